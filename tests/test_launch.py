@@ -183,11 +183,7 @@ def test_a_process_whose_parent_is_gone_already_ends():
 def test_ranks_on_cpu_are_not_started_for_a_gpu(monkeypatch, device, build, gpus, refused):
     import paddle
 
-    def version(name):
-        if not build:
-            raise launch.importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(launch.importlib.metadata, "version", version)
+    monkeypatch.setattr("importlib.metadata.distributions", lambda name: [name] * build)
     monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(launch, "run_ranks", lambda command, ranks: ranks)
     monkeypatch.delenv("PADDLE_TRAINER_ID", raising=False)

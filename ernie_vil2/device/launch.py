@@ -1,14 +1,13 @@
 """Several ranks on this machine without Paddle's launcher: their output is the terminal's, Ctrl-C is theirs.
 
 One Paddle process uses one core for most of its work, so that N processes on N cores train faster than one with N
-threads. Only the standard library is imported. Several machines, and GPUs: `python -m paddle.distributed.launch`.
+threads. Several machines, and GPUs: `python -m paddle.distributed.launch`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.metadata
 import os
 import queue
 import select
@@ -20,6 +19,8 @@ import threading
 import time
 from collections.abc import Sequence
 from functools import partial
+
+from ernie_vil2.device.runtime import surely_cpu
 
 LAST_LINES = 20
 LOOPBACK = "127.0.0.1"
@@ -46,25 +47,17 @@ def start_ranks(processes: int, device: str, cpu: str) -> int | None:
     """
     if "PADDLE_TRAINER_ID" in os.environ:
         return None
-    if _is_gpu(device):
+    gpu = not surely_cpu(device)
+    if gpu and device == "auto":
+        import paddle  # which takes seconds
+
+        gpu = paddle.device.cuda.device_count() > 0
+    if gpu:
         raise ValueError(
             f"--processes starts ranks on CPU, and here is a GPU: start the ranks by fleetrun {sys.argv[0]} ..., "
             f"or choose the CPU, {cpu}"
         )
     return run_ranks([sys.executable, *sys.argv], processes)
-
-
-def _is_gpu(device: str) -> bool:
-    """Paddle takes seconds to import: for `auto` it is asked only where its GPU build is installed."""
-    if device != "auto":
-        return device != "cpu"
-    try:
-        importlib.metadata.version("paddlepaddle-gpu")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    import paddle
-
-    return paddle.device.cuda.device_count() > 0
 
 
 def rank_environments(ranks: int, store: socket.socket | None = None) -> list[dict[str, str]]:

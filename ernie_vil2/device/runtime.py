@@ -70,15 +70,28 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> None:
     Raises:
         ValueError: `ERNIE_VIL2_RUNTIME` is not understood.
     """
-    set_before_paddle(environ)
+    if "paddle" not in sys.modules:
+        _applied.clear()
+    _applied.update({name: f"off ({SWITCH}={environ[SWITCH]})" for name in _switched_off(environ)})
+    for name, set_switch in (("mkl", _set_mkl_cpu_type), ("threads", _set_mkl_threads), ("malloc", _set_malloc)):
+        if not enabled(name, environ):
+            continue
+        if name != "malloc" and "paddle" in sys.modules:
+            _applied.setdefault(name, "not set: paddle was imported first; call ernie_vil2.runtime.configure() before")
+        else:
+            _applied[name] = set_switch(environ)
     # Of no use to a user here: a hint for compiling extensions, a note on batch norm, and one of setuptools.
     for message in ("No ccache found", "When training, we now always track", "Setuptools is replacing distutils"):
         warnings.filterwarnings("ignore", message=message)
 
 
-def has_gpu_build() -> bool:
-    """Whether a Paddle for GPUs is installed, without importing it."""
-    return any(importlib.metadata.distributions(name="paddlepaddle-gpu"))
+def surely_cpu(device: str | None) -> bool:
+    """Whether a device, named as for `set_device`, is the CPU, as far as can be said without importing Paddle."""
+    return (
+        device == "cpu"
+        or device in (None, "auto")
+        and not any(importlib.metadata.distributions(name="paddlepaddle-gpu"))
+    )
 
 
 def set_device(name: str | None, task: str = "this command") -> str:
@@ -177,24 +190,6 @@ def enabled(name: str, environ: Mapping[str, str] = os.environ) -> bool:
         ValueError: `ERNIE_VIL2_RUNTIME` is not understood.
     """
     return name not in _switched_off(environ)
-
-
-def set_before_paddle(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Set `mkl`, `threads` and `malloc`; `applied` then lists what was done.
-
-    Raises:
-        ValueError: `ERNIE_VIL2_RUNTIME` is not understood.
-    """
-    if "paddle" not in sys.modules:
-        _applied.clear()
-    _applied.update({name: f"off ({SWITCH}={environ[SWITCH]})" for name in _switched_off(environ)})
-    for name, set_switch in (("mkl", _set_mkl_cpu_type), ("threads", _set_mkl_threads), ("malloc", _set_malloc)):
-        if not enabled(name, environ):
-            continue
-        if name != "malloc" and "paddle" in sys.modules:
-            _applied.setdefault(name, "not set: paddle was imported first; call ernie_vil2.runtime.configure() before")
-        else:
-            _applied[name] = set_switch(environ)
 
 
 def copy_transposed(environ: Mapping[str, str] = os.environ) -> None:

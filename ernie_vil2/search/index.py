@@ -379,8 +379,7 @@ def _loaded(
     Paddle is not imported for an ONNX export, nor for a checkpoint that has one with the fingerprint of an index.
     """
     if not Path(source, ABOUT).is_file():
-        on_cpu = device == "cpu" or device in (None, "auto") and not runtime.has_gpu_build()
-        if fingerprint and precision == "float32" and on_cpu:
+        if fingerprint and precision == "float32" and runtime.surely_cpu(device):
             if made := export_in(Path(source), fingerprint, backends=["onnx"]):
                 return made, source
         from ernie_vil2.models.weights.stored import weights_path
