@@ -87,11 +87,9 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> None:
 
 def surely_cpu(device: str | None) -> bool:
     """Whether a device, named as for `set_device`, is the CPU, as far as can be said without importing Paddle."""
-    return (
-        device == "cpu"
-        or device in (None, "auto")
-        and not any(importlib.metadata.distributions(name="paddlepaddle-gpu"))
-    )
+    if device in (None, "auto"):
+        return not any(importlib.metadata.distributions(name="paddlepaddle-gpu"))
+    return device == "cpu"
 
 
 def set_device(name: str | None, task: str = "this command") -> str:

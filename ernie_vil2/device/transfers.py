@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import paddle
@@ -31,43 +31,27 @@ GRACE = 5.0
 """Seconds that a thread which fills slots has to end."""
 
 
-class Copy(Protocol):
-    """A copy that has been begun."""
-
-    def cuda_wait(self) -> None:
-        """What is queued on the device from now on waits for it."""
-
-    def cpu_wait(self) -> None:
-        """This thread waits for it."""
-
-
-class Device(Protocol):
-    """What copies on a stream of its own; not for two threads at once."""
-
-    def pinned(self, array: np.ndarray) -> paddle.Tensor:
-        """Memory of the host for such an array that the device reads by itself."""
-
-    def up(self, pinned: paddle.Tensor) -> tuple[paddle.Tensor, Copy]:
-        """Begins to copy pinned memory to the device, after what has been queued on the device so far."""
-
-    def down(self, tensor: paddle.Tensor) -> tuple[paddle.Tensor, Copy]:
-        """Begins to copy a tensor to pinned memory, likewise."""
-
-
 class Gpu:
-    """Paddle's current GPU."""
+    """Paddle's current GPU, which copies on a stream of its own; not for two threads at once.
+
+    A copy that has been begun has `cuda_wait`, for which what is queued on the device from then on waits, and
+    `cpu_wait`, for which the thread does.
+    """
 
     def __init__(self) -> None:
         self._stream = manipulation.create_async_load()
         self.down(paddle.zeros([1]))  # Paddle takes the device from the first copy, which has to be this way
 
     def pinned(self, array: np.ndarray) -> paddle.Tensor:
+        """Memory of the host for such an array that the device reads by itself."""
         return paddle.to_tensor(array, place=paddle.CUDAPinnedPlace())
 
-    def up(self, pinned: paddle.Tensor) -> tuple[paddle.Tensor, Copy]:
+    def up(self, pinned: paddle.Tensor) -> tuple[paddle.Tensor, Any]:
+        """Begins to copy pinned memory to the device, after what has been queued on the device so far."""
         return manipulation.async_reload(pinned, self._stream)
 
-    def down(self, tensor: paddle.Tensor) -> tuple[paddle.Tensor, Copy]:
+    def down(self, tensor: paddle.Tensor) -> tuple[paddle.Tensor, Any]:
+        """Begins to copy a tensor to pinned memory, likewise."""
         return manipulation.async_offload(tensor, self._stream)
 
 
@@ -76,7 +60,7 @@ def _gpu(name: str, what: str) -> Gpu:
     return Gpu()
 
 
-def current_device(what: str) -> Device | None:
+def current_device(what: str) -> Gpu | None:
     """What copies for Paddle's current device; None for a CPU.
 
     Args:
@@ -86,7 +70,7 @@ def current_device(what: str) -> Device | None:
     return None if name == "cpu" else _gpu(name, what)
 
 
-def fetched(tensor: paddle.Tensor, device: Device | None = None) -> Callable[[], np.ndarray]:
+def fetched(tensor: paddle.Tensor, device: Gpu | None = None) -> Callable[[], np.ndarray]:
     """Begins to bring a tensor to the host, which is not changed in place from then on.
 
     Args:
@@ -114,7 +98,7 @@ class Sender:
         device: as for `fetched`.
     """
 
-    def __init__(self, device: Device | None = None):
+    def __init__(self, device: Gpu | None = None):
         device = device or current_device("values")
         self._slots = itertools.cycle([_Slot(device) for _ in range(SLOTS)]) if device else None
 
@@ -129,7 +113,7 @@ class Sender:
 
 
 def uploaded(
-    batches: Generator[tuple[Arrays, T], None, None], device: Device | None = None
+    batches: Generator[tuple[Arrays, T], None, None], device: Gpu | None = None
 ) -> Iterator[tuple[dict[str, paddle.Tensor], T]]:
     """Batches on the device, in order: the next one goes up while what is made of this one is computed.
 
@@ -175,7 +159,7 @@ class _Filler(threading.Thread):
         device: that the slots are copied to.
     """
 
-    def __init__(self, batches: Iterator[tuple[Arrays, Any]], close: Callable[[], None], device: Device):
+    def __init__(self, batches: Iterator[tuple[Arrays, Any]], close: Callable[[], None], device: Gpu):
         super().__init__(daemon=True)
         self._batches, self._close = batches, close
         self._slots = itertools.cycle([_Slot(device) for _ in range(SLOTS)])
@@ -225,11 +209,11 @@ class _Filler(threading.Thread):
 class _Slot:
     """Pinned memory of a batch, which grows with what is put into it."""
 
-    def __init__(self, device: Device):
+    def __init__(self, device: Gpu):
         self._device = device
         self._memory: dict[str, _Pinned] = {}
         self._filled: list[str] = []
-        self._copies: list[Copy] = []
+        self._copies: list[Any] = []
         self._tensors: dict[str, paddle.Tensor] = {}
 
     def fill(self, arrays: Arrays) -> None:
