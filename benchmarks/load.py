@@ -51,7 +51,7 @@ def main() -> int:
 def write(folder: Path) -> int:
     """A folder as transformers keeps it; the bytes of its weights."""
     from ernie_vil2.models import build_dual_encoder
-    from ernie_vil2.models.weights.families.chinese_clip import CHINESE_CLIP
+    from ernie_vil2.models.weights.families.bert import CHINESE_CLIP
     from ernie_vil2.models.weights.families.family import Folder
     from ernie_vil2.models.weights.settings import Settings
     from ernie_vil2.models.weights.torch_files import write_torch

@@ -19,9 +19,9 @@ FAMILIES: Registry[Family] = Registry(
     {
         "clip": f"{_HERE}.clip:CLIP",
         "cn_clip": f"{_HERE}.cn_clip:CN_CLIP",
-        "altclip": f"{_HERE}.altclip:ALTCLIP",
-        "chinese_clip": f"{_HERE}.chinese_clip:CHINESE_CLIP",
-        "fgclip2": f"{_HERE}.fgclip2:FGCLIP_2",
+        "altclip": f"{_HERE}.bert:ALTCLIP",
+        "chinese_clip": f"{_HERE}.bert:CHINESE_CLIP",
+        "fgclip2": f"{_HERE}.siglip:FGCLIP_2",
         "metaclip_2": f"{_HERE}.clip:METACLIP_2",
         "open_clip": f"{_HERE}.open_clip:OPEN_CLIP",
         "siglip": f"{_HERE}.siglip:SIGLIP",

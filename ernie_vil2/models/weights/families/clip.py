@@ -6,6 +6,7 @@ Radford et al. 2021, arXiv 2103.00020; Chuang et al. 2025, arXiv 2507.22062.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.config.model import Activation, ImageVariant, TextVariant
@@ -58,6 +59,23 @@ TEXT_ROWS: list[Row] = [
 ]
 
 
+def sizes(tower: Settings, width: int, depth: int, heads: int) -> dict[str, Any]:
+    """Width, depth and heads of a tower in a config.json; these where it leaves them out."""
+    return {
+        "width": tower.count("hidden_size", width),
+        "depth": tower.count("num_hidden_layers", depth),
+        "heads": tower.count("num_attention_heads", heads),
+    }
+
+
+def mlp(tower: Settings, hidden: int, activation: Activation) -> dict[str, Any]:
+    """Likewise width and activation of its MLPs."""
+    return {
+        "hidden": tower.count("intermediate_size", hidden),
+        "activation": tower.choice("hidden_act", activation, ACTIVATIONS),
+    }
+
+
 def image_tower(vision: Settings) -> ImageTowerConfig:
     """CLIP's image tower from its section of a config.json; what that leaves out is as in B/32."""
     vision.check_facts({"num_channels": 3})
@@ -65,16 +83,10 @@ def image_tower(vision: Settings) -> ImageTowerConfig:
         name="ViT",
         image_size=vision.count("image_size", 224),
         patch_size=vision.count("patch_size", 32),
-        width=vision.count("hidden_size", 768),
-        depth=vision.count("num_hidden_layers", 12),
-        heads=vision.count("num_attention_heads", 12),
+        **sizes(vision, 768, 12, 12),
         mean=CLIP_MEAN,
         std=CLIP_STD,
-        variant=ImageVariant(
-            hidden=vision.count("intermediate_size", 3072),
-            activation=vision.choice("hidden_act", "quick_gelu", ACTIVATIONS),
-            epsilon=vision.number("layer_norm_eps", 1e-5),
-        ),
+        variant=ImageVariant(**mlp(vision, 3072, "quick_gelu"), epsilon=vision.number("layer_norm_eps", 1e-5)),
     )
 
 
@@ -94,17 +106,14 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
         image=image_tower(section(settings, "vision_config")),
         text=TextTowerConfig(
             name="transformer",
-            width=text.count("hidden_size", 512),
-            depth=text.count("num_hidden_layers", 12),
-            heads=text.count("num_attention_heads", 8),
+            **sizes(text, 512, 12, 8),
             max_positions=longest,
             pooling="largest" if largest else "end",
             dropout=0.0,
             attention_dropout=0.0,
             epsilon=text.number("layer_norm_eps", 1e-5),
             variant=TextVariant(
-                hidden=text.count("intermediate_size", 2048),
-                activation=text.choice("hidden_act", "quick_gelu", ACTIVATIONS),
+                **mlp(text, 2048, "quick_gelu"),
                 padding=text.count("pad_token_id", 1, least=0),
                 end=None if largest else end,
             ),

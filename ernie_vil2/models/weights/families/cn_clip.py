@@ -15,10 +15,10 @@ import numpy as np
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.config.model import ImageVariant, TextVariant
 from ernie_vil2.models.towers.resnet import REDUCTION
-from ernie_vil2.models.weights.families.chinese_clip import LENGTH, NO_POOLER, bert_rows
+from ernie_vil2.models.weights.families.bert import LENGTH, NO_POOLER, bert_rows
 from ernie_vil2.models.weights.families.clip import ACTIVATIONS, CLIP_MEAN, CLIP_STD, POSITION_IDS
 from ernie_vil2.models.weights.families.family import Family, Folder
-from ernie_vil2.models.weights.families.openai import COUNTED, image_rows, resnet_tower
+from ernie_vil2.models.weights.families.open_clip import COUNTED, image_rows, resnet_tower
 from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
 

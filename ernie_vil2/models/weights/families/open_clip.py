@@ -1,9 +1,12 @@
 """Folders of OpenCLIP: its own towers with the text tower's names on the top level or under `text.`, and SigLIP's image
-towers of timm."""
+towers of timm.
+
+Its own towers have the names of OpenAI's CLIP, which Chinese-CLIP's own files have too: its ViTs and its ResNets.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +17,6 @@ from ernie_vil2.config.model import Activation, ImageVariant, Pooling, TextVaria
 from ernie_vil2.io.files import is_count
 from ernie_vil2.models.weights.families.clip import CLIP_MEAN, CLIP_STD
 from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder
-from ernie_vil2.models.weights.families.openai import COUNTED, blocks, image_rows, resnet_tower
 from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
 
@@ -26,26 +28,86 @@ _TANH = ("base_patch32_siglip", "large_patch16_siglip_512", "so400m_patch16_sigl
 _HEAD_WIDTHS = {1152: 72}
 """By width, of timm's towers; else 64."""
 _POOLING: dict[str, Pooling] = {"argmax": "largest", "last": "last", "first": "first", "eos": "end"}
+COUNTED = "how many batches its averages have seen, which nothing depends on"
+"""Why `num_batches_tracked` of a batch norm is not used."""
 
 
+def blocks(ours: str, theirs: str) -> list[Row]:
+    """Rows of the blocks as OpenAI's code spells them."""
+    return [
+        (f"{ours}N.norm1", f"{theirs}N.ln_1", "layer"),
+        (f"{ours}N.norm2", f"{theirs}N.ln_2", "layer"),
+        (f"{ours}N.attn.qkv", f"{theirs}N.attn.in_proj_*", "linear"),
+        (f"{ours}N.attn.proj", f"{theirs}N.attn.out_proj", "linear"),
+        (f"{ours}N.mlp.fc1", f"{theirs}N.mlp.c_fc", "linear"),
+        (f"{ours}N.mlp.fc2", f"{theirs}N.mlp.c_proj", "linear"),
+    ]
+
+
+_VIT: list[Row] = [
+    ("image.cls_token", "visual.class_embedding", "token"),
+    ("image.patch_embed.proj.weight", "visual.conv1.weight", "array"),
+    ("image.pos_embed", "visual.positional_embedding", "grid"),
+    ("image.ln_pre", "visual.ln_pre", "layer"),
+    *blocks("image.blocks.", "visual.transformer.resblocks."),
+    ("image.norm", "visual.ln_post", "layer"),
+    ("image_projection.weight", "visual.proj", "array"),
+]
+
+
+def image_rows(tower: ImageTowerConfig) -> list[Row]:
+    """Rows of an image tower, and of the scale."""
+    rows = _VIT if tower.name == "ViT" else _resnet()
+    return [("log_logit_scale", "logit_scale", "scalar"), *rows]
+
+
+def _resnet() -> list[Row]:
+    stem: list[Row] = [(f"image.conv{part}.weight", f"visual.conv{part}.weight", "array") for part in (1, 2, 3)]
+    rows = stem + [row for part in (1, 2, 3) for row in _batch_norm(f"bn{part}")]
+    for stage in (1, 2, 3, 4):
+        block, first = f"layer{stage}.N.", f"layer{stage}.0.downsample."
+        for part in (1, 2, 3):
+            rows.append((f"image.{block}conv{part}.weight", f"visual.{block}conv{part}.weight", "array"))
+            rows += _batch_norm(f"{block}bn{part}")
+        rows.append((f"image.{first}0.weight", f"visual.{first}0.weight", "array"))
+        rows += _batch_norm(f"{first}1")
+    pool = [(f"image.attnpool.{part}_proj", f"visual.attnpool.{part}_proj") for part in ("q", "k", "v", "c")]
+    rows.append(("image.attnpool.pos_embed", "visual.attnpool.positional_embedding", "grid"))
+    return rows + [(ours, theirs, "linear") for ours, theirs in pool]
+
+
+def _batch_norm(name: str) -> list[Row]:
+    return [
+        (f"image.{name}", f"visual.{name}", "layer"),
+        (f"image.{name}._mean", f"visual.{name}.running_mean", "array"),
+        (f"image.{name}._variance", f"visual.{name}.running_var", "array"),
+    ]
+
+
+def resnet_tower(image_size: int, layers: Sequence[int], width: int, head_width: int, dim: int) -> ImageTowerConfig:
+    """CLIP's ResNet, whose attention pooling has heads of `head_width` and makes features of width `dim`."""
+    return ImageTowerConfig(
+        name="ModifiedResNet",
+        image_size=image_size,
+        layers=list(layers),
+        width=width,
+        heads=max(1, 32 * width // head_width),
+        projection=dim,
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+    )
+
+
+_TIMM_LAYERS = ("patch_embed.proj", "blocks.N.norm1", "blocks.N.norm2", "norm", "attn_pool.norm")
+_TIMM_LINEAR = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+_TIMM_POOL = ("q", "kv", "proj", "mlp.fc1", "mlp.fc2")
 _TIMM_IMAGE: list[Row] = [
     ("log_logit_scale", "logit_scale", "scalar"),
-    ("image.patch_embed.proj", f"{_TRUNK}patch_embed.proj", "layer"),
     ("image.pos_embed", f"{_TRUNK}pos_embed", "array"),
-    ("image.blocks.N.norm1", f"{_TRUNK}blocks.N.norm1", "layer"),
-    ("image.blocks.N.norm2", f"{_TRUNK}blocks.N.norm2", "layer"),
-    ("image.blocks.N.attn.qkv", f"{_TRUNK}blocks.N.attn.qkv", "linear"),
-    ("image.blocks.N.attn.proj", f"{_TRUNK}blocks.N.attn.proj", "linear"),
-    ("image.blocks.N.mlp.fc1", f"{_TRUNK}blocks.N.mlp.fc1", "linear"),
-    ("image.blocks.N.mlp.fc2", f"{_TRUNK}blocks.N.mlp.fc2", "linear"),
-    ("image.norm", f"{_TRUNK}norm", "layer"),
     ("image.attn_pool.probe", f"{_TRUNK}attn_pool.latent", "array"),
-    ("image.attn_pool.q", f"{_TRUNK}attn_pool.q", "linear"),
-    ("image.attn_pool.kv", f"{_TRUNK}attn_pool.kv", "linear"),
-    ("image.attn_pool.proj", f"{_TRUNK}attn_pool.proj", "linear"),
-    ("image.attn_pool.norm", f"{_TRUNK}attn_pool.norm", "layer"),
-    ("image.attn_pool.mlp.fc1", f"{_TRUNK}attn_pool.mlp.fc1", "linear"),
-    ("image.attn_pool.mlp.fc2", f"{_TRUNK}attn_pool.mlp.fc2", "linear"),
+    *((f"image.{name}", f"{_TRUNK}{name}", "layer") for name in _TIMM_LAYERS),
+    *((f"image.blocks.N.{name}", f"{_TRUNK}blocks.N.{name}", "linear") for name in _TIMM_LINEAR),
+    *((f"image.attn_pool.{name}", f"{_TRUNK}attn_pool.{name}", "linear") for name in _TIMM_POOL),
 ]
 
 

@@ -1,6 +1,11 @@
-"""SigLIP and SigLIP 2 as `SiglipModel` and `Siglip2Model` (NaFlex) of transformers store them.
+"""SigLIP and SigLIP 2 as `SiglipModel` and `Siglip2Model` (NaFlex) of transformers store them, and FG-CLIP 2.
 
-Zhai et al. 2023, arXiv 2303.15343; Tschannen et al. 2025, arXiv 2502.14786.
+Zhai et al. 2023, arXiv 2303.15343; Tschannen et al. 2025, arXiv 2502.14786; Xie et al. 2025, arXiv 2510.10921.
+
+FG-CLIP 2 is SigLIP 2 NaFlex with three ways of reading a text. Its folders carry code, which is read by nobody here.
+The dialect `text` is how texts are read: `short` as SigLIP 2 (64 tokens), `box` the same with the head for captions of
+regions, `long` (196 tokens) with positions and a head of their own. The three share all else, and a model here has one
+of them.
 """
 
 from __future__ import annotations
@@ -10,29 +15,19 @@ from collections.abc import Collection, Mapping
 
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.config.model import ImageVariant, TextVariant
-from ernie_vil2.models.weights.families.clip import ACTIVATIONS, POSITION_IDS, TEXT_ROWS, blocks
+from ernie_vil2.models.weights.families.clip import POSITION_IDS, TEXT_ROWS, blocks, mlp, sizes
 from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder
-from ernie_vil2.models.weights.names import Form, Row
+from ernie_vil2.models.weights.names import SPLICE, Form, Row
 from ernie_vil2.models.weights.settings import Settings
 
 HALF = [0.5, 0.5, 0.5]
 GEMMA_WORDS = 256_000
 """Of SigLIP 2's vocabulary."""
+_HEADS = {"short": "text_model.head", "box": "boxtext_head", "long": "longtext_head"}
+_EMBEDDINGS = "text_model.embeddings.position_embedding"
 
 
-def attention_pool(ours: str, theirs: str) -> list[Row]:
-    """Rows of the attention pooling that their `MultiheadAttention` has."""
-    return [
-        (f"{ours}probe", f"{theirs}probe", "array"),
-        (f"{ours}{{q,kv}}", f"{theirs}attention.in_proj_*", "linear"),
-        (f"{ours}proj", f"{theirs}attention.out_proj", "linear"),
-        (f"{ours}norm", f"{theirs}layernorm", "layer"),
-        (f"{ours}mlp.fc1", f"{theirs}mlp.fc1", "linear"),
-        (f"{ours}mlp.fc2", f"{theirs}mlp.fc2", "linear"),
-    ]
-
-
-def image_rows(patches: str) -> list[Row]:
+def _image_rows(patches: str) -> list[Row]:
     """Rows of the image tower, and of scale and bias."""
     embedded: Form = "linear" if patches == "linear" else "layer"
     return [
@@ -42,16 +37,21 @@ def image_rows(patches: str) -> list[Row]:
         ("image.pos_embed", "vision_model.embeddings.position_embedding.weight", "grid"),
         *blocks("image.blocks.", "vision_model.encoder.layers."),
         ("image.norm", "vision_model.post_layernorm", "layer"),
-        *attention_pool("image.attn_pool.", "vision_model.head."),
+        ("image.attn_pool.probe", "vision_model.head.probe", "array"),
+        ("image.attn_pool.{q,kv}", "vision_model.head.attention.in_proj_*", "linear"),
+        ("image.attn_pool.proj", "vision_model.head.attention.out_proj", "linear"),
+        ("image.attn_pool.norm", "vision_model.head.layernorm", "layer"),
+        ("image.attn_pool.mlp.fc1", "vision_model.head.mlp.fc1", "linear"),
+        ("image.attn_pool.mlp.fc2", "vision_model.head.mlp.fc2", "linear"),
     ]
 
 
-def configure(folder: Folder) -> tuple[ModelConfig, int]:
+def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     """The towers of `SiglipModel`, and of `Siglip2Model`, whose images have any shape."""
     settings = folder.settings
     text, vision = settings.part("text_config"), settings.part("vision_config")
     vision.check_facts({"num_channels": 3, "vision_use_head": True})
-    width, longest = text.count("hidden_size", 768), text.count("max_position_embeddings", 64)
+    of_text, longest = sizes(text, 768, 12, 12), text.count("max_position_embeddings", 64)
     size, side = vision.count("patch_size", 16), None
     any_shape = settings.values["model_type"] != "siglip"
     if any_shape:
@@ -62,13 +62,11 @@ def configure(folder: Folder) -> tuple[ModelConfig, int]:
         name="NaFlex" if any_shape else "ViT",
         image_size=vision.count("image_size", 224) if side is None else side * size,
         patch_size=size,
-        width=vision.count("hidden_size", 768),
-        depth=vision.count("num_hidden_layers", 12),
-        heads=vision.count("num_attention_heads", 12),
+        **sizes(vision, 768, 12, 12),
         mean=HALF,
         std=HALF,
         variant=ImageVariant(
-            **_mlp(vision),
+            **mlp(vision, 3072, "gelu_tanh"),
             epsilon=vision.number("layer_norm_eps", 1e-6),
             patches="linear" if any_shape else "convolution",
             patch_bias=True,
@@ -77,30 +75,26 @@ def configure(folder: Folder) -> tuple[ModelConfig, int]:
             pooling="attention",
         ),
     )
-    head = text.count("projection_size", None) or width
+    head = text.count("projection_size", None) or of_text["width"]
     return ModelConfig(
         image=image,
         text=TextTowerConfig(
             name="transformer",
-            width=width,
-            depth=text.count("num_hidden_layers", 12),
-            heads=text.count("num_attention_heads", 12),
+            **of_text,
             max_positions=longest,
             pooling="last",
             dropout=0.0,
             attention_dropout=0.0,
             epsilon=text.number("layer_norm_eps", 1e-6),
-            variant=TextVariant(**_mlp(text), mask="none", padding=text.count("pad_token_id", 1, least=0), head=head),
+            variant=TextVariant(
+                **mlp(text, 3072, "gelu_tanh"),
+                mask="none",
+                padding=text.count("pad_token_id", 1, least=0),
+                head=head,
+            ),
         ),
         embed_dim=head,
     ), longest
-
-
-def _mlp(tower: Settings) -> dict:
-    return {
-        "hidden": tower.count("intermediate_size", 3072),
-        "activation": tower.choice("hidden_act", "gelu_tanh", ACTIVATIONS),
-    }
 
 
 def _tokenizer(folder: Folder) -> str:
@@ -113,16 +107,57 @@ def _tokenizer(folder: Folder) -> str:
 
 def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) -> list[Row]:
     variant = model.image.variant or ImageVariant()
-    return [*image_rows(variant.patches), *TEXT_ROWS, ("text.head", "text_model.head", "linear")]
+    return [*_image_rows(variant.patches), *TEXT_ROWS, ("text.head", "text_model.head", "linear")]
+
+
+def _fgclip2(folder: Folder) -> tuple[ModelConfig, int]:
+    model, short = _configure(folder)
+    text = folder.settings.part("text_config")
+    kept, longest = text.count("keep_len", SPLICE), text.count("longtext_len", 196)
+    if kept != SPLICE:
+        raise text.refusal("keep_len", f"only models that keep {SPLICE} positions are read")
+    if folder.dialect["text"] != "long":
+        return model, short
+    return model.model_copy(update={"text": model.text.model_copy(update={"max_positions": longest})}), longest
+
+
+def _fgclip2_rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) -> list[Row]:
+    positions = "text.network.embeddings.position_embeddings.weight"
+    long: list[Row] = [(positions, f"{_EMBEDDINGS}_{{ori,res}}.weight", "spliced")]
+    return [
+        *_image_rows("linear"),
+        *(row for row in TEXT_ROWS if dialect["text"] != "long" or row[0] != positions),
+        *(long if dialect["text"] == "long" else ()),
+        ("text.head", _HEADS[dialect["text"]], "linear"),
+    ]
 
 
 SIGLIP = Family(
     "SigLIP",
-    configure,
+    _configure,
     _rows,
     tokenizer=_tokenizer,
     preprocessing="square",
     unused={"*.position_ids": POSITION_IDS},
     dialects=ACTIVATION,
 )
-SIGLIP_2 = Family("SigLIP 2 NaFlex", configure, _rows, tokenizer="siglip2", preprocessing="naflex", dialects=ACTIVATION)
+SIGLIP_2 = Family(
+    "SigLIP 2 NaFlex", _configure, _rows, tokenizer="siglip2", preprocessing="naflex", dialects=ACTIVATION
+)
+FGCLIP_2 = Family(
+    "FG-CLIP 2",
+    _fgclip2,
+    _fgclip2_rows,
+    tokenizer="siglip2",
+    preprocessing="fgclip2",
+    unused={
+        "*.position_ids": POSITION_IDS,
+        "dense_feature_head.*": "it makes features of single patches, which a dual encoder does not compare",
+        "text_model.head.*": "of the dialect text=short",
+        "boxtext_head.*": "of the dialect text=box",
+        "longtext_head.*": "of the dialect text=long",
+        f"{_EMBEDDINGS}.weight": "positions of the dialects text=short and box",
+        f"{_EMBEDDINGS}_*": "positions of the dialect text=long",
+    },
+    dialects={"text": ("short", "box", "long")},
+)

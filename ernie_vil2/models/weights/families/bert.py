@@ -1,0 +1,136 @@
+"""CLIP's image tower with a BERT or a RoBERTa, as transformers stores them: Chinese-CLIP and AltCLIP.
+
+Yang et al. 2022, arXiv 2211.01335; Chen et al. 2022, arXiv 2211.06679.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ernie_vil2.config import ModelConfig, TextTowerConfig
+from ernie_vil2.config.model import TextVariant
+from ernie_vil2.models.weights.families.clip import POSITION_IDS, image_rows, image_tower, mlp, section, sizes
+from ernie_vil2.models.weights.families.family import Family, Folder
+from ernie_vil2.models.weights.names import Row
+from ernie_vil2.models.weights.settings import Settings
+
+LENGTH = 52
+"""Tokens of a text with which Chinese-CLIP was trained; its position embedding has 512."""
+_LAYERS, _LAYERS_5 = "vision_model.encoder.layers.", "vision_model.encoder.layer."
+NO_POOLER = "BERT's pooler, which the family does not use: its features are the [CLS] state"
+
+
+def bert_rows(theirs: str) -> list[Row]:
+    """Rows of a BERT whose names begin with `theirs`."""
+    layers, network = f"{theirs}encoder.layer.N.", "text.network."
+    ours = f"{network}encoder.layers.N."
+    return [
+        (f"{network}embeddings.word_embeddings.weight", f"{theirs}embeddings.word_embeddings.weight", "array"),
+        (f"{network}embeddings.position_embeddings.weight", f"{theirs}embeddings.position_embeddings.weight", "array"),
+        (
+            f"{network}embeddings.token_type_embeddings.weight",
+            f"{theirs}embeddings.token_type_embeddings.weight",
+            "array",
+        ),
+        (f"{network}embeddings.layer_norm", f"{theirs}embeddings.LayerNorm", "layer"),
+        (f"{ours}self_attn.q_proj", f"{layers}attention.self.query", "linear"),
+        (f"{ours}self_attn.k_proj", f"{layers}attention.self.key", "linear"),
+        (f"{ours}self_attn.v_proj", f"{layers}attention.self.value", "linear"),
+        (f"{ours}self_attn.out_proj", f"{layers}attention.output.dense", "linear"),
+        (f"{ours}norm1", f"{layers}attention.output.LayerNorm", "layer"),
+        (f"{ours}linear1", f"{layers}intermediate.dense", "linear"),
+        (f"{ours}linear2", f"{layers}output.dense", "linear"),
+        (f"{ours}norm2", f"{layers}output.LayerNorm", "layer"),
+    ]
+
+
+def _text_tower(
+    text: Settings, sizes: Mapping[str, Any], positions: int, epsilon: float, **variant: Any
+) -> TextTowerConfig:
+    text.check_facts({"position_embedding_type": "absolute"})
+    return TextTowerConfig(
+        name="transformer",
+        **sizes,
+        max_positions=positions,
+        pooling="first",
+        dropout=text.share("hidden_dropout_prob", 0.1),
+        attention_dropout=text.share("attention_probs_dropout_prob", 0.1),
+        epsilon=text.number("layer_norm_eps", epsilon),
+        variant=TextVariant(norm="after", mask="padding", **variant),
+    )
+
+
+def _chinese_clip(folder: Folder) -> tuple[ModelConfig, int]:
+    settings, text = folder.settings, section(folder.settings, "text_config")
+    positions = text.count("max_position_embeddings", 512)
+    return ModelConfig(
+        image=image_tower(section(settings, "vision_config")),
+        text=_text_tower(
+            text,
+            sizes(text, 768, 12, 12),
+            positions,
+            1e-12,
+            **mlp(text, 3072, "gelu"),
+            token_types=text.count("type_vocab_size", 2),
+            padding=text.count("pad_token_id", 0, least=0),
+        ),
+        embed_dim=settings.count("projection_dim", 512),
+        projections="always",
+    ), min(LENGTH, positions)
+
+
+def _altclip(folder: Folder) -> tuple[ModelConfig, int]:
+    settings, text = folder.settings, section(folder.settings, "text_config")
+    padding = text.count("pad_token_id", 1, least=0)
+    positions = text.count("max_position_embeddings", 514, least=padding + 2)
+    return ModelConfig(
+        image=image_tower(section(settings, "vision_config")),
+        text=_text_tower(
+            text,
+            sizes(text, 1024, 24, 16),
+            positions,
+            1e-5,
+            **mlp(text, 4096, "gelu"),
+            token_types=text.count("type_vocab_size", 1),
+            first_position=padding + 1,  # RoBERTa's row of the padding token comes before the first position
+            padding=padding,
+            head=text.count("project_dim", 768),
+            head_norm=True,
+        ),
+        embed_dim=settings.count("projection_dim", 768),
+        projections="always",
+    ), positions - padding - 1
+
+
+def _chinese_clip_rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) -> list[Row]:
+    return [*image_rows(), *bert_rows("text_model.")]
+
+
+def _altclip_rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) -> list[Row]:
+    spelt_by_5 = any(name.startswith(_LAYERS_5) for name in has)  # of transformers; 4 and the published files: layers
+    return [
+        *image_rows(_LAYERS_5 if spelt_by_5 else _LAYERS),
+        *bert_rows("text_model.roberta."),
+        ("text.head_norm", "text_model.pre_LN", "layer"),
+        ("text.head", "text_model.transformation", "linear"),
+    ]
+
+
+CHINESE_CLIP = Family(
+    "Chinese-CLIP",
+    _chinese_clip,
+    _chinese_clip_rows,
+    tokenizer="bert",
+    preprocessing="square",
+    dialects={"tokenizer": ("stored", "cn_clip"), "preprocessing": ("stored", "open_clip")},
+    unused={"*.position_ids": POSITION_IDS, "text_model.pooler.*": NO_POOLER},
+)
+ALTCLIP = Family(
+    "AltCLIP",
+    _altclip,
+    _altclip_rows,
+    tokenizer="xlm_roberta",
+    preprocessing="clip",
+    unused={"*.position_ids": POSITION_IDS, "text_model.roberta.pooler.*": "RoBERTa's pooler, which is not used"},
+)
