@@ -4,8 +4,8 @@ A row of a table is `(ours, theirs, form)`. In names,
 
 - `N` is a block's number;
 - `*` is weight and bias, two arrays; a name of a layer without `*` has it at its end;
-- `{q,k,v}` is several arrays that the other side holds as one, one after the other along the outputs; `kv`
-  instead of `k,v` is one of twice the size.
+- `{q,k,v}` is several arrays that the other side holds as one, one after the other along the outputs, the first axis
+  of PyTorch's and the last of Paddle's; `kv` instead of `k,v` is one of twice the size.
 
 Forms: `linear` is a layer whose matrix is transposed, as PyTorch's are against Paddle's, `layer` one whose arrays are
 equal. Of a single array, `array` is equal, `matrix` transposed, `token` `[D]` against our `[1, 1, D]`, `grid` `[T, D]`
@@ -69,62 +69,84 @@ class _Link:
             return np.concatenate([arrays[names[0]][:SPLICE], arrays[names[1]][SPLICE:]])
         if len(names) > 1:
             parts = [arrays[name] for name in names]
-            if len({part.shape for part in parts}) > 1:
+            shape = list(parts[0].shape)
+            if not shape or any(list(part.shape) != shape for part in parts):
                 raise ValueError(f"{names[0]} and {names[1]} are of different shapes")
-            joined = new_memory((sum(map(len, parts)), *parts[0].shape[1:]), np.result_type(*parts))
-            return _ours(np.concatenate(parts, out=joined), self.form)
+            shape[self._axis] *= len(parts)
+            joined = new_memory(shape, np.result_type(*parts))
+            return _ours(np.concatenate(parts, self._axis, joined), self.form)
         array = arrays[names[0]]
-        return _ours(array if len(self.ours) == 1 else _parts(array, self.sizes, names[0])[part], self.form)
+        return _ours(array if len(self.ours) == 1 else self._parts(array, names[0])[part], self.form)
 
     def to_theirs(self, arrays: Mapping[str, np.ndarray], names: Sequence[str], part: int) -> np.ndarray:
         """Their array number `part`, from ours of these names."""
         whole = [_theirs(arrays[name], self.form) for name in names]
         if len(whole) > 1:
-            return np.concatenate(whole)
+            return np.concatenate(whole, self._axis)
         whole_again = len(self.theirs) == 1 or self.form == "spliced"
-        return whole[0] if whole_again else _parts(whole[0], self.sizes, names[0])[part]
+        return whole[0] if whole_again else self._parts(whole[0], names[0])[part]
+
+    @property
+    def _axis(self) -> int:
+        """The axis of their outputs."""
+        return 0 if self.form == "matrix" else -1
+
+    def _parts(self, array: np.ndarray, name: str) -> list[np.ndarray]:
+        count = sum(self.sizes)
+        if not array.ndim or array.shape[self._axis] % count:
+            shown = printable(name, longest=100)
+            raise ValueError(f"{shown} has the shape {list(array.shape)}, which is not {count} equal parts")
+        unit = array.shape[self._axis] // count
+        return np.split(array, np.cumsum(self.sizes)[:-1] * unit, self._axis)
 
 
 class Names:
-    """A table of names for a model of so many blocks.
+    """A table of names for a model of these blocks.
 
     Args:
         rows: see above.
-        depths: number of blocks by what our names of their arrays begin with.
+        blocks: their numbers, by what our names of their arrays begin with.
     """
 
-    def __init__(self, rows: Sequence[Row], depths: Mapping[str, int]):
+    def __init__(self, rows: Sequence[Row], blocks: Mapping[str, Iterable[int | str]]):
         self._links = []
         for link in itertools.chain.from_iterable(map(_links, rows)):
             if not any("N" in name.split(".") for name in link.ours):
                 self._links.append(link)
                 continue
-            (depth,) = (count for start, count in depths.items() if link.ours[0].startswith(start))
-            for number in range(depth):
+            (numbers,) = (found for start, found in blocks.items() if link.ours[0].startswith(start))
+            for number in numbers:
                 ours, theirs = (tuple(_numbered(name, number) for name in side) for side in (link.ours, link.theirs))
                 self._links.append(_Link(ours, theirs, link.form, link.sizes))
 
-    def to_ours(self, arrays: Mapping[str, np.ndarray]) -> LazyArrays:
-        """Arrays of the other side by our names; those that the table does not have are left out.
+    def to_ours(self, arrays: Mapping[str, np.ndarray], whole: bool = True) -> LazyArrays:
+        """Arrays of the other side by our names.
+
+        Args:
+            whole: all of the table must be there, and what it does not have is left out; else what is not there is left
+                out, and what has no counterpart keeps its name.
 
         Raises:
             ValueError: one of the table is missing.
         """
-        missing = [name for link in self._links for name in link.theirs if name not in arrays]
-        if missing:
+        links = [link for link in self._links if all(name in arrays for name in link.theirs)]
+        if whole and len(links) < len(self._links):
+            missing = [name for link in self._links for name in link.theirs if name not in arrays]
             shown = ", ".join(printable(name, longest=100) for name in missing[:3])
             what = "an array is" if len(missing) == 1 else f"{len(missing)} arrays are"
             raise ValueError(f"{what} missing: {shown}{', ...' * (len(missing) > 3)}")
-        return LazyArrays(
-            {
-                name: partial(link.to_ours, arrays, link.theirs, part)
-                for link in self._links
-                for part, name in enumerate(link.ours)
-            }
-        )
+        makers: dict[str, Callable[[], np.ndarray]] = {
+            name: partial(link.to_ours, arrays, link.theirs, part)
+            for link in links
+            for part, name in enumerate(link.ours)
+        }
+        if not whole:
+            known = {name for link in links for name in link.theirs}
+            makers |= selected(arrays, [name for name in arrays if name not in known]).makers
+        return LazyArrays(makers)
 
     def to_theirs(self, arrays: Mapping[str, np.ndarray]) -> LazyArrays:
-        """The inverse of `to_ours`, bit for bit.
+        """The inverse of `to_ours`, bit for bit, of the arrays that there are.
 
         Raises:
             ValueError: the other side has no array of a name.
@@ -137,6 +159,7 @@ class Names:
             {
                 name: partial(link.to_theirs, arrays, link.ours, part)
                 for link in self._links
+                if not arrays.keys().isdisjoint(link.ours)
                 for part, name in enumerate(link.theirs)
             }
         )
@@ -179,17 +202,8 @@ def _named(name: str, part: str) -> str:
     return name.replace("*", part) if "*" in name else f"{name}.{part}"
 
 
-def _numbered(name: str, number: int) -> str:
+def _numbered(name: str, number: int | str) -> str:
     return ".".join(str(number) if part == "N" else part for part in name.split("."))
-
-
-def _parts(array: np.ndarray, sizes: Sequence[int], name: str) -> list[np.ndarray]:
-    unit, rest = divmod(len(array), sum(sizes))
-    if rest:
-        raise ValueError(
-            f"{printable(name, longest=100)} has the shape {list(array.shape)}, which is not {sum(sizes)} equal parts"
-        )
-    return np.split(array, np.cumsum(sizes)[:-1] * unit)
 
 
 def _ours(array: np.ndarray, form: Form) -> np.ndarray:

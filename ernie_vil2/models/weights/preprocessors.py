@@ -62,17 +62,11 @@ def _of_open_clip(settings: Settings, image: ImageTowerConfig) -> dict[str, Any]
 
 def _of_transformers(settings: Settings, image: ImageTowerConfig, usual: Mapping[str, Any]) -> dict[str, Any]:
     settings.check_facts(_FACTS)
-    factor = settings.values.get("rescale_factor", 1 / 255)
-    if type(factor) not in (int, float) or abs(255 * factor - 1) > 1e-6:
-        raise settings.refusal("rescale_factor", "only 1 / 255 is read")
+    normalisation = settings.normalisation(image.mean, image.std)
     resample = settings.values.get("resample")
     if resample is not None and resample not in _FILTERS:
         raise settings.refusal("resample", f"known are {', '.join(map(str, _FILTERS))}")
-    values = {
-        "interpolation": usual["interpolation"] if resample is None else _FILTERS[resample],
-        "mean": settings.numbers("image_mean", image.mean),
-        "std": settings.numbers("image_std", image.std, positive=True),
-    }
+    values = normalisation | {"interpolation": usual["interpolation"] if resample is None else _FILTERS[resample]}
     if usual["preprocessing"] == "naflex":
         if settings.values.get("patch_size", image.patch_size) != image.patch_size:
             raise settings.refusal("patch_size", f"the model has patches of {image.patch_size} pixels")

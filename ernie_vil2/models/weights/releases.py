@@ -1,21 +1,30 @@
-"""The names and shapes of the two releases of ERNIE-ViL 2.0, and this package's own.
+"""The names, shapes and settings of the two releases of ERNIE-ViL 2.0, and this package's own names.
 
 `official`: the file of the paper's authors. `paddlenlp`: `ErnieViLModel` of PaddleNLP. `ernie_vil2`: `DualEncoder`
 with a ViT, an ERNIE and no projection. All hold the same numbers; only PaddleNLP cuts the attention's input
 projection into three and leaves out axes of size 1. All store the temperature as log(1 / tau).
+
+Of the JSON files next to the weights, whatever the release's own code would obey is read, or refused by name where our
+towers cannot do the same: two models of equal weights may differ in nothing else. Sizes are those of the weights, with
+which the files must agree.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
-from ernie_vil2.io.terminal import printable
+from ernie_vil2.config import Config, DataConfig, ImageTowerConfig, ModelConfig, TextTowerConfig, ViewsConfig
+from ernie_vil2.io.files import write_text
 from ernie_vil2.models.weights.files import WeightFormat, detect_format
+from ernie_vil2.models.weights.names import Form, Names, Row
+from ernie_vil2.models.weights.settings import Settings
 
 HEAD_WIDTH = 64
 TEXT_EPSILON = {"official": 1e-5, "paddlenlp": 1e-12, "ernie_vil2": 1e-5}
@@ -24,58 +33,72 @@ _POSITIONS = "text.network.embeddings.position_embeddings.weight"
 WORDS = "text.network.embeddings.word_embeddings.weight"
 """Name of the word embedding, `[rows, width]`; it may have more rows than the vocabulary has tokens."""
 
-# ours, official, PaddleNLP. N is the layer's number. Names without a last part have a weight and a bias.
-_ARRAYS = [
-    ("log_logit_scale", "contrastive_loss_mm.temperature_b", "temperature"),
-    ("image.cls_token", "visual.class_embedding", "vision_model.class_embedding"),
-    ("image.pos_embed", "visual.positional_embedding", "vision_model.positional_embedding.weight"),
-    ("image.patch_embed.proj.weight", "visual.patch_embed.proj.weight", "vision_model.conv1.weight"),
-    (WORDS, "text_model.word_emb.weight", "text_model.embeddings.word_embeddings.weight"),
-    (_POSITIONS, "text_model.pos_emb.weight", "text_model.embeddings.position_embeddings.weight"),
-]
-_LAYERS = [
-    ("image.ln_pre", "visual.norm_pre", "vision_model.ln_pre"),
-    ("image.norm", "visual.norm_post", "vision_model.ln_post"),
-    ("image.blocks.N.norm1", "visual.blocks.N.norm1", "vision_model.transformer.layers.N.norm1"),
-    ("image.blocks.N.norm2", "visual.blocks.N.norm2", "vision_model.transformer.layers.N.norm2"),
-    ("image.blocks.N.attn.qkv", "visual.blocks.N.attn.qkv", "vision_model.transformer.layers.N.self_attn.qkv"),
-    ("image.blocks.N.attn.proj", "visual.blocks.N.attn.proj", "vision_model.transformer.layers.N.self_attn.out_proj"),
-    ("image.blocks.N.mlp.fc1", "visual.blocks.N.mlp.fc1", "vision_model.transformer.layers.N.linear1"),
-    ("image.blocks.N.mlp.fc2", "visual.blocks.N.mlp.fc2", "vision_model.transformer.layers.N.linear2"),
-    ("text.network.embeddings.layer_norm", "text_model.ln", "text_model.embeddings.layer_norm"),
-    ("text.network.pooler.dense", "text_model.pooler", "text_model.pooler.dense"),
-]
-# Of a layer of the text tower: ours, which PaddleNLP's are too, and official.
-_TEXT_LAYER = [
-    ("self_attn.q_proj", "attn.q"),
-    ("self_attn.k_proj", "attn.k"),
-    ("self_attn.v_proj", "attn.v"),
-    ("self_attn.out_proj", "attn.o"),
-    ("linear1", "ffn.i"),
-    ("linear2", "ffn.o"),
-    ("norm1", "ln1"),
-    ("norm2", "ln2"),
-]
-_COLUMN = {"official": 1, "paddlenlp": 2}
+OFFICIAL_LENGTH = 48
+"""Tokens of a text in the official release's configuration."""
+_OFFICIAL_NAMES = ("ernie_config.json", "ernie_config.base.json")  # the first is also what is written
+# The official code fixes the image tower's heads; this key, which it ignores, keeps those of other models.
+_IMAGE_HEADS = "image_num_attention_heads"
+_SPECIAL_TOKENS = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+# What our towers compute. The text tower's layer_norm_eps is not in it: PaddleNLP's code sets 1e-12 whatever it says.
+_TEXT_FACTS = {"hidden_act": "gelu", "type_vocab_size": 0, "use_task_id": False, "pad_token_id": 0}
+_VISION_FACTS = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-6, "num_channels": 3}
+_PROCESSOR_FACTS = {
+    **dict.fromkeys(("do_center_crop", "do_convert_rgb", "do_normalize", "do_rescale", "do_resize"), True),
+    "resample": 3,
+    "image_processor_type": "ErnieViLImageProcessor",
+}
+_TOKENIZER_FACTS = {"do_lower_case": True, "tokenizer_class": "ErnieViLTokenizer"}
+
+# Ours, official, PaddleNLP, and the form of PaddleNLP's, see `names`; official arrays have ours.
+_ROWS: list[tuple[str, str, str, Form]] = [
+    ("log_logit_scale", "contrastive_loss_mm.temperature_b", "temperature", "array"),
+    ("image.cls_token", "visual.class_embedding", "vision_model.class_embedding", "token"),
+    ("image.pos_embed", "visual.positional_embedding", "vision_model.positional_embedding.weight", "grid"),
+    ("image.patch_embed.proj.weight", "visual.patch_embed.proj.weight", "vision_model.conv1.weight", "array"),
+    (WORDS, "text_model.word_emb.weight", "text_model.embeddings.word_embeddings.weight", "array"),
+    (_POSITIONS, "text_model.pos_emb.weight", "text_model.embeddings.position_embeddings.weight", "array"),
+    ("image.ln_pre", "visual.norm_pre", "vision_model.ln_pre", "layer"),
+    ("image.norm", "visual.norm_post", "vision_model.ln_post", "layer"),
+    ("text.network.embeddings.layer_norm", "text_model.ln", "text_model.embeddings.layer_norm", "layer"),
+    ("text.network.pooler.dense", "text_model.pooler", "text_model.pooler.dense", "layer"),
+    *[
+        (f"image.blocks.N.{ours}", f"visual.blocks.N.{ours}", f"vision_model.transformer.layers.N.{theirs}", "layer")
+        for ours, theirs in (
+            ("norm1", "norm1"),
+            ("norm2", "norm2"),
+            ("attn.qkv", "self_attn.{q,k,v}_proj"),
+            ("attn.proj", "self_attn.out_proj"),
+            ("mlp.fc1", "linear1"),
+            ("mlp.fc2", "linear2"),
+        )
+    ],
+    *[
+        (f"text.network.encoder.layers.N.{ours}", f"text_model.encoder_stack.block.N.{official}",
+         f"text_model.encoder.layers.N.{ours}", "layer")
+        for ours, official in (
+            ("self_attn.q_proj", "attn.q"),
+            ("self_attn.k_proj", "attn.k"),
+            ("self_attn.v_proj", "attn.v"),
+            ("self_attn.out_proj", "attn.o"),
+            ("linear1", "ffn.i"),
+            ("linear2", "ffn.o"),
+            ("norm1", "ln1"),
+            ("norm2", "ln2"),
+        )
+    ],
+]  # fmt: skip
+MOST_LAYERS = 1024
 
 
 def to_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str, np.ndarray]:
     """The arrays of a release by our names, bit for bit; what has no counterpart keeps its name."""
-    if layout == "ernie_vil2":
-        return dict(arrays)
-    if layout == "paddlenlp":
-        arrays = _with_joined_projections(arrays)
-    names = _names(layout)
-    ours = {}
-    for name, array in arrays.items():
-        template, number = _template(name)
-        own = names.get(template)
-        if own == "image.cls_token":
-            array = array.reshape(1, 1, -1)
-        elif own == "image.pos_embed" and array.ndim == 2:
-            array = array[None]
-        ours[name if own is None else own.replace("N", number)] = array
-    return ours
+    return dict(arrays if layout == "ernie_vil2" else _names(arrays, layout).to_ours(arrays, whole=False))
 
 
 def from_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str, np.ndarray]:
@@ -86,27 +109,22 @@ def from_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[st
     """
     if layout == "ernie_vil2":
         return dict(arrays)
-    names = {own: theirs for theirs, own in _names(layout).items()}
-    lacking = [name for name in arrays if _template(name)[0] not in names]
-    if lacking:
+    try:
+        return dict(_names(arrays, layout).to_theirs(arrays))
+    except ValueError as error:
         raise ValueError(
-            f"the {layout} format holds a ViT and an ERNIE of one width and nothing more; it cannot hold "
-            f"{', '.join(printable(name, longest=100) for name in lacking[:5])}{', ...' * (len(lacking) > 5)}"
-        )
-    theirs = {}
-    for name, array in arrays.items():
-        template, number = _template(name)
-        target = names[template].replace("N", number)
-        if layout == "official":
-            theirs[target] = array
-        elif template in ("image.cls_token", "image.pos_embed"):
-            theirs[target] = array.reshape(array.shape[-1] if template == "image.cls_token" else array.shape[1:])
-        elif ".attn.qkv." in template:
-            for part, piece in zip("qkv", np.split(array, 3, axis=-1), strict=True):
-                theirs[target.replace(".qkv.", f".{part}_proj.")] = piece
-        else:
-            theirs[target] = array
-    return theirs
+            f"the {layout} format holds a ViT and an ERNIE of one width and nothing more: {error}"
+        ) from None
+
+
+def _names(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> Names:
+    """The table of names for the layers whose numbers are in those of the arrays, which may be a stranger's."""
+    rows: list[Row] = [
+        (ours, theirs, form) if layout == "paddlenlp" else (ours, official, "layer" if form == "layer" else "array")
+        for ours, official, theirs, form in _ROWS
+    ]
+    numbers = dict.fromkeys(found[1] for name in arrays if (found := re.search(r"\.(\d+)\.", name)))
+    return Names(rows, {"": list(islice(numbers, MOST_LAYERS))})
 
 
 def architecture(
@@ -161,35 +179,6 @@ def architecture(
     )
 
 
-@cache
-def _names(layout: WeightFormat) -> dict[str, str]:
-    """Our names by those of a release, with N for a layer's number."""
-    text = [
-        (f"text.network.encoder.layers.N.{own}", f"text_model.encoder_stack.block.N.{official}",
-         f"text_model.encoder.layers.N.{own}")
-        for own, official in _TEXT_LAYER
-    ]  # fmt: skip
-    layers = [tuple(f"{name}.{part}" for name in row) for row in _LAYERS + text for part in ("weight", "bias")]
-    return {row[_COLUMN[layout]]: row[0] for row in _ARRAYS + layers}
-
-
-def _template(name: str) -> tuple[str, str]:
-    """A name with N for the layer's number, and the number; equal layers differ in nothing else."""
-    number = re.search(r"\.(\d+)\.", name)
-    return (name, "") if number is None else (name.replace(number[0], ".N.", 1), number[1])
-
-
-def _with_joined_projections(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """PaddleNLP's image arrays with the projections to queries, keys and values side by side, where all are there."""
-    joined = dict(arrays)
-    for name in arrays:
-        if name.startswith("vision_model.") and ".q_proj." in name:
-            parts = [name.replace(".q_proj.", f".{part}_proj.") for part in "qkv"]
-            if all(part in arrays for part in parts):
-                joined[name.replace(".q_proj.", ".qkv.")] = np.concatenate([joined.pop(p) for p in parts], axis=-1)
-    return joined
-
-
 def _shape(arrays: Mapping[str, np.ndarray], name: str, axes: int) -> tuple[int, ...]:
     if name not in arrays:
         raise ValueError(f"the weights are not whole: {name} is missing")
@@ -214,3 +203,164 @@ def _heads(heads: int | None, width: int, kind: str) -> int:
     if heads is not None and (heads < 1 or width % heads):
         raise ValueError(f"{heads} attention heads do not divide the {kind} tower's width, {width}")
     return heads or width // HEAD_WIDTH
+
+
+def read_official(weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int, int] | None) -> Config:
+    """The configuration of an official model, from its arrays by our names and the JSON file of its text tower, which
+    may be missing: then heads are `heads`, or width / 64.
+
+    Raises:
+        ValueError: the file and the weights do not belong together, or to a model of another kind.
+    """
+    found = [path for path in map(weights.with_name, _OFFICIAL_NAMES) if path.is_file()]
+    settings = Settings.read(found[0]) if found else Settings(weights, {})
+    settings.check_facts({"hidden_act": "gelu", "has_pooler": True})
+    heads_in_file = settings.count(_IMAGE_HEADS, None), settings.count("num_attention_heads", None)
+    model = _architecture(weights, arrays, heads or heads_in_file, "official")
+    settings.check_sizes(_text_sizes(model, len(arrays[WORDS])), {})
+    return _config(_with_dropout(model, settings), OFFICIAL_LENGTH)
+
+
+def read_paddlenlp(weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int, int] | None) -> Config:
+    """The configuration of a PaddleNLP folder, from its arrays by our names and its JSON files.
+
+    Raises:
+        ValueError: a file is missing, or they and the weights do not belong together, or to a model of another kind.
+    """
+    paths = [weights.with_name(f"{name}config.json") for name in ("", "preprocessor_", "tokenizer_")]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise ValueError(f"{weights.parent}: {', '.join(missing)} missing next to PaddleNLP's weights; without that it "
+                         "is another model: copy the whole folder")  # fmt: skip
+    whole, processor, tokenizer = map(Settings.read, paths)
+    text, vision = whole.within("text_config"), whole.within("vision_config")
+    heads_in_file = vision.count("num_attention_heads", 12), text.count("num_attention_heads", 12)
+    model = _architecture(weights, arrays, heads or heads_in_file, "paddlenlp")
+    text.check_facts(_TEXT_FACTS)
+    vision.check_facts(_VISION_FACTS)
+    defaults = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}
+    text_sizes = _text_sizes(model, len(arrays[WORDS])) | {"intermediate_size": 4 * model.text.sizes["width"]}
+    text.check_sizes(text_sizes, defaults | {"vocab_size": 40_000, "max_position_embeddings": 2048})
+    vision.check_sizes(_vision_sizes(model), defaults | {"image_size": 224, "patch_size": 16})
+    tokenizer.check_facts(_TOKENIZER_FACTS)
+    longest = tokenizer.count("model_max_length", model.text.max_positions, least=3)
+    return _config(_with_dropout(_with_preprocessing(model, processor), text), longest)
+
+
+def official_files(config: Config, vocab_size: int) -> dict[str, dict[str, Any]]:
+    """The JSON files that go with a model of this configuration in the official format, by name."""
+    model = config.Model
+    text = {**_text_settings(model, vocab_size), "sent_type_vocab_size": 4, _IMAGE_HEADS: model.image.heads}
+    return {_OFFICIAL_NAMES[0]: dict(sorted(text.items()))}
+
+
+def paddlenlp_files(config: Config, vocab_size: int) -> dict[str, dict[str, Any]]:
+    """The JSON files that go with a model of this configuration in PaddleNLP's format, by name."""
+    model, size = config.Model, config.Model.image.image_size
+    text = {
+        **_text_settings(model, vocab_size),
+        **_TEXT_FACTS,
+        "intermediate_size": 4 * model.text.sizes["width"],
+        "layer_norm_eps": 1e-12,
+        "model_type": "ernie_vil_text_model",
+    }
+    vision = {
+        **_vision_sizes(model),
+        **_VISION_FACTS,
+        "model_type": "ernie_vil_vision_model",
+        "num_attention_heads": model.image.heads,
+    }
+    return {
+        "config.json": {
+            "architectures": ["ErnieViLModel"],
+            "model_type": "ernie_vil",
+            "text_config": text,
+            "vision_config": vision,
+        },
+        "preprocessor_config.json": {
+            **_PROCESSOR_FACTS,
+            "crop_size": {"height": size, "width": size},
+            "image_mean": model.image.mean,
+            "image_std": model.image.std,
+            "rescale_factor": 1 / 255,
+            "size": {"shortest_edge": size},
+        },
+        "tokenizer_config.json": {**_TOKENIZER_FACTS, "model_max_length": config.Data.max_length, **_SPECIAL_TOKENS},
+        "special_tokens_map.json": _SPECIAL_TOKENS,
+    }
+
+
+def write_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes JSON files by their name."""
+    for name, content in files.items():
+        write_text(folder / name, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+
+def _architecture(
+    weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int | None, int | None], layout: WeightFormat
+) -> ModelConfig:
+    try:
+        return architecture(arrays, heads, layout)
+    except ValueError as error:
+        raise ValueError(f"{weights}: {error}") from None
+
+
+def _text_sizes(model: ModelConfig, vocab_size: int) -> dict[str, int]:
+    return {
+        "hidden_size": model.text.sizes["width"],
+        "max_position_embeddings": model.text.max_positions,
+        "num_hidden_layers": model.text.sizes["depth"],
+        "vocab_size": vocab_size,
+    }
+
+
+def _text_settings(model: ModelConfig, vocab_size: int) -> dict[str, Any]:
+    return {
+        **_text_sizes(model, vocab_size),
+        "attention_probs_dropout_prob": model.text.attention_dropout,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": model.text.dropout,
+        "initializer_range": 0.02,
+        "num_attention_heads": model.text.heads,
+        "task_type_vocab_size": 3,
+    }
+
+
+def _vision_sizes(model: ModelConfig) -> dict[str, int]:
+    sizes = model.image.sizes
+    return {
+        "hidden_size": sizes["width"],
+        "image_size": model.image.image_size,
+        "intermediate_size": 4 * sizes["width"],
+        "num_hidden_layers": sizes["depth"],
+        "patch_size": sizes["patch_size"],
+    }
+
+
+def _with_dropout(model: ModelConfig, text: Settings) -> ModelConfig:
+    shares = {
+        "dropout": text.share("hidden_dropout_prob", 0.1),
+        "attention_dropout": text.share("attention_probs_dropout_prob", 0.1),
+    }
+    return model.model_copy(update={"text": model.text.model_copy(update=shares)})
+
+
+def _with_preprocessing(model: ModelConfig, processor: Settings) -> ModelConfig:
+    """The model with the mean and deviation of PaddleNLP's image processor."""
+    processor.check_facts(_PROCESSOR_FACTS)
+    side, image = model.image.image_size, model.image
+    normalisation = processor.normalisation(image.mean, image.std)
+    for key, shapes in {
+        "size": (side, {"shortest_edge": side}), "crop_size": (side, {"height": side, "width": side})
+    }.items():  # fmt: skip
+        if processor.values.get(key, 224) not in shapes:
+            raise processor.refusal(key, f"the model takes {side} pixels")
+    return model.model_copy(update={"image": image.model_copy(update=normalisation)})
+
+
+def _config(model: ModelConfig, longest: int) -> Config:
+    return Config(
+        Model=model,
+        Views=ViewsConfig(resize=max(model.image.image_size, ViewsConfig().resize)),
+        Data=DataConfig(max_length=min(longest, model.text.max_positions)),
+    )

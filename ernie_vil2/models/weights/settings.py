@@ -71,6 +71,13 @@ class Settings:
             raise self.refusal(key, "three numbers are expected")
         return [float(one) for one in given]
 
+    def normalisation(self, mean: list[float], std: list[float]) -> dict[str, list[float]]:
+        """`mean` and `std` of an image processor that brings pixels to 0 to 1; these where it leaves them out."""
+        factor = self.values.get("rescale_factor", 1 / 255)
+        if type(factor) not in (int, float) or abs(255 * factor - 1) > 1e-6:
+            raise self.refusal("rescale_factor", "only 1 / 255 is read")
+        return {"mean": self.numbers("image_mean", mean), "std": self.numbers("image_std", std, positive=True)}
+
     def check_facts(self, facts: Mapping[str, Any]) -> None:
         """Refuses what is given and differs from `facts`; what is left out is so by the release's own default."""
         for key, expected in facts.items():

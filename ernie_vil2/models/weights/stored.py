@@ -53,15 +53,19 @@ from ernie_vil2.models.weights.files import (
     set_weights,
     write_weights,
 )
-from ernie_vil2.models.weights.release_settings import (
+from ernie_vil2.models.weights.releases import (
+    HEAD_WIDTH,
     OFFICIAL_LENGTH,
+    TEXT_EPSILON,
+    WORDS,
+    from_ours,
     official_files,
     paddlenlp_files,
     read_official,
     read_paddlenlp,
+    to_ours,
     write_files,
 )
-from ernie_vil2.models.weights.releases import HEAD_WIDTH, TEXT_EPSILON, WORDS, from_ours, to_ours
 
 OFFICIAL_WEIGHTS = "model.pdparams"
 PADDLENLP_WEIGHTS = "model_state.pdparams"

@@ -84,9 +84,10 @@ class Family:
 
     def names(self, model: ModelConfig, dialect: Mapping[str, str], has: Collection[str] = ()) -> Names:
         """The table of names for a model."""
-        depths = {f"image.layer{stage}.": depth for stage, depth in enumerate(model.image.layers or (), 1)}
-        depths |= {"image.blocks.": model.image.depth or 0, "text.network.encoder.layers.": model.text.sizes["depth"]}
-        return Names(self.rows(model, dialect, has), depths)
+        blocks = {f"image.layer{stage}.": range(depth) for stage, depth in enumerate(model.image.layers or (), 1)}
+        blocks["image.blocks."] = range(model.image.depth or 0)
+        blocks["text.network.encoder.layers."] = range(model.text.sizes["depth"])
+        return Names(self.rows(model, dialect, has), blocks)
 
     def read(self, weights: Path, dialect: Mapping[str, str] | None = None) -> FamilyModel:
         """The model in a folder.
