@@ -10,7 +10,7 @@ import pytest
 import ernie_vil2
 from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.data.preprocessing import most_patches, patched_size
-from ernie_vil2.models.weights.preprocessors import with_preprocessing
+from ernie_vil2.models.weights.families.family import with_preprocessing
 from ernie_vil2.models.weights.settings import Settings
 from tests.others import FOLDERS, expected
 

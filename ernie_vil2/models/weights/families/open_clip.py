@@ -7,7 +7,6 @@ Its own towers have the names of OpenAI's CLIP, which Chinese-CLIP's own files h
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,7 +15,7 @@ from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.config.model import Activation, ImageVariant, Pooling, TextVariant
 from ernie_vil2.io.files import is_count
 from ernie_vil2.models.weights.families.clip import CLIP_MEAN, CLIP_STD
-from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder
+from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder, first_file
 from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
 
@@ -117,12 +116,9 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     settings.check_facts({"multimodal_cfg": None, "text_trunk": None})
     quick: Activation = "quick_gelu" if settings.values.get("quick_gelu") else "gelu"
     dim = settings.count("embed_dim", 512)
-    timm = "timm_model_name" in vision.values and vision.values["timm_model_name"] is not None
+    timm = vision.values.get("timm_model_name") is not None
     image = _timm_tower(vision, folder.arrays) if timm else _image_tower(vision, quick, dim)
-    prepared = folder.settings.part("preprocess_cfg")
-    image = image.model_copy(
-        update={"mean": prepared.numbers("mean", CLIP_MEAN), "std": prepared.numbers("std", CLIP_STD, positive=True)}
-    )
+    image = image.model_copy(update={"mean": CLIP_MEAN, "std": CLIP_STD})
     tower, longest = _text_tower(text, "gelu" if timm else quick, dim)
     projections: Literal["by_width", "always", "text"] = "by_width" if timm else "text" if image.layers else "always"
     return ModelConfig(image=image, text=tower, embed_dim=dim, projections=projections), longest
@@ -288,10 +284,6 @@ def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) 
     ]
 
 
-def _weights(folder: Path) -> Path | None:
-    return next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-
-
 OPEN_CLIP = Family(
     "OpenCLIP",
     _configure,
@@ -300,7 +292,7 @@ OPEN_CLIP = Family(
     preprocessing="open_clip",
     dialects={**ACTIVATION, "tokenizer": ("stored", "clip"), "preprocessing": ("stored", "transformers")},
     settings=SETTINGS,
-    weights=_weights,
+    weights=lambda folder: first_file(folder, WEIGHTS),
     layout="openclip",
     unused={"*attn_mask": "the causal mask, which the text tower makes by itself", "*.num_batches_tracked": COUNTED},
 )
