@@ -18,10 +18,8 @@ from paddle import nn
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.config.model import VIT_SIZES, ImageVariant, TextVariant, of_own_module, without_suite
 from ernie_vil2.models.towers import suite
-from ernie_vil2.models.towers.convolution import build_repvgg
-from ernie_vil2.models.towers.encoders import TextTransformer, VisionTransformer
-from ernie_vil2.models.towers.naflex import NaFlexTransformer
-from ernie_vil2.models.towers.resnet import build_modified_resnet
+from ernie_vil2.models.towers.convolution import ModifiedResNet, RepVGG
+from ernie_vil2.models.towers.encoders import NaFlexTransformer, TextTransformer, VisionTransformer
 from ernie_vil2.registry import Registry
 
 
@@ -33,31 +31,23 @@ def build_vit(config: ImageTowerConfig) -> VisionTransformer:
 
 
 def build_text(config: TextTowerConfig, vocab_size: int) -> TextTransformer:
-    """ERNIE or BERT, of a published size or of the sizes given."""
-    ernie = config.family == "ernie"
+    """ERNIE or BERT, of a published size or of the sizes given, or a text transformer of any variant."""
+    epsilon = config.epsilon
+    if config.name == "transformer":
+        variant = (config.variant or TextVariant()).model_dump()
+    elif config.family == "ernie":
+        variant = {}
+    else:
+        variant, epsilon = {"token_types": 16}, 1e-12  # as in PaddleNLP's BERT
     return TextTransformer(
         vocab_size,
         **config.sizes,
         max_positions=config.max_positions,
-        epsilon=config.epsilon if ernie else 1e-12,
-        dropout=config.dropout,
-        attention_dropout=config.attention_dropout,
-        token_types=0 if ernie else 16,  # as in PaddleNLP's BERT
-        pooling="pooler" if config.pooling == "cls" else "mean",
-    )
-
-
-def build_transformer(config: TextTowerConfig, vocab_size: int) -> TextTransformer:
-    """A text transformer of any variant."""
-    return TextTransformer(
-        vocab_size,
-        **config.sizes,
-        max_positions=config.max_positions,
-        epsilon=config.epsilon,
+        epsilon=epsilon,
         dropout=config.dropout,
         attention_dropout=config.attention_dropout,
         pooling="pooler" if config.pooling == "cls" else config.pooling,
-        **(config.variant or TextVariant()).model_dump(),
+        **variant,
     )
 
 
@@ -65,13 +55,13 @@ IMAGE_TOWERS: Registry[Callable[[ImageTowerConfig], nn.Layer]] = Registry(
     "image tower",
     {
         **dict.fromkeys(("ViT", "NaFlex", *VIT_SIZES), build_vit),
-        "RepVGG": build_repvgg,
-        "ModifiedResNet": build_modified_resnet,
+        "RepVGG": lambda config: RepVGG(**config.sizes),
+        "ModifiedResNet": lambda config: ModifiedResNet(config.image_size, **config.sizes),
     },
 )
 """By name; every other name is one of PaddleClas's."""
 TEXT_TOWERS: Registry[Callable[[TextTowerConfig, int], nn.Layer]] = Registry(
-    "text tower", {"ernie": build_text, "bert": build_text, "transformer": build_transformer}
+    "text tower", dict.fromkeys(("ernie", "bert", "transformer"), build_text)
 )
 """By the first part of the name."""
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.config.model import ImageVariant, TextVariant
-from ernie_vil2.models.towers.resnet import REDUCTION
+from ernie_vil2.models.towers.convolution import REDUCTION
 from ernie_vil2.models.weights.families.bert import LENGTH, NO_POOLER, bert_rows
 from ernie_vil2.models.weights.families.clip import ACTIVATIONS, CLIP_MEAN, CLIP_STD, POSITION_IDS
 from ernie_vil2.models.weights.families.family import Family, Folder
