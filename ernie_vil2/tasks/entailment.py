@@ -22,8 +22,8 @@ from ernie_vil2.data.samples import BadSample, Reason, Statement
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.data.workers import Arrays, RowLayout
+from ernie_vil2.models.dual_encoder import rate_factors
 from ernie_vil2.models.heads import HEAD, build_classifier
-from ernie_vil2.models.layer_groups import rate_factors
 from ernie_vil2.parallel import collectives
 from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep, Losses
 from ernie_vil2.tasks.task import ParameterGroup, Task, decay_groups

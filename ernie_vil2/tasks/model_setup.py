@@ -17,8 +17,8 @@ from paddle.distributed.fleet.utils import recompute
 from ernie_vil2.config import Config, ConfigError, TrainingConfig, TuningConfig
 from ernie_vil2.config.model import of_own_module
 from ernie_vil2.models import DualEncoder
+from ernie_vil2.models.dual_encoder import chosen_parameters
 from ernie_vil2.models.heads import HEAD
-from ernie_vil2.models.layer_groups import chosen_parameters
 from ernie_vil2.models.lora import add_lora
 from ernie_vil2.parallel.norms import batch_norms, frozen_norms
 from ernie_vil2.tasks.dropout import CounterBasedDropout

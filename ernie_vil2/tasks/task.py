@@ -14,7 +14,7 @@ from ernie_vil2.data.loader import Batch, SampleRows
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.models import DualEncoder, decays
-from ernie_vil2.models.layer_groups import rate_factors
+from ernie_vil2.models.dual_encoder import rate_factors
 from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.registry import Registry, UnknownName
 from ernie_vil2.tasks.contrastive_step import DirectStep
@@ -40,7 +40,7 @@ def decay_groups(model: nn.Layer, factors: Mapping[str, float] | None = None) ->
     """What is trained of a model: norms, biases, temperature and embeddings of position do not decay.
 
     Args:
-        factors: of the learning rate by parameter, see `models.layer_groups.rate_factors`; 1 where there is none.
+        factors: of the learning rate by parameter, see `models.dual_encoder.rate_factors`; 1 where there is none.
     """
     groups: dict[tuple[bool, float], list[str]] = {}
     for name, value in model.named_parameters():

@@ -6,7 +6,7 @@ import pytest
 
 from ernie_vil2.config import ConfigError, ModelConfig, TuningConfig, load_config
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.models.layer_groups import chosen_parameters, layer_groups, rate_factors
+from ernie_vil2.models.dual_encoder import chosen_parameters, layer_groups, rate_factors
 from ernie_vil2.parallel.norms import batch_norms, running_statistics
 from ernie_vil2.tasks import decay_groups
 from ernie_vil2.tasks.model_setup import tune

@@ -10,7 +10,7 @@ from paddle.distributed import fleet
 
 import tests.training.towers  # noqa: F401 - its towers are named by their import path
 from ernie_vil2.config import load_config
-from ernie_vil2.models.layer_groups import layer_groups
+from ernie_vil2.models.dual_encoder import layer_groups
 from ernie_vil2.parallel.norms import batch_norms, prepare_norms, running_statistics
 from ernie_vil2.parallel.ranks import join_ranks
 from ernie_vil2.tasks import build_task

@@ -8,7 +8,7 @@ import pytest
 
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.losses import build_loss
-from ernie_vil2.models.layer_groups import layer_groups
+from ernie_vil2.models.dual_encoder import layer_groups
 from ernie_vil2.models.weights.initial import with_model_like
 from ernie_vil2.models.weights.stored import read_model
 from ernie_vil2.tasks import build_task
