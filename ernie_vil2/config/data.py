@@ -29,17 +29,14 @@ class ViewsConfig(Section):
         None,
         min_length=2,
         max_length=2,
-        description="[least, most] share of the image's area that a crop of random size covers; "
-        "null: a crop of the input size from the resized image, as in the paper",
+        description="[least, most] share of the area of a random crop; null: a crop of the input size",
     )
     flip: Probability = Field(0.5, description="probability of a horizontal flip")
     jitter: Probability = Field(0.8, description="probability of colour jitter")
     brightness: Strength = Field(0.4, description="jitter: factor drawn from 1 +- this")
     contrast: Strength = Field(0.4, description="jitter: factor drawn from 1 +- this")
     saturation: Strength = Field(0.2, description="jitter: factor drawn from 1 +- this")
-    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(
-        0.1, description="jitter: rotation drawn from +- this share of the colour circle"
-    )
+    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(0.1, description="jitter: rotation, share of the colour circle")
     blur: Probability = Field(0.5, description="probability of a Gaussian blur")
     blur_sigma: list[Positive] = Field(
         default=[0.1, 2.0], min_length=2, max_length=2, description="[least, most] standard deviation in pixels"
@@ -47,24 +44,18 @@ class ViewsConfig(Section):
     grayscale: Probability = Field(0.2, description="probability of dropping the colour")
     tag_probability: Probability = Field(0.5, description="probability that the tags, not the caption, are the text")
     caption_lines: bool = Field(
-        False,
-        description="each line of a caption is a caption of its own, of which one is drawn (CLIP_benchmark's shards); "
-        "otherwise it is one text, whatever lines it has",
+        False, description="each line of a caption is a caption of its own, of which one is drawn"
     )
     long_caption: Annotated[str, Field(pattern="^[A-Za-z0-9]+$")] | None = Field(
         None,
-        description="the second text view is another caption of the sample: long means caption_long_en where the "
-        "text is in English, and for caption_long; null, and in samples without one: the same text (docs/data.md)",
+        description="long: the second text is caption_long_en or the like, where a sample has it; null: the same text",
     )
-    long_first: Probability = Field(
-        0.0, description="probability that images are contrasted with the long caption, and the short one is second"
-    )
+    long_first: Probability = Field(0.0, description="probability that images are contrasted with the long caption")
     languages: dict[str, Positive] = Field(
-        default={"zh": 1.0}, min_length=1, description="languages of the texts and the weight with which each is drawn"
+        default={"zh": 1.0}, min_length=1, description="languages of the texts, with which weight each is drawn"
     )
     prompts: dict[str, str] = Field(
-        default={"zh": "图片中包含", "en": "The picture contains "},
-        description="what precedes the tags, by language",
+        default={"zh": "图片中包含", "en": "The picture contains "}, description="what precedes the tags, by language"
     )
     separators: dict[str, str] = Field(
         default={"zh": "、", "en": ", "}, description="what separates two tags, by language"
@@ -94,14 +85,9 @@ class LocationConfig(Section):
         None, description="of a benchmark or of tables; null: train in Data.train, in Data.val val or else test"
     )
     images: str | None = Field(
-        None,
-        description="folder of the image files, of which absolute paths in tables are a part; null: looked for with "
-        "the data",
+        None, description="folder of the image files, of which absolute paths in tables are a part; null: with the data"
     )
-    columns: dict[str, str] = Field(
-        default={},
-        description="of tables by their names here, as in Data.columns",
-    )
+    columns: dict[str, str] = Field(default={}, description="of tables by their names here, as in Data.columns")
     encoding: str | None = Field(None, description="of CSV files: utf-8, gb18030, ...; null: recognised")
     text_id: str | None = Field(None, description="null: Data.text_id")
     caption_lines: bool | None = Field(None, description="null: as in Views")
@@ -181,68 +167,40 @@ class DataConfig(Section):
         ]
     ] = Field(
         default=[],
-        description="tar shards, the folder of a benchmark or another source of docs/data.md, by paths, patterns, "
-        "addresses or commands. Plain entries together are one source; a mapping {data: [...], split: ..., weight: "
-        "..., ...} is one of its own (docs/streaming.md)",
+        description="sources of docs/data.md, plain entries together as one, mappings as more (docs/streaming.md)",
     )
     val: ScoredData = Field(
-        default=[],
-        description="scored during training: the same, by plain entries or one mapping {data: [...], split: ..., "
-        "images: ..., protocol: ...}; without data that of the first source of train",
+        default=[], description="scored during training: plain entries, or one mapping, which may leave data to train"
     )
     test: ScoredData = Field(
-        default=[],
-        description="scored before the first step, and after the last with the best checkpoint, for the report: as val",
+        default=[], description="scored before training and after it, with the best checkpoint: as val"
     )
     images: str | None = Field(None, description="of plain entries: folder of the image files (docs/data.md)")
     columns: dict[str, str] = Field(
-        default={},
-        description="of plain entries that are tables: columns by their names here, {image: 图片, caption_zh: 标题}; "
-        "the usual ones are understood without (docs/data.md)",
+        default={}, description="of plain entries that are tables: columns by their names here"
     )
-    encoding: str | None = Field(
-        None, description="of plain entries that are CSV files: utf-8, gb18030, ...; null: recognised"
-    )
-    text_id: str | None = Field(
-        None, description="JSON field of a tar sample that names its text; null: the caption itself is its name"
-    )
+    encoding: str | None = Field(None, description="of plain entries that are CSV files; null: recognised")
+    text_id: str | None = Field(None, description="field that names a tar sample's text; null: its caption")
     select: str | None = Field(
-        None,
-        description="output of ernie-vil2 curate: only the pairs that it kept are trained on, each drawn in an epoch "
-        "with the probability that is its weight (docs/curate.md); null: all pairs",
+        None, description="output of ernie-vil2 curate, by which pairs are drawn (docs/curate.md); null: all pairs"
     )
     holdout: HoldoutConfig | None = Field(
-        None,
-        description="{val: 0.1, test: 0.1, group_by: sku, stratify_by: category, seed: 0}: parts of the first source "
-        "of train that are val and test instead of files of their own (docs/own_data.md). null: all of it is trained "
-        "on",
+        None, description="parts of the first source of train that are val and test (docs/own_data.md); null: none"
     )
     unit: Literal["pair", "image"] = Field(
-        "pair",
-        description="what occurs once in an epoch: each pair, so that an image with five texts occurs five "
-        "times, or each image, with one of its texts drawn",
+        "pair", description="what occurs once in an epoch: each pair, or each image, with one of its texts drawn"
     )
-    shuffle_buffer: Count = Field(
-        100_000, description="samples that are shuffled together, behind shards in a random order; over all groups"
-    )
+    shuffle_buffer: Count = Field(100_000, description="samples that are shuffled together; over all groups")
     groups: Count = Field(
-        1,
-        description="parts into which the shards of an epoch are dealt, each for an equal share of the rows of every "
-        "batch: machines whose number divides it read their own parts only (docs/streaming.md)",
+        1, description="parts of the shards, of which machines read their own only (docs/streaming.md)"
     )
-    max_length: Annotated[int, Field(ge=3)] = Field(
-        48, description="tokens of a text with [CLS] and [SEP]; longer ones are cut"
-    )
-    workers: Annotated[int, Field(ge=0, le=1024)] = Field(
-        2, description="loader processes on each rank; 0: the training process loads"
-    )
+    max_length: Annotated[int, Field(ge=3)] = Field(48, description="tokens of a text with [CLS] and [SEP]")
+    workers: Annotated[int, Field(ge=0, le=1024)] = Field(2, description="loader processes on each rank; 0: none")
     patience: Positive = Field(
-        600,
-        description="seconds that a loader process may take over one sample; it is then skipped and counted, and "
-        "another process goes on. With 0 workers nothing watches",
+        600, description="seconds that a loader process may take over one sample, which is then skipped"
     )
     max_bad_share: Probability = Field(
-        0.01, description="a run stops when more than this share of the samples read could not be used"
+        0.01, description="a run stops when a larger share of the samples cannot be used"
     )
 
     @property

@@ -73,16 +73,13 @@ class ImageVariant(Section):
     activation: Activation = Field("quick_gelu", description="of the MLPs: gelu (exact), gelu_tanh or quick_gelu")
     epsilon: Positive = Field(1e-6, description="of the LayerNorms")
     patches: Literal["convolution", "linear"] = Field(
-        "convolution",
-        description="a patch is embedded by a convolution, or by a linear layer over (row, column, channel)",
+        "convolution", description="what embeds a patch; linear: over (row, column, channel)"
     )
     patch_bias: bool = Field(False, description="whether that layer has a bias")
     class_token: bool = Field(True, description="whether a learned token goes before the patches")
     input_norm: bool = Field(True, description="whether a LayerNorm comes before the first block")
     pooling: Literal["class", "mean", "attention"] = Field(
-        "class",
-        description="features: the class token's, the mean of the patches', or what a learned query attends to, as "
-        "in SigLIP (attention)",
+        "class", description="features: the class token's, the patches' mean, or what a learned query attends to"
     )
 
 
@@ -118,22 +115,16 @@ class TextVariant(Section):
 class ImageTowerConfig(Section):
     name: str = Field(
         "ViT-B/16",
-        description="ViT-B/16, ViT-L/14, ViT, RepVGG or ModifiedResNet, CLIP's (any size, given below), or NaFlex (a "
-        "ViT that takes images of any shape, in whole patches); one of the first four or any other backbone as "
-        "PaddleClas builds it (paddleclas:ViT-B/16, paddleclas:EfficientNetB5, ...); "
-        "paddleclas:EfficientNetL2; or a Layer of your own as module:Class (docs/extending.md)",
+        description="CLIP's ViT or ResNet, RepVGG, NaFlex; paddleclas:NAME; or a Layer of your own as module:Class",
     )
     image_size: Annotated[int, Field(ge=1, le=4096)] = Field(224, description="side of the square input in pixels")
     preprocessing: PreprocessingKind = Field(
         "ernie_vil2",
-        description="how an image that is scored becomes the input: as training resizes (ernie_vil2), as one of the "
-        "two releases does (official, paddlenlp), or as other people's code does, by the next four keys (transformers, "
-        "open_clip, which Chinese-CLIP's own code is like, and naflex, SigLIP 2's images of any shape)",
+        description="how an image that is scored becomes the input: ours, a release's, or another family's",
     )
     resize: Literal["shortest", "squash", "longest"] = Field(
         "shortest",
-        description="transformers, open_clip: the short side becomes image_size and the centre is cut out, both sides "
-        "do (squash), or the long side does and the rest is black",
+        description="transformers, open_clip: to the short side and cut, to both, or to the long one with black",
     )
     interpolation: Interpolation = Field("bicubic", description="of that resize, by Pillow; also of naflex")
     resized: Size | None = Field(None, description="shortest: side before the crop; null: image_size")
@@ -142,7 +133,7 @@ class ImageTowerConfig(Section):
         default=[0.485, 0.456, 0.406],
         min_length=3,
         max_length=3,
-        description="mean [red, green, blue] of the input's normalisation, pixels from 0 to 1 (default: ImageNet's)",
+        description="of the input's normalisation, [red, green, blue], pixels from 0 to 1",
     )
     std: list[Positive] = Field(
         default=[0.229, 0.224, 0.225], min_length=3, max_length=3, description="its standard deviation"
@@ -151,33 +142,26 @@ class ImageTowerConfig(Section):
         default=[255, 255, 255],
         min_length=3,
         max_length=3,
-        description="[red, green, blue] behind transparent pixels, 0 to 255, in training and where preprocessing is "
-        "ernie_vil2 (the releases drop transparency, so that whatever colour a file has there shows)",
+        description="[red, green, blue] behind transparent pixels, where preprocessing is ernie_vil2",
     )
     patch_size: Size | None = Field(None, description="ViT only: side of a patch in pixels")
     width: Size | None = Field(
-        None,
-        description="ViT: width of the tokens; RepVGG, ModifiedResNet: channels of the first stage, doubled in each of "
-        "three more",
+        None, description="ViT: of the tokens; RepVGG, ModifiedResNet: channels of the first stage of four"
     )
     depth: Depth | None = Field(None, description="ViT: number of blocks; RepVGG: blocks of each stage")
     heads: Size | None = Field(
-        None,
-        description="ViT: attention heads, which divide the width; ModifiedResNet: of the attention that pools its "
-        "cells, which divide 32 times the width",
+        None, description="ViT: they divide the width; ModifiedResNet: they divide 32 times the width"
     )
     layers: list[Depth] | None = Field(
-        None, min_length=4, max_length=4, description="ModifiedResNet only: blocks of each stage (RN50: 3, 4, 6, 3)"
+        None, min_length=4, max_length=4, description="ModifiedResNet: blocks of each stage (RN50: 3, 4, 6, 3)"
     )
     projection: Size | None = Field(None, description="ModifiedResNet only: width of its features (RN50: 1024)")
     variant: ImageVariant | None = Field(
-        None, description="ViT only: what another family does differently (docs/models.md); null: the released ViT"
+        None, description="ViT: what another family does differently; null: the released ViT"
     )
     drop_path: Probability = Field(0.0, description="ViT only: stochastic depth of the last block")
     weights: str | None = Field(
-        None,
-        description="initial weights: paddleclas (those that PaddleClas publishes for this backbone), a PaddleClas "
-        "file, or an ERNIE-ViL 2.0 model; null: random",
+        None, description="initial: paddleclas, a PaddleClas file, or an ERNIE-ViL 2.0 model; null: random"
     )
 
     @property
@@ -195,48 +179,30 @@ class ImageTowerConfig(Section):
 
 class TextTowerConfig(Section):
     name: str = Field(
-        "ernie-base",
-        description="ernie-base, ernie-large, bert-base, bert-large, ernie, bert or transformer (of the size given "
-        "below, the last of any variant); one of the others as PaddleNLP builds it (paddlenlp:ernie-base, ...); or a "
-        "Layer of your own as module:Class",
+        "ernie-base", description="ERNIE, BERT or transformer; paddlenlp:NAME; or a Layer of your own as module:Class"
     )
     width: Size | None = Field(None, description="ernie, bert, transformer: hidden width")
     depth: Depth | None = Field(None, description="likewise: number of layers")
     heads: Size | None = Field(None, description="likewise: attention heads; they divide the width")
-    variant: TextVariant | None = Field(
-        None, description="transformer only: what its family does (docs/models.md); null: as CLIP"
-    )
+    variant: TextVariant | None = Field(None, description="transformer: what its family does; null: as CLIP")
     max_positions: Size = Field(
-        512,
-        description="rows of the position embedding: the longest text in tokens. Positions of initial weights that "
-        "have fewer are stretched (docs/finetuning.md)",
+        512, description="rows of the position embedding, to which initial weights are stretched"
     )
     pooling: Pooling = Field(
         "cls",
-        description="features: tanh of a linear map of the [CLS] state, as released (cls), or the mean of the states "
-        "of all tokens (mean), with which a small tower learns from the first step on; transformer also: the state of "
-        "the first token, of the first token variant.end, of the largest id, or of the last position",
+        description="features: as released (cls), the mean of the states, or, of a transformer, the state of a token",
     )
     dropout: Probability = Field(0.1, description="hidden dropout; it is what makes the two text views differ")
     attention_dropout: Probability = Field(0.1, description="dropout of the attention weights")
-    epsilon: Positive = Field(
-        1e-5, description="ernie, transformer: of the LayerNorms; 1e-5 in the official release, 1e-12 in PaddleNLP"
-    )
+    epsilon: Positive = Field(1e-5, description="ernie, transformer: of the LayerNorms; 1e-12 in PaddleNLP")
     vocabulary: str | None = Field(
-        None,
-        description="vocabulary file, token or token<TAB>id lines, or a tokenizer.json or sentencepiece .model; null: "
-        "the packaged ERNIE 3.0 vocabulary (open_clip: CLIP's)",
+        None, description="a vocab.txt, tokenizer.json or sentencepiece .model; null: ERNIE 3.0 (open_clip: CLIP)"
     )
     tokenizer: Literal[WordRules, LibraryRules] = Field(
-        "official",
-        description="how a text becomes tokens: words as the official code splits them, as PaddleNLP, where symbols "
-        "are also words of their own and special tokens in a text count as such, or as Chinese-CLIP's own code "
-        "(cn_clip); or the dialect of another family, for its tokenizer.json (docs/models.md)",
+        "official", description="how a text becomes tokens: as a release, or as another family (docs/models.md)"
     )
     weights: str | None = Field(
-        None,
-        description="initial weights: an ERNIE or BERT by its PaddleNLP name, folder or file, or an ERNIE-ViL 2.0 "
-        "model; null: random",
+        None, description="initial: of PaddleNLP, by name, folder or file, or an ERNIE-ViL 2.0 model; null: random"
     )
 
     @property
@@ -280,39 +246,25 @@ class ModelConfig(Section):
     text: TextTowerConfig = Field(TextTowerConfig(), description="text tower")
     implementation: Literal["native", "suite"] | None = Field(
         None,
-        description="who builds the towers that there are twice, ViT, RepVGG, ERNIE and BERT: this package (native), "
-        "PaddleClas and PaddleNLP (suite), or as their names say (null). Parameters are the same, numbers to rounding",
+        description="who builds the towers that there are twice: we, Paddle's suites, or as their names say (null)",
     )
-    embed_dim: Size | None = Field(
-        None,
-        description="width of the joint space; null: the text tower's width. "
-        "A tower of another width gets a linear projection, a tower of this width none",
-    )
+    embed_dim: Size | None = Field(None, description="width of the joint space; null: the text tower's width")
     projections: Literal["by_width", "always", "text"] = Field(
         "by_width",
-        description="linear projections, without bias, come after towers of another width (by_width), after both "
-        "(always), or after the text tower in any case (text)",
+        description="after which towers a linear projection comes: those of another width, both, or the text tower",
     )
     like: str | None = Field(
         None,
-        description="a model, named as in weights (the word weights: that one), from which towers, joint space, "
-        "vocabulary, rules of the tokeniser, preprocessing and Data.max_length are taken where the configuration does "
-        "not set them; the run's config.yaml then holds them",
+        description="a model whose architecture is taken (weights: that one) where the configuration does not set it",
     )
     weights: str | None = Field(
-        None,
-        description="initial weights of the whole model: an official file, a PaddleNLP folder, a run or checkpoint of "
-        "this package, or a known name (ernie-vil-2.0-base-zh); a tower's own weights come after it",
+        None, description="initial: of the whole model, file, folder or known name; those of a tower come after it"
     )
     dialect: dict[str, str] = Field(
-        default={},
-        description="how the model of another family in weights is read where there is more than one way, as for "
-        "load_model, such as {text: long} of FG-CLIP 2 (docs/models.md); a way that is not named is the folder's own",
+        default={}, description="how the model of another family in weights is read (docs/models.md)"
     )
     allow: list[str] = Field(
-        default=[],
-        description="names, glob patterns among them, in which initial weights may differ from the model: what they "
-        "lack stays random, what they have beyond it is left out",
+        default=[], description="names, as glob patterns, in which initial weights may differ from the model"
     )
 
     @model_validator(mode="before")
@@ -348,8 +300,7 @@ def without_implementation(config: ModelConfig) -> ModelConfig:
 class HeadConfig(Section):
     kind: Literal["concatenation", "interaction"] = Field(
         "concatenation",
-        description="an MLP on the embeddings of images and text side by side, as in the paper (concatenation), or "
-        "with the absolute difference and the product of every two of them as well (interaction)",
+        description="an MLP on the embeddings side by side, as in the paper, or with differences and products as well",
     )
     width: Size | None = Field(None, description="of its hidden layer; null: twice that of the joint space")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="behind its hidden layer")

@@ -1,4 +1,4 @@
-"""The configuration of a run: its sections. `configs/default.yaml` shows every field with its default."""
+"""The configuration of a run: its sections. `configs/default.yaml` explains what each field says in a line here."""
 
 from __future__ import annotations
 
@@ -22,34 +22,24 @@ class PairWeights(Section):
 class LossConfig(Section):
     kind: str = Field(
         "info_nce",
-        description="loss of a view pair: equation 1 of the paper (info_nce), a binary classification of every image "
-        "and text as in SigLIP (sigmoid), which starts from a temperature of 0.1, or a class of your own as "
-        "module:Class (docs/extending.md)",
+        description="of a view pair: equation 1 (info_nce), SigLIP's (sigmoid), or a class of your own as module:Class",
     )
     weights: PairWeights = Field(
-        PairWeights(),
-        description="lambda of equation 2 by view pair; a pair of weight 0 is off and its encodings are not computed",
+        PairWeights(), description="lambda of equation 2 by view pair; 0: off, and its encodings are not computed"
     )
     temperature: Positive = Field(0.07, description="initial temperature tau of equation 1")
     bias: float = Field(-10.0, description="sigmoid: initial bias of the logits, learned (SigLIP: -10)")
-    max_logit_scale: Annotated[float, Field(ge=1)] = Field(
-        100.0, description="1 / tau is kept between 1 and this after every step"
-    )
+    max_logit_scale: Annotated[float, Field(ge=1)] = Field(100.0, description="1 / tau is kept between 1 and this")
     duplicates: Literal["ignored", "masked", "positives"] = Field(
         "masked",
-        description="other rows of the batch that hold the same image or text are: ordinary negatives as in the "
-        "paper (ignored), left out (masked), or further positives (positives)",
+        description="what rows of the batch with the same image or text are; ignored: negatives, as in the paper",
     )
     tile: Count | None = Field(
-        1024,
-        description="rows and columns of the tiles in which the logits are computed, so that memory does not grow "
-        "with their product (docs/loss.md); null: all at once",
+        1024, description="rows and columns of the tiles of the logits (docs/loss.md); null: all at once"
     )
     widths: list[Size] = Field(
         default=[],
-        description="[32, 64, 128, 256]: the loss is the sum of those of the first 32, 64, ... numbers of the "
-        "embeddings, so that such prefixes can be used alone (docs/loss.md); the last is Model.embed_dim. "
-        "[]: whole embeddings alone",
+        description="prefixes of the embeddings, the losses of which are added (docs/loss.md); []: whole ones alone",
     )
     options: dict[str, Any] = Field(default={}, description="further arguments of a class of your own, by name")
 
@@ -66,9 +56,7 @@ class OptimizerConfig(Section):
     beta1: Fraction = Field(0.9, description="decay of the first moment")
     beta2: Fraction = Field(0.999, description="decay of the second moment")
     epsilon: Positive = Field(1e-8, description="added to the denominator")
-    weight_decay: Strength = Field(
-        0.01, description="decoupled decay; never on norms, biases and temperature (paper: plain Adam, 0)"
-    )
+    weight_decay: Strength = Field(0.01, description="decoupled; never on norms, biases and temperature (paper: 0)")
     clip_norm: Positive | None = Field(1.0, description="largest global gradient norm; null: no clipping")
 
 
@@ -80,57 +68,37 @@ class ScheduleConfig(Section):
 class TrainingConfig(Section):
     task: str = Field(
         "multi_view",
-        description="what is trained: multi-view contrastive pretraining (multi_view), the text tower alone, from "
-        "parallel texts, so that a finished model knows one more language (new_language, docs/finetuning.md), or to "
-        "label statements about an image (entailment: SNLI-VE) or about two (image_pair: NLVR2), docs/transfer.md",
+        description="multi_view, new_language, entailment or image_pair (docs/finetuning.md, docs/transfer.md)",
     )
     output: str = Field("runs/default", description="run folder")
     steps: Count = Field(100_000, description="optimiser steps")
     epochs: Positive | None = Field(
-        None,
-        description="how often each sample is seen, instead of steps; the warm-up is then at most a tenth of the "
-        "run, whose config.yaml holds the steps. null: as many steps as are given",
+        None, description="how often each sample is seen, instead of steps; null: as many steps as are given"
     )
     global_batch: Annotated[int, Field(ge=2)] = Field(
-        7168, description="pairs in a step over all ranks (paper: 7,168 to 23,200); the ranks divide it"
+        7168, description="pairs in a step over all ranks, which divide it (paper: 7,168 to 23,200)"
     )
     micro_batch: Count | None = Field(
-        None,
-        description="rows of a rank that are encoded at once, which is what memory grows with; the gradient remains "
-        "that of the global batch, and every row is encoded twice (docs/memory.md). null: all rows of the rank",
+        None, description="rows of a rank that are encoded at once, twice (docs/memory.md); null: all rows"
     )
-    recompute: bool = Field(
-        False, description="the blocks of both towers keep only their inputs for backward and run a second time there"
-    )
+    recompute: bool = Field(False, description="the blocks of both towers run a second time in backward")
     dropout: Literal["counter", "native"] = Field(
         "counter",
-        description="dropout of pretraining: masks that follow from a row's position in the global batch, however it "
-        "is cut (counter), or Paddle's own in one kernel, other masks on another number of ranks (native; without "
-        "micro_batch and recompute; docs/memory.md)",
+        description="masks that depend on a row's position alone (counter), or Paddle's (native; docs/memory.md)",
     )
     fused_attention: Literal["auto", "on", "off"] = Field(
-        "auto",
-        description="attention as one kernel without its matrix of weights, of a ViT image tower, equal to rounding, "
-        "and with dropout: native of the text tower; auto: on GPUs",
+        "auto", description="as one kernel: of a ViT and, with dropout: native, of texts; auto: on GPUs"
     )
     sharding: Literal["none", "stage1", "stage2"] = Field(
-        "none",
-        description="what the ranks divide among them: nothing, the optimiser state (stage1), or that and the "
-        "gradients (stage2: GPUs only, without micro_batch); the step is the same (docs/memory.md)",
+        "none", description="what the ranks divide: the optimiser state (stage1), and the gradients (docs/memory.md)"
     )
-    sync_norms: bool = Field(
-        True,
-        description="batch norms see the rows of all ranks, not only of their own, where they are of a kind that can",
-    )
+    sync_norms: bool = Field(True, description="batch norms see the rows of all ranks, where they can")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="every random draw follows from it")
     precision: Precision = Field(
-        "float32",
-        description="of the towers; the loss is float32. An error where the device has another one only, as CPUs have",
+        "float32", description="of the towers; the loss is float32. An error where the device does not have it"
     )
     nonfinite: Literal["stop", "skip"] = Field(
-        "stop",
-        description="a step whose loss or gradient is not finite ends the run before it changes a weight (stop), or is "
-        "left out, unless it is the tenth in a row (skip; docs/runs.md)",
+        "stop", description="a step whose loss or gradient is not finite ends the run, or is left out (docs/runs.md)"
     )
     device: str = Field("auto", description="auto, cpu, gpu, gpu:0, ...; auto: GPU where Paddle has one")
     log_every: Count = Field(10, description="steps between two log records")
@@ -159,19 +127,13 @@ class ClassesConfig(Section):
 
 class EvaluationConfig(Section):
     every: Annotated[int, Field(ge=0)] = Field(1000, description="steps between two evaluations; 0: none")
-    at_start: bool = Field(
-        False, description="also before the first step, for comparison: initial weights are never the best checkpoint"
-    )
+    at_start: bool = Field(False, description="also before the first step, for comparison")
     evaluators: list[str | dict[str, dict[str, Any]]] | None = Field(
-        None,
-        description="what scores the model (docs/extending.md), by name or as {name: {option: value}}; the first that "
-        "chooses chooses the best checkpoint. null: what the task names, retrieval on Data.val for multi_view",
+        None, description="what scores the model, by name or as {name: {option: value}}; null: what the task names"
     )
     protocol: str = Field("pairs", description="how Data.val is scored; docs/protocols.md defines each")
     classes: ClassesConfig | None = Field(
-        None,
-        description="{data: [folder], label: label, names: {zh: FILE}, templates: {zh: FILE}, split: val, images: "
-        "FOLDER}, or data alone: images that the evaluator classification scores (docs/classification.md)",
+        None, description="images that the evaluator classification scores (docs/classification.md)"
     )
     batch_size: Count = Field(256, description="rows encoded at once")
     block: Count = Field(1024, description="rows of either side that are scored at once")
@@ -190,85 +152,54 @@ class LoraConfig(Section):
     layers: list[str] = Field(
         default=["image.blocks.*", "text.network.encoder.layers.*"],
         min_length=1,
-        description="linear layers and convolutions that have one, by name or glob pattern",
+        description="linear layers and convolutions, by name or glob pattern",
     )
 
 
 class TeacherConfig(Section):
-    embeddings: str = Field(
-        description="folder with the teacher's embeddings of the training images and texts, as "
-        "ernie-vil2 embed writes them; any model may have made them"
-    )
+    embeddings: str = Field(description="of the training data by any model, as ernie-vil2 embed writes them")
     weight: Positive = Field(1.0, description="of its term, as those of Loss.weights")
     logit_scale: Positive = Field(100.0, description="1 / temperature of the teacher's distributions over a batch")
     distance: Strength = Field(
-        0.0,
-        description="weight of a second term, the mean squared distance to the teacher's embeddings, which then are as "
-        "wide as the model's",
+        0.0, description="weight of the mean squared distance to the teacher's embeddings, then as wide as ours"
     )
 
 
 class TuningConfig(Section):
     freeze: list[str] = Field(
         default=[],
-        description="what is not trained: layer groups (image.embeddings, image.blocks.0, ..., image.head, text....), "
-        "parameters by name, or glob patterns of either, as text.* (docs/finetuning.md)",
+        description="what is not trained: layer groups, parameters, or glob patterns of either (docs/finetuning.md)",
     )
-    freeze_norms: bool = Field(
-        False,
-        description="all batch norms keep their running statistics, and normalise by them, and their weights",
-    )
+    freeze_norms: bool = Field(False, description="batch norms keep their weights and their running statistics")
     moving_statistics: bool = Field(
-        False,
-        description="batch norms whose own weights are frozen follow the batches all the same, as in runs that were "
-        "begun with version 2 of the configuration, which keep to it; false: they do as with freeze_norms",
+        False, description="frozen batch norms follow the batches all the same, as in runs of version 2"
     )
     layer_decay: Fraction = Field(
-        1.0,
-        description="factor of the learning rate from a layer group to the one before it: the head of a tower has the "
-        "full rate, its last block this share of it, its embeddings the least",
+        1.0, description="factor of the learning rate from a layer group to the one before it"
     )
     image_rate: Positive = Field(1.0, description="factor of the image tower's learning rate")
     text_rate: Positive = Field(1.0, description="factor of the text tower's learning rate")
     base_batch: Count | None = Field(
-        None,
-        description="the global batch that Optimizer.learning_rate is meant for; the rate is multiplied by "
-        "Training.global_batch / base_batch. null: it is taken as it is",
+        None, description="the rate is multiplied by Training.global_batch / this; null: it is not"
     )
     by_size: bool = Field(
         False,
-        description="rate, batches, initial_share and freeze_norms that the configuration does not set follow the "
-        "model that Model.like names (docs/own_data.md)",
+        description="what is not set of rate and batches follows the model that Model.like names (docs/own_data.md)",
     )
     ema: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        None,
-        description="decay of an exponential moving average of the weights, which then is what is scored and saved; "
-        "in the first steps the decay is at most (1 + step) / (10 + step). null: there is none",
+        None, description="decay of the average of the weights that is scored and saved; null: there is none"
     )
     initial_share: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0,
-        description="share of the weights that training starts from in what is scored and saved (WiSE-FT), which keeps "
-        "more of what the model could do before (docs/finetuning.md)",
+        0.0, description="of the initial weights in what is scored and saved (WiSE-FT)"
     )
-    patience: Count | None = Field(
-        None, description="evaluations without a better one after which the run ends; null: it continues"
-    )
+    patience: Count | None = Field(None, description="evaluations without a better one that end the run; null: none do")
     lora: LoraConfig | None = Field(
-        None,
-        description="{rank: 8, alpha: 16, layers: [patterns]}: only a change of low rank to the weights of these "
-        "layers is trained (LoRA); whoever reads the checkpoint gets it merged. null: the weights themselves are",
+        None, description="only a change of low rank to some weights is trained; null: the weights themselves"
     )
     teacher: TeacherConfig | None = Field(
-        None,
-        description="{embeddings: folder, weight: 1, logit_scale: 100, distance: 0}: the loss has one more term, how "
-        "far the model's distributions over a batch are from a teacher's, whose embeddings lie in the folder, and with "
-        "a distance above 0 how far its embeddings are",
+        None, description="a term of how far the model is from a teacher's embeddings; null: there is none"
     )
-    known_language: str = Field(
-        "en",
-        description="new_language: the language of the parallel texts that the teacher, the text tower of "
-        "Model.weights, encodes",
-    )
+    known_language: str = Field("en", description="new_language: of the parallel texts that the teacher encodes")
 
 
 class Config(Section):
@@ -280,12 +211,8 @@ class Config(Section):
     Data: DataConfig = Field(DataConfig(), description="where samples come from")
     Optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW")
     Schedule: ScheduleConfig = Field(ScheduleConfig(), description="learning rate over the steps")
-    Tuning: TuningConfig = Field(
-        TuningConfig(), description="fine-tuning: how much of a trained model changes, and how fast"
-    )
-    Head: HeadConfig = Field(
-        HeadConfig(), description="entailment, image_pair: what classifies embeddings (docs/transfer.md)"
-    )
+    Tuning: TuningConfig = Field(TuningConfig(), description="how much of a trained model changes, and how fast")
+    Head: HeadConfig = Field(HeadConfig(), description="entailment, image_pair: what classifies embeddings")
     Training: TrainingConfig = Field(TrainingConfig(), description="the run itself")
     Evaluation: EvaluationConfig = Field(EvaluationConfig(), description="scores in the course of training")
 

@@ -86,7 +86,7 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> None:
 
 
 def surely_cpu(device: str | None) -> bool:
-    """Whether a device, named as for `set_device`, is the CPU, as far as can be said without importing Paddle."""
+    """Whether a device, named as for `set_device`, is the CPU, as far as is known without importing Paddle."""
     if device in (None, "auto"):
         return not any(importlib.metadata.distributions(name="paddlepaddle-gpu"))
     return device == "cpu"
