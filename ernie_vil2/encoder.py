@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
 from functools import partial
 from hashlib import blake2b
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
@@ -21,7 +21,7 @@ from ernie_vil2.backends import Backend, Eager, Narrowed
 from ernie_vil2.config import Config
 from ernie_vil2.config.model import without_implementation
 from ernie_vil2.config.section import Precision
-from ernie_vil2.data.preprocessing import Preprocessing, ahead, encode_by_shape
+from ernie_vil2.data.preprocessing import Preprocessing, ahead, encode_by_shape, in_batches
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.source_files import read_file
 from ernie_vil2.data.tokenizer import TextTokenizer
@@ -199,8 +199,10 @@ class ErnieViL2:
                     else:
                         skipped[row] = found
 
-        with _bar(images, "image", progress) as bar:
-            embeddings = model._in_batches(usable(bar), size, partial(encode_by_shape, model.backend.encode_pixels))
+        total = len(images) if isinstance(images, Sized) else None
+        encode = partial(encode_by_shape, model.backend.encode_pixels)
+        with tqdm(total=total, unit="image", disable=not progress) as bar:
+            embeddings = in_batches(encode, usable(bar), size, model.embed_dim)
         return embeddings if on_error == "raise" else EncodedImages(embeddings, np.array(rows, np.int64), skipped)
 
     def encode_texts(
@@ -209,9 +211,12 @@ class ErnieViL2:
         """N texts to `[N, D]` float32, L2-normalised; see `encode_images`."""
         model = self.narrowed(width)
         _no_single(texts, "encode_texts", "text")
-        with _bar(texts, "text", progress) as bar:
-            return model._in_batches(
-                texts, batch_size, lambda rows: model.backend.encode_ids(self.tokenizer(rows)), bar.update
+        with tqdm(texts, unit="text", disable=not progress) as rows:
+            return in_batches(
+                lambda batch: model.backend.encode_ids(self.tokenizer(batch)),
+                rows,
+                batch_size or self.batch_size,
+                model.embed_dim,
             )
 
     def encode_pixels(
@@ -219,7 +224,8 @@ class ErnieViL2:
     ) -> np.ndarray:
         """What `preprocess` gave, N times `[H, W, 3]` uint8, to `[N, D]` float32, L2-normalised."""
         model = self.narrowed(width)
-        return model._in_batches(pixels, batch_size, partial(encode_by_shape, model.backend.encode_pixels))
+        encode = partial(encode_by_shape, model.backend.encode_pixels)
+        return in_batches(encode, pixels, batch_size or self.batch_size, model.embed_dim)
 
     def preprocess(self, image: ImageLike, name: str = "image") -> np.ndarray:
         """An image as the model sees it, before normalisation: `[H, W, 3]` uint8 RGB.
@@ -274,28 +280,10 @@ class ErnieViL2:
         }
         return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
-    def _in_batches(
-        self,
-        rows: Iterable[Any],
-        batch_size: int | None,
-        encode: Callable[[list[Any]], np.ndarray],
-        done: Callable[[int], object] = lambda rows: None,
-    ) -> np.ndarray:
-        size, rows = batch_size or self.batch_size, iter(rows)
-        embeddings = [np.empty([0, self.embed_dim], np.float32)]
-        while batch := list(islice(rows, size)):
-            embeddings.append(encode(batch))
-            done(len(batch))
-        return np.concatenate(embeddings)
-
 
 def _no_single(values: Any, method: str, kind: str) -> None:
     if isinstance(values, str | os.PathLike | bytes | Image.Image):
         raise TypeError(f"{method} takes a list; for a single {kind} write {method}([{kind}])")
-
-
-def _bar(rows: Iterable[Any], unit: str, shown: bool) -> tqdm:
-    return tqdm(total=len(rows) if isinstance(rows, Sized) else None, unit=unit, disable=not shown)
 
 
 def load_model(

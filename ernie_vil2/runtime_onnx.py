@@ -11,15 +11,14 @@ Files are decoded as `ErnieViL2` decodes them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ernie_vil2.data.decoding import check_size
-from ernie_vil2.data.preprocessing import Preprocessing, encode_by_shape
+from ernie_vil2.data.preprocessing import Preprocessing, encode_by_shape, in_batches
 from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import require
@@ -99,9 +98,9 @@ def checked(graph: Callable[[np.ndarray], np.ndarray], name: str, width: int) ->
     return run
 
 
-def reason(error: Exception) -> str:
-    """The last line of a library's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+def reason(error: Exception | str) -> str:
+    """The line of a library's long message that says what is wrong: the last one."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
 class OnnxModel:
@@ -153,13 +152,12 @@ class OnnxModel:
             ValueError: one of them is not an image that can be used, as of `data.decoding.EncodedImage`.
             OSError: a file cannot be read.
         """
-        batches = _batches((self.preprocess(image) for image in images), self.batch_size)
-        return np.concatenate([self._empty(), *(encode_by_shape(self._image, batch) for batch in batches)])
+        encode = partial(encode_by_shape, self._image)
+        return in_batches(encode, map(self.preprocess, images), self.batch_size, self.embed_dim)
 
     def encode_texts(self, texts: Iterable[str]) -> np.ndarray:
         """N texts to `[N, D]` float32, L2-normalised."""
-        batches = _batches(texts, self.batch_size)
-        return np.concatenate([self._empty(), *(self._text(self.tokenizer(batch)) for batch in batches)])
+        return in_batches(lambda batch: self._text(self.tokenizer(batch)), texts, self.batch_size, self.embed_dim)
 
     def preprocess(self, image: str | os.PathLike | bytes | np.ndarray) -> np.ndarray:
         """An image as the model sees it, before normalisation: `[H, W, 3]` uint8 RGB; errors as of `encode_images`."""
@@ -169,12 +167,3 @@ class OnnxModel:
         if isinstance(image, np.ndarray) and image.ndim == 3:
             check_size(image.shape[1], image.shape[0], name)
         return self._preprocess(image, name)
-
-    def _empty(self) -> np.ndarray:
-        return np.empty([0, self.embed_dim], np.float32)
-
-
-def _batches(rows: Iterable, size: int) -> Iterator[list[Any]]:
-    rows = iter(rows)
-    while batch := list(islice(rows, size)):
-        yield batch

@@ -61,12 +61,7 @@ class Eager:
 
     name = "paddle"
 
-    def __init__(
-        self,
-        model: DualEncoder,
-        preprocessing: Preprocessing,
-        precision: Precision = "float32",
-    ):
+    def __init__(self, model: DualEncoder, preprocessing: Preprocessing, precision: Precision = "float32"):
         self.model, self.precision = model, precision
         self._mean, self._std = preprocessing.mean, preprocessing.std
 

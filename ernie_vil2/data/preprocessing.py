@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 import cv2
@@ -294,6 +295,14 @@ def ahead(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def in_batches(encode: Callable[[list[Any]], np.ndarray], rows: Iterable[Any], size: int, width: int) -> np.ndarray:
+    """The embeddings `[N, width]` of N rows, of which `encode` takes so many at a time."""
+    rows, parts = iter(rows), [np.empty([0, width], np.float32)]
+    while batch := list(islice(rows, size)):
+        parts.append(encode(batch))
+    return np.concatenate(parts)
 
 
 def encode_by_shape(encode: Callable[[np.ndarray], np.ndarray], images: Sequence[np.ndarray]) -> np.ndarray:

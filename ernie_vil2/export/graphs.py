@@ -28,6 +28,7 @@ from ernie_vil2.device.tracing import tracing
 from ernie_vil2.io.export_folder import INPUTS, OUTPUTS
 from ernie_vil2.io.terminal import silenced
 from ernie_vil2.models import DualEncoder
+from ernie_vil2.runtime_onnx import reason
 
 
 class NotExportable(ValueError):
@@ -70,12 +71,6 @@ def _check_written(*files: Path) -> None:
     probe = files[0].with_name("probe")
     probe.write_bytes(bytes(resource.getpagesize()))  # had one of them been cut off, there would be no page left
     probe.unlink()
-
-
-def reason(error: Exception | str) -> str:
-    """The line of a library's long message that says what is wrong: the last one."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 class _Image(nn.Layer):

@@ -15,19 +15,11 @@ from ernie_vil2.backends.exported import Exported
 from ernie_vil2.config import dump_config
 from ernie_vil2.device.extras import require
 from ernie_vil2.encoder import ErnieViL2, ImageLike
-from ernie_vil2.export.graphs import NotExportable, reason, save_graphs
+from ernie_vil2.export.graphs import NotExportable, convert, save_graphs
 from ernie_vil2.io.calibration import write_calibration
-from ernie_vil2.io.export_folder import (
-    ABOUT,
-    CONFIG,
-    INPUTS,
-    OUTPUTS,
-    PARITY,
-    PRECISIONS,
-    VERSION,
-    named_in_utf8,
-)
+from ernie_vil2.io.export_folder import ABOUT, CONFIG, INPUTS, OUTPUTS, PARITY, PRECISIONS, VERSION, named_in_utf8
 from ernie_vil2.io.files import atomic_folder, write_checksums, write_json, write_text
+from ernie_vil2.runtime_onnx import reason
 
 TOP = 10
 
@@ -81,8 +73,6 @@ def export(
     with atomic_folder(folder) as made, named_in_utf8(made) as aside:
         save_graphs(whole, model.preprocessing, aside, width)
         if backend == "onnx":
-            from ernie_vil2.export.graphs import convert
-
             convert(aside, quantize=precision == "int8")
         about = {
             "version": VERSION,

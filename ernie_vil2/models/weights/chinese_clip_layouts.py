@@ -61,12 +61,11 @@ def rewrite(model: StoredModel, folder: Path, layout: str, golden: Mapping[str, 
     return notes
 
 
-def _of_transformers(config: ModelConfig, words: int) -> dict[str, Any]:
-    image, text, size = config.image, config.text, config.image.image_size
-    assert image.variant is not None and text.variant is not None
-    of_text = {
-        "model_type": "chinese_clip_text_model",
-        "vocab_size": words,
+def _text_settings(config: ModelConfig) -> dict[str, Any]:
+    """What both layouts say of the text tower."""
+    text = config.text
+    assert text.variant is not None
+    return {
         "hidden_size": text.width,
         "num_hidden_layers": text.depth,
         "num_attention_heads": text.heads,
@@ -76,6 +75,16 @@ def _of_transformers(config: ModelConfig, words: int) -> dict[str, Any]:
         "attention_probs_dropout_prob": text.attention_dropout,
         "max_position_embeddings": text.max_positions,
         "type_vocab_size": text.variant.token_types,
+    }
+
+
+def _of_transformers(config: ModelConfig, words: int) -> dict[str, Any]:
+    image, text, size = config.image, config.text, config.image.image_size
+    assert image.variant is not None and text.variant is not None
+    of_text = {
+        "model_type": "chinese_clip_text_model",
+        "vocab_size": words,
+        **_text_settings(config),
         "layer_norm_eps": text.epsilon,
         "pad_token_id": text.variant.padding,
     }
@@ -91,20 +100,6 @@ def _of_transformers(config: ModelConfig, words: int) -> dict[str, Any]:
         "layer_norm_eps": image.variant.epsilon,
         "projection_dim": config.embed_dim,
     }
-    prepared = {
-        "image_processor_type": "ChineseCLIPImageProcessor",
-        "processor_class": "ChineseCLIPProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"height": size, "width": size},
-        "resample": 3,
-        "do_center_crop": False,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": image.mean,
-        "image_std": image.std,
-    }
     whole = {
         "model_type": "chinese_clip",
         "architectures": ["ChineseCLIPModel"],
@@ -112,25 +107,24 @@ def _of_transformers(config: ModelConfig, words: int) -> dict[str, Any]:
         "text_config": of_text,
         "vision_config": of_images,
     }
+    prepared = {
+        "image_processor_type": "ChineseCLIPImageProcessor",
+        "processor_class": "ChineseCLIPProcessor",
+        **dict.fromkeys(("do_convert_rgb", "do_resize", "do_rescale", "do_normalize"), True),
+        "do_center_crop": False,
+        "size": {"height": size, "width": size},
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "image_mean": image.mean,
+        "image_std": image.std,
+    }
     return {"config.json": whole, "preprocessor_config.json": prepared}
 
 
 def _of_authors(config: ModelConfig, words: int) -> dict[str, Any]:
-    image, text = config.image, config.text
-    assert image.variant is not None and text.variant is not None and image.width and image.heads
-    of_text = {
-        "vocab_size": words,
-        "text_attention_probs_dropout_prob": text.attention_dropout,
-        "text_hidden_act": text.variant.activation,
-        "text_hidden_dropout_prob": text.dropout,
-        "text_hidden_size": text.width,
-        "text_initializer_range": 0.02,
-        "text_intermediate_size": text.variant.hidden,
-        "text_max_position_embeddings": text.max_positions,
-        "text_num_attention_heads": text.heads,
-        "text_num_hidden_layers": text.depth,
-        "text_type_vocab_size": text.variant.token_types,
-    }
+    image = config.image
+    assert image.width and image.heads
+    of_text = {f"text_{key}": value for key, value in _text_settings(config).items()}
     of_images = {
         "embed_dim": config.embed_dim,
         "image_resolution": image.image_size,
@@ -139,4 +133,7 @@ def _of_authors(config: ModelConfig, words: int) -> dict[str, Any]:
         "vision_head_width": image.width // image.heads,
         "vision_patch_size": image.patch_size,
     }
-    return {f"{SIZES}/ViT.json": of_images, f"{SIZES}/RoBERTa.json": of_text}
+    return {
+        f"{SIZES}/ViT.json": of_images,
+        f"{SIZES}/RoBERTa.json": {"vocab_size": words, "text_initializer_range": 0.02, **of_text},
+    }

@@ -12,7 +12,7 @@ import math
 import mmap
 import pickle
 import struct
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -101,11 +101,21 @@ class WeightReport:
 
     def __str__(self) -> str:
         lines = [*self.notes, f"{len(self.matched)} matched"]
-        for title, names in (("missing", self.missing), ("unexpected", self.unexpected)):
-            lines.append(f"{len(names)} {title}" + (": " if names else "") + _first(names, most=50))
-        differing = [f"{printable(name, longest=100)}: {what}" for name, what in self.differing.items()]
-        lines.append(f"{len(differing)} of another shape" + (": " if differing else "") + _first(differing, "; ", 50))
+        for title, items, separator in self._groups():
+            lines.append(f"{len(items)} {title}" + (": " if items else "") + _first(items, separator, 50))
         return "\n".join(f"  {printable(line)}" for line in lines)
+
+    def mismatch(self, bad: Collection[str]) -> str:
+        """What does not fit of these names, on one line."""
+        groups = self._groups(bad)
+        return ", ".join(f"{len(items)} {title} ({_first(items, sep)})" for title, items, sep in groups if items)
+
+    def _groups(self, among: Collection[str] | None = None) -> Iterator[tuple[str, list[str], str]]:
+        """What does not fit, with what goes between two such items."""
+        for title, names in (("missing", self.missing), ("unexpected", self.unexpected)):
+            yield title, [name for name in names if among is None or name in among], ", "
+        shown = {name: f"{printable(name, longest=100)}: {what}" for name, what in self.differing.items()}
+        yield "of another shape", [item for name, item in shown.items() if among is None or name in among], "; "
 
 
 def read_weights(path: str | Path, exact: bool = False) -> dict[str, np.ndarray]:
@@ -248,7 +258,7 @@ def set_weights(
     arrays = dict(arrays)  # each is made once: compared, and set
     report = compare_weights(model, arrays, notes)
     if bad := report.mismatches(allow):
-        raise WeightMismatch(f"not the weights of this model: {_explained(report, set(bad))}")
+        raise WeightMismatch(f"not the weights of this model: {report.mismatch(set(bad))}")
     state = model.state_dict()
     buffers: dict[tuple[int, ...], np.ndarray] = {}
 
@@ -421,19 +431,7 @@ def _join(arrays: dict[str, np.ndarray], split: Any) -> None:
         raise Refused("a table of array pieces that does not fit its arrays") from error
 
 
-def _explained(report: WeightReport, bad: Collection[str]) -> str:
-    parts = []
-    for title, names in (("missing", report.missing), ("unexpected", report.unexpected)):
-        chosen = [name for name in names if name in bad]
-        if chosen:
-            parts.append(f"{len(chosen)} {title} ({_first(chosen)})")
-    chosen = [f"{printable(name, longest=100)}: {what}" for name, what in report.differing.items() if name in bad]
-    if chosen:
-        parts.append(f"{len(chosen)} of another shape ({_first(chosen, '; ')})")
-    return ", ".join(parts)
-
-
-def _first(items: Sequence[str], separator: str = ", ", most: int = 5) -> str:
+def _first(items: Sequence[str], separator: str, most: int = 5) -> str:
     shown = [printable(item, longest=200) for item in items[:most]]
     return separator.join([*shown, *(["..."] if len(items) > most else [])])
 
