@@ -8,7 +8,6 @@ import pytest
 
 from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.models import build_image_tower
-from ernie_vil2.models.towers.encoders import VisionTransformer
 from ernie_vil2.models.towers.transformer import MASKED
 from tests.models import formulas
 
@@ -59,7 +58,7 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_vits_of_other_families_equal_the_formula(name):
     options, rng = OTHERS[name], np.random.default_rng(0)
-    tower = VisionTransformer(12, 4, 24, 2, 3, **options)
+    tower = build(variant=options)
     randomise(tower, rng)
     images = rng.normal(size=(3, 3, 12, 12)).astype("float32")
     expected = formulas.vit(
@@ -74,7 +73,7 @@ def test_vits_of_other_families_equal_the_formula(name):
 
 def test_padded_patches_change_nothing():
     """As where images of one batch have different numbers of patches: tokens that are masked, also in the pooling."""
-    tower = VisionTransformer(12, 4, 24, 2, 3, class_token=False, pooling="attention")
+    tower = build(variant={"class_token": False, "pooling": "attention"})
     randomise(tower, np.random.default_rng(0))
     tower.eval()
     tokens = paddle.randn([2, 9, 24])

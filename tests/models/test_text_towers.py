@@ -7,7 +7,6 @@ from paddle.nn import functional as F
 
 from ernie_vil2.config import TextTowerConfig
 from ernie_vil2.models import build_text_tower
-from ernie_vil2.models.towers.encoders import TextTransformer
 from tests.models import formulas
 
 IDS = np.array([[1, 7, 5, 9, 2], [1, 4, 2, 0, 0], [1, 2, 0, 0, 0]])
@@ -17,6 +16,12 @@ def build(name="ernie", **fields):
     paddle.seed(0)
     fields = {"width": 24, "depth": 2, "heads": 3, "max_positions": 8, **fields} if "-" not in name else fields
     return build_text_tower(TextTowerConfig(name=name, **fields), vocab_size=11)
+
+
+def transformer(pooling, epsilon=1e-5, dropout=0.0, **variant):
+    variant = {"norm": "after", "mask": "padding", **variant}
+    return build("transformer", pooling=pooling, epsilon=epsilon, dropout=dropout, attention_dropout=dropout,
+                 variant=variant)  # fmt: skip
 
 
 def encode(tower, ids):
@@ -68,7 +73,7 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_texts_of_other_families_equal_the_formula(name):
     options, pooled = OTHERS[name]
-    tower = TextTransformer(11, 24, 2, 3, 8, **options)
+    tower = transformer(**options)
     randomise(tower, np.random.default_rng(0))
     ids = IDS if options.get("padding") is None else np.array([[0, 7, 5, 9, 2], [0, 4, 2, 1, 1], [0, 2, 1, 1, 1]])
     given = {key: options[key] for key in ("activation", "mask", "padding", "first_position") if key in options}
@@ -85,7 +90,7 @@ def test_dropout_of_a_tower_with_norms_before(monkeypatch):
     attention and MLP add; features in evaluation are those without it."""
     paddle.seed(0)
     options = {"norm": "before", "mask": "causal", "pooling": "largest"}
-    tower, plain = (TextTransformer(11, 24, 2, 3, 8, **options, dropout=p, attention_dropout=p) for p in (0.3, 0.0))
+    tower, plain = (transformer(**options, dropout=rate) for rate in (0.3, 0.0))
     plain.set_state_dict(tower.state_dict())
     np.testing.assert_array_equal(encode(tower, IDS), encode(plain, IDS))
     drawn, draw = [], F.dropout

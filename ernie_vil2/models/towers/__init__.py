@@ -16,52 +16,24 @@ from typing import Any
 from paddle import nn
 
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
-from ernie_vil2.config.model import VIT_SIZES, ImageVariant, TextVariant, of_own_module, without_suite
+from ernie_vil2.config.model import VIT_SIZES, of_own_module, without_suite
 from ernie_vil2.models.towers import suite
 from ernie_vil2.models.towers.convolution import ModifiedResNet, RepVGG
 from ernie_vil2.models.towers.encoders import NaFlexTransformer, TextTransformer, VisionTransformer
 from ernie_vil2.registry import Registry
 
-
-def build_vit(config: ImageTowerConfig) -> VisionTransformer:
-    """A ViT, of a published size or of the sizes given, and of any variant."""
-    tower = NaFlexTransformer if config.name == "NaFlex" else VisionTransformer
-    variant = (config.variant or ImageVariant()).model_dump()
-    return tower(config.image_size, **config.sizes, **variant, drop_path=config.drop_path)
-
-
-def build_text(config: TextTowerConfig, vocab_size: int) -> TextTransformer:
-    """ERNIE or BERT, of a published size or of the sizes given, or a text transformer of any variant."""
-    epsilon = config.epsilon
-    if config.name == "transformer":
-        variant = (config.variant or TextVariant()).model_dump()
-    elif config.family == "ernie":
-        variant = {}
-    else:
-        variant, epsilon = {"token_types": 16}, 1e-12  # as in PaddleNLP's BERT
-    return TextTransformer(
-        vocab_size,
-        **config.sizes,
-        max_positions=config.max_positions,
-        epsilon=epsilon,
-        dropout=config.dropout,
-        attention_dropout=config.attention_dropout,
-        pooling="pooler" if config.pooling == "cls" else config.pooling,
-        **variant,
-    )
-
-
 IMAGE_TOWERS: Registry[Callable[[ImageTowerConfig], nn.Layer]] = Registry(
     "image tower",
     {
-        **dict.fromkeys(("ViT", "NaFlex", *VIT_SIZES), build_vit),
-        "RepVGG": lambda config: RepVGG(**config.sizes),
-        "ModifiedResNet": lambda config: ModifiedResNet(config.image_size, **config.sizes),
+        **dict.fromkeys(("ViT", *VIT_SIZES), VisionTransformer),
+        "NaFlex": NaFlexTransformer,
+        "RepVGG": RepVGG,
+        "ModifiedResNet": ModifiedResNet,
     },
 )
 """By name; every other name is one of PaddleClas's."""
 TEXT_TOWERS: Registry[Callable[[TextTowerConfig, int], nn.Layer]] = Registry(
-    "text tower", dict.fromkeys(("ernie", "bert", "transformer"), build_text)
+    "text tower", dict.fromkeys(("ernie", "bert", "transformer"), TextTransformer)
 )
 """By the first part of the name."""
 

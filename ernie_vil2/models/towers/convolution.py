@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
+from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.models.towers.encoders import check_size
 from ernie_vil2.models.towers.suite import CLASSES
 from ernie_vil2.models.towers.transformer import Attention
@@ -21,15 +20,13 @@ REDUCTION = 32
 class RepVGG(nn.Layer):
     """`[B, 3, H, W]` to `[B, 8 * width]` (Ding et al. 2021): four stages with 1, 2, 4 and 8 times `width` channels.
 
-    The names of its parameters, and the draws of their first values, are those of PaddleClas's.
-
-    Args:
-        width: channels of the first convolution and of the first stage.
-        depth: blocks of each stage; the first of them halves height and width, as the first convolution does.
+    The first convolution, and the first block of each stage, halves height and width. The names of its parameters, and
+    the draws of their first values, are those of PaddleClas's.
     """
 
-    def __init__(self, width: int, depth: int):
+    def __init__(self, config: ImageTowerConfig):
         super().__init__()
+        width, depth = config.sizes["width"], config.sizes["depth"]
         before = min(64, width)
         stages: dict[str, nn.Layer] = {"stage0": RepVGGBlock(3, before, 2)}
         for stage in range(4):
@@ -73,13 +70,6 @@ class ModifiedResNet(nn.Layer):
 
     Its layers have OpenAI's names.
 
-    Args:
-        image_size: S, side of the square input in pixels; 32 divides it.
-        layers: blocks of each of the four stages (RN50: 3, 4, 6, 3).
-        width: channels of the first stage's inner convolutions, doubled in each of three more (RN50: 64).
-        heads: of the attention that pools; they divide 32 times the width (RN50: 32).
-        projection: width of the features (RN50: 1024).
-
     Attributes:
         width: of the features.
 
@@ -87,25 +77,26 @@ class ModifiedResNet(nn.Layer):
         ValueError: sizes that do not divide each other.
     """
 
-    def __init__(self, image_size: int, layers: Sequence[int], width: int, heads: int, projection: int):
+    def __init__(self, config: ImageTowerConfig):
         super().__init__()
+        image_size, width, heads = config.image_size, config.sizes["width"], config.sizes["heads"]
         if image_size % REDUCTION:
             raise ValueError(f"image_size ({image_size}) must be divisible by {REDUCTION}")
         if REDUCTION * width % heads:
             raise ValueError(f"{REDUCTION} times the width ({width}) must be divisible by heads ({heads})")
-        self.image_size, self.width = image_size, projection
+        self.image_size, self.width = image_size, config.sizes["projection"]
         for number, (before, after) in enumerate(((3, width // 2), (width // 2, width // 2), (width // 2, width)), 1):
             stride = 2 if number == 1 else 1
             setattr(self, f"conv{number}", nn.Conv2D(before, after, 3, stride, 1, bias_attr=False))
             setattr(self, f"bn{number}", nn.BatchNorm2D(after))
         before = width
-        for stage, depth in enumerate(layers):
+        for stage, depth in enumerate(config.sizes["layers"]):
             inner, first = 2**stage * width, 1 if stage == 0 else 2
             blocks = [Bottleneck(before, inner, first)]
             before = EXPANSION * inner
             blocks += [Bottleneck(before, inner, 1) for _ in range(depth - 1)]
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.attnpool = MeanAttentionPool((image_size // REDUCTION) ** 2, before, heads, projection)
+        self.attnpool = MeanAttentionPool((image_size // REDUCTION) ** 2, before, heads, self.width)
 
     @property
     def blocks(self) -> list[nn.Layer]:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
+from ernie_vil2.config import ImageTowerConfig, TextTowerConfig
+from ernie_vil2.config.model import ImageVariant, TextVariant
 from ernie_vil2.device.cpu_kernels import tokens_alone
 from ernie_vil2.models.towers.transformer import (
     MASKED,
@@ -30,70 +32,36 @@ PAD_ID = 0
 class VisionTransformer(Transformer):
     """`[B, 3, S, S]` images to `[B, width]`: square patches through pre-norm blocks.
 
-    By default it is the released models' ViT: CLIP's, with the epsilon of ViT and without a projection.
-
-    Args:
-        image_size: S, side of the square input in pixels.
-        patch_size: side of a patch in pixels; it divides the image size.
-        width: of the tokens.
-        depth: number of blocks.
-        heads: attention heads; they divide the width.
-        hidden: width of the MLPs; None: four times that of the tokens.
-        activation: one of `ACTIVATIONS`.
-        epsilon: of the LayerNorms.
-        patches: whether a patch is embedded by a convolution, or by a linear layer over (row, column, channel).
-        patch_bias: whether that layer has a bias.
-        class_token: whether a learned token goes before the patches.
-        input_norm: whether a LayerNorm comes before the first block.
-        pooling: features are those of the class token, the mean over the patches, or what `AttentionPool` makes.
-        drop_path: stochastic depth of the last block, growing linearly from 0 in the first.
+    By default it is the released models' ViT: CLIP's, with the epsilon of ViT and without a projection. `ImageVariant`
+    says what else it can be.
 
     Attributes:
         width: of the features.
         blocks: first to last.
-
-    Raises:
-        ValueError: sizes that do not divide each other.
     """
 
-    def __init__(
-        self,
-        image_size: int,
-        patch_size: int,
-        width: int,
-        depth: int,
-        heads: int,
-        *,
-        hidden: int | None = None,
-        activation: str = "quick_gelu",
-        epsilon: float = 1e-6,
-        patches: Literal["convolution", "linear"] = "convolution",
-        patch_bias: bool = False,
-        class_token: bool = True,
-        input_norm: bool = True,
-        pooling: Literal["class", "mean", "attention"] = "class",
-        drop_path: float = 0.0,
-    ):
+    def __init__(self, config: ImageTowerConfig):
         super().__init__()
-        self.width, self.pooling = width, pooling
-        self.image_size, self.patch_size = image_size, patch_size
-        hidden, bias = hidden or 4 * width, None if patch_bias else False
-        if patches == "linear":
+        variant, sizes = config.variant or ImageVariant(), config.sizes
+        width, heads, patch_size, epsilon = sizes["width"], sizes["heads"], sizes["patch_size"], variant.epsilon
+        self.width, self.pooling = width, variant.pooling
+        self.image_size, self.patch_size = config.image_size, patch_size
+        block = width, heads, variant.hidden or 4 * width, variant.activation, epsilon
+        bias = None if variant.patch_bias else False
+        if variant.patches == "linear":
             embed: nn.Linear | nn.Conv2D = nn.Linear(3 * patch_size**2, width, bias_attr=bias)
         else:
             embed = nn.Conv2D(3, width, patch_size, stride=patch_size, bias_attr=bias)
         self.patch_embed = nn.LayerDict({"proj": embed})
-        zero, tokens = nn.initializer.Constant(0.0), (image_size // patch_size) ** 2 + class_token
-        self.cls_token = self.create_parameter([1, 1, width], default_initializer=zero) if class_token else None
+        zero, tokens = nn.initializer.Constant(0.0), (config.image_size // patch_size) ** 2 + variant.class_token
+        self.cls_token = self.create_parameter([1, 1, width], default_initializer=zero) if variant.class_token else None
         self.pos_embed = self.create_parameter([1, tokens, width], default_initializer=zero)
         paddle.randn([width, 512])  # as PaddleClas draws a projection here, which the tower does not have
-        self.ln_pre = nn.LayerNorm(width, epsilon) if input_norm else nn.Identity()
-        self.blocks = nn.LayerList(
-            PreNormBlock(width, heads, hidden, activation, epsilon, drop_path=rate)
-            for rate in np.linspace(0, drop_path, depth)
-        )
+        self.ln_pre = nn.LayerNorm(width, epsilon) if variant.input_norm else nn.Identity()
+        rates = np.linspace(0, config.drop_path, sizes["depth"])
+        self.blocks = nn.LayerList(PreNormBlock(*block, drop_path=rate) for rate in rates)
         self.norm = nn.LayerNorm(width, epsilon)
-        self.attn_pool = AttentionPool(width, heads, hidden, activation, epsilon) if pooling == "attention" else None
+        self.attn_pool = AttentionPool(*block) if variant.pooling == "attention" else None
         for parameter in (self.pos_embed, self.cls_token):
             if parameter is not None:
                 nn.initializer.TruncatedNormal(std=0.02)(parameter)
@@ -123,11 +91,7 @@ class VisionTransformer(Transformer):
         return [length // self.patch_size for length in sizes]
 
     def encode(self, tokens: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
-        """Tokens with their positions, `[B, T, width]`, to features.
-
-        Args:
-            mask: 0 for a token and `MASKED` for padding, `[B, 1, 1, T]`.
-        """
+        """Tokens with their positions, `[B, T, width]`, to features; `mask` is `MASKED` for padding, `[B, 1, 1, T]`."""
         tokens = self.ln_pre(tokens)
         for block in self.blocks:
             tokens = block(tokens, mask)
@@ -145,14 +109,8 @@ class NaFlexTransformer(VisionTransformer):
     FG-CLIP 2.
 
     Images of one batch have one shape: the authors pad images of several shapes to one number of patches, and mask the
-    padding wherever it could be seen, so that an image's features are the same by itself.
-
-    Args:
-        image_size: side in pixels of the square whose patches have the learned positions; the other arguments are those
-            of `VisionTransformer`. There is no class token.
-
-    Raises:
-        ValueError: sizes that do not divide each other.
+    padding wherever it could be seen, so that an image's features are the same by itself. `image_size` is the side of
+    the square whose patches have the learned positions; there is no class token.
     """
 
     @paddle.jit.not_to_static
@@ -172,88 +130,54 @@ class NaFlexTransformer(VisionTransformer):
 class TextTransformer(Transformer):
     """`[B, L]` token ids to `[B, width]`: a transformer with learned positions, and features for the whole text.
 
-    By default it is ERNIE's encoder as the released models have it, in which padding changes no feature.
+    ERNIE and BERT are encoders as the released models have them, in which padding changes no feature; a transformer is
+    of any `TextVariant`.
 
     Args:
-        vocab_size: number of tokens.
-        width: of the states.
-        depth: number of blocks.
-        heads: attention heads; they divide the width.
-        max_positions: rows of the position embedding.
-        norm: whether a block's norms come after its parts (BERT), or before them, and once more at the end (CLIP).
-        hidden: width of the MLPs; None: four times that of the states.
-        activation: one of `ACTIVATIONS`.
-        epsilon: of the LayerNorms.
-        dropout, attention_dropout: of the states and of the attention weights.
-        token_types: rows of the embedding of token types, of which the first is added to all; 0: there is none.
-        first_position: row of the position embedding that belongs to the first token (RoBERTa: 2).
-        mask: what attention must not see: padding, what comes after a token (causal), or nothing (none).
-        padding: the id of padding.
-        pooling: features are the state of the first token (first), that through a linear layer and tanh (pooler), the
-            mean over all tokens but padding, or the state of the first token of the id `end` (end), of the largest id
+        config: whose pooling is of the first token through a linear layer and tanh (cls), the mean over all tokens but
+            padding, or the state of the first token, of the first one of the id `variant.end` (end), of the largest id
             (largest), or of the last position (last).
-        end: an id, for that pooling.
-        head: width of the features after a linear layer with bias; None: there is none.
-        head_norm: whether a LayerNorm comes before that layer.
+        vocab_size: number of tokens.
 
     Attributes:
         width: of the features.
         blocks: first to last.
-
-    Raises:
-        ValueError: the heads do not divide the width.
     """
 
-    def __init__(
-        self,
-        vocab_size: int,
-        width: int,
-        depth: int,
-        heads: int,
-        max_positions: int,
-        *,
-        norm: Literal["after", "before"] = "after",
-        hidden: int | None = None,
-        activation: str = "gelu",
-        epsilon: float = 1e-5,
-        dropout: float = 0.0,
-        attention_dropout: float = 0.0,
-        token_types: int = 0,
-        first_position: int = 0,
-        mask: Literal["padding", "causal", "none"] = "padding",
-        padding: int = PAD_ID,
-        pooling: Literal["pooler", "first", "mean", "end", "largest", "last"] = "pooler",
-        end: int | None = None,
-        head: int | None = None,
-        head_norm: bool = False,
-    ):
+    def __init__(self, config: TextTowerConfig, vocab_size: int):
         super().__init__()
-        self.width, self.first_position = head or width, first_position
-        self.longest = max_positions - first_position
-        self.mask, self.padding, self.pooling, self.end = mask, padding, pooling, end
-        sizes = width, heads, hidden or 4 * width, activation, epsilon
+        variant, epsilon = config.variant or TextVariant(), config.epsilon
+        if config.name != "transformer":
+            bert = config.family == "bert"
+            variant = TextVariant(norm="after", mask="padding", token_types=16 if bert else 0)  # as in PaddleNLP's BERT
+            epsilon = 1e-12 if bert else epsilon
+        width, depth = config.sizes["width"], config.sizes["depth"]
+        self.width, self.first_position = variant.head or width, variant.first_position
+        self.longest = config.max_positions - variant.first_position
+        self.mask, self.padding, self.pooling, self.end = variant.mask, variant.padding, config.pooling, variant.end
+        sizes = width, config.sizes["heads"], variant.hidden or 4 * width, variant.activation, epsilon
+        dropout: dict[str, Any] = {"dropout": config.dropout, "attention": config.attention_dropout}
         embeddings: dict[str, nn.Layer] = {"word_embeddings": nn.Embedding(vocab_size, width)}
-        embeddings["position_embeddings"] = nn.Embedding(max_positions, width)
-        if token_types:
-            embeddings["token_type_embeddings"] = nn.Embedding(token_types, width)
-        if norm == "after":
+        embeddings["position_embeddings"] = nn.Embedding(config.max_positions, width)
+        if variant.token_types:
+            embeddings["token_type_embeddings"] = nn.Embedding(variant.token_types, width)
+        if variant.norm == "after":
             embeddings["layer_norm"] = nn.LayerNorm(width, epsilon)
-            blocks: list[nn.Layer] = [PostNormBlock(*sizes, dropout, attention_dropout) for _ in range(depth)]
-        else:
-            blocks = [PreNormBlock(*sizes, dropout=dropout, attention=attention_dropout) for _ in range(depth)]
+        kind = PostNormBlock if variant.norm == "after" else PreNormBlock
+        blocks = [kind(*sizes, **dropout) for _ in range(depth)]
         parts: dict[str, nn.Layer] = {"embeddings": nn.LayerDict(embeddings)}
         parts["encoder"] = nn.LayerDict({"layers": nn.LayerList(blocks)})
-        if norm == "before":
+        if variant.norm == "before":
             parts["norm"] = nn.LayerNorm(width, epsilon)
         parts["pooler"] = nn.LayerDict({"dense": nn.Linear(width, width)})
         self.network: Any = nn.LayerDict(parts)  # of LayerDicts
-        self.dropout = nn.Dropout(dropout)
-        self.head_norm = nn.LayerNorm(width, epsilon) if head_norm else None
-        self.head = nn.Linear(width, head) if head else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.head_norm = nn.LayerNorm(width, epsilon) if variant.head_norm else None
+        self.head = nn.Linear(width, variant.head) if variant.head else None
         # The sum of the embeddings is normalised, so that their scale only says how far a step of Adam, whose length is
         # given, turns them. Smaller ones let a small tower learn its words in fewer steps.
         self.initialise(width, nn.initializer.Normal, 0.02 if width >= 768 else 0.005)
-        if pooling != "pooler":
+        if config.pooling != "cls":
             del self.network["pooler"]  # PaddleNLP draws it in any case
 
     @property
@@ -292,7 +216,7 @@ class TextTransformer(Transformer):
         return None
 
     def _pooled(self, states: paddle.Tensor, ids: paddle.Tensor) -> paddle.Tensor:
-        if self.pooling == "pooler":
+        if self.pooling == "cls":
             return F.tanh(self.network["pooler"]["dense"](states[:, 0]))
         if self.pooling in ("first", "last"):
             return states[:, 0 if self.pooling == "first" else -1]

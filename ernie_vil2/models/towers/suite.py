@@ -29,14 +29,7 @@ CLASSES = 1237
 
 
 def imported(module: str, task: str) -> ModuleType:
-    """A module of PaddleClas or PaddleNLP.
-
-    Args:
-        task: what needs it, as the subject of a sentence.
-
-    Raises:
-        MissingPackage: it cannot be imported.
-    """
+    """A module of PaddleClas or PaddleNLP; MissingPackage, with `task` as its subject, if it cannot be imported."""
     try:
         return import_module(module)
     except ImportError as error:
@@ -81,8 +74,7 @@ class Backbone(nn.Layer):
 
     Args:
         name: for error messages.
-        build: PaddleClas's constructor.
-        image_size: side of the square input in pixels, for constructors that ask for it.
+        build: PaddleClas's constructor, which may ask for the image size.
 
     Raises:
         ValueError: the network does not end in exactly one linear classifier.
@@ -228,13 +220,7 @@ class SuiteVit(nn.Layer):
 
 
 class SuiteText(nn.Layer):
-    """`encoders.TextTransformer` around an encoder of PaddleNLP.
-
-    Args:
-        network: the encoder.
-        pooling: "cls", its own pooled output, tanh of a linear map of the [CLS] state; or "mean", the mean of the
-            states of all tokens that are not padding.
-    """
+    """`encoders.TextTransformer` around an encoder of PaddleNLP, of which pooling "cls" is its own pooled output."""
 
     def __init__(self, network: nn.Layer, pooling: str):
         super().__init__()
