@@ -19,16 +19,10 @@ from ernie_vil2.runtime_onnx import OnnxGraph, checked
 
 
 class PaddleGraph:
-    """One tower; a call takes the rows of a batch and returns their embeddings.
+    """One tower, as `OnnxGraph`, by Paddle Inference.
 
-    On CPU it computes with oneDNN, and sets the threads of the whole process.
-
-    Args:
-        folder: of the export.
-        tower: `image` or `text`.
-        precision: float32, or bfloat16 in matrix products, which needs a CPU with AVX-512 (or AMX).
-        device: `cpu`, or `gpu:0` and so on.
-        threads: on CPU.
+    On CPU it computes with oneDNN, and sets the threads of the whole process; bfloat16, in matrix products, needs one
+    with AVX-512 (or AMX).
     """
 
     def __init__(self, folder: Path, tower: str, precision: str, device: str, threads: int):

@@ -323,18 +323,14 @@ def dump_config(config: Config) -> str:
 
 
 def _date(tree: Tree) -> None:
-    """Gives what a file of a run of version 1 holds that version, which it does not say, in place.
-
-    It has every key of its time; those looked for hardly anybody sets, and nobody all of them.
-    """
+    """Gives the file of a run of version 1, which has every key of its time, that version, which it does not say; of
+    the keys looked for nobody sets all."""
     if all(isinstance(tree.get(section), dict) and key in tree[section] for section, key in _OF_1):
         tree.setdefault("version", 1)
 
 
 def migrate(tree: Tree) -> list[str]:
     """Brings sections and their keys to this version, in place, and takes the version out.
-
-    Until then a tree has it only if a file says it, as those that this package has written do.
 
     Returns:
         What a person should know: which key is now called what, or is gone.

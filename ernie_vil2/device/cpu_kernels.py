@@ -22,10 +22,8 @@ from ernie_vil2.device import runtime
 
 
 def speed_up(model: nn.Layer) -> None:
-    """Turns the plain layers within `model` into those of this module, in place, if Paddle's device is the CPU.
-
-    Parameters, their names and the state stay what they are. `ERNIE_VIL2_RUNTIME=-layers` keeps the plain layers.
-    """
+    """Turns the plain layers within `model` into those of this module, in place, if Paddle's device is the CPU, and
+    unless `ERNIE_VIL2_RUNTIME=-layers`. Parameters, their names and the state stay what they are."""
     if paddle.get_device() != "cpu" or not runtime.enabled("layers"):
         return
     for layer in model.sublayers(include_self=True):
@@ -232,10 +230,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _trains(x: Tensor, *parameters: Tensor | None) -> bool:
-    """Whether autograd will ask for the gradients of all these parameters, on a CPU.
-
-    A graph that is traced for export, or a model moved to a GPU, does without these layers.
-    """
+    """Whether autograd will ask for the gradients of all these parameters, on a CPU; not in a traced graph."""
     return (
         paddle.in_dynamic_mode()
         and paddle.is_grad_enabled()

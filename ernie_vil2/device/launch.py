@@ -176,9 +176,7 @@ def leave_closed_terminal() -> None:
 def end_with_parent(parent: int | None = None, number: signal.Signals = signal.SIGTERM) -> None:
     """Lets the kernel send a signal to this process when its parent ends; elsewhere than on Linux, nothing.
 
-    Args:
-        parent: the parent's process id, where it is known: it may have been killed before this was called.
-        number: the signal.
+    `parent` is the parent's process id, where it is known: it may have been killed before this was called.
     """
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>

@@ -134,15 +134,8 @@ def set_device(name: str | None, task: str = "this command") -> str:
 def check_precision(
     precision: Literal["float32", "bfloat16", "float16"], option: str = "-o Training.precision"
 ) -> None:
-    """Paddle's mixed precision is without effect, and without an error, on CPU and on GPUs too old for it.
-
-    Args:
-        precision: float32, bfloat16 or float16.
-        option: what asked for it, for the message.
-
-    Raises:
-        ValueError: a matrix product would be computed in another one.
-    """
+    """ValueError, which names the option, if a matrix product would be computed in another precision: Paddle's mixed
+    precision is without effect, and without an error, on CPU and on GPUs too old for it."""
     if precision == "float32":
         return
     import paddle
@@ -182,11 +175,7 @@ def environment() -> dict[str, Any]:
 
 
 def enabled(name: str, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether the user left the switch `name` of `SWITCHES` on.
-
-    Raises:
-        ValueError: `ERNIE_VIL2_RUNTIME` is not understood.
-    """
+    """Whether the user left the switch `name` of `SWITCHES` on; ValueError if `ERNIE_VIL2_RUNTIME` is malformed."""
     return name not in _switched_off(environ)
 
 

@@ -151,13 +151,7 @@ def uploaded(
 
 
 class _Filler(threading.Thread):
-    """Fills slots with batches, one after the other, as long as it is let.
-
-    Args:
-        batches: arrays by name, and what goes with them.
-        close: ends what makes the batches.
-        device: that the slots are copied to.
-    """
+    """Fills slots with batches, one after the other, until it is stopped; `close` ends what makes them."""
 
     def __init__(self, batches: Iterator[tuple[Arrays, Any]], close: Callable[[], None], device: Gpu):
         super().__init__(daemon=True)
@@ -241,12 +235,8 @@ class _Slot:
 
 
 class _Pinned:
-    """A tensor on the host as memory: of arrays of its type that are no larger than the one that it was made of.
-
-    Attributes:
-        tensor: the array that it holds.
-        size: bytes of the largest that it can hold.
-    """
+    """A tensor on the host as memory: of arrays of its type that are no larger than the one that it was made of, whose
+    bytes `size` says."""
 
     def __init__(self, tensor: paddle.Tensor):
         self.tensor, self.size = tensor, tensor.size * tensor.element_size()

@@ -18,36 +18,22 @@ DIRECTIONS = ("image_to_text", "text_to_image")
 
 @dataclass(frozen=True)
 class Threshold:
-    """The least cosine of an answer in one direction.
+    """The least cosine of an answer in one direction, and shares in percent."""
 
-    Attributes:
-        cosine: answers below it are none.
-        precision: share, in percent, of the answers given that are right.
-        recall: share, in percent, of the queries that have a right answer and get it.
-        refused: share, in percent, of the queries without a right answer that get none.
-    """
-
-    cosine: float
-    precision: float
-    recall: float
-    refused: float
+    cosine: float  # answers below it are none
+    precision: float  # of the answers given, those that are right
+    recall: float  # of the queries that have a right answer, those that get it
+    refused: float  # of the queries without a right answer, those that get none
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Found on one validation set.
+    """Found on one validation set."""
 
-    Attributes:
-        fingerprint: of the model, see `ErnieViL2.fingerprint`.
-        data: the validation set, for people.
-        logit_scale: factor of the cosines with which the softmax over an image's texts is most likely right.
-        thresholds: by direction.
-    """
-
-    fingerprint: str
-    data: str
-    logit_scale: float
-    thresholds: dict[str, Threshold]
+    fingerprint: str  # of the model, see `ErnieViL2.fingerprint`
+    data: str  # the validation set, for people
+    logit_scale: float  # factor of the cosines with which the softmax over an image's texts is most likely right
+    thresholds: dict[str, Threshold]  # by direction
 
     def described(self, direction: str) -> str:
         """The threshold of a direction and what to expect of it, for people."""

@@ -168,11 +168,7 @@ def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:
 
 
 def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
-    """Writes a `.safetensors` file.
-
-    Raises:
-        OSError: it cannot be written; the library itself gives the system's error only in words.
-    """
+    """Writes a `.safetensors` file; OSError where the library itself gives the system's error only in words."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 

@@ -47,11 +47,7 @@ def lock(file: IO, wait: bool = False) -> None:
 
 
 def owned(path: Path) -> TextIO:
-    """A lock file that this process has locked until it is closed, and in which it has written who it is.
-
-    Raises:
-        Locked: another process holds the lock.
-    """
+    """A lock file that this process has locked until it is closed, with who it is in it; `Locked` if another has."""
     file = open(path, "a+", encoding="utf-8", errors="replace")
     try:
         lock(file)

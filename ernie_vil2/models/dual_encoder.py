@@ -45,8 +45,8 @@ def with_sizes(config: ModelConfig) -> ModelConfig:
 
 
 def fewest_parameters(config: ModelConfig, vocab_size: int) -> int:
-    """Parameters that a model of this configuration has at least, before it is built; of a backbone that PaddleClas
-    knows by name, and of a tower of a user's own, none are counted."""
+    """Parameters that a model has at least, before it is built; those of a backbone of PaddleClas's or of a tower of a
+    user's own are not counted."""
     config = with_sizes(config)
     image, text = config.image, config.text
     count, of_image, of_text = 0, image.sizes, text.sizes
@@ -133,8 +133,7 @@ class DualEncoder(nn.Layer):
             normalize: makes normalised pixels of all images at once; None: they are normalised.
 
         Returns:
-            `[B, D]` embeddings by view, and `scalars`. Both come from one forward, so that data parallel wraps the
-            scalars as well.
+            `[B, D]` embeddings by view, and `scalars`, which data parallel wraps as well.
         """
         embeddings: dict[str, paddle.Tensor] = {}
         for kind, encode in (("image", self.encode_image), ("text", self.encode_text)):
@@ -166,11 +165,8 @@ class DualEncoder(nn.Layer):
 
 
 def decays(name: str, parameter: paddle.Tensor) -> bool:
-    """Whether weight decay applies to a parameter of this name in its model.
-
-    It does to the matrices and kernels of layers and to word embeddings; not to norms, biases and the temperature
-    (all of one dimension), nor to class tokens and embeddings of position.
-    """
+    """Whether weight decay applies to a parameter: to matrices, kernels and word embeddings; not to norms, biases and
+    the temperature (all of one dimension), nor to class tokens and embeddings of position."""
     tokens_and_positions = ("cls_token", "dist_token", "pos_embed", "position_embedding", "position_bias")
     return parameter.ndim > 1 and not any(part in name for part in tokens_and_positions)
 
@@ -179,9 +175,8 @@ def layer_groups(model: DualEncoder) -> dict[str, dict[str, list[str]]]:
     """For each tower the names of its parameters by layer group, first to last.
 
     The groups are `image.embeddings`, what comes before the first block; `image.blocks.0` and so on, each with what
-    lies between it and the next; and `image.head`, what comes after the last block, and the projection; likewise
-    `text.embeddings`, ... A group may be without parameters. A tower that lists no `blocks` is all head. The scalars of
-    the loss are in no group.
+    lies between it and the next; and `image.head`, the rest and the projection; likewise `text.embeddings`, ... A group
+    may be empty. A tower that lists no `blocks` is all head. The scalars of the loss are in no group.
     """
     groups = {}
     for tower in VIEWS_OF:

@@ -23,16 +23,11 @@ SCALARS = ("log_logit_scale", "logit_bias")
 
 
 def write_adapter(weights: Path, config: Config, origin: Path, folder: Path) -> list[str]:
-    """Writes the LoRA of a run into a new folder.
+    """Writes the LoRA of a run into a new folder; returns what a person should know, a line each.
 
     Args:
-        weights: the file of its weights, in which the changes are not merged.
-        config: of the run.
+        weights: the file of the run's weights, in which the changes are not merged.
         origin: the folder of transformers that the run began with.
-        folder: to be made.
-
-    Returns:
-        What a person should know, a line each.
 
     Raises:
         ValueError: the run has no LoRA, or trained more than that; its origin is of another layout, or has no layer

@@ -83,13 +83,7 @@ def golden(encoder: Any) -> dict[str, Any]:
 
 
 def write_contract(folder: Path, config: Config, names: Iterable[str], made: Mapping[str, Any] | None = None) -> None:
-    """Writes the card of a folder.
-
-    Args:
-        config: the model's.
-        names: files of the folder that its numbers depend on.
-        made: what `golden` has made; None: the card holds no golden embeddings.
-    """
+    """Writes the card of a folder, of whose files the model's numbers depend on `names`, with what `golden` made."""
     files = {name: _sample(folder / name) for name in names}
     card = {"version": VERSION, "model": conventions(config), "files": files, "golden": made}
     write_json(folder / CONTRACT, card)
@@ -101,10 +95,7 @@ def add_golden(folder: Path, encoder: Any) -> None:
 
 
 def check_contract(weights: Path, config: Config) -> None:
-    """Compares conventions and files with the card next to a file of weights, if there is one.
-
-    Args:
-        config: what the folder's other files say.
+    """Compares the configuration and the files of a folder with the card next to its weights, if there is one.
 
     Raises:
         Broken: they differ, or the card is damaged.
@@ -139,10 +130,7 @@ def has_golden(folder: Path) -> bool:
 
 
 def check_golden(folder: Path, encoder: Any) -> float:
-    """Computes the golden inputs of a folder's card.
-
-    Returns:
-        The largest difference of an embedding's coordinate.
+    """Computes the golden inputs of a folder's card; returns the largest difference of an embedding's coordinate.
 
     Raises:
         Broken: ids or embeddings are others, or the card has none.

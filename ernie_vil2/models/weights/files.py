@@ -78,21 +78,13 @@ class WeightMismatch(ValueError):
 
 @dataclass(frozen=True)
 class WeightReport:
-    """How arrays fit a model, by name.
+    """How arrays fit a model, by name."""
 
-    Attributes:
-        matched: in both, of one shape and kind of number.
-        missing: in the model only.
-        unexpected: among the arrays only.
-        differing: in both, with what differs: `array [3, 4], model [3, 5]`.
-        notes: what was done to the arrays before, for a person.
-    """
-
-    matched: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-    unexpected: tuple[str, ...] = ()
-    differing: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    matched: tuple[str, ...] = ()  # in both, of one shape and kind of number
+    missing: tuple[str, ...] = ()  # in the model only
+    unexpected: tuple[str, ...] = ()  # among the arrays only
+    differing: Mapping[str, str] = field(default_factory=dict)  # with what: `array [3, 4], model [3, 5]`
+    notes: tuple[str, ...] = ()  # what was done to the arrays before, for a person
 
     def mismatches(self, allow: Sequence[str] = ()) -> list[str]:
         """The names that do not fit and that no glob pattern of `allow` covers."""
@@ -167,11 +159,7 @@ def _read_file(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def write_weights(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays as `.pdparams`, which `paddle.load` reads as tensors, or as `.safetensors`: the suffix decides.
-
-    Raises:
-        ValueError: another suffix.
-    """
+    """Writes arrays as `.pdparams`, which `paddle.load` reads as tensors, or as `.safetensors`, by the suffix."""
     path = Path(path)
     if path.suffix not in (".pdparams", ".safetensors"):
         raise ValueError(f"{path}: the name must end in .pdparams or .safetensors")
@@ -212,11 +200,7 @@ def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def detect_format(arrays: Mapping[str, np.ndarray]) -> WeightFormat:
-    """Whose names these arrays have.
-
-    Raises:
-        ValueError: nobody's.
-    """
+    """Whose names these arrays have; ValueError if they are nobody's."""
     for name in arrays:
         layout = _FIRST_PARTS.get(name.partition(".")[0])
         if layout:

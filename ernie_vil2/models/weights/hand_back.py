@@ -136,11 +136,8 @@ def hand_back(
 
 
 def _read_alike(family: Family, weights: Path, model: ModelConfig) -> FamilyModel:
-    """The origin, its texts read in the way in which the model reads them, where there is more than one (FG-CLIP 2).
-
-    Ways of computing with the same arrays are not looked for: the folder's settings say one, and what is handed back
-    has that.
-    """
+    """The origin, its texts read in the way in which the model reads them, where there is more than one (FG-CLIP 2); of
+    ways of computing with the same arrays it keeps its own."""
     ways = {
         key: (model.dialect.get(key, known[0]), *known) for key, known in family.dialects.items() if key in OF_ARRAYS
     }

@@ -145,7 +145,7 @@ _TASKS = "embeddings.task_type_embeddings.weight"
 
 @dataclass
 class _Source:
-    """Arrays by their names in the part that they are for, their vocabulary, and what was done to them."""
+    """Arrays by their names in the part that they are for."""
 
     arrays: dict[str, np.ndarray]
     tokens: list[str] | None = None
@@ -282,10 +282,8 @@ def _from_paddlenlp(name: str, family: str) -> tuple[Path, str, Path]:
 
 
 def _fit(found: _Source, part: nn.Layer, tokens: list[str], first: int) -> None:
-    """Adapts embeddings to the sizes of `part`; what cannot be adapted is left for the report.
-
-    `first` is the row of the position embedding that belongs to the first token.
-    """
+    """Adapts embeddings to the sizes of `part`, whose first token has the position `first`; what cannot be adapted is
+    left for the report."""
     state = part.state_dict()
     for name in [name for name in found.arrays if name.endswith((_TYPES, _TASKS)) and name not in state]:
         _fold(found, name)

@@ -1,4 +1,4 @@
-"""JSON objects next to weights, read key by key; every error names the file and the key."""
+"""JSON objects next to weights, read key by key."""
 
 from __future__ import annotations
 

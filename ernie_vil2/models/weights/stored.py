@@ -323,10 +323,7 @@ def _check_built(path: Path, config: Config, words: int, count: int) -> None:
 def write_model(
     model: StoredModel, folder: str | Path, layout: WeightFormat, golden: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes the files of a format into a new folder, with their contract card; it appears when it is whole.
-
-    Args:
-        golden: inputs and embeddings for the card, as `contract.golden` makes them.
+    """Writes the files of a format into a new folder, with their contract card and what `contract.golden` made.
 
     Raises:
         FileExistsError: the folder holds files already.

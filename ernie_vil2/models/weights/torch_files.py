@@ -85,13 +85,8 @@ def write_torch(path: str | Path, arrays: Mapping[str, np.ndarray], checkpoint: 
     """Writes arrays as `torch.save` writes tensors; `torch.load` reads them, also with `weights_only`.
 
     Args:
-        path: of the file.
-        arrays: by name.
         checkpoint: whether they are the `state_dict` of a checkpoint of parallel training, each name after `module.`,
             as Chinese-CLIP keeps them, or a state dict by itself.
-
-    Raises:
-        KeyError: PyTorch has no such type of number.
     """
     named = {f"module.{name}" if checkpoint else name: array for name, array in arrays.items()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:

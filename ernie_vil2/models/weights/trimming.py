@@ -22,14 +22,10 @@ def named_ids(model: StoredModel) -> set[int]:
 
 
 def trim(model: StoredModel, kept: Sequence[int], source: str | os.PathLike | None = None) -> StoredModel:
-    """The model with the rows `kept` of its vocabulary, in their order; all else is unchanged.
+    """The model with the rows `kept` of its vocabulary, ascending; all else is unchanged.
 
-    Embeddings of texts whose ids are all among `kept` are the same to the last bit.
-
-    Args:
-        model: with a vocabulary.
-        kept: ids in ascending order, see `data.trimming`.
-        source: where the model is from; `hand_back.origin_of` finds that if it is the folder of another family.
+    Embeddings of texts whose ids are all among `kept` are the same to the last bit. `source`, where the model is from,
+    is what `hand_back.origin_of` finds if it is the folder of another family.
     """
     config = model.config
     tokenizer = trimmed(model.tokenizer(config.Data.max_length), list(kept))

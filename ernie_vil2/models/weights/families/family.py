@@ -48,19 +48,12 @@ _LICENCE = re.compile(r"^license:[ \t]*['\"]?([\w .+-]{1,60})", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Folder:
-    """A family's folder, or file, as its reader sees it.
+    """A family's folder, or file, as its reader sees it."""
 
-    Attributes:
-        weights: the file of the arrays, or the index of its shards.
-        settings: of the file that describes the model.
-        arrays: by the authors' names.
-        dialect: see `Family.dialects`.
-    """
-
-    weights: Path
-    settings: Settings
-    arrays: Mapping[str, np.ndarray]
-    dialect: Mapping[str, str]
+    weights: Path  # of the arrays, or the index of their shards
+    settings: Settings  # of the file that describes the model
+    arrays: Mapping[str, np.ndarray]  # by the authors' names
+    dialect: Mapping[str, str]  # see `Family.dialects`
 
 
 @dataclass(frozen=True)
@@ -274,7 +267,6 @@ def with_preprocessing(image: ImageTowerConfig, kind: str, folder: Path, describ
     Args:
         image: its size is that of the weights, its mean and deviation those of the family.
         kind: a name of `PREPROCESSING`.
-        folder: that may hold the settings of an image processor.
         described: what describes the model, which of OpenCLIP has a section for images.
 
     Raises:
