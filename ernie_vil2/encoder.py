@@ -306,22 +306,21 @@ def load_model(
 
             - an official weight file, `.pdparams`; the sizes of the towers follow from its shapes,
             - a folder that PaddleNLP's `save_pretrained` wrote, with model, tokenizer and image processor,
-            - a run folder of this package, which is its newest checkpoint, as `RUN@newest` is; `RUN@best` is the one
-              of the best evaluation; or a checkpoint, or a converted folder,
+            - a run folder of this package, whose newest checkpoint is meant, or with `RUN@best` that of the best
+              evaluation; or a checkpoint, or a converted folder,
             - a folder that `ernie-vil2 export` wrote: its graphs are run as they are, so that `vocab`, `heads`,
               `max_length` and `allow` do not apply, nor a reduced `precision` unless it is the export's,
-            - the folder of another dual encoder (docs/models.md); standard error then says which, and what decides its
-              embeddings: activation, pooling, tokenizer and preprocessing,
-            - a known name, see `hub.MODELS`: from the local cache, else downloaded into it; or OWNER/NAME of the
-              Hugging Face Hub or of ModelScope, through `huggingface_hub` or `modelscope` where one is installed.
-        vocab: vocabulary file. None: `vocab.txt` in the folder or next to the file, else what the run's configuration
-            names, else the packaged ERNIE 3.0 vocabulary if it has the size of the weights.
+            - the folder of another dual encoder (docs/models.md); standard error then says what decides its embeddings,
+            - a known name, see `hub.MODELS`, or OWNER/NAME of the Hugging Face Hub or of ModelScope, from the local
+              cache or downloaded, where `huggingface_hub` or `modelscope` is installed.
+        vocab: vocabulary file. None: the one next to the weights, else what the run's configuration names, else the
+            packaged ERNIE 3.0 vocabulary if it has the size of the weights.
         device: auto, cpu, gpu, gpu:0, ... (or cuda), which becomes Paddle's device; auto: GPU where Paddle has one;
             None: Paddle's current device.
         heads: attention heads of the image and of the text tower. None: what the folder says; width / 64 for an
             official file, which does not say.
-        max_length: tokens of a text with [CLS] and [SEP]; longer ones are cut. None: as in the run's configuration;
-            48 for an official file; for a PaddleNLP folder what its tokenizer or else its positions allow.
+        max_length: tokens of a text with [CLS] and [SEP]; longer ones are cut. None: as in the configuration; 48 for an
+            official file; for a PaddleNLP folder what its tokenizer or else its positions allow.
         batch_size: rows encoded at once unless a call says otherwise.
         allow: glob patterns of the weights that may be missing, unexpected or of another shape.
         precision: in which the towers compute; embeddings are float32. Paddle reduces it on GPUs only.
@@ -334,9 +333,8 @@ def load_model(
 
     Raises:
         FileNotFoundError: there is nothing at `source`, or a known model cannot be downloaded.
-        ValueError: weights, vocabulary and configuration do not fit each other, or are of no kind known here; or there
-            is no such device, or it lacks the precision; or the calibration next to the weights is damaged; or the
-            model is not what the folder's contract card says.
+        ValueError: weights, vocabulary, configuration, calibration and contract card are damaged or do not fit each
+            other, or are of no kind known here; or there is no such device, or it lacks the precision.
         BadExport: an exported folder is damaged or for another backend.
         MissingPackage: its library is not installed.
     """

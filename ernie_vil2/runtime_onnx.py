@@ -29,11 +29,9 @@ UNIT = 0.05
 
 
 class OnnxGraph:
-    """One tower; a call takes the rows of a batch and returns their embeddings.
+    """One tower, `image` or `text`; a call takes the rows of a batch and returns their embeddings.
 
     Args:
-        folder: of the export.
-        tower: `image` or `text`.
         precision: as exported; the graph has it.
         device: `cpu`, or a GPU that the installed onnxruntime is built for.
         threads: on CPU.
@@ -72,13 +70,8 @@ class OnnxGraph:
 def checked(graph: Callable[[np.ndarray], np.ndarray], name: str, width: int) -> Callable[[np.ndarray], np.ndarray]:
     """A graph whose embeddings are checked: a stranger's may give NaN, or those of another model.
 
-    Args:
-        graph: takes B rows and returns their embeddings.
-        name: of the export's folder and the tower, for errors.
-        width: D.
-
-    Returns:
-        A call raises BadExport where the graph does not run, or gives anything but `[B, D]` float32 of unit length.
+    A call raises BadExport, which names the export's folder and the tower, where the graph does not run, or gives
+    anything but `[B, width]` float32 of unit length for B rows.
     """
 
     def run(rows: np.ndarray) -> np.ndarray:

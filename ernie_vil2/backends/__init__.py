@@ -133,12 +133,7 @@ class Eager:
 
 
 class Narrowed:
-    """The first numbers of another backend's embeddings, L2-normalised again, as the backend of an `ErnieViL2`.
-
-    Args:
-        backend: whose embeddings are cut.
-        width: numbers of an embedding that remain.
-    """
+    """The first `width` numbers of another backend's embeddings, L2-normalised again."""
 
     def __init__(self, backend: Backend, width: int):
         self.whole, self.embed_dim = backend, width

@@ -64,17 +64,12 @@ LIBRARIES: dict[str, Callable[..., Callable[[np.ndarray], np.ndarray]]] = {
 
 
 class Exported:
-    """The towers of an exported folder, see `backends.Backend`.
-
-    Args:
-        folder: of the export.
-        about: what `read_export` gave.
-        device: `cpu`, or `gpu:0` and so on.
+    """The towers of an exported folder, see `backends.Backend`, about which `read_export` gave `about`.
 
     Raises:
         MissingPackage: the library is not installed.
-        BadExport: it cannot use the graphs or the device; and of the two methods, if a
-            graph does not run or gives no embeddings.
+        BadExport: it cannot use the graphs or the device; and of the two methods, if a graph does not run or gives no
+            embeddings.
     """
 
     def __init__(self, folder: Path, about: dict[str, Any], device: str):

@@ -71,10 +71,7 @@ def current_device(what: str) -> Gpu | None:
 
 
 def fetched(tensor: paddle.Tensor, device: Gpu | None = None) -> Callable[[], np.ndarray]:
-    """Begins to bring a tensor to the host, which is not changed in place from then on.
-
-    Args:
-        device: that copies; None: the current one.
+    """Begins to bring a tensor to the host, which is not changed in place from then on, by a device or the current one.
 
     Returns:
         What gives the array: it waits for this copy, and not for what has been queued on the device since.
@@ -92,11 +89,7 @@ def fetched(tensor: paddle.Tensor, device: Gpu | None = None) -> Callable[[], np
 
 
 class Sender:
-    """Sends small arrays, one for each step: neither the host waits, nor what the device still computes.
-
-    Args:
-        device: as for `fetched`.
-    """
+    """Sends small arrays, one for each step: neither the host waits, nor what the device still computes."""
 
     def __init__(self, device: Gpu | None = None):
         device = device or current_device("values")

@@ -107,10 +107,8 @@ _AXES = {"image": ("batch", "height", "width"), "text": ("batch", "length")}
 
 
 def convert(folder: Path, quantize: bool) -> None:
-    """Makes `image.onnx` and `text.onnx` of the graphs in `folder`, and removes those.
-
-    Args:
-        quantize: weights of matrix products as 8-bit integers, with activations quantised as they come.
+    """Makes `image.onnx` and `text.onnx` of the graphs in `folder`, and removes those; quantised, weights of matrix
+    products are 8-bit integers, and activations as they come.
 
     Raises:
         NotExportable: an operator has no counterpart in ONNX.

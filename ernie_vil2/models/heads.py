@@ -80,10 +80,7 @@ class StatementClassifier(DualEncoder):
         views: dict[str, paddle.Tensor],
         normalize: Callable[[paddle.Tensor], paddle.Tensor] | None = None,
     ) -> tuple[dict[str, paddle.Tensor], dict[str, paddle.Tensor]]:
-        """`image_1`, of two images `image_2` as well, and `text_1` to `logits` `[B, labels]`; there are no scalars.
-
-        Arguments as for `DualEncoder.forward`.
-        """
+        """`image_1`, of two images `image_2` as well, and `text_1` to `logits` `[B, labels]`; there are no scalars."""
         embeddings, _ = super().forward(views, normalize)
         text = embeddings.pop("text_1")
         return {"logits": self.head(list(embeddings.values()), text)}, {}

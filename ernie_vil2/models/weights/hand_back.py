@@ -73,17 +73,13 @@ def layout_of(origin: Path) -> str:
 def hand_back(
     model: StoredModel, origin: Path, folder: Path, layout: str, golden: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """Writes a model into a new folder as the one that it came from.
+    """Writes a model of any layout into a new folder as the one that it came from; returns what a person should know, a
+    line each.
 
     Args:
-        model: of any layout.
         origin: the folder or file that it came from, or one alike.
-        folder: to be made.
         layout: that is expected of `origin`.
-        golden: inputs and embeddings for the contract card, as `contract.golden` makes them.
-
-    Returns:
-        What a person should know, a line each.
+        golden: for the contract card, as `contract.golden` makes it.
 
     Raises:
         ValueError: the model and its origin do not go together; the message says in what.

@@ -169,12 +169,8 @@ class Names:
         known = {name for link in self._links for name in link.theirs}
         return [name for name in arrays if name not in known]
 
-    def theirs(self, ours: str) -> str:
-        """What an array of ours is called on the other side; its own name if it is in no row."""
-        return self.all_theirs(ours)[0]
-
     def all_theirs(self, ours: str) -> tuple[str, ...]:
-        """As `theirs`, all arrays that it is of on the other side."""
+        """All arrays that it is of on the other side; its own name if it is in no row."""
         return next((link.theirs for link in self._links if ours in link.ours), (ours,))
 
 

@@ -80,22 +80,17 @@ class StoredModel:
     """A model as it was found on disk.
 
     Attributes:
-        layout: the format it was in, one of `WeightFormat` or the name of a family.
         arrays: its weights by our names, unchanged; what our model has no counterpart for keeps its name.
         config: its architecture, preprocessing and text length; for a run of ours the run's whole configuration.
-        tokens: its vocabulary in the order of the ids; None: none was found.
-        vocabulary: the file that the tokens are from.
-        family: what a family's folder says besides; None: it is one of ERNIE-ViL 2.0.
-        library: its tokenizer where that is not of word pieces.
     """
 
-    layout: str
+    layout: str  # the format it was in, one of `WeightFormat` or the name of a family
     arrays: Mapping[str, np.ndarray]
     config: Config
-    tokens: list[str] | None
-    vocabulary: Path | None = None
-    family: FamilyModel | None = None
-    library: LibraryTokenizer | None = None
+    tokens: list[str] | None  # its vocabulary in the order of the ids; None: none was found
+    vocabulary: Path | None = None  # the file that they are from
+    family: FamilyModel | None = None  # what a family's folder says besides; None: it is an ERNIE-ViL 2.0
+    library: LibraryTokenizer | None = None  # its tokenizer where that is not of word pieces
 
     @property
     def vocab_size(self) -> int:
@@ -138,12 +133,8 @@ class StoredModel:
 
 
 def find_model(source: str | os.PathLike) -> Path:
-    """The file or folder that a source means.
-
-    Args:
-        source: a file or folder; of a run's folder its newest checkpoint, which `RUN@newest` means as well, `RUN@best`
-            the best evaluated one; or a known name, see `hub.MODELS`, which is downloaded unless the cache has it, or
-            OWNER/NAME of the Hugging Face Hub or of ModelScope, see `hub.fetch_from_hub`.
+    """The file or folder that a source means: itself, of a run's folder its newest checkpoint, or that of `RUN@best` or
+    `RUN@newest`; or what is known by a name of `hub.MODELS`, or as OWNER/NAME, see `hub.fetch_from_hub`.
 
     Raises:
         FileNotFoundError: there is nothing there, the run has no such checkpoint, or the known model cannot be fetched.
@@ -237,10 +228,7 @@ def read_model(
 
     Args:
         source: as `find_model` takes it.
-        vocabulary: None: the `vocab.txt` next to the weights, else the one that a run's configuration names, else for
-            40,000 rows of words the packaged one of ERNIE 3.0.
-        heads: attention heads of the image and of the text tower; None: what a PaddleNLP folder or a configuration
-            says, else width / 64. A configuration of ours is not overruled.
+        vocabulary, heads: as for `load_model`; a configuration of ours is not overruled.
         dialect: of another family, the ways that are not the default, see `Family.dialects`.
 
     Raises:

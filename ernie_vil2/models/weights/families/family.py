@@ -93,11 +93,7 @@ class Family:
         return Names(self.rows(model, dialect, has), blocks)
 
     def read(self, weights: Path, dialect: Mapping[str, str] | None = None) -> FamilyModel:
-        """The model in a folder.
-
-        Args:
-            weights: what `weights` has found in the folder.
-            dialect: ways that are not the default.
+        """The model of which `weights` has found the weights, with the ways that are not the default.
 
         Raises:
             FileNotFoundError: a file of it is missing.
@@ -168,27 +164,16 @@ class Family:
 
 @dataclass(frozen=True)
 class FamilyModel:
-    """A model as it was found in a folder of a family.
-
-    Attributes:
-        family: whose.
-        config: its towers and text length, the loss that it was trained by, and the views of its size.
-        arrays: by our names, each made when it is asked for; what the family does not know keeps its name.
-        names: those of the file.
-        count: how many numbers the file has.
-        unused: why arrays of the file are not part of the model, by the authors' names.
-        dialect: the ways that were chosen, or are the default.
-        licence: what the folder's model card says; None: nothing.
-    """
+    """A model as it was found in a folder of a family."""
 
     family: Family
-    config: Config
-    arrays: LazyArrays
-    names: tuple[str, ...]
-    count: int
-    unused: dict[str, str]
-    dialect: dict[str, str]
-    licence: str | None
+    config: Config  # its towers and text length, the loss that it was trained by, and the views of its size
+    arrays: LazyArrays  # by our names, each made when it is asked for; what the family does not know keeps its name
+    names: tuple[str, ...]  # those of the file
+    count: int  # of the file's numbers
+    unused: dict[str, str]  # why arrays of the file are not part of the model, by the authors' names
+    dialect: dict[str, str]  # the ways that were chosen, or are the default
+    licence: str | None  # what the folder's model card says
 
     def __str__(self) -> str:
         """One line: what decides the numbers."""
