@@ -128,7 +128,7 @@ def prepare(folder, count, of_family, backends):
     from ernie_vil2.config import dump_config, load_config
     from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
     from ernie_vil2.encoder import load_model
-    from ernie_vil2.export.write import export
+    from ernie_vil2.export import export
     from ernie_vil2.models import build_dual_encoder, save_weights
 
     paddle.seed(0)

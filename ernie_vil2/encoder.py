@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ernie_vil2.backends import Backend, Eager, Narrowed
+from ernie_vil2.backends import Backend, Eager, Narrowed, open_export
 from ernie_vil2.config import Config
 from ernie_vil2.config.model import without_implementation
 from ernie_vil2.config.section import Precision
@@ -428,8 +428,6 @@ def encoder_of(model: DualEncoder, stored: StoredModel, config: Config, precisio
 
 
 def _load_export(folder: Path, device: str | None, batch_size: int, backend: str) -> ErnieViL2:
-    from ernie_vil2.backends.exported import open_export
-
     made, config = open_export(folder, device, backend)
     rules = config.Model.text.tokenizer
     tokenizer = open_tokenizer(folder / vocabulary_name(rules), config.Data.max_length, rules)

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ernie_vil2.encoder import load_model
-    from ernie_vil2.export.write import export, require_backend
+    from ernie_vil2.export import export, require_backend
     from ernie_vil2.models.weights.stored import weights_path
 
     require_backend(TARGETS[args.to])

@@ -92,7 +92,7 @@ def load_json(path: str | Path, most: int = MAX_CHARACTERS) -> Any:
         raise ValueError(f"{path}: not valid JSON: {error}") from None
 
 
-def is_number(value: Any, least: float = -MAX_NUMBER, most: float = MAX_NUMBER) -> TypeGuard[float]:
+def is_number(value: Any, least: float, most: float) -> TypeGuard[float]:
     """Whether a value is a number in these bounds; JSON also gives truth values, NaN, and integers of any length."""
     return type(value) in (int, float) and least <= value <= most
 

@@ -9,7 +9,7 @@ from ernie_vil2.config import load_config
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
-from ernie_vil2.export.write import export
+from ernie_vil2.export import export
 from ernie_vil2.models import build_dual_encoder
 from tests.conftest import COLOURS, SHAPES, TOKENS, draw, png
 

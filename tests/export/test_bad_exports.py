@@ -15,8 +15,7 @@ import ernie_vil2
 from ernie_vil2 import cli as commands
 from ernie_vil2.device.extras import MissingPackage
 from ernie_vil2.device.tracing import tracing
-from ernie_vil2.export.graphs import NotExportable
-from ernie_vil2.export.write import export
+from ernie_vil2.export import NotExportable, export
 from ernie_vil2.io.export_folder import BadExport
 from ernie_vil2.io.files import CHECKSUMS, write_checksums
 from ernie_vil2.runtime_onnx import OnnxModel

@@ -14,7 +14,7 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2 import cli as commands
-from ernie_vil2.export.write import export
+from ernie_vil2.export import export
 from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, write_calibration
 from ernie_vil2.io.export_folder import BadExport
 from ernie_vil2.io.files import CHECKSUMS, write_checksums

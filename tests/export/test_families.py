@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ernie_vil2
-from ernie_vil2.export.write import export
+from ernie_vil2.export import export
 from ernie_vil2.runtime_onnx import OnnxModel
 from tests.others import FOLDERS, expected
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import ernie_vil2
-from ernie_vil2.export.write import export
+from ernie_vil2.export import export
 from ernie_vil2.runtime_onnx import OnnxModel
 from tests.bad_input.case import encoded, picture
 from tests.export.conftest import IMAGES, TEXTS

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 import ernie_vil2
-from ernie_vil2.export.write import export
+from ernie_vil2.export import export
 from ernie_vil2.search import batching, open_index
 from ernie_vil2.search.batching import Batcher, Options, Overloaded
 from ernie_vil2.search.collection import Item

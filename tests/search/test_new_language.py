@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ernie_vil2
-from ernie_vil2.export.write import export
+from ernie_vil2.export import export
 from ernie_vil2.search import OtherModel, open_index
 from ernie_vil2.search.index import image_fingerprint
 from ernie_vil2.search.integrity import sealed

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.encoder import load_model
-from ernie_vil2.export.write import export
+from ernie_vil2.export import export
 from ernie_vil2.search import open_index
 from ernie_vil2.search.fill import add_images, add_texts, pictures
 from tests.conftest import draw, png
