@@ -11,7 +11,7 @@ from paddle import nn
 
 from ernie_vil2.config import load_config
 from ernie_vil2.device.launch import run_ranks
-from ernie_vil2.losses import build_loss
+from ernie_vil2.losses import build_loss, initial_bias
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.parallel.norms import batch_norms
 from ernie_vil2.planning.towers import operations
@@ -53,7 +53,7 @@ def settings_of(run):
 
 def model_and_loss(config):
     paddle.seed(0)
-    model = build_dual_encoder(config.Model, 50, config.Loss.temperature, config.Loss.initial_bias)
+    model = build_dual_encoder(config.Model, 50, config.Loss.temperature, initial_bias(config.Loss))
     model.train()
     return model, build_loss(config.Loss)
 
