@@ -34,6 +34,7 @@ FILES = {
     "ernie_vil2/parallel/gather.py": "tests/parallel",
     "ernie_vil2/evaluation/ranking.py": "tests/evaluation",
     "ernie_vil2/evaluation/scorers/cxc.py": "tests/evaluation",
+    "ernie_vil2/evaluation/cxc_ratings.py": "tests/evaluation",
     "ernie_vil2/training/checkpoint.py": "tests/training",
     "ernie_vil2/training/update.py": "tests/training",
     "ernie_vil2/models/lora.py": "tests/models",
@@ -139,7 +140,7 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "0 -> (1)",
     ): "what the padding holds is cut off after the gather",
     (
-        "ernie_vil2/evaluation/scorers/cxc.py",
+        "ernie_vil2/evaluation/cxc_ratings.py",
         "while line := file.readline(_LONGEST_LINE + 1):",
         "1 -> (2)",
     ): "one character more of a line that is refused is read",

@@ -6,7 +6,7 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from ernie_vil2.evaluation.scorers.cxc import ROWS
+from ernie_vil2.evaluation.cxc_ratings import ROWS
 from tests.conftest import COLOURS, SHAPES, draw, png
 from tests.data.sources.published.conftest import write
 

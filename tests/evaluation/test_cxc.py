@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from ernie_vil2.cli import run
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.evaluation import cxc_ratings
+from ernie_vil2.evaluation.cxc_ratings import correlations, read_ratings
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.protocol import score
 from ernie_vil2.evaluation.protocols import protocol
-from ernie_vil2.evaluation.scorers import cxc
-from ernie_vil2.evaluation.scorers.cxc import correlations, read_ratings
 from tests.conftest import SPECIAL_TOKENS, draw, png, untrained_checkpoint
 
 IMAGES, TEXTS_EACH, WIDTH = 30, 5, 8
@@ -59,7 +59,7 @@ def folder(tmp_path, monkeypatch):
         a, b = rng.choice(IMAGES, 2, replace=False)
         tables["sis"].append((image_id(a), image_id(b), rating(rng)))
     for kind, rows in tables.items():
-        monkeypatch.setitem(cxc.ROWS, (kind, "test"), len(rows))
+        monkeypatch.setitem(cxc_ratings.ROWS, (kind, "test"), len(rows))
         with open(tmp_path / f"{kind}_test.csv", "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["first", "second", "agg_score", "sampling_method"])
@@ -244,7 +244,7 @@ def ratings_file(tmp_path, rows, ending="", scores=None):
 @pytest.mark.parametrize("ending", ["", ".gz"])
 @pytest.mark.parametrize("rows", [0, 1, 59, 61, 10_000])
 def test_another_number_of_pairs_than_was_published_is_an_error(tmp_path, monkeypatch, rows, ending):
-    monkeypatch.setitem(cxc.ROWS, ("sts", "test"), 60)
+    monkeypatch.setitem(cxc_ratings.ROWS, ("sts", "test"), 60)
     path = ratings_file(tmp_path, rows, ending)
     message = "more than the 60 pairs" if rows > 60 else f"{rows} of the 60 pairs"
     with pytest.raises(ValueError, match=f"{re.escape(str(path))}: {message} that were published; is it the whole"):
@@ -252,7 +252,7 @@ def test_another_number_of_pairs_than_was_published_is_an_error(tmp_path, monkey
 
 
 def test_ratings_that_are_all_alike_are_an_error(tmp_path, monkeypatch):
-    monkeypatch.setitem(cxc.ROWS, ("sts", "test"), 60)
+    monkeypatch.setitem(cxc_ratings.ROWS, ("sts", "test"), 60)
     path = ratings_file(tmp_path, 60, scores=["2.5"] * 60)
     with pytest.raises(ValueError, match=f"{re.escape(str(path))}: all 60 ratings are 2.5; "):
         read_ratings(tmp_path, "sts", "test")
@@ -263,9 +263,9 @@ def test_a_compressed_file_that_is_damaged_anywhere_is_named(tmp_path_factory, d
     """Cut, changed or longer, it gives the ratings that were written, or an error."""
     folder = tmp_path_factory.mktemp("damaged")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(cxc.ROWS, ("sts", "test"), 60)
+        patch.setitem(cxc_ratings.ROWS, ("sts", "test"), 60)
         path = ratings_file(folder, 60, ".gz")
-        cxc._read.cache_clear()
+        cxc_ratings._read.cache_clear()
         whole, content = read_ratings(folder, "sts", "test"), path.read_bytes()
         position = data.draw(st.integers(0, len(content) - 1))
         kind = data.draw(st.sampled_from(["cut", "changed", "longer"]))
@@ -273,7 +273,7 @@ def test_a_compressed_file_that_is_damaged_anywhere_is_named(tmp_path_factory, d
             content[:position] + bytes([content[position] ^ data.draw(st.integers(1, 255))]) + content[position + 1 :]
         )
         path.write_bytes({"cut": content[:position], "changed": changed, "longer": content + content[:position]}[kind])
-        cxc._read.cache_clear()
+        cxc_ratings._read.cache_clear()
         try:
             found = read_ratings(folder, "sts", "test")
         except ValueError as error:
@@ -304,13 +304,13 @@ def test_ratings_of_other_images_are_an_error(folder, name):
 
 
 def test_the_published_numbers_of_pairs_add_up():
-    assert sum(cxc.ROWS.values()) == 267_095
+    assert sum(cxc_ratings.ROWS.values()) == 267_095
 
 
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published ratings are not next to the fixtures")
 def test_the_published_ratings_have_the_published_number_of_pairs():
-    for kind in cxc.KINDS_OF_RATINGS:
-        assert len(read_ratings(PUBLISHED, kind, "test").scores) == cxc.ROWS[kind, "test"]
+    for kind in cxc_ratings.KINDS_OF_RATINGS:
+        assert len(read_ratings(PUBLISHED, kind, "test").scores) == cxc_ratings.ROWS[kind, "test"]
 
 
 @pytest.mark.slow  # a minute, and 3 GB for 25,000 captions

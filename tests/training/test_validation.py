@@ -9,8 +9,8 @@ from multiprocessing import get_context
 import pytest
 
 from ernie_vil2.config import load_config
+from ernie_vil2.evaluation import cxc_ratings
 from ernie_vil2.evaluation.protocols import PROTOCOLS, protocol
-from ernie_vil2.evaluation.scorers import cxc
 from ernie_vil2.training import run_log, scoring
 from ernie_vil2.training import trainer as training
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
@@ -37,7 +37,7 @@ def test_a_run_is_evaluated_by_every_protocol_and_goes_on_from_there(config, fol
         test_cxc.write_pictures(folder, scoring.split)
         for kind in ("sts", "sis", "sits"):
             shutil.copy(folder / f"{kind}_test.csv", folder / f"{kind}_val.csv")
-            monkeypatch.setitem(cxc.ROWS, (kind, "val"), cxc.ROWS[kind, "test"])
+            monkeypatch.setitem(cxc_ratings.ROWS, (kind, "val"), cxc_ratings.ROWS[kind, "test"])
         settings.append(f"Data.val=[{folder}]")
         languages = 1
     settings = config(*settings)
