@@ -16,6 +16,7 @@ import csv
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -24,11 +25,10 @@ from ernie_vil2.data.samples import content_id
 from ernie_vil2.device import runtime
 from ernie_vil2.encoder import ErnieViL2, load_model
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
-from ernie_vil2.evaluation.intervals import over_seeds, paired_seeds
-from ernie_vil2.evaluation.retrieval import Matching, score_matchings
+from ernie_vil2.evaluation.intervals import paired_seeds
 from ernie_vil2.io.files import atomic_write, load_json, write_json
 from experiments.ablation.definition import read_study
-from experiments.ablation.measure import names_of, open_tests
+from experiments.ablation.measure import names_of, open_tests, recall_of_texts
 from experiments.ablation.runs import trained
 from experiments.ablation.tables import Table, as_markdown, shown
 
@@ -71,25 +71,15 @@ def recalls(encoder: ErnieViL2, encoded: Iterable[EncodedBenchmark], words: Mapp
     """
     sums: dict[str, np.ndarray] = {}
     for each in encoded:
-        texts, pairs = each.benchmark.texts, each.benchmark.pairs.tolist()
-        known = [(image, text) for image, text in pairs if texts[text].text.casefold() in words]
+        texts = each.benchmark.texts
+        known = [(texts[text].text.casefold(), image) for image, text in each.benchmark.pairs.tolist()]
         for kind, held_out in (("learnt", False), ("held out", True)):
-            chosen = [(image, texts[text].text.casefold()) for image, text in known]
-            chosen = [(image, word) for image, word in chosen if is_held_out(word) == held_out]
-            names = list(dict.fromkeys(word for _, word in chosen))
-            if not names:
-                continue
-            row = {word: number for number, word in enumerate(names)}
-            positives = np.array([(row[word], image) for image, word in chosen])
-            matching = Matching(np.arange(len(names)), np.arange(len(each.images)), positives, ("text", "image"))
-            for form, (english, chinese) in FORMS.items():
-                for language, queries in (
-                    ("en", [english.format(word) for word in names]),
-                    ("zh", [chinese.format(words[word]) for word in names]),
-                ):
-                    sides = {"text": encoder.encode_texts(queries), "image": each.images}
-                    (result,) = score_matchings([matching], sides, ["text_to_image"]).values()
-                    found = np.array([result.recall["R@10"] * len(names), len(names)])
+            chosen = [(word, image) for word, image in known if word in words and is_held_out(word) == held_out]
+            for form, sentences in FORMS.items() if chosen else ():
+                for language, sentence in zip(("en", "zh"), sentences, strict=True):
+                    asked = {word: sentence.format(words[word] if language == "zh" else word) for word, _ in chosen}
+                    recall, count = recall_of_texts(chosen, encoder, each.images, asked.__getitem__)
+                    found = np.array([recall["R@10"] * count, count])
                     for part in (kind, "all"):
                         key = f"{language}/{part}/{form}"
                         sums[key] = sums.get(key, 0) + found
@@ -131,26 +121,21 @@ SETTINGS = [
 
 def tables(found: Mapping[int, Mapping[str, Mapping[str, float]]]) -> list[Table]:
     """A table of each form: of every model the recalls over the seeds, and how the Chinese ones differ from E's."""
-    made = []
+    kinds, made = ("learnt", "held out", "all"), []
     for form in FORMS:
         rows = []
         for model in ("E", *STUDENTS):
+            of = {seed: one for seed, one in found.items() if model in one}
             cells = [model]
-            for kind in ("learnt", "held out", "all"):
-                values = {
-                    language: {
-                        seed: one[model][f"{language}/{kind}/{form}"] for seed, one in found.items() if model in one
-                    }
-                    for language in ("zh", "en")
-                }
-                teacher = {seed: one["E"][f"zh/{kind}/{form}"] for seed, one in found.items() if model in one}
-                difference = "–" if model == "E" else shown(paired_seeds(values["zh"], teacher))
-                cells += [*(f"{over_seeds(list(values[one].values())).mean:.1f}" for one in ("zh", "en")), difference]
+            for kind in kinds:
+                chinese, english = ([one[model][f"{way}/{kind}/{form}"] for one in of.values()] for way in ("zh", "en"))
+                teacher = {seed: one["E"][f"zh/{kind}/{form}"] for seed, one in of.items()}
+                difference = shown(paired_seeds(dict(zip(of, chinese, strict=True)), teacher))
+                cells += [f"{fmean(chinese):.1f}", f"{fmean(english):.1f}", "–" if model == "E" else difference]
             rows.append(cells)
-        kinds = [f"{kind} {column}" for kind in ("learnt", "held out", "all") for column in ("zh", "en", "zh to E")]
-        made.append(
-            Table(f"R@10 of images by a {form}", ["", *kinds], rows, f"Means over {len(found)} seeds, in percent.")
-        )
+        columns = [f"{kind} {column}" for kind in kinds for column in ("zh", "en", "zh to E")]
+        note = f"Means over {len(found)} seeds, in percent."
+        made.append(Table(f"R@10 of images by a {form}", ["", *columns], rows, note))
     return made
 
 

@@ -25,11 +25,12 @@ from ernie_vil2.data.readers import open_sources
 from ernie_vil2.device.extras import require
 from ernie_vil2.encoder import load_model
 from ernie_vil2.evaluation.encoded import encode_benchmark
-from ernie_vil2.evaluation.intervals import Interval, over_seeds, paired_seeds
+from ernie_vil2.evaluation.intervals import over_seeds, paired_seeds
 from ernie_vil2.io.files import atomic_write, write_json
 from ernie_vil2.io.run_folder import RESULTS, list_checkpoints
 from experiments.ablation.definition import Study, read_study
 from experiments.ablation.measure import open_tests
+from experiments.ablation.tables import shown
 
 WAYS = ("W, prefix", "E, PCA", "E, prefix")
 ANSWERS, TRAIN = 10, "train"
@@ -111,14 +112,8 @@ def report(found: Mapping[tuple[int, bool], Mapping[int, Mapping[str, float]]]) 
         means = [f"{over_seeds(list(by_way[way].values())).mean:.1f}" for way in WAYS]
         difference = paired_seeds(by_way["W, prefix"], by_way["E, PCA"])
         how = "whole vectors" if reranked else "these"
-        lines.append(f"| {width} | {how} | {' | '.join(means)} | {_shown(difference)} |")
+        lines.append(f"| {width} | {how} | {' | '.join(means)} | {shown(difference).removesuffix(' *')} |")
     return "\n".join(lines)
-
-
-def _shown(difference: Interval | None) -> str:
-    if difference is None or difference.low is None:  # of one seed
-        return f"{difference.mean:+.1f}" if difference else "-"
-    return f"{difference.mean:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
         return write(read_results(args.results), args.output or Path(), new=False)
     study = read_study(args.study, args.small)
     if args.run is not None:
-        return make_run(study, study.run(args.run))
+        make_run(study, study.run(args.run))
+        return 0
     codes = {}
     if not args.report:
         try:

@@ -7,7 +7,7 @@ All figures are by name, `<test>/<measure>`; recalls and mean recalls (mR) in pe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -103,15 +103,23 @@ def _aliases(encoder: ErnieViL2, encoded: Sequence[EncodedBenchmark]) -> dict[st
     pairs = [(alias, row_of[caption]) for alias, caption in aliases(named) if alias not in row_of]
     if not pairs:
         return {}
-    queries = list(dict.fromkeys(alias for alias, _ in pairs))
-    position = {alias: row for row, alias in enumerate(queries)}
-    positives = np.array([(position[alias], row) for alias, row in pairs])
-    matching = Matching(np.arange(len(queries)), np.arange(len(row_of)), positives, ("text", "caption"))
-    sides = {"text": encoder.encode_texts(queries), "caption": np.stack(list(captions.values()))}
-    (result,) = score_matchings([matching], sides, ["text_to_caption"]).values()
-    return {f"text_to_text/{name}": value for name, value in result.recall.items()} | {
-        "text_to_text/queries": len(queries)
-    }
+    recall, queries = recall_of_texts(pairs, encoder, np.stack(list(captions.values())))
+    return {f"text_to_text/{name}": value for name, value in recall.items()} | {"text_to_text/queries": queries}
+
+
+def recall_of_texts(
+    pairs: Iterable[tuple[str, int]], encoder: ErnieViL2, gallery: np.ndarray, asked: Callable[[str], str] = str
+) -> tuple[dict[str, float], int]:
+    """The recall of rows of a gallery, `[N, D]`, by the texts that they are paired with, and how many texts there are.
+
+    Each text asks once, as the sentence that `asked` makes of it.
+    """
+    row_of: dict[str, int] = {}
+    positives = np.array([(row_of.setdefault(text, len(row_of)), row) for text, row in pairs])
+    matching = Matching(np.arange(len(row_of)), np.arange(len(gallery)), positives, ("text", "image"))
+    sides = {"text": encoder.encode_texts([asked(text) for text in row_of]), "image": gallery}
+    (result,) = score_matchings([matching], sides, ["text_to_image"]).values()
+    return result.recall, len(row_of)
 
 
 def aliases(named: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[str, str]]:
@@ -146,34 +154,26 @@ def _images(encoded: Sequence[EncodedBenchmark]) -> dict[str, float]:
     positives = [(a, b) for rows in rows_of.values() for a in rows for b in rows if team[a] != team[b]]
     if not positives:
         return {}
-    excluded = np.stack([np.arange(len(images))] * 2, axis=1)
-    own = [(a, b) for rows in rows_of.values() for a in rows for b in rows if a != b and team[a] == team[b]]
-    excluded = np.concatenate([excluded, np.array(own, np.int64).reshape(-1, 2)])
     everyone = np.arange(len(images))
+    own = [(a, b) for rows in rows_of.values() for a in rows for b in rows if a != b and team[a] == team[b]]
+    excluded = np.concatenate([np.stack([everyone] * 2, axis=1), np.array(own, np.int64).reshape(-1, 2)])
     matching = Matching(everyone, everyone, np.array(positives), ("image", "image"), excluded)
     (result,) = score_matchings([matching], {"image": images}, ["image_to_image"]).values()
-    queries = len({a for a, _ in positives})
-    return {f"image_to_image/{name}": value for name, value in result.recall.items()} | {
-        "image_to_image/queries": queries
-    }
+    figures: dict[str, float] = {f"image_to_image/{name}": value for name, value in result.recall.items()}
+    return figures | {"image_to_image/queries": len({a for a, _ in positives})}
 
 
 def _second_language(encoder: ErnieViL2, encoded: EncodedBenchmark, names: Mapping[str, str]) -> dict[str, float]:
     """Texts in the second language ask for images that are named in the first alone; and the names themselves do."""
-    benchmark = encoded.benchmark
-    known = [(image, text) for image, text in benchmark.pairs.tolist()
-             if benchmark.texts[text].text.casefold() in names]  # fmt: skip
+    texts = encoded.benchmark.texts
+    known = [(texts[text].text, image) for image, text in encoded.benchmark.pairs.tolist()]
+    known = [(caption, image) for caption, image in known if caption.casefold() in names]
     if not known:
         return {}
-    captions = list(dict.fromkeys(benchmark.texts[text].text for _, text in known))
-    position = {caption: row for row, caption in enumerate(captions)}
-    positives = np.array([(position[benchmark.texts[text].text], image) for image, text in known])
-    matching = Matching(np.arange(len(captions)), np.arange(len(encoded.images)), positives, ("text", "image"))
-    figures: dict[str, float] = {"second/queries": len(captions)}
-    for language, texts in (("second", [names[caption.casefold()] for caption in captions]), ("first", captions)):
-        sides = {"text": encoder.encode_texts(texts), "image": encoded.images}
-        (result,) = score_matchings([matching], sides, ["text_to_image"]).values()
-        figures |= {f"{language}/{name}": value for name, value in result.recall.items()}
+    figures: dict[str, float] = {}
+    for language, asked in (("second", lambda caption: names[caption.casefold()]), ("first", str)):
+        recall, figures["second/queries"] = recall_of_texts(known, encoder, encoded.images, asked)
+        figures |= {f"{language}/{name}": value for name, value in recall.items()}
     return figures
 
 

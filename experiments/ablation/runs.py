@@ -27,52 +27,20 @@ RESULT = "study.json"
 _POLL = 0.5  # seconds
 
 
-def make_run(study: Study, run: Run) -> int:
-    """Trains a run to its end and measures it, in this process.
+def make_run(study: Study, run: Run) -> None:
+    """Trains a run to its end and measures it, in this process; what was found is written into its folder.
 
-    Returns:
-        0, or the exit code of a signal that stopped it; then it goes on the next time.
+    The model of the last step is read, which the configuration fixes beforehand, whatever validation found on the way.
 
     Raises:
         ConfigError: the folder holds a run of another configuration.
         OSError, ValueError, RunError: as of training, or what is scored cannot be read.
-    """
-    from ernie_vil2.training.trainer import Trainer
-
-    if newest_step(run.folder) < run.config.Training.steps:
-        trainer = Trainer(run.config, resume=True)
-        if not trainer.fit():
-            return trainer.signals.exit_code
-    write_result(study, run)
-    return 0
-
-
-def trained(config: Config) -> Path:
-    """The newest checkpoint of a run, which is made or goes on if it has not ended.
-
-    Raises:
-        SystemExit: a signal stopped it.
-    """
-    from ernie_vil2.training.trainer import Trainer
-
-    folder = Path(config.Training.output)
-    if newest_step(folder) < config.Training.steps:
-        trainer = Trainer(config, resume=True)
-        if not trainer.fit():
-            sys.exit(trainer.signals.exit_code)
-    return list_checkpoints(folder)[-1]
-
-
-def write_result(study: Study, run: Run) -> None:
-    """Measures a trained run and writes what was found, with what it was trained and scored on, into its folder.
-
-    The model of the last step is read, which the configuration fixes beforehand, whatever validation found on the way.
+        SystemExit: as of `trained`.
     """
     from ernie_vil2.encoder import load_model
     from experiments.ablation.measure import measure, open_tests
 
-    tests = open_tests(study.definition)
-    checkpoint = list_checkpoints(run.folder)[-1]
+    checkpoint, tests = trained(run.config), open_tests(study.definition)
     path = checkpoint / STATE
     try:
         sources = [dict(source) for source in load_json(path)["data"]["sources"]]
@@ -89,6 +57,22 @@ def write_result(study: Study, run: Run) -> None:
     folder = run.folder / RESULTS
     folder.mkdir(exist_ok=True)
     write_json(folder / RESULT, result)
+
+
+def trained(config: Config) -> Path:
+    """The newest checkpoint of a run, which is made or goes on if it has not ended.
+
+    Raises:
+        SystemExit: a signal stopped it; it goes on the next time.
+    """
+    from ernie_vil2.training.trainer import Trainer
+
+    folder = Path(config.Training.output)
+    if newest_step(folder) < config.Training.steps:
+        trainer = Trainer(config, resume=True)
+        if not trainer.fit():
+            sys.exit(trainer.signals.exit_code)
+    return list_checkpoints(folder)[-1]
 
 
 def read_result(run: Run) -> dict[str, Any] | None:

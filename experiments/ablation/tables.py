@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ernie_vil2.evaluation.intervals import Interval, over_seeds, paired_seeds
+import numpy as np
+
+from ernie_vil2.evaluation.intervals import Interval, paired_seeds
 from ernie_vil2.pages import Chart, Series, line_chart, write_page
 from experiments.ablation.definition import FURTHER
 
@@ -68,7 +70,7 @@ def _main(results: Results) -> Table:
         paper = published[model]
         rows.append([
             model, results["models"][model]["means"],
-            *(_number(paper.get(name)) for name in ("image_to_text", "text_to_image", "mR")),
+            *(_average([paper[name]] if name in paper else []) for name in ("image_to_text", "text_to_image", "mR")),
             NONE if paper is base or not {"mR"} <= paper.keys() & base.keys()
             else f"{paper['mR'] - base['mR']:+.1f}",
             *(_mean(results, model, f"all/{name}") for name in ("image_to_text/mR", "text_to_image/mR", "mR")),
@@ -81,42 +83,39 @@ def _main(results: Results) -> Table:
                  f"over {', '.join(results['tests'])}, which were never trained on. {INTERVALS}", "mR")  # fmt: skip
 
 
-def _by_test(results: Results) -> Table:
-    tests = results["tests"]
+def _compared(results: Results, title: str, figures: Mapping[str, str], note: str, digits: int = 1) -> Table:
+    """Figures of the models of the main group by the names of their columns, each next to its difference."""
     rows = [
-        [model, *(cell for test in tests for cell in
-                  (_mean(results, model, f"{test}/mR"), _difference(results, model, f"{test}/mR")))]
+        [model, *(cell(results, model, name, digits) for name in figures.values() for cell in (_mean, _difference))]
         for model in main_group(results)["models"]
-    ]  # fmt: skip
-    columns = ["", *(cell for test, kind in tests.items()
-                     for cell in (f"{test} ({kind})" if kind else test, f"to {results['baseline']}"))]  # fmt: skip
-    return Table("By kind of set", columns, rows, "Mean recall both ways in percent, each set on its own.")
+    ]
+    columns = ["", *(cell for column in figures for cell in (column, f"to {results['baseline']}"))]
+    return Table(title, columns, rows, note)
+
+
+def _by_test(results: Results) -> Table:
+    figures = {f"{test} ({kind})" if kind else test: f"{test}/mR" for test, kind in results["tests"].items()}
+    return _compared(results, "By kind of set", figures, "Mean recall both ways in percent, each set on its own.")
 
 
 _WITHIN = {
-    "alignment": "alignment",
-    "image_uniformity": "uniformity, images",
-    "text_uniformity": "uniformity, texts",
-    "image_to_image/mR": "image → image mR",
-    "text_to_text/mR": "text → text mR",
+    "alignment": "all/alignment",
+    "uniformity, images": "all/image_uniformity",
+    "uniformity, texts": "all/text_uniformity",
+    "image → image mR": "all/image_to_image/mR",
+    "text → text mR": "all/text_to_text/mR",
 }
 
 
 def _within(results: Results) -> Table:
-    rows = [
-        [model, *(cell for name in _WITHIN
-                  for cell in (_mean(results, model, f"all/{name}", 2), _difference(results, model, f"all/{name}", 2)))]
-        for model in main_group(results)["models"]
-    ]  # fmt: skip
     queries = {name: _first(results, f"all/{name}/queries") for name in ("image_to_image", "text_to_text")}
-    columns = ["", *(cell for name in _WITHIN.values() for cell in (name, f"to {results['baseline']}"))]
-    return Table(
-        "Within the modalities", columns, rows,
+    note = (
         "Alignment: mean squared distance of a picture and its caption. Uniformity: log mean exp(-2 d²) within a side. "
         "Of these three less is better. Image to image: pictures of the same name by other teams, "
         f"{queries['image_to_image']} queries. Text to text: another name of a picture asks for its caption, "
-        f"{queries['text_to_text']} queries.",
-    )  # fmt: skip
+        f"{queries['text_to_text']} queries."
+    )
+    return _compared(results, "Within the modalities", _WITHIN, note, digits=2)
 
 
 def _second(results: Results) -> Table:
@@ -149,8 +148,7 @@ def _further(results: Results) -> Table:
         rows.append([model if group["name"] == main else f"{model}, {group['means'] or group['name']}"])
         for name in measures.values():
             own, base = (values_of(results, *run, name) for run in ((group["name"], model), (main, baseline)))
-            mean = _number(over_seeds(list(own.values())).mean) if own else NONE
-            rows[-1] += [mean, NONE if rows[-1][0] == baseline else shown(paired_seeds(own, base))]
+            rows[-1] += [_average(own.values()), NONE if rows[-1][0] == baseline else shown(paired_seeds(own, base))]
     columns = ["", *(cell for name in measures for cell in (name, f"to {results['baseline']}"))]
     note = f"The same pictures by their captions and by others that the tests have. Percent. {INTERVALS}"
     return Table("Further captions", columns, rows if names else [], note)
@@ -161,17 +159,14 @@ def _equal_seconds(results: Results) -> Table:
     totals = {model: values_of(results, group["name"], model, "cpu_seconds") for model in group["models"]}
     if not all(totals.values()):
         return Table("At equal CPU seconds", [], [])
-    budget = min(over_seeds(list(seconds.values())).mean for seconds in totals.values())
+    budget = min(fmean(seconds.values()) for seconds in totals.values())
     read = {model: _read_at(results, group["name"], model, budget) for model in group["models"]}
-    rows = []
-    for model in group["models"]:
-        difference = paired_seeds(read[model], read.get(results["baseline"], {}))
-        rows.append([
-            model, _number(over_seeds(list(totals[model].values())).mean),
-            _number(over_seeds(list(read[model].values())).mean) if read[model] else NONE,
-            NONE if model == results["baseline"] else shown(difference),
-            _number(_last(results, group["name"], model)),
-        ])  # fmt: skip
+    rows = [
+        [model, _average(totals[model].values()), _average(read[model].values()),
+         NONE if model == results["baseline"] else shown(paired_seeds(read[model], read.get(results["baseline"], {}))),
+         _average(_last(results, group["name"], model))]
+        for model in group["models"]
+    ]  # fmt: skip
     columns = ["", "CPU seconds of the run", f"validation mR at {budget:,.0f} s", f"to {results['baseline']}",
                "validation mR at the last step"]  # fmt: skip
     return Table("At equal CPU seconds", columns, rows,
@@ -180,21 +175,19 @@ def _equal_seconds(results: Results) -> Table:
 
 
 def _read_at(results: Results, group: str, model: str, seconds: float) -> dict[int, float]:
+    """By seed the score of a run at its CPU seconds, between two evaluations by a straight line."""
     found = {}
     for run in results["runs"]:
         if (run["group"], run["model"]) == (group, model):
             points = [(0.0, 0.0), *((second, score) for _, second, score in run["curve"] if second is not None)]
             # The last evaluation of the fastest model may lie a moment before the mean of their ends.
-            value = at(points, min(seconds, points[-1][0]))
-            if value is not None:
-                found[run["seed"]] = value
+            found[run["seed"]] = float(np.interp(seconds, *zip(*points, strict=True)))
     return found
 
 
-def _last(results: Results, group: str, model: str) -> float | None:
-    scores = [run["curve"][-1][2] for run in results["runs"] if (run["group"], run["model"]) == (group, model)
-              and run["curve"]]  # fmt: skip
-    return over_seeds(scores).mean if scores else None
+def _last(results: Results, group: str, model: str) -> list[float]:
+    return [run["curve"][-1][2] for run in results["runs"]
+            if (run["group"], run["model"]) == (group, model) and run["curve"]]  # fmt: skip
 
 
 def _factors(results: Results) -> Iterator[Table]:
@@ -208,11 +201,10 @@ def _factors(results: Results) -> Iterator[Table]:
             if not own:
                 continue
             seconds = values_of(results, group["name"], model, "cpu_seconds")
-            cells = [group["means"] or group["name"], model, str(len(own)),
-                     _number(over_seeds(list(seconds.values())).mean) if seconds else NONE]  # fmt: skip
+            cells = [group["means"] or group["name"], model, str(len(own)), _average(seconds.values())]
             for name in measures:
                 values = values_of(results, group["name"], model, name)
-                cells.append(_number(over_seeds(list(values.values())).mean) if values else NONE)
+                cells.append(_average(values.values()))
                 if name == measures[0]:
                     cells.append(NONE if model == baseline else shown(paired_seeds(values, compared)))
                 cells.append(shown(paired_seeds(values, values_of(results, main, model, name))))
@@ -231,14 +223,6 @@ def _lacks(results: Results) -> Iterator[Table]:
         yield Table("What is missing", ["run", "why"], [line.split(": ", 1) for line in results["lacks"]])
 
 
-def at(points: Sequence[tuple[float, float]], x: float) -> float | None:
-    """A curve's y at x, by the straight line between the points next to it; None outside of it."""
-    for (left, below), (right, above) in zip(points, points[1:], strict=False):
-        if left <= x <= right:
-            return above if right == left else below + (above - below) * (x - left) / (right - left)
-    return None
-
-
 def shown(value: Interval | None, digits: int = 1) -> str:
     """A difference with its interval: `+3.1 [+2.0, +4.2] *`."""
     if value is None:
@@ -250,8 +234,11 @@ def shown(value: Interval | None, digits: int = 1) -> str:
 
 
 def _mean(results: Results, model: str, name: str, digits: int = 1) -> str:
-    values = values_of(results, main_group(results)["name"], model, name)
-    return f"{over_seeds(list(values.values())).mean:.{digits}f}" if values else NONE
+    return _average(values_of(results, main_group(results)["name"], model, name).values(), digits)
+
+
+def _average(values: Collection[float], digits: int = 1) -> str:
+    return f"{fmean(values):,.{digits}f}" if values else NONE
 
 
 def _difference(results: Results, model: str, name: str, digits: int = 1) -> str:
@@ -270,10 +257,6 @@ def _count(results: Results, model: str) -> str:
 def _first(results: Results, name: str) -> str:
     values = [run["figures"][name] for run in results["runs"] if name in run["figures"]]
     return f"{values[0]:,.0f}" if values else "no"
-
-
-def _number(value: float | None) -> str:
-    return NONE if value is None else f"{value:,.1f}"
 
 
 def as_text(table: Table) -> str:

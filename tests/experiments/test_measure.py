@@ -10,7 +10,7 @@ from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.intervals import over_seeds
 from experiments.ablation import measure
-from experiments.ablation.tables import at, shown
+from experiments.ablation.tables import _read_at, shown
 
 
 def test_a_difference_is_shown_with_its_interval_and_marked_where_that_excludes_zero():
@@ -19,8 +19,9 @@ def test_a_difference_is_shown_with_its_interval_and_marked_where_that_excludes_
 
 
 def test_a_curve_is_read_between_its_points():
-    assert at([(0, 0), (2, 10), (4, 11)], 1) == 5 and at([(0, 0), (2, 10), (4, 11)], 3) == 10.5
-    assert at([(0, 0), (2, 10)], 3) is None and at([(0, 0), (2, 10)], 2) == 10
+    runs = [{"group": "main", "model": "A", "seed": 7, "curve": [[1, 2.0, 10.0], [2, 4.0, 11.0], [3, None, 12.0]]}]
+    found = [_read_at({"runs": runs}, "main", "A", seconds)[7] for seconds in (1, 2, 3, 5)]
+    assert found == [5, 10, 10.5, 11], "from zero on, and at the last one where it lies before"
 
 
 def encoded(images, texts, pairs, names=None, tags=None):

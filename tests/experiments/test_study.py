@@ -40,7 +40,7 @@ def made(definition, written):
     study = written(definition)
     for run in study.runs():
         if run.group == "main" and run.seed == 0:
-            assert make_run(study, run) == 0
+            make_run(study, run)
     return study
 
 
@@ -133,7 +133,8 @@ def test_what_is_done_is_skipped_and_the_table_names_what_it_lacks(made):
     assert [name for name in columns if "to " not in name] == [
         "", "captions, mR", "captions, T→I R@10", "chinese, mR", "chinese, T→I R@10"]  # fmt: skip
     for run in done:
-        assert make_run(made, run) == 0 and newest_step(run.folder) == 4
+        make_run(made, run)
+        assert newest_step(run.folder) == 4
         assert [record[0] for record in curve_of(run.folder)[0]] == [2, 4]
     assert {
         str(run): result_of(run).stat().st_mtime_ns for run in done
