@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's remarks on traces
     from ernie_vil2.io.files import write_json
     from ernie_vil2.models.weights.initial import with_model_like
-    from ernie_vil2.planning.text import plan_run
+    from ernie_vil2.planning.plan import plan_run
     from ernie_vil2.training.optimizer import with_steps
 
     with warnings.catch_warnings(action="ignore"):  # Paddle's, of traces and of what is not installed
@@ -69,7 +69,7 @@ def step_seconds(run: str, global_batch: int) -> float:
 
     from ernie_vil2.config import load_config
     from ernie_vil2.io.run_folder import CONFIG, LOG
-    from ernie_vil2.planning.text import MEASURE
+    from ernie_vil2.planning.plan import MEASURE
     from ernie_vil2.training.run_log import read_log
 
     log = Path(run, LOG)

@@ -31,7 +31,7 @@ from ernie_vil2.io.terminal import counted
 from ernie_vil2.models.weights.initial import with_model_like
 from ernie_vil2.pages import Chart, Series, line_chart, write_page
 from ernie_vil2.planning.devices import DEVICES, recognise
-from ernie_vil2.planning.text import duration, headline, plan_run
+from ernie_vil2.planning.plan import duration, headline, plan_run
 from ernie_vil2.registry import import_named
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.optimizer import check_sharding, learning_rate, with_steps

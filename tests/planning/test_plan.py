@@ -9,8 +9,7 @@ from ernie_vil2.cli.plan import step_seconds
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.io.run_folder import CONFIG, LOG
 from ernie_vil2.planning.devices import DEVICES, GIB, DataSheet, check, recognise
-from ernie_vil2.planning.plan import Plan
-from ernie_vil2.planning.text import HOW_TO_MEASURE, _lines, advise, duration
+from ernie_vil2.planning.plan import HOW_TO_MEASURE, Plan, _lines, advise, duration
 from ernie_vil2.planning.towers import Towers
 
 SMALL = [

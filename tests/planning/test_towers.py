@@ -13,7 +13,7 @@ from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.planning import towers as module
-from ernie_vil2.planning.text import _words
+from ernie_vil2.planning.plan import _words
 from ernie_vil2.planning.towers import Towers
 from ernie_vil2.tasks.dropout import CounterBasedDropout
 from ernie_vil2.tasks.model_setup import recompute_blocks
