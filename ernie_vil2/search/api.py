@@ -1,6 +1,6 @@
 """`/api/v1`: searches, one by one and in batches, embeddings in the form of OpenAI's interface, and changes of items.
 
-What arrives is bounded by `uploads` before it is looked at. Earlier paths, `/api/...`, answer as before.
+What arrives is bounded by `middleware` before it is looked at. Earlier paths, `/api/...`, answer as before.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
@@ -29,8 +29,8 @@ from ernie_vil2.search.fill import THUMBNAIL, thumbnail
 from ernie_vil2.search.index import Index, check_queries
 from ernie_vil2.search.items import dumps
 from ernie_vil2.search.locations import content_digest
+from ernie_vil2.search.middleware import Uploads
 from ernie_vil2.search.store import SIDES, BusyIndex
-from ernie_vil2.search.uploads import Uploads
 
 MOST_ANSWERS, MOST_OFFSET = 200, 2000
 MOST_QUERIES, MOST_INPUTS, MOST_ITEMS = 64, 256, 64
@@ -42,9 +42,22 @@ WRITING_SECONDS = 10
 
 Kind = Literal["images", "texts"]
 Count = Annotated[int, Query(ge=1, le=MOST_ANSWERS, description="answers")]
-Offset = Annotated[int, Query(ge=0, le=MOST_OFFSET, description="answers that are left out, the best ones")]
-Threshold = Annotated[float | None, Query(ge=-1, le=1, description="least cosine of an answer")]
-Filter = Annotated[str, Query(description='only items with these values: {"license": "MIT", "set": ["mdi", "bi"]}')]
+
+
+async def _options(
+    count: Count = 40,
+    among: Kind = "images",
+    threshold: Annotated[float | None, Query(ge=-1, le=1, description="least cosine of an answer")] = None,
+    where: Annotated[
+        str, Query(description='only items with these values: {"license": "MIT", "set": ["mdi", "bi"]}')
+    ] = "{}",
+    offset: Annotated[int, Query(ge=0, le=MOST_OFFSET, description="answers that are left out, the best ones")] = 0,
+) -> Options:
+    """What queries have in common."""
+    return Options(count, among, threshold, _where(where), offset)
+
+
+Asked = Annotated[Options, Depends(_options)]
 
 
 class Answer(BaseModel):
@@ -111,32 +124,18 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
 
     @router.get("/search", summary="Items that match a sentence", responses=_ANSWERS)
     async def by_text(
+        options: Asked,
         q: Annotated[str, Query(description="a sentence", examples=["a red apple"])] = "",
         without: Annotated[str, Query(description="a sentence that is taken away")] = "",
-        count: Count = 40,
-        among: Kind = "images",
-        threshold: Threshold = None,
-        where: Filter = "{}",
-        offset: Offset = 0,
     ) -> Response:
         start = time.perf_counter()
         parts = _parts(q, without)
         if not parts:
             raise HTTPException(422, "ask something")
-        return _answer(await batcher.answer(parts, Options(count, among, threshold, _where(where), offset)), start)
+        return _answer(await batcher.answer(parts, options), start)
 
-    async def by_picture(
-        request: Request,
-        q: str = "",
-        without: str = "",
-        count: Count = 40,
-        among: Kind = "images",
-        threshold: Threshold = None,
-        where: Filter = "{}",
-        offset: Offset = 0,
-    ) -> Response:
-        start = time.perf_counter()
-        options, parts = Options(count, among, threshold, _where(where), offset), _parts(q, without)
+    async def by_picture(request: Request, options: Asked, q: str = "", without: str = "") -> Response:
+        start, parts = time.perf_counter(), _parts(q, without)
         async with uploads.received(request) as content:
             pixels = await batcher.pixels(content)
         return _answer(await batcher.answer([(1.0, pixels), *parts], options), start)
@@ -170,19 +169,10 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
         return _answer(b"[%b]" % b",".join(await batcher.answers(queries, options)), start, b"results")
 
     @router.get("/similar", summary="Items like one of the index", responses=_ANSWERS)
-    async def similar(
-        id: str,
-        count: Count = 40,
-        kind: Kind = "images",
-        among: Kind = "images",
-        where: Filter = "{}",
-        threshold: Threshold = None,
-        offset: Offset = 0,
-    ) -> Response:
-        start = time.perf_counter()
-        options = Options(count + offset, among, threshold, _where(where)).closest()
+    async def similar(id: str, options: Asked, kind: Kind = "images") -> Response:
+        start, found = time.perf_counter(), options.closest()
         try:
-            hits = await batcher.searched(lambda: index.similar(id, kind, **options)[offset:])
+            hits = await batcher.searched(lambda: index.similar(id, kind, **found)[options.offset :])
             return _answer(hits, start)
         except KeyError:
             raise HTTPException(404, "no item of this id") from None
@@ -195,7 +185,7 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
     async def tags(id: str, count: Count = 5) -> Response:
         if not index.has("texts"):
             return _answer(b"[]", time.perf_counter())
-        return await similar(id, count, "images", "texts", "{}", threshold)
+        return await similar(id, Options(count, "texts", threshold))
 
     @router.post(
         "/tags", summary="Texts that name an image, the body of the request", responses=_ANSWERS, openapi_extra=body

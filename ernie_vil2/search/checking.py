@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ernie_vil2.io.files import sha256
-from ernie_vil2.search import index_type_files, integrity
+from ernie_vil2.search import integrity
 from ernie_vil2.search.collection import DamagedIndex, are_unit
 from ernie_vil2.search.index_types import Exact, open_index_type
 from ernie_vil2.search.items import NAME, block_checksum, verified
@@ -141,19 +141,19 @@ def _of_index_type(collection: _Collection) -> Iterator[str]:
 
 
 def _content(folder: Path) -> bytes | None:
-    path = folder / index_type_files.FACTS
+    path = folder / integrity.FACTS
     return path.read_bytes() if path.is_file() else None
 
 
 def _fault(folder: Path, collection: _Collection) -> str | None:
     try:
-        facts, confirmed = index_type_files.read_facts(folder)
+        facts, confirmed = integrity.read_facts(folder)
     except FileNotFoundError:
         return None  # never built
     if collection.has_checksums and not confirmed:
-        return f"{folder / index_type_files.FACTS} has no checksum"
+        return f"{folder / integrity.FACTS} has no checksum"
     if facts["rows"] > len(collection.rows):
-        return f"{folder / index_type_files.FACTS} is of {facts['rows']:,} rows, of {len(collection.rows):,}"
+        return f"{folder / integrity.FACTS} is of {facts['rows']:,} rows, of {len(collection.rows):,}"
     path = folder / facts["file"] if "file" in facts else None
     if path and not path.is_file():
         return f"{path} is missing"

@@ -26,7 +26,7 @@ from ernie_vil2.io.files import read_text
 from ernie_vil2.search.collection import Changeable, Collection, Item
 from ernie_vil2.search.identity import Catalogue, Read
 from ernie_vil2.search.index import Index
-from ernie_vil2.search.index_type_files import REPLACED
+from ernie_vil2.search.integrity import REPLACED
 from ernie_vil2.search.locations import content_digest, is_address
 
 CHUNK = 2048
@@ -296,7 +296,11 @@ def _of_file(folder: Path, file: Path) -> Read:
 def _of_sample(source: ShardedSource, entry: str, row: int) -> Read:
     sample = source[row]
     shard, own_row = source.locate(row)
-    fields = {_text(name): _field(value) for name, value in sample.fields.items() if _is_plain(value)}
+    fields = {
+        _text(name): _text(value) if isinstance(value, str) else value
+        for name, value in sample.fields.items()
+        if isinstance(value, str | int) or isinstance(value, float) and math.isfinite(value)  # JSON knows no others
+    }
     fields |= {f"caption_{language}".rstrip("_"): text for language, text in sample.captions.items()}
     fields |= {f"tags_{language}".rstrip("_"): list(tags) for language, tags in sample.tags.items()}
     path, in_shard = (sample.image_file, None) if sample.image_file else (source.shards[shard].name, own_row)
@@ -310,15 +314,6 @@ def _shard(source: ShardedSource, row: int) -> str:
 def _named(path: str | Path) -> str:
     """A path that is the same from wherever it is named; an address as it is."""
     return str(path) if is_address(str(path)) else os.path.abspath(path)
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a field can be filtered by: not of numbers that JSON does not know."""
-    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _field(value: Any) -> Any:
-    return _text(value) if isinstance(value, str) else value
 
 
 def _text(text: str) -> str:

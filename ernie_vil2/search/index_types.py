@@ -16,10 +16,10 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
+from ernie_vil2.io.files import sha256
 from ernie_vil2.registry import Registry, UnknownName
-from ernie_vil2.search import index_type_files
+from ernie_vil2.search import integrity
 from ernie_vil2.search.collection import DamagedIndex
-from ernie_vil2.search.integrity import check_rows
 
 RERANKED = 100
 """Candidates that an approximate index type proposes for a query, at least."""
@@ -209,13 +209,14 @@ class Ivf:
                 f"warning: {cls.name} finds {reached:.4f} of the ten closest rows to queries that it was not tuned on, "
                 f"less than the recall {recall} that was asked for; the index type exact finds all"
             )
-        index_type.facts |= index_type_files.write_index(index, folder / f"{cls.name}-{secrets.token_hex(4)}.faiss")
+        index_type.facts |= integrity.write_index(index, folder / f"{cls.name}-{secrets.token_hex(4)}.faiss")
         index_type.facts |= cls.checksums(folder, index_type.facts)
         return index_type
 
     @classmethod
     def checksums(cls, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-        return index_type_files.checksums(folder / facts["file"], cls._read_by_opening(facts))
+        path = folder / facts["file"]
+        return {"crc32": integrity.crc32(path, cls._read_by_opening(facts)), "sha256": sha256(path)}
 
     @classmethod
     def _read_by_opening(cls, facts: dict[str, Any]) -> int:
@@ -226,9 +227,9 @@ class Ivf:
     def open(cls, rows: np.ndarray, folder: Path, facts: dict[str, Any]) -> Self:
         import faiss
 
-        index_type_files.check_ivf_facts(facts, rows.shape[1], max(cls.breadths))
-        index = index_type_files.read_index(folder / facts["file"], facts, cls._read_by_opening(facts))
-        index_type_files.check_ivf(index, rows.shape[1], facts)
+        integrity.check_ivf_facts(facts, rows.shape[1], max(cls.breadths))
+        index = integrity.read_index(folder / facts["file"], facts, cls._read_by_opening(facts))
+        integrity.check_ivf(index, rows.shape[1], facts)
         # Reading ahead starts threads for every query, which takes longer than the query.
         faiss.downcast_InvertedLists(faiss.extract_index_ivf(index).invlists).prefetch_nthread = 0
         return cls(index, facts)
@@ -265,7 +266,7 @@ def build_index_type(
 ) -> IndexType:
     """Builds an index type into a folder; the previous one answers until the end."""
     index_type = INDEX_TYPES.find(name).build(rows, queries, recall, folder, log)
-    index_type_files.write_facts(folder, index_type.facts | {"name": name})
+    integrity.write_facts(folder, index_type.facts | {"name": name})
     for file in folder.glob("*.faiss"):
         if file.name != index_type.facts.get("file"):
             file.unlink()
@@ -279,7 +280,7 @@ def open_index_type(rows: np.ndarray, folder: Path) -> IndexType:
         ValueError: its files cannot be read.
     """
     try:
-        facts, _ = index_type_files.read_facts(folder)
+        facts, _ = integrity.read_facts(folder)
         index_type = INDEX_TYPES.find(facts["name"])
         if index_type is not Exact and facts["rows"] <= len(rows):
             return index_type.open(rows[: facts["rows"]], folder, facts)
@@ -297,9 +298,9 @@ def open_index_type(rows: np.ndarray, folder: Path) -> IndexType:
 def add_checksums(folder: Path) -> None:
     """Adds the checksums that an index type of an earlier version lacks; its files have been opened."""
     try:
-        facts, confirmed = index_type_files.read_facts(folder)
+        facts, confirmed = integrity.read_facts(folder)
         if not confirmed:
-            index_type_files.write_facts(folder, facts | INDEX_TYPES.find(facts["name"]).checksums(folder, facts))
+            integrity.write_facts(folder, facts | INDEX_TYPES.find(facts["name"]).checksums(folder, facts))
     except FileNotFoundError:
         pass  # there is no index type but the rows themselves
 
@@ -323,7 +324,7 @@ def ranked(rows: np.ndarray, queries: np.ndarray, candidates: np.ndarray, count:
     for query, proposed, best_scores, best in zip(queries, candidates, scores, found, strict=True):
         proposed = np.sort(proposed[proposed >= 0])  # in the order of the file
         embeddings = rows[proposed].astype(np.float32)
-        check_rows(embeddings, proposed)
+        integrity.check_rows(embeddings, proposed)
         # Not by BLAS, whose threads would spin for more work for longer than all of this takes.
         exact = np.einsum("cd,d->c", embeddings, query)
         order = np.argsort(-exact, kind="stable")[:count]

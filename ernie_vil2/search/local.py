@@ -22,7 +22,7 @@ import numpy as np
 
 from ernie_vil2.backends import prefixes
 from ernie_vil2.io.files import parse_json
-from ernie_vil2.search import index_type_files, index_types, integrity
+from ernie_vil2.search import index_types, integrity
 from ernie_vil2.search.collection import DamagedIndex, FacetCounts, Hit, Item, Where, captions, checked
 from ernie_vil2.search.index_types import EXACT_UP_TO, RERANKED, SCANNED_ROWS, Exact, IndexType, Log, ranked
 from ernie_vil2.search.items import NAME, SCHEMAS, ItemsFile, dumps, verified
@@ -277,7 +277,7 @@ class LocalCollection:
     def build(self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Log) -> None:
         rows, folder = self._now.rows, self.folder / "engine"
         suitable = "exact" if len(rows) <= EXACT_UP_TO else "ivf"
-        name = index_type or index_type_files.replacement(folder) or suitable
+        name = index_type or integrity.replacement(folder) or suitable
         folder.mkdir(exist_ok=True)
         with self.items.explained():
             index_types.build_index_type(name, rows, queries, recall, folder, log)

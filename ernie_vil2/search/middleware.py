@@ -1,20 +1,26 @@
 """What every request passes: who may ask and under which name, headers for browsers, counts, and a line in the log.
 
+Also how large, how many and how slow the images may be that clients send.
+
 Messages are passed on as they come. A middleware of Starlette would copy bodies, and keep exceptions with the frames of
 the requests in which they were raised.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
+import mmap
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,6 +33,16 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 OPEN = ("/healthz", "/readyz")
 """Paths that need neither a name nor a token: those of who restarts the server."""
 SHORTEST_TOKEN = 16
+MOST_BYTES = 20 * 2**20
+"""Of an uploaded image."""
+MOST_UPLOADS = 128
+"""In progress at once, from the first byte to the answer."""
+MOST_BYTES_AT_ONCE = 8 * MOST_BYTES
+"""Of all uploads in progress."""
+MOST_SECONDS = 60
+"""Until an upload is complete: 20 MiB at 2.8 Mbit/s."""
+RETRY_SECONDS = 5
+"""After which a client that was sent away may ask again."""
 HEADERS = [
     (
         b"content-security-policy",
@@ -154,3 +170,59 @@ def _credentials(header: bytes) -> bytes:
         return base64.b64decode(value, validate=True).partition(b":")[2] if scheme.lower() == b"basic" else b""
     except binascii.Error:
         return b""
+
+
+class Uploads:
+    """The uploads in progress of one server; for one event loop.
+
+    What arrives is kept in a mapping of its own, which goes back to the system when the question is answered or the
+    client has gone. A buffer of Python would wait for the frames that refer to it: an exception that keeps them in a
+    cycle keeps 20 MiB until the next full garbage collection, which a process with Paddle in it hardly ever sees.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.bytes = 0, 0
+
+    @asynccontextmanager
+    async def received(self, request: Request) -> AsyncIterator[bytes]:
+        """The body of a request; its bytes count as in progress until the block ends.
+
+        Raises:
+            HTTPException: 413 for a body that is too large, 408 for one that is too slow, 503 for one too many.
+            ClientDisconnect: the client has gone.
+        """
+        if self.count >= MOST_UPLOADS:
+            raise _busy()
+        self.count += 1
+        content = mmap.mmap(-1, MOST_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        try:
+            try:
+                async with asyncio.timeout(MOST_SECONDS):
+                    await self._read(request, content)
+            except TimeoutError:
+                close = {"Connection": "close"}
+                raise HTTPException(408, f"an upload may take {MOST_SECONDS} seconds", close) from None
+            yield content[: content.tell()]
+        finally:
+            self.count -= 1
+            self.bytes -= content.tell()
+            content.close()
+
+    async def _read(self, request: Request, content: mmap.mmap) -> None:
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > len(content):
+            raise _too_large()
+        async for part in request.stream():
+            if content.tell() + len(part) > len(content):
+                raise _too_large()
+            if self.bytes + len(part) > MOST_BYTES_AT_ONCE:
+                raise _busy()
+            self.bytes += content.write(part)
+
+
+def _too_large() -> HTTPException:
+    return HTTPException(413, f"an image may have {MOST_BYTES // 2**20} MiB")
+
+
+def _busy() -> HTTPException:
+    return HTTPException(503, "too many uploads at once; try again", {"Retry-After": str(RETRY_SECONDS)})

@@ -1,7 +1,7 @@
 """The page and the API of an index.
 
-Images are served by id and never by path. What is uploaded is bounded in bytes, in pixels and in time (`uploads`,
-`connections`), and is not kept. The page loads nothing from elsewhere. Any number of clients may ask at once; what they
+Images are served by id and never by path. What is uploaded is bounded in bytes, in pixels and in time (`middleware`,
+`server`), and is not kept. The page loads nothing from elsewhere. Any number of clients may ask at once; what they
 ask is answered in batches (`batching`).
 """
 
@@ -22,9 +22,8 @@ from ernie_vil2.search.batching import Batcher, Overloaded
 from ernie_vil2.search.collection import DamagedIndex
 from ernie_vil2.search.index import Index, OtherModel
 from ernie_vil2.search.locations import Originals, content_digest
-from ernie_vil2.search.middleware import Access, Middleware
+from ernie_vil2.search.middleware import Access, Middleware, Uploads
 from ernie_vil2.search.store import SIDES
-from ernie_vil2.search.uploads import Uploads
 
 _PAGE = Path(__file__).with_name("page")
 _STATIC = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}

@@ -8,7 +8,7 @@ import threading
 import time
 from contextlib import contextmanager
 
-from ernie_vil2.search import connections
+from ernie_vil2.search import server
 from tests.conftest import PATIENCE
 
 
@@ -16,9 +16,9 @@ class Running:
     """A server in a thread; `tracebacks` is what it logged with one."""
 
     def __init__(self, app, host="127.0.0.1"):
-        self.listener = connections.listening(host, 0)
+        self.listener = server.listening(host, 0)
         self.address = self.listener.getsockname()[:2]
-        self.server = connections.server(app)
+        self.server = server.bounded(app)
         self.tracebacks = []
         self._thread = threading.Thread(target=self.server.run, args=([self.listener],), daemon=True)
 

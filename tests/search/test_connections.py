@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ernie_vil2.search import connections
+from ernie_vil2.search import server
 from tests.search.sockets import Running, answered, received, request, until
 
 LARGE = 64 * 2**20
@@ -33,7 +33,7 @@ def running():
 def test_half_a_request_is_closed(running, monkeypatch, sent):
     with running.connect(request(close=False)) as client:
         answered(client)
-        monkeypatch.setattr(connections, "HEADER_SECONDS", 0.3)
+        monkeypatch.setattr(server, "HEADER_SECONDS", 0.3)
         client.sendall(sent or b"P")
         assert received(client) == b""
     assert running.ask(sent) == b""  # of a connection that has had no answer before
@@ -46,7 +46,7 @@ def test_half_a_request_is_closed(running, monkeypatch, sent):
     ids=["headers", "what comes after the answer"],
 )
 def test_bytes_that_trickle_in_do_not_keep_a_connection_open(running, monkeypatch, begin):
-    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.3)
+    monkeypatch.setattr(server, "HEADER_SECONDS", 0.3)
     with running.connect(begin) as client, pytest.raises(ConnectionError):
         for _ in range(1000):
             client.sendall(b"a")
@@ -55,7 +55,7 @@ def test_bytes_that_trickle_in_do_not_keep_a_connection_open(running, monkeypatc
 
 
 def test_a_request_that_is_being_answered_has_time(running, monkeypatch):
-    monkeypatch.setattr(connections, "HEADER_SECONDS", 1)
+    monkeypatch.setattr(server, "HEADER_SECONDS", 1)
     with running.connect(request("POST", "/body", length=2)) as client:
         for _ in range(2):
             time.sleep(0.7)
@@ -64,7 +64,7 @@ def test_a_request_that_is_being_answered_has_time(running, monkeypatch):
 
 
 def test_an_answer_that_nobody_reads_is_given_up(running, monkeypatch):
-    monkeypatch.setattr(connections, "READ_SECONDS", 0.3)
+    monkeypatch.setattr(server, "READ_SECONDS", 0.3)
     with running.connect(request(path="/large")) as client:
         until(lambda: running.server.server_state.connections)
         until(lambda: not running.server.server_state.connections)
@@ -72,7 +72,7 @@ def test_an_answer_that_nobody_reads_is_given_up(running, monkeypatch):
 
 
 def test_one_connection_too_many_is_closed(running, monkeypatch):
-    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 3)
     kept = [running.connect() for _ in range(3)]
     until(lambda: len(running.server.server_state.connections) == 3)
     assert running.ask(request()) == b""
@@ -95,7 +95,7 @@ def test_one_connection_too_many_is_closed(running, monkeypatch):
     ids=["nothing", "half a request", "an upload", "an answer that is not read", "more than was answered"],
 )
 def test_the_server_ends_whatever_a_client_is_doing(monkeypatch, sent):
-    monkeypatch.setattr(connections, "DRAIN_SECONDS", 0.5)
+    monkeypatch.setattr(server, "DRAIN_SECONDS", 0.5)
     with Running(app) as running:
         client = running.connect(sent)
         until(lambda: running.server.server_state.connections)
@@ -128,18 +128,18 @@ def test_ipv6():
         pytest.skip("this machine has no IPv6")
     with Running(app, "::1") as running:
         assert running.ask(request(host="[::1]")).endswith(b"answer")
-    assert connections.authority("::1", 80) == "[::1]:80" and connections.authority("localhost", 80) == "localhost:80"
+    assert server.authority("::1", 80) == "[::1]:80" and server.authority("localhost", 80) == "localhost:80"
 
 
 def test_an_address_that_cannot_be_had_is_named():
-    with connections.listening("127.0.0.1", 0) as taken:
+    with server.listening("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"127.0.0.1:{port}: Address already in use.*--port"):
-            connections.listening("127.0.0.1", port)
+            server.listening("127.0.0.1", port)
     with pytest.raises(OSError, match="no-such.invalid:80: .*--host"):
-        connections.listening("no-such.invalid", 80)
+        server.listening("no-such.invalid", 80)
     with pytest.raises(OSError, match=r"\[2001:db8::1\]:80: .*--host"):
-        connections.listening("2001:db8::1", 80)
+        server.listening("2001:db8::1", 80)
 
 
 def test_headers_and_content_do_not_wait_for_each_other(running):

@@ -15,11 +15,12 @@ from contextlib import contextmanager, suppress
 import pytest
 from fastapi.testclient import TestClient
 
-from ernie_vil2.search import batching, connections, open_index
+from ernie_vil2.search import batching, open_index
 from ernie_vil2.search.batching import Batcher
 from ernie_vil2.search.fill import add_images, add_texts, pictures
 from ernie_vil2.search.metrics import Metrics
 from ernie_vil2.search.middleware import LOOPBACK, Access, read_token
+from ernie_vil2.search.server import _allow_files
 from ernie_vil2.search.service import build_app
 from tests.search.sockets import Running, request, reset, until
 from tests.search.test_batching import Blocked
@@ -148,7 +149,7 @@ def test_a_client_that_goes_away_frees_its_slot(index, monkeypatch):
 
 
 def test_a_thousand_connections_stay_open(index):
-    connections._allow_files(4000)
+    _allow_files(4000)
     with Running(build_app(index)) as running:
         clients = [running.connect() for _ in range(1000)]
         until(lambda: len(running.server.server_state.connections) == 1000)

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import ernie_vil2
-from ernie_vil2.search import open_index, uploads
+from ernie_vil2.search import middleware, open_index
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, add_texts, build, pictures
 from ernie_vil2.search.middleware import LOOPBACK, Access
@@ -158,7 +158,7 @@ def test_head_is_get_without_its_content(client, path):
 
 
 def test_uploads_are_bounded(client, monkeypatch):
-    monkeypatch.setattr(uploads, "MOST_BYTES", 1000)
+    monkeypatch.setattr(middleware, "MOST_BYTES", 1000)
     assert client.post("/api/search", content=b"x" * 1001).status_code == 413
     bomb = b"\x89PNG\r\n\x1a\n" + bytes.fromhex("0000000d49484452000100000001000008020000")
     for content in (bomb, b"", b"<svg/>", b"%PDF-1.4"):

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.search import open_index, uploads
+from ernie_vil2.search import middleware, open_index
 from ernie_vil2.search.fill import add_images, add_texts, pictures
 from ernie_vil2.search.service import build_app
 from tests.conftest import PATIENCE, draw, png
@@ -100,8 +100,8 @@ def test_a_client_that_goes_away_leaves_nothing_behind(running, sent):
                 received(client)
         client.close()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(uploads, "MOST_UPLOADS", 1)
-        patch.setattr(uploads, "MOST_BYTES_AT_ONCE", len(PICTURE))
+        patch.setattr(middleware, "MOST_UPLOADS", 1)
+        patch.setattr(middleware, "MOST_BYTES_AT_ONCE", len(PICTURE))
         until(lambda: is_free(running))
     until(lambda: not running.server.server_state.connections and not running.server.server_state.tasks)
     assert not running.tracebacks
@@ -132,7 +132,7 @@ def test_an_error_keeps_no_picture(running, path):
 
 
 def test_one_upload_too_many_is_sent_away(running, monkeypatch):
-    monkeypatch.setattr(uploads, "MOST_UPLOADS", 2)
+    monkeypatch.setattr(middleware, "MOST_UPLOADS", 2)
     slow = [running.connect(request("POST", path, b"a", length=100)) for path in PATHS]
     until(lambda: len(running.server.server_state.tasks) == 2)
     for path in PATHS:
@@ -144,14 +144,14 @@ def test_one_upload_too_many_is_sent_away(running, monkeypatch):
 
 
 def test_the_bytes_of_all_uploads_are_bounded(running, monkeypatch):
-    monkeypatch.setattr(uploads, "MOST_BYTES_AT_ONCE", len(PICTURE) + 100)
+    monkeypatch.setattr(middleware, "MOST_BYTES_AT_ONCE", len(PICTURE) + 100)
     with running.connect(request("POST", "/api/search", bytes(101), length=200)):
         until(lambda: status(running.ask(POST)) == 503)
     until(lambda: is_free(running))
 
 
 def test_an_upload_has_its_time(running, monkeypatch):
-    monkeypatch.setattr(uploads, "MOST_SECONDS", 0.3)
+    monkeypatch.setattr(middleware, "MOST_SECONDS", 0.3)
     with running.connect(request("POST", "/api/search", b"a", length=100, close=False)) as client:
         answer = received(client)  # to the end: the connection is closed
         assert status(answer) == 408 and b"an upload may take 0.3 seconds" in answer
@@ -159,7 +159,7 @@ def test_an_upload_has_its_time(running, monkeypatch):
 
 @pytest.mark.parametrize("declared", [True, False])
 def test_an_upload_that_is_too_large_is_refused_before_it_is_read(running, monkeypatch, declared):
-    monkeypatch.setattr(uploads, "MOST_BYTES", 4096)
+    monkeypatch.setattr(middleware, "MOST_BYTES", 4096)
     if declared:
         content = request("POST", "/api/search", length=4097)
     else:
@@ -171,7 +171,7 @@ def test_an_upload_that_is_too_large_is_refused_before_it_is_read(running, monke
 
 
 def test_the_largest_upload_there_may_be_is_read(running, monkeypatch):
-    monkeypatch.setattr(uploads, "MOST_BYTES", len(PICTURE))
+    monkeypatch.setattr(middleware, "MOST_BYTES", len(PICTURE))
     assert is_free(running)
     assert status(running.ask(request("POST", "/api/search", PICTURE + b"a"))) == 413
 
