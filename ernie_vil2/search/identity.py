@@ -67,7 +67,7 @@ class Catalogue(Generic[T]):
     there are two of the name. That shows when all sources have been read: a new image is put off until then.
 
     Args:
-        kept: makes of a path what the index keeps, see `locations.kept_path`.
+        kept: makes of a path what the index keeps, see `Index.kept_path`.
     """
 
     def __init__(self, collection: Changeable, kept: Callable[[str], str]):

@@ -15,7 +15,7 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from ernie_vil2.encoder import ErnieViL2, ImageLike, export_in, load_model
 from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.run_folder import run_of, step_of
 from ernie_vil2.search.collection import Collection, DamagedIndex, Hit, Where, check_filter, check_names
-from ernie_vil2.search.locations import absolute_path, kept_path
+from ernie_vil2.search.locations import OWN, is_address
 from ernie_vil2.search.store import COMPACTED, SIDES, VERSION, WITHOUT_CHECKSUMS, Store, open_store
 
 LONGEST_QUERY = 10_000
@@ -79,12 +79,25 @@ class Index:
         return self._store.folder
 
     def kept_path(self, path: str) -> str:
-        """A path as this index keeps it, see `locations.kept_path`."""
-        return kept_path(path, self._store.about["root"], self.folder and self.folder.absolute())
+        """A path as this index keeps it: relative to its own folder, then it begins with `./`, or to its root.
+
+        So that a server on another machine finds the file. A path that lies in neither stays absolute, an address and a
+        path that is kept already as they are.
+        """
+        if is_address(path) or path.startswith(OWN):
+            return path
+        path = self.absolute_path(path)
+        for folder, start in ((self.folder, OWN), (self._store.about["root"], "")):
+            if folder is not None and Path(path).is_relative_to(os.path.abspath(folder)):
+                return start + os.path.relpath(path, folder)
+        return path
 
     def absolute_path(self, path: str) -> str:
-        """Where a path that this index keeps leads to."""
-        return absolute_path(path, self._store.about["root"], self.folder and self.folder.absolute())
+        """Where a path that this index keeps leads to; an address as it is."""
+        if is_address(path):
+            return path
+        own = self.folder if path.startswith(OWN) else None
+        return os.path.abspath(os.path.join(own or self._store.about["root"], path))
 
     def collection(self, kind: str) -> Collection:
         """The collection of `images` or `texts`, as it is now.
@@ -224,14 +237,13 @@ class Index:
             BusyIndex: another process changes it.
             DamagedIndex, OtherModel: as `open_index`.
         """
-        store = open_store(str(self._store), writable=True)
-        try:
+        with ExitStack() as undo:
+            store = open_store(str(self._store), writable=True)
+            undo.callback(store.close)
             _check_version(store)
             _check_model(store, self._fingerprint, self.name, self.model.embed_dim)
+            undo.pop_all()
             return Index(self.model, store, self.name, images_only=self._images_only, width=self._width)
-        except BaseException:
-            store.close()
-            raise
 
     def close(self) -> None:
         empty = self._new and not any(map(len, self._collections.values()))
@@ -278,62 +290,48 @@ def open_index(
         BusyIndex: another process writes to it.
         ValueError: the model or the index does not have this width.
     """
-    store = open_store(path, writable)
-    new = not store.about
-    try:
-        return _opened(store, model, writable, device, precision, root, width)
-    except BaseException:
+    with ExitStack() as undo:
+        store = open_store(path, writable)
+        undo.callback(store.close)
+        about, new, named = store.about, not store.about, model is None
         if new:
-            store.discard()
-        store.close()
-        raise
-
-
-def _opened(
-    store: Store,
-    model: ErnieViL2 | str | None,
-    writable: bool,
-    device: str | None,
-    precision: Precision,
-    root: str | Path | None,
-    width: int | None,
-) -> Index:
-    new, named = not store.about, model is None
-    if not new:
-        _check_version(store)
-    if model is None:
+            undo.callback(store.discard)
+        else:
+            _check_version(store)
+        if model is None:
+            if new:
+                raise ValueError(f"{store} is new: name the model that it shall be of (--checkpoint)")
+            model = about["model"]
+        if not isinstance(model, ErnieViL2):
+            try:
+                model, source = _loaded(model, None if new else about["fingerprint"], device, precision)
+            except FileNotFoundError as error:
+                if not named:
+                    raise
+                raise FileNotFoundError(
+                    f"{store} names its model {model}, which is not there any more ({error}); name where it is now: "
+                    "--checkpoint MODEL (model= in Python)"
+                ) from error
+            # By its path, as another folder may be current then.
+            name = os.path.abspath(source) if os.path.exists(source) else str(source)
+        else:
+            name = "the model given" if new else about["model"]
+        model = model.narrowed(width) if new else _of_width(model, about["width"])
+        fingerprint, images_only = model.fingerprint, False
         if new:
-            raise ValueError(f"{store} is new: name the model that it shall be of (--checkpoint)")
-        model = store.about["model"]
-    if not isinstance(model, ErnieViL2):
-        try:
-            model, source = _loaded(model, None if new else store.about["fingerprint"], device, precision)
-        except FileNotFoundError as error:
-            if not named:
-                raise
-            raise FileNotFoundError(
-                f"{store} names its model {model}, which is not there any more ({error}); name where it is now: "
-                "--checkpoint MODEL (model= in Python)"
-            ) from error
-        name = os.path.abspath(source) if os.path.exists(source) else str(source)  # another folder may be current then
-    else:
-        name = "the model given" if new else store.about["model"]
-    about = store.about
-    model = model.narrowed(width) if new else _of_width(model, about["width"])
-    fingerprint, images_only = model.fingerprint, False
-    if new:
-        about = {"version": VERSION, "model": name, "fingerprint": fingerprint, "width": model.embed_dim}
-        if (of_images := image_fingerprint(model)) is not None:
-            about["image_fingerprint"] = of_images
-    else:
-        if fingerprint != about["fingerprint"] and not named:
-            images_only = _encodes_its_images(model, about, device, precision)
-        _check_model(store, about["fingerprint"] if images_only else fingerprint, name, model.embed_dim)
-        if width is not None:
-            model.narrowed(width)
-    if writable and (root is not None or not isinstance(about.get("root"), str)):
-        store.describe(about | {"root": os.path.abspath(root or os.curdir)})
-    return Index(model, store, name, new, images_only, None if width == model.embed_dim else width)
+            about = {"version": VERSION, "model": name, "fingerprint": fingerprint, "width": model.embed_dim}
+            if (of_images := image_fingerprint(model)) is not None:
+                about["image_fingerprint"] = of_images
+        else:
+            if fingerprint != about["fingerprint"] and not named:
+                images_only = _encodes_its_images(model, about, device, precision)
+            _check_model(store, about["fingerprint"] if images_only else fingerprint, name, model.embed_dim)
+            if width is not None:
+                model.narrowed(width)
+        if writable and (root is not None or not isinstance(about.get("root"), str)):
+            store.describe(about | {"root": os.path.abspath(root or os.curdir)})
+        undo.pop_all()
+        return Index(model, store, name, new, images_only, None if width == model.embed_dim else width)
 
 
 def image_fingerprint(model: ErnieViL2) -> str | None:

@@ -30,7 +30,7 @@ class Location(NamedTuple):
     """An image in a source.
 
     Attributes:
-        path: of the image file or of the shard: relative to the root of the index (`kept_path`), or an address.
+        path: of the image file or of the shard: relative to the root of the index (`Index.kept_path`), or an address.
         name: of the image in its source.
         row: of the shard; None of an image in a file of its own.
     """
@@ -67,33 +67,6 @@ def locations_of(item: Item) -> list[Location]:
 def is_address(path: str) -> bool:
     """Whether a source is not a path of this machine."""
     return "://" in path or path.startswith(PIPE)
-
-
-def kept_path(path: str, root: str, own: Path | None) -> str:
-    """A path as an index keeps it: relative to its own folder or its root, where it lies in one of these.
-
-    So that a server on another machine finds the file. Any other path stays absolute, an address as it is.
-
-    Args:
-        path: absolute; one that is kept already stays as it is.
-        own: folder of the index; paths in it begin with `./`.
-    """
-    if is_address(path) or path.startswith(OWN):
-        return path
-    path = os.path.normpath(os.path.join(root, path))
-    for folder, start in ((own, OWN), (Path(root), "")):
-        if folder is not None and Path(path).is_relative_to(folder):
-            return start + os.path.relpath(path, folder)
-    return path
-
-
-def absolute_path(path: str, root: str, own: Path | None) -> str:
-    """What `kept_path` was given; an address as it is."""
-    if is_address(path):
-        return path
-    if path.startswith(OWN) and own is not None:
-        return os.path.normpath(own / path)
-    return os.path.normpath(os.path.join(root, path))
 
 
 class Originals:

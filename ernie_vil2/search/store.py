@@ -86,24 +86,21 @@ class FolderStore:
             except locks.Locked as error:
                 raise BusyIndex(f"{folder} is being changed by {error.owner}; wait for its end") from None
         self._path, self._opened = folder / "index.json", (0, 0)
+        self.about: dict[str, Any] = {}
         try:
-            self._read()
+            self.about, self._opened = self._written()
         except FileNotFoundError:
             if not writable:
                 raise FileNotFoundError(f"{folder}: no index here; build one with ernie-vil2 search build") from None
             if others := sorted(entry.name for entry in folder.iterdir() if entry.name != ".lock"):
                 raise ValueError(f"{folder} is not an index and holds other files ({', '.join(others[:3])})") from None
-            self.about: dict[str, Any] = {}
-        if writable and self.about and self.about["version"] == WITHOUT_CHECKSUMS:
-            self.describe(self.about | {"version": VERSION})
         if writable:
+            if self.about.get("version") == WITHOUT_CHECKSUMS:
+                self.describe(self.about | {"version": VERSION})
             self._remove_copies()
 
     def __str__(self) -> str:
         return str(self.folder)
-
-    def _read(self) -> None:
-        self.about, self._opened = self._written()
 
     def _written(self) -> tuple[dict[str, Any], tuple[int, int]]:
         """What `index.json` says, and the identity of that file."""
@@ -126,7 +123,7 @@ class FolderStore:
 
     def describe(self, about: dict[str, Any]) -> None:
         write_json(self._path, sealed(about))
-        self._read()
+        self.about, self._opened = self._written()
 
     def discard(self) -> None:
         self._path.unlink(missing_ok=True)
