@@ -67,33 +67,29 @@ def run(command: str | ModuleType, arguments: Sequence[str] | None = None, prog:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8, nor the terminal
+    module = _module(command)
     with redirect_stdout(PrintableStream(sys.stdout)), redirect_stderr(PrintableStream(sys.stderr)):
-        return _run(command, arguments, prog)
+        try:
+            runtime.configure()
+            args = parser(module, prog).parse_args(arguments)
+            import_parts(args)
+            code = module.run(args)
+            sys.stdout.flush()
+            return code
+        except KeyboardInterrupt:
+            print("\nstopped; the same command continues with what is finished", file=sys.stderr)
+            return 130
+        except EXPECTED as error:
+            print(f"error: {as_called(explained(error), prog)}", file=sys.stderr)
+            try:
+                sys.stdout.flush()
+            except OSError:  # it is what the error is about: Python would say so again at its end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 2
 
 
 def _module(command: str | ModuleType) -> ModuleType:
     return importlib.import_module(f"{__name__}.{command}") if isinstance(command, str) else command
-
-
-def _run(command: str | ModuleType, arguments: Sequence[str] | None, prog: str | None) -> int:
-    module = _module(command)
-    try:
-        runtime.configure()
-        args = parser(module, prog).parse_args(arguments)
-        import_parts(args)
-        code = module.run(args)
-        sys.stdout.flush()
-        return code
-    except KeyboardInterrupt:
-        print("\nstopped; the same command continues with what is finished", file=sys.stderr)
-        return 130
-    except EXPECTED as error:
-        print(f"error: {as_called(explained(error), prog)}", file=sys.stderr)
-        try:
-            sys.stdout.flush()
-        except OSError:  # it is what the error is about: Python would say so again at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 2
 
 
 def import_parts(args: argparse.Namespace) -> None:

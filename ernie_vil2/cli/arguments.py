@@ -94,6 +94,13 @@ def add_precision_option(parser: argparse.ArgumentParser) -> None:
                         help="of the towers, on a GPU that has it; embeddings and scores are float32")  # fmt: skip
 
 
+def add_encoding_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that encodes a benchmark: how many rows at once, on what, and how precisely."""
+    parser.add_argument("--batch-size", type=count, default=128, help="rows encoded at once, up to 128")
+    parser.add_argument("--device", default="auto", help="auto, cpu, gpu, gpu:0, ...")
+    add_precision_option(parser)
+
+
 def add_width_option(parser: argparse.ArgumentParser) -> None:
     """The option of commands that use embeddings of a model trained with several widths."""
     parser.add_argument("--width", type=count, metavar="NUMBERS", help="of embeddings, one of the model's Loss.widths; "
@@ -115,9 +122,7 @@ def add_model_options(parser: argparse.ArgumentParser, backends: bool = True) ->
         "--vocab", type=input_file, metavar="FILE", help="vocabulary file, where the model does not bring its own"
     )
     add_import_option(parser)
-    parser.add_argument("--batch-size", type=count, default=128, help="rows encoded at once, up to 128")
-    parser.add_argument("--device", default="auto", help="auto, cpu, gpu, gpu:0, ...")
-    add_precision_option(parser)
+    add_encoding_options(parser)
     parser.add_argument(
         "--processes", type=count, default=1, help="CPU: ranks to start on this machine; GPUs: use fleetrun instead"
     )
@@ -165,34 +170,33 @@ def input_file(text: str) -> str:
     """An existing file, device or pipe."""
     if os.path.isdir(text):
         raise ArgumentTypeError(f"{text} is a folder; name a file")
-    return _existing(text)
+    return input_path(text)
 
 
 def input_folder(text: str) -> str:
     """An existing folder."""
-    if not os.path.isdir(_existing(text)):
+    if not os.path.isdir(input_path(text)):
         raise ArgumentTypeError(f"{text} is not a folder")
     return text
 
 
 def input_path(text: str) -> str:
     """An existing file or folder."""
-    return _existing(text)
+    try:
+        os.stat(text)
+    except OSError as error:
+        raise ArgumentTypeError(f"{text}: {error.strerror}") from None
+    return text
 
 
 def source(text: str) -> str:
     """What `Data.train` takes: a file, a folder, a pattern, an address or a `pipe:` command."""
-    return _existing(text) if os.path.lexists(text) else text
-
-
-def search_index(text: str) -> str:
-    """A folder, a `.db` of milvus-lite, or an address with a name."""
-    return text
+    return input_path(text) if os.path.lexists(text) else text
 
 
 def model(text: str) -> str:
     """A file or folder of weights, or the name of a published model."""
-    return _existing(text) if os.path.lexists(text) else text
+    return input_path(text) if os.path.lexists(text) else text
 
 
 def run_folder(text: str) -> str:
@@ -412,14 +416,6 @@ def name_equal_captions(benchmarks: Iterable[str]) -> None:
     for same in benchmarks if RANK == 0 else ():
         if ", " in same:
             print(f"{same}: the captions are the same, as they name no language; they are taken once")
-
-
-def _existing(text: str) -> str:
-    try:
-        os.stat(text)
-    except OSError as error:
-        raise ArgumentTypeError(f"{text}: {error.strerror}") from None
-    return text
 
 
 def _whole(text: str, least: int) -> int:

@@ -18,18 +18,7 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 from ernie_vil2.cli import arguments
-from ernie_vil2.cli.arguments import (
-    add_import_option,
-    add_precision_option,
-    count,
-    file_name,
-    input_folder,
-    model,
-    natural,
-    option,
-    output_folder,
-    source,
-)
+from ernie_vil2.cli.arguments import count, file_name, input_folder, model, natural, option, output_folder, source
 
 
 def labelled_model(text: str) -> tuple[str, str]:
@@ -79,10 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TRAIN_FILE",
         help="one more row: the text of the nearest training image by pixels",
     )
-    add_import_option(parser)
-    add("--batch-size", type=count, default=128, help="rows encoded at once, up to 128")
-    add("--device", default="auto", help="auto, cpu, gpu, gpu:0, ...")
-    add_precision_option(parser)
+    arguments.add_import_option(parser)
+    arguments.add_encoding_options(parser)
     add("--resamples", type=count, default=10_000, help="of the bootstrap and the test; default: 10,000")
     add("--seed", type=natural, default=0, help="of both")
     add("--queries", type=count, default=12, help="of each kind on the page, for each model and direction")

@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TRAIN_FILE",
         help="one more row: the text of the nearest training image by pixels",
     )
-    add("--label", default="model", help="what the model is called in the table")
+    add("--label", dest="title", default="model", metavar="LABEL", help="what the model is called in the table")
     add("--name", type=file_name, help="of the files written; default: the data's and the protocols'")
     add("--output", type=output_folder, metavar="FOLDER", help="default: <run>/evaluation, else evaluation")
     add("--no-cache", action="store_true", help="do not keep embeddings in the output folder")
@@ -82,8 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    only = [tuple(text.split("=", 1)) for text in args.only]
-    if any(len(pair) != 2 for pair in only):
+    args.only = [tuple(text.split("=", 1)) for text in args.only]
+    if any(len(pair) != 2 for pair in args.only):
         raise ValueError("--only takes FIELD=VALUE, for example --only kind=object")
     if bool(args.embeddings) == bool(args.data) or (args.data and not (args.checkpoint or args.check)):
         raise ValueError("give --checkpoint and --data, --check and --data, or --embeddings")
@@ -96,19 +96,8 @@ def run(args: argparse.Namespace) -> int:
 
     import_named([*filter(None, [args.scorer]), *args.protocol])
     data = Data([args.embeddings]) if args.embeddings else arguments.named_data(args, args.language)
-    given = {
-        "protocol": args.protocol,
-        "only": only,
-        "top_k": args.top_k,
-        "pixel_baseline": args.pixel_baseline,
-        "title": args.label,
-        "block": args.block,
-    }
-    given = {key: value for key, value in given.items() if value != DEFAULTS[key]}
-    if args.embeddings or "protocol" in given:
-        named = scorer_of_protocols(args.protocol)
-    else:
-        named = scorer_of(data)
+    given = {name: value for name, default in DEFAULTS.items() if (value := getattr(args, name)) != default}
+    named = scorer_of_protocols(args.protocol) if args.embeddings or "protocol" in given else scorer_of(data)
     scorer = make_scorer(args.scorer or named, given | dict(args.option))
     if args.embeddings:
         from ernie_vil2.evaluation.embedding_files import read_embeddings

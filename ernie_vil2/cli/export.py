@@ -84,21 +84,18 @@ def inputs(
 ) -> tuple[list, list[str]]:
     """Pixels of the first samples of the data that can be used, and their captions in all languages."""
     from ernie_vil2.data.readers import open_sources
-    from ernie_vil2.data.samples import BadSample, BadSampleReport
+    from ernie_vil2.data.samples import BadSampleReport
 
     samples, bad = open_sources(data, default=None, **(table or {})), BadSampleReport()
     images, texts = list[Any](), dict[str, None]()
     for row in range(len(samples)):
         if len(images) == most:
             break
-        try:
+        with bad.attempt():
             sample = samples[row]
             captions = [sample.caption(language) for language in sample.captions]
             images.append(model.preprocess(sample.image, sample.image_name))
             texts.update(dict.fromkeys(captions))
-            bad.add(1, [])
-        except BadSample as error:
-            bad.add(1, [(error.reason, error.name)])
     if not texts:
         raise ValueError(f"{' '.join(data)}: nothing to compare on\n{bad}")
     if bad.counts:

@@ -40,7 +40,6 @@ from ernie_vil2.cli.arguments import (
     natural,
     number,
     port,
-    search_index,
     source,
     table_options,
     threshold,
@@ -74,9 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     }
     for name, action in actions.items():
-        action.add_argument(
-            "--index", required=True, type=search_index, metavar="INDEX", help="folder, .db of milvus-lite, or address"
-        )
+        action.add_argument("--index", required=True, metavar="INDEX", help="folder, .db of milvus-lite, or address")
         if name == "check":
             add_import_option(action)
             continue

@@ -25,6 +25,7 @@ from ernie_vil2.cli.arguments import (
     input_folder,
     model,
     named_file,
+    named_model,
     number,
     optional_file,
     output_file,
@@ -124,23 +125,13 @@ def detector_tagger(args: argparse.Namespace) -> tuple[Tagger, dict[str, Any]]:
 def lexicon_tagger(args: argparse.Namespace) -> tuple[Tagger, dict[str, Any]]:
     import paddle
 
-    from ernie_vil2 import load_model
-    from ernie_vil2.backends import described
     from ernie_vil2.tagging.sources import LexiconTagger, read_names
 
     words, templates = (
         {language: read_names(path) for language, path in values} for values in (args.words, args.templates)
     )
-    model = load_model(
-        args.checkpoint,
-        args.vocab,
-        args.device,
-        batch_size=args.batch_size,
-        precision=args.precision,
-        backend=args.backend,
-    )
-    print(f"backend: {described(model.backend)}")
-    least = calibrated(model, args.checkpoint, "image_to_text") if args.threshold == CALIBRATED else args.threshold
+    name, (model, _) = args.checkpoint, named_model(args)
+    least = calibrated(model, name, "image_to_text") if args.threshold == CALIBRATED else args.threshold
     return LexiconTagger(model, words, templates, args.top, least, paddle.get_device()), image_options(args)
 
 

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ernie_vil2.config import ViewsConfig
     from ernie_vil2.data.readers import open_sources
-    from ernie_vil2.data.samples import BadSample, BadSampleReport
+    from ernie_vil2.data.samples import BadSampleReport
     from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, read_vocabulary
     from ernie_vil2.io.files import write_text
 
@@ -33,13 +33,9 @@ def run(args: argparse.Namespace) -> int:
     texts = {*views.prompts.values(), *views.separators.values()}
     report = BadSampleReport()
     for row in range(len(source)):
-        try:
+        with report.attempt():
             sample = source[row]
-        except BadSample as bad:
-            report.add(1, [(bad.reason, bad.name)])
-            continue
-        report.add(1, [])
-        texts.update(sample.captions.values(), *sample.tags.values())
+            texts.update(sample.captions.values(), *sample.tags.values())
     if report.counts.total() == report.read:
         raise ValueError(f"no sample could be used\n{report}")
     used = {number for text in texts for number in tokenizer.encode(text)}

@@ -5,8 +5,7 @@ Samples become one in every language of their captions, and its pairs are sample
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -111,20 +110,10 @@ class Collector:
 
     def __init__(self) -> None:
         self.rows = BadSampleReport()
+        self.entry = self.rows.attempt
         self._images: dict[str, tuple[int, BenchmarkImage, Hashable]] = {}
         self._texts: dict[str, tuple[int, BenchmarkText]] = {}
         self._pairs: dict[tuple[int, int], None] = {}
-
-    @contextmanager
-    def entry(self, remarks: Iterable[tuple[str, str]] = ()) -> Iterator[None]:
-        """The block reads one entry of the files; a BadSample that it raises is counted, and the run goes on. `remarks`
-        are on the entry if it is used, as (remark, name)."""
-        bad = []
-        try:
-            yield
-        except BadSample as problem:
-            bad.append((problem.reason, problem.name))
-        self.rows.add(1, bad, () if bad else remarks)
 
     def add_image(self, image: BenchmarkImage, content: Hashable, once: bool = False) -> None:
         """Takes an image, unless it is there already.
@@ -212,13 +201,9 @@ def read_unpaired(pictures: Path | None, lines: Path | None) -> Benchmark:
     texts, rows = [], BadSampleReport()
     rows.add(len(found), [])
     for name, line in numbered_lines(lines) if lines else ():
-        try:
+        with rows.attempt():
             check_text(text := as_text(line, name).strip(), name)
-        except BadSample as bad:
-            rows.add(1, [(bad.reason, bad.name)])
-            continue
-        texts.append(BenchmarkText(name.rpartition(":")[2], text))
-        rows.add(1, [])
+            texts.append(BenchmarkText(name.rpartition(":")[2], text))
     for path, side, kind in ((pictures, found, "image file"), (lines, texts, "text")):
         if path and not side:
             raise ValueError(f"{path}: no {kind} in it that can be used\n{rows}")

@@ -2,7 +2,8 @@
 
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
@@ -295,6 +296,20 @@ class BadSampleReport:
                 f"{self.counts.total():,} of {counted(self.read, 'sample')} could not be used, more than "
                 f"Data.max_bad_share = {self.max_share} allows\n{self}"
             )
+
+    @contextmanager
+    def attempt(self, remarks: Iterable[tuple[str, str]] = ()) -> Iterator[None]:
+        """The block reads one sample; a BadSample that it raises is counted, and the run goes on.
+
+        Args:
+            remarks: as of `add`, if the sample is used.
+        """
+        bad = []
+        try:
+            yield
+        except BadSample as problem:
+            bad.append((problem.reason, problem.name))
+        self.add(1, bad, () if bad else remarks)
 
     def merge(self, saved: dict) -> None:
         """Adds what another report's `as_dict` gave: that of an earlier run, or of another rank."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.readers import SampleSequence
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample
+from ernie_vil2.data.samples import BadSampleReport, Sample
 from ernie_vil2.evaluation.retrieval import recall
 
 SIDE = 32
@@ -87,11 +87,7 @@ def _embedded(
 ) -> Iterator[tuple[Sample, np.ndarray]]:
     """The samples with one of the texts, or all, without their bytes."""
     for row in range(len(source)):
-        bad = []
-        try:
+        with report.attempt():
             sample = source[row]
             if texts is None or sample.text_name in texts:
                 yield replace(sample, image=b""), pixel_embedding(sample.image, sample.image_name)
-        except BadSample as problem:
-            bad.append((problem.reason, problem.name))
-        report.add(1, bad)

@@ -296,7 +296,7 @@ def _of_file(folder: Path, file: Path) -> Read:
 def _of_sample(source: ShardedSource, entry: str, row: int) -> Read:
     sample = source[row]
     shard, own_row = source.locate(row)
-    fields = {
+    fields: dict[str, Any] = {
         _text(name): _text(value) if isinstance(value, str) else value
         for name, value in sample.fields.items()
         if isinstance(value, str | int) or isinstance(value, float) and math.isfinite(value)  # JSON knows no others

@@ -33,8 +33,7 @@ OUTPUTS = {arguments.output_file, arguments.output_folder}
 NUMBERS = {arguments.count, arguments.natural, arguments.number, arguments.amount, arguments.fraction,
            arguments.port, arguments.threshold, arguments.share, curate.share}  # fmt: skip
 BAD_NUMBERS = ["x", "", "-1", "0", "1.5", "nan", "1e999"]
-NAMES = {None, arguments.file_name, arguments.module, arguments.option, arguments.search_index,
-         arguments.columns}  # fmt: skip
+NAMES = {None, arguments.file_name, arguments.module, arguments.option, arguments.columns}
 
 
 @cache
