@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
-import json
 import sys
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -29,6 +27,7 @@ from pyarrow import dataset
 from ernie_vil2.config import Config, load_config
 from ernie_vil2.curation import curate
 from ernie_vil2.curation.steps.score import Score, Settings
+from ernie_vil2.data.prepare_shards import write_sample
 from ernie_vil2.data.readers import ShardedSource, open_sources
 from ernie_vil2.data.samples import Sample, content_id
 from ernie_vil2.data.selection import TABLE
@@ -78,11 +77,7 @@ def write_shard(path: Path, samples: Sequence[Sample]) -> None:
     """Writes a tar shard, whole or not at all."""
     with atomic_write(path) as aside, tarfile.open(aside, "w") as archive:
         for sample in samples:
-            fields = json.dumps(dict(sample.fields), ensure_ascii=False).encode()
-            for suffix, content in (("webp", sample.image), ("json", fields)):
-                member = tarfile.TarInfo(f"{sample.image_name}.{suffix}")
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
+            write_sample(archive, sample.image_name, "webp", sample.image, dict(sample.fields))
 
 
 def area(scores: np.ndarray, truth: np.ndarray) -> float:

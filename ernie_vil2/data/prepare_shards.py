@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +126,8 @@ def make_shard(work: Work, shard: int, folder: Path | None) -> dict:
         first = next(samples, None)
         if first is not None:
             with atomic_write(path) as aside, tarfile.open(aside, "w", format=tarfile.PAX_FORMAT) as archive:
-                _write(archive, *first)
-                for members in samples:
-                    _write(archive, *members)
+                for row, suffix, image, fields in chain([first], samples):
+                    write_sample(archive, f"{row:09d}", suffix, image, fields)
                     archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every one
             entry |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
     report, counts = found.report, dict(found.counts)
@@ -245,8 +245,9 @@ def _as_json(fields: dict) -> bytes:
     return json.dumps(fields, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
 
 
-def _write(archive: tarfile.TarFile, row: int, suffix: str, image: bytes, fields: dict) -> None:
-    for name, content in ((f"{row:09d}.{suffix}", image), (f"{row:09d}.json", _as_json(fields))):
-        member = tarfile.TarInfo(name)  # owner, mode and time are the same for all
+def write_sample(archive: tarfile.TarFile, name: str, suffix: str, image: bytes, fields: dict) -> None:
+    """Adds a sample to a shard: the file of its image, and one of its fields."""
+    for ending, content in ((suffix, image), ("json", _as_json(fields))):
+        member = tarfile.TarInfo(f"{name}.{ending}")  # owner, mode and time are the same for all
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content))
