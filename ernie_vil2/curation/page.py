@@ -5,13 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ernie_vil2.curation import likeness
 from ernie_vil2.curation.joins import Joins
 from ernie_vil2.curation.step import Shown, Step
-from ernie_vil2.data.decoding import decode_image
+from ernie_vil2.data.decoding import decode_image, small_file
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.pages import Chart, Series, line_chart, write_page
@@ -66,13 +65,9 @@ class _Shots:
         caption = " | ".join(sample.captions.values())
         caption = caption[:LONGEST] + "..." * (len(caption) > LONGEST)
         try:
-            pixels = decode_image(sample.image, sample.image_name)
+            return Shot(caption, small_file(decode_image(sample.image, sample.image_name), SIDE, ".jpg"))
         except BadSample:
             return Shot(caption)
-        shrink = max(*pixels.shape[:2], SIDE) / SIDE
-        size = [max(1, round(side / shrink)) for side in pixels.shape[1::-1]]
-        small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        return Shot(caption, cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1].tobytes())
 
 
 def write_curation_page(

@@ -163,6 +163,18 @@ def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
     return rgb_pixels(image, WHITE) if isinstance(image, Image.Image) else image
 
 
+def small_file(image: np.ndarray, side: int, suffix: str, flags: Sequence[int] = ()) -> bytes:
+    """`[H, W, 3]` RGB as a file, made smaller until its longer side is at most `side`.
+
+    Args:
+        suffix, flags: format and settings, as OpenCV takes them.
+    """
+    shrink = min(1.0, side / max(image.shape[:2]))
+    size = [max(1, round(length * shrink)) for length in image.shape[1::-1]]
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(suffix, cv2.cvtColor(small, cv2.COLOR_RGB2BGR), flags)[1].tobytes()
+
+
 def open_header(data: bytes, name: str) -> Image.Image:
     """The file as Pillow opens it: format, size and metadata are read, the pixels are not. BadSample is "broken image",
     "too many pixels" or "too narrow an image"."""

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ernie_vil2.data.benchmark import BenchmarkImage, BenchmarkText
-from ernie_vil2.data.decoding import decode_image
+from ernie_vil2.data.decoding import decode_image, small_file
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.evaluation.embedding_files import whole_numbers
 from ernie_vil2.evaluation.protocol import Evaluation
@@ -149,13 +149,9 @@ class Thumbnails:
 def thumbnail(image: BenchmarkImage) -> bytes | None:
     """The image as a small JPEG file; None if it cannot be read."""
     try:
-        pixels = decode_image(image.read(), image.id)
+        return small_file(decode_image(image.read(), image.id), SIDE, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     except (BadSample, OSError):
         return None
-    shrink = min(1.0, SIDE / max(pixels.shape[:2]))
-    size = [max(1, round(length * shrink)) for length in reversed(pixels.shape[:2])]
-    small = cv2.cvtColor(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 
 
 class Cards:

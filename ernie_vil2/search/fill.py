@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ernie_vil2.data.decoding import as_rgb
+from ernie_vil2.data.decoding import as_rgb, small_file
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.source import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, check_text
@@ -348,11 +348,7 @@ def thumbnail(content: bytes, pixels: np.ndarray, side: int) -> bytes:
     """
     if max(pixels.shape[:2]) <= side and len(content) <= SMALL and content.startswith(b"\x89PNG"):
         return content
-    height, width = pixels.shape[:2]
-    scale = min(1.0, side / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
-    return cv2.imencode(".webp", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, 82])[1].tobytes()
+    return small_file(pixels, side, ".webp", [cv2.IMWRITE_WEBP_QUALITY, 82])
 
 
 def _is_source(entry: str, table: Mapping[str, Any]) -> bool:
