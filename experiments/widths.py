@@ -25,7 +25,7 @@ from ernie_vil2.data.readers import open_sources
 from ernie_vil2.device.extras import require
 from ernie_vil2.encoder import load_model
 from ernie_vil2.evaluation.encoded import encode_benchmark
-from ernie_vil2.evaluation.intervals import over_seeds, paired_seeds
+from ernie_vil2.evaluation.intervals import paired_seeds
 from ernie_vil2.io.files import atomic_write, write_json
 from ernie_vil2.io.run_folder import RESULTS, list_checkpoints
 from experiments.ablation.definition import Study, read_study
@@ -109,7 +109,7 @@ def report(found: Mapping[tuple[int, bool], Mapping[int, Mapping[str, float]]]) 
     lines = [f"| width | ranked by | {' | '.join(WAYS)} | W, prefix - E, PCA |", "| ---: | --- |" + " ---: |" * 4]
     for (width, reranked), of_seeds in found.items():
         by_way = {way: {seed: one[way] for seed, one in of_seeds.items()} for way in WAYS}
-        means = [f"{over_seeds(list(by_way[way].values())).mean:.1f}" for way in WAYS]
+        means = [f"{fmean(by_way[way].values()):.1f}" for way in WAYS]
         difference = paired_seeds(by_way["W, prefix"], by_way["E, PCA"])
         how = "whole vectors" if reranked else "these"
         lines.append(f"| {width} | {how} | {' | '.join(means)} | {shown(difference).removesuffix(' *')} |")

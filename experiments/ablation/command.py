@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from experiments.ablation.collect import collect, read_results
     from experiments.ablation.definition import read_study
-    from experiments.ablation.runs import Stopped, make_all, make_run
+    from experiments.ablation.runs import make_all, make_run
 
     if bool(args.study) == bool(args.results):
         raise ValueError("give a study, or --results with a results.json")
@@ -48,11 +48,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     codes = {}
     if not args.report:
-        try:
-            codes = make_all(study, [sys.executable, *sys.argv, "--run"], args.processes, partial(print, flush=True))
-        except Stopped as stopped:
-            print(stopped, file=sys.stderr)
-            return stopped.code
+        codes = make_all(study, [sys.executable, *sys.argv, "--run"], args.processes, partial(print, flush=True))
     write(collect(study), args.output or study.output, new=True)
     return 1 if any(codes.values()) else 0
 

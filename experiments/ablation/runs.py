@@ -104,6 +104,9 @@ def make_all(
 
     Returns:
         By the name of each run that was begun its exit code.
+
+    Raises:
+        SystemExit: a signal stopped it; the exit code says so.
     """
     waiting = [run for run in study.runs() if read_result(run) is None]
     going: dict[subprocess.Popen, tuple[Run, float]] = {}
@@ -132,16 +135,10 @@ def make_all(
         for number, handler in previous.items():
             signal.signal(number, handler)
     if stopped:
-        raise Stopped(stopped[0])
+        name = signal.Signals(stopped[0])
+        print(f"stopped by {name.name}; the same command continues", file=sys.stderr)
+        sys.exit(STOPPED[name])
     return codes
-
-
-class Stopped(Exception):
-    """A signal has stopped the study; `code` is the exit code that says so."""
-
-    def __init__(self, number: int):
-        super().__init__(f"stopped by {signal.Signals(number).name}; the same command continues")
-        self.code = STOPPED[signal.Signals(number)]
 
 
 def _started(command: Sequence[str], run: Run) -> subprocess.Popen:

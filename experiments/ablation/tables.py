@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -37,13 +37,8 @@ class Table:
 
 def all_tables(results: Results) -> list[Table]:
     """All tables for which there are runs, and one of what is missing."""
-    if not results["runs"]:
-        return list(_lacks(results))
-    return [table for table in (
-        _main(results), _by_test(results), _within(results), _second(results), _further(results),
-        _equal_seconds(results),
-        *_factors(results), *_lacks(results),
-    ) if table.rows]  # fmt: skip
+    made = (_main, _by_test, _within, _second, _further, _equal_seconds, _factors, _lacks)
+    return [table for make in (made if results["runs"] else (_lacks,)) if (table := make(results)).rows]
 
 
 def values_of(results: Results, group: str, model: str, name: str) -> dict[int, float]:
@@ -191,7 +186,7 @@ def _last(results: Results, group: str, model: str) -> list[float]:
             if (run["group"], run["model"]) == (group, model) and run["curve"]]  # fmt: skip
 
 
-def _factors(results: Results) -> Iterator[Table]:
+def _factors(results: Results) -> Table:
     """One table of all further groups: each model against the baseline there, and against itself in the main one."""
     main, baseline, rows = main_group(results)["name"], results["baseline"], []
     measures = ("all/mR", "all/image_to_image/mR", "all/text_to_text/mR", "all/second/R@10")
@@ -216,12 +211,11 @@ def _factors(results: Results) -> Iterator[Table]:
         f"To {main}: the same model and seeds there. To {baseline}: {baseline} under the same factor, or that of "
         f"{main} where it was not run under it. {INTERVALS}"
     )
-    yield Table("Factors", columns, rows, note)
+    return Table("Factors", columns, rows, note)
 
 
-def _lacks(results: Results) -> Iterator[Table]:
-    if results["lacks"]:
-        yield Table("What is missing", ["run", "why"], [line.split(": ", 1) for line in results["lacks"]])
+def _lacks(results: Results) -> Table:
+    return Table("What is missing", ["run", "why"], [line.split(": ", 1) for line in results["lacks"]])
 
 
 def shown(value: Interval | None, digits: int = 1) -> str:

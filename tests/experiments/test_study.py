@@ -248,7 +248,7 @@ def test_a_factor_is_compared_with_the_baseline_under_it_and_with_the_table():
         "runs": [{"group": group, "model": model, "seed": seed, "cpu_seconds": 1.0, "figures": {"all/mR": value}}
                  for (group, model), values in mr.items() for seed, value in enumerate(values)],
     }  # fmt: skip
-    (table,) = _factors(results)
+    table = _factors(results)
     rows = {(row[0], row[1]): row[4:7] for row in table.rows}
     assert rows["noise", "A"] == ["3.0", "–", "-2.0 [-14.7, +10.7]"]  # t(0.975, 1) = 12.706; -1 and -3
     assert rows["noise", "E"] == ["10.0", "+7.0 [-5.7, +19.7]", "-2.0 [-14.7, +10.7]"]  # 6 and 8; -1 and -3
