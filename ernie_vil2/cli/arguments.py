@@ -47,6 +47,23 @@ def add_import_option(parser: argparse.ArgumentParser) -> None:
                         help="import this module of your own first: what it registers can then be named")  # fmt: skip
 
 
+def add_sources(
+    parser: argparse.ArgumentParser,
+    name: str = "input",
+    metavar: str = "INPUT",
+    help: str = "files, patterns, addresses, pipe: commands, folders",
+    **how: Any,
+) -> None:
+    """An argument that takes sources, as `Data.train` does; without it there are none."""
+    parser.add_argument(name, nargs="+", type=source, metavar=metavar, help=help, **{"default": [], **how})
+
+
+def add_pixel_baseline_option(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that score retrieval."""
+    what = "one more row: the text of the nearest training image by pixels"
+    add_sources(parser, "--pixel-baseline", "TRAIN_FILE", what)
+
+
 def add_pipe_option(parser: argparse.ArgumentParser) -> None:
     """The option of every command that opens sources."""
     parser.add_argument("--allow-pipes", action=_AllowPipes, help="run the commands of pipe: entries; read them first")
@@ -130,14 +147,8 @@ def add_model_options(parser: argparse.ArgumentParser, backends: bool = True) ->
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Options that name a benchmark; docs/benchmarks.md shows what they take."""
-    parser.add_argument(
-        "--data",
-        type=source,
-        nargs="+",
-        default=[],
-        metavar="PATH",
-        help="a benchmark's folder as its authors publish it, or whatever can be trained on",
-    )
+    what = "a benchmark's folder as its authors publish it, or whatever can be trained on"
+    add_sources(parser, "--data", "PATH", what)
     add_pipe_option(parser)
     parser.add_argument("--layout", help="layout of the data; default: recognised from the files")
     parser.add_argument("--split", help="split of the data; default: the protocol's, else test, else validation")

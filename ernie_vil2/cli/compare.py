@@ -18,7 +18,7 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 from ernie_vil2.cli import arguments
-from ernie_vil2.cli.arguments import count, file_name, input_folder, model, natural, option, output_folder, source
+from ernie_vil2.cli.arguments import count, file_name, input_folder, model, natural, option, output_folder
 
 
 def labelled_model(text: str) -> tuple[str, str]:
@@ -60,14 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--protocol", nargs="+", default=[], metavar="NAME", help="of retrieval, see docs/protocols.md; default: pairs")
     add("--scorer", metavar="NAME", help="what is scored, where the data's layout does not say it")
     add("--option", action="append", default=[], type=option, metavar="NAME=VALUE", help="of the scorer, as YAML")
-    add(
-        "--pixel-baseline",
-        nargs="+",
-        default=[],
-        type=source,
-        metavar="TRAIN_FILE",
-        help="one more row: the text of the nearest training image by pixels",
-    )
+    arguments.add_pixel_baseline_option(parser)
     arguments.add_import_option(parser)
     arguments.add_encoding_options(parser)
     add("--resamples", type=count, default=10_000, help="of the bootstrap and the test; default: 10,000")

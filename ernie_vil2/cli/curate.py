@@ -28,9 +28,7 @@ def share(text: str) -> tuple[int, int]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data", nargs="+", default=[], type=arguments.source, metavar="SOURCE", help="whatever Data.train takes"
-    )
+    arguments.add_sources(parser, "--data", "SOURCE", "whatever Data.train takes")
     arguments.add_pipe_option(parser)
     parser.add_argument("--output", type=arguments.output_folder, metavar="FOLDER", help="folder of the table")
     parser.add_argument(

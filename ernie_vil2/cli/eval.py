@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ernie_vil2.cli import arguments
-from ernie_vil2.cli.arguments import count, file_name, input_file, input_path, option, output_folder, source
+from ernie_vil2.cli.arguments import count, file_name, input_file, input_path, option, output_folder
 from ernie_vil2.device.launch import start_ranks
 
 if TYPE_CHECKING:
@@ -66,14 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="additional rows for the queries with this value; galleries stay whole",
     )
     add("--top-k", type=count, metavar="K", help="write the K best answers to every query; 10 for MUGE's test split")
-    add(
-        "--pixel-baseline",
-        nargs="+",
-        type=source,
-        default=[],
-        metavar="TRAIN_FILE",
-        help="one more row: the text of the nearest training image by pixels",
-    )
+    arguments.add_pixel_baseline_option(parser)
     add("--label", dest="title", default="model", metavar="LABEL", help="what the model is called in the table")
     add("--name", type=file_name, help="of the files written; default: the data's and the protocols'")
     add("--output", type=output_folder, metavar="FOLDER", help="default: <run>/evaluation, else evaluation")

@@ -17,6 +17,7 @@ import argparse
 from ernie_vil2.cli import arguments
 from ernie_vil2.cli.arguments import (
     add_pipe_option,
+    add_sources,
     add_table_options,
     file_name,
     named_list,
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_model_options(parser)
     arguments.add_width_option(parser)
     add = parser.add_argument
-    add("--data", type=source, nargs="+", required=True, metavar="PATH", help="images and their classes")
+    add_sources(parser, "--data", "PATH", "images and their classes", required=True)
     add_pipe_option(parser)
     add("--split", help="of the data; default: test, else validation")
     add_table_options(parser)

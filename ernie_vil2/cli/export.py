@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from ernie_vil2.cli.arguments import (
     add_pipe_option,
+    add_sources,
     add_table_options,
     add_width_option,
     count,
     input_file,
     model,
     output_folder,
-    source,
     table_options,
 )
 
@@ -45,9 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="bfloat16: paddle-inference only; int8: weights, onnx only; default: float32")  # fmt: skip
     add_width_option(parser)
     parser.add_argument("--vocab", type=input_file, metavar="FILE", help="vocabulary, where the model brings none")
-    parser.add_argument("--data", type=source, nargs="+", metavar="SOURCE",
-                        help="real inputs to compare on, any source of docs/data.md; default: the demo's drawings "
-                        "of a checkout")  # fmt: skip
+    what = "real inputs to compare on, any source of docs/data.md; default: the demo's drawings of a checkout"
+    add_sources(parser, "--data", "SOURCE", what)
     parser.add_argument("--samples", type=count, default=100, help="of them, from the first; default: 100")
     add_pipe_option(parser)
     add_table_options(parser)
@@ -59,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.models.weights.stored import weights_path
 
     require_backend(TARGETS[args.to])
-    if args.data is None and not DEMO.is_file():
+    if not args.data and not DEMO.is_file():
         raise ValueError("name real inputs to compare the export on, --data SOURCE: the demo's are not there")
     name = f"{args.to}-{args.precision}" + (f"-{args.width}" if args.width else "")
     args.folder = args.folder or weights_path(args.checkpoint).parent / name

@@ -20,13 +20,13 @@ from ernie_vil2.cli.arguments import (
     DOTS,
     add_pipe_option,
     add_precision_option,
+    add_sources,
     add_table_options,
     count,
     model,
     number,
     output_folder,
     share,
-    source,
     table_options,
 )
 
@@ -44,8 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--alpha", nargs="+", default=[], type=share, metavar="SHARE",
                         help="shares of the second model, from 0 to 1; 0 0.1 ... 1 is 0 to 1 in tenths")  # fmt: skip
     for side, what in zip(SIDES, ("was fine-tuned for", "could do before"), strict=True):
-        parser.add_argument(f"--{side}", nargs="+", default=[], type=source, metavar="PATH",
-                            help=f"data that is scored, of what the second model {what}")  # fmt: skip
+        add_sources(parser, f"--{side}", "PATH", f"data that is scored, of what the second model {what}")
         parser.add_argument(f"--{side}-split", metavar="SPLIT", help="of it; default: the protocol's, else test")
         parser.add_argument(f"--{side}-protocol", default="pairs", metavar="NAME", help="default: pairs")
     add_pipe_option(parser)

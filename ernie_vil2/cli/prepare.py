@@ -15,6 +15,7 @@ import argparse
 
 from ernie_vil2.cli.arguments import (
     add_pipe_option,
+    add_sources,
     add_table_options,
     count,
     fraction,
@@ -22,7 +23,6 @@ from ernie_vil2.cli.arguments import (
     input_folder,
     natural,
     output_folder,
-    source,
     table_options,
 )
 
@@ -31,9 +31,7 @@ NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "input", nargs="+", type=source, metavar="INPUT", help="files, patterns, addresses, pipe: commands, folders"
-    )
+    add_sources(parser)
     add_pipe_option(parser)
     add_table_options(parser)
     parser.add_argument("--output", type=output_folder, metavar="FOLDER", help="folder of the shards")

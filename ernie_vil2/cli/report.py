@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from ernie_vil2.cli.arguments import (
     add_pipe_option,
     add_precision_option,
+    add_sources,
     add_table_options,
     count,
     natural,
     output_file,
     run_folder,
-    source,
     table_options,
 )
 
@@ -34,19 +34,11 @@ FORGOTTEN = 1.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", nargs="+", required=True, type=run_folder, metavar="RUN",
                         help="run folders; RUN@best: with the answers of its best checkpoint")  # fmt: skip
-    parser.add_argument("--data", nargs="+", default=[], type=source, metavar="FILE",
-                        help="where queries and answers come from; default: none are shown")  # fmt: skip
+    add_sources(parser, "--data", "FILE", "where queries and answers come from; default: none are shown")
     add_pipe_option(parser)
     add_table_options(parser)
     add_precision_option(parser)
-    parser.add_argument(
-        "--old",
-        nargs="+",
-        default=[],
-        type=source,
-        metavar="FILE",
-        help="what the model could do before: scored with both weights, for the verdict",
-    )
+    add_sources(parser, "--old", "FILE", "what the model could do before: scored with both weights, for the verdict")
     parser.add_argument("--queries", type=count, default=12, help="captions shown, each in every language of the run")
     parser.add_argument("--seed", type=natural, default=0, help="which captions are drawn")
     parser.add_argument("--output", type=output_file, metavar="FILE",

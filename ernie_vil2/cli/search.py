@@ -30,6 +30,7 @@ from ernie_vil2.cli.arguments import (
     add_import_option,
     add_pipe_option,
     add_precision_option,
+    add_sources,
     add_table_options,
     calibrated,
     count,
@@ -40,7 +41,6 @@ from ernie_vil2.cli.arguments import (
     natural,
     number,
     port,
-    source,
     table_options,
     threshold,
 )
@@ -92,23 +92,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_import_option(action)
         add_pipe_option(action)
     for name in ("build", "add", "sync"):
-        actions[name].add_argument(
-            "--data",
-            nargs="+",
-            default=[],
-            type=source,
-            metavar="SOURCE",
-            help="any source of docs/data.md, or folders of images",
-        )
+        add_sources(actions[name], "--data", "SOURCE", "any source of docs/data.md, or folders of images")
         add_table_options(actions[name])
-        actions[name].add_argument(
-            "--texts",
-            nargs="+",
-            default=[],
-            type=source,
-            metavar="FILE",
-            help="lines of a .txt, or the tags of a source of samples",
-        )
+        add_sources(actions[name], "--texts", "FILE", "lines of a .txt, or the tags of a source of samples")
         actions[name].add_argument(
             "--thumbnails",
             type=natural,
@@ -419,30 +405,17 @@ def _where(given: list[str]) -> dict[str, Any]:
         if not found:
             raise ValueError(f"--where {text}: write FIELD=VALUE or FIELD<VALUE, as license=MIT or price<100")
         name, sign, value = found.groups()
+        try:
+            meant = parse_json(value)
+        except ValueError:
+            meant = value
+        is_number = isinstance(meant, int | float)
         ranged = sign != "="
         if isinstance(where.setdefault(name, {} if ranged else []), dict) != ranged:
             raise ValueError(f"--where {text}: {name} is given values and bounds; give one kind")
-        if ranged:
-            where[name][sign] = _limit(value)
-        else:
-            where[name].extend(_values(value))
+        if ranged:  # by a number, or by a date, of which the index says whether it is one
+            where[name][sign] = meant if is_number else value
+        else:  # the text itself, and what it is in JSON (true, 3), as far as a filter takes it
+            taken = is_number and -(2**63) <= meant < 2**63 or isinstance(meant, str) and meant != value
+            where[name] += [value, meant] if taken else [value]
     return where
-
-
-def _limit(text: str) -> Any:
-    """A bound: a number, or a date, of which the index says whether it is one."""
-    try:
-        value = parse_json(text)
-    except ValueError:
-        return text
-    return value if isinstance(value, int | float) else text
-
-
-def _values(text: str) -> list:
-    """What a value may mean: the text itself, and what it is in JSON (true, 3), as far as a filter takes it."""
-    try:
-        value = parse_json(text)
-    except ValueError:
-        return [text]
-    is_number = isinstance(value, int | float) and -(2**63) <= value < 2**63
-    return [text, value] if is_number or isinstance(value, str) else [text]

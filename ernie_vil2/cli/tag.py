@@ -18,6 +18,7 @@ from ernie_vil2.cli.arguments import (
     add_backend_option,
     add_pipe_option,
     add_precision_option,
+    add_sources,
     add_table_options,
     calibrated,
     count,
@@ -29,7 +30,6 @@ from ernie_vil2.cli.arguments import (
     number,
     optional_file,
     output_file,
-    source,
     table_options,
     threshold,
 )
@@ -90,9 +90,7 @@ def run(args: argparse.Namespace) -> int:
 def add_way(ways: Any, name: str, what: str) -> argparse.ArgumentParser:
     """The options of one way, with those that all have."""
     way = ways.add_parser(name, help=what, description=f"Object tags: {what}; docs/tags.md.")
-    way.add_argument(
-        "input", nargs="+", type=source, metavar="INPUT", help="files, patterns, addresses, pipe: commands, folders"
-    )
+    add_sources(way)
     add_pipe_option(way)
     add_table_options(way)
     way.add_argument("--output", required=True, type=output_file, metavar="FILE", help="the .jsonl file to write")

@@ -7,13 +7,11 @@ The texts are tokenised as before; other words become [UNK]. Name the file in Mo
 
 import argparse
 
-from ernie_vil2.cli.arguments import add_pipe_option, add_table_options, output_file, source, table_options
+from ernie_vil2.cli.arguments import add_pipe_option, add_sources, add_table_options, output_file, table_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data", nargs="+", required=True, type=source, metavar="FILE", help="tar shards or official TSV files"
-    )
+    add_sources(parser, "--data", "FILE", "tar shards or official TSV files", required=True)
     add_pipe_option(parser)
     add_table_options(parser)
     parser.add_argument(

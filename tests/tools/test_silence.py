@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ernie_vil2.planning import text
+from ernie_vil2.planning import plan
 from tests.tools.conftest import EXAMPLES
 from tests.tools.test_bad_arguments import options
 
@@ -57,13 +57,13 @@ def test_values_that_mean_nothing_are_explained(command, capsys, example, change
 
 
 def test_plan_lets_no_warning_through(command, monkeypatch, capsys):
-    planned = text.plan_run
+    planned = plan.plan_run
 
     def warning(*args, **options):
         warnings.warn("as Paddle does", stacklevel=1)
         return planned(*args, **options)
 
-    monkeypatch.setattr(text, "plan_run", warning)
+    monkeypatch.setattr(plan, "plan_run", warning)
     monkeypatch.setattr(warnings, "showwarning", lambda message, *_: print(message, file=sys.stderr))
     warnings.simplefilter("always")
     assert command("plan", {}) == 0
