@@ -115,7 +115,6 @@ class NewItems(BaseModel):
 
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {200: {"model": Answers}}
-_BATCHES: dict[int | str, dict[str, Any]] = {200: {"model": AnswersOfBatch}}
 
 
 def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: float | None) -> APIRouter:
@@ -134,26 +133,27 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
             raise HTTPException(422, "ask something")
         return _answer(await batcher.answer(parts, options), start)
 
+    body = {"requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}
+
+    @router.post(
+        "/search/image",
+        summary="Items that match an image, the body of the request, and a sentence",
+        responses=_ANSWERS,
+        openapi_extra=body,
+    )
+    @router.post("/search", include_in_schema=False)  # as of earlier versions
     async def by_picture(request: Request, options: Asked, q: str = "", without: str = "") -> Response:
         start, parts = time.perf_counter(), _parts(q, without)
         async with uploads.received(request) as content:
             pixels = await batcher.pixels(content)
         return _answer(await batcher.answer([(1.0, pixels), *parts], options), start)
 
-    summary = "Items that match an image, the body of the request, and a sentence"
-    body = {"requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}
-    for path, described in (("/search/image", True), ("/search", False)):  # the second one is that of earlier versions
-        router.add_api_route(
-            path,
-            by_picture,
-            methods=["POST"],
-            summary=summary,
-            responses=_ANSWERS,
-            openapi_extra=body,
-            include_in_schema=described,
-        )
-
-    @router.post("/search/batch", summary="Several queries at once", responses=_BATCHES, openapi_extra=_body(Batch))
+    @router.post(
+        "/search/batch",
+        summary="Several queries at once",
+        responses={200: {"model": AnswersOfBatch}},
+        openapi_extra=_body(Batch),
+    )
     async def batch(request: Request) -> Response:
         start = time.perf_counter()
         async with uploads.received(request) as content:

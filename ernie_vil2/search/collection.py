@@ -160,21 +160,15 @@ class DamagedIndex(ValueError):
     """Damaged files of an index; the message names them."""
 
 
-class FacetCounts:
-    """Counts the values of items' fields, to find out which are worth filtering by."""
-
-    def __init__(self) -> None:
-        self._counts: dict[str, Counter] = {}
-
-    def add(self, fields: Mapping[str, Any]) -> None:
+def counted_values(items: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[Any, int]]]:
+    """See `Collection.facets`, of the fields of all items."""
+    counts: dict[str, Counter] = {}
+    for fields in items:
         for name, value in fields.items():
-            counts = self._counts.setdefault(name, Counter())
-            if isinstance(value, str | bool | int) and len(counts) <= MOST_VALUES:
-                counts[value] += 1
-
-    def facets(self) -> dict[str, list[tuple[Any, int]]]:
-        """See `Collection.facets`."""
-        return {name: found.most_common() for name, found in self._counts.items() if 1 < len(found) <= MOST_VALUES}
+            found = counts.setdefault(name, Counter())
+            if isinstance(value, str | bool | int) and len(found) <= MOST_VALUES:
+                found[value] += 1
+    return {name: found.most_common() for name, found in counts.items() if 1 < len(found) <= MOST_VALUES}
 
 
 def captions(fields: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -23,7 +23,7 @@ import numpy as np
 from ernie_vil2.backends import prefixes
 from ernie_vil2.io.files import parse_json
 from ernie_vil2.search import index_types, integrity
-from ernie_vil2.search.collection import DamagedIndex, FacetCounts, Hit, Item, Where, captions, checked
+from ernie_vil2.search.collection import DamagedIndex, Hit, Item, Where, captions, checked, counted_values
 from ernie_vil2.search.index_types import EXACT_UP_TO, RERANKED, SCANNED_ROWS, Exact, IndexType, Log, ranked
 from ernie_vil2.search.items import NAME, SCHEMAS, ItemsFile, dumps, verified
 
@@ -378,10 +378,8 @@ class LocalCollection:
         return allowed
 
     def _count_facets(self) -> dict[str, list[tuple[Any, int]]]:
-        counts = FacetCounts()
-        for (text,) in self.items.every("fields FROM items"):
-            counts.add(integrity.parsed(text, dict, f"{NAME}: fields of an item"))
-        return counts.facets()
+        texts = self.items.every("fields FROM items")
+        return counted_values(integrity.parsed(text, dict, f"{NAME}: fields of an item") for (text,) in texts)
 
 
 def _candidates(

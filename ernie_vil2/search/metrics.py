@@ -81,32 +81,30 @@ class Metrics:
         Args:
             index: gauges of the index, by their name and the kind of items.
         """
+        return "\n".join([*self._lines(index), ""])
+
+    def _lines(self, index: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
         parts = range(0, len(self._shared), LENGTH)
         total = [sum(self._shared[first + what] for first in parts) for what in range(LENGTH)]
-        pids = [int(self._shared[first + PID]) for first in parts]
-        return "\n".join([*_text(total, index, pids), ""])
-
-
-def _text(total: Sequence[float], index: Mapping[str, Mapping[str, float]], pids: Sequence[int]) -> Iterator[str]:
-    yield "# TYPE ernie_vil2_requests_total counter"
-    for row, path in enumerate(PATHS):
-        for column, status in enumerate(STATUSES):
-            if count := total[REQUESTS + row * len(STATUSES) + column]:
-                yield f'ernie_vil2_requests_total{{path="{path}",status="{status}"}} {count:.0f}'
-    yield from _histogram("ernie_vil2_request_seconds", SECONDS, total[LATENCY:])
-    yield from _histogram("ernie_vil2_batch_size", SIZES, total[BATCHES:])
-    yield "# TYPE ernie_vil2_cached_answers_total counter"
-    yield f"ernie_vil2_cached_answers_total {total[CACHED]:.0f}"
-    yield "# TYPE ernie_vil2_waiting_queries gauge"
-    yield f"ernie_vil2_waiting_queries {total[WAITING]:.0f}"
-    for name, kinds in index.items():
-        yield f"# TYPE ernie_vil2_index_{name} gauge"
-        yield from (f'ernie_vil2_index_{name}{{kind="{kind}"}} {count}' for kind, count in kinds.items())
-    yield "# TYPE ernie_vil2_resident_bytes gauge"
-    for number, pid in enumerate(pids):
-        with suppress(OSError), open(f"/proc/{pid}/statm") as file:
-            resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-            yield f'ernie_vil2_resident_bytes{{worker="{number}"}} {resident}'
+        yield "# TYPE ernie_vil2_requests_total counter"
+        for row, path in enumerate(PATHS):
+            for column, status in enumerate(STATUSES):
+                if count := total[REQUESTS + row * len(STATUSES) + column]:
+                    yield f'ernie_vil2_requests_total{{path="{path}",status="{status}"}} {count:.0f}'
+        yield from _histogram("ernie_vil2_request_seconds", SECONDS, total[LATENCY:])
+        yield from _histogram("ernie_vil2_batch_size", SIZES, total[BATCHES:])
+        yield "# TYPE ernie_vil2_cached_answers_total counter"
+        yield f"ernie_vil2_cached_answers_total {total[CACHED]:.0f}"
+        yield "# TYPE ernie_vil2_waiting_queries gauge"
+        yield f"ernie_vil2_waiting_queries {total[WAITING]:.0f}"
+        for name, kinds in index.items():
+            yield f"# TYPE ernie_vil2_index_{name} gauge"
+            yield from (f'ernie_vil2_index_{name}{{kind="{kind}"}} {count}' for kind, count in kinds.items())
+        yield "# TYPE ernie_vil2_resident_bytes gauge"
+        for number, first in enumerate(parts):
+            with suppress(OSError), open(f"/proc/{int(self._shared[first + PID])}/statm") as file:
+                resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+                yield f'ernie_vil2_resident_bytes{{worker="{number}"}} {resident}'
 
 
 def _histogram(name: str, bounds: Sequence[float], counts: Sequence[float]) -> Iterator[str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ernie_vil2.device.extras import require
 from ernie_vil2.registry import Registry
-from ernie_vil2.search.collection import DamagedIndex, FacetCounts, Hit, Item, Where, are_unit, captions, checked
+from ernie_vil2.search.collection import DamagedIndex, Hit, Item, Where, are_unit, captions, checked, counted_values
 from ernie_vil2.search.integrity import check_about, item_of
 from ernie_vil2.search.store import SIDES
 
@@ -207,10 +207,10 @@ class MilvusCollection:
         return found
 
     def field_names(self) -> list[str]:
-        return sorted({name for batch in self._batches(["fields"]) for row in batch for name in row["fields"]})
+        return sorted({name for row in self._rows(["fields"]) for name in row["fields"]})
 
     def every(self) -> Iterator[Item]:
-        return (self._item(row) for batch in self._batches(_ITEM) for row in batch)
+        return map(self._item, self._rows(_ITEM))
 
     def some(self, count: int) -> list[Item]:
         return [self._item(row) for row in self._client.query(self._name, limit=count, output_fields=_ITEM)]
@@ -223,11 +223,7 @@ class MilvusCollection:
         return np.asarray([row["vector"] for row in found], np.float32).reshape(-1, self.width)
 
     def facets(self) -> dict[str, list[tuple[Any, int]]]:
-        counts = FacetCounts()
-        for batch in self._batches(["fields"]):
-            for row in batch:
-                counts.add(row["fields"])
-        return counts.facets()
+        return counted_values(row["fields"] for row in self._rows(["fields"]))
 
     def gone(self) -> float:
         return 0.0
@@ -275,10 +271,10 @@ class MilvusCollection:
         except ValueError as error:
             raise DamagedIndex(f"Milvus, {self._name}: a digest is {text[:100]!r}") from error
 
-    def _batches(self, fields: list[str]) -> Iterator[list[dict]]:
+    def _rows(self, fields: list[str]) -> Iterator[dict[str, Any]]:
         iterator = self._client.query_iterator(self._name, batch_size=BATCH, output_fields=fields)
         while batch := iterator.next():
-            yield batch
+            yield from batch
         iterator.close()
 
 

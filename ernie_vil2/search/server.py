@@ -97,7 +97,7 @@ def serve(opening: Callable[[], Index], settings: Settings) -> int:
         return 0
     share = str(max(1, runtime.threads() // settings.workers))
     os.environ |= {"OMP_NUM_THREADS": share, "MKL_NUM_THREADS": share}  # of the processes that are started from here
-    return _Supervisor(opening, settings, listeners).run()
+    return _supervise(opening, settings, listeners)
 
 
 def _work(
@@ -138,56 +138,44 @@ def _end_with(parent: Connection, server: Server) -> None:
         server.should_exit = True
 
 
-class _Supervisor:
-    """Starts the processes, starts again those that die, and ends all of them."""
+def _supervise(opening: Callable[[], Index], settings: Settings, listeners: Sequence[socket.socket]) -> int:
+    """Starts a process for each listener, starts again those that die, and ends all of them; returns the exit code."""
+    context = multiprocessing.get_context("spawn")  # a fork would take threads and locks of libraries along
+    shared = context.RawArray("d", len(listeners) * metrics.LENGTH)
+    ours, theirs = context.Pipe()  # who has theirs sees when we end, and ours with us
+    signals: list[int] = []
 
-    def __init__(self, opening: Callable[[], Index], settings: Settings, listeners: Sequence[socket.socket]):
-        self._context = multiprocessing.get_context("spawn")  # a fork would take threads and locks of libraries along
-        self._shared = self._context.RawArray("d", settings.workers * metrics.LENGTH)
-        self._ours, self._theirs = self._context.Pipe()
-        self._arguments = [(opening, settings, listener) for listener in listeners]
-        self._workers: list[multiprocessing.process.BaseProcess] = []
-        self._ended = False
-
-    def run(self) -> int:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self._end)
-        self._workers = [self._started(number) for number in range(len(self._arguments))]
-        code = 0
-        while not self._ended:
-            wait([worker.sentinel for worker in self._workers], timeout=0.5)
-            for number, worker in enumerate(self._workers):
-                if worker.is_alive() or self._ended:
-                    continue
-                if not self._shared[number * metrics.LENGTH + metrics.READY]:
-                    self._ended, code = True, worker.exitcode or 1  # it could not begin, and has printed why
-                    break
-                print(f"worker {number} ended with {worker.exitcode} and is started again", file=sys.stderr, flush=True)
-                time.sleep(PAUSE_SECONDS)
-                self._workers[number] = self._started(number)
-        self._stop()
-        return code
-
-    def _started(self, number: int) -> multiprocessing.process.BaseProcess:
-        arguments = (*self._arguments[number], self._shared, number, self._theirs)
-        self._shared[number * metrics.LENGTH + metrics.READY] = 0
-        worker = self._context.Process(target=_work, args=arguments, name=f"search worker {number}")
+    def started(number: int) -> multiprocessing.process.BaseProcess:
+        shared[number * metrics.LENGTH + metrics.READY] = 0
+        arguments = (opening, settings, listeners[number], shared, number, theirs)
+        worker = context.Process(target=_work, args=arguments, name=f"search worker {number}")
         worker.start()
         return worker
 
-    def _end(self, *_: Any) -> None:
-        self._ended = True
-
-    def _stop(self) -> None:
-        for worker in self._workers:
-            if worker.is_alive():
-                worker.terminate()
-        due = time.monotonic() + END_SECONDS
-        for worker in self._workers:
-            worker.join(max(0.0, due - time.monotonic()))
-            if worker.is_alive():
-                worker.kill()
-                worker.join()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda number, _: signals.append(number))
+    workers = [started(number) for number in range(len(listeners))]
+    code = 0
+    while not signals and not code:
+        wait([worker.sentinel for worker in workers], timeout=0.5)
+        for number, worker in enumerate(workers):
+            if worker.is_alive() or signals:
+                continue
+            if not shared[number * metrics.LENGTH + metrics.READY]:
+                code = worker.exitcode or 1  # it could not begin, and has printed why
+                break
+            print(f"worker {number} ended with {worker.exitcode} and is started again", file=sys.stderr, flush=True)
+            time.sleep(PAUSE_SECONDS)
+            workers[number] = started(number)
+    for worker in workers:
+        worker.terminate()
+    due = time.monotonic() + END_SECONDS
+    for worker in workers:
+        worker.join(max(0.0, due - time.monotonic()))
+        worker.kill()
+        worker.join()
+    ours.close()
+    return code
 
 
 class BoundedProtocol(H11Protocol):
