@@ -378,12 +378,8 @@ def check_training(seconds: float = 10) -> Result:
     )
 
 
-def tiny_training(seconds: float = 10, rows: int = 64) -> tuple[float, float, float]:
-    """Train two small towers on noisy views of hidden concepts with the multi-view loss.
-
-    Args:
-        seconds: how long to train, for `LEAST_STEPS` at least.
-        rows: size of a batch.
+def tiny_training(seconds: float) -> tuple[float, float, float]:
+    """Train two small towers on noisy views of hidden concepts with the multi-view loss, for `LEAST_STEPS` at least.
 
     Returns:
         Loss of the first step, mean loss of the last ten, and steps a second.
@@ -395,7 +391,7 @@ def tiny_training(seconds: float = 10, rows: int = 64) -> tuple[float, float, fl
     from ernie_vil2.losses import MultiViewLoss
 
     paddle.seed(0)
-    width, hidden = 32, 128
+    rows, width, hidden = 64, 32, 128
     towers = {
         kind: nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)) for kind in ("image", "text")
     }

@@ -138,9 +138,7 @@ def score_mixtures(
 
     from tqdm import tqdm
 
-    from ernie_vil2.backends import Eager
-    from ernie_vil2.data.preprocessing import Preprocessing
-    from ernie_vil2.encoder import ErnieViL2
+    from ernie_vil2.encoder import encoder_of
     from ernie_vil2.evaluation.protocols import protocol
     from ernie_vil2.evaluation.scorer import Data, score
     from ernie_vil2.evaluation.scorers.retrieval import MEAN, Retrieval
@@ -160,9 +158,7 @@ def score_mixtures(
                 **(table_options(args) if side == "new" else {}),
             ))  # fmt: skip
     network, _ = stored[0].build()
-    tokenizer = stored[0].tokenizer(config.Data.max_length)
-    backend = Eager(network, Preprocessing.of(config.Model.image), args.precision)
-    encoder = ErnieViL2(backend, tokenizer, config, args.batch_size)
+    encoder = encoder_of(network, stored[0], config, args.precision, args.batch_size)
     rows = []
     for name, shares in tqdm(mixtures.items(), unit="mixture", file=sys.stdout):
         set_weights(network, mixture(stored, shares))

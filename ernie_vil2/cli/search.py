@@ -234,7 +234,7 @@ def _add(args: argparse.Namespace) -> int:
 
 
 def _sync(args: argparse.Namespace) -> int:
-    from ernie_vil2.search.sync import rebuild_if_needed, sync_images, sync_texts
+    from ernie_vil2.search.fill import rebuild_if_needed, sync_images, sync_texts
 
     if not (args.data or args.texts):
         raise ValueError("nothing to bring up to date: name --data or --texts")

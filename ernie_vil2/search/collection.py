@@ -103,6 +103,7 @@ class Collection(Changeable, Protocol):
     @property
     def version(self) -> object | None:
         """An object that is replaced when a change is noticed, so that answers may be kept for it; None: keep none."""
+        return None
 
     @property
     def index_type(self) -> dict[str, Any]:
@@ -131,7 +132,14 @@ class Collection(Changeable, Protocol):
         """Up to `count` items, spread evenly over the collection."""
 
     def texts(self, count: int) -> list[str]:
-        """Up to `count` captions of items, spread evenly over the collection: queries to tune on."""
+        """Up to `count` captions of items, each once, spread evenly over the collection: queries to tune on."""
+        found = {
+            value: None
+            for item in self.some(4 * count)
+            for name, value in item.fields.items()
+            if name.startswith("caption") and isinstance(value, str) and value.strip()
+        }
+        return list(found)[:count]
 
     def sample(self, count: int) -> np.ndarray:
         """`[n, D]` float32: up to `count` of its embeddings."""
@@ -141,9 +149,11 @@ class Collection(Changeable, Protocol):
 
     def uncovered(self) -> float:
         """Share of the rows that are searched one by one, since the index type was built without them."""
+        return 0.0
 
     def gone(self) -> float:
         """Share of the rows that are of no item any more."""
+        return 0.0
 
     def build(
         self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Callable[[str], None]
@@ -151,9 +161,12 @@ class Collection(Changeable, Protocol):
         """Makes searching fast; see `IndexType.build`. None: the index type that suits the number of rows."""
 
     def refresh(self) -> None:
-        """Takes note of what other processes have changed since."""
+        """Takes note of what other processes have changed since, where searches do not see it anyway."""
+        return None
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Gives back what is the collection's own."""
+        return None
 
 
 class DamagedIndex(ValueError):
@@ -169,17 +182,6 @@ def counted_values(items: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[A
             if isinstance(value, str | bool | int) and len(found) <= MOST_VALUES:
                 found[value] += 1
     return {name: found.most_common() for name, found in counts.items() if 1 < len(found) <= MOST_VALUES}
-
-
-def captions(fields: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The captions among the fields of items, each once."""
-    found = {
-        value: None
-        for item in fields
-        for name, value in item.items()
-        if name.startswith("caption") and isinstance(value, str) and value.strip()
-    }
-    return list(found)
 
 
 def are_unit(embeddings: np.ndarray) -> np.ndarray:

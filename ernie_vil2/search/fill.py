@@ -1,4 +1,4 @@
-"""Fills an index: from any source of samples, from a folder of images, from lines of text."""
+"""Fills an index from sources of samples, folders of images or lines of text, and keeps it up to date with these."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Collection as Container
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,13 +25,14 @@ from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, check_te
 from ernie_vil2.data.source_files import image_files, read_file, readable
 from ernie_vil2.io.files import read_text
 from ernie_vil2.search.collection import Changeable, Collection, Item
-from ernie_vil2.search.identity import Catalogue, Read
+from ernie_vil2.search.identity import Catalogue, Picture, Read, listed
 from ernie_vil2.search.index import Index
+from ernie_vil2.search.index_types import Exact
 from ernie_vil2.search.integrity import REPLACED
-from ernie_vil2.search.locations import content_digest, is_address
+from ernie_vil2.search.locations import content_digest, is_address, locations_of
 
 CHUNK = 2048
-"""Items that are committed together: what a killed process has to encode again at most."""
+"""Items that are added or removed together: what a killed process has to encode again at most."""
 THUMBNAIL = 160
 SMALL = 8192
 """Bytes of an image that is its own thumbnail."""
@@ -75,20 +77,13 @@ class Rehearsal:
         return len(ids)
 
 
-class Picture(NamedTuple):
-    """An image to be indexed: `read` gives what is known of it, or raises BadSample; `path` as of `Read`."""
-
-    name: str
-    read: Callable[[], Read]
-    path: str
-
-
 @dataclass
 class Filled:
     """What came of it.
 
     Attributes:
         added: items that were encoded.
+        removed: items that are gone from the sources; None if these were not compared.
         replaced: items that are gone, as other images lie in all locations where theirs did.
         refreshed, unchanged: images that were there with other fields, or with the same ones.
         bad: what could not be used.
@@ -97,6 +92,7 @@ class Filled:
     """
 
     added: int = 0
+    removed: int | None = None
     replaced: int = 0
     refreshed: int = 0
     unchanged: int = 0
@@ -120,7 +116,8 @@ class Filled:
         return good
 
     def __str__(self) -> str:
-        parts = [f"{self.added:,} added", f"{self.unchanged:,} unchanged"]
+        parts = [] if self.removed is None else [f"{self.removed:,} removed (gone from the sources)"]
+        parts += [f"{self.added:,} added", f"{self.unchanged:,} unchanged"]
         parts += [f"{self.refreshed:,} refreshed (other fields)"] * bool(self.refreshed)
         parts += [f"{self.replaced:,} replaced (other images lie where theirs did)"] * bool(self.replaced)
         return f"{', '.join(parts)}; {self.bad}"
@@ -180,7 +177,7 @@ def add_images(
         rehearsal: takes what would be added, which is not encoded then; None: the collection itself.
     """
     collection: Changeable = rehearsal or index.collection("images")
-    catalogue: Catalogue[Picture] = Catalogue(collection, index.kept_path)
+    catalogue = Catalogue(collection, index.kept_path)
     filled, later = Filled(), list[Picture]()
     filled.bad.read = len(found)
     with ThreadPoolExecutor(THREADS) as threads, _bar("encoding", len(found), "picture") as bar:
@@ -276,6 +273,75 @@ def build(
         copy.build(index_type, queries, recall, log)
 
 
+def sync_images(
+    index: Index,
+    data: Sequence[str],
+    thumbnails: int = THUMBNAIL,
+    dry_run: bool = False,
+    table: Mapping[str, Any] | None = None,
+) -> Filled:
+    """Brings the images of sources up to date.
+
+    Removed are items that were in these sources only, and are there no more. An item whose file or shard can at present
+    not be read stays, as do items of other sources and those that were added without one.
+
+    Args:
+        data: folders and sources, as for `pictures`; a folder must hold at least one image.
+        thumbnails: as for `add_images`.
+        dry_run: whether only to find out what would be done.
+        table: as for `pictures`; its folder of images belongs to the sources.
+    """
+    found = pictures(data, table)
+    collection = index.collection("images")
+    rehearsal = Rehearsal(collection) if dry_run else None
+    filled = add_images(index, found, thumbnails, rehearsal)
+    scope = [_named(one) for one in [*data, (table or {}).get("images")] if one]
+    gone: list[str] = []
+    moved: list[Item] = []
+    for item in collection.every():
+        locations = locations_of(item)
+        left = [
+            one
+            for one in locations
+            if (item.id, one.path) in filled.seen
+            or one.path in filled.unreadable
+            or not _within(index.absolute_path(one.path), scope)
+        ]
+        if len(left) < len(locations):
+            if left:
+                moved.append(replace(item, location=listed(left)))
+            else:
+                gone.append(item.id)
+    if not dry_run:
+        collection.update(moved)
+    return _removed(filled, rehearsal or collection, gone)
+
+
+def sync_texts(index: Index, files: Iterable[str], dry_run: bool = False) -> Filled:
+    """Makes the texts of an index those of files."""
+    collection = index.collection("texts")
+    lines = [line for file in files for line in texts_in(file)]
+    rehearsal = Rehearsal(collection) if dry_run else None
+    filled = add_texts(index, lines, rehearsal)
+    gone = [item.id for item in collection.every() if (item.id, "") not in filled.seen]
+    return _removed(filled, rehearsal or collection, gone)
+
+
+def rebuild_if_needed(index: Index, kind: str, above: float, log: Callable[[str], None] = print) -> bool:
+    """Reports the share of rows that the index type does not cover, and builds it again where that, or the share of
+    rows that are gone, is above a bound.
+    """
+    collection = index.collection(kind)
+    share, facts = collection.uncovered(), collection.index_type
+    if share:
+        log(f"{kind}: {100 * share:.1f} % of the rows are not covered by the index type and searched one by one")
+    if max(share, collection.gone()) <= above:
+        return False
+    name = facts["name"]
+    build(index, kind, None if name == Exact.name else name, facts.get("wanted_recall", 0.98), log, above)
+    return True
+
+
 def _text_item(text: str) -> Item | BadSample:
     try:
         check_text(text)
@@ -362,3 +428,13 @@ def _is_source(entry: str, table: Mapping[str, Any]) -> bool:
 
 def _bar(what: str, total: int, unit: str) -> tqdm:
     return tqdm(total=total, desc=what, unit=unit, file=sys.stdout, dynamic_ncols=True, mininterval=1.0)
+
+
+def _within(path: str, scope: Iterable[str]) -> bool:
+    return any(path == one or path.startswith(f"{one.rstrip('/')}/") or fnmatchcase(path, one) for one in scope)
+
+
+def _removed(filled: Filled, collection: Changeable, gone: Sequence[str]) -> Filled:
+    """What came of filling, and of removing the items of these ids."""
+    filled.removed = sum(collection.remove(gone[start : start + CHUNK]) for start in range(0, len(gone), CHUNK))
+    return filled

@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from ernie_vil2.search.collection import Changeable, Item
 from ernie_vil2.search.locations import MOST_LOCATIONS, Location, content_digest, locations_of
-
-T = TypeVar("T")
 
 
 class Read(NamedTuple):
@@ -40,8 +38,16 @@ class Read(NamedTuple):
     bare: bool = False
 
 
+class Picture(NamedTuple):
+    """An image to be indexed: `read` gives what is known of it, or raises BadSample; `path` as of `Read`."""
+
+    name: str
+    read: Callable[[], Read]
+    path: str
+
+
 @dataclass
-class Sorted(Generic[T]):
+class Sorted:
     """The changes that images need.
 
     Attributes:
@@ -55,12 +61,12 @@ class Sorted(Generic[T]):
     new: dict[str, tuple[Item, bytes]] = field(default_factory=dict)
     replacing: set[str] = field(default_factory=set)
     changed: dict[str, Item] = field(default_factory=dict)
-    later: list[T] = field(default_factory=list)
+    later: list[Picture] = field(default_factory=list)
     refreshed: int = 0
     unchanged: int = 0
 
 
-class Catalogue(Generic[T]):
+class Catalogue:
     """Sorts images by what a collection holds.
 
     Where an image has the name of another one that was in the same source, the other has either become this one, or
@@ -76,9 +82,9 @@ class Catalogue(Generic[T]):
         self._described: set[str] = set()  # ids of items whose fields were given
         self._doubtful: dict[str, list[_Here]] = {}  # by id of an item, where another one of its name is
 
-    def sort(self, read: Sequence[tuple[T, Read]], last: bool) -> Sorted[T]:
+    def sort(self, read: Sequence[tuple[Picture, Read]], last: bool) -> Sorted:
         """What becomes of images, each with what was read of it; `last` of those that were put off."""
-        found = Sorted[T]()
+        found = Sorted()
         there = self._collection.named({one.name for _, one in read})
         taken = {item.id for items in there.values() for item in items}
         groups = {name: {item.id: item for item in items if _name(item) == name} for name, items in there.items()}
@@ -99,7 +105,7 @@ class Catalogue(Generic[T]):
                     found.replacing.add(freed)
                     found.changed.pop(freed, None)
                 free = freed or next(name for name in _ids(one.name, digest) if name not in taken)
-                item = Item(free, digest, one.fields, _listed([location]))
+                item = Item(free, digest, one.fields, listed([location]))
                 found.new[item.id] = item, one.content
             else:
                 item = self._again(known, one, location, here)
@@ -125,7 +131,7 @@ class Catalogue(Generic[T]):
             item = self._collection.get(one)
             if item is not None and (left := self._left(item)) != locations_of(item):
                 if left:
-                    changed.append(replace(item, location=_listed(left)))
+                    changed.append(replace(item, location=listed(left)))
                 else:
                     gone.append(one)
         return changed, gone
@@ -138,7 +144,7 @@ class Catalogue(Generic[T]):
         return replace(
             known,
             fields=known.fields if keeps else one.fields,
-            location=_listed(list(locations.values())[:MOST_LOCATIONS]),
+            location=listed(list(locations.values())[:MOST_LOCATIONS]),
         )
 
     def _left(self, item: Item) -> list[Location]:
@@ -173,5 +179,6 @@ def _ids(name: str, digest: bytes) -> Iterator[str]:
     yield from (f"{name} ({digest.hex()[:8]}, {number})" for number in count(2))
 
 
-def _listed(locations: Sequence[Location]) -> list[list[Any]]:
+def listed(locations: Sequence[Location]) -> list[list[Any]]:
+    """Locations as an item has them."""
     return [list(location if location.row is not None else location[:2]) for location in locations]

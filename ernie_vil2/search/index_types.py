@@ -242,7 +242,10 @@ class Ivf:
             # The ten closest of a third of the rows lie about as far as the thirty closest of all.
             breadth = round(breadth * len(allowed) / max(np.count_nonzero(allowed), 1))
         inner = faiss.SearchParametersIVF(nprobe=breadth, sel=_selector(allowed))
-        return _searched(self._index, queries, count, faiss.SearchParametersPreTransform(index_params=inner))
+        parameters = faiss.SearchParametersPreTransform(index_params=inner)
+        most = min(count, self._index.ntotal)
+        _, found = self._index.search(np.ascontiguousarray(queries), most, params=parameters)
+        return np.pad(found, ((0, 0), (0, count - most)), constant_values=-1)
 
     def _tune(self, rows: np.ndarray, asked: _Asked, recall: float, log: Log) -> None:
         """Chooses the least breadth that surely reaches the recall: less two standard errors, for other queries."""
@@ -360,15 +363,8 @@ def _closest(rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
     """Candidates for many queries at once, by the product with all rows `[N, D]` float32."""
     import faiss
 
-    return faiss.knn(np.ascontiguousarray(queries), rows, min(RERANKED, len(rows)), metric=faiss.METRIC_INNER_PRODUCT)[
-        1
-    ]
-
-
-def _searched(index: Any, queries: np.ndarray, count: int, parameters: Any) -> np.ndarray:
-    _, found = index.search(np.ascontiguousarray(queries), min(count, index.ntotal), params=parameters)
-    missing = count - found.shape[1]
-    return np.pad(found, ((0, 0), (0, missing)), constant_values=-1) if missing > 0 else found
+    queries, most = np.ascontiguousarray(queries), min(RERANKED, len(rows))
+    return faiss.knn(queries, rows, most, metric=faiss.METRIC_INNER_PRODUCT)[1]
 
 
 def _selector(allowed: np.ndarray | None) -> Any:

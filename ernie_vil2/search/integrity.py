@@ -93,19 +93,19 @@ def check_about(about: Any, kinds: Sequence[str], name: str) -> dict[str, Any]:
     """What an index with these kinds of collections says of itself, if it has that form."""
     forms = {
         "version": is_count,
-        "model": lambda value: isinstance(value, str),
-        "fingerprint": lambda value: isinstance(value, str),
+        "model": _is_text,
+        "fingerprint": _is_text,
         "width": lambda value: is_count(value, 1, 1 << 20),
-        "root": lambda value: isinstance(value, str),
     }
-    if isinstance(about, dict) and "root" not in about:
-        del forms["root"]  # paths of an earlier version count from nowhere
-    if isinstance(about, dict) and "image_fingerprint" in about:
-        forms["image_fingerprint"] = lambda value: isinstance(value, str)
-    for kind in kinds:
-        if isinstance(about, dict) and kind in about:
-            forms[kind] = partial(_is_folder_of, kind)
+    if isinstance(about, dict):  # paths of an earlier version count from nowhere
+        optional = {"root": _is_text, "image_fingerprint": _is_text}
+        optional |= {kind: partial(_is_folder_of, kind) for kind in kinds}
+        forms |= {key: form for key, form in optional.items() if key in about}
     return formed(about, forms, name)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _is_folder_of(kind: str, value: Any) -> bool:

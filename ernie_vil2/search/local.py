@@ -13,7 +13,8 @@ the collection is compacted: copied into another folder without such rows.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection as Container
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ import numpy as np
 from ernie_vil2.backends import prefixes
 from ernie_vil2.io.files import parse_json
 from ernie_vil2.search import index_types, integrity
-from ernie_vil2.search.collection import DamagedIndex, Hit, Item, Where, captions, checked, counted_values
+from ernie_vil2.search.collection import Collection, DamagedIndex, Hit, Item, Where, checked, counted_values
 from ernie_vil2.search.index_types import EXACT_UP_TO, RERANKED, SCANNED_ROWS, Exact, IndexType, Log, ranked
 from ernie_vil2.search.items import NAME, SCHEMAS, ItemsFile, dumps, verified
 
@@ -79,7 +80,7 @@ class _Snapshot:
     field_names: list[str] | None = None
 
 
-class LocalCollection:
+class LocalCollection(Collection):
     """The embedded collection.
 
     Args:
@@ -224,7 +225,7 @@ class LocalCollection:
     def digests(self, ids: Sequence[str]) -> dict[str, bytes]:
         return {one: item.digest for one in ids for _, item in self._found("id = ?", one)}
 
-    def named(self, names: Collection[str]) -> dict[str, list[Item]]:
+    def named(self, names: Container[str]) -> dict[str, list[Item]]:
         ids = "id = ? OR (id > ? AND id < ?) ORDER BY id"
         return {name: [item for _, item in self._found(ids, name, f"{name} (", f"{name} )")] for name in names}
 
@@ -253,9 +254,6 @@ class LocalCollection:
     def some(self, count: int) -> list[Item]:
         rows = np.unique(np.linspace(0, max(len(self._now.rows) - 1, 0), count, dtype=int)).tolist()
         return [item for row in rows for _, item in self._found("items.row = ?", row)]
-
-    def texts(self, count: int) -> list[str]:
-        return captions(item.fields for item in self.some(4 * count))[:count]
 
     def sample(self, count: int) -> np.ndarray:
         rows = self._now.rows

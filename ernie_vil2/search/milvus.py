@@ -7,7 +7,8 @@ which are read from where the images lie.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection as Container
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from ernie_vil2.device.extras import require
 from ernie_vil2.registry import Registry
-from ernie_vil2.search.collection import DamagedIndex, Hit, Item, Where, are_unit, captions, checked, counted_values
+from ernie_vil2.search.collection import Collection, DamagedIndex, Hit, Item, Where, are_unit, checked, counted_values
 from ernie_vil2.search.integrity import check_about, item_of
 from ernie_vil2.search.store import SIDES
 
@@ -122,8 +123,8 @@ class MilvusStore:
         self._client.create_collection(name, schema=schema, index_params=indexes, consistency_level=_CONSISTENT)
 
 
-class MilvusCollection:
-    """A collection of Milvus behind the interface of `search.collection.Collection`."""
+class MilvusCollection(Collection):
+    """A collection of Milvus, which itself indexes what comes and drops what is gone; who else writes is not known."""
 
     def __init__(self, client: Any, name: str, width: int):
         self._client, self._name, self.width = client, name, width
@@ -191,7 +192,7 @@ class MilvusCollection:
                 digests[row["id"]] = self._digest(row["digest"])
         return digests
 
-    def named(self, names: Collection[str]) -> dict[str, list[Item]]:
+    def named(self, names: Container[str]) -> dict[str, list[Item]]:
         found: dict[str, list[Item]] = {name: [] for name in names}
         names = list(names)
         for start in range(0, len(names), NAMES):
@@ -215,21 +216,12 @@ class MilvusCollection:
     def some(self, count: int) -> list[Item]:
         return [self._item(row) for row in self._client.query(self._name, limit=count, output_fields=_ITEM)]
 
-    def texts(self, count: int) -> list[str]:
-        return captions(item.fields for item in self.some(4 * count))[:count]
-
     def sample(self, count: int) -> np.ndarray:
         found = self._client.query(self._name, limit=count, output_fields=["vector"])
         return np.asarray([row["vector"] for row in found], np.float32).reshape(-1, self.width)
 
     def facets(self) -> dict[str, list[tuple[Any, int]]]:
         return counted_values(row["fields"] for row in self._rows(["fields"]))
-
-    def gone(self) -> float:
-        return 0.0
-
-    def uncovered(self) -> float:
-        return 0.0  # Milvus indexes what comes by itself
 
     def build(
         self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Callable[[str], None]
@@ -244,16 +236,6 @@ class MilvusCollection:
             self._client.create_index(self._name, indexes)
             self._client.load_collection(self._name)
         log(f"Milvus keeps its own index: {self.index_type['index_type']}")
-
-    def refresh(self) -> None:
-        """Nothing: every search sees what is there."""
-
-    @property
-    def version(self) -> None:
-        """None: who else writes to a cluster is not known here."""
-
-    def close(self) -> None:
-        """The client is the store's."""
 
     def _hit(self, one: str, score: float, entity: dict[str, Any]) -> Hit:
         fields = entity["fields"]

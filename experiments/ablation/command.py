@@ -13,7 +13,6 @@ stopped, or disagree on their data are named there. docs/notes/ablation.md has w
 
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     codes = {}
     if not args.report:
-        codes = make_all(study, [sys.executable, *sys.argv, "--run"], args.processes, partial(print, flush=True))
+        codes = make_all(study, [sys.executable, *sys.argv, "--run"], args.processes)
     write(collect(study), args.output or study.output, new=True)
     return 1 if any(codes.values()) else 0
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,9 +89,7 @@ def newest_step(folder: Path) -> int:
     return step_of(checkpoints[-1]) if checkpoints else 0
 
 
-def make_all(
-    study: Study, command: Sequence[str], processes: int = 1, say: Callable[[str], object] = print
-) -> dict[str, int]:
+def make_all(study: Study, command: Sequence[str], processes: int) -> dict[str, int]:
     """Makes all runs that are not measured yet, each by a command of its own.
 
     SIGINT, SIGTERM and SIGHUP reach the runs in progress, which save and end; no further one begins. A run that fails
@@ -100,7 +98,6 @@ def make_all(
     Args:
         command: makes the run whose name follows.
         processes: runs at a time.
-        say: takes a line when a run begins or ends.
 
     Returns:
         By the name of each run that was begun its exit code.
@@ -123,14 +120,14 @@ def make_all(
         while (waiting and not stopped) or going:
             while waiting and len(going) < processes and not stopped:
                 run = waiting.pop(0)
-                say(f"{run}: {_what(run)}, {len(waiting)} runs behind it")
+                print(f"{run}: {_what(run)}, {len(waiting)} runs behind it", flush=True)
                 going[_started(command, run)] = (run, time.monotonic())
             time.sleep(_POLL)
             for process in [process for process in going if process.poll() is not None]:
                 run, began = going.pop(process)
                 codes[str(run)] = process.returncode
                 how = "done" if process.returncode == 0 else f"exit code {process.returncode}, see {_log(run)}"
-                say(f"{run}: {how}, {time.monotonic() - began:.0f} s")
+                print(f"{run}: {how}, {time.monotonic() - began:.0f} s", flush=True)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -11,9 +11,8 @@ from ernie_vil2.cli import run
 from ernie_vil2.search import fill, open_index
 from ernie_vil2.search.checking import check_index
 from ernie_vil2.search.collection import Item
-from ernie_vil2.search.fill import add_images, build, pictures
+from ernie_vil2.search.fill import add_images, build, pictures, rebuild_if_needed, sync_images, sync_texts
 from ernie_vil2.search.store import FolderStore
-from ernie_vil2.search.sync import rebuild_if_needed, sync_images, sync_texts
 from tests.conftest import draw, png
 from tests.search.conftest import unit
 from tests.test_imports import ROOT
@@ -57,11 +56,11 @@ def changed(folder):
 def test_what_is_new_changed_and_gone(index, folder):
     before = digests(index)
     nothing = sync_images(index, [str(folder)])
-    assert (nothing.removed, nothing.filled.added, nothing.filled.unchanged) == (0, 0, 6) and digests(index) == before
+    assert (nothing.removed, nothing.added, nothing.unchanged) == (0, 0, 6) and digests(index) == before
     changed(folder)
     for dry_run in (True, False):
         done = sync_images(index, [str(folder)], dry_run=dry_run)
-        assert (done.removed, done.filled.added, done.filled.replaced, done.filled.unchanged) == (1, 2, 1, 4)
+        assert (done.removed, done.added, done.replaced, done.unchanged) == (1, 2, 1, 4)
         if dry_run:
             assert digests(index) == before
     after = digests(index)
@@ -92,7 +91,7 @@ def test_items_of_elsewhere_and_without_a_source_stay(index, folder, tmp_path, m
 def test_a_picture_that_cannot_be_read_now_stays(index, folder):
     (folder / "3.png").write_bytes(b"")
     done = sync_images(index, [str(folder)])
-    assert done.removed == 0 and "3.png" in ids(index) and done.filled.bad.counts
+    assert done.removed == 0 and "3.png" in ids(index) and done.bad.counts
 
 
 def test_samples_of_shards_and_shards_that_are_gone(tmp_path, model, shapes):
@@ -109,16 +108,16 @@ def test_samples_of_shards_and_shards_that_are_gone(tmp_path, model, shapes):
         assert len(item.location) == 1 and "a.tar" in item.location[0][0]
         shutil.copy(shapes["train"], data / "a.tar")
         done = sync_images(index, [str(data / "*.tar")])
-        assert len(ids(index)) == done.filled.added + done.filled.unchanged and done.removed + done.filled.replaced
+        assert len(ids(index)) == done.added + done.unchanged and done.removed + done.replaced
 
 
 def test_texts_become_those_of_the_files(index, tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("red disc\ngreen square\n")
-    assert sync_texts(index, [str(words)]).filled.added == 2
+    assert sync_texts(index, [str(words)]).added == 2
     words.write_text("green square\nblue bar\nblue bar\n")
     planned, done = (sync_texts(index, [str(words)], dry_run) for dry_run in (True, False))
-    assert (planned.removed, planned.filled.added) == (done.removed, done.filled.added) == (1, 1)
+    assert (planned.removed, planned.added) == (done.removed, done.added) == (1, 1)
     assert {item.id for item in index.collection("texts").every()} == {"green square", "blue bar"}
 
 
@@ -142,7 +141,7 @@ def test_a_run_that_is_killed_is_finished_by_the_next_one(index, folder, monkeyp
     monkeypatch.undo()
     sync_images(index, [str(folder)])
     expected = {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
-    assert ids(index) == expected and sync_images(index, [str(folder)]).filled.unchanged == len(expected)
+    assert ids(index) == expected and sync_images(index, [str(folder)]).unchanged == len(expected)
 
 
 def test_rows_of_what_is_gone_are_dropped_above_a_share(tmp_path, model):
@@ -251,5 +250,5 @@ def test_a_table_with_its_images_elsewhere_is_brought_up_to_date(tmp_path, model
         assert ids(index) == {"0.png", "1.png", "2.png", "3.png"}
         table.write_text("\n".join(["图片,标题", *rows[1:], "sub/4.png,title 4"]), encoding="utf-8")
         done = sync_images(index, [str(table)], table=options)
-        assert (done.removed, done.filled.added, done.filled.unchanged) == (1, 1, 3)
+        assert (done.removed, done.added, done.unchanged) == (1, 1, 3)
         assert ids(index) == {"1.png", "2.png", "3.png", "sub/4.png"}
