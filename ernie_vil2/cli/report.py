@@ -58,11 +58,10 @@ def run(args: argparse.Namespace) -> int:
     for checkpoint, folder, name in zip(checkpoints, folders, _names(args.run, folders), strict=True):
         config = load_config(checkpoint / CONFIG)
         records = read_log(folder / LOG)
-        facts = (
-            {"Checkpoint": checkpoint.name, **_scored_step(folder)}
-            | config_facts(config)
-            | progress_facts(config, records)
-        )
+        facts = {"Checkpoint": checkpoint.name}
+        if scored := _after(folder).get("model"):
+            facts["Scored after training"] = f"{Path(scored).name}, the best of its evaluations"
+        facts |= config_facts(config) | progress_facts(config, records)
         changes, verdicts, sentence = _before_and_after(args, folder, config)
         pictures |= _pictures(config, {image for one in changes.values() for image in one.images.values()})
         evaluations = read_evaluations(folder / RESULTS)
@@ -142,12 +141,6 @@ def _after(folder: Path) -> dict:
 
     path = folder / RESULTS / f"{AFTER}.json"
     return load_json(path) if path.is_file() else {}
-
-
-def _scored_step(folder: Path) -> dict[str, str]:
-    """Which step the result after training is of, for the head."""
-    model = _after(folder).get("model")
-    return {"Scored after training": f"{Path(model).name}, the best of its evaluations"} if model else {}
 
 
 def _pictures(config: Config, ids: set[str]) -> dict[str, bytes]:

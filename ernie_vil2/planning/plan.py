@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -44,50 +45,48 @@ class Transfer(NamedTuple):
     hidden: bool  # whether it runs while the step computes
 
 
+@dataclass
 class Plan:
     """Figures of a run of `config` on `ranks` devices, which `check` lets through; memory is a rank's, in bytes.
 
-    Args:
+    Attributes:
         config: of the run.
         towers: those of `config.Model`.
         sample_bytes: stored bytes of one sample.
         seconds: that a step was measured to take; None: it was not measured, and no time is given.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        towers: Towers,
-        ranks: int,
-        device: DataSheet,
-        sample_bytes: int = 50_000,
-        seconds: float | None = None,
-    ):
-        self.config, self.towers, self.ranks = config, towers, ranks
-        self.device, self.sample_bytes, self.seconds = device, sample_bytes, seconds
-        loss, training = build_loss(config.Loss), config.Training
+    config: Config
+    towers: Towers
+    ranks: int
+    device: DataSheet
+    sample_bytes: int = 50_000
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        loss, training = build_loss(self.config.Loss), self.config.Training
         self.global_batch, self.steps = training.global_batch, training.steps
-        self.rows = self.global_batch // ranks
+        self.rows = self.global_batch // self.ranks
         self.pairs = len(loss.weights)
         self.views = {kind: sum(view.startswith(kind) for view in loss.views) for kind in ("image", "text")}
         self.cached = training.micro_batch is not None
         self.parts = -(-self.rows // training.micro_batch) if training.micro_batch else 1
         self.encoded = -(-self.rows // self.parts)
         """Rows of a rank that are encoded at once, with what is saved for backward."""
-        self.parameters = {**towers.of_tower, "all": sum(towers.parameters)}
-        self.sharding = training.sharding if ranks > 1 else "none"
-        self._costs = {kind: towers.cost(kind, training.precision, training.recompute)
+        self.parameters = {**self.towers.of_tower, "all": sum(self.towers.parameters)}
+        self.sharding = training.sharding if self.ranks > 1 else "none"
+        self._costs = {kind: self.towers.cost(kind, training.precision, training.recompute)
                        for kind, count in self.views.items() if count}  # fmt: skip
-        self._image_bytes = self.views["image"] * 3 * config.Model.image.image_size**2
-        texts = self.views["text"] if config.Views.long_caption else min(1, self.views["text"])
-        self.device_bytes = self._image_bytes + 8 * texts * config.Data.max_length + 16
+        self._image_bytes = self.views["image"] * 3 * self.config.Model.image.image_size**2
+        texts = self.views["text"] if self.config.Views.long_caption else min(1, self.views["text"])
+        self.device_bytes = self._image_bytes + 8 * texts * self.config.Data.max_length + 16
         """Bytes of a sample that the loader hands to the device."""
-        self.batches = 2 if device.name == "cpu" else 3
+        self.batches = 2 if self.device.name == "cpu" else 3
         """That the device holds: the last one, until it is known to be finite, this one, and on a GPU the next."""
-        self._embeddings = self.rows * sum(self.views.values()) * towers.embed_dim * 4
-        self.transfers = list(self._transfers()) if ranks > 1 else []
+        self._embeddings = self.rows * sum(self.views.values()) * self.towers.embed_dim * 4
+        self.transfers = list(self._transfers()) if self.ranks > 1 else []
         """What a rank sends in a step."""
-        self.limit = USABLE * device.memory
+        self.limit = USABLE * self.device.memory
         """What tensors can have of the device."""
 
     @cached_property

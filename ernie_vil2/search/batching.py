@@ -259,16 +259,13 @@ def dumped(value: Any) -> bytes:
 
 
 def _written(hits: Iterable[Hit]) -> bytes:
-    found = [
-        f'{{"id":{dumped(hit.id).decode()},"score":{hit.score!r},"fields":{_strict(hit)},"version":"{hit.digest.hex()}"}}'
-        for hit in hits
-    ]
+    """Hits as JSON without NaN and Infinity, which an index that something else wrote may hold."""
+    found = []
+    for hit in hits:
+        fields = dumped(hit.fields).decode() if "NaN" in hit.text or "Infinity" in hit.text else hit.text
+        identity = dumped(hit.id).decode()
+        found.append(f'{{"id":{identity},"score":{hit.score!r},"fields":{fields},"version":"{hit.digest.hex()}"}}')
     return f"[{','.join(found)}]".encode()
-
-
-def _strict(hit: Hit) -> str:
-    """The fields as JSON without NaN and Infinity, which an index that something else wrote may hold."""
-    return dumped(hit.fields).decode() if "NaN" in hit.text or "Infinity" in hit.text else hit.text
 
 
 def _limit_threads() -> None:

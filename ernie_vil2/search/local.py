@@ -279,8 +279,10 @@ class LocalCollection(Collection):
         folder.mkdir(exist_ok=True)
         with self.items.explained():
             index_types.build_index_type(name, rows, queries, recall, folder, log)
+        texts = self.items.every("fields FROM items")
+        fields = (integrity.parsed(text, dict, f"{NAME}: fields of an item") for (text,) in texts)
         with self.items.transaction():
-            self.items.set_state(facets=self._count_facets())
+            self.items.set_state(facets=counted_values(fields))
         self.reopen()
 
     def close(self) -> None:
@@ -374,10 +376,6 @@ class LocalCollection(Collection):
             now.allowed.clear()
         now.allowed[where] = allowed
         return allowed
-
-    def _count_facets(self) -> dict[str, list[tuple[Any, int]]]:
-        texts = self.items.every("fields FROM items")
-        return counted_values(integrity.parsed(text, dict, f"{NAME}: fields of an item") for (text,) in texts)
 
 
 def _candidates(
