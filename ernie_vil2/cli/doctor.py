@@ -145,12 +145,8 @@ def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Result:
     text = ".".join(map(str, version))
     if version[:2] in PYTHONS:
         return Result("ok", "Python", f"{text}, {sys.executable}")
-    return Result(
-        "FAIL",
-        "Python",
-        f"{text}; Paddle and this package are for 3.11, 3.12 and 3.13",
-        "install one of these, then: rm -rf .venv && make setup",
-    )
+    fact = f"{text}; Paddle and this package are for 3.11, 3.12 and 3.13"
+    return Result("FAIL", "Python", fact, "install one of these, then: rm -rf .venv && make setup")
 
 
 def requirements() -> list[tuple[Requirement, str]]:
@@ -204,12 +200,8 @@ def _check_package(requirement: Requirement) -> Result:
     if not found:
         return Result("FAIL", name, "is not installed", INSTALL)
     if len(found) > 1:
-        return Result(
-            "FAIL",
-            name,
-            f"and {SWAPS[name]} are both installed, and share one folder",
-            f"{PYTHON} -m pip uninstall -y {' '.join(found)}, then install one of them",
-        )
+        fact = f"and {SWAPS[name]} are both installed, and share one folder"
+        return Result("FAIL", name, fact, f"{PYTHON} -m pip uninstall -y {' '.join(found)}, then install one of them")
     dist, version = found.popitem()
     if not requirement.specifier.contains(version.split("+")[0], prereleases=True):
         return Result("FAIL", dist, f"{version}, but {requirement.specifier} is needed", INSTALL)
@@ -218,13 +210,9 @@ def _check_package(requirement: Requirement) -> Result:
     start = time.perf_counter()
     child = _python("-c", f"import ernie_vil2, {MODULES[name]}", timeout=120)
     if child.returncode:
-        return Result(
-            "FAIL",
-            dist,
-            f"{version}, but its import fails: {_last_line(child)}",
-            f"fix the other packages first, then: {PYTHON} -m pip install --force-reinstall "
-            f"--no-deps {dist}=={version}",
-        )
+        again = f"{PYTHON} -m pip install --force-reinstall --no-deps {dist}=={version}"
+        fact = f"{version}, but its import fails: {_last_line(child)}"
+        return Result("FAIL", dist, fact, f"fix the other packages first, then: {again}")
     return Result("ok", dist, f"{version}, imports in {time.perf_counter() - start:.1f} s")
 
 
@@ -255,19 +243,11 @@ def check_runtime() -> Result:
     cores = runtime.usable_cores()
     threads = os.environ.get("MKL_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or "1"
     if vendor == "AuthenticAMD" and "avx2" in flags and mkl_type != "5":
-        return Result(
-            "warn",
-            "CPU switches",
-            f"{vendor} is slow without MKL_DEBUG_CPU_TYPE=5; {facts}",
-            f"unset MKL_DEBUG_CPU_TYPE {runtime.SWITCH}",
-        )
+        facts = f"{vendor} is slow without MKL_DEBUG_CPU_TYPE=5; {facts}"
+        return Result("warn", "CPU switches", facts, f"unset MKL_DEBUG_CPU_TYPE {runtime.SWITCH}")
     if int(threads.split(",")[0]) < cores:
-        return Result(
-            "warn",
-            "CPU switches",
-            f"{threads} of {cores} usable cores; {facts}",
-            f"unset MKL_NUM_THREADS OMP_NUM_THREADS {runtime.SWITCH}",
-        )
+        facts = f"{threads} of {cores} usable cores; {facts}"
+        return Result("warn", "CPU switches", facts, f"unset MKL_NUM_THREADS OMP_NUM_THREADS {runtime.SWITCH}")
     return Result("ok", "CPU switches", facts)
 
 
@@ -284,12 +264,8 @@ def check_shared_memory(folder: str | os.PathLike = "/dev/shm", need: int = 1 <<
     free = shutil.disk_usage(folder).free
     fact = f"{folder} has {free / 2**30:.1f} GiB free"
     if free < need:
-        return Result(
-            "warn",
-            name,
-            f"{fact}; loader workers may run out of it",
-            f"mount -o remount,size=8G {folder} (Docker: --shm-size=8g), {without}",
-        )
+        fix = f"mount -o remount,size=8G {folder} (Docker: --shm-size=8g), {without}"
+        return Result("warn", name, f"{fact}; loader workers may run out of it", fix)
     return Result("ok", name, fact)
 
 
@@ -301,23 +277,14 @@ def check_devices() -> Result:
     if paddle.is_compiled_with_cuda():
         count = paddle.device.cuda.device_count()
         if count:
-            return Result(
-                "ok", "devices", f"{cores}, {counted(count, 'GPU')} ({paddle.device.cuda.get_device_name(0)})"
-            )
-        return Result(
-            "warn",
-            "devices",
-            f"{cores}, a GPU build of Paddle that sees no GPU",
-            "nvidia-smi (is the driver there?), and check CUDA_VISIBLE_DEVICES",
-        )
+            gpus = f"{counted(count, 'GPU')} ({paddle.device.cuda.get_device_name(0)})"
+            return Result("ok", "devices", f"{cores}, {gpus}")
+        fix = "nvidia-smi (is the driver there?), and check CUDA_VISIBLE_DEVICES"
+        return Result("warn", "devices", f"{cores}, a GPU build of Paddle that sees no GPU", fix)
     if os.path.exists("/dev/nvidiactl"):
-        return Result(
-            "warn",
-            "devices",
-            f"{cores}, and an NVIDIA GPU that a CPU build of Paddle cannot use",
-            f"{PYTHON} -m pip uninstall -y paddlepaddle, then install paddlepaddle-gpu "
-            f"{_version('paddlepaddle')} with the command on Paddle's install page",
-        )
+        gpu_build = f"paddlepaddle-gpu {_version('paddlepaddle')} with the command on Paddle's install page"
+        fix = f"{PYTHON} -m pip uninstall -y paddlepaddle, then install {gpu_build}"
+        return Result("warn", "devices", f"{cores}, and an NVIDIA GPU that a CPU build of Paddle cannot use", fix)
     return Result("ok", "devices", f"{cores}, no GPU (CPU build of Paddle)")
 
 
@@ -343,20 +310,12 @@ def check_collectives(timeout: float = 60) -> Result:
         try:
             children = [rank.result() for rank in ranks]
         except subprocess.TimeoutExpired:
-            return Result(
-                "FAIL",
-                "collectives",
-                f"two local processes did not connect within {timeout} s",
-                "let local ports through (firewall, proxy variables)",
-            )
+            fact = f"two local processes did not connect within {timeout} s"
+            return Result("FAIL", "collectives", fact, "let local ports through (firewall, proxy variables)")
     for child in children:
         if child.returncode:
-            return Result(
-                "FAIL",
-                "collectives",
-                _last_line(child),
-                "fix what is wrong above, then rerun; else see if a firewall blocks local ports",
-            )
+            fix = "fix what is wrong above, then rerun; else see if a firewall blocks local ports"
+            return Result("FAIL", "collectives", _last_line(child), fix)
     return Result("ok", "collectives", f"two processes, gloo all_reduce, {time.perf_counter() - start:.1f} s")
 
 
@@ -370,12 +329,8 @@ def check_training(seconds: float = 10) -> Result:
     fact = f"loss {first:.3f} -> {last:.3f}, {rate:.0f} steps/s"
     if last < 0.5 * first:  # false for nan too
         return Result("ok", "training", fact)
-    return Result(
-        "FAIL",
-        "training",
-        f"{fact}; it should have halved",
-        f"git -C {shlex.quote(str(ROOT))} status (did a change break the loss?), else: {INSTALL}",
-    )
+    fix = f"git -C {shlex.quote(str(ROOT))} status (did a change break the loss?), else: {INSTALL}"
+    return Result("FAIL", "training", f"{fact}; it should have halved", fix)
 
 
 def tiny_training(seconds: float) -> tuple[float, float, float]:
