@@ -110,11 +110,7 @@ def explained(error: BaseException) -> str:
 
 
 def as_called(text: str, prog: str | None) -> str:
-    """A text that names commands as the user called this one: `ernie-vil2 plan`, or `tools/plan.py` in a checkout.
-
-    Args:
-        prog: as for `run`.
-    """
+    """A text that names commands as the user called this one: `ernie-vil2 plan`, or `tools/plan.py` in a checkout."""
     if prog and prog.startswith("ernie-vil2"):
         scripts = r"(?<!fleetrun )(?:python )?tools/(" + "|".join([*COMMANDS, *EARLIER]) + r")\.py"
         return re.sub(scripts, lambda found: f"ernie-vil2 {EARLIER.get(found[1], found[1]).replace('_', '-')}", text)

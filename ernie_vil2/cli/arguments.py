@@ -358,10 +358,7 @@ def amount(text: str) -> float:
 def named_model(args: argparse.Namespace, labels: bool = False) -> tuple[ErnieViL2, Path]:
     """The model that the options name, and its weight file.
 
-    `args.checkpoint` becomes the checkpoint that was taken where it names a run.
-
-    Args:
-        labels: whether it labels statements.
+    `args.checkpoint` becomes the checkpoint that was taken where it names a run. With `labels` it labels statements.
     """
     from ernie_vil2.backends import described
     from ernie_vil2.encoder import load_model
@@ -386,9 +383,6 @@ def calibrated(model: ErnieViL2, name: str, direction: str, quiet: bool = False)
     """The least cosine of an answer by the model's calibration, which `CALIBRATED` names.
 
     Precision and recall that it had on its validation set are printed, unless quiet.
-
-    Raises:
-        ValueError: the model, of this name, has no calibration.
     """
     if model.calibration is None:
         raise ValueError(f"{name} has no calibration: run ernie-vil2 calibrate, or give a number")

@@ -219,14 +219,8 @@ def plan_run(
 def advise(plan: Plan, replan: Callable[[tuple[str, ...]], Plan]) -> Advice | None:
     """The changes that make a run fit at the least cost, see `Plan.cost`, and among these the fewest.
 
-    A run that fits as it is may be faster in another precision, and is offered that only.
-
-    Args:
-        plan: of the run as it is.
-        replan: the plan with `Section.key=value` overrides.
-
-    Returns:
-        None where nothing that can be changed is of use.
+    A run that fits as it is may be faster in another precision, and is offered that only. None if nothing is of use;
+    `replan` gives the plan with `Section.key=value` overrides.
     """
     training, tile = plan.config.Training, plan.config.Loss.tile
     precisions = [name for name in plan.device.flops if name != "float32"]

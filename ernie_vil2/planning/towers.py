@@ -42,18 +42,12 @@ class RowCost(NamedTuple):
 class Towers:
     """The towers of `config`, built without weights; what a row costs is measured on Paddle's device when asked for.
 
-    Args:
-        config: `Model` and `Data.max_length` are read.
-
     Attributes:
         embed_dim: width of the joint space.
         parameters: elements of each tensor that is trained.
         of_tower: their sum in the "image" and in the "text" tower, each with its projection.
         words: of the word embedding.
         norm_channels: of each batch norm.
-
-    Raises:
-        ValueError: as `build_dual_encoder`.
     """
 
     def __init__(self, config: Config):

@@ -78,13 +78,9 @@ class _Query:
 
 
 class Batcher:
-    """Answers queries of an index in batches; for any number of event loops.
+    """Answers queries of an index in batches, for any number of event loops.
 
-    Args:
-        index: its model encodes the queries.
-        most_waiting: queries that may be in progress.
-        kept: answers of texts that are kept until the index changes; 0: none.
-        counts: where batches and waiting queries are counted.
+    At most `most_waiting` queries are in progress, and `kept` answers of texts are kept until the index changes.
     """
 
     def __init__(

@@ -38,12 +38,7 @@ class _Collection(LocalCollection):
 
 
 def check_index(path: str | os.PathLike) -> Checked:
-    """Checks an index in a folder; a writer may go on meanwhile.
-
-    Raises:
-        FileNotFoundError: there is no index.
-        ValueError: it lies in a Milvus.
-    """
+    """Checks an index in a folder, FileNotFoundError if there is none; a writer may go on meanwhile."""
     if not is_folder(path):
         raise ValueError(f"{path}: Milvus checks what it stores itself; name the folder of an index")
     checked = Checked()

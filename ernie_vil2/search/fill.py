@@ -147,11 +147,7 @@ def pictures(data: Iterable[str], table: Mapping[str, Any] | None = None) -> lis
 
 
 def texts_in(file: str) -> list[str]:
-    """The lines of a `.txt`, or the tags of a source of samples.
-
-    Raises:
-        FileNotFoundError, ValueError: as `open_sources`; the file is not UTF-8.
-    """
+    """The lines of a `.txt`, or the tags of a source of samples; errors as of `open_sources` and `read_text`."""
     if file.endswith(".txt"):
         return read_text(file).splitlines()
     found: dict[str, None] = {}
@@ -406,12 +402,7 @@ def _prepared(index: Index, side: int, one: tuple[Item, bytes]) -> tuple[Item, n
 
 
 def thumbnail(content: bytes, pixels: np.ndarray, side: int) -> bytes:
-    """An image as a WebP whose longer side is at most `side`; as it is, if it is a PNG as small as that.
-
-    Args:
-        content: the file.
-        pixels: `[H, W, 3]` RGB of it.
-    """
+    """A file of an image, with its pixels `[H, W, 3]`, as a WebP of at most `side`; a PNG as small as that as it is."""
     if max(pixels.shape[:2]) <= side and len(content) <= SMALL and content.startswith(b"\x89PNG"):
         return content
     return small_file(pixels, side, ".webp", [cv2.IMWRITE_WEBP_QUALITY, 82])

@@ -72,8 +72,7 @@ class Catalogue:
     Where an image has the name of another one that was in the same source, the other has either become this one, or
     there are two of the name. That shows when all sources have been read: a new image is put off until then.
 
-    Args:
-        kept: makes of a path what the index keeps, see `Index.kept_path`.
+    `kept` makes of a path what the index keeps, as `Index.kept_path`.
     """
 
     def __init__(self, collection: Changeable, kept: Callable[[str], str]):

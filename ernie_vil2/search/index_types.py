@@ -279,8 +279,7 @@ def build_index_type(
 def open_index_type(rows: np.ndarray, folder: Path) -> IndexType:
     """The index type of a folder, for the rows that were there when it was built; `Exact` where there is none.
 
-    Raises:
-        ValueError: its files cannot be read.
+    ValueError if its files cannot be read, or its module is not imported.
     """
     try:
         facts, _ = integrity.read_facts(folder)

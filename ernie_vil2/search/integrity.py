@@ -61,11 +61,7 @@ def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unsealed(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The values that were sealed.
-
-    Raises:
-        DamagedIndex: they differ from their checksum, or have none; it names `name`.
-    """
+    """The values that were sealed; DamagedIndex, which names `name`, if they differ from their checksum or lack it."""
     kept = {key: value for key, value in values.items() if key != CHECKSUM}
     if sealed(kept) != values:
         raise DamagedIndex(f"{name} differs from its checksum")
@@ -166,9 +162,8 @@ def item_of(one: Any, digest: Any, fields: Any, location: Any, thumbnail: Any, n
 def schemas_in(connection: sqlite3.Connection, schemas: Sequence[str]) -> int:
     """How many of these schemas, from the first on, a database has.
 
-    Raises:
-        DamagedIndex: it has anything else, such as a view instead of a table, a trigger, or other columns:
-            reading and writing it would run what a stranger wrote.
+    DamagedIndex if it has anything else, such as a view instead of a table, a trigger, or other columns: reading and
+    writing it would run what a stranger wrote.
     """
     found = set(connection.execute(_LISTING))
     number = 0

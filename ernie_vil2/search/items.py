@@ -44,15 +44,9 @@ _OTHER_CAUSES = {
 
 
 class ItemsFile:
-    """The database of a collection.
+    """The database in the folder of a collection; a writer makes it where there is none, and there is one writer.
 
-    Args:
-        folder: of the collection.
-        writable: whether it may be changed, and is made where there is none; the caller sees to it that there is one
-            writer.
-
-    Raises:
-        DamagedIndex: it is missing, is not a database, or holds anything but the tables of an index.
+    DamagedIndex if it is missing, is not a database, or holds anything but the tables of an index.
     """
 
     def __init__(self, folder: Path, writable: bool):
@@ -238,14 +232,10 @@ class ItemsFile:
 
 
 def verified(record: Sequence[Any], rows: np.ndarray, has_checksums: bool) -> Item:
-    """The item of what `ItemsFile.records` gives.
+    """The item of what `ItemsFile.records` gives, of a collection with the rows `[N, D]` float16.
 
-    Args:
-        rows: `[N, D]` float16 of the collection.
-        has_checksums: whether it must have them.
-
-    Raises:
-        DamagedIndex: the row is not there, a column is of another form, or the item differs from its checksum.
+    DamagedIndex if the row is not there, a column is of another form, or the item differs from a checksum that it must
+    have.
     """
     row, one, digest, fields, location, thumbnail, item_sum, thumbnail_sum = record
     if not 0 <= row < len(rows):
@@ -282,9 +272,7 @@ def _location(item: Item) -> str:
 def _reading_mode(path: Path) -> str:
     """How SQLite opens a file for a reader, who writes as well: into the log's index next to it, where a log is kept.
 
-    Raises:
-        DamagedIndex: there is a log that cannot be worked off, as nothing can be written there.
-        PermissionError: the reader must not write into the folder, but others may.
+    PermissionError if others alone may write there, and DamagedIndex if nobody can and a log is not worked off.
     """
     if os.access(path.parent, os.W_OK):
         return "rw"

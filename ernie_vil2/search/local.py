@@ -81,15 +81,9 @@ class _Snapshot:
 
 
 class LocalCollection(Collection):
-    """The embedded collection.
+    """The embedded collection of embeddings of a width, D, in a folder of its own, which has one writer at a time.
 
-    Args:
-        folder: its own.
-        width: D.
-        writable: whether it may be changed; the caller sees to it that there is one writer.
-
-    Raises:
-        DamagedIndex: the files do not fit together, or hold what no index holds.
+    DamagedIndex if the files do not fit together, or hold what no index holds.
     """
 
     def __init__(self, folder: Path, width: int, writable: bool = False):

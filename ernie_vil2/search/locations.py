@@ -72,11 +72,7 @@ def is_address(path: str) -> bool:
 class Originals:
     """The images of an index where they lie, in folders that an operator allows, and nowhere else.
 
-    Args:
-        roots: these folders. A path of the index is looked for in each of them.
-
-    Raises:
-        NotADirectoryError: one is not a folder.
+    A path of the index is looked for in each of these. NotADirectoryError if one is not a folder.
     """
 
     def __init__(self, roots: Sequence[str | Path]):
@@ -88,8 +84,7 @@ class Originals:
     def read(self, item: Item) -> bytes | None:
         """The content of an item as it was indexed; None if it is not there any more, or not in an allowed folder.
 
-        Raises:
-            DamagedIndex: as `locations_of`.
+        DamagedIndex as of `locations_of`.
         """
         for location in locations_of(item):
             for path in self._allowed(location.path):

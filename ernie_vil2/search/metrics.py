@@ -43,11 +43,7 @@ LENGTH = READY + 1
 
 
 class Metrics:
-    """The counts of one process, which is `number` among those that share an array.
-
-    Args:
-        shared: `LENGTH` numbers for each process; None: of this process alone.
-    """
+    """The counts of one process, `number` among those that share an array of `LENGTH` numbers each, if any."""
 
     def __init__(self, shared: Any = None, number: int = 0):
         self._shared = (ctypes.c_double * LENGTH)() if shared is None else shared
@@ -76,11 +72,7 @@ class Metrics:
         self.add(first + len(bounds) + 1, value)
 
     def text(self, index: Mapping[str, Mapping[str, float]]) -> str:
-        """All of it for Prometheus.
-
-        Args:
-            index: gauges of the index, by their name and the kind of items.
-        """
+        """All of it for Prometheus, with gauges of the index, by their name and the kind of items."""
         return "\n".join([*self._lines(index), ""])
 
     def _lines(self, index: Mapping[str, Mapping[str, float]]) -> Iterator[str]:

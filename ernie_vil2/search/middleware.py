@@ -140,12 +140,7 @@ class Middleware:
 
 
 def read_token(path: str | Path) -> str:
-    """The token in a file.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: there is none that is long enough to be a secret.
-    """
+    """The token in a file; OSError if that cannot be read, ValueError if none in it is long enough to be a secret."""
     token = read_text(path).strip()
     if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable():
         raise ValueError(

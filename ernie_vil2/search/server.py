@@ -82,14 +82,8 @@ class Settings:
 def serve(opening: Callable[[], Index], settings: Settings) -> int:
     """Serves an index until the process is interrupted or terminated, and some seconds longer.
 
-    Args:
-        opening: opens the index, once in each process; with several it must be one that can be pickled.
-
-    Returns:
-        The exit code: 0, or that of a process that could not begin.
-
-    Raises:
-        OSError: the address is in use or not this machine's.
+    `opening` opens the index, once in each process; with several it must be one that can be pickled. OSError if the
+    address is in use or not this machine's. The exit code is 0, or that of a process that could not begin.
     """
     listeners = listeners_at(settings.host, settings.port, settings.workers)
     if settings.workers == 1:
@@ -263,11 +257,7 @@ class Server(uvicorn.Server):
 def listening(host: str, port: int, shared: bool = False) -> socket.socket:
     """A socket that listens at an address: a name, or a number of IPv4 or IPv6; of a name with both, that of IPv4.
 
-    Args:
-        shared: whether others of this program may listen there too; the system deals connections out among them.
-
-    Raises:
-        OSError: the address is in use, or not this machine's.
+    Others of this program may listen at a shared one, among which the system deals connections out.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

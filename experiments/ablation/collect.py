@@ -32,9 +32,6 @@ def collect(study: Study) -> dict[str, Any]:
     `runs` holds figures and curve of each run that counts; `lacks` has a line for each that does not: it was not begun,
     was stopped or killed, is not measured, is of another configuration, or was trained or scored on other data than
     most.
-
-    Raises:
-        ConfigError: the study's configurations cannot be read.
     """
     definition = study.definition
     lacks: list[str] = []
@@ -64,12 +61,7 @@ def collect(study: Study) -> dict[str, Any]:
 
 
 def read_results(path: str | Path) -> dict[str, Any]:
-    """What `collect` gave and was written as JSON.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is not such a file, or a value in it is missing or cannot be; the message names the key.
-    """
+    """What `collect` gave and was written as JSON; ValueError, which names the key, if a file is not that."""
     try:
         return Results.model_validate(load_json(path, MOST)).model_dump(mode="json")
     except ValidationError as error:

@@ -154,11 +154,7 @@ class Study:
         return Path(self.definition.output)
 
     def runs(self) -> Iterator[Run]:
-        """All runs, in the order in which they are made: group by group, each seed with all models before the next.
-
-        Raises:
-            ConfigError: a configuration cannot be read, or a run's is none.
-        """
+        """All runs, in the order in which they are made: group by group, each seed with all models before the next."""
         for group in self.definition.groups:
             for seed in group.seeds or self.definition.seeds:
                 for model in group.models:
@@ -183,13 +179,9 @@ class Study:
 
 
 def read_study(path: str | Path, small: bool = False) -> Study:
-    """The study of a YAML file.
+    """The study of a YAML file; a small one is the part that its key `small` names, in a folder of its own.
 
-    Args:
-        small: the part of it that its key `small` names, in a folder of its own.
-
-    Raises:
-        ConfigError: it cannot be read, or it is not a study; the message names the key.
+    ConfigError, which names the key, if it is not a study.
     """
     path = Path(path)
     try:

@@ -37,11 +37,7 @@ class Tests(NamedTuple):
 
 
 def open_tests(definition: Definition) -> Tests:
-    """Opens the tests of a study.
-
-    Raises:
-        OSError, ValueError: a test, or the drawings, cannot be read.
-    """
+    """Opens the tests of a study."""
     benchmarks, digests = {}, {}
     further: dict[str, dict[str, Benchmark]] = {}
     for name, test in definition.tests.items():
@@ -125,10 +121,7 @@ def recall_of_texts(
 def aliases(named: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[str, str]]:
     """Other names of images, with their caption: those of their tags that no image of another caption has.
 
-    Args:
-        named: caption and tags of every image.
-
-    A category belongs to many captions; the name of one thing to one.
+    Of every image caption and tags are given. A category belongs to many captions; the name of one thing to one.
     """
     captions: dict[str, set[str]] = {}
     for caption, tags in named:

@@ -31,11 +31,6 @@ def make_run(study: Study, run: Run) -> None:
     """Trains a run to its end and measures it, in this process; what was found is written into its folder.
 
     The model of the last step is read, which the configuration fixes beforehand, whatever validation found on the way.
-
-    Raises:
-        ConfigError: the folder holds a run of another configuration.
-        OSError, ValueError, RunError: as of training, or what is scored cannot be read.
-        SystemExit: as of `trained`.
     """
     from ernie_vil2.encoder import load_model
     from experiments.ablation.measure import measure, open_tests
@@ -60,11 +55,7 @@ def make_run(study: Study, run: Run) -> None:
 
 
 def trained(config: Config) -> Path:
-    """The newest checkpoint of a run, which is made or goes on if it has not ended.
-
-    Raises:
-        SystemExit: a signal stopped it; it goes on the next time.
-    """
+    """The newest checkpoint of a run, which is made or goes on if it has not ended; SystemExit if a signal stops it."""
     from ernie_vil2.training.trainer import Trainer
 
     folder = Path(config.Training.output)
@@ -100,10 +91,7 @@ def make_all(study: Study, command: Sequence[str], processes: int) -> dict[str, 
         processes: runs at a time.
 
     Returns:
-        By the name of each run that was begun its exit code.
-
-    Raises:
-        SystemExit: a signal stopped it; the exit code says so.
+        By the name of each run that was begun its exit code; SystemExit, with a code that says so, if a signal came.
     """
     waiting = [run for run in study.runs() if read_result(run) is None]
     going: dict[subprocess.Popen, tuple[Run, float]] = {}
