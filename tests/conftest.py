@@ -30,6 +30,7 @@ runtime.configure()  # before anything imports Paddle, as the command lines do
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fast", settings.get_profile("untimed"), max_examples=15)
 settings.load_profile("untimed")
 
 WHOLE_COMMANDS = {"experiments", "export", "planning", "tools", "training"}
@@ -106,8 +107,15 @@ def pytest_runtest_call():
         return (yield)
 
 
+def examples(count):
+    """Settings of a test of so many examples, and of at most those of the profile "fast" with --fast."""
+    fast = settings.get_profile("fast").max_examples
+    return settings(max_examples=min(count, fast) if settings.default.max_examples == fast else count)
+
+
 def pytest_configure(config):
     if config.getoption("fast"):
+        settings.load_profile("fast")
         config.pluginmanager.register(WithoutProcesses())
     if processes := config.getoption("numprocesses", None):
         share_cores(processes)

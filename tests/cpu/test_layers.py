@@ -3,7 +3,7 @@
 import numpy as np
 import paddle
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from paddle import nn
 from paddle.distributed.fleet.utils import recompute
@@ -11,6 +11,7 @@ from paddle.distributed.fleet.utils import recompute
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.device.cpu_kernels import CpuLayerNorm, CpuLinear, CpuPatchConv2D, speed_up, together, tokens_alone
 from ernie_vil2.models import build_dual_encoder
+from tests.conftest import examples
 
 SMALL = ModelConfig(
     image=ImageTowerConfig(name="ViT", image_size=12, patch_size=4, width=24, depth=2, heads=3),
@@ -44,7 +45,7 @@ def as_plain_and_fast(layer, x, weights):
 shapes = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(shapes, st.integers(2, 33), st.sampled_from(["linear", "norm"]), st.integers(0, 2**32 - 1))
 def test_float64_agrees_to_rounding(lead, width, kind, seed):
     paddle.set_default_dtype("float64")
@@ -73,7 +74,7 @@ def test_float32_sums_of_many_rows_are_as_near_to_float64_as_paddles(build):
     assert error < 4 * abs(plain - exact).max() / abs(exact).max() + 1e-6
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
 def test_a_linear_layer_of_texts_leaves_out_their_padding(lengths, seed):
     paddle.set_default_dtype("float64")

@@ -8,13 +8,14 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from ernie_vil2.data import decoding
 from ernie_vil2.data.decoding import EncodedImage, decode_image, remarks
 from ernie_vil2.data.samples import BadSample
+from tests.conftest import examples
 from tests.formats import FORMATS
 
 
@@ -74,7 +75,7 @@ def test_jpeg_comes_as_small_as_the_caller_shrinks_it(decoder, shrink, factor):
     assert np.abs(image.decode(shrink) - means).mean() < 3
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(height=st.integers(1, 70), width=st.integers(1, 70), shrink=st.floats(0.5, 20))
 def test_sides_of_any_size_are_rounded_up(height, width, shrink):
     image = EncodedImage(encoded(Image.fromarray(picture(height, width))), "a")
@@ -153,7 +154,7 @@ PNG_KINDS = [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16), (3, 1), (
              (6, 8), (6, 16)]  # fmt: skip
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(kind=st.sampled_from(PNG_KINDS), keyed=st.booleans(), seed=st.integers(0, 99), background=st.sampled_from(
     [(255, 255, 255), (0, 0, 0), (10, 200, 90)]))  # fmt: skip
 def test_transparency_of_every_kind_of_png_shows_the_background(kind, keyed, seed, background):
@@ -389,7 +390,7 @@ def test_bombs_are_not_unpacked(decoder, data):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow, about what it finds
-@settings(max_examples=150)
+@examples(150)
 @given(
     kind=st.sampled_from(FORMATS),
     changes=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=4),

@@ -8,11 +8,12 @@ import string
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.data.tokenizer_files import CLIP_BPE, DIALECTS, LibraryTokenizer, open_tokenizer
 from ernie_vil2.io.export_folder import LIBRARY_RULES
+from tests.conftest import examples
 from tests.others import FOLDERS
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -162,7 +163,7 @@ def open_clip_ids():
     return open_tokenizer(CLIP_BPE, 2000, "open_clip").encode, encode
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(text=TEXTS)
 def test_ids_are_those_of_open_clip(open_clip_ids, text):
     ours, theirs = open_clip_ids

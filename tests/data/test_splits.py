@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2 import cli
@@ -14,7 +14,7 @@ from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.splits import Division, Part, part_of
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.evaluation.scorer import Data
-from tests.conftest import draw, png
+from tests.conftest import draw, examples, png
 
 PARTS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
@@ -48,7 +48,7 @@ def source(*shards):
 ROW = st.none() | st.tuples(st.sampled_from([b"%d" % n for n in range(40)]), st.integers(0, 30) | st.none(), st.none())
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(ROW, min_size=1, max_size=80), st.lists(ROW, max_size=20), st.integers(0, 5))
 def test_no_image_and_no_group_is_in_two_parts(first, second, seed):
     rows = [*first, *second]

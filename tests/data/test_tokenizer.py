@@ -3,10 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, read_vocabulary
+from tests.conftest import examples
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_the_two_rules_differ_in_symbols_and_special_tokens(paddlenlp):
 PLAIN = st.characters(exclude_categories=["S", "Cs"], exclude_characters="[\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1Σ")
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(text=st.text(PLAIN, max_size=30))
 def test_texts_without_symbols_have_the_same_ids_by_both_rules(of_200, paddlenlp, text):
     assert of_200.encode(text) == paddlenlp[1](text)["input_ids"]
@@ -65,7 +66,7 @@ def test_texts_without_symbols_have_the_same_ids_by_both_rules(of_200, paddlenlp
 SPECIAL = st.sampled_from(["[MASK]", "[CLS]", "[PAD]", "[UNK]", "[SEP]", "[mask]", "Σ", "ΑΣ ", "©®", "²Øŋ", "\u00ad\n"])
 
 
-@settings(max_examples=500)
+@examples(500)
 @given(parts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | SPECIAL, max_size=6))
 def test_any_text_has_the_ids_of_paddlenlp_by_its_rules(paddlenlp, parts):
     ours, theirs = paddlenlp

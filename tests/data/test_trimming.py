@@ -7,7 +7,7 @@ import random
 import ftfy
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import ernie_vil2
@@ -15,6 +15,7 @@ from ernie_vil2.cli import run
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, read_vocabulary
 from ernie_vil2.data.tokenizer_files import CLIP_BPE, open_tokenizer
 from ernie_vil2.data.trimming import characters, kept_of_characters, kept_of_texts, missing_share, trimmed
+from tests.conftest import examples
 from tests.others import FOLDERS
 
 KINDS = {"hf_clip": ("clip", 60), "hf_chinese_clip_bin": ("bert", 60), "cn_clip_pt": ("cn_clip", 60),
@@ -68,7 +69,7 @@ def clip():
     return tokenizer, trimmed(tokenizer, kept_of_characters(tokenizer, characters(["en"])))
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(text=st.text(st.characters(max_codepoint=0x17F, exclude_categories=["Cc", "Cs"]), max_size=20))
 @example(text="ŘµA")
 def test_clips_byte_pairs_stay_whole_for_latin_texts(clip, text):

@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.evaluation import (
@@ -25,6 +25,7 @@ from ernie_vil2.evaluation.retrieval import (
     summary,
     table_cells,
 )
+from tests.conftest import examples
 
 
 def ranks(results):
@@ -70,7 +71,7 @@ def test_ranks_follow_the_definition_for_every_block_size(problem):
     assert first_positive_ranks(queries, gallery, positives, block).tolist() == expected
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_a_copy_of_the_positive_ties_with_it_wherever_it_is(block, seed):
     rng = np.random.default_rng(seed)

@@ -3,10 +3,11 @@
 import numpy as np
 import paddle
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.losses import DUPLICATES, info_nce, same_sample
+from tests.conftest import examples
 from tests.losses.reference import normalised, reference, scale_gradient
 
 
@@ -18,7 +19,7 @@ def run(rows, columns, scale, offset, same, duplicates, dtype="float64"):
     return [losses.numpy(), *(leaf.grad.numpy() for leaf in leaves)]
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     duplicates=st.sampled_from(DUPLICATES),
     count=st.integers(1, 6),

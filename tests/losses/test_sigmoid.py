@@ -3,10 +3,11 @@
 import numpy as np
 import paddle
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.losses import DUPLICATES, MultiViewLoss, SigmoidLoss
+from tests.conftest import examples
 from tests.losses.reference import normalised, sigmoid_reference
 
 TILES = st.one_of(st.none(), st.integers(1, 8))
@@ -26,7 +27,7 @@ def numpy_same(row_ids, column_ids):
     return (row_ids[:, None] == column_ids[None]).any(axis=-1)
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(
     duplicates=st.sampled_from(DUPLICATES),
     count=st.integers(1, 12),
@@ -54,7 +55,7 @@ def test_equals_the_reference(duplicates, count, before, after, tile, scale, bia
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-10)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(duplicates=st.sampled_from(DUPLICATES), count=st.integers(1, 14), tile=TILES, seed=st.integers(0, 2**32 - 1))
 def test_both_ways_equal_the_reference_of_each(duplicates, count, tile, seed):
     rng = np.random.default_rng(seed)

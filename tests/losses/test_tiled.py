@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.losses import DUPLICATES, tiled_both_ways, tiled_info_nce
-from tests.conftest import PATIENCE
+from tests.conftest import PATIENCE, examples
 from tests.losses.reference import normalised, reference, scale_gradient, weighted_reference
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ def numpy_same(row_ids, column_ids):
     return (row_ids[:, None] == column_ids[None]).any(axis=-1)
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(
     duplicates=st.sampled_from(DUPLICATES),
     count=st.integers(1, 12),
@@ -64,7 +64,7 @@ def test_equals_the_reference(duplicates, count, before, after, tile, scale, see
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-10)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     duplicates=st.sampled_from(DUPLICATES),
     count=st.integers(1, 14),

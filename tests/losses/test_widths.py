@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.losses import DUPLICATES, PAIR_LOSSES, InfoNCE, MultiViewLoss, SigmoidLoss
-from tests.conftest import PATIENCE
+from tests.conftest import PATIENCE, examples
 from tests.losses.reference import normalised, sigmoid_reference, weighted_reference
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ def numpy_same(row_ids, column_ids):
     return (row_ids[:, None] == column_ids[None]).any(axis=-1)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     kind=st.sampled_from(sorted(KINDS)),
     duplicates=st.sampled_from(DUPLICATES),

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2 import cli as commands
@@ -22,6 +22,7 @@ from ernie_vil2.search.collection import Item
 from ernie_vil2.search.local import LocalCollection
 from ernie_vil2.search.service import build_app
 from ernie_vil2.search.store import FolderStore
+from tests.conftest import examples
 from tests.search.conftest import WIDTH, unit
 
 ROWS = 400
@@ -156,14 +157,14 @@ def check_damage(whole, file, kind, at, seed, folder):
     assert harmless or check_index(folder).damage
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(**DAMAGE)
 def test_damaged_bytes_change_no_answer_and_are_seen(whole, tmp_path_factory, file, kind, at, seed):
     check_damage(whole, file, kind, at, seed, tmp_path_factory.mktemp("damaged") / "index")
 
 
 @pytest.mark.slow
-@settings(max_examples=700, deadline=None)
+@examples(700)
 @given(**DAMAGE)
 def test_many_damaged_bytes_change_no_answer_and_are_seen(whole, tmp_path_factory, file, kind, at, seed):
     folder = tmp_path_factory.mktemp("damaged")

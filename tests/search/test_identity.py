@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2 import cli as commands
@@ -21,7 +21,7 @@ from ernie_vil2.search.fill import Filled, add_images, pictures
 from ernie_vil2.search.index import VERSION, Index
 from ernie_vil2.search.locations import Originals, locations_of
 from ernie_vil2.search.store import open_store
-from tests.conftest import png, write_tar
+from tests.conftest import examples, png, write_tar
 from tests.search.conftest import WIDTH
 
 KINDS = ("index", pytest.param("index.db", marks=pytest.mark.slow))
@@ -120,7 +120,7 @@ STEPS = st.lists(st.tuples(st.none() | CHANGE, FILL, st.none() | st.integers(0, 
 def test_any_order_of_builds_changes_and_removals_is_what_a_dictionary_says(kind, monkeypatch):
     monkeypatch.setattr(fill, "CHUNK", 2)
 
-    @settings(max_examples=25 if kind == "index" else 15)
+    @examples(25 if kind == "index" else 15)
     @given(st.fixed_dictionaries({source: ROWS for source in SOURCES}), STEPS)
     def holds(sources, steps):
         with TemporaryDirectory() as position, filling(Path(position), kind) as index:
@@ -289,7 +289,7 @@ FILE_NAMES = (
 )
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(FILE_NAMES.filter(lambda name: name[:1] != b"."), min_size=1, max_size=4, unique=True))
 def test_files_of_any_name_are_indexed_and_served(names):
     with TemporaryDirectory() as position:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.registry import UnknownName
@@ -14,6 +14,7 @@ from ernie_vil2.search.collection import Item
 from ernie_vil2.search.index_types import INDEX_TYPES, RERANKED, Exact, build_index_type, open_index_type, ranked
 from ernie_vil2.search.local import LocalCollection, _candidates
 from ernie_vil2.search.milvus import MilvusCollection
+from tests.conftest import examples
 from tests.search.conftest import unit
 
 
@@ -24,7 +25,7 @@ def in_few_directions(rng, count, width=64, few=6, off=None):
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(1, 60), st.integers(1, 24), st.integers(1, 80), st.integers(0, 2**32 - 1), st.booleans(),
        st.integers(1, 3))  # fmt: skip
 def test_an_exact_search_is_the_product(count, width, wanted, seed, filtered, threads):
@@ -128,7 +129,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(OPERATIONS, st.integers(0, 2**32 - 1))
 def test_after_any_changes_a_collection_holds_and_finds_what_a_dictionary_does(operations, seed):
     rng = np.random.default_rng(seed)

@@ -3,7 +3,7 @@
 import numpy as np
 import paddle
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from paddle import nn
 from paddle.nn import functional as F
@@ -14,6 +14,7 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.tasks.contrastive_step import build_step
 from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
 from ernie_vil2.tasks.model_setup import check_text_pair
+from tests.conftest import examples
 
 MASK = 2**64 - 1
 SMALL = [
@@ -85,7 +86,7 @@ def test_masks_are_those_worked_out_by_hand():
         assert found[draw, row, i, j] == pytest.approx(1 / 0.7 if uniform >= 0.3 else 0), (draw, row, i, j)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     order=st.permutations(range(8)), cuts=st.sets(st.integers(1, 7)), lengths=st.lists(st.integers(4, 9), min_size=8)
 )

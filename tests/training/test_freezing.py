@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ernie_vil2.config import ConfigError
 from ernie_vil2.device.launch import run_ranks
+from tests.conftest import examples
 from tests.training.freezing import (
     STEPS,
     TOWERS,
@@ -54,7 +55,7 @@ def cases(draw):
     return Case(image, text, frozen, draw(st.sampled_from(list(STEPS))), task, draw(st.booleans()))
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(cases())
 def test_any_groups_can_be_frozen_with_any_step_and_head(case):
     try:

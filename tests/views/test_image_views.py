@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_sample_images
 
@@ -11,7 +11,7 @@ from ernie_vil2.data import decoding
 from ernie_vil2.data.augment import ImageNormalization, gaussian_blur, jitter_colours, training_views
 from ernie_vil2.data.preprocessing import evaluation_view, normalize_images
 from ernie_vil2.data.samples import BadSample
-from tests.conftest import png
+from tests.conftest import examples, png
 
 PLAIN = {"resize": 32, "flip": 0.0, "jitter": 0.0, "blur": 0.0, "grayscale": 0.0}
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -37,7 +37,7 @@ def photographs(width, height):
     return [cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA) for photo in load_sample_images().images]
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     height=st.integers(1, 200),
     width=st.integers(1, 200),
@@ -145,7 +145,7 @@ def jitter_one_after_the_other(picture, brightness, contrast, saturation, turn):
 STRENGTH = st.floats(0.5, 1.5)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(STRENGTH, STRENGTH, STRENGTH, st.floats(-0.5, 0.5), st.integers(0, 9))
 def test_one_matrix_does_what_the_four_do_one_after_the_other(brightness, contrast, saturation, turn, seed):
     picture = image(16, 16, seed)
@@ -154,7 +154,7 @@ def test_one_matrix_does_what_the_four_do_one_after_the_other(brightness, contra
     assert np.abs(made - expected.clip(0, 255)).max() <= 1
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(STRENGTH, STRENGTH, STRENGTH, st.floats(-0.1, 0.1))
 def test_jitter_of_the_grey_is_the_grey_of_the_jitter(brightness, contrast, saturation, turn):
     picture = image(16, 16).clip(90, 110)  # far from black and white

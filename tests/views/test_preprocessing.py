@@ -5,13 +5,14 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.data.preprocessing import Preprocessing, evaluation_view
 from ernie_vil2.data.samples import BadSample
+from tests.conftest import examples
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
 KINDS = ["ernie_vil2", "official", "paddlenlp"]
@@ -66,7 +67,7 @@ def test_official_geometry_by_hand(height, width, resized, top, left):
     np.testing.assert_array_equal(view, expected[top : top + 224, left : left + 224])
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(height=st.integers(4, 90), width=st.integers(4, 90))
 def test_pixels_are_those_of_paddlenlp(processor, height, width):
     # Its processor takes 1 or 3 rows for channels; such images are left out here.
@@ -74,7 +75,7 @@ def test_pixels_are_those_of_paddlenlp(processor, height, width):
     np.testing.assert_array_equal(preprocessing("paddlenlp").view(image), processor(Image.fromarray(image)))
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(height=st.integers(1, 200), width=st.integers(1, 200), kind=st.sampled_from(KINDS))
 def test_any_image_becomes_a_view_of_the_input_size(height, width, kind):
     view = preprocessing(kind)(picture(height, width), "a")

@@ -1,17 +1,18 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.data.samples import is_blank
 from ernie_vil2.data.tags import TagsFile, join_tags
+from tests.conftest import examples
 
 text = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="|\t"), min_size=1)
 tag_lists = st.lists(text.filter(lambda tag: not is_blank(tag)), max_size=3)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(
     st.dictionaries(text, st.tuples(tag_lists, tag_lists), min_size=1, max_size=8), st.sampled_from(["jsonl", "tsv"])
 )

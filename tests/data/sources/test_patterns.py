@@ -1,11 +1,12 @@
 import subprocess
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.shard_files import expand_braces, find
+from tests.conftest import examples
 
 number = st.integers(-3, 12).flatmap(lambda n: st.sampled_from([str(n), f"{n:04d}"]))
 ranges = st.builds("{{{}..{}}}".format, number, number) | st.builds(
@@ -20,7 +21,7 @@ pieces = st.recursive(
 patterns = st.lists(pieces | st.sampled_from([",", "{}", "{a}", "{a..c}"]), max_size=3).map("".join)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(patterns)
 @example("{{0..2},{a,b}{1..3}}{}")
 def test_braces_are_expanded_as_bash_does(pattern):

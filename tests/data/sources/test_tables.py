@@ -7,7 +7,7 @@ from itertools import product
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.data.readers import open_sources
@@ -15,6 +15,7 @@ from ernie_vil2.data.readers.csv_table import CsvTable
 from ernie_vil2.data.readers.parquet import KEPT_GROUPS, ParquetTable
 from ernie_vil2.data.readers.tables import JsonTable, TableSource
 from ernie_vil2.data.samples import BadSample
+from tests.conftest import examples
 
 ROWS = [
     {"image": "a.jpg", "caption_zh": "猫,\n坐", "tags_en": ["cat", "sofa"], "licence": "x"},
@@ -135,7 +136,7 @@ value = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\
 table = st.lists(st.tuples(value, value), min_size=1, max_size=5)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(table, st.sampled_from(["\n", "\r\n"]), st.booleans())
 def test_whatever_csv_writes_is_read_again(tmp_path_factory, rows, end, mark):
     text = io.StringIO()
@@ -147,7 +148,7 @@ def test_whatever_csv_writes_is_read_again(tmp_path_factory, rows, end, mark):
     assert [read.row(row) for row in range(len(read))] == expected
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.binary(max_size=200))
 def test_whatever_lies_in_a_table_is_rows_bad_rows_or_an_error_with_a_name(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("table")

@@ -4,13 +4,13 @@ import tarfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.readers import TarSource
 from ernie_vil2.data.samples import BadSample
-from tests.conftest import draw, png, write_tar
+from tests.conftest import draw, examples, png, write_tar
 
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 
@@ -168,7 +168,7 @@ def test_what_is_no_tar_is_named(tmp_path):
         TarSource(path)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(position=st.integers(0, 10_000), value=st.integers(0, 255))
 def test_a_flipped_byte_in_a_tar_is_an_error_with_a_name_or_a_bad_sample(tmp_path_factory, position, value):
     folder = tmp_path_factory.mktemp("tar")

@@ -2,12 +2,12 @@ import base64
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.data.readers import TsvSource
 from ernie_vil2.data.samples import BadSample
-from tests.conftest import draw, png, write_tsv
+from tests.conftest import draw, examples, png, write_tsv
 
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 
@@ -52,7 +52,7 @@ blanks = st.text(" \t", max_size=3)
 columns = st.lists(st.sampled_from(["", " ", "7", "猫 坐", "AAAA", "x y"]), max_size=3).map("\t".join)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.sampled_from(["a", "猫 坐", " b"]), columns, st.binary(min_size=1, max_size=9), blanks)
 def test_rows_that_the_official_reader_takes_are_read_as_it_reads_them(tmp_path_factory, text, between, image, behind):
     """`line.strip().split("\t")`, of which the first column is the text and the last one the image."""
@@ -71,7 +71,7 @@ def test_an_image_without_id_is_known_by_its_content(tmp_path):
     assert first == second != others[0] == others[1] and named == "7"
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(content=st.binary(min_size=1, max_size=300))
 def test_whatever_a_tsv_holds_a_row_is_a_sample_or_a_bad_sample(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("tsv") / "a.tsv"

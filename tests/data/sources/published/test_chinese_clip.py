@@ -2,11 +2,12 @@ import base64
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.data.readers import open_benchmark
 from ernie_vil2.data.samples import BadSample
+from tests.conftest import examples
 from tests.data.sources.published.conftest import image, pairs, problems, write
 
 
@@ -122,7 +123,7 @@ def test_images_elsewhere_are_not_looked_for(tmp_path):
         open_benchmark(write(tmp_path, FILES), images=tmp_path)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     contents=st.lists(st.binary(max_size=300), min_size=1, max_size=4),
     urlsafe=st.booleans(),
@@ -136,7 +137,7 @@ def test_images_come_back_from_either_alphabet(tmp_path_factory, contents, urlsa
     assert [one.read() for one in benchmark.images] == contents
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(images=st.binary(max_size=80), texts=st.binary(max_size=80))
 def test_whatever_the_files_hold_every_row_is_counted(tmp_path_factory, images, texts):
     files = {
