@@ -1,5 +1,7 @@
 """Parts of a source: together all of it, none with another's image or group, each about its share."""
 
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -17,6 +19,10 @@ from ernie_vil2.evaluation.scorer import Data
 from tests.conftest import draw, examples, png
 
 PARTS = {"train": 0.8, "val": 0.1, "test": 0.1}
+
+
+def test_a_program_may_import_it_before_the_readers():
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", "import ernie_vil2.data.splits"]).returncode == 0
 
 
 class Rows:

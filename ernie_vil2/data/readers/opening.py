@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -29,9 +29,11 @@ from ernie_vil2.data.readers.tables import TABLE, TEXTS, find_tables, what_table
 from ernie_vil2.data.readers.tar import TAR
 from ernie_vil2.data.readers.tsv import TSV
 from ernie_vil2.data.source_files import image_files
-from ernie_vil2.data.splits import Part
 from ernie_vil2.io.terminal import shows_progress
 from ernie_vil2.registry import Registry
+
+if TYPE_CHECKING:
+    from ernie_vil2.data.splits import Part
 
 # A folder that holds several of these is ambiguous.
 BENCHMARKS = (
