@@ -83,14 +83,8 @@ class Joins:
     @property
     def better(self) -> str:
         """The order in which one of several pairs stays: the largest image, the best score, the longest caption."""
-        order = []
-        if self.has("width"):
-            order.append("width * height desc")
-        if self.has("score"):
-            order.append("score desc nulls last")
-        if self.has("characters"):
-            order.append("characters desc")
-        return ", ".join([*order, "sample"])
+        orders = {"width": "width * height desc", "score": "score desc nulls last", "characters": "characters desc"}
+        return ", ".join([*(order for column, order in orders.items() if self.has(column)), "sample"])
 
     def all(self, query: str, values: Iterable[Any] = ()) -> list[tuple]:
         """The rows of a query, which should be few."""

@@ -48,9 +48,8 @@ def trimmed(luminance: np.ndarray) -> list[tuple[slice, slice]]:
         part = luminance[rows, columns]
         (top, bottom, left, right), levels = _even_lines(part)
         height, width = part.shape
-        if top + bottom > (1 - LEAST) * height or left + right > (1 - LEAST) * width:
-            break
-        if not (top or bottom or left or right):
+        too_much = top + bottom > (1 - LEAST) * height or left + right > (1 - LEAST) * width
+        if too_much or not (top or bottom or left or right):
             break
         if cv2.meanStdDev(part[top : height - bottom, left : width - right])[1].item() < LEAST_CONTRAST:
             break  # a plain shape is seen by its margin alone

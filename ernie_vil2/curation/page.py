@@ -1,7 +1,7 @@
-"""The page of a curation: what went, why, and what stayed in its stead, with images."""
+"""The outcome of a curation: what went, why, and on a page with images what stayed in its stead."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from ernie_vil2.curation.step import Shown, Step
 from ernie_vil2.data.decoding import decode_image, small_file
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport
+from ernie_vil2.io.terminal import counted
 from ernie_vil2.pages import Chart, Series, line_chart, write_page
 
 FILE = "curation.html"
@@ -23,6 +24,40 @@ SIDE = 96  # pixels of an image
 LONGEST = 160  # characters of a caption
 BINS = 40
 LOOKED_AT = 50_000  # pairs that stayed, among which the nearest image is looked for
+
+
+@dataclass(frozen=True)
+class Curation:
+    """The outcome for every pair.
+
+    Args:
+        pairs: of the source.
+        reasons: step, reason and number of the pairs that went, in the order of the steps, the most frequent first.
+        kept: pairs that stay.
+        drawn: of these, on average over epochs.
+        bad: what could not be read.
+        facts: what the steps report, by step.
+    """
+
+    pairs: int
+    reasons: Sequence[tuple[str, str, int]]
+    kept: int
+    drawn: float
+    bad: BadSampleReport
+    facts: dict[str, list[str]]
+
+    def __str__(self) -> str:
+        width = max([len(reason) for _, reason, _ in self.reasons] + [20])
+        lines = [f"{'':<{width + 19}}{'went':>12} {'left':>12}", f"{'all':<{width + 32}}{self.pairs:>12,}"]
+        left = self.pairs
+        for step, reason, count in self.reasons:
+            left -= count
+            lines.append(f"{step:<18} {reason:<{width}}{count:>12,} {left:>12,}")
+        lines.append(f"{self.kept:,} of {counted(self.pairs, 'pair')} stay ({self.kept / max(1, self.pairs):.1%})")
+        if round(self.drawn) != self.kept:
+            lines.append(f"of them {self.drawn:,.0f} are drawn in an epoch, on average")
+        lines += [f"{step}: {fact}" for step, facts in self.facts.items() for fact in facts]
+        return "\n".join([*lines, str(self.bad)])
 
 
 @dataclass(frozen=True)
@@ -54,8 +89,7 @@ class _Shots:
     def __call__(self, sample: int, note: str = "") -> Shot:
         if sample not in self._made:
             self._made[sample] = self._shot(sample)
-        found = self._made[sample]
-        return Shot(found.caption, found.image, note) if note else found
+        return replace(self._made[sample], note=note)
 
     def _shot(self, number: int) -> Shot:
         try:
@@ -71,58 +105,51 @@ class _Shots:
 
 
 def write_curation_page(
-    folder: Path,
-    joins: Joins,
-    source: ShardedSource,
-    steps: Sequence[Step],
-    reasons: Sequence[tuple[str, str, int]],
-    facts: dict[str, str],
-    bad: BadSampleReport,
-) -> Path:
-    """Writes the page of what the steps have decided.
-
-    Args:
-        folder: of the table.
-        reasons: step, reason and number of the pairs that went, in order.
-        facts: at the head of the page, by name.
-        bad: what could not be read.
-    """
+    folder: Path, curation: Curation, joins: Joins, source: ShardedSource, steps: Sequence[Step]
+) -> None:
+    """Writes the page of what the steps have decided."""
+    facts = {
+        "pairs": f"{curation.pairs:,}",
+        "stay": f"{curation.kept:,} ({curation.kept / max(1, curation.pairs):.1%})",
+        "drawn in an epoch": f"{curation.drawn:,.0f}",
+        "data": ", ".join(dict.fromkeys(str(Path(shard.name).parent) for shard in source.shards)),
+        "steps": ", ".join(step.name for step in steps),
+    }
     shots = _Shots(source)
-    decided = [(step, reason, count) for step, reason, count in reasons if step in {one.name for one in steps}]
+    decided = [row for row in curation.reasons if row[0] in {step.name for step in steps}]
     write_page(
         folder / FILE,
         "curation.html",
         title="Curation",
-        summary=_in_a_sentence(len(source), reasons),
+        summary=_in_a_sentence(curation),
         facts=facts,
-        funnel=_funnel(len(source), reasons),
+        funnel=_funnel(curation),
         notes=joins.facts,
         charts=[chart for step in steps for shown in step.shown() for chart in _histogram(joins, shown)],
         sheets=_sheets(joins, shots, decided),
         groups=_groups(joins, shots),
         leaks=[(shots(leak["sample"]), leak) for leak in joins.figures.get("leaks", [])[:LEAKS]],
         balance=joins.figures.get("balance"),
-        bad=bad,
+        bad=curation.bad,
     )
-    return folder / FILE
 
 
-def _in_a_sentence(pairs: int, reasons: Sequence[tuple[str, str, int]]) -> str:
+def _in_a_sentence(curation: Curation) -> str:
     """How many pairs stay, and what most of the others went for."""
-    stay = pairs - sum(count for _, _, count in reasons)
-    sentence = f"{stay:,} of {pairs:,} pairs stay"
-    if reasons:
-        step, reason, count = max(reasons, key=lambda one: one[2])
+    sentence = f"{curation.kept:,} of {curation.pairs:,} pairs stay"
+    if curation.reasons:
+        step, reason, count = max(curation.reasons, key=lambda one: one[2])
         sentence += f"; most of the others, {count:,}, went for {step}: {reason}"
     return f"{sentence}."
 
 
-def _funnel(pairs: int, reasons: Iterable[tuple[str, str, int]]) -> list[tuple[str, int, int, float, float]]:
+def _funnel(curation: Curation) -> list[tuple[str, int, int, float, float]]:
     """Of each reason its name, how many went, how many are left, and both in percent, these first."""
-    rows, left = [("all", 0, pairs, 100.0, 0.0)], pairs
-    for step, reason, count in reasons:
+    left = curation.pairs
+    rows, percent = [("all", 0, left, 100.0, 0.0)], 100 / max(1, left)
+    for step, reason, count in curation.reasons:
         left -= count
-        rows.append((f"{step}: {reason}", count, left, 100 * left / max(1, pairs), 100 * count / max(1, pairs)))
+        rows.append((f"{step}: {reason}", count, left, percent * left, percent * count))
     return rows
 
 

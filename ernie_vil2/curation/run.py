@@ -4,7 +4,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from ernie_vil2.curation.joins import Joins
 from ernie_vil2.curation.measures import Maps, measure_on_ray, measure_shard
-from ernie_vil2.curation.page import write_curation_page
+from ernie_vil2.curation.page import Curation, write_curation_page
 from ernie_vil2.curation.step import UNREADABLE, Step
 from ernie_vil2.data.processes import each_shard
 from ernie_vil2.data.readers import ShardedSource
@@ -24,7 +23,7 @@ from ernie_vil2.data.selection import ABOUT, TABLE, VERSION
 from ernie_vil2.io import locks
 from ernie_vil2.io.export_folder import named_in_utf8
 from ernie_vil2.io.files import atomic_files, atomic_folder, remove_partial, write_json
-from ernie_vil2.io.terminal import RunError, counted
+from ernie_vil2.io.terminal import RunError
 
 STATE = ".curate"  # folder in the output that holds the measures of the shards, with which a run goes on
 FIRST = ("sample", "row", "key", "id", "kept", "weight", "step", "reason", "nearest", "nearest_key")
@@ -34,40 +33,6 @@ NOT_SHOWN = {"shard", "bad", "first", "thumbnail", "sketch", "long_sketches"}
 
 class CurateError(RunError):
     """The output folder holds something else, or another run is writing there; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class Curation:
-    """The outcome for every pair.
-
-    Args:
-        pairs: of the source.
-        reasons: step, reason and number of the pairs that went, in the order of the steps, the most frequent first.
-        kept: pairs that stay.
-        drawn: of these, on average over epochs.
-        bad: what could not be read.
-        facts: what the steps report, by step.
-    """
-
-    pairs: int
-    reasons: Sequence[tuple[str, str, int]]
-    kept: int
-    drawn: float
-    bad: BadSampleReport
-    facts: dict[str, list[str]]
-
-    def __str__(self) -> str:
-        width = max([len(reason) for _, reason, _ in self.reasons] + [20])
-        lines = [f"{'':<{width + 19}}{'went':>12} {'left':>12}", f"{'all':<{width + 32}}{self.pairs:>12,}"]
-        left = self.pairs
-        for step, reason, count in self.reasons:
-            left -= count
-            lines.append(f"{step:<18} {reason:<{width}}{count:>12,} {left:>12,}")
-        lines.append(f"{self.kept:,} of {counted(self.pairs, 'pair')} stay ({self.kept / max(1, self.pairs):.1%})")
-        if round(self.drawn) != self.kept:
-            lines.append(f"of them {self.drawn:,.0f} are drawn in an epoch, on average")
-        lines += [f"{step}: {fact}" for step, facts in self.facts.items() for fact in facts]
-        return "\n".join([*lines, str(self.bad)])
 
 
 def curate(
@@ -134,16 +99,9 @@ def _written(joins: Joins, maps: Maps, output: Path) -> Curation:
     """Writes table, page and what they are about, all of them or none."""
     source, steps = maps.source, maps.steps
     curation = _summary(joins, len(source), steps)
-    facts = {
-        "pairs": f"{curation.pairs:,}",
-        "stay": f"{curation.kept:,} ({curation.kept / max(1, curation.pairs):.1%})",
-        "drawn in an epoch": f"{curation.drawn:,.0f}",
-        "data": ", ".join(dict.fromkeys(str(Path(shard.name).parent) for shard in source.shards)),
-        "steps": ", ".join(step.name for step in steps),
-    }
     with atomic_files(output) as aside, atomic_folder(output / TABLE) as table:
         files = write_table(joins, [shard.samples for shard in maps.shards], table)
-        write_curation_page(aside, joins, source, steps, curation.reasons, facts, curation.bad)
+        write_curation_page(aside, curation, joins, source, steps)
         curation.bad.write(aside)
         removed = [{"step": step, "reason": reason, "pairs": count} for step, reason, count in curation.reasons]
         about = {

@@ -82,11 +82,6 @@ def _normalize_image(
     return given._replace(image=image)
 
 
-def _permute(given: DetectorInput) -> DetectorInput:
-    """Channels first."""
-    return given._replace(image=given.image.transpose(2, 0, 1))
-
-
 def _pad_stride(given: DetectorInput, stride: int = 0) -> DetectorInput:
     """Zeros below and to the right, to multiples of `stride`; after `Permute`."""
     if stride <= 0:
@@ -99,7 +94,7 @@ STEPS: dict[str, Callable[..., DetectorInput]] = {
     "Resize": _resize,
     "Pad": _pad,
     "NormalizeImage": _normalize_image,
-    "Permute": _permute,
+    "Permute": lambda given: given._replace(image=given.image.transpose(2, 0, 1)),  # channels first
     "PadStride": _pad_stride,
 }
 

@@ -1,4 +1,4 @@
-"""Where samples and benchmarks lie, one file per layout; docs/data.md and docs/benchmarks.md show each on disk."""
+"""Where samples and benchmarks lie, by layout; docs/data.md and docs/benchmarks.md show each on disk."""
 
 from ernie_vil2.data.readers.opening import LAYOUTS, open_benchmark, open_benchmarks, open_sources
 from ernie_vil2.data.readers.source import OPEN_SHARDS, SampleSequence, Shard, ShardedSource

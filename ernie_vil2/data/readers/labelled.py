@@ -35,7 +35,8 @@ def read_list(source: str) -> list[str] | dict[str, str]:
         OSError: the file cannot be read.
         ValueError: it is none of these, it is empty, or an entry in it is.
     """
-    path, name = split_source(source)
+    before, mark, after = source.rpartition(SET_MARK)
+    path, name = (Path(before), after) if mark and not Path(source).exists() else (Path(source), "")
     found = _from_json(path, name) if path.suffix == ".json" else _from_lines(path)
     entries = list(found.items()) if isinstance(found, dict) else list(enumerate(found, 1))
     if not all(isinstance(text, str) for _, text in entries):
@@ -47,12 +48,6 @@ def read_list(source: str) -> list[str] | dict[str, str]:
     if not entries:
         raise ValueError(f"{source}: nothing in it")
     return found
-
-
-def split_source(source: str) -> tuple[Path, str]:
-    """The file of `FILE` or `FILE@NAME`, and the name of the list in it."""
-    path, mark, name = source.rpartition(SET_MARK)
-    return (Path(path), name) if mark and not Path(source).exists() else (Path(source), "")
 
 
 def _from_json(path: Path, name: str) -> list | dict:
