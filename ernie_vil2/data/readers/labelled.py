@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector, ImageIds, image_bytes
 from ernie_vil2.data.readers import ShardedSource, open_sources
 from ernie_vil2.data.readers.columns import names_here
-from ernie_vil2.data.readers.csv_table import LIST_SEPARATOR
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, family
+from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR
 from ernie_vil2.data.readers.tables import TABLES, Table, image_of, open_table
 from ernie_vil2.data.samples import BadSample, Reason, is_id
 from ernie_vil2.data.source_files import image_files, read_file, read_json

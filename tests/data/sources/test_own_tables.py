@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from ernie_vil2.cli.arguments import columns as columns_option
 from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.data.readers.columns import names_here
-from ernie_vil2.data.readers.csv_table import CsvTable
+from ernie_vil2.data.readers.spreadsheets import CsvTable, XlsxTable
 from ernie_vil2.data.readers.tables import TableSource
-from ernie_vil2.data.readers.xlsx import XlsxTable
 from tests.data.sources.published.conftest import image
 
 ROWS = [("a.png", "一只猫，坐着", "00123", 3.5), ("b.png", "红色; 的“车”", "00124", 4)]

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.data.readers import open_sources
-from ernie_vil2.data.readers.csv_table import CsvTable
 from ernie_vil2.data.readers.parquet import KEPT_GROUPS, ParquetTable
+from ernie_vil2.data.readers.spreadsheets import CsvTable
 from ernie_vil2.data.readers.tables import JsonTable, TableSource
 from ernie_vil2.data.samples import BadSample
 from tests.conftest import examples
