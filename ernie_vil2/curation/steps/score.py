@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import duckdb
@@ -56,7 +55,7 @@ class Embedder:
         digest = blake2b(json.dumps(made_by).encode(), digest_size=12).hexdigest()
         return Measured(measured.path.with_name(f"{digest}-embeddings.parquet"), measured.first)
 
-    def embed_shard(self, maps: Maps, shard: int) -> Path:
+    def embed_shard(self, maps: Maps, shard: int) -> None:
         """Embeds the pairs of a shard that no rule removes, and writes the part when it is whole.
 
         Of a pair it has the row, embeddings as float16 (of its image, and of caption and tags in each language), and
@@ -86,7 +85,6 @@ class Embedder:
                     own = [number for number, (_, of) in enumerate(rows) if of == fold]
                     self._embed(model, [pairs[number] for number in own], [embedded[number] for number in own])
                 writer.write_table(pa.Table.from_pylist(embedded, schema))
-        return part.path
 
     def _embed(self, model: ErnieViL2, pairs: Sequence[Pair], into: Sequence[dict[str, Any]]) -> None:
         if not pairs:
