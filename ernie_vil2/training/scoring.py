@@ -129,28 +129,26 @@ def build_evaluators(config: Config, task: Task) -> dict[str, Evaluator]:
         OSError, ValueError: what one of them scores cannot be read.
     """
     named = dict.fromkeys(task.evaluators, {}) if config.Evaluation.options is None else config.Evaluation.options
-    built = {name: _build(name, options, config, task) for name, options in named.items()}
-    return {name: evaluator for name, evaluator in built.items() if evaluator is not None}
-
-
-def _build(name: str, options: Mapping[str, Any], config: Config, task: Task) -> Evaluator | None:
-    try:
-        make = SCORERS.find(EARLIER_NAMES.get(name, name))
-        check_options(make, name, options)
-    except ValueError as error:
-        raise ConfigError(f"Evaluation.evaluators: {error}") from None
-    scorer, data = make.of_run(config, config.Data.validation, "val")
-    if options:
-        scorer = cast(Scorer, replace(cast(Any, scorer), **options))
-    if data is None:
-        return None
-    opened = scorer.open(data)
-    if scorer.labels:
+    built: dict[str, Evaluator] = {}
+    for name, options in named.items():
         try:
-            scorer.check(cast(ErnieViL2, task), f"Training.task={config.Training.task}")
+            make = SCORERS.find(EARLIER_NAMES.get(name, name))
+            check_options(make, name, options)
         except ValueError as error:
-            raise ConfigError(f"Data.val: {error}") from None
-    return Scored(scorer, opened, config, task.tokenizer)
+            raise ConfigError(f"Evaluation.evaluators: {error}") from None
+        scorer, data = make.of_run(config, config.Data.validation, "val")
+        if options:
+            scorer = cast(Scorer, replace(cast(Any, scorer), **options))
+        if data is None:
+            continue
+        opened = scorer.open(data)
+        if scorer.labels:
+            try:
+                scorer.check(cast(ErnieViL2, task), f"Training.task={config.Training.task}")
+            except ValueError as error:
+                raise ConfigError(f"Data.val: {error}") from None
+        built[name] = Scored(scorer, opened, config, task.tokenizer)
+    return built
 
 
 def scored(name: str, evaluator: Evaluator, model: nn.Layer) -> Metrics:
