@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -79,7 +79,7 @@ class Compared:
 
     def record(self) -> dict[str, Any]:
         """Plain dictionaries and arrays: `figures`, `differences`, `queries` and `costs` by column, and sentences."""
-        costs = {name: np.array([getattr(one, name) for one in self.costs.values()], float) for name in asdict(Cost())}
+        costs = {name: np.array([getattr(one, name) for one in self.costs.values()], float) for name in vars(Cost())}
         return {
             **self.comparison.record(),
             "costs": {"model": list(self.costs), **costs},
@@ -95,11 +95,10 @@ class Compared:
     def costs_table(self) -> Table:
         """What each model costs."""
         columns = ["ms an image", "ms a query", "MB of weights", "width", "MB of index", "texts cut"]
-        rows = []
-        for name, one in self.costs.items():
-            values = [one.milliseconds_image, one.milliseconds_query, one.megabytes, one.width, one.index_megabytes]
-            cells = ["-" if value is None else _short(value) for value in values]
-            rows.append((name, [*cells, "-" if one.cut_texts is None else f"{one.cut_texts:,}"]))
+        rows = [
+            (name, ["-" if value is None else _short(value) for value in vars(one).values()])
+            for name, one in self.costs.items()
+        ]
         return Table(columns, rows, kind="figures")
 
     def report(self, queries: int = SHOWN) -> Report:
