@@ -1,7 +1,5 @@
 """Finds on a validation set what a model's scores mean; `ernie_vil2.io.calibration` is what is found."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ernie_vil2.evaluation.ranking import rank_queries, top_matches

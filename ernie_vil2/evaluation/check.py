@@ -1,7 +1,5 @@
 """Reads a benchmark through before anything is encoded, and says what is missing, broken or unlike the protocol."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence

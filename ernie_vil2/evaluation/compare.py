@@ -1,7 +1,5 @@
 """Models side by side on one's own data: what they reach, with intervals, which is better, and what each costs."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Mapping, Sequence

@@ -12,8 +12,6 @@
 Embeddings are written and read as they are; whoever scores them by dot product wants them L2-normalised.
 """
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence

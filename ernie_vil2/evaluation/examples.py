@@ -1,7 +1,5 @@
 """Single queries of a retrieval: their ranks for CSV, their best answers for JSON lines, and examples for the page."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

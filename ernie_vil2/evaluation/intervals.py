@@ -13,8 +13,6 @@ exchanges the two models at random in each cluster. Several tests: Holm's correc
 how often the intervals hold.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A linear probe: logistic regression on frozen embeddings, its regularisation chosen on a validation part."""
 
-from __future__ import annotations
-
 import warnings
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """What plain pixels reach: the nearest training image lends its text to the query image."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 

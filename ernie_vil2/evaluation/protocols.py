@@ -6,8 +6,6 @@ what PaddleNLP's fine-tuning of the released base model reached, and Chinese-CLI
 they are in the named source.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean

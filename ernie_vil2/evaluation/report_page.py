@@ -1,7 +1,5 @@
 """`report.html`: one run, or several side by side: their tables by data set, their curves, and queries with answers."""
 
-from __future__ import annotations
-
 import csv
 import sys
 from collections.abc import Iterator, Mapping, Sequence

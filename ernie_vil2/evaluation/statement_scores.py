@@ -1,7 +1,5 @@
 """Statements with labels, scored: accuracy, consistency, confusion; and what a published data set should hold."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

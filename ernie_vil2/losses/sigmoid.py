@@ -5,8 +5,6 @@ be known of a row's other columns. As for InfoNCE, the backward pass computes ea
 scale is the sum of `rows * (G @ columns)` with `G` that of the logits; the gradient of the bias is the sum of `G`.
 """
 
-from __future__ import annotations
-
 from itertools import product
 from typing import Any
 

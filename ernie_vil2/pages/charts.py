@@ -3,8 +3,6 @@
 The log's charts show what training and evaluation reached over the steps, and how fast.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Templates to files, and what the templates can do beyond jinja2."""
 
-from __future__ import annotations
-
 import base64
 import re
 from functools import cache

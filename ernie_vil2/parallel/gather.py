@@ -1,7 +1,5 @@
 """All ranks' rows on every rank, with the gradient that the joined batch would have."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ gloo fails to connect more than one group of three ranks and more, and gives a r
 collective 30 seconds after the first.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import io

@@ -3,8 +3,6 @@
 It is Paddle's TCP store, in rank 0's process. What goes by it asks no device.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

@@ -3,8 +3,6 @@
 A dual encoder with a head is trained on labels (paper, appendix C).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@
 and `Training.recompute` that blocks keep only their inputs for backward and run a second time there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextvars import copy_context
 from typing import Any

@@ -1,7 +1,5 @@
 """Multi-view contrastive pretraining (arXiv 2209.15270, section 3)."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Collection, Sequence
 from contextlib import suppress

@@ -5,8 +5,6 @@ The embeddings of a text in any of the languages are drawn to what the teacher m
 trained: the image tower and its projection stay the teacher's to the last bit, and so does an index of images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import PurePath

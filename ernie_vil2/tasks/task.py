@@ -1,7 +1,5 @@
 """What the trainer knows of what it trains: a task is a file next to this one, and a name below."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol

@@ -5,8 +5,6 @@ The folder is as `ernie-vil2 embed` writes it (format numpy): `image_embeddings.
 Any model may have made them.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from pathlib import Path

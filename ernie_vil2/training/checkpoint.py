@@ -3,8 +3,6 @@
 A checkpoint is a folder, written aside and renamed, of safetensors and JSON only; see `io.run_folder`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -6,8 +6,6 @@ the ranks as data parallel averages them, and owners send out what they have upd
 as it does without sharding.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """A few learning rates and batches tried on the data at hand, each for a short time: `train --tune-rate`."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What people see of a run: bar and warnings while it goes on; configuration, log, curves and their page afterwards."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

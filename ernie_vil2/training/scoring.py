@@ -3,8 +3,6 @@
 `Comparison` scores `Data.test` before and after it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The training run: how its parts are made, each of those before it, and the loop."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path

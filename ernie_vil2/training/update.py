@@ -1,7 +1,5 @@
 """One optimiser step: the task's gradients, a look at them over all ranks, and the update if they are finite."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Visual entailment (SNLI-VE) and NLVR2: which label a model gives to a statement about an image, or about two."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """Image-text retrieval by named protocols: recalls next to what was published, every query's rank, and examples."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean

@@ -4,8 +4,6 @@ Each item is an image of MSCOCO's validation set of 2017 with a caption and a ne
 attribute or a relation was replaced, swapped or added. A model answers rightly if the caption scores more.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

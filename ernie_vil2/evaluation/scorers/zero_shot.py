@@ -1,7 +1,5 @@
 """Zero-shot classification: images answered by the prompts of classes, and a linear probe next to it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
