@@ -13,9 +13,7 @@ def calibrate(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray, fingerpr
     the gallery. The threshold is the one of the largest F1, of precision over all answers given to both kinds and
     recall over the first kind.
 
-    Args:
-        images, texts: `[N, D]` and `[M, D]`, L2-normalised.
-        pairs: `[P, 2]` of (image row, text row).
+    Embeddings are `[N, D]` and `[M, D]`, L2-normalised, `pairs` `[P, 2]` of (image row, text row).
 
     Raises:
         ValueError: there are no pairs, or an image or text that belongs to everything.

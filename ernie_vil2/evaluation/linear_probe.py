@@ -36,14 +36,9 @@ class LinearProbe(NamedTuple):
 
 
 def linear_probe(embeddings: np.ndarray, truth: np.ndarray, asked: np.ndarray) -> LinearProbe:
-    """Trains on the embeddings of images whose classes are known, and answers others.
+    """Trains on L2-normalised embeddings `[M, D]` with classes `[M, C]`, and answers others, `asked` `[N, D]`.
 
     Of equally good strengths the strongest is taken; with the chosen one all images are trained with once more.
-
-    Args:
-        embeddings: `[M, D]`, L2-normalised, to be trained with.
-        truth: `[M, C]`, their classes.
-        asked: `[N, D]`, L2-normalised.
 
     Raises:
         ValueError: fewer than two classes have a training image, or none has `FOLD` of them.

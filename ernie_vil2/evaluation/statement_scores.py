@@ -111,13 +111,9 @@ def read_statements(sources: ShardedSource) -> Statements:
 
 @dataclass(frozen=True)
 class StatementScores:
-    """The predictions of a model for statements.
+    """Predictions for the N `rows` of which all images could be used: `probabilities` `[N, labels]` float32.
 
-    Attributes:
-        statements: all of them.
-        rows: N of them whose images could be used; only these are scored.
-        probabilities: `[N, labels]` float32.
-        problems: images that were asked for, and those that could not be used.
+    `problems` counts the images that were asked for and those that could not be used.
     """
 
     statements: Statements

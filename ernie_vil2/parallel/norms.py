@@ -96,9 +96,6 @@ def average_statistics(model: nn.Layer) -> None:
     Data parallel leaves them alone, so that each rank has those of its own rows. Before a model is scored by several
     ranks, or saved by one, they have to be those of all rows; those that training leaves alone are left alone here. A
     collective: every rank must call it; a single process needs no process group.
-
-    Args:
-        model: the same layers on every rank.
     """
     statistics = moving_statistics(model)
     if dist.get_world_size() == 1 or not statistics:

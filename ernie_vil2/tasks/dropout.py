@@ -69,13 +69,8 @@ class CounterBasedDropout:
     def keys(self, step: int, views: Collection[str], positions: np.ndarray) -> dict[str, np.ndarray]:
         """The keys of a step's rows, for `rows`: all that the device needs for its dropout.
 
-        Args:
-            step: number of the optimiser step.
-            views: names of the views that are encoded.
-            positions: int64 `[b]`, the position of each row in the global batch.
-
         Returns:
-            By view int64 `[b]`, a hash of seed, step, view and position.
+            By view int64 `[b]`, a hash of seed, step, view and the row's position in the global batch.
         """
         return {
             view: _row_keys(self.seed, step, number, positions).view(np.int64)

@@ -26,13 +26,7 @@ UNKNOWN = "image or text without the teacher's embedding"
 
 
 class Teacher:
-    """Embeddings by image id and by text; both sides are read when they are asked for.
-
-    Args:
-        folder: `Tuning.teacher.embeddings`.
-
-    Attributes:
-        width: W.
+    """Embeddings by image id and by text, `width` (W) wide; both sides are read when they are asked for.
 
     Raises:
         FileNotFoundError: a file is missing.

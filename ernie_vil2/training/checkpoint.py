@@ -190,9 +190,6 @@ def load_checkpoint(
 
     Returns:
         What `state.json` holds, with what is known of the step's evaluation.
-
-    Raises:
-        ValueError: the weights are not those of this model.
     """
     load_weights(model, folder / MODEL)
     if average:

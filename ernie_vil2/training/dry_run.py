@@ -49,18 +49,11 @@ NO_PLAN = "no plan: what a step of this task needs is not known before it is run
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a dry run found.
+    """What a dry run found."""
 
-    Attributes:
-        folder: that holds `dry_run.html`, `plan.txt`, `config.yaml` and the bad samples.
-        text: for the terminal.
-        would_stop: training would, as more samples cannot be used than `Data.max_bad_share` allows, or as this device
-            lacks what is configured.
-    """
-
-    folder: Path
-    text: str
-    would_stop: bool
+    folder: Path  # that holds `dry_run.html`, `plan.txt`, `config.yaml` and the bad samples
+    text: str  # for the terminal
+    would_stop: bool  # for bad samples above `Data.max_bad_share`, or as this device lacks what is configured
 
 
 def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = None) -> DryRun:

@@ -48,13 +48,8 @@ _WRITTEN = (CONFIG, ENVIRONMENT, LOG, "bad_samples.json", "bad_samples.txt", CUR
 class RunLog:
     """Writes a run's records to `log.jsonl`, and where VisualDL is installed to its curves as well.
 
-    Args:
-        run: the run folder.
-        config: the resolved configuration, written to `config.yaml`.
-        first_step: steps already done; records of later steps, left by an interrupted run, are dropped.
-        evaluated: the last step whose evaluation is done; records of later evaluations are dropped.
-
-    Lines of the log that are not records go into `damaged_log.jsonl`, with a warning.
+    Of an interrupted run, records of steps after `first_step` and of evaluations after `evaluated` are dropped. Lines
+    of the log that are not records go into `damaged_log.jsonl`, with a warning.
     """
 
     def __init__(self, run: Path, config: Config, first_step: int = 0, evaluated: int = 0):

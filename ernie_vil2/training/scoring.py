@@ -176,9 +176,7 @@ def scored(name: str, evaluator: Evaluator, model: nn.Layer) -> Metrics:
 class Scores:
     """The evaluators of a run, when they are due, and which step they found best.
 
-    Args:
-        evaluators: by name; the first that has a number to choose by chooses.
-        config: the run's.
+    The first evaluator that has a number to choose by chooses.
 
     Attributes:
         evaluated: the step of the last evaluation, -1 before the first.

@@ -83,10 +83,6 @@ class BatchGate:
 
     Bad samples may follow one another, as those of a shard that has been lost, and so fill the whole share of a rank.
     What the ranks exchange goes by the store, which asks no device, and with it the requests to stop.
-
-    Args:
-        ranks: that share the batch.
-        signals: by which a rank asks all to stop.
     """
 
     def __init__(self, ranks: int, signals: StopSignals):
@@ -95,12 +91,7 @@ class BatchGate:
         self._in_a_row = 0
 
     def lets_through(self, samples: int, least: int, error: Exception | None = None) -> bool:
-        """Whether all ranks have samples enough. A collective.
-
-        Args:
-            samples: that this rank has.
-            least: that each rank needs.
-            error: that this rank has raised in reading them.
+        """Whether all ranks have samples enough, of which this one has `samples`, or an error. A collective.
 
         Raises:
             Exception: a rank has an error, see `agree`.
@@ -161,16 +152,10 @@ class NonFiniteSteps:
         model: paddle.nn.Layer,
         rank: int,
     ) -> None:
-        """Saves what led to a step that is not finite, which has changed no weight. A collective.
+        """Saves what led to a step, numbered from 1, that is not finite and has changed no weight. A collective.
 
-        Every rank saves the names of its samples and what of its losses and gradients is not finite; where the run
-        ends, also its batch, and rank 0 the weights.
-
-        Args:
-            step: its number, from 1.
-            own: the losses of this rank's rows.
-            gradients: names of the parameters whose gradient is not finite, or its square is not.
-            model: as it was before the step.
+        Every rank saves the names of its samples and what is not finite of its `own` losses and of its gradients, by
+        the parameters' names; where the run ends, also its batch, and rank 0 the weights.
 
         Raises:
             NotFinite: the run ends, on all ranks.
