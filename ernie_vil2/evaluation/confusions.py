@@ -1,7 +1,5 @@
 """A page of confusions: which classes are taken for which, the hardest ones, and the surest errors."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 

@@ -4,13 +4,11 @@ No official code scores retrieval on the ratings (`cxc_ratings.py`); what public
 `CxcProtocol`, with a protocol of its own for the other choice.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -42,7 +40,16 @@ class Cxc(Retrieval):
 
 
 @dataclass(frozen=True)
-class CxcProtocol(Protocol):
+class _OfTestSplit(Protocol):
+    scorer: ClassVar[str] = "cxc"
+    split: str = "test"
+    images: int | None = 5_000
+    texts: int | None = 25_000
+    texts_per_image: int | None = 5
+
+
+@dataclass(frozen=True)
+class CxcProtocol(_OfTestSplit):
     """Retrieval in four directions.
 
     Attributes:
@@ -51,8 +58,7 @@ class CxcProtocol(Protocol):
         every_caption: whether a caption without a positive counts as a query that finds nothing.
     """
 
-    scorer: ClassVar[str] = "cxc"
-    split: str = "test"
+    directions: tuple[str, ...] = (*DIRECTIONS, "text_to_text", "image_to_image")
     both_orders: bool = True
     co_captions: bool = True
     every_caption: bool = False
@@ -71,7 +77,7 @@ class CxcProtocol(Protocol):
         if self.co_captions:
             texts.append(_co_captions(galleries.positives))
         return [
-            galleries._replace(positives=_distinct(rated["sits"][:, ::-1])),
+            galleries._replace(positives=np.unique(rated["sits"][:, ::-1], axis=0)),
             _with_itself("text", galleries.right, np.concatenate(texts)),
             _with_itself("image", galleries.left, rated["sis"]),
         ]
@@ -120,11 +126,9 @@ class CxcProtocol(Protocol):
 
 
 @dataclass(frozen=True)
-class CxcCorrelation(Protocol):
+class CxcCorrelation(_OfTestSplit):
     """Spearman's correlation of cosine and rating, for STS, SIS and SITS."""
 
-    scorer: ClassVar[str] = "cxc"
-    split: str = "test"
     directions: tuple[str, ...] = ()
     packages: tuple[str, ...] = ("scipy",)
     draws: int = DRAWS
@@ -164,13 +168,8 @@ def _co_captions(pairs: np.ndarray) -> np.ndarray:
 
 def _with_itself(side: str, rows: np.ndarray, positives: np.ndarray) -> Matching:
     own = np.arange(len(rows))
-    positives = _distinct(positives)
-    positives = positives[positives[:, 0] != positives[:, 1]]
+    positives = np.unique(positives[positives[:, 0] != positives[:, 1]], axis=0)
     return Matching(rows, rows, positives, (side, side), np.stack([own, own], axis=1))
-
-
-def _distinct(pairs: np.ndarray) -> np.ndarray:
-    return np.unique(pairs, axis=0)
 
 
 def _retrieved(result: DirectionResult, encoded: EncodedBenchmark) -> dict[int, list[int]]:
@@ -194,39 +193,28 @@ _DEFINITION = (
 )
 
 
-_NO_QUERY = "a caption without such an image is not a query (24,972 of the test's are)"
-_FAILURE = "a caption without such an image counts as a query that finds nothing (25,000 queries of the test)"
-_CO_CAPTIONS = "the other sentences of the same image, and "
-_BOTH_ORDERS, _ONE_ORDER = ", in both orders", ", in the order in which they were rated"
-_USUAL = {"split": "test", "unrated": _NO_QUERY, "co_captions": _CO_CAPTIONS, "orders": _BOTH_ORDERS}
-CXC = CxcProtocol(
-    name="cxc",
-    definition=_DEFINITION.format(**_USUAL),
-    split="test",
-    images=5_000,
-    texts=25_000,
-    texts_per_image=5,
-    directions=(*DIRECTIONS, "text_to_text", "image_to_image"),
-)
-CXC_VAL = replace(CXC, name="cxc-val", split="val", definition=_DEFINITION.format(**_USUAL | {"split": "val"}))
-CXC_DIRECTED = replace(
-    CXC,
-    name="cxc-directed",
-    both_orders=False,
-    definition=_DEFINITION.format(**_USUAL | {"orders": _ONE_ORDER}),
-)
-CXC_EVERY_CAPTION = replace(
-    CXC,
-    name="cxc-every-caption",
+_USUAL = {
+    "split": "test",
+    "unrated": "a caption without such an image is not a query (24,972 of the test's are)",
+    "co_captions": "the other sentences of the same image, and ",
+    "orders": ", in both orders",
+}
+
+
+def _protocol(name: str, words: dict[str, str], **choices: Any) -> CxcProtocol:
+    """The protocol that differs in some choices, with the words in which its definition differs."""
+    return CxcProtocol(name, _DEFINITION.format(**_USUAL | words), **choices)
+
+
+CXC = _protocol("cxc", {})
+CXC_VAL = _protocol("cxc-val", {"split": "val"}, split="val")
+CXC_DIRECTED = _protocol("cxc-directed", {"orders": ", in the order in which they were rated"}, both_orders=False)
+CXC_EVERY_CAPTION = _protocol(
+    "cxc-every-caption",
+    {"unrated": "a caption without such an image counts as a query that finds nothing (25,000 queries of the test)"},
     every_caption=True,
-    definition=_DEFINITION.format(**_USUAL | {"unrated": _FAILURE}),
 )
-CXC_WITHOUT_CO_CAPTIONS = replace(
-    CXC,
-    name="cxc-without-co-captions",
-    co_captions=False,
-    definition=_DEFINITION.format(**_USUAL | {"co_captions": ""}),
-)
+CXC_WITHOUT_CO_CAPTIONS = _protocol("cxc-without-co-captions", {"co_captions": ""}, co_captions=False)
 CXC_CORRELATION = CxcCorrelation(
     name="cxc-correlation",
     definition=(
@@ -236,8 +224,4 @@ CXC_CORRELATION = CxcCorrelation(
         f"deviation of {DRAWS:,} draws from a fixed seed. A draw takes every first member of a pair, all of them "
         "and not a part, each with one of its rated partners, so that none counts more for being rated more often."
     ),
-    split="test",
-    images=5_000,
-    texts=25_000,
-    texts_per_image=5,
 )
