@@ -9,8 +9,6 @@ form. Model E learnt from the drawings' Chinese names too, with their images; th
 no Chinese but that of the words. Stopped, the command goes on.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import sys

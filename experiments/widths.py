@@ -9,8 +9,6 @@ the study's tests and the seeds: by the short vectors alone, and of their first 
 Differences are paired over the seeds, with Student's 95 % intervals. The same figures go into widths.json.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Mapping, Sequence

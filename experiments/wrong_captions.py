@@ -11,8 +11,6 @@ for each round its models and `round-N`, the curation's output, for `Data.select
 pairs as the last of these keeps; and `scores.csv`. Stopped, it goes on.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import sys

@@ -5,8 +5,6 @@ the work and returns the exit code. A bad argument, a file that cannot be used a
 error and exit code 2; any other exception is a fault of the code, and its traceback is shown.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import io

@@ -10,8 +10,6 @@ verdict for each, and writes them as text and JSON, every query's ranks as CSV, 
 another does not. docs/compare.md says how intervals and verdicts are meant.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from argparse import ArgumentTypeError

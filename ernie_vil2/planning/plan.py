@@ -3,8 +3,6 @@
 docs/plan.md has the formulas.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence

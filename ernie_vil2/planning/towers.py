@@ -1,7 +1,5 @@
 """The towers of a configuration as a plan needs them: their sizes, and what a row costs, measured on a few rows."""
 
-from __future__ import annotations
-
 import gc
 import heapq
 import math

@@ -3,8 +3,6 @@
 What arrives is bounded by `middleware` before it is looked at. Earlier paths, `/api/...`, answer as before.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import binascii

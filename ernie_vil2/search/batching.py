@@ -5,8 +5,6 @@ and the answer, written as JSON once, back to the event loop that waits for it. 
 what else is in its batch. No more than a bound of queries wait: one more is refused at once.
 """
 
-from __future__ import annotations
-
 import asyncio
 import copy
 import json

@@ -1,7 +1,5 @@
 """Reads all of an index and compares it with its checksums, which opening and searching do for what they touch."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field

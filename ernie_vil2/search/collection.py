@@ -1,7 +1,5 @@
 """Items with their embeddings, searched by the product: what every form of a collection has in common."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Fills an index from sources of samples, folders of images or lines of text, and keeps it up to date with these."""
 
-from __future__ import annotations
-
 import math
 import os
 import sys

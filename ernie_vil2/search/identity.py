@@ -5,8 +5,6 @@ image of this name, from another source, gets an id of its own: the name with a 
 id. Only where the image at its one location has become another does that one take its location and its id.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -64,6 +62,13 @@ class Sorted:
     later: list[Picture] = field(default_factory=list)
     refreshed: int = 0
     unchanged: int = 0
+
+
+class _Here(NamedTuple):
+    """Where an image was read: the path, and all that a location there may be called."""
+
+    path: str
+    names: frozenset[str]
 
 
 class Catalogue:
@@ -157,13 +162,6 @@ class Catalogue:
     def _is_at(self, location: Location, here: _Here) -> bool:
         """Whether a location is where an image was read; older indexes have what a person wrote for a path."""
         return self._kept(location.path) in here.names
-
-
-class _Here(NamedTuple):
-    """Where an image was read: the path, and all that a location there may be called."""
-
-    path: str
-    names: frozenset[str]
 
 
 def _name(item: Item) -> str:

@@ -4,8 +4,6 @@ An index type proposes candidates; the index ranks them again by the exact produ
 decides what is found and never in which order. It is derived from the rows and can be built again at any time.
 """
 
-from __future__ import annotations
-
 import json
 import secrets
 from collections.abc import Callable, Iterator
@@ -45,9 +43,7 @@ class IndexType(Protocol):
     facts: dict[str, Any]
 
     @classmethod
-    def build(
-        cls, rows: np.ndarray, queries: Callable[[], np.ndarray], recall: float, folder: Path, log: Log
-    ) -> IndexType:
+    def build(cls, rows: np.ndarray, queries: Callable[[], np.ndarray], recall: float, folder: Path, log: Log) -> Self:
         """Makes the index type and writes it into a file of its own in `folder`, if it needs one.
 
         Its facts then have the name as `file`, which ends in `.faiss`, and the size as `bytes`.
@@ -59,7 +55,7 @@ class IndexType(Protocol):
         """
 
     @classmethod
-    def open(cls, rows: np.ndarray, folder: Path, facts: dict[str, Any]) -> IndexType:
+    def open(cls, rows: np.ndarray, folder: Path, facts: dict[str, Any]) -> Self:
         """Opens what `build` has written and found, for the same rows.
 
         Raises:

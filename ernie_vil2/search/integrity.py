@@ -9,8 +9,6 @@ compares the checksum of what it reads anyway: the centroids in front of the row
 never read as a whole. `search.checking` compares the rest.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

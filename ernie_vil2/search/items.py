@@ -3,8 +3,6 @@
 The file may be damaged, or a stranger's: nothing in it is run, and what is read is checked (`search.integrity`).
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -10,14 +10,12 @@ rows that nobody names, which the next writer overwrites. Replacing and removing
 the collection is compacted: copied into another folder without such rows.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Collection as Container
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -233,7 +231,7 @@ class LocalCollection(Collection):
     def every(self) -> Iterator[Item]:
         return (item for part in self._parts(ROWS_AT_ONCE) for _, item in part)
 
-    def copy_to(self, other: LocalCollection) -> None:
+    def copy_to(self, other: Self) -> None:
         """Adds all items with their embeddings to another collection, in their order."""
         for part in self._parts(COPIED_TOGETHER, thumbnails=True):
             other.add([item for _, item in part], self._now.rows[[row for row, _ in part]])

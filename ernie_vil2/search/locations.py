@@ -5,8 +5,6 @@ file may be another one by now and the index may be a stranger's. So an image is
 operator has named a folder that holds it, and if its digest is that of the item.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress

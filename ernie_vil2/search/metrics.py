@@ -3,8 +3,6 @@
 Each process writes into its own part of one shared array; any of them can add up all parts.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 from collections.abc import Iterator, Mapping, Sequence

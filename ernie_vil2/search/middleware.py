@@ -6,8 +6,6 @@ Messages are passed on as they come. A middleware of Starlette would copy bodies
 the requests in which they were raised.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import binascii

@@ -5,8 +5,6 @@ is bounded here: headers that are never finished, answers that are never read, a
 something when the server shall end.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import multiprocessing
@@ -123,13 +121,6 @@ def _work(
             print(f"{about(index)}\n{shown} (Ctrl-C ends it)", flush=True)
         counts.set(metrics.READY, 1)
         run(server, listener)
-
-
-def _end_with(parent: Connection, server: Server) -> None:
-    try:
-        parent.recv()
-    except EOFError:
-        server.should_exit = True
 
 
 def _supervise(opening: Callable[[], Index], settings: Settings, listeners: Sequence[socket.socket]) -> int:
@@ -252,6 +243,13 @@ class Server(uvicorn.Server):
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+
+
+def _end_with(parent: Connection, server: Server) -> None:
+    try:
+        parent.recv()
+    except EOFError:
+        server.should_exit = True
 
 
 def listening(host: str, port: int, shared: bool = False) -> socket.socket:

@@ -5,8 +5,6 @@ Images are served by id and never by path. What is uploaded is bounded in bytes,
 ask is answered in batches (`batching`).
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Where the collections of an index lie: in a folder, or in a Milvus."""
 
-from __future__ import annotations
-
 import logging
 import os
 import secrets

@@ -1,7 +1,5 @@
 """What the runs of a study say, as plain data, and what is missing or does not belong together."""
 
-from __future__ import annotations
-
 import copy
 import json
 import reprlib

@@ -1,11 +1,9 @@
 """A study as its file defines it: models over one base, groups of runs, seeds, and what is measured."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -113,7 +111,7 @@ class Definition(_Section):
     small: Small | None = None
 
     @model_validator(mode="after")
-    def _names_are_known(self) -> Definition:
+    def _names_are_known(self) -> Self:
         named = {"baseline": [self.baseline], **{f"groups.{group.name}": group.models for group in self.groups}}
         for key, models in named.items():
             for model in models:
@@ -274,7 +272,7 @@ class Results(_Record):
     lacks: list[Annotated[str, Field(pattern=": ")]]
 
     @model_validator(mode="after")
-    def _belong_together(self) -> Results:
+    def _belong_together(self) -> Self:
         for model in [self.baseline, *(model for group in self.groups for model in group.models)]:
             if model not in self.models:
                 raise ValueError(f"there is no model {model}")

@@ -4,8 +4,6 @@ uniformity, the two properties of Wang and Isola (arXiv 2005.10242).
 All figures are by name, `<test>/<measure>`; recalls and mean recalls (mR) in percent.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b

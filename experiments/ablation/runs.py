@@ -4,8 +4,6 @@ A run is made by an ordinary trainer in an ordinary run folder, and measured whe
 is not made again: a measured run is left alone, a trained one is measured, a stopped one goes on.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """What a study found: tables as plain text cells, for the terminal and Markdown, and the page with its curves."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
