@@ -31,10 +31,11 @@ from experiments.ablation.runs import trained
 from experiments.ablation.tables import Table, as_markdown, shown
 
 STUDY, CONFIG = "configs/ablation/study.yaml", "configs/finetune/new_language.yaml"
-LEARNT = [("the {}", "这个{}"), ("picture of {}", "{}的图片")]
-"""Sentences that words are learnt in, English and Chinese."""
-FORMS = {"word": ("{}", "{}"), "sentence": ("{} in the picture", "图片里的{}")}
-"""In which words are queries."""
+LEARNT = [
+    ("the {}", "这个{}"),
+    ("picture of {}", "{}的图片"),
+]  # sentences that words are learnt in, English and Chinese
+FORMS = {"word": ("{}", "{}"), "sentence": ("{} in the picture", "图片里的{}")}  # in which words are queries
 STUDENTS = {
     "same tower": [],
     "same tower, all words": [],

@@ -32,8 +32,7 @@ from experiments.ablation.tables import shown
 
 WAYS = ("W, prefix", "E, PCA", "E, prefix")
 ANSWERS, TRAIN = 10, "train"
-Rows = tuple[np.ndarray, np.ndarray]
-"""Of images and of texts."""
+Rows = tuple[np.ndarray, np.ndarray]  # of images and of texts
 
 
 Embedded = Mapping[str, np.ndarray]

@@ -33,16 +33,14 @@ from ernie_vil2.device import runtime
 from ernie_vil2.io.files import atomic_write
 from experiments.ablation.runs import trained
 
-GIVEN = ("id", "caption_zh", "caption_en", "tags_zh", "tags_en")
-"""Fields that a wrong pair has of another drawing."""
+GIVEN = ("id", "caption_zh", "caption_en", "tags_zh", "tags_en")  # fields that a wrong pair has of another drawing
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "captions": {},
     "captions and tags": {"tags": True},
     "captions, tags and neighbours": {"tags": True, "neighbours": 10},
 }
 """Of scores, with the settings of the step; the last one counts."""
-QUARTER = 0.25
-"""Share of the pairs whose best are looked at, next to those that a curation keeps."""
+QUARTER = 0.25  # share of the pairs whose best are looked at, next to those that a curation keeps
 
 
 def with_wrong_texts(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:

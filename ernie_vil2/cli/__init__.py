@@ -29,10 +29,8 @@ EARLIER = {
     "convert_checkpoint": "convert",
 }  # fmt: skip
 """What scripts in `tools/` were called before, and still can be."""
-EXPECTED = (RunError, OSError, ValueError, MemoryError, ImportError)
-"""What input, machine and installation can cause."""
-LONGEST = 2000
-"""Characters of an error that are shown; a name in it may be longer than a screen."""
+EXPECTED = (RunError, OSError, ValueError, MemoryError, ImportError)  # what input, machine and installation can cause
+LONGEST = 2000  # characters of an error that are shown; a name in it may be longer than a screen
 
 
 class Parser(argparse.ArgumentParser):

@@ -20,8 +20,7 @@ from ernie_vil2.cli.arguments import count, input_file, model, output_folder
 
 OWN = ("paddlenlp", "official", "ernie_vil2")
 """Layouts that are written from the model alone; a folder of the others is needed for its settings and tokenizer."""
-PACKAGED_WORDS = 21_128
-"""Lines of the vocab.txt in Chinese-CLIP's package."""
+PACKAGED_WORDS = 21_128  # lines of the vocab.txt in Chinese-CLIP's package
 LAYOUTS = ["hf", "openclip", "chinese-clip", *OWN]
 
 

@@ -319,8 +319,7 @@ def check_collectives(timeout: float = 60) -> Result:
     return Result("ok", "collectives", f"two processes, gloo all_reduce, {time.perf_counter() - start:.1f} s")
 
 
-LEAST_STEPS = 50
-"""Of the tiny training, after which its loss has halved on a machine of any speed."""
+LEAST_STEPS = 50  # of the tiny training, after which its loss has halved on a machine of any speed
 
 
 def check_training(seconds: float = 10) -> Result:

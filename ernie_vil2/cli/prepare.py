@@ -26,8 +26,7 @@ from ernie_vil2.cli.arguments import (
     table_options,
 )
 
-NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}
-"""Of parts, by how many there are."""
+NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}  # of parts, by how many there are
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from ernie_vil2.config import Config
     from ernie_vil2.evaluation.report import Card
 
-FORGOTTEN = 1.0
-"""Points of mean recall on the old task, of which a loss is worth a remark."""
+FORGOTTEN = 1.0  # points of mean recall on the old task, of which a loss is worth a remark
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -52,8 +52,7 @@ if TYPE_CHECKING:
 
     from ernie_vil2.search.index import Index
 
-BATCH = 256
-"""Queries of a file that are encoded and answered together."""
+BATCH = 256  # queries of a file that are encoded and answered together
 
 LONGEST_FILTER = 1000
 

@@ -17,17 +17,13 @@ from ernie_vil2.parallel.collectives import sent_bytes
 from ernie_vil2.planning.devices import DataSheet, check
 from ernie_vil2.planning.towers import Towers
 
-USABLE = 0.92
-"""Share of a device's memory that tensors can have: the rest is the driver's and lost between blocks."""
+USABLE = 0.92  # share of a device's memory that tensors can have: the rest is the driver's and lost between blocks
 LOGITS_SAVED, LOGITS_AT_WORK = 3, 3
 """Float32 matrices of logits that the plain loss saves for each view pair, and has in use beyond these."""
-TILES_AT_WORK = 12
-"""Tiles' worth of float32 that the tiled loss has in use, where duplicates are positives."""
-BUCKET = 25 * 2**20
-"""Bytes of gradients that Paddle's data parallel reduces at once."""
+TILES_AT_WORK = 12  # tiles' worth of float32 that the tiled loss has in use, where duplicates are positives
+BUCKET = 25 * 2**20  # bytes of gradients that Paddle's data parallel reduces at once
 MEASURE = "-o Training.steps=20 -o Schedule.warmup_steps=1"
-MANY_WORDS = 50_000_000
-"""Parameters of a word embedding from which on a plan advises to trim it."""
+MANY_WORDS = 50_000_000  # parameters of a word embedding from which on a plan advises to trim it
 UNITS = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0))
 HOW_TO_MEASURE = f"for days, measure a step: train.py {MEASURE}, then --measured RUN"
 
@@ -82,10 +78,8 @@ class Plan:
         self.batches = 2 if self.device.name == "cpu" else 3
         """That the device holds: the last one, until it is known to be finite, this one, and on a GPU the next."""
         self._embeddings = self.rows * sum(self.views.values()) * self.towers.embed_dim * 4
-        self.transfers = list(self._transfers()) if self.ranks > 1 else []
-        """What a rank sends in a step."""
-        self.limit = USABLE * self.device.memory
-        """What tensors can have of the device."""
+        self.transfers = list(self._transfers()) if self.ranks > 1 else []  # what a rank sends in a step
+        self.limit = USABLE * self.device.memory  # what tensors can have of the device
 
     @cached_property
     def resident(self) -> dict[str, float]:
@@ -192,8 +186,7 @@ class Plan:
         return figures | {"transfers": [transfer._asdict() for transfer in self.transfers]}
 
 
-Advice = tuple[tuple[str, ...], Plan]
-"""`Section.key=value` overrides, and the plan with them."""
+Advice = tuple[tuple[str, ...], Plan]  # `Section.key=value` overrides, and the plan with them
 
 
 def plan_run(

@@ -31,12 +31,10 @@ from ernie_vil2.search.middleware import Uploads
 from ernie_vil2.search.store import SIDES, BusyIndex
 
 MOST_ANSWERS, MOST_OFFSET = 200, 2000
-MOST_QUERIES, MOST_INPUTS, MOST_ITEMS = 64, 256, 64
-"""Of one request."""
+MOST_QUERIES, MOST_INPUTS, MOST_ITEMS = 64, 256, 64  # of one request
 LONGEST_ID = 1024
 EXAMPLES = 24
-WRITING_SECONDS = 10
-"""That a change waits for the end of another one."""
+WRITING_SECONDS = 10  # that a change waits for the end of another one
 
 Kind = Literal["images", "texts"]
 Count = Annotated[int, Query(ge=1, le=MOST_ANSWERS, description="answers")]

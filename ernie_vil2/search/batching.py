@@ -25,16 +25,12 @@ from ernie_vil2.search.collection import Hit
 from ernie_vil2.search.index import Index
 from ernie_vil2.search.metrics import CACHED, WAITING, Metrics
 
-MOST_TOGETHER = 32
-"""Queries of a batch."""
-LONGEST_WAIT = 0.002
-"""Seconds that a query may wait for others, and does only while several ask."""
+MOST_TOGETHER = 32  # queries of a batch
+LONGEST_WAIT = 0.002  # seconds that a query may wait for others, and does only while several ask
 MOST_WAITING = 256
 """Queries in progress, of texts and images: at 450 a second the last one waits for about half a second."""
-KEPT_ANSWERS = 2048
-"""Answers of the cache, some 20 MB."""
-SEARCHING, DECODING = 2, 4
-"""Threads."""
+KEPT_ANSWERS = 2048  # answers of the cache, some 20 MB
+SEARCHING, DECODING = 2, 4  # threads
 
 Part = tuple[float, str | np.ndarray]
 """A weight, and a text or the pixels of an image as `ErnieViL2.preprocess` gives them."""

@@ -16,8 +16,7 @@ from ernie_vil2.search.items import NAME, block_checksum, verified
 from ernie_vil2.search.local import LocalCollection
 from ernie_vil2.search.store import SIDES, FolderStore, is_folder
 
-SHOWN = 10
-"""Faults of one kind that are named."""
+SHOWN = 10  # faults of one kind that are named
 
 
 @dataclass

@@ -29,11 +29,9 @@ from ernie_vil2.search.index_types import Exact
 from ernie_vil2.search.integrity import REPLACED
 from ernie_vil2.search.locations import content_digest, is_address, locations_of
 
-CHUNK = 2048
-"""Items that are added or removed together: what a killed process has to encode again at most."""
+CHUNK = 2048  # items that are added or removed together: what a killed process has to encode again at most
 THUMBNAIL = 160
-SMALL = 8192
-"""Bytes of an image that is its own thumbnail."""
+SMALL = 8192  # bytes of an image that is its own thumbnail
 TUNING_QUERIES = 3000
 FEWEST_QUERIES = 100
 REBUILT_ABOVE = 0.1
@@ -44,8 +42,7 @@ THREADS = 4
 class Rehearsal:
     """A rehearsal of changes, which leaves the real collection unchanged."""
 
-    embeddings = np.empty([0, 0], np.float32)
-    """Of what would be added: none are computed."""
+    embeddings = np.empty([0, 0], np.float32)  # of what would be added: none are computed
 
     def __init__(self, collection: Collection):
         self._collection = collection

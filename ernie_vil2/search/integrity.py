@@ -26,16 +26,12 @@ from ernie_vil2.io.files import atomic_write, is_count, is_number, load_json, pa
 from ernie_vil2.search.collection import DamagedIndex, Item, are_unit
 from ernie_vil2.search.locations import locations_of
 
-CHECKSUM = "checksum"
-"""The key under which `sealed` keeps it."""
-AT_ONCE = 1 << 20
-"""Bytes of a file, or numbers of embeddings, that are read together."""
+CHECKSUM = "checksum"  # the key under which `sealed` keeps it
+AT_ONCE = 1 << 20  # bytes of a file, or numbers of embeddings, that are read together
 
-MOST = 2**63 - 1
-"""The largest number that SQLite keeps."""
+MOST = 2**63 - 1  # the largest number that SQLite keeps
 FACTS = "engine.json"
-LONGEST = 1 << 16
-"""Characters of `engine.json`."""
+LONGEST = 1 << 16  # characters of `engine.json`
 MOST_BYTES = 1 << 53
 REPLACED = {"hnsw": "ivf"}
 """Index types of earlier versions, which are not read any more, and what is built instead of them."""

@@ -27,11 +27,9 @@ from ernie_vil2.search.index_types import EXACT_UP_TO, RERANKED, SCANNED_ROWS, E
 from ernie_vil2.search.items import NAME, SCHEMAS, ItemsFile, dumps, verified
 
 KEPT_FILTERS = 16
-KEPT_ITEMS = 100_000
-"""Verified items of the last answers, some 50 MB: popular ones are neither read nor verified again."""
+KEPT_ITEMS = 100_000  # verified items of the last answers, some 50 MB: popular ones are neither read nor verified again
 DATE_GLOB = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
-ROWS_AT_ONCE = 10_000
-"""That a statement of SQLite may name."""
+ROWS_AT_ONCE = 10_000  # that a statement of SQLite may name
 COPIED_TOGETHER = 2048
 
 

@@ -19,8 +19,7 @@ from ernie_vil2.data.source_files import read_file
 from ernie_vil2.io.files import is_count
 from ernie_vil2.search.collection import DamagedIndex, Item
 
-MOST_LOCATIONS = 10
-"""Of an item: the first that were found."""
+MOST_LOCATIONS = 10  # of an item: the first that were found
 OWN = "./"
 
 

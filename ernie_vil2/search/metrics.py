@@ -30,14 +30,12 @@ PATHS = (
 STATUSES = ("200", "304", "400", "401", "403", "404", "408", "413", "415", "422", "499", "503", "other")
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Bounds of the histogram of latencies; one more holds what takes longer."""
-SIZES = (1, 2, 4, 8, 16, 32)
-"""Bounds of the histogram of batches."""
+SIZES = (1, 2, 4, 8, 16, 32)  # bounds of the histogram of batches
 REQUESTS = 0
 LATENCY = REQUESTS + len(PATHS) * len(STATUSES)  # the buckets, then the sum
 BATCHES = LATENCY + len(SECONDS) + 2
 CACHED, WAITING, PID, READY = range(BATCHES + len(SIZES) + 2, BATCHES + len(SIZES) + 6)
-LENGTH = READY + 1
-"""Numbers of one process."""
+LENGTH = READY + 1  # numbers of one process
 
 
 class Metrics:

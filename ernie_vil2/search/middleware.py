@@ -26,21 +26,14 @@ from ernie_vil2.io.files import read_text
 from ernie_vil2.io.terminal import printable
 from ernie_vil2.search.metrics import Metrics
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
-"""This machine's own addresses, as options and as URLs write them."""
-OPEN = ("/healthz", "/readyz")
-"""Paths that need neither a name nor a token: those of who restarts the server."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")  # this machine's own addresses, as options and as URLs write them
+OPEN = ("/healthz", "/readyz")  # paths that need neither a name nor a token: those of who restarts the server
 SHORTEST_TOKEN = 16
-MOST_BYTES = 20 * 2**20
-"""Of an uploaded image."""
-MOST_UPLOADS = 128
-"""In progress at once, from the first byte to the answer."""
-MOST_BYTES_AT_ONCE = 8 * MOST_BYTES
-"""Of all uploads in progress."""
-MOST_SECONDS = 60
-"""Until an upload is complete: 20 MiB at 2.8 Mbit/s."""
-RETRY_SECONDS = 5
-"""After which a client that was sent away may ask again."""
+MOST_BYTES = 20 * 2**20  # of an uploaded image
+MOST_UPLOADS = 128  # in progress at once, from the first byte to the answer
+MOST_BYTES_AT_ONCE = 8 * MOST_BYTES  # of all uploads in progress
+MOST_SECONDS = 60  # until an upload is complete: 20 MiB at 2.8 Mbit/s
+RETRY_SECONDS = 5  # after which a client that was sent away may ask again
 HEADERS = [
     (
         b"content-security-policy",

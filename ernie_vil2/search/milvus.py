@@ -22,10 +22,8 @@ from ernie_vil2.search.store import SIDES
 
 LONGEST_ID = 1024
 BATCH = 1000
-NAMES = 100
-"""Names that are looked for in one query."""
-LARGEST_SCORE = 1.1
-"""Of unit vectors, of which Milvus may keep 8-bit numbers."""
+NAMES = 100  # names that are looked for in one query
+LARGEST_SCORE = 1.1  # of unit vectors, of which Milvus may keep 8-bit numbers
 _ITEM = ["id", "digest", "fields", "location"]
 INDEXES: Registry[tuple[str, dict[str, Any]]] = Registry(
     "index type in Milvus", {"exact": ("FLAT", {}), "ivf": ("IVF_SQ8", {"nlist": 1024})}

@@ -34,23 +34,18 @@ from ernie_vil2.search.metrics import Metrics
 from ernie_vil2.search.middleware import Access
 from ernie_vil2.search.service import about, build_app
 
-MOST_CONNECTIONS = 2000
-"""At once; one more is closed as it is opened."""
+MOST_CONNECTIONS = 2000  # at once; one more is closed as it is opened
 HEADER_SECONDS = 10
 """Until the headers of a request are complete, from when a connection is opened or the first byte of a later request
 comes; also for what still comes after the answer, as of an image that was too large."""
-READ_SECONDS = 120
-"""Until a client has read what was written to it."""
+READ_SECONDS = 120  # until a client has read what was written to it
 KEPT_OPEN = 75
 """Seconds that a connection without a question stays open; one that is closed just as it is used is an error there."""
 SWITCH_SECONDS = 0.0005
 """After which a thread lets another one run: encoding waits for its turn many times, behind all that answers."""
-DRAIN_SECONDS = 3
-"""From the signal to end: requests that are not answered by then are cut off."""
-END_SECONDS = 8
-"""From the signal to end until processes that still run are killed."""
-PAUSE_SECONDS = 1.0
-"""Before a process that has died is started again."""
+DRAIN_SECONDS = 3  # from the signal to end: requests that are not answered by then are cut off
+END_SECONDS = 8  # from the signal to end until processes that still run are killed
+PAUSE_SECONDS = 1.0  # before a process that has died is started again
 
 
 @dataclass(frozen=True)

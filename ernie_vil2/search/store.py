@@ -18,14 +18,11 @@ from ernie_vil2.search.integrity import check_about, check_is_file, sealed, unse
 from ernie_vil2.search.local import LocalCollection
 
 SIDES = ("images", "texts")
-VERSION = 3
-"""Of what an index says of itself and of how its folder is laid out."""
-WITHOUT_CHECKSUMS = 2
-"""The version before, which is read as well; whoever writes to such an index adds them."""
+VERSION = 3  # of what an index says of itself and of how its folder is laid out
+WITHOUT_CHECKSUMS = 2  # the version before, which is read as well; whoever writes to such an index adds them
 COMPACTED = 4
 """Of an index that names the folder of a collection; what reads version 3 alone would look for it elsewhere."""
-LONGEST_ABOUT = 1 << 16
-"""Characters of `index.json`."""
+LONGEST_ABOUT = 1 << 16  # characters of `index.json`
 _KEYS = {"version", "model", "fingerprint", "width", "root"}
 
 

@@ -10,11 +10,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.config.load import read_yaml, validated
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-"""Of a model or a group: it names a folder."""
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # of a model or a group: it names a folder
 
-FURTHER = "further"
-"""In the names of figures: comes before what further captions are."""
+FURTHER = "further"  # in the names of figures: comes before what further captions are
 
 
 def _different(values: list) -> list:

@@ -20,8 +20,7 @@ from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
 from ernie_vil2.evaluation.retrieval import Matching, evaluate_retrieval, mean_recall, score_matchings
 from experiments.ablation.definition import FURTHER, Definition
 
-ALL = "all"
-"""The name of figures over all tests together."""
+ALL = "all"  # the name of figures over all tests together
 
 
 class Tests(NamedTuple):

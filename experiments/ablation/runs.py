@@ -20,8 +20,7 @@ from ernie_vil2.io.files import load_json, write_json
 from ernie_vil2.io.run_folder import RESULTS, STATE, list_checkpoints, step_of
 from experiments.ablation.definition import VERSION, Measured, Run, Study
 
-RESULT = "study.json"
-"""In the folder `evaluation` of a run: what it was measured by."""
+RESULT = "study.json"  # in the folder `evaluation` of a run: what it was measured by
 _POLL = 0.5  # seconds
 
 

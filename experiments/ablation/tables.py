@@ -13,8 +13,7 @@ from ernie_vil2.evaluation.intervals import Interval, paired_seeds
 from ernie_vil2.pages import Chart, Series, line_chart, write_page
 from experiments.ablation.definition import FURTHER
 
-Results = Mapping[str, Any]
-"""As `collect.collect` gives them."""
+Results = Mapping[str, Any]  # as `collect.collect` gives them
 NONE = "–"
 INTERVALS = (
     "Means over the seeds; differences are paired over them, with Student's 95 % interval. * marks an interval without "
