@@ -82,15 +82,12 @@ class Result:
     Attributes:
         status: "ok"; "none", an extra that is not installed; "warn", it works but slower or not everywhere; "FAIL",
             something will not work.
-        name: what was checked.
-        fact: what was found, on one line.
-        fix: the command that fixes it, or what to do; empty when nothing is wrong.
     """
 
     status: str
-    name: str
-    fact: str
-    fix: str = ""
+    name: str  # what was checked
+    fact: str  # what was found, on one line
+    fix: str = ""  # the command that fixes it, or what to do; empty when nothing is wrong
 
     def __str__(self) -> str:
         line = f"{self.status:<5}{self.name:<16}{self.fact}"

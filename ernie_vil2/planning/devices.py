@@ -17,14 +17,12 @@ class DataSheet:
     """The device of one rank. docs/plan.md says where each figure is from.
 
     Attributes:
-        name: as the command line takes it.
-        memory: bytes.
         flops: operations a second by precision, dense and with float32 accumulation, of what it can compute in. What a
             training reaches of them nobody knows before it runs: they only order the precisions.
     """
 
-    name: str
-    memory: int
+    name: str  # as the command line takes it
+    memory: int  # bytes
     flops: Mapping[str, float]
 
 

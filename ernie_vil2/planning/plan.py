@@ -41,21 +41,14 @@ class Transfer(NamedTuple):
 
 @dataclass
 class Plan:
-    """Figures of a run of `config` on `ranks` devices, which `check` lets through; memory is a rank's, in bytes.
+    """Figures of a run of `config` on `ranks` devices, which `check` lets through; memory is a rank's, in bytes."""
 
-    Attributes:
-        config: of the run.
-        towers: those of `config.Model`.
-        sample_bytes: stored bytes of one sample.
-        seconds: that a step was measured to take; None: it was not measured, and no time is given.
-    """
-
-    config: Config
-    towers: Towers
+    config: Config  # of the run
+    towers: Towers  # those of `config.Model`
     ranks: int
     device: DataSheet
-    sample_bytes: int = 50_000
-    seconds: float | None = None
+    sample_bytes: int = 50_000  # stored bytes of one sample
+    seconds: float | None = None  # that a step was measured to take; None: it was not measured, and no time is given
 
     def __post_init__(self) -> None:
         loss, training = build_loss(self.config.Loss), self.config.Training

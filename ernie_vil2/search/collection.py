@@ -29,36 +29,22 @@ ROUNDING = 0.01  # by how much the length of an embedding may differ from 1; flo
 
 @dataclass(frozen=True)
 class Item:
-    """An indexed image or text.
+    """An indexed image or text."""
 
-    Attributes:
-        id: unique in its collection.
-        digest: of the content that was encoded; an item with an equal one need not be encoded again.
-        fields: for people and for filters: captions, tags, licence, ...
-        location: where the content lies, see `search.locations`.
-        thumbnail: a small image, WebP or PNG; None of a text.
-    """
-
-    id: str
-    digest: bytes
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    location: Sequence[Any] = ()
-    thumbnail: bytes | None = None
+    id: str  # unique in its collection
+    digest: bytes  # of the content that was encoded; an item with an equal one need not be encoded again
+    fields: Mapping[str, Any] = field(default_factory=dict)  # for people and for filters: captions, tags, licence, ...
+    location: Sequence[Any] = ()  # where the content lies, see `search.locations`
+    thumbnail: bytes | None = None  # a small image, WebP or PNG; None of a text
 
 
 class Hit(NamedTuple):
-    """An item that was found.
-
-    Attributes:
-        score: the cosine of its embedding and the query's.
-        text: its fields as JSON.
-        digest: as of the item.
-    """
+    """An item that was found."""
 
     id: str
-    score: float
-    text: str
-    digest: bytes = b""
+    score: float  # the cosine of its embedding and the query's
+    text: str  # its fields as JSON
+    digest: bytes = b""  # as of the item
 
     @property
     def fields(self) -> dict[str, Any]:

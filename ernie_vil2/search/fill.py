@@ -74,26 +74,16 @@ class Rehearsal:
 
 @dataclass
 class Filled:
-    """What came of it.
+    """What came of it."""
 
-    Attributes:
-        added: items that were encoded.
-        removed: items that are gone from the sources; None if these were not compared.
-        replaced: items that are gone, as other images lie in all locations where theirs did.
-        refreshed, unchanged: images that were there with other fields, or with the same ones.
-        bad: what could not be used.
-        seen: ids of items, each with a path where it was found.
-        unreadable: paths where something is that could not be read.
-    """
-
-    added: int = 0
-    removed: int | None = None
-    replaced: int = 0
-    refreshed: int = 0
-    unchanged: int = 0
-    bad: BadSampleReport = field(default_factory=BadSampleReport)
-    seen: set[tuple[str, str]] = field(default_factory=set)
-    unreadable: set[str] = field(default_factory=set)
+    added: int = 0  # items that were encoded
+    removed: int | None = None  # items that are gone from the sources; None if these were not compared
+    replaced: int = 0  # items that are gone, as other images lie in all locations where theirs did
+    refreshed: int = 0  # images that were there with other fields
+    unchanged: int = 0  # images that were there with the same fields
+    bad: BadSampleReport = field(default_factory=BadSampleReport)  # what could not be used
+    seen: set[tuple[str, str]] = field(default_factory=set)  # ids of items, each with a path where it was found
+    unreadable: set[str] = field(default_factory=set)  # paths where something is that could not be read
 
     @property
     def used(self) -> int:

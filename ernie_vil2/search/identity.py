@@ -15,25 +15,15 @@ from ernie_vil2.search.locations import MOST_LOCATIONS, Location, content_digest
 
 
 class Read(NamedTuple):
-    """An image as it was read.
+    """An image as it was read."""
 
-    Attributes:
-        name: in its source.
-        content: the file.
-        fields: what its source says of it.
-        path: of the image file or of the shard, as it is found from here; an address.
-        row: of the shard; None of an image in a file of its own.
-        source: by which a person has named the folder, table or shards that it is from.
-        bare: whether the source knows nothing of it but its file, so that what is known stays.
-    """
-
-    name: str
-    content: bytes
-    fields: Mapping[str, Any]
-    path: str
-    row: int | None = None
-    source: str = ""
-    bare: bool = False
+    name: str  # in its source
+    content: bytes  # the file
+    fields: Mapping[str, Any]  # what its source says of it
+    path: str  # of the image file or of the shard, as it is found from here; an address
+    row: int | None = None  # of the shard; None of an image in a file of its own
+    source: str = ""  # by which a person has named the folder, table or shards that it is from
+    bare: bool = False  # whether the source knows nothing of it but its file, so that what is known stays
 
 
 class Picture(NamedTuple):
@@ -46,22 +36,14 @@ class Picture(NamedTuple):
 
 @dataclass
 class Sorted:
-    """The changes that images need.
+    """The changes that images need."""
 
-    Attributes:
-        new: items to be encoded, with their content, by id.
-        replacing: ids of new items that are those of others, whose images are gone.
-        changed: items that are there, with fields or locations that are new, by id.
-        later: what can only be decided when all sources have been read.
-        refreshed, unchanged: images that are there with other fields, or with the same ones.
-    """
-
-    new: dict[str, tuple[Item, bytes]] = field(default_factory=dict)
-    replacing: set[str] = field(default_factory=set)
-    changed: dict[str, Item] = field(default_factory=dict)
-    later: list[Picture] = field(default_factory=list)
-    refreshed: int = 0
-    unchanged: int = 0
+    new: dict[str, tuple[Item, bytes]] = field(default_factory=dict)  # items to be encoded, with their content, by id
+    replacing: set[str] = field(default_factory=set)  # ids of new items that are those of others, whose images are gone
+    changed: dict[str, Item] = field(default_factory=dict)  # items that are there, with new fields or locations, by id
+    later: list[Picture] = field(default_factory=list)  # what can only be decided when all sources have been read
+    refreshed: int = 0  # images that are there with other fields
+    unchanged: int = 0  # images that are there with the same fields
 
 
 class _Here(NamedTuple):

@@ -24,17 +24,11 @@ OWN = "./"
 
 
 class Location(NamedTuple):
-    """An image in a source.
+    """An image in a source."""
 
-    Attributes:
-        path: of the image file or of the shard: relative to the root of the index (`Index.kept_path`), or an address.
-        name: of the image in its source.
-        row: of the shard; None of an image in a file of its own.
-    """
-
-    path: str
-    name: str
-    row: int | None = None
+    path: str  # of the image file or of the shard: relative to the root of the index (`Index.kept_path`), or an address
+    name: str  # of the image in its source
+    row: int | None = None  # of the shard; None of an image in a file of its own
 
 
 def content_digest(content: bytes) -> bytes:

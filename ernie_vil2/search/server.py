@@ -53,17 +53,14 @@ class Settings:
     """How an index is served.
 
     Attributes:
-        port: 0: one that is free.
-        workers: processes.
-        access: who may ask.
         threshold, roots, shown, writable: as for `build_app`.
         most_waiting, kept: as for `Batcher`, of each process.
     """
 
     host: str = "127.0.0.1"
-    port: int = 8000
-    workers: int = 1
-    access: Access = field(default_factory=Access)
+    port: int = 8000  # 0: one that is free
+    workers: int = 1  # processes
+    access: Access = field(default_factory=Access)  # who may ask
     threshold: float | None = None
     roots: Sequence[str | Path] = ()
     most_waiting: int = MOST_WAITING

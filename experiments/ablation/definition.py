@@ -31,33 +31,21 @@ class _Section(BaseModel):
 
 
 class Model(_Section):
-    """One of the compared models.
+    """One of the compared models."""
 
-    Attributes:
-        config: YAML overlay over the study's base, next to the study's file.
-        means: what it is, in words.
-        published: figures of the paper's model of this definition, by name.
-    """
-
-    config: str
-    means: str
-    published: dict[str, float] = {}
+    config: str  # YAML overlay over the study's base, next to the study's file
+    means: str  # what it is, in words
+    published: dict[str, float] = {}  # figures of the paper's model of this definition, by name
 
 
 class Group(_Section):
-    """Runs that belong together: the main comparison, or a factor.
-
-    Attributes:
-        means: what is different in it, in words.
-        set: sections and keys that differ from base and model.
-        seeds: null: those of the study.
-    """
+    """Runs that belong together: the main comparison, or a factor."""
 
     name: Name
-    means: str = ""
+    means: str = ""  # what is different in it, in words
     models: Names
-    seeds: Seeds | None = None
-    set: dict[str, Any] = {}
+    seeds: Seeds | None = None  # null: those of the study
+    set: dict[str, Any] = {}  # sections and keys that differ from base and model
 
 
 class Test(_Section):
@@ -79,34 +67,23 @@ class Definition(_Section):
     """The keys of a study's file.
 
     Attributes:
-        title: of the page.
-        output: folder of the run folders, `<output>/<group>/<model>-<seed>`.
-        base: YAML overlay that all models share, next to the study's file.
-        baseline: the model that others are compared with.
-        models: by name.
-        seeds: of every group that names none.
-        groups: the first is the main comparison.
-        tests: by name.
-        language: of the tests' captions.
-        second: a second one, in which images are asked for that only ever had names in the first.
         further: other languages of the captions of all tests that are scored as well, by what their texts are.
         drawings: shard with captions in both, by which these queries are known. null: they are not measured.
-        small: null: `--small` is refused.
     """
 
-    title: str
-    output: str
-    base: str
-    baseline: Name
-    models: dict[Name, Model] = Field(min_length=1)
-    seeds: Seeds
-    groups: list[Group] = Field(min_length=1)
-    tests: dict[Name, Test] = Field(min_length=1)
-    language: str = "en"
-    second: str = "zh"
+    title: str  # of the page
+    output: str  # folder of the run folders, `<output>/<group>/<model>-<seed>`
+    base: str  # YAML overlay that all models share, next to the study's file
+    baseline: Name  # the model that others are compared with
+    models: dict[Name, Model] = Field(min_length=1)  # by name
+    seeds: Seeds  # of every group that names none
+    groups: list[Group] = Field(min_length=1)  # the first is the main comparison
+    tests: dict[Name, Test] = Field(min_length=1)  # by name
+    language: str = "en"  # of the tests' captions
+    second: str = "zh"  # a second one, in which images are asked for that only ever had names in the first
     further: dict[Name, str] = {}
     drawings: str | None = None
-    small: Small | None = None
+    small: Small | None = None  # null: `--small` is refused
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
