@@ -63,10 +63,7 @@ def write_texts(path: Path, words: Mapping[str, str]) -> Path:
 def recalls(encoder: ErnieViL2, encoded: Iterable[EncodedBenchmark], words: Mapping[str, str]) -> dict[str, float]:
     """R@10 in percent of images by texts, by language, kind of words, and form; means over the queries of all tests.
 
-    Args:
-        encoder: of the texts.
-        encoded: tests, with the images as they were encoded.
-        words: Chinese by English, of all that may be asked for.
+    The images are as they were encoded; `words` are Chinese by English, of all that may be asked for.
     """
     sums: dict[str, np.ndarray] = {}
     for each in encoded:

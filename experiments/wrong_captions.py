@@ -91,14 +91,9 @@ def best(scores: np.ndarray, share: float) -> np.ndarray:
 
 
 class CrossScoring:
-    """Rounds of models that score what they have not learnt.
+    """Rounds of models that score what they have not learnt, of the pairs of a shard, dealt to folds.
 
-    Args:
-        source: a shard with all pairs.
-        config: of the training; where data and output lie is changed.
-        folds: to which pairs are dealt.
-        keep: share of the pairs that a curation keeps.
-        folder: of shards and runs.
+    The training is that of `config`, with data and output in `folder`; `keep` is the share that a curation keeps.
     """
 
     def __init__(self, source: ShardedSource, config: Config, folds: int, keep: float, folder: Path):

@@ -97,12 +97,7 @@ class Batcher:
         self._answers = _Kept(kept)
 
     async def answer(self, parts: Sequence[Part], options: Options) -> bytes:
-        """The hits of a query as a JSON array.
-
-        Raises:
-            Overloaded: too many queries wait.
-            ValueError: as `Index.closest`.
-        """
+        """The hits of a query as a JSON array; Overloaded if too many wait, ValueError as of `Index.closest`."""
         return (await self.answers([parts], options))[0]
 
     async def answers(self, queries: Sequence[Sequence[Part]], options: Options) -> list[bytes]:

@@ -111,11 +111,7 @@ class Filled:
 def pictures(data: Iterable[str], table: Mapping[str, Any] | None = None) -> list[Picture]:
     """The images of folders and of sources, in their order.
 
-    Args:
-        table: `images`, `columns` and `encoding` of tables, as of `open_sources`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `open_sources`; a folder holds no image.
+    Options of a table and errors are as of `open_sources`; a folder without an image is an error, too.
     """
     found: list[Picture] = []
     for entry in data:

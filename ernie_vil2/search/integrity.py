@@ -200,9 +200,7 @@ def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
 def read_facts(folder: Path) -> tuple[dict[str, Any], bool]:
     """What building an index type found, and whether a checksum confirms it.
 
-    Raises:
-        FileNotFoundError: none was built, or one of `REPLACED`.
-        ValueError: it is of another form, or differs from its checksum.
+    FileNotFoundError if none was built, or one of `REPLACED`; ValueError for another form or another checksum.
     """
     check_is_file(folder / FACTS)
     facts = load_json(folder / FACTS, LONGEST)
@@ -250,12 +248,7 @@ def write_index(index: Any, path: Path) -> dict[str, Any]:
 
 
 def read_index(path: Path, facts: Mapping[str, Any], read: int) -> Any:
-    """An index of faiss, mapped.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        RuntimeError, ValueError: it is damaged, as far as the first `read` bytes show.
-    """
+    """An index of faiss, mapped; RuntimeError or ValueError if it is damaged, as far as the first `read` bytes show."""
     import faiss
 
     check_is_file(path)

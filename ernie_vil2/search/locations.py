@@ -37,11 +37,7 @@ def content_digest(content: bytes) -> bytes:
 
 
 def locations_of(item: Item) -> list[Location]:
-    """The locations of an item: in each of them the content has been seen under the item's name.
-
-    Raises:
-        DamagedIndex: the location is not a list of locations.
-    """
+    """The locations of an item, in each of which the content has been seen under the item's name; or DamagedIndex."""
     locations = list(item.location)
     if locations and isinstance(locations[0], str):  # [file] or [source, row], as indexes were written at first
         locations = [[locations[0], item.id, *locations[1:]]]

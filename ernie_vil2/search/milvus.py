@@ -33,15 +33,9 @@ _CONSISTENT = "Strong"  # what was added is found by the next search
 
 
 class MilvusStore:
-    """An index in Milvus.
+    """An index in Milvus, whose collections a writer makes where they are not there; OSError if nothing answers.
 
-    Args:
-        address: `http://host:19530/NAME`, or the path of a `.db` of milvus-lite; NAME is `index` where it is left out.
-        writable: whether collections that are not there are made.
-
-    Raises:
-        MissingPackage: pymilvus is not installed.
-        OSError: nothing answers at the address.
+    The address is `http://host:19530/NAME`, or the path of a `.db` of milvus-lite; NAME may be left out: `index`.
     """
 
     def __init__(self, address: str, writable: bool):

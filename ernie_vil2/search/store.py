@@ -62,11 +62,7 @@ class Store(Protocol):
 
 
 class FolderStore:
-    """An index in a folder; see `search.index`.
-
-    Args:
-        writable: one process at a time may write; any number may read meanwhile.
-    """
+    """An index in a folder, see `search.index`: one process at a time may write; any number may read meanwhile."""
 
     def __init__(self, folder: Path, writable: bool):
         require("an index in a folder", "faiss")
