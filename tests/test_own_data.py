@@ -79,10 +79,12 @@ def test_the_verdict_says_what_the_old_task_lost(walked, monkeypatch, capsys):
     (moved,) = re.findall(r"; on shop/商品.csv.* it (rose by|fell by|stayed as it was)([ 0-9.]*)\.\n", printed)
     assert "".join(moved) in html
     assert ("mixed weights keep more" in printed) == (moved[0] == "fell by" and float(moved[1]) > 1)
-    (folder / "runs" / "own" / "evaluation" / "before.csv").rename(folder / "before.csv")
-    assert cli.run("report", ["--run", "runs/own", *old]) == 2
-    assert "there is nothing to set it against without" in capsys.readouterr().err
-    (folder / "before.csv").rename(folder / "runs" / "own" / "evaluation" / "before.csv")
+    for name in ("before.csv", "after.json"):
+        (folder / "runs" / "own" / "evaluation" / name).rename(folder / name)
+        assert cli.run("report", ["--run", "runs/own", *old]) == 2
+        error = capsys.readouterr().err
+        assert "there is nothing to set it against without" in error and name in error
+        (folder / name).rename(folder / "runs" / "own" / "evaluation" / name)
 
 
 def test_only_paths_are_particular_to_the_set():

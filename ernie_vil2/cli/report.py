@@ -92,7 +92,8 @@ def _before_and_after(args: argparse.Namespace, folder: Path, config: Config) ->
     from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS
 
     ranks = {when: folder / RESULTS / f"{when}.csv" for when in (BEFORE, AFTER)}
-    if missing := [path for path in ranks.values() if not path.is_file()]:
+    needed = [*ranks.values(), *[folder / RESULTS / f"{AFTER}.json"] * bool(args.old)]
+    if missing := [path for path in needed if not path.is_file()]:
         if args.old:
             raise ValueError(
                 f"--old {' '.join(map(str, args.old))}: there is nothing to set it against without "
