@@ -98,15 +98,7 @@ Check = Callable[[], Result | list[Result]]
 
 
 def diagnose(checks: Iterable[tuple[str, Check]], show: Callable[[Result], object] = print) -> int:
-    """Run checks in turn and show each result at once.
-
-    Args:
-        checks: pairs of a name and a function without arguments that returns one `Result` or a list.
-        show: called with each result.
-
-    Returns:
-        1 if any check failed, otherwise 0. A check that raises counts as failed.
-    """
+    """Run named checks in turn and show each result at once; 1 if any failed, as one that raises does, otherwise 0."""
     failed = False
     for name, check in checks:
         try:

@@ -37,21 +37,14 @@ class RowCost(NamedTuple):
 
 
 class Towers:
-    """The towers of `config`, built without weights; what a row costs is measured on Paddle's device when asked for.
-
-    Attributes:
-        embed_dim: width of the joint space.
-        parameters: elements of each tensor that is trained.
-        of_tower: their sum in the "image" and in the "text" tower, each with its projection.
-        words: of the word embedding.
-        norm_channels: of each batch norm.
-    """
+    """The towers of `config`, built without weights; what a row costs is measured on Paddle's device when asked for."""
 
     def __init__(self, config: Config):
         side, length, text = config.Model.image.image_size, config.Data.max_length, config.Model.text
         model = _without_weights(config, open_tokenizer(text.vocabulary, length, text.tokenizer).vocab_size)
-        self.embed_dim = model.embed_dim
-        self.parameters = _trained_sizes(model)
+        self.embed_dim = model.embed_dim  # width of the joint space
+        self.parameters = _trained_sizes(model)  # elements of each tensor that is trained
+        # Their sum in each tower, with its projection, those of the word embedding, and the channels of batch norms.
         self.of_tower = {kind: sum(_trained_sizes(_tower(model, kind))) for kind in ("image", "text")}
         named = model.named_parameters()
         self.words = sum(int(value.size) for name, value in named if name.endswith("word_embeddings.weight"))

@@ -31,17 +31,13 @@ class BusyIndex(RunError):
 
 
 class Store(Protocol):
-    """The collections of an index, and its description.
+    """The collections of an index, and its description."""
 
-    Attributes:
-        about: version, model, fingerprint, image_fingerprint, width and root; empty of an index that is new.
-        folder: the index's own; None of one that has none.
-    """
-
-    about: dict[str, Any]
+    about: dict[str, Any]  # version, model, fingerprint, image_fingerprint, width and root; empty if it is new
 
     @property
-    def folder(self) -> Path | None: ...
+    def folder(self) -> Path | None:
+        """The index's own; None of one that has none."""
 
     def describe(self, about: dict[str, Any]) -> None:
         """Sets `about`; a new index then has collections."""
