@@ -10,12 +10,13 @@ rows that nobody names, which the next writer overwrites. Replacing and removing
 the collection is compacted: copied into another folder without such rows.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Collection as Container
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -33,28 +34,23 @@ ROWS_AT_ONCE = 10_000  # that a statement of SQLite may name
 COPIED_TOGETHER = 2048
 
 
-class _Found(NamedTuple):
-    """What a `Hit` has of an item."""
-
-    id: str
-    text: str
-    digest: bytes
-
-
 class _Kept:
-    """The items that were found last, at least half of `KEPT_ITEMS`, by their rows; for any number of threads."""
+    """The items that were found last, at least half of `KEPT_ITEMS`, by their rows, as hits without a score.
+
+    For any number of threads.
+    """
 
     def __init__(self) -> None:
-        self._new: dict[int, _Found] = {}
-        self._old: dict[int, _Found] = {}
+        self._new: dict[int, Hit] = {}
+        self._old: dict[int, Hit] = {}
 
-    def get(self, row: int) -> _Found | None:
+    def get(self, row: int) -> Hit | None:
         found = self._new.get(row)
         if found is None and (found := self._old.get(row)) is not None:
             self._new[row] = found
         return found
 
-    def keep(self, found: Mapping[int, _Found]) -> None:
+    def keep(self, found: Mapping[int, Hit]) -> None:
         if len(self._new) + len(found) > KEPT_ITEMS // 2:
             self._old, self._new = self._new, {}
         if len(found) <= KEPT_ITEMS // 2:
@@ -295,19 +291,19 @@ class LocalCollection(Collection):
             raise DamagedIndex(wrong) from error
         return found
 
-    def _items(self, now: _Snapshot, rows: list[int]) -> dict[int, _Found]:
+    def _items(self, now: _Snapshot, rows: list[int]) -> dict[int, Hit]:
         """The items of rows, by row; -1 has none, nor has one that was removed since."""
         wanted = [row for row in rows if row >= 0]
         kept = {row: item for row in wanted if (item := now.items.get(row)) is not None}
         missing = [row for row in wanted if row not in kept]
-        read: dict[int, _Found] = {}
+        read: dict[int, Hit] = {}
         with self.items.explained():
             for start in range(0, len(missing), ROWS_AT_ONCE):
                 part = missing[start : start + ROWS_AT_ONCE]
                 condition = f"WHERE items.row IN ({', '.join('?' * len(part))})"
                 for record in self.items.records(condition, *part, checksums=now.has_checksums, thumbnails=False):
                     checked = verified(record, now.rows, now.has_checksums)
-                    read[record[0]] = _Found(checked.id, record[3], checked.digest)
+                    read[record[0]] = Hit(checked.id, math.nan, record[3], checked.digest)
         for row in missing:
             if row not in read:
                 self._missed(now, f"{NAME} has no item of row {row:,}")
