@@ -87,6 +87,13 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
     add("--encoding", metavar="NAME", help="of CSV files: utf-8, gb18030, ...; default: recognised")
 
 
+def add_source_options(parser: argparse.ArgumentParser, *what: str, **how: Any) -> None:
+    """An argument that takes sources, as of `add_sources`, with the options that say how these are opened."""
+    add_sources(parser, *what, **how)
+    add_pipe_option(parser)
+    add_table_options(parser)
+
+
 def table_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `add_table_options` adds, as arguments of `data.readers.open_sources`."""
     return {"images": args.images, "columns": args.columns, "encoding": args.encoding}

@@ -14,9 +14,7 @@ decodes everything and writes nothing; its exit status is 1 if a sample cannot b
 import argparse
 
 from ernie_vil2.cli.arguments import (
-    add_pipe_option,
-    add_sources,
-    add_table_options,
+    add_source_options,
     count,
     fraction,
     input_file,
@@ -30,9 +28,7 @@ NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}  # of parts, by how 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_sources(parser)
-    add_pipe_option(parser)
-    add_table_options(parser)
+    add_source_options(parser)
     parser.add_argument("--output", type=output_folder, metavar="FOLDER", help="folder of the shards")
     parser.add_argument("--check", action="store_true", help="only read everything, and report what is wrong")
     parser.add_argument("--short-side", type=count, metavar="PIXELS",

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ernie_vil2.cli.arguments import (
-    add_pipe_option,
     add_precision_option,
+    add_source_options,
     add_sources,
-    add_table_options,
     count,
     natural,
     output_file,
@@ -33,9 +32,7 @@ FORGOTTEN = 1.0  # points of mean recall on the old task, of which a loss is wor
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", nargs="+", required=True, type=run_folder, metavar="RUN",
                         help="run folders; RUN@best: with the answers of its best checkpoint")  # fmt: skip
-    add_sources(parser, "--data", "FILE", "where queries and answers come from; default: none are shown")
-    add_pipe_option(parser)
-    add_table_options(parser)
+    add_source_options(parser, "--data", "FILE", "where queries and answers come from; default: none are shown")
     add_precision_option(parser)
     add_sources(parser, "--old", "FILE", "what the model could do before: scored with both weights, for the verdict")
     parser.add_argument("--queries", type=count, default=12, help="captions shown, each in every language of the run")

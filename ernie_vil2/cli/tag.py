@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any
 from ernie_vil2.cli.arguments import (
     CALIBRATED,
     add_backend_option,
-    add_pipe_option,
     add_precision_option,
-    add_sources,
-    add_table_options,
+    add_source_options,
     calibrated,
     count,
     input_file,
@@ -90,9 +88,7 @@ def run(args: argparse.Namespace) -> int:
 def add_way(ways: Any, name: str, what: str) -> argparse.ArgumentParser:
     """The options of one way, with those that all have."""
     way = ways.add_parser(name, help=what, description=f"Object tags: {what}; docs/tags.md.")
-    add_sources(way)
-    add_pipe_option(way)
-    add_table_options(way)
+    add_source_options(way)
     way.add_argument("--output", required=True, type=output_file, metavar="FILE", help="the .jsonl file to write")
     return way
 

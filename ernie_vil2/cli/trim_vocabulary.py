@@ -7,13 +7,11 @@ The texts are tokenised as before; other words become [UNK]. Name the file in Mo
 
 import argparse
 
-from ernie_vil2.cli.arguments import add_pipe_option, add_sources, add_table_options, output_file, table_options
+from ernie_vil2.cli.arguments import add_source_options, output_file, table_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_sources(parser, "--data", "FILE", "tar shards or official TSV files", required=True)
-    add_pipe_option(parser)
-    add_table_options(parser)
+    add_source_options(parser, "--data", "FILE", "tar shards or official TSV files", required=True)
     parser.add_argument(
         "--output", required=True, type=output_file, metavar="FILE", help="vocabulary file, a token a line"
     )
