@@ -24,8 +24,7 @@ from ernie_vil2.models.towers.suite import imported
 from ernie_vil2.parallel.norms import batch_norms
 
 ENOUGH = 2**27  # bytes that the measured rows save, if they are no more than 64 and no less than two
-IN_16_BITS = {"maps": 0.77, "tokens": 0.71}
-"""Share of the saved bytes that is left in 16 bits: softmax, norms and their like stay in float32."""
+IN_16_BITS = {"maps": 0.77, "tokens": 0.71}  # share of saved bytes left in 16 bits: softmax and norms stay in float32
 
 
 class RowCost(NamedTuple):

@@ -27,8 +27,7 @@ from ernie_vil2.search.metrics import CACHED, WAITING, Metrics
 
 MOST_TOGETHER = 32  # queries of a batch
 LONGEST_WAIT = 0.002  # seconds that a query may wait for others, and does only while several ask
-MOST_WAITING = 256
-"""Queries in progress, of texts and images: at 450 a second the last one waits for about half a second."""
+MOST_WAITING = 256  # queries in progress: at 450 a second the last one waits for about half a second
 KEPT_ANSWERS = 2048  # answers of the cache, some 20 MB
 SEARCHING, DECODING = 2, 4  # threads
 

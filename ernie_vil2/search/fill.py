@@ -34,8 +34,7 @@ THUMBNAIL = 160
 SMALL = 8192  # bytes of an image that is its own thumbnail
 TUNING_QUERIES = 3000
 FEWEST_QUERIES = 100
-REBUILT_ABOVE = 0.1
-"""Share of rows that are gone, or that the index type does not cover, above which both are put right."""
+REBUILT_ABOVE = 0.1  # share of rows that are gone, or not covered by the index type, above which both are put right
 THREADS = 4
 
 

@@ -32,8 +32,7 @@ from ernie_vil2.search.collection import Collection, DamagedIndex, Hit, Where, c
 from ernie_vil2.search.locations import OWN, is_address
 from ernie_vil2.search.store import COMPACTED, SIDES, VERSION, WITHOUT_CHECKSUMS, Store, open_store
 
-LONGEST_QUERY = 10_000
-"""Characters of a query; only what fits into the model's text length counts, and nobody means more."""
+LONGEST_QUERY = 10_000  # characters of a query; only what fits into the model's text length counts
 
 
 class OtherModel(ValueError):

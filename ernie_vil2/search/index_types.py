@@ -20,8 +20,7 @@ from ernie_vil2.search import integrity
 from ernie_vil2.search.collection import DamagedIndex
 
 RERANKED = 100  # candidates that an approximate index type proposes for a query, at least
-EXACT_UP_TO = 50_000
-"""Rows up to which an exact search takes about a millisecond, so that nothing else is worth building."""
+EXACT_UP_TO = 50_000  # rows up to which an exact search takes about a millisecond: nothing else is worth building
 SCANNED_ROWS = 16_384  # rows that are worth a thread
 TRAINING_ROWS_PER_CELL = 64
 SAMPLED_ROWS = 50_000

@@ -33,8 +33,7 @@ MOST = 2**63 - 1  # the largest number that SQLite keeps
 FACTS = "engine.json"
 LONGEST = 1 << 16  # characters of `engine.json`
 MOST_BYTES = 1 << 53
-REPLACED = {"hnsw": "ivf"}
-"""Index types of earlier versions, which are not read any more, and what is built instead of them."""
+REPLACED = {"hnsw": "ivf"}  # index types of earlier versions, which are not read any more, and what is built instead
 _LISTING = "SELECT type, name, sql FROM sqlite_master"
 
 
