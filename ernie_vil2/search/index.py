@@ -86,7 +86,7 @@ class Index:
         if is_address(path) or path.startswith(OWN):
             return path
         path = self.absolute_path(path)
-        for folder, start in ((self.folder, OWN), (self._store.about["root"], "")):
+        for folder, start in ((self.folder, OWN), (self._store.about.get("root", ""), "")):
             if folder is not None and Path(path).is_relative_to(os.path.abspath(folder)):
                 return start + os.path.relpath(path, folder)
         return path
@@ -96,7 +96,7 @@ class Index:
         if is_address(path):
             return path
         own = self.folder if path.startswith(OWN) else None
-        return os.path.abspath(os.path.join(own or self._store.about["root"], path))
+        return os.path.abspath(os.path.join(own or self._store.about.get("root", ""), path))
 
     def collection(self, kind: str) -> Collection:
         """The collection of `images` or `texts`, as it is now.
