@@ -128,12 +128,13 @@ def trained(published, tmp_path_factory):
 
     def train(task):
         if task not in made:
-            made[task] = tmp_path_factory.mktemp("runs") / task
+            folder = tmp_path_factory.mktemp("runs") / task
             own = [setting.replace("PUBLISHED", str(published)) for setting in TRAININGS[task]]
             vocabulary = f"Model.text.vocabulary={published / task / 'vocab.txt'}"
             vocabulary = vocabulary.replace("multi_view", "entailment")
-            settings = [*TOWERS, vocabulary, *TRAINING, *own, f"Training.task={task}", f"Training.output={made[task]}"]
+            settings = [*TOWERS, vocabulary, *TRAINING, *own, f"Training.task={task}", f"Training.output={folder}"]
             Trainer(load_config(None, settings)).fit()
+            made[task] = folder  # not before: what is skipped is not there for the next test either
         return made[task]
 
     return train
