@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -129,9 +129,8 @@ def _kind_of_source(entry: Any) -> str:
     return "pattern" if isinstance(entry, str) else "source"
 
 
-ScoredData = list[
-    Annotated[Annotated[str, Tag("pattern")] | Annotated[ScoredConfig, Tag("source")], Discriminator(_kind_of_source)]
-]
+S = TypeVar("S", bound=LocationConfig)
+Entries = list[Annotated[Annotated[str, Tag("pattern")] | Annotated[S, Tag("source")], Discriminator(_kind_of_source)]]
 
 
 class HoldoutConfig(Section):
@@ -161,18 +160,14 @@ class HoldoutConfig(Section):
 
 
 class DataConfig(Section):
-    train: list[
-        Annotated[
-            Annotated[str, Tag("pattern")] | Annotated[SourceConfig, Tag("source")], Discriminator(_kind_of_source)
-        ]
-    ] = Field(
+    train: Entries[SourceConfig] = Field(
         default=[],
         description="sources of docs/data.md, plain entries together as one, mappings as more (docs/streaming.md)",
     )
-    val: ScoredData = Field(
+    val: Entries[ScoredConfig] = Field(
         default=[], description="scored during training: plain entries, or one mapping, which may leave data to train"
     )
-    test: ScoredData = Field(
+    test: Entries[ScoredConfig] = Field(
         default=[], description="scored before training and after it, with the best checkpoint: as val"
     )
     images: str | None = Field(None, description="of plain entries: folder of the image files (docs/data.md)")

@@ -179,22 +179,22 @@ def enabled(name: str, environ: Mapping[str, str] = os.environ) -> bool:
     return name not in _switched_off(environ)
 
 
-def copy_transposed(environ: Mapping[str, str] = os.environ) -> None:
+def copy_transposed() -> None:
     """Set `strides`: Paddle's lazy views cost more later, in kernels that read them element by element."""
     import paddle
 
     flag = "FLAGS_use_stride_kernel"
     if not enabled("strides"):
         return
-    if flag in environ:
-        note("strides", f"kept {flag}={environ[flag]}")
+    if flag in os.environ:
+        note("strides", f"kept {flag}={os.environ[flag]}")
     else:
         paddle.set_flags({flag: False})
         note("strides", f"{flag}=0")
 
 
 def note(name: str, done: str) -> None:
-    """Record what was done for a switch that acts later than `configure`."""
+    """Records what was done for a switch that acts later than `configure`."""
     _applied[name] = done
 
 
@@ -250,10 +250,10 @@ def usable_cores(cpu_max: str | Path = "/sys/fs/cgroup/cpu.max") -> int:
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
-def threads(environ: Mapping[str, str] = os.environ) -> int:
+def threads() -> int:
     """Threads for a library that takes their number: those of Paddle, see the switch `threads`."""
-    chosen = environ.get("MKL_NUM_THREADS") or environ.get("OMP_NUM_THREADS") or ""
-    return int(chosen) if chosen.isdecimal() and int(chosen) else max(1, usable_cores() // local_ranks(environ))
+    chosen = os.environ.get("MKL_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
+    return int(chosen) if chosen.isdecimal() and int(chosen) else max(1, usable_cores() // local_ranks(os.environ))
 
 
 def local_ranks(environ: Mapping[str, str]) -> int:

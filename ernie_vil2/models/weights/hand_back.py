@@ -114,7 +114,7 @@ def hand_back(
         write_theirs(aside / weights.name.removesuffix(INDEX), arrays)
         written = read_model(aside, dialect=was.dialect)
         notes = checked(written, model, origin)
-        plain = family.plain(was.dialect)  # what loading without a dialect gives
+        plain = not was.config.Model.dialect  # what loading without a dialect gives
         files = sorted(path.name for path in aside.iterdir() if path.is_file() and path.suffix not in FOR_PEOPLE)
         read = written if plain else read_model(aside)
         write_contract(aside, read.config, files, golden if plain and not notes else None)

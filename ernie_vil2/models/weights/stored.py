@@ -240,12 +240,13 @@ def read_model(
         raise ValueError(f"{path.parent} is an export, which has graphs instead of weights; name the checkpoint "
                          "that it was made of")  # fmt: skip
     check_sums(path.parent)
-    if found := find_family(path):
-        return _of_family(*found, vocabulary, dialect)
+    if not path.with_name(CONFIG).is_file():
+        if found := find_family(path):
+            return _of_family(*found, vocabulary, dialect)
+        if path.suffix != ".pdparams":
+            check_type(path.parent)
     if dialect:
         raise ValueError(f"{path}: an ERNIE-ViL 2.0 has no dialects ({', '.join(dialect)})")
-    if path.suffix != ".pdparams":
-        check_type(path.parent)
     arrays = read_weights(path)
     try:
         if any(name.endswith(PARTS) for name in arrays):

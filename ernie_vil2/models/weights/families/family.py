@@ -127,7 +127,10 @@ class Family:
         except ValueError as error:
             raise ValueError(f"{weights}: {error}, which {settings.path.name} asks for") from None
         _check_words(settings, len(ours[WORDS]))
-        unused = {name: self._reason(name) for name in names.unused(folder.arrays)}
+        unused = {
+            name: next((reason for pattern, reason in self.unused.items() if fnmatchcase(name, pattern)), None)
+            for name in names.unused(folder.arrays)
+        }
         unknown = selected(folder.arrays, [name for name, reason in unused.items() if reason is None])
         loss = LossConfig(kind="sigmoid") if "logit_bias" in ours else LossConfig()
         return FamilyModel(
@@ -146,10 +149,6 @@ class Family:
             licence=licence_of(weights.parent),
         )
 
-    def plain(self, dialect: Mapping[str, str]) -> bool:
-        """Whether a dialect is the default."""
-        return all(way == self.dialects[key][0] for key, way in dialect.items())
-
     def _settings(self, weights: Path) -> Settings:
         if not self.settings:
             return Settings(weights, {})
@@ -157,9 +156,6 @@ class Family:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; {weights.name} alone does not say which model it is of")
         return Settings.read(path)
-
-    def _reason(self, name: str) -> str | None:
-        return next((reason for pattern, reason in self.unused.items() if fnmatchcase(name, pattern)), None)
 
 
 @dataclass(frozen=True)
