@@ -58,13 +58,8 @@ class Backend(Protocol):
 
 
 class Eager:
-    """A model as it is, without dropout and without gradient; a model in training is put back into training.
-
-    Args:
-        model: the two towers.
-        preprocessing: whose mean and deviation normalise the pixels.
-        precision: of the towers: float32, bfloat16 or float16.
-    """
+    """A model as it is, without dropout and without gradient; a model in training is put back into training. Mean and
+    deviation of the preprocessing normalise the pixels."""
 
     name = "paddle"
 

@@ -118,8 +118,7 @@ class CpuLayerNorm(nn.LayerNorm):
 class CpuPatchConv2D(nn.Conv2D):
     """A convolution of patches that do not overlap (1x1 among them) as one matrix product over all images.
 
-    Paddle's CPU kernel multiplies image by image; on the small maps of small images the calls cost more than the sums.
-    The pixels of a tower's first convolution it multiplies faster.
+    Paddle's CPU kernel multiplies image by image, which costs more on small maps, and less for a tower's first one.
     """
 
     @staticmethod
@@ -259,10 +258,8 @@ def pairwise_sums(rows: paddle.Tensor, columns: paddle.Tensor) -> paddle.Tensor:
 
 
 def broadcast(x: paddle.Tensor, shape: Sequence[int]) -> paddle.Tensor:
-    """A tensor to be combined with others in a shape that it broadcasts to.
-
-    On CPU it is copied into that shape: to broadcast integers within an operation costs Paddle ten times as much.
-    """
+    """A tensor to be combined with others in a shape that it broadcasts to; on CPU it is copied into that shape, as
+    broadcasting integers within an operation costs Paddle ten times as much."""
     return x.expand(shape) if x.place.is_cpu_place() else x
 
 

@@ -61,15 +61,8 @@ def installed(module: str) -> bool:
 
 
 def require(task: str, *modules: str) -> None:
-    """Checks, before any work is done, that the modules are there that a task needs.
-
-    Args:
-        task: what needs them, as the subject of a sentence.
-        modules: of `EXTRAS`.
-
-    Raises:
-        MissingPackage: one is not installed.
-    """
+    """MissingPackage if one of the modules of `EXTRAS` is not installed that a task, as the subject of a sentence,
+    needs."""
     for module in modules:
         if not installed(module):
             raise missing(module, task)

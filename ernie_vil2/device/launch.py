@@ -38,12 +38,7 @@ STOPPED = {signal.SIGTERM: 75, signal.SIGINT: 130, signal.SIGHUP: 75}
 def start_ranks(processes: int, device: str, cpu: str) -> int | None:
     """Runs this process's command once for each of `--processes`, unless it is a rank itself; then its exit code.
 
-    Args:
-        device: that the ranks will compute on, as `Training.device` names it.
-        cpu: the option that makes it the CPU, for the message.
-
-    Raises:
-        ValueError: it is a GPU, which these ranks would not use.
+    ValueError, which names the option for the CPU, if the device, as `Training.device` names it, is a GPU.
     """
     if "PADDLE_TRAINER_ID" in os.environ:
         return None

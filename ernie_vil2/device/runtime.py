@@ -62,10 +62,8 @@ _applied: dict[str, str] = {}
 
 
 def configure(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Prepare this process for Paddle, which must not have been imported: the CPU switches, and fewer warnings.
-
-    They concern the whole process and the processes that it starts, so that it is for a program to call, not for a
-    library: the command lines do, `import ernie_vil2` does not.
+    """Prepares this process, and those that it starts, for Paddle, which must not have been imported: the CPU switches,
+    and fewer warnings. It is for a program to call: the command lines do, `import ernie_vil2` does not.
 
     Raises:
         ValueError: `ERNIE_VIL2_RUNTIME` is not understood.
@@ -93,14 +91,8 @@ def surely_cpu(device: str | None) -> bool:
 
 
 def set_device(name: str | None, task: str = "this command") -> str:
-    """Make a device (`auto`, `cpu`, `gpu`, `gpu:0`, ...; `cuda` is `gpu`) this process's; imports Paddle.
-
-    Args:
-        name: None: the device that Paddle has now.
-        task: what needs it, as the subject of a sentence.
-
-    Returns:
-        Its name in Paddle.
+    """Makes a device (`auto`, `cpu`, `gpu`, `gpu:0`, ...; `cuda` is `gpu`; None: the one that Paddle has now) this
+    process's, and returns its name in Paddle, which is imported. `task` is what needs it, as the subject of a sentence.
 
     Raises:
         MissingPackage: Paddle is not installed.
@@ -222,10 +214,7 @@ def _switched_off(environ: Mapping[str, str]) -> set[str]:
 
 
 def processor(cpuinfo: str | Path = "/proc/cpuinfo") -> tuple[str, set[str]]:
-    """Vendor (`AuthenticAMD`, `GenuineIntel`, ...) and the set of feature flags of the first core.
-
-    Both are empty where the file does not exist or does not name them.
-    """
+    """Vendor (`AuthenticAMD`, `GenuineIntel`, ...) and feature flags of the first core; empty if unknown."""
     fields = {}
     try:
         with open(cpuinfo) as lines:

@@ -1,8 +1,7 @@
 """Files and folders that are seen whole or not at all: written under a temporary name, then renamed.
 
-Renaming alone may reach the disk before the content does, and a machine that fails then leaves empty files. Here the
-content is on the disk before it gets its name. JSON files of the package are read and written here, and the checksums
-of a folder's files.
+The content is on the disk before it gets its name: otherwise a machine that fails leaves empty files. JSON files of the
+package are read and written here, and the checksums of a folder's files.
 """
 
 from __future__ import annotations
@@ -199,13 +198,8 @@ def system_errors_named(path: str | Path, aside: Path | None = None) -> Iterator
 
 @contextmanager
 def atomic_files(folder: str | Path) -> Iterator[Path]:
-    """Yields a temporary folder; when the block ends well, the files in it get their names in `folder`.
-
-    When it ends in an exception, `folder` is as before; where it did not exist, it does not.
-
-    Raises:
-        OSError: a file cannot be written; the error names it.
-    """
+    """Yields a temporary folder; when the block ends well, the files in it get their names in `folder`, which otherwise
+    is as before, or does not exist. OSError, which names it, if a file cannot be written."""
     folder = Path(folder)
     aside = folder / f".{os.getpid()}.partial"
     with _made(folder), system_errors_named(folder, aside):
@@ -223,11 +217,8 @@ def atomic_files(folder: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yields a temporary folder next to `path`, which gets that name when the block ends well and all is on the disk.
 
-    When the block ends in an exception, what was written is removed. A process that is killed leaves its folder behind;
-    `remove_partial` clears it away.
-
-    Raises:
-        OSError: there is a folder of that name already, with something in it, or the disk is full.
+    When the block ends in an exception, what was written is removed; what a killed process leaves behind,
+    `remove_partial` removes. OSError if there is a folder of that name already, with something in it.
     """
     path = Path(os.path.realpath(path))
     aside = path.with_name(f".{path.name}.partial")
@@ -270,11 +261,8 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_partial(folder: Path, names: str) -> None:
-    """Removes what killed processes have left in a folder of what was to get a name; nobody may be writing that.
-
-    Args:
-        names: regular expression of the names; what strangers call `.partial` stays.
-    """
+    """Removes what killed processes have left in a folder of what was to get one of these names, a regular expression;
+    nobody may be writing that."""
     temporary = re.compile(rf"\.(?:{names})(?:\.\d+)?\.partial")
     for left in folder.glob(".*.partial"):
         if temporary.fullmatch(left.name) is None:
@@ -316,11 +304,7 @@ def write_checksums(folder: Path, names: Iterable[str]) -> None:
 
 
 def check_files(folder: Path, names: Iterable[str]) -> None:
-    """Compares these files of a folder with their checksums.
-
-    Raises:
-        DamagedFile: one is missing or another than was written, or there are no checksums of it.
-    """
+    """DamagedFile if one of these files of a folder is missing, or another than its checksum says, or has none."""
     try:
         sums = load_json(folder / CHECKSUMS, MAX_CHECKSUMS)
         expected = {name: (sums[name]["bytes"], sums[name]["sha256"]) for name in names}

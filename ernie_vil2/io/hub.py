@@ -79,11 +79,8 @@ def is_hub_name(source: str) -> bool:
 
 def fetch_from_hub(name: str) -> Path:
     """The folder of a model that the Hugging Face Hub or ModelScope has as OWNER/NAME: where a person has put its
-    files, else through `huggingface_hub` or `modelscope`, whichever is installed and can reach it or has a copy.
-
-    Raises:
-        DownloadError: neither has it; the message says why, and which files belong where.
-    """
+    files, else through `huggingface_hub` or `modelscope`, whichever is installed and can reach it or has a copy; else a
+    DownloadError, which says why, and which files belong where."""
     folder = cache_folder() / name
     if folder.is_dir() and wanted(path.name for path in folder.iterdir())[1]:
         return folder
@@ -148,11 +145,8 @@ def _some(weights: list[str]) -> list[str]:
 
 
 def fetch(name: str) -> Path:
-    """A known model in the cache, its file or the folder of its files; what is missing there is downloaded.
-
-    Raises:
-        DownloadError: a file is missing and cannot be fetched; the message says which one belongs where.
-    """
+    """A known model in the cache, its file or the folder of its files; what is missing there is downloaded, or a
+    DownloadError, which says what belongs where."""
     folder = cache_folder() / name
     for file, (url, md5) in MODELS[name].items():
         path = folder / file

@@ -26,13 +26,8 @@ class Locked(RunError):
 def lock(file: IO, wait: bool = False) -> None:
     """Locks an open file for this process until it is closed. Processes that are forked meanwhile do not hold it.
 
-    Args:
-        wait: until another process gives the lock back. False: that is not waited for, and a file system without locks
-            is a warning.
-
-    Raises:
-        Locked: another process holds the lock, and it is not waited for.
-        OSError: the file system has no locks, and others are to be waited for.
+    Another process that holds the lock is waited for, or else `Locked`; a file system without locks is an OSError, or
+    else a warning.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

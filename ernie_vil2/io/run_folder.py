@@ -106,11 +106,8 @@ def checkpoint_folder(run: Path, step: int) -> Path:
 def named_checkpoint(name: str | os.PathLike) -> Path | None:
     """The checkpoint that `RUN@best`, `RUN@newest` or the link `RUN/checkpoints/best` means; `RUN` is its newest.
 
-    Returns:
-        Its folder, under the name that has its step; None if `name` is none of these.
-
-    Raises:
-        FileNotFoundError: the run has no such checkpoint.
+    Its folder is under the name that has its step; None if `name` is none of these. FileNotFoundError if the run has no
+    such checkpoint.
     """
     path = Path(name)
     if run_of(path) and path.name == BEST and path.is_symlink():
@@ -157,11 +154,8 @@ def check_run_folder(run: Path) -> None:
 
 @contextmanager
 def owned(run: Path) -> Iterator[None]:
-    """Within the block this process alone trains into a run folder, which is made if it is not there.
-
-    Raises:
-        ConfigError: another process is the owner, or the folder is not a run's.
-    """
+    """Within the block this process alone trains into a run folder, which is made if it is not there; ConfigError if
+    another process does, or the folder is not a run's."""
     check_run_folder(run)
     run.mkdir(parents=True, exist_ok=True)
     try:

@@ -145,10 +145,7 @@ class DualEncoder(nn.Layer):
         return embeddings, self.scalars
 
     def freeze_all_but(self, views: Collection[str]) -> None:
-        """Takes a tower that encodes none of `views` out of training, for good.
-
-        It has no gradient anyway; frozen, what handles the parameters of all ranks together need not wait for one.
-        """
+        """Takes a tower that encodes none of `views` out of training: nobody need wait for its gradient."""
         for kind, layers in (
             ("image", (self.image, self.image_projection)),
             ("text", (self.text, self.text_projection)),

@@ -25,9 +25,8 @@ SCALARS = ("log_logit_scale", "logit_bias")
 def write_adapter(weights: Path, config: Config, origin: Path, folder: Path) -> list[str]:
     """Writes the LoRA of a run into a new folder; returns what a person should know, a line each.
 
-    Args:
-        weights: the file of the run's weights, in which the changes are not merged.
-        origin: the folder of transformers that the run began with.
+    `weights` is the file of the run's weights, in which the changes are not merged, and `origin` the folder of
+    transformers that it began with.
 
     Raises:
         ValueError: the run has no LoRA, or trained more than that; its origin is of another layout, or has no layer

@@ -322,11 +322,8 @@ def save_weights(model: paddle.nn.Layer, path: str | Path) -> None:
 
 
 def load_weights(model: paddle.nn.Layer, path: str | Path) -> None:
-    """Sets parameters and buffers from a file that `save_weights` wrote.
-
-    Raises:
-        ValueError: the file is not a whole weight file, or its names or shapes are not the model's.
-    """
+    """Sets parameters and buffers from a file that `save_weights` wrote; ValueError if it is not whole, or its names or
+    shapes are not the model's."""
     arrays = read_weights(path)
     try:
         set_weights(model, arrays)

@@ -102,11 +102,7 @@ def to_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str,
 
 
 def from_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str, np.ndarray]:
-    """The inverse of `to_ours`.
-
-    Raises:
-        ValueError: the release cannot hold an array, for example a projection or a network that is not a ViT.
-    """
+    """The inverse of `to_ours`; ValueError if the release cannot hold an array, as of a projection."""
     if layout == "ernie_vil2":
         return dict(arrays)
     try:
@@ -207,11 +203,7 @@ def _heads(heads: int | None, width: int, kind: str) -> int:
 
 def read_official(weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int, int] | None) -> Config:
     """The configuration of an official model, from its arrays by our names and the JSON file of its text tower, which
-    may be missing: then heads are `heads`, or width / 64.
-
-    Raises:
-        ValueError: the file and the weights do not belong together, or to a model of another kind.
-    """
+    may be missing: then heads are `heads`, or width / 64. ValueError if they do not belong together."""
     found = [path for path in map(weights.with_name, _OFFICIAL_NAMES) if path.is_file()]
     settings = Settings.read(found[0]) if found else Settings(weights, {})
     settings.check_facts({"hidden_act": "gelu", "has_pooler": True})
@@ -222,11 +214,8 @@ def read_official(weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[
 
 
 def read_paddlenlp(weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int, int] | None) -> Config:
-    """The configuration of a PaddleNLP folder, from its arrays by our names and its JSON files.
-
-    Raises:
-        ValueError: a file is missing, or they and the weights do not belong together, or to a model of another kind.
-    """
+    """The configuration of a PaddleNLP folder, from its arrays by our names and its JSON files; ValueError if one is
+    missing, or they do not belong together."""
     paths = [weights.with_name(f"{name}config.json") for name in ("", "preprocessor_", "tokenizer_")]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:

@@ -57,11 +57,7 @@ class _Storage:
 def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of a state dict, or of a training checkpoint's `state_dict`, by name and without `module.` before it.
 
-    bfloat16 is `BFLOAT16`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        Refused: it is of another kind, damaged, or anything but plain data.
+    bfloat16 is `BFLOAT16`. Refused if the file is of another kind, damaged, or anything but plain data.
     """
     check_ordinary(path)
     with system_errors_named(path), open(path, "rb") as file:
