@@ -120,8 +120,7 @@ def run(args: argparse.Namespace) -> int:
 def _write_adapter(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
     from ernie_vil2.io.run_folder import CONFIG
-    from ernie_vil2.models.weights.adapters import write_adapter
-    from ernie_vil2.models.weights.hand_back import origin_of
+    from ernie_vil2.models.weights.hand_back import origin_of, write_adapter
     from ernie_vil2.models.weights.stored import weights_path
 
     weights, origin = weights_path(args.source), origin_of(args.origin or args.source)

@@ -2,6 +2,10 @@
 
 The files of that folder are copied, and its weights written again with the arrays of the model in them. What is not a
 part of the model, as another head, stays as it is. What was written is read back and compared before it appears.
+
+Of a run with LoRA the changes can be handed back alone, in the layout of `peft`, which keeps those of a model of
+transformers in `adapter_model.safetensors`, each by the name of its layer, and their rank and alpha in
+`adapter_config.json`; `PeftModel.from_pretrained(model, FOLDER)` adds them to the model.
 """
 
 from __future__ import annotations
@@ -15,16 +19,19 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.config import ModelConfig, differences, load_config
+from ernie_vil2.config import Config, ModelConfig, differences, load_config
 from ernie_vil2.config.model import TextVariant
 from ernie_vil2.data.trimming import trim_files
 from ernie_vil2.io.files import CHECKSUMS, atomic_folder, load_json, write_json
 from ernie_vil2.io.run_folder import CONFIG
 from ernie_vil2.io.terminal import printable
+from ernie_vil2.models.heads import HEAD
+from ernie_vil2.models.lora import PARTS, A, B
 from ernie_vil2.models.weights.contract import CONTRACT, OF_TRAINING, write_contract
 from ernie_vil2.models.weights.families import Family, FamilyModel, find_family
 from ernie_vil2.models.weights.families.family import OF_ARRAYS
 from ernie_vil2.models.weights.files import INDEX, read_weights, write_theirs
+from ernie_vil2.models.weights.names import Names
 from ernie_vil2.models.weights.releases import WORDS
 from ernie_vil2.models.weights.stored import StoredModel, find_model, read_model
 from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
@@ -35,6 +42,7 @@ FOR_PEOPLE = {".md", ".py", ".jinja", ""}
 """Of these, those that no number depends on: model card, licence, and code that is never run."""
 LARGEST_COPY = 256 << 20
 """Bytes; MetaCLIP 2's tokenizer.json has 60 million."""
+SCALARS = ("log_logit_scale", "logit_bias")
 SIZES = "model_configs"
 """The folder in which Chinese-CLIP's own files have their sizes."""
 _OURS = (CONTRACT, CHECKSUMS)
@@ -254,3 +262,81 @@ def checked(written: StoredModel, model: StoredModel, origin: Path) -> list[str]
         if name not in written.arrays or not np.array_equal(written.arrays[name], array):
             raise ValueError(f"{name} does not come back as it was written: {origin} is of another model")
     return notes
+
+
+def write_adapter(weights: Path, config: Config, origin: Path, folder: Path) -> list[str]:
+    """Writes the LoRA of a run into a new folder; returns what a person should know, a line each.
+
+    `weights` is the file of the run's weights, in which the changes are not merged, and `origin` the folder of
+    transformers that it began with.
+
+    Raises:
+        ValueError: the run has no LoRA, or trained more than that; its origin is of another layout, or has no layer
+            for one of the changes.
+    """
+    arrays, lora = read_weights(weights), config.Tuning.lora
+    layers = [name.removesuffix(f".{A}") for name in arrays if name.endswith(f".{A}")]
+    if lora is None or not layers:
+        raise ValueError(f"{weights.parent} has no LoRA to keep apart; leave --lora out")
+    found = find_family(origin)
+    if found is None or found[0].layout != "hf":
+        raise ValueError(
+            f"{origin}: peft adds to models of transformers only; merge LoRA into this one (--lora merged)"
+        )
+    family, path = found
+    was = family.read(path, config.Model.dialect)
+    _check_untouched(arrays, was.arrays, origin)
+    names = family.names(config.Model, was.dialect, was.names)
+    changes: dict[str, np.ndarray] = {}
+    for layer in layers:
+        changes |= _of_layer(names, layer, arrays[f"{layer}.{A}"], arrays[f"{layer}.{B}"])
+    with atomic_folder(folder) as aside:
+        write_theirs(
+            aside / "adapter_model.safetensors",
+            {f"base_model.model.{name}": np.ascontiguousarray(array) for name, array in changes.items()},
+        )
+        write_json(
+            aside / "adapter_config.json",
+            {
+                "peft_type": "LORA",
+                "task_type": None,
+                "base_model_name_or_path": str(origin),
+                "r": lora.rank,
+                "lora_alpha": lora.alpha,
+                "lora_dropout": 0.0,
+                "bias": "none",
+                "inference_mode": True,
+                "target_modules": sorted({name.partition(".lora_")[0] for name in changes}),
+            },
+            indent=2,
+        )
+    moved = [name for name in SCALARS if name in arrays and not np.array_equal(arrays[name], was.arrays[name])]
+    return [f"{' and '.join(moved)} learned too, and an adapter has no such: scores differ by that"] if moved else []
+
+
+def _check_untouched(arrays: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray], origin: Path) -> None:
+    for name, array in arrays.items():
+        if name.rpartition(".")[2] in PARTS or name in SCALARS or name.startswith(HEAD):
+            continue
+        if name not in before or not np.array_equal(array, before[name].astype(array.dtype)):
+            raise ValueError(
+                f"{name} is not as in {origin}, to which an adapter would be added: merge LoRA into this "
+                "model (--lora merged)"
+            )
+
+
+def _of_layer(names: Names, layer: str, a: np.ndarray, b: np.ndarray) -> dict[str, np.ndarray]:
+    """The change of one layer of ours by their names; the changes of several that ours has as one share their first
+    half."""
+    theirs = names.all_theirs(f"{layer}.weight")
+    if not all(name.endswith(".weight") for name in theirs):
+        raise ValueError(
+            f"{layer} is a part of their {theirs[0]}, to which peft's LoRA does not apply: merge it (--lora merged)"
+        )
+    if a.ndim == 2:  # [in, rank] and [rank, out]; PyTorch's layers have them turned
+        a, b = a.T, b.T
+    found = {}
+    for name, part in zip(theirs, np.split(b, len(theirs)), strict=True):
+        found[f"{name.removesuffix('.weight')}.lora_A.weight"] = a
+        found[f"{name.removesuffix('.weight')}.lora_B.weight"] = part
+    return found
