@@ -8,9 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from ernie_vil2.config.model import HeadConfig, ImageTowerConfig, TextTowerConfig
 from ernie_vil2.config.schema import Config, LossConfig
 from ernie_vil2.io.files import read_text
-from ernie_vil2.io.terminal import ConfigError
+from ernie_vil2.io.terminal import ConfigError, print_once
 
 VERSION = 4
 """Of the keys. A file that says none, as a user's own or those of version 1, may be of any, so that a migration leaves
@@ -272,7 +270,7 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     overrides = list(overrides)
     for text in overrides:
         if remark := override(tree, text):
-            _warn(f"note: {remark}")
+            print_once(f"note: {remark}")
     if overrides:  # which say no version, in whatever file they are written
         _migrate(tree, _origin(path, overrides))
     try:
@@ -298,15 +296,9 @@ def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
 def _migrate(tree: dict, origin: str) -> None:
     try:
         for remark in migrate(tree):
-            _warn(f"warning: {origin}: {remark}")
+            print_once(f"warning: {origin}: {remark}")
     except ValueError as error:
         raise ConfigError(f"{origin}: {error}") from None
-
-
-@cache
-def _warn(line: str) -> None:
-    """Says it once, however often a process reads the file."""
-    print(line, file=sys.stderr)
 
 
 def validated(tree: Any, origin: str) -> Config:

@@ -8,6 +8,7 @@ import tempfile
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TextIO
 
 _IMPORTED_BY = os.getpid()
@@ -78,6 +79,12 @@ def silenced() -> Iterator[None]:
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """A number with its noun: `1 shard`, `2 shards`, `1,555 queries`; the plural is the noun with an s unless given."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+@cache
+def print_once(line: str) -> None:
+    """Prints a line on standard error, once in a process."""
+    print(line, file=sys.stderr)
 
 
 def shows_progress() -> bool:

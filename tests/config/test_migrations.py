@@ -6,11 +6,12 @@ import pytest
 import yaml
 
 from ernie_vil2.config import Config, ConfigError, dump_config, load, load_config
+from ernie_vil2.io.terminal import print_once
 
 
 @pytest.fixture(autouse=True)
 def nothing_reported_yet():
-    load._warn.cache_clear()
+    print_once.cache_clear()
 
 
 def written(tmp_path, text):

@@ -8,15 +8,14 @@ parts that recomputation runs twice (docs/extending.md).
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
 from paddle import nn
 
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.config.model import VIT_SIZES, of_own_module, without_suite
+from ernie_vil2.io.terminal import print_once
 from ernie_vil2.models.towers import suite
 from ernie_vil2.models.towers.convolution import ModifiedResNet, RepVGG
 from ernie_vil2.models.towers.encoders import NaFlexTransformer, TextTransformer, VisionTransformer
@@ -81,7 +80,7 @@ def as_installed(config: ModelConfig) -> ModelConfig:
 def _installed(name: str) -> str:
     if (native := native_instead(name)) is None:
         return name
-    _say(f"{name.partition(':')[0]} is not installed: this package's own {native} replaces {name}, with the same "
+    print_once(f"{name.partition(':')[0]} is not installed: this package's own {native} replaces {name}, with the same "
          "parameters and, to rounding, numbers")  # fmt: skip
     return native
 
@@ -93,12 +92,6 @@ def native_instead(name: str) -> str | None:
     known = towers.get(library, {}) if colon else {}
     there = bare in known or bare.partition("-")[0] in known
     return bare if there and not suite.installed(library) else None
-
-
-@cache
-def _say(line: str) -> None:
-    """Once, however many models are built."""
-    print(line, file=sys.stderr)
 
 
 def _own(tower: object, name: str, *arguments: Any) -> nn.Layer:
