@@ -206,7 +206,7 @@ def read_official(weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[
     may be missing: then heads are `heads`, or width / 64. ValueError if they do not belong together."""
     found = [path for path in map(weights.with_name, _OFFICIAL_NAMES) if path.is_file()]
     settings = Settings.read(found[0]) if found else Settings(weights, {})
-    settings.check_facts({"hidden_act": "gelu", "has_pooler": True})
+    settings.check_facts(hidden_act="gelu", has_pooler=True)
     heads_in_file = settings.count(_IMAGE_HEADS, None), settings.count("num_attention_heads", None)
     model = _architecture(weights, arrays, heads or heads_in_file, "official")
     settings.check_sizes(_text_sizes(model, len(arrays[WORDS])), {})
@@ -225,13 +225,13 @@ def read_paddlenlp(weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple
     text, vision = whole.within("text_config"), whole.within("vision_config")
     heads_in_file = vision.count("num_attention_heads", 12), text.count("num_attention_heads", 12)
     model = _architecture(weights, arrays, heads or heads_in_file, "paddlenlp")
-    text.check_facts(_TEXT_FACTS)
-    vision.check_facts(_VISION_FACTS)
+    text.check_facts(**_TEXT_FACTS)
+    vision.check_facts(**_VISION_FACTS)
     defaults = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}
     text_sizes = _text_sizes(model, len(arrays[WORDS])) | {"intermediate_size": 4 * model.text.sizes["width"]}
     text.check_sizes(text_sizes, defaults | {"vocab_size": 40_000, "max_position_embeddings": 2048})
     vision.check_sizes(_vision_sizes(model), defaults | {"image_size": 224, "patch_size": 16})
-    tokenizer.check_facts(_TOKENIZER_FACTS)
+    tokenizer.check_facts(**_TOKENIZER_FACTS)
     longest = tokenizer.count("model_max_length", model.text.max_positions, least=3)
     return _config(_with_dropout(_with_preprocessing(model, processor), text), longest)
 
@@ -336,7 +336,7 @@ def _with_dropout(model: ModelConfig, text: Settings) -> ModelConfig:
 
 def _with_preprocessing(model: ModelConfig, processor: Settings) -> ModelConfig:
     """The model with the mean and deviation of PaddleNLP's image processor."""
-    processor.check_facts(_PROCESSOR_FACTS)
+    processor.check_facts(**_PROCESSOR_FACTS)
     side, image = model.image.image_size, model.image
     normalisation = processor.normalisation(image.mean, image.std)
     for key, shapes in {

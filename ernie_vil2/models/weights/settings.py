@@ -78,7 +78,7 @@ class Settings:
             raise self.refusal("rescale_factor", "only 1 / 255 is read")
         return {"mean": self.numbers("image_mean", mean), "std": self.numbers("image_std", std, positive=True)}
 
-    def check_facts(self, facts: Mapping[str, Any]) -> None:
+    def check_facts(self, **facts: Any) -> None:
         """Refuses what is given and differs from `facts`; what is left out is so by the release's own default."""
         for key, expected in facts.items():
             if self.values.get(key, expected) != expected:

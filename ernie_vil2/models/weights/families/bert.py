@@ -48,7 +48,7 @@ def bert_rows(theirs: str) -> list[Row]:
 def _text_tower(
     text: Settings, sizes: Mapping[str, Any], positions: int, epsilon: float, **variant: Any
 ) -> TextTowerConfig:
-    text.check_facts({"position_embedding_type": "absolute"})
+    text.check_facts(position_embedding_type="absolute")
     return TextTowerConfig(
         name="transformer",
         **sizes,

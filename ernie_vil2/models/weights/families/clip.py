@@ -78,7 +78,7 @@ def mlp(tower: Settings, hidden: int, activation: Activation) -> dict[str, Any]:
 
 def image_tower(vision: Settings) -> ImageTowerConfig:
     """CLIP's image tower from its section of a config.json; what that leaves out is as in B/32."""
-    vision.check_facts({"num_channels": 3})
+    vision.check_facts(num_channels=3)
     return ImageTowerConfig(
         name="ViT",
         image_size=vision.count("image_size", 224),

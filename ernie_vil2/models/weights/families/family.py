@@ -42,7 +42,6 @@ PREPROCESSING: Mapping[str, Mapping[str, Any]] = {
 }
 """What a family does with images where a folder says nothing, by `Family.preprocessing`."""
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-_FACTS = {"do_resize": True, "do_rescale": True, "do_normalize": True}
 _LICENCE = re.compile(r"^license:[ \t]*['\"]?([\w .+-]{1,60})", re.MULTILINE)
 
 
@@ -266,7 +265,7 @@ def with_preprocessing(image: ImageTowerConfig, kind: str, folder: Path, describ
 
 
 def _of_open_clip(settings: Settings, image: ImageTowerConfig) -> dict[str, Any]:
-    settings.check_facts({"fill_color": 0, "mode": "RGB"})
+    settings.check_facts(fill_color=0, mode="RGB")
     size = settings.values.get("size", image.image_size)
     if size not in (image.image_size, [image.image_size] * 2):
         raise settings.refusal("size", f"the model takes {image.image_size} pixels")
@@ -279,7 +278,7 @@ def _of_open_clip(settings: Settings, image: ImageTowerConfig) -> dict[str, Any]
 
 
 def _of_transformers(settings: Settings, image: ImageTowerConfig, usual: Mapping[str, Any]) -> dict[str, Any]:
-    settings.check_facts(_FACTS)
+    settings.check_facts(do_resize=True, do_rescale=True, do_normalize=True)
     normalisation = settings.normalisation(image.mean, image.std)
     resample = settings.values.get("resample")
     if resample is not None and resample not in _FILTERS:

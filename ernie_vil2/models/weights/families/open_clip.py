@@ -113,7 +113,7 @@ _TIMM_IMAGE: list[Row] = [
 def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     settings = folder.settings.within("model_cfg")
     vision, text = settings.within("vision_cfg"), settings.within("text_cfg")
-    settings.check_facts({"multimodal_cfg": None, "text_trunk": None})
+    settings.check_facts(multimodal_cfg=None, text_trunk=None)
     quick: Activation = "quick_gelu" if settings.values.get("quick_gelu") else "gelu"
     dim = settings.count("embed_dim", 512)
     timm = vision.values.get("timm_model_name") is not None
@@ -132,23 +132,21 @@ def _tokenizer(folder: Folder) -> str:
     text = folder.settings.within("model_cfg").within("text_cfg")
     named, options = text.values.get("hf_tokenizer_name"), text.part("tokenizer_kwargs")
     if not named:
-        options.check_facts({"clean": "lower", "reduction_mask": ""})
+        options.check_facts(clean="lower", reduction_mask="")
         return "open_clip"
-    options.check_facts({"strip_sep_token": False, "tokenizer_mode": None, "language": None})
+    options.check_facts(strip_sep_token=False, tokenizer_mode=None, language=None)
     return options.choice("clean", "open_clip_hf", _CLEANING)
 
 
 def _image_tower(vision: Settings, quick: Activation, dim: int) -> ImageTowerConfig:
     vision.check_facts(
-        {
-            "ls_init_value": None,
-            "attentional_pool": False,
-            "no_ln_pre": False,
-            "pos_embed_type": "learnable",
-            "pool_type": "tok",
-            "final_ln_after_pool": False,
-            "block_type": None,
-        }
+        ls_init_value=None,
+        attentional_pool=False,
+        no_ln_pre=False,
+        pos_embed_type="learnable",
+        pool_type="tok",
+        final_ln_after_pool=False,
+        block_type=None,
     )
     layers, width, size = vision.values.get("layers"), vision.count("width", 768), vision.count("image_size", 224)
     if isinstance(layers, list):
@@ -178,7 +176,7 @@ def _timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowe
         raise vision.refusal(
             "timm_model_name", "of timm only SigLIP's ViTs with attention pooling and without a projection are read"
         )
-    vision.check_facts({"timm_pool": "map"})
+    vision.check_facts(timm_pool="map")
     shapes = {
         part: arrays[f"{_TRUNK}{part}"].shape
         for part in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
@@ -212,15 +210,13 @@ def _timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowe
 
 def _text_tower(text: Settings, quick: Activation, dim: int) -> tuple[TextTowerConfig, int]:
     text.check_facts(
-        {
-            "hf_model_name": None,
-            "ls_init_value": None,
-            "embed_cls": False,
-            "final_ln_after_pool": False,
-            "proj_type": "linear",
-            "output_tokens": False,
-            "block_type": None,
-        }
+        hf_model_name=None,
+        ls_init_value=None,
+        embed_cls=False,
+        final_ln_after_pool=False,
+        proj_type="linear",
+        output_tokens=False,
+        block_type=None,
     )
     width, longest = text.count("width", 512), text.count("context_length", 77)
     pooling = text.choice("pool_type", _POOLING["argmax"], _POOLING)

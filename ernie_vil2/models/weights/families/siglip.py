@@ -50,7 +50,7 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     """The towers of `SiglipModel`, and of `Siglip2Model`, whose images have any shape."""
     settings = folder.settings
     text, vision = settings.part("text_config"), settings.part("vision_config")
-    vision.check_facts({"num_channels": 3, "vision_use_head": True})
+    vision.check_facts(num_channels=3, vision_use_head=True)
     of_text, longest = sizes(text, 768, 12, 12), text.count("max_position_embeddings", 64)
     size, side = vision.count("patch_size", 16), None
     any_shape = settings.values["model_type"] != "siglip"
