@@ -9,8 +9,6 @@ The graphs are for Paddle Inference, or ONNX, in float32 or with 8-bit weights.
 `text.onnx` are made of these.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import errno
 import logging

@@ -8,8 +8,6 @@
 Files are decoded as `ErnieViL2` decodes them.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
 from functools import partial

@@ -1,7 +1,5 @@
 """Sections of the data: where it lies, and the views that are made of a sample."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Discriminator, Field, Tag, model_validator

@@ -3,8 +3,6 @@
 How two configurations differ is computed here as well.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 import reprlib

@@ -1,7 +1,5 @@
 """What all sections of the configuration are, and the types of their values."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field

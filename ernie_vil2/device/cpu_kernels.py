@@ -5,8 +5,6 @@ times longer over one than MKL over the product of a row of ones with that matri
 own: there a product of float32 may be one of fewer bits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar

@@ -1,7 +1,5 @@
 """Packages that only some tasks need: the extra that brings each, and the error where one is missing."""
 
-from __future__ import annotations
-
 import importlib.util
 import shlex
 import sys

@@ -4,8 +4,6 @@ One Paddle process uses one core for most of its work, so that N processes on N 
 threads. Several machines, and GPUs: `python -m paddle.distributed.launch`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

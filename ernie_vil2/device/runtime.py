@@ -21,8 +21,6 @@ imported, `set_device` sets `strides`, `cpu_kernels.speed_up` a model's `layers`
 processes through the environment. Only the standard library is imported.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import importlib.metadata

@@ -1,7 +1,5 @@
 """Tracing a layer into one of Paddle's static graphs, so that a failed trace leaves nothing behind."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

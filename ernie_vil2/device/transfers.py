@@ -4,8 +4,6 @@ On GPUs they go by way of pinned memory and on a stream of their own, so that th
 there is nothing to wait for, and each is a plain call.
 """
 
-from __future__ import annotations
-
 import ctypes
 import itertools
 import queue

@@ -4,8 +4,6 @@ Both are found on a validation set by `tools/calibrate.py` and kept next to the 
 the fingerprint of the model, so that they are never taken for another's. `load_model` reads them.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path

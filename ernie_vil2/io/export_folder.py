@@ -10,8 +10,6 @@
 Only the standard library is imported.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

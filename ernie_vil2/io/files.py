@@ -4,8 +4,6 @@ The content is on the disk before it gets its name: otherwise a machine that fai
 package are read and written here, and the checksums of a folder's files.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Known models: where they were published, and their copy in a local cache; and models of a hub by their names."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """Locks of files between processes. The kernel ends a lock with the process that holds it, however that ends."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import socket

@@ -5,8 +5,6 @@ operations of texts, numbers, lists, tuples, dicts and NumPy's arrays alone, and
 module's own functions; any other operation or name is refused.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import mmap

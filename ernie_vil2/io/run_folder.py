@@ -20,8 +20,6 @@
 <run>/checkpoints/best          link to the checkpoint with the best evaluation, if there has been one
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable, Iterator

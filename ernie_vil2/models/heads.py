@@ -1,7 +1,5 @@
 """Classifiers on the embeddings of a dual encoder (paper, appendix C)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import combinations
 

@@ -5,8 +5,6 @@ alpha / rank. It computes with W + scale * A B, without ever making it. Whoever 
 checkpoint with LoRA is, to every other part of this package, one of the plain model.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase

@@ -6,8 +6,6 @@ text tower from that and the size of the vocabulary), says its output width as `
 parts that recomputation runs twice (docs/extending.md).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Convolutional towers: RepVGG in any size, which learns from scratch when it is small, and CLIP's ResNet."""
 
-from __future__ import annotations
-
 import paddle
 from paddle import nn
 from paddle.nn import functional as F

@@ -3,8 +3,6 @@
 One seed gives them the initial weights that PaddleClas's ViT and PaddleNLP's ERNIE and BERT have.
 """
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any

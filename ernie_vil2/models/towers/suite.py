@@ -1,7 +1,5 @@
 """Towers that PaddleClas and PaddleNLP build: `paddleclas:NAME` any backbone, `paddlenlp:NAME` ERNIE and BERT."""
 
-from __future__ import annotations
-
 import inspect
 import logging
 import sys

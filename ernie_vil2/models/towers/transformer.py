@@ -4,8 +4,6 @@ Parameters have the names that PaddleClas's ViT and PaddleNLP's ERNIE and BERT g
 fit either implementation. Dropout draws in the same order.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

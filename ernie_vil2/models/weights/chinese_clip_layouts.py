@@ -3,8 +3,6 @@
 The settings files say what the model's configuration does; the vocabulary is the same in both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -10,8 +10,6 @@ Loading compares conventions and files, in milliseconds. The golden embeddings, 
 compared where that is asked for.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Iterable, Mapping

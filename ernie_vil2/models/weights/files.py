@@ -5,8 +5,6 @@ Nothing in a file makes it take more than about three times its size in memory, 
 of a name or text in it gets into a message.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import mmap

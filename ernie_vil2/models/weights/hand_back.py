@@ -8,8 +8,6 @@ transformers in `adapter_model.safetensors`, each by the name of its layer, and 
 `adapter_config.json`; `PeftModel.from_pretrained(model, FOLDER)` adds them to the model.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Mapping

@@ -10,8 +10,6 @@ Names are matched and reported as everywhere. What is done to arrays before is n
   text tower of the released models, and ours, has neither.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Mapping

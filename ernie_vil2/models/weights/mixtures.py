@@ -5,8 +5,6 @@ Along the path from a model to what fine-tuning has made of it, the new task is 
 each (soups, Wortsman et al. 2022, arXiv 2203.05482).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -13,8 +13,6 @@ against our `[1, T, D]`, `scalar` `[]` against our `[1]`, and `spliced` two of w
 first and the other rows of the second.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

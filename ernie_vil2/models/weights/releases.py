@@ -9,8 +9,6 @@ towers cannot do the same: two models of equal weights may differ in nothing els
 which the files must agree.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

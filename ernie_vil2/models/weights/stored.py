@@ -9,8 +9,6 @@ ernie_vil2    model.safetensors, config.yaml, vocab.txt; a training checkpoint i
 What other families of dual encoders keep, `families` describes.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext

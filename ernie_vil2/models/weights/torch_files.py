@@ -5,8 +5,6 @@ storage that it names; `io.restricted_pickle` reads the pickle. Arrays are views
 copied. Older files are one pickle after another, and TorchScript archives hold code: both are named and refused.
 """
 
-from __future__ import annotations
-
 import math
 import mmap
 import pickle

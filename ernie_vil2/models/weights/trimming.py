@@ -1,7 +1,5 @@
 """A model without the rows of its word embedding that some texts never use."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import replace

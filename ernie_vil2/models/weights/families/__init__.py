@@ -1,7 +1,5 @@
 """Families of dual encoders that others have published, and which of them a folder holds."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

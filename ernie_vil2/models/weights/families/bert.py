@@ -3,8 +3,6 @@
 Yang et al. 2022, arXiv 2211.01335; Chen et al. 2022, arXiv 2211.06679.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any
 

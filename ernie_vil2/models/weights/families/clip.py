@@ -3,8 +3,6 @@
 Radford et al. 2021, arXiv 2103.00020; Chuang et al. 2025, arXiv 2507.22062.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any
 

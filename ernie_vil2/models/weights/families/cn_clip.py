@@ -4,8 +4,6 @@ The number of heads, which no shape shows, is in `model_configs/*.json` of the a
 the file; without them heads are 64 wide, and 80 in H/14.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any

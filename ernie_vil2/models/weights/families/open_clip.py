@@ -4,8 +4,6 @@ towers of timm.
 Its own towers have the names of OpenAI's CLIP, which Chinese-CLIP's own files have too: its ViTs and its ResNets.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 

@@ -8,8 +8,6 @@ regions, `long` (196 tokens) with positions and a head of their own. The three s
 of them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping
 
