@@ -61,8 +61,9 @@ class _Link:
     form: Form
     sizes: tuple[int, ...]  # of the side that has several arrays
 
-    def to_ours(self, arrays: Mapping[str, np.ndarray], names: Sequence[str], part: int) -> np.ndarray:
-        """Our array number `part`, from theirs of these names."""
+    def to_ours(self, arrays: Mapping[str, np.ndarray], part: int) -> np.ndarray:
+        """Our array number `part`, from theirs."""
+        names = self.theirs
         if self.form == "spliced":
             return np.concatenate([arrays[names[0]][:SPLICE], arrays[names[1]][SPLICE:]])
         if len(names) > 1:
@@ -76,13 +77,13 @@ class _Link:
         array = arrays[names[0]]
         return _ours(array if len(self.ours) == 1 else self._parts(array, names[0])[part], self.form)
 
-    def to_theirs(self, arrays: Mapping[str, np.ndarray], names: Sequence[str], part: int) -> np.ndarray:
-        """Their array number `part`, from ours of these names."""
-        whole = [_theirs(arrays[name], self.form) for name in names]
+    def to_theirs(self, arrays: Mapping[str, np.ndarray], part: int) -> np.ndarray:
+        """Their array number `part`, from ours."""
+        whole = [_theirs(arrays[name], self.form) for name in self.ours]
         if len(whole) > 1:
             return np.concatenate(whole, self._axis)
         whole_again = len(self.theirs) == 1 or self.form == "spliced"
-        return whole[0] if whole_again else self._parts(whole[0], names[0])[part]
+        return whole[0] if whole_again else self._parts(whole[0], self.ours[0])[part]
 
     @property
     def _axis(self) -> int:
@@ -134,9 +135,7 @@ class Names:
             what = "an array is" if len(missing) == 1 else f"{len(missing)} arrays are"
             raise ValueError(f"{what} missing: {shown}{', ...' * (len(missing) > 3)}")
         makers: dict[str, Callable[[], np.ndarray]] = {
-            name: partial(link.to_ours, arrays, link.theirs, part)
-            for link in links
-            for part, name in enumerate(link.ours)
+            name: partial(link.to_ours, arrays, part) for link in links for part, name in enumerate(link.ours)
         }
         if not whole:
             known = {name for link in links for name in link.theirs}
@@ -155,7 +154,7 @@ class Names:
             raise ValueError(f"the format cannot hold {', '.join(lacking[:5])}{', ...' * (len(lacking) > 5)}")
         return LazyArrays(
             {
-                name: partial(link.to_theirs, arrays, link.ours, part)
+                name: partial(link.to_theirs, arrays, part)
                 for link in self._links
                 if not arrays.keys().isdisjoint(link.ours)
                 for part, name in enumerate(link.theirs)

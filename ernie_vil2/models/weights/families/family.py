@@ -60,29 +60,23 @@ class Family:
     """A family of dual encoders.
 
     Attributes:
-        title: its name for people.
         configure: the towers that a folder describes, and the longest text in tokens; ValueError names the culprit.
-        rows: the table of names for a model of this family, see `weights.names`; `has` are the names of a file, where
-            a family is spelt in more than one way, and none for the authors' own spelling.
-        tokenizer: the rules of its tokenizer, see `Model.text.tokenizer`, or what says them for a folder.
-        preprocessing: of its images, a name of `PREPROCESSING`.
+        rows: the table of names for a model, a dialect, and the names of a file, where a family is spelt in more than
+            one way; see `weights.names`.
         unused: reasons why arrays are not part of the model, by glob patterns of the authors' names.
         dialects: what is done in more than one way with the same weights: the names of the ways, the default first.
-        settings: the JSON file that describes the model; empty: the weights do.
-        weights: finds the weights in a folder; None: there are none.
-        layout: of its folders, for `ernie-vil2 convert --to`.
     """
 
-    title: str
+    title: str  # for people
     configure: Callable[[Folder], tuple[ModelConfig, int]]
     rows: Callable[[ModelConfig, Mapping[str, str], Collection[str]], Sequence[Row]]
-    tokenizer: str | Callable[[Folder], str]
-    preprocessing: str
+    tokenizer: str | Callable[[Folder], str]  # see `Model.text.tokenizer`
+    preprocessing: str  # a name of `PREPROCESSING`
     unused: Mapping[str, str] = field(default_factory=dict)
     dialects: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    settings: str = "config.json"
+    settings: str = "config.json"  # describes the model; empty: the weights do
     weights: Callable[[Path], Path | None] = lambda folder: first_file(folder, _WEIGHT_FILES)
-    layout: str = "hf"
+    layout: str = "hf"  # for `ernie-vil2 convert --to`
 
     def names(self, model: ModelConfig, dialect: Mapping[str, str], has: Collection[str] = ()) -> Names:
         """The table of names for a model."""
