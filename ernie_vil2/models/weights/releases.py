@@ -65,32 +65,27 @@ _ROWS: list[tuple[str, str, str, Form]] = [
     ("image.norm", "visual.norm_post", "vision_model.ln_post", "layer"),
     ("text.network.embeddings.layer_norm", "text_model.ln", "text_model.embeddings.layer_norm", "layer"),
     ("text.network.pooler.dense", "text_model.pooler", "text_model.pooler.dense", "layer"),
-    *[
-        (f"image.blocks.N.{ours}", f"visual.blocks.N.{ours}", f"vision_model.transformer.layers.N.{theirs}", "layer")
-        for ours, theirs in (
-            ("norm1", "norm1"),
-            ("norm2", "norm2"),
-            ("attn.qkv", "self_attn.{q,k,v}_proj"),
-            ("attn.proj", "self_attn.out_proj"),
-            ("mlp.fc1", "linear1"),
-            ("mlp.fc2", "linear2"),
-        )
-    ],
-    *[
-        (f"text.network.encoder.layers.N.{ours}", f"text_model.encoder_stack.block.N.{official}",
-         f"text_model.encoder.layers.N.{ours}", "layer")
-        for ours, official in (
-            ("self_attn.q_proj", "attn.q"),
-            ("self_attn.k_proj", "attn.k"),
-            ("self_attn.v_proj", "attn.v"),
-            ("self_attn.out_proj", "attn.o"),
-            ("linear1", "ffn.i"),
-            ("linear2", "ffn.o"),
-            ("norm1", "ln1"),
-            ("norm2", "ln2"),
-        )
-    ],
-]  # fmt: skip
+]
+# Of a layer of the image tower: ours, which the official file has too, and PaddleNLP's.
+_IMAGE_LAYER = {
+    "norm1": "norm1",
+    "norm2": "norm2",
+    "attn.qkv": "self_attn.{q,k,v}_proj",
+    "attn.proj": "self_attn.out_proj",
+    "mlp.fc1": "linear1",
+    "mlp.fc2": "linear2",
+}
+# Of a layer of the text tower: ours, which PaddleNLP has too, and official.
+_TEXT_LAYER = {
+    "self_attn.q_proj": "attn.q",
+    "self_attn.k_proj": "attn.k",
+    "self_attn.v_proj": "attn.v",
+    "self_attn.out_proj": "attn.o",
+    "linear1": "ffn.i",
+    "linear2": "ffn.o",
+    "norm1": "ln1",
+    "norm2": "ln2",
+}
 MOST_LAYERS = 1024
 
 
@@ -113,9 +108,21 @@ def from_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[st
 
 def _names(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> Names:
     """The table of names for the layers whose numbers are in those of the arrays, which may be a stranger's."""
+    official = layout == "official"
     rows: list[Row] = [
-        (ours, theirs, form) if layout == "paddlenlp" else (ours, official, "layer" if form == "layer" else "array")
-        for ours, official, theirs, form in _ROWS
+        (ours, one, "layer" if form == "layer" else "array") if official else (ours, other, form)
+        for ours, one, other, form in _ROWS
+    ]
+    image, text = "vision_model.transformer.layers.N.", "text_model.encoder.layers.N."
+    if official:
+        image, text = "visual.blocks.N.", "text_model.encoder_stack.block.N."
+    rows += [
+        (f"image.blocks.N.{ours}", image + (ours if official else other), "layer")
+        for ours, other in _IMAGE_LAYER.items()
+    ]
+    rows += [
+        (f"text.network.encoder.layers.N.{ours}", text + (one if official else ours), "layer")
+        for ours, one in _TEXT_LAYER.items()
     ]
     numbers = dict.fromkeys(found[1] for name in arrays if (found := re.search(r"\.(\d+)\.", name)))
     return Names(rows, {"": list(islice(numbers, MOST_LAYERS))})
