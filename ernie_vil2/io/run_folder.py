@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ernie_vil2.io import locks
-from ernie_vil2.io.terminal import ConfigError, printable
+from ernie_vil2.io.terminal import ConfigError, listed
 
 CHECKPOINTS = "checkpoints"
 BEST = "best"
@@ -143,10 +143,9 @@ def check_run_folder(run: Path) -> None:
     begun = (run / LOCK).exists() or all((run / name).is_file() for name in _STARTED)
     others = sorted(path.name for path in run.iterdir() if path.name[0] != "." and path.name != DRY_RUN)
     if others and not begun and not list_checkpoints(run):
-        shown = printable(", ".join([*others[:3], *["..."] * (len(others) > 3)]))
         raise ConfigError(
-            f"{run} holds no run but other files ({shown}), which stay as they are; choose a new or empty folder, "
-            "-o Training.output=..."
+            f"{run} holds no run but other files ({listed(others, 3)}), which stay as they are; choose a new or empty "
+            "folder, -o Training.output=..."
         )
 
 

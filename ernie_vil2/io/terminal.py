@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, TextIO
@@ -74,6 +74,12 @@ def silenced() -> Iterator[None]:
         for stream, copy in kept:
             os.dup2(copy, stream)
             os.close(copy)
+
+
+def listed(names: Sequence[str], most: int = 5, separator: str = ", ") -> str:
+    """The first of some names, as `printable`, and "..." for the others."""
+    shown = [printable(name, longest=200) for name in names[:most]]
+    return separator.join([*shown, *["..."] * (len(names) > most)])
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:

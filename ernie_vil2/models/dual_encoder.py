@@ -17,9 +17,8 @@ from ernie_vil2.config import ModelConfig, TuningConfig
 from ernie_vil2.config.data import VIEWS_OF
 from ernie_vil2.config.model import TEXT_NAMES, VIT_SIZES, without_implementation
 from ernie_vil2.device.cpu_kernels import speed_up
+from ernie_vil2.io.terminal import listed
 from ernie_vil2.models.towers import build_image_tower, build_text_tower
-
-SHOWN_GROUPS = 12
 
 
 def build_dual_encoder(
@@ -222,8 +221,9 @@ def chosen_parameters(model: DualEncoder, patterns: Sequence[str]) -> set[str]:
         own = {name for key in named for name in groups[key]} | {name for name in every if fnmatchcase(name, pattern)}
         if not named and not own:
             known = [key for key, names in groups.items() if names]
-            raise ValueError(f"{pattern} names no layer group and no parameter of this model; its groups are "
-                             f"{', '.join(known[:SHOWN_GROUPS])}{', ...' * (len(known) > SHOWN_GROUPS)}")  # fmt: skip
+            raise ValueError(
+                f"{pattern} names no layer group and no parameter of this model; its groups are {listed(known, 12)}"
+            )
         chosen |= own
     return chosen
 

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 
 from ernie_vil2.io.files import atomic_write, check_ordinary, load_json, parse_json, save_arrays, system_errors_named
 from ernie_vil2.io.restricted_pickle import Array, Refused, load
-from ernie_vil2.io.terminal import printable
+from ernie_vil2.io.terminal import listed, printable
 from ernie_vil2.models.weights.torch_files import BFLOAT16, OLD_FORMAT, as_float32, read_torch, write_torch
 
 WeightFormat = Literal["official", "paddlenlp", "ernie_vil2"]
@@ -92,13 +92,15 @@ class WeightReport:
     def __str__(self) -> str:
         lines = [*self.notes, f"{len(self.matched)} matched"]
         for title, items, separator in self._groups():
-            lines.append(f"{len(items)} {title}" + (": " if items else "") + _first(items, separator, 50))
+            lines.append(f"{len(items)} {title}" + (": " if items else "") + listed(items, 50, separator))
         return "\n".join(f"  {printable(line)}" for line in lines)
 
     def mismatch(self, bad: Collection[str]) -> str:
         """What does not fit of these names, on one line."""
         groups = self._groups(bad)
-        return ", ".join(f"{len(items)} {title} ({_first(items, sep)})" for title, items, sep in groups if items)
+        return ", ".join(
+            f"{len(items)} {title} ({listed(items, separator=sep)})" for title, items, sep in groups if items
+        )
 
     def _groups(self, among: Collection[str] | None = None) -> Iterator[tuple[str, list[str], str]]:
         """What does not fit, with what goes between two such items."""
@@ -408,11 +410,6 @@ def _join(arrays: dict[str, np.ndarray], split: Any) -> None:
             arrays[name] = np.concatenate(pieces).reshape(tuple(entry["OriginShape"]))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Refused("a table of array pieces that does not fit its arrays") from error
-
-
-def _first(items: Sequence[str], separator: str, most: int = 5) -> str:
-    shown = [printable(item, longest=200) for item in items[:most]]
-    return separator.join([*shown, *(["..."] if len(items) > most else [])])
 
 
 def _difference(array: np.ndarray, value: paddle.Tensor) -> str | None:

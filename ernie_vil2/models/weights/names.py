@@ -22,7 +22,7 @@ from typing import Literal
 
 import numpy as np
 
-from ernie_vil2.io.terminal import printable
+from ernie_vil2.io.terminal import listed, printable
 from ernie_vil2.models.weights.files import new_memory
 
 Form = Literal["linear", "layer", "array", "matrix", "token", "grid", "scalar", "spliced"]
@@ -131,9 +131,8 @@ class Names:
         links = [link for link in self._links if all(name in arrays for name in link.theirs)]
         if whole and len(links) < len(self._links):
             missing = [name for link in self._links for name in link.theirs if name not in arrays]
-            shown = ", ".join(printable(name, longest=100) for name in missing[:3])
             what = "an array is" if len(missing) == 1 else f"{len(missing)} arrays are"
-            raise ValueError(f"{what} missing: {shown}{', ...' * (len(missing) > 3)}")
+            raise ValueError(f"{what} missing: {listed(missing, 3)}")
         makers: dict[str, Callable[[], np.ndarray]] = {
             name: partial(link.to_ours, arrays, part) for link in links for part, name in enumerate(link.ours)
         }
@@ -149,9 +148,8 @@ class Names:
             ValueError: the other side has no array of a name.
         """
         known = {name for link in self._links for name in link.ours}
-        lacking = [printable(name, longest=100) for name in arrays if name not in known]
-        if lacking:
-            raise ValueError(f"the format cannot hold {', '.join(lacking[:5])}{', ...' * (len(lacking) > 5)}")
+        if lacking := [name for name in arrays if name not in known]:
+            raise ValueError(f"the format cannot hold {listed(lacking)}")
         return LazyArrays(
             {
                 name: partial(link.to_theirs, arrays, part)
