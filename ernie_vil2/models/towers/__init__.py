@@ -79,7 +79,7 @@ def _installed(name: str) -> str:
     if (native := native_instead(name)) is None:
         return name
     print_once(f"{name.partition(':')[0]} is not installed: this package's own {native} replaces {name}, with the same "
-         "parameters and, to rounding, numbers")  # fmt: skip
+               "parameters and, to rounding, numbers")  # fmt: skip
     return native
 
 
