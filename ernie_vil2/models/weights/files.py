@@ -35,7 +35,6 @@ _NAME_TABLE = "StructuredToParameterName@@"
 _SPLIT_TABLE = "UnpackBigParamInfor@@"  # Paddle's spelling
 INDEX = ".index.json"
 """End of the name of a file that says in which files of its folder the arrays lie, as PaddleNLP cuts large saves."""
-MAX_INDEX = 16 << 20
 MAX_HEADER = 16 << 20
 """Bytes of a safetensors header; a model of a thousand arrays takes about 100,000."""
 _NUMPY_TYPES: dict[str, Any] = {
@@ -361,7 +360,7 @@ def _read_safetensors(path: str | Path, header: int) -> dict[str, np.ndarray]:
 
 def _read_shards(index: Path) -> dict[str, np.ndarray]:
     try:
-        shard_of = load_json(index, MAX_INDEX)["weight_map"]
+        shard_of = load_json(index)["weight_map"]
         shards = sorted(set(shard_of.values()))
         if not shards or any(Path(shard).name != shard or shard.endswith(INDEX) for shard in shards):
             raise ValueError
