@@ -4,8 +4,6 @@ Each collective of tensors is counted, so that what a step sends can be printed 
 the gradients of the parameters is Paddle's own and not counted here.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,8 +21,6 @@ from ernie_vil2.parallel.store import barrier
 
 T = TypeVar("T")
 
-_listening: list[dict[str, Traffic]] = []
-
 
 @dataclass
 class Traffic:
@@ -39,6 +35,9 @@ class Traffic:
     calls: int = 0
     payload: int = 0
     sent: float = 0
+
+
+_listening: list[dict[str, Traffic]] = []
 
 
 @contextmanager

@@ -4,15 +4,13 @@ SIGINT, SIGTERM and SIGHUP end a run after a step, with a checkpoint, on all ran
 or gradient is not finite ends the run or is left out.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import paddle
@@ -49,7 +47,7 @@ class StopSignals:
         self._noted: set[int] = set()
         self._second_ctrl_c = SecondCtrlC()
 
-    def __enter__(self) -> StopSignals:
+    def __enter__(self) -> Self:
         self._previous = {number: signal.signal(number, self._note) for number in heard()}
         return self
 
