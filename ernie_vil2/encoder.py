@@ -41,8 +41,7 @@ ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
 """An image file's path or bytes, a Pillow image, or `[H, W, 3]` uint8 RGB."""
 Images = Iterable[ImageLike]
 OnError = Literal["raise", "skip"]
-Source = str | os.PathLike
-"""A path, or the name of a published model."""
+Source = str | os.PathLike  # a path, or the name of a published model
 
 
 class EncodedImages(NamedTuple):

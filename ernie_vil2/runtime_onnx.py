@@ -22,8 +22,7 @@ from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.export_folder import AGAIN, INPUTS, OUTPUTS, BadExport, named_in_utf8, read_export, vocabulary_name
 
-UNIT = 0.05
-"""How far from 1 the squared length of an embedding may be: bfloat16 and int8 round."""
+UNIT = 0.05  # how far from 1 the squared length of an embedding may be: bfloat16 and int8 round
 
 
 class OnnxGraph:

@@ -8,8 +8,7 @@ from ernie_vil2.config.section import Count, Fraction, Positive, Probability, Se
 
 IMAGE_VIEWS = ("image_1", "image_2")
 TEXT_VIEWS = ("text_1", "text_2")
-VIEWS_OF = {"image": IMAGE_VIEWS, "text": TEXT_VIEWS}
-"""The views that each tower encodes."""
+VIEWS_OF = {"image": IMAGE_VIEWS, "text": TEXT_VIEWS}  # the views that each tower encodes
 VIEWS = (*IMAGE_VIEWS, *TEXT_VIEWS)
 
 PAIRS = {

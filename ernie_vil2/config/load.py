@@ -24,8 +24,7 @@ alone what is not old."""
 _OF_1 = (("Model", "allow"), ("Views", "separators"), ("Loss", "tile"), ("Optimizer", "beta2"), ("Training", "device"))
 Tree = dict[str, Any]
 MAX_CHARACTERS = 2**20
-MAX_VALUES = 100_000
-"""Of a YAML file; an alias counts as all that it means."""
+MAX_VALUES = 100_000  # of a YAML file; an alias counts as all that it means
 MAX_DEPTH = 50
 MAX_DIGITS = 100
 MAX_PROBLEMS, MAX_SHOWN = 10, 500  # that one message names, and characters of each
@@ -379,8 +378,7 @@ class _Missing:
         return "nothing"
 
 
-MISSING = _Missing()
-"""The value of a key that a tree lacks."""
+MISSING = _Missing()  # the value of a key that a tree lacks
 
 
 def differences(*trees: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[Any]]]:

@@ -11,8 +11,7 @@ from ernie_vil2.config.section import Depth, Positive, Probability, Section, Siz
 from ernie_vil2.io.export_folder import Interpolation, LibraryRules, PreprocessingKind, WordRules
 from ernie_vil2.registry import unknown
 
-SUITE = ("paddleclas:", "paddlenlp:")
-"""What the name of a tower begins with that PaddleClas or PaddleNLP builds."""
+SUITE = ("paddleclas:", "paddlenlp:")  # what the name of a tower begins with that PaddleClas or PaddleNLP builds
 NATIVE_IMAGES = ("ViT-B/16", "ViT-L/14", "ViT", "RepVGG")
 """Image towers that both this package and PaddleClas build; of texts all."""
 # What names a size of its own, and the fields that give it.

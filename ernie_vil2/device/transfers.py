@@ -21,12 +21,9 @@ from paddle.incubate.tensor import manipulation
 T = TypeVar("T")
 Arrays = Mapping[str, np.ndarray]
 
-READY = 2
-"""Batches in pinned memory that wait for their copy."""
-SLOTS = READY + 2
-"""Pinned memory of so many batches: one more is on its way to the device, and one is filled."""
-GRACE = 5.0
-"""Seconds that a thread which fills slots has to end."""
+READY = 2  # batches in pinned memory that wait for their copy
+SLOTS = READY + 2  # pinned memory of so many batches: one more is on its way to the device, and one is filled
+GRACE = 5.0  # seconds that a thread which fills slots has to end
 
 
 class Gpu:

@@ -50,8 +50,7 @@ INPUTS = {"image": "pixels", "text": "token_ids"}
 OUTPUTS = {"image": "image_embeddings", "text": "text_embeddings"}
 AGAIN = "export the checkpoint again (ernie-vil2 export), or put back a copy"
 WIDTHS = {"least": 1, "most": 65_536}
-SIDES = {"least": 1, "most": 4096}
-"""Bounds of sizes, as the configuration has them."""
+SIDES = {"least": 1, "most": 4096}  # bounds of sizes, as the configuration has them
 
 
 class BadExport(ValueError):

@@ -20,12 +20,9 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-MAX_CHARACTERS = 2**24
-"""Of a text file that is read whole, such as a vocabulary or a list of files."""
-MAX_NUMBER = 1e300
-"""Of a number in JSON that is computed with, without becoming infinite at the first product."""
-CHECKSUMS = "checksums.json"
-"""Bytes and SHA-256 of the other files of a folder."""
+MAX_CHARACTERS = 2**24  # of a text file that is read whole, such as a vocabulary or a list of files
+MAX_NUMBER = 1e300  # of a number in JSON that is computed with, without becoming infinite at the first product
+CHECKSUMS = "checksums.json"  # bytes and SHA-256 of the other files of a folder
 MAX_CHECKSUMS = 2**20  # characters
 
 

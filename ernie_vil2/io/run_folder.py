@@ -39,10 +39,8 @@ LOG = "log.jsonl"
 CURVES = "curves.html"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 VOCABULARY, TOKENIZER = "vocab.txt", "tokenizer.json"
-MODEL_FILES = (MODEL, CONFIG, VOCABULARY)
-"""Of a checkpoint, and of any model in our own format."""
-CHECKPOINT_FILES = (MODEL, OPTIMIZER, STATE, CONFIG, VOCABULARY)
-"""Those that its checksums are of."""
+MODEL_FILES = (MODEL, CONFIG, VOCABULARY)  # of a checkpoint, and of any model in our own format
+CHECKPOINT_FILES = (MODEL, OPTIMIZER, STATE, CONFIG, VOCABULARY)  # those that its checksums are of
 
 
 def with_its_vocabulary(folder: Path, names: Iterable[str]) -> list[str]:
@@ -52,10 +50,8 @@ def with_its_vocabulary(folder: Path, names: Iterable[str]) -> list[str]:
 
 
 EVALUATION = "evaluation.json"
-RESULTS = "evaluation"
-"""Folder of what was scored, within a run."""
-BEFORE, AFTER = "before", "after"
-"""Names of the results on `Data.test`, in `RESULTS`."""
+RESULTS = "evaluation"  # folder of what was scored, within a run
+BEFORE, AFTER = "before", "after"  # names of the results on `Data.test`, in `RESULTS`
 DRY_RUN = "dry_run"
 STEP = re.compile(r"step_(\d{8,})")
 """Names of checkpoints, and nothing else's: not that of a copy, `step_00000500_keep`."""

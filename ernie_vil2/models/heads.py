@@ -12,10 +12,8 @@ from ernie_vil2.device.cpu_kernels import speed_up
 from ernie_vil2.models.dual_encoder import DualEncoder
 from ernie_vil2.models.towers import build_image_tower, build_text_tower
 
-HEAD = "head."
-"""What the names of its parameters begin with, in the model."""
-ROWS = 4096
-"""Rows of embeddings that are classified at once."""
+HEAD = "head."  # what the names of its parameters begin with, in the model
+ROWS = 4096  # rows of embeddings that are classified at once
 
 
 class StatementHead(nn.Layer):

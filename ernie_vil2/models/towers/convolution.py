@@ -9,10 +9,8 @@ from ernie_vil2.models.towers.encoders import check_size
 from ernie_vil2.models.towers.suite import CLASSES
 from ernie_vil2.models.towers.transformer import Attention
 
-EXPANSION = 4
-"""Channels after a block, per channel in it."""
-REDUCTION = 32
-"""Pixels of the image per side of a cell that is pooled."""
+EXPANSION = 4  # channels after a block, per channel in it
+REDUCTION = 32  # pixels of the image per side of a cell that is pooled
 
 
 class RepVGG(nn.Layer):

@@ -13,8 +13,7 @@ from paddle.nn import functional as F
 
 from ernie_vil2.device.cpu_kernels import together
 
-MASKED = -1e4
-"""What is added to the score of a token that attention must not see; float16 holds it."""
+MASKED = -1e4  # what is added to the score of a token that attention must not see; float16 holds it
 
 
 def gelu_tanh(x: paddle.Tensor) -> paddle.Tensor:

@@ -27,8 +27,7 @@ from ernie_vil2.models.dual_encoder import with_sizes
 
 CONTRACT = "contract.json"
 VERSION = 1
-MOST, MOST_PIXELS = 64, 2**20
-"""Golden inputs that are computed, and pixels of an image."""
+MOST, MOST_PIXELS = 64, 2**20  # golden inputs that are computed, and pixels of an image
 CLOSE = {"cpu": 2e-5}
 """How far golden embeddings in float32 may be off, by device; the smallest change that matters moves one by 2e-5."""
 ELSEWHERE = 1e-3

@@ -28,15 +28,13 @@ from ernie_vil2.io.restricted_pickle import Array, Refused, load
 from ernie_vil2.io.terminal import listed, printable
 from ernie_vil2.models.weights.torch_files import BFLOAT16, OLD_FORMAT, as_float32, read_torch, write_torch
 
-WeightFormat = Literal["official", "paddlenlp", "ernie_vil2"]
-"""Whose names arrays have, see `releases`."""
+WeightFormat = Literal["official", "paddlenlp", "ernie_vil2"]  # whose names arrays have, see `releases`
 _FIRST_PARTS: dict[str, WeightFormat] = {"visual": "official", "vision_model": "paddlenlp", "image": "ernie_vil2"}
 _NAME_TABLE = "StructuredToParameterName@@"
 _SPLIT_TABLE = "UnpackBigParamInfor@@"  # Paddle's spelling
 INDEX = ".index.json"
 """End of the name of a file that says in which files of its folder the arrays lie, as PaddleNLP cuts large saves."""
-MAX_HEADER = 16 << 20
-"""Bytes of a safetensors header; a model of a thousand arrays takes about 100,000."""
+MAX_HEADER = 16 << 20  # bytes of a safetensors header; a model of a thousand arrays takes about 100,000
 _NUMPY_TYPES: dict[str, Any] = {
     "BOOL": "?",
     "U8": "u1",

@@ -34,23 +34,19 @@ from ernie_vil2.models.weights.releases import WORDS
 from ernie_vil2.models.weights.stored import StoredModel, find_model, read_model
 from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
 
-COPIED = {".json", ".txt", ".model", ".md", ".py", ".jinja", ".gz", ""}
-"""Endings of the files that are copied."""
+COPIED = {".json", ".txt", ".model", ".md", ".py", ".jinja", ".gz", ""}  # endings of the files that are copied
 FOR_PEOPLE = {".md", ".py", ".jinja", ""}
 """Of these, those that no number depends on: model card, licence, and code that is never run."""
-LARGEST_COPY = 256 << 20
-"""Bytes; MetaCLIP 2's tokenizer.json has 60 million."""
+LARGEST_COPY = 256 << 20  # bytes; MetaCLIP 2's tokenizer.json has 60 million
 SCALARS = ("log_logit_scale", "logit_bias")
-SIZES = "model_configs"
-"""The folder in which Chinese-CLIP's own files have their sizes."""
+SIZES = "model_configs"  # the folder in which Chinese-CLIP's own files have their sizes
 _OURS = (CONTRACT, CHECKSUMS)
 _BEFORE_TOWERS = {f"Model.image.{key}" for key in ("preprocessing", "resize", "interpolation", "resized")}
 _BEFORE_TOWERS |= {"Model.image.most_patches", "Model.text.tokenizer"}
 _IMAGE_SIZE = ("image_size", "image_resolution")
 _TEXT_SIZE = ("max_position_embeddings", "context_length", "text_max_position_embeddings", "longtext_len")
 _LENGTH = ("model_max_length",)
-_POSITIONS = "position_ids"
-"""The numbers 0 to n - 1 in older files, which the authors' classes count by themselves."""
+_POSITIONS = "position_ids"  # the numbers 0 to n - 1 in older files, which the authors' classes count by themselves
 _SIDES = ("size", "crop_size", "shortest_edge", "longest_edge", "height", "width")
 
 

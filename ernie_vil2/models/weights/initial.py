@@ -40,15 +40,12 @@ from ernie_vil2.models.weights.files import WeightMismatch, WeightReport, detect
 from ernie_vil2.models.weights.releases import to_ours
 from ernie_vil2.models.weights.stored import check_sums, read_model, vocabulary_of, weights_path
 
-WEIGHTS = "weights"
-"""In `Model.like`: the model that `Model.weights` names."""
-SIGMOID_SCALE = 1000.0
-"""Bound of the logit scale in training by the sigmoid loss, for which its authors set none."""
+WEIGHTS = "weights"  # in `Model.like`: the model that `Model.weights` names
+SIGMOID_SCALE = 1000.0  # bound of the logit scale in training by the sigmoid loss, for which its authors set none
 _SIZES = {size for sizes in IMAGE_SIZES.values() for size in sizes}
 
 
-SMALL_WIDTH = 512
-"""Of the states of a text tower: narrower ones are of small models, such as the demo's."""
+SMALL_WIDTH = 512  # of the states of a text tower: narrower ones are of small models, such as the demo's
 
 
 def with_model_like(config: Config) -> Config:

@@ -31,8 +31,7 @@ _POSITIONS = "text.network.embeddings.position_embeddings.weight"
 WORDS = "text.network.embeddings.word_embeddings.weight"
 """Name of the word embedding, `[rows, width]`; it may have more rows than the vocabulary has tokens."""
 
-OFFICIAL_LENGTH = 48
-"""Tokens of a text in the official release's configuration."""
+OFFICIAL_LENGTH = 48  # tokens of a text in the official release's configuration
 _OFFICIAL_NAMES = ("ernie_config.json", "ernie_config.base.json")  # the first is also what is written
 # The official code fixes the image tower's heads; this key, which it ignores, keeps those of other models.
 _IMAGE_HEADS = "image_num_attention_heads"

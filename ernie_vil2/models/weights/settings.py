@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 
 from ernie_vil2.io.files import load_json
 
-MAX_CHARACTERS = 2**20
-"""Of a JSON file next to weights; PaddleNLP's have 6,000."""
+MAX_CHARACTERS = 2**20  # of a JSON file next to weights; PaddleNLP's have 6,000
 D = TypeVar("D", int, None)
 C = TypeVar("C")
 

@@ -67,10 +67,8 @@ from ernie_vil2.models.weights.releases import (
 
 OFFICIAL_WEIGHTS = "model.pdparams"
 PADDLENLP_WEIGHTS = "model_state.pdparams"
-ERNIE_ROWS = 40_000
-"""Rows of the word embedding of ERNIE 3.0; its vocabulary, packaged here, has 39,980 tokens."""
-MOST_BUILT = 10
-"""Parameters that a configuration may ask for, as a multiple of those that the weights next to it hold."""
+ERNIE_ROWS = 40_000  # rows of the word embedding of ERNIE 3.0; its vocabulary, packaged here, has 39,980 tokens
+MOST_BUILT = 10  # parameters that a configuration may ask for, as a multiple of those that the weights next to it hold
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,9 @@ from ernie_vil2.io.terminal import printable
 
 OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """What files of PyTorch before 1.6 begin with: a pickle of their magic number."""
-MAX_DIRECTORY = 16 << 20
-"""Bytes of the archive's table of files; a model of a thousand arrays takes about 100,000."""
+MAX_DIRECTORY = 16 << 20  # bytes of the archive's table of files; a model of a thousand arrays takes about 100,000
 MAX_PICKLE = 64 << 20
-BFLOAT16 = np.dtype("V2")
-"""What is read for bfloat16, which NumPy has not: two bytes."""
+BFLOAT16 = np.dtype("V2")  # what is read for bfloat16, which NumPy has not: two bytes
 _STORAGES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",

@@ -13,8 +13,7 @@ from ernie_vil2.models.weights.families.family import Family, Folder
 from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
 
-LENGTH = 52
-"""Tokens of a text with which Chinese-CLIP was trained; its position embedding has 512."""
+LENGTH = 52  # tokens of a text with which Chinese-CLIP was trained; its position embedding has 512
 _LAYERS, _LAYERS_5 = "vision_model.encoder.layers.", "vision_model.encoder.layer."
 NO_POOLER = "BERT's pooler, which the family does not use: its features are the [CLS] state"
 

@@ -26,12 +26,10 @@ from ernie_vil2.models.weights.releases import WORDS
 from ernie_vil2.models.weights.settings import Settings
 
 _WEIGHT_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
-STORED = "stored"
-"""The way of a dialect that is the folder's own."""
+STORED = "stored"  # the way of a dialect that is the folder's own
 ACTIVATION = {"activation": (STORED, "gelu", "gelu_tanh", "quick_gelu")}
 """The dialect of families whose weights are in use with more than one activation: the folder's, or one for both."""
-OF_ARRAYS = ("text",)
-"""Dialects whose ways take different arrays of a file."""
+OF_ARRAYS = ("text",)  # dialects whose ways take different arrays of a file
 PREPROCESSING: Mapping[str, Mapping[str, Any]] = {
     "clip": {"preprocessing": "transformers", "resize": "shortest", "interpolation": "bicubic"},
     "square": {"preprocessing": "transformers", "resize": "squash", "interpolation": "bicubic"},

@@ -22,8 +22,7 @@ WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "open_c
 _TRUNK = "visual.trunk."
 _TANH = ("base_patch32_siglip", "large_patch16_siglip_512", "so400m_patch16_siglip", "giantopt_patch16_siglip")
 """Of the names of SigLIP's image towers in timm: those with a tanh in their gelu; the others have the exact one."""
-_HEAD_WIDTHS = {1152: 72}
-"""By width, of timm's towers; else 64."""
+_HEAD_WIDTHS = {1152: 72}  # by width, of timm's towers; else 64
 _POOLING: dict[str, Pooling] = {"argmax": "largest", "last": "last", "first": "first", "eos": "end"}
 COUNTED = "how many batches its averages have seen, which nothing depends on"
 """Why `num_batches_tracked` of a batch norm is not used."""

@@ -19,8 +19,7 @@ from ernie_vil2.models.weights.names import SPLICE, Form, Row
 from ernie_vil2.models.weights.settings import Settings
 
 HALF = [0.5, 0.5, 0.5]
-GEMMA_WORDS = 256_000
-"""Of SigLIP 2's vocabulary."""
+GEMMA_WORDS = 256_000  # of SigLIP 2's vocabulary
 _HEADS = {"short": "text_model.head", "box": "boxtext_head", "long": "longtext_head"}
 _EMBEDDINGS = "text_model.embeddings.position_embedding"
 
