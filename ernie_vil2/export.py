@@ -167,11 +167,8 @@ def ranked_alike(images: Sequence[np.ndarray], texts: Sequence[np.ndarray]) -> d
 
 
 def save_graphs(backend: Eager, preprocessing: Preprocessing, folder: Path, width: int | None = None) -> None:
-    """Writes both towers into `folder`; with a width, of embeddings that are cut to their first numbers.
-
-    Raises:
-        NotExportable: a tower's code cannot be traced.
-    """
+    """Writes both towers into `folder`, with a width of embeddings that are cut to their first numbers; NotExportable
+    if a tower's code cannot be traced."""
     model, size = backend.model, None if preprocessing.kind == "naflex" else preprocessing.size
     graphs = {
         "image": (_Image(model, preprocessing, width), InputSpec([None, size, size, 3], "uint8", INPUTS["image"])),
@@ -238,11 +235,7 @@ _AXES = {"image": ("batch", "height", "width"), "text": ("batch", "length")}
 
 def convert(folder: Path, quantize: bool) -> None:
     """Makes `image.onnx` and `text.onnx` of the graphs in `folder`, and removes those; quantised, weights of matrix
-    products are 8-bit integers, and activations as they come.
-
-    Raises:
-        NotExportable: an operator has no counterpart in ONNX.
-    """
+    products are 8-bit integers. NotExportable if an operator has no counterpart in ONNX."""
     import onnx
 
     command = [sys.executable, "-c", _CONVERT, str(OPSET), *(str(folder / tower) for tower in INPUTS)]

@@ -38,11 +38,7 @@ class Registry(dict[str, T]):
         return cls(kind, {cast(Any, part).name: part for part in parts})
 
     def find(self, name: str) -> T:
-        """The part of a name, or what an imported module of the user's own holds.
-
-        Raises:
-            UnknownName: there is none.
-        """
+        """The part of a name, or what an imported module of the user's own holds; else UnknownName."""
         if name in self:
             part = self[name]
             if not isinstance(part, str):
@@ -74,14 +70,8 @@ def unknown(kind: str, name: str, known: Iterable[str], more: Iterable[str] = ()
 
 
 def import_named(names: Iterable[str]) -> None:
-    """Imports the modules of those names that are import paths.
-
-    Args:
-        names: as the user wrote them, never as they came with weights.
-
-    Raises:
-        UnknownName: a module cannot be found.
-    """
+    """Imports the modules of those names that are import paths, as the user wrote them, never as they came with weights;
+    UnknownName if a module cannot be found."""
     for name in names:
         module, colon, _ = name.partition(":")
         if colon:

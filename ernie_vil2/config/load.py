@@ -319,14 +319,8 @@ def _date(tree: Tree) -> None:
 
 
 def migrate(tree: Tree) -> list[str]:
-    """Brings sections and their keys to this version, in place, and takes the version out.
-
-    Returns:
-        What a person should know: which key is now called what, or is gone.
-
-    Raises:
-        ValueError: it is not a version, or one to come.
-    """
+    """Brings sections and their keys to this version, in place, and takes the version out, of which ValueError if it is
+    none, or one to come; returns what a person should know: which key is now called what, or is gone."""
     version = tree.get("version", 1)
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise ValueError(f"version: {version!r} is none; configurations have versions 1 to {VERSION}")

@@ -225,11 +225,7 @@ class Config(Section):
         return [*towers, self.Loss.kind, self.Training.task, *(self.Evaluation.options or {}), *layouts]
 
     def narrowed(self, width: int, whole: int) -> Config:
-        """That of the model whose embeddings of `whole` numbers are cut to one of `Loss.widths`.
-
-        Raises:
-            ValueError: it is not one of them.
-        """
+        """That of the model whose embeddings of `whole` numbers are cut to one of `Loss.widths`, or ValueError."""
         widths = self.Loss.widths or [whole]
         if width not in widths:
             why = f"its widths are {', '.join(map(str, widths))}" if self.Loss.widths else "it has no Loss.widths"

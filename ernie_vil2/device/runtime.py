@@ -61,11 +61,8 @@ _applied: dict[str, str] = {}
 
 def configure(environ: MutableMapping[str, str] = os.environ) -> None:
     """Prepares this process, and those that it starts, for Paddle, which must not have been imported: the CPU switches,
-    and fewer warnings. It is for a program to call: the command lines do, `import ernie_vil2` does not.
-
-    Raises:
-        ValueError: `ERNIE_VIL2_RUNTIME` is not understood.
-    """
+    and fewer warnings. It is for a program to call: the command lines do, `import ernie_vil2` does not. ValueError if
+    `ERNIE_VIL2_RUNTIME` is not understood."""
     if "paddle" not in sys.modules:
         _applied.clear()
     _applied.update({name: f"off ({SWITCH}={environ[SWITCH]})" for name in _switched_off(environ)})

@@ -206,10 +206,8 @@ def rate_factors(model: DualEncoder, tuning: TuningConfig) -> dict[str, float]:
 def chosen_parameters(model: DualEncoder, patterns: Sequence[str]) -> set[str]:
     """The parameters that patterns name: each is the name of a layer group or of a parameter, or a glob of either.
 
-    A group without parameters adds none: `image.embeddings` may be named whatever the tower.
-
-    Raises:
-        ValueError: a pattern names nothing; the message lists the groups.
+    A group without parameters adds none: `image.embeddings` may be named whatever the tower. ValueError, which lists
+    the groups, if a pattern names nothing.
     """
     groups: dict[str, list[str]] = {}
     for tower in layer_groups(model).values():

@@ -37,11 +37,7 @@ TEXT_TOWERS: Registry[Callable[[TextTowerConfig, int], nn.Layer]] = Registry(
 
 def build_image_tower(config: ImageTowerConfig) -> nn.Layer:
     """The tower that `config` names, randomly initialised; of one that PaddleClas builds and that is not installed the
-    native one, where there is one.
-
-    Raises:
-        ValueError: there is no such tower, its sizes do not fit each other, or PaddleClas is missing for it.
-    """
+    native one, where there is one. ValueError if there is none, or its sizes do not fit each other."""
     if of_own_module(config.name):
         return _own(IMAGE_TOWERS.find(config.name), config.name, config)
     if "patch_size" in (sizes := config.sizes):

@@ -64,13 +64,7 @@ class RepVGGBlock(nn.Layer):
 class ModifiedResNet(nn.Layer):
     """`[B, 3, S, S]` images to `[B, projection]` (Radford et al. 2021, section 2.4): the RN50 of CLIP and Chinese-CLIP.
 
-    Its layers have OpenAI's names.
-
-    Attributes:
-        width: of the features.
-
-    Raises:
-        ValueError: sizes that do not divide each other.
+    Its layers have OpenAI's names. ValueError for sizes that do not divide each other.
     """
 
     def __init__(self, config: ImageTowerConfig):

@@ -68,15 +68,8 @@ def build_backbone(config: ImageTowerConfig) -> nn.Layer:
 
 
 class Backbone(nn.Layer):
-    """A PaddleClas backbone without its classifier: what the classifier saw are the features.
-
-    Args:
-        name: for error messages.
-        build: PaddleClas's constructor, which may ask for the image size.
-
-    Raises:
-        ValueError: the network does not end in exactly one linear classifier.
-    """
+    """A PaddleClas backbone, which its constructor builds, without its classifier: what that saw are the features.
+    ValueError if it does not end in exactly one linear classifier."""
 
     def __init__(self, name: str, build: Callable[..., nn.Layer], image_size: int):
         super().__init__()

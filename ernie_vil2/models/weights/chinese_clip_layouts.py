@@ -22,10 +22,7 @@ FAMILY = {"hf": "chinese_clip", "chinese-clip": "cn_clip"}
 
 def rewrite(model: StoredModel, folder: Path, layout: str, golden: Mapping[str, Any] | None = None) -> list[str]:
     """Writes a Chinese-CLIP whose images a ViT encodes into a new folder of the other layout; returns what it does
-    otherwise there, a line each. `golden` is as of `hand_back`.
-
-    Raises:
-        ValueError: the layout cannot hold the model, or there is no vocabulary.
+    otherwise there, a line each. `golden` is as of `hand_back`; ValueError if the layout cannot hold the model.
     """
     config = model.config.Model
     if config.image.name != "ViT" or model.tokens is None:

@@ -90,11 +90,8 @@ def add_golden(folder: Path, encoder: Any) -> None:
 
 
 def check_contract(weights: Path, config: Config) -> None:
-    """Compares the configuration and the files of a folder with the card next to its weights, if there is one.
-
-    Raises:
-        Broken: they differ, or the card is damaged.
-    """
+    """Compares configuration and files of a folder with the card next to its weights, if there is one; Broken if they
+    differ, or the card is damaged."""
     folder = weights.parent
     if not (folder / CONTRACT).is_file():
         return
@@ -125,11 +122,8 @@ def has_golden(folder: Path) -> bool:
 
 
 def check_golden(folder: Path, encoder: Any) -> float:
-    """Computes the golden inputs of a folder's card; returns the largest difference of an embedding's coordinate.
-
-    Raises:
-        Broken: ids or embeddings are others, or the card has none.
-    """
+    """Computes the golden inputs of a folder's card; returns the largest difference of an embedding's coordinate, or
+    raises Broken: ids or embeddings are others, or the card has none."""
     if not has_golden(folder):
         raise NoGolden(f"{folder}: there are no golden embeddings in a {CONTRACT} here; ernie-vil2 convert writes them")
     made = _read(folder)["golden"]

@@ -142,11 +142,7 @@ class Names:
         return LazyArrays(makers)
 
     def to_theirs(self, arrays: Mapping[str, np.ndarray]) -> LazyArrays:
-        """The inverse of `to_ours`, bit for bit, of the arrays that there are.
-
-        Raises:
-            ValueError: the other side has no array of a name.
-        """
+        """The inverse of `to_ours`, bit for bit, of the arrays that there are; ValueError if the table lacks a name."""
         known = {name for link in self._links for name in link.ours}
         if lacking := [name for name in arrays if name not in known]:
             raise ValueError(f"the format cannot hold {listed(lacking)}")

@@ -131,9 +131,7 @@ class StoredModel:
 def find_model(source: str | os.PathLike) -> Path:
     """The file or folder that a source means: itself, of a run's folder its newest checkpoint, or that of `RUN@best` or
     `RUN@newest`; or what is known by a name of `hub.MODELS`, or as OWNER/NAME, see `hub.fetch_from_hub`.
-
-    Raises:
-        FileNotFoundError: there is nothing there, the run has no such checkpoint, or the known model cannot be fetched.
+    FileNotFoundError if there is nothing there, or it cannot be fetched.
     """
     checkpoint = named_checkpoint(source)
     if checkpoint is not None or os.path.exists(source):
