@@ -70,7 +70,7 @@ def unknown(kind: str, name: str, known: Iterable[str], more: Iterable[str] = ()
 
 
 def import_named(names: Iterable[str]) -> None:
-    """Imports the modules of those names that are import paths, as the user wrote them, never as they came with weights;
+    """Imports the modules of those names that are import paths, as the user wrote them, not as they came with weights;
     UnknownName if a module cannot be found."""
     for name in names:
         module, colon, _ = name.partition(":")
