@@ -374,11 +374,8 @@ def load_model(
 def export_in(
     folder: Path, fingerprint: str, batch_size: int = 64, backends: Sequence[str] = ("onnx", "paddle_inference")
 ) -> ErnieViL2 | None:
-    """An export for CPU in a folder of weights that ranks as these: same fingerprint, same order on real inputs.
-
-    Args:
-        backends: that are looked for, the first one first.
-    """
+    """An export for CPU in a folder of weights that ranks as these: same fingerprint, same order on real inputs; for
+    the first of the backends that has one."""
     found = sorted(about.parent for about in folder.glob(f"*/{ABOUT}"))
     for backend, export in product(backends, found):
         try:

@@ -153,10 +153,7 @@ def _leaf(key: str) -> str:
 
 def override(tree: Tree, text: str, of: type[BaseModel] = Config) -> str | None:
     """Sets in a tree of settings what `Section.key=value` says, the value as YAML; ConfigError if it is malformed.
-
-    Returns:
-        What a person should know of what was there, see `merged`.
-    """
+    Returns what a person should know of what was there, see `merged`."""
     key, equals, value = text.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):

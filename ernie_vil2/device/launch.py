@@ -54,11 +54,8 @@ def start_ranks(processes: int, device: str, cpu: str) -> int | None:
 
 
 def rank_environments(ranks: int, store: socket.socket | None = None) -> list[dict[str, str]]:
-    """For each rank the environment variables by which Paddle's ranks find each other over gloo.
-
-    Args:
-        store: listens for them until rank 0 does, which inherits it; None: its port may be taken until then.
-    """
+    """For each rank the environment variables by which Paddle's ranks find each other over gloo; `store` listens for
+    them until rank 0 does, which inherits it: without it, its port may be taken until then."""
     sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(ranks - bool(store))]
     endpoints = [f"{LOOPBACK}:{server.getsockname()[1]}" for server in [*filter(None, [store]), *sockets]]
     for server in sockets:
@@ -84,10 +81,7 @@ def run_ranks(command: Sequence[str], ranks: int, grace: float = 15.0) -> int:
     its exit code or signal, and the last lines of its standard error are repeated on standard error. The signals of
     `STOPPED` reach the ranks, which decide themselves how to end: a rank with a code of `STOPPED` has agreed with the
     others, which get those seconds to end as well. A second Ctrl-C kills them. When this process is killed, they get
-    SIGTERM (on Linux).
-
-    Returns:
-        The exit code of the first rank that failed, or 0.
+    SIGTERM (on Linux). Returns the exit code of the first rank that failed, or 0.
     """
     with socket.create_server((LOOPBACK, 0)) as store:
         environments = rank_environments(ranks, store)

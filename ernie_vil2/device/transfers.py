@@ -56,21 +56,14 @@ def _gpu(name: str, what: str) -> Gpu:
 
 
 def current_device(what: str) -> Gpu | None:
-    """What copies for Paddle's current device; None for a CPU.
-
-    Args:
-        what: is copied: `batches`, or `values`, which do not wait for batches.
-    """
+    """What copies `batches`, or `values`, which do not wait for them, for Paddle's current device; None for a CPU."""
     name = paddle.get_device()
     return None if name == "cpu" else _gpu(name, what)
 
 
 def fetched(tensor: paddle.Tensor, device: Gpu | None = None) -> Callable[[], np.ndarray]:
-    """Begins to bring a tensor to the host, which is not changed in place from then on, by a device or the current one.
-
-    Returns:
-        What gives the array: it waits for this copy, and not for what has been queued on the device since.
-    """
+    """Begins to bring a tensor to the host, which is not changed in place from then on, by a device or the current one;
+    what gives the array waits for this copy, and not for what has been queued on the device since."""
     device = device or current_device("values")
     if device is None:
         return tensor.numpy

@@ -38,9 +38,8 @@ ACTIVATIONS: dict[str, Callable[[paddle.Tensor], paddle.Tensor]] = {
 class Attention(nn.Layer):
     """Self-attention. A kind says by its layers how the projections of a token are stored.
 
-    Attributes:
-        fused: whether Paddle's kernel computes it, which on GPUs never holds the `L x L` weights and draws dropout by
-            itself; None: on a GPU, where there is no dropout.
+    Where it is `fused`, Paddle's kernel computes it, which on GPUs never holds the `L x L` weights and draws dropout by
+    itself; None: on a GPU, where there is no dropout.
     """
 
     def __init__(self, heads: int, dropout: float = 0.0):

@@ -324,10 +324,7 @@ def stretched_positions(array: np.ndarray, rows: int, first: int = 0) -> np.ndar
     The first 20 positions stay, because they are trained best and short texts need them; position 20 + i becomes
     20 + r i, those between are interpolated by straight lines, and the line of the last two goes on behind the last.
     With r = 4 this makes 248 of 77 positions, as in Long-CLIP (Zhang et al. 2024, arXiv 2403.15378), and 196 of 64, as
-    in FG-CLIP 2. Of fewer than 40 positions the first half stays.
-
-    Args:
-        first: row of the first token; the rows before stay.
+    in FG-CLIP 2. Of fewer than 40 positions the first half stays, and so do the rows before that of the first token.
     """
     array = array.astype(np.result_type(array, np.float32))
     kept = _kept(array, first)

@@ -76,9 +76,8 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
 def write_torch(path: str | Path, arrays: Mapping[str, np.ndarray], checkpoint: bool) -> None:
     """Writes arrays as `torch.save` writes tensors; `torch.load` reads them, also with `weights_only`.
 
-    Args:
-        checkpoint: whether they are the `state_dict` of a checkpoint of parallel training, each name after `module.`,
-            as Chinese-CLIP keeps them, or a state dict by itself.
+    They are a state dict, or the `state_dict` of a checkpoint of parallel training, each name after `module.`, as
+    Chinese-CLIP keeps them.
     """
     named = {f"module.{name}" if checkpoint else name: array for name, array in arrays.items()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
