@@ -55,7 +55,7 @@ def test_the_average_is_what_is_scored_and_the_weights_go_on_as_without_it(confi
         assert np.array_equal(one.numpy(), other.numpy())
     logged = [record["metrics"] for record in read_log(averaged.run / "log.jsonl") if record["kind"] == "evaluation"]
     loaded = ernie_vil2.load_model(averaged.run).backend.model
-    scored = averaged.evaluators["retrieval"](loaded).values
+    scored = averaged.scores.evaluators["retrieval"](loaded).values
     assert logged[-1] == pytest.approx(scored)
     saved = weights(averaged)
     assert any(not np.array_equal(saved[name], value.numpy()) for name, value in averaged.model.state_dict().items())
