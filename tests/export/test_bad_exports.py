@@ -1,10 +1,12 @@
 """What cannot be exported, and exported folders that cannot be used: one line that says which, why and what to do."""
 
+import gc
 import json
 import resource
 import shutil
 import subprocess
 import sys
+import traceback
 
 import paddle
 import pytest
@@ -147,6 +149,18 @@ def test_a_trace_that_failed_leaves_no_parameter_for_a_later_graph_at_its_addres
     with pytest.raises(RuntimeError, match="not today"), tracing():
         _ = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True).forward.concrete_program
     assert not _global_parameter_recorder.params_dict and not _global_parameter_recorder.tensor2value
+
+
+def frames_that_are_kept():
+    gc.collect()
+    return sum(isinstance(one, traceback.FrameSummary) for one in gc.get_objects())
+
+
+def test_a_trace_keeps_no_python_stacks():
+    before, layer, spec = frames_that_are_kept(), nn.Linear(3, 4), paddle.static.InputSpec([2, 3])
+    with tracing():
+        _ = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True).forward.concrete_program
+    assert frames_that_are_kept() == before and traceback.extract_stack()
 
 
 @pytest.mark.parametrize("backend, precision, other", [("onnx", "bfloat16", "float32 or int8"),
