@@ -37,7 +37,7 @@ WHOLE_COMMANDS = {"experiments", "export", "planning", "tools", "training"}
 """Folders of tests that run commands and trainings, as do the tests of pages next to them."""
 STARTS_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
 """Python's audit events."""
-GROWTH = 100 << 20
+GROWTH = 50 << 20
 """Bytes of memory by which a process grows before its garbage is collected."""
 NOT_PUBLISHED = {module for module, last in LAST_PYTHON.items() if sys.version_info[:2] > last}
 """Packages that this Python has no release of."""
