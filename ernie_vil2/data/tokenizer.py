@@ -6,11 +6,13 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
+from ernie_vil2.io.export_folder import WORD_RULES
 from ernie_vil2.io.files import read_text
+from ernie_vil2.io.run_folder import VOCABULARY
 
 ERNIE_VOCABULARY = Path(__file__).parent / "vocab_ernie_3.0.tsv"
 PAD_ID = 0
@@ -218,3 +220,30 @@ def split_words(text: str, symbols: bool = False, dropped: tuple[str, ...] = ("C
                 start = position + 1
         if word[start:]:
             yield word[start:]
+
+
+def open_tokenizer(
+    source: str | Path | Sequence[str] | None, max_length: int, rules: str, nearby: Path | None = None
+) -> TextTokenizer:
+    """The tokenizer of a vocabulary.
+
+    Args:
+        source: a vocabulary's file (`vocab.txt`, `tokenizer.json`, `vocab.json` with `merges.txt` next to it, a
+            sentencepiece `.model`, or merges as OpenCLIP has them), a folder that holds one, or the tokens of a
+            `vocab.txt`. None: the packaged vocabulary, ERNIE 3.0's, or CLIP's where `rules` are "open_clip" or "clip",
+            which a folder without one has as well.
+        max_length: tokens of a text, special ones included.
+        rules: a value of `Model.text.tokenizer`.
+        nearby: the folder whose `tokenizer_config.json` names the padding token; None: that of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file, or none in the folder.
+        ValueError: a file is not what its name says, or does not go with `rules`; the message names it.
+    """
+    if rules in WORD_RULES:
+        if isinstance(source, str | Path) and Path(source).is_dir():
+            source = Path(source, VOCABULARY)
+        return Tokenizer(cast("Path | list[str] | None", source), max_length, cast(Any, rules))
+    from ernie_vil2.data.tokenizer_files import open_library_tokenizer  # it derives from this file's class
+
+    return open_library_tokenizer(cast("str | Path | None", source), max_length, rules, nearby)

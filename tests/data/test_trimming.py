@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import ernie_vil2
 from ernie_vil2.cli import run
-from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, read_vocabulary
-from ernie_vil2.data.tokenizer_files import CLIP_BPE, open_tokenizer
+from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, open_tokenizer, read_vocabulary
+from ernie_vil2.data.tokenizer_files import CLIP_BPE
 from ernie_vil2.data.trimming import characters, kept_of_characters, kept_of_texts, missing_share, trimmed
 from tests.conftest import examples
 from tests.others import FOLDERS

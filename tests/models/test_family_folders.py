@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2 import load_model
-from ernie_vil2.data.tokenizer_files import open_tokenizer
+from ernie_vil2.data.tokenizer import open_tokenizer
 from ernie_vil2.models.weights.files import WeightFileError, read_weights, set_weights
 from ernie_vil2.models.weights.stored import read_model
 from ernie_vil2.models.weights.torch_files import write_torch

@@ -6,8 +6,7 @@ import pytest
 from ernie_vil2.config import load_config
 from ernie_vil2.data.loader import read_batch, training_batches
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer
-from ernie_vil2.data.tokenizer_files import open_tokenizer
+from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer, open_tokenizer
 from ernie_vil2.tasks.multi_view import MultiViewRows
 from ernie_vil2.training.dry_run import SHOWN, preview
 from tests.conftest import draw, png, write_tsv

@@ -21,8 +21,8 @@ import paddle
 
 from ernie_vil2.config import Config, ImageTowerConfig, dump_config, load_config
 from ernie_vil2.config.model import of_own_module
-from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, TextTokenizer
-from ernie_vil2.data.tokenizer_files import LibraryTokenizer, open_tokenizer, vocabulary_file
+from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, TextTokenizer, open_tokenizer
+from ernie_vil2.data.tokenizer_files import LibraryTokenizer, vocabulary_file
 from ernie_vil2.io import hub
 from ernie_vil2.io.export_folder import ABOUT, WORD_RULES
 from ernie_vil2.io.files import CHECKSUMS, DamagedFile, atomic_folder, check_files, write_checksums, write_text
