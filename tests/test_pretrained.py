@@ -23,7 +23,7 @@ from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.releases import from_ours
 from ernie_vil2.models.weights.stored import read_model
 from ernie_vil2.tasks import decay_groups
-from ernie_vil2.training.checkpoint import save_checkpoint
+from ernie_vil2.training.checkpoint import Checkpoint, save_checkpoint
 from ernie_vil2.training.optimizer import build_optimizer, optimizer_arrays
 from tests.conftest import draw, png
 
@@ -101,7 +101,7 @@ def checkpoint(tmp_path):
     model = build_dual_encoder(config.Model, len(TOKENS))
     state = {"step": 5, "scaler": {}, "bad_samples": {}, "best": None}
     optimizer = optimizer_arrays(build_optimizer(model, decay_groups(model), config.Optimizer), model)
-    return save_checkpoint(tmp_path / "run", state, model, optimizer, config, Tokenizer(TOKENS))
+    return save_checkpoint(tmp_path / "run", Checkpoint(state, model, optimizer, config, Tokenizer(TOKENS)))
 
 
 def unit(features):

@@ -10,6 +10,7 @@ import resource
 import shutil
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,22 +67,23 @@ class FullDisk(OSError):
     """A checkpoint finds no room; the message says what it needs (bytes, inodes, larger files) and what there is."""
 
 
-def save_checkpoint(
-    run: Path,
-    state: State,
-    model: paddle.nn.Layer,
-    optimizer: Mapping[str, np.ndarray],
-    config: Config,
-    tokenizer: TextTokenizer,
-    golden: Mapping[str, Any] | None = None,
-) -> Path:
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds: steps, position and counters, the model's parameters and buffers, the optimiser's as
+    `optimizer_arrays` gives them, and what the model computes, for the contract card, see `contract.golden`."""
+
+    state: State
+    model: paddle.nn.Layer
+    optimizer: Mapping[str, np.ndarray]
+    config: Config
+    tokenizer: TextTokenizer
+    golden: Mapping[str, Any] | None = None
+
+
+def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
     """Writes a checkpoint into a run folder; removes all but the newest `Training.keep_checkpoints` and the best.
 
     The folder appears under its name only when it is whole and on the disk; then older ones are removed.
-
-    Args:
-        optimizer: as `optimizer_arrays` gives it.
-        golden: what the model computes, for the contract card, see `contract.golden`.
 
     Returns:
         The checkpoint's folder.
@@ -89,18 +91,19 @@ def save_checkpoint(
     Raises:
         FullDisk: there is no room; the checkpoints that there are stay as they are.
     """
+    state, model, arrays, config = checkpoint.state, checkpoint.model, checkpoint.optimizer, checkpoint.config
     final, best = checkpoint_folder(run, state["step"]), state["best"]
     weights = sum(value.size * value.element_size() for value in model.state_dict().values())
-    with _room_for([weights, sum(array.nbytes for array in optimizer.values())], final.parent):
+    with _room_for([weights, sum(array.nbytes for array in arrays.values())], final.parent):
         with atomic_folder(final) as aside:
             save_weights(model, aside / MODEL)
-            save_arrays(aside / OPTIMIZER, optimizer)
+            save_arrays(aside / OPTIMIZER, arrays)
             write_json(aside / STATE, state)
             (aside / CONFIG).write_text(dump_config(config), encoding="utf-8")
-            for name, text in tokenizer.files().items():
+            for name, text in checkpoint.tokenizer.files().items():
                 (aside / name).write_text(text, encoding="utf-8")
             write_checksums(aside, with_its_vocabulary(aside, CHECKPOINT_FILES))
-            write_contract(aside, config, with_its_vocabulary(aside, MODEL_FILES), golden)
+            write_contract(aside, config, with_its_vocabulary(aside, MODEL_FILES), checkpoint.golden)
         keep_only(run, config.Training.keep_checkpoints, best and best["step"])
     return final
 

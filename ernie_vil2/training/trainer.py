@@ -24,6 +24,7 @@ from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
 from ernie_vil2.registry import import_named
 from ernie_vil2.tasks import Task, build_task
 from ernie_vil2.training.checkpoint import (
+    Checkpoint,
     as_begun,
     check_changes,
     keep_only,
@@ -304,7 +305,9 @@ class Trainer:
         with self._scored_weights(), agreed_errors():
             if self.rank == 0:
                 made = self._golden()
-                save_checkpoint(self.run, state, self.model, optimizer, self.config, self.task.tokenizer, made)
+                save_checkpoint(
+                    self.run, Checkpoint(state, self.model, optimizer, self.config, self.task.tokenizer, made)
+                )
 
     def _golden(self) -> dict[str, Any] | None:
         """What the model as it is computes in float32, of a few inputs and without a collective. None: it embeds

@@ -19,6 +19,7 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.tasks import decay_groups
 from ernie_vil2.training import checkpoint as module
 from ernie_vil2.training.checkpoint import (
+    Checkpoint,
     DamagedCheckpoint,
     FullDisk,
     check_checkpoint,
@@ -58,7 +59,7 @@ class Run:
         state = {"step": step, "seed": 0, "best": best and {"step": best}}
         arrays = optimizer_arrays(self.optimizer, self.model)
         config = with_overrides(self.config, [f"Training.keep_checkpoints={keep}"])
-        return save_checkpoint(self.folder, state, self.model, arrays, config, Tokenizer(TOKENS))
+        return save_checkpoint(self.folder, Checkpoint(state, self.model, arrays, config, Tokenizer(TOKENS)))
 
     def arrays(self):
         state = {**self.model.state_dict(), **self.optimizer.state_dict()}

@@ -375,12 +375,12 @@ def test_a_poisoned_run_is_reported(config, tmp_path):
     trainer = Trainer(config("Training.steps=3"))
     trainer.fit()
     make_nan(trainer.model.text.parameters()[0])
-    from ernie_vil2.training.checkpoint import save_checkpoint
+    from ernie_vil2.training.checkpoint import Checkpoint, save_checkpoint
     from ernie_vil2.training.optimizer import optimizer_arrays
 
     run = tmp_path / "poisoned"
     arrays = optimizer_arrays(trainer.optimizer, trainer.model)
     state = {"step": 3, "best": None}
-    save_checkpoint(run, state, trainer.model, arrays, trainer.config, trainer.task.tokenizer)
+    save_checkpoint(run, Checkpoint(state, trainer.model, arrays, trainer.config, trainer.task.tokenizer))
     with pytest.raises(DamagedCheckpoint, match="no checkpoint of .* is whole .step_00000003: weights are NaN"):
         recover(run)
