@@ -41,9 +41,10 @@ def check(found, name):
     truth = one_process(case.pairs, case.duplicates, case.dtype)
     tolerance = dict.fromkeys([*truth, "all"], TOLERANCE[case.dtype])
     if case.dtype == "float32":
-        # Where a sum nearly cancels, one process in float32 is farther than that from the exact gradient: then so far.
+        # Where a sum nearly cancels, one process in float32 is about as far as that from the exact gradient. The ranks'
+        # matrices have other shapes, for which some processors round up to twice as far: three times in all.
         rounding = errors(truth, one_process(case.pairs, case.duplicates, "float64"))
-        tolerance |= {parameter: max(1e-6, 2 * rounding[parameter]) for parameter in truth}
+        tolerance |= {parameter: max(1e-6, 3 * rounding[parameter]) for parameter in truth}
     for rank, gradients in enumerate(found):
         now = errors(gradients[name], truth)
         worst = max(truth, key=now.get)
