@@ -132,6 +132,12 @@ def share_cores(processes):
         os.environ |= {"MKL_NUM_THREADS": share, "OPENBLAS_NUM_THREADS": share}
 
 
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("fast"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("thorough")])
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+
+
 def pytest_collection_finish():
     """What is imported lives as long as the process: no collection of garbage has to look through it again."""
     give_back_memory()

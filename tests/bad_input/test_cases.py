@@ -22,6 +22,8 @@ from tests.bad_input.page import PAGE, SECTIONS, with_tables
 from tests.conftest import PATIENCE
 
 CASES = [case for cases in SECTIONS.values() for case in cases]
+LARGE = re.compile(r"\d,\d{3}|million|MiB")
+"""In the names of inputs that take a second."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,13 @@ def folder():
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("case", CASES, ids=[case.input for case in CASES])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.input, marks=[pytest.mark.thorough] * bool(LARGE.search(case.input)))
+        for case in CASES
+    ],
+)
 def test_training_and_preparing_agree_on_the_result(case, folder, tokenizer):
     location = str(case.make(folder))
     with case.within(), bounded_time(PATIENCE):

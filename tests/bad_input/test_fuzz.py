@@ -29,7 +29,8 @@ from tests.bad_input.case import CAPTION, as_json, bounded_time, encoded, member
 from tests.bad_input.images import JPEG, animated
 from tests.bad_input.shards import of_type, with_size
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of Pillow, about what it finds
+# Pillow warns about what it finds.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.thorough]
 EXAMPLES = [40, pytest.param(2000, marks=pytest.mark.slow)]
 SECONDS = 60  # for one input
 VIEWS = load_config(None, ["Views.languages={en: 1.0}"]).Views

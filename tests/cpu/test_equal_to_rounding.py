@@ -34,6 +34,7 @@ def switched(monkeypatch):
     paddle.set_flags(before)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("step", ["direct", "recomputed"])
 @pytest.mark.parametrize(("image", "text"), TOWERS)
 def test_a_step_is_the_same_without_a_switch(switched, image, text, step):

@@ -54,6 +54,7 @@ def measured(monkeypatch):
     return found
 
 
+@pytest.mark.thorough
 def test_a_run_that_was_stopped_goes_on_and_a_new_shard_costs_only_itself(tmp_path, crawl, steps, measured):
     curate(open_sources(list(map(str, crawl))), steps(RULES), tmp_path / "whole")
     assert measured == [0, 1, 2]

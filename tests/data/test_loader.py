@@ -98,6 +98,7 @@ def names(shapes, tokenizer, steps, ranks, *overrides, position=0):
     return [name for step in zip(*parts, strict=True) for part in step for name in part["names"]]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_every_sample_is_seen_once_an_epoch_whatever_the_ranks_and_workers(shapes, tokenizer, ranks, workers):
@@ -129,6 +130,7 @@ def test_ranks_share_the_global_batch(shapes, tokenizer):
             assert np.array_equal(whole[step][key], np.concatenate([part[step][key] for part in parts]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8])
 def test_any_number_of_ranks_sees_the_batches_of_the_groups(shapes, tokenizer, ranks):
     groups = "Data.groups=4"

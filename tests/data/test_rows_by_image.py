@@ -90,6 +90,7 @@ def test_tables_and_shards_of_ones_own(tmp_path):
     assert stream(tmp_path / "a.tar").samples == 6
 
 
+@pytest.mark.thorough
 def test_equal_seeds_draw_alike_and_others_do_not(tmp_path):
     write(tmp_path, CLIP)
     drawn = [[stream(tmp_path, "Data.unit=image", f"Training.seed={seed}")[position][1].caption("zh")

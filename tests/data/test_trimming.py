@@ -69,6 +69,7 @@ def clip():
     return tokenizer, trimmed(tokenizer, kept_of_characters(tokenizer, characters(["en"])))
 
 
+@pytest.mark.thorough
 @examples(200)
 @given(text=st.text(st.characters(max_codepoint=0x17F, exclude_categories=["Cc", "Cs"]), max_size=20))
 @example(text="ŘµA")
@@ -95,6 +96,7 @@ def test_the_words_of_ernie_for_chinese_and_english():
         assert words(small, text) == words(tokenizer, text)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["hf_siglip2_naflex", "hf_clip", "cn_clip_pt", "hf_siglip"])
 def test_embeddings_of_such_texts_are_the_same_to_the_last_bit(name, tmp_path, capsys):
     lines = [text for text in texts(name) if text and "\n" not in text]

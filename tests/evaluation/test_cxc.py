@@ -205,6 +205,7 @@ def test_a_draw_has_one_partner_of_every_query():
     assert abs(whole - once) > 1e-3  # over all pairs, a query counts as often as it was rated
 
 
+@pytest.mark.thorough
 def test_perfect_agreement_is_a_hundred(folder):
     data = small(folder)
     measures = score(data, protocol("cxc-correlation")).measures
@@ -282,6 +283,7 @@ def test_a_compressed_file_that_is_damaged_anywhere_is_named(tmp_path_factory, d
             assert found.first == whole.first and (found.scores == whole.scores).all()
 
 
+@pytest.mark.thorough
 def test_neither_a_long_line_nor_what_is_compressed_fills_the_memory(tmp_path):
     """128 MiB in 130 kB of gzip, most of which is never decompressed."""
     with gzip.open(tmp_path / "sts_test.csv.gz", "wb") as file:

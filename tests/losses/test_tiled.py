@@ -109,6 +109,7 @@ def test_float32_is_within_1e_6_of_the_reference(duplicates, scale):
         assert relative_error(ours, theirs) < 1e-6
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("scale", [SCALES[0], SCALES[-1], *(pytest.param(scale, marks=pytest.mark.slow)
                                                              for scale in SCALES[1:-1])])  # fmt: skip
 def test_temperature_gradient_at_a_batch_of_4096(scale):

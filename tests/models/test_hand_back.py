@@ -99,6 +99,7 @@ def test_the_authors_class_loads_it_to_the_same_embeddings(name, tmp_path):
         assert max(found["image_embeddings"], found["text_embeddings"]) < 2e-6
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_trimmed_model_goes_back_with_its_tokenizer(name, tmp_path):
     """The files of the authors' tokenizer give the ids of the rows that are left."""

@@ -15,6 +15,8 @@ pytest.importorskip("paddleclas", reason="PaddleClas is not installed")
 pytest.importorskip("paddlenlp", reason="PaddleNLP is not installed")
 from paddleclas.ppcls.arch.backbone.model_zoo import efficientnet, foundation_vit
 
+pytestmark = pytest.mark.thorough
+
 SMALL_VIT = {"image_size": 12, "patch_size": 4, "width": 24, "depth": 2, "heads": 3}
 SMALL_TEXT = {"width": 24, "depth": 2, "heads": 3, "max_positions": 8, "dropout": 0.3, "attention_dropout": 0.3}
 TWICE = {

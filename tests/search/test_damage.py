@@ -409,6 +409,7 @@ def test_an_index_of_another_width_than_its_models_is_damaged(tmp_path, model):
         open_index(tmp_path, model)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["fields not JSON", "a location of numbers", "a thumbnail of text", "rows not finite",
                                   "long rows", "an id of bytes", "rows of text", "facets of another form"])  # fmt: skip
 def test_a_server_says_that_its_index_is_damaged_and_nothing_else(tmp_path, model, name, monkeypatch, capsys):

@@ -116,6 +116,7 @@ FILL = st.lists(st.sampled_from(SOURCES), min_size=1, max_size=3, unique=True)
 STEPS = st.lists(st.tuples(st.none() | CHANGE, FILL, st.none() | st.integers(0, 5)), min_size=3, max_size=6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_order_of_builds_changes_and_removals_is_what_a_dictionary_says(kind, monkeypatch):
     monkeypatch.setattr(fill, "CHUNK", 2)

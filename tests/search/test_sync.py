@@ -155,6 +155,7 @@ def test_a_run_that_is_killed_is_finished_by_the_next_one(index, folder, monkeyp
     assert ids(index) == expected and sync_images(index, [str(folder)]).unchanged == len(expected)
 
 
+@pytest.mark.thorough
 def test_rows_of_what_is_gone_are_dropped_above_a_share(tmp_path, model):
     rng, lines = np.random.default_rng(0), list[str]()
     rows, path = unit(rng, 1000, model.embed_dim), tmp_path / "index"
@@ -230,6 +231,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, checkpoint, folder, 
     assert len(lines) == 2 and lines[0] == lines[1] and "1 removed" in lines[0] and "2 added" in lines[0]
 
 
+@pytest.mark.thorough
 def test_the_index_type_is_built_again_when_it_covers_too_little(tmp_path, model):
     with open_index(tmp_path / "index", model, writable=True) as index:
         images, rng = index.collection("images"), np.random.default_rng(0)

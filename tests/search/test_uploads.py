@@ -79,6 +79,7 @@ def aborted(draw):
     return sent[:cut], draw(st.sampled_from(["close", "reset", "half", "read"]))
 
 
+@pytest.mark.thorough
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(aborted(), min_size=1, max_size=4))
 def test_a_client_that_goes_away_leaves_nothing_behind(running, sent):
@@ -107,6 +108,7 @@ def test_a_client_that_goes_away_leaves_nothing_behind(running, sent):
     assert not running.tracebacks
 
 
+@pytest.mark.thorough
 def test_the_memory_of_aborted_uploads_is_given_back(running):
     content = request("POST", "/api/search", bytes(19 * MIB), length=20 * MIB)
     assert is_free(running)

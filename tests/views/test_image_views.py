@@ -249,6 +249,7 @@ def summary(made):
             yield f"spread of {name}", values.std(), squares.std() * error / (2 * values.std())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("photo, hue, tolerance, crop_area", [
     (0, 0.0, 0.03, [0.2, 1.0]),
     (1, 0.1, 0.07, None),
