@@ -200,7 +200,7 @@ def run(args: argparse.Namespace) -> int:
 def _build(args: argparse.Namespace) -> int:
     from ernie_vil2.registry import import_named
     from ernie_vil2.search.fill import REPLACED, build
-    from ernie_vil2.search.index_types import INDEX_TYPES
+    from ernie_vil2.search.index_types import find_index_type
     from ernie_vil2.search.store import open_store
 
     if not (args.data or args.texts):  # then what is there already gets an index type
@@ -213,7 +213,7 @@ def _build(args: argparse.Namespace) -> int:
 
     import_named([args.index_type or ""])
     if args.index_type not in (None, *REPLACED):
-        INDEX_TYPES.find(args.index_type)  # before all images are encoded
+        find_index_type(args.index_type)  # before all images are encoded
     with _opened(args, writable=True) as index:
         used = _fill(index, args)
         for kind in ("images", "texts"):

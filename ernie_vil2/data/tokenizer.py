@@ -72,7 +72,7 @@ def read_vocabulary(path: str | Path) -> list[str]:
 
 
 class TextTokenizer(ABC):
-    """Texts to ids, whatever the vocabulary is of; `data.tokenizer_files.open_tokenizer` makes one from files.
+    """Texts to ids, whatever the vocabulary is of; `open_tokenizer` makes one from files.
 
     Attributes:
         tokens: in the order of their ids.

@@ -257,11 +257,19 @@ class Ivf:
 INDEX_TYPES: Registry[type[IndexType]] = Registry("index type", {kind.name: kind for kind in (Exact, Ivf)})
 
 
+def find_index_type(name: str) -> type[IndexType]:
+    """The index type of a name, which may come from an index that a stranger made; UnknownName if there is none."""
+    found, parts = INDEX_TYPES.find(name), ("build", "open", "checksums", "candidates")
+    if not isinstance(found, type) or not all(callable(getattr(found, part, None)) for part in parts):
+        raise UnknownName(f"{name} is not an index type")
+    return found
+
+
 def build_index_type(
     name: str, rows: np.ndarray, queries: Callable[[], np.ndarray], recall: float, folder: Path, log: Log
 ) -> IndexType:
     """Builds an index type into a folder; the previous one answers until the end."""
-    index_type = INDEX_TYPES.find(name).build(rows, queries, recall, folder, log)
+    index_type = find_index_type(name).build(rows, queries, recall, folder, log)
     integrity.write_facts(folder, index_type.facts | {"name": name})
     for file in folder.glob("*.faiss"):
         if file.name != index_type.facts.get("file"):
@@ -276,7 +284,7 @@ def open_index_type(rows: np.ndarray, folder: Path) -> IndexType:
     """
     try:
         facts, _ = integrity.read_facts(folder)
-        index_type = INDEX_TYPES.find(facts["name"])
+        index_type = find_index_type(facts["name"])
         if index_type is not Exact and facts["rows"] <= len(rows):
             return index_type.open(rows[: facts["rows"]], folder, facts)
     except FileNotFoundError:
@@ -295,7 +303,7 @@ def add_checksums(folder: Path) -> None:
     try:
         facts, confirmed = integrity.read_facts(folder)
         if not confirmed:
-            integrity.write_facts(folder, facts | INDEX_TYPES.find(facts["name"]).checksums(folder, facts))
+            integrity.write_facts(folder, facts | find_index_type(facts["name"]).checksums(folder, facts))
     except FileNotFoundError:
         pass  # there is no index type but the rows themselves
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.device.extras import require
-from ernie_vil2.registry import Registry
+from ernie_vil2.registry import unknown
 from ernie_vil2.search.collection import Collection, DamagedIndex, Hit, Item, Where, are_unit, checked, counted_values
 from ernie_vil2.search.integrity import check_about, item_of
 from ernie_vil2.search.store import SIDES
@@ -25,9 +25,7 @@ BATCH = 1000
 NAMES = 100  # names that are looked for in one query
 LARGEST_SCORE = 1.1  # of unit vectors, of which Milvus may keep 8-bit numbers
 _ITEM = ["id", "digest", "fields", "location"]
-INDEXES: Registry[tuple[str, dict[str, Any]]] = Registry(
-    "index type in Milvus", {"exact": ("FLAT", {}), "ivf": ("IVF_SQ8", {"nlist": 1024})}
-)
+INDEXES = {"exact": ("FLAT", {}), "ivf": ("IVF_SQ8", {"nlist": 1024})}
 """Milvus's own index types for ours."""
 _CONSISTENT = "Strong"  # what was added is found by the next search
 
@@ -219,7 +217,9 @@ class MilvusCollection(Collection):
         self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Callable[[str], None]
     ) -> None:
         if index_type is not None:
-            kind, parameters = INDEXES.find(index_type)
+            if index_type not in INDEXES:
+                raise unknown("index type in Milvus", index_type, INDEXES)
+            kind, parameters = INDEXES[index_type]
             self._client.release_collection(self._name)
             if self._client.list_indexes(self._name):
                 self._client.drop_index(self._name, "vector")

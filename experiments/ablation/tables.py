@@ -172,9 +172,9 @@ def _read_at(results: Results, group: str, model: str, seconds: float) -> dict[i
     for run in results["runs"]:
         if (run["group"], run["model"]) == (group, model):
             points = [(0.0, 0.0), *((second, score) for _, second, score in run["curve"] if second is not None)]
-            seen, scores = np.array(points).T
-            # The last evaluation of the fastest model may lie a moment before the mean of their ends.
-            found[run["seed"]] = float(np.interp(seconds, seen, scores))
+            if len(points) > 1:
+                # The last evaluation of the fastest model may lie a moment before the mean of their ends.
+                found[run["seed"]] = float(np.interp(seconds, *np.array(points).T))
     return found
 
 

@@ -18,6 +18,10 @@ def test_a_difference_is_shown_with_its_interval_and_marked_where_that_excludes_
     assert shown(None) == "–" and shown(over_seeds([-0.25]), 2) == "-0.25"
 
 
+def test_a_run_without_validation_has_no_score():
+    assert _read_at({"runs": [{"group": "main", "model": "A", "seed": 7, "curve": []}]}, "main", "A", 1) == {}
+
+
 def test_a_curve_is_read_between_its_points():
     runs = [{"group": "main", "model": "A", "seed": 7, "curve": [[1, 2.0, 10.0], [2, 4.0, 11.0], [3, None, 12.0]]}]
     found = [_read_at({"runs": runs}, "main", "A", seconds)[7] for seconds in (1, 2, 3, 5)]

@@ -276,6 +276,7 @@ FORMS = {
     "a pipe for the model": replaced_by("pipe", "index.json"),
     "a pipe for the index type": replaced_by("pipe", "images/engine/engine.json"),
     "an index type that is not known": set_json("images/engine/engine.json", name="fast"),
+    "an index type that is a module": set_json("images/engine/engine.json", name="PIL:Image"),
     "an index type of no name": set_json("images/engine/engine.json", name=[]),
     "an index type of negative rows": set_json("images/engine/engine.json", rows=-1),
 }

@@ -105,7 +105,7 @@ class Leaks(Step[Settings]):
         for batch in joins.rows("select sample, unnest(long_sketches) as sketch from alive"):
             own = batch["sketch"].to_pylist()
             with joins.given(bands=_bands(own), known_bands=known_bands):
-                query = "select distinct b.row, k.row from bands b join known_bands k using (band)"
+                query = "select distinct b.row, k.row as number from bands b join known_bands k using (band)"
                 row, number = joins.database.execute(query).fetchnumpy().values()
             alike = (hashes_of(own)[row] == hashes[number]).mean(axis=1) >= self.settings.text_likeness
             found.update(batch["sample"].to_numpy()[row[alike]].tolist())

@@ -64,6 +64,7 @@ class NearDuplicates(Step[Settings]):
                 pairs = [_without(joins, images, found, apart) for found in pairs]
             with joins.given(found=best_of(joins, images.samples, pairs)):
                 joins.remove(reason, "select sample, nearest from found")
+            del images  # so that their files do not lie next to those of the mirrored ones
 
 
 def _without(joins: Joins, images: Thumbnails, found: Alike, refused: Callable[[Joins], list[int]]) -> Alike:

@@ -295,6 +295,9 @@ class ChineseClipLmdb:
         """Closes the database, unless another source reads it; the next sample opens it again."""
         self._open = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": {}}  # opened again where it is sent to
+
     def __len__(self) -> int:
         return self._size
 
