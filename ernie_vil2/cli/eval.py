@@ -84,13 +84,15 @@ def run(args: argparse.Namespace) -> int:
         return code
 
     from ernie_vil2.evaluation.protocols import scorer_of_protocols
-    from ernie_vil2.evaluation.scorer import Data, make_scorer, scorer_of
+    from ernie_vil2.evaluation.scorer import SCORERS, Data, make_scorer, options_of, scorer_of
     from ernie_vil2.registry import import_named
 
     import_named([*filter(None, [args.scorer]), *args.protocol])
     data = Data([args.embeddings]) if args.embeddings else arguments.named_data(args, args.language)
     given = {name: value for name, default in DEFAULTS.items() if (value := getattr(args, name)) != default}
     named = scorer_of_protocols(args.protocol) if args.embeddings or "protocol" in given else scorer_of(data)
+    if "title" in given and "title" not in options_of(SCORERS.find(args.scorer or named)):
+        given["label"] = given.pop("title")  # of classes, the column that names them
     scorer = make_scorer(args.scorer or named, given | dict(args.option))
     if args.embeddings:
         from ernie_vil2.evaluation.embedding_files import read_embeddings

@@ -271,7 +271,7 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
         return Config.model_validate(tree)
     except ValidationError as error:
         wrong = {str(location[0]) if (location := problem["loc"]) else "" for problem in error.errors()}
-        in_it = [text for text in overrides if "" in wrong or re.split("[.=]", text, maxsplit=1)[0] in wrong]
+        in_it = [text for text in overrides if "" in wrong or re.split("[.=]", text.strip(), maxsplit=1)[0] in wrong]
         raise explained(error, _origin(path, in_it)) from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from ernie_vil2.config.data import DataConfig, ViewsConfig
 from ernie_vil2.config.model import HeadConfig, ModelConfig, of_own_module
@@ -125,10 +125,17 @@ class ClassesConfig(Section):
     images: str | None = Field(None, description="folder of a table's image files; null: next to it")
 
 
+NamedPart = Annotated[
+    Annotated[str, Tag("name")] | Annotated[dict[str, dict[str, Any]], Tag("options")],
+    Discriminator(lambda value: "options" if isinstance(value, dict) else "name"),
+]
+"""A name, or a mapping of names to options."""
+
+
 class EvaluationConfig(Section):
     every: Annotated[int, Field(ge=0)] = Field(1000, description="steps between two evaluations; 0: none")
     at_start: bool = Field(False, description="also before the first step, for comparison")
-    evaluators: list[str | dict[str, dict[str, Any]]] | None = Field(
+    evaluators: list[NamedPart] | None = Field(
         None, description="what scores the model, by name or as {name: {option: value}}; null: what the task names"
     )
     protocol: str = Field("pairs", description="how Data.val is scored; docs/protocols.md defines each")

@@ -3,8 +3,12 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 
 from paddle.jit.dy2static.parameter_recorder import _global_inplace_map, _global_parameter_recorder
+
+_TRACING = RLock()
+"""What Paddle keeps while it traces is the whole process's."""
 
 
 @contextmanager
@@ -16,14 +20,18 @@ def tracing() -> Iterator[None]:
     the process ends with SIGSEGV or SIGFPE (measured with Paddle 3.3.1). For every operation it keeps the Python stack
     for ever, too: 50,000 frames of a model of base size, unless stacks are asked for without any.
     """
-    limit = getattr(sys, "tracebacklimit", 1000)  # Python's default
-    sys.tracebacklimit = 0
-    try:
-        yield
-    except BaseException:
-        _global_parameter_recorder.params_dict.clear()
-        _global_parameter_recorder.tensor2value.clear()
-        _global_inplace_map.params_dict.clear()
-        raise
-    finally:
-        sys.tracebacklimit = limit
+    with _TRACING:
+        before = vars(sys).get("tracebacklimit")
+        sys.tracebacklimit = 0
+        try:
+            yield
+        except BaseException:
+            _global_parameter_recorder.params_dict.clear()
+            _global_parameter_recorder.tensor2value.clear()
+            _global_inplace_map.params_dict.clear()
+            raise
+        finally:
+            if before is None:
+                del sys.tracebacklimit
+            else:
+                sys.tracebacklimit = before

@@ -50,9 +50,13 @@ def make_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
     return make(**options)
 
 
+def options_of(scorer: type[Scorer]) -> list[str]:
+    return [field.name for field in fields(scorer)] if is_dataclass(scorer) else []
+
+
 def check_options(scorer: type[Scorer], name: str, options: Iterable[str]) -> None:
     """ValueError if a scorer of this name has not all of these options."""
-    known: list[str] = [field.name for field in fields(scorer)] if is_dataclass(scorer) else []
+    known = options_of(scorer)
     for option in options:
         if option not in known:
             raise ValueError(f"{name}: {option}: no such option; known: {', '.join(known) or 'none'}")

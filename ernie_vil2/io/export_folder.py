@@ -1,7 +1,7 @@
 """An exported model: one folder that needs nothing else.
 
     export.json     what it is: backend, precision, sizes, preprocessing, tokeniser, scale, inputs and outputs
-    image.*, text.* the two graphs (`export.py`)
+    image.*, text.* the two graphs
     vocab.txt       the tokens in the order of their ids, one per line; of other people's models tokenizer.json
     config.yaml     the configuration of the model
     parity.json     how far its embeddings are from those of the checkpoint, on real inputs

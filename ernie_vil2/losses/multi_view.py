@@ -136,7 +136,8 @@ class PairLoss:
 
 
 class InfoNCE(PairLoss):
-    """Equation 1, in tiles or all at once. A class derived from it extends both methods, as neither calls the other."""
+    """Equation 1, in tiles or all at once. A class derived from it may extend `both_ways`, which computes both at once,
+    next to `__call__`."""
 
     def __call__(
         self, rows: Tensor, columns: Tensor, scalars: Scalars, offset: int, row_ids: Ids, column_ids: Ids
@@ -150,6 +151,9 @@ class InfoNCE(PairLoss):
         return info_nce(rows, columns, scale, offset, same, self.duplicates)
 
     def both_ways(self, rows: Tensor, columns: Tensor, scalars: Scalars, ids: Ids) -> tuple[Tensor, Tensor]:
+        kind = type(self)
+        if kind.both_ways is InfoNCE.both_ways and kind.__call__ is not InfoNCE.__call__:
+            return super().both_ways(rows, columns, scalars, ids)
         if in_tiles := self._in_tiles(rows, columns):
             return tiled_both_ways(rows, columns, scalars["logit_scale"], ids, self.duplicates, **in_tiles)
         of_rows = InfoNCE.__call__(self, rows, columns, scalars, 0, ids, ids)
@@ -162,9 +166,7 @@ class InfoNCE(PairLoss):
         return {"tile": tile, "widths": self.widths} if tile or self.widths else {}
 
 
-PAIR_LOSSES = Registry[Callable[..., PairLoss]](
-    "loss", {"info_nce": InfoNCE, "sigmoid": "ernie_vil2.losses.sigmoid:SigmoidLoss"}
-)
+PAIR_LOSSES = Registry[Callable[..., PairLoss]]("loss", {"info_nce": InfoNCE})
 """What one view pair costs, by `Loss.kind`: the paper's equation 1, or the sigmoid loss of SigLIP."""
 
 
@@ -273,7 +275,7 @@ def _pair_loss(
 ) -> PairLoss:
     make, arguments = PAIR_LOSSES.find(kind), (duplicates, tile, *([widths] if widths else []))
     try:
-        inspect.signature(make).bind(*arguments)
+        inspect.signature(make).bind_partial(*arguments)
     except TypeError:
         raise ValueError(
             f"Loss.kind={kind} takes no widths: leave out Loss.widths, or give its class a third argument for them"

@@ -204,6 +204,17 @@ def test_computed_at_once_they_give_the_same(monkeypatch, kind):
     assert found[0] == pytest.approx(found[1], rel=1e-12)
 
 
+def test_a_loss_may_need_an_argument(monkeypatch):
+    class Strict(InfoNCE):
+        def __init__(self, duplicates, tile, *, margin):
+            super().__init__(duplicates, tile)
+
+    monkeypatch.setitem(PAIR_LOSSES, "strict", Strict)
+    MultiViewLoss(WEIGHTS, kind="strict", options={"margin": 0.3})
+    with pytest.raises(ValueError, match="Loss.options does not fit Loss.kind=strict: missing .*'margin'"):
+        MultiViewLoss(WEIGHTS, kind="strict")
+
+
 @pytest.mark.parametrize("tile", [2, None])
 def test_a_class_derived_from_it_counts_its_own_term_once(views, tile):
     class Dearer(InfoNCE):
@@ -213,8 +224,12 @@ def test_a_class_derived_from_it_counts_its_own_term_once(views, tile):
         def both_ways(self, *arguments):
             return tuple(loss + 1 for loss in super().both_ways(*arguments))
 
+    class DearerByRow(InfoNCE):
+        def __call__(self, *arguments):
+            return super().__call__(*arguments) + 1
+
     pair = (*(paddle.to_tensor(views[name]) for name in ("image_1", "text_1")), SCALARS)
-    for kind, more in ((InfoNCE, 0), (Dearer, 1)):
+    for kind, more in ((InfoNCE, 0), (Dearer, 1), (DearerByRow, 1)):
         alone = kind("ignored", tile)(*pair, 0, None, None)
         of_rows, of_columns = kind("ignored", tile).both_ways(*pair, None)
         expected = mean_loss(views["image_1"], views["text_1"], SCALE, "ignored") + more

@@ -54,6 +54,11 @@ def without(name):
     return lambda arrays: {key: array for key, array in arrays.items() if key != name}
 
 
+def test_a_config_yaml_of_something_else_is_not_in_the_way(folder):
+    (folder / "config.yaml").write_text("defaults: [training]\n")
+    assert read_model(folder).layout == "CLIP"
+
+
 def test_a_missing_array_is_named_as_the_authors_do(folder):
     rewritten(folder, without("vision_model.post_layernorm.bias"))
     with pytest.raises(ValueError, match=r"an array is missing: vision_model.post_layernorm.bias, which config.json"):

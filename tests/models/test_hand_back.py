@@ -311,3 +311,12 @@ def test_a_way_of_reading_texts_that_is_not_the_default_is_noted(tmp_path):
     notes = hand_back(long, FOLDERS["fgclip2"], tmp_path / "back", "hf")
     assert "load_model takes its default there; this model is read with dialect={'text': 'long'}" in notes
     assert not any("dialect" in note for note in given_back("fgclip2", tmp_path / "short"))
+
+
+@pytest.mark.parametrize("lacking", ["logit_bias", "image.blocks.0.norm1.weight"])
+def test_nothing_of_the_origin_stands_in_for_what_a_model_lacks(tmp_path, lacking):
+    stored = read_model(FOLDERS["hf_siglip"])
+    arrays = {name: array for name, array in stored.arrays.items() if name != lacking}
+    with pytest.raises(ValueError, match=f"the format has {lacking}, which the model lacks"):
+        hand_back(replace(stored, arrays=arrays), FOLDERS["hf_siglip"], tmp_path / "made", "hf")
+    assert list(tmp_path.iterdir()) == []

@@ -536,3 +536,11 @@ def test_a_release_in_its_own_format_stays_as_it_is(source, target, printed):
     text = TextTowerConfig(tokenizer=source, epsilon=TEXT_EPSILON[source])
     changes = changed_ways(Config(Model=ModelConfig(image=image, text=text)), target)
     assert len(changes) == len(printed) and all(part in change for part, change in zip(printed, changes, strict=True))
+
+
+def test_official_positions_may_lack_axes_of_size_1():
+    ours = arrays_of(own_model()[1])
+    official = from_ours(ours, "official")
+    visual = ("visual.class_embedding", "visual.positional_embedding")
+    read = to_ours({**official, **{name: official[name].squeeze() for name in visual}}, "official")
+    assert official[visual[0]].ndim == 3 and all(read[name].shape == ours[name].shape for name in ours)

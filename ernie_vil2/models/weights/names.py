@@ -141,11 +141,13 @@ class Names:
             makers |= selected(arrays, [name for name in arrays if name not in known]).makers
         return LazyArrays(makers)
 
-    def to_theirs(self, arrays: Mapping[str, np.ndarray]) -> LazyArrays:
-        """The inverse of `to_ours`, bit for bit, of the arrays that there are; ValueError if the table lacks a name."""
+    def to_theirs(self, arrays: Mapping[str, np.ndarray], whole: bool = True) -> LazyArrays:
+        """The inverse of `to_ours`, bit for bit; ValueError if the table lacks a name, or with `whole` has one more."""
         known = {name for link in self._links for name in link.ours}
         if lacking := [name for name in arrays if name not in known]:
             raise ValueError(f"the format cannot hold {listed(lacking)}")
+        if whole and (missing := sorted(known - arrays.keys())):
+            raise ValueError(f"the format has {listed(missing, 3)}, which the model lacks")
         return LazyArrays(
             {
                 name: partial(link.to_theirs, arrays, part)
@@ -199,7 +201,7 @@ def _ours(array: np.ndarray, form: Form) -> np.ndarray:
     if form == "token":
         return array.reshape(1, 1, -1)
     if form == "grid":
-        return array[None]
+        return array[None] if array.ndim == 2 else array
     return array.reshape(1) if form == "scalar" and array.size == 1 else array
 
 

@@ -90,7 +90,9 @@ MOST_LAYERS = 1024
 
 def to_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str, np.ndarray]:
     """The arrays of a release by our names, bit for bit; what has no counterpart keeps its name."""
-    return dict(arrays if layout == "ernie_vil2" else _names(arrays, layout).to_ours(arrays, whole=False))
+    if layout == "ernie_vil2":
+        return dict(arrays)
+    return dict(_names(arrays, layout, shaped=True).to_ours(arrays, whole=False))
 
 
 def from_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str, np.ndarray]:
@@ -98,18 +100,19 @@ def from_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[st
     if layout == "ernie_vil2":
         return dict(arrays)
     try:
-        return dict(_names(arrays, layout).to_theirs(arrays))
+        return dict(_names(arrays, layout).to_theirs(arrays, whole=False))
     except ValueError as error:
         raise ValueError(
             f"the {layout} format holds a ViT and an ERNIE of one width and nothing more: {error}"
         ) from None
 
 
-def _names(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> Names:
-    """The table of names for the layers whose numbers are in those of the arrays, which may be a stranger's."""
+def _names(arrays: Mapping[str, np.ndarray], layout: WeightFormat, shaped: bool = False) -> Names:
+    """The table of names for the layers whose numbers are in those of the arrays, which may be a stranger's; `shaped`:
+    official arrays may lack axes of size 1, as PaddleNLP's do."""
     official = layout == "official"
     rows: list[Row] = [
-        (ours, one, "layer" if form == "layer" else "array") if official else (ours, other, form)
+        (ours, one, form if shaped or form == "layer" else "array") if official else (ours, other, form)
         for ours, one, other, form in _ROWS
     ]
     image, text = "vision_model.transformer.layers.N.", "text_model.encoder.layers.N."

@@ -234,7 +234,8 @@ def read_model(
         raise ValueError(f"{path.parent} is an export, which has graphs instead of weights; name the checkpoint "
                          "that it was made of")  # fmt: skip
     check_sums(path.parent)
-    if not path.with_name(CONFIG).is_file():
+    others = any(path.with_name(name).is_file() for name in ("config.json", "open_clip_config.json"))
+    if others or not path.with_name(CONFIG).is_file():
         if found := find_family(path):
             return _of_family(*found, vocabulary, dialect)
         if path.suffix != ".pdparams":
