@@ -314,7 +314,7 @@ def test_a_way_of_reading_texts_that_is_not_the_default_is_noted(tmp_path):
 
 
 @pytest.mark.parametrize("lacking", ["logit_bias", "image.blocks.0.norm1.weight"])
-def test_nothing_of_the_origin_stands_in_for_what_a_model_lacks(tmp_path, lacking):
+def test_no_array_of_the_origin_replaces_one_that_the_model_lacks(tmp_path, lacking):
     stored = read_model(FOLDERS["hf_siglip"])
     arrays = {name: array for name, array in stored.arrays.items() if name != lacking}
     with pytest.raises(ValueError, match=f"the format has {lacking}, which the model lacks"):
