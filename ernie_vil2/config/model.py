@@ -29,6 +29,8 @@ NAMED_SIZES = {"base": {"width": 768, "depth": 12, "heads": 12}, "large": {"widt
 """Of ERNIE and BERT, by the last part of the name."""
 TEXT_NAMES = ("ernie-base", "ernie-large", "ernie", "bert-base", "bert-large", "bert", "transformer")
 TEXT_SIZES = dict.fromkeys(("ernie", "bert", "transformer"), ("width", "depth", "heads"))
+OWN_TOWERS: set[str] = set()
+"""Names that the registries of towers were given besides this package's."""
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 Pooling = Literal["cls", "mean", "first", "end", "largest", "last"]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -39,13 +41,13 @@ def without_suite(name: str) -> str:
     return name.partition(":")[2] if name.startswith(SUITE) else name
 
 
-def of_own_module(name: str) -> bool:
-    """Whether a name is the import path of a class of the user's, `module:Class`."""
-    return ":" in name and not name.startswith(SUITE)
+def is_own_tower(name: str) -> bool:
+    """Whether a name is that of a class of the user's: the import path `module:Class`, or what it is registered by."""
+    return name in OWN_TOWERS or (":" in name and not name.startswith(SUITE))
 
 
 def _check_sizes(tower: ImageTowerConfig | TextTowerConfig, sizes: Mapping[str, tuple[str, ...]]) -> None:
-    if of_own_module(tower.name):
+    if is_own_tower(tower.name):
         return  # a tower of the user's own takes what it likes
     needed = sizes.get(without_suite(tower.name), ())
     if any(getattr(tower, size) is None for size in needed):
@@ -229,11 +231,11 @@ class TextTowerConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         known = self.name.removeprefix("paddlenlp:")
-        if known not in TEXT_NAMES and not of_own_module(self.name):
+        if known not in TEXT_NAMES and not is_own_tower(self.name):
             raise unknown("text tower", self.name, TEXT_NAMES)
         _check_sizes(self, TEXT_SIZES)
         _check_variant(self, "transformer")
-        if self.name != "transformer" and self.pooling not in ("cls", "mean") and not of_own_module(self.name):
+        if self.name != "transformer" and self.pooling not in ("cls", "mean") and not is_own_tower(self.name):
             raise ValueError(f"{self.name!r} has no pooling {self.pooling!r}: cls or mean")
         if self.pooling == "end" and (self.variant is None or self.variant.end is None):
             raise ValueError("pooling: end needs variant.end, the id of that token")
@@ -280,7 +282,7 @@ class ModelConfig(Section):
             if not isinstance(section, dict) or ("name" not in section and values.get("like")):
                 continue
             name = section.get("name", kind.model_fields["name"].default)
-            if isinstance(name, str) and not of_own_module(name):
+            if isinstance(name, str) and not is_own_tower(name):
                 bare = without_suite(name)
                 native = bare if bare in (*NATIVE_IMAGES, *TEXT_NAMES) else name
                 values[tower] = {**section, "name": native if wanted == "native" else library + bare}

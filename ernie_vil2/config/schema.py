@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from ernie_vil2.config.data import DataConfig, ViewsConfig
-from ernie_vil2.config.model import HeadConfig, ModelConfig, of_own_module
+from ernie_vil2.config.model import HeadConfig, ModelConfig, is_own_tower
 from ernie_vil2.config.section import Count, Fraction, Positive, Precision, Section, Size, Strength
 
 
@@ -228,7 +228,7 @@ class Config(Section):
         """Names of parts, which may be import paths of the user's own: towers, loss, task, evaluators, layouts."""
         entries = [*self.Data.train, *self.Data.val, *self.Data.test]
         layouts = [entry.layout for entry in entries if not isinstance(entry, str) and entry.layout]
-        towers = [name for name in (self.Model.image.name, self.Model.text.name) if of_own_module(name)]
+        towers = [name for name in (self.Model.image.name, self.Model.text.name) if is_own_tower(name)]
         return [*towers, self.Loss.kind, self.Training.task, *(self.Evaluation.options or {}), *layouts]
 
     def narrowed(self, width: int, whole: int) -> Config:
@@ -274,7 +274,7 @@ class Config(Section):
                 f"({self.Model.image.image_size})"
             )
         text, widths = self.Model.text, self.Loss.widths
-        width = self.Model.embed_dim or (None if of_own_module(text.name) else text.sizes["width"])
+        width = self.Model.embed_dim or (None if is_own_tower(text.name) else text.sizes["width"])
         if widths and width and widths[-1] != width:
             raise ValueError(f"Loss.widths ends with {widths[-1]}; its last is the width of the embeddings, {width}")
         if self.Data.max_length > self.Model.text.longest:

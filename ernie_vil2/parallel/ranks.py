@@ -1,20 +1,18 @@
-"""How ranks come together, and notice that one of them is lost; `store` has what they share on any backend.
+"""How ranks come together, and notice that one of them is lost.
 
-gloo fails to connect more than one group of three ranks and more, and gives a rank up, in C++, that comes to a
-collective 30 seconds after the first.
+`store` has what they share on any backend, `gloo` what gloo alone needs.
 """
 
+from __future__ import annotations
+
 import contextlib
-import ctypes
 import io
 import os
-import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import paddle.distributed as dist
 from paddle.distributed import fleet
@@ -22,7 +20,7 @@ from paddle.distributed.fleet.utils.log_util import set_log_level
 
 from ernie_vil2.device.launch import end_with_parent
 from ernie_vil2.io.terminal import LostRank
-from ernie_vil2.parallel import store
+from ernie_vil2.parallel import gloo, store
 
 BEAT = 4.0
 """Seconds between two heartbeats of a rank."""
@@ -56,29 +54,9 @@ def join_ranks(sharded_optimizer: bool = False) -> tuple[int, int]:
     store.keep_store_on_loopback()
     with contextlib.redirect_stderr(io.StringIO()):  # a list of flags that Paddle itself has set
         dist.init_parallel_env()
-        with _one_group_of_all_ranks():
+        with gloo.one_group_of_all_ranks():
             fleet.init(is_collective=True, strategy=strategy, log_level="ERROR")
     return dist.get_rank(), ranks
-
-
-@contextlib.contextmanager
-def _one_group_of_all_ranks() -> Iterator[None]:
-    """Over gloo, groups of all ranks that are asked for within the block are the one that there is.
-
-    fleet asks for more of them, and from three ranks on gloo often fails to connect the second ("Connection refused").
-    """
-    new_group = dist.new_group
-
-    def shared(ranks: list[int] | None = None, *arguments: Any, **options: Any) -> Any:
-        if dist.get_backend() == "GLOO" and (ranks is None or len(ranks) == dist.get_world_size()):
-            return dist.get_group(0)
-        return new_group(ranks, *arguments, **options)
-
-    dist.new_group = shared
-    try:
-        yield
-    finally:
-        dist.new_group = new_group
 
 
 @contextlib.contextmanager
@@ -96,56 +74,11 @@ def watched_ranks() -> Iterator[None]:
     watch = _Watch(dist.get_rank(), dist.get_world_size())
     watch.start()
     try:
-        with _lost_ranks_named(watch.find):
+        with gloo.lost_ranks_named(watch.find, BEAT):
             yield
             watch.done()
     finally:
         watch.stop()
-
-
-@contextlib.contextmanager
-def _lost_ranks_named(find: Callable[[], None]) -> Iterator[None]:
-    """Within the block, that gloo has lost a rank is a LostRank that says which; `find` ends this process where gloo
-    fails in C++."""
-    try:
-        with _before_abort(find):
-            yield
-    except RuntimeError as error:
-        # What gloo calls a time-out can also be a connection that the other side has closed.
-        if "gloo/transport" not in str(error):
-            raise
-        time.sleep(BEAT)  # so that a launcher finds the rank that has died before this one, and names it
-        raise LostRank(
-            f"{_peer(str(error))} has died, or did not answer rank {dist.get_rank()} for 30 seconds; look into its log"
-        ) from error
-
-
-@contextlib.contextmanager
-def _before_abort(action: Callable[[], None]) -> Iterator[None]:
-    """Within the block, `action` runs before C++ ends the process for an exception that nobody catches.
-
-    So Paddle ends where gloo fails while data parallel averages gradients. Where there is no GNU C++ library, nothing.
-    """
-    try:
-        set_terminate = ctypes.CDLL("libstdc++.so.6")["_ZSt13set_terminatePFvvE"]
-    except (OSError, AttributeError):
-        yield
-        return
-    handler = ctypes.CFUNCTYPE(None)(action)
-    set_terminate.restype = ctypes.c_void_p
-    before = set_terminate(handler)
-    try:
-        yield
-    finally:
-        set_terminate(ctypes.c_void_p(before))
-
-
-def _peer(message: str) -> str:
-    """The rank that gloo complains of; it does not always say which."""
-    named = re.search(r"pair_rank = (\d+)", message)
-    if named:
-        return f"rank {named[1]}"
-    return f"rank {1 - dist.get_rank()}" if dist.get_world_size() == 2 else "another rank"
 
 
 class _Watch(threading.Thread):

@@ -3,6 +3,8 @@
 It is Paddle's TCP store, in rank 0's process. What goes by it asks no device.
 """
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import os
@@ -106,19 +108,6 @@ def wait_for_all_ranks(counter: str) -> None:
         # Whoever sleeps on after the last has come makes that one wait in turn: a twentieth longer at most.
         time.sleep(min(max(1e-4, waited / 20), 0.02))
         come = store.add(counter, 0)
-
-
-def barrier() -> None:
-    """Waits until every rank has come here as often as this one; a collective of its own.
-
-    Before a collective of gloo: it gives a rank up that comes 30 seconds after the first, as one does that has written
-    a checkpoint or scored a validation set for all. Other backends wait by themselves.
-
-    Raises:
-        LostRank: as `wait_for_all_ranks`.
-    """
-    if dist.get_world_size() > 1 and dist.get_backend() == "GLOO":
-        wait_for_all_ranks("barrier")
 
 
 class SharedCounters:

@@ -8,8 +8,7 @@ import pytest
 import ernie_vil2
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.config import model as sections
-from ernie_vil2.models import build_dual_encoder, build_image_tower, build_text_tower
-from ernie_vil2.models.towers import TEXT_TOWERS
+from ernie_vil2.models import build_dual_encoder, build_image_tower, build_text_tower, towers
 from ernie_vil2.planning.towers import Towers
 from ernie_vil2.registry import import_named
 from ernie_vil2.training.trainer import Trainer
@@ -68,9 +67,9 @@ def test_towers_of_ones_own_train_and_come_back(my_towers, shapes, tmp_path):
     trainer = Trainer(config)
     trainer.fit()
     model = ernie_vil2.load_model(tmp_path / "run")
-    towers = model.backend.model
-    assert type(towers.image).__name__ == "Pixels" and type(towers.text).__name__ == "Bag"
-    np.testing.assert_array_equal(towers.image.linear.weight.numpy(), trainer.model.image.linear.weight.numpy())
+    model_towers = model.backend.model
+    assert type(model_towers.image).__name__ == "Pixels" and type(model_towers.text).__name__ == "Bag"
+    np.testing.assert_array_equal(model_towers.image.linear.weight.numpy(), trainer.model.image.linear.weight.numpy())
     losses = [line for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines() if '"train"' in line]
     assert len(losses) == 30
 
@@ -120,11 +119,16 @@ def test_a_plan_of_ones_own_towers(my_towers):
     assert Towers(config).cost("image", recompute=True).saved == cost.saved
 
 
-def test_a_registered_tower_needs_neither_heads_nor_blocks(my_towers, monkeypatch):
-    """As one of this package does that is in the registry and in the table of its sizes."""
+def test_a_registered_tower_is_chosen_by_its_name(my_towers, monkeypatch):
+    """With the sizes that it likes, and neither heads nor blocks."""
     import_named(["my_towers:Bag"])
-    monkeypatch.setitem(TEXT_TOWERS, "bag", sys.modules["my_towers"].Bag)
-    monkeypatch.setattr(sections, "TEXT_NAMES", (*sections.TEXT_NAMES, "bag"))
-    monkeypatch.setitem(sections.TEXT_SIZES, "bag", ("width",))
-    tower = build_text_tower(sections.TextTowerConfig(name="bag", width=10), 7)
-    assert type(tower).__name__ == "Bag" and tower.blocks == []
+    monkeypatch.setattr(sections, "OWN_TOWERS", set())
+    monkeypatch.setattr(towers, "OWN_TOWERS", sections.OWN_TOWERS)
+    for registry, name in ((towers.TEXT_TOWERS, "Bag"), (towers.IMAGE_TOWERS, "Pixels")):
+        with pytest.raises(ValueError):
+            load_config(None, [f"Model.{'text' if name == 'Bag' else 'image'}={{name: my-{name}, width: 10}}"])
+        monkeypatch.setitem(registry, f"my-{name}", getattr(sys.modules["my_towers"], name))
+    config = load_config(None, ["Model.text={name: my-Bag, width: 10}", "Model.image={name: my-Pixels, width: 12}"])
+    text, image = build_text_tower(config.Model.text, 7), build_image_tower(config.Model.image)
+    assert (type(text).__name__, text.width, text.blocks) == ("Bag", 10, [])
+    assert (type(image).__name__, image.width, image.blocks) == ("Pixels", 12, [])

@@ -7,13 +7,14 @@ import sys
 import pytest
 
 from ernie_vil2.device.launch import run_ranks
+from ernie_vil2.parallel.gloo import barrier
 from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
-from ernie_vil2.parallel.store import _connections, barrier
+from ernie_vil2.parallel.store import _connections
 
 RANK = """
 import sys, time
 import paddle, paddle.distributed as dist
-from ernie_vil2.parallel.store import barrier
+from ernie_vil2.parallel.gloo import barrier
 from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
 paddle.set_device("cpu")
 rank, ranks = join_ranks()
@@ -43,7 +44,7 @@ def test_ranks_wait_for_the_last_one_and_lose_little_time_by_it(tmp_path):
 LISTENING = """
 import os, sys
 import paddle, paddle.distributed as dist
-from ernie_vil2.parallel.store import barrier
+from ernie_vil2.parallel.gloo import barrier
 from ernie_vil2.parallel.ranks import join_ranks
 paddle.set_device("cpu")
 rank, ranks = join_ranks()

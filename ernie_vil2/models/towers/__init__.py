@@ -1,25 +1,36 @@
 """Towers by name: `[B, 3, H, W]` images or `[B, L]` token ids to `[B, width]` features.
 
 A family of towers is a file here and a line below. `paddleclas:NAME` and `paddlenlp:NAME` are built by these libraries.
-A tower of a user's own module is named `module:Class`: a Layer that is built from its section of the configuration (a
-text tower from that and the size of the vocabulary), says its output width as `width`, and may list as `blocks` the
-parts that recomputation runs twice (docs/extending.md).
+A tower of a user's own is named `module:Class`, or by what one of the registries below was given it for: a Layer that
+is built from its section of the configuration (a text tower from that and the size of the vocabulary), says its output
+width as `width`, and may list as `blocks` the parts that recomputation runs twice (docs/extending.md).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from paddle import nn
 
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
-from ernie_vil2.config.model import VIT_SIZES, of_own_module, without_suite
+from ernie_vil2.config.model import OWN_TOWERS, VIT_SIZES, is_own_tower, without_suite
 from ernie_vil2.io.terminal import print_once
 from ernie_vil2.models.towers import suite
 from ernie_vil2.models.towers.convolution import ModifiedResNet, RepVGG
 from ernie_vil2.models.towers.encoders import NaFlexTransformer, TextTransformer, VisionTransformer
 from ernie_vil2.registry import Registry
 
-IMAGE_TOWERS: Registry[Callable[[ImageTowerConfig], nn.Layer]] = Registry(
+T = TypeVar("T")
+
+
+class Towers(Registry[T]):
+    """A registry whose further entries the configuration takes for the user's own, which have the sizes they like."""
+
+    def __setitem__(self, name: str, tower: T) -> None:
+        OWN_TOWERS.add(name)
+        super().__setitem__(name, tower)
+
+
+IMAGE_TOWERS: Towers[Callable[[ImageTowerConfig], nn.Layer]] = Towers(
     "image tower",
     {
         **dict.fromkeys(("ViT", *VIT_SIZES), VisionTransformer),
@@ -29,7 +40,7 @@ IMAGE_TOWERS: Registry[Callable[[ImageTowerConfig], nn.Layer]] = Registry(
     },
 )
 """By name; every other name is one of PaddleClas's."""
-TEXT_TOWERS: Registry[Callable[[TextTowerConfig, int], nn.Layer]] = Registry(
+TEXT_TOWERS: Towers[Callable[[TextTowerConfig, int], nn.Layer]] = Towers(
     "text tower", dict.fromkeys(("ernie", "bert", "transformer"), TextTransformer)
 )
 """By the first part of the name."""
@@ -38,7 +49,7 @@ TEXT_TOWERS: Registry[Callable[[TextTowerConfig, int], nn.Layer]] = Registry(
 def build_image_tower(config: ImageTowerConfig) -> nn.Layer:
     """The tower that `config` names, randomly initialised; of one that PaddleClas builds and that is not installed the
     native one, where there is one. ValueError if there is none, or its sizes do not fit each other."""
-    if of_own_module(config.name):
+    if is_own_tower(config.name):
         return _own(IMAGE_TOWERS.find(config.name), config.name, config)
     if "patch_size" in (sizes := config.sizes):
         _check_divides("image_size", config.image_size, "patch_size", sizes["patch_size"])
@@ -50,7 +61,7 @@ def build_image_tower(config: ImageTowerConfig) -> nn.Layer:
 
 def build_text_tower(config: TextTowerConfig, vocab_size: int) -> nn.Layer:
     """Likewise for `vocab_size` tokens, and PaddleNLP."""
-    if of_own_module(config.name):
+    if is_own_tower(config.name):
         return _own(TEXT_TOWERS.find(config.name), config.name, config, vocab_size)
     if heads := config.sizes["heads"]:
         _check_divides("Model.text: width", config.sizes["width"], "heads", heads)

@@ -25,7 +25,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.config import Config, ConfigError, ModelConfig, validated
-from ernie_vil2.config.model import IMAGE_SIZES, of_own_module, without_suite
+from ernie_vil2.config.model import IMAGE_SIZES, is_own_tower, without_suite
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, open_tokenizer
 from ernie_vil2.data.tokenizer_files import read_tokens
 from ernie_vil2.io import hub
@@ -75,7 +75,7 @@ def with_model_like(config: Config) -> Config:
             if taken[tower]["name"] == "transformer":
                 taken[tower] = {}  # pooling, variant and tokenizer are of its family
             taken[tower] |= dict.fromkeys(_SIZES & set(taken[tower]))
-        elif of_own_module(taken[tower]["name"]) and "name" not in given:
+        elif is_own_tower(taken[tower]["name"]) and "name" not in given:
             raise ConfigError(f"Model.like={like}: its {tower} tower {taken[tower]['name']} is of a module of its own; "
                               f"to have that imported, name it yourself in Model.{tower}.name")  # fmt: skip
         taken[tower] |= given

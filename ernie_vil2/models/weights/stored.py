@@ -20,7 +20,7 @@ import numpy as np
 import paddle
 
 from ernie_vil2.config import Config, ImageTowerConfig, dump_config, load_config
-from ernie_vil2.config.model import of_own_module
+from ernie_vil2.config.model import is_own_tower
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, TextTokenizer, open_tokenizer
 from ernie_vil2.data.tokenizer_files import LibraryTokenizer, vocabulary_file
 from ernie_vil2.io import hub
@@ -94,7 +94,7 @@ class StoredModel:
 
         ValueError: the weights have none.
         """
-        if of_own_module(self.config.Model.text.name) and self.tokens is not None:
+        if is_own_tower(self.config.Model.text.name) and self.tokens is not None:
             return len(self.tokens)  # a tower of the user's own names its weights as it likes
         if WORDS not in self.arrays:
             raise ValueError(f"the weights are not whole: {WORDS} is missing")
