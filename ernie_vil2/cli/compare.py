@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=labelled_model,
         metavar="MODEL",
-        help="as --checkpoint of eval.py; NAME=MODEL names it",
+        help="as --checkpoint of tools/eval.py; NAME=MODEL names it",
     )
     add(
         "--embeddings",

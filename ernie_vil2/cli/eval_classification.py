@@ -7,7 +7,7 @@
     python tools/eval_classification.py --data images --check
 
 --data is a folder with a folder for each class, or with such folders for test and train; tables with the columns image
-and label; or tar shards whose JSON has the field. Prints a table, and writes it as JSON, every picture's answer as CSV,
+and label; or tar shards whose JSON has the field. Prints a table, and writes it as JSON, every image's answer as CSV,
 and a page of confusions. Finished embeddings are kept in the output folder: an interrupted command reuses them.
 docs/classification.md has the rest.
 """

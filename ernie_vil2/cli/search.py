@@ -127,7 +127,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     query = actions["query"]
     query.add_argument("text", nargs="*", help="sentences")
     query.add_argument("--file", type=input_file, metavar="FILE", help="more sentences, one per line")
-    query.add_argument("--image", nargs="+", default=[], type=input_file, metavar="FILE", help="pictures")
+    query.add_argument("--image", nargs="+", default=[], type=input_file, metavar="FILE", help="images")
     query.add_argument("--plus", action="append", default=[], metavar="TEXT", help="is added to every query")
     query.add_argument("--minus", action="append", default=[], metavar="TEXT", help="is subtracted from every query")
     query.add_argument("--among", choices=("images", "texts"), default="images")

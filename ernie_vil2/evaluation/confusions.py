@@ -32,7 +32,7 @@ def confusions_page(
         if cards := [make_card(row) for row in _surest_errors(scores)]:
             sections.append(Section(f"Most confident wrong answers: {label}", cards=cards))
     sections.append(Section("What the figures mean", notes=[DEFINITION]))
-    sizes = {"Pictures": f"{len(encoded.benchmark.images):,}", "Classes": f"{len(encoded.benchmark.texts):,}"}
+    sizes = {"Images": f"{len(encoded.benchmark.images):,}", "Classes": f"{len(encoded.benchmark.texts):,}"}
     return Page(sizes, sections, data={"summary": _in_a_sentence(results)})
 
 

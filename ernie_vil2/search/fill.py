@@ -156,7 +156,7 @@ def add_images(
     catalogue = Catalogue(collection, index.kept_path)
     filled, later = Filled(), list[Picture]()
     filled.bad.read = len(found)
-    with ThreadPoolExecutor(THREADS) as threads, _bar("encoding", len(found), "picture") as bar:
+    with ThreadPoolExecutor(THREADS) as threads, _bar("encoding", len(found), "image") as bar:
         for part in (found, later):
             for start in range(0, len(part), CHUNK):
                 chunk = part[start : start + CHUNK]

@@ -168,7 +168,7 @@ def test_an_empty_index_says_how_to_fill_it(tmp_path, model, browser):
     store.collection("images").remove(["a"])
     with open_index(tmp_path / "index", model) as index, Serving(build_app(index)) as address:
         browser.open(address)
-        browser.until(f"{STATUS}.includes('search.py add')")
+        browser.until(f"{STATUS}.includes('search add')")
     store.close()
 
 
