@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 
 CHROMIUM = shutil.which("chromium")
-PATIENCE = 60
+PATIENCE = 600
 KEYS = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9,
         "Backspace": 8}  # fmt: skip
 OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic", "--disable-sync",

@@ -16,7 +16,7 @@ import ernie_vil2
 from ernie_vil2.search import open_index
 from ernie_vil2.search.fill import add_images, build, pictures
 from ernie_vil2.search.service import build_app
-from tests.conftest import untrained_checkpoint
+from tests.conftest import PATIENCE, untrained_checkpoint
 from tests.documents import ROOT
 from tests.published_folders import SMALL, TOKENS, own
 from tests.stand_ins import shorten
@@ -96,7 +96,9 @@ def test_a_server_is_asked(folder, monkeypatch, shapes):
         server = uvicorn.Server(uvicorn.Config(build_app(index), port=0, log_level="warning"))
         thread = threading.Thread(target=server.run)
         thread.start()
+        deadline = time.monotonic() + PATIENCE
         while not server.started:
+            assert thread.is_alive() and time.monotonic() < deadline
             time.sleep(0.02)
         address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         image = next((folder / "my-images").glob("*.png"))
@@ -105,7 +107,7 @@ def test_a_server_is_asked(folder, monkeypatch, shapes):
                                "--count", 3)  # fmt: skip
         finally:
             server.should_exit = True
-            thread.join()
+            thread.join(PATIENCE)
     assert [line.startswith("  ") for line in found.splitlines()] == [False, True, True, True] * 2
 
 

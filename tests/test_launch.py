@@ -55,11 +55,11 @@ def test_a_failing_rank_ends_the_others_and_gives_its_code_and_last_words(capfd)
         if rank == '1':
             print('no such file: x.tar', file=sys.stderr)
             sys.exit(7)
-        time.sleep(60)
+        time.sleep(600)
     """
     start = time.monotonic()
     assert run_ranks(script(body), 2) == 7
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 200
     lines = capfd.readouterr().err.splitlines()
     assert lines[0] == "no such file: x.tar"  # at once, as from a single process
     assert lines[-2:] == ["rank 1 of 2 ended with code 7; its last lines:", "  no such file: x.tar"]
@@ -83,12 +83,12 @@ def test_a_killed_rank_is_named_with_its_signal_and_its_last_lines_alone(capfd):
 def test_a_child_that_outlives_its_rank_holds_nothing_up(capfd):
     body = """
         import subprocess
-        subprocess.Popen(['sleep', '15'])
+        subprocess.Popen(['sleep', '150'])
         sys.exit(4)
     """
     start = time.monotonic()
     assert run_ranks(script(body), 1) == 4
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 100
     assert "rank 0 of 1 ended with code 4 and left no message" in capfd.readouterr().err
 
 

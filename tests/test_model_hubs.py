@@ -14,6 +14,7 @@ import pytest
 
 from ernie_vil2.io import hub
 from ernie_vil2.models.weights.stored import find_model
+from tests.conftest import PATIENCE
 from tests.others import FOLDERS
 
 NAME, COMMIT = "OFA-Sys/chinese-clip-tiny", "0123456789abcdef0123456789abcdef01234567"
@@ -71,7 +72,9 @@ def fetched(code, tmp_path, endpoint):
         "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "ERNIE_VIL2_CACHE": str(tmp_path / "cache"),
         "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
     }  # fmt: skip
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=PATIENCE
+    )
 
 
 LOAD = f"import ernie_vil2; print(ernie_vil2.load_model({NAME!r}, device='cpu').encode_texts(['一只猫']).shape)"

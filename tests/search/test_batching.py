@@ -17,7 +17,7 @@ from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, add_texts, pictures
 from ernie_vil2.search.metrics import Metrics
 from ernie_vil2.search.service import build_app
-from tests.conftest import draw, png
+from tests.conftest import PATIENCE, draw, png
 from tests.search.conftest import unit
 
 TEXTS = ["a", "red disc", "红色的圆", "a blue bar " * 9, "green", "", "a red square of a yellow cross"]
@@ -112,7 +112,7 @@ class Blocked:
 
         def wait(texts, size=None):
             self.begun.release()
-            self.go.wait(30)
+            self.go.wait(PATIENCE)
             return encode(texts, size)
 
         monkeypatch.setattr(index, "encode_texts", wait)

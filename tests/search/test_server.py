@@ -22,6 +22,7 @@ from ernie_vil2.search.metrics import Metrics
 from ernie_vil2.search.middleware import LOOPBACK, Access, read_token
 from ernie_vil2.search.server import _allow_files
 from ernie_vil2.search.service import build_app
+from tests.conftest import PATIENCE
 from tests.search.sockets import Running, request, reset, until
 from tests.search.test_batching import Blocked
 from tests.test_imports import ROOT
@@ -171,19 +172,19 @@ def served(folder, checkpoint, log, *options):
     try:
         start = time.monotonic()
         while b"Ctrl-C ends it" not in log.read_bytes():
-            assert process.poll() is None and time.monotonic() - start < 300, log.read_text()
+            assert process.poll() is None and time.monotonic() - start < PATIENCE, log.read_text()
             time.sleep(0.1)
         yield process, int(re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text())[1])
     finally:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            process.wait(30)
+            process.wait(PATIENCE)
         process.kill()
         process.wait()
 
 
 def get(port, path):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE) as answer:
         return answer.read().decode()
 
 
@@ -205,11 +206,11 @@ def test_processes_share_a_port_are_started_again_and_end_with_0(folder, checkpo
         os.kill(first[1], signal.SIGKILL)
         until(lambda: "is started again" in log.read_text())
         until(lambda: len(set(children(process.pid)) - {first[1]}) == 2)
-        with socket.create_connection(("127.0.0.1", port), 60) as slow:
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as slow:
             slow.sendall(b"GET /health HT")
             start = time.monotonic()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
+            assert process.wait(PATIENCE) == 0
         assert time.monotonic() - start < 30
     assert not children(process.pid) and "Traceback" not in log.read_text()
 
@@ -217,14 +218,14 @@ def test_processes_share_a_port_are_started_again_and_end_with_0(folder, checkpo
 def test_what_is_asked_when_the_process_is_terminated_is_answered(folder, checkpoint, tmp_path):
     log = tmp_path / "log"
     with served(folder, checkpoint, log) as (process, port):
-        with socket.create_connection(("127.0.0.1", port), 60) as asking:
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as asking:
             asking.sendall(b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\na")
             time.sleep(0.5)
             process.send_signal(signal.SIGTERM)
             time.sleep(0.5)
             asking.sendall(b"a")
             assert b" 422 " in asking.recv(1000)
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE) == 0
     assert "Traceback" not in log.read_text()
 
 

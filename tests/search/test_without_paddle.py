@@ -11,7 +11,7 @@ from ernie_vil2.encoder import load_model
 from ernie_vil2.export import export
 from ernie_vil2.search import open_index
 from ernie_vil2.search.fill import add_images, add_texts, pictures
-from tests.conftest import draw, png
+from tests.conftest import PATIENCE, draw, png
 from tests.test_imports import ROOT
 
 WITHOUT = """
@@ -47,7 +47,7 @@ def built(request, tmp_path_factory, checkpoint):
 
 def run(script, *arguments):
     command = [sys.executable, "-c", WITHOUT + script, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
