@@ -107,7 +107,7 @@ def test_a_line_without_an_end_passes_through_at_once():
 def test_when_the_parent_is_killed_its_ranks_end():
     body = """
         os.write(1, b'ready\\n')
-        time.sleep(60)
+        time.sleep(600)
     """
     start = time.monotonic()
     parent = "import sys; from ernie_vil2.device.launch import run_ranks; sys.exit(run_ranks(sys.argv[1:], 2))"
@@ -117,7 +117,7 @@ def test_when_the_parent_is_killed_its_ranks_end():
         process.kill()
         # The ranks hold the pipe, so that it ends with the last of them.
         assert process.stdout.read() == ""
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 200
 
 
 def test_a_rank_that_does_not_listen_is_killed():
