@@ -1,4 +1,4 @@
-"""What an evaluation found, and the one writer of it: text, JSON, CSV and pages.
+"""What an evaluation found, and the one writer of it: text, Markdown, JSON, CSV and pages.
 
 A scorer decides what a `Report` says; how it looks in each form is decided here, once for all scorers.
 """
@@ -74,6 +74,17 @@ class Table:
             lines.append("-" * len(lines[-1]))
         lines += [f"{label:<{width}}{_aligned(cells or (), widths)}".rstrip() for label, cells in self.rows]
         return "\n".join(lines)
+
+    def as_markdown(self) -> str:
+        """For a README: of a group every column has the initials, as `I→T R@1`."""
+        spans = [(name, span) for name, span in self.groups for _ in range(span)]
+        prefixes = ["→".join(side[0].upper() for side in name.split(" → ")) + " " for name, _ in spans]
+        prefixes += [""] * (len(self.columns) - len(prefixes))
+        head = [self.corner, *(prefix + name for prefix, name in zip(prefixes, self.columns, strict=True))]
+        lines = [head, ["---", *["---:"] * len(self.columns)]]
+        for label, cells in self.rows:
+            lines.append([f"**{label}**", *[""] * len(self.columns)] if cells is None else [label, *cells])
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:

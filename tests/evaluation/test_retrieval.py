@@ -317,6 +317,13 @@ def test_text_table():
     ]
 
 
+def test_markdown_table():
+    lines = recall_table(ROWS).as_markdown().splitlines()
+    assert {line.count("|") for line in lines} == {9}
+    assert lines[2].startswith("| **all concepts** |")
+    assert lines[4] == "| pixels | 38.30 | - | 62.70 | - | - | - | - |"
+
+
 def test_a_mean_that_is_given_is_printed():
     published = {"image_to_text": {"R@1": 65.9}, "text_to_image": {"R@1": 66.0}, "mR": 84.28}
     assert table_cells(published) == ["65.90", "-", "-", "66.00", "-", "-", "84.28"]
