@@ -21,7 +21,7 @@ from ernie_vil2.config import load_config
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from experiments.ablation import command as study
-from tests.conftest import untrained_checkpoint
+from tests.conftest import COLOURS, untrained_checkpoint
 from tests.published_folders import cxc, karpathy
 from tests.statements import TOKENS, entailment_folder, pairs_folder
 from tests.training.conftest import ROOT
@@ -118,6 +118,10 @@ TRAININGS = {
                    "Views.languages={zh: 1.0, en: 1.0}", "Loss.duplicates=positives", "Data.text_id=id"],
     "entailment": ["Data.train=[PUBLISHED/snli-ve]", "Data.val=[PUBLISHED/snli-ve]", "Views.resize=36"],
     "image_pair": ["Data.train=[PUBLISHED/nlvr2]", "Data.val=[PUBLISHED/nlvr2]", "Views.resize=36"],
+    "new_language": ["Data.train=[PUBLISHED/parallel.csv]", "Data.columns={caption_en: en, caption_zh: zh}",
+                     "Model.like=weights", f"Model.weights={FIXTURE}/run", "Views.languages={en: 1.0}",
+                     "Views.tag_probability=0",
+                     "Loss.weights={image_image: 0, image_text: 0, text_image: 0, text_text: 0}"],
 }  # fmt: skip
 
 
@@ -131,8 +135,12 @@ def trained(published, tmp_path_factory):
             folder = tmp_path_factory.mktemp("runs") / task
             own = [setting.replace("PUBLISHED", str(published)) for setting in TRAININGS[task]]
             vocabulary = f"Model.text.vocabulary={published / task / 'vocab.txt'}"
-            vocabulary = vocabulary.replace("multi_view", "entailment")
-            settings = [*TOWERS, vocabulary, *TRAINING, *own, f"Training.task={task}", f"Training.output={folder}"]
+            model = [*TOWERS, vocabulary.replace("multi_view", "entailment")]
+            if task == "new_language":  # the model is that of its teacher
+                model = []
+                pairs = [f"a {colour} square,{chinese}的方块" for colour, (_, chinese) in COLOURS.items()]
+                (published / "parallel.csv").write_text("\n".join(["en,zh", *pairs]), encoding="utf-8")
+            settings = [*model, *TRAINING, *own, f"Training.task={task}", f"Training.output={folder}"]
             Trainer(load_config(None, settings)).fit()
             made[task] = folder  # not before: what is skipped is not there for the next test either
         return made[task]

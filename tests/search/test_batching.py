@@ -80,9 +80,8 @@ def test_an_answer_is_the_same_whatever_is_encoded_with_it(index):
         assert all(abs(scores[0][one] - scores[1][one]) < 1e-6 for one in scores[0])
     parts = [(1, TEXTS[1]), (-1, "bar")]
     expected = index.combined(parts, count=5, among="texts")
-    rounding = 1e-6 / np.linalg.norm(
-        index.weighted(parts)
-    )  # what is left of two texts is short, and divided by its length
+    # What is left of two texts is short, and divided by its length.
+    rounding = 1e-6 / float(np.linalg.norm(index.weighted(parts)))
     assert json.loads(alone[3])[0]["score"] == pytest.approx(expected[0].score, abs=rounding)
 
 
