@@ -10,7 +10,7 @@ import yaml
 
 from ernie_vil2 import cli as commands
 from ernie_vil2.models.weights.stored import read_model, write_model
-from tests import statements
+from tests import entailment as published
 from tests.conftest import shape_members, untrained_checkpoint, write_tar, write_tsv
 from tests.data.sources.published.conftest import write
 from tests.data.sources.test_chinese_clip import pickled, write_lmdb
@@ -195,13 +195,13 @@ def tags(folder):
     (folder / "tags.jsonl").write_text('{"id": "1f697", "tags_zh": ["汽车"]}\n', encoding="utf-8")
 
 
-def transfer(folder):
+def entailment(folder):
     demo(folder)
-    untrained_checkpoint(folder / "runs" / "english", statements.TOKENS)
-    statements.entailment_folder(folder / "data" / "snli-ve")
-    statements.pairs_folder(folder / "data" / "nlvr2")
-    for name in ("entailment", "image_pair"):
-        shorten(folder / f"configs/transfer/demo_{name}.yaml", Schedule={"warmup_steps": 1}, Evaluation={"every": 4},
+    untrained_checkpoint(folder / "runs" / "english", published.TOKENS)
+    published.entailment_folder(folder / "data" / "snli-ve")
+    published.pairs_folder(folder / "data" / "nlvr2")
+    for name in ("entailment", "nlvr2"):
+        shorten(folder / f"configs/entailment/demo_{name}.yaml", Schedule={"warmup_steps": 1}, Evaluation={"every": 4},
                 Training={"steps": 4, "checkpoint_every": 4})  # fmt: skip
 
 
@@ -233,7 +233,7 @@ LAYOUTS = {
     "search.md": search,
     "streaming.md": demo,
     "tags.md": tags,
-    "transfer.md": transfer,
+    "entailment.md": entailment,
     "weights.md": release,
 }
 """By page, what its commands need next to `checkout`."""

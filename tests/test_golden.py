@@ -22,8 +22,8 @@ from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from experiments.ablation import command as study
 from tests.conftest import COLOURS, untrained_checkpoint
+from tests.entailment import TOKENS, entailment_folder, pairs_folder
 from tests.published_folders import cxc, karpathy
-from tests.statements import TOKENS, entailment_folder, pairs_folder
 from tests.training.conftest import ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -83,7 +83,7 @@ def published(tmp_path_factory):
     cxc(folder / "coco", "val")
     entailment_folder(folder / "snli-ve")
     pairs_folder(folder / "nlvr2")
-    for task in ("entailment", "image_pair"):
+    for task in ("entailment", "nlvr2"):
         untrained_checkpoint(folder / task, TOKENS, task)
     return folder
 
@@ -94,9 +94,9 @@ EVALUATIONS = {
     "classes": ["eval_classification", "--checkpoint", f"{FIXTURE}/run", "--data", f"{FIXTURE}/val.tar",
                 "--label", "kind"],
     "cxc": ["eval", "--checkpoint", f"{FIXTURE}/run", "--data", "PUBLISHED/coco", "--protocol", "cxc-val"],
-    "entailment": ["eval_transfer", "--checkpoint", "PUBLISHED/entailment", "--data", "PUBLISHED/snli-ve",
+    "entailment": ["eval", "--checkpoint", "PUBLISHED/entailment", "--data", "PUBLISHED/snli-ve",
                    "--split", "dev"],
-    "nlvr2": ["eval_transfer", "--checkpoint", "PUBLISHED/image_pair", "--data", "PUBLISHED/nlvr2", "--split", "dev"],
+    "nlvr2": ["eval", "--checkpoint", "PUBLISHED/nlvr2", "--data", "PUBLISHED/nlvr2", "--split", "dev"],
 }  # fmt: skip
 
 
@@ -117,7 +117,7 @@ TRAININGS = {
     "multi_view": [f"Data.train=[{FIXTURE}/train.tar]", f"Data.val=[{FIXTURE}/val.tar]", "Views.resize=36",
                    "Views.languages={zh: 1.0, en: 1.0}", "Loss.duplicates=positives", "Data.text_id=id"],
     "entailment": ["Data.train=[PUBLISHED/snli-ve]", "Data.val=[PUBLISHED/snli-ve]", "Views.resize=36"],
-    "image_pair": ["Data.train=[PUBLISHED/nlvr2]", "Data.val=[PUBLISHED/nlvr2]", "Views.resize=36"],
+    "nlvr2": ["Data.train=[PUBLISHED/nlvr2]", "Data.val=[PUBLISHED/nlvr2]", "Views.resize=36"],
     "new_language": ["Data.train=[PUBLISHED/parallel.csv]", "Data.columns={caption_en: en, caption_zh: zh}",
                      "Model.like=weights", f"Model.weights={FIXTURE}/run", "Views.languages={en: 1.0}",
                      "Views.tag_probability=0",

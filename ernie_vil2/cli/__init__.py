@@ -21,14 +21,14 @@ from ernie_vil2.device.extras import EXTRAS, missing
 from ernie_vil2.io.terminal import PrintableStream, RunError, printable
 
 COMMANDS = (
-    "train", "eval", "eval_transfer", "eval_classification", "calibrate", "interpolate", "compare", "embed", "search",
-    "report", "plan", "curate", "prepare", "tag", "convert", "export", "trim", "trim_vocabulary", "doctor",
+    "train", "eval", "eval_classification", "calibrate", "interpolate", "compare", "embed", "search", "report", "plan",
+    "curate", "prepare", "tag", "convert", "export", "trim", "trim_vocabulary", "doctor",
 )  # fmt: skip
 EARLIER = {
-    "eval_retrieval": "eval", "extract_embeddings": "embed", "prepare_data": "prepare", "extract_tags": "tag",
-    "convert_checkpoint": "convert",
+    "eval_retrieval": "eval", "eval_transfer": "eval", "extract_embeddings": "embed", "prepare_data": "prepare",
+    "extract_tags": "tag", "convert_checkpoint": "convert",
 }  # fmt: skip
-"""What scripts in `tools/` were called before, and still can be."""
+"""What commands were called before, and still can be."""
 EXPECTED = (RunError, OSError, ValueError, MemoryError, ImportError)  # what input, machine and installation can cause
 LONGEST = 2000  # characters of an error that are shown; a name in it may be longer than a screen
 
@@ -121,8 +121,8 @@ def main() -> int:
         for name in COMMANDS
     )
     names = [name.replace("_", "-") for name in COMMANDS]
-    if len(sys.argv) > 1 and sys.argv[1] in names:
-        return run(sys.argv[1].replace("-", "_"), sys.argv[2:], f"ernie-vil2 {sys.argv[1]}")
+    if len(sys.argv) > 1 and (command := sys.argv[1].replace("-", "_")) in [*COMMANDS, *EARLIER]:
+        return run(EARLIER.get(command, command), sys.argv[2:], f"ernie-vil2 {sys.argv[1]}")
     if sys.argv[1:] in (["-h"], ["--help"]):
         print(f"usage: ernie-vil2 COMMAND ...\n\n{summaries}\n\nernie-vil2 COMMAND --help has the rest.")
         return 0

@@ -68,7 +68,7 @@ class ScheduleConfig(Section):
 class TrainingConfig(Section):
     task: str = Field(
         "multi_view",
-        description="multi_view, new_language, entailment or image_pair (docs/finetuning.md, docs/transfer.md)",
+        description="multi_view, new_language, entailment or nlvr2 (docs/finetuning.md, docs/entailment.md)",
     )
     output: str = Field("runs/default", description="run folder")
     steps: Count = Field(100_000, description="optimiser steps")
@@ -104,6 +104,11 @@ class TrainingConfig(Section):
     log_every: Count = Field(10, description="steps between two log records")
     checkpoint_every: Count = Field(1000, description="steps between two checkpoints")
     keep_checkpoints: Count = Field(2, description="newest checkpoints that are kept, besides the best evaluated one")
+
+    @field_validator("task")
+    @classmethod
+    def _today(cls, task: str) -> str:
+        return "nlvr2" if task == "image_pair" else task  # as it was called before
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -219,7 +224,7 @@ class Config(Section):
     Optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW")
     Schedule: ScheduleConfig = Field(ScheduleConfig(), description="learning rate over the steps")
     Tuning: TuningConfig = Field(TuningConfig(), description="how much of a trained model changes, and how fast")
-    Head: HeadConfig = Field(HeadConfig(), description="entailment, image_pair: what classifies embeddings")
+    Head: HeadConfig = Field(HeadConfig(), description="entailment, nlvr2: what classifies embeddings")
     Training: TrainingConfig = Field(TrainingConfig(), description="the run itself")
     Evaluation: EvaluationConfig = Field(EvaluationConfig(), description="scores in the course of training")
 

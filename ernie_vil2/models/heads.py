@@ -16,7 +16,7 @@ HEAD = "head."  # what the names of its parameters begin with, in the model
 ROWS = 4096  # rows of embeddings that are classified at once
 
 
-class StatementHead(nn.Layer):
+class EntailmentHead(nn.Layer):
     """Scores the labels that a text can have to an image, or to a left and a right one.
 
     As in the paper (`kind` "concatenation"): an MLP on the embeddings side by side; those of two images first pass
@@ -60,13 +60,13 @@ def _mlp(inputs: int, width: int, outputs: int, dropout: float) -> nn.Layer:
     )
 
 
-class StatementClassifier(DualEncoder):
+class EntailmentClassifier(DualEncoder):
     """A dual encoder with a head; it remains one, with embeddings of its own.
 
     The temperature stays as it is: no label asks for it.
     """
 
-    def __init__(self, image: nn.Layer, text: nn.Layer, embed_dim: int, head: StatementHead):
+    def __init__(self, image: nn.Layer, text: nn.Layer, embed_dim: int, head: EntailmentHead):
         super().__init__(image, text, embed_dim)
         self.head = head
         self.log_logit_scale.stop_gradient = True
@@ -93,10 +93,10 @@ class StatementClassifier(DualEncoder):
 
 def build_classifier(
     config: ModelConfig, head: HeadConfig, vocab_size: int, images: int, labels: int
-) -> StatementClassifier:
+) -> EntailmentClassifier:
     """The towers of `config` with a head for so many images and labels, randomly initialised."""
     image, text = build_image_tower(config.image), build_text_tower(config.text, vocab_size)
     embed_dim = config.embed_dim or text.width
-    model = StatementClassifier(image, text, embed_dim, StatementHead(embed_dim, images, labels, head))
+    model = EntailmentClassifier(image, text, embed_dim, EntailmentHead(embed_dim, images, labels, head))
     speed_up(model)
     return model

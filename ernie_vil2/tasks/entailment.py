@@ -27,7 +27,7 @@ from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep, Losses
 from ernie_vil2.tasks.task import ParameterGroup, Task, decay_groups
 
 
-class StatementRows(ViewRows):
+class EntailmentRows(ViewRows):
     """`image_1`, of two images `image_2` as well; `text`; `label` `[b, 1]`, a number of `labels`, on the host."""
 
     on_host = ("label",)
@@ -94,19 +94,20 @@ def _cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor, rows: paddle.Te
     return paddle.logsumexp(logits - right, axis=1).sum() / rows, {"accuracy": correct.sum() / rows}
 
 
-class StatementTask(Task):
-    """Learns the labels of `data.samples.Statement`s; see `Task`. A kind of them is a subclass.
+class EntailmentTask(Task):
+    """Whether a text is entailed by an image, contradicted or neither; learns labels of `data.samples.Statement`s.
 
     Attributes:
         labels: in the order of the model's outputs.
         images: that a text is about.
     """
 
-    images: int
-    evaluators: Sequence[str] = ("statements",)
+    labels: tuple[str, ...] = SNLI_VE_LABELS
+    images = 1
+    evaluators: Sequence[str] = ("entailment",)
 
-    def rows(self) -> StatementRows:
-        return StatementRows(SampleStream(self.config), self.config, self.tokenizer, self.images, self.labels)
+    def rows(self) -> EntailmentRows:
+        return EntailmentRows(SampleStream(self.config), self.config, self.tokenizer, self.images, self.labels)
 
     def build(self, initialize: bool) -> list[str]:
         """As `Task.build`; a head begins at random unless the initial weights have one."""
@@ -133,15 +134,8 @@ class StatementTask(Task):
         return decay_groups(self.model, factors)
 
 
-class EntailmentTask(StatementTask):
-    """Entailed, contradicted or neither."""
+class Nlvr2Task(EntailmentTask):
+    """Whether a text is true of a left and a right image."""
 
-    labels: tuple[str, ...] = SNLI_VE_LABELS
-    images = 1
-
-
-class ImagePairTask(StatementTask):
-    """True or false of a left and a right image."""
-
-    labels: tuple[str, ...] = NLVR2_LABELS
+    labels = NLVR2_LABELS
     images = 2

@@ -136,7 +136,7 @@ TASKS: Registry[Callable[[Config], Task]] = Registry(
         "multi_view": "ernie_vil2.tasks.multi_view:MultiViewTask",
         "new_language": "ernie_vil2.tasks.new_language:NewLanguageTask",
         "entailment": "ernie_vil2.tasks.entailment:EntailmentTask",
-        "image_pair": "ernie_vil2.tasks.entailment:ImagePairTask",
+        "nlvr2": "ernie_vil2.tasks.entailment:Nlvr2Task",
     },
 )
 """By `Training.task`."""

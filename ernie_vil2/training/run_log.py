@@ -156,12 +156,13 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 def _joined(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Version 1 wrote a record per language; those of one step become one, as retrieval writes it now."""
+    """As they are written now: version 1 had a record per language, and `entailment` was called `statements`."""
     found: list[dict[str, Any]] = []
     joined: dict[int, dict[str, Any]] = {}
     for record in records:
         if record["kind"] != "evaluation" or "metrics" in record:
-            found.append(record)
+            earlier = record.get("evaluator") == "statements"
+            found.append({**record, "evaluator": "entailment"} if earlier else record)
             continue
         step, language = record["step"], record["language"]
         if step not in joined:

@@ -18,7 +18,7 @@ from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import protocol
 from ernie_vil2.evaluation.scorer import Data
 from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint
-from tests.statements import entailment_folder
+from tests.entailment import entailment_folder
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES]
 

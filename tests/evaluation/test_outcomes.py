@@ -8,13 +8,13 @@ from ernie_vil2.data.readers.entailment import StatementRow
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.classification import ClassScores, EncodedClasses
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.entailment import EntailmentScores, Statements
 from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, Verdict, named, recall_figures, signed
 from ernie_vil2.evaluation.protocol import Protocol, score
 from ernie_vil2.evaluation.protocols import protocol
 from ernie_vil2.evaluation.scorers.entailment import outcomes as outcomes_of_statements
 from ernie_vil2.evaluation.scorers.retrieval import outcomes
 from ernie_vil2.evaluation.scorers.zero_shot import outcomes as outcomes_of_classes
-from ernie_vil2.evaluation.statement_scores import Statements, StatementScores
 
 
 def encoded(images=30, per_image=2, noise=1.0, seed=0, ids=None):
@@ -93,7 +93,7 @@ def test_statements_give_accuracy_by_label_and_the_consistency_of_their_sentence
     rows = [StatementRow(str(number), (BenchmarkImage(str(number % 2), bytes),), "x", labels[number % 2], group)
             for number, group in enumerate(groups)]  # fmt: skip
     statements = Statements("nlvr2", "dev", labels, rows, None, {})
-    scores = StatementScores(statements, rows, np.eye(2, dtype=np.float32)[printed], BadSampleReport())
+    scores = EntailmentScores(statements, rows, np.eye(2, dtype=np.float32)[printed], BadSampleReport())
     one = outcomes_of_statements(scores)
     for name in ("accuracy", "accuracy/True", "accuracy/False", "consistency"):
         assert one.level(name).mean == pytest.approx(scores.values[name])

@@ -11,7 +11,7 @@ import pytest
 from ernie_vil2 import cli as commands
 from experiments.ablation import command as study
 from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint, write_tsv
-from tests.statements import entailment_folder
+from tests.entailment import entailment_folder
 from tests.tagging.rectangles import export
 
 CONFIG = """
@@ -42,9 +42,9 @@ EXAMPLES = {
     "eval embeddings": {"--embeddings": "IN/embeddings", "--output": "OUT/results"},
     "eval rows": {"--embeddings": "IN/official", "--annotations": "IN/rows.tsv",
                   "--protocol": "official-rows", "--output": "OUT/results"},
-    "eval_transfer": {"--checkpoint": "IN/classifier", "--data": "IN/snli-ve", "--output": "OUT/results",
+    "eval entailment": {"--checkpoint": "IN/classifier", "--data": "IN/snli-ve", "--output": "OUT/results",
                       "--device": "cpu"},
-    "eval_transfer check": {"--data": "IN/snli-ve", "--check": None, "--split": "test"},
+    "eval entailment check": {"--data": "IN/snli-ve", "--check": None, "--split": "test"},
     "embed": {"--checkpoint": "IN/model", "--data": "IN/val.tar", "--language": "en", "--output": "OUT/embeddings",
               "--cache": "OUT/cache", "--device": "cpu"},
     "embed unpaired": {"--checkpoint": "IN/model", "--pictures": "IN/pictures", "--texts": "IN/words.txt",

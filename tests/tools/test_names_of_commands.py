@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ernie_vil2.cli import COMMANDS, EARLIER, as_called, parser, run
+from ernie_vil2.cli import COMMANDS, EARLIER, as_called, main, parser, run
 from tests.training.conftest import ROOT
 
 
@@ -14,14 +14,22 @@ def test_every_command_has_a_script_of_its_name(name):
 
 
 def test_commands_are_named_as_the_user_called_this_one():
-    text = "ernie-vil2 eval, ernie-vil2 eval-transfer --check, ernie-vil2 trim-vocabulary; ernie-vil2 evaluates"
+    text = "ernie-vil2 eval, ernie-vil2 eval-classification --check, ernie-vil2 trim-vocabulary; ernie-vil2 evaluates"
     assert as_called(text, None) == (
-        "tools/eval.py, tools/eval_transfer.py --check, tools/trim_vocabulary.py; ernie-vil2 evaluates"
+        "tools/eval.py, tools/eval_classification.py --check, tools/trim_vocabulary.py; ernie-vil2 evaluates"
     )
     text = "python tools/extract_embeddings.py, tools/eval_transfer.py, fleetrun tools/train.py, tools/study.py"
     assert as_called(text, "ernie-vil2 eval") == (
-        "ernie-vil2 embed, ernie-vil2 eval-transfer, fleetrun tools/train.py, tools/study.py"
+        "ernie-vil2 embed, ernie-vil2 eval, fleetrun tools/train.py, tools/study.py"
     )
+
+
+@pytest.mark.parametrize("name", EARLIER)
+def test_the_console_command_answers_to_earlier_names(monkeypatch, capsys, name):
+    monkeypatch.setattr("sys.argv", ["ernie-vil2", name.replace("_", "-"), "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert parser(EARLIER[name], f"ernie-vil2 {name.replace('_', '-')}").format_help() == capsys.readouterr().out
 
 
 def test_errors_and_help_do_so(tmp_path, capsys):

@@ -8,7 +8,7 @@ from ernie_vil2.evaluation import encoded as evaluation
 from ernie_vil2.models.weights import contract
 from tests.tools.conftest import run
 
-ENCODING = ["eval", "eval_classification", "eval_transfer", "embed", "calibrate", "interpolate", "search build",
+ENCODING = ["eval", "eval_classification", "eval entailment", "embed", "calibrate", "interpolate", "search build",
             "search query", "tag lexicon", "report"]  # fmt: skip
 BFLOAT16 = {"--precision": "bfloat16"}
 

@@ -14,7 +14,7 @@ from ernie_vil2.models.dual_encoder import layer_groups
 from ernie_vil2.parallel.norms import batch_norms, prepare_norms, running_statistics
 from ernie_vil2.parallel.ranks import join_ranks
 from ernie_vil2.tasks import build_task
-from tests.training import test_statement_step, test_step
+from tests.training import test_entailment_step, test_step
 from tests.training.test_step import OWN, ROWS, compute, default_dtype, errors
 
 IMAGES = {
@@ -102,7 +102,7 @@ def gradients(case, thawed=False, rows=JOINED):
         if case.task == "multi_view":
             views = test_step.batch("float64", rows)
         else:
-            views = test_statement_step.batch(case.task, "float64", rows)
+            views = test_entailment_step.batch(case.task, "float64", rows)
         found = compute(task._step, views)
         for name, norm in norms.items():
             stays = np.array_equal(norm._mean.numpy(), before[name])

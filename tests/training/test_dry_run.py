@@ -20,8 +20,8 @@ from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.optimizer import learning_rate
 from ernie_vil2.training.trainer import Trainer
 from tests.conftest import draw, png, write_tsv
+from tests.entailment import entailment_folder, pairs_folder
 from tests.pages import Page, lines_of
-from tests.statements import entailment_folder, pairs_folder
 from tests.training.conftest import as_arguments, run
 from tests.training.test_trainer import losses
 
@@ -136,14 +136,14 @@ def test_the_plan_is_for_the_device_at_hand(config, monkeypatch, name, plan):
     assert line.startswith("plan: fits, ") or plan in line
 
 
-@pytest.mark.parametrize("task", ["entailment", "image_pair"])
+@pytest.mark.parametrize("task", ["entailment", "nlvr2"])
 def test_another_task_shows_what_its_rows_hold(config, tmp_path, task):
     """By its own rows: of one image or two, with statement and label."""
-    folder = {"entailment": entailment_folder, "image_pair": pairs_folder}[task](tmp_path)
+    folder = {"entailment": entailment_folder, "nlvr2": pairs_folder}[task](tmp_path)
     found = dry_run(config(f"Training.task={task}", f"Data.train=[{folder}]", f"Data.val=[{folder}]"))
     html = (found.folder / "dry_run.html").read_text(encoding="utf-8")
     page, text = Page(html), " ".join(Page(html).text)
-    assert len(page.all("img")) % (2 if task == "image_pair" else 1) == 0 < len(page.all("img"))
+    assert len(page.all("img")) % (2 if task == "nlvr2" else 1) == 0 < len(page.all("img"))
     for expected in ("statement", "label", "[CLS]", "no plan: ", "statements, ", "of them cut at 24"):
         assert expected in text, expected
     assert not found.would_stop and "no plan: " in found.text

@@ -51,7 +51,7 @@ def cases(draw):
     image, text = draw(st.sampled_from(TOWERS))
     names = [name for tower in groups(image, text).values() for name in tower]
     frozen = draw(st.lists(st.sampled_from(names), min_size=1, unique=True).map(tuple))
-    task = draw(st.sampled_from(["multi_view", "entailment", "image_pair"]))
+    task = draw(st.sampled_from(["multi_view", "entailment", "nlvr2"]))
     return Case(image, text, frozen, draw(st.sampled_from(list(STEPS))), task, draw(st.booleans()))
 
 

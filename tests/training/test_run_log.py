@@ -72,6 +72,12 @@ def test_any_text_comes_back(tmp_path, text):
     assert read_log(tmp_path / "log.jsonl") == [record(1, name=text), record(2)]
 
 
+def test_an_evaluator_is_read_by_its_name_of_today(tmp_path):
+    one = {"kind": "evaluation", "step": 2, "seconds": 1.0, "best_by": "accuracy", "shown": None, "metrics": {}}
+    (tmp_path / "log.jsonl").write_text(json.dumps(one | {"evaluator": "statements"}) + "\n")
+    assert read_log(tmp_path / "log.jsonl") == [one | {"evaluator": "entailment"}]
+
+
 def test_records_of_a_language_each_become_one_of_an_evaluator(tmp_path):
     """As runs wrote them before there were evaluators; curves and resumed runs go on with them."""
     way = {"R@1": 10.0, "R@5": 20.0, "R@10": 30.0, "mR": 20.0}

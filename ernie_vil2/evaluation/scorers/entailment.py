@@ -11,18 +11,18 @@ from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.encoder import ErnieViL2, Source, encoder_of, stored_model
 from ernie_vil2.evaluation.check import Inspection
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.evaluation.examples import Thumbnails
-from ernie_vil2.evaluation.outcomes import Outcomes
-from ernie_vil2.evaluation.protocols import paper_results
-from ernie_vil2.evaluation.report import Answer, Card, Page, Report, Section, Table, percent, wrapped
-from ernie_vil2.evaluation.scorer import Bar, Data, Scorer
-from ernie_vil2.evaluation.statement_scores import (
-    StatementScores,
+from ernie_vil2.evaluation.entailment import (
+    EntailmentScores,
     check_statements,
     read_statements,
     score_statements,
     splits_of,
 )
+from ernie_vil2.evaluation.examples import Thumbnails
+from ernie_vil2.evaluation.outcomes import Outcomes
+from ernie_vil2.evaluation.protocols import paper_results
+from ernie_vil2.evaluation.report import Answer, Card, Page, Report, Section, Table, percent, wrapped
+from ernie_vil2.evaluation.scorer import Bar, Data, Scorer
 from ernie_vil2.io.terminal import counted
 
 SHOWN = 12
@@ -55,11 +55,11 @@ def load_classifier(
     from ernie_vil2.models import set_weights
     from ernie_vil2.models.heads import build_classifier
     from ernie_vil2.tasks import TASKS
-    from ernie_vil2.tasks.entailment import StatementTask
+    from ernie_vil2.tasks.entailment import EntailmentTask
 
     config = stored.config
     task = TASKS.find(config.Training.task) if config.Training.task in TASKS else None
-    if not (isinstance(task, type) and issubclass(task, StatementTask)):
+    if not (isinstance(task, type) and issubclass(task, EntailmentTask)):
         raise ValueError(f"{source} labels no statements: it was trained on Training.task {config.Training.task}")
     model = build_classifier(config.Model, config.Head, stored.vocab_size, task.images, len(task.labels))
     try:
@@ -81,7 +81,7 @@ class Entailment(Scorer):
 
     title: str = "model"
     labels: ClassVar[bool] = True
-    folder: ClassVar[str] = "transfer"
+    folder: ClassVar[str] = "entailment"
     best_by = "accuracy"
 
     def open(self, data: Data) -> dict[str, Benchmark]:
@@ -103,8 +103,8 @@ class Entailment(Scorer):
             )
 
     def score(self, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
-        """As `Scorer.score`: see `StatementScores.values`."""
-        backend: Any = model.backend  # of a `StatementClassifier`, as `check` has found
+        """As `Scorer.score`: see `EntailmentScores.values`."""
+        backend: Any = model.backend  # of a `EntailmentClassifier`, as `check` has found
         scores = score_statements(self.statements, encoded[""], backend.model.label_logits)
         notes = notes_of(scores)
         table = accuracy_table(self.title, scores)
@@ -134,7 +134,7 @@ class Entailment(Scorer):
             return check_statements(splits, progress)
 
 
-def outcomes(scores: StatementScores) -> Outcomes:
+def outcomes(scores: EntailmentScores) -> Outcomes:
     """Which statements were labelled rightly; those of an image, of NLVR2 those of a sentence, are drawn together."""
     right = np.where(scores.predicted == scores.answers, 100.0, 0.0)
     found = {"accuracy": right}
@@ -161,7 +161,7 @@ def outcomes(scores: StatementScores) -> Outcomes:
     )
 
 
-def accuracy_table(label: str, scores: StatementScores) -> Table:
+def accuracy_table(label: str, scores: EntailmentScores) -> Table:
     """The model, the most frequent label, and published results."""
     rows: list[tuple[str, Mapping[str, Any]]] = [
         (label, scores.values),
@@ -173,7 +173,7 @@ def accuracy_table(label: str, scores: StatementScores) -> Table:
     return Table(columns, cells, ruled=False)
 
 
-def confusion_table(scores: StatementScores) -> Table:
+def confusion_table(scores: EntailmentScores) -> Table:
     """Statements of a row's label that were given a column's."""
     cells = [
         (name, [f"{count:,}" for count in counts])
@@ -183,7 +183,7 @@ def confusion_table(scores: StatementScores) -> Table:
     return Table(scores.labels, cells, ruled=False, gap=1, least=least, after="  predicted")
 
 
-def notes_of(scores: StatementScores) -> list[str]:
+def notes_of(scores: EntailmentScores) -> list[str]:
     """Remarks on the figures: what was left out, and where others are."""
     statements = scores.statements
     total, rows = len(statements.rows), statements.benchmark.rows
@@ -192,7 +192,7 @@ def notes_of(scores: StatementScores) -> list[str]:
     return [*lines, TABLE_7, DEFINITION]
 
 
-def record(scores: StatementScores) -> dict[str, Any]:
+def record(scores: EntailmentScores) -> dict[str, Any]:
     """All figures, for JSON."""
     statements = scores.statements
     return {
@@ -211,14 +211,14 @@ def record(scores: StatementScores) -> dict[str, Any]:
     }
 
 
-def predictions(scores: StatementScores) -> Iterator[list[str]]:
+def predictions(scores: EntailmentScores) -> Iterator[list[str]]:
     """A row of CSV for each statement; the first two columns are what NLVR2's `metrics.py` reads."""
     for row, predicted, probabilities in zip(scores.rows, scores.predicted, scores.probabilities, strict=True):
         shares = [f"{share:.6f}" for share in probabilities.tolist()]
         yield [row.id, scores.labels[predicted], row.label, *shares, row.text]
 
 
-def page(scores: StatementScores, table: Table, notes: list[str]) -> Page:
+def page(scores: EntailmentScores, table: Table, notes: list[str]) -> Page:
     """The tables, and the most confident wrong and right answers."""
     own = scores.probabilities[np.arange(len(scores.rows)), scores.answers]
     right, order = scores.predicted == scores.answers, np.argsort(own, kind="stable")
@@ -239,7 +239,7 @@ def page(scores: StatementScores, table: Table, notes: list[str]) -> Page:
     )
 
 
-def _card(scores: StatementScores, number: int, thumbnails: Thumbnails) -> Card:
+def _card(scores: EntailmentScores, number: int, thumbnails: Thumbnails) -> Card:
     """A statement with its images and the probability of each label."""
     row, shares = scores.rows[number], scores.probabilities[number].tolist()
     answers = [Answer(label, share, label == row.label) for label, share in zip(scores.labels, shares, strict=True)]

@@ -1,4 +1,4 @@
-"""docs/transfer.md: the commands at its head, as they are there, on small folders laid out as they are published."""
+"""docs/entailment.md: the commands at its head, as they are there, on small folders laid out as they are published."""
 
 import re
 import shlex
@@ -7,10 +7,10 @@ from pathlib import Path
 from ernie_vil2 import cli as commands
 from ernie_vil2.training.run_log import read_log
 from tests.conftest import untrained_checkpoint
-from tests.statements import TOKENS, entailment_folder, pairs_folder
+from tests.entailment import TOKENS, entailment_folder, pairs_folder
 
-PAGE = Path(__file__).parents[1] / "docs" / "transfer.md"
-TOOLS = {"tools/train.py": "train", "tools/eval_transfer.py": "eval_transfer"}
+PAGE = Path(__file__).parents[1] / "docs" / "entailment.md"
+TOOLS = {"tools/train.py": "train", "tools/eval.py": "eval"}
 
 
 def test_the_commands_do_what_the_page_says(tmp_path, monkeypatch, capfd):

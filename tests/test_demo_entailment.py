@@ -1,4 +1,4 @@
-"""demo_data/transfer.py: neither text nor images determine a label, and held-out concepts are held out."""
+"""demo_data/entailment.py: neither text nor images determine a label, and held-out concepts are held out."""
 
 import json
 import subprocess
@@ -14,8 +14,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("transfer")
-    subprocess.run([sys.executable, ROOT / "demo_data" / "transfer.py", "--output", path], check=True)
+    path = tmp_path_factory.mktemp("entailment")
+    subprocess.run([sys.executable, ROOT / "demo_data" / "entailment.py", "--output", path], check=True)
     return path
 
 

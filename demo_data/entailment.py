@@ -1,8 +1,8 @@
 """Make two small data sets of statements about the demo's drawings, in the form of SNLI-VE and of NLVR2.
 
-    python demo_data/transfer.py                    # runs/transfer/snli-ve and runs/transfer/nlvr2; a minute
-    python demo_data/transfer.py --blind text       # the same with one image everywhere: text alone is left
-    python demo_data/transfer.py --blind images     # or with one text: images alone are left
+    python demo_data/entailment.py                    # runs/entailment/snli-ve and runs/entailment/nlvr2; a minute
+    python demo_data/entailment.py --blind text       # the same with one image everywhere: text alone is left
+    python demo_data/entailment.py --blind images     # or with one text: images alone are left
 
 Concepts are dealt to train, dev and test, so that those of dev and test occur in no row of train; these are drawn by
 other teams, too. Labels come from captions, tags and pixels:
@@ -295,7 +295,7 @@ def write_pairs(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("runs/transfer"))
+    parser.add_argument("--output", type=Path, default=Path("runs/entailment"))
     parser.add_argument(
         "--blind", choices=("text", "images"), help="leave only these, so that the labels cannot be known"
     )

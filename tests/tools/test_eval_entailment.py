@@ -7,10 +7,10 @@ import pytest
 
 from ernie_vil2 import cli as commands
 from tests.conftest import untrained_checkpoint
+from tests.entailment import TOKENS, entailment_folder, pairs_folder
 from tests.pages import Page
-from tests.statements import TOKENS, entailment_folder, pairs_folder
 
-TASKS = {"entailment": (entailment_folder, "test", 48), "image_pair": (pairs_folder, "test1", 64)}
+TASKS = {"entailment": (entailment_folder, "test", 48), "nlvr2": (pairs_folder, "test1", 64)}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def score(made, tmp_path, capsys):
     def score(task, *arguments):
         data, checkpoint = made[task]
         given = ["--checkpoint", checkpoint, "--data", data, "--output", tmp_path, "--device", "cpu"]
-        code = commands.run("eval_transfer", list(map(str, [*given, *arguments])))
+        code = commands.run("eval", list(map(str, [*given, *arguments])))
         return code, *capsys.readouterr()
 
     return score
@@ -51,34 +51,14 @@ def test_what_is_written_is_one(score, tmp_path, task):
     assert (tmp_path / "result.txt").read_text().splitlines()[0] in printed
     page = Page((tmp_path / "result.html").read_text())
     shown = " ".join(page.text)
-    images = 2 if task == "image_pair" else 1
+    images = 2 if task == "nlvr2" else 1
     assert len(page.all("img")) % images == 0 and len(page.all("img")) >= 12 * images
     wrong = [row for row in predictions if row["predicted"] != row["label"]]
     surest = min(wrong, key=lambda row: float(row[f"probability of {row['label']}"]))
     assert surest["id"] in shown and surest["text"] in shown and "published: ERNIE-ViL 2.0" in shown
-    if task == "image_pair":
+    if task == "nlvr2":
         assert record["values"]["consistency"] == pytest.approx(official_consistency(predictions))
         assert {"accuracy/balanced", "accuracy/unbalanced"} <= record["values"].keys()
-
-
-def test_eval_scores_it_too(score, made, tmp_path):
-    """By the layout of the folder."""
-    assert score("entailment", "--name", "by_transfer")[0] == 0
-    data, checkpoint = made["entailment"]
-    arguments = [
-        "--checkpoint",
-        checkpoint,
-        "--data",
-        data,
-        "--output",
-        tmp_path,
-        "--device",
-        "cpu",
-        "--name",
-        "by_eval",
-    ]
-    assert commands.run("eval", list(map(str, arguments))) == 0
-    assert (tmp_path / "by_eval.csv").read_text() == (tmp_path / "by_transfer.csv").read_text()
 
 
 def official_consistency(predictions):
@@ -92,9 +72,9 @@ def official_consistency(predictions):
 
 
 def test_a_model_of_another_task_is_refused(score, made):
-    code, _, printed = score("entailment", "--checkpoint", made["image_pair"][1])
+    code, _, printed = score("entailment", "--checkpoint", made["nlvr2"][1])
     assert code == 2
-    assert printed.startswith(f"error: {made['image_pair'][1]} predicts False, True; the labels of snli-ve test")
+    assert printed.startswith(f"error: {made['nlvr2'][1]} predicts False, True; the labels of snli-ve test")
 
 
 def test_a_model_of_retrieval_is_refused(score, tmp_path):
@@ -118,7 +98,7 @@ def test_statements_without_their_image_are_left_out_and_counted(score, made, tm
 @pytest.mark.parametrize("task", TASKS)
 def test_check_compares_with_the_published_counts(made, capsys, task):
     data = made[task][0]
-    assert commands.run("eval_transfer", ["--check", "--data", str(data)]) == 1
+    assert commands.run("eval", ["--check", "--data", str(data)]) == 1
     printed = capsys.readouterr().out
     for line in {
         "entailment": [
@@ -126,7 +106,7 @@ def test_check_compares_with_the_published_counts(made, capsys, task):
             "snli-ve train has 176,932 entailment as published; here are 16",
             "snli-ve test has 1,000 images as published; here are 16",
         ],
-        "image_pair": [
+        "nlvr2": [
             "nlvr2 dev: 64 statements (False 32, True 32, images 64)",
             "  balanced: 32 statements",
             "nlvr2 test1 has 6,967 statements as published; here are 64",
@@ -141,11 +121,11 @@ def test_check_finds_what_a_split_shares_with_train(tmp_path, capsys):
     lines = (data / "snli_ve_train.jsonl").read_text().splitlines(keepends=True)
     with open(data / "snli_ve_test.jsonl", "a") as file:
         file.write(lines[0])
-    commands.run("eval_transfer", ["--check", "--data", str(data)])
+    commands.run("eval", ["--check", "--data", str(data)])
     assert "images of test that occur in train: 1 (0)" in capsys.readouterr().out
 
     data = pairs_folder(tmp_path / "nlvr2")
     path = data / "data" / "dev.json"
     path.write_text(path.read_text().replace("https://example.com/dev-0-0-left", "https://example.com/train-3-0-right"))
-    commands.run("eval_transfer", ["--check", "--data", str(data)])
+    commands.run("eval", ["--check", "--data", str(data)])
     assert "images of dev that occur in train: 1 (https://example.com/train-3-0-right)" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Training on statements with labels: entailment and image pairs, by the trainer of everything else."""
+"""Training on statements with labels: entailment and NLVR2, by the trainer of everything else."""
 
 import os
 import signal
@@ -8,19 +8,20 @@ import paddle
 import pytest
 
 import ernie_vil2
-from ernie_vil2.config import ConfigError
+from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.data.samples import TooManyBadSamples
+from ernie_vil2.evaluation.scorers.entailment import load_classifier
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.conftest import PATIENCE
-from tests.statements import entailment_folder, pairs_folder
+from tests.entailment import entailment_folder, pairs_folder
 from tests.training.conftest import as_arguments, rank_process, run, start, wait_for_steps
 from tests.training.test_trainer import crash_after, weights
 
-FOLDERS = {"entailment": entailment_folder, "image_pair": pairs_folder}
+FOLDERS = {"entailment": entailment_folder, "nlvr2": pairs_folder}
 TASKS = pytest.mark.parametrize("task", FOLDERS)
 
 
@@ -32,8 +33,8 @@ def folders(tmp_path_factory):
 @pytest.fixture
 def statements(config, folders):
     """`statements(task, "Section.key=value", ...)`: the tiny run on statements, with changes."""
-    return lambda task, *changes: config(
-        f"Training.task={task}", f"Data.train=[{folders[task]}]", "Data.val=[]", "Data.text_id=null", *changes
+    return lambda task, *changes, data=None: config(
+        f"Training.task={task}", f"Data.train=[{folders[data or task]}]", "Data.val=[]", "Data.text_id=null", *changes
     )
 
 
@@ -44,9 +45,9 @@ def curve(trainer):
 
 @pytest.mark.parametrize(("task", "head"), [
     ("entailment", "interaction"),
-    ("image_pair", "concatenation"),
+    ("nlvr2", "concatenation"),
     pytest.param("entailment", "concatenation", marks=pytest.mark.slow),
-    pytest.param("image_pair", "interaction", marks=pytest.mark.slow),
+    pytest.param("nlvr2", "interaction", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_labels_are_learned(statements, task, head):
     changes = ["Training.steps=120", "Views.jitter=0.0", "Views.blur=0.0", "Views.flip=0.0", f"Head.kind={head}",
@@ -125,7 +126,7 @@ def test_a_trained_model_begins_the_task_and_what_comes_of_it_encodes(statements
 
 
 def test_data_of_another_task_are_bad_samples(statements, folders, shapes):
-    for data, reason in ((shapes["train"], "no label"), (folders["image_pair"], "unknown label")):
+    for data, reason in ((shapes["train"], "no label"), (folders["nlvr2"], "unknown label")):
         with pytest.raises(TooManyBadSamples, match=f"{reason}: 1"):
             Trainer(statements("entailment", f"Data.train=[{data}]", "Training.output=" + str(data) + ".run")).fit()
 
@@ -139,7 +140,7 @@ def test_a_head_of_other_labels_is_refused(statements, tmp_path):
     first = Trainer(statements("entailment", "Training.steps=3", f"Training.output={tmp_path / 'first'}"))
     first.fit()
     with pytest.raises(ConfigError, match="trained with other values of Training.task"):
-        Trainer(statements("image_pair", "Training.steps=3", f"Training.output={first.run}"), resume=True)
+        Trainer(statements("nlvr2", "Training.steps=3", f"Training.output={first.run}"), resume=True)
 
 
 @TASKS
@@ -153,23 +154,35 @@ def test_the_best_checkpoint_is_that_of_the_best_accuracy(statements, folders, t
     best = max((value, -step) for step, value in accuracies.items() if step)
     assert trainer.best == {"step": -best[1], "metric": "accuracy", "value": best[0]}
     wanted = {f"accuracy/{label}" for label in trainer.task.labels}
-    if task == "image_pair":
+    if task == "nlvr2":
         wanted |= {
             "consistency",
             *(f"{name}/{part}" for name in ("accuracy", "consistency") for part in ("balanced", "unbalanced")),
         }
-    assert records[-1]["metrics"].keys() == {"accuracy"} | wanted and records[-1]["evaluator"] == "statements"
+    assert records[-1]["metrics"].keys() == {"accuracy"} | wanted and records[-1]["evaluator"] == "entailment"
+
+
+def test_a_run_whose_task_was_called_image_pair_is_resumed_and_read(statements, tmp_path):
+    first = Trainer(statements("nlvr2", "Training.steps=4", "Training.checkpoint_every=2"))
+    object.__setattr__(first.config.Training, "task", "image_pair")  # as an earlier version writes it
+    crash_after(first, 2)
+    (checkpoint,) = list_checkpoints(first.run)
+    assert all("task: image_pair" in (one / "config.yaml").read_text() for one in (first.run, checkpoint))
+    assert load_classifier(first.run).labels == ("False", "True")
+    second = Trainer(load_config(first.run / "config.yaml"), resume=True)
+    assert second.step == 2 and second.fit() and "task: nlvr2" in (first.run / "config.yaml").read_text()
+    assert statements("image_pair", "Training.steps=4", data="nlvr2") == statements("nlvr2", "Training.steps=4")
 
 
 def test_validation_data_of_another_task_are_refused(statements, config, folders):
-    for made in (statements("entailment", f"Data.val=[{folders['image_pair']}]"),
-                 config("Evaluation.evaluators=[statements]", f"Data.val=[{folders['image_pair']}]")):  # fmt: skip
+    for made in (statements("entailment", f"Data.val=[{folders['nlvr2']}]"),
+                 config("Evaluation.evaluators=[statements]", f"Data.val=[{folders['nlvr2']}]")):  # fmt: skip
         with pytest.raises(ConfigError, match="Training.task=.* predicts .*; the labels of nlvr2 dev are False, True"):
             Trainer(made)
 
 
 def test_a_dry_run_shows_statements(statements, folders):
-    config = statements("image_pair", f"Data.val=[{folders['image_pair']}]")
+    config = statements("nlvr2", f"Data.val=[{folders['nlvr2']}]")
     found = dry_run(config)
     html = (found.folder / "dry_run.html").read_text()
     assert "nlvr2 dev: 64 statements, 64 images" in html and not found.would_stop
@@ -216,7 +229,7 @@ def test_both_images_and_the_text_are_read(statements, task):
     logits = model(views)[0]["logits"]
     assert logits.shape == [4, len(built.labels)]
     changed = [{**views, name: view[[1, 0, 3, 2]]} for name, view in views.items()]
-    if task == "image_pair":
+    if task == "nlvr2":
         changed.append(views | {"image_1": views["image_2"], "image_2": views["image_1"]})
     for other in changed:
         assert not np.allclose(model(other)[0]["logits"].numpy(), logits.numpy(), atol=1e-5)

@@ -12,7 +12,7 @@ from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.tasks import build_task
 from tests.training.test_step import OWN, ROWS, VIT, compute, default_dtype, errors, setting
 
-CASES = [(task, head) for task in ("entailment", "image_pair") for head in ("concatenation", "interaction")]
+CASES = [(task, head) for task in ("entailment", "nlvr2") for head in ("concatenation", "interaction")]
 TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
 
 
@@ -30,7 +30,7 @@ def step_of(task, head, *changes):
 def batch(task, dtype="float32", rows=range(ROWS)):
     """Views, labels and positions of some rows of the global batch."""
     rng, rows = np.random.default_rng(0), np.array(rows)
-    names = ("image_1", "image_2")[: {"entailment": 1, "image_pair": 2}[task]]
+    names = ("image_1", "image_2")[: {"entailment": 1, "nlvr2": 2}[task]]
     views = {name: rng.normal(size=[ROWS, 3, 32, 32]).astype(dtype) for name in names}
     views["text_1"] = rng.integers(1, 50, size=[ROWS, 8])
     labels = rng.integers(0, 2, size=[ROWS, 1])
@@ -73,7 +73,7 @@ def test_a_loss_is_not_cut_off():
 def test_two_ranks_of_unequal_rows_have_the_gradients_of_one_process(tmp_path, monkeypatch):
     """The average over the ranks, which data parallel takes, of all rows that could be used."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    assert run_ranks([sys.executable, str(Path(__file__).with_name("statement_rank.py")), str(tmp_path)], 2) == 0
+    assert run_ranks([sys.executable, str(Path(__file__).with_name("entailment_rank.py")), str(tmp_path)], 2) == 0
     ranks = [dict(np.load(tmp_path / f"{rank}.npz")) for rank in range(2)]
     for dtype, tolerance in TOLERANCES.items():
         for task, head in CASES:
@@ -102,10 +102,10 @@ def test_the_head_computes_in_float32_whatever_the_towers_do(monkeypatch, head):
         yield
         asked.pop()
 
-    made, step = step_of("image_pair", head, "Training.precision=bfloat16")
+    made, step = step_of("nlvr2", head, "Training.precision=bfloat16")
     seen = {}
     made.model.head.classifier[0].register_forward_pre_hook(lambda *_: seen.update(head=asked[-1]))
     made.model.image.blocks[0].register_forward_pre_hook(lambda *_: seen.update(image=asked[-1]))
     monkeypatch.setattr(paddle.amp, "auto_cast", recorded)
-    step.forward(*batch("image_pair"), 0)
+    step.forward(*batch("nlvr2"), 0)
     assert seen == {"image": "bfloat16", "head": "float32"}

@@ -1,4 +1,4 @@
-"""One rank of the tests of statements: `run_ranks([python, statement_rank.py, FOLDER], 2)` leaves FOLDER/RANK.npz."""
+"""One rank of the tests of statements: `run_ranks([python, entailment_rank.py, FOLDER], 2)` leaves FOLDER/RANK.npz."""
 
 import sys
 
@@ -6,7 +6,7 @@ import numpy as np
 from paddle.distributed import fleet
 
 from ernie_vil2.parallel.ranks import join_ranks
-from tests.training.test_statement_step import CASES, TOLERANCES, batch, step_of
+from tests.training.test_entailment_step import CASES, TOLERANCES, batch, step_of
 from tests.training.test_step import OWN, compute, default_dtype
 
 

@@ -110,7 +110,7 @@ def read_statements(sources: ShardedSource) -> Statements:
 
 
 @dataclass(frozen=True)
-class StatementScores:
+class EntailmentScores:
     """Predictions for the N `rows` of which all images could be used: `probabilities` `[N, labels]` float32.
 
     `problems` counts the images that were asked for and those that could not be used.
@@ -178,7 +178,7 @@ def _percent(right: np.ndarray) -> float | None:
     return 100 * float(right.mean()) if len(right) else None
 
 
-def score_statements(statements: Statements, encoded: EncodedBenchmark, classify: Classify) -> StatementScores:
+def score_statements(statements: Statements, encoded: EncodedBenchmark, classify: Classify) -> EntailmentScores:
     """Classifies every statement whose images could be used.
 
     Args:
@@ -198,7 +198,7 @@ def score_statements(statements: Statements, encoded: EncodedBenchmark, classify
     if not np.isfinite(logits).all():
         raise ValueError(f"{statements.name}: logits are NaN or infinite")
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return StatementScores(statements, rows, weights / weights.sum(axis=1, keepdims=True), encoded.problems)
+    return EntailmentScores(statements, rows, weights / weights.sum(axis=1, keepdims=True), encoded.problems)
 
 
 def check_statements(splits: Sequence[Statements], progress: Callable[[int], object]) -> Inspection:
