@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,6 +130,7 @@ def evaluate(
         return inspect(scorer, data)
 
     from ernie_vil2.evaluation.encoded import RANK, encode_on_all_ranks
+    from ernie_vil2.evaluation.scorer import score
     from ernie_vil2.io.run_folder import run_of
 
     model, weights = arguments.named_model(args, scorer.labels)
@@ -139,11 +141,10 @@ def evaluate(
     data = replace(data, preferred=model.config.Views.languages)
     benchmarks = scorer.open(data)
     arguments.name_equal_captions(benchmarks)
-    scorer.check(model, str(args.checkpoint))
-    encoded = {name: encode_on_all_ranks(model, one, name, cache) for name, one in benchmarks.items()}
+    encode = partial(encode_on_all_ranks, cache=cache)
+    report = score(scorer, model, benchmarks, str(args.checkpoint), encode, RANK)
     if RANK != 0:
         return 0
-    report = scorer.score(encoded, model)
     files = [weights, *(path for benchmark in benchmarks.values() for path in benchmark.files)]
     named = f"{args.checkpoint}, {width} numbers" if width else args.checkpoint
     return finish(args, scorer, report, data, named, given, files, [*naming, *([f"width-{width}"] if width else [])])

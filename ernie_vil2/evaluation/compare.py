@@ -23,7 +23,7 @@ from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, recall_figures
 from ernie_vil2.evaluation.pixel_baseline import pixel_baseline
 from ernie_vil2.evaluation.protocols import PaperResult, paper_results, scorer_of_protocols
 from ernie_vil2.evaluation.report import Report, Table, wrapped
-from ernie_vil2.evaluation.scorer import Data, Scorer, make_scorer, scorer_of
+from ernie_vil2.evaluation.scorer import Data, Scorer, make_scorer, score, scorer_of
 from ernie_vil2.evaluation.scorers.entailment import load_classifier
 from ernie_vil2.evaluation.scorers.retrieval import cited
 from ernie_vil2.io.export_folder import ABOUT
@@ -211,7 +211,7 @@ class _Scoring:
 
     def __init__(self, scorer: Scorer, data: Data):
         self._scorer, self._data = scorer, data
-        self._images: dict[str, dict[str, set[str]]] = {}
+        self._galleries: dict[str, tuple[str, set[str]]] = {}  # by benchmark the first model and its images
         self.benchmarks: dict[str, Benchmark] = {}
         self.outcomes: dict[str, Mapping[str, Outcomes]] = {}
         self.costs: dict[str, Cost] = {}
@@ -223,11 +223,12 @@ class _Scoring:
         load = load_classifier if self._scorer.labels else load_model
         model = source if isinstance(source, ErnieViL2) else load(source, **loading)
         self._open(list(model.config.Views.languages))
-        self._scorer.check(model, name)
-        encoded = {
-            key: encode_on_all_ranks(model, one, f"{name} {key}".strip(), cache) for key, one in self.benchmarks.items()
-        }
-        self._score(name, model, encoded)
+
+        def encode(model: ErnieViL2, benchmark: Benchmark, key: str) -> EncodedBenchmark:
+            encoded = encode_on_all_ranks(model, benchmark, f"{name} {key}".strip(), cache)
+            return self._of_one_gallery(name, key, encoded)
+
+        self._keep(name, score(self._scorer, model, self.benchmarks, name, encode))
         cost = measured(model, self.benchmarks, None if isinstance(source, ErnieViL2) else source)
         self.costs[name] = cost
         if cost.cut_texts:
@@ -244,10 +245,11 @@ class _Scoring:
         self._open()
         encoded = {}
         for key, one in self.benchmarks.items():
-            encoded[key], remarks = embeddings_of(folder, one)
+            found, remarks = embeddings_of(folder, one)
             self.notes += [note for remark in remarks if (note := f"{name}: {remark}") not in self.notes]
-        model = SimpleNamespace(device="cpu", logit_scale=100.0, calibration=None, labels=(), backend=None)
-        self._score(name, model, encoded)
+            encoded[key] = self._of_one_gallery(name, key, found)
+        model: Any = SimpleNamespace(device="cpu", logit_scale=100.0, calibration=None, labels=(), backend=None)
+        self._keep(name, self._scorer.score(encoded, model))
         width = next(iter(encoded.values())).images.shape[1]
         self.costs[name] = Cost(width=width, index_megabytes=_index_megabytes(self.benchmarks, width))
 
@@ -271,17 +273,17 @@ class _Scoring:
             data = replace(self._data, preferred=self._data.preferred or preferred)
             self.benchmarks = self._scorer.open(data)
 
-    def _score(self, name: str, model: Any, encoded: Mapping[str, EncodedBenchmark]) -> None:
-        self._images[name] = {key: {image.id for image in one.benchmark.images} for key, one in encoded.items()}
-        first = next(iter(self._images))
-        for key, ids in self._images[first].items():
-            if lost := sorted(ids ^ self._images[name][key]):
-                raise ValueError(
-                    f"{name} could not use the same images as {first}, which differ in {', '.join(lost[:3])}"
-                    f"{' and others' * (len(lost) > 3)}; leave them out of the data: the gallery must be one for all "
-                    "models"
-                )
-        report = self._scorer.score(encoded, model)
+    def _of_one_gallery(self, name: str, key: str, encoded: EncodedBenchmark) -> EncodedBenchmark:
+        ids = {image.id for image in encoded.benchmark.images}
+        first, expected = self._galleries.setdefault(key, (name, ids))
+        if lost := sorted(ids ^ expected):
+            raise ValueError(
+                f"{name} could not use the same images as {first}, which differ in {', '.join(lost[:3])}"
+                f"{' and others' * (len(lost) > 3)}; leave them out of the data: the gallery must be one for all models"
+            )
+        return encoded
+
+    def _keep(self, name: str, report: Report) -> None:
         self.outcomes[name] = report.outcomes() if report.outcomes else {}
         if not self.outcomes[name]:
             raise ValueError(f"{self._data.path[0]}: its figures are not means over queries, which are compared here")

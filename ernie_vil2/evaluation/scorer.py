@@ -1,6 +1,7 @@
 """What an evaluation knows of a benchmark and its metric: a scorer is a file in `scorers/`, and a name below.
 
-The rest is written once: `encoded.py` encodes what a scorer opens, on all ranks, and `report.py` writes what it finds.
+The rest is written once: `score` runs a scorer for commands and trainings, `encoded.py` encodes what it opens, on all
+ranks, and `report.py` writes what it finds.
 """
 
 from __future__ import annotations
@@ -208,10 +209,27 @@ class Scorer(Protocol):
         return Inspection("\n".join(lines), good)
 
 
-def score(scorer: Scorer, model: ErnieViL2, benchmarks: Mapping[str, Benchmark]) -> Report:
-    """Encodes in this process what a scorer has opened, and scores it.
+def score(
+    scorer: Scorer,
+    model: ErnieViL2,
+    benchmarks: Mapping[str, Benchmark],
+    name: str | None = None,
+    encode: Callable[[ErnieViL2, Benchmark, str], EncodedBenchmark] | None = None,
+    rank: int = 0,
+    ranks: int = 1,
+) -> Report:
+    """Checks a model, encodes with it what a scorer has opened, and scores that. A collective of the ranks.
+
+    Args:
+        name: of the model, for errors; None: it needs no check any more.
+        encode: gives the embeddings of a benchmark of a name; None: as `encode_benchmark`.
+        rank, ranks: of this process, and how many share the work; on others than rank 0 the report is empty.
 
     Raises:
-        ValueError: see `encode_benchmark` and `Scorer.score`.
+        ValueError: see `Scorer.check`, `encode_benchmark` and `Scorer.score`.
     """
-    return scorer.score({name: encode_benchmark(model, one) for name, one in benchmarks.items()}, model)
+    if name is not None:
+        scorer.check(model, name)
+    encode = encode or (lambda model, benchmark, _: encode_benchmark(model, benchmark, rank=rank, ranks=ranks))
+    encoded = {key: encode(model, benchmark, key) for key, benchmark in benchmarks.items()}
+    return Report({}) if rank else scorer.score(encoded, model)

@@ -21,7 +21,6 @@ from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.encoder import ErnieViL2, load_model
-from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.report import about, write_report
 from ernie_vil2.evaluation.scorer import SCORERS, Scorer, check_options, score
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
@@ -111,11 +110,7 @@ class Scored:
         return Metrics(values, [name for one in found for name in one.shown or ()], failures)
 
     def _metrics(self, encoder: ErnieViL2, opened: Mapping[str, Benchmark]) -> Metrics:
-        rank, ranks = dist.get_rank(), dist.get_world_size()
-        encoded = {name: encode_benchmark(encoder, one, rank=rank, ranks=ranks) for name, one in opened.items()}
-        if rank:
-            return Metrics({})
-        report = self.scorer.score(encoded, encoder)
+        report = score(self.scorer, encoder, opened, rank=dist.get_rank(), ranks=dist.get_world_size())
         return Metrics(report.metrics, report.shown)
 
 
