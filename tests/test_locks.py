@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from ernie_vil2.data.prepare import PrepareError, Settings, prepare
+from ernie_vil2.data.prepare import Settings, prepare
 from ernie_vil2.data.readers import open_sources
-from ernie_vil2.io.locks import Locked, lock, owned
-from ernie_vil2.tagging.extract import Journal, JournalError
+from ernie_vil2.io.locks import Locked, OtherJob, lock, owned
+from ernie_vil2.tagging.extract import Journal
 from tests.conftest import write_tsv
 
 
@@ -42,15 +42,13 @@ def test_a_folder_and_a_file_that_another_process_writes_are_left_alone(tmp_path
     (tmp_path / "out" / ".prepare").mkdir(parents=True)
     with (
         owned(tmp_path / "out" / ".prepare" / "lock"),
-        pytest.raises(
-            PrepareError, match=rf"out: process {os.getpid()} on .* is writing there; wait for it or stop it"
-        ),
+        pytest.raises(OtherJob, match=rf"out: process {os.getpid()} on .* is writing there; wait for it or stop it"),
     ):
         prepare(source, tmp_path / "out", Settings())
     for _ in range(2):  # the first one's lock ends with it
         with (
             Journal.opened(tmp_path / "tags.jsonl.partial", {"tagger": "one"}),
-            pytest.raises(JournalError, match="partial: another run is writing it; wait for it or stop it"),
+            pytest.raises(OtherJob, match="partial: another run is writing it; wait for it or stop it"),
             Journal.opened(tmp_path / "tags.jsonl.partial", {"tagger": "one"}),
         ):
             pass

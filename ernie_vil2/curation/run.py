@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,14 @@ from ernie_vil2.data.processes import each_shard
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.selection import ABOUT, TABLE, VERSION
-from ernie_vil2.io import locks
 from ernie_vil2.io.export_folder import named_in_utf8
 from ernie_vil2.io.files import atomic_files, atomic_folder, remove_partial, write_json
-from ernie_vil2.io.terminal import RunError
+from ernie_vil2.io.locks import claimed
 
 STATE = ".curate"  # folder in the output that holds the measures of the shards, with which a run goes on
 FIRST = ("sample", "row", "key", "id", "kept", "weight", "step", "reason", "nearest", "nearest_key")
 """Columns of the table before the measures (docs/curate.md)."""
 NOT_SHOWN = {"shard", "bad", "first", "thumbnail", "sketch", "long_sketches"}
-
-
-class CurateError(RunError):
-    """The output folder holds something else, or another run is writing there; the message says what to do."""
 
 
 def curate(
@@ -65,15 +60,18 @@ def curate(
         The outcome for every pair; None with a `share`.
 
     Raises:
-        CurateError: the folder holds something else, or another run is writing there.
+        OtherJob: the folder holds something else, or another run is writing there.
         KilledProcess: something killed a process.
         ValueError, OSError: a step lacks what it needs, or a file cannot be read or written.
     """
     for step in steps:
         step.check()
-    with _claimed(Path(output), alone=share is None), named_in_utf8(Path(output)) as output:
+    with claimed(Path(output), STATE, alone=share is None), named_in_utf8(Path(output)) as output:
+        if share is None:
+            remove_partial(output, r"table|\d+")
         state = output / STATE
         maps = Maps(source, steps, state / "measures")
+        maps.folder.mkdir(exist_ok=True)
         shards = range(len(maps.shards))
         own = shards[share[0] :: share[1]] if share else shards
         missing = [shard for shard in own if not maps.part(shard).path.exists()]
@@ -187,22 +185,3 @@ def _summary(joins: Joins, pairs: int, steps: Sequence[Step]) -> Curation:
     reasons += sorted(found, key=lambda row: order[row[0]])
     kept, drawn = joins.all("select count(*), sum(coalesce(weight, 1)) from alive left join weights using (sample)")[0]
     return Curation(pairs, reasons, kept, float(drawn or 0), bad, joins.facts)
-
-
-@contextmanager
-def _claimed(output: Path, alone: bool) -> Iterator[None]:
-    """Makes an output that no other run writes; without `alone`, others may measure as well."""
-    state = output / STATE
-    if output.is_dir() and not state.exists() and any(output.iterdir()):
-        raise CurateError(f"{output} holds other files; choose a new folder")
-    (state / "measures").mkdir(parents=True, exist_ok=True)
-    if not alone:
-        yield
-        return
-    try:
-        lock = locks.owned(state / "lock")
-    except locks.Locked as error:
-        raise CurateError(f"{output}: {error.owner} is writing there; wait for it or stop it") from None
-    with lock:
-        remove_partial(output, r"table|\d+")
-        yield

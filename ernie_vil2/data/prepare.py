@@ -3,8 +3,7 @@
 `tools/prepare.py` is the command line, docs/data.md the guide.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,13 @@ from ernie_vil2.data.readers.shard_files import INDEX
 from ernie_vil2.data.samples import BadSampleReport, first_names
 from ernie_vil2.data.selection import SelectedSamples
 from ernie_vil2.data.tags import TagsFile
-from ernie_vil2.io import locks
 from ernie_vil2.io.files import atomic_files, load_json, sha256, write_json, write_text
-from ernie_vil2.io.terminal import RunError, counted
+from ernie_vil2.io.locks import claimed
+from ernie_vil2.io.terminal import counted
 
 REPORT = "report.txt"
 STATE = ".prepare"
 """Folder in the output that holds what a run needs to go on: the job, and a note on each finished shard."""
-JOB = "job.json"
-
-
-class PrepareError(RunError):
-    """The output folder belongs to another run; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -134,14 +128,16 @@ def prepare(
         processes: that read, decode and write.
 
     Raises:
-        PrepareError: the folder holds something else, or another run is writing there.
+        OtherJob: the folder holds something else, or another run is writing there.
         KilledProcess: something killed a process.
         ValueError: no sample could be used.
         OSError: the folder cannot be written.
     """
     output = Path(output)
     job = _job(source, settings, tags)
-    with _claimed(output, job) as state:
+    with claimed(output, STATE, job) as state:
+        for left in output.glob(".*.partial"):  # by a run that was killed
+            left.unlink()
         work = Work(source, settings, tags)
         work = replace(work, kept=_kept(work, processes))
         entries = _each_shard(work, processes, "writing", lambda work, shard: _resumed(work, shard, output, state))
@@ -150,32 +146,6 @@ def prepare(
             raise ValueError(f"no sample could be used, so that there is no shard\n{index.bad_samples}")
         index.write(output)
     return index
-
-
-@contextmanager
-def _claimed(output: Path, job: dict) -> Iterator[Path]:
-    """The state folder of an output that is ours alone: new, or left by a run of the same job."""
-    state = output / STATE
-    if output.is_dir() and not (state / JOB).exists() and any(path.name != STATE for path in output.iterdir()):
-        raise PrepareError(f"{output} holds other files; choose a new folder")
-    state.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = locks.owned(state / "lock")
-    except locks.Locked as error:
-        raise PrepareError(f"{output}: {error.owner} is writing there; wait for it or stop it") from None
-    with lock:
-        if (state / JOB).exists():
-            begun = load_json(state / JOB)
-            if differing := [part for part in job if begun.get(part) != job[part]]:
-                raise PrepareError(
-                    f"{output} was begun with other {' and '.join(differing)}; "
-                    "run with the same, or choose a new folder"
-                )
-        else:
-            write_json(state / JOB, job, indent=None)
-        for left in output.glob(".*.partial"):  # by a run that was killed
-            left.unlink()
-        yield state
 
 
 def _resumed(work: Work, shard: int, output: Path, state: Path) -> dict:

@@ -1,14 +1,20 @@
-"""Locks of files between processes. The kernel ends a lock with the process that holds it, however that ends."""
+"""Locks of files between processes, and outputs that belong to one job. The kernel ends a lock with the process that
+holds it, however that ends."""
 
 import fcntl
 import os
 import socket
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO, Any, TextIO
 from weakref import WeakSet
 
+from ernie_vil2.io.files import load_json, write_json
 from ernie_vil2.io.terminal import RunError, printable
+
+JOB = "job.json"
 
 _locked: WeakSet[IO] = WeakSet()
 
@@ -19,6 +25,10 @@ class Locked(RunError):
     def __init__(self, path: str | os.PathLike, owner: str):
         super().__init__(f"{path} is locked by {owner}")
         self.owner = owner
+
+
+class OtherJob(RunError):
+    """An output belongs to another job, or another run is writing there; the message says what to do."""
 
 
 def lock(file: IO, wait: bool = False) -> None:
@@ -53,6 +63,45 @@ def owned(path: Path) -> TextIO:
     file.write(f"process {os.getpid()} on {socket.gethostname()}")
     file.flush()
     return file
+
+
+@contextmanager
+def claimed(output: Path, state: str, job: Mapping[str, Any] | None = None, alone: bool = True) -> Iterator[Path]:
+    """A folder in an output, by which a run that was stopped continues; nobody else writes there meanwhile.
+
+    Args:
+        output: folder of the results: new, or left by a run of the same job.
+        state: name of the folder in it.
+        job: what decides the results, for JSON; it is kept in the folder. None: any job may continue.
+        alone: False: others may write at the same time.
+
+    Raises:
+        OtherJob: the output holds something else, was begun by another job, or another run is writing there.
+    """
+    folder = output / state
+    begun = folder if job is None else folder / JOB
+    if output.is_dir() and not begun.exists() and any(path.name != state for path in output.iterdir()):
+        raise OtherJob(f"{output} holds other files; choose a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not alone:
+        yield folder
+        return
+    try:
+        lock = owned(folder / "lock")
+    except Locked as error:
+        raise OtherJob(f"{output}: {error.owner} is writing there; wait for it or stop it") from None
+    with lock:
+        if job is not None and begun.exists():
+            check_job(output, load_json(begun), job, "or choose a new folder")
+        elif job is not None:
+            write_json(begun, job, indent=None)
+        yield folder
+
+
+def check_job(output: Path, begun: Mapping[str, Any], job: Mapping[str, Any], else_: str) -> None:
+    """OtherJob if an output was begun by a job that differs; the message names the parts in which it does."""
+    if differing := [part for part in job if begun.get(part) != job[part]]:
+        raise OtherJob(f"{output} was begun with other {' and '.join(differing)}; run with the same, {else_}")
 
 
 def _leave_locks_to_parent() -> None:

@@ -26,7 +26,7 @@ from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, first_names
 from ernie_vil2.data.tags import Tags, tags_id
 from ernie_vil2.io.files import atomic_write, load_json, parse_json, system_errors_named, write_json
-from ernie_vil2.io.locks import Locked, lock
+from ernie_vil2.io.locks import Locked, OtherJob, check_job, lock
 from ernie_vil2.io.terminal import RunError, counted
 
 
@@ -74,7 +74,7 @@ def extract_tags(
         threads: that prepare samples while the tagger is at work.
 
     Raises:
-        JournalError: the output or what was begun of it is another job's, or of other images.
+        OtherJob: the output or what was begun of it is another job's, or of other images.
         ValueError: the output is not a `.jsonl` file.
         OSError: it cannot be written.
     """
@@ -120,10 +120,6 @@ class TaggedRows:
     content: str = ""
 
 
-class JournalError(RunError):
-    """The journal is another run's, or damaged; the message says what to do."""
-
-
 class Journal:
     """JSON lines: the job that the batches belong to, then a batch a line. A last line that was cut off is dropped.
 
@@ -144,24 +140,22 @@ class Journal:
             job: what decides the content; a journal of another job is refused.
 
         Raises:
-            JournalError: it belongs to another job, another process is writing it, or it is damaged.
+            OtherJob: it belongs to another job, or another process is writing it.
+            RunError: it is damaged.
         """
         with open(path, "ab+") as file:
             try:
                 lock(file)
             except Locked:
-                raise JournalError(f"{path}: another run is writing it; wait for it or stop it") from None
+                raise OtherJob(f"{path}: another run is writing it; wait for it or stop it") from None
             file.seek(0)
             file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
             journal = cls(path, file)
             begun = next(journal._lines(), None)
             if begun is None:
                 journal._write(job)
-            elif differing := [part for part in job if begun.get(part) != job[part]]:
-                raise JournalError(
-                    f"{path} was begun with other {' and '.join(differing)}; run with the same, choose another output, "
-                    "or delete it"
-                )
+            else:
+                check_job(path, begun, job, "choose another output, or delete it")
             yield journal
 
     def __iter__(self) -> Iterator[TaggedRows]:
@@ -178,7 +172,7 @@ class Journal:
                 except ValueError:
                     content = None
                 if not isinstance(content, dict):
-                    raise JournalError(f"{self.path} is damaged; delete it to begin again")
+                    raise RunError(f"{self.path} is damaged; delete it to begin again")
                 yield content
 
     def _write(self, content: dict) -> None:
@@ -308,9 +302,7 @@ def _finished(output: Path, report_path: Path, job: dict, read: _RowsRead) -> Ta
             return TaggingReport.from_dict(saved)
     except (FileNotFoundError, ValueError, KeyError):
         pass
-    raise JournalError(
-        f"{output} is there already, from another job or other images; delete it, or choose another output"
-    )
+    raise OtherJob(f"{output} is there already, from another job or other images; delete it, or choose another output")
 
 
 def _complete(journal: Journal, read: _RowsRead, tagger: Tagger, batch_size: int, threads: int) -> None:
@@ -318,7 +310,7 @@ def _complete(journal: Journal, read: _RowsRead, tagger: Tagger, batch_size: int
     for batch in journal:
         start, content = batch.end, batch.content
     if read.skip(start) != content:
-        raise JournalError(f"{journal.path} was begun with other images; delete it, or choose another output")
+        raise OtherJob(f"{journal.path} was begun with other images; delete it, or choose another output")
     with (
         tqdm(total=end, initial=start, desc="tagging", unit="sample", dynamic_ncols=True, file=sys.stdout) as bar,
         ThreadPoolExecutor(threads) as pool,

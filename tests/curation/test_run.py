@@ -14,7 +14,6 @@ from ernie_vil2 import cli
 from ernie_vil2.curation import curate
 from ernie_vil2.curation import run as running
 from ernie_vil2.curation.measures import measure_shard
-from ernie_vil2.curation.run import CurateError
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.io import locks
 from tests.conftest import PATIENCE
@@ -126,11 +125,11 @@ def test_a_folder_of_other_files_or_of_another_run_is_refused(tmp_path, crawl, s
     source = open_sources(list(map(str, crawl)))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").touch()
-    with pytest.raises(CurateError, match="other holds other files; choose a new folder"):
+    with pytest.raises(locks.OtherJob, match="other holds other files; choose a new folder"):
         curate(source, steps(RULES), tmp_path / "other")
     (tmp_path / "busy" / ".curate").mkdir(parents=True)
     with locks.owned(tmp_path / "busy" / ".curate" / "lock"):
-        with pytest.raises(CurateError, match="process .* is writing there; wait for it or stop it"):
+        with pytest.raises(locks.OtherJob, match="process .* is writing there; wait for it or stop it"):
             curate(source, steps(RULES), tmp_path / "busy")
 
 

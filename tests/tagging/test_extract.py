@@ -14,7 +14,9 @@ from tqdm import tqdm
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.tags import TagsFile
-from ernie_vil2.tagging.extract import JournalError, extract_tags
+from ernie_vil2.io.locks import OtherJob
+from ernie_vil2.io.terminal import RunError
+from ernie_vil2.tagging.extract import extract_tags
 from tests.conftest import PATIENCE, write_tar, write_tsv
 
 BROKEN = b"broken"
@@ -102,19 +104,19 @@ def test_a_finished_output_is_left_as_it_is(source, tmp_path):
     again = LengthTagger()
     assert str(extract_tags(source, again, tmp_path / "tags.jsonl")) == str(first)
     assert again.seen == []
-    with pytest.raises(JournalError, match="from another job or other images; delete it"):
+    with pytest.raises(OtherJob, match="from another job or other images; delete it"):
         extract_tags(source, LengthTagger(name="other"), tmp_path / "tags.jsonl")
 
 
 def test_what_another_job_began_is_not_gone_on_with(source, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         extract_tags(source, LengthTagger(stop_at="id7"), tmp_path / "tags.jsonl", batch_size=3)
-    with pytest.raises(JournalError, match="begun with other tagger"):
+    with pytest.raises(OtherJob, match="begun with other tagger"):
         extract_tags(source, LengthTagger(name="other"), tmp_path / "tags.jsonl")
     partial = tmp_path / "tags.jsonl.partial"
     lines = partial.read_bytes().splitlines(keepends=True)
     partial.write_bytes(lines[0] + b"damage\n" + lines[2])
-    with pytest.raises(JournalError, match="is damaged; delete it"):
+    with pytest.raises(RunError, match="is damaged; delete it"):
         extract_tags(source, LengthTagger(), tmp_path / "tags.jsonl")
 
 
@@ -129,7 +131,7 @@ def rewrite(tmp_path, row, image):
 
 def test_an_image_that_was_edited_is_noticed_when_the_output_is_there(source, tmp_path):
     extract_tags(source, LengthTagger(), tmp_path / "tags.jsonl")
-    with pytest.raises(JournalError, match="tags.jsonl is there already, from another job or other images; delete it"):
+    with pytest.raises(OtherJob, match="tags.jsonl is there already, from another job or other images; delete it"):
         extract_tags(rewrite(tmp_path, 5, b"12345"), LengthTagger(), tmp_path / "tags.jsonl")
 
 
@@ -140,7 +142,7 @@ def test_an_image_that_was_edited_is_noticed_where_a_run_was_stopped(source, tmp
         extract_tags(source, LengthTagger(stop_at="id7"), tmp_path / "tags.jsonl", batch_size=3)
     edited = rewrite(tmp_path, row, b"edited")
     if noticed:
-        with pytest.raises(JournalError, match="partial was begun with other images; delete it, or choose another"):
+        with pytest.raises(OtherJob, match="partial was begun with other images; delete it, or choose another"):
             extract_tags(edited, LengthTagger(), tmp_path / "tags.jsonl")
     else:
         extract_tags(edited, LengthTagger(), tmp_path / "tags.jsonl")

@@ -14,10 +14,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from ernie_vil2.data.decoding import decode_image
-from ernie_vil2.data.prepare import PrepareError, Settings, check, prepare
+from ernie_vil2.data.prepare import Settings, check, prepare
 from ernie_vil2.data.readers import ShardedSource, open_sources
 from ernie_vil2.data.samples import SEVERAL_LINES
 from ernie_vil2.data.tags import TagsFile
+from ernie_vil2.io.locks import OtherJob
 from tests.conftest import draw, png, write_tar, write_tsv
 from tests.test_imports import ROOT
 
@@ -257,10 +258,10 @@ def test_only_shards_whose_input_was_edited_are_made_again(tmp_path):
 def test_a_folder_of_something_else_is_left_alone(rows, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("x")
-    with pytest.raises(PrepareError, match="out holds other files; choose a new folder"):
+    with pytest.raises(OtherJob, match="out holds other files; choose a new folder"):
         prepare(rows, tmp_path / "out", Settings())
     prepare(rows, tmp_path / "new", Settings(**SMALL))
-    with pytest.raises(PrepareError, match="new was begun with other settings"):
+    with pytest.raises(OtherJob, match="new was begun with other settings"):
         prepare(rows, tmp_path / "new", Settings())
 
 
