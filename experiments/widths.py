@@ -28,7 +28,7 @@ from ernie_vil2.io.files import atomic_write, write_json
 from ernie_vil2.io.run_folder import RESULTS, list_checkpoints
 from experiments.ablation.definition import Study, read_study
 from experiments.ablation.measure import open_tests
-from experiments.ablation.tables import shown
+from experiments.ablation.tables import Table, as_markdown, shown
 
 WAYS = ("W, prefix", "E, PCA", "E, prefix")
 ANSWERS, TRAIN = 10, "train"
@@ -103,14 +103,14 @@ def embedded(path: Path, study: Study, samples: int) -> Embedded:
 
 def report(found: Mapping[tuple[int, bool], Mapping[int, Mapping[str, float]]]) -> str:
     """A table in Markdown; `found` has, by width and whether ranked again, for each seed the figures of `WAYS`."""
-    lines = [f"| width | ranked by | {' | '.join(WAYS)} | W, prefix - E, PCA |", "| ---: | --- |" + " ---: |" * 4]
+    rows = []
     for (width, reranked), of_seeds in found.items():
         by_way = {way: {seed: one[way] for seed, one in of_seeds.items()} for way in WAYS}
         means = [f"{fmean(by_way[way].values()):.1f}" for way in WAYS]
         difference = paired_seeds(by_way["W, prefix"], by_way["E, PCA"])
         how = "whole vectors" if reranked else "these"
-        lines.append(f"| {width} | {how} | {' | '.join(means)} | {shown(difference).removesuffix(' *')} |")
-    return "\n".join(lines)
+        rows.append([str(width), how, *means, shown(difference).removesuffix(" *")])
+    return as_markdown(Table("R@10, %", ["width", "ranked by", *WAYS, "W, prefix - E, PCA"], rows))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

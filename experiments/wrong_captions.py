@@ -32,6 +32,7 @@ from ernie_vil2.data.selection import TABLE
 from ernie_vil2.device import runtime
 from ernie_vil2.io.files import atomic_write
 from experiments.ablation.runs import trained
+from experiments.ablation.tables import Table, as_markdown
 
 GIVEN = ("id", "caption_zh", "caption_en", "tags_zh", "tags_en")  # fields that a wrong pair has of another drawing
 KINDS: Mapping[str, Mapping[str, Any]] = {
@@ -129,13 +130,12 @@ def on_shard(config: Config, shard: Path, folder: Path) -> Config:
 
 def report(rounds: Sequence[Mapping[str, np.ndarray]], truth: np.ndarray, shares: Sequence[float]) -> str:
     """A table in Markdown of the area under the curve, and of the best pairs the share that is right, in percent."""
-    lines = ["| round | score | AUC |" + "".join(f" right of the best {share:.0%} |" for share in shares)]
-    lines.append("| ---: | --- |" + " ---: |" * (1 + len(shares)))
+    columns, rows = ["round", "score", "AUC", *(f"right of the best {share:.0%}" for share in shares)], []
     for number, kinds in enumerate(rounds, 1):
         for kind, scores in kinds.items():
             found = [f"{100 * truth[best(scores, share)].mean():.1f}" for share in shares]
-            lines.append(f"| {number} | {kind} | {area(scores, truth):.3f} | {' | '.join(found)} |")
-    return "\n".join(lines)
+            rows.append([str(number), kind, f"{area(scores, truth):.3f}", *found])
+    return as_markdown(Table("Wrong captions found", columns, rows))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -175,16 +175,17 @@ def score_mixtures(
 
 def write_table(args: argparse.Namespace, rows: list[dict], chosen: str, folder: Path) -> None:
     """Prints the table, and writes it with the page."""
+    from ernie_vil2.evaluation.report import Table
     from ernie_vil2.io.files import write_json
     from ernie_vil2.pages import Series, line_chart, write_page
 
     sides = [side for side in SIDES if rows[0][side] is not None]
-    width = max(len(row["share"]) for row in rows)
-    lines = [f"{'':<{width}}" + "".join(f"{side:>8}" for side in [*sides, "mean"])]
-    for row in rows:
-        figures = "".join(f"{row[side]:>8.2f}" for side in [*sides, "mean"])
-        lines.append(f"{row['share']:<{width}}{figures}{'  chosen' * (row['share'] == chosen)}")
-    print("\n".join(lines) + "\ntwo-way mean recall, %, the mean over languages")
+    cells = [
+        (row["share"], [*(f"{row[side]:.2f}" for side in [*sides, "mean"]), "chosen" * (row["share"] == chosen)])
+        for row in rows
+    ]
+    print(Table([*sides, "mean", ""], cells, least=8, ruled=False).as_text())
+    print("two-way mean recall, %, the mean over languages")
     record = {"models": args.models, "chosen": chosen, "mixtures": rows,
               **{side: list(map(str, getattr(args, side))) for side in SIDES}}  # fmt: skip
     write_json(folder / "interpolation.json", record)

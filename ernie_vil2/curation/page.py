@@ -13,6 +13,7 @@ from ernie_vil2.curation.step import Shown, Step
 from ernie_vil2.data.decoding import decode_image, small_file
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport
+from ernie_vil2.evaluation.report import Table
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.pages import Chart, Series, line_chart, write_page
 
@@ -47,12 +48,11 @@ class Curation:
     facts: dict[str, list[str]]
 
     def __str__(self) -> str:
-        width = max([len(reason) for _, reason, _ in self.reasons] + [20])
-        lines = [f"{'':<{width + 19}}{'went':>12} {'left':>12}", f"{'all':<{width + 32}}{self.pairs:>12,}"]
-        left = self.pairs
+        rows, left = [("all", ["", f"{self.pairs:,}"])], self.pairs
         for step, reason, count in self.reasons:
             left -= count
-            lines.append(f"{step:<18} {reason:<{width}}{count:>12,} {left:>12,}")
+            rows.append((f"{step:<18} {reason}", [f"{count:,}", f"{left:,}"]))
+        lines = [Table(["went", "left"], rows, least=13, ruled=False).as_text()]
         lines.append(f"{self.kept:,} of {counted(self.pairs, 'pair')} stay ({self.kept / max(1, self.pairs):.1%})")
         if round(self.drawn) != self.kept:
             lines.append(f"of them {self.drawn:,.0f} are drawn in an epoch, on average")

@@ -69,7 +69,7 @@ class Table:
                 head += f"  {name.replace('→', '->'):>{sum(widths[start : start + span]) - 2}}"
                 start += span
             lines.append(head)
-        lines.append(" " * width + _aligned(self.columns, widths) + self.after)
+        lines.append((" " * width + _aligned(self.columns, widths) + self.after).rstrip())
         if self.ruled:
             lines.append("-" * len(lines[-1]))
         lines += [f"{label:<{width}}{_aligned(cells or (), widths)}".rstrip() for label, cells in self.rows]
