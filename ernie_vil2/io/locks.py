@@ -49,6 +49,11 @@ def lock(file: IO, wait: bool = False) -> None:
     _locked.add(file)
 
 
+def hold(file: IO) -> None:
+    """Keeps others from locking an open file until this process, and those forked from it, have closed it."""
+    fcntl.flock(file, fcntl.LOCK_SH)
+
+
 def owned(path: Path) -> TextIO:
     """A lock file that this process has locked until it is closed, with who it is in it; `Locked` if another has."""
     file = open(path, "a+", encoding="utf-8", errors="replace")

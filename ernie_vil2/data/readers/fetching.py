@@ -1,6 +1,5 @@
 """The local cache of shards that lie elsewhere. Its size is bounded: what was not used for longest goes first."""
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +11,7 @@ from threading import Lock, Thread
 from typing import BinaryIO
 
 from ernie_vil2.io.files import atomic_write, cache_folder
-from ernie_vil2.io.locks import Locked, lock
+from ernie_vil2.io.locks import Locked, hold, lock
 
 DEFAULT_GIB = 100.0
 ROOM = "room"  # the lock of who counts what is there
@@ -88,14 +87,14 @@ def _reserve(path: Path, size: int, name: str, only_unused: bool) -> BinaryIO | 
         if not _make_room(path.parent, size, name, only_unused) and only_unused:
             return None
         file = open(path.with_name(f".{path.name}{RESERVED}"), "wb")
-        fcntl.flock(file, fcntl.LOCK_SH)
+        hold(file)
         file.truncate(size)
     return file
 
 
 def _opened(path: Path) -> BinaryIO:
     file = open(path, "rb")
-    fcntl.flock(file, fcntl.LOCK_SH)  # until it is closed, however its process ends
+    hold(file)  # until it is closed, however its process ends
     return file
 
 
