@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ernie_vil2.config.section import Depth, Positive, Probability, Section, Size
-from ernie_vil2.io.export_folder import Interpolation, LibraryRules, PreprocessingKind, WordRules
+from ernie_vil2.io.export_folder import Interpolation, LibraryRules, PreprocessingKind, Resize, WordRules
 from ernie_vil2.registry import unknown
 
 SUITE = ("paddleclas:", "paddlenlp:")  # what the name of a tower begins with that PaddleClas or PaddleNLP builds
@@ -123,7 +123,7 @@ class ImageTowerConfig(Section):
         "ernie_vil2",
         description="how an image that is scored becomes the input: ours, a release's, or another family's",
     )
-    resize: Literal["shortest", "squash", "longest"] = Field(
+    resize: Resize = Field(
         "shortest",
         description="transformers, open_clip: to the short side and cut, to both, or to the long one with black",
     )

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from ernie_vil2.data.decoding import WHITE, decode_image, opened, resized, rgb_pixels, stored_pixels, with_short_side
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.device import runtime
+from ernie_vil2.io.export_folder import Interpolation, PreprocessingKind, Resize
 
 if TYPE_CHECKING:
     import paddle
@@ -71,8 +72,6 @@ PILLOW_KINDS = get_args(Kind)
 """The ways of other people's code, which agree with it to the last bit of a pixel. They differ in what comes first, the
 conversion to RGB or the resize, in which a transparent image is another one; in the crop, by one pixel; and in the
 filter."""
-Resize = Literal["shortest", "squash", "longest"]
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 _FG_CLIP = (128, 256, 576, 784, 1024)
 """Most patches of an image in FG-CLIP 2: the first of these that is not below those of the image as it is."""
 
@@ -187,7 +186,7 @@ class Preprocessing:
         geometry: of other people's code.
     """
 
-    kind: Literal["ernie_vil2", "official", "paddlenlp", "transformers", "open_clip", "naflex"]
+    kind: PreprocessingKind
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]

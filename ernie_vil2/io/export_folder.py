@@ -23,6 +23,7 @@ VERSION = 1
 ABOUT, CONFIG, PARITY = "export.json", "config.yaml", "parity.json"
 PreprocessingKind = Literal["ernie_vil2", "official", "paddlenlp", "transformers", "open_clip", "naflex"]
 """Values of `Model.image.preprocessing`."""
+Resize = Literal["shortest", "squash", "longest"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 WordRules = Literal["official", "paddlenlp", "cn_clip"]
 """Of `Model.text.tokenizer`: those whose vocabulary is a `vocab.txt`."""
@@ -38,7 +39,7 @@ LibraryRules = Literal[
     "open_clip_canonical",
 ]
 """Those whose vocabulary is a `tokenizer.json`."""
-KINDS, INTERPOLATIONS = get_args(PreprocessingKind), get_args(Interpolation)
+KINDS, RESIZES, INTERPOLATIONS = get_args(PreprocessingKind), get_args(Resize), get_args(Interpolation)
 WORD_RULES, LIBRARY_RULES = get_args(WordRules), get_args(LibraryRules)
 GRAPHS = {
     "paddle_inference": ("image.json", "image.pdiparams", "text.json", "text.pdiparams"),
@@ -118,7 +119,7 @@ def _checked(about: dict[str, Any]) -> dict[str, bool]:
         "scalars.logit_scale": is_number(value("scalars", "logit_scale"), 1e-9, 1e9),
         "scalars.logit_bias": is_number(value("scalars", "logit_bias", 0), -1e9, 1e9),
         "preprocessing.kind": value("preprocessing", "kind") in KINDS,
-        "preprocessing.resize": value("preprocessing", "resize", "shortest") in ("shortest", "squash", "longest"),
+        "preprocessing.resize": value("preprocessing", "resize", "shortest") in RESIZES,
         "preprocessing.interpolation": value("preprocessing", "interpolation", "bicubic") in INTERPOLATIONS,
         **{
             f"preprocessing.{key}": (given := value("preprocessing", key)) is None or is_count(given, **WIDTHS)

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from ernie_vil2.config import Config, DataConfig, ImageTowerConfig, ModelConfig, ViewsConfig
 from ernie_vil2.config.load import explained
 from ernie_vil2.config.schema import LossConfig
+from ernie_vil2.io.export_folder import RESIZES
 from ernie_vil2.io.terminal import printable
 from ernie_vil2.models.weights.files import INDEX, read_weights
 from ernie_vil2.models.weights.names import LazyArrays, Names, Row, selected
@@ -262,7 +263,7 @@ def _of_open_clip(settings: Settings, image: ImageTowerConfig) -> dict[str, Any]
     if size not in (image.image_size, [image.image_size] * 2):
         raise settings.refusal("size", f"the model takes {image.image_size} pixels")
     return {
-        "resize": settings.choice("resize_mode", "shortest", {one: one for one in ("shortest", "squash", "longest")}),
+        "resize": settings.choice("resize_mode", "shortest", {one: one for one in RESIZES}),
         "interpolation": settings.choice("interpolation", "bicubic", {one: one for one in ("bicubic", "bilinear")}),
         "mean": settings.numbers("mean", image.mean),
         "std": settings.numbers("std", image.std, positive=True),
