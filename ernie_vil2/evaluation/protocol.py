@@ -299,23 +299,9 @@ def score(
     return Evaluation(protocol, encoded, results, measures)
 
 
-def evaluate(
-    model: ErnieViL2,
-    benchmark: Benchmark,
-    protocol: Protocol,
-    block: int = 1024,
-    device: str = "cpu",
-    **encoding: Any,
-) -> Evaluation:
-    """Encodes what a protocol needs of a benchmark, and scores it.
-
-    Args:
-        encoding: cache, progress, workers, rank and ranks, as `encode_benchmark` takes them.
-
-    Raises:
-        ValueError: see `encode_benchmark` and `score`.
-    """
-    return score(encode_benchmark(model, protocol.select(benchmark), **encoding), protocol, block, device)
+def evaluate(model: ErnieViL2, benchmark: Benchmark, protocol: Protocol) -> Evaluation:
+    """Encodes what a protocol needs of a benchmark, and scores it; errors as of `encode_benchmark` and `score`."""
+    return score(encode_benchmark(model, protocol.select(benchmark)), protocol)
 
 
 _IMAGE_TO_TEXT = "Every image asks for its texts among all texts of the gallery"
