@@ -18,10 +18,10 @@ from statistics import fmean
 
 import numpy as np
 
-from ernie_vil2.backends import prefixes
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.device.extras import require
 from ernie_vil2.encoder import load_model
+from ernie_vil2.encoder.backends import prefixes
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.intervals import paired_seeds
 from ernie_vil2.io.files import atomic_write, write_json

@@ -367,8 +367,8 @@ def named_model(args: argparse.Namespace, labels: bool = False) -> tuple[ErnieVi
 
     `args.checkpoint` becomes the checkpoint that was taken where it names a run. With `labels` it labels statements.
     """
-    from ernie_vil2.backends import described
     from ernie_vil2.encoder import load_model
+    from ernie_vil2.encoder.backends import described
     from ernie_vil2.evaluation.scorers.entailment import load_classifier
     from ernie_vil2.io.run_folder import run_of
     from ernie_vil2.models.weights.stored import weights_path

@@ -353,7 +353,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _opened(args: argparse.Namespace, writable: bool = False) -> Index:
-    from ernie_vil2.backends import described
+    from ernie_vil2.encoder.backends import described
     from ernie_vil2.search import open_index
 
     root = args.root if writable and args.action != "remove" else None

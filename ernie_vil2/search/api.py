@@ -17,9 +17,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
-from ernie_vil2.backends import prefixes
 from ernie_vil2.data.decoding import as_rgb
 from ernie_vil2.data.samples import check_text
+from ernie_vil2.encoder.backends import prefixes
 from ernie_vil2.io.files import parse_json
 from ernie_vil2.search.batching import Batcher, Options, dumped
 from ernie_vil2.search.collection import Item

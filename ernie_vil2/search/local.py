@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ernie_vil2.backends import prefixes
+from ernie_vil2.encoder.backends import prefixes
 from ernie_vil2.io.files import parse_json
 from ernie_vil2.search import index_types, integrity
 from ernie_vil2.search.collection import Collection, DamagedIndex, Hit, Item, Where, checked, counted_values

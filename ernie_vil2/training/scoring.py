@@ -14,13 +14,13 @@ import paddle
 import paddle.distributed as dist
 from paddle import nn
 
-from ernie_vil2.backends import Eager
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.config.section import Precision
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.encoder import ErnieViL2, load_model
+from ernie_vil2.encoder.backends import Eager
 from ernie_vil2.evaluation.report import about, write_report
 from ernie_vil2.evaluation.scorer import SCORERS, Scorer, check_options, score
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval

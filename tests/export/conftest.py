@@ -4,11 +4,11 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.backends import Eager
 from ernie_vil2.config import load_config
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2
+from ernie_vil2.encoder.backends import Eager
 from ernie_vil2.export import export
 from ernie_vil2.losses import initial_bias
 from ernie_vil2.models import build_dual_encoder

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import ernie_vil2
-from ernie_vil2.backends import Eager
 from ernie_vil2.config import ConfigError, dump_config, load_config
+from ernie_vil2.encoder.backends import Eager
 from ernie_vil2.io import hub
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights

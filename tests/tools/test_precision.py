@@ -2,8 +2,8 @@
 
 import pytest
 
-from ernie_vil2.backends import Eager
 from ernie_vil2.device import runtime
+from ernie_vil2.encoder.backends import Eager
 from ernie_vil2.evaluation import encoded as evaluation
 from ernie_vil2.models.weights import contract
 from tests.tools.conftest import run

@@ -7,7 +7,7 @@ from safetensors.numpy import load_file
 
 import ernie_vil2
 from ernie_vil2 import cli as commands
-from ernie_vil2.backends import Eager
+from ernie_vil2.encoder.backends import Eager
 from ernie_vil2.models.weights.stored import read_model, write_model
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer

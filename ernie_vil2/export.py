@@ -26,12 +26,12 @@ import paddle
 from paddle import nn
 from paddle.static import InputSpec
 
-from ernie_vil2.backends import Eager, Exported
 from ernie_vil2.config import dump_config
 from ernie_vil2.data.preprocessing import Preprocessing, normalize_images
 from ernie_vil2.device.extras import require
 from ernie_vil2.device.tracing import tracing
 from ernie_vil2.encoder import ErnieViL2, ImageLike
+from ernie_vil2.encoder.backends import Eager, Exported
 from ernie_vil2.io.calibration import write_calibration
 from ernie_vil2.io.export_folder import ABOUT, CONFIG, INPUTS, OUTPUTS, PARITY, PRECISIONS, VERSION, named_in_utf8
 from ernie_vil2.io.files import atomic_folder, write_checksums, write_json, write_text

@@ -17,7 +17,6 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ernie_vil2.backends import Backend, Eager, Narrowed, open_export
 from ernie_vil2.config import Config
 from ernie_vil2.config.model import without_implementation
 from ernie_vil2.config.section import Precision
@@ -27,6 +26,7 @@ from ernie_vil2.data.source_files import read_file
 from ernie_vil2.data.tokenizer import TextTokenizer, open_tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import MissingPackage
+from ernie_vil2.encoder.backends import Backend, Eager, Narrowed, open_export
 from ernie_vil2.io.calibration import FILE as CALIBRATION
 from ernie_vil2.io.calibration import Calibration, read_calibration
 from ernie_vil2.io.export_folder import ABOUT, PARITY, BadExport, vocabulary_name
