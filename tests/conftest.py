@@ -107,6 +107,13 @@ def pytest_runtest_call():
         return (yield)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logreport(report):
+    """Names a test that failed at once: a run that is stopped prints no summary."""
+    if report.failed and os.environ.get("PYTEST_XDIST_WORKER") is None:
+        print(f"\n{report.nodeid}: {getattr(report.longrepr, 'reprcrash', None) or 'failed'}", flush=True)
+
+
 def examples(count):
     """Settings of a test of so many examples, and of at most those of the profile "fast" with --fast."""
     fast = settings.get_profile("fast").max_examples

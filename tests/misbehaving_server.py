@@ -19,12 +19,13 @@ class _Handler(BaseHTTPRequestHandler):
         _, manner, name = self.path.partition("?")[0].split("/")
         manner = self.server.manners.get(name, manner)
         content, got = self.server.files.get(name), self.command == "GET"
-        self.server.asked[self.command, manner] += 1
-        if "-then-" in manner:  # so often, and then well
-            manner, times = manner.split("-then-")
-            if self.server.asked[self.command, self.path] >= int(times):
-                manner = "well"
-            self.server.asked[self.command, self.path] += 1
+        with self.server.counting:
+            self.server.asked[self.command, manner] += 1
+            if "-then-" in manner:  # so often, and then well
+                manner, times = manner.split("-then-")
+                if self.server.asked[self.command, self.path] >= int(times):
+                    manner = "well"
+                self.server.asked[self.command, self.path] += 1
         if content is None:
             manner = "404"
         try:
@@ -78,6 +79,7 @@ class MisbehavingServer(ThreadingHTTPServer):
         self.files = {name.replace("_", "."): content for name, content in files.items()}
         self.manners = {}
         self.asked = Counter()
+        self.counting = threading.Lock()  # of the threads that answer
         self.address = f"http://127.0.0.1:{self.server_port}"
 
     def __enter__(self):
