@@ -48,7 +48,7 @@ def parser(command: str | ModuleType, prog: str | None = None) -> Parser:
     """The options of a command, see `run`."""
     module = _module(command)
     made = Parser(prog=prog, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.set_defaults(imports=())
+    made.set_defaults(imports=(), prog=prog)
     module.add_arguments(made)
     return made
 

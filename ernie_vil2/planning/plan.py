@@ -25,7 +25,7 @@ BUCKET = 25 * 2**20  # bytes of gradients that Paddle's data parallel reduces at
 MEASURE = "-o Training.steps=20 -o Schedule.warmup_steps=1"
 MANY_WORDS = 50_000_000  # parameters of a word embedding from which on a plan advises to trim it
 UNITS = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0))
-HOW_TO_MEASURE = f"for days, measure a step: tools/train.py {MEASURE}, then --measured RUN"
+HOW_TO_MEASURE = f"for days, measure a step: ernie-vil2 train {MEASURE}, then --measured RUN"
 
 
 class Transfer(NamedTuple):

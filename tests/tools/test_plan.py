@@ -4,6 +4,7 @@ import json
 from functools import partial
 from pathlib import Path
 
+from ernie_vil2.cli import run
 from ernie_vil2.planning.devices import DEVICES
 from tests.conftest import call
 
@@ -13,17 +14,22 @@ plan = partial(call, "plan")
 
 def test_a_plan_of_the_demo(tmp_path):
     arguments = ["-c", DEMO, "--ranks", 2, "--device", "cpu"]
-    run = plan(*arguments, "--step-seconds", 0.5, "--json", tmp_path / "plan.json")
-    assert run.returncode == 0, run.stderr
-    assert run.stderr == ""
+    made = plan(*arguments, "--step-seconds", 0.5, "--json", tmp_path / "plan.json")
+    assert made.returncode == 0, made.stderr
+    assert made.stderr == ""
     for part in ("memory of a rank", "sent by a rank", "samples a second", "schedule", "fits"):
-        assert part in run.stdout
+        assert part in made.stdout
     figures = json.loads((tmp_path / "plan.json").read_text())
     assert figures["ranks"] == 2 and figures["fits"] and figures["advice"] is None
     assert figures["global_batch"] == 2 * figures["rows"]
     assert figures["samples_per_second"] == figures["global_batch"] / 0.5
     unmeasured = plan(*arguments)
-    assert "measure a step" in unmeasured.stdout and "samples a second" not in unmeasured.stdout
+    assert "measure a step: tools/train.py -o" in unmeasured.stdout and "samples a second" not in unmeasured.stdout
+
+
+def test_a_plan_names_commands_as_the_user_called_it(capsys):
+    assert run("plan", ["-c", str(DEMO), "--ranks", "2", "--device", "cpu"], "ernie-vil2 plan") == 0
+    assert "measure a step: ernie-vil2 train -o" in capsys.readouterr().out
 
 
 def test_errors_name_the_next_action():
