@@ -53,7 +53,7 @@ demo: demo-steps $(STAMP) ## train, evaluate and report on the demo drawings (tw
 	@$(PYTHON) tools/report.py --run $(DEMO) --data demo_data/emoji-test.tar
 	@echo; printf '%s\n' 'Open $(DEMO)/report.html in a browser. Three commands to try next:' '' \
 	    '  make search' '    opens a page that finds the drawings by a sentence or an image' \
-	    '  $(PYTHON) docs/examples/zero_shot_chinese.py $(DEMO) PICTURE ... --classes 猫 狗 汽车' \
+	    '  $(PYTHON) docs/examples/zero_shot_chinese.py $(DEMO) IMAGE ... --classes 猫 狗 汽车' \
 	    '    names what your images show, in words of your choice' \
 	    '  $(PYTHON) tools/compare.py $(DEMO) --pixel-baseline demo_data/emoji-train.tar --data demo_data/emoji-test.tar' \
 	    '    says with an interval by how much the model beats a comparison of pixels, and writes a page of examples'

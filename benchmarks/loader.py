@@ -182,11 +182,11 @@ def paddle_transform(views, image):
             super().__init__()
             self.transform, self.probability = transform, probability
 
-        def _apply_image(self, picture):
-            return self.transform(picture) if random.random() < self.probability else picture
+        def _apply_image(self, decoded):
+            return self.transform(decoded) if random.random() < self.probability else decoded
 
-    def blur(picture):  # which paddle.vision does not have
-        return picture.filter(ImageFilter.GaussianBlur(random.uniform(*views.blur_sigma)))
+    def blur(decoded):  # which paddle.vision does not have
+        return decoded.filter(ImageFilter.GaussianBlur(random.uniform(*views.blur_sigma)))
 
     jitter = transforms.ColorJitter(views.brightness, views.contrast, views.saturation, views.hue)
     return transforms.Compose(
@@ -206,8 +206,8 @@ def paddle_transform(views, image):
 def paddle_views(transform, data, rng):
     from PIL import Image
 
-    picture = Image.open(io.BytesIO(data)).convert("RGB")
-    return [transform(picture) for _ in range(COUNT)]
+    decoded = Image.open(io.BytesIO(data)).convert("RGB")
+    return [transform(decoded) for _ in range(COUNT)]
 
 
 def loader_rate(files: list[bytes], rounds: int) -> float:

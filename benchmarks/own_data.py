@@ -98,9 +98,9 @@ def settings_of(folder: Path, data: str, seed: int, epochs: int = EPOCHS, replay
         subprocess.run(command, check=True)
     holdout = f"Data.holdout={{val: 0.15, test: 0.2, group_by: 货号, seed: {seed}}}"
     if replay:
-        new = f"{{data: [{shop / '商品.csv'}], images: {shop / 'pictures'}, weight: 1}}"
+        new = f"{{data: [{shop / '商品.csv'}], images: {shop / 'photos'}, weight: 1}}"
         return [f"Data.train=[{new}, {old}]", holdout, *_steps(int(data) * 2 * 0.65 * epochs)]
-    return [f"Data.train=[{shop / '商品.csv'}]", f"Data.images={shop / 'pictures'}", holdout, length]
+    return [f"Data.train=[{shop / '商品.csv'}]", f"Data.images={shop / 'photos'}", holdout, length]
 
 
 def _steps(samples: float) -> list[str]:

@@ -105,11 +105,11 @@ def prepare(args: argparse.Namespace, folder: Path) -> None:
 
         with open_index(args.index) as index:
             rows = np.array(index.collection(args.among).rows)
-            pictures = index.collection("images")
+            images = index.collection("images")
             if args.among == "texts":
-                queries = rng.permutation(pictures.sample(TUNED_ON + args.asked))
+                queries = rng.permutation(images.sample(TUNED_ON + args.asked))
             else:
-                texts = rng.permutation(pictures.texts(TUNED_ON + args.asked)).tolist()
+                texts = rng.permutation(images.texts(TUNED_ON + args.asked)).tolist()
                 if args.queries:
                     lines = args.queries.read_text(encoding="utf-8").splitlines()
                     lines = [line for line in lines if line.strip()][: args.asked]

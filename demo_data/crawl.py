@@ -205,7 +205,7 @@ class Crawl:
     def rows(self) -> list[Row]:
         """All rows, in random order, with their keys."""
         good, originals = self._good()
-        rows = [*good, *self._copies(good, originals), *self._pictures(), *self._captions(), *self._leaks()]
+        rows = [*good, *self._copies(good, originals), *self._images(), *self._captions(), *self._leaks()]
         rows = [rows[position] for position in self.rng.permutation(len(rows))]
         for number, row in enumerate(rows):
             row.key = f"{number:09}"
@@ -260,7 +260,7 @@ class Crawl:
                 detail, suffix, content = altered(image, kind, self.rng)
             yield Row(kind, caption, suffix, content, f"{detail}{', other caption' * (not same)}", of=row)
 
-    def _pictures(self) -> Iterator[Row]:
+    def _images(self) -> Iterator[Row]:
         """Images that are of no use, with good captions."""
         for kind in ("tiny", "blank", "banner", "broken"):
             for _ in range(self.counts[kind]):

@@ -23,7 +23,7 @@ ALIKE = 0.04
 """Mean difference of two images on the grid, of ink from 0 to 1, up to which they are one drawing."""
 PLAIN = 40
 """So many images of one hash are a disc, a square or a flag of three bars, which everybody draws."""
-SHARED_PICTURES, SHARED_NAMES, LEAST = 0.05, 0.5, 8
+SHARED_IMAGES, SHARED_NAMES, LEAST = 0.05, 0.5, 8
 STANDARD = ("Emoji", "Flags", "Logos", "Brands", "Social", "Programming")
 
 
@@ -46,9 +46,9 @@ def read_set(path: Path) -> Iterator[Icon]:
     """The samples of a shard of icons.py."""
     with tarfile.open(path) as tar:
         members = iter(tar)
-        for picture, texts in zip(members, members, strict=True):
-            png, fields = (tar.extractfile(member).read() for member in (picture, texts))
-            yield Icon(picture.name.removesuffix(".png"), json.loads(fields), png)
+        for image, texts in zip(members, members, strict=True):
+            png, fields = (tar.extractfile(member).read() for member in (image, texts))
+            yield Icon(image.name.removesuffix(".png"), json.loads(fields), png)
 
 
 def shape(png: bytes) -> Shape | None:
@@ -99,7 +99,7 @@ class Drawings:
         return np.abs(first[:, None] - second[None]).mean(axis=2) <= ALIKE * 255
 
 
-def shared_pictures(drawings: Drawings) -> dict[tuple[str, str], int]:
+def shared_images(drawings: Drawings) -> dict[tuple[str, str], int]:
     """For pairs of sets the number of drawings that both have; plain shapes do not count."""
     pairs: dict[tuple[str, str], int] = defaultdict(int)
     for group in drawings.alike():
@@ -117,14 +117,14 @@ def shared_pictures(drawings: Drawings) -> dict[tuple[str, str], int]:
 
 
 def families(
-    sets: Mapping[str, Mapping], names: Mapping[str, set[str]], pictures: Mapping[tuple[str, str], int]
+    sets: Mapping[str, Mapping], names: Mapping[str, set[str]], images: Mapping[tuple[str, str], int]
 ) -> tuple[list[list[str]], dict[str, list[tuple[str, str, str]]]]:
     """Sets that belong together, largest family first, and by rule the pairs that it joined, with the reason.
 
     Args:
         sets: what sets.json says of each.
         names: of each the captions of several words.
-        pictures: see `shared_pictures`.
+        images: see `shared_images`.
     """
     parent = {name: name for name in sets}
     joined: dict[str, list[tuple[str, str, str]]] = {"name": [], "pixels": []}
@@ -137,7 +137,7 @@ def families(
     for left, right in combinations(sorted(sets), 2):
         reasons = {
             "name": _by_name(left, right, sets, names),
-            "pixels": _by_pixels(left, right, sets, pictures.get((left, right), 0)),
+            "pixels": _by_pixels(left, right, sets, images.get((left, right), 0)),
         }
         for rule, why in reasons.items():
             if why:
@@ -163,4 +163,4 @@ def _by_name(left: str, right: str, sets: Mapping[str, Mapping], names: Mapping[
 
 def _by_pixels(left: str, right: str, sets: Mapping[str, Mapping], shared: int) -> str:
     smaller = min(sets[left]["samples"], sets[right]["samples"])
-    return f"{shared} of {smaller} pictures" if shared >= max(LEAST, SHARED_PICTURES * smaller) else ""
+    return f"{shared} of {smaller} images" if shared >= max(LEAST, SHARED_IMAGES * smaller) else ""

@@ -31,7 +31,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from icon_families import Drawings, Icon, families, read_set, shape, shared_pictures
+from icon_families import Drawings, Icon, families, read_set, shape, shared_images
 from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
@@ -161,7 +161,7 @@ def main() -> int:
                     drawings.add(name, key, found)
                 else:
                     blank += 1
-    found, joined = families(sets, names, shared_pictures(drawings))
+    found, joined = families(sets, names, shared_images(drawings))
     try:
         sides = side_of_sets(found, sets)
     except ValueError as error:

@@ -6,7 +6,7 @@
 Each article is a drawing of the demo's validation set, one to three times, on a card of some colour, photographed
 twice: the title names colour, number and object, so that a model that knows the objects has something to learn. The
 table, 商品.csv, is in GB18030 with semicolons; its columns are 图片, 标题, 货号, 类目 and 价格. The images lie in
-pictures/.
+photos/.
 """
 
 import argparse
@@ -36,16 +36,16 @@ SIDE = 96
 def photograph(drawing: np.ndarray, colour: tuple[int, int, int], number: int, random: np.random.Generator) -> bytes:
     """A JPEG of so many of a drawing on a card, a little differently each time."""
     shade = random.integers(-14, 15, 3)
-    picture = np.full((SIDE, SIDE, 3), np.clip(np.array(colour) + shade, 0, 255), np.uint8)
+    photo = np.full((SIDE, SIDE, 3), np.clip(np.array(colour) + shade, 0, 255), np.uint8)
     side = {1: 60, 2: 44, 3: 36}[number] + int(random.integers(-3, 4))
     small = cv2.resize(drawing, (side, side), interpolation=cv2.INTER_AREA)
     background = (small > 246).all(2)[..., None]
     corners = {1: [(18, 18)], 2: [(3, 26), (49, 26)], 3: [(6, 6), (54, 6), (30, 54)]}[number]
     for left, top in corners:
         left, top = (int(np.clip(at + random.integers(-3, 4), 0, SIDE - side)) for at in (left, top))
-        patch = picture[top : top + side, left : left + side]
-        picture[top : top + side, left : left + side] = np.where(background, patch, small)
-    return cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+        patch = photo[top : top + side, left : left + side]
+        photo[top : top + side, left : left + side] = np.where(background, patch, small)
+    return cv2.imencode(".jpg", cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
 
 
 def main() -> int:
@@ -55,7 +55,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     random, source = np.random.default_rng(args.seed), open_sources([str(DRAWINGS)])
-    (args.output / "pictures").mkdir(parents=True, exist_ok=True)
+    (args.output / "photos").mkdir(parents=True, exist_ok=True)
     objects = [row for row in range(len(source)) if source[row].fields["kind"] == "object"]
     rows: list[tuple] = [HEADER]
     for article in range(args.articles):
@@ -66,14 +66,14 @@ def main() -> int:
         price = f"{random.integers(5, 200)}.{random.integers(0, 10)}"
         for view in "ab":
             name = f"{article:04d}{view}.jpg"
-            (args.output / "pictures" / name).write_bytes(photograph(drawing, COLOURS[colour], number, random))
+            (args.output / "photos" / name).write_bytes(photograph(drawing, COLOURS[colour], number, random))
             rows.append((name, title, f"A{article:05d}", colour, price))
     table = io.StringIO()
     csv.writer(table, delimiter=";", lineterminator="\r\n").writerows(rows)
     path = args.output / "商品.csv"
     path.write_bytes(table.getvalue().encode("gb18030"))
     write_text(args.output / "LICENSE.txt", "Drawings: see demo_data/LICENSES.md.\n")
-    print(f"{len(rows) - 1} images of {args.articles} articles: {args.output / 'pictures'}, {path}")
+    print(f"{len(rows) - 1} images of {args.articles} articles: {args.output / 'photos'}, {path}")
     return 0
 
 

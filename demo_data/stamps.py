@@ -111,20 +111,20 @@ def data_of(package: Path) -> tarfile.TarFile:
 
 def read(package: Path) -> tuple[dict[Stamp, bytes], bytes]:
     """The images that have a name in both languages, and what the package says of its licence."""
-    pictures, names, licence = {}, {}, b""
+    contents, names, licence = {}, {}, b""
     with data_of(package) as tar:
         for member in tar:
             stem, dot, suffix = member.name.removeprefix(STAMPS).rpartition(".")
             if member.isfile() and member.name.startswith(STAMPS) and suffix in ("png", "txt"):
-                (pictures if suffix == "png" else names)[stem] = tar.extractfile(member).read()
+                (contents if suffix == "png" else names)[stem] = tar.extractfile(member).read()
             elif member.name == COPYRIGHT:
                 licence = tar.extractfile(member).read()
     found = {}
-    for stem, picture in sorted(pictures.items()):
+    for stem, content in sorted(contents.items()):
         english, *others = names.get(stem, b"").decode("utf-8").splitlines() or [""]
         chinese = dict(line.partition("=")[::2] for line in others).get("zh_CN.utf8", "")
         if english and chinese:
-            found[Stamp(stem, chinese.strip().rstrip("。"), english.strip().rstrip("."))] = picture
+            found[Stamp(stem, chinese.strip().rstrip("。"), english.strip().rstrip("."))] = content
     return found, licence
 
 
@@ -160,24 +160,24 @@ def splits(stamps: list[Stamp]) -> dict[str, list[Stamp]]:
     return {split: sorted(members) for split, members in found.items()}
 
 
-def drawing(picture: bytes) -> Image.Image:
+def drawing(content: bytes) -> Image.Image:
     """An image on white, its longer side at most `SIDE`."""
-    image = Image.open(io.BytesIO(picture)).convert("RGBA")
+    image = Image.open(io.BytesIO(content)).convert("RGBA")
     image.thumbnail((SIDE, SIDE))
     paper = Image.new("RGBA", image.size, "white")
     paper.alpha_composite(image)
     return paper.convert("RGB")
 
 
-def write(folder: Path, pictures: dict[Stamp, bytes], licence: bytes) -> None:
+def write(folder: Path, contents: dict[Stamp, bytes], licence: bytes) -> None:
     """Writes images, tables, and names of the classes."""
-    with tqdm(total=len(pictures), unit="stamp", desc="writing") as bar:
-        for split, stamps in splits(list(pictures)).items():
+    with tqdm(total=len(contents), unit="stamp", desc="writing") as bar:
+        for split, stamps in splits(list(contents)).items():
             rows = []
             for stamp in stamps:
                 file = Path(split, stamp.label, f"{stamp.path.partition('/')[2].replace('/', '-')}.png")
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
-                drawing(pictures[stamp]).save(folder / file)
+                drawing(contents[stamp]).save(folder / file)
                 within = stamp.path.rpartition("/")[0]
                 rows.append([file.as_posix(), stamp.caption_zh, stamp.caption_en, stamp.label, within])
                 bar.update()

@@ -12,7 +12,7 @@ TOKENS = [*"[PAD] [CLS] [SEP] [MASK] [UNK] a the left one is both are".split(), 
 """A vocabulary for the statements."""
 
 
-def _pictures(rng):
+def _images(rng):
     return {concept: png(draw(COLOURS[concept[0]][0], concept[1], rng)) for concept in CONCEPTS}
 
 
@@ -25,9 +25,9 @@ def entailment_folder(folder, splits=("train", "dev", "test")):
     """SNLI-VE: 16 images and 48 hypotheses in each split, a third of them entailed."""
     for number, split in enumerate(splits):
         rng, rows = np.random.default_rng(number), []
-        for image, ((colour, shape), picture) in enumerate(_pictures(rng).items()):
+        for image, ((colour, shape), content) in enumerate(_images(rng).items()):
             name = str(1000 * number + image)
-            _write(folder / "flickr30k-images" / f"{name}.jpg", picture)
+            _write(folder / "flickr30k-images" / f"{name}.jpg", content)
             other_colour = rng.choice([one for one in COLOURS if one != colour])
             other_shape = rng.choice([one for one in SHAPES if one != shape])
             for label, hypothesis in (

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.bad_input.case import encoded, picture
+from tests.bad_input.case import encoded, smooth_image
 
-COLOUR, TRANSPARENT = Image.fromarray(picture(48, 64)), Image.fromarray(picture(48, 64, 4))
-WIDE = Image.fromarray(picture(48, 64)[..., 0].astype(np.uint16) * 257)
+COLOUR, TRANSPARENT = Image.fromarray(smooth_image(48, 64)), Image.fromarray(smooth_image(48, 64, 4))
+WIDE = Image.fromarray(smooth_image(48, 64)[..., 0].astype(np.uint16) * 257)
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 FILES = {
     **{kind: encoded(COLOUR, kind) for kind in FORMATS},

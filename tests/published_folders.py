@@ -16,7 +16,7 @@ SPLITS = ("train", "val", "test")
 OF_COCO = {"train": "train2014", "restval": "val2014", "val": "val2014", "test": "val2014"}
 
 
-def pictures(split, copies):
+def drawn(split, copies):
     """Name, image, Chinese and English texts of shapes in colours."""
     rng = np.random.default_rng([len(split), copies])
     for copy in range(copies):
@@ -26,7 +26,7 @@ def pictures(split, copies):
                 yield f"{split}{colour}{shape}{copy}", png(draw(rgb, shape, rng)), chinese, english * 2
 
 
-SMALL = {split: list(pictures(split, 2 if split == "train" else 1)) for split in SPLITS}
+SMALL = {split: list(drawn(split, 2 if split == "train" else 1)) for split in SPLITS}
 
 
 def coco_cn(folder):

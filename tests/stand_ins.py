@@ -59,7 +59,7 @@ def untrained_run(folder):
 def benchmarks(folder):
     """What docs/benchmarks.md shows, and the same below data/."""
     for name, lay_out in (("coco-cn", coco_cn), ("flickr30k-cn", flickr30k_cn), ("MUGE", muge), ("Flickr30k-CN", muge),
-                          (".", aic_icc), ("my-images", own), ("my-pictures", own)):  # fmt: skip
+                          (".", aic_icc), ("my-images", own)):  # fmt: skip
         lay_out(folder / name)
     karpathy(folder / "flickr30k", "flickr30k", "flickr30k-images")
     karpathy(folder / "mscoco", "coco", "")
@@ -172,9 +172,9 @@ def guide(folder):
 
 def search(folder):
     trained_demo(folder)
-    for name, split in (("my-pictures", "train"), ("more-pictures", "val")):
+    for name, split in (("my-images", "train"), ("more-images", "val")):
         write(folder / name, {f"{row[0]}.png": row[1] for row in SMALL[split]})
-    for position in (folder, folder / "my-pictures"):
+    for position in (folder, folder / "my-images"):
         (position / "cat.jpg").write_bytes(SMALL["test"][0][1])
     (folder / "queries.txt").write_text("a red apple\n红苹果\n", encoding="utf-8")
 

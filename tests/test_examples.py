@@ -14,7 +14,7 @@ import uvicorn
 
 import ernie_vil2
 from ernie_vil2.search import open_index
-from ernie_vil2.search.fill import add_images, build, pictures
+from ernie_vil2.search.fill import add_images, build, images_in
 from ernie_vil2.search.service import build_app
 from tests.conftest import PATIENCE, untrained_checkpoint
 from tests.documents import ROOT
@@ -90,7 +90,7 @@ def test_pairs_become_shards_and_a_run(folder, monkeypatch):
 def test_a_server_is_asked(folder, monkeypatch, shapes):
     model = ernie_vil2.load_model("MODEL")
     with open_index(folder / "index", model, writable=True) as index:
-        add_images(index, pictures([str(shapes["val"])]))
+        add_images(index, images_in([str(shapes["val"])]))
         build(index, "images", None, 0.98, lambda line: None)
     with open_index(folder / "index", model) as index:
         server = uvicorn.Server(uvicorn.Config(build_app(index), port=0, log_level="warning"))

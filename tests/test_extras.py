@@ -107,7 +107,7 @@ def test_it_is_named_before_any_work(monkeypatch, tmp_path, module, begin):
     [
         "ernie_vil2.load_model('demo_data')",
         "sys.exit(cli.run('train', ['-c', 'configs/demo/emoji.yaml']))",
-        "sys.exit(cli.run('embed', '--checkpoint demo_data --pictures demo_data --output runs'.split()))",
+        "sys.exit(cli.run('embed', '--checkpoint demo_data --images demo_data --output runs'.split()))",
     ],
     ids=["load_model", "train", "embed"],
 )

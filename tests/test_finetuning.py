@@ -50,7 +50,7 @@ def page(tmp_path_factory):
     aic_icc(folder / "aic-icc")
     karpathy(folder / "flickr30k", "flickr30k", "flickr30k-images")
     karpathy(folder / "mscoco", "coco", "")
-    own(folder / "my-pictures")
+    own(folder / "my-images")
     (folder / "texts.csv").write_text("caption_en,caption_zh\n" + "a cat,一只猫\na dog,一只狗\n" * 8, encoding="utf-8")
     for name, fixture in OTHERS.items():
         shutil.copytree(PAGE.parents[1] / "tests" / "fixtures" / "others" / fixture, folder / name)
@@ -156,7 +156,7 @@ def test_a_fine_tuned_model_is_the_same_in_the_other_formats(page):
 def test_mixtures_lie_between_their_ends(page):
     record = json.loads((page / "interpolation" / "interpolation.json").read_text())
     assert [row["share"] for row in record["mixtures"]] == [f"{share / 10:g}" for share in range(11)]
-    benchmark = open_benchmark(page / "my-pictures", split="test")
+    benchmark = open_benchmark(page / "my-images", split="test")
     for position, row in (("MODEL", record["mixtures"][0]), ("runs/own@best", record["mixtures"][-1])):
         scored = evaluate(ernie_vil2.load_model(page / position), benchmark, protocol("pairs")).mean_recall
         assert row["new"] == pytest.approx(scored)

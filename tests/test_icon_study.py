@@ -60,11 +60,11 @@ def test_authors_prefixes_names_and_pixels_make_a_family(modules):
     names["g"] = names["h"]
     known = sets(**{name: {} for name in names}) | sets(a={"author": "Team"}, b={"author": "team"},
                                                        g={"category": "Emoji"}, h={"category": "Emoji"})  # fmt: skip
-    pictures = {("f", "g"): 99, ("a", "h"): int(100 * families.SHARED_PICTURES) - 1}
-    found, joined = families.families(known, names, pictures)
+    images = {("f", "g"): 99, ("a", "h"): int(100 * families.SHARED_IMAGES) - 1}
+    found, joined = families.families(known, names, images)
     assert sorted(map(tuple, found)) == [("a", "b"), ("c-one", "c-two"), ("d", "e"), ("f", "g"), ("h",)]
     assert [(left, right) for left, right, _ in joined["name"]] == [("a", "b"), ("c-one", "c-two"), ("d", "e")]
-    assert joined["pixels"] == [("f", "g", "99 of 100 pictures")]
+    assert joined["pixels"] == [("f", "g", "99 of 100 images")]
 
 
 def test_a_family_is_on_one_side(modules, monkeypatch):
@@ -116,11 +116,11 @@ def test_the_lists_are_written_from_rendered_sets(modules, monkeypatch, tmp_path
         "kept": {"tee": T},
         "unseen": {"umbrella": [(8, 8, 40, 8), (8, 16, 8, 8)]},
     }
-    for name, pictures in named.items():
+    for name, images in named.items():
         study.write(icons / f"{name}.tar", [
             families.Icon(f"{name}--{caption}", {"caption_en": caption, "tags_en": [], "name": caption, "set": name,
                                                  "license": "MIT"}, drawn(*boxes))
-            for caption, boxes in pictures.items()
+            for caption, boxes in images.items()
         ])  # fmt: skip
     (icons / "sets.json").write_text(json.dumps(sets(**{name: {"samples": len(named[name])} for name in named})))
     monkeypatch.setattr(study, "SCORED", {"val": ("kept",), "test": ("unseen",)})

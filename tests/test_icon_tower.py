@@ -80,16 +80,16 @@ def test_the_tower_alone_is_kept_of_a_model(script, tmp_path):
 def test_near_twins_are_counted_and_recall_is_given_without_them(tmp_path, monkeypatch, capsys):
     """Of three drawings two are among the icons: one as it is, one brighter, which correlates just as well."""
     rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 200, [32, 32, 3], dtype=np.uint8) for _ in range(5)]
+    images = [rng.integers(0, 200, [32, 32, 3], dtype=np.uint8) for _ in range(5)]
     encode = lambda pixels: cv2.imencode(".png", pixels)[1].tobytes()  # noqa: E731
 
     def members(chosen):
         return [(f"{name}{end}", content) for name, pixels in chosen.items()
                 for end, content in ((".png", encode(pixels)), (".txt", f"a {name}".encode()))]  # fmt: skip
 
-    drawn = {"same": pictures[0], "dark": pictures[1], "other": pictures[2]}
+    drawn = {"same": images[0], "dark": images[1], "other": images[2]}
     write_tar(tmp_path / "drawings.tar", members(drawn))
-    write_tar(tmp_path / "icons.tar", members({"x": pictures[3], "y": pictures[0], "z": pictures[1] + 50}))
+    write_tar(tmp_path / "icons.tar", members({"x": images[3], "y": images[0], "z": images[1] + 50}))
     rows = [("image_to_text", name, f"a {name}", rank) for name, rank in (("same", 1), ("dark", 1), ("other", 3))]
     lines = ["result,direction,query_id,query,rank", *(",".join(["m", *map(str, row)]) for row in rows)]
     (tmp_path / "ranks.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")

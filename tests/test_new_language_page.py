@@ -35,9 +35,9 @@ def page(tmp_path_factory):
     for name, fixture in (("clip-vit-base-patch16", "hf_clip"), ("siglip-base-patch16-224", "hf_siglip")):
         shutil.copytree(FOLDERS[fixture], folder / name)
     images = [path for path in (FOLDERS["hf_clip"] / "inputs").iterdir() if path.suffix != ".json"]
-    (folder / "pictures").mkdir()
+    (folder / "photos").mkdir()
     for image in images:
-        shutil.copy(image, folder / "pictures")
+        shutil.copy(image, folder / "photos")
     with open(folder / "texts.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("caption_en", "caption_zh"), *100 * list(WORDS.items())])
     text = PAGE.read_text(encoding="utf-8")
@@ -63,8 +63,8 @@ def page(tmp_path_factory):
 def test_images_are_encoded_as_before_and_texts_nearer_to_what_they_mean(page, before, after):
     folder, _ = page
     source, student = ernie_vil2.load_model(folder / before), ernie_vil2.load_model(folder / "runs" / after)
-    pictures = sorted((folder / "pictures").iterdir())
-    np.testing.assert_array_equal(student.encode_images(pictures), source.encode_images(pictures))
+    images = sorted((folder / "photos").iterdir())
+    np.testing.assert_array_equal(student.encode_images(images), source.encode_images(images))
     if after == "clip_zh":
         english, chinese = list(WORDS), list(WORDS.values())
         known = source.encode_texts(english)
@@ -75,6 +75,6 @@ def test_images_are_encoded_as_before_and_texts_nearer_to_what_they_mean(page, b
 
 def test_the_index_answers_the_student_and_its_export(page):
     folder, printed = page
-    assert "pictures/" in printed["tools/search.py", "query"] or ".png" in printed["tools/search.py", "query"]
+    assert "photos/" in printed["tools/search.py", "query"] or ".png" in printed["tools/search.py", "query"]
     exported, student = (ernie_vil2.load_model(folder / name) for name in ("exported", "runs/clip_zh"))
     np.testing.assert_allclose(exported.encode_texts(["一只猫"]), student.encode_texts(["一只猫"]), atol=1e-5)

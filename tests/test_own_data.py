@@ -61,7 +61,7 @@ def test_every_command_runs_one_after_the_other(walked):
     )
 
 
-def test_the_report_begins_with_the_verdict_and_shows_pictures(walked):
+def test_the_report_begins_with_the_verdict_and_shows_images(walked):
     folder, _ = walked
     html = (folder / "runs" / "own" / "report.html").read_text(encoding="utf-8")
     lead = html.index('<p class="lead">After fine-tuning, mean recall on your ')
@@ -73,7 +73,7 @@ def test_the_report_begins_with_the_verdict_and_shows_pictures(walked):
 def test_the_verdict_says_what_the_old_task_lost(walked, monkeypatch, capsys):
     folder, _ = walked
     monkeypatch.chdir(folder)
-    old = ["--old", "shop/商品.csv", "--images", "shop/pictures", "--output", "old.html"]
+    old = ["--old", "shop/商品.csv", "--images", "shop/photos", "--output", "old.html"]
     assert cli.run("report", ["--run", "runs/own", *old]) == 0
     printed, html = capsys.readouterr().out, (folder / "old.html").read_text(encoding="utf-8")
     (moved,) = re.findall(r"; on shop/商品.csv.* it (rose by|fell by|stayed as it was)([ 0-9.]*)\.\n", printed)
@@ -89,7 +89,7 @@ def test_the_verdict_says_what_the_old_task_lost(walked, monkeypatch, capsys):
 
 def test_only_paths_are_particular_to_the_set():
     """Somebody else changes nothing but paths for other images, and the field that one option groups by."""
-    particular = {"shop/商品.csv", "shop/pictures", "shop", "shards/shop", "货号", "Data.train=[shop/商品.csv]"}
+    particular = {"shop/商品.csv", "shop/photos", "shop", "shards/shop", "货号", "Data.train=[shop/商品.csv]"}
     for command in COMMANDS[1:]:
         words = [word for word in shlex.split(command.replace("\\\n", " "), comments=True) if not word.isascii()]
         assert set(words) <= particular, command

@@ -65,7 +65,7 @@ def report_page(**changes):
     empty = {"title": "A report", "facts": {}, "comparison": None, "tables": {}, "training": [], "queries": {}}
     return render(
         "report.html",
-        **empty | {"definitions": {}, "changes": [], "verdicts": [], "headlines": [], "pictures": {}} | changes,
+        **empty | {"definitions": {}, "changes": [], "verdicts": [], "headlines": [], "thumbnails": {}} | changes,
     )
 
 
@@ -156,7 +156,7 @@ def test_what_users_wrote_is_text_not_markup(name):
         changes=[(evil, Changes(1, 1, 1, 1, [(evil, 2, 1)], [(evil, 1, 2)]))],
         verdicts=[evil],
         headlines=[evil],
-        pictures={},
+        thumbnails={},
         charts=[line_chart(evil, evil, [Series(evil, [(1, 1), (2, 2)], 1)] * 2, y_label=evil)],
         columns=[evil, evil],
         rows=[{"share": evil, evil: 1.0}],

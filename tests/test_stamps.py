@@ -26,7 +26,7 @@ def stamps():
     return module
 
 
-def picture(seed, size=(200, 100)):
+def stamp_image(seed, size=(200, 100)):
     pixels = np.random.default_rng(seed).integers(0, 256, [size[1], size[0], 4], np.uint8)
     pixels[:, : size[0] // 2, 3] = 0  # transparent
     file = io.BytesIO()
@@ -35,7 +35,7 @@ def picture(seed, size=(200, 100)):
 
 
 def package(path, stamps):
-    """A Debian package of stamps, as {path: (picture, English name, Chinese name)}."""
+    """A Debian package of stamps, as {path: (image, English name, Chinese name)}."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w:xz") as tar:
         for name, (png, english, chinese) in stamps.items():
@@ -61,11 +61,11 @@ def run(stamps, monkeypatch, *arguments):
 
 
 MADE = {
-    **{f"animals/birds/b{n}": (picture(n), f"A bird {n}.", f"鸟{n}。") for n in range(9)},
-    **{f"food/f{n}": (picture(100 + n, (40, 60)), f"A pie {n}.", f"派{n}。") for n in range(6)},
-    "food/again": (picture(200), "A pie 0.", "另一个派"),  # shares its English name with one,
-    "food/chain": (picture(201), "Another pie.", "另一个派。"),  # and that its Chinese name with another
-    "food/silent": (picture(202), "Not named in Chinese.", ""),
+    **{f"animals/birds/b{n}": (stamp_image(n), f"A bird {n}.", f"鸟{n}。") for n in range(9)},
+    **{f"food/f{n}": (stamp_image(100 + n, (40, 60)), f"A pie {n}.", f"派{n}。") for n in range(6)},
+    "food/again": (stamp_image(200), "A pie 0.", "另一个派"),  # shares its English name with one,
+    "food/chain": (stamp_image(201), "Another pie.", "另一个派。"),  # and that its Chinese name with another
+    "food/silent": (stamp_image(202), "Not named in Chinese.", ""),
 }
 
 

@@ -13,7 +13,7 @@ from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.models.weights.contract import Broken, check_contract, conventions, write_contract
 from ernie_vil2.runtime_onnx import OnnxModel
 from ernie_vil2.search import open_index
-from ernie_vil2.search.fill import add_images, build, pictures
+from ernie_vil2.search.fill import add_images, build, images_in
 from ernie_vil2.search.service import build_app
 from tests.conftest import COLOURS, SHAPES, TOKENS, draw, png, untrained_checkpoint
 
@@ -99,12 +99,12 @@ def test_an_export_of_prefixes(target, model, checkpoint, shapes, tmp_path):
 
 def test_an_index_of_prefixes(model, whole, shapes, tmp_path):
     with open_index(tmp_path / "index", model, writable=True, width=16) as index:
-        add_images(index, pictures([str(shapes["val"])]))
+        add_images(index, images_in([str(shapes["val"])]))
         build(index, "images", None, 0.98, lambda line: None)
     assert json.loads((tmp_path / "index" / "index.json").read_text())["width"] == 16
     assert (tmp_path / "index" / "images" / "rows.f16").stat().st_size == 16 * 2 * 16  # rows, bytes, numbers
-    found = pictures([str(shapes["val"])])
-    names, contents = zip(*(picture.read()[:2] for picture in found), strict=True)
+    found = images_in([str(shapes["val"])])
+    names, contents = zip(*(image.read()[:2] for image in found), strict=True)
     scores = model.encode_images(list(contents), width=16) @ model.encode_texts(TEXTS[:1], width=16)[0]
     with open_index(tmp_path / "index", model) as index:
         (hits,) = index.search(texts=TEXTS[:1], count=16)
@@ -122,8 +122,8 @@ def test_an_index_of_prefixes(model, whole, shapes, tmp_path):
 def test_items_found_by_prefixes_are_ranked_by_all_numbers(model, shapes, tmp_path, monkeypatch):
     monkeypatch.setattr("ernie_vil2.search.local.RERANKED", 4)
     with open_index(tmp_path / "index", model, writable=True) as index:
-        add_images(index, pictures([str(shapes["val"])]))
-    names, contents, fields = zip(*(one.read()[:3] for one in pictures([str(shapes["val"])])), strict=True)
+        add_images(index, images_in([str(shapes["val"])]))
+    names, contents, fields = zip(*(one.read()[:3] for one in images_in([str(shapes["val"])])), strict=True)
     images, (query,) = model.encode_images(list(contents)), model.encode_texts(TEXTS[:1])
     narrow = cut(images, 8) @ cut(query[None], 8)[0]
     kinds = [field["caption_en"] for field in fields]
@@ -167,7 +167,7 @@ def test_embeddings_are_written_and_scored_at_a_width(checkpoint, model, shapes,
 
 def test_the_server_gives_embeddings_of_the_dimensions_that_are_asked_for(model, shapes, tmp_path):
     with open_index(tmp_path / "index", model, writable=True) as index:
-        add_images(index, pictures([str(shapes["val"])]))
+        add_images(index, images_in([str(shapes["val"])]))
     with open_index(tmp_path / "index", model) as index:
         client = TestClient(build_app(index))
         (one,) = client.post("/api/v1/embeddings", json={"input": TEXTS[0], "dimensions": 8}).json()["data"]

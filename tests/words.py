@@ -48,7 +48,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
         "(there|where|here) (is|are|was|were) no ",
         "a.txt is no folder, and x is no number",
     ),
-    "beside": ("next to, besides, with", '"beside the paper', "beside the model"),  # a heading of earlier studies
+    "beside": ("next to, besides, with", '"beside the', "beside the model"),  # a heading of earlier studies
     "anew": ("again", "", "built anew"),
     "mend(s|ed|ing)?": ("fix", "", "a mended file"),
     "wish(es|ed|ing)?": ("stop request", "", "a wish to stop"),
@@ -64,11 +64,12 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "census": ("activation profile", "", "a census of tensors"),
     "pass(ed|es|ing)? over": ("skipped", "one pass over", "rows are passed over"),
     "st(ands?|anding|ood)": ("is, means, denotes, exists, has", "stands? out|stand.ins?", "what a name stands for"),
-    "(an?|the|of|no|other|their|these|which|many|[0-9]+) pictures?": (
+    "pictures?": (
         "an image, of images",
-        "[\"'](an?|the|no) picture|script> a picture|in the picture|of (100|a) pictures?|name of a picture|"
-        "that is broken|other pictures'",
-        "the shards of pictures",  # prompts, captions of tests, and the study of icons, whose page is published
+        r"[\"']([a-z]+ )?(an?|the|no) picture|script> a picture|the picture (contains|shows)|in the picture\"|"
+        r"picture of \{\}|[|(]picture[|)]|picture photo|\"pictures\"|--pictures\"|[\"`]/picture[\"`]|other pictures'|"
+        'framed picture|free pictures of the|colourful picture of|"of", "picture"|picture.nnumber',
+        "the shards of pictures",  # the paper's prompt, captions, and earlier names
     ),
     "that is of": ("write the sentence", "", "a model that is of two towers"),
     "instead of ending the work": ("reported and skipped", "", "skipped instead of ending the work"),

@@ -69,15 +69,13 @@ def add_pipe_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-pipes", action=_AllowPipes, help="run the commands of pipe: entries; read them first")
 
 
-def add_table_options(parser: argparse.ArgumentParser) -> None:
+IMAGES = "where the images lie, if not with the data; absolute paths in a table are a part of it"
+
+
+def add_table_options(parser: argparse.ArgumentParser, images: str = IMAGES) -> None:
     """Options of every command that opens sources, on tables of the user's own; `table_options` gives their values."""
     add = parser.add_argument
-    add(
-        "--images",
-        type=input_folder,
-        metavar="FOLDER",
-        help="where the images lie, if not with the data; absolute paths in a table are a part of it",
-    )
+    add("--images", type=input_folder, metavar="FOLDER", help=images)
     add(
         "--columns",
         type=columns,
@@ -152,14 +150,14 @@ def add_model_options(parser: argparse.ArgumentParser, backends: bool = True) ->
     )
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Options that name a benchmark; docs/benchmarks.md shows what they take."""
+def add_data_options(parser: argparse.ArgumentParser, images: str = IMAGES) -> None:
+    """Options that name a benchmark; docs/benchmarks.md shows what they take, and `images` is the help of --images."""
     what = "a benchmark's folder as its authors publish it, or whatever can be trained on"
     add_sources(parser, "--data", "PATH", what)
     add_pipe_option(parser)
     parser.add_argument("--layout", help="layout of the data; default: recognised from the files")
     parser.add_argument("--split", help="split of the data; default: the protocol's, else test, else validation")
-    add_table_options(parser)
+    add_table_options(parser, images)
     parser.add_argument(
         "--text-id", metavar="FIELD", help="tar shards: JSON field that names the text; default: the captions do"
     )

@@ -1,6 +1,6 @@
 """Write a model's embeddings to disk: of a benchmark, of a folder of images, or of lines of text.
 
-    python tools/embed.py --checkpoint runs/mine --pictures photos --texts titles.txt --output embeddings
+    python tools/embed.py --checkpoint runs/mine --images photos --texts titles.txt --output embeddings
 
     python tools/embed.py --checkpoint ernie-vil-2.0-base-zh --data coco_cn.tsv --output embeddings
     python tools/embed.py --checkpoint model.pdparams --data coco_cn.tsv --format official --output out
@@ -25,11 +25,12 @@ FORMATS = ("numpy", "official", "chinese-clip")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_model_options(parser)
     arguments.add_width_option(parser)
-    arguments.add_data_options(parser)
-    parser.add_argument("--pictures", type=input_folder, metavar="FOLDER",
-                        help="instead of --data: a folder of image files, also in sub-folders")  # fmt: skip
+    arguments.add_data_options(
+        parser, "instead of --data: a folder of image files, also in sub-folders; with it: where its images lie"
+    )
+    parser.add_argument("--pictures", dest="images", type=input_folder, help=argparse.SUPPRESS)  # its earlier name
     parser.add_argument("--texts", type=input_file, metavar="FILE",
-                        help="instead of --data, or with --pictures: a text in each line")  # fmt: skip
+                        help="instead of --data, or with --images: a text in each line")  # fmt: skip
     parser.add_argument("--language", help="language of the captions, where they have several")
     parser.add_argument(
         "--output", required=True, type=output_folder, metavar="FOLDER", help="folder of the files to write"
@@ -46,11 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    unpaired = args.pictures or args.texts
-    if not args.checkpoint or bool(args.data) == bool(unpaired):
-        raise ValueError("give --checkpoint, and --data or else --pictures, --texts or both")
+    unpaired = not args.data
+    if not args.checkpoint or (args.data and args.texts) or (unpaired and not (args.images or args.texts)):
+        raise ValueError("give --checkpoint, and --data or else --images, --texts or both")
     if unpaired and args.format == "official":
-        raise ValueError("the official format holds pairs; take another --format for --pictures and --texts")
+        raise ValueError("the official format holds pairs; take another --format for --images and --texts")
     if args.processes > 1 and (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
         return code
 
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
     model = arguments.named_model(args)[0].narrowed(args.width)
     if unpaired:
-        benchmark = read_unpaired(*(Path(path) if path else None for path in (args.pictures, args.texts)))
+        benchmark = read_unpaired(*(Path(path) if path else None for path in (args.images, args.texts)))
     else:
         found = arguments.open_data(args, [args.language] if args.language else None, model.config.Views.languages)
         if len(found) > 1:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ernie_vil2.cli import as_called
 from ernie_vil2.cli.arguments import (
     add_precision_option,
     add_source_options,
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
     checkpoints = [weights_path(path).parent for path in args.run]
     folders = [run_of(checkpoint) or Path(path) for checkpoint, path in zip(checkpoints, args.run, strict=True)]
-    runs, cards, licences, pictures = [], [], set[str](), dict[str, bytes]()
+    runs, cards, licences, thumbnails = [], [], set[str](), dict[str, bytes]()
     for checkpoint, folder, name in zip(checkpoints, folders, _names(args.run, folders), strict=True):
         config = load_config(checkpoint / CONFIG)
         records = read_log(folder / LOG)
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             facts["Scored after training"] = f"{Path(scored).name}, the best of its evaluations"
         facts |= config_facts(config) | progress_facts(config, records)
         changes, verdicts, sentence = _before_and_after(args, folder, config)
-        pictures |= _pictures(config, {image for one in changes.values() for image in one.images.values()})
+        thumbnails |= _thumbnails(config, {image for one in changes.values() for image in one.images.values()})
         evaluations = read_evaluations(folder / RESULTS)
         runs.append(ReportedRun(name, config, facts, records, evaluations, changes, verdicts, sentence))
         if args.data:
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         runs=runs,
         queries={" ".join(map(str, args.data)): shown} if shown else {},
         facts={"Licence of the images": ", ".join(sorted(licences))} if licences else {},
-        pictures=pictures,
+        thumbnails=thumbnails,
     )
     for each in runs:
         if each.headline:
@@ -123,10 +124,10 @@ def _of_old(args: argparse.Namespace, folder: Path, config: Config) -> dict[str,
     name = " ".join(map(str, args.old))
     by = {f"{name} in {one.result}" if one.result else name: one.difference.mean for one in found.comparison.verdicts}
     if min(by.values()) < -FORGOTTEN:
+        how = f"{models[BEFORE]} {models[AFTER]} --alpha 0 0.1 ... 1 --old {name} --new ..."
         print(
-            "mixed weights keep more of what it could do: ernie-vil2 interpolate "
-            f"{models[BEFORE]} {models[AFTER]} --alpha 0 0.1 ... 1 --old {name} --new ...; and a run that is trained "
-            "on some of its old data, too, forgets least (docs/finetuning.md)"
+            f"mixed weights keep more of what it could do: {as_called('ernie-vil2 interpolate', args.prog)} {how}; and "
+            "a run that is trained on some of its old data, too, forgets least (docs/finetuning.md)"
         )
     return by
 
@@ -140,7 +141,7 @@ def _after(folder: Path) -> dict:
     return load_json(path) if path.is_file() else {}
 
 
-def _pictures(config: Config, ids: set[str]) -> dict[str, bytes]:
+def _thumbnails(config: Config, ids: set[str]) -> dict[str, bytes]:
     """Small images of these images of `Data.test`, as far as they can be read."""
     from ernie_vil2.evaluation.examples import thumbnail
     from ernie_vil2.evaluation.scorer import Data

@@ -187,9 +187,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def root_path(text: str) -> str:
-    """A path of an address, as `/pictures`."""
+    """A path of an address, as `/images`."""
     if not re.fullmatch(r"(/[\w.~-]+)*/?", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text} is not a path such as /pictures")
+        raise argparse.ArgumentTypeError(f"{text} is not a path such as /images")
     return text.rstrip("/")
 
 
@@ -365,11 +365,11 @@ def _opened(args: argparse.Namespace, writable: bool = False) -> Index:
 
 def _fill(index: Index, args: argparse.Namespace) -> int:
     """Adds what the arguments name; returns how much of it could be used."""
-    from ernie_vil2.search.fill import add_images, add_texts, pictures, texts_in
+    from ernie_vil2.search.fill import add_images, add_texts, images_in, texts_in
 
     used = 0
     if args.data:
-        images = add_images(index, pictures(args.data, table_options(args)), args.thumbnails)
+        images = add_images(index, images_in(args.data, table_options(args)), args.thumbnails)
         print(f"images: {images}")
         used += images.used
     for file in args.texts:

@@ -186,31 +186,31 @@ class Collector:
         )
 
 
-def read_unpaired(pictures: Path | None, lines: Path | None) -> Benchmark:
+def read_unpaired(folder: Path | None, lines: Path | None) -> Benchmark:
     """Both sides as a benchmark without pairs, either of which may be left out.
 
     Args:
-        pictures: a folder; its image files, those of folders within it too, are named by their path in it.
+        folder: its image files, those of folders within it too, are named by their path in it.
         lines: a UTF-8 file with a text in each line that is not blank, which is named by its number.
 
     Raises:
         OSError: one of them cannot be read.
         ValueError: there is no image file in the folder, or no text in the file.
     """
-    found = image_files(pictures) if pictures else []
+    found = image_files(folder) if folder else []
     texts, rows = [], BadSampleReport()
     rows.add(len(found), [])
     for name, line in numbered_lines(lines) if lines else ():
         with rows.attempt():
             check_text(text := as_text(line, name).strip(), name)
             texts.append(BenchmarkText(name.rpartition(":")[2], text))
-    for path, side, kind in ((pictures, found, "image file"), (lines, texts, "text")):
+    for path, side, kind in ((folder, found, "image file"), (lines, texts, "text")):
         if path and not side:
             raise ValueError(f"{path}: no {kind} in it that can be used\n{rows}")
-    root = pictures or Path()
+    root = folder or Path()
     images = [BenchmarkImage(file.relative_to(root).as_posix(), partial(read_file, file)) for file in found]
     files = (lines,) if lines else ()
-    return Benchmark(str(pictures or lines), images, texts, np.empty([0, 2], np.int64), rows, files)
+    return Benchmark(str(folder or lines), images, texts, np.empty([0, 2], np.int64), rows, files)
 
 
 class BenchmarkSource:

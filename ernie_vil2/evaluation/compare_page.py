@@ -28,7 +28,7 @@ STEPS = 16
 """Positions of a scatter between a rank and ten times it; queries at one position are one circle."""
 
 
-Pictures = dict[bytes, int]
+Images = dict[bytes, int]
 """The images of a page, each once, by its number."""
 
 
@@ -52,8 +52,8 @@ def compare_page(found: Compared, queries: int = SHOWN) -> Page:
     Args:
         queries: of each kind that are shown for each model, result and direction.
     """
-    comparison, pictures, table = found.comparison, Pictures(), found.table()
-    shown = list(_queries(comparison, pictures, queries))
+    comparison, images, table = found.comparison, Images(), found.table()
+    shown = list(_queries(comparison, images, queries))
     data = {
         "results": [_result(comparison, result) for result in comparison.results],
         "first": comparison.first,
@@ -69,7 +69,7 @@ def compare_page(found: Compared, queries: int = SHOWN) -> Page:
         "scatters": [one for result in comparison.results for one in _scatters(comparison, result)],
         "queries": shown,
         "choices": _choices(shown),
-        "pictures": list(map(data_uri, pictures)),
+        "images": list(map(data_uri, images)),
     }
     return Page({"Compared with": comparison.first}, (), "comparison", template="compare.html", data=data)
 
@@ -147,7 +147,7 @@ def _side(first: int, model: int) -> str:
     return "even" if first == model else "right" if model < first else "wrong"
 
 
-def _queries(comparison: Comparison, pictures: Pictures, count: int) -> Iterator[dict[str, Any]]:
+def _queries(comparison: Comparison, images: Images, count: int) -> Iterator[dict[str, Any]]:
     """What one model finds first and the other does not, by the gap, and what none has among its first ten."""
     for result in comparison.results:
         first = comparison.outcomes[comparison.first][result]
@@ -166,21 +166,21 @@ def _queries(comparison: Comparison, pictures: Pictures, count: int) -> Iterator
             gap = np.abs(np.log(np.maximum(other, 1)) - np.log(np.maximum(own, 1)))
             for kind, here in ((WON, (other == 1) & (own > 1)), (LOST, (own == 1) & (other > 1))):
                 for row in chosen(here, gap):
-                    yield _query(comparison, result, row, [comparison.first, model], kind, model, pictures)
+                    yield _query(comparison, result, row, [comparison.first, model], kind, model, images)
         best = np.min([np.where(one > 0, one, 1) for one in ranks.values()], axis=0)
         if first.cards:
             for row in chosen(best > max(CUTOFFS), best):
-                yield _query(comparison, result, row, [comparison.first, *models], FAILED, "", pictures)
+                yield _query(comparison, result, row, [comparison.first, *models], FAILED, "", images)
 
 
 def _query(
-    comparison: Comparison, result: str, row: int, models: Sequence[str], kind: str, against: str, pictures: Pictures
+    comparison: Comparison, result: str, row: int, models: Sequence[str], kind: str, against: str, images: Images
 ) -> dict[str, Any]:
     first = comparison.outcomes[comparison.first][result]
     name, sides, card = first.ids[row], [], None
 
     def number(image: bytes | None) -> int | None:  # each image is on the page once
-        return None if image is None else pictures.setdefault(image, len(pictures))
+        return None if image is None else images.setdefault(image, len(images))
 
     for model in models:
         one = comparison.outcomes[model][result]

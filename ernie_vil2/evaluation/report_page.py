@@ -206,7 +206,7 @@ def write_report(
     runs: Sequence[ReportedRun],
     queries: Mapping[str, Sequence[Card]],
     facts: Mapping[str, str],
-    pictures: Mapping[str, bytes] | None = None,
+    thumbnails: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write the page to `path`, whole or not at all.
 
@@ -214,7 +214,7 @@ def write_report(
         runs: one, or several to be compared; their names differ.
         queries: cards by heading, see `Cards`.
         facts: of the whole page, shown at the top; with those of the run, where it is one.
-        pictures: small JPEG or PNG files of the images that changes are about, by id.
+        thumbnails: small JPEG or PNG files of the images that changes are about, by id.
     """
     several = len(runs) > 1
     definitions = {
@@ -233,7 +233,7 @@ def write_report(
         changes=[
             (f"{run.name}: {name}" if several else name, change) for run in runs for name, change in run.changes.items()
         ],
-        pictures=pictures or {},
+        thumbnails=thumbnails or {},
         headlines=[run.headline for run in runs if run.headline] or _recalls(runs),
         verdicts=[f"{run.name}: {one}" if several else one for run in runs for one in run.verdicts],
         training=comparison_charts({run.name: run.records for run in runs})

@@ -138,7 +138,7 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
         openapi_extra=body,
     )
     @router.post("/search", include_in_schema=False)  # as of earlier versions
-    async def by_picture(request: Request, options: Asked, q: str = "", without: str = "") -> Response:
+    async def by_image(request: Request, options: Asked, q: str = "", without: str = "") -> Response:
         start, parts = time.perf_counter(), _parts(q, without)
         async with uploads.received(request) as content:
             pixels = await batcher.pixels(content)
@@ -186,7 +186,7 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
     @router.post(
         "/tags", summary="Texts that name an image, the body of the request", responses=_ANSWERS, openapi_extra=body
     )
-    async def tags_of_picture(request: Request, count: Count = 5) -> Response:
+    async def tags_of_image(request: Request, count: Count = 5) -> Response:
         start = time.perf_counter()
         async with uploads.received(request) as content:
             if not index.has("texts"):

@@ -23,7 +23,7 @@ from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, check_te
 from ernie_vil2.data.source_files import image_files, read_file, readable
 from ernie_vil2.io.files import read_text
 from ernie_vil2.search.collection import Changeable, Collection, Item
-from ernie_vil2.search.identity import Catalogue, Picture, Read, listed
+from ernie_vil2.search.identity import Catalogue, FoundImage, Read, listed
 from ernie_vil2.search.index import Index
 from ernie_vil2.search.index_types import Exact
 from ernie_vil2.search.integrity import REPLACED
@@ -107,20 +107,20 @@ class Filled:
         return f"{', '.join(parts)}; {self.bad}"
 
 
-def pictures(data: Iterable[str], table: Mapping[str, Any] | None = None) -> list[Picture]:
+def images_in(data: Iterable[str], table: Mapping[str, Any] | None = None) -> list[FoundImage]:
     """The images of folders and of sources, in their order.
 
     Options of a table and errors are as of `open_sources`; a folder without an image is an error, too.
     """
-    found: list[Picture] = []
+    found: list[FoundImage] = []
     for entry in data:
         files = image_files(Path(entry)) if os.path.isdir(entry) else []
         if files and not _is_source(entry, table or {}):
-            found += [Picture(str(file), partial(_of_file, Path(entry), file), _named(file)) for file in files]
+            found += [FoundImage(str(file), partial(_of_file, Path(entry), file), _named(file)) for file in files]
         else:
             source = open_sources([entry], **(table or {}))
             found += [
-                Picture(f"{entry}, sample {row}", partial(_of_sample, source, entry, row), _shard(source, row))
+                FoundImage(f"{entry}, sample {row}", partial(_of_sample, source, entry, row), _shard(source, row))
                 for row in range(len(source))
             ]
     return found
@@ -142,7 +142,7 @@ def texts_in(file: str) -> list[str]:
 
 
 def add_images(
-    index: Index, found: Sequence[Picture], thumbnails: int = THUMBNAIL, rehearsal: Rehearsal | None = None
+    index: Index, found: Sequence[FoundImage], thumbnails: int = THUMBNAIL, rehearsal: Rehearsal | None = None
 ) -> Filled:
     """Encodes images and adds them, as `search.identity` has it.
 
@@ -154,7 +154,7 @@ def add_images(
     """
     collection: Changeable = rehearsal or index.collection("images")
     catalogue = Catalogue(collection, index.kept_path)
-    filled, later = Filled(), list[Picture]()
+    filled, later = Filled(), list[FoundImage]()
     filled.bad.read = len(found)
     with ThreadPoolExecutor(THREADS) as threads, _bar("encoding", len(found), "image") as bar:
         for part in (found, later):
@@ -262,12 +262,12 @@ def sync_images(
     not be read stays, as do items of other sources and those that were added without one.
 
     Args:
-        data: folders and sources, as for `pictures`; a folder must hold at least one image.
+        data: folders and sources, as for `images_in`; a folder must hold at least one image.
         thumbnails: as for `add_images`.
         dry_run: whether only to find out what would be done.
-        table: as for `pictures`; its folder of images belongs to the sources.
+        table: as for `images_in`; its folder of images belongs to the sources.
     """
-    found = pictures(data, table)
+    found = images_in(data, table)
     collection = index.collection("images")
     rehearsal = Rehearsal(collection) if dry_run else None
     filled = add_images(index, found, thumbnails, rehearsal)
@@ -363,9 +363,9 @@ def _text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _read(picture: Picture) -> tuple[Picture, Read] | BadSample:
+def _read(image: FoundImage) -> tuple[FoundImage, Read] | BadSample:
     try:
-        return picture, picture.read()
+        return image, image.read()
     except BadSample as bad:
         return bad
 

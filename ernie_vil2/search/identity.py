@@ -26,7 +26,7 @@ class Read(NamedTuple):
     bare: bool = False  # whether the source knows nothing of it but its file, so that what is known stays
 
 
-class Picture(NamedTuple):
+class FoundImage(NamedTuple):
     """An image to be indexed: `read` gives what is known of it, or raises BadSample; `path` as of `Read`."""
 
     name: str
@@ -41,7 +41,7 @@ class Sorted:
     new: dict[str, tuple[Item, bytes]] = field(default_factory=dict)  # items to be encoded, with their content, by id
     replacing: set[str] = field(default_factory=set)  # ids of new items that are those of others, whose images are gone
     changed: dict[str, Item] = field(default_factory=dict)  # items that are there, with new fields or locations, by id
-    later: list[Picture] = field(default_factory=list)  # what can only be decided when all sources have been read
+    later: list[FoundImage] = field(default_factory=list)  # what can only be decided when all sources have been read
     refreshed: int = 0  # images that are there with other fields
     unchanged: int = 0  # images that are there with the same fields
 
@@ -68,20 +68,20 @@ class Catalogue:
         self._described: set[str] = set()  # ids of items whose fields were given
         self._doubtful: dict[str, list[_Here]] = {}  # by id of an item, where another one of its name is
 
-    def sort(self, read: Sequence[tuple[Picture, Read]], last: bool) -> Sorted:
+    def sort(self, read: Sequence[tuple[FoundImage, Read]], last: bool) -> Sorted:
         """What becomes of images, each with what was read of it; `last` of those that were put off."""
         found = Sorted()
         there = self._collection.named({one.name for _, one in read})
         taken = {item.id for items in there.values() for item in items}
         groups = {name: {item.id: item for item in items if _name(item) == name} for name, items in there.items()}
-        for picture, one in read:
+        for image, one in read:
             group, digest = groups[one.name], content_digest(one.content)
             location = Location(self._kept(one.path), one.name, one.row)
             here = _Here(location.path, frozenset(self._kept(path) for path in (one.path, one.source) if path))
             known = next((item for item in group.values() if item.digest == digest), None)
             rivals = [item for item in group.values() if item is not known and self._was_at(item, here)]
             if known is None and rivals and not last:
-                found.later.append(picture)
+                found.later.append(image)
                 continue
             for rival in rivals:
                 self._doubtful.setdefault(rival.id, []).append(here)

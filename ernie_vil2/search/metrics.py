@@ -19,6 +19,7 @@ PATHS = (
     "/api/v1/embeddings",
     "/api/v1/items",
     "/thumbnail",
+    "/image",
     "/picture",
     "/health",
     "/healthz",

@@ -52,7 +52,7 @@ class Access:
         hosts: names by which the server may be addressed, so that a page of elsewhere cannot make a name lead here;
             `*` is any, `*.example.com` any below example.com.
         token: that every request must bear, `Authorization: Bearer TOKEN` or as the password of a browser; None: none.
-        root_path: under which a proxy shows the server, as `/pictures`; whether it takes that off or not.
+        root_path: under which a proxy shows the server, as `/images`; whether it takes that off or not.
         log: whether there is a line for each request; `log_queries`: with what was asked.
     """
 

@@ -91,11 +91,12 @@ def build_app(
         if item is None:
             raise HTTPException(404, "no image of this id")
         if item.thumbnail is None:
-            return picture(id)
+            return image(id)
         return _by_content(request, item.thumbnail, _kind(item.thumbnail), version == item.digest.hex())
 
-    @app.get("/picture", response_class=Response, summary="An image by its id, from where it lies")
-    def picture(id: str) -> Response:
+    @app.get("/picture", include_in_schema=False)  # as earlier versions called it
+    @app.get("/image", response_class=Response, summary="An image by its id, from where it lies")
+    def image(id: str) -> Response:
         item = index.collection("images").get(id)
         if item is None:
             raise HTTPException(404, "no image of this id")

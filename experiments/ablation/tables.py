@@ -102,9 +102,9 @@ _WITHIN = {
 def _within(results: Results) -> Table:
     queries = {name: _first(results, f"all/{name}/queries") for name in ("image_to_image", "text_to_text")}
     note = (
-        "Alignment: mean squared distance of a picture and its caption. Uniformity: log mean exp(-2 d²) within a side. "
-        "Of these three less is better. Image to image: pictures of the same name by other teams, "
-        f"{queries['image_to_image']} queries. Text to text: another name of a picture asks for its caption, "
+        "Alignment: mean squared distance of an image and its caption. Uniformity: log mean exp(-2 d²) within a side. "
+        "Of these three less is better. Image to image: images of the same name by other teams, "
+        f"{queries['image_to_image']} queries. Text to text: another name of an image asks for its caption, "
         f"{queries['text_to_text']} queries."
     )
     return _compared(results, "Within the modalities", _WITHIN, note, digits=2)
@@ -122,14 +122,14 @@ def _second(results: Results) -> Table:
     columns = ["", f"{first} R@1", f"{first} R@10", f"{second} R@1", f"{second} R@10",
                f"{second} R@10 to {results['baseline']}"]  # fmt: skip
     return Table(
-        f"Queries in {second} for pictures that only ever had names in {first}", columns, rows,
+        f"Queries in {second} for images that only ever had names in {first}", columns, rows,
         f"{_first(results, 'all/second/queries')} names of the tests that the bilingual drawings know; the same "
-        "pictures are asked for in both languages, among all of their set. Percent.",
+        "images are asked for in both languages, among all of their set. Percent.",
     )  # fmt: skip
 
 
 def _further(results: Results) -> Table:
-    """Further captions of the same pictures, next to those that are scored everywhere."""
+    """Further captions of the same images, next to those that are scored everywhere."""
     names = dict.fromkeys(name.split("/")[2] for run in results["runs"] for name in run["figures"]
                           if name.startswith(f"all/{FURTHER}/"))  # fmt: skip
     queries = {"captions": "all", **{name: f"all/{FURTHER}/{name}" for name in names}}
@@ -142,7 +142,7 @@ def _further(results: Results) -> Table:
             own, base = (values_of(results, *run, name) for run in ((group["name"], model), (main, baseline)))
             rows[-1] += [_average(own.values()), NONE if rows[-1][0] == baseline else shown(paired_seeds(own, base))]
     columns = ["", *(cell for name in measures for cell in (name, f"to {results['baseline']}"))]
-    note = f"The same pictures by their captions and by others that the tests have. Percent. {INTERVALS}"
+    note = f"The same images by their captions and by others that the tests have. Percent. {INTERVALS}"
     return Table("Further captions", columns, rows if names else [], note)
 
 

@@ -92,7 +92,7 @@ def without_privileges():
         os.seteuid(0)
 
 
-def picture(height=48, width=64, channels=3):
+def smooth_image(height=48, width=64, channels=3):
     """Smooth colours, no two corners alike, `[height, width, channels]` uint8 RGB."""
     coarse = np.random.default_rng(0).integers(0, 256, [3, 4, channels], dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, channels)
@@ -106,7 +106,7 @@ def encoded(image, kind="PNG", **options):
     return file.getvalue()
 
 
-GOOD = encoded(picture())
+GOOD = encoded(smooth_image())
 
 
 def shard(*samples):

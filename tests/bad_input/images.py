@@ -12,9 +12,9 @@ from PIL import Image, ImageCms
 
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import MAX_BYTES, Reason
-from tests.bad_input.case import CAPTION, GOOD, Case, as_json, encoded, picture, shard
+from tests.bad_input.case import CAPTION, GOOD, Case, as_json, encoded, shard, smooth_image
 
-PIXELS = picture()
+PIXELS = smooth_image()
 COLOUR = Image.fromarray(PIXELS)
 JPEG = encoded(COLOUR, "JPEG", quality=95, subsampling=0)
 ORIENTATION = 0x0112
@@ -209,6 +209,6 @@ CASES = [
         remark="colour profile of other colours than the image's",
     ),
     used("image of 1 x 1 pixel", encoded(np.full([1, 1, 3], 7, np.uint8)), np.full([1, 1, 3], 7, np.uint8)),
-    used("image of 30,000 x 160 pixels", encoded(picture(160, 30_000)), picture(160, 30_000)),
-    skipped("image of 30,000 x 20 pixels", encoded(picture(20, 30_000)), Reason.TOO_NARROW),
+    used("image of 30,000 x 160 pixels", encoded(smooth_image(160, 30_000)), smooth_image(160, 30_000)),
+    skipped("image of 30,000 x 20 pixels", encoded(smooth_image(20, 30_000)), Reason.TOO_NARROW),
 ]  # fmt: skip

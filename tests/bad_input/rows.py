@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, Reason, content_id
-from tests.bad_input.case import CAPTION, GOOD, Case, as_bytes, as_json, encoded, file, picture, without_privileges
+from tests.bad_input.case import CAPTION, GOOD, Case, as_bytes, as_json, encoded, file, smooth_image, without_privileges
 
-OTHER = encoded(picture()[::-1])
+OTHER = encoded(smooth_image()[::-1])
 IN_BASE64 = base64.b64encode(GOOD).decode()
 ROW = f"{CAPTION}\t7\t{IN_BASE64}"
 

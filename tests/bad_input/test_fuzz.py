@@ -25,7 +25,7 @@ from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.samples import BadSample, is_blank
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.io import restricted_pickle
-from tests.bad_input.case import CAPTION, as_json, bounded_time, encoded, member, picture
+from tests.bad_input.case import CAPTION, as_json, bounded_time, encoded, member, smooth_image
 from tests.bad_input.images import JPEG, animated
 from tests.bad_input.shards import of_type, with_size
 
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.thorough]
 EXAMPLES = [40, pytest.param(2000, marks=pytest.mark.slow)]
 SECONDS = 60  # for one input
 VIEWS = load_config(None, ["Views.languages={en: 1.0}"]).Views
-SMALL = encoded(picture(4, 6))
+SMALL = encoded(smooth_image(4, 6))
 IN_BASE64 = base64.b64encode(SMALL).decode()
 SHARD = (member("0.png", SMALL) + member("0.txt", CAPTION.encode())) * 2 + bytes(1024)
 
@@ -191,7 +191,7 @@ def test_chinese_clip_of_any_types(examples, tmp_path, tokenizer):
 @pytest.mark.parametrize("examples", EXAMPLES)
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
 def test_damaged_images(kind, examples):
-    small = picture(16, 24)
+    small = smooth_image(16, 24)
     wholes = [encoded(small, kind)]
     if kind in ("GIF", "WEBP", "PNG"):
         wholes.append(animated(kind))

@@ -12,7 +12,7 @@ from ernie_vil2.curation import curate, load_steps
 from ernie_vil2.data.readers import open_sources
 
 
-def picture(seed, size=64):
+def smooth_image(seed, size=64):
     """A smooth image that nothing else resembles, `[size, size, 3]` uint8."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))

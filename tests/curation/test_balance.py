@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.curation.steps.balance import Words, _threshold
-from tests.curation.conftest import encoded, picture, write_tar
+from tests.curation.conftest import encoded, smooth_image, write_tar
 
 CAPTIONS = [
     *["a cat"] * 8,
@@ -19,7 +19,7 @@ CAPTIONS = [
 
 @pytest.fixture
 def pairs(tmp_path):
-    rows = [(encoded(picture(number, 16)), caption) for number, caption in enumerate(CAPTIONS)]
+    rows = [(encoded(smooth_image(number, 16)), caption) for number, caption in enumerate(CAPTIONS)]
     (tmp_path / "en.txt").write_text("Cat\ndog\nmat\nice cream\n")
     (tmp_path / "zh.txt").write_text("猫\t100\n狗\n", encoding="utf-8")
     return write_tar(tmp_path / "crawl.tar", rows)
@@ -42,7 +42,7 @@ def test_what_has_no_word_can_stay(tmp_path, pairs, curated):
 
 
 def test_a_draw_is_made_once_with_its_seed(tmp_path, curated):
-    rows = [(encoded(picture(number % 40, 16)), f"cat number {number}") for number in range(400)]
+    rows = [(encoded(smooth_image(number % 40, 16)), f"cat number {number}") for number in range(400)]
     path = write_tar(tmp_path / "many.tar", rows)
     (tmp_path / "en.txt").write_text("cat\n")
     text = f"balance: {{words: {{en: {tmp_path}/en.txt}}, most: {{en: 100}}, by: draw, seed: 1}}"

@@ -10,7 +10,7 @@ from PIL import Image
 from ernie_vil2.curation.likeness import EVEN, likeness, mirrored, thumbnails_of, trimmed, vectors, windows
 from ernie_vil2.curation.steps.near_texts import sketch
 from ernie_vil2.curation.thumbnails import neighbours
-from tests.curation.conftest import encoded, picture, write_tar
+from tests.curation.conftest import encoded, smooth_image, write_tar
 
 SIZE = 128
 CAPTION = "a picture of something, number"
@@ -40,7 +40,7 @@ KINDS = ("resized", "recompressed", "bordered", "cropped", "grey", "mirrored")
 @pytest.fixture
 def crawl(tmp_path):
     """Twelve images, and behind them an altered copy of each, two of each kind."""
-    originals = [picture(number, SIZE) for number in range(12)]
+    originals = [smooth_image(number, SIZE) for number in range(12)]
     rows = [(encoded(pixels), f"{CAPTION} {number}") for number, pixels in enumerate(originals)]
     rows += [
         (altered(pixels, KINDS[number % 6]), f"{CAPTION} {number} again") for number, pixels in enumerate(originals)
@@ -73,7 +73,11 @@ def test_mirrored_images_stay_where_different_captions_name_a_side_or_a_time(tmp
     captions = ["a hand that points left", "a hand, pointing", "clock at 3:00", "at nine o’clock", "an old church",
                 "教堂照片", "向左箭头", "一个箭头", "leftover cake on a table", "a bright cake", "the left bank",
                 "the left bank"]  # fmt: skip
-    images = [encoded(side) for number in range(6) for side in (picture(number, SIZE), picture(number, SIZE)[:, ::-1])]
+    images = [
+        encoded(side)
+        for number in range(6)
+        for side in (smooth_image(number, SIZE), smooth_image(number, SIZE)[:, ::-1])
+    ]
     path = write_tar(tmp_path / "crawl.tar", list(zip(images, captions, strict=True)))
     rows = curated([path], RULES).values()
     assert [row["nearest"] for row in rows if not row["kept"]] == [4, 8, 10]
@@ -81,7 +85,7 @@ def test_mirrored_images_stay_where_different_captions_name_a_side_or_a_time(tmp
 
 def test_a_chain_of_small_differences_is_cut(tmp_path, curated):
     """Each is like the next, the first is not like the last: what goes is like something that stays."""
-    first, last = picture(1, SIZE).astype(float), picture(2, SIZE).astype(float)
+    first, last = smooth_image(1, SIZE).astype(float), smooth_image(2, SIZE).astype(float)
     steps = [encoded((first * (1 - share) + last * share).astype(np.uint8)) for share in np.linspace(0, 1, 41)]
     path = write_tar(tmp_path / "chain.tar", [(image, f"{CAPTION} {number}") for number, image in enumerate(steps)])
     rows = list(curated([path], "near_duplicates: {likeness: 0.9, crops: false, mirrored: false}").values())
@@ -91,8 +95,8 @@ def test_a_chain_of_small_differences_is_cut(tmp_path, curated):
     assert rows[40]["nearest"] != 0
 
 
-def test_pictures_of_a_benchmark_are_found_whatever_was_done_to_them(tmp_path, crawl, curated):
-    hidden = [picture(number, SIZE) for number in (0, 1, 30)]
+def test_images_of_a_benchmark_are_found_whatever_was_done_to_them(tmp_path, crawl, curated):
+    hidden = [smooth_image(number, SIZE) for number in (0, 1, 30)]
     test = write_tar(tmp_path / "test.tar", [(encoded(pixels), f"scored {row}") for row, pixels in enumerate(hidden)])
     rows = list(curated([crawl], f"leaks: {{benchmarks: [{test}], likeness: 0.93}}").values())
     leaks = {row["sample"]: row["reason"] for row in rows if not row["kept"]}
@@ -105,8 +109,10 @@ def test_captions_of_a_benchmark_are_reported_or_removed(tmp_path, curated):
                 "brown dog runs through the shallow water of a river, a stick in its mouth",
                 "a brown dog sleeps by the river", "two children build a castle of sand", "a brown dog"]  # fmt: skip
     pairs = [{"en": caption, "zh": f"第{number}张图片"} for number, caption in enumerate(captions)]
-    crawl = write_tar(tmp_path / "crawl.tar", [(encoded(picture(n)), pair) for n, pair in enumerate(pairs)])
-    test = write_tar(tmp_path / "test.tar", [(encoded(picture(77)), known), (encoded(picture(78)), "a brown dog")])
+    crawl = write_tar(tmp_path / "crawl.tar", [(encoded(smooth_image(n)), pair) for n, pair in enumerate(pairs)])
+    test = write_tar(
+        tmp_path / "test.tar", [(encoded(smooth_image(77)), known), (encoded(smooth_image(78)), "a brown dog")]
+    )
     reported = curated([crawl], f"leaks: {{benchmarks: [{test}]}}", "reported")
     assert all(row["kept"] for row in reported.values())
     [fact] = json.loads((tmp_path / "reported" / "curation.json").read_text())["facts"]["leaks"]
@@ -128,26 +134,26 @@ def test_a_benchmark_that_cannot_be_read_is_named_before_any_work(tmp_path, craw
 
 
 def test_likeness_is_the_same_both_ways_and_one_for_equal_images():
-    pictures = [picture(seed, 80) for seed in range(20)]
-    thumbnails = np.stack([np.frombuffer(thumbnails_of(pixels)[-1][0], np.uint8) for pixels in pictures])
+    originals = [smooth_image(seed, 80) for seed in range(20)]
+    thumbnails = np.stack([np.frombuffer(thumbnails_of(pixels)[-1][0], np.uint8) for pixels in originals])
     assert likeness(thumbnails, thumbnails) == pytest.approx(np.ones(20), abs=0.01)
     one, other = thumbnails[:-1], thumbnails[1:]
     assert likeness(one, other) == pytest.approx(likeness(other, one), abs=1e-4)
     turned = [
-        np.frombuffer(thumbnails_of(np.ascontiguousarray(pixels[:, ::-1]))[-1][0], np.uint8) for pixels in pictures
+        np.frombuffer(thumbnails_of(np.ascontiguousarray(pixels[:, ::-1]))[-1][0], np.uint8) for pixels in originals
     ]
     assert likeness(mirrored(np.stack(turned)), thumbnails) == pytest.approx(np.ones(20), abs=0.02)
     assert (likeness(one, other) < 0.9).all()
 
 
-def last_thumbnails(pictures):
-    made = [thumbnails_of(np.ascontiguousarray(pixels))[-1] for pixels in pictures]
+def last_thumbnails(originals):
+    made = [thumbnails_of(np.ascontiguousarray(pixels))[-1] for pixels in originals]
     return np.stack([np.frombuffer(one.content, np.uint8) for one in made]), np.log([one.shape for one in made])
 
 
 def test_crops_of_a_tenth_from_anywhere_are_found_and_stretched_ones_are_not():
     rng = np.random.default_rng(0)
-    originals = [picture(number, 200) for number in range(40)]
+    originals = [smooth_image(number, 200) for number in range(40)]
     corners = rng.integers(0, 21, (40, 2))
     crops = [pixels[top : top + 180, left : left + 180] for pixels, (top, left) in zip(originals, corners, strict=True)]
     (first, shapes), (second, others) = last_thumbnails(originals), last_thumbnails(crops)
@@ -202,7 +208,7 @@ def test_borders_are_those_of_a_plain_loop():
 
     rng = np.random.default_rng(0)
     for number in range(30):
-        inner = picture(number, 60)[..., 0]
+        inner = smooth_image(number, 60)[..., 0]
         top, bottom, left, right = rng.integers(0, 20, 4).tolist()
         framed = np.full((60 + top + bottom, 60 + left + right), rng.integers(0, 256), np.uint8)
         framed[top : top + 60, left : left + 60] = inner
@@ -248,7 +254,7 @@ def test_of_captions_of_one_template_only_the_best_stay(tmp_path, curated):
     captions = [f"buy the new wallpaper of mountains in high resolution, no. {number}" for number in range(6)]
     captions += ["a white cat on a sofa", "a black dog in the snow", "ok", "ok"]
     sizes = [40, 64, 48, 96, 56, 50, 40, 40, 40, 40]
-    rows = [(encoded(picture(number, size)), caption)
+    rows = [(encoded(smooth_image(number, size)), caption)
             for number, (size, caption) in enumerate(zip(sizes, captions, strict=True))]  # fmt: skip
     path = write_tar(tmp_path / "crawl.tar", rows)
     found = curated([path], "near_texts: {most: 2, likeness: 0.7}\nimage_rules: {short_side: 8}").values()

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from ernie_vil2.curation import page
-from tests.curation.conftest import encoded, picture, write_tar
+from tests.curation.conftest import encoded, smooth_image, write_tar
 from tests.curation.test_duplicates import CAPTION
 
 HOSTILE = '<script>alert("x")</script> a picture & <img src=x onerror=alert(1)>'
@@ -13,10 +13,10 @@ HOSTILE = '<script>alert("x")</script> a picture & <img src=x onerror=alert(1)>'
 
 @pytest.fixture
 def shown(tmp_path, curated):
-    rows = [(encoded(picture(number, 96)), f"{CAPTION} {number}") for number in range(8)]
-    rows += [(encoded(picture(number, 64)), f"{CAPTION} {number} again") for number in range(3)]
-    rows += [(encoded(picture(50)), HOSTILE), (b"broken", "<b>broken</b>")]
-    test = write_tar(tmp_path / "test.tar", [(encoded(picture(7, 96)), "a scored picture, whatever it shows")])
+    rows = [(encoded(smooth_image(number, 96)), f"{CAPTION} {number}") for number in range(8)]
+    rows += [(encoded(smooth_image(number, 64)), f"{CAPTION} {number} again") for number in range(3)]
+    rows += [(encoded(smooth_image(50)), HOSTILE), (b"broken", "<b>broken</b>")]
+    test = write_tar(tmp_path / "test.tar", [(encoded(smooth_image(7, 96)), "a scored photograph, whatever it shows")])
     (tmp_path / "en.txt").write_text("picture\nnumber\n")
     curated(
         [write_tar(tmp_path / "crawl.tar", rows)],

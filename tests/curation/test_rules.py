@@ -8,7 +8,7 @@ from ernie_vil2.curation import Step
 from ernie_vil2.curation.languages import language_of
 from ernie_vil2.curation.steps.text_rules import fault_of
 from ernie_vil2.io.terminal import ConfigError
-from tests.curation.conftest import encoded, picture, write_tar
+from tests.curation.conftest import encoded, smooth_image, write_tar
 
 CAPTIONS = {
     "file name": ["IMG_0001.JPG", "DSC01234", "微信图片_20210301102030", "Screenshot 2021-03-01 at 10.20.30",
@@ -56,18 +56,18 @@ def test_languages(language, text):
 def test_every_pair_has_its_reason(tmp_path, curated):
     flat = np.full((64, 64, 3), 200, np.uint8)
     rows = [
-        (encoded(picture(0)), "a red shoe on the table"),
-        (encoded(picture(1)), "IMG_0001.JPG"),
-        (encoded(picture(2)), "eine rote Katze auf dem Sofa"),
-        (encoded(picture(3)), "ab"),
-        (encoded(picture(4)[:20]), "a very wide picture"),
-        (encoded(picture(5)[:8, :8]), "a very small picture"),
+        (encoded(smooth_image(0)), "a red shoe on the table"),
+        (encoded(smooth_image(1)), "IMG_0001.JPG"),
+        (encoded(smooth_image(2)), "eine rote Katze auf dem Sofa"),
+        (encoded(smooth_image(3)), "ab"),
+        (encoded(smooth_image(4)[:20]), "a very wide photograph"),
+        (encoded(smooth_image(5)[:8, :8]), "a very small photograph"),
         (encoded(flat), "a picture of nothing"),
         (b"\x89PNG\r\n\x1a\n broken", "a picture that is broken"),
-        (encoded(picture(0)), "a red shoe on the table, seen from above"),
-        (encoded(picture(6)), "win a prize, everybody"),
-        (encoded(picture(7)), "Win a prize - everybody!"),
-        (encoded(picture(8)), "一只白色的猫坐在沙发上"),
+        (encoded(smooth_image(0)), "a red shoe on the table, seen from above"),
+        (encoded(smooth_image(6)), "win a prize, everybody"),
+        (encoded(smooth_image(7)), "Win a prize - everybody!"),
+        (encoded(smooth_image(8)), "一只白色的猫坐在沙发上"),
     ]
     table = curated(
         [write_tar(tmp_path / "crawl.tar", rows)],
@@ -112,7 +112,7 @@ class EvenSides(Step):
 
 
 def test_a_step_of_ones_own_is_named_by_its_import_path(tmp_path, curated):
-    rows = [(encoded(picture(size, size)), "a picture of something") for size in (64, 65)]
+    rows = [(encoded(smooth_image(size, size)), "a picture of something") for size in (64, 65)]
     text = "text_rules: {}\ntests.curation.test_rules:EvenSides: {reason: one side isn't even}"
     table = list(curated([write_tar(tmp_path / "crawl.tar", rows)], text).values())
     assert [(row["step"], row["reason"], row["odd"]) for row in table] == [

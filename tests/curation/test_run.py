@@ -17,13 +17,13 @@ from ernie_vil2.curation.measures import measure_shard
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.io import locks
 from tests.conftest import PATIENCE
-from tests.curation.conftest import encoded, picture, write_tar
+from tests.curation.conftest import encoded, smooth_image, write_tar
 
 RULES = "text_rules: {}\nimage_rules: {short_side: 32}\nexact_duplicates: {}\nnear_duplicates: {likeness: 0.9}\n"
 
 
 def shard(path, numbers):
-    return write_tar(path, [(encoded(picture(number)), f"a picture of {number} things") for number in numbers])
+    return write_tar(path, [(encoded(smooth_image(number)), f"a picture of {number} things") for number in numbers])
 
 
 @pytest.fixture
@@ -134,7 +134,9 @@ def test_a_folder_of_other_files_or_of_another_run_is_refused(tmp_path, crawl, s
 
 
 def test_broken_pairs_are_counted_as_everywhere(tmp_path, steps):
-    path = write_tar(tmp_path / "a.tar", [(encoded(picture(1)), "a picture of one thing"), (b"no image", "a caption")])
+    path = write_tar(
+        tmp_path / "a.tar", [(encoded(smooth_image(1)), "a picture of one thing"), (b"no image", "a caption")]
+    )
     done = curate(open_sources([str(path)]), steps(RULES), tmp_path / "curated")
     assert done.bad.as_dict() == {
         "read": 2, "bad": 1, "reasons": {"broken image": {"count": 1, "names": ["a-00001"]}},

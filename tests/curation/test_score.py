@@ -8,7 +8,7 @@ from pyarrow import parquet
 
 from ernie_vil2.curation.mismatches import Embedded, Peers, calibrated, wrong_share
 from tests.conftest import TOKENS, untrained_checkpoint
-from tests.curation.conftest import encoded, picture, write_tar
+from tests.curation.conftest import encoded, smooth_image, write_tar
 
 
 def crawl(rng, pairs, wrong):
@@ -118,8 +118,8 @@ def test_one_pair_alone_has_a_score():
 @pytest.fixture
 def pairs(tmp_path):
     words = [f"{colour} {shape}" for colour in ("red", "green", "blue", "yellow") for shape in ("disc", "bar", "cross")]
-    rows = [(encoded(picture(number)), {"en": f"a {word}", "zh": "红色圆"}) for number, word in enumerate(words)]
-    rows += [(encoded(picture(20)), "IMG_0001.JPG"), (b"broken", "a red cross")]
+    rows = [(encoded(smooth_image(number)), {"en": f"a {word}", "zh": "红色圆"}) for number, word in enumerate(words)]
+    rows += [(encoded(smooth_image(20)), "IMG_0001.JPG"), (b"broken", "a red cross")]
     return write_tar(tmp_path / "crawl.tar", rows)
 
 
@@ -132,7 +132,7 @@ def test_scores_are_cosines_in_units_of_mismatched_ones_and_the_best_share_stays
     assert [row["score"] is None for row in rows] == [False] * 12 + [True] * 2
     assert [row["reason"] for row in rows[12:]] == ["file name", "broken image"]
     loaded = load_model(model, device="cpu")
-    images = loaded.encode_images([encoded(picture(number)) for number in range(12)])
+    images = loaded.encode_images([encoded(smooth_image(number)) for number in range(12)])
     english = loaded.encode_texts([f"a {colour} {shape}" for colour in ("red", "green", "blue", "yellow")
                                    for shape in ("disc", "bar", "cross")])  # fmt: skip
     assert [row["cosine_en"] for row in rows[:12]] == pytest.approx((images * english).sum(axis=1), abs=1e-3)
@@ -168,7 +168,7 @@ def test_tags_count_as_training_has_them(tmp_path, curated):
     model = untrained_checkpoint(tmp_path / "model")
     tags = [["red", "disc"], ["green", "bar"], [], ["blue", "cross"]]
     path = write_tar(tmp_path / "tagged.tar", [
-        (encoded(picture(number)), {"en": f"a red disc {number}", "zh": "红色圆"}) for number in range(4)
+        (encoded(smooth_image(number)), {"en": f"a red disc {number}", "zh": "红色圆"}) for number in range(4)
     ], [{"tags_en": own, "tags_zh": ["红"] * bool(own)} for own in tags])  # fmt: skip
     score = f"score: {{model: {model}, by: quantile, keep: 1.0, device: cpu, tags: %s, neighbours: %s}}"
     without, with_tags = (
@@ -193,7 +193,7 @@ def test_a_step_without_its_model_says_so(pairs, curated):
 
 def test_embeddings_can_have_a_word_in_near_duplicates(tmp_path, curated):
     model = untrained_checkpoint(tmp_path / "model")
-    rows = [(encoded(picture(1, size)), f"a red disc {size}") for size in (64, 80)]
+    rows = [(encoded(smooth_image(1, size)), f"a red disc {size}") for size in (64, 80)]
     path = write_tar(tmp_path / "two.tar", rows)
     score = f"score: {{model: {model}, by: quantile, keep: 1.0, device: cpu}}\n"
     for least, kept in ((0.5, 1), (1.0, 2)):

@@ -19,7 +19,7 @@ from tests.conftest import examples
 from tests.formats import FORMATS
 
 
-def picture(height=75, width=101, channels=3):
+def smooth_image(height=75, width=101, channels=3):
     """Smooth colours with some noise, as a photograph has."""
     rng = np.random.default_rng(height * width)
     coarse = rng.integers(0, 256, [5, 7, channels], dtype=np.uint8)
@@ -27,7 +27,7 @@ def picture(height=75, width=101, channels=3):
     return (smooth.astype(int) + rng.integers(-8, 9, smooth.shape)).clip(0, 255).astype(np.uint8)
 
 
-COLOUR = Image.fromarray(picture())
+COLOUR = Image.fromarray(smooth_image())
 
 
 def encoded(image=COLOUR, kind="JPEG", **options):
@@ -68,7 +68,7 @@ def test_both_decoders_give_equal_pixels_at_every_scale(image, progressive, monk
 
 @pytest.mark.parametrize("shrink, factor", [(0.2, 1), (1, 1), (1.99, 1), (2, 2), (3.9, 2), (4, 4), (8, 8), (50, 8)])
 def test_jpeg_comes_as_small_as_the_caller_shrinks_it(decoder, shrink, factor):
-    whole = picture(80, 104)
+    whole = smooth_image(80, 104)
     image = EncodedImage(encoded(Image.fromarray(whole), quality=95, subsampling=0), "a")
     assert (image.height, image.width) == (80, 104)
     means = whole.reshape(80 // factor, factor, 104 // factor, factor, 3).mean(axis=(1, 3))
@@ -78,7 +78,7 @@ def test_jpeg_comes_as_small_as_the_caller_shrinks_it(decoder, shrink, factor):
 @examples(40)
 @given(height=st.integers(1, 70), width=st.integers(1, 70), shrink=st.floats(0.5, 20))
 def test_sides_of_any_size_are_rounded_up(height, width, shrink):
-    image = EncodedImage(encoded(Image.fromarray(picture(height, width))), "a")
+    image = EncodedImage(encoded(Image.fromarray(smooth_image(height, width))), "a")
     factor = max(factor for factor in (1, 2, 4, 8) if factor <= max(shrink, 1))
     assert image.decode(shrink).shape == (-(-height // factor), -(-width // factor), 3)
 
@@ -86,7 +86,7 @@ def test_sides_of_any_size_are_rounded_up(height, width, shrink):
 def test_other_files_come_whole():
     image = EncodedImage(encoded(kind="PNG"), "a")
     assert (image.height, image.width) == (75, 101)
-    np.testing.assert_array_equal(image.decode(8), picture())
+    np.testing.assert_array_equal(image.decode(8), smooth_image())
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -192,7 +192,7 @@ def test_transparency_of_every_kind_of_png_shows_the_background(kind, keyed, see
     np.testing.assert_array_equal(decode_image(data, "a", None), stored)
 
 
-TRANSPARENT = picture(channels=4)
+TRANSPARENT = smooth_image(channels=4)
 
 
 @pytest.mark.parametrize("kind, options", [
@@ -208,7 +208,7 @@ def test_transparency_of_other_files_shows_the_background(kind, options):
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_of_a_transparent_animation_the_first_picture_shows_the_background(kind):
+def test_of_a_transparent_animation_the_first_image_shows_the_background(kind):
     first = Image.new("RGBA", (20, 10), (200, 30, 30, 255))
     first.paste((0, 0, 0, 0), (0, 0, 10, 10))
     first.putpixel((0, 0), (0, 255, 0, 128))
@@ -319,7 +319,7 @@ def test_orientation_of_tiff():
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_of_an_animation_the_first_picture_is_taken(kind):
+def test_of_an_animation_the_first_image_is_taken(kind):
     colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
     first, *rest = (Image.new("RGB", (20, 10), colour) for colour in colours)
     pixels = decode_image(encoded(first, kind, save_all=True, append_images=rest), "a")

@@ -61,9 +61,9 @@ def test_a_run_counts_them(tmp_path, capsys):
     from ernie_vil2.training.trainer import Trainer
 
     rng = np.random.default_rng(0)
-    pictures = [png(draw((number * 20, 90, 120), "disc", rng)) for number in range(12)]
-    train = write_tsv(tmp_path / "train.tsv", [(f"a {n}", f"t{n}", pictures[n]) for n in range(10)])
-    val = write_tsv(tmp_path / "val.tsv", [(f"b {n}", f"v{n}", pictures[n]) for n in range(8, 12)])
+    drawn = [png(draw((number * 20, 90, 120), "disc", rng)) for number in range(12)]
+    train = write_tsv(tmp_path / "train.tsv", [(f"a {n}", f"t{n}", drawn[n]) for n in range(10)])
+    val = write_tsv(tmp_path / "val.tsv", [(f"b {n}", f"v{n}", drawn[n]) for n in range(8, 12)])
     config = load_config(None, [
         "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
         "Model.text={name: ernie, width: 32, depth: 1, heads: 1, max_positions: 16}", "Data.max_length=16",
@@ -75,9 +75,9 @@ def test_a_run_counts_them(tmp_path, capsys):
 
 
 def test_scored_data_without_files_are_those_of_training(tmp_path):
-    data = load_config(None, ["Data.train=[{data: [a], images: pictures}]", "Data.val=[{split: val}]",
+    data = load_config(None, ["Data.train=[{data: [a], images: photos}]", "Data.val=[{split: val}]",
                               "Data.test=[{split: test, protocol: coco-cn-test, images: others}]"]).Data  # fmt: skip
-    assert (data.validation.data, data.validation.split, data.validation.images) == (["a"], "val", "pictures")
+    assert (data.validation.data, data.validation.split, data.validation.images) == (["a"], "val", "photos")
     assert (data.tested.data, data.tested.protocol, data.tested.images) == (["a"], "coco-cn-test", "others")
     with pytest.raises(ConfigError, match="test: write plain entries, or one mapping"):
         load_config(None, ["Data.test=[a, {split: test}]"])

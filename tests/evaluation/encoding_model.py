@@ -44,7 +44,7 @@ def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def picture(number):
+def noise_image(number):
     return png(np.random.default_rng(number).integers(0, 256, [12, 10, 3], np.uint8))
 
 

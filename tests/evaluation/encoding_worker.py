@@ -7,13 +7,13 @@ import numpy as np
 
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.parallel.ranks import join_ranks
-from tests.evaluation.encoding_model import StandIn, benchmark, picture
+from tests.evaluation.encoding_model import StandIn, benchmark, noise_image
 
 CASES = {
     # Chunks of 2 over three ranks: images 2 2 2 1, texts 2 2 1; image 6, alone in its chunk, is broken.
-    "uneven": benchmark({**{str(n): picture(n) for n in range(6)}, "6": b"broken"}, ["a", "b", "c", "b", "d", "e"]),
+    "uneven": benchmark({**{str(n): noise_image(n) for n in range(6)}, "6": b"broken"}, ["a", "b", "c", "b", "d", "e"]),
     # The third rank has nothing to do.
-    "few": benchmark({"0": picture(0)}, ["a"]),
+    "few": benchmark({"0": noise_image(0)}, ["a"]),
 }
 
 

@@ -23,7 +23,7 @@ from ernie_vil2.evaluation.classification import (
     with_prompts,
 )
 from ernie_vil2.evaluation.encoded import encode_benchmark
-from tests.evaluation.encoding_model import StandIn, benchmark, no_file, picture, unit
+from tests.evaluation.encoding_model import StandIn, benchmark, no_file, noise_image, unit
 
 
 def answers(truth, scores, **changes):
@@ -89,9 +89,9 @@ def test_several_classes_are_scored_as_scikit_learn_does(seed, images, classes, 
 @given(seed=st.integers(0, 2**32 - 1), images=st.integers(8, 40), classes=st.integers(2, 8))
 def test_the_figures_are_those_of_clip_benchmark_by_definition(seed, images, classes):
     """`accuracy` and `balanced_accuracy_score` as CLIP_benchmark's zeroshot_classification.py calls them."""
-    labels, pictures, texts = drawn(seed, images, classes)
-    logits = 100 * pictures @ texts.T
-    found = answers(one_hot(labels, classes), pictures @ texts.T).figures
+    labels, embeddings, texts = drawn(seed, images, classes)
+    logits = 100 * embeddings @ texts.T
+    found = answers(one_hot(labels, classes), embeddings @ texts.T).figures
     order = np.argsort(-logits, axis=1)
     assert found["acc1"] == pytest.approx(100 * np.mean(order[:, 0] == labels))
     assert found["mean_per_class_recall"] == pytest.approx(100 * balanced_accuracy_score(labels, logits.argmax(axis=1)))
@@ -104,7 +104,7 @@ def test_the_figures_are_those_that_clip_benchmark_computes(seed):
     theirs = pytest.importorskip("clip_benchmark.metrics.zeroshot_classification", reason="needs clip_benchmark, torch")
     import torch
 
-    labels, pictures, texts = drawn(seed, 200, 7)
+    labels, embeddings, texts = drawn(seed, 200, 7)
     names, templates = [f"class {number}" for number in range(7)], ["a {c}", "the {c}!", "{c} of {c}"]
     embedded = {text: row for text, row in zip(prompts(names, templates), np.random.default_rng(seed).normal(
         size=(21, 6)).astype(np.float32) + np.repeat(texts, 3, axis=0), strict=True)}  # fmt: skip
@@ -127,10 +127,10 @@ def test_the_figures_are_those_that_clip_benchmark_computes(seed):
         if several:
             truth |= np.random.default_rng(seed).random(truth.shape) < 0.2
         target = torch.tensor(truth.astype(int).tolist() if several else labels.tolist())
-        images = torch.tensor(pictures.tolist())
+        images = torch.tensor(embeddings.tolist())
         loader = type("Loader", (list,), {"dataset": type("Data", (), {"classes": names})})([(images, target)])
         expected = theirs.evaluate(Model(), loader, tokens, names, templates, "cpu", amp=False)
-        found = answers(truth, pictures @ own.T).figures
+        found = answers(truth, embeddings @ own.T).figures
         keys = {"mAP": "mean_average_precision"} if several else {
             "acc1": "acc1", "acc5": "acc5", "mean_per_class_recall": "mean_per_class_recall"}  # fmt: skip
         assert found == pytest.approx({name: 100 * expected[key] for name, key in keys.items()}, abs=1e-4)
@@ -199,8 +199,8 @@ def labelled(images, own, names=("cat", "dog")):
     return replace(made, texts=texts, pairs=pairs)
 
 
-def test_pictures_that_cannot_be_used_are_left_out_with_their_classes():
-    data = labelled({"a": picture(1), "gone": no_file, "broken": b"x", "b": picture(2)}, [1, 0, 0, 1])
+def test_images_that_cannot_be_used_are_left_out_with_their_classes():
+    data = labelled({"a": noise_image(1), "gone": no_file, "broken": b"x", "b": noise_image(2)}, [1, 0, 0, 1])
     templates = {"zh": ("{}", "一个{}"), "en": ("a {}",)}
     model = StandIn()
     encoded = encoded_classes(data, templates, encode_benchmark(model, with_prompts(data, templates)))
@@ -221,26 +221,26 @@ def test_pictures_that_cannot_be_used_are_left_out_with_their_classes():
 
 
 def test_embeddings_that_are_not_finite_are_no_answers():
-    data, templates = labelled({"a": picture(1)}, [0]), {"en": ("{}",)}
+    data, templates = labelled({"a": noise_image(1)}, [0]), {"en": ("{}",)}
     encoded = encode_benchmark(StandIn(), with_prompts(data, templates))
     with pytest.raises(ValueError, match="not finite; evaluate an earlier checkpoint"):
         encoded_classes(data, templates, replace(encoded, images=encoded.images * np.nan))
 
 
 def test_what_is_odd_about_classes_is_reported():
-    assert labelled_remarks(labelled({"a": picture(1), "b": picture(2)}, [0, 1])) == []
-    (empty,) = labelled_remarks(labelled({"a": picture(1)}, [0]))
+    assert labelled_remarks(labelled({"a": noise_image(1), "b": noise_image(2)}, [0, 1])) == []
+    (empty,) = labelled_remarks(labelled({"a": noise_image(1)}, [0]))
     assert empty.startswith("classes without an image: 1 (c1); they can be answered and count in no mean")
-    same = labelled_remarks(labelled({"a": picture(1), "b": picture(2)}, [0, 1], ("cat", "cat")))
+    same = labelled_remarks(labelled({"a": noise_image(1), "b": noise_image(2)}, [0, 1], ("cat", "cat")))
     assert same == [
         f"names of several classes in {language}: 1 ({name} (c0 and c1)); nothing distinguishes them: give each its own"
         for language, name in (("en", "cat"), ("zh", "cat类"))
     ]
-    assert labelled_remarks(labelled({"a": picture(1)}, [(0, 1)])) == ["1 image of several classes: mAP is scored"]
+    assert labelled_remarks(labelled({"a": noise_image(1)}, [(0, 1)])) == ["1 image of several classes: mAP is scored"]
 
 
-def test_check_finds_pictures_that_are_several_times():
-    one, two = picture(1), picture(2)
+def test_check_finds_images_that_are_several_times():
+    one, two = noise_image(1), noise_image(2)
     done = []
     good = check_labelled(labelled({"a": one, "b": two}, [0, 1]), done.append)
     assert good.good and sum(done) == 2

@@ -37,7 +37,7 @@ def test_queries_are_chosen_by_kind_language_direction_and_length(page):
     choose(browser, "direction", "text → image")
     few = browser.run(f"{SHOWN}.length")
     assert 0 < few < every
-    assert browser.run(f"{SHOWN}.every(one => one.dataset.result === 'zh' && one.querySelector('.pictures'))")
+    assert browser.run(f"{SHOWN}.every(one => one.dataset.result === 'zh' && one.querySelector('.images'))")
     assert browser.run("document.querySelector('.choice output').value") == f"{few} shown"
     choose(browser, "against", "scratch")
     assert 0 < browser.run(f"{SHOWN}.length") <= few

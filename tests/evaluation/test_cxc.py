@@ -349,7 +349,7 @@ def test_the_published_ratings_give_the_counts_of_the_paper_and_the_figures_of_e
     assert {name.split(",")[0] for name in evaluation.measures} == {"ECCV mAP@R", "ECCV R-Precision"}
 
 
-def write_pictures(folder, split="test"):
+def write_images(folder, split="test"):
     """The images that are rated, and Karpathy's JSON of them."""
     rng, rows = np.random.default_rng(0), []
     (folder / "val2014").mkdir()
@@ -363,7 +363,7 @@ def write_pictures(folder, split="test"):
 
 def test_the_command_prints_four_directions_next_to_the_papers(folder, tmp_path, capsys):
     """From a folder as MSCOCO's authors and Karpathy lay it out, with the ratings next to the JSON."""
-    write_pictures(folder)
+    write_images(folder)
     checkpoint = untrained_checkpoint(tmp_path / "checkpoint", [*SPECIAL_TOKENS, "a", "1"])
     for name in ("cxc", "cxc-correlation"):
         out = tmp_path / name

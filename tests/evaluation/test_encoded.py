@@ -10,11 +10,11 @@ import pytest
 
 from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.evaluation.encoded import encode_benchmark
-from tests.evaluation.encoding_model import StandIn, benchmark, no_file, not_base64, picture
+from tests.evaluation.encoding_model import StandIn, benchmark, no_file, noise_image, not_base64
 from tests.evaluation.encoding_worker import CASES
 
 ROOT = Path(__file__).parents[2]
-IMAGES = {f"i{n}": picture(n) for n in range(7)}
+IMAGES = {f"i{n}": noise_image(n) for n in range(7)}
 TEXTS = ["红色的圆", "a", "b", "a", "红色的圆", "c", "a"]
 
 
@@ -44,12 +44,21 @@ def test_rows_are_those_of_the_benchmark(rows, chunk_rows):
 
 
 def test_unusable_images_are_named_and_left_out():
-    images = {"gone": no_file, "ok": picture(1), "torn": b"GIF89a", "row": not_base64, "empty": b"", "last": picture(2)}
+    images = {
+        "gone": no_file,
+        "ok": noise_image(1),
+        "torn": b"GIF89a",
+        "row": not_base64,
+        "empty": b"",
+        "last": noise_image(2),
+    }
     encoded = encode_benchmark(StandIn(), benchmark(images, list("uvwxyz")), chunk_rows=2)
     assert [image.id for image in encoded.benchmark.images] == ["ok", "last"]
     assert [text.id for text in encoded.benchmark.texts] == [f"t{n}" for n in range(6)], "texts stay in the gallery"
     assert encoded.benchmark.pairs.tolist() == [[0, 1], [1, 5]]
-    np.testing.assert_allclose(encoded.images, by_hand(StandIn(), [picture(1), picture(2)], ["x"])[0], atol=1e-6)
+    np.testing.assert_allclose(
+        encoded.images, by_hand(StandIn(), [noise_image(1), noise_image(2)], ["x"])[0], atol=1e-6
+    )
     reasons = encoded.problems.as_dict()
     assert reasons["read"] == 6 and reasons["bad"] == 4
     assert {reason: entry["names"] for reason, entry in reasons["reasons"].items()} == {
@@ -67,7 +76,7 @@ def test_nothing_usable_is_an_error():
 
 
 def test_one_side_alone_is_encoded():
-    encoded = encode_benchmark(StandIn(), benchmark({"a": picture(0)}, []))
+    encoded = encode_benchmark(StandIn(), benchmark({"a": noise_image(0)}, []))
     assert len(encoded.images) == 1 and len(encoded.texts) == 0
     encoded = encode_benchmark(StandIn(), benchmark({}, ["t"]))
     assert len(encoded.images) == 0 and len(encoded.texts) == 1
@@ -94,7 +103,7 @@ def test_no_more_than_two_chunks_are_prepared_ahead():
             return super().encode_pixels(pixels)
 
     model = Watching()
-    encode_benchmark(model, benchmark({str(n): picture(n) for n in range(40)}, ["t"]), chunk_rows=4)
+    encode_benchmark(model, benchmark({str(n): noise_image(n) for n in range(40)}, ["t"]), chunk_rows=4)
     assert model.ahead <= 8
 
 
@@ -107,12 +116,12 @@ def test_a_second_run_encodes_nothing(rows, tmp_path):
 
 
 def test_unusable_images_are_known_from_the_cache(tmp_path):
-    images = {"gone": no_file, "torn": b"GIF89a", "ok": picture(1), "row": not_base64}
+    images = {"gone": no_file, "torn": b"GIF89a", "ok": noise_image(1), "row": not_base64}
     runs = [encode_benchmark(StandIn(), benchmark(images, ["t"]), tmp_path, chunk_rows=2) for _ in range(2)]
     assert runs[0].problems.as_dict() == runs[1].problems.as_dict()
     assert np.array_equal(runs[0].images, runs[1].images)
     # When the file is there at last, its chunk is encoded again.
-    found = encode_benchmark(StandIn(), benchmark({**images, "gone": picture(5)}, ["t"]), tmp_path, chunk_rows=2)
+    found = encode_benchmark(StandIn(), benchmark({**images, "gone": noise_image(5)}, ["t"]), tmp_path, chunk_rows=2)
     assert [image.id for image in found.benchmark.images] == ["gone", "ok"]
 
 
@@ -134,7 +143,7 @@ def test_an_interrupted_run_goes_on_after_its_last_chunk(rows, tmp_path):
 
 def test_other_content_is_encoded_again(rows, tmp_path):
     encode_benchmark(StandIn(), rows, tmp_path, chunk_rows=3)
-    changed = benchmark({**IMAGES, "i4": picture(99)}, [*TEXTS[:-1], "d"])
+    changed = benchmark({**IMAGES, "i4": noise_image(99)}, [*TEXTS[:-1], "d"])
     model = StandIn()
     encoded = encode_benchmark(model, changed, tmp_path, chunk_rows=3)
     assert model.rows["images"] == 3, "the chunk of the image that was replaced"

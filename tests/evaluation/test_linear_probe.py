@@ -11,7 +11,7 @@ from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.classification import EncodedClasses
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.linear_probe import STRENGTHS, _held_out, linear_probe, probe_classes
-from tests.evaluation.encoding_model import benchmark, picture, unit
+from tests.evaluation.encoding_model import benchmark, noise_image, unit
 
 CENTRES = unit(np.random.default_rng(9).normal(size=(3, 8)))
 
@@ -52,7 +52,7 @@ def test_what_can_be_distinguished_is():
     np.testing.assert_allclose(found.scores.sum(axis=1), 1, rtol=1e-6)
 
 
-def test_pictures_of_several_classes_are_ranked_class_by_class():
+def test_images_of_several_classes_are_ranked_class_by_class():
     rng = np.random.default_rng(0)
     truth = rng.random((120, 3)) < 0.5
     train = unit(truth @ CENTRES + 0.2 * rng.normal(size=(120, 8)) + 1e-3).astype(np.float32)
@@ -65,7 +65,7 @@ def test_pictures_of_several_classes_are_ranked_class_by_class():
     ("rows", "error"),
     [(slice(0, 0), "training images of two classes"), (slice(0, 12), "on a fifth of its training images: give 5")],
 )
-def test_too_few_training_pictures_are_explained(rows, error):
+def test_too_few_training_images_are_explained(rows, error):
     train, truth = clouds(0, 60)
     with pytest.raises(ValueError, match=error):
         linear_probe(train[rows], truth[rows], train)
@@ -74,7 +74,7 @@ def test_too_few_training_pictures_are_explained(rows, error):
 def test_classes_are_matched_by_their_labels_and_leaks_are_reported():
     (train, trained), (asked, right) = clouds(0, 60, noise=0.1), clouds(1, 6, noise=0.1)
     asked[0] = train[30]
-    data = benchmark({str(row): picture(row) for row in range(6)}, [""])
+    data = benchmark({str(row): noise_image(row) for row in range(6)}, [""])
     texts = [BenchmarkText(name, name, {"en": name}) for name in "abc"]
     classes = EncodedClasses(replace(data, texts=texts, pairs=np.argwhere(right)), asked, {"en": CENTRES},
                              BadSampleReport())  # fmt: skip

@@ -79,9 +79,9 @@ def test_queries_of_an_image_are_one_cluster_and_have_the_ranks_of_the_evaluatio
 def test_classes_give_accuracy_and_the_mean_over_classes():
     truth = np.eye(3, dtype=bool)[[0, 0, 0, 1, 2]]
     scores = ClassScores(truth, np.eye(3)[[0, 0, 1, 1, 0]] + 0.1, ("a", "b", "c"), 10.0)
-    pictures = Benchmark("x", [BenchmarkImage(str(row), bytes) for row in range(5)], [], np.zeros([0, 2], np.int64),
+    images = Benchmark("x", [BenchmarkImage(str(row), bytes) for row in range(5)], [], np.zeros([0, 2], np.int64),
                          BadSampleReport())  # fmt: skip
-    one = outcomes_of_classes(EncodedClasses(pictures, np.zeros([5, 1]), {}, BadSampleReport()), scores)
+    one = outcomes_of_classes(EncodedClasses(images, np.zeros([5, 1]), {}, BadSampleReport()), scores)
     assert one.level("acc1").mean == pytest.approx(60) == scores.figures["acc1"]
     assert one.level("mean_per_class_recall").mean == pytest.approx(100 * (2 / 3 + 1 + 0) / 3)
     assert one.level("mean_per_class_recall").mean == pytest.approx(scores.figures["mean_per_class_recall"])

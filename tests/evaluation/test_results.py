@@ -53,7 +53,7 @@ TEXTS = np.array([[0.5, 1], [0.75, 0], [0.25, 0.5]], np.float32)
 PAIRS = np.array([[0, 0], [0, 1], [1, 2]])
 
 
-def picture(colour, size=(400, 300)):
+def noise_image(colour, size=(400, 300)):
     return cv2.imencode(".png", np.full((*size, 3), colour, np.uint8))[1].tobytes()
 
 
@@ -65,7 +65,7 @@ def unreadable():
 def benchmark(tmp_path):
     return Benchmark(
         "drawings",
-        [BenchmarkImage("red", lambda: picture((0, 0, 200))), BenchmarkImage("blue", unreadable)],
+        [BenchmarkImage("red", lambda: noise_image((0, 0, 200))), BenchmarkImage("blue", unreadable)],
         [BenchmarkText("a", '赤, "hot"\nred'), BenchmarkText("b", "<b>rot</b>"), BenchmarkText("c", "=blue")],
         PAIRS,
         BadSampleReport(),
@@ -299,7 +299,7 @@ def test_random_queries_are_those_of_the_seed_and_have_a_right_answer(evaluation
     "size, expected", [((3000, 1500), (SIDE, SIDE // 2)), ((20, 10), (20, 10)), ((900, 5), (SIDE, 1))]
 )
 def test_thumbnails_are_small_jpeg_of_the_same_shape(size, expected):
-    small = thumbnail(BenchmarkImage("x", lambda: picture((10, 120, 250), size)))
+    small = thumbnail(BenchmarkImage("x", lambda: noise_image((10, 120, 250), size)))
     pixels = cv2.imdecode(np.frombuffer(small, np.uint8), cv2.IMREAD_COLOR)
     assert small.startswith(b"\xff\xd8\xff") and pixels.shape[:2] == expected and len(small) < 3000
     assert np.abs(pixels.reshape(-1, 3).mean(axis=0) - (10, 120, 250)).max() < 4

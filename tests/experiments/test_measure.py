@@ -34,9 +34,9 @@ def encoded(images, texts, pairs, names=None, tags=None):
     images, texts = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (images, texts))
     names = names or [f"name {row}" for row in range(len(texts))]
     fields = [{"tags_en": found} for found in tags or [[]] * len(images)]
-    pictures = [BenchmarkImage(str(row), bytes, found) for row, found in enumerate(fields)]
+    own_images = [BenchmarkImage(str(row), bytes, found) for row, found in enumerate(fields)]
     captions = [BenchmarkText(name, name) for name in names]
-    benchmark = Benchmark("x", pictures, captions, np.array(pairs), BadSampleReport())
+    benchmark = Benchmark("x", own_images, captions, np.array(pairs), BadSampleReport())
     return EncodedBenchmark(benchmark, images, texts, BadSampleReport())
 
 
@@ -70,7 +70,7 @@ def test_images_ask_for_those_of_other_teams_by_the_same_name():
     assert found["image_to_image/R@5"] == 100
 
 
-def test_names_in_the_second_language_ask_for_pictures_that_have_none():
+def test_names_in_the_second_language_ask_for_images_that_have_none():
     made = encoded(AXES[:3], AXES[:3], [(0, 0), (1, 1), (2, 2)], ["cup", "Key", "unknown"])
     of = {"cup": AXES[0], "Key": AXES[1], "杯": AXES[0], "钥匙": AXES[2], "home": AXES[0]}
     encoder = SimpleNamespace(encode_texts=lambda texts: np.array([of[text] for text in texts], np.float32))

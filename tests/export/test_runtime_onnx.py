@@ -13,7 +13,7 @@ from PIL import Image
 import ernie_vil2
 from ernie_vil2.export import export
 from ernie_vil2.runtime_onnx import OnnxModel
-from tests.bad_input.case import encoded, picture
+from tests.bad_input.case import encoded, smooth_image
 from tests.export.conftest import IMAGES, TEXTS
 from tests.formats import FILES, forbid_opencv
 
@@ -34,12 +34,12 @@ def kinds():
     """Files of every kind."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    yield encoded(picture(61, 97), "JPEG", quality=90)
-    yield encoded(picture(97, 61), "JPEG", quality=40, subsampling=2)
-    yield encoded(picture(64, 50), "JPEG", exif=exif)
-    yield encoded(picture(40, 40, 1)[..., 0], "JPEG")
-    yield encoded(picture(64, 50), "WEBP", exif=exif)
-    yield encoded(Image.fromarray(picture(48, 64)).quantize(16))
+    yield encoded(smooth_image(61, 97), "JPEG", quality=90)
+    yield encoded(smooth_image(97, 61), "JPEG", quality=40, subsampling=2)
+    yield encoded(smooth_image(64, 50), "JPEG", exif=exif)
+    yield encoded(smooth_image(40, 40, 1)[..., 0], "JPEG")
+    yield encoded(smooth_image(64, 50), "WEBP", exif=exif)
+    yield encoded(Image.fromarray(smooth_image(48, 64)).quantize(16))
     yield from FILES.values()
 
 
@@ -47,7 +47,7 @@ def test_pixels_ids_and_embeddings_are_those_of_the_model(pair, tmp_path, monkey
     forbid_opencv(monkeypatch)
     model, runtime = pair
     (tmp_path / "a.jpg").write_bytes(next(kinds()))
-    images = [*kinds(), tmp_path / "a.jpg", str(tmp_path / "a.jpg"), picture(50, 33)]
+    images = [*kinds(), tmp_path / "a.jpg", str(tmp_path / "a.jpg"), smooth_image(50, 33)]
     for image in images:
         np.testing.assert_array_equal(runtime.preprocess(image), model.preprocess(image))
     np.testing.assert_allclose(runtime.encode_images(images), model.encode_images(images), atol=2e-6)
@@ -59,8 +59,8 @@ def test_pixels_ids_and_embeddings_are_those_of_the_model(pair, tmp_path, monkey
 @pytest.mark.parametrize("image, message", [
     (b"", "broken image"),
     (b"no image", "an image: broken image"),
-    (encoded(picture(60, 60), "JPEG")[:-300], "truncated image"),
-    (encoded(picture(60, 60))[:300], "broken image"),
+    (encoded(smooth_image(60, 60), "JPEG")[:-300], "truncated image"),
+    (encoded(smooth_image(60, 60))[:300], "broken image"),
     (encoded(np.zeros([4, 1200, 3], np.uint8)), "too narrow an image"),
     (encoded(Image.new("1", (9_500, 9_500))), "too many pixels"),
     (np.zeros([4, 4]), r"an image .float64 \[4, 4\].: array is not \[H, W, 3\] uint8 RGB"),

@@ -22,8 +22,13 @@ def by_numpy(images, texts, teacher, known, scale, teacher_scale):
         student, target = (x - np.log(np.exp(x).sum(axis=1, keepdims=True)) for x in (student, target))
         return (np.exp(target) * (target - student)).sum(axis=1)
 
-    pictures, words = teacher[:, :width], teacher[:, width:]
-    return np.mean([divergences(images, texts, pictures, words), divergences(texts, images, words, pictures)])
+    teacher_images, teacher_texts = teacher[:, :width], teacher[:, width:]
+    return np.mean(
+        [
+            divergences(images, texts, teacher_images, teacher_texts),
+            divergences(texts, images, teacher_texts, teacher_images),
+        ]
+    )
 
 
 @pytest.mark.parametrize("unknown", [[], [1, 4], [0, 1, 3, 4, 6], [0, 1, 2, 3, 4, 5, 6]])

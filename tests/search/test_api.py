@@ -10,14 +10,14 @@ from fastapi.testclient import TestClient
 
 from ernie_vil2.io import locks
 from ernie_vil2.search import api, open_index
-from ernie_vil2.search.fill import add_images, add_texts, build, pictures
+from ernie_vil2.search.fill import add_images, add_texts, build, images_in
 from ernie_vil2.search.service import build_app
 from tests.conftest import draw, png
 from tests.search.sockets import Running
 from tests.test_imports import ROOT
 
-PICTURE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
-IN_BASE64 = base64.b64encode(PICTURE).decode()
+IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
+IN_BASE64 = base64.b64encode(IMAGE).decode()
 DATA_URL = f"data:image/png;base64,{IN_BASE64}"
 
 
@@ -25,7 +25,7 @@ DATA_URL = f"data:image/png;base64,{IN_BASE64}"
 def folder(tmp_path_factory, model, shapes):
     folder = tmp_path_factory.mktemp("api") / "index"
     with open_index(folder, model, writable=True) as index:
-        add_images(index, pictures([str(shapes["val"])]))
+        add_images(index, images_in([str(shapes["val"])]))
         add_texts(index, ["red disc", "green square"])
         build(index, "images", None, 0.98, lambda line: None)
     return folder
@@ -46,7 +46,7 @@ def client(index):
 def changing(tmp_path, model, shapes):
     """An index of its own, and a server that may change it."""
     with open_index(tmp_path / "index", model, writable=True) as writer:
-        add_images(writer, pictures([str(shapes["val"])]))
+        add_images(writer, images_in([str(shapes["val"])]))
     with open_index(tmp_path / "index", model) as index:
         yield index, TestClient(build_app(index, writable=True))
 
@@ -79,13 +79,13 @@ def test_a_batch_is_answered_as_its_queries_one_by_one(client, index):
         {"image": DATA_URL, "text": "a"},
     ]
     body = client.post("/api/v1/search/batch", json={"queries": queries, "count": 3, "where": {"kind": "disc"}}).json()
-    expected = [[(1, "red")], [(1, "red"), (-1, "disc")], [(1, PICTURE)], [(1, PICTURE), (1, "a")]]
+    expected = [[(1, "red")], [(1, "red"), (-1, "disc")], [(1, IMAGE)], [(1, IMAGE), (1, "a")]]
     for hits, parts in zip(body["results"], expected, strict=True):
         wanted = index.combined(parts, count=3, where={"kind": "disc"})
         assert [hit["id"] for hit in hits] == [hit.id for hit in wanted]
         assert [hit["score"] for hit in hits] == pytest.approx([hit.score for hit in wanted], abs=1e-6)
-    sent = client.post("/api/v1/search/image", params={"count": 3}, content=PICTURE)
-    assert [hit["id"] for hit in sent.json()["hits"]] == [hit.id for hit in index.combined([(1, PICTURE)], count=3)]
+    sent = client.post("/api/v1/search/image", params={"count": 3}, content=IMAGE)
+    assert [hit["id"] for hit in sent.json()["hits"]] == [hit.id for hit in index.combined([(1, IMAGE)], count=3)]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_embeddings_have_the_form_of_openai(client, model):
     np.testing.assert_allclose(decoded, expected[0], atol=1e-6)
     pixels = client.post("/api/v1/embeddings", json={"input": [DATA_URL, {"image": IN_BASE64}, {"text": "red disc"}]})
     rows = [one["embedding"] for one in pixels.json()["data"]]
-    np.testing.assert_allclose(rows[0], model.encode_images([PICTURE])[0], atol=1e-6)
+    np.testing.assert_allclose(rows[0], model.encode_images([IMAGE])[0], atol=1e-6)
     np.testing.assert_allclose(rows[1], rows[0], atol=1e-6)
     np.testing.assert_allclose(rows[2], expected[0], atol=1e-6)
     assert client.get("/api/v1/models").json()["data"][0]["id"] == body["model"]
@@ -138,7 +138,7 @@ def test_items_are_added_replaced_and_removed(changing):
     added = client.post("/api/v1/items", json={"items": items}).json()["added"]
     assert added["images"][0] == "mine" and len(added["images"][1]) == 32 and added["texts"] == ["purple thing"]
     assert len(index.collection("images")) == 18 and len(index.collection("texts")) == 1
-    hits = client.post("/api/v1/search/image", params={"count": 2}, content=PICTURE).json()["hits"]
+    hits = client.post("/api/v1/search/image", params={"count": 2}, content=IMAGE).json()["hits"]
     assert {hit["id"] for hit in hits} == set(added["images"]) and hits[0]["score"] == pytest.approx(1, abs=1e-3)
     assert client.get("/thumbnail", params={"id": "mine"}).content.startswith(b"\x89PNG")
     client.post("/api/v1/items", json={"items": [items[0] | {"fields": {"kind": "newer"}}]})
@@ -212,7 +212,7 @@ def test_the_client_of_the_page(changing, tmp_path, model):
     assert len(code.strip().splitlines()) <= 35
     names = {}
     exec(code, names)
-    (tmp_path / "image.png").write_bytes(PICTURE)
+    (tmp_path / "image.png").write_bytes(IMAGE)
     with Running(build_app(index, writable=True)) as running:
         client = names["Search"](f"http://127.0.0.1:{running.address[1]}", "token")
         first, second = client.texts("red", "红色", count=3)

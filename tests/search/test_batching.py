@@ -14,7 +14,7 @@ from ernie_vil2.export import export
 from ernie_vil2.search import batching, open_index
 from ernie_vil2.search.batching import Batcher, Options, Overloaded
 from ernie_vil2.search.collection import Item
-from ernie_vil2.search.fill import add_images, add_texts, pictures
+from ernie_vil2.search.fill import add_images, add_texts, images_in
 from ernie_vil2.search.metrics import Metrics
 from ernie_vil2.search.service import build_app
 from tests.conftest import PATIENCE, draw, png
@@ -32,7 +32,7 @@ def index(request, tmp_path_factory, model, shapes):
         export(model, folder / "export", "onnx", "float32", [np.zeros([32, 32, 3], np.uint8)], ["red"], "test")
         used = ernie_vil2.load_model(folder / "export")
     with open_index(folder / "index", used, writable=True) as index:
-        add_images(index, pictures([str(shapes["val"])]))
+        add_images(index, images_in([str(shapes["val"])]))
         add_texts(index, ["red disc", "green square"])
     with open_index(folder / "index", used) as index:
         yield index
@@ -173,7 +173,7 @@ def test_equal_queries_are_answered_from_the_cache_until_the_index_changes(tmp_p
     counts = Sizes()
     sizes = counts.found
     with open_index(tmp_path / "index", model, writable=True) as writer:
-        add_images(writer, pictures([str(shapes["val"])]))
+        add_images(writer, images_in([str(shapes["val"])]))
         with open_index(tmp_path / "index", model) as reader:
 
             async def run():
@@ -212,7 +212,7 @@ def test_all_hits_of_a_batch_are_fetched_by_one_statement_and_kept(tmp_path, mod
 
 def test_thumbnails_are_kept_by_content(tmp_path, model, shapes):
     with open_index(tmp_path / "index", model, writable=True) as writer:
-        add_images(writer, pictures([str(shapes["val"])]))
+        add_images(writer, images_in([str(shapes["val"])]))
     with open_index(tmp_path / "index", model) as index:
         client = TestClient(build_app(index))
         hit = client.get("/api/search", params={"q": "red", "count": 1}).json()["hits"][0]

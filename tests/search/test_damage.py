@@ -424,7 +424,7 @@ def test_a_server_says_that_its_index_is_damaged_and_nothing_else(tmp_path, mode
     with open_index(folder, model) as index:
         client = TestClient(build_app(index), raise_server_exceptions=False)
         asked = [("/api/search", {"q": "red"}), ("/api/similar", {"id": "9"}), ("/thumbnail", {"id": "9"}),
-                 ("/picture", {"id": "9"}), ("/api/facets", {}), ("/health", {})]  # fmt: skip
+                 ("/image", {"id": "9"}), ("/api/facets", {}), ("/health", {})]  # fmt: skip
         before = [client.get(path, params=parameters).status_code for path, parameters in asked]
         assert before[:3] == [200] * 3
         FORMS[name](folder)

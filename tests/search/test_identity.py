@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ernie_vil2 import cli as commands
 from ernie_vil2.search import fill, open_index
 from ernie_vil2.search.collection import Item
-from ernie_vil2.search.fill import Filled, add_images, pictures
+from ernie_vil2.search.fill import Filled, add_images, images_in
 from ernie_vil2.search.index import VERSION, Index
 from ernie_vil2.search.locations import Originals, locations_of
 from ernie_vil2.search.store import open_store
@@ -104,7 +104,7 @@ def path_of(source, name):
 
 
 def add(index, sources):
-    filled = add_images(index, pictures(sources))
+    filled = add_images(index, images_in(sources))
     assert not filled.bad.counts
     return filled
 
@@ -151,19 +151,19 @@ def check(folder, index, sources, steps):
         else:
             add(index, [names[source] for source in step])
             read = [(path_of(source, name), name, number) for source in step for name, number in now[source]]
-            for picture in list(positions):
-                there = {path for path, name, _ in read if name == picture[0]}
-                positions[picture] -= there - {path for path, *own in read if tuple(own) == picture}
-            for path, *picture in read:
-                positions[tuple(picture)].add(path)
-            positions = defaultdict(set, {picture: paths for picture, paths in positions.items() if paths})
+            for image in list(positions):
+                there = {path for path, name, _ in read if name == image[0]}
+                positions[image] -= there - {path for path, *own in read if tuple(own) == image}
+            for path, *image in read:
+                positions[tuple(image)].add(path)
+            positions = defaultdict(set, {image: paths for image, paths in positions.items() if paths})
             new = positions.keys() - ids.keys()
         found = items(index)
-        by_picture = {(locations_of(item)[0].name, item.digest): one for one, item in found.items()}
-        assert by_picture.keys() == {(name, digest(number)) for name, number in positions}
+        by_image = {(locations_of(item)[0].name, item.digest): one for one, item in found.items()}
+        assert by_image.keys() == {(name, digest(number)) for name, number in positions}
         assert len(found) == len(positions) == len(index.collection("images"))
-        again = {picture: by_picture[picture[0], digest(picture[1])] for picture in positions}
-        assert all(again[picture] == ids[picture] for picture in ids.keys() & positions.keys())
+        again = {image: by_image[image[0], digest(image[1])] for image in positions}
+        assert all(again[image] == ids[image] for image in ids.keys() & positions.keys())
         assert index.model.encoded - encoded == len(new)
         ids = again
         originals = Originals([folder])
@@ -266,7 +266,7 @@ def test_titles_and_prices_are_taken_over_without_encoding(tmp_path):
         assert index.model.encoded == 2
 
 
-def test_of_a_row_that_moved_the_own_picture_is_shown(tmp_path):
+def test_of_a_row_that_moved_the_own_image_is_shown(tmp_path):
     """A row is put on top of a table, a sample at the beginning of a shard."""
     rows = [("a.png", 1), ("b.png", 2)]
     sources = [write(tmp_path, "table1", rows), write(tmp_path, "shard1", [("c", 3), ("d", 4)])]
@@ -352,7 +352,7 @@ def test_an_index_of_before_recognises_its_items_and_gets_back_what_it_lost(tmp_
         assert counts(add(index, [folder])) == (1, 1, 0, 1) and items(index)["same.png"].digest == digest(5)
 
 
-def test_a_picture_that_changed_in_an_index_of_before_is_replaced(tmp_path, monkeypatch):
+def test_an_image_that_changed_in_an_index_of_before_is_replaced(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder, shard = write(tmp_path, "folder1", [("a.png", 2)]), write(tmp_path, "shard1", [("00", 20)])
     with filling(tmp_path) as index:
@@ -368,9 +368,9 @@ def test_an_index_in_a_folder_of_any_name(tmp_path, monkeypatch, checkpoint, mod
     home.mkdir()
     monkeypatch.chdir(home)
     monkeypatch.setattr("ernie_vil2.search.index.load_model", lambda source, **_: model)
-    picture = home / "\udcff" / "\udcb9\udcfb.png"
-    picture.parent.mkdir()
-    picture.write_bytes(png(np.zeros([32, 32, 3], np.uint8)))
+    image = home / "\udcff" / "\udcb9\udcfb.png"
+    image.parent.mkdir()
+    image.write_bytes(png(np.zeros([32, 32, 3], np.uint8)))
     arguments = ["--index", "index", "--checkpoint", str(checkpoint), "--data", "\udcff"]
     for expected in ("1 added, 0 unchanged", "0 added, 1 unchanged"):
         assert commands.run("search", ["build", *arguments]) == 0
@@ -378,4 +378,4 @@ def test_an_index_in_a_folder_of_any_name(tmp_path, monkeypatch, checkpoint, mod
     assert commands.run("search", ["query", "--index", "index", "red"]) == 0
     assert "果.png" in capsys.readouterr().out
     with open_index(home / "index", model) as index:
-        assert Originals([home]).read(index.collection("images").get("果.png")) == picture.read_bytes()
+        assert Originals([home]).read(index.collection("images").get("果.png")) == image.read_bytes()

@@ -15,7 +15,7 @@ import ernie_vil2
 from ernie_vil2 import cli as commands
 from ernie_vil2.search import BusyIndex, DamagedIndex, OtherModel, fill, open_index
 from ernie_vil2.search.collection import Item
-from ernie_vil2.search.fill import add_images, add_texts, build, pictures
+from ernie_vil2.search.fill import add_images, add_texts, build, images_in
 from tests.conftest import call, draw, png, shape_members, small_disk, untrained_checkpoint, write_tar
 from tests.search.conftest import TOKENS, unit
 
@@ -26,7 +26,7 @@ WORDS = ["red disc", "green square", "blue bar", "yellow cross", "红色的圆",
 def folder(tmp_path, model, shapes):
     """A built index of 16 images and 5 texts."""
     with open_index(tmp_path / "index", model, writable=True) as index:
-        add_images(index, pictures([str(shapes["val"])]))
+        add_images(index, images_in([str(shapes["val"])]))
         add_texts(index, WORDS)
         for kind in ("images", "texts"):
             build(index, kind, None, 0.98, lambda line: None)
@@ -41,8 +41,8 @@ def test_three_lines(folder, checkpoint, monkeypatch, model):
 
 
 def test_answers_are_those_of_a_product(folder, model, shapes):
-    found = pictures([str(shapes["val"])])
-    names, contents, fields = zip(*(picture.read()[:3] for picture in found), strict=True)
+    found = images_in([str(shapes["val"])])
+    names, contents, fields = zip(*(image.read()[:3] for image in found), strict=True)
     embeddings = model.encode_images(list(contents)).astype(np.float16).astype(np.float32)  # as the index keeps them
     with open_index(folder, model) as index:
         (by_text,) = index.search(texts=["red disc"], count=16)
@@ -66,7 +66,7 @@ def test_answers_are_those_of_a_product(folder, model, shapes):
             index.similar("not there")
 
 
-def test_bad_pictures_are_counted_and_the_rest_is_indexed(tmp_path, model):
+def test_bad_images_are_counted_and_the_rest_is_indexed(tmp_path, model):
     rng = np.random.default_rng(0)
     bomb = b"\x89PNG\r\n\x1a\n" + bytes.fromhex("0000000d49484452000100000001000008020000")
     for name, content in {
@@ -74,32 +74,32 @@ def test_bad_pictures_are_counted_and_the_rest_is_indexed(tmp_path, model):
         "b.jpg": b"<html>not found</html>",
         "c.png": bomb,
         "sub/d.png": png(draw((30, 30, 200), "bar", rng)),
-        "notes.txt": b"no picture",
+        "notes.txt": b"no image",
         ".hidden/e.png": png(draw((30, 30, 200), "bar", rng)),
     }.items():
-        path = tmp_path / "pictures" / name
+        path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     with open_index(tmp_path / "index", model, writable=True) as index:
-        filled = add_images(index, pictures([str(tmp_path / "pictures")]))
+        filled = add_images(index, images_in([str(tmp_path / "photos")]))
         assert (filled.added, filled.unchanged, filled.bad.counts.total(), filled.bad.read) == (2, 0, 2, 4)
         assert "broken image: 2" in str(filled) or "too many pixels" in str(filled)
         assert {hit.id for hit in index.search(texts=["red"])[0]} == {"a.png", "sub/d.png"}
-        (tmp_path / "pictures" / "a.png").write_bytes(png(draw((30, 200, 30), "cross", rng)))
-        again = add_images(index, pictures([str(tmp_path / "pictures")]))
+        (tmp_path / "photos" / "a.png").write_bytes(png(draw((30, 200, 30), "cross", rng)))
+        again = add_images(index, images_in([str(tmp_path / "photos")]))
         assert (again.added, again.unchanged) == (1, 1)
         assert len(index.collection("images")) == 2
 
 
-def test_thumbnails_are_small_pictures(tmp_path, model):
+def test_thumbnails_are_small_images(tmp_path, model):
     """A PNG that is small enough is its own."""
     rng = np.random.default_rng(0)
     small, wide = png(draw((200, 30, 30), "disc", rng)), png(rng.integers(0, 255, (100, 400, 3), np.uint8))
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "photos").mkdir()
     for name, content in {"small.png": small, "wide.png": wide}.items():
-        (tmp_path / "pictures" / name).write_bytes(content)
+        (tmp_path / "photos" / name).write_bytes(content)
     with open_index(tmp_path / "index", model, writable=True) as index:
-        add_images(index, pictures([str(tmp_path / "pictures")]))
+        add_images(index, images_in([str(tmp_path / "photos")]))
         assert index.collection("images").get("small.png").thumbnail == small
         thumbnail = index.collection("images").get("wide.png").thumbnail
     assert thumbnail.startswith(b"RIFF") and Image.open(io.BytesIO(thumbnail)).size == (160, 40)
@@ -107,7 +107,7 @@ def test_thumbnails_are_small_pictures(tmp_path, model):
 
 def test_a_build_that_was_killed_goes_on(tmp_path, model, shapes, monkeypatch):
     monkeypatch.setattr(fill, "CHUNK", 32)
-    found = pictures([str(shapes["train"])])
+    found = images_in([str(shapes["train"])])
     assert len(found) == 128
     encode = type(model).encode_pixels
     calls = []
@@ -127,7 +127,7 @@ def test_a_build_that_was_killed_goes_on(tmp_path, model, shapes, monkeypatch):
         assert len(index.collection("images")) == 64
         filled = add_images(index, found)
         assert (filled.added, filled.unchanged) == (64, 64)
-        names = [picture.read()[0] for picture in found]
+        names = [image.read()[0] for image in found]
         own = [index.similar(name, count=1, among="images")[0].id != name for name in names[:5]]
         assert all(own) and len(index.collection("images")) == 128
         np.testing.assert_allclose(
@@ -201,7 +201,7 @@ def test_damage_is_named_with_what_to_do(folder, model, shapes, damage, message)
     if advice[1]:
         shutil.rmtree(advice[1])
     with open_index(folder, model, writable=True) as index:
-        add_images(index, pictures([str(shapes["val"])]))
+        add_images(index, images_in([str(shapes["val"])]))
         assert len(index.search(texts=["red"], count=20)[0]) == 16
 
 
@@ -228,7 +228,7 @@ def test_an_index_that_is_built_again_beneath_a_reader(folder, model, shapes, tm
         for maker, expected in ((model, 5), (other, None)):
             shutil.rmtree(folder, ignore_errors=True)
             with open_index(folder, maker, writable=True) as index:
-                add_images(index, pictures([str(shapes["val"])])[:5])
+                add_images(index, images_in([str(shapes["val"])])[:5])
             if expected:
                 assert len(reader.search(texts=["red"], count=50)[0]) == expected
             else:
@@ -268,13 +268,13 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_committed(tmp_path, model):
     with small_disk(tmp_path / "small", "1m") as mount:
         tar = write_tar(tmp_path / "a.tar", shape_members(1, seed=5))
         with open_index(mount / "index", model, writable=True) as index:
-            add_images(index, pictures([str(tar)]))
+            add_images(index, images_in([str(tar)]))
             with open(mount / "filler", "wb", buffering=0) as filler, pytest.raises(OSError):
                 while True:
                     filler.write(bytes(4096))
             more = write_tar(tmp_path / "b.tar", shape_members(20, seed=6))
             with pytest.raises(OSError, match="space|full"):
-                add_images(index, pictures([str(more)]))
+                add_images(index, images_in([str(more)]))
         (mount / "filler").unlink()
         with open_index(mount / "index", model, writable=True) as index:
             assert len(index.collection("images")) == 16 and len(index.search(texts=["red"], count=30)[0]) == 16
@@ -405,7 +405,7 @@ def test_a_build_of_nothing_that_can_be_used_ends_with_1_and_leaves_nothing(
 ):
     monkeypatch.setattr("ernie_vil2.search.index.load_model", lambda source, **_: model)
     (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "a.png").write_bytes(b"no picture")
+    (tmp_path / "bad" / "a.png").write_bytes(b"no image")
     (tmp_path / "blank.txt").write_text("\n \n")
     new = ["--index", tmp_path / "index", "--checkpoint", checkpoint]
     for data in (["--data", tmp_path / "bad"], ["--texts", tmp_path / "blank.txt"]):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ernie_vil2.search import DamagedIndex, open_index
 from ernie_vil2.search.collection import Item
-from ernie_vil2.search.fill import add_images, pictures
+from ernie_vil2.search.fill import add_images, images_in
 from ernie_vil2.search.locations import Originals, content_digest, locations_of
 from ernie_vil2.search.server import Settings, serve
 from ernie_vil2.search.service import build_app
@@ -64,7 +64,7 @@ def test_nothing_outside_the_named_folders_is_served(folders):
         assert Originals([allowed, other]).read(item((path, "x"))) == SECRET, path
     for path, _, row in shards[:7]:
         assert Originals([allowed, other]).read(item(path, row)) == SECRET, path
-    (other / "secret.png").write_bytes(b"another picture by now")
+    (other / "secret.png").write_bytes(b"another image by now")
     assert Originals([allowed, other]).read(item(("link.png", "x"))) is None
     with pytest.raises(NotADirectoryError, match="not a folder; name one that holds the images"):
         Originals([allowed / "nothing"])
@@ -147,8 +147,8 @@ def test_originals_of_every_layout_are_found_again_from_elsewhere(tmp_path, monk
         "tests.search.test_identity.Encoder.decode", lambda self, content, name: np.zeros([8, 8, 3], np.uint8)
     )
     with filling(tmp_path / "home") as index:
-        read = [picture.read() for picture in pictures(["data"])]
-        add_images(index, pictures(["data"]))
+        read = [image.read() for image in images_in(["data"])]
+        add_images(index, images_in(["data"]))
         shutil.copytree(tmp_path / "home", tmp_path / "away")
         shutil.rmtree(home)
         found = items(index)
@@ -161,34 +161,34 @@ def test_originals_of_every_layout_are_found_again_from_elsewhere(tmp_path, monk
 def built(tmp_path_factory, model):
     """A folder with images and an index of them, filled from there."""
     home = tmp_path_factory.mktemp("built")
-    (home / "pictures").mkdir()
+    (home / "photos").mkdir()
     noise = np.random.default_rng(0).integers(0, 255, (100, 400, 3), np.uint8)
     for n in range(2):
-        (home / "pictures" / f"{n}.png").write_bytes(png(noise + np.uint8(n)))
+        (home / "photos" / f"{n}.png").write_bytes(png(noise + np.uint8(n)))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         with open_index("index", model, writable=True) as index:
-            add_images(index, pictures(["pictures"]))
+            add_images(index, images_in(["photos"]))
     return home
 
 
 def served(index, name, roots=()):
-    response = TestClient(build_app(index, roots=roots)).get("/picture", params={"id": name})
+    response = TestClient(build_app(index, roots=roots)).get("/image", params={"id": name})
     return response.content if response.status_code == 200 else response.status_code
 
 
 def test_a_server_shows_thumbnails_unless_it_is_given_folders(built, model, tmp_path, monkeypatch, capsys):
     moved = shutil.copytree(built, tmp_path / "moved")
-    original = (moved / "pictures" / "0.png").read_bytes()
-    shutil.rmtree(built / "pictures")
+    original = (moved / "photos" / "0.png").read_bytes()
+    shutil.rmtree(built / "photos")
     monkeypatch.setattr("ernie_vil2.search.server.run", lambda _, listener: listener.close())
     with open_index(moved / "index", model) as index:
         thumbnail = index.collection("images").get("0.png").thumbnail
         assert served(index, "0.png") == thumbnail != original
         assert served(index, "0.png", [moved]) == original
-        (moved / "pictures" / "0.png").write_bytes((moved / "pictures" / "1.png").read_bytes())
+        (moved / "photos" / "0.png").write_bytes((moved / "photos" / "1.png").read_bytes())
         assert served(index, "0.png", [moved]) == thumbnail
-        shutil.move(moved / "pictures", moved / "index" / "pictures")
+        shutil.move(moved / "photos", moved / "index" / "photos")
         assert len(served(index, "1.png")) == len(original)  # in the index's own folder
         assert served(index, "nothing.png") == 404
     for roots in ([], [moved]):

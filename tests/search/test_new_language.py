@@ -49,7 +49,7 @@ def without_its_images(index):
 
 
 @pytest.mark.parametrize("earlier", [False, True], ids=["now", "of an earlier version"])
-def test_pictures_are_found_by_another_text_tower(index, models, earlier):
+def test_images_are_found_by_another_text_tower(index, models, earlier):
     if earlier:
         without_its_images(index)
     model = ernie_vil2.load_model(models["text"])
@@ -64,7 +64,7 @@ def test_pictures_are_found_by_another_text_tower(index, models, earlier):
     assert {hit.id: hit.score for hit in found} == rows
 
 
-def test_pictures_are_added_by_another_text_tower_and_texts_are_not(index, models, shapes):
+def test_images_are_added_by_another_text_tower_and_texts_are_not(index, models, shapes):
     before = (index / "index.json").read_bytes()
     added = call("search", "build", "--index", index, "--checkpoint", models["text"], "--data", shapes["train"])
     assert added.returncode == 0, added.stderr

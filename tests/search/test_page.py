@@ -11,13 +11,13 @@ import uvicorn
 from ernie_vil2.io.calibration import Calibration, Threshold
 from ernie_vil2.search import open_index
 from ernie_vil2.search.collection import Item
-from ernie_vil2.search.fill import add_images, add_texts, build, pictures
+from ernie_vil2.search.fill import add_images, add_texts, build, images_in
 from ernie_vil2.search.service import build_app
 from tests.browser import CHROMIUM, Browser
 from tests.conftest import draw, png
 from tests.search.conftest import unit
 
-PICTURE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
+IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 HOSTILE = "<img src=x onerror=\"document.title='run'\">"
 FIELDS = {"caption_en": HOSTILE, "price": 3.5, "shop": "https://example.com/a?b=1", "trap": "javascript:alert(1)"}
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="needs chromium: apt-get install chromium")]
@@ -49,10 +49,10 @@ class Serving:
 def address(tmp_path_factory, model, shapes):
     folder = tmp_path_factory.mktemp("page")
     with open_index(folder / "index", model, writable=True) as index:
-        add_images(index, pictures([str(shapes["val"])]))
+        add_images(index, images_in([str(shapes["val"])]))
         add_texts(index, ["red disc"])
-        index.collection("images").add([Item("hostile", b"", FIELDS, (), PICTURE)], model.encode_texts(["blue bar"]))
-        more = [Item(f"more {number}", b"", {"caption_en": f"more {number}"}, (), PICTURE) for number in range(120)]
+        index.collection("images").add([Item("hostile", b"", FIELDS, (), IMAGE)], model.encode_texts(["blue bar"]))
+        more = [Item(f"more {number}", b"", {"caption_en": f"more {number}"}, (), IMAGE) for number in range(120)]
         index.collection("images").add(more, unit(np.random.default_rng(0), 120, model.embed_dim))
         build(index, "images", None, 0.98, lambda line: None)
     with open_index(folder / "index", model) as index:
@@ -70,7 +70,7 @@ def browser(tmp_path):
         assert browser.errors == []
 
 
-def test_there_are_pictures_and_queries_at_the_start_and_a_query_is_asked_by_a_click(browser, address):
+def test_there_are_images_and_queries_at_the_start_and_a_query_is_asked_by_a_click(browser, address):
     browser.open(address)
     browser.until("document.querySelectorAll('#examples button').length > 3")
     assert browser.run(HITS) == 24 and "Some images of this index" in browser.run(STATUS)
@@ -96,7 +96,7 @@ def test_all_of_it_works_by_the_keyboard(browser, address):
     browser.until("document.getElementById('detail').open")
     assert browser.run("document.querySelector('#fields a').href") == FIELDS["shop"]
     assert browser.run("document.querySelectorAll('#fields a').length") == 1  # the trap is text
-    assert browser.run("document.getElementById('download').href").endswith("picture?id=hostile")
+    assert browser.run("document.getElementById('download').href").endswith("image?id=hostile")
     browser.until("document.querySelectorAll('#tags button').length")
     browser.press("ArrowRight")
     second = browser.run("document.querySelectorAll('#hits button')[1].hit.id")

@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 
 from ernie_vil2.search import batching, open_index
 from ernie_vil2.search.batching import Batcher
-from ernie_vil2.search.fill import add_images, add_texts, pictures
+from ernie_vil2.search.fill import add_images, add_texts, images_in
 from ernie_vil2.search.metrics import Metrics
 from ernie_vil2.search.middleware import LOOPBACK, Access, read_token
 from ernie_vil2.search.server import _allow_files
@@ -34,7 +34,7 @@ TOKEN = "0123456789abcdef"
 def folder(tmp_path_factory, model, shapes):
     folder = tmp_path_factory.mktemp("server") / "index"
     with open_index(folder, model, writable=True) as index:
-        add_images(index, pictures([str(shapes["val"])]))
+        add_images(index, images_in([str(shapes["val"])]))
         add_texts(index, ["red disc", "green square"])
     return folder
 
@@ -81,12 +81,12 @@ def test_a_file_without_a_secret_holds_no_token(tmp_path):
             read_token(tmp_path / "token")
 
 
-@pytest.mark.parametrize("prefix", ["", "/pictures"])
+@pytest.mark.parametrize("prefix", ["", "/images"])
 def test_a_proxy_may_take_its_path_off_or_leave_it(index, prefix):
-    server = client(index, ("*",), None, "/pictures/")
+    server = client(index, ("*",), None, "/images/")
     assert server.get(f"{prefix}/health").json()["images"] == 16
     assert server.get(f"{prefix}/").status_code == 200
-    assert server.get("/picturesque/health").status_code == 404
+    assert server.get("/imagesque/health").status_code == 404
 
 
 def test_the_log_has_a_line_for_a_request_and_no_query_unless_asked(index, capsys):
@@ -121,7 +121,7 @@ def test_counts_of_all_processes_are_added_up(index):
 
 def test_an_index_that_cannot_be_read_is_alive_and_not_ready(tmp_path, model, shapes):
     with open_index(tmp_path / "index", model, writable=True) as index:
-        add_images(index, pictures([str(shapes["val"])]))
+        add_images(index, images_in([str(shapes["val"])]))
     with open_index(tmp_path / "index", model) as index:
         server = client(index)
         assert server.get("/readyz").json() == {"status": "ok"}

@@ -12,7 +12,7 @@ from PIL import Image
 import ernie_vil2
 from ernie_vil2.search import middleware, open_index
 from ernie_vil2.search.collection import Item
-from ernie_vil2.search.fill import add_images, add_texts, build, pictures
+from ernie_vil2.search.fill import add_images, add_texts, build, images_in
 from ernie_vil2.search.middleware import LOOPBACK, Access
 from ernie_vil2.search.service import build_app
 from tests.conftest import SHAPES, draw, png, untrained_checkpoint
@@ -26,7 +26,7 @@ HOSTILE = '"><script>alert(1)</script>/../../etc/passwd'
 def index(tmp_path_factory, model, shapes):
     folder = tmp_path_factory.mktemp("service")
     with open_index(folder / "index", model, writable=True) as index:
-        add_images(index, pictures([str(shapes["val"])]))
+        add_images(index, images_in([str(shapes["val"])]))
         add_texts(index, ["red disc", "green square"])
         vector = model.encode_texts(["blue bar"])
         index.collection("images").add([Item(HOSTILE, b"", {"caption_en": HOSTILE}, ["/etc/passwd"])], vector)
@@ -41,18 +41,18 @@ def client(index):
 
 
 @pytest.fixture(scope="module")
-def picture():
+def image():
     return png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 
 
-def test_answers(client, index, picture):
+def test_answers(client, index, image):
     body = client.get("/api/search", params={"q": "red disc", "count": 3}).json()
     assert [hit["id"] for hit in body["hits"]] == [hit.id for hit in index.search(texts=["red disc"], count=3)[0]]
     assert body["milliseconds"] > 0
     discs = client.get("/api/search", params={"q": "x", "where": json.dumps({"kind": "disc"})}).json()["hits"]
     assert {hit["fields"]["kind"] for hit in discs} == {"disc"} and len(discs) == 4
-    posted = client.post("/api/search", params={"without": "bar", "count": 2}, content=picture).json()["hits"]
-    expected = index.combined([(1, picture), (-1, "bar")], count=2)
+    posted = client.post("/api/search", params={"without": "bar", "count": 2}, content=image).json()["hits"]
+    expected = index.combined([(1, image), (-1, "bar")], count=2)
     assert [hit["id"] for hit in posted] == [hit.id for hit in expected]
     name = discs[0]["id"]
     assert name not in [hit["id"] for hit in client.get("/api/similar", params={"id": name}).json()["hits"]]
@@ -67,31 +67,32 @@ def test_a_threshold_leaves_no_tag_where_nothing_is_close_enough(index):
     assert client.get("/api/tags", params={"id": name}).json()["hits"] == []
 
 
-def test_tags_of_a_picture_that_is_sent(client, index, picture):
-    (expected,) = index.search(images=[picture], count=1, among="texts")
-    body = client.post("/api/tags", params={"count": 1}, content=picture).json()
+def test_tags_of_an_image_that_is_sent(client, index, image):
+    (expected,) = index.search(images=[image], count=1, among="texts")
+    body = client.post("/api/tags", params={"count": 1}, content=image).json()
     assert [(hit["id"], hit["score"]) for hit in body["hits"]] == [(hit.id, hit.score) for hit in expected]
-    none = TestClient(build_app(index, threshold=1.0)).post("/api/tags", content=picture)
+    none = TestClient(build_app(index, threshold=1.0)).post("/api/tags", content=image)
     assert none.status_code == 200 and none.json()["hits"] == []
     assert client.post("/api/tags", content=b"<svg/>").status_code == 422
 
 
-def test_a_picture_of_any_format_is_searched_for_without_the_decoders_of_opencv(client, monkeypatch):
+def test_an_image_of_any_format_is_searched_for_without_the_decoders_of_opencv(client, monkeypatch):
     forbid_opencv(monkeypatch)
     for name, file in FILES.items():
         sent = client.post("/api/search", params={"count": 2}, content=file)
         assert (sent.status_code, len(sent.json()["hits"])) == (200, 2), name
 
 
-def test_pictures_are_served_by_id_and_never_by_path(client, index):
+def test_images_are_served_by_id_and_never_by_path(client, index):
     name = index.search(texts=["red"], where={"kind": "bar"})[0][0].id
-    small, large = client.get("/thumbnail", params={"id": name}), client.get("/picture", params={"id": name})
+    small, large = client.get("/thumbnail", params={"id": name}), client.get("/image", params={"id": name})
     assert small.headers["content-type"] == "image/png" and large.headers["content-type"] == "image/png"
     assert Image.open(io.BytesIO(large.content)).size == (32, 32)
+    assert client.get("/picture", params={"id": name}).content == large.content, "the path of earlier versions"
     for path in ("/etc/passwd", "../../etc/passwd", "tests/conftest.py", "", "x" * 20_000):
-        assert client.get("/picture", params={"id": path}).status_code in (404, 422)
+        assert client.get("/image", params={"id": path}).status_code in (404, 422)
     # Of an item whose location is not an image, nothing is shown.
-    leaked = client.get("/picture", params={"id": HOSTILE})
+    leaked = client.get("/image", params={"id": HOSTILE})
     assert leaked.status_code == 404 and b"root:" not in leaked.content
 
 
@@ -182,7 +183,7 @@ def test_an_index_that_is_damaged_or_of_another_model_beneath_the_server_is_no_f
     def built(maker):
         shutil.rmtree(tmp_path / "index", ignore_errors=True)
         with open_index(tmp_path / "index", maker, writable=True) as writer:
-            add_images(writer, pictures([str(shapes["val"])]))
+            add_images(writer, images_in([str(shapes["val"])]))
 
     built(model)
     with open_index(tmp_path / "index", model) as reader:
@@ -208,7 +209,7 @@ def test_another_name_does_not_lead_here(index):
 
 def test_the_server_follows_an_index_that_is_changed_beneath_it(tmp_path, model, shapes):
     with open_index(tmp_path / "index", model, writable=True) as writer:
-        add_images(writer, pictures([str(shapes["val"])]))
+        add_images(writer, images_in([str(shapes["val"])]))
         with open_index(tmp_path / "index", model) as reader:
             client = TestClient(build_app(reader))
             assert client.get("/health").json()["images"] == 16

@@ -12,30 +12,30 @@ from ernie_vil2.cli import run
 from ernie_vil2.search import fill, open_index
 from ernie_vil2.search.checking import check_index
 from ernie_vil2.search.collection import Item
-from ernie_vil2.search.fill import add_images, build, pictures, rebuild_if_needed, sync_images, sync_texts
+from ernie_vil2.search.fill import add_images, build, images_in, rebuild_if_needed, sync_images, sync_texts
 from ernie_vil2.search.store import FolderStore
 from tests.conftest import draw, png
 from tests.search.conftest import unit
 from tests.test_imports import ROOT
 
 
-def picture(number):
+def image(number):
     return png(draw((20 * number % 256, 50, 200), "disc", np.random.default_rng(number)))
 
 
 @pytest.fixture
 def folder(tmp_path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "photos"
     (folder / "sub").mkdir(parents=True)
     for number in range(6):
-        (folder / ("sub" if number > 3 else "") / f"{number}.png").write_bytes(picture(number))
+        (folder / ("sub" if number > 3 else "") / f"{number}.png").write_bytes(image(number))
     return folder
 
 
 @pytest.fixture
 def index(tmp_path, model, folder):
     with open_index(tmp_path / "index", model, writable=True) as index:
-        add_images(index, pictures([str(folder)]))
+        add_images(index, images_in([str(folder)]))
         yield index
 
 
@@ -49,8 +49,8 @@ def digests(index):
 
 def changed(folder):
     """A new, a changed and a gone image."""
-    (folder / "new.png").write_bytes(picture(20))
-    (folder / "0.png").write_bytes(picture(21))
+    (folder / "new.png").write_bytes(image(20))
+    (folder / "0.png").write_bytes(image(21))
     (folder / "sub" / "5.png").unlink()
 
 
@@ -77,16 +77,16 @@ def test_what_is_new_changed_and_gone(index, folder):
     after = digests(index)
     assert set(after) == {"0.png", "1.png", "2.png", "3.png", "sub/4.png", "new.png"}
     assert after["0.png"] != before["0.png"] and after["1.png"] == before["1.png"]
-    (closest,) = index.search(images=[picture(21)], count=1)
+    (closest,) = index.search(images=[image(21)], count=1)
     assert closest[0].id == "0.png"
 
 
 def test_items_of_elsewhere_and_without_a_source_stay(index, folder, tmp_path, model):
     other = tmp_path / "others"
     other.mkdir()
-    (other / "other.png").write_bytes(picture(30))
-    (other / "same.png").write_bytes(picture(1))
-    add_images(index, pictures([str(other)]))
+    (other / "other.png").write_bytes(image(30))
+    (other / "same.png").write_bytes(image(1))
+    add_images(index, images_in([str(other)]))
     index.collection("images").add([Item("by the API", b"", {})], unit(np.random.default_rng(0), 1, model.embed_dim))
     (folder / "1.png").unlink()
     (folder / "2.png").unlink()
@@ -99,7 +99,7 @@ def test_items_of_elsewhere_and_without_a_source_stay(index, folder, tmp_path, m
     assert "other.png" in ids(index)
 
 
-def test_a_picture_that_cannot_be_read_now_stays(index, folder):
+def test_an_image_that_cannot_be_read_now_stays(index, folder):
     (folder / "3.png").write_bytes(b"")
     done = sync_images(index, [str(folder)])
     assert done.removed == 0 and "3.png" in ids(index) and done.bad.counts
@@ -111,7 +111,7 @@ def test_samples_of_shards_and_shards_that_are_gone(tmp_path, model, shapes):
     for name in ("a", "b"):
         shutil.copy(shapes["val"], data / f"{name}.tar")
     with open_index(tmp_path / "index", model, writable=True) as index:
-        add_images(index, pictures([str(data / "*.tar")]))
+        add_images(index, images_in([str(data / "*.tar")]))
         assert len(ids(index)) == 16
         (data / "b.tar").unlink()
         assert sync_images(index, [str(data / "*.tar")]).removed == 0  # they are in the other one as well
@@ -135,7 +135,7 @@ def test_texts_become_those_of_the_files(index, tmp_path):
 def test_a_run_that_is_killed_is_finished_by_the_next_one(index, folder, monkeypatch):
     monkeypatch.setattr(fill, "CHUNK", 2)
     for number in range(7, 12):
-        (folder / f"{number}.png").write_bytes(picture(number))
+        (folder / f"{number}.png").write_bytes(image(number))
     changed(folder)
     collection = index.collection("images")
     add, calls = collection.add, []
@@ -259,7 +259,7 @@ def test_a_table_with_its_images_elsewhere_is_brought_up_to_date(tmp_path, model
     table.write_text("\n".join(["图片,标题", *rows]), encoding="utf-8")
     options = {"images": str(folder)}
     with open_index(tmp_path / "of_table", model, writable=True) as index:
-        add_images(index, pictures([str(table)], options))
+        add_images(index, images_in([str(table)], options))
         assert ids(index) == {"0.png", "1.png", "2.png", "3.png"}
         table.write_text("\n".join(["图片,标题", *rows[1:], "sub/4.png,title 4"]), encoding="utf-8")
         done = sync_images(index, [str(table)], table=options)

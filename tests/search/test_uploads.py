@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.search import middleware, open_index
-from ernie_vil2.search.fill import add_images, add_texts, pictures
+from ernie_vil2.search.fill import add_images, add_texts, images_in
 from ernie_vil2.search.service import build_app
 from tests.conftest import PATIENCE, draw, png
 from tests.search.sockets import (
@@ -32,8 +32,8 @@ from tests.search.sockets import (
 from tests.test_imports import ROOT
 
 MIB = 2**20
-PICTURE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
-POST = request("POST", "/api/search", PICTURE)
+IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
+POST = request("POST", "/api/search", IMAGE)
 PATHS = ("/api/search", "/api/tags")
 
 
@@ -41,7 +41,7 @@ PATHS = ("/api/search", "/api/tags")
 def folder(tmp_path_factory, model, shapes):
     folder = tmp_path_factory.mktemp("uploads") / "index"
     with open_index(folder, model, writable=True) as index:
-        add_images(index, pictures([str(shapes["val"])]))
+        add_images(index, images_in([str(shapes["val"])]))
         add_texts(index, ["red disc", "green square"])
     return folder
 
@@ -67,7 +67,7 @@ def aborted(draw):
     """A request and how much of it is sent before its client goes away; some are sent whole."""
     method = draw(st.sampled_from(["POST", "POST", "GET", "HEAD", "PUT"]))
     path = draw(st.sampled_from([*PATHS, *PATHS, "/health", "/api/search?q=red", "/", "/nothing"]))
-    content = draw(st.one_of(st.just(PICTURE), st.binary(max_size=200), st.integers(0, 3 * MIB).map(bytes)))
+    content = draw(st.one_of(st.just(IMAGE), st.binary(max_size=200), st.integers(0, 3 * MIB).map(bytes)))
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n"
     if draw(st.booleans()):
         length = draw(st.one_of(st.just(len(content)), st.integers(0, 30 * MIB)))
@@ -102,7 +102,7 @@ def test_a_client_that_goes_away_leaves_nothing_behind(running, sent):
         client.close()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(middleware, "MOST_UPLOADS", 1)
-        patch.setattr(middleware, "MOST_BYTES_AT_ONCE", len(PICTURE))
+        patch.setattr(middleware, "MOST_BYTES_AT_ONCE", len(IMAGE))
         until(lambda: is_free(running))
     until(lambda: not running.server.server_state.connections and not running.server.server_state.tasks)
     assert not running.tracebacks
@@ -122,13 +122,13 @@ def test_the_memory_of_aborted_uploads_is_given_back(running):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_an_error_keeps_no_picture(running, path):
+def test_an_error_keeps_no_image(running, path):
     def kept():
         return sum(isinstance(one, BadSample) for one in gc.get_objects())
 
     with without_garbage_collection():
         before = kept()
-        for content in (b"<svg/>", PICTURE[:60], b"GIF89a" + bytes(100)):
+        for content in (b"<svg/>", IMAGE[:60], b"GIF89a" + bytes(100)):
             assert status(running.ask(request("POST", path, content))) == 422
         until(lambda: not running.server.server_state.tasks and kept() == before)  # a thread may be about to let go
 
@@ -138,7 +138,7 @@ def test_one_upload_too_many_is_sent_away(running, monkeypatch):
     slow = [running.connect(request("POST", path, b"a", length=100)) for path in PATHS]
     until(lambda: len(running.server.server_state.tasks) == 2)
     for path in PATHS:
-        answer = running.ask(request("POST", path, PICTURE))
+        answer = running.ask(request("POST", path, IMAGE))
         assert status(answer) == 503 and b"retry-after: 5" in answer.lower()
     slow.pop().close()
     until(lambda: is_free(running))
@@ -146,7 +146,7 @@ def test_one_upload_too_many_is_sent_away(running, monkeypatch):
 
 
 def test_the_bytes_of_all_uploads_are_bounded(running, monkeypatch):
-    monkeypatch.setattr(middleware, "MOST_BYTES_AT_ONCE", len(PICTURE) + 100)
+    monkeypatch.setattr(middleware, "MOST_BYTES_AT_ONCE", len(IMAGE) + 100)
     with running.connect(request("POST", "/api/search", bytes(101), length=200)):
         until(lambda: status(running.ask(POST)) == 503)
     until(lambda: is_free(running))
@@ -173,9 +173,9 @@ def test_an_upload_that_is_too_large_is_refused_before_it_is_read(running, monke
 
 
 def test_the_largest_upload_there_may_be_is_read(running, monkeypatch):
-    monkeypatch.setattr(middleware, "MOST_BYTES", len(PICTURE))
+    monkeypatch.setattr(middleware, "MOST_BYTES", len(IMAGE))
     assert is_free(running)
-    assert status(running.ask(request("POST", "/api/search", PICTURE + b"a"))) == 413
+    assert status(running.ask(request("POST", "/api/search", IMAGE + b"a"))) == 413
 
 
 @pytest.fixture

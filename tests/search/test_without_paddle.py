@@ -10,7 +10,7 @@ import pytest
 from ernie_vil2.encoder import load_model
 from ernie_vil2.export import export
 from ernie_vil2.search import open_index
-from ernie_vil2.search.fill import add_images, add_texts, pictures
+from ernie_vil2.search.fill import add_images, add_texts, images_in
 from tests.conftest import PATIENCE, draw, png
 from tests.test_imports import ROOT
 
@@ -35,11 +35,11 @@ def built(request, tmp_path_factory, checkpoint):
         export(model, target, "onnx", "float32", images, ["red", "a green disc", "bar", "cross"], "test")
     source = target if request.param == "the export" else weights
     with open_index(folder / "index", str(source), writable=True) as index:
-        (folder / "pictures").mkdir()
+        (folder / "photos").mkdir()
         for number, colour in enumerate([(200, 30, 30), (30, 200, 30), (30, 30, 200)]):
             content = png(draw(colour, "disc", np.random.default_rng(number)))
-            (folder / "pictures" / f"{number}.png").write_bytes(content)
-        add_images(index, pictures([str(folder / "pictures")]))
+            (folder / "photos" / f"{number}.png").write_bytes(content)
+        add_images(index, images_in([str(folder / "photos")]))
         add_texts(index, ["red disc", "green square"])
         expected = [hit.id for hit in index.search(texts=["red"], count=3)[0]]
     return folder, expected
@@ -55,7 +55,7 @@ def run(script, *arguments):
 def test_the_command_answers(built):
     folder, expected = built
     script = "from ernie_vil2.cli import run; sys.exit(run('search', sys.argv[1:]))"
-    line = run(script, "query", "--index", folder / "index", "--json", "red", "--image", folder / "pictures" / "0.png")
+    line = run(script, "query", "--index", folder / "index", "--json", "red", "--image", folder / "photos" / "0.png")
     first, second = map(json.loads, line.splitlines())
     assert [hit["id"] for hit in first["hits"]] == expected and second["hits"][0]["id"] == "0.png"
     assert "no damage found" in run(script, "check", "--index", folder / "index")
@@ -73,6 +73,6 @@ def test_the_server_answers(built):
         "assert sent['hits'][0]['id'] == '0.png' and 'paddle' not in sys.modules, sent\n"
         "print(client.get('/api/v1/search?q=red').text)\n",
         folder / "index",
-        folder / "pictures" / "0.png",
+        folder / "photos" / "0.png",
     )
     assert [hit["id"] for hit in json.loads(answer)["hits"]] == expected

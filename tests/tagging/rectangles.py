@@ -75,7 +75,7 @@ def export(folder, steps=STEPS, name="model"):
     return folder
 
 
-def picture(height, width, rectangles, background=255):
+def rectangles_image(height, width, rectangles, background=255):
     """`[height, width, 3]` uint8 RGB with rectangles (colour, left, top, right, bottom)."""
     image = np.full([height, width, 3], background, np.uint8)
     for colour, left, top, right, bottom in rectangles:

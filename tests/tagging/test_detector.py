@@ -17,7 +17,7 @@ from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.tagging.detector import Detections, Detector, DetectorPreprocessing, Phrases
 from tests.conftest import png, write_tsv
-from tests.tagging.rectangles import SIZE, STEPS, export, picture
+from tests.tagging.rectangles import SIZE, STEPS, export, rectangles_image
 from tests.test_imports import ROOT
 
 PHOTOGRAPHS = Path(sklearn.__file__).parent / "datasets" / "images"
@@ -39,8 +39,12 @@ def exported(tmp_path_factory):
 
 def test_boxes_are_where_the_rectangles_are(exported):
     detector = Detector(exported, "cpu", attributes=3)
-    pictures = [picture(50, 100, [RED, BLUE]), picture(50, 100, []), picture(90, 40, [("green", 0, 30, 40, 90)])]
-    two, none, one = detector([detector.preprocess(image, "x") for image in pictures])
+    given = [
+        rectangles_image(50, 100, [RED, BLUE]),
+        rectangles_image(50, 100, []),
+        rectangles_image(90, 40, [("green", 0, 30, 40, 90)]),
+    ]
+    two, none, one = detector([detector.preprocess(image, "x") for image in given])
     pixel = np.array([100 / SIZE, 50 / SIZE] * 2)
     assert (np.abs(two.boxes - [RED[1:], BLUE[1:]]) <= pixel).all()
     assert two.classes.tolist() == [0, 1] and two.scores.tolist() == [1, 1]
@@ -55,7 +59,7 @@ def test_an_integer_scale_gives_the_very_boxes_whatever_the_padding(tmp_path):
     steps = [{"type": "Resize", "target_size": [100, 200], "keep_ratio": True, "interp": 0}, *NORMALISED,
              {"type": "PadStride", "stride": 32}]  # fmt: skip
     detector = Detector(export(tmp_path, steps), "cpu")
-    given = [detector.preprocess(picture(*size, [RED]), "x") for size in ((50, 100), (50, 70), (50, 100))]
+    given = [detector.preprocess(rectangles_image(*size, [RED]), "x") for size in ((50, 100), (50, 70), (50, 100))]
     assert given[0].image.shape == (3, 128, 224) and given[0].im_shape.tolist() == [100, 200]
     for found in detector(given):
         np.testing.assert_array_equal(found.boxes, [RED[1:]])
@@ -153,11 +157,11 @@ def data(tmp_path, photographs):
     flower = decode_image(photographs["flower"], "flower")
     flower[300:420, 100:500] = (0, 255, 0)
     rows = [
-        ("two", "two", png(picture(50, 100, [RED, BLUE]))),
-        ("none", "none", png(picture(50, 100, []))),
+        ("two", "two", png(rectangles_image(50, 100, [RED, BLUE]))),
+        ("none", "none", png(rectangles_image(50, 100, []))),
         ("broken", "broken", b"GIF89a"),
-        ("two again", "two", png(picture(50, 100, [RED, BLUE]))),
-        ("faint", "faint", png(picture(50, 100, [((150, 10, 0), 10, 20, 60, 35)]))),
+        ("two again", "two", png(rectangles_image(50, 100, [RED, BLUE]))),
+        ("faint", "faint", png(rectangles_image(50, 100, [((150, 10, 0), 10, 20, 60, 35)]))),
         ("flower", "flower", photographs["flower"]),
         ("china", "china", photographs["china"]),
         ("bar", "flower with a bar", png(flower)),
@@ -165,7 +169,7 @@ def data(tmp_path, photographs):
     return write_tsv(tmp_path / "a.tsv", rows)
 
 
-def test_pictures_and_photographs_get_phrases(run_tool, exported, data, tmp_path, capsys):
+def test_images_and_photographs_get_phrases(run_tool, exported, data, tmp_path, capsys):
     tags = tmp_path / "tags.jsonl"
     assert tag(run_tool, exported, data, tags, *with_colours(exported), "--threshold", "0.52", "--batch-size", 3) == 0
     file = TagsFile(tags)
@@ -227,7 +231,7 @@ def test_a_program_of_paddle_2_finds_the_same(exported, tmp_path):
     assert done.returncode == 0, done.stderr
     old, new = Detector(tmp_path, "cpu", 3), Detector(exported, "cpu", 3)
     assert old.files[0].name == "inference.pdmodel" and new.files[0].name == "model.json"
-    image = picture(50, 100, [RED, BLUE])
+    image = rectangles_image(50, 100, [RED, BLUE])
     for one, other in zip(old([old.preprocess(image, "x")])[0], new([new.preprocess(image, "x")])[0], strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -47,7 +47,7 @@ EXAMPLES = {
     "eval entailment check": {"--data": "IN/snli-ve", "--check": None, "--split": "test"},
     "embed": {"--checkpoint": "IN/model", "--data": "IN/val.tar", "--language": "en", "--output": "OUT/embeddings",
               "--cache": "OUT/cache", "--device": "cpu"},
-    "embed unpaired": {"--checkpoint": "IN/model", "--pictures": "IN/pictures", "--texts": "IN/words.txt",
+    "embed unpaired": {"--checkpoint": "IN/model", "--images": "IN/photos", "--texts": "IN/words.txt",
                        "--output": "OUT/embeddings", "--device": "cpu"},
     "eval_classification": {"--checkpoint": "IN/model", "--data": "IN/classes", "--split": "test",
                             "--names": "en=IN/names.txt", "--templates": "en=IN/templates.txt",
@@ -120,8 +120,8 @@ def inputs(tmp_path_factory, shapes):
     (folder / "names.txt").write_text("bar\tred bar\ndisc\tred disc\n")
     (folder / "labels.csv").write_text("image,label\nbar.png,bar\ndisc.png,disc\n")
     image = png(draw(COLOURS["red"][0], "disc", np.random.default_rng(0)))
-    (folder / "pictures").mkdir()
-    (folder / "pictures" / "disc.png").write_bytes(image)
+    (folder / "photos").mkdir()
+    (folder / "photos" / "disc.png").write_bytes(image)
     write_tsv(folder / "rows.tsv", [(f"a {colour} disc", colour, image) for colour in COLOURS])
     for layout, name, data in (("numpy", "embeddings", "val.tar"), ("official", "official", "rows.tsv")):
         changes = {"--data": f"IN/{data}", "--format": layout, "--output": f"IN/{name}"}

@@ -73,8 +73,8 @@ def test_two_folders_of_one_name_leave_two_results(tmp_path, model):
 
 def test_top_k_writes_the_answers_of_every_query_and_muges_submission(tmp_path, model, capsys):
     random = np.random.default_rng(0)
-    pictures = {1000 + n: png(draw(rgb, "disc", random)) for n, (rgb, _) in enumerate(COLOURS.values())}
-    rows = "".join(f"{name}\t{base64.b64encode(image).decode()}\n" for name, image in pictures.items())
+    images = {1000 + n: png(draw(rgb, "disc", random)) for n, (rgb, _) in enumerate(COLOURS.values())}
+    rows = "".join(f"{name}\t{base64.b64encode(image).decode()}\n" for name, image in images.items())
     texts = [{"text_id": 7 + n, "text": f"a {colour} disc", "image_ids": []} for n, colour in enumerate(COLOURS)]
     lines = "".join(json.dumps(text) + "\n" for text in texts)
     data = write(tmp_path / "MUGE", {"test_imgs.tsv": rows, "test_texts.jsonl": lines})
@@ -96,7 +96,7 @@ def test_top_k_writes_the_answers_of_every_query_and_muges_submission(tmp_path, 
         scores = [answer["score"] for answer in entry["answers"]]
         assert scores == sorted(scores, reverse=True) and len(set(prediction["image_ids"])) == 3
         assert [str(name) for name in prediction["image_ids"]] == [answer["id"] for answer in entry["answers"]]
-        assert list(prediction) == ["text_id", "image_ids"] and set(prediction["image_ids"]) <= set(pictures)
+        assert list(prediction) == ["text_id", "image_ids"] and set(prediction["image_ids"]) <= set(images)
     record = json.loads((tmp_path / f"{name}.json").read_text())
     assert record["results"]["model"]["result"]["mR"] is None
 

@@ -61,7 +61,7 @@ def test_the_layout_of_chinese_clip_from_folder_to_page(tmp_path, model, data, c
     assert record == read_json(figures)
     assert [one["names"] for one in record["classes"]] == [{"zh": SHAPES[shape]} for shape in sorted(SHAPES)]
     assert record["encoded"]["reasons"] == {"broken image": {"count": 1, "names": ["2/broken.png"]}}
-    assert record["templates"]["zh"][0] == "{}" and record["checksums"] and record["pictures"] == 12
+    assert record["templates"]["zh"][0] == "{}" and record["checksums"] and record["images"] == 12
 
     rows = list(csv.DictReader(open(out / f"{stem}.csv", encoding="utf-8", newline="")))
     assert list(rows[0]) == list(CSV_COLUMNS) and len(rows) == 24
@@ -118,7 +118,7 @@ def test_a_second_run_encodes_nothing(tmp_path, model, data, monkeypatch):
     assert first == {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.csv")}
 
 
-def test_several_classes_a_picture(tmp_path, model, shapes, capsys):
+def test_several_classes_an_image(tmp_path, model, shapes, capsys):
     out = tmp_path / "out"
     probe = ("--linear-probe", shapes["train"])
     assert evaluate("--checkpoint", model, "--data", shapes["val"], "--label", "tags_en", "--output", out, *probe) == 0

@@ -90,8 +90,8 @@ def lines(tmp_path):
     return tmp_path / "lines.txt"
 
 
-def test_a_plain_folder_of_pictures(checkpoint, photos, extract, tmp_path, capsys):
-    assert extract("--checkpoint", checkpoint, "--pictures", photos, "--output", tmp_path / "o") == 0
+def test_a_plain_folder_of_images(checkpoint, photos, extract, tmp_path, capsys):
+    assert extract("--checkpoint", checkpoint, "--images", photos, "--output", tmp_path / "o") == 0
     out = capsys.readouterr().out
     assert "broken image: 1 (torn.gif)" in out and "3 images and 0 texts, 32 numbers each" in out
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["image_embeddings.npy", "images.jsonl"]
@@ -99,6 +99,12 @@ def test_a_plain_folder_of_pictures(checkpoint, photos, extract, tmp_path, capsy
     assert names == ["b.png", "a/10.png", "a/2.PNG"]
     expected = ernie_vil2.load_model(checkpoint).encode_images([photos / name for name in names])
     np.testing.assert_allclose(np.load(tmp_path / "o/image_embeddings.npy"), expected, atol=1e-6)
+
+
+def test_images_are_named_by_the_earlier_option_too(checkpoint, photos, extract, tmp_path):
+    for option in ("--images", "--pictures"):
+        assert extract("--checkpoint", checkpoint, option, photos, "--output", tmp_path / option) == 0
+    assert np.array_equal(*(np.load(path) for path in tmp_path.glob("--*/image_embeddings.npy")))
 
 
 @pytest.mark.parametrize("layout", ["numpy", "chinese-clip"])
@@ -119,8 +125,8 @@ def test_lines_of_text(checkpoint, lines, extract, tmp_path, capsys, layout):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_pictures_and_texts_together(checkpoint, photos, lines, extract, tmp_path):
-    assert extract("--checkpoint", checkpoint, "--pictures", photos, "--texts", lines, "--cache", tmp_path / "c",
+def test_images_and_texts_together(checkpoint, photos, lines, extract, tmp_path):
+    assert extract("--checkpoint", checkpoint, "--images", photos, "--texts", lines, "--cache", tmp_path / "c",
                    "--output", tmp_path / "o") == 0  # fmt: skip
     assert [np.load(tmp_path / f"o/{kind}_embeddings.npy").shape for kind in ("image", "text")] == [(3, 32)] * 2
     assert not (tmp_path / "o/pairs.jsonl").exists()
@@ -130,12 +136,12 @@ def test_what_cannot_be_embedded_without_pairs_is_explained(checkpoint, photos, 
     (tmp_path / "empty").mkdir()
     (tmp_path / "blank.txt").write_text("\n \n")
     for options, message in {
-        (): "give --checkpoint, and --data or else --pictures, --texts or both",
-        ("--data", lines, "--texts", lines): "give --checkpoint, and --data or else --pictures",
+        (): "give --checkpoint, and --data or else --images, --texts or both",
+        ("--data", lines, "--texts", lines): "give --checkpoint, and --data or else --images",
         ("--texts", lines, "--format", "official"): "the official format holds pairs; take another --format",
-        ("--pictures", tmp_path / "empty"): "empty: no image file in it that can be used",
+        ("--images", tmp_path / "empty"): "empty: no image file in it that can be used",
         ("--texts", tmp_path / "blank.txt"): "blank.txt: no text in it that can be used",
-        ("--pictures", lines): "lines.txt is not a folder",
+        ("--images", lines): "lines.txt is not a folder",
     }.items():
         assert extract("--checkpoint", checkpoint, *options, "--output", tmp_path / "o") == 2
         assert message in (error := capsys.readouterr().err) and error.count("\n") == 1

@@ -34,7 +34,7 @@ def test_a_run_is_evaluated_by_every_protocol_and_goes_on_from_there(config, fol
     settings = [f"Evaluation.protocol={name}", "Evaluation.every=2", "Training.checkpoint_every=2", "Training.steps=4"]
     scoring, languages = protocol(name), 2
     if name.startswith("cxc"):  # of MSCOCO alone, with its ratings, in one language
-        test_cxc.write_pictures(folder, scoring.split)
+        test_cxc.write_images(folder, scoring.split)
         for kind in ("sts", "sis", "sits"):
             shutil.copy(folder / f"{kind}_test.csv", folder / f"{kind}_val.csv")
             monkeypatch.setitem(cxc_ratings.ROWS, (kind, "val"), cxc_ratings.ROWS[kind, "test"])

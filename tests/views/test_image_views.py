@@ -25,12 +25,12 @@ def image(height=40, width=60, seed=0):
     return np.random.default_rng(seed).integers(0, 256, [height, width, 3], dtype=np.uint8)
 
 
-def jpeg(picture):
-    return cv2.imencode(".jpg", picture[..., ::-1])[1].tobytes()
+def jpeg(pixels):
+    return cv2.imencode(".jpg", pixels[..., ::-1])[1].tobytes()
 
 
-def view(picture, size, config, rng):
-    return training_views(png(picture), "a", 1, size, config, rng)[0]
+def view(pixels, size, config, rng):
+    return training_views(png(pixels), "a", 1, size, config, rng)[0]
 
 
 def photographs(width, height):
@@ -68,19 +68,17 @@ def test_transparent_pixels_are_seen_on_the_background(crop_area):
 
 
 def test_without_strengths_a_view_is_a_window_of_the_resized_image():
-    picture = image(32, 48)  # the short side is 32 already: no resize
-    windows = np.lib.stride_tricks.sliding_window_view(picture, (20, 20), (0, 1)).transpose(0, 1, 3, 4, 2)
-    for made in training_views(png(picture), "a", 3, 20, views(), np.random.default_rng(3)):
+    pixels = image(32, 48)  # the short side is 32 already: no resize
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (20, 20), (0, 1)).transpose(0, 1, 3, 4, 2)
+    for made in training_views(png(pixels), "a", 3, 20, views(), np.random.default_rng(3)):
         assert (windows == made).all(axis=(2, 3, 4)).sum() == 1
 
 
 def test_crops_reach_every_position_evenly():
-    picture = np.zeros([32, 32, 3], np.uint8)
-    picture[..., 0] = np.arange(32)[:, None]
-    picture[..., 1] = np.arange(32)[None, :]
-    corners = [
-        made[0, 0, :2] for made in training_views(png(picture), "a", 3000, 24, views(), np.random.default_rng(0))
-    ]
+    pixels = np.zeros([32, 32, 3], np.uint8)
+    pixels[..., 0] = np.arange(32)[:, None]
+    pixels[..., 1] = np.arange(32)[None, :]
+    corners = [made[0, 0, :2] for made in training_views(png(pixels), "a", 3000, 24, views(), np.random.default_rng(0))]
     assert np.min(corners) == 0 and np.max(corners) == 8
     assert np.abs(np.mean(corners, axis=0) - 4).max() < 0.2
 
@@ -129,9 +127,9 @@ def test_flip_mirrors_with_its_probability():
     assert (view(ramp, 32, views(flip=1.0), np.random.default_rng(0)) == ramp[:, ::-1]).all()
 
 
-def jitter_one_after_the_other(picture, brightness, contrast, saturation, turn):
+def jitter_one_after_the_other(pixels, brightness, contrast, saturation, turn):
     """In float, step by step, from the definitions."""
-    pixels = brightness * picture.astype(float)
+    pixels = brightness * pixels.astype(float)
     mean = (pixels @ LUMA).mean()
     pixels = mean + contrast * (pixels - mean)
     luma = (pixels @ LUMA)[..., None]
@@ -148,35 +146,35 @@ STRENGTH = st.floats(0.5, 1.5)
 @examples(60)
 @given(STRENGTH, STRENGTH, STRENGTH, st.floats(-0.5, 0.5), st.integers(0, 9))
 def test_one_matrix_does_what_the_four_do_one_after_the_other(brightness, contrast, saturation, turn, seed):
-    picture = image(16, 16, seed)
-    expected = jitter_one_after_the_other(picture, brightness, contrast, saturation, turn)
-    made = jitter_colours(picture, brightness, contrast, saturation, turn)
+    pixels = image(16, 16, seed)
+    expected = jitter_one_after_the_other(pixels, brightness, contrast, saturation, turn)
+    made = jitter_colours(pixels, brightness, contrast, saturation, turn)
     assert np.abs(made - expected.clip(0, 255)).max() <= 1
 
 
 @examples(30)
 @given(STRENGTH, STRENGTH, STRENGTH, st.floats(-0.1, 0.1))
 def test_jitter_of_the_grey_is_the_grey_of_the_jitter(brightness, contrast, saturation, turn):
-    picture = image(16, 16).clip(90, 110)  # far from black and white
-    before = jitter_colours(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), brightness, contrast, saturation, turn)
-    after = jitter_colours(picture, brightness, contrast, saturation, turn) @ LUMA
+    pixels = image(16, 16).clip(90, 110)  # far from black and white
+    before = jitter_colours(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), brightness, contrast, saturation, turn)
+    after = jitter_colours(pixels, brightness, contrast, saturation, turn) @ LUMA
     assert np.abs(before - after).max() <= 2.2  # the grey was rounded before it was stretched
 
 
 def test_hue_turns_the_circle_and_leaves_the_luma():
-    picture = np.full([8, 8, 3], (160, 100, 100), np.uint8)
-    np.testing.assert_array_equal(jitter_colours(picture, 1, 1, 1, 0.0), picture)
-    np.testing.assert_allclose(jitter_colours(picture, 1, 1, 1, 1.0), picture, atol=1)
+    pixels = np.full([8, 8, 3], (160, 100, 100), np.uint8)
+    np.testing.assert_array_equal(jitter_colours(pixels, 1, 1, 1, 0.0), pixels)
+    np.testing.assert_allclose(jitter_colours(pixels, 1, 1, 1, 1.0), pixels, atol=1)
     for turn in (0.1, 0.25, 0.5):
-        assert abs(jitter_colours(picture, 1, 1, 1, turn)[0, 0] @ LUMA - picture[0, 0] @ LUMA) < 1
+        assert abs(jitter_colours(pixels, 1, 1, 1, turn)[0, 0] @ LUMA - pixels[0, 0] @ LUMA) < 1
     # Opposite to a red is a cyan.
-    red, green, blue = jitter_colours(picture, 1, 1, 1, 0.5)[0, 0].astype(int)
+    red, green, blue = jitter_colours(pixels, 1, 1, 1, 0.5)[0, 0].astype(int)
     assert red < green - 40 and abs(green - blue) < 3
 
 
 def test_brightness_contrast_and_saturation_are_drawn_from_their_ranges():
-    picture = image(32, 32).clip(100, 150)
-    luma = picture.astype(float) @ LUMA
+    pixels = image(32, 32).clip(100, 150)
+    luma = pixels.astype(float) @ LUMA
     none = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
     for name, target in (
         ("brightness", np.zeros([32, 32, 3])),
@@ -184,10 +182,10 @@ def test_brightness_contrast_and_saturation_are_drawn_from_their_ranges():
         ("saturation", np.repeat(luma[..., None], 3, axis=2)),
     ):
         config = views(jitter=1.0, **(none | {name: 0.3}))
-        difference = picture - target
+        difference = pixels - target
         factors = []
-        for made in training_views(png(picture), "a", 300, 32, config, np.random.default_rng(0)):
-            # Least squares for the factor of `target + factor * (picture - target)`.
+        for made in training_views(png(pixels), "a", 300, 32, config, np.random.default_rng(0)):
+            # Least squares for the factor of `target + factor * (pixels - target)`.
             factor = ((made - target) * difference).sum() / (difference**2).sum()
             assert np.abs(made - (target + factor * difference)).max() <= 1, name
             factors.append(factor)
@@ -195,29 +193,29 @@ def test_brightness_contrast_and_saturation_are_drawn_from_their_ranges():
         assert abs(np.mean(factors) - 1) < 0.03 and abs(np.std(factors) - 0.6 / 12**0.5) < 0.015, name
 
 
-def gaussian_by_hand(picture, sigma):
+def gaussian_by_hand(pixels, sigma):
     reach = int(np.ceil(3 * sigma))
     offsets = np.arange(-reach, reach + 1)
     kernel = np.exp(-(offsets**2) / (2 * sigma**2))
     kernel /= kernel.sum()
-    height, width = picture.shape[:2]
-    padded = np.pad(picture.astype(float), [(reach, reach), (reach, reach), (0, 0)], mode="reflect")
+    height, width = pixels.shape[:2]
+    padded = np.pad(pixels.astype(float), [(reach, reach), (reach, reach), (0, 0)], mode="reflect")
     rows = sum(weight * padded[i : i + height] for i, weight in enumerate(kernel))
     return sum(weight * rows[:, i : i + width] for i, weight in enumerate(kernel))
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.4, 1.0, 2.0])
 def test_blur_is_gaussian(sigma):
-    picture = image(32, 32)
-    assert np.abs(gaussian_blur(picture, sigma) - gaussian_by_hand(picture, sigma)).max() < 2.5
-    np.testing.assert_array_equal(gaussian_blur(picture[..., 0].copy(), sigma), gaussian_blur(picture, sigma)[..., 0])
+    pixels = image(32, 32)
+    assert np.abs(gaussian_blur(pixels, sigma) - gaussian_by_hand(pixels, sigma)).max() < 2.5
+    np.testing.assert_array_equal(gaussian_blur(pixels[..., 0].copy(), sigma), gaussian_blur(pixels, sigma)[..., 0])
 
 
 def test_grayscale_drops_the_colour_alone():
-    picture = image(32, 32)
-    gray = view(picture, 32, views(grayscale=1.0), np.random.default_rng(0))
+    pixels = image(32, 32)
+    gray = view(pixels, 32, views(grayscale=1.0), np.random.default_rng(0))
     assert (gray[..., 0] == gray[..., 1]).all() and (gray[..., 1] == gray[..., 2]).all()
-    assert np.abs(gray[..., 0] - picture @ LUMA).max() < 1
+    assert np.abs(gray[..., 0] - pixels @ LUMA).max() < 1
 
 
 def measured(made):
@@ -288,9 +286,9 @@ def test_the_decoder_decides_the_edges_of_colours_and_nothing_else(photo, crop_a
 
 
 def test_evaluation_view_is_the_centre():
-    picture = np.zeros([20, 60, 3], np.uint8)
-    picture[:, 20:40] = 255
-    assert (evaluation_view(picture, 20) == 255).all()
+    pixels = np.zeros([20, 60, 3], np.uint8)
+    pixels[:, 20:40] = 255
+    assert (evaluation_view(pixels, 20) == 255).all()
 
 
 def test_normalisation_by_hand():

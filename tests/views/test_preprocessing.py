@@ -22,7 +22,7 @@ def preprocessing(kind, size=24):
     return Preprocessing(kind, size, MEAN, STD)
 
 
-def picture(height, width, channels=3):
+def smooth_image(height, width, channels=3):
     """Smooth and coloured, so that a shift by a pixel is seen."""
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / (5 + 2 * c)) + np.cos(y / (3 + c)) for c in range(channels)]
@@ -61,7 +61,7 @@ def test_the_configuration_decides():
     ],
 )
 def test_official_geometry_by_hand(height, width, resized, top, left):
-    image = picture(height, width)
+    image = smooth_image(height, width)
     expected = image if (width, height) == resized else cv2.resize(image, resized, interpolation=cv2.INTER_LINEAR)
     view = preprocessing("official", 224).view(image)
     np.testing.assert_array_equal(view, expected[top : top + 224, left : left + 224])
@@ -71,32 +71,32 @@ def test_official_geometry_by_hand(height, width, resized, top, left):
 @given(height=st.integers(4, 90), width=st.integers(4, 90))
 def test_pixels_are_those_of_paddlenlp(processor, height, width):
     # Its processor takes 1 or 3 rows for channels; such images are left out here.
-    image = picture(height, width)
+    image = smooth_image(height, width)
     np.testing.assert_array_equal(preprocessing("paddlenlp").view(image), processor(Image.fromarray(image)))
 
 
 @examples(60)
 @given(height=st.integers(1, 200), width=st.integers(1, 200), kind=st.sampled_from(KINDS))
 def test_any_image_becomes_a_view_of_the_input_size(height, width, kind):
-    view = preprocessing(kind)(picture(height, width), "a")
+    view = preprocessing(kind)(smooth_image(height, width), "a")
     assert view.shape == (24, 24, 3) and view.dtype == np.uint8
 
 
 def test_own_kind_is_the_evaluation_view():
-    image = picture(50, 70)
+    image = smooth_image(50, 70)
     np.testing.assert_array_equal(preprocessing("ernie_vil2").view(image), evaluation_view(image, 24))
 
 
-COLOUR = Image.fromarray(picture(40, 60))
+COLOUR = Image.fromarray(smooth_image(40, 60))
 MODES = {
     "colour": COLOUR,
     "grey": COLOUR.convert("L"),
     "black and white": COLOUR.convert("1"),
     "palette": COLOUR.quantize(32),
-    "transparent": Image.fromarray(picture(40, 60, 4)),
+    "transparent": Image.fromarray(smooth_image(40, 60, 4)),
     "grey, transparent": COLOUR.convert("LA"),
-    "palette, transparent": Image.fromarray(picture(40, 60, 4)).quantize(32),
-    "16 bits": Image.fromarray(picture(40, 60)[..., 0].astype(np.uint16) * 257),
+    "palette, transparent": Image.fromarray(smooth_image(40, 60, 4)).quantize(32),
+    "16 bits": Image.fromarray(smooth_image(40, 60)[..., 0].astype(np.uint16) * 257),
 }
 
 
@@ -114,7 +114,7 @@ def test_every_kind_of_file_is_read_as_the_reference_reads_it(name, processor):
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
 def test_own_kind_puts_transparent_pixels_on_the_background(mode):
     """A file, and what Pillow reads of it, as Pillow composes both."""
-    whole = Image.fromarray(picture(40, 60, 4))
+    whole = Image.fromarray(smooth_image(40, 60, 4))
     image = whole.quantize(32) if mode == "P" else whole.convert(mode)
     for colour in ((255, 255, 255), (9, 200, 30)):
         own = Preprocessing("ernie_vil2", 24, MEAN, STD, colour)
@@ -133,7 +133,7 @@ def test_the_background_is_that_of_the_configuration():
 def test_cmyk_is_read(processor):
     data = encoded(COLOUR.convert("CMYK"), "JPEG")
     np.testing.assert_array_equal(preprocessing("paddlenlp")(data, "a"), processor(Image.open(io.BytesIO(data))))
-    assert np.abs(preprocessing("official").decode(data, "a").astype(int) - picture(40, 60)).mean() < 12
+    assert np.abs(preprocessing("official").decode(data, "a").astype(int) - smooth_image(40, 60)).mean() < 12
 
 
 def test_the_exif_orientation_counts_for_opencv_and_not_for_paddlenlp(processor):

@@ -92,9 +92,9 @@ class SugarCrepe(Scorer):
         items = [item for item in self.items if item.image in images]
         if not items:
             raise ValueError(f"SugarCrepe: no item could be scored\n{one.problems}")
-        pictures = one.images[[images[item.image] for item in items]].astype(np.float64)
+        asked = one.images[[images[item.image] for item in items]].astype(np.float64)
         right, wrong = (
-            np.einsum("nd,nd->n", pictures, one.texts[[texts[text] for text in side]].astype(np.float64))
+            np.einsum("nd,nd->n", asked, one.texts[[texts[text] for text in side]].astype(np.float64))
             for side in ([item.caption for item in items], [item.negative for item in items])
         )
         scores = np.stack([right, wrong], axis=1)

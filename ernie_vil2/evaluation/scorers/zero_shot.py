@@ -212,14 +212,14 @@ def record(encoded: EncodedClasses, results: Results, notes: Sequence[str]) -> d
     benchmark, first = encoded.benchmark, next(iter(results.values()))
     return {
         "definition": DEFINITION,
-        "pictures": len(benchmark.images),
+        "images": len(benchmark.images),
         "results": {label: scores.figures for label, scores in results.items()},
         "chance": first.chance,
         "classes": [
             {
                 "label": one.id,
                 "names": dict(one.fields),
-                "pictures": int(first.counts[row]),
+                "images": int(first.counts[row]),
                 "percent": {
                     label: None if np.isnan(scores.per_class[row]) else 100 * float(scores.per_class[row])
                     for label, scores in results.items()

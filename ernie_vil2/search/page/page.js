@@ -6,7 +6,7 @@ const find = (id) => document.getElementById(id);
 const [form, text, without, hits, status, detail, threshold] =
   ["form", "text", "without", "hits", "status", "detail", "threshold"].map(find);
 let info = {};          // of the index
-let picture = null;     // a file, or the id of an item
+let queryImage = null;  // a file, or the id of an item
 let controller = null;  // of the question that is under way
 let found = [];         // hits that are shown
 let more = false;       // whether there may be others
@@ -19,7 +19,7 @@ const say = (message, isError = false) => {
 };
 const wait = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 const label = (name) => name.replaceAll("_", " ");
-const isEmpty = () => !picture && !text.value.trim() && !without.value.trim();
+const isEmpty = () => !queryImage && !text.value.trim() && !without.value.trim();
 
 function write(element, value) {
   element.textContent = value;
@@ -35,7 +35,7 @@ function caption(fields) {
 
 const named = (hit) => caption(hit.fields) || hit.id;
 const thumbnail = (hit) => `thumbnail?${new URLSearchParams({ id: hit.id, version: hit.version || "" })}`;
-const original = (hit) => `picture?${new URLSearchParams({ id: hit.id })}`;
+const original = (hit) => `image?${new URLSearchParams({ id: hit.id })}`;
 
 // An answer of the API; one that is refused because many ask is asked for again.
 async function ask(path, options = {}, retries = RETRIES) {
@@ -72,7 +72,7 @@ function least() {
 // The question as the address holds it.
 function address() {
   const asked = new URLSearchParams(), where = filters();
-  if (picture && picture.id) asked.set("like", picture.id);
+  if (queryImage && queryImage.id) asked.set("like", queryImage.id);
   if (text.value.trim()) asked.set("q", text.value.trim());
   if (without.value.trim()) asked.set("without", without.value.trim());
   if (least() !== null) asked.set("least", least());
@@ -100,8 +100,8 @@ async function search(next = false) {
   }
   if (!next) say(words.searching);
   try {
-    const path = picture && picture.id ? "similar" : picture ? "search/image" : "search";
-    const body = picture && picture.file && { method: "POST", body: picture.file };
+    const path = queryImage && queryImage.id ? "similar" : queryImage ? "search/image" : "search";
+    const body = queryImage && queryImage.file && { method: "POST", body: queryImage.file };
     const answer = await ask(`api/v1/${path}?${chosen}`, { ...body, signal });
     more = answer.hits.length === PAGE && offset + PAGE < MOST;
     show(answer.hits, next);
@@ -232,24 +232,24 @@ function like(hit) {
 }
 
 function use(chosen) {
-  picture = chosen;
+  queryImage = chosen;
   find("seen").src = chosen.url;
   find("seen").alt = words.seen;
   write(find("asked").querySelector("span"), (chosen.id ? words.like : words.words)(chosen.name));
   find("asked").hidden = false;
   const asking = chosen.id ? () => ask(`api/v1/tags?${new URLSearchParams({ id: chosen.id })}`)
     : () => ask("api/v1/tags", { method: "POST", body: chosen.file });
-  showTags(find("names"), asking, () => picture === chosen);
+  showTags(find("names"), asking, () => queryImage === chosen);
 }
 
 function forget() {
-  picture = null;
+  queryImage = null;
   find("asked").hidden = true;
 }
 
 function take(files) {
   const file = [...files].find((one) => one.type.startsWith("image/"));
-  if (!file) return say(words.notPicture, true);
+  if (!file) return say(words.notImage, true);
   use({ file, url: URL.createObjectURL(file), name: file.name });
   return question();
 }
@@ -275,14 +275,14 @@ function restore() {
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (picture && picture.id) forget();
+  if (queryImage && queryImage.id) forget();
   question();
 });
 for (const input of [text, without]) {
   input.addEventListener("input", () => {
     clearTimeout(pause);
     pause = setTimeout(() => {
-      if (picture && picture.id) forget();
+      if (queryImage && queryImage.id) forget();
       note(typing);
       typing = true;
       search();

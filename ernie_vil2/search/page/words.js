@@ -1,7 +1,7 @@
 // What the page says, in the browser's language.
 const ENGLISH = {
   ask: "What to search for", askExample: "a red apple · 红苹果", withoutLabel: "What to leave out", without: "without",
-  search: "Search", picture: "Image", atLeast: "at least", leastLabel: "Least similarity", any: "any",
+  search: "Search", image: "Image", atLeast: "at least", leastLabel: "Least similarity", any: "any",
   calibrated: (value) => `calibrated: ${value}`,
   calibratedTitle: "the similarity below which nothing matches, by the model's calibration",
   remove: "Remove", tagsLabel: "Tags of the image asked for", examplesLabel: "Queries to try",
@@ -12,7 +12,7 @@ const ENGLISH = {
   searching: "searching", empty: "There are no images in this index yet. Add some: ernie-vil2 search add --index … --data …",
   nothing: "Nothing is close enough. Lower the least similarity, or take a filter away.",
   nothingAtAll: "Nothing was found. Take a filter away, or ask for something else.",
-  notPicture: "That file is not an image.", busy: "Many people are asking just now; trying again.",
+  notImage: "That file is not an image.", busy: "Many people are asking just now; trying again.",
   offline: "The server does not answer.",
   found: (count, more, ms) => `${count}${more ? "+" : ""} image${count === 1 ? "" : "s"} in ${ms} ms`,
   like: (name) => `like ${name}`, words: (name) => `${name}; words may be added`,
@@ -21,7 +21,7 @@ const ENGLISH = {
 };
 const CHINESE = {
   ask: "要找什么", askExample: "红苹果 · a red apple", withoutLabel: "不要什么", without: "不含",
-  search: "搜索", picture: "图片", atLeast: "至少", leastLabel: "最低相似度", any: "不限",
+  search: "搜索", image: "图片", atLeast: "至少", leastLabel: "最低相似度", any: "不限",
   calibrated: (value) => `校准值：${value}`, calibratedTitle: "由模型校准得到：低于此相似度即视为不匹配",
   remove: "移除", tagsLabel: "所给图片的标签", examplesLabel: "可以试试的查询",
   viewLabel: "图片", previous: "上一张", next: "下一张", similar: "相似图片", download: "下载", close: "关闭",
@@ -30,7 +30,7 @@ const CHINESE = {
   searching: "正在搜索", empty: "索引中还没有图片。添加：ernie-vil2 search add --index … --data …",
   nothing: "没有足够接近的结果。请降低最低相似度，或去掉一个筛选条件。",
   nothingAtAll: "没有结果。请去掉一个筛选条件，或换一个问法。",
-  notPicture: "该文件不是图片。", busy: "当前请求较多，正在重试。", offline: "服务器没有回应。",
+  notImage: "该文件不是图片。", busy: "当前请求较多，正在重试。", offline: "服务器没有回应。",
   found: (count, more, ms) => `${count}${more ? "+" : ""} 张图片，用时 ${ms} 毫秒`,
   like: (name) => `与“${name}”相似`, words: (name) => `${name}；可再加文字`,
   anyValue: (field) => `${field}：不限`, images: (n) => `${n} 张图片`, texts: (n) => `${n} 条文本`,

@@ -10,7 +10,7 @@ import pytest
 from ernie_vil2.data.readers.labelled import open_labelled
 from tests.conftest import COLOURS, draw, png
 
-PICTURES = {name: png(draw(rgb, "disc", np.random.default_rng(0))) for name, (rgb, _) in COLOURS.items()}
+IMAGES = {name: png(draw(rgb, "disc", np.random.default_rng(0))) for name, (rgb, _) in COLOURS.items()}
 
 
 def folders(root, **classes):
@@ -18,7 +18,7 @@ def folders(root, **classes):
     for name, count in classes.items():
         (root / name).mkdir(parents=True)
         for number in range(count):
-            (root / name / f"{number}.png").write_bytes(PICTURES["red"])
+            (root / name / f"{number}.png").write_bytes(IMAGES["red"])
     return root
 
 
@@ -33,15 +33,15 @@ def shown(labelled):
 def test_a_folder_per_class(tmp_path):
     folders(tmp_path / "set", sea_lion=2, dog=1, none=0)
     (tmp_path / "set" / "dog" / "deep").mkdir()
-    (tmp_path / "set" / "dog" / "deep" / "9.jpg").write_bytes(PICTURES["red"])
-    (tmp_path / "set" / "loose.png").write_bytes(PICTURES["red"])
+    (tmp_path / "set" / "dog" / "deep" / "9.jpg").write_bytes(IMAGES["red"])
+    (tmp_path / "set" / "loose.png").write_bytes(IMAGES["red"])
     labelled = open_labelled([tmp_path / "set"])
     names, own = shown(labelled)
     assert names == {"dog": {"en": "dog"}, "none": {"en": "none"}, "sea_lion": {"en": "sea lion"}}
     assert own == {"dog/0.png": ["dog"], "dog/deep/9.jpg": ["dog"], "sea_lion/0.png": ["sea_lion"],
                    "sea_lion/1.png": ["sea_lion"]}  # fmt: skip
     assert labelled.rows.counts == {"no label": 1} and labelled.rows.read == 5
-    assert labelled.name == "set" and labelled.images[0].read() == PICTURES["red"]
+    assert labelled.name == "set" and labelled.images[0].read() == IMAGES["red"]
 
 
 def test_the_layout_of_chinese_clip(tmp_path):
@@ -70,14 +70,14 @@ def test_train_is_no_are_in_for_test_nor_the_other_way_round(tmp_path):
 def table(folder, kind, rows):
     path = folder / f"a.{kind}"
     if kind == "parquet":
-        pq.write_table(pa.Table.from_pylist([{**row, "image": PICTURES[row["image"][:-4]]} for row in rows]), path)
+        pq.write_table(pa.Table.from_pylist([{**row, "image": IMAGES[row["image"][:-4]]} for row in rows]), path)
     elif kind == "jsonl":
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     else:
         lines = [",".join([row["image"], "|".join(row["label"]), row["image_id"]]) for row in rows]
         path.write_text("\n".join(["image,label,image_id", *lines]) + "\n", encoding="utf-8")
-    for name, picture in PICTURES.items():
-        (folder / f"{name}.png").write_bytes(picture)
+    for name, content in IMAGES.items():
+        (folder / f"{name}.png").write_bytes(content)
     return path
 
 
@@ -90,7 +90,7 @@ def test_tables_without_captions_and_with_several_labels(tmp_path, kind):
     labelled = open_labelled([table(tmp_path, kind, rows)])
     names, own = shown(labelled)
     assert names == {"狗": {"zh": "狗"}, "猫": {"zh": "猫"}} and own == {"1": ["猫"], "2": ["狗", "猫"]}
-    assert [image.read() for image in labelled.images] == [PICTURES["red"], PICTURES["blue"]]
+    assert [image.read() for image in labelled.images] == [IMAGES["red"], IMAGES["blue"]]
     assert not labelled.rows.counts
 
 

@@ -8,9 +8,9 @@ from tests.data.sources.published.conftest import image, write
 
 
 def test_an_unknown_folder_is_reported_with_the_layouts_that_are_known(tmp_path):
-    write(tmp_path, {"notes.txt": "", "pictures/1.jpg": image(1)})
+    write(tmp_path, {"notes.txt": "", "photos/1.jpg": image(1)})
     recognised = [name for name, layout in LAYOUTS.items() if not layout.by_name_only]
-    with pytest.raises(ValueError, match=f"here are notes.txt, pictures; known are {', '.join(recognised)}") as caught:
+    with pytest.raises(ValueError, match=f"here are notes.txt, photos; known are {', '.join(recognised)}") as caught:
         open_benchmark(tmp_path)
     assert "\n" not in str(caught.value)
 

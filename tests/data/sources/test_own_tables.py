@@ -205,24 +205,24 @@ def test_absolute_paths_are_followed_into_the_folder_that_is_named(shop):
 @pytest.mark.parametrize(
     "folder, kind, named",
     [
-        ("C:\\Users\\李雷\\pictures\\", "absolute paths", "C:/Users/李雷/pictures"),
-        ("\\\\nas\\my shop\\pictures\\", "absolute paths", "'/nas/my shop/pictures'"),
-        ("/nowhere/pictures/", "absolute paths", "/nowhere/pictures"),
-        ("../pictures/", "paths out of their folder", "SHOP/pictures"),
+        ("C:\\Users\\李雷\\photos\\", "absolute paths", "C:/Users/李雷/photos"),
+        ("\\\\nas\\my shop\\photos\\", "absolute paths", "'/nas/my shop/photos'"),
+        ("/nowhere/photos/", "absolute paths", "/nowhere/photos"),
+        ("../photos/", "paths out of their folder", "SHOP/photos"),
     ],
 )
 def test_paths_of_other_machines_and_of_folders_next_to_the_table_are_followed(tmp_path, folder, kind, named):
-    for name in ("tables", "pictures"):
+    for name in ("tables", "photos"):
         (tmp_path / name).mkdir()
     for number, name in enumerate(("a.png", "b.png")):
-        (tmp_path / "pictures" / name).write_bytes(image(number))
+        (tmp_path / "photos" / name).write_bytes(image(number))
     table = tmp_path / "tables" / "train.csv"
     table.write_text(text_of([HEADER, *((folder + row[0], *row[1:]) for row in ROWS)]), encoding="utf-8")
     with pytest.raises(ValueError, match=f"{kind}, as .*a.png; name the folder .*") as raised:
         open_sources([str(table)])
     assert f"--images {named.replace('SHOP', str(tmp_path))} (Data.images)" in str(raised.value)
     assert ("not on this machine: name its copy" in str(raised.value)) == (kind == "absolute paths")
-    source = open_sources([str(table)], images=tmp_path / "pictures")
+    source = open_sources([str(table)], images=tmp_path / "photos")
     check(source)
     assert [source[row].image_name for row in range(2)] == ["a.png", "b.png"]
     with pytest.raises(ValueError, match="name the folder"):
@@ -230,12 +230,12 @@ def test_paths_of_other_machines_and_of_folders_next_to_the_table_are_followed(t
 
 
 def test_a_path_of_this_machine_is_no_other_file_of_that_name(shop):
-    for name in ("one/pictures", "two/pictures"):
+    for name in ("one/photos", "two/photos"):
         (shop / name).mkdir(parents=True)
         (shop / name / "a.png").write_bytes(image(len(name)))
-    (shop / "train.csv").write_text(f"image,text\n{shop}/one/pictures/a.png,x\n", encoding="utf-8")
+    (shop / "train.csv").write_text(f"image,text\n{shop}/one/photos/a.png,x\n", encoding="utf-8")
     with pytest.raises(ValueError, match="absolute paths"):
-        open_sources([str(shop / "train.csv")], images=shop / "two/pictures")
+        open_sources([str(shop / "train.csv")], images=shop / "two/photos")
 
 
 def test_backslashes_and_blanks_around_the_name_of_a_file_are_understood(shop):
@@ -258,14 +258,14 @@ def test_images_that_are_not_there_are_looked_for_in_folders_that_are_named(shop
     with pytest.raises(FileNotFoundError, match=f"no image file was found, for example a.png; {looked}"):
         open_sources([str(table)])
     check(open_sources([str(table)], images=shop))
-    (table.parent / "pictures").mkdir()
-    (shop / "a.png").rename(table.parent / "pictures" / "a.png")
-    option = f"it is in {table.parent}/pictures: --images {table.parent}/pictures, Data.images"
+    (table.parent / "photos").mkdir()
+    (shop / "a.png").rename(table.parent / "photos" / "a.png")
+    option = f"it is in {table.parent}/photos: --images {table.parent}/photos, Data.images"
     with pytest.raises(FileNotFoundError, match=option):
         open_sources([str(table)])
 
 
-def test_a_folder_without_pictures_says_so_first(tmp_path):
+def test_a_folder_without_images_says_so_first(tmp_path):
     (tmp_path / "notes.md").write_text("x")
     with pytest.raises(ValueError, match="no images in this folder, and no layout that is known; here are notes.md"):
         open_sources([str(tmp_path)])

@@ -18,32 +18,32 @@ ROWS = [("1", "一只猫", image(1)), ("2", "两只狗", image(2)), ("1", "猫",
 def tar(folder):
     members = [
         (f"{n}.{kind}", content)
-        for n, (name, text, picture) in enumerate(ROWS)
-        for kind, content in (("png", picture), ("json", f'{{"caption_zh": "{text}", "image_id": {name}}}'.encode()))
+        for n, (name, text, image) in enumerate(ROWS)
+        for kind, content in (("png", image), ("json", f'{{"caption_zh": "{text}", "image_id": {name}}}'.encode()))
     ]
     return write_tar(folder / "a.tar", members)
 
 
 def tsv(folder):
-    return write_tsv(folder / "a.tsv", [(text, name, picture) for name, text, picture in ROWS])
+    return write_tsv(folder / "a.tsv", [(text, name, image) for name, text, image in ROWS])
 
 
 def chinese_clip(folder):
     texts = [(str(n), text, [name]) for n, (name, text, _) in enumerate(ROWS)]
-    return write_files(folder / "muge", "valid", {name: picture for name, _, picture in ROWS}, texts)
+    return write_files(folder / "muge", "valid", {name: image for name, _, image in ROWS}, texts)
 
 
 def chinese_clip_lmdb(folder):
     (folder / "lmdb" / "valid").mkdir(parents=True)
     texts = [(str(n), text, [name]) for n, (name, text, _) in enumerate(ROWS)]
-    write_lmdb(folder / "lmdb" / "valid", pickled(texts), {name: picture for name, _, picture in ROWS})
+    write_lmdb(folder / "lmdb" / "valid", pickled(texts), {name: image for name, _, image in ROWS})
     return folder / "lmdb"
 
 
 def csv(folder):
     lines = "".join(f"{name}.png,{text},{name}\n" for name, text, _ in ROWS)
-    pictures = {f"images/{name}.png": picture for name, _, picture in ROWS}
-    return write(folder / "table", {"val.csv": f"image,caption_zh,image_id\n{lines}", **pictures})
+    files = {f"images/{name}.png": image for name, _, image in ROWS}
+    return write(folder / "table", {"val.csv": f"image,caption_zh,image_id\n{lines}", **files})
 
 
 def parquet(folder):
@@ -63,13 +63,13 @@ def samples(source):
 def test_pairs_are_the_same_for_training_scoring_and_validation(tmp_path, make):
     position = str(make(tmp_path))
     trained = samples(open_sources([position], split="val" if make in (chinese_clip_lmdb, csv, parquet) else None))
-    assert trained == [(name, text, picture) for name, text, picture in ROWS]
+    assert trained == [(name, text, image) for name, text, image in ROWS]
     config = load_config(None, [f"Data.val=['{position}']", "Views.languages={zh: 1.0}"])
     scorer, data = Retrieval.of_run(config, config.Data.validation, "val")
     validated = scorer.open(data)["zh"]
     for benchmark in (open_benchmark(position, language="zh"), validated):
         pairs = [(benchmark.images[i], benchmark.texts[t]) for i, t in benchmark.pairs.tolist()]
-        assert sorted((picture.id, text.text, picture.read()) for picture, text in pairs) == sorted(trained)
+        assert sorted((image.id, text.text, image.read()) for image, text in pairs) == sorted(trained)
         assert len(benchmark.images) == 2 and len(benchmark.texts) == 3
 
 

@@ -56,8 +56,8 @@ def test_images_lie_in_a_folder_of_their_own(tmp_path, layout):
     write(tmp_path / "notes", {name: content for name, content in FILES.items() if name.endswith(".txt")})
     for name, content in FILES.items():
         if name.endswith(".jpg"):
-            write(tmp_path / "pictures", {name if layout == "images" else name.split("/")[1]: content})
-    benchmark = open_benchmark(tmp_path / "notes", images=tmp_path / "pictures")
+            write(tmp_path / "photos", {name if layout == "images" else name.split("/")[1]: content})
+    benchmark = open_benchmark(tmp_path / "notes", images=tmp_path / "photos")
     assert [one.read() for one in benchmark.images] == [image(2), image(1)]
 
 
@@ -104,8 +104,8 @@ def test_without_any_image_it_says_where_it_looked(tmp_path):
     write(tmp_path, {name: content for name, content in FILES.items() if name.endswith(".txt")})
     with pytest.raises(FileNotFoundError, match=r"looked in .*train2014, .*val2014.*--images"):
         open_benchmark(tmp_path)
-    with pytest.raises(FileNotFoundError, match="pictures: no such folder"):
-        open_benchmark(tmp_path, images=tmp_path / "pictures")
+    with pytest.raises(FileNotFoundError, match="photos: no such folder"):
+        open_benchmark(tmp_path, images=tmp_path / "photos")
 
 
 def test_without_captions_it_says_so(tmp_path):

@@ -23,13 +23,13 @@ def row(identifier, label="True", **changes):
     } | changes  # fmt: skip
 
 
-def pictures(*pairs, folder=""):
+def images(*pairs, folder=""):
     return {f"{folder}{pair}-img{side}.png": image(2 * n + side) for n, pair in enumerate(pairs) for side in (0, 1)}
 
 
 TEST = {
     "test1.json": lines(row("test1-0-1-0"), row("test1-0-0-0", "False")),
-    **pictures("test1-0-1", "test1-0-0", folder="test1/"),
+    **images("test1-0-1", "test1-0-0", folder="test1/"),
 }
 
 
@@ -45,7 +45,7 @@ def test_a_row_is_two_images_a_sentence_and_a_label(tmp_path):
 def test_the_images_of_train_lie_in_directories_or_not(tmp_path, folder):
     """As the authors hand them out, and as their script downloads them."""
     rows = {"data/train.json": lines(row("train-10171-0-0", directory=63))}
-    sources = open_sources([str(write(tmp_path, rows | pictures("train-10171-0", folder=folder)))])
+    sources = open_sources([str(write(tmp_path, rows | images("train-10171-0", folder=folder)))])
     assert samples(sources)[0].right == image(1)
 
 
@@ -83,7 +83,7 @@ def test_bad_rows_are_named(tmp_path):
 
 
 def test_a_test_split_must_be_named_where_there_are_two(tmp_path):
-    write(tmp_path, TEST | {"test2.json": lines(row("test2-0-1-0"))} | pictures("test2-0-1", folder="test2/"))
+    write(tmp_path, TEST | {"test2.json": lines(row("test2-0-1-0"))} | images("test2-0-1", folder="test2/"))
     with pytest.raises(ValueError, match="several splits test; choose a split of test1, test2"):
         open_sources([str(tmp_path)], default=None)
     assert len(open_sources([str(tmp_path / "test1.json")])) == 2

@@ -72,8 +72,8 @@ def test_the_train_split_is_many_to_many(tmp_path, layout):
 def test_a_split_and_a_folder_of_images_are_named_in_the_configuration(tmp_path):
     files = dict(test_coco_cn.FILES)
     images = {name: files.pop(name) for name in list(files) if name.endswith(".jpg")}
-    write(tmp_path / "notes", files), write(tmp_path / "pictures", images)
-    entry = f"{{data: ['{tmp_path}/notes'], split: test, images: '{tmp_path}/pictures'}}"
+    write(tmp_path / "notes", files), write(tmp_path / "photos", images)
+    entry = f"{{data: ['{tmp_path}/notes'], split: test, images: '{tmp_path}/photos'}}"
     config = load_config(None, [f"Data.train=[{entry}]"])
     (source,) = config.Data.sources
     samples = read(open_sources(source.data, split=source.split, images=source.images))
