@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ernie_vil2.cli import as_called
 from ernie_vil2.cli.arguments import amount, model
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import EXTRAS, PYTHON, ROOT, install_command, installed
@@ -53,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    return diagnose([("model", lambda: check_model(args.model))] if args.model else all_checks(args.seconds))
+    checks = [("model", lambda: check_model(args.model))] if args.model else all_checks(args.seconds)
+    return diagnose(checks, lambda result: print(as_called(str(result), args.prog)))
 
 
 def check_model(source: str) -> list[Result]:

@@ -39,10 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="numpy (.npy with ids and pairs as JSON lines), the official release's text file, with a "
                         "row a TSV row, or Chinese-CLIP's feature files; default: numpy")  # fmt: skip
     parser.add_argument(
-        "--cache",
-        type=output_folder,
-        metavar="FOLDER",
-        help="keeps finished embeddings for a later attempt",
+        "--cache", type=output_folder, metavar="FOLDER", help="keeps finished embeddings for a later attempt"
     )
 
 

@@ -333,13 +333,13 @@ def _opened_to_serve(args: argparse.Namespace) -> Index:
 
 def _opened_by_worker(args: argparse.Namespace) -> Index:
     """As `_opened_to_serve`, in a process that does nothing else."""
-    from ernie_vil2.cli import EXPECTED, explained, import_parts
+    from ernie_vil2.cli import EXPECTED, as_called, explained, import_parts
 
     try:
         import_parts(args)
         return _opened_to_serve(args)
     except EXPECTED as error:
-        print(f"error: {explained(error)}", file=sys.stderr, flush=True)
+        print(f"error: {as_called(explained(error), args.prog)}", file=sys.stderr, flush=True)
         sys.exit(2)
 
 

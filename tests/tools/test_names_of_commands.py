@@ -5,6 +5,7 @@ import re
 import pytest
 
 from ernie_vil2.cli import COMMANDS, EARLIER, as_called, main, parser, run
+from tests.conftest import untrained_checkpoint
 from tests.training.conftest import ROOT
 
 
@@ -39,3 +40,10 @@ def test_errors_and_help_do_so(tmp_path, capsys):
     assert "build one with ernie-vil2 search build" in capsys.readouterr().err
     assert "python tools/search.py query" in parser("search", "search.py").format_help()
     assert "    ernie-vil2 search query" in parser("search", "ernie-vil2 search").format_help()
+
+
+def test_the_doctor_does_so(tmp_path, capsys):
+    model = untrained_checkpoint(tmp_path / "model")
+    for prog, command in ((None, "tools/convert.py"), ("ernie-vil2 doctor", "ernie-vil2 convert")):
+        assert run("doctor", [str(model)], prog) == 0
+        assert f"{command} writes one" in capsys.readouterr().out
