@@ -41,7 +41,7 @@ def entailment_folder(folder, splits=("train", "dev", "test")):
     return folder
 
 
-def pairs_folder(folder, splits=("train", "dev", "test1")):
+def nlvr2_folder(folder, splits=("train", "dev", "test1")):
     """NLVR2: 64 rows in each split, on 32 pairs of images, half of them true; a half is `balanced`."""
     for number, split in enumerate(splits):
         rng, rows = np.random.default_rng(10 + number), []

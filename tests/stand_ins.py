@@ -199,7 +199,7 @@ def entailment(folder):
     demo(folder)
     untrained_checkpoint(folder / "runs" / "english", published.TOKENS)
     published.entailment_folder(folder / "data" / "snli-ve")
-    published.pairs_folder(folder / "data" / "nlvr2")
+    published.nlvr2_folder(folder / "data" / "nlvr2")
     for name in ("entailment", "nlvr2"):
         shorten(folder / f"configs/entailment/demo_{name}.yaml", Schedule={"warmup_steps": 1}, Evaluation={"every": 4},
                 Training={"steps": 4, "checkpoint_every": 4})  # fmt: skip

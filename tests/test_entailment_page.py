@@ -7,7 +7,7 @@ from pathlib import Path
 from ernie_vil2 import cli as commands
 from ernie_vil2.training.run_log import read_log
 from tests.conftest import untrained_checkpoint
-from tests.entailment import TOKENS, entailment_folder, pairs_folder
+from tests.entailment import TOKENS, entailment_folder, nlvr2_folder
 
 PAGE = Path(__file__).parents[1] / "docs" / "entailment.md"
 TOOLS = {"tools/train.py": "train", "tools/eval.py": "eval"}
@@ -17,7 +17,7 @@ def test_the_commands_do_what_the_page_says(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     untrained_checkpoint(Path("runs/english"), TOKENS)
     entailment_folder(Path("data/snli-ve"))
-    pairs_folder(Path("data/nlvr2"))
+    nlvr2_folder(Path("data/nlvr2"))
     block = re.search(r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)[1]
     lines = [shlex.split(line) for line in block.splitlines()]
     # What --check finds in folders so small is another count than the authors', which it says by its exit code.

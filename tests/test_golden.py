@@ -22,7 +22,7 @@ from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from experiments.ablation import command as study
 from tests.conftest import COLOURS, untrained_checkpoint
-from tests.entailment import TOKENS, entailment_folder, pairs_folder
+from tests.entailment import TOKENS, entailment_folder, nlvr2_folder
 from tests.published_folders import cxc, karpathy
 from tests.training.conftest import ROOT
 
@@ -82,7 +82,7 @@ def published(tmp_path_factory):
     karpathy(folder / "coco", "coco", "")
     cxc(folder / "coco", "val")
     entailment_folder(folder / "snli-ve")
-    pairs_folder(folder / "nlvr2")
+    nlvr2_folder(folder / "nlvr2")
     for task in ("entailment", "nlvr2"):
         untrained_checkpoint(folder / task, TOKENS, task)
     return folder

@@ -4,7 +4,7 @@ import pytest
 
 from ernie_vil2.evaluation.scorer import SCORERS, Data, make_scorer, scorer_of
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
-from tests.entailment import entailment_folder, pairs_folder
+from tests.entailment import entailment_folder, nlvr2_folder
 from tests.published_folders import karpathy
 
 
@@ -27,7 +27,7 @@ def empty(folder):
     ("make", "name"),
     [
         (entailment_folder, "entailment"),
-        (pairs_folder, "nlvr2"),
+        (nlvr2_folder, "nlvr2"),
         (class_folders, "zero_shot"),
         (lambda folder: karpathy(folder, "coco", ""), "retrieval"),
         (several_layouts, "retrieval"),

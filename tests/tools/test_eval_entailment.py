@@ -7,10 +7,10 @@ import pytest
 
 from ernie_vil2 import cli as commands
 from tests.conftest import untrained_checkpoint
-from tests.entailment import TOKENS, entailment_folder, pairs_folder
+from tests.entailment import TOKENS, entailment_folder, nlvr2_folder
 from tests.pages import Page
 
-TASKS = {"entailment": (entailment_folder, "test", 48), "nlvr2": (pairs_folder, "test1", 64)}
+TASKS = {"entailment": (entailment_folder, "test", 48), "nlvr2": (nlvr2_folder, "test1", 64)}
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_check_finds_what_a_split_shares_with_train(tmp_path, capsys):
     commands.run("eval", ["--check", "--data", str(data)])
     assert "images of test that occur in train: 1 (0)" in capsys.readouterr().out
 
-    data = pairs_folder(tmp_path / "nlvr2")
+    data = nlvr2_folder(tmp_path / "nlvr2")
     path = data / "data" / "dev.json"
     path.write_text(path.read_text().replace("https://example.com/dev-0-0-left", "https://example.com/train-3-0-right"))
     commands.run("eval", ["--check", "--data", str(data)])

@@ -20,7 +20,7 @@ from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.optimizer import learning_rate
 from ernie_vil2.training.trainer import Trainer
 from tests.conftest import draw, png, write_tsv
-from tests.entailment import entailment_folder, pairs_folder
+from tests.entailment import entailment_folder, nlvr2_folder
 from tests.pages import Page, lines_of
 from tests.training.conftest import as_arguments, run
 from tests.training.test_trainer import losses
@@ -139,7 +139,7 @@ def test_the_plan_is_for_the_device_at_hand(config, monkeypatch, name, plan):
 @pytest.mark.parametrize("task", ["entailment", "nlvr2"])
 def test_another_task_shows_what_its_rows_hold(config, tmp_path, task):
     """By its own rows: of one image or two, with statement and label."""
-    folder = {"entailment": entailment_folder, "nlvr2": pairs_folder}[task](tmp_path)
+    folder = {"entailment": entailment_folder, "nlvr2": nlvr2_folder}[task](tmp_path)
     found = dry_run(config(f"Training.task={task}", f"Data.train=[{folder}]", f"Data.val=[{folder}]"))
     html = (found.folder / "dry_run.html").read_text(encoding="utf-8")
     page, text = Page(html), " ".join(Page(html).text)

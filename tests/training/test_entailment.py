@@ -17,11 +17,11 @@ from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.conftest import PATIENCE
-from tests.entailment import entailment_folder, pairs_folder
+from tests.entailment import entailment_folder, nlvr2_folder
 from tests.training.conftest import as_arguments, rank_process, run, start, wait_for_steps
 from tests.training.test_trainer import crash_after, weights
 
-FOLDERS = {"entailment": entailment_folder, "nlvr2": pairs_folder}
+FOLDERS = {"entailment": entailment_folder, "nlvr2": nlvr2_folder}
 TASKS = pytest.mark.parametrize("task", FOLDERS)
 
 
