@@ -92,16 +92,18 @@ class Limited:
         resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
 
 
-STEPS = pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
+def steps(quick):
+    """Steps of the room: every page or size is tried with the slow tests."""
+    return pytest.mark.parametrize("step", [quick, pytest.param(1, marks=pytest.mark.slow)])
 
 
-@STEPS
+@steps(8)
 @pytest.mark.parametrize("example", WRITING)
 def test_a_full_disk(command, disk, example, capsys, step):
     check_refusals(command, example, capsys, disk, Filled(disk), "No space left on device", step)
 
 
-@STEPS
+@steps(3)
 @pytest.mark.parametrize("example", WRITING)
 def test_a_limit_on_the_size_of_files(command, tmp_path, example, capsys, step):
     (tmp_path / "out").mkdir()
