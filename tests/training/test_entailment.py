@@ -17,11 +17,17 @@ from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.conftest import PATIENCE
-from tests.entailment import entailment_folder, nlvr2_folder
+from tests.entailment import TOKENS, entailment_folder, nlvr2_folder
 from tests.training.conftest import as_arguments, rank_process, run, start, wait_for_steps
-from tests.training.test_trainer import crash_after, weights
+from tests.training.test_trainer import REPVGG, crash_after, weights
 
 FOLDERS = {"entailment": entailment_folder, "nlvr2": nlvr2_folder}
+EACH_ONCE = [
+    ("entailment", "interaction"),
+    ("nlvr2", "concatenation"),
+    pytest.param("entailment", "concatenation", marks=pytest.mark.slow),
+    pytest.param("nlvr2", "interaction", marks=pytest.mark.slow),
+]
 TASKS = pytest.mark.parametrize("task", FOLDERS)
 
 
@@ -43,15 +49,14 @@ def curve(trainer):
     return [[record["loss"], record["accuracy"]] for record in records if record["kind"] == "train"]
 
 
-@pytest.mark.parametrize(("task", "head"), [
-    ("entailment", "interaction"),
-    ("nlvr2", "concatenation"),
-    pytest.param("entailment", "concatenation", marks=pytest.mark.slow),
-    pytest.param("nlvr2", "interaction", marks=pytest.mark.slow),
-])  # fmt: skip
-def test_labels_are_learned(statements, task, head):
-    changes = ["Training.steps=120", "Views.jitter=0.0", "Views.blur=0.0", "Views.flip=0.0", f"Head.kind={head}",
-               "Model.text.vocabulary=null"]  # fmt: skip
+@pytest.mark.parametrize(("task", "head"), EACH_ONCE)
+def test_labels_are_learned(statements, tmp_path, task, head):
+    """By towers that learn fast: those of the tiny run stay at chance for 40 to more than 120 steps, as the seed is."""
+    (tmp_path / "vocab.txt").write_text("\n".join(TOKENS), encoding="utf-8")
+    seed = {"entailment": 1, "nlvr2": 7}[task]  # by which the untrained head of either kind is as good as chance
+    changes = ["Training.steps=60", "Views.jitter=0.0", "Views.blur=0.0", "Views.flip=0.0",
+               "Views.crop_area=[1.0, 1.0]", f"Head.kind={head}", REPVGG, "Model.text.pooling=mean",
+               f"Model.text.vocabulary={tmp_path / 'vocab.txt'}", f"Training.seed={seed}"]  # fmt: skip
     trainer = Trainer(statements(task, *changes, "Training.global_batch=32"))
     temperature = trainer.model.logit_scale.item()
     trainer.fit()
@@ -62,8 +67,7 @@ def test_labels_are_learned(statements, task, head):
     assert trainer.model.logit_scale.item() == temperature
 
 
-@TASKS
-@pytest.mark.parametrize("head", ["concatenation", "interaction"])
+@pytest.mark.parametrize(("task", "head"), EACH_ONCE)
 def test_a_resumed_run_ends_where_the_whole_one_ends(statements, tmp_path, task, head):
     changes = [f"Head.kind={head}", "Model.text.dropout=0.1", "Training.checkpoint_every=5"]
     whole = Trainer(statements(task, *changes, f"Training.output={tmp_path / 'whole'}"))
@@ -78,7 +82,7 @@ def test_a_resumed_run_ends_where_the_whole_one_ends(statements, tmp_path, task,
 
 @TASKS
 def test_micro_batches_change_nothing(statements, tmp_path, task):
-    dropped = ["Model.text.dropout=0.2", "Head.dropout=0.3", "Optimizer.learning_rate=1e-4"]
+    dropped = ["Model.text.dropout=0.2", "Head.dropout=0.3", "Optimizer.learning_rate=1e-4", "Training.steps=5"]
     whole, parts = Trainer(statements(task, *dropped)), statements(task, *dropped, "Training.micro_batch=5")
     parts = Trainer(
         parts.model_copy(update={"Training": parts.Training.model_copy(update={"output": str(tmp_path / "p")})})
