@@ -1,9 +1,7 @@
-"""One rank of the tests of agreement: `agreement_worker.py FOLDER`, one of three, leaves FOLDER/RANK.json."""
+"""One rank of the tests of agreement, one of three: `main(FOLDER)` leaves FOLDER/RANK.json."""
 
 import json
-import sys
 import time
-from pathlib import Path
 
 import paddle.distributed as dist
 
@@ -20,8 +18,7 @@ def ended(action):
         return f"{type(error).__name__}: {error}"
 
 
-def main():
-    folder = Path(sys.argv[1])
+def main(folder):
     rank, ranks = join_ranks()
     found = {}
 
@@ -54,7 +51,3 @@ def main():
                      ended(lambda: gate.lets_through(4, 2, error))]  # fmt: skip
     (folder / f"{rank}.json").write_text(json.dumps(found))
     dist.barrier()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,9 @@
-"""Gradients of the parameters as one rank finds them: `gradient_worker.py FOLDER CASE ...` leaves FOLDER/rank_R.npz.
+"""Gradients of the parameters as one rank finds them: `main` leaves FOLDER/rank_R.npz.
 
 In a single process the same functions give what several ranks must find.
 """
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import paddle
@@ -134,13 +132,8 @@ def gradients(case: Case) -> dict[str, np.ndarray]:
     return {name: value.grad.numpy() for name, value in model.named_parameters() if value.grad is not None}
 
 
-def main():
-    folder, cases = Path(sys.argv[1]), sys.argv[2:]
-    paddle.set_device("cpu")
+def main(folder, cases):
+    """One of the ranks."""
     rank, _ = join_ranks()
     found = {f"{case}/{name}": value for case in cases for name, value in gradients(CASES[case]).items()}
     np.savez(folder / f"rank_{rank}.npz", **found)
-
-
-if __name__ == "__main__":
-    main()

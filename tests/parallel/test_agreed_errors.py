@@ -1,13 +1,12 @@
 """An error of one of three ranks ends all of them, or they wait for it."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.parallel.collectives import agreed_errors, first_rank_first
+from tests.parallel.agreement_worker import main
+from tests.ranks import forked_ranks
 
 RANKS = 3
 
@@ -15,10 +14,7 @@ RANKS = 3
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-        worker = str(Path(__file__).with_name("agreement_worker.py"))
-        assert run_ranks([sys.executable, worker, str(folder)], RANKS) == 0
+    forked_ranks(main, folder, ranks=RANKS)
     return folder
 
 

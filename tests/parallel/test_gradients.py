@@ -3,16 +3,14 @@
 Dropout and stochastic depth are on, ids repeat across ranks, and the ranks hold different numbers of rows.
 """
 
-import sys
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ernie_vil2.device.launch import run_ranks
 from tests.parallel import gradient_worker as worker
 from tests.parallel.gradient_worker import CASES, WRONG, Case
+from tests.ranks import forked_ranks
 
 TOLERANCE = {"float32": 1e-6, "float64": 1e-10}
 RIGHT = [name for name, case in CASES.items() if case.convention == "right"]
@@ -55,9 +53,7 @@ def check(found, name):
 
 def run(folder, ranks, cases):
     """Each rank's gradients by case and parameter."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-        assert run_ranks([sys.executable, worker.__file__, str(folder), *cases], ranks) == 0
+    forked_ranks(worker.main, folder, cases, ranks=ranks)
     found = []
     for rank in range(ranks):
         by_case = {case: {} for case in cases}

@@ -1,7 +1,5 @@
 """Batch norms of two ranks with uneven rows against Paddle's own on the joined batch."""
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,10 +7,9 @@ import paddle
 import pytest
 from paddle import nn
 
-from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.parallel.norms import batch_norms, frozen_norms, frozen_statistics, synchronise_norms
+from tests.ranks import forked_ranks
 
-ROOT = Path(__file__).parents[2]
 # A momentum that float32 holds exactly: Paddle's kernel takes it as one, even for float64.
 NORMS = {
     "2d": (lambda: nn.BatchNorm2D(3, momentum=0.75, epsilon=1e-3), [7, 3, 4, 2]),
@@ -62,10 +59,7 @@ def main(folder):
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("norms")
-    command = f"from tests.parallel.test_norms import main; main({str(folder)!r})"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        assert run_ranks([sys.executable, "-c", command], 2) == 0
+    forked_ranks(main, folder)
     return [np.load(folder / f"{rank}.npz") for rank in range(2)]
 
 

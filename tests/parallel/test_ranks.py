@@ -12,7 +12,7 @@ from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
 from ernie_vil2.parallel.store import _connections
 
 RANK = """
-import sys, time
+import os, sys, time
 import paddle, paddle.distributed as dist
 from ernie_vil2.parallel.gloo import barrier
 from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
@@ -20,6 +20,17 @@ paddle.set_device("cpu")
 rank, ranks = join_ranks()
 assert (rank, ranks) == (dist.get_rank(), 3)
 folder = sys.argv[1]
+dist.all_reduce(paddle.ones([1]))
+dist.new_group([0, 1])
+barrier()
+if sys.platform == "linux":
+    links = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.islink(entry.path)]
+    with open(f"{folder}/addresses{rank}", "w") as found:
+        for line in [*open("/proc/net/tcp"), *open("/proc/net/tcp6")]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in links:
+                print(fields[1], file=found)
+barrier()
 with watched_ranks():
     for turn in range(3):
         if rank == turn:
@@ -35,36 +46,22 @@ open(f"{folder}/seconds{rank}", "w").write(str(seconds))
 """
 
 
-def test_ranks_wait_for_the_last_one_and_lose_little_time_by_it(tmp_path):
-    assert run_ranks([sys.executable, "-c", RANK, str(tmp_path)], 3) == 0
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What three ranks leave, started as a user's are."""
+    folder = tmp_path_factory.mktemp("ranks")
+    assert run_ranks([sys.executable, "-c", RANK, str(folder)], 3) == 0
+    return folder
+
+
+def test_ranks_wait_for_the_last_one_and_lose_little_time_by_it(folder):
     # A barrier takes a millisecond; were requests delayed by Nagle's algorithm, it would take 90.
-    assert all(float((tmp_path / f"seconds{rank}").read_text()) < 50 * 0.04 for rank in range(3))
-
-
-LISTENING = """
-import os, sys
-import paddle, paddle.distributed as dist
-from ernie_vil2.parallel.gloo import barrier
-from ernie_vil2.parallel.ranks import join_ranks
-paddle.set_device("cpu")
-rank, ranks = join_ranks()
-dist.all_reduce(paddle.ones([1]))
-dist.new_group([0, 1])
-barrier()
-links = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.islink(entry.path)]
-with open(f"{sys.argv[1]}/{rank}", "w") as found:
-    for line in [*open("/proc/net/tcp"), *open("/proc/net/tcp6")]:
-        fields = line.split()
-        if fields[3] == "0A" and f"socket:[{fields[9]}]" in links:
-            print(fields[1], file=found)
-barrier()
-"""
+    assert all(float((folder / f"seconds{rank}").read_text()) < 50 * 0.04 for rank in range(3))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for sockets in /proc")
-def test_ranks_of_one_machine_listen_to_nobody_else(tmp_path):
-    assert run_ranks([sys.executable, "-c", LISTENING, str(tmp_path)], 3) == 0
-    addresses = [(tmp_path / str(rank)).read_text().split() for rank in range(3)]
+def test_ranks_of_one_machine_listen_to_nobody_else(folder):
+    addresses = [(folder / f"addresses{rank}").read_text().split() for rank in range(3)]
     assert len(addresses[0]) == 1  # the store, to which all ranks are connected
     assert all(address.startswith("0100007F:") for of_rank in addresses for address in of_rank), addresses
 

@@ -1,6 +1,4 @@
-"""One rank of the tests of steps: `run_ranks([python, step_worker.py, FOLDER], 2)` leaves FOLDER/RANK.npz."""
-
-import sys
+"""One rank of the tests of steps: `main(FOLDER)` leaves FOLDER/RANK.npz."""
 
 import numpy as np
 from paddle.distributed import fleet
@@ -22,7 +20,7 @@ from tests.training.test_step import (
 )
 
 
-def main():
+def main(folder):
     rank, _ = join_ranks()
     found = {}
     for dtype in ("float32", "float64"):
@@ -44,8 +42,4 @@ def main():
             found |= {f"{dtype}/{run}/losses/{name}": value for name, value in losses.items()}
             found |= {f"{dtype}/{run}/gradients/{name}": value for name, value in gradients.items()}
     found |= found_by_rank(of_ranks(), rank)
-    np.savez(f"{sys.argv[1]}/{rank}.npz", **found)
-
-
-if __name__ == "__main__":
-    main()
+    np.savez(f"{folder}/{rank}.npz", **found)

@@ -17,10 +17,10 @@ from ernie_vil2.training import trainer as module
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
 from tests.others import FOLDERS
-from tests.training.conftest import as_arguments, run
+from tests.ranks import forked_ranks, train
 from tests.training.test_trainer import REPVGG, losses
 
-EVALUATED = ["Evaluation.every=3", "Training.checkpoint_every=5", "Training.keep_checkpoints=9"]
+EVALUATED = ["Training.steps=5", "Evaluation.every=2", "Training.checkpoint_every=3", "Training.keep_checkpoints=9"]
 RUNS = {
     "plain": ["Model.text.dropout=0.1"],
     "average": ["Tuning.ema=0.9", REPVGG],
@@ -49,7 +49,7 @@ def test_every_checkpoint_has_those_of_the_weights_that_it_holds(config, name, c
     trainer = Trainer(config(*RUNS[name], *EVALUATED))
     assert trainer.fit()
     folders = check_all(trainer.run)
-    assert {folder.name for folder in folders} >= {"step_00000005", "step_00000008", f"step_{trainer.best['step']:08d}"}
+    assert {folder.name for folder in folders} >= {"step_00000003", "step_00000005", f"step_{trainer.best['step']:08d}"}
     assert call("doctor", [str(trainer.run)]) == 0 and "ok   golden" in capsys.readouterr().out
 
 
@@ -65,7 +65,7 @@ def test_of_a_training_that_began_with_another_familys_folder(overrides, name):
 @pytest.mark.parametrize("name", ["plain", "average", "lora"])
 def test_a_run_is_the_same_with_and_without_them(config, tmp_path, monkeypatch, name):
     """Every byte of weights and optimiser, and every loss: no random state, statistic or mode is moved."""
-    changes = [*RUNS[name], "Training.checkpoint_every=2", "Training.keep_checkpoints=9"]
+    changes = [*RUNS[name], "Training.steps=5", "Training.checkpoint_every=2", "Training.keep_checkpoints=9"]
     with_them = Trainer(config(*changes, f"Training.output={tmp_path / 'with'}"))
     assert with_them.fit()
     monkeypatch.setattr(module.Trainer, "_golden", lambda trainer: None)
@@ -95,9 +95,8 @@ def test_computing_them_leaves_modes_and_random_state(config):
 
 def test_two_ranks_write_them_once(overrides, tmp_path):
     changes = [*overrides, REPVGG, "Tuning.ema=0.9", "Training.checkpoint_every=4", "Training.device=cpu"]
-    found = run("tools/train.py", "--processes", "2", *as_arguments(changes))
-    assert found.returncode == 0, found.stderr
-    assert len(check_all(tmp_path / "run")) == 2 and "warning" not in found.stderr
+    forked_ranks(train, changes)
+    assert len(check_all(tmp_path / "run")) == 2
 
 
 def test_a_changed_weight_is_found_though_its_checksums_are_right(config):

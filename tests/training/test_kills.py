@@ -1,6 +1,5 @@
 """Runs that are killed and go on: every loss is the one of the uninterrupted run, bit for bit."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -14,6 +13,7 @@ from safetensors.numpy import load_file
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.run_log import read_log
 from tests.conftest import PATIENCE
+from tests.ranks import server
 from tests.training.conftest import as_arguments, rank_process, run, start
 from tests.training.kill_worker import train
 
@@ -60,8 +60,7 @@ def wait_until(condition):
 def test_a_killed_run_ends_where_the_whole_one_ends(overrides, tmp_path):
     settings = ["Training.steps=30", "Training.checkpoint_every=3", "Evaluation.every=10", "Data.workers=1",
                 "Model.text.dropout=0.1"]  # fmt: skip
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.kill_worker"])
+    context = server()
 
     def starts(killed_in=None, output="run", pause=0.0):
         # The whole run as well: threads that an earlier test has set in this process would sum in another order.

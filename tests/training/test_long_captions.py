@@ -13,7 +13,7 @@ from ernie_vil2.data.loader import training_batches
 from ernie_vil2.models.weights.stored import read_model
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.trainer import Trainer
-from tests.training.conftest import as_arguments, run
+from tests.ranks import forked_ranks, train
 from tests.training.test_trainer import crash_after, weights
 
 LONG = ["Views.long_caption=long", "Views.tag_probability=0.3"]
@@ -97,8 +97,7 @@ def test_a_run_resumes_exactly_and_two_ranks_train_what_one_process_does(long_co
     assert second.step == 5 and second.fit()
     for key, value in weights(whole).items():
         assert np.array_equal(value, weights(second)[key]), key
-    found = run("tools/train.py", "--processes", "2", *as_arguments([*settings, "Training.device=cpu"]))
-    assert found.returncode == 0, found.stderr
+    forked_ranks(train, [*settings, "Training.device=cpu"])
     other = read_model(tmp_path / "run").arrays
     for key, value in weights(whole).items():
         np.testing.assert_allclose(other[key], value, atol=2e-4, rtol=1e-3, err_msg=key)

@@ -1,6 +1,7 @@
 """A text tower that learns a language from parallel texts, while images stay where they are."""
 
 import csv
+import shutil
 
 import numpy as np
 import paddle
@@ -12,7 +13,7 @@ from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.conftest import COLOURS, SHAPES
-from tests.training.conftest import as_arguments, run
+from tests.ranks import forked_ranks, train
 from tests.training.test_trainer import REPVGG, crash_after, weights
 
 PAIRS = [
@@ -32,11 +33,19 @@ def texts(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """The folder of that model."""
+    return tmp_path_factory.mktemp("taught") / "model"
+
+
 @pytest.fixture
-def settings(overrides, texts, tmp_path):
+def settings(overrides, texts, taught, tmp_path):
     """`settings("Section.key=value", ...)` of a run that teaches a model of images and English names Chinese."""
     model = tmp_path / "model"
-    assert Trainer(load_config(None, [*overrides, *TEACHER, f"Training.output={model}"])).fit()
+    if not taught.exists():  # in the first of these tests
+        assert Trainer(load_config(None, [*overrides, *TEACHER, f"Training.output={taught}"])).fit()
+    shutil.copytree(taught, model, symlinks=True)
     others = ("Model.", "Loss.", "Data.max_length", "Data.text_id", "Data.train")
     kept = [one for one in overrides if not one.startswith(others)]
 
@@ -121,9 +130,7 @@ def test_parts_and_ranks_train_what_one_process_does(settings, tmp_path, weight)
     changes = [f"Loss.weights.text_text={weight}", "Model.text.dropout=0.2"]
     alone = trained(settings(*changes, f"Training.output={tmp_path / 'alone'}"))
     parts = trained(settings(*changes, "Training.micro_batch=4", f"Training.output={tmp_path / 'parts'}"))
-    arguments = as_arguments(settings(*changes, "Training.device=cpu"))
-    found = run("tools/train.py", "--processes", "2", *arguments)
-    assert found.returncode == 0, found.stderr
+    forked_ranks(train, settings(*changes, "Training.device=cpu"))
     two = read_log(tmp_path / "run" / "log.jsonl")
     for one in (records(parts), [record for record in two if record["kind"] == "train"]):
         for record, expected in zip(one, records(alone), strict=True):

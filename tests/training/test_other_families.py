@@ -17,11 +17,17 @@ from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
 from tests.conftest import call
 from tests.others import FOLDERS, expected
-from tests.training.conftest import as_arguments, run
+from tests.ranks import forked_ranks, train
 from tests.training.test_step import taken_gradients
 from tests.training.test_trainer import crash_after, weights
 
 SQUARE = [name for name in FOLDERS if expected(name)["pixel_values"].ndim == 4]
+ONE_OF_A_KIND = {
+    "hf_chinese_clip": ["direct", "cached"],
+    "cn_clip_rn50": ["direct", "cached"],
+    **dict.fromkeys(("hf_altclip", "hf_clip", "openclip_flat", "hf_siglip", "openclip_siglip_timm"), ["direct"]),
+}
+"""A family for each kind of towers, with the steps that are not left to the slow tests."""
 SIGMOID = [name for name in FOLDERS if "siglip" in name or "fgclip2" in name]
 
 
@@ -69,8 +75,11 @@ def test_the_scale_of_a_sigmoid_loss_is_not_cut_at_clips_bound():
     assert started("hf_siglip", "Loss.max_logit_scale=50").Loss.max_logit_scale == 50
 
 
-@pytest.mark.parametrize("micro_batch", ["null", 2], ids=["direct", "cached"])
-@pytest.mark.parametrize("name", SQUARE)
+@pytest.mark.parametrize(("name", "micro_batch"), [
+    pytest.param(name, micro_batch, id=f"{name}-{step}",
+                 marks=() if step in ONE_OF_A_KIND.get(name, ()) else pytest.mark.slow)
+    for name in SQUARE for step, micro_batch in (("direct", "null"), ("cached", 2))
+])  # fmt: skip
 def test_gradients_of_the_trainers_step_are_the_authors(name, micro_batch):
     """(CE(L) + CE(L.T)) / 2 without bias, in evaluation, is equation 2 with half a weight each way."""
     config = started(name, PAIRS, "Loss.kind=info_nce", "Loss.duplicates=ignored", "Training.global_batch=6",
@@ -183,8 +192,7 @@ def test_a_resumed_run_ends_where_the_whole_one_ends(settings, tmp_path, name):
 def test_two_ranks_train_what_one_process_does(settings, tmp_path, name):
     alone = Trainer(load_config(None, settings(name, f"Training.output={tmp_path / 'alone'}")))
     assert alone.fit()
-    found = run("tools/train.py", "--processes", "2", *as_arguments([*settings(name), "Training.device=cpu"]))
-    assert found.returncode == 0, found.stderr
+    forked_ranks(train, [*settings(name), "Training.device=cpu"])
     other = read_model(tmp_path / "run").arrays
     for key, value in weights(alone).items():
         np.testing.assert_allclose(other[key], value, atol=2e-4, rtol=1e-3, err_msg=key)

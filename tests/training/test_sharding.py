@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,24 +11,29 @@ from safetensors.numpy import load_file
 
 from ernie_vil2 import load_model
 from ernie_vil2.config import ConfigError, load_config
-from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.planning.towers import Towers
 from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.optimizer import check_sharding
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
-from tests.training.conftest import ROOT
+from tests.ranks import forked_ranks
 
 # A large epsilon: Adam divides by the size of a gradient, and with none it would make rounding of zero a step.
 SMOOTH = ["Optimizer.epsilon=1e-3", "Optimizer.weight_decay=0.1", "Training.checkpoint_every=4"]
 
 
-def sharded(monkeypatch, folder, overrides, ranks=2):
+def rank_of_a_run(folder, overrides):
+    """As a rank: a whole run, and what it holds of the optimiser state."""
+    trainer = Trainer(load_config(None, overrides), resume=True)
+    trainer.fit()
+    moments = {key: value.size for key, value in trainer.optimizer.state_dict().items() if "_moment" in key}
+    (folder / f"rank_{trainer.rank}.json").write_text(json.dumps(moments))
+
+
+def sharded(folder, overrides, ranks=2):
     """Runs on several ranks; the elements of the moments that each of them holds, by Paddle's names."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    worker = Path(__file__).with_name("sharded_rank.py")
-    settings = [*overrides, "Training.sharding=stage1", f"Training.output={folder / 'run'}"]
-    assert run_ranks([sys.executable, str(worker), str(folder), *settings], ranks) == 0
+    settings = [*overrides, "Training.sharding=stage1", f"Training.output={folder / 'run'}", "Training.device=cpu"]
+    forked_ranks(rank_of_a_run, folder, settings, ranks=ranks)
     return [json.loads((folder / f"rank_{rank}.json").read_text()) for rank in range(ranks)]
 
 
@@ -55,11 +59,11 @@ def norms(run):
     return [record["gradient_norm"] for record in read_log(run / "log.jsonl") if record["kind"] == "train"]
 
 
-def test_two_ranks_share_the_state_and_train_and_save_as_one(overrides, tmp_path, monkeypatch):
+def test_two_ranks_share_the_state_and_train_and_save_as_one(overrides, tmp_path):
     overrides = [*overrides, *SMOOTH]
     whole = alone(overrides, tmp_path / "alone")
     (tmp_path / "two").mkdir()
-    states = sharded(monkeypatch, tmp_path / "two", overrides)
+    states = sharded(tmp_path / "two", overrides)
     assert_alike(tmp_path / "two" / "run", tmp_path / "alone")
     assert norms(tmp_path / "two" / "run") == pytest.approx(norms(tmp_path / "alone"), rel=1e-4)
     load_model(tmp_path / "two" / "run", verify=True)
@@ -86,13 +90,13 @@ def test_two_ranks_share_the_state_and_train_and_save_as_one(overrides, tmp_path
     ],
     ids=["text", "RepVGG", "cached"],
 )
-def test_three_ranks_go_on_where_one_has_stopped(overrides, tmp_path, monkeypatch, changes):
+def test_three_ranks_go_on_where_one_has_stopped(overrides, tmp_path, changes):
     overrides = [*overrides, *SMOOTH, *changes, "Training.global_batch=15"]
     alone(overrides, tmp_path / "alone")
     (tmp_path / "run").mkdir()
     checkpoints = Path("checkpoints", "step_00000004")
     shutil.copytree(tmp_path / "alone" / checkpoints, tmp_path / "run" / checkpoints)
-    sharded(monkeypatch, tmp_path, overrides, ranks=3)
+    sharded(tmp_path, overrides, ranks=3)
     assert_alike(tmp_path / "run", tmp_path / "alone")
 
 

@@ -1,8 +1,6 @@
 """The cached step against the direct one: the same losses and gradients from micro batches."""
 
-import sys
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 
 import numpy as np
 import paddle
@@ -10,12 +8,12 @@ import pytest
 from paddle import nn
 
 from ernie_vil2.config import load_config
-from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.losses import build_loss, initial_bias
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.parallel.norms import batch_norms
 from ernie_vil2.planning.towers import operations
 from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep, build_step
+from tests.ranks import forked_ranks
 from tests.training.test_dropout import keys_on_device
 
 ROWS = 10
@@ -106,9 +104,16 @@ def errors(found, expected):
 TOLERANCES = [("float32", 1e-6), ("float64", 1e-10)]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
-@pytest.mark.parametrize("micro_batch", [1, 3, 5, 10, 64])
-@pytest.mark.parametrize("loss", [[], SIGMOID, WIDTHS], ids=["info_nce", "sigmoid", "widths"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "loss", "micro_batch"),
+    [
+        pytest.param(*of_dtype, loss, rows, id=f"{of_dtype[0]}-{name}-{rows}",
+                     marks=() if rows == 3 or not loss and of_dtype[0] == "float64" else pytest.mark.slow)
+        for of_dtype in TOLERANCES
+        for name, loss in (("info_nce", []), ("sigmoid", SIGMOID), ("widths", WIDTHS))
+        for rows in (1, 3, 5, 10, 64)
+    ],
+)  # fmt: skip
 def test_cached_gradients_are_those_of_the_direct_step(dtype, tolerance, micro_batch, loss):
     with default_dtype(dtype):
         config = setting(VIT, f"Training.micro_batch={micro_batch}", *loss)
@@ -218,11 +223,9 @@ def test_the_configuration_chooses():
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    worker = Path(__file__).with_name("step_worker.py")
-    root = str(Path(__file__).parents[2])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", root)
-        assert run_ranks([sys.executable, str(worker), str(folder)], 2) == 0
+    from tests.training.step_worker import main  # which imports this module
+
+    forked_ranks(main, folder)
     return [np.load(folder / f"{rank}.npz") for rank in range(2)]
 
 

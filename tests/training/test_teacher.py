@@ -10,7 +10,7 @@ from ernie_vil2.config import ConfigError
 from ernie_vil2.tasks.teacher import Teacher
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
-from tests.training.conftest import as_arguments, run
+from tests.ranks import forked_ranks, train
 
 PLAIN = ["Views.languages={en: 1.0}", "Views.tag_probability=0", "Loss.weights={image_image: 0, text_text: 0}"]
 
@@ -50,7 +50,7 @@ def test_a_student_comes_nearer_to_its_teacher(config, folder, tmp_path, capsys,
     weighted = first["image_text"] + first["text_image"] + 2 * first["teacher"]
     assert first["loss"] == pytest.approx(weighted, rel=1e-5)
     assert "image or text without the teacher's embedding: " in capsys.readouterr().out  # half of the images
-    plain = Trainer(config(*settings, f"Training.output={tmp_path / 'plain'}"))
+    plain = Trainer(config(*settings, "Training.steps=3", f"Training.output={tmp_path / 'plain'}"))
     plain.fit()
     assert "teacher" not in losses(plain)[0] and losses(plain)[0]["image_text"] == pytest.approx(first["image_text"])
 
@@ -72,8 +72,7 @@ def test_two_ranks_are_taught_what_one_process_is(config, overrides, folder, tmp
     changes = [*PLAIN, "Model.embed_dim=6", f"Tuning.teacher={{embeddings: {folder}, logit_scale: 5, distance: 2}}"]
     alone = Trainer(config(*changes, f"Training.output={tmp_path / 'alone'}"))
     assert alone.fit()
-    found = run("tools/train.py", "--processes", "2", *as_arguments([*overrides, *changes, "Training.device=cpu"]))
-    assert found.returncode == 0, found.stderr
+    forked_ranks(train, [*overrides, *changes, "Training.device=cpu"])
     one, two = (read_log(tmp_path / name / "log.jsonl") for name in ("alone", "run"))
     for before, after in zip(one, two, strict=True):
         for name in ("loss", "teacher", "teacher_distance", "image_text", "text_image", "gradient_norm"):

@@ -11,7 +11,7 @@ from ernie_vil2.encoder.backends import Eager
 from ernie_vil2.models.weights.stored import read_model, write_model
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
-from tests.training.conftest import as_arguments, run
+from tests.ranks import forked_ranks, train
 from tests.training.test_trainer import crash_after, weights
 
 TUNINGS = {
@@ -77,8 +77,7 @@ def test_two_ranks_train_what_one_process_does(config, overrides, tmp_path):
                "freeze: [text.*]}", "Evaluation.every=8", "Training.micro_batch=3"]  # fmt: skip
     alone = Trainer(config(*changes, f"Training.output={tmp_path / 'alone'}"))
     assert alone.fit()
-    found = run("tools/train.py", "--processes", "2", *as_arguments([*overrides, *changes, "Training.device=cpu"]))
-    assert found.returncode == 0, found.stderr
+    forked_ranks(train, [*overrides, *changes, "Training.device=cpu"])
     folders = [list_checkpoints(tmp_path / name)[-1] for name in ("alone", "run")]
     for file in ("model.safetensors", "optimizer.safetensors"):
         one, two = (load_file(folder / file) for folder in folders)
