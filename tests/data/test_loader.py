@@ -172,7 +172,7 @@ def test_a_sample_that_never_comes_is_a_bad_one_and_named(tmp_path, tokenizer, m
     """As one on a network disk that does not answer any more."""
     image = png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
     path = write_tsv(tmp_path / "a.tsv", [(f"text {row}", str(row), image) for row in range(8)])
-    settings = config("Training.global_batch=4", f"Data.train=[{path}]", "Data.workers=2", "Data.patience=3")
+    settings = config("Training.global_batch=4", f"Data.train=[{path}]", "Data.workers=2", "Data.patience=2")
     stream = SampleStream(settings)
     order = [stream[position][1].image_name for position in range(8)]
     read = SampleStream.__getitem__

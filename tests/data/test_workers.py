@@ -128,7 +128,7 @@ def hangs_at(*stuck):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_row_that_never_comes_is_left_out_and_the_others_come(workers):
     fill, left_out = hangs_at(0, 13), "position {}".format
-    batches = filled_batches(fill, LAYOUT, 5, positions(5), workers, patience=3, stuck=left_out)
+    batches = filled_batches(fill, LAYOUT, 5, positions(5), workers, patience=2, stuck=left_out)
     for number, (arrays, reports) in enumerate(itertools.islice(batches, 8)):
         expected = [5 * number + row for row in range(5)]
         assert reports == [left_out(position) if position in (0, 13) else position for position in expected]
@@ -139,15 +139,15 @@ def test_a_row_that_never_comes_is_left_out_and_the_others_come(workers):
 
 
 def test_a_second_row_that_never_comes_in_a_batch_is_an_error_that_names_both():
-    batches = filled_batches(hangs_at(5, 6), LAYOUT, 4, positions(4), 2, patience=3, stuck="a.tar, {}".format)
+    batches = filled_batches(hangs_at(5, 6), LAYOUT, 4, positions(4), 2, patience=2, stuck="a.tar, {}".format)
     assert next(batches)[1] == [0, 1, 2, 3]
-    with pytest.raises(WorkerError, match=r"nothing came within 3 seconds, twice .*\(a.tar, [56]; a.tar, [56]\)"):
+    with pytest.raises(WorkerError, match=r"nothing came within 2 seconds, twice .*\(a.tar, [56]; a.tar, [56]\)"):
         next(batches)
 
 
 def test_rows_that_take_long_together_are_not_given_up():
     """Patience is for a row; a whole batch may take any time."""
-    batches = filled_batches(lambda position, *_: time.sleep(0.8) or position, LAYOUT, 8, positions(8), 1, patience=3)
+    batches = filled_batches(lambda position, *_: time.sleep(0.4) or position, LAYOUT, 8, positions(8), 1, patience=2)
     assert next(batches)[1] == list(range(8))
     batches.close()
 

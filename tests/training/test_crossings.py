@@ -13,6 +13,7 @@ from benchmarks.crossings import counted_crossings, crossings_of_steps
 from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.training.trainer import Trainer
 from tests.training.conftest import ROOT
+from tests.training.test_trainer import REPVGG
 
 MOST = 6
 DROPOUT = ["Model.text.dropout=0.1", "Model.text.attention_dropout=0.1"]
@@ -23,7 +24,8 @@ KINDS = {
     "cached": [DROP_PATH, "Training.micro_batch=4"],
     "recomputed": [DROP_PATH, "Training.recompute=true"],
     "sigmoid": ["Loss.kind=sigmoid"],
-    "EfficientNet": [EFFICIENTNET],
+    "norms": [REPVGG],
+    "EfficientNet": pytest.param([EFFICIENTNET], marks=pytest.mark.slow),
     "cached EfficientNet": pytest.param([EFFICIENTNET, "Training.micro_batch=8"], marks=pytest.mark.slow),
 }
 

@@ -19,10 +19,10 @@ from ernie_vil2.tasks.multi_view import MultiViewRows
 from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.optimizer import learning_rate
 from ernie_vil2.training.trainer import Trainer
-from tests.conftest import draw, png, write_tsv
+from tests.conftest import call, draw, png, write_tsv
 from tests.entailment import entailment_folder, nlvr2_folder
 from tests.pages import Page, lines_of
-from tests.training.conftest import as_arguments, run
+from tests.training.conftest import as_arguments
 from tests.training.test_trainer import losses
 
 
@@ -155,7 +155,7 @@ def test_ranks_that_do_not_divide_the_batch(config):
 
 
 def test_the_command_trains_nothing(overrides, tmp_path):
-    result = run("tools/train.py", *as_arguments([*overrides, "Data.workers=1"]), "--dry-run", "--processes", 2)
+    result = call("train", *as_arguments([*overrides, "Data.workers=1"]), "--dry-run", "--processes", 2)
     assert result.returncode == 0, result.stderr
     for expected in ("plan: fits, ", "all 8 samples read could be used", "nothing was trained"):
         assert expected in result.stdout, expected

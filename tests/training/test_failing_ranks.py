@@ -123,6 +123,7 @@ def test_ranks_that_were_started_with_other_values_say_which(overrides, tmp_path
     assert os.listdir(tmp_path / "run") == ["run.lock"]
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_ends_all_ranks_with_that_reason(overrides, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(ROOT)

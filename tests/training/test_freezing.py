@@ -55,7 +55,7 @@ def cases(draw):
     return Case(image, text, frozen, draw(st.sampled_from(list(STEPS))), task, draw(st.booleans()))
 
 
-@examples(10)
+@examples(6)
 @given(cases())
 def test_any_groups_can_be_frozen_with_any_step_and_head(case):
     try:

@@ -22,6 +22,8 @@ from tests.evaluation.test_cxc import folder  # noqa: F401 - a fixture
 from tests.pages import lines_of
 from tests.training.test_trainer import crash_after, losses
 
+ONE_OF_A_KIND = ("pairs", "mscoco-1k", "xm3600", "muge-val", "cxc", "cxc-correlation")
+"""Of the protocols: other numbers of texts an image, one direction, folds, ratings, and one without a best."""
 DIRECTION_NAMES = ("image_to_text", "text_to_image", "text_to_text", "image_to_image")
 
 
@@ -29,7 +31,9 @@ def evaluations(trainer):
     return [record for record in read_log(trainer.run / "log.jsonl") if record["kind"] == "evaluation"]
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=() if name in ONE_OF_A_KIND else pytest.mark.slow) for name in PROTOCOLS
+])  # fmt: skip
 def test_a_run_is_evaluated_by_every_protocol_and_goes_on_from_there(config, folder, monkeypatch, name):  # noqa: F811
     settings = [f"Evaluation.protocol={name}", "Evaluation.every=2", "Training.checkpoint_every=2", "Training.steps=4"]
     scoring, languages = protocol(name), 2
