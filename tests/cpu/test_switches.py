@@ -160,19 +160,30 @@ print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, e
     assert kept["malloc"] == "kept MALLOC_MMAP_THRESHOLD_=131072"
 
 
-def test_mkl_runs_on_the_threads_it_was_given_and_paddle_does_not_warn():
-    code = """
+PREPARED = """
 import ctypes, json, os, ernie_vil2
 ernie_vil2.runtime.configure()
 import paddle
 mkl = ctypes.CDLL(os.path.join(os.path.dirname(paddle.__file__), "libs", "libmklml_intel.so"))
-print(json.dumps(mkl.MKL_Get_Max_Threads()))
+threads = mkl.MKL_Get_Max_Threads()
+ernie_vil2.device.runtime.set_device("cpu")
+copied = paddle.ones([2, 3]).t().is_contiguous()
+print(json.dumps([threads, copied, ernie_vil2.device.runtime.applied()["strides"]]))
 """
-    cores = runtime.usable_cores()
-    threads, warnings = run(code)
-    assert threads == cores
+"""What Paddle does in a process: the threads of MKL, and whether transposes are copied, and by what."""
+
+
+def test_mkl_runs_on_the_threads_it_was_given_and_transposes_are_copied_without_a_warning():
+    found, warnings = run(PREPARED)
+    assert found == [runtime.usable_cores(), True, "FLAGS_use_stride_kernel=0"]
     assert warnings == ""
-    assert run(code, ERNIE_VIL2_RUNTIME="0")[0] == 1
+
+
+def test_mkl_has_one_thread_and_transposes_are_not_copied_where_that_is_switched_off():
+    off = "ERNIE_VIL2_RUNTIME"
+    assert run(PREPARED, ERNIE_VIL2_RUNTIME="0")[0][0] == 1
+    assert run(PREPARED, ERNIE_VIL2_RUNTIME="-strides")[0][1:] == [False, f"off ({off}=-strides)"]
+    assert run(PREPARED, FLAGS_use_stride_kernel="1")[0][1:] == [False, "kept FLAGS_use_stride_kernel=1"]
 
 
 @pytest.mark.skipif(
@@ -211,17 +222,3 @@ def test_denormals_stay_when_switched_off(monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_RUNTIME", "-denormals")
     with runtime.flushed_denormals():
         assert float(np.float32(1e-30) * np.float32(1e-10)) > 0
-
-
-def test_transposes_are_copied_unless_switched_off():
-    code = """
-import json, ernie_vil2
-ernie_vil2.runtime.configure()
-import paddle
-ernie_vil2.device.runtime.set_device("cpu")
-print(json.dumps([paddle.ones([2, 3]).t().is_contiguous(), ernie_vil2.device.runtime.applied()["strides"]]))
-"""
-    assert run(code)[0] == [True, "FLAGS_use_stride_kernel=0"]
-    off = "ERNIE_VIL2_RUNTIME"
-    assert run(code, ERNIE_VIL2_RUNTIME="-strides")[0] == [False, f"off ({off}=-strides)"]
-    assert run(code, FLAGS_use_stride_kernel="1")[0] == [False, "kept FLAGS_use_stride_kernel=1"]
