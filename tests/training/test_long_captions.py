@@ -88,7 +88,7 @@ def test_the_text_pair_contrasts_them_and_images_the_first(long_config):
 
 
 def test_a_run_resumes_exactly_and_two_ranks_train_what_one_process_does(long_config, tmp_path):
-    settings = long_config("Views.long_first=0.5")
+    settings = long_config("Views.long_first=0.5", "Training.steps=6")
     whole = Trainer(load_config(None, [*settings, f"Training.output={tmp_path / 'whole'}"]))
     assert whole.fit()
     parts = load_config(None, [*settings, "Training.checkpoint_every=5", f"Training.output={tmp_path / 'parts'}"])

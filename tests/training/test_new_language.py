@@ -114,7 +114,7 @@ def test_a_dry_run_times_a_step_with_the_teacher(settings, tmp_path):
 
 @pytest.mark.parametrize("changes", [["Tuning.ema=0.9"], ["Training.micro_batch=4", "Loss.weights.text_text=1"]])
 def test_a_resumed_run_ends_where_the_whole_one_ends(settings, tmp_path, changes):
-    changes = [*changes, "Model.text.dropout=0.2", "Training.checkpoint_every=5"]
+    changes = [*changes, "Model.text.dropout=0.2", "Training.checkpoint_every=5", "Training.steps=6"]
     whole = trained(settings(*changes, f"Training.output={tmp_path / 'whole'}"))
     first = Trainer(load_config(None, settings(*changes)))
     crash_after(first, 5)

@@ -100,14 +100,14 @@ def test_first_losses_are_those_of_an_untrained_model(config):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_a_resumed_run_ends_where_the_whole_one_ends(config, tmp_path, dropout):
-    dropped = f"Model.text.dropout={dropout}"
-    whole = Trainer(config(dropped, f"Training.output={tmp_path / 'whole'}"))
+    changes = [f"Model.text.dropout={dropout}", "Training.steps=6"]
+    whole = Trainer(config(*changes, f"Training.output={tmp_path / 'whole'}"))
     assert whole.fit()
 
-    first = Trainer(config(dropped, "Training.checkpoint_every=5"))
+    first = Trainer(config(*changes, "Training.checkpoint_every=5"))
     crash_after(first, 5)
     paddle.seed(999)  # the state of the process must not matter
-    second = Trainer(config(dropped, "Training.checkpoint_every=5"), resume=True)
+    second = Trainer(config(*changes, "Training.checkpoint_every=5"), resume=True)
     assert second.step == 5 and second.fit()
     assert losses(second) == losses(whole)
     for name, value in weights(whole).items():

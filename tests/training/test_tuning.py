@@ -26,6 +26,7 @@ TUNINGS = {
 
 @pytest.mark.parametrize("tuning", TUNINGS.values(), ids=TUNINGS)
 def test_a_resumed_run_ends_where_the_whole_one_ends(config, tmp_path, tuning):
+    tuning = [*tuning, "Training.steps=6"]
     whole = Trainer(config(*tuning, f"Training.output={tmp_path / 'whole'}"))
     before = {name: value.numpy() for name, value in whole.model.state_dict().items()}
     assert whole.fit()
