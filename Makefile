@@ -68,8 +68,9 @@ search: $(STAMP) ## index the demo's drawings, with the concepts as tags, and op
 	    --data demo_data/emoji-train.tar demo_data/emoji-val.tar demo_data/emoji-test.tar --texts demo_data/emoji-train.tar
 	@$(PYTHON) tools/search.py serve --index indexes/emoji --root .
 
+# A test that hangs prints the stacks of its threads and has failed; none may wait so long (tests/conftest.py, PATIENCE).
 test: $(STAMP) ## run the whole check before a merge, in two processes
-	@$(PYTHON) -m pytest -n 2 --dist worksteal
+	@$(PYTHON) -m pytest -n 2 --dist worksteal -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true
 
 test-fast: $(STAMP) ## run the tests of the parts, in one process each, for every save
 	@$(PYTHON) -m pytest -n 2 --dist worksteal --fast

@@ -12,7 +12,6 @@ from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from yaml.composer import Composer
 
 from ernie_vil2.config.model import HeadConfig, ImageTowerConfig, TextTowerConfig
 from ernie_vil2.config.schema import Config, LossConfig
@@ -33,13 +32,12 @@ _SHOWN = reprlib.Repr()  # of values: what a file holds may be longer than a mes
 _SHOWN.maxstring = _SHOWN.maxlong = _SHOWN.maxother = 100
 
 
-class _Loader(Composer, yaml.CSafeLoader):
+class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads `1e-4` as a string; people mean a number. A key that occurs twice is an error, as YAML has it:
     PyYAML drops the first, and with a section all that it says."""
 
     def __init__(self, text: str):
-        Composer.__init__(self)  # by which nodes are made, and counted, in Python; libyaml reads the text
-        yaml.CSafeLoader.__init__(self, text)
+        super().__init__(text)
         self._depth = self._values = 0
         self._sizes: dict[yaml.Node, int] = {}
 
