@@ -53,7 +53,7 @@ def walks(shapes, tmp_path_factory):
     settings = [*SETTINGS, f"Data.train=[{shapes['train']}]", f"Training.output={folder / 'run'}"]
     commands = {
         "train": ["tools/train.py", *(f"-o{setting}" for setting in settings)],
-        "eval": ["tools/eval_retrieval.py", "--checkpoint", folder / "run", "--data", shapes["val"], "--language", "en",
+        "eval": ["tools/eval.py", "--checkpoint", folder / "run", "--data", shapes["val"], "--language", "en",
                  "--output", folder / "results"],
         "load": ["-c", f"import ernie_vil2; ernie_vil2.load_model({str(folder / 'run')!r}).encode_texts(['a'])"],
     }  # fmt: skip

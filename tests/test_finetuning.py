@@ -61,7 +61,7 @@ def page(tmp_path_factory):
             assert python == "python"
             if any("small_student.yaml" in argument for argument in arguments):
                 arguments += [part for setting in TINY for part in ("-o", setting)]
-            code = commands.run({"eval_retrieval": "eval"}.get(name := Path(tool).stem, name), arguments)
+            code = commands.run(Path(tool).stem, arguments)
             assert code == 0, [tool, *arguments]
     return folder
 

@@ -74,6 +74,11 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "that is of": ("write the sentence", "", "a model that is of two towers"),
     "instead of ending the work": ("reported and skipped", "", "skipped instead of ending the work"),
     "there and so": ("on that device in that precision", "", "computed there and so"),
+    "eval_retrieval": (
+        "eval",
+        r'"eval_retrieval": "eval"|`tools/eval_retrieval[.]py` and',
+        "python tools/eval_retrieval.py",
+    ),
     "a row short": ("with one row fewer", "", "a table a row short"),
 }
 """A word as a pattern: what is written instead, the uses that stay, as a pattern around the word, and an example."""

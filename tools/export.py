@@ -1,4 +1,4 @@
-"""`ernie-vil2 convert` in a checkout."""
+"""`ernie-vil2 export` in a checkout."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What tools/eval_retrieval.py takes and leaves, with an untrained model."""
+"""What tools/eval.py takes and leaves, with an untrained model."""
 
 import base64
 import csv
