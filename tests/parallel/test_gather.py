@@ -128,6 +128,13 @@ def test_one_process_keeps_its_rows():
     assert rows.grad.tolist() == [[10, 20], [10, 20]]
 
 
+def test_one_process_counts_its_rows_and_more_than_fit_are_an_error():
+    ids = np.array([[3, 4], [5, 6], [7, 8]])
+    assert gather.gather_ids(paddle.to_tensor(ids), ids, capacity=3)()[2] == [3]
+    with pytest.raises(ValueError, match="3 rows do not fit into the capacity of 2 rows a rank"):
+        gather.gather_ids(paddle.to_tensor(ids), ids, capacity=2)
+
+
 def test_ids_are_asked_for_first_and_waited_for_later(monkeypatch):
     calls = []
     monkeypatch.setattr(gather.dist, "get_world_size", lambda: 2)
