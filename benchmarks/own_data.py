@@ -93,7 +93,7 @@ def settings_of(folder: Path, data: str, seed: int, epochs: int = EPOCHS, replay
             return [f"Data.train=[{{data: [{stamps}], split: train, weight: 1}}, {old}]", *_steps(529 * epochs)]
         return [f"Data.train=[{stamps}]", length]
     shop = folder / f"shop-{data}"
-    if not shop.exists():
+    if not (shop / "photos").exists():
         command = [sys.executable, str(ROOT / "demo_data" / "shop.py"), "--output", str(shop), "--articles", data]
         subprocess.run(command, check=True)
     holdout = f"Data.holdout={{val: 0.15, test: 0.2, group_by: 货号, seed: {seed}}}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
@@ -26,16 +26,17 @@ class Registry(dict[str, T]):
     Args:
         kind: what one of them is called in messages, as "loss".
         entries: the parts of this package, or of one that is imported when it is asked for its `package.module:Name`.
+        attributes: that one of the user's own must have.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, T | str]):
+    def __init__(self, kind: str, entries: Mapping[str, T | str], attributes: Collection[str] = ()):
         super().__init__(cast(Mapping[str, T], entries))
-        self.kind = kind
+        self.kind, self.attributes = kind, attributes
 
     @classmethod
-    def of(cls, kind: str, *parts: T) -> Registry[T]:
+    def of(cls, kind: str, parts: Iterable[T], attributes: Collection[str] = ()) -> Registry[T]:
         """Of parts that have their name as the attribute `name`."""
-        return cls(kind, {cast(Any, part).name: part for part in parts})
+        return cls(kind, {cast(Any, part).name: part for part in parts}, attributes)
 
     def find(self, name: str) -> T:
         """The part of a name, or what an imported module of the user's own holds; else UnknownName."""
@@ -53,7 +54,12 @@ class Registry(dict[str, T]):
                               f"--import {module}")  # fmt: skip
         if not hasattr(sys.modules[module], attribute):
             raise UnknownName(f"the module {module} has no {attribute}, which should be the {self.kind} {name}")
-        return cast(T, getattr(sys.modules[module], attribute))
+        part = getattr(sys.modules[module], attribute)
+        if lacking := [one for one in self.attributes if not hasattr(part, one)]:
+            raise UnknownName(
+                f"{name} has no {', '.join(lacking)}, which a {self.kind} has; docs/extending.md shows one"
+            )
+        return cast(T, part)
 
 
 def unknown(kind: str, name: str, known: Iterable[str], more: Iterable[str] = ()) -> UnknownName:

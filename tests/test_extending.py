@@ -15,11 +15,12 @@ import pytest
 
 from ernie_vil2 import cli, losses, tasks
 from ernie_vil2.config import load_config
-from ernie_vil2.data.readers import LAYOUTS
-from ernie_vil2.evaluation.scorer import SCORERS
-from ernie_vil2.losses import MultiViewLoss
+from ernie_vil2.data.readers import LAYOUTS, open_sources
+from ernie_vil2.evaluation.scorer import SCORERS, make_scorer
+from ernie_vil2.losses import MultiViewLoss, build_loss
 from ernie_vil2.models import build_image_tower
 from ernie_vil2.search import index_types
+from ernie_vil2.tasks import build_task
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.pages import lines_of
@@ -208,3 +209,14 @@ def test_an_index_type_by_its_import_path(parts, shapes, tmp_path, monkeypatch, 
     (tmp_path / "my_parts.py").write_text("\n".join(blocks()), encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     assert cli.run("search", ["check", "--index", index, "--import", "my_parts"]) == 0
+
+
+@pytest.mark.parametrize(("find", "message"), [
+    (lambda: make_scorer("json:dumps", {}), "json:dumps has no of_run, open, check, score, which a scorer has"),
+    (lambda: build_task(load_config(None, ["Training.task=json:dumps"])), "json:dumps has no rows, build"),
+    (lambda: open_sources([str(FIXTURE)], layout="json:dumps"), "json:dumps has no find, fits, open, read"),
+    (lambda: build_loss(load_config(None, ["Loss.kind=json:dumps"]).Loss), "does not take what a loss is made of"),
+])  # fmt: skip
+def test_what_is_not_such_a_part_is_named(find, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        find()

@@ -19,6 +19,7 @@ from typing import NoReturn
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import EXTRAS, missing
 from ernie_vil2.io.terminal import PrintableStream, RunError, printable
+from ernie_vil2.registry import import_named
 
 COMMANDS = (
     "train", "eval", "eval_classification", "calibrate", "interpolate", "compare", "embed", "search", "report", "plan",
@@ -89,9 +90,10 @@ def _module(command: str | ModuleType) -> ModuleType:
 
 
 def import_parts(args: argparse.Namespace) -> None:
-    """Imports what `--import` names, also in a process that a command starts."""
+    """Imports what `--import` names and a `--layout` of the user's own, also in a process that a command starts."""
     for name in args.imports:
         importlib.import_module(name)
+    import_named(filter(None, [getattr(args, "layout", None)]))
 
 
 def explained(error: BaseException) -> str:

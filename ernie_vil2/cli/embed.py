@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     unpaired = not args.data
     if not args.checkpoint or (args.data and args.texts) or (unpaired and not (args.images or args.texts)):
-        raise ValueError("give --checkpoint, and --data or else --images, --texts or both")
+        raise ValueError("give --checkpoint, and --data, or without it --images, --texts or both")
     if unpaired and args.format == "official":
         raise ValueError("the official format holds pairs; take another --format for --images and --texts")
     if args.processes > 1 and (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:

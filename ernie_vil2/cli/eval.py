@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_pixel_baseline_option(parser)
     add("--label", dest="title", default="model", metavar="LABEL", help="what the model is called in the table")
     add("--name", type=file_name, help="of the files written; default: the data's and the protocols'")
-    add("--output", type=output_folder, metavar="FOLDER", help="default: <run>/evaluation, else evaluation")
+    add("--output", type=output_folder, metavar="FOLDER", help="default: evaluation, of labels entailment, in the run")
     add("--no-cache", action="store_true", help="do not keep embeddings in the output folder")
     add("--block", type=count, default=1024, help="rows of either side that are scored at once")
 

@@ -37,6 +37,7 @@ SCORERS: Registry[type[Scorer]] = Registry(
         "cxc": "ernie_vil2.evaluation.scorers.cxc:Cxc",
         "sugar_crepe": "ernie_vil2.evaluation.scorers.sugar_crepe:SugarCrepe",
     },
+    ("of_run", "open", "check", "score"),
 )
 
 

@@ -97,7 +97,8 @@ def claimed(output: Path, state: str, job: Mapping[str, Any] | None = None, alon
         raise OtherJob(f"{output}: {error.owner} is writing there; wait for it or stop it") from None
     with lock:
         if job is not None and begun.exists():
-            check_job(output, load_json(begun), job, "or choose a new folder")
+            found = load_json(begun)
+            check_job(output, found if isinstance(found, dict) else {}, job, "or choose a new folder")
         elif job is not None:
             write_json(begun, job, indent=None)
         yield folder

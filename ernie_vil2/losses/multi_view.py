@@ -274,12 +274,14 @@ def _pair_loss(
     kind: str, duplicates: str, tile: int | None, widths: Sequence[int], options: Mapping[str, Any]
 ) -> PairLoss:
     make, arguments = PAIR_LOSSES.find(kind), (duplicates, tile, *([widths] if widths else []))
-    try:
-        inspect.signature(make).bind_partial(*arguments)
-    except TypeError:
-        raise ValueError(
-            f"Loss.kind={kind} takes no widths: leave out Loss.widths, or give its class a third argument for them"
-        ) from None
+    for given, lacking in (
+        ((duplicates, tile), "does not take what a loss is made of, duplicates and tile: see docs/extending.md"),
+        (arguments, "takes no widths: leave out Loss.widths, or give its class a third argument for them"),
+    ):
+        try:
+            inspect.signature(make).bind_partial(*given)
+        except TypeError:
+            raise ValueError(f"Loss.kind={kind} {lacking}") from None
     try:
         inspect.signature(make).bind(*arguments, **options)
     except TypeError as error:

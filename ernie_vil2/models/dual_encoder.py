@@ -15,7 +15,7 @@ from paddle.nn import functional as F
 
 from ernie_vil2.config import ModelConfig, TuningConfig
 from ernie_vil2.config.data import VIEWS_OF
-from ernie_vil2.config.model import TEXT_NAMES, VIT_SIZES, without_implementation
+from ernie_vil2.config.model import TEXT_NAMES, VIT_SIZES, is_own_tower, without_implementation
 from ernie_vil2.device.cpu_kernels import speed_up
 from ernie_vil2.io.terminal import listed
 from ernie_vil2.models.towers import build_image_tower, build_text_tower
@@ -56,7 +56,7 @@ def fewest_parameters(config: ModelConfig, vocab_size: int) -> int:
         count += of_image["depth"] * of_image["width"] ** 2
     elif image.name == "ModifiedResNet":
         count += 3 * (32 * of_image["width"]) ** 2 + sum(of_image["layers"]) * of_image["width"] ** 2
-    if ":" in text.name:
+    if ":" in text.name or is_own_tower(text.name):
         return count
     width = of_text["width"]
     if config.embed_dim is not None and config.embed_dim != width:

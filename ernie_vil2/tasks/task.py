@@ -138,6 +138,7 @@ TASKS: Registry[Callable[[Config], Task]] = Registry(
         "entailment": "ernie_vil2.tasks.entailment:EntailmentTask",
         "nlvr2": "ernie_vil2.tasks.entailment:Nlvr2Task",
     },
+    ("rows", "build", "forward", "backward"),
 )
 """By `Training.task`."""
 

@@ -238,7 +238,7 @@ def _plan(config: Config, ranks: int, read: Sequence[Preview]) -> tuple[str, str
         text, plan, _ = plan_run(config, ranks, device, **({"sample_bytes": round(fmean(stored))} if stored else {}))
         return text, f"{headline(plan)} (plan.txt)"
     except (ConfigError, ValueError) as error:
-        why = f"no plan: {error}; ernie-vil2 plan plans for any device"
+        why = f"no plan: {error}; the command plan plans for any device"
         return why, why
 
 

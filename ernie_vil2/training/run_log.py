@@ -35,6 +35,8 @@ from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.collectives import agreed_errors
 
 DAMAGED = "damaged_log.jsonl"
+EARLIER_NAMES = {"classification": "zero_shot", "statements": "entailment"}
+"""What scorers were called as evaluators; logs and configurations may still say so."""
 _FIELDS: dict[str, dict[str, Any]] = {
     "train": {"loss": Real | None, "samples_per_second": Real, "loader_wait": Real},
     "evaluation": {"evaluator": str, "best_by": str | None, "shown": list | None, "metrics": dict},
@@ -156,13 +158,13 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 def _joined(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """As they are written now: version 1 had a record per language, and `entailment` was called `statements`."""
+    """As they are written now: version 1 had a record per language, and scorers had other names."""
     found: list[dict[str, Any]] = []
     joined: dict[int, dict[str, Any]] = {}
     for record in records:
         if record["kind"] != "evaluation" or "metrics" in record:
-            earlier = record.get("evaluator") == "statements"
-            found.append({**record, "evaluator": "entailment"} if earlier else record)
+            name = record.get("evaluator")
+            found.append({**record, "evaluator": EARLIER_NAMES[name]} if name in EARLIER_NAMES else record)
             continue
         step, language = record["step"], record["language"]
         if step not in joined:

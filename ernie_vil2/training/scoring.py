@@ -29,9 +29,7 @@ from ernie_vil2.io.terminal import LostRank
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import collectives
 from ernie_vil2.tasks import Task
-
-EARLIER_NAMES = {"classification": "zero_shot", "statements": "entailment"}
-"""What scorers were called as evaluators; configurations may still say so."""
+from ernie_vil2.training.run_log import EARLIER_NAMES
 
 
 class Metrics(NamedTuple):
@@ -123,9 +121,10 @@ def build_evaluators(config: Config, task: Task) -> dict[str, Evaluator]:
     """
     named = dict.fromkeys(task.evaluators, {}) if config.Evaluation.options is None else config.Evaluation.options
     built: dict[str, Evaluator] = {}
-    for name, options in named.items():
+    for given, options in named.items():
+        name = EARLIER_NAMES.get(given, given)
         try:
-            make = SCORERS.find(EARLIER_NAMES.get(name, name))
+            make = SCORERS.find(name)
             check_options(make, name, options)
         except ValueError as error:
             raise ConfigError(f"Evaluation.evaluators: {error}") from None

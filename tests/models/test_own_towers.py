@@ -57,15 +57,20 @@ def my_towers(tmp_path, monkeypatch):
     sys.modules.pop("my_towers", None)
 
 
-def test_towers_of_ones_own_train_and_come_back(my_towers, shapes, tmp_path):
-    config = load_config(None, [
-        *TOWERS, f"Data.train=[{shapes['train']}]", f"Data.val=[{shapes['val']}]", "Data.max_length=24",
-        "Data.workers=0", "Views.languages={en: 1.0}", "Training.steps=30", "Training.global_batch=16",
+def a_run(shapes, tmp_path, named, steps):
+    """A finished training of towers."""
+    trainer = Trainer(load_config(None, [
+        *named, f"Data.train=[{shapes['train']}]", f"Data.val=[{shapes['val']}]", "Data.max_length=24",
+        "Data.workers=0", "Views.languages={en: 1.0}", f"Training.steps={steps}", "Training.global_batch=16",
         "Training.log_every=1", "Schedule.warmup_steps=1", "Optimizer.learning_rate=1e-2", "Views.crop_area=[0.6, 1.0]",
         "Views.grayscale=0", "Views.hue=0", "Evaluation.every=0", f"Training.output={tmp_path / 'run'}",
-    ])  # fmt: skip
-    trainer = Trainer(config)
-    trainer.fit()
+    ]))  # fmt: skip
+    assert trainer.fit()
+    return trainer
+
+
+def test_towers_of_ones_own_train_and_come_back(my_towers, shapes, tmp_path):
+    trainer = a_run(shapes, tmp_path, TOWERS, 30)
     model = ernie_vil2.load_model(tmp_path / "run")
     model_towers = model.backend.model
     assert type(model_towers.image).__name__ == "Pixels" and type(model_towers.text).__name__ == "Bag"
@@ -132,3 +137,12 @@ def test_a_registered_tower_is_chosen_by_its_name(my_towers, monkeypatch):
     text, image = build_text_tower(config.Model.text, 7), build_image_tower(config.Model.image)
     assert (type(text).__name__, text.width, text.blocks) == ("Bag", 10, [])
     assert (type(image).__name__, image.width, image.blocks) == ("Pixels", 12, [])
+
+
+def test_a_run_of_a_registered_tower_is_loaded(my_towers, shapes, tmp_path, monkeypatch):
+    import_named(["my_towers:Bag"])
+    monkeypatch.setattr(sections, "OWN_TOWERS", set())
+    monkeypatch.setattr(towers, "OWN_TOWERS", sections.OWN_TOWERS)
+    monkeypatch.setitem(towers.TEXT_TOWERS, "my-Bag", sys.modules["my_towers"].Bag)
+    trainer = a_run(shapes, tmp_path, [TOWERS[0], "Model.text={name: my-Bag, width: 10, max_positions: 24}"], 2)
+    assert ernie_vil2.load_model(trainer.run).encode_texts(["a red disc"]).shape == (1, 10)

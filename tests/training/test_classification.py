@@ -28,12 +28,12 @@ def evaluations(trainer, name):
 def test_a_run_watches_classes_next_to_retrieval_and_takes_its_best_checkpoint_by_either(config, classes, tmp_path):
     """The figures of the last step are those of the command on the checkpoint that is left."""
     settings = ["Evaluation.every=4", "Training.checkpoint_every=4", "Evaluation.at_start=true", classes]
-    trainer = Trainer(config(*settings, "Evaluation.evaluators=[retrieval, classification]"))
-    assert trainer.scores.evaluators["classification"].data == {"val": "16 images, 4 classes, named in zh and en"}
+    trainer = Trainer(config(*settings, "Evaluation.evaluators=[retrieval, zero_shot]"))
+    assert trainer.scores.evaluators["zero_shot"].data == {"val": "16 images, 4 classes, named in zh and en"}
     assert trainer.fit() and not trainer.best_effort.failures
-    assert [one["step"] for one in evaluations(trainer, "classification")] == [0, 4, 8]
+    assert [one["step"] for one in evaluations(trainer, "zero_shot")] == [0, 4, 8]
     assert trainer.best["metric"] == "mean_recall"
-    found = evaluations(trainer, "classification")[-1]["metrics"]
+    found = evaluations(trainer, "zero_shot")[-1]["metrics"]
     figures = ("acc1", "mean_per_class_recall")
     assert set(found) == {"acc1", *(f"{language}/{name}" for language in ("zh", "en") for name in figures)}
     assert found["acc1"] == pytest.approx((found["zh/acc1"] + found["en/acc1"]) / 2)
@@ -49,14 +49,14 @@ def test_a_run_watches_classes_next_to_retrieval_and_takes_its_best_checkpoint_b
 
     alone = Trainer(config(*settings, "Evaluation.evaluators=[classification]", f"Training.output={tmp_path / 'b'}"))
     assert alone.fit() and alone.best["metric"] == "acc1"
-    assert alone.best["value"] == max(one["metrics"]["acc1"] for one in evaluations(alone, "classification")[1:])
+    assert alone.best["value"] == max(one["metrics"]["acc1"] for one in evaluations(alone, "zero_shot")[1:])
 
 
 def test_several_classes_are_chosen_by_map(config, shapes):
     classes = f"Evaluation.classes={{data: [{shapes['val']}], label: tags_en}}"
     trainer = Trainer(config("Evaluation.every=8", "Evaluation.evaluators=[classification]", classes))
     assert trainer.fit() and trainer.best["metric"] == "mAP"
-    assert set(evaluations(trainer, "classification")[-1]["metrics"]) == {"mAP", "en/mAP"}
+    assert set(evaluations(trainer, "zero_shot")[-1]["metrics"]) == {"mAP", "en/mAP"}
 
 
 def test_what_it_cannot_score_is_reported_before_the_first_step(config, shapes):

@@ -43,7 +43,7 @@ BENCHMARKS = (
 # Of these the first counts that a folder holds: MSCOCO's own captions lie next to what others made of them, shards go
 # before what they may be made of, and img2dataset leaves a table without images next to each of its folders.
 OTHERS = (COCO_CAPTIONS, TAR, LMDB, TSV, FILES, TABLE, TEXTS)
-LAYOUTS: Registry[Layout] = Registry.of("layout", *BENCHMARKS, *OTHERS)
+LAYOUTS: Registry[Layout] = Registry.of("layout", [*BENCHMARKS, *OTHERS], ("find", "fits", "open", "read"))
 MANY = 10_000  # shards that wait to be opened at once
 HOLDING_OUT = "parts of it held out: -o 'Data.holdout={val: 0.15, test: 0.2}'"
 

@@ -104,7 +104,7 @@ class Entailment(Scorer):
 
     def score(self, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
         """As `Scorer.score`: see `EntailmentScores.values`."""
-        backend: Any = model.backend  # of a `EntailmentClassifier`, as `check` has found
+        backend: Any = model.backend  # of an `EntailmentClassifier`, as `check` has found
         scores = score_statements(self.statements, encoded[""], backend.model.label_logits)
         notes = notes_of(scores)
         table = accuracy_table(self.title, scores)
