@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -30,7 +31,7 @@ NAMED_SIZES = {"base": {"width": 768, "depth": 12, "heads": 12}, "large": {"widt
 TEXT_NAMES = ("ernie-base", "ernie-large", "ernie", "bert-base", "bert-large", "bert", "transformer")
 TEXT_SIZES = dict.fromkeys(("ernie", "bert", "transformer"), ("width", "depth", "heads"))
 OWN_TOWERS: set[str] = set()
-"""Names that the registries of towers were given besides this package's."""
+"""Names that the registries of towers have besides those above: such a tower takes the sizes that it likes."""
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 Pooling = Literal["cls", "mean", "first", "end", "largest", "last"]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -46,6 +47,12 @@ def is_own_tower(name: str) -> bool:
     return name in OWN_TOWERS or (":" in name and not name.startswith(SUITE))
 
 
+def _is_registered(name: str) -> bool:
+    """Whether a name that is not above is that of a tower. The registries are imported for it, and Paddle with them."""
+    importlib.import_module("ernie_vil2.models.towers")
+    return name in OWN_TOWERS
+
+
 def _check_sizes(tower: ImageTowerConfig | TextTowerConfig, sizes: Mapping[str, tuple[str, ...]]) -> None:
     if is_own_tower(tower.name):
         return  # a tower of the user's own takes what it likes
@@ -56,7 +63,7 @@ def _check_sizes(tower: ImageTowerConfig | TextTowerConfig, sizes: Mapping[str, 
     wrong = [size for size in every if size not in needed and getattr(tower, size) is not None]
     if wrong and needed:
         raise ValueError(f"{tower.name!r} has no {', '.join(wrong)}")
-    if wrong:
+    if wrong and not _is_registered(tower.name):
         raise ValueError(
             f"{tower.name!r} has fixed sizes: remove {', '.join(wrong)} (they are given for {', '.join(sizes)})"
         )
@@ -231,7 +238,7 @@ class TextTowerConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         known = self.name.removeprefix("paddlenlp:")
-        if known not in TEXT_NAMES and not is_own_tower(self.name):
+        if known not in TEXT_NAMES and not is_own_tower(self.name) and not _is_registered(self.name):
             raise unknown("text tower", self.name, TEXT_NAMES)
         _check_sizes(self, TEXT_SIZES)
         _check_variant(self, "transformer")

@@ -146,3 +146,24 @@ def test_a_run_of_a_registered_tower_is_loaded(my_towers, shapes, tmp_path, monk
     monkeypatch.setitem(towers.TEXT_TOWERS, "my-Bag", sys.modules["my_towers"].Bag)
     trainer = a_run(shapes, tmp_path, [TOWERS[0], "Model.text={name: my-Bag, width: 10, max_positions: 24}"], 2)
     assert ernie_vil2.load_model(trainer.run).encode_texts(["a red disc"]).shape == (1, 10)
+
+
+def test_a_tower_of_the_package_is_a_file_and_a_line_of_its_registry(my_towers, monkeypatch):
+    """The configuration asks the registries, which are imported then, for a name that it does not know."""
+    import_named(["my_towers:Bag"])
+    monkeypatch.setattr(sections, "OWN_TOWERS", set())
+    monkeypatch.setattr(towers, "OWN_TOWERS", sections.OWN_TOWERS)
+    asked = []
+
+    def registries(name):
+        asked.append(name)
+        towers.Towers("text tower", {"ernie": None, "bag": sys.modules["my_towers"].Bag}, sections.TEXT_SIZES)
+        towers.Towers("image tower", {"ViT-B/16": None, "pixels": None}, {*sections.IMAGE_SIZES, *sections.VIT_SIZES})
+
+    monkeypatch.setattr(sections.importlib, "import_module", registries)
+    load_config(None, ["Model.text.name=bert-base"])
+    assert asked == []
+    load_config(None, ["Model.text={name: bag, width: 10}", "Model.image={name: pixels, depth: 3}"])
+    assert asked == ["ernie_vil2.models.towers"] and sections.OWN_TOWERS == {"bag", "pixels"}
+    with pytest.raises(ConfigError, match="'EfficientNetB0' has fixed sizes: remove depth"):
+        load_config(None, ["Model.image={name: EfficientNetB0, depth: 3}"])

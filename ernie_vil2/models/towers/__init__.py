@@ -6,13 +6,13 @@ is built from its section of the configuration (a text tower from that and the s
 width as `width`, and may list as `blocks` the parts that recomputation runs twice (docs/extending.md).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from paddle import nn
 
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
-from ernie_vil2.config.model import OWN_TOWERS, VIT_SIZES, is_own_tower, without_suite
+from ernie_vil2.config.model import IMAGE_SIZES, OWN_TOWERS, TEXT_SIZES, VIT_SIZES, is_own_tower, without_suite
 from ernie_vil2.io.terminal import print_once
 from ernie_vil2.models.towers import suite
 from ernie_vil2.models.towers.convolution import ModifiedResNet, RepVGG
@@ -23,7 +23,12 @@ T = TypeVar("T")
 
 
 class Towers(Registry[T]):
-    """A registry whose further entries the configuration takes for the user's own, which have the sizes they like."""
+    """A registry of which the configuration learns the names that it does not know, as those of towers that have the
+    sizes they like."""
+
+    def __init__(self, kind: str, entries: Mapping[str, T], known: Collection[str]):
+        super().__init__(kind, entries)
+        OWN_TOWERS.update(entries.keys() - known)
 
     def __setitem__(self, name: str, tower: T) -> None:
         OWN_TOWERS.add(name)
@@ -38,10 +43,11 @@ IMAGE_TOWERS: Towers[Callable[[ImageTowerConfig], nn.Layer]] = Towers(
         "RepVGG": RepVGG,
         "ModifiedResNet": ModifiedResNet,
     },
+    {*IMAGE_SIZES, *VIT_SIZES},
 )
 """By name; every other name is one of PaddleClas's."""
 TEXT_TOWERS: Towers[Callable[[TextTowerConfig, int], nn.Layer]] = Towers(
-    "text tower", dict.fromkeys(("ernie", "bert", "transformer"), TextTransformer)
+    "text tower", dict.fromkeys(("ernie", "bert", "transformer"), TextTransformer), TEXT_SIZES
 )
 """By the first part of the name."""
 
