@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("--backends", nargs="+", choices=(*OURS, *THEIRS, FAMILY[2]), help="some of them; default: all")
     parser.add_argument("--inputs", type=int, default=32, help="images, and as many texts; default: 32")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--child", nargs=2, metavar=("ENGINE", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=2, metavar=("BACKEND", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         return encode(args.child[0], Path(args.child[1]), args.inputs, args.backends)
