@@ -71,7 +71,7 @@ def test_a_package_that_does_not_import_fails_with_its_error(monkeypatch):
     assert "No module named 'numpy.no_such_part'" in result.fact
 
 
-def test_an_extra_that_is_not_there_is_no_failure_and_its_command_is_named(monkeypatch):
+def test_an_extra_that_is_not_there_is_not_a_failure_and_its_command_is_named(monkeypatch):
     wanted = [(Requirement("fastapi"), "serve"), (Requirement("numpy"), ""), (Requirement("uvicorn"), "serve")]
     monkeypatch.setattr(doctor, "requirements", lambda: wanted)
     monkeypatch.setattr(doctor, "_version", {"numpy": np.__version__}.get)

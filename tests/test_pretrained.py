@@ -248,7 +248,7 @@ def test_batches_change_nothing_and_none_is_an_empty_matrix(model, images):
     assert model.rank([], TEXTS).scores.shape == (0, len(TEXTS))
 
 
-def test_what_is_no_image_is_named(model, tmp_path, images):
+def test_what_is_not_an_image_is_named(model, tmp_path, images):
     text = tmp_path / "notes.jpg"
     text.write_text("no image")
     for bad, message in [

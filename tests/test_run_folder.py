@@ -71,7 +71,7 @@ def test_a_folder_of_something_else_is_not_taken_over(run, names):
     assert sorted(run.rglob("*")) == before and all((run / name).read_text() == "mine" for name in names)
 
 
-def test_a_file_is_no_run_folder(run):
+def test_a_file_is_not_a_run_folder(run):
     run.write_text("mine")
     with pytest.raises(ConfigError, match="is a file; choose another folder"), owned(run):
         pass

@@ -135,7 +135,7 @@ def test_the_last_override_wins_and_scientific_notation_is_a_number(tmp_path):
 
 
 @pytest.mark.parametrize("text, message", [("- a\n", "must be sections"), ("a: [", "not valid YAML")])
-def test_a_file_that_is_no_configuration_is_named(tmp_path, text, message):
+def test_a_file_that_is_not_a_configuration_is_named(tmp_path, text, message):
     path = tmp_path / "odd.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=f"odd.yaml.*{message}"):

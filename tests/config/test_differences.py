@@ -24,7 +24,7 @@ def test_a_setting_that_is_gone_is_a_change():
     assert changed_settings(before, now) == changed_settings(now, before) == ["Views.languages.en"]
 
 
-def test_what_is_free_on_resume_is_no_change():
+def test_what_is_free_on_resume_is_not_a_change():
     free = ["Evaluation.every=7", "Training.device=cpu", "Data.workers=1"]
     changed = load_config(None, [*free, "Optimizer.beta1=0.8"])
     assert changed_settings(load_config(None, []), changed) == ["Optimizer.beta1"]

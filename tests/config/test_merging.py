@@ -44,7 +44,7 @@ def test_a_loss_of_another_kind_starts_from_its_own_temperature():
     assert printed.endswith("and drops temperature: 0.05")
 
 
-def test_what_is_no_section_of_kinds_is_replaced():
+def test_what_is_not_a_section_of_kinds_is_replaced():
     """As `Loss.weights={}`, which trains with all four view pairs."""
     for section in ("Loss.weights", "Tuning.lora", "Training", "Views.languages"):
         assert merged(section, {"a": 1}, {"b": 2}) == ({"b": 2}, None)

@@ -27,7 +27,7 @@ CAPTIONS = {
 
 
 @pytest.mark.parametrize(("fault", "text"), [(fault, text) for fault, texts in CAPTIONS.items() for text in texts])
-def test_what_is_no_caption_is_found(fault, text):
+def test_what_is_not_a_caption_is_found(fault, text):
     assert fault_of(text) == fault
 
 

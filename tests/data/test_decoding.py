@@ -90,7 +90,7 @@ def test_other_files_come_whole():
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_rulers_and_spacers_are_no_images(kind):
+def test_rulers_and_spacers_are_not_images(kind):
     with pytest.raises(BadSample, match="a: too narrow an image"):
         EncodedImage(encoded(Image.new("RGB", (402, 2)), kind), "a")
 
@@ -361,7 +361,7 @@ def test_other_files_that_were_cut_off_are_broken(kind):
 @pytest.mark.parametrize(
     "data", [b"", b"no image", b"\xff\xd8", b"\xff\xd8\xff", encoded()[:100], encoded(kind="PNG")[:40]]
 )
-def test_what_is_no_image_is_named(decoder, data):
+def test_what_is_not_an_image_is_named(decoder, data):
     with pytest.raises(BadSample, match="a: broken image"):
         EncodedImage(data, "a")
 

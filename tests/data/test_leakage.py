@@ -45,7 +45,7 @@ def test_ids_are_compared_where_they_are_known_without_reading(tmp_path):
     assert lines == []
 
 
-def test_an_image_that_cannot_be_read_is_no_leak(tmp_path):
+def test_an_image_that_cannot_be_read_is_not_a_leak(tmp_path):
     train = images(tmp_path / "a.tsv", range(3))
     write(tmp_path / "scored", FOLDERS["coco-captions"][0])
     benchmark = open_benchmark(tmp_path / "scored")

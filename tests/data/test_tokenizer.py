@@ -105,7 +105,7 @@ def test_both_vocabulary_formats_give_the_same_tokens(tmp_path):
         ("[CLS]\n[PAD]\n[SEP]\n[UNK]\n", "must have id 0"),
     ],
 )
-def test_what_is_no_vocabulary_is_named(tmp_path, text, message):
+def test_what_is_not_a_vocabulary_is_named(tmp_path, text, message):
     path = tmp_path / "odd.txt"
     path.write_text(text)
     with pytest.raises(ValueError, match=f"odd.txt.*{message}"):

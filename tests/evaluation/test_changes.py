@@ -20,7 +20,7 @@ def ranks(path, label, rows):
     return path
 
 
-def test_a_query_is_won_or_lost_with_the_first_place(tmp_path):
+def test_a_query_is_won_or_lost_with_the_first_rank(tmp_path):
     way = "image_to_text"
     before = ranks(tmp_path / "b.csv", "before", [(way, "a", "=A", 1), (way, "b", "B", 9), (way, "c", "C", 1),
                                                   (way, "d", "D", 7), (way, "e", "E", 3), (way, "gone", "F", 1),

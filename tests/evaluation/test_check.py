@@ -75,7 +75,7 @@ def test_a_difference_from_the_protocol_is_reported_in_a_sentence():
     ]
 
 
-def test_rows_without_a_partner_are_named_and_are_no_fault():
+def test_rows_without_a_partner_are_named_and_are_not_a_fault():
     report = check_benchmark(benchmark(*[lambda: IMAGE] * 13, texts=4))
     assert report.good and "texts per image: 0 (11 images), 1 (1 image), 2 (1 image)" in str(report)
     assert "images without a text, in the gallery only: 11 (i2, i3, i4, i5, i6, i7, i8, i9, i10, i11, ...)" in str(

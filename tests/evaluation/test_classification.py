@@ -220,7 +220,7 @@ def test_images_that_cannot_be_used_are_left_out_with_their_classes():
             assert np.isnan(found.per_class[0]) and 0 <= found.figures["mean_per_class_recall"] <= 100
 
 
-def test_embeddings_that_are_not_finite_are_no_answers():
+def test_embeddings_that_are_not_finite_are_not_answers():
     data, templates = labelled({"a": noise_image(1)}, [0]), {"en": ("{}",)}
     encoded = encode_benchmark(StandIn(), with_prompts(data, templates))
     with pytest.raises(ValueError, match="not finite; evaluate an earlier checkpoint"):

@@ -121,7 +121,7 @@ def test_a_small_difference_says_how_many_queries_it_needs():
     assert f"needs about {verdict.needed:,} queries" in str(verdict)
 
 
-def test_four_queries_of_two_hundred_are_no_verdict_though_the_interval_excludes_zero():
+def test_four_queries_of_two_hundred_are_not_a_verdict_though_the_interval_excludes_zero():
     """McNemar's exact test of 4 to 0 has p = 0.125."""
     second = np.arange(200) % 2
     first = np.where(np.arange(200) < 8, 0, second)

@@ -125,13 +125,13 @@ def test_ranks_as_csv(tmp_path, evaluation):
 
 
 @given(st.text(st.sampled_from("'=+-@\t\r\n＝a,\"")))
-def test_a_cell_is_no_formula_and_its_text_comes_back(text):
+def test_a_cell_is_not_a_formula_and_its_text_comes_back(text):
     cell = cell_text(text)
     assert not re.match(r"[=+\-@\t\r]", cell) and original_text(cell) == text
     assert cell == text or cell == f"'{text}"
 
 
-def test_numbers_below_zero_are_no_formulas(tmp_path, encoded):
+def test_numbers_below_zero_are_not_formulas(tmp_path, encoded):
     write_ranks(tmp_path / "ranks.csv", {"-": score(replace(encoded, texts=-encoded.texts), PROTOCOLS["pairs"])})
     label, *_, score_of_the_right_answer, _, _ = rows_of(tmp_path / "ranks.csv")[1]
     assert label == "'-" and float(score_of_the_right_answer) == -0.5

@@ -222,7 +222,7 @@ def test_a_stopped_or_killed_study_goes_on(definition, written, number):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 9, "runs": []}', "\x00"])
-def test_what_is_no_results_is_refused(tmp_path, capsys, text):
+def test_what_is_not_results_is_refused(tmp_path, capsys, text):
     path = tmp_path / "results.json"
     path.write_text(text)
     assert commands.run(ablation, ["--results", str(path)]) == 2

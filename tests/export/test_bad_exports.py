@@ -90,7 +90,7 @@ def test_a_device_that_onnxruntime_is_not_built_for(exports):
         OnnxModel(exports / "onnx", device="gpu:0")
 
 
-def test_a_checkpoint_is_no_export_and_the_other_way_round(model, exports, tmp_path):
+def test_a_checkpoint_is_not_an_export_and_the_other_way_round(model, exports, tmp_path):
     checkpoint = tmp_path / "model"
     untrained_checkpoint(checkpoint, TOKENS)
     with pytest.raises(

@@ -66,7 +66,7 @@ def test_pixels_ids_and_embeddings_are_those_of_the_model(pair, tmp_path, monkey
     (np.zeros([4, 4]), r"an image .float64 \[4, 4\].: array is not \[H, W, 3\] uint8 RGB"),
     (np.zeros([4, 1200, 3], np.uint8), "too narrow an image"),
 ])  # fmt: skip
-def test_what_is_no_image_is_one_line(pair, image, message):
+def test_what_is_not_an_image_is_one_line(pair, image, message):
     with pytest.raises(ValueError, match=message):
         pair[1].encode_images([image])
 

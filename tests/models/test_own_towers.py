@@ -94,7 +94,7 @@ def test_towers_of_ones_own_train_and_come_back(my_towers, shapes, tmp_path):
         ("my_towers:Nameless", "does not say its output width"),
     ],
 )
-def test_what_is_no_tower_is_named(my_towers, name, message):
+def test_what_is_not_a_tower_is_named(my_towers, name, message):
     config = load_config(None, [f"Model.image.name={name}"])
     import_named(config.names)
     with pytest.raises(ValueError, match=message):

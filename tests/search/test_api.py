@@ -170,7 +170,7 @@ def test_a_change_waits_for_the_one_that_another_process_makes(changing, monkeyp
         {"text": "a", "fields": {"number": float("nan")}},
     ],
 )
-def test_what_is_no_item_is_not_added(changing, item):
+def test_what_is_not_an_item_is_not_added(changing, item):
     index, client = changing
     answer = client.post("/api/v1/items", content=json.dumps({"items": [{"text": "good"}, item]}))
     assert answer.status_code == 422 and not index.has("texts")

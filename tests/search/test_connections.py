@@ -113,7 +113,7 @@ def test_what_is_under_way_is_answered_before_the_end():
         assert received(client).endswith(b"answer")
 
 
-def test_what_is_no_http_is_refused_in_one_line(running):
+def test_what_is_not_http_is_refused_in_one_line(running):
     assert running.ask(b"\x16\x03\x01\x00\xa5\r\n\r\n").startswith(b"HTTP/1.1 400")
     with running.connect(b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n") as client:
         answered(client)

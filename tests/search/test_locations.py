@@ -102,7 +102,7 @@ JSON = st.recursive(
 
 
 @given(st.lists(JSON, max_size=4))
-def test_any_location_is_a_list_of_places_or_damage(location):
+def test_any_value_is_a_list_of_locations_or_damage(location):
     try:
         found = locations_of(Item("x", b"", {}, location))
     except DamagedIndex as error:

@@ -177,7 +177,7 @@ def test_pages_load_nothing_from_elsewhere_and_hostile_text_is_data(client):
     assert answer.json()["hits"][0]["id"] == HOSTILE and answer.headers["content-type"] == "application/json"
 
 
-def test_an_index_that_is_damaged_or_of_another_model_beneath_the_server_is_no_fault_of_the_client(
+def test_an_index_that_is_damaged_or_of_another_model_beneath_the_server_is_not_a_fault_of_the_client(
     tmp_path, model, shapes, capsys
 ):
     def built(maker):

@@ -111,7 +111,7 @@ def test_a_standard_output_that_is_full_is_one_line(stdout, code, printed):
     assert child.returncode == code and printed in child.stderr and child.stderr.count("\n") == bool(printed)
 
 
-def test_a_name_that_is_no_text_can_be_printed():
+def test_a_name_that_is_not_a_text_can_be_printed():
     child = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True,
                            env={"PYTHONIOENCODING": "ascii"})  # fmt: skip
     assert child.returncode == 0 and child.stdout == "\\udcff \\u56fe\n", child.stderr

@@ -60,7 +60,7 @@ def test_names_that_mean_nothing_are_explained(run, tmp_path, capsys):
         assert why in capsys.readouterr().err
 
 
-def test_a_report_leaves_out_what_is_no_record(run, shapes, capsys):
+def test_a_report_leaves_out_what_is_not_a_record(run, shapes, capsys):
     (run / "evaluation").mkdir(exist_ok=True)
     foreign = {"notes": "[]", "cut": '{"table": [', "other": '{"table": [["a", 1]], "results": {}}',
                "empty": "{}", "deep": "[" * 100_000}  # fmt: skip

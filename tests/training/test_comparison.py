@@ -77,6 +77,6 @@ def test_test_data_that_are_gone_end_no_resumed_run(tested, shapes, tmp_path):
         Trainer(tested(f"Data.test=[{copy}]", f"Training.output={tmp_path / 'new'}"))
 
 
-def test_a_task_that_is_no_retrieval_has_no_test_of_it(tested):
+def test_a_task_that_is_not_retrieval_has_no_test_of_it(tested):
     with pytest.raises(ConfigError, match="Data.test is scored by retrieval, which Training.task=entailment is not"):
         Trainer(tested("Training.task=entailment", "Data.val=[]"))

@@ -312,7 +312,7 @@ class Scaler:
         return {"scale": np.array([self.factor], "float32")}
 
 
-def test_steps_that_the_loss_scaler_leaves_out_are_no_failures_until_it_has_nothing_to_lower(config, tmp_path):
+def test_steps_that_the_loss_scaler_leaves_out_are_not_failures_until_it_has_nothing_to_lower(config, tmp_path):
     plain = Trainer(config("Training.steps=3", f"Training.output={tmp_path / 'plain'}"))
     plain.fit()
     for steps, ends in (({1, 2}, None), ({1, 2, 3, 4}, 4)):

@@ -69,7 +69,7 @@ def test_what_fails_is_named_and_chooses_nothing(found, why):
     json.dumps(run.records(metrics), allow_nan=False)
 
 
-def test_a_lost_rank_is_no_failure_of_an_evaluator():
+def test_a_lost_rank_is_not_a_failure_of_an_evaluator():
     with pytest.raises(LostRank):
         scored("mine", Fake(LostRank("rank 1 has died")), nn.Layer())
 

@@ -135,7 +135,7 @@ def test_what_nohup_lets_be_ignored_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_copies_of_one_ctrl_c_are_no_second_one(monkeypatch):
+def test_copies_of_one_ctrl_c_are_not_a_second_one(monkeypatch):
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     second = SecondCtrlC()

@@ -52,7 +52,7 @@ def test_any_image_becomes_views_of_the_input_size(height, width, seed, cropped,
     assert evaluation_view(image(height, width), 24).shape == (24, 24, 3)
 
 
-def test_what_is_no_image_is_named():
+def test_what_is_not_an_image_is_named():
     with pytest.raises(BadSample, match="a: broken image"):
         training_views(b"no image", "a", 2, 24, views(), np.random.default_rng(0))
 

@@ -166,7 +166,7 @@ def png_that_asks_for(height, width):
     ],
     ids=range(4),
 )
-def test_what_is_no_image_is_named(kind, data, reason):
+def test_what_is_not_an_image_is_named(kind, data, reason):
     with pytest.raises(BadSample, match=f"cat.png: {reason}"):
         preprocessing(kind)(data, "cat.png")
 

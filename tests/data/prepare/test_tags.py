@@ -47,7 +47,7 @@ def test_numbers_are_ids_too_and_the_first_row_of_an_id_counts(tmp_path):
         ("a.txt", "", ".jsonl, .tsv or .csv"),
     ],
 )
-def test_a_row_that_is_no_tags_stops_with_its_place(tmp_path, name, content, error):
+def test_a_row_that_is_not_tags_is_named_with_its_line(tmp_path, name, content, error):
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=error):
         TagsFile(tmp_path / name)

@@ -63,7 +63,7 @@ def test_texts_may_be_distinguished_by_id(tmp_path):
     assert [source[row].text_name for row in range(4)] == ["1", "1", "2", "3"]
 
 
-def test_rows_that_are_no_pair_are_reported_by_reason(tmp_path):
+def test_rows_that_are_not_a_pair_are_reported_by_reason(tmp_path):
     texts = [("1", "a", ["no"]), ("2", "b", []), ("3", None, ["7"]), ("4", "d", ["7"])]
     images = write_files(tmp_path / "data", texts=texts)
     with open(tmp_path / "data" / "train_texts.jsonl", "a") as file:

@@ -58,7 +58,7 @@ def test_the_layout_of_chinese_clip(tmp_path):
         open_labelled([tmp_path / "cifar"], split="val")
 
 
-def test_train_is_no_are_in_for_test_nor_the_other_way_round(tmp_path):
+def test_train_is_not_read_for_test_nor_the_other_way_round(tmp_path):
     folders(tmp_path / "a" / "test", x=1, y=1)
     with pytest.raises(ValueError, match="has no split train; choose one of test"):
         open_labelled([tmp_path / "a"], default="train")

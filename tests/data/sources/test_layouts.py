@@ -76,7 +76,7 @@ def test_a_folder_is_its_shards(tmp_path):
     assert open_sources([str(tmp_path)])[0].caption("") == "tar"  # shards go before what they may be made of
 
 
-def test_what_is_no_source_is_reported_with_what_is(tmp_path):
+def test_what_is_not_a_source_is_reported_with_what_is(tmp_path):
     with pytest.raises(ValueError, match="no layout that is known; here are no files; known are coco-cn, .*, table"):
         open_sources([str(tmp_path)])
     (tmp_path / "x_texts.jsonl").write_text("{}\n")

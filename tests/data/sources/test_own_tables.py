@@ -99,7 +99,7 @@ def test_an_older_workbook_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"x" * 1000])
-def test_a_file_that_is_no_workbook_is_named(tmp_path, content):
+def test_a_file_that_is_not_a_workbook_is_named(tmp_path, content):
     (tmp_path / "a.xlsx").write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.xlsx: not an \.xlsx workbook"):
         XlsxTable(tmp_path / "a.xlsx")
@@ -229,7 +229,7 @@ def test_paths_of_other_machines_and_of_folders_next_to_the_table_are_followed(t
         open_sources([str(table)], images=table.parent)
 
 
-def test_a_path_of_this_machine_is_no_other_file_of_that_name(shop):
+def test_a_path_of_this_machine_is_not_another_file_of_that_name(shop):
     for name in ("one/photos", "two/photos"):
         (shop / name).mkdir(parents=True)
         (shop / name / "a.png").write_bytes(image(len(name)))

@@ -34,7 +34,7 @@ def test_braces_that_are_not_in_pairs_mean_themselves(pattern):
     assert expand_braces(pattern) == [pattern]
 
 
-def test_a_command_keeps_braces_that_are_no_range():
+def test_a_command_keeps_braces_that_are_not_a_range():
     command = "awk '{print $1, $2}' ${HOME}/{000..002}.tar"
     assert expand_braces(command, lists=False) == [
         f"awk '{{print $1, $2}}' ${{HOME}}/{number}.tar" for number in ("000", "001", "002")

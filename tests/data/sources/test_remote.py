@@ -148,7 +148,7 @@ def test_nothing_is_asked_again_after_the_deadline(monkeypatch):
     assert server.asked["GET", "503"] == 1
 
 
-def test_a_full_disk_is_no_fault_of_the_server(monkeypatch):
+def test_a_full_disk_is_not_a_fault_of_the_server(monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.bin")
 

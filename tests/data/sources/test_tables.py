@@ -125,7 +125,7 @@ EMPTY, OTHERS = [b"", b"\n"], [b'a,b\n"', b"PAR1"]
     # A line that is not JSON is a bad row, not a bad file.
     [*product(["t.jsonl", "t.csv", "t.parquet"], EMPTY), *product(["t.csv", "t.parquet"], OTHERS)],
 )
-def test_a_file_that_is_no_table_is_named(tmp_path, name, content):
+def test_a_file_that_is_not_a_table_is_named(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=name):
         TableSource(tmp_path / name)

@@ -161,7 +161,7 @@ def test_a_compressed_shard_is_refused_and_reported_by_name(tmp_path, packer):
         TarSource(tmp_path / "a.tar")
 
 
-def test_what_is_no_tar_is_named(tmp_path):
+def test_what_is_not_a_tar_is_named(tmp_path):
     path = tmp_path / "odd.tar"
     path.write_bytes(b"not a tar file" * 100)
     with pytest.raises(ValueError, match="odd.tar"):

@@ -86,7 +86,7 @@ def test_images_that_are_not_there_are_reported_at_once(tmp_path):
         open_sources([str(tmp_path)], split="test")
 
 
-def test_statements_are_no_captions(tmp_path):
+def test_statements_are_not_captions(tmp_path):
     """A contradiction must not become a positive pair because somebody chose the wrong task."""
     with pytest.raises(ValueError, match="(?s)no image could be used.*statement with a label, no caption: 1"):
         open_benchmark(write(tmp_path, files(row(36979, "contradiction"))), split="test")
