@@ -54,8 +54,10 @@ def test_a_run_encodes_as_then_and_goes_on_to_where_the_whole_run_ended(name, wh
     file.write_text(text if whose == "its own" else text.replace("version: 2\n", ""), encoding="utf-8")
     require("a run that was begun with their towers", "paddleclas", "paddlenlp")
     trainer = Trainer(load_config(file, [f"Training.output={run}"]), resume=True)
-    assert trainer.step == 6 and trainer.fit() and not trainer.best_effort.failures
-    assert load_config(run / "checkpoints/step_00000008/config.yaml").Tuning.moving_statistics
+    assert (trainer.step, trainer.position) == (6, 48) and trainer.fit() and not trainer.best_effort.failures
+    finished = run / "checkpoints/step_00000008"
+    assert json.loads((finished / "state.json").read_text(encoding="utf-8"))["data"]["position"] == 64
+    assert load_config(finished / "config.yaml").Tuning.moving_statistics
     records = list(read_log(run / "log.jsonl"))
     losses = [record["loss"] for record in records if record["kind"] == "train"]
     assert losses[:6] == EXPECTED[name]["losses"][:6]  # the log of then

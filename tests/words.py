@@ -35,7 +35,8 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "places?": (
         "position, index, location, file or source",
         "in(to)?[ _]place(?! of)|decimal places?|place=|"
-        r"food and places|[.]place\b|is_[cg]pu_place|\"places?\"",  # Paddle's, and keys of files
+        r"food and places|[.]place\b|is_[cg]pu_place|"  # Paddle's
+        r"\[\"places?\"\]|get\(\"places\"\)",  # earlier keys, where they are read
         "an array in the place of another, which takes its place",
     ),
     "plac(ed|ing)": ("put, written, ranked", "", "the best placed"),

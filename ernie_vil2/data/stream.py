@@ -201,7 +201,7 @@ class SampleStream:
         """What a checkpoint holds of the stream, for JSON: the position it has come to, and what its data is."""
         contents = map(_content, self.sources, self._selected)
         return {
-            "place": position,  # the key of the first checkpoints
+            "position": position,
             "sources": [
                 {"name": name, "epochs": epochs, **content}
                 for name, epochs, content in zip(self.names, self.epochs(position), contents, strict=True)

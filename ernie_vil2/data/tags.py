@@ -40,12 +40,12 @@ class TagsFile:
             raise ValueError(f"{path}: tags are in a .jsonl, .tsv or .csv file")
         self._rows: JsonTable | TagsTsv | CsvTable = kind(path)
         if bad is None:
-            index = cached_index("tags", self._rows.location.identity(), self._scan)
+            index = cached_index("rows of tags", self._rows.location.identity(), self._scan)
         else:  # only a scan finds what is wrong with the rows
             index = self._scan(bad)
         self.ids: np.ndarray = index["ids"]
         """`content_id` of every row that can be used, sorted."""
-        self.usable_rows: np.ndarray = index["places"]
+        self.usable_rows: np.ndarray = index["rows"]
         """The number of each of these rows."""
         self._rows.release()
 
@@ -66,7 +66,7 @@ class TagsFile:
             sorted_ids = ids[usable_rows]
             repeated = np.sort(usable_rows[1:][sorted_ids[1:] == sorted_ids[:-1]])
             bad.add(len(self._rows), [(Reason.REPEATED_ID, self._rows.row_name(row)) for row in repeated.tolist()])
-        return {"ids": ids[usable_rows], "places": usable_rows}
+        return {"ids": ids[usable_rows], "rows": usable_rows}
 
     def id_at(self, row: int) -> str:
         """The id of a row."""

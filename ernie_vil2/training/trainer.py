@@ -165,8 +165,9 @@ class Trainer:
         trained = [parameter for parameter in self.model.parameters() if not parameter.stop_gradient]
         own = {each.name for each in own_parameters(self.optimizer, trained, self.config.Training.sharding)}
         state = load_checkpoint(checkpoint, self.model, self.optimizer, self.average, own)
-        self.stream.check(state["data"])
-        self.step, self.position, best = state["step"], state["data"]["place"], state["best"]
+        self.stream.check(data := state["data"])
+        self.position = data["position"] if "position" in data else data["place"]  # as earlier versions wrote it
+        self.step, best = state["step"], state["best"]
         kept = best and checkpoint_folder(self.run, best["step"]).is_dir()
         self.scores.resume(state["evaluated"], best if kept else None)
         if state["scaler"]:

@@ -116,7 +116,7 @@ def test_a_bad_sample_keeps_its_position(tmp_path):
 
 def test_a_checkpoint_knows_the_position_and_the_data(two):
     state = stream(two).state(400)
-    assert state["place"] == 400
+    assert state["position"] == 400
     a, b = state["sources"]
     assert (a["samples"], a["shards"], b["samples"], b["shards"]) == (30, 3, 10, 1)
     assert a["epochs"] * 30 + b["epochs"] * 10 == pytest.approx(400)
