@@ -174,9 +174,7 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
             raise HTTPException(404, "no item of this id") from None
 
     @router.get(
-        "/tags",
-        summary="Texts that name an image of the index; none where nothing is close enough",
-        responses=_ANSWERS,
+        "/tags", summary="Texts that name an image of the index; none where nothing is close enough", responses=_ANSWERS
     )
     async def tags(id: str, count: Count = 5) -> Response:
         if not index.has("texts"):

@@ -77,11 +77,7 @@ class Batcher:
     """
 
     def __init__(
-        self,
-        index: Index,
-        most_waiting: int = MOST_WAITING,
-        kept: int = KEPT_ANSWERS,
-        counts: Metrics | None = None,
+        self, index: Index, most_waiting: int = MOST_WAITING, kept: int = KEPT_ANSWERS, counts: Metrics | None = None
     ):
         self.index, self.most_waiting = index, most_waiting
         self.counts = counts or Metrics()

@@ -160,15 +160,12 @@ class LocalCollection(Collection):
         if not items:
             return
         with self.items.transaction():
-            known = [(row, there) for item in items for row, there in self._found("id = ?", item.id)]
-            changes = {item.id: item for item in items}
-            self.items.update(
-                [
-                    (row, replace(there, fields=changes[there.id].fields, location=changes[there.id].location))
-                    for row, there in known
-                ],
-                self.rows,
-            )
+            changed = [
+                (row, replace(there, fields=item.fields, location=item.location))
+                for item in {item.id: item for item in items}.values()  # the last of an id
+                for row, there in self._found("id = ?", item.id)
+            ]
+            self.items.update(changed, self.rows)
             self.items.set_state()
         self.reopen()
 

@@ -35,10 +35,7 @@ MOST_BYTES_AT_ONCE = 8 * MOST_BYTES  # of all uploads in progress
 MOST_SECONDS = 60  # until an upload is complete: 20 MiB at 2.8 Mbit/s
 RETRY_SECONDS = 5  # after which a client that was sent away may ask again
 HEADERS = [
-    (
-        b"content-security-policy",
-        b"default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'",
-    ),
+    (b"content-security-policy", b"default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
