@@ -59,7 +59,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "held": ("kept, in memory, compared", "held[ _-]out", "towers are held against formulas"),
     "engines?": (
         "trainer, backend, index type",
-        r"[/\"'`]engine|engine[/.]|--engine|container engine|engine (cannot|and build)",  # a folder and keys of files
+        r"[\"`/]engine(?=[\"`/.])|--engine|container engine",  # names of earlier versions
         "the engine that computes",
     ),
     "crews?": ("workers", "", "a crew of four"),

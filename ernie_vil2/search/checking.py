@@ -117,8 +117,8 @@ def _of_rows(collection: _Collection) -> Iterator[str]:
 
 def _of_index_type(collection: _Collection) -> Iterator[str]:
     """A writer may replace the index type while it is read."""
-    folder = collection.folder / "engine"
     while True:
+        folder = integrity.index_type_in(collection.folder)
         before = _content(folder)
         try:
             found = _fault(folder, collection)
@@ -133,7 +133,7 @@ def _of_index_type(collection: _Collection) -> Iterator[str]:
 
 
 def _content(folder: Path) -> bytes | None:
-    path = folder / integrity.FACTS
+    path = integrity.index_type_in(folder, ".json")
     return path.read_bytes() if path.is_file() else None
 
 
@@ -142,10 +142,11 @@ def _fault(folder: Path, collection: _Collection) -> str | None:
         facts, confirmed = integrity.read_facts(folder)
     except FileNotFoundError:
         return None  # never built
+    written = integrity.index_type_in(folder, ".json")
     if collection.has_checksums and not confirmed:
-        return f"{folder / integrity.FACTS} has no checksum"
+        return f"{written} has no checksum"
     if facts["rows"] > len(collection.rows):
-        return f"{folder / integrity.FACTS} is of {facts['rows']:,} rows, of {len(collection.rows):,}"
+        return f"{written} is of {facts['rows']:,} rows, of {len(collection.rows):,}"
     path = folder / facts["file"] if "file" in facts else None
     if path and not path.is_file():
         return f"{path} is missing"

@@ -4,18 +4,19 @@ Whoever reads an index trusts none of its files. What is of another form, or dif
 `DamagedIndex` that names the file; the callers add the folder and the advice. A checksum finds accidents. It is not a
 signature: who can write the files can write the checksums too.
 
-The files of an index type are read and written here: `engine.json`, what building found, and an index of faiss. Opening
-compares the checksum of what it reads anyway: the centroids in front of the rows of the cells, which are mapped and
-never read as a whole. `search.checking` compares the rest.
+The files of an index type are read and written here: `index_type.json`, what building found, and an index of faiss.
+Opening compares the checksum of what it reads anyway: the centroids in front of the rows of the cells, which are mapped
+and never read as a whole. `search.checking` compares the rest.
 """
 
 import hashlib
 import json
 import re
+import shutil
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,7 @@ CHECKSUM = "checksum"  # the key under which `sealed` keeps it
 AT_ONCE = 1 << 20  # bytes of a file, or numbers of embeddings, that are read together
 
 MOST = 2**63 - 1  # the largest number that SQLite keeps
-FACTS = "engine.json"
-LONGEST = 1 << 16  # characters of `engine.json`
+LONGEST = 1 << 16  # characters of `index_type.json`
 MOST_BYTES = 1 << 53
 REPLACED = {"hnsw": "ivf"}  # index types of earlier versions, which are not read any more, and what is built instead
 _LISTING = "SELECT type, name, sql FROM sqlite_master"
@@ -80,7 +80,7 @@ def check_is_file(path: Path) -> None:
 
 def check_about(about: Any, kinds: Sequence[str], name: str) -> dict[str, Any]:
     """What an index with these kinds of collections says of itself, if it has that form."""
-    forms = {
+    forms: dict[str, Callable[..., Any]] = {
         "version": is_count,
         "model": _is_text,
         "fingerprint": _is_text,
@@ -88,17 +88,13 @@ def check_about(about: Any, kinds: Sequence[str], name: str) -> dict[str, Any]:
     }
     if isinstance(about, dict):  # paths of an earlier version count from nowhere
         optional = {"root": _is_text, "image_fingerprint": _is_text}
-        optional |= {kind: partial(_is_folder_of, kind) for kind in kinds}
+        optional |= {kind: partial(_is_text, form=rf"{kind}-[0-9a-f]{{8}}") for kind in kinds}
         forms |= {key: form for key, form in optional.items() if key in about}
     return formed(about, forms, name)
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_folder_of(kind: str, value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(rf"{kind}-[0-9a-f]{{8}}", value) is not None
+def _is_text(value: Any, form: str = "(?s:.*)") -> bool:
+    return isinstance(value, str) and re.fullmatch(form, value) is not None
 
 
 def check_state(state: dict[str, Any], name: str) -> dict[str, Any]:
@@ -192,8 +188,25 @@ def parts_of(rows: np.ndarray) -> Iterator[range]:
     return (range(start, min(start + step, len(rows))) for start in range(0, len(rows), step))
 
 
+def index_type_in(folder: Path, ending: str = "") -> Path:
+    """The index type in the folder of a collection, or with `.json` what building it found, in its own folder; earlier
+    versions called both `engine`."""
+    now, then = (folder / f"{name}{ending}" for name in ("index_type", "engine"))
+    return then if then.exists() and not now.exists() else now
+
+
+def rename_index_type(collection: Path) -> None:
+    """Gives what an earlier version built the names of now; it can be read after each step, and no link is followed."""
+    folder = collection / "index_type"
+    with suppress(FileNotFoundError):  # never built
+        index_type_in(collection).rename(folder)
+        if not folder.is_symlink():
+            index_type_in(folder, ".json").rename(folder / "index_type.json")
+    shutil.rmtree(collection / "engine", ignore_errors=True)  # of an earlier version that was used again
+
+
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
-    write_json(folder / FACTS, sealed(facts), indent=None)
+    write_json(index_type_in(folder, ".json"), sealed(facts), indent=None)
 
 
 def read_facts(folder: Path) -> tuple[dict[str, Any], bool]:
@@ -201,22 +214,22 @@ def read_facts(folder: Path) -> tuple[dict[str, Any], bool]:
 
     FileNotFoundError if none was built, or one of `REPLACED`; ValueError for another form or another checksum.
     """
-    check_is_file(folder / FACTS)
-    facts = load_json(folder / FACTS, LONGEST)
+    path = index_type_in(folder, ".json")
+    check_is_file(path)
+    facts = load_json(path, LONGEST)
     if isinstance(facts, dict) and facts.get("name") in REPLACED:
         raise FileNotFoundError(f"{folder} has the index type {facts['name']} of an earlier version")
     named = isinstance(facts, dict) and isinstance(facts.get("name"), str)
     if not named or not is_count(facts.get("rows"), 0):
-        raise ValueError(f"{FACTS} does not name an index type with its rows")
-    return (unsealed(facts, FACTS), True) if CHECKSUM in facts else (facts, False)
+        raise ValueError(f"{path.name} does not name an index type with its rows")
+    return (unsealed(facts, path.name), True) if CHECKSUM in facts else (facts, False)
 
 
 def replacement(folder: Path) -> str | None:
     """The index type to build instead of one of `REPLACED`; None where a folder has none of these."""
-    try:
-        return REPLACED.get(load_json(folder / FACTS, LONGEST)["name"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return REPLACED.get(load_json(index_type_in(folder, ".json"), LONGEST)["name"])
+    return None
 
 
 def check_ivf_facts(facts: Mapping[str, Any], width: int, broadest: int) -> None:
@@ -231,7 +244,7 @@ def check_ivf_facts(facts: Mapping[str, Any], width: int, broadest: int) -> None
         "wanted_recall": lambda value: is_number(value, 0, 1),
         "queries": lambda value: is_count(value, 0),
     }
-    formed(facts, forms, FACTS)
+    formed(facts, forms, "the index type")
 
 
 def write_index(index: Any, path: Path) -> dict[str, Any]:
@@ -269,4 +282,4 @@ def check_ivf(index: Any, width: int, facts: Mapping[str, Any]) -> None:
     fits = (index.d, index.ntotal, inner.ntotal, inner.d) == (width, count, count, directions)
     fits = fits and isinstance(inner, faiss.IndexIVFScalarQuantizer)
     if not (fits and inner.nlist == inner.quantizer.ntotal == facts["cells"]):
-        raise ValueError(f"{facts['file']} is not what {FACTS} describes")
+        raise ValueError(f"{facts['file']} is not what the index type describes")

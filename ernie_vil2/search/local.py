@@ -3,7 +3,7 @@
     items.sqlite   items with their fields, thumbnails and checksums (`search.items`); what is committed here is what
                    the collection holds
     rows.f16       their embeddings, float16, one row after the other: the truth; a row is never changed
-    engine/        what was built from the rows to search them faster (`search.index_types`)
+    index_type/    what was built from the rows to search them faster (`search.index_types`)
 
 Adding appends rows and then commits the items that name them, so that a process that is killed between the two leaves
 rows that nobody names, which the next writer overwrites. Replacing and removing an item leaves its row behind, until
@@ -82,11 +82,12 @@ class LocalCollection(Collection):
         self.folder, self.width = folder, width
         if writable:
             folder.mkdir(parents=True, exist_ok=True)
+            integrity.rename_index_type(folder)
         self.items = ItemsFile(folder, writable)
         self.reopen()
         if writable and not self.has_checksums:
             self.items.add_checksums(self.rows)
-            index_types.add_checksums(self.folder / "engine")
+            index_types.add_checksums(integrity.index_type_in(self.folder))
             self.reopen()
 
     def reopen(self) -> None:
@@ -111,7 +112,7 @@ class LocalCollection(Collection):
         return np.asarray(np.memmap(path, np.float16, "r", shape=shape)) if count else np.empty(shape, np.float16)
 
     def _open_index_type(self, rows: np.ndarray) -> IndexType:
-        return index_types.open_index_type(rows, self.folder / "engine")
+        return index_types.open_index_type(rows, integrity.index_type_in(self.folder))
 
     def refresh(self) -> None:
         """Opens the collection again if a writer has changed it since."""
@@ -256,7 +257,7 @@ class LocalCollection(Collection):
         return 1 - self._now.count / rows if rows else 0.0
 
     def build(self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Log) -> None:
-        rows, folder = self._now.rows, self.folder / "engine"
+        rows, folder = self._now.rows, integrity.index_type_in(self.folder)
         suitable = "exact" if len(rows) <= EXACT_UP_TO else "ivf"
         name = index_type or integrity.replacement(folder) or suitable
         folder.mkdir(exist_ok=True)
@@ -283,9 +284,8 @@ class LocalCollection(Collection):
             if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
                 raise RuntimeError("it proposes a row twice")
         except RuntimeError as error:  # as of faiss
-            folder = self.folder / "engine"
-            wrong = f"{folder} is damaged ({error}); remove {folder} and build the index again"
-            raise DamagedIndex(wrong) from error
+            folder = integrity.index_type_in(self.folder)
+            raise DamagedIndex(f"{folder} is damaged ({error}); remove {folder} and build the index again") from error
         return found
 
     def _items(self, now: _Snapshot, rows: list[int]) -> dict[int, Hit]:

@@ -35,6 +35,7 @@ ITEMS = {
     for row in range(ROWS)
 }  # fmt: skip
 REMOVED = ["3", "4"]
+INDEX_TYPE = "images/index_type/index_type.json"
 
 
 def made(folder, index_type):
@@ -123,7 +124,7 @@ def damaged_bytes(content, kind, at, seed):
 
 
 DAMAGE = {
-    "file": st.sampled_from(["index.json", "rows.f16", "items.sqlite", "engine.json", ".faiss"]),
+    "file": st.sampled_from(["index.json", "rows.f16", "items.sqlite", "index_type.json", ".faiss"]),
     "kind": st.sampled_from(["bit", "bit", "cut", "swapped", "random", "zeros", "ones"]),
     "at": st.floats(0, 1),
     "seed": st.integers(0, 2**32 - 1),
@@ -147,7 +148,7 @@ def check_damage(whole, file, kind, at, seed, folder):
         found = None
     if found is not None:
         assert_true(found)
-        if file in ("index.json", "engine.json"):
+        if file in ("index.json", "index_type.json"):
             assert found == expected
     harmless = changed == content or found == expected
     if file in (".faiss", "rows.f16"):
@@ -182,7 +183,7 @@ def without_checksums(folder):
     """Makes an index what the version before would have written."""
     sql(folder, "DROP TABLE checksums", "DROP TABLE blocks", "DELETE FROM state WHERE key = 'checksum'",
         "DELETE FROM items WHERE thumbnail IS NULL")  # fmt: skip
-    for path, lost in (("index.json", ("checksum",)), ("images/engine/engine.json", ("checksum", "crc32", "sha256"))):
+    for path, lost in (("index.json", ("checksum",)), (INDEX_TYPE, ("checksum", "crc32", "sha256"))):
         values = {key: value for key, value in json.loads((folder / path).read_text()).items() if key not in lost}
         (folder / path).write_text(json.dumps(values | ({"version": 2} if path == "index.json" else {})))
 
@@ -274,26 +275,26 @@ FORMS = {
     "a width of text": set_json("index.json", width="16"),
     "a model of a number": set_json("index.json", model=1),
     "a pipe for the model": replaced_by("pipe", "index.json"),
-    "a pipe for the index type": replaced_by("pipe", "images/engine/engine.json"),
-    "an index type that is not known": set_json("images/engine/engine.json", name="fast"),
-    "an index type that is a module": set_json("images/engine/engine.json", name="PIL:Image"),
-    "an index type of no name": set_json("images/engine/engine.json", name=[]),
-    "an index type of negative rows": set_json("images/engine/engine.json", rows=-1),
+    "a pipe for the index type": replaced_by("pipe", INDEX_TYPE),
+    "an index type that is not known": set_json(INDEX_TYPE, name="fast"),
+    "an index type that is a module": set_json(INDEX_TYPE, name="PIL:Image"),
+    "an index type of no name": set_json(INDEX_TYPE, name=[]),
+    "an index type of negative rows": set_json(INDEX_TYPE, rows=-1),
 }
 OF_FAISS = {
-    "no breadth": set_json("images/engine/engine.json", breadth=0),
-    "a breadth of text": set_json("images/engine/engine.json", breadth="64"),
-    "a breadth beyond all": set_json("images/engine/engine.json", breadth=10**9),
-    "no directions": set_json("images/engine/engine.json", directions=0),
-    "other directions": set_json("images/engine/engine.json", directions=1),
-    "a file of elsewhere": set_json("images/engine/engine.json", file="../../rows.f16"),
-    "a recall not finite": set_json("images/engine/engine.json", recall=float("nan")),
-    "fewer rows": set_json("images/engine/engine.json", rows=ROWS - 1),
+    "no breadth": set_json(INDEX_TYPE, breadth=0),
+    "a breadth of text": set_json(INDEX_TYPE, breadth="64"),
+    "a breadth beyond all": set_json(INDEX_TYPE, breadth=10**9),
+    "no directions": set_json(INDEX_TYPE, directions=0),
+    "other directions": set_json(INDEX_TYPE, directions=1),
+    "a file of elsewhere": set_json(INDEX_TYPE, file="../../rows.f16"),
+    "a recall not finite": set_json(INDEX_TYPE, recall=float("nan")),
+    "fewer rows": set_json(INDEX_TYPE, rows=ROWS - 1),
 }
 
 
 def index_type_of(folder):
-    return json.loads((folder / "images/engine/engine.json").read_text())["name"]
+    return json.loads((folder / INDEX_TYPE).read_text())["name"]
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +334,7 @@ def test_an_index_type_of_another_form_is_damage(earlier, damage):
     if index_type_of(earlier) == "exact":
         pytest.skip("it has no file of faiss")
     damage(earlier)
-    with pytest.raises(DamagedIndex, match=r"engine cannot be read .*; remove .*engine and build the index again"):
+    with pytest.raises(DamagedIndex, match=r"index_type cannot be read .*; remove .*and build the index again"):
         answers(earlier)
     assert check_index(earlier).damage
 
@@ -348,10 +349,68 @@ def test_the_version_before_answers_as_now_and_the_next_writer_adds_checksums(ea
     assert answers(earlier) == expected and "without checksums" not in check_index(earlier).summary[0]
     for name in ("checksums", "items"):
         assert tables(earlier)[name] == tables(whole)[name]
-    facts = [json.loads((folder / "images/engine/engine.json").read_text()) for folder in (earlier, whole)]
+    facts = [json.loads((folder / INDEX_TYPE).read_text()) for folder in (earlier, whole)]
     assert facts[0] == facts[1]
     set_row(earlier, 7, EMBEDDINGS[8])
     assert "differ from their checksum" in "".join(check_index(earlier).damage)
+
+
+def named_as_then(folder):
+    (folder / INDEX_TYPE).rename(folder / "images/index_type/engine.json")
+    (folder / "images/index_type").rename(folder / "images/engine")
+    return folder / "images/engine"
+
+
+def index_type_opened(folder):
+    collection = LocalCollection(folder / "images", WIDTH)
+    collection.close()
+    return collection.index_type
+
+
+@pytest.mark.parametrize("change", ["add", "build"])
+def test_an_index_type_with_its_names_of_then_is_read_and_gets_those_of_now(whole, tmp_path, capsys, change):
+    folder = shutil.copytree(whole, tmp_path / "index")
+    then, expected = named_as_then(folder), index_type_opened(whole)
+    assert index_type_opened(folder) == expected and answers(folder) == answers_of_whole(whole)
+    assert commands.run("search", ["check", "--index", str(folder)]) == 0
+    assert "; no damage found" in capsys.readouterr().out
+    facts = (then / "engine.json").read_text()
+    set_json("images/engine/engine.json", recall=0.5)(folder)
+    assert "engine.json differs from its checksum" in "".join(check_index(folder).damage)
+    (then / "engine.json").write_text(facts)
+    collection = LocalCollection(folder / "images", WIDTH, writable=True)
+    if change == "add":
+        collection.add([ITEMS["0"]], EMBEDDINGS[:1])
+    else:
+        collection.build(expected["name"], lambda: QUERIES, 0.9, lambda line: None)
+    collection.close()
+    assert not then.exists() and not list(folder.rglob("engine.json")) and (folder / INDEX_TYPE).is_file()
+    assert index_type_of(folder) == expected["name"] and check_index(folder).damage == []
+    assert answers(folder)[:2] == answers_of_whole(whole)[:2]
+
+
+def test_a_writer_that_is_killed_while_it_names_an_index_type_leaves_it(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "index")
+    named_as_then(folder).rename(folder / "images/index_type")  # the first of two steps
+    assert index_type_opened(folder) == index_type_opened(whole) and check_index(folder).damage == []
+    LocalCollection(folder / "images", WIDTH, writable=True).close()
+    assert (folder / INDEX_TYPE).read_bytes() == (whole / INDEX_TYPE).read_bytes()
+    (folder / "images/engine").mkdir()
+    (folder / "images/engine/engine.json").write_text("{")  # the newer one is read
+    assert index_type_opened(folder) == index_type_opened(whole) and check_index(folder).damage == []
+    LocalCollection(folder / "images", WIDTH, writable=True).close()
+    assert not (folder / "images/engine").exists()
+
+
+def test_a_link_to_an_index_type_of_then_is_read_and_its_files_keep_their_names(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "index")
+    elsewhere = named_as_then(folder).rename(tmp_path / "elsewhere")
+    (folder / "images/engine").symlink_to(elsewhere)
+    before = {file.name: file.read_bytes() for file in elsewhere.iterdir()}
+    for writable in (False, True):
+        LocalCollection(folder / "images", WIDTH, writable).close()
+        assert index_type_opened(folder) == index_type_opened(whole) and check_index(folder).damage == []
+        assert {file.name: file.read_bytes() for file in elsewhere.iterdir()} == before
 
 
 @pytest.mark.parametrize(
@@ -370,8 +429,8 @@ def test_the_version_before_answers_as_now_and_the_next_writer_adds_checksums(ea
         (lambda f: set_row(f, 9, np.inf), "1 of the rows 0 to 399 are not unit vectors"),
         (lambda f: sql(f, "DROP TABLE blocks"), "the table 'checksums', which is not of an index"),
         (lambda f: [p.unlink() for p in f.rglob("*.faiss")], r"ivf-\w+.faiss is missing"),
-        (lambda f: set_json("images/engine/engine.json", breadth=99)(f), "engine.json differs from its checksum"),
-        (lambda f: shutil.rmtree(f / "images/engine"), None),
+        (lambda f: set_json(INDEX_TYPE, breadth=99)(f), "index_type.json differs from its checksum"),
+        (lambda f: shutil.rmtree(f / "images/index_type"), None),
     ],
 )
 def test_check_reads_all_and_names_what_is_damaged(tmp_path, capsys, damage, message):

@@ -189,8 +189,8 @@ def test_while_an_index_type_is_built_and_after_it_was_killed_the_one_before_ans
         (lambda f: (f / "index.json").write_text("[]"), r"index.json cannot be read"),
         (lambda f: (f / "index.json").write_text('{"version": 9, "model": "", "fingerprint": "", "width": 3}'),
          r"has version 9 of an index"),
-        (lambda f: (f / "images/engine/engine.json").write_text('{"rows": 16, "name": "ivf"}'), r"engine"),
-        (lambda f: (f / "images/engine/engine.json").write_text("nonsense"), r"engine cannot be read"),
+        (lambda f: (f / "images/index_type/index_type.json").write_text('{"rows": 16, "name": "ivf"}'), r"index_type"),
+        (lambda f: (f / "images/index_type/index_type.json").write_text("nonsense"), r"index_type cannot be read"),
     ],
 )  # fmt: skip
 def test_damage_is_named_with_what_to_do(folder, model, shapes, damage, message):
@@ -313,7 +313,7 @@ def test_a_disk_that_fills_up_while_an_index_type_is_written_leaves_the_one_befo
         with open_index(mount / "index", model) as index:
             images = index.collection("images")
             assert images.index_type["name"] == "ivf" and images.search(vectors[7:8], 1)[0][0].id == "7"
-        assert [file.suffix for file in (mount / "index/images/engine").iterdir()].count(".faiss") == 1
+        assert [file.suffix for file in (mount / "index/images/index_type").iterdir()].count(".faiss") == 1
 
 
 def test_queries_of_a_file_are_encoded_in_batches(folder, checkpoint, model, monkeypatch, tmp_path, capsys):

@@ -64,7 +64,7 @@ def test_an_exact_search_reads_the_rows_where_they_lie(tmp_path):
 def test_an_index_type_that_was_cut_off_is_named(tmp_path):
     rng = np.random.default_rng(0)
     rows = unit(rng, 500).astype(np.float16)
-    folder = tmp_path / "engine"
+    folder = tmp_path / "index_type"
     folder.mkdir()
     build_index_type("ivf", rows, lambda: unit(rng, 30), 0.9, folder, lambda line: None)
     build_index_type("ivf", rows, lambda: unit(rng, 30), 0.9, folder, lambda line: None)
