@@ -18,7 +18,7 @@ import ernie_vil2
 ROOT = Path(ernie_vil2.__file__).parents[1]
 LONGEST = {"train": 67, "eval": 45, "load": 21}
 """Files that a walk may run through. A commit that raises one of these, or the next two, names the feature for it."""
-LINES, MODULES = 47_268, 237
+LINES, MODULES = 47_273, 237
 TRACER = """
 import atexit, inspect, os, sys
 

@@ -374,8 +374,6 @@ def named_model(args: argparse.Namespace, labels: bool = False) -> tuple[ErnieVi
     weights = weights_path(args.checkpoint)
     options = {"batch_size": args.batch_size, "precision": args.precision}
     if labels:
-        if args.backend != "fastest":
-            raise ValueError("--backend is of embeddings, and here a head on them is scored, which Paddle computes")
         model = load_classifier(weights, args.vocab, args.device, **options)
     else:
         model = load_model(weights, args.vocab, args.device, **options, backend=args.backend)

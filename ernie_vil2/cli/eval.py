@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_pixel_baseline_option(parser)
     add("--label", dest="title", default="model", metavar="LABEL", help="what the model is called in the table")
     add("--name", type=file_name, help="of the files written; default: the data's and the protocols'")
-    add("--output", type=output_folder, metavar="FOLDER", help="default: evaluation, of labels entailment, in the run")
+    add("--output", type=output_folder, metavar="FOLDER", help="default: evaluation or entailment, in the run or here")
     add("--no-cache", action="store_true", help="do not keep embeddings in the output folder")
     add("--block", type=count, default=1024, help="rows of either side that are scored at once")
 
@@ -126,6 +126,8 @@ def evaluate(
     """
     if width and scorer.labels:
         raise ValueError("--width is of embeddings, and here a head on the whole ones is scored")
+    if scorer.labels and args.backend not in ("fastest", "paddle"):
+        raise ValueError(f"--backend {args.backend} is of embeddings, and Paddle alone computes the head on them")
     if args.check:
         return inspect(scorer, data)
 

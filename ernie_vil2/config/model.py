@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -48,8 +49,9 @@ def is_own_tower(name: str) -> bool:
 
 
 def _is_registered(name: str) -> bool:
-    """Whether a name that is not above is that of a tower. The registries are imported for it, and Paddle with them."""
-    importlib.import_module("ernie_vil2.models.towers")
+    """Whether a name that is not above is that of a tower. The registries are imported for it, where Paddle is."""
+    with suppress(ModuleNotFoundError):
+        importlib.import_module("ernie_vil2.models.towers")
     return name in OWN_TOWERS
 
 

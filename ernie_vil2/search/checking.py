@@ -122,7 +122,7 @@ def _of_index_type(collection: _Collection) -> Iterator[str]:
         before = _content(folder)
         try:
             found = _fault(folder, collection)
-        except (ValueError, KeyError, TypeError) as error:
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             found = str(error) if str(folder) in str(error) else f"{folder} cannot be read ({error})"
         if found is None:
             return
@@ -133,7 +133,7 @@ def _of_index_type(collection: _Collection) -> Iterator[str]:
 
 
 def _content(folder: Path) -> bytes | None:
-    path = integrity.index_type_in(folder, ".json")
+    path = integrity.facts_in(folder)
     return path.read_bytes() if path.is_file() else None
 
 
@@ -142,7 +142,7 @@ def _fault(folder: Path, collection: _Collection) -> str | None:
         facts, confirmed = integrity.read_facts(folder)
     except FileNotFoundError:
         return None  # never built
-    written = integrity.index_type_in(folder, ".json")
+    written = integrity.facts_in(folder)
     if collection.has_checksums and not confirmed:
         return f"{written} has no checksum"
     if facts["rows"] > len(collection.rows):

@@ -11,8 +11,8 @@ and never read as a whole. `search.checking` compares the rest.
 
 import hashlib
 import json
+import os
 import re
-import shutil
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -188,25 +188,19 @@ def parts_of(rows: np.ndarray) -> Iterator[range]:
     return (range(start, min(start + step, len(rows))) for start in range(0, len(rows), step))
 
 
-def index_type_in(folder: Path, ending: str = "") -> Path:
-    """The index type in the folder of a collection, or with `.json` what building it found, in its own folder; earlier
-    versions called both `engine`."""
-    now, then = (folder / f"{name}{ending}" for name in ("index_type", "engine"))
-    return then if then.exists() and not now.exists() else now
+def index_type_in(collection: Path) -> Path:
+    """The folder of a collection's index type: `index_type`, or what an earlier version built in `engine`."""
+    now, then = collection / "index_type", collection / "engine"
+    return then if os.path.lexists(facts_in(then)) and not os.path.lexists(facts_in(now)) else now
 
 
-def rename_index_type(collection: Path) -> None:
-    """Gives what an earlier version built the names of now; it can be read after each step, and no link is followed."""
-    folder = collection / "index_type"
-    with suppress(FileNotFoundError):  # never built
-        index_type_in(collection).rename(folder)
-        if not folder.is_symlink():
-            index_type_in(folder, ".json").rename(folder / "index_type.json")
-    shutil.rmtree(collection / "engine", ignore_errors=True)  # of an earlier version that was used again
+def facts_in(folder: Path) -> Path:
+    """Where the folder of an index type says what building it found."""
+    return folder / f"{folder.name}.json"
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
-    write_json(index_type_in(folder, ".json"), sealed(facts), indent=None)
+    write_json(facts_in(folder), sealed(facts), indent=None)
 
 
 def read_facts(folder: Path) -> tuple[dict[str, Any], bool]:
@@ -214,7 +208,7 @@ def read_facts(folder: Path) -> tuple[dict[str, Any], bool]:
 
     FileNotFoundError if none was built, or one of `REPLACED`; ValueError for another form or another checksum.
     """
-    path = index_type_in(folder, ".json")
+    path = facts_in(folder)
     check_is_file(path)
     facts = load_json(path, LONGEST)
     if isinstance(facts, dict) and facts.get("name") in REPLACED:
@@ -228,7 +222,7 @@ def read_facts(folder: Path) -> tuple[dict[str, Any], bool]:
 def replacement(folder: Path) -> str | None:
     """The index type to build instead of one of `REPLACED`; None where a folder has none of these."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return REPLACED.get(load_json(index_type_in(folder, ".json"), LONGEST)["name"])
+        return REPLACED.get(load_json(facts_in(folder), LONGEST)["name"])
     return None
 
 

@@ -12,6 +12,7 @@ the collection is compacted: copied into another folder without such rows.
 
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Collection as Container
 from dataclasses import dataclass, field, replace
@@ -82,7 +83,6 @@ class LocalCollection(Collection):
         self.folder, self.width = folder, width
         if writable:
             folder.mkdir(parents=True, exist_ok=True)
-            integrity.rename_index_type(folder)
         self.items = ItemsFile(folder, writable)
         self.reopen()
         if writable and not self.has_checksums:
@@ -112,7 +112,13 @@ class LocalCollection(Collection):
         return np.asarray(np.memmap(path, np.float16, "r", shape=shape)) if count else np.empty(shape, np.float16)
 
     def _open_index_type(self, rows: np.ndarray) -> IndexType:
-        return index_types.open_index_type(rows, integrity.index_type_in(self.folder))
+        folder = integrity.index_type_in(self.folder)
+        try:
+            return index_types.open_index_type(rows, folder)
+        except ValueError:
+            if (built := integrity.index_type_in(self.folder)) == folder:
+                raise
+            return index_types.open_index_type(rows, built)  # meanwhile, and the one of an earlier version is gone
 
     def refresh(self) -> None:
         """Opens the collection again if a writer has changed it since."""
@@ -257,12 +263,13 @@ class LocalCollection(Collection):
         return 1 - self._now.count / rows if rows else 0.0
 
     def build(self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Log) -> None:
-        rows, folder = self._now.rows, integrity.index_type_in(self.folder)
+        rows, folder = self._now.rows, self.folder / "index_type"
         suitable = "exact" if len(rows) <= EXACT_UP_TO else "ivf"
-        name = index_type or integrity.replacement(folder) or suitable
+        name = index_type or integrity.replacement(integrity.index_type_in(self.folder)) or suitable
         folder.mkdir(exist_ok=True)
         with self.items.explained():
             index_types.build_index_type(name, rows, queries, recall, folder, log)
+        shutil.rmtree(self.folder / "engine", ignore_errors=True)  # of an earlier version
         texts = self.items.every("fields FROM items")
         fields = (integrity.parsed(text, dict, f"{NAME}: fields of an item") for (text,) in texts)
         with self.items.transaction():

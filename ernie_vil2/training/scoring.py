@@ -123,6 +123,8 @@ def build_evaluators(config: Config, task: Task) -> dict[str, Evaluator]:
     built: dict[str, Evaluator] = {}
     for given, options in named.items():
         name = EARLIER_NAMES.get(given, given)
+        if name in built:
+            raise ConfigError(f"Evaluation.evaluators: {given} is {name}, which is there already")
         try:
             make = SCORERS.find(name)
             check_options(make, name, options)

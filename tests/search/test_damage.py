@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2 import cli as commands
-from ernie_vil2.search import DamagedIndex, OtherModel, open_index
+from ernie_vil2.search import DamagedIndex, OtherModel, index_types, open_index
 from ernie_vil2.search.checking import check_index
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.local import LocalCollection
@@ -367,8 +367,7 @@ def index_type_opened(folder):
     return collection.index_type
 
 
-@pytest.mark.parametrize("change", ["add", "build"])
-def test_an_index_type_with_its_names_of_then_is_read_and_gets_those_of_now(whole, tmp_path, capsys, change):
+def test_an_index_type_with_its_names_of_then_is_read_until_it_is_built_again(whole, tmp_path, capsys):
     folder = shutil.copytree(whole, tmp_path / "index")
     then, expected = named_as_then(folder), index_type_opened(whole)
     assert index_type_opened(folder) == expected and answers(folder) == answers_of_whole(whole)
@@ -379,30 +378,43 @@ def test_an_index_type_with_its_names_of_then_is_read_and_gets_those_of_now(whol
     assert "engine.json differs from its checksum" in "".join(check_index(folder).damage)
     (then / "engine.json").write_text(facts)
     collection = LocalCollection(folder / "images", WIDTH, writable=True)
-    if change == "add":
-        collection.add([ITEMS["0"]], EMBEDDINGS[:1])
-    else:
-        collection.build(expected["name"], lambda: QUERIES, 0.9, lambda line: None)
+    collection.add([ITEMS["0"]], EMBEDDINGS[:1])
+    assert (then / "engine.json").read_text() == facts and collection.index_type["name"] == expected["name"]
+    collection.build(expected["name"], lambda: QUERIES, 0.9, lambda line: None)
     collection.close()
-    assert not then.exists() and not list(folder.rglob("engine.json")) and (folder / INDEX_TYPE).is_file()
+    assert not then.exists() and (folder / INDEX_TYPE).is_file()
     assert index_type_of(folder) == expected["name"] and check_index(folder).damage == []
     assert answers(folder)[:2] == answers_of_whole(whole)[:2]
 
 
-def test_a_writer_that_is_killed_while_it_names_an_index_type_leaves_it(whole, tmp_path):
+def test_of_two_index_types_the_one_with_its_name_of_now_is_read(whole, tmp_path):
+    """As of a writer that was killed while it built one again, and of a copy that was not finished."""
     folder = shutil.copytree(whole, tmp_path / "index")
-    named_as_then(folder).rename(folder / "images/index_type")  # the first of two steps
-    assert index_type_opened(folder) == index_type_opened(whole) and check_index(folder).damage == []
-    LocalCollection(folder / "images", WIDTH, writable=True).close()
-    assert (folder / INDEX_TYPE).read_bytes() == (whole / INDEX_TYPE).read_bytes()
     (folder / "images/engine").mkdir()
-    (folder / "images/engine/engine.json").write_text("{")  # the newer one is read
+    (folder / "images/engine/engine.json").write_text("{")
     assert index_type_opened(folder) == index_type_opened(whole) and check_index(folder).damage == []
-    LocalCollection(folder / "images", WIDTH, writable=True).close()
-    assert not (folder / "images/engine").exists()
+    shutil.rmtree(folder / "images/engine")
+    named_as_then(folder)
+    (folder / "images/index_type").mkdir()
+    assert index_type_opened(folder) == index_type_opened(whole) and check_index(folder).damage == []
 
 
-def test_a_link_to_an_index_type_of_then_is_read_and_its_files_keep_their_names(whole, tmp_path):
+def test_an_index_type_that_is_built_again_while_it_is_opened_is_opened(whole, tmp_path, monkeypatch):
+    folder = shutil.copytree(whole, tmp_path / "index")
+    then, opened = named_as_then(folder), index_types.open_index_type
+
+    def renamed(rows, where):
+        if then.exists():
+            then.rename(folder / "images/index_type")
+            (folder / "images/index_type/engine.json").rename(folder / INDEX_TYPE)
+            raise ValueError("a file is missing")
+        return opened(rows, where)
+
+    monkeypatch.setattr(index_types, "open_index_type", renamed)
+    assert index_type_opened(folder) == index_type_opened(whole)
+
+
+def test_a_link_to_an_index_type_of_then_is_read(whole, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "index")
     elsewhere = named_as_then(folder).rename(tmp_path / "elsewhere")
     (folder / "images/engine").symlink_to(elsewhere)

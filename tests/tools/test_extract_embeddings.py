@@ -136,8 +136,8 @@ def test_what_cannot_be_embedded_without_pairs_is_explained(checkpoint, photos, 
     (tmp_path / "empty").mkdir()
     (tmp_path / "blank.txt").write_text("\n \n")
     for options, message in {
-        (): "give --checkpoint, and --data or else --images, --texts or both",
-        ("--data", lines, "--texts", lines): "give --checkpoint, and --data or else --images",
+        (): "give --checkpoint, and --data, or without it --images, --texts or both",
+        ("--data", lines, "--texts", lines): "give --checkpoint, and --data, or without it --images",
         ("--texts", lines, "--format", "official"): "the official format holds pairs; take another --format",
         ("--images", tmp_path / "empty"): "empty: no image file in it that can be used",
         ("--texts", tmp_path / "blank.txt"): "blank.txt: no text in it that can be used",
