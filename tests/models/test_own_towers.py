@@ -167,3 +167,12 @@ def test_a_tower_of_the_package_is_a_file_and_a_line_of_its_registry(my_towers, 
     assert asked == ["ernie_vil2.models.towers"] and sections.OWN_TOWERS == {"bag", "pixels"}
     with pytest.raises(ConfigError, match="'EfficientNetB0' has fixed sizes: remove depth"):
         load_config(None, ["Model.image={name: EfficientNetB0, depth: 3}"])
+
+
+def test_without_paddle_a_name_that_is_not_known_is_named(monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError(name="paddle")
+
+    monkeypatch.setattr(sections.importlib, "import_module", missing)
+    with pytest.raises(ConfigError, match="there is no text tower 'my-bag'"):
+        load_config(None, ["Model.text.name=my-bag"])

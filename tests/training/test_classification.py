@@ -65,3 +65,8 @@ def test_what_it_cannot_score_is_reported_before_the_first_step(config, shapes):
     classes = f"Evaluation.classes={{data: [{shapes['val']}], label: none}}"
     with pytest.raises(ValueError, match="nothing has a none; say which column or field is the class"):
         Trainer(config("Evaluation.evaluators=[classification]", classes))
+
+
+def test_two_names_of_one_evaluator_are_refused(config, classes):
+    with pytest.raises(ConfigError, match="classification is zero_shot, which is there already"):
+        Trainer(config("Evaluation.evaluators=[zero_shot, classification]", classes))
