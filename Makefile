@@ -84,11 +84,11 @@ test-gpu: $(STAMP) ## run the tests that need GPUs, and leave gpu_report/ with w
 	@$(PYTHON) -m pytest tests/gpu -rs --junitxml=gpu_report/tests.xml
 	@echo 'gpu_report/ holds the results'
 
-lint: $(STAMP) ## check style, types and words, and that imports go downwards only
+lint: $(STAMP) ## check style, format and types, and that imports go downwards only
 	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check --quiet .
 	@$(VENV)/bin/lint-imports --cache-dir .ruff_cache/imports
 	@$(VENV)/bin/mypy --cache-dir .ruff_cache/mypy
-	@$(PYTHON) tests/words.py
 
 doctor: $(STAMP) ## check this installation, line by line
 	@$(PYTHON) tools/doctor.py
