@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-steps search test test-fast test-slow test-gpu lint doctor docs
+.PHONY: help setup demo demo-steps search test test-fast test-hostile test-slow test-gpu lint doctor docs
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -75,7 +75,10 @@ test: $(STAMP) ## run the whole check before a merge, in two processes
 test-fast: $(STAMP) ## run the tests of the parts, in one process each, for every save
 	@$(PYTHON) -m pytest -n 2 --dist worksteal --fast
 
-test-slow: $(STAMP) ## run the tests that take minutes: other ranks, kills, pages, every bad argument
+test-hostile: $(STAMP) ## run the tests of bad, damaged and hostile input, of full disks and of every bad argument
+	@$(PYTHON) -m pytest -n 2 --dist worksteal tests/hostile
+
+test-slow: $(STAMP) ## run the tests that take minutes: other ranks, kills, pages
 	@$(PYTHON) -m pytest -m slow
 
 test-gpu: $(STAMP) ## run the tests that need GPUs, and leave gpu_report/ with what they found

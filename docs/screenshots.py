@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.browser import Browser
+from tests.support.browser import Browser
 
 SHOTS = {(390, False): "phone", (390, True): "", (1280, False): "desk", (1280, True): "dark"}
 """The end of a screenshot's name by width and darkness; "": the page is looked at alone."""

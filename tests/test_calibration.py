@@ -10,7 +10,8 @@ from ernie_vil2 import load_model
 from ernie_vil2.encoder import _calibrated
 from ernie_vil2.evaluation.calibrate import calibrate
 from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, read_calibration, write_calibration
-from tests.conftest import SPECIAL_TOKENS, untrained_checkpoint
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.shapes import SPECIAL_TOKENS
 
 
 def unit(rows):

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ernie_vil2 import cli as commands
-from tests.conftest import COLOURS, SHAPES, SPECIAL_TOKENS, draw, png, untrained_checkpoint
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.shapes import COLOURS, SHAPES, SPECIAL_TOKENS, draw, png
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "classification.md"

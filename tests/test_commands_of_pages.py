@@ -15,8 +15,8 @@ import urllib.request
 import pytest
 
 import ernie_vil2
-from tests.documents import PAGES, ROOT, blocks, environment, parts, run_command, shell_commands
-from tests.stand_ins import LAYOUTS, checkout
+from tests.support.page_commands import PAGES, ROOT, blocks, environment, parts, run_command, shell_commands
+from tests.support.stand_ins import LAYOUTS, checkout
 
 NOT_RUN = {
     "make test": "these tests",

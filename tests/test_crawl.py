@@ -16,7 +16,7 @@ import pytest
 from benchmarks.curate_truth import Outcome, read_fates, read_truth
 from ernie_vil2.curation import curate, load_steps
 from ernie_vil2.data.readers import open_sources
-from tests.conftest import write_tar
+from tests.support.shapes import write_tar
 
 DEMO = Path(__file__).resolve().parents[1] / "demo_data"
 ROWS = 400

@@ -7,7 +7,7 @@ import pytest
 
 from ernie_vil2.cli import parser
 from ernie_vil2.config import load_config
-from tests.documents import PAGES, TOOLS, parts
+from tests.support.page_commands import PAGES, TOOLS, parts
 
 
 def commands(page):

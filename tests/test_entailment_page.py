@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ernie_vil2 import cli as commands
 from ernie_vil2.training.run_log import read_log
-from tests.conftest import untrained_checkpoint
-from tests.entailment import TOKENS, entailment_folder, nlvr2_folder
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.entailment_data import TOKENS, entailment_folder, nlvr2_folder
 
 PAGE = Path(__file__).parents[1] / "docs" / "entailment.md"
 TOOLS = {"tools/train.py": "train", "tools/eval.py": "eval"}

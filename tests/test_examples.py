@@ -16,10 +16,11 @@ import ernie_vil2
 from ernie_vil2.search import open_index
 from ernie_vil2.search.fill import add_images, build, images_in
 from ernie_vil2.search.service import build_app
-from tests.conftest import PATIENCE, untrained_checkpoint
-from tests.documents import ROOT
-from tests.published_folders import SMALL, TOKENS, own
-from tests.stand_ins import shorten
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.limits import PATIENCE
+from tests.support.page_commands import ROOT
+from tests.support.published_folders import SMALL, TOKENS, own
+from tests.support.stand_ins import shorten
 
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 NOTEBOOK = ROOT / "docs" / "notebooks" / "quickstart.ipynb"

@@ -23,7 +23,7 @@ from ernie_vil2.search import index_types
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
-from tests.pages import lines_of
+from tests.support.html_pages import lines_of
 
 SMALL = [
     "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",

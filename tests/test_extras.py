@@ -15,7 +15,7 @@ from ernie_vil2.device.extras import EXTRAS, MissingPackage, missing, require
 from ernie_vil2.evaluation.scorer import Data, make_scorer
 from ernie_vil2.evaluation.scorers.zero_shot import ZeroShot
 from ernie_vil2.search.store import open_store
-from tests.conftest import png
+from tests.support.shapes import png
 from tests.test_imports import ROOT
 
 

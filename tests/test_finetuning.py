@@ -16,8 +16,8 @@ from ernie_vil2.data.readers import open_benchmark
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import protocol
 from ernie_vil2.models.weights.stored import read_model
-from tests.conftest import shape_members, untrained_checkpoint, write_tar
-from tests.published_folders import (
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.published_folders import (
     SMALL,
     SPLITS,
     TOKENS,
@@ -28,6 +28,7 @@ from tests.published_folders import (
     muge,
     own,
 )
+from tests.support.shapes import shape_members, write_tar
 
 PAGE = Path(__file__).parents[1] / "docs" / "finetuning.md"
 OTHERS = {"chinese-clip-vit-base-patch16": "hf_chinese_clip_bin", "siglip2-base-patch16-256": "hf_siglip2_naflex"}

@@ -21,9 +21,10 @@ from ernie_vil2.config import load_config
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from experiments.ablation import command as study
-from tests.conftest import COLOURS, untrained_checkpoint
-from tests.entailment import TOKENS, entailment_folder, nlvr2_folder
-from tests.published_folders import cxc, karpathy
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.entailment_data import TOKENS, entailment_folder, nlvr2_folder
+from tests.support.published_folders import cxc, karpathy
+from tests.support.shapes import COLOURS
 from tests.training.conftest import ROOT
 
 GOLDEN = ROOT / "tests" / "golden"

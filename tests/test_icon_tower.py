@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from ernie_vil2.config import load_config
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.initial import load_initial_weights
-from tests.conftest import write_tar
+from tests.support.shapes import write_tar
 
 ROOT = Path(__file__).resolve().parents[1]
 

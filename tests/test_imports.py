@@ -11,7 +11,7 @@ import pytest
 
 import ernie_vil2
 import experiments
-from tests.conftest import PATIENCE
+from tests.support.limits import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("paddle", "paddlenlp", "paddleclas", "numpy", "cv2", "pydantic", "visualdl")

@@ -9,7 +9,7 @@ import pytest
 
 from ernie_vil2.device import launch
 from ernie_vil2.device.launch import end_with_parent, rank_environments, run_ranks, start_ranks
-from tests.conftest import PATIENCE
+from tests.support.limits import PATIENCE
 
 
 def test_every_rank_knows_itself_and_all():

@@ -8,7 +8,7 @@ from ernie_vil2.data.prepare import Settings, prepare
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.io.locks import Locked, OtherJob, lock, owned
 from ernie_vil2.tagging.extract import Journal
-from tests.conftest import write_tsv
+from tests.support.shapes import write_tsv
 
 
 def test_who_holds_a_lock_is_named_until_the_file_is_closed(tmp_path):

@@ -14,8 +14,8 @@ import pytest
 
 from ernie_vil2.io import hub
 from ernie_vil2.models.weights.stored import find_model
-from tests.conftest import PATIENCE
-from tests.others import FOLDERS
+from tests.support.limits import PATIENCE
+from tests.support.other_families import FOLDERS
 
 NAME, COMMIT = "OFA-Sys/chinese-clip-tiny", "0123456789abcdef0123456789abcdef01234567"
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import ernie_vil2
-from tests.conftest import call, untrained_checkpoint
-from tests.others import FOLDERS
-from tests.published_folders import TOKENS
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.commands import call
+from tests.support.other_families import FOLDERS
+from tests.support.published_folders import TOKENS
 
 PAGE = Path(__file__).parents[1] / "docs" / "new_language.md"
 BASE = "Model.text.name=ernie-base"

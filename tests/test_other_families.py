@@ -10,8 +10,8 @@ import ernie_vil2
 from ernie_vil2 import runtime_onnx
 from ernie_vil2.models.weights.hand_back import layout_of
 from ernie_vil2.models.weights.stored import read_model
-from tests.conftest import call
-from tests.others import FOLDERS
+from tests.support.commands import call
+from tests.support.other_families import FOLDERS
 
 TEXTS = ["a red disc", "a green square", "红色的圆"]
 QUICK = ("hf_chinese_clip_bin", "hf_siglip")

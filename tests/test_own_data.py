@@ -14,10 +14,10 @@ from ernie_vil2 import cli
 from ernie_vil2.config import load_config
 from ernie_vil2.models.weights.initial import recipe_of, with_model_like
 from ernie_vil2.training import rate_search
-from tests.conftest import untrained_checkpoint
-from tests.documents import PAGES, parts, run_command
-from tests.published_folders import TOKENS
-from tests.stand_ins import checkout, shorten
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.page_commands import PAGES, parts, run_command
+from tests.support.published_folders import TOKENS
+from tests.support.stand_ins import checkout, shorten
 from tests.test_commands_of_pages import SERVERS, serve
 
 PAGE = PAGES["own_data.md"]

@@ -5,8 +5,8 @@ import pytest
 from docs.screenshots import SHOTS, look, open_page
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.pages import Series, line_chart, write_page
-from tests.browser import CHROMIUM, Browser
-from tests.documents import ROOT
+from tests.support.browser import CHROMIUM, Browser
+from tests.support.page_commands import ROOT
 
 PAGES = [ROOT / "docs" / "ablation" / "study.html", ROOT / "docs" / "compare" / "demo.html"]
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="needs chromium: apt-get install chromium")]

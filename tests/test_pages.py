@@ -17,7 +17,7 @@ from ernie_vil2.evaluation.report_page import Changes
 from ernie_vil2.pages import Series, comparison_charts, line_chart, render, speed_charts, training_charts
 from ernie_vil2.pages.charts import MOST_POINTS
 from ernie_vil2.pages.page import marked
-from tests.pages import Page, lines_of
+from tests.support.html_pages import Page, lines_of
 
 PIXELS = np.zeros((4, 4, 3), np.uint8)
 IMAGES = {kind: cv2.imencode(f".{kind}", PIXELS)[1].tobytes() for kind in ("png", "jpeg")}

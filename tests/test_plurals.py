@@ -16,7 +16,7 @@ from ernie_vil2.evaluation.protocols import PROTOCOLS
 from ernie_vil2.evaluation.scorers.retrieval import format_counts
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.tagging.extract import TaggedRows, TaggingReport
-from tests.conftest import draw, png, write_tsv
+from tests.support.shapes import draw, png, write_tsv
 
 IMAGE = png(draw((0, 0, 0), "disc", np.random.default_rng(0)))
 SEVERAL = re.compile(r"(?<![\d.,])1 (\w+s)\b(?<!was)")

@@ -25,7 +25,7 @@ from ernie_vil2.models.weights.stored import read_model
 from ernie_vil2.tasks import decay_groups
 from ernie_vil2.training.checkpoint import Checkpoint, save_checkpoint
 from ernie_vil2.training.optimizer import build_optimizer, optimizer_arrays
-from tests.conftest import draw, png
+from tests.support.shapes import draw, png
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", *"一只猫狗的红圆", "a", "red", "disc", "##s", "©", "[UNK]"]
 TEXTS = ["一只红猫", "a red disc", "discs ©©", "狗", "一只圆圆的狗 a cat"]

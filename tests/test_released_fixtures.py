@@ -25,7 +25,7 @@ from ernie_vil2.evaluation.protocols import PROTOCOLS
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS
 from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.stored import read_model, write_model
-from tests.conftest import call
+from tests.support.commands import call
 
 OWN = Path(__file__).parent / "fixtures"
 FIXTURES = [OWN, *([Path(os.environ["ERNIE_VIL2_FIXTURES"])] if "ERNIE_VIL2_FIXTURES" in os.environ else [])]

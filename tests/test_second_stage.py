@@ -14,7 +14,7 @@ from ernie_vil2.search.checking import check_index
 from ernie_vil2.search.fill import add_images, build, images_in
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
-from tests.conftest import shape_members
+from tests.support.shapes import shape_members
 from tests.training.conftest import ROOT
 from tests.training.conftest import run as run_tool
 

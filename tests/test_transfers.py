@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 from ernie_vil2.device.transfers import SLOTS, Sender, fetched, uploaded
-from tests.conftest import PATIENCE
+from tests.support.limits import PATIENCE
 
 
 class LateCopy:

@@ -15,7 +15,8 @@ from ernie_vil2.runtime_onnx import OnnxModel
 from ernie_vil2.search import open_index
 from ernie_vil2.search.fill import add_images, build, images_in
 from ernie_vil2.search.service import build_app
-from tests.conftest import COLOURS, SHAPES, TOKENS, draw, png, untrained_checkpoint
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.shapes import COLOURS, SHAPES, TOKENS, draw, png
 
 TEXTS = [f"a {colour} {shape}" for colour, shape in zip(COLOURS, SHAPES, strict=True)]
 IMAGES = [png(draw(rgb, shape, np.random.default_rng(0))) for (rgb, _), shape in

@@ -10,7 +10,8 @@ import pytest
 from ernie_vil2.device import runtime
 from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.device.runtime import SWITCHES
-from tests.training.freezing import TOWERS, Case, gradients
+from tests.support import switched_rank
+from tests.support.freezing import TOWERS, Case, gradients
 from tests.training.test_step import errors
 
 STRIDES = "FLAGS_use_stride_kernel"
@@ -52,7 +53,7 @@ def steps(folder, switches, ranks):
         patch.setenv("ERNIE_VIL2_RUNTIME", switches)
         for name in ("MKL_DEBUG_CPU_TYPE", "MKL_NUM_THREADS"):  # which this process has set
             patch.delenv(name, raising=False)
-        worker = Path(__file__).with_name("switched_rank.py")
+        worker = Path(switched_rank.__file__)
         assert run_ranks([sys.executable, str(worker), str(folder)], ranks) == 0
     return [dict(np.load(folder / f"{rank}.npz")) for rank in range(ranks)]
 

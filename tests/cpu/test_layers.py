@@ -11,7 +11,7 @@ from paddle.distributed.fleet.utils import recompute
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.device.cpu_kernels import CpuLayerNorm, CpuLinear, CpuPatchConv2D, speed_up, together, tokens_alone
 from ernie_vil2.models import build_dual_encoder
-from tests.conftest import examples
+from tests.support.limits import examples
 
 SMALL = ModelConfig(
     image=ImageTowerConfig(name="ViT", image_size=12, patch_size=4, width=24, depth=2, heads=3),

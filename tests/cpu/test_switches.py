@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.device import runtime
-from tests.conftest import PATIENCE
+from tests.support.limits import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("ERNIE_VIL2_", "MKL_", "OMP_", "MALLOC_", "GLIBC_TUNABLES", "PADDLE_")

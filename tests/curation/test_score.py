@@ -7,8 +7,9 @@ import pytest
 from pyarrow import parquet
 
 from ernie_vil2.curation.mismatches import Embedded, Peers, calibrated, wrong_share
-from tests.conftest import TOKENS, untrained_checkpoint
 from tests.curation.conftest import encoded, smooth_image, write_tar
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.shapes import TOKENS
 
 
 def crawl(rng, pairs, wrong):

@@ -15,8 +15,8 @@ from PIL import Image, ImageCms
 from ernie_vil2.data import decoding
 from ernie_vil2.data.decoding import EncodedImage, decode_image, remarks
 from ernie_vil2.data.samples import BadSample
-from tests.conftest import examples
-from tests.formats import FORMATS
+from tests.support.image_formats import FORMATS
+from tests.support.limits import examples
 
 
 def smooth_image(height=75, width=101, channels=3):

@@ -6,9 +6,9 @@ from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.data.decoding import remarks
 from ernie_vil2.data.readers import open_benchmark
 from ernie_vil2.data.stream import SampleStream, watch
-from tests.conftest import draw, png, write_tsv
 from tests.data.sources.published.conftest import write
 from tests.data.sources.published.test_training import FOLDERS
+from tests.support.shapes import draw, png, write_tsv
 
 
 def images(path, numbers, prefix=""):

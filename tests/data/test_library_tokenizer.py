@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from ernie_vil2.data.tokenizer import open_tokenizer
 from ernie_vil2.data.tokenizer_files import CLIP_BPE, DIALECTS, LibraryTokenizer
 from ernie_vil2.io.export_folder import LIBRARY_RULES
-from tests.conftest import examples
-from tests.others import FOLDERS
+from tests.support.limits import examples
+from tests.support.other_families import FOLDERS
 
 tokenizers = pytest.importorskip("tokenizers")
 

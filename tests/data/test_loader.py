@@ -16,8 +16,8 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.data.workers import WorkerError
 from ernie_vil2.tasks.multi_view import MultiViewRows
-from tests.conftest import draw, png, write_tar, write_tsv
-from tests.formats import FILES, forbid_opencv
+from tests.support.image_formats import FILES, forbid_opencv
+from tests.support.shapes import draw, png, write_tar, write_tsv
 
 VIEWS = {"image_1", "image_2", "text_1", "text_2"}
 

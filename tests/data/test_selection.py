@@ -97,7 +97,7 @@ def test_draws_are_the_same_over_any_number_of_groups_and_after_a_resume(tmp_pat
 
 
 def test_an_image_as_the_unit_comes_as_often_as_the_best_of_its_kept_rows(tmp_path):
-    from tests.conftest import write_tsv
+    from tests.support.shapes import write_tsv
 
     rows = [(f"text {number}", f"image {number // 3}", b"-") for number in range(9)]
     path = write_tsv(tmp_path / "a.tsv", rows)

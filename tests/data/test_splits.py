@@ -16,7 +16,8 @@ from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.splits import Division, Part, part_of
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.evaluation.scorer import Data
-from tests.conftest import draw, examples, png
+from tests.support.limits import examples
+from tests.support.shapes import draw, png
 
 PARTS = {"train": 0.8, "val": 0.1, "test": 0.1}
 

@@ -10,7 +10,7 @@ from ernie_vil2.data.readers import OPEN_SHARDS
 from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
-from tests.conftest import write_tsv
+from tests.support.shapes import write_tsv
 
 
 def shard(path, samples, prefix=""):

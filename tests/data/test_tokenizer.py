@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, read_vocabulary
-from tests.conftest import examples
+from tests.support.limits import examples
 
 
 @pytest.fixture(scope="module")

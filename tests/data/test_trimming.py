@@ -15,8 +15,8 @@ from ernie_vil2.cli import run
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, open_tokenizer, read_vocabulary
 from ernie_vil2.data.tokenizer_files import CLIP_BPE
 from ernie_vil2.data.trimming import characters, kept_of_characters, kept_of_texts, missing_share, trimmed
-from tests.conftest import examples
-from tests.others import FOLDERS
+from tests.support.limits import examples
+from tests.support.other_families import FOLDERS
 
 KINDS = {"hf_clip": ("clip", 60), "hf_chinese_clip_bin": ("bert", 60), "cn_clip_pt": ("cn_clip", 60),
          "hf_siglip": ("siglip", 60), "hf_siglip2_naflex": ("siglip2", 60),

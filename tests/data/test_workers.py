@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.data.workers import WorkerError, filled_batches
-from tests.conftest import PATIENCE
+from tests.support.limits import PATIENCE
 
 LAYOUT = {"square": ((2,), np.int64), "small": ((), np.uint8)}
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.evaluation.check import CHUNK, check_benchmark
 from ernie_vil2.evaluation.protocols import PROTOCOLS
-from tests.conftest import draw, png
+from tests.support.shapes import draw, png
 
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 

@@ -23,7 +23,7 @@ from ernie_vil2.evaluation.classification import (
     with_prompts,
 )
 from ernie_vil2.evaluation.encoded import encode_benchmark
-from tests.evaluation.encoding_model import StandIn, benchmark, no_file, noise_image, unit
+from tests.support.encoding_model import StandIn, benchmark, no_file, noise_image, unit
 
 
 def answers(truth, scores, **changes):

@@ -17,8 +17,9 @@ from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import protocol
 from ernie_vil2.evaluation.scorer import Data
-from tests.conftest import COLOURS, SHAPES, draw, png, untrained_checkpoint
-from tests.entailment import entailment_folder
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.entailment_data import entailment_folder
+from tests.support.shapes import COLOURS, SHAPES, draw, png
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES]
 

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from tests.browser import CHROMIUM, Browser
-from tests.documents import ROOT
+from tests.support.browser import CHROMIUM, Browser
+from tests.support.page_commands import ROOT
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="needs chromium: apt-get install chromium")]
 DEMO = ROOT / "docs" / "compare" / "demo.html"

@@ -24,7 +24,8 @@ from ernie_vil2.evaluation.cxc_ratings import correlations, read_ratings
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.protocol import score
 from ernie_vil2.evaluation.protocols import protocol
-from tests.conftest import SPECIAL_TOKENS, draw, png, untrained_checkpoint
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.shapes import SPECIAL_TOKENS, draw, png
 
 IMAGES, TEXTS_EACH, WIDTH = 30, 5, 8
 PUBLISHED = Path(os.environ.get("ERNIE_VIL2_FIXTURES", "none")).parent / "cxc"

@@ -22,7 +22,7 @@ from ernie_vil2.evaluation.embedding_files import (
     write_official,
 )
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from tests.conftest import write_tsv
+from tests.support.shapes import write_tsv
 
 NUMBERS = arrays(np.float32, st.tuples(st.just(3), st.integers(1, 5)), elements=st.floats(width=32, allow_nan=False,
                  allow_infinity=False))  # fmt: skip

@@ -10,8 +10,9 @@ import pytest
 
 from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.evaluation.encoded import encode_benchmark
-from tests.evaluation.encoding_model import StandIn, benchmark, no_file, noise_image, not_base64
-from tests.evaluation.encoding_worker import CASES
+from tests.support import encoding_worker
+from tests.support.encoding_model import StandIn, benchmark, no_file, noise_image, not_base64
+from tests.support.encoding_worker import CASES
 
 ROOT = Path(__file__).parents[2]
 IMAGES = {f"i{n}": noise_image(n) for n in range(7)}
@@ -205,7 +206,7 @@ def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
-        assert run_ranks([sys.executable, str(Path(__file__).with_name("encoding_worker.py")), str(folder)], 3) == 0
+        assert run_ranks([sys.executable, str(Path(encoding_worker.__file__)), str(folder)], 3) == 0
     return [np.load(folder / f"rank_{rank}.npz") for rank in range(3)]
 
 

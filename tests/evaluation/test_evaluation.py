@@ -10,7 +10,7 @@ from ernie_vil2.evaluation.examples import Cards, random_queries
 from ernie_vil2.evaluation.pixel_baseline import pixel_baseline, pixel_embedding
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import PROTOCOLS
-from tests.conftest import draw, png, write_tar, write_tsv
+from tests.support.shapes import draw, png, write_tar, write_tsv
 
 
 class ColourModel:

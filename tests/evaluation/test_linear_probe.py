@@ -11,7 +11,7 @@ from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.classification import EncodedClasses
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.linear_probe import STRENGTHS, _held_out, linear_probe, probe_classes
-from tests.evaluation.encoding_model import benchmark, noise_image, unit
+from tests.support.encoding_model import benchmark, noise_image, unit
 
 CENTRES = unit(np.random.default_rng(9).normal(size=(3, 8)))
 

@@ -8,7 +8,7 @@ import pytest
 from ernie_vil2.config import load_config
 from ernie_vil2.evaluation.examples import CSV_COLUMNS
 from ernie_vil2.evaluation.report_page import ReportedRun, read_evaluations, result_tables, write_report
-from tests.pages import Page
+from tests.support.html_pages import Page
 
 WAY = {"R@1": 10.0, "R@5": 20.0, "R@10": 30.0, "mR": 20.0}
 

@@ -25,7 +25,7 @@ from ernie_vil2.evaluation.retrieval import (
     summary,
     table_cells,
 )
-from tests.conftest import examples
+from tests.support.limits import examples
 
 
 def ranks(results):

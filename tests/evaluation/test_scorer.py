@@ -4,8 +4,8 @@ import pytest
 
 from ernie_vil2.evaluation.scorer import SCORERS, Data, make_scorer, scorer_of
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
-from tests.entailment import entailment_folder, nlvr2_folder
-from tests.published_folders import karpathy
+from tests.support.entailment_data import entailment_folder, nlvr2_folder
+from tests.support.published_folders import karpathy
 
 
 def class_folders(folder):

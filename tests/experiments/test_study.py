@@ -20,7 +20,7 @@ from experiments.ablation.definition import read_study
 from experiments.ablation.measure import measure, open_tests
 from experiments.ablation.runs import make_run, newest_step, read_result
 from experiments.ablation.tables import _factors, all_tables
-from tests.conftest import PATIENCE
+from tests.support.limits import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "configs" / "ablation" / "study.yaml"

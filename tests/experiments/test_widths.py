@@ -5,7 +5,7 @@ import pytest
 
 from ernie_vil2.evaluation.retrieval import evaluate_retrieval
 from experiments import widths
-from tests.losses.reference import normalised
+from tests.support.loss_reference import normalised
 
 
 def sides(seed, images=60, texts=40, width=8):

@@ -11,7 +11,7 @@ from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.selection import SelectedSamples
 from experiments.ablation.definition import read_study
 from experiments.wrong_captions import area, best, main, right, with_wrong_texts
-from tests.documents import ROOT
+from tests.support.page_commands import ROOT
 
 
 @pytest.fixture(scope="module")

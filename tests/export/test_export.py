@@ -18,8 +18,8 @@ from ernie_vil2.export import export
 from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, write_calibration
 from ernie_vil2.io.export_folder import BadExport
 from ernie_vil2.io.files import CHECKSUMS, write_checksums
-from tests.conftest import untrained_checkpoint
-from tests.export.conftest import GRAPHS, IMAGES, TEXT, TEXTS, TOKENS, untrained
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.exported_models import GRAPHS, IMAGES, TEXT, TEXTS, TOKENS, untrained
 
 RELEASED = Path(__file__).parents[1] / "fixtures" / "released"
 MODELS = {

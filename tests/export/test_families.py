@@ -8,7 +8,7 @@ import pytest
 import ernie_vil2
 from ernie_vil2.export import export
 from ernie_vil2.runtime_onnx import OnnxModel
-from tests.others import FOLDERS, expected
+from tests.support.other_families import FOLDERS, expected
 
 
 @pytest.mark.parametrize("backend", ["onnx", "paddle_inference"])

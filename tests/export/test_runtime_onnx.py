@@ -13,9 +13,9 @@ from PIL import Image
 import ernie_vil2
 from ernie_vil2.export import export
 from ernie_vil2.runtime_onnx import OnnxModel
-from tests.bad_input.case import encoded, smooth_image
-from tests.export.conftest import IMAGES, TEXTS
-from tests.formats import FILES, forbid_opencv
+from tests.hostile.bad_input.case import encoded, smooth_image
+from tests.support.exported_models import IMAGES, TEXTS
+from tests.support.image_formats import FILES, forbid_opencv
 
 ROOT = Path(__file__).parents[2]
 RELEASED = ROOT / "tests" / "fixtures" / "released"

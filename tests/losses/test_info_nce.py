@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.losses import DUPLICATES, info_nce, same_sample
-from tests.conftest import examples
-from tests.losses.reference import normalised, reference, scale_gradient
+from tests.support.limits import examples
+from tests.support.loss_reference import normalised, reference, scale_gradient
 
 
 def run(rows, columns, scale, offset, same, duplicates, dtype="float64"):

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.losses import DUPLICATES, MultiViewLoss, SigmoidLoss
-from tests.conftest import examples
-from tests.losses.reference import normalised, sigmoid_reference
+from tests.support.limits import examples
+from tests.support.loss_reference import normalised, sigmoid_reference
 
 TILES = st.one_of(st.none(), st.integers(1, 8))
 

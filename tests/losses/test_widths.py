@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.losses import DUPLICATES, PAIR_LOSSES, InfoNCE, MultiViewLoss, SigmoidLoss
-from tests.conftest import PATIENCE, examples
-from tests.losses.reference import normalised, sigmoid_reference, weighted_reference
+from tests.support.limits import PATIENCE, examples
+from tests.support.loss_reference import normalised, sigmoid_reference, weighted_reference
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = [1, 3, 5]

@@ -16,7 +16,7 @@ from ernie_vil2 import load_model
 from ernie_vil2.cli import run
 from ernie_vil2.models.weights.contract import Broken, NoGolden, check_golden
 from ernie_vil2.models.weights.stored import read_model
-from tests.others import OWN
+from tests.support.other_families import OWN
 
 SOURCE = Path(__file__).parents[1] / "fixtures" / "released" / "official_tiny" / "model.pdparams"
 

@@ -14,7 +14,17 @@ from paddle.nn import functional as F
 from ernie_vil2 import load_model
 from ernie_vil2.data.preprocessing import normalize_images
 from ernie_vil2.models.weights.families import FAMILIES
-from tests.others import FOLDERS, NAMES, built, expected, image_difference, images, inputs, stored, text_difference
+from tests.support.other_families import (
+    FOLDERS,
+    NAMES,
+    built,
+    expected,
+    image_difference,
+    images,
+    inputs,
+    stored,
+    text_difference,
+)
 
 CLOSE = 5e-6
 ACTIVATION = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}

@@ -15,7 +15,7 @@ from ernie_vil2.data.tokenizer import open_tokenizer
 from ernie_vil2.models.weights.files import WeightFileError, read_weights, set_weights
 from ernie_vil2.models.weights.stored import read_model
 from ernie_vil2.models.weights.torch_files import write_torch
-from tests.others import OWN, built
+from tests.support.other_families import OWN, built
 
 CLIP, BIN, CN_CLIP = OWN / "hf_clip", OWN / "hf_chinese_clip_bin", OWN / "cn_clip_pt"
 MOST = 64 << 20

@@ -2,7 +2,7 @@
 
 The authors' classes are asked where they are: in this environment, or in that of `ERNIE_VIL2_PEERS`, a Python with
 PyTorch and transformers, open_clip_torch or cn_clip. tests/fixtures/others/handed_back.json has the digests of files
-that they loaded, as tests/peers.py compares; elsewhere equal files are enough.
+that they loaded, as tests/support/peers.py compares; elsewhere equal files are enough.
 """
 
 import hashlib
@@ -29,10 +29,10 @@ from ernie_vil2.models.weights.releases import WORDS
 from ernie_vil2.models.weights.stored import read_model, weights_path, write_model
 from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
 from ernie_vil2.models.weights.trimming import trim
-from tests.conftest import call
-from tests.others import FOLDERS, OWN, built, expected
+from tests.support.commands import call
+from tests.support.other_families import FOLDERS, OWN, built, expected
 
-PEERS = Path(__file__).parents[1] / "peers.py"
+PEERS = Path(__file__).parents[1] / "support" / "peers.py"
 RECORDED = json.loads((OWN / "handed_back.json").read_text())
 PYTHON = os.environ.get("ERNIE_VIL2_PEERS") or (sys.executable if importlib.util.find_spec("transformers") else None)
 
@@ -53,7 +53,7 @@ def given_back(name, folder, change=lambda array: array):
 
 
 def asked(folder, fixture, *texts):
-    """What tests/peers.py finds of a folder; None where no Python for it is there."""
+    """What tests/support/peers.py finds of a folder; None where no Python for it is there."""
     if PYTHON is None:
         return None
     command = [PYTHON, PEERS, folder, fixture, *map(str, texts)]
@@ -287,7 +287,7 @@ def test_lora_that_peft_cannot_hold_is_refused(tmp_path):
 
 
 def test_chinese_clip_goes_from_its_authors_layout_to_transformers_and_back(tmp_path):
-    """Both classes load it to the same embeddings, as tests/peers.py found once."""
+    """Both classes load it to the same embeddings, as tests/support/peers.py found once."""
     source = read_model(FOLDERS["cn_clip_pt"])
     there = call("convert", FOLDERS["cn_clip_pt"], tmp_path / "hf", "--to", "hf")
     assert there.returncode == 0 and f"is now {tmp_path / 'hf'} (hf)" in there.stdout, there.stderr

@@ -9,7 +9,7 @@ import pytest
 from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.models import build_image_tower
 from ernie_vil2.models.towers.transformer import MASKED
-from tests.models import formulas
+from tests.support import tower_formulas as formulas
 
 SMALL_VIT = {"name": "ViT", "image_size": 12, "patch_size": 4, "width": 24, "depth": 2, "heads": 3}
 

@@ -16,8 +16,8 @@ from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.initial import _read_like, load_initial_weights, with_model_like
 from ernie_vil2.models.weights.stored import read_model, weights_path, write_model
 from ernie_vil2.training.trainer import Trainer
-from tests.conftest import call
-from tests.others import FOLDERS, expected, text_difference
+from tests.support.commands import call
+from tests.support.other_families import FOLDERS, expected, text_difference
 from tests.training.conftest import config, overrides  # noqa: F401 - fixtures of a run
 
 RELEASED = Path(__file__).parents[1] / "fixtures" / "released"

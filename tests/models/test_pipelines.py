@@ -12,7 +12,7 @@ from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.data.preprocessing import most_patches, patched_size
 from ernie_vil2.models.weights.families.family import with_preprocessing
 from ernie_vil2.models.weights.settings import Settings
-from tests.others import FOLDERS, expected
+from tests.support.other_families import FOLDERS, expected
 
 FILTERS = {"2": "bilinear", "3": "bicubic"}
 

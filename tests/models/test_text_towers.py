@@ -7,7 +7,7 @@ from paddle.nn import functional as F
 
 from ernie_vil2.config import TextTowerConfig
 from ernie_vil2.models import build_text_tower
-from tests.models import formulas
+from tests.support import tower_formulas as formulas
 
 IDS = np.array([[1, 7, 5, 9, 2], [1, 4, 2, 0, 0], [1, 2, 0, 0, 0]])
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from ernie_vil2.parallel.collectives import agreed_errors, first_rank_first
-from tests.parallel.agreement_worker import main
-from tests.ranks import forked_ranks
+from tests.support.agreement_worker import main
+from tests.support.ranks import forked_ranks
 
 RANKS = 3
 

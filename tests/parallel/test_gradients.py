@@ -8,9 +8,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from tests.parallel import gradient_worker as worker
-from tests.parallel.gradient_worker import CASES, WRONG, Case
-from tests.ranks import forked_ranks
+from tests.support import gradient_worker as worker
+from tests.support.gradient_worker import CASES, WRONG, Case
+from tests.support.ranks import forked_ranks
 
 TOLERANCE = {"float32": 1e-6, "float64": 1e-10}
 RIGHT = [name for name, case in CASES.items() if case.convention == "right"]

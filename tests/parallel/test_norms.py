@@ -8,7 +8,7 @@ import pytest
 from paddle import nn
 
 from ernie_vil2.parallel.norms import batch_norms, frozen_norms, frozen_statistics, synchronise_norms
-from tests.ranks import forked_ranks
+from tests.support.ranks import forked_ranks
 
 # A momentum that float32 holds exactly: Paddle's kernel takes it as one, even for float64.
 NORMS = {

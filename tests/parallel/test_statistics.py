@@ -5,7 +5,7 @@ import paddle
 
 from ernie_vil2.parallel import average_statistics
 from ernie_vil2.parallel.ranks import join_ranks
-from tests.ranks import forked_ranks
+from tests.support.ranks import forked_ranks
 
 
 def main(folder):

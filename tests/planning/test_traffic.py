@@ -12,6 +12,7 @@ from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.planning.devices import DEVICES
 from ernie_vil2.planning.plan import Plan
 from ernie_vil2.planning.towers import Towers
+from tests.support import traffic_rank
 from tests.training.conftest import ROOT, overrides  # noqa: F401 - a fixture
 
 
@@ -31,7 +32,7 @@ from tests.training.conftest import ROOT, overrides  # noqa: F401 - a fixture
 def test_bytes_and_calls_are_those_of_a_step(overrides, tmp_path, monkeypatch, changes):  # noqa: F811
     settings = [*overrides, *changes, "Training.steps=3", "Training.device=cpu"]
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    worker = Path(__file__).with_name("traffic_rank.py")
+    worker = Path(traffic_rank.__file__)
     assert run_ranks([sys.executable, str(worker), str(tmp_path), *settings], 2) == 0
 
     config = load_config(None, settings)

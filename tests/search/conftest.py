@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ernie_vil2.search.local import LocalCollection
-from tests.conftest import SPECIAL_TOKENS, untrained_checkpoint
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.shapes import SPECIAL_TOKENS
 
 TOKENS = [*SPECIAL_TOKENS, "a", "red", "green", "blue", "yellow", "disc", "square", "bar",
           "cross", "红", "色", "的", "圆"]  # fmt: skip

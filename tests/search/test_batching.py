@@ -17,8 +17,9 @@ from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, add_texts, images_in
 from ernie_vil2.search.metrics import Metrics
 from ernie_vil2.search.service import build_app
-from tests.conftest import PATIENCE, draw, png
 from tests.search.conftest import unit
+from tests.support.limits import PATIENCE
+from tests.support.shapes import draw, png
 
 TEXTS = ["a", "red disc", "红色的圆", "a blue bar " * 9, "green", "", "a red square of a yellow cross"]
 IMAGES = [png(draw((200, 30 * n, 30), "disc", np.random.default_rng(n))) for n in range(3)]

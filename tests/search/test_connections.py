@@ -6,7 +6,7 @@ import time
 import pytest
 
 from ernie_vil2.search import server
-from tests.search.sockets import Running, answered, received, request, until
+from tests.support.sockets import Running, answered, received, request, until
 
 LARGE = 64 * 2**20
 

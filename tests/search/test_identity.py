@@ -21,8 +21,9 @@ from ernie_vil2.search.fill import Filled, add_images, images_in
 from ernie_vil2.search.index import VERSION, Index
 from ernie_vil2.search.locations import Originals, locations_of
 from ernie_vil2.search.store import open_store
-from tests.conftest import examples, png, write_tar
 from tests.search.conftest import WIDTH
+from tests.support.limits import examples
+from tests.support.shapes import png, write_tar
 
 KINDS = ("index", pytest.param("index.db", marks=pytest.mark.slow))
 NAMES = ("same.png", "same.png", "other.png")

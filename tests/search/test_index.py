@@ -16,8 +16,10 @@ from ernie_vil2 import cli as commands
 from ernie_vil2.search import BusyIndex, DamagedIndex, OtherModel, fill, open_index
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, add_texts, build, images_in
-from tests.conftest import call, draw, png, shape_members, small_disk, untrained_checkpoint, write_tar
 from tests.search.conftest import TOKENS, unit
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.commands import call, small_disk
+from tests.support.shapes import draw, png, shape_members, write_tar
 
 WORDS = ["red disc", "green square", "blue bar", "yellow cross", "红色的圆", "", "red disc"]
 

@@ -14,8 +14,8 @@ from ernie_vil2.search.collection import Item
 from ernie_vil2.search.index_types import INDEX_TYPES, RERANKED, Exact, build_index_type, open_index_type, ranked
 from ernie_vil2.search.local import LocalCollection, _candidates
 from ernie_vil2.search.milvus import MilvusCollection
-from tests.conftest import examples
 from tests.search.conftest import unit
+from tests.support.limits import examples
 
 
 def in_few_directions(rng, count, width=64, few=6, off=None):

@@ -17,9 +17,9 @@ from ernie_vil2.search.fill import add_images, images_in
 from ernie_vil2.search.locations import Originals, content_digest, locations_of
 from ernie_vil2.search.server import Settings, serve
 from ernie_vil2.search.service import build_app
-from tests import published_folders
-from tests.conftest import draw, png, write_tar, write_tsv
 from tests.search.test_identity import filling, items
+from tests.support import published_folders
+from tests.support.shapes import draw, png, write_tar, write_tsv
 
 SECRET = b"a secret that the index's author knows as well"
 

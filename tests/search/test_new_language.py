@@ -11,7 +11,7 @@ from ernie_vil2.export import export
 from ernie_vil2.search import OtherModel, open_index
 from ernie_vil2.search.index import image_fingerprint
 from ernie_vil2.search.integrity import sealed
-from tests.conftest import call
+from tests.support.commands import call
 
 
 @pytest.fixture(scope="module")

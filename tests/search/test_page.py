@@ -13,9 +13,9 @@ from ernie_vil2.search import open_index
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, add_texts, build, images_in
 from ernie_vil2.search.service import build_app
-from tests.browser import CHROMIUM, Browser
-from tests.conftest import draw, png
 from tests.search.conftest import unit
+from tests.support.browser import CHROMIUM, Browser
+from tests.support.shapes import draw, png
 
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 HOSTILE = "<img src=x onerror=\"document.title='run'\">"

@@ -22,9 +22,9 @@ from ernie_vil2.search.metrics import Metrics
 from ernie_vil2.search.middleware import LOOPBACK, Access, read_token
 from ernie_vil2.search.server import _allow_files
 from ernie_vil2.search.service import build_app
-from tests.conftest import PATIENCE
-from tests.search.sockets import Running, request, reset, until
 from tests.search.test_batching import Blocked
+from tests.support.limits import PATIENCE
+from tests.support.sockets import Running, request, reset, until
 from tests.test_imports import ROOT
 
 TOKEN = "0123456789abcdef"
@@ -231,7 +231,7 @@ def test_what_is_asked_when_the_process_is_terminated_is_answered(folder, checkp
 
 @pytest.mark.slow
 def test_memory_is_flat_over_100_000_requests(index):
-    from tests.search.sockets import resident
+    from tests.support.sockets import resident
 
     with Running(build_app(index, batcher=Batcher(index, kept=batching.KEPT_ANSWERS))) as running:
 

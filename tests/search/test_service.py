@@ -15,9 +15,10 @@ from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, add_texts, build, images_in
 from ernie_vil2.search.middleware import LOOPBACK, Access
 from ernie_vil2.search.service import build_app
-from tests.conftest import SHAPES, draw, png, untrained_checkpoint
-from tests.formats import FILES, forbid_opencv
 from tests.search.conftest import TOKENS
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.image_formats import FILES, forbid_opencv
+from tests.support.shapes import SHAPES, draw, png
 
 HOSTILE = '"><script>alert(1)</script>/../../etc/passwd'
 

@@ -19,8 +19,9 @@ from ernie_vil2.data.samples import BadSample
 from ernie_vil2.search import middleware, open_index
 from ernie_vil2.search.fill import add_images, add_texts, images_in
 from ernie_vil2.search.service import build_app
-from tests.conftest import PATIENCE, draw, png
-from tests.search.sockets import (
+from tests.support.limits import PATIENCE
+from tests.support.shapes import draw, png
+from tests.support.sockets import (
     Running,
     received,
     request,

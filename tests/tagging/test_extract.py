@@ -17,7 +17,8 @@ from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.io.locks import OtherJob
 from ernie_vil2.io.terminal import RunError
 from ernie_vil2.tagging.extract import extract_tags
-from tests.conftest import PATIENCE, write_tar, write_tsv
+from tests.support.limits import PATIENCE
+from tests.support.shapes import write_tar, write_tsv
 
 BROKEN = b"broken"
 

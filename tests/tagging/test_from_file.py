@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.tagging.sources import clean, clean_list
-from tests.conftest import shape_members, write_tar
+from tests.support.shapes import shape_members, write_tar
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import ernie_vil2
 from ernie_vil2.data.samples import Sample
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.tagging.sources import LexiconTagger
-from tests.conftest import COLOURS, SPECIAL_TOKENS, draw, png, untrained_checkpoint, write_tsv
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.shapes import COLOURS, SPECIAL_TOKENS, draw, png, write_tsv
 
 PHOTOGRAPHS = Path(sklearn.__file__).parent / "datasets" / "images"
 WORDS = ["red", "green", "blue", "yellow", "disc", "square", "bar", "cross"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2.config import load_config
-from tests.conftest import PATIENCE
+from tests.support.limits import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY = ROOT / "demo_data" / "vocabulary.txt"

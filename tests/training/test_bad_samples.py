@@ -14,7 +14,7 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.step_agreement import MOST_SKIPPED, BatchGate, StopSignals
 from ernie_vil2.training.trainer import Trainer
-from tests.conftest import draw, png, write_tsv
+from tests.support.shapes import draw, png, write_tsv
 from tests.training.conftest import as_arguments, run
 
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))

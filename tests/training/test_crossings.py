@@ -12,6 +12,7 @@ import pytest
 from benchmarks.crossings import counted_crossings, crossings_of_steps
 from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.training.trainer import Trainer
+from tests.support import crossing_rank
 from tests.training.conftest import ROOT
 from tests.training.test_trainer import REPVGG
 
@@ -53,7 +54,7 @@ def test_a_step_crosses_few_times(config, changes):
 )
 def test_a_step_of_two_ranks_crosses_few_times(overrides, tmp_path, monkeypatch, changes):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    worker = Path(__file__).with_name("crossing_rank.py")
+    worker = Path(crossing_rank.__file__)
     arguments = [*overrides, *settings(changes), "Training.device=cpu"]
     assert run_ranks([sys.executable, str(worker), str(tmp_path), *arguments], 2) == 0
     for rank in range(2):

@@ -14,7 +14,7 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.tasks.contrastive_step import build_step
 from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
 from ernie_vil2.tasks.model_setup import check_text_pair
-from tests.conftest import examples
+from tests.support.limits import examples
 
 MASK = 2**64 - 1
 SMALL = [

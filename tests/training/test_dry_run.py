@@ -19,9 +19,10 @@ from ernie_vil2.tasks.multi_view import MultiViewRows
 from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.optimizer import learning_rate
 from ernie_vil2.training.trainer import Trainer
-from tests.conftest import call, draw, png, write_tsv
-from tests.entailment import entailment_folder, nlvr2_folder
-from tests.pages import Page, lines_of
+from tests.support.commands import call
+from tests.support.entailment_data import entailment_folder, nlvr2_folder
+from tests.support.html_pages import Page, lines_of
+from tests.support.shapes import draw, png, write_tsv
 from tests.training.conftest import as_arguments
 from tests.training.test_trainer import losses
 

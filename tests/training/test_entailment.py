@@ -16,8 +16,8 @@ from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
-from tests.conftest import PATIENCE
-from tests.entailment import TOKENS, entailment_folder, nlvr2_folder
+from tests.support.entailment_data import TOKENS, entailment_folder, nlvr2_folder
+from tests.support.limits import PATIENCE
 from tests.training.conftest import as_arguments, rank_process, run, start, wait_for_steps
 from tests.training.test_trainer import REPVGG, crash_after, weights
 

@@ -76,7 +76,10 @@ def test_a_loss_is_not_cut_off():
 def test_two_ranks_of_unequal_rows_have_the_gradients_of_one_process(tmp_path, monkeypatch):
     """The average over the ranks, which data parallel takes, of all rows that could be used."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    assert run_ranks([sys.executable, str(Path(__file__).with_name("entailment_rank.py")), str(tmp_path)], 2) == 0
+    assert (
+        run_ranks([sys.executable, str(Path(__file__).parents[1] / "support" / "entailment_rank.py"), str(tmp_path)], 2)
+        == 0
+    )
     ranks = [dict(np.load(tmp_path / f"{rank}.npz")) for rank in range(2)]
     for dtype, tolerance in TOLERANCES.items():
         for task, head in CASES:

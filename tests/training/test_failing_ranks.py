@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.io.run_folder import owned
 from ernie_vil2.training.run_log import read_log
-from tests.conftest import PATIENCE
+from tests.support import failing_rank
+from tests.support.limits import PATIENCE
 from tests.training.conftest import ROOT, as_arguments, rank_process, start, wait_for_steps
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for the ranks in /proc")
@@ -29,7 +30,7 @@ def ends(process):
 
 def run_two(monkeypatch, fault, overrides):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    worker = Path(__file__).with_name("failing_rank.py")
+    worker = Path(failing_rank.__file__)
     return run_ranks([sys.executable, str(worker), fault, *overrides], 2)
 
 

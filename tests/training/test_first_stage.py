@@ -15,7 +15,7 @@ from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import protocol
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
-from tests.pages import lines_of
+from tests.support.html_pages import lines_of
 from tests.training.conftest import ROOT
 from tests.training.conftest import run as run_tool
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from ernie_vil2.config import ConfigError
 from ernie_vil2.device.launch import run_ranks
-from tests.conftest import examples
-from tests.training.freezing import (
+from tests.support.freezing import (
     STEPS,
     TOWERS,
     Case,
@@ -22,6 +21,7 @@ from tests.training.freezing import (
     groups,
     of_ranks,
 )
+from tests.support.limits import examples
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,6 +68,6 @@ def test_any_groups_can_be_frozen_with_any_step_and_head(case):
 @pytest.mark.slow
 def test_two_ranks_find_the_gradients_of_one_whatever_is_frozen(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    command = f"from tests.training.freezing import main; main({str(tmp_path)!r})"
+    command = f"from tests.support.freezing import main; main({str(tmp_path)!r})"
     assert run_ranks([sys.executable, "-c", command], 2) == 0
     check_ranks([dict(np.load(tmp_path / f"{rank}.npz")) for rank in range(2)], of_ranks(every=True))

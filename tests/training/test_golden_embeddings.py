@@ -16,8 +16,8 @@ from ernie_vil2.models.weights.contract import Broken, NoGolden, _sample, check_
 from ernie_vil2.training import trainer as module
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
-from tests.others import FOLDERS
-from tests.ranks import forked_ranks, train
+from tests.support.other_families import FOLDERS
+from tests.support.ranks import forked_ranks, train
 from tests.training.test_trainer import REPVGG, losses
 
 EVALUATED = ["Training.steps=5", "Evaluation.every=2", "Training.checkpoint_every=3", "Training.keep_checkpoints=9"]

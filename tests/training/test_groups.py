@@ -10,7 +10,9 @@ import pytest
 from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.io.run_folder import list_checkpoints
 from ernie_vil2.training.run_log import read_log
-from tests.conftest import call, shape_members, write_tar
+from tests.support import reading_rank
+from tests.support.commands import call
+from tests.support.shapes import shape_members, write_tar
 from tests.training.conftest import ROOT, as_arguments, run
 
 STEPS = 6
@@ -33,7 +35,7 @@ def losses(folder):
 @pytest.mark.slow
 def test_two_ranks_open_their_own_shards_and_train_as_one_process(grouped, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    worker, opened = str(Path(__file__).with_name("reading_rank.py")), tmp_path / "opened"
+    worker, opened = str(Path(reading_rank.__file__)), tmp_path / "opened"
     for ranks in (1, 2):
         output = f"Training.output={tmp_path / f'ranks{ranks}'}"
         assert run_ranks([sys.executable, worker, f"{opened}{ranks}", *grouped, output], ranks) == 0

@@ -12,10 +12,10 @@ from safetensors.numpy import load_file
 
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.run_log import read_log
-from tests.conftest import PATIENCE
-from tests.ranks import server
+from tests.support.kill_worker import train
+from tests.support.limits import PATIENCE
+from tests.support.ranks import server
 from tests.training.conftest import as_arguments, rank_process, run, start
-from tests.training.kill_worker import train
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 TIMES = {"seconds", "samples_per_second", "loader_wait", "cpu_seconds"}

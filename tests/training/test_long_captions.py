@@ -13,7 +13,7 @@ from ernie_vil2.data.loader import training_batches
 from ernie_vil2.models.weights.stored import read_model
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.trainer import Trainer
-from tests.ranks import forked_ranks, train
+from tests.support.ranks import forked_ranks, train
 from tests.training.test_trainer import crash_after, weights
 
 LONG = ["Views.long_caption=long", "Views.tag_probability=0.3"]

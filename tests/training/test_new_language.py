@@ -12,8 +12,8 @@ from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
-from tests.conftest import COLOURS, SHAPES
-from tests.ranks import forked_ranks, train
+from tests.support.ranks import forked_ranks, train
+from tests.support.shapes import COLOURS, SHAPES
 from tests.training.test_trainer import REPVGG, crash_after, weights
 
 PAIRS = [

@@ -15,9 +15,9 @@ from ernie_vil2.tasks import build_task
 from ernie_vil2.tasks.contrastive_step import build_step
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
-from tests.conftest import call
-from tests.others import FOLDERS, expected
-from tests.ranks import forked_ranks, train
+from tests.support.commands import call
+from tests.support.other_families import FOLDERS, expected
+from tests.support.ranks import forked_ranks, train
 from tests.training.test_step import taken_gradients
 from tests.training.test_trainer import crash_after, weights
 

@@ -9,8 +9,8 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer, open_tokenizer
 from ernie_vil2.tasks.multi_view import MultiViewRows
 from ernie_vil2.training.dry_run import SHOWN, preview
-from tests.conftest import draw, png, write_tsv
-from tests.others import FOLDERS
+from tests.support.other_families import FOLDERS
+from tests.support.shapes import draw, png, write_tsv
 
 VIEWS = ("image_1", "image_2", "text_1", "text_2")
 

@@ -7,7 +7,7 @@ from ernie_vil2.io.run_folder import CURVES
 from ernie_vil2.pages import speed_charts
 from ernie_vil2.training.run_log import progress_facts
 from ernie_vil2.training.trainer import Trainer
-from tests.pages import Page, lines_of
+from tests.support.html_pages import Page, lines_of
 from tests.training.test_trainer import crash_after
 
 CHARTS = {

@@ -16,7 +16,7 @@ from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.optimizer import check_sharding
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
-from tests.ranks import forked_ranks
+from tests.support.ranks import forked_ranks
 
 # A large epsilon: Adam divides by the size of a gradient, and with none it would make rounding of zero a step.
 SMOOTH = ["Optimizer.epsilon=1e-3", "Optimizer.weight_decay=0.1", "Training.checkpoint_every=4"]

@@ -13,7 +13,7 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.parallel.norms import batch_norms
 from ernie_vil2.planning.towers import operations
 from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep, build_step
-from tests.ranks import forked_ranks
+from tests.support.ranks import forked_ranks
 from tests.training.test_dropout import keys_on_device
 
 ROWS = 10
@@ -223,7 +223,7 @@ def test_the_configuration_chooses():
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    from tests.training.step_worker import main  # which imports this module
+    from tests.support.step_worker import main  # which imports this module
 
     forked_ranks(main, folder)
     return [np.load(folder / f"{rank}.npz") for rank in range(2)]
@@ -252,6 +252,6 @@ def test_two_ranks_with_uneven_rows_are_as_one(ranks, kind, dtype, tolerance):
 
 
 def test_two_ranks_of_which_parts_are_frozen_are_as_one(ranks):
-    from tests.training.freezing import check_ranks, of_ranks  # which imports this module
+    from tests.support.freezing import check_ranks, of_ranks  # which imports this module
 
     check_ranks([dict(rank) for rank in ranks], of_ranks())

@@ -20,7 +20,7 @@ from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.step_agreement import StopSignals
 from ernie_vil2.training.trainer import Trainer
-from tests.conftest import PATIENCE
+from tests.support.limits import PATIENCE
 from tests.training.conftest import as_arguments, rank_process, start, wait_for_steps
 
 in_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks for the ranks in /proc")
@@ -108,7 +108,7 @@ def test_a_terminal_that_is_closed_saves(overrides, tmp_path, processes):
 @in_proc
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_second_ctrl_c_ends_a_run_that_hangs(overrides, tmp_path, processes):
-    worker = ["tests/training/failing_rank.py", "stuck", *overrides, "Data.workers=1"]
+    worker = ["tests/support/failing_rank.py", "stuck", *overrides, "Data.workers=1"]
     launcher = (
         "import sys; from ernie_vil2.device import launch; sys.exit(launch.run_ranks(sys.argv[2:], int(sys.argv[1])))"
     )

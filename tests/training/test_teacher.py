@@ -10,7 +10,7 @@ from ernie_vil2.config import ConfigError
 from ernie_vil2.tasks.teacher import Teacher
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
-from tests.ranks import forked_ranks, train
+from tests.support.ranks import forked_ranks, train
 
 PLAIN = ["Views.languages={en: 1.0}", "Views.tag_probability=0", "Loss.weights={image_image: 0, text_text: 0}"]
 

@@ -7,7 +7,7 @@ import pytest
 
 from ernie_vil2.device.runtime import SWITCHES
 from ernie_vil2.training.run_log import read_log
-from tests.conftest import call
+from tests.support.commands import call
 from tests.training.conftest import ROOT, as_arguments, run
 
 

@@ -22,7 +22,7 @@ from ernie_vil2.training.checkpoint import changed_settings, check_checkpoint, l
 from ernie_vil2.training.optimizer import learning_rate, scaler_state
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
-from tests.conftest import draw, png, write_tsv
+from tests.support.shapes import draw, png, write_tsv
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 PAIRS = ("image_image", "text_text", "image_text", "text_image")

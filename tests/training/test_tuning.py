@@ -11,7 +11,7 @@ from ernie_vil2.encoder.backends import Eager
 from ernie_vil2.models.weights.stored import read_model, write_model
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
-from tests.ranks import forked_ranks, train
+from tests.support.ranks import forked_ranks, train
 from tests.training.test_trainer import crash_after, weights
 
 TUNINGS = {

@@ -20,7 +20,7 @@ import yaml
 
 from ernie_vil2.io.run_folder import list_checkpoints
 from ernie_vil2.training.run_log import read_log
-from tests.conftest import PATIENCE
+from tests.support.limits import PATIENCE
 from tests.training.conftest import ROOT, as_arguments, rank_process, run, wait_for_steps
 
 NETWORK = "10.203.77"

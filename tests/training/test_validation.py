@@ -16,10 +16,10 @@ from ernie_vil2.training import trainer as training
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
-from tests.conftest import PATIENCE
 from tests.evaluation import test_cxc
 from tests.evaluation.test_cxc import folder  # noqa: F401 - a fixture
-from tests.pages import lines_of
+from tests.support.html_pages import lines_of
+from tests.support.limits import PATIENCE
 from tests.training.test_trainer import crash_after, losses
 
 ONE_OF_A_KIND = ("pairs", "mscoco-1k", "xm3600", "muge-val", "cxc", "cxc-correlation")

@@ -11,7 +11,8 @@ from ernie_vil2.data import decoding
 from ernie_vil2.data.augment import ImageNormalization, gaussian_blur, jitter_colours, training_views
 from ernie_vil2.data.preprocessing import evaluation_view, normalize_images
 from ernie_vil2.data.samples import BadSample
-from tests.conftest import examples, png
+from tests.support.limits import examples
+from tests.support.shapes import png
 
 PLAIN = {"resize": 32, "flip": 0.0, "jitter": 0.0, "blur": 0.0, "grayscale": 0.0}
 LUMA = np.array([0.299, 0.587, 0.114])

@@ -12,7 +12,7 @@ from PIL import Image
 from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.data.preprocessing import Preprocessing, evaluation_view
 from ernie_vil2.data.samples import BadSample
-from tests.conftest import examples
+from tests.support.limits import examples
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
 KINDS = ["ernie_vil2", "official", "paddlenlp"]

@@ -10,7 +10,7 @@ from ernie_vil2.data.readers import indexed_file
 from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.samples import is_blank
 from ernie_vil2.data.tags import TagsFile, join_tags
-from tests.conftest import examples
+from tests.support.limits import examples
 
 text = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="|\t"), min_size=1)
 tag_lists = st.lists(text.filter(lambda tag: not is_blank(tag)), max_size=3)

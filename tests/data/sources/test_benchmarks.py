@@ -4,8 +4,8 @@ import json
 import pytest
 
 from ernie_vil2.data.readers import TarSource, open_benchmark, open_benchmarks, open_sources
-from tests.conftest import write_tar, write_tsv
 from tests.data.sources.published.conftest import image, pairs, problems, write
+from tests.support.shapes import write_tar, write_tsv
 
 
 def expected(source, language):

@@ -19,9 +19,9 @@ from ernie_vil2.data.readers.fetching import FetchAhead, NoRoom
 from ernie_vil2.data.readers.remote import RemoteFile
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
-from tests.bad_input.case import member
-from tests.conftest import PATIENCE
-from tests.misbehaving_server import MisbehavingServer
+from tests.hostile.bad_input.case import member
+from tests.support.limits import PATIENCE
+from tests.support.misbehaving_server import MisbehavingServer
 
 GIB = 2**30
 

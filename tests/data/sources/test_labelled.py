@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ernie_vil2.data.readers.labelled import open_labelled
-from tests.conftest import COLOURS, draw, png
+from tests.support.shapes import COLOURS, draw, png
 
 IMAGES = {name: png(draw(rgb, "disc", np.random.default_rng(0))) for name, (rgb, _) in COLOURS.items()}
 

@@ -9,7 +9,7 @@ import pytest
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.files import FilesSource
 from ernie_vil2.data.samples import BadSample
-from tests.conftest import write_tar, write_tsv
+from tests.support.shapes import write_tar, write_tsv
 
 
 def img2dataset(folder, output_format, shards=2, rows=2):

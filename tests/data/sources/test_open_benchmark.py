@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2.data.readers import LAYOUTS, open_benchmark
-from tests.conftest import write_tsv
 from tests.data.sources.published.conftest import image, write
+from tests.support.shapes import write_tsv
 
 
 def test_an_unknown_folder_is_reported_with_the_layouts_that_are_known(tmp_path):

@@ -9,7 +9,7 @@ from ernie_vil2.data.readers import TarSource, open_sources
 from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.readers.source import OPEN_SHARDS, ShardedSource
 from ernie_vil2.data.samples import BadSample
-from tests.conftest import draw, png, write_tar, write_tsv
+from tests.support.shapes import draw, png, write_tar, write_tsv
 
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.shard_files import expand_braces, find
-from tests.conftest import examples
+from tests.support.limits import examples
 
 number = st.integers(-3, 12).flatmap(lambda n: st.sampled_from([str(n), f"{n:04d}"]))
 ranges = st.builds("{{{}..{}}}".format, number, number) | st.builds(

@@ -11,9 +11,10 @@ from ernie_vil2.data.readers.fetching import cache_bytes
 from ernie_vil2.data.readers.remote import FetchError, PipeOutput, RemoteFile
 from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.samples import BadSample
-from tests.bad_input.case import member
-from tests.conftest import PATIENCE, write_tar
-from tests.misbehaving_server import MisbehavingServer
+from tests.hostile.bad_input.case import member
+from tests.support.limits import PATIENCE
+from tests.support.misbehaving_server import MisbehavingServer
+from tests.support.shapes import write_tar
 
 MEMBERS = [("1.png", b"image"), ("1.txt", b"x")]
 

@@ -7,10 +7,10 @@ import pytest
 from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
-from tests.conftest import write_tar, write_tsv
 from tests.data.sources.published.conftest import image, write
 from tests.data.sources.test_chinese_clip import pickled, write_files, write_lmdb
 from tests.data.sources.test_layouts import img2dataset
+from tests.support.shapes import write_tar, write_tsv
 
 ROWS = [("1", "一只猫", image(1)), ("2", "两只狗", image(2)), ("1", "猫", image(1))]
 

@@ -15,7 +15,7 @@ from ernie_vil2.data.readers.parquet import KEPT_GROUPS, ParquetTable
 from ernie_vil2.data.readers.spreadsheets import CsvTable
 from ernie_vil2.data.readers.tables import JsonTable, TableSource
 from ernie_vil2.data.samples import BadSample
-from tests.conftest import examples
+from tests.support.limits import examples
 
 ROWS = [
     {"image": "a.jpg", "caption_zh": "猫,\n坐", "tags_en": ["cat", "sofa"], "licence": "x"},

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.readers import TarSource
 from ernie_vil2.data.samples import BadSample
-from tests.conftest import draw, examples, png, write_tar
+from tests.support.limits import examples
+from tests.support.shapes import draw, png, write_tar
 
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 

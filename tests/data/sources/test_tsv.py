@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.readers import TsvSource
 from ernie_vil2.data.samples import BadSample
-from tests.conftest import draw, examples, png, write_tsv
+from tests.support.limits import examples
+from tests.support.shapes import draw, png, write_tsv
 
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from tests.conftest import png
+from tests.support.shapes import png
 
 
 def image(number):

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.readers import open_benchmark
 from ernie_vil2.data.samples import BadSample
-from tests.conftest import examples
 from tests.data.sources.published.conftest import image, pairs, problems, write
+from tests.support.limits import examples
 
 
 def tsv(*rows, encode=base64.b64encode):

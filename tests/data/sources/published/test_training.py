@@ -7,7 +7,6 @@ from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
-from tests.conftest import write_tar
 from tests.data.sources.published import (
     test_aic_icc,
     test_chinese_clip,
@@ -17,6 +16,7 @@ from tests.data.sources.published import (
     test_karpathy,
 )
 from tests.data.sources.published.conftest import image, write
+from tests.support.shapes import write_tar
 
 
 def validation_sets(config):

@@ -1,0 +1,56 @@
+"""The converter as a user runs it."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from ernie_vil2.config import Config, ImageTowerConfig, ModelConfig, TextTowerConfig
+from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.models.weights.files import read_weights, write_weights
+from ernie_vil2.models.weights.stored import StoredModel, write_model
+from tests.support.commands import call
+
+TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "一"]
+
+
+convert = partial(call, "convert")
+
+
+@pytest.fixture
+def official(tmp_path):
+    config = ModelConfig(
+        image=ImageTowerConfig(name="ViT", image_size=8, patch_size=4, width=24, depth=1, heads=3),
+        text=TextTowerConfig(name="ernie", width=24, depth=1, heads=2, max_positions=8),
+    )
+    arrays = {name: value.numpy() for name, value in build_dual_encoder(config, 6).state_dict().items()}
+    stored = StoredModel("ernie_vil2", arrays, Config(Model=config, Data={"max_length": 8}), TOKENS)
+    write_model(stored, tmp_path / "official", "official")
+    return tmp_path / "official"
+
+
+def test_there_and_back_is_bit_exact_and_reported(official, tmp_path):
+    there = convert(official / "model.pdparams", tmp_path / "paddlenlp", "--to", "paddlenlp", "--heads", 3, 2)
+    assert there.returncode == 0, there.stderr
+    # 8 of the image's stem and end, 12 a block; 4 + 2 of the text's, 16 a layer; the temperature.
+    for line in ("42 matched", "0 missing", "0 unexpected", "0 of another shape", "note: the paddlenlp code"):
+        assert f"  {line}" in there.stdout, there.stdout
+    back = convert(tmp_path / "paddlenlp", tmp_path / "back", "--to", "official")
+    assert back.returncode == 0, back.stderr
+    before, after = read_weights(official / "model.pdparams"), read_weights(tmp_path / "back/model.pdparams")
+    assert before.keys() == after.keys()
+    assert all(after[name].tobytes() == array.tobytes() for name, array in before.items())
+    for file in ("vocab.txt", "ernie_config.json"):
+        assert (official / file).read_bytes() == (tmp_path / "back" / file).read_bytes()
+
+
+def test_a_mismatch_is_an_error_unless_it_is_allowed(official, tmp_path):
+    path = official / "model.pdparams"
+    write_weights(path, {**read_weights(path), "visual.head.weight": np.zeros(3, "float32")})
+    (official / "contract.json").unlink()  # which notices that before
+    refused = convert(path, tmp_path / "own", "--to", "ernie_vil2", "--heads", 3, 2)
+    assert refused.returncode == 2 and "1 unexpected (visual.head.weight)" in refused.stderr
+    assert not (tmp_path / "own").exists()
+    allowed = convert(path, tmp_path / "own", "--to", "ernie_vil2", "--heads", 3, 2, "--allow", "visual.head.*")
+    assert allowed.returncode == 0 and "1 unexpected: visual.head.weight" in allowed.stdout, allowed.stderr
+    assert "visual.head.weight" not in read_weights(tmp_path / "own/model.safetensors")

@@ -1,0 +1,123 @@
+"""What tools/eval.py takes and leaves, with an untrained model."""
+
+import base64
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from ernie_vil2 import cli as commands
+from tests.data.sources.published.conftest import write
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.shapes import COLOURS, SHAPES, draw, png
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    return untrained_checkpoint(folder)
+
+
+def flickr(folder, shapes=("disc", "square"), texts=2):
+    """A folder as Flickr30K's, its test split of an image for each shape."""
+    images, files = [], {}
+    for number, shape in enumerate(shapes):
+        sentences = [{"raw": f"a red {shape}", "sentid": number * texts + n, "imgid": number} for n in range(texts)]
+        images.append({"filename": f"{number}.png", "split": "test", "imgid": number, "sentences": sentences})
+        files[f"flickr30k-images/{number}.png"] = png(draw((200, 30, 30), shape, np.random.default_rng(number)))
+    return write(folder, files | {"dataset_flickr30k.json": {"images": images}})
+
+
+def evaluate(*arguments):
+    return commands.run("eval", [*map(str, arguments), "--device", "cpu"])
+
+
+def test_check_looks_at_every_protocol_that_is_named(tmp_path, capsys):
+    data = flickr(tmp_path / "flickr30k")
+    assert evaluate("--check", "--data", data, "--protocol", "all-conventions") == 0
+    text = capsys.readouterr().out
+    for name, counts in (
+        ("pairs", "4 texts, 4 pairs"),
+        ("first-text", "2 texts, 2 pairs"),
+        ("official-rows", "4 texts"),
+    ):
+        assert f"protocol {name}: 2 images, {counts}" in text
+    assert evaluate("--check", "--data", data, "--protocol", "first-text", "flickr30k-test") == 1
+    text = capsys.readouterr().out
+    assert "protocol first-text: 2 images, 2 texts, 2 pairs\n" in text
+    assert "\nflickr30k-test expects 1,000 images; here are 2, 998 fewer." in text
+    assert evaluate("--check", "--data", data, "--protocol", "flickr30k-tset") == 2
+    assert "did you mean flickr30k-test" in capsys.readouterr().err
+
+
+def test_embeddings_alone_are_of_no_use_to_a_scorer_that_asks_the_model(tmp_path, capsys):
+    assert evaluate("--embeddings", write(tmp_path, {"embeddings.npz": b""}), "--scorer", "zero_shot") == 2
+    assert "--scorer zero_shot needs a model, not --embeddings" in capsys.readouterr().err
+
+
+def test_two_folders_of_one_name_leave_two_results(tmp_path, model):
+    for name in ("a", "b"):
+        data = write(
+            tmp_path / name / "test",
+            {
+                "test.csv": "image,text\n1.png,a red disc\n",
+                "1.png": png(draw((1, 2, 3), "disc", np.random.default_rng(0))),
+            },
+        )
+        assert evaluate("--checkpoint", model, "--data", data, "--output", tmp_path / "results") == 0
+    records = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "results").glob("*.json")}
+    assert {name: record["data"] for name, record in records.items()} == {
+        f"{name}-test": [str(tmp_path / name / "test")] for name in ("a", "b")
+    }
+
+
+def test_top_k_writes_the_answers_of_every_query_and_muges_submission(tmp_path, model, capsys):
+    random = np.random.default_rng(0)
+    images = {1000 + n: png(draw(rgb, "disc", random)) for n, (rgb, _) in enumerate(COLOURS.values())}
+    rows = "".join(f"{name}\t{base64.b64encode(image).decode()}\n" for name, image in images.items())
+    texts = [{"text_id": 7 + n, "text": f"a {colour} disc", "image_ids": []} for n, colour in enumerate(COLOURS)]
+    lines = "".join(json.dumps(text) + "\n" for text in texts)
+    data = write(tmp_path / "MUGE", {"test_imgs.tsv": rows, "test_texts.jsonl": lines})
+    arguments = ["--checkpoint", model, "--data", data, "--split", "test", "--protocol", "muge-val"]
+    arguments += ["--output", tmp_path]
+    assert evaluate(*arguments) == 2
+    assert (
+        "nothing to score" in (shown_text := capsys.readouterr().err)
+        and "--top-k 10" in shown_text
+        and shown_text.count("\n") == 1
+    )
+    assert evaluate(*arguments, "--top-k", 3) == 0
+    name = f"{tmp_path.name}-MUGE-test-muge-val"
+    answers = [json.loads(line) for line in (tmp_path / f"{name}.answers.jsonl").read_text().splitlines()]
+    predictions = [json.loads(line) for line in (tmp_path / f"{name}.predictions.jsonl").read_text().splitlines()]
+    assert [entry["text_id"] for entry in predictions] == [7, 8, 9, 10]
+    for entry, prediction in zip(answers, predictions, strict=True):
+        assert (entry["direction"], entry["query_id"]) == ("text_to_image", str(prediction["text_id"]))
+        scores = [answer["score"] for answer in entry["answers"]]
+        assert scores == sorted(scores, reverse=True) and len(set(prediction["image_ids"])) == 3
+        assert [str(name) for name in prediction["image_ids"]] == [answer["id"] for answer in entry["answers"]]
+        assert list(prediction) == ["text_id", "image_ids"] and set(prediction["image_ids"]) <= set(images)
+    record = json.loads((tmp_path / f"{name}.json").read_text())
+    assert record["results"]["model"]["result"]["mR"] is None
+
+
+def test_top_k_of_data_with_answers_is_next_to_the_ranks(tmp_path, model):
+    data = flickr(tmp_path / "flickr30k", SHAPES)
+    assert evaluate("--checkpoint", model, "--data", data, "--top-k", 10, "--output", tmp_path, "--name", "x") == 0
+    lines = [json.loads(line) for line in (tmp_path / "x.answers.jsonl").read_text().splitlines()]
+    found = {(line["direction"], line["query_id"]): line for line in lines}
+    with open(tmp_path / "x.csv", newline="") as file:
+        ranks = list(csv.DictReader(file))
+    assert len(lines) == len(ranks) == 4 + 8
+    for row in ranks:
+        answers = found[row["direction"], row["query_id"]]["answers"]
+        assert len(answers) == (8 if row["direction"] == "image_to_text" else 4)  # all that there are
+        assert answers[0]["id"] == row["top_id"] and answers[0]["score"] == pytest.approx(float(row["top_score"]))
+        assert row["best_positive_id"] in [answer["id"] for answer in answers]
+    # Chinese-CLIP's evaluation takes whole numbers alone.
+    predictions = [json.loads(line) for line in (tmp_path / "x.predictions.jsonl").read_text().splitlines()]
+    for prediction in predictions:
+        assert type(prediction["text_id"]) is int and all(type(number) is int for number in prediction["image_ids"])
+        answers = found["text_to_image", prediction.get("name", str(prediction["text_id"]))]["answers"]
+        assert prediction["image_names"] == [answer["id"] for answer in answers]

@@ -1,0 +1,201 @@
+"""What tools/eval_classification.py takes and leaves, with an untrained model."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ernie_vil2 import cli as commands
+from ernie_vil2 import load_model
+from ernie_vil2.evaluation.scorers.zero_shot import CSV_COLUMNS
+from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, write_calibration
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.html_pages import Page
+from tests.support.shapes import COLOURS, SHAPES, SPECIAL_TOKENS, draw, png
+
+ROOT = Path(__file__).parents[2]
+TOKENS = [*SPECIAL_TOKENS, "a", *COLOURS, *SHAPES, *"红绿蓝黄色圆方块条十字"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return untrained_checkpoint(tmp_path_factory.mktemp("model"), TOKENS)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Four classes as Chinese-CLIP lays them out: three test images and six training images of each."""
+    for row, shape in enumerate(sorted(SHAPES)):
+        for split, count in (("test", 3), ("train", 6)):
+            folder = tmp_path / "shapes" / split / str(row)
+            folder.mkdir(parents=True)
+            for copy, (rgb, _) in zip(range(count), list(COLOURS.values()) * 2, strict=False):
+                drawing = draw(rgb, shape, np.random.default_rng([row, copy, count]))
+                (folder / f"{copy}.png").write_bytes(png(drawing))
+    names = [SHAPES[shape] for shape in sorted(SHAPES)]
+    (tmp_path / "shapes" / "label_cn.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    return tmp_path / "shapes"
+
+
+def evaluate(*arguments):
+    return commands.run("eval_classification", [*map(str, arguments), "--device", "cpu"])
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_the_layout_of_chinese_clip_from_folder_to_page(tmp_path, model, data, capsys):
+    out, figures = tmp_path / "out", tmp_path / "figures.json"
+    (data / "test" / "2" / "broken.png").write_bytes(b"broken")
+    assert evaluate("--checkpoint", model, "--data", data, "--linear-probe", "--output", out, "--json", figures) == 0
+    printed = capsys.readouterr().out
+    for line in ("zero-shot, zh", "linear probe", "chance", "12 images, 4 classes", "12 templates in zh: our own",
+                 "linear probe: 24 training images", "broken image: 1 (2/broken.png)"):  # fmt: skip
+        assert line in printed
+    (stem,) = {path.stem for path in out.glob("*.json")}
+    record = read_json(out / f"{stem}.json")
+    assert record == read_json(figures)
+    assert [one["names"] for one in record["classes"]] == [{"zh": SHAPES[shape]} for shape in sorted(SHAPES)]
+    assert record["encoded"]["reasons"] == {"broken image": {"count": 1, "names": ["2/broken.png"]}}
+    assert record["templates"]["zh"][0] == "{}" and record["checksums"] and record["images"] == 12
+
+    rows = list(csv.DictReader(open(out / f"{stem}.csv", encoding="utf-8", newline="")))
+    assert list(rows[0]) == list(CSV_COLUMNS) and len(rows) == 24
+    for result, found in record["results"].items():
+        own = [row for row in rows if row["result"] == result]
+        assert found["acc1"] == pytest.approx(100 * np.mean([row["right"] == "1" for row in own]))
+        assert all((row["rank"] == "1") == (row["answer"] == row["labels"]) == (row["right"] == "1") for row in own)
+        recalls = [np.mean([row["right"] == "1" for row in own if row["labels"] == str(label)]) for label in range(4)]
+        assert found["mean_per_class_recall"] == pytest.approx(100 * np.mean(recalls))
+        assert [one["percent"][result] for one in record["classes"]] == pytest.approx([100 * one for one in recalls])
+        assert f"{found['acc1']:.2f}" in (out / f"{stem}.txt").read_text(encoding="utf-8")
+
+    page = Page((out / f"{stem}.html").read_text(encoding="utf-8"))
+    text = " ".join(page.text)
+    assert "Confusions: zero-shot, " in text and "Most confident wrong answers: linear probe" in text and "acc5" in text
+    assert page.all("script") == [] and page.all("img")
+
+
+def test_eval_scores_it_too(tmp_path, model, data):
+    """By the layout of the folder; options of the scorer are named by their fields."""
+    names = ["--checkpoint", model, "--data", data, "--output", tmp_path, "--threshold", 0.1]
+    assert evaluate(*names, "--name", "a") == 0
+    options = ["--option", "threshold=0.1", "--name", "b", "--device", "cpu"]
+    assert commands.run("eval", [*map(str, [*names[:-2], *options])]) == 0
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
+    assert read_json(tmp_path / "a.json")["notes"] == read_json(tmp_path / "b.json")["notes"]
+
+
+def test_the_same_figures_from_python(tmp_path, model, data):
+    """The command is what `encode_images` and `encode_texts` give, worked out here."""
+    out = tmp_path / "out"
+    (tmp_path / "t.txt").write_text("{}\na {c}\n")
+    templates = f"zh={tmp_path / 't.txt'}"
+    assert evaluate("--checkpoint", model, "--data", data, "--templates", templates, "--output", out) == 0
+    (path,) = out.glob("*.csv")
+    loaded = load_model(model)
+    names = [SHAPES[shape] for shape in sorted(SHAPES)]
+    classes = loaded.encode_texts(names) + loaded.encode_texts([f"a {name}" for name in names])
+    classes /= np.linalg.norm(classes, axis=1, keepdims=True)
+    for row in csv.DictReader(open(path, encoding="utf-8", newline="")):
+        cosines = loaded.encode_images([data / "test" / row["image_id"]])[0] @ classes.T
+        assert float(row["score"]) == pytest.approx(cosines.max(), abs=1e-5)
+        weights = np.exp(loaded.logit_scale * cosines)
+        assert float(row["probability"]) == pytest.approx((weights / weights.sum()).max(), abs=1e-4)
+
+
+def test_a_second_run_encodes_nothing(tmp_path, model, data, monkeypatch):
+    arguments = ("--checkpoint", model, "--data", data, "--linear-probe", "--output", tmp_path / "out")
+    assert evaluate(*arguments) == 0
+    first = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.csv")}
+    for method in ("encode_pixels", "encode_texts"):
+        monkeypatch.setattr(f"ernie_vil2.encoder.ErnieViL2.{method}", lambda *_: pytest.fail("encoded again"))
+    assert evaluate(*arguments) == 0
+    assert first == {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.csv")}
+
+
+def test_several_classes_an_image(tmp_path, model, shapes, capsys):
+    out = tmp_path / "out"
+    probe = ("--linear-probe", shapes["train"])
+    assert evaluate("--checkpoint", model, "--data", shapes["val"], "--label", "tags_en", "--output", out, *probe) == 0
+    printed = capsys.readouterr().out
+    assert "mAP" in printed and "acc1" not in printed and "16 images of several classes: mAP is scored" in printed
+    (path,) = out.glob("*.json")
+    record = read_json(path)
+    assert set(record["results"]["linear probe"]) == {"mAP"} and record["chance"] == {}
+    assert record["results"]["linear probe"]["mAP"] > record["results"]["zero-shot, en"]["mAP"]
+    assert "average precision" in (out / f"{path.stem}.html").read_text(encoding="utf-8")
+
+
+def test_a_calibration_says_what_an_answer_is(tmp_path, data, capsys):
+    checkpoint = untrained_checkpoint(tmp_path / "model", TOKENS)
+    arguments = ("--checkpoint", checkpoint, "--data", data, "--output", tmp_path / "out")
+    assert evaluate(*arguments, "--threshold", "calibrated") == 2
+    assert "has no calibration: run tools/calibrate.py, or give a number" in capsys.readouterr().err
+    assert evaluate(*arguments) == 0 and "answered" not in capsys.readouterr().out
+    assert evaluate(*arguments, "--threshold", "-1") == 0
+    assert "zero-shot, zh, cosines of -1.000 or more: answered 100.0 %" in capsys.readouterr().out
+
+    thresholds = {way: Threshold(1.01, 90.0, 80.0, 70.0) for way in DIRECTIONS}
+    write_calibration(Calibration(load_model(checkpoint).fingerprint, "val.tar", 3.0, thresholds), checkpoint)
+    assert evaluate(*arguments) == 0
+    printed = capsys.readouterr().out
+    assert "below a cosine of 1.010 is an answer: precision 90.0 %, recall 80.0 % on val.tar" in printed
+    assert "cosines of 1.010 or more: answered 0.0 %, precision 0.0 %, recall 0.0 %" in printed
+    (path,) = (tmp_path / "out").glob("*.csv")
+    probabilities = [float(row["probability"]) for row in csv.DictReader(open(path, encoding="utf-8", newline=""))]
+    assert max(probabilities) < 1 / (1 + 3 * np.exp(-6)) + 1e-6  # cosines differ by at most 2, times 3
+
+
+@pytest.mark.slow
+def test_two_ranks_find_the_same(tmp_path, model, data):
+    for ranks in (1, 2):
+        arguments = ["--checkpoint", model, "--data", data, "--output", tmp_path / str(ranks), "--device", "cpu"]
+        command = [sys.executable, "tools/eval_classification.py", *arguments, "--no-cache", "--processes", ranks]
+        done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    one, two = (
+        list(csv.DictReader(open(next((tmp_path / str(ranks)).glob("*.csv")), encoding="utf-8", newline="")))
+        for ranks in (1, 2)
+    )
+    assert [row["image_id"] for row in one] == [row["image_id"] for row in two] and len(one) == 12
+    # Each has its threads, so that the last bits differ.
+    scores = [[float(row["score"]) for row in rows] for rows in (one, two)]
+    np.testing.assert_allclose(*scores, atol=1e-6)
+
+
+def test_check_reads_and_scores_nothing(tmp_path, data, capsys):
+    assert evaluate("--check", "--data", data) == 0
+    assert "shapes-test: 12 images, 4 classes of 3 to 3 images each" in capsys.readouterr().out
+    (data / "test" / "3" / "broken.png").write_bytes(b"broken")
+    (data / "test" / "3" / "again.png").write_bytes((data / "test" / "2" / "0.png").read_bytes())
+    assert evaluate("--check", "--data", data) == 1
+    printed = capsys.readouterr().out
+    assert "broken image: 1 (3/broken.png)" in printed
+    assert "equal images in different classes: 1 (3/again.png as 2/0.png)" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--templates", "en=t.txt"], "templates in en, but the names are in zh"),
+        (["--names", "fr=n.json"], "there are no templates in fr here, only in en, zh; give a file"),
+        (["--names", "zh=n.json@one"], "name one of its lists"),
+        (["--names", "n.json"], "write LANG=FILE"),
+        (["--split", "val"], "has no split val; choose one of test, train"),
+        (["--linear-probe", "alone.csv"], "a linear probe needs training images of two classes"),
+    ],
+)
+def test_what_does_not_fit_together_is_explained(tmp_path, monkeypatch, model, data, capsys, arguments, error):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.txt").write_text("{}\n")
+    (tmp_path / "n.json").write_text(json.dumps(list("abcd")))
+    (tmp_path / "alone.csv").write_text("image,label\nshapes/test/0/0.png,0\nshapes/test/1/0.png,x\n")
+    assert evaluate("--checkpoint", model, "--data", data, "--output", "out", *arguments) == 2
+    shown = capsys.readouterr().err
+    assert error in shown and shown.count("\n") == 1

@@ -1,0 +1,156 @@
+"""The command line against the model called by hand, in each format, and by two processes against one."""
+
+import json
+
+import numpy as np
+import pytest
+
+import ernie_vil2
+from ernie_vil2 import cli as commands
+from ernie_vil2.evaluation.embedding_files import read_embeddings
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.shapes import COLOURS, draw, png, write_tsv
+from tests.training.conftest import run
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return untrained_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """Rows (text, image id, file); one comes twice, one image shows two texts, one is broken."""
+    rng = np.random.default_rng(0)
+    files = {name: png(draw(rgb, "disc", rng)) for name, (rgb, _) in COLOURS.items()}
+    rows = [(f"a {name} disc", name, files[name]) for name in files]
+    rows[2:2] = [rows[0], ("a disc", "red", files["red"]), ("a torn disc", "torn", b"GIF89a")]
+    return write_tsv(tmp_path_factory.mktemp("data") / "rows.tsv", rows), rows
+
+
+@pytest.fixture
+def extract():
+    return lambda *arguments: commands.run("embed", ["--device", "cpu", *map(str, arguments)])
+
+
+def test_official_format_has_a_row_a_tsv_row(checkpoint, rows, extract, tmp_path, capsys):
+    path, content = rows
+    usable = [row for row in content if row[1] != "torn"]
+    assert extract("--checkpoint", checkpoint, "--data", path, "--format", "official", "--output", tmp_path / "o") == 0
+    assert "broken image: 1 (torn)" in capsys.readouterr().out
+    found = read_embeddings(tmp_path / "o")
+    model = ernie_vil2.load_model(checkpoint)
+    assert len(found.images) == 6
+    np.testing.assert_allclose(found.images, model.encode_images([row[2] for row in usable]), atol=1e-6)
+    np.testing.assert_allclose(found.texts, model.encode_texts([row[0] for row in usable]), atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["numpy", "chinese-clip"])
+def test_other_formats_have_each_image_and_text_once(checkpoint, rows, extract, tmp_path, layout):
+    assert extract("--checkpoint", checkpoint, "--data", rows[0], "--format", layout, "--output", tmp_path / "o") == 0
+    found = read_embeddings(tmp_path / "o")
+    texts = ["a red disc", "a green disc", "a disc", "a torn disc", "a blue disc", "a yellow disc"]
+    assert [image.id for image in found.benchmark.images] == ["red", "green", "blue", "yellow"]
+    assert [text.text for text in found.benchmark.texts] == texts
+    assert found.benchmark.pairs.tolist() == [[0, 0], [1, 1], [0, 2], [2, 4], [3, 5]]
+    np.testing.assert_allclose(found.texts, ernie_vil2.load_model(checkpoint).encode_texts(texts), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_writes(checkpoint, rows, extract, tmp_path):
+    """To 1e-6, since a rank has fewer threads, which changes the order of sums."""
+    arguments = ["--checkpoint", checkpoint, "--data", rows[0], "--device", "cpu", "--cache", tmp_path / "cache"]
+    two = run("tools/extract_embeddings.py", *arguments, "--processes", 2, "--output", tmp_path / "two")
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("4 images and 6 texts") == 1, "one rank reports"
+    assert extract("--checkpoint", checkpoint, "--data", rows[0], "--output", tmp_path / "one") == 0
+    for name in ("images.jsonl", "texts.jsonl", "pairs.jsonl"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    one, other = (read_embeddings(tmp_path / name) for name in ("one", "two"))
+    np.testing.assert_allclose(one.images, other.images, atol=1e-6)
+    np.testing.assert_allclose(one.texts, other.texts, atol=1e-6)
+    assert len(list(tmp_path.glob("cache/*/*.safetensors"))) == 2
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of images, in folders too, with one that is broken and files that are none."""
+    rng = np.random.default_rng(1)
+    for name, (rgb, _) in zip(("b.png", "a/2.PNG", "a/10.png"), COLOURS.values(), strict=False):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(png(draw(rgb, "disc", rng)))
+    (tmp_path / "photos/.hidden").mkdir()
+    for name, content in (("torn.gif", b"GIF89a"), ("notes.txt", b"none"), (".hidden/c.png", b"")):
+        (tmp_path / "photos" / name).write_bytes(content)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def lines(tmp_path):
+    (tmp_path / "lines.txt").write_bytes("\ufeffa red disc\r\n\n a disc \na red disc\n".encode() + b"\xff\xfe\n")
+    return tmp_path / "lines.txt"
+
+
+def test_a_plain_folder_of_images(checkpoint, photos, extract, tmp_path, capsys):
+    assert extract("--checkpoint", checkpoint, "--images", photos, "--output", tmp_path / "o") == 0
+    out = capsys.readouterr().out
+    assert "broken image: 1 (torn.gif)" in out and "3 images and 0 texts, 32 numbers each" in out
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["image_embeddings.npy", "images.jsonl"]
+    names = [json.loads(line)["image_id"] for line in (tmp_path / "o/images.jsonl").read_text().splitlines()]
+    assert names == ["b.png", "a/10.png", "a/2.PNG"]
+    expected = ernie_vil2.load_model(checkpoint).encode_images([photos / name for name in names])
+    np.testing.assert_allclose(np.load(tmp_path / "o/image_embeddings.npy"), expected, atol=1e-6)
+
+
+def test_images_are_named_by_the_earlier_option_too(checkpoint, photos, extract, tmp_path):
+    for option in ("--images", "--pictures"):
+        assert extract("--checkpoint", checkpoint, option, photos, "--output", tmp_path / option) == 0
+    assert np.array_equal(*(np.load(path) for path in tmp_path.glob("--*/image_embeddings.npy")))
+
+
+@pytest.mark.parametrize("layout", ["numpy", "chinese-clip"])
+def test_lines_of_text(checkpoint, lines, extract, tmp_path, capsys, layout):
+    assert extract("--checkpoint", checkpoint, "--texts", lines, "--format", layout, "--output", tmp_path / "o") == 0
+    out = capsys.readouterr().out
+    assert "1 of 4 samples read" in out and "not UTF-8: 1 (lines.txt:5)" in out and "0 images and 3 texts" in out
+    expected = ernie_vil2.load_model(checkpoint).encode_texts(["a red disc", "a disc", "a red disc"])
+    if layout == "numpy":
+        names = [json.loads(line) for line in (tmp_path / "o/texts.jsonl").read_text().splitlines()]
+        assert names == [{"text_id": "1", "text": "a red disc"}, {"text_id": "3", "text": "a disc"},
+                         {"text_id": "4", "text": "a red disc"}]  # fmt: skip
+        found = np.load(tmp_path / "o/text_embeddings.npy")
+    else:
+        features = (tmp_path / "o/test_texts.txt_feat.jsonl").read_text().splitlines()
+        found = np.array([json.loads(line)["feature"] for line in features])
+        assert not list((tmp_path / "o").glob("*_imgs*"))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_images_and_texts_together(checkpoint, photos, lines, extract, tmp_path):
+    assert extract("--checkpoint", checkpoint, "--images", photos, "--texts", lines, "--cache", tmp_path / "c",
+                   "--output", tmp_path / "o") == 0  # fmt: skip
+    assert [np.load(tmp_path / f"o/{kind}_embeddings.npy").shape for kind in ("image", "text")] == [(3, 32)] * 2
+    assert not (tmp_path / "o/pairs.jsonl").exists()
+
+
+def test_what_cannot_be_embedded_without_pairs_is_explained(checkpoint, photos, lines, extract, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "blank.txt").write_text("\n \n")
+    for options, message in {
+        (): "give --checkpoint, and --data, or without it --images, --texts or both",
+        ("--data", lines, "--texts", lines): "give --checkpoint, and --data, or without it --images",
+        ("--texts", lines, "--format", "official"): "the official format holds pairs; take another --format",
+        ("--images", tmp_path / "empty"): "empty: no image file in it that can be used",
+        ("--texts", tmp_path / "blank.txt"): "blank.txt: no text in it that can be used",
+        ("--images", lines): "lines.txt is not a folder",
+    }.items():
+        assert extract("--checkpoint", checkpoint, *options, "--output", tmp_path / "o") == 2
+        assert message in (error := capsys.readouterr().err) and error.count("\n") == 1
+        assert not (tmp_path / "o").exists()
+
+
+def test_what_is_missing_is_explained(checkpoint, rows, extract, tmp_path, capsys):
+    assert extract("--checkpoint", checkpoint, "--data", tmp_path / "none.tsv", "--output", tmp_path) == 2
+    assert "error: " in (error := capsys.readouterr().err) and "none.tsv" in error
+    assert extract("--checkpoint", tmp_path / "none", "--data", rows[0], "--output", tmp_path) == 2
+    assert "none" in capsys.readouterr().err

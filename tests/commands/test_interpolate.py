@@ -1,0 +1,177 @@
+"""Mixtures of models: ends and middle by hand, the table, the page, and what cannot be mixed."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ernie_vil2
+from ernie_vil2 import cli as commands
+from ernie_vil2.cli.arguments import share
+from ernie_vil2.cli.interpolate import shares_of
+from ernie_vil2.config import dump_config, load_config
+from ernie_vil2.io.run_folder import MODEL
+from ernie_vil2.models.weights.files import read_weights, write_weights
+from ernie_vil2.models.weights.mixtures import check_alike, mixture
+from ernie_vil2.models.weights.stored import read_model
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.shapes import SPECIAL_TOKENS
+
+TOKENS = [*SPECIAL_TOKENS, *"abcdefghijklmnopqrstuvwxyz红绿蓝黄色的圆方块条十字"]
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two models of one kind with other weights."""
+    for seed, name in enumerate("ab"):
+        untrained_checkpoint(tmp_path / name, TOKENS)
+        rng = np.random.default_rng(seed)
+        arrays = read_weights(tmp_path / name / MODEL)
+        write_weights(tmp_path / name / MODEL,
+                      {key: (value + rng.normal(size=value.shape) * 0.05).astype(value.dtype)
+                       for key, value in arrays.items()})  # fmt: skip
+    return tmp_path / "a", tmp_path / "b"
+
+
+def change(folder, *overrides):
+    """The folder's configuration with other values."""
+    path = folder / "config.yaml"
+    path.write_text(dump_config(load_config(path, overrides)), encoding="utf-8")
+
+
+def interpolate(*arguments):
+    return commands.run("interpolate", [*map(str, arguments)])
+
+
+@given(st.floats(0, 1, width=32))
+def test_mixtures_by_hand(share):
+    class Stored:
+        def __init__(self, array):
+            self.arrays = {"w": np.array(array, np.float32)}
+
+    a, b = [1.0, -2.0, 1e-20], [3.0, 5.0, 1e20]
+    expected = [(1 - share) * x + share * y for x, y in zip(a, b, strict=True)]
+    assert np.allclose(mixture([Stored(a), Stored(b)], [1 - share, share])["w"], expected, rtol=1e-6, atol=0)
+    thirds = mixture([Stored(a), Stored(b), Stored(b)], [1 / 3] * 3)["w"]
+    assert np.allclose(thirds, [(x + 2 * y) / 3 for x, y in zip(a, b, strict=True)], rtol=1e-6)
+
+
+def test_the_ends_of_the_path_are_the_models_bit_for_bit(pair):
+    stored = [read_model(folder) for folder in pair]
+    for shares, model in (([1, 0], stored[0]), ([0, 1], stored[1])):
+        for name, array in mixture(stored, shares).items():
+            assert array.dtype == model.arrays[name].dtype and np.array_equal(array, model.arrays[name]), name
+
+
+@pytest.mark.parametrize(
+    "texts, expected",
+    [
+        ("0 0.1 ... 1", [round(0.1 * step, 10) for step in range(11)]),
+        ("0.2 0.4 ... 0.8", [0.2, 0.4, 0.6, 0.8]),
+        ("0 1 ... 1", [0, 1]),
+        ("0.5", [0.5]),
+        ("0 0.5 0.5 1", [0, 0.5, 1]),
+    ],
+)
+def test_rows_of_shares(texts, expected):
+    assert shares_of([share(text) for text in texts.split()]) == expected
+
+
+@pytest.mark.parametrize(
+    "texts, message",
+    [
+        ("0 0.3 ... 1", "--alpha 0 0.3 ... 1: the last is not reached in such steps"),
+        ("0 0.1 ... ...", "write a row of shares"),
+        ("0.1 0 ... 1", "is not reached"),
+        ("0 0 ... 1", "is not reached"),
+        ("0 1e-9 ... 1", "is not reached"),
+        ("0 ... 1", "write a row of shares as"),
+        ("... 1", "write a row of shares as"),
+        ("0 2", "2 is not a share from 0 to 1"),
+        ("0 nan", "nan is not a number"),
+        ("x", "argument --alpha"),
+    ],
+)
+def test_other_shares_are_one_line(texts, message, pair, capsys):
+    assert interpolate(*pair, "--alpha", *texts.split()) == 2
+    printed = capsys.readouterr().err
+    assert message in printed and printed.startswith("error: ") and printed.count("\n") == 1
+
+
+def test_the_path_is_scored_and_the_chosen_mixture_is_a_model(pair, shapes, tmp_path, capsys):
+    arguments = [*pair, "--alpha", "0", "0.5", "...", "1", "--new", shapes["val"], "--old", shapes["train"],
+                 "--output", tmp_path / "out", "--device", "cpu"]  # fmt: skip
+    assert interpolate(*arguments, "--choose", "0.5", "--write", tmp_path / "mixed") == 0
+    printed = capsys.readouterr().out
+    record = json.loads((tmp_path / "out" / "interpolation.json").read_text())
+    assert [row["share"] for row in record["mixtures"]] == ["0", "0.5", "1"] and record["chosen"] == "0.5"
+    for row in record["mixtures"]:
+        assert row["mean"] == pytest.approx((row["new"] + row["old"]) / 2)
+        assert f"{row['share']:<3}{row['new']:>8.2f}{row['old']:>8.2f}{row['mean']:>8.2f}" in printed
+    page = (tmp_path / "out" / "interpolation.html").read_text()
+    assert "The new task against the old one" in page and page.count("<svg") >= 2
+    mixed = ernie_vil2.load_model(tmp_path / "mixed")
+    a, b = (ernie_vil2.load_model(folder) for folder in pair)
+    name = "image.blocks.0.mlp.fc1.weight"
+    weights = [model.backend.model.state_dict()[name].numpy() for model in (a, b, mixed)]
+    assert np.allclose(weights[2], (weights[0] + weights[1]) / 2, atol=1e-7)
+    # The ends of the table are what the models score by themselves.
+    for row, folder in ((record["mixtures"][0], pair[0]), (record["mixtures"][2], pair[1])):
+        assert commands.run("eval", ["--checkpoint", str(folder), "--data", str(shapes["val"]), "--output",
+                                     str(tmp_path / "eval"), "--name", folder.name]) == 0  # fmt: skip
+        scored = json.loads((tmp_path / "eval" / f"{folder.name}.json").read_text())["results"]
+        assert row["results"]["new zh"]["mR"] == pytest.approx(next(iter(scored.values()))["result"]["mR"])
+
+
+def test_without_a_choice_the_best_mean_is_written(pair, shapes, tmp_path):
+    assert interpolate(*pair, "--alpha", "0", "1", "--new", shapes["val"], "--output", tmp_path, "--write",
+                       tmp_path / "best") == 0  # fmt: skip
+    record = json.loads((tmp_path / "interpolation.json").read_text())
+    best = max(record["mixtures"], key=lambda row: row["mean"])["share"]
+    assert record["chosen"] == best
+    written, model = read_weights(tmp_path / "best" / MODEL), read_model(pair[int(best)]).arrays
+    assert all(np.array_equal(array, model[name]) for name, array in written.items())
+
+
+def test_a_soup_is_the_mean(pair, tmp_path):
+    assert interpolate(*pair, pair[0], "--write", tmp_path / "soup") == 0
+    a, b, soup = (read_model(folder).arrays for folder in (*pair, tmp_path / "soup"))
+    assert all(np.allclose(soup[name], (2 * a[name].astype(np.float64) + b[name]) / 3, atol=1e-7) for name in a)
+
+
+@pytest.mark.parametrize(
+    "overrides, why",
+    [
+        (["Model.text.epsilon=1e-12"], "Model.text.epsilon is 1e-05 in one and 1e-12 in the other"),
+        (["Model.image.heads=2"], "Model.image.heads is 1 in one and 2 in the other"),
+    ],
+)
+def test_models_of_other_kinds_are_not_mixed(pair, overrides, why, tmp_path, capsys):
+    change(pair[1], *overrides)
+    assert interpolate(*pair, "--alpha", "0.5", "--write", tmp_path / "mixed") == 2
+    printed = capsys.readouterr().err
+    assert why in printed and "mix a model with its own fine-tunings" in printed and printed.count("\n") == 1
+
+
+def test_other_vocabularies_are_not_mixed(pair):
+    (pair[1] / "vocab.txt").write_text("\n".join([*TOKENS[:5], *reversed(TOKENS[5:])]), encoding="utf-8")
+    with pytest.raises(ValueError, match="they have other vocabularies, so that equal ids are other words"):
+        check_alike([read_model(folder) for folder in pair], "ab")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["A"], "the following arguments are required: MODEL"),
+        (["A", "B", "A", "--alpha", "0.5"], "--alpha is of two models, and here are 3"),
+        (["A", "B", "--alpha", "0", "1", "--choose", "0.5"], "--choose 0.5 is none of --alpha"),
+        (["A", "B", "--alpha", "0", "1", "--write", "OUT"], "--write needs data to choose by, --choose, or a single"),
+    ],
+)
+def test_misuse_is_one_line(pair, arguments, message, tmp_path, capsys):
+    names = {"A": pair[0], "B": pair[1], "OUT": tmp_path / "out"}
+    assert interpolate(*(names.get(each, each) for each in arguments)) == 2
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1

@@ -1,0 +1,84 @@
+"""A command of a configuration or a list runs when the command line says so, and not before."""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ernie_vil2 import cli as commands
+from ernie_vil2.cli.arguments import source
+from tests.support.shapes import shape_members, write_tar
+
+ROOT = Path(__file__).parents[2]
+# Commands that open sources, with DATA where each takes them.
+OPENING = {
+    "train": "-o Data.train=['DATA'] -o Training.output=OUT/run",
+    "train --dry-run": "-o Data.train=['DATA'] -o Training.output=OUT/run",
+    "eval": "--check --data DATA",
+    "prepare": "DATA --check",
+    "tag file": "DATA --tags OUT/tags.jsonl --output OUT/out.jsonl",
+    "trim_vocabulary": "--data DATA --output OUT/vocab.txt",
+}
+
+
+def parsers(parser):
+    """A parser and those of its actions."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for one in action.choices.values():
+                yield from parsers(one)
+
+
+def test_every_command_that_opens_sources_has_the_option():
+    having = set()
+    for command in commands.COMMANDS:
+        for parser in parsers(commands.parser(command)):
+            allows = "--allow-pipes" in parser._option_string_actions
+            assert allows or all(action.type is not source for action in parser._actions), parser.prog
+            having |= {command} if allows else set()
+    assert having >= {*(command.split()[0] for command in OPENING), "embed", "report", "search"}
+
+
+@pytest.mark.parametrize("command", OPENING)
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_command_does_not_run_unless_it_is_allowed(command, listed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("ernie_vil2.data.readers.shard_files._allowed", False)
+    (tmp_path / "tags.jsonl").write_text('{"id": "1", "tags": []}\n')
+    data = f"pipe:touch {tmp_path}/ran"
+    if listed:
+        (tmp_path / "list.txt").write_text(f"{data}\n")
+        data = str(tmp_path / "list.txt")
+    name, *options = f"{command} {OPENING[command]}".split()
+    options = [part.replace("OUT", str(tmp_path)).replace("DATA", data) for part in options]
+
+    assert commands.run(name, options) == 2
+    error = capsys.readouterr().err
+    assert f"pipe:touch {tmp_path}/ran: a command is run only with --allow-pipes" in error and error.count("\n") == 1
+    assert not (tmp_path / "ran").exists()
+    assert commands.run(name, [*options, "--allow-pipes"]) == 2  # it runs, and writes nothing
+    assert (tmp_path / "ran").exists() and "not a tar shard" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tool", ["prepare_data.py", pytest.param("train.py", marks=pytest.mark.slow)])
+def test_what_is_allowed_reaches_workers_and_ranks(tool, tmp_path):
+    write_tar(tmp_path / "a.tar", shape_members(1, seed=1))
+    data = f"pipe:cat {tmp_path}/a.tar"
+    options = {
+        "prepare_data.py": [data, "--output", tmp_path / "out", "--samples-per-shard", "3"],
+        "train.py": ["-c", "configs/demo/emoji.yaml", "-o", f"Data.train=['{data}']", "-o", "Data.val=[]",
+                     "-o", "Data.text_id=null", "-o", "Evaluation.every=0", "-o", "Data.workers=1",
+                     "-o", "Training.steps=1", "-o", "Training.global_batch=8", "-o", "Schedule.warmup_steps=0",
+                     "-o", f"Training.output={tmp_path / 'out'}"],
+    }[tool]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, f"tools/{tool}", *map(str, options), "--processes", "2", "--allow-pipes"],
+        cwd=ROOT, env=os.environ | {"ERNIE_VIL2_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {"prepare_data.py": "16 samples in 6 shards", "train.py": "finished: 1 step,"}[tool] in done.stdout

@@ -1,0 +1,54 @@
+"""--precision: what a device lacks is refused, what it has reaches the towers; ranks are joined once a command."""
+
+import pytest
+
+from ernie_vil2.device import runtime
+from ernie_vil2.encoder.backends import Eager
+from ernie_vil2.evaluation import encoded as evaluation
+from ernie_vil2.models.weights import contract
+from tests.support.command_examples import run
+
+ENCODING = ["eval", "eval_classification", "eval entailment", "embed", "calibrate", "interpolate", "search build",
+            "search query", "tag lexicon", "report"]  # fmt: skip
+BFLOAT16 = {"--precision": "bfloat16"}
+
+
+@pytest.mark.parametrize("name", ENCODING)
+def test_a_precision_that_the_device_lacks_is_refused(name, inputs, tmp_path, capsys):
+    assert run(name, BFLOAT16, inputs, tmp_path) in (1, 2)
+    printed = capsys.readouterr().err
+    assert "precision=bfloat16: on cpu Paddle would compute in float32" in printed and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODING if name != "search query"])
+def test_the_towers_compute_in_it(name, inputs, tmp_path, monkeypatch):
+    """As far as a CPU shows: every batch is encoded by a backend of this precision."""
+    monkeypatch.setattr(runtime, "check_precision", lambda *_: None)
+    found = []
+    for method in ("encode_pixels", "encode_ids"):
+        original = getattr(Eager, method)
+
+        def noted(backend, rows, original=original):
+            found.append(backend.precision)
+            return original(backend, rows)
+
+        monkeypatch.setattr(Eager, method, noted)
+    monkeypatch.setattr(contract, "golden", lambda encoder: None)  # of what is written, always float32
+    assert run(name, BFLOAT16, inputs, tmp_path) == 0
+    assert found and set(found) == {"bfloat16"}
+
+
+def test_ranks_are_joined_once_for_all_data_sets(monkeypatch):
+    joined, encoded = [], []
+    monkeypatch.setattr(evaluation, "RANKS", 2)
+    monkeypatch.setattr("ernie_vil2.parallel.ranks.join_ranks", lambda: joined.append(True))
+    monkeypatch.setattr(evaluation, "encode_benchmark", lambda *_, **__: encoded.append(True))
+    evaluation._join_ranks.cache_clear()
+
+    class Benchmark:
+        images, texts = [], []
+
+    for _ in range(3):
+        evaluation.encode_on_all_ranks(None, Benchmark)
+    evaluation._join_ranks.cache_clear()
+    assert len(encoded) == 3 and len(joined) == 1

@@ -1,0 +1,75 @@
+"""RUN, RUN@newest and RUN@best on the command lines, and run folders that hold what is not theirs."""
+
+import json
+
+import pytest
+
+import ernie_vil2
+from ernie_vil2 import cli as commands
+from ernie_vil2.models.weights.files import read_weights, write_weights
+from tests.support.checkpoints import untrained_checkpoint
+
+NAMES = {"{run}": 2, "{run}@newest": 2, "{run}@best": 1, "{run}/checkpoints/best": 1,
+         "{run}/checkpoints/step_00000001": 1}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of two checkpoints, of which the first is the best, and what others have put there."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    for step in (1, 2):
+        (folder := run / "checkpoints" / f"step_{step:08d}").mkdir(parents=True)
+        untrained_checkpoint(folder)
+        arrays = read_weights(folder / "model.safetensors")
+        arrays["log_logit_scale"] = arrays["log_logit_scale"] + step
+        write_weights(folder / "model.safetensors", arrays)
+    (run / "checkpoints" / "best").symlink_to("step_00000001")
+    (run / "checkpoints" / "step_keep").mkdir()
+    return run
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_the_checkpoint_that_it_says(run, name):
+    scales = {step: read_weights(run / f"checkpoints/step_0000000{step}/model.safetensors") for step in (1, 2)}
+    loaded = ernie_vil2.load_model(name.format(run=run))
+    assert float(loaded.backend.model.log_logit_scale) == float(scales[NAMES[name]]["log_logit_scale"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evaluation_says_which_step_it_took_and_writes_into_the_run(run, shapes, name, capsys):
+    assert commands.run("eval", ["--checkpoint", name.format(run=run), "--data", str(shapes["val"]), "--language", "en",
+                                 "--device", "cpu", "--no-cache", "--name", "val"]) == 0  # fmt: skip
+    taken = f"{run}/checkpoints/step_0000000{NAMES[name]}"
+    assert f"model {taken}, data " in capsys.readouterr().out
+    assert json.loads((run / "evaluation" / "val.json").read_text())["model"] == taken
+
+
+def test_the_others_say_it_too(run, shapes, tmp_path, capsys):
+    assert commands.run("convert", [f"{run}@best", str(tmp_path / "converted"), "--to", "ernie_vil2"]) == 0
+    assert f"{run}/checkpoints/step_00000001 (ernie_vil2) is now" in capsys.readouterr().out
+    assert commands.run("embed", ["--checkpoint", f"{run}@best", "--data", str(shapes["val"]), "--language", "en",
+                                  "--device", "cpu", "--output", str(tmp_path / "embeddings")]) == 0  # fmt: skip
+    assert f"model: {run}/checkpoints/step_00000001\n" in capsys.readouterr().out
+
+
+def test_names_that_mean_nothing_are_explained(run, tmp_path, capsys):
+    (tmp_path / "new" / "checkpoints").mkdir(parents=True)
+    for name, why in {f"{tmp_path}/new@best": "no evaluation has marked", f"{tmp_path}/new": "no checkpoint yet",
+                      f"{run}@worst": "no such file or folder"}.items():  # fmt: skip
+        assert commands.run("convert", [name, str(tmp_path / "converted"), "--to", "ernie_vil2"]) == 2
+        assert why in capsys.readouterr().err
+
+
+def test_a_report_leaves_out_what_is_not_a_record(run, shapes, capsys):
+    (run / "evaluation").mkdir(exist_ok=True)
+    foreign = {"notes": "[]", "cut": '{"table": [', "other": '{"table": [["a", 1]], "results": {}}',
+               "empty": "{}", "deep": "[" * 100_000}  # fmt: skip
+    for name, content in foreign.items():
+        (run / "evaluation" / f"{name}.json").write_text(content)
+    (run / "log.jsonl").write_text("a note\n")
+    assert commands.run("report", ["--run", f"{run}@best", "--data", str(shapes["val"]), "--queries", "1"]) == 0
+    output, error = capsys.readouterr()
+    assert f"with answers of {run}/checkpoints/step_00000001" in output and (run / "report.html").exists()
+    assert all(f"{name}.json is not a record of an evaluation and left out" in error for name in foreign)
+    assert "log.jsonl: line 1 no record of a run, left out" in error
+    assert error.count("warning: ") == len(foreign) + 1

@@ -1,0 +1,89 @@
+"""A command that does nothing says what is missing, and any two hostile values of its arguments give one clear line."""
+
+import sys
+import warnings
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ernie_vil2.planning import plan
+from tests.hostile.test_bad_arguments import options
+from tests.support.command_examples import EXAMPLES
+
+DEEP = "[" * 100_000
+CHEAP = ("eval check", "interpolate", "search build", "search query", "study", "study results", "plan",
+         "prepare check", "convert", "trim_vocabulary", "eval embeddings")  # fmt: skip
+HOSTILE = ["", " ", ".", ".x", "=", "a=", "nan", "1e400", "-1", "0", "5", "9" * 5000, "\udcff", "\x1b[2J", "{}",
+           "x/y/z", "{a: 1, a: 2}", f"x={DEEP}", DEEP]  # fmt: skip
+NOTHING = {
+    "interpolate": ({"--new": [], "--old": [], "--write": []}, "name data to score the mixtures on, --new or --old"),
+    "search build": ({"--data": [], "--texts": []}, "is not an index yet: name its model (--checkpoint) and"),
+    "search query": ({"--file": [], "text": ""}, "a query is empty: write a sentence"),
+    "study": ({"--run": ""}, "no run ; its runs are called as main/A/0"),
+}  # fmt: skip
+
+
+def without_empty(example, changes):
+    """An option without values is left out."""
+    return {name: values for name, values in (EXAMPLES[example] | changes).items() if values != []}
+
+
+@pytest.mark.parametrize("example", NOTHING)
+def test_nothing_to_do_says_what_is_missing(inputs, tmp_path, monkeypatch, capsys, example):
+    from tests.commands import conftest
+
+    changes, output = NOTHING[example]
+    monkeypatch.setitem(EXAMPLES, example, without_empty(example, changes))
+    monkeypatch.chdir(tmp_path)
+    assert conftest.run(example, {}, inputs, tmp_path) == 2
+    assert output in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("example, changes, output", [
+    ("search query", {"--plus": " "}, "--plus is empty: write a sentence"),
+    ("search query", {"--minus": ""}, "--minus is empty: write a sentence"),
+    ("search query", {"--where": f"x={DEEP}"}, "more than 1,000 characters; name a shorter value"),
+    ("search build", {"--recall": "5"}, "--recall: 5 is not a share above 0 and up to 1"),
+    ("search build", {"--recall": "0"}, "--recall: 0 is not a share above 0 and up to 1"),
+    ("plan", {"--step-seconds": "0"}, "--step-seconds: 0 is not a number above 0"),
+    *(("eval", {"--import": name}, f"--import: {name!r} is not the name of") for name in ("", ".x", "a b")),
+])  # fmt: skip
+def test_values_that_mean_nothing_are_explained(command, capsys, example, changes, output):
+    assert command(example, changes) == 2
+    error = capsys.readouterr().err
+    assert output in error and error.count("\n") == 1 and len(error) < 2100
+
+
+def test_plan_lets_no_warning_through(command, monkeypatch, capsys):
+    planned = plan.plan_run
+
+    def warning(*args, **options):
+        warnings.warn("as Paddle does", stacklevel=1)
+        return planned(*args, **options)
+
+    monkeypatch.setattr(plan, "plan_run", warning)
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *_: print(message, file=sys.stderr))
+    warnings.simplefilter("always")
+    assert command("plan", {}) == 0
+    assert capsys.readouterr().err == ""
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_two_hostile_values_are_one_clear_line(command, tmp_path, capsys, data):
+    """Codes 0, 1 and 2 alone; an error is one printable line; and what ends well has printed or written something."""
+    example = data.draw(st.sampled_from(CHEAP))
+    names = [name for name, action in options(example).items() if action.dest not in ("help", "action", "processes")]
+    changed = data.draw(st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True))
+    changes = {name: data.draw(st.sampled_from(HOSTILE)) for name in changed}
+    capsys.readouterr()
+    code = command(example, changes, tmp_path / str(len(list(tmp_path.iterdir()))))
+    output = capsys.readouterr()
+    assert code in (0, 1, 2)
+    if code == 2:
+        assert output.err.startswith("error: ") and output.err.count("\n") == 1 and output.err[:-1].isprintable()
+        assert len(output.err) < 2100
+    else:
+        assert output.out

@@ -1,0 +1,170 @@
+"""Weight files and model folders that are damaged, hostile, or none."""
+
+import json
+import pickle
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from ernie_vil2.models.weights.files import read_weights, write_weights
+from ernie_vil2.models.weights.stored import read_model, write_model
+from tests.hostile.bad_input.case import Case, file
+from tests.hostile.bad_input.settings import hole, pipe
+from tests.models.test_weight_files import (
+    BOMB,
+    RUN,
+    WELL,
+    Calls,
+    array,
+    entry,
+    function,
+    raw,
+    safetensors,
+    tensor,
+    text,
+)
+
+RELEASED = Path(__file__).parents[2] / "fixtures" / "released"
+
+
+def weights(input, content, stopped, name="w.pdparams"):
+    """A weight file of this content."""
+    return Case(input, file(name, content), stopped=stopped, opened=read_weights)
+
+
+def model(input, change, stopped, source="paddlenlp_tiny"):
+    """A model folder of a release, or of ours, after `change` of it."""
+
+    def make(folder):
+        if source == "ernie_vil2":
+            write_model(read_model(RELEASED / "official_tiny"), folder / "model", source)
+        else:
+            shutil.copytree(RELEASED / source, folder / "model")
+        change(folder / "model")
+        return folder / "model"
+
+    return Case(input, make, stopped=stopped, opened=read_model)
+
+
+def setting(name, *keys, value):
+    """`change` of a value in a JSON file."""
+
+    def change(folder):
+        content = json.loads((folder / name).read_text())
+        section = content
+        for key in keys[:-1]:
+            section = section[key]
+        section[keys[-1]] = value
+        (folder / name).write_text(json.dumps(content))
+
+    return change
+
+
+def own(old, new):
+    """`change` of a word in the configuration of a folder of ours that has no checksums."""
+
+    def change(folder):
+        (folder / "checksums.json").unlink()
+        path = folder / "config.yaml"
+        path.write_text(path.read_text().replace(old, new, 1))
+
+    return change
+
+
+def arrays(**changes):
+    """`change` of the arrays in an official file; dots are written as two underscores."""
+
+    def change(folder):
+        path = folder / "model.pdparams"
+        write_weights(path, read_weights(path) | {name.replace("__", "."): value for name, value in changes.items()})
+
+    return change
+
+
+def zeros(name):
+    """`change` of the last bytes of a file to zeros."""
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-64] + bytes(64))
+
+
+def index(content):
+    """`change` of a whole save to an index of shards."""
+
+    def change(folder):
+        (folder / "model_state.pdparams").unlink()
+        (folder / "model_state.pdparams.index.json").write_text(json.dumps(content))
+
+    return change
+
+
+LAYER = np.zeros(32, "float32")
+SHARED = b"".join(text(str(number)) + b"h\0" for number in range(1, 1000))
+INDEX = "not an index of shards: a weight_map from arrays to files next to it"
+
+CASES = [
+    weights(".pdparams that would run a command", pickle.dumps({"w": Calls(exec, RUN)}), "it asks for builtins.exec"),
+    weights(".pdparams whose type is 2^100 references in 529 bytes",
+            entry(function("numpy", "dtype") + BOMB + b"\x89\x88\x87R"), "arrays of type a tuple"),
+    weights(".pdparams whose type is a list, 100,000 lists deep",
+            entry(function("numpy", "dtype") + WELL + b"\x89\x88\x87R"), "arrays of type a list"),
+    weights(".pdparams of more than a million operations", b"\x80\x04" + b"N" * 1_000_001 + b".",
+            "more than 1,000,000 operations"),
+    weights(".pdparams whose memo begins at 4 billion", entry(array() + b"r\xff\xff\xff\xffj\xfe\xff\xff\xff"),
+            "damaged"),
+    weights(".pdparams with an array larger than its bytes", entry(array(shape=b"\x8a\x05\0\0\0\0\x40\x85")),
+            "takes 1099511627776 bytes, the file gives 8"),
+    weights(".pdparams with a thousand arrays over the same bytes",
+            b"\x80\x04}(" + text("0") + array(raw(bytes(4000)), b"M\xe8\x03\x85") + b"q\0" + SHARED + b"u.",
+            "share their content, and together are more than twice as large as the file"),
+    weights(".pdparams with a name of a megabyte", entry(b"N", name="n" * 10**6),
+            "no arrays at its top level, only 'nnn"),
+    weights(".pdparams, cut off", pickle.dumps({"w": np.zeros(9)})[:-9], "not a plain weight file"),
+    weights("PyTorch file as .pdparams", b"PK\x03\x04", "not plain weights of PyTorch: the end"),
+    weights("web page as .pdparams", b"<html>404</html>", "a web page, not weights"),
+    weights("safetensors header of a gigabyte", struct.pack("<Q", 2**30) + b"{" * 99,
+            "1,073,741,824 bytes; 16,777,216 are", "w.safetensors"),
+    weights("safetensors tensor beyond the end", safetensors({"a": tensor(0, 2**60, [2**58])}),
+            "not a whole safetensors file", "w.safetensors"),
+    Case("weights without an end (/dev/zero)", lambda folder: Path("/dev/zero"), stopped="no model here",
+         opened=read_model),
+    Case("pipe as weights", pipe("a.pdparams"), stopped="no model here", opened=read_model),
+    model("name of layer 999,999,999 in a weight file", arrays(visual__blocks__999999999__norm1__bias=LAYER),
+          "the weights are not whole: image.blocks.2 is missing", "official_tiny"),
+    model("shape with 10^12 rows of width 0", arrays(text_model__word_emb__weight=np.zeros([10**12, 0], "float32")),
+          "none of them empty", "official_tiny"),
+    model("200 layers by name alone", lambda folder: arrays(**{
+              f"visual.blocks.{layer}.norm1.bias": LAYER for layer in range(200)})(folder),
+          "its configuration describes a model of at least", "official_tiny"),
+    model("depth: 1000000000 in a checkpoint's config.yaml", own("depth: 2", "depth: 1000000000"),
+          "Model.image.depth: Input should be less than or equal to 1024, got 1000000000", "ernie_vil2"),
+    model("depth: 1000 in the config.yaml of two layers", own("depth: 2", "depth: 1000"),
+          "its configuration describes a model of at least", "ernie_vil2"),
+    model("num_hidden_layers: 1000000000 in config.json",
+          setting("config.json", "vision_config", "num_hidden_layers", value=10**9),
+          "num_hidden_layers is 1000000000; its weights say 2"),
+    model("attention heads that are a text", setting("config.json", "text_config", "num_attention_heads", value="2"),
+          "text_config.num_attention_heads is '2'; a whole number of at least 1 is expected"),
+    model("attention heads that do not divide the width",
+          setting("config.json", "text_config", "num_attention_heads", value=5),
+          "do not divide the text tower's width, 32"),
+    model("activation that our towers do not have",
+          setting("ernie_config.json", "hidden_act", value="relu"),
+          "hidden_act is 'relu'; only models with 'gelu' are read", "official_tiny"),
+    model("do_lower_case: false", setting("tokenizer_config.json", "do_lower_case", value=False),
+          "do_lower_case is False; only models with True are read"),
+    model("rescale_factor: 1", setting("preprocessor_config.json", "rescale_factor", value=1), "only 1 / 255 is read"),
+    model("PaddleNLP folder without preprocessor_config.json",
+          lambda folder: (folder / "preprocessor_config.json").unlink(), "preprocessor_config.json missing"),
+    model("config.json of 64 GB", lambda folder: hole("config.json")(folder), "more than 1,048,576 characters"),
+    model("config.json, 100,000 brackets deep", lambda folder: (folder / "config.json").write_text("[" * 10**5),
+          "not valid JSON"),
+    model("index of shards that leads out of its folder", index({"weight_map": {"w": "../w.pdparams"}}), INDEX),
+    model("index of shards that names itself", index({"weight_map": {"w": "model_state.pdparams.index.json"}}), INDEX),
+    model("index of shards, one of which is missing", index({"weight_map": {"w": "gone.pdparams"}}),
+          "No such file or directory"),
+    model("checkpoint whose weights have zeros in them", zeros("model.safetensors"),
+          "model.safetensors differs from its SHA-256 checksum: it is damaged", "ernie_vil2"),
+    model("checkpoint with a vocabulary that was cut off", zeros("vocab.txt"),
+          "vocab.txt differs from its SHA-256 checksum: it is damaged", "ernie_vil2"),
+]  # fmt: skip

@@ -1,0 +1,101 @@
+"""Configurations, vocabularies and lists that are damaged, hostile, or none."""
+
+import os
+from pathlib import Path
+
+from ernie_vil2.config import load_config
+from ernie_vil2.data.source_files import numbered_lines, read_json
+from ernie_vil2.data.stream import SampleStream
+from ernie_vil2.data.tokenizer import read_vocabulary
+from ernie_vil2.tagging.sources import read_names
+from tests.hostile.bad_input.case import Case, file
+
+
+def config(input, text, stopped):
+    return Case(input, file("a.yaml", text), stopped=stopped, opened=load_config)
+
+
+def vocabulary(input, make, stopped):
+    return Case(input, make, stopped=stopped, opened=read_vocabulary)
+
+
+def annotations(input, make, stopped):
+    return Case(input, make, stopped=stopped, opened=lambda path: read_json(Path(path), list))
+
+
+def lines(input, make, stopped):
+    return Case(input, make, stopped=stopped, opened=lambda path: list(numbered_lines(Path(path))))
+
+
+def pipe(name):
+    """`make` of a pipe that nobody writes to."""
+    return lambda folder: os.mkfifo(folder / name) or folder / name
+
+
+def hole(name):
+    """`make` of a file of 64 GB, which takes no room on the disk."""
+
+    def make(folder):
+        (folder / name).touch()
+        os.truncate(folder / name, 2**36)
+        return folder / name
+
+    return make
+
+
+LAUGHS = "Training:\n steps:\n  - &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha]\n" + "".join(
+    f"  - &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
+)
+MERGES = "a: &a0 {x: 1}\n" + "".join(f"b{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40))
+VALUES = "more than 100,000 values, each alias counted as all that it means"
+DEPTH = "more than 50 values within each other"
+DEVICE = "not an ordinary file; write what the pipe or device gives to a disk"
+
+CASES = [
+    config("YAML of 600 bytes whose aliases mean 10^9 values", LAUGHS, VALUES),
+    config("YAML whose merges mean 10^12 keys", MERGES, VALUES),
+    config("YAML alias within what it means", "a: &a [*a]\n", VALUES),
+    config("Paddle's dropout where micro batches are encoded twice", "Training: {dropout: native, micro_batch: 4}",
+           "dropout: native does not go with micro_batch or recompute; use dropout: counter"),
+    config("YAML of 900 brackets within each other", "a: " + "[" * 900 + "]" * 900, DEPTH),
+    config("YAML of 100,000 brackets", "[" * 100_000, DEPTH),
+    config("YAML of more than 100,000 values", f"a: [{'1, ' * 100_000}]", VALUES),
+    config("YAML number of 5,000 digits", f"Training: {{steps: {'7' * 5000}}}", "a number of more than 100 digits"),
+    config("YAML section that occurs twice", "Training: {steps: 7}\nLoss: {}\nTraining: {seed: 1}\n",
+           "the key Training occurs twice, in lines 1 and 3"),
+    config("YAML key that occurs twice in a section", "Training:\n  yes: 1\n  true: 2\n", "the key true occurs twice"),
+    annotations("JSON key that occurs twice", file("a.json", '[{"id": 1, "id": 2}]'), "the key 'id' occurs twice"),
+    config("YAML tag that its value does not fit", "a: !!bool x", "not valid YAML"),
+    config("10,000 unknown keys", "".join(f"k{n}: 1\n" for n in range(10_000)), "unknown key k0"),
+    config("`version: 99`, of a later release", "version: 99\n", "is of a later release of this package"),
+    config("`version` that is not a number", "version: new\n", "version: 'new' is none"),
+    config("YAML key of 100,000 characters", f"? {'k' * 100_000}\n: 1\n", "unknown key kkk"),
+    config("YAML text where a number belongs, of 500,000 characters", f"Training: {{steps: '{'x' * 500_000}'}}",
+           "Input should be a valid integer"),
+    config("`Data.groups` that does not divide the batch", "Data: {groups: 3}\nTraining: {global_batch: 16}\n",
+           "Data.groups (3) does not divide Training.global_batch (16)"),
+    Case("source of fewer samples than `Data.groups`", file("a.tsv", "x\t1\tAAAA\n"),
+         stopped="1 sample for 2 groups; lower Data.groups",
+         opened=lambda path: SampleStream(load_config(None, [f"Data.train=[{path}]", "Data.groups=2"]))),
+    config("configuration of more than 1,048,576 characters", "# " + "x" * 2**20, "more than 1,048,576 characters"),
+    config("configuration that is not UTF-8", b"\x7fELF\xff", "not a UTF-8 text file"),
+    Case("configuration without an end (/dev/zero)", lambda folder: Path("/dev/zero"), stopped=DEVICE,
+         opened=load_config),
+    Case("pipe as configuration", pipe("a.yaml"), stopped=DEVICE, opened=load_config),
+    vocabulary("vocabulary without an end (/dev/zero)", lambda folder: Path("/dev/zero"), DEVICE),
+    vocabulary("pipe as vocabulary", pipe("a.txt"), DEVICE),
+    vocabulary("folder as vocabulary", lambda folder: folder, "Is a directory"),
+    vocabulary("vocabulary of more than 16,777,216 characters", hole("a.txt"), "more than 16,777,216 characters"),
+    vocabulary("vocabulary with an id of 5,000 digits", file("a.txt", "[PAD]\t0\n[UNK]\t" + "7" * 5000),
+               "an id is not a number"),
+    vocabulary("vocabulary without [UNK]", file("a.txt", "[PAD]\n[CLS]\n[SEP]\n"), "[UNK] missing"),
+    Case("list of more than 16,777,216 characters", hole("a.txt"), stopped="more than 16,777,216 characters"),
+    Case("pipe named x.txt as list", pipe("a.txt"), stopped=DEVICE),
+    annotations("JSON file of more than 16,777,216 values", file("a.json", "[" + "[]," * 9_000_000 + "0]"),
+                "more than 16,777,216 values"),
+    annotations("JSON file of more than 256 MiB", hole("a.json"), "more than 268,435,456 characters"),
+    annotations("pipe as JSON file", pipe("a.json"), DEVICE),
+    lines("line of more than 4 MiB in annotations", hole("a.txt"), "a.txt:1: a line of more than 4194304 bytes"),
+    lines("annotations without an end (/dev/zero)", lambda folder: Path("/dev/zero"), DEVICE),
+    Case("names of tags without an end", lambda folder: Path("/dev/zero"), stopped=DEVICE, opened=read_names),
+]  # fmt: skip

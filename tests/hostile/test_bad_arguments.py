@@ -1,0 +1,281 @@
+"""Every argument of every command with what cannot be used: an error of one line that names it, and exit code 2.
+
+The arguments are those of the parsers, so that a new option is tried without a new line here; a new command needs an
+example in `conftest.EXAMPLES`. The usual run tries bad values pairwise, and `-m slow` the other combinations.
+"""
+
+import argparse
+import heapq
+import os
+import random
+import resource
+import shutil
+import signal
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from ernie_vil2 import cli as commands
+from ernie_vil2.cli import arguments, compare, curate
+from tests.hostile.test_full_disk import TO_GO_ON
+from tests.support.command_examples import EXAMPLES, command_of
+from tests.support.limits import PATIENCE
+
+HUGE = 1 << 40  # bytes, of which none are on the disk
+MEMORY = 2 << 30
+FILES = {arguments.input_file, arguments.configuration, arguments.named_file, arguments.named_list,
+         arguments.optional_file}  # fmt: skip
+INPUTS = FILES | {arguments.input_folder, arguments.input_path, arguments.source, arguments.model,
+                  arguments.run_folder, compare.labelled_model, compare.labelled_folder}  # fmt: skip
+FOLDERS = {arguments.input_folder, compare.labelled_folder}
+OUTPUTS = {arguments.output_file, arguments.output_folder}
+NUMBERS = {arguments.count, arguments.natural, arguments.number, arguments.amount, arguments.fraction,
+           arguments.port, arguments.threshold, arguments.share, curate.share}  # fmt: skip
+BAD_NUMBERS = ["x", "", "-1", "0", "1.5", "nan", "1e999"]
+NAMES = {None, arguments.file_name, arguments.module, arguments.option, arguments.columns}
+
+
+@cache
+def options(example):
+    """Argument -> its action, of the command or subcommand of an example."""
+    parser = commands.parser(command_of(example))
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            parser = action.choices[EXAMPLES[example][action.dest]]
+    return {action.option_strings[-1] if action.option_strings else action.dest: action for action in parser._actions
+            if action.nargs != 0}  # fmt: skip
+
+
+def tried_in(example, argument):
+    """The examples of the same command that give an argument, or the first of those that can take it."""
+    alike = [other for other in EXAMPLES if other.split()[0] == example.split()[0] and argument in options(other)]
+    return [other for other in alike if argument in EXAMPLES[other]] or alike[:1]
+
+
+def covering(pairs):
+    """The positions of sets of pairs that have every pair between them, chosen greedily."""
+    missing = set().union(*pairs)
+    gains = [(-len(found), position) for position, found in enumerate(pairs)]
+    heapq.heapify(gains)
+    chosen = set()
+    while missing:
+        _, position = heapq.heappop(gains)
+        gain = len(pairs[position] & missing)
+        if gains and -gain > gains[0][0]:  # it has become less than what another one may have
+            heapq.heappush(gains, (-gain, position))
+        else:
+            chosen.add(position)
+            missing -= pairs[position]
+    return chosen
+
+
+def cases(kinds, bad, possible=lambda kind, what: True):
+    """Example, argument, and what is bad about its value; those that are not needed for a pair are slow.
+
+    Each bad value is tried with each command and with each kind of argument, and each argument with one bad value.
+    """
+    every = [
+        (example, argument, what)
+        for example in EXAMPLES
+        for argument, action in options(example).items()
+        for what in bad
+        if action.type in kinds and not action.choices and example in tried_in(example, argument)
+        and possible(action.type, what)
+    ]  # fmt: skip
+    pairs = [{(example, argument), (example.split()[0], what), (options(example)[argument].type, what)}
+             for example, argument, what in every]  # fmt: skip
+    chosen = covering(pairs)
+    return [
+        pytest.param(*case, id=ascii(" ".join(map(str, case))[:80]),
+                     marks=() if position in chosen else pytest.mark.slow)
+        for position, case in enumerate(every)
+    ]  # fmt: skip
+
+
+def test_there_is_an_example_of_every_command():
+    assert {example.split()[0] for example in EXAMPLES} == {*commands.COMMANDS, "study"} - {"doctor"}
+
+
+def test_the_usual_run_has_every_pair():
+    usual = [case.values for case in cases(NUMBERS, BAD_NUMBERS) if not case.marks]
+    commands_that_count = {example.split()[0] for example, _, _ in usual}
+    assert {(example.split()[0], what) for example, _, what in usual} == {
+        (name, what) for name in commands_that_count for what in BAD_NUMBERS
+    }
+    assert len(usual) < len(cases(NUMBERS, BAD_NUMBERS)) / 2
+
+
+def test_every_argument_says_what_it_is():
+    known = INPUTS | OUTPUTS | NUMBERS | NAMES
+    assert all(action.type in known for example in EXAMPLES for action in options(example).values())
+    paths = ("FILE", "FOLDER", "PATH", "INPUT", "SOURCE", "TARGET", "MODEL", "RUN")
+    assert [action for example in EXAMPLES for action in options(example).values()
+            if action.type in NAMES and str(action.metavar).endswith(paths)] == []  # fmt: skip
+
+
+@pytest.fixture
+def run(command, tmp_path, capsys):
+    """`run(example, changes)`: exit code and standard error; it must end, and an error leaves nothing behind."""
+
+    def too_long(*_):
+        pytest.fail("the command does not end")
+
+    def run(example, changes):
+        before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
+        capsys.readouterr()
+        previous = signal.signal(signal.SIGALRM, too_long)
+        memory = resource.getrlimit(resource.RLIMIT_AS)
+        in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (in_use + MEMORY, memory[1]))
+        signal.alarm(PATIENCE)
+        try:
+            code = command(example, changes)
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, previous)
+            resource.setrlimit(resource.RLIMIT_AS, memory)
+        error = capsys.readouterr().err
+        if code == 2:
+            assert error.startswith("error: ") and error.count("\n") == 1 and error[:-1].isprintable(), error
+            changed = [path for path in tmp_path.rglob("*") if path.lstat().st_mtime_ns != before.get(path)]
+            assert not [path for path in changed if path.is_file() and not TO_GO_ON.search(str(path))]
+        return code, error
+
+    return run
+
+
+def value(kind, path):
+    named = (arguments.named_file, arguments.named_list, arguments.optional_file, compare.labelled_folder)
+    return f"en={path}" if kind in named else os.fspath(path)
+
+
+def suffix(example, argument):
+    """Of the file that an example gives; none where it gives several."""
+    given = EXAMPLES[example].get(argument, "")
+    return Path(given).suffix if isinstance(given, str) else ""
+
+
+def sparse(path):
+    with open(path, "wb") as file:
+        file.truncate(HUGE)
+
+
+UNREADABLE = {
+    "missing": lambda path: None,
+    "not UTF-8 \udcff": lambda path: None,
+    "too long a name" + 300 * "x": lambda path: None,
+    "link to itself": lambda path: path.symlink_to(path),
+    "below a file/x": lambda path: path.parent.touch(),
+    "a folder for a file": Path.mkdir,
+    "a file for a folder": Path.touch,
+    "huge": sparse,
+    "reading fails": lambda path: path.symlink_to("/proc/self/mem"),
+}
+FOR_FILES = {"a folder for a file", "huge", "reading fails"}
+FOR_FOLDERS = {"a file for a folder"}
+
+
+def is_unreadable(kind, what):
+    return not (what in FOR_FILES and kind in FOLDERS or what in FOR_FOLDERS and kind in FILES)
+
+
+@pytest.mark.parametrize("example, argument, what", cases(INPUTS, UNREADABLE, is_unreadable))
+def test_what_cannot_be_read(run, tmp_path, example, argument, what):
+    kind = options(example)[argument].type
+    path = tmp_path / (what + suffix(example, argument))
+    UNREADABLE[what](path)
+    code, error = run(example, {argument: value(kind, path)})
+    if kind is arguments.source and what in ("huge", "a file for a folder") and code != 2:
+        return  # a shard of zeros is a bad sample, an empty text has no lines
+    assert code == 2 and str(tmp_path) in error and what[:8] in error
+
+
+CONTENTS = {
+    "empty": b"",
+    "binary": bytes(random.Random(0).randbytes(3000)),
+    "zeros": bytes(3000),
+    "GBK": "图片\t标签\n\n".encode("gbk") * 100,
+    "nested": b"[" * 100_000,
+    "one value": b"7\n",
+}
+
+
+def is_something_else(kind, what):
+    return not (kind is arguments.configuration and what == "empty")  # that is the default one
+
+
+@pytest.mark.parametrize("example, argument, what", cases(INPUTS - FOLDERS, CONTENTS, is_something_else))
+def test_what_holds_something_else(run, tmp_path, example, argument, what):
+    kind = options(example)[argument].type
+    path = tmp_path / f"other-file{suffix(example, argument)}"
+    path.write_bytes(CONTENTS[what])
+    code, error = run(example, {argument: value(kind, path)})
+    if what in ("binary", "GBK") and kind is not arguments.source:
+        assert code == 2 and "other-file" in error
+
+
+@pytest.mark.parametrize(
+    "example, argument, what",
+    cases({arguments.input_folder, arguments.run_folder, arguments.model}, [None, *CONTENTS]),
+)
+def test_a_folder_that_holds_something_else(run, inputs, tmp_path, example, argument, what):
+    """Every file of the right folder is replaced in its turn; None: the folder is empty."""
+    right = Path(EXAMPLES[example].get(argument, "none").replace("IN", str(inputs)))
+    if not right.is_dir():
+        pytest.skip("no example of such a folder")
+    for file in [path for path in right.rglob("*") if path.is_file()] if what else [None]:
+        folder = tmp_path / f"folder{file and file.name}"
+        folder.mkdir()
+        if file:
+            shutil.copytree(right, folder, dirs_exist_ok=True)
+            (folder / file.relative_to(right)).write_bytes(CONTENTS[what])
+        code, error = run(example, {argument: str(folder)})
+        assert code == 0 and what or code == 2 and str(folder) in error, (file, code, error)
+
+
+UNWRITABLE = {
+    "missing/x": lambda path: None,
+    "below a file/x": lambda path: path.parent.touch(),
+    "link to itself": lambda path: path.symlink_to(path),
+    "too long a name" + 300 * "x": lambda path: None,
+    "a folder for a file": Path.mkdir,
+    "a file for a folder": Path.touch,
+    "/proc/x": lambda path: None,
+}
+
+
+def is_unwritable(kind, what):
+    if kind is arguments.output_folder:  # which is made
+        return what not in ("a folder for a file", "missing/x")
+    return what != "a file for a folder"  # it is replaced, or refused by what lies in it
+
+
+@pytest.mark.parametrize("example, argument, what", cases(OUTPUTS, UNWRITABLE, is_unwritable))
+def test_what_cannot_be_written(run, tmp_path, example, argument, what):
+    path = tmp_path / (what + suffix(example, argument))
+    UNWRITABLE[what](path)
+    code, error = run(example, {argument: str(path)})
+    assert code == 2 and str(path.parent) in error and what[:8] in error
+
+
+@pytest.mark.parametrize("example, argument, what", cases(OUTPUTS, ["\udcff"]))
+def test_a_name_need_not_be_utf8(run, tmp_path, example, argument, what):
+    path = tmp_path / (what + suffix(example, argument))
+    code, error = run(example, {argument: str(path)})
+    assert code == 0, error
+    assert path.exists()
+
+
+@pytest.mark.parametrize("example, argument, given", cases(NUMBERS, BAD_NUMBERS))
+def test_numbers_out_of_range(run, example, argument, given):
+    times = options(example)[argument].nargs
+    code, error = run(example, {argument: [given] * times if isinstance(times, int) else given})
+    assert code in (0, 2) and (code == 2 or given not in ("x", "", "nan"))
+    assert code == 0 or argument.strip("-") in error or given in error
+
+
+@pytest.mark.parametrize("example, argument, given",
+                         cases(NAMES, ["", "\udcff", "a/b", "x" * 3000, "\x1b[2J", "%s {}", "=1"]))  # fmt: skip
+def test_any_text(run, example, argument, given):
+    assert run(example, {argument: given})[0] in (0, 1, 2)

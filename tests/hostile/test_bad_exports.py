@@ -1,0 +1,220 @@
+"""What cannot be exported, and exported folders that cannot be used: one line that says which, why and what to do."""
+
+import gc
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import traceback
+
+import paddle
+import pytest
+from paddle import nn
+from paddle.jit.dy2static.parameter_recorder import _global_parameter_recorder
+
+import ernie_vil2
+from ernie_vil2 import cli as commands
+from ernie_vil2.device.extras import MissingPackage
+from ernie_vil2.device.tracing import tracing
+from ernie_vil2.export import NotExportable, export
+from ernie_vil2.io.export_folder import BadExport
+from ernie_vil2.io.files import CHECKSUMS, write_checksums
+from ernie_vil2.runtime_onnx import OnnxModel
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.exported_models import GRAPHS, IMAGES, TEXT, TEXTS, TOKENS, untrained
+
+
+@pytest.fixture(params=GRAPHS)
+def folder(request, exports, tmp_path):
+    """A copy of an export, to be damaged."""
+    return shutil.copytree(exports / request.param, tmp_path / "export")
+
+
+def refused(folder, message):
+    with pytest.raises(BadExport, match=message) as caught:
+        ernie_vil2.load_model(folder)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_every_file_that_is_missing_cut_off_or_changed_is_named(folder):
+    for path in sorted(folder.iterdir()):
+        if path.name == "export.json":
+            continue
+        content = path.read_bytes()
+        for damaged in (None, content[: len(content) // 2], content[:-1] + bytes([content[-1] ^ 1]), b"", b"\xff[" * 9):
+            path.unlink()
+            if damaged is not None:
+                path.write_bytes(damaged)
+            refused(folder, f"{path.name} .*it is damaged; export the checkpoint again")
+            path.write_bytes(content)
+    ernie_vil2.load_model(folder)
+
+
+@pytest.mark.parametrize("about", [b"", b"\xff", b"[]", b"7", b"[" * 100_000, b'{"version": 1}', b"{}"])
+def test_an_export_json_that_is_none(folder, about):
+    (folder / "export.json").write_bytes(about)
+    refused(folder, "damaged")
+    (folder / CHECKSUMS).unlink()
+    refused(folder, f"{CHECKSUMS} is missing.*damaged")
+
+
+def rewritten(folder, **changes):
+    path = folder / "export.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    write_checksums(folder, [path.name for path in folder.iterdir() if path.name != CHECKSUMS])
+
+
+def test_another_version_and_another_backend(folder):
+    rewritten(folder, version=2)
+    refused(folder, "is an export of version 2, this is version 1: export the checkpoint again with this version")
+    rewritten(folder, version=1, backend="tensorrt")
+    refused(folder, "export.json does not describe an export")
+
+
+def test_graphs_that_the_library_refuses(folder):
+    for path in folder.glob("image.*"):
+        path.write_bytes(b'{"base_code": {}}')
+    rewritten(folder)
+    refused(folder, "refuses")
+
+
+def test_a_backend_that_is_not_installed(exports, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingPackage, match="onnx needs onnxruntime, which is not installed: .*pip install"):
+        ernie_vil2.load_model(exports / "onnx")
+
+
+def test_a_device_that_onnxruntime_is_not_built_for(exports):
+    with pytest.raises(BadExport, match="the installed onnxruntime is not built for gpu:0; name cpu"):
+        OnnxModel(exports / "onnx", device="gpu:0")
+
+
+def test_a_checkpoint_is_not_an_export_and_the_other_way_round(model, exports, tmp_path):
+    checkpoint = tmp_path / "model"
+    untrained_checkpoint(checkpoint, TOKENS)
+    with pytest.raises(
+        ValueError, match=r"model is not an export for onnx: make one, ernie-vil2 export .*model FOLDER --to onnx"
+    ):
+        ernie_vil2.load_model(checkpoint, backend="onnx")
+    with pytest.raises(BadExport, match="is an export for onnx, not for paddle"):
+        ernie_vil2.load_model(exports / "onnx", backend="paddle")
+    with pytest.raises(BadExport, match="is an export for paddle_inference; export the checkpoint with --to onnx"):
+        OnnxModel(exports / "paddle_inference")
+    with pytest.raises(NotExportable, match="this model is an export already; name the checkpoint"):
+        export(ernie_vil2.load_model(exports / "onnx"), tmp_path / "made", "onnx")
+
+
+class Peeking(nn.Layer):
+    """A tower that looks at the numbers it computes, which no graph can."""
+
+    width = 8
+
+    def __init__(self, config):
+        super().__init__()
+        self.linear = nn.Linear(3, 8)
+
+    def forward(self, images):
+        return self.linear(images.mean(axis=[2, 3])) if float(images.numpy().max()) > 0 else None
+
+
+class Sorting(Peeking):
+    """A tower with an operator that has no counterpart in ONNX."""
+
+    def forward(self, images):
+        return self.linear(paddle.linalg.svd(images)[1].mean(axis=2))
+
+
+@pytest.mark.parametrize("tower, backend, message", [
+    ("Peeking", "paddle_inference", "the image tower cannot be traced into a graph: "),
+    ("Sorting", "onnx", "the image tower cannot become ONNX: "),
+])  # fmt: skip
+def test_what_cannot_be_exported_says_why(tower, backend, message, tmp_path):
+    sys.modules["peeking"] = sys.modules[__name__]
+    model = untrained(f"Model.image={{name: 'peeking:{tower}', image_size: 32}}", TEXT % ("ernie", "cls"))
+    with pytest.raises(NotExportable, match=message) as caught:
+        export(model, tmp_path / "made", backend, images=IMAGES, texts=TEXTS)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) > len(message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trace_that_failed_leaves_no_parameter_for_a_later_graph_at_its_address():
+    class Failing(nn.Linear):
+        @paddle.jit.not_to_static
+        def forward(self, rows):
+            super().forward(rows)  # its parameters are in the graph by now
+            raise RuntimeError("not today")
+
+    layer, spec = Failing(3, 4), paddle.static.InputSpec([2, 3])
+    with pytest.raises(RuntimeError, match="not today"), tracing():
+        _ = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True).forward.concrete_program
+    assert not _global_parameter_recorder.params_dict and not _global_parameter_recorder.tensor2value
+
+
+def frames_that_are_kept():
+    gc.collect()
+    return sum(isinstance(one, traceback.FrameSummary) for one in gc.get_objects())
+
+
+def test_a_trace_keeps_no_python_stacks():
+    before, layer, spec = frames_that_are_kept(), nn.Linear(3, 4), paddle.static.InputSpec([2, 3])
+    with tracing():
+        _ = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True).forward.concrete_program
+    assert frames_that_are_kept() == before and traceback.extract_stack()
+
+
+@pytest.mark.parametrize("backend, precision, other", [("onnx", "bfloat16", "float32 or int8"),
+                                                      ("paddle_inference", "int8", "float32 or bfloat16")])  # fmt: skip
+def test_a_precision_that_the_library_does_not_have(model, tmp_path, backend, precision, other):
+    with pytest.raises(NotExportable, match=f"{backend} computes in {other}, not in {precision}"):
+        export(model, tmp_path / "made", backend, precision)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("backend", GRAPHS)
+def test_a_full_disk_is_reported_and_leaves_nothing(model, small_disk, backend):
+    with pytest.raises(OSError, match="No space left"):
+        export(model, small_disk / "made", backend)
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_limit_on_the_size_of_files_is_reported(model, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large.*made/image.pdiparams"):
+            export(model, tmp_path / "made", "paddle_inference")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_prints_a_table_and_its_errors_are_a_line(tmp_path, capsys, shapes):
+    checkpoint = tmp_path / "model"
+    untrained_checkpoint(checkpoint, TOKENS)
+    given = [str(checkpoint), str(tmp_path / "made"), "--to", "paddle-inference", "--data", str(shapes["val"])]
+    assert commands.run("export", [*given, "--samples", "12"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith(f"{checkpoint} is now {tmp_path / 'made'} (paddle-inference, float32, ")
+    assert shown[2].split() == ["inputs", "largest", "difference", "least", "cosine"]
+    assert shown[3].split()[:2] == ["images", "12"] and shown[4].split()[:2] == ["texts", "24"]
+    assert shown[-1].startswith("ten closest images: the same ten for 100.0 % of the texts, in the same order for ")
+    for arguments, message in (
+        (given, f"error: {tmp_path / 'made'}: is there already; name a new folder"),
+        ([*given[:1], str(tmp_path / "b"), *given[2:], "--precision", "int8"],
+         "error: paddle_inference computes in float32 or bfloat16, not in int8; name another --precision or --to"),
+        ([str(tmp_path / "made"), str(tmp_path / "b"), *given[2:]],
+         f"error: {tmp_path / 'made'} is an export already; name the checkpoint that it was made of"),
+    ):  # fmt: skip
+        assert commands.run("export", arguments) == 2
+        assert capsys.readouterr().err == f"{message}\n"

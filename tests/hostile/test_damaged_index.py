@@ -1,0 +1,510 @@
+"""Damage of an index: what opening and searching see of it, and that `check` sees all of it."""
+
+import json
+import os
+import re
+import shutil
+import sqlite3
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ernie_vil2 import cli as commands
+from ernie_vil2.search import DamagedIndex, OtherModel, index_types, open_index
+from ernie_vil2.search.checking import check_index
+from ernie_vil2.search.collection import Item
+from ernie_vil2.search.local import LocalCollection
+from ernie_vil2.search.service import build_app
+from ernie_vil2.search.store import FolderStore
+from tests.search.conftest import WIDTH, unit
+from tests.support.limits import examples
+
+ROWS = 400
+RNG = np.random.default_rng(5)
+EMBEDDINGS = unit(RNG, ROWS)
+QUERIES = unit(RNG, 6)
+ITEMS = {
+    str(row): Item(str(row), bytes([row % 256]) * 16, {"caption_en": f"text {row}", "third": row % 3}, ["a.tar", row],
+                   bytes(RNG.integers(0, 256, 6000 if row % 50 == 0 else 60, np.uint8)))
+    for row in range(ROWS)
+}  # fmt: skip
+REMOVED = ["3", "4"]
+INDEX_TYPE = "images/index_type/index_type.json"
+
+
+def made(folder, index_type):
+    store = FolderStore(folder, writable=True)
+    store.describe({"version": 3, "model": "none", "fingerprint": "0" * 32, "width": WIDTH})
+    images = store.collection("images")
+    for start in range(0, ROWS, 150):
+        chosen = slice(start, start + 150)
+        images.add(list(ITEMS.values())[chosen], EMBEDDINGS[chosen])
+    images.build(index_type, lambda: QUERIES, 0.9, lambda line: None)
+    images.remove(REMOVED)
+    images.close()
+    store.close()
+    (folder / ".lock").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module", params=["exact", "ivf"])
+def whole(request, tmp_path_factory):
+    # A filter that admits few rows, and a count beyond what an index type proposes, are answered exactly.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ernie_vil2.search.local.EXACT_UP_TO", 20)
+        yield made(tmp_path_factory.mktemp(request.param) / "index", request.param)
+
+
+def answers(folder):
+    """Hits of searches with and without a filter, items by their ids, and the facets."""
+    store = FolderStore(folder, writable=False)
+    images = store.collection("images")
+    try:
+        hits = [images.search(QUERIES, 8, where) for where in (None, {"third": [0, 1]}, {"caption_en": "text 7"})]
+        ids = ["0", "3", "150", "399"]
+        return hits, {one: images.get(one) for one in ids}, images.facets(), len(images)
+    finally:
+        images.close()
+
+
+answers_of_whole = cache(answers)
+
+
+def tables(folder):
+    """All that SQLite reads in a collection's database; None where it reads nothing."""
+    try:
+        with closing(sqlite3.connect(folder / "images/items.sqlite")) as connection:
+            names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            return {name: sorted(connection.execute(f"SELECT * FROM {name}"), key=repr) for name in names}
+    except (sqlite3.Error, MemoryError):
+        return None
+
+
+tables_of_whole = cache(tables)
+
+
+def assert_true(found):
+    """What was answered may lack an item, but says nothing that was not indexed."""
+    searches, items, _, count = found
+    assert count == ROWS - len(REMOVED)
+    for hits in searches:
+        for query, line in zip(QUERIES, hits, strict=True):
+            assert len({hit.id for hit in line}) == len(line)
+            for hit in line:
+                assert hit.id not in REMOVED and hit.fields == ITEMS[hit.id].fields
+                assert hit.score == pytest.approx(float(EMBEDDINGS[int(hit.id)].astype(np.float16) @ query), abs=1e-3)
+    for name, item in items.items():
+        assert item is None or item == ITEMS[name]
+
+
+def damaged_bytes(content, kind, at, seed):
+    at, rng = int(at * (len(content) - 1)), np.random.default_rng(seed)
+    content = bytearray(content)
+    if kind == "bit":
+        content[at] ^= 1 << rng.integers(8)
+    elif kind == "cut":
+        del content[at:]
+    elif kind == "swapped":
+        other = int(rng.integers(len(content)))
+        length = min(64, len(content) - max(at, other))
+        content[at : at + length], content[other : other + length] = (
+            content[other : other + length], content[at : at + length]
+        )  # fmt: skip
+    elif kind == "random":
+        content[at : at + 16] = rng.bytes(len(content[at : at + 16]))
+    else:
+        content[at : at + 100] = {"zeros": b"\0", "ones": b"\xff"}[kind] * len(content[at : at + 100])
+    return bytes(content)
+
+
+DAMAGE = {
+    "file": st.sampled_from(["index.json", "rows.f16", "items.sqlite", "index_type.json", ".faiss"]),
+    "kind": st.sampled_from(["bit", "bit", "cut", "swapped", "random", "zeros", "ones"]),
+    "at": st.floats(0, 1),
+    "seed": st.integers(0, 2**32 - 1),
+}
+
+
+def check_damage(whole, file, kind, at, seed, folder):
+    shutil.copytree(whole, folder)
+    found = [path for path in folder.rglob("*") if path.name.endswith(file)]
+    if not found:  # the index type exact has no file of faiss
+        return
+    (path,) = found
+    content = path.read_bytes()
+    changed = damaged_bytes(content, kind, at, seed)
+    path.write_bytes(changed)
+    expected = answers_of_whole(whole)
+    try:
+        found = answers(folder)
+    except DamagedIndex as error:
+        assert str(folder) in str(error) and "build the index again" in str(error)
+        found = None
+    if found is not None:
+        assert_true(found)
+        if file in ("index.json", "index_type.json"):
+            assert found == expected
+    harmless = changed == content or found == expected
+    if file in (".faiss", "rows.f16"):
+        harmless = changed == content
+    elif file == "items.sqlite":
+        harmless = tables(folder) == tables_of_whole(whole)
+    assert harmless or check_index(folder).damage
+
+
+@examples(50)
+@given(**DAMAGE)
+def test_damaged_bytes_change_no_answer_and_are_seen(whole, tmp_path_factory, file, kind, at, seed):
+    check_damage(whole, file, kind, at, seed, tmp_path_factory.mktemp("damaged") / "index")
+
+
+@pytest.mark.slow
+@examples(700)
+@given(**DAMAGE)
+def test_many_damaged_bytes_change_no_answer_and_are_seen(whole, tmp_path_factory, file, kind, at, seed):
+    folder = tmp_path_factory.mktemp("damaged")
+    check_damage(whole, file, kind, at, seed, folder / "index")
+    shutil.rmtree(folder)
+
+
+def sql(folder, *statements, **values):
+    with closing(sqlite3.connect(folder / "images/items.sqlite")) as connection, connection:
+        for statement in statements:
+            connection.execute(statement, values)
+
+
+def without_checksums(folder):
+    """Makes an index what the version before would have written."""
+    sql(folder, "DROP TABLE checksums", "DROP TABLE blocks", "DELETE FROM state WHERE key = 'checksum'",
+        "DELETE FROM items WHERE thumbnail IS NULL")  # fmt: skip
+    for path, lost in (("index.json", ("checksum",)), (INDEX_TYPE, ("checksum", "crc32", "sha256"))):
+        values = {key: value for key, value in json.loads((folder / path).read_text()).items() if key not in lost}
+        (folder / path).write_text(json.dumps(values | ({"version": 2} if path == "index.json" else {})))
+
+
+def test_a_block_whose_end_is_lost_is_damage(tmp_path):
+    folder = made(tmp_path / "index", "exact")
+    sql(folder, "UPDATE blocks SET stop = 'x' WHERE first = 0")
+    assert any("has no checksum of the rows from 0 on" in line for line in check_index(folder).damage)
+
+
+@pytest.mark.parametrize(("rows", "message"), [([7, 3, 7, 5], "it proposes a row twice"),
+                                               ([3, ROWS], "it proposes rows that are not there")])  # fmt: skip
+def test_an_index_type_that_proposes_nonsense_is_damaged(tmp_path, monkeypatch, rows, message):
+    monkeypatch.setattr("ernie_vil2.search.local.EXACT_UP_TO", 20)
+    collection = LocalCollection(made(tmp_path / "index", "ivf") / "images", WIDTH)
+    monkeypatch.setattr(type(collection._now.index_type), "candidates",
+                        lambda self, queries, count, allowed=None: np.array([rows] * len(queries)))  # fmt: skip
+    monkeypatch.setattr("ernie_vil2.search.local.RERANKED", 1)
+    with pytest.raises(DamagedIndex, match=message):
+        collection.search(QUERIES, 1)
+    collection.close()
+
+
+def set_row(folder, row, value):
+    rows = np.memmap(folder / "images/rows.f16", np.float16, "r+", shape=(ROWS, WIDTH))
+    rows[row] = value * rows[row] if np.isscalar(value) else value
+    rows.flush()
+
+
+def set_json(name, /, **values):
+    def damage(folder):
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return damage
+
+
+def replaced_by(kind, name):
+    def damage(folder):
+        (folder / name).unlink()
+        os.mkfifo(folder / name) if kind == "pipe" else (folder / name).mkdir()
+
+    return damage
+
+
+VIEW = "CREATE VIEW items AS SELECT row, id, digest, fields, location, thumbnail FROM hidden"
+TRIGGER = "CREATE TRIGGER one AFTER INSERT ON items BEGIN DELETE FROM items; END"
+FORMS = {
+    "a view": lambda f: sql(f, "ALTER TABLE items RENAME TO hidden", VIEW),
+    "a trigger": lambda f: sql(f, TRIGGER),
+    "another table": lambda f: sql(f, "CREATE TABLE more (x)"),
+    "another index": lambda f: sql(f, "CREATE INDEX more ON items (json_extract(fields, '$.third'))"),
+    "a generated column": lambda f: sql(f, "ALTER TABLE items ADD COLUMN more AS (upper(id))"),
+    "no state": lambda f: sql(f, "DROP TABLE state"),
+    "an id of bytes": lambda f: sql(f, "UPDATE items SET id = CAST(id AS BLOB)"),
+    "a digest of text": lambda f: sql(f, "UPDATE items SET digest = 'x'"),
+    "fields not JSON": lambda f: sql(f, "UPDATE items SET fields = '{'"),
+    "fields of another form": lambda f: sql(f, "UPDATE items SET fields = '[1]'"),
+    "deep fields": lambda f: sql(f, "UPDATE items SET fields = :deep", deep='{"a": ' + "[" * 100_000),
+    "fields not UTF-8": lambda f: sql(f, "UPDATE items SET fields = CAST(x'7bff7d' AS TEXT)"),
+    "a location not JSON": lambda f: sql(f, "UPDATE items SET location = 'x'"),
+    "a location of an object": lambda f: sql(f, "UPDATE items SET location = '{}'"),
+    "a location of numbers": lambda f: sql(f, "UPDATE items SET location = '[1, 2]'"),
+    "a location with a large number": lambda f: sql(f, f"UPDATE items SET location = '[\"a\", {10**30}]'"),
+    "a location with a negative number": lambda f: sql(f, "UPDATE items SET location = '[\"a\", -1]'"),
+    "a thumbnail of text": lambda f: sql(f, "UPDATE items SET thumbnail = 'x'"),
+    "a row beyond all": lambda f: sql(f, "UPDATE items SET row = 1000000 WHERE row = 399"),
+    "a negative row": lambda f: sql(f, "UPDATE items SET row = -5 WHERE row = 399"),
+    "items lost": lambda f: sql(f, "DELETE FROM items WHERE row % 2"),
+    "rows of text": lambda f: sql(f, "UPDATE state SET value = '\"many\"' WHERE key = 'rows'"),
+    "rows true": lambda f: sql(f, "UPDATE state SET value = 'true' WHERE key = 'rows'"),
+    "too many rows": lambda f: sql(f, f"UPDATE state SET value = '{10**30}' WHERE key = 'rows'"),
+    "too few rows": lambda f: sql(f, "UPDATE state SET value = '5' WHERE key = 'rows'"),
+    "no rows": lambda f: sql(f, "DELETE FROM state WHERE key = 'rows'"),
+    "more items than rows": lambda f: sql(f, "UPDATE state SET value = '500' WHERE key = 'count'"),
+    "fewer items than there are": lambda f: sql(f, "UPDATE state SET value = '50' WHERE key = 'count'"),
+    "a generation of text": lambda f: sql(f, "UPDATE state SET value = 'x' WHERE key = 'generation'"),
+    "facets of another form": lambda f: sql(f, "UPDATE state SET value = '{\"a\": [[{}, 1]]}' WHERE key = 'facets'"),
+    "state of another key": lambda f: sql(f, "UPDATE state SET key = 'rowz' WHERE key = 'rows'"),
+    "no database": lambda f: (f / "images/items.sqlite").write_bytes(b""),
+    "a pipe for a database": replaced_by("pipe", "images/items.sqlite"),
+    "a folder for a database": replaced_by("folder", "images/items.sqlite"),
+    "a pipe for rows": replaced_by("pipe", "images/rows.f16"),
+    "rows not finite": lambda f: [set_row(f, row, np.nan) for row in range(ROWS)],
+    "long rows": lambda f: [set_row(f, row, 508.0) for row in range(ROWS)],
+    "short rows": lambda f: [set_row(f, row, 0.5) for row in range(ROWS)],
+    "rows of zeros": lambda f: [set_row(f, row, np.zeros(WIDTH)) for row in range(ROWS)],
+    "another width": set_json("index.json", width=WIDTH + 1),
+    "a width of text": set_json("index.json", width="16"),
+    "a model of a number": set_json("index.json", model=1),
+    "a pipe for the model": replaced_by("pipe", "index.json"),
+    "a pipe for the index type": replaced_by("pipe", INDEX_TYPE),
+    "an index type that is not known": set_json(INDEX_TYPE, name="fast"),
+    "an index type that is a module": set_json(INDEX_TYPE, name="PIL:Image"),
+    "an index type of no name": set_json(INDEX_TYPE, name=[]),
+    "an index type of negative rows": set_json(INDEX_TYPE, rows=-1),
+}
+OF_FAISS = {
+    "no breadth": set_json(INDEX_TYPE, breadth=0),
+    "a breadth of text": set_json(INDEX_TYPE, breadth="64"),
+    "a breadth beyond all": set_json(INDEX_TYPE, breadth=10**9),
+    "no directions": set_json(INDEX_TYPE, directions=0),
+    "other directions": set_json(INDEX_TYPE, directions=1),
+    "a file of elsewhere": set_json(INDEX_TYPE, file="../../rows.f16"),
+    "a recall not finite": set_json(INDEX_TYPE, recall=float("nan")),
+    "fewer rows": set_json(INDEX_TYPE, rows=ROWS - 1),
+}
+
+
+def index_type_of(folder):
+    return json.loads((folder / INDEX_TYPE).read_text())["name"]
+
+
+@pytest.fixture(scope="module")
+def whole_of_then(whole, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("then") / "index"
+    shutil.copytree(whole, folder)
+    without_checksums(folder)
+    assert answers(folder) == answers_of_whole(whole)
+    return folder
+
+
+@pytest.fixture
+def earlier(whole_of_then, tmp_path):
+    """An index of the version before, of which only the forms can be checked."""
+    return shutil.copytree(whole_of_then, tmp_path / "index")
+
+
+@pytest.mark.parametrize("damage", FORMS.values(), ids=FORMS)
+def test_content_of_another_form_is_damage_of_an_index_without_checksums_too(earlier, damage):
+    damage(earlier)
+    with pytest.raises(DamagedIndex, match=str(earlier)):
+        answers(earlier)
+    assert check_index(earlier).damage
+
+
+@pytest.mark.parametrize("name", ["a view", "a trigger", "a generated column", "another index", "no database"])
+def test_nothing_of_a_strangers_database_is_run_by_a_writer_either(earlier, name):
+    FORMS[name](earlier)
+    before = tables(earlier)
+    with pytest.raises(DamagedIndex, match="items.sqlite"):
+        LocalCollection(earlier / "images", WIDTH, writable=True)
+    assert tables(earlier) == before
+
+
+@pytest.mark.parametrize("damage", OF_FAISS.values(), ids=OF_FAISS)
+def test_an_index_type_of_another_form_is_damage(earlier, damage):
+    if index_type_of(earlier) == "exact":
+        pytest.skip("it has no file of faiss")
+    damage(earlier)
+    with pytest.raises(DamagedIndex, match=r"index_type cannot be read .*; remove .*and build the index again"):
+        answers(earlier)
+    assert check_index(earlier).damage
+
+
+def test_the_version_before_answers_as_now_and_the_next_writer_adds_checksums(earlier, whole, capsys):
+    assert commands.run("search", ["check", "--index", str(earlier)]) == 0
+    assert "without checksums, which the next build, add or remove adds; no damage found" in capsys.readouterr().out
+    store = FolderStore(earlier, writable=True)
+    store.collection("images").close()
+    store.close()
+    expected = answers(whole)
+    assert answers(earlier) == expected and "without checksums" not in check_index(earlier).summary[0]
+    for name in ("checksums", "items"):
+        assert tables(earlier)[name] == tables(whole)[name]
+    facts = [json.loads((folder / INDEX_TYPE).read_text()) for folder in (earlier, whole)]
+    assert facts[0] == facts[1]
+    set_row(earlier, 7, EMBEDDINGS[8])
+    assert "differ from their checksum" in "".join(check_index(earlier).damage)
+
+
+def named_as_then(folder):
+    (folder / INDEX_TYPE).rename(folder / "images/index_type/engine.json")
+    (folder / "images/index_type").rename(folder / "images/engine")
+    return folder / "images/engine"
+
+
+def index_type_opened(folder):
+    collection = LocalCollection(folder / "images", WIDTH)
+    collection.close()
+    return collection.index_type
+
+
+def test_an_index_type_with_its_names_of_then_is_read_until_it_is_built_again(whole, tmp_path, capsys):
+    folder = shutil.copytree(whole, tmp_path / "index")
+    then, expected = named_as_then(folder), index_type_opened(whole)
+    assert index_type_opened(folder) == expected and answers(folder) == answers_of_whole(whole)
+    assert commands.run("search", ["check", "--index", str(folder)]) == 0
+    assert "; no damage found" in capsys.readouterr().out
+    facts = (then / "engine.json").read_text()
+    set_json("images/engine/engine.json", recall=0.5)(folder)
+    assert "engine.json differs from its checksum" in "".join(check_index(folder).damage)
+    (then / "engine.json").write_text(facts)
+    collection = LocalCollection(folder / "images", WIDTH, writable=True)
+    collection.add([ITEMS["0"]], EMBEDDINGS[:1])
+    assert (then / "engine.json").read_text() == facts and collection.index_type["name"] == expected["name"]
+    collection.build(expected["name"], lambda: QUERIES, 0.9, lambda line: None)
+    collection.close()
+    assert not then.exists() and (folder / INDEX_TYPE).is_file()
+    assert index_type_of(folder) == expected["name"] and check_index(folder).damage == []
+    assert answers(folder)[:2] == answers_of_whole(whole)[:2]
+
+
+def test_of_two_index_types_the_one_with_its_name_of_now_is_read(whole, tmp_path):
+    """As of a writer that was killed while it built one again, and of a copy that was not finished."""
+    folder = shutil.copytree(whole, tmp_path / "index")
+    (folder / "images/engine").mkdir()
+    (folder / "images/engine/engine.json").write_text("{")
+    assert index_type_opened(folder) == index_type_opened(whole) and check_index(folder).damage == []
+    shutil.rmtree(folder / "images/engine")
+    named_as_then(folder)
+    (folder / "images/index_type").mkdir()
+    assert index_type_opened(folder) == index_type_opened(whole) and check_index(folder).damage == []
+
+
+def test_an_index_type_that_is_built_again_while_it_is_opened_is_opened(whole, tmp_path, monkeypatch):
+    folder = shutil.copytree(whole, tmp_path / "index")
+    then, opened = named_as_then(folder), index_types.open_index_type
+
+    def renamed(rows, where):
+        if then.exists():
+            then.rename(folder / "images/index_type")
+            (folder / "images/index_type/engine.json").rename(folder / INDEX_TYPE)
+            raise ValueError("a file is missing")
+        return opened(rows, where)
+
+    monkeypatch.setattr(index_types, "open_index_type", renamed)
+    assert index_type_opened(folder) == index_type_opened(whole)
+
+
+def test_a_link_to_an_index_type_of_then_is_read(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "index")
+    elsewhere = named_as_then(folder).rename(tmp_path / "elsewhere")
+    (folder / "images/engine").symlink_to(elsewhere)
+    before = {file.name: file.read_bytes() for file in elsewhere.iterdir()}
+    for writable in (False, True):
+        LocalCollection(folder / "images", WIDTH, writable).close()
+        assert index_type_opened(folder) == index_type_opened(whole) and check_index(folder).damage == []
+        assert {file.name: file.read_bytes() for file in elsewhere.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: sql(f, "UPDATE items SET fields = '{\"third\": 2}' WHERE row = 9"), "item '9' differs from its"),
+        (lambda f: sql(f, "UPDATE items SET thumbnail = x'00' WHERE row = 9"), "item '9' differs from its checksum"),
+        (lambda f: sql(f, "UPDATE checksums SET item = x'00' WHERE row = 9"), "item '9' differs from its checksum"),
+        (lambda f: sql(f, "DELETE FROM checksums WHERE row = 9"), "item '9' differs from its checksum"),
+        (lambda f: sql(f, "DELETE FROM items WHERE row = 9"), "has 397 of 398 items"),
+        (lambda f: sql(f, "INSERT INTO checksums VALUES (1000, x'00', x'00')"), "has 399 checksums of 398 items"),
+        (lambda f: sql(f, "DELETE FROM blocks WHERE first = 150"), "has no checksum of the rows from 150 on"),
+        (lambda f: sql(f, "UPDATE blocks SET stop = 1000"), "has no checksum of the rows from 0 on"),
+        (lambda f: set_row(f, 3, EMBEDDINGS[4]), "rows.f16: the rows 0 to 149 differ from their checksum"),
+        (lambda f: set_row(f, 9, 0.995), "rows.f16: the rows 0 to 149 differ from their checksum"),
+        (lambda f: set_row(f, 9, np.inf), "1 of the rows 0 to 399 are not unit vectors"),
+        (lambda f: sql(f, "DROP TABLE blocks"), "the table 'checksums', which is not of an index"),
+        (lambda f: [p.unlink() for p in f.rglob("*.faiss")], r"ivf-\w+.faiss is missing"),
+        (lambda f: set_json(INDEX_TYPE, breadth=99)(f), "index_type.json differs from its checksum"),
+        (lambda f: shutil.rmtree(f / "images/index_type"), None),
+    ],
+)
+def test_check_reads_all_and_names_what_is_damaged(tmp_path, capsys, damage, message):
+    folder = made(tmp_path / "index", "ivf")
+    assert commands.run("search", ["check", "--index", str(folder)]) == 0
+    expected = "images: 398 items, 400 rows of width 16; no damage found\n"
+    assert capsys.readouterr().out == expected
+    damage(folder)
+    assert commands.run("search", ["check", "--index", str(folder)]) == int(message is not None)
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    if message:
+        first, *faults = printed.out.splitlines()
+        assert "damaged" in first
+        assert any(Path(fault).is_relative_to(folder) for fault in faults) and re.search(message, printed.out)
+
+
+def test_check_names_damage_of_all_files_at_once(tmp_path):
+    folder = made(tmp_path / "index", "ivf")
+    set_row(folder, 9, np.nan)
+    sql(folder, "UPDATE items SET fields = '{' WHERE row > 200")
+    next(folder.rglob("*.faiss")).write_bytes(b"")
+    found = check_index(folder).damage
+    assert [sum(name in fault for fault in found) for name in ("items.sqlite", "rows.f16", "faiss")] == [10, 3, 1]
+
+
+def test_what_cannot_be_checked_is_explained(tmp_path, capsys):
+    for index, message in ((tmp_path, "no index here"), ("http://milvus:19530/mine", "Milvus checks what it stores")):
+        assert commands.run("search", ["check", "--index", str(index)]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_an_index_of_another_width_than_its_models_is_damaged(tmp_path, model):
+    about = {"version": 2, "model": "none", "fingerprint": model.fingerprint, "width": model.embed_dim + 1}
+    (tmp_path / "index.json").write_text(json.dumps(about))
+    with pytest.raises(DamagedIndex, match=f"index.json has the width {model.embed_dim + 1}, its model"):
+        open_index(tmp_path, model)
+    (tmp_path / "index.json").write_text(json.dumps(about | {"fingerprint": "other"}))
+    with pytest.raises(OtherModel):
+        open_index(tmp_path, model)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["fields not JSON", "a location of numbers", "a thumbnail of text", "rows not finite",
+                                  "long rows", "an id of bytes", "rows of text", "facets of another form"])  # fmt: skip
+def test_a_server_says_that_its_index_is_damaged_and_nothing_else(tmp_path, model, name, monkeypatch, capsys):
+    monkeypatch.setattr("tests.hostile.test_damaged_index.WIDTH", model.embed_dim)
+    monkeypatch.setattr("tests.hostile.test_damaged_index.EMBEDDINGS", unit(RNG, ROWS, model.embed_dim))
+    monkeypatch.setattr("tests.hostile.test_damaged_index.QUERIES", unit(RNG, 6, model.embed_dim))
+    folder = made(tmp_path / "index", "exact")
+    without_checksums(folder)
+    about = json.loads((folder / "index.json").read_text()) | {"fingerprint": model.fingerprint}
+    (folder / "index.json").write_text(json.dumps(about))
+    with open_index(folder, model) as index:
+        client = TestClient(build_app(index), raise_server_exceptions=False)
+        asked = [("/api/search", {"q": "red"}), ("/api/similar", {"id": "9"}), ("/thumbnail", {"id": "9"}),
+                 ("/image", {"id": "9"}), ("/api/facets", {}), ("/health", {})]  # fmt: skip
+        before = [client.get(path, params=parameters).status_code for path, parameters in asked]
+        assert before[:3] == [200] * 3
+        FORMS[name](folder)
+        sql(folder, "UPDATE state SET value = value || ' ' WHERE key = 'generation'")  # what was opened is opened again
+        after = [client.get(path, params=parameters).status_code for path, parameters in asked]
+    assert set(after) <= {503, *before} and 503 in after[:4]
+    assert all(one in (was, 503) for was, one in zip(before, after, strict=True))
+    assert str(folder) in capsys.readouterr().err

@@ -1,0 +1,361 @@
+"""Folders of strangers whose checksums are right and whose content is not: exports, calibrations, studies.
+
+Each value of their files is replaced by others, left out, or nested deeply, and each file by a pipe that nobody writes
+to. What comes of it is the answer or one clear error, of the kinds that a command line explains; never a hang.
+"""
+
+import copy
+import json
+import math
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ernie_vil2 import cli as commands
+from ernie_vil2 import load_model
+from ernie_vil2.io.calibration import FILE, read_calibration
+from ernie_vil2.io.export_folder import ABOUT, CONFIG, BadExport, read_export
+from ernie_vil2.io.files import CHECKSUMS, write_checksums
+from ernie_vil2.io.run_folder import MODEL
+from ernie_vil2.runtime_onnx import OnnxModel, checked
+from experiments.ablation import command
+from experiments.ablation.collect import collect
+from experiments.ablation.definition import read_study
+from experiments.ablation.tables import write_study_page
+from tests.support.limits import PATIENCE
+
+STAGE = Path(__file__).parents[1] / "fixtures" / "second_stage"
+EXPLAINED = (ValueError, OSError)
+MISSING = object()
+VALUES = {
+    "missing": MISSING, "null": None, "true": True, "text": "x", "empty text": "", "list": [], "object": {},
+    "numbers": [1, 2, 3], "negative": -1, "zero": 0, "half": 0.5, "NaN": math.nan, "infinite": math.inf,
+    "huge": 1e308, "digits": 10**400,
+}  # fmt: skip
+settings.register_profile("folders", suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(settings.get_profile("folders"), max_examples=25)
+
+
+@pytest.fixture(autouse=True)
+def no_hang():
+    def too_long(*_):
+        pytest.fail("it does not end")
+
+    previous = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(PATIENCE)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+def paths(tree, prefix=()):
+    """The keys that lead to each value of a tree, the whole among them."""
+    yield prefix
+    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in inner:
+        yield from paths(value, (*prefix, key))
+
+
+def replaced(tree, path, value):
+    if not path:
+        return {} if value is MISSING else value
+    tree = copy.deepcopy(tree)
+    inner = tree
+    for key in path[:-1]:
+        inner = inner[key]
+    if value is MISSING:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
+    return tree
+
+
+def nested(depth):
+    tree = []
+    for _ in range(depth):
+        tree = [tree]
+    return tree
+
+
+def damages(tree, values=VALUES):
+    """All trees with one other value, each with a name; that of the value itself is left out."""
+    for path in paths(tree):
+        for name, value in (values | {"deep": nested(40), "deeper": nested(400)}).items():
+            made = replaced(tree, path, value)
+            if made != tree:
+                yield f"{'.'.join(map(str, path))} {name}", made
+
+
+def draw_damage(data, tree, deepest=400):
+    path = data.draw(st.sampled_from(list(paths(tree))))
+    name = data.draw(st.sampled_from([*VALUES, "deep"]))
+    return replaced(tree, path, nested(deepest) if name == "deep" else VALUES[name])
+
+
+def one_line(error, name):
+    text = str(error)
+    assert name in text and "\n" not in text and len(text) < 3000, text
+
+
+@pytest.fixture
+def export(tmp_path):
+    """`export(kind)`: a copy of an export of that kind."""
+    return lambda kind: Path(shutil.copytree(STAGE / "exports" / kind, tmp_path / kind, dirs_exist_ok=True))
+
+
+def rewrite(folder, name, text):
+    (folder / name).write_text(text)
+    write_checksums(folder, [path.name for path in folder.iterdir() if path.name not in (CHECKSUMS, FILE)])
+
+
+@pytest.mark.parametrize("kind", ["onnx-float32", "paddle-inference-float32"])
+def test_an_export_json_with_another_value_is_refused_by_its_key_or_changes_nothing(export, kind):
+    folder = export(kind)
+    about, passed = json.loads((folder / ABOUT).read_text()), []
+    about["backend"] = about.pop("engine")  # as it is called since
+    for name, damaged in damages(about):
+        rewrite(folder, ABOUT, json.dumps(damaged))
+        try:
+            passed.append(read_export(folder))
+        except BadExport as error:
+            one_line(error, str(folder))
+            if (key := name.split(" ")[0].split(".")[0]) and damaged != {}:
+                assert key in str(error), name
+    unread = ("source", "inputs", "outputs")
+    for found in passed:
+        assert found["backend"] == about["backend"] and 0 < found["scalars"]["logit_scale"] < 1e9
+        assert {key for key in {**about, **found} if about.get(key) != found.get(key)} <= {
+            *unread, "weights", "embed_dim", "scalars", "preprocessing", "tokenizer", "precision"}  # fmt: skip
+
+
+@few
+@given(st.data())
+def test_an_export_with_other_values_answers_or_says_why(export, data):
+    kind = data.draw(st.sampled_from(["onnx-float32", "onnx-int8", "paddle-inference-float32"]))
+    folder = export(kind)
+    name = data.draw(st.sampled_from([ABOUT, CONFIG, "parity.json"]))
+    parse, dump = (yaml.safe_load, yaml.safe_dump) if name == CONFIG else (json.loads, json.dumps)
+    tree = parse((STAGE / "exports" / kind / name).read_text())
+    rewrite(folder, name, dump(draw_damage(data, tree, 40 if name == CONFIG else 400)))
+    loaders = [load_model, OnnxModel] if kind.startswith("onnx") else [load_model]
+    for load in loaders:
+        try:
+            model = load(folder)
+            found = model.encode_texts(["a red disc"])
+            assert np.isfinite(found).all() and np.isfinite(found * model.logit_scale).all()
+            pixels = np.zeros((40, 40, 3), np.uint8)
+            assert np.isfinite(model.encode_images([pixels])).all()
+        except EXPLAINED as error:
+            one_line(error, str(folder))
+
+
+@pytest.mark.parametrize("change, printed", [
+    (("preprocessing", "size", 64), "preprocessing.size is 64 in export.json and 32 in config.yaml"),
+    (("preprocessing", "mean", [0.0, 0.0, 0.0]), "preprocessing.mean is "),
+    (("preprocessing", "background", [0, 0, 0]), "preprocessing.background is "),
+    (("tokenizer", "max_length", 12), "tokenizer.max_length is 12 in export.json and 16 in config.yaml"),
+    (("tokenizer", "rules", "paddlenlp"), "tokenizer.rules is paddlenlp in export.json and official in config.yaml"),
+])  # fmt: skip
+def test_preprocessing_that_the_configuration_contradicts_is_refused(export, change, printed):
+    folder = export("onnx-float32")
+    section, key, value = change
+    about = json.loads((folder / ABOUT).read_text())
+    about[section][key] = value
+    rewrite(folder, ABOUT, json.dumps(about))
+    with pytest.raises(BadExport, match=printed):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("sums", ["[]", "7", "[[]]", '{"export.json": 7}', "[" * 100_000, '{"a": 1, "a": 1}',
+    '{"../x": {"bytes": 1, "sha256": ""}}',
+    *(json.dumps({ABOUT: {"bytes": value, "sha256": value}}) for value in [None, math.inf, 10**400, [], "x"])],
+    ids=lambda text: text[:20])  # fmt: skip
+def test_checksums_of_another_form_are_refused(export, sums):
+    folder = export("onnx-float32")
+    (folder / CHECKSUMS).write_text(sums)
+    with pytest.raises(BadExport, match=CHECKSUMS) as caught:
+        read_export(folder)
+    one_line(caught.value, str(folder))
+
+
+def with_constants(folder, value):
+    """The text graph with another value for all that it has learnt."""
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load(folder / "text.onnx")
+    for weight in graph.graph.initializer:
+        array = onnx.numpy_helper.to_array(weight)
+        if array.dtype == np.float32 and array.ndim > 1:
+            weight.CopyFrom(onnx.numpy_helper.from_array(np.full_like(array, value), weight.name))
+    onnx.save(graph, folder / "text.onnx")
+    rewrite(folder, ABOUT, (folder / ABOUT).read_text())
+
+
+def test_a_graph_that_gives_nan_or_embeddings_of_another_width_is_refused(export):
+    folder = export("onnx-float32")
+    with_constants(folder, math.nan)
+    for load in (load_model, OnnxModel):
+        with pytest.raises(BadExport, match="the text tower's graph gives embeddings that are not finite") as caught:
+            load(folder).encode_texts(["a red disc"])
+        one_line(caught.value, str(folder))
+    folder = export("onnx-int8")
+    about = json.loads((folder / ABOUT).read_text())
+    rewrite(folder, ABOUT, json.dumps(about | {"embed_dim": 17}))
+    for load in (load_model, OnnxModel):
+        with pytest.raises(BadExport, match=r"the text tower's graph gives float32 \[1, 16\], not float32 \[1, 17\]"):
+            load(folder).encode_texts(["a red disc"])
+
+
+def test_graphs_of_each_other_do_not_run(export):
+    folder = export("onnx-float32")
+    (folder / "text.onnx").write_bytes((folder / "image.onnx").read_bytes())
+    rewrite(folder, ABOUT, (folder / ABOUT).read_text())
+    with pytest.raises(BadExport, match="the text tower's graph does not run") as caught:
+        OnnxModel(folder).encode_texts(["a red disc"])
+    one_line(caught.value, str(folder))
+
+
+@pytest.mark.parametrize("row", [[math.nan, 0], [math.inf, 0], [0, 0], [1, 1], [0.9, 0]])
+def test_only_finite_embeddings_of_unit_length_pass(row):
+    good = np.array([[0.6, 0.8], [1, 0]], np.float32)
+    assert (checked(lambda rows: good, "x", 2)(good) == good).all()
+    with pytest.raises(BadExport, match="not finite, of unit length"):
+        checked(lambda rows: np.array([[1, 0], row], np.float32), "x", 2)(good)
+
+
+def test_a_calibration_with_another_value_is_damaged(tmp_path):
+    record = json.loads((STAGE / "exports" / "onnx-float32" / FILE).read_text())
+    path = tmp_path / FILE
+    for name, damaged in damages(record):
+        path.write_text(json.dumps(damaged))
+        try:
+            found = read_calibration(tmp_path, record["fingerprint"])
+        except ValueError as error:
+            one_line(error, str(path))
+        else:
+            assert found is None or found.described("image_to_text"), name
+            assert name.split(".")[0].split(" ")[0] in ("fingerprint", "data", "date") or found is not None
+            assert found is None or all(math.isfinite(one.cosine) and 0 <= one.recall <= 100
+                                        for one in found.thresholds.values())  # fmt: skip
+
+
+@pytest.fixture
+def study(tmp_path):
+    folder = Path(shutil.copytree(STAGE / "study", tmp_path / "study", dirs_exist_ok=True))
+    definition = yaml.safe_load((folder / "study.yaml").read_text()) | {"output": str(folder / "runs")}
+    (folder / "study.yaml").write_text(yaml.safe_dump(definition))
+    return folder
+
+
+def test_a_study_with_another_value_is_refused_or_has_runs(study):
+    path = study / "study.yaml"
+    for name, damaged in damages(yaml.safe_load(path.read_text()), VALUES | {"digits": 10**90}):
+        if name.endswith("deeper"):
+            continue  # YAML says which of its own
+        path.write_text(yaml.safe_dump(damaged))
+        try:
+            runs = [str(run.folder) for run in read_study(path).runs()]
+            assert len(set(runs)) == len(runs)
+        except ValueError as error:
+            one_line(error, str(study))
+
+
+@pytest.mark.parametrize("change, printed", [
+    ({"seeds": [0, 1, 0]}, "seeds: 0 occurs twice"),
+    ({"groups": [{"name": "main", "models": ["A", "E"], "seeds": [7, 7]}]}, "groups.0.seeds: 7 occurs twice"),
+    ({"groups": [{"name": "main", "models": ["A", "A"]}]}, "groups.0.models: A occurs twice"),
+    ({"small": {"groups": ["main", "main"], "seeds": [0]}}, "small.groups: main occurs twice"),
+    ({"small": {"groups": ["main"], "seeds": [0, 0]}}, "small.seeds: 0 occurs twice"),
+])  # fmt: skip
+def test_a_run_that_a_study_would_make_twice_is_refused(study, change, printed):
+    path = study / "study.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | change))
+    with pytest.raises(ValueError, match=printed):
+        read_study(path)
+
+
+@few
+@given(st.data())
+def test_results_with_other_values_are_shown_or_refused(study, tmp_path, capsys, data):
+    path = tmp_path / "results.json"
+    tree = json.loads((study / "runs" / "results.json").read_text())
+    if data.draw(st.integers(0, 5)) == 0:
+        tree["runs"].append(data.draw(st.sampled_from(tree["runs"])))  # the same seed twice
+        damaged, twice = tree, True
+    else:
+        damaged, twice = draw_damage(data, tree), False
+    path.write_text(json.dumps(damaged))
+    code = commands.run(command, ["--results", str(path), "--output", str(tmp_path / "page")])
+    printed = capsys.readouterr().err
+    assert code == 0 and not twice or code == 2 and printed.startswith(f"error: {path}: no results of a study"), printed
+    assert printed.count("\n") == (code == 2)
+    assert "occurs twice" in printed or not twice
+
+
+@few
+@given(st.data())
+def test_a_run_of_a_study_with_other_values_counts_or_is_named(study, data):
+    """Its results, or a record of its log."""
+    read = read_study(study / "study.yaml")
+    runs = list(read.runs())
+    folder = data.draw(st.sampled_from(runs)).folder
+    path = folder / data.draw(st.sampled_from(["evaluation/study.json", "log.jsonl"]))
+    whole = path.read_text()
+    lines = [whole] if path.suffix == ".json" else whole.splitlines()
+    position = data.draw(st.integers(0, len(lines) - 1))
+    lines[position] = json.dumps(draw_damage(data, json.loads(lines[position])))
+    try:
+        path.write_text("\n".join(lines) + "\n")
+        found = collect(read)
+        assert len(found["runs"]) + len(found["lacks"]) == len(runs)
+        write_study_page(study / "study.html", found)
+    except ValueError as error:
+        one_line(error, str(path))
+    finally:
+        path.write_text(whole)
+
+
+def pipes_instead(folder):
+    """Each file in its turn as a pipe that nobody writes to."""
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        path.unlink()
+        os.mkfifo(path)
+        yield path
+        path.unlink()
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["onnx-float32", "paddle-inference-float32"])
+def test_a_pipe_in_an_export_is_not_waited_for(export, kind):
+    folder = export(kind)
+    for path in pipes_instead(folder):
+        with pytest.raises(EXPLAINED) as caught:
+            load_model(folder)
+        one_line(caught.value, str(folder))
+        assert path.name in commands.explained(caught.value) or path.name == ABOUT
+
+
+def test_a_pipe_in_a_run_or_a_study_is_not_waited_for(study, tmp_path):
+    run = Path(shutil.copytree(STAGE / "run", tmp_path / "run"))
+    for path in pipes_instead(run):
+        try:
+            load_model(run)
+        except EXPLAINED as error:
+            assert str(run) in commands.explained(error)
+        else:
+            assert path.parent.name != "step_00000006" or path.name not in (MODEL, CONFIG, CHECKSUMS, FILE)
+    for path in pipes_instead(study):
+        try:
+            found = collect(read_study(study / "study.yaml"))
+        except EXPLAINED as error:
+            assert path.name in commands.explained(error)
+        else:
+            assert path.name != "study.json" or "trained, but not measured" in str(found["lacks"])
+            assert path.name != "log.jsonl"

@@ -1,0 +1,42 @@
+"""Untrained checkpoints of tiny models."""
+
+import atexit
+import json
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from tests.support.shapes import TOKENS
+
+
+def untrained_checkpoint(folder, tokens=TOKENS, task="multi_view"):
+    """An untrained model of ViT 32/16 and ERNIE, one block each, with these tokens, as a checkpoint in `folder`."""
+    shutil.copytree(_untrained(tuple(tokens), task), folder, dirs_exist_ok=True)
+    return folder
+
+
+@cache
+def _untrained(tokens, task):
+    """The checkpoint, made once a process."""
+    import paddle
+
+    from ernie_vil2.config import dump_config, load_config
+    from ernie_vil2.models import save_weights
+    from ernie_vil2.tasks import build_task
+
+    folder = Path(tempfile.mkdtemp(prefix="untrained-"))
+    atexit.register(shutil.rmtree, folder)
+    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+    settings = [
+        "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
+        "Model.text={name: ernie, width: 32, depth: 1, heads: 1, max_positions: 16}",
+        "Data.max_length=16",
+        f"Training.task={task}",
+    ]
+    paddle.seed(0)
+    made = build_task(load_config(None, [*settings, f"Model.text.vocabulary={json.dumps(str(folder / 'vocab.txt'))}"]))
+    made.build(initialize=False)
+    save_weights(made.model, folder / "model.safetensors")
+    (folder / "config.yaml").write_text(dump_config(load_config(None, settings)), encoding="utf-8")
+    return folder

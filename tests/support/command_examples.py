@@ -1,0 +1,159 @@
+"""Examples of every command that work, for tests that change one argument or one thing around them."""
+
+import json
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from ernie_vil2 import cli as commands
+from experiments.ablation import command as study
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.entailment_data import entailment_folder
+from tests.support.rectangles import export
+from tests.support.shapes import COLOURS, SHAPES, draw, png, write_tsv
+
+CONFIG = """
+Model:
+  image: {name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}
+  text: {name: ernie, width: 32, depth: 1, heads: 1, max_positions: 16}
+Data: {train: [IN/val.tar], max_length: 16, workers: 0, text_id: id}
+Training: {steps: 1, global_batch: 4, device: cpu}
+Evaluation: {every: 0}
+Schedule: {warmup_steps: 0}
+"""
+STUDY = """
+title: Shapes
+output: IN/study
+base: tiny.yaml
+baseline: A
+models: {A: {config: tiny.yaml, means: captions alone}}
+seeds: [0]
+groups: [{name: main, models: [A]}]
+tests: {val: {data: [IN/val.tar]}}
+small: {groups: [main], seeds: [0]}
+"""
+EXAMPLES = {
+    "train": {"--config": "IN/tiny.yaml", "--override": "Training.output=OUT/run"},
+    "eval": {"--checkpoint": "IN/model", "--data": "IN/val.tar", "--language": "en", "--output": "OUT/results",
+             "--pixel-baseline": "IN/val.tar", "--device": "cpu"},
+    "eval check": {"--check": None, "--data": "IN/val.tar", "--language": "en"},
+    "eval embeddings": {"--embeddings": "IN/embeddings", "--output": "OUT/results"},
+    "eval rows": {"--embeddings": "IN/official", "--annotations": "IN/rows.tsv",
+                  "--protocol": "official-rows", "--output": "OUT/results"},
+    "eval entailment": {"--checkpoint": "IN/classifier", "--data": "IN/snli-ve", "--output": "OUT/results",
+                      "--device": "cpu"},
+    "eval entailment check": {"--data": "IN/snli-ve", "--check": None, "--split": "test"},
+    "embed": {"--checkpoint": "IN/model", "--data": "IN/val.tar", "--language": "en", "--output": "OUT/embeddings",
+              "--cache": "OUT/cache", "--device": "cpu"},
+    "embed unpaired": {"--checkpoint": "IN/model", "--images": "IN/photos", "--texts": "IN/words.txt",
+                       "--output": "OUT/embeddings", "--device": "cpu"},
+    "eval_classification": {"--checkpoint": "IN/model", "--data": "IN/classes", "--split": "test",
+                            "--names": "en=IN/names.txt", "--templates": "en=IN/templates.txt",
+                            "--linear-probe": "IN/classes", "--output": "OUT/results", "--device": "cpu"},
+    "eval_classification table": {"--checkpoint": "IN/model", "--data": "IN/labels.csv", "--images": "IN/drawings",
+                                  "--threshold": "0.1", "--json": "OUT/figures.json", "--output": "OUT/results",
+                                  "--device": "cpu"},
+    "calibrate": {"--checkpoint": "IN/model", "--data": "IN/val.tar", "--language": "en", "--device": "cpu"},
+    "interpolate": {"first": "IN/model", "others": "IN/run", "--alpha": ["0", "1"], "--new": "IN/val.tar",
+                    "--old": "IN/val.tar", "--write": "OUT/mixed", "--output": "OUT/interpolation", "--device": "cpu"},
+    "compare": {"models": ["first=IN/model", "second=IN/model"], "--embeddings": "third=IN/embeddings",
+                "--data": "IN/val.tar", "--language": "en", "--pixel-baseline": "IN/val.tar", "--resamples": "50",
+                "--output": "OUT/comparison", "--device": "cpu"},
+    "search build": {"action": "build", "--index": "OUT/index", "--checkpoint": "IN/model", "--data": "IN/val.tar",
+                     "--texts": "IN/words.txt", "--device": "cpu"},
+    "search query": {"action": "query", "--index": "IN/index", "--file": "IN/words.txt", "--device": "cpu"},
+    "search check": {"action": "check", "--index": "IN/index"},
+    "report": {"--run": "IN/run", "--data": "IN/val.tar", "--output": "OUT/report.html", "--queries": "2"},
+    "study": {"study": "IN/study.yaml", "--report": None, "--output": "OUT/study"},
+    "study results": {"--results": "IN/results.json", "--output": "OUT/study"},
+    "plan": {"--config": "IN/tiny.yaml", "--ranks": "1", "--device": "cpu", "--json": "OUT/plan.json"},
+    "plan measured": {"--config": "IN/tiny.yaml", "--ranks": "1", "--device": "cpu", "--step-seconds": "0.5"},
+    "curate": {"--data": "IN/val.tar", "--output": "OUT/curated", "--config": "IN/curate.yaml", "--processes": "1"},
+    "prepare": {"input": "IN/val.tar", "--output": "OUT/shards", "--tags": "IN/tags.jsonl", "--processes": "1"},
+    "prepare check": {"input": "IN/val.tar", "--check": None},
+    "tag file": {"way": "file", "input": "IN/val.tar", "--tags": "IN/tags.jsonl", "--output": "OUT/tags.jsonl"},
+    "tag detector": {"way": "detector", "input": "IN/val.tar", "--model": "IN/detector", "--classes": "en",
+                     "--attributes": "en=IN/colours.txt", "--device": "cpu", "--output": "OUT/tags.jsonl"},
+    "tag lexicon": {"way": "lexicon", "input": "IN/val.tar", "--checkpoint": "IN/model", "--words": "en=IN/words.txt",
+                    "--templates": "en=IN/templates.txt", "--output": "OUT/tags.jsonl", "--device": "cpu"},
+    "convert": {"source": "IN/model", "target": "OUT/converted", "--to": "paddlenlp"},
+    "export": {"checkpoint": "IN/model", "folder": "OUT/exported", "--to": "onnx", "--data": "IN/val.tar"},
+    "trim": {"source": "IN/model", "--keep": "en", "--texts": "IN/words.txt", "--held-out": "IN/words.txt",
+             "--output": "OUT/trimmed"},
+    "trim_vocabulary": {"--data": "IN/val.tar", "--output": "OUT/vocabulary.txt"},
+}  # fmt: skip
+"""Command -> arguments that it ends well with; the second word distinguishes its examples."""
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory, shapes):
+    """The folder that `IN` means."""
+    folder = tmp_path_factory.mktemp("inputs")
+    (folder / "val.tar").write_bytes(shapes["val"].read_bytes())
+    (folder / "tiny.yaml").write_text(CONFIG.replace("IN", str(folder)))
+    (folder / "curate.yaml").write_text("text_rules: {characters: 2, words: 2}\nimage_rules: {short_side: 8}\n")
+    (folder / "study.yaml").write_text(STUDY.replace("IN", str(folder)))
+    for name, lines in {
+        "words.txt": SHAPES, "templates.txt": ["a {}"], "colours.txt": ["red", "green", "blue"],
+        "tags.jsonl": [json.dumps({"id": f"{colour}-{shape}-2-0", "tags": [colour]}) for colour in COLOURS
+                       for shape in SHAPES],
+    }.items():  # fmt: skip
+        (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    export(folder / "detector")
+    untrained_checkpoint(folder / "model")
+    untrained_checkpoint(folder / "classifier", task="entailment")
+    entailment_folder(folder / "snli-ve")
+    (folder / "run" / "checkpoints").mkdir(parents=True)
+    (folder / "run" / "checkpoints" / "step_00000001").symlink_to(folder / "model")
+    (folder / "run" / "log.jsonl").touch()
+    for split, count in (("test", 1), ("train", 5)):
+        for name in ("disc", "bar"):
+            (folder / "classes" / split / name).mkdir(parents=True)
+            for copy in range(count):
+                drawing = draw(COLOURS["red"][0], name, np.random.default_rng(copy))
+                (folder / "classes" / split / name / f"{copy}.png").write_bytes(png(drawing))
+    (folder / "drawings").mkdir()
+    for name in ("disc", "bar"):
+        shutil.copy(folder / "classes" / "test" / name / "0.png", folder / "drawings" / f"{name}.png")
+    (folder / "names.txt").write_text("bar\tred bar\ndisc\tred disc\n")
+    (folder / "labels.csv").write_text("image,label\nbar.png,bar\ndisc.png,disc\n")
+    image = png(draw(COLOURS["red"][0], "disc", np.random.default_rng(0)))
+    (folder / "photos").mkdir()
+    (folder / "photos" / "disc.png").write_bytes(image)
+    write_tsv(folder / "rows.tsv", [(f"a {colour} disc", colour, image) for colour in COLOURS])
+    for layout, name, data in (("numpy", "embeddings", "val.tar"), ("official", "official", "rows.tsv")):
+        changes = {"--data": f"IN/{data}", "--format": layout, "--output": f"IN/{name}"}
+        assert run("embed", changes, folder, folder / "out") == 0
+    assert run("search build", {"--index": "IN/index"}, folder, folder / "out") == 0
+    assert run("study", {}, folder, folder / "out") == 0
+    shutil.copy(folder / "out" / "study" / "results.json", folder)
+    return folder
+
+
+def command_of(example: str) -> str | ModuleType:
+    """What `commands.run` takes for an example."""
+    name = example.split()[0]
+    return study if name == "study" else name
+
+
+def run(example: str, changes: dict[str, str | list[str] | None], inputs: Path, out: Path) -> int:
+    """Runs an example with other values of some arguments (None: without a value); its exit code."""
+    positional, options = [], []
+    for argument, value in (EXAMPLES[example] | changes).items():
+        values = [] if value is None else [value] if isinstance(value, str) else value
+        if argument.startswith("-"):
+            options += [argument, *values]
+        else:
+            positional += values
+    given = [text.replace("IN", str(inputs)).replace("OUT", str(out)) for text in positional + options]
+    return commands.run(command_of(example), given)
+
+
+@pytest.fixture
+def command(inputs, tmp_path, monkeypatch):
+    """`command(example, {argument: value})`: `run` within a folder of this test, which `OUT` means."""
+    monkeypatch.chdir(tmp_path)
+    return lambda example, changes, out=tmp_path: run(example, changes, inputs, out)

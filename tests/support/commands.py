@@ -1,0 +1,35 @@
+"""Commands run in the process of the test, and small disks for them to write to."""
+
+import io
+import subprocess
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+
+import pytest
+
+from ernie_vil2 import cli as commands
+
+
+def call(command, *arguments):
+    """Runs a command in this process; the result is that of `subprocess.run` with text."""
+    output, error = io.StringIO(), io.StringIO()
+    with redirect_stdout(output), redirect_stderr(error):
+        try:
+            code = commands.run(command, list(map(str, arguments)))
+        except SystemExit as ended:  # as of --help
+            code = ended.code
+    return subprocess.CompletedProcess([command, *arguments], code, output.getvalue(), error.getvalue())
+
+
+@contextmanager
+def small_disk(folder, size):
+    """A file system of its own, made at a folder; skips the test where that is not allowed."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)  # its files may still be mapped

@@ -1,0 +1,41 @@
+"""One rank of the test of encoding: `encoding_worker.py FOLDER` leaves FOLDER/rank_R.npz."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ernie_vil2.evaluation.encoded import encode_benchmark
+from ernie_vil2.parallel.ranks import join_ranks
+from tests.support.encoding_model import StandIn, benchmark, noise_image
+
+CASES = {
+    # Chunks of 2 over three ranks: images 2 2 2 1, texts 2 2 1; image 6, alone in its chunk, is broken.
+    "uneven": benchmark({**{str(n): noise_image(n) for n in range(6)}, "6": b"broken"}, ["a", "b", "c", "b", "d", "e"]),
+    # The third rank has nothing to do.
+    "few": benchmark({"0": noise_image(0)}, ["a"]),
+}
+
+
+def main():
+    (rank, ranks), folder = join_ranks(), Path(sys.argv[1])
+    found = {}
+    for case, rows in CASES.items():
+        for run in ("first", "second"):
+            model, ticks = StandIn(), []
+            encoded = encode_benchmark(
+                model, rows, folder / "cache", ticks.append, chunk_rows=2, rank=rank, ranks=ranks
+            )
+            found |= {
+                f"{case}/{run}/images": encoded.images,
+                f"{case}/{run}/texts": encoded.texts,
+                f"{case}/{run}/ids": [image.id for image in encoded.benchmark.images],
+                f"{case}/{run}/bad": encoded.problems.counts.total(),
+                f"{case}/{run}/encoded": model.rows["images"] + model.rows["texts"],
+                f"{case}/{run}/ticks": sum(ticks),
+            }
+    np.savez(folder / f"rank_{rank}.npz", **found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""An image in every format that is read, and what forbids OpenCV to decode it."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.hostile.bad_input.case import encoded, smooth_image
+
+COLOUR, TRANSPARENT = Image.fromarray(smooth_image(48, 64)), Image.fromarray(smooth_image(48, 64, 4))
+WIDE = Image.fromarray(smooth_image(48, 64)[..., 0].astype(np.uint16) * 257)
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+FILES = {
+    **{kind: encoded(COLOUR, kind) for kind in FORMATS},
+    **{f"{kind}, grey": encoded(COLOUR.convert("L"), kind) for kind in FORMATS},
+    **{f"{kind}, transparent": encoded(TRANSPARENT, kind) for kind in FORMATS if kind not in ("JPEG", "PPM")},
+    **{f"{kind}, 16 bits": encoded(WIDE, kind) for kind in ("JPEG2000", "PNG", "PPM", "TIFF")},
+    **{f"{kind}, CMYK": encoded(COLOUR.convert("CMYK"), kind) for kind in ("JPEG", "TIFF")},
+    "JPEG, progressive": encoded(COLOUR, "JPEG", progressive=True),
+    "TIFF, JPEG within": encoded(COLOUR, "TIFF", compression="jpeg"),
+    "TIFF, LZW": encoded(COLOUR, "TIFF", compression="tiff_lzw"),
+    "WEBP, lossless": encoded(COLOUR, "WEBP", lossless=True),
+}
+
+
+def forbid_opencv(monkeypatch):
+    """A test fails where OpenCV is asked to decode, whose own libraries have known holes."""
+    readers = {name for name in dir(cv2) if name.startswith(("imdecode", "imread", "imcount"))}
+    assert {"imdecode", "imread"} <= readers
+    for name in readers:
+        monkeypatch.setattr(cv2, name, lambda *_: pytest.fail("OpenCV was asked to decode"))

@@ -1,0 +1,110 @@
+"""A server in a thread, and clients that speak to it through bare sockets."""
+
+import gc
+import logging
+import socket
+import struct
+import threading
+import time
+from contextlib import contextmanager
+
+from ernie_vil2.search import server
+from tests.support.limits import PATIENCE
+
+
+class Running:
+    """A server in a thread; `tracebacks` is what it logged with one."""
+
+    def __init__(self, app, host="127.0.0.1"):
+        self.listener = server.listening(host, 0)
+        self.address = self.listener.getsockname()[:2]
+        self.server = server.bounded(app)
+        self.tracebacks = []
+        self._thread = threading.Thread(target=self.server.run, args=([self.listener],), daemon=True)
+
+    def __enter__(self):
+        self._handler = logging.Handler()
+        self._handler.emit = lambda record: self.tracebacks.append(record) if record.exc_info else None
+        for name in ("uvicorn.error", "asyncio"):
+            logging.getLogger(name).addHandler(self._handler)
+        self._thread.start()
+        until(lambda: self.server.started)
+        return self
+
+    def __exit__(self, *_):
+        self.server.should_exit = True
+        self._thread.join(PATIENCE)
+        for name in ("uvicorn.error", "asyncio"):
+            logging.getLogger(name).removeHandler(self._handler)
+        assert not self._thread.is_alive()
+
+    def connect(self, content=b""):
+        """A connection over which this was sent."""
+        client = socket.create_connection(self.address, PATIENCE)
+        client.sendall(content)
+        return client
+
+    def ask(self, content):
+        """All that comes back for what is sent, until the server closes the connection."""
+        with self.connect(content) as client:
+            return received(client)
+
+
+def received(client):
+    """All that comes over a connection until it is closed."""
+    parts = []
+    try:
+        while part := client.recv(65536):
+            parts.append(part)
+    except ConnectionError:  # it is closed before it has read all that was sent
+        pass
+    return b"".join(parts)
+
+
+def answered(client):
+    """Reads an answer of which the connection stays open; `answer` is its end."""
+    content = b""
+    while not content.endswith(b"answer"):
+        content += client.recv(65536)
+        assert content
+
+
+def request(method="GET", path="/health", content=b"", length=None, close=True, host="127.0.0.1"):
+    """The bytes of a request; `length` is what it says of its content."""
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}"]
+    if content or length is not None:
+        lines.append(f"Content-Length: {len(content) if length is None else length}")
+    if close:
+        lines.append("Connection: close")
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+def reset(client):
+    """Closes a connection as a client does that dies: at once, with what it has not read."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+def until(condition):
+    """Waits for it to become true."""
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < PATIENCE, "this does not come"
+        time.sleep(0.01)
+
+
+def resident(process="self"):
+    """MiB of memory that a process has."""
+    with open(f"/proc/{process}/status") as file:
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmRSS"))
+
+
+@contextmanager
+def without_garbage_collection():
+    """What only the garbage collector would find stays: it may come late, or not at all."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -1,0 +1,240 @@
+"""Small data under the names that the pages use: MODEL, runs, published folders, and what they call yours."""
+
+import re
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from ernie_vil2 import cli as commands
+from ernie_vil2.models.weights.stored import read_model, write_model
+from tests.data.sources.published.conftest import write
+from tests.data.sources.test_chinese_clip import pickled, write_lmdb
+from tests.support import entailment_data as published
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.page_commands import ROOT
+from tests.support.published_folders import (
+    SMALL,
+    TOKENS,
+    aic_icc,
+    caption_lists,
+    coco_cn,
+    cxc,
+    flickr30k_cn,
+    karpathy,
+    muge,
+    own,
+    sugar_crepe,
+)
+from tests.support.shapes import shape_members, write_tar, write_tsv
+
+SMALL_TOWERS = {
+    "image": {"name": "ViT", "image_size": 32, "patch_size": 16, "width": 32, "depth": 1, "heads": 1},
+    "text": {"name": "ernie", "width": 32, "depth": 1, "heads": 1, "max_positions": 16},
+}
+
+
+def checkout(folder):
+    """The repository's folders, with configurations of its own and MODEL, which is untrained."""
+    for name in ("benchmarks", "demo_data", "docs", "ernie_vil2", "tests", "tools", "Makefile", "pyproject.toml",
+                 "requirements.txt", "setup.py"):  # fmt: skip
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    untrained_checkpoint(folder / "MODEL", TOKENS)
+
+
+def shorten(path, **settings):
+    """Changes sections of a configuration: few steps, small towers."""
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for section, values in settings.items():
+        config[section] = config.get(section, {}) | values
+    path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+
+
+def untrained_run(folder):
+    shutil.copytree(folder / "MODEL", folder / "runs" / "emoji")
+
+
+def benchmarks(folder):
+    """What docs/benchmarks.md shows, and the same below data/."""
+    for name, lay_out in (("coco-cn", coco_cn), ("flickr30k-cn", flickr30k_cn), ("MUGE", muge), ("Flickr30k-CN", muge),
+                          (".", aic_icc), ("my-images", own)):  # fmt: skip
+        lay_out(folder / name)
+    karpathy(folder / "flickr30k", "flickr30k", "flickr30k-images")
+    karpathy(folder / "mscoco", "coco", "")
+    for kind in ("imgs.tsv", "texts.jsonl"):
+        content = (folder / "MUGE" / f"valid_{kind}").read_text(encoding="utf-8")
+        queries = content
+        for ours, theirs in (("text_id", "query_id"), ('"text"', '"query_text"'), ("image_ids", "item_ids")):
+            queries = queries.replace(ours, theirs)
+        write(folder, {
+            f"Flickr30k-CN/test_{kind}": content,
+            f"MUGE/test_{kind}": re.sub(r'"image_ids": \[\d+\]', '"image_ids": []', content),
+            f"Multimodal_Retrieval/MR_valid_{kind.replace('texts', 'queries')}": queries,
+        })  # fmt: skip
+    rows = SMALL["test"]
+    annotations = [{"id": n, "image_id": n, "caption": row[3][0]} for n, row in enumerate(rows)]
+    images = [{"id": n, "file_name": f"{n:012}.jpg"} for n in range(len(rows))]
+    write(folder / "mscoco", {"annotations/captions_val2017.json": {"images": images, "annotations": annotations}}
+          | {f"val2017/{n:012}.jpg": row[1] for n, row in enumerate(rows)})  # fmt: skip
+    write_tsv(folder / "pairs.tsv", [(row[2][0], str(n), row[1]) for n, row in enumerate(rows)])
+    for name in ("shards", "wds_flickr30k/test", "data"):
+        (folder / name).mkdir(parents=True)
+    write_tar(folder / "shards" / "test-00.tar", shape_members(1, seed=3))
+    lines = [(f"{n}.{end}", content) for n, row in enumerate(rows)
+             for end, content in (("png", row[1]), ("txt", "\n".join(row[3]).encode()))]  # fmt: skip
+    write_tar(folder / "wds_flickr30k" / "test" / "0.tar", lines)
+    (folder / "data" / "coco-cn").symlink_to(folder / "coco-cn")
+    caption_lists(folder)
+    sugar_crepe(folder)
+
+
+def ratings(folder):
+    karpathy(folder / "mscoco", "coco", "")
+    for split in ("val", "test"):
+        cxc(folder / "mscoco", split)
+
+
+def short_pretraining(folder):
+    """The configuration of the paper's Chinese model with towers, batch and schedule of a moment."""
+    shorten(folder / "configs/pretrain/vit_b16_ernie_base_zh.yaml", Model=SMALL_TOWERS, Data={"max_length": 16},
+            Schedule={"warmup_steps": 1}, Training={"steps": 4, "global_batch": 8, "checkpoint_every": 2})  # fmt: skip
+
+
+def sources(folder):
+    """What docs/data.md trains on and prepares: a hundred shards, a table and Chinese-CLIP's files."""
+    short_pretraining(folder)
+    (folder / "data").mkdir()
+    for shard in range(100):
+        members = list(shape_members(1, seed=shard))[:4]
+        write_tar(folder / "data" / f"{shard:05}.tar", members)
+    own(folder / "data" / "train")
+    muge(folder / "muge")
+    lmdb = folder / "muge" / "lmdb" / "train"
+    lmdb.mkdir(parents=True)
+    rows = SMALL["train"]
+    write_lmdb(lmdb, pickled([(row[0], row[2][0], [row[0]]) for row in rows]), {row[0]: row[1] for row in rows})
+
+
+def release(folder):
+    """An official file with its vocabulary and configuration, rows in the official TSV, and a model that came from
+    Chinese-CLIP."""
+    official = ROOT / "tests" / "fixtures" / "released" / "official_tiny"
+    shutil.copytree(official, folder / "official")
+    shutil.copy(official / "coco_rows.tsv", folder / "coco_cn.tsv")
+    untrained_run(folder)
+    origin, run = folder / "chinese-clip-vit-base-patch16", folder / "runs" / "chinese-clip"
+    shutil.copytree(ROOT / "tests" / "fixtures" / "others" / "hf_chinese_clip_bin", origin)
+    stored = read_model(origin)
+    begun = stored.config.Model.model_copy(update={"weights": str(origin)})
+    write_model(replace(stored, config=stored.config.model_copy(update={"Model": begun})), run, "ernie_vil2")
+
+
+def environment(folder):
+    """`.venv` as `make setup` leaves it, of the packages of this interpreter: there is nothing left to install."""
+    (folder / ".venv").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
+    (folder / ".venv" / ".installed").touch()
+
+
+def demo(folder):
+    """The demo with its data and towers, in 8 steps of 32 instead of 2,500 of 128."""
+    environment(folder)
+    shorten(folder / "configs/demo/emoji.yaml", Training={"steps": 8, "global_batch": 32, "checkpoint_every": 8},
+            Schedule={"warmup_steps": 2}, Evaluation={"every": 8})  # fmt: skip
+
+
+def trained_demo(folder):
+    demo(folder)
+    assert commands.run("train", ["-c", "configs/demo/emoji.yaml"]) == 0
+
+
+def compared(folder):
+    trained_demo(folder)
+    shutil.copytree(folder / "runs" / "emoji", folder / "runs" / "scratch")
+
+
+def own_shards(folder):
+    short_pretraining(folder)
+    (folder / "my").mkdir()
+    for name, seed in (("train-0", 1), ("train-1", 2), ("val", 3), ("test", 4)):
+        write_tar(folder / "my" / f"{name}.tar", shape_members(1, seed=seed))
+
+
+def guide(folder):
+    trained_demo(folder)
+    benchmarks(folder)
+    own_shards(folder)
+    shutil.copytree(folder / "runs" / "emoji", folder / "runs" / "coco_cn")
+
+
+def search(folder):
+    trained_demo(folder)
+    for name, split in (("my-images", "train"), ("more-images", "val")):
+        write(folder / name, {f"{row[0]}.png": row[1] for row in SMALL[split]})
+    for position in (folder, folder / "my-images"):
+        (position / "cat.jpg").write_bytes(SMALL["test"][0][1])
+    (folder / "queries.txt").write_text("a red apple\n红苹果\n", encoding="utf-8")
+
+
+def export(folder):
+    release(folder)
+    (folder / "apple.jpg").write_bytes(SMALL["test"][0][1])
+
+
+def runs(folder):
+    trained_demo(folder)
+    for name in ("first", "second"):
+        shutil.copytree(folder / "runs" / "emoji", folder / "runs" / name)
+
+
+def tags(folder):
+    trained_demo(folder)
+    (folder / "tags.jsonl").write_text('{"id": "1f697", "tags_zh": ["汽车"]}\n', encoding="utf-8")
+
+
+def entailment(folder):
+    demo(folder)
+    untrained_checkpoint(folder / "runs" / "english", published.TOKENS)
+    published.entailment_folder(folder / "data" / "snli-ve")
+    published.nlvr2_folder(folder / "data" / "nlvr2")
+    for name in ("entailment", "nlvr2"):
+        shorten(folder / f"configs/entailment/demo_{name}.yaml", Schedule={"warmup_steps": 1}, Evaluation={"every": 4},
+                Training={"steps": 4, "checkpoint_every": 4})  # fmt: skip
+
+
+def reproduced(folder):
+    benchmarks(folder)
+    for split in ("val", "test"):
+        cxc(folder / "mscoco", split)
+
+
+LAYOUTS = {
+    "benchmarks.md": benchmarks,
+    "compare.md": compared,
+    "curate.md": demo,
+    "cxc.md": ratings,
+    "data.md": sources,
+    "demo.md": demo,
+    "export.md": export,
+    "faq.md": benchmarks,
+    "guide.md": guide,
+    "index.md": demo,
+    "installation.md": environment,
+    "launch.md": own_shards,
+    "loss.md": demo,
+    "memory.md": demo,
+    "ranks.md": demo,
+    "README.md": search,
+    "reproduce.md": reproduced,
+    "runs.md": runs,
+    "search.md": search,
+    "streaming.md": demo,
+    "tags.md": tags,
+    "entailment.md": entailment,
+    "weights.md": release,
+}
+"""By page, what its commands need next to `checkout`."""
