@@ -1,8 +1,8 @@
-"""`tools/eval.py` by its earlier name."""
+"""`ernie-vil2 eval-retrieval` in a checkout."""
 
 import sys
 
 from ernie_vil2.cli import run
 
 if __name__ == "__main__":
-    sys.exit(run("eval"))
+    sys.exit(run("eval_retrieval"))

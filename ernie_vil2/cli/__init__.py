@@ -22,14 +22,26 @@ from ernie_vil2.io.terminal import PrintableStream, RunError, printable
 from ernie_vil2.registry import import_named
 
 COMMANDS = (
-    "train", "eval", "eval_classification", "calibrate", "interpolate", "compare", "embed", "search", "report", "plan",
-    "curate", "prepare", "tag", "convert", "export", "trim", "trim_vocabulary", "doctor",
-)  # fmt: skip
-EARLIER = {
-    "eval_retrieval": "eval", "eval_transfer": "eval", "extract_embeddings": "embed", "prepare_data": "prepare",
-    "extract_tags": "tag", "convert_checkpoint": "convert",
-}  # fmt: skip
-"""What commands were called before, and still can be."""
+    "train",
+    "eval_retrieval",
+    "eval",
+    "eval_classification",
+    "calibrate",
+    "interpolate",
+    "compare",
+    "embed",
+    "search",
+    "report",
+    "plan",
+    "curate",
+    "prepare",
+    "tag",
+    "convert",
+    "export",
+    "trim",
+    "trim_vocabulary",
+    "doctor",
+)
 EXPECTED = (RunError, OSError, ValueError, MemoryError, ImportError)  # what input, machine and installation can cause
 LONGEST = 2000  # characters of an error that are shown; a name in it may be longer than a screen
 
@@ -110,8 +122,8 @@ def explained(error: BaseException) -> str:
 def as_called(text: str, prog: str | None) -> str:
     """A text that names commands as the user called this one: `ernie-vil2 plan`, or `tools/plan.py` in a checkout."""
     if prog and prog.startswith("ernie-vil2"):
-        scripts = r"(?<!fleetrun )(?:python )?tools/(" + "|".join([*COMMANDS, *EARLIER]) + r")\.py"
-        return re.sub(scripts, lambda found: f"ernie-vil2 {EARLIER.get(found[1], found[1]).replace('_', '-')}", text)
+        scripts = r"(?<!fleetrun )(?:python )?tools/(" + "|".join(COMMANDS) + r")\.py"
+        return re.sub(scripts, lambda script: f"ernie-vil2 {script[1].replace('_', '-')}", text)
     names = "ernie-vil2 (" + "|".join(name.replace("_", "-") for name in COMMANDS) + r")(?![\w-])"
     return re.sub(names, lambda found: f"tools/{found[1].replace('-', '_')}.py", text)
 
@@ -123,8 +135,8 @@ def main() -> int:
         for name in COMMANDS
     )
     names = [name.replace("_", "-") for name in COMMANDS]
-    if len(sys.argv) > 1 and (command := sys.argv[1].replace("-", "_")) in [*COMMANDS, *EARLIER]:
-        return run(EARLIER.get(command, command), sys.argv[2:], f"ernie-vil2 {sys.argv[1]}")
+    if len(sys.argv) > 1 and (command := sys.argv[1].replace("-", "_")) in COMMANDS:
+        return run(command, sys.argv[2:], f"ernie-vil2 {sys.argv[1]}")
     if sys.argv[1:] in (["-h"], ["--help"]):
         print(f"usage: ernie-vil2 COMMAND ...\n\n{summaries}\n\nernie-vil2 COMMAND --help has the rest.")
         return 0

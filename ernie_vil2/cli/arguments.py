@@ -48,7 +48,7 @@ def add_import_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_sources(
-    parser: argparse.ArgumentParser,
+    parser: argparse._ActionsContainer,
     name: str = "input",
     metavar: str = "INPUT",
     help: str = "files, patterns, addresses, pipe: commands, folders",
@@ -58,8 +58,8 @@ def add_sources(
     parser.add_argument(name, nargs="+", type=source, metavar=metavar, help=help, **{"default": [], **how})
 
 
-def add_pixel_baseline_option(parser: argparse.ArgumentParser) -> None:
-    """The option of commands that score retrieval."""
+def add_pixel_baseline_option(parser: argparse._ActionsContainer) -> None:
+    """Add the option of commands that score retrieval, to a parser or to a group of its options."""
     what = "one more row: the text of the nearest training image by pixels"
     add_sources(parser, "--pixel-baseline", "TRAIN_FILE", what)
 

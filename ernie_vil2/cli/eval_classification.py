@@ -26,7 +26,7 @@ from ernie_vil2.cli.arguments import (
     source,
     threshold,
 )
-from ernie_vil2.cli.eval import evaluate
+from ernie_vil2.cli.evaluation import evaluate
 from ernie_vil2.device.launch import start_ranks
 
 
@@ -65,4 +65,4 @@ def run(args: argparse.Namespace) -> int:
 
     scorer = ZeroShot(args.label, dict(args.names), dict(args.templates), args.linear_probe, args.threshold)
     data = Data(args.data, split=args.split, **arguments.table_options(args))
-    return evaluate(args, scorer, data, list(map(str, args.data)), args.width)
+    return evaluate(args, scorer, data, args.width, json_file=args.json)

@@ -26,8 +26,8 @@ def test_every_module_is_a_command_and_every_command_has_a_tool():
 
 
 @pytest.mark.parametrize("arguments, expected", [
-    ([], "error: name one of the commands train, eval, "),
-    (["trian"], "error: name one of the commands train, eval, "),
+    ([], "error: name one of the commands train, eval-retrieval, "),
+    (["trian"], "error: name one of the commands train, eval-retrieval, "),
     (["plan"], "error: the following arguments are required: --ranks, --device (--help lists the options)"),
     (["plan", "--ranks", "a", "--device", "cpu"], "error: argument --ranks: a is not a whole number from 1 to"),
     (["search", "serve", "--index=i", "--port=99999"],

@@ -64,12 +64,12 @@ def test_a_command_does_not_run_unless_it_is_allowed(command, listed, tmp_path, 
     assert (tmp_path / "ran").exists() and "not a tar shard" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("tool", ["prepare_data.py", pytest.param("train.py", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tool", ["prepare.py", pytest.param("train.py", marks=pytest.mark.slow)])
 def test_what_is_allowed_reaches_workers_and_ranks(tool, tmp_path):
     write_tar(tmp_path / "a.tar", shape_members(1, seed=1))
     data = f"pipe:cat {tmp_path}/a.tar"
     options = {
-        "prepare_data.py": [data, "--output", tmp_path / "out", "--samples-per-shard", "3"],
+        "prepare.py": [data, "--output", tmp_path / "out", "--samples-per-shard", "3"],
         "train.py": ["-c", "configs/demo/emoji.yaml", "-o", f"Data.train=['{data}']", "-o", "Data.val=[]",
                      "-o", "Data.text_id=null", "-o", "Evaluation.every=0", "-o", "Data.workers=1",
                      "-o", "Training.steps=1", "-o", "Training.global_batch=8", "-o", "Schedule.warmup_steps=0",
@@ -81,4 +81,4 @@ def test_what_is_allowed_reaches_workers_and_ranks(tool, tmp_path):
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert {"prepare_data.py": "16 samples in 6 shards", "train.py": "finished: 1 step,"}[tool] in done.stdout
+    assert {"prepare.py": "16 samples in 6 shards", "train.py": "finished: 1 step,"}[tool] in done.stdout

@@ -40,6 +40,8 @@ EXAMPLES = {
     "eval": {"--checkpoint": "IN/model", "--data": "IN/val.tar", "--language": "en", "--output": "OUT/results",
              "--pixel-baseline": "IN/val.tar", "--device": "cpu"},
     "eval check": {"--check": None, "--data": "IN/val.tar", "--language": "en"},
+    "eval_retrieval": {"--checkpoint": "IN/model", "--data": "IN/val.tar", "--language": "en",
+                       "--output": "OUT/results", "--device": "cpu"},
     "eval embeddings": {"--embeddings": "IN/embeddings", "--output": "OUT/results"},
     "eval rows": {"--embeddings": "IN/official", "--annotations": "IN/rows.tsv",
                   "--protocol": "official-rows", "--output": "OUT/results"},

@@ -279,7 +279,7 @@ def test_numbers_out_of_range_are_refused(wrong):
 
 
 def tool(*arguments):
-    return [sys.executable, str(ROOT / "tools/prepare_data.py"), *map(str, arguments)]
+    return [sys.executable, str(ROOT / "tools/prepare.py"), *map(str, arguments)]
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):

@@ -60,7 +60,7 @@ def test_other_formats_have_each_image_and_text_once(checkpoint, rows, extract, 
 def test_two_processes_write_what_one_writes(checkpoint, rows, extract, tmp_path):
     """To 1e-6, since a rank has fewer threads, which changes the order of sums."""
     arguments = ["--checkpoint", checkpoint, "--data", rows[0], "--device", "cpu", "--cache", tmp_path / "cache"]
-    two = run("tools/extract_embeddings.py", *arguments, "--processes", 2, "--output", tmp_path / "two")
+    two = run("tools/embed.py", *arguments, "--processes", 2, "--output", tmp_path / "two")
     assert two.returncode == 0, two.stderr
     assert two.stdout.count("4 images and 6 texts") == 1, "one rank reports"
     assert extract("--checkpoint", checkpoint, "--data", rows[0], "--output", tmp_path / "one") == 0

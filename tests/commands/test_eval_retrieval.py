@@ -1,0 +1,93 @@
+"""`eval_retrieval`: what it shares with `eval`, and what it scores whatever the layout of the data."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ernie_vil2 import cli as commands
+from ernie_vil2.cli import parser
+from tests.data.sources.published.conftest import write
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.commands import call
+from tests.support.published_folders import cxc, karpathy
+from tests.support.shapes import draw, png
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return untrained_checkpoint(tmp_path_factory.mktemp("model"))
+
+
+def option_names(command):
+    return {name for action in parser(command)._actions for name in action.option_strings}
+
+
+def score(command, *arguments):
+    return commands.run(command, [*map(str, arguments), "--device", "cpu"])
+
+
+def test_it_has_the_options_of_eval_without_scorers():
+    assert option_names("eval") - option_names("eval_retrieval") == {"--scorer", "--option"}
+    assert option_names("eval_retrieval") <= option_names("eval")
+
+
+def test_both_commands_write_the_same_result(model, shapes, tmp_path):
+    arguments = ["--checkpoint", model, "--data", shapes["val"], "--language", "en", "--name", "scores", "--protocol"]
+    arguments += ["pairs", "first-text", "--only", "kind=disc", "--top-k", 3, "--no-cache", "--output"]
+    for command in ("eval", "eval_retrieval"):
+        assert score(command, *arguments, tmp_path / command) == 0
+    names = {path.name for path in (tmp_path / "eval").iterdir()}
+    assert names == {path.name for path in (tmp_path / "eval_retrieval").iterdir()}
+    assert len([name for name in names if name.endswith(".html")]) == 2  # a page for each protocol
+    for name in names - {"scores.json"}:
+        assert (tmp_path / "eval" / name).read_bytes() == (tmp_path / "eval_retrieval" / name).read_bytes(), name
+    records = [json.loads((tmp_path / command / "scores.json").read_text()) for command in ("eval", "eval_retrieval")]
+    assert records[0]["results"] == records[1]["results"]
+
+
+def test_recall_is_that_of_the_embeddings(tmp_path):
+    """Three pairs on three axes: each text finds its image but for the two that are exchanged."""
+    axes = np.eye(3, dtype=np.float32)
+    np.save(tmp_path / "image_embeddings.npy", axes)
+    np.save(tmp_path / "text_embeddings.npy", axes[[1, 0, 2]])
+    rows = {
+        "images": [{"image_id": row} for row in range(3)],
+        "texts": [{"text_id": row, "text": f"text {row}"} for row in range(3)],
+        "pairs": [{"image_id": row, "text_id": row} for row in range(3)],
+    }
+    for name, entries in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    assert score("eval_retrieval", "--embeddings", tmp_path, "--output", tmp_path / "out", "--name", "scores") == 0
+    result = json.loads((tmp_path / "out" / "scores.json").read_text())["results"]["model"]["result"]
+    for direction in ("image_to_text", "text_to_image"):
+        assert result[direction]["R@1"] == pytest.approx(100 / 3)
+
+
+def test_a_folder_of_classes_is_not_classified(model, tmp_path, capsys):
+    for name in ("bar", "disc"):
+        write(tmp_path / "classes", {f"{name}/0.png": png(draw((9, 9, 9), name, np.random.default_rng(0)))})
+    arguments = ["--checkpoint", model, "--data", tmp_path / "classes", "--output", tmp_path / "out"]
+    assert score("eval_retrieval", *arguments) == 2
+    assert "classes" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_protocols_of_other_scorers_of_retrieval_are_scored(model, tmp_path):
+    data = tmp_path / "coco"
+    karpathy(data, "coco", "")
+    cxc(data, "val")
+    arguments = ["--checkpoint", model, "--data", data, "--protocol", "cxc-val", "--name", "cxc"]
+    assert score("eval_retrieval", *arguments, "--output", tmp_path / "out") == 0
+    record = json.loads((tmp_path / "out" / "cxc.json").read_text())
+    assert {"text_to_text", "image_to_image"} <= record["results"]["model"]["result"].keys()
+
+
+@pytest.mark.parametrize("option", [["--scorer", "nlvr2"], ["--option", "a=1"]])
+def test_options_of_other_scorers_are_refused(option, shapes, capsys):
+    assert score("eval_retrieval", "--check", "--data", shapes["val"], *option) == 2
+    assert option[0] in capsys.readouterr().err
+
+
+def test_the_script_of_a_checkout_is_this_command(shapes):
+    checked = call("eval_retrieval", "--check", "--data", shapes["val"])
+    assert checked.returncode == 0 and "protocol pairs: " in checked.stdout
