@@ -49,7 +49,7 @@ def main() -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     sets = json.loads((args.icons / "sets.json").read_text(encoding="utf-8"))
     write(args.output / "train.tar", drawn(args.icons, sets))
-    trim = [HERE.parent / "tools" / "trim_vocabulary.py", "--data", args.output / "train.tar", "--output",
+    trim = [HERE.parent / "tools" / "trim.py", "--data", args.output / "train.tar", "--output",
             args.output / "vocabulary.txt"]  # fmt: skip
     subprocess.run([sys.executable, *map(str, trim)], check=True)
     return 0

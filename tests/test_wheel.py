@@ -67,13 +67,13 @@ def test_every_file_of_the_package_is_in_the_wheel(wheel):
 def test_a_wheel_is_used_from_any_folder(installed, shapes):
     assert "site-packages/ernie_vil2" in installed("python", "-c", "import ernie_vil2; print(ernie_vil2.__file__)")
     assert "eval" in installed("ernie-vil2", "--help")
-    assert "tokens written" in installed("ernie-vil2", "trim-vocabulary", "--data", shapes["train"],
+    assert "tokens written" in installed("ernie-vil2", "trim", "--data", shapes["train"],
                                          "--output", "words.txt")  # fmt: skip
 
 
 @pytest.mark.slow
 def test_a_wheel_trains_scores_and_reports_from_any_folder(installed, shapes):
-    installed("ernie-vil2", "trim-vocabulary", "--data", shapes["train"], "--output", "words.txt")
+    installed("ernie-vil2", "trim", "--data", shapes["train"], "--output", "words.txt")
     overrides = [*TINY, f"Data.train=[{shapes['train']}]", f"Data.val=[{shapes['val']}]", "Training.output=runs/tiny"]
     given = [part for override in overrides for part in ("-o", override)]
     trained = installed("ernie-vil2", "train", "-c", "configs/demo/emoji.yaml", *given, "--processes", 2)

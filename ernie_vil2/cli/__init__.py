@@ -39,10 +39,10 @@ COMMANDS = (
     "convert",
     "export",
     "trim",
-    "trim_vocabulary",
     "doctor",
 )
-EXPECTED = (RunError, OSError, ValueError, MemoryError, ImportError)  # what input, machine and installation can cause
+EXPECTED = (RunError, OSError, ValueError, MemoryError, ImportError, argparse.ArgumentTypeError)
+"""What input, machine and installation can cause; the last one by types of arguments that a command calls itself."""
 LONGEST = 2000  # characters of an error that are shown; a name in it may be longer than a screen
 
 

@@ -295,6 +295,15 @@ def output_folder(text: str) -> Path:
     return Path(text)
 
 
+def output_path(text: str) -> str:
+    """A file or a folder that can be written, where another argument decides which of both it is."""
+    if os.path.isdir(text) or not os.path.lexists(text):
+        output_folder(text)
+    else:
+        output_file(text)
+    return text
+
+
 def file_name(text: str) -> str:
     """What a file can be called, without its suffix."""
     if text in ("", ".", "..") or "/" in text or len(os.fsencode(text)) > 200:

@@ -1,85 +1,184 @@
-"""Leave out the words of a model's vocabulary that your languages, or your texts, never use.
+"""Leave out the words of a vocabulary that your languages, or your texts, never use.
 
-    ernie-vil2 trim FOLDER --keep zh en --output TRIMMED
-    ernie-vil2 trim FOLDER --texts captions.txt --held-out others.txt --output TRIMMED
+    ernie-vil2 trim MODEL --keep zh en --output TRIMMED
+    ernie-vil2 trim MODEL --texts captions.txt --held-out others.txt --output TRIMMED
+    ernie-vil2 trim --data demo_data/emoji-train.tar --output demo_data/vocabulary.txt
 
-Embeddings of such texts stay the same to the last bit; ids are other numbers, and the tokenizer is written for them. In
-SigLIP 2 B, words are 197 of 375 million parameters. The result is a folder of this package; ernie-vil2 convert brings
-it back to the layout that it came from.
+With MODEL, OUTPUT is a folder with the trimmed model. Embeddings of such texts stay the same to the last bit; ids are
+other numbers, and the tokenizer is written for them. In SigLIP 2 B, words are 197 of 375 million parameters.
+ernie-vil2 convert brings the folder back to the layout that the model came from.
+
+Without MODEL, OUTPUT is a vocabulary file for a model that is yet to be trained: the tokens of ERNIE 3.0 that the texts
+use. Name it in Model.text.vocabulary. Other words become [UNK].
 """
 
-import argparse
+from __future__ import annotations
 
-from ernie_vil2.cli.arguments import input_file, model, output_folder
+import argparse
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ernie_vil2.cli.arguments import (
+    add_source_options,
+    input_file,
+    model,
+    output_file,
+    output_folder,
+    output_path,
+    table_options,
+)
+
+if TYPE_CHECKING:
+    from ernie_vil2.config import ViewsConfig
+    from ernie_vil2.data.tokenizer import TextTokenizer
+    from ernie_vil2.models.weights.stored import StoredModel
+
+MAX_LENGTH = 2**20  # tokens of a text; no text of a file is cut, so that all of its words are seen
+SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")  # the first lines of a vocabulary file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=model, metavar="FOLDER", help="model, as for load_model")
-    parser.add_argument(
+    add = parser.add_argument
+    add(
+        "model", nargs="?", type=model, metavar="MODEL", help="as for load_model; default: the words of ERNIE 3.0 alone"
+    )
+    add(
         "--keep",
         nargs="+",
         default=[],
         metavar="LANGUAGE",
-        help="keep what texts in these languages can have: zh, en, ja, ko, ru, ...",
+        help="keep what texts in these languages can have: zh, en, ja, ko, ru, ...; these options add up",
     )
-    parser.add_argument(
-        "--texts",
-        nargs="+",
-        default=[],
-        type=input_file,
-        metavar="FILE",
-        help="keep what these texts have, one a line; together with --keep both",
+    add(
+        "--texts", nargs="+", default=[], type=input_file, metavar="FILE", help="keep what these texts have, one a line"
     )
-    parser.add_argument(
+    add_source_options(
+        parser, "--data", "PATH", "keep what captions and tags of these have: whatever can be trained on"
+    )
+    add(
         "--held-out",
         type=input_file,
         metavar="FILE",
         help="other texts, one a line, whose words outside the new vocabulary are counted",
     )
-    parser.add_argument("--vocab", type=input_file, metavar="FILE", help="vocabulary file, where the folder has none")
-    parser.add_argument("--output", required=True, type=output_folder, metavar="FOLDER", help="new folder")
+    add("--vocab", type=input_file, metavar="FILE", help="vocabulary file, where MODEL has none, or instead of ERNIE's")
+    add("--output", required=True, type=output_path, metavar="PATH", help="new folder; without MODEL, a file")
 
 
 def run(args: argparse.Namespace) -> int:
-    from ernie_vil2.data.trimming import characters, kept_of_characters, kept_of_texts, missing_share
-    from ernie_vil2.encoder import encoder_of
-    from ernie_vil2.models.weights.contract import golden
-    from ernie_vil2.models.weights.releases import WORDS
-    from ernie_vil2.models.weights.stored import read_model, write_model
-    from ernie_vil2.models.weights.trimming import named_ids, trim
+    from ernie_vil2.data.trimming import characters, kept_of_characters, kept_of_texts
 
-    if not args.keep and not args.texts:
-        raise ValueError("name what stays: --keep zh en, or --texts FILE")
-    allowed = characters(args.keep) if args.keep else None
-    stored = read_model(args.source, args.vocab)
-    if stored.tokens is None or WORDS not in stored.arrays:
-        raise ValueError(f"{args.source}: no vocabulary or word embedding there; name its vocabulary: --vocab FILE")
-    tokenizer = stored.tokenizer(2**20)
-    kept = named_ids(stored) | set(kept_of_characters(tokenizer, allowed) if allowed else ())
-    if args.texts:
-        kept |= set(kept_of_texts(tokenizer, (line for path in args.texts for line in _lines(path))))
-    rows = sorted(kept)
-    words = stored.arrays[WORDS]
-    trimmed = trim(stored, rows, args.source)
-    encoder = encoder_of(trimmed.build()[0], trimmed, trimmed.config, "float32", 8)
-    write_model(trimmed, args.output, "ernie_vil2", golden(encoder))
-    before, width = words.shape
-    total = sum(array.size for array in stored.arrays.values())
-    saved = (before - len(rows)) * width
-    print(
-        f"{len(rows):,} of {before:,} tokens kept in {args.output}; {saved / 1e6:.1f} of {total / 1e6:.1f} million "
-        f"parameters left out ({saved / total:.0%})"
-    )
+    if not (args.keep or args.texts or args.data):
+        raise ValueError("name what stays: --keep zh en, --texts FILE or --data PATH")
+    if args.model is None:
+        output_file(args.output)
+    else:
+        output_folder(args.output)
+    allowed_characters = characters(args.keep)
+
+    stored = None if args.model is None else _read_model(args.model, args.vocab)
+    tokenizer, views = _open_vocabulary(stored, args.vocab)
+    kept_ids: set[int] = set()
+    if args.keep:
+        kept_ids.update(kept_of_characters(tokenizer, allowed_characters))
+    if args.texts or args.data:
+        texts = {line for path in args.texts for line in _read_lines(path)}
+        if args.data:
+            texts.update(_read_data(args, views))
+        kept_ids.update(kept_of_texts(tokenizer, texts))
+
+    if stored is None:
+        rows = sorted(kept_ids)
+        _write_vocabulary(args.output, tokenizer, rows)
+    else:
+        rows = _write_trimmed_model(args, stored, kept_ids)
     if args.held_out:
-        tokens, lost, texts, with_lost = missing_share(tokenizer, rows, _lines(args.held_out))
-        print(
-            f"{args.held_out}: {lost:,} of {tokens:,} tokens ({lost / max(1, tokens):.2%}) are no longer in the "
-            f"vocabulary, in {with_lost:,} of {texts:,} texts"
-        )
+        _print_missing_words(args.held_out, tokenizer, rows)
     return 0
 
 
-def _lines(path: str) -> list[str]:
+def _read_model(path: str, vocabulary: str | None) -> StoredModel:
+    from ernie_vil2.models.weights.releases import WORDS
+    from ernie_vil2.models.weights.stored import read_model
+
+    stored = read_model(path, vocabulary)
+    if stored.tokens is None or WORDS not in stored.arrays:
+        raise ValueError(f"{path}: no vocabulary or word embedding there; name its vocabulary: --vocab FILE")
+    return stored
+
+
+def _open_vocabulary(stored: StoredModel | None, vocabulary: str | None) -> tuple[TextTokenizer, ViewsConfig]:
+    """Return the tokenizer to be trimmed, and the settings by which a training makes texts of captions and tags."""
+    from ernie_vil2.config import ViewsConfig
+    from ernie_vil2.data.tokenizer import Tokenizer
+
+    if stored is None:
+        return Tokenizer(vocabulary, max_length=MAX_LENGTH), ViewsConfig()
+    return stored.tokenizer(MAX_LENGTH), stored.config.Views
+
+
+def _read_data(args: argparse.Namespace, views: ViewsConfig) -> set[str]:
+    """Return the captions and tags of a data set, with what a training puts around tags, and print what is unusable."""
+    from ernie_vil2.data.readers import open_sources
+    from ernie_vil2.data.samples import BadSampleReport
+
+    source = open_sources(args.data, **table_options(args))
+    texts = {*views.prompts.values(), *views.separators.values()}
+    report = BadSampleReport()
+    for row in range(len(source)):
+        with report.attempt():
+            sample = source[row]
+            texts.update(sample.captions.values(), *sample.tags.values())
+    if report.counts.total() == report.read:
+        raise ValueError(f"no sample could be used\n{report}")
+    print(report)
+    return texts
+
+
+def _write_vocabulary(path: str, tokenizer: TextTokenizer, rows: Sequence[int]) -> None:
+    from ernie_vil2.io.files import write_text
+
+    tokens = [tokenizer.tokens[row] for row in rows]
+    special_tokens = [token for token in SPECIAL_TOKENS if token in tokens]
+    words = [token for token in tokens if token not in SPECIAL_TOKENS]
+    write_text(path, "\n".join([*special_tokens, *words]) + "\n")
+    print(f"{len(tokens):,} of {tokenizer.vocab_size:,} tokens written to {path}")
+
+
+def _write_trimmed_model(args: argparse.Namespace, stored: StoredModel, kept_ids: Iterable[int]) -> list[int]:
+    """Write the model with these rows of its word embedding, and return all rows that it keeps."""
+    from ernie_vil2.encoder import encoder_of
+    from ernie_vil2.models.weights.contract import golden
+    from ernie_vil2.models.weights.releases import WORDS
+    from ernie_vil2.models.weights.stored import write_model
+    from ernie_vil2.models.weights.trimming import named_ids, trim
+
+    rows = sorted({*kept_ids, *named_ids(stored)})
+    trimmed = trim(stored, rows, args.model)
+    encoder = encoder_of(trimmed.build()[0], trimmed, trimmed.config, "float32", 8)
+    write_model(trimmed, args.output, "ernie_vil2", golden(encoder))
+
+    num_words, width = stored.arrays[WORDS].shape
+    total = sum(array.size for array in stored.arrays.values())
+    saved = (num_words - len(rows)) * width
+    print(
+        f"{len(rows):,} of {num_words:,} tokens kept in {args.output}; {saved / 1e6:.1f} of {total / 1e6:.1f} million "
+        f"parameters left out ({saved / total:.0%})"
+    )
+    return rows
+
+
+def _print_missing_words(path: str, tokenizer: TextTokenizer, rows: Sequence[int]) -> None:
+    from ernie_vil2.data.trimming import missing_share
+
+    tokens, lost, texts, with_lost = missing_share(tokenizer, rows, _read_lines(path))
+    print(
+        f"{path}: {lost:,} of {tokens:,} tokens ({lost / max(1, tokens):.2%}) are no longer in the vocabulary, in "
+        f"{with_lost:,} of {texts:,} texts"
+    )
+
+
+def _read_lines(path: str) -> list[str]:
     from ernie_vil2.io.files import read_text
 
     return read_text(path).removesuffix("\n").split("\n")

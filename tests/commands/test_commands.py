@@ -51,10 +51,10 @@ def test_the_help_names_every_command(monkeypatch, capsys):
     assert commands.main() == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0].replace("-", "_") for line in lines if line.startswith("  ")] == list(commands.COMMANDS)
-    monkeypatch.setattr(sys, "argv", ["ernie-vil2", "trim-vocabulary", "--help"])
+    monkeypatch.setattr(sys, "argv", ["ernie-vil2", "eval-classification", "--help"])
     with pytest.raises(SystemExit):
         commands.main()
-    assert "usage: ernie-vil2 trim-vocabulary " in capsys.readouterr().out
+    assert "usage: ernie-vil2 eval-classification " in capsys.readouterr().out
 
 
 def test_a_configuration_that_comes_with_the_package_is_found_from_any_folder(tmp_path, monkeypatch):

@@ -17,9 +17,9 @@ def test_every_command_has_one_script_of_its_name():
 
 
 def test_commands_are_named_as_the_user_called_this_one():
-    text = "ernie-vil2 eval, ernie-vil2 eval-classification --check, ernie-vil2 trim-vocabulary; ernie-vil2 evaluates"
+    text = "ernie-vil2 eval, ernie-vil2 eval-classification --check, ernie-vil2 eval-retrieval; ernie-vil2 evaluates"
     assert as_called(text, None) == (
-        "tools/eval.py, tools/eval_classification.py --check, tools/trim_vocabulary.py; ernie-vil2 evaluates"
+        "tools/eval.py, tools/eval_classification.py --check, tools/eval_retrieval.py; ernie-vil2 evaluates"
     )
     text = "python tools/embed.py, tools/eval_retrieval.py, fleetrun tools/train.py, tools/study.py"
     assert as_called(text, "ernie-vil2 eval") == (

@@ -20,7 +20,7 @@ OPENING = {
     "eval": "--check --data DATA",
     "prepare": "DATA --check",
     "tag file": "DATA --tags OUT/tags.jsonl --output OUT/out.jsonl",
-    "trim_vocabulary": "--data DATA --output OUT/vocab.txt",
+    "trim": "--data DATA --output OUT/vocab.txt",
 }
 
 

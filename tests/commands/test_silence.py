@@ -13,7 +13,7 @@ from tests.support.command_examples import EXAMPLES
 
 DEEP = "[" * 100_000
 CHEAP = ("eval check", "interpolate", "search build", "search query", "study", "study results", "plan",
-         "prepare check", "convert", "trim_vocabulary", "eval embeddings")  # fmt: skip
+         "prepare check", "convert", "trim words", "eval embeddings")  # fmt: skip
 HOSTILE = ["", " ", ".", ".x", "=", "a=", "nan", "1e400", "-1", "0", "5", "9" * 5000, "\udcff", "\x1b[2J", "{}",
            "x/y/z", "{a: 1, a: 2}", f"x={DEEP}", DEEP]  # fmt: skip
 NOTHING = {

@@ -15,8 +15,11 @@ from ernie_vil2.cli import run
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, open_tokenizer, read_vocabulary
 from ernie_vil2.data.tokenizer_files import CLIP_BPE
 from ernie_vil2.data.trimming import characters, kept_of_characters, kept_of_texts, missing_share, trimmed
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.commands import call
 from tests.support.limits import examples
 from tests.support.other_families import FOLDERS
+from tests.support.shapes import TOKENS, shape_members
 
 KINDS = {"hf_clip": ("clip", 60), "hf_chinese_clip_bin": ("bert", 60), "cn_clip_pt": ("cn_clip", 60),
          "hf_siglip": ("siglip", 60), "hf_siglip2_naflex": ("siglip2", 60),
@@ -117,6 +120,51 @@ def test_embeddings_of_such_texts_are_the_same_to_the_last_bit(name, tmp_path, c
 
 def test_what_cannot_be_trimmed_is_named(tmp_path, capsys):
     assert run("trim", [str(FOLDERS["hf_clip"]), "--output", str(tmp_path / "x")]) == 2
-    assert "name what stays: --keep zh en, or --texts FILE" in capsys.readouterr().err
+    assert "name what stays: --keep" in capsys.readouterr().err
     assert run("trim", [str(FOLDERS["hf_clip"]), "--keep", "tlh", "--output", str(tmp_path / "x")]) == 2
     assert "--keep tlh: known are zh, en" in capsys.readouterr().err
+
+
+def test_a_vocabulary_file_holds_the_words_of_the_data(shapes, tmp_path):
+    """Against the ids of ERNIE's tokenizer; special tokens are the first lines."""
+    trimmed_words = call("trim", "--data", shapes["val"], "--output", tmp_path / "words.txt")
+    assert trimmed_words.returncode == 0, trimmed_words.stderr
+    tokens = read_vocabulary(tmp_path / "words.txt")
+    assert tokens[:5] == ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
+    whole, small = Tokenizer(None, 60), Tokenizer(tmp_path / "words.txt", 60)
+    captions = [json.loads(data) for name, data in shape_members(1, seed=1) if name.endswith(".json")]
+    sentences = {text for entry in captions for key, text in entry.items() if key.startswith("caption")}
+    assert sentences and all(words(small, text) == words(whole, text) for text in sentences)
+    assert "[UNK]" in words(small, "猫 zebra") and f"{len(tokens):,} of {whole.vocab_size:,}" in trimmed_words.stdout
+
+
+def test_ways_to_say_what_stays_add_up(tmp_path):
+    (tmp_path / "texts.txt").write_text("猫\n", encoding="utf-8")
+    ways = {"languages": ["--keep", "th"], "texts": ["--texts", tmp_path / "texts.txt"]}
+    ways["both"] = ways["languages"] + ways["texts"]
+    tokens = {}
+    for name, options in ways.items():
+        assert call("trim", *options, "--output", tmp_path / name).returncode == 0
+        tokens[name] = set(read_vocabulary(tmp_path / name))
+    assert tokens["both"] == tokens["languages"] | tokens["texts"]
+    assert tokens["both"] - tokens["languages"] == {"猫"} and tokens["both"] > tokens["texts"]
+
+
+def test_a_model_is_trimmed_to_the_words_of_a_data_set(shapes, tmp_path):
+    whole = untrained_checkpoint(tmp_path / "model", [*TOKENS, "猫"])
+    trimmed_model = call("trim", whole, "--data", shapes["val"], "--output", tmp_path / "small")
+    assert trimmed_model.returncode == 0, trimmed_model.stderr
+    model, small = ernie_vil2.load_model(whole, device="cpu"), ernie_vil2.load_model(tmp_path / "small", device="cpu")
+    assert set(model.tokenizer.tokens) - set(small.tokenizer.tokens) == {"猫"}
+    sentences = ["a red disc", "a blue bar"]
+    np.testing.assert_array_equal(small.encode_texts(sentences), model.encode_texts(sentences))
+
+
+@pytest.mark.parametrize("model", [[], [FOLDERS["hf_clip"]]])
+def test_an_output_of_the_wrong_kind_is_refused(model, tmp_path):
+    """A model is a folder, a vocabulary a file."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    wrong = tmp_path / ("file" if model else "folder")
+    refused = call("trim", *model, "--keep", "en", "--output", wrong)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and str(wrong) in refused.stderr

@@ -29,7 +29,7 @@ FILES = {arguments.input_file, arguments.configuration, arguments.named_file, ar
 INPUTS = FILES | {arguments.input_folder, arguments.input_path, arguments.source, arguments.model,
                   arguments.run_folder, compare.labelled_model, compare.labelled_folder}  # fmt: skip
 FOLDERS = {arguments.input_folder, compare.labelled_folder}
-OUTPUTS = {arguments.output_file, arguments.output_folder}
+OUTPUTS = {arguments.output_file, arguments.output_folder, arguments.output_path}
 NUMBERS = {arguments.count, arguments.natural, arguments.number, arguments.amount, arguments.fraction,
            arguments.port, arguments.threshold, arguments.share, curate.share}  # fmt: skip
 BAD_NUMBERS = ["x", "", "-1", "0", "1.5", "nan", "1e999"]
@@ -248,6 +248,8 @@ UNWRITABLE = {
 def is_unwritable(kind, what):
     if kind is arguments.output_folder:  # which is made
         return what not in ("a folder for a file", "missing/x")
+    if kind is arguments.output_path:  # whether it is a file or a folder is seen by another argument
+        return what not in ("a folder for a file", "a file for a folder", "missing/x")
     return what != "a file for a folder"  # it is replaced, or refused by what lies in it
 
 

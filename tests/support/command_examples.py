@@ -35,6 +35,9 @@ groups: [{name: main, models: [A]}]
 tests: {val: {data: [IN/val.tar]}}
 small: {groups: [main], seeds: [0]}
 """
+EMBEDDINGS = {"--embeddings": "IN/embeddings", "--output": "OUT/results"}
+ROWS = {"--embeddings": "IN/official", "--annotations": "IN/rows.tsv", "--protocol": "official-rows",
+        "--output": "OUT/results"}  # fmt: skip
 EXAMPLES = {
     "train": {"--config": "IN/tiny.yaml", "--override": "Training.output=OUT/run"},
     "eval": {"--checkpoint": "IN/model", "--data": "IN/val.tar", "--language": "en", "--output": "OUT/results",
@@ -42,9 +45,10 @@ EXAMPLES = {
     "eval check": {"--check": None, "--data": "IN/val.tar", "--language": "en"},
     "eval_retrieval": {"--checkpoint": "IN/model", "--data": "IN/val.tar", "--language": "en",
                        "--output": "OUT/results", "--device": "cpu"},
-    "eval embeddings": {"--embeddings": "IN/embeddings", "--output": "OUT/results"},
-    "eval rows": {"--embeddings": "IN/official", "--annotations": "IN/rows.tsv",
-                  "--protocol": "official-rows", "--output": "OUT/results"},
+    "eval_retrieval embeddings": EMBEDDINGS,
+    "eval_retrieval rows": ROWS,
+    "eval embeddings": EMBEDDINGS,
+    "eval rows": ROWS,
     "eval entailment": {"--checkpoint": "IN/classifier", "--data": "IN/snli-ve", "--output": "OUT/results",
                       "--device": "cpu"},
     "eval entailment check": {"--data": "IN/snli-ve", "--check": None, "--split": "test"},
@@ -83,9 +87,9 @@ EXAMPLES = {
                     "--templates": "en=IN/templates.txt", "--output": "OUT/tags.jsonl", "--device": "cpu"},
     "convert": {"source": "IN/model", "target": "OUT/converted", "--to": "paddlenlp"},
     "export": {"checkpoint": "IN/model", "folder": "OUT/exported", "--to": "onnx", "--data": "IN/val.tar"},
-    "trim": {"source": "IN/model", "--keep": "en", "--texts": "IN/words.txt", "--held-out": "IN/words.txt",
+    "trim": {"model": "IN/model", "--keep": "en", "--texts": "IN/words.txt", "--held-out": "IN/words.txt",
              "--output": "OUT/trimmed"},
-    "trim_vocabulary": {"--data": "IN/val.tar", "--output": "OUT/vocabulary.txt"},
+    "trim words": {"--data": "IN/val.tar", "--output": "OUT/vocabulary.txt"},
 }  # fmt: skip
 """Command -> arguments that it ends well with; the second word distinguishes its examples."""
 

@@ -1,8 +1,0 @@
-"""`ernie-vil2 trim-vocabulary` in a checkout."""
-
-import sys
-
-from ernie_vil2.cli import run
-
-if __name__ == "__main__":
-    sys.exit(run("trim_vocabulary"))
