@@ -47,7 +47,7 @@ demo: demo-steps $(STAMP) ## train, evaluate and report on the demo drawings (tw
 	@echo; echo '2 of 4: train on 6,317 drawings for 2,500 steps (ten minutes; then half a minute is left)'
 	@$(PYTHON) tools/train.py -c configs/demo/emoji.yaml --resume --processes 2
 	@echo; echo '3 of 4: score 1,555 drawings of a style that the model has never seen (ten seconds)'
-	@$(PYTHON) tools/eval.py --checkpoint $(DEMO) --data demo_data/emoji-test.tar --language zh en \
+	@$(PYTHON) tools/eval_retrieval.py --checkpoint $(DEMO) --data demo_data/emoji-test.tar --language zh en \
 	    --only kind=object --pixel-baseline demo_data/emoji-train.tar
 	@echo; echo '4 of 4: write a page with curves, and queries with their best drawings (ten seconds)'
 	@$(PYTHON) tools/report.py --run $(DEMO) --data demo_data/emoji-test.tar

@@ -4,7 +4,7 @@
     python demo_data/near_twins.py --ranks runs/emoji/evaluation/*.csv   # also recall without these drawings
 
 A near-twin is an icon whose pixels, 32 x 32 on white, correlate with the drawing by more than --above (0.95). `--ranks`
-takes the ranks that `tools/eval.py` left for emoji-test.tar; without the twins their queries are dropped, in both
+takes the ranks that `tools/eval_retrieval.py` left for emoji-test.tar; without the twins their queries are dropped, in both
 directions, and the gallery stays.
 """
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--icons", nargs="+", default=[str(HERE / "icon_tower" / "train.tar")], help="shards")
     parser.add_argument("--data", nargs="+", default=[str(HERE / "emoji-test.tar")], help="shards of drawings")
     parser.add_argument("--above", type=float, default=0.95, help="the least correlation of a near-twin")
-    parser.add_argument("--ranks", nargs="+", type=Path, default=[], help="CSV files of tools/eval.py")
+    parser.add_argument("--ranks", nargs="+", type=Path, default=[], help="CSV files of tools/eval_retrieval.py")
     parser.add_argument("--output", type=Path, help="JSON of the twins: drawing, icon, correlation")
     args = parser.parse_args()
 
