@@ -22,8 +22,8 @@ from tests.test_commands_of_pages import SERVERS, serve
 
 PAGE = PAGES["own_data.md"]
 COMMANDS = [text for kind, text in parts(PAGE) if kind == "shell"]
-SMALLER = {"demo_data/shop.py": " --articles 30", "benchmarks/own_data.py": " --table"}
-"""Options that make a command short: the study of rates and batches, which takes hours, prints its empty table."""
+SMALLER = {"demo_data/shop.py": " --articles 30"}
+"""Options that make a command short."""
 
 
 @pytest.fixture(scope="module")
