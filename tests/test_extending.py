@@ -32,7 +32,7 @@ SMALL = [
     "Training.global_batch=8",
 ]  # fmt: skip
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
-FIXTURE = Path(__file__).parent / "fixtures" / "second_stage"
+FIXTURE = Path(__file__).parent / "fixtures" / "shapes"
 
 
 def blocks():
@@ -105,7 +105,7 @@ def test_the_scorer_in_training(parts, shapes, tmp_path, capsys):
 def test_the_scorer_from_the_command_line(parts, tmp_path, capsys, name):
     arguments = [
         "--checkpoint",
-        f"{FIXTURE}/run",
+        f"{FIXTURE}/model",
         "--data",
         f"{FIXTURE}/val.tar",
         "--output",
@@ -195,7 +195,7 @@ def test_a_part_that_is_not_there_is_named(parts, shapes, tmp_path, setting, mes
 def test_an_index_type_by_its_import_path(parts, shapes, tmp_path, monkeypatch, capsys):
     """An index of it is opened where its module is imported, and otherwise nobody is sent to remove what is whole."""
     index = str(tmp_path / "index")
-    build = ["build", "--index", index, "--checkpoint", f"{FIXTURE}/run", "--data", str(shapes["val"])]
+    build = ["build", "--index", index, "--checkpoint", f"{FIXTURE}/model", "--data", str(shapes["val"])]
     assert cli.run("search", [*build, "--index-type", "rouned"]) == 2
     assert "there is no index type 'rouned'; did you mean rounded" in capsys.readouterr().err
     assert not (tmp_path / "index").exists()

@@ -28,7 +28,7 @@ from tests.support.shapes import COLOURS
 from tests.training.conftest import ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
-FIXTURE = Path("tests/fixtures/second_stage")
+FIXTURE = Path("tests/fixtures/shapes")
 WRITE = os.environ.get("ERNIE_VIL2_GOLDEN") == "write"
 NUMBER = re.compile(r"-?\d+\.\d+(?:e[-+]\d+)?")
 TOWERS = ["Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
@@ -90,11 +90,11 @@ def published(tmp_path_factory):
 
 
 EVALUATIONS = {
-    "retrieval": ["eval", "--checkpoint", f"{FIXTURE}/run", "--data", f"{FIXTURE}/val.tar", "--language", "zh", "en",
+    "retrieval": ["eval", "--checkpoint", f"{FIXTURE}/model", "--data", f"{FIXTURE}/val.tar", "--language", "zh", "en",
                   "--protocol", "pairs", "first-text", "--only", "kind=disc"],
-    "classes": ["eval_classification", "--checkpoint", f"{FIXTURE}/run", "--data", f"{FIXTURE}/val.tar",
+    "classes": ["eval_classification", "--checkpoint", f"{FIXTURE}/model", "--data", f"{FIXTURE}/val.tar",
                 "--label", "kind"],
-    "cxc": ["eval", "--checkpoint", f"{FIXTURE}/run", "--data", "PUBLISHED/coco", "--protocol", "cxc-val"],
+    "cxc": ["eval", "--checkpoint", f"{FIXTURE}/model", "--data", "PUBLISHED/coco", "--protocol", "cxc-val"],
     "entailment": ["eval", "--checkpoint", "PUBLISHED/entailment", "--data", "PUBLISHED/snli-ve",
                    "--split", "dev"],
     "nlvr2": ["eval", "--checkpoint", "PUBLISHED/nlvr2", "--data", "PUBLISHED/nlvr2", "--split", "dev"],
@@ -120,7 +120,7 @@ TRAININGS = {
     "entailment": ["Data.train=[PUBLISHED/snli-ve]", "Data.val=[PUBLISHED/snli-ve]", "Views.resize=36"],
     "nlvr2": ["Data.train=[PUBLISHED/nlvr2]", "Data.val=[PUBLISHED/nlvr2]", "Views.resize=36"],
     "new_language": ["Data.train=[PUBLISHED/parallel.csv]", "Data.columns={caption_en: en, caption_zh: zh}",
-                     "Model.like=weights", f"Model.weights={FIXTURE}/run", "Views.languages={en: 1.0}",
+                     "Model.like=weights", f"Model.weights={FIXTURE}/model", "Views.languages={en: 1.0}",
                      "Views.tag_probability=0",
                      "Loss.weights={image_image: 0, image_text: 0, text_image: 0, text_text: 0}"],
 }  # fmt: skip
@@ -199,14 +199,14 @@ def test_keys_of_a_run_folder(task, trained, published):
 
 @pytest.mark.parametrize("target", ["paddle-inference", "onnx"])
 def test_keys_of_an_export(target, tmp_path):
-    arguments = [f"{FIXTURE}/run", str(tmp_path / "made"), "--to", target, "--data", f"{FIXTURE}/val.tar"]
+    arguments = [f"{FIXTURE}/model", str(tmp_path / "made"), "--to", target, "--data", f"{FIXTURE}/val.tar"]
     assert run("export", arguments, "export") == 0
     assert_golden(f"keys/export-{target}.txt", described(tmp_path / "made"))
 
 
 @pytest.mark.parametrize("index_type", ["exact", "ivf"])
 def test_keys_of_an_index(index_type, tmp_path):
-    arguments = ["build", "--index", str(tmp_path / "made"), "--checkpoint", f"{FIXTURE}/run",
+    arguments = ["build", "--index", str(tmp_path / "made"), "--checkpoint", f"{FIXTURE}/model",
                  "--index-type", index_type, "--data", f"{FIXTURE}/val.tar",
                  "--texts", f"{FIXTURE}/val.tar"]  # fmt: skip
     assert run("search", arguments, "search") == 0

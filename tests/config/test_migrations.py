@@ -123,15 +123,6 @@ def test_runs_of_earlier_versions_were_on_the_towers_of_the_suite(tmp_path, head
     assert (model.image.name, model.text.name) == (image, text)
 
 
-def test_a_run_of_version_1_which_wrote_none_and_a_users_file_are_distinguished():
-    for path, towers in (
-        ("tests/fixtures/first_stage/run/config.yaml", ("paddleclas:ViT", "paddlenlp:ernie")),
-        ("configs/demo/emoji.yaml", ("RepVGG", "ernie")),
-    ):
-        model = load_config(Path(__file__).parents[2] / path).Model
-        assert (model.image.name, model.text.name) == towers
-
-
 def test_a_run_keeps_its_towers_under_overrides(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(dump_config(load_config(Path(__file__).parents[2] / "configs/demo/emoji.yaml")), encoding="utf-8")

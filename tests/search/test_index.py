@@ -16,6 +16,7 @@ from ernie_vil2 import cli as commands
 from ernie_vil2.search import BusyIndex, DamagedIndex, OtherModel, fill, open_index
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, add_texts, build, images_in
+from ernie_vil2.search.store import FolderStore
 from tests.search.conftest import TOKENS, unit
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.commands import call, small_disk
@@ -447,11 +448,10 @@ def test_bounds_of_the_command(folder, checkpoint, capsys):
     assert json.loads(capsys.readouterr().out)["hits"] == []
 
 
-def test_an_index_whose_model_is_gone_says_which_option_replaces_it(tmp_path):
-    exact = "tests/fixtures/second_stage/indexes/exact"
-    folder = shutil.copytree(exact, tmp_path / "index")
-    about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    (folder / "index.json").write_text(json.dumps(about | {"model": str(tmp_path / "gone")}), encoding="utf-8")
+def test_an_index_whose_model_is_gone_says_which_option_replaces_it(folder, tmp_path):
+    store = FolderStore(folder, writable=True)
+    store.describe(store.about | {"model": str(tmp_path / "gone")})
+    store.close()
     with pytest.raises(FileNotFoundError, match=rf"names its model {tmp_path}/gone, which is not there any more"):
         open_index(folder)
     with pytest.raises(FileNotFoundError, match="name where it is now: --checkpoint MODEL"):
