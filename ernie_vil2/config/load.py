@@ -1,4 +1,4 @@
-"""Reads a configuration: defaults, then a YAML overlay of any version, then `Section.key=value` overrides.
+"""Reads a configuration: defaults, then a YAML overlay, then `Section.key=value` overrides.
 
 How two configurations differ is computed here as well.
 """
@@ -6,7 +6,7 @@ How two configurations differ is computed here as well.
 import difflib
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,11 +17,9 @@ from ernie_vil2.config.model import HeadConfig, ImageTowerConfig, TextTowerConfi
 from ernie_vil2.config.schema import Config, LossConfig
 from ernie_vil2.io.files import read_text
 from ernie_vil2.io.terminal import ConfigError, print_once
+from ernie_vil2.io.versions import OtherVersion, check_version
 
-VERSION = 4
-"""Of the keys. A file that says none, as a user's own or those of version 1, may be of any, so that a migration leaves
-alone what is not old."""
-_OF_1 = (("Model", "allow"), ("Views", "separators"), ("Loss", "tile"), ("Optimizer", "beta2"), ("Training", "device"))
+VERSION = 1  # of the keys; a file that names none is taken for one of this version
 Tree = dict[str, Any]
 MAX_CHARACTERS = 2**20
 MAX_VALUES = 100_000  # of a YAML file; an alias counts as all that it means
@@ -249,8 +247,7 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
 
     Raises:
         ConfigError: unknown key (with the nearest right one), wrong type, value out of range, invalid YAML or too much
-            of it, a file that is missing or no text, or one of a version to come. Keys of earlier versions are
-            understood, with a warning that names the new one.
+            of it, a file that is missing or no text, or one of another version.
     """
     tree: Any = {}
     if path is not None:
@@ -259,14 +256,11 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
             tree = {}
         if not isinstance(tree, dict):
             raise ConfigError(f"{path}: the top level must be sections ({', '.join(Config.model_fields)})")
-        _date(tree)
-        _migrate(tree, str(path))
+        take_version(tree, path)
     overrides = list(overrides)
     for text in overrides:
         if remark := override(tree, text):
             print_once(f"note: {remark}")
-    if overrides:  # which say no version, in whatever file they are written
-        _migrate(tree, _origin(path, overrides))
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -287,12 +281,14 @@ def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
     return validated(tree, " ".join(overrides))
 
 
-def _migrate(tree: dict, origin: str) -> None:
+def take_version(tree: Tree, path: str | Path) -> None:
+    """Take the version out of a tree that a file holds; ConfigError if it is not the one that is read."""
     try:
-        for remark in migrate(tree):
-            print_once(f"warning: {origin}: {remark}")
-    except ValueError as error:
-        raise ConfigError(f"{origin}: {error}") from None
+        check_version(
+            tree.pop("version", VERSION), VERSION, path, "write its keys as configs/default.yaml explains them"
+        )
+    except OtherVersion as error:
+        raise ConfigError(str(error)) from None
 
 
 def validated(tree: Any, origin: str) -> Config:
@@ -306,62 +302,6 @@ def validated(tree: Any, origin: str) -> Config:
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML that `load_config` reads back to an equal one."""
     return yaml.dump({"version": VERSION, **config.model_dump()}, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-
-
-def _date(tree: Tree) -> None:
-    """Gives the file of a run of version 1, which has every key of its time, that version, which it does not say; of
-    the keys looked for nobody sets all."""
-    if all(isinstance(tree.get(section), dict) and key in tree[section] for section, key in _OF_1):
-        tree.setdefault("version", 1)
-
-
-def migrate(tree: Tree) -> list[str]:
-    """Brings sections and their keys to this version, in place, and takes the version out, of which ValueError if it is
-    none, or one to come; returns what a person should know: which key is now called what, or is gone."""
-    version = tree.get("version", 1)
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise ValueError(f"version: {version!r} is none; configurations have versions 1 to {VERSION}")
-    if version > VERSION:
-        raise ValueError(
-            f"version: {version} is of a later release of this package, which knows up to {VERSION}; install that one"
-        )
-    remarks = [remark for number in range(version, VERSION) for remark in MIGRATIONS[number](tree)]
-    tree.pop("version", None)
-    return remarks
-
-
-def _from_1(tree: Tree) -> list[str]:
-    """Samples of one text could be neighbours in the stream, which helped nothing."""
-    data = tree.get("Data")
-    if not isinstance(data, dict) or "samples_per_text" not in data:
-        return []
-    if data.pop("samples_per_text") == 1:
-        return []
-    return ["Data.samples_per_text is gone: all samples are shuffled; Loss.duplicates says what equal texts are"]
-
-
-def _from_2(tree: Tree) -> list[str]:
-    """Batch norms of frozen weights followed the batches. A run that began so goes on so; its user's own file, which
-    says no version, means the rule of today, and takes that of its run when it is resumed."""
-    tuning = tree.get("Tuning")
-    if "version" in tree and isinstance(tuning, dict) and (tuning.get("freeze") or tuning.get("lora")):
-        tuning.setdefault("moving_statistics", True)
-    return []
-
-
-def _from_3(tree: Tree) -> list[str]:
-    """All towers were built by PaddleClas and PaddleNLP. A run that began so goes on so; in a user's own file, which
-    says no version, `ViT-B/16` and `ernie-base` are this package's own."""
-    model = tree.get("Model")
-    for tower, library in (("image", "paddleclas"), ("text", "paddlenlp")):
-        section = model.get(tower) if isinstance(model, dict) and "version" in tree else None
-        if isinstance(section, dict) and isinstance(section.get("name"), str) and ":" not in section["name"]:
-            section["name"] = f"{library}:{section['name']}"
-    return []
-
-
-MIGRATIONS: dict[int, Callable[[Tree], list[str]]] = {1: _from_1, 2: _from_2, 3: _from_3}
-"""By the version that each leads on from, to the next."""
 
 
 class _Missing:

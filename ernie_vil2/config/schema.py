@@ -183,9 +183,6 @@ class TuningConfig(Section):
         description="what is not trained: layer groups, parameters, or glob patterns of either (docs/finetuning.md)",
     )
     freeze_norms: bool = Field(False, description="batch norms keep their weights and their running statistics")
-    moving_statistics: bool = Field(
-        False, description="frozen batch norms follow the batches all the same, as in runs of version 2"
-    )
     layer_decay: Fraction = Field(
         1.0, description="factor of the learning rate from a layer group to the one before it"
     )

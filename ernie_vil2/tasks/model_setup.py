@@ -67,7 +67,7 @@ def tune(model: DualEncoder, tuning: TuningConfig, resumed: bool = False) -> lis
         frozen |= {f"{name}.{part}" for part, _ in norm.named_parameters()}
     if tuning.freeze or norms:
         remarks.append(_freeze(model, frozen, [*tuning.freeze, *[f"{len(norms)} batch norms"] * bool(norms)]))
-    return remarks + _keep_statistics(frozen_norms(model, before), tuning.moving_statistics)
+    return remarks + _keep_statistics(frozen_norms(model, before))
 
 
 def _freeze(model: DualEncoder, frozen: Set[str], named: Sequence[str]) -> str:
@@ -81,12 +81,10 @@ def _freeze(model: DualEncoder, frozen: Set[str], named: Sequence[str]) -> str:
     return f"frozen: {', '.join(named)}; {sum(left.values()):,} of {every:,} weights are trained"
 
 
-def _keep_statistics(frozen: Mapping[str, nn.Layer], moving: bool) -> list[str]:
+def _keep_statistics(frozen: Mapping[str, nn.Layer]) -> list[str]:
     norms = [norm for norm in frozen.values() if not norm._use_global_stats]
     if not norms:
         return []
-    if moving:
-        return [f"the statistics of {len(norms)} frozen batch norms follow the batches (Tuning.moving_statistics)"]
     for norm in norms:
         norm._use_global_stats = True
     return [f"{len(norms)} frozen batch norms normalise by their running statistics, which stay"]

@@ -289,15 +289,12 @@ FREE_ON_RESUME = {
 
 
 def as_begun(config: Config, checkpoint: Path) -> Config:
-    """The configuration under the rules that a run was begun with, where those of today are others, and with its towers
-    built by whom they were, unless `Model.implementation` says by whom.
+    """Return the configuration with towers by whom the run's were built, unless `Model.implementation` says by whom.
 
     Raises:
         ConfigError: the library that built a tower is not installed.
     """
-    before = load_config(checkpoint / CONFIG)
-    moving = before.Tuning.moving_statistics or config.Tuning.moving_statistics
-    tuning, model = config.Tuning.model_copy(update={"moving_statistics": moving}), config.Model
+    before, model = load_config(checkpoint / CONFIG), config.Model
     if model.implementation is None:
         for side in ("image", "text"):
             now, then = getattr(model, side), getattr(before.Model, side)
@@ -310,7 +307,7 @@ def as_begun(config: Config, checkpoint: Path) -> Config:
             "use this package's own towers, equal to rounding: -o Model.implementation=native"
         )
     model = model.model_copy(update={"implementation": None})
-    return config.model_copy(update={"Tuning": tuning, "Model": model})
+    return config.model_copy(update={"Model": model})
 
 
 def check_changes(checkpoint: Path, now: Config, extend: bool) -> None:

@@ -1,6 +1,5 @@
 """What the runs of a study say, as plain data, and what is missing or does not belong together."""
 
-import copy
 import json
 import reprlib
 from collections import Counter
@@ -10,8 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ernie_vil2.config import Config, differences, validated
-from ernie_vil2.config.load import migrate
+from ernie_vil2.config import Config, ConfigError, differences, validated
 from ernie_vil2.config.model import without_implementation
 from ernie_vil2.io.files import is_number, load_json
 from ernie_vil2.io.run_folder import LOG
@@ -77,20 +75,18 @@ def _unusable(run: Run, result: Mapping[str, Any] | None) -> str | None:
             return "trained, but not measured"
         return f"stopped at step {step:,} of {steps:,}" if step else "not trained"
     now = _settings(run.config)
-    if (key := _first_difference(_as_of_now(result["config"]), now)) is not None:
+    if (key := _first_difference(_recorded_settings(result["config"]), now)) is not None:
         return f"was made with another {key}; remove {run.folder} to make it again"
     if result["step"] != steps:
         return f"was read at step {result['step']:,}, not {steps:,}"
     return None
 
 
-def _as_of_now(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A run's configuration with the keys of this version, as those of `config.yaml` are read; else as it is."""
-    tree = {"version": 1, **copy.deepcopy(config)}
+def _recorded_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a run's recorded configuration as `_settings` gives it, or as it is if it is none."""
     try:
-        migrate(tree)
-        return _settings(validated(tree, "config"))
-    except ValueError:
+        return _settings(validated(config, "config"))
+    except ConfigError:
         return config
 
 

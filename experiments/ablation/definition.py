@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ernie_vil2.config import Config, ConfigError
-from ernie_vil2.config.load import read_yaml, validated
+from ernie_vil2.config.load import read_yaml, take_version, validated
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # of a model or a group: it names a folder
 
@@ -147,7 +147,6 @@ class Study:
         tree = merged(tree, group.set)
         folder = self.output / group.name / f"{model}-{seed}"
         tree = merged(tree, {"Training": {"seed": seed, "output": str(folder)}})
-        tree.pop("version", None)
         return Run(group.name, model, seed, folder, validated(tree, f"{self.path}, {group.name}/{model}"))
 
 
@@ -188,6 +187,7 @@ def _sections(path: Path) -> dict[str, Any]:
     tree = read_yaml(path)
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: the top level must be sections ({', '.join(Config.model_fields)})")
+    take_version(tree, path)
     return tree
 
 
