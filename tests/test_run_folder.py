@@ -84,7 +84,6 @@ def test_a_file_is_not_a_run_folder(run):
         [".gitkeep"],
         ["dry_run/config.yaml"],
         ["run.lock", "a"],
-        ["config.yaml", "environment.json", "log.jsonl", "a"],
         ["checkpoints/step_00000005/state.json", "a"],
     ],
 )

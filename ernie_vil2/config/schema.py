@@ -105,11 +105,6 @@ class TrainingConfig(Section):
     checkpoint_every: Count = Field(1000, description="steps between two checkpoints")
     keep_checkpoints: Count = Field(2, description="newest checkpoints that are kept, besides the best evaluated one")
 
-    @field_validator("task")
-    @classmethod
-    def _today(cls, task: str) -> str:
-        return "nlvr2" if task == "image_pair" else task  # as it was called before
-
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.dropout == "native" and (self.micro_batch or self.recompute):

@@ -224,8 +224,7 @@ class SampleStream:
                     f"the selection of {then['name']} has changed since the checkpoint. Set Data.select to what the "
                     "curation had made then, or start a new run with another -o Training.output=..."
                 )
-            # Earlier checkpoints know nothing of the content.
-            if any(then.get(key, value) != value for key, value in now.items()):
+            if any(then[key] != value for key, value in now.items()):
                 raise ValueError(
                     f"the data {then['name']} has changed since the checkpoint: {_say(then)} then, {_say(now)} now. "
                     "Put the files back as they were, or start a new run with another -o Training.output=..."
@@ -253,7 +252,7 @@ def _content(sources: ShardedSource, selected: Selected | None) -> dict[str, Any
 def _say(content: dict[str, Any]) -> str:
     return (
         f"{counted(content['samples'], 'sample')} in {counted(content['shards'], 'shard')} "
-        f"(names and sizes: {content['digest']}, content: {content.get('content', 'unknown')})"
+        f"(names and sizes: {content['digest']}, content: {content['content']})"
     )
 
 

@@ -2,7 +2,7 @@
 
 <run>/run.lock                  locked by the process that trains here, as long as it lives
 <run>/config.yaml               the resolved configuration
-<run>/environment.json          versions, git revision and machine
+<run>/environment.json          version of this layout; versions of packages, git revision and machine
 <run>/log.jsonl                 a record for each logged step and each evaluation, see training/run_log.py
 <run>/curves.html               the page of them
 <run>/bad_samples.json, .txt    what could not be used, see data/samples.py
@@ -10,7 +10,7 @@
 <run>/checkpoints/step_00000500/
     model.safetensors           parameters and buffers by their name in the model; with Tuning.ema their averages
     optimizer.safetensors       optimiser state as <parameter>/<kind>; with Tuning.ema also the weights themselves, /raw
-    state.json                  `State`
+    state.json                  `State`, and the version of its keys
     config.yaml                 the resolved configuration
     vocab.txt                   the tokens in the order of their ids, so that the folder can be used alone; of other
                                 people's models tokenizer.json instead, see data/tokenizer_files.py
@@ -55,7 +55,6 @@ BEFORE, AFTER = "before", "after"  # names of the results on `Data.test`, in `RE
 DRY_RUN = "dry_run"
 STEP = re.compile(r"step_(\d{8,})")
 """Names of checkpoints, and nothing else's: not that of a copy, `step_00000500_keep`."""
-_STARTED = (CONFIG, ENVIRONMENT, LOG)  # of a run that began before there was a lock
 
 
 class Best(TypedDict):
@@ -136,7 +135,7 @@ def check_run_folder(run: Path) -> None:
         return
     if not run.is_dir():
         raise ConfigError(f"{run} is a file; choose another folder, -o Training.output=...")
-    begun = (run / LOCK).exists() or all((run / name).is_file() for name in _STARTED)
+    begun = (run / LOCK).exists()
     others = sorted(path.name for path in run.iterdir() if path.name[0] != "." and path.name != DRY_RUN)
     if others and not begun and not list_checkpoints(run):
         raise ConfigError(

@@ -30,21 +30,29 @@ from ernie_vil2.io.files import (
     write_text,
 )
 from ernie_vil2.io.run_folder import CONFIG, CURVES, ENVIRONMENT, LOG
+from ernie_vil2.io.versions import check_version
 from ernie_vil2.pages import speed_charts, training_charts, write_page
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.collectives import agreed_errors
 
+VERSION = 1  # of a run folder's layout, and of the records of its log
 DAMAGED = "damaged_log.jsonl"
-EARLIER_NAMES = {"classification": "zero_shot", "statements": "entailment"}
-"""What scorers were called as evaluators; logs and configurations may still say so."""
 _FIELDS: dict[str, dict[str, Any]] = {
     "train": {"loss": Real | None, "samples_per_second": Real, "loader_wait": Real},
     "evaluation": {"evaluator": str, "best_by": str | None, "shown": list | None, "metrics": dict},
 }
 """By its kind what every record has, and pages rely on."""
-_OLD_EVALUATION = {"split": str, "language": str}
-_NO_FIGURES = ("kind", "step", "seconds", "split", "language", "images", "texts", "pairs", "chance", "tie_rule")
 _WRITTEN = (CONFIG, ENVIRONMENT, LOG, "bad_samples.json", "bad_samples.txt", CURVES)
+
+
+def check_run_version(run: Path) -> None:
+    """Raise OtherVersion if a run folder is of another layout; one without a readable `environment.json` passes."""
+    try:
+        found = load_json(run / ENVIRONMENT)
+    except (OSError, ValueError):  # the run has not begun, or a copy has cut the file: it is written again
+        return
+    version = found.get("version") if isinstance(found, dict) else None
+    check_version(version, VERSION, run / ENVIRONMENT, "choose another folder, -o Training.output=...")
 
 
 class RunLog:
@@ -58,7 +66,8 @@ class RunLog:
         run.mkdir(parents=True, exist_ok=True)
         remove_partial(run, "|".join(map(re.escape, _WRITTEN)))
         write_text(run / CONFIG, dump_config(config))
-        write_json(run / ENVIRONMENT, environment())
+        check_run_version(run)
+        write_json(run / ENVIRONMENT, {"version": VERSION, **environment()})
         path = run / LOG
         done = {"train": first_step, "evaluation": evaluated}
         records, damaged = _read(path)
@@ -136,7 +145,7 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
                 records.append(record)
             elif line.endswith(b"\n"):
                 damaged[number] = line
-    return _joined(records), damaged
+    return records, damaged
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
@@ -146,8 +155,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(record, dict) or record.get("kind") not in list(_FIELDS):
         return None
-    old = record["kind"] == "evaluation" and "metrics" not in record
-    fields = {"step": int, "seconds": Real, **(_OLD_EVALUATION if old else _FIELDS[record["kind"]])}
+    fields = {"step": int, "seconds": Real, **_FIELDS[record["kind"]]}
     if not all(isinstance(record.get(name), kind) for name, kind in fields.items()):
         return None
     numbers = [*record["metrics"].values()] if "metrics" in fields else []
@@ -155,31 +163,6 @@ def _record(line: bytes) -> dict[str, Any] | None:
         return None
     whole = [value for value in (*record.values(), *numbers) if isinstance(value, int)]
     return record if all(abs(value) <= MAX_NUMBER for value in whole) else None  # digits that no float can hold
-
-
-def _joined(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """As they are written now: version 1 had a record per language, and scorers had other names."""
-    found: list[dict[str, Any]] = []
-    joined: dict[int, dict[str, Any]] = {}
-    for record in records:
-        if record["kind"] != "evaluation" or "metrics" in record:
-            name = record.get("evaluator")
-            found.append({**record, "evaluator": EARLIER_NAMES[name]} if name in EARLIER_NAMES else record)
-            continue
-        step, language = record["step"], record["language"]
-        if step not in joined:
-            kept = {name: record[name] for name in ("kind", "step", "seconds")}
-            joined[step] = {**kept, "evaluator": "retrieval", "best_by": "mean_recall", "metrics": {}}
-            found.append(joined[step])
-        figures = {name: value for name, value in record.items() if name not in _NO_FIGURES}
-        numbers = _numbers(figures, language)
-        joined[step]["metrics"] |= {name.replace("/measures/", "/"): value for name, value in numbers}
-    for record in joined.values():
-        metrics = record["metrics"]
-        means = [value for name, value in metrics.items() if name.endswith("/mR") and name.count("/") == 1]
-        metrics |= {"mean_recall": fmean(means)} if means else {}
-        record["shown"] = [name for name in metrics if not name.endswith(("/R@5", "/mR"))]
-    return found
 
 
 def _warn(path: Path, damaged: dict[int, bytes], what: str) -> None:
@@ -213,6 +196,7 @@ def write_run_page(run: Path, config: Config, bad_samples: BadSampleReport) -> N
         bad_samples: of all ranks.
     """
     records = read_log(run / LOG)
+    check_run_version(run)
     machine = load_json(run / ENVIRONMENT)
     facts = {
         **config_facts(config),

@@ -29,7 +29,6 @@ from ernie_vil2.io.terminal import LostRank
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import collectives
 from ernie_vil2.tasks import Task
-from ernie_vil2.training.run_log import EARLIER_NAMES
 
 
 class Metrics(NamedTuple):
@@ -121,10 +120,7 @@ def build_evaluators(config: Config, task: Task) -> dict[str, Evaluator]:
     """
     named = dict.fromkeys(task.evaluators, {}) if config.Evaluation.options is None else config.Evaluation.options
     built: dict[str, Evaluator] = {}
-    for given, options in named.items():
-        name = EARLIER_NAMES.get(given, given)
-        if name in built:
-            raise ConfigError(f"Evaluation.evaluators: {given} is {name}, which is there already")
+    for name, options in named.items():
         try:
             make = SCORERS.find(name)
             check_options(make, name, options)

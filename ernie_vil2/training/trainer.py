@@ -166,13 +166,12 @@ class Trainer:
         own = {each.name for each in own_parameters(self.optimizer, trained, self.config.Training.sharding)}
         state = load_checkpoint(checkpoint, self.model, self.optimizer, self.average, own)
         self.stream.check(data := state["data"])
-        self.position = data["position"] if "position" in data else data["place"]  # as earlier versions wrote it
-        self.step, best = state["step"], state["best"]
+        self.position, self.step, best = data["position"], state["step"], state["best"]
         kept = best and checkpoint_folder(self.run, best["step"]).is_dir()
         self.scores.resume(state["evaluated"], best if kept else None)
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        self.nonfinite.skipped, self.nonfinite.in_a_row = state.get("skipped_steps", (0, 0))
+        self.nonfinite.skipped, self.nonfinite.in_a_row = state["skipped_steps"]
         if self.rank == 0:
             self.bad_samples.merge(state["bad_samples"])
             mark_best(self.run, self.scores.best_step)

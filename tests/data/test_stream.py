@@ -170,13 +170,6 @@ def test_a_copy_of_the_data_with_other_times_is_the_same_data(two, tmp_path):
     stream(two).check(state)
 
 
-def test_a_checkpoint_that_knows_nothing_of_the_content_can_be_resumed(two):
-    state = stream(two).state(400)
-    for source in state["sources"]:
-        del source["content"]
-    stream(two).check(state)
-
-
 def test_no_data_is_an_error():
     with pytest.raises(ValueError, match="set Data.train"):
         stream("[]")
@@ -229,7 +222,7 @@ def test_the_stream_knows_how_far_each_source_is_in_all_groups(two, options):
     assert [mixed[position][0] for position in first] == [0] * 20
 
 
-def test_one_group_is_the_stream_of_earlier_versions(two):
+def test_one_group_is_the_stream_without_groups(two):
     expected = "b7 b0 b4 a29 b9 b8 b6 b1 b3 a9 a24 b2 b5 a14 b4 b9 b2 b3 a17 b8 b1 a27 b5 b7".split()
     assert [name for _, name in drawn(stream(two), range(24))] == expected
 

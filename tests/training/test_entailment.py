@@ -1,24 +1,15 @@
 """Training on statements with labels: entailment and NLVR2, by the trainer of everything else."""
 
-import os
-import signal
-
 import numpy as np
 import paddle
 import pytest
 
 import ernie_vil2
-from ernie_vil2.config import ConfigError, load_config
+from ernie_vil2.config import ConfigError
 from ernie_vil2.data.samples import TooManyBadSamples
-from ernie_vil2.evaluation.scorers.entailment import load_classifier
-from ernie_vil2.tasks import build_task
-from ernie_vil2.training.checkpoint import list_checkpoints
-from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.support.entailment_data import TOKENS, entailment_folder, nlvr2_folder
-from tests.support.limits import PATIENCE
-from tests.training.conftest import as_arguments, rank_process, run, start, wait_for_steps
 from tests.training.test_trainer import REPVGG, crash_after, weights
 
 FOLDERS = {"entailment": entailment_folder, "nlvr2": nlvr2_folder}
@@ -164,76 +155,3 @@ def test_the_best_checkpoint_is_that_of_the_best_accuracy(statements, folders, t
             *(f"{name}/{part}" for name in ("accuracy", "consistency") for part in ("balanced", "unbalanced")),
         }
     assert records[-1]["metrics"].keys() == {"accuracy"} | wanted and records[-1]["evaluator"] == "entailment"
-
-
-def test_a_run_whose_task_was_called_image_pair_is_resumed_and_read(statements, tmp_path):
-    first = Trainer(statements("nlvr2", "Training.steps=4", "Training.checkpoint_every=2"))
-    object.__setattr__(first.config.Training, "task", "image_pair")  # as an earlier version writes it
-    crash_after(first, 2)
-    (checkpoint,) = list_checkpoints(first.run)
-    assert all("task: image_pair" in (one / "config.yaml").read_text() for one in (first.run, checkpoint))
-    assert load_classifier(first.run).labels == ("False", "True")
-    second = Trainer(load_config(first.run / "config.yaml"), resume=True)
-    assert second.step == 2 and second.fit() and "task: nlvr2" in (first.run / "config.yaml").read_text()
-    assert statements("image_pair", "Training.steps=4", data="nlvr2") == statements("nlvr2", "Training.steps=4")
-
-
-def test_validation_data_of_another_task_are_refused(statements, config, folders):
-    for made in (statements("entailment", f"Data.val=[{folders['nlvr2']}]"),
-                 config("Evaluation.evaluators=[statements]", f"Data.val=[{folders['nlvr2']}]")):  # fmt: skip
-        with pytest.raises(ConfigError, match="Training.task=.* predicts .*; the labels of nlvr2 dev are False, True"):
-            Trainer(made)
-
-
-def test_a_dry_run_shows_statements(statements, folders):
-    config = statements("nlvr2", f"Data.val=[{folders['nlvr2']}]")
-    found = dry_run(config)
-    html = (found.folder / "dry_run.html").read_text()
-    assert "nlvr2 dev: 64 statements, 64 images" in html and not found.would_stop
-    assert "the left one is a" in html and "image_2" in html
-
-
-@pytest.mark.slow
-@TASKS
-def test_two_ranks_that_are_killed_come_to_the_end_of_one_process(folders, overrides, tmp_path, task):
-    settings = [*overrides, f"Training.task={task}", f"Data.train=[{folders[task]}]", f"Data.val=[{folders[task]}]",
-                "Data.text_id=null", "Model.text.dropout=0.1", "Training.steps=20", "Training.checkpoint_every=4",
-                "Evaluation.every=10", "Optimizer.learning_rate=1e-4"]  # fmt: skip
-    one, two = tmp_path / "one", tmp_path / "two"
-    whole = run("tools/train.py", *as_arguments([*settings, f"Training.output={one}"]))
-    assert whole.returncode == 0, whole.stderr
-    command = ["tools/train.py", "--processes", 2, "--resume", *as_arguments([*settings, f"Training.output={two}"])]
-    with start(*command) as process:
-        wait_for_steps(process, two, 7)
-        os.kill(rank_process(process.pid, 1), signal.SIGKILL)
-        process.communicate(timeout=PATIENCE)
-    assert process.returncode not in (0, None) and list_checkpoints(two)
-    again = run(*command)
-    assert again.returncode == 0, again.stderr
-    found, expected = (read_log(folder / "log.jsonl") for folder in (two, one))
-    assert [record["step"] for record in found] == [record["step"] for record in expected]
-    for ours, theirs in zip(found, expected, strict=True):
-        names = ours["metrics"] if ours["kind"] == "evaluation" else ["loss", "accuracy"]
-        ours, theirs = (record.get("metrics", record) for record in (ours, theirs))
-        assert np.allclose(*[[record[name] for name in names] for record in (ours, theirs)], rtol=1e-3)
-
-
-@TASKS
-def test_both_images_and_the_text_are_read(statements, task):
-    """Permuting any of them changes the logits: none is left out, and the sides are not taken for each other."""
-    built = build_task(statements(task))
-    built.build(initialize=True)
-    model, rng = built.model, np.random.default_rng(0)
-    model.eval()
-    views = {
-        name: paddle.to_tensor(rng.normal(size=[4, 3, 32, 32]).astype("float32"))
-        for name in ("image_1", "image_2")[: built.images]
-    }
-    views["text_1"] = paddle.to_tensor(rng.integers(1, 100, size=[4, 8]))
-    logits = model(views)[0]["logits"]
-    assert logits.shape == [4, len(built.labels)]
-    changed = [{**views, name: view[[1, 0, 3, 2]]} for name, view in views.items()]
-    if task == "nlvr2":
-        changed.append(views | {"image_1": views["image_2"], "image_2": views["image_1"]})
-    for other in changed:
-        assert not np.allclose(model(other)[0]["logits"].numpy(), logits.numpy(), atol=1e-5)

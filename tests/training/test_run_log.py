@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.io.versions import OtherVersion
 from ernie_vil2.training.run_log import RunLog, in_a_sentence, read_log, write_run_page
 
 
@@ -72,37 +73,16 @@ def test_any_text_comes_back(tmp_path, text):
     assert read_log(tmp_path / "log.jsonl") == [record(1, name=text), record(2)]
 
 
-def test_an_evaluator_is_read_by_its_name_of_today(tmp_path):
-    one = {"kind": "evaluation", "step": 2, "seconds": 1.0, "best_by": "accuracy", "shown": None, "metrics": {}}
-    (tmp_path / "log.jsonl").write_text(json.dumps(one | {"evaluator": "statements"}) + "\n")
-    assert read_log(tmp_path / "log.jsonl") == [one | {"evaluator": "entailment"}]
-
-
-def test_records_of_a_language_each_become_one_of_an_evaluator(tmp_path):
-    """As runs wrote them before there were evaluators; curves and resumed runs go on with them."""
-    way = {"R@1": 10.0, "R@5": 20.0, "R@10": 30.0, "mR": 20.0}
-
-    def old(step, language, mean):
-        return {
-            **{"kind": "evaluation", "step": step, "seconds": 9.0, "split": "val", "language": language},
-            **{"images": 4, "texts": 4, "pairs": 4, "image_to_text": way, "text_to_image": {}, "mR": mean},
-            **{
-                "chance": {"image_to_text": way},
-                "measures": {"STS": 5.0} if mean else 7,
-                "tie_rule": "against the model",
-            },
-        }
-
-    records = [record(4), old(4, "zh", 20.0), old(4, "en", 30.0), record(8), old(8, "zh", None)]
-    (tmp_path / "log.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
-    first, second = [each for each in read_log(tmp_path / "log.jsonl") if each["kind"] == "evaluation"]
-    recalls = {f"{language}/image_to_text/{name}": v for language in ("zh", "en") for name, v in way.items()}
-    others = {"zh/mR": 20.0, "en/mR": 30.0, "zh/STS": 5.0, "en/STS": 5.0, "mean_recall": 25.0}
-    assert first["metrics"] == recalls | others and first["best_by"] == "mean_recall" and first["step"] == 4
-    assert "zh/image_to_text/R@5" not in first["shown"] and {"zh/STS", "en/image_to_text/R@1"} <= {*first["shown"]}
-    assert "mean_recall" not in second["metrics"]
-    RunLog(tmp_path, Config(), first_step=4, evaluated=4).close()
-    assert read_log(tmp_path / "log.jsonl") == [record(4), first]
+def test_a_run_folder_of_another_version_is_refused(tmp_path):
+    RunLog(tmp_path, Config()).close()
+    about = json.loads((tmp_path / "environment.json").read_text())
+    assert about["version"] == 1
+    for version in (2, None):
+        (tmp_path / "environment.json").write_text(json.dumps(about | {"version": version}))
+        with pytest.raises(OtherVersion, match="environment.json names"):
+            RunLog(tmp_path, Config())
+    (tmp_path / "environment.json").write_text('{"version": ')  # as a full disk leaves it
+    RunLog(tmp_path, Config()).close()
 
 
 def test_what_strangers_write_into_a_run_stays(tmp_path):
