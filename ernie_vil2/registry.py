@@ -80,6 +80,8 @@ def import_named(names: Iterable[str]) -> None:
     UnknownName if a module cannot be found."""
     for name in names:
         module, colon, _ = name.partition(":")
+        if colon and not module:
+            raise UnknownName(f"{name}: write your own as package.module:Name")
         if colon:
             try:
                 importlib.import_module(module)

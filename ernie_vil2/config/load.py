@@ -149,11 +149,16 @@ def _leaf(key: str) -> str:
     return key.rpartition(".")[2]
 
 
+def split_key(key: str) -> list[str]:
+    """Return the parts of `Section.key`. The first may be an import path, `package.module:Class`, with its own dots."""
+    return re.split(r"\.(?!.*:)", key.strip())
+
+
 def override(tree: Tree, text: str, of: type[BaseModel] = Config) -> str | None:
     """Sets in a tree of settings what `Section.key=value` says, the value as YAML; ConfigError if it is malformed.
     Returns what a person should know of what was there, see `merged`."""
     key, equals, value = text.partition("=")
-    path = key.strip().split(".")
+    path = split_key(key)
     if not equals or not all(path):
         raise ConfigError(f"-o {text}: write Section.key=value, for example -o Loss.temperature=0.05")
     for part in path[:-1]:

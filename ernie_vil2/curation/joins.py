@@ -1,5 +1,6 @@
 """What all pairs together decide: SQL over the measures of every shard, in DuckDB, which works out of core."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,10 @@ import duckdb
 import pyarrow as pa
 
 BATCH = 65_536  # rows
+GB = 10**9  # bytes, as DuckDB counts them
+# Every reader of measures names these. DuckDB takes a folder called `words=3` above a file for a partition of a data
+# set, and replaces the column of that name in all rows.
+READING = "hive_partitioning = false"
 
 
 class Measured(NamedTuple):
@@ -16,6 +21,46 @@ class Measured(NamedTuple):
 
     path: Path
     first: int
+
+
+def check_memory(memory: float) -> None:
+    """Raise ValueError if the joins cannot be given so much memory, in GB."""
+    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GB
+    if not 1 / GB <= memory <= available:
+        raise ValueError(
+            f"--memory {memory:g}: the joins can have up to the {available:.1f} GB of this machine; name fewer, as "
+            "what does not fit goes to the disk"
+        )
+
+
+@contextmanager
+def explain_lack_of_memory(memory: float) -> Iterator[None]:
+    """Turn DuckDB's error that its memory, in GB, or its disk is full into a ValueError or OSError of one sentence."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        if "temp_directory" in str(error):  # of what it has put on the disk
+            raise OSError("the joins do not fit on the disk of --output; make room there") from error
+        raise ValueError(
+            f"--memory {memory:g}: the joins need more than that many GB; name more, and the same command goes on"
+        ) from error
+    except duckdb.IOException as error:
+        if "No space left" in str(error) or "Disk quota" in str(error):
+            raise OSError("the disk of --output is full; make room, and the same command goes on") from error
+        raise
+
+
+def read_rows(path: Path, columns: str, condition: str, order: str) -> list[tuple]:
+    """Return some columns of the rows of a Parquet file that a condition holds for, all as SQL."""
+    query = f"select {columns} from read_parquet(?, {READING}) where {condition} order by {order}"
+    return duckdb.execute(query, [str(path)]).fetchall()
+
+
+def read_all(path: Path) -> None:
+    """Decode every value of a Parquet file, and keep none; duckdb.Error if one cannot be decoded."""
+    with duckdb.connect() as database:
+        for _ in database.execute(f"select * from read_parquet(?, {READING})", [str(path)]).to_arrow_reader(BATCH):
+            pass
 
 
 class Joins:
@@ -44,7 +89,12 @@ class Joins:
         self.facts: dict[str, list[str]] = {}
         self.figures: dict[str, Any] = {}
         self.folder = folder
-        limits: dict[str, Any] = {"memory_limit": f"{memory}GB", "temp_directory": str(folder / "spilled")}
+        check_memory(memory)
+        # In whole bytes: DuckDB does not read numbers such as 1e-05.
+        limits: dict[str, Any] = {
+            "memory_limit": f"{round(memory * GB)}B",
+            "temp_directory": str(folder / "spilled"),
+        }
         self.database = duckdb.connect(config=limits)
         self.database.execute("set preserve_insertion_order = false")
         self.database.execute("create table fates (sample bigint, step varchar, reason varchar, nearest bigint)")
@@ -73,7 +123,8 @@ class Joins:
         files = dict.fromkeys("'" + str(part.path).replace("'", "''") + "'" for part in parts)
         self.database.execute(
             f"create view {name} as select parts.first + row as sample, parts.shard, read.* exclude (filename) "
-            f"from read_parquet([{', '.join(files)}], filename = true) read join {name}_parts parts using (filename)"
+            f"from read_parquet([{', '.join(files)}], filename = true, {READING}) read "
+            f"join {name}_parts parts using (filename)"
         )
 
     def has(self, column: str) -> bool:

@@ -5,17 +5,19 @@ launcher take a share of the shards, and Ray Data runs it on other machines (doc
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import duckdb
 import pyarrow as pa
 from pyarrow import parquet
 
-from ernie_vil2.curation.joins import Measured
+from ernie_vil2.curation.joins import Measured, read_all
 from ernie_vil2.curation.step import Pair, Step
 from ernie_vil2.data.processes import Count
 from ernie_vil2.data.readers import ShardedSource
@@ -29,6 +31,14 @@ BATCH = 1000  # rows that are measured before the bar moves
 COLUMNS = {"row": "int32", "key": "string", "id": "uint64", "bad": "string"}
 """Of every pair: its row in the shard, the name of its image, the number that its draws follow from, and why it could
 not be read."""
+
+
+class PartFile(NamedTuple):
+    """A file of measures or embeddings, as it must be: its columns, and its rows where their number is known."""
+
+    path: Path
+    schema: pa.Schema
+    num_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,19 +65,30 @@ class Maps:
         ends = self.source.shard_sizes.cumsum()
         return (ends - self.source.shard_sizes).tolist()
 
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Columns of a part, with their types."""
+        columns = dict(COLUMNS)
+        for step in self.steps:
+            columns |= step.columns
+        return pa.schema([(name, arrow_type(kind)) for name, kind in columns.items()])
+
     def part(self, shard: int) -> Measured:
         """Where the measures of a shard are, whether they are there already or not."""
         made_by = [VERSION, self.shards[shard], [[step.name, step.columns, step.measured_by()] for step in self.steps]]
         digest = blake2b(json.dumps(made_by).encode(), digest_size=12).hexdigest()
         return Measured(self.folder / f"{digest}.parquet", self.firsts[shard])
 
+    def part_file(self, shard: int) -> PartFile:
+        """The file of a shard's measures, as it must be."""
+        return PartFile(self.part(shard).path, self.schema, int(self.source.shard_sizes[shard]))
+
 
 def measure_shard(maps: Maps, shard: int, count: Count = lambda read: None) -> Path:
     """Measures the pairs of a shard, and writes the part under its name when it is whole; `count` is called with the
     pairs read since."""
     part = maps.part(shard)
-    columns = COLUMNS | {name: kind for step in maps.steps for name, kind in step.columns.items()}
-    schema = pa.schema([(name, arrow_type(kind)) for name, kind in columns.items()])
+    schema = maps.schema
     with (
         atomic_write(part.path) as aside,
         aside.open("wb") as file,
@@ -98,6 +119,47 @@ def _measured(maps: Maps, number: int) -> dict[str, Any]:
     except BadSample as bad:
         values["bad"] = str(bad.reason)
     return values
+
+
+def check_parts(files: Iterable[PartFile]) -> None:
+    """Raise ValueError if the footer of one of these files is not that of the part that was written."""
+    for file in files:
+        try:
+            with parquet.ParquetFile(file.path) as opened:
+                schema, num_rows = opened.schema_arrow, opened.metadata.num_rows
+                is_same = schema.equals(file.schema)
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise _damage(file.path, str(error)) from error
+        if not is_same:
+            raise _damage(file.path, "other columns, or columns of other types")
+        if file.num_rows is not None and num_rows != file.num_rows:
+            raise _damage(file.path, f"{num_rows:,} rows of {file.num_rows:,}")
+
+
+@contextmanager
+def name_damaged_parts(files: Sequence[PartFile]) -> Iterator[None]:
+    """Turn an error of DuckDB in the block into a ValueError that names the damaged file, if one of these is.
+
+    DuckDB's own words name no file, and its error is the same for a damaged file and for a fault of a query, so that
+    every file is read once more on its own.
+    """
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, UnicodeDecodeError) as error:
+        if isinstance(error, duckdb.OutOfMemoryException):
+            raise
+        check_parts(files)
+        for file in files:
+            try:
+                read_all(file.path)
+            except duckdb.Error as damage:
+                raise _damage(file.path, str(damage)) from error
+        raise
+
+
+def _damage(path: Path, reason: str) -> ValueError:
+    reason = reason.partition("\n")[0]
+    return ValueError(f"{path} is damaged ({reason}); remove it, and the same command measures its shard again")
 
 
 def arrow_type(kind: str) -> pa.DataType:

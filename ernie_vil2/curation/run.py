@@ -12,8 +12,15 @@ import pyarrow as pa
 from pyarrow import compute, parquet
 from tqdm import tqdm
 
-from ernie_vil2.curation.joins import Joins
-from ernie_vil2.curation.measures import Maps, measure_on_ray, measure_shard
+from ernie_vil2.curation.joins import Joins, check_memory, explain_lack_of_memory
+from ernie_vil2.curation.measures import (
+    Maps,
+    PartFile,
+    check_parts,
+    measure_on_ray,
+    measure_shard,
+    name_damaged_parts,
+)
 from ernie_vil2.curation.page import Curation, write_curation_page
 from ernie_vil2.curation.step import UNREADABLE, Step
 from ernie_vil2.data.processes import each_shard
@@ -64,6 +71,7 @@ def curate(
         KilledProcess: something killed a process.
         ValueError, OSError: a step lacks what it needs, or a file cannot be read or written.
     """
+    check_memory(memory)
     for step in steps:
         step.check()
     with claimed(Path(output), STATE, alone=share is None), named_in_utf8(Path(output)) as output:
@@ -88,7 +96,16 @@ def curate(
         if share is not None:
             return None
         embeddings = [embedder.part(maps, shard) for shard in shards] if embedder else []
-        with closing(Joins([maps.part(shard) for shard in shards], state, memory, embeddings)) as joins:
+        files = [maps.part_file(shard) for shard in shards]
+        if embedder:
+            files += [PartFile(part.path, embedder.schema) for part in embeddings]
+        check_parts(files)
+        measures = [maps.part(shard) for shard in shards]
+        with (
+            name_damaged_parts(files),
+            explain_lack_of_memory(memory),
+            closing(Joins(measures, state, memory, embeddings)) as joins,
+        ):
             decide(joins, steps)
             return _written(joins, maps, output)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import numpy as np
 from pydantic import ValidationError, create_model
 
-from ernie_vil2.config.load import explained, override, read_yaml
+from ernie_vil2.config.load import explained, override, read_yaml, split_key
 from ernie_vil2.config.section import Section
 from ernie_vil2.curation.likeness import Thumbnail, shrunk, thumbnails_of
 from ernie_vil2.data.decoding import EncodedImage
@@ -135,6 +135,7 @@ STEPS: Registry[type[Step]] = Registry(
             "balance",
         )
     },
+    ("name", "cost", "Settings", "columns", "measure", "rules", "decide", "shown"),
 )
 """Another step is a file in `steps/` and a line here, or your own as `package.module:Class`."""
 
@@ -154,7 +155,8 @@ def load_steps(path: str | Path, overrides: Iterable[str] = ()) -> list[Step]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: the top level must be steps ({', '.join(STEPS)})")
     overrides = list(overrides)
-    named = [str(name) for name in (*tree, *(text.partition("=")[0].partition(".")[0] for text in overrides))]
+    named = [str(name) for name in tree]
+    named += [split_key(text.partition("=")[0])[0] for text in overrides]
     origin = " ".join([str(path), *(f"-o {text}" for text in overrides)])
     try:
         import_named(named)

@@ -7,7 +7,7 @@ they are in the named source.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from statistics import fmean
 from typing import Any
 
@@ -197,6 +197,7 @@ PROTOCOLS: Registry[Protocol] = Registry(
         "cxc-without-co-captions": "ernie_vil2.evaluation.scorers.cxc:CXC_WITHOUT_CO_CAPTIONS",
         "cxc-correlation": "ernie_vil2.evaluation.scorers.cxc:CXC_CORRELATION",
     },
+    [field.name for field in fields(Protocol)],
 )
 """By name; those of scorers with protocols of their own are next to the scorer."""
 ALL_CONVENTIONS = "all-conventions"

@@ -103,6 +103,19 @@ def test_images_of_a_benchmark_are_found_whatever_was_done_to_them(tmp_path, cra
     assert leaks == dict.fromkeys((0, 12, 1, 13), "image of a benchmark")
 
 
+@pytest.mark.parametrize("size", [0, 100, 2000])
+def test_thumbnails_that_were_cut_are_made_again(tmp_path, crawl, curated, size):
+    test = write_tar(tmp_path / "test.tar", [(encoded(smooth_image(30, SIZE)), "scored")])
+    text = f"leaks: {{benchmarks: [{test}], likeness: 0.93}}"
+    expected = curated([crawl], text)
+    [cache] = (tmp_path / "curated" / ".curate").glob("benchmark-*.npz")
+    whole = cache.read_bytes()
+    cache.write_bytes(whole[:size])
+
+    assert curated([crawl], text) == expected
+    assert len(cache.read_bytes()) == len(whole)
+
+
 def test_captions_of_a_benchmark_are_reported_or_removed(tmp_path, curated):
     known = "A brown dog runs through the shallow water of a river, with a stick in its mouth."
     captions = ["a brown dog runs through the shallow water of a river with a stick in its mouth",

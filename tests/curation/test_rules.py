@@ -128,11 +128,21 @@ def test_a_step_of_ones_own_is_named_by_its_import_path(tmp_path, curated):
         ("text_rules: {words: 0}", "text_rules.words: Input should be greater than or equal to 1"),
         ("text_rules: null", "no step is left"),
         ("[a]", "the top level must be steps"),
+        ("os:system: {}", "os:system has no name"),
+        ("json:decoder: null", "json:decoder has no name"),
+        ("ernie_vil2.curation:Step: {}", "curation:Step has no name, cost, Settings"),
+        (":x: {}", ":x: write"),
     ],
 )
 def test_settings_that_cannot_be_used(steps, text, message):
     with pytest.raises(ConfigError, match=message):
         steps(text)
+
+
+def test_own_step_of_a_package_is_set_on_the_command_line(steps):
+    name = "tests.curation.test_rules:EvenSides"
+    own = steps("text_rules: {}", f"{name}.reason=uneven", "text_rules=null")
+    assert [(step.name, step.settings.reason) for step in own] == [("even_sides", "uneven")]
 
 
 def test_a_step_can_be_left_out_or_changed(steps):

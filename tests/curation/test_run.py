@@ -8,7 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from ernie_vil2 import cli
 from ernie_vil2.curation import curate
@@ -144,3 +146,45 @@ def test_broken_pairs_are_counted_as_everywhere(tmp_path, steps):
     assert (
         Path(tmp_path / "curated" / "bad_samples.txt").read_text().startswith("1 of 2 samples read could not be used")
     )
+
+
+def overwrite_values(path):
+    """Write zeros over the values of a Parquet file; its footer stays as it was."""
+    content = bytearray(path.read_bytes())
+    footer = int.from_bytes(content[-8:-4], "little") + 8
+    content[4:-footer] = bytes(len(content) - footer - 4)
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "zeros": overwrite_values,
+    "of other columns": lambda path: parquet.write_table(pa.table({"row": [0, 1, 2]}), path),
+    "of fewer rows": lambda path: parquet.write_table(parquet.read_table(path).slice(1), path),
+    "of other types": lambda path: parquet.write_table(
+        (table := parquet.read_table(path)).set_column(0, "row", table["row"].cast("string")), path
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_measures_are_named_and_measured_again(tmp_path, crawl, steps, damage):
+    source = open_sources(list(map(str, crawl)))
+    curate(source, steps(RULES), tmp_path / "curated")
+    expected = table(tmp_path / "curated")
+    path = max((tmp_path / "curated" / ".curate" / "measures").glob("*.parquet"))
+    DAMAGE[damage](path)
+
+    with pytest.raises(ValueError, match=path.name):
+        curate(source, steps(RULES), tmp_path / "curated")
+
+    path.unlink()  # as the message says
+    curate(source, steps(RULES), tmp_path / "curated")
+    assert table(tmp_path / "curated") == expected
+
+
+@pytest.mark.parametrize("memory", [1e-12, 1e-7, 1e-3, 1e6, 1e12, 1e300, float("nan")])
+def test_memory_of_no_use_is_refused_by_its_option(tmp_path, crawl, steps, memory):
+    with pytest.raises(ValueError, match=f"--memory {memory:g}".replace("+", r"\+")):
+        curate(open_sources(list(map(str, crawl))), steps(RULES), tmp_path / "curated", memory=memory)

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
+from ernie_vil2.curation.measures import COLUMNS
 from ernie_vil2.curation.mismatches import Embedded, Peers, calibrated, wrong_share
+from ernie_vil2.curation.step import STEPS
+from ernie_vil2.curation.steps.score import Embedder
 from tests.curation.conftest import encoded, smooth_image, write_tar
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.shapes import TOKENS
@@ -202,3 +205,19 @@ def test_embeddings_can_have_a_word_in_near_duplicates(tmp_path, curated):
         assert sum(row["kept"] for row in found.values()) == kept
     with pytest.raises(ValueError, match="near_duplicates.embedding needs the embeddings of score"):
         curated([path], "near_duplicates: {likeness: 0.9, embedding: 0.5}", "alone")
+
+
+def test_folder_named_as_every_measure_changes_no_row(tmp_path, pairs, curated):
+    """`words=3` above a Parquet file is a partition to some readers, and the measure is then 3 for every pair."""
+    columns = {"sample", "shard", "filename", "weight", "score", *COLUMNS, *Embedder([], tags=True).schema.names}
+    for name in list(STEPS):
+        columns |= STEPS.find(name).columns.keys()
+    model = untrained_checkpoint(tmp_path / "model")
+    text = "text_rules: {han: 1, words: 1}\nimage_rules: {short_side: 32}\nexact_duplicates: {}\nnear_texts: {}\n"
+    text += f"near_duplicates: {{embedding: 0.5}}\nscore: {{model: {model}, by: quantile, keep: 0.5, device: cpu}}"
+
+    expected = curated([pairs], text, "plain")
+    folders = [f"{column}=3" for column in sorted(columns)]
+
+    assert {"words", "row", "id", "cosine_zh", "concepts"} <= columns
+    assert curated([pairs], text, "/".join(folders)) == expected

@@ -34,6 +34,7 @@ from ernie_vil2.evaluation.protocols import (
 )
 from ernie_vil2.evaluation.report import write_csv
 from ernie_vil2.evaluation.retrieval import Matching
+from ernie_vil2.registry import UnknownName, import_named
 
 DOCS = Path(__file__).parents[2] / "docs" / "protocols.md"
 
@@ -352,3 +353,10 @@ def test_the_docs_hold_every_definition(name):
         assert own and all(sentence in section for sentence in own)
     else:
         assert definition in section
+
+
+@pytest.mark.parametrize("name", ["os:system", "ernie_vil2.evaluation.protocols:Protocol", "os:getcwd"])
+def test_own_protocol_that_is_none_is_named(name):
+    import_named([name])
+    with pytest.raises(UnknownName, match=name):
+        choose([name])

@@ -1,6 +1,8 @@
 """Pairs whose image, altered or not, is one of a benchmark, and those that have a benchmark's caption."""
 
 import json
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -21,6 +23,7 @@ from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.readers import open_benchmarks
 from ernie_vil2.data.samples import BadSample
+from ernie_vil2.io.files import atomic_write
 from ernie_vil2.io.terminal import counted
 
 
@@ -116,10 +119,9 @@ class Leaks(Step[Settings]):
         images = list({image.id: image for one in benchmarks for image in one.images}.values())
         state = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for one in benchmarks for file in one.files]
         about = json.dumps([VERSION, Thumbnails._fields, path, len(images), state]).encode()
-        kept = folder / f"benchmark-{blake2b(about, digest_size=8).hexdigest()}.npz"
-        if kept.is_file():
-            known = Thumbnails(**np.load(kept))
-        else:
+        cache = folder / f"benchmark-{blake2b(about, digest_size=8).hexdigest()}.npz"
+        known = _read_thumbnails(cache)
+        if known is None:
             made: list[Thumbnail] = []
             read: list[int] = []
             for row, image in enumerate(images):
@@ -135,8 +137,17 @@ class Leaks(Step[Settings]):
             )
             rows, near = np.array(read, np.int64), vectors(thumbnails).astype(np.float16)
             known = Thumbnails(rows, thumbnails, near, shapes, extents)
-            np.savez(kept, **known._asdict())
+            with atomic_write(cache) as aside, aside.open("wb") as file:
+                np.savez(file, **known._asdict())
         return known, [images[row].id for row in known.samples.tolist()]
+
+
+def _read_thumbnails(path: Path) -> Thumbnails | None:
+    """Return the thumbnails in a file of an earlier run; None if there is none, or it is damaged."""
+    try:
+        return Thumbnails(**np.load(path))
+    except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+        return None
 
 
 def _bands(sketches: Sequence[bytes]) -> pa.Table:

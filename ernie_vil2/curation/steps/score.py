@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Annotated, Any, Literal
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 from pydantic import Field
 
 from ernie_vil2.config.section import Count, Fraction, Precision, Section
-from ernie_vil2.curation.joins import Joins, Measured
+from ernie_vil2.curation.joins import Joins, Measured, read_rows
 from ernie_vil2.curation.languages import language_of, languages_of
-from ernie_vil2.curation.measures import Maps
+from ernie_vil2.curation.measures import Maps, name_damaged_parts
 from ernie_vil2.curation.mismatches import Embedded, Peers, Threshold, calibrated, wrong_share
 from ernie_vil2.curation.step import Pair, Shown, Step
 from ernie_vil2.curation.steps.text_rules import text_key
@@ -55,6 +54,14 @@ class Embedder:
         digest = blake2b(json.dumps(made_by).encode(), digest_size=12).hexdigest()
         return Measured(measured.path.with_name(f"{digest}-embeddings.parquet"), measured.first)
 
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of a part, with their types."""
+        columns = [("row", pa.int32()), ("fold", pa.int32()), ("image", pa.binary())]
+        columns += [(name, pa.binary()) for name in self.texts]
+        columns += [(f"cosine_{language}", pa.float32()) for language in LANGUAGES]
+        return pa.schema(columns)
+
     def embed_shard(self, maps: Maps, shard: int) -> None:
         """Embeds the pairs of a shard that no rule removes, and writes the part when it is whole.
 
@@ -62,20 +69,13 @@ class Embedder:
         the cosine of image and caption by language.
         """
         part, measured = self.part(maps, shard), maps.part(shard)
-        schema = pa.schema(
-            [("row", pa.int32()), ("fold", pa.int32()), ("image", pa.binary())]
-            + [(name, pa.binary()) for name in self.texts]
-            + [(f"cosine_{language}", pa.float32()) for language in LANGUAGES]
-        )
         rules = "".join(f" and not coalesce({condition}, false)" for condition in _conditions(maps))
-        chosen = duckdb.execute(
-            f"select row, id % {len(self.models)} as fold from read_parquet(?) where bad is null{rules} order by row",
-            [str(measured.path)],
-        ).fetchall()
+        with name_damaged_parts([maps.part_file(shard)]):
+            chosen = read_rows(measured.path, f"row, id % {len(self.models)} as fold", f"bad is null{rules}", "row")
         with (
             atomic_write(part.path) as aside,
             aside.open("wb") as file,
-            parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+            parquet.ParquetWriter(file, self.schema, compression="zstd") as writer,
         ):
             for start in range(0, len(chosen), BATCH):
                 rows = chosen[start : start + BATCH]
@@ -84,7 +84,7 @@ class Embedder:
                 for fold, model in enumerate(self.models):
                     own = [number for number, (_, of) in enumerate(rows) if of == fold]
                     self._embed(model, [pairs[number] for number in own], [embedded[number] for number in own])
-                writer.write_table(pa.Table.from_pylist(embedded, schema))
+                writer.write_table(pa.Table.from_pylist(embedded, self.schema))
 
     def _embed(self, model: ErnieViL2, pairs: Sequence[Pair], into: Sequence[dict[str, Any]]) -> None:
         if not pairs:
