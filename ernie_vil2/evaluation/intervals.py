@@ -26,6 +26,7 @@ LEVEL = 0.95
 POWER = 0.8
 """The probability with which `queries_needed` finds a difference."""
 _NORMAL = NormalDist()
+ROUNDING = 1e-9  # sums of equal floats in another order differ by less
 _CELLS = 2**21  # counts that are in memory at a time
 
 
@@ -93,22 +94,24 @@ def over_queries(
         clusters: `[Q]` integers, equal for queries that are drawn together; None: each is drawn on its own.
         groups: `[Q]` integers; the figure is the mean of the means of the groups, such as the two directions. None:
             there is one group.
-        bounds: the least and the largest figure that there can be. They count where all clusters are alike, so that
-            resamples cannot differ: the interval then holds what up to a share 1 - 0.025^(1 / clusters) of other
-            outcomes would make of the figure, as for a binomial share without a success.
+        bounds: the least and the largest figure that there can be. They count where resamples cannot differ, as every
+            cluster has the same mean in each group, whatever the number of its queries. The interval then holds what up
+            to a share 1 - 0.025^(1 / clusters) of other outcomes would make of the figure, as for a binomial share
+            without a success.
         resamples, seed: of the bootstrap.
 
     Raises:
         ValueError: there is no query.
     """
     kinds = _kinds(values, clusters, groups)
-    mean, total = float((kinds.sums.T @ kinds.counts / (kinds.sizes.T @ kinds.counts)).mean()), kinds.clusters
+    mean, total = float(kinds.means.mean()), kinds.clusters
     queries = int(np.count_nonzero(~np.isnan(values)))
     if total == 1:
         return Interval(mean, None, None, queries)
-    if len(kinds.counts) == 1:
-        others = 1 - ((1 - LEVEL) / 2) ** (1 / total)
-        low, high = (mean + others * (bound - mean) for bound in bounds)
+    if kinds.are_alike:
+        # Of each group on its own, as some clusters may have no query of one.
+        others = 1 - ((1 - LEVEL) / 2) ** (1 / kinds.clusters_of_groups)
+        low, high = [float((kinds.means + others * (bound - kinds.means)).mean()) for bound in bounds]
         return Interval(mean, low, high, queries, 0.0)
     drawn = np.concatenate(list(_resampled(kinds, resamples, seed)))
     share = _NORMAL.cdf(-math.sqrt(total / (total - 1)) * _student(total - 1))
@@ -193,7 +196,24 @@ class _Kinds(NamedTuple):
 
     @property
     def clusters(self) -> int:
+        """How many clusters there are."""
         return int(self.counts.sum())
+
+    @property
+    def clusters_of_groups(self) -> np.ndarray:
+        """For each group the number of clusters that have a query of it, `[G]`."""
+        return (self.sizes > 0).T @ self.counts
+
+    @property
+    def means(self) -> np.ndarray:
+        """The mean of each group, `[G]`."""
+        return self.sums.T @ self.counts / (self.sizes.T @ self.counts)
+
+    @property
+    def are_alike(self) -> bool:
+        """Return whether every cluster has the mean of the group, in each group that it has, so that resamples have."""
+        deviations = np.abs(self.sums - self.sizes * self.means)
+        return bool((deviations <= ROUNDING * np.maximum(1, np.abs(self.sums))).all())
 
 
 def _kinds(values: np.ndarray, clusters: np.ndarray | None, groups: np.ndarray | None) -> _Kinds:

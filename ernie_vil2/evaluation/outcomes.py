@@ -37,6 +37,7 @@ TESTED = (
     "Verdicts: a paired randomisation test of each model against the first, which exchanges the two image by image, "
     "at 5 %"
 )
+DECIDING = "Where an interval and a verdict disagree, this test decides."
 
 
 @dataclass(frozen=True)
@@ -214,8 +215,11 @@ class Comparison:
     @property
     def notes(self) -> list[str]:
         """How intervals and verdicts are meant."""
-        several = f", corrected for {len(self.verdicts)} verdicts (Holm)." if len(self.verdicts) > 1 else "."
-        return [MEASURED.format(resamples=self.resamples), *([TESTED + several] if self.verdicts else [])]
+        sentences = [MEASURED.format(resamples=self.resamples)]
+        if self.verdicts:
+            several = f", corrected for {len(self.verdicts)} verdicts (Holm)" if len(self.verdicts) > 1 else ""
+            sentences.append(f"{TESTED}{several}. {DECIDING}")
+        return sentences
 
     @property
     def sentences(self) -> list[str]:

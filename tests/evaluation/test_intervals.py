@@ -77,6 +77,42 @@ def test_a_figure_without_variation_has_the_bound_of_a_share_that_was_never_seen
     assert same.high == pytest.approx(100 * (1 - exact.low)) and same.low == -same.high and same.p == 1
 
 
+def test_equal_models_with_several_texts_have_an_interval():
+    """Images with 1 to 5 texts are of many kinds, and yet no resample of equal models differs from another."""
+    owner = np.repeat(np.arange(90), np.arange(90) % 5 + 1)
+    clusters = np.concatenate([np.arange(90), owner])
+    groups = np.repeat([0, 1], [90, len(owner)])
+    values = hits(len(clusters))
+
+    same = paired_queries(values, values, clusters, groups)
+
+    exact = stats.binomtest(90, 90).proportion_ci(0.95, method="exact")
+    assert same.high == pytest.approx(100 * (1 - exact.low)) and same.low == pytest.approx(-same.high)
+    assert (same.mean, same.error, same.p) == (0, 0, 1)
+
+
+def test_alike_clusters_are_bounded_in_each_group():
+    """One direction always right, the other always wrong, and 40 of 60 images have a query of the second."""
+    values = np.repeat([100.0, 0.0], [60, 80])
+    clusters = np.concatenate([np.arange(60), np.arange(80) // 2])
+    groups = np.repeat([0, 1], [60, 80])
+
+    found = over_queries(values, clusters, groups)
+
+    right = stats.binomtest(60, 60).proportion_ci(0.95, method="exact")
+    wrong = stats.binomtest(0, 40).proportion_ci(0.95, method="exact")
+    assert found.mean == 50
+    assert found.low == pytest.approx(50 * right.low) and found.high == pytest.approx(50 + 50 * wrong.high)
+
+
+def test_equal_means_of_unequal_clusters_do_not_collapse():
+    values = np.array([100.0, 0.0] * 30)
+    clusters = np.repeat(np.arange(20), [2] * 10 + [4] * 10)  # each half right, of two texts or of four
+    found = over_queries(values, clusters)
+    share = 1 - stats.binomtest(20, 20).proportion_ci(0.95, method="exact").low
+    assert [found.mean, found.low, found.high] == pytest.approx([50, 50 - 50 * share, 50 + 50 * share])
+
+
 def test_one_cluster_has_no_interval_and_no_query_no_mean():
     found = over_queries(np.array([100.0, 0.0]), np.zeros(2))
     assert (found.mean, found.low, found.high, found.count) == (50, None, None, 2) and not found.excludes_zero

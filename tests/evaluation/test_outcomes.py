@@ -9,7 +9,7 @@ from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.classification import ClassScores, EncodedClasses
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.entailment import EntailmentScores, Statements
-from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, Verdict, named, recall_figures, signed
+from ernie_vil2.evaluation.outcomes import DECIDING, Comparison, Outcomes, Verdict, named, recall_figures, signed
 from ernie_vil2.evaluation.protocol import Protocol, score
 from ernie_vil2.evaluation.protocols import protocol
 from ernie_vil2.evaluation.scorers.entailment import outcomes as outcomes_of_statements
@@ -107,7 +107,8 @@ def test_the_better_model_is_called_so_and_the_same_one_is_not_distinguished():
     assert good.difference.low > 0 and good.tests == 2 and good.needed is None
     assert str(same) == "same is not distinguishable from first: both answer all 90 queries alike."
     assert str(good).startswith("good is better than first: mean recall +")
-    assert "corrected for 2 verdicts (Holm)" in comparison.notes[1] and "2,000 bootstrap" in comparison.notes[0]
+    assert "corrected for 2 verdicts (Holm)" in comparison.notes[1] and comparison.notes[1].endswith(DECIDING)
+    assert "2,000 bootstrap" in comparison.notes[0]
 
 
 def test_a_small_difference_says_how_many_queries_it_needs():
