@@ -42,9 +42,12 @@ class PixelBaseline:
     bad_samples: BadSampleReport
 
     def of_queries(self, field: str | None = None, value: str | None = None) -> dict[str, dict[str, float]]:
-        """Image-to-text recall of all queries, or of those whose sample has this value in a field."""
-        chosen = [field is None or str(sample.fields.get(field)) == value for sample in self.samples]
-        return {"image_to_text": recall(self.ranks[chosen])}
+        """Return the image-to-text recall of all queries, or of those with this value in a field; {} if none has it."""
+        if field is None:
+            return {"image_to_text": recall(self.ranks)}
+        values = [sample.fields.get(field) for sample in self.samples]
+        chosen = [one is not None and str(one) == value for one in values]
+        return {"image_to_text": recall(self.ranks[chosen])} if any(chosen) else {}
 
 
 def pixel_baseline(train: SampleSequence, test: SampleSequence, block: int = 256) -> PixelBaseline:

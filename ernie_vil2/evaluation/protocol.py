@@ -187,8 +187,9 @@ class Evaluation:
         values = summary(self.results)
         if self.protocol.row_labels:
             for direction, result in self.results.items():
-                rank = result.ranking.rank
-                values[direction] = {**result.recall, "MRR": mean_reciprocal_rank(rank[rank > 0])}
+                ranks = result.ranking.rank[result.ranking.rank > 0]
+                if len(ranks):
+                    values[direction] = {**result.recall, "MRR": mean_reciprocal_rank(ranks)}
         if self.measures:
             values["measures"] = dict(self.measures)
         return {**values, "tie_rule": TIE_RULES[self.protocol.ties]}
@@ -215,20 +216,32 @@ class Evaluation:
             "result": self.as_dict(),
         }
 
-    def of_queries(self, field: str, value: str) -> Evaluation:
-        """That of those queries alone whose field has this value; the galleries stay whole.
+    def of_queries(self, field: str, value: str, needs_queries: bool = True) -> Evaluation:
+        """Return the evaluation of the queries whose field has this value; the galleries stay whole.
+
+        A direction whose queries do not have it, as where only images have the field, is left without queries.
+
+        Args:
+            needs_queries: False: it is not an error when no direction has such a query.
 
         Raises:
             ValueError: no row of a side that asks has it.
         """
         results = {}
+        has_queries = False
+        known: set[str] = set()
         for direction, result in self.results.items():
             rows = self.encoded.benchmark.side(result.asked.sides[0])
-            chosen = np.array([str(row.fields.get(field)) == value for row in rows])
-            if not chosen.any():
-                known = sorted({str(row.fields[field]) for row in rows if field in row.fields})
-                raise ValueError(f"no sample has {field} = {value}; values here: {', '.join(known[:10]) or 'none'}")
+            chosen = np.zeros(len(rows), bool)
+            for number, row in enumerate(rows):
+                found = row.fields.get(field)
+                if found is not None:  # else a row without the field would have the value None
+                    chosen[number] = str(found) == value
+                    known.add(str(found))
+            has_queries |= bool(chosen.any())
             results[direction] = result.of_queries(chosen)
+        if needs_queries and not has_queries:
+            raise ValueError(f"no sample has {field} = {value}; values here: {', '.join(sorted(known)[:10]) or 'none'}")
         return replace(self, results=results, measures={})
 
 

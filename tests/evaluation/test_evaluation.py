@@ -10,6 +10,7 @@ from ernie_vil2.evaluation.examples import Cards, random_queries
 from ernie_vil2.evaluation.pixel_baseline import pixel_baseline, pixel_embedding
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import PROTOCOLS
+from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from tests.support.shapes import draw, png, write_tar, write_tsv
 
 
@@ -63,6 +64,42 @@ def test_recall_of_all_and_of_some_queries(kinds):
     assert odd.recall["R@5"] == 100 and odd.chance["R@1"] == 25
     with pytest.raises(ValueError, match="no sample has kind = large; values here: odd, plain"):
         evaluation.of_queries("kind", "large")
+
+
+def without_fields(benchmark, *sides):
+    """The benchmark as one whose images, or texts, have no fields."""
+    images, texts = benchmark.images, benchmark.texts
+    if "image" in sides:
+        images = [replace(image, fields={}) for image in images]
+    if "text" in sides:
+        texts = [replace(text, fields={}) for text in texts]
+    return replace(benchmark, images=images, texts=texts)
+
+
+@pytest.mark.parametrize("name", ["pairs", "official-rows"])
+@pytest.mark.parametrize(("side", "asking", "other"), [("image", "text_to_image", "image_to_text"),
+                                                       ("text", "image_to_text", "text_to_image")])  # fmt: skip
+def test_queries_of_a_field_that_one_side_alone_has(kinds, name, side, asking, other):
+    scoring = PROTOCOLS[name]
+    expected = evaluate(ColourModel(), kinds, scoring).of_queries("kind", "plain").results[asking].recall
+    evaluation = evaluate(ColourModel(), without_fields(kinds, side), scoring)
+
+    plain = evaluation.of_queries("kind", "plain")
+
+    assert plain.results[asking].recall == expected and plain.results[other].recall == {}
+    assert plain.as_dict()[other] == {} and plain.mean_recall == expected["mR"]
+    scorer = Retrieval(only=[("kind", "plain"), ("kind", "odd")])
+    both = {"a": evaluation, "b": evaluate(ColourModel(), without_fields(kinds, "image", "text"), scoring)}
+    rows = scorer._rows(both, [])
+    headings = [label for label, values in rows if values is None and "kind" in label]
+    assert len(headings) == 2 and all(f"0 to {number}" in title for number, title in zip("31", headings, strict=True))
+
+
+@pytest.mark.parametrize("value", ["None", "large"])
+def test_queries_of_a_field_that_neither_side_has(kinds, value):
+    evaluation = evaluate(ColourModel(), without_fields(kinds, "image", "text"), PROTOCOLS["pairs"])
+    with pytest.raises(ValueError, match=f"no sample has kind = {value}; values here: none"):
+        Retrieval(only=[("kind", value)])._rows({"": evaluation}, [])
 
 
 def test_only_what_the_protocol_selects_is_encoded_and_differences_are_reported(kinds):

@@ -127,7 +127,11 @@ class Retrieval(Scorer):
         """The rows of all queries, and for each field and value those of its queries alone."""
         baseline, rows = self._baseline() if self.pixel_baseline else None, []
         for chosen in (None, *self.only):
-            results = {label: one.of_queries(*chosen) if chosen else one for label, one in evaluations.items()}
+            results = dict(evaluations)
+            if chosen:
+                results = {label: one.of_queries(*chosen, needs_queries=False) for label, one in evaluations.items()}
+                if all(one.mean_recall is None for one in results.values()):
+                    next(iter(evaluations.values())).of_queries(*chosen)  # says which values there are
             baselines = {"nearest train image by pixels": baseline.of_queries(*(chosen or ()))} if baseline else {}
             title = queries_title(" = ".join(chosen) if chosen else "all queries", results.values())
             rows += table_rows(title, results, baselines, [] if chosen else published)
