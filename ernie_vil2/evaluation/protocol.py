@@ -157,17 +157,22 @@ def select(benchmark: Benchmark, protocols: Sequence[Protocol]) -> Benchmark:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A benchmark's embeddings with what a protocol makes of them: results by direction, further measures by name."""
+    """A benchmark's embeddings with what a protocol makes of them: results by direction, further measures by name.
+
+    `emptied` names the directions that a choice of queries has left without one: a mean over the others would not be
+    that of the whole.
+    """
 
     protocol: Protocol
     encoded: EncodedBenchmark
     results: Results
     measures: Mapping[str, float] = field(default_factory=dict)
+    emptied: tuple[str, ...] = ()
 
     @property
     def mean_recall(self) -> float | None:
-        """As `retrieval.mean_recall`."""
-        return mean_recall(self.results)
+        """As `retrieval.mean_recall`; None where a choice of queries has emptied a direction."""
+        return None if self.emptied else mean_recall(self.results)
 
     @property
     def sizes(self) -> str:
@@ -184,7 +189,7 @@ class Evaluation:
 
     def as_dict(self) -> dict:
         """For JSON and tables, see `retrieval.summary`."""
-        values = summary(self.results)
+        values = summary(self.results) | {"mR": self.mean_recall}
         if self.protocol.row_labels:
             for direction, result in self.results.items():
                 ranks = result.ranking.rank[result.ranking.rank > 0]
@@ -228,7 +233,7 @@ class Evaluation:
             ValueError: no row of a side that asks has it.
         """
         results = {}
-        has_queries = False
+        emptied = []
         known: set[str] = set()
         for direction, result in self.results.items():
             rows = self.encoded.benchmark.side(result.asked.sides[0])
@@ -238,11 +243,12 @@ class Evaluation:
                 if found is not None:  # else a row without the field would have the value None
                     chosen[number] = str(found) == value
                     known.add(str(found))
-            has_queries |= bool(chosen.any())
+            if not chosen.any():
+                emptied.append(direction)
             results[direction] = result.of_queries(chosen)
-        if needs_queries and not has_queries:
+        if needs_queries and len(emptied) == len(results):
             raise ValueError(f"no sample has {field} = {value}; values here: {', '.join(sorted(known)[:10]) or 'none'}")
-        return replace(self, results=results, measures={})
+        return replace(self, results=results, measures={}, emptied=tuple(emptied))
 
 
 def table_rows(

@@ -130,7 +130,7 @@ class Retrieval(Scorer):
             results = dict(evaluations)
             if chosen:
                 results = {label: one.of_queries(*chosen, needs_queries=False) for label, one in evaluations.items()}
-                if all(one.mean_recall is None for one in results.values()):
+                if all(len(one.emptied) == len(one.results) for one in results.values()):
                     next(iter(evaluations.values())).of_queries(*chosen)  # says which values there are
             baselines = {"nearest train image by pixels": baseline.of_queries(*(chosen or ()))} if baseline else {}
             title = queries_title(" = ".join(chosen) if chosen else "all queries", results.values())
