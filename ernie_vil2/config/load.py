@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from ernie_vil2.config.model import HeadConfig, ImageTowerConfig, TextTowerConfig
 from ernie_vil2.config.schema import Config, LossConfig
+from ernie_vil2.config.section import SwitchWord
 from ernie_vil2.io.files import read_text
 from ernie_vil2.io.terminal import ConfigError, print_once
 from ernie_vil2.io.versions import OtherVersion, check_version
@@ -61,12 +62,22 @@ class _Loader(yaml.SafeLoader):
         lines: dict[Any, int] = {}
         for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
             line = key.start_mark.line + 1
-            # By its value, as `yes` and `true` are one key; `<<` and `=` have none.
+            # By its value, as 1 and 0x1 are one key; `<<` and `=` have none.
             value = key.value if key.tag.endswith((":merge", ":value")) else self.construct_object(key)
             if value in lines:
                 raise yaml.YAMLError(f"the key {key.value[:100]} occurs twice, in lines {lines[value]} and {line}")
             lines[value] = line
         return node
+
+
+class _WordLoader(_Loader):
+    """Keeps the words that YAML 1.1 takes for booleans, for fields that take them as texts; see `SwitchWord`."""
+
+    def construct_switch_word(self, node: yaml.ScalarNode) -> SwitchWord:
+        return SwitchWord.of(node.value, self.construct_yaml_bool(node))
+
+
+_WordLoader.add_constructor("tag:yaml.org,2002:bool", _WordLoader.construct_switch_word)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -87,23 +98,37 @@ for _kind in (_Loader, _Dumper):
     )
 
 
-def parse_yaml(text: str, origin: str) -> Any:
-    """What a YAML text says; ConfigError, with `origin` before the reason, if it is none or too much."""
+def parse_yaml(text: str, origin: str, keep_words: bool = False) -> Any:
+    """Return what a YAML text says.
+
+    Args:
+        text: YAML.
+        origin: where it comes from, for errors.
+        keep_words: whether on, off, yes, no, true and false become a `SwitchWord`, which a `Section` reads by its
+            fields; otherwise they are booleans.
+
+    Raises:
+        ConfigError: the text is not YAML, or too much; `origin` comes before the reason.
+    """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+        return yaml.load(text, Loader=_WordLoader if keep_words else _Loader)  # noqa: S506 - subclasses of SafeLoader
     except Exception as error:  # YAML's own, or that of a value that a tag before it does not fit: `!!bool x`
         raise ConfigError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def read_yaml(path: str | Path) -> Any:
-    """What a YAML file says; ConfigError if it cannot be read, or as of `parse_yaml`."""
+def read_yaml(path: str | Path, keep_words: bool = False) -> Any:
+    """Return what a YAML file says, see `parse_yaml`.
+
+    Raises:
+        ConfigError: it cannot be read, is not YAML, or is too much.
+    """
     try:
         text = read_text(path, MAX_CHARACTERS)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); look into configs/ for examples") from error
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return parse_yaml(text, str(path))
+    return parse_yaml(text, str(path), keep_words)
 
 
 def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -165,7 +190,7 @@ def override(tree: Tree, text: str, of: type[BaseModel] = Config) -> str | None:
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
             raise ConfigError(f"-o {text}: {part} is a value and has no keys{_nearest(key, of)}")
-    new, remark = parse_yaml(value, f"-o {text[:MAX_SHOWN]}"), None
+    new, remark = parse_yaml(value, f"-o {text[:MAX_SHOWN]}", keep_words=True), None
     if of is Config:
         new, remark = merged(".".join(path), tree.get(path[-1]), new)
     tree[path[-1]] = new
@@ -256,7 +281,7 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     """
     tree: Any = {}
     if path is not None:
-        tree = read_yaml(path)
+        tree = read_yaml(path, keep_words=True)
         if tree is None:
             tree = {}
         if not isinstance(tree, dict):

@@ -151,7 +151,7 @@ def load_steps(path: str | Path, overrides: Iterable[str] = ()) -> list[Step]:
         ConfigError: there is no such step or setting (with the nearest right one), a value is of the wrong type or out
             of range, the file is not YAML, or no step is left.
     """
-    tree: Any = read_yaml(path) or {}
+    tree: Any = read_yaml(path, keep_words=True) or {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: the top level must be steps ({', '.join(STEPS)})")
     overrides = list(overrides)

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from ernie_vil2.config import Config, ConfigError, dump_config, load_config
+from ernie_vil2.config import Config, ConfigError, dump_config, load_config, read_yaml, with_overrides
 from ernie_vil2.curation import load_steps
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[2]
         ("Views.resize=100", "Views.resize (100) is smaller than the crop"),
         ("Views.crop_area=[0.9, 0.1]", "crop_area runs from the least to the most"),
         ("Views.languages={fr: 1}", "language 'fr' needs an entry in prompts"),
-        ("Schedule.warmup_steps=100000", "leaves nothing of Training.steps"),
+        ("Data.groups=9", "Data.groups (9) does not divide Training.global_batch (7168)"),
         (
             "Data.train=[{data: [a.tar], wieght: 2}]",
             "did you mean Data.train.weight or ",
@@ -82,8 +82,8 @@ def test_only_options_of_the_sections_at_fault_are_named():
     others = ["Data.workers=0", "Views.grayscale=0"]
     with pytest.raises(ConfigError, match="^defaults -o Training.steps=-1: Training.steps: "):
         load_config(None, [*others, "Training.steps=-1"])
-    with pytest.raises(ConfigError, match="^defaults -o Data.workers=0 -o Views.grayscale=0 -o Schedule.warmup_steps="):
-        load_config(None, [*others, "Schedule.warmup_steps=100000"])  # sections that do not fit each other
+    with pytest.raises(ConfigError, match="^defaults -o Data.workers=0 -o Views.grayscale=0 -o Data.groups="):
+        load_config(None, [*others, "Data.groups=9"])  # sections that do not fit each other
 
 
 def test_default_yaml_shows_every_field_with_its_default():
@@ -173,3 +173,58 @@ def test_what_is_dumped_is_read_back_equal(tmp_path_factory, temperature, weight
     path = tmp_path_factory.mktemp("config") / "config.yaml"
     path.write_text(dump_config(config), encoding="utf-8")
     assert load_config(path) == config
+
+
+SWITCH_WORDS = {"on": True, "Off": False, "yes": True, "NO": False, "true": True, "False": False}
+"""The words that YAML 1.1 reads as booleans, some in other cases, and what they mean where a boolean is meant."""
+
+
+SWITCHES = [
+    "Views.caption_lines", "Views.shuffle_tags", "Training.recompute", "Training.sync_norms", "Evaluation.at_start",
+    "Tuning.freeze_norms", "Tuning.by_size", "Tuning.moving_statistics",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("word", SWITCH_WORDS)
+def test_a_switch_word_is_what_its_field_takes(tmp_path, word):
+    """A boolean, or the text as it was written, also within lists, as a key, and in options of any type; in a file."""
+    for key in SWITCHES:
+        section, field = key.split(".")
+        assert getattr(getattr(load_config(None, [f"{key}={word}"]), section), field) is SWITCH_WORDS[word], key
+    path = tmp_path / "file.yaml"
+    path.write_text(
+        f"Training: {{recompute: {word}, output: {word}}}\n"
+        f"Data: {{train: [{word}, {{data: [{word}], caption_lines: {word}}}], encoding: {word}}}\n"
+        f"Views: {{languages: {{{word}: 1}}, tag_probability: 0}}\n"
+        f"Loss: {{options: {{flag: {word}, list: [{word}]}}}}\n"
+        f"Evaluation: {{evaluators: [{word}, {{margin: {{flag: {word}}}}}]}}\n"
+    )
+    config = load_config(path)
+    truth = SWITCH_WORDS[word]
+    assert (config.Training.recompute, config.Training.output, config.Data.encoding) == (truth, word, word)
+    assert config.Data.train[0] == word and config.Data.train[1].caption_lines is truth
+    assert config.Data.train[1].data == [word] and list(config.Views.languages) == [word]
+    assert config.Loss.options == {"flag": truth, "list": [truth]}
+    assert config.Evaluation.evaluators == [word, {"margin": {"flag": truth}}]
+    written = tmp_path / "written.yaml"
+    written.write_text(dump_config(config))
+    assert load_config(written) == config
+
+
+def test_attention_is_switched_by_the_words_of_its_field(tmp_path):
+    for word in ("on", "off", "auto"):
+        assert load_config(None, [f"Training.fused_attention={word}"]).Training.fused_attention == word
+        path = tmp_path / f"{word}.yaml"
+        path.write_text(f"Training: {{fused_attention: {word}}}\n")
+        assert load_config(path).Training.fused_attention == word
+        assert with_overrides(Config(), [f"Training.fused_attention={word}"]).Training.fused_attention == word
+    with pytest.raises(ConfigError, match="Training.fused_attention: .*yes"):
+        load_config(None, ["Training.fused_attention=yes"])
+    with pytest.raises(ConfigError, match="Training.steps: .* got 'on'"):
+        load_config(None, ["Training.steps=on"])
+
+
+def test_a_switch_word_of_other_yaml_stays_a_boolean(tmp_path):
+    path = tmp_path / "other.yaml"
+    path.write_text("{first: off, second: [yes, 'yes']}")
+    assert read_yaml(path) == {"first": False, "second": [True, "yes"]}
