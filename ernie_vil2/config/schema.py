@@ -61,7 +61,9 @@ class OptimizerConfig(Section):
 
 
 class ScheduleConfig(Section):
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(2000, description="steps of linear warm-up (paper: 2,000)")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        2000, description="steps of linear warm-up (paper: 2,000); in a run that is not longer, a tenth of its steps"
+    )
     floor: Strength = Field(1e-6, description="learning rate at the end of the cosine (paper: 1e-6)")
 
 
@@ -257,11 +259,6 @@ class Config(Section):
             )
         if self.Tuning.patience and not self.Evaluation.every:
             raise ValueError("Tuning.patience counts evaluations, and Evaluation.every is 0: there are none")
-        if self.Training.epochs is None and self.Schedule.warmup_steps >= self.Training.steps:
-            raise ValueError(
-                f"Schedule.warmup_steps ({self.Schedule.warmup_steps}) leaves nothing of Training.steps "
-                f"({self.Training.steps})"
-            )
         return self
 
     def _check_model(self) -> None:

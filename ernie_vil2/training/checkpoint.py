@@ -53,7 +53,7 @@ from ernie_vil2.io.versions import check_version
 from ernie_vil2.models import load_weights, save_weights
 from ernie_vil2.models.towers import native_instead
 from ernie_vil2.models.weights.contract import write_contract
-from ernie_vil2.training.optimizer import RAW, WeightAverage
+from ernie_vil2.training.optimizer import RAW, WARMUP_SHARE, WeightAverage
 
 VERSION = 1  # of `state.json`
 INODES = 8
@@ -314,6 +314,9 @@ def check_changes(checkpoint: Path, now: Config, extend: bool) -> None:
     changed = changed_settings(before, now)
     steps = before.Training.steps, now.Training.steps
     if steps[1] > steps[0]:
+        # A warm-up that was cut to a tenth of the shorter run is that of the longer one now, as its rates are.
+        if before.Schedule.warmup_steps == before.Training.steps // WARMUP_SHARE:
+            changed = [name for name in changed if name != "Schedule.warmup_steps"]
         if extend:
             changed.remove("Training.steps")
         elif changed == ["Training.steps"]:

@@ -25,23 +25,28 @@ from ernie_vil2.parallel.norms import running_statistics
 from ernie_vil2.tasks import ParameterGroup
 
 WARMUP_SHARE = 10
-"""Of a run that is given in epochs, the warm-up is at most one step in so many."""
+"""One step in so many is warm-up, at most in a run that is given in epochs, and in one shorter than its warm-up."""
 
 
 def with_steps(config: Config, samples: int) -> Config:
-    """The configuration with the steps that `Training.epochs` means, and a warm-up of at most a tenth of them.
+    """Return the configuration with the steps that `Training.epochs` means, and a warm-up that fits into them.
+
+    Nobody who gives epochs knows the steps: the warm-up is then at most a tenth of them. So it is where the run is not
+    longer than its warm-up, as a short try of a recipe is (`-o Training.steps=50`).
 
     Args:
+        config: of a run.
         samples: of an epoch.
     """
-    epochs = config.Training.epochs
-    if epochs is None:
+    epochs, warmup, steps = config.Training.epochs, config.Schedule.warmup_steps, config.Training.steps
+    if epochs is not None:
+        steps = max(1, math.ceil(epochs * samples / config.Training.global_batch))
+    elif warmup < steps:
         return config
-    steps = max(1, math.ceil(epochs * samples / config.Training.global_batch))
     tree = config.model_dump()
     tree["Training"] |= {"steps": steps, "epochs": None}
-    tree["Schedule"]["warmup_steps"] = min(config.Schedule.warmup_steps, steps // WARMUP_SHARE)
-    return validated(tree, f"Training.epochs={epochs:g}")
+    tree["Schedule"]["warmup_steps"] = min(warmup, steps // WARMUP_SHARE)
+    return validated(tree, f"Training.steps={steps}" if epochs is None else f"Training.epochs={epochs:g}")
 
 
 def learning_rate(step: int, config: Config) -> float:

@@ -118,3 +118,23 @@ def test_epochs_are_steps(config):
     assert Trainer(config("Training.epochs=0.5"), resume=True).fit()
     with pytest.raises(ConfigError, match="--resume --extend makes them 8"):
         Trainer(config("Training.epochs=1"), resume=True)
+
+
+@pytest.mark.parametrize(("steps", "warmup", "expected"), [(50, 100, 5), (100, 100, 10), (9, 2000, 0), (101, 100, 100)])
+def test_a_short_try_has_a_tenth_of_it_as_warm_up(config, steps, warmup, expected):
+    read = config(f"Training.steps={steps}", f"Schedule.warmup_steps={warmup}")
+    fitted = with_steps(read, 128)
+    assert (fitted.Training.steps, fitted.Schedule.warmup_steps) == (steps, expected)
+
+
+def test_a_short_try_trains_and_is_extended_past_its_warm_up(config):
+    """The rates from step 4 on are those of a run of 12 steps with its whole warm-up of 10."""
+    settings = ["Schedule.warmup_steps=10", "Optimizer.learning_rate=1e-3", "Training.checkpoint_every=2"]
+    assert Trainer(config(*settings, "Training.steps=4")).fit()
+    long = config(*settings, "Training.steps=12")
+    with pytest.raises(ConfigError, match="--resume --extend makes them 12"):
+        Trainer(long, resume=True)
+    extended = Trainer(long, resume=True, extend=True)
+    assert extended.fit()
+    rates = [record["learning_rate"] for record in read_log(extended.run / "log.jsonl") if record["kind"] == "train"]
+    assert rates[4:10] == pytest.approx([1e-3 * step / 10 for step in range(5, 11)])
