@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import re
 import subprocess
@@ -12,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+from safetensors.numpy import load_file
 
 from ernie_vil2 import cli, losses, tasks
 from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import LAYOUTS, open_sources
 from ernie_vil2.evaluation.scorer import SCORERS, make_scorer
+from ernie_vil2.io.run_folder import MODEL, list_checkpoints
 from ernie_vil2.losses import MultiViewLoss, build_loss
 from ernie_vil2.models import build_image_tower
 from ernie_vil2.search import index_types
@@ -24,6 +27,7 @@ from ernie_vil2.tasks import build_task
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.support.html_pages import lines_of
+from tests.support.ranks import forked_ranks, train
 
 SMALL = [
     "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
@@ -154,6 +158,40 @@ def test_a_loss_and_a_dataset_from_the_command_line_alone(shapes, tmp_path):
         assert (first["step"], second["step"]) == (1, 2)
         losses.append(first["loss"] / factor)
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+ROWS_ALONE = """
+class RowsAlone(SquaredDistance):
+    def __call__(self, rows, columns, scalars, offset, row_ids, column_ids):
+        return super().__call__(rows, columns.detach(), scalars, offset, row_ids, column_ids)
+"""
+"""A loss that leaves more unused than the temperature: all of the tower of the columns."""
+
+
+def train_with(folder, overrides):
+    """As a rank: a whole run with the modules of a folder."""
+    sys.path.insert(0, str(folder))
+    train(overrides)
+
+
+@pytest.mark.parametrize("micro_batch", ["null", 3])
+@pytest.mark.parametrize("kind", ["SquaredDistance", "RowsAlone"])
+def test_a_loss_trains_on_two_ranks_as_on_one(shapes, tmp_path, monkeypatch, kind, micro_batch):
+    """Although no gradient reaches the temperature, whose parameter data parallel waits for."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "parts_of_ranks.py").write_text("\n".join(blocks()) + ROWS_ALONE, encoding="utf-8")
+    settings = [*SMALL, f"Data.train=[{shapes['train']}]", "Loss.kind=parts_of_ranks:" + kind, "Training.steps=3",
+                "Loss.weights={image_image: 0, text_text: 0, text_image: 0}", "Optimizer.learning_rate=1e-3",
+                f"Training.micro_batch={micro_batch}", "Training.device=cpu"]  # fmt: skip
+    forked_ranks(train_with, folder, [*settings, f"Training.output={tmp_path / 'ranks'}"])
+    monkeypatch.syspath_prepend(folder)
+    train([*settings, f"Training.output={tmp_path / 'alone'}"])
+    of_one, of_ranks = (load_file(list_checkpoints(tmp_path / name)[-1] / MODEL) for name in ("alone", "ranks"))
+    assert of_one.keys() == of_ranks.keys()
+    for name, value in of_one.items():
+        np.testing.assert_allclose(of_ranks[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
+    assert of_one["log_logit_scale"] == pytest.approx([-math.log(0.07)])  # it stays where it began
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -17,13 +17,14 @@ loss scale where there is a scaler.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import paddle
 import paddle.distributed as dist
+from paddle.autograd import PyLayer
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.augment import ImageNormalization
@@ -49,6 +50,33 @@ def build_step(
     """The step that `Training.micro_batch` asks for: cached where it is set, direct where it is null."""
     kind = CachedStep if config.Training.micro_batch else DirectStep
     return kind(model, loss, config, parallel, scaler)
+
+
+def tie_outputs(total: paddle.Tensor, outputs: Sequence[paddle.Tensor]) -> paddle.Tensor:
+    """Return a loss that has a gradient in all outputs of the model: 0 in those that it leaves unused.
+
+    Paddle's data parallel waits for the gradient of every parameter that an output depends on, and breaks off in the
+    next step if one has none, as the temperature under a loss of distances. `find_unused_parameters` is no remedy: it
+    looks for parameters that no output depends on (data parallel finds those by itself in its first step), not for
+    outputs that the loss does without. Zeros cost a few kernels on embeddings; 0 times an output, added to the loss,
+    would be NaN where the output is infinite.
+
+    Args:
+        total: the loss, a scalar.
+        outputs: what the model gave; those without gradient are left alone.
+    """
+    return _Tied.apply(total, *(output for output in outputs if not output.stop_gradient))
+
+
+class _Tied(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, total: paddle.Tensor, *outputs: paddle.Tensor) -> paddle.Tensor:
+        ctx.kinds = [(output.shape, output.dtype) for output in outputs]  # the outputs themselves are not kept
+        return total.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor, ...]:
+        return gradient, *(paddle.zeros(shape, dtype) for shape, dtype in ctx.kinds)
 
 
 class DirectStep:
@@ -114,7 +142,8 @@ class DirectStep:
         ids_of_rows, keys = self._on_device(views, ids, positions, number)
         of_all = self._of_all_ranks(ids_of_rows, ids)
         local, scalars = self._encode(self.parallel, views, keys)
-        self._total, pairs = self._score(local, scalars, ids_of_rows, of_all)
+        total, pairs = self._score(local, scalars, ids_of_rows, of_all)
+        self._total = tie_outputs(total, [*local.values(), *scalars.values()])
         return self._total.detach(), pairs
 
     def backward(self) -> None:
@@ -199,7 +228,8 @@ class CachedStep(DirectStep):
         self._scalars = scalars
         for leaf in (*self._embeddings.values(), *self._scalars.values()):
             leaf.stop_gradient = False
-        self._total, pairs = self._score(self._embeddings, self._scalars, ids_of_rows, of_all)
+        total, pairs = self._score(self._embeddings, self._scalars, ids_of_rows, of_all)
+        self._total = tie_outputs(total, [*self._embeddings.values(), *self._scalars.values()])
         return self._total.detach(), pairs
 
     def backward(self) -> None:
