@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from ernie_vil2.config.data import DataConfig, ViewsConfig
 from ernie_vil2.config.model import HeadConfig, ModelConfig, is_own_tower
-from ernie_vil2.config.section import Count, Fraction, Positive, Precision, Section, Size, Strength
+from ernie_vil2.config.section import Count, Fraction, Positive, Precision, Probability, Section, Size, Strength
 
 
 class PairWeights(Section):
@@ -101,6 +101,9 @@ class TrainingConfig(Section):
     )
     nonfinite: Literal["stop", "skip"] = Field(
         "stop", description="a step whose loss or gradient is not finite ends the run, or is left out (docs/runs.md)"
+    )
+    max_skipped_share: Probability = Field(
+        0.25, description="nonfinite: skip: a run stops when a larger share of its steps was left out"
     )
     device: str = Field("auto", description="auto, cpu, gpu, gpu:0, ...; auto: GPU where Paddle has one")
     log_every: Count = Field(10, description="steps between two log records")

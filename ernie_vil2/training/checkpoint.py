@@ -272,6 +272,7 @@ FREE_ON_RESUME = {
     "Training.sharding",
     "Training.precision",
     "Training.nonfinite",
+    "Training.max_skipped_share",
     "Training.log_every",
     "Training.checkpoint_every",
     "Training.keep_checkpoints",

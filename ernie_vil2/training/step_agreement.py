@@ -21,7 +21,7 @@ from ernie_vil2.data.samples import TooManyBadSamples
 from ernie_vil2.device.launch import STOPPED, SecondCtrlC, heard, leave_closed_terminal
 from ernie_vil2.io.files import save_arrays, write_json
 from ernie_vil2.io.run_folder import MODEL
-from ernie_vil2.io.terminal import RunError
+from ernie_vil2.io.terminal import RunError, counted
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.collectives import agree, agreed_errors
 from ernie_vil2.parallel.store import HostSums
@@ -117,6 +117,9 @@ class BatchGate:
 
 MOST_NOT_FINITE = 10
 """Steps left out, one after another, before the run ends."""
+STEPS_BEFORE_SHARE = 100
+"""Steps before the share of those left out is judged in the course of a run: at its beginning a few are a large one. A
+run that is shorter is judged at its end."""
 _SHOWN = 5
 
 
@@ -130,14 +133,15 @@ class NonFiniteSteps:
     Args:
         run: the run folder, for the evidence.
         skip: whether they are left out; the tenth in a row ends the run all the same.
+        max_share: the largest share of all steps that may be left out, `Training.max_skipped_share`.
 
     Attributes:
         skipped: steps left out so far.
         in_a_row: of these, since the last update.
     """
 
-    def __init__(self, run: Path, skip: bool):
-        self._run, self._skip = run, skip
+    def __init__(self, run: Path, skip: bool, max_share: float = 1.0):
+        self._run, self._skip, self._max_share = run, skip, max_share
         self.skipped = 0
         self.in_a_row = 0
 
@@ -160,7 +164,8 @@ class NonFiniteSteps:
         """
         self.skipped += 1
         self.in_a_row += 1
-        ends = not self._skip or self.in_a_row == MOST_NOT_FINITE
+        too_many = step >= STEPS_BEFORE_SHARE and self._exceeds_share(step)
+        ends = not self._skip or self.in_a_row == MOST_NOT_FINITE or too_many
         folder = self._run / f"nonfinite_step_{step:08d}"
         found = {
             "losses": {name: loss if math.isfinite(loss) else str(loss) for name, loss in own.items()},
@@ -183,13 +188,32 @@ class NonFiniteSteps:
                 tqdm.write(f"warning: {what}; the step is left out ({self.skipped} so far), names are in {folder}",
                            sys.stderr)  # fmt: skip
             return
-        if self._skip:
+        if self._skip and self.in_a_row == MOST_NOT_FINITE:
             raise NotFinite(
                 f"{what}, as those of the {MOST_NOT_FINITE - 1} before; batches and weights are in {folder}"
             )
+        if self._skip:
+            raise NotFinite(f"{what}; {self._share_in_words(step)}; batches and weights are in {folder}")
         raise NotFinite(
             f"{what}; batches and the weights before it are in {folder}. --resume comes to the same step again, "
             "and leaves it out with -o Training.nonfinite=skip; a lower learning rate needs a new run"
+        )
+
+    def check_share(self, steps: int) -> None:
+        """Raise NotFinite if too many of all steps of a run that is at its end were left out."""
+        if self._skip and self._exceeds_share(steps):
+            raise NotFinite(
+                f"{self._share_in_words(steps)}. The last checkpoint is as the other steps left it. Look at the samples "
+                f"that {self._run}/nonfinite_step_... names and at Optimizer.learning_rate, and train again"
+            )
+
+    def _exceeds_share(self, steps: int) -> bool:
+        return self.skipped > self._max_share * steps
+
+    def _share_in_words(self, steps: int) -> str:
+        return (
+            f"{self.skipped:,} of {counted(steps, 'step')} were not finite and left out, more than "
+            f"Training.max_skipped_share = {self._max_share:g} allows"
         )
 
 

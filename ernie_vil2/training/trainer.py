@@ -155,7 +155,9 @@ class Trainer:
         self.average = WeightAverage(task.model, tuning.ema or 0.0, tuning.initial_share) if averages else None
         self.signals = StopSignals()
         self.gate = BatchGate(self.ranks, self.signals)
-        self.nonfinite = NonFiniteSteps(self.run, config.Training.nonfinite == "skip")
+        self.nonfinite = NonFiniteSteps(
+            self.run, config.Training.nonfinite == "skip", config.Training.max_skipped_share
+        )
         self.update = Update(task, parallel, adamw, self.optimizer, self.scaler, self.average, self.nonfinite, config)
         return parallel
 
@@ -189,7 +191,8 @@ class Trainer:
             `signals.agreed` says which.
 
         Raises:
-            NotFinite: a loss, a gradient or a weight is NaN or infinite; see `Training.nonfinite`.
+            NotFinite: a loss, a gradient or a weight is NaN or infinite, see `Training.nonfinite`; or more steps were
+                left out for it than `Training.max_skipped_share` allows.
             TooManyBadSamples: see `Data.max_bad_share` and `BatchGate`.
             FailedRank: another rank has raised one of these errors, or any other.
             LostRank: another rank has died or is stuck.
@@ -209,6 +212,7 @@ class Trainer:
 
     def _train(self) -> bool:
         if self._finished():
+            self.nonfinite.check_share(self.step)
             return True
         if self.rank == 0 and paddle.get_device() == "cpu":
             print(runtime.summary())
@@ -225,7 +229,9 @@ class Trainer:
                 self._save_and_evaluate()
         settled = f"no better evaluation since step {self.scores.best_step}: ended by Tuning.patience"
         self.progress.end(settled if self.scores.settled else None, self.nonfinite.skipped)
-        return self._finished()
+        if finished := self._finished():
+            self.nonfinite.check_share(self.step)
+        return finished
 
     def _finished(self) -> bool:
         return (self.step >= self.config.Training.steps or self.scores.settled) and not self.scores.due(self.step)

@@ -225,6 +225,38 @@ def test_too_many_steps_in_a_row_end_the_run(config):
     assert all(np.isfinite(value).all() for value in weights(trainer).values())
 
 
+@pytest.mark.parametrize("steps, skipped, allowed, ends", [
+    (4, {0, 1, 2, 3}, 0.25, True),
+    (4, {0, 1, 2}, 0.5, True),
+    (4, {0, 1}, 0.5, False),
+    (4, {0, 1, 2, 3}, 1.0, False),
+])  # fmt: skip
+def test_a_run_that_left_out_too_many_steps_ends_in_an_error(config, steps, skipped, allowed, ends):
+    settings = ["Training.nonfinite=skip", f"Training.steps={steps}", f"Training.max_skipped_share={allowed}",
+                "Evaluation.every=2"]  # fmt: skip
+    trainer = spoilt(Trainer(config(*settings)), "gradient", skipped)
+    if not ends:
+        assert trainer.fit() and trainer.nonfinite.skipped == len(skipped)
+        return
+    message = f"{len(skipped)} of {steps} steps .* Training.max_skipped_share = {allowed}"
+    with pytest.raises(NotFinite, match=message):
+        trainer.fit()
+    assert list_checkpoints(trainer.run)[-1].name == f"step_{steps:08d}"
+    with pytest.raises(NotFinite, match=message):  # as a run that is finished
+        Trainer(config(*settings), resume=True).fit()
+    assert Trainer(config(*settings, "Training.max_skipped_share=1.0"), resume=True).fit()
+
+
+def test_the_share_of_steps_left_out_ends_a_run_in_its_course(config, monkeypatch):
+    """Every other step: judged from the fifth on, which is beyond a share of 0.4, as three of five are."""
+    monkeypatch.setattr("ernie_vil2.training.step_agreement.STEPS_BEFORE_SHARE", 5)
+    settings = ["Training.nonfinite=skip", "Training.steps=12", "Training.max_skipped_share=0.4"]
+    trainer = spoilt(Trainer(config(*settings)), "gradient", set(range(0, 12, 2)))
+    with pytest.raises(NotFinite, match="step 5 is not finite .*3 of 5 steps"):
+        trainer.fit()
+    assert (trainer.run / "nonfinite_step_00000005" / "model.safetensors").exists()
+
+
 def test_weights_that_are_not_finite_are_not_saved_and_nothing_is_pruned(config):
     """Rows of the embedding of positions that no text reaches: neither loss nor gradient shows them."""
     trainer = Trainer(config("Training.checkpoint_every=2", "Training.keep_checkpoints=1"))
