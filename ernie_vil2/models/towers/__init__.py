@@ -58,7 +58,8 @@ def build_image_tower(config: ImageTowerConfig) -> nn.Layer:
     if is_own_tower(config.name):
         return _own(IMAGE_TOWERS.find(config.name), config.name, config)
     if "patch_size" in (sizes := config.sizes):
-        _check_divides("image_size", config.image_size, "patch_size", sizes["patch_size"])
+        if sizes["patch_size"] > config.image_size:
+            raise ValueError(f"patch_size ({sizes['patch_size']}) is larger than image_size ({config.image_size})")
         _check_divides("width", sizes["width"], "heads", sizes["heads"])
     name = _installed(config.name)
     build = IMAGE_TOWERS.get(name, suite.build_backbone)

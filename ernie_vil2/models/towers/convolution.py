@@ -70,8 +70,12 @@ class ModifiedResNet(nn.Layer):
     def __init__(self, config: ImageTowerConfig):
         super().__init__()
         image_size, width, heads = config.image_size, config.sizes["width"], config.sizes["heads"]
-        if image_size % REDUCTION:
-            raise ValueError(f"image_size ({image_size}) must be divisible by {REDUCTION}")
+        # The first convolution rounds a half up and every later halving rounds down, while the positions are counted by
+        # one division that rounds down. The authors' code fails, too, where these disagree.
+        if (image_size + 1) // REDUCTION != image_size // REDUCTION or image_size < REDUCTION:
+            raise ValueError(
+                f"image_size ({image_size}) must be at least {REDUCTION} and not one below a multiple of it"
+            )
         if REDUCTION * width % heads:
             raise ValueError(f"{REDUCTION} times the width ({width}) must be divisible by heads ({heads})")
         self.image_size, self.width = image_size, config.sizes["projection"]

@@ -30,6 +30,9 @@ PAD_ID = 0
 class VisionTransformer(Transformer):
     """`[B, 3, S, S]` images to `[B, width]`: square patches through pre-norm blocks.
 
+    An image has as many whole patches as fit into it. Pixels right of and below the last ones are not used, as in
+    SigLIP So400m/14 at 384 pixels, which sees 27 x 27 patches.
+
     By default it is the released models' ViT: CLIP's, with the epsilon of ViT and without a projection. `ImageVariant`
     says what else it can be.
 
@@ -68,6 +71,9 @@ class VisionTransformer(Transformer):
     @paddle.jit.not_to_static  # traced as it is: no control flow depends on a tensor
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         check_size(images.shape[2], images.shape[3], self.image_size)
+        used = self.image_size // self.patch_size * self.patch_size
+        if used < self.image_size:
+            images = images[:, :, :used, :used]
         tokens = self.embed(images)
         if self.cls_token is not None:
             tokens = paddle.concat([for_each(self.cls_token, tokens), tokens], axis=1)

@@ -1,10 +1,11 @@
 """Chinese-CLIP's own files (`clip_cn_vit-b-16.pt` and checkpoints of its training): sizes are those of the arrays.
 
 The number of heads, which no shape shows, is in `model_configs/*.json` of the authors' package, if these lie next to
-the file; without them heads are 64 wide, and 80 in H/14.
+the file; without them the file must be of a published size.
 """
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,17 @@ from ernie_vil2.models.weights.families.open_clip import COUNTED, image_rows, re
 from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
 
-_HEAD_WIDTHS = {1280: 80}
+_TEXT_FACTS = (
+    "text_num_attention_heads",
+    "text_hidden_act",
+    "text_hidden_dropout_prob",
+    "text_attention_probs_dropout_prob",
+)
+_VISION_FACTS = ("vision_head_width",)
+_TRANSFORMERS = {768: 64, 1024: 64, 1280: 80}
+"""Width of a head by the width of a transformer, of images or texts, in the published models."""
+_RESNETS = {64: 64}
+"""Likewise of a ResNet by the channels of its first stage: RN50."""
 _SPLIT = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 
@@ -32,7 +43,8 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
             "open_clip_config.json next to it"
         )
     positions, text_width = _shape(arrays, "bert.embeddings.position_embeddings.weight", 2, path)
-    text = _sizes(path, {"text_hidden_size": text_width})
+    depth = _depth(arrays, "bert.encoder.layer.")
+    text = _read_sizes(path, {"text_hidden_size": text_width}, ("text_num_hidden_layers", depth), _TEXT_FACTS)
     hidden, _ = _shape(arrays, "bert.encoder.layer.0.intermediate.dense.weight", 2, path)
     _, dim = _shape(arrays, "text_projection", 2, path)
     image = (_vit if "visual.class_embedding" in arrays else _resnet)(arrays, path, dim)
@@ -41,8 +53,8 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
         text=TextTowerConfig(
             name="transformer",
             width=text_width,
-            depth=_depth(arrays, "bert.encoder.layer."),
-            heads=text.count("text_num_attention_heads", max(1, text_width // 64)),
+            depth=depth,
+            heads=text.count("text_num_attention_heads", text_width // _head_width(text, text_width, _TRANSFORMERS)),
             max_positions=positions,
             pooling="first",
             dropout=text.share("text_hidden_dropout_prob", 0.1),
@@ -65,14 +77,19 @@ def _vit(arrays: Mapping[str, np.ndarray], path: Path, dim: int) -> ImageTowerCo
     width, _, size, _ = _shape(arrays, "visual.conv1.weight", 4, path)
     tokens, _ = _shape(arrays, "visual.positional_embedding", 2, path)
     hidden, _ = _shape(arrays, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2, path)
-    vision = _sizes(path, {"vision_width": width, "vision_patch_size": size})
+    depth, side = _depth(arrays, "visual.transformer.resblocks."), round((tokens - 1) ** 0.5)
+    sizes = {"vision_width": width, "vision_patch_size": size}
+    vision = _read_sizes(path, sizes, ("vision_layers", depth), _VISION_FACTS, (size, side))
+    head_width = vision.count("vision_head_width", _head_width(vision, width, _TRANSFORMERS))
+    if width % head_width:
+        raise vision.refusal("vision_head_width", f"it does not divide the width, {width}")
     return ImageTowerConfig(
         name="ViT",
-        image_size=round((tokens - 1) ** 0.5) * size,
+        image_size=_image_size(vision, size, side),
         patch_size=size,
         width=width,
-        depth=_depth(arrays, "visual.transformer.resblocks."),
-        heads=width // vision.count("vision_head_width", _HEAD_WIDTHS.get(width, 64)),
+        depth=depth,
+        heads=width // head_width,
         mean=CLIP_MEAN,
         std=CLIP_STD,
         variant=ImageVariant(hidden=hidden, epsilon=1e-5),
@@ -82,18 +99,93 @@ def _vit(arrays: Mapping[str, np.ndarray], path: Path, dim: int) -> ImageTowerCo
 def _resnet(arrays: Mapping[str, np.ndarray], path: Path, dim: int) -> ImageTowerConfig:
     width = _shape(arrays, "visual.conv3.weight", 4, path)[0]
     cells, _ = _shape(arrays, "visual.attnpool.positional_embedding", 2, path)
-    head = _sizes(path, {"vision_width": width}).count("vision_head_width", 64)
-    layers = [_depth(arrays, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)]
-    return resnet_tower(round((cells - 1) ** 0.5) * REDUCTION, layers, width, head, dim)
+    layers, side = [_depth(arrays, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)], round((cells - 1) ** 0.5)
+    sizes = {"vision_width": width}
+    vision = _read_sizes(path, sizes, ("vision_layers", layers), _VISION_FACTS, (REDUCTION, side))
+    head_width = vision.count("vision_head_width", _head_width(vision, width, _RESNETS))
+    if 32 * width % head_width:
+        raise vision.refusal("vision_head_width", f"it does not divide 32 times the width, {width}")
+    return resnet_tower(_image_size(vision, REDUCTION, side), layers, width, head_width, dim)
 
 
-def _sizes(weights: Path, expected: Mapping[str, int]) -> Settings:
-    """The authors' settings of a tower of these sizes, if they lie next to the weights."""
+def _read_sizes(
+    weights: Path,
+    sizes: Mapping[str, int | list[int]],
+    depth: tuple[str, int | list[int]],
+    facts: Sequence[str],
+    grid: tuple[int, int] | None = None,
+) -> Settings:
+    """Read the authors' settings of a tower from `model_configs`, if these lie next to the weights.
+
+    Args:
+        sizes: sizes of the arrays by the authors' keys; settings with another one describe another tower.
+        depth: likewise number of blocks; settings with it go before those without.
+        facts: keys that no shape shows; where several settings describe the tower, they must agree in these.
+        grid: side of a patch in pixels, and of the image in patches; settings of that image size go before others.
+
+    Raises:
+        ValueError: a size is no number, no settings are of this tower, or they contradict each other.
+    """
+    candidates: list[Settings] = []
+    rejected: list[Settings] = []
+    main_key = next(iter(sizes))
     for path in sorted(weights.parent.glob("model_configs/*.json")):
         settings = Settings.read(path)
-        if all(settings.values.get(key) == size for key, size in expected.items()):
-            return settings
-    return Settings(weights, {})
+        # The settings of one tower lie in a file without those of the other.
+        if main_key in settings.values:
+            stated = {key: _stated_size(settings, key) for key in sizes if key in settings.values}
+            fits = all(stated[key] == sizes[key] for key in stated)
+            (candidates if fits else rejected).append(settings)
+    if rejected and not candidates:
+        raise rejected[0].refusal(main_key, f"its weights say {', '.join(f'{key} {sizes[key]}' for key in sizes)}")
+    if not candidates:
+        return Settings(weights, {})
+
+    key, blocks = depth
+    of_depth = [settings for settings in candidates if key in settings.values and _stated_size(settings, key) == blocks]
+    candidates = of_depth or candidates
+    if grid is not None:
+        patch, side = grid
+        of_size = [settings for settings in candidates if settings.count("image_resolution", patch) // patch == side]
+        if of_size:
+            candidates, facts = of_size, [*facts, "image_resolution"]
+    first = candidates[0]
+    for settings in candidates[1:]:
+        for key in facts:
+            if settings.values.get(key) != first.values.get(key):
+                raise settings.refusal(key, f"{first.path.name} describes the same tower otherwise; remove one of both")
+    return first
+
+
+def _head_width(settings: Settings, width: int, published: Mapping[int, int]) -> int:
+    """Return the width of a head where no settings give it: in the authors' code 64, of a published model its own."""
+    if settings.values:
+        return 64
+    if width not in published:
+        raise ValueError(
+            f"{settings.path}: a tower of width {width} is not one of the published models, and no shape shows its "
+            "attention heads: put the authors' model_configs/*.json of it next to the file"
+        )
+    return published[width]
+
+
+def _stated_size(settings: Settings, key: str) -> int | list[int] | None:
+    """Return a size that a file states; the blocks of a ResNet's stages are a list, or a text of one."""
+    value = settings.values[key]
+    if key == "vision_layers" and isinstance(value, str | list):
+        blocks = re.findall(r"\d+", value) if isinstance(value, str) else value
+        if len(blocks) != 4 or not all(str(count).isdecimal() for count in blocks):
+            raise settings.refusal(key, "a number, or those of the four stages of a ResNet are expected")
+        return [int(count) for count in blocks]
+    if key == "vision_patch_size" and value is None:  # of a ResNet
+        return None
+    return settings.count(key, 0)
+
+
+def _image_size(vision: Settings, patch: int, side: int) -> int:
+    """Return the side of the images in pixels: as the settings have it, if so many patches fit into it."""
+    size = vision.count("image_resolution", patch * side)
+    return size if size // patch == side else patch * side
 
 
 def _shape(arrays: Mapping[str, np.ndarray], name: str, axes: int, path: Path) -> tuple[int, ...]:

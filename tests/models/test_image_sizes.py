@@ -1,0 +1,84 @@
+"""Images whose sides are no multiple of the patch: as many whole patches as fit, the other pixels are not used.
+
+The expected embeddings are those of the published folder, which are its authors', for the pixels that are used.
+"""
+
+import json
+import shutil
+
+import numpy as np
+import paddle
+import pytest
+
+import ernie_vil2
+from ernie_vil2.config import ImageTowerConfig
+from ernie_vil2.config.model import ImageVariant
+from ernie_vil2.models.towers import build_image_tower
+from tests.support.other_families import FOLDERS
+
+SIDE, LARGER = 32, 35  # both have 4 x 4 patches of 8 pixels
+SQUARE_FOLDERS = [name for name in FOLDERS if "naflex" not in name and name not in ("fgclip2", "cn_clip_rn50")]
+SIZE_KEYS = ("image_size", "image_resolution", "size", "crop_size", "shortest_edge", "height", "width")
+
+
+def enlarge(value, key=""):
+    """Return JSON settings in which the side of the images, and nothing else, is `LARGER`."""
+    if isinstance(value, dict):
+        is_tower = {"layers", "hidden_size", "heads"} & value.keys()  # whose width is that of its states
+        return {name: inner if is_tower and name == "width" else enlarge(inner, name) for name, inner in value.items()}
+    return LARGER if key in SIZE_KEYS and value == SIDE else value
+
+
+def copy_with_larger_images(name, folder):
+    shutil.copytree(FOLDERS[name], folder, ignore=shutil.ignore_patterns("inputs", "expected.*"))
+    names = ("config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json")
+    for path in [*(folder / name for name in names), *folder.glob("model_configs/*.json")]:
+        if path.is_file():
+            path.chmod(0o644)
+            path.write_text(json.dumps(enlarge(json.loads(path.read_text()))))
+    return folder
+
+
+def draw_pixels(side, count=3):
+    return list(np.random.default_rng(side).integers(0, 256, [count, side, side, 3], dtype=np.uint8))
+
+
+@pytest.mark.parametrize("name", SQUARE_FOLDERS)
+def test_pixels_beyond_the_last_whole_patch_are_not_used(name, tmp_path):
+    model = ernie_vil2.load_model(copy_with_larger_images(name, tmp_path / name), device="cpu")
+    assert model.preprocessing.size == LARGER
+    pixels = draw_pixels(LARGER)
+    expected = ernie_vil2.load_model(FOLDERS[name], device="cpu").encode_pixels([row[:SIDE, :SIDE] for row in pixels])
+    np.testing.assert_allclose(model.encode_pixels(pixels), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("patches", ["convolution", "linear"])
+def test_a_tower_of_ones_own_may_have_any_size(patches):
+    variant = ImageVariant(patches=patches, class_token=False, pooling="mean")
+    sizes = {"name": "ViT", "patch_size": 14, "width": 16, "depth": 1, "heads": 2, "variant": variant}
+    tower = build_image_tower(ImageTowerConfig(image_size=384, **sizes))
+    whole = build_image_tower(ImageTowerConfig(image_size=27 * 14, **sizes))
+    whole.set_state_dict(tower.state_dict())
+    assert tower.pos_embed.shape == [1, 27 * 27, 16]
+    images = paddle.rand([1, 3, 384, 384])
+    np.testing.assert_allclose(tower(images).numpy(), whole(images[:, :, :378, :378]).numpy(), atol=1e-6)
+
+
+def test_a_patch_larger_than_the_image_is_refused():
+    with pytest.raises(ValueError, match=r"patch_size \(16\)"):
+        build_image_tower(ImageTowerConfig(name="ViT", image_size=15, patch_size=16, width=8, depth=1, heads=1))
+
+
+@pytest.mark.parametrize(("size", "cells"), [(70, 4), (94, 4), (96, 9), (95, None), (31, None)])
+def test_a_resnet_takes_the_sizes_that_its_authors_code_takes(size, cells):
+    config = ImageTowerConfig(
+        name="ModifiedResNet", image_size=size, layers=[1, 1, 1, 1], width=4, heads=4, projection=8
+    )
+    if cells is None:
+        with pytest.raises(ValueError, match=rf"image_size \({size}\)"):
+            build_image_tower(config)
+        return
+    tower = build_image_tower(config)
+    tower.eval()
+    assert tower.attnpool.pos_embed.shape[1] == 1 + cells
+    assert tower(paddle.rand([2, 3, size, size])).shape == [2, 8]
