@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ernie_vil2.config.section import Depth, Positive, Probability, Section, Size
+from ernie_vil2.config.section import Depth, Epsilon, Fraction, Positive, Probability, Section, Size
 from ernie_vil2.io.export_folder import Interpolation, LibraryRules, PreprocessingKind, Resize, WordRules
 from ernie_vil2.registry import unknown
 
@@ -81,7 +81,7 @@ class ImageVariant(Section):
 
     hidden: Size | None = Field(None, description="width of the MLPs; null: four times that of the tokens")
     activation: Activation = Field("quick_gelu", description="of the MLPs: gelu (exact), gelu_tanh or quick_gelu")
-    epsilon: Positive = Field(1e-6, description="of the LayerNorms")
+    epsilon: Epsilon = Field(1e-6, description="of the LayerNorms")
     patches: Literal["convolution", "linear"] = Field(
         "convolution", description="what embeds a patch; linear: over (row, column, channel)"
     )
@@ -139,13 +139,13 @@ class ImageTowerConfig(Section):
     interpolation: Interpolation = Field("bicubic", description="of that resize, by Pillow; also of naflex")
     resized: Size | None = Field(None, description="shortest: side before the crop; null: image_size")
     most_patches: Size | None = Field(None, description="naflex: patches of an image; null: by FG-CLIP 2's rule")
-    mean: list[float] = Field(
+    mean: list[Probability] = Field(
         default=[0.485, 0.456, 0.406],
         min_length=3,
         max_length=3,
         description="of the input's normalisation, [red, green, blue], pixels from 0 to 1",
     )
-    std: list[Positive] = Field(
+    std: list[Fraction] = Field(
         default=[0.229, 0.224, 0.225], min_length=3, max_length=3, description="its standard deviation"
     )
     background: list[Annotated[int, Field(ge=0, le=255)]] = Field(
@@ -204,7 +204,7 @@ class TextTowerConfig(Section):
     )
     dropout: Probability = Field(0.1, description="hidden dropout; it is what makes the two text views differ")
     attention_dropout: Probability = Field(0.1, description="dropout of the attention weights")
-    epsilon: Positive = Field(1e-5, description="ernie, transformer: of the LayerNorms; 1e-12 in PaddleNLP")
+    epsilon: Epsilon = Field(1e-5, description="ernie, transformer: of the LayerNorms; 1e-12 in PaddleNLP")
     vocabulary: str | None = Field(
         None, description="a vocab.txt, tokenizer.json or sentencepiece .model; null: ERNIE 3.0 (open_clip: CLIP)"
     )

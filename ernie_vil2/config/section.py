@@ -10,6 +10,8 @@ Precision = Literal["float32", "bfloat16", "float16"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+MAX_EPSILON = 1e-3  # of a LayerNorm; Paddle's kernel fails at the first batch with a larger one
+Epsilon = Annotated[float, Field(gt=0, le=MAX_EPSILON)]
 Strength = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[int, Field(ge=1, le=65_536)]

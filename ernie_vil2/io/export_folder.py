@@ -126,8 +126,8 @@ def _checked(about: dict[str, Any]) -> dict[str, bool]:
             for key in ("resized", "patch_size", "most_patches")
         },
         "preprocessing.size": is_count(value("preprocessing", "size"), **SIDES),
-        "preprocessing.mean": three("mean", is_number, -1e6, 1e6),
-        "preprocessing.std": three("std", is_number, 1e-9, 1e6),
+        "preprocessing.mean": three("mean", is_number, 0, 1),
+        "preprocessing.std": three("std", is_number, 1e-9, 1),
         "preprocessing.background": three("background", is_count, 0, 255),
         "tokenizer.rules": value("tokenizer", "rules") in (*WORD_RULES, *LIBRARY_RULES),
         "tokenizer.max_length": is_count(value("tokenizer", "max_length"), 3, WIDTHS["most"]),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ernie_vil2.config.section import MAX_EPSILON
 from ernie_vil2.io.files import load_json
 
 MAX_CHARACTERS = 2**20  # of a JSON file next to weights; PaddleNLP's have 6,000
+_REPR = reprlib.Repr()
+_REPR.maxstring = 60  # names of models are longer than the 30 characters that are shown by default
 D = TypeVar("D", int, None)
 C = TypeVar("C")
 
@@ -37,7 +40,7 @@ class Settings:
         return Settings(self.path, values, f"{section}.")
 
     def refusal(self, key: str, expected: str) -> ValueError:
-        given = reprlib.repr(self.values[key])[:100] if key in self.values else "missing"
+        given = _REPR.repr(self.values[key])[:100] if key in self.values else "missing"
         return ValueError(f"{self.path}: {self.section}{key} is {given}; {expected}")
 
     def part(self, section: str) -> Settings:
@@ -53,6 +56,33 @@ class Settings:
             raise self.refusal(key, f"known are {', '.join(known)}")
         return known[word]
 
+    def flag(self, key: str, default: bool) -> bool:
+        """Return a truth value; a word such as "false" would be true."""
+        value = self.values.get(key, default)
+        if type(value) is not bool:
+            raise self.refusal(key, "true or false is expected")
+        return value
+
+    def token_id(self, key: str, default: int, rows: int | None) -> int:
+        """Return the number of a token, below the number of rows of the word embedding where that is known."""
+        value = self.count(key, default, least=0)
+        if rows is not None and value >= rows:
+            raise self.refusal(key, f"it is {value}, but its weights have {rows} words, the first of which is 0")
+        return value
+
+    def check_keys(self, known: Collection[str]) -> None:
+        """Refuse a setting of a name that the authors' code does not have: nobody knows what it asks for."""
+        for key in self.values:
+            if key not in known:
+                raise self.refusal(key, "there is no setting of this name")
+
+    def epsilon(self, key: str, default: float) -> float:
+        """Return the epsilon of a norm, which Paddle takes up to `MAX_EPSILON`."""
+        value = self.number(key, default)
+        if value > MAX_EPSILON:
+            raise self.refusal(key, f"Paddle's norms take at most {MAX_EPSILON:g}")
+        return value
+
     def number(self, key: str, default: float) -> float:
         """A number above 0."""
         value = self.values.get(key, default)
@@ -60,22 +90,27 @@ class Settings:
             raise self.refusal(key, "a number above 0 is expected")
         return float(value)
 
-    def numbers(self, key: str, default: list[float], positive: bool = False) -> list[float]:
-        """Three numbers, of red, green and blue."""
-        given = self.values.get(key)
-        if given is None:
+    def shares(self, key: str, default: list[float], positive: bool = False) -> list[float]:
+        """Return a mean or a deviation of red, green and blue, of pixels from 0 to 1.
+
+        Numbers beyond 1 are those of pixels from 0 to 255, by which no image would look like an image.
+        """
+        values = self.values.get(key)
+        if values is None:
             return default
-        numbers = isinstance(given, list) and len(given) == 3 and all(type(one) in (int, float) for one in given)
-        if not numbers or not all(abs(one) < 1e6 and (not positive or one > 0) for one in given):
+        if not isinstance(values, list) or len(values) != 3:
             raise self.refusal(key, "three numbers are expected")
-        return [float(one) for one in given]
+        for value in values:
+            if type(value) not in (int, float) or not 0 <= value <= 1 or (positive and value == 0):
+                raise self.refusal(key, "three numbers are expected, from 0 to 1 as the pixels are")
+        return [float(value) for value in values]
 
     def normalisation(self, mean: list[float], std: list[float]) -> dict[str, list[float]]:
         """`mean` and `std` of an image processor that brings pixels to 0 to 1; these where it leaves them out."""
         factor = self.values.get("rescale_factor", 1 / 255)
         if type(factor) not in (int, float) or abs(255 * factor - 1) > 1e-6:
             raise self.refusal("rescale_factor", "only 1 / 255 is read")
-        return {"mean": self.numbers("image_mean", mean), "std": self.numbers("image_std", std, positive=True)}
+        return {"mean": self.shares("image_mean", mean), "std": self.shares("image_std", std, positive=True)}
 
     def check_facts(self, **facts: Any) -> None:
         """Refuses what is given and differs from `facts`; what is left out is so by the release's own default."""

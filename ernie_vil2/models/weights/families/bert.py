@@ -9,7 +9,7 @@ from typing import Any
 from ernie_vil2.config import ModelConfig, TextTowerConfig
 from ernie_vil2.config.model import TextVariant
 from ernie_vil2.models.weights.families.clip import POSITION_IDS, image_rows, image_tower, mlp, section, sizes
-from ernie_vil2.models.weights.families.family import Family, Folder
+from ernie_vil2.models.weights.families.family import Family, Folder, word_count
 from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
 
@@ -45,7 +45,7 @@ def bert_rows(theirs: str) -> list[Row]:
 def _text_tower(
     text: Settings, sizes: Mapping[str, Any], positions: int, epsilon: float, **variant: Any
 ) -> TextTowerConfig:
-    text.check_facts(position_embedding_type="absolute")
+    text.check_facts(position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
     return TextTowerConfig(
         name="transformer",
         **sizes,
@@ -53,7 +53,7 @@ def _text_tower(
         pooling="first",
         dropout=text.share("hidden_dropout_prob", 0.1),
         attention_dropout=text.share("attention_probs_dropout_prob", 0.1),
-        epsilon=text.number("layer_norm_eps", epsilon),
+        epsilon=text.epsilon("layer_norm_eps", epsilon),
         variant=TextVariant(norm="after", mask="padding", **variant),
     )
 
@@ -70,7 +70,7 @@ def _chinese_clip(folder: Folder) -> tuple[ModelConfig, int]:
             1e-12,
             **mlp(text, 3072, "gelu"),
             token_types=text.count("type_vocab_size", 2),
-            padding=text.count("pad_token_id", 0, least=0),
+            padding=text.token_id("pad_token_id", 0, word_count(folder)),
         ),
         embed_dim=settings.count("projection_dim", 512),
         projections="always",
@@ -79,7 +79,7 @@ def _chinese_clip(folder: Folder) -> tuple[ModelConfig, int]:
 
 def _altclip(folder: Folder) -> tuple[ModelConfig, int]:
     settings, text = folder.settings, section(folder.settings, "text_config")
-    padding = text.count("pad_token_id", 1, least=0)
+    padding = text.token_id("pad_token_id", 1, word_count(folder))
     positions = text.count("max_position_embeddings", 514, least=padding + 2)
     return ModelConfig(
         image=image_tower(section(settings, "vision_config")),

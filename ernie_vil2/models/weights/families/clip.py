@@ -8,7 +8,7 @@ from typing import Any
 
 from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.config.model import Activation, ImageVariant, TextVariant
-from ernie_vil2.models.weights.families.family import Family, Folder
+from ernie_vil2.models.weights.families.family import Family, Folder, word_count
 from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
 
@@ -84,7 +84,7 @@ def image_tower(vision: Settings) -> ImageTowerConfig:
         **sizes(vision, 768, 12, 12),
         mean=CLIP_MEAN,
         std=CLIP_STD,
-        variant=ImageVariant(**mlp(vision, 3072, "quick_gelu"), epsilon=vision.number("layer_norm_eps", 1e-5)),
+        variant=ImageVariant(**mlp(vision, 3072, "quick_gelu"), epsilon=vision.epsilon("layer_norm_eps", 1e-5)),
     )
 
 
@@ -97,7 +97,7 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     settings = folder.settings
     text = section(settings, "text_config")
     # "2" is what older files say for any model; their code then took the position of the largest id.
-    end = text.count("eos_token_id", 49407, least=0)
+    end = text.token_id("eos_token_id", 49407, word_count(folder))
     largest = end == 2 and settings.values.get("model_type") == "clip"
     longest = text.count("max_position_embeddings", 77)
     return ModelConfig(
@@ -109,7 +109,7 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
             pooling="largest" if largest else "end",
             dropout=0.0,
             attention_dropout=0.0,
-            epsilon=text.number("layer_norm_eps", 1e-5),
+            epsilon=text.epsilon("layer_norm_eps", 1e-5),
             variant=TextVariant(
                 **mlp(text, 2048, "quick_gelu"),
                 padding=text.count("pad_token_id", 1, least=0),

@@ -40,6 +40,7 @@ PREPROCESSING: Mapping[str, Mapping[str, Any]] = {
     "cn_clip": {"preprocessing": "open_clip", "resize": "squash", "interpolation": "bicubic"},
 }
 """What a family does with images where a folder says nothing, by `Family.preprocessing`."""
+_WORD_EMBEDDINGS = ("token_embedding.weight", "word_embeddings.weight")
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _LICENCE = re.compile(r"^license:[ \t]*['\"]?([\w .+-]{1,60})", re.MULTILINE)
 
@@ -52,6 +53,15 @@ class Folder:
     settings: Settings  # of the file that describes the model
     arrays: Mapping[str, np.ndarray]  # by the authors' names
     dialect: Mapping[str, str]  # see `Family.dialects`
+
+
+def word_count(folder: Folder) -> int | None:
+    """Return the rows of the word embedding of a folder; None if it has none, which is reported where it is read."""
+    for name in folder.arrays:
+        if name.endswith(_WORD_EMBEDDINGS):
+            shape = folder.arrays[name].shape
+            return shape[0] if shape else None
+    return None
 
 
 @dataclass(frozen=True)
@@ -265,8 +275,8 @@ def _of_open_clip(settings: Settings, image: ImageTowerConfig) -> dict[str, Any]
     return {
         "resize": settings.choice("resize_mode", "shortest", {one: one for one in RESIZES}),
         "interpolation": settings.choice("interpolation", "bicubic", {one: one for one in ("bicubic", "bilinear")}),
-        "mean": settings.numbers("mean", image.mean),
-        "std": settings.numbers("std", image.std, positive=True),
+        "mean": settings.shares("mean", image.mean),
+        "std": settings.shares("std", image.std, positive=True),
     }
 
 
@@ -274,7 +284,7 @@ def _of_transformers(settings: Settings, image: ImageTowerConfig, usual: Mapping
     settings.check_facts(do_resize=True, do_rescale=True, do_normalize=True)
     normalisation = settings.normalisation(image.mean, image.std)
     resample = settings.values.get("resample")
-    if resample is not None and resample not in _FILTERS:
+    if resample is not None and (type(resample) is not int or resample not in _FILTERS):
         raise settings.refusal("resample", f"known are {', '.join(map(str, _FILTERS))}")
     values = normalisation | {"interpolation": usual["interpolation"] if resample is None else _FILTERS[resample]}
     if usual["preprocessing"] == "naflex":

@@ -5,7 +5,7 @@ Its own towers have the names of OpenAI's CLIP, which Chinese-CLIP's own files h
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -13,16 +13,71 @@ from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.config.model import Activation, ImageVariant, Pooling, TextVariant
 from ernie_vil2.io.files import is_count
 from ernie_vil2.models.weights.families.clip import CLIP_MEAN, CLIP_STD
-from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder, first_file
+from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder, first_file, word_count
 from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
 
 SETTINGS = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt")
 _TRUNK = "visual.trunk."
-_TANH = ("base_patch32_siglip", "large_patch16_siglip_512", "so400m_patch16_siglip", "giantopt_patch16_siglip")
-"""Of the names of SigLIP's image towers in timm: those with a tanh in their gelu; the others have the exact one."""
-_HEAD_WIDTHS = {1152: 72}  # by width, of timm's towers; else 64
+
+
+class TimmVit(NamedTuple):
+    """Facts of an image tower that timm fixes by its name, and no shape of its weights shows."""
+
+    width: int
+    heads: int
+    activation: Activation
+
+
+_BASE, _LARGE = TimmVit(768, 12, "gelu"), TimmVit(1024, 16, "gelu")
+_SO400M, _GIANT = TimmVit(1152, 16, "gelu"), TimmVit(1536, 16, "gelu_tanh")
+TIMM_VITS = {
+    "vit_base_patch16_siglip_224": _BASE,
+    "vit_base_patch16_siglip_256": _BASE,
+    "vit_base_patch16_siglip_384": _BASE,
+    "vit_base_patch16_siglip_512": _BASE,
+    "vit_base_patch32_siglip_256": _BASE._replace(activation="gelu_tanh"),
+    "vit_large_patch16_siglip_256": _LARGE,
+    "vit_large_patch16_siglip_384": _LARGE,
+    "vit_large_patch16_siglip_512": _LARGE._replace(activation="gelu_tanh"),
+    "vit_so400m_patch14_siglip_224": _SO400M,
+    "vit_so400m_patch14_siglip_378": _SO400M,
+    "vit_so400m_patch14_siglip_384": _SO400M,
+    "vit_so400m_patch16_siglip_256": _SO400M._replace(activation="gelu_tanh"),
+    "vit_so400m_patch16_siglip_384": _SO400M._replace(activation="gelu_tanh"),
+    "vit_so400m_patch16_siglip_512": _SO400M._replace(activation="gelu_tanh"),
+    "vit_giantopt_patch16_siglip_256": _GIANT,
+    "vit_giantopt_patch16_siglip_384": _GIANT,
+}
+"""SigLIP's image towers with attention pooling in timm 1.0.31, written down from its registry by
+`tests/fixtures/open_clip/make.py`. A tower of another name is refused: its heads and its gelu would be a guess."""
+_BLOCK_FACTS = {
+    "qk_norm": False,
+    "scaled_cosine_attn": False,
+    "scale_heads": False,
+    "scale_attn_inner": False,
+    "scale_attn": False,
+    "scale_fc": False,
+    "ls_init_value": None,
+    "block_type": None,
+    "output_tokens": False,
+}
+"""Settings of both towers that change what a block computes; only OpenCLIP's defaults are built here."""
+_MODEL_KEYS = (
+    "embed_dim vision_cfg text_cfg quick_gelu custom_text init_logit_scale init_logit_bias nonscalar_logit_scale "
+    "multimodal_cfg text_trunk cast_dtype output_dict"
+)
+_VISION_KEYS = (
+    "layers width head_width mlp_ratio patch_size image_size patch_dropout attentional_pool attn_pooler_queries "
+    "attn_pooler_heads no_ln_pre pos_embed_type final_ln_after_pool pool_type act_kwargs norm_kwargs timm_model_name "
+    "timm_model_pretrained timm_pool timm_proj timm_proj_bias timm_drop timm_drop_path"
+)
+_TEXT_KEYS = (
+    "context_length vocab_size hf_tokenizer_name tokenizer_mode tokenizer_kwargs width heads layers mlp_ratio "
+    "embed_cls pad_id eos_id no_causal_mask final_ln_after_pool pool_type proj_bias proj_type act_kwargs norm_kwargs "
+    "hf_model_name hf_model_pretrained hf_proj_type hf_pooler_type"
+)
 _POOLING: dict[str, Pooling] = {"argmax": "largest", "last": "last", "first": "first", "eos": "end"}
 COUNTED = "how many batches its averages have seen, which nothing depends on"
 """Why `num_batches_tracked` of a batch norm is not used."""
@@ -111,12 +166,17 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     settings = folder.settings.within("model_cfg")
     vision, text = settings.within("vision_cfg"), settings.within("text_cfg")
     settings.check_facts(multimodal_cfg=None, text_trunk=None)
-    quick: Activation = "quick_gelu" if settings.values.get("quick_gelu") else "gelu"
+    settings.check_keys(_MODEL_KEYS.split())
+    for tower, keys in ((vision, _VISION_KEYS), (text, _TEXT_KEYS)):
+        tower.check_keys([*keys.split(), *_BLOCK_FACTS])
+        tower.check_facts(**_BLOCK_FACTS)
+    # Of a tower of timm the flag changes the texts alone: timm has its own activation whatever the flag says.
+    quick: Activation = "quick_gelu" if settings.flag("quick_gelu", False) else "gelu"
     dim = settings.count("embed_dim", 512)
     timm = vision.values.get("timm_model_name") is not None
     image = _timm_tower(vision, folder.arrays) if timm else _image_tower(vision, quick, dim)
     image = image.model_copy(update={"mean": CLIP_MEAN, "std": CLIP_STD})
-    tower, longest = _text_tower(text, "gelu" if timm else quick, dim)
+    tower, longest = _text_tower(text, quick, dim, folder)
     projections: Literal["by_width", "always", "text"] = "by_width" if timm else "text" if image.layers else "always"
     return ModelConfig(image=image, text=tower, embed_dim=dim, projections=projections), longest
 
@@ -137,13 +197,11 @@ def _tokenizer(folder: Folder) -> str:
 
 def _image_tower(vision: Settings, quick: Activation, dim: int) -> ImageTowerConfig:
     vision.check_facts(
-        ls_init_value=None,
         attentional_pool=False,
         no_ln_pre=False,
         pos_embed_type="learnable",
         pool_type="tok",
         final_ln_after_pool=False,
-        block_type=None,
     )
     layers, width, size = vision.values.get("layers"), vision.count("width", 768), vision.count("image_size", 224)
     if isinstance(layers, list):
@@ -166,14 +224,23 @@ def _image_tower(vision: Settings, quick: Activation, dim: int) -> ImageTowerCon
 
 
 def _timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowerConfig:
-    """An image tower of timm, whose name says its sizes; they are those of the arrays here."""
+    """Describe an image tower of timm by its name and its arrays.
+
+    Depth, width and patches are those of the arrays. Heads are those that `head_width` says, if the folder gives it,
+    and otherwise those of the name.
+    """
     name = vision.values["timm_model_name"]
-    known = isinstance(name, str) and name.startswith("vit_") and "_siglip_" in name and "_gap_" not in name
-    if not known or vision.values.get("timm_proj", "linear") not in ("none", "", None):
+    # timm takes the name of published weights behind a full stop; they do not change what is computed.
+    facts = TIMM_VITS.get(name.partition(".")[0]) if isinstance(name, str) else None
+    if facts is None:
         raise vision.refusal(
-            "timm_model_name", "of timm only SigLIP's ViTs with attention pooling and without a projection are read"
+            "timm_model_name",
+            f"of timm only SigLIP's ViTs with attention pooling are read: {', '.join(TIMM_VITS)}",
         )
-    vision.check_facts(timm_pool="map")
+    if vision.values.get("timm_proj", "linear") != "none":
+        raise vision.refusal("timm_proj", "only 'none' is read")
+    if vision.values.get("timm_pool", "avg") != "map":
+        raise vision.refusal("timm_pool", "only 'map' is read")
     shapes = {
         part: arrays[f"{_TRUNK}{part}"].shape
         for part in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
@@ -187,16 +254,24 @@ def _timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowe
     width, _, size, _ = shapes["patch_embed.proj.weight"]
     hidden, _ = shapes["blocks.0.mlp.fc1.weight"]
     numbers = {part.split(".")[3] for part in arrays if part.startswith(f"{_TRUNK}blocks.")}
+    if "head_width" in vision.values:
+        heads = _heads(vision, width, vision.count("head_width", 64))
+    elif width == facts.width:
+        heads = facts.heads
+    else:
+        raise vision.refusal(
+            "timm_model_name", f"that tower is {facts.width} wide, its weights {width}; give head_width next to it"
+        )
     return ImageTowerConfig(
         name="ViT",
         image_size=vision.count("image_size", 224),
         patch_size=size,
         width=width,
         depth=len(numbers),
-        heads=_heads(vision, width, vision.count("head_width", _HEAD_WIDTHS.get(width, 64))),
+        heads=heads,
         variant=ImageVariant(
             hidden=hidden,
-            activation="gelu_tanh" if any(part in name for part in _TANH) else "gelu",
+            activation=facts.activation,
             patch_bias=True,
             class_token=False,
             input_norm=False,
@@ -205,16 +280,14 @@ def _timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowe
     )
 
 
-def _text_tower(text: Settings, quick: Activation, dim: int) -> tuple[TextTowerConfig, int]:
+def _text_tower(text: Settings, quick: Activation, dim: int, folder: Folder) -> tuple[TextTowerConfig, int]:
     text.check_facts(
-        hf_model_name=None,
-        ls_init_value=None,
-        embed_cls=False,
-        final_ln_after_pool=False,
-        proj_type="linear",
-        output_tokens=False,
-        block_type=None,
+        hf_model_name=None, tokenizer_mode=None, embed_cls=False, final_ln_after_pool=False, proj_type="linear"
     )
+    proj_bias = text.flag("proj_bias", False)
+    if proj_bias != any(f"{start}text_projection.bias" in folder.arrays for start in ("", "text.")):
+        raise text.refusal("proj_bias", f"its weights have {'no' if proj_bias else 'a'} bias of the text projection")
+    rows = word_count(folder)
     width, longest = text.count("width", 512), text.count("context_length", 77)
     pooling = text.choice("pool_type", _POOLING["argmax"], _POOLING)
     return TextTowerConfig(
@@ -230,10 +303,10 @@ def _text_tower(text: Settings, quick: Activation, dim: int) -> tuple[TextTowerC
         variant=TextVariant(
             hidden=int(width * text.number("mlp_ratio", 4.0)),
             activation=_activation(text, quick),
-            mask="none" if text.values.get("no_causal_mask") else "causal",
-            padding=text.count("pad_id", 0, least=0),
-            end=text.count("eos_id", 2, least=0) if pooling == "end" else None,
-            head=dim if text.values.get("proj_bias") else None,
+            mask="none" if text.flag("no_causal_mask", False) else "causal",
+            padding=text.token_id("pad_id", 0, rows),
+            end=text.token_id("eos_id", 2, rows) if pooling == "end" else None,
+            head=dim if proj_bias else None,
         ),
     ), longest
 
@@ -248,19 +321,22 @@ def _activation(tower: Settings, plain: Activation) -> Activation:
     given = tower.values.get("act_kwargs") or {}
     if given not in ({}, {"approximate": "tanh"}, {"approximate": "none"}):
         raise tower.refusal("act_kwargs", "only an approximate gelu is read")
-    return "gelu_tanh" if given == {"approximate": "tanh"} and plain == "gelu" else plain
+    if given and plain == "quick_gelu":
+        raise tower.refusal("act_kwargs", "quick_gelu, which the model has, takes none")
+    return "gelu_tanh" if given == {"approximate": "tanh"} else plain
 
 
 def _epsilon(tower: Settings, default: float) -> float:
     given = tower.values.get("norm_kwargs") or {}
     if not isinstance(given, dict) or given.keys() - {"eps"}:
         raise tower.refusal("norm_kwargs", "only eps is read")
-    return Settings(tower.path, given, f"{tower.section}norm_kwargs.").number("eps", default)
+    return Settings(tower.path, given, f"{tower.section}norm_kwargs.").epsilon("eps", default)
 
 
 def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) -> list[Row]:
     timm, head = model.projections == "by_width", model.text.variant is not None and model.text.variant.head
-    under = "text." if "text.token_embedding.weight" in has or head else ""
+    # Of a model that is made anew there are no names yet; one with a bias is a CustomTextCLIP there.
+    under = "text." if "text.token_embedding.weight" in has or (head and not has) else ""
     network = "text.network."
     projection: Row = ("text_projection.weight", f"{under}text_projection", "array")
     if head:

@@ -64,7 +64,7 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
         std=HALF,
         variant=ImageVariant(
             **mlp(vision, 3072, "gelu_tanh"),
-            epsilon=vision.number("layer_norm_eps", 1e-6),
+            epsilon=vision.epsilon("layer_norm_eps", 1e-6),
             patches="linear" if any_shape else "convolution",
             patch_bias=True,
             class_token=False,
@@ -82,7 +82,7 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
             pooling="last",
             dropout=0.0,
             attention_dropout=0.0,
-            epsilon=text.number("layer_norm_eps", 1e-6),
+            epsilon=text.epsilon("layer_norm_eps", 1e-6),
             variant=TextVariant(
                 **mlp(text, 3072, "gelu_tanh"),
                 mask="none",

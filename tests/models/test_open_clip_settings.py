@@ -1,0 +1,161 @@
+"""OpenCLIP's settings: facts that no shape shows are those of its libraries, and what is not built is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from ernie_vil2.models.weights.families.family import Folder
+from ernie_vil2.models.weights.families.open_clip import OPEN_CLIP, TIMM_VITS
+from ernie_vil2.models.weights.files import read_weights
+from ernie_vil2.models.weights.settings import Settings
+from ernie_vil2.models.weights.stored import read_model
+from tests.support.other_families import OWN, built, image_difference, text_difference
+
+TIMM = OWN / "openclip_siglip_timm"
+PEERS = Path(__file__).parents[1] / "fixtures" / "open_clip"
+TIMM_FACTS = json.loads((PEERS / "timm_siglip.json").read_text())
+TIMM_NAME = {"timm_model_name": "vit_base_patch16_siglip_224", "timm_pool": "map", "timm_proj": "none"}
+
+
+def change_settings(folder, section, **changes):
+    """Copy the folder of a SigLIP trunk with other settings; None removes one."""
+    shutil.copytree(TIMM, folder, ignore=shutil.ignore_patterns("inputs", "expected.*"))
+    path = folder / "open_clip_config.json"
+    path.chmod(0o644)
+    settings = json.loads(path.read_text())
+    target = settings["model_cfg"] if section == "model_cfg" else settings["model_cfg"][section]
+    for key, value in changes.items():
+        if value is None:
+            del target[key]
+        else:
+            target[key] = value
+    path.write_text(json.dumps(settings))
+    return folder
+
+
+def describe_tower(name, width, depth=2, **vision):
+    """Configure an OpenCLIP model of that width without its numbers, as its folder has neither depth nor heads."""
+    model = {
+        "embed_dim": width,
+        "vision_cfg": {**TIMM_NAME, "image_size": 256, "timm_model_name": name, **vision},
+        "text_cfg": {"width": 8, "heads": 2, "layers": 1},
+    }
+    shapes = {"patch_embed.proj.weight": (width, 3, 16, 16)}
+    shapes |= {f"blocks.{block}.mlp.fc1.weight": (4 * width, width) for block in range(depth)}
+    arrays = {f"visual.trunk.{key}": np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
+    folder = Folder(
+        Path("model.safetensors"), Settings(Path("open_clip_config.json"), {"model_cfg": model}), arrays, {}
+    )
+    return OPEN_CLIP.configure(folder)[0].image
+
+
+def test_the_table_of_towers_is_timms_registry():
+    assert {name: facts._asdict() for name, facts in TIMM_VITS.items()} == TIMM_FACTS
+
+
+@pytest.mark.parametrize("name", TIMM_FACTS)
+def test_heads_of_a_trunk_are_those_of_its_name(name):
+    facts = TIMM_FACTS[name]
+    image = describe_tower(name, facts["width"])
+    assert (image.heads, image.depth, image.variant.activation) == (facts["heads"], 2, facts["activation"])
+    assert describe_tower(f"{name}.webli", facts["width"]).heads == facts["heads"]
+
+
+def test_head_width_of_a_folder_goes_before_the_name():
+    assert describe_tower("vit_giantopt_patch16_siglip_256", 1536, head_width=64).heads == 24
+    assert describe_tower("vit_giantopt_patch16_siglip_256", 64, head_width=32).heads == 2
+
+
+@pytest.mark.parametrize(
+    "name, width",
+    [("vit_giantopt_patch16_siglip_256", 768), ("vit_huge_patch16_siglip_256", 1280), ("vit_giantopt_siglip_", 1536)],
+)
+def test_a_trunk_that_timm_does_not_know_is_refused(name, width):
+    with pytest.raises(ValueError, match=f"vision_cfg.timm_model_name is '{name}'"):
+        describe_tower(name, width)
+
+
+def test_quick_gelu_of_a_trunk_changes_texts_as_in_openclip(tmp_path):
+    model = built(stored := read_model(change_settings(tmp_path / "m", "model_cfg", quick_gelu=True)))
+    assert stored.config.Model.image.variant.activation == "gelu"
+    with np.load(TIMM / "expected.npz") as given, np.load(PEERS / "quick_gelu.npz") as expected:
+        texts = model.encode_text(paddle.to_tensor(given["input_ids"])).numpy()
+        images = model.encode_image(paddle.to_tensor(given["pixel_values"])).numpy()
+        np.testing.assert_allclose(texts, expected["text_embeddings"], atol=5e-6)
+        np.testing.assert_allclose(images, expected["image_embeddings"], atol=5e-6)
+        assert np.abs(texts - given["text_embeddings"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("section", ["vision_cfg", "text_cfg"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"qk_norm": True},
+        {"scaled_cosine_attn": True},
+        {"scale_heads": True},
+        {"scale_attn_inner": True},
+        {"scale_attn": True},
+        {"scale_fc": True},
+        {"block_type": "custom"},
+        {"ls_init_value": 1e-5},
+        {"rotary": True},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_settings_of_blocks_that_are_not_built_are_named(tmp_path, section, setting):
+    key = next(iter(setting))
+    with pytest.raises(ValueError, match=f"{section}.{key} is "):
+        read_model(change_settings(tmp_path / "m", section, **setting))
+
+
+@pytest.mark.parametrize(
+    ("section", "setting"),
+    [
+        ("model_cfg", {"quick_gelu": "false"}),
+        ("model_cfg", {"freeze": True}),
+        ("text_cfg", {"proj_bias": False}),
+        ("text_cfg", {"proj_bias": "no"}),
+        ("text_cfg", {"no_causal_mask": "no"}),
+        ("text_cfg", {"pool_type": "eos", "eos_id": 420}),
+        ("text_cfg", {"pad_id": 420}),
+        ("text_cfg", {"norm_kwargs": {"eps": 2e-3}}),
+        ("text_cfg", {"tokenizer_mode": "clips"}),
+        ("vision_cfg", {"timm_proj": ""}),
+        ("vision_cfg", {"timm_pool": "avg"}),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(tmp_path, section, setting):
+    key, value = list(setting.items())[-1]
+    if isinstance(value, dict):
+        key = f"{key}.{next(iter(value))}"
+    with pytest.raises(ValueError, match=f"{key} is "):
+        read_model(change_settings(tmp_path / "m", section, **setting))
+
+
+def test_quick_gelu_with_arguments_of_a_gelu_is_refused(tmp_path):
+    """OpenCLIP fails, too: its QuickGELU takes none."""
+    folder = change_settings(tmp_path / "m", "text_cfg", act_kwargs={"approximate": "tanh"})
+    path = folder / "open_clip_config.json"
+    settings = json.loads(path.read_text())
+    settings["model_cfg"]["quick_gelu"] = True
+    path.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="text_cfg.act_kwargs"):
+        read_model(folder)
+
+
+def test_a_bias_of_the_projection_without_a_custom_text_tower(tmp_path):
+    """The names of OpenCLIP's CLIP, which are those of its CustomTextCLIP without `text.`."""
+    from safetensors.numpy import save_file
+
+    folder = change_settings(tmp_path / "m", "model_cfg", custom_text=None)
+    arrays = {name.removeprefix("text."): np.array(array) for name, array in
+              read_weights(TIMM / "open_clip_model.safetensors").items()}  # fmt: skip
+    (folder / "open_clip_model.safetensors").unlink()
+    save_file(arrays, folder / "open_clip_model.safetensors")
+    model = built(read_model(folder))
+    assert text_difference(model, TIMM.name) < 5e-6
+    assert image_difference(model, TIMM.name, 8) < 5e-6
