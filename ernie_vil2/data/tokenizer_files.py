@@ -10,7 +10,8 @@ import html
 import importlib.util
 import re
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -18,9 +19,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ernie_vil2.data.sentencepiece import MAX_BYTES, tokenizer_of_pieces
 from ernie_vil2.data.tokenizer import TextTokenizer, open_tokenizer
+from ernie_vil2.data.tokenizer_settings import (
+    check_growth,
+    check_special_tokens,
+    follow_normalizer,
+    missing_tokens,
+    read_settings,
+    token_name,
+)
 from ernie_vil2.io.files import check_ordinary, load_json, parse_json, read_text
 from ernie_vil2.io.run_folder import TOKENIZER as FILE
 from ernie_vil2.io.run_folder import VOCABULARY
+from ernie_vil2.io.terminal import printable
 
 if TYPE_CHECKING:
     import tokenizers
@@ -38,6 +48,8 @@ _LOOKED_FOR = {
 }
 """Files by the dialect, the one that decides first; of the others tokenizer.json goes before sentencepiece's."""
 _SPLIT_CLIP = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_PROBE = "A cat, 2 dogs! \u732b\u548c\u72d7 \u00e9\U0001f600"
+"""A text of several kinds of characters: a pattern at which the library panics shows when the file is opened."""
 _STARTS, _ENDS = ("<|startoftext|>", "<start_of_text>"), ("<|endoftext|>", "<end_of_text>")
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -110,20 +122,24 @@ class LibraryTokenizer(TextTokenizer):
     """
 
     def __init__(self, content: str, max_length: int, rules: str):
-        settings, self._library = parse_json(content), _read(content)
+        settings = parse_json(content)
+        if isinstance(settings, dict):
+            check_growth(settings)
+        self.library = _read(content)
         self.content, self.max_length, self.rules = content, max_length, rules
         self._dialect = DIALECTS[rules]
         self.to_full_length = self._dialect.to_full_length
-        self._library.no_padding()
-        self._library.no_truncation()
-        around = self._library.encode("").ids
+        self.library.no_padding()
+        self.library.no_truncation()
+        around = self._encode("").ids
+        self._encode(_PROBE)
         if max_length <= len(around):
             raise ValueError(f"texts of {max_length} tokens have no room: {len(around)} are special")
-        self._library.enable_truncation(max_length)
-        by_id = {number: token for token, number in self._library.get_vocab().items()}
+        self.library.enable_truncation(max_length)
+        by_id = {number: token for token, number in self.library.get_vocab().items()}
         self.tokens = [by_id.get(number, "") for number in range(max(by_id) + 1)]
         self.pad_id: int = (settings.get("padding") or {}).get("pad_id", 0)
-        unknown = _unknown(settings, self._library.token_to_id)
+        unknown = _unknown(settings, self.library.token_to_id)
         self.unknown_id = None if unknown in around else unknown  # CLIP's is its end token: bytes are all known
         special = [re.escape(token["content"]) for token in settings.get("added_tokens", ()) if token.get("special")]
         self._special = re.compile(f"({'|'.join(special)})") if special and self._dialect.around_special else None
@@ -136,16 +152,23 @@ class LibraryTokenizer(TextTokenizer):
         return self if max_length == self.max_length else LibraryTokenizer(self.content, max_length, self.rules)
 
     def encode(self, text: str) -> list[int]:
-        return self._library.encode(self._cleaned(text)).ids
+        return self._encode(self._cleaned(text)).ids
 
     def cuts(self, text: str) -> bool:
-        return bool(self._library.encode(self._cleaned(text)).overflowing)
+        return bool(self._encode(self._cleaned(text)).overflowing)
 
     def normalized(self, text: str) -> str:
         """What is looked up in the vocabulary, before it is split: cleaned, and as the file's normaliser has it."""
         text = self._cleaned(text)
-        normalizer = self._library.normalizer
-        return normalizer.normalize_str(text) if normalizer else text
+        normalizer = self.library.normalizer
+        if normalizer is None:
+            return text
+        with _library_errors():
+            return normalizer.normalize_str(text)
+
+    def _encode(self, text: str) -> tokenizers.Encoding:
+        with _library_errors():
+            return self.library.encode(text)
 
     def files(self) -> dict[str, str]:
         return {FILE: self.content}
@@ -164,15 +187,22 @@ class LibraryTokenizer(TextTokenizer):
         return "".join(part if position % 2 else self._dialect.clean(part) for position, part in enumerate(parts))
 
 
+@contextmanager
+def _library_errors() -> Iterator[None]:
+    """Turn what the library raises in the block into a ValueError; a file's pattern can make it panic at a text."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError, GeneratorExit):
+        raise
+    except BaseException as error:  # also a panic of Rust's, which is not an Exception
+        raise ValueError(f"the tokenizers library fails with this {FILE}: {str(error)[:200]}") from None
+
+
 def _read(content: str) -> tokenizers.Tokenizer:
     import tokenizers
 
-    try:
+    with _library_errors():
         return tokenizers.Tokenizer.from_str(content)
-    except (KeyboardInterrupt, SystemExit, MemoryError):
-        raise
-    except BaseException as error:  # also a panic of Rust's, which is not an Exception
-        raise ValueError(f"not a {FILE} that the tokenizers library reads: {str(error)[:200]}") from None
 
 
 def _unknown(settings: dict[str, Any], to_id: Callable[[str], int | None]) -> int | None:
@@ -185,8 +215,18 @@ def open_library_tokenizer(
 ) -> LibraryTokenizer:
     """As `open_tokenizer`, where `rules` are of a dialect."""
     path = vocabulary_file(source, rules)
+    folder = nearby or path.parent
     try:
-        return LibraryTokenizer(_content(path, rules, nearby or path.parent), max_length, rules)
+        content, settings = _content(path, rules, folder), read_settings(folder, rules)
+        if settings and rules == "bert":
+            content = follow_normalizer(content, settings)
+        tokenizer = LibraryTokenizer(content, max_length, rules)
+        if tokens := missing_tokens(tokenizer.library, settings):
+            library = _read(content)
+            library.add_tokens(tokens)
+            tokenizer = LibraryTokenizer(library.to_str(), max_length, rules)
+        check_special_tokens(tokenizer.library, settings, rules)
+        return tokenizer
     except OSError:
         raise
     except Exception as error:  # the library's own are of no other kind
@@ -236,13 +276,13 @@ def _content(path: Path, rules: str, folder: Path) -> str:
         if check > MAX_BYTES:
             raise ValueError(f"{check:,} bytes are too many for a sentencepiece model")
         content = tokenizer_of_pieces(path.read_bytes(), rules)
-        return _padded(content, padding or ("</s>" if rules == "siglip" else "<pad>"))
+        return _padded(content, padding or ("</s>" if rules == "siglip" else "<pad>"), bool(padding))
     if path.suffix == ".gz":
         with gzip.open(path, "rt", encoding="utf-8") as file:
             lines = file.read(2**25).split("\n")[1 : CLIP_MERGES + 1]
         return _of_merges(tuple(line for line in lines if line), rules, padding)
     if path.suffix == ".txt":
-        return _of_words(path, folder, padding)
+        return _of_words(path, padding)
     if path.name == "vocab.json":
         merges = read_text(path.with_name("merges.txt")).split("\n")
         pairs = [line for line in merges if line and not line.startswith("#version")][:CLIP_MERGES]
@@ -255,17 +295,22 @@ def _content(path: Path, rules: str, folder: Path) -> str:
     found = re.search(r'"padding"\s*:\s*(\{|null)', text) if padding is None else None
     if found and found[1] == "{":  # one of ours
         return text
-    return _padded(text, padding or _PADDING.get(rules))
+    return _padded(text, padding or _PADDING.get(rules), bool(padding))
 
 
 _PADDING = {"siglip": "</s>", "siglip2": "<pad>", "xlm_roberta": "<pad>", "bert": "[PAD]", "clip": "<|endoftext|>"}
 """Where a folder does not say it."""
 
 
-def _padded(content: str, token: str | None) -> str:
-    """A `tokenizer.json` whose `padding` names this token, or the first one if there is none of that name."""
+def _padded(content: str, token: str | None, is_named: bool = False) -> str:
+    """A `tokenizer.json` whose `padding` names this token, or the first one if there is none of that name.
+
+    ValueError if there is none and the folder is who names it.
+    """
     library = _read(content)
     number = library.token_to_id(token) if token else None
+    if number is None and is_named:
+        raise ValueError(f"pad_token is {printable(repr(token), longest=60)}, which the vocabulary does not have")
     if number is None:
         number, token = 0, library.id_to_token(0) or ""
     library.enable_padding(pad_id=number, pad_token=token)
@@ -278,9 +323,8 @@ def _named(folder: Path, key: str) -> str | None:
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / name).is_file():
             settings = load_json(folder / name)
-            token = settings.get(key) if isinstance(settings, dict) else None
-            token = token.get("content") if isinstance(token, dict) else token
-            if isinstance(token, str):
+            token = token_name(settings, key) if isinstance(settings, dict) else None
+            if token is not None:
                 return token
     return None
 
@@ -322,7 +366,7 @@ def _of_pairs(vocab: dict[str, int] | None, merges: Sequence[str], rules: str, p
         f"{start} $A {end}", special_tokens=[(token, vocab[token]) for token in (start, end)]
     )
     library.add_special_tokens([AddedToken(token, normalized=not own, special=True) for token in (start, end)])
-    return _padded(library.to_str(), None if own else padding or end)
+    return _padded(library.to_str(), None if own else padding or end, bool(padding) and not own)
 
 
 def byte_characters() -> dict[str, int]:
@@ -332,7 +376,7 @@ def byte_characters() -> dict[str, int]:
     return {chr(byte): byte for byte in seen} | {chr(0x100 + number): byte for number, byte in enumerate(unseen)}
 
 
-def _of_words(path: Path, folder: Path, padding: str | None) -> str:
+def _of_words(path: Path, padding: str | None) -> str:
     """Word pieces as transformers' fast tokenizer of BERT finds them."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -341,13 +385,11 @@ def _of_words(path: Path, folder: Path, padding: str | None) -> str:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     if missing := [token for token in special[:4] if token not in vocab]:
         raise ValueError(f"{', '.join(missing)} missing; is this a vocabulary file?")
-    settings = load_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
-    lower = settings.get("do_lower_case", True) if isinstance(settings, dict) else True
     library = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
-    library.normalizer = normalizers.BertNormalizer(lowercase=bool(lower))
+    library.normalizer = normalizers.BertNormalizer()
     library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     library.post_processor = processors.TemplateProcessing(
         "[CLS] $A [SEP]", special_tokens=[(token, vocab[token]) for token in ("[CLS]", "[SEP]")]
     )
     library.add_special_tokens([token for token in special if token in vocab])
-    return _padded(library.to_str(), padding or "[PAD]")
+    return _padded(library.to_str(), padding or "[PAD]", bool(padding))

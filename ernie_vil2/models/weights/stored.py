@@ -290,8 +290,27 @@ def _of_family(
     tokens = tokenizer.tokens if tokenizer else None
     if tokens and len(tokens) > words:
         raise ValueError(f"{weights}: {words} rows of words, but {found} has {len(tokens)} tokens")
+    if tokenizer:
+        _check_token_ids(weights, config, tokenizer)
     library = tokenizer if isinstance(tokenizer, LibraryTokenizer) else None
     return StoredModel(family.title, model.arrays, config, tokens, found, model, library)
+
+
+def _check_token_ids(weights: Path, config: Config, tokenizer: TextTokenizer) -> None:
+    """Raise ValueError if a text tower looks for other special tokens than those that its tokenizer writes."""
+    text = config.Model.text
+    assert text.variant is not None
+    end = tokenizer.encode("")[-1:]
+    if text.pooling == "end" and [text.variant.end] != end:
+        raise ValueError(
+            f"{weights.parent}: the text tower takes the state of the token {text.variant.end} (eos_token_id), but its "
+            f"tokenizer ends texts with {end[0] if end else 'none'}"
+        )
+    if text.variant.mask == "padding" and text.variant.padding != tokenizer.pad_id:
+        raise ValueError(
+            f"{weights.parent}: attention masks the token {text.variant.padding} (pad_token_id), but its tokenizer "
+            f"pads texts with {tokenizer.pad_id}"
+        )
 
 
 def _check_built(path: Path, config: Config, words: int, count: int) -> None:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from ernie_vil2.config import Config, DataConfig, ImageTowerConfig, ModelConfig, ViewsConfig
 from ernie_vil2.config.load import explained
 from ernie_vil2.config.schema import LossConfig
+from ernie_vil2.data.tokenizer_settings import FILE as TOKENIZER_SETTINGS
 from ernie_vil2.io.export_folder import RESIZES
 from ernie_vil2.io.terminal import printable
 from ernie_vil2.models.weights.files import INDEX, read_weights
@@ -27,6 +28,7 @@ from ernie_vil2.models.weights.releases import WORDS
 from ernie_vil2.models.weights.settings import Settings
 
 _WEIGHT_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
+SHORT_TEXT = 64  # tokens of a short text in FG-CLIP 2
 STORED = "stored"  # the way of a dialect that is the folder's own
 ACTIVATION = {"activation": (STORED, "gelu", "gelu_tanh", "quick_gelu")}
 """The dialect of families whose weights are in use with more than one activation: the folder's, or one for both."""
@@ -86,6 +88,7 @@ class Family:
     settings: str = "config.json"  # describes the model; empty: the weights do
     weights: Callable[[Path], Path | None] = lambda folder: first_file(folder, _WEIGHT_FILES)
     layout: str = "hf"  # for `ernie-vil2 convert --to`
+    gives_length: bool = False  # whether the authors' code says how long texts are, whatever their tokenizer says
 
     def names(self, model: ModelConfig, dialect: Mapping[str, str], has: Collection[str] = ()) -> Names:
         """The table of names for a model."""
@@ -120,6 +123,7 @@ class Family:
             image = image.model_copy(update={"preprocessing": way})
         rules = self.tokenizer if isinstance(self.tokenizer, str) else self.tokenizer(folder)
         rules = rules if chosen.get("tokenizer", STORED) == STORED else chosen["tokenizer"]
+        longest = self._text_length(folder, rules, longest)
         text = model.text.model_copy(update={"tokenizer": rules})
         others = {key: way for key, way in chosen.items() if way != self.dialects[key][0]}
         model = model.model_copy(update={"image": image, "text": text, "dialect": others})
@@ -150,6 +154,24 @@ class Family:
             dialect=chosen,
             licence=licence_of(weights.parent),
         )
+
+    def _text_length(self, folder: Folder, rules: str, longest: int) -> int:
+        """Return the tokens at which a text is cut: those of the model, or fewer where its tokenizer says so."""
+        path = folder.weights.with_name(TOKENIZER_SETTINGS)
+        # The other rules are of code that gives the length itself, whatever the tokenizer says.
+        if rules not in ("bert", "clip", "xlm_roberta", "siglip", "siglip2") or not path.is_file():
+            return longest
+        settings = Settings.read(path)
+        limit = settings.values.get("model_max_length")
+        if limit is None:
+            return longest
+        if type(limit) not in (int, float) or limit < 3:  # two special tokens and one of the text
+            raise settings.refusal("model_max_length", "a number of at least 3 is expected")
+        if self.gives_length:
+            if limit < min(longest, SHORT_TEXT):
+                raise settings.refusal("model_max_length", f"the authors' code reads {SHORT_TEXT} tokens or more")
+            return longest
+        return int(min(limit, longest))
 
     def _settings(self, weights: Path) -> Settings:
         if not self.settings:

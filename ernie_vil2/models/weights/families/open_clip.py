@@ -167,9 +167,9 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     vision, text = settings.within("vision_cfg"), settings.within("text_cfg")
     settings.check_facts(multimodal_cfg=None, text_trunk=None)
     settings.check_keys(_MODEL_KEYS.split())
-    for tower, keys in ((vision, _VISION_KEYS), (text, _TEXT_KEYS)):
-        tower.check_keys([*keys.split(), *_BLOCK_FACTS])
-        tower.check_facts(**_BLOCK_FACTS)
+    for section, keys in ((vision, _VISION_KEYS), (text, _TEXT_KEYS)):
+        section.check_keys([*keys.split(), *_BLOCK_FACTS])
+        section.check_facts(**_BLOCK_FACTS)
     # Of a tower of timm the flag changes the texts alone: timm has its own activation whatever the flag says.
     quick: Activation = "quick_gelu" if settings.flag("quick_gelu", False) else "gelu"
     dim = settings.count("embed_dim", 512)
