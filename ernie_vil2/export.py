@@ -107,7 +107,11 @@ def export(
             "embed_dim": model.embed_dim,
             "scalars": model.backend.scalars,
             "preprocessing": model.preprocessing.described(),
-            "tokenizer": {"rules": model.tokenizer.rules, "max_length": model.tokenizer.max_length},
+            "tokenizer": {
+                "rules": model.tokenizer.rules,
+                "max_length": model.tokenizer.max_length,
+                "entries": model.tokenizer.entries,
+            },
             "inputs": INPUTS,
             "outputs": OUTPUTS,
         }

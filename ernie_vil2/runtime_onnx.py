@@ -12,12 +12,13 @@ import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ernie_vil2.data.decoding import check_size
 from ernie_vil2.data.preprocessing import Preprocessing, encode_by_shape, in_batches
-from ernie_vil2.data.tokenizer import open_tokenizer
+from ernie_vil2.data.tokenizer import TextTokenizer, open_tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.export_folder import AGAIN, INPUTS, OUTPUTS, BadExport, named_in_utf8, read_export, vocabulary_name
@@ -88,6 +89,20 @@ def checked(graph: Callable[[np.ndarray], np.ndarray], name: str, width: int) ->
     return run
 
 
+def check_vocabulary(folder: Path, about: dict[str, Any], tokenizer: TextTokenizer) -> None:
+    """Raise BadExport if the vocabulary has fewer or more entries than the one that was exported.
+
+    A shorter one gives other words' ids, and a longer one ids beyond the embedding, where Paddle Inference reads
+    whatever lies in memory.
+    """
+    exported = about["tokenizer"].get("entries", tokenizer.entries)
+    if tokenizer.entries != exported:
+        raise BadExport(
+            f"{folder}: {vocabulary_name(tokenizer.rules)} has {tokenizer.entries:,} entries, and {exported:,} were "
+            f"exported: it is damaged; {AGAIN}"
+        )
+
+
 def reason(error: Exception | str) -> str:
     """The line of a library's long message that says what is wrong: the last one."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
@@ -126,6 +141,7 @@ class OnnxModel:
             )  # fmt: skip
         rules, longest = about["tokenizer"]["rules"], about["tokenizer"]["max_length"]
         self.tokenizer = open_tokenizer(folder / vocabulary_name(rules), longest, rules)
+        check_vocabulary(folder, about, self.tokenizer)
         self.batch_size = batch_size
         self.embed_dim = about["embed_dim"]
         self.logit_scale = about["scalars"]["logit_scale"]

@@ -94,6 +94,11 @@ class TextTokenizer(ABC):
     def vocab_size(self) -> int:
         return len(self.tokens)
 
+    @property
+    def entries(self) -> int:
+        """Number of ids that a token has; a `tokenizer.json` may leave ids out."""
+        return sum(map(bool, self.tokens))
+
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Ids of one text, not padded, at most `max_length`."""

@@ -31,6 +31,7 @@ from ernie_vil2.io.calibration import FILE as CALIBRATION
 from ernie_vil2.io.calibration import Calibration, read_calibration
 from ernie_vil2.io.export_folder import ABOUT, PARITY, BadExport, vocabulary_name
 from ernie_vil2.io.files import load_json
+from ernie_vil2.runtime_onnx import check_vocabulary
 
 if TYPE_CHECKING:  # an export runs without Paddle
     from ernie_vil2.models import DualEncoder
@@ -423,7 +424,8 @@ def encoder_of(model: DualEncoder, stored: StoredModel, config: Config, precisio
 
 
 def _load_export(folder: Path, device: str | None, batch_size: int, backend: str) -> ErnieViL2:
-    made, config = open_export(folder, device, backend)
+    made, config, about = open_export(folder, device, backend)
     rules = config.Model.text.tokenizer
     tokenizer = open_tokenizer(folder / vocabulary_name(rules), config.Data.max_length, rules)
+    check_vocabulary(folder, about, tokenizer)
     return ErnieViL2(made, tokenizer, config, batch_size)

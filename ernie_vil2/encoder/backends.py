@@ -207,8 +207,8 @@ class Exported:
         return self._digests.get(tower)
 
 
-def open_export(folder: Path, device: str | None, backend: str) -> tuple[Exported, Config]:
-    """The towers of an exported folder, and its configuration.
+def open_export(folder: Path, device: str | None, backend: str) -> tuple[Exported, Config, dict[str, Any]]:
+    """The towers of an exported folder, its configuration, and what its `export.json` says.
 
     Args:
         device: by its name; None: Paddle's current device. For an ONNX export on CPU Paddle is not imported.
@@ -228,7 +228,7 @@ def open_export(folder: Path, device: str | None, backend: str) -> tuple[Exporte
         device = runtime.set_device(device, "this export")
     config = load_config(folder / CONFIG)
     _check_configured(folder, about, config)
-    return Exported(folder, about, device), config
+    return Exported(folder, about, device), config, about
 
 
 def _check_configured(folder: Path, about: Mapping[str, Any], config: Config) -> None:

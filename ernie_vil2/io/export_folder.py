@@ -130,6 +130,7 @@ def _checked(about: dict[str, Any]) -> dict[str, bool]:
         "preprocessing.std": three("std", is_number, 1e-9, 1),
         "preprocessing.background": three("background", is_count, 0, 255),
         "tokenizer.rules": value("tokenizer", "rules") in (*WORD_RULES, *LIBRARY_RULES),
+        "tokenizer.entries": (entries := value("tokenizer", "entries")) is None or is_count(entries),
         "tokenizer.max_length": is_count(value("tokenizer", "max_length"), 3, WIDTHS["most"]),
     }
 
