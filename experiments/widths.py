@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,8 @@ def embedded(path: Path, study: Study, samples: int) -> Embedded:
         found[f"{TRAIN}/images"] = model.encode_images([icon.image for icon in icons])
         found[f"{TRAIN}/texts"] = model.encode_texts([icon.caption(study.definition.language) for icon in icons])
         with atomic_write(kept) as aside, open(aside, "wb") as file:
-            np.savez(file, **found)
+            arrays: dict[str, Any] = found  # a name might be an option of savez, say the types of NumPy 2
+            np.savez(file, **arrays)
     return dict(np.load(kept))
 
 

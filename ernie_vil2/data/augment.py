@@ -102,7 +102,7 @@ def _windows(image: EncodedImage, draws: Sequence[_Draws], size: int, short_side
     first = corners.min(axis=0)
     extent = corners.max(axis=0) + size - first
     pixels = image.decode(min(image.height / height, image.width / width), fast=True)
-    pixels = resized(_part(pixels, first, extent, (height, width)), *extent[::-1].tolist())
+    pixels = resized(_part(pixels, first.tolist(), extent.tolist(), (height, width)), *extent[::-1].tolist())
     for top, left in (corners - first).tolist():
         yield pixels[top : top + size, left : left + size]
 

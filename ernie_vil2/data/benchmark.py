@@ -86,7 +86,9 @@ class Benchmark:
         """The rows of the side `image` or `text`."""
         return self.images if name == "image" else self.texts
 
-    def select(self, images: Sequence[int] | None = None, texts: Sequence[int] | None = None) -> Benchmark:
+    def select(
+        self, images: Sequence[int] | np.ndarray | None = None, texts: Sequence[int] | np.ndarray | None = None
+    ) -> Benchmark:
         """The benchmark of these rows alone, in this order, with the pairs that have both sides; None: all rows."""
         chosen = [np.arange(len(side)) if rows is None else np.asarray(rows, np.int64)
                   for side, rows in ((self.images, images), (self.texts, texts))]  # fmt: skip
@@ -99,8 +101,8 @@ class Benchmark:
             pairs = pairs[pairs[:, column] >= 0]
         return replace(
             self,
-            images=[self.images[row] for row in chosen[0]],
-            texts=[self.texts[row] for row in chosen[1]],
+            images=[self.images[row] for row in chosen[0].tolist()],
+            texts=[self.texts[row] for row in chosen[1].tolist()],
             pairs=pairs,
         )
 

@@ -113,7 +113,7 @@ class Eager:
         if not self._device.is_cpu_place():
             return paddle.to_tensor(rows, place=self._device)
         # Of each tensor that it makes of an array, Paddle 3.3 keeps a list for good: 11 MB in 100,000 requests.
-        made = paddle.empty(rows.shape, rows.dtype.name)
+        made = paddle.empty(rows.shape, rows.dtype.type)
         made.get_tensor().set(np.ascontiguousarray(rows), paddle.CPUPlace())
         return made
 

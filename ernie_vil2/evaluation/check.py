@@ -62,7 +62,7 @@ def check_benchmark(
         ("images without a text", benchmark.images, texts_of_image),
         ("texts without an image", benchmark.texts, images_of_text),
     ):
-        if alone := [rows[row].id for row in np.flatnonzero(counts == 0)]:
+        if alone := [rows[row].id for row in np.flatnonzero(counts == 0).tolist()]:
             lines.append(f"{what}, in the gallery only: {_first(alone)}")
     lines += [f"entries of the annotations: {benchmark.rows}", f"images: {files}", *as_expected, *differences]
     return Inspection("\n".join(lines), not (differences or benchmark.rows.counts or files.counts))

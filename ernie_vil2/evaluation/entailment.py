@@ -169,7 +169,7 @@ class EntailmentScores:
     def _consistency(self, right: np.ndarray, chosen: np.ndarray) -> float | None:
         """As the authors' `metrics.py` computes it."""
         of_group: dict[str, bool] = defaultdict(lambda: True)
-        for position in np.flatnonzero(chosen):
+        for position in np.flatnonzero(chosen).tolist():
             of_group[self.rows[position].group] &= bool(right[position])
         return _percent(np.array(list(of_group.values()), bool))
 

@@ -78,7 +78,7 @@ def probe_classes(classes: EncodedClasses, trained: EncodedBenchmark) -> tuple[C
     if not known.all():
         lines.append(f"linear probe: {counted(int((~known).sum()), 'training image')} of other classes left out")
     _, cosines = top_matches(classes.images, trained.images[known], 1)
-    if twice := [classes.benchmark.images[row].id for row in np.flatnonzero(cosines[:, 0] > SAME)]:
+    if twice := [classes.benchmark.images[row].id for row in np.flatnonzero(cosines[:, 0] > SAME).tolist()]:
         same = first_names(len(twice), twice[: BadSampleReport.NAMES])
         lines.append(f"linear probe: images that are scored and trained with: {same}; take them out of one part")
     names = next(iter(classes.zero_shot(1.0).values())).names

@@ -78,7 +78,7 @@ class Outcomes:
             ValueError: the two were asked different queries.
         """
         own, others = (np.flatnonzero(~np.isnan(one.figures[figure])) for one in (self, first))
-        asked, expected = [self.ids[row] for row in own], [first.ids[row] for row in others]
+        asked, expected = [self.ids[row] for row in own.tolist()], [first.ids[row] for row in others.tolist()]
         if asked != expected:
             position = dict(zip(asked, own.tolist(), strict=True))
             if len(position) != len(expected) or position.keys() != set(expected):

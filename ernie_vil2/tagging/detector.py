@@ -74,7 +74,7 @@ def _normalize_image(
     norm_type: str = "mean_std",
 ) -> DetectorInput:
     """(image / 255 - mean) / std; without the division if not `is_scale`, without the rest if `norm_type` is none."""
-    image = given.image.astype(np.float32)
+    image: np.ndarray = given.image.astype(np.float32)
     if is_scale:
         image /= 255.0
     if norm_type == "mean_std":

@@ -149,7 +149,8 @@ def cached_index(kind: str, identity: str, scan: Callable[[], Index]) -> Index:
         with suppress(OSError):  # as above
             path.parent.mkdir(parents=True, exist_ok=True)
             buffer = io.BytesIO()
-            np.savez(buffer, **index)
+            arrays: dict[str, Any] = index  # a name might be an option of savez, say the types of NumPy 2
+            np.savez(buffer, **arrays)
             with atomic_write(path) as aside, open(aside, "wb") as file:
                 file.write(_checksum(buffer.getbuffer()))
                 file.write(buffer.getbuffer())

@@ -167,7 +167,8 @@ def outcomes(evaluation: Evaluation, device: str = "cpu") -> Outcomes:
     for direction, result in evaluation.results.items():
         side, positions = result.asked.sides[0], np.flatnonzero(result.ranking.rank)
         rows = result.asked.left[positions]
-        asked += [(direction, at, benchmark.side(side)[row]) for at, row in zip(positions, rows, strict=True)]
+        entries = benchmark.side(side)
+        asked += [(direction, at, entries[row]) for at, row in zip(positions.tolist(), rows.tolist(), strict=True)]
         fold = groups + np.searchsorted([queries.start for queries, _ in result.folds], positions, side="right")
         columns.append((result.ranking.rank[positions], rows if side == "image" else image_of[rows], fold))
         groups += len(result.folds)
