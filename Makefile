@@ -3,8 +3,8 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-# Tried in this order: PaddleNLP and PaddleClas are published for 3.11.
-PYTHONS := python3.11 python3.13 python3.12 python3
+# Tried in this order: PaddleNLP and PaddleClas are published for 3.11, paddle2onnx, which exports to ONNX, up to 3.12.
+PYTHONS := python3.11 python3.12 python3.13 python3
 DEMO := runs/emoji
 # Of what pip prints: every twentieth package, what is large, and the beginning of the last step, which takes a minute.
 PROGRESS := n=0; while read -r line; do case "$$line" in \
@@ -36,8 +36,11 @@ $(STAMP): requirements.txt setup.py pyproject.toml
 	        echo 'Install one (pyenv, conda or the package manager), and run make again.' >&2; \
 	        exit 1; fi; \
 	    echo "Making $(VENV) with $$python"; $$python -m venv $(VENV); fi
-	@$(PYTHON) -c 'import sys; print("Python %d.%d: %s" % (*sys.version_info[:2], "the whole set, with PaddleNLP and PaddleClas" \
-	    if sys.version_info[:2] == (3, 11) else "without PaddleNLP and PaddleClas, which are published for Python 3.11"))'
+	@$(PYTHON) -c 'import sys; print("Python 3.%d: %s" % (sys.version_info[1], { \
+	    11: "the whole set, with PaddleNLP and PaddleClas", \
+	    12: "without PaddleNLP and PaddleClas, which are published for Python 3.11", \
+	    13: "without PaddleNLP and PaddleClas (Python 3.11) and the export to ONNX (Python 3.11 and 3.12)", \
+	}[sys.version_info[1]]))'
 	@echo 'Installing into $(VENV): 2 GB, two to ten minutes, depending on the network'
 	@$(PYTHON) -m pip install --progress-bar off --disable-pip-version-check -e '.[dev]' | { $(PROGRESS); }
 	@touch $@

@@ -70,7 +70,8 @@ EXTRAS = {
     "remote": whole("fsspec"),
     "parquet": whole("pyarrow"),
     "curate": whole("duckdb", "pyahocorasick", "pyarrow", "faiss-cpu"),
-    "ray": ["ray[data]>=2.9,<2.45"],  # later ones need a newer pyarrow than the Paddle suite takes
+    # Later ones, the only ones for Python 3.13, need a newer pyarrow than the Paddle suite takes.
+    "ray": ['ray[data]>=2.9,<2.45; python_version < "3.13"'],
     "lmdb": ["lmdb>=1.4"],
     "xlsx": ["openpyxl>=3.1"],
     "milvus": ["pymilvus==2.6.17", "milvus-lite>=3.2,<4"],
@@ -78,7 +79,9 @@ EXTRAS = {
         "onnxruntime>=1.19",
         "onnx>=1.16",
         'paddle2onnx==2.1.0; python_version < "3.13"',
-        'ml_dtypes==0.5.4; python_version < "3.12"',  # for 8-bit weights; newer ones need NumPy 2
+        # For 8-bit weights; paddle2onnx takes an onnx that does not bring it. Later ones need NumPy 2.
+        'ml_dtypes==0.5.4; python_version < "3.12"',
+        'ml_dtypes>=0.5.4; python_version >= "3.12"',
     ],
     "icons": ["resvg-py==0.5.0"],
     "docs": ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.26,<2"],

@@ -23,6 +23,8 @@ NOT_RUN = {
     "python -m pytest": "tests, which are run as such",
     "make test-gpu": "needs GPUs",
     "python3.11 -m venv": "installs from the network",
+    "python3.12 -m venv": "installs from the network",
+    ".venv-3.12/bin/python": "is what that has installed",
     "pip install": "installs from the network",
     "python benchmarks/": "measures for minutes, some of it next to PyTorch; its page has what it printed",
     "python demo_data/icons.py": "fetches 100 MB",

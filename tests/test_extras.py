@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -9,11 +10,14 @@ from importlib.metadata import packages_distributions
 import numpy as np
 import pytest
 import setuptools
+from packaging.requirements import Requirement
 
 from ernie_vil2.data.readers import open_sources
-from ernie_vil2.device.extras import EXTRAS, MissingPackage, missing, require
+from ernie_vil2.device import extras
+from ernie_vil2.device.extras import EXTRAS, MissingPackage, install_command, missing, require
 from ernie_vil2.evaluation.scorer import Data, make_scorer
 from ernie_vil2.evaluation.scorers.zero_shot import ZeroShot
+from ernie_vil2.export import require_backend
 from ernie_vil2.search.store import open_store
 from tests.support.shapes import png
 from tests.test_imports import ROOT
@@ -78,11 +82,30 @@ def test_a_missing_one_is_named_with_its_command(monkeypatch, module):
 
 def test_a_package_that_is_not_published_for_this_python(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 13, 5))
-    assert str(missing("paddleclas", "EfficientNet")).endswith(
-        "published for Python 3.11 and older: use that, or without its requirements: "
-        "pip install --no-deps paddleclas==2.6.0"
-    )
-    assert "pip install" in str(missing("faiss", "search"))
+    text = str(missing("paddleclas", "EfficientNet"))
+    assert "python3.11 -m venv" in text and "--no-deps paddleclas==2.6.0" in text
+    assert "-m venv" not in str(missing("faiss", "search"))
+
+
+def test_onnx_export_on_new_python_names_both_ways(monkeypatch):
+    monkeypatch.setitem(sys.modules, "paddle2onnx", None)
+    monkeypatch.setattr(sys, "version_info", (3, 13, 5))
+    with pytest.raises(MissingPackage, match=r"python3\.12 -m venv .*\[cpu,onnx\].* --to paddle-inference"):
+        require_backend("onnx")
+
+
+@pytest.mark.parametrize("python_version", ["3.11", "3.12"])
+def test_onnx_extra_is_whole_where_onnx_can_be_made(declared, python_version):
+    requirements = [Requirement(line) for line in declared["extras_require"]["onnx"]]
+    environment = {"python_version": python_version}
+    names = {one.name for one in requirements if one.marker is None or one.marker.evaluate(environment)}
+    assert names == {"onnx", "onnxruntime", "paddle2onnx", "ml_dtypes"}
+
+
+def test_installed_package_names_no_package_of_an_index(monkeypatch, tmp_path):
+    monkeypatch.setattr(extras, "ROOT", tmp_path)  # a folder of installed packages, without a checkout
+    requirement = shlex.split(install_command("serve"))[4]
+    assert requirement == ".[serve]"
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", nargs="?", type=output_folder, metavar="FOLDER",
                         help="new folder; default: one next to the weights, named after --to and --precision: "
                         "evaluation, tagging and search then use it where it ranks alike")  # fmt: skip
-    parser.add_argument("--to", required=True, choices=TARGETS, help="the library that runs it")
+    parser.add_argument("--to", required=True, choices=TARGETS,
+                        help="the library that runs it; onnx needs Python 3.11 or 3.12 here, "
+                        "not where it is run")  # fmt: skip
     parser.add_argument("--precision", choices=("float32", "bfloat16", "int8"), default="float32",
                         help="bfloat16: paddle-inference only; int8: weights, onnx only; default: float32")  # fmt: skip
     add_width_option(parser)

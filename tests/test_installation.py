@@ -1,0 +1,49 @@
+"""Before anything works: versions of Python, names of packages, and the first lines on the screen."""
+
+import os
+import re
+import subprocess
+
+import pytest
+
+from tests.documents import PAGES, ROOT
+
+DOCUMENTS = [*PAGES.values(), ROOT / "README.zh.md", *sorted((ROOT / "docs" / "zh").glob("*.md"))]
+WITH_ONNX_EXPORTS = [page for page in DOCUMENTS if "--to onnx" in page.read_text(encoding="utf-8")]
+
+
+def page_name(page):
+    return str(page.relative_to(ROOT))
+
+
+def write_interpreter(folder, name, exit_code):
+    """Write a program that answers every question of the Makefile with an exit code, and installs nothing."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\nexit {exit_code}\n")
+    path.chmod(0o755)
+
+
+def test_setup_prefers_a_python_with_onnx_export(tmp_path):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    write_interpreter(programs, "python3.11", 127)
+    write_interpreter(programs, "python3.12", 0)
+    write_interpreter(programs, "python3.13", 0)
+
+    arguments = ["make", "-f", str(ROOT / "Makefile"), "setup"]
+    for name in ("requirements.txt", "setup.py", "pyproject.toml"):
+        (tmp_path / name).touch()
+    environment = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    child = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert re.findall(r"with (python\S+)", child.stdout) == ["python3.12"]
+
+
+@pytest.mark.parametrize("page", WITH_ONNX_EXPORTS, ids=page_name)
+def test_pages_with_onnx_export_name_both_other_ways(page):
+    text = page.read_text(encoding="utf-8")
+    assert "python3.12 -m venv" in text and "--to paddle-inference" in text
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=page_name)
+def test_extras_are_installed_from_the_checkout(page):
+    assert not re.search(r"pip install.*ernie_vil2\[", page.read_text(encoding="utf-8"))
