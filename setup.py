@@ -64,7 +64,7 @@ EXTRAS = {
     "gpu": [GPU_BUILD],
     "paddle-suite": SUITE,
     "search": whole("faiss-cpu"),
-    "serve": [*whole("faiss-cpu", "fastapi", "uvicorn", "orjson"), "onnxruntime>=1.19"],
+    "serve": [*whole("faiss-cpu", "fastapi", "starlette", "uvicorn", "h11", "orjson"), "onnxruntime>=1.19"],
     "eval": whole("scipy", "scikit-learn"),
     "log": whole("visualdl"),
     "remote": whole("fsspec"),

@@ -5,8 +5,9 @@ import re
 import subprocess
 
 import pytest
+from packaging.requirements import Requirement
 
-from tests.documents import PAGES, ROOT
+from tests.support.page_commands import PAGES, ROOT
 
 DOCUMENTS = [*PAGES.values(), ROOT / "README.zh.md", *sorted((ROOT / "docs" / "zh").glob("*.md"))]
 WITH_ONNX_EXPORTS = [page for page in DOCUMENTS if "--to onnx" in page.read_text(encoding="utf-8")]
@@ -47,3 +48,10 @@ def test_pages_with_onnx_export_name_both_other_ways(page):
 @pytest.mark.parametrize("page", DOCUMENTS, ids=page_name)
 def test_extras_are_installed_from_the_checkout(page):
     assert not re.search(r"pip install.*ernie_vil2\[", page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["fastapi", "starlette", "uvicorn", "h11", "fsspec", "scipy", "scikit-learn"])
+def test_packages_with_private_behaviour_are_bounded(name):
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    (line,) = [line.split("  #")[0] for line in lines if re.match(rf"{name}\b(?!-)", line)]
+    assert any(specifier.operator == "<" for specifier in Requirement(line).specifier)
