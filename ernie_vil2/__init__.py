@@ -36,6 +36,7 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    runtime.ignore_ccache_hint()
     try:
         return getattr(import_module(_MODULES[name], __name__), name)
     except ModuleNotFoundError as error:

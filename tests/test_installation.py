@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 
 import pytest
 from packaging.requirements import Requirement
@@ -55,3 +56,30 @@ def test_packages_with_private_behaviour_are_bounded(name):
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     (line,) = [line.split("  #")[0] for line in lines if re.match(rf"{name}\b(?!-)", line)]
     assert any(specifier.operator == "<" for specifier in Requirement(line).specifier)
+
+
+def stderr_of(code):
+    # Without ccache on the path, wherever these tests run.
+    environment = os.environ | {"PATH": "", "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONWARNINGS", None)
+    child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    return child.stderr
+
+
+def test_importing_paddle_alone_hints_at_ccache():
+    """Otherwise the tests below find nothing."""
+    assert "ccache" in stderr_of("import paddle")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from ernie_vil2 import cli; cli.run('plan', '-c configs/demo/emoji.yaml --ranks 1 --device cpu'.split())",
+        "import ernie_vil2; ernie_vil2.runtime.set_device('cpu')",
+        "import ernie_vil2; ernie_vil2.compare",
+    ],
+    ids=["command", "device", "import"],
+)
+def test_first_use_of_paddle_prints_no_hint_at_ccache(code):
+    assert "ccache" not in stderr_of(code)

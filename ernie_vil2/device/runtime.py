@@ -73,9 +73,15 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> None:
             _applied.setdefault(name, "not set: paddle was imported first; call ernie_vil2.runtime.configure() before")
         else:
             _applied[name] = set_switch(environ)
-    # Of no use to a user here: a hint for compiling extensions, a note on batch norm, and one of setuptools.
-    for message in ("No ccache found", "When training, we now always track", "Setuptools is replacing distutils"):
+    ignore_ccache_hint()
+    # Of no use to a user here: a note on batch norm, and one of setuptools.
+    for message in ("When training, we now always track", "Setuptools is replacing distutils"):
         warnings.filterwarnings("ignore", message=message)
+
+
+def ignore_ccache_hint() -> None:
+    """Leave out what Paddle prints when it is imported: a hint for compiling extensions, which nothing here does."""
+    warnings.filterwarnings("ignore", message="No ccache found")
 
 
 def surely_cpu(device: str | None) -> bool:
@@ -93,6 +99,7 @@ def set_device(name: str | None, task: str = "this command") -> str:
         MissingPackage: Paddle is not installed.
         ValueError: there is no such device, or Paddle cannot use it; the message says what to do.
     """
+    ignore_ccache_hint()
     try:
         import paddle
     except ModuleNotFoundError as error:

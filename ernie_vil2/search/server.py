@@ -93,6 +93,7 @@ def _work(
     parent: Connection | None = None,
 ) -> None:
     """One process; it ends when it is asked to, or when its parent has ended."""
+    runtime.ignore_ccache_hint()  # a started process has none of the parent's filters
     counts = Metrics(shared, number)
     with opening() as index:
         batcher = Batcher(index, settings.most_waiting, settings.kept, counts)
