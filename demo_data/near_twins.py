@@ -4,8 +4,8 @@
     python demo_data/near_twins.py --ranks runs/emoji/evaluation/*.csv   # also recall without these drawings
 
 A near-twin is an icon whose pixels, 32 x 32 on white, correlate with the drawing by more than --above (0.95). `--ranks`
-takes the ranks that `tools/eval_retrieval.py` left for emoji-test.tar; without the twins their queries are dropped, in both
-directions, and the gallery stays.
+takes the ranks that `tools/eval_retrieval.py` left for emoji-test.tar; without the twins their queries are dropped, in
+both directions, and the gallery stays.
 """
 
 import argparse

@@ -36,7 +36,9 @@ DEMO = Path(__file__).parents[2] / "demo_data" / "emoji-test.tar"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=model, metavar="CHECKPOINT", help="as --checkpoint of tools/eval.py")
+    parser.add_argument(
+        "checkpoint", type=model, metavar="CHECKPOINT", help="as --checkpoint of tools/eval_retrieval.py"
+    )
     parser.add_argument("folder", nargs="?", type=output_folder, metavar="FOLDER",
                         help="new folder; default: one next to the weights, named after --to and --precision: "
                         "evaluation, tagging and search then use it where it ranks alike")  # fmt: skip

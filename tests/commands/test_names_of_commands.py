@@ -27,7 +27,7 @@ def test_commands_are_named_as_the_user_called_this_one():
     )
 
 
-@pytest.mark.parametrize("name", ["eval-transfer", "extract_embeddings", "prepare-data", "trian"])
+@pytest.mark.parametrize("name", ["trian", "evaluation", "arguments", "eval/retrieval"])
 def test_an_unknown_command_is_refused(monkeypatch, capsys, name):
     monkeypatch.setattr("sys.argv", ["ernie-vil2", name, "--help"])
     assert main() == 2

@@ -29,7 +29,8 @@ from ernie_vil2.io.terminal import counted
 
 class Settings(Comparison):
     benchmarks: list[str] = Field(
-        default=[], description="folders or files of benchmarks, as `eval --data` takes them; the split that is scored"
+        default=[],
+        description="folders or files of benchmarks, as `eval_retrieval --data` takes them; the split that is scored",
     )
     mirrored: bool = Field(True, description="also find mirrored images")
     texts: Literal["report", "remove"] = Field(
