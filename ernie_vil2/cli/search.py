@@ -108,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help="paths of images count from here; default: from where they did, at first the working directory",
         )
     actions["build"].add_argument(
-        "--index-type", "--engine", metavar="NAME", help="exact, ivf or your own; default: by the number of items"
+        "--index-type", metavar="NAME", help="exact, ivf or your own; default: by the number of items"
     )
     actions["build"].add_argument(
         "--recall", type=fraction, default=0.98, help="share of the ten closest items that it finds; default: 0.98"
@@ -199,7 +199,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace) -> int:
     from ernie_vil2.registry import import_named
-    from ernie_vil2.search.fill import REPLACED, build
+    from ernie_vil2.search.fill import build
     from ernie_vil2.search.index_types import find_index_type
     from ernie_vil2.search.store import open_store
 
@@ -212,7 +212,7 @@ def _build(args: argparse.Namespace) -> int:
             ) from None
 
     import_named([args.index_type or ""])
-    if args.index_type not in (None, *REPLACED):
+    if args.index_type is not None:
         find_index_type(args.index_type)  # before all images are encoded
     with _opened(args, writable=True) as index:
         used = _fill(index, args)

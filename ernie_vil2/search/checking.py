@@ -60,8 +60,7 @@ def _check_collection(folder: Path, kind: str, width: int, checked: Checked) -> 
                 for faults in (_of_items(collection), _of_rows(collection), _of_index_type(collection))
                 for fault in islice(_printable(faults), SHOWN)
             ]
-        sums = "" if collection.has_checksums else ", without checksums, which the next build, add or remove adds"
-        about = f"{len(collection):,} items, {len(collection.rows):,} rows of width {width}{sums}"
+        about = f"{len(collection):,} items, {len(collection.rows):,} rows of width {width}"
         collection.close()
     except DamagedIndex as error:
         about, found = "not readable", [str(error)]
@@ -83,18 +82,17 @@ def _of_items(collection: _Collection) -> Iterator[str]:
     for (message,) in items.integrity_check(SHOWN):
         yield f"{path}: {message}"
     count = 0
-    for record in items.records(checksums=collection.has_checksums):
+    for record in items.records():
         count += 1
         try:
-            verified(record, collection.rows, collection.has_checksums)
+            verified(record, collection.rows)
         except DamagedIndex as error:
             yield f"{items.folder}/{error}"
     if count != len(collection):
         yield f"{path} has {count:,} of {len(collection):,} items"
-    if collection.has_checksums:
-        ((sums,),) = items.select("count(*) FROM checksums")
-        if sums != count:
-            yield f"{path} has {sums:,} checksums of {count:,} items"
+    ((sums,),) = items.select("count(*) FROM checksums")
+    if sums != count:
+        yield f"{path} has {sums:,} checksums of {count:,} items"
 
 
 def _of_rows(collection: _Collection) -> Iterator[str]:
@@ -103,8 +101,6 @@ def _of_rows(collection: _Collection) -> Iterator[str]:
         if not (unit := are_unit(rows[part.start : part.stop])).all():
             yield f"{path}: {len(unit) - unit.sum():,} of the rows {part.start:,} to {part[-1]:,} are not unit vectors"
     covered = 0
-    if not collection.has_checksums:
-        return
     for first, stop, checksum in collection.items.every("first, stop, sha256 FROM blocks ORDER BY first"):
         if first != covered or not isinstance(stop, int) or not first < stop <= len(rows):
             break
@@ -139,18 +135,16 @@ def _content(folder: Path) -> bytes | None:
 
 def _fault(folder: Path, collection: _Collection) -> str | None:
     try:
-        facts, confirmed = integrity.read_facts(folder)
+        facts = integrity.read_facts(folder)
     except FileNotFoundError:
         return None  # never built
     written = integrity.facts_in(folder)
-    if collection.has_checksums and not confirmed:
-        return f"{written} has no checksum"
     if facts["rows"] > len(collection.rows):
         return f"{written} is of {facts['rows']:,} rows, of {len(collection.rows):,}"
     path = folder / facts["file"] if "file" in facts else None
     if path and not path.is_file():
         return f"{path} is missing"
     open_index_type(collection.rows, folder)
-    if path and facts.get("sha256") not in (None, sha256(path)):
+    if path and facts.get("sha256") not in (None, sha256(path)):  # a user's own type may give none
         return f"{path} differs from its checksum"
     return None

@@ -26,7 +26,6 @@ from ernie_vil2.search.collection import Changeable, Collection, Item
 from ernie_vil2.search.identity import Catalogue, FoundImage, Read, listed
 from ernie_vil2.search.index import Index
 from ernie_vil2.search.index_types import Exact
-from ernie_vil2.search.integrity import REPLACED
 from ernie_vil2.search.locations import content_digest, is_address, locations_of
 
 CHUNK = 2048  # items that are added or removed together: what a killed process has to encode again at most
@@ -120,7 +119,7 @@ def images_in(data: Iterable[str], table: Mapping[str, Any] | None = None) -> li
         else:
             source = open_sources([entry], **(table or {}))
             found += [
-                FoundImage(f"{entry}, sample {row}", partial(_of_sample, source, entry, row), _shard(source, row))
+                FoundImage(f"{entry}, sample {row}", partial(_of_sample, source, row), _shard(source, row))
                 for row in range(len(source))
             ]
     return found
@@ -226,9 +225,6 @@ def build(
     Embeddings of texts lie off the distribution of images: an index type that was tuned on images misses their
     closest rows. A collection of which a larger share of the rows than `compact_above` is gone is compacted as well.
     """
-    if index_type in REPLACED:
-        log(f"{index_type} is no longer built; {REPLACED[index_type]} is, which finds more in less time")
-        index_type = REPLACED[index_type]
     collection = index.collection(kind)
 
     def queries() -> np.ndarray:
@@ -332,10 +328,10 @@ def _of_file(folder: Path, file: Path) -> Read:
         content = read_file(file)
     except FileNotFoundError as error:
         raise BadSample(Reason.MISSING_IMAGE, str(file)) from error
-    return Read(name, content, {"file": readable(file.name)}, os.path.abspath(file), source=_named(folder), bare=True)
+    return Read(name, content, {"file": readable(file.name)}, os.path.abspath(file), bare=True)
 
 
-def _of_sample(source: ShardedSource, entry: str, row: int) -> Read:
+def _of_sample(source: ShardedSource, row: int) -> Read:
     sample = source[row]
     shard, own_row = source.locate(row)
     fields: dict[str, Any] = {
@@ -346,7 +342,7 @@ def _of_sample(source: ShardedSource, entry: str, row: int) -> Read:
     fields |= {f"caption_{language}".rstrip("_"): text for language, text in sample.captions.items()}
     fields |= {f"tags_{language}".rstrip("_"): list(tags) for language, tags in sample.tags.items()}
     path, in_shard = (sample.image_file, None) if sample.image_file else (source.shards[shard].name, own_row)
-    return Read(sample.image_name, sample.image, fields, _named(path), in_shard, _named(entry))
+    return Read(sample.image_name, sample.image, fields, _named(path), in_shard)
 
 
 def _shard(source: ShardedSource, row: int) -> str:

@@ -22,7 +22,6 @@ class Read(NamedTuple):
     fields: Mapping[str, Any]  # what its source says of it
     path: str  # of the image file or of the shard, as it is found from here; an address
     row: int | None = None  # of the shard; None of an image in a file of its own
-    source: str = ""  # by which a person has named the folder, table or shards that it is from
     bare: bool = False  # whether the source knows nothing of it but its file, so that what is known stays
 
 
@@ -46,13 +45,6 @@ class Sorted:
     unchanged: int = 0  # images that are there with the same fields
 
 
-class _Here(NamedTuple):
-    """Where an image was read: the path, and all that a location there may be called."""
-
-    path: str
-    names: frozenset[str]
-
-
 class Catalogue:
     """Sorts images by what a collection holds.
 
@@ -66,7 +58,7 @@ class Catalogue:
         self._collection, self._kept = collection, kept
         self.seen: set[tuple[str, str]] = set()  # id of an item and path where it is
         self._described: set[str] = set()  # ids of items whose fields were given
-        self._doubtful: dict[str, list[_Here]] = {}  # by id of an item, where another one of its name is
+        self._doubtful: dict[str, list[str]] = {}  # by id of an item, paths where another one of its name is
 
     def sort(self, read: Sequence[tuple[FoundImage, Read]], last: bool) -> Sorted:
         """What becomes of images, each with what was read of it; `last` of those that were put off."""
@@ -77,14 +69,13 @@ class Catalogue:
         for image, one in read:
             group, digest = groups[one.name], content_digest(one.content)
             location = Location(self._kept(one.path), one.name, one.row)
-            here = _Here(location.path, frozenset(self._kept(path) for path in (one.path, one.source) if path))
             known = next((item for item in group.values() if item.digest == digest), None)
-            rivals = [item for item in group.values() if item is not known and self._was_at(item, here)]
+            rivals = [item for item in group.values() if item is not known and self._was_at(item, location.path)]
             if known is None and rivals and not last:
                 found.later.append(image)
                 continue
             for rival in rivals:
-                self._doubtful.setdefault(rival.id, []).append(here)
+                self._doubtful.setdefault(rival.id, []).append(location.path)
             if known is None:
                 freed = next((rival.id for rival in rivals if not self._left(rival)), None)
                 if freed:
@@ -94,7 +85,7 @@ class Catalogue:
                 item = Item(free, digest, one.fields, listed([location]))
                 found.new[item.id] = item, one.content
             else:
-                item = self._again(known, one, location, here)
+                item = self._again(known, one, location)
                 if item.fields != known.fields:
                     found.refreshed += 1
                 else:
@@ -122,9 +113,10 @@ class Catalogue:
                     gone.append(one)
         return changed, gone
 
-    def _again(self, known: Item, one: Read, location: Location, here: _Here) -> Item:
+    def _again(self, known: Item, one: Read, location: Location) -> Item:
         """A known item with its present location and fields; in one filling the first to name them counts."""
-        there = (other for other in locations_of(known) if other.path == location.path or not self._is_at(other, here))
+        path = location.path
+        there = (other for other in locations_of(known) if other.path == path or not self._is_at(other, path))
         locations = {other.path: other for other in there} | {location.path: location}
         keeps = one.bare or known.id in self._described
         return replace(
@@ -135,15 +127,15 @@ class Catalogue:
 
     def _left(self, item: Item) -> list[Location]:
         """The locations of an item but for those where another one of its name is, and it is not."""
-        lost = [here for here in self._doubtful.get(item.id, ()) if (item.id, here.path) not in self.seen]
-        return [location for location in locations_of(item) if not any(self._is_at(location, here) for here in lost)]
+        lost = [path for path in self._doubtful.get(item.id, ()) if (item.id, path) not in self.seen]
+        return [location for location in locations_of(item) if not any(self._is_at(location, path) for path in lost)]
 
-    def _was_at(self, item: Item, here: _Here) -> bool:
-        return any(self._is_at(location, here) for location in locations_of(item))
+    def _was_at(self, item: Item, path: str) -> bool:
+        return any(self._is_at(location, path) for location in locations_of(item))
 
-    def _is_at(self, location: Location, here: _Here) -> bool:
-        """Whether a location is where an image was read; older indexes have what a person wrote for a path."""
-        return self._kept(location.path) in here.names
+    def _is_at(self, location: Location, path: str) -> bool:
+        """Return whether a location is at a path, as the index keeps both under its present root."""
+        return self._kept(location.path) == path
 
 
 def _name(item: Item) -> str:

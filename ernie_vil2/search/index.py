@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -30,7 +30,7 @@ from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.run_folder import run_of, step_of
 from ernie_vil2.search.collection import Collection, DamagedIndex, Hit, Where, check_filter, check_names
 from ernie_vil2.search.locations import OWN, is_address
-from ernie_vil2.search.store import COMPACTED, SIDES, VERSION, WITHOUT_CHECKSUMS, Store, open_store
+from ernie_vil2.search.store import SIDES, VERSION, Store, open_store
 
 LONGEST_QUERY = 10_000  # characters of a query; only what fits into the model's text length counts
 
@@ -86,7 +86,7 @@ class Index:
         if is_address(path) or path.startswith(OWN):
             return path
         path = self.absolute_path(path)
-        for folder, start in ((self.folder, OWN), (self._store.about.get("root", ""), "")):
+        for folder, start in ((self.folder, OWN), (self._store.about["root"], "")):
             if folder is not None and Path(path).is_relative_to(os.path.abspath(folder)):
                 return start + os.path.relpath(path, folder)
         return path
@@ -96,7 +96,7 @@ class Index:
         if is_address(path):
             return path
         own = self.folder if path.startswith(OWN) else None
-        return os.path.abspath(os.path.join(own or self._store.about.get("root", ""), path))
+        return os.path.abspath(os.path.join(own or self._store.about["root"], path))
 
     def collection(self, kind: str) -> Collection:
         """The collection of `images` or `texts`, as it is now.
@@ -125,7 +125,6 @@ class Index:
         with self._opening:
             if self._store.replaced():
                 self._collections.clear()  # searches of other threads go on with what they began with
-            _check_version(self._store)
             _check_model(self._store, self._fingerprint, self.name, self.model.embed_dim)
             if kind not in self._collections:
                 kinds = SIDES[:1] if self._images_only else SIDES
@@ -239,7 +238,6 @@ class Index:
         with ExitStack() as undo:
             store = open_store(str(self._store), writable=True)
             undo.callback(store.close)
-            _check_version(store)
             _check_model(store, self._fingerprint, self.name, self.model.embed_dim)
             undo.pop_all()
             return Index(self.model, store, self.name, images_only=self._images_only, width=self._width)
@@ -295,8 +293,6 @@ def open_index(
         about, new, named = store.about, not store.about, model is None
         if new:
             undo.callback(store.discard)
-        else:
-            _check_version(store)
         if model is None:
             if new:
                 raise ValueError(f"{store} is new: name the model that it shall be of (--checkpoint)")
@@ -318,54 +314,40 @@ def open_index(
         model = model.narrowed(width) if new else _of_width(model, about["width"])
         fingerprint, images_only = model.fingerprint, False
         if new:
-            about = {"version": VERSION, "model": name, "fingerprint": fingerprint, "width": model.embed_dim}
-            if (of_images := image_fingerprint(model)) is not None:
-                about["image_fingerprint"] = of_images
+            about = {
+                "version": VERSION,
+                "model": name,
+                "fingerprint": fingerprint,
+                "width": model.embed_dim,
+                "image_fingerprint": image_fingerprint(model),
+            }
         else:
             if fingerprint != about["fingerprint"] and not named:
-                images_only = _encodes_its_images(model, about, device, precision)
+                images_only = image_fingerprint(model) == about["image_fingerprint"]
             _check_model(store, about["fingerprint"] if images_only else fingerprint, name, model.embed_dim)
             if width is not None:
                 model.narrowed(width)
-        if writable and (root is not None or not isinstance(about.get("root"), str)):
+        if writable and (root is not None or new):
             store.describe(about | {"root": os.path.abspath(root or os.curdir)})
         undo.pop_all()
         return Index(model, store, name, new, images_only, None if width == model.embed_dim else width)
 
 
-def image_fingerprint(model: ErnieViL2) -> str | None:
-    """As `ErnieViL2.fingerprint`, of what embeddings of images follow from; None of an export of an earlier version."""
-    weights, config = model.backend.digest("image"), without_implementation(model.config.Model)
+def image_fingerprint(model: ErnieViL2) -> str:
+    """Return what `ErnieViL2.fingerprint` is, of what embeddings of images follow from."""
+    config = without_implementation(model.config.Model)
     parts = {
         "preprocessing": model.preprocessing.described(),
         "precision": model.precision,
         "image": config.image.model_dump(exclude={"weights"}, exclude_defaults=True),
-        "weights": weights,
+        "weights": model.backend.digest("image"),
     }
-    content = json.dumps(parts, sort_keys=True).encode()
-    return None if weights is None else blake2b(content, digest_size=16).hexdigest()
+    return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _of_width(model: ErnieViL2, width: int) -> ErnieViL2:
     """The model with embeddings of the width of an index, where it has it."""
     return model.narrowed(width) if width in model.widths else model
-
-
-def _encodes_its_images(model: ErnieViL2, about: Mapping[str, Any], device: str | None, precision: Precision) -> bool:
-    """Whether embeddings of images in an index are those that a model gives, whose texts are encoded otherwise.
-
-    An index of an earlier version does not say it; then its own model is asked, if it is still where it was.
-    """
-    of_index = about.get("image_fingerprint")
-    if of_index is None:
-        try:
-            own, _ = _loaded(about["model"], None, device, precision)
-        except (OSError, ValueError):
-            return False
-        of_index = (
-            image_fingerprint(own) if _of_width(own, about["width"]).fingerprint == about["fingerprint"] else None
-        )
-    return of_index is not None and of_index == image_fingerprint(model)
 
 
 def _loaded(
@@ -391,13 +373,6 @@ def check_queries(texts: Iterable[str]) -> None:
     long = next((text for text in texts if len(text) > LONGEST_QUERY), None)
     if long is not None:
         raise ValueError(f"a query of {len(long):,} characters; at most {LONGEST_QUERY:,} are taken")
-
-
-def _check_version(store: Store) -> None:
-    if (version := store.about["version"]) not in (WITHOUT_CHECKSUMS, VERSION, COMPACTED):
-        raise DamagedIndex(
-            f"{store} has version {version} of an index, not {VERSION}; remove {store} and build the index again"
-        )
 
 
 def _check_model(store: Store, fingerprint: str, name: str, width: int) -> None:

@@ -60,10 +60,6 @@ class IndexType(Protocol):
             KeyError, RuntimeError, TypeError, ValueError: facts or file are damaged, as far as opening reads them.
         """
 
-    @classmethod
-    def checksums(cls, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-        """Facts by which damage of the index type's file is seen."""
-
     def candidates(self, queries: np.ndarray, count: int, allowed: np.ndarray | None = None) -> np.ndarray:
         """The rows that may be closest.
 
@@ -93,10 +89,6 @@ class Exact:
     @classmethod
     def open(cls, rows: np.ndarray, folder: Path, facts: dict[str, Any]) -> Self:
         return cls(rows)
-
-    @classmethod
-    def checksums(cls, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-        return {}
 
     def candidates(self, queries: np.ndarray, count: int, allowed: np.ndarray | None = None) -> np.ndarray:
         import faiss
@@ -203,13 +195,10 @@ class Ivf:
                 f"less than the recall {recall} that was asked for; the index type exact finds all"
             )
         index_type.facts |= integrity.write_index(index, folder / f"{cls.name}-{secrets.token_hex(4)}.faiss")
-        index_type.facts |= cls.checksums(folder, index_type.facts)
+        path = folder / index_type.facts["file"]
+        crc32 = integrity.crc32(path, cls._read_by_opening(index_type.facts))
+        index_type.facts |= {"crc32": crc32, "sha256": sha256(path)}
         return index_type
-
-    @classmethod
-    def checksums(cls, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-        path = folder / facts["file"]
-        return {"crc32": integrity.crc32(path, cls._read_by_opening(facts)), "sha256": sha256(path)}
 
     @classmethod
     def _read_by_opening(cls, facts: dict[str, Any]) -> int:
@@ -259,7 +248,7 @@ INDEX_TYPES: Registry[type[IndexType]] = Registry("index type", {kind.name: kind
 
 def find_index_type(name: str) -> type[IndexType]:
     """The index type of a name, which may come from an index that a stranger made; UnknownName if there is none."""
-    found, parts = INDEX_TYPES.find(name), ("build", "open", "checksums", "candidates")
+    found, parts = INDEX_TYPES.find(name), ("build", "open", "candidates")
     if not isinstance(found, type) or not all(callable(getattr(found, part, None)) for part in parts):
         raise UnknownName(f"{name} is not an index type")
     return found
@@ -283,7 +272,7 @@ def open_index_type(rows: np.ndarray, folder: Path) -> IndexType:
     ValueError if its files cannot be read, or its module is not imported.
     """
     try:
-        facts, _ = integrity.read_facts(folder)
+        facts = integrity.read_facts(folder)
         index_type = find_index_type(facts["name"])
         if index_type is not Exact and facts["rows"] <= len(rows):
             return index_type.open(rows[: facts["rows"]], folder, facts)
@@ -296,16 +285,6 @@ def open_index_type(rows: np.ndarray, folder: Path) -> IndexType:
     except (ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
         raise ValueError(f"{folder} cannot be read ({error}); remove {folder} and build the index again") from error
     return Exact(rows)
-
-
-def add_checksums(folder: Path) -> None:
-    """Adds the checksums that an index type of an earlier version lacks; its files have been opened."""
-    try:
-        facts, confirmed = integrity.read_facts(folder)
-        if not confirmed:
-            integrity.write_facts(folder, facts | find_index_type(facts["name"]).checksums(folder, facts))
-    except FileNotFoundError:
-        pass  # there is no index type but the rows themselves
 
 
 def ranked(rows: np.ndarray, queries: np.ndarray, candidates: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,12 +11,11 @@ and never read as a whole. `search.checking` compares the rest.
 
 import hashlib
 import json
-import os
 import re
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.io.files import atomic_write, is_count, is_number, load_json, parse_json, write_json
+from ernie_vil2.io.versions import check_version
 from ernie_vil2.search.collection import DamagedIndex, Item, are_unit
 from ernie_vil2.search.locations import locations_of
 
@@ -32,8 +32,8 @@ AT_ONCE = 1 << 20  # bytes of a file, or numbers of embeddings, that are read to
 
 MOST = 2**63 - 1  # the largest number that SQLite keeps
 LONGEST = 1 << 16  # characters of `index_type.json`
+VERSION = 1  # of `index_type.json`
 MOST_BYTES = 1 << 53
-REPLACED = {"hnsw": "ivf"}  # index types of earlier versions, which are not read any more, and what is built instead
 _LISTING = "SELECT type, name, sql FROM sqlite_master"
 
 
@@ -85,11 +85,11 @@ def check_about(about: Any, kinds: Sequence[str], name: str) -> dict[str, Any]:
         "model": _is_text,
         "fingerprint": _is_text,
         "width": lambda value: is_count(value, 1, 1 << 20),
+        "image_fingerprint": _is_text,
+        "root": _is_text,
     }
-    if isinstance(about, dict):  # paths of an earlier version count from nowhere
-        optional = {"root": _is_text, "image_fingerprint": _is_text}
-        optional |= {kind: partial(_is_text, form=rf"{kind}-[0-9a-f]{{8}}") for kind in kinds}
-        forms |= {key: form for key, form in optional.items() if key in about}
+    if isinstance(about, dict):  # the folders of collections that were compacted
+        forms |= {kind: partial(_is_text, form=rf"{kind}-[0-9a-f]{{8}}") for kind in kinds if kind in about}
     return formed(about, forms, name)
 
 
@@ -148,21 +148,20 @@ def item_of(one: Any, digest: Any, fields: Any, location: Any, thumbnail: Any, n
     return item
 
 
-def schemas_in(connection: sqlite3.Connection, schemas: Sequence[str]) -> int:
-    """How many of these schemas, from the first on, a database has.
+def has_schema(connection: sqlite3.Connection, schema: str) -> bool:
+    """Return whether a database has a schema; an empty one has none.
 
     DamagedIndex if it has anything else, such as a view instead of a table, a trigger, or other columns: reading and
     writing it would run what a stranger wrote.
     """
-    found = set(connection.execute(_LISTING))
-    number = 0
-    while number < len(schemas) and (entries := _entries(schemas[number])) <= found:
-        found -= entries
-        number += 1
-    if found:
-        kind, name, _ = min(found, key=str)
+    found, expected = set(connection.execute(_LISTING)), _entries(schema)
+    if extra := found - expected:
+        kind, name, _ = min(extra, key=str)
         raise DamagedIndex(f"items.sqlite holds the {kind} {str(name)[:100]!r}, which is not of an index")
-    return number
+    if found and (missing := expected - found):
+        kind, name, _ = min(missing, key=str)
+        raise DamagedIndex(f"items.sqlite lacks the {kind} {name!r}")
+    return bool(found)
 
 
 @lru_cache
@@ -189,41 +188,37 @@ def parts_of(rows: np.ndarray) -> Iterator[range]:
 
 
 def index_type_in(collection: Path) -> Path:
-    """The folder of a collection's index type: `index_type`, or what an earlier version built in `engine`."""
-    now, then = collection / "index_type", collection / "engine"
-    return then if os.path.lexists(facts_in(then)) and not os.path.lexists(facts_in(now)) else now
+    """Return the folder of a collection's index type."""
+    return collection / "index_type"
 
 
 def facts_in(folder: Path) -> Path:
-    """Where the folder of an index type says what building it found."""
-    return folder / f"{folder.name}.json"
+    """Return where the folder of an index type says what building it found."""
+    return folder / "index_type.json"
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
-    write_json(facts_in(folder), sealed(facts), indent=None)
+    write_json(facts_in(folder), sealed({"version": VERSION, **facts}), indent=None)
 
 
-def read_facts(folder: Path) -> tuple[dict[str, Any], bool]:
-    """What building an index type found, and whether a checksum confirms it.
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Return what building an index type found.
 
-    FileNotFoundError if none was built, or one of `REPLACED`; ValueError for another form or another checksum.
+    Raises:
+        FileNotFoundError: none was built.
+        ValueError: it is of another version, another form, or another checksum.
     """
     path = facts_in(folder)
     check_is_file(path)
     facts = load_json(path, LONGEST)
-    if isinstance(facts, dict) and facts.get("name") in REPLACED:
-        raise FileNotFoundError(f"{folder} has the index type {facts['name']} of an earlier version")
-    named = isinstance(facts, dict) and isinstance(facts.get("name"), str)
-    if not named or not is_count(facts.get("rows"), 0):
+    if not isinstance(facts, dict):
+        raise ValueError(f"{path.name} is not a JSON object")
+    check_version(facts.get("version"), VERSION, path.name, "another release built it")
+    facts = unsealed(facts, path.name)
+    del facts["version"]
+    if not isinstance(facts.get("name"), str) or not is_count(facts.get("rows"), 0):
         raise ValueError(f"{path.name} does not name an index type with its rows")
-    return (unsealed(facts, path.name), True) if CHECKSUM in facts else (facts, False)
-
-
-def replacement(folder: Path) -> str | None:
-    """The index type to build instead of one of `REPLACED`; None where a folder has none of these."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return REPLACED.get(load_json(facts_in(folder), LONGEST)["name"])
-    return None
+    return facts
 
 
 def check_ivf_facts(facts: Mapping[str, Any], width: int, broadest: int) -> None:
@@ -237,6 +232,8 @@ def check_ivf_facts(facts: Mapping[str, Any], width: int, broadest: int) -> None
         "recall": lambda value: is_number(value, 0, 1),
         "wanted_recall": lambda value: is_number(value, 0, 1),
         "queries": lambda value: is_count(value, 0),
+        "crc32": lambda value: is_count(value, 0, 2**32 - 1),
+        "sha256": _is_text,
     }
     formed(facts, forms, "the index type")
 
@@ -260,7 +257,7 @@ def read_index(path: Path, facts: Mapping[str, Any], read: int) -> Any:
     check_is_file(path)
     if (size := path.stat().st_size) != facts["bytes"]:
         raise ValueError(f"{path.name} has {size:,} of {facts['bytes']:,} bytes")  # faiss would map what is missing
-    if facts.get("crc32") not in (None, crc32(path, read)):
+    if facts["crc32"] != crc32(path, read):
         raise ValueError(f"{path.name} differs from its checksum")
     return faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
 

@@ -20,20 +20,17 @@ from ernie_vil2.search.collection import DamagedIndex, Item
 
 NAME = "items.sqlite"
 COLUMNS = ("row", "id", "digest", "fields", "location", "thumbnail")
-SCHEMAS = (
-    """
+VERSION = 1  # of the database, as its `user_version`
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS items (
     row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, digest BLOB NOT NULL, fields TEXT NOT NULL,
     location TEXT NOT NULL, thumbnail BLOB
 );
 CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-""",
-    """
 CREATE TABLE IF NOT EXISTS checksums (row INTEGER PRIMARY KEY, item BLOB NOT NULL, thumbnail BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS blocks (first INTEGER PRIMARY KEY, stop INTEGER NOT NULL, sha256 BLOB NOT NULL);
-""",
-)
-"""The second has checksums, of every item with its embedding, and of blocks of rows; earlier versions lack it."""
+"""
+"""The checksums are of every item with its embedding, and of blocks of rows."""
 _OTHER_CAUSES = {
     getattr(sqlite3, f"SQLITE_{name}")
     for name in ("BUSY", "LOCKED", "CANTOPEN", "PERM", "FULL", "IOERR", "READONLY", "NOMEM")
@@ -63,16 +60,21 @@ class ItemsFile:
                 self._connection.execute(f"PRAGMA {setting}")
             if writable:
                 self._connection.execute("PRAGMA journal_mode = WAL")
-                if new or not self.schemas():
-                    self._connection.executescript(f"BEGIN; {''.join(SCHEMAS)} COMMIT;")
+                if new or not self.is_made():
+                    self._connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
 
     def close(self) -> None:
         self._connection.close()
 
-    def schemas(self) -> int:
-        """How many of `SCHEMAS` there are; none while it is being made."""
+    def is_made(self) -> bool:
+        """Return whether the database has its tables; not while it is being made."""
         with self.explained():
-            found = integrity.schemas_in(self._connection, SCHEMAS)
+            ((version,),) = self._connection.execute("PRAGMA user_version")
+            if version not in (0, VERSION):
+                raise DamagedIndex(f"{NAME} names version {version} of its format, and version {VERSION} is read here")
+            found = integrity.has_schema(self._connection, SCHEMA)
+            if found and not version:
+                raise DamagedIndex(f"{NAME} names no version of its format")
             rows = self.folder / "rows.f16"
             if not found and rows.exists() and rows.stat().st_size:
                 raise DamagedIndex(f"{NAME} is empty")
@@ -88,16 +90,12 @@ class ItemsFile:
         with self.explained():
             yield from self._connection.execute(f"SELECT {what}", values)
 
-    def records(
-        self, condition: str = "", *values: Any, checksums: bool, thumbnails: bool = True
-    ) -> Iterator[tuple[Any, ...]]:
-        """The `COLUMNS` of items, and the checksums of an item and of its thumbnail; None for what is not read."""
-        of_items, of_checksums = (f"{table}.thumbnail" if thumbnails else "NULL" for table in ("items", "checksums"))
-        sums, joined = "NULL, NULL", ""
-        if checksums:
-            sums, joined = f"checksums.item, {of_checksums}", "LEFT JOIN checksums ON checksums.row = items.row"
-        what = f"items.row, id, digest, fields, location, {of_items}, {sums}"
-        return self.every(f"{what} FROM items {joined} {condition}", *values)
+    def records(self, condition: str = "", *values: Any, thumbnails: bool = True) -> Iterator[tuple[Any, ...]]:
+        """Return the `COLUMNS` of items, and the checksums of item and thumbnail; None for a thumbnail not read."""
+        of_items, of_checksums = ("items.thumbnail", "checksums.thumbnail") if thumbnails else ("NULL", "NULL")
+        columns = f"items.row, id, digest, fields, location, {of_items}, checksums.item, {of_checksums}"
+        tables = "items LEFT JOIN checksums ON checksums.row = items.row"
+        return self.every(f"{columns} FROM {tables} {condition}", *values)
 
     def state(self) -> dict[str, Any]:
         """What the collection says of itself, as of one moment; of one that is being made, that it is empty."""
@@ -112,19 +110,19 @@ class ItemsFile:
     def _state(self) -> tuple[dict[str, Any], Sequence[Any]]:
         """As `state`, and of the items the least and the largest row, and the least and the largest id."""
         with self.explained():
-            schemas, name = self.schemas(), f"{NAME}: state"
+            is_made, name = self.is_made(), f"{NAME}: state"
             found: Sequence[Sequence[Any]] = [(None,) * 6]
-            if schemas:
+            if is_made:
                 ends = (f"(SELECT {end}({column}) FROM items)" for column in ("row", "id") for end in ("min", "max"))
                 found = self.select(f"key, value, ends.* FROM (SELECT {', '.join(ends)}) AS ends LEFT JOIN state")
             state = {key: integrity.parsed(value, object, name) for key, value, *_ in found if key is not None}
-            if integrity.CHECKSUM in state or state and schemas == len(SCHEMAS):
+            if state:
                 state = integrity.unsealed(state, name)
             return integrity.check_state(state, name), found[0][2:]
 
     def is_of(self, generation: int) -> bool:
         """Whether nothing has been committed since the collection was of this generation."""
-        found = self.select("value FROM state WHERE key = 'generation'") if self.schemas() else []
+        found = self.select("value FROM state WHERE key = 'generation'") if self.is_made() else []
         return found == ([(str(generation),)] if generation else [])
 
     def integrity_check(self, most: int) -> list[tuple[str]]:
@@ -169,7 +167,7 @@ class ItemsFile:
         self._connection.executemany(
             f"INSERT INTO items ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})", records
         )
-        self._keep_checksums(records, rows, first, [range(len(rows))])
+        self._keep_checksums(records, rows, first)
 
     def update(self, changed: Iterable[tuple[int, Item]], rows: np.ndarray) -> None:
         """Gives items of these rows, of all `[N, D]`, their fields and locations."""
@@ -185,18 +183,7 @@ class ItemsFile:
         self._connection.executemany("DELETE FROM checksums WHERE row IN (SELECT row FROM items WHERE id = ?)", given)
         return max(self._connection.executemany("DELETE FROM items WHERE id = ?", given).rowcount, 0)
 
-    def add_checksums(self, rows: np.ndarray) -> None:
-        """Adds those that a collection of an earlier version lacks, of all of its rows."""
-        state = self.state()
-        with self.transaction():
-            self._connection.executescript(f"BEGIN IMMEDIATE; {SCHEMAS[1]}")
-            records = self._connection.execute(f"SELECT {', '.join(COLUMNS)} FROM items")
-            self._keep_checksums(records, rows, 0, integrity.parts_of(rows))
-            self._write_state(state)
-
-    def _keep_checksums(
-        self, records: Iterable[Sequence[Any]], rows: np.ndarray, first: int, blocks: Iterable[range]
-    ) -> None:
+    def _keep_checksums(self, records: Iterable[Sequence[Any]], rows: np.ndarray, first: int) -> None:
         self._connection.executemany(
             "INSERT INTO checksums VALUES (?, ?, ?)",
             (
@@ -204,10 +191,8 @@ class ItemsFile:
                 for record in records
             ),
         )
-        self._connection.executemany(
-            "INSERT INTO blocks VALUES (?, ?, ?)",
-            ((first + block.start, first + block.stop, block_checksum(rows, block)) for block in blocks),
-        )
+        block = (first, first + len(rows), block_checksum(rows, range(len(rows))))
+        self._connection.execute("INSERT INTO blocks VALUES (?, ?, ?)", block)
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -229,17 +214,16 @@ class ItemsFile:
         return f"{self.folder / wrong}; remove {self.folder} and build the index again"
 
 
-def verified(record: Sequence[Any], rows: np.ndarray, has_checksums: bool) -> Item:
+def verified(record: Sequence[Any], rows: np.ndarray) -> Item:
     """The item of what `ItemsFile.records` gives, of a collection with the rows `[N, D]` float16.
 
-    DamagedIndex if the row is not there, a column is of another form, or the item differs from a checksum that it must
-    have.
+    DamagedIndex if the row is not there, a column is of another form, or the item differs from its checksum.
     """
     row, one, digest, fields, location, thumbnail, item_sum, thumbnail_sum = record
     if not 0 <= row < len(rows):
         raise DamagedIndex(f"{NAME} names row {row:,} of {len(rows):,}")
     item = integrity.item_of(one, digest, fields, location, thumbnail, NAME)
-    if has_checksums and (
+    if (
         item_sum != item_checksum(record[: len(COLUMNS) - 1], rows[row])
         or thumbnail_sum is not None
         and thumbnail_sum != integrity.checksum(item.thumbnail)

@@ -12,7 +12,6 @@ the collection is compacted: copied into another folder without such rows.
 
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Collection as Container
 from dataclasses import dataclass, field, replace
@@ -26,7 +25,7 @@ from ernie_vil2.io.files import parse_json
 from ernie_vil2.search import index_types, integrity
 from ernie_vil2.search.collection import Collection, DamagedIndex, Hit, Item, Where, checked, counted_values
 from ernie_vil2.search.index_types import EXACT_UP_TO, RERANKED, SCANNED_ROWS, Exact, IndexType, Log, ranked
-from ernie_vil2.search.items import NAME, SCHEMAS, ItemsFile, dumps, verified
+from ernie_vil2.search.items import NAME, ItemsFile, dumps, verified
 
 KEPT_FILTERS = 16
 KEPT_ITEMS = 100_000  # verified items of the last answers, some 50 MB: popular ones are neither read nor verified again
@@ -65,7 +64,6 @@ class _Snapshot:
     generation: int
     count: int
     rows: np.ndarray
-    has_checksums: bool
     index_type: IndexType
     allowed: dict[str, np.ndarray] = field(default_factory=dict)
     narrow: dict[int, Exact] = field(default_factory=dict)
@@ -85,21 +83,17 @@ class LocalCollection(Collection):
             folder.mkdir(parents=True, exist_ok=True)
         self.items = ItemsFile(folder, writable)
         self.reopen()
-        if writable and not self.has_checksums:
-            self.items.add_checksums(self.rows)
-            index_types.add_checksums(integrity.index_type_in(self.folder))
-            self.reopen()
 
     def reopen(self) -> None:
         """Takes note of what is committed, all at once: searches of other threads go on with what they began with."""
         with self.items.explained():
-            has_checksums, state = self.items.schemas() == len(SCHEMAS), self.items.state()
+            state = self.items.state()
             rows = self._mapped(state["rows"])
         try:
             index_type = self._open_index_type(rows)
         except ValueError as error:
             raise DamagedIndex(str(error)) from error
-        self._now = _Snapshot(state["generation"], state["count"], rows, has_checksums, index_type)
+        self._now = _Snapshot(state["generation"], state["count"], rows, index_type)
 
     def _mapped(self, count: int) -> np.ndarray:
         """`[count, D]`, the rows that the file begins with."""
@@ -112,13 +106,7 @@ class LocalCollection(Collection):
         return np.asarray(np.memmap(path, np.float16, "r", shape=shape)) if count else np.empty(shape, np.float16)
 
     def _open_index_type(self, rows: np.ndarray) -> IndexType:
-        folder = integrity.index_type_in(self.folder)
-        try:
-            return index_types.open_index_type(rows, folder)
-        except ValueError:
-            if (built := integrity.index_type_in(self.folder)) == folder:
-                raise
-            return index_types.open_index_type(rows, built)  # meanwhile, and the one of an earlier version is gone
+        return index_types.open_index_type(rows, integrity.index_type_in(self.folder))
 
     def refresh(self) -> None:
         """Opens the collection again if a writer has changed it since."""
@@ -129,11 +117,6 @@ class LocalCollection(Collection):
     def rows(self) -> np.ndarray:
         """`[N, D]` float16: the embeddings of all items, and of those that were replaced or removed."""
         return self._now.rows
-
-    @property
-    def has_checksums(self) -> bool:
-        """Whether items and rows have checksums; those of an earlier version have none until somebody writes."""
-        return self._now.has_checksums
 
     @property
     def index_type(self) -> dict[str, Any]:
@@ -263,13 +246,12 @@ class LocalCollection(Collection):
         return 1 - self._now.count / rows if rows else 0.0
 
     def build(self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Log) -> None:
-        rows, folder = self._now.rows, self.folder / "index_type"
+        rows, folder = self._now.rows, integrity.index_type_in(self.folder)
         suitable = "exact" if len(rows) <= EXACT_UP_TO else "ivf"
-        name = index_type or integrity.replacement(integrity.index_type_in(self.folder)) or suitable
+        name = index_type or suitable
         folder.mkdir(exist_ok=True)
         with self.items.explained():
             index_types.build_index_type(name, rows, queries, recall, folder, log)
-        shutil.rmtree(self.folder / "engine", ignore_errors=True)  # of an earlier version
         texts = self.items.every("fields FROM items")
         fields = (integrity.parsed(text, dict, f"{NAME}: fields of an item") for (text,) in texts)
         with self.items.transaction():
@@ -305,8 +287,8 @@ class LocalCollection(Collection):
             for start in range(0, len(missing), ROWS_AT_ONCE):
                 part = missing[start : start + ROWS_AT_ONCE]
                 condition = f"WHERE items.row IN ({', '.join('?' * len(part))})"
-                for record in self.items.records(condition, *part, checksums=now.has_checksums, thumbnails=False):
-                    checked = verified(record, now.rows, now.has_checksums)
+                for record in self.items.records(condition, *part, thumbnails=False):
+                    checked = verified(record, now.rows)
                     read[record[0]] = Hit(checked.id, math.nan, record[3], checked.digest)
         for row in missing:
             if row not in read:
@@ -322,13 +304,11 @@ class LocalCollection(Collection):
 
     def _found(self, condition: str, *values: Any, thumbnails: bool = False) -> Iterator[tuple[int, Item]]:
         """Rows and items that fulfil a condition, compared with their checksums."""
-        checksums = self._now.has_checksums
-        options = {"checksums": checksums, "thumbnails": thumbnails}
-        for record in list(self.items.records(f"WHERE {condition}", *values, **options)):
+        for record in list(self.items.records(f"WHERE {condition}", *values, thumbnails=thumbnails)):
             if record[0] >= len(self._now.rows):
                 self.refresh()  # it was added since
             with self.items.explained():
-                found = verified(record, self._now.rows, checksums)
+                found = verified(record, self._now.rows)
             yield record[0], found
 
     def _allowed(self, now: _Snapshot, where: str) -> np.ndarray | None:

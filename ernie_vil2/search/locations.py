@@ -38,11 +38,8 @@ def content_digest(content: bytes) -> bytes:
 
 def locations_of(item: Item) -> list[Location]:
     """The locations of an item, in each of which the content has been seen under the item's name; or DamagedIndex."""
-    locations = list(item.location)
-    if locations and isinstance(locations[0], str):  # [file] or [source, row], as indexes were written at first
-        locations = [[locations[0], item.id, *locations[1:]]]
     try:
-        found = [Location(*location) for location in locations[:MOST_LOCATIONS]]
+        found = [Location(*location) for location in list(item.location)[:MOST_LOCATIONS]]
     except TypeError:
         found = [Location("", "", -1)]
     for path, name, row in found:

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.device.extras import require
+from ernie_vil2.io.versions import OtherVersion, check_version
 from ernie_vil2.registry import unknown
 from ernie_vil2.search.collection import Collection, DamagedIndex, Hit, Item, Where, are_unit, checked, counted_values
 from ernie_vil2.search.integrity import check_about, item_of
-from ernie_vil2.search.store import SIDES
+from ernie_vil2.search.store import SIDES, VERSION
 
 LONGEST_ID = 1024
 BATCH = 1000
@@ -55,12 +56,22 @@ class MilvusStore:
         if self._client.has_collection(self._name("about")):
             self._client.load_collection(self._name("about"))
             found = self._client.query(self._name("about"), filter="id == 0", output_fields=["about"])
-            self.about = check_about(found[0]["about"], (), f"{address}: about") if found else {}
+            if found:
+                self.about = self._checked_about(found[0]["about"])
         elif not writable:
             raise FileNotFoundError(f"{address}: no index {self.name} there; build one with ernie-vil2 search build")
 
     def __str__(self) -> str:
         return self._address
+
+    def _checked_about(self, about: Any) -> dict[str, Any]:
+        name = f"{self._address}: about"
+        version = about.get("version") if isinstance(about, dict) else None
+        try:
+            check_version(version, VERSION, name, "drop its collections and build the index again")
+        except OtherVersion as error:
+            raise DamagedIndex(str(error)) from None
+        return check_about(about, (), name)
 
     def describe(self, about: dict[str, Any]) -> None:
         name = self._name("about")

@@ -13,17 +13,14 @@ from ernie_vil2.device.extras import require
 from ernie_vil2.io import locks
 from ernie_vil2.io.files import load_json, write_json
 from ernie_vil2.io.terminal import RunError
+from ernie_vil2.io.versions import OtherVersion, check_version
 from ernie_vil2.search.collection import Collection, DamagedIndex
 from ernie_vil2.search.integrity import check_about, check_is_file, sealed, unsealed
 from ernie_vil2.search.local import LocalCollection
 
 SIDES = ("images", "texts")
-VERSION = 3  # of what an index says of itself and of how its folder is laid out
-WITHOUT_CHECKSUMS = 2  # the version before, which is read as well; whoever writes to such an index adds them
-COMPACTED = 4
-"""Of an index that names the folder of a collection; what reads version 3 alone would look for it elsewhere."""
+VERSION = 1  # of what an index says of itself and of how its folder is laid out
 LONGEST_ABOUT = 1 << 16  # characters of `index.json`
-_KEYS = {"version", "model", "fingerprint", "width", "root"}
 
 
 class BusyIndex(RunError):
@@ -82,8 +79,6 @@ class FolderStore:
             if others := sorted(entry.name for entry in folder.iterdir() if entry.name != ".lock"):
                 raise ValueError(f"{folder} is not an index and holds other files ({', '.join(others[:3])})") from None
         if writable:
-            if self.about.get("version") == WITHOUT_CHECKSUMS:
-                self.describe(self.about | {"version": VERSION})
             self._remove_copies()
 
     def __str__(self) -> str:
@@ -94,11 +89,13 @@ class FolderStore:
         try:
             identity = self._identity()
             check_is_file(self._path)
-            about = check_about(load_json(self._path, LONGEST_ABOUT), SIDES, self._path.name)
-            if about["version"] in (VERSION, COMPACTED):
-                about = unsealed(about, self._path.name)
-            elif about["version"] == WITHOUT_CHECKSUMS and about.keys() - _KEYS:
-                raise DamagedIndex(f"{self._path.name} holds what is not of its version")
+            about = load_json(self._path, LONGEST_ABOUT)
+            if not isinstance(about, dict):
+                raise DamagedIndex(f"{self._path.name} is not a JSON object")
+            check_version(about.get("version"), VERSION, self._path, f"remove {self} and build the index again")
+            about = check_about(unsealed(about, self._path.name), SIDES, self._path.name)
+        except OtherVersion as error:
+            raise DamagedIndex(str(error)) from None
         except ValueError as error:
             wrong = f"{self._path} cannot be read ({error}); remove {self} and build the index again"
             raise DamagedIndex(wrong) from error
@@ -162,7 +159,7 @@ class FolderStore:
             with closing(copy):
                 collection.copy_to(copy)
                 yield copy
-            self.describe(self.about | {kind: copy.folder.name, "version": COMPACTED})
+            self.describe(self.about | {kind: copy.folder.name})
         finally:
             self._remove_copies()
 

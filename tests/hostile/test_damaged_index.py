@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 
@@ -16,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2 import cli as commands
-from ernie_vil2.search import DamagedIndex, OtherModel, index_types, open_index
+from ernie_vil2.search import DamagedIndex, OtherModel, open_index
 from ernie_vil2.search.checking import check_index
 from ernie_vil2.search.collection import Item
+from ernie_vil2.search.integrity import CHECKSUM, checksum, sealed
+from ernie_vil2.search.items import block_checksum, item_checksum
 from ernie_vil2.search.local import LocalCollection
 from ernie_vil2.search.service import build_app
 from ernie_vil2.search.store import FolderStore
@@ -30,17 +32,19 @@ RNG = np.random.default_rng(5)
 EMBEDDINGS = unit(RNG, ROWS)
 QUERIES = unit(RNG, 6)
 ITEMS = {
-    str(row): Item(str(row), bytes([row % 256]) * 16, {"caption_en": f"text {row}", "third": row % 3}, ["a.tar", row],
+    str(row): Item(str(row), bytes([row % 256]) * 16, {"caption_en": f"text {row}", "third": row % 3},
+                   [["a.tar", str(row), row]],
                    bytes(RNG.integers(0, 256, 6000 if row % 50 == 0 else 60, np.uint8)))
     for row in range(ROWS)
 }  # fmt: skip
 REMOVED = ["3", "4"]
+ABOUT = {"version": 1, "model": "none", "fingerprint": "0" * 32, "width": WIDTH, "image_fingerprint": "", "root": "/"}
 INDEX_TYPE = "images/index_type/index_type.json"
 
 
 def made(folder, index_type):
     store = FolderStore(folder, writable=True)
-    store.describe({"version": 3, "model": "none", "fingerprint": "0" * 32, "width": WIDTH})
+    store.describe(ABOUT)
     images = store.collection("images")
     for start in range(0, ROWS, 150):
         chosen = slice(start, start + 150)
@@ -179,13 +183,28 @@ def sql(folder, *statements, **values):
             connection.execute(statement, values)
 
 
-def without_checksums(folder):
-    """Makes an index what the version before would have written."""
-    sql(folder, "DROP TABLE checksums", "DROP TABLE blocks", "DELETE FROM state WHERE key = 'checksum'",
-        "DELETE FROM items WHERE thumbnail IS NULL")  # fmt: skip
-    for path, lost in (("index.json", ("checksum",)), (INDEX_TYPE, ("checksum", "crc32", "sha256"))):
-        values = {key: value for key, value in json.loads((folder / path).read_text()).items() if key not in lost}
-        (folder / path).write_text(json.dumps(values | ({"version": 2} if path == "index.json" else {})))
+def seal(folder):
+    """Give an index the checksums of what it holds by now, as a stranger can who changes it."""
+    for path in (folder / "index.json", folder / INDEX_TYPE):
+        if path.is_file():
+            values = json.loads(path.read_text())
+            path.write_text(json.dumps(sealed({key: value for key, value in values.items() if key != CHECKSUM})))
+    rows_path, database = folder / "images/rows.f16", folder / "images/items.sqlite"
+    if not (rows_path.is_file() and database.is_file()):
+        return
+    rows = np.fromfile(rows_path, np.float16).reshape(ROWS, -1)
+    with suppress(sqlite3.Error, ValueError), closing(sqlite3.connect(database)) as connection, connection:
+        state = {key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM state")}
+        state = sealed({key: value for key, value in state.items() if key != CHECKSUM})
+        connection.executemany("REPLACE INTO state VALUES (?, ?)", [(k, json.dumps(v)) for k, v in state.items()])
+    with suppress(sqlite3.Error, ValueError), closing(sqlite3.connect(database)) as connection, connection:
+        connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+        records = list(connection.execute("SELECT row, id, digest, fields, location, thumbnail FROM items"))
+        sums = [(one[0], item_checksum(one[:-1], rows[one[0] % ROWS]), checksum(one[-1])) for one in records]
+        connection.execute("DELETE FROM checksums")
+        connection.executemany("INSERT INTO checksums VALUES (?, ?, ?)", sums)
+        connection.execute("DELETE FROM blocks")
+        connection.execute("INSERT INTO blocks VALUES (0, ?, ?)", (ROWS, block_checksum(rows, range(ROWS))))
 
 
 def test_a_block_whose_end_is_lost_is_damage(tmp_path):
@@ -247,8 +266,8 @@ FORMS = {
     "a location not JSON": lambda f: sql(f, "UPDATE items SET location = 'x'"),
     "a location of an object": lambda f: sql(f, "UPDATE items SET location = '{}'"),
     "a location of numbers": lambda f: sql(f, "UPDATE items SET location = '[1, 2]'"),
-    "a location with a large number": lambda f: sql(f, f"UPDATE items SET location = '[\"a\", {10**30}]'"),
-    "a location with a negative number": lambda f: sql(f, "UPDATE items SET location = '[\"a\", -1]'"),
+    "a location with a large number": lambda f: sql(f, f'UPDATE items SET location = \'[["a", "x", {10**30}]]\''),
+    "a location with a negative number": lambda f: sql(f, 'UPDATE items SET location = \'[["a", "x", -1]]\''),
     "a thumbnail of text": lambda f: sql(f, "UPDATE items SET thumbnail = 'x'"),
     "a row beyond all": lambda f: sql(f, "UPDATE items SET row = 1000000 WHERE row = 399"),
     "a negative row": lambda f: sql(f, "UPDATE items SET row = -5 WHERE row = 399"),
@@ -297,132 +316,55 @@ def index_type_of(folder):
     return json.loads((folder / INDEX_TYPE).read_text())["name"]
 
 
-@pytest.fixture(scope="module")
-def whole_of_then(whole, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("then") / "index"
-    shutil.copytree(whole, folder)
-    without_checksums(folder)
-    assert answers(folder) == answers_of_whole(whole)
-    return folder
-
-
 @pytest.fixture
-def earlier(whole_of_then, tmp_path):
-    """An index of the version before, of which only the forms can be checked."""
-    return shutil.copytree(whole_of_then, tmp_path / "index")
+def copied(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "index")
 
 
 @pytest.mark.parametrize("damage", FORMS.values(), ids=FORMS)
-def test_content_of_another_form_is_damage_of_an_index_without_checksums_too(earlier, damage):
-    damage(earlier)
-    with pytest.raises(DamagedIndex, match=str(earlier)):
-        answers(earlier)
-    assert check_index(earlier).damage
+def test_content_of_another_form_is_damage_under_right_checksums(copied, damage):
+    damage(copied)
+    seal(copied)
+    with pytest.raises(DamagedIndex, match=str(copied)):
+        answers(copied)
+    assert check_index(copied).damage
 
 
 @pytest.mark.parametrize("name", ["a view", "a trigger", "a generated column", "another index", "no database"])
-def test_nothing_of_a_strangers_database_is_run_by_a_writer_either(earlier, name):
-    FORMS[name](earlier)
-    before = tables(earlier)
+def test_nothing_of_a_strangers_database_is_run_by_a_writer_either(copied, name):
+    FORMS[name](copied)
+    seal(copied)
+    before = tables(copied)
     with pytest.raises(DamagedIndex, match="items.sqlite"):
-        LocalCollection(earlier / "images", WIDTH, writable=True)
-    assert tables(earlier) == before
+        LocalCollection(copied / "images", WIDTH, writable=True)
+    assert tables(copied) == before
 
 
 @pytest.mark.parametrize("damage", OF_FAISS.values(), ids=OF_FAISS)
-def test_an_index_type_of_another_form_is_damage(earlier, damage):
-    if index_type_of(earlier) == "exact":
+def test_an_index_type_of_another_form_is_damage(copied, damage):
+    if index_type_of(copied) == "exact":
         pytest.skip("it has no file of faiss")
-    damage(earlier)
+    damage(copied)
+    seal(copied)
     with pytest.raises(DamagedIndex, match=r"index_type cannot be read .*; remove .*and build the index again"):
-        answers(earlier)
-    assert check_index(earlier).damage
+        answers(copied)
+    assert check_index(copied).damage
 
 
-def test_the_version_before_answers_as_now_and_the_next_writer_adds_checksums(earlier, whole, capsys):
-    assert commands.run("search", ["check", "--index", str(earlier)]) == 0
-    assert "without checksums, which the next build, add or remove adds; no damage found" in capsys.readouterr().out
-    store = FolderStore(earlier, writable=True)
-    store.collection("images").close()
-    store.close()
-    expected = answers(whole)
-    assert answers(earlier) == expected and "without checksums" not in check_index(earlier).summary[0]
-    for name in ("checksums", "items"):
-        assert tables(earlier)[name] == tables(whole)[name]
-    facts = [json.loads((folder / INDEX_TYPE).read_text()) for folder in (earlier, whole)]
-    assert facts[0] == facts[1]
-    set_row(earlier, 7, EMBEDDINGS[8])
-    assert "differ from their checksum" in "".join(check_index(earlier).damage)
-
-
-def named_as_then(folder):
-    (folder / INDEX_TYPE).rename(folder / "images/index_type/engine.json")
-    (folder / "images/index_type").rename(folder / "images/engine")
-    return folder / "images/engine"
-
-
-def index_type_opened(folder):
-    collection = LocalCollection(folder / "images", WIDTH)
-    collection.close()
-    return collection.index_type
-
-
-def test_an_index_type_with_its_names_of_then_is_read_until_it_is_built_again(whole, tmp_path, capsys):
-    folder = shutil.copytree(whole, tmp_path / "index")
-    then, expected = named_as_then(folder), index_type_opened(whole)
-    assert index_type_opened(folder) == expected and answers(folder) == answers_of_whole(whole)
-    assert commands.run("search", ["check", "--index", str(folder)]) == 0
-    assert "; no damage found" in capsys.readouterr().out
-    facts = (then / "engine.json").read_text()
-    set_json("images/engine/engine.json", recall=0.5)(folder)
-    assert "engine.json differs from its checksum" in "".join(check_index(folder).damage)
-    (then / "engine.json").write_text(facts)
-    collection = LocalCollection(folder / "images", WIDTH, writable=True)
-    collection.add([ITEMS["0"]], EMBEDDINGS[:1])
-    assert (then / "engine.json").read_text() == facts and collection.index_type["name"] == expected["name"]
-    collection.build(expected["name"], lambda: QUERIES, 0.9, lambda line: None)
-    collection.close()
-    assert not then.exists() and (folder / INDEX_TYPE).is_file()
-    assert index_type_of(folder) == expected["name"] and check_index(folder).damage == []
-    assert answers(folder)[:2] == answers_of_whole(whole)[:2]
-
-
-def test_of_two_index_types_the_one_with_its_name_of_now_is_read(whole, tmp_path):
-    """As of a writer that was killed while it built one again, and of a copy that was not finished."""
-    folder = shutil.copytree(whole, tmp_path / "index")
-    (folder / "images/engine").mkdir()
-    (folder / "images/engine/engine.json").write_text("{")
-    assert index_type_opened(folder) == index_type_opened(whole) and check_index(folder).damage == []
-    shutil.rmtree(folder / "images/engine")
-    named_as_then(folder)
-    (folder / "images/index_type").mkdir()
-    assert index_type_opened(folder) == index_type_opened(whole) and check_index(folder).damage == []
-
-
-def test_an_index_type_that_is_built_again_while_it_is_opened_is_opened(whole, tmp_path, monkeypatch):
-    folder = shutil.copytree(whole, tmp_path / "index")
-    then, opened = named_as_then(folder), index_types.open_index_type
-
-    def renamed(rows, where):
-        if then.exists():
-            then.rename(folder / "images/index_type")
-            (folder / "images/index_type/engine.json").rename(folder / INDEX_TYPE)
-            raise ValueError("a file is missing")
-        return opened(rows, where)
-
-    monkeypatch.setattr(index_types, "open_index_type", renamed)
-    assert index_type_opened(folder) == index_type_opened(whole)
-
-
-def test_a_link_to_an_index_type_of_then_is_read(whole, tmp_path):
-    folder = shutil.copytree(whole, tmp_path / "index")
-    elsewhere = named_as_then(folder).rename(tmp_path / "elsewhere")
-    (folder / "images/engine").symlink_to(elsewhere)
-    before = {file.name: file.read_bytes() for file in elsewhere.iterdir()}
-    for writable in (False, True):
-        LocalCollection(folder / "images", WIDTH, writable).close()
-        assert index_type_opened(folder) == index_type_opened(whole) and check_index(folder).damage == []
-        assert {file.name: file.read_bytes() for file in elsewhere.iterdir()} == before
+@pytest.mark.parametrize("version", [0, 2, 3, 4, None])
+def test_another_version_of_a_file_is_refused_by_its_name(copied, version):
+    number = version or 0
+    for name, change in {
+        "index.json": set_json("index.json", version=version),
+        "index_type.json": set_json(INDEX_TYPE, version=version),
+        "items.sqlite": lambda folder: sql(folder, f"PRAGMA user_version = {number}"),
+    }.items():
+        folder = shutil.copytree(copied, copied.with_name(name))
+        change(folder)
+        seal(folder)
+        with pytest.raises(DamagedIndex, match=rf"{name} names (version|no version)") as caught:
+            answers(folder)
+        assert "build the index again" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -439,7 +381,7 @@ def test_a_link_to_an_index_type_of_then_is_read(whole, tmp_path):
         (lambda f: set_row(f, 3, EMBEDDINGS[4]), "rows.f16: the rows 0 to 149 differ from their checksum"),
         (lambda f: set_row(f, 9, 0.995), "rows.f16: the rows 0 to 149 differ from their checksum"),
         (lambda f: set_row(f, 9, np.inf), "1 of the rows 0 to 399 are not unit vectors"),
-        (lambda f: sql(f, "DROP TABLE blocks"), "the table 'checksums', which is not of an index"),
+        (lambda f: sql(f, "DROP TABLE blocks"), "lacks the table 'blocks'"),
         (lambda f: [p.unlink() for p in f.rglob("*.faiss")], r"ivf-\w+.faiss is missing"),
         (lambda f: set_json(INDEX_TYPE, breadth=99)(f), "index_type.json differs from its checksum"),
         (lambda f: shutil.rmtree(f / "images/index_type"), None),
@@ -476,11 +418,11 @@ def test_what_cannot_be_checked_is_explained(tmp_path, capsys):
 
 
 def test_an_index_of_another_width_than_its_models_is_damaged(tmp_path, model):
-    about = {"version": 2, "model": "none", "fingerprint": model.fingerprint, "width": model.embed_dim + 1}
-    (tmp_path / "index.json").write_text(json.dumps(about))
+    about = ABOUT | {"fingerprint": model.fingerprint, "width": model.embed_dim + 1}
+    (tmp_path / "index.json").write_text(json.dumps(sealed(about)))
     with pytest.raises(DamagedIndex, match=f"index.json has the width {model.embed_dim + 1}, its model"):
         open_index(tmp_path, model)
-    (tmp_path / "index.json").write_text(json.dumps(about | {"fingerprint": "other"}))
+    (tmp_path / "index.json").write_text(json.dumps(sealed(about | {"fingerprint": "other"})))
     with pytest.raises(OtherModel):
         open_index(tmp_path, model)
 
@@ -490,19 +432,19 @@ def test_an_index_of_another_width_than_its_models_is_damaged(tmp_path, model):
                                   "long rows", "an id of bytes", "rows of text", "facets of another form"])  # fmt: skip
 def test_a_server_says_that_its_index_is_damaged_and_nothing_else(tmp_path, model, name, monkeypatch, capsys):
     monkeypatch.setattr("tests.hostile.test_damaged_index.WIDTH", model.embed_dim)
+    about = ABOUT | {"width": model.embed_dim, "fingerprint": model.fingerprint}
+    monkeypatch.setattr("tests.hostile.test_damaged_index.ABOUT", about)
     monkeypatch.setattr("tests.hostile.test_damaged_index.EMBEDDINGS", unit(RNG, ROWS, model.embed_dim))
     monkeypatch.setattr("tests.hostile.test_damaged_index.QUERIES", unit(RNG, 6, model.embed_dim))
     folder = made(tmp_path / "index", "exact")
-    without_checksums(folder)
-    about = json.loads((folder / "index.json").read_text()) | {"fingerprint": model.fingerprint}
-    (folder / "index.json").write_text(json.dumps(about))
     with open_index(folder, model) as index:
         client = TestClient(build_app(index), raise_server_exceptions=False)
-        asked = [("/api/search", {"q": "red"}), ("/api/similar", {"id": "9"}), ("/thumbnail", {"id": "9"}),
-                 ("/image", {"id": "9"}), ("/api/facets", {}), ("/health", {})]  # fmt: skip
+        asked = [("/api/v1/search", {"q": "red"}), ("/api/v1/similar", {"id": "9"}), ("/thumbnail", {"id": "9"}),
+                 ("/image", {"id": "9"}), ("/api/v1/facets", {}), ("/health", {})]  # fmt: skip
         before = [client.get(path, params=parameters).status_code for path, parameters in asked]
         assert before[:3] == [200] * 3
         FORMS[name](folder)
+        seal(folder)
         sql(folder, "UPDATE state SET value = value || ' ' WHERE key = 'generation'")  # what was opened is opened again
         after = [client.get(path, params=parameters).status_code for path, parameters in asked]
     assert set(after) <= {503, *before} and 503 in after[:4]

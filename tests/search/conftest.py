@@ -43,7 +43,8 @@ class Kept:
 
             store = MilvusStore(str(self.folder / "index.db"), True)
             if not store.about:
-                store.describe({"version": 1, "model": "none", "fingerprint": "0", "width": WIDTH})
+                about = {"version": 1, "model": "none", "fingerprint": "0", "width": WIDTH}
+                store.describe(about | {"image_fingerprint": "0", "root": "/"})
             collection = store.collection("images")
             self._open.append(store)
         else:

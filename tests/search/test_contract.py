@@ -15,7 +15,7 @@ def items(ids):
     return [
         Item(f"{number}", f"content {number}".encode(), {"caption_en": f"text {number}", "third": number % 3,
              "even": number % 2 == 0, "name": f'"{number}" \\ 的', "price": number / 2 if number % 5 else "free",
-             "date": f"20{number % 90 + 10}-0{number % 9 + 1}-15 {number}"}, ["source", number])
+             "date": f"20{number % 90 + 10}-0{number % 9 + 1}-15 {number}"}, [["source", str(number), number]])
         for number in ids
     ]  # fmt: skip
 
@@ -129,7 +129,7 @@ def test_what_was_committed_is_there_when_it_is_opened_again(kept, full, rows, r
     kept.close()
     again = kept.open()
     assert len(again) == ROWS and found(again.search(queries, 10)) == expected
-    assert again.get("17").location == ["source", 17] and again.get("x") is None
+    assert again.get("17").location == [["source", "17", 17]] and again.get("x") is None
     np.testing.assert_allclose(again.embedding("17"), rows[17], atol=1e-3)
     assert again.embedding("x") is None
     assert again.digests(["17", "x"]) == {"17": b"content 17"}

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from ernie_vil2 import cli as commands
 from ernie_vil2.search import fill, open_index
-from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import Filled, add_images, images_in
 from ernie_vil2.search.index import VERSION, Index
 from ernie_vil2.search.locations import Originals, locations_of
@@ -61,7 +60,7 @@ def filling(folder, kind="index"):
     store = open_store(folder / kind, True)
     if not store.about:
         store.describe({"version": VERSION, "model": "", "fingerprint": "stand-in", "width": WIDTH,
-                        "root": str(folder)})  # fmt: skip
+                        "image_fingerprint": "stand-in", "root": str(folder)})  # fmt: skip
     with Index(Encoder(), store, "") as index:
         yield index
 
@@ -325,42 +324,6 @@ def test_names_of_chinese_windows_are_read(tmp_path, name, shown):
         assert counts(add(index, [str(folder)]))[0] == 1  # as a sample it is called without its suffix
         sample = items(index)[shown.removesuffix(".png")]
         assert sample.fields["caption"] == "a caption" and Originals([tmp_path]).read(sample) == b"1"
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_index_of_before_recognises_its_items_and_gets_back_what_it_lost(tmp_path, monkeypatch, kind):
-    """Then an id was the name alone, and a location what a person had written, with a row of shards and tables."""
-    monkeypatch.chdir(tmp_path)
-    folder = write(tmp_path, "folder1", [("same.png", 1), ("a.png", 2)])
-    shards = [write(tmp_path, f"shard{n}", [("00", 10 * n), ("01", 10 * n + 1)]) for n in (1, 2)]
-    old = [("same.png", 1, ["folder1/same.png"]), ("a.png", 2, [f"{tmp_path}/folder1/a.png"]),
-           ("00", 20, ["shard2.tar", 0]), ("01", 21, ["{shard1,shard2}.tar", 3])]  # fmt: skip
-    with filling(tmp_path, kind) as index:
-        index.collection("images").add(
-            [Item(name, digest(number), {}, position) for name, number, position in old],
-            np.stack([vector(number) for _, number, _ in old]),
-        )
-        originals = Originals([tmp_path])
-        assert [originals.read(items(index)[name]) for name, *_ in old[:3]] == [b"1", b"2", b"20"]
-        assert counts(add(index, [folder, *shards])) == (2, 0, 4 - 2, 2)
-        found = items(index)
-        assert {name: found[name].digest for name, *_ in old} == {name: digest(number) for name, number, _ in old}
-        assert {item.digest for item in found.values()} == {digest(number) for number in (1, 2, 10, 11, 20, 21)}
-        assert index.model.encoded == 2
-        assert all(originals.read(item) is not None for item in found.values())
-    with filling(tmp_path, kind) as index:
-        write(tmp_path, "folder1", [("same.png", 5), ("a.png", 2)])
-        assert counts(add(index, [folder])) == (1, 1, 0, 1) and items(index)["same.png"].digest == digest(5)
-
-
-def test_an_image_that_changed_in_an_index_of_before_is_replaced(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folder, shard = write(tmp_path, "folder1", [("a.png", 2)]), write(tmp_path, "shard1", [("00", 20)])
-    with filling(tmp_path) as index:
-        old = [Item("a.png", digest(1), {}, ["folder1/a.png"]), Item("00", digest(10), {}, ["shard1.tar", 0])]
-        index.collection("images").add(old, np.stack([vector(1), vector(10)]))
-        assert counts(add(index, [folder, shard])) == (2, 2, 0, 0)
-        assert {one: item.digest for one, item in items(index).items()} == {"a.png": digest(2), "00": digest(20)}
 
 
 def test_an_index_in_a_folder_of_any_name(tmp_path, monkeypatch, checkpoint, model, capsys):

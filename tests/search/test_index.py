@@ -191,7 +191,7 @@ def test_while_an_index_type_is_built_and_after_it_was_killed_the_one_before_ans
         (lambda f: (f / "index.json").write_text("{"), r"index.json cannot be read"),
         (lambda f: (f / "index.json").write_text("[]"), r"index.json cannot be read"),
         (lambda f: (f / "index.json").write_text('{"version": 9, "model": "", "fingerprint": "", "width": 3}'),
-         r"has version 9 of an index"),
+         r"index.json names version 9"),
         (lambda f: (f / "images/index_type/index_type.json").write_text('{"rows": 16, "name": "ivf"}'), r"index_type"),
         (lambda f: (f / "images/index_type/index_type.json").write_text("nonsense"), r"index_type cannot be read"),
     ],

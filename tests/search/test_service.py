@@ -30,7 +30,7 @@ def index(tmp_path_factory, model, shapes):
         add_images(index, images_in([str(shapes["val"])]))
         add_texts(index, ["red disc", "green square"])
         vector = model.encode_texts(["blue bar"])
-        index.collection("images").add([Item(HOSTILE, b"", {"caption_en": HOSTILE}, ["/etc/passwd"])], vector)
+        index.collection("images").add([Item(HOSTILE, b"", {"caption_en": HOSTILE}, [["/etc/passwd", "x"]])], vector)
         build(index, "images", None, 0.98, lambda line: None)
     with open_index(folder / "index", model) as index:
         yield index

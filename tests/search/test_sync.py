@@ -1,6 +1,5 @@
 """`search.py sync`: the index is what its sources are, however it was before, and whatever is killed in between."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -52,16 +51,6 @@ def changed(folder):
     (folder / "new.png").write_bytes(image(20))
     (folder / "0.png").write_bytes(image(21))
     (folder / "sub" / "5.png").unlink()
-
-
-def test_a_dry_run_of_an_earlier_index_whose_paths_count_from_nowhere(index, folder, tmp_path, model):
-    about = {key: value for key, value in index._store.about.items() if key not in ("root", "image_fingerprint")}
-    index.close()
-    (tmp_path / "index" / "index.json").write_text(json.dumps(about | {"version": 2}))
-    changed(folder)
-    with open_index(tmp_path / "index", model) as earlier:
-        done = sync_images(earlier, [str(folder)], dry_run=True)
-    assert (done.added, done.replaced, done.unchanged) == (2, 1, 4)
 
 
 def test_what_is_new_changed_and_gone(index, folder):
