@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from ernie_vil2.config.section import Count, Fraction, Positive, Probability, Section, Size, Strength
 
@@ -136,12 +136,21 @@ class HoldoutConfig(Section):
     val: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share that is scored during training")
     test: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share that is scored before and after it")
     group_by: str | None = Field(
-        None, description="field of which no value is in two parts, as an article's number; null: images alone are not"
+        None,
+        description="field, or header of a table, of which no value is in two parts, as an article's number; null: "
+        "images and captions alone are not",
     )
     stratify_by: str | None = Field(
-        None, description="field of whose values each part has about the same share, as a category; null: none"
+        None,
+        description="field or header of whose values each part has about the same share, as a category; null: none",
     )
     seed: Annotated[int, Field(ge=0)] = Field(0, description="another one divides otherwise")
+
+    @field_validator("group_by", "stratify_by", mode="before")
+    @classmethod
+    def _name_numbers(cls, header: Any) -> Any:
+        # A header may be a number, as a year, which YAML reads as one.
+        return str(header) if type(header) is int else header
 
     @property
     def shares(self) -> dict[str, float]:

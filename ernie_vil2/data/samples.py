@@ -238,6 +238,11 @@ def is_blank(text: str) -> bool:
     return all(letter == "\ufffd" or unicodedata.category(letter).startswith(("C", "Z", "Mn")) for letter in text)
 
 
+def text_key(text: str) -> str:
+    """Return what two texts have in common that a person takes for the same: neither case nor spaces count."""
+    return " ".join(text.split()).casefold()
+
+
 SEVERAL_LINES = "caption of several lines, read as one text (see caption_lines)"  # remark on a sample
 
 

@@ -1,8 +1,11 @@
-"""A source divided into parts, to train on and to score: by a seed, and never so that two parts share an image."""
+"""A source divided into parts, to train on and to score: by a seed, and so that two parts share no image.
+
+They share no caption either, but for the most frequent ones (`MOST_OF_A_CAPTION`).
+"""
 
 import sys
-from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -12,9 +15,18 @@ import numpy as np
 from tqdm import tqdm
 
 from ernie_vil2.config import HoldoutConfig
+from ernie_vil2.data.readers.columns import IMAGE_KEYS
 from ernie_vil2.data.readers.source import Shard, ShardedSource
-from ernie_vil2.data.samples import BadSample, Sample, content_id
-from ernie_vil2.io.terminal import counted, shows_progress
+from ernie_vil2.data.samples import BadSample, Sample, content_id, is_blank, text_key
+from ernie_vil2.io.terminal import counted, printable, shows_progress
+
+MOST_OF_A_CAPTION = 0.05
+"""Share of the samples up to which those of one caption are kept together. What more samples have in common says little
+of each, as the name of a category, and one group of them would leave the parts without their shares."""
+MOST_LACKING = 0.5
+"""Fraction of its share that a part may lack while captions are kept together: they may join most samples step by step,
+those of A and B, of B and C and so on, although none of them is frequent. Groups of a few samples lack far less."""
+SHOWN_LETTERS = 40  # of a caption in a message
 
 
 @dataclass(frozen=True)
@@ -23,8 +35,9 @@ class Division:
 
     Attributes:
         parts: by name their shares, which sum to 1.
-        group_by: field of which no value is in two parts, as an article's number; None: images alone are kept together.
-        stratify_by: field of whose values each part has about the same share, as a category.
+        group_by: field of which no value is in two parts, as an article's number, by its name or by the header of the
+            user's table; None: images and captions alone are kept together.
+        stratify_by: likewise a field of whose values each part has about the same share, as a category.
         seed: another one divides otherwise.
 
     Raises:
@@ -42,10 +55,16 @@ class Division:
             raise ValueError(f"parts of {', '.join(f'{share:g}' for share in shares)}: shares above 0 that sum to 1")
 
     def rows(self, source: ShardedSource, quiet: bool = False) -> dict[str, np.ndarray]:
-        """The samples of every part by their numbers, in order. All samples are read once.
+        """Return the samples of every part by their numbers, in order. All samples are read once.
 
-        Samples of one image, byte for byte, or of one value of `group_by` are in one part. What cannot be read stays in
-        the first, where it is reported. Unless `quiet`, the number of samples without a value of `group_by` is printed.
+        Samples of one image, byte for byte, or of one value of `group_by` are in one part, and those of one caption as
+        far as `MOST_OF_A_CAPTION` and `MOST_LACKING` say. What cannot be read stays in the first part, where it is
+        reported.
+
+        Args:
+            source: what is divided.
+            quiet: whether nothing is printed of samples that lack a value of `group_by`, and of captions that are not
+                kept together.
 
         Raises:
             ValueError: its shards are fetched from elsewhere, no sample has the field, or a part would be empty.
@@ -57,7 +76,8 @@ class Division:
             )
         groups = _Groups()
         strata: dict[int, Hashable] = {}
-        unusable, found = list[int](), dict[str, None]()
+        captions_of: dict[int, set[str]] = {}
+        unusable, fields = list[int](), dict[str, None]()
         rows = tqdm(
             range(len(source)), "dividing", unit="sample", delay=2, file=sys.stdout, disable=not shows_progress()
         )
@@ -67,17 +87,39 @@ class Division:
             except BadSample:
                 unusable.append(row)
                 continue
-            found |= dict.fromkeys(sample.fields)
-            groups.add(row, content_id("", sample.image), _value(sample, self.group_by))
-            strata[row] = _value(sample, self.stratify_by)
-        for field in filter(None, (self.group_by, self.stratify_by)):
-            if field not in found:
-                raise ValueError(f"no sample has the field {field}; fields here: {', '.join(found) or 'none'}")
-        ungrouped = groups.ungrouped if self.group_by else 0
-        if ungrouped and not quiet:
-            some = f"{ungrouped:,} of {counted(len(source), 'sample')} have no {self.group_by}"
-            print(f"{some}: only those of one image are kept together", file=sys.stderr)
-        chosen = self._assigned(groups.members(), strata)
+            shard = source.shards[source.locate(row)[0]]
+            fields |= dict.fromkeys([*getattr(shard, "column_names", ()), *sample.fields])
+            # Parallel texts have no image: each row is one of its own.
+            image = content_id("" if sample.image else sample.image_name, sample.image)
+            groups.add(row, image, _value(sample, shard, self.group_by))
+            strata[row] = _value(sample, shard, self.stratify_by)
+            captions_of[row] = {text_key(text) for text in sample.captions.values() if not is_blank(text)}
+        self._check_fields(source, fields)
+        if self.group_by and groups.ungrouped and not quiet:
+            some = f"{groups.ungrouped:,} of {counted(len(source), 'sample')} have no {self.group_by}"
+            print(f"{some}: only those of one image or caption are kept together", file=sys.stderr)
+
+        counts = Counter(caption for captions in captions_of.values() for caption in captions)
+        most = (
+            MOST_OF_A_CAPTION * len(source) + 1e-9
+        )  # 5 % of 140 are 7.000000000000001 as floats, of others a bit less
+        frequent = {caption for caption, count in counts.items() if count > most}
+        with_captions = groups.joined(
+            (row, caption) for row, captions in captions_of.items() for caption in sorted(captions - frequent)
+        )
+        remark = _remark_on_frequent(counts, frequent, len(source))
+        chosen = self._assigned(with_captions.members(), strata)
+        if self._shortfall(chosen) > MOST_LACKING:
+            without_captions = self._assigned(groups.members(), strata)
+            if self._shortfall(without_captions) < self._shortfall(chosen):
+                chosen = without_captions
+                remark = (
+                    "equal captions join too many samples for parts of these shares: only those of one image"
+                    f"{f' or {self.group_by}' if self.group_by else ''} are kept together"
+                )
+        if remark and not quiet:
+            print(remark, file=sys.stderr)
+
         first = next(iter(self.parts))
         chosen[first] = sorted([*chosen[first], *unusable])
         for name, members in chosen.items():
@@ -88,6 +130,18 @@ class Division:
                     "another group_by"
                 )
         return {name: np.array(members, np.int64) for name, members in chosen.items()}
+
+    def _check_fields(self, source: ShardedSource, fields: Mapping[str, None]) -> None:
+        """Raise ValueError if nothing has the field that samples are grouped or stratified by."""
+        for field in filter(None, (self.group_by, self.stratify_by)):
+            names = {_field_name(shard, field) for shard in source.shards}
+            if not any(name in fields or name in IMAGE_KEYS for name in names):
+                raise ValueError(f"no sample has the field {field}; fields here: {', '.join(fields) or 'none'}")
+
+    def _shortfall(self, chosen: Mapping[str, Sequence[int]]) -> float:
+        """Return which fraction of its share the part lacks that is furthest from it: 1 of an empty part."""
+        total = max(1, sum(map(len, chosen.values())))
+        return max(1 - len(chosen[name]) / (share * total) for name, share in self.parts.items())
 
     def _assigned(self, groups: list[tuple[int, list[int]]], strata: dict[int, Hashable]) -> dict[str, list[int]]:
         by_stratum: defaultdict[Hashable, list[tuple[bytes, list[int]]]] = defaultdict(list)
@@ -123,7 +177,18 @@ class _Groups:
         self._parents[row], self._images[row] = row, image
         self.ungrouped += group is None
         for key in [("image", image), *([("group", group)] if group is not None else [])]:
-            self._parents[self._root(row)] = self._root(self._first.setdefault(key, row))
+            self._join(row, key)
+
+    def joined(self, captions: Iterable[tuple[int, str]]) -> "_Groups":
+        """Return the groups with the rows of each caption together as well."""
+        copy = _Groups()
+        copy._parents, copy._first, copy._images = dict(self._parents), dict(self._first), self._images
+        for row, caption in captions:
+            copy._join(row, ("caption", caption))
+        return copy
+
+    def _join(self, row: int, key: Hashable) -> None:
+        self._parents[self._root(row)] = self._root(self._first.setdefault(key, row))
 
     def _root(self, row: int) -> int:
         while self._parents[row] != row:
@@ -138,8 +203,31 @@ class _Groups:
         return [(min(self._images[row] for row in rows), sorted(rows)) for rows in found.values()]
 
 
-def _value(sample: Sample, field: str | None) -> Hashable:
-    value = sample.fields.get(field) if field else None
+def _remark_on_frequent(counts: Counter[str], frequent: Iterable[str], samples: int) -> str:
+    """Return a line for people on captions that too many samples have to be kept together, "" if there are none."""
+    most_frequent = sorted(frequent, key=lambda caption: (-counts[caption], caption))
+    if not most_frequent:
+        return ""
+    caption = most_frequent[0]
+    text = printable(caption if len(caption) <= SHOWN_LETTERS else f"{caption[:SHOWN_LETTERS]}...")
+    others = f", and {counted(len(most_frequent) - 1, 'other caption')}," if len(most_frequent) > 1 else ""
+    return (
+        f'the caption "{text}" ({counts[caption]:,} of {counted(samples, "sample")}){others} is that of more than '
+        f"{MOST_OF_A_CAPTION:.0%} of the samples, so that several parts may have it; those of any other caption stay "
+        "together"
+    )
+
+
+def _field_name(shard: Shard, field: str) -> str:
+    """Return the name here of a field that is named as in the table of a shard, if it is one."""
+    return shard.field_name(field) if hasattr(shard, "field_name") else field
+
+
+def _value(sample: Sample, shard: Shard, field: str | None) -> Hashable:
+    if field is None:
+        return None
+    name = _field_name(shard, field)
+    value = sample.image_name if name in IMAGE_KEYS and name not in sample.fields else sample.fields.get(name)
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 

@@ -203,7 +203,7 @@ class NonFiniteSteps:
         """Raise NotFinite if too many of all steps of a run that is at its end were left out."""
         if self._skip and self._exceeds_share(steps):
             raise NotFinite(
-                f"{self._share_in_words(steps)}. The last checkpoint is as the other steps left it. Look at the samples "
+                f"{self._share_in_words(steps)}. The last checkpoint is as the others left it. Look at the samples "
                 f"that {self._run}/nonfinite_step_... names and at Optimizer.learning_rate, and train again"
             )
 

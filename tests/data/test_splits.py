@@ -13,7 +13,7 @@ from ernie_vil2 import cli
 from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import ShardedSource, open_benchmarks, open_sources
 from ernie_vil2.data.samples import BadSample, Reason, Sample
-from ernie_vil2.data.splits import Division, Part, part_of
+from ernie_vil2.data.splits import Division, Part, held_out, part_of
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.evaluation.scorer import Data
 from tests.support.limits import examples
@@ -27,7 +27,7 @@ def test_a_program_may_import_it_before_the_readers():
 
 
 class Rows:
-    """A shard of samples: image, sku and category of each; None cannot be read."""
+    """A shard of samples: image, sku, category and perhaps the caption of each; None cannot be read."""
 
     name, files = "rows", ()
 
@@ -40,9 +40,10 @@ class Rows:
     def __getitem__(self, index):
         if self._rows[index] is None:
             raise BadSample(Reason.NO_IMAGE, str(index))
-        image, sku, category = self._rows[index]
+        image, sku, category, *captions = self._rows[index]
         fields = {"sku": sku, "category": category}
-        return Sample(f"{index}", "x", image, {"": "x"}, {}, {k: v for k, v in fields.items() if v is not None})
+        texts = dict(zip(("zh", "en"), captions or [f"{index} {image}"], strict=False))
+        return Sample(f"{index}", "x", image, texts, {}, {k: v for k, v in fields.items() if v is not None})
 
     def release(self):
         pass
@@ -97,6 +98,63 @@ def test_parts_have_their_shares_in_every_stratum_and_follow_from_the_seed():
     assert set(other["test"].tolist()) != set(parts["test"].tolist())
 
 
+@examples(40)
+@given(st.lists(st.integers(0, 60), min_size=60, max_size=160), st.integers(0, 5))
+def test_no_caption_is_in_two_parts_but_frequent_ones(numbers, seed):
+    """Captions of two languages; which are frequent is counted by hand here."""
+    rows = [(b"%d" % row, None, None, f"标题{number}", f"Title {number // 2}") for row, number in enumerate(numbers)]
+    parts = Division({"train": 0.6, "test": 0.4}, seed=seed).rows(source(rows))
+    owners = {}
+    for name, chosen in parts.items():
+        for row in chosen.tolist():
+            for caption in rows[row][3:]:
+                owners.setdefault(caption, []).append(name)
+    frequent = {caption for caption, names in owners.items() if 20 * len(names) > len(rows)}
+    divided = {caption for caption, names in owners.items() if len(set(names)) > 1}
+    assert divided <= frequent
+
+
+def test_equal_captions_stay_together_whatever_their_case_and_spaces(capsys):
+    rows = [(b"%d" % row, None, None, ("A red cup", " a  Red cup ")[row % 2] + f" {row // 4}") for row in range(400)]
+    parts = Division(PARTS).rows(source(rows))
+    owners = {}
+    for name, chosen in parts.items():
+        assert len(chosen) / len(rows) == pytest.approx(PARTS[name], abs=0.02)
+        for row in chosen.tolist():
+            assert owners.setdefault(row // 4, name) == name
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count, divided", [(20, False), (21, True)])
+def test_a_caption_of_more_than_a_twentieth_may_be_divided(capsys, count, divided):
+    rows = [(b"%d" % row, None, None, "cup" if row < count else f"{row // 2}") for row in range(400)]
+    parts = Division({"train": 0.5, "test": 0.5}).rows(source(rows))
+    has_cups = [name for name, chosen in parts.items() if (chosen < count).any()]
+    assert (len(has_cups) == 2) == divided
+    error = capsys.readouterr().err
+    assert ('"cup" (21 of 400 samples)' in error) == divided and error.count("\n") == divided
+    for name, chosen in parts.items():  # the others stay together
+        others = set(chosen[chosen >= 22].tolist())
+        assert {row ^ 1 for row in others} == others, name
+
+
+def test_captions_that_join_all_samples_are_not_kept_together(capsys):
+    """Each sample shares one caption with the one before it and one with the next."""
+    rows = [(b"%d" % row, row // 2, None, f"标题{row // 2}", f"title {(row + 1) // 2}") for row in range(200)]
+    parts = Division(PARTS, "sku").rows(source(rows))
+    assert {name: len(chosen) / 200 for name, chosen in parts.items()} == pytest.approx(PARTS, abs=0.02)
+    assert "captions join too many samples" in capsys.readouterr().err
+
+
+def test_parallel_texts_without_images_are_divided(tmp_path):
+    lines = ["caption_zh,caption_en", *(f"句子{row // 2},sentence {row}" for row in range(60))]
+    (tmp_path / "texts.csv").write_text("\n".join(lines), encoding="utf-8")
+    whole = open_sources([str(tmp_path / "texts.csv")], layout="texts")
+    parts = Division(PARTS).rows(whole)
+    for chosen in parts.values():
+        assert {row ^ 1 for row in chosen.tolist()} == set(chosen.tolist())
+
+
 def test_groups_of_any_size_keep_the_shares():
     random = np.random.default_rng(0)
     rows = [(b"%d" % n, int(random.geometric(0.02)), None) for n in range(3000)]
@@ -125,7 +183,7 @@ def test_samples_without_a_group_are_counted_once(capsys):
     whole = source([(b"%d" % n, None if n % 4 == 0 else n // 2, None) for n in range(40)])
     division = Division(PARTS, "sku")
     division.rows(whole)
-    message = "10 of 40 samples have no sku: only those of one image are kept together\n"
+    message = "10 of 40 samples have no sku: only those of one image or caption are kept together\n"
     assert capsys.readouterr().err == message
     for name in PARTS:
         Part(division, name).of(whole)
@@ -184,6 +242,55 @@ def test_a_holdout_divides_what_is_trained_on_and_scored(shop):
     own = load_config(None, [*settings, f"Data.test=[{shop / 'shop.csv'}]"])
     assert Data.of_run(own, own.Data.tested, "test").part is None
     assert len(open_benchmarks(shop / "shop.csv")["zh"].images) == 40
+
+
+HEADERS = ["图片", "标题", "No", "Article Number", " 类目 ", "2024"]
+"""Of a table: two that have other names here, a word that YAML reads as a boolean, spaces, and a number."""
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Sixty images; under every header but the first two, four in a row have one value."""
+    random = np.random.default_rng(1)
+    lines = [",".join(HEADERS)]
+    for number in range(60):
+        shape, colour = ("disc", "square", "bar")[number % 3], random.integers(0, 255, 3)
+        (tmp_path / f"{number}.png").write_bytes(png(draw(tuple(map(int, colour)), shape, random)))
+        lines.append(",".join([f"{number}.png", f"标题{number // 2}", *[f"V{number // 4}"] * 4]))
+    (tmp_path / "table.csv").write_text("\n".join(lines), encoding="utf-8")
+    return tmp_path / "table.csv"
+
+
+def rows_of(source):
+    return {int(source[row].image_name.removesuffix(".png")) for row in range(len(source))}
+
+
+@pytest.mark.parametrize("header, size", [
+    ("No", 4), ("no", 4), ("Article Number", 4), ("article_number", 4), ("ARTICLE NUMBER ", 4), ("类目", 4),
+    (" 类目 ", 4), ("2024", 4), ("标题", 2), ("caption_zh", 2), ("图片", 1), ("image", 1),
+])  # fmt: skip
+def test_samples_are_grouped_by_the_header_of_the_table(table, tmp_path, header, size):
+    """By -o, as a number or word of YAML, too, and by --group-by."""
+    settings = [f"Data.train=[{table}]", "Training.global_batch=8", "Data.val=[{split: val}]"]
+    config = load_config(None, [*settings, f"Data.holdout={{val: 0.2, test: 0.2, group_by: {header}}}"])
+    found = {name: rows_of(held_out(config.Data.holdout, name).of(open_sources([str(table)]))) for name in PARTS}
+    output = tmp_path / "parts"
+    command = [str(table), "--output", str(output), "--parts", "0.6", "0.2", "0.2", "--group-by", header]
+    assert cli.run("prepare", command) == 0
+    written = {name: rows_of(open_sources([str(output)], split=name)) for name in PARTS}
+    assert found == written and sum(map(len, found.values())) == 60
+    for name, rows in found.items():
+        assert rows == {size * (row // size) + other for row in rows for other in range(size)}, name
+
+
+def test_a_header_that_is_not_there_is_an_error_that_lists_them(table):
+    with pytest.raises(ValueError, match="no sample has the field 品牌; fields here: 图片, 标题, No, "):
+        Division(PARTS, "品牌").rows(open_sources([str(table)]))
+
+
+def test_a_text_is_named_by_the_header_of_the_table(table):
+    by_header = open_sources([str(table)], text_id="article number")
+    assert [by_header[row].text_name for row in (0, 3, 4)] == ["V0", "V0", "V1"]
 
 
 @pytest.mark.parametrize("shares", ["{val: 0.6, test: 0.4}", "{val: 0, test: 0}", "{val: -0.1}"])

@@ -44,6 +44,11 @@ def holds_texts(columns: Sequence[str]) -> bool:
     return any(column in TEXT_KEYS or column.startswith("caption_") for column in columns)
 
 
+def plain_name(column: str) -> str:
+    """Return a column's name without what people write one way or another: case, spaces, hyphens and underscores."""
+    return re.sub(r"[\s_-]+", "_", column.strip().casefold())
+
+
 def names_here(columns: Sequence[str], given: Mapping[str, str], where: str) -> Names:
     """The name here of every column that a table calls otherwise; ValueError if one is not there that the user has
     given by its name here."""
@@ -55,7 +60,7 @@ def names_here(columns: Sequence[str], given: Mapping[str, str], where: str) -> 
     plain: dict[str, str] = {}
     for column in columns:
         if column not in names:
-            plain.setdefault(re.sub(r"[\s_-]+", "_", column.strip().casefold()), column)
+            plain.setdefault(plain_name(column), column)
 
     def taken() -> list[str]:
         return [names.get(column, column) for column in columns]

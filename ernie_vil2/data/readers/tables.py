@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ernie_vil2.data.readers.columns import IMAGE_KEYS, Names, addresses, lacking, names_here, quoted
+from ernie_vil2.data.readers.columns import IMAGE_KEYS, Names, addresses, lacking, names_here, plain_name, quoted
 from ernie_vil2.data.readers.indexed_file import Index, TextLines, measured_lines
 from ernie_vil2.data.readers.layout import SPLITS, Layout, Options, family, in_order
 from ernie_vil2.data.readers.parquet import ParquetTable, parquet_file
@@ -129,9 +129,10 @@ class TableSource:
         encoding: str | None = None,
     ):
         self.name, self.files = str(path), [Path(path)]
-        self._text_id, self._images = text_id, images
+        self._images = images
         self._table = open_table(path, encoding)
         self._names = names_here(self._table.column_names, columns or {}, self.name)
+        self._text_id = None if text_id is None else self.field_name(text_id)
         home = images or Path(path).parent
         self._folders = (home, home / "images")
         self.release = self._table.release
@@ -171,6 +172,22 @@ class TableSource:
         if outside:
             raise ValueError(f"{self.name}: {_elsewhere(outside, self._folders[0])}")
         return self
+
+    @property
+    def column_names(self) -> Sequence[str]:
+        """The headers of the table, as it has them."""
+        return self._table.column_names
+
+    def field_name(self, column: str) -> str:
+        """Return what a column is called here that is named as in the table; another case and other spaces will do.
+
+        A name that no header resembles is returned as it is.
+        """
+        headers = list(self._table.column_names)
+        if column not in headers and column not in self._names.values():
+            alike = (header for header in headers if plain_name(header) == plain_name(column))
+            column = next(alike, column)
+        return self._names.get(column, column)
 
     def __len__(self) -> int:
         return len(self._table)
