@@ -294,6 +294,8 @@ def test_chinese_clip_goes_from_its_authors_layout_to_transformers_and_back(tmp_
     assert "embeddings of files and strings differ" in there.stdout
     back = call("convert", tmp_path / "hf", tmp_path / "back", "--to", "chinese-clip")
     assert back.returncode == 0, back.stderr
+    assert "load_from_name" in back.stdout and "float16" in back.stdout
+    assert "load_from_name" not in there.stdout
     for folder in ("hf", "back"):
         found = read_model(tmp_path / folder)
         assert found.tokens == source.tokens
