@@ -31,7 +31,7 @@ def test_a_result_is_one_line_and_its_fix_another():
 
 
 @pytest.mark.parametrize(
-    "version, status",
+    ("version", "status"),
     [((3, 11, 7), "ok"), ((3, 13, 5), "ok"), ((3, 10, 13), "FAIL"), ((3, 14, 0), "FAIL")],
 )
 def test_python_is_3_11_to_3_13(version, status):
@@ -41,7 +41,7 @@ def test_python_is_3_11_to_3_13(version, status):
 
 
 @pytest.mark.parametrize(
-    "requirement, installed, status, fact",
+    ("requirement", "installed", "status", "fact"),
     [
         ("datasets==3.2.0", {"datasets": "3.2.0"}, "ok", "3.2.0"),
         ("datasets==3.2.0", {"datasets": "4.0.0"}, "FAIL", "4.0.0, but ==3.2.0 is needed"),
@@ -105,7 +105,7 @@ def test_conflicts_are_those_of_pip(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "vendor, variables, status",
+    ("vendor", "variables", "status"),
     [
         ("AuthenticAMD", {"MKL_DEBUG_CPU_TYPE": "5", "MKL_NUM_THREADS": "8"}, "ok"),
         ("AuthenticAMD", {"MKL_NUM_THREADS": "8"}, "warn"),

@@ -109,7 +109,7 @@ def test_installed_package_names_no_package_of_an_index(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "module, begin",
+    ("module", "begin"),
     [
         ("faiss", lambda folder: open_store(folder / "index", writable=True)),
         ("pymilvus", lambda folder: open_store(folder / "index.db", writable=True)),

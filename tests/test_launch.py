@@ -173,7 +173,7 @@ def test_a_process_whose_parent_is_gone_already_ends():
     os.close(reading)
 
 
-@pytest.mark.parametrize("device, build, gpus, refused", [
+@pytest.mark.parametrize(("device", "build", "gpus", "refused"), [
     ("gpu:0", False, 0, True),
     ("auto", True, 1, True),
     ("auto", True, 0, False),  # a GPU build on a machine without one

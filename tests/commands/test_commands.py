@@ -25,7 +25,7 @@ def test_every_module_is_a_command_and_every_command_has_a_tool():
     assert {f"{name}.py" for name in started | others} <= {path.name for path in ROOT.glob("tools/*.py")}
 
 
-@pytest.mark.parametrize("arguments, expected", [
+@pytest.mark.parametrize(("arguments", "expected"), [
     ([], "error: name one of the commands train, eval-retrieval, "),
     (["trian"], "error: name one of the commands train, eval-retrieval, "),
     (["plan"], "error: the following arguments are required: --ranks, --device (--help lists the options)"),
@@ -68,7 +68,7 @@ def test_a_configuration_that_comes_with_the_package_is_found_from_any_folder(tm
         configuration("configs/demo/none.yaml")
 
 
-@pytest.mark.parametrize("error, line", [
+@pytest.mark.parametrize(("error", "line"), [
     (ValueError("first\n  second\n"), "first; second"),
     (ValueError("\x1b[2J\u202eabc 图"), "\\u001b[2J\\u202eabc 图"),
     (FileNotFoundError(2, "No such file or directory", "a.yaml"), "a.yaml: No such file or directory"),
@@ -104,7 +104,9 @@ sys.exit(commands.run("doctor", []))
 """
 
 
-@pytest.mark.parametrize("stdout, code, printed", [("/dev/full", 2, "No space left on device"), ("/dev/null", 0, "")])
+@pytest.mark.parametrize(
+    ("stdout", "code", "printed"), [("/dev/full", 2, "No space left on device"), ("/dev/null", 0, "")]
+)
 def test_a_standard_output_that_is_full_is_one_line(stdout, code, printed):
     with open(stdout, "w") as file:
         child = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, stdout=file, stderr=subprocess.PIPE, text=True)

@@ -66,7 +66,7 @@ def test_the_ends_of_the_path_are_the_models_bit_for_bit(pair):
 
 
 @pytest.mark.parametrize(
-    "texts, expected",
+    ("texts", "expected"),
     [
         ("0 0.1 ... 1", [round(0.1 * step, 10) for step in range(11)]),
         ("0.2 0.4 ... 0.8", [0.2, 0.4, 0.6, 0.8]),
@@ -80,7 +80,7 @@ def test_rows_of_shares(texts, expected):
 
 
 @pytest.mark.parametrize(
-    "texts, message",
+    ("texts", "message"),
     [
         ("0 0.3 ... 1", "--alpha 0 0.3 ... 1: the last is not reached in such steps"),
         ("0 0.1 ... ...", "write a row of shares"),
@@ -142,7 +142,7 @@ def test_a_soup_is_the_mean(pair, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "overrides, why",
+    ("overrides", "why"),
     [
         (["Model.text.epsilon=1e-12"], "Model.text.epsilon is 1e-05 in one and 1e-12 in the other"),
         (["Model.image.heads=2"], "Model.image.heads is 1 in one and 2 in the other"),
@@ -162,7 +162,7 @@ def test_other_vocabularies_are_not_mixed(pair):
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (["A"], "the following arguments are required: MODEL"),
         (["A", "B", "A", "--alpha", "0.5"], "--alpha is of two models, and here are 3"),

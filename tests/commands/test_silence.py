@@ -41,7 +41,7 @@ def test_nothing_to_do_says_what_is_missing(inputs, tmp_path, monkeypatch, capsy
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("example, changes, output", [
+@pytest.mark.parametrize(("example", "changes", "output"), [
     ("search query", {"--plus": " "}, "--plus is empty: write a sentence"),
     ("search query", {"--minus": ""}, "--minus is empty: write a sentence"),
     ("search query", {"--where": f"x={DEEP}"}, "more than 1,000 characters; name a shorter value"),

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    "override, message",
+    ("override", "message"),
     [
         ("Loss.tempreture=1", "unknown key Loss.tempreture; did you mean Loss.temperature?"),
         ("Optimizer.temperature=1", "unknown key Optimizer.temperature; did you mean Loss.temperature?"),
@@ -134,7 +134,7 @@ def test_the_last_override_wins_and_scientific_notation_is_a_number(tmp_path):
     assert config.Optimizer.learning_rate == 0.00005
 
 
-@pytest.mark.parametrize("text, message", [("- a\n", "must be sections"), ("a: [", "not valid YAML")])
+@pytest.mark.parametrize(("text", "message"), [("- a\n", "must be sections"), ("a: [", "not valid YAML")])
 def test_a_file_that_is_not_a_configuration_is_named(tmp_path, text, message):
     path = tmp_path / "odd.yaml"
     path.write_text(text)

@@ -6,7 +6,7 @@ from ernie_vil2.config import MISSING, differences, load_config
 from ernie_vil2.training.checkpoint import changed_settings
 
 
-@pytest.mark.parametrize("trees, expected", [
+@pytest.mark.parametrize(("trees", "expected"), [
     ([{}], []),
     ([{"A": {"b": 1}}, {"A": {"b": 1}}], []),
     ([{"A": {"b": 1, "c": [1]}}, {"A": {"b": 2, "c": [1]}}], [("A.b", [1, 2])]),

@@ -185,7 +185,7 @@ def test_recomputed_gradients_are_the_same():
         np.testing.assert_array_equal(again, direct)
 
 
-@pytest.mark.parametrize("kernel, size", [(1, 4), (2, 6), (4, 9)])
+@pytest.mark.parametrize(("kernel", "size"), [(1, 4), (2, 6), (4, 9)])
 @pytest.mark.parametrize("bias", [None, False])
 def test_patch_convolution_equals_paddles(kernel, size, bias):
     layer = nn.Conv2D(4, 5, kernel, stride=kernel, bias_attr=bias)

@@ -80,7 +80,7 @@ def test_amd_gets_the_mkl_switch(machine):
     assert prepared({})["MKL_DEBUG_CPU_TYPE"] == "5"
 
 
-@pytest.mark.parametrize("vendor, flags", [("GenuineIntel", ["avx2"]), ("AuthenticAMD", ["sse4_2"]), ("", [])])
+@pytest.mark.parametrize(("vendor", "flags"), [("GenuineIntel", ["avx2"]), ("AuthenticAMD", ["sse4_2"]), ("", [])])
 def test_other_processors_do_not(machine, vendor, flags):
     machine(vendor, flags)
     assert "MKL_DEBUG_CPU_TYPE" not in prepared({})
@@ -101,7 +101,7 @@ def test_one_variable_switches_everything_off(machine):
     assert runtime.applied() == dict.fromkeys(runtime.SWITCHES, "off (ERNIE_VIL2_RUNTIME=0)")
 
 
-@pytest.mark.parametrize("ranks, threads", [(1, "8"), (2, "4"), (3, "2"), (16, "1")])
+@pytest.mark.parametrize(("ranks", "threads"), [(1, "8"), (2, "4"), (3, "2"), (16, "1")])
 def test_local_ranks_share_the_cores(machine, ranks, threads):
     # The launcher has imported Paddle, which writes OMP_NUM_THREADS=1.
     environment = {"PADDLE_LOCAL_SIZE": str(ranks), "PADDLE_TRAINERS_NUM": "64", "OMP_NUM_THREADS": "1"}

@@ -66,7 +66,7 @@ def test_both_decoders_give_equal_pixels_at_every_scale(image, progressive, monk
         np.testing.assert_allclose(EncodedImage(data, "a").decode(shrink).astype(int), pixels, rtol=0, atol=rounding)
 
 
-@pytest.mark.parametrize("shrink, factor", [(0.2, 1), (1, 1), (1.99, 1), (2, 2), (3.9, 2), (4, 4), (8, 8), (50, 8)])
+@pytest.mark.parametrize(("shrink", "factor"), [(0.2, 1), (1, 1), (1.99, 1), (2, 2), (3.9, 2), (4, 4), (8, 8), (50, 8)])
 def test_jpeg_comes_as_small_as_the_caller_shrinks_it(decoder, shrink, factor):
     whole = smooth_image(80, 104)
     image = EncodedImage(encoded(Image.fromarray(whole), quality=95, subsampling=0), "a")
@@ -195,7 +195,7 @@ def test_transparency_of_every_kind_of_png_shows_the_background(kind, keyed, see
 TRANSPARENT = smooth_image(channels=4)
 
 
-@pytest.mark.parametrize("kind, options", [
+@pytest.mark.parametrize(("kind", "options"), [
     ("WEBP", {"lossless": True, "exact": True}), ("TIFF", {}), ("JPEG2000", {"irreversible": False}),
 ])  # fmt: skip
 def test_transparency_of_other_files_shows_the_background(kind, options):
@@ -269,7 +269,7 @@ def test_equal_warnings_of_a_library_are_one_remark():
 WIDE = np.random.default_rng(0).integers(0, 2**16, [40, 60], dtype=np.uint16)
 
 
-@pytest.mark.parametrize("kind, options", [
+@pytest.mark.parametrize(("kind", "options"), [
     ("PNG", {}), ("PPM", {}), ("JPEG2000", {}), ("TIFF", {}), ("TIFF", {"compression": "zstd"}),
     ("TIFF", {"big_tiff": True}),
 ])  # fmt: skip

@@ -108,7 +108,7 @@ def test_every_sample_is_seen_once_an_epoch_whatever_the_ranks_and_workers(shape
     assert read == names(shapes, tokenizer, 22, 1, "Data.shuffle_buffer=50")
 
 
-@pytest.mark.parametrize("before, after, stop", [((1, 0), (1, 2), 3), ((2, 1), (3, 0), 10), ((4, 0), (1, 1), 11)])
+@pytest.mark.parametrize(("before", "after", "stop"), [((1, 0), (1, 2), 3), ((2, 1), (3, 0), 10), ((4, 0), (1, 1), 11)])
 def test_a_stream_goes_on_where_it_stopped_with_other_ranks_and_workers(shapes, tokenizer, before, after, stop):
     whole = names(shapes, tokenizer, 22, 1)
     (ranks, workers), (later_ranks, later_workers) = before, after

@@ -97,7 +97,7 @@ def test_both_vocabulary_formats_give_the_same_tokens(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [
         ("[PAD]\t0\n[CLS]\t2\n", "ids must be 0 to 1"),
         ("[PAD]\tx\n", "not a number"),

@@ -40,7 +40,7 @@ def wait_until(condition, seconds=PATIENCE):
     return condition()
 
 
-@pytest.mark.parametrize("rows, workers", [(5, 0), (5, 1), (5, 3), (4, 4), (2, 5)])
+@pytest.mark.parametrize(("rows", "workers"), [(5, 0), (5, 1), (5, 3), (4, 4), (2, 5)])
 def test_batches_are_those_of_their_positions_in_order(rows, workers):
     batches = filled_batches(fill, LAYOUT, rows, positions(rows, first=300), workers)
     for number, (arrays, reports) in enumerate(itertools.islice(batches, 7)):

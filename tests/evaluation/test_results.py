@@ -296,7 +296,7 @@ def test_random_queries_are_those_of_the_seed_and_have_a_right_answer(evaluation
 
 
 @pytest.mark.parametrize(
-    "size, expected", [((3000, 1500), (SIDE, SIDE // 2)), ((20, 10), (20, 10)), ((900, 5), (SIDE, 1))]
+    ("size", "expected"), [((3000, 1500), (SIDE, SIDE // 2)), ((20, 10), (20, 10)), ((900, 5), (SIDE, 1))]
 )
 def test_thumbnails_are_small_jpeg_of_the_same_shape(size, expected):
     small = thumbnail(BenchmarkImage("x", lambda: noise_image((10, 120, 250), size)))

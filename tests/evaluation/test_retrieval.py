@@ -213,7 +213,7 @@ def test_recall_by_hand():
     assert recall([1, 2, 5, 6, 10, 11, 400, 1]) == {"R@1": 25.0, "R@5": 50.0, "R@10": 75.0, "mR": 50.0}
 
 
-@pytest.mark.parametrize("positives, gallery_size", [(1, 7), (2, 7), (3, 4), (4, 12), (1, 1)])
+@pytest.mark.parametrize(("positives", "gallery_size"), [(1, 7), (2, 7), (3, 4), (4, 12), (1, 1)])
 def test_chance_equals_the_count_over_all_rankings(positives, gallery_size):
     """Which positions the positives take in a random ranking: all choices are equally likely."""
     positions = list(itertools.combinations(range(1, gallery_size + 1), positives))

@@ -190,7 +190,7 @@ def test_the_fastest_backend_at_hand_computes_a_checkpoint_where_it_ranks_alike(
 
 
 @pytest.mark.parametrize(
-    "backend, precision, cosine", [("onnx", "int8", 0.99), ("paddle_inference", "bfloat16", 0.999)]
+    ("backend", "precision", "cosine"), [("onnx", "int8", 0.99), ("paddle_inference", "bfloat16", 0.999)]
 )
 def test_a_lower_precision_is_near_and_has_a_fingerprint_of_its_own(model, tmp_path, backend, precision, cosine):
     report = export(model, tmp_path / "made", backend, precision, IMAGES, TEXTS)

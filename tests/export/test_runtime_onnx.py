@@ -56,7 +56,7 @@ def test_pixels_ids_and_embeddings_are_those_of_the_model(pair, tmp_path, monkey
     assert (runtime.embed_dim, runtime.logit_scale, runtime.logit_bias) == (model.embed_dim, model.logit_scale, 0)
 
 
-@pytest.mark.parametrize("image, message", [
+@pytest.mark.parametrize(("image", "message"), [
     (b"", "broken image"),
     (b"no image", "an image: broken image"),
     (encoded(smooth_image(60, 60), "JPEG")[:-300], "truncated image"),

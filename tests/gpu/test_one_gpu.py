@@ -69,7 +69,7 @@ def test_float16_trains_a_backbone_with_stochastic_depth(config, name, report):
     assert np.isfinite(found).all() and found[-1] < found[0]
 
 
-@pytest.mark.parametrize("dtype, spacing", [("float16", 2**-11), ("bfloat16", 2**-8)])
+@pytest.mark.parametrize(("dtype", "spacing"), [("float16", 2**-11), ("bfloat16", 2**-8)])
 def test_pixels_are_normalised_in_one_pass_in_a_narrow_type(dtype, spacing):
     pixels = paddle.randint(0, 256, [4, 32, 32, 3]).astype("uint8")
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

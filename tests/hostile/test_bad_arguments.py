@@ -180,7 +180,7 @@ def is_unreadable(kind, what):
     return not (what in FOR_FILES and kind in FOLDERS or what in FOR_FOLDERS and kind in FILES)
 
 
-@pytest.mark.parametrize("example, argument, what", cases(INPUTS, UNREADABLE, is_unreadable))
+@pytest.mark.parametrize(("example", "argument", "what"), cases(INPUTS, UNREADABLE, is_unreadable))
 def test_what_cannot_be_read(run, tmp_path, example, argument, what):
     kind = options(example)[argument].type
     path = tmp_path / (what + suffix(example, argument))
@@ -205,7 +205,7 @@ def is_something_else(kind, what):
     return not (kind is arguments.configuration and what == "empty")  # that is the default one
 
 
-@pytest.mark.parametrize("example, argument, what", cases(INPUTS - FOLDERS, CONTENTS, is_something_else))
+@pytest.mark.parametrize(("example", "argument", "what"), cases(INPUTS - FOLDERS, CONTENTS, is_something_else))
 def test_what_holds_something_else(run, tmp_path, example, argument, what):
     kind = options(example)[argument].type
     path = tmp_path / f"other-file{suffix(example, argument)}"
@@ -216,7 +216,7 @@ def test_what_holds_something_else(run, tmp_path, example, argument, what):
 
 
 @pytest.mark.parametrize(
-    "example, argument, what",
+    ("example", "argument", "what"),
     cases({arguments.input_folder, arguments.run_folder, arguments.model}, [None, *CONTENTS]),
 )
 def test_a_folder_that_holds_something_else(run, inputs, tmp_path, example, argument, what):
@@ -253,7 +253,7 @@ def is_unwritable(kind, what):
     return what != "a file for a folder"  # it is replaced, or refused by what lies in it
 
 
-@pytest.mark.parametrize("example, argument, what", cases(OUTPUTS, UNWRITABLE, is_unwritable))
+@pytest.mark.parametrize(("example", "argument", "what"), cases(OUTPUTS, UNWRITABLE, is_unwritable))
 def test_what_cannot_be_written(run, tmp_path, example, argument, what):
     path = tmp_path / (what + suffix(example, argument))
     UNWRITABLE[what](path)
@@ -261,7 +261,7 @@ def test_what_cannot_be_written(run, tmp_path, example, argument, what):
     assert code == 2 and str(path.parent) in error and what[:8] in error
 
 
-@pytest.mark.parametrize("example, argument, what", cases(OUTPUTS, ["\udcff"]))
+@pytest.mark.parametrize(("example", "argument", "what"), cases(OUTPUTS, ["\udcff"]))
 def test_a_name_need_not_be_utf8(run, tmp_path, example, argument, what):
     path = tmp_path / (what + suffix(example, argument))
     code, error = run(example, {argument: str(path)})
@@ -269,7 +269,7 @@ def test_a_name_need_not_be_utf8(run, tmp_path, example, argument, what):
     assert path.exists()
 
 
-@pytest.mark.parametrize("example, argument, given", cases(NUMBERS, BAD_NUMBERS))
+@pytest.mark.parametrize(("example", "argument", "given"), cases(NUMBERS, BAD_NUMBERS))
 def test_numbers_out_of_range(run, example, argument, given):
     times = options(example)[argument].nargs
     code, error = run(example, {argument: [given] * times if isinstance(times, int) else given})
@@ -277,7 +277,7 @@ def test_numbers_out_of_range(run, example, argument, given):
     assert code == 0 or argument.strip("-") in error or given in error
 
 
-@pytest.mark.parametrize("example, argument, given",
+@pytest.mark.parametrize(("example", "argument", "given"),
                          cases(NAMES, ["", "\udcff", "a/b", "x" * 3000, "\x1b[2J", "%s {}", "=1"]))  # fmt: skip
 def test_any_text(run, example, argument, given):
     assert run(example, {argument: given})[0] in (0, 1, 2)

@@ -125,7 +125,7 @@ class Sorting(Peeking):
         return self.linear(paddle.linalg.svd(images)[1].mean(axis=2))
 
 
-@pytest.mark.parametrize("tower, backend, message", [
+@pytest.mark.parametrize(("tower", "backend", "message"), [
     ("Peeking", "paddle_inference", "the image tower cannot be traced into a graph: "),
     ("Sorting", "onnx", "the image tower cannot become ONNX: "),
 ])  # fmt: skip
@@ -163,7 +163,7 @@ def test_a_trace_keeps_no_python_stacks():
     assert frames_that_are_kept() == before and traceback.extract_stack()
 
 
-@pytest.mark.parametrize("backend, precision, other", [("onnx", "bfloat16", "float32 or int8"),
+@pytest.mark.parametrize(("backend", "precision", "other"), [("onnx", "bfloat16", "float32 or int8"),
                                                       ("paddle_inference", "int8", "float32 or bfloat16")])  # fmt: skip
 def test_a_precision_that_the_library_does_not_have(model, tmp_path, backend, precision, other):
     with pytest.raises(NotExportable, match=f"{backend} computes in {other}, not in {precision}"):

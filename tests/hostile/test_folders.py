@@ -198,7 +198,7 @@ def test_an_export_with_other_values_answers_or_says_why(exports, export, data):
             one_line(error, str(folder))
 
 
-@pytest.mark.parametrize("change, printed", [
+@pytest.mark.parametrize(("change", "printed"), [
     (("preprocessing", "size", 64), "preprocessing.size is 64 in export.json and 32 in config.yaml"),
     (("preprocessing", "mean", [0.0, 0.0, 0.0]), "preprocessing.mean is "),
     (("preprocessing", "background", [0, 0, 0]), "preprocessing.background is "),
@@ -327,7 +327,7 @@ def test_a_study_with_another_value_is_refused_or_has_runs(study):
             one_line(error, str(study))
 
 
-@pytest.mark.parametrize("change, printed", [
+@pytest.mark.parametrize(("change", "printed"), [
     ({"seeds": [0, 1, 0]}, "seeds: 0 occurs twice"),
     ({"groups": [{"name": "main", "models": ["A", "E"], "seeds": [7, 7]}]}, "groups.0.seeds: 7 occurs twice"),
     ({"groups": [{"name": "main", "models": ["A", "A"]}]}, "groups.0.models: A occurs twice"),

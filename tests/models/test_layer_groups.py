@@ -100,7 +100,7 @@ def test_as_by_default_all_is_one_rate_and_nothing_is_frozen():
 
 
 @pytest.mark.parametrize(
-    "patterns, frozen, trained",
+    ("patterns", "frozen", "trained"),
     [
         (["text.*"], "text.network.pooler.dense.weight", "image.norm.weight"),
         (["text.*"], "text_projection.weight", "image_projection.weight"),
@@ -132,7 +132,7 @@ def test_every_group_can_be_named_also_one_without_parameters(image, patterns):
 
 
 @pytest.mark.parametrize(
-    "tuning, message",
+    ("tuning", "message"),
     [
         ({"freeze": ["vision.*"]}, "vision.* names no layer group and no parameter of this model; its groups are "
          "image.embeddings, image.blocks.0, image.blocks.1, image.blocks.2, image.head, text.embeddings"),

@@ -50,7 +50,7 @@ def test_positions_by_hand():
     assert rows.tolist() == [-5, -7, 0, 1, 4, 6.5, 9, 11.5]
 
 
-@pytest.mark.parametrize("rows, longer", [(64, 196), (77, 248)])
+@pytest.mark.parametrize(("rows", "longer"), [(64, 196), (77, 248)])
 def test_positions_are_those_of_fg_clip_2_and_long_clip(rows, longer):
     table = np.random.default_rng(rows).normal(size=(rows, 32)).astype("float32")
     found = stretched_positions(table, longer)
@@ -58,7 +58,7 @@ def test_positions_are_those_of_fg_clip_2_and_long_clip(rows, longer):
     np.testing.assert_allclose(found, by_four(table), atol=1e-6)
 
 
-@pytest.mark.parametrize("rows, longer", [(4, 5), (16, 18), (64, 65), (64, 200), (77, 1000)])
+@pytest.mark.parametrize(("rows", "longer"), [(4, 5), (16, 18), (64, 65), (64, 200), (77, 1000)])
 def test_other_lengths_lie_on_the_same_lines(rows, longer):
     table = np.random.default_rng(longer).normal(size=(rows, 8))
     kept = min(20, rows // 2)

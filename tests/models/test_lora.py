@@ -37,7 +37,9 @@ def embeddings(model):
     return np.concatenate([model.encode_image(images).numpy(), model.encode_text(ids).numpy()])
 
 
-@pytest.mark.parametrize("image, config", [(VIT, LoraConfig()), (CNN, CONVOLUTIONS)], ids=["linear", "convolutions"])
+@pytest.mark.parametrize(
+    ("image", "config"), [(VIT, LoraConfig()), (CNN, CONVOLUTIONS)], ids=["linear", "convolutions"]
+)
 def test_merged_weights_compute_what_the_layers_do(image, config):
     plain, changed = models(image, config)
     arrays = {name: value.numpy() for name, value in changed.state_dict().items()}
@@ -105,7 +107,7 @@ def test_a_frozen_tower_stays_so_with_lora():
 
 
 @pytest.mark.parametrize(
-    "image, layers, message",
+    ("image", "layers", "message"),
     [
         (CNN, ["image.blocks.*"], "image.blocks.* names no linear layer and no convolution; the image tower has "
          "image.network.stage0.rbr_dense.conv, "),
@@ -137,7 +139,7 @@ def test_lora_of_another_width_is_refused():
 
 
 @pytest.mark.parametrize(
-    "image, layers, width, weight",
+    ("image", "layers", "width", "weight"),
     [
         (VIT, ["image.blocks.*"], 64, "image.blocks.0.attn.qkv has a weight of 64 x 192"),
         (CNN, ["image.network.*"], 3, "image.network.stage0.rbr_1x1.conv has a weight of 8 x 3"),

@@ -440,7 +440,7 @@ def test_a_hostile_safetensors_file_is_refused(tmp_path, content):
         read_weights(path)
 
 
-@pytest.mark.parametrize("kind, count", [
+@pytest.mark.parametrize(("kind", "count"), [
     *((kind, 8) for kind in ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ")),
     ("F4", 16), ("C64", 1),
 ])  # fmt: skip

@@ -93,7 +93,7 @@ def test_an_image_of_which_nothing_would_be_left_is_a_bad_sample():
 
 
 @pytest.mark.parametrize(
-    "steps, error",
+    ("steps", "error"),
     [
         ([{"type": "WarpAffine"}], "infer_cfg.yml: preprocessing WarpAffine is not known here; known: Resize, Pad"),
         (
@@ -125,7 +125,7 @@ def test_phrases_by_hand():
 
 
 @pytest.mark.parametrize(
-    "classes, attributes, error",
+    ("classes", "attributes", "error"),
     [
         ({"en": ["a"], "zh": ["甲", "乙"]}, {}, "names of classes by language: {'en': 1, 'zh': 2}"),
         ({"en": []}, {}, "names of classes by language: {'en': 0}"),

@@ -65,7 +65,7 @@ def tags_in(path):
     return {name: file[name] for name in ids}
 
 
-@pytest.mark.parametrize("batch_size, threads", [(1, 1), (4, 3), (100, 2)])
+@pytest.mark.parametrize(("batch_size", "threads"), [(1, 1), (4, 3), (100, 2)])
 def test_every_id_is_tagged_once_and_what_cannot_be_is_reported(source, tmp_path, batch_size, threads):
     tagger = LengthTagger()
     report = extract_tags(source, tagger, tmp_path / "tags.jsonl", batch_size=batch_size, threads=threads)
@@ -136,7 +136,7 @@ def test_an_image_that_was_edited_is_noticed_when_the_output_is_there(source, tm
         extract_tags(rewrite(tmp_path, 5, b"12345"), LengthTagger(), tmp_path / "tags.jsonl")
 
 
-@pytest.mark.parametrize("row, noticed", [(0, True), (5, True), (6, False)])
+@pytest.mark.parametrize(("row", "noticed"), [(0, True), (5, True), (6, False)])
 def test_an_image_that_was_edited_is_noticed_where_a_run_was_stopped(source, tmp_path, row, noticed):
     """Rows 0 to 5 were tagged; what comes behind may change."""
     with pytest.raises(KeyboardInterrupt):

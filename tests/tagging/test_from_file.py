@@ -81,7 +81,7 @@ def test_a_field_that_a_sample_lacks_makes_it_a_bad_one(run_tool, shard, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "name, content, error",
+    ("name", "content", "error"),
     [
         ("a.txt", "x", "tags are in a .jsonl, .tsv or .csv file"),
         ("a.jsonl", '{"tags": ["a"]}\n', "a.jsonl: no row has an id and tags"),

@@ -68,7 +68,7 @@ def test_a_word_is_the_mean_of_its_templates():
 
 
 @pytest.mark.parametrize(
-    "words, templates, top, error",
+    ("words", "templates", "top", "error"),
     [
         ({}, {}, 1, "at least one word"),
         ({"en": [" "]}, {}, 1, "at least one word"),

@@ -127,7 +127,7 @@ def remove(path):
     path.unlink()
 
 
-@pytest.mark.parametrize("damage, reason", [(cut, "bytes instead of"), (change, "SHA-256"), (remove, "is missing")])
+@pytest.mark.parametrize(("damage", "reason"), [(cut, "bytes instead of"), (change, "SHA-256"), (remove, "is missing")])
 @pytest.mark.parametrize("name", [*CHECKPOINT_FILES, "checksums.json"])
 def test_damage_is_reported_and_the_checkpoint_before_is_used(run, capsys, name, damage, reason):
     whole, newest = run.save(1), run.save(2)

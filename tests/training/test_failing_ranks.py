@@ -88,7 +88,7 @@ def test_a_gradient_that_is_not_finite_on_one_rank_stops_both_or_is_left_out_by_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault, rank, cause", [
+@pytest.mark.parametrize(("fault", "rank", "cause"), [
     ("bad samples", 1, "TooManyBadSamples: 0 of 8 samples could not be used, more than Data.max_bad_share"),
     ("data", 1, "FullDisk: no room for it"),
     ("disk", 0, "FullDisk: no room for it"),

@@ -140,7 +140,7 @@ def test_twenty_kills_of_two_ranks_change_nothing(overrides, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first, second", [(1, 2), (2, 1)])
+@pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1)])
 def test_a_run_goes_on_with_another_number_of_ranks(overrides, tmp_path, first, second):
     """From the checkpoint before a damaged one, with the samples and so the losses of the steps done before."""
     folder = tmp_path / "run"

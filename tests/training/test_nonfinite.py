@@ -85,7 +85,7 @@ def test_the_norm_is_that_of_all_gradients_before_clipping(config, micro_batch):
     assert norms(trainer) == pytest.approx(expected, rel=1e-5) and min(expected) > 0.1
 
 
-@pytest.mark.parametrize("what, image, micro_batch", [
+@pytest.mark.parametrize(("what", "image", "micro_batch"), [
     ("gradient", [], "null"),
     pytest.param("infinite gradient", [REPVGG], 3, marks=pytest.mark.slow),
     ("loss", [REPVGG], "null"),
@@ -122,7 +122,7 @@ def test_a_run_stops_before_the_update_and_the_evidence_holds_the_last_good_weig
     assert resumed.step == 4 and resumed.fit() and resumed.nonfinite.skipped == 1
 
 
-@pytest.mark.parametrize("what, image", [
+@pytest.mark.parametrize(("what", "image"), [
     ("gradient", []), ("infinite gradient", [REPVGG]), ("loss", [REPVGG]),
 ], ids=["gradient", "infinite", "loss"])  # fmt: skip
 def test_between_records_the_host_learns_of_it_a_step_later_and_nothing_has_changed(config, what, image):
@@ -161,7 +161,7 @@ def test_when_the_host_waits_for_the_device(config, monkeypatch, nonfinite):
         assert calls == ["forward", "backward", "read"] * 4
 
 
-@pytest.mark.parametrize("what, image", [("gradient", []), ("loss", [REPVGG])], ids=["gradient", "loss"])
+@pytest.mark.parametrize(("what", "image"), [("gradient", []), ("loss", [REPVGG])], ids=["gradient", "loss"])
 def test_a_step_left_out_changes_nothing_and_is_counted_and_named(config, tmp_path, capsys, what, image):
     settings = [*image, "Training.nonfinite=skip"]
     trainer = spoilt(Trainer(config(*settings)), what, {2, 5})

@@ -100,7 +100,7 @@ def test_three_ranks_go_on_where_one_has_stopped(overrides, tmp_path, changes):
     assert_alike(tmp_path / "run", tmp_path / "alone")
 
 
-@pytest.mark.parametrize("sharding, ranks, message", [
+@pytest.mark.parametrize(("sharding", "ranks", "message"), [
     ("stage1", 1, "stage1 divides among ranks, and this is a single process; start several"),
     ("stage2", 1, "stage2 needs GPUs.*use stage1 or none"),
     ("stage2", 2, "stage2 needs GPUs.*use stage1 or none"),

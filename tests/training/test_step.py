@@ -183,7 +183,7 @@ def test_recomputed_blocks_change_nothing(image, micro_batch):
         np.testing.assert_allclose(statistics_again[name], mean, rtol=1e-10, err_msg=name)
 
 
-@pytest.mark.parametrize("view, shape, dtype", [("text_1", [8], "int64"), ("image_1", [3, 32, 32], "float32")])
+@pytest.mark.parametrize(("view", "shape", "dtype"), [("text_1", [8], "int64"), ("image_1", [3, 32, 32], "float32")])
 @pytest.mark.parametrize("kind", ["null", 2], ids=["direct", "cached"])
 def test_towers_multiply_in_the_precision_of_the_run_and_give_float32(kind, view, shape, dtype):
     """As a graph, which mixed precision changes on any device; to run it so takes a GPU."""

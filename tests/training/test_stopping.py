@@ -48,7 +48,7 @@ def stopped(process, folder, number, rank=None):
     return process.communicate(timeout=PATIENCE)
 
 
-@pytest.mark.parametrize("number, code", [
+@pytest.mark.parametrize(("number", "code"), [
     (signal.SIGTERM, 75),
     pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
     pytest.param(signal.SIGHUP, 75, marks=pytest.mark.slow),
@@ -76,7 +76,7 @@ def test_all_ranks_stop_whoever_of_them_is_reported(overrides, tmp_path, rank):
 
 @in_proc
 @pytest.mark.slow
-@pytest.mark.parametrize("rank, code", [(None, signal.SIGTERM), (0, 75), (1, 75)])
+@pytest.mark.parametrize(("rank", "code"), [(None, signal.SIGTERM), (0, 75), (1, 75)])
 def test_under_paddles_launcher_all_ranks_stop(overrides, tmp_path, rank, code):
     launch = ["--nproc_per_node", "2", "--log_dir", tmp_path / "log"]
     with start("tools/train.py", *as_arguments([*overrides, "Training.steps=100000"]), launch=launch) as process:

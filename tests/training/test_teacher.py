@@ -101,7 +101,7 @@ def damaged(folder, tmp_path, name, content):
 
 
 @pytest.mark.parametrize(
-    "name, content, message",
+    ("name", "content", "message"),
     [
         ("image_embeddings.npy", None, "image_embeddings.npy: no such file; ernie-vil2 embed writes"),
         ("texts.jsonl", None, "texts.jsonl"),

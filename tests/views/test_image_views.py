@@ -249,7 +249,7 @@ def summary(made):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("photo, hue, tolerance, crop_area", [
+@pytest.mark.parametrize(("photo", "hue", "tolerance", "crop_area"), [
     (0, 0.0, 0.03, [0.2, 1.0]),
     (1, 0.1, 0.07, None),
     *(pytest.param(*case, marks=pytest.mark.slow) for case in (
@@ -300,7 +300,7 @@ def test_normalisation_by_hand():
     assert values.shape == (1, 3, 1, 1) and np.allclose(values.ravel(), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("float64", 1e-14)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-14)])
 def test_normalisation_in_one_pass(dtype, tolerance):
     paddle = pytest.importorskip("paddle")
     pixels = np.arange(256 * 3, dtype=np.uint8).reshape([2, 8, 16, 3])

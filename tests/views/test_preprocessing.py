@@ -157,7 +157,7 @@ def png_that_asks_for(height, width):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    "data, reason",
+    ("data", "reason"),
     [
         (b"", "broken image"),
         (b"no image", "broken image"),

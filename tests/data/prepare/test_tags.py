@@ -42,7 +42,7 @@ def test_numbers_are_ids_too_and_the_first_row_of_an_id_counts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, content, error",
+    ("name", "content", "error"),
     [
         ("a.jsonl", '{"tags": []}\n', "a.jsonl:1: no id; fix"),
         ("a.jsonl", '{"id": "x", "tags": 3}\n', "a.jsonl:1: malformed tags"),

@@ -76,7 +76,7 @@ def bilingual(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "asked, expected",
+    ("asked", "expected"),
     [
         ({}, {"zh": ["猫", "x"], "en": ["a cat", "cat", "x"], "": ["x"]}),
         ({"preferred": ["en", "zh", "fr"]}, {"en": ["a cat", "cat", "x"], "zh": ["猫", "x"]}),

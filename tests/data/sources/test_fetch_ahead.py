@@ -74,7 +74,7 @@ def test_the_index_next_to_them_counts_shards_without_a_request_for_each(cache):
         assert samples[4 * 7 + 1].image_name == "7-1" and cached(cache) == ["7.tar"]
 
 
-@pytest.mark.parametrize("manner, fault", [("well", "differs from its SHA-256 checksum"), ("half", "broke off")])
+@pytest.mark.parametrize(("manner", "fault"), [("well", "differs from its SHA-256 checksum"), ("half", "broke off")])
 def test_a_shard_that_is_not_as_the_index_says_is_asked_for_again_and_not_used(monkeypatch, manner, fault):
     monkeypatch.setattr(source, "DEADLINE", 0)
     with store(1) as server:

@@ -24,7 +24,8 @@ def test_sources_come_one_after_the_other(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "patterns, error", [(["nowhere/*.tar"], "no file matches nowhere"), ([], "no data given"), (["odd.zip"], "odd.zip")]
+    ("patterns", "error"),
+    [(["nowhere/*.tar"], "no file matches nowhere"), ([], "no data given"), (["odd.zip"], "odd.zip")],
 )
 def test_data_that_is_not_there_is_named(tmp_path, monkeypatch, patterns, error):
     monkeypatch.chdir(tmp_path)

@@ -154,7 +154,7 @@ def test_the_example_of_columns_can_be_pasted_and_a_table_without_names_is_recog
 
 
 @pytest.mark.parametrize(
-    "columns, names",
+    ("columns", "names"),
     [
         (["图片", "标题"], {"图片": "image", "标题": "caption_zh"}),
         (["Image", " Title "], {"Image": "image", " Title ": "caption"}),
@@ -203,7 +203,7 @@ def test_absolute_paths_are_followed_into_the_folder_that_is_named(shop):
 
 
 @pytest.mark.parametrize(
-    "folder, kind, named",
+    ("folder", "kind", "named"),
     [
         ("C:\\Users\\李雷\\photos\\", "absolute paths", "C:/Users/李雷/photos"),
         ("\\\\nas\\my shop\\photos\\", "absolute paths", "'/nas/my shop/photos'"),

@@ -41,7 +41,7 @@ def test_a_command_keeps_braces_that_are_not_a_range():
     ]
 
 
-@pytest.mark.parametrize("pattern, message", [
+@pytest.mark.parametrize(("pattern", "message"), [
     ("{0..99999999999}", "names more than 1,000,000 files"),
     ("{0..9999}{0..9999}", "names more than 1,000,000 files"),
     ("{{0..9999}{0..9999},b}", "names more than 1,000,000 files"),

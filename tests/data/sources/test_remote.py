@@ -74,7 +74,7 @@ SHARD = b"".join(member(f"{row}.png", b"image") + member(f"{row}.txt", b"x") for
 AGAIN = r"; attempts made: 3\. Try again later$"
 
 
-@pytest.mark.parametrize("manner, message, asked", [
+@pytest.mark.parametrize(("manner", "message", "asked"), [
     ("403", r"the server refuses it \(403 Forbidden\); check your access to it$", 1),
     ("404", r"no such file \(404 Not Found\); check the address$", 1),
     ("400", "the server answers 400 Bad Request$", 1),

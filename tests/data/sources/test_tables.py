@@ -84,7 +84,7 @@ def test_rows_of_many_groups_are_found_and_few_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "row, reason",
+    ("row", "reason"),
     [
         ({"image": "../a.jpg", "text": "x"}, "image outside its folder"),
         ({"image": "/etc/passwd", "text": "x"}, "image outside its folder"),
@@ -121,7 +121,7 @@ EMPTY, OTHERS = [b"", b"\n"], [b'a,b\n"', b"PAR1"]
 
 
 @pytest.mark.parametrize(
-    "name, content",
+    ("name", "content"),
     # A line that is not JSON is a bad row, not a bad file.
     [*product(["t.jsonl", "t.csv", "t.parquet"], EMPTY), *product(["t.csv", "t.parquet"], OTHERS)],
 )

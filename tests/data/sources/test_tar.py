@@ -53,7 +53,7 @@ def test_samples_that_share_an_image_name_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, reason",
+    ("text", "reason"),
     [
         (b"{", "malformed JSON"),
         (b"[]", "malformed JSON"),
@@ -93,7 +93,7 @@ def append(path, name, **fields):
 
 
 @pytest.mark.parametrize(
-    "name, fields, reason",
+    ("name", "fields", "reason"),
     [
         ("2.png", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, "link in the shard"),
         ("2.png", {"type": tarfile.LNKTYPE, "linkname": "1.png"}, "link in the shard"),

@@ -21,7 +21,7 @@ def test_tsv_rows(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "row, reason",
+    ("row", "reason"),
     [
         (b"a", "malformed row"),
         (b"a\t", "malformed row"),

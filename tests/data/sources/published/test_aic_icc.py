@@ -60,7 +60,7 @@ def test_bad_rows_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content, error", [("[", "not a JSON file"), ("{}", "the top level is a dict"), ("[]", "no image")]
+    ("content", "error"), [("[", "not a JSON file"), ("{}", "the top level is a dict"), ("[]", "no image")]
 )
 def test_a_file_that_is_not_the_list_is_named(tmp_path, content, error):
     with pytest.raises(ValueError, match=f"caption_validation_annotations_20170910.json.*{error}"):

@@ -45,7 +45,7 @@ def test_a_relative_path(tmp_path, monkeypatch, location):
     assert len(open_benchmark(location, images="..").texts) == 3
 
 
-@pytest.mark.parametrize("split, images", [("val", [C]), ("valid", [C]), ("train", [D])])
+@pytest.mark.parametrize(("split", "images"), [("val", [C]), ("valid", [C]), ("train", [D])])
 def test_the_other_splits(tmp_path, split, images):
     benchmark = open_benchmark(write(tmp_path, FILES), split=split)
     assert [one.id for one in benchmark.images] == images and len(benchmark.texts) == 1

@@ -40,7 +40,7 @@ def test_the_train_split_and_the_folder_of_one_split(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words, text", [("时间:n ：:wm 12:00:t", "时间：12:00"), ("::w", ":"), ("T:nx 恤:n", "T恤"), (":n", "")]
+    ("words", "text"), [("时间:n ：:wm 12:00:t", "时间：12:00"), ("::w", ":"), ("T:nx 恤:n", "T恤"), (":n", "")]
 )
 def test_only_the_part_of_speech_is_taken_away(words, text):
     assert join_words(words) == text

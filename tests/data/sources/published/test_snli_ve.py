@@ -36,7 +36,9 @@ def samples(sources):
     return found
 
 
-@pytest.mark.parametrize("key, name", [("Flikr30kID", "36979"), ("Flickr30K_ID", "36979"), ("Flikr30kID", "36979.jpg")])
+@pytest.mark.parametrize(
+    ("key", "name"), [("Flikr30kID", "36979"), ("Flickr30K_ID", "36979"), ("Flikr30kID", "36979.jpg")]
+)
 def test_a_row_is_an_image_a_hypothesis_and_a_label(tmp_path, key, name):
     folder = write(tmp_path, files(row(36979, "neutral", key, **{key: name})))
     (sample,) = samples(open_sources([folder], split="test"))
