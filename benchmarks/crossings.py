@@ -12,6 +12,7 @@ a run of the trainer with towers of the depth of ViT-B and ERNIE-base and of sma
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import tempfile
@@ -77,7 +78,7 @@ def crossings_of_steps(trainer) -> list[Counter]:
 
         trainer.task.forward = noted
         trainer.fit()
-    return [after - before for before, after in zip(steps, steps[1:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(steps)]
 
 
 @contextmanager

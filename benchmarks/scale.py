@@ -14,6 +14,7 @@ code of training, and docs/notes/scale.md builds on what is printed:
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -116,7 +117,7 @@ def readings(stream, machines: int) -> tuple[list[set[int]], int]:
     for order in stream._orders[0]:
         windows = [set(order.window_shards(0, window)) for window in range(order._windows)]
         opened.append(set().union(*windows))
-        most = max([most, *(len(now | later) for now, later in zip(windows, windows[1:], strict=False))])
+        most = max([most, *(len(now | later) for now, later in itertools.pairwise(windows))])
     return opened, most
 
 

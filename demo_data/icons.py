@@ -32,7 +32,7 @@ PACKAGE = ("@iconify/json", "2.2.535")
 RESTRICTED = re.compile(r"-NC-|GPL")
 INK, PAPER = "#222222", "#ffffff"
 STYLES = frozenset(
-    "outline outlined filled fill line linear solid bold thin light regular duotone twotone sharp rounded round"
+    "outline outlined filled fill line linear solid bold thin light regular duotone twotone sharp rounded round"  # noqa: SIM905  -- words are read as a text
     " broken bulk flat color colored mono stroke 12 14 16 20 24 28 32 36 40 48 64".split()
 )
 """Last words of names that mean the style or the grid of an icon, not what it shows."""

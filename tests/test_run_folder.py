@@ -30,11 +30,13 @@ def owner(run, then):
 
 def test_a_folder_has_one_owner_who_is_named(run):
     with owner(run, "sys.stdin.read()") as process:
-        with pytest.raises(
-            ConfigError, match=f"{run} is in use: process {process.pid} on {socket.gethostname()} trains"
+        with (
+            pytest.raises(
+                ConfigError, match=f"{run} is in use: process {process.pid} on {socket.gethostname()} trains"
+            ),
+            owned(run),
         ):
-            with owned(run):
-                pass
+            pass
         process.kill()
     with owned(run), pytest.raises(ConfigError, match=f"process {os.getpid()} on "), owned(run):
         pass

@@ -10,6 +10,7 @@ the files, the conventions and the golden embeddings are compared with its contr
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import os
 import shlex
@@ -149,10 +150,8 @@ def requirements() -> list[tuple[Requirement, str]]:
 
     file = ROOT / "requirements.txt"
     lines = file.read_text().splitlines() if file.exists() else []
-    try:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         lines = importlib.metadata.requires("ernie_vil2") or []
-    except importlib.metadata.PackageNotFoundError:
-        pass
     found: dict[tuple[str, str], tuple[Requirement, str]] = {}
     wanted = [Requirement(line) for line in (line.split("#")[0].strip() for line in lines) if line]
     for extra in ("", *dict.fromkeys(EXTRAS.values())):

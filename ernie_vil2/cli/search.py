@@ -415,6 +415,6 @@ def _where(given: list[str]) -> dict[str, Any]:
         if ranged:  # by a number, or by a date, of which the index says whether it is one
             where[name][sign] = meant if is_number else value
         else:  # the text itself, and what it is in JSON (true, 3), as far as a filter takes it
-            taken = is_number and -(2**63) <= meant < 2**63 or isinstance(meant, str) and meant != value
+            taken = (is_number and -(2**63) <= meant < 2**63) or (isinstance(meant, str) and meant != value)
             where[name] += [value, meant] if taken else [value]
     return where

@@ -120,7 +120,7 @@ class ViewRows(SampleRows):
     @property
     def layout(self) -> RowLayout:
         side = self._image.image_size
-        layout: dict = {view: ((side, side, 3), np.uint8) for view in self._image_views}
+        layout: dict = dict.fromkeys(self._image_views, ((side, side, 3), np.uint8))
         for name, tokenizer in self._tokenizers.items():
             layout |= {name: ((tokenizer.max_length,), np.int64), f"{name}_length": ((), np.int64)}
         return layout

@@ -6,7 +6,7 @@ The rows that stay keep their order, so that the end token keeps the largest id 
 import json
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +194,7 @@ def _parts(model: Mapping[str, Any], tokens: set[str]) -> set[int]:
             parts[-1] += end
         while len(parts) > 1:
             found.update(parts)
-            pairs = list(zip(parts, parts[1:], strict=False))
+            pairs = list(pairwise(parts))
             best = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))
             if best not in ranks:
                 break

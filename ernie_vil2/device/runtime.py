@@ -65,7 +65,8 @@ def configure(environ: MutableMapping[str, str] = os.environ) -> None:
     `ERNIE_VIL2_RUNTIME` is not understood."""
     if "paddle" not in sys.modules:
         _applied.clear()
-    _applied.update({name: f"off ({SWITCH}={environ[SWITCH]})" for name in _switched_off(environ)})
+    for name in _switched_off(environ):
+        _applied[name] = f"off ({SWITCH}={environ[SWITCH]})"
     for name, set_switch in (("mkl", _set_mkl_cpu_type), ("threads", _set_mkl_threads), ("malloc", _set_malloc)):
         if not enabled(name, environ):
             continue

@@ -270,7 +270,7 @@ def item_routes(index: Index, batcher: Batcher, uploads: Uploads) -> APIRouter:
         async with uploads.received(request) as content:
             given = _parsed(NewItems, content).items
             for one in given:
-                if (one.image is None) == (one.text is None) or one.text is not None and not one.text.strip():
+                if (one.image is None) == (one.text is None) or (one.text is not None and not one.text.strip()):
                     raise HTTPException(422, "an item has either an image or a text")
             loop = asyncio.get_running_loop()
             made = [await loop.run_in_executor(batcher.decoders, _new_item, index, one) for one in given]

@@ -142,11 +142,11 @@ class Collection(Changeable, Protocol):
 
     def refresh(self) -> None:
         """Takes note of what other processes have changed since, where searches do not see it anyway."""
-        return None
+        return
 
     def close(self) -> None:
         """Gives back what is the collection's own."""
-        return None
+        return
 
 
 class DamagedIndex(ValueError):
@@ -193,7 +193,7 @@ def _check_bounds(name: str, bounds: Mapping[str, Any]) -> None:
         )
     for limit in bounds.values():
         number = isinstance(limit, int | float) and not isinstance(limit, bool) and math.isfinite(limit)
-        if not (number or isinstance(limit, str) and DATE.match(limit)):
+        if not (number or (isinstance(limit, str) and DATE.match(limit))):
             raise ValueError(f"the bound of {name} is {limit!r}: give a number, or a date such as 2025-01-31")
 
 

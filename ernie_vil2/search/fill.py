@@ -337,7 +337,7 @@ def _of_sample(source: ShardedSource, row: int) -> Read:
     fields: dict[str, Any] = {
         _text(name): _text(value) if isinstance(value, str) else value
         for name, value in sample.fields.items()
-        if isinstance(value, str | int) or isinstance(value, float) and math.isfinite(value)  # JSON knows no others
+        if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))  # JSON knows no others
     }
     fields |= {f"caption_{language}".rstrip("_"): text for language, text in sample.captions.items()}
     fields |= {f"tags_{language}".rstrip("_"): list(tags) for language, tags in sample.tags.items()}

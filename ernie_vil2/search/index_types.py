@@ -4,6 +4,7 @@ An index type proposes candidates; the index ranks them again by the exact produ
 decides what is found and never in which order. It is derived from the rows and can be built again at any time.
 """
 
+import itertools
 import json
 import secrets
 from collections.abc import Callable, Iterator
@@ -96,7 +97,7 @@ class Exact:
         queries = np.ascontiguousarray(queries, np.float32)
         threads = min(faiss.omp_get_max_threads(), max(len(self._rows) // SCANNED_ROWS, 1))
         bounds = np.linspace(0, len(self._rows), threads + 1, dtype=int)
-        parts = [slice(*pair) for pair in zip(bounds[:-1], bounds[1:], strict=True)]
+        parts = [slice(*pair) for pair in itertools.pairwise(bounds)]
         scan = partial(self._scanned, queries, count, allowed)
         if threads == 1:
             rows = scan(parts[0])[1]

@@ -103,7 +103,7 @@ class Middleware:
             return None
         given = dict(headers)
         host = _name(given.get(b"host", b"").decode("latin-1"))
-        if not any(one in ("*", host) or one[:2] == "*." and host.endswith(one[1:]) for one in self.access.hosts):
+        if not any(one in ("*", host) or (one[:2] == "*." and host.endswith(one[1:])) for one in self.access.hosts):
             shown = printable(host, longest=100)
             return JSONResponse(
                 {

@@ -1,6 +1,7 @@
 """Tokenizers of other people's models, against the ids that the authors' own code gave and against the libraries."""
 
 import html
+import itertools
 import json
 import pickle
 import random
@@ -91,7 +92,7 @@ def test_any_text_becomes_at_most_max_length_ids(name):
         ids, whole = tokenizer.encode(text), longest.encode(text)
         assert 1 <= len(ids) <= 9 and max(ids) < tokenizer.vocab_size
         assert tokenizer.cuts(text) == (len(whole) > 9)
-        assert ids[-1] == whole[-1] and ids[:8] == whole[:8] or not tokenizer.cuts(text) and ids == whole
+        assert (ids[-1] == whole[-1] and ids[:8] == whole[:8]) or (not tokenizer.cuts(text) and ids == whole)
     batch = tokenizer(["", "a cat"])
     assert batch.dtype == np.int64 and (batch.shape[1] == 9) >= tokenizer.to_full_length
 
@@ -145,7 +146,7 @@ def open_clip_ids():
         parts = [of_byte[byte] for byte in word.encode()]
         parts[-1] += "</w>"
         while len(parts) > 1:
-            best = min(zip(parts, parts[1:], strict=False), key=lambda pair: ranks.get(pair, len(ranks)))
+            best = min(itertools.pairwise(parts), key=lambda pair: ranks.get(pair, len(ranks)))
             if best not in ranks:
                 break
             joined, position = [], 0

@@ -75,7 +75,7 @@ def test_files_of_every_format_are_read_without_the_decoders_of_opencv(tmp_path,
 
 def test_every_epoch_is_another_order_of_all_samples(shapes, tokenizer):
     batches = take(shapes, tokenizer, 16)
-    epochs = [sum((batch["names"] for batch in batches[start : start + 8]), []) for start in (0, 8)]
+    epochs = [[name for batch in batches[start : start + 8] for name in batch["names"]] for start in (0, 8)]
     assert len(set(epochs[0])) == 128 and sorted(epochs[0]) == sorted(epochs[1]) and epochs[0] != epochs[1]
 
 

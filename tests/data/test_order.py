@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -109,7 +111,7 @@ def test_the_groups_share_every_epoch_and_the_shards_of_a_group_are_its_own(size
     shard_of = np.repeat(np.arange(len(sizes)), sizes)
     for epoch in range(3):
         read = [[part[epoch * part.samples + position] for position in range(part.samples)] for part in parts]
-        assert sorted(sum(read, [])) == list(range(sum(sizes)))
+        assert sorted(itertools.chain.from_iterable(read)) == list(range(sum(sizes)))
         # A shard is opened once, and once more for every border that lies in it.
         opened = sum(len(set(shard_of[samples])) for samples in read)
         assert opened <= np.count_nonzero(sizes) + groups - 1
@@ -122,7 +124,7 @@ def test_a_window_knows_its_shards_and_those_of_the_next(sizes, seed, buffer, gr
     for position in range(3 * part.samples):
         read.setdefault(part.window(position)[:2], set()).add(shard_of[part[position]])
     windows = list(read)
-    for (epoch, window), following in zip(windows, windows[1:], strict=False):
+    for (epoch, window), following in itertools.pairwise(windows):
         assert set(part.window_shards(epoch, window)) == read[epoch, window]
         assert set(part.window_shards(epoch, window + 1)) == read[following]
 

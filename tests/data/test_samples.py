@@ -8,7 +8,7 @@ from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples, content_
 
 def test_ids_fit_into_int64_and_distinguish_names():
     ids = {content_id(str(number)) for number in range(10_000)}
-    assert len(ids) == 10_000 and 0 <= min(ids) and max(ids) < 2**63
+    assert len(ids) == 10_000 and min(ids) >= 0 and max(ids) < 2**63
 
 
 def test_the_report_counts_by_reason_and_names_the_first():

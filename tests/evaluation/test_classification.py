@@ -106,8 +106,8 @@ def test_the_figures_are_those_that_clip_benchmark_computes(seed):
 
     labels, embeddings, texts = drawn(seed, 200, 7)
     names, templates = [f"class {number}" for number in range(7)], ["a {c}", "the {c}!", "{c} of {c}"]
-    embedded = {text: row for text, row in zip(prompts(names, templates), np.random.default_rng(seed).normal(
-        size=(21, 6)).astype(np.float32) + np.repeat(texts, 3, axis=0), strict=True)}  # fmt: skip
+    embedded = dict(zip(prompts(names, templates), np.random.default_rng(seed).normal(
+        size=(21, 6)).astype(np.float32) + np.repeat(texts, 3, axis=0), strict=True))  # fmt: skip
 
     class Model:
         def encode_text(self, rows):
@@ -165,7 +165,7 @@ def test_a_class_is_the_normalised_mean_of_its_normalised_prompts():
 @pytest.mark.parametrize("language", sorted(path.stem for path in OWN.iterdir()))
 def test_our_own_templates(language):
     own = read_templates(language)
-    assert own[0] == "{}" and 10 <= len(own) and not repeated(own)
+    assert own[0] == "{}" and len(own) >= 10 and not repeated(own)
     assert all(template.count("{}") == 1 for template in own)
 
 

@@ -29,8 +29,8 @@ def test_candidates_are_ranked_by_whole_vectors():
     assert widths.recall(whole, short, pairs, candidates=10) == widths.recall(whole, short, pairs)  # order is all alike
     expected = 0
     for text, (query, cut) in enumerate(zip(whole[1], short[1], strict=True)):
-        found = sorted(range(60), key=lambda image: -(short[0][image] @ cut))[:20]  # noqa: B023
-        ten = sorted(found, key=lambda image: -(whole[0][image] @ query))[:10]  # noqa: B023
+        found = sorted(range(60), key=lambda image: -(short[0][image] @ cut))[:20]
+        ten = sorted(found, key=lambda image: -(whole[0][image] @ query))[:10]
         expected += bool({image for image, own in pairs.tolist() if own == text} & set(ten))
     assert widths.recall(whole, short, pairs, candidates=20) == pytest.approx(100 * expected / 40)
 

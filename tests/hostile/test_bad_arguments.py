@@ -177,7 +177,7 @@ FOR_FOLDERS = {"a file for a folder"}
 
 
 def is_unreadable(kind, what):
-    return not (what in FOR_FILES and kind in FOLDERS or what in FOR_FOLDERS and kind in FILES)
+    return not ((what in FOR_FILES and kind in FOLDERS) or (what in FOR_FOLDERS and kind in FILES))
 
 
 @pytest.mark.parametrize(("example", "argument", "what"), cases(INPUTS, UNREADABLE, is_unreadable))
@@ -231,7 +231,7 @@ def test_a_folder_that_holds_something_else(run, inputs, tmp_path, example, argu
             shutil.copytree(right, folder, dirs_exist_ok=True)
             (folder / file.relative_to(right)).write_bytes(CONTENTS[what])
         code, error = run(example, {argument: str(folder)})
-        assert code == 0 and what or code == 2 and str(folder) in error, (file, code, error)
+        assert (code == 0 and what) or (code == 2 and str(folder) in error), (file, code, error)
 
 
 UNWRITABLE = {

@@ -354,7 +354,9 @@ def test_results_with_other_values_are_shown_or_refused(study, tmp_path, capsys,
     path.write_text(json.dumps(damaged))
     code = commands.run(command, ["--results", str(path), "--output", str(tmp_path / "page")])
     printed = capsys.readouterr().err
-    assert code == 0 and not twice or code == 2 and printed.startswith(f"error: {path}: no results of a study"), printed
+    assert (code == 0 and not twice) or (code == 2 and printed.startswith(f"error: {path}: no results of a study")), (
+        printed
+    )
     assert printed.count("\n") == (code == 2)
     assert "occurs twice" in printed or not twice
 

@@ -33,7 +33,7 @@ def operation(code):
     if name in ("BINUNICODE8", "BINBYTES8"):
         return st.binary(max_size=3).map(lambda content: start + struct.pack("<Q", len(content)) + content)
     if name == "GLOBAL":
-        names = sorted(restricted_pickle._functions(0)) + [("os", "system"), ("builtins", "eval")]
+        names = [*sorted(restricted_pickle._functions(0)), ("os", "system"), ("builtins", "eval")]
         return st.sampled_from(names).map(lambda name: f"c{name[0]}\n{name[1]}\n".encode())
     size = {None: 0, "uint1": 1, "uint2": 2, "uint4": 4, "int4": 4, "uint8": 8, "float8": 8}
     width = size[code.arg and code.arg.name]

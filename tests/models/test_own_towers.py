@@ -164,7 +164,7 @@ def test_a_tower_of_the_package_is_a_file_and_a_line_of_its_registry(my_towers, 
     load_config(None, ["Model.text.name=bert-base"])
     assert asked == []
     load_config(None, ["Model.text={name: bag, width: 10}", "Model.image={name: pixels, depth: 3}"])
-    assert asked == ["ernie_vil2.models.towers"] and sections.OWN_TOWERS == {"bag", "pixels"}
+    assert asked == ["ernie_vil2.models.towers"] and {"bag", "pixels"} == sections.OWN_TOWERS
     with pytest.raises(ConfigError, match="'EfficientNetB0' has fixed sizes: remove depth"):
         load_config(None, ["Model.image={name: EfficientNetB0, depth: 3}"])
 

@@ -122,7 +122,7 @@ def test_any_order_of_builds_changes_and_removals_is_what_a_dictionary_says(kind
     monkeypatch.setattr(fill, "CHUNK", 2)
 
     @examples(25 if kind == "index" else 15)
-    @given(st.fixed_dictionaries({source: ROWS for source in SOURCES}), STEPS)
+    @given(st.fixed_dictionaries(dict.fromkeys(SOURCES, ROWS)), STEPS)
     def holds(sources, steps):
         with TemporaryDirectory() as position, filling(Path(position), kind) as index:
             check(Path(position), index, sources, [one for step in steps for one in step if one is not None])

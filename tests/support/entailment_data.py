@@ -8,7 +8,7 @@ import numpy as np
 from tests.support.shapes import COLOURS, SHAPES, draw, png
 
 CONCEPTS = list(product(COLOURS, SHAPES))
-TOKENS = [*"[PAD] [CLS] [SEP] [MASK] [UNK] a the left one is both are".split(), *COLOURS, *SHAPES]
+TOKENS = [*"[PAD] [CLS] [SEP] [MASK] [UNK] a the left one is both are".split(), *COLOURS, *SHAPES]  # noqa: SIM905  -- words are read as a text
 """A vocabulary for the statements."""
 
 

@@ -85,8 +85,8 @@ def test_evaluations_are_due_every_so_many_steps_and_at_the_end(every, at_start,
     run = scores(f"Evaluation.every={every}", f"Evaluation.at_start={str(at_start).lower()}",
                  f"Training.steps={steps}", mine=Fake())  # fmt: skip
     due = [step for step in range(steps + 1) if run.due(step)]
-    assert due == [0] * at_start + [step for step in range(1, steps + 1) if every and not step % every or
-                                    every and step == steps]  # fmt: skip
+    assert due == [0] * at_start + [step for step in range(1, steps + 1) if (every and not step % every) or
+                                    (every and step == steps)]  # fmt: skip
     run.evaluated = steps
     assert not any(map(run.due, range(steps + 1)))
 

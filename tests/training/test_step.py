@@ -108,7 +108,7 @@ TOLERANCES = [("float32", 1e-6), ("float64", 1e-10)]
     ("dtype", "tolerance", "loss", "micro_batch"),
     [
         pytest.param(*of_dtype, loss, rows, id=f"{of_dtype[0]}-{name}-{rows}",
-                     marks=() if rows == 3 or not loss and of_dtype[0] == "float64" else pytest.mark.slow)
+                     marks=() if rows == 3 or (not loss and of_dtype[0] == "float64") else pytest.mark.slow)
         for of_dtype in TOLERANCES
         for name, loss in (("info_nce", []), ("sigmoid", SIGMOID), ("widths", WIDTHS))
         for rows in (1, 3, 5, 10, 64)

@@ -58,7 +58,7 @@ def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shap
     reported = call("report", "--run", folder, "--data", shapes["val"], "--queries", 3)
     assert reported.returncode == 0, reported.stderr
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert page.count("<svg") >= 3 and "红色" in page or "色的" in page
+    assert (page.count("<svg") >= 3 and "红色" in page) or "色的" in page
     compared = call("report", "--run", folder, f"{folder}@best", "--output", tmp_path / "both.html")
     assert compared.returncode == 0, compared.stderr
     page = (tmp_path / "both.html").read_text(encoding="utf-8")

@@ -6,10 +6,10 @@ from ernie_vil2.data.readers.tar import TarSource
 from ernie_vil2.data.readers.tsv import TsvSource
 
 __all__ = [
-    "OPEN_SHARDS",
     "LAYOUTS",
-    "Shard",
+    "OPEN_SHARDS",
     "SampleSequence",
+    "Shard",
     "ShardedSource",
     "TarSource",
     "TsvSource",

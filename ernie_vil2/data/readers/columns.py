@@ -12,16 +12,16 @@ IMAGE_KEYS = ("image", "image_path", "file_name", *sorted(IMAGE_SUFFIXES))
 TEXT_KEYS = ("text", "caption")
 IDS = ("key", "image_id", "text_id")
 OTHER_NAMES = {
-    "image": (
+    "image": (  # noqa: SIM905  -- words are read as a text
         "图片 图像 照片 主图 图片路径 图像路径 图片文件 图片名 图片名称 图片文件名 文件名 文件路径 圖片 img "
         "img_path picture photo pic filename filepath file image_file image_name path"
     ).split(),
-    "caption_zh": (
+    "caption_zh": (  # noqa: SIM905  -- words are read as a text
         "标题 中文标题 商品标题 商品名称 商品名 品名 图片标题 文本 文字 中文 描述 中文描述 图片描述 商品描述 说明 文案 "
         "標題 text_zh title_zh description_zh"
     ).split(),
-    "caption_en": "英文标题 英文 英文描述 text_en title_en description_en".split(),
-    "caption": "title product_title product_name sentence description".split(),
+    "caption_en": "英文标题 英文 英文描述 text_en title_en description_en".split(),  # noqa: SIM905  -- words are read as a text
+    "caption": "title product_title product_name sentence description".split(),  # noqa: SIM905  -- words are read as a text
 }
 """What other people call a column; of several that mean the same the first counts, and the others stay fields."""
 ADDRESSES = ("url", "link", "链接", "网址", "图片地址")  # parts of the names of columns that hold addresses of images
