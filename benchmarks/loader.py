@@ -234,7 +234,8 @@ def loader_rate(files: list[bytes], rounds: int) -> float:
         seconds = []
         for _ in range(rounds + 1):
             start = time.process_time()
-            assert next(batches)["rows"] == len(files)
+            if next(batches)["rows"] != len(files):
+                raise SystemExit("error: a batch lacks rows")
             seconds.append(time.process_time() - start)
     return len(files) / min(seconds)
 

@@ -72,7 +72,8 @@ def main() -> int:
     opened, at_once = readings(stream, args.machines)
     several = sum(count > 1 for count in Counter(shard for shards in opened for shard in shards).values())
     counts = [len(shards) for shards in opened]
-    assert len(set().union(*opened)) == args.shards
+    if len(set().union(*opened)) != args.shards:
+        raise SystemExit("error: not every shard was opened")
     shard = args.samples / args.shards * SAMPLE_BYTES
     print(f"reading     a machine opens {min(counts):,} to {max(counts):,} shards in an epoch, "
           f"{max(counts) * shard / 1e12:.2f} TB; {several} are opened twice")  # fmt: skip

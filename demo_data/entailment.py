@@ -136,7 +136,8 @@ def entailment_rows(
                 one.caption if undo else own for one, undo, own in zip(concepts, back, hypotheses, strict=True)
             ]
         contradicted = matched(unrelated & ~true_of(concepts, hypotheses), rng)
-        assert (contradicted >= 0).all(), "too few concepts"
+        if (contradicted < 0).any():
+            raise ValueError("too few concepts")
         for position, hypothesis in enumerate(hypotheses):
             yield number, position, hypothesis, "entailment"
             yield number, int(neutral[position]), hypothesis, "neutral"

@@ -91,11 +91,10 @@ def run(args: argparse.Namespace) -> int:
             )
         layout = args.to or layout_of(origin)
     made = golden(encoder_of(model, stored, stored.config, "float32", 8)) if stored.tokens else None
-    if layout in OWN:
+    if origin is None or layout in OWN:  # without an origin it is one of ours, see above
         notes = changed_ways(stored.config, layout)
         write_model(kept, args.target, layout, None if notes else made)
     else:
-        assert origin is not None
         pair = {"hf": "Chinese-CLIP (own file)", "chinese-clip": "Chinese-CLIP"}
         family = find_family(origin)
         if family and family[0].title == pair.get(layout):

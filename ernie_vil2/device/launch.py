@@ -216,9 +216,11 @@ class _Rank:
         return "\n  ".join([f"{end}; its last lines:", *lines]) if lines else f"{end} and left no message"
 
     def _pass_on(self) -> None:
-        assert self._process.stderr is not None  # a pipe
+        stream = self._process.stderr
+        if stream is None:  # never: it is a pipe
+            return
         # Not line by line: a progress bar has none.
-        while chunk := os.read(self._process.stderr.fileno(), 1 << 16):
+        while chunk := os.read(stream.fileno(), 1 << 16):
             with contextlib.suppress(OSError):  # a terminal that is closed must not stop the rank, which waits for us
                 sys.stderr.buffer.write(chunk)
                 sys.stderr.buffer.flush()

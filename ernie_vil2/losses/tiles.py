@@ -155,7 +155,8 @@ class Tiles:
 
     def same(self, block: slice, column_block: slice) -> Tensor:
         """bool `[r, c]`, the duplicates in a tile, among them each row and its own column."""
-        assert self.row_ids is not None and self.column_ids is not None  # see check_arguments
+        if self.row_ids is None or self.column_ids is None:
+            raise ValueError("duplicates are found by ids, of the rows and of the columns")
         return same_sample(self.row_ids[block], self.column_ids[column_block])
 
 

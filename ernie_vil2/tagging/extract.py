@@ -323,7 +323,8 @@ def _complete(journal: Journal, read: _RowsRead, tagger: Tagger, batch_size: int
         try:
             # In pairs, so that the next one is read by threads while the tagger is at work.
             for block, _ in pairwise(chain(map(reading, blocks), [None])):
-                assert block is not None  # which is last alone
+                if block is None:  # which is the second of the last pair alone
+                    break
                 journal.add(block.tagged(tagger))
                 bar.update(block.end - bar.n)
         finally:

@@ -60,7 +60,8 @@ class EntailmentRows(ViewRows):
         """As `SampleRows.shown`, with the statement as it is written, and its label."""
         images, texts = super().shown(batch, row, position)
         sample = self.stream[position][1]
-        assert isinstance(sample, Statement)  # as `fill` has found
+        if not isinstance(sample, Statement):  # never: `fill` has refused it
+            raise TypeError(f"position {position} of the stream is no statement")
         return ShownRow(images, {**texts, "statement": sample.text, "label": sample.label})
 
 

@@ -270,7 +270,8 @@ class Comparison:
         self._config, self._tokenizer, self._run = config, task.tokenizer, Path(config.Training.output)
         tested = config.Data.tested
         self._scorer, data = Retrieval.of_run(config, tested, "test")
-        assert tested is not None and data is not None  # of a run with Data.test
+        if tested is None or data is None:
+            raise ConfigError("Data.test names no data to score")
         self._data = tested.data
         self.sets = self._scorer.open(data)
 

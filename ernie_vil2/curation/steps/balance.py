@@ -60,7 +60,7 @@ class Balance(Step[Settings]):
                 "balance needs lists of words: -o 'balance.words={zh: FILE, en: FILE}' (docs/curate.md says where "
                 "there are some), or leave the step out: -o balance=null"
             )
-        assert self._matchers
+        self.measured_by()  # reads the lists: one that cannot be read is an error before any work
 
     def measured_by(self) -> Any:
         return {language: matcher.digest for language, matcher in self._matchers.items()}

@@ -219,7 +219,8 @@ def read_benchmark(layout: Layout, annotations: Path, options: Options) -> Bench
         FileNotFoundError: there is no such folder of images, or none of the images is found.
         ValueError: a file is malformed as a whole, or no image or text could be used.
     """
-    assert layout.read is not None  # as of every layout that has no `open`
+    if layout.read is None:
+        raise ValueError(f"{layout.name}: a layout needs `open` or `read`")
     if layout.image_folders is None:
         return layout.read(annotations, options.split, ImageFolders([], []))
     folders = layout.images_of(annotations, options)

@@ -119,7 +119,8 @@ class ZeroShot(Scorer):
         metrics = {
             f"{language}/{name}": value for language, one in by_language.items() for name, value in one.figures.items()
         }
-        assert self.best_by is not None  # from `open` on
+        if self.best_by is None:
+            raise RuntimeError("data are scored before they are opened")
         metrics[self.best_by] = fmean(metrics[f"{language}/{self.best_by}"] for language in by_language)
         table = figures_table(results)
         return Report(

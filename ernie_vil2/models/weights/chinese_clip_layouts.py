@@ -54,7 +54,8 @@ def rewrite(model: StoredModel, folder: Path, layout: str, golden: Mapping[str, 
 def _text_settings(config: ModelConfig) -> dict[str, Any]:
     """What both layouts say of the text tower."""
     text = config.text
-    assert text.variant is not None
+    if text.variant is None:
+        raise ValueError(f"{text.name}: a tower without a variant has no settings in this layout")
     return {
         "hidden_size": text.width,
         "num_hidden_layers": text.depth,
@@ -70,7 +71,8 @@ def _text_settings(config: ModelConfig) -> dict[str, Any]:
 
 def _of_transformers(config: ModelConfig, words: int) -> dict[str, Any]:
     image, text, size = config.image, config.text, config.image.image_size
-    assert image.variant is not None and text.variant is not None
+    if image.variant is None or text.variant is None:
+        raise ValueError(f"{image.name}, {text.name}: a tower without a variant has no settings in this layout")
     of_text = {
         "model_type": "chinese_clip_text_model",
         "vocab_size": words,
@@ -113,7 +115,8 @@ def _of_transformers(config: ModelConfig, words: int) -> dict[str, Any]:
 
 def _of_authors(config: ModelConfig, words: int) -> dict[str, Any]:
     image = config.image
-    assert image.width and image.heads
+    if not image.width or not image.heads:
+        raise ValueError(f"{image.name}: the layout needs a width and a number of heads")
     of_text = {f"text_{key}": value for key, value in _text_settings(config).items()}
     of_images = {
         "embed_dim": config.embed_dim,

@@ -175,7 +175,8 @@ class _Archive:
     def pickle(self) -> tuple[bytes, dict[tuple[str, str], Callable[..., Any]], Callable[[Any], Any]]:
         """What `restricted_pickle.load` takes."""
         content = self._bytes(f"{self.folder}data.pkl", MAX_PICKLE)
-        assert content is not None
+        if content is None:
+            raise Refused("a zip archive without its data.pkl")
         names: dict[tuple[str, str], Callable[..., Any]] = {
             ("torch", name): _Storage(dtype) for name, dtype in _STORAGES.items()
         }

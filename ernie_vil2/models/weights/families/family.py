@@ -198,7 +198,8 @@ class FamilyModel:
     def __str__(self) -> str:
         """One line: what decides the numbers."""
         image, text = self.config.Model.image, self.config.Model.text
-        assert text.variant is not None
+        if text.variant is None:
+            raise ValueError(f"{text.name}: the text tower of a family has a variant")
         parts = [
             self.family.title,
             f"tokenizer {text.tokenizer}",
@@ -256,7 +257,8 @@ def _activated(model: ModelConfig, activation: str | None) -> ModelConfig:
         return model
     towers = {}
     for name, tower in (("image", model.image), ("text", model.text)):
-        assert tower.variant is not None
+        if tower.variant is None:
+            raise ValueError(f"{tower.name}: a tower without a variant has no activation to choose")
         towers[name] = tower.model_copy(update={"variant": tower.variant.model_copy(update={"activation": activation})})
     return model.model_copy(update=towers)
 
