@@ -1,6 +1,6 @@
 """`/api/v1`: searches, one by one and in batches, embeddings in the form of OpenAI's interface, and changes of items.
 
-What arrives is bounded by `middleware` before it is looked at. Earlier paths, `/api/...`, answer as before.
+What arrives is bounded by `middleware` before it is looked at.
 """
 
 import asyncio
@@ -137,7 +137,6 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
         responses=_ANSWERS,
         openapi_extra=body,
     )
-    @router.post("/search", include_in_schema=False)  # as of earlier versions
     async def by_image(request: Request, options: Asked, q: str = "", without: str = "") -> Response:
         start, parts = time.perf_counter(), _parts(q, without)
         async with uploads.received(request) as content:

@@ -11,16 +11,16 @@ from itertools import accumulate
 from typing import Any
 
 PATHS = (
-    "/api/search",
-    "/api/similar",
-    "/api/tags",
-    "/api/facets",
     "/api/v1/search",
+    "/api/v1/search/image",
+    "/api/v1/search/batch",
+    "/api/v1/similar",
+    "/api/v1/tags",
+    "/api/v1/facets",
     "/api/v1/embeddings",
     "/api/v1/items",
     "/thumbnail",
     "/image",
-    "/picture",
     "/health",
     "/healthz",
     "/readyz",

@@ -75,7 +75,6 @@ def build_app(
         return Response(status_code=499)  # nobody reads it; without an answer a traceback would be in the log
 
     searches = api.search_routes(index, batcher, uploads, threshold)
-    app.include_router(searches, prefix="/api", include_in_schema=False)  # as of earlier versions
     app.include_router(searches, prefix="/api/v1", tags=["search"])
     app.include_router(api.model_routes(index, batcher, uploads, shown), prefix="/api/v1", tags=["model"])
     if writable:
@@ -94,7 +93,6 @@ def build_app(
             return image(id)
         return _by_content(request, item.thumbnail, _kind(item.thumbnail), version == item.digest.hex())
 
-    @app.get("/picture", include_in_schema=False)  # as earlier versions called it
     @app.get("/image", response_class=Response, summary="An image by its id, from where it lies")
     def image(id: str) -> Response:
         item = index.collection("images").get(id)

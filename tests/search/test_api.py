@@ -51,15 +51,6 @@ def changing(tmp_path, model, shapes):
         yield index, TestClient(build_app(index, writable=True))
 
 
-@pytest.mark.parametrize("path", ["/search?q=red", "/similar?id={}", "/tags?id={}", "/facets"])
-def test_earlier_paths_answer_as_those_of_the_version(client, path):
-    one = client.get("/api/search", params={"q": "x"}).json()["hits"][0]["id"]
-    old, new = (client.get(f"{base}{path.format(one)}").json() for base in ("/api", "/api/v1"))
-    for body in (old, new):
-        body.pop("milliseconds", None)
-    assert old == new and old
-
-
 def test_answers_go_on_where_the_last_ones_ended(client):
     whole = client.get("/api/v1/search", params={"q": "red", "count": 16}).json()["hits"]
     parts = [client.get("/api/v1/search", params={"q": "red", "count": 6, "offset": start}).json()["hits"]

@@ -148,14 +148,14 @@ def test_the_server_answers_503_when_too_many_wait(index, monkeypatch):
     blocked = Blocked(index, monkeypatch)
     client = TestClient(build_app(index, batcher=Batcher(index, most_waiting=1, kept=0)))
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(client.get, "/api/search", params={"q": "red"})
+        first = pool.submit(client.get, "/api/v1/search", params={"q": "red"})
         blocked.begun.acquire()
-        refused = client.get("/api/search", params={"q": "green"})
+        refused = client.get("/api/v1/search", params={"q": "green"})
         assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
         assert client.get("/health").status_code == 200
         blocked.go.set()
         assert first.result().status_code == 200
-    assert client.get("/api/search", params={"q": "green"}).status_code == 200
+    assert client.get("/api/v1/search", params={"q": "green"}).status_code == 200
 
 
 def test_an_error_is_that_of_its_query_alone(index):
@@ -216,7 +216,7 @@ def test_thumbnails_are_kept_by_content(tmp_path, model, shapes):
         add_images(writer, images_in([str(shapes["val"])]))
     with open_index(tmp_path / "index", model) as index:
         client = TestClient(build_app(index))
-        hit = client.get("/api/search", params={"q": "red", "count": 1}).json()["hits"][0]
+        hit = client.get("/api/v1/search", params={"q": "red", "count": 1}).json()["hits"][0]
         lasting = client.get("/thumbnail", params={"id": hit["id"], "version": hit["version"]})
         assert "immutable" in lasting.headers["cache-control"]
         for version in ("", "0" * 32):

@@ -61,7 +61,7 @@ def test_a_host_that_a_proxy_passes_is_named_in_the_answer_and_can_be_allowed(in
 
 def test_a_token_is_asked_for_everywhere_but_of_who_restarts_the_server(index):
     server = client(index, ("*",), TOKEN)
-    for path in ("/", "/api/search?q=red", "/metrics", "/openapi.json", "/thumbnail?id=a", "/health"):
+    for path in ("/", "/api/v1/search?q=red", "/metrics", "/openapi.json", "/thumbnail?id=a", "/health"):
         answer = server.get(path)
         assert answer.status_code == 401 and "Basic" in answer.headers["www-authenticate"], path
     assert [server.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
@@ -91,9 +91,9 @@ def test_a_proxy_may_take_its_path_off_or_leave_it(index, prefix):
 
 def test_the_log_has_a_line_for_a_request_and_no_query_unless_asked(index, capsys):
     for queries in (False, True):
-        client(index, ("*",), None, "", True, queries).get("/api/search", params={"q": "secret\nline"})
+        client(index, ("*",), None, "", True, queries).get("/api/v1/search", params={"q": "secret\nline"})
         (line,) = capsys.readouterr().out.splitlines()
-        assert re.fullmatch(r'\S+ testclient "GET /api/search\S*" 200 \d+ \d+\.\d ms', line), line
+        assert re.fullmatch(r'\S+ testclient "GET /api/v1/search\S*" 200 \d+ \d+\.\d ms', line), line
         assert ("secret" in line) is queries
 
 
@@ -103,11 +103,11 @@ def test_counts_of_all_processes_are_added_up(index):
     counts = [Metrics(shared, number) for number in range(2)]
     servers = [TestClient(build_app(index, batcher=Batcher(index, counts=one))) for one in counts]
     for server in (*servers, servers[0]):
-        server.get("/api/search", params={"q": "red"})
-    servers[1].get("/nothing"), servers[1].get("/api/search", params={"q": " "})
+        server.get("/api/v1/search", params={"q": "red"})
+    servers[1].get("/nothing"), servers[1].get("/api/v1/search", params={"q": " "})
     text = servers[1].get("/metrics").text
-    for line in ('ernie_vil2_requests_total{path="/api/search",status="200"} 3',
-                 'ernie_vil2_requests_total{path="/api/search",status="422"} 1',
+    for line in ('ernie_vil2_requests_total{path="/api/v1/search",status="200"} 3',
+                 'ernie_vil2_requests_total{path="/api/v1/search",status="422"} 1',
                  'ernie_vil2_requests_total{path="other",status="404"} 1',
                  'ernie_vil2_request_seconds_bucket{le="+Inf"} 4', "ernie_vil2_request_seconds_count 4",
                  'ernie_vil2_batch_size_bucket{le="1"} 2', "ernie_vil2_batch_size_sum 2.000000",
@@ -133,13 +133,13 @@ def test_a_client_that_goes_away_frees_its_slot(index, monkeypatch):
     blocked = Blocked(index, monkeypatch)
     batcher = Batcher(index, most_waiting=2, kept=0)
     with Running(build_app(index, batcher=batcher)) as running:
-        clients = [running.connect(request(path=f"/api/search?q={word}")) for word in ("red", "green")]
+        clients = [running.connect(request(path=f"/api/v1/search?q={word}")) for word in ("red", "green")]
         blocked.begun.acquire()
         until(lambda: batcher.waiting == 2)
-        assert b" 503 " in running.ask(request(path="/api/search?q=blue"))
+        assert b" 503 " in running.ask(request(path="/api/v1/search?q=blue"))
         reset(clients.pop())
         until(lambda: batcher.waiting == 1)
-        clients.append(running.connect(request(path="/api/search?q=blue")))
+        clients.append(running.connect(request(path="/api/v1/search?q=blue")))
         until(lambda: batcher.waiting == 2)
         blocked.go.set()
         for one in clients:
@@ -154,7 +154,7 @@ def test_a_thousand_connections_stay_open(index):
     with Running(build_app(index)) as running:
         clients = [running.connect() for _ in range(1000)]
         until(lambda: len(running.server.server_state.connections) == 1000)
-        assert b" 200 " in running.ask(request(path="/api/search?q=red"))
+        assert b" 200 " in running.ask(request(path="/api/v1/search?q=red"))
         for one in (clients[0], clients[500], clients[-1]):
             one.sendall(request(path="/healthz"))
             assert b" 200 " in one.recv(1000)
@@ -198,9 +198,9 @@ def test_processes_share_a_port_are_started_again_and_end_with_0(folder, checkpo
     with served(folder, checkpoint, log, "--workers", "2", "--access-log") as (process, port):
         until(lambda: len(re.findall("resident_bytes{", get(port, "/metrics"))) == 2)
         for number in range(40):  # each over a connection of its own, which goes to either
-            assert len(json.loads(get(port, f"/api/search?q=red+{number}"))["hits"]) == 16
+            assert len(json.loads(get(port, f"/api/v1/search?q=red+{number}"))["hits"]) == 16
         text = get(port, "/metrics")
-        assert 'ernie_vil2_requests_total{path="/api/search",status="200"} 40' in text
+        assert 'ernie_vil2_requests_total{path="/api/v1/search",status="200"} 40' in text
         first = children(process.pid)
         assert len(first) == 2
         os.kill(first[1], signal.SIGKILL)
@@ -219,7 +219,7 @@ def test_what_is_asked_when_the_process_is_terminated_is_answered(folder, checkp
     log = tmp_path / "log"
     with served(folder, checkpoint, log) as (process, port):
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as asking:
-            asking.sendall(b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\na")
+            asking.sendall(b"POST /api/v1/search/image HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\na")
             time.sleep(0.5)
             process.send_signal(signal.SIGTERM)
             time.sleep(0.5)
@@ -238,7 +238,7 @@ def test_memory_is_flat_over_100_000_requests(index):
         def ask(first, last):
             with running.connect() as one:
                 for number in range(first, last):
-                    one.sendall(request(path=f"/api/search?q=red+{number}&count=5", close=False))
+                    one.sendall(request(path=f"/api/v1/search?q=red+{number}&count=5", close=False))
                     content = b""
                     while not content.endswith(b"}"):
                         content += one.recv(65536)

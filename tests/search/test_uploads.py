@@ -34,8 +34,8 @@ from tests.test_imports import ROOT
 
 MIB = 2**20
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
-POST = request("POST", "/api/search", IMAGE)
-PATHS = ("/api/search", "/api/tags")
+POST = request("POST", "/api/v1/search/image", IMAGE)
+PATHS = ("/api/v1/search/image", "/api/v1/tags")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def is_free(running):
 def aborted(draw):
     """A request and how much of it is sent before its client goes away; some are sent whole."""
     method = draw(st.sampled_from(["POST", "POST", "GET", "HEAD", "PUT"]))
-    path = draw(st.sampled_from([*PATHS, *PATHS, "/health", "/api/search?q=red", "/", "/nothing"]))
+    path = draw(st.sampled_from([*PATHS, *PATHS, "/health", "/api/v1/search?q=red", "/", "/nothing"]))
     content = draw(st.one_of(st.just(IMAGE), st.binary(max_size=200), st.integers(0, 3 * MIB).map(bytes)))
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n"
     if draw(st.booleans()):
@@ -111,7 +111,7 @@ def test_a_client_that_goes_away_leaves_nothing_behind(running, sent):
 
 @pytest.mark.thorough
 def test_the_memory_of_aborted_uploads_is_given_back(running):
-    content = request("POST", "/api/search", bytes(19 * MIB), length=20 * MIB)
+    content = request("POST", "/api/v1/search/image", bytes(19 * MIB), length=20 * MIB)
     assert is_free(running)
     with without_garbage_collection():
         before = resident()
@@ -148,14 +148,14 @@ def test_one_upload_too_many_is_sent_away(running, monkeypatch):
 
 def test_the_bytes_of_all_uploads_are_bounded(running, monkeypatch):
     monkeypatch.setattr(middleware, "MOST_BYTES_AT_ONCE", len(IMAGE) + 100)
-    with running.connect(request("POST", "/api/search", bytes(101), length=200)):
+    with running.connect(request("POST", "/api/v1/search/image", bytes(101), length=200)):
         until(lambda: status(running.ask(POST)) == 503)
     until(lambda: is_free(running))
 
 
 def test_an_upload_has_its_time(running, monkeypatch):
     monkeypatch.setattr(middleware, "MOST_SECONDS", 0.3)
-    with running.connect(request("POST", "/api/search", b"a", length=100, close=False)) as client:
+    with running.connect(request("POST", "/api/v1/search/image", b"a", length=100, close=False)) as client:
         answer = received(client)  # to the end: the connection is closed
         assert status(answer) == 408 and b"an upload may take 0.3 seconds" in answer
 
@@ -164,10 +164,12 @@ def test_an_upload_has_its_time(running, monkeypatch):
 def test_an_upload_that_is_too_large_is_refused_before_it_is_read(running, monkeypatch, declared):
     monkeypatch.setattr(middleware, "MOST_BYTES", 4096)
     if declared:
-        content = request("POST", "/api/search", length=4097)
+        content = request("POST", "/api/v1/search/image", length=4097)
     else:
         chunk = b"1000\r\n" + bytes(4096) + b"\r\n"
-        content = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + 2 * chunk
+        content = (
+            b"POST /api/v1/search/image HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + 2 * chunk
+        )
     with running.connect(content) as client:
         assert status(client.recv(1000)) == 413
     assert is_free(running)
@@ -176,7 +178,7 @@ def test_an_upload_that_is_too_large_is_refused_before_it_is_read(running, monke
 def test_the_largest_upload_there_may_be_is_read(running, monkeypatch):
     monkeypatch.setattr(middleware, "MOST_BYTES", len(IMAGE))
     assert is_free(running)
-    assert status(running.ask(request("POST", "/api/search", IMAGE + b"a"))) == 413
+    assert status(running.ask(request("POST", "/api/v1/search/image", IMAGE + b"a"))) == 413
 
 
 @pytest.fixture
@@ -203,7 +205,7 @@ def process(folder, checkpoint, tmp_path):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_server_of_hundreds_of_aborted_uploads_has_the_memory_of_before_and_ends(process, stop):
     server, port, log = process
-    content = request("POST", "/api/search", bytes(19 * MIB), length=20 * MIB)
+    content = request("POST", "/api/v1/search/image", bytes(19 * MIB), length=20 * MIB)
 
     def abort(number):
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
@@ -221,7 +223,7 @@ def test_a_server_of_hundreds_of_aborted_uploads_has_the_memory_of_before_and_en
     time.sleep(2)
     assert resident(server.pid) - before < 100
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
-        client.sendall(request("POST", "/api/search", b"a", length=100))
+        client.sendall(request("POST", "/api/v1/search/image", b"a", length=100))
         time.sleep(1)
         start = time.monotonic()
         server.send_signal(stop)
