@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,16 @@ from ernie_vil2.cli.arguments import (
 
 if TYPE_CHECKING:
     from ernie_vil2.config import Config
+    from ernie_vil2.config.section import Precision
     from ernie_vil2.evaluation.report import Card
 
 FORGOTTEN = 1.0  # points of mean recall on the old task, of which a loss is worth a remark
+MOST_OLD_IMAGES = 2_000
+"""Images of what the initial model was validated on that are scored, which takes both models about a minute of a CPU
+where they are small, and leaves an interval of about a point."""
+MOST_TRAINING_SAMPLES = 100_000
+"""Samples whose captions are looked up among the test texts; reading them takes a minute or less. Sets of one's own are
+smaller, and of larger ones a report would take long to come."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="run folders; RUN@best: with the answers of its best checkpoint")  # fmt: skip
     add_source_options(parser, "--data", "FILE", "where queries and answers come from; default: none are shown")
     add_precision_option(parser)
-    add_sources(parser, "--old", "FILE", "what the model could do before: scored with both weights, for the verdict")
+    add_sources(parser, "--old", "FILE", "what the model could do before: scored with both weights, for the verdict; "
+                "default: Data.val of the run that the initial weights are of")  # fmt: skip
     parser.add_argument("--queries", type=count, default=12, help="captions shown, each in every language of the run")
     parser.add_argument("--seed", type=natural, default=0, help="which captions are drawn")
     parser.add_argument("--output", type=output_file, metavar="FILE",
@@ -86,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 def _before_and_after(args: argparse.Namespace, folder: Path, config: Config) -> tuple[dict, list[str], str]:
     """What changed between the results before and after training, how sure that is, and a sentence that says both;
     nothing if one is missing."""
-    from ernie_vil2.evaluation.report_page import comparison_of, headline, read_changes
+    from ernie_vil2.evaluation.report_page import comparison_of, find_trained_queries, headline, read_changes
     from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS
 
     ranks = {when: folder / RESULTS / f"{when}.csv" for when in (BEFORE, AFTER)}
@@ -98,19 +107,21 @@ def _before_and_after(args: argparse.Namespace, folder: Path, config: Config) ->
                 f"{missing[0]}, which a fine-tuning leaves"
             )
         return {}, [], ""
-    old = _of_old(args, folder, config)
+    old = _of_old(args, folder, config) if args.old else _of_initial_run(args, folder, config)
     try:
         changes, comparison = read_changes(*ranks.values()), comparison_of(ranks)
-        return (changes, comparison.sentences, headline(comparison, old)) if comparison else (changes, [], "")
+        if comparison is None:
+            return changes, [], ""
+        trained_texts = _trained_texts(config)
+        trained = None if trained_texts is None else find_trained_queries(ranks[BEFORE], trained_texts)
+        return changes, comparison.sentences, headline(comparison, old, trained)
     except (OSError, ValueError) as error:
         print(f"warning: {error}; what was won and lost is left out", file=sys.stderr)
         return {}, [], ""
 
 
 def _of_old(args: argparse.Namespace, folder: Path, config: Config) -> dict[str, float]:
-    """By the data of `--old` and their language how mean recall changed from the initial weights to those scored."""
-    if not args.old:
-        return {}
+    """Return how mean recall changed from the initial weights to those scored, by the data of `--old` and language."""
     if config.Model.weights is None:
         raise ValueError(f"{folder} was trained from random weights: --old has nothing to compare with")
     from ernie_vil2.evaluation.compare import compare_models
@@ -123,13 +134,108 @@ def _of_old(args: argparse.Namespace, folder: Path, config: Config) -> dict[str,
     found = compare_models(models, data, resamples=100, precision=args.precision)
     name = " ".join(map(str, args.old))
     by = {f"{name} in {one.result}" if one.result else name: one.difference.mean for one in found.comparison.verdicts}
-    if min(by.values()) < -FORGOTTEN:
-        how = f"{models[BEFORE]} {models[AFTER]} --alpha 0 0.1 ... 1 --old {name} --new ..."
-        print(
-            f"mixed weights keep more of what it could do: {as_called('ernie-vil2 interpolate', args.prog)} {how}; and "
-            "a run that is trained on some of its old data, too, forgets least (docs/finetuning.md)"
-        )
+    _advise_on_forgetting(args, by, models[BEFORE], models[AFTER], name)
     return by
+
+
+def _of_initial_run(args: argparse.Namespace, folder: Path, config: Config) -> dict[str, float]:
+    """Return how mean recall changed on what the run of the initial weights was validated on, by data and language.
+
+    Nothing where the initial weights are of no run, or where its data are not at hand, which is said.
+    """
+    from ernie_vil2.config import ConfigError, load_config
+    from ernie_vil2.io.run_folder import CONFIG, named_checkpoint
+
+    initial = config.Model.weights
+    try:
+        checkpoint = initial and (named_checkpoint(initial) or Path(initial))
+        if not checkpoint or not (checkpoint / CONFIG).is_file():
+            return {}
+        before = load_config(checkpoint / CONFIG)
+        scored = before.Data.validation
+        # The configuration came with the weights: nothing is fetched, run or imported for it.
+        if scored is None or scored.layout or any("://" in path or "pipe:" in path for path in scored.data):
+            return {}
+        changes = _change_of_recall(before, str(initial), _after(folder)["model"], args.precision)
+    except (OSError, ValueError, ConfigError, KeyError) as error:
+        print(
+            f"warning: what {initial} could do before is not scored ({error}); name its data with --old",
+            file=sys.stderr,
+        )
+        return {}
+    name = " ".join(scored.data)
+    by = {
+        f"{name} (Data.val of {initial}){f' in {language}' if language else ''}": change
+        for language, change in changes.items()
+    }
+    _advise_on_forgetting(args, by, str(initial), _after(folder)["model"], name)
+    return by
+
+
+def _change_of_recall(before: Config, initial: str, trained: str, precision: Precision) -> dict[str, float]:
+    """Return how mean recall changed from one model to another on what the configuration of the first validated by.
+
+    Args:
+        before: of the run of the initial weights.
+        initial, trained: the two models.
+        precision: of their towers.
+
+    Returns:
+        The difference by language, "" where the data have one.
+
+    Raises:
+        OSError, ValueError: the data or a model cannot be read, or the two cannot be scored alike.
+    """
+    from ernie_vil2.encoder import load_model
+    from ernie_vil2.evaluation.outcomes import Comparison
+    from ernie_vil2.evaluation.scorer import score
+    from ernie_vil2.evaluation.scorers.retrieval import Retrieval
+
+    scorer, data = Retrieval.of_run(before, before.Data.validation, "val")
+    if data is None or not isinstance(scorer, Retrieval):
+        return {}
+    benchmarks = scorer.open(data)
+    for language, benchmark in benchmarks.items():
+        if len(benchmark.images) > MOST_OLD_IMAGES:
+            texts = sorted({text for image, text in benchmark.pairs.tolist() if image < MOST_OLD_IMAGES})
+            benchmarks[language] = benchmark.select(range(MOST_OLD_IMAGES), texts)
+    outcomes = {}
+    for name, source in (("before", initial), ("after", trained)):
+        report = score(scorer, load_model(source, device="auto", precision=precision), benchmarks, name)
+        outcomes[name] = report.outcomes() if report.outcomes else {}
+    verdicts = Comparison(outcomes, resamples=100).verdicts
+    return {verdict.result if len(verdicts) > 1 else "": verdict.difference.mean for verdict in verdicts}
+
+
+def _advise_on_forgetting(
+    args: argparse.Namespace, changes: Mapping[str, float], initial: str, trained: str, data: str
+) -> None:
+    if not changes or min(changes.values()) >= -FORGOTTEN:
+        return
+    how = f"{initial} {trained} --alpha 0 0.1 ... 1 --old {data} --new ..."
+    print(
+        f"mixed weights keep more of what it could do: {as_called('ernie-vil2 interpolate', args.prog)} {how}; and "
+        "a run that is trained on some of its old data, too, forgets least (docs/finetuning.md)"
+    )
+
+
+def _trained_texts(config: Config) -> set[str] | None:
+    """Return the captions that a run was trained on; None, which is said, where they are not at hand or too many."""
+    from ernie_vil2.data.stream import SampleStream
+
+    try:
+        texts, is_complete = SampleStream(config).training_texts(MOST_TRAINING_SAMPLES)
+    except (OSError, ValueError) as error:
+        print(f"warning: {error}; how many test texts are trained on is not known", file=sys.stderr)
+        return None
+    if not is_complete:
+        print(
+            f"how many test texts are trained on is not looked up: that reads up to {MOST_TRAINING_SAMPLES:,} training "
+            "samples that lie here",
+            file=sys.stderr,
+        )
+        return None
+    return texts
 
 
 def _after(folder: Path) -> dict:

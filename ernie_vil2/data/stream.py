@@ -3,19 +3,20 @@
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from hashlib import blake2b
 from os.path import basename
 from typing import Any
 
 import numpy as np
 
-from ernie_vil2.config import Config, DataConfig
+from ernie_vil2.config import Config, DataConfig, ViewsConfig
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.order import Mixture, RowsByImage, SampleOrder, ShardOrder
 from ernie_vil2.data.readers import OPEN_SHARDS, ShardedSource, open_sources
 from ernie_vil2.data.readers.source import THREADS
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, first_names
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, first_names, is_blank, text_key
 from ernie_vil2.data.selection import Draws, Selected, read_selection
 from ernie_vil2.data.splits import held_out
 from ernie_vil2.io.terminal import counted
@@ -169,6 +170,32 @@ class SampleStream:
         text = f"{data}\n{text}" if self._text_ids[source] else text
         return content_id(f"{data}\n{sample.image_name}", sample.image), content_id(text)
 
+    def training_texts(self, most_samples: int) -> tuple[set[str], bool]:
+        """Return the captions that training may see, as `text_key` makes them equal.
+
+        Samples of shards that have to be fetched, and those that cannot be used, are left out.
+
+        Args:
+            most_samples: after so many the others are not read.
+
+        Returns:
+            The captions, and whether they are those of all samples.
+        """
+        texts: set[str] = set()
+        num_read, is_complete = 0, True
+        for source, selected, views in zip(self.sources, self._selected, self.views, strict=True):
+            numbers = range(len(source)) if selected is None else selected.numbers
+            for number in map(int, numbers):
+                if num_read == most_samples:
+                    return texts, False
+                if not source.is_here(number):
+                    is_complete = False
+                    continue
+                num_read += 1
+                with suppress(BadSample):
+                    texts |= _captions_of_views(source[number], views)
+        return texts, is_complete
+
     def first_positions(self, source: int, count: int) -> list[int]:
         """The first `count` positions of the first group at which there is a sample of a source."""
         positions = self._mixtures[0].first_positions(source, count)
@@ -229,6 +256,18 @@ class SampleStream:
                     f"the data {then['name']} has changed since the checkpoint: {_say(then)} then, {_say(now)} now. "
                     "Put the files back as they were, or start a new run with another -o Training.output=..."
                 )
+
+
+def _captions_of_views(sample: Sample, views: ViewsConfig) -> set[str]:
+    """Return the captions of a sample of which its views are made, as `text_key` makes them equal."""
+    captions = set()
+    for language in views.languages:
+        captions.add(sample.captions.get(language) or sample.captions.get("") or "")
+        if views.long_caption:
+            captions.add(sample.long_caption(views.long_caption, language) or "")
+    if views.caption_lines:
+        captions |= {line for caption in captions for line in caption.splitlines()}
+    return {text_key(caption) for caption in captions if not is_blank(caption)}
 
 
 def _window(sources: ShardedSource, data: DataConfig) -> int:

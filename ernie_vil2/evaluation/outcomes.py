@@ -6,7 +6,7 @@ verdicts (`intervals.py`) need nothing else, whatever is scored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -66,6 +66,18 @@ class Outcomes:
     texts: Sequence[str] = ()
     fields: Sequence[Mapping[str, object]] = ()
     cards: Callable[[Sequence[int]], list[Card]] | None = None
+
+    def select(self, ids: Collection[str]) -> Outcomes:
+        """Return the outcomes of the queries with these ids alone, without their texts and cards."""
+        rows = np.array([row for row, query in enumerate(self.ids) if query in ids], np.int64)
+        return Outcomes(
+            ids=[self.ids[row] for row in rows],
+            figures={name: values[rows] for name, values in self.figures.items()},
+            main=self.main,
+            clusters=self.clusters[rows],
+            ranks=self.ranks[rows],
+            groups={name: groups[rows] for name, groups in self.groups.items()},
+        )
 
     def level(self, figure: str, **options: Any) -> Interval:
         """A figure with its interval; options as for `over_queries`."""

@@ -2,7 +2,7 @@
 
 import csv
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ernie_vil2.config import MISSING, Config, differences
+from ernie_vil2.data.samples import text_key
 from ernie_vil2.evaluation.examples import figures_note
-from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, named, recall_figures, signed
+from ernie_vil2.evaluation.intervals import Interval
+from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, Verdict, named, recall_figures, signed
 from ernie_vil2.evaluation.report import Card, Table, absolute_paths, original_text
 from ernie_vil2.evaluation.retrieval import Row, arrow, recall_table
 from ernie_vil2.io.files import load_json, system_errors_named
@@ -41,13 +43,14 @@ class Changes:
 
 
 class _Query(NamedTuple):
-    """A row of a file of ranks; `image`: the id of the image that it is about."""
+    """A row of a file of ranks; `answer`: the id of its best right answer, `image`: that of the image it is about."""
 
     language: str
     direction: str
     id: str
     text: str
     rank: int
+    answer: str
     image: str
 
 
@@ -61,6 +64,7 @@ def _read(path: Path) -> list[_Query]:
                     row["query_id"],
                     original_text(row["query"]),
                     int(row["rank"]),
+                    row["best_positive_id"],
                     row["query_id" if row["direction"].startswith("image") else "best_positive_id"],
                 )
                 for row in csv.DictReader(file, strict=True)
@@ -135,12 +139,60 @@ def comparison_of(ranks: Mapping[str, Path]) -> Comparison | None:
         return None
 
 
-def headline(comparison: Comparison, old: Mapping[str, float] | None = None) -> str:
-    """What fine-tuning changed, in a sentence.
+@dataclass(frozen=True)
+class TrainedQueries:
+    """Queries of one result whose text is a caption of the training data.
+
+    Attributes:
+        ids: as those of `Outcomes`. An image asks for the text that was its best right answer before training.
+        num_texts: texts of the result, and `num_trained` those of them that are trained on.
+    """
+
+    ids: frozenset[str]
+    num_texts: int
+    num_trained: int
+
+
+def find_trained_queries(path: Path, trained_texts: Collection[str]) -> dict[str, TrainedQueries]:
+    """Return which queries of a file of ranks are about a text that is trained on, by language.
+
+    Args:
+        path: the ranks before training.
+        trained_texts: captions of the training data, as `text_key` makes them equal.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not such a file.
+    """
+    queries_of: dict[str, list[_Query]] = {}
+    for query in _read(path):
+        queries_of.setdefault(query.language, []).append(query)
+    trained = {}
+    for language, queries in queries_of.items():
+        texts = {query.id: text_key(query.text) for query in queries if query.direction.startswith("text")}
+        if not texts:
+            continue  # images alone ask, and their texts are not in the file
+        trained_ids = {text_id for text_id, key in texts.items() if key in trained_texts}
+        about_trained = frozenset(
+            f"{query.direction} {query.id}"
+            for query in queries
+            if (query.id if query.direction.startswith("text") else query.answer) in trained_ids
+        )
+        trained[language] = TrainedQueries(about_trained, len(texts), len(trained_ids))
+    return trained
+
+
+def headline(
+    comparison: Comparison,
+    old: Mapping[str, float] | None = None,
+    trained: Mapping[str, TrainedQueries] | None = None,
+) -> str:
+    """Return what fine-tuning changed, in a sentence.
 
     Args:
         comparison: of the results before and after training.
         old: by the name of what the model could do before, the change of mean recall there.
+        trained: by result the queries whose text is trained on, too; None: it is not known.
     """
     parts, found = [], comparison.verdicts
     for verdict in found:
@@ -148,15 +200,41 @@ def headline(comparison: Comparison, old: Mapping[str, float] | None = None) -> 
         level, change = comparison.levels[verdict.result, verdict.model, verdict.figure], verdict.difference
         images = counted(len(np.unique(outcomes.clusters)), "test image")
         language = f" in {verdict.result}" if len(found) > 1 else ""
-        inner = signed(change.mean)
-        if change.low is not None and change.high is not None:
-            inner += f", 95 % interval {signed(change.low)} to {signed(change.high)}"
-        parts.append(f"{named(verdict.figure)} on your {images}{language} is {level.mean:.1f} ({inner})")
+        parts.append(f"{named(verdict.figure)} on your {images}{language} is {level.mean:.1f} ({_in_words(change)})")
     sentence = f"After fine-tuning, {' and '.join(parts)}"
+    for verdict in found:
+        if trained and verdict.result in trained:
+            language = f" in {verdict.result}" if len(found) > 1 else ""
+            sentence += f"; {_trained_in_words(comparison, verdict, trained[verdict.result], language)}"
     for name, by in (old or {}).items():
         moved = "stayed as it was" if not round(by, 1) else f"{'rose' if by > 0 else 'fell'} by {abs(by):.1f}"
         sentence += f"; on {name} it {moved}"
     return f"{sentence}."
+
+
+def _in_words(change: Interval) -> str:
+    if change.low is None or change.high is None:
+        return signed(change.mean)
+    return f"{signed(change.mean)}, 95 % interval {signed(change.low)} to {signed(change.high)}"
+
+
+def _trained_in_words(comparison: Comparison, verdict: Verdict, trained: TrainedQueries, language: str) -> str:
+    """Return how many test texts are trained on, too, and what their queries and the others gain."""
+    texts = f"{counted(trained.num_texts, 'test text')}{language}"
+    if not trained.num_trained:
+        return f"none of the {texts} is trained on"
+    if trained.num_trained == trained.num_texts:
+        return f"all of the {texts} are trained on, too, so that it shows nothing of other texts"
+    before, after = (comparison.outcomes[model][verdict.result] for model in (verdict.first, verdict.model))
+    gains = []
+    for ids in (trained.ids, {*before.ids} - trained.ids):
+        change = after.select(ids).difference(before.select(ids), verdict.figure, resamples=comparison.resamples)
+        gains.append(_in_words(change))
+    are = "is" if trained.num_trained == 1 else "are"
+    return (
+        f"{trained.num_trained:,} of the {texts} {are} trained on, too: the queries of such texts gain {gains[0]}, the "
+        f"others {gains[1]}"
+    )
 
 
 @dataclass(frozen=True)

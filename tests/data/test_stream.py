@@ -230,3 +230,20 @@ def test_one_group_is_the_stream_without_groups(two):
 def test_groups_of_a_source_with_fewer_samples_are_refused(two):
     with pytest.raises(ValueError, match=r"b\.tsv: 10 samples for 16 groups; lower Data.groups"):
         stream(two, "Data.groups=16")
+
+
+def test_texts_of_training_are_those_of_its_languages_and_sources(two, tmp_path):
+    """Equal but for case and spaces; lines where captions have several; not beyond so many samples."""
+    every = {f"{name}{number}" for name, count in (("a", 30), ("b", 10)) for number in range(count)}
+    assert stream(two).training_texts(1000) == (every, True)
+    texts, is_complete = stream(two).training_texts(12)
+    assert len(texts) == 12 and texts < every and not is_complete
+    lines = ["image,caption_zh,caption_en", "1.png,红  杯 ,A Red  Cup", '2.png,"一\n二",two', "3.png,,three"]
+    (tmp_path / "table.csv").write_text("\n".join(lines), encoding="utf-8")
+    for name in "123":
+        (tmp_path / f"{name}.png").write_bytes(b"-")
+    table = f"[{tmp_path / 'table.csv'}]"
+    assert stream(table, "Views.languages={zh: 1}").training_texts(9)[0] == {"红 杯", "一 二"}
+    assert stream(table, "Views.languages={en: 1}").training_texts(9)[0] == {"a red cup", "two", "three"}
+    several = stream(table, "Views.languages={zh: 1}", "Views.caption_lines=true").training_texts(9)[0]
+    assert {"一", "二", "红 杯"} <= several

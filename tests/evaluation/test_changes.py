@@ -3,20 +3,28 @@
 import csv
 import re
 
+import numpy as np
 import pytest
 
 from ernie_vil2.evaluation.examples import CSV_COLUMNS
 from ernie_vil2.evaluation.report import cell_text
-from ernie_vil2.evaluation.report_page import SHOWN, comparison_of, headline, read_changes, read_outcomes
+from ernie_vil2.evaluation.report_page import (
+    SHOWN,
+    comparison_of,
+    find_trained_queries,
+    headline,
+    read_changes,
+    read_outcomes,
+)
 
 
 def ranks(path, label, rows):
-    """rows of (direction, id, query, rank)"""
+    """rows of (direction, id, query, rank), and perhaps the best right answer"""
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(CSV_COLUMNS)
-        for way, key, query, rank in rows:
-            writer.writerow([label, way, key, cell_text(query), rank, "x", 0.5, "y", 0.6])
+        for way, key, query, rank, *answer in rows:
+            writer.writerow([label, way, key, cell_text(query), rank, *(answer or ["x"]), 0.5, "y", 0.6])
     return path
 
 
@@ -86,3 +94,42 @@ def test_the_headline_says_level_change_and_interval_in_a_sentence(tmp_path):
         "); on the demo's test it fell by 1.2; on another it stayed as it was."
     )
     assert comparison_of({"before": before, "after": tmp_path / "gone.csv"}) is None
+
+
+def recall(ranks):
+    """Mean of R@1, R@5 and R@10 in percent."""
+    return 100 * np.mean([[rank <= cutoff for rank in ranks] for cutoff in (1, 5, 10)])
+
+
+def test_the_headline_divides_the_gain_by_texts_that_are_trained_on(tmp_path):
+    """Image n has text n; every third text is a caption of the training data, written otherwise there."""
+    random = np.random.default_rng(0)
+    queries = [(way, number) for way in ("image_to_text", "text_to_image") for number in range(60)]
+    before, after = {}, {}
+    for way, number in queries:
+        before[way, number] = int(random.integers(1, 20))
+        after[way, number] = 1 if number % 3 == 0 else int(random.integers(1, 20))
+
+    def written(name, found):
+        rows = [
+            (way, f"{'i' if way.startswith('image') else 't'}{number}", f"Text  {number}", rank,
+             f"{'t' if way.startswith('image') else 'i'}{number}")
+            for (way, number), rank in found.items()
+        ]  # fmt: skip
+        return ranks(tmp_path / f"{name}.csv", name, rows)
+
+    paths = {"before": written("before", before), "after": written("after", after)}
+    trained = find_trained_queries(paths["before"], {f"text {number}" for number in range(0, 60, 3)} | {"another"})
+    assert (trained[""].num_texts, trained[""].num_trained, len(trained[""].ids)) == (60, 20, 40)
+    sentence = headline(comparison_of(paths), trained=trained)
+    gains = re.search(r"; 20 of the 60 test texts .* gain ([+-][\d.]+), .* the others ([+-][\d.]+), ", sentence)
+    for gain, is_trained in zip(gains.groups(), (True, False), strict=True):
+        chosen = [query for query in queries if (query[1] % 3 == 0) == is_trained]
+        expected = recall([after[query] for query in chosen]) - recall([before[query] for query in chosen])
+        assert float(gain) == pytest.approx(expected, abs=0.051)
+    nothing = headline(comparison_of(paths), trained=find_trained_queries(paths["before"], {"another"}))
+    assert "none of the 60 test texts" in nothing
+    texts = {f"text {number}" for number in range(60)}
+    assert "all of the 60 test texts" in headline(
+        comparison_of(paths), trained=find_trained_queries(paths["before"], texts)
+    )
