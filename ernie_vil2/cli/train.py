@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tune-rate",
         action="store_true",
-        help="first try a few learning rates and batches on the data for a short time each, and "
-        "train with the best (docs/own_data.md)",
+        help="first try a few learning rates and batches on the data for a short time each, and train with the best if "
+        "it is better than the configuration's by more than its interval (docs/own_data.md)",
     )
     parser.add_argument(
         "--processes", type=count, default=1, help="CPU: ranks to start on this machine; GPUs: use fleetrun instead"

@@ -21,6 +21,7 @@ from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.encoder import ErnieViL2, load_model
 from ernie_vil2.encoder.backends import Eager
+from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import about, write_report
 from ernie_vil2.evaluation.scorer import SCORERS, Scorer, check_options, score
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
@@ -78,6 +79,10 @@ class Scored:
     """A scorer as an `Evaluator`. The ranks share the encoding; rank 0 alone scores.
 
     Of benchmarks that are scored each on its own, one that cannot be costs its own numbers, and the mean.
+
+    Attributes:
+        keeps_outcomes: whether what every query found stays in `outcomes`, for who compares trainings.
+        outcomes: of the last call, by result, where the scorer gives them.
     """
 
     def __init__(self, scorer: Scorer, opened: Mapping[str, Benchmark], config: Config, tokenizer: TextTokenizer):
@@ -85,10 +90,13 @@ class Scored:
         self.best_by = scorer.best_by
         self.data: Mapping[str, str] = scorer.sizes(opened)
         self.benchmarks: Sequence[Benchmark] = list(opened.values()) if scorer.held_out else []
+        self.keeps_outcomes = False
+        self.outcomes: dict[str, Outcomes] = {}
 
     def __call__(self, model: nn.Layer) -> Metrics:
         """As `Evaluator.__call__`: the metrics of the scorer's report."""
         encoder = encoder_of(model, self.tokenizer, self.config)
+        self.outcomes = {}
         if not self.scorer.separate:
             return self._metrics(encoder, self.opened)
         found, failures = [], {}
@@ -108,6 +116,8 @@ class Scored:
 
     def _metrics(self, encoder: ErnieViL2, opened: Mapping[str, Benchmark]) -> Metrics:
         report = score(self.scorer, encoder, opened, rank=dist.get_rank(), ranks=dist.get_world_size())
+        if self.keeps_outcomes and report.outcomes:
+            self.outcomes |= report.outcomes()
         return Metrics(report.metrics, report.shown)
 
 
@@ -186,6 +196,11 @@ class Scores:
         self.evaluated = evaluated
         if best and (not self._chooses or best["metric"] == self.evaluators[self._chooses].best_by):
             self.best = best
+
+    @property
+    def chooser(self) -> Evaluator | None:
+        """The evaluator that chooses the best step; None: there is none."""
+        return self.evaluators[self._chooses] if self._chooses else None
 
     @property
     def best_step(self) -> int | None:
