@@ -103,8 +103,8 @@ def run(args: argparse.Namespace) -> int:
             notes = hand_back(kept, origin, args.target, layout, made)
     if layout == "chinese-clip":
         notes.append(
-            "cn_clip's load_from_name rounds weights to float16, also on a CPU: its embeddings differ from this model's "
-            "by that rounding"
+            "cn_clip's load_from_name rounds weights to float16, also on a CPU: its embeddings differ from this "
+            "model's by that rounding"
         )
     if layout == "chinese-clip" and stored.vocab_size != PACKAGED_WORDS:
         notes.append("its own code reads the vocab.txt of its package: put the one of TARGET there")

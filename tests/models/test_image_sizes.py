@@ -64,6 +64,18 @@ def test_a_tower_of_ones_own_may_have_any_size(patches):
     np.testing.assert_allclose(tower(images).numpy(), whole(images[:, :, :378, :378]).numpy(), atol=1e-6)
 
 
+def test_paddleclas_tower_uses_the_same_pixels():
+    pytest.importorskip("paddleclas")
+    sizes = {"patch_size": 8, "width": 16, "depth": 1, "heads": 2}
+    tower, whole = (
+        build_image_tower(ImageTowerConfig(name="paddleclas:ViT", image_size=side, **sizes)) for side in (LARGER, SIDE)
+    )
+    whole.set_state_dict(tower.state_dict())
+    tower.eval(), whole.eval()
+    images = paddle.rand([1, 3, LARGER, LARGER])
+    np.testing.assert_allclose(tower(images).numpy(), whole(images[:, :, :SIDE, :SIDE]).numpy(), atol=1e-6)
+
+
 def test_a_patch_larger_than_the_image_is_refused():
     with pytest.raises(ValueError, match=r"patch_size \(16\)"):
         build_image_tower(ImageTowerConfig(name="ViT", image_size=15, patch_size=16, width=8, depth=1, heads=1))

@@ -73,6 +73,26 @@ def paddlenlp(tmp_path):
     return model, folder
 
 
+@paddle.no_grad()
+def test_pixels_that_paddlenlp_does_not_use_are_not_used(paddlenlp, tmp_path):
+    """Of images whose side, 14, is no multiple of the patch, 4."""
+    small, folder = paddlenlp
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"]["image_size"] = 14
+    (folder / "config.json").write_text(json.dumps(config))
+    transformers.ErnieViLImageProcessor(size=14, crop_size=14).save_pretrained(str(folder))
+    theirs = transformers.ErnieViLModel.from_pretrained(str(folder)).eval()
+    images = paddle.to_tensor(np.random.default_rng(1).normal(size=(3, 3, 14, 14)).astype("float32"))
+    stored = read_model(folder)
+    assert stored.config.Model.image.image_size == 14
+    expected = unit(theirs.get_image_features(images).numpy())
+    np.testing.assert_allclose(built(stored).encode_image(images).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(unit(small.get_image_features(images[:, :, :12, :12]).numpy()), expected, atol=1e-5)
+    write_model(stored, tmp_path / "back", "paddlenlp")
+    assert read_model(tmp_path / "back").config.Model.image.image_size == 14
+    assert any("whole patches" in change for change in changed_ways(stored.config, "official"))
+
+
 def inputs():
     images = np.random.default_rng(1).normal(size=(3, 3, 12, 12)).astype("float32")
     return paddle.to_tensor(images), paddle.to_tensor([[1, 5, 8, 2], [1, 7, 2, 0], [1, 2, 0, 0]])

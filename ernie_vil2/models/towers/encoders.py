@@ -71,10 +71,7 @@ class VisionTransformer(Transformer):
     @paddle.jit.not_to_static  # traced as it is: no control flow depends on a tensor
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         check_size(images.shape[2], images.shape[3], self.image_size)
-        used = self.image_size // self.patch_size * self.patch_size
-        if used < self.image_size:
-            images = images[:, :, :used, :used]
-        tokens = self.embed(images)
+        tokens = self.embed(cut_to_patches(images, self.image_size, self.patch_size))
         if self.cls_token is not None:
             tokens = paddle.concat([for_each(self.cls_token, tokens), tokens], axis=1)
         return self.encode(tokens + self.pos_embed)
@@ -242,6 +239,12 @@ def _positions(ids: paddle.Tensor) -> paddle.Tensor:
 def check_size(height: int, width: int, side: int) -> None:
     if (height, width) != (side, side):
         raise ValueError(f"images of {height} x {width} pixels; this tower takes {side} x {side}")
+
+
+def cut_to_patches(images: paddle.Tensor, side: int, patch_size: int) -> paddle.Tensor:
+    """Return the part of square images that whole patches cover, from the upper left corner."""
+    covered = side // patch_size * patch_size
+    return images if covered == side else images[:, :, :covered, :covered]
 
 
 @paddle.jit.not_to_static  # a traced graph has no length yet

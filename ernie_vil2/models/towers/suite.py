@@ -19,7 +19,7 @@ from ernie_vil2.config import ImageTowerConfig, TextTowerConfig
 from ernie_vil2.config.model import VIT_SIZES
 from ernie_vil2.device.cpu_kernels import tokens_alone
 from ernie_vil2.device.extras import installed, missing
-from ernie_vil2.models.towers.encoders import PAD_ID, check_length, check_size
+from ernie_vil2.models.towers.encoders import PAD_ID, check_length, check_size, cut_to_patches
 from ernie_vil2.registry import unknown
 
 CLASSES = 1237
@@ -182,7 +182,7 @@ class SuiteVit(nn.Layer):
             return_embed=True,
             head_init_scale=1,
         )
-        self.width, self.image_size = width, image_size
+        self.width, self.image_size, self.patch_size = width, image_size, patch_size
         self.patch_embed = parts.patch_embed
         self.cls_token = parts.cls_token  # [1, 1, width]
         self.pos_embed = parts.pos_embed  # [1, 1 + patches, width]
@@ -202,7 +202,8 @@ class SuiteVit(nn.Layer):
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         check_size(images.shape[2], images.shape[3], self.image_size)
-        patches, _ = self.patch_embed(images)  # [B, P, width]
+        # PaddleClas would pad what is left of an image to another patch, for which there is no position.
+        patches, _ = self.patch_embed(cut_to_patches(images, self.image_size, self.patch_size))  # [B, P, width]
         tokens = paddle.concat([self.cls_token.expand([images.shape[0], -1, -1]), patches], axis=1)
         tokens = self.ln_pre(tokens + self.pos_embed)
         for block in self.blocks:

@@ -237,6 +237,7 @@ def read_paddlenlp(weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple
     defaults = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}
     text_sizes = _text_sizes(model, len(arrays[WORDS])) | {"intermediate_size": 4 * model.text.sizes["width"]}
     text.check_sizes(text_sizes, defaults | {"vocab_size": 40_000, "max_position_embeddings": 2048})
+    model = _with_image_size(model, vision.count("image_size", 224))
     vision.check_sizes(_vision_sizes(model), defaults | {"image_size": 224, "patch_size": 16})
     tokenizer.check_facts(**_TOKENIZER_FACTS)
     longest = tokenizer.count("model_max_length", model.text.max_positions, least=3)
@@ -331,6 +332,14 @@ def _vision_sizes(model: ModelConfig) -> dict[str, int]:
         "num_hidden_layers": sizes["depth"],
         "patch_size": sizes["patch_size"],
     }
+
+
+def _with_image_size(model: ModelConfig, size: int) -> ModelConfig:
+    """Return the model for images of that size, if they have as many whole patches as its weights say."""
+    patch = model.image.sizes["patch_size"]
+    if size // patch != model.image.image_size // patch:
+        return model
+    return model.model_copy(update={"image": model.image.model_copy(update={"image_size": size})})
 
 
 def _with_dropout(model: ModelConfig, text: Settings) -> ModelConfig:

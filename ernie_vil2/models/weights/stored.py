@@ -194,6 +194,9 @@ def changed_ways(config: Config, layout: WeightFormat) -> list[str]:
         return changes
     if longest != min(OFFICIAL_LENGTH, text.max_positions):
         changes.append(f"the official configuration cuts texts at {OFFICIAL_LENGTH} tokens, this model at {longest}")
+    if image.image_size % image.sizes["patch_size"]:
+        changes.append("the official file knows the size of images by their whole patches, this model's have "
+                       f"{image.image_size} pixels a side: pixels change slightly")  # fmt: skip
     if (image.mean, image.std) != (ImageTowerConfig().mean, ImageTowerConfig().std):
         changes.append("the official code normalises images by ImageNet's mean and deviation, this model by "
                        f"{image.mean} and {image.std}: embeddings change")  # fmt: skip
