@@ -10,8 +10,9 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,6 +22,10 @@ from PIL import Image
 from ernie_vil2.data.samples import BadSample, Reason
 
 MAX_PIXELS = 89_478_485  # a header that asks for more is taken for a decompression bomb, by Pillow too
+
+# Stored pixels of a JPEG that is decoded to a half, a quarter or an eighth of its sides, which phones of 108 megapixels
+# need. Pillow opens no larger file.
+MAX_STORED_PIXELS = 2 * MAX_PIXELS
 
 WHITE = (255, 255, 255)  # what is shown behind transparent pixels: the paper that images are cut out on
 
@@ -42,6 +47,30 @@ _ORIENTATION = 0x0112  # the EXIF tag
 _TIFF_BITS, _TIFF_COLOURS, _TIFF_ALPHA, _WHITE_IS_ZERO = 258, 262, 338, 0  # tags, and a value of the second
 _JPEG_2000, _JPEG_2000_BITS = b"\xff\x4f\xff\x51", 42  # how its pixels begin, and where their header has the bits
 _REDUCED = (1, 2, 4, 8)  # the sides of a JPEG, divided by that
+_ONE_PASS = (0xC0, 0xC1, 0xC9)  # frames whose rows are decoded one after the other, if one scan has all colours
+_SCALABLE = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # frames of which libjpeg makes fewer pixels
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # tables and a reserved one lie between
+_START_OF_SCAN = 0xDA
+_USUAL_SCANS = 16
+"""Scans of a progressive JPEG that take the time of one, with those of thumbnails in its header; encoders write 10."""
+
+# Pixels that are converted to RGB at once. In one go, the intermediate images of Pillow take 14 to 22 bytes a pixel of
+# the whole image, and 2.3 GB of one of 88 megapixels; smaller bands save nothing more, and take longer.
+_BAND_PIXELS = 2**20
+
+# Bytes a pixel that decoding takes at its peak, as benchmarks/image_memory.py measures them: Pillow's image of 4, the
+# result of 3, and what the format's library holds besides. Pillow's own conversion of an image to RGB comes on top.
+_BYTES_PER_PIXEL = {
+    "JPEG": 13,
+    "PNG": 9,
+    "BMP": 9,
+    "GIF": 9,
+    "PPM": 9,
+    "TIFF": 17,
+    "WEBP": 21,
+    "AVIF": 25,
+    "JPEG2000": 33,
+}
 
 
 class ImageRemark(UserWarning):
@@ -78,6 +107,7 @@ class EncodedImage:
         name: the image's, for the error.
         background: [red, green, blue] behind transparent pixels, 0 to 255; None: transparency is dropped, so that
             whatever colour is stored there shows, as the two releases have it (black in TIFF).
+        max_jpeg_pixels: stored pixels of a JPEG; more than `MAX_PIXELS` for a caller that decodes fewer of them.
 
     Attributes:
         height, width: in pixels, as the image is to be shown.
@@ -89,15 +119,17 @@ class EncodedImage:
             8 bits a colour".
     """
 
-    def __init__(self, data: bytes, name: str, background: Sequence[int] | None = WHITE):
-        self._data, self._name = data, name
+    def __init__(
+        self, data: bytes, name: str, background: Sequence[int] | None = WHITE, max_jpeg_pixels: int = MAX_PIXELS
+    ):
+        self._data, self._name, self._max_pixels = data, name, max_jpeg_pixels
         self._pixels: np.ndarray | None = None
         if not data.startswith(_JPEG):
             # No decoder makes these smaller than they are.
             self._pixels = _decode_other(open_header(data, name), data, name, background)
             self.height, self.width = self._pixels.shape[:2]
             return
-        size, self._orientation = _jpeg_header(data, name)
+        size, self._orientation = _jpeg_header(data, name, max_jpeg_pixels)
         if _is_cut_off(data):
             raise BadSample(Reason.TRUNCATED_IMAGE, name)
         self.width, self.height = size if self._orientation < 5 else size[::-1]
@@ -117,17 +149,77 @@ class EncodedImage:
         if self._pixels is not None:
             return self._pixels
         factor = max(factor for factor in _REDUCED if factor <= max(shrink, 1))
-        return _turned(_decode_jpeg(self._data, factor, self._name, fast), self._orientation)
+        return _turned(_decode_jpeg(self._data, factor, self._name, fast, self._max_pixels), self._orientation)
 
 
-def decode_image(data: bytes, name: str, background: Sequence[int] | None = WHITE) -> np.ndarray:
-    """All pixels of an encoded image, `[H, W, 3]` uint8 RGB; arguments and errors as of `EncodedImage`."""
-    return EncodedImage(data, name, background).decode()
+@dataclass(frozen=True)
+class DecodingPlan:
+    """How an image is decoded, and what that costs, known before its pixels are made.
+
+    Attributes:
+        factor: 1, 2, 4 or 8, by which the sides are divided; 1 of what is no JPEG.
+        num_bytes: memory at the peak, without the file; an upper estimate.
+        num_pixels: stored pixels, counted again for each `_USUAL_SCANS` scans that go over them: a measure of the time.
+    """
+
+    factor: int
+    num_bytes: int
+    num_pixels: int
 
 
-def opened(data: bytes, name: str) -> Image.Image:
-    """The image as Pillow has it, in its own mode and not turned; errors as of `EncodedImage`."""
-    image = open_header(data, name)
+def plan_decoding(data: bytes, name: str, least_sides: Callable[[int, int], tuple[float, float]]) -> DecodingPlan:
+    """Choose the smallest scale of an image that leaves enough pixels; only its header is read.
+
+    Args:
+        least_sides: of the image's width and height, the shorter and the longer side that it must have at least.
+
+    Raises:
+        BadSample: as `EncodedImage`; a JPEG may have `MAX_STORED_PIXELS` if it is decoded to at most `MAX_PIXELS`.
+    """
+    if not data.startswith(_JPEG):
+        header = open_header(data, name)
+        num_pixels = header.width * header.height
+        return DecodingPlan(1, num_pixels * _BYTES_PER_PIXEL[header.format or "JPEG2000"], num_pixels)
+
+    frame = _jpeg_frame(data) or _unusual_frame(open_header(data, name, MAX_STORED_PIXELS))
+    check_size(frame.width, frame.height, name, MAX_STORED_PIXELS)
+    short, long = sorted((frame.width, frame.height))
+    least_short, least_long = least_sides(frame.width, frame.height)
+    factor = 1
+    if frame.is_scalable:
+        factor = max(
+            (factor for factor in _REDUCED if short >= factor * least_short and long >= factor * least_long), default=1
+        )
+    width, height = -(-frame.width // factor), -(-frame.height // factor)
+    check_size(width, height, name)
+
+    num_pixels = frame.width * frame.height
+    num_bytes = width * height * _BYTES_PER_PIXEL["JPEG"]
+    if frame.is_one_pass:
+        return DecodingPlan(factor, num_bytes, num_pixels)
+    # libjpeg holds the coefficients of the whole image, two bytes each, and every scan goes over them.
+    num_passes = -(-data.count(_SCAN) // _USUAL_SCANS)
+    return DecodingPlan(factor, num_bytes + round(2 * frame.samples * num_pixels), num_pixels * max(1, num_passes))
+
+
+def decode_image(data: bytes, name: str, background: Sequence[int] | None = WHITE, factor: int = 1) -> np.ndarray:
+    """All pixels of an encoded image, `[H, W, 3]` uint8 RGB; arguments and errors as of `EncodedImage`.
+
+    Args:
+        factor: 1, 2, 4 or 8, by which the sides of a JPEG are divided, as `plan_decoding` chooses it.
+    """
+    return EncodedImage(data, name, background, _max_pixels(factor)).decode(factor)
+
+
+def _max_pixels(factor: int) -> int:
+    return MAX_PIXELS if factor == 1 else MAX_STORED_PIXELS
+
+
+def opened(data: bytes, name: str, factor: int = 1) -> Image.Image:
+    """The image as Pillow has it, in its own mode and not turned; errors as of `EncodedImage`, `factor` as above."""
+    image = open_header(data, name, _max_pixels(factor))
+    if factor > 1:
+        image.draft(None, (image.width / factor, image.height / factor))  # type: ignore[arg-type]  # see `_decode_jpeg`
     if data.startswith(_JPEG) and _is_cut_off(data):
         raise BadSample(Reason.TRUNCATED_IMAGE, name)
     try:
@@ -137,9 +229,9 @@ def opened(data: bytes, name: str) -> Image.Image:
     return image
 
 
-def stored_pixels(data: bytes, name: str) -> np.ndarray:
+def stored_pixels(data: bytes, name: str, factor: int = 1) -> np.ndarray:
     """As `decode_image`, by Pillow as it comes, which is PaddleNLP's way: not turned, and transparency is dropped."""
-    image = opened(data, name)
+    image = opened(data, name, factor)
     try:
         return rgb_pixels(image, None)
     except Exception as error:  # Pillow's readers raise whatever they stumble over
@@ -148,6 +240,22 @@ def stored_pixels(data: bytes, name: str) -> np.ndarray:
 
 def rgb_pixels(image: Image.Image, background: Sequence[int] | None) -> np.ndarray:
     """The pixels of a Pillow image as it is stored, `[H, W, 3]` uint8 RGB; `background` as in `EncodedImage`."""
+    return _in_bands(image, lambda band: _convert_to_rgb(band, background))
+
+
+def _in_bands(image: Image.Image, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+    """Convert an image to `[H, W, 3]` uint8, a band of rows at a time, so that little is held besides the result."""
+    if image.width * image.height <= _BAND_PIXELS:
+        return convert(image)
+    pixels = np.empty([image.height, image.width, 3], np.uint8)
+    num_rows = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, num_rows):
+        bottom = min(top + num_rows, image.height)
+        pixels[top:bottom] = convert(image.crop((0, top, image.width, bottom)))
+    return pixels
+
+
+def _convert_to_rgb(image: Image.Image, background: Sequence[int] | None) -> np.ndarray:
     if not image.has_transparency_data:
         return np.asarray(image.convert("RGB"))
     above = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
@@ -175,7 +283,7 @@ def small_file(image: np.ndarray, side: int, suffix: str, flags: Sequence[int] =
     return cv2.imencode(suffix, cv2.cvtColor(small, cv2.COLOR_RGB2BGR), flags)[1].tobytes()
 
 
-def open_header(data: bytes, name: str) -> Image.Image:
+def open_header(data: bytes, name: str, most: int = MAX_PIXELS) -> Image.Image:
     """The file as Pillow opens it: format, size and metadata are read, the pixels are not. BadSample is "broken image",
     "too many pixels" or "too narrow an image"."""
     try:
@@ -184,25 +292,76 @@ def open_header(data: bytes, name: str) -> Image.Image:
         raise BadSample(Reason.TOO_MANY_PIXELS, name) from error
     except Exception as error:  # Pillow's readers raise whatever they stumble over
         raise BadSample(Reason.BROKEN_IMAGE, name) from error
-    check_size(*header.size, name)
+    check_size(*header.size, name, most)
     return header
 
 
-def check_size(width: int, height: int, name: str) -> None:
+def check_size(width: int, height: int, name: str, most: int = MAX_PIXELS) -> None:
     """BadSample, "too many pixels" or "too narrow an image", if an image of this size takes too much memory."""
-    if width * height > MAX_PIXELS:
+    if width * height > most:
         raise BadSample(Reason.TOO_MANY_PIXELS, name)
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise BadSample(Reason.TOO_NARROW, name)
 
 
-def _jpeg_header(data: bytes, name: str) -> tuple[tuple[int, int], int]:
+class _JpegFrame(NamedTuple):
+    """What a JPEG says of its pixels.
+
+    samples: values a pixel of all colours together, 1.5 where the two of the hue have half the sides.
+    is_one_pass: whether libjpeg needs no more than some rows at a time.
+    is_scalable: whether it can make fewer pixels.
+    """
+
+    width: int
+    height: int
+    samples: float
+    is_one_pass: bool
+    is_scalable: bool
+
+
+def _jpeg_frame(data: bytes) -> _JpegFrame | None:
+    """Read the frame and the first scan of a JPEG; None where anything is unusual, which libjpeg may read otherwise."""
+    position = len(_JPEG)
+    frame: tuple[int, int, int, list[int]] | None = None
+    marker = 0
+    while position + 10 <= len(data) and data[position] == 0xFF:
+        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == _START_OF_SCAN:
+            break
+        if marker == 0xFF:  # a filler
+            position += 1
+            continue
+        if marker < 0xC0 or 0xD0 <= marker <= 0xD9:
+            return None  # without a length
+        if marker in _FRAME_MARKERS:
+            bits, height, width, num_colours = struct.unpack_from(">BHHB", data, position + 4)
+            samplings = data[position + 11 : position + 10 + 3 * num_colours : 3]
+            areas = [(byte >> 4) * (byte & 15) for byte in samplings]
+            if frame is not None or bits != 8 or len(areas) != num_colours or not all(areas):
+                return None
+            frame = marker, width, height, areas
+        position += 2 + length
+    if frame is None or marker != _START_OF_SCAN:
+        return None
+    kind, width, height, areas = frame
+    if not (width and height and areas):
+        return None
+    is_one_pass = kind in _ONE_PASS and data[position + 4] == len(areas)
+    return _JpegFrame(width, height, sum(areas) / max(areas), is_one_pass, kind in _SCALABLE)
+
+
+def _unusual_frame(header: Image.Image) -> _JpegFrame:
+    """Return a frame with the size that Pillow reads, and the largest costs."""
+    return _JpegFrame(header.width, header.height, len(header.getbands()), is_one_pass=False, is_scalable=False)
+
+
+def _jpeg_header(data: bytes, name: str, most: int) -> tuple[tuple[int, int], int]:
     """Width and height as they are stored, and the orientation."""
     size = _plain_jpeg_size(data)
     if size is None:
-        header = open_header(data, name)
+        header = open_header(data, name, most)
         return header.size, _exif_orientation(header)
-    check_size(*size, name)
+    check_size(*size, name, most)
     return size, 1
 
 
@@ -229,7 +388,7 @@ def _is_cut_off(data: bytes) -> bool:
     return not data.endswith(_END) and data.rfind(_END) < data.rfind(_SCAN)
 
 
-def _decode_jpeg(data: bytes, factor: int, name: str, fast: bool) -> np.ndarray:
+def _decode_jpeg(data: bytes, factor: int, name: str, fast: bool, most: int) -> np.ndarray:
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
         # The smallest scale that leaves this many rows and columns is 1/factor; 0 asks for all.
@@ -237,7 +396,7 @@ def _decode_jpeg(data: bytes, factor: int, name: str, fast: bool) -> np.ndarray:
         # Not strict: stray bytes between markers, which many files have, do no harm.
         return simplejpeg.decode_jpeg(data, strict=False, fastupsample=fast, **least)
     except Exception:  # rare samplings of the colour, which Pillow reads; damage, on which it has the last word
-        image = open_header(data, name)
+        image = open_header(data, name, most)
     try:
         # Divided exactly, as Pillow takes the largest whole number of times that these fit; its sides are rounded up.
         image.draft(None, (image.width / factor, image.height / factor))  # type: ignore[arg-type]  # whole numbers alone
@@ -270,16 +429,22 @@ def _pixels(image: Image.Image, data: bytes, background: Sequence[int] | None) -
     """
     key = image.info.get("transparency")
     if image.mode.startswith("I"):
-        grey, bits = np.asarray(image), 16
+        bits, is_inverted = 16, False
         if image.format == "TIFF":
             tags: Any = getattr(image, "tag_v2", {})
             bits = tags[_TIFF_BITS][0]  # or 12
-            if tags[_TIFF_COLOURS] == _WHITE_IS_ZERO:
+            is_inverted = tags[_TIFF_COLOURS] == _WHITE_IS_ZERO
+
+        def convert(band: Image.Image) -> np.ndarray:
+            grey = np.asarray(band)
+            if is_inverted:
                 grey = 2**bits - 1 - grey
-        pixels = cv2.cvtColor((grey >> (bits - 8)).astype(np.uint8), cv2.COLOR_GRAY2RGB)
-        if background is not None and key is not None:
-            pixels[grey == key] = background
-        return pixels
+            pixels = cv2.cvtColor((grey >> (bits - 8)).astype(np.uint8), cv2.COLOR_GRAY2RGB)
+            if background is not None and key is not None:
+                pixels[grey == key] = background
+            return pixels
+
+        return _in_bands(image, convert)
     if image.format == "PNG":
         bits = data[_PNG_BITS]
         if image.mode == "L" and isinstance(key, int):

@@ -14,7 +14,17 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from ernie_vil2.data.decoding import WHITE, decode_image, opened, resized, rgb_pixels, stored_pixels, with_short_side
+from ernie_vil2.data.decoding import (
+    WHITE,
+    DecodingPlan,
+    decode_image,
+    opened,
+    plan_decoding,
+    resized,
+    rgb_pixels,
+    stored_pixels,
+    with_short_side,
+)
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.device import runtime
 from ernie_vil2.io.export_folder import Interpolation, PreprocessingKind, Resize
@@ -67,6 +77,9 @@ def _window(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
 
 
 ImageInput = bytes | Image.Image | np.ndarray
+_MARGIN = 2
+"""By which the sides of a JPEG that is decoded smaller exceed those that the model's resize makes of it, so that the
+resize still takes means of several pixels. benchmarks/reduced_queries.py measures the difference."""
 Kind = Literal["transformers", "open_clip", "naflex"]
 PILLOW_KINDS = get_args(Kind)
 """The ways of other people's code, which agree with it to the last bit of a pixel. They differ in what comes first, the
@@ -240,14 +253,38 @@ class Preprocessing:
             return self.view(image, name)
         return self.view(self.decode(image, name), name)
 
-    def decode(self, image: bytes | Image.Image, name: str) -> np.ndarray | Image.Image:
+    def plan(self, data: bytes, name: str) -> DecodingPlan:
+        """Choose how far an image of a query may be reduced as it is decoded; BadSample if it is not to be used.
+
+        Its sides remain at least `_MARGIN` times those that the model's resize makes of it.
+        """
+
+        def least_sides(width: int, height: int) -> tuple[float, float]:
+            short, long = self._resized_sides(width, height)
+            return _MARGIN * short, _MARGIN * long
+
+        return plan_decoding(data, name, least_sides)
+
+    def _resized_sides(self, width: int, height: int) -> tuple[int, int]:
+        """Return the shorter and the longer side after the resize; 0 for one that follows from the other."""
+        if self.kind == "naflex":
+            most = self.geometry.most_patches or most_patches(width, height)
+            short, long = sorted(patched_size(width, height, self.geometry.patch_size, most))
+            return short, long
+        if self.geometry.resize == "longest":
+            return 0, self.size
+        return max(self.size, self.geometry.resized or 0), 0
+
+    def decode(self, image: bytes | Image.Image, name: str, factor: int = 1) -> np.ndarray | Image.Image:
         """Pixels `[H, W, 3]` uint8 RGB, or an image of Pillow's in its own mode where other people's code begins with
-        that; BadSample if the bytes are not an image that can be used."""
+        that; BadSample if the bytes are not an image that can be used. `factor` divides the sides, see `plan`."""
         if self.kind in PILLOW_KINDS:
-            return opened(image, name) if isinstance(image, bytes) else image
+            return opened(image, name, factor) if isinstance(image, bytes) else image
         background = self.background if self.kind == "ernie_vil2" else None
         if isinstance(image, bytes):
-            return stored_pixels(image, name) if self.kind == "paddlenlp" else decode_image(image, name, background)
+            if self.kind == "paddlenlp":
+                return stored_pixels(image, name, factor)
+            return decode_image(image, name, background, factor)
         try:
             if self.kind != "paddlenlp":
                 image = ImageOps.exif_transpose(image)

@@ -1,28 +1,29 @@
 """`/api/v1`: searches, one by one and in batches, embeddings in the form of OpenAI's interface, and changes of items.
 
-What arrives is bounded by `middleware` before it is looked at.
+What arrives is bounded by `middleware` before it is looked at: its bytes there, its lists and texts here. Bodies are
+parsed on a thread, since a parser that has 20 MiB to read lets nothing else be answered on the event loop.
 """
 
 import asyncio
 import base64
 import binascii
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import numpy as np
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
 
 from ernie_vil2.data.decoding import as_rgb
 from ernie_vil2.data.samples import check_text
 from ernie_vil2.encoder.backends import prefixes
 from ernie_vil2.io.files import parse_json
 from ernie_vil2.search.batching import Batcher, Options, dumped
-from ernie_vil2.search.collection import Item
+from ernie_vil2.search.collection import MOST_FIELDS, Item
 from ernie_vil2.search.fill import THUMBNAIL, thumbnail
 from ernie_vil2.search.index import Index, check_queries
 from ernie_vil2.search.items import dumps
@@ -32,6 +33,13 @@ from ernie_vil2.search.store import SIDES, BusyIndex
 
 MOST_ANSWERS, MOST_OFFSET = 200, 2000
 MOST_QUERIES, MOST_INPUTS, MOST_ITEMS = 64, 256, 64  # of one request
+MOST_CHARACTERS = 2**17
+"""Of all texts of one request together: 512 for each of 256 inputs. Tokenizing that many takes about half a second of
+a core, so that a request holds up those of other clients no longer than a large image does."""
+MOST_TAGS = 1000  # texts of a field that is a list
+MOST_VALUES = 2 * MOST_CHARACTERS
+"""Commas and opening brackets of a body, an upper bound of the values that a parser makes of it, some 100 bytes each.
+A text may consist of commas, hence a bound that is not below that of all texts."""
 LONGEST_ID = 1024
 EXAMPLES = 24
 WRITING_SECONDS = 10  # that a change waits for the end of another one
@@ -73,6 +81,13 @@ class AnswersOfBatch(BaseModel):
     milliseconds: float
 
 
+def _check_field_count(fields: Any) -> Any:
+    """Raise ValueError for too many fields; pydantic would validate, and report, each of them before it counts."""
+    if isinstance(fields, dict) and len(fields) > MOST_FIELDS:
+        raise ValueError(f"{len(fields):,} fields; at most {MOST_FIELDS} are taken")
+    return fields
+
+
 class One(BaseModel):
     text: str = ""
     without: str = Field("", description="a text that is taken away")
@@ -80,11 +95,11 @@ class One(BaseModel):
 
 
 class Batch(BaseModel):
-    queries: list[One] = Field(min_length=1, max_length=MOST_QUERIES)
+    queries: list[One] = Field(min_length=1, max_length=MOST_QUERIES, fail_fast=True)
     count: int = Field(10, ge=1, le=MOST_ANSWERS)
     among: Kind = "images"
     threshold: float | None = Field(None, ge=-1, le=1)
-    where: dict[str, Any] = Field({}, description='as {"license": "MIT"}')
+    where: dict[str, Any] = Field({}, max_length=MOST_FIELDS, description='as {"license": "MIT"}')
 
 
 class Input(BaseModel):
@@ -92,22 +107,33 @@ class Input(BaseModel):
     image: str | None = Field(None, description="an image in base64, or a data: URL")
 
 
+Inputs = Annotated[list[str | Input], Field(min_length=1, max_length=MOST_INPUTS, fail_fast=True)]
+
+
 class Embeddings(BaseModel):
-    input: str | list[str | Input] = Field(description="texts; images as data: URLs, or as objects with image")
+    input: str | Inputs = Field(description="texts; images as data: URLs, or as objects with image")
     model: str = ""
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
+
+
+Tags = Annotated[list[str], Field(max_length=MOST_TAGS, fail_fast=True)]
+Fields = Annotated[
+    dict[str, str | int | FiniteFloat | bool | Tags],
+    Field(max_length=MOST_FIELDS),
+    BeforeValidator(_check_field_count),
+]
 
 
 class NewItem(BaseModel):
     image: str | None = Field(None, description="an image in base64, or a data: URL")
     text: str | None = Field(None, description="of an item of the texts")
     id: str | None = Field(None, min_length=1, max_length=LONGEST_ID, description="default: of its content")
-    fields: dict[str, str | int | FiniteFloat | bool | list[str]] = {}
+    fields: Fields = {}
 
 
 class NewItems(BaseModel):
-    items: list[NewItem] = Field(min_length=1, max_length=MOST_ITEMS)
+    items: list[NewItem] = Field(min_length=1, max_length=MOST_ITEMS, fail_fast=True)
 
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {200: {"model": Answers}}
@@ -152,14 +178,11 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
     async def batch(request: Request) -> Response:
         start = time.perf_counter()
         async with uploads.received(request) as content:
-            asked = _parsed(Batch, content)
-            pixels = await _pixels(batcher, [one.image for one in asked.queries])
-        queries = [
-            [(1.0, image)] * (image is not None) + _parts(one.text, one.without)
-            for one, image in zip(asked.queries, pixels, strict=True)
-        ]
-        if not all(queries):
-            raise HTTPException(422, "a query asks nothing: give it text, without or image")
+            asked, texts, images = await batcher.prepared(_read_batch, content)
+            pixels = await batcher.all_pixels(images)
+        queries = []
+        for parts, image in zip(texts, pixels, strict=True):
+            queries.append(parts if image is None else [(1.0, image), *parts])
         options = Options(asked.count, asked.among, asked.threshold, dumps(asked.where))
         return _answer(b"[%b]" % b",".join(await batcher.answers(queries, options)), start, b"results")
 
@@ -231,29 +254,15 @@ def model_routes(index: Index, batcher: Batcher, uploads: Uploads, shown: Sequen
     )
     async def embeddings(request: Request) -> Response:
         async with uploads.received(request) as content:
-            asked = _parsed(Embeddings, content)
-            inputs = [_input(one) for one in ([asked.input] if isinstance(asked.input, str) else asked.input)]
-            if not 1 <= len(inputs) <= MOST_INPUTS:
-                raise HTTPException(422, f"{len(inputs)} inputs; 1 to {MOST_INPUTS} are taken")
+            asked, texts, images = await batcher.prepared(_read_embeddings, content)
             if asked.dimensions not in (None, *index.model.widths):
                 known = " or ".join(map(str, index.model.widths))
                 raise HTTPException(422, f"this model's embeddings have {known} dimensions")
-            pixels = await _pixels(batcher, [image for _, image in inputs])
-        texts = [text for text, _ in inputs]
-        check_queries(text for text in texts if text is not None)
-        found = await batcher.embeddings(
-            [text or "" if image is None else image for text, image in zip(texts, pixels, strict=True)]
-        )
-        if asked.dimensions not in (None, index.model.embed_dim):
-            found = list(prefixes(np.stack(found), asked.dimensions))
-        tokens = sum(len(index.model.tokenizer.encode(text)) for text in texts if text is not None)
-        data = [
-            {"object": "embedding", "index": number, "embedding": _encoded(vector, asked.encoding_format)}
-            for number, vector in enumerate(found)
-        ]
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        body = {"object": "list", "data": data, "model": index.title, "usage": usage}
-        return Response(dumped(body), media_type="application/json")
+            pixels = await batcher.all_pixels(images)
+        parts = [text or "" if image is None else image for text, image in zip(texts, pixels, strict=True)]
+        vectors = await batcher.embeddings(parts)
+        body = await batcher.prepared(_write_embeddings, index, asked, texts, vectors)
+        return Response(body, media_type="application/json")
 
     return router
 
@@ -267,12 +276,9 @@ def item_routes(index: Index, batcher: Batcher, uploads: Uploads) -> APIRouter:
     )
     async def add(request: Request) -> dict[str, Any]:
         async with uploads.received(request) as content:
-            given = _parsed(NewItems, content).items
-            for one in given:
-                if (one.image is None) == (one.text is None) or (one.text is not None and not one.text.strip()):
-                    raise HTTPException(422, "an item has either an image or a text")
-            loop = asyncio.get_running_loop()
-            made = [await loop.run_in_executor(batcher.decoders, _new_item, index, one) for one in given]
+            new_items, images = await batcher.prepared(_read_items, content)
+            await batcher.check_images(images)
+            made = [await _new_item(index, batcher, new, image) for new, image in zip(new_items, images, strict=True)]
         vectors = await batcher.embeddings([part for _, _, part in made])
         added = {}
         for kind in get_args(Kind):
@@ -290,16 +296,20 @@ def item_routes(index: Index, batcher: Batcher, uploads: Uploads) -> APIRouter:
     return router
 
 
-def _new_item(index: Index, given: NewItem) -> tuple[Kind, Item, str | np.ndarray]:
-    if given.text is not None:
-        check_text(given.text)
-        text = given.text.strip()
-        return "texts", Item(given.id or text, content_digest(text.encode()), {"caption": text} | given.fields), text
-    content = _image(given.image or "")
-    decoded = index.model.preprocessing.decode(content, given.id or "image")
-    digest = content_digest(content)
-    item = Item(given.id or digest.hex(), digest, given.fields, (), thumbnail(content, as_rgb(decoded), THUMBNAIL))
-    return "images", item, index.model.preprocessing.view(decoded)
+async def _new_item(
+    index: Index, batcher: Batcher, new: NewItem, image: bytes | None
+) -> tuple[Kind, Item, str | np.ndarray]:
+    """Return the side of an item, the item, and what is encoded for it: a text, or the pixels that the model sees."""
+    if image is None:
+        text = (new.text or "").strip()
+        return "texts", Item(new.id or text, content_digest(text.encode()), {"caption": text} | new.fields), text
+    digest = content_digest(image)
+
+    def finish(decoded: Any) -> tuple[bytes, np.ndarray]:
+        return thumbnail(image, as_rgb(decoded), THUMBNAIL), index.model.preprocessing.view(decoded)
+
+    small, pixels = await batcher.decoded(image, new.id or "image", finish)
+    return "images", Item(new.id or digest.hex(), digest, new.fields, (), small), pixels
 
 
 def _add(index: Index, kind: Kind, items: Sequence[Item], rows: np.ndarray) -> None:
@@ -351,12 +361,92 @@ def _where(text: str) -> str:
     return dumps(where)
 
 
-def _parsed(model: type[Any], content: bytes) -> Any:
-    """The body of a request, as FastAPI would have it."""
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def _parse(model: type[Body], content: bytes) -> Body:
+    """Return the body of a request; RequestValidationError if it is not one, as FastAPI raises it."""
+    # Counting takes a millisecond, and bounds the memory that parsing takes.
+    num_values = content.count(b",") + content.count(b"[") + content.count(b"{")
+    if num_values > MOST_VALUES:
+        raise HTTPException(422, f"a body of {num_values:,} values; at most {MOST_VALUES:,} are taken")
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False, include_context=False)) from None
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+    # Outside of the handler, so that the error does not keep the one of pydantic, and with it the body.
+    raise RequestValidationError(details)
+
+
+def _check_length(texts: Iterable[str]) -> None:
+    num_characters = sum(map(len, texts))
+    if num_characters > MOST_CHARACTERS:
+        raise HTTPException(
+            422, f"texts of {num_characters:,} characters together; at most {MOST_CHARACTERS:,} are taken in a request"
+        )
+
+
+def _read_batch(content: bytes) -> tuple[Batch, list[list[tuple[float, Any]]], list[bytes | None]]:
+    """Return the batch, and of each query its weighted texts and its image."""
+    batch = _parse(Batch, content)
+    _check_length(text for query in batch.queries for text in (query.text, query.without))
+    texts = [_parts(query.text, query.without) for query in batch.queries]
+    images = [None if query.image is None else _image(query.image) for query in batch.queries]
+    if any(image is None and not parts for image, parts in zip(images, texts, strict=True)):
+        raise HTTPException(422, "a query asks nothing: give it text, without or image")
+    return batch, texts, images
+
+
+def _read_embeddings(content: bytes) -> tuple[Embeddings, list[str | None], list[bytes | None]]:
+    """Return what is asked, and of each input its text or its image."""
+    asked = _parse(Embeddings, content)
+    texts, images = list[str | None](), list[bytes | None]()
+    for value in [asked.input] if isinstance(asked.input, str) else asked.input:
+        text, image = _input(value)
+        texts.append(text)
+        images.append(None if image is None else _image(image))
+    given = [text for text in texts if text is not None]
+    _check_length(given)
+    check_queries(given)
+    return asked, texts, images
+
+
+def _write_embeddings(
+    index: Index, asked: Embeddings, texts: Sequence[str | None], vectors: Sequence[np.ndarray]
+) -> bytes:
+    """Return the answer in OpenAI's form."""
+    if asked.dimensions not in (None, index.model.embed_dim):
+        vectors = list(prefixes(np.stack(vectors), asked.dimensions))
+    tokens = sum(len(index.model.tokenizer.encode(text)) for text in texts if text is not None)
+    data = [
+        {"object": "embedding", "index": number, "embedding": _encoded(vector, asked.encoding_format)}
+        for number, vector in enumerate(vectors)
+    ]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return dumped({"object": "list", "data": data, "model": index.title, "usage": usage})
+
+
+def _read_items(content: bytes) -> tuple[list[NewItem], list[bytes | None]]:
+    """Return the items, and of each its image."""
+    items = _parse(NewItems, content).items
+    for item in items:
+        if (item.image is None) == (item.text is None) or item.text is not None and not item.text.strip():
+            raise HTTPException(422, "an item has either an image or a text")
+        if item.text is not None:
+            check_text(item.text)
+    _check_length(text for item in items for text in _texts_of(item))
+    return items, [None if item.image is None else _image(item.image) for item in items]
+
+
+def _texts_of(item: NewItem) -> Iterator[str]:
+    """Yield all texts of an item, the names of its fields too."""
+    yield item.text or ""
+    for name, value in item.fields.items():
+        yield name
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            yield from value
 
 
 def _body(model: type[BaseModel]) -> dict[str, Any]:
@@ -380,10 +470,6 @@ def _input(given: str | Input) -> tuple[str | None, str | None]:
     if (given.text is None) == (given.image is None):
         raise HTTPException(422, "an input is a text or an image")
     return given.text, given.image
-
-
-async def _pixels(batcher: Batcher, images: Sequence[str | None]) -> list[np.ndarray | None]:
-    return [None if image is None else await batcher.pixels(_image(image)) for image in images]
 
 
 def _image(text: str) -> bytes:

@@ -22,6 +22,7 @@ import orjson
 
 from ernie_vil2.io.files import parse_json
 from ernie_vil2.search.collection import Hit
+from ernie_vil2.search.image_decoding import Content, ImageDecoder
 from ernie_vil2.search.index import Index
 from ernie_vil2.search.metrics import CACHED, WAITING, Metrics
 
@@ -29,7 +30,7 @@ MOST_TOGETHER = 32  # queries of a batch
 LONGEST_WAIT = 0.002  # seconds that a query may wait for others, and does only while several ask
 MOST_WAITING = 256  # queries in progress: at 450 a second the last one waits for about half a second
 KEPT_ANSWERS = 2048  # answers of the cache, some 20 MB
-SEARCHING, DECODING = 2, 4  # threads
+SEARCHING, PREPARING = 2, 2  # threads
 
 Part = tuple[float, str | np.ndarray]
 """A weight, and a text or the pixels of an image as `ErnieViL2.preprocess` gives them."""
@@ -88,7 +89,8 @@ class Batcher:
         self._encoding, self.waiting = False, 0
         self._encoder = ThreadPoolExecutor(1, "encode")
         self._searchers = ThreadPoolExecutor(SEARCHING, "search", _limit_threads)
-        self.decoders = ThreadPoolExecutor(DECODING, "decode")
+        self._preparers = ThreadPoolExecutor(PREPARING, "prepare")
+        self._decoder = ImageDecoder(index.model.preprocessing)
         self._answers = _Kept(kept)
 
     async def answer(self, parts: Sequence[Part], options: Options) -> bytes:
@@ -123,10 +125,27 @@ class Batcher:
         finally:
             self._leave(1)
 
-    async def pixels(self, content: bytes) -> np.ndarray:
-        """The pixels of an image file; BadSample if it is not one that can be used."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.decoders, self.index.model.preprocess, content, "image")
+    async def prepared(self, work: Callable[..., Content], *arguments: Any) -> Content:
+        """What `work` returns on a thread: parsing, counting and writing, for which the event loop has no time."""
+        return await asyncio.get_running_loop().run_in_executor(self._preparers, work, *arguments)
+
+    async def pixels(self, image: bytes) -> np.ndarray:
+        """The pixels of an image file as the model sees them; errors as of `ImageDecoder.decode`."""
+        return await self.decoded(image, "image", self.index.model.preprocessing.view)
+
+    async def all_pixels(self, images: Sequence[bytes | None]) -> list[np.ndarray | None]:
+        """As `pixels`, of all images of a request, one after the other; None of what is none."""
+        await self.check_images(images)
+        return [None if image is None else await self.pixels(image) for image in images]
+
+    async def check_images(self, images: Sequence[bytes | None]) -> None:
+        """Check all images of a request before the first one is decoded; errors as of `ImageDecoder.plan`."""
+        if any(image is not None for image in images):
+            await self.prepared(self._decoder.plan_all, images)
+
+    async def decoded(self, image: bytes, name: str, finish: Callable[[Any], Content]) -> Content:
+        """What `finish` makes of the decoded image, on the thread that decodes; errors as of `ImageDecoder.decode`."""
+        return await self._decoder.decode(image, name, finish)
 
     def _enter(self, count: int) -> None:
         if self.waiting + count > self.most_waiting:

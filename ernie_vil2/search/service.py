@@ -11,17 +11,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.requests import ClientDisconnect
 
 from ernie_vil2.data.samples import BadSample
+from ernie_vil2.io.terminal import printable
 from ernie_vil2.search import api
 from ernie_vil2.search.batching import Batcher, Overloaded
 from ernie_vil2.search.collection import DamagedIndex
+from ernie_vil2.search.image_decoding import DecodingOverload
 from ernie_vil2.search.index import Index, OtherModel
 from ernie_vil2.search.locations import Originals, content_digest
-from ernie_vil2.search.middleware import Access, Middleware, Uploads
+from ernie_vil2.search.middleware import RETRY_SECONDS, Access, Middleware, Uploads
 from ernie_vil2.search.store import SIDES
+
+MOST_ERRORS = 10  # of a request that are reported; a body of 20 MiB can have a million
+LONGEST_WORD = 200  # characters of a key of the request, or of a message, in such a report
 
 _PAGE = Path(__file__).with_name("page")
 _STATIC = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
@@ -59,9 +65,17 @@ def build_app(
     async def explained(request: Request, error: ValueError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 422)
 
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+        return JSONResponse({"detail": _first_errors(error)}, 422)
+
     @app.exception_handler(Overloaded)
     async def overloaded(request: Request, error: Overloaded) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 503, {"Retry-After": str(error.retry)})
+
+    @app.exception_handler(DecodingOverload)
+    async def decoding_overload(request: Request, error: DecodingOverload) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": str(RETRY_SECONDS)})
 
     @app.exception_handler(DamagedIndex)
     @app.exception_handler(OtherModel)
@@ -133,6 +147,15 @@ def build_app(
     for name in ("icon.svg", "page.css", "page.js", "words.js", "docs.js"):
         app.add_api_route(f"/{name}", _static(name), include_in_schema=False)
     return app
+
+
+def _first_errors(error: RequestValidationError) -> list[dict[str, Any]]:
+    """Return type, place and message of the first errors, without the input that the client knows anyway."""
+    reports = []
+    for detail in error.errors()[:MOST_ERRORS]:
+        place = [printable(part, longest=LONGEST_WORD) if isinstance(part, str) else part for part in detail["loc"]]
+        reports.append({"type": detail["type"], "loc": place, "msg": printable(detail["msg"], longest=LONGEST_WORD)})
+    return reports
 
 
 def _by_content(request: Request, content: bytes, kind: str | None, lasting: bool = False) -> Response:
