@@ -22,6 +22,7 @@ import re
 import sys
 from collections.abc import Iterator
 from functools import partial
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,6 +175,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="every request but /healthz and /readyz needs the token in this file",
     )
+    serve.add_argument("--trusted-proxy", nargs="+", action="extend", default=[], type=network, metavar="ADDRESS",
+                       help="addresses or networks (10.0.0.0/8) of proxies: any number of their connections may be "
+                       "slow, and their X-Forwarded-For is logged")  # fmt: skip
     serve.add_argument("--public", action="store_true", help="other machines may ask without a token")
     serve.add_argument("--allowed-host", nargs="+", default=[], metavar="NAME",
                        help="names by which it is addressed, as a proxy passes them; default: 127.0.0.1 and localhost, "
@@ -184,6 +188,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     serve.add_argument("--writable", action="store_true", help="the API adds and removes items; needs a token")
     serve.add_argument("--access-log", action="store_true", help="a line for each request, without the query")
     serve.add_argument("--log-queries", action="store_true", help="that line with the query")
+
+
+def network(text: str) -> IPv4Network | IPv6Network:
+    """Return the network of an option, or of one address."""
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not an address such as 10.0.0.1, nor a network such as 10.0.0.0/8"
+        ) from None
 
 
 def root_path(text: str) -> str:
@@ -319,8 +333,19 @@ def _serve(args: argparse.Namespace) -> int:
                     args.access_log or args.log_queries, args.log_queries)  # fmt: skip
     if args.writable and not token:
         raise ValueError("--writable lets clients change the index: name a --token-file as well")
-    settings = Settings(args.host, args.port, args.workers, access, args.threshold, args.root, args.queue, args.cache,
-                        args.show, args.writable)  # fmt: skip
+    settings = Settings(
+        host=args.host,
+        port=args.port,
+        workers=args.workers,
+        access=access,
+        trusted_proxies=args.trusted_proxy,
+        threshold=args.threshold,
+        roots=args.root,
+        most_waiting=args.queue,
+        kept=args.cache,
+        shown=args.show,
+        writable=args.writable,
+    )
     return serve(partial(_opened_by_worker if args.workers > 1 else _opened_to_serve, args), settings)
 
 

@@ -67,9 +67,9 @@ _BYTES_PER_PIXEL = {
     "GIF": 9,
     "PPM": 9,
     "TIFF": 17,
-    "WEBP": 21,
-    "AVIF": 25,
-    "JPEG2000": 33,
+    "WEBP": 17,
+    "AVIF": 21,
+    "JPEG2000": 26,
 }
 
 

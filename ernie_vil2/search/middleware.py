@@ -101,6 +101,9 @@ class Middleware:
         """The answer to a request that is not let in."""
         if path in OPEN:
             return None
+        if sum(name == b"authorization" for name, _ in headers) > 1:
+            # A proxy may look at one of them and this server at the other.
+            return JSONResponse({"detail": "two Authorization headers: send one"}, 400)
         given = dict(headers)
         host = _name(given.get(b"host", b"").decode("latin-1"))
         if not any(one in ("*", host) or (one[:2] == "*." and host.endswith(one[1:])) for one in self.access.hosts):

@@ -2,10 +2,12 @@
 
 import socket
 import time
+from ipaddress import ip_network
 
 import pytest
 
-from ernie_vil2.search import server
+from ernie_vil2.search import connections, server
+from ernie_vil2.search.connections import Connections, client_group
 from tests.support.sockets import Running, answered, received, request, until
 
 LARGE = 64 * 2**20
@@ -71,16 +73,107 @@ def test_an_answer_that_nobody_reads_is_given_up(running, monkeypatch):
         assert len(received(client)) < LARGE
 
 
-def test_one_connection_too_many_is_closed(running, monkeypatch):
-    monkeypatch.setattr(server, "MOST_CONNECTIONS", 3)
-    kept = [running.connect() for _ in range(3)]
-    until(lambda: len(running.server.server_state.connections) == 3)
-    assert running.ask(request()) == b""
-    kept.pop().close()
-    until(lambda: len(running.server.server_state.connections) == 2)
+def is_open(client):
+    """Whether the server has left a connection open on which it has nothing to say."""
+    client.setblocking(False)
+    try:
+        return client.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+
+
+@pytest.mark.parametrize("state", ["half-open", "idle"])
+def test_new_connection_closes_the_oldest_that_waits(running, monkeypatch, state):
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 3)
+    clients = []
+    for number in range(3):
+        clients.append(running.connect(request(close=False) if state == "idle" else b"GET /"))
+        if state == "idle":
+            answered(clients[-1])
+        until(lambda number=number: len(running.server.server_state.connections) == number + 1)
     assert running.ask(request()).endswith(b"answer")
-    for client in kept:
+    until(lambda: not is_open(clients[0]))
+    assert [is_open(client) for client in clients] == [False, True, True]
+    for client in clients:
         client.close()
+
+
+def test_only_health_is_answered_beside_busy_connections(running, monkeypatch):
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(connections, "NUM_RESERVED", 1)
+    uploads = [running.connect(request("POST", "/body", b"a", length=2)) for _ in range(2)]
+    until(lambda: len(running.server.server_state.tasks) == 2)
+    for path in ("/healthz", "/readyz"):
+        assert running.ask(request(path=path)).endswith(b"answer")
+    refused = running.ask(request(path="/health"))
+    assert refused.startswith(b"HTTP/1.1 503") and b"retry-after: 5" in refused
+    until(lambda: len(running.server.server_state.connections) == 2)
+    for client in uploads:
+        client.sendall(b"a")
+        assert received(client).endswith(b"answer")
+        client.close()
+    assert running.ask(request()).endswith(b"answer")
+
+
+def test_half_open_connections_of_an_address_are_few(running, monkeypatch):
+    monkeypatch.setattr(connections, "MAX_HALF_OPEN", 2)
+    monkeypatch.setattr(server, "GRACE_SECONDS", 0)
+    clients = [running.connect(b"GET / HTTP/1.1\r\n") for _ in range(5)]
+    until(lambda: sum(map(is_open, clients)) == 2)
+    assert [is_open(client) for client in clients] == [False, False, False, True, True]
+    assert running.ask(request()).endswith(b"answer")
+    for client in clients:
+        client.close()
+
+
+def test_half_open_connections_of_a_trusted_proxy_stay(monkeypatch):
+    monkeypatch.setattr(connections, "MAX_HALF_OPEN", 2)
+    monkeypatch.setattr(server, "GRACE_SECONDS", 0)
+    with Running(app, trusted_proxies=[ip_network("127.0.0.0/8")]) as running:
+        clients = [running.connect(b"GET / HTTP/1.1\r\n") for _ in range(5)]
+        until(lambda: len(running.server.server_state.connections) == 5)
+        assert running.ask(request()).endswith(b"answer")  # later than all that was due
+        assert all(map(is_open, clients))
+        for client in clients:
+            client.close()
+
+
+class Recorded:
+    """A connection that only notes that it is closed."""
+
+    def __init__(self, address):
+        self.address, self.is_aborted = address, False
+
+    def abort(self):
+        self.is_aborted = True
+
+
+def test_address_with_most_half_open_connections_makes_room(monkeypatch):
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 5)
+    registry = Connections([ip_network("10.0.0.0/8")])
+    addresses = ["10.0.0.1", "192.0.2.1", "2001:db8::1", "192.0.2.2", "2001:db8::2"]
+    opened = [Recorded(address) for address in addresses]
+    assert all(map(registry.open, opened))
+    # Two of one network of IPv6; then one of each, the oldest first; an answered one; the proxy's at last.
+    registry.set_busy(opened[3])
+    registry.set_idle(opened[3])
+    order = []
+    for _ in range(5):
+        newcomer = Recorded("198.51.100.1")
+        assert registry.open(newcomer)
+        registry.set_busy(newcomer)
+        order += [one.address for one in opened if one.is_aborted and one.address not in order]
+    assert order == ["2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2", "10.0.0.1"]
+    assert not registry.open(Recorded("198.51.100.1")) and len(registry) == 6
+
+
+def test_client_is_an_address_or_a_network_of_ipv6():
+    hosts = ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1", "fe80::1%eth0", ""]
+    groups = [client_group(host) for host in hosts]
+    assert groups[0] == groups[1] and groups[2] == groups[3] and len(set(groups)) == 5
+    assert Connections([ip_network("192.0.2.0/24")]).is_trusted("::ffff:192.0.2.9")
 
 
 @pytest.mark.parametrize(

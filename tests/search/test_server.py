@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager, suppress
+from ipaddress import ip_network
 
 import pytest
 from fastapi.testclient import TestClient
@@ -20,7 +21,7 @@ from ernie_vil2.search.batching import Batcher
 from ernie_vil2.search.fill import add_images, add_texts, images_in
 from ernie_vil2.search.metrics import Metrics
 from ernie_vil2.search.middleware import LOOPBACK, Access, read_token
-from ernie_vil2.search.server import _allow_files
+from ernie_vil2.search.server import MAX_PAUSE_SECONDS, Supervisor, _allow_files
 from ernie_vil2.search.service import build_app
 from tests.search.test_batching import Blocked
 from tests.support.limits import PATIENCE
@@ -70,6 +71,14 @@ def test_a_token_is_asked_for_everywhere_but_of_who_restarts_the_server(index):
                         (f"Bearer {TOKEN}0", 401), ("Bearer", 401), ("Basic ####", 401), (f"Digest {TOKEN}", 401),
                         (TOKEN, 401)):  # fmt: skip
         assert server.get("/health", headers={"authorization": given}).status_code == code, given
+
+
+def test_two_authorization_headers_are_refused(index):
+    for token in (None, TOKEN):
+        server = client(index, ("*",), token)
+        headers = [("authorization", f"Bearer {TOKEN}"), ("authorization", f"Bearer {TOKEN}")]
+        assert server.get("/health", headers=headers).status_code == 400
+        assert server.get("/healthz", headers=headers).status_code == 200
 
 
 def test_a_file_without_a_secret_holds_no_token(tmp_path):
@@ -151,7 +160,7 @@ def test_a_client_that_goes_away_frees_its_slot(index, monkeypatch):
 
 def test_a_thousand_connections_stay_open(index):
     _allow_files(4000)
-    with Running(build_app(index)) as running:
+    with Running(build_app(index), trusted_proxies=[ip_network("127.0.0.1")]) as running:
         clients = [running.connect() for _ in range(1000)]
         until(lambda: len(running.server.server_state.connections) == 1000)
         assert b" 200 " in running.ask(request(path="/api/v1/search?q=red"))
@@ -191,6 +200,84 @@ def get(port, path):
 def children(pid):
     return [int(one) for one in subprocess.run(["pgrep", "-P", f"{pid}", "-f", "spawn_main"], capture_output=True,
                                                text=True).stdout.split()]  # fmt: skip
+
+
+class FakeWorker:
+    """A process that ends when the test says so."""
+
+    def __init__(self):
+        self.exitcode = None
+
+    def is_alive(self):
+        return self.exitcode is None
+
+
+class FakeWorkers:
+    """Two supervised workers, and a clock that the test moves."""
+
+    def __init__(self):
+        self.now, self.ready, self.starts = 0.0, [False, False], []
+        self.supervisor = Supervisor(2, self.start, self.ready.__getitem__, lambda: self.now)
+
+    def start(self, number):
+        self.ready[number] = False
+        self.starts.append((number, self.now))
+        return FakeWorker()
+
+    def kill(self, number, code=-signal.SIGKILL):
+        self.supervisor._workers[number].exitcode = code
+        self.supervisor.check()
+
+    def starts_after(self, number):
+        """The pause after which a worker is started again, to half a second."""
+        count, begin = len(self.starts), self.now
+        while len(self.starts) == count:
+            self.now += 0.5
+            self.supervisor.check()
+        assert self.starts[-1] == (number, self.now)
+        return self.now - begin
+
+
+def test_worker_killed_before_it_is_ready_is_started_again():
+    workers = FakeWorkers()
+    workers.ready[0] = True
+    workers.supervisor.check()
+    pauses = []
+    for _ in range(9):
+        workers.kill(1)
+        assert workers.supervisor.exit_code is None and len(workers.supervisor.alive()) == 1
+        pauses.append(workers.starts_after(1))
+    assert pauses == [min(2.0**n, MAX_PAUSE_SECONDS) for n in range(9)]
+    workers.ready[1] = True
+    workers.kill(1)
+    assert workers.starts_after(1) == 1
+    workers.kill(0)  # which is ready no more, but was
+    workers.kill(1)
+    assert workers.supervisor.exit_code is None
+
+
+def test_server_ends_if_no_worker_was_ever_ready(capsys):
+    workers = FakeWorkers()
+    workers.kill(1)
+    assert workers.supervisor.exit_code is None
+    workers.kill(0, 2)
+    assert workers.supervisor.exit_code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "no worker was ever ready" in error and "SIGKILL" in error and "worker 0 ended with 2" in error
+
+
+def test_worker_killed_while_it_loads_does_not_end_the_server(folder, checkpoint, tmp_path):
+    log = tmp_path / "log"
+    with served(folder, checkpoint, log, "--workers", "2") as (process, port):
+        until(lambda: len(re.findall("resident_bytes{", get(port, "/metrics"))) == 2)
+        killed = set()
+        for count in (1, 2):
+            until(lambda: len(set(children(process.pid)) - killed) == 2)
+            killed.add(max(set(children(process.pid)) - killed))  # the younger, which has just been started
+            os.kill(max(killed), signal.SIGKILL)
+            until(lambda count=count: log.read_text().count("is started again") == count)
+        assert len(json.loads(get(port, "/api/search?q=red"))["hits"]) == 16
+        assert process.poll() is None
 
 
 def test_processes_share_a_port_are_started_again_and_end_with_0(folder, checkpoint, tmp_path):
