@@ -93,7 +93,7 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver(
         "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
+        re.compile(r"^[-+]?(\d[\d_]*+(?:\.\d*+)?|\.\d++)[eE][-+]?\d+$"),
         list("-+.0123456789"),
     )
 

@@ -1,14 +1,18 @@
 """The cheap rules, on captions and images whose faults are known."""
 
+import re
+
 import numpy as np
 import pytest
 
 from ernie_vil2.config.section import Section
 from ernie_vil2.curation import Step
 from ernie_vil2.curation.languages import language_of
+from ernie_vil2.curation.steps import text_rules
 from ernie_vil2.curation.steps.text_rules import fault_of
 from ernie_vil2.io.terminal import ConfigError
 from tests.curation.conftest import encoded, smooth_image, write_tar
+from tests.curation.counted_patterns import CountedPattern
 
 CAPTIONS = {
     "file name": ["IMG_0001.JPG", "DSC01234", "微信图片_20210301102030", "Screenshot 2021-03-01 at 10.20.30",
@@ -31,8 +35,49 @@ def test_what_is_not_a_caption_is_found(fault, text):
     assert fault_of(text) == fault
 
 
+# What is before, what is repeated, and what is behind it: texts that are nearly a fault, in many ways.
+NEARLY = [
+    ("图片", "\n", "加载中(1)"), ("", "\n", "a"), ("", ".", "a b"), ("", "-", "!a"), (" ", ".jpg", " a"),
+    ("img1", "-", "!a"), ("img", "_", "a"), ("图片", "-", "!a"), ("图片", "1", "a"), ("", "1", "!a"), ("1", "-", "!a"),
+    ("", "a1-", "!a"), ("a", "-11", "a"), ("", "a_22x3", " b"), ("deadbeef", "-ab", "g"), ("", "x ", "a"),
+    ("", "a-", ":"), ("", "a.", ":"), ("é", "-a", ".co"), ("", ".com", ".a b"), ("", "www.", " "),
+    ("", "<a ", ""), ("<a ", "/", ""), ("", "[b ", ""), ("", "[a](", ""), ("", "![a", ""), ("", "{{", ""),
+    ("class", " ", "x"), ("", "tel", ""), ("tel1", " ", ""), ("", "1 ", "a"), ("", "+1", ""), ("+", "1", ""),
+    ("lorem ipsum", "-", "\na"), ("no", " ", "a"), ("placeholder", " ", "a"), ("加载中", " ", "a"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("nearly", NEARLY, ids=map(str, range(len(NEARLY))))
+def test_rules_take_time_in_proportion_to_the_length(monkeypatch, nearly):
+    """Twice the text costs about twice the steps, where a quadratic pattern costs four times as many."""
+    patterns = {
+        name: CountedPattern(value) for name, value in vars(text_rules).items() if isinstance(value, re.Pattern)
+    }
+    for name, pattern in patterns.items():
+        monkeypatch.setattr(text_rules, name, pattern)
+    checks = []
+    for functions in text_rules.FAULTS.values():
+        for function in functions:
+            method = getattr(function, "__self__", None)  # of a pattern
+            if isinstance(method, re.Pattern):
+                pattern = patterns.setdefault(method.pattern, CountedPattern(method))
+                function = getattr(pattern, function.__name__)
+            checks.append(function)
+
+    before, repeated, behind = nearly
+    steps = []
+    for length in (400, 800):
+        for pattern in patterns.values():
+            pattern.steps = 0
+        for check in checks:
+            check(before + repeated * (length // len(repeated)) + behind)
+        steps.append({name: pattern.steps for name, pattern in patterns.items()})
+
+    slow = {name: number for name, number in steps[1].items() if number > 2.8 * steps[0][name] + 800}
+    assert not slow
+
+
 def test_of_a_long_caption_only_the_beginning_is_looked_at():
-    """Patterns take the square of the length, of what strangers choose to write."""
     assert fault_of("x " * 400 + "https://example.com") == "URL"
     assert fault_of("x " * 500_000 + "https://example.com") is None
 

@@ -15,33 +15,43 @@ from ernie_vil2.curation.step import Pair, Shown, Step
 
 Fault = Literal["file name", "URL", "markup", "phone number", "placeholder"]
 
-# What names a file, whatever a person would call the image.
-_ENDING = r"\.(?:jpe?g|png|gif|webp|bmp|tiff?|heic|avif|svg|mp4)"
+# Captions are what strangers write, so that each pattern takes time in proportion to the length of a text. Quantifiers
+# are possessive (`*+`) where giving characters back cannot help, no two that can match the same characters follow each
+# other, and a search begins at most once in a run of the characters that it repeats.
+_MARKS = re.compile(r"\W*+")
+
+# What names a file, whatever a person would call the image: a file's ending as the last word, after up to so many
+# characters in one word, or in several words of a line.
+_ENDING = re.compile(
+    r"\.(?:jpe?g|png|gif|webp|bmp|tiff?|heic|avif|svg|mp4)(?P<number>\s*+\(\d++\))?+\W*+$", re.IGNORECASE
+)
+_LONGEST_WORD, _LONGEST_WORDS = 200, 60
+# From the first letter or digit on.
 _FILE = re.compile(
-    rf"""^\W*(?:
-        \S{{1,200}}{_ENDING}(?:\s*\(\d+\))?                       # sunset-final2.jpg
-      | .{{0,60}}{_ENDING}\W*                                     # my cat.PNG
-      | (?:img|dsc[nf]?|dcim|pict|photo|image|pic|scan|screenshot|snapshot|untitled|mmexport|wechatimg|wx_camera|pxl|vid
+    r"""(?:
+        (?:img|dsc[nf]?|dcim|pict|photo|image|pic|scan|screenshot|snapshot|untitled|mmexport|wechatimg|wx_camera|pxl|vid
            |mvimg|gopr|p|c360|tumblr|fb_img|received|download|capture|file|sam|cimg|rimg)
-        [\s_\-()]*\d[\w\s\-:.@()]*                                # IMG_0001, Screenshot 2021-03-01 at 10.20.30
+        [\s_\-()]*+\d[\w\s\-:.@()]*+                              # IMG_0001, Screenshot 2021-03-01 at 10.20.30
       | (?:微信图片|微信截图|屏幕截图|截图|截屏|图片|照片|未命名|未标题|下载|企业微信截图
            |QQ图片|QQ截图|捕获|扫描|新建位图图像)
-        [\s_\-()（）]*\d*[\d\s_\-:.()（）年月日]*(?:副本)?
-      | [0-9a-f]{{8,}}(?:[-_][0-9a-f]+)*                          # a digest
-      | [\d\s_\-:.x×()]*\d[\d\s_\-:.x×()]*                        # 20210301_102030, 800x600
-      | (?=\S*\d)(?=\S*[_\-])[a-z0-9]+(?:[_\-][a-z0-9]+)*[_\-]\d{{2,}}(?:x\d+)?   # banner_728x90, photo-final-02
-    )\W*$""",
+        [\d\s_\-:.()（）年月日]*+(?:副本)?+
+      | [0-9a-f]{8,}+(?:[-_][0-9a-f]++)*+                          # a digest
+      | [\s_\-:.x×()]*+\d[\d\s_\-:.x×()]*+                        # 20210301_102030, 800x600
+      | [a-z0-9]++(?:[_\-][a-z0-9]++)*[_\-]\d{2,}(?:x\d+)?         # banner_728x90, photo-final-02
+    )\W*+$""",
     re.IGNORECASE | re.VERBOSE,
 )
 _URL = re.compile(
     r"(?:https?|ftp)://|\bwww\.\w|"
-    r"\b[a-z0-9][a-z0-9\-]*\.(?:com|cn|net|org|info|biz|shop|co|io|top|xyz|cc|tv|me|ru|de|jp)(?:\b(?!\.\w*\s[a-z])|/)",
+    # All letters, digits and hyphens before the dot; where they go on from another letter, those after a hyphen.
+    r"(?<![a-z0-9\-])(?>\b[a-z0-9]|[a-z0-9\-]*?-[a-z0-9])[a-z0-9\-]*+"
+    r"\.(?:com|cn|net|org|info|biz|shop|co|io|top|xyz|cc|tv|me|ru|de|jp)(?:\b(?!\.\w*+\s[a-z])|/)",
     re.IGNORECASE,
 )
 _MARKUP = re.compile(
-    r"</?[a-z][a-z0-9]*(?:\s[^<>]{0,300})?/?>|&(?:[a-z]{2,8}|#\d{1,6}|#x[0-9a-f]{1,5});|"
-    r"\[/?(?:img|url|b|i|quote|caption)\b[^\]]{0,100}\]|\{\{.{0,100}?\}\}|<%|%>|\$\{|\!\[[^\]]*\]\(|"
-    r"\[[^\]]{1,80}\]\([^)]{1,200}\)|\b(?:class|style|href|src)\s*=\s*[\"']",
+    r"</?[a-z][a-z0-9]*+(?:\s[^<>]{0,300})?/?>|&(?:[a-z]{2,8}|#\d{1,6}|#x[0-9a-f]{1,5});|"
+    r"\[/?(?:img|url|b|i|quote|caption)\b[^\]]{0,100}+\]|\{\{.{0,100}?\}\}|<%|%>|\$\{|"
+    r"\!\[(?:(?!\!\[)[^\]])*+\]\(|\[[^\]]{1,80}+\]\([^)]{1,200}+\)|\b(?:class|style|href|src)\s*+=\s*+[\"']",
     re.IGNORECASE | re.DOTALL,
 )
 # Mainland mobile and landline numbers, 400 numbers, and international ones; a year or a size is none.
@@ -52,34 +62,59 @@ _PHONE = re.compile(
     r"(?:电话|手机|热线|微信|QQ|tel|phone|call|whatsapp|hotline)[^\d\n]{0,12}\+?\d[\d\s\-()]{5,}\d",
     re.IGNORECASE,
 )
+# From the first letter or digit on.
 _PLACEHOLDER = re.compile(
-    r"""^\W*(?:
+    r"""(?:
         (?:暂无|暂时没有|没有|无|缺少|缺)(?:图片|图像|照片|图|配图|封面|预览图?|商品图片?|描述|说明|标题)(?:描述|说明|信息|内容)?
-      | (?:图片|图像|照片|配图|商品图片?|正在)?\s*(?:加载中|加载失败|载入中|无法显示|未找到|不存在|已失效|已删除
+      | (?:(?:图片|图像|照片|配图|商品图片?|正在)\s*+)?(?:加载中|加载失败|载入中|无法显示|未找到|不存在|已失效|已删除
            |占位图?|待上传|上传中|默认图片?|示意图)
-        (?:，?\s*请稍[候后等]\w{0,4})?
+        (?:，?\s*+请稍[候后等]\w{0,4})?
       | (?:默认|占位)(?:图片?|头像|封面)|点击(?:查看|放大|下载)(?:大图|原图|图片|更多)?|查看(?:大图|原图|更多)
       | 在此输入.{0,8}|请输入.{0,8}|图片|照片|图像|缩略图|无标题
       | (?:no|missing|empty)\s+(?:image|photo|picture|preview|thumbnail|alt\s?text|description|caption|title)s?
         (?:\s+(?:available|found|yet|provided|uploaded|set))?
       | (?:image|photo|picture|preview|thumbnail)\s+
         (?:not\s+(?:available|found)|unavailable|coming\s+soon|missing|placeholder|loading)
-      | (?:image|photo|picture|alt)?\s*placeholder(?:\s+(?:image|photo|picture|text))?|(?:image|photo|picture)\s+of
+      | (?:(?:image|photo|picture|alt)\s*+)?placeholder(?:\s+(?:image|photo|picture|text))?|(?:image|photo|picture)\s+of
       | default\s+(?:image|avatar|thumbnail|title)|loading(?:\s+image)?|please\s+wait|coming\s+soon
-      | untitled(?:\s+(?:image|photo|document|design))?|lorem\s+ipsum.*
+      | untitled(?:\s+(?:image|photo|document|design))?|lorem\s+ipsum.*+
       | (?:click|tap)\s+(?:here|to\s+(?:enlarge|view|zoom|download)).{0,20}
       | (?:enter|add|insert|your)\s+(?:alt|caption|title|text|image).{0,20}(?:here)?
       | image|photo|picture|img|thumbnail|alt(?:\s?text)?|null|none|undefined|n/?a|nan|todo|tbd|test|spacer|logo|icon
       | banner|avatar
-    )\W*$""",
+    )\W*+$""",
     re.IGNORECASE | re.VERBOSE,
 )
+
+
+def _names_file(text: str) -> bool:
+    """Return whether a text is the name of a file, between marks."""
+    first_letter = _MARKS.match(text).end()
+    if _FILE.match(text, first_letter):
+        return True
+    ending = _ENDING.search(text)
+    if not ending:
+        return False
+    # So many characters before the ending are not marks at the beginning.
+    needed = ending.start() - first_letter
+    line = text[: ending.start()].rpartition("\n")[2]
+    words = line[-_LONGEST_WORD:].split()
+    last_word = words[-1] if words and not line[-1].isspace() else ""
+    is_words = ending["number"] is None and needed <= min(_LONGEST_WORDS, len(line))
+    return is_words or max(1, needed) <= len(last_word)
+
+
+def _is_placeholder(text: str) -> bool:
+    """Return whether a text stands for one that is to come, between marks."""
+    return _PLACEHOLDER.match(text, _MARKS.match(text).end()) is not None
+
+
 FAULTS: Mapping[Fault, tuple[Any, Any]] = {
     "markup": (re.compile(r"[<&\[{%$=]").search, _MARKUP.search),
     "URL": (re.compile(r"\.\w|://").search, _URL.search),
-    "file name": (_FILE.match, _FILE.match),
+    "file name": (re.compile(r"\w").search, _names_file),
     "phone number": (re.compile(r"\d[\s\-()]*\d[\s\-()]*\d").search, _PHONE.search),
-    "placeholder": (_PLACEHOLDER.match, _PLACEHOLDER.match),
+    "placeholder": (re.compile(r"\w").search, _is_placeholder),
 }
 """What a caption is instead of one: what it cannot be without, which is quickly seen, and what it is. The first that
 fits counts."""
