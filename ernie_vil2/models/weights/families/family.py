@@ -306,6 +306,8 @@ def _of_open_clip(settings: Settings, image: ImageTowerConfig) -> dict[str, Any]
 
 def _of_transformers(settings: Settings, image: ImageTowerConfig, usual: Mapping[str, Any]) -> dict[str, Any]:
     settings.check_facts(do_resize=True, do_rescale=True, do_normalize=True)
+    if settings.values.get("do_pad"):
+        raise settings.refusal("do_pad", "images are not padded here")
     normalisation = settings.normalisation(image.mean, image.std)
     resample = settings.values.get("resample")
     if resample is not None and (type(resample) is not int or resample not in _FILTERS):
@@ -321,7 +323,10 @@ def _of_transformers(settings: Settings, image: ImageTowerConfig, usual: Mapping
 
 def _sides(settings: Settings, side: int, usual: str) -> dict[str, Any]:
     """The resize, and the side before a crop where that is not the model's."""
-    size = settings.values.get("size", side)
+    size, is_short_side = settings.values.get("size", side), usual == "shortest"
+    settings.check_facts(default_to_square=not is_short_side)
+    if type(settings.values.get("do_center_crop", is_short_side)) not in (bool, type(None)):
+        raise settings.refusal("do_center_crop", "true or false is expected")
     if type(size) is int:  # before 2023, as the family has it
         size = {"shortest_edge": size} if usual == "shortest" else {"height": size, "width": size}
     crop = settings.values.get("crop_size", side)
