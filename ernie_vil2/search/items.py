@@ -223,9 +223,8 @@ def verified(record: Sequence[Any], rows: np.ndarray) -> Item:
     if not 0 <= row < len(rows):
         raise DamagedIndex(f"{NAME} names row {row:,} of {len(rows):,}")
     item = integrity.item_of(one, digest, fields, location, thumbnail, NAME)
-    if (
-        item_sum != item_checksum(record[: len(COLUMNS) - 1], rows[row])
-        or (thumbnail_sum is not None and thumbnail_sum != integrity.checksum(item.thumbnail))
+    if item_sum != item_checksum(record[: len(COLUMNS) - 1], rows[row]) or (
+        thumbnail_sum is not None and thumbnail_sum != integrity.checksum(item.thumbnail)
     ):
         raise DamagedIndex(f"{NAME} or rows.f16: item {item.id[:100]!r} differs from its checksum")
     return item
