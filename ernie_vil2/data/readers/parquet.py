@@ -10,11 +10,13 @@ import numpy as np
 from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.samples import MAX_BYTES, BadSample, Reason, check_size
 from ernie_vil2.device.extras import require
+from ernie_vil2.io.terminal import listed, print_once, shows_progress
 
 KEPT_GROUPS = 4  # row groups that are kept in memory
 MAX_GROUP_BYTES = 2**30  # of a row group, and of those that are kept
 MAX_ROWS = 2**40  # of a file
 MAX_PARTS = 10_000  # parts of a schema, and row groups
+MAX_DEPTH = 50  # of lists and structs in each other, as of JSON and YAML
 OBJECT = 64  # bytes of a Python object, text and bytes apart
 ROUGH = 2**24  # bytes that need no counting
 VALUE = 16  # bytes of a value with its levels, texts and bytes apart
@@ -43,7 +45,14 @@ class ParquetTable:
         if not sum(sizes):
             raise ValueError(f"{path}: no rows in this file")
         self._ends = np.cumsum(sizes, dtype=np.int64)
-        self.column_names = tuple(self._opened().schema_arrow.names)
+        schema = self._opened().schema_arrow
+        self.column_names = readable_columns(schema)
+        self._columns: list[str] | None = None  # of a row group that are read; None: all
+        if left_out := [name for name in schema.names if name not in self.column_names]:
+            self._columns = list(self.column_names)
+            if shows_progress():  # once, not in every process that reads
+                folder = os.path.dirname(self.name) or "."
+                print_once(f"{folder}: columns of maps, or nested too deeply, are left out: {listed(left_out)}")
         self.release()
 
     def _opened(self) -> Any:
@@ -104,7 +113,9 @@ class ParquetTable:
             if size > MAX_GROUP_BYTES:
                 return Reason.LARGE_GROUP
             # Arrow's own threads do not survive a fork.
-            table = file.read_row_group(group, use_threads=False)
+            table = file.read_row_group(group, self._columns, use_threads=False)
+            if self._columns is not None:
+                table = table.select(self._columns)  # a column called m.x is read with m
             return Reason.LARGE_GROUP if table.nbytes > MAX_GROUP_BYTES else table  # a footer need not be true
         except (ArrowException, OSError, ValueError):
             return Reason.UNREADABLE_FILE
@@ -119,6 +130,37 @@ class ParquetTable:
 
     def __reduce__(self) -> tuple:
         return ParquetTable, (self.name,)
+
+
+def readable_columns(schema: Any) -> tuple[str, ...]:
+    """Return the names of the columns of an Arrow schema that rows are read of: those without a map in them.
+
+    A map is a list of pairs, whose keys may repeat: neither JSON nor a field of a sample has such a value.
+    """
+    return tuple(field.name for field in schema if _is_readable(field.type))
+
+
+def _is_readable(kind: Any) -> bool:
+    from pyarrow import BaseExtensionType, types
+
+    # Not by recursion: a stranger's schema may be deeper than Python's stack.
+    waiting = [(kind, 0)]
+    while waiting:
+        kind, depth = waiting.pop()
+        if isinstance(kind, BaseExtensionType):
+            kind = kind.storage_type
+        if types.is_struct(kind):
+            inner = [kind.field(number).type for number in range(kind.num_fields)]
+        elif types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+            inner = [kind.value_type]
+        else:
+            inner = []
+            if types.is_nested(kind):
+                return False
+        if inner and depth == MAX_DEPTH:
+            return False
+        waiting += [(each, depth + 1) for each in inner]
+    return True
 
 
 def parquet_file(source: Any, dictionaries: Sequence[str] = ()) -> Any:
@@ -176,7 +218,7 @@ def size_in_python(array: Any) -> int:
         return size + (pc.sum(pc.multiply(lengths, counts.field("counts"))).as_py() or 0)
     if types.is_struct(kind):
         return size + sum(size_in_python(array.field(number)) for number in range(kind.num_fields))
-    if types.is_nested(kind):  # lists of any kind, maps
+    if types.is_nested(kind):  # lists of any kind; there are no maps, see `readable_columns`
         return size + size_in_python(array.flatten())
     if types.is_binary(kind) or types.is_string(kind) or types.is_large_binary(kind) or types.is_large_string(kind):
         return size + (pc.sum(pc.binary_length(array)).as_py() or 0)

@@ -19,7 +19,7 @@ import numpy as np
 from ernie_vil2.data.readers.columns import IMAGE_KEYS, Names, addresses, lacking, names_here, plain_name, quoted
 from ernie_vil2.data.readers.indexed_file import Index, TextLines, measured_lines
 from ernie_vil2.data.readers.layout import SPLITS, Layout, Options, family, in_order
-from ernie_vil2.data.readers.parquet import ParquetTable, parquet_file
+from ernie_vil2.data.readers.parquet import ParquetTable, parquet_file, readable_columns
 from ernie_vil2.data.readers.shard_files import LocalFile, Location
 from ernie_vil2.data.readers.spreadsheets import LOOKED_AT, CsvTable, XlsxTable, header, read_sheet
 from ernie_vil2.data.readers.tar import IMAGE_ID, text_name, texts_of
@@ -357,7 +357,7 @@ def _columns(path: Path) -> list[str]:
         from pyarrow import ArrowException
 
         try:
-            return list(parquet_file(path).schema_arrow.names)
+            return list(readable_columns(parquet_file(path).schema_arrow))
         except (ArrowException, OSError):
             return []
     if path.suffix.lower() == ".xlsx":
