@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import EXTRAS, missing
@@ -48,6 +48,16 @@ LONGEST = 2000  # characters of an error that are shown; a name in it may be lon
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong on one line, as `run` does for everything else."""
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """Refuse an option that is there and says nothing, as `--group-by ''` of an unset variable, for all commands.
+
+        The code behind them would take it for an option that is not there. Names in the API of argparse are private,
+        but it has no other place that sees each value before its type does.
+        """
+        if action.option_strings and action.default != "" and not arg_string.strip():
+            raise argparse.ArgumentError(action, "is empty; write a value, or leave the option out")
+        return super()._get_value(action, arg_string)  # type: ignore[misc]
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (--help lists the options)")

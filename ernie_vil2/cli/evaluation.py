@@ -105,6 +105,8 @@ def run(
         raise ValueError("--only takes FIELD=VALUE, for example --only kind=object")
     if bool(args.embeddings) == bool(args.data) or (args.data and not (args.checkpoint or args.check)):
         raise ValueError("give --checkpoint and --data, --check and --data, or --embeddings")
+    if args.annotations and not args.embeddings:
+        raise ValueError("--annotations names the rows of --embeddings; --data has names of its own")
     if args.processes > 1 and (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
         return code
 

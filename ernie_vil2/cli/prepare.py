@@ -73,6 +73,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--parts is of a whole source: write what --select keeps first, then its parts")
     if (args.group_by or args.stratify_by) and not args.parts:
         raise ValueError("--group-by and --stratify-by go with --parts")
+    if args.seed and not args.parts:
+        raise ValueError("--seed goes with --parts: nothing else is drawn")
+    if args.tags_id and not args.tags:
+        raise ValueError("--tags-id says by which field the tags of --tags are joined: name --tags FILE as well")
 
     from ernie_vil2.data.prepare import Settings, check, prepare
     from ernie_vil2.data.readers import open_sources

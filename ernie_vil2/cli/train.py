@@ -64,6 +64,14 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         base = (str(args.config), load_config(args.config)) if args.config else None
         return dry_run(config, args.processes, base)
+    batch = config.Training.global_batch
+    if batch % args.processes:
+        # Here, and not in the ranks, which would all import Paddle first.
+        fewer = max(number for number in range(1, min(args.processes, batch) + 1) if batch % number == 0)
+        raise ValueError(
+            f"--processes {args.processes}: Training.global_batch ({batch}) must be divisible by the ranks; name "
+            f"{fewer}, or another batch: -o Training.global_batch={args.processes * -(-batch // args.processes)}"
+        )
     if (
         args.processes > 1
         and (code := start_ranks(args.processes, config.Training.device, "-o Training.device=cpu")) is not None

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from ernie_vil2.config.section import Count, Fraction, Positive, Probability, Section, Size, Strength
+from ernie_vil2.config.section import Count, Fraction, Name, Positive, Probability, Section, Size, Strength
 
 IMAGE_VIEWS = ("image_1", "image_2")
 TEXT_VIEWS = ("text_1", "text_2")
@@ -75,25 +75,25 @@ class LocationConfig(Section):
     """Where data lies."""
 
     data: list[str] = Field(default=[], description="as plain entries of Data.train")
-    layout: str | None = Field(
+    layout: Name | None = Field(
         None, description="by its name in docs/data.md or as module:NAME; null: recognised from the files"
     )
-    split: str | None = Field(
+    split: Name | None = Field(
         None, description="of a benchmark or of tables; null: train in Data.train, in Data.val val or else test"
     )
-    images: str | None = Field(
+    images: Name | None = Field(
         None, description="folder of the image files, of which absolute paths in tables are a part; null: with the data"
     )
     columns: dict[str, str] = Field(default={}, description="of tables by their names here, as in Data.columns")
-    encoding: str | None = Field(None, description="of CSV files: utf-8, gb18030, ...; null: recognised")
-    text_id: str | None = Field(None, description="null: Data.text_id")
+    encoding: Name | None = Field(None, description="of CSV files: utf-8, gb18030, ...; null: recognised")
+    text_id: Name | None = Field(None, description="null: Data.text_id")
     caption_lines: bool | None = Field(None, description="null: as in Views")
 
 
 class ScoredConfig(LocationConfig):
     """Data that are scored; without `data` of their own those of the first source of `Data.train`."""
 
-    protocol: str | None = Field(None, description="how they are scored; null: Evaluation.protocol")
+    protocol: Name | None = Field(None, description="how they are scored; null: Evaluation.protocol")
 
 
 class SourceConfig(LocationConfig):
@@ -103,7 +103,7 @@ class SourceConfig(LocationConfig):
     weight: Positive | None = Field(
         None, description="share in the mixture, relative to the other sources; null in all of them: their sizes"
     )
-    select: str | None = Field(None, description="null: Data.select")
+    select: Name | None = Field(None, description="null: Data.select")
     tag_probability: Probability | None = Field(None, description="null: as in Views")
     languages: dict[str, Positive] | None = Field(None, min_length=1, description="null: as in Views")
     prompts: dict[str, str] = Field(default={}, description="by language; the others are as in Views")
@@ -135,12 +135,12 @@ class HoldoutConfig(Section):
 
     val: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share that is scored during training")
     test: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share that is scored before and after it")
-    group_by: str | None = Field(
+    group_by: Name | None = Field(
         None,
         description="field, or header of a table, of which no value is in two parts, as an article's number; null: "
         "images and captions alone are not",
     )
-    stratify_by: str | None = Field(
+    stratify_by: Name | None = Field(
         None,
         description="field or header of whose values each part has about the same share, as a category; null: none",
     )
@@ -176,13 +176,13 @@ class DataConfig(Section):
     test: Entries[ScoredConfig] = Field(
         default=[], description="scored before training and after it, with the best checkpoint: as val"
     )
-    images: str | None = Field(None, description="of plain entries: folder of the image files (docs/data.md)")
+    images: Name | None = Field(None, description="of plain entries: folder of the image files (docs/data.md)")
     columns: dict[str, str] = Field(
         default={}, description="of plain entries that are tables: columns by their names here"
     )
-    encoding: str | None = Field(None, description="of plain entries that are CSV files; null: recognised")
-    text_id: str | None = Field(None, description="field that names a tar sample's text; null: its caption")
-    select: str | None = Field(
+    encoding: Name | None = Field(None, description="of plain entries that are CSV files; null: recognised")
+    text_id: Name | None = Field(None, description="field that names a tar sample's text; null: its caption")
+    select: Name | None = Field(
         None, description="output of ernie-vil2 curate, by which pairs are drawn (docs/curate.md); null: all pairs"
     )
     holdout: HoldoutConfig | None = Field(
@@ -226,6 +226,17 @@ class DataConfig(Section):
         """Likewise `test`."""
         return self._scored("test")
 
+    @property
+    def unscored(self) -> list[str]:
+        """Sentences on parts of `holdout` that are 0, where no other data are scored instead."""
+        sentences = []
+        for name, when in (("val", "during"), ("test", "before and after")):
+            if self.holdout is not None and getattr(self.holdout, name) == 0 and not getattr(self, name):
+                sentences.append(
+                    f"Data.holdout.{name} is 0 and Data.{name} names no data: nothing is scored {when} training"
+                )
+        return sentences
+
     def holds_out(self, name: str) -> bool:
         """Whether `val` or `test` is a part of the training data, instead of files of its own."""
         entries = getattr(self, name)
@@ -254,6 +265,12 @@ class DataConfig(Section):
             entries = getattr(self, name)
             if len(entries) > 1 and not all(isinstance(entry, str) for entry in entries):
                 raise ValueError(f"{name}: write plain entries, or one mapping {{data: [...], split: ...}}")
+            is_part = bool(entries) and not isinstance(entries[0], str) and not (entries[0].data or entries[0].split)
+            if is_part and self.holdout is not None and getattr(self.holdout, name) == 0:
+                raise ValueError(
+                    f"{name} names no data, and holdout.{name} is 0: it would be what is trained on; name data or a "
+                    f"split, or a share above 0"
+                )
         weighted = [source.weight is not None for source in self.sources]
         if any(weighted) and not all(weighted):
             left = self.sources[weighted.index(False)]

@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from ernie_vil2.config.data import DataConfig, ViewsConfig
 from ernie_vil2.config.model import HeadConfig, ModelConfig, is_own_tower
-from ernie_vil2.config.section import Count, Fraction, Positive, Precision, Probability, Section, Size, Strength
+from ernie_vil2.config.section import Count, Fraction, Name, Positive, Precision, Probability, Section, Size, Strength
 
 
 class PairWeights(Section):
@@ -72,7 +72,7 @@ class TrainingConfig(Section):
         "multi_view",
         description="multi_view, new_language, entailment or nlvr2 (docs/finetuning.md, docs/entailment.md)",
     )
-    output: str = Field("runs/default", description="run folder")
+    output: Name = Field("runs/default", description="run folder")
     steps: Count = Field(100_000, description="optimiser steps")
     epochs: Positive | None = Field(
         None, description="how often each sample is seen, instead of steps; null: as many steps as are given"
@@ -105,7 +105,7 @@ class TrainingConfig(Section):
     max_skipped_share: Probability = Field(
         0.25, description="nonfinite: skip: a run stops when a larger share of its steps was left out"
     )
-    device: str = Field("auto", description="auto, cpu, gpu, gpu:0, ...; auto: GPU where Paddle has one")
+    device: Name = Field("auto", description="auto, cpu, gpu, gpu:0, ...; auto: GPU where Paddle has one")
     log_every: Count = Field(10, description="steps between two log records")
     checkpoint_every: Count = Field(1000, description="steps between two checkpoints")
     keep_checkpoints: Count = Field(2, description="newest checkpoints that are kept, besides the best evaluated one")
@@ -123,11 +123,11 @@ class TrainingConfig(Section):
 
 class ClassesConfig(Section):
     data: list[str] = Field(min_length=1, description="a folder of classes, tables, or other sources")
-    label: str = Field("label", description="column or field of the classes")
+    label: Name = Field("label", description="column or field of the classes")
     names: dict[str, str] = Field(default={}, description="files of the classes' names by language")
     templates: dict[str, str] = Field(default={}, description="files of prompt templates by language")
-    split: str | None = Field(None, description="null: val, else what is scored")
-    images: str | None = Field(None, description="folder of a table's image files; null: next to it")
+    split: Name | None = Field(None, description="null: val, else what is scored")
+    images: Name | None = Field(None, description="folder of a table's image files; null: next to it")
 
 
 NamedPart = Annotated[
@@ -143,7 +143,7 @@ class EvaluationConfig(Section):
     evaluators: list[NamedPart] | None = Field(
         None, description="what scores the model, by name or as {name: {option: value}}; null: what the task names"
     )
-    protocol: str = Field("pairs", description="how Data.val is scored; docs/protocols.md defines each")
+    protocol: Name = Field("pairs", description="how Data.val is scored; docs/protocols.md defines each")
     classes: ClassesConfig | None = Field(
         None, description="images that the evaluator classification scores (docs/classification.md)"
     )

@@ -14,6 +14,7 @@ MAX_EPSILON = 1e-3  # of a LayerNorm; Paddle's kernel fails at the first batch w
 Epsilon = Annotated[float, Field(gt=0, le=MAX_EPSILON)]
 Strength = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(min_length=1)]  # where null is what an empty text might be meant for
 Size = Annotated[int, Field(ge=1, le=65_536)]
 Depth = Annotated[int, Field(ge=1, le=1024)]
 

@@ -74,6 +74,10 @@ def curate(
     check_memory(memory)
     for step in steps:
         step.check()
+    embedder = next(filter(None, (step.embedder() for step in steps)), None)
+    for step in steps:
+        if embedder is None and (setting := step.needs_embeddings()):
+            raise ValueError(f"{step.name}.{setting} needs the embeddings of score: -o score.model=MODEL")
     with claimed(Path(output), STATE, alone=share is None), named_in_utf8(Path(output)) as output:
         if share is None:
             remove_partial(output, r"table|\d+")
@@ -88,7 +92,6 @@ def curate(
             measure_on_ray(partial(_opened, open_source, steps, maps.folder.resolve()), missing, ray)
         else:
             each_shard(lambda shard, count: measure_shard(maps, shard, count), missing, processes, "measuring", samples)
-        embedder = next(filter(None, (step.embedder() for step in steps)), None)
         if embedder is not None:
             left = [shard for shard in own if not embedder.part(maps, shard).path.exists()]
             for shard in tqdm(left, "embedding", unit="shard", file=sys.stdout):

@@ -102,6 +102,10 @@ class Step(Generic[SettingsOf]):
         """What embeds in a second pass the pairs that the rules leave; None: the step needs no embeddings."""
         return None
 
+    def needs_embeddings(self) -> str | None:
+        """Return the name of the setting for which `score` has to be among the steps; None: there is none."""
+        return None
+
     def prepare(self, joins: Joins) -> None:
         """Makes what other steps may use, before any of them decides."""
 

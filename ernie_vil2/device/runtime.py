@@ -108,7 +108,10 @@ def set_device(name: str | None, task: str = "this command") -> str:
             raise
         raise missing("paddle", task) from None
 
-    name = name or paddle.get_device()
+    if name is None:
+        name = paddle.get_device()
+    if not name.strip():
+        raise ValueError("the name of the device is empty: name auto, cpu, gpu or gpu:0")
     gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
     if name == "auto":
         name = "gpu" if gpus else "cpu"

@@ -47,6 +47,8 @@ def check_index(path: str | os.PathLike) -> Checked:
     for kind in SIDES:
         if (folder := store.folder_of(kind)).is_dir():
             _check_collection(folder, kind, store.about["width"], checked)
+    if not checked.summary:
+        checked.summary.append(f"{path}: an empty index: there is neither a collection of images nor one of texts")
     return checked
 
 

@@ -138,6 +138,7 @@ def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = No
     lines = [f"{name}: {line}" for name, line in zip(stream.names, sources, strict=True)]
     if base and changed:
         lines.append(f"changed from {base[0]}: {changed}")
+    lines += config.Data.unscored
     lines += [f"the run would stop: {why}" for why in stops]
     return DryRun(folder, "\n".join([*lines, plan_line, timed, str(bad_samples)]), bool(stops))
 

@@ -130,6 +130,7 @@ class Trainer:
             if checkpoint:
                 with agreed_errors():
                     self._continue_from(checkpoint, extend)
+            self.progress.say(config.Data.unscored)
             self.progress.say(prepare_norms(self.model, self.ranks, config.Training))
             self.task.prepare(parallel, self.scaler)
             self.owner = owner.pop_all()  # it stays the owner; what fails before here leaves the folder to others

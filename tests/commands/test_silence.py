@@ -42,8 +42,18 @@ def test_nothing_to_do_says_what_is_missing(inputs, tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.parametrize(("example", "changes", "output"), [
-    ("search query", {"--plus": " "}, "--plus is empty: write a sentence"),
-    ("search query", {"--minus": ""}, "--minus is empty: write a sentence"),
+    ("search query", {"--plus": " "}, "--plus: is empty"),
+    ("search query", {"--minus": ""}, "--minus: is empty"),
+    ("search query", {"--device": ""}, "--device: is empty"),
+    ("eval", {"--device": " "}, "--device: is empty"),
+    ("eval", {"--annotations": "IN/rows.tsv"}, "--annotations names the rows of --embeddings"),
+    ("prepare", {"--group-by": ""}, "--group-by: is empty"),
+    ("prepare", {"--seed": "7"}, "--seed goes with --parts"),
+    ("prepare check", {"--text-id": ""}, "--text-id: is empty"),
+    ("prepare check", {"--tags-id": "id"}, "--tags-id says by which field"),
+    ("train", {"-o": "Data.holdout={group_by: ''}"}, "Data.holdout.group_by"),
+    ("train", {"-o": "Training.device=''"}, "Training.device"),
+    ("train", {"--processes": "99", "-o": "Training.global_batch=16"}, "--processes 99"),
     ("search query", {"--where": f"x={DEEP}"}, "more than 1,000 characters; name a shorter value"),
     ("search build", {"--recall": "5"}, "--recall: 5 is not a share above 0 and up to 1"),
     ("search build", {"--recall": "0"}, "--recall: 0 is not a share above 0 and up to 1"),

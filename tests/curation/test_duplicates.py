@@ -286,3 +286,19 @@ def test_sketches_agree_in_the_share_of_pieces_in_common():
             found.append((sketches[first] == sketches[second]).mean())
     assert np.mean(found) == pytest.approx(np.mean(truth), abs=0.08)
     assert sketch("ok then") is None
+
+
+def test_embeddings_without_a_model_are_missed_at_once(tmp_path, curated):
+    """Also where no two images are alike, so that nobody asks for the embeddings."""
+    path = write_tar(tmp_path / "two.tar", [(encoded(smooth_image(number)), CAPTION) for number in (1, 2)])
+    with pytest.raises(ValueError, match="near_duplicates.embedding needs the embeddings of score"):
+        curated([path], "near_duplicates: {embedding: 0.5}")
+    assert not (tmp_path / "curated").exists()
+
+
+def test_copies_of_pairs_differ_by_their_captions_alone(tmp_path, curated):
+    """Without another step that measures captions."""
+    pixels = encoded(smooth_image(1))
+    path = write_tar(tmp_path / "a.tar", [(pixels, "a cat"), (pixels, "a dog"), (pixels, "A cat!")])
+    rows = curated([path], "exact_duplicates: {of: pair}").values()
+    assert [row["reason"] for row in rows] == [None, None, "copy of a pair"]

@@ -8,6 +8,7 @@ from pydantic import Field
 from ernie_vil2.config.section import Section
 from ernie_vil2.curation.joins import Joins
 from ernie_vil2.curation.step import Pair, Step
+from ernie_vil2.curation.steps.text_rules import text_key
 
 
 class Settings(Section):
@@ -22,16 +23,17 @@ class ExactDuplicates(Step[Settings]):
     name = "exact_duplicates"
     cost = 3
     Settings = Settings
-    columns = {"content": "binary"}
+    columns = {"content": "binary", "text_key": "uint64"}
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """A digest of the decoded pixels."""
+        """A digest of the decoded pixels, and the key of the captions."""
         pixels = pair.pixels
-        return {"content": blake2b(pixels.data, digest_size=16, person=b"%d" % pixels.shape[1]).digest()}
+        content = blake2b(pixels.data, digest_size=16, person=b"%d" % pixels.shape[1]).digest()
+        return {"content": content, "text_key": text_key(pair.captions.values())}
 
     def decide(self, joins: Joins) -> None:
         """Keeps the better one, see `Joins.better`."""
-        equal = "content" if self.settings.of == "image" or not joins.has("text_key") else "content, text_key"
+        equal = "content" if self.settings.of == "image" else "content, text_key"
         joins.remove(
             "copy of an image" if self.settings.of == "image" else "copy of a pair",
             "select sample, first_value(sample) over same as nearest from alive "

@@ -46,6 +46,9 @@ class NearDuplicates(Step[Settings]):
     Settings = Settings
     columns = COLUMNS | {"sided": "uint64"}
 
+    def needs_embeddings(self) -> str | None:
+        return "embedding" if self.settings.embedding is not None else None
+
     def measure(self, pair: Pair) -> dict[str, Any]:
         """Its thumbnails, with the aspect ratio and the extent of what they show; of `SIDED` captions their key."""
         texts = pair.captions.values()
@@ -83,8 +86,6 @@ def _otherwise_captioned(joins: Joins) -> list[int]:
 
 def _embedded_apart(joins: Joins, least: float) -> list[int]:
     """Pairs whose embeddings are not alike; of images without embeddings, thumbnails have decided."""
-    if not joins.has("score"):
-        raise ValueError("near_duplicates.embedding needs the embeddings of score: -o score.model=MODEL")
     joined = "pairs join embedded a on a.sample = one join embedded b on b.sample = other"
     gone = []
     for row, *images in joins.all(f"select number, a.image, b.image from {joined}"):

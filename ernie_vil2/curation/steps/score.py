@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import parquet
 from pydantic import Field
 
-from ernie_vil2.config.section import Count, Fraction, Precision, Section
+from ernie_vil2.config.section import Count, Fraction, Name, Precision, Section
 from ernie_vil2.curation.joins import Joins, Measured, read_rows
 from ernie_vil2.curation.languages import language_of, languages_of
 from ernie_vil2.curation.measures import Maps, name_damaged_parts
@@ -132,7 +132,7 @@ class Settings(Section):
     cosine: dict[Literal["zh", "en", "other"], float] = Field(
         default={"zh": 0.26, "en": 0.28}, description="value: least cosine by language"
     )
-    device: str = Field("auto", description="of the model")
+    device: Name = Field("auto", description="of the model")
     precision: Precision = Field("float32", description="of the model")
     batch_size: Count = Field(128, description="rows encoded at once")
 

@@ -29,7 +29,7 @@ from ernie_vil2.data.readers.tables import TABLE, TEXTS, find_tables, what_table
 from ernie_vil2.data.readers.tar import TAR
 from ernie_vil2.data.readers.tsv import TSV
 from ernie_vil2.data.source_files import image_files
-from ernie_vil2.io.terminal import shows_progress
+from ernie_vil2.io.terminal import print_once, shows_progress
 from ernie_vil2.registry import Registry
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ def open_benchmarks(
     if (published := [one for one in found if one.layout.read]) and part is None:
         if len(found) > 1:
             raise ValueError(f"layout {published[0].layout.name} is that of one folder; {len(found)} paths were given")
+        _note_unused(found, text_id, columns, encoding)
         benchmark = read_benchmark(first.layout, Path(first.shards[0].name), _options(first, images, text_id))
         return {", ".join(languages or ()): benchmark}
     path = Path(first.shards[0].name)
@@ -186,6 +187,7 @@ def _opened(
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
 ) -> ShardedSource:
+    _note_unused(found, text_id, columns, encoding)
     prepared, shards = PreparedShards(), []
     for one in found:
         options = _options(one, images, text_id)._replace(columns=columns, encoding=encoding)
@@ -202,6 +204,28 @@ def _opened(
                 opened.append(source)
                 bar.update()
     return ShardedSource(opened, [location for _, location, _ in shards])
+
+
+def _note_unused(
+    found: Sequence[Content], text_id: str | None, columns: Mapping[str, str] | None, encoding: str | None
+) -> None:
+    """Print a note on each option that nothing of these contents understands.
+
+    A note, and not an error, as one option of a configuration is for all of its data.
+    """
+    # A layout of the user's own may understand anything.
+    own = any(one.layout.name not in LAYOUTS for one in found)
+    tables = [one for one in found if one.layout.name in (TABLE.name, TEXTS.name)]
+    is_csv = any(Path(shard.name).suffix.lower() in (".csv", ".tsv") for one in tables for shard in one.shards)
+    names_texts = any(one.layout.open and one.layout.name != TSV.name for one in found)
+    unused = {
+        "--encoding (Data.encoding) is of CSV files, and there is none": encoding and not is_csv,
+        "--columns (Data.columns) is of tables, and there is none": columns and not tables,
+        "--text-id (Data.text_id) names a field, and texts have names of their own": text_id and not names_texts,
+    }
+    for option, is_unused in unused.items():
+        if is_unused and not own and shows_progress():
+            print_once(f"{found[0].location.name} (layout {found[0].layout.name}): {option} here; it changes nothing")
 
 
 def _options(found: Content, images: str | Path | None, text_id: str | None) -> Options:
