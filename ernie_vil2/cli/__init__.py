@@ -52,10 +52,12 @@ class Parser(argparse.ArgumentParser):
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         """Refuse an option that is there and says nothing, as `--group-by ''` of an unset variable, for all commands.
 
-        The code behind them would take it for an option that is not there. Names in the API of argparse are private,
-        but it has no other place that sees each value before its type does.
+        The code behind them would take it for an option that is not there. Options with a type, or that may be
+        repeated, have messages of their own. The method is private, but argparse has no other place that sees a value
+        with its option.
         """
-        if action.option_strings and action.default != "" and not arg_string.strip():
+        is_plain = action.option_strings and action.type is None
+        if is_plain and isinstance(action, argparse._StoreAction) and not arg_string.strip():
             raise argparse.ArgumentError(action, "is empty; write a value, or leave the option out")
         return super()._get_value(action, arg_string)  # type: ignore[misc]
 

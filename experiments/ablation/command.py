@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--report", action="store_true", help="train and measure nothing")
     add("--results", type=input_file, metavar="FILE", help="tables and page of a results.json, without the runs")
     add("--output", type=output_folder, metavar="FOLDER", help="of tables and page; default: the study's, or .")
-    add("--run", metavar="GROUP/MODEL/SEED", help="make this run alone, in this process; trains nothing else")
+    add("--run", type=str, metavar="GROUP/MODEL/SEED", help="make this run alone, in this process; trains nothing else")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -42,8 +42,8 @@ def test_nothing_to_do_says_what_is_missing(inputs, tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.parametrize(("example", "changes", "output"), [
-    ("search query", {"--plus": " "}, "--plus: is empty"),
-    ("search query", {"--minus": ""}, "--minus: is empty"),
+    ("search query", {"--plus": " "}, "--plus is empty: write a sentence"),
+    ("search query", {"--minus": ""}, "--minus is empty: write a sentence"),
     ("search query", {"--device": ""}, "--device: is empty"),
     ("eval", {"--device": " "}, "--device: is empty"),
     ("eval", {"--annotations": "IN/rows.tsv"}, "--annotations names the rows of --embeddings"),

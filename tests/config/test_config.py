@@ -228,3 +228,31 @@ def test_a_switch_word_of_other_yaml_stays_a_boolean(tmp_path):
     path = tmp_path / "other.yaml"
     path.write_text("{first: off, second: [yes, 'yes']}")
     assert read_yaml(path) == {"first": False, "second": [True, "yes"]}
+
+
+@pytest.mark.parametrize(("holdout", "scored", "named"), [
+    ({"val": 0}, {}, ["val"]),
+    ({"test": 0}, {}, ["test"]),
+    ({"val": 0}, {"val": ["val.tar"]}, []),
+    ({"val": 0}, {"val": [{"split": "val"}]}, []),
+    ({}, {}, []),
+    (None, {}, []),
+])  # fmt: skip
+def test_parts_of_nothing_are_named(holdout, scored, named):
+    config = Config.model_validate({"Data": {"train": ["a.tar"], "holdout": holdout, **scored}})
+    sentences = config.Data.unscored
+    assert len(sentences) == len(named)
+    assert all(f"Data.holdout.{name}" in sentence for name, sentence in zip(named, sentences, strict=True))
+
+
+def test_part_of_nothing_is_not_what_is_trained_on():
+    with pytest.raises(ValueError, match="holdout.val is 0"):
+        data = {"train": ["a.tar"], "val": [{"protocol": "pairs"}], "holdout": {"val": 0}}
+        Config.model_validate({"Data": data})
+
+
+@pytest.mark.parametrize("key", ["Data.text_id", "Data.encoding", "Data.select", "Data.images", "Training.device",
+                                 "Training.output", "Evaluation.protocol"])  # fmt: skip
+def test_name_that_is_empty_is_refused(tmp_path, key):
+    with pytest.raises(ConfigError, match=key):
+        load_config(None, [f"{key}=''"])

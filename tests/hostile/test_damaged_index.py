@@ -450,3 +450,11 @@ def test_a_server_says_that_its_index_is_damaged_and_nothing_else(tmp_path, mode
     assert set(after) <= {503, *before} and 503 in after[:4]
     assert all(one in (was, 503) for was, one in zip(before, after, strict=True))
     assert str(folder) in capsys.readouterr().err
+
+
+def test_check_of_an_index_without_collections_says_so(tmp_path, capsys):
+    store = FolderStore(tmp_path / "index", writable=True)
+    store.describe({"version": 3, "model": "none", "fingerprint": "0" * 32, "width": WIDTH})
+    store.close()
+    assert commands.run("search", ["check", "--index", str(tmp_path / "index")]) == 0
+    assert "empty" in capsys.readouterr().out

@@ -398,6 +398,10 @@ def test_filters_of_the_command_line_match_texts_and_numbers(tmp_path, checkpoin
     assert code == 2 and "more than 1,000 characters; name a shorter value" in error
     code, _, err = command(capsys, "query", *index, "red", "--where", "prise=3")
     assert code == 2 and "no item has a field prise; fields: caption, price, size, sku" in err
+    (tmp_path / "texts.txt").write_text("a red disc\n")
+    assert command(capsys, "add", *index, "--texts", tmp_path / "texts.txt")[0] == 0
+    code, _, err = command(capsys, "query", *index, "red", "--among", "texts", "--where", "price=3")
+    assert code == 2 and "no item has a field price" in err
     assert command(capsys, "remove", *index, "a.png", "b.png")[0] == 0
     code, _, err = command(capsys, "query", *index, "red")
     assert code == 2 and "there are no images in this index; add some" in err
