@@ -122,6 +122,7 @@ def test_settings_of_blocks_that_are_not_built_are_named(tmp_path, section, sett
         ("text_cfg", {"no_causal_mask": "no"}),
         ("text_cfg", {"pool_type": "eos", "eos_id": 420}),
         ("text_cfg", {"pad_id": 420}),
+        ("text_cfg", {"width": 10**400}),
         ("text_cfg", {"norm_kwargs": {"eps": 2e-3}}),
         ("text_cfg", {"tokenizer_mode": "clips"}),
         ("vision_cfg", {"timm_proj": ""}),

@@ -14,6 +14,7 @@ from ernie_vil2.io.files import load_json
 MAX_CHARACTERS = 2**20  # of a JSON file next to weights; PaddleNLP's have 6,000
 _REPR = reprlib.Repr()
 _REPR.maxstring = 60  # names of models are longer than the 30 characters that are shown by default
+_MOST = 10**40  # of a whole number: transformers writes 10**30 for "no limit", and 10**309 is no float any more
 D = TypeVar("D", int, None)
 C = TypeVar("C")
 
@@ -127,7 +128,7 @@ class Settings:
     def count(self, key: str, default: D, least: int = 1) -> int | D:
         """A whole number of at least `least`."""
         value = self.values.get(key, default)
-        if value is not default and (type(value) is not int or value < least):
+        if value is not default and (type(value) is not int or not least <= value <= _MOST):
             raise self.refusal(key, f"a whole number of at least {least} is expected")
         return value
 

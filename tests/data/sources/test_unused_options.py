@@ -4,8 +4,8 @@ import pytest
 
 from ernie_vil2.data.readers import open_benchmarks, open_sources
 from ernie_vil2.io import terminal
-from tests.conftest import png, write_tar, write_tsv
 from tests.curation.conftest import smooth_image
+from tests.support.shapes import png, write_tar, write_tsv
 
 
 @pytest.fixture(autouse=True)
