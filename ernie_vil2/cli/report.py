@@ -154,7 +154,7 @@ def _of_initial_run(args: argparse.Namespace, folder: Path, config: Config) -> d
         before = load_config(checkpoint / CONFIG)
         scored = before.Data.validation
         # The configuration came with the weights: nothing is fetched, run or imported for it.
-        if scored is None or scored.layout or any("://" in path or "pipe:" in path for path in scored.data):
+        if scored is None or scored.layout or any(map(_is_elsewhere, scored.data)):
             return {}
         changes = _change_of_recall(before, str(initial), _after(folder)["model"], args.precision)
     except (OSError, ValueError, ConfigError, KeyError) as error:
@@ -219,10 +219,17 @@ def _advise_on_forgetting(
     )
 
 
+def _is_elsewhere(path: str) -> bool:
+    """Return whether data have to be fetched, or are the output of a command."""
+    return "://" in path or path.startswith("pipe:")
+
+
 def _trained_texts(config: Config) -> set[str] | None:
-    """Return the captions that a run was trained on; None, which is said, where they are not at hand or too many."""
+    """Return the captions that a run was trained on; None where they are not at hand or too many."""
     from ernie_vil2.data.stream import SampleStream
 
+    if any(_is_elsewhere(path) for source in config.Data.sources for path in source.data):
+        return None  # a report fetches no training data
     try:
         texts, is_complete = SampleStream(config).training_texts(MOST_TRAINING_SAMPLES)
     except (OSError, ValueError) as error:

@@ -194,6 +194,10 @@ def override(tree: Tree, text: str, of: type[BaseModel] = Config) -> str | None:
     if of is Config:
         new, remark = merged(".".join(path), tree.get(path[-1]), new)
     tree[path[-1]] = new
+    if of is Config and path == ["Training", "steps"] and tree.get("epochs") is not None:
+        # A short try of a recipe that is given in epochs, which would count otherwise, and run to its end.
+        remark = f"Training.steps={new} takes the place of Training.epochs={tree['epochs']}"
+        tree["epochs"] = None
     return remark
 
 

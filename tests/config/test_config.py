@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from ernie_vil2.config import Config, ConfigError, dump_config, load_config, read_yaml, with_overrides
 from ernie_vil2.curation import load_steps
+from ernie_vil2.training.optimizer import with_steps
 
 ROOT = Path(__file__).parents[2]
 
@@ -108,6 +109,18 @@ CONFIGURATIONS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {*STUDIES, *CURA
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
 def test_every_shipped_configuration_loads(path):
     load_config(path)
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
+def test_a_short_try_of_every_shipped_configuration_has_its_steps(path):
+    training = with_steps(load_config(path, ["Training.steps=5"]), 100_000).Training
+    assert (training.steps, training.epochs) == (5, None)
+
+
+def test_of_steps_and_epochs_the_last_one_counts():
+    both = ["Training.steps=5", "Training.epochs=2"]
+    assert load_config(None, both).Training.epochs == 2
+    assert load_config(None, both[::-1]).Training.epochs is None
 
 
 @pytest.mark.parametrize("path", CURATIONS, ids=lambda path: path.stem)
