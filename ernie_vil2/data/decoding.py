@@ -58,8 +58,12 @@ _USUAL_SCANS = 16
 # the whole image, and 2.3 GB of one of 88 megapixels; smaller bands save nothing more, and take longer.
 _BAND_PIXELS = 2**20
 
-# Bytes a pixel that decoding takes at its peak, as benchmarks/image_memory.py measures them: Pillow's image of 4, the
-# result of 3, and what the format's library holds besides. Pillow's own conversion of an image to RGB comes on top.
+# Pixels of a JPEG 2000 in a query. Pillow decodes it while no other thread of Python runs, 0.1 s a megapixel, and a
+# file of 1.2 KB can hold 25 megapixels.
+_MAX_JPEG_2000_PIXELS = 2**23
+
+# Bytes a pixel that decoding takes at its peak, rounded up from what benchmarks/query_images.py measures: Pillow's
+# image of 4, the result of 3 or Pillow's own conversion to RGB of 4, and what the library of the format holds besides.
 _BYTES_PER_PIXEL = {
     "JPEG": 13,
     "PNG": 9,
@@ -174,11 +178,14 @@ def plan_decoding(data: bytes, name: str, least_sides: Callable[[int, int], tupl
         least_sides: of the image's width and height, the shorter and the longer side that it must have at least.
 
     Raises:
-        BadSample: as `EncodedImage`; a JPEG may have `MAX_STORED_PIXELS` if it is decoded to at most `MAX_PIXELS`.
+        BadSample: as `EncodedImage`, except that a JPEG may have `MAX_STORED_PIXELS` if it is decoded to at most
+            `MAX_PIXELS`, and a JPEG 2000 at most `_MAX_JPEG_2000_PIXELS`.
     """
     if not data.startswith(_JPEG):
         header = open_header(data, name)
         num_pixels = header.width * header.height
+        if header.format == "JPEG2000" and num_pixels > _MAX_JPEG_2000_PIXELS:
+            raise BadSample(Reason.TOO_MANY_PIXELS, name)
         return DecodingPlan(1, num_pixels * _BYTES_PER_PIXEL[header.format or "JPEG2000"], num_pixels)
 
     frame = _jpeg_frame(data) or _unusual_frame(open_header(data, name, MAX_STORED_PIXELS))

@@ -79,7 +79,7 @@ def _window(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
 ImageInput = bytes | Image.Image | np.ndarray
 _MARGIN = 2
 """By which the sides of a JPEG that is decoded smaller exceed those that the model's resize makes of it, so that the
-resize still takes means of several pixels. benchmarks/reduced_queries.py measures the difference."""
+resize still takes means of several pixels. benchmarks/query_images.py measures the difference."""
 Kind = Literal["transformers", "open_clip", "naflex"]
 PILLOW_KINDS = get_args(Kind)
 """The ways of other people's code, which agree with it to the last bit of a pixel. They differ in what comes first, the

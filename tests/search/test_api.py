@@ -3,13 +3,14 @@
 import base64
 import json
 import re
+import threading
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from ernie_vil2.io import locks
-from ernie_vil2.search import api, open_index
+from ernie_vil2.search import api, image_decoding, open_index
 from ernie_vil2.search.fill import add_images, add_texts, build, images_in
 from ernie_vil2.search.service import build_app
 from tests.support.shapes import draw, png
@@ -102,6 +103,124 @@ def test_a_batch_is_answered_as_its_queries_one_by_one(client, index):
 def test_what_cannot_be_asked_is_422_with_a_reason(client, path, body):
     answer = client.post(f"/api/v1/{path}", json=body)
     assert answer.status_code == 422 and answer.json()["detail"]
+
+
+def deep_sizes(schema):
+    """The bounds of all lists in the description of a body, and None for a list without one."""
+    if isinstance(schema, list):
+        return [size for value in schema for size in deep_sizes(value)]
+    if not isinstance(schema, dict):
+        return []
+    sizes = [schema.get("maxItems")] if schema.get("type") == "array" else []
+    return sizes + [size for value in schema.values() for size in deep_sizes(value)]
+
+
+def test_every_list_of_a_request_is_bounded(changing):
+    _, client = changing
+    paths = client.get("/openapi.json").json()["paths"]
+    described = [
+        (method.get("requestBody", {}), method.get("parameters", []))
+        for path in paths.values()
+        for method in path.values()
+    ]
+    sizes = deep_sizes(list(map(list, described)))
+    assert len(sizes) == 5 and None not in sizes  # queries, inputs, items, a field of an item, and ids
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("embeddings", {"input": list(range(100_000))}),
+        ("embeddings", {"input": [{}] * 100_000}),
+        ("embeddings", {"input": ["a"] * 100_000}),
+        ("embeddings", {"input": list(range(400_000))}),
+        ("search/batch", {"queries": list(range(100_000))}),
+        ("search/batch", {"queries": [{"text": "a"}] * 100_000}),
+        ("search/batch", {"queries": [{"text": "a"}], "where": {"a": list(range(100_000))}}),
+        ("search/batch", {"queries": [{"text": "a"}], "where": {str(number): 1 for number in range(10_000)}}),
+        ("items", {"items": list(range(100_000))}),
+        ("items", {"items": [{"text": "a", "fields": {str(number): {} for number in range(10_000)}}]}),
+        ("items", {"items": [{"text": "a", "fields": {str(number): {} for number in range(100)}}]}),
+        ("items", {"items": [{"text": "a", "fields": {"a" * 100_000: {}}}]}),
+        ("items", {"items": [{"text": "a", "fields": {"a": list(range(100_000))}}]}),
+        ("items", {"items": [{"text": "a", "fields": {"a": ["b"] * 100_000}}]}),
+        ("embeddings", {"input": "a", "encoding_format": "b" * 100_000}),
+    ],
+)
+def test_errors_are_few_and_do_not_repeat_the_input(changing, path, body):
+    _, client = changing
+    answer = client.post(f"/api/v1/{path}", json=body)
+    assert answer.status_code == 422 and len(answer.content) < 4096
+    detail = answer.json()["detail"]
+    assert isinstance(detail, str) or 1 <= len(detail) <= 10
+    assert isinstance(detail, str) or all(set(error) == {"type", "loc", "msg"} for error in detail)
+
+
+def test_errors_of_a_query_string_do_not_repeat_it(client):
+    answer = client.get("/api/v1/search", params={"q": "a", "count": "b" * 10_000})
+    assert answer.status_code == 422 and len(answer.content) < 1000
+    assert answer.json()["detail"][0]["loc"] == ["query", "count"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("embeddings", lambda text: {"input": [text] * 20}),
+        ("search/batch", lambda text: {"queries": [{"text": text, "without": text}] * 10}),
+        ("items", lambda text: {"items": [{"text": text, "id": "a"}] * 20}),
+        ("items", lambda text: {"items": [{"text": "a", "fields": {"b": [text] * 20}}]}),
+        ("items", lambda text: {"items": [{"text": "a", "fields": {f"{n}": text for n in range(20)}}]}),
+    ],
+)
+def test_length_of_all_texts_together_is_bounded(changing, monkeypatch, path, body):
+    _, client = changing
+    monkeypatch.setattr(api, "MOST_CHARACTERS", 20 * 150)
+    for length, code in ((100, 200), (151, 422)):
+        assert client.post(f"/api/v1/{path}", json=body("a" * length)).status_code == code
+
+
+def test_values_are_counted_before_a_body_is_parsed(client, monkeypatch):
+    def parse(*_, **__):
+        raise AssertionError("this body was parsed")
+
+    monkeypatch.setattr(api.Embeddings, "model_validate_json", parse)
+    for content in (b"[" * 300_000, b'{"input":[' + b"1," * 300_000 + b"1]}", b"{" * 300_000):
+        answer = client.post("/api/v1/embeddings", content=content)
+        assert answer.status_code == 422 and "values" in answer.json()["detail"]
+
+
+def test_bodies_are_read_and_written_beside_the_event_loop(changing, monkeypatch):
+    _, client = changing
+    threads = {}
+
+    def note_thread(name):
+        work = getattr(api, name)
+
+        def noted(*arguments):
+            threads[name] = threading.current_thread().name
+            return work(*arguments)
+
+        monkeypatch.setattr(api, name, noted)
+
+    for name in ("_read_batch", "_read_embeddings", "_write_embeddings", "_read_items"):
+        note_thread(name)
+    client.post("/api/v1/search/batch", json={"queries": [{"text": "red"}]})
+    client.post("/api/v1/embeddings", json={"input": "red"})
+    client.post("/api/v1/items", json={"items": [{"text": "red"}]})
+    assert len(threads) == 4 and all(thread.startswith("prepare") for thread in threads.values())
+
+
+def test_images_of_a_request_are_few_where_they_are_large(changing, monkeypatch):
+    _, client = changing
+    monkeypatch.setattr(image_decoding, "MAX_REQUEST_PIXELS", 2 * 32 * 32)
+    for count, code in ((2, 200), (3, 422)):
+        bodies = {
+            "embeddings": {"input": [DATA_URL] * count},
+            "search/batch": {"queries": [{"image": IN_BASE64}] * count},
+            "items": {"items": [{"image": IN_BASE64}] * count},
+        }
+        for path, body in bodies.items():
+            assert client.post(f"/api/v1/{path}", json=body).status_code == code
 
 
 def test_embeddings_have_the_form_of_openai(client, model):
