@@ -32,7 +32,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 PLAIN = [sys.executable, "-W", "ignore", "benchmarks/plain_search.py"]
-OURS = [sys.executable, "-W", "ignore", "tools/search.py", "serve"]
+OURS = [sys.executable, "-W", "ignore", "tools/search.py", "serve", "--trusted-proxy", "127.0.0.1"]
 QUERIES, REPEATED, FILES = 6000, 40, 50
 UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 TICKS = os.sysconf("SC_CLK_TCK")

@@ -82,6 +82,8 @@ class ImageRemark(UserWarning):
 
 
 warnings.simplefilter("ignore", ImageRemark)
+# `check_size` has the bound, which a JPEG that is decoded smaller may exceed.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 @contextlib.contextmanager

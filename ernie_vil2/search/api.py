@@ -10,6 +10,7 @@ import binascii
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -41,6 +42,7 @@ MOST_VALUES = 2 * MOST_CHARACTERS
 """Commas and opening brackets of a body, an upper bound of the values that a parser makes of it, some 100 bytes each.
 A text may consist of commas, hence a bound that is not below that of all texts."""
 LONGEST_ID = 1024
+LONGEST_WHERE = 2**16  # characters of a filter; that of a GET request is bounded by the length of headers
 EXAMPLES = 24
 WRITING_SECONDS = 10  # that a change waits for the end of another one
 
@@ -277,8 +279,13 @@ def item_routes(index: Index, batcher: Batcher, uploads: Uploads) -> APIRouter:
     async def add(request: Request) -> dict[str, Any]:
         async with uploads.received(request) as content:
             new_items, images = await batcher.prepared(_read_items, content)
-            await batcher.check_images(images)
-            made = [await _new_item(index, batcher, new, image) for new, image in zip(new_items, images, strict=True)]
+            decoded = await batcher.decoded(images, partial(_finish_image, index))
+        made = []
+        for new, image, finished in zip(new_items, images, decoded, strict=True):
+            if image is None or finished is None:
+                made.append(_text_item(new))
+            else:
+                made.append(_image_item(new, image, *finished))
         vectors = await batcher.embeddings([part for _, _, part in made])
         added = {}
         for kind in get_args(Kind):
@@ -296,19 +303,20 @@ def item_routes(index: Index, batcher: Batcher, uploads: Uploads) -> APIRouter:
     return router
 
 
-async def _new_item(
-    index: Index, batcher: Batcher, new: NewItem, image: bytes | None
-) -> tuple[Kind, Item, str | np.ndarray]:
-    """Return the side of an item, the item, and what is encoded for it: a text, or the pixels that the model sees."""
-    if image is None:
-        text = (new.text or "").strip()
-        return "texts", Item(new.id or text, content_digest(text.encode()), {"caption": text} | new.fields), text
+def _text_item(new: NewItem) -> tuple[Kind, Item, str | np.ndarray]:
+    """Return the side of an item, the item, and what is encoded for it."""
+    text = (new.text or "").strip()
+    return "texts", Item(new.id or text, content_digest(text.encode()), {"caption": text} | new.fields), text
+
+
+def _finish_image(index: Index, image: bytes, decoded: Any) -> tuple[bytes, np.ndarray]:
+    """Return the thumbnail of an image, and its pixels as the model sees them."""
+    return thumbnail(image, as_rgb(decoded), THUMBNAIL), index.model.preprocessing.view(decoded)
+
+
+def _image_item(new: NewItem, image: bytes, small: bytes, pixels: np.ndarray) -> tuple[Kind, Item, str | np.ndarray]:
+    """As `_text_item`."""
     digest = content_digest(image)
-
-    def finish(decoded: Any) -> tuple[bytes, np.ndarray]:
-        return thumbnail(image, as_rgb(decoded), THUMBNAIL), index.model.preprocessing.view(decoded)
-
-    small, pixels = await batcher.decoded(image, new.id or "image", finish)
     return "images", Item(new.id or digest.hex(), digest, new.fields, (), small), pixels
 
 
@@ -390,6 +398,8 @@ def _read_batch(content: bytes) -> tuple[Batch, list[list[tuple[float, Any]]], l
     """Return the batch, and of each query its weighted texts and its image."""
     batch = _parse(Batch, content)
     _check_length(text for query in batch.queries for text in (query.text, query.without))
+    if len(dumps(batch.where)) > LONGEST_WHERE:
+        raise HTTPException(422, f"a filter of more than {LONGEST_WHERE:,} characters")
     texts = [_parts(query.text, query.without) for query in batch.queries]
     images = [None if query.image is None else _image(query.image) for query in batch.queries]
     if any(image is None and not parts for image, parts in zip(images, texts, strict=True)):

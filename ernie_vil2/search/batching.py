@@ -14,6 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -30,6 +31,7 @@ MOST_TOGETHER = 32  # queries of a batch
 LONGEST_WAIT = 0.002  # seconds that a query may wait for others, and does only while several ask
 MOST_WAITING = 256  # queries in progress: at 450 a second the last one waits for about half a second
 KEPT_ANSWERS = 2048  # answers of the cache, some 20 MB
+LONGEST_KEPT = 2000  # characters of a query and its filter whose answer is kept: 16 MB of all
 SEARCHING, PREPARING = 2, 2  # threads
 
 Part = tuple[float, str | np.ndarray]
@@ -100,10 +102,7 @@ class Batcher:
     async def answers(self, queries: Sequence[Sequence[Part]], options: Options) -> list[bytes]:
         """As `answer`, for several queries."""
         version = self.index.collection(options.among).version
-        keys = [
-            (tuple(parts), options) if version and all(isinstance(part, str) for _, part in parts) else None
-            for parts in queries
-        ]
+        keys = [(tuple(parts), options) if version and _is_kept(parts, options) else None for parts in queries]
         known = [self._answers.get(key, version) for key in keys]
         self.counts.add(CACHED, sum(one is not None for one in known))
         found = iter(await self._results([q for q, one in zip(queries, known, strict=True) if one is None], options))
@@ -130,22 +129,31 @@ class Batcher:
         return await asyncio.get_running_loop().run_in_executor(self._preparers, work, *arguments)
 
     async def pixels(self, image: bytes) -> np.ndarray:
-        """The pixels of an image file as the model sees them; errors as of `ImageDecoder.decode`."""
-        return await self.decoded(image, "image", self.index.model.preprocessing.view)
+        """The pixels of an image file as the model sees them; errors as of `ImageDecoder`."""
+        (plan,) = await self.prepared(self._decoder.plan_all, [image])
+        return await self._decoder.decode(image, "image", plan, self.index.model.preprocessing.view)
 
     async def all_pixels(self, images: Sequence[bytes | None]) -> list[np.ndarray | None]:
-        """As `pixels`, of all images of a request, one after the other; None of what is none."""
-        await self.check_images(images)
-        return [None if image is None else await self.pixels(image) for image in images]
+        """As `pixels`, of all images of a request; None of what is none."""
+        return await self.decoded(images, lambda _, decoded: self.index.model.preprocessing.view(decoded))
 
-    async def check_images(self, images: Sequence[bytes | None]) -> None:
-        """Check all images of a request before the first one is decoded; errors as of `ImageDecoder.plan`."""
-        if any(image is not None for image in images):
-            await self.prepared(self._decoder.plan_all, images)
+    async def decoded(
+        self, images: Sequence[bytes | None], finish: Callable[[bytes, Any], Content]
+    ) -> list[Content | None]:
+        """What `finish` makes of each image and its pixels, on the thread that decodes; one image after the other.
 
-    async def decoded(self, image: bytes, name: str, finish: Callable[[Any], Content]) -> Content:
-        """What `finish` makes of the decoded image, on the thread that decodes; errors as of `ImageDecoder.decode`."""
-        return await self._decoder.decode(image, name, finish)
+        None of what is none. All are looked at before the first one is decoded; errors as of `ImageDecoder`.
+        """
+        if all(image is None for image in images):
+            return [None] * len(images)
+        plans = await self.prepared(self._decoder.plan_all, images)
+        results: list[Content | None] = []
+        for image, plan in zip(images, plans, strict=True):
+            if image is None or plan is None:
+                results.append(None)
+            else:
+                results.append(await self._decoder.decode(image, "image", plan, partial(finish, image)))
+        return results
 
     def _enter(self, count: int) -> None:
         if self.waiting + count > self.most_waiting:
@@ -226,6 +234,16 @@ class Batcher:
         except Exception as error:
             answers = _copies(error, len(group))
         _resolve(group, answers)
+
+
+def _is_kept(parts: Sequence[Part], options: Options) -> bool:
+    """Return whether the answer to a query is kept: of texts alone, and not of long ones, which fill the memory."""
+    length = len(options.where)
+    for _, part in parts:
+        if not isinstance(part, str):
+            return False
+        length += len(part)
+    return length <= LONGEST_KEPT
 
 
 class _Kept:

@@ -139,25 +139,26 @@ class ImageDecoder:
             )
         return plan
 
-    def plan_all(self, images: Sequence[bytes | None]) -> None:
-        """Check all images of a request before the first one is decoded; errors as of `plan`."""
-        plans = [self.plan(image, "image") for image in images if image is not None]
-        num_pixels = sum(plan.num_pixels for plan in plans)
-        if len(plans) > 1 and num_pixels > MAX_REQUEST_PIXELS:
+    def plan_all(self, images: Sequence[bytes | None]) -> list[DecodingPlan | None]:
+        """Plan all images of a request before the first one is decoded; errors as of `plan`."""
+        plans = [None if image is None else self.plan(image, "image") for image in images]
+        num_pixels = sum(plan.num_pixels for plan in plans if plan is not None)
+        if num_pixels > MAX_REQUEST_PIXELS:
             raise ImageTooLarge(
                 f"images of {num_pixels / 1e6:,.0f} megapixels together; at most {MAX_REQUEST_PIXELS / 1e6:,.0f} are "
                 "taken in a request"
             )
+        return plans
 
-    async def decode(self, image: bytes, name: str, finish: Callable[[np.ndarray | Image.Image], Content]) -> Content:
-        """Decode an image on a thread, and return what `finish` makes of its pixels there.
+    async def decode(
+        self, image: bytes, name: str, plan: DecodingPlan, finish: Callable[[np.ndarray | Image.Image], Content]
+    ) -> Content:
+        """Decode an image as planned, on a thread, and return what `finish` makes of its pixels there.
 
         Raises:
             BadSample: it is not an image that can be used.
-            ImageTooLarge: it would take too much memory or time.
             DecodingOverload: the images of others leave no room for it.
         """
-        plan = self.plan(image, name)
         is_large = plan.num_bytes > SMALL_BYTES or plan.num_pixels > SMALL_PIXELS
         lane = self._large if is_large else self._small
         await lane.limit.acquire(plan.num_bytes, MAX_WAIT)

@@ -27,6 +27,7 @@ from ernie_vil2.search.middleware import RETRY_SECONDS, Access, Middleware, Uplo
 from ernie_vil2.search.store import SIDES
 
 MOST_ERRORS = 10  # of a request that are reported; a body of 20 MiB can have a million
+LONGEST_MESSAGE = 1000  # characters; it may name a field of the request, of any length
 LONGEST_WORD = 200  # characters of a key of the request, or of a message, in such a report
 
 _PAGE = Path(__file__).with_name("page")
@@ -63,7 +64,7 @@ def build_app(
     @app.exception_handler(BadSample)
     @app.exception_handler(ValueError)
     async def explained(request: Request, error: ValueError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 422)
+        return JSONResponse({"detail": str(error)[:LONGEST_MESSAGE]}, 422)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:

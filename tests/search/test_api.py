@@ -138,6 +138,8 @@ def test_every_list_of_a_request_is_bounded(changing):
         ("search/batch", {"queries": [{"text": "a"}] * 100_000}),
         ("search/batch", {"queries": [{"text": "a"}], "where": {"a": list(range(100_000))}}),
         ("search/batch", {"queries": [{"text": "a"}], "where": {str(number): 1 for number in range(10_000)}}),
+        ("search/batch", {"queries": [{"text": "a"}], "where": {"b" * 50_000: {}}}),
+        ("search/batch", {"queries": [{"text": "a"}], "where": {"a": "b" * 100_000}}),
         ("items", {"items": list(range(100_000))}),
         ("items", {"items": [{"text": "a", "fields": {str(number): {} for number in range(10_000)}}]}),
         ("items", {"items": [{"text": "a", "fields": {str(number): {} for number in range(100)}}]}),

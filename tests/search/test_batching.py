@@ -197,6 +197,19 @@ def test_equal_queries_are_answered_from_the_cache_until_the_index_changes(tmp_p
             asyncio.run(run())
 
 
+def test_answers_to_long_queries_are_not_kept(index):
+    sizes = Sizes()
+
+    async def run():
+        batcher = Batcher(index, counts=sizes)
+        for text, where in (("a" * 1998, "{}"), ("a" * 1999, "{}"), ("a", json.dumps({"kind": "b" * 2000}))):
+            for _ in range(2):
+                await batcher.answer([(1.0, text)], Options(1, where=where))
+
+    asyncio.run(run())
+    assert len(sizes.found) == 1 + 2 + 2
+
+
 def test_all_hits_of_a_batch_are_fetched_by_one_statement_and_kept(tmp_path, model):
     with open_index(tmp_path / "index", model, writable=True) as writer:
         rows = unit(np.random.default_rng(0), 300, model.embed_dim)

@@ -163,12 +163,12 @@ def test_memory_of_all_images_being_decoded_is_bounded(monkeypatch, limit):
 
     async def crowd():
         decoder = ImageDecoder(preprocessing())
-        tasks = [asyncio.create_task(decoder.decode(content, "a", gate)) for _ in range(6)]
+        tasks = [asyncio.create_task(decoder.decode(content, "a", decoder.plan(content, "a"), gate)) for _ in range(6)]
         for _ in range(2):
             await asyncio.to_thread(gate.begun.acquire)
         monkeypatch.setattr(image_decoding, "MAX_WAIT", 0)
         with pytest.raises(DecodingOverload):
-            await decoder.decode(content, "a", gate)
+            await decoder.decode(content, "a", decoder.plan(content, "a"), gate)
         # One that is decoded and one that waits lose their clients: the thread goes on, and so does what it takes.
         for task in (tasks[0], tasks[5]):
             task.cancel()
@@ -189,7 +189,7 @@ def test_image_that_takes_more_than_there_is_is_refused(monkeypatch):
     content = encoded(50, 40, "PNG")
     monkeypatch.setattr(image_decoding, "MAX_LARGE_BYTES", preprocessing().plan(content, "a").num_bytes - 1)
     with pytest.raises(ImageTooLarge, match="mine"):
-        asyncio.run(ImageDecoder(preprocessing()).decode(content, "mine", lambda pixels: pixels))
+        ImageDecoder(preprocessing()).plan(content, "mine")
 
 
 def test_large_weight_is_not_overtaken():
@@ -221,7 +221,8 @@ def test_memory_goes_back_after_a_large_image_alone(monkeypatch):
     content = encoded(50, 40, "PNG")
     for small_bytes, count in ((image_decoding.SMALL_BYTES, 0), (0, 1)):
         monkeypatch.setattr(image_decoding, "SMALL_BYTES", small_bytes)
-        asyncio.run(ImageDecoder(preprocessing()).decode(content, "a", lambda pixels: pixels))
+        decoder = ImageDecoder(preprocessing())
+        asyncio.run(decoder.decode(content, "a", decoder.plan(content, "a"), lambda pixels: pixels))
         assert len(returns) == count
 
 
