@@ -130,7 +130,7 @@ class Batcher:
 
     async def pixels(self, image: bytes) -> np.ndarray:
         """The pixels of an image file as the model sees them; errors as of `ImageDecoder`."""
-        (plan,) = await self.prepared(self._decoder.plan_all, [image])
+        plan = await self.prepared(self._decoder.plan_one, image)
         return await self._decoder.decode(image, "image", plan, self.index.model.preprocessing.view)
 
     async def all_pixels(self, images: Sequence[bytes | None]) -> list[np.ndarray | None]:

@@ -139,15 +139,17 @@ class ImageDecoder:
             )
         return plan
 
+    def plan_one(self, image: bytes) -> DecodingPlan:
+        """Plan the only image of a request; errors as of `plan`."""
+        plan = self.plan(image, "image")
+        _check_pixels(plan.num_pixels)
+        return plan
+
     def plan_all(self, images: Sequence[bytes | None]) -> list[DecodingPlan | None]:
         """Plan all images of a request before the first one is decoded; errors as of `plan`."""
         plans = [None if image is None else self.plan(image, "image") for image in images]
         num_pixels = sum(plan.num_pixels for plan in plans if plan is not None)
-        if num_pixels > MAX_REQUEST_PIXELS:
-            raise ImageTooLarge(
-                f"images of {num_pixels / 1e6:,.0f} megapixels together; at most {MAX_REQUEST_PIXELS / 1e6:,.0f} are "
-                "taken in a request"
-            )
+        _check_pixels(num_pixels)
         return plans
 
     async def decode(
@@ -173,6 +175,14 @@ class ImageDecoder:
         finally:
             if is_large:
                 _return_memory()
+
+
+def _check_pixels(num_pixels: int) -> None:
+    if num_pixels > MAX_REQUEST_PIXELS:
+        raise ImageTooLarge(
+            f"images of {num_pixels / 1e6:,.0f} megapixels together, counted again for every 16 scans of a JPEG; "
+            f"at most {MAX_REQUEST_PIXELS / 1e6:,.0f} are taken in a request"
+        )
 
 
 def _return_memory() -> None:

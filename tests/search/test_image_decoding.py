@@ -27,7 +27,7 @@ KINDS = ("ernie_vil2", "official", "paddlenlp", "transformers", "open_clip", "na
 
 
 def encoded(width, height, kind="JPEG", mode="RGB", **options):
-    """A file of a smooth picture."""
+    """A file of a smooth image."""
     rows, columns = np.mgrid[0:height, 0:width]
     waves = [np.sin(columns / width * 9), np.cos(rows / height * 7), np.sin((rows / height + columns / width) * 5)]
     image = Image.fromarray((127 + 120 * np.stack(waves, axis=2)).astype(np.uint8)).convert(mode)
