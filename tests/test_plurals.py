@@ -45,7 +45,7 @@ def scored(tmp_path):
 
 def tagged(tmp_path):
     made = TaggingReport()
-    made.add(TaggedRows(1, [("a", {"en": ("cat",)})], []), 1)
+    made.add(TaggedRows(1, [("a", {"en": ("cat",)})], [], [], ""), 1)
     return str(made)
 
 

@@ -105,7 +105,7 @@ def table_overrides(args: argparse.Namespace) -> list[str]:
 
 def add_backend_option(parser: argparse.ArgumentParser) -> None:
     """The option of every command that loads a model to encode with."""
-    parser.add_argument("--backend", "--engine", choices=("fastest", "paddle", "paddle_inference", "onnx"),
+    parser.add_argument("--backend", choices=("fastest", "paddle", "paddle_inference", "onnx"),
                         default="fastest", help="what computes; default: an export's own library, for a checkpoint on "
                         "CPU a float32 export next to it that ranks alike, else Paddle")  # fmt: skip
 

@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 from ernie_vil2.cli import arguments
-from ernie_vil2.cli.arguments import input_file, input_folder, output_folder
+from ernie_vil2.cli.arguments import input_file, output_folder
 from ernie_vil2.device.launch import start_ranks
 from ernie_vil2.io.terminal import counted
 
@@ -28,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_data_options(
         parser, "instead of --data: a folder of image files, also in sub-folders; with it: where its images lie"
     )
-    parser.add_argument("--pictures", dest="images", type=input_folder, help=argparse.SUPPRESS)  # its earlier name
     parser.add_argument("--texts", type=input_file, metavar="FILE",
                         help="instead of --data, or with --images: a text in each line")  # fmt: skip
     parser.add_argument("--language", help="language of the captions, where they have several")

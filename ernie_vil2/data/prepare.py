@@ -21,6 +21,7 @@ from ernie_vil2.io.files import atomic_files, load_json, sha256, write_json, wri
 from ernie_vil2.io.locks import claimed
 from ernie_vil2.io.terminal import counted
 
+VERSION = 1  # of what is kept of a job, and of the notes of its shards
 REPORT = "report.txt"
 STATE = ".prepare"
 """Folder in the output that holds what a run needs to go on: the job, and a note on each finished shard."""
@@ -84,7 +85,7 @@ class PreparedIndex:
 def _job(source: ShardedSource | SelectedSamples, settings: Settings, tags: Sequence[TagsFile]) -> dict:
     """What determines the output, for JSON, but for the content of the input, which is noted shard by shard."""
     made = asdict(settings) | {"background": list(settings.background)}  # as JSON gives it back
-    return {"settings": made, "input": source.contents, "tags": [file.name for file in tags]}
+    return {"version": VERSION, "settings": made, "input": source.contents, "tags": [file.name for file in tags]}
 
 
 def check(
@@ -155,7 +156,7 @@ def _resumed(work: Work, shard: int, output: Path, state: Path) -> dict:
         entry = load_json(note)
         path = output / entry["name"]
         if entry["sha256"] is None or (path.exists() and sha256(path) == entry["sha256"]):
-            if entry.get("input") == input_digest(work, shard):  # notes of earlier versions have none
+            if entry["input"] == input_digest(work, shard):
                 return entry
             work.count(-len(work.rows(shard)))
     (output / INDEX).unlink(missing_ok=True)  # until all shards are of one input again

@@ -20,6 +20,7 @@ from ernie_vil2.data.readers.source import THREADS, fingerprint
 from ernie_vil2.data.samples import Sample
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import load_json
+from ernie_vil2.io.versions import check_version
 
 ABOUT = "curation.json"
 TABLE = "table"  # folder of the Parquet files, one for each shard
@@ -94,8 +95,7 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selected:
     if not (folder / ABOUT).is_file():
         raise FileNotFoundError(f"{folder}: there is no {ABOUT}; name the output of a whole run of ernie-vil2 curate")
     about = load_json(folder / ABOUT, most=2**28)
-    if about.get("version") != VERSION:
-        raise ValueError(f"{folder / ABOUT}: of version {about.get('version')}, where {VERSION} is known; curate again")
+    check_version(about.get("version") if isinstance(about, dict) else None, VERSION, folder / ABOUT, "curate again")
     known: dict[ShardIdentity, list[str]] = defaultdict(list)
     for shard in about["shards"]:
         known[ShardIdentity(shard["name"], shard["samples"], shard["content"])].append(shard["file"])

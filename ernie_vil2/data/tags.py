@@ -40,7 +40,7 @@ class TagsFile:
             raise ValueError(f"{path}: tags are in a .jsonl, .tsv or .csv file")
         self._rows: JsonTable | TagsTsv | CsvTable = kind(path)
         if bad is None:
-            index = cached_index("rows of tags", self._rows.location.identity(), self._scan)
+            index = cached_index("tags", self._rows.location.identity(), self._scan)
         else:  # only a scan finds what is wrong with the rows
             index = self._scan(bad)
         self.ids: np.ndarray = index["ids"]

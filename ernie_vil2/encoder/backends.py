@@ -191,7 +191,7 @@ class Exported:
     def __init__(self, folder: Path, about: dict[str, Any], device: str):
         self.name, self.precision, self.device = about["backend"], about["precision"], device
         self.embed_dim, self.scalars = about["embed_dim"], about["scalars"]
-        self._digests = {"": about["weights"], "image": about.get("image_weights")}
+        self._digests = {"": about["weights"], "image": about["image_weights"]}
         with named_in_utf8(folder) as plain:
             self.encode_pixels, self.encode_ids = (
                 checked(LIBRARIES[self.name](plain, tower, self.precision, device, runtime.threads()),

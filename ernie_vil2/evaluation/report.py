@@ -317,7 +317,7 @@ def result_name(folder: Path, data: Sequence[str], more: Iterable[str] = ()) -> 
 def _is_of_other_data(path: Path, here: list[str]) -> bool:
     try:
         record = load_json(path)
-        return (record.get("paths") or record["places"]) != here  # the key of before
+        return record["paths"] != here
     except FileNotFoundError:
         return False
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

@@ -9,8 +9,10 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 from ernie_vil2.io.files import is_number, load_json, write_json
+from ernie_vil2.io.versions import OtherVersion, check_version
 
 FILE = "calibration.json"
+VERSION = 1  # of the file
 DIRECTIONS = ("image_to_text", "text_to_image")
 
 
@@ -45,7 +47,7 @@ class Calibration:
 def write_calibration(calibration: Calibration, folder: Path) -> Path:
     """Writes it next to the weights in `folder`; returns the file."""
     path = folder / FILE
-    record = asdict(calibration) | {"date": time.strftime("%Y-%m-%d")}
+    record = {"version": VERSION, **asdict(calibration), "date": time.strftime("%Y-%m-%d")}
     write_json(path, record)
     return path
 
@@ -55,15 +57,20 @@ def read_calibration(folder: Path, fingerprint: str) -> Calibration | None:
 
     Raises:
         OSError: there is none, or the file cannot be read.
-        ValueError: it is damaged, or a value in it cannot be.
+        ValueError: it is of another version, it is damaged, or a value in it cannot be.
     """
     path = folder / FILE
     try:
         record = load_json(path)
+        if not isinstance(record, dict):
+            raise ValueError("not a JSON object")
+        check_version(record.get("version"), VERSION, path, "calibrate again")
         thresholds = {way: Threshold(**record["thresholds"][way]) for way in DIRECTIONS}
         found = Calibration(record["fingerprint"], record["data"], record["logit_scale"], thresholds)
         if not (isinstance(found.fingerprint, str) and isinstance(found.data, str) and _possible(found)):
             raise ValueError
+    except OtherVersion:
+        raise
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is damaged: remove it and calibrate again") from error
     return found if found.fingerprint == fingerprint else None

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 
 from ernie_vil2.io.files import CHECKSUMS, DamagedFile, check_files, is_count, is_number, parse_json, read_text
 from ernie_vil2.io.run_folder import TOKENIZER, VOCABULARY, with_its_vocabulary
+from ernie_vil2.io.versions import OtherVersion, check_version
 
 VERSION = 1
 ABOUT, CONFIG, PARITY = "export.json", "config.yaml", "parity.json"
@@ -73,15 +74,12 @@ def read_export(folder: str | Path) -> dict[str, Any]:
             raise DamagedFile(f"{CHECKSUMS} names files outside of the folder")
         check_files(folder, {*sums, ABOUT, CONFIG, *with_its_vocabulary(folder, [VOCABULARY])})
         about = _object(folder / ABOUT)
-        if "engine" in about:  # its name in exports of earlier versions
-            about["backend"] = about.pop("engine")
-        version = about.get("version")
-        if version != VERSION and is_count(version):
-            raise BadExport(f"{folder} is an export of version {version}, this is version {VERSION}: export the "
-                            "checkpoint again with this version of the package")  # fmt: skip
+        check_version(about.get("version"), VERSION, folder / ABOUT, "export the checkpoint again with this release")
         if wrong := [key for key, right in _checked(about).items() if not right]:
             raise DamagedFile(f"{ABOUT} does not describe an export ({', '.join(wrong)})")
         check_files(folder, GRAPHS[about["backend"]])
+    except OtherVersion as error:
+        raise BadExport(str(error)) from None
     except DamagedFile as error:
         raise BadExport(f"{folder}: {error}: it is damaged; {AGAIN}") from None
     return about
@@ -110,11 +108,10 @@ def _checked(about: dict[str, Any]) -> dict[str, bool]:
 
     backend = about.get("backend")
     return {
-        "version": is_count(about.get("version"), VERSION, VERSION),
         "backend": backend in tuple(GRAPHS),
         "precision": any(about.get("precision") in of for name, of in PRECISIONS.items() if name == backend),
         "weights": isinstance(about.get("weights"), str),
-        "image_weights": isinstance(about.get("image_weights", ""), str),
+        "image_weights": isinstance(about.get("image_weights"), str),
         "embed_dim": is_count(about.get("embed_dim"), **WIDTHS),
         "scalars.logit_scale": is_number(value("scalars", "logit_scale"), 1e-9, 1e9),
         "scalars.logit_bias": is_number(value("scalars", "logit_bias", 0), -1e9, 1e9),

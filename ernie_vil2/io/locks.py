@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 from ernie_vil2.io.files import load_json, write_json
 from ernie_vil2.io.terminal import RunError, printable
+from ernie_vil2.io.versions import OtherVersion, check_version
 
 JOB = "job.json"
 
@@ -105,7 +106,12 @@ def claimed(output: Path, state: str, job: Mapping[str, Any] | None = None, alon
 
 
 def check_job(output: Path, begun: Mapping[str, Any], job: Mapping[str, Any], else_: str) -> None:
-    """OtherJob if an output was begun by a job that differs; the message names the parts in which it does."""
+    """Raise OtherJob if an output was begun by a job that differs, or is of another version than the job names."""
+    if "version" in job:
+        try:
+            check_version(begun.get("version"), job["version"], output, else_)
+        except OtherVersion as error:
+            raise OtherJob(str(error)) from None
     if differing := [part for part in job if begun.get(part) != job[part]]:
         raise OtherJob(f"{output} was begun with other {' and '.join(differing)}; run with the same, {else_}")
 

@@ -29,6 +29,8 @@ from ernie_vil2.io.files import atomic_write, load_json, parse_json, system_erro
 from ernie_vil2.io.locks import Locked, OtherJob, check_job, lock
 from ernie_vil2.io.terminal import RunError, counted
 
+VERSION = 1  # of journals and reports
+
 
 class Tagger(ABC):
     """What finds the tags of a sample."""
@@ -81,7 +83,7 @@ def extract_tags(
     output = Path(output)
     if output.suffix != ".jsonl":
         raise ValueError(f"{output}: tags are written as JSON lines; name a .jsonl file")
-    job = {"input": source.contents, "id": id_field, "tagger": tagger.describe()}
+    job = {"version": VERSION, "input": source.contents, "id": id_field, "tagger": tagger.describe()}
     partial, report_path = (output.with_name(output.name + end) for end in (".partial", ".report.json"))
     read = _RowsRead(source, id_field)
     if output.exists():
@@ -110,14 +112,14 @@ class TaggedRows:
         found: ids that no earlier row had, with their tags; null for a sample that cannot be used.
         bad: reason and name of the samples that cannot be used.
         shared: ids that an earlier row has with another image.
-        content: digest of the ids and images of all rows before the end; "" of a journal of an earlier version.
+        content: digest of the ids and images of all rows before the end.
     """
 
     end: int
     found: list[tuple[str, Tags | None]]
     bad: list[tuple[str, str]]
-    shared: list[str] = field(default_factory=list)
-    content: str = ""
+    shared: list[str]
+    content: str
 
 
 class Journal:

@@ -23,6 +23,7 @@ SMALL_BATCH = 64
 SAMPLES = 4096
 """That a trial sees at most."""
 EPOCHS, FEWEST_STEPS = 5, 4
+VERSION = 1  # of the file of trials
 KEPT, TRIALS = ".rate_search.json", ".rate_search"
 """In the run folder: what was found, and the trials while they run."""
 

@@ -102,12 +102,6 @@ def test_a_plain_folder_of_images(checkpoint, photos, extract, tmp_path, capsys)
     np.testing.assert_allclose(np.load(tmp_path / "o/image_embeddings.npy"), expected, atol=1e-6)
 
 
-def test_images_are_named_by_the_earlier_option_too(checkpoint, photos, extract, tmp_path):
-    for option in ("--images", "--pictures"):
-        assert extract("--checkpoint", checkpoint, option, photos, "--output", tmp_path / option) == 0
-    assert np.array_equal(*(np.load(path) for path in tmp_path.glob("--*/image_embeddings.npy")))
-
-
 @pytest.mark.parametrize("layout", ["numpy", "chinese-clip"])
 def test_lines_of_text(checkpoint, lines, extract, tmp_path, capsys, layout):
     assert extract("--checkpoint", checkpoint, "--texts", lines, "--format", layout, "--output", tmp_path / "o") == 0

@@ -24,6 +24,7 @@ from ernie_vil2.io.calibration import FILE, read_calibration
 from ernie_vil2.io.export_folder import ABOUT, CONFIG, BadExport, read_export
 from ernie_vil2.io.files import CHECKSUMS, write_checksums
 from ernie_vil2.io.run_folder import MODEL
+from ernie_vil2.io.versions import OtherVersion
 from ernie_vil2.runtime_onnx import OnnxModel, checked
 from experiments.ablation import command
 from experiments.ablation.collect import collect
@@ -285,6 +286,14 @@ def test_a_calibration_with_another_value_is_damaged(tmp_path):
             assert name.split(".")[0].split(" ")[0] in ("fingerprint", "data", "date") or found is not None
             assert found is None or all(math.isfinite(one.cosine) and 0 <= one.recall <= 100
                                         for one in found.thresholds.values())  # fmt: skip
+
+
+@pytest.mark.parametrize("version", [0, 2, None, "1"])
+def test_a_calibration_of_another_version_is_refused(tmp_path, version):
+    record = json.loads((SHAPES / "model" / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps(record | {"version": version}))
+    with pytest.raises(OtherVersion, match=f"{FILE} names"):
+        read_calibration(tmp_path, record["fingerprint"])
 
 
 @pytest.fixture(scope="module")

@@ -130,6 +130,19 @@ def rewrite(tmp_path, row, image):
     return open_sources([str(path)])
 
 
+def test_a_journal_of_another_version_is_refused(source, tmp_path):
+    output = tmp_path / "tags.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        extract_tags(source, LengthTagger(stop_at="id7"), output, batch_size=3)
+    journal = tmp_path / "tags.jsonl.partial"
+    job, *batches = journal.read_text().splitlines(keepends=True)
+    assert json.loads(job)["version"] == 1
+    for version in (2, None):
+        journal.write_text(json.dumps(json.loads(job) | {"version": version}) + "\n" + "".join(batches))
+        with pytest.raises(OtherJob, match="tags.jsonl.partial names (no )?version"):
+            extract_tags(source, LengthTagger(), output)
+
+
 def test_an_image_that_was_edited_is_noticed_when_the_output_is_there(source, tmp_path):
     extract_tags(source, LengthTagger(), tmp_path / "tags.jsonl")
     with pytest.raises(OtherJob, match="tags.jsonl is there already, from another job or other images; delete it"):

@@ -22,7 +22,7 @@ from ernie_vil2.io.files import atomic_write, cache_folder, system_errors_named
 
 Index = dict[str, np.ndarray]
 CHECKSUM = 16  # bytes in front of the arrays; the archive's own leaves its table of contents out
-VERSION = 2  # of what the scans write; another one is scanned again
+VERSION = 1  # of what the scans write; another one is scanned again
 WORTH_KEEPING = 0.5  # seconds; a scan that is quicker is repeated instead
 PIECE = 2**20  # bytes of a line that are looked at together
 MAX_LINE = 2**29  # bytes; a line of less, but too many for a row, is a bad sample

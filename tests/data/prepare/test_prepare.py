@@ -255,6 +255,16 @@ def test_only_shards_whose_input_was_edited_are_made_again(tmp_path):
     assert [name for name in sorted(before) if before[name] != after[name]] == ["00001.tar", "index.json"]
 
 
+def test_a_folder_of_another_version_is_left_alone(rows, tmp_path):
+    prepare(rows, tmp_path / "out", Settings())
+    path = tmp_path / "out" / ".prepare" / "job.json"
+    job = json.loads(path.read_text())
+    assert job["version"] == 1
+    path.write_text(json.dumps(job | {"version": 2}))
+    with pytest.raises(OtherJob, match="out names version 2"):
+        prepare(rows, tmp_path / "out", Settings())
+
+
 def test_a_folder_of_something_else_is_left_alone(rows, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("x")

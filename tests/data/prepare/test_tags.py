@@ -1,13 +1,9 @@
 import json
-import math
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_vil2.data.readers import indexed_file
-from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.samples import is_blank
 from ernie_vil2.data.tags import TagsFile, join_tags
 from tests.support.limits import examples
@@ -55,17 +51,6 @@ def test_a_row_that_is_not_tags_is_named_with_its_line(tmp_path, name, content, 
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=error):
         TagsFile(tmp_path / name)
-
-
-def test_an_index_that_an_earlier_version_left_in_the_cache_is_made_again(tmp_path, monkeypatch):
-    monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(indexed_file, "WORTH_KEEPING", -math.inf)
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"id": "x", "tags": ["a"]}\n')
-    earlier = {"ids": np.array([0])}  # its rows were under another key
-    indexed_file.cached_index("tags", LocalFile(path).identity(), lambda: earlier)
-    for _ in ("made", "read"):
-        assert TagsFile(path)["x"] == {"": ("a",)}
 
 
 def test_tags_of_a_file_replace_those_of_the_same_language(tmp_path):
