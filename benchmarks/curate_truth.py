@@ -42,7 +42,7 @@ class Fate(NamedTuple):
 
 def read_truth(path: Path) -> dict[str, dict[str, str]]:
     """The rows of a `truth.csv` by their keys."""
-    with open(path, encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         return {row["key"]: row for row in csv.DictReader(file)}
 
 

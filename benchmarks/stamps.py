@@ -61,12 +61,12 @@ class Study:
 
     def table(self, size: int, seed: int) -> Path:
         """A table of so many training images; those of a smaller size are among those of a larger."""
-        with open(STAMPS / "train.csv", encoding="utf-8", newline="") as file:
+        with (STAMPS / "train.csv").open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
         random.Random(seed).shuffle(rows)
         path = self.folder / "tables" / f"{size}_{seed}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "w", encoding="utf-8", newline="") as file:
+        with path.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([header, *rows[:size]])
         return path
 

@@ -344,7 +344,7 @@ def write(folder: Path, rows: list[Row], per_shard: int) -> None:
                     archive.addfile(member, io.BytesIO(content))
         os.replace(aside, path)
     aside = folder / ".truth.csv.partial"
-    with open(aside, "w", encoding="utf-8", newline="") as file:
+    with aside.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["key", "kind", "detail", "of", "like"])
         for row in rows:

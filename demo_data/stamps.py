@@ -77,7 +77,7 @@ def fetch(mirror: str, folder: Path) -> Path:
     print(f"fetching {address}", flush=True)
     aside = path.with_name(f".{PACKAGE}.partial")
     try:
-        with urllib.request.urlopen(address, timeout=60) as source, open(aside, "wb") as target:
+        with urllib.request.urlopen(address, timeout=60) as source, aside.open("wb") as target:
             shutil.copyfileobj(source, target)
     except OSError as error:
         sys.exit(f"error: {address}: {error}; name another --mirror, or a --package (apt-get download)")
@@ -88,7 +88,7 @@ def fetch(mirror: str, folder: Path) -> Path:
 def checked(package: Path) -> Path:
     """The package, if it is the one whose layout is known here."""
     try:
-        with open(package, "rb") as file:
+        with package.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         sys.exit(f"error: {package}: {error.strerror}")
@@ -99,7 +99,7 @@ def checked(package: Path) -> Path:
 
 def data_of(package: Path) -> tarfile.TarFile:
     """The files of a Debian package: an `ar` archive that holds a `data.tar.xz`."""
-    with open(package, "rb") as file:
+    with package.open("rb") as file:
         file.seek(8)  # the archive's signature
         while header := file.read(60):
             name, size = header[:16].rstrip(b" /"), int(header[48:58])
@@ -182,7 +182,7 @@ def write(folder: Path, contents: dict[Stamp, bytes], licence: bytes) -> None:
                 rows.append([file.as_posix(), stamp.caption_zh, stamp.caption_en, stamp.label, within])
                 bar.update()
             aside = folder / f".{split}.csv.partial"
-            with open(aside, "w", encoding="utf-8", newline="") as file:
+            with aside.open("w", encoding="utf-8", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerows(
                     [["image", "caption_zh", "caption_en", "label", "folder"], *rows]
                 )

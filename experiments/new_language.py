@@ -52,7 +52,7 @@ def is_held_out(word: str) -> bool:
 
 def write_texts(path: Path, words: Mapping[str, str]) -> Path:
     """Writes a table of parallel texts: each word, and the sentences that it is learnt in."""
-    with atomic_write(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["caption_en", "caption_zh"])
         for english, chinese in words.items():

@@ -97,7 +97,7 @@ def embedded(path: Path, study: Study, samples: int) -> Embedded:
         icons = [source[row] for row in rows]
         found[f"{TRAIN}/images"] = model.encode_images([icon.image for icon in icons])
         found[f"{TRAIN}/texts"] = model.encode_texts([icon.caption(study.definition.language) for icon in icons])
-        with atomic_write(kept) as aside, open(aside, "wb") as file:
+        with atomic_write(kept) as aside, aside.open("wb") as file:
             arrays: dict[str, Any] = found  # a name might be an option of savez, say the types of NumPy 2
             np.savez(file, **arrays)
     return dict(np.load(kept))

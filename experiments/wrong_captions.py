@@ -168,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(report(rounds, truth, (args.keep, QUARTER)), flush=True)
     some = np.random.default_rng(0).permutation(np.flatnonzero(truth))[: best(scores, args.keep).sum()]
     write_shard(args.output / "right.tar", [scoring.samples[row] for row in np.sort(some)])
-    with atomic_write(args.output / "scores.csv") as aside, open(aside, "w", encoding="utf-8", newline="") as file:
+    with atomic_write(args.output / "scores.csv") as aside, aside.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["key", "right", "score"])
         table.writerows(

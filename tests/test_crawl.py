@@ -47,7 +47,7 @@ def folder(script, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def truth(folder):
-    with open(folder / "truth.csv", encoding="utf-8", newline="") as file:
+    with (folder / "truth.csv").open(encoding="utf-8", newline="") as file:
         return {row["key"]: row for row in csv.DictReader(file)}
 
 

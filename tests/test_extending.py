@@ -119,7 +119,7 @@ def test_the_scorer_from_the_command_line(parts, tmp_path, capsys, name):
     ]
     assert cli.run("eval", [*arguments, "--no-cache", "--scorer", name, "--option", "scale=100"]) == 0
     metrics = json.loads((tmp_path / "a.json").read_text())["metrics"]
-    rows = list(csv.DictReader(open(tmp_path / "a.csv", newline="")))
+    rows = list(csv.DictReader((tmp_path / "a.csv").open(newline="")))
     for language in ("zh", "en"):
         own = [float(row["margin"]) for row in rows if row["language"] == language]
         assert metrics[f"{language}/margin"] == pytest.approx(np.mean(own), rel=1e-5)

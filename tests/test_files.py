@@ -2,6 +2,7 @@ import errno
 import os
 import stat
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +26,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
-    with pytest.raises(OSError) as caught, atomic_write(tmp_path / "a.txt") as aside, open("/dev/full", "w") as full:
+    with (
+        pytest.raises(OSError) as caught,
+        atomic_write(tmp_path / "a.txt") as aside,
+        Path("/dev/full").open("w") as full,
+    ):
         aside.write_text("half")
         full.write("more than there is room for")
     assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path / "a.txt")

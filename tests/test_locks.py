@@ -16,7 +16,7 @@ def test_who_holds_a_lock_is_named_until_the_file_is_closed(tmp_path):
         owned(tmp_path / "lock")
     owned(tmp_path / "lock").close()
     (tmp_path / "empty").touch()
-    with open(tmp_path / "empty") as first, open(tmp_path / "empty") as second:
+    with (tmp_path / "empty").open() as first, (tmp_path / "empty").open() as second:
         lock(first)
         with pytest.raises(Locked, match="empty is locked by another process"):
             lock(second)
@@ -24,12 +24,12 @@ def test_who_holds_a_lock_is_named_until_the_file_is_closed(tmp_path):
 
 def test_a_forked_process_does_not_hold_a_lock_that_is_waited_for(tmp_path):
     reading, writing = os.pipe()
-    with open(tmp_path / "lock", "w") as file:
+    with (tmp_path / "lock").open("w") as file:
         lock(file)
         if not (child := os.fork()):
             os.read(reading, 1)
             os._exit(0)
-    with open(tmp_path / "lock") as file:
+    with (tmp_path / "lock").open() as file:
         lock(file, wait=True)
     os.write(writing, b"x")
     os.waitpid(child, 0)

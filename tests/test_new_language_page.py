@@ -39,7 +39,7 @@ def page(tmp_path_factory):
     (folder / "photos").mkdir()
     for image in images:
         shutil.copy(image, folder / "photos")
-    with open(folder / "texts.csv", "w", encoding="utf-8", newline="") as file:
+    with (folder / "texts.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("caption_en", "caption_zh"), *24 * list(WORDS.items())])
     text = PAGE.read_text(encoding="utf-8")
     printed = {}

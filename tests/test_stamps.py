@@ -76,7 +76,7 @@ def test_tables_and_folders_of_classes(stamps, tmp_path, monkeypatch, capsys):
     assert run(stamps, monkeypatch, "--package", made, "--output", out) == 0
     assert "17 images" not in capsys.readouterr().out and (out / "copyright").read_bytes() == b"GPL-2"
     rows = {
-        split: list(csv.DictReader(open(out / f"{split}.csv", encoding="utf-8", newline="")))
+        split: list(csv.DictReader((out / f"{split}.csv").open(encoding="utf-8", newline="")))
         for split in ("train", "val", "test")
     }
     assert sum(map(len, rows.values())) == 17

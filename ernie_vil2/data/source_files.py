@@ -29,7 +29,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, bytes]]:
         ValueError: a line is longer than `MAX_TEXT_BYTES`.
     """
     check_ordinary(path)
-    with system_errors_named(path), open(path, "rb") as file:
+    with system_errors_named(path), path.open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_TEXT_BYTES + 1), b""), 1):
             if len(line) > MAX_TEXT_BYTES:
                 raise ValueError(f"{path}:{number}: a line of more than {MAX_TEXT_BYTES} bytes; is it the right file?")

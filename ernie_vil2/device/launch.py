@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from ernie_vil2.device.runtime import surely_cpu
 
@@ -156,7 +157,7 @@ def leave_closed_terminal() -> None:
     for descriptor in (1, 2):
         watched.register(descriptor, 0)  # errors alone
     for descriptor, _ in watched.poll(0):
-        with open(os.devnull, "wb") as nowhere:
+        with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), descriptor)
 
 

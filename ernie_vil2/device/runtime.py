@@ -223,7 +223,7 @@ def processor(cpuinfo: str | Path = "/proc/cpuinfo") -> tuple[str, set[str]]:
     """Vendor (`AuthenticAMD`, `GenuineIntel`, ...) and feature flags of the first core; empty if unknown."""
     fields = {}
     try:
-        with open(cpuinfo) as lines:
+        with Path(cpuinfo).open() as lines:
             for line in lines:
                 if not line.strip():
                     break
@@ -238,7 +238,7 @@ def usable_cores(cpu_max: str | Path = "/sys/fs/cgroup/cpu.max") -> int:
     """Cores that this process may keep busy: its CPU affinity, cut by a container's quota, at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        with open(cpu_max) as file:
+        with Path(cpu_max).open() as file:
             quota, period = file.read().split()
     except OSError:
         return cores

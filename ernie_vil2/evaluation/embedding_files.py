@@ -77,7 +77,7 @@ def write_numpy(folder: str | Path, encoded: EncodedBenchmark) -> None:
     texts = [{"text_id": text.id, "text": text.text} for text in benchmark.texts]
     for kind, names, rows in (("image", images, encoded.images), ("text", texts, encoded.texts)):
         if names:
-            with atomic_write(folder / f"{kind}_embeddings.npy") as aside, open(aside, "wb") as file:
+            with atomic_write(folder / f"{kind}_embeddings.npy") as aside, aside.open("wb") as file:
                 np.save(file, rows.astype(np.float32, copy=False), allow_pickle=False)
             write_lines(folder / f"{kind}s.jsonl", names)
     if not len(benchmark.pairs):
@@ -176,7 +176,7 @@ def write_official(path: str | Path, encoded: EncodedBenchmark, rows: np.ndarray
     Args:
         rows: `[R, 2]` (image row, text row) of each line, such as `official_rows`; None: the benchmark's pairs.
     """
-    with atomic_write(path) as aside, open(aside, "w", encoding="ascii", newline="\n") as file:
+    with atomic_write(path) as aside, aside.open("w", encoding="ascii", newline="\n") as file:
         for image, text in encoded.benchmark.pairs if rows is None else rows:
             embeddings = (encoded.texts[text], encoded.images[image])
             columns = [" ".join(map(str, embedding.astype(np.float32))) for embedding in embeddings]

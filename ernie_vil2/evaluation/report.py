@@ -237,7 +237,7 @@ def _write_page(path: Path, page: Page, name: str, about: Mapping[str, Any]) -> 
 
 def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Writes a CSV file in which no text is a formula, see `cell_text`."""
-    with atomic_write(path) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([cell_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
@@ -245,7 +245,7 @@ def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[
 
 def write_lines(path: str | Path, entries: Iterable[Mapping[str, Any]]) -> None:
     """Writes JSON lines."""
-    with atomic_write(path) as aside, open(aside, "w", encoding="utf-8", newline="\n") as file:
+    with atomic_write(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
 
 

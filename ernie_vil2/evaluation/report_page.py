@@ -55,7 +55,7 @@ class _Query(NamedTuple):
 
 
 def _read(path: Path) -> list[_Query]:
-    with system_errors_named(path), open(path, encoding="utf-8", newline="") as file:
+    with system_errors_named(path), path.open(encoding="utf-8", newline="") as file:
         try:
             return [
                 _Query(

@@ -45,7 +45,7 @@ def read_text(path: str | Path, most: int = MAX_CHARACTERS) -> str:
     """
     size = check_ordinary(path).st_size
     try:
-        with system_errors_named(path), open(path, encoding="utf-8-sig") as file:
+        with system_errors_named(path), Path(path).open(encoding="utf-8-sig") as file:
             text = file.read(most + 1) if size <= 4 * most else ""  # a character has four bytes at most
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a UTF-8 text file ({error})") from None
@@ -127,7 +127,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder, system_errors_named(path):
             aside = Path(folder, path.name)
             yield aside
-            with open(aside, "rb") as content, open(path, "wb") as opened:
+            with aside.open("rb") as content, path.open("wb") as opened:
                 shutil.copyfileobj(content, opened)
         return
     target = Path(os.path.realpath(path))
@@ -288,7 +288,7 @@ class DamagedFile(ValueError):
 
 def sha256(path: Path) -> str:
     """The checksum of a file, as `sha256sum` prints it: about a second for a gigabyte."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

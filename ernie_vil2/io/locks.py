@@ -57,7 +57,7 @@ def hold(file: IO) -> None:
 
 def owned(path: Path) -> TextIO:
     """A lock file that this process has locked until it is closed, with who it is in it; `Locked` if another has."""
-    file = open(path, "a+", encoding="utf-8", errors="replace")
+    file = path.open("a+", encoding="utf-8", errors="replace")
     try:
         lock(file)
     except Locked as error:

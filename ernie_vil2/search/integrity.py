@@ -174,7 +174,7 @@ def _entries(schema: str) -> frozenset[tuple[str, str, str | None]]:
 def crc32(path: Path, size: int) -> int:
     """The CRC-32 of the first bytes of a file, which takes a second for a gigabyte or two."""
     found = 0
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         while size > 0 and (part := file.read(min(size, AT_ONCE))):
             found = zlib.crc32(part, found)
             size -= len(part)

@@ -135,7 +135,7 @@ class LocalCollection(Collection):
         unique = {item.id: number for number, item in enumerate(items)}  # the last of an id
         chosen = sorted(unique.values())
         before = len(self._now.rows)
-        with open(self.folder / "rows.f16", "ab") as file:
+        with (self.folder / "rows.f16").open("ab") as file:
             file.truncate(2 * self.width * before)
             file.write(embeddings[chosen].tobytes())
             file.flush()

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 PATHS = (
@@ -91,7 +92,7 @@ class Metrics:
             yield from (f'ernie_vil2_index_{name}{{kind="{kind}"}} {count}' for kind, count in kinds.items())
         yield "# TYPE ernie_vil2_resident_bytes gauge"
         for number, first in enumerate(parts):
-            with suppress(OSError), open(f"/proc/{int(self._shared[first + PID])}/statm") as file:
+            with suppress(OSError), Path(f"/proc/{int(self._shared[first + PID])}/statm").open() as file:
                 resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
                 yield f'ernie_vil2_resident_bytes{{worker="{number}"}} {resident}'
 

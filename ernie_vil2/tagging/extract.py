@@ -145,7 +145,7 @@ class Journal:
             OtherJob: it belongs to another job, or another process is writing it.
             RunError: it is damaged.
         """
-        with open(path, "ab+") as file:
+        with path.open("ab+") as file:
             try:
                 lock(file)
             except Locked:
@@ -167,7 +167,7 @@ class Journal:
         self._write(asdict(batch))
 
     def _lines(self) -> Iterator[dict]:
-        with open(self.path, "rb") as file:
+        with self.path.open("rb") as file:
             for line in file:
                 try:
                     content = parse_json(line)
@@ -379,7 +379,7 @@ def _summary(journal: Journal, tagger: Tagger, shared: set[str]) -> TaggingRepor
 
 
 def _write_tags(journal: Journal, output: Path, shared: set[str]) -> None:
-    with atomic_write(output) as aside, open(aside, "w", encoding="utf-8") as file:
+    with atomic_write(output) as aside, aside.open("w", encoding="utf-8") as file:
         for batch in journal:
             for name, tags in batch.found:
                 if tags and name not in shared:

@@ -72,12 +72,12 @@ class RunLog:
         done = {"train": first_step, "evaluation": evaluated}
         records, damaged = _read(path)
         if damaged:
-            with open(run / DAMAGED, "ab") as aside:
+            with (run / DAMAGED).open("ab") as aside:
                 aside.writelines(damaged.values())
             _warn(path, damaged, f"now in {DAMAGED}")
         kept = [record for record in records if record["step"] <= done[record["kind"]]]
         write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
-        self._file = open(path, "a", encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
         self._curves = _visualdl(run / "visualdl")
         self._start = time.monotonic() - (kept[-1]["seconds"] if kept else 0)
 
@@ -138,7 +138,7 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
     if not path.exists():
         return records, damaged
     check_ordinary(path)
-    with open(path, "rb") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             record = _record(line)
             if record is not None:

@@ -107,7 +107,7 @@ def test_top_k_of_data_with_answers_is_next_to_the_ranks(tmp_path, model):
     assert evaluate("--checkpoint", model, "--data", data, "--top-k", 10, "--output", tmp_path, "--name", "x") == 0
     lines = [json.loads(line) for line in (tmp_path / "x.answers.jsonl").read_text().splitlines()]
     found = {(line["direction"], line["query_id"]): line for line in lines}
-    with open(tmp_path / "x.csv", newline="") as file:
+    with (tmp_path / "x.csv").open(newline="") as file:
         ranks = list(csv.DictReader(file))
     assert len(lines) == len(ranks) == 4 + 8
     for row in ranks:

@@ -64,7 +64,7 @@ def test_the_layout_of_chinese_clip_from_folder_to_page(tmp_path, model, data, c
     assert record["encoded"]["reasons"] == {"broken image": {"count": 1, "names": ["2/broken.png"]}}
     assert record["templates"]["zh"][0] == "{}" and record["checksums"] and record["images"] == 12
 
-    rows = list(csv.DictReader(open(out / f"{stem}.csv", encoding="utf-8", newline="")))
+    rows = list(csv.DictReader((out / f"{stem}.csv").open(encoding="utf-8", newline="")))
     assert list(rows[0]) == list(CSV_COLUMNS) and len(rows) == 24
     for result, found in record["results"].items():
         own = [row for row in rows if row["result"] == result]
@@ -102,7 +102,7 @@ def test_the_same_figures_from_python(tmp_path, model, data):
     names = [SHAPES[shape] for shape in sorted(SHAPES)]
     classes = loaded.encode_texts(names) + loaded.encode_texts([f"a {name}" for name in names])
     classes /= np.linalg.norm(classes, axis=1, keepdims=True)
-    for row in csv.DictReader(open(path, encoding="utf-8", newline="")):
+    for row in csv.DictReader(path.open(encoding="utf-8", newline="")):
         cosines = loaded.encode_images([data / "test" / row["image_id"]])[0] @ classes.T
         assert float(row["score"]) == pytest.approx(cosines.max(), abs=1e-5)
         weights = np.exp(loaded.logit_scale * cosines)
@@ -148,7 +148,7 @@ def test_a_calibration_says_what_an_answer_is(tmp_path, data, capsys):
     assert "below a cosine of 1.010 is an answer: precision 90.0 %, recall 80.0 % on val.tar" in printed
     assert "cosines of 1.010 or more: answered 0.0 %, precision 0.0 %, recall 0.0 %" in printed
     (path,) = (tmp_path / "out").glob("*.csv")
-    probabilities = [float(row["probability"]) for row in csv.DictReader(open(path, encoding="utf-8", newline=""))]
+    probabilities = [float(row["probability"]) for row in csv.DictReader(path.open(encoding="utf-8", newline=""))]
     assert max(probabilities) < 1 / (1 + 3 * np.exp(-6)) + 1e-6  # cosines differ by at most 2, times 3
 
 
@@ -160,7 +160,7 @@ def test_two_ranks_find_the_same(tmp_path, model, data):
         done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     one, two = (
-        list(csv.DictReader(open(next((tmp_path / str(ranks)).glob("*.csv")), encoding="utf-8", newline="")))
+        list(csv.DictReader(next((tmp_path / str(ranks)).glob("*.csv")).open(encoding="utf-8", newline="")))
         for ranks in (1, 2)
     )
     assert [row["image_id"] for row in one] == [row["image_id"] for row in two] and len(one) == 12

@@ -42,7 +42,7 @@ def test_what_is_written_is_one(score, tmp_path, task):
     code, printed, _ = score(task, "--split", split, "--name", "result")
     assert code == 0
     record = json.loads((tmp_path / "result.json").read_text())
-    with open(tmp_path / "result.csv", newline="") as file:
+    with (tmp_path / "result.csv").open(newline="") as file:
         predictions = list(csv.DictReader(file))
     assert record["scored"] == len(predictions) == count == sum(map(sum, record["confusion"]))
     right = [row["predicted"] == row["label"] for row in predictions]
@@ -87,7 +87,7 @@ def test_statements_without_their_image_are_left_out_and_counted(score, made, tm
     data = entailment_folder(tmp_path / "data")
     (data / "flickr30k-images" / "2003.jpg").unlink()
     (data / "flickr30k-images" / "2005.jpg").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with open(data / "snli_ve_test.jsonl", "a") as file:
+    with (data / "snli_ve_test.jsonl").open("a") as file:
         file.write('{"Flikr30kID": "2000", "sentence2": "a", "gold_label": "-"}\n')
     code, printed, _ = score("entailment", "--data", data, "--split", "test")
     assert code == 0 and "snli-ve test: 42 of 48 statements scored" in printed
@@ -119,7 +119,7 @@ def test_check_compares_with_the_published_counts(made, capsys, task):
 def test_check_finds_what_a_split_shares_with_train(tmp_path, capsys):
     data = entailment_folder(tmp_path / "snli")
     lines = (data / "snli_ve_train.jsonl").read_text().splitlines(keepends=True)
-    with open(data / "snli_ve_test.jsonl", "a") as file:
+    with (data / "snli_ve_test.jsonl").open("a") as file:
         file.write(lines[0])
     commands.run("eval", ["--check", "--data", str(data)])
     assert "images of test that occur in train: 1 (0)" in capsys.readouterr().out

@@ -61,7 +61,7 @@ def folder(tmp_path, monkeypatch):
         tables["sis"].append((image_id(a), image_id(b), rating(rng)))
     for kind, rows in tables.items():
         monkeypatch.setitem(cxc_ratings.ROWS, (kind, "test"), len(rows))
-        with open(tmp_path / f"{kind}_test.csv", "w", newline="") as file:
+        with (tmp_path / f"{kind}_test.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["first", "second", "agg_score", "sampling_method"])
             writer.writerows([*row, "made"] for row in rows)
@@ -102,7 +102,7 @@ def brute_force(queries, gallery, positives, itself=False):
 
 
 def rated(folder, kind, least):
-    with open(folder / f"{kind}_test.csv") as file:
+    with (folder / f"{kind}_test.csv").open() as file:
         for row in list(csv.reader(file))[1:]:
             if float(row[2]) >= least:
                 yield int(row[0].split(":")[-1].removeprefix("COCO_val2014_").removesuffix(".jpg")), int(

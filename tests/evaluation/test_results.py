@@ -96,7 +96,7 @@ def write_ranks(path, evaluations):
 
 
 def rows_of(path):
-    with open(path, encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         return list(csv.reader(file))
 
 

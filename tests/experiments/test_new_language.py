@@ -24,7 +24,7 @@ def test_a_third_of_the_words_is_held_out_of_the_texts_that_are_learnt(tmp_path)
     words = [f"word {number}" for number in range(3000)]
     assert 0.3 < np.mean([is_held_out(word) for word in words]) < 0.37
     write_texts(tmp_path / "texts.csv", {"alarm clock": "闹钟"})
-    with open(tmp_path / "texts.csv", encoding="utf-8", newline="") as file:
+    with (tmp_path / "texts.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert rows[:3] == [["caption_en", "caption_zh"], ["alarm clock", "闹钟"], ["the alarm clock", "这个闹钟"]]
     assert len(rows) == 2 + len(LEARNT) and not set(FORMS.values()) & set(LEARNT)

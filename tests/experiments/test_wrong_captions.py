@@ -75,7 +75,7 @@ def test_two_rounds_of_tiny_models_end_in_shards_that_training_reads_and_go_on_w
     assert len(open_sources([str(tmp_path / "round-2-fold-0.tar")])) + len(
         open_sources([str(tmp_path / "round-2-fold-1.tar")])
     ) == 529  # fmt: skip
-    with open(tmp_path / "scores.csv", encoding="utf-8", newline="") as file:
+    with (tmp_path / "scores.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     kept = {row["key"] for row in sorted(rows, key=lambda row: -float(row["score"]))[:423]}
     selected = SelectedSamples(tmp_path / "round-2", noisy)

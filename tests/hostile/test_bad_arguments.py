@@ -157,7 +157,7 @@ def suffix(example, argument):
 
 
 def sparse(path):
-    with open(path, "wb") as file:
+    with path.open("wb") as file:
         file.truncate(HUGE)
 
 

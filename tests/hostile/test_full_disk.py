@@ -70,7 +70,7 @@ class Filled:
 
     def __enter__(self):
         free = os.statvfs(self.disk).f_bavail
-        with open(self.disk / "filler", "wb") as file:
+        with (self.disk / "filler").open("wb") as file:
             file.write(bytes(max(0, free - self.pages) * PAGE))
 
     def __exit__(self, *error):

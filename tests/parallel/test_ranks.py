@@ -69,7 +69,7 @@ def test_ranks_of_one_machine_listen_to_nobody_else(folder):
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for sockets in /proc")
 def test_looking_through_the_sockets_opens_none(tmp_path):
     """A copy of the descriptor of a lock or of a pipe would hold it as long as this process lives."""
-    with open(tmp_path / "lock", "w"), socket.create_server(("127.0.0.1", 0)) as server:
+    with (tmp_path / "lock").open("w"), socket.create_server(("127.0.0.1", 0)) as server:
         before = os.listdir("/proc/self/fd")
         assert server.fileno() in [number for number, _ in _connections()]
         assert os.listdir("/proc/self/fd") == before

@@ -94,7 +94,7 @@ def write(folder, source, rows):
         (home / name).write_bytes(str(number).encode())
     if source.startswith("folder"):
         return str(home)
-    with open(home / "table.csv", "w", encoding="utf-8", newline="") as file:
+    with (home / "table.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([["image", "caption"], *((name, source) for name, _ in rows)])
     return str(home / "table.csv")
 
@@ -247,7 +247,7 @@ def test_titles_and_prices_are_taken_over_without_encoding(tmp_path):
     table.rename(tmp_path / "kept.csv")
 
     def tabled(*rows):
-        with open(table, "w", encoding="utf-8", newline="") as file:
+        with table.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([["image", "caption", "price", "sku"], *rows])
 
     with filling(tmp_path) as index:

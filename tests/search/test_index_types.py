@@ -52,7 +52,7 @@ def test_an_exact_search_reads_the_rows_where_they_lie(tmp_path):
         return int(line.split()[1]) / 1024
 
     count, width = 250_000, 256
-    with open(tmp_path / "rows.f16", "wb") as file:
+    with (tmp_path / "rows.f16").open("wb") as file:
         file.truncate(2 * count * width)  # zeros that take no room
     rows = np.memmap(tmp_path / "rows.f16", np.float16, "r", shape=(count, width))
     Exact(rows[:1000]).candidates(np.ones([1, width], np.float32), 10)  # faiss is loaded

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import paddle.distributed as dist
 
@@ -15,7 +16,7 @@ if __name__ == "__main__":
     def listed(source, index):
         # The trainer itself compares the first samples with the other ranks'.
         if os.getpid() != trainer_process:
-            with open(sys.argv[1], "a") as log:
+            with Path(sys.argv[1]).open("a") as log:
                 print(dist.get_rank(), source.shards[source.locate(index)[0]].name, file=log)
         return read(source, index)
 

@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 from ernie_vil2.search import server
 from tests.support.limits import PATIENCE
@@ -95,7 +96,7 @@ def until(condition):
 
 def resident(process="self"):
     """MiB of memory that a process has."""
-    with open(f"/proc/{process}/status") as file:
+    with Path(f"/proc/{process}/status").open() as file:
         return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmRSS"))
 
 

@@ -91,7 +91,7 @@ def test_a_stopped_run_goes_on_where_it_was(source, tmp_path):
         extract_tags(source, LengthTagger(stop_at="id7"), output, batch_size=3)
     assert not output.exists()
     partial = tmp_path / "tags.jsonl.partial"
-    with open(partial, "ab") as file:
+    with partial.open("ab") as file:
         file.write(b'{"end": 9, "found": [["id8", {"": ["a line that was cut')
     tagger = LengthTagger()
     report = extract_tags(source, tagger, output, batch_size=5)

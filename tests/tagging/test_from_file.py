@@ -40,7 +40,7 @@ def test_tags_are_cleaned_and_what_does_not_match_is_reported(run_tool, shard, t
         ("none-1", ["无"], []),
     ]
     path = write_rows(tmp_path / f"names{suffix}", rows)
-    with open(path, "a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(
             {".jsonl": '{"tags_zh": []}\n{"id": "x", "tags_en": "car"}\n', ".tsv": "x\ty\n", ".csv": "x,y\n"}[suffix]
         )

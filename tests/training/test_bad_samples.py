@@ -27,7 +27,7 @@ def test_a_run_reports_reasons_counts_and_the_first_ten_names_of_each(config, tm
     blank = [(" ", f"blank {number}", IMAGE) for number in range(12)]
     broken = [(f"text {number}", f"broken {number}", IMAGE[:-40]) for number in range(3)]
     path = write_tsv(tmp_path / "a.tsv", [*GOOD, *blank, *broken])
-    with open(path, "a") as file:
+    with path.open("a") as file:
         file.write("one column\n")
     settings = config(*ONE_EPOCH, f"Data.train=[{path}]", "Training.steps=4", f"Data.workers={workers}")
     trainer = Trainer(settings)

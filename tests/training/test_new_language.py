@@ -28,7 +28,7 @@ TEACHER = [REPVGG, "Model.text.pooling=mean", "Model.embed_dim=48", "Views.langu
 def texts(tmp_path_factory):
     """A table of sixteen parallel texts, whose columns have names of their own."""
     path = tmp_path_factory.mktemp("texts") / "train.csv"
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("source", "target"), *PAIRS])
     return path
 

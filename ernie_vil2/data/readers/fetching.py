@@ -86,14 +86,14 @@ def _reserve(path: Path, size: int, name: str, only_unused: bool) -> BinaryIO | 
     with _locked(path.parent / "locks" / ROOM):
         if not _make_room(path.parent, size, name, only_unused) and only_unused:
             return None
-        file = open(path.with_name(f".{path.name}{RESERVED}"), "wb")
+        file = path.with_name(f".{path.name}{RESERVED}").open("wb")
         hold(file)
         file.truncate(size)
     return file
 
 
 def _opened(path: Path) -> BinaryIO:
-    file = open(path, "rb")
+    file = path.open("rb")
     hold(file)  # until it is closed, however its process ends
     return file
 
@@ -134,7 +134,7 @@ def _make_room(folder: Path, size: int, name: str, only_unused: bool) -> bool:
 
 def _remove_unused(path: Path) -> bool:
     try:
-        with open(path, "r+b") as file:
+        with path.open("r+b") as file:
             lock(file)
             return _remove(path)
     except FileNotFoundError:
@@ -151,7 +151,7 @@ def _remove(path: Path) -> bool:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
+    with path.open("w") as file:
         lock(file, wait=True)
         yield
 

@@ -151,7 +151,7 @@ def cached_index(kind: str, identity: str, scan: Callable[[], Index]) -> Index:
             buffer = io.BytesIO()
             arrays: dict[str, Any] = index  # a name might be an option of savez, say the types of NumPy 2
             np.savez(buffer, **arrays)
-            with atomic_write(path) as aside, open(aside, "wb") as file:
+            with atomic_write(path) as aside, aside.open("wb") as file:
                 file.write(_checksum(buffer.getbuffer()))
                 file.write(buffer.getbuffer())
     return index

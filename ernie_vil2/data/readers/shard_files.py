@@ -65,7 +65,7 @@ class LocalFile:
 
     def open(self) -> BinaryIO:
         with self._explained():
-            return open(self.name, "rb")
+            return Path(self.name).open("rb")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -250,7 +250,7 @@ def fingerprint(paths: Sequence[Path]) -> bytes:
 
 
 def _parts(path: Path) -> Iterator[bytes]:
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         yield size.to_bytes(8, "little")
         for start in (0, size // 2, max(0, size - PART)):

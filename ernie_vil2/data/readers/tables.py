@@ -362,7 +362,7 @@ def _columns(path: Path) -> list[str]:
             return []
     if path.suffix.lower() == ".xlsx":
         return next((row for _, row in read_sheet(path)), [])
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         start = file.read(LOOKED_AT)
     if path.suffix.lower() in (".csv", ".tsv"):
         return header(start, path.name)

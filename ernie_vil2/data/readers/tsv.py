@@ -52,7 +52,7 @@ def _is_tsv(name: str) -> bool:
     if not name.endswith(".tsv") or name.endswith(IMAGES):
         return False
     try:
-        with open(name, "rb") as file:
+        with Path(name).open("rb") as file:
             columns = header(file.readline(LONGEST_HEADER), name)
     except (OSError, ValueError):  # an address, or what reading it explains
         return True

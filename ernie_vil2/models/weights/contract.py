@@ -174,7 +174,7 @@ def _sample(path: Path) -> dict[str, Any]:
     """Bytes of a file, and the digest of all of them, or of blocks all over a large one."""
     size = path.stat().st_size
     digest = blake2b(str(size).encode(), digest_size=16)
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         if size <= _BLOCK * _BLOCKS:
             digest.update(file.read())
         else:

@@ -130,7 +130,7 @@ def read_weights(path: str | Path, exact: bool = False) -> dict[str, np.ndarray]
 
 def _read_file(path: str | Path) -> dict[str, np.ndarray]:
     check_ordinary(path)
-    with system_errors_named(path), open(path, "rb") as file:
+    with system_errors_named(path), Path(path).open("rb") as file:
         head = file.read(512)
         if not head:
             raise WeightFileError(path, "the file is empty")
@@ -165,7 +165,7 @@ def write_weights(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
         if path.suffix == ".safetensors":
             save_arrays(aside, arrays)
         else:
-            with open(aside, "wb") as file:
+            with aside.open("wb") as file:
                 # What the table names are tensors when Paddle loads the file.
                 pickle.dump({**arrays, _NAME_TABLE: {name: name for name in arrays}}, file, protocol=4)
 
@@ -190,7 +190,7 @@ def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         header[name] = {"dtype": kinds[array.dtype], "shape": array.shape, "data_offsets": (start, end)}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
+    with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for _, array in ordered:
             file.write(np.ascontiguousarray(array).reshape(-1).view("u1").data)
@@ -337,7 +337,7 @@ def _read_safetensors(path: str | Path, header: int) -> dict[str, np.ndarray]:
     except SafetensorError as error:
         reason = printable(str(error), longest=200)
         raise WeightFileError(path, f"not a whole safetensors file ({reason})") from None
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     arrays = {}
     for name, about in parse_json(content[8 : 8 + header]).items():

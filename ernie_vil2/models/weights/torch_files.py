@@ -56,7 +56,7 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     bfloat16 is `BFLOAT16`. Refused if the file is of another kind, damaged, or anything but plain data.
     """
     check_ordinary(path)
-    with system_errors_named(path), open(path, "rb") as file:
+    with system_errors_named(path), Path(path).open("rb") as file:
         size = file.seek(0, 2)
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     value = load(*_Archive(Path(path), content, size).pickle())

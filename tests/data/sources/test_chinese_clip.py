@@ -66,9 +66,9 @@ def test_texts_may_be_distinguished_by_id(tmp_path):
 def test_rows_that_are_not_a_pair_are_reported_by_reason(tmp_path):
     texts = [("1", "a", ["no"]), ("2", "b", []), ("3", None, ["7"]), ("4", "d", ["7"])]
     images = write_files(tmp_path / "data", texts=texts)
-    with open(tmp_path / "data" / "train_texts.jsonl", "a") as file:
+    with (tmp_path / "data" / "train_texts.jsonl").open("a") as file:
         file.write("\n{\n")
-    with open(images, "a") as file:
+    with images.open("a") as file:
         file.write("10\t!!!\n7\tAAAA\n")
     source = ChineseClipSource(images)
     reasons = []

@@ -178,7 +178,7 @@ def test_room_that_a_killed_process_had_reserved_is_free_again(cache, monkeypatc
         (kept,) = cache.glob("[!.]*.tar")
         reserved = cache / f".{kept.name}.reserved"
         reserved.write_bytes(bytes(2 * len(content(0))))
-        with open(reserved, "rb") as shared:
+        with reserved.open("rb") as shared:
             fcntl.flock(shared, fcntl.LOCK_SH)
             with pytest.raises(NoRoom):
                 files[1].open(ahead=True)

@@ -27,7 +27,7 @@ def write(path, rows):
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n\n" for row in rows), encoding="utf-8-sig")
     elif path.suffix == ".csv":
-        with open(path, "w", newline="", encoding="utf-8-sig") as file:
+        with path.open("w", newline="", encoding="utf-8-sig") as file:
             table = csv.DictWriter(file, list(rows[0]))
             table.writeheader()
             table.writerows({**row, "tags_en": "|".join(row["tags_en"])} for row in rows)
@@ -176,7 +176,7 @@ TEXTS = st.sampled_from(
 def test_a_column_of_a_csv_is_a_number_only_if_every_value_prints_back_the_same(tmp_path_factory, numbers, texts):
     path, values = tmp_path_factory.mktemp("csv") / "a.csv", numbers + texts
     rows = [("a.png", value, value, value) for value in values]
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("image", "price", "image_id", "caption"), *rows, ("b.png", "", "", "")])
     table = CsvTable(path)
     *read, last = [table.row(index) for index in range(len(table))]

@@ -119,7 +119,7 @@ def damaged(data, position, count):
 
 def in_folder(folder):
     (folder / "large.jpg").touch()
-    with open(folder / "large.jpg", "r+b") as file:
+    with (folder / "large.jpg").open("r+b") as file:
         file.truncate(MAX_BYTES + 1)  # takes no room on the disk
     (folder / "a.jsonl").write_bytes(as_json(image="large.jpg", text=CAPTION))
     return folder / "a.jsonl"

@@ -148,7 +148,7 @@ def coco_cn(input, captions=("0#0\tx", "1#0\ty"), splits=("train",), images=("0"
 
 def damage_first_group(path):
     """Overwrites the header of the first column's first page."""
-    with open(path, "r+b") as opened:
+    with path.open("r+b") as opened:
         opened.seek(4)
         opened.write(b"\xff" * 12)
 
@@ -158,14 +158,14 @@ def keep_half(path):
 
 
 def damage_footer(path):
-    with open(path, "r+b") as opened:
+    with path.open("r+b") as opened:
         opened.seek(-40, os.SEEK_END)
         opened.write(b"\xff" * 32)
 
 
 def large_row(folder):
     """A TSV whose second row is a hole of more than 256 MiB, which takes no room on the disk."""
-    with open(folder / "a.tsv", "wb") as out:
+    with (folder / "a.tsv").open("wb") as out:
         out.write(f"{ROW}\n".encode())
         out.seek(MAX_BYTES + 1, os.SEEK_CUR)
         out.write(b"\n")

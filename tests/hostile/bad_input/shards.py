@@ -47,7 +47,7 @@ def of_type(kind, head):
 def sparse_file(folder):
     """A shard whose image is a hole of more than 256 MiB, which takes no room on the disk."""
     size = -(-(MAX_BYTES + 1) // 512) * 512
-    with open(folder / "a.tar", "wb") as out:
+    with (folder / "a.tar").open("wb") as out:
         out.write(OK + with_size("1.png", size))
         out.seek(size, os.SEEK_CUR)
         out.write(member("1.txt", CAPTION.encode()) + END)

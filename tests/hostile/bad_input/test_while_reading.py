@@ -38,7 +38,7 @@ def overwrite(path):
     """Other bytes in the same file, with line ends and quotation marks where there were none."""
     characters = np.frombuffer(b'\n"\t,{}\xffa', np.uint8)
     content = np.random.default_rng(0).choice(characters, path.stat().st_size)
-    with open(path, "r+b") as file:
+    with path.open("r+b") as file:
         file.write(content.tobytes())
 
 

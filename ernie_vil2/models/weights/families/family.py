@@ -246,7 +246,7 @@ def licence_of(folder: Path) -> str | None:
     card = folder / "README.md"
     if not card.is_file():
         return None
-    with open(card, "rb") as file:
+    with card.open("rb") as file:
         head = file.read(4096).decode(errors="replace")
     found = _LICENCE.search(head) if head.startswith("---") else None
     return found[1].strip() if found else None
