@@ -19,7 +19,6 @@ import argparse
 import csv
 import io
 import json
-import os
 import sys
 import tarfile
 from collections import Counter
@@ -342,7 +341,7 @@ def write(folder: Path, rows: list[Row], per_shard: int) -> None:
                     member = tarfile.TarInfo(f"{row.key}.{suffix}")
                     member.size = len(content)
                     archive.addfile(member, io.BytesIO(content))
-        os.replace(aside, path)
+        aside.replace(path)
     aside = folder / ".truth.csv.partial"
     with aside.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -350,7 +349,7 @@ def write(folder: Path, rows: list[Row], per_shard: int) -> None:
         for row in rows:
             others = [other.key if isinstance(other, Row) else other for other in (row.of, row.like)]
             table.writerow([row.key, row.kind, row.detail, *others])
-    os.replace(aside, folder / "truth.csv")
+    aside.replace(folder / "truth.csv")
 
 
 def write_unseen(path: Path, rows: list[Row]) -> None:
@@ -362,7 +361,7 @@ def write_unseen(path: Path, rows: list[Row]) -> None:
         for member in source:
             if member.name.partition(".")[0] not in leaked:
                 target.addfile(member, source.extractfile(member))
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def main() -> int:

@@ -21,7 +21,6 @@ what icons.py gave it: caption, tags, name, set, author, licence, styles.
 import argparse
 import io
 import json
-import os
 import subprocess
 import sys
 import tarfile
@@ -125,7 +124,7 @@ def write(path: Path, icons: Iterable[Icon]) -> None:
                 member = tarfile.TarInfo(f"{key}.{ending}")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def look(path: Path) -> list[tuple]:

@@ -11,7 +11,6 @@ Of colour sets four icons in five are drawn, of the others, which are many, ever
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
@@ -72,7 +71,7 @@ def write_tower(path: Path, weights: dict[str, np.ndarray]) -> None:
     """The image tower of a model's weights as a file of its own, whole or not at all."""
     aside = path.with_name(f".{path.name}.partial")
     save_file({name: array for name, array in weights.items() if name.startswith(TOWER)}, aside)
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 if __name__ == "__main__":

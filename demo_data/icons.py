@@ -119,7 +119,7 @@ def render_set(prefix: str, icons: dict, folder: Path, size: int) -> dict:
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
             samples += 1
-    os.replace(aside, folder / f"{prefix}.tar")
+    aside.replace(folder / f"{prefix}.tar")
     return {
         "name": info["name"],
         "author": info["author"]["name"],
@@ -165,7 +165,7 @@ def main() -> int:
             known[jobs[job]] = job.result()
             aside = table.with_name(".sets.json.partial")
             aside.write_text(json.dumps(dict(sorted(known.items())), ensure_ascii=False, indent=1), encoding="utf-8")
-            os.replace(aside, table)
+            aside.replace(table)
     failed = sum(sum(entry["failed"].values()) for entry in known.values())
     print(f"{sum(entry['samples'] for entry in known.values()):,} icons of {len(known)} sets in {args.output}")
     if failed:

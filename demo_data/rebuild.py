@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import io
 import json
-import os
 import re
 import subprocess
 import sys
@@ -73,7 +72,7 @@ def fetch(name: str, version: str, folder: Path) -> Path:
         except subprocess.CalledProcessError as error:
             reason = f"npm could not fetch {name}@{version}: {error.stderr.strip()}"
             sys.exit(f"{reason}\nTry again, or put {path.name} into {folder}")
-        os.replace(Path(scratch) / path.name, path)
+        (Path(scratch) / path.name).replace(path)
     return path
 
 
@@ -223,7 +222,7 @@ def main() -> int:
             print(f"{file}: no shipped file next to this script to compare with")
         partial = options.output / f"{file}.partial"
         partial.write_bytes(rebuilt)
-        os.replace(partial, options.output / file)
+        partial.replace(options.output / file)
     return 0 if agree else 1
 
 

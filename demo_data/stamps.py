@@ -81,7 +81,7 @@ def fetch(mirror: str, folder: Path) -> Path:
             shutil.copyfileobj(source, target)
     except OSError as error:
         sys.exit(f"error: {address}: {error}; name another --mirror, or a --package (apt-get download)")
-    os.replace(aside, path)
+    aside.replace(path)
     return path
 
 
@@ -186,7 +186,7 @@ def write(folder: Path, contents: dict[Stamp, bytes], licence: bytes) -> None:
                 csv.writer(file, lineterminator="\n").writerows(
                     [["image", "caption_zh", "caption_en", "label", "folder"], *rows]
                 )
-            os.replace(aside, folder / f"{split}.csv")
+            aside.replace(folder / f"{split}.csv")
             print(f"{split}: {len(rows)} images")
     for position, language in enumerate(("en", "zh")):
         lines = "".join(f"{label}\t{names[position]}\n" for label, names in CLASSES.items())

@@ -73,7 +73,7 @@ def test_a_device_stays(tmp_path):
     except PermissionError:
         pytest.skip("only root may make a device node, and open it where the file system allows that")
     assert null.is_char_device() and null.read_bytes() == b""
-    os.unlink(null)
+    null.unlink()
     os.mknod(null, 0o666 | stat.S_IFCHR, os.makedev(1, 7))  # /dev/full
     with pytest.raises(OSError) as caught:
         write_text(null, "text")
@@ -139,7 +139,7 @@ def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
 
         monkeypatch.setattr(os, function, noted)
 
-    note("fsync", lambda descriptor: os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+    note("fsync", lambda descriptor: Path(f"/proc/self/fd/{descriptor}").readlink().name)
     note("replace", os.path.basename)
     note("rename", os.path.basename)
     write_text(tmp_path / "a", "1")

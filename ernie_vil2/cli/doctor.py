@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ernie_vil2.cli import as_called
@@ -244,7 +245,7 @@ def check_runtime() -> Result:
 def check_shared_memory(folder: str | os.PathLike = "/dev/shm", need: int = 1 << 30) -> Result:
     """Room for the batches that loader workers hand over; `need` in bytes."""
     name, without = "shared memory", "or load in the training process: -o Data.workers=0"
-    if not os.path.isdir(folder):
+    if not Path(folder).is_dir():
         return Result("FAIL", name, f"{folder} is missing", f"mount -t tmpfs -o size=8G tmpfs {folder}, {without}")
     try:
         with tempfile.TemporaryFile(dir=str(folder)) as file:
@@ -271,7 +272,7 @@ def check_devices() -> Result:
             return Result("ok", "devices", f"{cores}, {gpus}")
         fix = "nvidia-smi (is the driver there?), and check CUDA_VISIBLE_DEVICES"
         return Result("warn", "devices", f"{cores}, a GPU build of Paddle that sees no GPU", fix)
-    if os.path.exists("/dev/nvidiactl"):
+    if Path("/dev/nvidiactl").exists():
         gpu_build = f"paddlepaddle-gpu {_version('paddlepaddle')} with the command on Paddle's install page"
         fix = f"{PYTHON} -m pip uninstall -y paddlepaddle, then install {gpu_build}"
         return Result("warn", "devices", f"{cores}, and an NVIDIA GPU that a CPU build of Paddle cannot use", fix)

@@ -111,7 +111,7 @@ def readable(path: str) -> str:
 
     Python's own form of such names cannot be written to a file, a database or an answer.
     """
-    return os.sep.join(map(_readable, path.split(os.sep)))
+    return os.sep.join(map(_readable, path.split(os.sep)))  # noqa: PTH118, PTH206  -- a text to show
 
 
 def _readable(name: str) -> str:

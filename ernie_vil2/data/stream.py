@@ -281,7 +281,7 @@ def _content(sources: ShardedSource, selected: Selected | None) -> dict[str, Any
 
     Of a selection also its digest.
     """
-    lines = (f"{basename(shard.name)}\t{len(shard)}\n" for shard in sources.shards)
+    lines = (f"{basename(shard.name)}\t{len(shard)}\n" for shard in sources.shards)  # noqa: PTH119  -- paths as they are written
     digest = blake2b("".join(lines).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
     content = {"samples": len(sources), "shards": len(sources.shards), "digest": digest}
     selection = {} if selected is None else {"selection": selected.digest}

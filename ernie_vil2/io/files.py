@@ -28,7 +28,7 @@ MAX_CHECKSUMS = 2**20  # characters
 
 def check_ordinary(path: str | Path) -> os.stat_result:
     """The status of an ordinary file; OSError if it is none: a device has no end, and a pipe would be waited for."""
-    found = os.stat(path)
+    found = Path(path).stat()
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(found.st_mode):
@@ -136,7 +136,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         with system_errors_named(path, aside):
             yield aside
             _write_through(aside)
-            os.replace(aside, target)
+            aside.replace(target)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -224,7 +224,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             yield aside
             for written in (*aside.iterdir(), aside):
                 _write_through(written)
-            os.rename(aside, path)
+            aside.rename(path)
             _write_through(path.parent)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
@@ -251,7 +251,7 @@ def remove_folder(path: Path) -> None:
         path.unlink()
         return
     aside = path.with_name(f".{path.name}.partial")
-    os.rename(path, aside)
+    path.rename(aside)
     shutil.rmtree(aside)
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import os
 import re
 import sys
 import urllib.error
@@ -104,7 +103,8 @@ def wanted(files: Iterable[str]) -> tuple[list[str], list[str]]:
     names = [name for name in files if "/" not in name]
     small = [name for name in names if name in (*SETTINGS, *TOKENIZERS, "README.md", "LICENSE")]
     for weights in WEIGHTS:
-        stem, suffix = os.path.splitext(weights)
+        suffix = Path(weights).suffix
+        stem = weights.removesuffix(suffix)
         parts = [name for name in names if re.fullmatch(rf"{re.escape(stem)}-\d+-of-\d+{re.escape(suffix)}", name)]
         if weights in names:
             return small, [weights]
@@ -194,7 +194,7 @@ def download(url: str, path: str | Path, md5: str | None = None) -> None:
         if md5 and _md5(part) != md5:
             part.unlink()
             raise ValueError(f"{url}: the MD5 sum of what arrived is not {md5}")
-        os.replace(part, path)
+        part.replace(path)
 
 
 def _append(url: str, file: BinaryIO, size: int, name: str) -> None:

@@ -104,7 +104,7 @@ def named_checkpoint(name: str | os.PathLike) -> Path | None:
     """
     path = Path(name)
     if run_of(path) and path.name == BEST and path.is_symlink():
-        return path.parent / os.readlink(path)
+        return path.parent / path.readlink()
     run, _, which = str(name).rpartition("@")
     if path.exists() or which not in (BEST, "newest"):
         run, which = str(name), "newest"

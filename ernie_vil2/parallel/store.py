@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import paddle
 import paddle.distributed as dist
@@ -155,9 +156,9 @@ def _send_at_once(port: int) -> None:
 
 def _connections() -> Iterator[tuple[int, socket.socket]]:
     """This process's sockets by the number of their descriptor; none elsewhere than on Linux."""
-    for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
+    for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():  # noqa: PTH208  -- the list is whole before another file is opened
         with contextlib.suppress(OSError):  # one is closed by now
-            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+            if str(Path(f"/proc/self/fd/{name}").readlink()).startswith("socket:"):
                 with socket.fromfd(int(name), socket.AF_INET, socket.SOCK_STREAM) as connection:
                     yield int(name), connection
 

@@ -308,7 +308,7 @@ def open_index(
                     "--checkpoint MODEL (model= in Python)"
                 ) from error
             # By its path, as another folder may be current then.
-            name = os.path.abspath(source) if os.path.exists(source) else str(source)
+            name = os.path.abspath(source) if os.path.exists(source) else str(source)  # noqa: PTH100, PTH110  -- Path raises where this says no
         else:
             name = "the model given" if new else about["model"]
         model = model.narrowed(width) if new else _of_width(model, about["width"])

@@ -61,7 +61,7 @@ class Originals:
 
     def __init__(self, roots: Sequence[str | Path]):
         for root in roots:
-            if not os.path.isdir(root):
+            if not os.path.isdir(root):  # noqa: PTH112  -- Path raises where this says no
                 raise NotADirectoryError(f"{root}: not a folder; name one that holds the images (--root)")
         self._roots = [Path(os.path.realpath(root)) for root in roots]
 

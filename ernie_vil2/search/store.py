@@ -102,7 +102,7 @@ class FolderStore:
         return about, identity
 
     def _identity(self) -> tuple[int, int]:
-        found = os.stat(self._path)
+        found = self._path.stat()
         return found.st_ino, found.st_mtime_ns
 
     def describe(self, about: dict[str, Any]) -> None:

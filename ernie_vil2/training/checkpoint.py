@@ -132,7 +132,7 @@ def mark_best(run: Path, step: int | None) -> None:
         return
     aside = link.with_name(f".{BEST}.partial")
     aside.symlink_to(checkpoint_folder(run, step).name)
-    os.replace(aside, link)
+    aside.replace(link)
 
 
 def check_checkpoint(folder: Path) -> None:

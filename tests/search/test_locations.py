@@ -1,6 +1,5 @@
 """Where originals are served from: folders that an operator names, whatever an index says."""
 
-import os
 import shutil
 import socket
 import subprocess
@@ -36,13 +35,13 @@ def folders(tmp_path):
     other.mkdir()
     (other / "secret.png").write_bytes(SECRET)
     write_tar(other / "secret.tar", [("0.png", SECRET), ("0.txt", b"a caption")])
-    os.symlink(other / "secret.png", allowed / "link.png")
-    os.symlink("../../other", allowed / "sub" / "up")
+    (allowed / "link.png").symlink_to(other / "secret.png")
+    (allowed / "sub" / "up").symlink_to("../../other")
     (allowed / "table.csv").write_text("image,caption\nlink.png,a\nsub/up/secret.png,b\n")
-    os.symlink(other / "secret.png", allowed / "sub" / "0.png")
+    (allowed / "sub" / "0.png").symlink_to(other / "secret.png")
     (allowed / "sub" / "0.txt").write_text("a caption")
     (allowed / "shards").mkdir()
-    os.symlink(other / "secret.tar", allowed / "shards" / "0.tar")
+    (allowed / "shards" / "0.tar").symlink_to(other / "secret.tar")
     return allowed, other
 
 
@@ -90,7 +89,7 @@ def test_no_location_makes_a_server_ask_the_network_or_run_a_command(tmp_path, m
     (tmp_path / "list.txt").write_text("http://127.0.0.1:1/a.tar\npipe:touch touched\n")
     for location in (((address, "x"),), ((address, "x", 0),)):
         assert Originals([tmp_path]).read(item(*location)) is None
-    assert os.listdir(tmp_path) == ["list.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["list.txt"]
 
 
 JSON = st.recursive(

@@ -121,7 +121,7 @@ def test_ranks_that_were_started_with_other_values_say_which(overrides, tmp_path
     error = capfd.readouterr().err
     line = "; Optimizer.beta1: rank 1 has 0.5; rank 0 has 0.9\n"
     assert error.count(line) >= 2  # each rank reported it
-    assert os.listdir(tmp_path / "run") == ["run.lock"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.lock"]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import random
 import signal
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_a_killed_run_ends_where_the_whole_one_ends(overrides, tmp_path):
 
     process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL and check_part(folder, expected) == 3
-    assert os.listdir(folder / "checkpoints") == [".step_00000003.partial"]
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == [".step_00000003.partial"]
 
     process = starts(pause=0.2)
     wait_until(lambda: len(records(folder)) > 8)
@@ -128,7 +129,7 @@ def test_twenty_kills_of_two_ranks_change_nothing(overrides, tmp_path):
             assert process.poll() is None, process.communicate()
             os.kill(process.pid if victim is None else ranks[victim], signal.SIGKILL)
             process.communicate(timeout=PATIENCE)
-        wait_until(lambda pids=ranks: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+        wait_until(lambda pids=ranks: not any(Path(f"/proc/{pid}").exists() for pid in pids))
         at = check_part(folder, expected) if folder.exists() else 0
         left = [path.name for path in (folder / "checkpoints").glob(".*")]
         killed = "the launcher" if victim is None else f"rank {victim}"

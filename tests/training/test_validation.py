@@ -89,12 +89,12 @@ def test_validation_data_that_become_unreadable_end_no_run(config, shapes, tmp_p
 def test_validation_data_that_are_gone_are_an_error_before_the_first_step_alone(config, shapes, tmp_path, capsys):
     shard = shutil.copy(shapes["val"], tmp_path / "val.tar")
     settings = config("Evaluation.every=2", "Training.steps=6", "Training.checkpoint_every=2", f"Data.val=[{shard}]")
-    os.remove(shard)
+    shard.unlink()
     with pytest.raises(FileNotFoundError, match="val.tar"):
         Trainer(settings)
     shutil.copy(shapes["val"], shard)
     crash_after(Trainer(settings), 3)
-    os.remove(shard)
+    shard.unlink()
     resumed = Trainer(settings, resume=True)
     assert resumed.step == 2 and resumed.fit() and resumed.step == 6
     assert resumed.best_effort.failures == {"validation data": 1}

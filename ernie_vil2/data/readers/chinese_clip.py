@@ -283,7 +283,7 @@ class ChineseClipLmdb:
             self._open, self._owner = {}, os.getpid()
         try:
             if part not in self._open:
-                self._open[part] = _opened(os.path.join(self.name, part))
+                self._open[part] = _opened(str(Path(self.name, part)))
             with self._open[part].begin(buffers=True) as reading:
                 value = reading.get(key)
                 check_size(len(value or b""), most, where)
@@ -326,7 +326,7 @@ def _opened(path: str) -> Any:
     database = _OPEN.get(key)
     if database is None:
         database = lmdb.open(path, readonly=True, create=False, lock=False, readahead=False)
-        if os.path.getsize(f"{path}/data.mdb") < database.info()["last_pgno"] * database.stat()["psize"]:
+        if Path(path, "data.mdb").stat().st_size < database.info()["last_pgno"] * database.stat()["psize"]:
             # LMDB would read beyond the end, and the process would be killed.
             raise OSError(f"{path}: this LMDB is cut off; copy or build it again")
         _OPEN[key] = database

@@ -58,10 +58,10 @@ class LocalFile:
 
     def identity(self) -> str:
         with self._explained():
-            found = os.stat(self.name)
+            found = Path(self.name).stat()
         if not stat.S_ISREG(found.st_mode):
             raise OSError(f"{self.name}: not an ordinary file; rows are read at random, so write it to a disk first")
-        return f"{os.path.abspath(self.name)} {found.st_size} {found.st_mtime_ns}"
+        return f"{os.path.abspath(self.name)} {found.st_size} {found.st_mtime_ns}"  # noqa: PTH100  -- resolve() would follow links
 
     def open(self) -> BinaryIO:
         with self._explained():
@@ -158,7 +158,7 @@ def find(pattern: str) -> list[Location]:
         if not _allowed:
             raise ValueError(f"{pattern[:1000]}: a command is run only with --allow-pipes; read it before you add that")
         return [PipeOutput(command) for command in expand_braces(pattern.removeprefix(PIPE), lists=False)]
-    if os.path.exists(pattern):
+    if os.path.exists(pattern):  # noqa: PTH110  -- Path raises where this says no
         return _listed(Path(pattern)) if pattern.endswith(LIST) else [LocalFile(pattern)]
     return [location for address in expand_braces(pattern) for location in _matches(address)]
 
@@ -166,7 +166,7 @@ def find(pattern: str) -> list[Location]:
 def _matches(address: str) -> list[Location]:
     address = address.removeprefix("file://")
     if "://" not in address:
-        paths = sorted(glob.glob(address))
+        paths = sorted(glob.glob(address))  # noqa: PTH207  -- Path.glob takes no absolute pattern
         if not paths:
             raise FileNotFoundError(f"no file matches {address}; check Data.train, Data.val or --data")
         return [LocalFile(path) for path in paths]
@@ -189,7 +189,7 @@ def _listed(path: Path) -> list[Location]:
     if not patterns:
         raise FileNotFoundError(f"{path}: names no file; a list holds a path or address a line")
     here = [line if line.startswith(PIPE) or "://" in line else str(path.parent / line) for line in patterns]
-    if any(pattern.endswith(LIST) and os.path.exists(pattern) for pattern in here):
+    if any(pattern.endswith(LIST) and os.path.exists(pattern) for pattern in here):  # noqa: PTH110  -- Path raises where this says no
         raise ValueError(f"{path}: names another list; name the files themselves, or both lists")
     return at_most(location for pattern in here for location in find(pattern))
 
@@ -227,7 +227,7 @@ class PreparedShards:
         if isinstance(location, LocalFile):
             path = Path(location.name)
             entry = self._of_folder(path.parent).get(path.name)
-            return location, entry.samples if entry and os.path.getsize(path) == entry.bytes else None
+            return location, entry.samples if entry and path.stat().st_size == entry.bytes else None
         if isinstance(location, RemoteFile):
             address, *query = location.name.split("?", 1)
             folder, _, name = address.rpartition("/")
@@ -241,7 +241,7 @@ class PreparedShards:
 
 def _in_folder(folder: Path) -> dict[str, _Entry]:
     """The shards by name; nothing where there is no such index: then the shards are scanned."""
-    if not os.path.exists(folder / INDEX):
+    if not os.path.exists(folder / INDEX):  # noqa: PTH110  -- Path raises where this says no
         return {}
     try:
         index = read_json(folder / INDEX, dict)

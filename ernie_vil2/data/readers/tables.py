@@ -275,10 +275,10 @@ def _within(file: str, images: Path | None) -> str:
     path = PurePosixPath(file)
     if images is None or not (_is_absolute(file) or path.parts[:1] == ("..",)):
         return file
-    for folder in (os.path.abspath(images), os.path.realpath(images)):
+    for folder in (os.path.abspath(images), os.path.realpath(images)):  # noqa: PTH100  -- paths as they are written
         if path.is_relative_to(folder) and ".." not in path.parts:
             return str(path.relative_to(folder))
-    parts, name = path.parts[:-1], os.path.basename(os.path.abspath(images))
+    parts, name = path.parts[:-1], os.path.basename(os.path.abspath(images))  # noqa: PTH100, PTH119  -- paths as they are written
     if name in parts and not (path.is_absolute() and os.path.lexists(path)):
         return "/".join(path.parts[len(parts) - parts[::-1].index(name) :])
     return file
@@ -292,12 +292,12 @@ def _elsewhere(outside: Sequence[str], home: Path) -> str:
     """That images lie outside the folder where a table's images are looked for, and which option helps."""
     first = outside[0]
     alike = [one for one in outside if one[:1] == first[:1]]  # commonpath refuses paths of Windows among others
-    folders = [os.path.dirname(one) for one in alike]
+    folders = [os.path.dirname(one) for one in alike]  # noqa: PTH120  -- paths as they are written
     folder = os.path.commonpath([os.path.normpath(one if _is_absolute(first) else home / one) for one in folders])
     return (
         f"images are named by {'absolute paths' if _is_absolute(first) else 'paths out of their folder'}, as {first}; "
         f"name the folder of which each is a part: --images {quoted(folder)} (Data.images)"
-        + ("" if os.path.isdir(folder) else "; it is not on this machine: name its copy, a folder of the same name")
+        + ("" if os.path.isdir(folder) else "; it is not on this machine: name its copy, a folder of the same name")  # noqa: PTH112  -- Path raises where this says no
     )
 
 

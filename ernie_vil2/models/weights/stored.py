@@ -134,7 +134,7 @@ def find_model(source: str | os.PathLike) -> Path:
     FileNotFoundError if there is nothing there, or it cannot be fetched.
     """
     checkpoint = named_checkpoint(source)
-    if checkpoint is not None or os.path.exists(source):
+    if checkpoint is not None or os.path.exists(source):  # noqa: PTH110  -- Path raises where this says no
         return checkpoint or Path(source)
     if str(source) in hub.MODELS:
         return hub.fetch(str(source))

@@ -4,6 +4,7 @@ import os
 import shutil
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -55,7 +56,7 @@ def served(input, manner, used=0, stopped="", within=impatient, **result):
 def gone(folder):
     """The shard disappears from the server and from the cache."""
     server().files.pop("a.tar")
-    shutil.rmtree(os.path.join(os.environ["ERNIE_VIL2_CACHE"], "shards"))
+    shutil.rmtree(Path(os.environ["ERNIE_VIL2_CACHE"], "shards"))
 
 
 CASES = [

@@ -1,6 +1,5 @@
 """Every bad input has its result: used, skipped under a reason, or stopped with a clear error."""
 
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -35,7 +34,7 @@ def tokenizer():
 def folder():
     """One that other users may read, as those of pytest are not."""
     with TemporaryDirectory() as path:
-        os.chmod(path, 0o755)
+        Path(path).chmod(0o755)  # noqa: S103  -- for other users, whom a test reads as
         yield Path(path)
 
 

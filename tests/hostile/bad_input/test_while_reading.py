@@ -44,7 +44,7 @@ def overwrite(path):
 
 def replace(path):
     path.with_name("new").write_bytes(path.read_bytes()[:-7])
-    os.replace(path.with_name("new"), path)
+    path.with_name("new").replace(path)
 
 
 def remove(path):
