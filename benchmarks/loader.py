@@ -183,10 +183,10 @@ def paddle_transform(views, image):
             self.transform, self.probability = transform, probability
 
         def _apply_image(self, decoded):
-            return self.transform(decoded) if random.random() < self.probability else decoded
+            return self.transform(decoded) if random.random() < self.probability else decoded  # noqa: S311  -- no secret
 
     def blur(decoded):  # which paddle.vision does not have
-        return decoded.filter(ImageFilter.GaussianBlur(random.uniform(*views.blur_sigma)))
+        return decoded.filter(ImageFilter.GaussianBlur(random.uniform(*views.blur_sigma)))  # noqa: S311  -- no secret
 
     jitter = transforms.ColorJitter(views.brightness, views.contrast, views.saturation, views.hue)
     return transforms.Compose(

@@ -68,7 +68,7 @@ def main() -> int:
     args = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("error: wrk asks the servers: apt-get install wrk")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(10_000, hard), hard))
     with tempfile.TemporaryDirectory() as folder:
         scripts = prepare(args.index, Path(folder))

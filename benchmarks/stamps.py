@@ -63,7 +63,7 @@ class Study:
         """A table of so many training images; those of a smaller size are among those of a larger."""
         with (STAMPS / "train.csv").open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
-        random.Random(seed).shuffle(rows)
+        random.Random(seed).shuffle(rows)  # noqa: S311  -- no secret
         path = self.folder / "tables" / f"{size}_{seed}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8", newline="") as file:

@@ -103,7 +103,7 @@ class Store(http.server.SimpleHTTPRequestHandler):
     """Serves a folder, slowly and with faults."""
 
     def __init__(self, *args, settings, faults, log, **kwargs):
-        self.settings, self.faults, self.log, self.random = settings, faults, log, random.Random()
+        self.settings, self.faults, self.log, self.random = settings, faults, log, random.Random()  # noqa: S311  -- no secret
         with contextlib.suppress(ConnectionError):  # who asked has ended
             super().__init__(*args, **kwargs)
 
@@ -116,7 +116,8 @@ class Store(http.server.SimpleHTTPRequestHandler):
         fault = self.random.random() < self.faults and not self.path.endswith("index.json")
         self.log["faults"] += fault
         if fault and self.random.random() < 0.5:
-            return self.send_error(503)
+            self.send_error(503)
+            return
         content = bytearray(Path(self.translate_path(self.path)).read_bytes())
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))

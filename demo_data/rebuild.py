@@ -142,7 +142,7 @@ def select(icons: dict[str, IconSet], zh: dict, en: dict) -> list[tuple[dict, st
             captions_and_tags = zh[text]["tts"][0], entry["tts"][0], zh[text]["default"], entry["default"]
             values = (concept, style, kind, *captions_and_tags, STYLES[style][1])
             samples.append((dict(zip(FIELDS, values, strict=True)), name))
-    samples.sort(key=lambda sample: hashlib.md5((sample[0]["id"] + sample[0]["style"]).encode()).digest())
+    samples.sort(key=lambda sample: hashlib.md5((sample[0]["id"] + sample[0]["style"]).encode()).digest())  # noqa: S324  -- a number, not a secret
     return samples
 
 

@@ -77,7 +77,7 @@ def fetch(mirror: str, folder: Path) -> Path:
     print(f"fetching {address}", flush=True)
     aside = path.with_name(f".{PACKAGE}.partial")
     try:
-        with urllib.request.urlopen(address, timeout=60) as source, aside.open("wb") as target:
+        with urllib.request.urlopen(address, timeout=60) as source, aside.open("wb") as target:  # noqa: S310  -- an address that the user or the script has named
             shutil.copyfileobj(source, target)
     except OSError as error:
         sys.exit(f"error: {address}: {error}; name another --mirror, or a --package (apt-get download)")
@@ -114,7 +114,7 @@ def read(package: Path) -> tuple[dict[Stamp, bytes], bytes]:
     contents, names, licence = {}, {}, b""
     with data_of(package) as tar:
         for member in tar:
-            stem, dot, suffix = member.name.removeprefix(STAMPS).rpartition(".")
+            stem, _, suffix = member.name.removeprefix(STAMPS).rpartition(".")
             if member.isfile() and member.name.startswith(STAMPS) and suffix in ("png", "txt"):
                 (contents if suffix == "png" else names)[stem] = tar.extractfile(member).read()
             elif member.name == COPYRIGHT:

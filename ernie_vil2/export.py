@@ -43,7 +43,7 @@ TOP = 10
 OPSET = 17
 
 
-class NotExportable(ValueError):
+class NotExportable(ValueError):  # noqa: N818  -- named by what has happened
     """A tower that cannot become a graph; the message says why."""
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 T = TypeVar("T")
 
 
-class UnknownName(ValueError):
+class UnknownName(ValueError):  # noqa: N818  -- named by what has happened
     """No part has this name; the message suggests the nearest one and lists those that exist."""
 
 

@@ -242,7 +242,7 @@ def check_runtime() -> Result:
     return Result("ok", "CPU switches", facts)
 
 
-def check_shared_memory(folder: str | os.PathLike = "/dev/shm", need: int = 1 << 30) -> Result:
+def check_shared_memory(folder: str | os.PathLike = "/dev/shm", need: int = 1 << 30) -> Result:  # noqa: S108  -- a name alone, nothing is written there
     """Room for the batches that loader workers hand over; `need` in bytes."""
     name, without = "shared memory", "or load in the training process: -o Data.workers=0"
     if not Path(folder).is_dir():

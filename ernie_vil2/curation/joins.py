@@ -105,7 +105,7 @@ class Joins:
             self._view("embedded", embeddings)
             cosines = "sample, cosine_zh, cosine_en, cosine_other"
             self.database.execute(
-                f"create view measured as select * from measures left join (select {cosines} from embedded) "
+                f"create view measured as select * from measures left join (select {cosines} from embedded) "  # noqa: S608  -- no text of the data is in it
                 "using (sample) left join scores using (sample)"
             )
         else:
@@ -119,7 +119,7 @@ class Joins:
         self.database.execute(f"create table {name}_parts (filename varchar, shard integer, first bigint)")
         rows = [(str(part.path), number, part.first) for number, part in enumerate(parts)]
         for start in range(0, len(rows), 1000):
-            self.database.executemany(f"insert into {name}_parts values (?, ?, ?)", rows[start : start + 1000])
+            self.database.executemany(f"insert into {name}_parts values (?, ?, ?)", rows[start : start + 1000])  # noqa: S608  -- no text of the data is in it
         files = dict.fromkeys("'" + str(part.path).replace("'", "''") + "'" for part in parts)
         self.database.execute(
             f"create view {name} as select parts.first + row as sample, parts.shard, read.* exclude (filename) "
@@ -158,7 +158,7 @@ class Joins:
     def remove(self, reason: str, query: str) -> None:
         """Removes what a query gives: columns sample, and nearest, the pair that stayed in its stead, or null."""
         self.database.execute(
-            "insert into fates select found.sample, ?, ?, found.nearest from "
+            "insert into fates select found.sample, ?, ?, found.nearest from "  # noqa: S608  -- no text of the data is in it
             f"(select #1 as sample, #2 as nearest from ({query})) found anti join fates using (sample)",
             [self.step, reason],
         )
@@ -172,7 +172,7 @@ class Joins:
                 f"when {condition} then '{reason}'" for reason, (_, condition) in zip(reasons, rules, strict=True)
             )
             self.database.execute(
-                f"insert into fates select sample, '{step}', reason, null from "
+                f"insert into fates select sample, '{step}', reason, null from "  # noqa: S608  -- no text of the data is in it
                 f"(select sample, case {cases} end as reason from alive) where reason is not null"
             )
 

@@ -158,7 +158,7 @@ def _histogram(joins: Joins, shown: Shown) -> list[Chart]:
     if shown.column in ("score", "cosine_zh", "cosine_en", "cosine_other") and not joins.has(shown.column):
         return []
     low, high = joins.all(
-        f"select quantile_cont({shown.column}, 0.005), quantile_cont({shown.column}, 0.99) from readable"
+        f"select quantile_cont({shown.column}, 0.005), quantile_cont({shown.column}, 0.99) from readable"  # noqa: S608  -- no text of the data is in it
     )[0]
     if low is None:
         return []
@@ -166,7 +166,7 @@ def _histogram(joins: Joins, shown: Shown) -> list[Chart]:
     width = (high - low) / BINS or 1.0
     counts = dict(
         joins.all(
-            f"select floor(({shown.column} - {low}) / {width})::int as bin, count(*) from readable "
+            f"select floor(({shown.column} - {low}) / {width})::int as bin, count(*) from readable "  # noqa: S608  -- no text of the data is in it
             f"where {shown.column} between {low} and {high + width} group by bin"
         )
     )
@@ -210,13 +210,13 @@ def _nearest(joins: Joins, samples: Sequence[int]) -> dict[int, int]:
     if not samples or not joins.has("thumbnail"):
         return {}
     listed = ", ".join(map(str, samples))
-    rows = joins.all(f"select sample, thumbnail[-1] from readable where sample in ({listed}) and thumbnail is not null")
+    rows = joins.all(f"select sample, thumbnail[-1] from readable where sample in ({listed}) and thumbnail is not null")  # noqa: S608  -- no text of the data is in it
     if not rows:
         return {}
     own = _vectors([thumbnail for _, thumbnail in rows])
     best, nearest = np.full(len(rows), -2.0), np.full(len(rows), -1)
     some = f"where thumbnail is not null order by hash(sample) limit {LOOKED_AT}"
-    query = f"select sample, thumbnail[-1] as thumbnail from alive {some}"
+    query = f"select sample, thumbnail[-1] as thumbnail from alive {some}"  # noqa: S608  -- no text of the data is in it
     for batch in joins.rows(query):
         cosines = own @ _vectors(batch["thumbnail"].to_pylist()).T
         first = cosines.argmax(axis=1)
@@ -233,11 +233,11 @@ def _vectors(thumbnails: Sequence[bytes]) -> np.ndarray:
 def _groups(joins: Joins, shots: _Shots) -> list[tuple[Shot, int, list[Shot]]]:
     """The largest groups of duplicates: what stayed, how many went for it, and some of these."""
     largest = joins.all(
-        "select nearest, count(*) from fates where nearest is not null group by nearest "
+        "select nearest, count(*) from fates where nearest is not null group by nearest "  # noqa: S608  -- no text of the data is in it
         f"order by count(*) desc, nearest limit {GROUPS}"
     )
     found = []
     for kept, count in largest:
-        members = joins.all(f"select sample, reason from fates where nearest = {kept} order by sample limit {MEMBERS}")
+        members = joins.all(f"select sample, reason from fates where nearest = {kept} order by sample limit {MEMBERS}")  # noqa: S608  -- no text of the data is in it
         found.append((shots(kept, "stayed"), count, [shots(sample, reason) for sample, reason in members]))
     return found

@@ -148,7 +148,7 @@ def write_table(joins: Joins, sizes: Sequence[int], folder: Path) -> list[dict[s
     measures = [name for name in joins.columns if name not in {*FIRST, *NOT_SHOWN}]
     listed = "".join(f", m.{name}" for name in measures)
     query = (
-        f"select m.sample, m.row, m.key, coalesce(m.id, 0) as id, m.bad is null and f.step is null as kept, "
+        f"select m.sample, m.row, m.key, coalesce(m.id, 0) as id, m.bad is null and f.step is null as kept, "  # noqa: S608  -- no text of the data is in it
         "case when m.bad is null and f.step is null then coalesce(w.weight, 1.0) else 0.0 end as weight, "
         f"case when m.bad is not null then '{UNREADABLE}' else f.step end as step, "
         f"coalesce(m.bad, f.reason) as reason, f.nearest, n.key as nearest_key{listed} "

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
@@ -204,7 +204,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     background: tuple[int, ...] = WHITE
-    geometry: Geometry = Geometry()
+    geometry: Geometry = field(default_factory=Geometry)
 
     @classmethod
     def of(cls, config: ImageTowerConfig) -> Preprocessing:

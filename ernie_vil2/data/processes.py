@@ -23,7 +23,7 @@ stops."""
 REFRESH = 0.5  # seconds between two looks at the progress
 
 
-class KilledProcess(RunError):
+class KilledProcess(RunError):  # noqa: N818  -- named by what has happened
     """A process was killed; the message says what to do."""
 
 

@@ -85,7 +85,7 @@ class Reason(StrEnum):
     NAME_NOT_UTF8 = "name is not UTF-8"
 
 
-class BadSample(ValueError):
+class BadSample(ValueError):  # noqa: N818  -- named by what has happened
     """A sample that cannot be used.
 
     Args:
@@ -264,7 +264,7 @@ def first_names(count: int, names: Sequence[str]) -> str:
     return f"{count:,} ({', '.join(names)}{', ...' * (count > len(names))})"
 
 
-class TooManyBadSamples(RunError):
+class TooManyBadSamples(RunError):  # noqa: N818  -- named by what has happened
     """More samples could not be used than `Data.max_bad_share` allows."""
 
 

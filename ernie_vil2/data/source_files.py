@@ -91,10 +91,11 @@ def values_of(row: object, where: str, *ids: str, **kinds: type) -> list[Any]:
 
     BadSample if it is not an object, or does not hold these.
     """
-    if isinstance(row, dict) and all(isinstance(row.get(key), kind) for key, kind in kinds.items()):
-        if all(is_id(row.get(key)) for key in ids):
-            return [*(str(row[key]) for key in ids), *(row[key] for key in kinds)]
-    raise BadSample(Reason.MALFORMED_ROW, where)
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), kind) for key, kind in kinds.items()):
+        raise BadSample(Reason.MALFORMED_ROW, where)
+    if not all(is_id(row.get(key)) for key in ids):
+        raise BadSample(Reason.MALFORMED_ROW, where)
+    return [*(str(row[key]) for key in ids), *(row[key] for key in kinds)]
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ ends: the pipe between them is then closed, and on Linux the kernel kills it.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import math
@@ -209,10 +210,9 @@ class _Worker:
 
     def release_slot(self) -> None:
         """Gives the memory of the oldest batch back to the worker."""
-        try:
+        # A dead one: `reports` says so, after the batches that it has finished.
+        with contextlib.suppress(ConnectionError):
             self._pipe.send(None)
-        except ConnectionError:
-            pass  # it is dead: `reports` says so, after the batches that it has finished
 
     def end(self, wait: bool = True) -> None:
         """Kills the process; `wait` for its end, unless it hangs in the system, which may delay that."""

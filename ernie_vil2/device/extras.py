@@ -40,7 +40,7 @@ _BESIDES = {
 }
 
 
-class MissingPackage(ImportError):
+class MissingPackage(ImportError):  # noqa: N818  -- named by what has happened
     """A package of an extra is not installed; the message says what needs it and how it is installed."""
 
 

@@ -67,7 +67,7 @@ def rank_environments(ranks: int, store: socket.socket | None = None) -> list[di
         "PADDLE_DISTRI_BACKEND": "gloo",
         "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
         "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
-        "GLOG_minloglevel": os.environ.get("GLOG_minloglevel", "2"),
+        "GLOG_minloglevel": os.environ.get("GLOG_minloglevel", "2"),  # noqa: SIM112  -- its name
     }
     return [
         {**common, "PADDLE_TRAINER_ID": str(rank), "PADDLE_CURRENT_ENDPOINT": endpoint}

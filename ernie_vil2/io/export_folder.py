@@ -55,7 +55,7 @@ WIDTHS = {"least": 1, "most": 65_536}
 SIDES = {"least": 1, "most": 4096}  # bounds of sizes, as the configuration has them
 
 
-class BadExport(ValueError):
+class BadExport(ValueError):  # noqa: N818  -- named by what has happened
     """An exported folder that cannot be used; the message says which, why and what to do."""
 
 

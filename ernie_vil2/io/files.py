@@ -54,7 +54,7 @@ def read_text(path: str | Path, most: int = MAX_CHARACTERS) -> str:
     return text
 
 
-class RepeatedKey(ValueError):
+class RepeatedKey(ValueError):  # noqa: N818  -- named by what has happened
     """A key that occurs twice in one object: the standard library would take the last, and drop what came first."""
 
 
@@ -282,7 +282,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ERNIE_VIL2_CACHE") or "~/.cache/ernie_vil2").expanduser()
 
 
-class DamagedFile(ValueError):
+class DamagedFile(ValueError):  # noqa: N818  -- named by what has happened
     """A file is not the one that was written; the message says which, and how it differs."""
 
 

@@ -20,7 +20,7 @@ JOB = "job.json"
 _locked: WeakSet[IO] = WeakSet()
 
 
-class Locked(RunError):
+class Locked(RunError):  # noqa: N818  -- named by what has happened
     """Another process holds a lock; owner names it, as in "process 123 on host", as far as that is known."""
 
     def __init__(self, path: str | os.PathLike, owner: str):
@@ -28,7 +28,7 @@ class Locked(RunError):
         self.owner = owner
 
 
-class OtherJob(RunError):
+class OtherJob(RunError):  # noqa: N818  -- named by what has happened
     """An output belongs to another job, or another run is writing there; the message says what to do."""
 
 

@@ -27,7 +27,7 @@ _OPERATIONS = {
 }  # fmt: skip
 
 
-class Refused(ValueError):
+class Refused(ValueError):  # noqa: N818  -- named by what has happened
     """The reason why a pickle is not read. What it nests is never in a message: formatting it might not end."""
 
 

@@ -18,7 +18,7 @@ class RunError(RuntimeError):
     """A run cannot continue; a command line prints the message instead of a traceback."""
 
 
-class LostRank(RunError):
+class LostRank(RunError):  # noqa: N818  -- named by what has happened
     """A rank has died or hangs; the message names it."""
 
 

@@ -289,7 +289,7 @@ def _pair_loss(
     return make(*arguments, **options)
 
 
-class NoNegatives(RunError):
+class NoNegatives(RunError):  # noqa: N818  -- named by what has happened
     """Most rows of a batch hold the same image or text: nothing can be learnt from them."""
 
 

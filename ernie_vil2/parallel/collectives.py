@@ -116,11 +116,11 @@ def _about_to_send(kind: str, tensor: paddle.Tensor, wait: bool = True) -> None:
         entry.sent += sent_bytes(kind, payload, dist.get_world_size())
 
 
-class Disagreement(ValueError):
+class Disagreement(ValueError):  # noqa: N818  -- named by what has happened
     """Ranks that were started with different configuration, data or code; the message says which rank has what."""
 
 
-class FailedRank(ValueError):
+class FailedRank(ValueError):  # noqa: N818  -- named by what has happened
     """Another rank has raised an error; the message is that error's, with the rank's number."""
 
 

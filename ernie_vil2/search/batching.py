@@ -38,7 +38,7 @@ Part = tuple[float, str | np.ndarray]
 """A weight, and a text or the pixels of an image as `ErnieViL2.preprocess` gives them."""
 
 
-class Overloaded(Exception):
+class Overloaded(Exception):  # noqa: N818  -- named by what has happened
     """More queries wait than may; `retry` seconds later there may be room."""
 
     retry = 1

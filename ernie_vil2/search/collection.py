@@ -149,7 +149,7 @@ class Collection(Changeable, Protocol):
         return
 
 
-class DamagedIndex(ValueError):
+class DamagedIndex(ValueError):  # noqa: N818  -- named by what has happened
     """Damaged files of an index; the message names them."""
 
 

@@ -35,7 +35,7 @@ from ernie_vil2.search.store import SIDES, VERSION, Store, open_store
 LONGEST_QUERY = 10_000  # characters of a query; only what fits into the model's text length counts
 
 
-class OtherModel(ValueError):
+class OtherModel(ValueError):  # noqa: N818  -- named by what has happened
     """The index is of another model than the one given; the message names both."""
 
 
@@ -358,9 +358,10 @@ def _loaded(
     Paddle is not imported for an ONNX export, nor for a checkpoint that has one with the fingerprint of an index.
     """
     if not Path(source, ABOUT).is_file():
-        if fingerprint and precision == "float32" and runtime.surely_cpu(device):
-            if made := export_in(Path(source), fingerprint, backends=["onnx"]):
-                return made, source
+        can_use_export = precision == "float32" and runtime.surely_cpu(device)
+        export = export_in(Path(source), fingerprint, backends=["onnx"]) if fingerprint and can_use_export else None
+        if export:
+            return export, source
         from ernie_vil2.models.weights.stored import weights_path
 
         folder = weights_path(source).parent

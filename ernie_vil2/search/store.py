@@ -23,7 +23,7 @@ VERSION = 1  # of what an index says of itself and of how its folder is laid out
 LONGEST_ABOUT = 1 << 16  # characters of `index.json`
 
 
-class BusyIndex(RunError):
+class BusyIndex(RunError):  # noqa: N818  -- named by what has happened
     """Another process writes to the index; the message says which."""
 
 

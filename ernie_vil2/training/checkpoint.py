@@ -60,11 +60,11 @@ INODES = 8
 """Files, folder and link of a checkpoint."""
 
 
-class DamagedCheckpoint(ValueError):
+class DamagedCheckpoint(ValueError):  # noqa: N818  -- named by what has happened
     """Every checkpoint of a run is damaged; the message says how."""
 
 
-class FullDisk(OSError):
+class FullDisk(OSError):  # noqa: N818  -- named by what has happened
     """A checkpoint finds no room; the message says what it needs (bytes, inodes, larger files) and what there is."""
 
 

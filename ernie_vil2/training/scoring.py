@@ -128,7 +128,9 @@ def build_evaluators(config: Config, task: Task) -> dict[str, Evaluator]:
         ConfigError: there is no such scorer, or it does not fit the task.
         OSError, ValueError: what one of them scores cannot be read.
     """
-    named = dict.fromkeys(task.evaluators, {}) if config.Evaluation.options is None else config.Evaluation.options
+    named = config.Evaluation.options
+    if named is None:
+        named = {name: {} for name in task.evaluators}
     built: dict[str, Evaluator] = {}
     for name, options in named.items():
         try:

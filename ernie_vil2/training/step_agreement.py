@@ -123,7 +123,7 @@ run that is shorter is judged at its end."""
 _SHOWN = 5
 
 
-class NotFinite(RunError):
+class NotFinite(RunError):  # noqa: N818  -- named by what has happened
     """Loss, gradient or weights are NaN or infinite; the message says which, and where the last good weights are."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -51,7 +51,7 @@ class Balance(Step[Settings]):
     name = "balance"
     cost = 9
     Settings = Settings
-    columns = {"concepts": "list<int32>"}
+    columns: ClassVar[Mapping[str, str]] = {"concepts": "list<int32>"}
 
     def check(self) -> None:
         require("the step balance", "ahocorasick")
@@ -108,7 +108,7 @@ class Balance(Step[Settings]):
             "group by sample, id"
         )
         if own.by == "weight":
-            db.execute(f"insert into weights select sample, weight from ({weighted}) where weight < 1")
+            db.execute(f"insert into weights select sample, weight from ({weighted}) where weight < 1")  # noqa: S608  -- no text of the data is in it
         else:
             gone = np.concatenate([_not_drawn(batch, own.seed) for batch in joins.rows(weighted)] or [np.zeros(0, int)])
             with joins.given(gone=pa.table({"sample": pa.array(gone, pa.int64())})):

@@ -1,7 +1,8 @@
 """Images that are equal pixel by pixel, whatever their files and names."""
 
+from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -36,7 +37,7 @@ class ExactDuplicates(Step[Settings]):
         equal = "content" if self.settings.of == "image" else "content, text_key"
         joins.remove(
             "copy of an image" if self.settings.of == "image" else "copy of a pair",
-            "select sample, first_value(sample) over same as nearest from alive "
+            "select sample, first_value(sample) over same as nearest from alive "  # noqa: S608  -- no text of the data is in it
             f"window same as (partition by {equal} order by {joins.better}) "
             "qualify sample != first_value(sample) over same",
         )

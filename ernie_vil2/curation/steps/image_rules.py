@@ -1,7 +1,7 @@
 """Cheap rules on images: size, shape, and images of nothing."""
 
-from collections.abc import Iterable
-from typing import Annotated, Any
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar
 
 import cv2
 from pydantic import Field
@@ -24,7 +24,12 @@ class ImageRules(Step[Settings]):
     name = "image_rules"
     cost = 2
     Settings = Settings
-    columns = {"width": "int32", "height": "int32", "aspect": "float", "deviation": "float"}
+    columns: ClassVar[Mapping[str, str]] = {
+        "width": "int32",
+        "height": "int32",
+        "aspect": "float",
+        "deviation": "float",
+    }
 
     def measure(self, pair: Pair) -> dict[str, Any]:
         """Size, and how much luminance varies."""

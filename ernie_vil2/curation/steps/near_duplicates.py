@@ -81,14 +81,14 @@ def _without(joins: Joins, images: Thumbnails, found: Alike, refused: Callable[[
 def _otherwise_captioned(joins: Joins) -> list[int]:
     """Pairs whose captions differ and name a side."""
     joined = "pairs join alive a on a.sample = one join alive b on b.sample = other"
-    return [row for (row,) in joins.all(f"select number from {joined} where a.sided is distinct from b.sided")]
+    return [row for (row,) in joins.all(f"select number from {joined} where a.sided is distinct from b.sided")]  # noqa: S608  -- no text of the data is in it
 
 
 def _embedded_apart(joins: Joins, least: float) -> list[int]:
     """Pairs whose embeddings are not alike; of images without embeddings, thumbnails have decided."""
     joined = "pairs join embedded a on a.sample = one join embedded b on b.sample = other"
     gone = []
-    for row, *images in joins.all(f"select number, a.image, b.image from {joined}"):
+    for row, *images in joins.all(f"select number, a.image, b.image from {joined}"):  # noqa: S608  -- no text of the data is in it
         first, second = (np.frombuffer(image, np.float16).astype(np.float32) for image in images)
         if first @ second < least:
             gone.append(row)
@@ -108,7 +108,7 @@ def best_of(joins: Joins, samples: np.ndarray, pairs: Iterable[Alike]) -> pa.Tab
                 own = near.setdefault(first, {})
                 own[second] = max(value, own.get(second, 0.0))
     with joins.given(involved=pa.table({"sample": pa.array(near, pa.int64())})):
-        order = joins.all(f"select sample from alive semi join involved using (sample) order by {joins.better}")
+        order = joins.all(f"select sample from alive semi join involved using (sample) order by {joins.better}")  # noqa: S608  -- no text of the data is in it
     stays, gone = set[int](), dict[int, int]()
     for (sample,) in order:
         kept = {other: value for other, value in near[sample].items() if other in stays}

@@ -1,7 +1,7 @@
 """Captions that are nearly the same, as those that a template has made: only some of each group stay."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 from zlib import crc32
 
 import numpy as np
@@ -32,7 +32,7 @@ class NearTexts(Step[Settings]):
     name = "near_texts"
     cost = 6
     Settings = Settings
-    columns = {"sketch": "binary"}
+    columns: ClassVar[Mapping[str, str]] = {"sketch": "binary"}
 
     def measure(self, pair: Pair) -> dict[str, Any]:
         """The sketch of its captions; null if they are short."""
@@ -66,7 +66,7 @@ class NearTexts(Step[Settings]):
         with joins.given(members=pa.table(columns)):
             joins.remove(
                 "near-duplicate caption",
-                f"select sample, first_value(sample) over {ordered} from alive join members using (sample) "
+                f"select sample, first_value(sample) over {ordered} from alive join members using (sample) "  # noqa: S608  -- no text of the data is in it
                 f"qualify row_number() over {ordered} > {self.settings.most}",
             )
 

@@ -1,10 +1,10 @@
 """How well image and caption fit, by a model, and a threshold for it."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -147,7 +147,7 @@ class Score(Step[Settings]):
     name = "score"
     cost = 7
     Settings = Settings
-    columns = {"languages": "string", "text_key": "uint64"}
+    columns: ClassVar[Mapping[str, str]] = {"languages": "string", "text_key": "uint64"}
 
     def check(self) -> None:
         models = [self.settings.model] if isinstance(self.settings.model, str) else self.settings.model
@@ -203,10 +203,10 @@ class Score(Step[Settings]):
                 f"{threshold.kept:.0%} have the threshold of {threshold.score:.2f}, and {threshold.wrong:.0%} wrong "
                 "ones are expected among them"
             )
-            query = f"select sample, null from alive where languages = '{languages}' and score < {threshold.score!r}"
+            query = f"select sample, null from alive where languages = '{languages}' and score < {threshold.score!r}"  # noqa: S608  -- no text of the data is in it
             if own.by == "value":
                 low = [f"cosine_{name} < {least}" for name, least in own.cosine.items()]
-                query = f"select sample, null from alive where languages = '{languages}' and ({' or '.join(low)})"
+                query = f"select sample, null from alive where languages = '{languages}' and ({' or '.join(low)})"  # noqa: S608  -- no text of the data is in it
             if own.by == "calibrated" and threshold.wrong > own.wrong:
                 facts.append(
                     f"{languages}: the model does not separate well enough for only {own.wrong:.0%} to be wrong"

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -148,7 +148,7 @@ class TextRules(Step[Settings]):
     name = "text_rules"
     cost = 1
     Settings = Settings
-    columns = {
+    columns: ClassVar[Mapping[str, str]] = {
         "languages": "string",
         "characters": "int32",
         "words": "int32",
@@ -192,10 +192,10 @@ class TextRules(Step[Settings]):
         most = self.settings.images_of_a_caption
         if most is not None:
             image = "content" if joins.has("content") else "key"
-            frequent = f"(select text_key from {{}} group by text_key having count(*) > {most})"
+            frequent = f"(select text_key from {{}} group by text_key having count(*) > {most})"  # noqa: S608  -- no text of the data is in it
             rows = f"readable semi join {frequent.format('readable')} using (text_key)"
-            many = frequent.format(f"(select distinct text_key, {image} from {rows})")  # count(distinct) spills nothing
-            joins.remove("caption of many images", f"select sample, null from alive semi join {many} using (text_key)")
+            many = frequent.format(f"(select distinct text_key, {image} from {rows})")  # count(distinct) spills nothing  # noqa: S608  -- no text of the data is in it
+            joins.remove("caption of many images", f"select sample, null from alive semi join {many} using (text_key)")  # noqa: S608  -- no text of the data is in it
 
     def shown(self) -> Iterable[Shown]:
         yield Shown("characters", "characters of the caption", (self.settings.longest,))

@@ -31,7 +31,7 @@ def cache_bytes() -> int:
     return int(gib * 2**30)
 
 
-class NoRoom(OSError):
+class NoRoom(OSError):  # noqa: N818  -- named by what has happened
     """The cache has no room for a file but that of files that are open."""
 
 
@@ -181,7 +181,7 @@ class FetchAhead:
 
     def want(self, now: Iterable[int], later: Iterable[int]) -> None:
         """Names the files that are read from now on, and after these; others are wanted no more."""
-        order = Random(os.getpid())
+        order = Random(os.getpid())  # noqa: S311  -- no secret
         now, later = list(now), list(later)
         order.shuffle(now)
         order.shuffle(later)

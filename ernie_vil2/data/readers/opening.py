@@ -260,7 +260,7 @@ def open_shard(layout: Layout, location: Location, options: Options) -> Shard:
     return BenchmarkSource(read_benchmark(layout, Path(location.name), options), location.name)
 
 
-class UnknownLayout(ValueError):
+class UnknownLayout(ValueError):  # noqa: N818  -- named by what has happened
     """A folder has none of the layouts."""
 
 

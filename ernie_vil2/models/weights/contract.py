@@ -41,7 +41,7 @@ OF_TRAINING: dict[str, Any] = {
 """Of `Model`, where a model is from, and what it does in training alone."""
 
 
-class Broken(ValueError):
+class Broken(ValueError):  # noqa: N818  -- named by what has happened
     """A folder is not what its contract card says; the message says in what it differs."""
 
 

@@ -67,7 +67,7 @@ class WeightFileError(ValueError):
         super().__init__(f"{path}: {reason}")
 
 
-class WeightMismatch(ValueError):
+class WeightMismatch(ValueError):  # noqa: N818  -- named by what has happened
     """Arrays that are not those of the model, in names that nobody has allowed to differ."""
 
 
