@@ -43,7 +43,7 @@ def printed_by(monkeypatch, name, *arguments):
         try:
             runpy.run_path(str(ROOT / "docs" / "examples" / name), run_name="__main__")
         except SystemExit as end:
-            assert not end.code, printed.getvalue()
+            assert not end.code, printed.getvalue()  # noqa: PT017  -- there may be no error
     return printed.getvalue()
 
 
@@ -119,7 +119,7 @@ def test_the_notebook_runs_and_is_small(folder):
         for cell in cells:
             text = "".join(cell["source"])
             names |= {"MODEL": "MODEL", "DATA": "my-images"} if names else {}
-            exec(compile(text, NOTEBOOK.name, "exec"), names)
+            exec(compile(text, NOTEBOOK.name, "exec"), names)  # noqa: S102  -- code of our own pages
             if text.startswith("MODEL"):
                 names |= {"MODEL": "MODEL", "DATA": "my-images"}
     assert "not distinguishable" in printed.getvalue()

@@ -51,7 +51,7 @@ def parts():
     module = types.ModuleType("my_parts")
     assert len(blocks()) == 6
     for block in blocks():
-        exec(compile(block, str(PAGE), "exec"), vars(module))
+        exec(compile(block, str(PAGE), "exec"), vars(module))  # noqa: S102  -- code of our own pages
     sys.modules["my_parts"] = module
     yield module
     del sys.modules["my_parts"]

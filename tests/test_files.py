@@ -18,7 +18,7 @@ def test_a_text_replaces_the_file_and_leaves_nothing_else(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(RuntimeError), atomic_write(tmp_path / "a.txt") as aside:
+    with pytest.raises(RuntimeError), atomic_write(tmp_path / "a.txt") as aside:  # noqa: PT012  -- what comes before the error belongs to it
         aside.write_text("half")
         raise RuntimeError
     assert (tmp_path / "a.txt").read_text() == "old"
@@ -26,8 +26,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
-    with (
-        pytest.raises(OSError) as caught,
+    with (  # noqa: PT012  -- what comes before the error belongs to it
+        pytest.raises(OSError, match="No space left") as caught,
         atomic_write(tmp_path / "a.txt") as aside,
         Path("/dev/full").open("w") as full,
     ):
@@ -56,7 +56,7 @@ def test_a_pipe_stays_and_gets_the_content_once_it_is_whole(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    with pytest.raises(RuntimeError), atomic_write(tmp_path / "pipe") as aside:
+    with pytest.raises(RuntimeError), atomic_write(tmp_path / "pipe") as aside:  # noqa: PT012  -- what comes before the error belongs to it
         aside.write_text("half")
         raise RuntimeError
     write_text(tmp_path / "link", "whole")
@@ -75,7 +75,7 @@ def test_a_device_stays(tmp_path):
     assert null.is_char_device() and null.read_bytes() == b""
     null.unlink()
     os.mknod(null, 0o666 | stat.S_IFCHR, os.makedev(1, 7))  # /dev/full
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match="No space left") as caught:
         write_text(null, "text")
     assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(null) and null.is_char_device()
 
@@ -87,7 +87,7 @@ def test_what_cannot_be_written_is_an_error_that_names_it(tmp_path, name):
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError) as caught:  # noqa: PT011  -- what it names is compared below
         write_text(tmp_path / name, "text")
     assert caught.value.filename == str(tmp_path / name)
     assert sorted(tmp_path.rglob("*")) == before and (tmp_path / "loop").is_symlink()
@@ -98,10 +98,10 @@ def test_a_folder_is_seen_when_it_is_whole(tmp_path):
         (aside / "one").write_text("1")
         assert not (tmp_path / "runs" / "a").exists()
     assert (tmp_path / "runs" / "a" / "one").read_text() == "1"
-    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "runs" / "b") as aside:
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "runs" / "b") as aside:  # noqa: PT012  -- what comes before the error belongs to it
         (aside / "one").write_text("1")
         raise RuntimeError
-    with pytest.raises(OSError), atomic_folder(tmp_path / "runs" / "a"):
+    with pytest.raises(FileExistsError), atomic_folder(tmp_path / "runs" / "a"):
         pass
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["a"]
     assert (tmp_path / "runs" / "a" / "one").read_text() == "1"

@@ -71,7 +71,7 @@ def broken_off(server, path, after=100_000):
 
 def test_a_file_arrives_whole_with_progress(server, tmp_path, capsys):
     path = tmp_path / "new" / "model.pdparams"
-    hub.download(server.url, path, hashlib.md5(CONTENT).hexdigest())
+    hub.download(server.url, path, hashlib.md5(CONTENT).hexdigest())  # noqa: S324  -- a number, not a secret
     assert path.read_bytes() == CONTENT and list(path.parent.iterdir()) == [path]
     assert "model.pdparams: 100%" in capsys.readouterr().out
 
@@ -140,7 +140,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_a_known_model_comes_from_its_address_once(server, cache, monkeypatch):
-    digest = hashlib.md5(CONTENT).hexdigest()
+    digest = hashlib.md5(CONTENT).hexdigest()  # noqa: S324  -- a number, not a secret
     monkeypatch.setattr(
         hub, "MODELS", {"one": {"a.bin": (server.url, digest)}, "x/two": dict.fromkeys(("a", "b"), (server.url, None))}
     )

@@ -115,7 +115,7 @@ def test_memory_is_pinned_only_as_it_grows_and_the_main_thread_waits_for_no_copy
 @pytest.mark.parametrize("device", [None, LateDevice()], ids=["CPU", "GPU"])
 def test_an_error_comes_where_its_batch_would_have_come(device, fails_at):
     found = []
-    with pytest.raises(ValueError, match=f"batch {fails_at}"):
+    with pytest.raises(ValueError, match=f"batch {fails_at}"):  # noqa: PT012  -- what comes before the error belongs to it
         for tensors, number in uploaded(batches(9, fails_at=fails_at), device):
             assert_is_batch(tensors, number)
             found.append(number)

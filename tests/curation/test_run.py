@@ -130,9 +130,11 @@ def test_a_folder_of_other_files_or_of_another_run_is_refused(tmp_path, crawl, s
     with pytest.raises(locks.OtherJob, match="other holds other files; choose a new folder"):
         curate(source, steps(RULES), tmp_path / "other")
     (tmp_path / "busy" / ".curate").mkdir(parents=True)
-    with locks.owned(tmp_path / "busy" / ".curate" / "lock"):
-        with pytest.raises(locks.OtherJob, match="process .* is writing there; wait for it or stop it"):
-            curate(source, steps(RULES), tmp_path / "busy")
+    with (
+        locks.owned(tmp_path / "busy" / ".curate" / "lock"),
+        pytest.raises(locks.OtherJob, match="process .* is writing there; wait for it or stop it"),
+    ):
+        curate(source, steps(RULES), tmp_path / "busy")
 
 
 def test_broken_pairs_are_counted_as_everywhere(tmp_path, steps):

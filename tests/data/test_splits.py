@@ -64,7 +64,7 @@ def test_no_image_and_no_group_is_in_two_parts(first, second, seed):
     try:
         parts = Division(PARTS, "sku", seed=seed).rows(whole)
     except ValueError as error:
-        assert "would be empty" in str(error) or "no sample has the field sku" in str(error)
+        assert "would be empty" in str(error) or "no sample has the field sku" in str(error)  # noqa: PT017  -- there may be no error
         return
     assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(len(rows)))
     for column in (0, 1):

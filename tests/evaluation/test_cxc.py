@@ -145,7 +145,7 @@ def test_eccv_caption_is_given_the_numbers_of_the_images_and_captions_that_come_
     given_to_it = {}
 
     class Metrics:
-        def compute_all_metrics(self, i2t, t2i, target_metrics, Ks):
+        def compute_all_metrics(self, i2t, t2i, target_metrics, Ks):  # noqa: N803  -- a name of the official code
             given_to_it.update(i2t=i2t, t2i=t2i)
             return {name: {"i2t": 0.25, "t2i": 0.5} for name in target_metrics}
 
@@ -279,7 +279,7 @@ def test_a_compressed_file_that_is_damaged_anywhere_is_named(tmp_path_factory, d
         try:
             found = read_ratings(folder, "sts", "test")
         except ValueError as error:
-            assert str(error).startswith(str(path)) and "\n" not in str(error)
+            assert str(error).startswith(str(path)) and "\n" not in str(error)  # noqa: PT017  -- there may be no error
         else:
             assert found.first == whole.first and (found.scores == whole.scores).all()
 

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from tests.support.shapes import draw, png, write_tar, write_tsv
 class ColourModel:
     """A stand-in for a model: an image is its mean colour, a text the colour that it names."""
 
-    COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
+    COLOURS: ClassVar = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
     fingerprint = "colours"
 
     def preprocess(self, image):

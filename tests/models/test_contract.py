@@ -166,7 +166,7 @@ def test_a_format_in_which_it_computes_otherwise_has_embeddings_of_its_own(tmp_p
         assert check_golden(folder, load_model(folder)) < 1e-6
     with pytest.raises(Broken):
         check_golden(tmp_path / "paddlenlp", load_model(SOURCE))
-    with pytest.raises(Broken, match="config.json is not the file|written with Model.text.variant.activation"):
+    with pytest.raises(Broken, match="config.json is not the file|written with Model.text.variant.activation"):  # noqa: PT012  -- what comes before the error belongs to it
         settings = json.loads((folder / "config.json").read_text())
         settings["text_config"]["hidden_act"] = "quick_gelu"
         (folder / "config.json").write_text(json.dumps(settings))

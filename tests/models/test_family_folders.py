@@ -242,7 +242,7 @@ def test_a_tokenizer_of_another_kind_is_named(tmp_path):
     from tokenizers import Tokenizer, models
 
     pairs = models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")])
-    words = models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]")
+    words = models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]")  # noqa: S106  -- a word of a vocabulary
     for kind in (pairs, words):
         (tmp_path / "tokenizer.json").write_text(Tokenizer(kind).to_str())
         with pytest.raises(ValueError, match=r"tokenizer.json: not of a tokenizer of the kind open_clip \(\w+\)"):

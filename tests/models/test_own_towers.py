@@ -130,7 +130,7 @@ def test_a_registered_tower_is_chosen_by_its_name(my_towers, monkeypatch):
     monkeypatch.setattr(sections, "OWN_TOWERS", set())
     monkeypatch.setattr(towers, "OWN_TOWERS", sections.OWN_TOWERS)
     for registry, name in ((towers.TEXT_TOWERS, "Bag"), (towers.IMAGE_TOWERS, "Pixels")):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=f"my-{name}"):
             load_config(None, [f"Model.{'text' if name == 'Bag' else 'image'}={{name: my-{name}, width: 10}}"])
         monkeypatch.setitem(registry, f"my-{name}", getattr(sys.modules["my_towers"], name))
     config = load_config(None, ["Model.text={name: my-Bag, width: 10}", "Model.image={name: my-Pixels, width: 12}"])

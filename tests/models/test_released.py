@@ -234,7 +234,7 @@ def test_a_mean_of_states_fits_no_release(layout, tmp_path):
 
 
 def test_sizes_are_read_from_the_shapes():
-    config, model = own_model()
+    _, model = own_model()
     official = from_ours(arrays_of(model), "official")
     with pytest.raises(ValueError, match="width, 24, is not a multiple of 64: give the number of its heads"):
         architecture(official)
@@ -457,7 +457,7 @@ def test_a_conversion_is_seen_whole_or_not_at_all(official, tmp_path, monkeypatc
         assert not (tmp_path / "new").exists()
         raise full
 
-    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):  # noqa: PT012  -- what comes before the error belongs to it
         patched.setattr(f"ernie_vil2.models.weights.stored.{last}", fails)
         write_model(stored, tmp_path / "new", layout)
     assert [path.name for path in tmp_path.iterdir()] == ["official"]

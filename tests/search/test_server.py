@@ -28,7 +28,7 @@ from tests.support.limits import PATIENCE
 from tests.support.sockets import Running, request, reset, until
 from tests.test_imports import ROOT
 
-TOKEN = "0123456789abcdef"
+TOKEN = "0123456789abcdef"  # noqa: S105  -- of a server of the test
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ def main():
         for task, head in CASES:
             for micro_batch in ("null", "2"):
                 with default_dtype(dtype):
-                    made, step = step_of(task, head, f"Training.micro_batch={micro_batch}")
+                    made, _ = step_of(task, head, f"Training.micro_batch={micro_batch}")
                     made.prepare(fleet.distributed_model(made.model), None)
                     losses, gradients = compute(made._step, batch(task, dtype, OWN[rank]))
                 case = f"{dtype}/{task}/{head}/{micro_batch}"

@@ -1,5 +1,6 @@
 """A server on 127.0.0.1 that holds files, and misbehaves as the first part of a path says: `/503/a.tar`."""
 
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -28,10 +29,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.asked[self.command, self.path] += 1
         if content is None:
             manner = "404"
-        try:
+        with contextlib.suppress(OSError):  # who asked has given up
             self.answer(manner, content, got)
-        except OSError:  # who asked has given up
-            pass
 
     def answer(self, manner, content, got):
         if manner.isdigit():

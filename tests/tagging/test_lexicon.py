@@ -1,6 +1,7 @@
 """Words of a lexicon: by hand with a model of colours, and by an untrained model against NumPy."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ class Colours:
     """A model whose image embedding is the image's colour, and whose texts are colours, darker ones apart."""
 
     fingerprint = "colours"
-    texts = {
+    texts: ClassVar = {
         "red": unit(1, 0, 0), "green": unit(0, 1, 0), "blue": unit(0, 0, 1), "a yellow": unit(1, 1, 0),
         "one yellow": unit(0, 1, 0), "红": unit(1, 0, 0), "a red": unit(1, 0, 0), "one red": unit(1, 0, 0),
     }  # fmt: skip

@@ -273,7 +273,7 @@ def test_a_small_disk_is_full_and_keeps_what_it_has(disk, monkeypatch):
     """Of 256 KiB, which a checkpoint of `Run` fits into twice but not three times."""
     run = Run(disk("size=256k"))
     steps = 0
-    with pytest.raises(FullDisk, match=f"checkpoint in {run.folder}/checkpoints"):
+    with pytest.raises(FullDisk, match=f"checkpoint in {run.folder}/checkpoints"):  # noqa: PT012  -- what comes before the error belongs to it
         for steps in range(20):
             run.save(steps, keep=20)
     # The same where the lack shows only in writing, as under a quota.

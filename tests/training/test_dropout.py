@@ -171,7 +171,7 @@ def test_other_kinds_of_dropout():
     assert set(map(tuple, whole_rows.reshape([4, -1]))) <= {(0,) * 300, (6,) * 300}
     assert set(unscaled.ravel()) == {0, 3} and len(np.unique(windows, axis=0)) == 8
     assert 0 <= uniform.min() < 0.01 and 0.99 < uniform.max() < 1 and abs(uniform.mean() - 0.5) < 0.02
-    with pytest.raises(ValueError, match="image is a Dropout2D"):
+    with pytest.raises(ValueError, match="image is a Dropout2D"):  # noqa: PT012  -- what comes before the error belongs to it
         towers.image = nn.Dropout2D(0.1)
         CounterBasedDropout(towers, 0)
 
@@ -276,6 +276,7 @@ def test_a_text_pair_of_equal_encodings_is_refused(settings, refused):
     without = ["Model.text.dropout=0", "Model.text.attention_dropout=0", "Views.tag_probability=0"]
     config = load_config(None, [*SMALL, "Data.train=[a.tar]", *without, *settings])
     if not refused:
-        return check_text_pair(config)
+        check_text_pair(config)
+        return
     with pytest.raises(ConfigError, match="set Model.text.dropout .*, or Loss.weights.text_text=0"):
         check_text_pair(config)

@@ -83,7 +83,7 @@ def test_a_killed_run_ends_where_the_whole_one_ends(overrides, tmp_path):
 
     process = starts(pause=0.2)
     wait_until(lambda: len(records(folder)) > 8)
-    time.sleep(random.uniform(0, 0.5))
+    time.sleep(random.uniform(0, 0.5))  # noqa: S311  -- no secret
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL and 8 < check_part(folder, expected) < 30
@@ -102,7 +102,7 @@ def test_a_killed_run_ends_where_the_whole_one_ends(overrides, tmp_path):
 @pytest.mark.slow
 def test_twenty_kills_of_two_ranks_change_nothing(overrides, tmp_path):
     """At random moments, while it starts, trains or saves: rank 0, rank 1, or the process that started them."""
-    rng = random.Random(seed := random.randrange(1 << 32))
+    rng = random.Random(seed := random.randrange(1 << 32))  # noqa: S311  -- no secret
     print(f"seed {seed}")
     settings = [*overrides, "Training.steps=300", "Training.checkpoint_every=3", "Evaluation.every=20",
                 "Data.workers=1", "Model.text.dropout=0.1"]  # fmt: skip

@@ -25,7 +25,11 @@ SQUARE = [name for name in FOLDERS if expected(name)["pixel_values"].ndim == 4]
 ONE_OF_A_KIND = {
     "hf_chinese_clip": ["direct", "cached"],
     "cn_clip_rn50": ["direct", "cached"],
-    **dict.fromkeys(("hf_altclip", "hf_clip", "openclip_flat", "hf_siglip", "openclip_siglip_timm"), ["direct"]),
+    "hf_altclip": ["direct"],
+    "hf_clip": ["direct"],
+    "openclip_flat": ["direct"],
+    "hf_siglip": ["direct"],
+    "openclip_siglip_timm": ["direct"],
 }
 """A family for each kind of towers, with the steps that are not left to the slow tests."""
 SIGMOID = [name for name in FOLDERS if "siglip" in name or "fgclip2" in name]

@@ -8,7 +8,7 @@ from ernie_vil2.training import scoring
 
 
 def test_it_is_that_of_training(monkeypatch):
-    class Built(Exception):
+    class Built(Exception):  # noqa: N818  -- named by what has happened
         pass
 
     class Nothing(Scorer):

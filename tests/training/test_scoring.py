@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from typing import ClassVar
 
 import paddle
 import pytest
@@ -23,7 +24,7 @@ SCORES = [{"accuracy": value} for value in (1.0, 3.0, 2.0)]
 class Fake:
     """An evaluator that returns, or raises, what it is given."""
 
-    data = {"nothing": "0 rows"}
+    data: ClassVar = {"nothing": "0 rows"}
     benchmarks = ()
 
     def __init__(self, *found, best_by="accuracy"):

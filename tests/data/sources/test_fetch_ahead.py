@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from contextlib import contextmanager
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -206,7 +207,7 @@ def test_an_epoch_from_a_store_with_faults_holds_every_sample_once(cache, monkey
 class Names(SampleRows):
     """Rows of which only the name counts."""
 
-    layout = {"row": ((), np.int8)}
+    layout: ClassVar = {"row": ((), np.int8)}
 
     def fill(self, position, row):
         return self.stream[position][1].image_name

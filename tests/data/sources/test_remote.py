@@ -124,9 +124,11 @@ def test_a_connection_that_is_refused_and_a_name_without_a_server_are_reported()
 @pytest.mark.parametrize("manner", ["endless", "unannounced"])
 def test_no_more_arrives_than_the_cache_holds(cache, monkeypatch, manner):
     monkeypatch.setenv("ERNIE_VIL2_SHARD_CACHE_GIB", str(10_000 / 2**30))
-    with MisbehavingServer(a_tar=SHARD) as server:
-        with pytest.raises(OSError, match="more than 10000 bytes, as announced or the cache holds"):
-            RemoteFile(f"{server.address}/{manner}/a.tar").open()
+    with (
+        MisbehavingServer(a_tar=SHARD) as server,
+        pytest.raises(OSError, match="more than 10000 bytes, as announced or the cache holds"),
+    ):
+        RemoteFile(f"{server.address}/{manner}/a.tar").open()
     assert fetched(cache) == []
 
 

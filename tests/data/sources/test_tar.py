@@ -181,7 +181,7 @@ def test_a_flipped_byte_in_a_tar_is_an_error_with_a_name_or_a_bad_sample(tmp_pat
     try:
         source = TarSource(path)
     except ValueError as error:
-        assert "a.tar" in str(error)
+        assert "a.tar" in str(error)  # noqa: PT017  -- there may be no error
         return
     for row in range(len(source)):
         try:

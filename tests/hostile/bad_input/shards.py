@@ -122,7 +122,7 @@ CASES = [
                              ("xz", lzma.compress(WHOLE)), ("zstd", b"\x28\xb5\x2f\xfd" + WHOLE[:99]))
     ),
     Case("member whose name has ../", **good_and(Reason.OUTSIDE_SHARD, member("../1.png", GOOD))),
-    Case("member with an absolute path", **good_and(Reason.OUTSIDE_SHARD, member("/tmp/1.png", GOOD))),
+    Case("member with an absolute path", **good_and(Reason.OUTSIDE_SHARD, member("/tmp/1.png", GOOD))),  # noqa: S108  -- a name alone, nothing is written there
     Case("symbolic link in a shard",
          **good_and(Reason.LINK, header("1.png", type=tarfile.SYMTYPE, linkname="/etc/passwd"))),
     Case("hard link in a shard", **good_and(Reason.LINK, header("1.png", type=tarfile.LNKTYPE, linkname="0.png"))),

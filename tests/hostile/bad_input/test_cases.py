@@ -34,7 +34,7 @@ def tokenizer():
 def folder():
     """One that other users may read, as those of pytest are not."""
     with TemporaryDirectory() as path:
-        Path(path).chmod(0o755)  # noqa: S103  -- for other users, whom a test reads as
+        Path(path).chmod(0o755)  # for other users, whom a test reads as
         yield Path(path)
 
 
