@@ -69,7 +69,7 @@ def main() -> int:
 def in_own_process(kind: str, args: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, __file__, "--measure", kind, "--batch", args.batch, "--micro-batch", args.micro_batch]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True,
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True,  # noqa: S603  -- a command of this script
                           env={**os.environ, **threads})  # fmt: skip
     if done.returncode:
         sys.exit(f"the {kind} step failed:\n{done.stderr[-2000:] or f'exit status {done.returncode}'}")

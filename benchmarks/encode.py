@@ -84,7 +84,7 @@ def main() -> int:
 def run(python, backend, folder, threads, inputs=0, backends=()):
     """What a process of its own finds, None if it does not run."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    child = subprocess.run([python, __file__, "--child", backend, folder, "--inputs", str(inputs),
+    child = subprocess.run([python, __file__, "--child", backend, folder, "--inputs", str(inputs),  # noqa: S603  -- a command of this script
                             *(["--backends", *backends] if backends else ())], capture_output=True,
                            text=True, env=os.environ | dict.fromkeys(names, str(threads)))  # fmt: skip
     if child.returncode:

@@ -101,7 +101,7 @@ class Study:
                    "--resume", "--processes", "2", "-o", f"Data.train=['{self.data}/pretrain.tar']",
                    "-o", "Model.image.weights=null", "-o", "Training.steps=1800",
                    "-o", f"Training.output={self.pretrained}"]  # fmt: skip
-        with subprocess.Popen(command, cwd=ROOT) as process:
+        with subprocess.Popen(command, cwd=ROOT) as process:  # noqa: S603  -- a command of this script
             try:
                 return process.wait(seconds) == 0
             except subprocess.TimeoutExpired:

@@ -88,7 +88,7 @@ def in_own_process(form, rows, args) -> dict[str, float]:
     python = args.torch_python if form == "openclip" else sys.executable
     command = [python, __file__, "--measure", form, "--rows", rows, "--width", args.width, "--tile", args.tile]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603  -- a command of this script
         [str(part) for part in command], capture_output=True, text=True, env={**os.environ, **threads}
     )
     if done.returncode:

@@ -87,7 +87,7 @@ def child(work: str, kind: str, args: argparse.Namespace, environment: dict) -> 
     """What a process of its own finds, or its error."""
     command = [sys.executable, __file__, "--child", work, kind, "--keep", str(args.keep),
                "--recall", str(args.recall)]  # fmt: skip
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603  -- a command of this script
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or ["no word"])[-1]}
     return json.loads(done.stdout.splitlines()[-1])

@@ -86,7 +86,7 @@ def main() -> int:
             print(f"\nfirst answer after {server.started:.1f} s and {server.started_cpu:.2f} s of the processor")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     query = [sys.executable, "-W", "ignore", "tools/search.py", "query", "--index", args.index, "a red apple"]
-    subprocess.run(query, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    subprocess.run(query, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(ROOT)})  # noqa: S603  -- a command of this script
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(f"one query of the command takes {seconds:.2f} s of the processor")
@@ -136,7 +136,7 @@ class Server:
         self.started, self.started_cpu = time.monotonic() - began, self.cpu()
 
     def processes(self) -> list[int]:
-        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True).stdout
+        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True).stdout  # noqa: S603, S607  -- a command of this script
         return [self.process.pid, *map(int, found.split())]
 
     def cpu(self) -> float:
@@ -158,7 +158,7 @@ def served(command: list[str]):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     began = time.monotonic()
-    process = subprocess.Popen([*command, "--port", str(port)], cwd=ROOT, stdout=subprocess.DEVNULL,
+    process = subprocess.Popen([*command, "--port", str(port)], cwd=ROOT, stdout=subprocess.DEVNULL,  # noqa: S603  -- a command of this script
                                env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
     try:
         yield Server(process, port, began)
@@ -180,7 +180,7 @@ def asked(server: Server, script: Path, clients: int, seconds: int) -> dict[str,
     before = server.cpu()
     command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}", "--timeout", "30", "--latency", "-s", str(script),
                server.address]  # fmt: skip
-    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603  -- a command of this script
     used = server.cpu() - before
     found = {f"p{share}": float(value) * UNITS[unit]
              for share, value, unit in re.findall(r"(50|99)%\s+([\d.]+)(us|ms|s|m)\b", shown)}  # fmt: skip

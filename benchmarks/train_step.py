@@ -117,7 +117,7 @@ class Worker:
         ours = ("ERNIE_VIL2_", "MKL_", "OMP_", "MALLOC_", "FLAGS_")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        self.process = subprocess.Popen(
+        self.process = subprocess.Popen(  # noqa: S603  -- a command of this script
             command,
             env={**environment, "PYTHONPATH": path, **ONE_THREAD, **variables},
             stdin=subprocess.PIPE,

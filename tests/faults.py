@@ -209,7 +209,7 @@ def is_found(root: Path, fault: Fault, limit: float) -> str | None:
         for tests in (["--fast", first], [first], ["tests", f"--ignore={first}"]):
             command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "2", "--dist", "worksteal", *tests]
             try:
-                done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=limit)
+                done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=limit)  # noqa: S603  -- a command of this script
             except subprocess.TimeoutExpired:
                 return "the tests do not end"
             if done.returncode not in (0, 5):  # 5: no test was chosen
@@ -235,7 +235,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "checkout")
-        tracked = subprocess.run(["git", "-C", args.root, "ls-files", "-z"], capture_output=True, check=True).stdout
+        tracked = subprocess.run(["git", "-C", args.root, "ls-files", "-z"], capture_output=True, check=True).stdout  # noqa: S603, S607  -- a command of this script
         for name in filter(None, tracked.decode().split("\0")):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(args.root / name, copy / name, follow_symlinks=False)

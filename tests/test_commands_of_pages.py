@@ -8,13 +8,13 @@ test of its own page; or it is named in `NOT_RUN` with a reason. The Chinese pag
 import os
 import signal
 import socket
-import subprocess
 import time
 import urllib.request
 
 import pytest
 
 import ernie_vil2
+from tests.processes import start_process
 from tests.support.page_commands import PAGES, ROOT, blocks, environment, parts, run_command, shell_commands
 from tests.support.stand_ins import LAYOUTS, checkout
 
@@ -93,7 +93,7 @@ def serve(command):
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", 8000)) == 0:
             pytest.skip("port 8000 is in use here")
-    server = subprocess.Popen(["bash", "-c", f"exec {command}"], env=environment(), start_new_session=True)
+    server = start_process(["bash", "-c", f"exec {command}"], env=environment(), start_new_session=True)
     try:
         for _ in range(1200):
             assert server.poll() is None, f"{command} has ended by itself"

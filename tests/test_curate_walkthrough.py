@@ -3,11 +3,12 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run_process
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "curate_walkthrough.md"
@@ -27,7 +28,7 @@ def test_the_crawl_is_made_curated_trained_on_and_compared(tmp_path):
     small = small.replace("configs/curate/crawl.yaml", "configs/curate/crawl.yaml -o text_rules.images_of_a_caption=2")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
-    walked = subprocess.run(
+    walked = run_process(
         ["bash", "-euo", "pipefail", "-c", small],
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800,
     )  # fmt: skip

@@ -1,12 +1,13 @@
 """demo_data/entailment.py: neither text nor images determine a label, and held-out concepts are held out."""
 
 import json
-import subprocess
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run_process
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("entailment")
-    subprocess.run([sys.executable, ROOT / "demo_data" / "entailment.py", "--output", path], check=True)
+    run_process([sys.executable, ROOT / "demo_data" / "entailment.py", "--output", path], check=True)
     return path
 
 

@@ -1,10 +1,11 @@
 """The API reference is built from the docstrings, without network: every package has its page."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run_process
 
 ROOT = Path(__file__).parents[1]
 
@@ -13,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 def test_the_pages_and_the_reference_are_built(tmp_path):
     pytest.importorskip("mkdocstrings")
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(command, cwd=ROOT)
+    done = run_process(command, cwd=ROOT)
     assert done.returncode == 0
     packages = [path.parent.name for path in (ROOT / "ernie_vil2").glob("*/__init__.py")]
     for package in packages:

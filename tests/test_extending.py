@@ -5,7 +5,6 @@ import json
 import math
 import os
 import re
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -26,6 +25,7 @@ from ernie_vil2.search import index_types
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
+from tests.processes import run_process
 from tests.support.html_pages import lines_of
 from tests.support.ranks import forked_ranks, train
 
@@ -151,7 +151,7 @@ def test_a_loss_and_a_dataset_from_the_command_line_alone(shapes, tmp_path):
                    f"-oLoss.options={{factor: {factor}}}", "-oTraining.log_every=1",
                    f"-oTraining.output={output}"]  # fmt: skip
         path = os.pathsep.join([str(tmp_path), str(PAGE.parents[1])])
-        done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, cwd=PAGE.parents[1], text=True,
+        done = run_process(command, env=os.environ | {"PYTHONPATH": path}, cwd=PAGE.parents[1], text=True,
                               capture_output=True)  # fmt: skip
         assert done.returncode == 0, done.stderr
         first, second = (record for record in read_log(output / "log.jsonl") if record["kind"] == "train")
@@ -205,7 +205,7 @@ def test_a_field_of_a_sample_that_is_forgotten_is_named(tmp_path, workers):
     command = [sys.executable, "tools/train.py", "--import", "my_parts", *(f"-o{setting}" for setting in settings),
                f"-oData.workers={workers}"]  # fmt: skip
     path = os.pathsep.join([str(tmp_path), str(PAGE.parents[1])])
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, cwd=PAGE.parents[1], text=True,
+    done = run_process(command, env=os.environ | {"PYTHONPATH": path}, cwd=PAGE.parents[1], text=True,
                           capture_output=True)  # fmt: skip
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 2 and "Traceback" not in done.stderr

@@ -3,7 +3,6 @@
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 from importlib.metadata import packages_distributions
 
@@ -19,6 +18,7 @@ from ernie_vil2.evaluation.scorer import Data, make_scorer
 from ernie_vil2.evaluation.scorers.zero_shot import ZeroShot
 from ernie_vil2.export import require_backend
 from ernie_vil2.search.store import open_store
+from tests.processes import run_process
 from tests.support.shapes import png
 from tests.test_imports import ROOT
 
@@ -136,7 +136,7 @@ def test_it_is_named_before_any_work(monkeypatch, tmp_path, module, begin):
 )
 def test_without_paddle_its_extra_is_named(use):
     code = f"import sys; sys.modules['paddle'] = None; import ernie_vil2; from ernie_vil2 import cli; {use}"
-    child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    child = run_process([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert child.returncode
     assert re.search(r"needs paddle, which is not installed: .*pip install .*\[cpu\]", child.stderr)
 
@@ -148,6 +148,6 @@ sys.modules["paddle"] = None
 from ernie_vil2 import cli
 sys.exit(cli.run("prepare", [{str(shapes["train"])!r}, "--output", {str(tmp_path / "out")!r}]))
 """
-    child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    child = run_process([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     assert any((tmp_path / "out").glob("*.tar"))

@@ -3,7 +3,6 @@
 import importlib
 import os
 import pkgutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 import ernie_vil2
 import experiments
+from tests.processes import run_process
 from tests.support.limits import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +26,7 @@ TOOLS = sorted((ROOT / "tools").glob("*.py"))
 def run(*arguments):
     """Run this Python with -X importtime; returns the process and the top-level names of what it imported."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    child = subprocess.run(
+    child = run_process(
         [sys.executable, "-X", "importtime", *arguments],
         env=environment,
         cwd=ROOT,

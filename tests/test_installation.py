@@ -2,12 +2,12 @@
 
 import os
 import re
-import subprocess
 import sys
 
 import pytest
 from packaging.requirements import Requirement
 
+from tests.processes import run_process
 from tests.support.page_commands import PAGES, ROOT
 
 DOCUMENTS = [*PAGES.values(), ROOT / "README.zh.md", *sorted((ROOT / "docs" / "zh").glob("*.md"))]
@@ -36,7 +36,7 @@ def test_setup_prefers_a_python_with_onnx_export(tmp_path):
     for name in ("requirements.txt", "setup.py", "pyproject.toml"):
         (tmp_path / name).touch()
     environment = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
-    child = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    child = run_process(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert re.findall(r"with (python\S+)", child.stdout) == ["python3.12"]
 
 
@@ -62,7 +62,7 @@ def stderr_of(code):
     # Without ccache on the path, wherever these tests run.
     environment = os.environ | {"PATH": "", "PYTHONPATH": str(ROOT)}
     environment.pop("PYTHONWARNINGS", None)
-    child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    child = run_process([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     return child.stderr
 

@@ -9,6 +9,7 @@ import pytest
 
 from ernie_vil2.device import launch
 from ernie_vil2.device.launch import end_with_parent, rank_environments, run_ranks, start_ranks
+from tests.processes import start_process
 from tests.support.limits import PATIENCE
 
 
@@ -98,7 +99,7 @@ def test_a_line_without_an_end_passes_through_at_once():
         time.sleep(60)
     """
     parent = "import sys; from ernie_vil2.device.launch import run_ranks; sys.exit(run_ranks(sys.argv[1:], 1))"
-    with subprocess.Popen([sys.executable, "-c", parent, *script(body)], stderr=subprocess.PIPE) as process:
+    with start_process([sys.executable, "-c", parent, *script(body)], stderr=subprocess.PIPE) as process:
         assert process.stderr.read(len("half a line")) == b"half a line"
         process.terminate()
 
@@ -111,7 +112,7 @@ def test_when_the_parent_is_killed_its_ranks_end():
     """
     start = time.monotonic()
     parent = "import sys; from ernie_vil2.device.launch import run_ranks; sys.exit(run_ranks(sys.argv[1:], 2))"
-    with subprocess.Popen([sys.executable, "-c", parent, *script(body)], stdout=subprocess.PIPE, text=True) as process:
+    with start_process([sys.executable, "-c", parent, *script(body)], stdout=subprocess.PIPE, text=True) as process:
         for _ in range(2):
             assert process.stdout.readline() == "ready\n"
         process.kill()
@@ -147,7 +148,7 @@ def test_ctrl_c_reaches_the_ranks_which_end_in_their_own_way():
         time.sleep(60)
     """
     parent = "import sys; from ernie_vil2.device.launch import run_ranks; sys.exit(run_ranks(sys.argv[1:], 2))"
-    with subprocess.Popen([sys.executable, "-c", parent, *script(body)], stdout=subprocess.PIPE, text=True) as process:
+    with start_process([sys.executable, "-c", parent, *script(body)], stdout=subprocess.PIPE, text=True) as process:
         for _ in range(2):
             assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)

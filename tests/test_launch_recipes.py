@@ -1,7 +1,6 @@
 """The recipes of docs/launch: what a shell and a YAML reader say of them, and that their arguments are ours."""
 
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,12 +8,13 @@ import yaml
 
 from ernie_vil2.cli import parser
 from ernie_vil2.config import load_config
+from tests.processes import run_process
 
 RECIPES = Path(__file__).parents[1] / "docs" / "launch"
 
 
 def test_the_script_for_slurm_is_a_shell_script():
-    assert subprocess.run(["bash", "-n", RECIPES / "train.slurm"]).returncode == 0
+    assert run_process(["bash", "-n", RECIPES / "train.slurm"]).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["kubeflow", "paddlecloud"])

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +13,7 @@ import pytest
 
 from ernie_vil2.io import hub
 from ernie_vil2.models.weights.stored import find_model
+from tests.processes import run_process
 from tests.support.limits import PATIENCE
 from tests.support.other_families import FOLDERS
 
@@ -72,9 +72,7 @@ def fetched(code, tmp_path, endpoint):
         "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "ERNIE_VIL2_CACHE": str(tmp_path / "cache"),
         "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
     }  # fmt: skip
-    return subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=PATIENCE
-    )
+    return run_process([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
 LOAD = f"import ernie_vil2; print(ernie_vil2.load_model({NAME!r}, device='cpu').encode_texts(['一只猫']).shape)"

@@ -9,6 +9,7 @@ import pytest
 
 from ernie_vil2.config import ConfigError
 from ernie_vil2.io.run_folder import list_checkpoints, named_checkpoint, owned, run_of
+from tests.processes import start_process
 
 OWNER = "import sys, pathlib, os; from ernie_vil2.io.run_folder import owned; lock = owned(pathlib.Path(sys.argv[1]))"
 
@@ -21,7 +22,7 @@ def run(tmp_path):
 def owner(run, then):
     """A process that owns the run folder, says so, and goes on with `then`."""
     code = f"{OWNER}\nwith lock:\n    print('mine', flush=True)\n    {then}"
-    process = subprocess.Popen(
+    process = start_process(
         [sys.executable, "-c", code, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "mine\n"

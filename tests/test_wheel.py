@@ -1,13 +1,13 @@
 """The wheel, installed into an environment of its own and used from a folder that knows nothing of the checkout."""
 
 import os
-import subprocess
 import sys
 import venv
 import zipfile
 
 import pytest
 
+from tests.processes import run_process
 from tests.support.limits import PATIENCE
 from tests.test_imports import ROOT
 
@@ -23,13 +23,13 @@ TINY = [
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tracked = run_process(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, tracked.split("\0")):  # building leaves files next to the sources
         if name.startswith(("ernie_vil2/", "configs/")) or "/" not in name:
             (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / "source" / name).write_bytes((ROOT / name).read_bytes())
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, "."]
-    subprocess.run(build, cwd=folder / "source", check=True)
+    run_process(build, cwd=folder / "source", check=True)
     return next(folder.glob("*.whl"))
 
 
@@ -44,7 +44,7 @@ def installed(wheel, tmp_path_factory):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
     def run(command, *arguments):
-        child = subprocess.run([folder / "venv" / "bin" / command, *map(str, arguments)], cwd=folder, env=environment,
+        child = run_process([folder / "venv" / "bin" / command, *map(str, arguments)], cwd=folder, env=environment,
                                capture_output=True, text=True, timeout=PATIENCE)  # fmt: skip
         assert child.returncode == 0, child.stdout + child.stderr
         return child.stdout
@@ -54,7 +54,7 @@ def installed(wheel, tmp_path_factory):
 
 
 def test_every_file_of_the_package_is_in_the_wheel(wheel):
-    tracked = subprocess.run(["git", "ls-files", "ernie_vil2", "configs"], cwd=ROOT, capture_output=True, text=True)
+    tracked = run_process(["git", "ls-files", "ernie_vil2", "configs"], cwd=ROOT, capture_output=True, text=True)
     expected = {name if name.startswith("ernie_vil2") else f"ernie_vil2/{name}" for name in tracked.stdout.split()}
     names = set(zipfile.ZipFile(wheel).namelist())
     assert expected <= names

@@ -372,7 +372,7 @@ def _version(dist: str) -> str | None:
 def _python(*arguments: str, timeout: float, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run this Python with the package on its path and more environment variables; output as text."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return subprocess.run(
+    return subprocess.run(  # noqa: S603  -- this Python, with arguments of ours
         [sys.executable, *arguments],
         env={**os.environ, "PYTHONPATH": path, **variables},
         capture_output=True,

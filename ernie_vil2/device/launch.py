@@ -177,7 +177,7 @@ class _Rank:
     """The process of one rank; its standard error passes through, and the end of it is kept."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str]):
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603  -- this process's own command
             command,
             env={**os.environ, **environment},
             stderr=subprocess.PIPE,

@@ -161,11 +161,11 @@ def environment() -> dict[str, Any]:
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         # An installation may lie within the checkout of something else.
-        subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=True)
-        revision = subprocess.run(
+        subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=True)  # noqa: S603  -- git, with arguments of ours
+        revision = subprocess.run(  # noqa: S603  -- git, with arguments of ours
             [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)  # noqa: S603  -- git, with arguments of ours
         revision += "+changes" * bool(changed.stdout.strip())
     except (OSError, subprocess.CalledProcessError):
         revision = None

@@ -10,6 +10,7 @@ import pytest
 
 from ernie_vil2 import cli as commands
 from ernie_vil2.cli.arguments import configuration
+from tests.processes import run_process
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,11 +110,11 @@ sys.exit(commands.run("doctor", []))
 )
 def test_a_standard_output_that_is_full_is_one_line(stdout, code, printed):
     with open(stdout, "w") as file:
-        child = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, stdout=file, stderr=subprocess.PIPE, text=True)
+        child = run_process([sys.executable, "-c", SCRIPT], cwd=ROOT, stdout=file, stderr=subprocess.PIPE, text=True)
     assert child.returncode == code and printed in child.stderr and child.stderr.count("\n") == bool(printed)
 
 
 def test_a_name_that_is_not_a_text_can_be_printed():
-    child = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True,
+    child = run_process([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True,
                            env={"PYTHONIOENCODING": "ascii"})  # fmt: skip
     assert child.returncode == 0 and child.stdout == "\\udcff \\u56fe\n", child.stderr

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from ernie_vil2 import cli as commands
 from ernie_vil2 import load_model
 from ernie_vil2.evaluation.scorers.zero_shot import CSV_COLUMNS
 from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, write_calibration
+from tests.processes import run_process
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.html_pages import Page
 from tests.support.shapes import COLOURS, SHAPES, SPECIAL_TOKENS, draw, png
@@ -157,7 +157,7 @@ def test_two_ranks_find_the_same(tmp_path, model, data):
     for ranks in (1, 2):
         arguments = ["--checkpoint", model, "--data", data, "--output", tmp_path / str(ranks), "--device", "cpu"]
         command = [sys.executable, "tools/eval_classification.py", *arguments, "--no-cache", "--processes", ranks]
-        done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+        done = run_process(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     one, two = (
         list(csv.DictReader(next((tmp_path / str(ranks)).glob("*.csv")).open(encoding="utf-8", newline="")))

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from ernie_vil2 import cli as commands
 from ernie_vil2.cli.arguments import source
+from tests.processes import run_process
 from tests.support.shapes import shape_members, write_tar
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def test_what_is_allowed_reaches_workers_and_ranks(tool, tmp_path):
                      "-o", "Training.steps=1", "-o", "Training.global_batch=8", "-o", "Schedule.warmup_steps=0",
                      "-o", f"Training.output={tmp_path / 'out'}"],
     }[tool]  # fmt: skip
-    done = subprocess.run(
+    done = run_process(
         [sys.executable, f"tools/{tool}", *map(str, options), "--processes", "2", "--allow-pipes"],
         cwd=ROOT, env=os.environ | {"ERNIE_VIL2_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True,

@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.device import runtime
+from tests.processes import run_process
 from tests.support.limits import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +22,7 @@ OURS = ("ERNIE_VIL2_", "MKL_", "OMP_", "MALLOC_", "GLIBC_TUNABLES", "PADDLE_")
 def run(code, **variables):
     """Run code in a new process whose environment has none of the switches but `variables`; its JSON output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    child = subprocess.run(
+    child = run_process(
         [sys.executable, "-W", "ignore", "-c", code],
         capture_output=True,
         text=True,

@@ -19,6 +19,7 @@ from ernie_vil2.curation.measures import measure_shard
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.io import locks
 from tests.curation.conftest import encoded, smooth_image, write_tar
+from tests.processes import run_process, start_process
 from tests.support.limits import PATIENCE
 
 RULES = "text_rules: {}\nimage_rules: {short_side: 32}\nexact_duplicates: {}\nnear_duplicates: {likeness: 0.9}\n"
@@ -94,9 +95,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_table(tmp_path, crawl, steps):
                tmp_path / "rules.yaml", "--processes", "1"]  # fmt: skip
     curate(open_sources(list(map(str, crawl))), steps(RULES), tmp_path / "whole")
     for measured in (1, len(crawl)):  # in the middle of the maps, and as the joins begin
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        process = start_process(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         deadline = time.monotonic() + PATIENCE
         measures = (tmp_path / "killed" / ".curate" / "measures").glob
         while process.poll() is None and len(list(measures("*.parquet"))) < measured and time.monotonic() < deadline:
@@ -104,7 +103,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_table(tmp_path, crawl, steps):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
+    assert run_process(command, stdout=subprocess.DEVNULL).returncode == 0
     assert table(tmp_path / "killed") == table(tmp_path / "whole")
 
 

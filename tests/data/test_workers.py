@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.data.workers import WorkerError, filled_batches
+from tests.processes import start_process
 from tests.support.limits import PATIENCE
 
 LAYOUT = {"square": ((2,), np.int64), "small": ((), np.uint8)}
@@ -175,7 +176,7 @@ time.sleep(600)
 @pytest.mark.parametrize("then", [0.01, 3600], ids=["busy", "hanging"])
 def test_a_parent_that_is_killed_leaves_no_workers(then):
     code = PARENT.format(then=then)
-    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    parent = start_process([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     pids = [int(pid) for pid in parent.stdout.readline().split()]
     assert len(pids) == 4 and all(map(alive, pids))
     parent.kill()

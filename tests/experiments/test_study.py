@@ -20,6 +20,7 @@ from experiments.ablation.definition import read_study
 from experiments.ablation.measure import measure, open_tests
 from experiments.ablation.runs import make_run, newest_step, read_result
 from experiments.ablation.tables import _factors, all_tables
+from tests.processes import run_process, start_process
 from tests.support.limits import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -161,7 +162,7 @@ def test_the_tool_skips_resumes_and_writes(made, tmp_path):
     result_of(stopped).unlink()
     assert collect(made)["lacks"][0] == "main/A/1: stopped at step 2 of 4"
     times = {result_of(run): result_of(run).stat().st_mtime_ns for run in made.runs() if read_result(run)}
-    found = subprocess.run(command(made, "--processes", "2"), cwd=ROOT, capture_output=True, text=True)
+    found = run_process(command(made, "--processes", "2"), cwd=ROOT, capture_output=True, text=True)
     assert found.returncode == 0, found.stdout + found.stderr
     assert "main/A/1: resumes from step 2" in found.stdout and "main/A/0" not in found.stdout
     assert {path: path.stat().st_mtime_ns for path in times} == times
@@ -200,7 +201,7 @@ def test_a_stopped_or_killed_study_goes_on(definition, written, number):
     definition["groups"] = [{"name": "main", "models": ["A"], "seeds": [0], "set": {"Training": {"steps": 4000}}}]
     study = written(definition)
     (run,) = study.runs()
-    with subprocess.Popen(command(study), cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+    with start_process(command(study), cwd=ROOT, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + PATIENCE
         while newest_step(run.folder) < 2:
             assert process.poll() is None and time.monotonic() < deadline

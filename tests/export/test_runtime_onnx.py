@@ -1,6 +1,5 @@
 """An ONNX export without Paddle: the pixels, the ids and the embeddings of ErnieViL2."""
 
-import subprocess
 import sys
 import venv
 from pathlib import Path
@@ -14,6 +13,7 @@ import ernie_vil2
 from ernie_vil2.export import export
 from ernie_vil2.runtime_onnx import OnnxModel
 from tests.hostile.bad_input.case import encoded, smooth_image
+from tests.processes import run_process
 from tests.support.exported_models import IMAGES, TEXTS
 from tests.support.image_formats import FILES, forbid_opencv
 
@@ -88,7 +88,7 @@ def encoded_by(python, exports, tmp_path):
     for number, image in enumerate(IMAGES):
         files.append(tmp_path / f"{number}.png")
         files[-1].write_bytes(image)
-    child = subprocess.run([python, "-c", SCRIPT, exports / "onnx", tmp_path / "made.npz", *files], text=True,
+    child = run_process([python, "-c", SCRIPT, exports / "onnx", tmp_path / "made.npz", *files], text=True,
                            input="\n".join(TEXTS), capture_output=True, env={"PYTHONPATH": str(ROOT)})  # fmt: skip
     assert child.returncode == 0, child.stderr
     assert child.stdout.strip() == "[]"
@@ -108,9 +108,9 @@ def test_paddle_and_what_configurations_and_weights_need_are_not_imported(model,
 def test_an_environment_of_five_packages_is_enough(model, exports, tmp_path):
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "numpy<2",
+    run_process([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "numpy<2",
                     f"opencv-python=={cv2.__version__}.66", "Pillow>=13.0", "simplejpeg>=1.9,<2",
                     "onnxruntime>=1.19"], check=True)  # fmt: skip
-    gone = subprocess.run([python, "-c", "import paddle"], capture_output=True)
+    gone = run_process([python, "-c", "import paddle"], capture_output=True)
     assert gone.returncode != 0
     check(model, encoded_by(python, exports, tmp_path))

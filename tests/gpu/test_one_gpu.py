@@ -16,6 +16,7 @@ from ernie_vil2.data.preprocessing import normalize_images
 from ernie_vil2.device.transfers import uploaded
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
+from tests.processes import run_process, start_process
 from tests.training.conftest import ROOT
 
 TEXT = ["Model.text.dropout=0.1", "Model.text.attention_dropout=0.1"]
@@ -41,7 +42,7 @@ SIZES = [
 def test_what_holds_on_cpus_holds_here(tests):
     """In a process of its own, whose device is Paddle's default: the GPU."""
     command = [sys.executable, "-m", "pytest", "-q", f"tests/{tests}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3600)
+    done = run_process(command, cwd=ROOT, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stdout[-4000:]
 
 
@@ -123,14 +124,14 @@ def test_time_memory_wait_and_utilisation_of_a_step(config, changes, report):
     """For the report; the memory of the plan is `tools/plan.py` of the same configuration."""
     trainer = Trainer(config(*SIZES, *changes))
     query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader", "--loop-ms=500"]
-    with subprocess.Popen(query, stdout=subprocess.PIPE, text=True) as watch:
+    with start_process(query, stdout=subprocess.PIPE, text=True) as watch:
         began = time.monotonic()
         trainer.fit()
         seconds = time.monotonic() - began
         watch.terminate()
         samples = watch.communicate()[0].splitlines()
     record = next(each for each in read_log(trainer.run / "log.jsonl") if each["kind"] == "train")
-    plan = subprocess.run(
+    plan = run_process(
         [sys.executable, "tools/plan.py", *[part for each in [*SIZES, *changes] for part in ("-o", each)]],
         cwd=ROOT, capture_output=True, text=True, env=os.environ,
     ).stdout  # fmt: skip

@@ -4,7 +4,6 @@ import gc
 import json
 import resource
 import shutil
-import subprocess
 import sys
 import traceback
 
@@ -21,6 +20,7 @@ from ernie_vil2.export import NotExportable, export
 from ernie_vil2.io.export_folder import BadExport
 from ernie_vil2.io.files import CHECKSUMS, write_checksums
 from ernie_vil2.runtime_onnx import OnnxModel
+from tests.processes import run_process
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.exported_models import GRAPHS, IMAGES, TEXT, TEXTS, TOKENS, untrained
 
@@ -174,11 +174,11 @@ def test_a_precision_that_the_library_does_not_have(model, tmp_path, backend, pr
 def small_disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", folder], capture_output=True)
+    mounted = run_process(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", folder], capture_output=True)
     if mounted.returncode:
         pytest.skip("no file system can be mounted here")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    run_process(["umount", folder], check=True)
 
 
 @pytest.mark.parametrize("backend", GRAPHS)

@@ -5,10 +5,10 @@ import os
 import re
 import resource
 import shutil
-import subprocess
 
 import pytest
 
+from tests.processes import run_process
 from tests.support.command_examples import EXAMPLES
 
 WRITING = [name for name, arguments in EXAMPLES.items() if "OUT" in "".join(map(str, arguments.values()))
@@ -22,7 +22,7 @@ TO_GO_ON = re.compile(
 def mounted(folder, *options):
     """Mounts a disk of 2 MiB; skips the test where that is not allowed."""
     folder.mkdir(exist_ok=True)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(["size=2m", *options]), "tmpfs", folder],
+    mounted = run_process(["mount", "-t", "tmpfs", "-o", ",".join(["size=2m", *options]), "tmpfs", folder],
                              capture_output=True, text=True)  # fmt: skip
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
@@ -32,7 +32,7 @@ def mounted(folder, *options):
 def disk(tmp_path):
     mounted(tmp_path / "disk")
     yield tmp_path / "disk"
-    subprocess.run(["umount", tmp_path / "disk"], check=True)
+    run_process(["umount", tmp_path / "disk"], check=True)
 
 
 def finished(folder):
@@ -125,7 +125,7 @@ def test_a_quota_that_shows_when_a_file_is_synchronised(command, tmp_path, examp
 
 @pytest.mark.parametrize("example", WRITING)
 def test_a_disk_that_is_read_only_is_seen_before_the_work(command, disk, example, capsys):
-    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    run_process(["mount", "-o", "remount,ro", disk], check=True)
     assert command(example, {}, disk) == 2
     printed = capsys.readouterr()
     assert printed.err.startswith("error: ") and f"{disk}/" in printed.err
@@ -134,7 +134,7 @@ def test_a_disk_that_is_read_only_is_seen_before_the_work(command, disk, example
 
 def test_a_run_on_a_disk_that_is_read_only_is_scored_and_shown_elsewhere(command, inputs, disk, tmp_path, capsys):
     shutil.copytree(inputs / "run", disk / "run")
-    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    run_process(["mount", "-o", "remount,ro", disk], check=True)
     assert command("eval", {"--checkpoint": f"{disk}/run"}) == command("report", {"--run": f"{disk}/run"}) == 0
     assert command("report", {"--run": f"{disk}/run", "--output": f"{disk}/run/report.html"}) == 2
     assert "report.html cannot be written" in capsys.readouterr().err

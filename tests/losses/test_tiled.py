@@ -1,7 +1,6 @@
 """InfoNCE in tiles against the NumPy reference in float64."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.losses import DUPLICATES, tiled_both_ways, tiled_info_nce
+from tests.processes import run_process
 from tests.support.limits import PATIENCE, examples
 from tests.support.loss_reference import normalised, reference, scale_gradient, weighted_reference
 
@@ -197,7 +197,7 @@ def test_what_needs_no_gradient_gets_none():
 def test_memory_does_not_grow_with_rows_times_columns():
     """8,192 rows: one float32 matrix of all logits would be 256 MiB; a process of its own, for its peak."""
     command = [sys.executable, "benchmarks/loss_memory.py", "--measure", "tiled", "--rows", "8192", "--width", "8"]
-    done = subprocess.run([*command, "--tile", "512"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    done = run_process([*command, "--tile", "512"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["memory"] < 64
 

@@ -1,7 +1,6 @@
 """The losses of prefixes of the embeddings against the NumPy references, with the normalisation's own chain rule."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.losses import DUPLICATES, PAIR_LOSSES, InfoNCE, MultiViewLoss, SigmoidLoss
+from tests.processes import run_process
 from tests.support.limits import PATIENCE, examples
 from tests.support.loss_reference import normalised, sigmoid_reference, weighted_reference
 
@@ -188,7 +188,7 @@ def test_memory_stays_that_of_the_widest():
     memory_of = {}
     for form in ("tiled", "tiled-widths"):
         command = [sys.executable, "benchmarks/loss_memory.py", "--measure", form, "--rows", "2048", "--width", "1024"]
-        done = subprocess.run([*command, "--tile", "128"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+        done = run_process([*command, "--tile", "128"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         memory_of[form] = json.loads(done.stdout.splitlines()[-1])["memory"]
     assert memory_of["tiled-widths"] < 1.1 * memory_of["tiled"], memory_of

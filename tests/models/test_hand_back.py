@@ -10,7 +10,6 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from ernie_vil2.models.weights.releases import WORDS
 from ernie_vil2.models.weights.stored import read_model, weights_path, write_model
 from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
 from ernie_vil2.models.weights.trimming import trim
+from tests.processes import run_process
 from tests.support.commands import call
 from tests.support.other_families import FOLDERS, OWN, built, expected
 
@@ -57,7 +57,7 @@ def asked(folder, fixture, *texts):
     if PYTHON is None:
         return None
     command = [PYTHON, PEERS, folder, fixture, *map(str, texts)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_process(command, capture_output=True, text=True)
     if done.returncode and "ModuleNotFoundError" in done.stderr:
         pytest.skip(done.stderr.splitlines()[-1])
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,6 @@
 """Text towers whose position embedding is stretched: by the published formulas, from every layout, and back into it."""
 
 import json
-import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +16,7 @@ from ernie_vil2.models.weights.stored import read_model, weights_path
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
 from tests.models.test_hand_back import PEERS, PYTHON
+from tests.processes import run_process
 from tests.support.commands import call
 from tests.support.other_families import FOLDERS, expected
 from tests.training.conftest import overrides  # noqa: F401 - a fixture
@@ -111,7 +111,7 @@ def test_every_layout_takes_longer_positions_and_gives_them_back(name, tmp_path)
         given["attention_mask"] = (ids != padding).astype("int64")
     (tmp_path / "given").mkdir()
     np.savez(tmp_path / "given/expected.npz", **given, input_ids=ids, image_embeddings=theirs, text_embeddings=own)
-    done = subprocess.run([PYTHON, PEERS, tmp_path / "back", tmp_path / "given"], capture_output=True, text=True)
+    done = run_process([PYTHON, PEERS, tmp_path / "back", tmp_path / "given"], capture_output=True, text=True)
     if done.returncode and "ModuleNotFoundError" in done.stderr:
         pytest.skip(done.stderr.splitlines()[-1])
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,5 @@
 """Towers that PaddleClas and PaddleNLP build, and that the native ones are equal to them."""
 
-import subprocess
 import sys
 
 import numpy as np
@@ -14,6 +13,8 @@ from ernie_vil2.tasks.dropout import CounterBasedDropout
 pytest.importorskip("paddleclas", reason="PaddleClas is not installed")
 pytest.importorskip("paddlenlp", reason="PaddleNLP is not installed")
 from paddleclas.ppcls.arch.backbone.model_zoo import efficientnet, foundation_vit
+
+from tests.processes import run_process
 
 pytestmark = pytest.mark.thorough
 
@@ -222,5 +223,5 @@ from ernie_vil2.models import build_image_tower
 for name in ("PPLCNet_x0_25", "ResNet18"):
     build_image_tower(ImageTowerConfig(name=f"paddleclas:{name}"))
 """
-    run = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
+    run = run_process([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
     assert (run.stdout, run.stderr) == ("", "")

@@ -8,7 +8,6 @@ import os
 import pickle
 import re
 import struct
-import subprocess
 import sys
 import tarfile
 import tracemalloc
@@ -22,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ernie_vil2.models.weights.files import WeightFileError, read_weights, write_weights
+from tests.processes import run_process
 
 ARRAYS = {
     "matrix": np.arange(6, dtype="float32").reshape(2, 3),
@@ -303,7 +303,7 @@ def test_no_hostile_file_takes_the_memory_or_the_screen(tmp_path):
         (tmp_path / f"{number}.pdparams").write_bytes(content)
     (tmp_path / "read.py").write_text(WITHIN_BOUNDS)
     command = [sys.executable, "read.py", str(len(contents))]
-    child = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    child = run_process(command, cwd=tmp_path, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr[-2000:]
     printed = [line for line in child.stdout.split("\n") if line.startswith("refused ")]
     assert len(printed) == len(names), child.stdout[-2000:]

@@ -1,7 +1,6 @@
 """Two processes with uneven rows against one process with the joined batch."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 

@@ -4,7 +4,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
 from functools import partial
 
 import numpy as np
@@ -288,7 +287,7 @@ def test_an_index_on_a_disk_that_cannot_be_written_is_read(tmp_path, folder, mod
     with small_disk(tmp_path / "volume", "8m") as mount:
         shutil.copytree(folder, mount / "index")
         (mount / "index/texts/items.sqlite-wal").write_bytes(b"x" * 100)
-        subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
+        run_process(["mount", "-o", "remount,ro", str(mount)], check=True)
         with open_index(folder, model) as there, open_index(mount / "index", model) as index:
             assert index.search(texts=["red"], where={"kind": "disc"}) == there.search(
                 texts=["red"], where={"kind": "disc"}

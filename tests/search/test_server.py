@@ -23,6 +23,7 @@ from ernie_vil2.search.metrics import Metrics
 from ernie_vil2.search.middleware import LOOPBACK, Access, read_token
 from ernie_vil2.search.server import MAX_PAUSE_SECONDS, Supervisor, _allow_files
 from ernie_vil2.search.service import build_app
+from tests.processes import run_process, start_process
 from tests.search.test_batching import Blocked
 from tests.support.limits import PATIENCE
 from tests.support.sockets import Running, request, reset, until
@@ -176,7 +177,7 @@ def served(folder, checkpoint, log, *options):
     """The command in a process of its own, and its port."""
     command = [sys.executable, "tools/search.py", "serve", "--index", folder, "--checkpoint", checkpoint, "--port", "0"]
     with open(log, "wb") as file:
-        process = subprocess.Popen([*command, *options], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        process = start_process([*command, *options], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
                                    stdout=file, stderr=subprocess.STDOUT)  # fmt: skip
     try:
         start = time.monotonic()
@@ -198,7 +199,7 @@ def get(port, path):
 
 
 def children(pid):
-    return [int(one) for one in subprocess.run(["pgrep", "-P", f"{pid}", "-f", "spawn_main"], capture_output=True,
+    return [int(one) for one in run_process(["pgrep", "-P", f"{pid}", "-f", "spawn_main"], capture_output=True,
                                                text=True).stdout.split()]  # fmt: skip
 
 

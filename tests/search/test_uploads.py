@@ -19,6 +19,7 @@ from ernie_vil2.data.samples import BadSample
 from ernie_vil2.search import middleware, open_index
 from ernie_vil2.search.fill import add_images, add_texts, images_in
 from ernie_vil2.search.service import build_app
+from tests.processes import start_process
 from tests.support.limits import PATIENCE
 from tests.support.shapes import draw, png
 from tests.support.sockets import (
@@ -187,7 +188,7 @@ def process(folder, checkpoint, tmp_path):
     command = [sys.executable, "tools/search.py", "serve", "--index", folder, "--checkpoint", checkpoint, "--port", "0"]
     log = tmp_path / "log"
     with open(log, "wb") as file:
-        process = subprocess.Popen(
+        process = start_process(
             command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=file, stderr=subprocess.STDOUT
         )
     try:

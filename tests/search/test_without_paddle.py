@@ -1,7 +1,6 @@
 """An index whose model has an ONNX export is queried and served where Paddle is not installed."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -11,6 +10,7 @@ from ernie_vil2.encoder import load_model
 from ernie_vil2.export import export
 from ernie_vil2.search import open_index
 from ernie_vil2.search.fill import add_images, add_texts, images_in
+from tests.processes import run_process
 from tests.support.limits import PATIENCE
 from tests.support.shapes import draw, png
 from tests.test_imports import ROOT
@@ -48,7 +48,7 @@ def built(request, tmp_path_factory, checkpoint):
 
 def run(script, *arguments):
     command = [sys.executable, "-c", WITHOUT + script, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
+    done = run_process(command, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

@@ -8,6 +8,8 @@ import subprocess
 import time
 from contextlib import suppress
 
+from tests.processes import start_process
+
 CHROMIUM = shutil.which("chromium")
 PATIENCE = 600
 KEYS = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9,
@@ -29,7 +31,7 @@ class Browser:
         options = [*OPTIONS, f"--user-data-dir={folder}", f"--window-size={width},{height}", f"--lang={language}",
                    f"--accept-lang={language}"]  # fmt: skip
         script = f'exec "$@" 3<&{to_them} 4>&{from_them}'
-        self._process = subprocess.Popen(["bash", "-c", script, "bash", CHROMIUM, *options, "about:blank"],
+        self._process = start_process(["bash", "-c", script, "bash", CHROMIUM, *options, "about:blank"],
                                          pass_fds=[to_them, from_them], stderr=subprocess.DEVNULL)  # fmt: skip
         os.close(to_them)
         os.close(from_them)

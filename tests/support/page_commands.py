@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ernie_vil2 import cli as commands
 from experiments.ablation import command as study
+from tests.processes import run_process
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -78,6 +79,6 @@ def run_command(command):
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             code = commands.run(TOOLS[Path(tool).name], arguments)
         return code, printed.getvalue()
-    done = subprocess.run(["bash", "-uo", "pipefail", "-c", command], env=environment(), timeout=1800,
+    done = run_process(["bash", "-uo", "pipefail", "-c", command], env=environment(), timeout=1800,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
     return done.returncode, done.stdout

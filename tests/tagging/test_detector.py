@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.tagging.detector import Detections, Detector, DetectorPreprocessing, Phrases
+from tests.processes import run_process
 from tests.support.rectangles import SIZE, STEPS, export, rectangles_image
 from tests.support.shapes import png, write_tsv
 from tests.test_imports import ROOT
@@ -227,7 +227,7 @@ def test_a_program_of_paddle_2_finds_the_same(exported, tmp_path):
     """`.pdmodel`, written by a process of its own, as the format is chosen before Paddle is imported."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FLAGS_enable_pir_api": "0"}
     command = [sys.executable, "-m", "tests.support.rectangles", str(tmp_path), "inference"]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    done = run_process(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     old, new = Detector(tmp_path, "cpu", 3), Detector(exported, "cpu", 3)
     assert old.files[0].name == "inference.pdmodel" and new.files[0].name == "model.json"

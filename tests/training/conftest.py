@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2.config import load_config
+from tests.processes import start_process
 from tests.support.limits import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +53,7 @@ def config(overrides):
 def start(*arguments, launch=None, **options):
     """Starts a tool from the repository's root; `launch` are arguments for Paddle's launcher, `options` for Popen."""
     launcher = ["-m", "paddle.distributed.launch", *launch] if launch else []
-    return subprocess.Popen(
+    return start_process(
         [sys.executable, *map(str, [*launcher, *arguments])],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},

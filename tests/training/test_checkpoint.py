@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import shutil
-import subprocess
 
 import numpy as np
 import paddle
@@ -31,6 +30,7 @@ from ernie_vil2.training.checkpoint import (
     save_checkpoint,
 )
 from ernie_vil2.training.optimizer import build_optimizer, optimizer_arrays
+from tests.processes import run_process
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *(f"token{number}" for number in range(16))]
 
@@ -261,12 +261,12 @@ def disk(tmp_path):
     folder.mkdir()
 
     def mount(option):
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", option, "tmpfs", folder], capture_output=True).returncode:
+        if run_process(["mount", "-t", "tmpfs", "-o", option, "tmpfs", folder], capture_output=True).returncode:
             pytest.skip("mounting a small disk takes root")
         return folder
 
     yield mount
-    subprocess.run(["umount", folder], capture_output=True)
+    run_process(["umount", folder], capture_output=True)
 
 
 def test_a_small_disk_is_full_and_keeps_what_it_has(disk, monkeypatch):

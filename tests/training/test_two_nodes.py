@@ -20,6 +20,7 @@ import yaml
 
 from ernie_vil2.io.run_folder import list_checkpoints
 from ernie_vil2.training.run_log import read_log
+from tests.processes import run_process, start_process
 from tests.support.limits import PATIENCE
 from tests.training.conftest import ROOT, as_arguments, rank_process, run, wait_for_steps
 
@@ -28,7 +29,7 @@ PORT = 8765
 
 
 def ip(*arguments):
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
+    done = run_process(["ip", *arguments], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"no network namespaces here: {done.stderr.strip()}")
 
@@ -64,7 +65,7 @@ def node(machine, folder, arguments, directory=ROOT):
     """One machine's launcher, started as docs/launch.md says, in a working directory."""
     launch = ["--nnodes", 2, "--nproc_per_node", 1, "--master", f"{NETWORK}.1:{PORT}", "--log_dir", folder / machine]
     command = ["ip", "netns", "exec", machine, sys.executable, "-m", "paddle.distributed.launch", *launch, *arguments]
-    return subprocess.Popen(list(map(str, command)), cwd=directory, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    return start_process(list(map(str, command)), cwd=directory, env=os.environ | {"PYTHONPATH": str(ROOT)},
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
 
 
@@ -165,7 +166,7 @@ def test_workers_of_kubernetes_find_each_other_by_what_the_operator_sets(operato
         command = [*command, f"{arguments[0]} {shlex.join(changes)}"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     workers = [
-        subprocess.Popen(["ip", "netns", "exec", machine, *command], cwd=tmp_path,
+        start_process(["ip", "netns", "exec", machine, *command], cwd=tmp_path,
                          env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": path} | variables(operator, number),
                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for number, machine in enumerate(machines[:2])

@@ -19,6 +19,7 @@ from ernie_vil2.data.readers import ShardedSource, open_sources
 from ernie_vil2.data.samples import SEVERAL_LINES
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.io.locks import OtherJob
+from tests.processes import run_process, start_process
 from tests.support.shapes import draw, png, write_tar, write_tsv
 from tests.test_imports import ROOT
 
@@ -303,7 +304,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
 
     def start(name):
         command = tool(tmp_path / "a.tar", "--output", tmp_path / name, *options)
-        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return start_process(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     assert start("whole").wait() == 0
     kills = 0
@@ -322,9 +323,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
 def test_the_command_line(tmp_path):
     rows = [("x", "1", png(image(1))), ("y", "2", b"no image")]
     path = write_tsv(tmp_path / "a.tsv", rows)
-    done = subprocess.run(tool(path, "--check"), capture_output=True, text=True)
+    done = run_process(tool(path, "--check"), capture_output=True, text=True)
     assert done.returncode == 1 and "broken image: 1 (2)" in done.stdout and done.stderr == ""
-    done = subprocess.run(tool(path, "--output", tmp_path / "out"), capture_output=True, text=True)
+    done = run_process(tool(path, "--output", tmp_path / "out"), capture_output=True, text=True)
     assert done.returncode == 0 and "1 sample in 1 shard, " in done.stdout
-    done = subprocess.run(tool(tmp_path / "b.tsv", "--check"), capture_output=True, text=True)
+    done = run_process(tool(tmp_path / "b.tsv", "--check"), capture_output=True, text=True)
     assert done.returncode == 2 and "error: no file matches" in done.stderr

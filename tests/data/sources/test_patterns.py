@@ -1,11 +1,10 @@
-import subprocess
-
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.shard_files import expand_braces, find
+from tests.processes import run_process
 from tests.support.limits import examples
 
 number = st.integers(-3, 12).flatmap(lambda n: st.sampled_from([str(n), f"{n:04d}"]))
@@ -25,7 +24,7 @@ patterns = st.lists(pieces | st.sampled_from([",", "{}", "{a}", "{a..c}"]), max_
 @given(patterns)
 @example("{{0..2},{a,b}{1..3}}{}")
 def test_braces_are_expanded_as_bash_does(pattern):
-    printed = subprocess.run(["bash", "-c", f"printf '%s\\n' x{pattern}"], capture_output=True, text=True, check=True)
+    printed = run_process(["bash", "-c", f"printf '%s\\n' x{pattern}"], capture_output=True, text=True, check=True)
     assert expand_braces(f"x{pattern}") == printed.stdout.splitlines()
 
 
