@@ -12,6 +12,7 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.evaluation.intervals import LEVEL, Interval, holm, paired_queries
 from ernie_vil2.evaluation.outcomes import Outcomes, signed
 from ernie_vil2.io.files import load_json, write_json
+from ernie_vil2.io.versions import check_version
 from ernie_vil2.training.scoring import Scored
 from ernie_vil2.training.step_agreement import NotFinite
 from ernie_vil2.training.trainer import Trainer
@@ -128,6 +129,8 @@ def tune_rate(config: Config) -> Config:
     path = Path(config.Training.output) / KEPT
     if path.is_file():
         record = load_json(path)
+        version = record.get("version") if isinstance(record, dict) else None
+        check_version(version, VERSION, path, "remove it, and the rates are tried again")
         chosen = record["chosen"] and Trial(*record["chosen"])
         print(f"rates were tried before ({path})")
     else:
@@ -141,7 +144,7 @@ def tune_rate(config: Config) -> Config:
             raise ConfigError("--tune-rate: no trial could be finished; train once without it, to see why")
         chosen = results.choose()
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"trials": results.trials, "chosen": chosen})
+        write_json(path, {"version": VERSION, "trials": results.trials, "chosen": chosen})
     if chosen is None:
         print("keeps the rate and batch of the configuration: no other is better by more than its interval")
         return config
