@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
         is_plain = action.option_strings and action.type is None
         if is_plain and isinstance(action, argparse._StoreAction) and not arg_string.strip():
             raise argparse.ArgumentError(action, "is empty; write a value, or leave the option out")
-        return super()._get_value(action, arg_string)  # type: ignore[misc]
+        return super()._get_value(action, arg_string)
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (--help lists the options)")

@@ -48,6 +48,11 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("give --checkpoint, and --data, or without it --images, --texts or both")
     if unpaired and args.format == "official":
         raise ValueError("the official format holds pairs; take another --format for --images and --texts")
+    if unpaired and (args.layout or args.split or args.columns or args.encoding or args.text_id or args.language):
+        raise ValueError(
+            "--layout, --split, --columns, --encoding, --text-id and --language are of --data: leave them out for a "
+            "folder of images and lines of text"
+        )
     if args.processes > 1 and (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
         return code
 

@@ -217,6 +217,7 @@ def _build(args: argparse.Namespace) -> int:
     from ernie_vil2.search.index_types import find_index_type
     from ernie_vil2.search.store import open_store
 
+    _check_table_options(args)
     if not (args.data or args.texts):  # then what is there already gets an index type
         try:
             open_store(args.index, writable=False).close()
@@ -241,6 +242,7 @@ def _build(args: argparse.Namespace) -> int:
 def _add(args: argparse.Namespace) -> int:
     if not (args.data or args.texts):
         raise ValueError("nothing to add: name --data or --texts")
+    _check_table_options(args)
     with _opened(args, writable=True) as index:
         used = _fill(index, args)
     return _checked(used, args)
@@ -251,6 +253,7 @@ def _sync(args: argparse.Namespace) -> int:
 
     if not (args.data or args.texts):
         raise ValueError("nothing to bring up to date: name --data or --texts")
+    _check_table_options(args)
     with _opened(args, writable=not args.dry_run) as index:
         if args.data:
             print(f"images: {sync_images(index, args.data, args.thumbnails, args.dry_run, table_options(args))}")
@@ -386,6 +389,12 @@ def _opened(args: argparse.Namespace, writable: bool = False) -> Index:
     if args.action != "query":
         print(f"backend: {described(index.model.backend)}")
     return index
+
+
+def _check_table_options(args: argparse.Namespace) -> None:
+    """Raise ValueError if there are options of --data without it."""
+    if not args.data and any(table_options(args).values()):
+        raise ValueError("--images, --columns and --encoding are of --data: name it, or leave them out")
 
 
 def _fill(index: Index, args: argparse.Namespace) -> int:

@@ -59,7 +59,8 @@ def read_rows(path: Path, columns: str, condition: str, order: str) -> list[tupl
 def read_all(path: Path) -> None:
     """Decode every value of a Parquet file, and keep none; duckdb.Error if one cannot be decoded."""
     with duckdb.connect() as database:
-        for _ in database.execute(f"select * from read_parquet(?, {READING})", [str(path)]).to_arrow_reader(BATCH):
+        rows = database.execute(f"select * from read_parquet(?, {READING})", [str(path)])
+        for _ in rows.to_arrow_reader(BATCH) or ():
             pass
 
 

@@ -47,6 +47,8 @@ def test_nothing_to_do_says_what_is_missing(inputs, tmp_path, monkeypatch, capsy
     ("search query", {"--device": ""}, "--device: is empty"),
     ("eval", {"--device": " "}, "--device: is empty"),
     ("eval", {"--annotations": "IN/rows.tsv"}, "--annotations names the rows of --embeddings"),
+    ("embed", {"--data": [], "--language": [], "--texts": "IN/words.txt", "--split": "test"}, "are of --data"),
+    ("search build", {"--data": [], "--texts": "IN/words.txt", "--encoding": "utf-8"}, "are of --data"),
     ("prepare", {"--group-by": ""}, "--group-by: is empty"),
     ("prepare", {"--seed": "7"}, "--seed goes with --parts"),
     ("prepare check", {"--text-id": ""}, "--text-id: is empty"),
@@ -60,8 +62,9 @@ def test_nothing_to_do_says_what_is_missing(inputs, tmp_path, monkeypatch, capsy
     ("plan", {"--step-seconds": "0"}, "--step-seconds: 0 is not a number above 0"),
     *(("eval", {"--import": name}, f"--import: {name!r} is not the name of") for name in ("", ".x", "a b")),
 ])  # fmt: skip
-def test_values_that_mean_nothing_are_explained(command, capsys, example, changes, output):
-    assert command(example, changes) == 2
+def test_values_that_mean_nothing_are_explained(command, monkeypatch, capsys, example, changes, output):
+    monkeypatch.setitem(EXAMPLES, example, without_empty(example, changes))
+    assert command(example, {}) == 2
     error = capsys.readouterr().err
     assert output in error and error.count("\n") == 1 and len(error) < 2100
 

@@ -18,7 +18,7 @@ Fault = Literal["file name", "URL", "markup", "phone number", "placeholder"]
 # Captions are what strangers write, so that each pattern takes time in proportion to the length of a text. Quantifiers
 # are possessive (`*+`) where giving characters back cannot help, no two that can match the same characters follow each
 # other, and a search begins at most once in a run of the characters that it repeats.
-_MARKS = re.compile(r"\W*+")
+_LETTER = re.compile(r"\w")
 
 # What names a file, whatever a person would call the image: a file's ending as the last word, after up to so many
 # characters in one word, or in several words of a line.
@@ -89,7 +89,7 @@ _PLACEHOLDER = re.compile(
 
 def _names_file(text: str) -> bool:
     """Return whether a text is the name of a file, between marks."""
-    first_letter = _MARKS.match(text).end()
+    first_letter = _first_letter(text)
     if _FILE.match(text, first_letter):
         return True
     ending = _ENDING.search(text)
@@ -106,15 +106,21 @@ def _names_file(text: str) -> bool:
 
 def _is_placeholder(text: str) -> bool:
     """Return whether a text stands for one that is to come, between marks."""
-    return _PLACEHOLDER.match(text, _MARKS.match(text).end()) is not None
+    return _PLACEHOLDER.match(text, _first_letter(text)) is not None
+
+
+def _first_letter(text: str) -> int:
+    """Return where the marks at the beginning of a text end."""
+    letter = _LETTER.search(text)
+    return letter.start() if letter else len(text)
 
 
 FAULTS: Mapping[Fault, tuple[Any, Any]] = {
     "markup": (re.compile(r"[<&\[{%$=]").search, _MARKUP.search),
     "URL": (re.compile(r"\.\w|://").search, _URL.search),
-    "file name": (re.compile(r"\w").search, _names_file),
+    "file name": (_LETTER.search, _names_file),
     "phone number": (re.compile(r"\d[\s\-()]*\d[\s\-()]*\d").search, _PHONE.search),
-    "placeholder": (re.compile(r"\w").search, _is_placeholder),
+    "placeholder": (_LETTER.search, _is_placeholder),
 }
 """What a caption is instead of one: what it cannot be without, which is quickly seen, and what it is. The first that
 fits counts."""
