@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 FORGOTTEN = 1.0  # points of mean recall on the old task, of which a loss is worth a remark
 MOST_OLD_IMAGES = 2_000
-"""Images of what the initial model was validated on that are scored, which takes both models about a minute of a CPU
-where they are small, and leaves an interval of about a point."""
+"""Images of what the initial model was validated on that are scored. Small models take about a minute of a CPU for
+them; with more, a report would take long to come."""
 MOST_TRAINING_SAMPLES = 100_000
-"""Samples whose captions are looked up among the test texts; reading them takes a minute or less. Sets of one's own are
-smaller, and of larger ones a report would take long to come."""
+"""Training samples that are read for their captions, which are looked up among the test texts. Sets of one's own are
+smaller; of larger ones a report would take long to come."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -75,6 +75,7 @@ class Division:
                 "fetched: copy them here, or name data of their own for val and test"
             )
         groups = _Groups()
+        names_of_shards: dict[int, tuple[str | None, str | None]] = {}
         strata: dict[int, Hashable] = {}
         captions_of: dict[int, set[str]] = {}
         unusable, fields = list[int](), dict[str, None]()
@@ -87,22 +88,28 @@ class Division:
             except BadSample:
                 unusable.append(row)
                 continue
-            shard = source.shards[source.locate(row)[0]]
-            fields |= dict.fromkeys([*getattr(shard, "column_names", ()), *sample.fields])
+            number, _ = source.locate(row)
+            if number not in names_of_shards:
+                shard = source.shards[number]
+                names_of_shards[number] = _field_name(shard, self.group_by), _field_name(shard, self.stratify_by)
+                fields |= dict.fromkeys(getattr(shard, "column_names", ()))
+            group_field, stratum_field = names_of_shards[number]
+            fields |= dict.fromkeys(sample.fields)
             # Parallel texts have no image: each row is one of its own.
             image = content_id("" if sample.image else sample.image_name, sample.image)
-            groups.add(row, image, _value(sample, shard, self.group_by))
-            strata[row] = _value(sample, shard, self.stratify_by)
+            groups.add(row, image, _value(sample, group_field))
+            strata[row] = _value(sample, stratum_field)
             captions_of[row] = {text_key(text) for text in sample.captions.values() if not is_blank(text)}
-        self._check_fields(source, fields)
+        for position, given in enumerate((self.group_by, self.stratify_by)):
+            names = [names_here[position] for names_here in names_of_shards.values()]
+            if given is not None and not any(name in fields or name in IMAGE_KEYS for name in names):
+                raise ValueError(f"no sample has the field {given}; fields here: {', '.join(fields) or 'none'}")
         if self.group_by and groups.ungrouped and not quiet:
             some = f"{groups.ungrouped:,} of {counted(len(source), 'sample')} have no {self.group_by}"
             print(f"{some}: only those of one image or caption are kept together", file=sys.stderr)
 
         counts = Counter(caption for captions in captions_of.values() for caption in captions)
-        most = (
-            MOST_OF_A_CAPTION * len(source) + 1e-9
-        )  # 5 % of 140 are 7.000000000000001 as floats, of others a bit less
+        most = MOST_OF_A_CAPTION * len(source) + 1e-9  # as floats, 5 % of some numbers are a bit less than they are
         frequent = {caption for caption, count in counts.items() if count > most}
         with_captions = groups.joined(
             (row, caption) for row, captions in captions_of.items() for caption in sorted(captions - frequent)
@@ -130,13 +137,6 @@ class Division:
                     "another group_by"
                 )
         return {name: np.array(members, np.int64) for name, members in chosen.items()}
-
-    def _check_fields(self, source: ShardedSource, fields: Mapping[str, None]) -> None:
-        """Raise ValueError if nothing has the field that samples are grouped or stratified by."""
-        for field in filter(None, (self.group_by, self.stratify_by)):
-            names = {_field_name(shard, field) for shard in source.shards}
-            if not any(name in fields or name in IMAGE_KEYS for name in names):
-                raise ValueError(f"no sample has the field {field}; fields here: {', '.join(fields) or 'none'}")
 
     def _shortfall(self, chosen: Mapping[str, Sequence[int]]) -> float:
         """Return which fraction of its share the part lacks that is furthest from it: 1 of an empty part."""
@@ -218,16 +218,15 @@ def _remark_on_frequent(counts: Counter[str], frequent: Iterable[str], samples: 
     )
 
 
-def _field_name(shard: Shard, field: str) -> str:
+def _field_name(shard: Shard, field: str | None) -> str | None:
     """Return the name here of a field that is named as in the table of a shard, if it is one."""
-    return shard.field_name(field) if hasattr(shard, "field_name") else field
+    return shard.field_name(field) if field is not None and hasattr(shard, "field_name") else field
 
 
-def _value(sample: Sample, shard: Shard, field: str | None) -> Hashable:
+def _value(sample: Sample, field: str | None) -> Hashable:
     if field is None:
         return None
-    name = _field_name(shard, field)
-    value = sample.image_name if name in IMAGE_KEYS and name not in sample.fields else sample.fields.get(name)
+    value = sample.image_name if field in IMAGE_KEYS and field not in sample.fields else sample.fields.get(field)
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
