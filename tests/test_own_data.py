@@ -130,7 +130,7 @@ def test_the_verdict_says_how_many_test_texts_are_trained_on(walked, monkeypatch
     monkeypatch.chdir(folder)
     assert cli.run("report", ["--run", "runs/own", "--output", "apart.html"]) == 0
     assert re.search("; none of the [0-9]+ test texts is trained on", capsys.readouterr().out)
-    test = {text.text for text in tested_texts(folder)}
+    test = {text.text for text in texts_of_test(folder)}
     seen = sorted(test)[: len(test) // 2]
     monkeypatch.setattr(SampleStream, "training_texts", lambda *_: ({text_key(f" {text} ") for text in seen}, True))
     assert cli.run("report", ["--run", "runs/own", "--output", "trained.html"]) == 0
@@ -139,7 +139,7 @@ def test_the_verdict_says_how_many_test_texts_are_trained_on(walked, monkeypatch
     assert f"{len(seen)} of the {len(test)} test texts " in (folder / "trained.html").read_text(encoding="utf-8")
 
 
-def tested_texts(folder):
+def texts_of_test(folder):
     """What `Data.test` of the run holds."""
     config = load_config(folder / "runs" / "own" / "config.yaml")
     (benchmark,) = Data.of_run(config, config.Data.tested, "test").benchmarks().values()
