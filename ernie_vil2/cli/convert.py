@@ -130,7 +130,7 @@ def _write_adapter(args: argparse.Namespace) -> int:
     weights, origin = weights_path(args.source), origin_of(args.origin or args.source)
     if origin is None or not weights.with_name(CONFIG).is_file():
         raise ValueError(f"{args.source}: no run whose origin is known; name the folder that it began with by --origin")
-    notes = write_adapter(weights, load_config(weights.with_name(CONFIG)), origin, args.target)
+    notes = write_adapter(weights, load_config(weights.with_name(CONFIG), is_strangers=True), origin, args.target)
     print(f"the LoRA of {args.source} is now {args.target}, an adapter of peft for {origin}")
     for note in notes:
         print(f"  note: {note}")

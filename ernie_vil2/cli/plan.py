@@ -78,7 +78,7 @@ def step_seconds(run: str, global_batch: int) -> float:
     rates = [rate for rate in rates if rate > 0]
     if not rates:
         raise ValueError(f"{log}: no step is logged yet; train for some steps, {MEASURE}")
-    batch = load_config(Path(run, CONFIG)).Training.global_batch
+    batch = load_config(Path(run, CONFIG), is_strangers=True).Training.global_batch
     if batch != global_batch:
         raise ValueError(f"{run} has steps of {batch:,} samples, and {global_batch:,} are planned: a step of another "
                          "batch does not say how long one takes")  # fmt: skip

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     folders = [run_of(checkpoint) or Path(path) for checkpoint, path in zip(checkpoints, args.run, strict=True)]
     runs, cards, licences, thumbnails = [], [], set[str](), dict[str, bytes]()
     for checkpoint, folder, name in zip(checkpoints, folders, _names(args.run, folders), strict=True):
-        config = load_config(checkpoint / CONFIG)
+        config = load_config(checkpoint / CONFIG, is_strangers=True)
         records = read_log(folder / LOG)
         facts = {"Checkpoint": checkpoint.name}
         if scored := _after(folder).get("model"):

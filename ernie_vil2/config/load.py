@@ -23,9 +23,8 @@ from ernie_vil2.io.versions import OtherVersion, check_version
 VERSION = 1  # of the keys; a file that names none is taken for one of this version
 Tree = dict[str, Any]
 MAX_CHARACTERS = 2**20
-MAX_VALUES = 100_000  # of a YAML file; an alias counts as all that it means
-MAX_DEPTH = 50
-MAX_DIGITS = 100
+MAX_VALUES = 100_000  # of a stranger's YAML file; an alias counts as all that it means
+MAX_DIGITS = 100  # likewise
 MAX_PROBLEMS, MAX_SHOWN = 10, 500  # that one message names, and characters of each
 _SHOWN = reprlib.Repr()  # of values: what a file holds may be longer than a message
 _SHOWN.maxstring = _SHOWN.maxlong = _SHOWN.maxother = 100
@@ -34,28 +33,6 @@ _SHOWN.maxstring = _SHOWN.maxlong = _SHOWN.maxother = 100
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads `1e-4` as a string; people mean a number. A key that occurs twice is an error, as YAML has it:
     PyYAML drops the first, and with a section all that it says."""
-
-    def __init__(self, text: str):
-        super().__init__(text)
-        self._depth = self._values = 0
-        self._sizes: dict[yaml.Node, int] = {}
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Counts while the tree is made: ten lines of aliases of aliases can mean more than memory holds."""
-        before, alias = self._values, self.check_event(yaml.AliasEvent)
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise yaml.YAMLError(f"more than {MAX_DEPTH} values within each other")
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        # A node whose size is not known yet holds its own alias.
-        self._values += self._sizes.get(node, MAX_VALUES) if alias else 1
-        if self._values > MAX_VALUES:
-            raise yaml.YAMLError(f"more than {MAX_VALUES:,} values, each alias counted as all that it means")
-        self._sizes[node] = self._values - before
-        if node.tag.endswith((":int", ":float")) and len(node.value) > MAX_DIGITS:
-            raise yaml.YAMLError(f"a number of more than {MAX_DIGITS} digits")
-        return node
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -70,14 +47,42 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+class _StrangersLoader(_Loader):
+    """Loader of files that others hand over, in which ten lines of aliases can mean more than memory holds."""
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        self._values = 0
+        self._sizes: dict[yaml.Node, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Count the values while the tree is made."""
+        before, is_alias = self._values, self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        # A node whose size is not known yet holds its own alias.
+        self._values += self._sizes.get(node, MAX_VALUES) if is_alias else 1
+        if self._values > MAX_VALUES:
+            raise yaml.YAMLError(f"more than {MAX_VALUES:,} values, each alias counted as all that it means")
+        self._sizes[node] = self._values - before
+        if node.tag.endswith((":int", ":float")) and len(node.value) > MAX_DIGITS:
+            raise yaml.YAMLError(f"a number of more than {MAX_DIGITS} digits")  # 1:1:1: ... takes quadratic time
+        return node
+
+
 class _WordLoader(_Loader):
-    """Keeps the words that YAML 1.1 takes for booleans, for fields that take them as texts; see `SwitchWord`."""
-
-    def construct_switch_word(self, node: yaml.ScalarNode) -> SwitchWord:
-        return SwitchWord.of(node.value, self.construct_yaml_bool(node))
+    """Loader that keeps the words that YAML 1.1 takes for booleans, for fields that take them as texts."""
 
 
-_WordLoader.add_constructor("tag:yaml.org,2002:bool", _WordLoader.construct_switch_word)
+class _StrangersWordLoader(_StrangersLoader):
+    """Loader of files that others hand over that keeps those words, too."""
+
+
+def _construct_switch_word(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> SwitchWord:
+    return SwitchWord.of(node.value, loader.construct_yaml_bool(node))
+
+
+_WordLoader.add_constructor("tag:yaml.org,2002:bool", _construct_switch_word)
+_StrangersWordLoader.add_constructor("tag:yaml.org,2002:bool", _construct_switch_word)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -98,7 +103,7 @@ for _kind in (_Loader, _Dumper):
     )
 
 
-def parse_yaml(text: str, origin: str, keep_words: bool = False) -> Any:
+def parse_yaml(text: str, origin: str, keep_words: bool = False, is_strangers: bool = False) -> Any:
     """Return what a YAML text says.
 
     Args:
@@ -106,17 +111,22 @@ def parse_yaml(text: str, origin: str, keep_words: bool = False) -> Any:
         origin: where it comes from, for errors.
         keep_words: whether on, off, yes, no, true and false become a `SwitchWord`, which a `Section` reads by its
             fields; otherwise they are booleans.
+        is_strangers: whether it is from a file that others hand over, and not the user's own: its values are counted.
 
     Raises:
         ConfigError: the text is not YAML, or too much; `origin` comes before the reason.
     """
+    if is_strangers:
+        loader = _StrangersWordLoader if keep_words else _StrangersLoader
+    else:
+        loader = _WordLoader if keep_words else _Loader
     try:
-        return yaml.load(text, Loader=_WordLoader if keep_words else _Loader)  # noqa: S506 - subclasses of SafeLoader
+        return yaml.load(text, Loader=loader)  # noqa: S506 - subclasses of SafeLoader
     except Exception as error:  # YAML's own, or that of a value that a tag before it does not fit: `!!bool x`
         raise ConfigError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def read_yaml(path: str | Path, keep_words: bool = False) -> Any:
+def read_yaml(path: str | Path, keep_words: bool = False, is_strangers: bool = False) -> Any:
     """Return what a YAML file says, see `parse_yaml`.
 
     Raises:
@@ -128,7 +138,7 @@ def read_yaml(path: str | Path, keep_words: bool = False) -> Any:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); look into configs/ for examples") from error
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return parse_yaml(text, str(path), keep_words)
+    return parse_yaml(text, str(path), keep_words, is_strangers)
 
 
 def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -272,12 +282,13 @@ def explained(error: ValidationError, origin: str, of: type[BaseModel] = Config)
     return ConfigError(f"{origin}: " + "; ".join([*shown, *more]))
 
 
-def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
+def load_config(path: str | Path | None = None, overrides: Iterable[str] = (), is_strangers: bool = False) -> Config:
     """The configuration of a run.
 
     Args:
         path: YAML overlay; what it does not name keeps its default. None: the defaults.
         overrides: `Section.key=value` texts, the value written as in YAML; the last one wins.
+        is_strangers: whether the file lies in a model, run or export that others may have handed over.
 
     Raises:
         ConfigError: unknown key (with the nearest right one), wrong type, value out of range, invalid YAML or too much
@@ -285,7 +296,7 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     """
     tree: Any = {}
     if path is not None:
-        tree = read_yaml(path, keep_words=True)
+        tree = read_yaml(path, keep_words=True, is_strangers=is_strangers)
         if tree is None:
             tree = {}
         if not isinstance(tree, dict):

@@ -226,7 +226,7 @@ def open_export(folder: Path, device: str | None, backend: str) -> tuple[Exporte
         device = "cpu"
     else:
         device = runtime.set_device(device, "this export")
-    config = load_config(folder / CONFIG)
+    config = load_config(folder / CONFIG, is_strangers=True)
     _check_configured(folder, about, config)
     return Exported(folder, about, device), config, about
 

@@ -181,7 +181,7 @@ class Detector:
         for path in self.files:
             if not path.is_file():
                 raise FileNotFoundError(f"{path} is missing; a detector is exported with it")
-        config = read_yaml(self.files[2])
+        config = read_yaml(self.files[2], is_strangers=True)
         if not isinstance(config, dict) or not isinstance(config.get("Preprocess"), list):
             raise ValueError(f"{self.files[2]}: no Preprocess list; is it PaddleDetection's?")
         self.label_list: list[str] = [str(name) for name in config.get("label_list") or ()]

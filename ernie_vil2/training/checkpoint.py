@@ -285,7 +285,7 @@ def as_begun(config: Config, checkpoint: Path) -> Config:
     Raises:
         ConfigError: the library that built a tower is not installed.
     """
-    before, model = load_config(checkpoint / CONFIG), config.Model
+    before, model = load_config(checkpoint / CONFIG, is_strangers=True), config.Model
     if model.implementation is None:
         for side in ("image", "text"):
             now, then = getattr(model, side), getattr(before.Model, side)
@@ -311,7 +311,7 @@ def check_changes(checkpoint: Path, now: Config, extend: bool) -> None:
     Raises:
         ConfigError: it was trained with other values; the message names them, and the way.
     """
-    before = load_config(checkpoint / CONFIG)
+    before = load_config(checkpoint / CONFIG, is_strangers=True)
     changed = changed_settings(before, now)
     steps = before.Training.steps, now.Training.steps
     if steps[1] > steps[0]:

@@ -61,7 +61,7 @@ def origin_of(source: str | os.PathLike) -> Path | None:
         folder = path if path.is_dir() else path.parent
         if not (folder / CONFIG).is_file():
             return path
-        if (source := load_config(folder / CONFIG).Model.weights or "") == "":
+        if (source := load_config(folder / CONFIG, is_strangers=True).Model.weights or "") == "":
             return None
     return None
 

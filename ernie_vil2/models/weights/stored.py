@@ -255,7 +255,7 @@ def read_model(
         raise ValueError(f"{path}: {error}") from None
     own = None
     if layout == "ernie_vil2":
-        config = load_config(path.parent / CONFIG)
+        config = load_config(path.parent / CONFIG, is_strangers=True)
         own = config.Model.text.vocabulary or (ERNIE_VOCABULARY if config.Model.text.tokenizer in WORD_RULES else None)
     else:
         config = _RELEASES[layout](path, ours, heads)

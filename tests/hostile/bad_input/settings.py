@@ -1,6 +1,7 @@
 """Configurations, vocabularies and lists that are damaged, hostile, or none."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 from ernie_vil2.config import load_config
@@ -13,6 +14,12 @@ from tests.hostile.bad_input.case import Case, file
 
 def config(input, text, stopped):
     return Case(input, file("a.yaml", text), stopped=stopped, opened=load_config)
+
+
+def handed_over(input, text, stopped):
+    """The configuration of a model, run or export of somebody else."""
+    opened = partial(load_config, is_strangers=True)
+    return Case(input, file("a.yaml", text), stopped=stopped, opened=opened)
 
 
 def vocabulary(input, make, stopped):
@@ -48,19 +55,18 @@ LAUGHS = "Training:\n steps:\n  - &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha]\n" + 
 )
 MERGES = "a: &a0 {x: 1}\n" + "".join(f"b{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40))
 VALUES = "more than 100,000 values, each alias counted as all that it means"
-DEPTH = "more than 50 values within each other"
 DEVICE = "not an ordinary file; write what the pipe or device gives to a disk"
 
 CASES = [
-    config("YAML of 600 bytes whose aliases mean 10^9 values", LAUGHS, VALUES),
-    config("YAML whose merges mean 10^12 keys", MERGES, VALUES),
-    config("YAML alias within what it means", "a: &a [*a]\n", VALUES),
+    handed_over("YAML of 600 bytes whose aliases mean 10^9 values", LAUGHS, VALUES),
+    handed_over("YAML whose merges mean 10^12 keys", MERGES, VALUES),
+    handed_over("YAML alias within what it means", "a: &a [*a]\n", VALUES),
     config("Paddle's dropout where micro batches are encoded twice", "Training: {dropout: native, micro_batch: 4}",
            "dropout: native does not go with micro_batch or recompute; use dropout: counter"),
-    config("YAML of 900 brackets within each other", "a: " + "[" * 900 + "]" * 900, DEPTH),
-    config("YAML of 100,000 brackets", "[" * 100_000, DEPTH),
-    config("YAML of more than 100,000 values", f"a: [{'1, ' * 100_000}]", VALUES),
-    config("YAML number of 5,000 digits", f"Training: {{steps: {'7' * 5000}}}", "a number of more than 100 digits"),
+    handed_over("YAML of 100,000 brackets", "[" * 100_000, "not valid YAML"),
+    handed_over("YAML of more than 100,000 values", f"a: [{'1, ' * 100_000}]", VALUES),
+    handed_over("YAML number of 5,000 digits", f"Training: {{steps: {'7' * 5000}}}",
+                "a number of more than 100 digits"),
     config("YAML section that occurs twice", "Training: {steps: 7}\nLoss: {}\nTraining: {seed: 1}\n",
            "the key Training occurs twice, in lines 1 and 3"),
     config("YAML key that occurs twice in a section", "Training:\n  yes: 1\n  true: 2\n", "the key true occurs twice"),
