@@ -53,7 +53,7 @@ ROOT = Path(__file__).parents[2]
         ("Data.train=[{data: [b.tar], languages: {fr: 1}}]", "language 'fr' needs an entry in prompts"),
         ("Data.max_length=600", "exceeds Model.text.max_positions"),
         ("Data.workers=1000000", "Data.workers: Input should be less than or equal to 1024"),
-        ("Training.steps=" + "[" * 900, "[[[: not valid YAML: more than 50 values within each other"),
+        ("Training.steps=" + "[" * 900, "[[[: not valid YAML: maximum recursion depth exceeded"),
         ("Loss.temperature", "write Section.key=value"),
         ("Loss.temperature.x=1", "Loss.temperature"),
     ],
