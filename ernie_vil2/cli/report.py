@@ -247,11 +247,17 @@ def _trained_texts(config: Config) -> set[str] | None:
 
 def _after(folder: Path) -> dict:
     """The record of the result after training."""
+    from ernie_vil2.evaluation.report import VERSION
     from ernie_vil2.io.files import load_json
     from ernie_vil2.io.run_folder import AFTER, RESULTS
+    from ernie_vil2.io.versions import check_version
 
     path = folder / RESULTS / f"{AFTER}.json"
-    return load_json(path) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    record = load_json(path)
+    check_version(record.get("version"), VERSION, path, "remove it, and continue the run with --resume to score again")
+    return record
 
 
 def _thumbnails(config: Config, ids: set[str]) -> dict[str, bytes]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ENDINGS = re.compile(r"(\.(tar|tsv|csv|jsonl|parquet|json|txt|out)|_imgs\.tsv)$")
 LONGEST_NAME = 160  # bytes; a file system takes 255
+VERSION = 1  # of a record, the JSON of a result
 _FORMULA = re.compile(r"'*[=+\-@＝＋－＠\t\r\n]")  # wide forms: East Asian versions take them as well
 
 
@@ -277,7 +278,13 @@ def about(
     model: str, data: str | Sequence[str], more: Mapping[str, Any], files: Iterable[Path] | None
 ) -> dict[str, Any]:
     """What was run, for a record: model, data, other choices, and the SHA-256 of each file; None: of none."""
-    found = {"model": model, "data": data, "paths": absolute_paths([data] if isinstance(data, str) else data), **more}
+    found = {
+        "version": VERSION,
+        "model": model,
+        "data": data,
+        "paths": absolute_paths([data] if isinstance(data, str) else data),
+        **more,
+    }
     return found if files is None else {**found, "checksums": checksums(files)}
 
 
@@ -317,7 +324,7 @@ def result_name(folder: Path, data: Sequence[str], more: Iterable[str] = ()) -> 
 def _is_of_other_data(path: Path, here: list[str]) -> bool:
     try:
         record = load_json(path)
-        return record["paths"] != here
+        return record["paths"] != here or record["version"] != VERSION
     except FileNotFoundError:
         return False
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

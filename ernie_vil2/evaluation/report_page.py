@@ -14,11 +14,12 @@ from ernie_vil2.data.samples import text_key
 from ernie_vil2.evaluation.examples import figures_note
 from ernie_vil2.evaluation.intervals import Interval
 from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, Verdict, named, recall_figures, signed
-from ernie_vil2.evaluation.report import Card, Table, absolute_paths, original_text
+from ernie_vil2.evaluation.report import VERSION, Card, Table, absolute_paths, original_text
 from ernie_vil2.evaluation.retrieval import Row, arrow, recall_table
 from ernie_vil2.io.files import load_json, system_errors_named
 from ernie_vil2.io.run_folder import BEFORE
 from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.versions import check_version
 from ernie_vil2.pages import comparison_charts, training_charts, write_page
 
 SHOWN = 12
@@ -267,6 +268,7 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("*.json"), key=lambda path: (path.stem != BEFORE, path.name)):
         try:
             record = load_json(path)
+            check_version(record.get("version"), VERSION, path, "score again")
             recall_table(record["table"])
             for result in record["results"].values():
                 "".join([*record["data"], *(result[key] for key in ("protocol", "definition", "tie_rule"))])

@@ -194,7 +194,7 @@ SWITCH_WORDS = {"on": True, "Off": False, "yes": True, "NO": False, "true": True
 
 SWITCHES = [
     "Views.caption_lines", "Views.shuffle_tags", "Training.recompute", "Training.sync_norms", "Evaluation.at_start",
-    "Tuning.freeze_norms", "Tuning.by_size", "Tuning.moving_statistics",
+    "Tuning.freeze_norms", "Tuning.by_size",
 ]  # fmt: skip
 
 

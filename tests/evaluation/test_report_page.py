@@ -24,7 +24,7 @@ def record(data, recall, protocol="pairs", differences=(), subset=None):
     }
     table = [["all queries", None], ["  model, zh", scores], ["  chance", chance]]
     table += [[subset, None], ["  model, zh", scores]] if subset else []
-    return {"data": data, "results": {"model, zh": result}, "table": table}
+    return {"version": 1, "data": data, "results": {"model, zh": result}, "table": table}
 
 
 def reported(name, evaluations, *overrides, records=()):
@@ -89,7 +89,9 @@ def test_a_run_without_evaluations_says_so(tmp_path):
     assert "Nothing was scored yet" in page_of(tmp_path / "report.html", [reported("one", [])])
 
 
-@pytest.mark.parametrize("foreign", ["{", "[]", '{"table": 3}', "\ud800"])
+@pytest.mark.parametrize(
+    "foreign", ["{", "[]", '{"table": 3}', "\ud800", json.dumps(record(["y"], 1.0) | {"version": 2})]
+)
 def test_other_files_among_the_evaluations_are_skipped(tmp_path, foreign):
     folder = tmp_path / "evaluation"
     folder.mkdir()
