@@ -126,7 +126,7 @@ def make_all(study: Study, command: Sequence[str], processes: int) -> dict[str, 
 def _started(command: Sequence[str], run: Run) -> subprocess.Popen:
     log = _log(run)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a", encoding="utf-8") as output:
+    with log.open("a", encoding="utf-8") as output:
         return subprocess.Popen(  # noqa: S603  -- a command of this script
             [*command, str(run)], stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
             preexec_fn=partial(end_with_parent, os.getpid()),

@@ -109,7 +109,7 @@ sys.exit(commands.run("doctor", []))
     ("stdout", "code", "printed"), [("/dev/full", 2, "No space left on device"), ("/dev/null", 0, "")]
 )
 def test_a_standard_output_that_is_full_is_one_line(stdout, code, printed):
-    with open(stdout, "w") as file:
+    with Path(stdout).open("w") as file:
         child = run_process([sys.executable, "-c", SCRIPT], cwd=ROOT, stdout=file, stderr=subprocess.PIPE, text=True)
     assert child.returncode == code and printed in child.stderr and child.stderr.count("\n") == bool(printed)
 

@@ -176,7 +176,7 @@ def test_a_thousand_connections_stay_open(index):
 def served(folder, checkpoint, log, *options):
     """The command in a process of its own, and its port."""
     command = [sys.executable, "tools/search.py", "serve", "--index", folder, "--checkpoint", checkpoint, "--port", "0"]
-    with open(log, "wb") as file:
+    with log.open("wb") as file:
         process = start_process([*command, *options], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
                                    stdout=file, stderr=subprocess.STDOUT)  # fmt: skip
     try:

@@ -187,7 +187,7 @@ def process(folder, checkpoint, tmp_path):
     """The command in a process of its own, its port and its log."""
     command = [sys.executable, "tools/search.py", "serve", "--index", folder, "--checkpoint", checkpoint, "--port", "0"]
     log = tmp_path / "log"
-    with open(log, "wb") as file:
+    with log.open("wb") as file:
         process = start_process(
             command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=file, stderr=subprocess.STDOUT
         )
