@@ -189,7 +189,7 @@ class PipeOutput:
 
     def _run(self, path: Path) -> None:
         # A pipe of which any part fails has failed; sh would only see the last.
-        call = [SHELL, "-o", "pipefail", "-c"] if os.path.exists(SHELL) else ["sh", "-c"]
+        call = [SHELL, "-o", "pipefail", "-c"] if Path(SHELL).exists() else ["sh", "-c"]
         with path.open("wb") as output:
             done = subprocess.run(  # noqa: S603  -- a command of the user, which --allow-pipes has allowed
                 [*call, self.command], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE
