@@ -14,8 +14,8 @@ import urllib.request
 import pytest
 
 import ernie_vil2
-from tests.processes import start_process
 from tests.support.page_commands import PAGES, ROOT, blocks, environment, parts, run_command, shell_commands
+from tests.support.processes import start_process
 from tests.support.stand_ins import LAYOUTS, checkout
 
 NOT_RUN = {

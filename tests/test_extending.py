@@ -25,8 +25,8 @@ from ernie_vil2.search import index_types
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
-from tests.processes import run_process
 from tests.support.html_pages import lines_of
+from tests.support.processes import run_process
 from tests.support.ranks import forked_ranks, train
 
 SMALL = [

@@ -18,7 +18,7 @@ from ernie_vil2.evaluation.scorer import Data, make_scorer
 from ernie_vil2.evaluation.scorers.zero_shot import ZeroShot
 from ernie_vil2.export import require_backend
 from ernie_vil2.search.store import open_store
-from tests.processes import run_process
+from tests.support.processes import run_process
 from tests.support.shapes import png
 from tests.test_imports import ROOT
 

@@ -10,8 +10,8 @@ import pytest
 
 import ernie_vil2
 import experiments
-from tests.processes import run_process
 from tests.support.limits import PATIENCE
+from tests.support.processes import run_process
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("paddle", "paddlenlp", "paddleclas", "numpy", "cv2", "pydantic", "visualdl")

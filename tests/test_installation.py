@@ -7,8 +7,8 @@ import sys
 import pytest
 from packaging.requirements import Requirement
 
-from tests.processes import run_process
 from tests.support.page_commands import PAGES, ROOT
+from tests.support.processes import run_process
 
 DOCUMENTS = [*PAGES.values(), ROOT / "README.zh.md", *sorted((ROOT / "docs" / "zh").glob("*.md"))]
 WITH_ONNX_EXPORTS = [page for page in DOCUMENTS if "--to onnx" in page.read_text(encoding="utf-8")]

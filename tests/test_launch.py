@@ -9,8 +9,8 @@ import pytest
 
 from ernie_vil2.device import launch
 from ernie_vil2.device.launch import end_with_parent, rank_environments, run_ranks, start_ranks
-from tests.processes import start_process
 from tests.support.limits import PATIENCE
+from tests.support.processes import start_process
 
 
 def test_every_rank_knows_itself_and_all():

@@ -8,7 +8,7 @@ import yaml
 
 from ernie_vil2.cli import parser
 from ernie_vil2.config import load_config
-from tests.processes import run_process
+from tests.support.processes import run_process
 
 RECIPES = Path(__file__).parents[1] / "docs" / "launch"
 

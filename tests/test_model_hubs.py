@@ -13,9 +13,9 @@ import pytest
 
 from ernie_vil2.io import hub
 from ernie_vil2.models.weights.stored import find_model
-from tests.processes import run_process
 from tests.support.limits import PATIENCE
 from tests.support.other_families import FOLDERS
+from tests.support.processes import run_process
 
 NAME, COMMIT = "OFA-Sys/chinese-clip-tiny", "0123456789abcdef0123456789abcdef01234567"
 

@@ -56,7 +56,7 @@ def walked(tmp_path_factory):
 
 
 def test_every_command_runs_one_after_the_other(walked):
-    folder, printed = walked
+    _, printed = walked
     assert len(printed) == len(COMMANDS) - 1
     checked, dry, *_ = (text for command, text in printed.items() if "--check" in command or "--dry-run" in command)
     assert "all 60 samples read could be used" in checked and "nothing was trained" in dry

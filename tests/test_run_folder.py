@@ -9,7 +9,7 @@ import pytest
 
 from ernie_vil2.config import ConfigError
 from ernie_vil2.io.run_folder import list_checkpoints, named_checkpoint, owned, run_of
-from tests.processes import start_process
+from tests.support.processes import start_process
 
 OWNER = "import sys, pathlib, os; from ernie_vil2.io.run_folder import owned; lock = owned(pathlib.Path(sys.argv[1]))"
 

@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 
-from tests.processes import run_process
 from tests.support.limits import PATIENCE
+from tests.support.processes import run_process
 from tests.test_imports import ROOT
 
 pytest.importorskip("wheel", reason="a wheel is built without a network, by the package wheel")

@@ -297,7 +297,7 @@ def output_folder(text: str) -> Path:
 
 def output_path(text: str) -> str:
     """A file or a folder that can be written, where another argument decides which of both it is."""
-    if os.path.isdir(text) or not os.path.lexists(text):
+    if os.path.isdir(text) or not os.path.lexists(text):  # noqa: PTH112  -- Path raises where this says no
         output_folder(text)
     else:
         output_file(text)

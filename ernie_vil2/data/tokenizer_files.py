@@ -385,7 +385,7 @@ def _of_words(path: Path, padding: str | None) -> str:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     if missing := [token for token in special[:4] if token not in vocab]:
         raise ValueError(f"{', '.join(missing)} missing; is this a vocabulary file?")
-    library = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
+    library = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))  # noqa: S106  -- a word of a vocabulary
     library.normalizer = normalizers.BertNormalizer()
     library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     library.post_processor = processors.TemplateProcessing(

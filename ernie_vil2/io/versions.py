@@ -8,7 +8,7 @@ _BRIEF = reprlib.Repr()  # a stranger's file may hold anything in place of a num
 _BRIEF.maxstring = _BRIEF.maxlong = _BRIEF.maxother = 40
 
 
-class OtherVersion(ValueError):
+class OtherVersion(ValueError):  # noqa: N818  -- named by what has happened
     """A file names another version of its format than the one that is read, or none."""
 
 

@@ -440,7 +440,7 @@ def _read_items(content: bytes) -> tuple[list[NewItem], list[bytes | None]]:
     """Return the items, and of each its image."""
     items = _parse(NewItems, content).items
     for item in items:
-        if (item.image is None) == (item.text is None) or item.text is not None and not item.text.strip():
+        if (item.image is None) == (item.text is None) or (item.text is not None and not item.text.strip()):
             raise HTTPException(422, "an item has either an image or a text")
         if item.text is not None:
             check_text(item.text)

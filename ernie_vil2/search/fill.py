@@ -328,7 +328,7 @@ def _of_file(folder: Path, file: Path) -> Read:
         content = read_file(file)
     except FileNotFoundError as error:
         raise BadSample(Reason.MISSING_IMAGE, str(file)) from error
-    return Read(name, content, {"file": readable(file.name)}, os.path.abspath(file), bare=True)
+    return Read(name, content, {"file": readable(file.name)}, os.path.abspath(file), bare=True)  # noqa: PTH100  -- resolve() would follow links
 
 
 def _of_sample(source: ShardedSource, row: int) -> Read:

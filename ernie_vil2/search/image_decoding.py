@@ -37,11 +37,11 @@ MAX_WAIT = 10.0  # seconds that an image waits for others; then the client may t
 Content = TypeVar("Content")
 
 
-class DecodingOverload(Exception):
+class DecodingOverload(Exception):  # noqa: N818  -- named by what has happened
     """Images that others sent take all the memory there is for decoding."""
 
 
-class ImageTooLarge(ValueError):
+class ImageTooLarge(ValueError):  # noqa: N818  -- named by what has happened
     """An image, or all of a request, that would take too much to decode."""
 
 

@@ -87,7 +87,7 @@ class Index:
             return path
         path = self.absolute_path(path)
         for folder, start in ((self.folder, OWN), (self._store.about["root"], "")):
-            if folder is not None and Path(path).is_relative_to(os.path.abspath(folder)):
+            if folder is not None and Path(path).is_relative_to(os.path.abspath(folder)):  # noqa: PTH100  -- resolve() would follow links
                 return start + os.path.relpath(path, folder)
         return path
 
@@ -96,7 +96,7 @@ class Index:
         if is_address(path):
             return path
         own = self.folder if path.startswith(OWN) else None
-        return os.path.abspath(os.path.join(own or self._store.about["root"], path))
+        return os.path.abspath(os.path.join(own or self._store.about["root"], path))  # noqa: PTH100, PTH118  -- resolve() would follow links
 
     def collection(self, kind: str) -> Collection:
         """The collection of `images` or `texts`, as it is now.
@@ -328,7 +328,7 @@ def open_index(
             if width is not None:
                 model.narrowed(width)
         if writable and (root is not None or new):
-            store.describe(about | {"root": os.path.abspath(root or os.curdir)})
+            store.describe(about | {"root": os.path.abspath(root or os.curdir)})  # noqa: PTH100  -- resolve() would follow links
         undo.pop_all()
         return Index(model, store, name, new, images_only, None if width == model.embed_dim else width)
 

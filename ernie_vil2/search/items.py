@@ -113,7 +113,7 @@ class ItemsFile:
             is_made, name = self.is_made(), f"{NAME}: state"
             found: Sequence[Sequence[Any]] = [(None,) * 6]
             if is_made:
-                ends = (f"(SELECT {end}({column}) FROM items)" for column in ("row", "id") for end in ("min", "max"))
+                ends = (f"(SELECT {end}({column}) FROM items)" for column in ("row", "id") for end in ("min", "max"))  # noqa: S608  -- no text of the data is in it
                 found = self.select(f"key, value, ends.* FROM (SELECT {', '.join(ends)}) AS ends LEFT JOIN state")
             state = {key: integrity.parsed(value, object, name) for key, value, *_ in found if key is not None}
             if state:

@@ -10,7 +10,7 @@ import pytest
 
 from ernie_vil2 import cli as commands
 from ernie_vil2.cli.arguments import configuration
-from tests.processes import run_process
+from tests.support.processes import run_process
 
 ROOT = Path(__file__).parents[2]
 

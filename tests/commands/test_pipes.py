@@ -9,7 +9,7 @@ import pytest
 
 from ernie_vil2 import cli as commands
 from ernie_vil2.cli.arguments import source
-from tests.processes import run_process
+from tests.support.processes import run_process
 from tests.support.shapes import shape_members, write_tar
 
 ROOT = Path(__file__).parents[2]

@@ -259,8 +259,8 @@ def test_parts_of_nothing_are_named(holdout, scored, named):
 
 
 def test_part_of_nothing_is_not_what_is_trained_on():
+    data = {"train": ["a.tar"], "val": [{"protocol": "pairs"}], "holdout": {"val": 0}}
     with pytest.raises(ValueError, match="holdout.val is 0"):
-        data = {"train": ["a.tar"], "val": [{"protocol": "pairs"}], "holdout": {"val": 0}}
         Config.model_validate({"Data": data})
 
 

@@ -19,8 +19,8 @@ from ernie_vil2.curation.measures import measure_shard
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.io import locks
 from tests.curation.conftest import encoded, smooth_image, write_tar
-from tests.processes import run_process, start_process
 from tests.support.limits import PATIENCE
+from tests.support.processes import run_process, start_process
 
 RULES = "text_rules: {}\nimage_rules: {short_side: 32}\nexact_duplicates: {}\nnear_duplicates: {likeness: 0.9}\n"
 

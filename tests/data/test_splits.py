@@ -125,7 +125,7 @@ def test_equal_captions_stay_together_whatever_their_case_and_spaces(capsys):
     assert not capsys.readouterr().err
 
 
-@pytest.mark.parametrize("count, divided", [(20, False), (21, True)])
+@pytest.mark.parametrize(("count", "divided"), [(20, False), (21, True)])
 def test_a_caption_of_more_than_a_twentieth_may_be_divided(capsys, count, divided):
     rows = [(b"%d" % row, None, None, "cup" if row < count else f"{row // 2}") for row in range(400)]
     parts = Division({"train": 0.5, "test": 0.5}).rows(source(rows))
@@ -265,7 +265,7 @@ def rows_of(source):
     return {int(source[row].image_name.removesuffix(".png")) for row in range(len(source))}
 
 
-@pytest.mark.parametrize("header, size", [
+@pytest.mark.parametrize(("header", "size"), [
     ("No", 4), ("no", 4), ("Article Number", 4), ("article_number", 4), ("ARTICLE NUMBER ", 4), ("类目", 4),
     (" 类目 ", 4), ("2024", 4), ("标题", 2), ("caption_zh", 2), ("图片", 1), ("image", 1),
 ])  # fmt: skip

@@ -90,7 +90,7 @@ def test_settings_of_other_tokenizers_are_read_too(tmp_path, name, rules, settin
 def write_library(folder, **parts):
     """Write a tokenizer.json of words with other parts."""
     vocabulary = {"[UNK]": 0, "[PAD]": 1, "a": 2}
-    library = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    library = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106  -- a word of a vocabulary
     (folder / "tokenizer.json").write_text(json.dumps(json.loads(library.to_str()) | parts))
     return folder
 
@@ -160,7 +160,7 @@ def test_growth_of_a_table_of_characters_is_its_longest_text():
     def content(longest):
         table = struct.pack("<I", 1024) + bytes(1024) + b"y\0" + b"x" * longest + b"\0"
         normalizer = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(table).decode()}
-        library = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+        library = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))  # noqa: S106  -- a word of a vocabulary
         return json.dumps(json.loads(library.to_str()) | {"normalizer": normalizer})
 
     with pytest.raises(ValueError, match="1e\\+03 times as long"):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ernie_vil2.data.workers import WorkerError, filled_batches
-from tests.processes import start_process
 from tests.support.limits import PATIENCE
+from tests.support.processes import start_process
 
 LAYOUT = {"square": ((2,), np.int64), "small": ((), np.uint8)}
 ROOT = Path(__file__).parents[2]

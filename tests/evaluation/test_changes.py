@@ -20,7 +20,7 @@ from ernie_vil2.evaluation.report_page import (
 
 def ranks(path, label, rows):
     """rows of (direction, id, query, rank), and perhaps the best right answer"""
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(CSV_COLUMNS)
         for way, key, query, rank, *answer in rows:

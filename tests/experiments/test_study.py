@@ -20,8 +20,8 @@ from experiments.ablation.definition import read_study
 from experiments.ablation.measure import measure, open_tests
 from experiments.ablation.runs import make_run, newest_step, read_result
 from experiments.ablation.tables import _factors, all_tables
-from tests.processes import run_process, start_process
 from tests.support.limits import PATIENCE
+from tests.support.processes import run_process, start_process
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "configs" / "ablation" / "study.yaml"

@@ -13,9 +13,9 @@ import ernie_vil2
 from ernie_vil2.export import export
 from ernie_vil2.runtime_onnx import OnnxModel
 from tests.hostile.bad_input.case import encoded, smooth_image
-from tests.processes import run_process
 from tests.support.exported_models import IMAGES, TEXTS
 from tests.support.image_formats import FILES, forbid_opencv
+from tests.support.processes import run_process
 
 ROOT = Path(__file__).parents[2]
 RELEASED = ROOT / "tests" / "fixtures" / "released"

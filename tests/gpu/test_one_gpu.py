@@ -16,7 +16,7 @@ from ernie_vil2.data.preprocessing import normalize_images
 from ernie_vil2.device.transfers import uploaded
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
-from tests.processes import run_process, start_process
+from tests.support.processes import run_process, start_process
 from tests.training.conftest import ROOT
 
 TEXT = ["Model.text.dropout=0.1", "Model.text.attention_dropout=0.1"]

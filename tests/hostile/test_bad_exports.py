@@ -20,9 +20,9 @@ from ernie_vil2.export import NotExportable, export
 from ernie_vil2.io.export_folder import BadExport
 from ernie_vil2.io.files import CHECKSUMS, write_checksums
 from ernie_vil2.runtime_onnx import OnnxModel
-from tests.processes import run_process
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.exported_models import GRAPHS, IMAGES, TEXT, TEXTS, TOKENS, untrained
+from tests.support.processes import run_process
 
 
 @pytest.fixture(params=GRAPHS)

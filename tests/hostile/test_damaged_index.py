@@ -266,7 +266,7 @@ FORMS = {
     "a location not JSON": lambda f: sql(f, "UPDATE items SET location = 'x'"),
     "a location of an object": lambda f: sql(f, "UPDATE items SET location = '{}'"),
     "a location of numbers": lambda f: sql(f, "UPDATE items SET location = '[1, 2]'"),
-    "a location with a large number": lambda f: sql(f, f'UPDATE items SET location = \'[["a", "x", {10**30}]]\''),
+    "a location with a large number": lambda f: sql(f, f'UPDATE items SET location = \'[["a", "x", {10**30}]]\''),  # noqa: S608  -- a value that the test has written
     "a location with a negative number": lambda f: sql(f, 'UPDATE items SET location = \'[["a", "x", -1]]\''),
     "a thumbnail of text": lambda f: sql(f, "UPDATE items SET thumbnail = 'x'"),
     "a row beyond all": lambda f: sql(f, "UPDATE items SET row = 1000000 WHERE row = 399"),

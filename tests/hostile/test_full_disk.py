@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
-from tests.processes import run_process
 from tests.support.command_examples import EXAMPLES
+from tests.support.processes import run_process
 
 WRITING = [name for name, arguments in EXAMPLES.items() if "OUT" in "".join(map(str, arguments.values()))
            and name not in ("train", "export")]  # fmt: skip  # tests/export tries the disks of an export

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.losses import DUPLICATES, tiled_both_ways, tiled_info_nce
-from tests.processes import run_process
 from tests.support.limits import PATIENCE, examples
 from tests.support.loss_reference import normalised, reference, scale_gradient, weighted_reference
+from tests.support.processes import run_process
 
 ROOT = Path(__file__).parents[2]
 SCALES = [1.0, 1 / 0.07, 40.0, 100.0]

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.losses import DUPLICATES, PAIR_LOSSES, InfoNCE, MultiViewLoss, SigmoidLoss
-from tests.processes import run_process
 from tests.support.limits import PATIENCE, examples
 from tests.support.loss_reference import normalised, sigmoid_reference, weighted_reference
+from tests.support.processes import run_process
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = [1, 3, 5]

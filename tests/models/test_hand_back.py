@@ -28,9 +28,9 @@ from ernie_vil2.models.weights.releases import WORDS
 from ernie_vil2.models.weights.stored import read_model, weights_path, write_model
 from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
 from ernie_vil2.models.weights.trimming import trim
-from tests.processes import run_process
 from tests.support.commands import call
 from tests.support.other_families import FOLDERS, OWN, built, expected
+from tests.support.processes import run_process
 
 PEERS = Path(__file__).parents[1] / "support" / "peers.py"
 RECORDED = json.loads((OWN / "handed_back.json").read_text())

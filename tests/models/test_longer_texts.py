@@ -16,9 +16,9 @@ from ernie_vil2.models.weights.stored import read_model, weights_path
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
 from tests.models.test_hand_back import PEERS, PYTHON
-from tests.processes import run_process
 from tests.support.commands import call
 from tests.support.other_families import FOLDERS, expected
+from tests.support.processes import run_process
 from tests.training.conftest import overrides  # noqa: F401 - a fixture
 from tests.training.test_other_families import settings, started, task_of  # noqa: F401 - settings is a fixture
 from tests.training.test_trainer import crash_after, weights

@@ -71,7 +71,7 @@ def test_head_width_of_a_folder_goes_before_the_name():
 
 
 @pytest.mark.parametrize(
-    "name, width",
+    ("name", "width"),
     [("vit_giantopt_patch16_siglip_256", 768), ("vit_huge_patch16_siglip_256", 1280), ("vit_giantopt_siglip_", 1536)],
 )
 def test_a_trunk_that_timm_does_not_know_is_refused(name, width):

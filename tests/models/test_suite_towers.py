@@ -14,7 +14,7 @@ pytest.importorskip("paddleclas", reason="PaddleClas is not installed")
 pytest.importorskip("paddlenlp", reason="PaddleNLP is not installed")
 from paddleclas.ppcls.arch.backbone.model_zoo import efficientnet, foundation_vit
 
-from tests.processes import run_process
+from tests.support.processes import run_process
 
 pytestmark = pytest.mark.thorough
 

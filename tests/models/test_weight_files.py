@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ernie_vil2.models.weights.files import WeightFileError, read_weights, write_weights
-from tests.processes import run_process
+from tests.support.processes import run_process
 
 ARRAYS = {
     "matrix": np.arange(6, dtype="float32").reshape(2, 3),

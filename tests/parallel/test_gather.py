@@ -12,6 +12,7 @@ from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.parallel import gather, gather_rows, gather_views
 from tests.support import gather_worker
 from tests.support.limits import PATIENCE
+from tests.support.processes import run_process
 
 VIEWS = ["image_1", "image_2", "text_1", "text_2"]
 WEIGHTS = {"image_image": 0.5, "text_text": 0.25, "image_text": 1.0, "text_image": 2.0}
@@ -52,7 +53,7 @@ def ranks(batch, tmp_path_factory):
     np.savez(folder / "batch.npz", bounds=BOUNDS, **weights, **batch)
     launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--backend", "gloo"]
     worker = Path(gather_worker.__file__)
-    done = subprocess.run(
+    done = run_process(
         [sys.executable, *launch, "--log_dir", str(folder / "logs"), str(worker), str(folder)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

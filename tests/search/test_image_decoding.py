@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import subprocess
 import sys
 import threading
 
@@ -21,6 +20,7 @@ from ernie_vil2.search.fill import add_images, images_in
 from ernie_vil2.search.image_decoding import DecodingOverload, FairLimit, ImageDecoder, ImageTooLarge
 from ernie_vil2.search.service import build_app
 from tests.support.limits import PATIENCE
+from tests.support.processes import run_process
 from tests.test_imports import ROOT
 
 KINDS = ("ernie_vil2", "official", "paddlenlp", "transformers", "open_clip", "naflex")
@@ -269,6 +269,6 @@ print(json.dumps([1024 * (after - before), plan.num_bytes]))
 def test_decoding_takes_no_more_than_is_planned(tmp_path, kind, mode, options):
     (tmp_path / "image").write_bytes(encoded(2900, 2800, kind, mode, **options))
     command = [sys.executable, "-c", PEAK, str(tmp_path / "image")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = run_process(command, cwd=ROOT, capture_output=True, text=True, check=True)
     peak, planned = json.loads(done.stdout)
     assert peak < planned + 16 * 2**20

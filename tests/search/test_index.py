@@ -19,6 +19,7 @@ from ernie_vil2.search.store import FolderStore
 from tests.search.conftest import TOKENS, unit
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.commands import call, small_disk
+from tests.support.processes import run_process
 from tests.support.shapes import draw, png, shape_members, write_tar
 
 WORDS = ["red disc", "green square", "blue bar", "yellow cross", "红色的圆", "", "red disc"]

@@ -107,7 +107,7 @@ def test_any_value_is_a_list_of_locations_or_damage(location):
         assert "x" in str(error)  # noqa: PT017  -- there may be no error
         return
     assert len(found) == len(location)
-    assert Originals(["/tmp"]).read(Item("x", b"", {}, location)) is None
+    assert Originals(["/elsewhere"]).read(Item("x", b"", {}, location)) is None
 
 
 def tsv(folder):

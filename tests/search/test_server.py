@@ -23,9 +23,9 @@ from ernie_vil2.search.metrics import Metrics
 from ernie_vil2.search.middleware import LOOPBACK, Access, read_token
 from ernie_vil2.search.server import MAX_PAUSE_SECONDS, Supervisor, _allow_files
 from ernie_vil2.search.service import build_app
-from tests.processes import run_process, start_process
 from tests.search.test_batching import Blocked
 from tests.support.limits import PATIENCE
+from tests.support.processes import run_process, start_process
 from tests.support.sockets import Running, request, reset, until
 from tests.test_imports import ROOT
 

@@ -19,8 +19,8 @@ from ernie_vil2.data.samples import BadSample
 from ernie_vil2.search import middleware, open_index
 from ernie_vil2.search.fill import add_images, add_texts, images_in
 from ernie_vil2.search.service import build_app
-from tests.processes import start_process
 from tests.support.limits import PATIENCE
+from tests.support.processes import start_process
 from tests.support.shapes import draw, png
 from tests.support.sockets import (
     Running,

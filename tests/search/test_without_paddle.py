@@ -10,8 +10,8 @@ from ernie_vil2.encoder import load_model
 from ernie_vil2.export import export
 from ernie_vil2.search import open_index
 from ernie_vil2.search.fill import add_images, add_texts, images_in
-from tests.processes import run_process
 from tests.support.limits import PATIENCE
+from tests.support.processes import run_process
 from tests.support.shapes import draw, png
 from tests.test_imports import ROOT
 

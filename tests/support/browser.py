@@ -8,7 +8,7 @@ import subprocess
 import time
 from contextlib import suppress
 
-from tests.processes import start_process
+from tests.support.processes import start_process
 
 CHROMIUM = shutil.which("chromium")
 PATIENCE = 600

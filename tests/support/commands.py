@@ -7,6 +7,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 import pytest
 
 from ernie_vil2 import cli as commands
+from tests.support.processes import run_process
 
 
 def call(command, *arguments):
@@ -24,7 +25,7 @@ def call(command, *arguments):
 def small_disk(folder, size):
     """A file system of its own, made at a folder; skips the test where that is not allowed."""
     folder.mkdir()
-    mounted = subprocess.run(
+    mounted = run_process(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True
     )
     if mounted.returncode:
@@ -32,4 +33,4 @@ def small_disk(folder, size):
     try:
         yield folder
     finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)  # its files may still be mapped
+        run_process(["umount", "--lazy", folder], check=True)  # its files may still be mapped

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ernie_vil2 import cli as commands
 from experiments.ablation import command as study
-from tests.processes import run_process
+from tests.support.processes import run_process
 
 ROOT = Path(__file__).parents[2]
 PAGES = {

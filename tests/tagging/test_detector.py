@@ -15,7 +15,7 @@ from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.tagging.detector import Detections, Detector, DetectorPreprocessing, Phrases
-from tests.processes import run_process
+from tests.support.processes import run_process
 from tests.support.rectangles import SIZE, STEPS, export, rectangles_image
 from tests.support.shapes import png, write_tsv
 from tests.test_imports import ROOT

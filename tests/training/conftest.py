@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2.config import load_config
-from tests.processes import start_process
 from tests.support.limits import PATIENCE
+from tests.support.processes import start_process
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY = ROOT / "demo_data" / "vocabulary.txt"

@@ -30,7 +30,7 @@ from ernie_vil2.training.checkpoint import (
     save_checkpoint,
 )
 from ernie_vil2.training.optimizer import build_optimizer, optimizer_arrays
-from tests.processes import run_process
+from tests.support.processes import run_process
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *(f"token{number}" for number in range(16))]
 

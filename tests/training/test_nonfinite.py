@@ -225,7 +225,7 @@ def test_too_many_steps_in_a_row_end_the_run(config):
     assert all(np.isfinite(value).all() for value in weights(trainer).values())
 
 
-@pytest.mark.parametrize("steps, skipped, allowed, ends", [
+@pytest.mark.parametrize(("steps", "skipped", "allowed", "ends"), [
     (4, {0, 1, 2, 3}, 0.25, True),
     (4, {0, 1, 2}, 0.5, True),
     (4, {0, 1}, 0.5, False),

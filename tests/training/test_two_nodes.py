@@ -20,8 +20,8 @@ import yaml
 
 from ernie_vil2.io.run_folder import list_checkpoints
 from ernie_vil2.training.run_log import read_log
-from tests.processes import run_process, start_process
 from tests.support.limits import PATIENCE
+from tests.support.processes import run_process, start_process
 from tests.training.conftest import ROOT, as_arguments, rank_process, run, wait_for_steps
 
 NETWORK = "10.203.77"

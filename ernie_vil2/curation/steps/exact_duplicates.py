@@ -24,7 +24,7 @@ class ExactDuplicates(Step[Settings]):
     name = "exact_duplicates"
     cost = 3
     Settings = Settings
-    columns = {"content": "binary", "text_key": "uint64"}
+    columns: ClassVar[Mapping[str, str]] = {"content": "binary", "text_key": "uint64"}
 
     def measure(self, pair: Pair) -> dict[str, Any]:
         """A digest of the decoded pixels, and the key of the captions."""

@@ -51,7 +51,7 @@ class ParquetTable:
         if left_out := [name for name in schema.names if name not in self.column_names]:
             self._columns = list(self.column_names)
             if shows_progress():  # once, not in every process that reads
-                folder = os.path.dirname(self.name) or "."
+                folder = Path(self.name).parent
                 print_once(f"{folder}: columns of maps, or nested too deeply, are left out: {listed(left_out)}")
         self.release()
 

@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.shard_files import expand_braces, find
-from tests.processes import run_process
 from tests.support.limits import examples
+from tests.support.processes import run_process
 
 number = st.integers(-3, 12).flatmap(lambda n: st.sampled_from([str(n), f"{n:04d}"]))
 ranges = st.builds("{{{}..{}}}".format, number, number) | st.builds(
