@@ -143,7 +143,7 @@ def _as_record(run: Run, result: Mapping[str, Any]) -> dict[str, Any]:
 def curve_of(folder: Path) -> tuple[list[list[float]], float | None]:
     """What validation found over a run, as [step, CPU seconds, score] each, and the CPU seconds of the whole training.
 
-    CPU seconds are None where a record lacks them or has no number there, as in runs of earlier versions.
+    CPU seconds are None from the first record on that has no number there.
     """
     computed: float | None = 0.0
     curve = []
