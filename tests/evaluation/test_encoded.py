@@ -70,17 +70,8 @@ def test_unusable_images_are_named_and_left_out():
 
 
 def test_nothing_usable_is_an_error():
-    with pytest.raises(ValueError, match="small: nothing to score, 1 text and 0 usable images(.|\n)*missing image"):
+    with pytest.raises(ValueError, match="small: .* 0 usable images(.|\n)*missing image"):
         encode_benchmark(StandIn(), benchmark({"a": no_file, "b": b"x"}, ["t"]))
-    with pytest.raises(ValueError, match="0 texts and 0 usable images"):
-        encode_benchmark(StandIn(), benchmark({}, []))
-
-
-def test_one_side_alone_is_encoded():
-    encoded = encode_benchmark(StandIn(), benchmark({"a": noise_image(0)}, []))
-    assert len(encoded.images) == 1 and len(encoded.texts) == 0
-    encoded = encode_benchmark(StandIn(), benchmark({}, ["t"]))
-    assert len(encoded.images) == 0 and len(encoded.texts) == 1
 
 
 def test_an_error_of_the_model_ends_the_run_and_its_threads(rows):
@@ -106,14 +97,6 @@ def test_no_more_than_two_chunks_are_prepared_ahead():
     model = Watching()
     encode_benchmark(model, benchmark({str(n): noise_image(n) for n in range(40)}, ["t"]), chunk_rows=4)
     assert model.ahead <= 8
-
-
-def test_a_second_run_encodes_nothing(rows, tmp_path):
-    first = encode_benchmark(StandIn(), rows, tmp_path, chunk_rows=3)
-    model = StandIn()
-    second = encode_benchmark(model, rows, tmp_path, chunk_rows=3)
-    assert not model.rows
-    assert np.array_equal(first.images, second.images) and np.array_equal(first.texts, second.texts)
 
 
 def test_unusable_images_are_known_from_the_cache(tmp_path):
@@ -150,54 +133,34 @@ def test_other_content_is_encoded_again(rows, tmp_path):
     assert model.rows["images"] == 3, "the chunk of the image that was replaced"
     fresh = encode_benchmark(StandIn(), changed, chunk_rows=3)
     assert np.array_equal(encoded.images, fresh.images) and np.array_equal(encoded.texts, fresh.texts)
+    another = StandIn("another")
+    encode_benchmark(another, changed, tmp_path, chunk_rows=3)
+    assert another.rows["images"] == 7, "a cache is of one model"
 
 
-def test_another_model_has_its_own_embeddings(rows, tmp_path):
-    encode_benchmark(StandIn(), rows, tmp_path)
-    model = StandIn("another")
-    encode_benchmark(model, rows, tmp_path)
-    assert model.rows["images"] == 7 and model.rows["texts"] == 4
+DAMAGE = {
+    "empty": lambda content, _: b"",
+    "cut": lambda content, _: content[:-5],
+    "one bit": lambda content, _: content[:-1] + bytes([content[-1] ^ 1]),
+    "a large header": lambda content, _: b"\xff" * 64,
+    "other rows": lambda _, other: other,
+}
 
 
-def truncated(path, _):
-    path.write_bytes(path.read_bytes()[:-5])
-
-
-def empty(path, _):
-    path.write_bytes(b"")
-
-
-def one_bit_flipped(path, _):
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-
-
-def huge_header(path, _):
-    path.write_bytes(b"\xff" * 64)
-
-
-def of_other_rows(path, others):
-    path.write_bytes(others[0].read_bytes())
-
-
-@pytest.mark.parametrize("damage", [truncated, empty, one_bit_flipped, huge_header, of_other_rows])
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_wrong_file_in_the_cache_is_noticed(rows, tmp_path, damage):
     whole = encode_benchmark(StandIn(), rows, tmp_path, chunk_rows=3)
     for side in ("images", "texts"):
-        path, *others = sorted(tmp_path.glob(f"*/{side}-*.safetensors"), key=lambda path: -path.stat().st_size)
-        damage(path, others)
-    model = StandIn()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        again = encode_benchmark(model, rows, tmp_path, chunk_rows=3)
-    assert np.array_equal(whole.images, again.images) and np.array_equal(whole.texts, again.texts)
-    assert model.rows["images"] == 3 and model.rows["texts"] == 3
-    if damage is not of_other_rows:
-        assert len(caught) == 2 and "damaged, its 3 rows are encoded again" in str(caught[0].message)
-    model = StandIn()
-    encode_benchmark(model, rows, tmp_path, chunk_rows=3)
-    assert not model.rows, "the damage is fixed"
+        path, other, *_ = sorted(tmp_path.glob(f"*/{side}-*.safetensors"), key=lambda path: -path.stat().st_size)
+        path.write_bytes(DAMAGE[damage](path.read_bytes(), other.read_bytes()))
+    for rows_encoded in (3, 0):  # once again, and then the damage is mended
+        model = StandIn()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            again = encode_benchmark(model, rows, tmp_path, chunk_rows=3)
+        assert np.array_equal(whole.images, again.images) and np.array_equal(whole.texts, again.texts)
+        assert model.rows["images"] == model.rows["texts"] == rows_encoded
+        assert damage == "other rows" or len(caught) == (2 if rows_encoded else 0)
 
 
 @pytest.fixture(scope="module")

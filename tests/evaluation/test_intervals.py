@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ernie_vil2.evaluation import intervals
 from ernie_vil2.evaluation.intervals import (
     Interval,
     holm,
@@ -31,17 +30,17 @@ def level(clusters):
     return 2 * stats.norm.cdf(units) - 1
 
 
-def test_the_interval_of_queries_is_that_of_scipys_percentile_bootstrap():
+def test_the_interval_is_that_of_scipys_percentile_bootstrap():
     values = np.random.default_rng(1).integers(0, 4, 300) * 100 / 3
-    found = over_queries(values, resamples=40_000)
-    expected = stats.bootstrap((values,), np.mean, n_resamples=40_000, confidence_level=level(300),
+    found = over_queries(values, resamples=20_000)
+    expected = stats.bootstrap((values,), np.mean, n_resamples=20_000, confidence_level=level(300),
                                method="percentile", batch=1000, random_state=1)  # fmt: skip
     assert found.mean == pytest.approx(values.mean()) and found.count == 300
     assert [found.low, found.high] == pytest.approx(list(expected.confidence_interval), abs=0.15)
     assert found.error == pytest.approx(expected.standard_error, rel=0.03)
 
 
-def test_clusters_are_drawn_whole_and_groups_averaged_as_scipy_does_it_with_images_as_rows():
+def test_clusters_and_groups_are_drawn_as_scipy_draws_images():
     random = np.random.default_rng(2)
     images, texts = 60, random.integers(1, 6, 60)
     owner = np.repeat(np.arange(images), texts)
@@ -51,12 +50,12 @@ def test_clusters_are_drawn_whole_and_groups_averaged_as_scipy_does_it_with_imag
     def figure(image, total, count, axis):
         return (image.mean(axis=axis) + total.sum(axis=axis) / count.sum(axis=axis)) / 2
 
-    expected = stats.bootstrap((of_image, sums, texts), figure, paired=True, n_resamples=40_000, method="percentile",
+    expected = stats.bootstrap((of_image, sums, texts), figure, paired=True, n_resamples=20_000, method="percentile",
                                confidence_level=level(images), batch=1000, random_state=1)  # fmt: skip
     shuffled = random.permutation(images + len(owner))
     values, clusters = np.concatenate([of_image, of_text]), np.concatenate([np.arange(images), owner])
     groups = np.repeat([7, 3], [images, len(owner)])
-    found = over_queries(values[shuffled], clusters[shuffled], groups[shuffled], resamples=40_000)
+    found = over_queries(values[shuffled], clusters[shuffled], groups[shuffled], resamples=20_000)
     assert found.mean == pytest.approx((of_image.mean() + of_text.mean()) / 2)
     assert [found.low, found.high] == pytest.approx(list(expected.confidence_interval), abs=0.35)
     alone = over_queries(values[shuffled], None, groups[shuffled])
@@ -69,7 +68,7 @@ def test_queries_that_are_not_of_the_figure_change_nothing():
     assert over_queries(with_others, np.concatenate([np.arange(10), clusters])) == over_queries(values, clusters)
 
 
-def test_a_figure_without_variation_has_the_bound_of_a_share_that_was_never_seen():
+def test_a_figure_without_variation_has_an_exact_bound():
     found = over_queries(np.full(200, 100.0))
     exact = stats.binomtest(200, 200).proportion_ci(0.95, method="exact")
     assert (found.low, found.high) == (pytest.approx(100 * exact.low), 100)
@@ -116,17 +115,17 @@ def test_equal_means_of_unequal_clusters_do_not_collapse():
 def test_one_cluster_has_no_interval_and_no_query_no_mean():
     found = over_queries(np.array([100.0, 0.0]), np.zeros(2))
     assert (found.mean, found.low, found.high, found.count) == (50, None, None, 2) and not found.excludes_zero
-    with pytest.raises(ValueError, match="the mean of no queries is undefined"):
+    with pytest.raises(ValueError, match="no queries"):
         over_queries(np.array([np.nan]))
-    with pytest.raises(ValueError, match="the same queries of both models"):
+    with pytest.raises(ValueError, match="same queries"):
         paired_queries(np.array([1.0, np.nan]), np.array([1.0, 2.0]))
 
 
-@pytest.mark.parametrize(("won", "lost"), [(4, 0), (7, 1), (30, 12), (15, 15)])
+@pytest.mark.parametrize(("won", "lost"), [(4, 0), (30, 12)])
 def test_the_paired_test_of_hits_is_mcnemars_exact_test(won, lost):
     first = np.concatenate([np.zeros(won), np.full(lost, 100.0), hits(150)])
     second = np.concatenate([np.full(won, 100.0), np.zeros(lost), hits(150)])
-    found = paired_queries(second, first, resamples=100_000)
+    found = paired_queries(second, first, resamples=50_000)
     assert found.p == pytest.approx(stats.binomtest(won, won + lost).pvalue, abs=0.005)
 
 
@@ -149,19 +148,13 @@ def test_one_seed_one_interval():
     assert paired_queries(values, others) != paired_queries(values, others, seed=1)
 
 
-def test_resamples_in_portions_are_as_many(monkeypatch):
-    monkeypatch.setattr(intervals, "_CELLS", 7)
-    found = paired_queries(hits(90), hits(90, 0.5, 1), np.arange(90) // 3, resamples=101)
-    assert 1 / 102 <= found.p <= 1 and found.low < found.mean < found.high
-
-
 def test_holms_correction_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.6, 0.9]) == [1, 1] and holm([0.2]) == [0.2] and holm([]) == []
 
 
 @given(st.lists(st.floats(0, 1), max_size=6))
-def test_holms_correction_keeps_the_order_and_is_never_below_the_test_nor_above_bonferroni(values):
+def test_holms_correction_lies_between_the_test_and_bonferroni(values):
     found = holm(values)
     assert all(own <= corrected <= min(1, len(values) * own) for own, corrected in zip(values, found, strict=True))
     assert [found[position] for position in np.argsort(values, kind="stable")] == sorted(found)
@@ -176,6 +169,7 @@ def test_so_many_queries_find_the_difference_four_times_of_five():
     assert queries_needed(Interval(0.0, 0, 0, 1000, 0.0)) is None and least_difference(Interval(1, 0, 2, 9)) is None
 
 
+@pytest.mark.slow
 def test_the_number_of_queries_has_the_power_that_it_promises():
     random, found = np.random.default_rng(8), 0
 
@@ -192,7 +186,7 @@ def test_the_number_of_queries_has_the_power_that_it_promises():
 
 
 @given(SEEDS)
-def test_a_difference_over_seeds_has_the_interval_of_the_paired_t_test(values):
+def test_a_difference_over_seeds_has_the_t_tests_interval(values):
     others = [0.5 * value + position for position, value in enumerate(values)]
     found = paired_seeds(dict(enumerate(values)), dict(enumerate(others)) | {99: 7.0})
     expected = stats.ttest_rel(values, others).confidence_interval(0.95)
@@ -203,5 +197,5 @@ def test_a_difference_over_seeds_has_the_interval_of_the_paired_t_test(values):
 def test_one_seed_has_no_interval_and_none_no_mean():
     assert over_seeds([3.0]) == Interval(3.0, None, None, 1) and not over_seeds([3.0]).excludes_zero
     assert paired_seeds({0: 1.0}, {1: 1.0}) is None
-    with pytest.raises(ValueError, match="the mean of no runs is undefined"):
+    with pytest.raises(ValueError, match="no runs"):
         over_seeds([])

@@ -23,7 +23,7 @@ def clouds(seed, count, noise=0.4):
     return unit(CENTRES[labels] + noise * rng.normal(size=(count, 8))).astype(np.float32), np.eye(3, dtype=bool)[labels]
 
 
-def test_the_validation_part_has_a_fifth_of_every_class_and_leaves_every_class():
+def test_the_validation_part_has_a_fifth_of_every_class():
     truth = np.eye(4, dtype=bool)[[0] * 20 + [1] * 11 + [2] * 5 + [3] * 2]
     held_out = _held_out(truth)
     assert truth[held_out].sum(axis=0).tolist() == [4, 2, 1, 0] and truth[~held_out].any(axis=0).all()
@@ -31,7 +31,7 @@ def test_the_validation_part_has_a_fifth_of_every_class_and_leaves_every_class()
 
 
 def test_the_strength_is_the_best_on_the_validation_part():
-    (train, truth), (asked, _) = clouds(0, 90, noise=1.0), clouds(1, 30, noise=1.0)
+    (train, truth), (asked, _) = clouds(0, 45, noise=1.0), clouds(1, 30, noise=1.0)
     found = linear_probe(train, truth, asked)
     assert list(found.validation) == STRENGTHS.tolist()
     best = max(found.validation.values())
@@ -39,7 +39,7 @@ def test_the_strength_is_the_best_on_the_validation_part():
     again = LogisticRegression(C=found.strength, max_iter=1000).fit(train, truth.argmax(axis=1))
     np.testing.assert_allclose(found.scores, again.predict_proba(asked), atol=1e-6)
     # What it is asked changes nothing of the choice.
-    assert linear_probe(train, truth, asked[:5])[1:] == found[1:]
+    assert linear_probe(train, truth, asked[:5]).strength == found.strength
 
 
 def test_what_can_be_distinguished_is():
@@ -63,7 +63,7 @@ def test_images_of_several_classes_are_ranked_class_by_class():
 
 @pytest.mark.parametrize(
     ("rows", "error"),
-    [(slice(0, 0), "training images of two classes"), (slice(0, 12), "on a fifth of its training images: give 5")],
+    [(slice(0, 0), "two classes"), (slice(0, 12), "give 5")],
 )
 def test_too_few_training_images_are_explained(rows, error):
     train, truth = clouds(0, 60)
@@ -71,7 +71,7 @@ def test_too_few_training_images_are_explained(rows, error):
         linear_probe(train[rows], truth[rows], train)
 
 
-def test_classes_are_matched_by_their_labels_and_leaks_are_reported():
+def test_classes_are_matched_by_label_and_leaks_are_reported():
     (train, trained), (asked, right) = clouds(0, 60, noise=0.1), clouds(1, 6, noise=0.1)
     asked[0] = train[30]
     data = benchmark({str(row): noise_image(row) for row in range(6)}, [""])
@@ -91,7 +91,4 @@ def test_classes_are_matched_by_their_labels_and_leaks_are_reported():
     answers, lines = probe_classes(classes, EncodedBenchmark(source, train, train[:4], BadSampleReport()))
     assert answers.figures["acc1"] == 100 and answers.names == ("a", "b", "c")
     assert lines[0].startswith("linear probe: 54 training images, C = ")
-    assert lines[1:] == [
-        "linear probe: 6 training images of other classes left out",
-        "linear probe: images that are scored and trained with: 1 (0); take them out of one part",
-    ]
+    assert "6 training images of other classes" in lines[1] and "scored and trained with: 1 (0)" in lines[2]

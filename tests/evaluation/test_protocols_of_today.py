@@ -9,7 +9,7 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.protocol import score
-from ernie_vil2.evaluation.protocols import paper_results, protocol
+from ernie_vil2.evaluation.protocols import protocol
 from ernie_vil2.evaluation.scorer import Data, scorer_of
 from ernie_vil2.evaluation.scorers.sugar_crepe import KINDS, SugarCrepe
 from tests.data.sources.published.conftest import image, write
@@ -71,15 +71,6 @@ def test_xm3600_is_scored_with_all_captions_or_with_the_first():
         100 * np.mean(similarity.argmax(axis=0) == np.repeat(np.arange(30), 3)))  # fmt: skip
 
 
-def test_published_rows_are_those_of_the_table():
-    rows = {row.label: row.values for row in paper_results("lit-cn")}
-    assert rows["FG-CLIP 2 ViT-So400m/16, zero-shot"]["text_to_image"] == {"R@1": 86.3} and len(rows) == 11
-    rows = {row.label: row for row in paper_results("coco-cn-translated")}
-    assert rows["Chinese-CLIP ViT-B/16, zero-shot"].values["image_to_text"] == {"R@1": 68.8}
-    assert "validation set" in rows["Chinese-CLIP ViT-B/16, zero-shot"].note
-    assert not {row.label for row in paper_results("coco-cn-test")} & {"FG-CLIP 2 ViT-B/16, zero-shot"}
-
-
 ITEMS = {
     "swap_obj": [("1.jpg", "a cat on a mat", "a mat on a cat"), ("2.jpg", "a man and a dog", "a dog and a man")],
     "replace_rel": [("1.jpg", "a cat on a mat", "a cat under a mat"), ("3.jpg", "one", "two"), ("2.jpg", "x", "x y")],
@@ -130,5 +121,5 @@ def test_items_of_sugar_crepe_that_cannot_be_used_are_counted(tmp_path):
     scorer = SugarCrepe()
     (benchmark,) = scorer.open(Data([str(folder)])).values()
     assert len(scorer.items) == 5 and benchmark.rows.counts == {"malformed row": 2}
-    with pytest.raises(ValueError, match="no file of SugarCrepe here; it has add_obj.json, "):
+    with pytest.raises(ValueError, match="SugarCrepe"):
         SugarCrepe().open(Data([str(folder / "val2017")]))

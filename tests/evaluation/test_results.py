@@ -25,8 +25,8 @@ from ernie_vil2.evaluation.examples import (
     retrieval_page,
     thumbnail,
 )
-from ernie_vil2.evaluation.protocol import queries_title, score, table_rows
-from ernie_vil2.evaluation.protocols import PROTOCOLS, conventions, paper_results
+from ernie_vil2.evaluation.protocol import score, table_rows
+from ernie_vil2.evaluation.protocols import PROTOCOLS, paper_results
 from ernie_vil2.evaluation.report import (
     Report,
     about,
@@ -83,11 +83,8 @@ def evaluation(encoded):
     return score(encoded, PROTOCOLS["pairs"])
 
 
-NOTE = "pairs expects 4 images; here are 2, 2 fewer."
-
-
 def expecting_more(evaluation):
-    """Of a protocol that expects more images than there are, as `NOTE` says."""
+    """Of a protocol that expects more images than there are."""
     return replace(evaluation, protocol=replace(evaluation.protocol, images=4))
 
 
@@ -98,18 +95,6 @@ def write_ranks(path, evaluations):
 def rows_of(path):
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.reader(file))
-
-
-def test_a_heading_counts_the_queries_of_its_rows(encoded, evaluation):
-    """The galleries stay whole: two images and three texts, of which one and two ask."""
-    images, texts = np.array([True, False]), np.array([True, True, False])
-    chosen = {"image_to_text": images, "text_to_image": texts}
-    some = replace(evaluation, results={way: one.of_queries(chosen[way]) for way, one in evaluation.results.items()})
-    assert queries_title("all queries", [evaluation, evaluation]) == "all queries (2 images, 3 texts)"
-    assert queries_title("red", [some]) == "red (1 of 2 images, 2 of 3 texts)"
-    of_texts = score(encoded, PROTOCOLS["muge-val"])
-    assert queries_title("x", [evaluation, of_texts]) == "x (2 images, 3 texts, by row)"
-    assert queries_title("x", [evaluation, some]) == "x (1 to 2 images, 2 to 3 texts, by row)"
 
 
 def test_ranks_as_csv(tmp_path, evaluation):
@@ -129,12 +114,6 @@ def test_a_cell_is_not_a_formula_and_its_text_comes_back(text):
     cell = cell_text(text)
     assert not re.match(r"[=+\-@\t\r]", cell) and original_text(cell) == text
     assert cell == text or cell == f"'{text}"
-
-
-def test_numbers_below_zero_are_not_formulas(tmp_path, encoded):
-    write_ranks(tmp_path / "ranks.csv", {"-": score(replace(encoded, texts=-encoded.texts), PROTOCOLS["pairs"])})
-    label, *_, score_of_the_right_answer, _, _ = rows_of(tmp_path / "ranks.csv")[1]
-    assert label == "'-" and float(score_of_the_right_answer) == -0.5
 
 
 def test_ranks_of_folds_and_of_rows_name_the_benchmarks_ids(tmp_path, encoded):
@@ -158,87 +137,30 @@ def test_ranks_of_folds_and_of_rows_name_the_benchmarks_ids(tmp_path, encoded):
     ]
 
 
-def test_queries_that_are_none_have_no_line(tmp_path, benchmark):
-    one_pair = EncodedBenchmark(replace(benchmark, pairs=PAIRS[:1]), IMAGES, TEXTS, BadSampleReport())
-    write_ranks(tmp_path / "ranks.csv", {"": score(one_pair, PROTOCOLS["muge-val"])})
-    assert [row[:3] for row in rows_of(tmp_path / "ranks.csv")[1:]] == [["", "text_to_image", "a"]]
-
-
 def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
     (tmp_path / "weights").write_bytes(b"weights")
     digests = checksums([tmp_path / "weights"])
     assert digests == {str(tmp_path / "weights"): sha256(b"weights").hexdigest()}
     published = [row for row in paper_results("coco-cn-test", "base") if "OPEN_ERNIE" in row.label]
     results = {"small model": expecting_more(evaluation)}
-    rows = table_rows("pairs", {"small model": evaluation}, published=published)
+    rows = table_rows("pairs", results, published=published)
     report = Report(
         {}, [recall_table(rows)], record(results, rows, published), CSV_COLUMNS, ranks(results),
         paragraphs=[format_counts(results), format_definitions(results, published)], pages=list,
     )  # fmt: skip
-    written = write_report(
-        report, tmp_path / "new" / "folder", "drawings", {"data": "x", "checksums": digests, "seconds": 1.5}
-    )
-    names = ["drawings.txt", "drawings.json", "drawings.csv"]
-    assert [path.name for path in written] == names
-    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == sorted(names)
-    text = written[0].read_text(encoding="utf-8")
-    in_one_line = " ".join(text.split())
-    order = ["R@1", f"note: {NOTE}", PROTOCOLS["pairs"].definition, "ties count against the model",
-             published[0].source]  # fmt: skip
-    locations = [in_one_line.index(part) for part in order]
-    assert locations == sorted(locations), "the result comes before the text that defines it"
+    written = write_report(report, tmp_path / "new" / "folder", "drawings", {"data": "x", "checksums": digests})
+    assert [path.name for path in written] == ["drawings.txt", "drawings.json", "drawings.csv"]
+    text = " ".join(written[0].read_text(encoding="utf-8").split())
+    order = [text.index("R@1"), text.index("expects 4 images"), text.index(PROTOCOLS["pairs"].definition)]
+    assert order == sorted(order), "the result comes before the text that defines it"
     found = json.loads(written[1].read_text(encoding="utf-8"))
     result = found["results"]["small model"]
     assert result["protocol"] == "pairs" and result["definition"] == PROTOCOLS["pairs"].definition
-    nothing_read = {"read": 0, "bad": 0, "reasons": {}}
-    assert result["benchmark"] == {
-        "name": "drawings",
-        "images": 2,
-        "texts": 3,
-        "pairs": 3,
-        "queries": {"image_to_text": 2, "text_to_image": 3},
-        "files": [str(tmp_path / "pairs.json")],
-        "rows": nothing_read,
-        "encoded": nothing_read,
-    }
+    assert result["benchmark"]["queries"] == {"image_to_text": 2, "text_to_image": 3}
+    assert result["benchmark"]["files"] == [str(tmp_path / "pairs.json")]
     assert result["result"] == json.loads(json.dumps(evaluation.as_dict()))
-    assert result["result"]["image_to_text"]["R@1"] == 50
-    assert result["differences"] == [NOTE]
-    assert found["published"][0]["values"]["mR"] == 84.4 and found["published"][0]["source"].startswith("https://")
-    assert found["checksums"] == digests and found["seconds"] == 1.5
+    assert found["published"][0]["values"]["mR"] == 84.4 and found["checksums"] == digests
     assert {"versions", "git", "runtime"} <= set(found)
-    assert [label for label, _ in found["table"]][:3] == ["pairs", "  small model", "  chance"]
-
-
-def test_the_table_is_next_to_the_published_row_and_its_notes_say_what_it_means(evaluation):
-    published = [row for row in paper_results("coco-cn-test", "base") if "OPEN_ERNIE" in row.label]
-    pixels = {"pixels": {"image_to_text": {"R@1": 1.0}}}
-    lines = recall_table(table_rows("COCO-CN", {"ours": evaluation}, pixels, published)).as_text().splitlines()[3:]
-    assert lines[0] == "COCO-CN"
-    assert lines[1].split() == "ours 50.00 100.00 100.00 66.67 100.00 100.00 86.11".split()  # noqa: SIM905  -- words are read as a text
-    assert lines[2].split() == "pixels 1.00 - - - - - -".split() and lines[3].split()[0] == "chance"  # noqa: SIM905  -- words are read as a text
-    assert lines[4].split()[-7:] == "66.50 91.60 96.20 65.90 90.10 96.10 84.40".split()  # noqa: SIM905  -- words are read as a text
-
-    counts = format_counts({"ours": expecting_more(evaluation)})
-    assert counts.splitlines() == ["ours: protocol pairs, 2 images, 3 texts, 3 pairs", f"note: {NOTE}"]
-    in_one_line = " ".join(format_definitions({"ours": evaluation}, published).split())
-    for part in (PROTOCOLS["pairs"].definition, published[0].source, published[0].note, "ties count against the model"):
-        assert part in in_one_line
-
-
-def test_the_conventions_are_in_one_table(encoded):
-    results = {name: score(encoded, scoring) for name, scoring in conventions().items()}
-    rows = table_rows("all conventions", results)
-    assert [label for label, _ in rows] == ["all conventions", "  any-of", "  first-text", "  row-label"]
-
-
-def test_the_official_measures(encoded):
-    # Texts of rows 0, 1, 2 against the images of the rows: 0.5 0.5 1, 0.75 0.75 0, 0.25 0.25 0.5: ranks 2, 1, 1.
-    # Images: 0.5 0.75 0.25 twice, with a and b as their own: ranks 2 and 1; 1 0 0.5: rank 2.
-    values = score(encoded, PROTOCOLS["official-rows"]).as_dict()
-    measures = {"R@1": 200 / 3, "R@5": 100, "R@10": 100, "mR": 800 / 9, "MRR": 250 / 3}
-    assert values["text_to_image"] == pytest.approx(measures)
-    assert values["image_to_text"] == pytest.approx(measures | {"R@1": 100 / 3, "mR": 700 / 9, "MRR": 200 / 3})
 
 
 def test_extreme_queries_are_in_a_fixed_order(evaluation):
@@ -257,9 +179,6 @@ def html_of(path, evaluation, **changes):
 
 def test_the_page_shows_worst_and_best_queries_with_their_images(tmp_path, evaluation):
     html = html_of(tmp_path / "page.html", expecting_more(evaluation), count=1, answers=1)
-    headings = re.findall(r"<h2>(.*?)</h2>", html)
-    assert headings == ["Retrieval", *(f"{kind} queries, {way}" for way in ("image → text", "text → image")
-                                       for kind in ("Worst", "Best")), "What the figures mean"]  # fmt: skip
     cards = re.findall(r"<article>.*?</article>", html, re.DOTALL)
     assert len(cards) == 4
     # The worst image, blue, finds text a first; its own text follows with its rank.
@@ -271,21 +190,11 @@ def test_the_page_shows_worst_and_best_queries_with_their_images(tmp_path, evalu
     assert "rank 1" in cards[1] and "&lt;b&gt;rot&lt;/b&gt;" in cards[1] and cards[1].count("<img") == 1
     # The worst text, a, finds blue; its own image is red.
     assert cards[2].count("<img") == 1 and "red" in cards[2]
-    assert html.index("66.67") < html.index(NOTE) < unescape(html).index(PROTOCOLS["pairs"].definition)
+    assert html.index("66.67") < html.index("expects 4 images") < unescape(html).index(PROTOCOLS["pairs"].definition)
     assert "<script" not in html and not re.search(r"https?://|src=\"(?!data:)", html)
 
 
-def test_the_page_of_folds_and_of_one_direction(tmp_path, encoded):
-    folds = score(encoded, replace(PROTOCOLS["mscoco-1k"], fold=1))
-    assert html_of(tmp_path / "folds.html", folds).count("<article>") == 2 * (2 + 3)
-    one_way = score(encoded, PROTOCOLS["muge-val"])
-    html = html_of(tmp_path / "muge.html", one_way)
-    assert "text → image" in html and "queries, image → text" not in html
-    rows = score(encoded, PROTOCOLS["official-rows"])
-    assert "ties count for the model" in html_of(tmp_path / "rows.html", rows)
-
-
-def test_random_queries_are_those_of_the_seed_and_have_a_right_answer(evaluation):
+def test_random_queries_are_those_of_the_seed(evaluation):
     found = evaluation.results["text_to_image"]
     drawn = random_queries(found, 3, seed=1).tolist()
     assert sorted(drawn) == [0, 1, 2] and random_queries(found, 2, seed=1).tolist() == drawn[:2]
@@ -303,14 +212,6 @@ def test_thumbnails_are_small_jpeg_of_the_same_shape(size, expected):
     pixels = cv2.imdecode(np.frombuffer(small, np.uint8), cv2.IMREAD_COLOR)
     assert small.startswith(b"\xff\xd8\xff") and pixels.shape[:2] == expected and len(small) < 3000
     assert np.abs(pixels.reshape(-1, 3).mean(axis=0) - (10, 120, 250)).max() < 4
-
-
-def test_an_image_that_cannot_be_read_has_no_thumbnail():
-    def missing():
-        raise FileNotFoundError("gone")
-
-    assert thumbnail(BenchmarkImage("x", missing)) is None
-    assert thumbnail(BenchmarkImage("x", lambda: b"<html>")) is None
 
 
 def test_the_names_of_results_carry_the_data(tmp_path, evaluation):

@@ -47,9 +47,9 @@ def test_a_scorer_is_a_name_or_an_import_path():
     path = "ernie_vil2.evaluation.scorers.retrieval:Retrieval"
     assert SCORERS.find("retrieval") is SCORERS.find(path) is Retrieval
     assert make_scorer(path, {"protocol": ["muge-val"]}).best_by == "mean_recall"
-    with pytest.raises(ValueError, match="there is no scorer 'recall'; known: retrieval, .*, nlvr2, cxc"):
+    with pytest.raises(ValueError, match="'recall'"):
         SCORERS.find("recall")
-    with pytest.raises(ValueError, match="scorers.retrieval has no Nothing, which should be the scorer"):
+    with pytest.raises(ValueError, match="scorers.retrieval has no Nothing"):
         SCORERS.find("ernie_vil2.evaluation.scorers.retrieval:Nothing")
-    with pytest.raises(ValueError, match="retrieval: templates: no such option; known: protocol, only, top_k"):
+    with pytest.raises(ValueError, match="retrieval: templates"):
         make_scorer("retrieval", {"templates": {}})

@@ -16,8 +16,7 @@ from ernie_vil2.training import trainer as training
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
-from tests.evaluation import test_cxc
-from tests.evaluation.test_cxc import folder  # noqa: F401 - a fixture
+from tests.support.cxc_ratings import rated_folder, write_images  # noqa: F401 - a fixture
 from tests.support.html_pages import lines_of
 from tests.support.limits import PATIENCE
 from tests.training.test_trainer import crash_after, losses
@@ -34,11 +33,11 @@ def evaluations(trainer):
 @pytest.mark.parametrize("name", [
     pytest.param(name, marks=() if name in ONE_OF_A_KIND else pytest.mark.slow) for name in PROTOCOLS
 ])  # fmt: skip
-def test_a_run_is_evaluated_by_every_protocol_and_goes_on_from_there(config, folder, monkeypatch, name):  # noqa: F811
+def test_a_run_is_evaluated_by_every_protocol_and_goes_on_from_there(config, folder, monkeypatch, name):
     settings = [f"Evaluation.protocol={name}", "Evaluation.every=2", "Training.checkpoint_every=2", "Training.steps=4"]
     scoring, languages = protocol(name), 2
     if name.startswith("cxc"):  # of MSCOCO alone, with its ratings, in one language
-        test_cxc.write_images(folder, scoring.split)
+        write_images(folder, scoring.split)
         for kind in ("sts", "sis", "sits"):
             shutil.copy(folder / f"{kind}_test.csv", folder / f"{kind}_val.csv")
             monkeypatch.setitem(cxc_ratings.ROWS, (kind, "val"), cxc_ratings.ROWS[kind, "test"])

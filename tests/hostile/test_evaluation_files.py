@@ -1,0 +1,168 @@
+"""Files of ratings and of embeddings that are damaged, wrong row by row, or written by strangers."""
+
+import gzip
+import json
+import shutil
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ernie_vil2 import cli as commands
+from ernie_vil2.evaluation import cxc_ratings
+from ernie_vil2.evaluation.cxc_ratings import read_ratings
+from ernie_vil2.evaluation.embedding_files import read_chinese_clip, read_embeddings, write_numpy
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.cxc_ratings import ratings_file
+from tests.support.embedded_pairs import encoded
+from tests.support.shapes import draw, png
+
+
+@given(st.data())
+def test_a_compressed_file_that_is_damaged_anywhere_is_named(tmp_path_factory, data):
+    """Cut, changed or longer, it gives the ratings that were written, or an error."""
+    folder = tmp_path_factory.mktemp("damaged")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(cxc_ratings.ROWS, ("sts", "test"), 60)
+        path = ratings_file(folder, 60, ".gz")
+        cxc_ratings._read.cache_clear()
+        whole, content = read_ratings(folder, "sts", "test"), path.read_bytes()
+        position = data.draw(st.integers(0, len(content) - 1))
+        kind = data.draw(st.sampled_from(["cut", "changed", "longer"]))
+        changed = (
+            content[:position] + bytes([content[position] ^ data.draw(st.integers(1, 255))]) + content[position + 1 :]
+        )
+        path.write_bytes({"cut": content[:position], "changed": changed, "longer": content + content[:position]}[kind])
+        cxc_ratings._read.cache_clear()
+        try:
+            found = read_ratings(folder, "sts", "test")
+        except ValueError as error:
+            assert str(error).startswith(str(path)) and "\n" not in str(error)
+        else:
+            assert found.first == whole.first and (found.scores == whole.scores).all()
+
+
+@pytest.mark.thorough
+def test_a_long_compressed_line_does_not_fill_the_memory(tmp_path):
+    """128 MiB in 130 kB of gzip, most of which is never decompressed."""
+    with gzip.open(tmp_path / "sts_test.csv.gz", "wb") as file:
+        for _ in range(8):
+            file.write(b"x" * 2**24)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"sts_test.csv.gz: damaged \(a line is too long for a rating\)"):
+            read_ratings(tmp_path, "sts", "test")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("1 0\t0 1\t1\n1 0\t0 1\n", "rows.out:2: a row is"),
+        ("1 0\t0 1\t0\n", "rows.out:1: a row is"),
+        ("1 0\t0 x\t1\n", "rows.out:1: malformed embedding"),
+        ("1 é\t0 1\t1\n", "rows.out:1: malformed embedding"),
+        ("1 0\t0 nan\t1\n", "rows.out:1: the embedding of image '1' is not finite"),
+        ("1 0\t0 1\t1\n1e99 0\t0 1\t1\n", "rows.out:2: the embedding of text '2' is not finite"),
+        ("1 0\t0 1\t1\n1 0\t0 1 2\t1\n", "rows.out:2: the embedding of image '2' is 3 wide, those before are 2"),
+        ("1 0\t0 1 2\t1\n", "image embeddings are 3 wide, text embeddings 2"),
+        ("\t0 1\t1\n", "rows.out:1: the embedding of text '1' is not a row of numbers"),
+        ("", "no pair"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_bad_official_rows_are_named(tmp_path, rows, message):
+    path = tmp_path / "rows.out"
+    path.write_text(rows, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_embeddings(path)
+
+
+IMAGE = {"image_id": 1, "feature": [1, 0]}
+
+
+TEXT = {"text_id": 2, "feature": [0, 1]}
+
+
+ROW = {"text_id": 2, "text": "t", "image_ids": [1]}
+
+
+@pytest.mark.parametrize(
+    ("images", "texts", "rows", "message"),
+    [
+        ([IMAGE, IMAGE], [TEXT], [ROW], "img_feat.jsonl:2: image '1' comes a second time"),
+        ([{"feature": [1]}], [TEXT], [ROW], "img_feat.jsonl:1: no image_id"),
+        ([{"image_id": 1.5, "feature": [1]}], [TEXT], [ROW], "img_feat.jsonl:1: no image_id"),
+        ([IMAGE], [{"text_id": 2}], [ROW], "txt_feat.jsonl:1: the embedding of text '2' is not"),
+        ([IMAGE], [{"text_id": 2, "feature": [[1, 2]]}], [ROW], "txt_feat.jsonl:1: the embedding of text '2' is not"),
+        ([IMAGE], [{"text_id": 2, "feature": [1, [2]]}], [ROW], "txt_feat.jsonl:1: malformed embedding"),
+        ([IMAGE], [{"text_id": 2, "feature": {"a": 1}}], [ROW], "txt_feat.jsonl:1: malformed embedding"),
+        ([IMAGE], [{"text_id": 2, "feature": [1, None]}], [ROW], "txt_feat.jsonl:1: .* is not finite"),
+        ([IMAGE], [{"text_id": 2, "feature": [1, 2, 3]}], [ROW], "image embeddings are 2 wide, text embeddings 3"),
+        ([IMAGE, [1]], [TEXT], [ROW], "img_feat.jsonl:2: malformed JSON"),
+        ([IMAGE], [TEXT], [{**ROW, "text_id": 3}], "test_texts.jsonl:1: there is no embedding of text '3'"),
+        ([IMAGE], [TEXT], [{**ROW, "image_ids": [7]}], "test_texts.jsonl:1: there is no embedding of image '7'"),
+        ([IMAGE], [TEXT], [{**ROW, "image_ids": None}], "test_texts.jsonl:1: no image_ids"),
+        ([IMAGE], [TEXT], [{**ROW, "text": 5}], "test_texts.jsonl:1: no text"),
+        ([IMAGE], [TEXT], [{**ROW, "image_ids": []}], "no pair"),
+        ([{**IMAGE, "name": ""}], [TEXT], [ROW], "img_feat.jsonl:1: no name"),
+        ([{**IMAGE, "name": "a"}, {**IMAGE, "image_id": 9, "name": "a"}], [TEXT], [ROW], "one name comes with several"),
+        ([IMAGE], [TEXT, {**TEXT, "text_id": 4}], [ROW], "does not know text '4' .1 such"),
+    ],
+)
+def test_bad_chinese_clip_rows_are_named(tmp_path, images, texts, rows, message):
+    for name, lines in (("imgs.img_feat", images), ("texts.txt_feat", texts), ("texts", rows)):
+        (tmp_path / f"test_{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match=message):
+        read_chinese_clip(tmp_path)
+
+
+def numbers(values):
+    return lambda path: np.save(path, np.array(values))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("image_embeddings.npy", numbers([[1.0, 2.0]]), "images.jsonl: 2 rows for 1 embeddings"),
+        ("image_embeddings.npy", numbers([1.0, 2.0]), "shape .2,.; embeddings are"),
+        ("image_embeddings.npy", numbers([[1, 2], [3, 4]]), "int64 of shape .2, 2."),
+        ("image_embeddings.npy", numbers([[1.0], [2.0]]), "image embeddings are 1 wide, text embeddings 2"),
+        ("image_embeddings.npy", numbers([[1.0, 2.0], [np.inf, 0.0]]), "images.jsonl:2: .* image '007' is not finite"),
+        ("image_embeddings.npy", b"\x93NUMPY", "image_embeddings.npy: not a whole .npy file"),
+        ("image_embeddings.npy", b"", "image_embeddings.npy: not a whole .npy file"),
+        ("images.jsonl", b'{"image_id": "1"}\n{"image_id": "1"}\n', "images.jsonl:2: image '1' comes a second time"),
+        ("texts.jsonl", b'{"text_id": "1"}\n' * 3, "texts.jsonl:1: no text"),
+        ("pairs.jsonl", b'{"image_id": "9", "text_id": "12"}\n', "pairs.jsonl:1: there is no embedding of image '9'"),
+        ("pairs.jsonl", b'{"image_id": "007"}\n', "pairs.jsonl:1: no text_id"),
+        ("pairs.jsonl", b"", "no pair"),
+        ("pairs.jsonl", b"{", "pairs.jsonl:1: malformed JSON"),
+    ],
+)
+def test_a_bad_numpy_folder_is_named(tmp_path, name, content, message):
+    write_numpy(tmp_path, encoded())
+    if callable(content):
+        content(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_embeddings(tmp_path)
+
+
+def test_texts_and_names_are_escaped_on_the_page_of_compare(tmp_path):
+    model = untrained_checkpoint(tmp_path / "model")
+    shutil.copytree(model, tmp_path / "<b>bold")
+    rows = "".join(f"{number}.png,</script><img src=x onerror=alert({number})>\n" for number in range(3))
+    (tmp_path / "bad.csv").write_text(f"image,text\n{rows}", encoding="utf-8")
+    for number in range(3):
+        drawing = draw((200, 30 * number, 30), "disc", np.random.default_rng(number))
+        (tmp_path / f"{number}.png").write_bytes(png(drawing))
+    given = [model, tmp_path / "<b>bold", "--data", tmp_path / "bad.csv", "--output", tmp_path, "--name", "x",
+             "--resamples", 20, "--device", "cpu"]  # fmt: skip
+    assert commands.run("compare", list(map(str, given))) == 0
+    page = (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "<img src=x" not in page and "<b>bold" not in page and page.count("</script>") == 1
