@@ -32,7 +32,7 @@ def by_numpy(images, texts, teacher, known, scale, teacher_scale):
 
 
 @pytest.mark.parametrize("unknown", [[], [1, 4], [0, 1, 3, 4, 6], [0, 1, 2, 3, 4, 5, 6]])
-def test_the_divergence_is_that_of_numpy_however_the_rows_are_spread(unknown):
+def test_divergence_is_numpys_however_rows_are_spread(unknown):
     rng = np.random.default_rng(0)
     images, texts = unit(rng, 7, 5), unit(rng, 7, 5)
     teacher = np.concatenate([unit(rng, 7, 3), unit(rng, 7, 3)], axis=1)
@@ -51,7 +51,7 @@ def test_the_divergence_is_that_of_numpy_however_the_rows_are_spread(unknown):
 
 
 @pytest.mark.parametrize("unknown", [[], [1, 4], [0, 1, 2, 3, 4, 5, 6]])
-def test_the_distance_is_that_of_the_known_rows_however_they_are_spread(unknown):
+def test_distance_is_of_known_rows_however_they_are_spread(unknown):
     rng = np.random.default_rng(3)
     own, teacher = (np.concatenate([unit(rng, 7, 3), unit(rng, 7, 3)], axis=1) for _ in range(2))
     teacher[unknown] = 0

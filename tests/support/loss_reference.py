@@ -1,6 +1,7 @@
 """InfoNCE, the sigmoid loss and their gradients in NumPy, written from the formulas."""
 
 import numpy as np
+import paddle
 
 
 def reference(rows, columns, scale, offset, same, duplicates):
@@ -69,3 +70,18 @@ def sigmoid_reference(rows, columns, scale, bias, offset, same, duplicates, weig
 def normalised(rng, count, width):
     rows = rng.normal(size=(count, width))
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def share_an_id(row_ids, column_ids):
+    """Which rows and columns have an id of either kind in common, `[B, N]`."""
+    return (row_ids[:, None] == column_ids[None]).any(axis=-1)
+
+
+def weighted_gradients(loss, arrays, weights, dtype="float64"):
+    """The losses each way that `loss` gives for the arrays, and the gradients of their sum times the weights."""
+    leaves = [paddle.to_tensor(np.asarray(array, dtype), stop_gradient=False) for array in arrays]
+    ways = loss(*leaves)
+    products = [(way * paddle.to_tensor(np.asarray(w, dtype))).sum() for way, w in zip(ways, weights, strict=True)]
+    paddle.add_n(products).backward()
+    gradients = [leaf.grad.numpy() for leaf in leaves if leaf.grad is not None]
+    return [way.numpy() for way in ways], gradients
