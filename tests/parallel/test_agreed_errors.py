@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from ernie_vil2.parallel.collectives import agreed_errors, first_rank_first
 from tests.support.agreement_worker import main
 from tests.support.ranks import forked_ranks
 
@@ -37,25 +36,11 @@ def test_the_first_rank_fetches_and_the_others_find_it(found):
 
 
 def test_what_the_first_rank_cannot_fetch_the_others_do_not_try(found, folder):
-    assert [of_rank["not fetched 0"] for of_rank in found] == [
-        "ValueError: no such model on 0",
-        "FailedRank: rank 0: no such model on 0",
-        "FailedRank: rank 0: no such model on 0",
-    ]
-    assert found[2]["not fetched 1"] == "FailedRank: rank 1: no such model on 1"
+    assert [of_rank["not fetched 0"].partition(":")[0] for of_rank in found] == ["ValueError", *["FailedRank"] * 2]
+    assert found[2]["not fetched 1"].startswith("FailedRank: rank 1")
     assert sorted(path.name for path in folder.glob("tried_*")) == ["tried_0_0", "tried_1_0", "tried_1_1", "tried_1_2"]
 
 
 def test_too_many_bad_samples_of_one_rank_end_all(found):
-    other = "FailedRank: rank 1: 3 of 4 samples"
-    assert [of_rank["gate"] for of_rank in found] == [
-        [True, False, other],
-        [True, False, "TooManyBadSamples: 3 of 4 samples"],
-        [True, False, other],
-    ]
-
-
-def test_a_single_process_raises_its_own_errors():
-    with pytest.raises(KeyError, match="what"), agreed_errors():
-        raise KeyError("what")
-    assert first_rank_first(lambda: 5) == 5
+    for of_rank, error in zip(found, ("FailedRank: rank 1", "TooManyBadSamples", "FailedRank: rank 1"), strict=True):
+        assert of_rank["gate"][:2] == [True, False] and of_rank["gate"][2].startswith(error)

@@ -10,15 +10,6 @@ def among(monkeypatch, *others):
     monkeypatch.setattr(collectives, "all_gather_object", lambda own: [own, *others])
 
 
-def test_equal_facts_are_agreed_on(monkeypatch):
-    among(monkeypatch, {"Training": {"steps": 8}, "data": "ab"})
-    check_agreement({"Training": {"steps": 8}, "data": "ab"})
-
-
-def test_one_process_agrees_with_itself():
-    check_agreement({"Training": {"steps": 8}})
-
-
 def test_who_differs_is_named_in_every_key(monkeypatch):
     among(
         monkeypatch,
@@ -26,13 +17,17 @@ def test_who_differs_is_named_in_every_key(monkeypatch):
         {"Training": {"steps": 9, "rate": 0.1}, "data": "ab", "versions": {}},
         {"Training": {"steps": 8, "rate": 0.1}, "versions": {"numpy": "1"}},
     )
+    facts = {"Training": {"steps": 8, "rate": 0.1}, "data": "ab", "versions": {}}
     with pytest.raises(Disagreement) as error:
-        check_agreement({"Training": {"steps": 8, "rate": 0.1}, "data": "ab", "versions": {}})
+        check_agreement(facts)
     assert str(error.value).splitlines()[1:] == [
         "  Training.steps: rank 2 has 9; rank 0 has 8",
         "  data: rank 3 has nothing; rank 0 has 'ab'",
         "  versions.numpy: rank 3 has '1'; rank 0 has nothing",
     ]
+
+    among(monkeypatch, facts)
+    check_agreement(facts)  # which all have
 
 
 def test_when_the_first_rank_is_the_odd_one_it_is_named(monkeypatch):

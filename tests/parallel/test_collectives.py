@@ -30,7 +30,7 @@ def test_bytes_sent_are_those_of_a_ring(ranks):
     assert set(chains) == {sent_bytes(kind, payload, ranks) for kind in ("reduce", "broadcast")}
 
 
-def test_where_the_backend_has_reduce_scatter_it_is_called_once_with_equal_parts(monkeypatch):
+def test_reduce_scatter_of_a_backend_is_called_once(monkeypatch):
     """As rank 1 of 3 under a backend such as NCCL, whose part is played by a NumPy sum."""
     everyone = np.arange(3 * 6 * 2, dtype="float32").reshape(3, 6, 2)
     calls = []

@@ -1,9 +1,5 @@
 """Two processes with uneven rows against one process with the joined batch."""
 
-import os
-import sys
-from pathlib import Path
-
 import numpy as np
 import paddle
 import pytest
@@ -11,13 +7,11 @@ import pytest
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.parallel import gather, gather_rows, gather_views
 from tests.support import gather_worker
-from tests.support.limits import PATIENCE
-from tests.support.processes import run_process
+from tests.support.ranks import forked_ranks
 
 VIEWS = ["image_1", "image_2", "text_1", "text_2"]
 WEIGHTS = {"image_image": 0.5, "text_text": 0.25, "image_text": 1.0, "text_image": 2.0}
 BOUNDS = [0, 3, 8]  # rank 0 holds three rows, rank 1 five
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +20,6 @@ def batch():
     views = {name: rng.normal(size=(BOUNDS[-1], 4)) for name in VIEWS}
     views = {name: view / np.linalg.norm(view, axis=1, keepdims=True) for name, view in views.items()}
     return {"ids": rng.integers(0, 6, size=(BOUNDS[-1], 2)), "scale": np.array(5.0), **views}
-
-
-@pytest.fixture(scope="module")
-def expected(batch):
-    return of_one_process(batch)
 
 
 def of_one_process(batch, widths=()):
@@ -51,18 +40,7 @@ def ranks(batch, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gather")
     weights = {"pairs": list(WEIGHTS), "weights": list(WEIGHTS.values())}
     np.savez(folder / "batch.npz", bounds=BOUNDS, **weights, **batch)
-    launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--backend", "gloo"]
-    worker = Path(gather_worker.__file__)
-    done = run_process(
-        [sys.executable, *launch, "--log_dir", str(folder / "logs"), str(worker), str(folder)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    logs = "".join(log.read_text() for log in sorted(folder.glob("logs/workerlog.*")))
-    assert done.returncode == 0, done.stdout + done.stderr + logs
+    forked_ranks(gather_worker.main, folder)
     return [np.load(folder / f"rank_{rank}.npz") for rank in range(2)]
 
 
@@ -72,43 +50,33 @@ def joined(ranks, run):
     return sums | {name: np.concatenate([rank[f"{run}/{name}"] for rank in ranks]) for name in VIEWS}
 
 
-@pytest.mark.parametrize(("run", "tolerance"), [("float32", 1e-6), ("float64", 1e-10), ("plain", 1e-10)])
-def test_two_processes_equal_one(ranks, expected, run, tolerance):
+@pytest.mark.parametrize(("run", "tolerance"), [("float32", 1e-6), ("float64", 1e-10), ("plain", 1e-10),
+                                                ("float32 widths", 2e-6), ("widths", 1e-10)])  # fmt: skip
+def test_two_processes_equal_one(ranks, batch, run, tolerance):
     found = joined(ranks, run)
-    for name, value in expected.items():
+    for name, value in of_one_process(batch, widths=[1, 2, 4] if "widths" in run else ()).items():
         np.testing.assert_allclose(found[name], value, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
-@pytest.mark.parametrize(("run", "tolerance"), [("float32 widths", 2e-6), ("widths", 1e-10)])
-def test_of_several_widths_too(ranks, batch, run, tolerance):
-    found = joined(ranks, run)
-    for name, value in of_one_process(batch, widths=[1, 2, 4]).items():
-        np.testing.assert_allclose(found[name], value, rtol=tolerance, atol=tolerance, err_msg=name)
-
-
-def test_backward_without_the_sum_over_ranks_is_caught(ranks, expected):
+def test_backward_without_the_sum_over_ranks_is_caught(ranks, batch):
     """The control: the right loss with a gradient that the comparison above refuses by far."""
-    found = joined(ranks, "wrong")
+    found, expected = joined(ranks, "wrong"), of_one_process(batch)
     np.testing.assert_allclose(found["total"], expected["total"], rtol=1e-10)
     for name in VIEWS:
         error = np.linalg.norm(found[name] - expected[name]) / np.linalg.norm(expected[name])
         assert error > 0.05, name
 
 
-def test_ids_arrive_in_rank_order(ranks, batch):
-    for rank in ranks:
+def test_ids_and_counts_arrive_in_rank_order(ranks, batch):
+    for rank, offset in zip(ranks, BOUNDS, strict=False):
+        assert rank["float64/counts"].tolist() == [3, 5]
+        assert rank["float64/offsets"].tolist() == [offset, offset]  # with counts given, and without
         np.testing.assert_array_equal(rank["float64/ids"], batch["ids"])
         np.testing.assert_array_equal(rank["float64/ids_on_host"], batch["ids"])
         assert rank["float64/ids"].dtype == np.int64
 
 
-def test_every_rank_knows_how_many_rows_each_one_holds(ranks):
-    for rank, offset in zip(ranks, BOUNDS, strict=False):
-        assert rank["float64/counts"].tolist() == [3, 5]
-        assert rank["float64/offsets"].tolist() == [offset, offset]  # with counts given, and without
-
-
-def test_a_step_sends_one_gather_of_ids_one_of_embeddings_and_one_sum(ranks):
+def test_a_step_sends_two_gathers_and_one_sum(ranks):
     """Nothing else, and nothing of the size of the logits; rows are padded to the most that a rank holds. The losses of
     several widths share the gather of the widest."""
     ids, embeddings = 6 * 2 * 8, 5 * 16 * 4  # capacity x ids x int64, rows x (views x width) x float32
@@ -129,10 +97,10 @@ def test_one_process_keeps_its_rows():
     assert rows.grad.tolist() == [[10, 20], [10, 20]]
 
 
-def test_one_process_counts_its_rows_and_more_than_fit_are_an_error():
+def test_more_rows_than_fit_are_an_error():
     ids = np.array([[3, 4], [5, 6], [7, 8]])
     assert gather.gather_ids(paddle.to_tensor(ids), ids, capacity=3)()[2] == [3]
-    with pytest.raises(ValueError, match="3 rows do not fit into the capacity of 2 rows a rank"):
+    with pytest.raises(ValueError, match="capacity of 2"):
         gather.gather_ids(paddle.to_tensor(ids), ids, capacity=2)
 
 

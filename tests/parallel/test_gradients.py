@@ -45,8 +45,6 @@ def check(found, name):
         tolerance |= {parameter: max(1e-6, 3 * rounding[parameter]) for parameter in truth}
     for rank, gradients in enumerate(found):
         now = errors(gradients[name], truth)
-        worst = max(truth, key=now.get)
-        print(f"{len(found)} ranks, rank {rank}, {name}: all {now['all']:.1e}, worst {now[worst]:.1e} ({worst})")
         beyond = [parameter for parameter, error in now.items() if error > tolerance[parameter]]
         assert not beyond, (name, rank, {parameter: now[parameter] for parameter in beyond})
 
@@ -81,7 +79,6 @@ def test_more_ranks_find_the_gradients_of_one(tmp_path, ranks):
     for name in RIGHT:
         check(found, name)
     for name in WRONG:
-        print(ranks, name, along(found, name))
         with pytest.raises(AssertionError, match=name):
             check(found, name)
 
@@ -98,7 +95,6 @@ def along(found, name):
 
 @pytest.mark.parametrize("convention", WRONG)
 def test_wrong_conventions_are_refused(two_ranks, convention):
-    print(convention, along(two_ranks, convention))
     with pytest.raises(AssertionError, match=convention):
         check(two_ranks, convention)
 

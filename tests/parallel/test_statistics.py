@@ -26,10 +26,3 @@ def test_ranks_end_with_the_mean_of_their_statistics(tmp_path):
     forked_ranks(main, tmp_path)
     for rank in range(2):
         assert np.load(tmp_path / f"{rank}.npy").tolist() == [[6, 7], [1, 1]]
-
-
-def test_a_single_process_is_left_alone():
-    layer = paddle.nn.BatchNorm2D(2)
-    layer._mean.set_value(np.array([3, 4], "float32"))
-    average_statistics(layer)
-    assert layer._mean.numpy().tolist() == [3, 4]

@@ -1,10 +1,4 @@
-"""One rank of the gather test: `python -m paddle.distributed.launch ... gather_worker.py FOLDER`.
-
-Reads FOLDER/batch.npz, takes this rank's share of the rows and leaves FOLDER/rank_R.npz.
-"""
-
-import sys
-from pathlib import Path
+"""One rank of the gather test: `main` reads FOLDER/batch.npz, takes its rows of it and leaves FOLDER/rank_R.npz."""
 
 import numpy as np
 import paddle
@@ -13,6 +7,7 @@ import paddle.distributed as dist
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.parallel import gather, gather_ids, gather_rows, gather_views
 from ernie_vil2.parallel.collectives import counted_traffic
+from ernie_vil2.parallel.ranks import join_ranks
 
 
 class OwnSliceOnly(paddle.autograd.PyLayer):
@@ -59,10 +54,8 @@ def step(batch, own, dtype, tile=2, widths=()):
     }
 
 
-def main():
-    paddle.set_device("cpu")
-    dist.init_parallel_env()
-    rank, folder = dist.get_rank(), Path(sys.argv[1])
+def main(folder):
+    rank, _ = join_ranks()
     batch = np.load(folder / "batch.npz")
     bounds = batch["bounds"]
     own = slice(bounds[rank], bounds[rank + 1])
@@ -75,7 +68,3 @@ def main():
     found["wrong"] = step(batch, own, "float64")
     flat = {f"{run}/{name}": value for run, values in found.items() for name, value in values.items()}
     np.savez(folder / f"rank_{rank}.npz", **flat)
-
-
-if __name__ == "__main__":
-    main()
