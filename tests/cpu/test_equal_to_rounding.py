@@ -60,7 +60,7 @@ def steps(folder, switches, ranks):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_steps_of_every_kind_of_tower_are_the_same_without_any_switch(tmp_path, ranks):
+def test_steps_of_every_tower_are_the_same_without_a_switch(tmp_path, ranks):
     every = steps(tmp_path / "every", "", ranks)
     for switches in ("0", *(f"-{name}" for name in SWITCHES)):
         for found, expected in zip(steps(tmp_path / switches, switches, ranks), every, strict=True):

@@ -45,7 +45,7 @@ def as_plain_and_fast(layer, x, weights):
 shapes = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple)
 
 
-@examples(40)
+@examples(25)
 @given(shapes, st.integers(2, 33), st.sampled_from(["linear", "norm"]), st.integers(0, 2**32 - 1))
 def test_float64_agrees_to_rounding(lead, width, kind, seed):
     paddle.set_default_dtype("float64")
@@ -61,7 +61,7 @@ def test_float64_agrees_to_rounding(lead, width, kind, seed):
 
 
 @pytest.mark.parametrize("build", [lambda: nn.Linear(48, 64), lambda: nn.LayerNorm(64)], ids=["linear", "norm"])
-def test_float32_sums_of_many_rows_are_as_near_to_float64_as_paddles(build):
+def test_float32_sums_are_as_near_to_float64_as_paddles(build):
     """8,192 rows; the error of a sum of rows is measured against the same sum in float64."""
     random = np.random.default_rng(0)
     layer = build()
@@ -74,7 +74,7 @@ def test_float32_sums_of_many_rows_are_as_near_to_float64_as_paddles(build):
     assert error < 4 * abs(plain - exact).max() / abs(exact).max() + 1e-6
 
 
-@examples(40)
+@examples(25)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
 def test_a_linear_layer_of_texts_leaves_out_their_padding(lengths, seed):
     paddle.set_default_dtype("float64")
@@ -101,6 +101,11 @@ def test_other_layers_are_left_alone():
         nn.Linear(4, 4, bias_attr=False),
         nn.LayerNorm([2, 4]),
         nn.LayerNorm(4, bias_attr=False),
+        nn.Conv2D(4, 4, 3),
+        nn.Conv2D(3, 4, 4, stride=4),
+        nn.Conv2D(4, 4, 3, stride=3, padding=1),
+        nn.Conv2D(4, 4, 1, stride=2),
+        nn.Conv2D(4, 4, 1, groups=2),
     ]
     kinds = list(map(type, others))
     speed_up(nn.LayerList(others))
@@ -143,13 +148,13 @@ def test_a_dual_encoder_has_them_and_learns_the_same(monkeypatch):
 
 
 @pytest.mark.parametrize("frozen", ["weight", "bias"])
-def test_a_frozen_parameter_gets_no_gradient_and_the_others_theirs(frozen):
+def test_a_frozen_parameter_gets_no_gradient_others_do(frozen):
     model = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6))
-    speed_up(model)
-    x = paddle.randn([5, 6])
+    x = paddle.randn([5, 6])  # needs no gradient itself, as behind a frozen embedding
     (model(x) ** 3).sum().backward()
     expected = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
     model.clear_gradients(set_to_zero=False)
+    speed_up(model)
     for layer in model:
         getattr(layer, frozen).stop_gradient = True
     (model(x) ** 3).sum().backward()
@@ -158,16 +163,6 @@ def test_a_frozen_parameter_gets_no_gradient_and_the_others_theirs(frozen):
             assert parameter.grad is None
         else:
             np.testing.assert_allclose(parameter.grad.numpy(), expected[name], rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("layer", [nn.LayerNorm(6), nn.Linear(6, 6)], ids=["norm", "linear"])
-def test_an_input_that_does_not_learn_gets_no_gradient(layer):
-    """As behind a frozen embedding."""
-    x = paddle.to_tensor(np.random.default_rng(0).normal(size=[5, 6]).astype(np.float32))
-    plain = paddle.grad((layer(x) ** 2).sum(), list(layer.parameters()))
-    speed_up(layer)
-    for one, other in zip(plain, paddle.grad((layer(x) ** 2).sum(), list(layer.parameters())), strict=True):
-        np.testing.assert_allclose(other.numpy(), one.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_recomputed_gradients_are_the_same():
@@ -202,7 +197,7 @@ def test_patch_convolution_equals_paddles(kernel, size, bias):
         assert np.allclose(own, paddles, rtol=1e-4, atol=1e-5)
 
 
-def test_a_patch_convolution_can_be_traced_for_any_number_of_images():
+def test_a_patch_convolution_is_traced_for_any_batch():
     layer = nn.Sequential(nn.Conv2D(8, 6, 1))
     speed_up(layer)
     layer.eval()
@@ -212,19 +207,8 @@ def test_a_patch_convolution_can_be_traced_for_any_number_of_images():
     np.testing.assert_allclose(static(x).numpy(), nn.Sequential.forward(layer, x).numpy(), atol=1e-6)
 
 
-def test_other_convolutions_are_left_alone():
-    others = [
-        nn.Conv2D(4, 4, 3),
-        nn.Conv2D(3, 4, 4, stride=4),
-        nn.Conv2D(4, 4, 3, stride=3, padding=1),
-        nn.Conv2D(4, 4, 1, stride=2),
-        nn.Conv2D(4, 4, 1, groups=2),
-    ]
-    assert not any(map(CpuPatchConv2D.fits, others))
-
-
 @pytest.mark.parametrize("kind", ["CPU", "plain"])
-def test_layers_of_one_input_together_are_what_they_are_one_by_one(kind):
+def test_layers_of_one_input_are_together_what_they_are_apart(kind):
     """Outputs and gradients; one that is frozen, has a hook or is of another kind is computed by itself."""
     layers = nn.LayerList([nn.Linear(6, 5) for _ in range(3)])
     if kind == "CPU":

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.device import runtime
-from tests.support.limits import PATIENCE
-from tests.support.processes import run_process
+from tests.support.limits import PATIENCE, examples
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("ERNIE_VIL2_", "MKL_", "OMP_", "MALLOC_", "GLIBC_TUNABLES", "PADDLE_")
@@ -76,14 +75,18 @@ def prepared(environment):
     return environment
 
 
-def test_amd_gets_the_mkl_switch(machine):
-    assert prepared({})["MKL_DEBUG_CPU_TYPE"] == "5"
-
-
-@pytest.mark.parametrize(("vendor", "flags"), [("GenuineIntel", ["avx2"]), ("AuthenticAMD", ["sse4_2"]), ("", [])])
-def test_other_processors_do_not(machine, vendor, flags):
+@pytest.mark.parametrize(
+    ("vendor", "flags", "value"),
+    [
+        ("AuthenticAMD", ["avx2"], "5"),
+        ("GenuineIntel", ["avx2"], None),
+        ("AuthenticAMD", ["sse4_2"], None),
+        ("", [], None),
+    ],
+)
+def test_amd_with_avx2_alone_gets_the_mkl_switch(machine, vendor, flags, value):
     machine(vendor, flags)
-    assert "MKL_DEBUG_CPU_TYPE" not in prepared({})
+    assert prepared({}).get("MKL_DEBUG_CPU_TYPE") == value
 
 
 def test_what_the_user_has_set_stays(machine):
@@ -106,28 +109,18 @@ def test_local_ranks_share_the_cores(machine, ranks, threads):
     # The launcher has imported Paddle, which writes OMP_NUM_THREADS=1.
     environment = {"PADDLE_LOCAL_SIZE": str(ranks), "PADDLE_TRAINERS_NUM": "64", "OMP_NUM_THREADS": "1"}
     assert prepared(environment)["MKL_NUM_THREADS"] == threads
-
-
-def test_ranks_started_from_a_prepared_process_count_again(machine):
-    parent = prepared({})
-    assert parent["MKL_NUM_THREADS"] == "8"
-    assert prepared({**parent, "OMP_NUM_THREADS": "1", "PADDLE_LOCAL_SIZE": "4"})["MKL_NUM_THREADS"] == "2"
+    # A rank of a process that was prepared itself counts again.
+    parent = prepared({}) | {"OMP_NUM_THREADS": "1", "PADDLE_LOCAL_SIZE": str(ranks)}
+    assert prepared(parent)["MKL_NUM_THREADS"] == threads
 
 
 def test_after_paddle_it_says_that_it_is_too_late(machine, monkeypatch):
     monkeypatch.setitem(sys.modules, "paddle", object())
     assert "MKL_DEBUG_CPU_TYPE" not in prepared({})
-    assert "call ernie_vil2.runtime.configure() before" in runtime.applied()["mkl"]
-    assert "call ernie_vil2.runtime.configure() before" in runtime.applied()["threads"]
+    assert all("configure()" in runtime.applied()[name] for name in ("mkl", "threads"))
 
 
-def test_cpu_reads_the_first_core(tmp_path):
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: fpu avx avx2\n\nvendor_id\t: other\n")
-    assert runtime.processor(cpuinfo) == ("AuthenticAMD", {"fpu", "avx", "avx2"})
-    assert runtime.processor(tmp_path / "missing") == ("", set())
-
-
+@examples(25)
 @given(tenths=st.integers(1, 10_000))
 def test_a_container_quota_caps_the_cores(tmp_path_factory, tenths):
     cpu_max = tmp_path_factory.mktemp("cgroup") / "cpu.max"
@@ -173,23 +166,17 @@ print(json.dumps([threads, copied, ernie_vil2.device.runtime.applied()["strides"
 """What Paddle does in a process: the threads of MKL, and whether transposes are copied, and by what."""
 
 
-def test_mkl_runs_on_the_threads_it_was_given_and_transposes_are_copied_without_a_warning():
+def test_threads_and_transposes_follow_the_switches():
     found, warnings = run(PREPARED)
-    assert found == [runtime.usable_cores(), True, "FLAGS_use_stride_kernel=0"]
-    assert warnings == ""
-
-
-def test_mkl_has_one_thread_and_transposes_are_not_copied_where_that_is_switched_off():
-    off = "ERNIE_VIL2_RUNTIME"
-    assert run(PREPARED, ERNIE_VIL2_RUNTIME="0")[0][0] == 1
-    assert run(PREPARED, ERNIE_VIL2_RUNTIME="-strides")[0][1:] == [False, f"off ({off}=-strides)"]
-    assert run(PREPARED, FLAGS_use_stride_kernel="1")[0][1:] == [False, "kept FLAGS_use_stride_kernel=1"]
+    assert found == [runtime.usable_cores(), True, "FLAGS_use_stride_kernel=0"] and warnings == ""
+    found, _ = run(PREPARED, ERNIE_VIL2_RUNTIME="0")
+    assert found[:2] == [1, False]
 
 
 @pytest.mark.skipif(
     platform.machine() != "x86_64" or not platform.libc_ver()[0].startswith("glibc"), reason="x86-64 with glibc alone"
 )
-def test_denormals_are_zero_inside_the_block_alone():
+def test_denormals_are_zero_inside_the_block_alone(monkeypatch):
     def product():
         return float(np.float32(1e-30) * np.float32(1e-10)), float(np.float32(1e-40) * np.float32(2))
 
@@ -198,27 +185,21 @@ def test_denormals_are_zero_inside_the_block_alone():
         assert product() == (0, 0) and float(np.float32(1e-30) * np.float32(1e-7)) > 0
         raise KeyError
     assert all(product())
+    monkeypatch.setenv("ERNIE_VIL2_RUNTIME", "-denormals")
+    with runtime.flushed_denormals():
+        assert all(product())
 
 
 def test_switches_go_off_one_by_one(machine):
     environment = {"ERNIE_VIL2_RUNTIME": "-mkl, -malloc,-layers"}
     runtime.configure(environment)
     assert "MKL_DEBUG_CPU_TYPE" not in environment and environment["MKL_NUM_THREADS"] == "8"
-    assert {name for name in runtime.SWITCHES if not runtime.enabled(name, environment)} == {
-        "mkl",
-        "malloc",
-        "layers",
-    }
+    off = {name for name in runtime.SWITCHES if not runtime.enabled(name, environment)}
+    assert off == {"mkl", "malloc", "layers"}
     assert runtime.applied()["malloc"].startswith("off (ERNIE_VIL2_RUNTIME=-mkl")
 
 
-@pytest.mark.parametrize("value", ["1", "malloc", "-malloc,-maloc", "0,-malloc"])
+@pytest.mark.parametrize("value", ["1", "-malloc,-maloc"])
 def test_a_mistyped_switch_is_named(machine, value):
-    with pytest.raises(ValueError, match=f"ERNIE_VIL2_RUNTIME='{value}'.*malloc, denormals, strides, layers"):
+    with pytest.raises(ValueError, match=f"ERNIE_VIL2_RUNTIME='{value}'"):
         runtime.configure({"ERNIE_VIL2_RUNTIME": value})
-
-
-def test_denormals_stay_when_switched_off(monkeypatch):
-    monkeypatch.setenv("ERNIE_VIL2_RUNTIME", "-denormals")
-    with runtime.flushed_denormals():
-        assert float(np.float32(1e-30) * np.float32(1e-10)) > 0
