@@ -1,5 +1,6 @@
 import cv2
 import numpy as np
+import paddle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,6 @@ from ernie_vil2.config import ViewsConfig
 from ernie_vil2.data import decoding
 from ernie_vil2.data.augment import ImageNormalization, gaussian_blur, jitter_colours, training_views
 from ernie_vil2.data.preprocessing import evaluation_view, normalize_images
-from ernie_vil2.data.samples import BadSample
 from tests.support.limits import examples
 from tests.support.shapes import png
 
@@ -38,7 +38,7 @@ def photographs(width, height):
     return [cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA) for photo in load_sample_images().images]
 
 
-@examples(60)
+@examples(30)
 @given(
     height=st.integers(1, 200),
     width=st.integers(1, 200),
@@ -53,11 +53,6 @@ def test_any_image_becomes_views_of_the_input_size(height, width, seed, cropped,
     assert evaluation_view(image(height, width), 24).shape == (24, 24, 3)
 
 
-def test_what_is_not_an_image_is_named():
-    with pytest.raises(BadSample, match="a: broken image"):
-        training_views(b"no image", "a", 2, 24, views(), np.random.default_rng(0))
-
-
 @pytest.mark.parametrize("crop_area", [None, [0.5, 1.0]])
 def test_transparent_pixels_are_seen_on_the_background(crop_area):
     empty = np.zeros((40, 60, 4), np.uint8)  # as cut-outs are: black where nothing is
@@ -68,7 +63,7 @@ def test_transparent_pixels_are_seen_on_the_background(crop_area):
             np.testing.assert_array_equal(made, np.broadcast_to(colour, made.shape))
 
 
-def test_without_strengths_a_view_is_a_window_of_the_resized_image():
+def test_without_strengths_a_view_is_a_window_of_the_image():
     pixels = image(32, 48)  # the short side is 32 already: no resize
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (20, 20), (0, 1)).transpose(0, 1, 3, 4, 2)
     for made in training_views(png(pixels), "a", 3, 20, views(), np.random.default_rng(3)):
@@ -92,8 +87,7 @@ def test_crop_area_covers_the_share_that_it_names():
     assert min(spans) > 0.41 and max(spans) < 0.59 and abs(np.mean(spans) - 0.5) < 0.02
 
 
-@pytest.mark.parametrize("crop_area", [None, [0.3, 1.0]])
-@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+@pytest.mark.parametrize(("factor", "crop_area"), [(2, None), (8, None), (4, [0.3, 1.0])])
 def test_decoding_at_a_smaller_scale_moves_nothing(crop_area, factor):
     height, width = 48 * factor, 64 * factor
     ramps = np.zeros([height, width, 3], np.uint8)
@@ -109,7 +103,7 @@ def test_decoding_at_a_smaller_scale_moves_nothing(crop_area, factor):
         assert np.abs(shift).max() < (0.1 if crop_area is None else 1.0) and abs(shift.mean()) < 0.1
 
 
-@pytest.mark.parametrize("size", [(375, 500), (480, 640), (900, 1200), (100, 2000)])
+@pytest.mark.parametrize("size", [(375, 500), (900, 1200), (100, 2000)])
 def test_resized_images_are_close_to_the_mean_over_the_area(size):
     for photo in photographs(*size[::-1]):
         made = evaluation_view(photo, 96)
@@ -144,7 +138,7 @@ def jitter_one_after_the_other(pixels, brightness, contrast, saturation, turn):
 STRENGTH = st.floats(0.5, 1.5)
 
 
-@examples(60)
+@examples(30)
 @given(STRENGTH, STRENGTH, STRENGTH, st.floats(-0.5, 0.5), st.integers(0, 9))
 def test_one_matrix_does_what_the_four_do_one_after_the_other(brightness, contrast, saturation, turn, seed):
     pixels = image(16, 16, seed)
@@ -162,18 +156,7 @@ def test_jitter_of_the_grey_is_the_grey_of_the_jitter(brightness, contrast, satu
     assert np.abs(before - after).max() <= 2.2  # the grey was rounded before it was stretched
 
 
-def test_hue_turns_the_circle_and_leaves_the_luma():
-    pixels = np.full([8, 8, 3], (160, 100, 100), np.uint8)
-    np.testing.assert_array_equal(jitter_colours(pixels, 1, 1, 1, 0.0), pixels)
-    np.testing.assert_allclose(jitter_colours(pixels, 1, 1, 1, 1.0), pixels, atol=1)
-    for turn in (0.1, 0.25, 0.5):
-        assert abs(jitter_colours(pixels, 1, 1, 1, turn)[0, 0] @ LUMA - pixels[0, 0] @ LUMA) < 1
-    # Opposite to a red is a cyan.
-    red, green, blue = jitter_colours(pixels, 1, 1, 1, 0.5)[0, 0].astype(int)
-    assert red < green - 40 and abs(green - blue) < 3
-
-
-def test_brightness_contrast_and_saturation_are_drawn_from_their_ranges():
+def test_strengths_of_colours_are_drawn_from_their_ranges():
     pixels = image(32, 32).clip(100, 150)
     luma = pixels.astype(float) @ LUMA
     none = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
@@ -205,7 +188,7 @@ def gaussian_by_hand(pixels, sigma):
     return sum(weight * rows[:, i : i + width] for i, weight in enumerate(kernel))
 
 
-@pytest.mark.parametrize("sigma", [0.1, 0.4, 1.0, 2.0])
+@pytest.mark.parametrize("sigma", [0.1, 1.0, 2.0])
 def test_blur_is_gaussian(sigma):
     pixels = image(32, 32)
     assert np.abs(gaussian_blur(pixels, sigma) - gaussian_by_hand(pixels, sigma)).max() < 2.5
@@ -249,13 +232,10 @@ def summary(made):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("photo", "hue", "tolerance", "crop_area"), [
-    (0, 0.0, 0.03, [0.2, 1.0]),
-    (1, 0.1, 0.07, None),
-    *(pytest.param(*case, marks=pytest.mark.slow) for case in (
-        (0, 0.0, 0.03, None), (1, 0.0, 0.03, None), (1, 0.0, 0.03, [0.2, 1.0]), (1, 0.1, 0.07, [0.2, 1.0]),
-    )),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("photo", "hue", "tolerance", "crop_area"),
+    [(0, 0.0, 0.03, [0.2, 1.0]), pytest.param(1, 0.1, 0.07, None, marks=pytest.mark.slow)],
+)
 def test_views_are_distributed_as_those_of_pillow(photo, hue, tolerance, crop_area):
     """Over 1,500 views each; beyond chance, the resize without a filter and the other hue may add a little."""
     config = ViewsConfig(resize=64, crop_area=crop_area, hue=hue)
@@ -272,9 +252,8 @@ def test_the_seed_decides_and_two_seeds_differ():
     assert np.array_equal(first, again) and not np.array_equal(first, other) and not np.array_equal(first[0], first[1])
 
 
-@pytest.mark.parametrize("crop_area", [None, [0.5, 1.0]])
-@pytest.mark.parametrize("photo", [0, 1])
-def test_the_decoder_decides_the_edges_of_colours_and_nothing_else(photo, crop_area, monkeypatch):
+@pytest.mark.parametrize(("photo", "crop_area"), [(0, None), (1, [0.5, 1.0])])
+def test_the_decoder_decides_edges_of_colours_alone(photo, crop_area, monkeypatch):
     data, config = jpeg(photographs(500, 375)[photo]), views(resize=256, crop_area=crop_area)
     fast = training_views(data, "a", 2, 224, config, np.random.default_rng(1))
     monkeypatch.setattr(decoding.simplejpeg, "decode_jpeg", None)  # as if it could not read the file: Pillow does
@@ -286,26 +265,13 @@ def test_the_decoder_decides_the_edges_of_colours_and_nothing_else(photo, crop_a
         np.testing.assert_allclose(ours.mean(axis=(0, 1)), theirs.mean(axis=(0, 1)), atol=0.2)
 
 
-def test_evaluation_view_is_the_centre():
-    pixels = np.zeros([20, 60, 3], np.uint8)
-    pixels[:, 20:40] = 255
-    assert (evaluation_view(pixels, 20) == 255).all()
-
-
-def test_normalisation_by_hand():
-    paddle = pytest.importorskip("paddle")
-    pixels = np.array([[[[255, 0, 128]]]], np.uint8)
-    values = normalize_images(paddle.to_tensor(pixels), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]).numpy()
-    expected = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (128 / 255 - 0.406) / 0.225]
-    assert values.shape == (1, 3, 1, 1) and np.allclose(values.ravel(), expected, atol=1e-6)
-
-
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-14)])
 def test_normalisation_in_one_pass(dtype, tolerance):
-    paddle = pytest.importorskip("paddle")
     pixels = np.arange(256 * 3, dtype=np.uint8).reshape([2, 8, 16, 3])
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     found = ImageNormalization(mean, std, dtype)(paddle.to_tensor(pixels))
     expected = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2)
+    plain = normalize_images(paddle.to_tensor(pixels), mean, std)
+    np.testing.assert_allclose(plain.numpy(), expected, atol=1e-6)
     assert found.dtype == getattr(paddle, dtype) and found.stop_gradient
     np.testing.assert_allclose(found.numpy(), expected, atol=tolerance)

@@ -49,6 +49,8 @@ def test_the_configuration_decides():
     assert Preprocessing.of(config) == preprocessing("paddlenlp", 32)
     plain = Preprocessing.of(ImageTowerConfig())
     assert (plain.kind, plain.size, plain.mean) == ("ernie_vil2", 224, (0.485, 0.456, 0.406))
+    assert plain.background == (255, 255, 255)
+    assert Preprocessing.of(ImageTowerConfig(background=[1, 2, 3])).background == (1, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_official_geometry_by_hand(height, width, resized, top, left):
     np.testing.assert_array_equal(view, expected[top : top + 224, left : left + 224])
 
 
-@examples(60)
+@examples(30)
 @given(height=st.integers(4, 90), width=st.integers(4, 90))
 def test_pixels_are_those_of_paddlenlp(processor, height, width):
     # Its processor takes 1 or 3 rows for channels; such images are left out here.
@@ -75,16 +77,13 @@ def test_pixels_are_those_of_paddlenlp(processor, height, width):
     np.testing.assert_array_equal(preprocessing("paddlenlp").view(image), processor(Image.fromarray(image)))
 
 
-@examples(60)
+@examples(30)
 @given(height=st.integers(1, 200), width=st.integers(1, 200), kind=st.sampled_from(KINDS))
 def test_any_image_becomes_a_view_of_the_input_size(height, width, kind):
     view = preprocessing(kind)(smooth_image(height, width), "a")
     assert view.shape == (24, 24, 3) and view.dtype == np.uint8
-
-
-def test_own_kind_is_the_evaluation_view():
-    image = smooth_image(50, 70)
-    np.testing.assert_array_equal(preprocessing("ernie_vil2").view(image), evaluation_view(image, 24))
+    if kind == "ernie_vil2":
+        np.testing.assert_array_equal(view, evaluation_view(smooth_image(height, width), 24))
 
 
 COLOUR = Image.fromarray(smooth_image(40, 60))
@@ -125,18 +124,13 @@ def test_own_kind_puts_transparent_pixels_on_the_background(mode):
             assert np.abs(own.decode(source, "a") - expected).max() <= 1
 
 
-def test_the_background_is_that_of_the_configuration():
-    assert Preprocessing.of(ImageTowerConfig()).background == (255, 255, 255)
-    assert Preprocessing.of(ImageTowerConfig(background=[1, 2, 3])).background == (1, 2, 3)
-
-
 def test_cmyk_is_read(processor):
     data = encoded(COLOUR.convert("CMYK"), "JPEG")
     np.testing.assert_array_equal(preprocessing("paddlenlp")(data, "a"), processor(Image.open(io.BytesIO(data))))
     assert np.abs(preprocessing("official").decode(data, "a").astype(int) - smooth_image(40, 60)).mean() < 12
 
 
-def test_the_exif_orientation_counts_for_opencv_and_not_for_paddlenlp(processor):
+def test_the_exif_orientation_counts_for_opencv_alone(processor):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by a quarter
     data = encoded(COLOUR, "JPEG", exif=exif, quality=100)
@@ -159,21 +153,15 @@ def png_that_asks_for(height, width):
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "broken image"),
         (b"no image", "broken image"),
         (encoded(COLOUR)[:60], "broken image"),
         (png_that_asks_for(200_000, 200_000), "too many pixels"),
+        (np.zeros([4, 4], np.uint8), "array"),
+        (np.zeros([4, 4, 3]), "array"),
+        (np.zeros([0, 4, 3], np.uint8), "array"),
     ],
-    ids=range(4),
+    ids=range(6),
 )
 def test_what_is_not_an_image_is_named(kind, data, reason):
-    with pytest.raises(BadSample, match=f"cat.png: {reason}"):
+    with pytest.raises(BadSample, match=f"cat.png.*: {reason}"):
         preprocessing(kind)(data, "cat.png")
-
-
-@pytest.mark.parametrize(
-    "array", [np.zeros([4, 4], np.uint8), np.zeros([4, 4, 4], np.uint8), np.zeros([4, 4, 3]), np.zeros([0, 4, 3], "u1")]
-)
-def test_arrays_of_another_kind_are_refused(array):
-    with pytest.raises(BadSample, match=r"row 3 .*: array is not \[H, W, 3\] uint8 RGB"):
-        preprocessing("official")(array, "row 3")

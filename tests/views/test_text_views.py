@@ -18,18 +18,19 @@ def drawn(sample=SAMPLE, count=4000, **changes):
     return Counter(draw_texts(sample, views, rng)[0] for _ in range(count))
 
 
-def test_tags_come_after_the_prompt_of_their_language():
-    views = ViewsConfig()
-    assert tags_text(["red car", "tree"], "en", views) == "The picture contains red car, tree"
-    assert tags_text(["红色的汽车", "树"], "zh", views) == "图片中包含红色的汽车、树"
-
-
 def test_caption_or_tags_by_probability():
     texts = drawn(tag_probability=0.3, shuffle_tags=False)
     assert set(texts) == {"红车", "图片中包含红色的汽车、树"}
     assert abs(texts["红车"] / texts.total() - 0.7) < 0.03
     assert set(drawn(tag_probability=0.0)) == {"红车"}
     assert set(drawn(tag_probability=1.0, shuffle_tags=False)) == {"图片中包含红色的汽车、树"}
+    assert tags_text(["red car", "tree"], "en", ViewsConfig()) == "The picture contains red car, tree"
+
+
+def test_what_a_sample_lacks_is_not_drawn():
+    assert set(drawn(Sample("1", "1", b"", {"": "x"}), tag_probability=1.0, count=9)) == {"x"}
+    with pytest.raises(BadSample, match="empty caption"):
+        drawn(Sample("1", "1", b"", {"en": "only English"}), count=1)
 
 
 def test_languages_by_weight():
@@ -48,15 +49,6 @@ def test_shuffled_tags_come_in_every_order():
     texts = drawn(tag_probability=1.0)
     assert set(texts) == {"图片中包含红色的汽车、树", "图片中包含树、红色的汽车"}
     assert abs(texts["图片中包含树、红色的汽车"] / texts.total() - 0.5) < 0.03
-
-
-def test_without_tags_the_caption_serves():
-    assert set(drawn(Sample("1", "1", b"", {"": "x"}), tag_probability=1.0)) == {"x"}
-
-
-def test_without_any_text_the_sample_is_bad():
-    with pytest.raises(BadSample, match="empty caption"):
-        drawn(Sample("1", "1", b"", {"en": "only English"}), count=1)
 
 
 LONG = Sample(
@@ -86,7 +78,7 @@ def test_a_sample_without_a_long_caption_has_one_text_twice():
         assert draw_texts(sample, views, np.random.default_rng(0)) == (sample.captions[language],) * 2
 
 
-def test_images_may_be_contrasted_with_the_long_caption_in_turn():
+def test_images_are_contrasted_with_the_long_caption_in_turn():
     texts = Counter(both(tag_probability=0.0, long_caption="long", long_first=0.25))
     short, long = "a red car", "a red car\nunder a tree"
     assert texts.keys() == {(short, long), (long, short)} and abs(texts[long, short] / texts.total() - 0.25) < 0.03
