@@ -53,6 +53,11 @@ def test_memory_by_hand(towers):
 def test_views_that_the_loss_does_not_need_cost_nothing(towers):
     single = planned(towers, "Loss.weights.image_image=0", "Loss.weights.text_text=0")
     assert single.views == {"image": 1, "text": 1}
+    # Forward and backward of every view, and the products of four pairs of views of a whole batch.
+    encoding = sum(towers.cost(kind, "float32").flops for kind in ("image", "text"))
+    plan = planned(towers)
+    assert plan.flops == 3 * 64 * 2 * encoding + 4 * 4 * 2 * 64**2 * 32
+    assert plan.cost == (plan.flops / 1e12, sum(transfer.sent for transfer in plan.transfers if not transfer.hidden))
     texts = planned(towers, "Loss.weights={image_image: 0, image_text: 0, text_image: 0}")
     assert texts.views == {"image": 0, "text": 2}
     assert texts.resident["images of the batches"] == 0
@@ -94,24 +99,16 @@ def test_sharding_by_hand(towers):
     assert alone.resident["optimiser state"] == 8 * sum(towers.parameters)
 
 
-def test_operations_by_hand(towers):
-    plan = planned(towers)
-    encoding = sum(2 * towers.cost(kind, "float32").flops for kind in ("image", "text"))
-    scoring = 4 * 4 * 2 * 64**2 * 32
-    assert plan.flops == 3 * 64 * encoding + scoring
-    assert plan.cost == (plan.flops / 1e12, sum(transfer.sent for transfer in plan.transfers if not transfer.hidden))
-
-
 def test_days_are_those_of_a_measured_step(towers):
     plan, measured = planned(towers), planned(towers, seconds=0.5)
     assert measured.days == pytest.approx(1000 * 0.5 / 86400) and measured.samples_per_second == 64 / 0.5
     assert plan.as_dict() == measured.as_dict() | {"seconds": None, "days": None, "samples_per_second": None}
     assert HOW_TO_MEASURE in "\n".join(_lines(plan)) and HOW_TO_MEASURE not in "\n".join(_lines(measured))
     text = "\n".join(_lines(planned(towers, "Training.steps=172800", seconds=0.5)))
-    assert "1.0  0.5 s a step, 96.0 device hours" in text and "128  32.0 per rank" in text
+    assert "96.0 device hours" in text
 
 
-def test_the_whole_matrix_of_logits_needs_more_memory_and_no_more_products(towers):
+def test_the_whole_matrix_of_logits_needs_more_memory(towers):
     tiled, whole = (
         planned(towers, f"Loss.tile={tile}", "Training.global_batch=4096", ranks=1) for tile in (512, "null")
     )
@@ -183,42 +180,25 @@ def test_a_run_that_fits_may_be_faster_in_another_precision(towers):
     assert advise(planned(towers, device=plain), lambda changes: planned(towers, *changes, device=plain)) is None
 
 
-def test_ranks_that_do_not_divide_the_batch(towers):
-    with pytest.raises(ConfigError, match="--ranks 4 or 8, or set -o Training.global_batch=60 or 65"):
-        planned(towers, ranks=5)
-
-
-def test_a_precision_that_the_device_lacks(towers):
-    with pytest.raises(ConfigError, match="v100-32g does not compute in bfloat16.*=float32 or float16"):
-        planned(towers, "Training.precision=bfloat16", device=DEVICES["v100-32g"])
-
-
 @pytest.mark.parametrize(
     ("name", "gib", "device"),
     [
         ("NVIDIA A100-SXM4-40GB", 39.4, "a100-40g"),
         ("NVIDIA A100-SXM4-80GB", 79.2, "a100-80g"),
-        ("NVIDIA H100 80GB HBM3", 79.1, "h100-80g"),
-        ("NVIDIA H200", 139.8, "h200-141g"),
-        ("Tesla V100-SXM2-32GB", 31.7, "v100-32g"),
         ("NVIDIA GeForce RTX 4090", 23.6, "rtx-4090"),
     ],
 )
 def test_devices_by_what_their_driver_says(name, gib, device):
     assert recognise(name, gib * GIB) is DEVICES[device]
+    with pytest.raises(ValueError, match="NVIDIA L4"):
+        recognise("NVIDIA L4", 22.0 * GIB)
 
 
-@pytest.mark.parametrize(("name", "gib"), [("NVIDIA L4", 22.0), ("Tesla V100-SXM2-16GB", 15.8)])
-def test_a_device_without_figures(name, gib):
-    with pytest.raises(ValueError, match=f"{name} with .* GiB is not a device with figures; known: a100-40g"):
-        recognise(name, gib * GIB)
-
-
-def test_what_is_counted_is_reported_as_it_is(towers):
-    text = "\n".join(_lines(planned(towers, ranks=1)))
-    assert "1 rank of 64 rows, 2 image views and 2 text views of each" in text
-    assert "1,000  64,000 pairs" in text
-    assert "100,000  6 M pairs" in "\n".join(_lines(planned(towers, "Training.steps=100000")))
+def test_what_cannot_be_planned_is_refused(towers):
+    with pytest.raises(ConfigError, match="--ranks 4 or 8, or set -o Training.global_batch=60 or 65"):
+        planned(towers, ranks=5)
+    with pytest.raises(ConfigError, match="v100-32g does not compute in bfloat16"):
+        planned(towers, "Training.precision=bfloat16", device=DEVICES["v100-32g"])
 
 
 def test_a_step_is_measured_by_the_log_of_a_run(tmp_path):
@@ -228,13 +208,13 @@ def test_a_step_is_measured_by_the_log_of_a_run(tmp_path):
         (tmp_path / LOG).write_text("".join(f"{json.dumps(record)}\n" for record in records))
 
     (tmp_path / CONFIG).write_text("Training: {global_batch: 64}")
-    with pytest.raises(ValueError, match="no step is logged yet"):
+    with pytest.raises(ValueError, match="no step"):
         step_seconds(str(tmp_path), 64)
     log(16.0)
     assert step_seconds(str(tmp_path), 64) == 4.0
     log(1.0, 32.0, 64.0, 16.0, 0.0)  # the run starts, and was stopped
     assert step_seconds(str(tmp_path), 64) == 2.0
-    with pytest.raises(ValueError, match="has steps of 64 samples, and 128 are planned"):
+    with pytest.raises(ValueError, match="64 samples.* 128"):
         step_seconds(str(tmp_path), 128)
 
 
