@@ -5,44 +5,27 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
-from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.intervals import over_seeds
 from experiments.ablation import measure
 from experiments.ablation.tables import _read_at, shown
+from tests.support.embedded_pairs import normalised_pairs
 
 
-def test_a_difference_is_shown_with_its_interval_and_marked_where_that_excludes_zero():
+def test_a_difference_is_marked_where_its_interval_excludes_zero():
     assert shown(over_seeds([1.0, 1.2])).endswith("]") and shown(over_seeds([1.0, 1.001])).endswith("] *")
     assert shown(None) == "–" and shown(over_seeds([-0.25]), 2) == "-0.25"
 
 
-def test_a_run_without_validation_has_no_score():
-    assert _read_at({"runs": [{"group": "main", "model": "A", "seed": 7, "curve": []}]}, "main", "A", 1) == {}
-
-
 def test_a_curve_is_read_between_its_points():
+    assert _read_at({"runs": [{"group": "main", "model": "A", "seed": 7, "curve": []}]}, "main", "A", 1) == {}
     runs = [{"group": "main", "model": "A", "seed": 7, "curve": [[1, 2.0, 10.0], [2, 4.0, 11.0], [3, None, 12.0]]}]
     found = [_read_at({"runs": runs}, "main", "A", seconds)[7] for seconds in (1, 2, 3, 5)]
     assert found == [5, 10, 10.5, 11], "from zero on, and at the last one where it lies before"
 
 
-def encoded(images, texts, pairs, names=None, tags=None):
-    """Normalised embeddings as a test; `names` are the texts."""
-    images, texts = (np.asarray(side, np.float32) for side in (images, texts))
-    images, texts = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (images, texts))
-    names = names or [f"name {row}" for row in range(len(texts))]
-    fields = [{"tags_en": found} for found in tags or [[]] * len(images)]
-    own_images = [BenchmarkImage(str(row), bytes, found) for row, found in enumerate(fields)]
-    captions = [BenchmarkText(name, name) for name in names]
-    benchmark = Benchmark("x", own_images, captions, np.array(pairs), BadSampleReport())
-    return EncodedBenchmark(benchmark, images, texts, BadSampleReport())
-
-
 def test_alignment_and_uniformity_are_their_definitions():
     rng = np.random.default_rng(0)
-    made = encoded(rng.normal(size=[5, 3]), rng.normal(size=[4, 3]), [(0, 0), (1, 1), (2, 1), (3, 2), (4, 3)])
+    made = normalised_pairs(rng.normal(size=[5, 3]), rng.normal(size=[4, 3]), [(0, 0), (1, 1), (2, 1), (3, 2), (4, 3)])
     found = measure.alignment_and_uniformity(made)
     gaps = [np.sum((made.images[i] - made.texts[t]) ** 2) for i, t in made.benchmark.pairs]
     assert found["alignment"] == pytest.approx(np.mean(gaps), rel=1e-5)
@@ -61,8 +44,8 @@ AXES = np.eye(4)
 
 def test_images_ask_for_those_of_other_teams_by_the_same_name():
     # In degrees of one plane: cup 0, key 90, cup 6; the other team's Cup 50, key 79.
-    one = encoded([AXES[0], AXES[1], [1, 0.1, 0, 0]], AXES[:3], [(0, 0), (1, 1), (2, 0)], ["cup", "key", "x"])
-    two = encoded([[1, 1.2, 0, 0], [0.2, 1, 0, 0]], AXES[:2], [(0, 0), (1, 1)], ["Cup", "key"])
+    one = normalised_pairs([AXES[0], AXES[1], [1, 0.1, 0, 0]], AXES[:3], [(0, 0), (1, 1), (2, 0)], ["cup", "key", "x"])
+    two = normalised_pairs([[1, 1.2, 0, 0], [0.2, 1, 0, 0]], AXES[:2], [(0, 0), (1, 1)], ["Cup", "key"])
     found = measure._images([one, two])
     assert found["image_to_image/queries"] == 5
     # The cups skip each other, being of one team; to Cup the key of its own team is nearer than a cup.
@@ -70,17 +53,17 @@ def test_images_ask_for_those_of_other_teams_by_the_same_name():
     assert found["image_to_image/R@5"] == 100
 
 
-def test_names_in_the_second_language_ask_for_images_that_have_none():
-    made = encoded(AXES[:3], AXES[:3], [(0, 0), (1, 1), (2, 2)], ["cup", "Key", "unknown"])
+def test_names_in_the_second_language_ask_for_images():
+    made = normalised_pairs(AXES[:3], AXES[:3], [(0, 0), (1, 1), (2, 2)], ["cup", "Key", "unknown"])
     of = {"cup": AXES[0], "Key": AXES[1], "杯": AXES[0], "钥匙": AXES[2], "home": AXES[0]}
     encoder = SimpleNamespace(encode_texts=lambda texts: np.array([of[text] for text in texts], np.float32))
     found = measure._second_language(encoder, made, {"cup": "杯", "key": "钥匙"})
     assert (found["second/queries"], found["first/R@1"], found["second/R@1"]) == (2, 100, 50)
-    named = encoded(AXES[:2], AXES[:2], [(0, 0), (1, 1)], ["house", "key"], [["home"], []])
+    named = normalised_pairs(AXES[:2], AXES[:2], [(0, 0), (1, 1)], ["house", "key"], [["home"], []])
     assert measure._aliases(encoder, [named])["text_to_text/R@1"] == 100
 
 
-def test_names_in_two_languages_count_by_query_and_other_figures_by_test():
+def test_names_count_by_query_and_other_figures_by_test():
     figures = {"a/mR": 10.0, "b/mR": 20.0, "a/second/R@1": 10.0, "b/second/R@1": 50.0, "a/second/queries": 3,
                "b/second/queries": 1, "a/alone": 1.0}  # fmt: skip
     assert measure._means(figures, ["a", "b"]) == {"all/mR": 15, "all/second/R@1": 20, "all/second/queries": 4}

@@ -7,7 +7,7 @@ import pytest
 
 from experiments import new_language
 from experiments.new_language import FORMS, LEARNT, STUDENTS, is_held_out, recalls, tables, write_texts
-from tests.experiments.test_measure import encoded
+from tests.support.embedded_pairs import normalised_pairs
 
 
 class Encoder:
@@ -20,7 +20,7 @@ class Encoder:
         return np.array([self.rows[text] for text in texts], np.float32)
 
 
-def test_a_third_of_the_words_is_held_out_of_the_texts_that_are_learnt(tmp_path):
+def test_a_third_of_the_words_is_held_out(tmp_path):
     words = [f"word {number}" for number in range(3000)]
     assert 0.3 < np.mean([is_held_out(word) for word in words]) < 0.37
     write_texts(tmp_path / "texts.csv", {"alarm clock": "闹钟"})
@@ -30,14 +30,14 @@ def test_a_third_of_the_words_is_held_out_of_the_texts_that_are_learnt(tmp_path)
     assert len(rows) == 2 + len(LEARNT) and not set(FORMS.values()) & set(LEARNT)
 
 
-def test_recalls_are_of_the_words_of_all_tests_by_kind_and_language(monkeypatch):
+def test_recalls_are_by_kind_of_word_and_language(monkeypatch):
     monkeypatch.setattr(new_language, "is_held_out", lambda word: word == "key")
     monkeypatch.setattr(new_language, "FORMS", {"word": ("{}", "{}")})
     eye = np.eye(24)
     # The first test has twelve images of other things before a cup and a key, the second a cup alone.
-    one = encoded(eye[:14], eye[:14], [(row, row) for row in range(14)],
+    one = normalised_pairs(eye[:14], eye[:14], [(row, row) for row in range(14)],
                   [*(f"thing {row}" for row in range(12)), "Cup", "key"])  # fmt: skip
-    two = encoded(eye[12:13], eye[12:13], [(0, 0)], ["cup"])
+    two = normalised_pairs(eye[12:13], eye[12:13], [(0, 0)], ["cup"])
     far = eye[:12].sum(axis=0) / 12**0.5
     encoder = Encoder({"cup": eye[12], "key": eye[13], "杯": far, "钥匙": eye[13]})
     found = recalls(encoder, [one, two], {"cup": "杯", "key": "钥匙", "tree": "树"})
@@ -48,7 +48,7 @@ def test_recalls_are_of_the_words_of_all_tests_by_kind_and_language(monkeypatch)
     }  # fmt: skip
 
 
-def test_a_table_has_the_difference_to_the_teacher_of_the_same_seeds():
+def test_a_table_has_differences_to_the_teacher_by_seed():
     keys = [
         f"{language}/{kind}/{form}"
         for language in ("zh", "en")

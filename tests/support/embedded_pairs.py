@@ -25,3 +25,15 @@ def encoded(images=None, texts=None, pairs=PAIRS):
         texts,
         BadSampleReport(),
     )
+
+
+def normalised_pairs(images, texts, pairs, names=None, tags=None):
+    """Return embeddings `[N, D]` of images and texts, normalised, as a benchmark; `names` are the texts."""
+    images, texts = (np.asarray(side, np.float32) for side in (images, texts))
+    images, texts = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (images, texts))
+    names = names or [f"name {row}" for row in range(len(texts))]
+    fields = [{"tags_en": found} for found in tags or [[]] * len(images)]
+    own_images = [BenchmarkImage(str(row), bytes, found) for row, found in enumerate(fields)]
+    captions = [BenchmarkText(name, name) for name in names]
+    benchmark = Benchmark("x", own_images, captions, np.array(pairs), BadSampleReport())
+    return EncodedBenchmark(benchmark, images, texts, BadSampleReport())

@@ -1,0 +1,58 @@
+"""A study of two tiny models on coloured shapes: its configurations, its definition and its file."""
+
+import yaml
+
+from experiments.ablation.definition import read_study
+
+BASE = {
+    "Model": {
+        "image": {"name": "ViT", "image_size": 32, "patch_size": 8, "width": 32, "depth": 1, "heads": 2},
+        "text": {"name": "ernie", "width": 32, "depth": 1, "heads": 2, "max_positions": 24},
+    },
+    "Views": {"languages": {"zh": 1.0, "en": 1.0}, "tag_probability": 0.5},
+    "Loss": {"duplicates": "positives"},
+    "Data": {"text_id": "id", "max_length": 24, "workers": 0},
+    "Schedule": {"warmup_steps": 1},
+    "Training": {"steps": 4, "global_batch": 16, "log_every": 1, "checkpoint_every": 2},
+    "Evaluation": {"every": 2},
+}
+
+
+MODELS = {
+    "A": {"Views": {"tag_probability": 0.0}, "Loss": {"weights": {"image_image": 0, "text_text": 0}}},
+    "E": {"Training": {"log_every": 2}},
+}
+
+
+def write_definition(folder, shapes):
+    """Write the configurations of a study into a folder, and return what its own file should say."""
+    base = BASE | {"Data": BASE["Data"] | {"train": [str(shapes["train"])], "val": [str(shapes["val"])]}}
+    (folder / "base.yaml").write_text(yaml.safe_dump(base))
+    for name, tree in MODELS.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(tree))
+    return {
+        "title": "Shapes",
+        "output": str(folder / "runs"),
+        "base": "base.yaml",
+        "baseline": "A",
+        "models": {
+            "A": {"config": "A.yaml", "means": "captions alone", "published": {"mR": 86.8}},
+            "E": {"config": "E.yaml", "means": "all pairs", "published": {"mR": 89.1}},
+        },
+        "seeds": [0, 1],
+        "groups": [
+            {"name": "main", "models": ["A", "E"]},
+            {"name": "large-batch", "means": "batch 32", "models": ["E"], "seeds": [1],
+             "set": {"Training": {"global_batch": 32}}},
+        ],
+        "tests": {"val": {"data": [str(shapes["val"])], "kind": "colour"}},
+        "further": {"chinese": "zh"},
+        "drawings": str(shapes["train"]),
+        "small": {"groups": ["main"], "seeds": [0], "set": {"Training": {"steps": 2}}},
+    }  # fmt: skip
+
+
+def write_study(folder, definition, **options):
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(definition))
+    return read_study(path, **options)
