@@ -1,18 +1,14 @@
 """The cheap rules, on captions and images whose faults are known."""
 
-import re
-
 import numpy as np
 import pytest
 
 from ernie_vil2.config.section import Section
 from ernie_vil2.curation import Step
 from ernie_vil2.curation.languages import language_of
-from ernie_vil2.curation.steps import text_rules
 from ernie_vil2.curation.steps.text_rules import fault_of
 from ernie_vil2.io.terminal import ConfigError
-from tests.curation.conftest import encoded, smooth_image, write_tar
-from tests.curation.counted_patterns import CountedPattern
+from tests.support.crawled_pairs import encoded, smooth_image, write_tar
 
 CAPTIONS = {
     "file name": ["IMG_0001.JPG", "DSC01234", "微信图片_20210301102030", "Screenshot 2021-03-01 at 10.20.30",
@@ -33,48 +29,6 @@ CAPTIONS = {
 @pytest.mark.parametrize(("fault", "text"), [(fault, text) for fault, texts in CAPTIONS.items() for text in texts])
 def test_what_is_not_a_caption_is_found(fault, text):
     assert fault_of(text) == fault
-
-
-# What is before, what is repeated, and what is behind it: texts that are nearly a fault, in many ways.
-NEARLY = [
-    ("图片", "\n", "加载中(1)"), ("", "\n", "a"), ("", ".", "a b"), ("", "-", "!a"), (" ", ".jpg", " a"),
-    ("img1", "-", "!a"), ("img", "_", "a"), ("图片", "-", "!a"), ("图片", "1", "a"), ("", "1", "!a"), ("1", "-", "!a"),
-    ("", "a1-", "!a"), ("a", "-11", "a"), ("", "a_22x3", " b"), ("deadbeef", "-ab", "g"), ("", "x ", "a"),
-    ("", "a-", ":"), ("", "a.", ":"), ("é", "-a", ".co"), ("", ".com", ".a b"), ("", "www.", " "),
-    ("", "<a ", ""), ("<a ", "/", ""), ("", "[b ", ""), ("", "[a](", ""), ("", "![a", ""), ("", "{{", ""),
-    ("class", " ", "x"), ("", "tel", ""), ("tel1", " ", ""), ("", "1 ", "a"), ("", "+1", ""), ("+", "1", ""),
-    ("lorem ipsum", "-", "\na"), ("no", " ", "a"), ("placeholder", " ", "a"), ("加载中", " ", "a"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("nearly", NEARLY, ids=map(str, range(len(NEARLY))))
-def test_rules_take_time_in_proportion_to_the_length(monkeypatch, nearly):
-    """Twice the text costs about twice the steps, where a quadratic pattern costs four times as many."""
-    patterns = {
-        name: CountedPattern(value) for name, value in vars(text_rules).items() if isinstance(value, re.Pattern)
-    }
-    for name, pattern in patterns.items():
-        monkeypatch.setattr(text_rules, name, pattern)
-    checks = []
-    for functions in text_rules.FAULTS.values():
-        for function in functions:
-            method = getattr(function, "__self__", None)  # of a pattern
-            if isinstance(method, re.Pattern):
-                pattern = patterns.setdefault(method.pattern, CountedPattern(method))
-                function = getattr(pattern, function.__name__)
-            checks.append(function)
-
-    before, repeated, behind = nearly
-    steps = []
-    for length in (400, 800):
-        for pattern in patterns.values():
-            pattern.steps = 0
-        for check in checks:
-            check(before + repeated * (length // len(repeated)) + behind)
-        steps.append({name: pattern.steps for name, pattern in patterns.items()})
-
-    slow = {name: number for name, number in steps[1].items() if number > 2.8 * steps[0][name] + 800}
-    assert not slow
 
 
 def test_of_a_long_caption_only_the_beginning_is_looked_at():
@@ -133,10 +87,8 @@ def test_every_pair_has_its_reason(tmp_path, curated):
         ("text_rules", "caption of many images"),
         (None, None),
     ]
-    assert {key: row["kept"] for key, row in table.items()} == {
-        key: row["reason"] is None for key, row in table.items()
-    }
-    assert [row["weight"] for row in table.values()] == [float(row["kept"]) for row in table.values()]
+    for row in table.values():
+        assert row["kept"] == (row["reason"] is None) and row["weight"] == float(row["kept"])
     copy = next(iter(table.values()))
     assert copy["nearest"] == 8 and copy["nearest_key"].endswith("8")
 
@@ -168,26 +120,18 @@ def test_a_step_of_ones_own_is_named_by_its_import_path(tmp_path, curated):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("text_rule: {}", "unknown key text_rule|there is no step 'text_rule'; did you mean text_rules"),
-        ("text_rules: {wordz: 3}", "unknown key text_rules.wordz; did you mean words|did you mean text_rules.words"),
-        ("text_rules: {words: 0}", "text_rules.words: Input should be greater than or equal to 1"),
-        ("text_rules: null", "no step is left"),
-        ("[a]", "the top level must be steps"),
-        ("os:system: {}", "os:system has no name"),
-        ("json:decoder: null", "json:decoder has no name"),
-        ("ernie_vil2.curation:Step: {}", "curation:Step has no name, cost, Settings"),
-        (":x: {}", ":x: write"),
+        ("text_rule: {}", "text_rules"),
+        ("text_rules: {wordz: 3}", "text_rules.words"),
+        ("text_rules: {words: 0}", "text_rules.words"),
+        ("text_rules: null", "no step"),
+        ("[a]", "the top level"),
+        ("os:system: {}", "os:system"),
+        ("ernie_vil2.curation:Step: {}", "curation:Step"),
     ],
 )
 def test_settings_that_cannot_be_used(steps, text, message):
     with pytest.raises(ConfigError, match=message):
         steps(text)
-
-
-def test_own_step_of_a_package_is_set_on_the_command_line(steps):
-    name = "tests.curation.test_rules:EvenSides"
-    own = steps("text_rules: {}", f"{name}.reason=uneven", "text_rules=null")
-    assert [(step.name, step.settings.reason) for step in own] == [("even_sides", "uneven")]
 
 
 def test_a_step_can_be_left_out_or_changed(steps):
@@ -196,3 +140,5 @@ def test_a_step_can_be_left_out_or_changed(steps):
     )
     assert [step.name for step in made] == ["text_rules", "exact_duplicates"]
     assert made[0].settings.words == 4
+    own = steps("text_rules: {}", "tests.curation.test_rules:EvenSides.reason=uneven", "text_rules=null")
+    assert [(step.name, step.settings.reason) for step in own] == [("even_sides", "uneven")]

@@ -1,24 +1,22 @@
 """A whole curation: resumed, with a new shard, in shares, and what training and prepare make of its table."""
 
-import hashlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from functools import partial
 
-import pyarrow as pa
 import pytest
-from pyarrow import parquet
 
 from ernie_vil2 import cli
 from ernie_vil2.curation import curate
 from ernie_vil2.curation import run as running
 from ernie_vil2.curation.measures import measure_shard
 from ernie_vil2.data.readers import open_sources
+from ernie_vil2.device.extras import MissingPackage, installed
 from ernie_vil2.io import locks
-from tests.curation.conftest import encoded, smooth_image, write_tar
+from tests.support.crawled_pairs import encoded, smooth_image, table_digests, write_tar
 from tests.support.limits import PATIENCE
 from tests.support.processes import run_process, start_process
 
@@ -34,10 +32,6 @@ def crawl(tmp_path):
     (tmp_path / "crawl").mkdir()
     return [shard(tmp_path / "crawl" / f"{name}.tar", numbers) for name, numbers in
             [("a", range(6)), ("b", [10, 0, 11, 12]), ("c", [20, 21, 11])]]  # fmt: skip
-
-
-def table(folder):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((folder / "table").iterdir())}
 
 
 @pytest.fixture
@@ -57,18 +51,18 @@ def measured(monkeypatch):
 
 
 @pytest.mark.thorough
-def test_a_run_that_was_stopped_goes_on_and_a_new_shard_costs_only_itself(tmp_path, crawl, steps, measured):
+def test_a_stopped_run_goes_on_and_a_new_shard_costs_itself(tmp_path, crawl, steps, measured):
     curate(open_sources(list(map(str, crawl))), steps(RULES), tmp_path / "whole")
     assert measured == [0, 1, 2]
     measured.clear()
     curate(open_sources(list(map(str, crawl[1:]))), steps(RULES), tmp_path / "grown")
     curate(open_sources(list(map(str, crawl))), steps(RULES), tmp_path / "grown")
     assert measured == [0, 1, 0]  # a.tar is the first now, and the only one without measures
-    assert table(tmp_path / "grown") == table(tmp_path / "whole")
+    assert table_digests(tmp_path / "grown") == table_digests(tmp_path / "whole")
     measured.clear()
     curate(open_sources(list(map(str, crawl))), steps(RULES, "image_rules.short_side=65"), tmp_path / "grown")
     assert measured == []  # another threshold costs only the joins
-    assert table(tmp_path / "grown") != table(tmp_path / "whole")
+    assert table_digests(tmp_path / "grown") != table_digests(tmp_path / "whole")
 
 
 def test_shares_are_measured_apart_and_joined_later(tmp_path, crawl, steps, measured):
@@ -79,14 +73,14 @@ def test_shares_are_measured_apart_and_joined_later(tmp_path, crawl, steps, meas
     curate(source, steps(RULES), tmp_path / "shared")
     assert measured == [1, 0, 2]
     curate(source, steps(RULES), tmp_path / "alone")
-    assert table(tmp_path / "shared") == table(tmp_path / "alone")
+    assert table_digests(tmp_path / "shared") == table_digests(tmp_path / "alone")
 
 
-def test_the_table_does_not_depend_on_the_number_of_processes(tmp_path, crawl, steps):
+def test_the_table_does_not_depend_on_processes(tmp_path, crawl, steps):
     source = open_sources(list(map(str, crawl)))
     for processes in (1, 3):
         curate(source, steps(RULES), tmp_path / str(processes), processes)
-    assert table(tmp_path / "1") == table(tmp_path / "3")
+    assert table_digests(tmp_path / "1") == table_digests(tmp_path / "3")
 
 
 def test_killed_anywhere_it_goes_on_to_the_same_table(tmp_path, crawl, steps):
@@ -103,8 +97,8 @@ def test_killed_anywhere_it_goes_on_to_the_same_table(tmp_path, crawl, steps):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert run_process(command, stdout=subprocess.DEVNULL).returncode == 0
-    assert table(tmp_path / "killed") == table(tmp_path / "whole")
+    assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
+    assert table_digests(tmp_path / "killed") == table_digests(tmp_path / "whole")
 
 
 def test_prepare_makes_shards_of_what_was_kept(tmp_path, crawl, steps, capsys):
@@ -115,25 +109,21 @@ def test_prepare_makes_shards_of_what_was_kept(tmp_path, crawl, steps, capsys):
     made = open_sources([str(tmp_path / "made")])
     captions = [made[number].caption("") for number in range(len(made))]
     assert len(captions) == 11 == len(set(captions))
-    other = shard(tmp_path / "other.tar", [70, 71])
-    assert (
-        cli.run("prepare", [str(other), "--select", str(tmp_path / "curated"), "--output", str(tmp_path / "no")]) == 2
-    )
-    assert "curated was not made of other.tar" in capsys.readouterr().err
+    other = str(shard(tmp_path / "other.tar", [70, 71]))
+    assert cli.run("prepare", [other, "--select", str(tmp_path / "curated"), "--output", str(tmp_path / "no")]) == 2
+    assert "other.tar" in capsys.readouterr().err
 
 
 def test_a_folder_of_other_files_or_of_another_run_is_refused(tmp_path, crawl, steps):
     source = open_sources(list(map(str, crawl)))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").touch()
-    with pytest.raises(locks.OtherJob, match="other holds other files; choose a new folder"):
+    with pytest.raises(locks.OtherJob, match="other holds other files"):
         curate(source, steps(RULES), tmp_path / "other")
     (tmp_path / "busy" / ".curate").mkdir(parents=True)
-    with (
-        locks.owned(tmp_path / "busy" / ".curate" / "lock"),
-        pytest.raises(locks.OtherJob, match="process .* is writing there; wait for it or stop it"),
-    ):
-        curate(source, steps(RULES), tmp_path / "busy")
+    with locks.owned(tmp_path / "busy" / ".curate" / "lock"):
+        with pytest.raises(locks.OtherJob, match="process .* is writing"):
+            curate(source, steps(RULES), tmp_path / "busy")
 
 
 def test_broken_pairs_are_counted_as_everywhere(tmp_path, steps):
@@ -141,51 +131,43 @@ def test_broken_pairs_are_counted_as_everywhere(tmp_path, steps):
         tmp_path / "a.tar", [(encoded(smooth_image(1)), "a picture of one thing"), (b"no image", "a caption")]
     )
     done = curate(open_sources([str(path)]), steps(RULES), tmp_path / "curated")
-    assert done.bad.as_dict() == {
-        "read": 2, "bad": 1, "reasons": {"broken image": {"count": 1, "names": ["a-00001"]}},
-    }  # fmt: skip
-    assert (
-        Path(tmp_path / "curated" / "bad_samples.txt").read_text().startswith("1 of 2 samples read could not be used")
-    )
+    assert done.bad.as_dict()["reasons"] == {"broken image": {"count": 1, "names": ["a-00001"]}}
+    assert "a-00001" in (tmp_path / "curated" / "bad_samples.txt").read_text()
 
 
-def overwrite_values(path):
-    """Write zeros over the values of a Parquet file; its footer stays as it was."""
-    content = bytearray(path.read_bytes())
-    footer = int.from_bytes(content[-8:-4], "little") + 8
-    content[4:-footer] = bytes(len(content) - footer - 4)
-    path.write_bytes(content)
-
-
-DAMAGE = {
-    "empty": lambda path: path.write_bytes(b""),
-    "cut": lambda path: path.write_bytes(path.read_bytes()[:-100]),
-    "zeros": overwrite_values,
-    "of other columns": lambda path: parquet.write_table(pa.table({"row": [0, 1, 2]}), path),
-    "of fewer rows": lambda path: parquet.write_table(parquet.read_table(path).slice(1), path),
-    "of other types": lambda path: parquet.write_table(
-        (table := parquet.read_table(path)).set_column(0, "row", table["row"].cast("string")), path
-    ),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_measures_are_named_and_measured_again(tmp_path, crawl, steps, damage):
-    source = open_sources(list(map(str, crawl)))
-    curate(source, steps(RULES), tmp_path / "curated")
-    expected = table(tmp_path / "curated")
-    path = max((tmp_path / "curated" / ".curate" / "measures").glob("*.parquet"))
-    DAMAGE[damage](path)
-
-    with pytest.raises(ValueError, match=path.name):
-        curate(source, steps(RULES), tmp_path / "curated")
-
-    path.unlink()  # as the message says
-    curate(source, steps(RULES), tmp_path / "curated")
-    assert table(tmp_path / "curated") == expected
-
-
-@pytest.mark.parametrize("memory", [1e-12, 1e-7, 1e-3, 1e6, 1e12, 1e300, float("nan")])
+@pytest.mark.parametrize("memory", [1e-3, 1e6, float("nan")])
 def test_memory_of_no_use_is_refused_by_its_option(tmp_path, crawl, steps, memory):
     with pytest.raises(ValueError, match=f"--memory {memory:g}".replace("+", r"\+")):
         curate(open_sources(list(map(str, crawl))), steps(RULES), tmp_path / "curated", memory=memory)
+
+
+@pytest.mark.skipif(installed("ray"), reason="Ray is installed")
+def test_without_ray_the_extra_is_named(tmp_path, crawl, steps):
+    paths = list(map(str, crawl))
+    with pytest.raises(MissingPackage, match="--ray"):
+        curate(
+            open_sources(paths), steps(RULES), tmp_path / "ray", ray="local", open_source=lambda: open_sources(paths)
+        )
+
+
+@pytest.mark.slow
+def test_two_nodes_measure_the_same_parts(tmp_path, crawl, steps):
+    pytest.importorskip("ray")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        paths = list(map(str, crawl))
+        opened = partial(open_sources, paths)
+        curate(opened(), steps(RULES), tmp_path / "ray", ray=cluster.address, open_source=opened)
+        assert len({node["NodeID"] for node in ray.nodes() if node["Alive"]}) == 2
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    curate(opened(), steps(RULES), tmp_path / "here")
+    assert table_digests(tmp_path / "ray") == table_digests(tmp_path / "here")
+    parts = [{path.name: path.read_bytes() for path in (tmp_path / name / ".curate/measures").iterdir()}
+             for name in ("ray", "here")]  # fmt: skip
+    assert parts[0] == parts[1]

@@ -1,0 +1,119 @@
+"""Captions that would make patterns slow, folders that look like columns, and damaged measures of a curation."""
+
+import re
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from ernie_vil2.curation import curate
+from ernie_vil2.curation.measures import COLUMNS
+from ernie_vil2.curation.step import STEPS
+from ernie_vil2.curation.steps import text_rules
+from ernie_vil2.curation.steps.score import Embedder
+from ernie_vil2.data.readers import open_sources
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.counted_patterns import CountedPattern
+from tests.support.crawled_pairs import curated_table, encoded, smooth_image, steps_of_text, table_digests, write_tar  # noqa: F401
+
+# What is before, what is repeated, and what is behind it: texts that are nearly a fault, in many ways.
+NEARLY = [
+    ("图片", "\n", "加载中(1)"), ("", "\n", "a"), ("", ".", "a b"), ("", "-", "!a"), (" ", ".jpg", " a"),
+    ("img1", "-", "!a"), ("img", "_", "a"), ("图片", "-", "!a"), ("图片", "1", "a"), ("", "1", "!a"), ("1", "-", "!a"),
+    ("", "a1-", "!a"), ("a", "-11", "a"), ("", "a_22x3", " b"), ("deadbeef", "-ab", "g"), ("", "x ", "a"),
+    ("", "a-", ":"), ("", "a.", ":"), ("é", "-a", ".co"), ("", ".com", ".a b"), ("", "www.", " "),
+    ("", "<a ", ""), ("<a ", "/", ""), ("", "[b ", ""), ("", "[a](", ""), ("", "![a", ""), ("", "{{", ""),
+    ("class", " ", "x"), ("", "tel", ""), ("tel1", " ", ""), ("", "1 ", "a"), ("", "+1", ""), ("+", "1", ""),
+    ("lorem ipsum", "-", "\na"), ("no", " ", "a"), ("placeholder", " ", "a"), ("加载中", " ", "a"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("nearly", NEARLY, ids=map(str, range(len(NEARLY))))
+def test_rules_take_time_in_proportion_to_the_length(monkeypatch, nearly):
+    """Twice the text costs about twice the steps, where a quadratic pattern costs four times as many."""
+    patterns = {
+        name: CountedPattern(value) for name, value in vars(text_rules).items() if isinstance(value, re.Pattern)
+    }
+    for name, pattern in patterns.items():
+        monkeypatch.setattr(text_rules, name, pattern)
+    checks = []
+    for functions in text_rules.FAULTS.values():
+        for function in functions:
+            method = getattr(function, "__self__", None)  # of a pattern
+            if isinstance(method, re.Pattern):
+                pattern = patterns.setdefault(method.pattern, CountedPattern(method))
+                function = getattr(pattern, function.__name__)
+            checks.append(function)
+
+    before, repeated, behind = nearly
+    steps = []
+    for length in (400, 800):
+        for pattern in patterns.values():
+            pattern.steps = 0
+        for check in checks:
+            check(before + repeated * (length // len(repeated)) + behind)
+        steps.append({name: pattern.steps for name, pattern in patterns.items()})
+
+    slow = {name: number for name, number in steps[1].items() if number > 2.8 * steps[0][name] + 800}
+    assert not slow
+
+
+def overwrite_values(path):
+    """Write zeros over the values of a Parquet file; its footer stays as it was."""
+    content = bytearray(path.read_bytes())
+    footer = int.from_bytes(content[-8:-4], "little") + 8
+    content[4:-footer] = bytes(len(content) - footer - 4)
+    path.write_bytes(content)
+
+
+def turn_numbers_into_texts(path):
+    measures = parquet.read_table(path)
+    parquet.write_table(measures.set_column(0, "row", measures["row"].cast("string")), path)
+
+
+DAMAGE = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "zeros": overwrite_values,
+    "of other columns": lambda path: parquet.write_table(pa.table({"row": [0, 1, 2]}), path),
+    "of fewer rows": lambda path: parquet.write_table(parquet.read_table(path).slice(1), path),
+    "of other types": turn_numbers_into_texts,
+}
+
+
+RULES = "text_rules: {}\nimage_rules: {short_side: 32}\nexact_duplicates: {}\nnear_duplicates: {likeness: 0.9}\n"
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_measures_are_named_and_measured_again(tmp_path, steps, damage):
+    rows = [(encoded(smooth_image(number)), f"a picture of {number} things") for number in range(3)]
+    source = open_sources([str(write_tar(tmp_path / "crawl.tar", rows))])
+    curate(source, steps(RULES), tmp_path / "curated")
+    expected = table_digests(tmp_path / "curated")
+    path = max((tmp_path / "curated" / ".curate" / "measures").glob("*.parquet"))
+    DAMAGE[damage](path)
+
+    with pytest.raises(ValueError, match=path.name):
+        curate(source, steps(RULES), tmp_path / "curated")
+
+    path.unlink()  # as the message says
+    curate(source, steps(RULES), tmp_path / "curated")
+    assert table_digests(tmp_path / "curated") == expected
+
+
+def test_folder_named_as_every_measure_changes_no_row(tmp_path, curated):
+    """`words=3` above a Parquet file is a partition to some readers, and the measure is then 3 for every pair."""
+    columns = {"sample", "shard", "filename", "weight", "score", *COLUMNS, *Embedder([], tags=True).schema.names}
+    for name in list(STEPS):
+        columns |= STEPS.find(name).columns.keys()
+    rows = [(encoded(smooth_image(number)), {"en": f"a red disc {number}", "zh": "红色圆"}) for number in range(4)]
+    pairs = write_tar(tmp_path / "crawl.tar", rows)
+    model = untrained_checkpoint(tmp_path / "model")
+    text = "text_rules: {han: 1, words: 1}\nimage_rules: {short_side: 32}\nexact_duplicates: {}\nnear_texts: {}\n"
+    text += f"near_duplicates: {{embedding: 0.5}}\nscore: {{model: {model}, by: quantile, keep: 0.5, device: cpu}}"
+
+    expected = curated([pairs], text, "plain")
+    folders = [f"{column}=3" for column in sorted(columns)]
+
+    assert {"words", "row", "id", "cosine_zh", "concepts"} <= columns
+    assert curated([pairs], text, "/".join(folders)) == expected
