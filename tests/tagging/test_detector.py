@@ -1,6 +1,5 @@
 """A detector whose weights are known, on drawn rectangles and on photographs."""
 
-import json
 import os
 import shutil
 import sys
@@ -54,7 +53,7 @@ def test_boxes_are_where_the_rectangles_are(exported):
     assert one.classes.tolist() == [1]
 
 
-def test_an_integer_scale_gives_the_very_boxes_whatever_the_padding(tmp_path):
+def test_an_integer_scale_gives_the_very_boxes(tmp_path):
     """Twice as large, padded to 128 x 224; another image in the batch has another size."""
     steps = [{"type": "Resize", "target_size": [100, 200], "keep_ratio": True, "interp": 0}, *NORMALISED,
              {"type": "PadStride", "stride": 32}]  # fmt: skip
@@ -93,18 +92,15 @@ def test_an_image_of_which_nothing_would_be_left_is_a_bad_sample():
 
 
 @pytest.mark.parametrize(
-    ("steps", "error"),
+    ("step", "culprit"),
     [
-        ([{"type": "WarpAffine"}], "infer_cfg.yml: preprocessing WarpAffine is not known here; known: Resize, Pad"),
-        (
-            [{"type": "Resize", "target_size": 3, "mode": 1}],
-            "preprocessing Resize: .*unexpected keyword argument 'mode'",
-        ),
+        ({"type": "WarpAffine"}, "infer_cfg.yml: .*WarpAffine"),
+        ({"type": "Resize", "target_size": 3, "mode": 1}, "'mode'"),
     ],
 )
-def test_unknown_preprocessing_is_an_error(steps, error):
-    with pytest.raises(ValueError, match=error):
-        DetectorPreprocessing(steps, "infer_cfg.yml")
+def test_unknown_preprocessing_is_an_error(step, culprit):
+    with pytest.raises(ValueError, match=culprit):
+        DetectorPreprocessing([step], "infer_cfg.yml")
 
 
 def found(*rows):
@@ -120,16 +116,15 @@ def test_phrases_by_hand():
     objects = found((1, 0.5, [0.1, 0.9]), (0, 0.9, [0.7, 0.6]), (0, 0.4, [0.8, 0.0]), (0, 0.3, [0.59, 0.5]),
                     (2, 0.8, [0.9, 0.1]), (1, 0.29, [0.9, 0.1]))  # fmt: skip
     assert phrases(objects) == {"en": ("red car", "tall tree", "car"), "zh": ("红色汽车", "树", "汽车")}
-    with pytest.raises(ValueError, match="class 3, but 3 classes have names"):
+    with pytest.raises(ValueError, match="class 3"):
         phrases(found((3, 0.1, [0, 0])))
 
 
 @pytest.mark.parametrize(
     ("classes", "attributes", "error"),
     [
-        ({"en": ["a"], "zh": ["甲", "乙"]}, {}, "names of classes by language: {'en': 1, 'zh': 2}"),
-        ({"en": []}, {}, "names of classes by language: {'en': 0}"),
-        ({"en": ["a"]}, {"zh": ["红"]}, "attributes in zh, but none of classes"),
+        ({"en": ["a"], "zh": ["甲", "乙"]}, {}, "{'en': 1, 'zh': 2}"),
+        ({"en": ["a"]}, {"zh": ["红"]}, "attributes in zh"),
     ],
 )
 def test_names_that_do_not_fit_are_an_error(classes, attributes, error):
@@ -179,6 +174,21 @@ def test_images_and_photographs_get_phrases(run_tool, exported, data, tmp_path, 
     assert "broken image: 1 (broken)" in capsys.readouterr().out
     assert "green bar" in file["flower with a bar"]["en"]
 
+    assert tag(run_tool, exported, data, tmp_path / "plain.jsonl") == 0  # without attributes
+    assert TagsFile(tmp_path / "plain.jsonl")["two"] == {"en": ("bar", "block"), "zh": ("横条", "方块")}
+
+
+def test_what_does_not_fit_the_detector_is_explained(run_tool, exported, data, tmp_path, capsys):
+    (tmp_path / "one.txt").write_text("red\n")
+    broken = shutil.copytree(exported, tmp_path / "broken")
+    (broken / "model.pdiparams").unlink()
+    for options, culprit in (
+        (("--attributes", f"en={tmp_path / 'one.txt'}", "--batch-size", 2), "2 rows of 1 attributes"),
+        (("--model", broken), "model.pdiparams"),
+    ):
+        assert tag(run_tool, exported, data, tmp_path / "tags.jsonl", *options) == 2
+        assert culprit in capsys.readouterr().err
+
 
 def test_a_photograph_has_the_tags_that_its_pixels_have(run_tool, exported, data, photographs, tmp_path):
     """The colour's excess computed here with NumPy, of the photograph as OpenCV makes it small."""
@@ -199,30 +209,6 @@ def test_a_photograph_has_the_tags_that_its_pixels_have(run_tool, exported, data
     assert seen, "the photographs hold a colour that the detector knows"
 
 
-def test_without_attributes_there_are_objects_alone(run_tool, exported, data, tmp_path):
-    assert tag(run_tool, exported, data, tmp_path / "tags.jsonl") == 0
-    assert TagsFile(tmp_path / "tags.jsonl")["two"] == {"en": ("bar", "block"), "zh": ("横条", "方块")}
-
-
-def test_what_does_not_fit_the_detector_is_explained(run_tool, exported, data, tmp_path, capsys):
-    (tmp_path / "one.txt").write_text("red\n")
-    (tmp_path / "empty.txt").write_text("\n")
-
-    def error(*options):
-        assert tag(run_tool, exported, data, tmp_path / "tags.jsonl", *options) == 2
-        return capsys.readouterr().err
-
-    assert "the third output has shape [2, 3], not 2 rows of 1 attributes" in error(
-        "--attributes", f"en={tmp_path / 'one.txt'}", "--batch-size", 2
-    )
-    assert "empty.txt: no names in this file" in error("--attributes", f"en={tmp_path / 'empty.txt'}")
-    broken = shutil.copytree(exported, tmp_path / "broken")
-    (broken / "model.pdiparams").unlink()
-    assert "model.pdiparams is missing" in error("--model", broken)
-    (broken / "model.json").unlink()
-    assert "export the detector for Paddle Inference" in error("--model", broken)
-
-
 def test_a_program_of_paddle_2_finds_the_same(exported, tmp_path):
     """`.pdmodel`, written by a process of its own, as the format is chosen before Paddle is imported."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FLAGS_enable_pir_api": "0"}
@@ -234,27 +220,3 @@ def test_a_program_of_paddle_2_finds_the_same(exported, tmp_path):
     image = rectangles_image(50, 100, [RED, BLUE])
     for one, other in zip(old([old.preprocess(image, "x")])[0], new([new.preprocess(image, "x")])[0], strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-def test_a_run_that_was_stopped_goes_on_and_another_threshold_does_not(
-    run_tool, exported, data, tmp_path, capsys, monkeypatch
-):
-    whole, tags = tmp_path / "whole.jsonl", tmp_path / "tags.jsonl"
-    assert tag(run_tool, exported, data, whole) == 0
-    call = Detector.__call__
-
-    def stop_at_the_second(self, images, calls=[]):  # noqa: B006 - counts the calls
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return call(self, images)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Detector, "__call__", stop_at_the_second)
-        assert tag(run_tool, exported, data, tags, "--batch-size", 3) == 130
-    journal = [json.loads(line) for line in (tmp_path / "tags.jsonl.partial").read_text().splitlines()]
-    assert [line["end"] for line in journal[1:]] == [3]
-    assert tag(run_tool, exported, data, tags, "--threshold", "0.6") == 2
-    assert "begun with other tagger" in capsys.readouterr().err
-    assert tag(run_tool, exported, data, tags, "--batch-size", 5) == 0
-    assert tags.read_bytes() == whole.read_bytes()

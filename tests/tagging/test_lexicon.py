@@ -71,11 +71,10 @@ def test_a_word_is_the_mean_of_its_templates():
 @pytest.mark.parametrize(
     ("words", "templates", "top", "error"),
     [
-        ({}, {}, 1, "at least one word"),
         ({"en": [" "]}, {}, 1, "at least one word"),
-        ({"en": ["a"]}, {"en": ["a picture"]}, 1, "template 'a picture': put {} where the word belongs"),
-        ({"en": ["a"]}, {"zh": ["{}"]}, 1, "templates in zh, but no words"),
-        ({"en": ["a"]}, {}, 0, "at least 1 word, not 0"),
+        ({"en": ["a"]}, {"en": ["a picture"]}, 1, "'a picture'"),
+        ({"en": ["a"]}, {"zh": ["{}"]}, 1, "templates in zh"),
+        ({"en": ["a"]}, {}, 0, "not 0"),
     ],
 )
 def test_what_cannot_be_searched_is_an_error(words, templates, top, error):
@@ -90,11 +89,8 @@ def checkpoint(tmp_path_factory):
 
 def test_drawings_and_photographs_against_numpy(run_tool, checkpoint, tmp_path, capsys):
     rng = np.random.default_rng(0)
-    images = {
-        f"{colour} {shape}": png(draw(rgb, shape, rng))
-        for colour, (rgb, _) in COLOURS.items()
-        for shape in ("disc", "bar")
-    }
+    images = {f"{colour} disc": png(draw(rgb, "disc", rng)) for colour, (rgb, _) in COLOURS.items()}
+    images |= {f"{colour} bar": png(draw(rgb, "bar", rng)) for colour, (rgb, _) in COLOURS.items()}
     images |= {name: (PHOTOGRAPHS / f"{name}.jpg").read_bytes() for name in ("china", "flower")}
     rows = [(name, name, image) for name, image in images.items()]
     data = write_tsv(tmp_path / "a.tsv", [*rows, ("broken", "broken", b"GIF89a"), rows[0]])
