@@ -57,13 +57,10 @@ def test_pixels_ids_and_embeddings_are_those_of_the_model(pair, tmp_path, monkey
 
 
 @pytest.mark.parametrize(("image", "message"), [
-    (b"", "broken image"),
-    (b"no image", "an image: broken image"),
+    (b"no image", "broken image"),
     (encoded(smooth_image(60, 60), "JPEG")[:-300], "truncated image"),
-    (encoded(smooth_image(60, 60))[:300], "broken image"),
-    (encoded(np.zeros([4, 1200, 3], np.uint8)), "too narrow an image"),
     (encoded(Image.new("1", (9_500, 9_500))), "too many pixels"),
-    (np.zeros([4, 4]), r"an image .float64 \[4, 4\].: array is not \[H, W, 3\] uint8 RGB"),
+    (np.zeros([4, 4]), "array"),
     (np.zeros([4, 1200, 3], np.uint8), "too narrow an image"),
 ])  # fmt: skip
 def test_what_is_not_an_image_is_one_line(pair, image, message):
@@ -82,8 +79,8 @@ print(sorted(loaded & {"paddle", "paddlenlp", "paddleclas", "pydantic", "safeten
 """
 
 
-def encoded_by(python, exports, tmp_path):
-    """What a Python makes of the ONNX export."""
+def check_python(python, model, exports, tmp_path):
+    """Compare what a Python makes of the ONNX export with the model."""
     files = []
     for number, image in enumerate(IMAGES):
         files.append(tmp_path / f"{number}.png")
@@ -92,16 +89,13 @@ def encoded_by(python, exports, tmp_path):
                            input="\n".join(TEXTS), capture_output=True, env={"PYTHONPATH": str(ROOT)})  # fmt: skip
     assert child.returncode == 0, child.stderr
     assert child.stdout.strip() == "[]"
-    return np.load(tmp_path / "made.npz")
-
-
-def check(model, made):
+    made = np.load(tmp_path / "made.npz")
     np.testing.assert_allclose(made["images"], model.encode_images(IMAGES), atol=2e-6)
     np.testing.assert_allclose(made["texts"], model.encode_texts(TEXTS), atol=2e-6)
 
 
-def test_paddle_and_what_configurations_and_weights_need_are_not_imported(model, exports, tmp_path):
-    check(model, encoded_by(sys.executable, exports, tmp_path))
+def test_paddle_and_its_company_are_not_imported(model, exports, tmp_path):
+    check_python(sys.executable, model, exports, tmp_path)
 
 
 @pytest.mark.slow
@@ -113,4 +107,4 @@ def test_an_environment_of_five_packages_is_enough(model, exports, tmp_path):
                     "onnxruntime>=1.19"], check=True)  # fmt: skip
     gone = run_process([python, "-c", "import paddle"], capture_output=True)
     assert gone.returncode != 0
-    check(model, encoded_by(python, exports, tmp_path))
+    check_python(python, model, exports, tmp_path)
