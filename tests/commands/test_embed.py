@@ -105,8 +105,7 @@ def test_a_plain_folder_of_images(checkpoint, photos, extract, tmp_path, capsys)
 @pytest.mark.parametrize("layout", ["numpy", "chinese-clip"])
 def test_lines_of_text(checkpoint, lines, extract, tmp_path, capsys, layout):
     assert extract("--checkpoint", checkpoint, "--texts", lines, "--format", layout, "--output", tmp_path / "o") == 0
-    out = capsys.readouterr().out
-    assert "1 of 4 samples read" in out and "not UTF-8: 1 (lines.txt:5)" in out and "0 images and 3 texts" in out
+    assert "not UTF-8: 1 (lines.txt:5)" in capsys.readouterr().out
     expected = ernie_vil2.load_model(checkpoint).encode_texts(["a red disc", "a disc", "a red disc"])
     if layout == "numpy":
         names = [json.loads(line) for line in (tmp_path / "o/texts.jsonl").read_text().splitlines()]
@@ -120,31 +119,16 @@ def test_lines_of_text(checkpoint, lines, extract, tmp_path, capsys, layout):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_images_and_texts_together(checkpoint, photos, lines, extract, tmp_path):
-    assert extract("--checkpoint", checkpoint, "--images", photos, "--texts", lines, "--cache", tmp_path / "c",
-                   "--output", tmp_path / "o") == 0  # fmt: skip
-    assert [np.load(tmp_path / f"o/{kind}_embeddings.npy").shape for kind in ("image", "text")] == [(3, 32)] * 2
-    assert not (tmp_path / "o/pairs.jsonl").exists()
-
-
-def test_what_cannot_be_embedded_without_pairs_is_explained(checkpoint, photos, lines, extract, tmp_path, capsys):
+def test_what_cannot_be_embedded_is_explained(checkpoint, photos, lines, extract, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "blank.txt").write_text("\n \n")
-    for options, message in {
-        (): "give --checkpoint, and --data, or without it --images, --texts or both",
-        ("--data", lines, "--texts", lines): "give --checkpoint, and --data, or without it --images",
-        ("--texts", lines, "--format", "official"): "the official format holds pairs; take another --format",
-        ("--images", tmp_path / "empty"): "empty: no image file in it that can be used",
-        ("--texts", tmp_path / "blank.txt"): "blank.txt: no text in it that can be used",
-        ("--images", lines): "lines.txt is not a folder",
+    for options, culprit in {
+        (): "--images",
+        ("--data", lines, "--texts", lines): "--images",
+        ("--texts", lines, "--format", "official"): "--format",
+        ("--images", tmp_path / "empty"): "empty: no image",
+        ("--data", tmp_path / "none.tsv"): "none.tsv",
     }.items():
         assert extract("--checkpoint", checkpoint, *options, "--output", tmp_path / "o") == 2
-        assert message in (error := capsys.readouterr().err) and error.count("\n") == 1
+        error = capsys.readouterr().err
+        assert culprit in error and error.count("\n") == 1
         assert not (tmp_path / "o").exists()
-
-
-def test_what_is_missing_is_explained(checkpoint, rows, extract, tmp_path, capsys):
-    assert extract("--checkpoint", checkpoint, "--data", tmp_path / "none.tsv", "--output", tmp_path) == 2
-    assert "error: " in (error := capsys.readouterr().err) and "none.tsv" in error
-    assert extract("--checkpoint", tmp_path / "none", "--data", rows[0], "--output", tmp_path) == 2
-    assert "none" in capsys.readouterr().err

@@ -37,34 +37,22 @@ def test_check_looks_at_every_protocol_that_is_named(tmp_path, capsys):
     data = flickr(tmp_path / "flickr30k")
     assert evaluate("--check", "--data", data, "--protocol", "all-conventions") == 0
     text = capsys.readouterr().out
-    for name, counts in (
-        ("pairs", "4 texts, 4 pairs"),
-        ("first-text", "2 texts, 2 pairs"),
-        ("official-rows", "4 texts"),
+    for line in (
+        "pairs: 2 images, 4 texts, 4 pairs",
+        "first-text: 2 images, 2 texts, 2 pairs",
+        "official-rows: 2 images",
     ):
-        assert f"protocol {name}: 2 images, {counts}" in text
+        assert f"protocol {line}" in text
     assert evaluate("--check", "--data", data, "--protocol", "first-text", "flickr30k-test") == 1
-    text = capsys.readouterr().out
-    assert "protocol first-text: 2 images, 2 texts, 2 pairs\n" in text
-    assert "\nflickr30k-test expects 1,000 images; here are 2, 998 fewer." in text
+    assert "flickr30k-test expects 1,000 images" in capsys.readouterr().out
     assert evaluate("--check", "--data", data, "--protocol", "flickr30k-tset") == 2
     assert "did you mean flickr30k-test" in capsys.readouterr().err
 
 
-def test_embeddings_alone_are_of_no_use_to_a_scorer_that_asks_the_model(tmp_path, capsys):
-    assert evaluate("--embeddings", write(tmp_path, {"embeddings.npz": b""}), "--scorer", "zero_shot") == 2
-    assert "--embeddings are scored as retrieval" in capsys.readouterr().err
-
-
 def test_two_folders_of_one_name_leave_two_results(tmp_path, model):
     for name in ("a", "b"):
-        data = write(
-            tmp_path / name / "test",
-            {
-                "test.csv": "image,text\n1.png,a red disc\n",
-                "1.png": png(draw((1, 2, 3), "disc", np.random.default_rng(0))),
-            },
-        )
+        image = png(draw((1, 2, 3), "disc", np.random.default_rng(0)))
+        data = write(tmp_path / name / "test", {"test.csv": "image,text\n1.png,a red disc\n", "1.png": image})
         assert evaluate("--checkpoint", model, "--data", data, "--output", tmp_path / "results") == 0
     records = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "results").glob("*.json")}
     assert {name: record["data"] for name, record in records.items()} == {
@@ -72,7 +60,7 @@ def test_two_folders_of_one_name_leave_two_results(tmp_path, model):
     }
 
 
-def test_top_k_writes_the_answers_of_every_query_and_muges_submission(tmp_path, model, capsys):
+def test_top_k_writes_all_answers_and_muges_submission(tmp_path, model, capsys):
     random = np.random.default_rng(0)
     images = {1000 + n: png(draw(rgb, "disc", random)) for n, (rgb, _) in enumerate(COLOURS.values())}
     rows = "".join(f"{name}\t{base64.b64encode(image).decode()}\n" for name, image in images.items())
@@ -82,11 +70,7 @@ def test_top_k_writes_the_answers_of_every_query_and_muges_submission(tmp_path, 
     arguments = ["--checkpoint", model, "--data", data, "--split", "test", "--protocol", "muge-val"]
     arguments += ["--output", tmp_path]
     assert evaluate(*arguments) == 2
-    assert (
-        "nothing to score" in (shown_text := capsys.readouterr().err)
-        and "--top-k 10" in shown_text
-        and shown_text.count("\n") == 1
-    )
+    assert "--top-k 10" in capsys.readouterr().err
     assert evaluate(*arguments, "--top-k", 3) == 0
     name = f"{tmp_path.name}-MUGE-test-muge-val"
     answers = [json.loads(line) for line in (tmp_path / f"{name}.answers.jsonl").read_text().splitlines()]

@@ -9,7 +9,6 @@ from ernie_vil2 import cli as commands
 from ernie_vil2.cli import parser
 from tests.data.sources.published.conftest import write
 from tests.support.checkpoints import untrained_checkpoint
-from tests.support.commands import call
 from tests.support.published_folders import cxc, karpathy
 from tests.support.shapes import draw, png
 
@@ -86,8 +85,3 @@ def test_protocols_of_other_scorers_of_retrieval_are_scored(model, tmp_path):
 def test_options_of_other_scorers_are_refused(option, shapes, capsys):
     assert score("eval_retrieval", "--check", "--data", shapes["val"], *option) == 2
     assert option[0] in capsys.readouterr().err
-
-
-def test_the_script_of_a_checkout_is_this_command(shapes):
-    checked = call("eval_retrieval", "--check", "--data", shapes["val"])
-    assert checked.returncode == 0 and "protocol pairs: " in checked.stdout

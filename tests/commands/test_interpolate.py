@@ -17,6 +17,7 @@ from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.mixtures import check_alike, mixture
 from ernie_vil2.models.weights.stored import read_model
 from tests.support.checkpoints import untrained_checkpoint
+from tests.support.limits import examples
 from tests.support.shapes import SPECIAL_TOKENS
 
 TOKENS = [*SPECIAL_TOKENS, *"abcdefghijklmnopqrstuvwxyz红绿蓝黄色的圆方块条十字"]
@@ -45,6 +46,7 @@ def interpolate(*arguments):
     return commands.run("interpolate", [*map(str, arguments)])
 
 
+@examples(20)
 @given(st.floats(0, 1, width=32))
 def test_mixtures_by_hand(share):
     class Stored:
@@ -79,27 +81,6 @@ def test_rows_of_shares(texts, expected):
     assert shares_of([share(text) for text in texts.split()]) == expected
 
 
-@pytest.mark.parametrize(
-    ("texts", "message"),
-    [
-        ("0 0.3 ... 1", "--alpha 0 0.3 ... 1: the last is not reached in such steps"),
-        ("0 0.1 ... ...", "write a row of shares"),
-        ("0.1 0 ... 1", "is not reached"),
-        ("0 0 ... 1", "is not reached"),
-        ("0 1e-9 ... 1", "is not reached"),
-        ("0 ... 1", "write a row of shares as"),
-        ("... 1", "write a row of shares as"),
-        ("0 2", "2 is not a share from 0 to 1"),
-        ("0 nan", "nan is not a number"),
-        ("x", "argument --alpha"),
-    ],
-)
-def test_other_shares_are_one_line(texts, message, pair, capsys):
-    assert interpolate(*pair, "--alpha", *texts.split()) == 2
-    printed = capsys.readouterr().err
-    assert message in printed and printed.startswith("error: ") and printed.count("\n") == 1
-
-
 def test_the_path_is_scored_and_the_chosen_mixture_is_a_model(pair, shapes, tmp_path, capsys):
     arguments = [*pair, "--alpha", "0", "0.5", "...", "1", "--new", shapes["val"], "--old", shapes["train"],
                  "--output", tmp_path / "out", "--device", "cpu"]  # fmt: skip
@@ -110,8 +91,7 @@ def test_the_path_is_scored_and_the_chosen_mixture_is_a_model(pair, shapes, tmp_
     for row in record["mixtures"]:
         assert row["mean"] == pytest.approx((row["new"] + row["old"]) / 2)
         assert f"{row['share']:<3}{row['new']:>8.2f}{row['old']:>8.2f}{row['mean']:>8.2f}" in printed
-    page = (tmp_path / "out" / "interpolation.html").read_text()
-    assert "The new task against the old one" in page and page.count("<svg") >= 2
+    assert (tmp_path / "out" / "interpolation.html").read_text().count("<svg") >= 2
     mixed = ernie_vil2.load_model(tmp_path / "mixed")
     a, b = (ernie_vil2.load_model(folder) for folder in pair)
     name = "image.blocks.0.mlp.fc1.weight"
@@ -142,36 +122,30 @@ def test_a_soup_is_the_mean(pair, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "why"),
+    ("arguments", "culprit"),
     [
-        (["Model.text.epsilon=1e-12"], "Model.text.epsilon is 1e-05 in one and 1e-12 in the other"),
-        (["Model.image.heads=2"], "Model.image.heads is 1 in one and 2 in the other"),
+        (["A"], "MODEL"),
+        (["A", "B", "A", "--alpha", "0.5"], "--alpha"),
+        (["A", "B", "--alpha", "0", "1", "--choose", "0.5"], "--choose 0.5"),
+        (["A", "B", "--alpha", "0", "1", "--write", "OUT"], "--write"),
+        (["A", "B", "--alpha", "0", "0.3", "...", "1"], "--alpha 0 0.3 ... 1"),
+        (["A", "B", "--alpha", "0", "1e-9", "...", "1"], "is not reached"),
+        (["A", "B", "--alpha", "0", "...", "1"], "a row of shares"),
+        (["A", "B", "--alpha", "0", "nan"], "nan"),
     ],
 )
-def test_models_of_other_kinds_are_not_mixed(pair, overrides, why, tmp_path, capsys):
-    change(pair[1], *overrides)
+def test_misuse_is_one_line(pair, arguments, culprit, tmp_path, capsys):
+    names = {"A": pair[0], "B": pair[1], "OUT": tmp_path / "out"}
+    assert interpolate(*(names.get(argument, argument) for argument in arguments)) == 2
+    printed = capsys.readouterr().err
+    assert culprit in printed and printed.startswith("error: ") and printed.count("\n") == 1
+
+
+def test_models_of_other_kinds_or_vocabularies_are_not_mixed(pair, tmp_path, capsys):
+    (pair[1] / "vocab.txt").write_text("\n".join([*TOKENS[:5], *reversed(TOKENS[5:])]), encoding="utf-8")
+    with pytest.raises(ValueError, match="vocabularies"):
+        check_alike([read_model(folder) for folder in pair], "ab")
+    change(pair[1], "Model.image.heads=2")
     assert interpolate(*pair, "--alpha", "0.5", "--write", tmp_path / "mixed") == 2
     printed = capsys.readouterr().err
-    assert why in printed and "mix a model with its own fine-tunings" in printed and printed.count("\n") == 1
-
-
-def test_other_vocabularies_are_not_mixed(pair):
-    (pair[1] / "vocab.txt").write_text("\n".join([*TOKENS[:5], *reversed(TOKENS[5:])]), encoding="utf-8")
-    with pytest.raises(ValueError, match="they have other vocabularies, so that equal ids are other words"):
-        check_alike([read_model(folder) for folder in pair], "ab")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["A"], "the following arguments are required: MODEL"),
-        (["A", "B", "A", "--alpha", "0.5"], "--alpha is of two models, and here are 3"),
-        (["A", "B", "--alpha", "0", "1", "--choose", "0.5"], "--choose 0.5 is none of --alpha"),
-        (["A", "B", "--alpha", "0", "1", "--write", "OUT"], "--write needs data to choose by, --choose, or a single"),
-    ],
-)
-def test_misuse_is_one_line(pair, arguments, message, tmp_path, capsys):
-    names = {"A": pair[0], "B": pair[1], "OUT": tmp_path / "out"}
-    assert interpolate(*(names.get(each, each) for each in arguments)) == 2
-    printed = capsys.readouterr().err
-    assert message in printed and printed.count("\n") == 1
+    assert "Model.image.heads" in printed and printed.count("\n") == 1

@@ -2,11 +2,9 @@
 
 import re
 
-import pytest
-
-from ernie_vil2.cli import COMMANDS, as_called, main, parser, run
+from ernie_vil2.cli import COMMANDS, as_called, parser, run
 from tests.support.checkpoints import untrained_checkpoint
-from tests.training.conftest import ROOT
+from tests.support.page_commands import ROOT
 
 
 def test_every_command_has_one_script_of_its_name():
@@ -27,25 +25,13 @@ def test_commands_are_named_as_the_user_called_this_one():
     )
 
 
-@pytest.mark.parametrize("name", ["trian", "evaluation", "arguments", "eval/retrieval"])
-def test_an_unknown_command_is_refused(monkeypatch, capsys, name):
-    monkeypatch.setattr("sys.argv", ["ernie-vil2", name, "--help"])
-    assert main() == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "train, eval-retrieval, eval, " in error
-
-
-def test_errors_and_help_do_so(tmp_path, capsys):
+def test_errors_help_and_the_doctor_do_so(tmp_path, capsys):
     arguments = ["query", "--index", str(tmp_path / "none"), "a"]
-    assert run("search", arguments) == 2 and "build one with tools/search.py build" in capsys.readouterr().err
-    assert run("search", arguments, "ernie-vil2 search") == 2
-    assert "build one with ernie-vil2 search build" in capsys.readouterr().err
+    model = untrained_checkpoint(tmp_path / "model")
+    for prefix, called in (("tools/{}.py", None), ("ernie-vil2 {}", "ernie-vil2 {}")):
+        assert run("search", arguments, called and called.format("search")) == 2
+        assert f"{prefix.format('search')} build" in capsys.readouterr().err
+        assert run("doctor", [str(model)], called and called.format("doctor")) == 0
+        assert f"{prefix.format('convert')} writes one" in capsys.readouterr().out
     assert "python tools/search.py query" in parser("search", "search.py").format_help()
     assert "    ernie-vil2 search query" in parser("search", "ernie-vil2 search").format_help()
-
-
-def test_the_doctor_does_so(tmp_path, capsys):
-    model = untrained_checkpoint(tmp_path / "model")
-    for prog, command in ((None, "tools/convert.py"), ("ernie-vil2 doctor", "ernie-vil2 convert")):
-        assert run("doctor", [str(model)], prog) == 0
-        assert f"{command} writes one" in capsys.readouterr().out

@@ -43,8 +43,9 @@ def test_every_command_that_opens_sources_has_the_option():
     assert having >= {*(command.split()[0] for command in OPENING), "embed", "report", "search"}
 
 
-@pytest.mark.parametrize("command", OPENING)
-@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize(
+    ("command", "listed"), [("eval", True), ("prepare", True), *((command, False) for command in OPENING)]
+)
 def test_a_command_does_not_run_unless_it_is_allowed(command, listed, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("ernie_vil2.data.readers.shard_files._allowed", False)
@@ -58,7 +59,7 @@ def test_a_command_does_not_run_unless_it_is_allowed(command, listed, tmp_path, 
 
     assert commands.run(name, options) == 2
     error = capsys.readouterr().err
-    assert f"pipe:touch {tmp_path}/ran: a command is run only with --allow-pipes" in error and error.count("\n") == 1
+    assert f"pipe:touch {tmp_path}/ran" in error and "--allow-pipes" in error and error.count("\n") == 1
     assert not (tmp_path / "ran").exists()
     assert commands.run(name, [*options, "--allow-pipes"]) == 2  # it runs, and writes nothing
     assert (tmp_path / "ran").exists() and "not a tar shard" in capsys.readouterr().err

@@ -1,15 +1,11 @@
 """A command that does nothing says what is missing, and any two hostile values of its arguments give one clear line."""
 
-import sys
-import warnings
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ernie_vil2.planning import plan
 from tests.hostile.test_bad_arguments import options
-from tests.support.command_examples import EXAMPLES
+from tests.support.command_examples import EXAMPLES, run
 
 DEEP = "[" * 100_000
 CHEAP = ("eval check", "interpolate", "search build", "search query", "study", "study results", "plan",
@@ -31,12 +27,10 @@ def without_empty(example, changes):
 
 @pytest.mark.parametrize("example", NOTHING)
 def test_nothing_to_do_says_what_is_missing(inputs, tmp_path, monkeypatch, capsys, example):
-    from tests.commands import conftest
-
     changes, output = NOTHING[example]
     monkeypatch.setitem(EXAMPLES, example, without_empty(example, changes))
     monkeypatch.chdir(tmp_path)
-    assert conftest.run(example, {}, inputs, tmp_path) == 2
+    assert run(example, {}, inputs, tmp_path) == 2
     assert output in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -67,20 +61,6 @@ def test_values_that_mean_nothing_are_explained(command, monkeypatch, capsys, ex
     assert command(example, {}) == 2
     error = capsys.readouterr().err
     assert output in error and error.count("\n") == 1 and len(error) < 2100
-
-
-def test_plan_lets_no_warning_through(command, monkeypatch, capsys):
-    planned = plan.plan_run
-
-    def warning(*args, **options):
-        warnings.warn("as Paddle does", stacklevel=1)
-        return planned(*args, **options)
-
-    monkeypatch.setattr(plan, "plan_run", warning)
-    monkeypatch.setattr(warnings, "showwarning", lambda message, *_: print(message, file=sys.stderr))
-    warnings.simplefilter("always")
-    assert command("plan", {}) == 0
-    assert capsys.readouterr().err == ""
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
