@@ -49,17 +49,6 @@ def test_check_looks_at_every_protocol_that_is_named(tmp_path, capsys):
     assert "did you mean flickr30k-test" in capsys.readouterr().err
 
 
-def test_two_folders_of_one_name_leave_two_results(tmp_path, model):
-    for name in ("a", "b"):
-        image = png(draw((1, 2, 3), "disc", np.random.default_rng(0)))
-        data = write(tmp_path / name / "test", {"test.csv": "image,text\n1.png,a red disc\n", "1.png": image})
-        assert evaluate("--checkpoint", model, "--data", data, "--output", tmp_path / "results") == 0
-    records = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "results").glob("*.json")}
-    assert {name: record["data"] for name, record in records.items()} == {
-        f"{name}-test": [str(tmp_path / name / "test")] for name in ("a", "b")
-    }
-
-
 def test_top_k_writes_all_answers_and_muges_submission(tmp_path, model, capsys):
     random = np.random.default_rng(0)
     images = {1000 + n: png(draw(rgb, "disc", random)) for n, (rgb, _) in enumerate(COLOURS.values())}

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -77,16 +76,6 @@ def test_the_layout_of_chinese_clip_from_folder_to_page(tmp_path, model, data, c
     assert page.all("script") == [] and page.all("img")
 
 
-def test_eval_scores_it_too(tmp_path, model, data):
-    """By the layout of the folder; options of the scorer are named by their fields."""
-    names = ["--checkpoint", model, "--data", data, "--output", tmp_path, "--threshold", 0.1]
-    assert evaluate(*names, "--name", "a") == 0
-    options = ["--option", "threshold=0.1", "--name", "b", "--device", "cpu"]
-    assert commands.run("eval", [*map(str, [*names[:-2], *options])]) == 0
-    assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
-    assert read_json(tmp_path / "a.json")["notes"] == read_json(tmp_path / "b.json")["notes"]
-
-
 def test_the_same_figures_from_python(tmp_path, model, data):
     """The command is what `encode_images` and `encode_texts` give, worked out here."""
     out = tmp_path / "out"
@@ -103,16 +92,6 @@ def test_the_same_figures_from_python(tmp_path, model, data):
         assert float(row["score"]) == pytest.approx(cosines.max(), abs=1e-5)
         weights = np.exp(loaded.logit_scale * cosines)
         assert float(row["probability"]) == pytest.approx((weights / weights.sum()).max(), abs=1e-4)
-
-
-def test_a_second_run_encodes_nothing(tmp_path, model, data, monkeypatch):
-    arguments = ("--checkpoint", model, "--data", data, "--linear-probe", "--output", tmp_path / "out")
-    assert evaluate(*arguments) == 0
-    first = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.csv")}
-    for method in ("encode_pixels", "encode_texts"):
-        monkeypatch.setattr(f"ernie_vil2.encoder.ErnieViL2.{method}", lambda *_: pytest.fail("encoded again"))
-    assert evaluate(*arguments) == 0
-    assert first == {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.csv")}
 
 
 def test_several_classes_an_image(tmp_path, model, shapes):
@@ -140,23 +119,6 @@ def test_a_calibration_says_what_an_answer_is(tmp_path, data, capsys):
     (path,) = (tmp_path / "out").glob("*.csv")
     probabilities = [float(row["probability"]) for row in csv.DictReader(path.open(encoding="utf-8", newline=""))]
     assert max(probabilities) < 1 / (1 + 3 * np.exp(-6)) + 1e-6  # cosines differ by at most 2, times 3
-
-
-@pytest.mark.slow
-def test_two_ranks_find_the_same(tmp_path, model, data):
-    for ranks in (1, 2):
-        arguments = ["--checkpoint", model, "--data", data, "--output", tmp_path / str(ranks), "--device", "cpu"]
-        command = [sys.executable, "tools/eval_classification.py", *arguments, "--no-cache", "--processes", ranks]
-        done = run_process(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    one, two = (
-        list(csv.DictReader(next((tmp_path / str(ranks)).glob("*.csv")).open(encoding="utf-8", newline="")))
-        for ranks in (1, 2)
-    )
-    assert [row["image_id"] for row in one] == [row["image_id"] for row in two] and len(one) == 12
-    # Each has its threads, so that the last bits differ.
-    scores = [[float(row["score"]) for row in rows] for rows in (one, two)]
-    np.testing.assert_allclose(*scores, atol=1e-6)
 
 
 @pytest.mark.parametrize(

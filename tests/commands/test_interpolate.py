@@ -115,12 +115,6 @@ def test_without_a_choice_the_best_mean_is_written(pair, shapes, tmp_path):
     assert all(np.array_equal(array, model[name]) for name, array in written.items())
 
 
-def test_a_soup_is_the_mean(pair, tmp_path):
-    assert interpolate(*pair, pair[0], "--write", tmp_path / "soup") == 0
-    a, b, soup = (read_model(folder).arrays for folder in (*pair, tmp_path / "soup"))
-    assert all(np.allclose(soup[name], (2 * a[name].astype(np.float64) + b[name]) / 3, atol=1e-7) for name in a)
-
-
 @pytest.mark.parametrize(
     ("arguments", "culprit"),
     [

@@ -52,14 +52,6 @@ def test_figures_by_hand():
     assert found.chance == pytest.approx({"acc1": 100 / 3, "mean_per_class_recall": 100 / 3})
 
 
-def test_acc5_has_a_meaning_from_five_classes_on():
-    for classes, expected in ((4, {"acc1", "mean_per_class_recall"}), (5, {"acc1", "acc5", "mean_per_class_recall"})):
-        assert answers(one_hot([0, 1], classes), np.zeros((2, classes))).figures.keys() == expected
-    six = answers(one_hot([0, 5], 6), [[1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 1.5]])
-    assert six.rank.tolist() == [6, 6] and six.figures["acc5"] == 0
-    assert replace(six, scores=six.scores - 5 * six.truth * [1, 0, 0, 0, 0, -1]).figures["acc5"] == 50
-
-
 def test_of_equal_scores_the_first_class_is_the_answer():
     equal = answers(one_hot([0, 1, 2], 3), np.ones((3, 3)))
     assert equal.answer.tolist() == [0, 0, 0] and equal.rank.tolist() == [1, 2, 3]

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.readers.entailment import StatementRow
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.classification import ClassScores, EncodedClasses
-from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.entailment import EntailmentScores, Statements
 from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, recall_figures
 from ernie_vil2.evaluation.protocol import Protocol, score
@@ -15,28 +14,11 @@ from ernie_vil2.evaluation.protocols import protocol
 from ernie_vil2.evaluation.scorers.entailment import outcomes as outcomes_of_statements
 from ernie_vil2.evaluation.scorers.retrieval import outcomes
 from ernie_vil2.evaluation.scorers.zero_shot import outcomes as outcomes_of_classes
-
-
-def encoded(images=30, per_image=2, noise=1.0, seed=0, ids=None):
-    """Images with texts that are near them, by so much noise."""
-    random = np.random.default_rng(seed)
-    own = np.random.default_rng(99).normal(size=[images, 8])
-    owner = np.repeat(np.arange(images), per_image)
-    texts = own[owner] + noise * random.normal(size=[len(owner), 8])
-    own, texts = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (own, texts))
-    names = ids or [f"i{row}" for row in range(images)]
-    benchmark = Benchmark(
-        "x",
-        [BenchmarkImage(name, bytes, {"kind": "odd" if row % 2 else "even"}) for row, name in enumerate(names)],
-        [BenchmarkText(f"t{row}", f"text {row}") for row in range(len(owner))],
-        np.stack([owner, np.arange(len(owner))], axis=1),
-        BadSampleReport(),
-    )
-    return EncodedBenchmark(benchmark, own.astype(np.float32), texts.astype(np.float32), BadSampleReport())
+from tests.support.embedded_pairs import noisy_pairs
 
 
 def found(noise=1.0, name="pairs", **options):
-    return outcomes(score(encoded(noise=noise, **options), protocol(name)))
+    return outcomes(score(noisy_pairs(noise=noise, **options), protocol(name)))
 
 
 def outcome(hits, ids=None, main="accuracy"):
@@ -47,7 +29,7 @@ def outcome(hits, ids=None, main="accuracy"):
 
 @pytest.mark.parametrize("name", ["pairs", "first-text", "official-rows"])
 def test_figures_are_those_of_the_evaluation(name):
-    evaluation = score(encoded(), protocol(name))
+    evaluation = score(noisy_pairs(), protocol(name))
     one = outcomes(evaluation)
     for way, recalls in evaluation.results.items():
         for figure, value in recalls.recall.items():
@@ -57,14 +39,14 @@ def test_figures_are_those_of_the_evaluation(name):
 
 def test_folds_are_averaged_as_the_protocol_averages_them():
     folds = Protocol("folds", "", fold=12)
-    evaluation = score(encoded(), folds)
+    evaluation = score(noisy_pairs(), folds)
     one = outcomes(evaluation)
     assert one.level("mR").mean == pytest.approx(evaluation.mean_recall)
     assert len(set(one.groups["mR"].tolist())) == 6  # two directions of three folds
 
 
 def test_queries_of_an_image_are_one_cluster():
-    evaluation = score(encoded(images=3), protocol("pairs"))
+    evaluation = score(noisy_pairs(images=3), protocol("pairs"))
     one = outcomes(evaluation)
     assert list(zip(one.ids, one.clusters.tolist(), strict=True)) == [
         ("image_to_text i0", 0), ("image_to_text i1", 1), ("image_to_text i2", 2),

@@ -17,7 +17,6 @@ from ernie_vil2.evaluation.protocol import (
     select,
 )
 from ernie_vil2.evaluation.protocols import (
-    ALL_CONVENTIONS,
     CONVENTIONS,
     PROTOCOLS,
     choose,
@@ -237,14 +236,6 @@ def test_selecting_first_changes_no_figure(name, seed):
 def test_other_counts_than_the_protocols_are_reported():
     (difference,) = PROTOCOLS["coco-cn-test"].differences(benchmark(1_000, 1_000, several_texts(1_000, 1)))
     assert "1,053 texts" in difference and "1,000, 53 fewer" in difference
-
-
-def test_what_a_command_line_names():
-    assert choose(["mscoco-1k"]) == {"": PROTOCOLS["mscoco-1k"]}
-    several = choose(["aic-icc-val-10k", ALL_CONVENTIONS])
-    assert list(several) == ["aic-icc-val-10k", "any-of", "first-text", "row-label"]
-    assert several["any-of"].first_images == 10_000
-    assert choose([ALL_CONVENTIONS]) == conventions()
 
 
 def test_several_protocols_select_what_any_of_them_needs():

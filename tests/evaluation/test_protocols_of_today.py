@@ -5,30 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.evaluation import recall_table
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.protocol import score
-from ernie_vil2.evaluation.protocols import protocol
+from ernie_vil2.evaluation.protocols import PAPER_RESULTS, PROTOCOLS, protocol
+from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS
 from ernie_vil2.evaluation.scorer import Data, scorer_of
 from ernie_vil2.evaluation.scorers.sugar_crepe import KINDS, SugarCrepe
 from tests.data.sources.published.conftest import image, write
-
-
-def encoded(images, per_image, seed=0):
-    random = np.random.default_rng(seed)
-    own = random.normal(size=[images, 6])
-    texts = np.repeat(own, per_image, axis=0) + 1.5 * random.normal(size=[images * per_image, 6])
-    own, texts = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (own, texts))
-    rows = np.stack([np.repeat(np.arange(images), per_image), np.arange(images * per_image)], axis=1)
-    benchmark = Benchmark(
-        "x",
-        [BenchmarkImage(str(row), bytes) for row in range(images)],
-        [BenchmarkText(str(row), str(row)) for row in range(len(texts))],
-        rows,
-        BadSampleReport(),
-    )
-    return EncodedBenchmark(benchmark, own.astype(np.float32), texts.astype(np.float32), BadSampleReport())
+from tests.support.embedded_pairs import noisy_pairs
 
 
 def five_captions(similarity, k):
@@ -42,7 +28,7 @@ def five_captions(similarity, k):
 
 @pytest.mark.parametrize("name", ["flickr30k-cna-test", "coco-cn-translated"])
 def test_five_captions_of_an_image_are_scored_as_fg_clip_2_does(name):
-    made = encoded(40, 5)
+    made = noisy_pairs(40, 5, noise=1.5, width=6)
     results = score(made, protocol(name)).results
     for k in (1, 5, 10):
         found = [results[way].recall[f"R@{k}"] for way in ("image_to_text", "text_to_image")]
@@ -51,7 +37,7 @@ def test_five_captions_of_an_image_are_scored_as_fg_clip_2_does(name):
 
 @pytest.mark.parametrize("name", ["lit-cn", "dci-cn", "docci-cn"])
 def test_long_captions_are_right_for_their_own_line_alone(name):
-    made = encoded(60, 1)
+    made = noisy_pairs(60, 1, noise=1.5, width=6)
     results, similarity = score(made, protocol(name)).results, made.images @ made.texts.T
     rows = np.arange(60)
     assert results["image_to_text"].recall["R@1"] == pytest.approx(100 * np.mean(similarity.argmax(axis=1) == rows))
@@ -59,7 +45,7 @@ def test_long_captions_are_right_for_their_own_line_alone(name):
 
 
 def test_xm3600_is_scored_with_all_captions_or_with_the_first():
-    made = encoded(30, 3)
+    made = noisy_pairs(30, 3, noise=1.5, width=6)
     similarity = made.images @ made.texts.T
     first = score(made, protocol("xm3600-first")).results
     alone = similarity[:, ::3]
@@ -123,3 +109,34 @@ def test_items_of_sugar_crepe_that_cannot_be_used_are_counted(tmp_path):
     assert len(scorer.items) == 5 and benchmark.rows.counts == {"malformed row": 2}
     with pytest.raises(ValueError, match="SugarCrepe"):
         SugarCrepe().open(Data([str(folder / "val2017")]))
+
+
+@pytest.mark.parametrize("row", PAPER_RESULTS, ids=lambda row: f"{row.protocol}, {row.label}")
+def test_a_row_is_whole(row):
+    assert row.protocol in {*PROTOCOLS, "snli-ve", "nlvr2"}
+    assert row.model in ("base", "large", "english", "ablation", "other") and row.source.startswith("https://")
+    assert set(row.values) <= {*DIRECTIONS, "text_to_text", "image_to_image", "mR", "accuracy"}
+    for direction in DIRECTIONS:
+        recalls = [row.values.get(direction, {}).get(column) for column in COLUMNS]
+        given = [value for value in recalls if value is not None]
+        assert given == sorted(given) and all(0 < value <= 100 for value in given)
+    assert row.label in recall_table([(row.label, row.values)]).as_text()
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in PAPER_RESULTS if "mR" in row.values and row.model != "ablation"
+            and all({*COLUMNS} <= values.keys() for way, values in row.values.items() if way in DIRECTIONS)
+            and row.values.keys() & {*DIRECTIONS}]
+)  # fmt: skip
+def test_the_published_mean_is_that_of_the_published_recalls(row):
+    recalls = [row.values[way][column] for way in DIRECTIONS if way in row.values for column in COLUMNS]
+    rounded = 0.101 if row.model == "other" else 0.051 if "Table 3" in row.source else 0.006  # recalls, mean, neither
+    assert row.values["mR"] == pytest.approx(sum(recalls) / len(recalls), abs=rounded)
+
+
+def test_the_ablations_means_are_those_of_their_directions():
+    rows = [row.values for row in PAPER_RESULTS if row.model == "ablation"]
+    for row in rows:
+        both = (row["image_to_text"]["mR"] + row["text_to_image"]["mR"]) / 2
+        assert row["mR"] == pytest.approx(both, abs=0.11)
+    assert len(rows) == 5

@@ -3,8 +3,6 @@
 import json
 import re
 
-import pytest
-
 from ernie_vil2.config import load_config
 from ernie_vil2.evaluation.examples import CSV_COLUMNS
 from ernie_vil2.evaluation.report_page import ReportedRun, read_evaluations, result_tables, write_report
@@ -73,16 +71,6 @@ def test_runs_are_compared_on_the_data_that_they_share(tmp_path, monkeypatch):
     # The settings in which they differ, the name of the folder apart.
     assert "Training.steps" in text and "Loss.temperature" in text
     assert "Training.output" not in text and "Loss.tile" not in text
-
-
-@pytest.mark.parametrize("foreign", ["{", '{"table": 3}', "\ud800", json.dumps(record(["y"], 1.0) | {"version": 2})])
-def test_other_files_among_the_evaluations_are_skipped(tmp_path, foreign):
-    folder = tmp_path / "evaluation"
-    folder.mkdir()
-    (folder / "a.json").write_bytes(foreign.encode("utf-8", "surrogatepass"))
-    (folder / "b.json").mkdir()
-    (folder / "c.json").write_text(json.dumps(record(["x"], 1.0)))
-    assert [found["data"] for found in read_evaluations(folder)] == [["x"]]
 
 
 def test_runs_that_left_ranks_have_a_verdict_below_the_table(tmp_path):

@@ -4,16 +4,18 @@ import gzip
 import json
 import shutil
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ernie_vil2 import cli as commands
 from ernie_vil2.evaluation import cxc_ratings
 from ernie_vil2.evaluation.cxc_ratings import read_ratings
 from ernie_vil2.evaluation.embedding_files import read_chinese_clip, read_embeddings, write_numpy
+from ernie_vil2.evaluation.report import result_name
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.cxc_ratings import ratings_file
 from tests.support.embedded_pairs import encoded
@@ -166,3 +168,10 @@ def test_texts_and_names_are_escaped_on_the_page_of_compare(tmp_path):
     assert commands.run("compare", list(map(str, given))) == 0
     page = (tmp_path / "x.html").read_text(encoding="utf-8")
     assert "<img src=x" not in page and "<b>bold" not in page and page.count("</script>") == 1
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=3), st.lists(st.text(max_size=100), max_size=3))
+def test_a_name_of_results_is_one_of_a_file(data, more):
+    assume("\0" not in "".join(data))
+    name = result_name(Path("nowhere"), data, more)
+    assert "/" not in name and 0 < len(f"{name}.json".encode()) < 200

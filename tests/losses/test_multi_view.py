@@ -7,10 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import paddle
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from paddle.base import core
 
-from ernie_vil2.losses import DUPLICATES, PAIR_LOSSES, InfoNCE, MultiViewLoss
+from ernie_vil2.losses import DUPLICATES, PAIR_LOSSES, InfoNCE, MultiViewLoss, NoNegatives, refuse_without_negatives
 from ernie_vil2.losses.tiles import computed_whole
+from tests.support.limits import examples
 
 WEIGHTS = {"image_image": 0.5, "text_text": 0.25, "image_text": 1.0, "text_image": 2.0}
 VIEWS = ["image_1", "image_2", "text_1", "text_2"]
@@ -223,3 +226,18 @@ def test_a_class_derived_from_it_counts_its_own_term_once(views, tile):
         expected = mean_loss(views["image_1"], views["text_1"], SCALE, "ignored") + more
         assert float(alone.mean()) == pytest.approx(float(of_rows.mean())) == pytest.approx(expected)
         assert of_columns.shape == of_rows.shape
+
+
+KEYS = st.integers(0, 3) | st.integers(2**62, 2**62 + 1)
+
+
+@examples(60)
+@given(st.lists(st.tuples(KEYS, KEYS), min_size=1, max_size=9))
+def test_a_batch_in_which_most_rows_lack_a_negative_is_refused(ids):
+    ids = np.array(ids, np.int64)
+    without = (ids[:, None] == ids[None]).any(axis=2).all(axis=1).sum()
+    if len(ids) > 1 and without > len(ids) / 2:
+        with pytest.raises(NoNegatives, match=f"^{without} of the {len(ids)} rows"):
+            refuse_without_negatives(ids)
+    else:
+        refuse_without_negatives(ids)

@@ -9,7 +9,7 @@ from ernie_vil2.cli.plan import step_seconds
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.io.run_folder import CONFIG, LOG
 from ernie_vil2.planning.devices import DEVICES, GIB, DataSheet, check, recognise
-from ernie_vil2.planning.plan import HOW_TO_MEASURE, Plan, _lines, advise, duration
+from ernie_vil2.planning.plan import HOW_TO_MEASURE, Plan, _lines, advise
 from ernie_vil2.planning.towers import Towers
 
 SMALL = [
@@ -133,29 +133,6 @@ def test_recomputed_blocks_keep_less_and_run_twice(towers):
     assert again.peak < whole.peak and again.flops > whole.flops
 
 
-@pytest.mark.slow
-def test_norms_over_all_ranks_by_hand():
-    """PaddleClas's ResNet18: the stem's, four in each stage of 64 to 512 channels, one in each stage's shortcut."""
-    changes = ["Model.image.name=ResNet18", "Model.image={name: ResNet18, image_size: 64}"]
-    resnet = Towers(load_config(None, [*SMALL, *changes]))
-    norms, channels = 1 + 4 * (4 + 1), 64 + (64 + 128 + 256 + 512) * 5
-    assert (len(resnet.norm_channels), sum(resnet.norm_channels)) == (norms, channels)
-
-    def sent(*more):
-        transfers = planned(resnet, *changes, *more).transfers
-        return {
-            transfer.what: transfer for transfer in transfers if "norms" in transfer.what or "these" in transfer.what
-        }
-
-    once, twice = sent(), sent("Training.micro_batch=8")
-    forward, backward = once["statistics of batch norms"], once["gradients of these"]
-    assert (forward.calls, forward.payload) == (norms, 4 * (2 * channels + norms))
-    assert (backward.calls, backward.payload) == (norms, 4 * 2 * channels)
-    assert twice["statistics of batch norms"].calls == 4 * forward.calls  # two micro batches, each encoded twice
-    assert twice["gradients of these"].calls == 2 * backward.calls
-    assert sent("Training.sync_norms=false") == {}
-
-
 def test_advice_fits_when_it_is_planned_again(towers):
     """Of what fits, it costs least."""
     overrides = ["Training.global_batch=1024", "Loss.tile=null"]
@@ -216,11 +193,3 @@ def test_a_step_is_measured_by_the_log_of_a_run(tmp_path):
     assert step_seconds(str(tmp_path), 64) == 2.0
     with pytest.raises(ValueError, match="64 samples.* 128"):
         step_seconds(str(tmp_path), 128)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [(12, ("seconds", 12)), (90, ("minutes", 1.5)), (5400, ("hours", 1.5)), (129600, ("days", 1.5))],
-)
-def test_a_time_is_in_the_unit_that_people_would_use(seconds, shown):
-    assert duration(seconds) == shown

@@ -37,3 +37,19 @@ def normalised_pairs(images, texts, pairs, names=None, tags=None):
     captions = [BenchmarkText(name, name) for name in names]
     benchmark = Benchmark("x", own_images, captions, np.array(pairs), BadSampleReport())
     return EncodedBenchmark(benchmark, images, texts, BadSampleReport())
+
+
+def noisy_pairs(images=30, per_image=2, noise=1.0, seed=0, width=8):
+    """Return embeddings of images, and of texts that are near them by so much noise; the images never differ."""
+    own = np.random.default_rng(99).normal(size=[images, width])
+    owner = np.repeat(np.arange(images), per_image)
+    texts = own[owner] + noise * np.random.default_rng(seed).normal(size=[len(owner), width])
+    own, texts = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (own, texts))
+    benchmark = Benchmark(
+        "x",
+        [BenchmarkImage(f"i{row}", bytes, {"kind": "odd" if row % 2 else "even"}) for row in range(images)],
+        [BenchmarkText(f"t{row}", f"text {row}") for row in range(len(owner))],
+        np.stack([owner, np.arange(len(owner))], axis=1),
+        BadSampleReport(),
+    )
+    return EncodedBenchmark(benchmark, own.astype(np.float32), texts.astype(np.float32), BadSampleReport())
