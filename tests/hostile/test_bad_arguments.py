@@ -4,14 +4,12 @@ The arguments are those of the parsers, so that a new option is tried without a 
 example in `conftest.EXAMPLES`. The usual run tries bad values pairwise, and `-m slow` the other combinations.
 """
 
-import argparse
 import heapq
 import os
 import random
 import resource
 import shutil
 import signal
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,7 @@ import pytest
 from ernie_vil2 import cli as commands
 from ernie_vil2.cli import arguments, compare, curate
 from tests.hostile.test_full_disk import TO_GO_ON
-from tests.support.command_examples import EXAMPLES, command_of
+from tests.support.command_examples import EXAMPLES, options
 from tests.support.limits import PATIENCE
 
 HUGE = 1 << 40  # bytes, of which none are on the disk
@@ -34,17 +32,6 @@ NUMBERS = {arguments.count, arguments.natural, arguments.number, arguments.amoun
            arguments.port, arguments.threshold, arguments.share, curate.share}  # fmt: skip
 BAD_NUMBERS = ["x", "", "-1", "0", "1.5", "nan", "1e999"]
 NAMES = {None, arguments.file_name, arguments.module, arguments.option, arguments.columns}
-
-
-@cache
-def options(example):
-    """Argument -> its action, of the command or subcommand of an example."""
-    parser = commands.parser(command_of(example))
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            parser = action.choices[EXAMPLES[example][action.dest]]
-    return {action.option_strings[-1] if action.option_strings else action.dest: action for action in parser._actions
-            if action.nargs != 0}  # fmt: skip
 
 
 def tried_in(example, argument):

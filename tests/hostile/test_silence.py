@@ -4,8 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.hostile.test_bad_arguments import options
-from tests.support.command_examples import EXAMPLES, run
+from tests.support.command_examples import EXAMPLES, options, run
 
 DEEP = "[" * 100_000
 CHEAP = ("eval check", "interpolate", "search build", "search query", "study", "study results", "plan",

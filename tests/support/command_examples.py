@@ -1,7 +1,9 @@
 """Examples of every command that work, for tests that change one argument or one thing around them."""
 
+import argparse
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -163,3 +165,14 @@ def command(inputs, tmp_path, monkeypatch):
     """`command(example, {argument: value})`: `run` within a folder of this test, which `OUT` means."""
     monkeypatch.chdir(tmp_path)
     return lambda example, changes, out=tmp_path: run(example, changes, inputs, out)
+
+
+@cache
+def options(example):
+    """Argument -> its action, of the command or subcommand of an example."""
+    parser = commands.parser(command_of(example))
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            parser = action.choices[EXAMPLES[example][action.dest]]
+    return {action.option_strings[-1] if action.option_strings else action.dest: action for action in parser._actions
+            if action.nargs != 0}  # fmt: skip
