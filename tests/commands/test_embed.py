@@ -100,18 +100,3 @@ def test_lines_of_text(checkpoint, lines, extract, tmp_path, capsys, layout):
         found = np.array([json.loads(line)["feature"] for line in features])
         assert not list((tmp_path / "o").glob("*_imgs*"))
     np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
-def test_what_cannot_be_embedded_is_explained(checkpoint, photos, lines, extract, tmp_path, capsys):
-    (tmp_path / "empty").mkdir()
-    for options, culprit in {
-        (): "--images",
-        ("--data", lines, "--texts", lines): "--images",
-        ("--texts", lines, "--format", "official"): "--format",
-        ("--images", tmp_path / "empty"): "empty: no image",
-        ("--data", tmp_path / "none.tsv"): "none.tsv",
-    }.items():
-        assert extract("--checkpoint", checkpoint, *options, "--output", tmp_path / "o") == 2
-        error = capsys.readouterr().err
-        assert culprit in error and error.count("\n") == 1
-        assert not (tmp_path / "o").exists()

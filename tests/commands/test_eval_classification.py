@@ -121,26 +121,6 @@ def test_a_calibration_says_what_an_answer_is(tmp_path, data, capsys):
     assert max(probabilities) < 1 / (1 + 3 * np.exp(-6)) + 1e-6  # cosines differ by at most 2, times 3
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error"),
-    [
-        (["--templates", "en=t.txt"], "templates in en"),
-        (["--names", "fr=n.json"], "templates in fr"),
-        (["--names", "n.json"], "LANG=FILE"),
-        (["--split", "val"], "no split val"),
-        (["--linear-probe", "alone.csv"], "two classes"),
-    ],
-)
-def test_what_does_not_fit_together_is_explained(tmp_path, monkeypatch, model, data, capsys, arguments, error):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "t.txt").write_text("{}\n")
-    (tmp_path / "n.json").write_text(json.dumps(list("abcd")))
-    (tmp_path / "alone.csv").write_text("image,label\nshapes/test/0/0.png,0\nshapes/test/1/0.png,x\n")
-    assert evaluate("--checkpoint", model, "--data", data, "--output", "out", *arguments) == 2
-    shown = capsys.readouterr().err
-    assert error in shown and shown.count("\n") == 1
-
-
 def test_check_finds_broken_and_repeated_images(tmp_path, data, capsys):
     assert evaluate("--check", "--data", data) == 0
     (data / "test" / "3" / "broken.png").write_bytes(b"broken")

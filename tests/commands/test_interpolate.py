@@ -115,26 +115,6 @@ def test_without_a_choice_the_best_mean_is_written(pair, shapes, tmp_path):
     assert all(np.array_equal(array, model[name]) for name, array in written.items())
 
 
-@pytest.mark.parametrize(
-    ("arguments", "culprit"),
-    [
-        (["A"], "MODEL"),
-        (["A", "B", "A", "--alpha", "0.5"], "--alpha"),
-        (["A", "B", "--alpha", "0", "1", "--choose", "0.5"], "--choose 0.5"),
-        (["A", "B", "--alpha", "0", "1", "--write", "OUT"], "--write"),
-        (["A", "B", "--alpha", "0", "0.3", "...", "1"], "--alpha 0 0.3 ... 1"),
-        (["A", "B", "--alpha", "0", "1e-9", "...", "1"], "is not reached"),
-        (["A", "B", "--alpha", "0", "...", "1"], "a row of shares"),
-        (["A", "B", "--alpha", "0", "nan"], "nan"),
-    ],
-)
-def test_misuse_is_one_line(pair, arguments, culprit, tmp_path, capsys):
-    names = {"A": pair[0], "B": pair[1], "OUT": tmp_path / "out"}
-    assert interpolate(*(names.get(argument, argument) for argument in arguments)) == 2
-    printed = capsys.readouterr().err
-    assert culprit in printed and printed.startswith("error: ") and printed.count("\n") == 1
-
-
 def test_models_of_other_kinds_or_vocabularies_are_not_mixed(pair, tmp_path, capsys):
     (pair[1] / "vocab.txt").write_text("\n".join([*TOKENS[:5], *reversed(TOKENS[5:])]), encoding="utf-8")
     with pytest.raises(ValueError, match="vocabularies"):

@@ -24,6 +24,7 @@ from ernie_vil2.evaluation.classification import (
 )
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from tests.support.encoding_model import StandIn, benchmark, no_file, noise_image, unit
+from tests.support.limits import examples
 
 
 def answers(truth, scores, **changes):
@@ -67,6 +68,7 @@ def test_average_precision_by_hand():
     assert average_precision(truth, np.ones((4, 2)))[0] == average_precision(truth[::-1], np.ones((4, 2)))[0] == 0.5
 
 
+@examples(40)
 @given(seed=st.integers(0, 2**32 - 1), images=st.integers(1, 30), classes=st.integers(2, 8), ties=st.booleans())
 def test_several_classes_are_scored_as_scikit_learn_does(seed, images, classes, ties):
     rng = np.random.default_rng(seed)
@@ -78,6 +80,7 @@ def test_several_classes_are_scored_as_scikit_learn_does(seed, images, classes, 
     assert found.several and found.figures == {"mAP": pytest.approx(expected, abs=1e-6)} and found.chance == {}
 
 
+@examples(40)
 @given(seed=st.integers(0, 2**32 - 1), images=st.integers(8, 40), classes=st.integers(2, 8))
 def test_figures_follow_the_definitions_of_clip_benchmark(seed, images, classes):
     """`accuracy` and `balanced_accuracy_score` as CLIP_benchmark's zeroshot_classification.py calls them."""

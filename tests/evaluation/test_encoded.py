@@ -1,20 +1,16 @@
 """Encoding against the model called by hand; what the cache keeps, and what it refuses; several ranks against one."""
 
-import sys
 import threading
-import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from tests.support import encoding_worker
 from tests.support.encoding_model import StandIn, benchmark, no_file, noise_image, not_base64
 from tests.support.encoding_worker import CASES
+from tests.support.ranks import forked_ranks
 
-ROOT = Path(__file__).parents[2]
 IMAGES = {f"i{n}": noise_image(n) for n in range(7)}
 TEXTS = ["红色的圆", "a", "b", "a", "红色的圆", "c", "a"]
 
@@ -138,38 +134,11 @@ def test_other_content_is_encoded_again(rows, tmp_path):
     assert another.rows["images"] == 7, "a cache is of one model"
 
 
-DAMAGE = {
-    "empty": lambda content, _: b"",
-    "cut": lambda content, _: content[:-5],
-    "one bit": lambda content, _: content[:-1] + bytes([content[-1] ^ 1]),
-    "a large header": lambda content, _: b"\xff" * 64,
-    "other rows": lambda _, other: other,
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_wrong_file_in_the_cache_is_noticed(rows, tmp_path, damage):
-    whole = encode_benchmark(StandIn(), rows, tmp_path, chunk_rows=3)
-    for side in ("images", "texts"):
-        path, other, *_ = sorted(tmp_path.glob(f"*/{side}-*.safetensors"), key=lambda path: -path.stat().st_size)
-        path.write_bytes(DAMAGE[damage](path.read_bytes(), other.read_bytes()))
-    for rows_encoded in (3, 0):  # once again, and then the damage is mended
-        model = StandIn()
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            again = encode_benchmark(model, rows, tmp_path, chunk_rows=3)
-        assert np.array_equal(whole.images, again.images) and np.array_equal(whole.texts, again.texts)
-        assert model.rows["images"] == model.rows["texts"] == rows_encoded
-        assert damage == "other rows" or len(caught) == (2 if rows_encoded else 0)
-
-
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What each of three processes found."""
     folder = tmp_path_factory.mktemp("ranks")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        assert run_ranks([sys.executable, str(Path(encoding_worker.__file__)), str(folder)], 3) == 0
+    forked_ranks(encoding_worker.main, folder, ranks=3)
     return [np.load(folder / f"rank_{rank}.npz") for rank in range(3)]
 
 

@@ -16,6 +16,7 @@ from ernie_vil2.evaluation.intervals import (
     paired_seeds,
     queries_needed,
 )
+from tests.support.limits import examples
 
 SEEDS = st.lists(st.floats(-100, 100, allow_subnormal=False), min_size=2, max_size=8)
 
@@ -153,6 +154,7 @@ def test_holms_correction_by_hand():
     assert holm([0.6, 0.9]) == [1, 1] and holm([0.2]) == [0.2] and holm([]) == []
 
 
+@examples(40)
 @given(st.lists(st.floats(0, 1), max_size=6))
 def test_holms_correction_lies_between_the_test_and_bonferroni(values):
     found = holm(values)
@@ -185,6 +187,7 @@ def test_the_number_of_queries_has_the_power_that_it_promises():
     assert 0.7 < found / 200 < 0.9
 
 
+@examples(40)
 @given(SEEDS)
 def test_a_difference_over_seeds_has_the_t_tests_interval(values):
     others = [0.5 * value + position for position, value in enumerate(values)]

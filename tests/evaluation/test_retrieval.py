@@ -83,6 +83,7 @@ def find_one_by_one(scores, pairs, optimistic):
     return found
 
 
+@examples(80)
 @given(small_problems(paired=False), st.booleans())
 def test_one_pass_ranks_both_sides_by_either_tie_rule(problem, optimistic):
     left, right, pairs, block = problem
@@ -215,6 +216,7 @@ def test_both_directions_with_several_texts_per_image():
     assert values["chance"]["text_to_image"]["R@1"] == pytest.approx(50)
 
 
+@examples(50)
 @given(small_problems(), st.data())
 def test_top_matches_equal_a_stable_sort(problem, data):
     queries, gallery, _, block = problem

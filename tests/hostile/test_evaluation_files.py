@@ -2,8 +2,10 @@
 
 import gzip
 import json
+import re
 import shutil
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,12 @@ from ernie_vil2 import cli as commands
 from ernie_vil2.evaluation import cxc_ratings
 from ernie_vil2.evaluation.cxc_ratings import read_ratings
 from ernie_vil2.evaluation.embedding_files import read_chinese_clip, read_embeddings, write_numpy
+from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.report import result_name
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.cxc_ratings import ratings_file
 from tests.support.embedded_pairs import encoded
+from tests.support.encoding_model import StandIn, benchmark, noise_image
 from tests.support.shapes import draw, png
 
 
@@ -175,3 +179,40 @@ def test_a_name_of_results_is_one_of_a_file(data, more):
     assume("\0" not in "".join(data))
     name = result_name(Path("nowhere"), data, more)
     assert "/" not in name and 0 < len(f"{name}.json".encode()) < 200
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("rows", [0, 59, 60, 61])
+def test_other_than_the_published_ratings_are_an_error(tmp_path, monkeypatch, rows, ending):
+    """Sixty are as many as were published, and here all alike."""
+    monkeypatch.setitem(cxc_ratings.ROWS, ("sts", "test"), 60)
+    path = ratings_file(tmp_path, rows, ending, scores=["2.5"] * rows if rows == 60 else None)
+    reason = {0: "0 of the 60", 59: "59 of the 60", 60: "all 60 ratings are 2.5", 61: "more than the 60"}[rows]
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}: {reason}"):
+        read_ratings(tmp_path, "sts", "test")
+
+
+DAMAGE = {
+    "empty": lambda content, _: b"",
+    "cut": lambda content, _: content[:-5],
+    "one bit": lambda content, _: content[:-1] + bytes([content[-1] ^ 1]),
+    "a large header": lambda content, _: b"\xff" * 64,
+    "other rows": lambda _, other: other,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_wrong_file_in_the_cache_of_embeddings_is_noticed(tmp_path, damage):
+    rows = benchmark({f"i{n}": noise_image(n) for n in range(7)}, ["a", "b", "c", "d"])
+    whole = encode_benchmark(StandIn(), rows, tmp_path, chunk_rows=3)
+    for side in ("images", "texts"):
+        path, other, *_ = sorted(tmp_path.glob(f"*/{side}-*.safetensors"), key=lambda path: -path.stat().st_size)
+        path.write_bytes(DAMAGE[damage](path.read_bytes(), other.read_bytes()))
+    for rows_encoded in (3, 0):  # once again, and then the damage is mended
+        model = StandIn()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            again = encode_benchmark(model, rows, tmp_path, chunk_rows=3)
+        assert np.array_equal(whole.images, again.images) and np.array_equal(whole.texts, again.texts)
+        assert model.rows["images"] == model.rows["texts"] == rows_encoded
+        assert damage == "other rows" or len(caught) == (2 if rows_encoded else 0)

@@ -49,20 +49,6 @@ def test_all_pairs_equal_plain_losses_of_prefixes_by_autograd(kind):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("kind", ["info_nce", "sigmoid"])
-@pytest.mark.parametrize("tile", [None, 3])
-def test_the_whole_width_alone_is_the_plain_loss_bit_by_bit(kind, tile):
-    found = []
-    for widths in ((), [5]):
-        views = views_of(np.random.default_rng(1), dtype="float32")
-        scalars = {"logit_scale": paddle.to_tensor(8.0), "logit_bias": paddle.to_tensor(BIAS)}
-        total, _ = MultiViewLoss(WEIGHTS, "ignored", tile or 1024, kind, widths)(views, views, scalars)
-        total.backward()
-        found.append([total.numpy(), *(view.grad.numpy() for view in views.values())])
-    for ours, theirs in zip(*found, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-
-
 @pytest.mark.slow
 def test_memory_stays_that_of_the_widest():
     """With a copy of each prefix and of its gradient it would be more than twice as much."""

@@ -1,7 +1,4 @@
-"""One rank of the test of encoding: `encoding_worker.py FOLDER` leaves FOLDER/rank_R.npz."""
-
-import sys
-from pathlib import Path
+"""One rank of the test of encoding: `main` leaves FOLDER/rank_R.npz."""
 
 import numpy as np
 
@@ -17,8 +14,8 @@ CASES = {
 }
 
 
-def main():
-    (rank, ranks), folder = join_ranks(), Path(sys.argv[1])
+def main(folder):
+    rank, ranks = join_ranks()
     found = {}
     for case, rows in CASES.items():
         for run in ("first", "second"):
@@ -35,7 +32,3 @@ def main():
                 f"{case}/{run}/ticks": sum(ticks),
             }
     np.savez(folder / f"rank_{rank}.npz", **found)
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,7 @@ SAMPLE = Sample(
 )
 
 
-def drawn(sample=SAMPLE, count=4000, **changes):
+def drawn(sample=SAMPLE, count=2000, **changes):
     rng = np.random.default_rng(0)
     views = ViewsConfig(**changes)
     return Counter(draw_texts(sample, views, rng)[0] for _ in range(count))
@@ -21,7 +21,7 @@ def drawn(sample=SAMPLE, count=4000, **changes):
 def test_caption_or_tags_by_probability():
     texts = drawn(tag_probability=0.3, shuffle_tags=False)
     assert set(texts) == {"红车", "图片中包含红色的汽车、树"}
-    assert abs(texts["红车"] / texts.total() - 0.7) < 0.03
+    assert abs(texts["红车"] / texts.total() - 0.7) < 0.04
     assert set(drawn(tag_probability=0.0)) == {"红车"}
     assert set(drawn(tag_probability=1.0, shuffle_tags=False)) == {"图片中包含红色的汽车、树"}
     assert tags_text(["red car", "tree"], "en", ViewsConfig()) == "The picture contains red car, tree"
@@ -35,20 +35,20 @@ def test_what_a_sample_lacks_is_not_drawn():
 
 def test_languages_by_weight():
     texts = drawn(languages={"zh": 1.0, "en": 3.0}, tag_probability=0.0)
-    assert abs(texts["a red car"] / texts.total() - 0.75) < 0.03
+    assert abs(texts["a red car"] / texts.total() - 0.75) < 0.04
 
 
 def test_a_line_of_a_caption_is_drawn_where_lines_are_captions():
     sample = Sample("1", "1", b"", {"zh": " 红车\n\n小车 \n"})
     assert set(drawn(sample)) == {"红车\n\n小车"}
     texts = drawn(sample, caption_lines=True)
-    assert set(texts) == {"红车", "小车"} and abs(texts["红车"] / texts.total() - 0.5) < 0.03
+    assert set(texts) == {"红车", "小车"} and abs(texts["红车"] / texts.total() - 0.5) < 0.04
 
 
 def test_shuffled_tags_come_in_every_order():
     texts = drawn(tag_probability=1.0)
     assert set(texts) == {"图片中包含红色的汽车、树", "图片中包含树、红色的汽车"}
-    assert abs(texts["图片中包含树、红色的汽车"] / texts.total() - 0.5) < 0.03
+    assert abs(texts["图片中包含树、红色的汽车"] / texts.total() - 0.5) < 0.04
 
 
 LONG = Sample(
@@ -56,7 +56,7 @@ LONG = Sample(
 )
 
 
-def both(sample=LONG, count=2000, **changes):
+def both(sample=LONG, count=1000, **changes):
     """By position, as training draws: what is drawn at one leaves the next one as it is."""
     views = ViewsConfig(languages={"en": 1.0}, **changes)
     return [draw_texts(sample, views, np.random.default_rng(number)) for number in range(count)]
@@ -81,7 +81,7 @@ def test_a_sample_without_a_long_caption_has_one_text_twice():
 def test_images_are_contrasted_with_the_long_caption_in_turn():
     texts = Counter(both(tag_probability=0.0, long_caption="long", long_first=0.25))
     short, long = "a red car", "a red car\nunder a tree"
-    assert texts.keys() == {(short, long), (long, short)} and abs(texts[long, short] / texts.total() - 0.25) < 0.03
+    assert texts.keys() == {(short, long), (long, short)} and abs(texts[long, short] / texts.total() - 0.25) < 0.04
 
 
 def test_long_captions_do_not_name_a_text():
