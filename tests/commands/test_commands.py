@@ -4,6 +4,7 @@ import argparse
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from ernie_vil2.cli import COMMANDS, as_called, parser, run
 from ernie_vil2.cli.arguments import configuration
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.page_commands import ROOT
+from tests.support.processes import run_process
 
 
 @pytest.mark.parametrize(("arguments", "culprit"), [
@@ -91,7 +93,7 @@ def test_a_standard_output_that_is_full_is_one_line(stdout, code, printed):
 
 def test_a_name_that_is_not_a_text_can_be_printed():
     environment = {"PYTHONIOENCODING": "ascii"}
-    child = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, env=environment)
+    child = run_process([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, env=environment)
     assert child.returncode == 0 and child.stdout == "\\udcff \\u56fe\n", child.stderr
 
 

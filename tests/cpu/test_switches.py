@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ernie_vil2.device import runtime
 from tests.support.limits import PATIENCE, examples
+from tests.support.processes import run_process
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("ERNIE_VIL2_", "MKL_", "OMP_", "MALLOC_", "GLIBC_TUNABLES", "PADDLE_")

@@ -97,7 +97,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_table(tmp_path, crawl, steps):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
+    assert run_process(command, stdout=subprocess.DEVNULL).returncode == 0
     assert table_digests(tmp_path / "killed") == table_digests(tmp_path / "whole")
 
 
@@ -121,9 +121,11 @@ def test_a_folder_of_other_files_or_of_another_run_is_refused(tmp_path, crawl, s
     with pytest.raises(locks.OtherJob, match="other holds other files"):
         curate(source, steps(RULES), tmp_path / "other")
     (tmp_path / "busy" / ".curate").mkdir(parents=True)
-    with locks.owned(tmp_path / "busy" / ".curate" / "lock"):
-        with pytest.raises(locks.OtherJob, match="process .* is writing"):
-            curate(source, steps(RULES), tmp_path / "busy")
+    with (
+        locks.owned(tmp_path / "busy" / ".curate" / "lock"),
+        pytest.raises(locks.OtherJob, match="process .* is writing"),
+    ):
+        curate(source, steps(RULES), tmp_path / "busy")
 
 
 def test_broken_pairs_are_counted_as_everywhere(tmp_path, steps):

@@ -21,6 +21,7 @@ from experiments.ablation.measure import measure, open_tests
 from experiments.ablation.runs import make_run, newest_step, read_result
 from experiments.ablation.tables import _factors, all_tables
 from tests.support.limits import PATIENCE
+from tests.support.processes import run_process, start_process
 from tests.support.small_study import write_definition, write_study
 
 ROOT = Path(__file__).parents[2]
@@ -149,7 +150,7 @@ def test_the_tool_skips_resumes_and_writes(definition, written, tmp_path):
     result_of(stopped).unlink()
     assert "main/A/1: stopped at step 2 of 4" in collect(study)["lacks"]
     before = result_of(done).stat().st_mtime_ns
-    found = subprocess.run(command(study, "--processes", "2"), cwd=ROOT, capture_output=True, text=True)
+    found = run_process(command(study, "--processes", "2"), cwd=ROOT, capture_output=True, text=True)
     assert found.returncode == 0, found.stdout + found.stderr
     assert "main/A/1: resumes from step 2" in found.stdout and "main/A/0" not in found.stdout
     assert result_of(done).stat().st_mtime_ns == before

@@ -61,7 +61,7 @@ def test_two_rounds_end_in_shards_and_go_on_where_they_were(drawings, tmp_path, 
         noisy[row].image_name for row in range(1058)
     )
     assert sum(len(open_sources([str(tmp_path / f"round-2-fold-{fold}.tar")])) for fold in (0, 1)) == 529
-    with open(tmp_path / "scores.csv", encoding="utf-8", newline="") as file:
+    with (tmp_path / "scores.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     kept = {row["key"] for row in sorted(rows, key=lambda row: -float(row["score"]))[:423]}
     selected = SelectedSamples(tmp_path / "round-2", noisy)

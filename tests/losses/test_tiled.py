@@ -11,6 +11,7 @@ import pytest
 from ernie_vil2.losses import DUPLICATES, info_nce, tiled_both_ways, tiled_info_nce
 from tests.support.limits import PATIENCE
 from tests.support.loss_reference import normalised, reference, scale_gradient, share_an_id, weighted_gradients
+from tests.support.processes import run_process
 
 ROOT = Path(__file__).parents[2]
 SCALES = [1.0, 1 / 0.07, 40.0, 100.0]

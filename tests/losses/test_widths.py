@@ -11,6 +11,7 @@ import pytest
 from ernie_vil2.losses import PAIR_LOSSES, InfoNCE, MultiViewLoss
 from tests.support.limits import PATIENCE
 from tests.support.loss_reference import normalised
+from tests.support.processes import run_process
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = [1, 3, 5]

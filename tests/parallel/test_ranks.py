@@ -70,4 +70,4 @@ def test_looking_through_the_sockets_opens_none(tmp_path):
     with (tmp_path / "lock").open("w"), socket.create_server(("127.0.0.1", 0)) as server:
         before = os.listdir("/proc/self/fd")  # noqa: PTH208  -- the list is whole before another file is opened
         assert server.fileno() in [number for number, _ in _connections()]
-        assert os.listdir("/proc/self/fd") == before
+        assert os.listdir("/proc/self/fd") == before  # noqa: PTH208  -- the list is whole before another file is opened

@@ -43,7 +43,7 @@ def rated_folder(tmp_path, monkeypatch):
         tables["sis"].append((image_id(a), image_id(b), rating(rng)))
     for kind, rows in tables.items():
         monkeypatch.setitem(cxc_ratings.ROWS, (kind, "test"), len(rows))
-        with open(tmp_path / f"{kind}_test.csv", "w", newline="") as file:
+        with (tmp_path / f"{kind}_test.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["first", "second", "agg_score", "sampling_method"])
             writer.writerows([*row, "made"] for row in rows)
