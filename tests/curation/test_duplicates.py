@@ -78,6 +78,7 @@ def test_mirrored_images_stay_where_captions_name_a_side(tmp_path, curated):
     assert [row["nearest"] for row in rows if not row["kept"]] == [4, 8, 10]
 
 
+@pytest.mark.thorough
 def test_a_chain_of_small_differences_is_cut(tmp_path, curated):
     """Each is like the next, the first is not like the last: what goes is like something that stays."""
     first, last = smooth_image(1, SIZE).astype(float), smooth_image(2, SIZE).astype(float)
@@ -240,6 +241,7 @@ def test_colours_count_unless_one_image_is_grey():
     assert likeness(one, other)[0] < 0.9 < 0.97 < likeness(one, without)[0]
 
 
+@pytest.mark.thorough
 def test_near_neighbours_of_many_are_those_of_all_products(monkeypatch):
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(60, 16))

@@ -142,6 +142,7 @@ def test_scores_are_cosines_and_the_best_share_stays(tmp_path, pairs, curated):
     assert {row["reason"] for row in rows[:12] if not row["kept"]} == {"image and caption do not fit"}
 
 
+@pytest.mark.thorough
 def test_of_several_models_each_scores_its_own_fold(tmp_path, pairs, curated):
     models = [
         untrained_checkpoint(tmp_path / "first"),
@@ -158,6 +159,7 @@ def test_of_several_models_each_scores_its_own_fold(tmp_path, pairs, curated):
         assert row["cosine_en"] == pytest.approx(single[row["id"] % 2][key]["cosine_en"], abs=1e-5)
 
 
+@pytest.mark.thorough
 def test_tags_count_as_training_has_them(tmp_path, curated):
     from ernie_vil2 import load_model
 
@@ -187,6 +189,7 @@ def test_a_step_without_its_model_says_so(pairs, curated):
         curated([pairs], "score: {model: nowhere/at/all}")
 
 
+@pytest.mark.thorough
 def test_embeddings_can_have_a_word_in_near_duplicates(tmp_path, curated):
     model = untrained_checkpoint(tmp_path / "model")
     rows = [(encoded(smooth_image(1, size)), f"a red disc {size}") for size in (64, 80)]

@@ -138,6 +138,7 @@ def test_what_cannot_be_compared_is_explained(models, data, tmp_path):
         names_of(["x/a", "x/a"])
 
 
+@pytest.mark.thorough
 def test_classes_and_statements_are_compared_by_their_scorers(models, tmp_path):
     for number, name in enumerate(("disc", "bar")):
         (tmp_path / "classes" / name).mkdir(parents=True)
@@ -153,6 +154,7 @@ def test_classes_and_statements_are_compared_by_their_scorers(models, tmp_path):
     assert found.comparison.verdicts[0].figure == "accuracy" and found.comparison.verdicts[0].difference.mean == 0
 
 
+@pytest.mark.thorough
 def test_the_command_writes_table_record_ranks_and_page(models, shapes, tmp_path, capsys):
     arguments = [f"one={models['first']}", models["second"], "--data", shapes["val"], "--text-id", "id", "--language",
                  "en", "--pixel-baseline", shapes["train"], "--output", tmp_path, "--resamples", 50, "--name", "x",

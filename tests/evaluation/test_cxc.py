@@ -235,6 +235,7 @@ def test_published_ratings_give_the_papers_counts():
     assert {name.split(",")[0] for name in evaluation.measures} == {"ECCV mAP@R", "ECCV R-Precision"}
 
 
+@pytest.mark.thorough
 def test_the_command_prints_four_directions_next_to_the_papers(folder, tmp_path, capsys):
     """From a folder as MSCOCO's authors and Karpathy lay it out, with the ratings next to the JSON."""
     write_images(folder)

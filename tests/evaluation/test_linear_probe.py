@@ -30,6 +30,7 @@ def test_the_validation_part_has_a_fifth_of_every_class():
     assert (_held_out(truth) == held_out).all()
 
 
+@pytest.mark.thorough
 def test_the_strength_is_the_best_on_the_validation_part():
     (train, truth), (asked, _) = clouds(0, 45, noise=1.0), clouds(1, 30, noise=1.0)
     found = linear_probe(train, truth, asked)
@@ -52,6 +53,7 @@ def test_what_can_be_distinguished_is():
     np.testing.assert_allclose(found.scores.sum(axis=1), 1, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_images_of_several_classes_are_ranked_class_by_class():
     rng = np.random.default_rng(0)
     truth = rng.random((80, 3)) < 0.5

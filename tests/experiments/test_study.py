@@ -63,25 +63,6 @@ def test_the_shipped_study_has_five_models_and_five_seeds():
     assert list(read_study(STUDY, small=True).runs())
 
 
-def leaves(tree, path=()):
-    """The values of a tree by their path."""
-    if not isinstance(tree, dict):
-        return {path: tree}
-    return {key: value for name, below in tree.items() for key, value in leaves(below, (*path, name)).items()}
-
-
-def test_a_factor_differs_from_the_table_in_what_it_sets_alone():
-    study = read_study(STUDY)
-    runs = {str(run): leaves(run.config.model_dump()) for run in study.runs()}
-    for group in study.definition.groups[1:]:
-        for model in group.models:
-            for seed in study.definition.seeds:
-                own, table = runs[f"{group.name}/{model}/{seed}"], runs[f"table/{model}/{seed}"]
-                differs = {path for path in own.keys() | table.keys() if own.get(path) != table.get(path)}
-                assert differs - {("Training", "output")} <= leaves(group.set).keys()
-                assert any(own.get(path) != table.get(path) for path in leaves(group.set))
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

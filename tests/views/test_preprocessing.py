@@ -69,6 +69,7 @@ def test_official_geometry_by_hand(height, width, resized, top, left):
     np.testing.assert_array_equal(view, expected[top : top + 224, left : left + 224])
 
 
+@pytest.mark.thorough
 @examples(30)
 @given(height=st.integers(4, 90), width=st.integers(4, 90))
 def test_pixels_are_those_of_paddlenlp(processor, height, width):
