@@ -22,8 +22,8 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.register_profile("fast", settings.get_profile("untimed"), max_examples=15)
 settings.load_profile("untimed")
 
-WHOLE_COMMANDS = {"commands", "experiments", "export", "planning", "training"}
-"""Folders of tests that run commands and trainings, as do the tests of pages next to them."""
+WHOLE_COMMANDS = {"commands", "demo_data", "encoder", "experiments", "export", "pages", "planning", "training"}
+"""Folders of tests that run commands, trainings, pages and scripts, as do the tests that lie next to them."""
 STARTS_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
 """Python's audit events."""
 GROWTH = 50 << 20
@@ -37,13 +37,13 @@ def pytest_addoption(parser):
 
 
 def pytest_ignore_collect(collection_path, config):
-    """With --fast, the parts alone are tested: losses, readers, towers, metrics, the index, the configuration."""
-    whole = collection_path.name in WHOLE_COMMANDS or collection_path.match("tests/test_*.py")
-    return True if whole and config.getoption("fast") else None
+    """Test the parts alone with --fast: losses, readers, towers, metrics, the index, the configuration."""
+    is_whole = collection_path.name in WHOLE_COMMANDS or collection_path.match("tests/test_*.py")
+    return True if is_whole and config.getoption("fast") else None
 
 
 class WithoutProcesses:
-    """With --fast, a test is skipped when it starts a process, so that no list of such tests has to be kept."""
+    """Skips a test, with --fast, when it starts a process, so that no list of such tests has to be kept."""
 
     def __init__(self):
         self._in_a_test = False
@@ -64,7 +64,7 @@ class WithoutProcesses:
 
 @contextmanager
 def skipped_without_its_package():
-    """A test of PaddleNLP, PaddleClas or paddle2onnx is skipped with the reason where Python is too new for them."""
+    """Skip a test of PaddleNLP, PaddleClas or paddle2onnx with the reason where Python is too new for them."""
     try:
         yield
     except ImportError as error:
@@ -87,7 +87,7 @@ def pytest_runtest_call():
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_logreport(report):
-    """Names a test that failed at once: a run that is stopped prints no summary."""
+    """Name a test that failed at once: a run that is stopped prints no summary."""
     if report.failed and os.environ.get("PYTEST_XDIST_WORKER") is None:
         print(f"\n{report.nodeid}: {getattr(report.longrepr, 'reprcrash', None) or 'failed'}", flush=True)
 
@@ -101,7 +101,7 @@ def pytest_configure(config):
 
 
 def share_cores(processes):
-    """Gives each of the processes that are about to be started, and theirs, its part of the cores.
+    """Give each of the processes that are about to be started, and theirs, its part of the cores.
 
     Threads of MKL and OpenBLAS wait for each other busily: with more of them than cores the same trainings took
     1.4 to 1.8 times the CPU time.
@@ -118,7 +118,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    """What is imported lives as long as the process: no collection of garbage has to look through it again."""
+    """Freeze what is imported, which lives as long as the process: no collection of garbage looks through it again."""
     give_back_memory()
     gc.freeze()
 
@@ -131,7 +131,7 @@ def resident_memory():
 
 @pytest.fixture(autouse=True)
 def collected(resident_memory):
-    """Trainers and towers lie in cycles, for which Python looks too seldom: hundreds of megabytes would pile up."""
+    """Collect garbage after a test: trainers and towers lie in cycles, for which Python looks too seldom."""
     yield
     if sys.platform == "linux" and _resident() > resident_memory[0] + GROWTH:
         give_back_memory()

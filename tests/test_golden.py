@@ -23,13 +23,13 @@ from ernie_vil2.training.trainer import Trainer
 from experiments.ablation import command as study
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.entailment_data import TOKENS, entailment_folder, nlvr2_folder
+from tests.support.paths import ROOT
 from tests.support.published_folders import cxc, karpathy
 from tests.support.shapes import COLOURS
-from tests.training.conftest import ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
 FIXTURE = Path("tests/fixtures/shapes")
-WRITE = os.environ.get("ERNIE_VIL2_GOLDEN") == "write"
+SHOULD_WRITE = os.environ.get("ERNIE_VIL2_GOLDEN") == "write"
 NUMBER = re.compile(r"-?\d+\.\d+(?:e[-+]\d+)?")
 TOWERS = ["Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
           "Model.text={name: ernie, width: 32, depth: 1, heads: 1, max_positions: 16, dropout: 0.0}",
@@ -38,20 +38,20 @@ TRAINING = ["Training.steps=4", "Training.global_batch=8", "Training.log_every=1
             "Schedule.warmup_steps=1", "Training.device=cpu", "Evaluation.every=4"]  # fmt: skip
 
 
-def assert_golden(name, found):
-    """Compares a text with a file of the folder: numbers with a point to a ten-thousandth, all else to the letter."""
+def assert_golden(name, text):
+    """Compare a text with a file of the folder: numbers with a point to a ten-thousandth, all else to the letter."""
     path = GOLDEN / name
-    if WRITE:
+    if SHOULD_WRITE:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(found, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     golden = path.read_text(encoding="utf-8")
-    assert NUMBER.sub("#", found) == NUMBER.sub("#", golden)
-    numbers = [list(map(float, NUMBER.findall(text))) for text in (found, golden)]
-    assert numbers[0] == pytest.approx(numbers[1], rel=1e-4, abs=1e-4)
+    assert NUMBER.sub("#", text) == NUMBER.sub("#", golden)
+    numbers, expected = (list(map(float, NUMBER.findall(content))) for content in (text, golden))
+    assert numbers == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
-def masked(text, *folders):
-    """Without what differs from one run to the next: folders, checksums, and in a record the machine."""
+def mask(text, *folders):
+    """Replace what differs from one run to the next: folders, checksums, and in a record the machine."""
     if text.startswith("{"):
         record = json.loads(text)
         record |= dict.fromkeys(record.keys() & {"versions", "git", "runtime", "command", "paths"}, "...")
@@ -70,9 +70,9 @@ def root(monkeypatch):
 @pytest.mark.parametrize("command", [*COMMANDS, "study"])
 def test_help(command):
     name = command.replace("_", "-")
-    made = parser(study, "study.py") if command == "study" else parser(command, f"ernie-vil2 {name}")
-    actions = [action.choices for action in made._subparsers._group_actions] if made._subparsers else []
-    texts = [made.format_help(), *(one.format_help() for choices in actions for one in choices.values())]
+    whole = parser(study, "study.py") if command == "study" else parser(command, f"ernie-vil2 {name}")
+    actions = [action.choices for action in whole._subparsers._group_actions] if whole._subparsers else []
+    texts = [whole.format_help(), *(action.format_help() for choices in actions for action in choices.values())]
     assert_golden(f"help/{command}.txt", "\n".join(texts))
 
 
@@ -106,19 +106,23 @@ def test_evaluation(name, published, tmp_path, capsys):
     command, *arguments = [argument.replace("PUBLISHED", str(published)) for argument in EVALUATIONS[name]]
     capsys.readouterr()
     code = run(command, [*arguments, "--output", str(tmp_path), "--name", name, "--no-cache"], command)
-    shown_text = capsys.readouterr()
-    assert code == 0, shown_text.err
-    table = shown_text.out[shown_text.out.index("\n\n") :] if "\n\n" in shown_text.out else shown_text.out
-    assert_golden(f"{name}/printed.txt", masked(table, tmp_path, published))
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    table = printed.out[max(0, printed.out.find("\n\n")) :]
+    assert_golden(f"{name}/printed.txt", mask(table, tmp_path, published))
     for path in sorted(path for path in tmp_path.rglob("*") if path.suffix in (".json", ".csv", ".txt")):
-        assert_golden(f"{name}/{path.name}", masked(path.read_text(encoding="utf-8"), tmp_path, published))
+        assert_golden(f"{name}/{path.name}", mask(path.read_text(encoding="utf-8"), tmp_path, published))
 
 
 TRAININGS = {
-    "multi_view": [f"Data.train=[{FIXTURE}/train.tar]", f"Data.val=[{FIXTURE}/val.tar]", "Views.resize=36",
-                   "Views.languages={zh: 1.0, en: 1.0}", "Loss.duplicates=positives", "Data.text_id=id"],
-    "entailment": ["Data.train=[PUBLISHED/snli-ve]", "Data.val=[PUBLISHED/snli-ve]", "Views.resize=36"],
-    "nlvr2": ["Data.train=[PUBLISHED/nlvr2]", "Data.val=[PUBLISHED/nlvr2]", "Views.resize=36"],
+    "multi_view": [*TOWERS, f"Data.train=[{FIXTURE}/train.tar]", f"Data.val=[{FIXTURE}/val.tar]", "Views.resize=36",
+                   "Views.languages={zh: 1.0, en: 1.0}", "Loss.duplicates=positives", "Data.text_id=id",
+                   "Model.text.vocabulary=PUBLISHED/entailment/vocab.txt"],
+    "entailment": [*TOWERS, "Data.train=[PUBLISHED/snli-ve]", "Data.val=[PUBLISHED/snli-ve]", "Views.resize=36",
+                   "Model.text.vocabulary=PUBLISHED/entailment/vocab.txt"],
+    "nlvr2": [*TOWERS, "Data.train=[PUBLISHED/nlvr2]", "Data.val=[PUBLISHED/nlvr2]", "Views.resize=36",
+              "Model.text.vocabulary=PUBLISHED/nlvr2/vocab.txt"],
+    # The model is that of its teacher.
     "new_language": ["Data.train=[PUBLISHED/parallel.csv]", "Data.columns={caption_en: en, caption_zh: zh}",
                      "Model.like=weights", f"Model.weights={FIXTURE}/model", "Views.languages={en: 1.0}",
                      "Views.tag_probability=0",
@@ -129,79 +133,73 @@ TRAININGS = {
 @pytest.fixture(scope="module")
 def trained(published, tmp_path_factory):
     """`trained(task)`: the run folder of four steps."""
-    made = {}
+    folders = {}
+    pairs = [f"a {colour} square,{chinese}的方块" for colour, (_, chinese) in COLOURS.items()]
+    (published / "parallel.csv").write_text("\n".join(["en,zh", *pairs]), encoding="utf-8")
 
     def train(task):
-        if task not in made:
+        if task not in folders:
             folder = tmp_path_factory.mktemp("runs") / task
-            own = [setting.replace("PUBLISHED", str(published)) for setting in TRAININGS[task]]
-            vocabulary = f"Model.text.vocabulary={published / task / 'vocab.txt'}"
-            model = [*TOWERS, vocabulary.replace("multi_view", "entailment")]
-            if task == "new_language":  # the model is that of its teacher
-                model = []
-                pairs = [f"a {colour} square,{chinese}的方块" for colour, (_, chinese) in COLOURS.items()]
-                (published / "parallel.csv").write_text("\n".join(["en,zh", *pairs]), encoding="utf-8")
-            settings = [*model, *TRAINING, *own, f"Training.task={task}", f"Training.output={folder}"]
+            settings = [setting.replace("PUBLISHED", str(published)) for setting in TRAININGS[task]]
+            settings += [*TRAINING, f"Training.task={task}", f"Training.output={folder}"]
             Trainer(load_config(None, settings)).fit()
-            made[task] = folder  # not before: what is skipped is not there for the next test either
-        return made[task]
+            folders[task] = folder  # not before: what is skipped is not there for the next test either
+        return folders[task]
 
     return train
 
 
 @pytest.mark.parametrize("task", TRAININGS)
-def test_losses(task, trained):
+def test_losses_and_keys_of_a_run_folder(task, trained, published):
     losses = [record["loss"] for record in read_log(trained(task) / "log.jsonl") if record["kind"] == "train"]
     assert_golden(f"losses/{task}.txt", "".join(f"{loss:.5f}\n" for loss in losses))
+    assert_golden(f"keys/run-{task}.txt", mask(describe(trained(task)), published))
 
 
 def keys_of(value, name=""):
-    """The paths of a tree's keys, of lists those of the first entry; not those that say what the machine is."""
+    """Return the paths of a tree's keys, of lists those of the first entry; not those that say what the machine is."""
     if isinstance(value, dict) and not name.endswith((".runtime", ".versions")):
-        return [found for key, inner in value.items() for found in keys_of(inner, f"{name}.{key}")] or [name]
+        return [path for key, inner in value.items() for path in keys_of(inner, f"{name}.{key}")] or [name]
     return keys_of(value[0], f"{name}[]") if isinstance(value, list) and value else [name]
 
 
-def described(folder):
-    """The files of a folder, and the keys of those that have some."""
+def describe_file(path):
+    """Return the keys of a file that has some."""
+    if path.suffix == ".json" and "image.json" not in path.name and "text.json" not in path.name:
+        return keys_of(json.loads(path.read_text(encoding="utf-8")))
+    if path.suffix == ".jsonl":
+        records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        last = {record["kind"]: record for record in records}
+        return [f"{kind}{key}" for kind, record in last.items() for key in keys_of(record)]
+    if path.suffix == ".yaml":
+        return keys_of(yaml.safe_load(path.read_text(encoding="utf-8")))
+    if path.suffix == ".safetensors":
+        with safe_open(path, "numpy") as file:
+            return [f"{key} {file.get_slice(key).get_shape()}" for key in sorted(file.keys())]
+    if path.suffix == ".sqlite":
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            tables = [" ".join(sql.split()) for (sql,) in database.execute("SELECT sql FROM sqlite_master") if sql]
+            return tables + [f"state {key}" for (key,) in database.execute("SELECT key FROM state ORDER BY key")]
+    return []
+
+
+def describe(folder):
+    """Return the files of a folder, and the keys of those that have some, a line each."""
     lines = []
     for path in sorted(folder.rglob("*")):
         name = re.sub(r"[0-9a-f]{8}(?=[.]faiss)", "#", str(path.relative_to(folder)))
-        if path.is_dir() and not path.is_symlink():
-            continue
-        if path.name == "run.lock" or "visualdl" in name:
+        if (path.is_dir() and not path.is_symlink()) or name == "run.lock" or "visualdl" in name:
             continue
         lines.append(name)
-        if path.suffix == ".json" and "image.json" not in name and "text.json" not in name:
-            lines += [f"  {key}" for key in keys_of(json.loads(path.read_text(encoding="utf-8")))]
-        elif path.suffix == ".jsonl":
-            records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-            kinds = {record["kind"]: record for record in records}
-            lines += [f"  {kind}{key}" for kind, record in kinds.items() for key in keys_of(record)]
-        elif path.suffix == ".yaml":
-            lines += [f"  {key}" for key in keys_of(yaml.safe_load(path.read_text(encoding="utf-8")))]
-        elif path.suffix == ".safetensors":
-            with safe_open(path, "numpy") as file:
-                lines += [f"  {key} {file.get_slice(key).get_shape()}" for key in sorted(file.keys())]
-        elif path.suffix == ".sqlite":
-            with contextlib.closing(sqlite3.connect(path)) as opened:
-                lines += [
-                    f"  {' '.join(sql.split())}" for (sql,) in opened.execute("SELECT sql FROM sqlite_master") if sql
-                ]
-                lines += [f"  state {key}" for (key,) in opened.execute("SELECT key FROM state ORDER BY key")]
+        lines += [f"  {key}" for key in describe_file(path)]
     return "\n".join(lines) + "\n"
-
-
-@pytest.mark.parametrize("task", TRAININGS)
-def test_keys_of_a_run_folder(task, trained, published):
-    assert_golden(f"keys/run-{task}.txt", masked(described(trained(task)), published))
 
 
 @pytest.mark.parametrize("target", ["paddle-inference", "onnx"])
 def test_keys_of_an_export(target, tmp_path):
     arguments = [f"{FIXTURE}/model", str(tmp_path / "made"), "--to", target, "--data", f"{FIXTURE}/val.tar"]
     assert run("export", arguments, "export") == 0
-    assert_golden(f"keys/export-{target}.txt", described(tmp_path / "made"))
+    assert_golden(f"keys/export-{target}.txt", describe(tmp_path / "made"))
 
 
 @pytest.mark.parametrize("index_type", ["exact", "ivf"])
@@ -210,4 +208,4 @@ def test_keys_of_an_index(index_type, tmp_path):
                  "--index-type", index_type, "--data", f"{FIXTURE}/val.tar",
                  "--texts", f"{FIXTURE}/val.tar"]  # fmt: skip
     assert run("search", arguments, "search") == 0
-    assert_golden(f"keys/index-{index_type}.txt", described(tmp_path / "made"))
+    assert_golden(f"keys/index-{index_type}.txt", describe(tmp_path / "made"))

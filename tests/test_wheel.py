@@ -8,8 +8,7 @@ import zipfile
 import pytest
 
 from tests.support.limits import PATIENCE
-from tests.support.processes import run_process
-from tests.test_imports import ROOT
+from tests.support.paths import ROOT
 
 pytest.importorskip("wheel", reason="a wheel is built without a network, by the package wheel")
 TINY = [
@@ -37,7 +36,7 @@ def wheel(tmp_path_factory):
 def installed(wheel, tmp_path_factory):
     """`installed(command, ...)` in a fresh environment, over the packages that are installed here."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    venv.create(folder / "venv", with_pip=True)
+    venv.create(folder / "venv")
     packages = next((folder / "venv" / "lib").glob("python*/site-packages"))
     shared = [path for path in sys.path if path.endswith("site-packages")]
     (packages / "shared.pth").write_text("\n".join(shared) + "\n")
@@ -49,7 +48,8 @@ def installed(wheel, tmp_path_factory):
         assert child.returncode == 0, child.stdout + child.stderr
         return child.stdout
 
-    run("pip", "install", "--quiet", "--no-deps", "--no-index", wheel)
+    pip = [sys.executable, "-m", "pip", "--python", folder / "venv" / "bin" / "python"]
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
     return run
 
 
@@ -75,8 +75,8 @@ def test_a_wheel_is_used_from_any_folder(installed, shapes):
 def test_a_wheel_trains_scores_and_reports_from_any_folder(installed, shapes):
     installed("ernie-vil2", "trim", "--data", shapes["train"], "--output", "words.txt")
     overrides = [*TINY, f"Data.train=[{shapes['train']}]", f"Data.val=[{shapes['val']}]", "Training.output=runs/tiny"]
-    given = [part for override in overrides for part in ("-o", override)]
-    trained = installed("ernie-vil2", "train", "-c", "configs/demo/emoji.yaml", *given, "--processes", 2)
+    options = [word for override in overrides for word in ("-o", override)]
+    trained = installed("ernie-vil2", "train", "-c", "configs/demo/emoji.yaml", *options, "--processes", 2)
     assert "finished: 2 steps" in trained
     installed("ernie-vil2", "eval", "--checkpoint", "runs/tiny", "--data", shapes["val"], "--language", "zh")
     assert "report.html" in installed("ernie-vil2", "report", "--run", "runs/tiny", "--data", shapes["val"])

@@ -13,9 +13,9 @@ from ernie_vil2.io import locks
 from ernie_vil2.search import api, image_decoding, open_index
 from ernie_vil2.search.fill import add_images, add_texts, build, images_in
 from ernie_vil2.search.service import build_app
+from tests.support.paths import ROOT
 from tests.support.shapes import draw, png
 from tests.support.sockets import Running
-from tests.test_imports import ROOT
 
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 IN_BASE64 = base64.b64encode(IMAGE).decode()

@@ -25,9 +25,8 @@ from ernie_vil2.search.server import MAX_PAUSE_SECONDS, Supervisor, _allow_files
 from ernie_vil2.search.service import build_app
 from tests.search.test_batching import Blocked
 from tests.support.limits import PATIENCE
-from tests.support.processes import run_process, start_process
+from tests.support.paths import ROOT
 from tests.support.sockets import Running, request, reset, until
-from tests.test_imports import ROOT
 
 TOKEN = "0123456789abcdef"  # noqa: S105  -- of a server of the test
 

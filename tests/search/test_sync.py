@@ -14,9 +14,8 @@ from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, build, images_in, rebuild_if_needed, sync_images, sync_texts
 from ernie_vil2.search.store import FolderStore
 from tests.search.conftest import unit
-from tests.support.processes import start_process
+from tests.support.paths import ROOT
 from tests.support.shapes import draw, png
-from tests.test_imports import ROOT
 
 
 def image(number):

@@ -20,7 +20,7 @@ from ernie_vil2.search import middleware, open_index
 from ernie_vil2.search.fill import add_images, add_texts, images_in
 from ernie_vil2.search.service import build_app
 from tests.support.limits import PATIENCE
-from tests.support.processes import start_process
+from tests.support.paths import ROOT
 from tests.support.shapes import draw, png
 from tests.support.sockets import (
     Running,
@@ -31,7 +31,6 @@ from tests.support.sockets import (
     until,
     without_garbage_collection,
 )
-from tests.test_imports import ROOT
 
 MIB = 2**20
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))

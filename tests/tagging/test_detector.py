@@ -14,10 +14,9 @@ from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.tagging.detector import Detections, Detector, DetectorPreprocessing, Phrases
-from tests.support.processes import run_process
+from tests.support.paths import ROOT
 from tests.support.rectangles import SIZE, STEPS, export, rectangles_image
 from tests.support.shapes import png, write_tsv
-from tests.test_imports import ROOT
 
 PHOTOGRAPHS = Path(sklearn.__file__).parent / "datasets" / "images"
 RED, BLUE = ("red", 10, 20, 60, 35), ("blue", 70, 5, 80, 45)

@@ -19,9 +19,8 @@ from ernie_vil2.data.readers import ShardedSource, open_sources
 from ernie_vil2.data.samples import SEVERAL_LINES
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.io.locks import OtherJob
-from tests.support.processes import run_process, start_process
+from tests.support.paths import ROOT
 from tests.support.shapes import draw, png, write_tar, write_tsv
-from tests.test_imports import ROOT
 
 
 def jpeg(pixels):

@@ -1,0 +1,153 @@
+"""The doctor: finds what is broken, names the fix, and goes on after a check that raises."""
+
+import subprocess
+import sys
+from collections import namedtuple
+
+import numpy as np
+import pytest
+from packaging.requirements import Requirement
+
+from ernie_vil2.cli import doctor
+from ernie_vil2.cli.doctor import Result
+from ernie_vil2.device import runtime
+
+
+@pytest.fixture
+def require(monkeypatch):
+    """`require(lines, installed)`: requirements {line: extra}, and the versions of what is installed."""
+
+    def require(lines, installed):
+        wanted = [(Requirement(line), extra) for line, extra in lines.items()]
+        monkeypatch.setattr(doctor, "requirements", lambda: wanted)
+        monkeypatch.setattr(doctor, "_version", installed.get)
+
+    return require
+
+
+def test_a_raising_check_fails_and_the_others_still_run():
+    def broken():
+        raise RuntimeError("no\nsuch library")
+
+    shown = []
+    checks = [("first", broken), ("second", lambda: [Result("ok", "a", ""), Result("warn", "b", "")])]
+    assert doctor.diagnose(checks, shown.append) == 1
+    assert [(result.status, result.name) for result in shown] == [("FAIL", "first"), ("ok", "a"), ("warn", "b")]
+    assert shown[0].fact == "RuntimeError: no such library"
+    assert doctor.diagnose(checks[1:], shown.append) == 0
+
+
+def test_a_result_is_one_line_and_its_fix_another():
+    assert str(Result("ok", "numpy", "1.24.4")).splitlines() == ["ok   numpy           1.24.4"]
+    assert str(Result("FAIL", "numpy", "2.0", "pip install it")).splitlines()[1] == "     -> pip install it"
+
+
+@pytest.mark.parametrize(("minor", "status"), [(11, "ok"), (13, "ok"), (10, "FAIL"), (14, "FAIL")])
+def test_python_is_3_11_to_3_13(minor, status):
+    result = doctor.check_python((3, minor, 7))
+    assert result.status == status
+    assert ("make setup" in result.fix) == (status == "FAIL")
+
+
+@pytest.mark.parametrize(
+    ("requirement", "installed", "status", "fact"),
+    [
+        ("datasets==3.2.0", {"datasets": "3.2.0"}, "ok", "3.2.0"),
+        ("datasets==3.2.0", {"datasets": "4.0.0"}, "FAIL", "4.0.0, but ==3.2.0"),
+        ("datasets==3.2.0", {}, "FAIL", "not installed"),
+        ("paddlepaddle==3.3.1", {"paddlepaddle-gpu": "2.6.2"}, "FAIL", "2.6.2, but ==3.3.1"),
+        ("paddlepaddle==3.3.1", dict.fromkeys(("paddlepaddle", "paddlepaddle-gpu"), "3.3.1"), "FAIL", "both installed"),
+        ("opencv-python>=4.8.1.78", {"opencv-python-headless": "5.0.0.93"}, "ok", "5.0.0.93"),
+    ],
+)
+def test_packages_are_compared_with_the_pins(require, requirement, installed, status, fact):
+    require({requirement: ""}, installed)
+    (result,) = doctor.check_packages()
+    assert result.status == status and fact in result.fact
+    assert bool(result.fix) == (status == "FAIL")
+
+
+def test_a_package_that_does_not_import_fails_with_its_error(require, monkeypatch):
+    require({"numpy": ""}, {"numpy": np.__version__})
+    monkeypatch.setitem(doctor.MODULES, "numpy", "numpy.no_such_part")
+    (result,) = doctor.check_packages()
+    assert result.status == "FAIL"
+    assert "No module named 'numpy.no_such_part'" in result.fact
+
+
+def test_an_extra_that_is_not_there_is_no_failure(require):
+    require({"fastapi": "serve", "numpy": "", "uvicorn": "serve"}, {"numpy": np.__version__})
+    numpy, result = doctor.check_packages()
+    assert numpy.status == "ok"
+    assert (result.status, result.name, result.fact) == ("none", "[serve]", "not installed: fastapi, uvicorn")
+    assert "pip install" in result.fix and "[serve]" in result.fix
+
+
+@pytest.mark.skipif(sys.version_info[:2] > (3, 11), reason="PaddleNLP is published for Python 3.11")
+def test_the_pins_that_hold_paddlenlp_together_are_checked():
+    names = {requirement.name for requirement, _ in doctor.requirements()}
+    assert {*doctor.MODULES, "huggingface_hub", "aistudio-sdk", "datasets", "pyarrow"} <= names
+
+
+@pytest.mark.parametrize(
+    ("package", "status"), [("datasets 3.2.0 requires dill", "FAIL"), ("ernie_vil2 0.1.0 requires opencv-python", "ok")]
+)
+def test_conflicts_are_those_of_pip(require, monkeypatch, package, status):
+    require({"opencv-python>=4.8.1.78": ""}, {"opencv-python-headless": "5.0.0.93"})
+    output = f"{package}, which is not installed.\n"
+    monkeypatch.setattr(doctor, "_python", lambda *_, timeout: subprocess.CompletedProcess([], 1, output, ""))
+    result = doctor.check_conflicts()
+    assert result.status == status and (status == "ok" or result.fact == output.strip())
+
+
+@pytest.mark.parametrize(
+    ("vendor", "variables", "status"),
+    [
+        ("AuthenticAMD", {"MKL_DEBUG_CPU_TYPE": "5", "MKL_NUM_THREADS": "8"}, "ok"),
+        ("AuthenticAMD", {"MKL_NUM_THREADS": "8"}, "warn"),
+        ("GenuineIntel", {"OMP_NUM_THREADS": "8"}, "ok"),
+        ("GenuineIntel", {"MKL_NUM_THREADS": "1"}, "warn"),
+    ],
+)
+def test_switches_that_cost_speed_are_warned_about(monkeypatch, vendor, variables, status):
+    monkeypatch.setattr(runtime, "processor", lambda: (vendor, {"avx2"}))
+    monkeypatch.setattr(runtime, "usable_cores", lambda: 8)
+    for name in ("MKL_DEBUG_CPU_TYPE", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert doctor.check_runtime().status == status
+
+
+def test_shared_memory_must_be_there_and_large_enough(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage(64 << 20))
+    assert doctor.check_shared_memory(tmp_path, need=64 << 20).status == "ok"
+    small = doctor.check_shared_memory(tmp_path)
+    assert small.status == "warn" and "0.1 GiB free" in small.fact and "--shm-size" in small.fix
+    assert doctor.check_shared_memory(tmp_path / "missing").status == "FAIL"
+
+
+def test_collectives_add_up_over_two_processes():
+    assert doctor.check_collectives().status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("code", "timeout", "fact"),
+    [("raise OSError('no network here')", 300, "OSError: no network here"), ("import time; time.sleep(100)", 1, "1 s")],
+)
+def test_collectives_that_fail_or_hang_are_ended(monkeypatch, code, timeout, fact):
+    monkeypatch.setattr(doctor, "_ALL_REDUCE", code)
+    result = doctor.check_collectives(timeout=timeout)
+    assert result.status == "FAIL" and fact in result.fact
+
+
+def test_the_tiny_training_learns():
+    result = doctor.check_training(seconds=0)
+    assert result.status == "ok", result.fact
+
+
+@pytest.mark.parametrize("last", [9.0, float("nan")])
+def test_a_training_that_does_not_learn_fails(monkeypatch, last):
+    monkeypatch.setattr(doctor, "tiny_training", lambda seconds: (10.0, last, 100.0))
+    assert doctor.check_training().status == "FAIL"

@@ -1,0 +1,136 @@
+"""The fixed lists of the ablation: what makes sets a family, and that no family and no copy is on two sides."""
+
+import json
+import sys
+import tarfile
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.support.paths import import_demo_script
+
+L = [(8, 8, 8, 48), (8, 48, 40, 8)]
+T = [(8, 8, 48, 8), (28, 8, 8, 48)]
+"""Boxes (x, y, width, height) of letters."""
+
+
+@pytest.fixture(scope="module")
+def families():
+    return import_demo_script("icon_families")
+
+
+@pytest.fixture(scope="module")
+def study():
+    return import_demo_script("icon_study")
+
+
+def drawn(*boxes, size=64):
+    """Return a PNG of dark boxes on white."""
+    image = np.full([size, size], 255, np.uint8)
+    for x, y, width, height in boxes:
+        image[y : y + height, x : x + width] = 34
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+def test_a_drawing_is_the_same_wherever_it_is_and_at_any_size(families):
+    half_size = [[value // 2 for value in box] for box in L]
+    shapes = [families.shape(drawn(*boxes)) for boxes in (L, half_size, T)]
+    assert shapes[0].bits == shapes[1].bits != shapes[2].bits
+    drawings = families.Drawings()
+    for name, shape in zip("abc", shapes, strict=True):
+        drawings.add(name, f"{name}--x", shape)
+    assert [sorted(group) for group in drawings.alike()] == [[0, 1]]
+    assert drawings.same([0, 2], [1]).tolist() == [[True], [False]]
+    assert families.shape(drawn()) is None
+
+
+def sets(**fields):
+    default = {"author": "", "category": "UI 24px", "samples": 100}
+    return {name: default | {"author": name} | changes for name, changes in fields.items()}
+
+
+def test_authors_prefixes_names_and_pixels_make_a_family(families):
+    names = {name: {f"{name} {n}" for n in range(20)} for name in ("a", "b", "c-one", "c-two", "d", "e", "f", "g", "h")}
+    names["e"] = set(list(names["d"])[:12]) | {f"e {n}" for n in range(8)}
+    names["g"] = names["h"]
+    known = sets(**{name: {} for name in names}) | sets(a={"author": "Team"}, b={"author": "team"},
+                                                       g={"category": "Emoji"}, h={"category": "Emoji"})  # fmt: skip
+    images = {("f", "g"): 99, ("a", "h"): int(100 * families.SHARED_IMAGES) - 1}
+    groups, joined = families.families(known, names, images)
+    assert sorted(map(tuple, groups)) == [("a", "b"), ("c-one", "c-two"), ("d", "e"), ("f", "g"), ("h",)]
+    assert [(left, right) for left, right, _ in joined["name"]] == [("a", "b"), ("c-one", "c-two"), ("d", "e")]
+    assert joined["pixels"] == [("f", "g", "99 of 100 images")]
+
+
+def test_a_family_is_on_one_side(study, monkeypatch):
+    monkeypatch.setattr(study, "SCORED", {"val": ("v",), "test": ("t",)})
+    sides = study.side_of_sets([["v", "v-filled"], ["t"], ["x", "y"]], ["v", "v-filled", "t", "x", "y"])
+    assert sides == {"v": "val", "v-filled": "none", "t": "test", "x": "train", "y": "train"}
+    with pytest.raises(ValueError, match="v, t are one family"):
+        study.side_of_sets([["v", "t"]], ["v", "t"])
+    with pytest.raises(ValueError, match="lack t"):
+        study.side_of_sets([["v"]], ["v"])
+
+
+def test_copies_of_scored_icons_are_left_out_of_the_side_below(families, study):
+    drawings = families.Drawings()
+    for name, boxes in (("train", L), ("val", L), ("test", L), ("train", T), ("none", T)):
+        drawings.add(name, f"{name}--{len(drawings.keys)}", families.shape(drawn(*boxes)))
+    sides = {name: name for name in ("train", "val", "test", "none")}
+    assert study.left_out(drawings, sides) == {"train--0", "val--1"}
+
+
+@pytest.mark.parametrize("percent", [30, 60])
+def test_as_many_captions_are_wrong_as_asked_for(families, study, percent):
+    icons = [families.Icon(f"s--{n}", {"caption_en": f"name {n}", "tags_en": [str(n)], "set": "s"}, b"")
+             for n in range(200)]  # fmt: skip
+    corrupted = study.corrupted(icons, percent)
+    captions = [icon.fields["caption_en"] for icon in corrupted]
+    assert sum(caption != f"name {n}" for n, caption in enumerate(captions)) == 2 * percent
+    assert sorted(captions) == sorted(f"name {n}" for n in range(200))
+    assert [icon.fields["tags_en"] for icon in corrupted] == [[caption.split()[1]] for caption in captions]
+    assert [icon.key for icon in corrupted] == [icon.key for icon in icons]
+
+
+def test_the_lists_are_written_from_rendered_sets(families, study, monkeypatch, tmp_path):
+    icons, output = tmp_path / "icons", tmp_path / "lists"
+    icons.mkdir()
+    rendered = {
+        "ours": {"umbrella": L, "corner": [(8, 8, 8, 8)], "blank": [], "copied": T},
+        "kept": {"tee": T},
+        "unseen": {"umbrella": [(8, 8, 40, 8), (8, 16, 8, 8)]},
+    }
+    for name, images in rendered.items():
+        study.write(icons / f"{name}.tar", [
+            families.Icon(f"{name}--{caption}", {"caption_en": caption, "tags_en": [], "name": caption, "set": name,
+                                                 "license": "MIT"}, drawn(*boxes))
+            for caption, boxes in images.items()
+        ])  # fmt: skip
+    about = sets(**{name: {"samples": len(images)} for name, images in rendered.items()})
+    (icons / "sets.json").write_text(json.dumps(about))
+    monkeypatch.setattr(study, "SCORED", {"val": ("kept",), "test": ("unseen",)})
+    monkeypatch.setattr(sys, "argv", ["icon_study.py", "--icons", str(icons), "--output", str(output)])
+    assert study.main() == 0
+    lists = json.loads((output / "lists.json").read_text(encoding="utf-8"))
+    assert (lists["icons"], lists["blank"], lists["training_icons"]) == (6, 1, 2)
+    assert lists["copies_left_out"] == {"train": 1}
+    assert lists["sides"] == {"train": ["ours"], "val": ["kept"], "test": ["unseen"], "none": []}
+    with tarfile.open(output / "train-lexicon.tar") as tar:
+        (fields,) = [json.load(tar.extractfile(name)) for name in tar.getnames() if name.endswith(".json")]
+    lexicon = study.lexicon()
+    assert len(lexicon) > 1500
+    assert (fields["name"], fields["caption_zh"]) == ("umbrella", lexicon["umbrella"]["caption_zh"])
+    assert {"corner", "umbrella"} <= set((output / "vocabulary.txt").read_text(encoding="utf-8").split())
+
+
+def test_long_captions_are_of_name_tags_style_and_set(study):
+    fields = {"caption_en": "user alt", "tags_en": ["user and group", "people"], "styles": ["fill"], "color": False,
+              "set_name": "Lets Icons", "author": "Leonid Tsvetkov"}  # fmt: skip
+    plain = {**fields, "tags_en": [], "styles": [], "color": True}
+    icons = [study.with_long_caption(study.Icon("k", each, b"png")) for each in (fields, plain)]
+    assert [icon.fields["caption_long_en"] for icon in icons] == [
+        "user alt, tagged user and group, people: a fill plain icon of the set Lets Icons by Leonid Tsvetkov",
+        "user alt: a colourful icon of the set Lets Icons by Leonid Tsvetkov",
+    ]
+    assert all(icon.fields["caption_en"] == "user alt" and icon.png == b"png" for icon in icons)

@@ -1,0 +1,93 @@
+"""The image tower that the demo starts from: what it is pretrained on, and that the demo's model takes it."""
+
+import json
+import sys
+import tarfile
+
+import cv2
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from ernie_vil2.config import load_config
+from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.models.weights.initial import load_initial_weights
+from tests.support.paths import DEMO_DATA, ROOT, import_demo_script
+from tests.support.shapes import png, write_tar
+
+
+@pytest.fixture(scope="module")
+def script():
+    return import_demo_script("icon_tower")
+
+
+def names_in(shard):
+    with tarfile.open(shard) as tar:
+        return [json.load(tar.extractfile(name))["name"] for name in tar.getnames() if name.endswith(".json")]
+
+
+def test_no_style_of_the_demo_is_drawn_and_always_the_same_icons(script, monkeypatch, tmp_path):
+    icons = tmp_path / "icons"
+    icons.mkdir()
+    image = png(np.full([8, 8, 3], 255, np.uint8))
+    has_colour = {"colours": True, "lines": False, "twemoji": True, "emojione-v1": True, "noto-v1": True}
+    for name in has_colour:
+        captions = [f"{name} {number}" for number in range(300)] + ["hand skin-tone"]
+        script.write(icons / f"{name}.tar", [
+            script.Icon(f"{name}--{number}", {"caption_en": caption, "tags_en": [], "name": caption}, image)
+            for number, caption in enumerate(captions)
+        ])  # fmt: skip
+    (icons / "sets.json").write_text(json.dumps({name: {"color": value} for name, value in has_colour.items()}))
+    for folder in ("first", "second"):
+        monkeypatch.setattr(sys, "argv", ["icon_tower.py", "--icons", str(icons), "--output", str(tmp_path / folder)])
+        assert script.main() == 0
+    drawn = [name.split()[0] for name in names_in(tmp_path / "first" / "train.tar")]
+    assert set(drawn) == {"colours", "lines"}
+    assert 220 < drawn.count("colours") < 260 and 30 < drawn.count("lines") < 70
+    assert (tmp_path / "first" / "train.tar").read_bytes() == (tmp_path / "second" / "train.tar").read_bytes()
+    assert "lines" in (tmp_path / "first" / "vocabulary.txt").read_text().split()
+
+
+def test_the_demo_starts_from_the_tower_that_is_shipped():
+    shipped = DEMO_DATA / "icon-tower.safetensors"
+    settings = [f"Model.image.weights={shipped}", f"Model.text.vocabulary={DEMO_DATA / 'vocabulary.txt'}"]
+    config = load_config(ROOT / "configs" / "demo" / "emoji.yaml", settings)
+    model = build_dual_encoder(config.Model, 5_518)
+    load_initial_weights(model, config.Model)
+    expected = load_file(shipped)
+    arrays = {name: value.numpy() for name, value in model.state_dict().items() if name.startswith("image.")}
+    assert arrays.keys() == expected.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, expected[name])
+
+
+def test_the_tower_alone_is_kept_of_a_model(script, tmp_path):
+    weights = {"image.a": np.ones(2, np.float32), "text.a": np.ones(2, np.float32), "logit_scale": np.ones(1)}
+    script.write_tower(tmp_path / "tower.safetensors", weights)
+    assert list(load_file(tmp_path / "tower.safetensors")) == ["image.a"]
+    assert [path.name for path in tmp_path.iterdir()] == ["tower.safetensors"]
+
+
+def write_images(path, images):
+    members = []
+    for name, pixels in images.items():
+        image = cv2.imencode(".png", pixels)[1].tobytes()
+        members += [(f"{name}.png", image), (f"{name}.txt", f"a {name}".encode())]
+    write_tar(path, members)
+
+
+def test_recall_is_given_without_near_twins(tmp_path, monkeypatch, capsys):
+    """Of three drawings two are among the icons: one as it is, one brighter, which correlates just as well."""
+    images = np.random.default_rng(0).integers(0, 200, [4, 32, 32, 3], dtype=np.uint8)
+    write_images(tmp_path / "drawings.tar", {"same": images[0], "dark": images[1], "other": images[2]})
+    write_images(tmp_path / "icons.tar", {"x": images[3], "y": images[0], "z": images[1] + 50})
+    ranks = "".join(f"m,image_to_text,{name},a {name},{rank}\n" for name, rank in
+                    (("same", 1), ("dark", 1), ("other", 3)))  # fmt: skip
+    (tmp_path / "ranks.csv").write_text(f"result,direction,query_id,query,rank\n{ranks}", encoding="utf-8")
+    files = ["--icons", tmp_path / "icons.tar", "--data", tmp_path / "drawings.tar", "--ranks", tmp_path / "ranks.csv"]
+    monkeypatch.setattr(sys, "argv", ["near_twins.py", *map(str, files)])
+    import_demo_script("near_twins").main()
+    count, everything, without = capsys.readouterr().out.splitlines()
+    assert count.startswith("2 of 3 ")
+    assert everything.endswith("R@1 66.67  R@5 100.00  R@10 100.00")
+    assert "(1 queries)" in without and without.endswith("R@1  0.00  R@5 100.00  R@10 100.00")

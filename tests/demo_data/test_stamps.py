@@ -1,0 +1,103 @@
+"""demo_data/stamps.py on a package made here: what it writes, and that its splits share no name."""
+
+import csv
+import hashlib
+import io
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ernie_vil2.data.readers import open_benchmarks
+from ernie_vil2.data.readers.labelled import open_labelled
+from tests.support.paths import import_demo_script
+
+SPLITS = ("train", "val", "test")
+
+
+@pytest.fixture
+def stamps():
+    return import_demo_script("stamps")
+
+
+def stamp_image(seed, size=(200, 100)):
+    pixels = np.random.default_rng(seed).integers(0, 256, [size[1], size[0], 4], np.uint8)
+    pixels[:, : size[0] // 2, 3] = 0  # transparent
+    file = io.BytesIO()
+    Image.fromarray(pixels, "RGBA").save(file, "PNG")
+    return file.getvalue()
+
+
+def write_package(path, stamps):
+    """Write a Debian package of stamps, {path: (image, English name, Chinese name)}."""
+    members = {"doc/tuxpaint-stamps-default/copyright": b"GPL-2"}
+    for name, (png, english, chinese) in stamps.items():
+        text = f"{english}\nde.utf8=etwas\n" + (f"zh_CN.utf8={chinese}\n" if chinese else "")
+        for suffix, content in (("png", png), ("txt", text.encode()), ("ogg", b"sound")):
+            members[f"tuxpaint/stamps/{name}.{suffix}"] = content
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:xz") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(f"./usr/share/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    package = b"!<arch>\n"
+    for name, content in (("debian-binary", b"2.0"), ("data.tar.xz", data.getvalue())):
+        package += f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode()
+        package += content + b"\n" * (len(content) % 2)
+    path.write_bytes(package)
+    return path
+
+
+def run(stamps, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["stamps.py", *map(str, arguments)])
+    return stamps.main()
+
+
+STAMPS = {
+    **{f"animals/birds/b{n}": (stamp_image(n), f"A bird {n}.", f"鸟{n}。") for n in range(9)},
+    **{f"food/f{n}": (stamp_image(100 + n, (40, 60)), f"A pie {n}.", f"派{n}。") for n in range(6)},
+    "food/again": (stamp_image(200), "A pie 0.", "另一个派"),  # shares its English name with one,
+    "food/chain": (stamp_image(201), "Another pie.", "另一个派。"),  # and that its Chinese name with another
+    "food/silent": (stamp_image(202), "Not named in Chinese.", ""),
+}
+
+
+def test_tables_and_folders_of_classes(stamps, tmp_path, monkeypatch):
+    package, out = write_package(tmp_path / "made.deb", STAMPS), tmp_path / "stamps"
+    monkeypatch.setattr(stamps, "SHA256", hashlib.sha256(package.read_bytes()).hexdigest())
+    assert run(stamps, monkeypatch, "--package", package, "--output", out) == 0
+    assert (out / "copyright").read_bytes() == b"GPL-2"
+    rows, names = {}, {}
+    for split in SPLITS:
+        with (out / f"{split}.csv").open(encoding="utf-8", newline="") as file:
+            rows[split] = list(csv.DictReader(file))
+        names[split] = {row[column].lower() for row in rows[split] for column in ("caption_zh", "caption_en")}
+    assert len(set().union(*names.values())) == sum(map(len, names.values())), "a name is in two splits"
+    assert not any(name.endswith((".", "。")) for name in set().union(*names.values()))
+    everything = [row for split in SPLITS for row in rows[split]]
+    assert len(everything) == 17
+    (bird,) = [row for row in everything if row["caption_en"] == "A bird 0"]
+    assert (bird["caption_zh"], bird["label"], bird["folder"]) == ("鸟0", "animals", "animals/birds")
+    image = Image.open(out / bird["image"])
+    assert image.mode == "RGB" and image.size == (128, 64) and image.getpixel((3, 3)) == (255, 255, 255)
+
+    classes = open_labelled([out], {language: str(out / f"names_{language}.txt") for language in ("zh", "en")})
+    assert len(classes.texts) == 16 and classes.texts[0].fields == {"zh": "动物", "en": "an animal"}
+    assert len(classes.images) == len(rows["test"]) and not classes.rows.counts
+    assert len(open_labelled([out / "test.csv"]).images) == len(rows["test"])
+    counts = {language: len(benchmark.images) for language, benchmark in open_benchmarks(out).items()}
+    assert counts == dict.fromkeys(("zh", "en"), len(rows["test"]))
+    # Every class has images of its own in every split, as far as there are.
+    assert {row["label"] for row in rows["train"]} == {row["label"] for row in rows["test"]} == {"animals", "food"}
+
+
+def test_a_wrong_package_and_a_silent_mirror_are_named(stamps, tmp_path, monkeypatch):
+    output = ["--output", tmp_path / "out"]
+    with pytest.raises(SystemExit, match=r"made\.deb is damaged"):
+        run(stamps, monkeypatch, "--package", write_package(tmp_path / "made.deb", {}), *output)
+    with pytest.raises(SystemExit, match=r"http://127\.0\.0\.1:9/pool/.*--mirror"):
+        run(stamps, monkeypatch, "--mirror", "http://127.0.0.1:9", *output)
+    assert not list((tmp_path / "out").iterdir())

@@ -1,0 +1,199 @@
+"""Ranks that a command starts: their environments, their ends, and what is said of one that fails."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from ernie_vil2.device import launch
+from ernie_vil2.device.launch import end_with_parent, rank_environments, run_ranks, start_ranks
+from tests.support.limits import PATIENCE
+from tests.support.processes import start_process
+
+PARENT = "import sys; from ernie_vil2.device.launch import run_ranks; sys.exit(run_ranks(sys.argv[1:], 2))"
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent death signal is Linux's")
+
+
+def test_every_rank_knows_itself_and_all():
+    environments = rank_environments(3)
+    endpoints = environments[0]["PADDLE_TRAINER_ENDPOINTS"].split(",")
+    assert len(set(endpoints)) == 3
+    for rank, environment in enumerate(environments):
+        assert environment["PADDLE_TRAINER_ID"] == str(rank) and environment["PADDLE_TRAINERS_NUM"] == "3"
+        assert environment["PADDLE_CURRENT_ENDPOINT"] == endpoints[rank]
+
+
+def script(body):
+    """Return the command of a rank that runs these lines."""
+    head = "import os, signal, sys, time; rank = os.environ['PADDLE_TRAINER_ID']\n"
+    return [sys.executable, "-c", head + textwrap.dedent(body)]
+
+
+def start_parent(body):
+    """Start a process that runs two ranks, and wait until both are ready."""
+    process = subprocess.Popen([sys.executable, "-c", PARENT, *script(body)], stdout=subprocess.PIPE, text=True)
+    for _ in range(2):
+        assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere rank 0 makes the socket itself")
+def test_the_port_is_reserved_until_rank_0_listens(capfd):
+    """Another program could take it while the ranks start, and the other ranks would wait for its answer."""
+    body = """
+        import socket
+        host, port = os.environ['PADDLE_TRAINER_ENDPOINTS'].split(',')[0].split(':')
+        if rank == '0':
+            time.sleep(0.5)
+            socket.socket(fileno=int(os.environ['ERNIE_VIL2_STORE'])).accept()[0].sendall(b'rank 0')
+        else:
+            os.write(1, socket.create_connection((host, int(port))).recv(6))
+    """
+    assert run_ranks(script(body), 2) == 0
+    assert capfd.readouterr().out == "rank 0"
+
+
+def test_a_failing_rank_ends_the_others_and_is_quoted(capfd):
+    body = """
+        if rank == '1':
+            print('no such file: x.tar', file=sys.stderr)
+            sys.exit(7)
+        time.sleep(600)
+    """
+    start = time.monotonic()
+    assert run_ranks(script(body), 2) == 7
+    assert time.monotonic() - start < 200
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0] == "no such file: x.tar"  # at once, as from a single process
+    assert "rank 1 of 2 ended with code 7" in lines[-2] and lines[-1] == "  no such file: x.tar"
+
+
+def test_a_killed_rank_is_named_with_its_last_lines_alone(capfd):
+    body = """
+        for line in range(30):
+            print(f'line {line} of {rank}', file=sys.stderr)
+        if rank == '2':
+            os.kill(os.getpid(), 9)
+        time.sleep(60)
+    """
+    assert run_ranks(script(body), 3) == 137
+    head, _, last = capfd.readouterr().err.partition("rank 2 of 3 ended with code -9 (SIGKILL)")
+    assert "rank" not in head
+    assert last.splitlines()[1:] == [f"  line {line} of 2" for line in range(10, 30)]
+
+
+def test_a_child_that_outlives_its_rank_holds_nothing_up(capfd):
+    body = """
+        import subprocess
+        subprocess.Popen(['sleep', '150'])
+        sys.exit(4)
+    """
+    start = time.monotonic()
+    assert run_ranks(script(body), 1) == 4
+    assert time.monotonic() - start < 100
+    assert "rank 0 of 1 ended with code 4" in capfd.readouterr().err
+
+
+@only_linux
+def test_when_the_parent_is_killed_its_ranks_end():
+    body = """
+        os.write(1, b'ready\\n')  # a line of one write: two ranks share the pipe
+        time.sleep(600)
+    """
+    start = time.monotonic()
+    with start_parent(body) as process:
+        process.kill()
+        # The ranks hold the pipe, so that it ends with the last of them.
+        assert process.stdout.read() == ""
+    assert time.monotonic() - start < 200
+
+
+def test_ctrl_c_reaches_the_ranks_which_end_in_their_own_way():
+    body = """
+        signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+        os.write(1, b'ready\\n')
+        time.sleep(60)
+    """
+    with start_parent(body) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=PATIENCE) == 130
+
+
+def test_a_line_without_an_end_passes_through_at_once():
+    body = """
+        os.write(2, b'half a line')
+        time.sleep(60)
+    """
+    with subprocess.Popen([sys.executable, "-c", PARENT, *script(body)], stderr=subprocess.PIPE) as process:
+        assert process.stderr.read(len("half a line")) == b"half a line"
+        process.terminate()
+
+
+def test_a_rank_that_does_not_listen_is_killed():
+    body = """
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(1)
+        sys.exit(3) if rank == '0' else time.sleep(60)
+    """
+    assert run_ranks(script(body), 2, grace=0.5) == 3
+
+
+def test_ranks_that_have_agreed_to_stop_are_not_hurried(capfd):
+    body = """
+        if rank == '0':
+            time.sleep(1)
+            print('rank 0 was left in peace', flush=True)
+        sys.exit(75)
+    """
+    assert run_ranks(script(body), 2) == 75
+    output, error = capfd.readouterr()
+    assert "rank 0 was left in peace" in output and "ended with code" not in error
+
+
+@only_linux
+def test_a_process_whose_parent_is_gone_already_ends():
+    reading, writing = os.pipe()
+    middle = os.fork()
+    if not middle:
+        parent = os.getpid()
+        if os.fork():
+            os._exit(0)
+        while os.getppid() == parent:
+            time.sleep(0.01)
+        end_with_parent(parent)
+        os.write(writing, b"lives on")
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(middle, 0)
+    assert os.read(reading, 100) == b""
+    os.close(reading)
+
+
+@pytest.mark.parametrize(
+    ("device", "is_gpu_build", "gpus", "is_refused"),
+    [
+        ("gpu:0", False, 0, True),
+        ("auto", True, 1, True),
+        ("auto", True, 0, False),  # a GPU build on a machine without one
+        ("auto", False, 0, False),
+        ("cpu", True, 1, False),
+    ],
+)
+def test_ranks_on_cpu_are_not_started_for_a_gpu(monkeypatch, device, is_gpu_build, gpus, is_refused):
+    import paddle
+
+    monkeypatch.setattr("importlib.metadata.distributions", lambda name: [name] if is_gpu_build else [])
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(launch, "run_ranks", lambda command, ranks: ranks)
+    monkeypatch.delenv("PADDLE_TRAINER_ID", raising=False)
+    if is_refused:
+        with pytest.raises(ValueError, match="fleetrun .* --device cpu"):
+            start_ranks(2, device, "--device cpu")
+    else:
+        assert start_ranks(2, device, "--device cpu") == 2
+        monkeypatch.setenv("PADDLE_TRAINER_ID", "0")
+        assert start_ranks(2, device, "--device cpu") is None, "a rank starts no others"

@@ -1,0 +1,193 @@
+"""Models trained with Loss.widths: prefixes of their embeddings from encoding, exports and search."""
+
+import json
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+import ernie_vil2
+from ernie_vil2 import cli as commands
+from ernie_vil2.config import ConfigError, load_config
+from ernie_vil2.models.weights.contract import Broken, check_contract, conventions, write_contract
+from ernie_vil2.runtime_onnx import OnnxModel
+from ernie_vil2.search import open_index
+from ernie_vil2.search.fill import add_images, build, images_in
+from ernie_vil2.search.service import build_app
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.shapes import COLOURS, SHAPES, TOKENS, draw, png
+
+TEXTS = [f"a {colour} {shape}" for colour, shape in zip(COLOURS, SHAPES, strict=True)]
+IMAGES = [png(draw(rgb, shape, np.random.default_rng(0))) for (rgb, _), shape in
+          zip(COLOURS.values(), SHAPES, strict=True)]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = untrained_checkpoint(tmp_path_factory.mktemp("widths"), TOKENS)
+    config = folder / "config.yaml"
+    text = config.read_text()
+    assert "  widths: []\n" in text
+    config.write_text(text.replace("  widths: []\n", "  widths: [8, 16, 32]\n"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    return ernie_vil2.load_model(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The same weights, and no widths."""
+    return ernie_vil2.load_model(untrained_checkpoint(tmp_path_factory.mktemp("whole"), TOKENS))
+
+
+@pytest.fixture(scope="module")
+def index(model, shapes, tmp_path_factory):
+    """The folder of an index of all numbers."""
+    folder = tmp_path_factory.mktemp("index") / "whole"
+    with open_index(folder, model, writable=True) as index:
+        add_images(index, images_in([str(shapes["val"])]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def items(shapes):
+    """Names, bytes and fields of the images of the indexes."""
+    return list(zip(*(image.read()[:3] for image in images_in([str(shapes["val"])])), strict=True))
+
+
+def cut(embeddings, width):
+    return embeddings[:, :width] / np.linalg.norm(embeddings[:, :width], axis=1, keepdims=True)
+
+
+def test_encoding_gives_normalised_prefixes(model, whole):
+    pixels = [model.preprocess(image) for image in IMAGES]
+    for method, inputs in (("encode_images", IMAGES), ("encode_texts", TEXTS), ("encode_pixels", pixels)):
+        full = getattr(whole, method)(inputs)
+        np.testing.assert_array_equal(getattr(model, method)(inputs), full)
+        np.testing.assert_array_equal(getattr(model, method)(inputs, width=32), full)
+        for width in (8, 16):
+            np.testing.assert_allclose(getattr(model, method)(inputs, width=width), cut(full, width), atol=1e-6)
+        assert getattr(model, method)([], width=8).shape == (0, 8)
+    result = model.encode_images([*IMAGES, b"not an image"], on_error="skip", width=8)
+    assert result.embeddings.shape == (4, 8) and list(result.skipped) == [4]
+
+
+def test_a_model_reports_its_widths_and_refuses_others(model, whole):
+    assert model.widths == (8, 16, 32) and "8 or 16 or 32 numbers" in repr(model)
+    assert whole.widths == (32,)
+    assert model.fingerprint == whole.fingerprint != model.narrowed(16).fingerprint
+    assert model.narrowed(16).widths == (8, 16) and model.narrowed(32) is model
+    with pytest.raises(ValueError, match="cannot be cut to 12.* 8, 16, 32"):
+        model.encode_texts(TEXTS, width=12)
+    with pytest.raises(ValueError, match=r"cannot be cut to 16.* Loss\.widths"):
+        whole.encode_images(IMAGES, width=16)
+
+
+def test_the_contract_card_holds_them(model, whole, tmp_path):
+    assert conventions(model.config)["widths"] == [8, 16, 32] and "widths" not in conventions(whole.config)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"")
+    write_contract(tmp_path, model.config, [weights.name])
+    check_contract(weights, model.config)
+    with pytest.raises(Broken, match=r"Model\.widths \[8, 16, 32\]"):
+        check_contract(weights, whole.config)
+
+
+@pytest.mark.parametrize("target", ["onnx", pytest.param("paddle-inference", marks=pytest.mark.slow)])
+def test_an_export_of_prefixes(target, model, checkpoint, shapes, tmp_path):
+    folder, data = tmp_path / "made", ["--data", str(shapes["val"])]
+    assert commands.run("export", [str(checkpoint), str(folder), "--to", target, "--width", "16", *data]) == 0
+    exported = ernie_vil2.load_model(folder)
+    assert (exported.embed_dim, exported.widths) == (16, (8, 16))
+    assert exported.fingerprint == model.narrowed(16).fingerprint
+    np.testing.assert_allclose(exported.encode_images(IMAGES), model.encode_images(IMAGES, width=16), atol=2e-6)
+    np.testing.assert_allclose(exported.encode_texts(TEXTS, width=8), model.encode_texts(TEXTS, width=8), atol=2e-6)
+    if target == "onnx":
+        runtime = OnnxModel(folder)
+        assert runtime.embed_dim == 16
+        np.testing.assert_allclose(runtime.encode_texts(TEXTS), model.encode_texts(TEXTS, width=16), atol=2e-6)
+
+
+def test_an_index_of_prefixes(model, whole, items, shapes, tmp_path):
+    names, contents, _ = items
+    with open_index(tmp_path / "index", model, writable=True, width=16) as index:
+        add_images(index, images_in([str(shapes["val"])]))
+        build(index, "images", None, 0.98, lambda line: None)
+    assert (tmp_path / "index" / "images" / "rows.f16").stat().st_size == 16 * 2 * 16  # rows, bytes, numbers
+    scores = model.encode_images(list(contents), width=16) @ model.encode_texts(TEXTS[:1], width=16)[0]
+    score_of = dict(zip(names, scores.tolist(), strict=True))
+    with open_index(tmp_path / "index", model) as index:
+        (hits,) = index.search(texts=TEXTS[:1], count=16)
+    assert sorted(hit.id for hit in hits) == sorted(names)
+    np.testing.assert_allclose([hit.score for hit in hits], [score_of[hit.id] for hit in hits], atol=2e-3)
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    with pytest.raises(ValueError, match="cannot be cut to 32: its widths are 8, 16"):
+        open_index(tmp_path / "index", model, width=32)
+    with pytest.raises(ValueError, match=r"Loss\.widths"):
+        open_index(tmp_path / "other", whole, writable=True, width=16)
+    assert not (tmp_path / "other").exists()
+
+
+def test_hits_of_prefixes_are_ranked_by_all_numbers(model, index, items, monkeypatch):
+    monkeypatch.setattr("ernie_vil2.search.local.RERANKED", 4)
+    names, contents, fields = items
+    images, (query,) = model.encode_images(list(contents)), model.encode_texts(TEXTS[:1])
+    narrow = cut(images, 8) @ cut(query[None], 8)[0]
+    kinds = [field["caption_en"] for field in fields]
+    with open_index(index, model, width=8) as opened:
+        for where in (None, {"caption_en": sorted(set(kinds))[:2]}):
+            admitted = [row for row in range(16) if where is None or kinds[row] in where["caption_en"]]
+            candidates = sorted(admitted, key=lambda row: -narrow[row])[:4]
+            expected = sorted(candidates, key=lambda row: -(images[row] @ query))
+            hits = opened.closest(query[None], 4, where=where)[0]
+            assert [hit.id for hit in hits] == [names[row] for row in expected]
+            np.testing.assert_allclose([hit.score for hit in hits], images[expected] @ query, atol=2e-3)
+
+
+def test_the_commands_of_search_take_a_width(checkpoint, shapes, tmp_path, capsys):
+    index = ["--index", str(tmp_path / "index")]
+    source = ["--checkpoint", str(checkpoint), "--data", str(shapes["val"])]
+    assert commands.run("search", ["build", *index, *source, "--width", "16"]) == 0
+    assert json.loads((tmp_path / "index" / "index.json").read_text())["width"] == 16
+    assert commands.run("search", ["query", *index, "a red disc", "--json", "--width", "8"]) == 0
+    assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["hits"]) == 10
+
+
+def test_embeddings_are_written_and_scored_at_a_width(checkpoint, model, shapes, tmp_path, capsys):
+    data = ["--checkpoint", str(checkpoint), "--data", str(shapes["val"]), "--language", "en"]
+    assert commands.run("embed", [*data, "--output", str(tmp_path / "out"), "--width", "16"]) == 0
+    written = np.load(tmp_path / "out" / "text_embeddings.npy")
+    texts = [json.loads(line)["text"] for line in (tmp_path / "out" / "texts.jsonl").read_text().splitlines()]
+    np.testing.assert_allclose(written, model.encode_texts(texts, width=16), atol=1e-6)
+    output = ["--output", str(tmp_path / "scores"), "--no-cache"]
+    tables = []
+    for width in ([], ["--width", "32"], ["--width", "8"]):
+        assert commands.run("eval", [*data, *output, *width]) == 0
+        tables.append(capsys.readouterr().out.split("\n\n")[1])
+    assert tables[0] == tables[1] != tables[2]
+    records = list((tmp_path / "scores").glob("*.json"))
+    (narrow,) = [path for path in records if "width-8" in path.name]
+    assert len(records) == 3 and json.loads(narrow.read_text())["model"].endswith(", 8 numbers")
+    assert commands.run("eval", [*data, *output, "--width", "9"]) == 2
+    assert "cannot be cut to 9" in capsys.readouterr().err
+
+
+def test_the_server_gives_embeddings_of_the_dimensions_asked_for(model, index):
+    with open_index(index, model) as opened:
+        client = TestClient(build_app(opened))
+        (entry,) = client.post("/api/v1/embeddings", json={"input": TEXTS[0], "dimensions": 8}).json()["data"]
+        np.testing.assert_allclose(entry["embedding"], model.encode_texts(TEXTS[:1], width=8)[0], atol=1e-6)
+        refused = client.post("/api/v1/embeddings", json={"input": TEXTS[0], "dimensions": 9})
+        assert refused.status_code == 422 and "8 or 16 or 32" in refused.text
+
+
+@pytest.mark.parametrize(
+    ("widths", "message"),
+    [("[64, 128]", "ends with 128.* 768"), ("[64, 32, 768]", "ascend"), ("[0, 768]", "greater than or equal to 1")],
+)
+def test_wrong_widths_are_named(widths, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, [f"Loss.widths={widths}"])

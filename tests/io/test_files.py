@@ -1,0 +1,147 @@
+"""Files and folders are written whole or not at all, also through links, pipes and devices."""
+
+import errno
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from ernie_vil2.io.files import atomic_folder, atomic_write, remove_folder, remove_partial, write_text
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write_half(path):
+    """Write a file, and fail in the middle."""
+    with atomic_write(path) as aside:
+        aside.write_text("half")
+        raise RuntimeError
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    write_text(tmp_path / "a.txt", "old")
+    write_text(tmp_path / "a.txt", "图片")
+    with pytest.raises(RuntimeError):
+        write_half(tmp_path / "a.txt")
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "图片"
+    assert names_in(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+    path = tmp_path / "a.txt"
+    with pytest.raises(OSError, match="a.txt") as caught, atomic_write(path), Path("/dev/full").open("w") as full:
+        full.write("more than there is room for")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+    assert names_in(tmp_path) == []
+
+
+def test_a_link_stays_and_its_target_is_replaced(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "real").write_text("old")
+    (tmp_path / "data" / "link").symlink_to("real")
+    (tmp_path / "link").symlink_to(tmp_path / "data" / "link")
+    (tmp_path / "dangling").symlink_to("data/new")
+    with (tmp_path / "data" / "real").open() as reader:
+        write_text(tmp_path / "link", "text")
+        write_text(tmp_path / "dangling", "text")
+        assert reader.read() == "old", "whoever has the old file open reads it to its end"
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "data" / "link").is_symlink()
+    assert (tmp_path / "data" / "real").read_text() == (tmp_path / "data" / "new").read_text() == "text"
+    assert {path.name for path in tmp_path.rglob("*")} == {"data", "real", "link", "dangling", "new"}
+
+
+def test_a_pipe_gets_the_content_once_it_is_whole(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(RuntimeError):
+        write_half(tmp_path / "pipe")
+    write_text(tmp_path / "link", "whole")
+    assert os.read(reader, 100) == b"whole"
+    os.close(reader)
+    assert names_in(tmp_path) == ["link", "pipe"] and (tmp_path / "pipe").is_fifo()
+
+
+def test_a_device_stays_and_a_full_one_is_named(tmp_path):
+    device = tmp_path / "device"
+    try:
+        os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 7))  # /dev/full
+        with device.open("w"):
+            pass
+    except PermissionError:
+        pytest.skip("only root may make a device node, and open it where the file system allows that")
+    with pytest.raises(OSError, match="device") as caught:
+        write_text(device, "text")
+    assert caught.value.errno == errno.ENOSPC and device.is_char_device()
+
+
+@pytest.mark.parametrize("name", ["link", "missing/file", "loop"])
+def test_what_cannot_be_written_is_named(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OSError, match=name) as caught:
+        write_text(tmp_path / name, "text")
+    assert caught.value.filename == str(tmp_path / name)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_is_seen_when_it_is_whole(tmp_path):
+    with atomic_folder(tmp_path / "runs" / "a") as aside:
+        (aside / "one").write_text("1")
+        assert not (tmp_path / "runs" / "a").exists()
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "runs" / "b"):
+        raise RuntimeError
+    with pytest.raises(OSError, match="a"), atomic_folder(tmp_path / "runs" / "a"):
+        pass
+    assert names_in(tmp_path / "runs") == ["a"]
+    assert (tmp_path / "runs" / "a" / "one").read_text() == "1"
+
+
+def test_only_our_own_temporary_names_are_removed(tmp_path):
+    (tmp_path / "folder").mkdir()
+    ours = [".a.partial", ".a.123.partial", ".step_12.partial"]
+    theirs = ["b.partial", ".c", ".b.partial", ".a.old.partial", ".step_keep.partial", ".a.partial.partial"]
+    for name in ours + theirs:
+        (tmp_path / name).symlink_to("folder")
+    remove_partial(tmp_path, r"a|step_\d+")
+    assert names_in(tmp_path) == sorted([*theirs, "folder"])
+
+
+def test_of_a_link_to_a_folder_the_link_is_removed(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    remove_folder(tmp_path / "link")
+    assert names_in(tmp_path) == ["folder"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for names in /proc")
+def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    calls = []
+
+    def record(function, name_of):
+        original = getattr(os, function)
+
+        def recorded(*arguments):
+            calls.append((function, name_of(arguments[0])))
+            return original(*arguments)
+
+        monkeypatch.setattr(os, function, recorded)
+
+    record("fsync", lambda descriptor: Path(f"/proc/self/fd/{descriptor}").readlink().name)
+    record("replace", os.path.basename)
+    record("rename", os.path.basename)
+    write_text(tmp_path / "a", "1")
+    name = f".a.{os.getpid()}.partial"
+    assert calls == [("fsync", name), ("replace", name)]
+    calls.clear()
+    with atomic_folder(tmp_path / "b") as aside:
+        (aside / "one").touch()
+        (aside / "two").touch()
+    assert set(calls[:2]) == {("fsync", "one"), ("fsync", "two")}
+    assert calls[2:] == [("fsync", ".b.partial"), ("rename", ".b.partial"), ("fsync", tmp_path.name)]

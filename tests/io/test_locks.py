@@ -1,0 +1,53 @@
+"""Locks between processes: who holds one is named, a forked process holds none, work under way is left alone."""
+
+import os
+
+import pytest
+
+from ernie_vil2.data.prepare import Settings, prepare
+from ernie_vil2.data.readers import open_sources
+from ernie_vil2.io.locks import Locked, OtherJob, lock, owned
+from ernie_vil2.tagging.extract import Journal
+from tests.support.shapes import write_tsv
+
+
+def test_the_holder_is_named_until_the_file_is_closed(tmp_path):
+    with owned(tmp_path / "lock"), pytest.raises(Locked, match=f"lock .* process {os.getpid()} on "):
+        owned(tmp_path / "lock")
+    owned(tmp_path / "lock").close()
+    (tmp_path / "empty").touch()
+    with (tmp_path / "empty").open() as first, (tmp_path / "empty").open() as second:
+        lock(first)
+        with pytest.raises(Locked, match="empty"):
+            lock(second)
+
+
+def test_a_forked_process_holds_no_lock(tmp_path):
+    reading, writing = os.pipe()
+    with (tmp_path / "lock").open("w") as file:
+        lock(file)
+        child = os.fork()
+        if not child:
+            os.read(reading, 1)
+            os._exit(0)
+    with (tmp_path / "lock").open() as file:
+        lock(file, wait=True)
+    os.write(writing, b"x")
+    os.waitpid(child, 0)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_what_another_process_writes_is_left_alone(tmp_path):
+    source = open_sources([str(write_tsv(tmp_path / "a.tsv", [("text", "1", b"no image")]))])
+    (tmp_path / "out" / ".prepare").mkdir(parents=True)
+    with (
+        owned(tmp_path / "out" / ".prepare" / "lock"),
+        pytest.raises(OtherJob, match=f"out: process {os.getpid()} "),
+    ):
+        prepare(source, tmp_path / "out", Settings())
+
+    path = tmp_path / "tags.jsonl.partial"
+    for _ in range(2):  # the first one's lock ends with it
+        with Journal.opened(path, {"tagger": "a"}), pytest.raises(OtherJob, match=path.name):
+            Journal.opened(path, {"tagger": "a"}).__enter__()

@@ -1,0 +1,115 @@
+"""One owner at a time, only our own names, and what RUN, RUN@best and RUN@newest mean."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from ernie_vil2.config import ConfigError
+from ernie_vil2.io.run_folder import list_checkpoints, named_checkpoint, owned, run_of
+from tests.support.processes import start_process
+
+OWNER = "import sys, pathlib, os; from ernie_vil2.io.run_folder import owned; lock = owned(pathlib.Path(sys.argv[1]))"
+
+
+@pytest.fixture
+def run(tmp_path):
+    return tmp_path / "run"
+
+
+def start_owner(run, then):
+    """Start a process that owns the run folder, says so, and goes on with `then`."""
+    code = f"{OWNER}\nwith lock:\n    print('mine', flush=True)\n    {then}"
+    command = [sys.executable, "-c", code, str(run)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "mine\n"
+    return process
+
+
+def test_a_folder_has_one_owner_who_is_named(run):
+    # A child that outlives the owner, such as a loader, must not keep the folder.
+    then = "if os.fork(): sys.stdin.read(); os._exit(0)\n    print('child', flush=True)\n    os.read(0, 1)"
+    with start_owner(run, then) as process:
+        assert process.stdout.readline() == "child\n"
+        holder = f"{run} is in use: process {process.pid} on {socket.gethostname()} "
+        with pytest.raises(ConfigError, match=holder), owned(run):
+            pass
+        process.kill()
+        process.wait()
+        with owned(run), pytest.raises(ConfigError, match=f"process {os.getpid()} on "), owned(run):
+            pass
+    with owned(run):
+        pass
+
+
+def test_without_locks_the_run_goes_on_with_a_warning(run, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with owned(run):
+        assert "run.lock cannot be locked (Function not implemented)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("names", [["config.yaml"], ["log.jsonl", "notes.txt"], ["checkpoints/step_keep/model"]])
+def test_a_folder_of_something_else_is_not_taken_over(run, names):
+    for name in names:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("mine")
+    before = sorted(run.rglob("*"))
+    with pytest.raises(ConfigError, match=f"{run} holds no run .*{names[0].split('/')[0]}"), owned(run):
+        pass
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_file_is_not_a_run_folder(run):
+    run.write_text("mine")
+    with pytest.raises(ConfigError, match="run is a file"), owned(run):
+        pass
+
+
+@pytest.mark.parametrize(
+    "name", [".gitkeep", "dry_run/config.yaml", "run.lock", "checkpoints/step_00000005/state.json"]
+)
+def test_an_empty_folder_and_one_with_a_run_are_taken(run, name):
+    (run / name).parent.mkdir(parents=True)
+    (run / name).touch()
+    with owned(run):
+        assert (run / "run.lock").exists()
+
+
+@pytest.fixture
+def checkpoints(run):
+    folder = run / "checkpoints"
+    for name in ("step_00000020", "step_00000100", "step_123456789", "step_keep", "step_00000020_copy", "step_20"):
+        (folder / name).mkdir(parents=True)
+    (folder / "step_00000300").write_text("a file")
+    return folder
+
+
+def test_names_of_checkpoints(run, checkpoints):
+    assert [path.name for path in list_checkpoints(run)] == ["step_00000020", "step_00000100", "step_123456789"]
+    newest = checkpoints / "step_123456789"
+    assert named_checkpoint(run) == named_checkpoint(f"{run}@newest") == newest
+    with pytest.raises(FileNotFoundError, match=f"{run}@newest"):
+        named_checkpoint(f"{run}@best")
+    (checkpoints / "best").symlink_to("step_00000100")
+    assert named_checkpoint(f"{run}@best") == checkpoints / "step_00000100"
+    assert run_of(checkpoints / "best") == run_of(newest) == run and run_of(run) is None
+    for other in (run / "checkpoints", f"{run}@500", f"{run}@", "ernie-vil-2.0-base-zh", "a@b.c"):
+        assert named_checkpoint(other) is None
+
+
+def test_a_folder_whose_name_has_the_mark_is_itself(tmp_path):
+    (tmp_path / "a@best" / "checkpoints" / "step_00000001").mkdir(parents=True)
+    assert named_checkpoint(tmp_path / "a@best").name == "step_00000001"
+    assert named_checkpoint(tmp_path / "a@best@newest").name == "step_00000001"
+
+
+def test_a_run_without_checkpoints_says_so(run):
+    (run / "checkpoints").mkdir(parents=True)
+    assert list_checkpoints(run) == []
+    with pytest.raises(FileNotFoundError, match="no checkpoint yet"):
+        named_checkpoint(f"{run}@newest")

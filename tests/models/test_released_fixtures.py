@@ -1,0 +1,135 @@
+"""Small models as the two releases leave them, with what their own code computes.
+
+Those in tests/fixtures/released are made by its make.py; ERNIE_VIL2_FIXTURES=FOLDER names further ones, as .ci/run does
+where they lie next to the repository.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import os
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from ernie_vil2 import load_model
+from ernie_vil2.config import with_overrides
+from ernie_vil2.data.preprocessing import normalize_images
+from ernie_vil2.data.readers import TsvSource
+from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer
+from ernie_vil2.evaluation.embedding_files import read_embeddings
+from ernie_vil2.evaluation.protocol import score
+from ernie_vil2.evaluation.protocols import PROTOCOLS
+from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS
+from ernie_vil2.models.weights.files import read_weights
+from ernie_vil2.models.weights.stored import read_model, write_model
+from tests.support.commands import call
+from tests.support.paths import FIXTURES
+
+pytestmark = pytest.mark.thorough
+FOLDERS = [FIXTURES, *map(Path, filter(None, [os.environ.get("ERNIE_VIL2_FIXTURES")]))]
+OFFICIAL = [folder / "released" / "official_tiny" for folder in FOLDERS]
+PADDLENLP = [folder / "released" / "paddlenlp_tiny" for folder in FOLDERS]
+TOWERS = {"native": "VisionTransformer", "suite": "SuiteVit"}
+SENTENCES = [(FIXTURES / "tokenization_official.json", ERNIE_VOCABULARY)] + [
+    (folder / "vocab" / "tokenization_reference.json", folder / "vocab" / "ernie_3.0_vocab.tsv")
+    for folder in FOLDERS[1:]
+]
+
+
+@pytest.fixture(scope="module", params=product([*OFFICIAL, *PADDLENLP], TOWERS), ids=str)
+def release(request, tmp_path_factory):
+    """A model by this package's towers or by the suite's, what its release computes for the rows of the official TSV,
+    and these rows."""
+    folder, implementation = request.param
+    source = folder
+    if implementation == "suite":
+        pytest.importorskip("paddleclas")
+        pytest.importorskip("paddlenlp")
+        stored, source = read_model(folder), tmp_path_factory.mktemp("suite") / "model"
+        config = with_overrides(stored.config, ["Model.implementation=suite"])
+        write_model(dataclasses.replace(stored, config=config), source, "ernie_vil2")
+    expected = np.load(folder / "expected.npz")
+    rows = TsvSource(folder.with_name("official_tiny") / "coco_rows.tsv")
+    model = load_model(source)
+    assert type(model.backend.model.image).__name__ == TOWERS[implementation]
+    return model, expected, [rows[row] for row in range(len(expected["input_ids"]))]
+
+
+def test_ids_and_pixels_are_equal(release):
+    model, expected, rows = release
+    ids = model.tokenizer([row.caption("") for row in rows])
+    padding = expected["input_ids"].shape[1] - ids.shape[1]
+    assert np.array_equal(np.pad(ids, ((0, 0), (0, padding))), expected["input_ids"])
+    pixels = paddle.to_tensor(np.stack([model.preprocess(row.image) for row in rows]))
+    normalized = normalize_images(pixels, model.preprocessing.mean, model.preprocessing.std).numpy()
+    first = expected[next(name for name in expected.files if name.startswith("pixels_first"))]
+    np.testing.assert_allclose(normalized[: len(first)], first, atol=1e-6)
+    np.testing.assert_allclose(normalized.mean(axis=(1, 2, 3)), expected["pixel_mean"], atol=1e-6)
+
+
+def test_embeddings_and_logits_agree(release):
+    model, expected, rows = release
+    images, texts = [row.image for row in rows], [row.caption("") for row in rows]
+    for name, embeddings in (("image", model.encode_images(images)), ("text", model.encode_texts(texts))):
+        features = expected[next(key for key in expected.files if key.startswith(name))]
+        np.testing.assert_allclose(embeddings, features / np.linalg.norm(features, axis=1, keepdims=True), atol=1e-5)
+    if "logits_per_image" in expected:
+        np.testing.assert_allclose(model.rank(images, texts).scores, expected["logits_per_image"], atol=1e-3)
+
+
+def official_measures(values):
+    """Return the official evaluator's five measures of each direction by its names, in percent, 4 decimals."""
+    names = {**{column: column for column in COLUMNS}, "mR": "mean_recall", "MRR": "mrr"}
+    return {way: {name: round(values[way][key], 4) for key, name in names.items()} for way in DIRECTIONS}
+
+
+@pytest.mark.parametrize("folder", OFFICIAL, ids=str)
+def test_the_whole_chain_gives_the_official_file_and_table(folder, tmp_path):
+    made = call("embed", "--checkpoint", folder / "model.pdparams", "--data", folder / "coco_rows.tsv",
+                "--format", "official", "--output", tmp_path)  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    ours, official = read_embeddings(tmp_path), read_embeddings(folder)
+    np.testing.assert_allclose(ours.images, official.images, atol=1e-5)
+    np.testing.assert_allclose(ours.texts, official.texts, atol=1e-5)
+    table = json.loads((folder / "official_eval.json").read_text())
+    for encoded in (ours, official):
+        assert official_measures(score(encoded, PROTOCOLS["official-rows"]).as_dict()) == table
+
+
+@pytest.mark.parametrize("folder", OFFICIAL, ids=str)
+def test_conversion_there_and_back_is_bit_exact(folder, tmp_path):
+    weights = folder / "model.pdparams"
+    for source, target, layout in ((weights, "there", "paddlenlp"), (tmp_path / "there", "back", "official")):
+        converted = call("convert", source, tmp_path / target, "--to", layout)
+        assert converted.returncode == 0, converted.stderr
+    before, after = read_weights(weights), read_weights(tmp_path / "back" / "model.pdparams")
+    assert before.keys() == after.keys()
+    assert all(before[name].tobytes() == after[name].tobytes() for name in before)
+
+
+@pytest.mark.parametrize(("reference", "vocabulary"), SENTENCES, ids=str)
+def test_the_reference_sentences(reference, vocabulary):
+    entries = json.loads(reference.read_text(encoding="utf-8"))
+    tokenizer = Tokenizer(vocabulary, max_length=512)
+    assert len(entries) >= 42
+    for entry in entries:
+        assert tokenizer.encode(entry["text"])[1:-1] == entry["ids"], entry["text"]
+
+
+@pytest.mark.parametrize("weights", ["official_tiny/model.pdparams", "paddlenlp_tiny/model_state.pdparams"])
+def test_the_carried_models_are_what_their_script_makes(weights, tmp_path):
+    carried = FIXTURES / "released"
+    spec = importlib.util.spec_from_file_location("make", carried / "make.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.main(tmp_path)
+    arrays, expected = read_weights(tmp_path / weights), read_weights(carried / weights)
+    assert arrays.keys() == expected.keys() and all(np.array_equal(arrays[name], expected[name]) for name in arrays)
+    outputs, expected = (np.load((root / weights).with_name("expected.npz")) for root in (tmp_path, carried))
+    assert outputs.files == expected.files
+    for name in outputs.files:
+        np.testing.assert_allclose(outputs[name], expected[name], atol=1e-5)

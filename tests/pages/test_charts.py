@@ -1,0 +1,328 @@
+"""The result pages' charts and templates, from plain data."""
+
+import math
+import re
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jinja2 import UndefinedError
+
+from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.evaluation.report import Section, Table
+from ernie_vil2.evaluation.report_page import Changes
+from ernie_vil2.pages import Series, comparison_charts, line_chart, render, speed_charts, training_charts
+from ernie_vil2.pages.charts import MOST_POINTS
+from ernie_vil2.pages.page import marked
+from tests.support.html_pages import Page, lines_of
+from tests.support.limits import examples
+
+PIXELS = np.zeros((4, 4, 3), np.uint8)
+IMAGES = {kind: cv2.imencode(f".{kind}", PIXELS)[1].tobytes() for kind in ("png", "jpeg")}
+
+
+def training(step, **changes):
+    losses = {"image_image": 2.0, "text_text": 1.0, "image_text": 4.0, "text_image": 3.0}
+    record = {"kind": "train", "step": step, "loss": 10.0, **losses, "learning_rate": 1e-4, "logit_scale": 14.0}
+    return record | changes
+
+
+def evaluation(step, language="en", evaluator="retrieval", **changes):
+    metrics = {}
+    for way in ("image_to_text", "text_to_image"):
+        metrics |= {f"{language}/{way}/R@1": 10.0 + step, f"{language}/{way}/R@10": 50.0}
+    record = {"kind": "evaluation", "step": step, "evaluator": evaluator, "best_by": "mean_recall",
+              "shown": list(metrics), "metrics": {**metrics, "mean_recall": 30.0}}  # fmt: skip
+    return record | changes
+
+
+def run_page(records, **changes):
+    data = {"title": "A run", "facts": {}, "training": training_charts(records), "speed": speed_charts(records),
+            "bad_samples": BadSampleReport()}  # fmt: skip
+    return render("run.html", **data | changes)
+
+
+def report_page(**changes):
+    data = {"title": "A report", "facts": {}, "comparison": None, "tables": {}, "training": [], "queries": {},
+            "definitions": {}, "changes": [], "verdicts": [], "headlines": [], "thumbnails": {}}  # fmt: skip
+    return render("report.html", **data | changes)
+
+
+def dry_run_page(**changes):
+    chart = line_chart("Rate", "", [Series("rate", [(1, 1.0), (2, 0.5)], 1)], y_label="rate")
+    data = {"title": "t", "summary": "s", "facts": {}, "plan": "", "schedule": chart, "bad_samples": BadSampleReport()}
+    return render("dry_run.html", **data | changes)
+
+
+def chart_of(points, logarithmic=True, **options):
+    return line_chart("c", "", [Series("s", points, 1)], y_label="", logarithmic=logarithmic, **options)
+
+
+def answer(correct, image=IMAGES["png"], caption="answer", rank=None):
+    return {"image": image, "caption": caption, "score": 0.5, "correct": correct, "rank": rank}
+
+
+def card(answers, query="q", language="en", **changes):
+    return {"query": query, "images": [], "language": language, "tags": [], "answers": answers} | changes
+
+
+def table(rows):
+    groups = [("image → text", 1), ("text → image", 1)]
+    return Table(["R@1", "R@1", "mR"], rows, groups=groups, notes=["Percent."], kind="recalls")
+
+
+def answers_in(html):
+    return re.findall(r'<li class="(?:right|wrong)">.*?</li>', html, re.DOTALL)
+
+
+def test_a_full_page_is_whole_and_loads_nothing():
+    html = report_page(
+        facts={"model": "small"},
+        training=training_charts([training(1), training(2), evaluation(2, "zh"), evaluation(2, "en")]),
+        tables={"a.tar, pairs": table([("all concepts", None), ("model, zh", ["45.68", "-", "40.00"])])},
+        queries={"a.tar": [card([answer(True), answer(False)], "风铃", "zh"),
+                           card([answer(True, None, "wind chime")], "1f600", images=[IMAGES["jpeg"]])]},
+        definitions={"Protocol pairs": "all of it"},
+    )  # fmt: skip
+    page = Page(html)
+    text = " ".join(page.text)
+    for expected in ("A report", "small", "all concepts", "model, zh", "45.68", "–", "风铃", "wind chime", "all of it"):
+        assert expected in text
+    assert len(page.all("svg", role="img")) == 4
+    assert {image["src"].partition(";")[0] for image in page.all("img")} == {"data:image/png", "data:image/jpeg"}
+    assert page.all("script") == page.all("link") == []
+    assert not re.search(r"@import|url\(|https?://|src=\"(?!data:)|href=", html)
+    assert html.index("45.68") < html.index("all of it"), "the result comes before the text that defines it"
+
+
+def test_right_and_wrong_differ_by_more_than_colour():
+    answers = [answer(True), answer(False), answer(True, rank=1234)]
+    right, wrong, missed = answers_in(report_page(queries={"": [card(answers, tags=["rank 1,234"])]}))
+    assert '<li class="right">' in right and ">right</span>" in right
+    assert '<li class="wrong">' in wrong and ">wrong</span>" in wrong
+    marks = {re.search(r'class="mark".*?d="([^"]*)"', item)[1] for item in (right, wrong)}
+    assert len(marks) == 2
+    # The rank of the right answer is shown where it is missed.
+    assert "rank 1,234" in missed and "rank" not in right + wrong
+
+
+@pytest.mark.parametrize("name", ["report", "evaluation", "run", "dry_run", "interpolation"])
+def test_what_users_wrote_is_text_not_markup(name):
+    evil = "<script>alert('\"&')</script>"
+    charts = training_charts([training(1), evaluation(1, evil, evil), evaluation(2, evil, evil)])
+    line = line_chart(evil, evil, [Series(evil, [(1, 1), (2, 2)], 1)] * 2, y_label=evil)
+    report = BadSampleReport()
+    report.add(9, [(evil, evil)], [(evil, evil)])
+    cards = {evil: [card([answer(True, caption=evil)], evil, evil, images=[IMAGES["png"]], tags=[evil])]}
+    sample = {"images": {evil: IMAGES["png"]}, "texts": {"sample": evil, evil: evil}}
+    recalls = replace(table([(evil, None), (evil, [evil])]), notes=[evil], groups=[(evil, 1)])
+    words = Table([evil], [(evil, [evil])], corner=evil, left=[0])
+    matrix = Table([evil, evil], [(evil, ["1", "0"])], kind="matrix", shares=[[1.0, 0.0]])
+    html = render(
+        f"{name}.html",
+        title=evil,
+        facts={evil: evil},
+        comparison={"runs": [evil], "rows": [(evil, [evil])]},
+        tables={evil: recalls},
+        sections=[Section(evil, evil, [recalls, words, matrix], cards[evil], [evil], {evil: evil})],
+        training=charts,
+        speed=charts,
+        queries=cards,
+        definitions={evil: evil},
+        bad_samples=report,
+        sources=[{"name": evil, "note": evil, "samples": [sample] * 2, "at_once": 1}],
+        changes=[(evil, Changes(1, 1, 1, 1, [(evil, 2, 1)], [(evil, 1, 2)]))],
+        verdicts=[evil],
+        headlines=[evil],
+        thumbnails={},
+        charts=[line],
+        columns=[evil, evil],
+        rows=[{"share": evil, evil: 1.0}],
+        chosen=evil,
+        plan=evil,
+        schedule=line,
+    )
+    page = Page(html)
+    assert page.all("script") == []
+    assert "".join(page.text).count(evil) >= 9
+    assert page.all("svg", role="img") or name == "evaluation"
+
+
+def test_a_template_that_lacks_its_data_says_so():
+    with pytest.raises(UndefinedError, match="facts"):
+        render("report.html", title="x", headlines=[])
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "expected"),
+    [
+        ("data/图片.tar", "", 'data/<span lang="zh">图片</span>.tar'),
+        ("红、3绿 & <b>", "", '<span lang="zh">红、3绿</span> &amp; &lt;b&gt;'),
+        ("红 and red", "zh", '<span lang="zh">红 and red</span>'),
+        ("りんごの木", "", "りんごの木"),
+        ("pomme", "fr", '<span lang="fr">pomme</span>'),
+    ],
+)
+def test_chinese_is_marked_as_such(text, language, expected):
+    assert marked(text, language) == expected
+
+
+def test_chinese_in_every_part_of_a_page_is_marked():
+    html = report_page(
+        title="题",
+        facts={"数据": "训练"},
+        tables={"测试": table([("全部", None), ("模型", ["1"])])},
+        training=training_charts([training(1), evaluation(1, "中文")]),
+        queries={"例": [card([answer(True, caption="苹果")], "红", "zh")]},
+    )
+    unmarked = re.sub(r'<span lang="zh">[^<]*</span>|<title>.*?</title>|(?:aria-label|title)="[^"]*"', "", html)
+    assert not re.search("[\u4e00-\u9fff]", unmarked)
+
+
+def test_unknown_tokens_of_any_tokenizer_and_view_are_marked():
+    texts = {"sample": "1", "text, as tokens": "▁a <unk> </s>", "text_2, as tokens": "[CLS] [UNK]", "caption": "<unk>"}
+    html = dry_run_page(sources=[{"name": "s", "note": "", "at_once": 6, "samples": [{"images": {}, "texts": texts}]}])
+    assert re.findall("<mark [^>]*>(.*?)</mark>", html) == ["&lt;unk&gt;", "[UNK]"]
+    assert Page(html).text.count("<unk>") == 2 and "▁a" in html
+
+
+def test_loss_lines_keep_order_and_their_factors_are_distances():
+    lines = lines_of(run_page([training(10), training(20)]), "Loss of each view pair")
+    heights = [line[-1][1] for line in lines]  # of the losses 2, 1, 4, 3; y points down
+    assert sorted(range(4), key=lambda i: heights[i]) == [2, 3, 0, 1]
+    assert heights[1] - heights[0] == pytest.approx(heights[0] - heights[2], abs=0.11)
+    assert heights[0] - heights[3] == pytest.approx((heights[1] - heights[0]) * math.log2(1.5), abs=0.11)
+
+
+@examples(50)
+@given(low=st.floats(1e-4, 1e3), factor=st.floats(1, 1e4))
+def test_logarithmic_ticks_enclose_the_data(low, factor):
+    chart = chart_of([(1, low), (2, low * factor)])
+    ticks = [float(label.replace(",", "")) for _, label in chart.y_ticks]
+    assert ticks == sorted(set(ticks)) and 2 <= len(ticks) <= 12
+    assert ticks[0] <= low * 1.001 and ticks[-1] >= low * factor * 0.999
+    positions = [position for position, _ in chart.y_ticks]
+    assert positions[0] == chart.floor and positions == sorted(positions, reverse=True)
+
+
+def test_linear_ticks_above_the_data_are_as_far_apart_as_others():
+    chart = chart_of([(0, 0.0), (1, 1533.0)], logarithmic=False)
+    distances = np.diff([position for position, _ in chart.y_ticks])
+    assert distances == pytest.approx(np.full(len(distances), distances[0]), abs=0.11)
+
+
+@examples(30)
+@given(steps=st.integers(1, 10**6), points=st.integers(1, 400))
+def test_the_last_tick_is_the_last_step(steps, points):
+    records = [training(step) for step in np.unique(np.linspace(1, steps, points).astype(int)).tolist()]
+    for chart in training_charts(records):
+        if not chart.lines:
+            continue
+        position, label = chart.x_ticks[-1]
+        assert label.replace(",", "") == str(records[-1]["step"]) and position == chart.edge
+        for (left, label), (right, next_label) in zip(chart.x_ticks, chart.x_ticks[1:], strict=False):
+            assert right - left > 6 * (len(label) + len(next_label)) / 2, "the figures run into each other"
+
+
+def test_what_has_no_logarithm_or_is_not_finite_leaves_a_gap():
+    chart = chart_of([(1, 2.0), (2, 0.0), (3, 1.0)])
+    assert chart.lines[0].path.count("M") == 2
+    assert not chart_of([(1, 0.0)]).lines
+    html = run_page([training(step, image_image=math.nan if step == 3 else 2.0) for step in range(1, 6)])
+    path = re.search(r'<path class="line s1" d="([^"]*)"', html)[1]
+    assert [segment.count("L") for segment in path.split("M")[1:]] == [1, 1]
+    assert "NaN" not in path
+
+
+def test_a_pair_that_is_off_has_no_line():
+    html = run_page([{k: v for k, v in training(step).items() if k != "text_text"} for step in (1, 2)])
+    assert len(lines_of(html, "Loss of each view pair")) == 3
+    assert "text – text" not in html
+
+
+def test_a_long_log_is_averaged_and_says_so():
+    wave = [training(step, image_image=2.0 + (-1) ** step) for step in range(1, 4 * MOST_POINTS + 1)]
+    html = run_page(wave)
+    line = lines_of(html, "Loss of each view pair")[0]
+    assert len(line) == MOST_POINTS
+    assert len({y for _, y in line}) == 1  # 1, 3, 1, 3 averages to 2 everywhere
+    assert "mean of 4 log records" in html
+
+
+def test_a_resumed_run_keeps_the_later_record_of_a_step():
+    start, lost, rest = training(1), training(2, image_image=9.0), [training(2, image_image=1.5), training(3)]
+    assert run_page([start, lost, *rest]) == run_page([start, *rest])
+
+
+def test_recall_shows_cutoffs_directions_and_languages():
+    records = []
+    for step in (10, 20):
+        zh, en = evaluation(step, "zh"), evaluation(step, "en")
+        records.append(zh | {"shown": zh["shown"] + en["shown"], "metrics": zh["metrics"] | en["metrics"]})
+    html = run_page([*records, evaluation(20, "fr", "another")])
+    lines = lines_of(html, "Retrieval over time")
+    assert len(lines) == 8 and all(len(line) == 2 for line in lines)
+    assert len(lines_of(html, "Another over time")) == 4
+    for language in ("zh", "en"):
+        for way in ("image → text", "text → image"):
+            assert f"{language} {way} R@1 <b>30</b>" in html
+            assert f"{language} {way} R@10 <b>50</b>" in html
+
+
+def test_numbers_of_any_name_are_drawn():
+    """Of an evaluator and a task that nothing here knows; one that is missing or null leaves a gap."""
+    metrics = {"accuracy": 60.0, "accuracy/entailment": 70.0, "accuracy/neutral": None, "accuracy/contradiction": 50.0}
+    scores = [evaluation(step, "", "snli_ve", best_by="accuracy", metrics=metrics, shown=None) for step in (1, 2)]
+    steps = [{"kind": "train", "step": step, "loss": 1.0, "train_accuracy": 30.0} for step in (1, 2)]
+    html = run_page([*steps, *scores, evaluation(3, "", "snli_ve", metrics={"accuracy": 61.0}, shown=None)])
+    assert [len(line) for line in lines_of(html, "Snli ve over time")] == [3, 2, 2]
+    for label in ("accuracy <b>61</b>", "accuracy entailment <b>70</b>", "accuracy contradiction <b>50</b>"):
+        assert label in html
+    assert len(lines_of(html, "Loss")) == len(lines_of(html, "Train accuracy")) == 1
+    title = comparison_charts({"one": scores, "two": [*steps, evaluation(1, "zh")]})[1].title
+    assert title == "Accuracy and mean recall over time"
+
+
+def test_runs_are_compared_by_loss_and_mean_recall():
+    runs = {name: [training(1), training(2, loss=loss), evaluation(2, metrics={"mean_recall": recall})]
+            for name, loss, recall in (("first", 5.0, 25.0), ("second", 8.0, 10.0))}  # fmt: skip
+    html = report_page(training=comparison_charts(runs))
+    first, second = lines_of(html, "Loss")
+    assert first[-1][1] > second[-1][1]  # y points down
+    for label in ("first <b>5</b>", "second <b>8</b>", "first <b>25</b>", "second <b>10</b>"):
+        assert label in html
+
+
+@pytest.mark.parametrize(("most", "is_cut"), [(2.3, False), (1e4, True)])
+def test_an_outlier_does_not_rule_the_axis_of_the_loss(most, is_cut):
+    values = [most, *(2.0 + 0.01 * step for step in range(30))]
+    chart = chart_of(list(enumerate(values)), outliers=False)
+    assert ("1 point is above" in chart.note) == is_cut
+    assert float(chart.y_ticks[-1][1].replace(",", "")) < 4
+    whole = chart_of(list(enumerate(values)))
+    assert float(whole.y_ticks[-1][1].replace(",", "")) >= most and not whole.note
+
+
+def test_the_best_step_is_marked():
+    recalls = {0: 90.0, 10: 40.0, 20: 50.0, 30: 45.0}
+    records = [evaluation(step, shown=None, metrics={"mean_recall": value}) for step, value in recalls.items()]
+    (chart,) = [chart for chart in training_charts(records) if chart.title.startswith("Retrieval")]
+    assert chart.best is not None and chart.best[1] == "best: 20"  # step 0 is not a checkpoint
+    assert "best: 20" in run_page(records)
+
+
+def test_nothing_logged_is_reported():
+    assert run_page([]).count("Nothing logged") == 5
+
+
+def test_bad_samples_are_listed_by_reason_and_oddity():
+    report = BadSampleReport()
+    report.add(2000, [("broken image", f"<b>{number}</b>") for number in range(12)] + [("empty caption", "x")],
+               [("damaged colour profile", "odd")])  # fmt: skip
+    text = " ".join(Page(run_page([], bad_samples=report)).text)
+    assert "13 of 2,000 samples" in text
+    assert "<b>9</b>" in text and "<b>10</b>" not in text
+    assert text.index("broken image") < text.index("empty caption") < text.index("damaged colour profile")

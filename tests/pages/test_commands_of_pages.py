@@ -1,0 +1,124 @@
+"""Every command of the pages is run as it is there: here, on small data under the names that the page uses; by a
+test of its own page; or it is named in `NOT_RUN` with a reason. The Chinese pages have the same commands
+(`test_pages_of_docs.py`).
+
+`-m slow` runs the pages that train, search and export, some minutes each.
+"""
+
+import pytest
+
+import ernie_vil2
+from tests.support.page_commands import PAGES, SERVERS, blocks, parts, run_command, serve, shell_commands
+from tests.support.paths import ROOT
+from tests.support.stand_ins import LAYOUTS, checkout
+
+NOT_RUN = {
+    "make test": "these tests",
+    "python -m pytest": "tests, which are run as such",
+    "make test-gpu": "needs GPUs",
+    "python3.11 -m venv": "installs from the network",
+    "python3.12 -m venv": "installs from the network",
+    ".venv-3.12/bin/python": "is what that has installed",
+    "pip install": "installs from the network",
+    "python benchmarks/": "measures for minutes, some of it next to PyTorch; its page has what it printed",
+    "python demo_data/icons.py": "fetches 100 MB",
+    "python tools/search.py build --index indexes/icons": "needs these icons",
+    "python demo_data/icon_study.py": "needs these icons",
+    "python demo_data/icon_tower.py": "needs these icons",
+    "-c configs/demo/icon_tower.yaml": "needs these icons",
+    "python tools/study.py": "trains for hours on these icons; tests/experiments trains a small one",
+    "python -m experiments.widths": "scores what that study has trained; tests/experiments scores small ones",
+    "python demo_data/stamps.py": "fetches 80 MB",
+    "--data demo_data/stamps": "needs these stamps",
+    'load_model("OFA-Sys/': "fetches from a hub; tests/io/test_model_hubs.py loads such a name from a server here",
+    'load_model("ernie-vil-2.0-base-zh")': "fetches 800 MB; docs/examples are run with MODEL",
+    "Model.weights=ernie-vil-2.0-base-zh": "fetches 800 MB; tests/pages/test_finetuning.py runs it with MODEL",
+    "Model.text.weights=ernie-3.0-base-zh": "fetches weights; tests/models/test_weight_files.py loads such files",
+    "--index http://milvus": "needs a cluster; tests/search runs the commands with milvus-lite",
+    "--master 10.0.0.1": "needs two machines; tests/training/test_two_nodes.py starts them as network namespaces",
+    "rsync -a --delete 10.0.0.1": "needs two machines",
+    "sbatch": "needs Slurm",
+    "exports/own": "needs the run of docs/own_data.md; tests/pages/test_own_data.py runs it",
+    "--index indexes/own": "needs the same run",
+    "timeout --preserve-status": "ends by the clock; tests/training/test_stopping.py stops runs at a step",
+    'open("found.jsonl"': "needs the demo trained to its end: after a few steps no word is near a drawing",
+    "--protocol NAME": "FOLDER and NAME are those that follow on the page",
+}
+"""Commands and blocks of Python that hold one of these, and why they are not run."""
+OTHER_TESTS = {
+    "walkthrough.md": "pages/test_walkthroughs.py",
+    "curate_walkthrough.md": "pages/test_walkthroughs.py",
+    "finetuning.md": "pages/test_finetuning.py",
+    "new_language.md": "pages/test_small_pages.py",
+    "own_data.md": "pages/test_own_data.py",
+    "classification.md": "pages/test_small_pages.py",
+    "extending.md": "pages/test_extending.py",
+    "serving.md": "search/test_api.py",
+}
+"""Pages whose commands have a test of their own."""
+EXIT_CODES = {"coco-cn-test --check": 1, "data/nlvr2 --check": 1, "Loss.tempreture": 2}
+"""Of commands that hold these: a folder so small has other counts than the published one; an error is what is shown."""
+PRINTED = {
+    "plan.md": "paddleclas:ViT-B/16 and paddlenlp:ernie-base, 112",
+    "data.md": "7,373 samples in 4 shards",
+    "guide.md": "error: configs/demo/emoji.yaml",
+    "tags.md": "2 of 1,058 ids have tags",
+}
+"""By page, how an output begins that does not depend on training: the page's commands print it."""
+QUICK = ("bad_input.md", "benchmarks.md", "cxc.md", "data.md", "weights.md")
+
+
+def reason(command):
+    """Return why a command is not run, or None."""
+    return next((why for text, why in NOT_RUN.items() if text in command), None)
+
+
+def to_run(page):
+    """Return the commands and the Python of a page that no other test runs."""
+    if page in OTHER_TESTS:
+        return []
+    return [(kind, text) for kind, text in parts(PAGES[page]) if kind in ("shell", "python") and not reason(text)]
+
+
+def run_page(page, folder, monkeypatch):
+    """Run a page from its first block to its last, in a checkout with small data."""
+    checkout(folder)
+    monkeypatch.chdir(folder)
+    LAYOUTS.get(page, lambda _: None)(folder)
+    names, printed, run = {"ernie_vil2": ernie_vil2}, "", to_run(page)
+    for kind, text in parts(PAGES[page]):
+        if (kind, text) not in run:
+            if text.startswith(PRINTED.get(page, "\0")):
+                assert all(line in printed for line in text.splitlines()), printed
+        elif kind == "python":
+            exec(compile(text, page, "exec"), names)  # noqa: S102 - the page is ours
+        elif text.startswith(SERVERS):
+            assert "<html" in serve(text)
+        else:
+            code, output = run_command(text)
+            expected = next((status for words, status in EXIT_CODES.items() if words in text), 0)
+            assert code == expected, f"{text}\n{output}"
+            printed += output
+
+
+PAGES_TO_RUN = [pytest.param(page, marks=() if page in QUICK else pytest.mark.slow) for page in PAGES if to_run(page)]
+
+
+@pytest.mark.parametrize("page", PAGES_TO_RUN)
+def test_a_page_does_what_it_says(page, tmp_path, monkeypatch):
+    run_page(page, tmp_path, monkeypatch)
+
+
+def test_what_is_not_run_is_still_on_a_page():
+    shown = [text for page in PAGES.values() for kind, text in parts(page) if kind in ("shell", "python")]
+    assert [words for words in NOT_RUN if not any(words in text for text in shown)] == []
+    assert len(shown) > 150
+
+
+@pytest.mark.parametrize("page", OTHER_TESTS)
+def test_a_page_with_a_test_of_its_own_has_it(page):
+    assert page in (ROOT / "tests" / OTHER_TESTS[page]).read_text(encoding="utf-8")
+    in_bash = {command for language, text in blocks(PAGES[page]) if language == "bash"
+               for command in shell_commands(text)}  # fmt: skip
+    others = {text for kind, text in parts(PAGES[page]) if kind == "shell"} - in_bash
+    assert not [text for text in others if reason(text) is None]

@@ -1,0 +1,119 @@
+"""The scripts of docs/examples and the notebook, executed on small data with an untrained model."""
+
+import contextlib
+import io
+import json
+import runpy
+import shutil
+import sys
+import threading
+import time
+
+import pytest
+import uvicorn
+
+import ernie_vil2
+from ernie_vil2.search import open_index
+from ernie_vil2.search.fill import add_images, build, images_in
+from ernie_vil2.search.service import build_app
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.limits import PATIENCE
+from tests.support.paths import ROOT
+from tests.support.published_folders import SMALL, TOKENS, own
+from tests.support.stand_ins import short_pretraining
+
+NOTEBOOK = ROOT / "docs" / "notebooks" / "quickstart.ipynb"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "configs", "configs")
+    untrained_checkpoint(tmp_path / "MODEL", TOKENS)
+    own(tmp_path / "my-images")
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """`run(name, argument, ...)`: what an example prints; it may end by its exit code 0."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        printed, code = io.StringIO(), None
+        with contextlib.redirect_stdout(printed):
+            try:
+                runpy.run_path(str(ROOT / "docs" / "examples" / name), run_name="__main__")
+            except SystemExit as end:
+                code = end.code
+        assert not code, printed.getvalue()
+        return printed.getvalue()
+
+    return run
+
+
+def test_classes_are_named_in_chinese(folder, run):
+    image = next((folder / "my-images").glob("*.png"))
+    (line,) = run("zero_shot_chinese.py", "MODEL", image, "gone.png", "--classes", "红色", "蓝色").splitlines()
+    assert line.startswith((f"{image}: 红色", f"{image}: 蓝色"))  # what is missing is skipped
+
+
+def test_models_are_compared(folder, run):
+    shutil.copytree("MODEL", "OTHER")
+    lines = run("compare_models.py", "MODEL", "OTHER", "--data", "my-images", "--resamples", 50).splitlines()
+    assert "not distinguishable" in lines[-1]
+    assert len([line for line in lines if "R@1" in line]) == 4  # two models, both directions
+
+
+def test_a_model_is_fine_tuned_on_products(folder, run):
+    images = [row[1] for rows in SMALL.values() for row in rows]
+    lines = ["image,title"]
+    for number in range(40):
+        (folder / f"{number}.png").write_bytes(images[number % len(images)])
+        lines.append(f"{number}.png,红色 {number}")
+    (folder / "products.csv").write_text("\n".join(lines), encoding="utf-8")
+    short = ["-o", "Training.epochs=1", "-o", "Training.global_batch=8", "-o", "Training.micro_batch=null"]
+    run("finetune_products.py", "MODEL", "products.csv", "--output", "runs/p", *short)
+    assert (folder / "runs" / "p" / "report.html").is_file()
+
+
+def test_pairs_become_shards_and_a_run(folder, run):
+    short_pretraining(folder)
+    sources = ["my-images/train.csv", "--val", "my-images/val.jsonl"]
+    assert "ernie-vil2 train -c" in run("pretrain_shards.py", *sources, "--output", "runs/mine")
+    assert (folder / "runs/mine-shards/index.json").is_file()
+    assert (folder / "runs/mine/checkpoints/step_00000004").is_dir()
+
+
+def test_a_server_is_asked(folder, run, shapes):
+    model = ernie_vil2.load_model("MODEL")
+    with open_index(folder / "index", model, writable=True) as index:
+        add_images(index, images_in([str(shapes["val"])]))
+        build(index, "images", None, 0.98, lambda line: None)
+    with open_index(folder / "index", model) as index:
+        server = uvicorn.Server(uvicorn.Config(build_app(index), port=0, log_level="warning"))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        deadline = time.monotonic() + PATIENCE
+        while not server.started:
+            assert thread.is_alive() and time.monotonic() < deadline
+            time.sleep(0.02)
+        address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        image = next((folder / "my-images").glob("*.png"))
+        try:
+            printed = run("search_client.py", "red disc", "--image", image, "--address", address, "--count", 3)
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE)
+    assert [line.startswith("  ") for line in printed.splitlines()] == [False, True, True, True] * 2
+
+
+def test_the_notebook_runs_and_is_small(folder):
+    cells = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    names, printed = {}, io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        for cell in cells:
+            exec(compile("".join(cell["source"]), NOTEBOOK.name, "exec"), names)  # noqa: S102 - code of our own pages
+            names |= {"MODEL": "MODEL", "DATA": "my-images"}  # instead of those that its cells name
+    assert "not distinguishable" in printed.getvalue()
+    assert NOTEBOOK.stat().st_size < 20_000

@@ -1,0 +1,256 @@
+"""The blocks of docs/extending.md are run, and what they define is used."""
+
+import csv
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import types
+
+import numpy as np
+import paddle
+import pytest
+from safetensors.numpy import load_file
+
+from ernie_vil2 import losses, tasks
+from ernie_vil2.config import load_config
+from ernie_vil2.data.readers import LAYOUTS, open_sources
+from ernie_vil2.evaluation.scorer import SCORERS, make_scorer
+from ernie_vil2.io.run_folder import MODEL, list_checkpoints
+from ernie_vil2.losses import MultiViewLoss, build_loss
+from ernie_vil2.models import build_image_tower
+from ernie_vil2.search import index_types
+from ernie_vil2.tasks import build_task
+from ernie_vil2.training.run_log import read_log
+from ernie_vil2.training.trainer import Trainer
+from tests.support import page_commands
+from tests.support.commands import call
+from tests.support.html_pages import lines_of
+from tests.support.paths import FIXTURES, ROOT
+from tests.support.ranks import forked_ranks, train
+
+SMALL = [
+    "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
+    "Model.text={name: ernie, width: 32, depth: 1, heads: 1, max_positions: 16}", "Data.max_length=16",
+    "Data.workers=0", "Views.languages={en: 1.0}", "Schedule.warmup_steps=1", "Training.steps=2",
+    "Training.global_batch=8",
+]  # fmt: skip
+BLOCKS = [text for language, text in page_commands.blocks(ROOT / "docs" / "extending.md") if language == "python"]
+FIXTURE = FIXTURES / "shapes"
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """What the page defines; the registries are as before afterwards."""
+    registries = [losses.PAIR_LOSSES, LAYOUTS, tasks.TASKS, SCORERS, index_types.INDEX_TYPES]
+    before = [dict(registry) for registry in registries]
+    module = types.ModuleType("my_parts")
+    assert len(BLOCKS) == 6
+    for block in BLOCKS:
+        exec(compile(block, "extending.md", "exec"), vars(module))  # noqa: S102 - the page is ours
+    sys.modules["my_parts"] = module
+    yield module
+    del sys.modules["my_parts"]
+    for registry, names in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(names)
+
+
+@pytest.fixture
+def trainer(shapes, tmp_path):
+    """`trainer(setting, ...)`: a short run."""
+    fixed = [*SMALL, f"Data.train=[{shapes['train']}]", f"Training.output={tmp_path / 'run'}"]
+    return lambda *settings: Trainer(load_config(None, [*fixed, *settings]))
+
+
+def run_process(folder, blocks, *settings):
+    """Train in a process that imports the page's blocks as my_parts, on colours."""
+    (folder / "my_parts.py").write_text("\n".join(blocks), encoding="utf-8")
+    colours = "".join(f"{number:02x}{number:02x}ff\ta shade {number}\n" for number in range(16))
+    (folder / "train.colours").write_text(colours, encoding="utf-8")
+    settings = [f"-o{setting}" for setting in (*SMALL, f"Data.train=[{folder / 'train.colours'}]", *settings)]
+    path = os.pathsep.join([str(folder), str(ROOT)])
+    return subprocess.run([sys.executable, "tools/train.py", "--import", "my_parts", *settings], text=True, cwd=ROOT,
+                          env=os.environ | {"PYTHONPATH": path}, capture_output=True)  # fmt: skip
+
+
+def test_the_tower(parts):
+    config = load_config(None, ["Model.image={name: 'my_parts:MeanColour', width: 8}"]).Model.image
+    assert build_image_tower(config)(paddle.zeros([2, 3, 4, 4])).shape == [2, 8]
+
+
+def test_the_loss(parts):
+    views = {"image_1": paddle.eye(3), "text_1": paddle.eye(3)[[1, 0, 2]]}
+    total, _ = MultiViewLoss({"image_text": 1.0}, kind="squared_distance")(views, views, {})
+    assert float(total) == pytest.approx(4 / 3)
+    both = {"image_text": 1.0, "text_image": 1.0}
+    total, _ = MultiViewLoss(both, kind="my_parts:SquaredDistance", options={"factor": 0.5})(views, views, {})
+    assert float(total) == pytest.approx(4 / 3)
+
+
+def test_the_task(parts, trainer):
+    run = trainer("Training.task=image_tower_only")
+    before = {name: value.numpy().copy() for name, value in run.model.named_parameters()}
+    run.fit()
+    changed = {name for name, value in run.model.named_parameters() if (value.numpy() != before[name]).any()}
+    assert changed and all(name.startswith("image.") for name in changed)
+
+
+def test_the_scorer_in_training(parts, trainer, shapes, capsys):
+    """Its metrics, of names that nothing else knows, are in the log, the curves, the terminal and the checkpoint."""
+    run = trainer("Evaluation.evaluators=[{margin: {scale: 9}}, retrieval]", "Evaluation.every=1",
+                  "Evaluation.at_start=true", f"Data.val=[{shapes['val']}]")  # fmt: skip
+    assert run.scores.evaluators["margin"].scorer.scale == 9
+    assert run.fit() and not run.best_effort.failures
+    records = [record for record in read_log(run.run / "log.jsonl") if record["kind"] == "evaluation"]
+    expected = [(step, name) for step in (0, 1, 2) for name in ("margin", "retrieval")]
+    assert [(record["step"], record["evaluator"]) for record in records] == expected
+    margins = [record["metrics"]["margin"] for record in records[::2]]
+    best = 1 + margins[1:].index(max(margins[1:]))
+    assert run.best == {"step": best, "metric": "margin", "value": margins[best]}
+    page = (run.run / "curves.html").read_text(encoding="utf-8")
+    assert [len(line) for line in lines_of(page, "Margin over time")] == [3, 3]
+    assert f"margin {margins[2]:.4g}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["margin", "my_parts:Margin"])
+def test_the_scorer_from_the_command_line(parts, tmp_path, name):
+    arguments = ["--checkpoint", f"{FIXTURE}/model", "--data", f"{FIXTURE}/val.tar", "--output", tmp_path]
+    scored = ["eval", *arguments, "--name", "a", "--no-cache", "--scorer", name, "--option"]
+    printed = call(*scored, "scale=100").stdout
+    metrics = json.loads((tmp_path / "a.json").read_text())["metrics"]
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for language in ("zh", "en"):
+        margins = [float(row["margin"]) for row in rows if row["language"] == language]
+        assert metrics[f"{language}/margin"] == pytest.approx(np.mean(margins), rel=1e-5)
+    assert f"{metrics['margin']:.2f}" in printed and f"{metrics['margin']:.2f}" in (tmp_path / "a.html").read_text()
+    for scorer in ([], ["--scorer", name]):
+        assert call("eval", *arguments, "--no-cache", *scorer).returncode == 0
+    written = {path.stem for path in tmp_path.glob("*.json")}
+    assert len(written) == 3 and any(stem.endswith(f"-{name.rpartition(':')[2]}") for stem in written)  # none replaced
+    refused = call(*scored, "size=1")
+    assert refused.returncode == 2 and "size: no such option; known: scale" in refused.stderr
+
+
+def test_the_index_type(parts, tmp_path):
+    rows = np.eye(5, dtype=np.float16)
+    built = index_types.INDEX_TYPES["rounded"].build(rows, lambda: rows, 1.0, tmp_path, print)
+    assert built.candidates(np.eye(5, dtype=np.float32)[:2], 1).tolist() == [[0], [1]]
+
+
+def test_a_loss_and_a_dataset_from_the_command_line_alone(tmp_path):
+    """Neither a script nor a change to the package: by import path, and by names that an imported module registers."""
+    values = []
+    for kind, factor in (("my_parts:SquaredDistance", 1), ("squared_distance", 2)):
+        output = tmp_path / f"run-{factor}"
+        done = run_process(tmp_path, BLOCKS, f"Loss.kind={kind}", f"Loss.options={{factor: {factor}}}",
+                           "Training.log_every=1", f"Training.output={output}")  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        first, second = (record for record in read_log(output / "log.jsonl") if record["kind"] == "train")
+        assert (first["step"], second["step"]) == (1, 2)
+        values.append(first["loss"] / factor)
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+ROWS_ALONE = """
+class RowsAlone(SquaredDistance):
+    def __call__(self, rows, columns, scalars, offset, row_ids, column_ids):
+        return super().__call__(rows, columns.detach(), scalars, offset, row_ids, column_ids)
+"""
+"""A loss that leaves more unused than the temperature: all of the tower of the columns."""
+
+
+def train_with(folder, overrides):
+    """Train as a rank, with the modules of a folder."""
+    sys.path.insert(0, str(folder))
+    train(overrides)
+
+
+@pytest.mark.parametrize(
+    ("kind", "micro_batch"),
+    [
+        ("RowsAlone", "null"),
+        ("SquaredDistance", 3),
+        pytest.param("RowsAlone", 3, marks=pytest.mark.slow),
+        pytest.param("SquaredDistance", "null", marks=pytest.mark.slow),
+    ],
+)
+def test_a_loss_trains_on_two_ranks_as_on_one(shapes, tmp_path, monkeypatch, kind, micro_batch):
+    """Although no gradient reaches the temperature, whose parameter data parallel waits for."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "parts_of_ranks.py").write_text("\n".join(BLOCKS) + ROWS_ALONE, encoding="utf-8")
+    settings = [*SMALL, f"Data.train=[{shapes['train']}]", "Loss.kind=parts_of_ranks:" + kind, "Training.steps=3",
+                "Loss.weights={image_image: 0, text_text: 0, text_image: 0}", "Optimizer.learning_rate=1e-3",
+                f"Training.micro_batch={micro_batch}", "Training.device=cpu"]  # fmt: skip
+    forked_ranks(train_with, folder, [*settings, f"Training.output={tmp_path / 'ranks'}"])
+    monkeypatch.syspath_prepend(folder)
+    train([*settings, f"Training.output={tmp_path / 'alone'}"])
+    of_one, of_ranks = (load_file(list_checkpoints(tmp_path / name)[-1] / MODEL) for name in ("alone", "ranks"))
+    assert of_one.keys() == of_ranks.keys()
+    for name, value in of_one.items():
+        np.testing.assert_allclose(of_ranks[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
+    assert of_one["log_logit_scale"] == pytest.approx([-math.log(0.07)])  # it stays where it began
+
+
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_a_field_of_a_sample_that_is_forgotten_is_named(tmp_path, workers):
+    """In a sentence, whichever process reads: no traceback."""
+    forgetful = BLOCKS[2].replace("text_name=caption, ", "")
+    assert forgetful != BLOCKS[2]
+    done = run_process(tmp_path, [forgetful], f"Training.output={tmp_path / 'run'}", f"Data.workers={workers}")
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert re.search(rf"{tmp_path}/train.colours, \d+: my_parts.Colours .*'text_name'; docs/extending.md", line)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("Loss.kind=squared_distanse", "'squared_distanse'; did you mean squared_distance"),
+        ("Training.task=fine_tuning", "'fine_tuning'; known: multi_view"),
+        ("Evaluation.evaluators=[recall]", "'recall'; known: retrieval"),
+        ("Evaluation.evaluators=[{margin: {size: 1}}]", "margin: size"),
+        ("Loss.options={margin: 1}", "Loss.options .* 'margin'"),
+        ("Loss.kind=my_parts:Missing", "my_parts has no Missing"),
+        ("Loss.kind=no_such_module:Loss", "no_such_module:Loss: .* PYTHONPATH"),
+    ],
+)
+def test_a_part_that_is_not_there_is_named(parts, trainer, setting, message):
+    with pytest.raises(ValueError, match=message):
+        trainer(setting)
+
+
+def test_an_index_type_by_its_import_path(parts, shapes, tmp_path, monkeypatch):
+    """An index of it is opened where its module is imported, and otherwise nobody is sent to remove what is whole."""
+    index = tmp_path / "index"
+    build = ["build", "--index", index, "--checkpoint", f"{FIXTURE}/model", "--data", shapes["val"], "--index-type"]
+    check = ["search", "check", "--index", index]
+    refused = call("search", *build, "rouned")
+    assert refused.returncode == 2 and "'rouned'; did you mean rounded" in refused.stderr and not index.exists()
+    assert call("search", *build, "my_parts:Rounded").returncode == 0
+    assert call(*check).returncode == 0
+    monkeypatch.delitem(sys.modules, "my_parts")
+    unknown = call(*check)
+    assert unknown.returncode == 1 and "--import my_parts" in unknown.stdout
+    assert unknown.stdout.count("build the index again") == 1
+    (tmp_path / "my_parts.py").write_text("\n".join(BLOCKS), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert call(*check, "--import", "my_parts").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("find", "message"),
+    [
+        (lambda: make_scorer("json:dumps", {}), "json:dumps has no of_run, open, check, score"),
+        (lambda: build_task(load_config(None, ["Training.task=json:dumps"])), "json:dumps has no rows, build"),
+        (lambda: open_sources(["x"], layout="json:dumps"), "json:dumps has no find, fits, open, read"),
+        (lambda: build_loss(load_config(None, ["Loss.kind=json:dumps"]).Loss), "json:dumps"),
+    ],
+)
+def test_what_is_not_such_a_part_is_named(find, message):
+    with pytest.raises(ValueError, match=message):
+        find()

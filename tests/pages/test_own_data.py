@@ -1,0 +1,171 @@
+"""docs/own_data.md, executed: the way from a folder and a table to a service, every command as it is there.
+
+The set is made smaller and the training shorter; no command is changed but for SMALLER's options.
+"""
+
+import json
+import re
+import shlex
+
+import pytest
+import yaml
+
+from ernie_vil2 import cli, load_model
+from ernie_vil2.cli import report
+from ernie_vil2.config import load_config
+from ernie_vil2.data.samples import text_key
+from ernie_vil2.data.stream import SampleStream
+from ernie_vil2.evaluation.intervals import Interval
+from ernie_vil2.evaluation.protocol import evaluate
+from ernie_vil2.evaluation.protocols import protocol
+from ernie_vil2.evaluation.scorer import Data
+from ernie_vil2.training import rate_search
+from tests.support.commands import call
+from tests.support.page_commands import PAGES, SERVERS, parts, run_command, serve
+from tests.support.stand_ins import checkout, shorten
+
+COMMANDS = [text for kind, text in parts(PAGES["own_data.md"]) if kind == "shell"]
+TRAIN = next(command for command in COMMANDS if "train.py" in command and "--dry-run" not in command)
+SMALLER = {"demo_data/shop.py": " --articles 30"}
+"""Options that make a command short."""
+REPORT = ("report", "--run", "runs/own", "--output")
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory):
+    """The folder in which all commands have been run, and what they printed; the server answers with its page."""
+    folder, printed = tmp_path_factory.mktemp("own_data"), {}
+    checkout(folder)
+    shorten(folder / "configs" / "finetune" / "own.yaml", Training={"epochs": 1, "output": "runs/own",
+            "global_batch": 16, "checkpoint_every": 100}, Evaluation={"every": 2, "at_start": True})  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for command in COMMANDS:
+            if command.startswith(SERVERS):
+                assert "<html" in serve(command)
+                continue
+            smaller = next((option for name, option in SMALLER.items() if name in command), "")
+            code, printed[command] = run_command(command.partition("  #")[0] + smaller)
+            assert code == 0, f"{command}\n{printed[command]}"
+    return folder, printed
+
+
+@pytest.fixture
+def folder(walked, monkeypatch):
+    """The folder, as the working directory."""
+    monkeypatch.chdir(walked[0])
+    return walked[0]
+
+
+def test_every_command_runs_one_after_the_other(walked):
+    folder, printed = walked
+    assert len(printed) == len(COMMANDS) - 1
+    checked, dry, *_ = (text for command, text in printed.items() if "--check" in command or "--dry-run" in command)
+    assert "all 60 samples" in checked and "nothing was trained" in dry
+    # The report begins with the verdict, before its sections.
+    html = (folder / "runs" / "own" / "report.html").read_text(encoding="utf-8")
+    lead = html.index('<p class="lead">')
+    assert lead < html.index("<section>") and "95 % interval" in html[lead : html.index("</p>", lead)]
+
+
+def test_the_verdict_says_what_the_old_task_lost(folder):
+    old = ["report", "--run", "runs/own", "--old", "shop/商品.csv", "--images", "shop/photos", "--output", "old.html"]
+    printed = call(*old).stdout
+    (change,) = re.findall(r"; on shop/商品.csv.* it (rose by|fell by|stayed as it was)([ 0-9.]*)\.\n", printed)
+    assert "".join(change) in (folder / "old.html").read_text(encoding="utf-8")
+    assert ("mixed weights keep more" in printed) == (change[0] == "fell by" and float(change[1]) > 1)
+    record = folder / "runs" / "own" / "evaluation" / "before.csv"
+    record.rename(folder / record.name)
+    try:
+        result = call(*old)
+        assert result.returncode == 2 and record.name in result.stderr
+    finally:
+        (folder / record.name).rename(record)
+
+
+def mean_recall(model, data, language, most):
+    """Return the mean recall on the first images of data and their captions alone."""
+    benchmark = data.benchmarks()[language]
+    texts = sorted({text for image, text in benchmark.pairs.tolist() if image < most})
+    return evaluate(load_model(model), benchmark.select(range(most), texts), protocol("pairs")).mean_recall
+
+
+def test_what_the_initial_run_validated_on_is_compared(folder, monkeypatch):
+    """Without --old: by the first images of Data.val of the run that the initial weights are of."""
+    monkeypatch.setattr(report, "MOST_OLD_IMAGES", 20)
+    path = folder / "MODEL" / "config.yaml"
+    original = path.read_text(encoding="utf-8")
+    settings = yaml.safe_load(original)
+    settings["Data"] |= {"val": ["shop/商品.csv"], "images": "shop/photos"}
+    settings["Views"] |= {"languages": {"zh": 1.0}}
+    try:
+        path.write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
+        printed = call(*REPORT, "known.html").stdout
+        settings["Data"]["val"] = ["shop/gone.csv"]
+        path.write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
+        result = call(*REPORT, "gone.html")
+        assert result.returncode == 0 and "gone.csv" in result.stderr
+    finally:
+        path.write_text(original, encoding="utf-8")
+    change = re.search(r"on shop/商品.csv [(]Data.val of MODEL[)] it (rose|fell|stayed)(?: by (\d+\.\d))?", printed)
+    data = Data(["shop/商品.csv"], images="shop/photos", preferred=["zh"], unnamed="zh")
+    after = json.loads((folder / "runs" / "own" / "evaluation" / "after.json").read_text())["model"]
+    expected = mean_recall(after, data, "zh", 20) - mean_recall("MODEL", data, "zh", 20)
+    sign = {"rose": 1, "fell": -1, "stayed": 0}[change[1]]
+    assert sign * float(change[2] or 0) == pytest.approx(expected, abs=0.051)
+    assert "Data.val of MODEL" in (folder / "known.html").read_text(encoding="utf-8")
+
+
+def test_the_verdict_says_how_many_test_texts_are_trained_on(folder, monkeypatch):
+    """Of a division that keeps no caption together, as of tables that somebody else has divided."""
+    assert re.search("; none of the [0-9]+ test texts is trained on", call(*REPORT, "apart.html").stdout)
+    config = load_config(folder / "runs" / "own" / "config.yaml")
+    (benchmark,) = Data.of_run(config, config.Data.tested, "test").benchmarks().values()
+    texts = {text.text for text in benchmark.texts}
+    seen = sorted(texts)[: len(texts) // 2]
+    monkeypatch.setattr(SampleStream, "training_texts", lambda *_: ({text_key(f" {text} ") for text in seen}, True))
+    count = f"{len(seen)} of the {len(texts)} test texts "
+    assert count in call(*REPORT, "trained.html").stdout
+    assert count in (folder / "trained.html").read_text(encoding="utf-8")
+
+
+def test_only_paths_are_particular_to_the_set():
+    """Somebody else changes nothing but paths for other images, and the field that one option groups by."""
+    particular = {"shop/商品.csv", "shop/photos", "shop", "shards/shop", "货号", "Data.train=[shop/商品.csv]"}
+    for command in COMMANDS[1:]:
+        words = [word for word in shlex.split(command.replace("\\\n", " "), comments=True) if not word.isascii()]
+        assert set(words) <= particular, command
+
+
+@pytest.mark.parametrize("is_better", [False, True])
+def test_the_recipe_is_kept_unless_a_rate_is_clearly_better(folder, monkeypatch, is_better):
+    """By the page's command, with the difference of every trial to the recipe's given here."""
+    rates = rate_search.RATES[::3]
+    difference = Interval(2.0, 0.5, 3.5, 20, 0.8, 0.001) if is_better else Interval(2.0, -0.5, 3.5, 20, 0.8, 0.2)
+    monkeypatch.setattr(rate_search, "SAMPLES", 64)
+    monkeypatch.setattr(rate_search, "RATES", rates)
+    monkeypatch.setattr(rate_search, "paired_queries", lambda *_: difference)
+    output = f"runs/tuned-{is_better}"
+    code, printed = run_command(f"{TRAIN} --tune-rate -o Training.output={output}")
+    assert code == 0, printed
+    record = json.loads((folder / output / rate_search.KEPT).read_text())
+    recipe, *others = record["trials"]
+    assert {trial[0] for trial in others} >= {*rates} - {recipe[0]}
+    chosen = load_config(folder / output / "config.yaml").Optimizer.learning_rate
+    if is_better:
+        best = max(others, key=lambda trial: (trial[2], -trial[0]))
+        assert record["chosen"] == best and chosen == best[0]
+        assert f"Optimizer.learning_rate={best[0]!r}" in printed
+    else:
+        assert record["chosen"] is None and chosen == recipe[0] == 2e-3
+    assert not (folder / output / rate_search.TRIALS).exists()
+    code, printed = run_command(f"{TRAIN} --tune-rate --resume -o Training.output={output}")
+    assert code == 0 and "rates were tried before" in printed
+
+
+def test_rates_are_tried_on_one_process_only(monkeypatch):
+    arguments = ["-c", "configs/finetune/own.yaml", "-o", "Model.weights=MODEL", "-o", "Data.train=[x]", "--tune-rate"]
+    several = cli.run("train", [*arguments, "--processes", "2"])
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    result = call("train", *arguments)
+    assert several == result.returncode == 2 and "--tune-rate" in result.stderr

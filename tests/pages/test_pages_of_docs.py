@@ -1,0 +1,133 @@
+"""The documentation holds together: translations, links, figures, recipes, and the API reference."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from ernie_vil2.cli import parser
+from ernie_vil2.config import load_config
+from ernie_vil2.data.tokenizer_files import DIALECTS
+from ernie_vil2.evaluation.protocols import FG_CLIP_2, PAPER_RESULTS, PROTOCOLS
+from tests.support.page_commands import PAGES, TOOLS, parts
+from tests.support.paths import ROOT
+
+DOCS = ROOT / "docs"
+TRANSLATIONS = {page: DOCS / page.name for page in sorted((DOCS / "zh").glob("*.md"))}
+TRANSLATIONS[ROOT / "README.zh.md"] = ROOT / "README.md"
+TRANSLATED = ("index installation demo guide walkthrough faq weights search serving export benchmarks classification "
+              "compare data tags finetuning runs memory launch plan").split()  # fmt: skip
+MODELS = [DOCS / "models.md", DOCS / "zh" / "models.md"]
+
+
+def name_of(page):
+    return str(page.relative_to(ROOT))
+
+
+def commands_of(page):
+    """Yield name and arguments of each `python tools/NAME.py ...` of a page."""
+    for kind, text in parts(PAGES[page]):
+        if kind != "shell":
+            continue
+        for line in re.split(r" && | \| |; |\n", text.replace("\\\n", " ")):
+            command = re.match(r"(?:python|fleetrun)(?: -m paddle.*?)? tools/(\w+\.py)(.*)", line)
+            if command:
+                arguments = re.sub(r" (?:&|2?>).*$", "", command[2])
+                yield TOOLS[command[1]], shlex.split(arguments, comments=True)
+
+
+def test_every_command_of_the_pages_is_understood():
+    num_commands = 0
+    for page, path in PAGES.items():
+        for command, arguments in commands_of(page):
+            num_commands += 1
+            if "--help" in arguments:
+                continue
+            try:
+                options = parser(command).parse_args(arguments)
+                if command in ("train", "plan") and "Model.weights" not in str(options.override):
+                    load_config(options.config, options.override)
+            except ValueError as error:
+                # A file that the page has made by then; an error that it shows.
+                if "No such file" not in str(error) and str(error) not in path.read_text(encoding="utf-8"):
+                    pytest.fail(f"{page}: {command} {shlex.join(arguments)}: {error}")
+    assert num_commands > 80
+
+
+def compared_lines(page):
+    """Return the blocks of a page without what follows a `#`; of a line of a tree of files the first name."""
+    lines = []
+    for block in re.findall(r"^```.*?^```$", page.read_text(encoding="utf-8"), re.M | re.S):
+        compared = r"[│├└─\s]*\S*" if "──" in block else r".*?(?=\s*#|$)"
+        lines.append([re.match(compared, line)[0] for line in block.splitlines()])
+    return lines
+
+
+@pytest.mark.parametrize("page", TRANSLATIONS, ids=name_of)
+def test_commands_and_links_are_right_in_chinese(page):
+    assert compared_lines(page) == compared_lines(TRANSLATIONS[page])
+    links = re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert links and not missing
+
+
+def test_the_pages_that_users_follow_are_translated():
+    assert {page.name for page in TRANSLATIONS} >= {"README.zh.md", *(f"{name}.md" for name in TRANSLATED)}
+
+
+@pytest.mark.parametrize("page", MODELS, ids=name_of)
+def test_figures_and_names_of_the_page_of_models_exist(page):
+    text = page.read_text("utf-8")
+    assert set(re.findall(r"--protocol ([\w-]+)", text)) <= set(PROTOCOLS)
+    assert all(f"`{rules}`" in text for rules in DIALECTS)
+
+    # The table of FG-CLIP 2 has the figures that evaluations print.
+    protocols = ["lit-cn", "dci-cn", "docci-cn", "flickr30k-cna-test", "coco-cn-translated"]
+    header = " | ".join(f"`{name}`" for name in protocols)
+    lines = text.split(header)[1].split("\n\n")[0].splitlines()[2:]
+    assert len(lines) == 9 and set(protocols) <= set(PROTOCOLS)
+    results = {(one.protocol, one.label): one.values for one in PAPER_RESULTS if one.source == FG_CLIP_2}
+    for line in lines:
+        model, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        for protocol, cell in zip(protocols, cells, strict=True):
+            recalls = [values["R@1"] for values in results[protocol, f"{model}, zero-shot"].values()]
+            assert cell == f"{recalls[0]} / {recalls[1]}"
+
+
+def test_the_script_for_slurm_is_a_shell_script():
+    assert subprocess.run(["bash", "-n", DOCS / "launch" / "train.slurm"]).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["kubeflow", "paddlecloud"])
+def test_a_job_for_kubernetes_runs_a_command_that_is_understood(name):
+    spec = yaml.safe_load((DOCS / "launch" / f"{name}.yaml").read_text())["spec"]
+    worker = spec["paddleReplicaSpecs"]["Worker"] if name == "kubeflow" else spec["worker"]
+    pod = worker["template"]["spec"]
+    assert "OnFailure" in (worker.get("restartPolicy"), pod.get("restartPolicy"))
+    (container,) = pod["containers"]
+    words = container["args"] if name == "kubeflow" else shlex.split(container["args"][0])
+    arguments = parser("train", "train").parse_args(words[words.index("tools/train.py") + 1 :])
+    config = load_config(arguments.config, arguments.override)
+    assert config.Data.train == ["s3://bucket/{00000..05799}.tar"]
+    assert arguments.resume and config.Data.groups == worker["replicas"] == 2
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+
+
+@pytest.mark.slow
+def test_the_pages_and_the_reference_are_built(tmp_path):
+    pytest.importorskip("mkdocstrings")
+    site = tmp_path / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(site)]
+    assert subprocess.run(command, cwd=ROOT).returncode == 0
+    packages = [path.parent.name for path in (ROOT / "ernie_vil2").glob("*/__init__.py")]
+    for package in packages:
+        assert (site / "reference" / f"ernie_vil2.{package}.html").is_file()
+    assert "encode_images" in (site / "reference" / "ernie_vil2.html").read_text(encoding="utf-8")
+    pages = [path.relative_to(DOCS).with_suffix(".html") for path in DOCS.rglob("*.md")]
+    assert [page for page in pages if not (site / page).is_file()] == []
+    start = (site / "index.html").read_text(encoding="utf-8")
+    assert "简体中文" in start and all(f'href="{page}"' in start for page in pages if page.name != "index.html")

@@ -1,0 +1,118 @@
+"""Which learning rates are tried, and which is chosen; tests/pages/test_own_data.py runs the command."""
+
+import math
+
+import numpy as np
+import pytest
+
+from ernie_vil2.config import load_config
+from ernie_vil2.evaluation.outcomes import Outcomes
+from ernie_vil2.models.weights.initial import recipe_of, with_model_like
+from ernie_vil2.training import rate_search
+from ernie_vil2.training.rate_search import Trial
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.published_folders import TOKENS
+
+LADDER = [2e-5, 5e-5, 1e-4, 2e-4, 4e-4, 1e-3]
+
+
+def test_rate_and_batch_follow_the_size_of_the_model_unless_set(tmp_path):
+    settings = [f"Model.weights={untrained_checkpoint(tmp_path / 'MODEL', TOKENS)}", "Data.train=[x]"]
+    small = with_model_like(load_config("configs/finetune/own.yaml", settings))
+    assert (small.Tuning.initial_share, small.Tuning.freeze_norms) == (0.3, False)
+    assert (small.Optimizer.learning_rate, small.Training.global_batch, small.Training.micro_batch) == (2e-3, 64, None)
+    changes = ["Optimizer.learning_rate=3e-4", "Training.global_batch=128"]
+    changed = with_model_like(with_model_like(load_config("configs/finetune/own.yaml", settings + changes)))
+    assert (changed.Optimizer.learning_rate, changed.Training.global_batch) == (3e-4, 128)
+    released = recipe_of({"image": {}, "text": {"width": 768}})
+    assert {key: value for _, key, value in released} == {
+        "learning_rate": 5e-5, "global_batch": 256, "micro_batch": 64, "initial_share": 0, "freeze_norms": False,
+    }  # fmt: skip
+    assert recipe_of({"image": {}, "text": {"name": "ernie-base"}}) == released
+    convolutional = recipe_of({"image": {"name": "RepVGG"}, "text": {"width": 192}})
+    assert ("Tuning", "freeze_norms", True) in convolutional
+
+
+def queries_of(hits, language="zh"):
+    """Return outcomes of images and their texts of which these are found, as a scorer gives them."""
+    ids = [f"{way} {number}" for way in ("image_to_text", "text_to_image") for number in range(len(hits))]
+    values = 100.0 * np.tile(np.asarray(hits, float), 2)
+    rows, groups = np.tile(np.arange(len(hits)), 2), {"mR": np.repeat([0, 1], len(hits))}
+    return {language: Outcomes(ids, {"mR": values}, "mR", rows, np.where(values > 0, 1, 9), groups)}
+
+
+def results_of(*trials):
+    """Return the results of the recipe's trial and others, by which images each finds; None of one that failed."""
+    results = rate_search.Results()
+    for number, hits in enumerate(trials):
+        rate = 1e-3 * 2**number
+        if hits is None:
+            results.add(Trial(rate, 64, None), None)
+        else:
+            results.add(Trial(rate, 64, 100 * float(np.mean(hits))), rate_search.pool_queries(queries_of(hits)))
+    return results
+
+
+def test_a_rate_is_chosen_beyond_the_interval_of_its_difference():
+    """Of 93 images the recipe finds the first 40; another that finds five more and loses three is no better."""
+    recipe = np.arange(93) < 40
+    slightly = (np.arange(93) >= 3) & (np.arange(93) < 45)
+    clearly = np.arange(93) < 60
+    assert results_of(recipe, slightly).choose() is None
+    assert results_of(recipe, recipe).choose() is None
+    assert results_of(recipe, slightly, clearly, None).choose().rate == 4e-3
+    assert results_of(clearly, recipe, slightly).choose() is None  # worse ones are not chosen either
+    assert results_of(None, slightly, clearly).choose().rate == 4e-3
+    results = results_of(recipe, slightly)
+    difference = results.difference(*results.trials[::-1])
+    assert difference.mean == pytest.approx(100 * 2 / 93) and difference.low < 0 < difference.high
+
+
+def test_one_of_many_rates_is_not_chosen_by_chance():
+    """Eight rates that differ from the recipe's in coin flips; of twenty such searches one in twenty may choose one."""
+    random = np.random.default_rng(0)
+    searches = [results_of(*(random.random((9, 60)) < 0.5)) for _ in range(20)]
+    assert sum(results.choose() is not None for results in searches) <= 3
+
+
+def test_queries_of_two_languages_are_pooled_by_images():
+    queries = rate_search.pool_queries({**queries_of([1, 0, 1]), **queries_of([0, 0, 1], "en")})
+    assert len(set(queries.ids)) == 12 and len(set(queries.groups.tolist())) == 4
+    by_image = [queries.clusters[number::3].tolist() for number in range(3)]
+    assert all(len(set(numbers)) == 1 for numbers in by_image) and len(set(queries.clusters.tolist())) == 3
+    means = [queries.values[queries.groups == group].mean() for group in range(4)]
+    assert np.mean(means) == pytest.approx((200 / 3 + 100 / 3) / 2)
+
+
+def test_of_equal_scores_the_lowest_rate_is_best():
+    trials = [Trial(1e-3, 64, 40.0), Trial(1e-4, 64, 40.0), Trial(1e-2, 64)]
+    assert rate_search.best_of(trials) == trials[1]
+    assert rate_search.best_of(trials[2:]) is None
+
+
+@pytest.mark.parametrize("is_clear", [True, False])
+@pytest.mark.parametrize(
+    ("best", "batch", "rate", "expected"),
+    [
+        (1e-4, 64, 1e-4, [2e-5, 5e-5, 2e-4, 4e-4, 1e-3]),  # the recipe's is not tried twice
+        (1e-3, 64, 5e-4, [*LADDER, 2e-3]),
+        (4e-3, 64, 2e-3, [*LADDER, 4e-3, 8e-3]),  # the recipe's is the highest of the ladder
+        (1, 64, 5e-4, [*LADDER, 2e-3, 4e-3, 8e-3]),
+        (4e-3, 256, 1e-3, [*LADDER, 2e-3, 4e-3, 8e-3, 2e-3, 4e-3, 8e-3]),
+        (2e-5, 256, 2e-5, [*LADDER, 5e-5]),
+    ],
+)
+def test_rates_go_on_while_the_highest_is_clearly_the_best(best, batch, rate, expected, is_clear):
+    settings = ["Data.train=[x]", f"Training.global_batch={batch}", f"Optimizer.learning_rate={rate}"]
+    finished = []
+    for trial in rate_search.propose_trials(load_config(None, settings), 1000, finished, lambda *_: is_clear):
+        finished.append(trial._replace(score=-abs(math.log(trial.rate / best)) - trial.batch))
+    assert finished[0].setting == (rate, batch)
+    rates = [trial.rate for trial in finished[1:]]
+    assert rates == expected if is_clear else max(rates) <= max(1e-3, rate)
+
+
+def test_the_recipe_is_tried_at_the_rate_that_its_base_batch_makes():
+    settings = ["Data.train=[x]", "Training.global_batch=64", "Optimizer.learning_rate=1e-4", "Tuning.base_batch=16"]
+    first = next(rate_search.propose_trials(load_config(None, settings), 1000, [], lambda *_: False))
+    assert first.setting == (pytest.approx(4e-4), 64)
