@@ -26,10 +26,10 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    def do_HEAD(self):  # noqa: N802 - the name that the library calls
+    def do_HEAD(self):
         self.answer()
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         body = self.answer()
         self.wfile.write(body[: self.server.breaks_after])
         self.close_connection = True

@@ -26,10 +26,10 @@ class Hub(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def do_HEAD(self):  # noqa: N802 - the name that the library calls
+    def do_HEAD(self):
         self.do_GET(has_body=False)
 
-    def do_GET(self, has_body=True):  # noqa: N802
+    def do_GET(self, has_body=True):
         path, folder = unquote(self.path.partition("?")[0]), self.server.folder
         self.server.asked.append(path)
         file = folder / path.rpartition("/")[2]
