@@ -137,31 +137,13 @@ def test_leaks_show_the_test_drawing_that_they_name(script, folder, of_kind):
     assert unseen == set(test) - leaked
 
 
-def test_images_of_no_use_and_good_ones(of_kind):
-    for row, _, image in of_kind("tiny"):
-        assert max(pixels(image).shape[:2]) < 40, row
-    for row, _, image in of_kind("banner"):
-        short, long = sorted(pixels(image).shape[:2])
-        assert long > 4 * short, row
-    for row, _, image in of_kind("blank"):
-        assert pixels(image).std(axis=(0, 1)).max() < 4, row
-    for _, _, image in of_kind("broken"):
-        assert len(image) < 20_000 and not image.endswith((b"\xff\xd9", b"IEND\xaeB`\x82"))
-    good = [image for _, _, image in of_kind("good")]
-    for image in map(pixels, good):
+def test_good_rows_are_good_and_wrong_captions_name_another(script, of_kind):
+    images = [image for _, _, image in of_kind("good")]
+    for image in map(pixels, images):
         short, long = sorted(image.shape[:2])
         assert short >= 100 and long < 3 * short and image.std() > 4
-    assert len(set(good)) == len(good)
-
-
-def test_captions(script, of_kind):
-    captions = {kind: [caption for _, caption, _ in of_kind(kind)] for kind in script.KINDS}
-    assert all(re.search(r"https?://|www\.|example\.com", text) for text in captions["url"])
-    assert all(len(text) <= 3 or len(text) > 1000 for text in captions["length"])
-    assert not any(mark in text for kind in ("filename", "phone") for text in captions[kind] for mark in "#@{")
-    assert all(re.search(r"\d[\d\s()-]{6,}\d", text) for text in captions["phone"])
-    assert max(Counter(captions["repeated"]).values()) >= 3
-    for text in captions["good"]:
+    assert len(set(images)) == len(images)
+    for _, text, _ in of_kind("good"):
         assert 6 <= len(text) < 200 and not re.search(r"https?:|<|\.jpg", text)
     names = {drawing.name: drawing.names.values() for drawing in script.drawings(DEMO_DATA / "emoji-val.tar")}
     for row, caption, _ in of_kind("wrong"):

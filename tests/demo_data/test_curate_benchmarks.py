@@ -1,14 +1,6 @@
-"""benchmarks/curate_truth.py on fates whose figures a reader can work out, and benchmarks/curate.py on few rows."""
+"""benchmarks/curate_truth.py on fates whose figures a reader can work out."""
 
-import sys
-
-import pyarrow as pa
-import pytest
-from pyarrow import parquet
-
-from benchmarks import curate_truth
-from benchmarks.curate import joins, vectors
-from benchmarks.curate_truth import Fate, Outcome, read_fates
+from benchmarks.curate_truth import Fate, Outcome
 
 STAYS = Fate(True, "", "")
 GONE = Fate(False, "near_duplicates", "near copy of an image")
@@ -30,15 +22,11 @@ ROWS = [
 ]
 
 
-@pytest.fixture
-def truth():
-    return {
+def test_copies_count_by_families_and_good_rows_with_theirs():
+    truth = {
         key: {"key": key, "kind": kind, "detail": detail, "of": of, "like": "1" if key == "10" else ""}
         for key, kind, detail, of, _ in ROWS
     }
-
-
-def test_copies_count_by_families_and_good_rows_with_theirs(truth):
     outcome = Outcome(truth, {key: fate for key, *_, fate in ROWS})
     kinds = {row[0]: row[1:] for row in outcome.by_kind()}
     # 10 resembles 1, so that both are lookalikes
@@ -52,28 +40,3 @@ def test_copies_count_by_families_and_good_rows_with_theirs(truth):
     assert steps["near_duplicates"] == ["5", "60.0", "80.0", "60.0", "2", "1"]
     assert steps["text_rules"] == ["3", "66.7", "66.7", "33.3", "1", "0"]
     assert steps["leaks"] == ["1", "100.0", "100.0", "100.0", "0", "0"]
-
-
-def test_the_table_of_a_curation_is_read(truth, tmp_path, monkeypatch, capsys):
-    (tmp_path / "table").mkdir()
-    for number, chunk in enumerate((ROWS[:8], ROWS[8:])):
-        rows = [
-            {"key": f"{key}.jpg", "kept": fate.kept, "step": fate.step or None, "reason": fate.reason or None}
-            for key, *_, fate in chunk
-        ]
-        parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "table" / f"{number:05}.parquet")
-    assert read_fates(tmp_path, truth) == {key: fate for key, *_, fate in ROWS}
-    with pytest.raises(ValueError, match="lacks 99"):
-        read_fates(tmp_path, [*truth, "99"])
-    lines = "".join(f"{','.join(row.values())}\n" for row in truth.values())
-    (tmp_path / "truth.csv").write_text(f"key,kind,detail,of,like\n{lines}")
-    arguments = ["--truth", str(tmp_path / "truth.csv"), "--table", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["curate_truth.py", *arguments])
-    assert curate_truth.main() == 0
-    assert "| good, lost | 4 | 2 | 50.0 | near copy of an image 1, URL 1 |" in capsys.readouterr().out
-
-
-def test_joins_of_made_measures_and_near_pairs():
-    assert float(joins(3000)["rows/s and core"].replace(",", "")) > 0
-    results = vectors(2000)
-    assert results["near pairs found, %"] == "100.0" and float(results["NumPy, CPU s"]) >= 0

@@ -122,15 +122,3 @@ def test_the_lists_are_written_from_rendered_sets(families, study, monkeypatch, 
     assert len(lexicon) > 1500
     assert (fields["name"], fields["caption_zh"]) == ("umbrella", lexicon["umbrella"]["caption_zh"])
     assert {"corner", "umbrella"} <= set((output / "vocabulary.txt").read_text(encoding="utf-8").split())
-
-
-def test_long_captions_are_of_name_tags_style_and_set(study):
-    fields = {"caption_en": "user alt", "tags_en": ["user and group", "people"], "styles": ["fill"], "color": False,
-              "set_name": "Lets Icons", "author": "Leonid Tsvetkov"}  # fmt: skip
-    plain = {**fields, "tags_en": [], "styles": [], "color": True}
-    icons = [study.with_long_caption(study.Icon("k", each, b"png")) for each in (fields, plain)]
-    assert [icon.fields["caption_long_en"] for icon in icons] == [
-        "user alt, tagged user and group, people: a fill plain icon of the set Lets Icons by Leonid Tsvetkov",
-        "user alt: a colourful icon of the set Lets Icons by Leonid Tsvetkov",
-    ]
-    assert all(icon.fields["caption_en"] == "user alt" and icon.png == b"png" for icon in icons)

@@ -61,13 +61,6 @@ def test_the_demo_starts_from_the_tower_that_is_shipped():
         np.testing.assert_array_equal(array, expected[name])
 
 
-def test_the_tower_alone_is_kept_of_a_model(script, tmp_path):
-    weights = {"image.a": np.ones(2, np.float32), "text.a": np.ones(2, np.float32), "logit_scale": np.ones(1)}
-    script.write_tower(tmp_path / "tower.safetensors", weights)
-    assert list(load_file(tmp_path / "tower.safetensors")) == ["image.a"]
-    assert [path.name for path in tmp_path.iterdir()] == ["tower.safetensors"]
-
-
 def write_images(path, images):
     members = []
     for name, pixels in images.items():

@@ -88,9 +88,10 @@ def test_installed_package_names_no_package_of_an_index(monkeypatch, tmp_path):
 
 
 def probe_classes(folder):
-    """Open a folder of a class for a linear probe."""
-    (folder / "test" / "cat").mkdir(parents=True)
-    (folder / "test" / "cat" / "a.png").write_bytes(png(np.zeros([8, 8, 3], np.uint8)))
+    """Open a folder of classes for a linear probe."""
+    for name in ("cat", "dog"):
+        (folder / "test" / name).mkdir(parents=True)
+        (folder / "test" / name / "a.png").write_bytes(png(np.zeros([8, 8, 3], np.uint8)))
     ZeroShot(linear_probe=[]).open(Data([str(folder)]))
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from ernie_vil2 import load_model
 from ernie_vil2.cli import run
-from ernie_vil2.encoder import _calibrated
 from ernie_vil2.evaluation.calibrate import calibrate
 from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, read_calibration, write_calibration
 from ernie_vil2.search import open_index
@@ -63,13 +62,6 @@ def test_the_threshold_is_the_best_of_all(seed):
         assert [threshold.precision, threshold.recall, threshold.refused] == pytest.approx(shares)
 
 
-def test_what_matches_perfectly_is_distinguished_perfectly():
-    axes = unit(np.eye(6))
-    for threshold in calibrate(axes, axes, matches(6), "f", "made").thresholds.values():
-        assert (threshold.precision, threshold.recall, threshold.refused) == (100, 100, 100)
-        assert 0 < threshold.cosine <= 1
-
-
 def test_the_temperature_is_that_of_the_least_loss():
     rng = np.random.default_rng(0)
     images = unit(rng.normal(size=(40, 8)))
@@ -95,17 +87,6 @@ def test_it_is_kept_next_to_its_model_alone(tmp_path):
         path.write_text(damage)
         with pytest.raises(ValueError, match=f"{path.name} is damaged"):
             read_calibration(tmp_path, "abc")
-
-
-def test_without_one_the_weights_are_not_read_for_it(tmp_path):
-    class Model:
-        calibration = None
-
-        @property
-        def fingerprint(self):
-            raise AssertionError("asked for")
-
-    assert _calibrated(Model(), tmp_path).calibration is None
 
 
 def test_a_set_that_teaches_nothing_is_refused():

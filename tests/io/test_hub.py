@@ -148,11 +148,3 @@ def test_without_a_connection_the_file_and_its_place_are_named(server, cache, mo
     assert caught.value.__cause__ is None and caught.value.__suppress_context__, "errors of the libraries say no more"
     (cache / "one" / "a.bin").write_bytes(b"by hand")
     assert hub.fetch("one").read_bytes() == b"by hand"
-
-
-def test_the_known_models_have_files_and_addresses():
-    assert "ernie-vil-2.0-base-zh" in hub.MODELS
-    for files in hub.MODELS.values():
-        for name, (url, md5) in files.items():
-            assert url.startswith("https://") and url.endswith(f"/{name}")
-            assert md5 is None or re.fullmatch("[0-9a-f]{32}", md5)

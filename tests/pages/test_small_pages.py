@@ -1,4 +1,4 @@
-"""Three pages, executed on small data laid out as they say: classification.md, entailment.md and new_language.md."""
+"""docs/classification.md and docs/new_language.md, executed on small data laid out as they say."""
 
 import csv
 import shutil
@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 
 import ernie_vil2
-from ernie_vil2.training.run_log import read_log
-from tests.support import entailment_data
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.commands import call
 from tests.support.other_families import FOLDERS
@@ -68,20 +66,6 @@ def test_every_command_of_classification_runs(tmp_path, shapes, monkeypatch):
         else:
             assert "mean per class recall" in run(tool, *arguments, "--device", "cpu")
     assert len(list(Path("classification").glob("*.html"))) == 3
-
-
-def test_the_first_commands_of_entailment_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    untrained_checkpoint(Path("runs/english"), entailment_data.TOKENS)
-    entailment_data.entailment_folder(Path("data/snli-ve"))
-    entailment_data.nlvr2_folder(Path("data/nlvr2"))
-    printed = ""
-    for _, tool, *arguments in page_commands("entailment.md")[:5]:
-        # What --check finds in a folder so small is another count than the authors' of NLVR2, which its exit code says.
-        printed += run(tool, *arguments, code=int("data/nlvr2" in arguments and "--check" in arguments))
-    assert "published: ERNIE-ViL 2.0" in printed and "86,373" in printed
-    for name in ("snli_ve", "nlvr2"):
-        assert [record["best_by"] for record in read_log(Path("runs") / name / "log.jsonl") if "best_by" in record]
 
 
 BASE = "Model.text.name=ernie-base"

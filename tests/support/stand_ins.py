@@ -12,22 +12,11 @@ from ernie_vil2 import cli as commands
 from ernie_vil2.models.weights.stored import read_model, write_model
 from tests.data.sources.published.conftest import write
 from tests.data.sources.test_chinese_clip import pickled, write_lmdb
-from tests.support import entailment_data as published
+from tests.support import entailment_data
+from tests.support import published_folders as published
 from tests.support.checkpoints import untrained_checkpoint
-from tests.support.page_commands import ROOT
-from tests.support.published_folders import (
-    SMALL,
-    TOKENS,
-    aic_icc,
-    caption_lists,
-    coco_cn,
-    cxc,
-    flickr30k_cn,
-    karpathy,
-    muge,
-    own,
-    sugar_crepe,
-)
+from tests.support.paths import FIXTURES, ROOT
+from tests.support.published_folders import SMALL, TOKENS
 from tests.support.shapes import shape_members, write_tar, write_tsv
 
 SMALL_TOWERS = {
@@ -37,7 +26,7 @@ SMALL_TOWERS = {
 
 
 def checkout(folder):
-    """The repository's folders, with configurations of its own and MODEL, which is untrained."""
+    """Link the repository's folders, and make configurations of its own and MODEL, which is untrained."""
     for name in ("benchmarks", "demo_data", "docs", "ernie_vil2", "tests", "tools", "Makefile", "pyproject.toml",
                  "requirements.txt", "setup.py"):  # fmt: skip
         (folder / name).symlink_to(ROOT / name)
@@ -46,24 +35,23 @@ def checkout(folder):
 
 
 def shorten(path, **settings):
-    """Changes sections of a configuration: few steps, small towers."""
+    """Change sections of a configuration: few steps, small towers."""
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     for section, values in settings.items():
         config[section] = config.get(section, {}) | values
     path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
 
 
-def untrained_run(folder):
-    shutil.copytree(folder / "MODEL", folder / "runs" / "emoji")
-
-
 def benchmarks(folder):
-    """What docs/benchmarks.md shows, and the same below data/."""
-    for name, lay_out in (("coco-cn", coco_cn), ("flickr30k-cn", flickr30k_cn), ("MUGE", muge), ("Flickr30k-CN", muge),
-                          (".", aic_icc), ("my-images", own)):  # fmt: skip
-        lay_out(folder / name)
-    karpathy(folder / "flickr30k", "flickr30k", "flickr30k-images")
-    karpathy(folder / "mscoco", "coco", "")
+    """Lay out what docs/benchmarks.md shows, and the same below data/."""
+    published.coco_cn(folder / "coco-cn")
+    published.flickr30k_cn(folder / "flickr30k-cn")
+    for name in ("MUGE", "Flickr30k-CN"):
+        published.muge(folder / name)
+    published.aic_icc(folder)
+    published.own(folder / "my-images")
+    published.karpathy(folder / "flickr30k", "flickr30k", "flickr30k-images")
+    published.karpathy(folder / "mscoco", "coco", "")
     for kind in ("imgs.tsv", "texts.jsonl"):
         content = (folder / "MUGE" / f"valid_{kind}").read_text(encoding="utf-8")
         queries = content
@@ -87,31 +75,31 @@ def benchmarks(folder):
              for end, content in (("png", row[1]), ("txt", "\n".join(row[3]).encode()))]  # fmt: skip
     write_tar(folder / "wds_flickr30k" / "test" / "0.tar", lines)
     (folder / "data" / "coco-cn").symlink_to(folder / "coco-cn")
-    caption_lists(folder)
-    sugar_crepe(folder)
+    published.caption_lists(folder)
+    published.sugar_crepe(folder)
 
 
 def ratings(folder):
-    karpathy(folder / "mscoco", "coco", "")
+    published.karpathy(folder / "mscoco", "coco", "")
     for split in ("val", "test"):
-        cxc(folder / "mscoco", split)
+        published.cxc(folder / "mscoco", split)
 
 
 def short_pretraining(folder):
-    """The configuration of the paper's Chinese model with towers, batch and schedule of a moment."""
+    """Give the configuration of the paper's Chinese model towers, batch and schedule of a moment."""
     shorten(folder / "configs/pretrain/vit_b16_ernie_base_zh.yaml", Model=SMALL_TOWERS, Data={"max_length": 16},
             Schedule={"warmup_steps": 1}, Training={"steps": 4, "global_batch": 8, "checkpoint_every": 2})  # fmt: skip
 
 
 def sources(folder):
-    """What docs/data.md trains on and prepares: a hundred shards, a table and Chinese-CLIP's files."""
+    """Lay out what docs/data.md trains on and prepares: a hundred shards, a table and Chinese-CLIP's files."""
     short_pretraining(folder)
     (folder / "data").mkdir()
     for shard in range(100):
         members = list(shape_members(1, seed=shard))[:4]
         write_tar(folder / "data" / f"{shard:05}.tar", members)
-    own(folder / "data" / "train")
-    muge(folder / "muge")
+    published.own(folder / "data" / "train")
+    published.muge(folder / "muge")
     lmdb = folder / "muge" / "lmdb" / "train"
     lmdb.mkdir(parents=True)
     rows = SMALL["train"]
@@ -119,21 +107,20 @@ def sources(folder):
 
 
 def release(folder):
-    """An official file with its vocabulary and configuration, rows in the official TSV, and a model that came from
-    Chinese-CLIP."""
-    official = ROOT / "tests" / "fixtures" / "released" / "official_tiny"
+    """Lay out an official file with its vocabulary, rows in the official TSV, and a model from Chinese-CLIP."""
+    official = FIXTURES / "released" / "official_tiny"
     shutil.copytree(official, folder / "official")
     shutil.copy(official / "coco_rows.tsv", folder / "coco_cn.tsv")
-    untrained_run(folder)
+    shutil.copytree(folder / "MODEL", folder / "runs" / "emoji")
     origin, run = folder / "chinese-clip-vit-base-patch16", folder / "runs" / "chinese-clip"
-    shutil.copytree(ROOT / "tests" / "fixtures" / "others" / "hf_chinese_clip_bin", origin)
+    shutil.copytree(FIXTURES / "others" / "hf_chinese_clip_bin", origin)
     stored = read_model(origin)
     begun = stored.config.Model.model_copy(update={"weights": str(origin)})
     write_model(replace(stored, config=stored.config.model_copy(update={"Model": begun})), run, "ernie_vil2")
 
 
 def environment(folder):
-    """`.venv` as `make setup` leaves it, of the packages of this interpreter: there is nothing left to install."""
+    """Link `.venv` as `make setup` leaves it, of the packages of this interpreter: nothing is left to install."""
     (folder / ".venv").mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
         (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
@@ -141,20 +128,24 @@ def environment(folder):
 
 
 def demo(folder):
-    """The demo with its data and towers, in 8 steps of 32 instead of 2,500 of 128."""
+    """Shorten the demo, with its data and towers, to 8 steps of 32 instead of 2,500 of 128."""
     environment(folder)
     shorten(folder / "configs/demo/emoji.yaml", Training={"steps": 8, "global_batch": 32, "checkpoint_every": 8},
             Schedule={"warmup_steps": 2}, Evaluation={"every": 8})  # fmt: skip
 
 
-def trained_demo(folder):
-    demo(folder)
+def train(folder):
     assert commands.run("train", ["-c", "configs/demo/emoji.yaml"]) == 0
 
 
-def compared(folder):
-    trained_demo(folder)
-    shutil.copytree(folder / "runs" / "emoji", folder / "runs" / "scratch")
+def copy_run(*names):
+    """Return a step that makes further runs of the demo's."""
+
+    def copy(folder):
+        for name in names:
+            shutil.copytree(folder / "runs" / "emoji", folder / "runs" / name)
+
+    return copy
 
 
 def own_shards(folder):
@@ -164,15 +155,7 @@ def own_shards(folder):
         write_tar(folder / "my" / f"{name}.tar", shape_members(1, seed=seed))
 
 
-def guide(folder):
-    trained_demo(folder)
-    benchmarks(folder)
-    own_shards(folder)
-    shutil.copytree(folder / "runs" / "emoji", folder / "runs" / "coco_cn")
-
-
 def search(folder):
-    trained_demo(folder)
     for name, split in (("my-images", "train"), ("more-images", "val")):
         write(folder / name, {f"{row[0]}.png": row[1] for row in SMALL[split]})
     for position in (folder, folder / "my-images"):
@@ -181,60 +164,38 @@ def search(folder):
 
 
 def export(folder):
-    release(folder)
     (folder / "apple.jpg").write_bytes(SMALL["test"][0][1])
 
 
-def runs(folder):
-    trained_demo(folder)
-    for name in ("first", "second"):
-        shutil.copytree(folder / "runs" / "emoji", folder / "runs" / name)
-
-
 def tags(folder):
-    trained_demo(folder)
     (folder / "tags.jsonl").write_text('{"id": "1f697", "tags_zh": ["汽车"]}\n', encoding="utf-8")
 
 
 def entailment(folder):
-    demo(folder)
-    untrained_checkpoint(folder / "runs" / "english", published.TOKENS)
-    published.entailment_folder(folder / "data" / "snli-ve")
-    published.nlvr2_folder(folder / "data" / "nlvr2")
+    untrained_checkpoint(folder / "runs" / "english", entailment_data.TOKENS)
+    entailment_data.entailment_folder(folder / "data" / "snli-ve")
+    entailment_data.nlvr2_folder(folder / "data" / "nlvr2")
     for name in ("entailment", "nlvr2"):
         shorten(folder / f"configs/entailment/demo_{name}.yaml", Schedule={"warmup_steps": 1}, Evaluation={"every": 4},
                 Training={"steps": 4, "checkpoint_every": 4})  # fmt: skip
 
 
-def reproduced(folder):
-    benchmarks(folder)
-    for split in ("val", "test"):
-        cxc(folder / "mscoco", split)
-
-
 LAYOUTS = {
-    "benchmarks.md": benchmarks,
-    "compare.md": compared,
-    "curate.md": demo,
-    "cxc.md": ratings,
-    "data.md": sources,
-    "demo.md": demo,
-    "export.md": export,
-    "faq.md": benchmarks,
-    "guide.md": guide,
-    "index.md": demo,
-    "installation.md": environment,
-    "launch.md": own_shards,
-    "loss.md": demo,
-    "memory.md": demo,
-    "ranks.md": demo,
-    "README.md": search,
-    "reproduce.md": reproduced,
-    "runs.md": runs,
-    "search.md": search,
-    "streaming.md": demo,
-    "tags.md": tags,
-    "entailment.md": entailment,
-    "weights.md": release,
-}
-"""By page, what its commands need next to `checkout`."""
+    "benchmarks.md": [benchmarks],
+    "compare.md": [demo, train, copy_run("scratch")],
+    "cxc.md": [ratings],
+    "data.md": [sources],
+    "entailment.md": [demo, entailment],
+    "export.md": [release, export],
+    "faq.md": [benchmarks],
+    "guide.md": [demo, train, benchmarks, own_shards, copy_run("coco_cn")],
+    "installation.md": [environment],
+    "launch.md": [own_shards],
+    "README.md": [demo, train, search],
+    "reproduce.md": [benchmarks, ratings],
+    "runs.md": [demo, train, copy_run("first", "second")],
+    "search.md": [demo, train, search],
+    "tags.md": [demo, train, tags],
+    "weights.md": [release],
+} | dict.fromkeys(["curate.md", "demo.md", "index.md", "loss.md", "memory.md", "ranks.md", "streaming.md"], [demo])
+"""By page, what lays out what its commands need next to `checkout`."""
