@@ -115,6 +115,7 @@ def test_shared_memory_must_be_there_and_large_enough(tmp_path, monkeypatch):
     assert doctor.check_shared_memory(tmp_path / "missing").status == "FAIL"
 
 
+@pytest.mark.slow
 def test_collectives_add_up_over_two_processes():
     assert doctor.check_collectives().status == "ok"
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.support.paths import import_demo_script
+from tests.support.paths import DEMO_DATA, import_demo_script
 
 L = [(8, 8, 8, 48), (8, 48, 40, 8)]
 T = [(8, 8, 48, 8), (28, 8, 8, 48)]
@@ -63,24 +63,6 @@ def test_authors_prefixes_names_and_pixels_make_a_family(families):
     assert joined["pixels"] == [("f", "g", "99 of 100 images")]
 
 
-def test_a_family_is_on_one_side(study, monkeypatch):
-    monkeypatch.setattr(study, "SCORED", {"val": ("v",), "test": ("t",)})
-    sides = study.side_of_sets([["v", "v-filled"], ["t"], ["x", "y"]], ["v", "v-filled", "t", "x", "y"])
-    assert sides == {"v": "val", "v-filled": "none", "t": "test", "x": "train", "y": "train"}
-    with pytest.raises(ValueError, match="v, t are one family"):
-        study.side_of_sets([["v", "t"]], ["v", "t"])
-    with pytest.raises(ValueError, match="lack t"):
-        study.side_of_sets([["v"]], ["v"])
-
-
-def test_copies_of_scored_icons_are_left_out_of_the_side_below(families, study):
-    drawings = families.Drawings()
-    for name, boxes in (("train", L), ("val", L), ("test", L), ("train", T), ("none", T)):
-        drawings.add(name, f"{name}--{len(drawings.keys)}", families.shape(drawn(*boxes)))
-    sides = {name: name for name in ("train", "val", "test", "none")}
-    assert study.left_out(drawings, sides) == {"train--0", "val--1"}
-
-
 @pytest.mark.parametrize("percent", [30, 60])
 def test_as_many_captions_are_wrong_as_asked_for(families, study, percent):
     icons = [families.Icon(f"s--{n}", {"caption_en": f"name {n}", "tags_en": [str(n)], "set": "s"}, b"")
@@ -109,6 +91,9 @@ def test_the_lists_are_written_from_rendered_sets(families, study, monkeypatch, 
         ])  # fmt: skip
     about = sets(**{name: {"samples": len(images)} for name, images in rendered.items()})
     (icons / "sets.json").write_text(json.dumps(about))
+    lexicon = study.lexicon(DEMO_DATA / "emoji-val.tar")
+    assert len(lexicon) > 1000
+    monkeypatch.setattr(study, "lexicon", lambda: lexicon)
     monkeypatch.setattr(study, "SCORED", {"val": ("kept",), "test": ("unseen",)})
     monkeypatch.setattr(sys, "argv", ["icon_study.py", "--icons", str(icons), "--output", str(output)])
     assert study.main() == 0
@@ -118,7 +103,5 @@ def test_the_lists_are_written_from_rendered_sets(families, study, monkeypatch, 
     assert lists["sides"] == {"train": ["ours"], "val": ["kept"], "test": ["unseen"], "none": []}
     with tarfile.open(output / "train-lexicon.tar") as tar:
         (fields,) = [json.load(tar.extractfile(name)) for name in tar.getnames() if name.endswith(".json")]
-    lexicon = study.lexicon()
-    assert len(lexicon) > 1500
     assert (fields["name"], fields["caption_zh"]) == ("umbrella", lexicon["umbrella"]["caption_zh"])
     assert {"corner", "umbrella"} <= set((output / "vocabulary.txt").read_text(encoding="utf-8").split())

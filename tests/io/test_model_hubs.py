@@ -18,7 +18,7 @@ from tests.support.paths import ROOT
 
 NAME, COMMIT = "OFA-Sys/chinese-clip-tiny", "0123456789abcdef0123456789abcdef01234567"
 NOWHERE = "http://127.0.0.1:9"
-LOAD = f"import ernie_vil2; print(ernie_vil2.load_model({NAME!r}, device='cpu').encode_texts(['一只猫']).shape)"
+FETCH = f"from ernie_vil2.io import hub; print(hub.fetch_from_hub({NAME!r}))"
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -67,13 +67,13 @@ def server():
         server.shutdown()
 
 
-def load(tmp_path, endpoint):
-    """Load the model in a process whose huggingface_hub asks this address."""
+def fetch(tmp_path, endpoint):
+    """Fetch the model in a process whose huggingface_hub asks this address."""
     environment = os.environ | {
         "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "ERNIE_VIL2_CACHE": str(tmp_path / "cache"),
         "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
     }  # fmt: skip
-    command = [sys.executable, "-c", LOAD]
+    command = [sys.executable, "-c", FETCH]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
@@ -81,19 +81,19 @@ def test_a_model_is_fetched_once_with_the_files_it_needs(server, tmp_path):
     pytest.importorskip("huggingface_hub")
 
     # Without a connection the error names the files and where they belong.
-    failed = load(tmp_path, NOWHERE)
+    failed = fetch(tmp_path, NOWHERE)
     error = failed.stderr.splitlines()[-1]
     addresses = f"https://huggingface.co/{NAME}", f"https://modelscope.cn/models/{NAME}"
     folder = str(tmp_path / "cache" / NAME)
     for culprit in ("config.json", "vocab.txt", "pytorch_model.bin", "modelscope", folder, *addresses):
         assert culprit in error, error
 
-    fetched = load(tmp_path, f"http://127.0.0.1:{server.server_port}")
+    fetched = fetch(tmp_path, f"http://127.0.0.1:{server.server_port}")
     assert fetched.returncode == 0, fetched.stderr
     names = {path.rpartition("/")[2] for path in server.asked if "/resolve/" in path}
     assert names == {"config.json", "preprocessor_config.json", "pytorch_model.bin", "vocab.txt"}
 
-    offline = load(tmp_path, NOWHERE)  # from the cache of huggingface_hub
+    offline = fetch(tmp_path, NOWHERE)  # from the cache of huggingface_hub
     assert offline.returncode == 0 and offline.stdout == fetched.stdout, offline.stderr
 
 

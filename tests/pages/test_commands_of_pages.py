@@ -65,7 +65,7 @@ PRINTED = {
     "tags.md": "2 of 1,058 ids have tags",
 }
 """By page, how an output begins that does not depend on training: the page's commands print it."""
-QUICK = ("bad_input.md", "benchmarks.md", "cxc.md", "data.md", "weights.md")
+QUICK = ("bad_input.md", "benchmarks.md", "weights.md")
 
 
 def reason(command):

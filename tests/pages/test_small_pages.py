@@ -97,6 +97,7 @@ def languages(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after", "tower"),
     [("clip-vit-base-patch16", "clip_zh", "transformer"), ("siglip-base-patch16-224", "siglip_zh", "ernie")],
