@@ -94,6 +94,7 @@ def test_every_key_has_a_row_and_every_kind_its_count(script, truth, files, fold
     assert sum(script.KINDS.values()) == 20_000
 
 
+@pytest.mark.slow
 def test_the_same_arguments_give_the_same_bytes(script, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     for path in (first, second):
