@@ -297,7 +297,7 @@ def test_the_fingerprint_follows_what_embeddings_depend_on(folder, official, tmp
     assert len(prints) == 6
 
 
-def test_type_checkers_and_dir_see_what_is_imported_when_asked_for():
+def test_type_checkers_and_dir_see_what_is_imported_later():
     source = ast.parse(Path(ernie_vil2.__file__).read_text(encoding="utf-8"))
     (branch,) = [node for node in source.body if isinstance(node, ast.If) and node.test.id == "TYPE_CHECKING"]
     seen = {alias.name: f".{node.module}" for node in branch.body for alias in node.names}

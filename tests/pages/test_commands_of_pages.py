@@ -32,7 +32,7 @@ NOT_RUN = {
     "--data demo_data/stamps": "needs these stamps",
     'load_model("OFA-Sys/': "fetches from a hub; tests/io/test_model_hubs.py loads such a name from a server here",
     'load_model("ernie-vil-2.0-base-zh")': "fetches 800 MB; docs/examples are run with MODEL",
-    "Model.weights=ernie-vil-2.0-base-zh": "fetches 800 MB; tests/pages/test_finetuning.py runs it with MODEL",
+    "Model.weights=ernie-vil-2.0-base-zh": "fetches 800 MB; finetuning.md is run with MODEL",
     "Model.text.weights=ernie-3.0-base-zh": "fetches weights; tests/models/test_weight_files.py loads such files",
     "--index http://milvus": "needs a cluster; tests/search runs the commands with milvus-lite",
     "--master 10.0.0.1": "needs two machines; tests/training/test_two_nodes.py starts them as network namespaces",
@@ -48,7 +48,6 @@ NOT_RUN = {
 OTHER_TESTS = {
     "walkthrough.md": "pages/test_walkthroughs.py",
     "curate_walkthrough.md": "pages/test_walkthroughs.py",
-    "finetuning.md": "pages/test_finetuning.py",
     "new_language.md": "pages/test_small_pages.py",
     "own_data.md": "pages/test_own_data.py",
     "classification.md": "pages/test_small_pages.py",

@@ -35,10 +35,13 @@ def checkout(folder):
 
 
 def shorten(path, **settings):
-    """Change sections of a configuration: few steps, small towers."""
+    """Change sections of a configuration, "Data" or "Model.image": few steps, small towers."""
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     for section, values in settings.items():
-        config[section] = config.get(section, {}) | values
+        target = config
+        for name in section.split("."):
+            target = target.setdefault(name, {})
+        target.update(values)
     path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
 
 
@@ -77,6 +80,23 @@ def benchmarks(folder):
     (folder / "data" / "coco-cn").symlink_to(folder / "coco-cn")
     published.caption_lists(folder)
     published.sugar_crepe(folder)
+
+
+def finetuning(folder):
+    """Lay out every set and model that docs/finetuning.md trains on, and make its small student tiny."""
+    published.coco_cn(folder / "coco-cn")
+    published.flickr30k_cn(folder / "Flickr30k-CN")
+    published.muge(folder / "MUGE")
+    published.aic_icc(folder / "aic-icc")
+    published.own(folder / "my-images")
+    published.karpathy(folder / "flickr30k", "flickr30k", "flickr30k-images")
+    published.karpathy(folder / "mscoco", "coco", "")
+    (folder / "texts.csv").write_text("caption_en,caption_zh\n" + "a cat,一只猫\na dog,一只狗\n" * 8, encoding="utf-8")
+    shutil.copytree(FIXTURES / "others" / "hf_chinese_clip_bin", folder / "chinese-clip-vit-base-patch16")
+    shutil.copytree(FIXTURES / "others" / "hf_siglip2_naflex", folder / "siglip2-base-patch16-256")
+    write_tar(folder / "other.tar", shape_members(1, seed=9))
+    sizes = {"Model": {"embed_dim": 32}, "Model.image": {"image_size": 32, "depth": 1}, "Model.text": {"depth": 1}}
+    shorten(folder / "configs/finetune/small_student.yaml", Training={"epochs": 2}, **sizes)
 
 
 def ratings(folder):
@@ -188,6 +208,7 @@ LAYOUTS = {
     "entailment.md": [demo, entailment],
     "export.md": [release, export],
     "faq.md": [benchmarks],
+    "finetuning.md": [finetuning],
     "guide.md": [demo, train, benchmarks, own_shards, copy_run("coco_cn")],
     "installation.md": [environment],
     "launch.md": [own_shards],

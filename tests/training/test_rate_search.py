@@ -112,7 +112,7 @@ def test_rates_go_on_while_the_highest_is_clearly_the_best(best, batch, rate, ex
     assert rates == expected if is_clear else max(rates) <= max(1e-3, rate)
 
 
-def test_the_recipe_is_tried_at_the_rate_that_its_base_batch_makes():
+def test_the_recipe_is_tried_at_the_rate_of_its_base_batch():
     settings = ["Data.train=[x]", "Training.global_batch=64", "Optimizer.learning_rate=1e-4", "Tuning.base_batch=16"]
     first = next(rate_search.propose_trials(load_config(None, settings), 1000, [], lambda *_: False))
     assert first.setting == (pytest.approx(4e-4), 64)
