@@ -117,15 +117,6 @@ def test_a_checkpoint_needs_no_other_file(checkpoint, images, tmp_path, monkeypa
         np.testing.assert_array_equal(model.encode_images(images), models[0].encode_images(images))
 
 
-def test_a_damaged_checkpoint_is_named(checkpoint):
-    """Zeros in the weights gave other figures without a word."""
-    content = bytearray((checkpoint / "model.safetensors").read_bytes())
-    content[-20_000:] = bytes(20_000)
-    (checkpoint / "model.safetensors").write_bytes(content)
-    with pytest.raises(ValueError, match=f"{checkpoint}: model.safetensors"):
-        load_model(checkpoint.parents[1])
-
-
 def test_a_known_name_comes_from_the_cache(official, tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path))
     monkeypatch.setattr(hub, "MODELS", {"small": {"model.pdparams": ("http://127.0.0.1:9/model.pdparams", None)}})
