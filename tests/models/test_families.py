@@ -65,12 +65,11 @@ def test_embeddings_and_logits_are_the_authors(name):
     np.testing.assert_allclose(logits, arrays["logits"], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_loading_prints_one_line(name, capsys):
-    load_model(FOLDERS[name])
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if str(FOLDERS[name]) in line]
-    for part in ("; tokenizer ", "; preprocessing ", "; activation ", "; pooling ", "; no licence named"):
-        assert part in line
+def test_loading_prints_one_line(capsys):
+    load_model(FOLDERS["hf_clip"])
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if str(FOLDERS["hf_clip"]) in line]
+    for setting in ("; tokenizer ", "; preprocessing ", "; activation ", "; pooling ", "; no licence named"):
+        assert setting in line
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "fgclip2" in name])
@@ -101,16 +100,8 @@ def test_padded_patches_are_seen_where_nothing_masks_them(name):
     np.testing.assert_allclose(difference, distance, rtol=0.1)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "siglip" in name or "fgclip" in name])
-def test_a_text_that_is_not_padded_is_another(name):
-    model, arrays = built(stored(name)), expected(name)
-    ids = arrays["input_ids"][0]
-    short = paddle.to_tensor(ids[None, : int((ids != ids[-1]).sum())])
-    assert np.abs(model.encode_text(short).numpy()[0] - arrays["text_embeddings"][0]).max() > 2e-5
-
-
 @pytest.mark.parametrize(("name", "tower", "changes", "distance"), [*controls()])
-def test_another_way_of_computing_is_as_far_away_as_in_the_authors_code(name, tower, changes, distance):
+def test_other_ways_of_towers_are_as_far_as_the_authors(name, tower, changes, distance):
     found = stored(name)
     model = built(found, **{tower: changes})
     if tower == "text":

@@ -12,7 +12,7 @@ from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.stored import read_model, write_model
 from tests.hostile.bad_input.case import Case, file
 from tests.hostile.bad_input.settings import hole, pipe
-from tests.models.test_weight_files import (
+from tests.support.weight_files import (
     BOMB,
     RUN,
     WELL,
