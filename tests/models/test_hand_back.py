@@ -6,13 +6,9 @@ that they loaded, as tests/support/peers.py compares; elsewhere equal files are 
 """
 
 import hashlib
-import importlib.util
 import json
-import os
 import shutil
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import paddle
@@ -29,12 +25,9 @@ from ernie_vil2.models.weights.stored import read_model, weights_path, write_mod
 from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
 from ernie_vil2.models.weights.trimming import trim
 from tests.support.commands import call
-from tests.support.other_families import FOLDERS, OWN, built, expected
-from tests.support.processes import run_process
+from tests.support.other_families import FOLDERS, OWN, built, check_with_authors, expected
 
-PEERS = Path(__file__).parents[1] / "support" / "peers.py"
 RECORDED = json.loads((OWN / "handed_back.json").read_text())
-PYTHON = os.environ.get("ERNIE_VIL2_PEERS") or (sys.executable if importlib.util.find_spec("transformers") else None)
 
 
 TEXTS = 6
@@ -50,18 +43,6 @@ def given_back(name, folder, change=lambda array: array):
     stored = read_model(FOLDERS[name])
     arrays = {key: change(array) for key, array in stored.arrays.items()}
     return hand_back(replace(stored, arrays=arrays), FOLDERS[name], folder, layout_of(FOLDERS[name]))
-
-
-def asked(folder, fixture, *texts):
-    """What tests/support/peers.py finds of a folder; None where no Python for it is there."""
-    if PYTHON is None:
-        return None
-    command = [PYTHON, PEERS, folder, fixture, *map(str, texts)]
-    done = run_process(command, capture_output=True, text=True)
-    if done.returncode and "ModuleNotFoundError" in done.stderr:
-        pytest.skip(done.stderr.splitlines()[-1])
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def tree_digest(folder):
@@ -80,7 +61,7 @@ def check_equal(one, other):
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_an_untouched_model_comes_back_bit_equal_with_all_other_files(name, tmp_path):
+def test_an_untouched_model_comes_back_bit_equal(name, tmp_path):
     notes = given_back(name, tmp_path / "back")
     check_equal(weights_in(FOLDERS[name]), weights_in(tmp_path / "back"))
     assert len(notes) == 1 and "arrays are the model's" in notes[0]
@@ -95,12 +76,12 @@ def test_the_authors_class_loads_it_to_the_same_embeddings(name, tmp_path):
     given_back(name, tmp_path / "back")
     (file,) = [path for path in (tmp_path / "back").iterdir() if path.suffix in (".safetensors", ".bin", ".pt")]
     assert (file.name, sha256(file)) == (RECORDED[name]["file"], RECORDED[name]["sha256"])
-    if found := asked(tmp_path / "back", FOLDERS[name]):
-        assert max(found["image_embeddings"], found["text_embeddings"]) < 2e-6
+    check_with_authors(tmp_path / "back", FOLDERS[name])
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", [name if path.parent == OWN else pytest.param(name, marks=pytest.mark.slow)
+                                  for name, path in FOLDERS.items()])  # fmt: skip
 def test_a_trimmed_model_goes_back_with_its_tokenizer(name, tmp_path):
     """The files of the authors' tokenizer give the ids of the rows that are left."""
     texts = json.loads((FOLDERS[name] / "inputs" / "texts.json").read_text("utf-8"))[:TEXTS]
@@ -120,19 +101,15 @@ def test_a_trimmed_model_goes_back_with_its_tokenizer(name, tmp_path):
     if name not in RECORDED:
         return
     assert tree_digest(tmp_path / "back") == RECORDED[name]["trimmed"]
-    if found := asked(tmp_path / "back", FOLDERS[name], TEXTS):
-        assert max(found["image_embeddings"], found["text_embeddings"]) < 2e-6
+    check_with_authors(tmp_path / "back", FOLDERS[name], TEXTS)
 
 
 def test_a_vocabulary_that_is_not_the_origins_does_not_go_back(tmp_path):
     stored = read_model(FOLDERS["hf_chinese_clip_bin"])
-    other = replace(stored, tokens=[*stored.tokens[:-1], "other"])
-    with pytest.raises(ValueError, match="the words of this model are others than those of"):
-        hand_back(other, FOLDERS["hf_chinese_clip_bin"], tmp_path / "back", "hf")
-    fewer = trim(stored, range(100))
-    fewer = replace(fewer, tokens=[*fewer.tokens[:-1], "other"])
-    with pytest.raises(ValueError, match="the words of this model are not a part of those of"):
-        hand_back(fewer, FOLDERS["hf_chinese_clip_bin"], tmp_path / "back", "hf")
+    for words in (stored, trim(stored, range(100))):
+        renamed = replace(words, tokens=[*words.tokens[:-1], "other"])
+        with pytest.raises(ValueError, match="the words of this model are"):
+            hand_back(renamed, FOLDERS["hf_chinese_clip_bin"], tmp_path / "back", "hf")
     assert not (tmp_path / "back").exists()
 
 
@@ -172,42 +149,46 @@ def test_narrow_numbers_stay_unless_training_needs_wider_ones(suffix, dtype, tmp
     np.testing.assert_array_equal(after[name], as_float32(arrays[name]).astype("<f4") + np.float32(1e-5))
 
 
-def test_the_command_goes_back_by_itself_from_a_run_and_from_one_after_that(tmp_path):
+def test_a_run_after_a_run_goes_back_to_the_first_origin(tmp_path):
     """What a run began with says where it came from."""
     stored, source = read_model(FOLDERS["hf_chinese_clip_bin"]), FOLDERS["hf_chinese_clip_bin"]
     for name, weights in (("first", source), ("second", tmp_path / "first")):
-        own = stored.config.Model.model_copy(update={"weights": str(weights)})
-        begun = replace(stored, config=stored.config.model_copy(update={"Model": own}))
+        model = stored.config.Model.model_copy(update={"weights": str(weights)})
+        begun = replace(stored, config=stored.config.model_copy(update={"Model": model}))
         write_model(begun, tmp_path / name, "ernie_vil2")
     assert origin_of(tmp_path / "second") == source
-    done = call("convert", tmp_path / "second", tmp_path / "back")
-    assert done.returncode == 0 and f"is now {tmp_path / 'back'} (hf)" in done.stdout, done.stderr
+    converted = call("convert", tmp_path / "second", tmp_path / "back")
+    assert converted.returncode == 0, converted.stderr
     check_equal(weights_in(source), weights_in(tmp_path / "back"))
     again = call("convert", tmp_path / "second", tmp_path / "back")
-    assert again.returncode == 2 and "back exists already" in again.stderr
+    assert again.returncode == 2 and str(tmp_path / "back") in again.stderr
+    adapter = call("convert", tmp_path / "second", tmp_path / "adapter", "--lora", "peft")
+    assert adapter.returncode == 2 and "no LoRA" in adapter.stderr
+    assert not (tmp_path / "adapter").exists()
 
 
 def test_what_does_not_go_back_is_explained(tmp_path):
     stored = read_model(FOLDERS["hf_clip"])
-    own = stored.config.Model
-    wider = own.image.model_copy(update={"variant": own.image.variant.model_copy(update={"activation": "gelu"})})
-    changed = stored.config.model_copy(update={"Model": own.model_copy(update={"image": wider})})
-    with pytest.raises(ValueError, match="Model.image.variant.activation is gelu in this model and quick_gelu in"):
-        hand_back(replace(stored, config=changed), FOLDERS["hf_clip"], tmp_path / "back", "hf")
-    with pytest.raises(ValueError, match="is of the layout hf: settings and tokenizer of openclip are taken from"):
-        hand_back(stored, FOLDERS["hf_clip"], tmp_path / "back", "openclip")
-    with pytest.raises(ValueError, match="missing|cannot hold|has no|shape|is of another model"):
-        hand_back(stored, FOLDERS["hf_siglip"], tmp_path / "back", "hf")
+    model = stored.config.Model
+    image = model.image.model_copy(update={"variant": model.image.variant.model_copy(update={"activation": "gelu"})})
+    changed = stored.config.model_copy(update={"Model": model.model_copy(update={"image": image})})
+    for candidate, origin, layout, culprit in (
+        (replace(stored, config=changed), "hf_clip", "hf", "Model.image.variant.activation is gelu"),
+        (stored, "hf_clip", "openclip", "of the layout hf"),
+        (stored, "hf_siglip", "hf", "missing|cannot hold|has no|shape|is of another model"),
+    ):
+        with pytest.raises(ValueError, match=culprit):
+            hand_back(candidate, FOLDERS[origin], tmp_path / "back", layout)
     assert not (tmp_path / "back").exists()
-    made = call("convert", FOLDERS["hf_chinese_clip_bin"], tmp_path / "own", "--to", "ernie_vil2")
-    assert made.returncode == 0, made.stderr
+    converted = call("convert", FOLDERS["hf_chinese_clip_bin"], tmp_path / "own", "--to", "ernie_vil2")
+    assert converted.returncode == 0, converted.stderr
     lost = call("convert", tmp_path / "own", tmp_path / "back")
-    assert lost.returncode == 2 and "name it with --origin" in lost.stderr
-    found = call("convert", tmp_path / "own", tmp_path / "back", "--origin", FOLDERS["hf_chinese_clip_bin"])
-    assert found.returncode == 0, found.stderr
+    assert lost.returncode == 2 and "--origin" in lost.stderr
+    back = call("convert", tmp_path / "own", tmp_path / "back", "--origin", FOLDERS["hf_chinese_clip_bin"])
+    assert back.returncode == 0, back.stderr
 
 
-def test_larger_images_and_longer_texts_are_in_the_settings_that_go_back(tmp_path):
+def test_larger_images_are_in_the_settings_that_go_back(tmp_path):
     stored = read_model(FOLDERS["hf_clip"])
     model, name = stored.config.Model, "image.pos_embed"
     image = model.image.model_copy(update={"image_size": 2 * model.image.image_size})
@@ -238,72 +219,51 @@ def with_lora(name, run):
 
 
 @pytest.mark.parametrize("name", ["hf_chinese_clip_bin", "hf_siglip"])
-def test_peft_adds_the_adapter_to_the_authors_model(name, tmp_path):
-    """Embeddings are those of the run with its LoRA merged."""
+def test_lora_is_kept_in_the_layout_of_peft(name, tmp_path):
+    """W + alpha / r * B A of each of their layers is what merging makes of ours and what their model computes."""
     run = with_lora(name, tmp_path / "run")
-    done = call("convert", run, tmp_path / "adapter", "--lora", "peft")
-    assert done.returncode == 0, done.stderr
-    model, given = built(read_model(run)), dict(expected(name))
-    before = {key: given[key] for key in ("image_embeddings", "text_embeddings")}
-    with paddle.no_grad():
-        given["image_embeddings"] = model.encode_image(paddle.to_tensor(given["pixel_values"])).numpy()
-        given["text_embeddings"] = model.encode_text(paddle.to_tensor(given["input_ids"])).numpy()
-    assert all(np.abs(given[key] - before[key]).max() > 0.01 for key in before)
-    (tmp_path / "fixture").mkdir()
-    np.savez(tmp_path / "fixture" / "expected.npz", **given)
-    shutil.copy(FOLDERS[name] / "expected.json", tmp_path / "fixture")
-    if found := asked(tmp_path / "adapter", tmp_path / "fixture"):
-        assert max(found["image_embeddings"], found["text_embeddings"]) < 2e-6
-
-
-@pytest.mark.parametrize("name", ["hf_chinese_clip_bin", "hf_siglip"])
-def test_lora_can_be_kept_in_the_layout_of_peft(name, tmp_path):
-    """W + alpha / r * B A of each of their layers is what merging makes of ours."""
-    run = with_lora(name, tmp_path / "run")
-    done = call("convert", run, tmp_path / "adapter", "--lora", "peft")
-    assert done.returncode == 0, done.stderr
+    kept = call("convert", run, tmp_path / "adapter", "--lora", "peft")
+    assert kept.returncode == 0, kept.stderr
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (settings["r"], settings["lora_alpha"], settings["peft_type"]) == (2, 6.0, "LORA")
     changes = read_weights(tmp_path / "adapter" / "adapter_model.safetensors")
-    back = call("convert", run, tmp_path / "back")
-    assert back.returncode == 0, back.stderr
+    merged = call("convert", run, tmp_path / "back")
+    assert merged.returncode == 0, merged.stderr
     before, after = weights_in(FOLDERS[name]), weights_in(tmp_path / "back")
     changed = {key for key in before if not np.array_equal(before[key], after[key])}
     assert {f"{layer}.weight" for layer in settings["target_modules"]} == changed
     for layer in settings["target_modules"]:
-        a, b = (changes[f"base_model.model.{layer}.lora_{part}.weight"] for part in "AB")
-        expected = before[f"{layer}.weight"] + 3.0 * b @ a
-        np.testing.assert_allclose(after[f"{layer}.weight"], expected, atol=1e-5, err_msg=layer)
+        a, b = (changes[f"base_model.model.{layer}.lora_{matrix}.weight"] for matrix in "AB")
+        weight = before[f"{layer}.weight"] + 3.0 * b @ a
+        np.testing.assert_allclose(after[f"{layer}.weight"], weight, atol=1e-5, err_msg=layer)
+
+    model, arrays = built(read_model(run)), dict(expected(name))
+    with paddle.no_grad():
+        arrays["image_embeddings"] = model.encode_image(paddle.to_tensor(arrays["pixel_values"])).numpy()
+        arrays["text_embeddings"] = model.encode_text(paddle.to_tensor(arrays["input_ids"])).numpy()
+    for key in ("image_embeddings", "text_embeddings"):
+        assert np.abs(arrays[key] - expected(name)[key]).max() > 0.01
+    (tmp_path / "fixture").mkdir()
+    np.savez(tmp_path / "fixture" / "expected.npz", **arrays)
+    shutil.copy(FOLDERS[name] / "expected.json", tmp_path / "fixture")
+    check_with_authors(tmp_path / "adapter", tmp_path / "fixture")
 
 
-def test_lora_that_peft_cannot_hold_is_refused(tmp_path):
-    stored = read_model(FOLDERS["hf_chinese_clip_bin"])
-    begun = stored.config.Model.model_copy(update={"weights": str(FOLDERS["hf_chinese_clip_bin"])})
-    config = stored.config.model_copy(update={"Model": begun})
-    write_model(replace(stored, config=config), tmp_path / "run", "ernie_vil2")
-    plain = call("convert", tmp_path / "run", tmp_path / "adapter", "--lora", "peft")
-    assert plain.returncode == 2 and "has no LoRA to keep apart" in plain.stderr
-    assert not (tmp_path / "adapter").exists()
-
-
-def test_chinese_clip_goes_from_its_authors_layout_to_transformers_and_back(tmp_path):
+def test_chinese_clip_goes_to_transformers_and_back(tmp_path):
     """Both classes load it to the same embeddings, as tests/support/peers.py found once."""
     source = read_model(FOLDERS["cn_clip_pt"])
     there = call("convert", FOLDERS["cn_clip_pt"], tmp_path / "hf", "--to", "hf")
-    assert there.returncode == 0 and f"is now {tmp_path / 'hf'} (hf)" in there.stdout, there.stderr
-    assert "embeddings of files and strings differ" in there.stdout
+    assert there.returncode == 0 and "load_from_name" not in there.stdout, there.stderr
     back = call("convert", tmp_path / "hf", tmp_path / "back", "--to", "chinese-clip")
-    assert back.returncode == 0, back.stderr
-    assert "load_from_name" in back.stdout and "float16" in back.stdout
-    assert "load_from_name" not in there.stdout
+    assert back.returncode == 0 and "load_from_name" in back.stdout, back.stderr
     for folder in ("hf", "back"):
-        found = read_model(tmp_path / folder)
-        assert found.tokens == source.tokens
+        stored = read_model(tmp_path / folder)
+        assert stored.tokens == source.tokens
         for key, array in source.arrays.items():
-            np.testing.assert_array_equal(found.arrays[key], array, err_msg=key)
+            np.testing.assert_array_equal(stored.arrays[key], array, err_msg=key)
     assert read_model(tmp_path / "back").config.Model == source.config.Model
     narrow = call("convert", FOLDERS["hf_chinese_clip_bin"], tmp_path / "narrow", "--to", "chinese-clip")
-    assert narrow.returncode == 2 and "four times as wide as the tower" in narrow.stderr
+    assert narrow.returncode == 2 and "four times as wide" in narrow.stderr
 
 
 @pytest.mark.skipif("fgclip2" not in FOLDERS, reason="ERNIE_VIL2_FIXTURES has it")
@@ -311,14 +271,14 @@ def test_a_way_of_reading_texts_that_is_not_the_default_is_noted(tmp_path):
     """Whoever loads what went back gets the other head, without an error."""
     long = read_model(FOLDERS["fgclip2"], dialect={"text": "long"})
     notes = hand_back(long, FOLDERS["fgclip2"], tmp_path / "back", "hf")
-    assert "load_model takes its default there; this model is read with dialect={'text': 'long'}" in notes
+    assert any("dialect={'text': 'long'}" in note for note in notes)
     assert not any("dialect" in note for note in given_back("fgclip2", tmp_path / "short"))
 
 
-@pytest.mark.parametrize("lacking", ["logit_bias", "image.blocks.0.norm1.weight"])
-def test_no_array_of_the_origin_replaces_one_that_the_model_lacks(tmp_path, lacking):
+def test_no_array_of_the_origin_replaces_a_missing_one(tmp_path):
     stored = read_model(FOLDERS["hf_siglip"])
-    arrays = {name: array for name, array in stored.arrays.items() if name != lacking}
-    with pytest.raises(ValueError, match=f"the format has {lacking}, which the model lacks"):
-        hand_back(replace(stored, arrays=arrays), FOLDERS["hf_siglip"], tmp_path / "made", "hf")
+    for name in ("logit_bias", "image.blocks.0.norm1.weight"):
+        arrays = {key: array for key, array in stored.arrays.items() if key != name}
+        with pytest.raises(ValueError, match=name):
+            hand_back(replace(stored, arrays=arrays), FOLDERS["hf_siglip"], tmp_path / "made", "hf")
     assert list(tmp_path.iterdir()) == []

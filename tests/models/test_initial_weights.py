@@ -8,7 +8,6 @@ import pytest
 
 from ernie_vil2.config import Config, ImageTowerConfig, ModelConfig, TextTowerConfig, load_config
 from ernie_vil2.models import build_dual_encoder, build_image_tower
-from ernie_vil2.models.weights import initial as initial_weights
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.models.weights.stored import StoredModel, write_model
@@ -78,9 +77,12 @@ def tower_features(model, ids=IDS):
         return model.text(paddle.to_tensor(ids)).numpy()
 
 
-@pytest.mark.parametrize("prefix", ["", "ernie."])
 @pytest.mark.parametrize(
-    "types", [{"type_vocab_size": 0}, {"type_vocab_size": 4, "use_task_id": True, "task_type_vocab_size": 3}]
+    ("prefix", "types"),
+    [
+        ("", {"type_vocab_size": 0}),
+        ("ernie.", {"type_vocab_size": 4, "use_task_id": True, "task_type_vocab_size": 3}),
+    ],
 )
 def test_an_ernie_gives_its_own_features(tmp_path, vocabulary, types, prefix):
     """Token type 0 and task type 0 are part of what ERNIE computes and must not be lost; epsilon is PaddleNLP's."""
@@ -118,7 +120,7 @@ def test_a_bert_gives_its_own_features(tmp_path, vocabulary):
 
 
 def test_words_are_matched_by_token(tmp_path, vocabulary):
-    """Another order, more rows than tokens, and a word that the source lacks."""
+    """Another order, more rows than tokens, as in ERNIE 3.0, and a word that the source lacks."""
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "四", "##x", "二", "一"]
     source = ernie(rows=12, type_vocab_size=0)
     folder = source_folder(tmp_path / "ernie", source, tokens)
@@ -133,32 +135,18 @@ def test_words_are_matched_by_token(tmp_path, vocabulary):
     assert "word embeddings: 8 of 9 tokens found in the source's vocabulary" in report.notes
 
 
-def test_equal_vocabularies_with_spare_rows(tmp_path, vocabulary):
-    """ERNIE 3.0 has 40,000 rows for 39,979 tokens."""
-    source = ernie(rows=12, type_vocab_size=0)
-    config, model = build(
-        vocabulary, text_config=text(vocabulary, source_folder(tmp_path / "e", source), epsilon=1e-12)
-    )
-    load_initial_weights(model, config)
-    np.testing.assert_allclose(tower_features(model), features(source), atol=1e-5)
-
-
 def test_other_sizes_are_an_error_unless_allowed(tmp_path, vocabulary):
     folder = source_folder(tmp_path / "ernie", ernie(type_vocab_size=0))
+    config, model = build(vocabulary, text_config=text(vocabulary, folder, width=32))
+    with pytest.raises(ValueError, match=r"Model.text.weights: .*array .*24.*, model .*32.*Model.like="):
+        load_initial_weights(model, config)
     deeper = text(vocabulary, folder, depth=3)
     config, model = build(vocabulary, text_config=deeper)
-    with pytest.raises(ValueError, match=r"Model.text.weights: .*16 missing \(network.encoder.layers.2.*Model.allow"):
+    with pytest.raises(ValueError, match=r"16 missing \(network.encoder.layers.2.*Model.allow"):
         load_initial_weights(model, config)
     allowed, model = build(vocabulary, text_config=deeper, allow=["*.layers.2.*"])
     (report,) = load_initial_weights(model, allowed)
     assert len(report.missing) == 16
-
-
-def test_weights_of_another_width_say_how_to_take_its_sizes(tmp_path, vocabulary):
-    folder = source_folder(tmp_path / "ernie", ernie(type_vocab_size=0))
-    config, model = build(vocabulary, text_config=text(vocabulary, folder, width=32))
-    with pytest.raises(ValueError, match=r"of another shape \(.*array .*24.*, model .*32.*Model.like=\S+ takes"):
-        load_initial_weights(model, config)
 
 
 def test_weights_of_a_paddleclas_network(tmp_path, vocabulary):
@@ -177,19 +165,9 @@ def test_weights_of_a_paddleclas_network(tmp_path, vocabulary):
         np.testing.assert_allclose(logits.numpy(), source(images).numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "published"), [("PPLCNet_x0_25", "PPLCNet_x0_25"), ("ViT-B/16", "CLIP_vit_base_patch16_224")]
-)
-def test_weights_that_paddleclas_publishes(monkeypatch, name, published):
-    asked = []
-    monkeypatch.setattr("paddleclas.ppcls.utils.download.get_weights_path_from_url", lambda u: asked.append(u) or "w")
-    assert str(initial_weights._from_paddleclas(name)) == "w"
-    assert published in asked[0] and asked[0].startswith("https://")
-
-
 def test_names_that_nobody_publishes(monkeypatch, vocabulary):
     config, model = build(vocabulary, image("paddleclas"))
-    with pytest.raises(ValueError, match="Model.image.weights: PaddleClas publishes no weights for ViT; give a file"):
+    with pytest.raises(ValueError, match="Model.image.weights: .* ViT"):
         load_initial_weights(model, config)
 
     def offline(*_):
@@ -197,7 +175,7 @@ def test_names_that_nobody_publishes(monkeypatch, vocabulary):
 
     monkeypatch.setattr("paddlenlp.utils.download.resolve_file_path", offline)
     config, model = build(vocabulary, text_config=text(vocabulary, "ernie-9"))
-    with pytest.raises(FileNotFoundError, match="ernie-9: no such file or folder.*no network.*give a folder"):
+    with pytest.raises(FileNotFoundError, match="ernie-9: .*no network"):
         load_initial_weights(model, config)
     config, model = build(vocabulary, image("nowhere.pdparams"))
     with pytest.raises(FileNotFoundError, match="nowhere.pdparams"):
@@ -248,7 +226,7 @@ def test_position_embeddings_go_to_another_image_size(tmp_path, vocabulary, side
     assert f"position embeddings: from a grid of 3 x 3 to {side} x {side}, bicubic" in report.notes
 
 
-@pytest.mark.parametrize("layout", ["official", "paddlenlp", "ernie_vil2"])
+@pytest.mark.parametrize("layout", ["official", "ernie_vil2"])
 def test_an_ernie_vil2_starts_the_whole_model_or_one_tower(tmp_path, vocabulary, layout):
     config, source = build(vocabulary)
     randomised(source)

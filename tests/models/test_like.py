@@ -53,10 +53,10 @@ def test_towers_tokeniser_and_preprocessing_are_taken(folder, tmp_path):
     assert again.preprocessing == original.preprocessing
 
 
-def test_the_word_weights_is_for_the_model_that_training_starts_from():
+def test_the_word_weights_means_the_initial_weights():
     found = with_model_like(load_config(None, ["Model.like=weights", f"Model.weights={OFFICIAL}"]))
     assert found == with_model_like(load_config(None, [f"Model.like={OFFICIAL}", f"Model.weights={OFFICIAL}"]))
-    with pytest.raises(ConfigError, match="Model.like=weights .* names no model: set -o Model.weights="):
+    with pytest.raises(ConfigError, match="Model.like=weights"):
         with_model_like(load_config(None, ["Model.like=weights"]))
 
 
@@ -78,11 +78,8 @@ def test_a_way_of_reading_another_family_is_chosen_and_kept(tmp_path):
 
 @pytest.mark.skipif("fgclip2" not in FOLDERS, reason="its folder is not carried")
 @pytest.mark.parametrize("way", ["box", "long"])
-def test_a_training_of_fgclip_2_reads_texts_in_the_way_that_is_chosen(way, tmp_path):
-    folder, own = (
-        FOLDERS.get("fgclip2"),
-        {"box": ("boxtext_head",), "long": ("longtext_head", "position_embedding_")}[way],
-    )
+def test_fgclip_2_reads_texts_in_the_chosen_way(way, tmp_path):
+    folder = FOLDERS["fgclip2"]
     chosen = ["Model.like=weights", f"Model.weights={folder}", f"Model.dialect={{text: {way}}}"]
     read = with_model_like(load_config(None, chosen))
     stored = read_model(folder, dialect={"text": way})
@@ -96,15 +93,16 @@ def test_a_training_of_fgclip_2_reads_texts_in_the_way_that_is_chosen(way, tmp_p
     write_model(replace(stored, arrays=arrays, config=read, family=None), tmp_path / "run", "ernie_vil2")
     done = call("convert", tmp_path / "run", tmp_path / "back")
     assert done.returncode == 0, done.stderr
-    before, after = (read_weights(weights_path(each)) for each in (folder, tmp_path / "back"))
+    before, after = read_weights(weights_path(folder)), read_weights(weights_path(tmp_path / "back"))
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
-    own = {"box": ("boxtext_head", f"{POSITIONS}."), "long": ("longtext_head", f"{POSITIONS}_")}[way]
-    ways = ("text_model.head", "boxtext_head", "longtext_head", "dense_feature_head", POSITIONS)
-    assert changed and all(name.startswith(own) for name in changed if name.startswith(ways))
-    assert all(any(name.startswith(part) for name in changed) for part in own)
+    prefixes = {"box": ("boxtext_head", f"{POSITIONS}."), "long": ("longtext_head", f"{POSITIONS}_")}[way]
+    of_any_way = ("text_model.head", "boxtext_head", "longtext_head", "dense_feature_head", POSITIONS)
+    assert all(name.startswith(prefixes) for name in changed if name.startswith(of_any_way))
+    for prefix in prefixes:
+        assert any(name.startswith(prefix) for name in changed)
 
 
-def test_a_larger_image_and_longer_texts_start_from_the_same_weights():
+def test_larger_inputs_start_from_the_same_weights():
     read = load_config(None, ["Model.like=weights", f"Model.weights={OFFICIAL}", "Model.image.image_size=64",
                               "Model.text.max_positions=96", "Data.max_length=96"])  # fmt: skip
     found = with_model_like(read)
@@ -125,18 +123,17 @@ def test_what_the_configuration_sets_itself_stays():
     other = with_model_like(load_config(None, [f"Model.like={OFFICIAL}", "Model.image.name=PPLCNet_x0_25"])).Model
     assert (other.image.name, other.image.image_size, other.image.width) == ("PPLCNet_x0_25", 32, None)
     few = [f"Model.like={OFFICIAL}", "Data.max_length=100", "Model.text.max_positions=64"]
-    with pytest.raises(ConfigError, match="Model.like=.*: Data.max_length .100. exceeds Model.text.max_positions .64"):
+    with pytest.raises(ConfigError, match="Data.max_length .100. .* Model.text.max_positions .64"):
         with_model_like(load_config(None, few))
 
 
 def test_a_larger_input_enlarges_what_the_views_are_cut_from(tmp_path):
     stored = read_model(OFFICIAL)
-    large = stored.config.Model.image.model_copy(update={"image_size": 320})
-    changed = stored.config.model_copy(update={
-        "Model": stored.config.Model.model_copy(update={"image": large}),
-        "Views": stored.config.Views.model_copy(update={"resize": 320}),
-    })  # fmt: skip
-    write_model(type(stored)("ernie_vil2", stored.arrays, changed, stored.tokens), tmp_path / "m", "ernie_vil2")
+    image = stored.config.Model.image.model_copy(update={"image_size": 320})
+    model = stored.config.Model.model_copy(update={"image": image})
+    views = stored.config.Views.model_copy(update={"resize": 320})
+    changed = replace(stored, config=stored.config.model_copy(update={"Model": model, "Views": views}))
+    write_model(changed, tmp_path / "m", "ernie_vil2")
     assert with_model_like(load_config(None, [f"Model.like={tmp_path / 'm'}"])).Views.resize == 320
 
 
@@ -152,15 +149,12 @@ def test_a_known_name_is_fetched(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_taken_is_explained(tmp_path):
-    for source, message in {
-        tmp_path / "none": "Model.like: .*none: no such file or folder, and no known name",
-        tmp_path: "Model.like: .*: no model here",
-    }.items():
-        with pytest.raises(ConfigError, match=message):
+    for source in (tmp_path / "none", tmp_path):
+        with pytest.raises(ConfigError, match=f"Model.like: .*{source}: no "):
             with_model_like(load_config(None, [f"Model.like={source}"]))
     shutil.copy(OFFICIAL / "model.pdparams", tmp_path)
     shutil.copy(OFFICIAL / "ernie_config.json", tmp_path)
-    with pytest.raises(ConfigError, match="Model.like: .*: no vocab.txt next to it"):
+    with pytest.raises(ConfigError, match="Model.like: .*: no vocab.txt"):
         with_model_like(load_config(None, [f"Model.like={tmp_path}"]))
 
 
@@ -170,11 +164,11 @@ def test_a_module_that_a_model_names_is_not_imported_for_it(tmp_path):
         (tmp_path / "m" / name).unlink()
     text = (tmp_path / "m/config.yaml").read_text()
     (tmp_path / "m/config.yaml").write_text(text.replace("name: ViT", "name: antigravity:Tower"))
-    with pytest.raises(ConfigError, match="its image tower antigravity:Tower is of a module of its own; to have that"):
+    with pytest.raises(ConfigError, match="antigravity:Tower"):
         with_model_like(load_config(None, [f"Model.like={tmp_path / 'm'}"]))
 
 
-def test_a_run_holds_what_it_has_taken_and_goes_on_without_the_source(config, tmp_path):  # noqa: F811
+def test_a_run_needs_its_source_no_more(config, tmp_path):  # noqa: F811
     shutil.copytree(OFFICIAL, tmp_path / "source")
     changes = [f"Model.like={tmp_path / 'source'}", f"Model.weights={tmp_path / 'source'}"]
     read = config(*changes)
@@ -186,10 +180,3 @@ def test_a_run_holds_what_it_has_taken_and_goes_on_without_the_source(config, tm
     shutil.rmtree(tmp_path / "source")
     model = ernie_vil2.load_model(trainer.run)
     assert model.tokenizer.tokens[5] == "红" and model.encode_texts(TEXTS).shape == (3, 32)
-
-
-def test_a_plan_of_it_on_the_command_line():
-    found = call("plan", "-o", f"Model.like={OFFICIAL}", "--ranks", "1", "--device", "a100-80g",
-                "-o", "Training.global_batch=64")  # fmt: skip
-    assert found.returncode == 0, found.stderr
-    assert "ViT and ernie, 1 x a100-80g" in found.stdout

@@ -1,6 +1,7 @@
 """Text towers whose position embedding is stretched: by the published formulas, from every layout, and back into it."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -15,10 +16,8 @@ from ernie_vil2.models.weights.initial import stretched_positions, with_model_li
 from ernie_vil2.models.weights.stored import read_model, weights_path
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
-from tests.models.test_hand_back import PEERS, PYTHON
 from tests.support.commands import call
-from tests.support.other_families import FOLDERS, expected
-from tests.support.processes import run_process
+from tests.support.other_families import FOLDERS, check_with_authors, expected
 from tests.training.conftest import overrides  # noqa: F401 - a fixture
 from tests.training.test_other_families import settings, started, task_of  # noqa: F401 - settings is a fixture
 from tests.training.test_trainer import crash_after, weights
@@ -58,7 +57,7 @@ def test_positions_are_those_of_fg_clip_2_and_long_clip(rows, longer):
     np.testing.assert_allclose(found, by_four(table), atol=1e-6)
 
 
-@pytest.mark.parametrize(("rows", "longer"), [(4, 5), (16, 18), (64, 65), (64, 200), (77, 1000)])
+@pytest.mark.parametrize(("rows", "longer"), [(4, 5), (64, 65), (77, 1000)])
 def test_other_lengths_lie_on_the_same_lines(rows, longer):
     table = np.random.default_rng(longer).normal(size=(rows, 8))
     kept = min(20, rows // 2)
@@ -76,10 +75,12 @@ def stretched(name, length, *changes):
     return replace(read_model(FOLDERS[name]), arrays=arrays, config=config), model
 
 
-QUICK = ("hf_chinese_clip_bin", "hf_clip", "hf_siglip", "openclip_flat")
+QUICK = ("hf_chinese_clip_bin", "hf_clip", "hf_siglip")
 
 
-@pytest.mark.parametrize("name", [pytest.param(one, marks=() if one in QUICK else pytest.mark.slow) for one in FOLDERS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FOLDERS]
+)
 def test_every_layout_takes_longer_positions_and_gives_them_back(name, tmp_path):
     """The authors' own class reads the folder, where it is there, and encodes long texts as the model here does."""
     before = read_model(FOLDERS[name])
@@ -97,29 +98,26 @@ def test_every_layout_takes_longer_positions_and_gives_them_back(name, tmp_path)
         update={"vocabulary": None, "dropout": found.config.Model.text.dropout})  # fmt: skip
     for key, array in model.arrays.items():
         np.testing.assert_array_equal(found.arrays[key], array, err_msg=key)
-    if PYTHON is None or name == "fgclip2":  # whose class is remote code
+    if name == "fgclip2":  # whose class is remote code
         return
-    given = {key: value for key, value in expected(name).items() if key.startswith(("pixel", "spatial"))}
+    arrays = {key: value for key, value in expected(name).items() if key.startswith(("pixel", "spatial"))}
     texts = [" ".join(["a red disc 红色的圆"] * count) for count in (1, 20, 80)]
     ids = model.tokenizer(longer)(texts)
     padding = model.config.Model.text.variant.padding
     assert (ids[2, :-1] != padding).all()  # the end token is padding as well in SigLIP
     with paddle.no_grad():
-        theirs = expected(name)["image_embeddings"]
-        own = built.encode_text(paddle.to_tensor(ids)).numpy()
+        arrays["text_embeddings"] = built.encode_text(paddle.to_tensor(ids)).numpy()
     if "attention_mask" in expected(name):
-        given["attention_mask"] = (ids != padding).astype("int64")
-    (tmp_path / "given").mkdir()
-    np.savez(tmp_path / "given/expected.npz", **given, input_ids=ids, image_embeddings=theirs, text_embeddings=own)
-    done = run_process([PYTHON, PEERS, tmp_path / "back", tmp_path / "given"], capture_output=True, text=True)
-    if done.returncode and "ModuleNotFoundError" in done.stderr:
-        pytest.skip(done.stderr.splitlines()[-1])
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["text_embeddings"] < 2e-6
+        arrays["attention_mask"] = (ids != padding).astype("int64")
+    arrays |= {"input_ids": ids, "image_embeddings": expected(name)["image_embeddings"]}
+    (tmp_path / "fixture").mkdir()
+    np.savez(tmp_path / "fixture/expected.npz", **arrays)
+    shutil.copy(FOLDERS[name] / "expected.json", tmp_path / "fixture")
+    check_with_authors(tmp_path / "back", tmp_path / "fixture")
 
 
 @pytest.mark.skipif("fgclip2" not in FOLDERS, reason="one of the fixtures of ERNIE_VIL2_FIXTURES")
-def test_positions_of_fg_clip_2_that_are_long_already_become_more(tmp_path):
+def test_long_positions_of_fg_clip_2_become_more(tmp_path):
     model, _ = stretched("fgclip2", 300, "Model.dialect={text: long}")
     hand_back(model, FOLDERS["fgclip2"], tmp_path / "back", "hf")
     found = read_model(tmp_path / "back", dialect={"text": "long"})
@@ -129,7 +127,7 @@ def test_positions_of_fg_clip_2_that_are_long_already_become_more(tmp_path):
     np.testing.assert_array_equal(short.arrays[POSITIONS], read_model(FOLDERS["fgclip2"]).arrays[POSITIONS])
 
 
-def test_settings_that_leave_the_length_to_the_class_say_it_afterwards(tmp_path):
+def test_settings_without_a_length_say_it_afterwards(tmp_path):
     """OpenAI's config.json names no length, and older files count the positions."""
     for path in FOLDERS["hf_clip"].iterdir():
         if path.suffix == ".json":
@@ -152,12 +150,12 @@ def test_what_a_folder_cuts_at_is_noted(tmp_path):
     """Chinese-CLIP reads 52 tokens, however many positions there are."""
     model, _ = stretched("hf_chinese_clip_bin", 100)
     notes = hand_back(model, FOLDERS["hf_chinese_clip_bin"], tmp_path / "back", "hf")
-    assert notes[-1] == "texts are read up to 52 tokens there, up to 100 here: longer ones are cut elsewhere"
+    assert "52 tokens" in notes[-1] and "100" in notes[-1]
     assert ernie_vil2.load_model(tmp_path / "back", max_length=100).tokenizer.max_length == 100
 
 
-@pytest.mark.parametrize("name", ["hf_clip", "hf_chinese_clip_bin"])
-def test_a_stretched_run_resumes_exactly_and_is_a_model_like_any_other(settings, tmp_path, name, capsys):  # noqa: F811
+@pytest.mark.parametrize("name", ["hf_clip", pytest.param("hf_chinese_clip_bin", marks=pytest.mark.slow)])
+def test_a_stretched_run_resumes_exactly_and_is_converted(settings, tmp_path, name, capsys):  # noqa: F811
     def config(*changes):
         return load_config(None, settings(name, "Data.max_length=100", "Data.workers=0", *changes))
 
@@ -189,14 +187,13 @@ def test_a_stretched_run_resumes_exactly_and_is_a_model_like_any_other(settings,
         ernie_vil2.load_model(run, max_length=101)
 
 
-def test_texts_beyond_the_positions_are_an_error_that_names_the_option():
+def test_texts_beyond_the_positions_name_the_option():
     few = ["Model.text.max_positions=16", "Data.max_length=20"]
     with pytest.raises(ConfigError, match="Data.max_length .20. exceeds .* set Model.text.max_positions=20, to which"):
         load_config(None, few)
-    name = next((name for name in ("hf_altclip",) if name in FOLDERS), None)
-    if name:  # its first position is row 2
-        source = read_model(FOLDERS[name]).config.Model.text
-        like = ["Model.like=weights", f"Model.weights={FOLDERS[name]}", f"Data.max_length={source.longest + 1}"]
+    if "hf_altclip" in FOLDERS:  # its first position is row 2
+        source = read_model(FOLDERS["hf_altclip"]).config.Model.text
+        like = ["Model.like=weights", f"Model.weights={FOLDERS['hf_altclip']}", f"Data.max_length={source.longest + 1}"]
         assert with_model_like(load_config(None, like)).Model.text.max_positions == source.max_positions + 1
         kept = f"Model.text.max_positions={source.max_positions}"
         with pytest.raises(ConfigError, match=f"set Model.text.max_positions={source.max_positions + 1}"):

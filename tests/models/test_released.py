@@ -2,7 +2,6 @@
 
 import errno
 import json
-import re
 import shutil
 
 import numpy as np
@@ -23,6 +22,7 @@ from ernie_vil2.models import build_dual_encoder, set_weights
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.releases import TEXT_EPSILON, architecture, detect_format, from_ours, to_ours
 from ernie_vil2.models.weights.stored import StoredModel, changed_ways, read_model, write_model
+from tests.support.other_families import copy_folder
 
 transformers = pytest.importorskip("paddlenlp.transformers", reason="PaddleNLP is not installed")
 
@@ -145,9 +145,9 @@ def test_paddlenlps_processor_reads_what_is_written(tmp_path):
     processor = ErnieViLProcessor.from_pretrained(str(tmp_path / "p"))
     assert processor.tokenizer("一四 x")["input_ids"] == [1, 5, 8, 4, 2]
     assert processor.image_processor.image_mean == mean
-    found = processor(images=np.full([20, 15, 3], 255, np.uint8), return_tensors="np")["pixel_values"]
-    assert found.shape == (1, 3, 12, 12)
-    np.testing.assert_allclose(found[0, :, 0, 0], (1 - np.array(mean)) / config.image.std, rtol=1e-5)
+    pixels = processor(images=np.full([20, 15, 3], 255, np.uint8), return_tensors="np")["pixel_values"]
+    assert pixels.shape == (1, 3, 12, 12)
+    np.testing.assert_allclose(pixels[0, :, 0, 0], (1 - np.array(mean)) / config.image.std, rtol=1e-5)
     stored = read_model(tmp_path / "p")
     assert stored.config.Model.image.mean == mean and stored.config.Data.max_length == 7
 
@@ -160,10 +160,10 @@ def test_a_round_trip_is_bit_exact(tmp_path, layout):
     there = read_model(tmp_path / "there", heads=(3, 2) if layout == "official" else None)
     assert there.layout == layout and there.tokens == TOKENS
     assert same_bits(there.arrays, stored.arrays)
-    for field in ("patch_size", "width", "depth", "heads", "image_size"):
-        assert getattr(there.config.Model.image, field) == getattr(config.image, field)
-    for field in ("width", "depth", "heads", "max_positions"):
-        assert getattr(there.config.Model.text, field) == getattr(config.text, field)
+    sizes = {"width", "depth", "heads"}
+    for tower, fields in (("image", sizes | {"patch_size", "image_size"}), ("text", sizes | {"max_positions"})):
+        read, written = getattr(there.config.Model, tower), getattr(config, tower)
+        assert read.model_dump(include=fields) == written.model_dump(include=fields)
     write_model(there, tmp_path / "back", "ernie_vil2")
     assert same_bits(read_weights(tmp_path / "back/model.safetensors"), stored.arrays)
 
@@ -225,18 +225,18 @@ def test_a_model_that_a_release_cannot_hold_is_an_error(model, named, layout):
         from_ours(arrays_of(own_model(**model)[1]), layout)
 
 
-@pytest.mark.parametrize("layout", ["official", "paddlenlp"])
-def test_a_mean_of_states_fits_no_release(layout, tmp_path):
+def test_a_mean_of_states_fits_no_release(tmp_path):
     config = Config(Model=ModelConfig(text=TextTowerConfig(pooling="mean")))
-    with pytest.raises(ValueError, match=f"the {layout} format pools texts by their"):
-        write_model(StoredModel("ernie_vil2", {}, config, ["[PAD]"]), tmp_path / "new", layout)
-    assert not (tmp_path / "new").exists()
+    for layout in ("official", "paddlenlp"):
+        with pytest.raises(ValueError, match=f"the {layout} format pools texts"):
+            write_model(StoredModel("ernie_vil2", {}, config, ["[PAD]"]), tmp_path / "new", layout)
+        assert not (tmp_path / "new").exists()
 
 
 def test_sizes_are_read_from_the_shapes():
     _, model = own_model()
     official = from_ours(arrays_of(model), "official")
-    with pytest.raises(ValueError, match="width, 24, is not a multiple of 64: give the number of its heads"):
+    with pytest.raises(ValueError, match="width, 24"):
         architecture(official)
     found = architecture(official, heads=(3, 2))
     assert found.image.preprocessing == "official" and found.text.epsilon == 1e-5
@@ -271,50 +271,30 @@ def test_shapes_that_no_such_model_has(changes, message):
 
 
 def test_weights_of_another_model_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="not the weights of an ERNIE-ViL 2.0.*the first are stem.weight"):
+    with pytest.raises(ValueError, match="stem.weight"):
         detect_format({"stem.weight": np.zeros(1)})
-    with pytest.raises(FileNotFoundError, match="no model here"):
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         read_model(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("file", "keys", "value", "message"),
+    ("file", "section", "key", "value"),
     [
-        ("config.json", ["text_config", "hidden_act"], "relu", "text_config.hidden_act is 'relu'"),
-        ("config.json", ["text_config", "type_vocab_size"], 4, "text_config.type_vocab_size is 4"),
-        ("config.json", ["vision_config", "layer_norm_eps"], 1e-5, "vision_config.layer_norm_eps is 1e-05"),
-        ("preprocessor_config.json", ["resample"], 2, "preprocessor_config.json: resample is 2"),
-        ("preprocessor_config.json", ["do_normalize"], False, "do_normalize is False"),
-        ("preprocessor_config.json", ["size"], 10, "preprocessor_config.json: size is 10; the model takes 12 pixels"),
-        ("preprocessor_config.json", ["crop_size", "width"], 13, "crop_size is {'height': 12, 'width': 13}; the model"),
-        ("preprocessor_config.json", ["rescale_factor"], 1 / 127.5, "rescale_factor is 0.00784313725490196; only 1"),
-        ("preprocessor_config.json", ["image_std"], [1, 0, 1], "image_std is [1, 0, 1]; three numbers are expected"),
-        ("tokenizer_config.json", ["do_lower_case"], False, "tokenizer_config.json: do_lower_case is False; only"),
-        ("tokenizer_config.json", ["model_max_length"], 2, "model_max_length is 2; a whole number of at least 3"),
-        ("config.json", ["text_config", "num_attention_heads"], "2", "text_config.num_attention_heads is '2'; a whole"),
-        ("config.json", ["text_config", "num_attention_heads"], 1.5, "text_config.num_attention_heads is 1.5; a whole"),
-        ("config.json", ["vision_config", "num_attention_heads"], None, "num_attention_heads is None; a whole number"),
-        ("config.json", ["vision_config", "num_attention_heads"], 5, "5 attention heads do not divide the image tower"),
-        ("config.json", ["vision_config", "num_hidden_layers"], 10**9, "is 1000000000; its weights say 2"),
-        ("config.json", ["vision_config", "image_size"], 224, "vision_config.image_size is 224; its weights say 12"),
-        ("config.json", ["text_config", "hidden_size"], 32, "text_config.hidden_size is 32; its weights say 24"),
-        ("config.json", ["text_config", "vocab_size"], 9, f"text_config.vocab_size is 9; its weights say {ROWS}"),
-        ("config.json", ["text_config"], [["x" * 10**3] * 9] * 9, "text_config is missing or no JSON object"),
-        ("config.json", ["text_config", "hidden_act"], [["\x1b[2J" * 10**3] * 9] * 9, "hidden_act is [["),
+        ("config.json", "text_config", "hidden_act", "relu"),
+        ("config.json", "text_config", "hidden_size", 32),
+        ("config.json", "vision_config", "num_hidden_layers", 10**9),
+        ("preprocessor_config.json", None, "size", 10),
+        ("tokenizer_config.json", None, "do_lower_case", False),
     ],
 )
-def test_a_paddlenlp_folder_of_another_kind_is_refused(paddlenlp, file, keys, value, message):
-    path = paddlenlp[1] / file
-    settings = json.loads(path.read_text())
-    section = settings[keys[0]] if len(keys) > 1 else settings
-    section[keys[-1]] = value
-    path.write_text(json.dumps(settings))
-    with pytest.raises(ValueError, match=re.escape(message)) as caught:
-        read_model(paddlenlp[1])
-    assert str(paddlenlp[1]) in str(caught.value) and len(str(caught.value)) < 600 and str(caught.value).isprintable()
+def test_a_paddlenlp_folder_of_another_kind_is_refused(paddlenlp, tmp_path, file, section, key, value):
+    """More of them are in tests/hostile/test_family_folders.py."""
+    folder = copy_folder(paddlenlp[1], tmp_path / "m", file, section, **{key: value})
+    with pytest.raises(ValueError, match=f"{folder}.*{key} is {value}|{folder}.*{key} is '{value}'"):
+        read_model(folder)
 
 
-def test_what_paddlenlp_sets_itself_is_not_refused_and_dropout_is_read(paddlenlp):
+def test_what_paddlenlp_sets_itself_is_not_refused(paddlenlp):
     """PaddleNLP's text tower has an epsilon of 1e-12 whatever the file says, as its own towers show."""
     path = paddlenlp[1] / "config.json"
     settings = json.loads(path.read_text())
@@ -328,7 +308,7 @@ def test_what_paddlenlp_sets_itself_is_not_refused_and_dropout_is_read(paddlenlp
 
 
 @pytest.mark.parametrize("safe", [False, True])
-def test_shards_are_read_and_one_that_is_missing_or_another_is_named(paddlenlp, tmp_path, safe):
+def test_shards_are_read_and_a_wrong_one_is_named(paddlenlp, tmp_path, safe):
     model, folder = paddlenlp
     sharded = tmp_path / "sharded"
     shutil.copytree(folder, sharded)
@@ -347,12 +327,7 @@ def test_shards_are_read_and_one_that_is_missing_or_another_is_named(paddlenlp, 
         read_model(sharded)
 
 
-@pytest.mark.parametrize(
-    "content",
-    ["", "{", "[]", '{"weight_map": {}}', '{"weight_map": {"w": 1}}',
-     '{"weight_map": {"w": "../model_state.pdparams"}}',
-     '{"weight_map": {"w": "model_state.pdparams.index.json"}}', '{"weight_map": [' + "[" * 100_000],
-)  # fmt: skip
+@pytest.mark.parametrize("content", ["{", "[]", '{"weight_map": {"w": "../model_state.pdparams"}}'])
 def test_an_index_of_no_shards_is_refused(paddlenlp, content):
     (paddlenlp[1] / "model_state.pdparams").unlink()
     (paddlenlp[1] / "model_state.pdparams.index.json").write_text(content)
@@ -360,11 +335,22 @@ def test_an_index_of_no_shards_is_refused(paddlenlp, content):
         read_model(paddlenlp[1])
 
 
-@pytest.mark.parametrize("missing", ["config.json", "preprocessor_config.json", "tokenizer_config.json"])
-def test_half_a_folder_is_not_another_model(paddlenlp, missing):
-    (paddlenlp[1] / missing).unlink()
-    with pytest.raises(ValueError, match=f"paddlenlp: {missing} missing next to PaddleNLP's weights"):
-        read_model(paddlenlp[1])
+def test_broken_files_next_to_the_weights(paddlenlp):
+    folder = paddlenlp[1]
+    vocabulary = (folder / "vocab.txt").read_text(encoding="utf-8")
+    (folder / "vocab.txt").write_text("\n".join([*TOKENS, *"abcdef"]), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{ROWS} rows of words, but .*vocab.txt has 15 tokens"):
+        read_model(folder)
+    (folder / "vocab.txt").write_text(vocabulary, encoding="utf-8")
+    for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):
+        content = (folder / name).read_text()
+        (folder / name).write_text("{")
+        with pytest.raises(ValueError, match=f"{name}: not valid JSON"):
+            read_model(folder)
+        (folder / name).unlink()
+        with pytest.raises(ValueError, match=f"{name} missing"):
+            read_model(folder)
+        (folder / name).write_text(content)
 
 
 @pytest.fixture
@@ -388,45 +374,13 @@ def test_the_official_settings_are_read(official):
     assert read_model(official).config.Model == config
     del settings["image_num_attention_heads"]  # which is not in the release's own file
     path.write_text(json.dumps(settings))
-    with pytest.raises(ValueError, match="the image tower's width, 24, is not a multiple of 64: give the number"):
+    with pytest.raises(ValueError, match="width, 24"):
         read_model(official)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("hidden_act", "relu", "hidden_act is 'relu'; only models with 'gelu' are read"),
-        ("has_pooler", False, "has_pooler is False; only models with True are read"),
-        ("num_attention_heads", "2", "num_attention_heads is '2'; a whole number of at least 1 is expected"),
-        ("num_attention_heads", 5, "5 attention heads do not divide the text tower's width, 24"),
-        ("num_hidden_layers", 3, "num_hidden_layers is 3; its weights say 2"),
-        ("max_position_embeddings", 2048, "max_position_embeddings is 2048; its weights say 8"),
-        ("hidden_dropout_prob", 1.5, "hidden_dropout_prob is 1.5; a number from 0 to 1 is expected"),
-        ("hidden_size", float("nan"), "hidden_size is nan; its weights say 24"),
-    ],
-)
-def test_official_settings_of_another_model_are_refused(official, key, value, message):
-    path = official / "ernie_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    with pytest.raises(ValueError, match=f"official.*{re.escape(message)}"):
-        read_model(official)
-
-
-def test_broken_files_next_to_the_weights(paddlenlp):
-    folder = paddlenlp[1]
-    (folder / "vocab.txt").write_text("\n".join([*TOKENS, *"abcdef"]), encoding="utf-8")
-    with pytest.raises(ValueError, match=f"{ROWS} rows of words, but .*vocab.txt has 15 tokens"):
-        read_model(folder)
-    (folder / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="config.json: not valid JSON"):
-        read_model(folder)
-
-
-def test_nothing_is_overwritten_and_a_vocabulary_is_needed(tmp_path):
-    config, model = own_model()
-    stored = StoredModel("ernie_vil2", arrays_of(model), Config(Model=config, Data={"max_length": 8}), TOKENS)
-    (tmp_path / "kept").write_text("x")
-    with pytest.raises(FileExistsError, match="name another folder"):
+def test_nothing_is_overwritten_and_a_vocabulary_is_needed(official, tmp_path):
+    stored = read_model(official)
+    with pytest.raises(FileExistsError, match=str(tmp_path)):
         write_model(stored, tmp_path, "official")
     with pytest.raises(ValueError, match="no vocabulary"):
         write_model(StoredModel("ernie_vil2", stored.arrays, stored.config, None), tmp_path / "new", "official")
@@ -471,51 +425,36 @@ def test_names_and_shapes_alone_make_no_large_model(official):
     whole = read_weights(official / "model.pdparams")
     block = {name.replace("blocks.1.", "blocks.N."): array for name, array in whole.items() if "blocks.1." in name}
     names = {name.replace("N", str(layer)): array[:0] for layer in range(2, 200) for name, array in block.items()}
-    for changes, message in (
-        ({"visual.blocks.999999999.norm1.bias": np.zeros(24, "float32")}, "image.blocks.2 is missing"),
+    for changes, culprit in (
         ({"text_model.encoder_stack.block.7.ln1.bias": np.zeros(24, "float32")}, "encoder.layers.2 is missing"),
         ({"visual.positional_embedding": np.zeros([1, 1 + 10**12, 0], "float32")}, "none of them empty"),
-        ({"visual.patch_embed.proj.weight": np.zeros([10**12, 3, 4, 0], "float32")}, "none of them empty"),
-        ({"text_model.word_emb.weight": np.zeros([10**12, 0], "float32")}, "none of them empty"),
-        (names, "at least [0-9,]+ parameters, but model.pdparams has"),
+        (names, "at least [0-9,]+ parameters"),
     ):
         write_weights(official / "model.pdparams", whole | changes)
-        with pytest.raises(ValueError, match=f"official.*{message}"):
+        with pytest.raises(ValueError, match=f"official.*{culprit}"):
             read_model(official)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    ["image.depth=1000", "image.width=60000", "image.image_size=4096", "text.depth=1000", "text.width=60000",
-     "text.max_positions=60000", "embed_dim=60000"],
-)  # fmt: skip
-def test_a_configuration_alone_makes_no_large_model(tmp_path, changes):
-    config, model = own_model()
-    write_model(StoredModel("ernie_vil2", arrays_of(model), Config(Model=config, Data={"max_length": 8}), TOKENS),
-                tmp_path / "own", "ernie_vil2")  # fmt: skip
-    (tmp_path / "own/checksums.json").unlink()
-    content = load_config(tmp_path / "own/config.yaml", [f"Model.{changes}", "Views.resize=5000"])
-    (tmp_path / "own/config.yaml").write_text(dump_config(content))
-    with pytest.raises(ValueError, match="own: its configuration describes a model of at least [0-9,]+ parameters"):
-        read_model(tmp_path / "own")
+@pytest.mark.parametrize("change", ["image.width=60000", "text.depth=1000", "text.max_positions=60000"])
+def test_a_configuration_alone_makes_no_large_model(official, tmp_path, change):
+    folder = tmp_path / "own"
+    write_model(read_model(official), folder, "ernie_vil2")
+    (folder / "checksums.json").unlink()
+    config = load_config(folder / "config.yaml", [f"Model.{change}"])
+    (folder / "config.yaml").write_text(dump_config(config))
+    with pytest.raises(ValueError, match="own: .* at least [0-9,]+ parameters"):
+        read_model(folder)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.yaml", "vocab.txt"])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.yaml"])
 def test_a_file_that_is_not_the_one_written_is_named(official, tmp_path, name):
     write_model(read_model(official), tmp_path / "own", "ernie_vil2")
     content = (tmp_path / "own" / name).read_bytes()
     (tmp_path / "own" / name).write_bytes(content[:-4] + bytes(4))
-    with pytest.raises(ValueError, match=f"own: {name} differs from its SHA-256 checksum: it is damaged"):
+    with pytest.raises(ValueError, match=f"own: {name} differs from its SHA-256"):
         read_model(tmp_path / "own")
-    for sums in ("{", "[" * 10**5, "[]", '{"vocab.txt": {"bytes": "many"}}'):
-        path = tmp_path / "own" / "checksums.json"
-        kept = path.read_text()
-        path.write_text(sums)
-        with pytest.raises(ValueError, match="own: checksums.json cannot be read"):
-            read_model(tmp_path / "own")
-        path.write_text(kept)
     (tmp_path / "own" / name).write_bytes(content[:-4])
-    with pytest.raises(ValueError, match=f"own: {name} has [0-9,]+ bytes instead of"):
+    with pytest.raises(ValueError, match=f"own: {name} has [0-9,]+ bytes"):
         read_model(tmp_path / "own" / "model.safetensors")
 
 
@@ -528,39 +467,30 @@ def test_a_large_image_size_makes_a_valid_configuration(tmp_path):
     assert config.Views.blur == ViewsConfig().blur and config.Data.max_length == 8
 
 
+def check_changes(changes, settings):
+    """Each line names its setting, in this order."""
+    assert len(changes) == len(settings)
+    for change, setting in zip(changes, settings, strict=True):
+        assert setting in change
+
+
 def test_what_a_format_fixes_is_reported():
     model, _ = own_model()
     model = model.model_copy(update={"image": model.image.model_copy(update={"mean": [0.5, 0.5, 0.5]})})
     config = Config(Model=model, Data={"max_length": 7})
     assert changed_ways(config, "ernie_vil2") == []
-    for layout, printed in {
-        "official": ["prepares images in its own way", "drops transparency", "cuts texts at 48 tokens, this model at 7",
-                     "by ImageNet's mean", "at its width / 64, this model has 3 for 24"],
-        "paddlenlp": ["epsilon 1e-12, this model has 1e-05", "prepares images in its own way", "drops transparency",
-                      "splits texts by its own rules, this model's are official", "cuts texts at 7 tokens"],
-    }.items():  # fmt: skip
-        changes = changed_ways(config, layout)
-        assert len(changes) == len(printed) and all(
-            part in change for part, change in zip(printed, changes, strict=True)
-        )
+    check_changes(changed_ways(config, "official"), ["images", "transparency", "48 tokens", "mean", "width / 64"])
+    settings = ["epsilon 1e-12", "images", "transparency", "splits texts", "7 tokens"]
+    check_changes(changed_ways(config, "paddlenlp"), settings)
 
 
 @pytest.mark.parametrize(("source", "target", "printed"), [
     ("official", "official", []), ("paddlenlp", "paddlenlp", ["truncation=True"]),
-    ("paddlenlp", "official", ["epsilon 1e-05", "prepares images", "splits texts", "by ImageNet's mean"]),
+    ("paddlenlp", "official", ["epsilon 1e-05", "images", "splits texts", "mean"]),
 ])  # fmt: skip
 def test_a_release_in_its_own_format_stays_as_it_is(source, target, printed):
     """As published: ViT-B/16, whose heads are width / 64, texts of 48 tokens, and CLIP's mean in PaddleNLP."""
     image = ImageTowerConfig(name="ViT", patch_size=16, width=768, depth=12, heads=12, preprocessing=source,
                              mean=[0.5] * 3 if source == "paddlenlp" else ImageTowerConfig().mean)  # fmt: skip
     text = TextTowerConfig(tokenizer=source, epsilon=TEXT_EPSILON[source])
-    changes = changed_ways(Config(Model=ModelConfig(image=image, text=text)), target)
-    assert len(changes) == len(printed) and all(part in change for part, change in zip(printed, changes, strict=True))
-
-
-def test_official_positions_may_lack_axes_of_size_1():
-    ours = arrays_of(own_model()[1])
-    official = from_ours(ours, "official")
-    visual = ("visual.class_embedding", "visual.positional_embedding")
-    read = to_ours({**official, **{name: official[name].squeeze() for name in visual}}, "official")
-    assert official[visual[0]].ndim == 3 and all(read[name].shape == ours[name].shape for name in ours)
+    check_changes(changed_ways(Config(Model=ModelConfig(image=image, text=text)), target), printed)

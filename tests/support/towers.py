@@ -1,8 +1,12 @@
-"""Towers that only tests have."""
+"""Configurations of small towers, and towers that only tests have."""
 
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
+
+VIT = {"name": "ViT", "image_size": 32, "patch_size": 8, "width": 64, "depth": 3, "heads": 2}
+CNN = {"name": "RepVGG", "image_size": 32, "width": 8, "depth": 1}
+TEXT = {"name": "ernie", "width": 64, "depth": 2, "heads": 2, "max_positions": 24}
 
 
 class Cropping(nn.Layer):

@@ -12,19 +12,7 @@ from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.stored import read_model, write_model
 from tests.hostile.bad_input.case import Case, file
 from tests.hostile.bad_input.settings import hole, pipe
-from tests.support.weight_files import (
-    BOMB,
-    RUN,
-    WELL,
-    Calls,
-    array,
-    entry,
-    function,
-    raw,
-    safetensors,
-    tensor,
-    text,
-)
+from tests.support.weight_files import RUN, calls, safetensors, tensor
 
 RELEASED = Path(__file__).parents[2] / "fixtures" / "released"
 
@@ -99,29 +87,11 @@ def index(content):
 
 
 LAYER = np.zeros(32, "float32")
-SHARED = b"".join(text(str(number)) + b"h\0" for number in range(1, 1000))
 INDEX = "not an index of shards: a weight_map from arrays to files next to it"
 
 CASES = [
-    weights(".pdparams that would run a command", pickle.dumps({"w": Calls(exec, RUN)}), "it asks for builtins.exec"),
-    weights(".pdparams whose type is 2^100 references in 529 bytes",
-            entry(function("numpy", "dtype") + BOMB + b"\x89\x88\x87R"), "arrays of type a tuple"),
-    weights(".pdparams whose type is a list, 100,000 lists deep",
-            entry(function("numpy", "dtype") + WELL + b"\x89\x88\x87R"), "arrays of type a list"),
-    weights(".pdparams of more than a million operations", b"\x80\x04" + b"N" * 1_000_001 + b".",
-            "more than 1,000,000 operations"),
-    weights(".pdparams whose memo begins at 4 billion", entry(array() + b"r\xff\xff\xff\xffj\xfe\xff\xff\xff"),
-            "damaged"),
-    weights(".pdparams with an array larger than its bytes", entry(array(shape=b"\x8a\x05\0\0\0\0\x40\x85")),
-            "takes 1099511627776 bytes, the file gives 8"),
-    weights(".pdparams with a thousand arrays over the same bytes",
-            b"\x80\x04}(" + text("0") + array(raw(bytes(4000)), b"M\xe8\x03\x85") + b"q\0" + SHARED + b"u.",
-            "share their content, and together are more than twice as large as the file"),
-    weights(".pdparams with a name of a megabyte", entry(b"N", name="n" * 10**6),
-            "no arrays at its top level, only 'nnn"),
+    weights(".pdparams that would run a command", calls(exec, RUN), "it asks for builtins.exec"),
     weights(".pdparams, cut off", pickle.dumps({"w": np.zeros(9)})[:-9], "not a plain weight file"),
-    weights("PyTorch file as .pdparams", b"PK\x03\x04", "not plain weights of PyTorch: the end"),
-    weights("web page as .pdparams", b"<html>404</html>", "a web page, not weights"),
     weights("safetensors header of a gigabyte", struct.pack("<Q", 2**30) + b"{" * 99,
             "1,073,741,824 bytes; 16,777,216 are", "w.safetensors"),
     weights("safetensors tensor beyond the end", safetensors({"a": tensor(0, 2**60, [2**58])}),
@@ -140,20 +110,8 @@ CASES = [
           "Model.image.depth: Input should be less than or equal to 1024, got 1000000000", "ernie_vil2"),
     model("depth: 1000 in the config.yaml of two layers", own("depth: 2", "depth: 1000"),
           "its configuration describes a model of at least", "ernie_vil2"),
-    model("num_hidden_layers: 1000000000 in config.json",
-          setting("config.json", "vision_config", "num_hidden_layers", value=10**9),
-          "num_hidden_layers is 1000000000; its weights say 2"),
     model("attention heads that are a text", setting("config.json", "text_config", "num_attention_heads", value="2"),
           "text_config.num_attention_heads is '2'; a whole number of at least 1 is expected"),
-    model("attention heads that do not divide the width",
-          setting("config.json", "text_config", "num_attention_heads", value=5),
-          "do not divide the text tower's width, 32"),
-    model("activation that our towers do not have",
-          setting("ernie_config.json", "hidden_act", value="relu"),
-          "hidden_act is 'relu'; only models with 'gelu' are read", "official_tiny"),
-    model("do_lower_case: false", setting("tokenizer_config.json", "do_lower_case", value=False),
-          "do_lower_case is False; only models with True are read"),
-    model("rescale_factor: 1", setting("preprocessor_config.json", "rescale_factor", value=1), "only 1 / 255 is read"),
     model("PaddleNLP folder without preprocessor_config.json",
           lambda folder: (folder / "preprocessor_config.json").unlink(), "preprocessor_config.json missing"),
     model("config.json of 64 GB", lambda folder: hole("config.json")(folder), "more than 1,048,576 characters"),

@@ -1,0 +1,80 @@
+"""Folders of other families and of the releases with a setting that cannot be followed: it is named, in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from ernie_vil2.models.weights.stored import read_model
+from tests.support.other_families import OWN, copy_folder
+
+RELEASED = Path(__file__).parents[1] / "fixtures" / "released"
+CLIP, CHINESE_CLIP, SIGLIP = OWN / "hf_clip", OWN / "hf_chinese_clip_bin", OWN / "hf_siglip"
+NAFLEX, TIMM, CN_CLIP = OWN / "hf_siglip2_naflex", OWN / "openclip_siglip_timm", OWN / "cn_clip_pt"
+PADDLENLP, OFFICIAL = RELEASED / "paddlenlp_tiny", RELEASED / "official_tiny"
+# The settings of Chinese-CLIP's two towers lie in a file each, whose names are the fixture's.
+TEXT_FILE, IMAGE_FILE = (
+    next(str(path.relative_to(CN_CLIP)) for path in sorted(CN_CLIP.rglob("*.json")) if key in path.read_text())
+    for key in ("text_hidden_size", "vision_width")
+)
+BLOCKS = {"qk_norm": [True], "scaled_cosine_attn": [True], "scale_heads": [True], "scale_attn_inner": [True],
+          "scale_attn": [True], "scale_fc": [True], "block_type": ["custom"], "ls_init_value": [1e-5],
+          "rotary": [True]}  # fmt: skip
+LONG = [["\x1b[2J" * 10**3] * 9] * 9
+BAD_SETTINGS = {
+    (CLIP, "config.json", None): {"text_config": [[1]]},
+    (CLIP, "config.json", "text_config"): {
+        "eos_token_id": [1116, 49407], "layer_norm_eps": [2e-3, -1], "hidden_size": ["wide"]},
+    (CLIP, "config.json", "vision_config"): {
+        "patch_size": [16], "hidden_act": ["relu"], "num_channels": [4], "hidden_size": [10**6]},
+    (CLIP, "preprocessor_config.json", None): {
+        "image_mean": [[0.5, 0.5, 1.5], [-0.1, 0.5, 0.5]], "image_std": [[58.4, 57.1, 57.4]],
+        "resample": [[3], {"3": 3}, True]},
+    (CLIP, "tokenizer_config.json", None): {"model_max_length": [0, -1, [64]]},
+    (CHINESE_CLIP, "config.json", "text_config"): {"layer_norm_eps": [1e-2], "pad_token_id": [287, 5]},
+    (SIGLIP, "config.json", "text_config"): {"layer_norm_eps": [1e-2]},
+    (SIGLIP, "config.json", "vision_config"): {"layer_norm_eps": [1e-2]},
+    (NAFLEX, "preprocessor_config.json", None): {"resample": [[]]},
+    (CN_CLIP, TEXT_FILE, None): {"text_hidden_size": ["24", 24.0, [24], 32], "text_num_hidden_layers": ["2"]},
+    (CN_CLIP, IMAGE_FILE, None): {
+        "vision_width": ["32"], "vision_patch_size": ["8"], "vision_layers": ["two"], "vision_head_width": [7],
+        "image_resolution": ["32"]},
+    (TIMM, "open_clip_config.json", "preprocess_cfg"): {"mean": [[0.5, 0.5, 2]]},
+    (TIMM, "open_clip_config.json", "model_cfg"): {"quick_gelu": ["false"], "freeze": [True]},
+    (TIMM, "open_clip_config.json", "model_cfg.vision_cfg"): BLOCKS | {"timm_proj": [""], "timm_pool": ["avg"]},
+    (TIMM, "open_clip_config.json", "model_cfg.text_cfg"): BLOCKS | {
+        "proj_bias": [False, "no"], "no_causal_mask": ["no"], "pad_id": [420], "width": [10**400],
+        "norm_kwargs": [{"eps": 2e-3}], "tokenizer_mode": ["clips"]},
+    (PADDLENLP, "config.json", None): {"text_config": [LONG]},
+    (PADDLENLP, "config.json", "text_config"): {
+        "hidden_act": ["relu", LONG], "type_vocab_size": [4], "num_attention_heads": ["2", 1.5, 5],
+        "hidden_size": [64], "vocab_size": [9]},
+    (PADDLENLP, "config.json", "vision_config"): {
+        "layer_norm_eps": [1e-5], "num_attention_heads": [5], "num_hidden_layers": [10**9], "image_size": [224]},
+    (PADDLENLP, "preprocessor_config.json", None): {
+        "resample": [2], "do_normalize": [False], "size": [10], "rescale_factor": [1 / 127.5],
+        "crop_size": [{"height": 32, "width": 33}], "image_std": [[1, 0, 1]]},
+    (PADDLENLP, "tokenizer_config.json", None): {"do_lower_case": [False], "model_max_length": [2]},
+    (OFFICIAL, "ernie_config.json", None): {
+        "hidden_act": ["relu"], "has_pooler": [False], "num_attention_heads": ["2", 5], "num_hidden_layers": [3],
+        "max_position_embeddings": [2048], "hidden_dropout_prob": [1.5], "hidden_size": [float("nan")]},
+}  # fmt: skip
+"""Folder, file and section -> key -> values that are refused."""
+CULPRITS = {"patch_size": "config.json", "num_attention_heads": "num_attention_heads|attention heads",
+            "vision_head_width": "head_width|heads", "hidden_size": "hidden_size|width"}  # fmt: skip
+"""What the message names in place of the key: the file, or what follows from the key."""
+
+
+def cases():
+    for (source, file, section), settings in BAD_SETTINGS.items():
+        for key, values in settings.items():
+            for value in values:
+                identifier = f"{source.name}-{section or Path(file).stem}-{key}-{str(value)[:10]!a}"
+                yield pytest.param(source, file, section, key, value, id=identifier)
+
+
+@pytest.mark.parametrize(("source", "file", "section", "key", "value"), [*cases()])
+def test_a_setting_that_cannot_be_followed_is_named(source, file, section, key, value, tmp_path):
+    folder = copy_folder(source, tmp_path / "model", file, section, **{key: value})
+    with pytest.raises(ValueError, match=CULPRITS.get(key, key.removeprefix("image_"))) as caught:
+        read_model(folder).build()
+    assert len(str(caught.value)) < 600 and str(caught.value).isprintable()
