@@ -1,16 +1,23 @@
-"""A server in a thread, and clients that speak to it through bare sockets."""
+"""A server in a thread or a process, and clients that speak to it through bare sockets."""
 
 import gc
 import logging
+import os
+import re
 import socket
 import struct
+import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import STDOUT, TimeoutExpired
 
 from ernie_vil2.search import server
 from tests.support.limits import PATIENCE
+from tests.support.processes import start_process
+
+ROOT = Path(__file__).parents[2]
 
 
 class Running:
@@ -49,6 +56,25 @@ class Running:
         """All that comes back for what is sent, until the server closes the connection."""
         with self.connect(content) as client:
             return received(client)
+
+
+@contextmanager
+def serve_command(folder, checkpoint, log, *options):
+    """Run the command in a process of its own, and yield that and its port."""
+    command = [sys.executable, "tools/search.py", "serve", "--index", folder, "--checkpoint", checkpoint, "--port", "0"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with log.open("wb") as file:
+        process = start_process([*command, *options], cwd=ROOT, env=environment, stdout=file, stderr=STDOUT)
+    try:
+        until(lambda: process.poll() is not None or "Ctrl-C ends it" in log.read_text())
+        assert process.poll() is None, log.read_text()
+        yield process, int(re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text())[1])
+    finally:
+        process.terminate()
+        with suppress(TimeoutExpired):
+            process.wait(PATIENCE)
+        process.kill()
+        process.wait()
 
 
 def received(client):

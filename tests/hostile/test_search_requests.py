@@ -1,0 +1,75 @@
+"""Requests to the server of an index that are malformed, or far larger than an honest one."""
+
+import base64
+import json
+
+import pytest
+from fastapi.testclient import TestClient
+
+from ernie_vil2.search import open_index
+from ernie_vil2.search.service import build_app
+from tests.support.small_index import IMAGE, TEXTS, fill_index
+
+IN_BASE64 = base64.b64encode(IMAGE).decode()
+MANY = list(range(100_000))
+FIELDS, MANY_FIELDS = ({str(number): {} for number in range(count)} for count in (100, 10_000))
+BODIES = [
+    [1],
+    *({"queries": queries} for queries in ([], [{"text": " "}], [{"text": "a"}] * 65, [{"image": "####"}],
+                                           [{"image": base64.b64encode(b"<svg/>").decode()}],
+                                           [{"text": "a" * 20_000}], MANY, [{"text": "a"}] * 100_000)),
+    *({"queries": [{"text": "a"}], "where": where} for where in ({"no": [[1]]}, {"a": MANY}, MANY_FIELDS,
+                                                                 {"b" * 50_000: {}}, {"a": "b" * 100_000})),
+    {"queries": [{"text": "a"}], "among": "sounds"},
+    *({"input": inputs} for inputs in ([], ["a"] * 257, [[1, 2, 3]], [{}], "data:image/png;base64,no", MANY, MANY * 4,
+                                       [{}] * 100_000, ["a"] * 100_000)),
+    {"input": "a", "dimensions": 3},
+    {"input": "a", "encoding_format": "b" * 100_000},
+    *({"items": [{"text": "good"}, item]} for item in ({}, {"image": IN_BASE64, "text": "a"}, {"image": "no"},
+                                                       {"text": "  "}, {"text": "a", "id": ""},
+                                                       {"text": "a", "id": "x" * 2000})),
+    *({"items": [{"text": "good"}, {"text": "a", "fields": fields}]}
+      for fields in ({"deep": {"a": 1}}, {"number": float("nan")}, FIELDS, MANY_FIELDS,
+                     {"a" * 100_000: {}}, {"a": MANY}, {"a": ["b"] * 100_000})),
+    {"items": MANY},
+]  # fmt: skip
+PATHS = {"queries": "search/batch", "input": "embeddings", "items": "items"}
+QUERIES = [
+    *({"q": text} for text in (" ", "x" * 20_000)),
+    *({"q": "x", "count": count} for count in (0, 10_000, "b" * 10_000)),
+    {"q": "x", "among": "sounds"},
+    {"q": "x", "threshold": "nan"},
+    *({"q": "x", "where": where} for where in ("[1]", "[" * 20_000, '{"a": {"b": 1}}', '{"a\\"b": 1}',
+                                               '{"a": 1' + "0" * 30 + "}", json.dumps({"a": list(range(2000))}),
+                                               '{"\\ud800": 1}')),
+    *({"q": "x", "where": f'{{"a": {opened * depth}1{closed * depth}}}'}
+      for opened, closed in (("[", "]"), ('{"a": ', "}")) for depth in (2, 100, 900, 3000)),
+    *({"q": "x", "where": json.dumps(dict.fromkeys(map(str, range(count)), 1))} for count in (1, 100, 101, 999, 1000)),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory, model, shapes):
+    folder = fill_index(tmp_path_factory.mktemp("requests") / "index", model, shapes["val"], TEXTS)
+    with open_index(folder, model) as index:
+        yield TestClient(build_app(index, writable=True), raise_server_exceptions=False)
+
+
+def assert_explained(answer):
+    assert answer.status_code == 422 and len(answer.content) < 4096
+    detail = answer.json()["detail"]
+    assert detail and "Traceback" not in answer.text
+    if not isinstance(detail, str):
+        assert len(detail) <= 10 and all(set(error) == {"type", "loc", "msg"} for error in detail)
+
+
+@pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
+def test_a_bad_body_is_explained_and_changes_nothing(client, body):
+    path = PATHS[next(iter(body))] if isinstance(body, dict) else "embeddings"
+    assert_explained(client.post(f"/api/v1/{path}", content=json.dumps(body)))
+    assert client.get("/health").json()["texts"] == len(TEXTS)
+
+
+@pytest.mark.parametrize("params", QUERIES, ids=range(len(QUERIES)))
+def test_a_bad_query_is_explained(client, params):
+    assert_explained(client.get("/api/v1/search", params=params))

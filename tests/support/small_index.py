@@ -1,0 +1,96 @@
+"""Small indexes: of the shapes, encoded by a tiny model, and of numbers, which a stand-in for a model encodes."""
+
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from ernie_vil2.search import open_index
+from ernie_vil2.search.fill import add_images, add_texts, images_in
+from ernie_vil2.search.index import VERSION, Index
+from ernie_vil2.search.store import open_store
+from tests.support.limits import PATIENCE
+from tests.support.shapes import SPECIAL_TOKENS, draw, png
+
+TOKENS = [*SPECIAL_TOKENS, "a", "red", "green", "blue", "yellow", "disc", "square", "bar",
+          "cross", "红", "色", "的", "圆"]  # fmt: skip
+TEXTS = ["red disc", "green square"]
+IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
+WIDTH = 16
+
+
+def unit(rng, count, width=WIDTH):
+    """Rows of unit length."""
+    rows = rng.normal(size=(count, width))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def fill_index(folder, model, source, texts=()):
+    """Write an index of the images of a source, and of texts."""
+    with open_index(folder, model, writable=True) as index:
+        add_images(index, images_in([str(source)]))
+        if texts:
+            add_texts(index, list(texts))
+    return folder
+
+
+class BlockedEncoder:
+    """An encoder of texts that waits; `begun` says that it does."""
+
+    def __init__(self, index, monkeypatch):
+        self.begun, self.go = threading.Semaphore(0), threading.Event()
+        encode = index.encode_texts
+
+        def wait(texts, size=None):
+            self.begun.release()
+            self.go.wait(PATIENCE)
+            return encode(texts, size)
+
+        monkeypatch.setattr(index, "encode_texts", wait)
+
+
+class NumberEncoder:
+    """In position of a model: what it sees is the number in a content."""
+
+    embed_dim, fingerprint, calibration = WIDTH, "stand-in", None
+
+    def __init__(self):
+        self.preprocessing, self.encoded = self, 0
+
+    def decode(self, content, name):
+        return np.full([8, 8, 3], int(content), np.uint8)
+
+    def view(self, pixels):
+        return pixels
+
+    def encode_pixels(self, pixels):
+        self.encoded += len(pixels)
+        return np.stack([number_vector(int(image[0, 0, 0])) for image in pixels])
+
+
+def number_vector(number):
+    """Return the embedding of a number."""
+    return unit(np.random.default_rng(number), 1)[0]
+
+
+@contextmanager
+def open_number_index(folder, kind="index"):
+    """Open an index of numbers in a folder, which is its root."""
+    if kind.endswith(".db"):
+        pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
+    store = open_store(folder / kind, True)
+    if not store.about:
+        about = {"version": VERSION, "model": "", "fingerprint": "stand-in", "width": WIDTH}
+        store.describe(about | {"image_fingerprint": "stand-in", "root": str(folder)})
+    with Index(NumberEncoder(), store, "") as index:
+        yield index
+
+
+def all_items(index):
+    """Return all images of an index, by id."""
+    collection = index.collection("images")
+    if not len(collection):
+        return {}
+    (hits,) = collection.search(number_vector(0)[None], len(collection))
+    return {hit.id: collection.get(hit.id) for hit in hits}
