@@ -3,7 +3,6 @@
 import csv
 import json
 from collections import defaultdict
-from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
@@ -17,61 +16,13 @@ from hypothesis import strategies as st
 from ernie_vil2 import cli as commands
 from ernie_vil2.search import fill, open_index
 from ernie_vil2.search.fill import Filled, add_images, images_in
-from ernie_vil2.search.index import VERSION, Index
 from ernie_vil2.search.locations import Originals, locations_of
-from ernie_vil2.search.store import open_store
-from tests.search.conftest import WIDTH
 from tests.support.limits import examples
 from tests.support.shapes import png, write_tar
+from tests.support.small_index import all_items, number_vector, open_number_index
 
 KINDS = ("index", pytest.param("index.db", marks=pytest.mark.slow))
 NAMES = ("same.png", "same.png", "other.png")
-
-
-class Encoder:
-    """In position of a model: what it sees is the number in a content."""
-
-    embed_dim, fingerprint, calibration = WIDTH, "stand-in", None
-
-    def __init__(self):
-        self.preprocessing, self.encoded = self, 0
-
-    def decode(self, content, name):
-        return np.full([8, 8, 3], int(content), np.uint8)
-
-    def view(self, pixels):
-        return pixels
-
-    def encode_pixels(self, pixels):
-        self.encoded += len(pixels)
-        return np.stack([vector(int(one[0, 0, 0])) for one in pixels])
-
-
-def vector(number):
-    found = np.random.default_rng(number).normal(size=WIDTH)
-    return (found / np.linalg.norm(found)).astype(np.float32)
-
-
-@contextmanager
-def filling(folder, kind="index"):
-    """An index in a folder, which is its root."""
-    if kind.endswith(".db"):
-        pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
-    store = open_store(folder / kind, True)
-    if not store.about:
-        store.describe({"version": VERSION, "model": "", "fingerprint": "stand-in", "width": WIDTH,
-                        "image_fingerprint": "stand-in", "root": str(folder)})  # fmt: skip
-    with Index(Encoder(), store, "") as index:
-        yield index
-
-
-def items(index):
-    """All items, by id."""
-    collection = index.collection("images")
-    if not len(collection):
-        return {}
-    (hits,) = collection.search(vector(0)[None], len(collection))
-    return {hit.id: collection.get(hit.id) for hit in hits}
 
 
 def digest(number):
@@ -118,13 +69,13 @@ STEPS = st.lists(st.tuples(st.none() | CHANGE, FILL, st.none() | st.integers(0, 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_order_of_builds_changes_and_removals_is_what_a_dictionary_says(kind, monkeypatch):
+def test_any_order_of_changes_is_what_a_dictionary_says(kind, monkeypatch):
     monkeypatch.setattr(fill, "CHUNK", 2)
 
     @examples(25 if kind == "index" else 15)
     @given(st.fixed_dictionaries(dict.fromkeys(SOURCES, ROWS)), STEPS)
     def holds(sources, steps):
-        with TemporaryDirectory() as position, filling(Path(position), kind) as index:
+        with TemporaryDirectory() as position, open_number_index(Path(position), kind) as index:
             check(Path(position), index, sources, [one for step in steps for one in step if one is not None])
 
     holds()
@@ -158,7 +109,7 @@ def check(folder, index, sources, steps):
                 positions[tuple(image)].add(path)
             positions = defaultdict(set, {image: paths for image, paths in positions.items() if paths})
             new = positions.keys() - ids.keys()
-        found = items(index)
+        found = all_items(index)
         by_image = {(locations_of(item)[0].name, item.digest): one for one, item in found.items()}
         assert by_image.keys() == {(name, digest(number)) for name, number in positions}
         assert len(found) == len(positions) == len(index.collection("images"))
@@ -171,7 +122,7 @@ def check(folder, index, sources, steps):
             item = found[one]
             assert {position.path for position in locations_of(item)} == positions[name, number]
             assert one.startswith(name) and np.allclose(
-                index.collection("images").embedding(one), vector(number), atol=1e-3
+                index.collection("images").embedding(one), number_vector(number), atol=1e-3
             )
             content = originals.read(item)
             assert content in (None, str(number).encode())
@@ -191,40 +142,40 @@ def counts(filled: Filled):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_equal_names_in_two_sources_are_two_items_whatever_the_order(tmp_path, kind):
+def test_equal_names_in_two_sources_are_two_items(tmp_path, kind):
     one, two = (write(tmp_path, f"folder{n}", [("same.png", n), ("own.png", 7)]) for n in (1, 2))
     joined, apart = tmp_path / "joined", tmp_path / "apart"
     joined.mkdir(), apart.mkdir()
-    with filling(joined, kind) as index:
+    with open_number_index(joined, kind) as index:
         assert counts(add(index, [one, two])) == (3, 0, 0, 1)  # own.png is the same in both
-        first = items(index)
+        first = all_items(index)
         assert counts(add(index, [one, two])) == (0, 0, 0, 4)
         assert counts(add(index, [two, one])) == (0, 0, 0, 4)
-        assert items(index) == first and {"same.png", "own.png"} < set(first)
-    with filling(apart, kind) as index:
+        assert all_items(index) == first and {"same.png", "own.png"} < set(first)
+    with open_number_index(apart, kind) as index:
         assert counts(add(index, [one])) == (2, 0, 0, 0)
         assert counts(add(index, [two])) == (1, 0, 0, 1)
-        assert {one: item.digest for one, item in items(index).items()} == {
+        assert {one: item.digest for one, item in all_items(index).items()} == {
             one: item.digest for one, item in first.items()
         }
 
 
 def test_shards_whose_keys_begin_again_lose_nothing(tmp_path):
     shards = [write(tmp_path, f"shard{n}", [(f"{row:05}", 100 * n + row) for row in range(10)]) for n in (1, 2)]
-    with filling(tmp_path) as index:
+    with open_number_index(tmp_path) as index:
         assert counts(add(index, shards)) == (20, 0, 0, 0)
-        assert len({item.digest for item in items(index).values()}) == 20
+        assert len({item.digest for item in all_items(index).values()}) == 20
         assert counts(add(index, shards)) == (0, 0, 0, 20)
 
 
-def test_a_file_that_changed_replaces_its_item_and_this_is_reported(tmp_path):
+def test_a_file_that_changed_replaces_its_item(tmp_path):
     folder = write(tmp_path, "folder1", [("a.png", 1), ("b.png", 2)])
-    with filling(tmp_path) as index:
+    with open_number_index(tmp_path) as index:
         add(index, [folder])
         write(tmp_path, "folder1", [("a.png", 3), ("b.png", 2)])
         filled = add(index, [folder])
         assert counts(filled) == (1, 1, 0, 1) and "1 replaced" in str(filled)
-        assert {one: item.digest for one, item in items(index).items()} == {"a.png": digest(3), "b.png": digest(2)}
+        assert {one: item.digest for one, item in all_items(index).items()} == {"a.png": digest(3), "b.png": digest(2)}
 
 
 def test_a_name_that_looks_like_an_id_of_another_is_its_own(tmp_path):
@@ -233,12 +184,12 @@ def test_a_name_that_looks_like_an_id_of_another_is_its_own(tmp_path):
         write(tmp_path, f"shard{n}", [row]) for n, row in enumerate([("same.png", 1), (other, 3), ("same.png", 2)])
     ]
     for order in (sources, sources[::-1]):
-        with TemporaryDirectory() as position, filling(Path(position)) as index:
+        with TemporaryDirectory() as position, open_number_index(Path(position)) as index:
             for source in order:
                 add(index, [source])
             for source in order:
                 assert counts(add(index, [source])) == (0, 0, 0, 1)
-            assert len(items(index)) == 3
+            assert len(all_items(index)) == 3
 
 
 def test_titles_and_prices_are_taken_over_without_encoding(tmp_path):
@@ -250,19 +201,19 @@ def test_titles_and_prices_are_taken_over_without_encoding(tmp_path):
         with table.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([["image", "caption", "price", "sku"], *rows])
 
-    with filling(tmp_path) as index:
+    with open_number_index(tmp_path) as index:
         add(index, [folder])
-        assert items(index)["a.png"].fields == {"file": "a.png"}
+        assert all_items(index)["a.png"].fields == {"file": "a.png"}
         tabled(("a.png", "red", 3, "00123"), ("b.png", "blue", 4, ""))
         filled = add(index, [folder])
         assert counts(filled) == (0, 0, 2, 0) and "2 refreshed" in str(filled)
-        assert items(index)["a.png"].fields == {"caption": "red", "price": 3, "sku": "00123"}
+        assert all_items(index)["a.png"].fields == {"caption": "red", "price": 3, "sku": "00123"}
         tabled(("a.png", "red", 3, "00123"), ("b.png", "blue", 5, "00124"))
         assert counts(add(index, [str(table)])) == (0, 0, 1, 1)
-        assert items(index)["b.png"].fields == {"caption": "blue", "price": 5, "sku": "00124"}
+        assert all_items(index)["b.png"].fields == {"caption": "blue", "price": 5, "sku": "00124"}
         table.unlink()
         assert counts(add(index, [folder])) == (0, 0, 0, 2)  # which knows no more than the files
-        assert items(index)["b.png"].fields["price"] == 5
+        assert all_items(index)["b.png"].fields["price"] == 5
         assert index.model.encoded == 2
 
 
@@ -271,15 +222,15 @@ def test_of_a_row_that_moved_the_own_image_is_shown(tmp_path):
     rows = [("a.png", 1), ("b.png", 2)]
     sources = [write(tmp_path, "table1", rows), write(tmp_path, "shard1", [("c", 3), ("d", 4)])]
     originals = Originals([tmp_path])
-    with filling(tmp_path) as index:
+    with open_number_index(tmp_path) as index:
         add(index, sources)
         write(tmp_path, "table1", [("new.png", 9), *rows])
         write(tmp_path, "shard1", [("n", 9), ("c", 3), ("d", 4)])
-        found = items(index)
+        found = all_items(index)
         assert [originals.read(found[name]) for name in ("a.png", "b.png")] == [b"1", b"2"]
         assert [originals.read(found[name]) for name in ("c", "d")] == [None, None]
         assert counts(add(index, sources)) == (2, 0, 0, 4)
-        found = items(index)
+        found = all_items(index)
         assert {name: originals.read(item) for name, item in found.items()} == {
             "a.png": b"1", "b.png": b"2", "c": b"3", "d": b"4", "new.png": b"9", "n": b"9"
         }  # fmt: skip
@@ -290,7 +241,7 @@ FILE_NAMES = (
 )
 
 
-@examples(40)
+@examples(20)
 @given(st.lists(FILE_NAMES.filter(lambda name: name[:1] != b"."), min_size=1, max_size=4, unique=True))
 def test_files_of_any_name_are_indexed_and_served(names):
     with TemporaryDirectory() as position:
@@ -298,10 +249,10 @@ def test_files_of_any_name_are_indexed_and_served(names):
         folder.mkdir()
         for number, name in enumerate(names):
             Path(folder, name.decode("utf-8", "surrogateescape")).write_bytes(str(number).encode())
-        with filling(Path(position)) as index:
+        with open_number_index(Path(position)) as index:
             assert counts(add(index, [str(folder)])) == (len(names), 0, 0, 0)
             assert counts(add(index, [str(folder)])) == (0, 0, 0, len(names))
-            found = items(index)
+            found = all_items(index)
             assert sorted(Originals([position]).read(item) for item in found.values()) == sorted(
                 str(number).encode() for number in range(len(names))
             )
@@ -317,12 +268,12 @@ def test_names_of_chinese_windows_are_read(tmp_path, name, shown):
     folder = tmp_path / "folder1"
     folder.mkdir()
     Path(folder, name.decode("utf-8", "surrogateescape")).write_bytes(b"1")
-    with filling(tmp_path) as index:
+    with open_number_index(tmp_path) as index:
         add(index, [str(folder)])
-        assert set(items(index)) == {shown} and Originals([tmp_path]).read(items(index)[shown]) == b"1"
+        assert set(all_items(index)) == {shown} and Originals([tmp_path]).read(all_items(index)[shown]) == b"1"
         Path(folder, f"{name.decode('utf-8', 'surrogateescape')[:-4]}.txt").write_text("a caption")
         assert counts(add(index, [str(folder)]))[0] == 1  # as a sample it is called without its suffix
-        sample = items(index)[shown.removesuffix(".png")]
+        sample = all_items(index)[shown.removesuffix(".png")]
         assert sample.fields["caption"] == "a caption" and Originals([tmp_path]).read(sample) == b"1"
 
 

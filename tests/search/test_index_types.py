@@ -14,8 +14,8 @@ from ernie_vil2.search.collection import Item
 from ernie_vil2.search.index_types import INDEX_TYPES, RERANKED, Exact, build_index_type, open_index_type, ranked
 from ernie_vil2.search.local import LocalCollection, _candidates
 from ernie_vil2.search.milvus import MilvusCollection
-from tests.search.conftest import unit
 from tests.support.limits import examples
+from tests.support.small_index import unit
 
 
 def in_few_directions(rng, count, width=64, few=6, off=None):
@@ -82,7 +82,7 @@ def test_an_index_type_that_was_cut_off_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("recall", [0.8, 0.99])
-def test_an_index_type_reaches_the_recall_on_queries_off_the_rows_distribution(tmp_path, recall):
+def test_recall_is_reached_on_queries_unlike_the_rows(tmp_path, recall):
     rng = np.random.default_rng(0)
     off = rng.normal(size=64) * 0.1
     rows = in_few_directions(rng, 4000).astype(np.float16)
@@ -97,7 +97,7 @@ def test_an_index_type_reaches_the_recall_on_queries_off_the_rows_distribution(t
     assert opened.facts["directions"] == 16  # a quarter: the other directions distinguish nothing
 
 
-def test_a_recall_that_is_not_reached_is_a_warning_with_the_figure(tmp_path, monkeypatch):
+def test_a_recall_that_is_not_reached_is_a_warning(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     rows, queries = unit(rng, 2000, 16).astype(np.float16), unit(rng, 300, 16)
     for breadths, warned in (((1,), True), ((1, 2000), False)):
@@ -110,7 +110,7 @@ def test_a_recall_that_is_not_reached_is_a_warning_with_the_figure(tmp_path, mon
             assert f"ivf finds {facts['recall']:.4f} of the ten closest" in warnings[0] and "0.97" in warnings[0]
 
 
-def test_all_directions_are_kept_where_all_of_them_distinguish_rows(tmp_path):
+def test_directions_that_distinguish_rows_are_kept(tmp_path):
     rng = np.random.default_rng(0)
     rows = unit(rng, 2000, 16).astype(np.float16)
     built = INDEX_TYPES["ivf"].build(rows, lambda: unit(rng, 300, 16), 0.99, tmp_path, lambda line: None)
@@ -131,7 +131,7 @@ OPERATIONS = st.lists(
 
 @examples(40)
 @given(OPERATIONS, st.integers(0, 2**32 - 1))
-def test_after_any_changes_a_collection_holds_and_finds_what_a_dictionary_does(operations, seed):
+def test_any_changes_leave_what_a_dictionary_holds(operations, seed):
     rng = np.random.default_rng(seed)
     expected: dict[str, np.ndarray] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -165,7 +165,7 @@ def test_after_any_changes_a_collection_holds_and_finds_what_a_dictionary_does(o
 
 
 @pytest.mark.parametrize(("count", "asked"), [(20, True), (21, False)])
-def test_an_approximate_type_is_asked_for_at_most_a_twentieth_of_its_rows(count, asked):
+def test_index_type_is_asked_for_a_twentieth_of_its_rows(count, asked):
     rows = np.random.default_rng(0).normal(size=[400, 4]).astype("float16")
     calls = []
 

@@ -1,5 +1,7 @@
 """Where originals are served from: folders that an operator names, whatever an index says."""
 
+import base64
+import pickle
 import shutil
 import socket
 import subprocess
@@ -16,9 +18,9 @@ from ernie_vil2.search.fill import add_images, images_in
 from ernie_vil2.search.locations import Originals, content_digest, locations_of
 from ernie_vil2.search.server import Settings, serve
 from ernie_vil2.search.service import build_app
-from tests.search.test_identity import filling, items
 from tests.support import published_folders
 from tests.support.shapes import draw, png, write_tar, write_tsv
+from tests.support.small_index import all_items, open_number_index
 
 SECRET = b"a secret that the index's author knows as well"
 
@@ -73,7 +75,7 @@ def test_nothing_outside_the_named_folders_is_served(folders):
     ["http://127.0.0.1:1/a.tar", "https://example.org/a.tar", "s3://bucket/a.tar", "pipe:touch touched", "list.txt",
      "{http://127.0.0.1:1/a.tar,b.tar}", "memory://a.tar"],
 )  # fmt: skip
-def test_no_location_makes_a_server_ask_the_network_or_run_a_command(tmp_path, monkeypatch, address):
+def test_no_location_asks_the_network_or_runs_a_command(tmp_path, monkeypatch, address):
     def refused(*_, **__):
         raise AssertionError("the network was asked, or a command was run")
 
@@ -123,11 +125,16 @@ def parquet(folder):
 
 
 def lmdb(folder):
-    pytest.importorskip("lmdb")
-    from tests.data.sources.test_chinese_clip import TEXTS, pickled, write_lmdb
-
+    lmdb = pytest.importorskip("lmdb")
     (folder / "lmdb" / "train").mkdir(parents=True)
-    write_lmdb(folder / "lmdb" / "train", pickled(TEXTS))
+    pairs = [pickle.dumps((f"{n}", f"{n}", "a caption")) for n in range(len(CONTENTS))]
+    images = [base64.urlsafe_b64encode(content) for content in CONTENTS]
+    for name, values, count in (("pairs", pairs, b"num_samples"), ("imgs", images, b"num_images")):
+        path = str(folder / "lmdb" / "train" / name)
+        with lmdb.open(path, map_size=1 << 24) as database, database.begin(write=True) as writing:
+            for number, value in enumerate(values):
+                writing.put(f"{number}".encode(), value)
+            writing.put(count, f"{len(values)}".encode())
 
 
 CONTENTS = [png(draw((200, 30, 30), "disc", np.random.default_rng(seed))) for seed in range(2)]
@@ -135,21 +142,21 @@ LAYOUTS = (tsv, parquet, lmdb, published_folders.coco_cn, published_folders.flic
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_originals_of_every_layout_are_found_again_from_elsewhere(tmp_path, monkeypatch, layout):
+def test_originals_of_every_layout_are_found_elsewhere(tmp_path, monkeypatch, layout):
     """The index was filled with relative paths; it is served from a copy at another position."""
     home = tmp_path / "home" / "data"
     home.mkdir(parents=True)
     layout(home)
     monkeypatch.chdir(tmp_path / "home")
     monkeypatch.setattr(
-        "tests.search.test_identity.Encoder.decode", lambda self, content, name: np.zeros([8, 8, 3], np.uint8)
+        "tests.support.small_index.NumberEncoder.decode", lambda self, content, name: np.zeros([8, 8, 3], np.uint8)
     )
-    with filling(tmp_path / "home") as index:
+    with open_number_index(tmp_path / "home") as index:
         read = [image.read() for image in images_in(["data"])]
         add_images(index, images_in(["data"]))
         shutil.copytree(tmp_path / "home", tmp_path / "away")
         shutil.rmtree(home)
-        found = items(index)
+        found = all_items(index)
         originals = Originals([tmp_path / "away"])
         assert {one: originals.read(item) for one, item in found.items()} == {one.name: one.content for one in read}
         assert all(Originals([tmp_path / "home"]).read(item) is None for item in found.values())
@@ -195,7 +202,7 @@ def test_a_server_shows_thumbnails_unless_it_is_given_folders(built, model, tmp_
     assert "thumbnails alone; --root names folders" in output and f"images in full: {moved}" in output
 
 
-def test_a_location_that_is_none_is_damage_and_no_fault_of_the_client(built, model, capsys):
+def test_a_location_that_is_none_is_not_the_clients_fault(built, model, capsys):
     with open_index(built / "index", model, writable=True) as index:
         vector = index.collection("images").embedding("1.png")
         index.collection("images").add([Item("bad", b"", {}, [["a", 3]])], vector[None])

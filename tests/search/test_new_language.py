@@ -51,7 +51,7 @@ def test_images_are_found_by_another_text_tower(index, models):
     assert {hit.id: hit.score for hit in found} == rows
 
 
-def test_images_are_added_by_another_text_tower_and_texts_are_not(index, models, shapes):
+def test_another_text_tower_adds_images_and_no_texts(index, models, shapes):
     before = (index / "index.json").read_bytes()
     added = call("search", "build", "--index", index, "--checkpoint", models["text"], "--data", shapes["train"])
     assert added.returncode == 0, added.stderr

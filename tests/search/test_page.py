@@ -1,23 +1,20 @@
 """The page in a real browser, by the keyboard: Debian's chromium, headless. `python -m pytest -m browser`."""
 
-import threading
 import time
 from urllib.parse import quote
 
 import numpy as np
 import pytest
-import uvicorn
 
 from ernie_vil2.io.calibration import Calibration, Threshold
 from ernie_vil2.search import open_index
 from ernie_vil2.search.collection import Item
-from ernie_vil2.search.fill import add_images, add_texts, build, images_in
+from ernie_vil2.search.fill import build
 from ernie_vil2.search.service import build_app
-from tests.search.conftest import unit
 from tests.support.browser import CHROMIUM, Browser
-from tests.support.shapes import draw, png
+from tests.support.small_index import IMAGE, fill_index, unit
+from tests.support.sockets import Running
 
-IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 HOSTILE = "<img src=x onerror=\"document.title='run'\">"
 FIELDS = {"caption_en": HOSTILE, "price": 3.5, "shop": "https://example.com/a?b=1", "trap": "javascript:alert(1)"}
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="needs chromium: apt-get install chromium")]
@@ -27,40 +24,25 @@ FOCUSED = "document.activeElement"
 DISCS, BELOW_4, UNKNOWN = '{"kind":"disc"}', '{"price":{"<":4}}', '{"prise":3}'
 
 
-class Serving:
-    """An application on a free port, as long as the block."""
-
-    def __init__(self, app):
-        self.server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-        self.thread = threading.Thread(target=self.server.run)
-
-    def __enter__(self):
-        self.thread.start()
-        while not self.server.started:
-            time.sleep(0.02)
-        return f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}/"
-
-    def __exit__(self, *_):
-        self.server.should_exit = True
-        self.thread.join()
-
-
 @pytest.fixture(scope="module")
 def address(tmp_path_factory, model, shapes):
-    folder = tmp_path_factory.mktemp("page")
-    with open_index(folder / "index", model, writable=True) as index:
-        add_images(index, images_in([str(shapes["val"])]))
-        add_texts(index, ["red disc"])
+    folder = fill_index(tmp_path_factory.mktemp("page") / "index", model, shapes["val"], ["red disc"])
+    with open_index(folder, model, writable=True) as index:
         index.collection("images").add([Item("hostile", b"", FIELDS, (), IMAGE)], model.encode_texts(["blue bar"]))
         more = [Item(f"more {number}", b"", {"caption_en": f"more {number}"}, (), IMAGE) for number in range(120)]
         index.collection("images").add(more, unit(np.random.default_rng(0), 120, model.embed_dim))
         build(index, "images", None, 0.98, lambda line: None)
-    with open_index(folder / "index", model) as index:
+    with open_index(folder, model) as index:
         thresholds = {"image_to_text": Threshold(-1.0, 9.0, 9.0, 9.0), "text_to_image": Threshold(0.25, 9.0, 9.0, 9.0)}
         index.model = type("Calibrated", (), {"__getattr__": lambda _, name: getattr(model, name)})()
         index.model.calibration = Calibration("", "", 10.0, thresholds)
-        with Serving(build_app(index, shown=["price"])) as address:
-            yield address
+        with Running(build_app(index, shown=["price"])) as running:
+            yield page_address(running)
+
+
+def page_address(running):
+    host, port = running.address
+    return f"http://{host}:{port}/"
 
 
 @pytest.fixture
@@ -70,7 +52,7 @@ def browser(tmp_path):
         assert browser.errors == []
 
 
-def test_there_are_images_and_queries_at_the_start_and_a_query_is_asked_by_a_click(browser, address):
+def test_the_start_shows_images_and_queries_to_click(browser, address):
     browser.open(address)
     browser.until("document.querySelectorAll('#examples button').length > 3")
     assert browser.run(HITS) == 24 and "Some images of this index" in browser.run(STATUS)
@@ -166,14 +148,14 @@ def test_an_empty_index_says_how_to_fill_it(tmp_path, model, browser):
     store = open_index(tmp_path / "index", model, writable=True)
     store.collection("images").add([Item("a", b"", {})], unit(np.random.default_rng(0), 1, model.embed_dim))
     store.collection("images").remove(["a"])
-    with open_index(tmp_path / "index", model) as index, Serving(build_app(index)) as address:
-        browser.open(address)
+    with open_index(tmp_path / "index", model) as index, Running(build_app(index)) as running:
+        browser.open(page_address(running))
         browser.until(f"{STATUS}.includes('search add')")
     store.close()
 
 
 @pytest.mark.parametrize(("width", "dark", "language"), [(1280, False, "en-US"), (390, True, "zh-CN")])
-def test_a_screen_and_a_phone_in_the_dark_in_the_browsers_language(tmp_path, address, width, dark, language):
+def test_screens_colours_and_languages(tmp_path, address, width, dark, language):
     with Browser(tmp_path / "profile", width, 844, dark, language) as browser:
         browser.open(f"{address}?q=red")
         browser.until(f"{HITS} >= 60")

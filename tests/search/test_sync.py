@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from ernie_vil2.search.checking import check_index
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, build, images_in, rebuild_if_needed, sync_images, sync_texts
 from ernie_vil2.search.store import FolderStore
-from tests.search.conftest import unit
-from tests.support.paths import ROOT
+from tests.support.processes import start_process
 from tests.support.shapes import draw, png
+from tests.support.small_index import unit
 
 
 def image(number):
@@ -206,7 +207,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, checkpoint, folder, 
         "import sys, time\nfrom ernie_vil2.io import locks\nfrom pathlib import Path\n"
         "lock = locks.owned(Path(sys.argv[1]))\nprint('locked', flush=True)\ntime.sleep(600)\n"
     )
-    holder = start_process([sys.executable, "-c", script, str(tmp_path / "index" / ".lock")], cwd=ROOT,
+    holder = start_process([sys.executable, "-c", script, str(tmp_path / "index" / ".lock")], cwd=Path(__file__).parents[2],
                               stdout=subprocess.PIPE, text=True)  # fmt: skip
     assert holder.stdout.readline() == "locked\n"
     assert run("search", arguments, "search") == 2

@@ -1,0 +1,66 @@
+"""Indexes on disks that are full or cannot be written. Needs root, to mount small file systems."""
+
+import shutil
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from ernie_vil2.search import DamagedIndex, open_index
+from ernie_vil2.search.collection import Item
+from ernie_vil2.search.fill import add_images, build, images_in
+from tests.support.commands import small_disk
+from tests.support.processes import run_process
+from tests.support.shapes import shape_members, write_tar
+from tests.support.small_index import TEXTS, fill_index, unit
+
+
+@contextmanager
+def fill_disk(mount):
+    """Leave no byte free in the block, which must find that out."""
+    filler = mount / "filler"
+    with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):  # noqa: PT012  -- the last write raises
+        while True:
+            file.write(bytes(4096))
+    with pytest.raises(OSError, match="space|full"):
+        yield
+    filler.unlink()
+
+
+def test_a_full_disk_loses_nothing_that_was_committed(tmp_path, model, shapes):
+    with small_disk(tmp_path / "small", "1m") as mount:
+        fill_index(mount / "index", model, shapes["val"])
+        more = write_tar(tmp_path / "more.tar", shape_members(20, seed=6))
+        with fill_disk(mount), open_index(mount / "index", model, writable=True) as index:
+            add_images(index, images_in([str(more)]))
+        with open_index(mount / "index", model, writable=True) as index:
+            assert len(index.collection("images")) == 16 and len(index.search(texts=["red"], count=30)[0]) == 16
+
+
+def test_a_full_disk_leaves_the_index_type_that_was_there(tmp_path, model):
+    rows = unit(np.random.default_rng(0), 2000, model.embed_dim)
+    with small_disk(tmp_path / "small", "2m") as mount:
+        with open_index(mount / "index", model, writable=True) as index:
+            index.collection("images").add([Item(f"{row}", b"", {}) for row in range(2000)], rows)
+            build(index, "images", "ivf", 0.9, lambda line: None)
+            with fill_disk(mount):
+                build(index, "images", "ivf", 0.9, lambda line: None)
+        with open_index(mount / "index", model) as index:
+            images = index.collection("images")
+            assert images.index_type["name"] == "ivf" and images.search(rows[7:8], 1)[0][0].id == "7"
+        assert len(list((mount / "index/images/index_type").glob("*.faiss"))) == 1
+
+
+def test_an_index_on_a_read_only_volume_is_read(tmp_path, model, shapes):
+    folder = fill_index(tmp_path / "index", model, shapes["val"], TEXTS)
+    question = {"texts": ["red disc"], "where": {"kind": "disc"}}
+    with small_disk(tmp_path / "volume", "8m") as mount:
+        shutil.copytree(folder, mount / "index")
+        (mount / "index/texts/items.sqlite-wal").write_bytes(b"x" * 100)
+        run_process(["mount", "-o", "remount,ro", str(mount)], check=True)
+        with open_index(folder, model) as original, open_index(mount / "index", model) as index:
+            assert index.search(**question) == original.search(**question)
+            with pytest.raises(DamagedIndex, match="texts"):
+                index.search(texts=["red"], among="texts")
+        with pytest.raises(OSError, match="[Rr]ead-only"):
+            open_index(mount / "index", model, writable=True)
