@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 from ernie_vil2.data import decoding
 from ernie_vil2.data.decoding import EncodedImage, decode_image, remarks
 from ernie_vil2.data.samples import BadSample
-from tests.support.image_formats import FORMATS
+from tests.support import image_formats
 from tests.support.limits import examples
 
 
@@ -28,12 +28,12 @@ def smooth_image(height=75, width=101, channels=3):
 
 
 COLOUR = Image.fromarray(smooth_image())
+TRANSPARENT = smooth_image(channels=4)
+WIDE = np.random.default_rng(0).integers(0, 2**16, [40, 60], dtype=np.uint16)
 
 
 def encoded(image=COLOUR, kind="JPEG", **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
+    return image_formats.encoded(image, kind, **options)
 
 
 def without_simplejpeg(monkeypatch):
@@ -48,7 +48,7 @@ def decoder(request, monkeypatch):
         without_simplejpeg(monkeypatch)
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1, "quality": 30}])
+@pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}, {"subsampling": 1, "quality": 30}])
 @pytest.mark.parametrize("image", [COLOUR, COLOUR.convert("L")], ids=["colour", "grey"])
 def test_a_jpeg_has_the_pixels_that_pillow_finds(decoder, image, options):
     data = encoded(image, **options)
@@ -66,7 +66,7 @@ def test_both_decoders_give_equal_pixels_at_every_scale(image, progressive, monk
         np.testing.assert_allclose(EncodedImage(data, "a").decode(shrink).astype(int), pixels, rtol=0, atol=rounding)
 
 
-@pytest.mark.parametrize(("shrink", "factor"), [(0.2, 1), (1, 1), (1.99, 1), (2, 2), (3.9, 2), (4, 4), (8, 8), (50, 8)])
+@pytest.mark.parametrize(("shrink", "factor"), [(0.2, 1), (1.99, 1), (2, 2), (3.9, 2), (4, 4), (50, 8)])
 def test_jpeg_comes_as_small_as_the_caller_shrinks_it(decoder, shrink, factor):
     whole = smooth_image(80, 104)
     image = EncodedImage(encoded(Image.fromarray(whole), quality=95, subsampling=0), "a")
@@ -89,12 +89,6 @@ def test_other_files_come_whole():
     np.testing.assert_array_equal(image.decode(8), smooth_image())
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_rulers_and_spacers_are_not_images(kind):
-    with pytest.raises(BadSample, match="a: too narrow an image"):
-        EncodedImage(encoded(Image.new("RGB", (402, 2)), kind), "a")
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_jpeg_is_turned_as_exif_says(decoder, orientation):
     exif = Image.Exif()
@@ -107,30 +101,11 @@ def test_jpeg_is_turned_as_exif_says(decoder, orientation):
     assert image.decode(2).shape == (-(-shown.shape[0] // 2), -(-shown.shape[1] // 2), 3)
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"comment": b"a comment"}, {"optimize": True}])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"comment": b"a comment"}])
 def test_the_size_of_a_plain_jpeg_is_read_without_pillow(options, monkeypatch):
     data = [encoded(image, **options) for image in (COLOUR, COLOUR.convert("L"))]
     monkeypatch.setattr(decoding, "open_header", lambda data, name: pytest.fail("Pillow was asked"))
     assert [(image.height, image.width) for image in (EncodedImage(one, "a") for one in data)] == [(75, 101)] * 2
-
-
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-@pytest.mark.parametrize("exif", [b"Exif\0\0nothing", b"Exif\0\0II*\0\xff\xff\xff\xff"])
-def test_malformed_exif_is_no_reason_to_drop_an_image(decoder, exif):
-    assert decode_image(encoded(exif=exif), "a").shape == (75, 101, 3)
-
-
-MODES = {
-    "grey": COLOUR.convert("L"),
-    "black and white": COLOUR.convert("1"),
-    "palette": COLOUR.quantize(32),
-}
-
-
-@pytest.mark.parametrize("name", MODES)
-def test_every_kind_of_png_becomes_rgb(name):
-    expected = np.asarray(MODES[name].convert("RGB"))
-    np.testing.assert_array_equal(decode_image(encoded(MODES[name], "PNG"), "a"), expected)
 
 
 def png(colour, bits, values, *chunks):
@@ -154,7 +129,7 @@ PNG_KINDS = [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16), (3, 1), (
              (6, 8), (6, 16)]  # fmt: skip
 
 
-@examples(150)
+@examples(80)
 @given(kind=st.sampled_from(PNG_KINDS), keyed=st.booleans(), seed=st.integers(0, 99), background=st.sampled_from(
     [(255, 255, 255), (0, 0, 0), (10, 200, 90)]))  # fmt: skip
 def test_transparency_of_every_kind_of_png_shows_the_background(kind, keyed, seed, background):
@@ -192,9 +167,6 @@ def test_transparency_of_every_kind_of_png_shows_the_background(kind, keyed, see
     np.testing.assert_array_equal(decode_image(data, "a", None), stored)
 
 
-TRANSPARENT = smooth_image(channels=4)
-
-
 @pytest.mark.parametrize(("kind", "options"), [
     ("WEBP", {"lossless": True, "exact": True}), ("TIFF", {}), ("JPEG2000", {"irreversible": False}),
 ])  # fmt: skip
@@ -208,7 +180,7 @@ def test_transparency_of_other_files_shows_the_background(kind, options):
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_of_a_transparent_animation_the_first_image_shows_the_background(kind):
+def test_an_animation_is_its_first_image_on_the_background(kind):
     first = Image.new("RGBA", (20, 10), (200, 30, 30, 255))
     first.paste((0, 0, 0, 0), (0, 0, 10, 10))
     first.putpixel((0, 0), (0, 255, 0, 128))
@@ -218,24 +190,11 @@ def test_of_a_transparent_animation_the_first_image_shows_the_background(kind):
         assert np.abs(half.astype(int) - colour).max() <= 12
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_transparent_png_is_turned_as_exif_says(orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    shown = encoded(Image.fromarray(TRANSPARENT[..., :3]), "PNG", exif=exif)
-    data = encoded(
-        Image.fromarray(np.dstack([TRANSPARENT[..., :3], np.full((75, 101), 255, np.uint8)])), "PNG", exif=exif
-    )
-    expected = cv2.imdecode(np.frombuffer(shown, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    np.testing.assert_array_equal(decode_image(data, "a"), expected)
-    assert (EncodedImage(data, "a").height, EncodedImage(data, "a").width) == expected.shape[:2]
-
-
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-def test_what_is_odd_about_an_image_is_a_remark_and_not_a_line_on_the_terminal(capfd, monkeypatch):
-    """libpng has a word on each of these files but the one with the good profile."""
+def test_what_is_odd_about_an_image_is_a_remark(capfd, monkeypatch):
+    """libpng would print a line on each of these files but the one with the good profile."""
     grey = COLOUR.convert("L")
     odd = {
         "damaged colour profile": encoded(kind="PNG", icc_profile=b"no profile"),
@@ -259,6 +218,27 @@ def test_what_is_odd_about_an_image_is_a_remark_and_not_a_line_on_the_terminal(c
     assert capfd.readouterr() == ("", "")
 
 
+OPAQUE = Image.fromarray(np.dstack([TRANSPARENT[..., :3], np.full((75, 101), 255, np.uint8)]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "image", "visible"),
+    [
+        ("PNG", OPAQUE, OPAQUE.convert("RGB")),
+        *(("TIFF", image, image) for image in (COLOUR, COLOUR.convert("L"), Image.fromarray(WIDE))),
+    ],
+)
+def test_other_files_are_turned_as_exif_says(kind, image, visible):
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        options = {"exif": exif} if kind == "PNG" else {"tiffinfo": {0x0112: orientation}}
+        expected = cv2.imdecode(np.frombuffer(encoded(visible, kind, **options), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        data = EncodedImage(encoded(image, kind, **options), "a")
+        np.testing.assert_array_equal(data.decode(), expected)
+        assert (data.height, data.width) == expected.shape[:2]
+
+
 def test_equal_warnings_of_a_library_are_one_remark():
     with remarks() as found:
         for number in (3, 14):
@@ -266,12 +246,8 @@ def test_equal_warnings_of_a_library_are_one_remark():
     assert found == ["tag n is odd"]
 
 
-WIDE = np.random.default_rng(0).integers(0, 2**16, [40, 60], dtype=np.uint16)
-
-
 @pytest.mark.parametrize(("kind", "options"), [
-    ("PNG", {}), ("PPM", {}), ("JPEG2000", {}), ("TIFF", {}), ("TIFF", {"compression": "zstd"}),
-    ("TIFF", {"big_tiff": True}),
+    ("PNG", {}), ("PPM", {}), ("JPEG2000", {}), ("TIFF", {"compression": "zstd"}), ("TIFF", {"big_tiff": True}),
 ])  # fmt: skip
 def test_the_upper_8_of_16_bits_count(kind, options):
     pixels = decode_image(encoded(Image.fromarray(WIDE), kind, **options), "a")
@@ -310,31 +286,15 @@ def test_grey_tiff_that_is_stored_multiplied_by_its_alpha():
     assert np.abs(pixels - expected[..., None]).max() <= 2
 
 
-def test_orientation_of_tiff():
-    for orientation in range(1, 9):
-        for grey in (COLOUR, COLOUR.convert("L"), Image.fromarray(WIDE)):
-            data = encoded(grey, "TIFF", tiffinfo={0x0112: orientation})
-            shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-            np.testing.assert_array_equal(decode_image(data, "a"), shown)
-
-
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_of_an_animation_the_first_image_is_taken(kind):
-    colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
-    first, *rest = (Image.new("RGB", (20, 10), colour) for colour in colours)
-    pixels = decode_image(encoded(first, kind, save_all=True, append_images=rest), "a")
-    assert pixels.shape == (10, 20, 3) and np.abs(pixels - np.array(colours[0])).max() <= 4
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
-@pytest.mark.parametrize("size", [(1, 1), (1, 3), (9000, 45)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("size", [(1, 3), (9000, 45)])
 def test_odd_sizes_are_used(decoder, kind, size):
     pixels = decode_image(encoded(Image.new("RGB", size, (200, 30, 30)), kind), "a")
     assert pixels.shape == (size[1], size[0], 3) and np.abs(pixels - np.array((200, 30, 30))).max() <= 4
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-@pytest.mark.parametrize("share", [0.5, 0.8, 0.99])
+@pytest.mark.parametrize("share", [0.5, 0.99])
 def test_a_jpeg_that_was_cut_off_is_named(decoder, progressive, share):
     data = encoded(progressive=progressive, quality=95)
     with pytest.raises(BadSample, match="a: truncated image"):
@@ -351,27 +311,17 @@ def test_a_thumbnail_does_not_make_a_cut_jpeg_whole(decoder):
         decode_image(data[:-400], "a")
 
 
-@pytest.mark.parametrize("kind", ["AVIF", "BMP", "GIF", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"])
+@pytest.mark.parametrize("kind", ["AVIF", "GIF", "JPEG2000", "PNG", "WEBP"])
 def test_other_files_that_were_cut_off_are_broken(kind):
     data = encoded(kind=kind)
     with pytest.raises(BadSample, match="a: broken image"):
         decode_image(data[: len(data) // 2], "a")
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"no image", b"\xff\xd8", b"\xff\xd8\xff", encoded()[:100], encoded(kind="PNG")[:40]]
-)
+@pytest.mark.parametrize("data", [b"", b"no image", b"\xff\xd8", encoded()[:100], encoded(kind="PNG")[:40]])
 def test_what_is_not_an_image_is_named(decoder, data):
     with pytest.raises(BadSample, match="a: broken image"):
         EncodedImage(data, "a")
-
-
-def png_that_asks_for(height, width):
-    def chunk(name, content):
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
 
 
 def jpeg_that_asks_for(height, width):
@@ -380,35 +330,7 @@ def jpeg_that_asks_for(height, width):
     return data[:position] + struct.pack(">HH", height, width) + data[position + 4 :]
 
 
-@pytest.mark.parametrize(
-    "data", [png_that_asks_for(9_000, 10_000), png_that_asks_for(200_000, 200_000), jpeg_that_asks_for(65_000, 65_000)]
-)
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_bombs_are_not_unpacked(decoder, data):
+def test_bombs_are_not_unpacked(decoder):
     with pytest.raises(BadSample, match="a: too many pixels"):
-        EncodedImage(data, "a")
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow, about what it finds
-@examples(150)
-@given(
-    kind=st.sampled_from(FORMATS),
-    changes=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=4),
-    cut=st.integers(0, 2**16),
-)
-def test_damaged_files_give_pixels_or_a_bad_sample(kind, changes, cut):
-    data = bytearray(DAMAGED[kind])
-    for position, value in changes:
-        data[position % len(data)] = value
-    try:
-        image = EncodedImage(bytes(data[: len(data) - cut % len(data)]), "a")
-        assert image.decode().shape == (image.height, image.width, 3)
-    except BadSample as bad:
-        assert (  # noqa: PT017  -- there may be no error
-            bad.reason in ("broken image", "truncated image", "too many pixels", "too narrow an image",
-                           "pixels of 32 bits", "JPEG 2000 of more than 8 bits a colour")
-            and bad.name == "a"
-        )  # fmt: skip
-
-
-DAMAGED = {kind: encoded(COLOUR.resize((24, 16)), kind) for kind in FORMATS}
+        EncodedImage(jpeg_that_asks_for(65_000, 65_000), "a")

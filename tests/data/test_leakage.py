@@ -6,8 +6,8 @@ from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.data.decoding import remarks
 from ernie_vil2.data.readers import open_benchmark
 from ernie_vil2.data.stream import SampleStream, watch
-from tests.data.sources.published.conftest import write
 from tests.data.sources.published.test_training import FOLDERS
+from tests.support.published_files import write
 from tests.support.shapes import draw, png, write_tsv
 
 

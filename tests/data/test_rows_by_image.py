@@ -12,8 +12,8 @@ from ernie_vil2.config import load_config
 from ernie_vil2.data.order import RowsByImage
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
-from tests.data.sources.published.conftest import write
 from tests.data.sources.published.test_training import CLIP, FOLDERS
+from tests.support.published_files import write
 from tests.support.shapes import write_tar
 
 shards = st.lists(st.lists(st.sampled_from([None, *"abc"]), min_size=1, max_size=12), min_size=1, max_size=4)

@@ -125,16 +125,11 @@ def parquet(folder):
 
 
 def lmdb(folder):
-    lmdb = pytest.importorskip("lmdb")
+    pytest.importorskip("lmdb")
+    from tests.support.published_files import CLIP_TEXTS, pickled, write_lmdb
+
     (folder / "lmdb" / "train").mkdir(parents=True)
-    pairs = [pickle.dumps((f"{n}", f"{n}", "a caption")) for n in range(len(CONTENTS))]
-    images = [base64.urlsafe_b64encode(content) for content in CONTENTS]
-    for name, values, count in (("pairs", pairs, b"num_samples"), ("imgs", images, b"num_images")):
-        path = str(folder / "lmdb" / "train" / name)
-        with lmdb.open(path, map_size=1 << 24) as database, database.begin(write=True) as writing:
-            for number, value in enumerate(values):
-                writing.put(f"{number}".encode(), value)
-            writing.put(count, f"{len(values)}".encode())
+    write_lmdb(folder / "lmdb" / "train", pickled(CLIP_TEXTS))
 
 
 CONTENTS = [png(draw((200, 30, 30), "disc", np.random.default_rng(seed))) for seed in range(2)]

@@ -1,11 +1,26 @@
 """An image in every format that is read, and what forbids OpenCV to decode it."""
 
+import io
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.hostile.bad_input.case import encoded, smooth_image
+
+def smooth_image(height=48, width=64, channels=3):
+    """Return smooth colours, no two corners alike, `[height, width, channels]` uint8 RGB."""
+    coarse = np.random.default_rng(0).integers(0, 256, [3, 4, channels], dtype=np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, channels)
+
+
+def encoded(image, kind="PNG", **options):
+    """Return a Pillow image, or pixels, as a file's bytes."""
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
 
 COLOUR, TRANSPARENT = Image.fromarray(smooth_image(48, 64)), Image.fromarray(smooth_image(48, 64, 4))
 WIDE = Image.fromarray(smooth_image(48, 64)[..., 0].astype(np.uint16) * 257)
@@ -24,7 +39,7 @@ FILES = {
 
 
 def forbid_opencv(monkeypatch):
-    """A test fails where OpenCV is asked to decode, whose own libraries have known holes."""
+    """Fail the test where OpenCV is asked to decode, whose own libraries have known holes."""
     readers = {name for name in dir(cv2) if name.startswith(("imdecode", "imread", "imcount"))}
     assert {"imdecode", "imread"} <= readers
     for name in readers:

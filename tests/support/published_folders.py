@@ -7,7 +7,7 @@ from itertools import cycle, islice
 import numpy as np
 
 from ernie_vil2.evaluation.cxc_ratings import ROWS
-from tests.data.sources.published.conftest import write
+from tests.support.published_files import write
 from tests.support.shapes import COLOURS, SHAPES, draw, png
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES,

@@ -1,10 +1,9 @@
-import base64
 import json
 
 import pytest
 
 from ernie_vil2.data.readers import TarSource, open_benchmark, open_benchmarks, open_sources
-from tests.data.sources.published.conftest import image, pairs, problems, write
+from tests.support.published_files import image, pairs, problems
 from tests.support.shapes import write_tar, write_tsv
 
 
@@ -32,13 +31,8 @@ def test_a_shard_has_the_ids_of_its_samples(shapes, language):
 
 
 def test_rows_of_the_official_tsv_share_images_and_texts(tmp_path):
-    rows = [
-        ("猫", "7", image(1)),
-        ("狗", "8", image(2)),
-        ("小猫", "7", image(1)),
-        ("猫", "8", image(2)),
-        ("猫", "7", image(1)),
-    ]
+    rows = [("猫", "7", image(1)), ("狗", "8", image(2)), ("小猫", "7", image(1)), ("猫", "8", image(2))]
+    rows.append(rows[0])
     benchmark = open_benchmark(write_tsv(tmp_path / "rows.tsv", rows))
     assert pairs(benchmark) == [("7", "猫"), ("8", "狗"), ("7", "小猫"), ("8", "猫")]
     assert [one.read() for one in benchmark.images] == [image(1), image(2)]
@@ -85,28 +79,20 @@ def bilingual(tmp_path):
         ({"languages": ["fr", "de", "zh"]}, {"fr, de": ["x"], "zh": ["猫", "x"]}),
     ],
 )
-def test_languages_are_those_of_the_captions_and_nothing_is_scored_twice(tmp_path, asked, expected):
+def test_languages_are_those_of_captions_and_scored_once(tmp_path, asked, expected):
     found = open_benchmarks(bilingual(tmp_path), **asked)
     assert {language: [text.text for text in one.texts] for language, one in found.items()} == expected
     assert all([text.id for text in one.texts] == [text.text for text in one.texts] for one in found.values())
 
 
 def test_one_benchmark_needs_one_language(tmp_path):
-    with pytest.raises(ValueError, match="a.tar: there are captions in zh and en and ; name one language"):
+    with pytest.raises(ValueError, match="a.tar: there are captions in zh and en"):
         open_benchmark(bilingual(tmp_path))
     assert len(open_benchmark(bilingual(tmp_path), "zh").texts) == 2
 
 
-def test_a_published_benchmark_is_of_one_language(tmp_path):
-    files = {"test_imgs.tsv": f"7\t{base64.b64encode(image(1)).decode()}\n",
-             "test_texts.jsonl": '{"text_id": 1, "text": "猫", "image_ids": [7]}\n'}  # fmt: skip
-    write(tmp_path / "muge", files)
-    assert list(open_benchmarks(tmp_path / "muge")) == [""]
-    assert list(open_benchmarks(tmp_path / "muge", ["zh", "en"])) == ["zh, en"]
-
-
 @pytest.mark.parametrize("as_json", [False, True])
-def test_lines_of_a_caption_are_texts_of_their_own_where_it_is_asked_for(tmp_path, as_json):
+def test_lines_of_a_caption_are_texts_where_it_is_asked_for(tmp_path, as_json):
     captions = ["a cat\na kitten \n\n a cat\n", "a dog"]
     members = []
     for number, caption in enumerate(captions):
@@ -115,25 +101,13 @@ def test_lines_of_a_caption_are_texts_of_their_own_where_it_is_asked_for(tmp_pat
     path = write_tar(tmp_path / "a.tar", members)
     one_each = open_benchmark(path)
     assert [text.text for text in one_each.texts] == [captions[0].strip(), "a dog"]
-    assert "odd, but used:\n  caption of several lines, read as one text (see caption_lines): 1 (0)" in str(
-        one_each.rows
-    )
+    assert "several lines" in str(one_each.rows)
     lines = open_benchmark(path, caption_lines=True)
     assert "several lines" not in str(lines.rows)
     if as_json:
         assert pairs(lines) == [("0", "0"), ("0", "0#1"), ("0", "0#2"), ("1", "1")]
     else:
         assert pairs(lines) == [("0", "a cat"), ("0", "a kitten"), ("1", "a dog")]
-
-
-def test_a_text_name_with_another_text_is_bad(tmp_path):
-    members = [
-        (f"{n}.{kind}", content)
-        for n, words in enumerate(["cat", "dog"])
-        for kind, content in (("png", image(n)), ("json", json.dumps({"id": 1, "caption": words}).encode()))
-    ]
-    benchmark = open_benchmark(write_tar(tmp_path / "a.tar", members), text_id="id")
-    assert problems(benchmark) == {"text id with different content": ["1"]} and len(benchmark.images) == 1
 
 
 def test_lists_folders_and_patterns_of_files(tmp_path):
@@ -145,5 +119,5 @@ def test_lists_folders_and_patterns_of_files(tmp_path):
 
 def test_a_sample_without_the_language_is_not_used(tmp_path):
     members = [("1.png", image(1)), ("1.json", b'{"caption_en": "cat"}')]
-    with pytest.raises(ValueError, match="^a: no caption in zh; there are captions in en$"):
+    with pytest.raises(ValueError, match="no caption in zh"):
         open_benchmark(write_tar(tmp_path / "a.tar", members), language="zh")

@@ -15,7 +15,7 @@ def file(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("position", [0, PART - 1, LENGTH // 2, LENGTH // 2 + PART - 1, LENGTH - PART, LENGTH - 1])
+@pytest.mark.parametrize("position", [0, PART - 1, LENGTH // 2, LENGTH // 2 + PART - 1, LENGTH - 1])
 def test_a_byte_that_differs_in_a_part_makes_another_fingerprint(file, position):
     before, content = fingerprint([file]), bytearray(file.read_bytes())
     content[position] ^= 1
@@ -62,7 +62,3 @@ def test_the_texts_of_chinese_clip_count_as_well(tmp_path):
     before = fingerprint(ChineseClipSource(images).files)
     texts.write_bytes(b'{"text_id": 2}\n')
     assert fingerprint(ChineseClipSource(images).files) != before
-
-
-def test_what_would_have_to_be_fetched_has_none():
-    assert fingerprint([]) == b""

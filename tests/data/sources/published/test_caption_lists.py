@@ -1,13 +1,11 @@
 """Lists of captions as their authors publish or read them: rows, ids, order, and what cannot be used."""
 
-import json
-
 import pytest
 
 from ernie_vil2.data.readers import open_benchmark, open_benchmarks
 from ernie_vil2.data.readers.opening import content
 from ernie_vil2.data.readers.shard_files import LocalFile
-from tests.data.sources.published.conftest import image, pairs, problems, write
+from tests.support.published_files import image, json_lines, pairs, problems, write
 
 
 def test_flickr30k_cna_is_lines_of_numbered_captions(tmp_path):
@@ -25,16 +23,14 @@ def test_flickr30k_cna_is_lines_of_numbered_captions(tmp_path):
     assert found.name == "flickr30k-cna-test"
     assert pairs(found) == [("1007129816", "1007129816#0"), ("1007129816", "1007129816#1"), ("36979", "36979#0")]
     assert found.texts[1].text == "一辆 警车" and found.images[1].read() == image(2)
-    assert set(problems(found)) == {"malformed row", "different text of the same id"} or len(problems(found)) == 2
+    assert len(problems(found)) == 2
     assert open_benchmark(folder, split="train").name == "flickr30k-cna-train"
+    # The release of Zero calls its test file otherwise.
+    other = write(tmp_path / "zero", {"flickr30k_cn_test.txt": "1#0\t人\n", "flickr30k-images/1.jpg": image(1)})
+    assert open_benchmark(other).name == "flickr30k-cna-test"
 
 
-def test_the_release_of_zero_calls_its_test_file_otherwise(tmp_path):
-    folder = write(tmp_path, {"flickr30k_cn_test.txt": "1#0\t人\n", "flickr30k-images/1.jpg": image(1)})
-    assert open_benchmark(folder).name == "flickr30k-cna-test"
-
-
-def test_translated_captions_of_coco_cn_are_recognised_by_their_mark(tmp_path):
+def test_translated_captions_of_coco_cn_are_known_by_their_mark(tmp_path):
     name = "COCO_train2014_000000503310"
     lines = "".join(f"{name}#zhm#{n} 机舱内有座椅{n}。\n" for n in (3, 0, 1)) + "COCO_val2014_000000000042#zhm#3 鞋\n"
     folder = write(
@@ -72,7 +68,7 @@ def xm3600(folder, more=()):
     return write(
         folder,
         {
-            "captions.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+            "captions.jsonl": json_lines(*rows),
             "images/0a.jpg": image(1),
             "images/0b.jpg": image(2),
         },
@@ -86,7 +82,7 @@ def test_xm3600_is_a_benchmark_in_every_language(tmp_path):
     assert pairs(found["zh"]) == [("0a", "0a#0"), ("0a", "0a#1"), ("0b", "0b#0")]  # equal captions are two texts
     assert found["zh"].images[0].fields["locale"] == "zh" and found["zh"].images[1].read() == image(2)
     assert set(open_benchmarks(tmp_path, ["zh"])) == {"zh"}
-    with pytest.raises(ValueError, match="no caption in fr; there are captions in zh, en"):
+    with pytest.raises(ValueError, match="no caption in fr"):
         open_benchmarks(tmp_path, ["fr"])
 
 

@@ -1,5 +1,3 @@
-import json
-
 import cv2
 import numpy as np
 import pytest
@@ -7,8 +5,7 @@ import pytest
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.entailment import published_subsets
-from tests.data.sources.published.conftest import image, write
-from tests.data.sources.published.test_snli_ve import lines, samples
+from tests.support.published_files import image, json_lines, read_all, write
 
 SENTENCE = "One image shows exactly two brown acorns."
 
@@ -28,13 +25,13 @@ def images(*pairs, folder=""):
 
 
 TEST = {
-    "test1.json": lines(row("test1-0-1-0"), row("test1-0-0-0", "False")),
+    "test1.json": json_lines(row("test1-0-1-0"), row("test1-0-0-0", "False")),
     **images("test1-0-1", "test1-0-0", folder="test1/"),
 }
 
 
 def test_a_row_is_two_images_a_sentence_and_a_label(tmp_path):
-    first, second = samples(open_sources([str(write(tmp_path, TEST))], split="test1"))
+    first, second = read_all(open_sources([str(write(tmp_path, TEST))], split="test1"))
     assert (first.image, first.right, first.text, first.label) == (image(0), image(1), SENTENCE, "True")
     assert (second.image, second.right, second.label) == (image(2), image(3), "False")
     row = open_sources([str(tmp_path)], split="test1").shards[0].row(0)
@@ -44,22 +41,22 @@ def test_a_row_is_two_images_a_sentence_and_a_label(tmp_path):
 @pytest.mark.parametrize("folder", ["train/63/", "images/train/63/", "train/", "images/train/", "images/", ""])
 def test_the_images_of_train_lie_in_directories_or_not(tmp_path, folder):
     """As the authors hand them out, and as their script downloads them."""
-    rows = {"data/train.json": lines(row("train-10171-0-0", directory=63))}
+    rows = {"data/train.json": json_lines(row("train-10171-0-0", directory=63))}
     sources = open_sources([str(write(tmp_path, rows | images("train-10171-0", folder=folder)))])
-    assert samples(sources)[0].right == image(1)
+    assert read_all(sources)[0].right == image(1)
 
 
 def test_images_need_not_be_png(tmp_path):
     write(tmp_path, TEST)
     drawn = np.full([9, 9, 3], 77, np.uint8)
     (tmp_path / "test1/test1-0-1-img0.png").write_bytes(cv2.imencode(".jpg", drawn)[1].tobytes())
-    sample = samples(open_sources([str(tmp_path)], split="test1"))[0]
+    sample = read_all(open_sources([str(tmp_path)], split="test1"))[0]
     assert abs(decode_image(sample.image, "").astype(int) - 77).max() <= 2
 
 
 def test_labels_are_texts_or_truth_values(tmp_path):
-    rows = lines(*(row(f"test1-0-1-{number}", label) for number, label in enumerate((True, False, "true", "-"))))
-    found = samples(open_sources([str(write(tmp_path, TEST | {"test1.json": rows}))], split="test1"))
+    rows = json_lines(*(row(f"test1-0-1-{number}", label) for number, label in enumerate((True, False, "true", "-"))))
+    found = read_all(open_sources([str(write(tmp_path, TEST | {"test1.json": rows}))], split="test1"))
     assert [each.label for each in found[:2]] == ["True", "False"]
     assert found[2:] == ["test1.json:3: unknown label", "test1.json:4: no gold label"]
 
@@ -70,7 +67,7 @@ def test_bad_rows_are_named(tmp_path):
         row("test1-0-1-0", sentence=""), row("test1-0-1-0", label=1), row("test1-0-1-0", directory=[]),
         row("test1-0-1-0", directory="../x"),
     ]  # fmt: skip
-    found = samples(open_sources([str(write(tmp_path, TEST | {"test1.json": lines(*rows)}))], split="test1"))
+    found = read_all(open_sources([str(write(tmp_path, TEST | {"test1.json": json_lines(*rows)}))], split="test1"))
     assert found[1:] == [
         "test1.json:2, identifier test1-0-1: no id",
         "test1-9-9-img0.png: missing image",
@@ -83,20 +80,14 @@ def test_bad_rows_are_named(tmp_path):
 
 
 def test_a_test_split_must_be_named_where_there_are_two(tmp_path):
-    write(tmp_path, TEST | {"test2.json": lines(row("test2-0-1-0"))} | images("test2-0-1", folder="test2/"))
+    write(tmp_path, TEST | {"test2.json": json_lines(row("test2-0-1-0"))} | images("test2-0-1", folder="test2/"))
     with pytest.raises(ValueError, match="several splits test; choose a split of test1, test2"):
         open_sources([str(tmp_path)], default=None)
     assert len(open_sources([str(tmp_path / "test1.json")])) == 2
 
 
-def test_files_of_other_things_are_none_of_it(tmp_path):
-    (tmp_path / "dev.json").write_text(json.dumps([{"sentence": "a"}]))
-    with pytest.raises(ValueError, match="no layout that is known"):
-        open_sources([str(tmp_path)])
-
-
 def test_the_published_subsets(tmp_path):
-    write(tmp_path, TEST | {"balanced/balanced_test1.json": lines(row("test1-0-1-0"))})
+    write(tmp_path, TEST | {"balanced/balanced_test1.json": json_lines(row("test1-0-1-0"))})
     assert published_subsets(tmp_path / "test1.json") == {"balanced": {"test1-0-1-0"}}
     (tmp_path / "balanced/balanced_test1.json").write_text("{")
     with pytest.raises(ValueError, match="balanced_test1.json:1: malformed JSON"):

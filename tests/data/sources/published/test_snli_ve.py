@@ -1,10 +1,7 @@
-import json
-
 import pytest
 
 from ernie_vil2.data.readers import open_benchmark, open_sources
-from ernie_vil2.data.samples import BadSample
-from tests.data.sources.published.conftest import image, write
+from tests.support.published_files import image, json_lines, read_all, write
 
 HYPOTHESIS = "Two men are outside."
 
@@ -17,23 +14,8 @@ def row(number, label="entailment", key="Flikr30kID", **changes):
     } | changes  # fmt: skip
 
 
-def lines(*rows):
-    return "".join(f"{json.dumps(each)}\n" for each in rows)
-
-
 def files(*rows, split="test"):
-    return {f"snli_ve_{split}.jsonl": lines(*rows), "flickr30k-images/36979.jpg": image(1)}
-
-
-def samples(sources):
-    """Each sample, or why there is none."""
-    found = []
-    for index in range(len(sources)):
-        try:
-            found.append(sources[index])
-        except BadSample as bad:
-            found.append(str(bad))
-    return found
+    return {f"snli_ve_{split}.jsonl": json_lines(*rows), "flickr30k-images/36979.jpg": image(1)}
 
 
 @pytest.mark.parametrize(
@@ -41,7 +23,7 @@ def samples(sources):
 )
 def test_a_row_is_an_image_a_hypothesis_and_a_label(tmp_path, key, name):
     folder = write(tmp_path, files(row(36979, "neutral", key, **{key: name})))
-    (sample,) = samples(open_sources([folder], split="test"))
+    (sample,) = read_all(open_sources([folder], split="test"))
     assert (sample.image, sample.text, sample.label) == (image(1), HYPOTHESIS, "neutral")
     assert sample.right is None and "grill" not in repr(sample)
 
@@ -54,7 +36,7 @@ def test_rows_without_a_gold_label_and_others_are_named(tmp_path):
     ]  # fmt: skip
     content = files(*rows)
     content["snli_ve_test.jsonl"] += "{\n"
-    first, *others = samples(open_sources([write(tmp_path, content)], split="test"))
+    first, *others = read_all(open_sources([write(tmp_path, content)], split="test"))
     assert first.label == "entailment"
     location = "snli_ve_test.jsonl"
     assert others == [
@@ -76,19 +58,13 @@ def test_splits_and_a_file_by_its_name(tmp_path):
     write(tmp_path, files(row(36979), split="train") | files(row(36979, "neutral"), split="dev"))
     named, images = tmp_path / "snli_ve_train.jsonl", tmp_path / "flickr30k-images"
     for data, options in ((tmp_path, {}), (named, {}), (named, {"images": images})):
-        assert samples(open_sources([str(data)], **options))[0].label == "entailment"
-    assert samples(open_sources([str(tmp_path)], split="val"))[0].label == "neutral"
+        assert read_all(open_sources([str(data)], **options))[0].label == "entailment"
+    assert read_all(open_sources([str(tmp_path)], split="val"))[0].label == "neutral"
     with pytest.raises(ValueError, match="no split test"):
-        open_sources([str(tmp_path)], split="test")
-
-
-def test_images_that_are_not_there_are_reported_at_once(tmp_path):
-    (tmp_path / "snli_ve_test.jsonl").write_text(lines(row(36979)))
-    with pytest.raises(FileNotFoundError, match="no image file was found, for example of 36979"):
         open_sources([str(tmp_path)], split="test")
 
 
 def test_statements_are_not_captions(tmp_path):
     """A contradiction must not become a positive pair because somebody chose the wrong task."""
-    with pytest.raises(ValueError, match="(?s)no image could be used.*statement with a label, no caption: 1"):
+    with pytest.raises(ValueError, match="(?s)statement with a label, no caption: 1"):
         open_benchmark(write(tmp_path, files(row(36979, "contradiction"))), split="test")

@@ -1,0 +1,377 @@
+"""Benchmarks of captions as their authors publish them: pairs, order, images, and rows that cannot be used."""
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ernie_vil2.data.readers import open_benchmark
+from ernie_vil2.data.readers.caption_benchmarks import join_words
+from ernie_vil2.data.samples import BadSample
+from tests.support.limits import examples
+from tests.support.published_files import (
+    AIC_ICC,
+    AIC_ICC_ANNOTATIONS,
+    AIC_ICC_FILES,
+    CLIP_FILES,
+    CN_TEST_1,
+    CN_TEST_2,
+    CN_TRAIN,
+    CN_VAL,
+    COCO_CAPTIONS_FILES,
+    COCO_CN,
+    COCO_CN_CAPTIONS,
+    COCO_CN_FILES,
+    FLICKR30K,
+    FLICKR30K_CN_FILES,
+    FLICKR_CN_TEST,
+    FLICKR_CN_TRAIN,
+    MSCOCO_FILES,
+    aic_icc_row,
+    clip_images,
+    clip_text,
+    coco_captions,
+    image,
+    json_lines,
+    karpathy_row,
+    pairs,
+    problems,
+    write,
+)
+
+COCO_1, COCO_2 = "COCO_val2014_000000000000.jpg", "COCO_val2014_000000000003.jpg"
+# Of every benchmark: where it may be opened, its name, pairs, some texts, and the numbers of its images.
+BENCHMARKS = {
+    "coco-cn-test": (
+        COCO_CN_FILES, ["", COCO_CN, f"{COCO_CN}/coco-cn_test.txt"],
+        [(CN_TEST_2, f"{CN_TEST_2}#0"), (CN_TEST_1, f"{CN_TEST_1}#0"), (CN_TEST_2, f"{CN_TEST_2}#1")],
+        ["一只猫", "两只 狗", "猫"], [2, 1],
+    ),
+    "aic-icc-val": (
+        AIC_ICC_FILES, ["", AIC_ICC, AIC_ICC_ANNOTATIONS],
+        [(name, f"{name}#{n}") for name in ("b.jpg", "a.jpg") for n in range(5)], list("一二三四五六七八九十"), [2, 1],
+    ),
+    "mscoco-test": (
+        MSCOCO_FILES, [""], [*((COCO_1, n) for n in "534987"), (COCO_2, "12")],
+        [f"Sentence {n}." for n in (5, 3, 4, 9, 8, 7, 12)], [0, 3],
+    ),
+    "coco-captions-val2014": (
+        COCO_CAPTIONS_FILES, ["", "annotations", "annotations/captions_val2014.json"], [("42", "1")], ["A bird."], [42],
+    ),
+    "flickr30k-cn-test": (
+        FLICKR30K_CN_FILES, [""],
+        [("1007129816", "1007129816#zhm#0"), ("1007129816", "1007129816#zhm#1"), ("1009434119", "1009434119#zhm#0")],
+        ["一个男人，戴帽子", "男人", "黑狗。"], [1, 2],
+    ),
+    "MUGE-valid": (
+        CLIP_FILES, ["MUGE/valid_imgs.tsv", "MUGE"],
+        [("1076345", "8428"), ("517602", "8428"), ("1076345", "7")], ["托特包", "帽子", "靴子"], [1, 2, 3],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_pairs_are_those_of_the_files_in_their_order(tmp_path, name):
+    files, locations, expected, texts, numbers = BENCHMARKS[name]
+    write(tmp_path / "MUGE" if name == "MUGE-valid" else tmp_path, files)
+    for location in locations:
+        benchmark = open_benchmark(tmp_path / location)
+        assert benchmark.name == name and pairs(benchmark) == expected
+        assert [text.text for text in benchmark.texts] == texts
+        assert [one.read() for one in benchmark.images] == [image(number) for number in numbers]
+        assert benchmark.rows.counts.total() == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "images"),
+    [
+        (COCO_CN_FILES, "valid", [CN_VAL]),
+        (COCO_CN_FILES, "train", [CN_TRAIN]),
+        (AIC_ICC_FILES, "train", ["c.jpg"]),
+        (COCO_CAPTIONS_FILES, "train", ["9", "7"]),
+        (MSCOCO_FILES, "val", ["COCO_val2014_000000000004.jpg"]),
+        (MSCOCO_FILES, "train", ["COCO_val2014_000000000001.jpg", "COCO_train2014_000000000002.jpg"]),  # with restval
+        (FLICKR30K_CN_FILES, "train", ["36979"]),
+        (CLIP_FILES, "test", ["11"]),  # without answers, opened as it is named
+    ],
+)
+def test_other_splits_are_opened_by_name(tmp_path, files, split, images):
+    assert [one.id for one in open_benchmark(write(tmp_path, files), split=split).images] == images
+
+
+def test_a_split_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match="mscoco.* no split restval"):
+        open_benchmark(write(tmp_path, MSCOCO_FILES), split="restval")
+
+
+@pytest.mark.parametrize("layout", ["images", "all in one"])
+def test_images_lie_in_a_folder_of_their_own(tmp_path, layout, monkeypatch):
+    write(tmp_path / "notes", {name: content for name, content in COCO_CN_FILES.items() if name.endswith(".txt")})
+    for name, content in COCO_CN_FILES.items():
+        if name.endswith(".jpg"):
+            write(tmp_path / "photos", {name if layout == "images" else name.split("/")[1]: content})
+    benchmark = open_benchmark(tmp_path / "notes", images=tmp_path / "photos")
+    assert [one.read() for one in benchmark.images] == [image(2), image(1)]
+    monkeypatch.chdir(tmp_path / "notes" / COCO_CN)
+    assert len(open_benchmark("coco-cn_test.txt", images="../../photos").texts) == 3
+
+
+def test_images_of_chinese_clip_are_not_looked_for(tmp_path):
+    with pytest.raises(ValueError, match="layout chinese-clip holds its images"):
+        open_benchmark(write(tmp_path, CLIP_FILES), images=tmp_path)
+
+
+def test_a_space_may_part_id_and_sentence(tmp_path):
+    captions = {COCO_CN_CAPTIONS: f"\ufeff{CN_TEST_2}#0 一只猫\r\n{CN_TEST_1}#zhm#0 狗\r\n"}
+    benchmark = open_benchmark(write(tmp_path, COCO_CN_FILES | captions))
+    texts = [(text.id, text.text) for text in benchmark.texts]
+    assert texts == [(f"{CN_TEST_2}#0", "一只猫"), (f"{CN_TEST_1}#zhm#0", "狗")]
+
+
+@pytest.mark.parametrize(
+    "folder", ["flickr30k-images", "flickr30k_images", "flickr30k_images/flickr30k_images", "images"]
+)
+def test_flickr30k_by_any_of_its_image_folders(tmp_path, folder):
+    benchmark = open_benchmark(write(tmp_path, {"dataset_flickr30k.json": FLICKR30K, f"{folder}/2.jpg": image(2)}))
+    assert pairs(benchmark) == [("2.jpg", "1"), ("2.jpg", "2")] and benchmark.images[0].read() == image(2)
+
+
+def test_two_data_sets_in_a_folder_must_be_told_apart(tmp_path):
+    write(tmp_path, MSCOCO_FILES | {"karpathy/dataset_flickr30k.json": FLICKR30K, "flickr30k-images/2.jpg": image(2)})
+    with pytest.raises(ValueError, match=r"\(flickr30k, mscoco\)"):
+        open_benchmark(tmp_path)
+    assert open_benchmark(tmp_path, layout="flickr30k").name == "flickr30k-test"
+    assert open_benchmark(tmp_path / "dataset_coco.json").name == "mscoco-test"
+
+
+def test_captions_of_two_years_are_distinguished(tmp_path):
+    later = {"annotations/captions_val2017.json": coco_captions([(3, "000000000003.jpg")], [(2, 3, "A boat.")])}
+    write(tmp_path, COCO_CAPTIONS_FILES | later | {"val2017/000000000003.jpg": image(3)})
+    with pytest.raises(ValueError, match="several splits val"):
+        open_benchmark(tmp_path)
+    assert pairs(open_benchmark(tmp_path, split="val2017")) == [("3", "2")]
+
+
+def test_karpathys_split_goes_before_the_captions_of_coco(tmp_path):
+    write(tmp_path, COCO_CAPTIONS_FILES | MSCOCO_FILES)
+    assert open_benchmark(tmp_path).name == "mscoco-test"
+    assert open_benchmark(tmp_path, layout="coco-captions", split="val").name == "coco-captions-val2014"
+
+
+def test_one_split_of_flickr30k_cn_is_opened_by_its_folder(tmp_path):
+    write(tmp_path, FLICKR30K_CN_FILES)
+    benchmark = open_benchmark(tmp_path / FLICKR_CN_TRAIN, images=tmp_path / "flickr30k-images")
+    assert benchmark.name == "flickr30k-cn-train" and benchmark.texts[0].text == "两个年轻人"
+
+
+@pytest.mark.parametrize(
+    ("words", "text"), [("时间:n ：:wm 12:00:t", "时间：12:00"), ("::w", ":"), ("T:nx 恤:n", "T恤"), (":n", "")]
+)
+def test_only_the_part_of_speech_is_taken_away(words, text):
+    assert join_words(words) == text
+
+
+def test_test_comes_before_validation_where_it_has_answers(tmp_path):
+    write(tmp_path, CLIP_FILES | {"test_texts.jsonl": json_lines(clip_text(12, "裙子", 11))})
+    assert open_benchmark(tmp_path).name.endswith("-test")
+    assert open_benchmark(tmp_path, split="val").name.endswith("-valid")
+
+
+def test_muge_as_its_authors_publish_it(tmp_path):
+    queries = json_lines(
+        {"query_id": 8426, "query_text": "长裤", "item_ids": [42967]},
+        {"query_id": 8427, "query_text": "女衬衫", "item_ids": [63397, 42967]},
+    )
+    files = {
+        "MR_valid_imgs.tsv": clip_images((42967, image(1)), (63397, image(2)), encode=base64.urlsafe_b64encode),
+        "MR_valid_queries.jsonl": queries,
+        "MR_test_imgs.tsv": clip_images((5, image(3))),
+        "MR_test_queries.jsonl": json_lines({"query_id": 352962, "query_text": "帆布鞋女"}),
+        "example_pred.jsonl": json_lines({"query_id": 352962, "item_ids": [5]}),
+        "README.txt": "",
+    }
+    benchmark = open_benchmark(write(tmp_path / "Multimodal_Retrieval", files))
+    assert benchmark.name == "Multimodal_Retrieval-valid"
+    assert pairs(benchmark) == [("42967", "8426"), ("63397", "8427"), ("42967", "8427")]
+
+
+@examples(20)
+@given(
+    contents=st.lists(st.binary(max_size=300), min_size=1, max_size=4),
+    urlsafe=st.booleans(),
+    end=st.sampled_from(["\n", "\r\n"]),
+)
+def test_images_come_back_from_either_alphabet(tmp_path_factory, contents, urlsafe, end):
+    encode = base64.urlsafe_b64encode if urlsafe else base64.b64encode
+    rows = clip_images(*enumerate(contents), encode=encode).replace("\n", end)
+    files = {"test_imgs.tsv": rows, "test_texts.jsonl": json_lines(clip_text(1, "一", 0))}
+    benchmark = open_benchmark(write(tmp_path_factory.mktemp("clip"), files))
+    assert [one.read() for one in benchmark.images] == contents
+
+
+STRANGER = karpathy_row(6, "test", "g.jpg", [30])
+STRANGER["sentences"][0]["imgid"] = 5
+SENTENCES = [{"raw": " ", "sentid": 20}, {"raw": "x", "sentid": 1}, {"raw": "Sentence 1.", "sentid": 1}, {"raw": 3}]
+COCO_WITH_BAD_ROWS = coco_captions(
+    [(1, "COCO_val2014_000000000042.jpg"), (1, "COCO_val2014_000000000042.jpg"), (2, "../x.jpg"), (None, "y.jpg")],
+    [(1, 1, "cat"), (1, 1, "cat"), (2, 1, " "), (3, 7, "dog"), (4, 1, None)],
+)
+AIC_ICC_NAME = AIC_ICC_ANNOTATIONS.rpartition("/")[2]
+CN_CAPTIONS = COCO_CN_CAPTIONS.rpartition("/")[2]
+# Files with bad rows, the reasons and names of these, and the pairs that are left.
+BAD_ROWS = {
+    "coco-cn": (
+        COCO_CN_FILES
+        | {
+            f"{COCO_CN}/coco-cn_test.txt": f"{CN_TEST_2}\n{CN_TEST_1}\n{CN_TEST_2}\n../../etc/passwd\n",
+            COCO_CN_CAPTIONS: f"{CN_TEST_2}#0\t猫\n{CN_TEST_2}#0\t猫\n{CN_TEST_2}#0\t狗\n{CN_TEST_1}#0\t\n"
+            "no mark\nCOCO_val2014_9#0\t鸟\n".encode() + b"\xff#0\tx\n",
+        },
+        {
+            "repeated image id": [CN_TEST_2],
+            "image outside its folder": ["../../etc/passwd.jpg"],
+            "repeated text id": [f"{CN_TEST_2}#0"],
+            "text id with different content": [f"{CN_TEST_2}#0"],
+            "empty text": [f"{CN_TEST_1}#0"],
+            "malformed row": [f"{CN_CAPTIONS}:5"],
+            "unmatched image id": ["COCO_val2014_9#0"],
+            "not UTF-8": [f"{CN_CAPTIONS}:7"],
+        },
+        [(CN_TEST_2, f"{CN_TEST_2}#0")],
+    ),
+    "aic-icc": (
+        AIC_ICC_FILES
+        | {
+            AIC_ICC_ANNOTATIONS: [
+                aic_icc_row("b.jpg", "一", " "),
+                aic_icc_row("b.jpg", "一"),
+                aic_icc_row("../a.jpg", "一"),
+                {"image_id": "a.jpg", "caption": "一"},
+                {"image_id": "a.jpg", "caption": [1]},
+                {"caption": []},
+                7,
+            ]
+        },
+        {
+            "empty text": ["b.jpg#1"],
+            "repeated image id": ["b.jpg"],
+            "image outside its folder": ["../a.jpg"],
+            "malformed row": [f"{AIC_ICC_NAME}, entry {number}" for number in (3, 4, 5, 6)],
+        },
+        [("b.jpg", "b.jpg#0")],
+    ),
+    "flickr30k": (
+        {
+            "dataset_flickr30k.json": {
+                "images": [
+                    karpathy_row(1, "test", "2.jpg", [1, 2]),
+                    karpathy_row(1, "test", "2.jpg", [3]),
+                    {"split": "test", "filename": "f.jpg", "imgid": 5, "sentences": SENTENCES},
+                    {"split": "test", "filename": "a/../../b.jpg", "sentences": []},
+                    {"split": "test", "sentences": []},
+                    STRANGER,
+                    None,
+                ]
+            },
+            "flickr30k-images/2.jpg": image(2),
+        },
+        {
+            "repeated image id": ["2.jpg"],
+            "empty text": ["20"],
+            "text id with different content": ["1"],
+            "repeated text id": ["1"],
+            "malformed row": [
+                "f.jpg, sentence 3", "dataset_flickr30k.json, image 4", "dataset_flickr30k.json, image 6",
+            ],
+            "image outside its folder": ["a/../../b.jpg"],
+            "unmatched image id": ["g.jpg, sentence 0"],
+        },
+        [("2.jpg", "1"), ("2.jpg", "2")],
+    ),
+    "coco-captions": (
+        {**COCO_CAPTIONS_FILES, "annotations/captions_val2014.json": COCO_WITH_BAD_ROWS},
+        {
+            "repeated image id": ["1"],
+            "image outside its folder": ["../x.jpg"],
+            "malformed row": ["captions_val2014.json, image 3", "captions_val2014.json, annotation 4"],
+            "repeated text id": ["1"],
+            "empty text": ["2"],
+            "unmatched image id": ["captions_val2014.json, annotation 3, 7"],
+        },
+        [("1", "1")],
+    ),
+    "flickr30k-cn": (
+        FLICKR30K_CN_FILES
+        | {
+            f"{FLICKR_CN_TEST}/TextData/seg.{FLICKR_CN_TEST}.caption.txt": (
+                "1007129816#zhm#0 :n\n7#zhm#0 狗:n\n1009434119#zhm#0 狗:n\n"
+            )
+        },
+        {"empty text": ["1007129816#zhm#0"], "unmatched image id": ["7#zhm#0"]},
+        [("1009434119", "1009434119#zhm#0")],
+    ),
+    "chinese-clip": (
+        {
+            "test_imgs.tsv": clip_images((1, image(1)), (2, image(2)), (1, image(1)), (2, image(3))) + "no tab\n",
+            "test_texts.jsonl": json_lines(
+                clip_text(10, "一", 1, 99), clip_text(10, "一", 1), clip_text(10, "三", 1), clip_text(12, " ", 1),
+                {"text_id": 13, "text": "四", "image_ids": 1}, {"text": "四", "image_ids": [1]}, clip_text(14, 5, 1),
+                clip_text(15, "四", [1]), [1],
+            ) + "{\n",
+        },
+        {
+            "repeated image id": ["test_imgs.tsv:3, 1"],
+            "image id with different content": ["test_imgs.tsv:4, 2"],
+            "malformed row": ["test_imgs.tsv:5", *(f"test_texts.jsonl:{number}" for number in (5, 6, 7, 8))],
+            "unmatched image id": ["test_texts.jsonl:1, 99"],
+            "repeated text id": ["10"],
+            "text id with different content": ["10"],
+            "empty text": ["12"],
+            "malformed JSON": ["test_texts.jsonl:9", "test_texts.jsonl:10"],
+        },
+        [("1", "10")],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", BAD_ROWS)
+def test_bad_rows_are_skipped_and_named(tmp_path, layout):
+    files, reasons, expected = BAD_ROWS[layout]
+    benchmark = open_benchmark(write(tmp_path, files), layout=layout, split="val" if "captions" in layout else None)
+    assert problems(benchmark) == reasons
+    assert pairs(benchmark) == expected
+
+
+def test_bad_columns_of_an_image_are_noticed_when_it_is_read(tmp_path):
+    rows = f"1\t{'A' * 400}\tAAAA\n2\t!!!!\n"
+    benchmark = open_benchmark(
+        write(tmp_path, {"test_imgs.tsv": rows, "test_texts.jsonl": json_lines(clip_text(1, "一", 1))})
+    )
+    for number, reason in enumerate(("test_imgs.tsv:1: malformed row", "test_imgs.tsv:2: malformed base64")):
+        with pytest.raises(BadSample, match=reason):
+            benchmark.images[number].read()
+
+
+@pytest.mark.parametrize(
+    ("layout", "files", "culprit"),
+    [
+        ("aic-icc", AIC_ICC_FILES | {AIC_ICC_ANNOTATIONS: "["}, AIC_ICC_NAME),
+        ("aic-icc", AIC_ICC_FILES | {AIC_ICC_ANNOTATIONS: "{}"}, AIC_ICC_NAME),
+        ("coco-captions", {"annotations/captions_val2014.json": {"images": []}}, "captions_val2014.json"),
+        ("mscoco", {"dataset_coco.json": {"annotations": []}}, "dataset_coco.json"),
+        ("coco-cn", {name: content for name, content in COCO_CN_FILES.items() if "human-written" not in name},
+         "imageid.human-written-caption.txt"),
+        ("coco-cn", {name: content for name, content in COCO_CN_FILES.items() if name.endswith(".txt")}, "--images"),
+    ],
+)  # fmt: skip
+def test_files_without_what_belongs_to_them_are_named(tmp_path, layout, files, culprit):
+    with pytest.raises((ValueError, FileNotFoundError), match=culprit):
+        open_benchmark(write(tmp_path, files), layout=layout)
+
+
+def test_a_missing_image_names_itself_when_it_is_read(tmp_path):
+    files = {name: content for name, content in COCO_CN_FILES.items() if not name.endswith(f"{CN_TEST_2}.jpg")}
+    benchmark = open_benchmark(write(tmp_path, files))
+    with pytest.raises(BadSample, match=f"{CN_TEST_2}.jpg: missing image"):
+        benchmark.images[1].read()
