@@ -1,5 +1,6 @@
 """Tokenizers of other people's models, against the ids that the authors' own code gave and against the libraries."""
 
+import gzip
 import html
 import itertools
 import json
@@ -7,11 +8,13 @@ import pickle
 import random
 import string
 
+import ftfy
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ernie_vil2.config import TextTowerConfig
 from ernie_vil2.data.tokenizer import open_tokenizer
 from ernie_vil2.data.tokenizer_files import CLIP_BPE, DIALECTS, LibraryTokenizer
 from ernie_vil2.io.export_folder import LIBRARY_RULES
@@ -32,8 +35,6 @@ RULES = {
 
 
 def test_the_names_of_dialects_are_those_of_the_configuration():
-    from ernie_vil2.config import TextTowerConfig
-
     assert set(DIALECTS) == set(LIBRARY_RULES)
     for rules in DIALECTS:
         assert TextTowerConfig(tokenizer=rules).tokenizer == rules
@@ -55,7 +56,7 @@ def test_ids_are_those_of_the_authors_code(name):
 
 
 @pytest.mark.parametrize("name", sorted(FOLDERS))
-def test_what_is_written_gives_the_same_ids_and_another_process_as_well(name, tmp_path):
+def test_written_and_pickled_tokenizers_give_the_same_ids(name, tmp_path):
     folder, (rules, context) = FOLDERS[name], RULES[name]
     texts = json.loads((folder / "inputs" / "texts.json").read_text("utf-8"))
     tokenizer = open_tokenizer(folder, context, rules)
@@ -75,19 +76,9 @@ def test_any_text_becomes_at_most_max_length_ids(name):
     tokenizer = open_tokenizer(FOLDERS[name], 9, rules)
     longest = open_tokenizer(FOLDERS[name], 4000, rules)
     rng = random.Random(name)  # noqa: S311  -- no secret
-    drawn = ["".join(chr(rng.randrange(0xD800)) for _ in range(20)) for _ in range(50)]
-    odd = [
-        "",
-        " ",
-        "\0",
-        "\x1f\x7f\u200b\u202e",
-        "\ud800",
-        "猫" * 500,
-        "\n\t",
-        "a" * 2000,
-        "👩‍🚒",
-        "</s><|endoftext|>[SEP]",
-    ]
+    drawn = ["".join(chr(rng.randrange(0xD800)) for _ in range(20)) for _ in range(20)]
+    odd = ["", " ", "\0", "\x1f\x7f\u200b\u202e", "\ud800", "猫" * 500, "\n\t", "a" * 2000, "👩‍🚒",
+           "</s><|endoftext|>[SEP]"]  # fmt: skip
     for text in [*drawn, *odd]:
         ids, whole = tokenizer.encode(text), longest.encode(text)
         assert 1 <= len(ids) <= 9 and max(ids) < tokenizer.vocab_size
@@ -97,20 +88,14 @@ def test_any_text_becomes_at_most_max_length_ids(name):
     assert batch.dtype == np.int64 and (batch.shape[1] == 9) >= tokenizer.to_full_length
 
 
-def test_a_length_without_room_and_files_of_another_kind_are_named(tmp_path):
+def test_a_length_without_room_and_odd_files_are_named(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match=r"tokenizer.json: "):
         open_tokenizer(tmp_path, 16, "clip")
-    (tmp_path / "spiece.model").write_bytes(b"\x0a\xff\xff\xff\xff\x7f")
-    with pytest.raises(ValueError, match=r"spiece.model: not a sentencepiece model"):
-        open_tokenizer(tmp_path, 16, "siglip")
-    with pytest.raises(ValueError, match="have no room: 2 are special"):
+    with pytest.raises(ValueError, match="no room"):
         open_tokenizer(CLIP_BPE, 2, "open_clip")
-    with pytest.raises(FileNotFoundError, match=r"elsewhere: no such file or folder"):
+    with pytest.raises(FileNotFoundError, match="elsewhere"):
         open_tokenizer(tmp_path / "elsewhere", 16, "clip")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"empty: no tokenizer.json or .* there"):
-        open_tokenizer(tmp_path / "empty", 16, "xlm_roberta")
 
 
 PIECES = ["'s", "'LL ", "<b>", "&amp;", "&lt;", "“”’…", "ＡＢ１", "ﬁ½²", "ΑΣ ", "İẞ", "cat", " THE ", "猫和狗", "😀",
@@ -122,10 +107,6 @@ TEXTS = st.lists(st.sampled_from(PIECES) | st.text(CHARACTERS, max_size=6), max_
 @pytest.fixture(scope="module")
 def open_clip_ids():
     """OpenCLIP's tokenizer written from its description, with `regex` instead of the tokenizers library."""
-    import gzip
-
-    import ftfy
-
     regex = pytest.importorskip("regex")
     lines = gzip.decompress(CLIP_BPE.read_bytes()).decode().split("\n")[1:]
     merges = [tuple(line.split()) for line in lines if line]
@@ -164,7 +145,7 @@ def open_clip_ids():
     return open_tokenizer(CLIP_BPE, 2000, "open_clip").encode, encode
 
 
-@examples(300)
+@examples(150)
 @given(text=TEXTS)
 def test_ids_are_those_of_open_clip(open_clip_ids, text):
     ours, theirs = open_clip_ids

@@ -10,7 +10,7 @@ import paddle
 import pytest
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.loader import SampleRows, training_batches
+from ernie_vil2.data.loader import training_batches
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
@@ -64,7 +64,7 @@ def test_a_batch_holds_the_views_that_are_asked_for(shapes, tokenizer):
     assert "image_1" not in only_text and "image_2" not in only_text
 
 
-def test_files_of_every_format_are_read_without_the_decoders_of_opencv(tmp_path, tokenizer, monkeypatch):
+def test_files_of_every_format_are_read_without_opencv(tmp_path, tokenizer, monkeypatch):
     forbid_opencv(monkeypatch)
     members = [(f"{number}.{ending}", content) for number, file in enumerate(FILES.values())
                for ending, content in (("jpg", file), ("txt", b"a disc"))]  # fmt: skip
@@ -79,9 +79,9 @@ def test_every_epoch_is_another_order_of_all_samples(shapes, tokenizer):
     assert len(set(epochs[0])) == 128 and sorted(epochs[0]) == sorted(epochs[1]) and epochs[0] != epochs[1]
 
 
-def test_equal_seeds_give_equal_views_whatever_the_number_of_workers(shapes, tokenizer):
+def test_equal_seeds_give_equal_views_for_any_workers(shapes, tokenizer):
     alone, two, other = (
-        take(shapes, tokenizer, 4, f"Data.workers={workers}", f"Training.seed={seed}")
+        take(shapes, tokenizer, 2, f"Data.workers={workers}", f"Training.seed={seed}")
         for workers, seed in ((0, 5), (2, 5), (0, 6))
     )
     assert all(map(equal, alone, two))
@@ -99,17 +99,16 @@ def names(shapes, tokenizer, steps, ranks, *overrides, position=0):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_every_sample_is_seen_once_an_epoch_whatever_the_ranks_and_workers(shapes, tokenizer, ranks, workers):
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 3), (3, 0), (4, 1)])
+def test_every_sample_is_seen_once_an_epoch(shapes, tokenizer, ranks, workers):
     read = names(shapes, tokenizer, 22, ranks, f"Data.workers={workers}", "Data.shuffle_buffer=50")
     epochs = [Counter(read[:128]), Counter(read[128:256])]
     assert len(epochs[0]) == 128 and set(epochs[0].values()) == {1} and epochs[0] == epochs[1]
     assert read == names(shapes, tokenizer, 22, 1, "Data.shuffle_buffer=50")
 
 
-@pytest.mark.parametrize(("before", "after", "stop"), [((1, 0), (1, 2), 3), ((2, 1), (3, 0), 10), ((4, 0), (1, 1), 11)])
-def test_a_stream_goes_on_where_it_stopped_with_other_ranks_and_workers(shapes, tokenizer, before, after, stop):
+@pytest.mark.parametrize(("before", "after", "stop"), [((2, 1), (3, 0), 10), ((4, 0), (1, 2), 11)])
+def test_a_stream_goes_on_with_other_ranks_and_workers(shapes, tokenizer, before, after, stop):
     whole = names(shapes, tokenizer, 22, 1)
     (ranks, workers), (later_ranks, later_workers) = before, after
     read = names(shapes, tokenizer, stop, ranks, f"Data.workers={workers}")
@@ -131,12 +130,12 @@ def test_ranks_share_the_global_batch(shapes, tokenizer):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+@pytest.mark.parametrize("ranks", [2, 8])
 def test_any_number_of_ranks_sees_the_batches_of_the_groups(shapes, tokenizer, ranks):
     groups = "Data.groups=4"
-    whole = take(shapes, tokenizer, 20, groups)
-    parts = [take(shapes, tokenizer, 12, groups, rank=rank, ranks=ranks, position=8 * 16) for rank in range(ranks)]
-    for step in range(12):
+    whole = take(shapes, tokenizer, 11, groups)
+    parts = [take(shapes, tokenizer, 3, groups, rank=rank, ranks=ranks, position=8 * 16) for rank in range(ranks)]
+    for step in range(3):
         for key in ("image_1", "ids", "positions"):
             assert np.array_equal(whole[8 + step][key], np.concatenate([part[step][key] for part in parts]))
     read = names(shapes, tokenizer, 8, ranks, groups, "Data.workers=2", "Training.global_batch=16")
@@ -191,13 +190,13 @@ def test_a_sample_that_never_comes_is_a_bad_one_and_named(tmp_path, tokenizer, m
     assert any(f"({one}; {other}). See that its disk" in str(caught.value) for one in named for other in named)
 
 
-def test_transparent_pixels_are_seen_on_the_background_of_the_configuration(tmp_path, tokenizer):
+def test_transparent_pixels_show_the_background(tmp_path, tokenizer):
     empty = cv2.imencode(".png", np.zeros((40, 60, 4), np.uint8))[1].tobytes()
     path = write_tsv(tmp_path / "a.tsv", [("x", "a", empty), ("y", "b", empty)])
     plain = [f"Views.{strength}=0" for strength in ("jitter", "blur", "grayscale")]
-    settings = config("Training.global_batch=2", f"Data.train=[{path}]", "Model.image.background=[1, 2, 3]", *plain)
-    batch = next(training_batches(MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS), settings))
-    assert (batch["image_1"].numpy() == np.array([1, 2, 3])).all()
+    options = ["Training.global_batch=2", "Model.image.background=[1, 2, 3]", *plain]
+    (batch,) = take({"train": path}, tokenizer, 1, *options)
+    assert (batch["image_1"] == np.array([1, 2, 3])).all()
 
 
 def sample_name(settings, position):
@@ -209,8 +208,7 @@ def sample_name(settings, position):
 
 def test_a_batch_of_bad_samples_alone_has_no_views(tmp_path, tokenizer):
     path = write_tsv(tmp_path / "a.tsv", [("x", "a", b"no image"), ("y", "b", b"")])
-    settings = config("Training.global_batch=2", f"Data.train=[{path}]")
-    batch = next(training_batches(MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS), settings))
+    (batch,) = take({"train": path}, tokenizer, 1, "Training.global_batch=2")
     assert batch["names"] == [] and len(batch["bad"]) == 2 and "image_1" not in batch
 
 
@@ -253,17 +251,3 @@ def memory_by_samples(folder, tokenizer, samples):
 def test_memory_does_not_grow_over_an_epoch_of_100_000_samples(tmp_path, tokenizer):
     memory = memory_by_samples(tmp_path, tokenizer, 100_000)
     assert memory[100_000] < memory[20_000] + 5
-
-
-@pytest.mark.slow
-def test_a_leak_of_a_kibibyte_a_sample_would_be_seen(tmp_path, tokenizer, monkeypatch):
-    """Of a fifth of those samples, so that this one's growth over the same share of the epoch is 16 MiB."""
-    leaked, make = [], SampleRows.__call__
-
-    def leaking(rows, position, arrays, row):
-        leaked.append(bytearray(1024))
-        return make(rows, position, arrays, row)
-
-    monkeypatch.setattr(SampleRows, "__call__", leaking)
-    memory = memory_by_samples(tmp_path, tokenizer, 20_000)
-    assert memory[20_000] > memory[4_000] + 5

@@ -11,17 +11,18 @@ from pyarrow import parquet
 from ernie_vil2.data.order import SampleOrder, ShardOrder
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.selection import Draws, identities, read_selection
-from tests.data.test_stream import drawn, shard, stream
+from tests.support.shapes import write_tsv
+from tests.support.streams import open_stream, read_names, write_shard
 
 
-def selection(folder, paths, weights):
-    """What a curation of the shards would write, with these weights by sample."""
+def write_selection(folder, paths, weights):
+    """Write what a curation of the shards would write, with these weights by text."""
     source = open_sources(list(map(str, paths)))
     (folder / "table").mkdir(parents=True)
     shards, first = [], 0
     for number, identity in enumerate(identities(source)):
         rows = range(identity.samples)
-        own = [float(weights.get(source[first + row].image_name, 0)) for row in rows]
+        own = [float(weights.get(source[first + row].text_name, 0)) for row in rows]
         ids = [first + row + 1000 for row in rows]
         table = pa.table({"row": pa.array(rows, "int32"), "weight": own, "id": pa.array(ids, "uint64")})
         parquet.write_table(table, folder / "table" / f"{number:05}.parquet")
@@ -33,35 +34,37 @@ def selection(folder, paths, weights):
 
 @pytest.fixture
 def three(tmp_path):
-    return [shard(tmp_path / f"{name}.tsv", range(10 * number, 10 * number + 10)) for number, name in enumerate("abc")]
+    return [
+        write_shard(tmp_path / f"{name}.tsv", range(10 * number, 10 * number + 10)) for number, name in enumerate("abc")
+    ]
 
 
 def test_only_what_is_kept_comes_and_each_once_an_epoch(tmp_path, three):
     kept = {str(number): 1 for number in (1, 2, 5, 20, 29)}
-    folder = selection(tmp_path / "curated", three, kept)
-    chosen = stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}")
+    folder = write_selection(tmp_path / "curated", three, kept)
+    chosen = open_stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}")
     assert chosen.samples == 5
     for epoch in range(3):
-        names = [name for _, name in drawn(chosen, range(5 * epoch, 5 * epoch + 5))]
+        names = [name for _, name in read_names(chosen, range(5 * epoch, 5 * epoch + 5))]
         assert sorted(names) == sorted(kept)
 
 
-def test_a_part_of_the_data_in_another_folder_takes_its_own_part_of_the_table(tmp_path, three):
-    folder = selection(tmp_path / "curated", three, {"3": 1, "25": 1, "27": 1})
+def test_part_of_the_data_takes_its_part_of_the_table(tmp_path, three):
+    folder = write_selection(tmp_path / "curated", three, {"3": 1, "25": 1, "27": 1})
     (tmp_path / "other").mkdir()
     for name in ("c", "a"):
         (tmp_path / f"{name}.tsv").rename(tmp_path / "other" / f"{name}.tsv")
-    chosen = stream(f"[{tmp_path}/other/c.tsv]", f"Data.select={folder}")
-    assert sorted(name for _, name in drawn(chosen, range(2))) == ["25", "27"]
-    both = stream(f"[{tmp_path}/other/c.tsv, {tmp_path}/other/a.tsv]", f"Data.select={folder}")
-    assert sorted(name for _, name in drawn(both, range(3))) == ["25", "27", "3"]
+    chosen = open_stream(f"[{tmp_path}/other/c.tsv]", f"Data.select={folder}")
+    assert sorted(name for _, name in read_names(chosen, range(2))) == ["25", "27"]
+    both = open_stream(f"[{tmp_path}/other/c.tsv, {tmp_path}/other/a.tsv]", f"Data.select={folder}")
+    assert sorted(name for _, name in read_names(both, range(3))) == ["25", "27", "3"]
 
 
 def test_a_weight_is_the_probability_of_being_drawn_in_an_epoch(tmp_path, three):
     weights = {str(number): [1, 0.5, 0.1, 0][number % 4] for number in range(30)}
-    folder = selection(tmp_path / "curated", three, weights)
-    chosen = stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}", "Data.shuffle_buffer=7")
-    order, epochs, counts, position = chosen._orders[0][0], 400, Counter(), 0
+    folder = write_selection(tmp_path / "curated", three, weights)
+    chosen = open_stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}", "Data.shuffle_buffer=7")
+    order, epochs, counts, position = chosen._orders[0][0], 200, Counter(), 0
     while order.window(position)[0] < epochs:
         counts[order.window(position)[0], chosen[position][1].image_name] += 1
         position += 1
@@ -75,12 +78,12 @@ def test_a_weight_is_the_probability_of_being_drawn_in_an_epoch(tmp_path, three)
     assert abs(position / epochs - expected) < 4 * np.sqrt(sum(w * (1 - w) for w in weights.values()) / epochs)
 
 
-def test_draws_are_the_same_over_any_number_of_groups_and_after_a_resume(tmp_path, three):
+def test_draws_are_the_same_over_groups_and_after_a_resume(tmp_path, three):
     weights = {str(number): 0.3 + 0.7 * (number % 2) for number in range(30)}
-    folder = selection(tmp_path / "curated", three, weights)
+    folder = write_selection(tmp_path / "curated", three, weights)
     epochs = {}
     for groups in (1, 2, 3):
-        chosen = stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}", f"Data.groups={groups}",
+        chosen = open_stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}", f"Data.groups={groups}",
                         "Training.global_batch=6")  # fmt: skip
         found = {0: [], 1: []}
         for order in chosen._orders[0]:
@@ -89,27 +92,18 @@ def test_draws_are_the_same_over_any_number_of_groups_and_after_a_resume(tmp_pat
                 found[epoch].append(int(chosen._selected[0].numbers[order[position]]))
                 position += 1
         epochs[groups] = {epoch: sorted(numbers) for epoch, numbers in found.items()}
-        again = stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}", f"Data.groups={groups}",
+        again = open_stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}", f"Data.groups={groups}",
                        "Training.global_batch=6")  # fmt: skip
-        assert drawn(again, range(50, 60)) == drawn(chosen, range(60))[50:]
+        assert read_names(again, range(50, 60)) == read_names(chosen, range(60))[50:]
     assert epochs[1] == epochs[2] == epochs[3]
     assert epochs[1][0] != epochs[1][1]
 
 
-def test_an_image_as_the_unit_comes_as_often_as_the_best_of_its_kept_rows(tmp_path):
-    from tests.support.shapes import write_tsv
-
+def test_an_image_comes_as_often_as_the_best_of_its_rows(tmp_path):
     rows = [(f"text {number}", f"image {number // 3}", b"-") for number in range(9)]
     path = write_tsv(tmp_path / "a.tsv", rows)
-    source = open_sources([str(path)])
-    folder = tmp_path / "curated"
-    (folder / "table").mkdir(parents=True)
-    weights = [1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
-    table = pa.table({"row": pa.array(range(9), "int32"), "weight": weights, "id": pa.array(range(9), "uint64")})
-    parquet.write_table(table, folder / "table" / "00000.parquet")
-    about = {"version": 1, "shards": [identities(source)[0]._asdict() | {"file": "00000.parquet"}]}
-    (folder / "curation.json").write_text(json.dumps(about))
-    chosen = stream(f"[{path}]", f"Data.select={folder}", "Data.unit=image")
+    folder = write_selection(tmp_path / "curated", [path], {f"text {number}": 1 for number in (0, 1, 5)})
+    chosen = open_stream(f"[{path}]", f"Data.select={folder}", "Data.unit=image")
     assert chosen.samples == 2
     texts = [chosen[position][1].text_name for position in range(8)]
     assert set(texts) == {"text 0", "text 1", "text 5"}
@@ -143,34 +137,31 @@ def test_an_epoch_for_which_nothing_is_drawn_is_passed():
 
 
 def test_a_selection_of_other_data_is_refused(tmp_path, three):
-    folder = selection(tmp_path / "curated", three, {"3": 1})
-    with pytest.raises(ValueError, match=r"curated was not made of d\.tsv: it was made of a\.tsv, b\.tsv, c\.tsv, .*"):
-        stream(f"[{shard(tmp_path / 'd.tsv', range(10))}]", f"Data.select={folder}")
-    shard(tmp_path / "b.tsv", range(50, 60))
-    with pytest.raises(
-        ValueError, match=r"not made of b\.tsv: it had 10 samples of content \w+ then, and has 10 of \w+ now"
-    ):
-        stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}")
+    folder = write_selection(tmp_path / "curated", three, {"3": 1})
+    with pytest.raises(ValueError, match=r"not made of d\.tsv"):
+        open_stream(f"[{write_shard(tmp_path / 'd.tsv', range(10))}]", f"Data.select={folder}")
+    write_shard(tmp_path / "b.tsv", range(50, 60))
+    with pytest.raises(ValueError, match=r"not made of b\.tsv"):
+        open_stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}")
 
 
 def test_what_cannot_be_a_selection_is_named(tmp_path, three):
-    with pytest.raises(FileNotFoundError, match="there is no curation.json; name the output of a whole run"):
-        stream(f"[{three[0]}]", f"Data.select={tmp_path}")
-    folder = selection(tmp_path / "curated", three, {})
+    with pytest.raises(FileNotFoundError, match="no curation.json"):
+        open_stream(f"[{three[0]}]", f"Data.select={tmp_path}")
+    folder = write_selection(tmp_path / "curated", three, {})
     with pytest.raises(ValueError, match="nothing of .*a.tsv was kept"):
-        stream(f"[{three[0]}]", f"Data.select={folder}")
+        open_stream(f"[{three[0]}]", f"Data.select={folder}")
     (folder / "table" / "00001.parquet").write_bytes(b"PAR1 broken")
-    with pytest.raises(ValueError, match="00001.parquet: not a part of a curation's table"):
+    with pytest.raises(ValueError, match="00001.parquet"):
         read_selection(folder, open_sources([str(three[1])]))
 
 
 def test_a_run_goes_on_with_its_own_selection_alone(tmp_path, three):
-    first = selection(tmp_path / "first", three, {"3": 1, "4": 1})
-    second = selection(tmp_path / "second", three, {"3": 1, "5": 1})
-    begun = stream(f"[{tmp_path}/*.tsv]", f"Data.select={first}")
+    first = write_selection(tmp_path / "first", three, {"3": 1, "4": 1})
+    second = write_selection(tmp_path / "second", three, {"3": 1, "5": 1})
+    begun = open_stream(f"[{tmp_path}/*.tsv]", f"Data.select={first}")
     state = begun.state(1)
     begun.check(state)
-    with pytest.raises(ValueError, match="the selection of .* has changed since the checkpoint"):
-        stream(f"[{tmp_path}/*.tsv]", f"Data.select={second}").check(state)
-    with pytest.raises(ValueError, match="the selection of .* has changed since the checkpoint"):
-        stream(f"[{tmp_path}/*.tsv]").check(state)
+    for options in ([f"Data.select={second}"], []):
+        with pytest.raises(ValueError, match="selection"):
+            open_stream(f"[{tmp_path}/*.tsv]", *options).check(state)

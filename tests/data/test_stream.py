@@ -5,52 +5,37 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import OPEN_SHARDS
 from ernie_vil2.data.readers.shard_files import LocalFile
-from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.stream import SampleStream
 from tests.support.shapes import write_tsv
-
-
-def shard(path, samples, prefix=""):
-    """A shard of samples whose names and captions are their numbers."""
-    return write_tsv(path, [(f"{prefix}{number}", f"{prefix}{number}", b"-") for number in samples])
-
-
-def stream(data, *overrides):
-    return SampleStream(load_config(None, [f"Data.train={data}", *overrides]))
-
-
-def drawn(stream, positions):
-    return [(source, sample.image_name) for source, sample in map(stream.__getitem__, positions)]
+from tests.support.streams import open_stream, read_names, write_shard
 
 
 @pytest.fixture
 def two(tmp_path):
     """Two sources: 30 samples in three shards, and 10 in one."""
     for number in range(3):
-        shard(tmp_path / f"a{number}.tsv", range(10 * number, 10 * number + 10), "a")
-    shard(tmp_path / "b.tsv", range(10), "b")
+        write_shard(tmp_path / f"a{number}.tsv", range(10 * number, 10 * number + 10), "a")
+    write_shard(tmp_path / "b.tsv", range(10), "b")
     return f"[{{data: [{tmp_path}/a*.tsv], weight: 1}}, {{data: [{tmp_path}/b.tsv], weight: 3}}]"
 
 
-def test_plain_entries_are_one_source_of_which_each_sample_comes_once_an_epoch(tmp_path):
-    files = shard(tmp_path / "x.tsv", range(5)), shard(tmp_path / "y.tsv", range(5, 12))
-    both = stream(f"[{files[0]}, {files[1]}]", "Data.shuffle_buffer=4")
+def test_plain_entries_are_one_source(tmp_path):
+    files = write_shard(tmp_path / "x.tsv", range(5)), write_shard(tmp_path / "y.tsv", range(5, 12))
+    both = open_stream(f"[{files[0]}, {files[1]}]", "Data.shuffle_buffer=4")
     for epoch in range(3):
-        names = [name for _, name in drawn(both, range(12 * epoch, 12 * epoch + 12))]
+        names = [name for _, name in read_names(both, range(12 * epoch, 12 * epoch + 12))]
         assert sorted(names, key=int) == [str(number) for number in range(12)]
 
 
 def ids_of_all(data, *overrides):
     """Image and text of every sample of the first epoch by its caption."""
-    every = stream(data, *overrides)
+    every = open_stream(data, *overrides)
     drawn = [every[position] for position in range(round(1 / every.epochs(1)[0]))]
     return {sample.caption("zh"): every.ids(source, sample) for source, sample in drawn}
 
 
-def test_samples_are_of_one_image_if_its_name_and_its_bytes_are_equal(tmp_path):
+def test_an_image_is_known_by_its_name_and_its_bytes(tmp_path):
     """Keys begin again in each shard; an image with two captions has one name."""
     write_tsv(tmp_path / "a.tsv", [("a", "0", b"A"), ("a again", "0", b"A"), ("b", "1", b"B"), ("b too", "2", b"B")])
     write_tsv(tmp_path / "b.tsv", [("c", "0", b"C"), ("a in b", "0", b"A")])
@@ -63,8 +48,8 @@ def test_samples_are_of_one_image_if_its_name_and_its_bytes_are_equal(tmp_path):
 
 
 def test_sources_mix_by_weight_and_go_through_their_own_epochs(two):
-    mixed = stream(two)
-    pairs = drawn(mixed, range(4000))
+    mixed = open_stream(two)
+    pairs = read_names(mixed, range(4000))
     counts = Counter(source for source, _ in pairs)
     assert abs(counts[0] - 1000) < 5 * np.sqrt(4000 * 0.25 * 0.75)
     for source, size in enumerate((30, 10)):
@@ -74,32 +59,32 @@ def test_sources_mix_by_weight_and_go_through_their_own_epochs(two):
     assert mixed.epochs(4000) == [counts[0] / 30, counts[1] / 10]
 
 
-def test_without_weights_every_sample_is_as_frequent_as_every_other(two):
-    pairs = drawn(stream(two.replace(", weight: 1", "").replace(", weight: 3", "")), range(4000))
+def test_without_weights_all_samples_are_as_frequent(two):
+    pairs = read_names(open_stream(two.replace(", weight: 1", "").replace(", weight: 3", "")), range(4000))
     counts = Counter(source for source, _ in pairs)
     assert abs(counts[0] - 3000) < 5 * np.sqrt(4000 * 0.25 * 0.75)
 
 
 def test_the_seed_and_the_buffer_decide_the_order(two):
-    first = drawn(stream(two), range(300))
-    assert drawn(stream(two), range(300)) == first
-    assert drawn(stream(two, "Training.seed=1"), range(300)) != first
-    assert drawn(stream(two, "Data.shuffle_buffer=3"), range(300)) != first
+    first = read_names(open_stream(two), range(300))
+    assert read_names(open_stream(two), range(300)) == first
+    assert read_names(open_stream(two, "Training.seed=1"), range(300)) != first
+    assert read_names(open_stream(two, "Data.shuffle_buffer=3"), range(300)) != first
 
 
 def test_a_source_has_views_of_its_own(tmp_path):
-    path = shard(tmp_path / "a.tsv", range(3))
+    path = write_shard(tmp_path / "a.tsv", range(3))
     own = "tag_probability: 0.0, languages: {en: 1.0}, prompts: {en: 'There is a '}"
-    views = stream(f"[{path}, {{data: [{path}], {own}}}]", "Views.tag_probability=0.7").views
+    views = open_stream(f"[{path}, {{data: [{path}], {own}}}]", "Views.tag_probability=0.7").views
     assert views[0].tag_probability == 0.7 and views[0].languages == {"zh": 1.0}
     assert views[1].tag_probability == 0.0 and views[1].languages == {"en": 1.0}
     assert views[1].prompts == {"zh": "图片中包含", "en": "There is a "}
     assert views[1].resize == views[0].resize
 
 
-def test_equal_names_in_two_data_sets_are_two_images_and_equal_captions_one_text(tmp_path):
+def test_equal_names_in_two_sources_are_two_images_of_one_text(tmp_path):
     one, other = (write_tsv(tmp_path / f"{name}.tsv", [("same text", "7", b"-")]) for name in "ab")
-    mixed = stream(f"[{{data: [{one}]}}, {{data: [{other}]}}, {{data: [{one}]}}]")
+    mixed = open_stream(f"[{{data: [{one}]}}, {{data: [{other}]}}, {{data: [{one}]}}]")
     ids = {}
     for source, sample in itertools.islice(map(mixed.__getitem__, itertools.count()), 50):
         ids[source] = mixed.ids(source, sample)
@@ -107,78 +92,58 @@ def test_equal_names_in_two_data_sets_are_two_images_and_equal_captions_one_text
     assert mixed.names == [f"{one} (1)", f"{other}", f"{one} (3)"]
 
 
-def test_a_bad_sample_keeps_its_position(tmp_path):
-    path = tmp_path / "a.tsv"
-    path.write_text("no columns\n")
-    with pytest.raises(BadSample, match="malformed row"):
-        stream(f"[{path}]")[0]
-
-
 def test_a_checkpoint_knows_the_position_and_the_data(two):
-    state = stream(two).state(400)
+    state = open_stream(two).state(400)
     assert state["position"] == 400
     a, b = state["sources"]
     assert (a["samples"], a["shards"], b["samples"], b["shards"]) == (30, 3, 10, 1)
     assert a["epochs"] * 30 + b["epochs"] * 10 == pytest.approx(400)
-    stream(two).check(state)
+    open_stream(two).check(state)
 
 
 def test_data_in_another_folder_is_the_same_data(tmp_path):
     for folder in ("old", "new"):
         (tmp_path / folder).mkdir()
-        shard(tmp_path / folder / "a.tsv", range(3))
-    stream(f"[{tmp_path}/new/a.tsv]").check(stream(f"[{tmp_path}/old/a.tsv]").state(0))
+        write_shard(tmp_path / folder / "a.tsv", range(3))
+    os.utime(tmp_path / "new" / "a.tsv", (1, 1))
+    open_stream(f"[{tmp_path}/new/a.tsv]").check(open_stream(f"[{tmp_path}/old/a.tsv]").state(0))
 
 
-def longer(folder):
-    shard(folder / "a1.tsv", range(11), "a")
+def lengthen(folder):
+    write_shard(folder / "a1.tsv", range(11), "a")
 
 
-def renamed(folder):
+def rename(folder):
     (folder / "a1.tsv").rename(folder / "a7.tsv")
 
 
-def further(folder):
-    shard(folder / "a3.tsv", range(4), "a")
+def add_shard(folder):
+    write_shard(folder / "a3.tsv", range(4), "a")
 
 
-@pytest.mark.parametrize("change", [longer, renamed, further])
+@pytest.mark.parametrize("change", [lengthen, rename, add_shard])
 def test_changed_data_is_named(two, tmp_path, change):
-    state = stream(two).state(400)
+    state = open_stream(two).state(400)
     change(tmp_path)
-    with pytest.raises(
-        ValueError, match=r"the data .*a\*\.tsv has changed since the checkpoint: 30 samples in 3 shards"
-    ):
-        stream(two).check(state)
+    with pytest.raises(ValueError, match=r"a\*\.tsv has changed since the checkpoint"):
+        open_stream(two).check(state)
 
 
 @pytest.mark.parametrize("number", [0, 9])
-def test_other_content_of_the_same_length_under_the_same_name_is_named(two, tmp_path, number):
-    state = stream(two).state(400)
+def test_other_content_of_the_same_length_is_named(two, tmp_path, number):
+    state = open_stream(two).state(400)
     path = tmp_path / "b.tsv"
     text = path.read_text()
     path.write_text(text.replace(f"b{number}\tb{number}", f"c{number}\tb{number}"))
     assert path.stat().st_size == len(text) and path.read_text() != text
-    with pytest.raises(ValueError, match=r"the data .*b\.tsv has changed since the checkpoint: 10 samples in 1 shard"):
-        stream(two).check(state)
-
-
-def test_a_copy_of_the_data_with_other_times_is_the_same_data(two, tmp_path):
-    state = stream(two).state(400)
-    for path in tmp_path.glob("*.tsv"):
-        os.utime(path, (1, 1))
-    stream(two).check(state)
-
-
-def test_no_data_is_an_error():
-    with pytest.raises(ValueError, match="set Data.train"):
-        stream("[]")
+    with pytest.raises(ValueError, match=r"b\.tsv has changed since the checkpoint"):
+        open_stream(two).check(state)
 
 
 def test_a_window_is_of_no_more_shards_than_a_process_holds_open(tmp_path):
     for number in range(300):
-        shard(tmp_path / f"{number:03}.tsv", [2 * number, 2 * number + 1])
-    names = np.array([int(name) // 2 for _, name in drawn(stream(f"['{tmp_path}/*.tsv']"), range(600))])
+        write_shard(tmp_path / f"{number:03}.tsv", [2 * number, 2 * number + 1])
+    names = np.array([int(name) // 2 for _, name in read_names(open_stream(f"['{tmp_path}/*.tsv']"), range(600))])
     first = np.array([np.flatnonzero(names == number)[0] for number in range(300)])
     last = np.array([np.flatnonzero(names == number)[-1] for number in range(300)])
     in_use = [((first <= position) & (last >= position)).sum() for position in range(600)]
@@ -187,21 +152,21 @@ def test_a_window_is_of_no_more_shards_than_a_process_holds_open(tmp_path):
 
 def opened_by(data, positions, monkeypatch, *overrides):
     """What is drawn at the positions, and the shards that were opened for it."""
-    own, opened = stream(data, *overrides), set()
+    own, opened = open_stream(data, *overrides), set()
     read = LocalFile.open
     monkeypatch.setattr(LocalFile, "open", lambda self: opened.add(self.name) or read(self))
-    names = [name for _, name in drawn(own, positions)]
+    names = [name for _, name in read_names(own, positions)]
     monkeypatch.setattr(LocalFile, "open", read)
     return names, opened
 
 
-@pytest.mark.parametrize("machines", [1, 2, 4])
+@pytest.mark.parametrize("machines", [1, 4])
 def test_a_machine_opens_its_share_of_the_shards(tmp_path, monkeypatch, machines):
     for number in range(24):
-        shard(tmp_path / f"{number:02}.tsv", range(5 * number, 5 * number + 5))
+        write_shard(tmp_path / f"{number:02}.tsv", range(5 * number, 5 * number + 5))
     data, options = f"['{tmp_path}/*.tsv']", ["Data.groups=4", "Training.global_batch=8", "Data.shuffle_buffer=40"]
     positions = np.arange(120).reshape(15, 8)
-    whole = np.array([name for _, name in drawn(stream(data, *options), positions.ravel())]).reshape(15, 8)
+    whole = np.array([name for _, name in read_names(open_stream(data, *options), positions.ravel())]).reshape(15, 8)
     assert sorted(whole.ravel().tolist(), key=int) == [str(number) for number in range(120)]
     shares = [
         opened_by(data, share.ravel().tolist(), monkeypatch, *options)
@@ -214,9 +179,9 @@ def test_a_machine_opens_its_share_of_the_shards(tmp_path, monkeypatch, machines
 
 @pytest.mark.parametrize("options", [[], ["Data.groups=4"]])
 def test_the_stream_knows_how_far_each_source_is_in_all_groups(two, options):
-    mixed = stream(two, "Training.global_batch=8", *options)
+    mixed = open_stream(two, "Training.global_batch=8", *options)
     for position in (0, 3, 8, 333, 801):
-        counts = Counter(source for source, _ in drawn(mixed, range(position)))
+        counts = Counter(source for source, _ in read_names(mixed, range(position)))
         assert mixed.epochs(position) == [counts[0] / 30, counts[1] / 10]
     first = mixed.first_positions(0, 20)
     assert [mixed[position][0] for position in first] == [0] * 20
@@ -224,26 +189,26 @@ def test_the_stream_knows_how_far_each_source_is_in_all_groups(two, options):
 
 def test_one_group_is_the_stream_without_groups(two):
     expected = "b7 b0 b4 a29 b9 b8 b6 b1 b3 a9 a24 b2 b5 a14 b4 b9 b2 b3 a17 b8 b1 a27 b5 b7"
-    assert " ".join(name for _, name in drawn(stream(two), range(24))) == expected
+    assert " ".join(name for _, name in read_names(open_stream(two), range(24))) == expected
 
 
 def test_groups_of_a_source_with_fewer_samples_are_refused(two):
-    with pytest.raises(ValueError, match=r"b\.tsv: 10 samples for 16 groups; lower Data.groups"):
-        stream(two, "Data.groups=16")
+    with pytest.raises(ValueError, match="Data.groups"):
+        open_stream(two, "Data.groups=16")
 
 
-def test_texts_of_training_are_those_of_its_languages_and_sources(two, tmp_path):
+def test_texts_of_training_are_those_of_its_languages(two, tmp_path):
     """Equal but for case and spaces; lines where captions have several; not beyond so many samples."""
     every = {f"{name}{number}" for name, count in (("a", 30), ("b", 10)) for number in range(count)}
-    assert stream(two).training_texts(1000) == (every, True)
-    texts, is_complete = stream(two).training_texts(12)
+    assert open_stream(two).training_texts(1000) == (every, True)
+    texts, is_complete = open_stream(two).training_texts(12)
     assert len(texts) == 12 and texts < every and not is_complete
     lines = ["image,caption_zh,caption_en", "1.png,红  杯 ,A Red  Cup", '2.png,"一\n二",two', "3.png,,three"]
     (tmp_path / "table.csv").write_text("\n".join(lines), encoding="utf-8")
     for name in "123":
         (tmp_path / f"{name}.png").write_bytes(b"-")
     table = f"[{tmp_path / 'table.csv'}]"
-    assert stream(table, "Views.languages={zh: 1}").training_texts(9)[0] == {"红 杯", "一 二"}
-    assert stream(table, "Views.languages={en: 1}").training_texts(9)[0] == {"a red cup", "two", "three"}
-    several = stream(table, "Views.languages={zh: 1}", "Views.caption_lines=true").training_texts(9)[0]
+    assert open_stream(table, "Views.languages={zh: 1}").training_texts(9)[0] == {"红 杯", "一 二"}
+    assert open_stream(table, "Views.languages={en: 1}").training_texts(9)[0] == {"a red cup", "two", "three"}
+    several = open_stream(table, "Views.languages={zh: 1}", "Views.caption_lines=true").training_texts(9)[0]
     assert {"一", "二", "红 杯"} <= several

@@ -57,7 +57,7 @@ def test_the_two_rules_differ_in_symbols_and_special_tokens(paddlenlp):
 PLAIN = st.characters(exclude_categories=["S", "Cs"], exclude_characters="[\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1Σ")
 
 
-@examples(300)
+@examples(100)
 @given(text=st.text(PLAIN, max_size=30))
 def test_texts_without_symbols_have_the_same_ids_by_both_rules(of_200, paddlenlp, text):
     assert of_200.encode(text) == paddlenlp[1](text)["input_ids"]
@@ -66,7 +66,7 @@ def test_texts_without_symbols_have_the_same_ids_by_both_rules(of_200, paddlenlp
 SPECIAL = st.sampled_from(["[MASK]", "[CLS]", "[PAD]", "[UNK]", "[SEP]", "[mask]", "Σ", "ΑΣ ", "©®", "²Øŋ", "\u00ad\n"])
 
 
-@examples(500)
+@examples(200)
 @given(parts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | SPECIAL, max_size=6))
 def test_any_text_has_the_ids_of_paddlenlp_by_its_rules(paddlenlp, parts):
     ours, theirs = paddlenlp
@@ -97,27 +97,22 @@ def test_both_vocabulary_formats_give_the_same_tokens(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("content", "fault"),
     [
-        ("[PAD]\t0\n[CLS]\t2\n", "ids must be 0 to 1"),
-        ("[PAD]\tx\n", "not a number"),
-        ("a\nb\n", "missing; is this a vocabulary file"),
-        ("[CLS]\n[PAD]\n[SEP]\n[UNK]\n", "must have id 0"),
+        (b"[PAD]\t0\n[CLS]\t2\n", "ids must be 0 to 1"),
+        (b"[PAD]\tx\n", "not a number"),
+        (b"a\nb\n", "missing"),
+        (b"[CLS]\n[PAD]\n[SEP]\n[UNK]\n", "must have id 0"),
+        ("[PAD]\n沙发\n".encode("gbk"), "UTF-8"),
+        (None, "no such file"),
     ],
 )
-def test_what_is_not_a_vocabulary_is_named(tmp_path, text, message):
+def test_what_is_not_a_vocabulary_is_named(tmp_path, content, fault):
     path = tmp_path / "odd.txt"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=f"odd.txt.*{message}"):
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=f"odd.txt.*{fault}"):
         read_vocabulary(path)
-
-
-def test_a_missing_vocabulary_and_one_in_another_encoding_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="vocabulary .*gone.txt: no such file"):
-        read_vocabulary(tmp_path / "gone.txt")
-    (tmp_path / "gbk.txt").write_bytes("[PAD]\n沙发\n".encode("gbk"))
-    with pytest.raises(ValueError, match="vocabulary .*gbk.txt: not a UTF-8 text file"):
-        read_vocabulary(tmp_path / "gbk.txt")
 
 
 def test_a_batch_is_as_long_as_its_longest_text():
