@@ -228,5 +228,5 @@ LAYOUTS = {
     "search.md": [demo, train, search],
     "tags.md": [demo, train, tags],
     "weights.md": [release],
-} | dict.fromkeys(["curate.md", "demo.md", "index.md", "loss.md", "memory.md", "ranks.md", "streaming.md"], [demo])
+} | {f"{name}.md": [demo] for name in ("curate", "demo", "index", "loss", "memory", "ranks", "streaming")}
 """By page, what lays out what its commands need next to `checkout`."""
