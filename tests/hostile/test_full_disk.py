@@ -2,21 +2,17 @@
 
 import errno
 import os
-import re
 import resource
 import shutil
 
 import pytest
 
-from tests.support.command_examples import EXAMPLES
+from tests.support.command_examples import EXAMPLES, RESUMABLE
 from tests.support.processes import run_process
 
 WRITING = [name for name, arguments in EXAMPLES.items() if "OUT" in "".join(map(str, arguments.values()))
            and name not in ("train", "export")]  # fmt: skip  # tests/export tries the disks of an export
 PAGE = 4096
-TO_GO_ON = re.compile(
-    r"/run.lock$|/index/|/shards/.prepare/|/\.curate/|/\d+.tar$|tags.jsonl.partial$|/(?:embeddings|cache)/[0-9a-f]{32}/\w+-[0-9a-f]{32}.safetensors$"
-)
 
 
 def mounted(folder, *options):
@@ -38,7 +34,7 @@ def disk(tmp_path):
 def finished(folder):
     """What lies there but for what a command needs to go on."""
     return {path.relative_to(folder): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
-            if not TO_GO_ON.search(str(path))}  # fmt: skip
+            if not RESUMABLE.search(str(path))}  # fmt: skip
 
 
 def check_refusals(command, example, capsys, out, limit, printed, step=1):
@@ -132,7 +128,7 @@ def test_a_disk_that_is_read_only_is_seen_before_the_work(command, disk, example
     assert printed.out == "" and printed.err.count("\n") == 1
 
 
-def test_a_run_on_a_disk_that_is_read_only_is_scored_and_shown_elsewhere(command, inputs, disk, tmp_path, capsys):
+def test_a_run_on_a_read_only_disk_is_shown_elsewhere(command, inputs, disk, tmp_path, capsys):
     shutil.copytree(inputs / "run", disk / "run")
     run_process(["mount", "-o", "remount,ro", disk], check=True)
     assert command("eval", {"--checkpoint": f"{disk}/run"}) == command("report", {"--run": f"{disk}/run"}) == 0

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.command_examples import EXAMPLES, options, run
+from ernie_vil2.planning import plan
+from tests.support.command_examples import EXAMPLES, options
 
 DEEP = "[" * 100_000
 CHEAP = ("eval check", "interpolate", "search build", "search query", "study", "study results", "plan",

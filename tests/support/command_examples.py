@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shutil
 from functools import cache
 from pathlib import Path
@@ -141,14 +142,34 @@ def inputs(tmp_path_factory, shapes):
     return folder
 
 
+RESUMABLE = re.compile(
+    r"/run.lock$|/index/|/shards/.prepare/|/\.curate/|/\d+.tar$|tags.jsonl.partial$|/(?:embeddings|cache)/[0-9a-f]{32}/\w+-[0-9a-f]{32}.safetensors$"
+)
+"""Files that a command which has failed leaves, to go on from them."""
+
+
+@cache
+def options(example: str) -> dict[str, argparse.Action]:
+    """Return the arguments with a value, of the command or subcommand of an example, and their actions."""
+    parser = commands.parser(command_of(example))
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            parser = action.choices[EXAMPLES[example][action.dest]]
+    return {
+        action.option_strings[-1] if action.option_strings else action.dest: action
+        for action in parser._actions
+        if action.nargs != 0
+    }
+
+
 def command_of(example: str) -> str | ModuleType:
-    """What `commands.run` takes for an example."""
+    """Return what `commands.run` takes for an example."""
     name = example.split()[0]
     return study if name == "study" else name
 
 
 def run(example: str, changes: dict[str, str | list[str] | None], inputs: Path, out: Path) -> int:
-    """Runs an example with other values of some arguments (None: without a value); its exit code."""
+    """Run an example with other values of some arguments (None: without a value), and return its exit code."""
     positional, options = [], []
     for argument, value in (EXAMPLES[example] | changes).items():
         values = [] if value is None else [value] if isinstance(value, str) else value

@@ -1,8 +1,6 @@
 """Tar shards that are damaged, hostile, or none."""
 
-import bz2
 import gzip
-import lzma
 import os
 import tarfile
 from functools import partial
@@ -106,8 +104,6 @@ UNPACK = "compressed with {}; samples are read at random, so unpack it first"
 CASES = [
     Case("shard, cut within an image", raw((OK + SECOND)[: len(OK) + 700]), used=1, skipped={Reason.CUT_SHARD: 1},
          check=is_sample_0, note="the samples before the cut"),
-    Case("shard, cut within a header", raw((OK + SECOND)[: len(OK) + 100]), used=1, skipped={Reason.CUT_SHARD: 1},
-         check=is_sample_0, note="the samples before the cut"),
     Case("shard, cut between two samples", raw(OK), used=1, skipped={Reason.CUT_SHARD: 1}, check=is_sample_0),
     Case("shard with a damaged header in the middle", raw(OK + bytes([0x55]) * 512 + SECOND + END), used=1,
          skipped={Reason.CUT_SHARD: 1}, check=is_sample_0, note="the samples before it"),
@@ -118,16 +114,12 @@ CASES = [
     Case("HTML page saved as .tar", raw(b"<html>404 Not Found</html>" * 99), stopped="not a tar shard"),
     *(
         Case(f"shard compressed with {name}, named .tar", raw(packed), stopped=UNPACK.format(name))
-        for name, packed in (("gzip", gzip.compress(WHOLE)), ("bzip2", bz2.compress(WHOLE)),
-                             ("xz", lzma.compress(WHOLE)), ("zstd", b"\x28\xb5\x2f\xfd" + WHOLE[:99]))
+        for name, packed in (("gzip", gzip.compress(WHOLE)), ("zstd", b"\x28\xb5\x2f\xfd" + WHOLE[:99]))
     ),
     Case("member whose name has ../", **good_and(Reason.OUTSIDE_SHARD, member("../1.png", GOOD))),
-    Case("member with an absolute path", **good_and(Reason.OUTSIDE_SHARD, member("/tmp/1.png", GOOD))),  # noqa: S108  -- a name alone, nothing is written there
     Case("symbolic link in a shard",
          **good_and(Reason.LINK, header("1.png", type=tarfile.SYMTYPE, linkname="/etc/passwd"))),
-    Case("hard link in a shard", **good_and(Reason.LINK, header("1.png", type=tarfile.LNKTYPE, linkname="0.png"))),
     Case("device in a shard", **good_and(Reason.DEVICE, header("1.png", type=tarfile.CHRTYPE, devmajor=1, devminor=5))),
-    Case("pipe in a shard", **good_and(Reason.DEVICE, header("1.png", type=tarfile.FIFOTYPE))),
     Case("member name that is not UTF-8", **good_and(Reason.NAME_NOT_UTF8, member("\udcff.png", GOOD))),
     Case("member of more than 256 MiB", sparse_file, used=1, skipped={Reason.TOO_LARGE: 1}, check=is_sample_0),
     Case("JSON of more than 4 MiB",
@@ -169,8 +161,6 @@ CASES = [
     Case("pipe named x.tar", pointed_at(os.mkfifo), stopped=PIPE),
     Case("device named x.tar", pointed_at(lambda path: path.symlink_to("/dev/zero")), stopped=PIPE),
     Case("symbolic link to itself", pointed_at(lambda path: path.symlink_to(path)), stopped="check that it is there"),
-    Case("symbolic link to nothing", pointed_at(lambda path: path.symlink_to("gone")),
-         stopped="check that it is there"),
     Case("shard that may not be read", without_permission, stopped="and may be read by this user",
          within=without_privileges),
     Case("shard that is not there", lambda folder: folder / "a.tar", stopped="no file matches"),
@@ -178,8 +168,6 @@ CASES = [
     Case("list that names itself", file("a.txt", "a.txt\n"), stopped="name the files themselves"),
     Case("list that names nothing", file("a.txt", "# later\n"), stopped="a list holds a path or address a line"),
     Case("list that is not UTF-8", file("a.txt", b"\xff\xfea.tar"), stopped="not a UTF-8 text file"),
-    Case("shard removed while a run goes on", raw(WHOLE), skipped={Reason.UNREADABLE_FILE: 2},
-         spoil=lambda folder: (folder / "a.tar").unlink()),
     Case("shard replaced by another one", raw(WHOLE), skipped={Reason.UNREADABLE_FILE: 2},
          spoil=lambda folder: raw(OK + END)(folder)),
 ]  # fmt: skip

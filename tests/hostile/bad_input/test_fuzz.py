@@ -6,8 +6,6 @@ The usual run tries a few dozen inputs of each kind; `-m slow` tries thousands.
 import base64
 import json
 import math
-import pickle
-from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +22,6 @@ from ernie_vil2.data.readers.opening import content, open_shard
 from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.samples import BadSample, is_blank
 from ernie_vil2.data.tokenizer import Tokenizer
-from ernie_vil2.io import restricted_pickle
 from tests.hostile.bad_input.case import CAPTION, as_json, bounded_time, encoded, member, smooth_image
 from tests.hostile.bad_input.images import JPEG, animated
 from tests.hostile.bad_input.shards import of_type, with_size
@@ -217,15 +214,6 @@ def test_a_caption_is_blank_where_the_tokeniser_finds_nothing(examples, tokenize
 
     odd = st.text(st.characters(categories=["Cc", "Cf", "Zs", "Zl", "Zp", "Mn", "So", "Lo", "Cn", "Co"]), max_size=4)
     survive(examples, st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | odd, read)
-
-
-@pytest.mark.parametrize("examples", EXAMPLES)
-def test_pickles_in_an_lmdb(examples):
-    def read(content):
-        with bounded_time(SECONDS), suppress(restricted_pickle.Refused):
-            restricted_pickle.load(content)
-
-    survive(examples, damaged(pickle.dumps(("7", 1, CAPTION))), read)
 
 
 @pytest.mark.parametrize("examples", EXAMPLES)
