@@ -1,8 +1,6 @@
 """What cannot be exported, and exported folders that cannot be used: one line that says which, why and what to do."""
 
 import gc
-import json
-import resource
 import shutil
 import sys
 import traceback
@@ -17,7 +15,7 @@ from ernie_vil2.device.extras import MissingPackage
 from ernie_vil2.device.tracing import tracing
 from ernie_vil2.export import NotExportable, export
 from ernie_vil2.io.export_folder import BadExport
-from ernie_vil2.io.files import CHECKSUMS, write_checksums
+from ernie_vil2.io.files import CHECKSUMS
 from ernie_vil2.runtime_onnx import OnnxModel
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.commands import call, small_disk
@@ -56,26 +54,6 @@ def test_an_export_json_that_is_none(folder, about):
     refused(folder, "damaged")
     (folder / CHECKSUMS).unlink()
     refused(folder, f"{CHECKSUMS} is missing.*damaged")
-
-
-def rewritten(folder, **changes):
-    path = folder / "export.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    write_checksums(folder, [path.name for path in folder.iterdir() if path.name != CHECKSUMS])
-
-
-def test_another_version_and_another_backend(folder):
-    rewritten(folder, version=2)
-    refused(folder, "export.json names version 2 .* export the checkpoint again")
-    rewritten(folder, version=1, backend="tensorrt")
-    refused(folder, "export.json does not describe an export")
-
-
-def test_graphs_that_the_library_refuses(folder):
-    for path in folder.glob("image.*"):
-        path.write_bytes(b'{"base_code": {}}')
-    rewritten(folder)
-    refused(folder, "refuses")
 
 
 def test_a_backend_that_is_not_installed(exports, monkeypatch):
@@ -166,17 +144,6 @@ def test_a_full_disk_is_reported_and_leaves_nothing(model, tmp_path, backend):
         with pytest.raises(OSError, match="No space left"):
             export(model, disk / "made", backend)
         assert list(disk.iterdir()) == []
-
-
-def test_a_limit_on_the_size_of_files_is_reported(model, tmp_path):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large.*made/image.pdiparams"):
-            export(model, tmp_path / "made", "paddle_inference")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_the_command_refuses_is_a_line(tmp_path, shapes):

@@ -194,12 +194,6 @@ def seal(folder):
         connection.execute("INSERT INTO blocks VALUES (0, ?, ?)", (ROWS, block_checksum(rows, range(ROWS))))
 
 
-def test_a_block_whose_end_is_lost_is_damage(tmp_path):
-    folder = made(tmp_path / "index", "exact")
-    sql(folder, "UPDATE blocks SET stop = 'x' WHERE first = 0")
-    assert any("has no checksum of the rows from 0 on" in line for line in check_index(folder).damage)
-
-
 @pytest.mark.parametrize(("rows", "message"), [([7, 3, 7, 5], "it proposes a row twice"),
                                                ([3, ROWS], "it proposes rows that are not there")])  # fmt: skip
 def test_an_index_type_that_proposes_nonsense_is_damaged(tmp_path, monkeypatch, rows, message):
@@ -319,7 +313,7 @@ def test_an_index_type_of_another_form_is_damage(copied, damage):
         pytest.skip("it has no file of faiss")
     damage(copied)
     seal(copied)
-    with pytest.raises(DamagedIndex, match=r"index_type cannot be read .*; remove .*and build the index again"):
+    with pytest.raises(DamagedIndex, match="index_type cannot be read"):
         answers(copied)
     assert check_index(copied).damage
 
@@ -349,6 +343,7 @@ def test_another_version_of_a_file_is_refused_by_its_name(copied, version):
         (lambda f: sql(f, "INSERT INTO checksums VALUES (1000, x'00', x'00')"), "has 399 checksums of 398 items"),
         (lambda f: sql(f, "DELETE FROM blocks WHERE first = 150"), "has no checksum of the rows from 150 on"),
         (lambda f: sql(f, "UPDATE blocks SET stop = 1000"), "has no checksum of the rows from 0 on"),
+        (lambda f: sql(f, "UPDATE blocks SET stop = 'x' WHERE first = 0"), "has no checksum of the rows from 0 on"),
         (lambda f: set_row(f, 3, EMBEDDINGS[4]), "rows.f16: the rows 0 to 149 differ from their checksum"),
         (lambda f: set_row(f, 9, 0.995), "rows.f16: the rows 0 to 149 differ from their checksum"),
         (lambda f: set_row(f, 9, np.inf), "1 of the rows 0 to 399 are not unit vectors"),

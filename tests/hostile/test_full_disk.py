@@ -4,31 +4,24 @@ import errno
 import os
 import resource
 import shutil
+from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
 from tests.support.command_examples import EXAMPLES, RESUMABLE
+from tests.support.commands import small_disk
 from tests.support.processes import run_process
 
 WRITING = [name for name, arguments in EXAMPLES.items() if "OUT" in "".join(map(str, arguments.values()))
-           and name not in ("train", "export")]  # fmt: skip  # tests/export tries the disks of an export
+           and name not in ("train", "export")]  # fmt: skip  # test_bad_exports.py tries the disk of an export
 PAGE = 4096
-
-
-def mounted(folder, *options):
-    """Mounts a disk of 2 MiB; skips the test where that is not allowed."""
-    folder.mkdir(exist_ok=True)
-    mounted = run_process(["mount", "-t", "tmpfs", "-o", ",".join(["size=2m", *options]), "tmpfs", folder],
-                             capture_output=True, text=True)  # fmt: skip
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
 
 
 @pytest.fixture
 def disk(tmp_path):
-    mounted(tmp_path / "disk")
-    yield tmp_path / "disk"
-    run_process(["umount", tmp_path / "disk"], check=True)
+    with small_disk(tmp_path / "disk", "2m") as folder:
+        yield folder
 
 
 def finished(folder):
@@ -56,36 +49,22 @@ def check_refusals(command, example, capsys, out, limit, printed, step=1):
     assert "partial" not in " ".join(map(str, finished(folder)))
 
 
-class Filled:
-    def __init__(self, disk):
-        self.disk = disk
-
-    def __call__(self, pages):
-        self.pages = pages
-        return self
-
-    def __enter__(self):
-        free = os.statvfs(self.disk).f_bavail
-        with (self.disk / "filler").open("wb") as file:
-            file.write(bytes(max(0, free - self.pages) * PAGE))
-
-    def __exit__(self, *error):
-        (self.disk / "filler").unlink()
+@contextmanager
+def filled(disk, pages):
+    """Leave so many free pages on a disk."""
+    free = os.statvfs(disk).f_bavail
+    (disk / "filler").write_bytes(bytes(max(0, free - pages) * PAGE))
+    yield
+    (disk / "filler").unlink()
 
 
-class Limited:
-    """Limits the size of files."""
-
-    def __call__(self, steps):
-        self.size = 64 * 2**steps - 64
-        return self
-
-    def __enter__(self):
-        self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.before[1]))
-
-    def __exit__(self, *error):
-        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
+@contextmanager
+def limited(steps):
+    """Limit the size of files."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 2**steps - 64, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def steps(quick):
@@ -96,14 +75,14 @@ def steps(quick):
 @steps(8)
 @pytest.mark.parametrize("example", WRITING)
 def test_a_full_disk(command, disk, example, capsys, step):
-    check_refusals(command, example, capsys, disk, Filled(disk), "No space left on device", step)
+    check_refusals(command, example, capsys, disk, partial(filled, disk), "No space left on device", step)
 
 
 @steps(3)
 @pytest.mark.parametrize("example", WRITING)
 def test_a_limit_on_the_size_of_files(command, tmp_path, example, capsys, step):
     (tmp_path / "out").mkdir()
-    check_refusals(command, example, capsys, tmp_path / "out", Limited(), "File too large", step)
+    check_refusals(command, example, capsys, tmp_path / "out", limited, "File too large", step)
 
 
 @pytest.mark.parametrize("example", WRITING)

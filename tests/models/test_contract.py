@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from safetensors.numpy import load_file, save_file
 
 from ernie_vil2 import load_model
 from ernie_vil2.cli import run
@@ -156,14 +155,6 @@ def test_another_format_has_golden_embeddings_of_its_own(tmp_path, capsys):
         load_model(folder)
 
 
-def test_an_export_or_another_dialect_is_not_verified_in_silence(folder, tmp_path):
-    assert run("export", [str(folder), str(tmp_path / "graphs"), "--to", "paddle-inference"]) == 0
-    with pytest.raises(ValueError, match="not of exports"):
-        load_model(tmp_path / "graphs", verify=True)
-    with pytest.raises(ValueError, match="dialect"):
-        load_model(OWN / "hf_clip", dialect={"tokenizer": "open_clip"}, verify=True)
-
-
 def test_what_people_read_may_be_edited(tmp_path):
     source = tmp_path / "source"
     shutil.copytree(OWN / "hf_clip", source)
@@ -176,12 +167,11 @@ def test_what_people_read_may_be_edited(tmp_path):
     load_model(tmp_path / "back", verify=True)
 
 
-def test_own_weights_that_are_not_finite_are_named(folder):
-    arrays = load_file(folder / "model.safetensors")
-    arrays["image.blocks.0.norm1.bias"][1] = np.nan
-    save_file(arrays, folder / "model.safetensors")
-    (folder / "contract.json").unlink()
-    with pytest.raises(ValueError, match="image.blocks.0.norm1.bias holds numbers that are not finite"):
-        load_model(folder)
-    assert run("convert", [str(folder), str(folder.parent / "new"), "--to", "official"]) == 2
-    assert not (folder.parent / "new").exists()
+def test_a_mixture_has_embeddings_of_its_own(folder, tmp_path):
+    assert run("interpolate", [str(folder), str(folder), "--alpha", "0.5", "--write", str(tmp_path / "mixed")]) == 0
+    load_model(tmp_path / "mixed", verify=True)
+
+
+def test_another_dialect_is_not_verified_in_silence():
+    with pytest.raises(ValueError, match="dialect"):
+        load_model(OWN / "hf_clip", dialect={"tokenizer": "open_clip"}, verify=True)

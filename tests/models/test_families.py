@@ -15,6 +15,7 @@ from ernie_vil2 import load_model
 from ernie_vil2.data.preprocessing import normalize_images
 from ernie_vil2.models.weights.families import FAMILIES
 from tests.support.other_families import (
+    CARRIED_FIRST,
     FOLDERS,
     NAMES,
     built,
@@ -48,10 +49,12 @@ def control(line):
 
 
 def controls():
-    for name in NAMES:
+    for parameters in CARRIED_FIRST:
+        (name,) = parameters.values
         for line, distance in json.loads((FOLDERS[name] / "expected.json").read_text())["controls"].items():
             if distance >= 2e-5 and control(line):
-                yield pytest.param(name, *control(line), distance, id=f"{name}-{line.replace(' ', '_')}")
+                identifier = f"{name}-{line.replace(' ', '_')}"
+                yield pytest.param(name, *control(line), distance, id=identifier, marks=parameters.marks)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -147,7 +150,7 @@ def test_gradients_are_the_authors(name):
                                    rtol=0, atol=1e-4 * largest, err_msg=key)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CARRIED_FIRST)
 def test_names_are_invertible_bit_for_bit(name):
     found = stored(name)
     family, model = found.family, found.config.Model
@@ -160,6 +163,7 @@ def test_names_are_invertible_bit_for_bit(name):
         np.testing.assert_array_equal(again[key], array)
 
 
+@pytest.mark.slow
 def test_every_family_has_a_folder_that_is_tested():
     if len(FOLDERS) > 6:
         assert {stored(name).layout for name in NAMES} == {FAMILIES.find(name).title for name in FAMILIES}

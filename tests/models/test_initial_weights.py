@@ -11,6 +11,7 @@ from ernie_vil2.models import build_dual_encoder, build_image_tower
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.models.weights.stored import StoredModel, write_model
+from tests.support.towers import arrays_of, randomize
 
 transformers = pytest.importorskip("paddlenlp.transformers", reason="PaddleNLP is not installed")
 
@@ -27,18 +28,6 @@ def vocabulary(tmp_path):
     return str(path)
 
 
-def arrays_of(model):
-    return {name: value.numpy() for name, value in model.state_dict().items()}
-
-
-def randomised(model):
-    rng = np.random.default_rng(0)
-    for name, value in model.state_dict().items():
-        centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-        value.set_value((centre + 0.3 * rng.normal(size=value.shape)).astype("float32"))
-    return model.eval()
-
-
 def source_folder(path, model, tokens=TOKENS):
     path.mkdir()
     write_weights(path / "model_state.pdparams", arrays_of(model))
@@ -47,7 +36,7 @@ def source_folder(path, model, tokens=TOKENS):
 
 
 def ernie(rows=9, model=transformers.ErnieModel, **settings):
-    return randomised(model(transformers.ErnieConfig(**{**SIZES, "vocab_size": rows, **settings})))
+    return randomize(model(transformers.ErnieConfig(**{**SIZES, "vocab_size": rows, **settings})))
 
 
 def text(vocabulary, weights=None, name="ernie", **fields):
@@ -99,19 +88,9 @@ def test_an_ernie_gives_its_own_features(tmp_path, vocabulary, types, prefix):
     assert sum("type 0 was added to the positions" in note for note in report.notes) == len(types) // 3 * 2
 
 
-def test_what_paddlenlp_saves_with_its_pretraining_head(tmp_path, vocabulary):
-    source = ernie(model=transformers.ErnieForMaskedLM, type_vocab_size=2)
-    source.save_pretrained(str(tmp_path / "mlm"))
-    (tmp_path / "mlm/vocab.txt").write_text("\n".join(TOKENS) + "\n", encoding="utf-8")
-    config, model = build(vocabulary, text_config=text(vocabulary, tmp_path / "mlm", epsilon=1e-12))
-    (report,) = load_initial_weights(model, config)
-    np.testing.assert_allclose(tower_features(model), features(source.ernie), atol=1e-5)
-    assert report.missing == () and all(name.startswith("network.cls.") for name in report.unexpected)
-
-
 def test_a_bert_gives_its_own_features(tmp_path, vocabulary):
     config = transformers.BertConfig(**SIZES, vocab_size=len(TOKENS), type_vocab_size=2)
-    source = randomised(transformers.BertModel(config))
+    source = randomize(transformers.BertModel(config))
     folder = source_folder(tmp_path / "bert", source)
     config, model = build(vocabulary, text_config=text(vocabulary, folder, "bert"))
     (report,) = load_initial_weights(model, config)
@@ -166,20 +145,18 @@ def test_weights_of_a_paddleclas_network(tmp_path, vocabulary):
 
 
 def test_names_that_nobody_publishes(monkeypatch, vocabulary):
-    config, model = build(vocabulary, image("paddleclas"))
-    with pytest.raises(ValueError, match="Model.image.weights: .* ViT"):
-        load_initial_weights(model, config)
-
     def offline(*_):
         raise OSError("no network")
 
     monkeypatch.setattr("paddlenlp.utils.download.resolve_file_path", offline)
-    config, model = build(vocabulary, text_config=text(vocabulary, "ernie-9"))
-    with pytest.raises(FileNotFoundError, match="ernie-9: .*no network"):
-        load_initial_weights(model, config)
-    config, model = build(vocabulary, image("nowhere.pdparams"))
-    with pytest.raises(FileNotFoundError, match="nowhere.pdparams"):
-        load_initial_weights(model, config)
+    for image_config, text_config, error, culprit in (
+        (image("paddleclas"), None, ValueError, "Model.image.weights: .* ViT"),
+        (None, text(vocabulary, "ernie-9"), FileNotFoundError, "ernie-9: .*no network"),
+        (image("nowhere.pdparams"), None, FileNotFoundError, "nowhere.pdparams"),
+    ):
+        config, model = build(vocabulary, image_config, text_config)
+        with pytest.raises(error, match=culprit):
+            load_initial_weights(model, config)
 
 
 def test_an_ernie_by_its_paddlenlp_name(tmp_path, monkeypatch, vocabulary):
@@ -214,7 +191,7 @@ def bicubic(old, new):
 
 @pytest.mark.parametrize("side", [5, 2])
 def test_position_embeddings_go_to_another_image_size(tmp_path, vocabulary, side):
-    arrays = arrays_of(randomised(build_image_tower(image())))
+    arrays = arrays_of(randomize(build_image_tower(image())))
     write_weights(tmp_path / "w.safetensors", arrays)
     config, model = build(vocabulary, image(tmp_path / "w.safetensors", size=4 * side))
     (report,) = load_initial_weights(model, config)
@@ -229,7 +206,7 @@ def test_position_embeddings_go_to_another_image_size(tmp_path, vocabulary, side
 @pytest.mark.parametrize("layout", ["official", "ernie_vil2"])
 def test_an_ernie_vil2_starts_the_whole_model_or_one_tower(tmp_path, vocabulary, layout):
     config, source = build(vocabulary)
-    randomised(source)
+    randomize(source)
     stored = StoredModel("ernie_vil2", arrays_of(source), Config(Model=config, Data={"max_length": 8}), TOKENS)
     write_model(stored, tmp_path / "model", layout)
     weights = str(tmp_path / "model")
@@ -251,7 +228,7 @@ def test_a_training_starts_from_them_once(tmp_path, shapes, vocabulary, capfd):
     from ernie_vil2.training.trainer import Trainer
 
     _, source = build(vocabulary)
-    write_weights(tmp_path / "w.pdparams", arrays_of(randomised(source.image)))
+    write_weights(tmp_path / "w.pdparams", arrays_of(randomize(source.image)))
     overrides = [
         f"Model.image={{name: ViT, image_size: 12, patch_size: 4, width: 24, depth: 1, heads: 2, "
         f"weights: {tmp_path / 'w.pdparams'}}}",

@@ -21,7 +21,7 @@ def model_of(image=VIT, embed_dim=None):
 
 
 @pytest.mark.parametrize(
-    "image", [VIT, CNN, RESNET, {"name": "ResNet50", "image_size": 32}], ids=lambda image: image["name"]
+    "image", [VIT, CNN, RESNET, {"name": "ResNet18", "image_size": 32}], ids=lambda image: image["name"]
 )
 def test_every_parameter_of_a_tower_is_in_one_group(image):
     model = model_of(image, embed_dim=48)

@@ -116,7 +116,7 @@ def test_a_tower_that_lacks_the_pattern_is_one_line(image, layers, culprit):
 
 
 @pytest.mark.parametrize("name", ["lora_b", "lora_scale", "weight"])
-def test_lora_without_its_counterpart_or_of_another_width_is_refused(name):
+def test_half_a_lora_or_another_width_is_refused(name):
     arrays = {"l.weight": np.zeros([2, 3]), "l.lora_a": np.zeros([2, 1]), "l.lora_b": np.zeros([1, 2]),
               "l.lora_scale": np.ones(1)}  # fmt: skip
     with pytest.raises(ValueError, match=r"\[2, 2\], the weight is \[2, 3\]"):

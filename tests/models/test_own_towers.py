@@ -8,7 +8,7 @@ import pytest
 import ernie_vil2
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.config import model as sections
-from ernie_vil2.models import build_dual_encoder, build_image_tower, build_text_tower, towers
+from ernie_vil2.models import build_image_tower, build_text_tower, towers
 from ernie_vil2.planning.towers import Towers
 from ernie_vil2.registry import import_named
 from ernie_vil2.training.trainer import Trainer
@@ -107,12 +107,6 @@ def test_a_module_that_is_not_there_is_named():
         import_named(load_config(None, ["Model.text.name=no_such_module:Bag"]).names)
     with pytest.raises(ConfigError, match="there is no text tower 'gpt'; known: ernie-base"):
         load_config(None, ["Model.text.name=gpt"])
-
-
-def test_a_tower_of_ones_own_works_next_to_one_of_ours(my_towers):
-    config = load_config(None, [TOWERS[0], "Model.text={name: ernie, width: 16, depth: 1, heads: 2}"]).Model
-    import_named([config.image.name, config.text.name])
-    assert build_dual_encoder(config, 20).embed_dim == 16
 
 
 def test_a_plan_of_ones_own_towers(my_towers):

@@ -12,7 +12,7 @@ from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.data.preprocessing import most_patches, patched_size
 from ernie_vil2.models.weights.families.family import with_preprocessing
 from ernie_vil2.models.weights.settings import Settings
-from tests.support.other_families import FOLDERS, expected
+from tests.support.other_families import CARRIED_FIRST, FOLDERS, expected
 
 FILTERS = {"2": "bilinear", "3": "bicubic"}
 
@@ -71,10 +71,12 @@ def control(line):
 
 
 def controls():
-    for name in sorted(FOLDERS):
+    for parameters in CARRIED_FIRST:
+        (name,) = parameters.values
         for line, distance in json.loads((FOLDERS[name] / "expected.json").read_text())["controls"].items():
             if control(line):
-                yield pytest.param(name, *control(line), distance, id=f"{name}-{line.replace(' ', '_')}")
+                identifier = f"{name}-{line.replace(' ', '_')}"
+                yield pytest.param(name, *control(line), distance, id=identifier, marks=parameters.marks)
 
 
 @pytest.mark.parametrize(("name", "changes", "row", "distance"), list(controls()))

@@ -194,17 +194,16 @@ def test_two_of_a_backbone_with_fixed_parameter_names():
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "culprit"),
     [
         ("EfficientNetL3", "EfficientNetL2"),
-        ("get_apis", "there is no image tower 'get_apis'"),
-        ("SqueezeNet1_0", "found 0"),
+        ("get_apis", "'get_apis'"),
         ("DeiT_tiny_distilled_patch16_224", "found 2"),
-        ("AdaFace_IR_18", "'AdaFace_IR_18' cannot be built"),
+        ("AdaFace_IR_18", "'AdaFace_IR_18'"),
     ],
 )
-def test_unusable_names(name, message):
-    with pytest.raises(ValueError, match=message):
+def test_unusable_names(name, culprit):
+    with pytest.raises(ValueError, match=culprit):
         build(name)
 
 

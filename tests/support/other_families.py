@@ -36,6 +36,10 @@ def _folders():
 
 FOLDERS = _folders()
 NAMES = list(FOLDERS)
+CARRIED_FIRST = [
+    pytest.param(name, marks=() if path.parent == OWN else pytest.mark.slow) for name, path in FOLDERS.items()
+]
+"""Names for tests of which six folders show most: those that the repository does not carry are slow."""
 
 
 def copy_folder(source, folder, file=None, section=None, **changes):

@@ -1,5 +1,6 @@
 """Configurations of small towers, and towers that only tests have."""
 
+import numpy as np
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
@@ -7,6 +8,19 @@ from paddle.nn import functional as F
 VIT = {"name": "ViT", "image_size": 32, "patch_size": 8, "width": 64, "depth": 3, "heads": 2}
 CNN = {"name": "RepVGG", "image_size": 32, "width": 8, "depth": 1}
 TEXT = {"name": "ernie", "width": 64, "depth": 2, "heads": 2, "max_positions": 24}
+
+
+def arrays_of(model):
+    return {name: value.numpy() for name, value in model.state_dict().items()}
+
+
+def randomize(model, seed=0):
+    """Set weights of every kind far from their initial values, so that no part can be left out unseen."""
+    rng = np.random.default_rng(seed)
+    for name, value in model.state_dict().items():
+        centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+        value.set_value((centre + 0.3 * rng.normal(size=value.shape)).astype("float32"))
+    return model.eval()
 
 
 class Cropping(nn.Layer):

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ernie_vil2.io.files import write_text
-from tests.hostile.bad_input import addresses, classes, images, models, rows, settings, shards, texts, tuning
+from tests.hostile.bad_input import addresses, classes, images, models, rows, settings, shards, texts
 
 PAGE = Path(__file__).parents[3] / "docs" / "bad_input.md"
 SECTIONS = {
@@ -16,7 +16,6 @@ SECTIONS = {
     "Classes": classes.CASES,
     "Configurations, vocabularies, lists": settings.CASES,
     "Weights and model folders": models.CASES,
-    "Fine-tuning": tuning.CASES,
 }
 ORDER = ["used", "used / skipped", "skipped", "stopped"]
 TABLE = re.compile(r"^## (.+)\n\n\|(?:.+\n)+", re.MULTILINE)

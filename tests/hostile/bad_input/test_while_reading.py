@@ -53,7 +53,7 @@ def remove(path):
 
 @pytest.mark.parametrize("change", [cut, overwrite, replace, remove])
 @pytest.mark.parametrize("kind", ["tar", "tsv", "jsonl", "csv", "parquet"])
-def test_a_file_that_changes_under_a_reader_gives_samples_or_bad_samples(kind, change, tmp_path):
+def test_a_file_that_changes_gives_samples_or_bad_samples(kind, change, tmp_path):
     (tmp_path / "0.png").write_bytes(GOOD)
     path = tmp_path / f"a.{kind}"
     path.write_bytes(whole(kind, tmp_path))
