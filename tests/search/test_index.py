@@ -182,6 +182,7 @@ def test_an_index_type_whose_build_is_killed_changes_nothing(folder, model):
         ("images/rows.f16", b"12", "rows.f16 holds 0 of 16 rows"),
         ("images/items.sqlite", None, "items.sqlite is missing"),
         ("index.json", b"{", "index.json"),
+        ("index.json", b"[]", "index.json"),
         ("images/index_type/index_type.json", b"nonsense", "index_type"),
     ],
 )

@@ -64,21 +64,17 @@ def test_an_exact_search_reads_the_rows_where_they_lie(tmp_path):
 def test_an_index_type_that_was_cut_off_is_named(tmp_path):
     rng = np.random.default_rng(0)
     rows = unit(rng, 500).astype(np.float16)
-    folder = tmp_path / "index_type"
-    folder.mkdir()
-    build_index_type("ivf", rows, lambda: unit(rng, 30), 0.9, folder, lambda line: None)
-    build_index_type("ivf", rows, lambda: unit(rng, 30), 0.9, folder, lambda line: None)
-    (file,) = folder.glob("*.faiss")  # of the first nothing is left
-    assert open_index_type(rows, folder).name == "ivf"
-    whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=rf"{file.name} has [\d,]+ of [\d,]+ bytes.*build the index again"):
-        open_index_type(rows, folder)
-    file.write_bytes(bytes(len(whole)))
-    with pytest.raises(ValueError, match=r"cannot be read .*build the index again"):
-        open_index_type(rows, folder)
+    for _ in range(2):
+        build_index_type("ivf", rows, lambda: unit(rng, 30), 0.9, tmp_path, lambda line: None)
+    (file,) = tmp_path.glob("*.faiss")  # of the first nothing is left
+    assert open_index_type(rows, tmp_path).name == "ivf"
+    content = file.read_bytes()
+    for damaged in (content[: len(content) // 2], bytes(len(content))):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match="build the index again"):
+            open_index_type(rows, tmp_path)
     file.unlink()
-    assert open_index_type(rows, folder).name == "exact"
+    assert open_index_type(rows, tmp_path).name == "exact"
 
 
 @pytest.mark.parametrize("recall", [0.8, 0.99])
@@ -106,15 +102,7 @@ def test_a_recall_that_is_not_reached_is_a_warning(tmp_path, monkeypatch):
         facts = INDEX_TYPES["ivf"].build(rows, lambda: queries, 0.97, tmp_path, lines.append).facts
         warnings = [line for line in lines if line.startswith("warning: ")]
         assert (facts["recall"] < 0.97) == warned == len(warnings)
-        if warned:
-            assert f"ivf finds {facts['recall']:.4f} of the ten closest" in warnings[0] and "0.97" in warnings[0]
-
-
-def test_directions_that_distinguish_rows_are_kept(tmp_path):
-    rng = np.random.default_rng(0)
-    rows = unit(rng, 2000, 16).astype(np.float16)
-    built = INDEX_TYPES["ivf"].build(rows, lambda: unit(rng, 300, 16), 0.99, tmp_path, lambda line: None)
-    assert built.facts["directions"] > 8
+        assert all(f"{facts['recall']:.4f}" in line and "0.97" in line for line in warnings)
 
 
 OPERATIONS = st.lists(

@@ -3,8 +3,6 @@
 import base64
 import pickle
 import shutil
-import socket
-import subprocess
 
 import numpy as np
 import pytest
@@ -66,31 +64,25 @@ def test_nothing_outside_the_named_folders_is_served(folders):
         assert Originals([allowed, other]).read(item((path, "x", row))) == SECRET, path
     (other / "secret.png").write_bytes(b"another image by now")
     assert Originals([allowed, other]).read(item(("link.png", "x"))) is None
-    with pytest.raises(NotADirectoryError, match="not a folder; name one that holds the images"):
+    with pytest.raises(NotADirectoryError, match="nothing"):
         Originals([allowed / "nothing"])
 
 
-@pytest.mark.parametrize(
-    "address",
-    ["http://127.0.0.1:1/a.tar", "https://example.org/a.tar", "s3://bucket/a.tar", "pipe:touch touched", "list.txt",
-     "{http://127.0.0.1:1/a.tar,b.tar}", "memory://a.tar"],
-)  # fmt: skip
-def test_no_location_asks_the_network_or_runs_a_command(tmp_path, monkeypatch, address):
+ADDRESSES = ("http://127.0.0.1:1/a.tar", "https://example.org/a.tar", "s3://bucket/a.tar", "pipe:touch touched",
+             "list.txt", "{http://127.0.0.1:1/a.tar,b.tar}", "memory://a.tar")  # fmt: skip
+
+
+def test_no_location_asks_the_network_or_runs_a_command(tmp_path, monkeypatch):
     def refused(*_, **__):
         raise AssertionError("the network was asked, or a command was run")
 
     monkeypatch.setattr("ernie_vil2.data.readers.shard_files._allowed", True)
-    for target, name in (
-        (socket.socket, "connect"),
-        (socket, "getaddrinfo"),
-        (subprocess, "run"),
-        (subprocess, "Popen"),
-    ):
-        monkeypatch.setattr(target, name, refused)
+    for target in ("socket.socket.connect", "socket.getaddrinfo", "subprocess.run", "subprocess.Popen"):
+        monkeypatch.setattr(target, refused)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.txt").write_text("http://127.0.0.1:1/a.tar\npipe:touch touched\n")
-    for location in (((address, "x"),), ((address, "x", 0),)):
-        assert Originals([tmp_path]).read(item(*location)) is None
+    for location in [*((address, "x") for address in ADDRESSES), *((address, "x", 0) for address in ADDRESSES)]:
+        assert Originals([tmp_path]).read(item(location)) is None, location
     assert [path.name for path in tmp_path.iterdir()] == ["list.txt"]
 
 
@@ -195,12 +187,3 @@ def test_a_server_shows_thumbnails_unless_it_is_given_folders(built, model, tmp_
         serve(lambda: open_index(moved / "index", model), Settings(port=0, roots=roots))
     output = capsys.readouterr().out
     assert "thumbnails alone; --root names folders" in output and f"images in full: {moved}" in output
-
-
-def test_a_location_that_is_none_is_not_the_clients_fault(built, model, capsys):
-    with open_index(built / "index", model, writable=True) as index:
-        vector = index.collection("images").embedding("1.png")
-        index.collection("images").add([Item("bad", b"", {}, [["a", 3]])], vector[None])
-        assert served(index, "bad") == 503
-        index.collection("images").remove(["bad"])
-    assert "the location of bad cannot be read" in capsys.readouterr().err

@@ -1,20 +1,16 @@
 """`search.py sync`: the index is what its sources are, however it was before, and whatever is killed in between."""
 
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ernie_vil2.cli import run
 from ernie_vil2.search import fill, open_index
 from ernie_vil2.search.checking import check_index
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.fill import add_images, build, images_in, rebuild_if_needed, sync_images, sync_texts
 from ernie_vil2.search.store import FolderStore
-from tests.support.processes import start_process
+from tests.support.commands import call
 from tests.support.shapes import draw, png
 from tests.support.small_index import unit
 
@@ -40,7 +36,7 @@ def index(tmp_path, model, folder):
 
 
 def ids(index):
-    return {item.id for item in index.collection("images").every()}
+    return set(digests(index))
 
 
 def digests(index):
@@ -69,6 +65,15 @@ def test_what_is_new_changed_and_gone(index, folder):
     assert after["0.png"] != before["0.png"] and after["1.png"] == before["1.png"]
     (closest,) = index.search(images=[image(21)], count=1)
     assert closest[0].id == "0.png"
+
+
+def test_a_dry_run_of_the_command_says_what_is_done(tmp_path, checkpoint, folder):
+    arguments = ["--index", tmp_path / "index", "--checkpoint", checkpoint, "--data", folder]
+    assert call("search", "build", *arguments).returncode == 0
+    changed(folder)
+    outputs = [call("search", "sync", *arguments, *options).stdout for options in (["--dry-run"], [])]
+    (planned,), (done,) = ([line for line in text.splitlines() if " removed " in line] for text in outputs)
+    assert planned == done and "1 removed" in done and "2 added" in done
 
 
 def test_items_of_elsewhere_and_without_a_source_stay(index, folder, tmp_path, model):
@@ -145,48 +150,54 @@ def test_a_run_that_is_killed_is_finished_by_the_next_one(index, folder, monkeyp
     assert ids(index) == expected and sync_images(index, [str(folder)]).unchanged == len(expected)
 
 
+def numbered_items(numbers):
+    return [Item(f"{n}", b"d%d" % n, {"caption": f"text {n}"}, [["a.tar", f"{n}", n]], b"\x89PNG") for n in numbers]
+
+
 @pytest.mark.thorough
-def test_rows_of_what_is_gone_are_dropped_above_a_share(tmp_path, model):
-    rng, lines = np.random.default_rng(0), list[str]()
-    rows, path = unit(rng, 1000, model.embed_dim), tmp_path / "index"
+def test_rows_that_are_gone_or_not_covered_are_built_again(tmp_path, model):
+    rows, lines, path = unit(np.random.default_rng(0), 1000, model.embed_dim), [], tmp_path / "index"
 
-    def items(numbers):
-        return [Item(f"{n}", b"d%d" % n, {"caption": f"text {n}"}, [["a.tar", f"{n}", n]], b"\x89PNG") for n in numbers]
+    def rebuild():
+        return rebuild_if_needed(index, "images", 0.1, lines.append)
 
-    with open_index(path, model, writable=True) as index:
-        index.collection("images").add(items(range(1000)), rows)
-        build(index, "images", "ivf", 0.9, lines.append)
-        with open_index(path, model) as reader:
-            reading = reader.collection("images")
-            index.collection("images").remove([f"{number}" for number in range(90)])
-            assert not rebuild_if_needed(index, "images", 0.1, lines.append)
-            size = (path / "images" / "rows.f16").stat().st_size
-            index.collection("images").remove([f"{number}" for number in range(90, 500)])
-            assert index.collection("images").gone() == 0.5
-            expected = {item.id: item for item in index.collection("images").every()}
-            assert rebuild_if_needed(index, "images", 0.1, lines.append)
-            assert "images: 50.0 % of the rows are of items that are gone, and are dropped" in lines
-            # Who has opened the files of before goes on with them, and finds the copy at the next question.
-            assert reading.search(rows[700:701], 1)[0][0].id == "700"
-            (hits,) = reader.closest(rows[700:701], 3)
-            assert hits[0].id == "700" and len(reader.collection("images")) == 500
+    with open_index(path, model, writable=True) as index, open_index(path, model) as reader:
+        index.collection("images").add(numbered_items(range(1000)), rows)
+        build(index, "images", "ivf", 0.9, lambda line: None)
+        assert not rebuild() and not lines
+        reading = reader.collection("images")
+        index.collection("images").remove([f"{number}" for number in range(90)])
+        assert not rebuild()
+        size = (path / "images" / "rows.f16").stat().st_size
+        index.collection("images").remove([f"{number}" for number in range(90, 500)])
+        assert index.collection("images").gone() == 0.5
+        expected = {item.id: item for item in index.collection("images").every()}
+        assert rebuild() and any("50.0 % of the rows" in line for line in lines)
+        # Who has opened the files of before goes on with them, and finds the copy at the next question.
+        assert reading.search(rows[700:701], 1)[0][0].id == "700"
+        assert reader.closest(rows[700:701], 3)[0][0].id == "700" and len(reader.collection("images")) == 500
         images = index.collection("images")
         assert {item.id: item for item in images.every()} == expected and images.gone() == 0
         assert (images.index_type["name"], images.index_type["rows"]) == ("ivf", 500)
         assert images.get("700").thumbnail == b"\x89PNG" and np.allclose(images.embedding("700"), rows[700], atol=1e-3)
         (folder,) = path.glob("images*")
         assert (folder / "rows.f16").stat().st_size == size // 2
-        images.add(items(range(3)), rows[:3])
+        for first, last, is_rebuilt in ((0, 50, False), (50, 90, True)):
+            images.add(numbered_items(range(first, last)), rows[first:last])
+            assert rebuild() is is_rebuilt
+        assert any("9.1 % of the rows are not covered" in line for line in lines)
+        images = index.collection("images")
+        assert images.uncovered() == 0 and images.index_type["rows"] == 590
     assert check_index(path).damage == []
     with open_index(path, model) as index:
-        assert len(index.collection("images")) == 503 and index.closest(rows[1:2], 1)[0][0].id == "1"
+        assert len(index.collection("images")) == 590 and index.closest(rows[1:2], 1)[0][0].id == "1"
 
 
 def test_compacting_that_is_killed_leaves_what_was_there(tmp_path, model, monkeypatch):
     rows = unit(np.random.default_rng(0), 100, model.embed_dim)
     with open_index(tmp_path / "index", model, writable=True) as index:
         images = index.collection("images")
-        images.add([Item(f"{number}", b"", {"caption": f"text {number}"}) for number in range(100)], rows)
+        images.add(numbered_items(range(100)), rows)
         images.remove([f"{number}" for number in range(50)])
         with monkeypatch.context() as patched:
             patched.setattr(FolderStore, "describe", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -198,48 +209,6 @@ def test_compacting_that_is_killed_leaves_what_was_there(tmp_path, model, monkey
         assert len(index.collection("images")) == 50 and index.closest(rows[60:61], 1)[0][0].id == "60"
     with open_index(tmp_path / "index", model, writable=True) as index:
         assert not list((tmp_path / "index").glob("images-*")) and len(index.collection("images")) == 50
-
-
-def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, checkpoint, folder, capsys):
-    arguments = ["sync", "--index", str(tmp_path / "index"), "--checkpoint", str(checkpoint), "--data", str(folder)]
-    assert run("search", ["build", *arguments[1:]], "search") == 0
-    script = (
-        "import sys, time\nfrom ernie_vil2.io import locks\nfrom pathlib import Path\n"
-        "lock = locks.owned(Path(sys.argv[1]))\nprint('locked', flush=True)\ntime.sleep(600)\n"
-    )
-    holder = start_process([sys.executable, "-c", script, str(tmp_path / "index" / ".lock")], cwd=Path(__file__).parents[2],
-                              stdout=subprocess.PIPE, text=True)  # fmt: skip
-    assert holder.stdout.readline() == "locked\n"
-    assert run("search", arguments, "search") == 2
-    assert f"process {holder.pid}" in capsys.readouterr().err
-    holder.kill()
-    holder.wait()
-    changed(folder)
-    assert run("search", [*arguments, "--dry-run"], "search") == 0
-    assert run("search", arguments, "search") == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if " removed " in line]
-    assert len(lines) == 2 and lines[0] == lines[1] and "1 removed" in lines[0] and "2 added" in lines[0]
-
-
-@pytest.mark.thorough
-def test_the_index_type_is_built_again_when_it_covers_too_little(tmp_path, model):
-    with open_index(tmp_path / "index", model, writable=True) as index:
-        images, rng = index.collection("images"), np.random.default_rng(0)
-
-        def add(numbers):
-            rows = unit(rng, len(numbers), model.embed_dim)
-            images.add([Item(f"{number}", b"", {"caption": f"text {number}"}) for number in numbers], rows)
-
-        add(range(1000))
-        build(index, "images", "ivf", 0.9, lambda line: None)
-        lines = []
-        assert not rebuild_if_needed(index, "images", 0.1, lines.append) and not lines
-        add(range(1000, 1100))
-        assert not rebuild_if_needed(index, "images", 0.1, lines.append)
-        assert lines[0].startswith("images: 9.1 % of the rows are not covered")
-        add(range(1100, 1200))
-        assert rebuild_if_needed(index, "images", 0.1, lines.append) and images.uncovered() == 0
-        assert (images.index_type["name"], images.index_type["rows"]) == ("ivf", 1200)
 
 
 def test_a_table_with_its_images_elsewhere_is_brought_up_to_date(tmp_path, model, folder):

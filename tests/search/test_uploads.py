@@ -4,7 +4,6 @@ import gc
 import signal
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -172,33 +171,12 @@ def test_the_largest_upload_there_may_be_is_read(running, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_server_keeps_no_memory_of_aborted_uploads(shapes_index, checkpoint, tmp_path, stop):
-    content = request("POST", SEARCH, bytes(19 * MIB), length=20 * MIB)
+def test_a_server_ends_beside_an_upload(shapes_index, checkpoint, tmp_path, stop):
     log = tmp_path / "log"
-    with serve_command(shapes_index, checkpoint, log) as (process, port):
-
-        def connect(sent):
-            client = socket.create_connection(("127.0.0.1", port), PATIENCE)
-            client.sendall(sent)
-            return client
-
-        def abort(number):
-            with connect(content) as client:
-                if number % 2:
-                    reset(client)
-
-        with connect(POST) as client:
-            assert status(received(client)) == 200
-        before = resident(process.pid)
-        for clients in (1, 8):
-            with ThreadPoolExecutor(clients) as pool:
-                list(pool.map(abort, range(160)))
-        time.sleep(2)
-        assert resident(process.pid) - before < 100
-        with connect(request("POST", SEARCH, b"a", length=100)):
-            time.sleep(1)
-            start = time.monotonic()
-            process.send_signal(stop)
-            process.wait(PATIENCE)
-            assert time.monotonic() - start < 10
+    with serve_command(shapes_index, checkpoint, log) as (process, port), socket.socket() as client:
+        client.connect(("127.0.0.1", port))
+        client.sendall(request("POST", SEARCH, b"a", length=100))
+        time.sleep(1)
+        process.send_signal(stop)
+        assert process.wait(PATIENCE) == 0
     assert "Traceback" not in log.read_text()
