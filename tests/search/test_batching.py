@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -77,27 +78,19 @@ def test_an_answer_is_the_same_whatever_is_encoded_with_it(request, name):
 
 
 def test_int8_exports_encode_one_at_a_time(onnx_index, monkeypatch):
-    sizes = []
     backend = onnx_index.model.backend
+    calls = Mock()
     monkeypatch.setattr(type(onnx_index.model), "precision", "int8")
-
-    def count_rows(name):
-        encode = getattr(backend, name)
-
-        def counted(rows):
-            sizes.append(len(rows))
-            return encode(rows)
-
-        monkeypatch.setattr(backend, name, counted)
+    for name in ("encode_ids", "encode_pixels"):
+        monkeypatch.setattr(backend, name, Mock(wraps=getattr(backend, name)))
+        calls.attach_mock(getattr(backend, name), name)
 
     async def crowd():
         batcher = Batcher(onnx_index, kept=0)
         await asyncio.gather(*(batcher.answer(*query) for query in mixed_queries(onnx_index)))
 
-    count_rows("encode_ids")
-    count_rows("encode_pixels")
     asyncio.run(crowd())
-    assert sizes and set(sizes) == {1}
+    assert calls.mock_calls and {len(call.args[0]) for call in calls.mock_calls} == {1}
 
 
 def test_one_query_too_many_is_refused_and_one_that_ends_makes_room(index, monkeypatch):

@@ -1,5 +1,6 @@
 """What every index type and every store must do, embedded ones and Milvus alike, against a product in NumPy."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -45,13 +46,18 @@ class Storage:
         self._open.clear()
 
 
-@pytest.fixture(params=INDEX_TYPES)
-def storage(request, tmp_path, monkeypatch):
-    # A filter that admits more than these of the few rows of a test is the own affair of the index type.
-    monkeypatch.setattr("ernie_vil2.search.local.EXACT_UP_TO", 600)
+@pytest.fixture(scope="module", params=INDEX_TYPES)
+def index_type(request):
     if request.param == "milvus":
         pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
-    storage = Storage(request.param, tmp_path)
+    return request.param
+
+
+@pytest.fixture
+def storage(index_type, tmp_path, monkeypatch):
+    # A filter that admits more than these of the few rows of a test is the own affair of the index type.
+    monkeypatch.setattr("ernie_vil2.search.local.EXACT_UP_TO", 600)
+    storage = Storage(index_type, tmp_path)
     yield storage
     storage.close()
 
@@ -86,18 +92,27 @@ def rng():
     return np.random.default_rng(0)
 
 
-@pytest.fixture
-def rows(rng):
-    return unit(rng, ROWS)
+@pytest.fixture(scope="module")
+def rows():
+    return unit(np.random.default_rng(1), ROWS)
 
 
-@pytest.fixture
-def full(storage, rows, rng):
+@pytest.fixture(scope="module")
+def built(index_type, rows, tmp_path_factory):
+    """The folder of a collection of all rows."""
+    storage = Storage(index_type, tmp_path_factory.mktemp("built"))
     collection = storage.open(writable=True)
     for start in range(0, ROWS, 1000):
         collection.add(items(range(start, start + 1000)), rows[start : start + 1000])
-    storage.build(collection, unit(rng, 200))
-    return collection
+    storage.build(collection, unit(np.random.default_rng(2), 200))
+    storage.close()
+    return storage.folder
+
+
+@pytest.fixture
+def full(built, storage):
+    shutil.copytree(built, storage.folder, dirs_exist_ok=True)
+    return storage.open(writable=True)
 
 
 def test_the_closest_are_found_in_their_order(full, rows, rng):

@@ -72,7 +72,7 @@ STEPS = st.lists(st.tuples(st.none() | CHANGE, FILL, st.none() | st.integers(0, 
 def test_any_order_of_changes_is_what_a_dictionary_says(kind, monkeypatch):
     monkeypatch.setattr(fill, "CHUNK", 2)
 
-    @examples(25 if kind == "index" else 15)
+    @examples(15)
     @given(st.fixed_dictionaries(dict.fromkeys(SOURCES, ROWS)), STEPS)
     def holds(sources, steps):
         with TemporaryDirectory() as position, open_number_index(Path(position), kind) as index:

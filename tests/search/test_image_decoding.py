@@ -253,7 +253,7 @@ print(json.dumps([1024 * (after - before), plan.num_bytes]))
     ("kind", "mode", "options"),
     [
         ("JPEG", "RGB", {"progressive": True, "subsampling": 0}),
-        ("PNG", "RGBA", {"compress_level": 1}),
+        pytest.param("PNG", "RGBA", {"compress_level": 1}, marks=pytest.mark.slow),
         pytest.param("JPEG", "RGB", {}, marks=pytest.mark.slow),
         pytest.param("TIFF", "RGBA", {"compression": "tiff_deflate"}, marks=pytest.mark.slow),
         pytest.param("WEBP", "RGBA", {"method": 0}, marks=pytest.mark.slow),

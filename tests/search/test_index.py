@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from functools import partial
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from ernie_vil2.search.store import FolderStore
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.commands import call
 from tests.support.shapes import draw, png
-from tests.support.small_index import IMAGE, TOKENS, fill_index
+from tests.support.small_index import IMAGE, TOKENS, fill_index, interrupt_call
 
 WORDS = ["red disc", "green square", "blue bar", "yellow cross", "红色的圆", "", "red disc"]
 
@@ -115,18 +116,10 @@ def test_a_build_that_was_killed_goes_on(tmp_path, model, shapes, monkeypatch):
     monkeypatch.setattr(fill, "CHUNK", 32)
     images = images_in([str(shapes["train"])])
     assert len(images) == 128
-    encode = type(model).encode_pixels
-    calls = []
-
-    def killed(self, pixels, *arguments):
-        calls.append(len(pixels))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return encode(self, pixels, *arguments)
-
-    monkeypatch.setattr(type(model), "encode_pixels", killed)
+    monkeypatch.setattr(model, "encode_pixels", interrupt_call(model.encode_pixels, 3))
     with pytest.raises(KeyboardInterrupt), open_index(tmp_path / "index", model, writable=True) as index:
         add_images(index, images)
+    monkeypatch.undo()
     with (tmp_path / "index" / "images" / "rows.f16").open("ab") as file:
         file.write(b"rows that were written and not committed")
     with open_index(tmp_path / "index", model, writable=True) as index:
@@ -245,19 +238,14 @@ def test_a_folder_without_an_index_is_named(model, tmp_path):
 
 def test_queries_of_a_file_are_encoded_in_batches(folder, search, model, monkeypatch, tmp_path):
     monkeypatch.setattr("ernie_vil2.cli.search.BATCH", 4)
-    encode, sizes = type(model).encode_texts, []
-
-    def counted(self, texts, *arguments, **options):
-        sizes.append(len(texts))
-        return encode(self, texts, *arguments, **options)
-
-    monkeypatch.setattr(type(model), "encode_texts", counted)
+    encode = Mock(wraps=model.encode_texts)
+    monkeypatch.setattr(model, "encode_texts", encode)
     lines = ["red disc", "红色的圆", "blue", "a bar", "a cross"]
     (tmp_path / "lines.txt").write_text("\n".join(lines) + "\n\n", encoding="utf-8")
     done = search("query", "--index", folder, "--json", "--minus", "green", "--file", tmp_path / "lines.txt")
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [answer["query"] for answer in answers] == [f"{line} - green" for line in lines]
-    assert sizes == [1, 4, 1]  # what is taken away, and five lines
+    assert [len(call.args[0]) for call in encode.mock_calls] == [1, 4, 1]  # what is taken away, and five lines
     with open_index(folder, model) as index:
         for line, answer in zip(lines, answers, strict=True):
             expected = [hit.score for hit in index.combined([(1, line), (-1, "green")])]

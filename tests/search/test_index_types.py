@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ernie_vil2.registry import UnknownName
 from ernie_vil2.search.collection import Item
 from ernie_vil2.search.index_types import INDEX_TYPES, RERANKED, Exact, build_index_type, open_index_type, ranked
-from ernie_vil2.search.local import LocalCollection, _candidates
+from ernie_vil2.search.local import LocalCollection, _candidates, _Kept
 from ernie_vil2.search.milvus import MilvusCollection
 from tests.support.limits import examples
 from tests.support.small_index import unit
@@ -117,7 +117,7 @@ OPERATIONS = st.lists(
 )
 
 
-@examples(40)
+@examples(25)
 @given(OPERATIONS, st.integers(0, 2**32 - 1))
 def test_any_changes_leave_what_a_dictionary_holds(operations, seed):
     rng = np.random.default_rng(seed)
@@ -165,6 +165,15 @@ def test_index_type_is_asked_for_a_twentieth_of_its_rows(count, asked):
     now = SimpleNamespace(rows=rows, index_type=kind, narrow={})
     (found,) = _candidates(now, rows[:2].astype("float32"), count, None, None)
     assert found.shape == (2, count) and calls == [count] * asked
+
+
+def test_at_least_the_last_half_of_the_items_is_cached(monkeypatch):
+    monkeypatch.setattr("ernie_vil2.search.local.KEPT_ITEMS", 12)
+    for count, first in ((10, 0), (14, 6)):
+        cache = _Kept()
+        for row in range(0, count, 2):
+            cache.keep({row: "hit", row + 1: "hit"})
+        assert [row for row in range(count) if cache.get(row)] == list(range(first, count))
 
 
 def test_milvus_keeps_its_index_where_another_cannot_be_built():

@@ -53,14 +53,9 @@ def test_a_token_is_asked_for_except_by_probes(index):
                          (f"Bearer {TOKEN}0", 401), ("Bearer", 401), ("Basic ####", 401), (f"Digest {TOKEN}", 401),
                          (TOKEN, 401)):  # fmt: skip
         assert server.get("/health", headers={"authorization": header}).status_code == code, header
-
-
-def test_two_authorization_headers_are_refused(index):
     for token in (None, TOKEN):
-        server = client(index, ("*",), token)
-        headers = [("authorization", f"Bearer {TOKEN}"), ("authorization", f"Bearer {TOKEN}")]
-        assert server.get("/health", headers=headers).status_code == 400
-        assert server.get("/healthz", headers=headers).status_code == 200
+        twice = [("authorization", f"Bearer {TOKEN}")] * 2
+        assert client(index, ("*",), token).get("/health", headers=twice).status_code == 400
 
 
 def test_a_file_without_a_secret_holds_no_token(tmp_path):
@@ -133,6 +128,7 @@ def test_a_client_that_goes_away_frees_its_slot(index, monkeypatch):
     assert not running.tracebacks
 
 
+@pytest.mark.slow
 def test_a_thousand_connections_stay_open(index):
     _allow_files(4000)
     with Running(build_app(index), trusted_proxies=[ip_network("127.0.0.1")]) as running:

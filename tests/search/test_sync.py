@@ -12,7 +12,7 @@ from ernie_vil2.search.fill import add_images, build, images_in, rebuild_if_need
 from ernie_vil2.search.store import FolderStore
 from tests.support.commands import call
 from tests.support.shapes import draw, png
-from tests.support.small_index import unit
+from tests.support.small_index import interrupt_call, unit
 
 
 def image(number):
@@ -133,15 +133,7 @@ def test_a_run_that_is_killed_is_finished_by_the_next_one(index, folder, monkeyp
         (folder / f"{number}.png").write_bytes(image(number))
     changed(folder)
     collection = index.collection("images")
-    add, calls = collection.add, []
-
-    def killed(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        add(*arguments)
-
-    monkeypatch.setattr(collection, "add", killed)
+    monkeypatch.setattr(collection, "add", interrupt_call(collection.add, 2))
     with pytest.raises(KeyboardInterrupt):
         sync_images(index, [str(folder)])
     monkeypatch.undo()

@@ -35,6 +35,19 @@ def fill_index(folder, model, source, texts=()):
     return folder
 
 
+def interrupt_call(function, number):
+    """Return the function, which is interrupted when it is called for this time."""
+    calls = []
+
+    def interrupted(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return function(*arguments, **options)
+
+    return interrupted
+
+
 class BlockedEncoder:
     """An encoder of texts that waits; `begun` says that it does."""
 
