@@ -33,6 +33,9 @@ RULES = {
     "openclip_custom_text": ("open_clip", 77), "openclip_siglip_timm": ("open_clip_canonical", 64),
 }  # fmt: skip
 
+# One family of each dialect.
+ONE_OF_EACH = {rules: name for name, (rules, _) in RULES.items() if name in FOLDERS}.values()
+
 
 def test_the_names_of_dialects_are_those_of_the_configuration():
     assert set(DIALECTS) == set(LIBRARY_RULES)
@@ -55,7 +58,7 @@ def test_ids_are_those_of_the_authors_code(name):
             np.testing.assert_array_equal(ids, expected[key])
 
 
-@pytest.mark.parametrize("name", sorted(FOLDERS))
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_written_and_pickled_tokenizers_give_the_same_ids(name, tmp_path):
     folder, (rules, context) = FOLDERS[name], RULES[name]
     texts = json.loads((folder / "inputs" / "texts.json").read_text("utf-8"))
@@ -70,7 +73,7 @@ def test_written_and_pickled_tokenizers_give_the_same_ids(name, tmp_path):
     assert tokenizer.vocab_size == len(tokenizer.tokens) > max(map(max, tokenizer(texts)))
 
 
-@pytest.mark.parametrize("name", sorted(FOLDERS))
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_any_text_becomes_at_most_max_length_ids(name):
     rules, _ = RULES[name]
     tokenizer = open_tokenizer(FOLDERS[name], 9, rules)

