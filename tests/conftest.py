@@ -156,3 +156,19 @@ def shapes(tmp_path_factory):
         "train": write_tar(folder / "train.tar", shape_members(8, seed=1)),
         "val": write_tar(folder / "val.tar", shape_members(1, seed=2)),
     }
+
+
+@pytest.fixture
+def overrides(shapes, tmp_path):
+    """Overrides of a run of seconds, in `tmp_path / "run"`."""
+    from tests.support.trainings import tiny_run  # imports Paddle
+
+    return tiny_run(shapes, tmp_path / "run")
+
+
+@pytest.fixture
+def config(overrides):
+    """`config("Section.key=value", ...)`: the tiny run with changes."""
+    from ernie_vil2.config import load_config
+
+    return lambda *changes: load_config(None, [*overrides, *changes])

@@ -12,7 +12,7 @@ from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.device.runtime import SWITCHES
 from tests.support import switched_rank
 from tests.support.freezing import TOWERS, Case, gradients
-from tests.training.test_step import errors
+from tests.support.steps import errors
 
 STRIDES = "FLAGS_use_stride_kernel"
 ROUNDING = 1e-7

@@ -6,8 +6,6 @@ from pathlib import Path
 import paddle
 import pytest
 
-from tests.training.conftest import config, overrides  # noqa: F401 - fixtures
-
 REPORT = Path("gpu_report")
 
 

@@ -16,8 +16,8 @@ from ernie_vil2.data.preprocessing import normalize_images
 from ernie_vil2.device.transfers import uploaded
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
+from tests.support.paths import ROOT
 from tests.support.processes import run_process, start_process
-from tests.training.conftest import ROOT
 
 TEXT = ["Model.text.dropout=0.1", "Model.text.attention_dropout=0.1"]
 STEPS = ["Training.steps=20", "Training.device=gpu"]

@@ -10,7 +10,7 @@ import pytest
 
 from ernie_vil2.io.run_folder import list_checkpoints
 from ernie_vil2.training.run_log import read_log
-from tests.training.conftest import as_arguments, rank_process, run, start, wait_for_steps
+from tests.support.trainings import as_arguments, rank_process, run, start, wait_for_steps
 
 pytestmark = pytest.mark.gpus(2)
 

@@ -17,10 +17,9 @@ from ernie_vil2.models.weights.stored import read_model, weights_path
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
 from tests.support.commands import call
-from tests.support.other_families import FOLDERS, check_with_authors, expected
-from tests.training.conftest import overrides  # noqa: F401 - a fixture
-from tests.training.test_other_families import settings, started, task_of  # noqa: F401 - settings is a fixture
-from tests.training.test_trainer import crash_after, weights
+from tests.support.other_families import FOLDERS, expected
+from tests.support.processes import run_process
+from tests.support.trainings import begin_with, built_task, crash_after, like_folder, weights
 
 POSITIONS = "text.network.embeddings.position_embeddings.weight"
 
@@ -69,8 +68,8 @@ def test_other_lengths_lie_on_the_same_lines(rows, longer):
 
 def stretched(name, length, *changes):
     """A folder's model with the positions that a training with texts of so many tokens would begin with."""
-    config = started(name, f"Data.max_length={length}", "Loss.weights.text_text=0", *changes)
-    model = task_of(config).model.eval()
+    config = like_folder(name, f"Data.max_length={length}", "Loss.weights.text_text=0", *changes)
+    model = built_task(config).model.eval()
     arrays = {key: value.numpy() for key, value in model.state_dict().items()}
     return replace(read_model(FOLDERS[name]), arrays=arrays, config=config), model
 
@@ -154,10 +153,10 @@ def test_what_a_folder_cuts_at_is_noted(tmp_path):
     assert ernie_vil2.load_model(tmp_path / "back", max_length=100).tokenizer.max_length == 100
 
 
-@pytest.mark.parametrize("name", ["hf_clip", pytest.param("hf_chinese_clip_bin", marks=pytest.mark.slow)])
-def test_a_stretched_run_resumes_exactly_and_is_converted(settings, tmp_path, name, capsys):  # noqa: F811
+@pytest.mark.parametrize("name", ["hf_clip", "hf_chinese_clip_bin"])
+def test_a_stretched_run_resumes_exactly_and_is_a_model_like_any_other(overrides, tmp_path, name, capsys):
     def config(*changes):
-        return load_config(None, settings(name, "Data.max_length=100", "Data.workers=0", *changes))
+        return load_config(None, begin_with(overrides, name, "Data.max_length=100", "Data.workers=0", *changes))
 
     whole = Trainer(config(f"Training.output={tmp_path / 'whole'}"))
     longest = read_model(FOLDERS[name]).config.Model.text.longest

@@ -13,7 +13,7 @@ from ernie_vil2.planning.devices import DEVICES
 from ernie_vil2.planning.plan import Plan
 from ernie_vil2.planning.towers import Towers
 from tests.support import traffic_rank
-from tests.training.conftest import ROOT, overrides  # noqa: F401 - a fixture
+from tests.support.paths import ROOT
 
 
 @pytest.mark.slow
@@ -29,7 +29,7 @@ from tests.training.conftest import ROOT, overrides  # noqa: F401 - a fixture
         ),
     ],
 )
-def test_bytes_and_calls_are_those_of_a_step(overrides, tmp_path, monkeypatch, changes):  # noqa: F811
+def test_bytes_and_calls_are_those_of_a_step(overrides, tmp_path, monkeypatch, changes):
     settings = [*overrides, *changes, "Training.steps=3", "Training.device=cpu"]
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     worker = Path(traffic_rank.__file__)

@@ -6,8 +6,8 @@ import numpy as np
 from paddle.distributed import fleet
 
 from ernie_vil2.parallel.ranks import join_ranks
-from tests.training.test_entailment_step import CASES, TOLERANCES, batch, step_of
-from tests.training.test_step import OWN, compute, default_dtype
+from tests.support.entailment_steps import CASES, TOLERANCES, batch, step_of
+from tests.support.steps import OWN, compute, default_dtype
 
 
 def main():

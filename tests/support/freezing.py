@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
-import paddle
 import paddle.distributed as dist
 from paddle.distributed import fleet
 
@@ -13,9 +12,9 @@ from ernie_vil2.config import load_config
 from ernie_vil2.models.dual_encoder import layer_groups
 from ernie_vil2.parallel.norms import batch_norms, prepare_norms, running_statistics
 from ernie_vil2.parallel.ranks import join_ranks
-from ernie_vil2.tasks import build_task
-from tests.training import test_entailment_step, test_step
-from tests.training.test_step import OWN, ROWS, compute, default_dtype, errors
+from tests.support import entailment_steps, steps
+from tests.support.steps import OWN, ROWS, compute, default_dtype, errors
+from tests.support.trainings import built_task
 
 IMAGES = {
     "ViT": "{name: ViT, image_size: 32, patch_size: 16, width: 16, depth: 2, heads: 2, drop_path: 0.3}",
@@ -59,10 +58,7 @@ class Case:
 
 def built(case):
     """The task with its model."""
-    paddle.seed(0)
-    task = build_task(case.config)
-    task.build(initialize=False)
-    return task
+    return built_task(case.config, initialize=False)
 
 
 @cache
@@ -100,9 +96,9 @@ def gradients(case, thawed=False, rows=JOINED):
         task.prepare(parallel, None)
         before = {name: norm._mean.numpy() for name, norm in norms.items()}
         if case.task == "multi_view":
-            views = test_step.batch("float64", rows)
+            views = steps.batch("float64", rows)
         else:
-            views = test_entailment_step.batch(case.task, "float64", rows)
+            views = entailment_steps.batch(case.task, "float64", rows)
         found = compute(task._step, views)
         for name, norm in norms.items():
             stays = np.array_equal(norm._mean.numpy(), before[name])

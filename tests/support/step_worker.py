@@ -7,9 +7,8 @@ from ernie_vil2.parallel.norms import synchronise_norms
 from ernie_vil2.parallel.ranks import join_ranks
 from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep
 from tests.support.freezing import found_by_rank, of_ranks
-from tests.training.test_step import (
+from tests.support.steps import (
     OWN,
-    REPVGG,
     VIT,
     batch,
     compute,
@@ -18,6 +17,7 @@ from tests.training.test_step import (
     setting,
     settings_of,
 )
+from tests.support.trainings import REPVGG
 
 
 def main(folder):

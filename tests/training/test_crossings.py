@@ -13,8 +13,8 @@ from benchmarks.crossings import counted_crossings, crossings_of_steps
 from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.training.trainer import Trainer
 from tests.support import crossing_rank
-from tests.training.conftest import ROOT
-from tests.training.test_trainer import REPVGG
+from tests.support.paths import ROOT
+from tests.support.trainings import REPVGG
 
 MOST = 6
 DROPOUT = ["Model.text.dropout=0.1", "Model.text.attention_dropout=0.1"]
@@ -24,8 +24,7 @@ KINDS = {
     "direct": [DROP_PATH],
     "cached": [DROP_PATH, "Training.micro_batch=4"],
     "recomputed": [DROP_PATH, "Training.recompute=true"],
-    "sigmoid": ["Loss.kind=sigmoid"],
-    "norms": [REPVGG],
+    "sigmoid of norms": ["Loss.kind=sigmoid", REPVGG],
     "EfficientNet": pytest.param([EFFICIENTNET], marks=pytest.mark.slow),
     "cached EfficientNet": pytest.param([EFFICIENTNET, "Training.micro_batch=8"], marks=pytest.mark.slow),
 }

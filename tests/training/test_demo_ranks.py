@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.training.conftest import run
-from tests.training.test_tools import logged
+from tests.support.trainings import logged_losses, run
 
 pytestmark = pytest.mark.slow
 DEMO = ["-c", "configs/demo/emoji.yaml", "-o", "Training.global_batch=512", "-o", "Training.sync_norms=true",
@@ -18,10 +17,10 @@ def curve(folder, *changes, script="tools/train.py", **options):
     changes = [argument for change in (*changes, output) for argument in ("-o", change)]
     trained = run(script, *DEMO, *changes, timeout=3000, **options)
     assert trained.returncode == 0, trained.stdout + trained.stderr
-    return np.array(logged(folder, "loss"))
+    return np.array(logged_losses(folder))
 
 
-def test_two_ranks_of_paddles_launcher_take_a_hundred_steps_as_one_process(tmp_path):
+def test_two_ranks_take_a_hundred_steps_as_one_process(tmp_path):
     changes = ["Optimizer.learning_rate=1e-4", "Training.steps=100"]
     one = curve(tmp_path / "one", *changes)
     launch = ["--nproc_per_node", "2", "--backend", "gloo", "--log_dir", tmp_path / "log"]
@@ -34,7 +33,7 @@ def test_two_ranks_of_paddles_launcher_take_a_hundred_steps_as_one_process(tmp_p
 def test_two_ranks_equal_one_process_in_float64(tmp_path):
     """At the demo's own rate, with which float32 loses the curve after a dozen steps."""
     changes = ["Training.steps=20", "Schedule.warmup_steps=10", "Training.global_batch=64"]
-    worker = "tests/training/float64_worker.py"
+    worker = "tests/support/float64_worker.py"
     one = curve(tmp_path / "one", *changes, script=worker)
     launch = ["--nproc_per_node", "2", "--backend", "gloo", "--log_dir", tmp_path / "log"]
     two = curve(tmp_path / "two", *changes, script=worker, launch=launch)

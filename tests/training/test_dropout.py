@@ -15,6 +15,7 @@ from ernie_vil2.tasks.contrastive_step import build_step
 from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
 from ernie_vil2.tasks.model_setup import check_text_pair
 from tests.support.limits import examples
+from tests.support.steps import keys_on_device
 
 MASK = 2**64 - 1
 SMALL = [
@@ -33,10 +34,6 @@ class Towers(nn.Layer):
     def __init__(self, *layers):
         super().__init__()
         self.image, self.text = nn.Identity(), nn.Sequential(*layers)
-
-
-def keys_on_device(dropout, step, views, positions):
-    return {view: paddle.to_tensor(keys) for view, keys in dropout.keys(step, views, positions).items()}
 
 
 def drawing(dropout, step, views, positions):
@@ -86,7 +83,7 @@ def test_masks_are_those_worked_out_by_hand():
         assert found[draw, row, i, j] == pytest.approx(1 / 0.7 if uniform >= 0.3 else 0), (draw, row, i, j)
 
 
-@examples(25)
+@examples(10)
 @given(
     order=st.permutations(range(8)), cuts=st.sets(st.integers(1, 7)), lengths=st.lists(st.integers(4, 9), min_size=8)
 )
@@ -100,7 +97,7 @@ def test_masks_do_not_depend_on_parts_order_or_padding(order, cuts, lengths):
         np.testing.assert_array_equal(found, whole[:, rows, :, :length, :length])
 
 
-@pytest.mark.parametrize("p", [0.02, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("p", [0.1, 0.9])
 def test_rate_and_scale(p):
     (found,) = masks(paddle.ones([64, 64, 64]), p=p)
     assert abs((found == 0).mean() - p) < 4 * (p * (1 - p) / found.size) ** 0.5
@@ -131,7 +128,7 @@ def test_draws_and_scales_are_those_of_float32(dtype):
     assert set(x.grad.astype("float64").numpy().ravel()) == {0, float(paddle.to_tensor(1 / 0.9, dtype))}
 
 
-def test_rows_views_layers_steps_seeds_and_elements_are_independent():
+def test_masks_are_independent_of_each_other():
     """Correlations of masks are those of chance: 4,096 elements have a deviation of 1/64."""
     one = masks(paddle.ones([24, 64, 64]), views=("text_1", "text_2"), layers=2)
     other = masks(paddle.ones([24, 64, 64]), step=1, views=("text_1", "text_2"), layers=2)
@@ -242,8 +239,6 @@ def test_native_dropout_is_one_of_each_step():
     assert np.array_equal(drawn(0, 3), drawn(0, 3))
     assert len({drawn(seed, step).tobytes() for seed, step in ((0, 3), (0, 4), (1, 3))}) == 3
 
-
-def test_a_step_of_native_dropout():
     config = load_config(None, [*SMALL, "Training.dropout=native"])
     model = build_dual_encoder(config.Model, 50)
     model.train()
@@ -257,26 +252,20 @@ def test_a_step_of_native_dropout():
 
 @pytest.mark.parametrize("other", ["micro_batch=2", "recompute=true"])
 def test_native_dropout_is_refused_where_rows_are_encoded_twice(other):
-    with pytest.raises(ConfigError, match="dropout: native does not go with micro_batch or recompute"):
+    with pytest.raises(ConfigError, match="dropout: native"):
         load_config(None, ["Training.dropout=native", f"Training.{other}"])
 
 
-@pytest.mark.parametrize(
-    ("settings", "refused"),
-    [
-        ([], True),
-        (["Loss.weights.text_text=0"], False),
-        (["Model.text.dropout=0.1"], False),
-        (["Model.text.attention_dropout=0.1"], False),
-        (["Views.tag_probability=0.5"], False),
-        (["Data.train=[{data: [a.tar], weight: 1}, {data: [b.tar], weight: 1, tag_probability: 0.5}]"], False),
-    ],
-)
-def test_a_text_pair_of_equal_encodings_is_refused(settings, refused):
-    without = ["Model.text.dropout=0", "Model.text.attention_dropout=0", "Views.tag_probability=0"]
-    config = load_config(None, [*SMALL, "Data.train=[a.tar]", *without, *settings])
-    if not refused:
-        check_text_pair(config)
-        return
-    with pytest.raises(ConfigError, match="set Model.text.dropout .*, or Loss.weights.text_text=0"):
-        check_text_pair(config)
+def test_text_pair_of_equal_encodings_is_refused():
+    equal = [*SMALL, "Data.train=[a.tar]", "Model.text.dropout=0", "Model.text.attention_dropout=0",
+             "Views.tag_probability=0"]  # fmt: skip
+    with pytest.raises(ConfigError, match="Model.text.dropout .* Loss.weights.text_text=0"):
+        check_text_pair(load_config(None, equal))
+    for change in (
+        "Loss.weights.text_text=0",
+        "Model.text.dropout=0.1",
+        "Model.text.attention_dropout=0.1",
+        "Views.tag_probability=0.5",
+        "Data.train=[{data: [a.tar], weight: 1}, {data: [b.tar], weight: 1, tag_probability: 0.5}]",
+    ):
+        check_text_pair(load_config(None, [*equal, change]))

@@ -9,40 +9,17 @@ import paddle
 import pytest
 
 from ernie_vil2.device.launch import run_ranks
-from ernie_vil2.tasks import build_task
-from tests.training.test_step import OWN, ROWS, VIT, compute, default_dtype, errors, setting
-
-CASES = [(task, head) for task in ("entailment", "nlvr2") for head in ("concatenation", "interaction")]
-TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
-
-
-def step_of(task, head, *changes):
-    """The step of a new model, as the trainer prepares it for one process."""
-    config = setting(VIT, f"Training.task={task}", f"Head.kind={head}", "Head.dropout=0.3",
-                     "Model.text.vocabulary=demo_data/vocabulary.txt", *changes)  # fmt: skip
-    paddle.seed(0)
-    made = build_task(config)
-    made.build(initialize=False)
-    made.model.train()
-    made.prepare(None, None)
-    return made, made._step
-
-
-def batch(task, dtype="float32", rows=range(ROWS)):
-    """Views, labels and positions of some rows of the global batch."""
-    rng, rows = np.random.default_rng(0), np.array(rows)
-    names = ("image_1", "image_2")[: {"entailment": 1, "nlvr2": 2}[task]]
-    views = {name: rng.normal(size=[ROWS, 3, 32, 32]).astype(dtype) for name in names}
-    views["text_1"] = rng.integers(1, 50, size=[ROWS, 8])
-    labels = rng.integers(0, 2, size=[ROWS, 1])
-    return {name: paddle.to_tensor(view[rows]) for name, view in views.items()}, labels[rows], rows
+from tests.support import entailment_rank
+from tests.support.entailment_steps import CASES, TOLERANCES, batch, step_of
+from tests.support.paths import ROOT
+from tests.support.steps import OWN, ROWS, compute, default_dtype, errors
 
 
 @pytest.mark.parametrize(("task", "head", "micro_batch"), [
-    pytest.param(*case, rows, marks=() if rows == 3 or case == CASES[0] else pytest.mark.slow)
+    pytest.param(*case, rows, marks=() if rows == 3 else pytest.mark.slow)
     for case in CASES for rows in (1, 3, 10)
 ])  # fmt: skip
-def test_gradients_of_micro_batches_are_those_of_the_direct_step(task, head, micro_batch):
+def test_cached_gradients_are_those_of_the_direct_step(task, head, micro_batch):
     with default_dtype("float64"):
         _, direct = step_of(task, head)
         _, cached = step_of(task, head, f"Training.micro_batch={micro_batch}")
@@ -73,13 +50,10 @@ def test_a_loss_is_not_cut_off():
 
 
 @pytest.mark.slow
-def test_two_ranks_of_unequal_rows_have_the_gradients_of_one_process(tmp_path, monkeypatch):
+def test_two_ranks_of_unequal_rows_have_the_same_gradients(tmp_path, monkeypatch):
     """The average over the ranks, which data parallel takes, of all rows that could be used."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    assert (
-        run_ranks([sys.executable, str(Path(__file__).parents[1] / "support" / "entailment_rank.py"), str(tmp_path)], 2)
-        == 0
-    )
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert run_ranks([sys.executable, str(Path(entailment_rank.__file__)), str(tmp_path)], 2) == 0
     ranks = [dict(np.load(tmp_path / f"{rank}.npz")) for rank in range(2)]
     for dtype, tolerance in TOLERANCES.items():
         for task, head in CASES:
@@ -98,7 +72,7 @@ def test_two_ranks_of_unequal_rows_have_the_gradients_of_one_process(tmp_path, m
 
 
 @pytest.mark.parametrize("head", ["concatenation", "interaction"])
-def test_the_head_computes_in_float32_whatever_the_towers_do(monkeypatch, head):
+def test_head_computes_in_float32_whatever_the_towers_do(monkeypatch, head):
     """On CPU autocast changes nothing, so that what is asked of it is looked at."""
     asked = []
 

@@ -1,7 +1,6 @@
 """Whatever is frozen, a step gives the rest the gradients that they have without, and what is frozen none."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +21,7 @@ from tests.support.freezing import (
     of_ranks,
 )
 from tests.support.limits import examples
-
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
 
 
 def check_alone(case):
@@ -32,7 +30,7 @@ def check_alone(case):
 
 
 @pytest.mark.parametrize(("image", "text"), TOWERS)
-def test_every_layer_group_can_be_frozen_alone_and_with_all_before_it(image, text):
+def test_every_group_can_be_frozen_alone_and_with_all_before(image, text):
     for frozen in alone_and_in_prefixes(image, text):
         check_alone(Case(image, text, frozen))
 
@@ -55,14 +53,14 @@ def cases(draw):
     return Case(image, text, frozen, draw(st.sampled_from(list(STEPS))), task, draw(st.booleans()))
 
 
-@examples(6)
+@examples(4)
 @given(cases())
 def test_any_groups_can_be_frozen_with_any_step_and_head(case):
     try:
         check_alone(case)
     except ConfigError as error:
-        assert "leaves nothing" in str(error)  # noqa: PT017  -- there may be no error
-        assume(False)
+        assume("leaves nothing" not in str(error))
+        raise
 
 
 @pytest.mark.slow

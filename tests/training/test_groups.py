@@ -9,11 +9,11 @@ import pytest
 
 from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.io.run_folder import list_checkpoints
-from ernie_vil2.training.run_log import read_log
 from tests.support import reading_rank
 from tests.support.commands import call
+from tests.support.paths import ROOT
 from tests.support.shapes import shape_members, write_tar
-from tests.training.conftest import ROOT, as_arguments, run
+from tests.support.trainings import as_arguments, logged_losses, run
 
 STEPS = 6
 
@@ -28,12 +28,8 @@ def grouped(overrides, tmp_path):
     return [*overrides, f"Data.train=['{tmp_path}/*.tar']", "Data.val=[]", *more]
 
 
-def losses(folder):
-    return [record["loss"] for record in read_log(folder / "log.jsonl") if "loss" in record]
-
-
 @pytest.mark.slow
-def test_two_ranks_open_their_own_shards_and_train_as_one_process(grouped, tmp_path, monkeypatch):
+def test_two_ranks_open_their_own_shards_and_train_as_one(grouped, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     worker, opened = str(Path(reading_rank.__file__)), tmp_path / "opened"
     for ranks in (1, 2):
@@ -42,7 +38,7 @@ def test_two_ranks_open_their_own_shards_and_train_as_one_process(grouped, tmp_p
     read = {tuple(line.split()) for line in Path(f"{opened}2").read_text().splitlines()}
     shares = [{shard for rank, shard in read if rank == number} for number in "01"]
     assert [len(share) for share in shares] == [4, 4] and not shares[0] & shares[1]
-    one, two = losses(tmp_path / "ranks1"), losses(tmp_path / "ranks2")
+    one, two = logged_losses(tmp_path / "ranks1"), logged_losses(tmp_path / "ranks2")
     assert len(one) == STEPS and np.allclose(one, two, rtol=1e-4), (one, two)
 
 
@@ -51,8 +47,8 @@ def test_a_run_of_two_ranks_goes_on_with_one_on_the_same_batches(grouped, tmp_pa
     folder = tmp_path / "run"
     whole = run("tools/train.py", *as_arguments(grouped), "--processes", "2")
     assert whole.returncode == 0, whole.stdout + whole.stderr
-    before = losses(folder)
+    before = logged_losses(folder)
     shutil.rmtree(list_checkpoints(folder)[-1])  # as if it had been killed after the third step's
     rest = call("train", *as_arguments(grouped), "--resume")
     assert rest.returncode == 0 and "all 96 samples read could be used" in rest.stdout, rest.stdout + rest.stderr
-    assert len(before) == STEPS and np.allclose(before, losses(folder), rtol=1e-4)
+    assert len(before) == STEPS and np.allclose(before, logged_losses(folder), rtol=1e-4)

@@ -12,27 +12,15 @@ from ernie_vil2.config import ConfigError, ImageTowerConfig, ModelConfig, load_c
 from ernie_vil2.device.extras import MissingPackage
 from ernie_vil2.models import build_image_tower
 from ernie_vil2.models.towers import suite
-from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
-from tests.training.conftest import ROOT
-from tests.training.test_trainer import crash_after
+from tests.support.paths import ROOT
+from tests.support.trainings import REPVGG, crash_after, fit, logged_losses
 
 SUITE = "Model.implementation=suite"
 NATIVE = "Model.implementation=native"
-REPVGG = "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"
 needs_suite = pytest.mark.skipif(
     not (suite.installed("paddleclas") and suite.installed("paddlenlp")), reason="PaddleClas and PaddleNLP are missing"
 )
-
-
-def fit(config, **options):
-    trainer = Trainer(config, **options)
-    assert trainer.fit()
-    return losses(trainer.run)
-
-
-def losses(run):
-    return [record["loss"] for record in read_log(run / "log.jsonl") if record["kind"] == "train"]
 
 
 def names(run):
@@ -54,58 +42,54 @@ def without_suite(monkeypatch):
 @pytest.mark.parametrize("changes", [[], [REPVGG], ["Model.text.name=bert", "Model.text.pooling=mean"]],
                          ids=["ViT and ERNIE", "RepVGG", "BERT"])  # fmt: skip
 def test_losses_of_a_training_are_equal(config, tmp_path, changes):
-    found = [fit(config(*changes, choice, f"Training.output={tmp_path / choice}")) for choice in (NATIVE, SUITE)]
-    assert len(found[0]) == 8 and found[0][-1] < found[0][0]
-    np.testing.assert_allclose(*found, rtol=1e-5)
+    changes = [*changes, "Training.steps=4"]
+    runs = [fit(config(*changes, choice, f"Training.output={tmp_path / choice}")).run for choice in (NATIVE, SUITE)]
+    native, suites = map(logged_losses, runs)
+    assert len(native) == 4
+    np.testing.assert_allclose(native, suites, rtol=1e-5)
 
 
 @needs_suite
-def test_a_run_goes_on_with_the_towers_that_it_began_with(config, tmp_path):
+def test_run_goes_on_with_the_towers_that_it_began_with(config, tmp_path):
     """Bit by bit, whatever the configuration names; on others only where it says so, equal to rounding."""
-    whole = fit(config(SUITE, f"Training.output={tmp_path / 'whole'}"))
-    begun = Trainer(config(SUITE, "Training.checkpoint_every=4"))
-    crash_after(begun, 4)
+    settings = ["Training.checkpoint_every=2", "Training.steps=4"]
+    whole = logged_losses(fit(config(SUITE, *settings, f"Training.output={tmp_path / 'whole'}")).run)
+    begun = Trainer(config(SUITE, *settings))
+    crash_after(begun, 2)
     assert names(begun.run) == ("paddleclas:ViT", "paddlenlp:ernie")
-    found = {}
+    resumed = {}
     for change in ("Training.log_every=1", NATIVE):
         run = shutil.copytree(begun.run, tmp_path / change.replace("=", "-"), symlinks=True)
-        own = f"Training.output={run}"
-        found[change] = fit(config(change, own), resume=True)
-        assert names(run / "checkpoints" / "step_00000008") == (
-            ("ViT", "ernie") if change == NATIVE else ("paddleclas:ViT", "paddlenlp:ernie")
-        )
-    assert found["Training.log_every=1"] == whole
-    assert found[NATIVE][:4] == whole[:4] and found[NATIVE] == pytest.approx(whole, rel=1e-5)
+        fit(config(change, *settings, f"Training.output={run}"), resume=True)
+        resumed[change] = logged_losses(run)
+        expected = ("ViT", "ernie") if change == NATIVE else ("paddleclas:ViT", "paddlenlp:ernie")
+        assert names(run / "checkpoints" / "step_00000004") == expected
+    assert resumed["Training.log_every=1"] == whole
+    assert resumed[NATIVE][:2] == whole[:2] and resumed[NATIVE] == pytest.approx(whole, rel=1e-5)
 
 
 @needs_suite
-def test_where_the_suite_is_missing_native_towers_load_its_runs_and_are_not_trained_unasked(
-    config, request, tmp_path, capsys
-):
-    begun = Trainer(config(SUITE, "Training.checkpoint_every=4"))
-    crash_after(begun, 4)
+def test_native_towers_load_a_run_of_a_suite_that_is_missing(config, request, tmp_path, capsys):
+    """They are not trained unasked."""
+    settings = ["Training.checkpoint_every=1", "Training.steps=2"]
+    begun = Trainer(config(SUITE, *settings))
+    crash_after(begun, 1)
     texts = ["红色的圆", "a red disc"]
     expected = ernie_vil2.load_model(begun.run).encode_texts(texts)
     request.getfixturevalue("without_suite")
     model = ernie_vil2.load_model(begun.run)
     assert type(model.backend.model.image).__name__ == "VisionTransformer"
     np.testing.assert_allclose(model.encode_texts(texts), expected, atol=1e-6)
-    reported = capsys.readouterr().err
-    assert "paddlenlp is not installed: this package's own ernie replaces paddlenlp:ernie" in reported
+    assert "own ernie replaces paddlenlp:ernie" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"paddleclas:ViT and paddlenlp:ernie.*Model\.implementation=native"):
-        Trainer(config(SUITE), resume=True)
-    found = fit(config(NATIVE), resume=True)
-    assert len(found) == 8 and found[-1] < found[0]
+        Trainer(config(SUITE, *settings), resume=True)
+    assert fit(config(NATIVE, *settings), resume=True).step == 2
 
 
-def test_a_new_run_without_the_suite_is_one_of_native_towers(config, without_suite):
-    trainer = Trainer(config(SUITE, "Training.steps=3"))
-    assert trainer.fit() and names(trainer.run) == ("ViT", "ernie")
-
-
-def test_what_only_paddleclas_builds_is_named_with_the_ways_to_get_it(without_suite):
-    ways = r"EfficientNetB5 needs paddleclas, which is not installed: .*paddle-suite.*--no-deps paddleclas"
-    with pytest.raises(MissingPackage, match=ways):
+def test_new_run_without_the_suite_is_one_of_native_towers(config, without_suite):
+    trainer = fit(config(SUITE, "Training.steps=1"))
+    assert names(trainer.run) == ("ViT", "ernie")
+    with pytest.raises(MissingPackage, match="EfficientNetB5 needs paddleclas"):
         build_image_tower(ImageTowerConfig(name="paddleclas:EfficientNetB5"))
 
 

@@ -16,21 +16,21 @@ from ernie_vil2.training.run_log import read_log
 from tests.support.kill_worker import train
 from tests.support.limits import PATIENCE
 from tests.support.ranks import server
-from tests.training.conftest import as_arguments, rank_process, run, start
+from tests.support.trainings import as_arguments, rank_process, run, start
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 TIMES = {"seconds", "samples_per_second", "loader_wait", "cpu_seconds"}
 
 
 def records(folder):
-    """What a run has logged, without what says how long it took."""
+    """Return what a run has logged, without what says how long it took."""
     return [
         {key: value for key, value in record.items() if key not in TIMES} for record in read_log(folder / "log.jsonl")
     ]
 
 
 def check_part(folder, whole):
-    """Whatever steps a killed run has come to, it did them as the uninterrupted one did, each once."""
+    """Check that a killed run did its steps as the uninterrupted one did, each once; return the last one."""
     logged = records(folder)
     assert logged == whole[: len(logged)]
     return last_step(folder)
@@ -46,7 +46,7 @@ def check_end(folder, other):
 
 
 def last_step(folder):
-    """The last step in a log, which may be about to be written."""
+    """Return the last step in a log, which may be about to be written."""
     logged = records(folder)
     return logged[-1]["step"] if logged else 0
 
@@ -59,7 +59,7 @@ def wait_until(condition):
 
 
 def test_a_killed_run_ends_where_the_whole_one_ends(overrides, tmp_path):
-    settings = ["Training.steps=30", "Training.checkpoint_every=3", "Evaluation.every=10", "Data.workers=1",
+    settings = ["Training.steps=20", "Training.checkpoint_every=3", "Evaluation.every=10", "Data.workers=1",
                 "Model.text.dropout=0.1"]  # fmt: skip
     context = server()
 
@@ -86,12 +86,12 @@ def test_a_killed_run_ends_where_the_whole_one_ends(overrides, tmp_path):
     time.sleep(random.uniform(0, 0.5))  # noqa: S311  -- no secret
     process.kill()
     process.join()
-    assert process.exitcode == -signal.SIGKILL and 8 < check_part(folder, expected) < 30
+    assert process.exitcode == -signal.SIGKILL and 8 < check_part(folder, expected) < 20
 
     process = starts(killed_in="remove_folder")  # the new checkpoint is there, the one that it replaces as well
     process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL
-    assert check_part(folder, expected) < 30 and len(list_checkpoints(folder)) == 3
+    assert check_part(folder, expected) < 20 and len(list_checkpoints(folder)) == 3
 
     process = starts()
     process.join(PATIENCE)

@@ -9,17 +9,15 @@ import pytest
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.losses import build_loss
 from ernie_vil2.models.dual_encoder import layer_groups
-from ernie_vil2.models.weights.initial import with_model_like
 from ernie_vil2.models.weights.stored import read_model
-from ernie_vil2.tasks import build_task
 from ernie_vil2.tasks.contrastive_step import build_step
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
 from tests.support.commands import call
 from tests.support.other_families import FOLDERS, expected
 from tests.support.ranks import forked_ranks, train
-from tests.training.test_step import taken_gradients
-from tests.training.test_trainer import crash_after, weights
+from tests.support.steps import taken_gradients
+from tests.support.trainings import begin_with, built_task, check_resume, fit, like_folder, weights
 
 SQUARE = [name for name in FOLDERS if expected(name)["pixel_values"].ndim == 4]
 ONE_OF_A_KIND = {
@@ -35,27 +33,15 @@ ONE_OF_A_KIND = {
 SIGMOID = [name for name in FOLDERS if "siglip" in name or "fgclip2" in name]
 
 
-def started(name, *changes):
-    """A resolved configuration of a training that starts from a folder."""
-    return with_model_like(load_config(None, ["Model.like=weights", f"Model.weights={FOLDERS[name]}", *changes]))
-
-
-def task_of(config, initialize=True):
-    paddle.seed(0)
-    task = build_task(config)
-    task.build(initialize=initialize)
-    return task
-
-
 PAIRS = "Loss.weights={image_image: 0, text_text: 0, image_text: 0.5, text_image: 0.5}"
 
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_towers_tokenizer_length_and_loss_are_the_folders(name):
-    config, source = started(name, "Loss.weights.text_text=0"), read_model(FOLDERS[name])
+    config, source = like_folder(name, "Loss.weights.text_text=0"), read_model(FOLDERS[name])
     assert config.Loss.kind == ("sigmoid" if "logit_bias" in source.arrays else "info_nce")
     assert config.Data.max_length == source.config.Data.max_length
-    task = task_of(config)
+    task = built_task(config)
     texts = ["a red disc", "红色的圆", ""]
     np.testing.assert_array_equal(task.tokenizer(texts), source.tokenizer(source.config.Data.max_length)(texts))
     state = task.model.state_dict()
@@ -65,18 +51,15 @@ def test_towers_tokenizer_length_and_loss_are_the_folders(name):
 
 
 @pytest.mark.parametrize("name", ["hf_siglip", "hf_clip"])
-def test_the_loss_may_be_another_than_the_folders(name):
-    kind = "info_nce" if name in SIGMOID else "sigmoid"
-    config = started(name, f"Loss.kind={kind}", "Loss.weights.text_text=0", "Loss.bias=-3")
-    model = task_of(config).model
+def test_loss_may_be_another_than_the_folders(name):
+    """The scale of a sigmoid loss is not cut at CLIP's bound of 100: SigLIP's authors set none."""
+    kind, bound = ("info_nce", 1000) if name in SIGMOID else ("sigmoid", 100)
+    config = like_folder(name, f"Loss.kind={kind}", "Loss.weights.text_text=0", "Loss.bias=-3")
+    model = built_task(config).model
     assert (model.logit_bias is None) == (kind == "info_nce")
     assert model.logit_bias is None or model.logit_bias.item() == -3
-
-
-def test_the_scale_of_a_sigmoid_loss_is_not_cut_at_clips_bound():
-    """SigLIP's authors set no bound; CLIP's is 100."""
-    assert started("hf_siglip").Loss.max_logit_scale == 1000 and started("hf_clip").Loss.max_logit_scale == 100
-    assert started("hf_siglip", "Loss.max_logit_scale=50").Loss.max_logit_scale == 50
+    assert like_folder(name).Loss.max_logit_scale == bound
+    assert like_folder(name, "Loss.max_logit_scale=50").Loss.max_logit_scale == 50
 
 
 @pytest.mark.parametrize(("name", "micro_batch"), [
@@ -86,9 +69,9 @@ def test_the_scale_of_a_sigmoid_loss_is_not_cut_at_clips_bound():
 ])  # fmt: skip
 def test_gradients_of_the_trainers_step_are_the_authors(name, micro_batch):
     """(CE(L) + CE(L.T)) / 2 without bias, in evaluation, is equation 2 with half a weight each way."""
-    config = started(name, PAIRS, "Loss.kind=info_nce", "Loss.duplicates=ignored", "Training.global_batch=6",
+    config = like_folder(name, PAIRS, "Loss.kind=info_nce", "Loss.duplicates=ignored", "Training.global_batch=6",
                      f"Training.micro_batch={micro_batch}")  # fmt: skip
-    task, arrays = task_of(config), expected(name)
+    task, arrays = built_task(config), expected(name)
     task.model.eval()
     step = build_step(task.model, build_loss(config.Loss), config)
     views = {"image_1": paddle.to_tensor(arrays["pixel_values"]), "text_1": paddle.to_tensor(arrays["input_ids"][:6])}
@@ -153,17 +136,6 @@ def test_layer_groups_run_from_the_input_to_the_joint_space(name):
     assert parts(text["text.embeddings"]) == embeddings and parts(text["text.head"]) == text_head
 
 
-@pytest.fixture
-def settings(overrides, shapes):
-    """Overrides of a run of seconds that starts from a folder."""
-    kept = [change for change in overrides if not change.startswith(("Model.", "Data.max_length"))]
-
-    def made(name, *changes):
-        return ["Model.like=weights", f"Model.weights={FOLDERS[name]}", "Model.text.dropout=0.1", *kept, *changes]
-
-    return made
-
-
 TUNINGS = {
     "hf_chinese_clip_bin": ["Tuning.lora={rank: 2}", "Tuning.layer_decay=0.8", "Training.micro_batch=4"],
     "hf_siglip": ["Tuning.ema=0.9", "Tuning.freeze=[image.embeddings, text.blocks.0]"],
@@ -172,19 +144,11 @@ TUNINGS = {
 
 
 @pytest.mark.parametrize("name", [*list(TUNINGS)[:2], pytest.param("hf_clip", marks=pytest.mark.slow)])
-def test_a_resumed_run_ends_where_the_whole_one_ends(settings, tmp_path, name):
+def test_resume_is_bit_equal(overrides, tmp_path, name):
     def config(*changes):
-        return load_config(None, settings(name, *TUNINGS[name], "Training.steps=6", *changes))
+        return load_config(None, begin_with(overrides, name, *TUNINGS[name], *changes))
 
-    whole = Trainer(config(f"Training.output={tmp_path / 'whole'}"))
-    assert whole.fit()
-    first = Trainer(config("Training.checkpoint_every=5"))
-    crash_after(first, 5)
-    paddle.seed(999)
-    second = Trainer(config("Training.checkpoint_every=5"), resume=True)
-    assert second.step == 5 and second.fit()
-    for key, value in weights(whole).items():
-        assert np.array_equal(value, weights(second)[key]), key
+    whole = check_resume(config, tmp_path)
     # A run says all by itself: tokenizer, towers and loss are in its folder.
     alone = read_model(list_checkpoints(whole.run)[-1])
     texts = ["a red disc", "红色的圆"]
@@ -192,34 +156,34 @@ def test_a_resumed_run_ends_where_the_whole_one_ends(settings, tmp_path, name):
     assert alone.config.Loss.kind == read_model(FOLDERS[name]).config.Loss.kind
 
 
-@pytest.mark.parametrize("name", ["hf_chinese_clip_bin", "hf_siglip"])
-def test_two_ranks_train_what_one_process_does(settings, tmp_path, name):
-    alone = Trainer(load_config(None, settings(name, f"Training.output={tmp_path / 'alone'}")))
-    assert alone.fit()
-    forked_ranks(train, [*settings(name), "Training.device=cpu"])
+@pytest.mark.parametrize("name", [pytest.param("hf_chinese_clip_bin", marks=pytest.mark.slow), "hf_siglip"])
+def test_two_ranks_train_what_one_process_does(overrides, tmp_path, name):
+    settings = begin_with(overrides, name, "Training.steps=4")
+    alone = fit(load_config(None, [*settings, f"Training.output={tmp_path / 'alone'}"]))
+    forked_ranks(train, [*settings, "Training.device=cpu"])
     other = read_model(tmp_path / "run").arrays
     for key, value in weights(alone).items():
         np.testing.assert_allclose(other[key], value, atol=2e-4, rtol=1e-3, err_msg=key)
 
 
-def test_a_teacher_of_another_family_and_a_path_between_two_models(settings, shapes, tmp_path):
+def test_teacher_of_another_family_and_a_mixture_of_two_models(overrides, shapes, tmp_path):
     """A SigLIP teaches a Chinese-CLIP; half of what was learned is a model of the same kind."""
     taught, teacher, half = (tmp_path / name for name in ("run", "teacher", "half"))
     source, other = FOLDERS["hf_chinese_clip_bin"], FOLDERS["hf_siglip"]
     made = call("embed", "--checkpoint", other, "--data", shapes["train"], "--language", "zh", "--output", teacher)
     assert made.returncode == 0, made.stderr
-    changes = ["Views.languages={zh: 1.0}", "Views.tag_probability=0", "Loss.weights.text_text=0"]
-    trainer = Trainer(load_config(None, settings("hf_chinese_clip_bin", *changes,
-                                                 f"Tuning.teacher={{embeddings: {teacher}, weight: 1}}")))  # fmt: skip
-    assert trainer.fit()
+    changes = ["Views.languages={zh: 1.0}", "Views.tag_probability=0", "Loss.weights.text_text=0", "Training.steps=2",
+               f"Tuning.teacher={{embeddings: {teacher}, weight: 1}}"]  # fmt: skip
+    fit(load_config(None, begin_with(overrides, "hf_chinese_clip_bin", *changes)))
     mixed = call("interpolate", source, taught, "--alpha", 0.5, "--write", half)
     assert mixed.returncode == 0, mixed.stderr
-    before, after, between = (read_model(each).arrays for each in (source, taught, half))
+    before, after, between = (read_model(folder).arrays for folder in (source, taught, half))
     for key in before:
         np.testing.assert_allclose(between[key], (before[key] + after[key]) / 2, atol=1e-6, err_msg=key)
+    assert any((before[key] != after[key]).any() for key in before)
 
 
-def test_a_text_pair_without_dropout_is_refused(settings):
+def test_text_pair_without_dropout_is_refused(overrides):
     changes = ["Model.text.dropout=0", "Views.tag_probability=0"]
-    with pytest.raises(ConfigError, match="set Model.text.dropout"):
-        Trainer(load_config(None, settings("hf_clip", *changes)))
+    with pytest.raises(ConfigError, match="Model.text.dropout"):
+        Trainer(load_config(None, begin_with(overrides, "hf_clip", *changes)))

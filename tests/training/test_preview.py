@@ -86,7 +86,7 @@ def test_tokens_that_the_vocabulary_lacks_are_counted(settings):
 @pytest.mark.parametrize(
     ("name", "rules"), [("hf_clip", "clip"), ("hf_siglip", "siglip"), ("hf_siglip2_naflex", "siglip2")]
 )
-def test_texts_of_other_tokenizers_are_shown_and_counted_without_their_padding(settings, name, rules):
+def test_texts_of_other_tokenizers_lose_their_padding(settings, name, rules):
     """CLIP fills up with its end token, SigLIP always to the full length, with that or with a token of its own."""
     tokenizer = open_tokenizer(FOLDERS[name], 24, rules)
     rows = MultiViewRows(SampleStream(settings), settings, tokenizer, {"text_1"})

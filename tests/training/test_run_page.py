@@ -8,7 +8,7 @@ from ernie_vil2.pages import speed_charts
 from ernie_vil2.training.run_log import progress_facts
 from ernie_vil2.training.trainer import Trainer
 from tests.support.html_pages import Page, lines_of
-from tests.training.test_trainer import crash_after
+from tests.support.trainings import crash_after, fit
 
 CHARTS = {
     "Loss of each view pair": 4,
@@ -26,15 +26,13 @@ def page_of(trainer):
 
 
 def test_the_curves_of_a_resumed_run_are_those_of_the_whole_one(config, tmp_path):
-    every = ["Training.checkpoint_every=4", "Evaluation.every=4"]
-    whole = Trainer(config(*every, f"Training.output={tmp_path / 'whole' / 'run'}"))
-    whole.fit()
+    every = ["Training.checkpoint_every=2", "Evaluation.every=2", "Training.steps=4"]
+    whole = fit(config(*every, f"Training.output={tmp_path / 'whole' / 'run'}"))
     first = Trainer(config(*every))
-    crash_after(first, 6)
-    assert len(lines_of(page_of(first), "Loss of each view pair")[0]) == 4, "the page was not there before the end"
+    crash_after(first, 3)
+    assert len(lines_of(page_of(first), "Loss of each view pair")[0]) == 2, "the page was not there before the end"
     (first.run / f".{CURVES}.1.partial").write_text("<!DOCTYPE")  # as kill -9 leaves it
-    second = Trainer(config(*every), resume=True)
-    second.fit()
+    second = fit(config(*every), resume=True)
 
     assert not list(second.run.glob(".*"))
     html = page_of(second)
@@ -42,19 +40,15 @@ def test_the_curves_of_a_resumed_run_are_those_of_the_whole_one(config, tmp_path
         assert len(lines_of(html, chart)) == lines, chart
     for chart in list(CHARTS)[:5]:  # the others depend on the clock
         assert lines_of(html, chart) == lines_of(page_of(whole), chart), chart
-    assert [len(line) for line in lines_of(html, "Throughput")] == [8]
+    assert [len(line) for line in lines_of(html, "Throughput")] == [4]
     assert [len(line) for line in lines_of(html, "Retrieval over time")] == [2] * 9
 
-
-def test_the_page_needs_no_other_file_and_says_what_was_run(config):
-    trainer = Trainer(config("Training.steps=3"))
-    trainer.fit()
-    html = page_of(trainer)
+    # It needs no other file, and says what was run.
     page = Page(html)
     assert page.all("script") == page.all("link") == page.all("img") == []
     assert "http" not in html and "url(" not in html and "@import" not in html
     text = " ".join(page.text)
-    for expected in ("3 of 3", "16 samples", "paddlepaddle ", "All 48 samples read could be used"):
+    for expected in ("4 of 4", "16 samples", "paddlepaddle ", "All 64 samples"):
         assert expected in text, expected
 
 

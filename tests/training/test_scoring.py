@@ -12,17 +12,20 @@ from hypothesis import strategies as st
 from paddle import nn
 
 from ernie_vil2.config import load_config
+from ernie_vil2.evaluation.scorer import Scorer
 from ernie_vil2.io.terminal import LostRank
 from ernie_vil2.tasks import MultiViewTask, ParameterGroup
+from ernie_vil2.training import scoring
 from ernie_vil2.training.run_log import Meter
 from ernie_vil2.training.scoring import Metrics, Scores, as_lines, scored
 from ernie_vil2.training.trainer import Trainer
+from tests.support.limits import examples
 
 SCORES = [{"accuracy": value} for value in (1.0, 3.0, 2.0)]
 
 
 class Fake:
-    """An evaluator that returns, or raises, what it is given."""
+    """An evaluator that returns, or raises, what it is made of."""
 
     data: ClassVar = {"nothing": "0 rows"}
     benchmarks = ()
@@ -42,7 +45,7 @@ def scores(*changes, **evaluators):
     return Scores(evaluators, load_config(None, ["Schedule.warmup_steps=0", "Training.steps=10", *changes]))
 
 
-def test_the_best_step_is_that_of_the_highest_number_and_never_the_first():
+def test_best_step_has_the_highest_number_and_is_never_the_first():
     values = [99.0, 1.0, 3.0, 3.0, 2.0, 4.0]
     run = scores(a=Fake(*[{"loss": -value} for value in values], best_by=None),
                  b=Fake(*[{"accuracy": value} for value in values]))  # fmt: skip
@@ -52,35 +55,32 @@ def test_the_best_step_is_that_of_the_highest_number_and_never_the_first():
 
 
 @pytest.mark.parametrize(
-    ("found", "why"),
+    ("outcome", "why"),
     [
-        (ValueError("a fault"), "a fault"),
         (RuntimeError(), "RuntimeError"),
-        ({"accurracy": 1.0}, "no finite accuracy, by which the best checkpoint is chosen"),
-        ({"accuracy": math.nan}, "no finite accuracy, by which the best checkpoint is chosen"),
+        ({"accurracy": 1.0}, "no finite accuracy"),
+        ({"accuracy": math.nan}, "no finite accuracy"),
         ({"accuracy": "much"}, "could not convert string to float"),
     ],
 )
-def test_what_fails_is_named_and_chooses_nothing(found, why):
-    run = scores(mine=Fake(found))
+def test_what_fails_is_named_and_chooses_nothing(outcome, why):
+    run = scores(mine=Fake(outcome))
     metrics = run.score(nn.Layer(), 1)
-    (printed,) = metrics["mine"].failures.items()
-    assert printed[0] == "mine" and why in printed[1]
+    (failure,) = metrics["mine"].failures.items()
+    assert failure[0] == "mine" and why in failure[1]
     assert not run.improved(metrics) and run.best is None
     json.dumps(run.records(metrics), allow_nan=False)
 
 
-def test_a_lost_rank_is_not_a_failure_of_an_evaluator():
+def test_failure_of_one_evaluator_leaves_another_its_choice():
+    run = scores(first=Fake({"accuracy": 5.0}), second=Fake(ValueError("a fault")))
+    metrics = run.score(nn.Layer(), 1)
+    assert run.improved(metrics) and metrics["second"].failures
     with pytest.raises(LostRank):
         scored("mine", Fake(LostRank("rank 1 has died")), nn.Layer())
 
 
-def test_one_evaluator_that_fails_does_not_cost_the_choice_of_another():
-    run = scores(first=Fake({"accuracy": 5.0}), second=Fake(ValueError("a fault")))
-    found = run.score(nn.Layer(), 1)
-    assert run.improved(found) and found["second"].failures
-
-
+@examples(25)
 @given(every=st.integers(0, 12), at_start=st.booleans(), steps=st.integers(1, 12))
 def test_evaluations_are_due_every_so_many_steps_and_at_the_end(every, at_start, steps):
     run = scores(f"Evaluation.every={every}", f"Evaluation.at_start={str(at_start).lower()}",
@@ -127,7 +127,7 @@ def test_the_meter_leaves_out_pauses_and_counts_what_was_waited(monkeypatch):
     assert meter.read() == {"samples_per_second": 16.0, "loader_wait": 0.0, "cpu_seconds": 1.5}
 
 
-def test_a_trainer_takes_a_task_and_evaluators_that_no_registry_names(config):
+def test_trainer_takes_a_task_and_evaluators_of_no_registry(config):
     class TextOnly(MultiViewTask):
         def parameter_groups(self):
             return [ParameterGroup([name for name in group.names if name.startswith("text.")], group.decay)
@@ -139,3 +139,16 @@ def test_a_trainer_takes_a_task_and_evaluators_that_no_registry_names(config):
     assert trainer.fit() and trainer.best == {"step": 2, "metric": "accuracy", "value": 3.0}
     changed = {name for name, value in trainer.model.state_dict().items() if (value.numpy() != before[name]).any()}
     assert {name.split(".")[0] for name in changed} == {"text"}
+
+
+def test_evaluators_encode_in_the_precision_of_training(monkeypatch):
+    class Built(Exception):  # noqa: N818  -- named by what has happened
+        pass
+
+    def build(model, preprocessing, precision):
+        raise Built(precision)
+
+    monkeypatch.setattr(scoring, "Eager", build)
+    config = load_config(None, ["Training.precision=bfloat16"])
+    with pytest.raises(Built, match="bfloat16"):
+        scoring.Scored(type("Nothing", (Scorer,), {})(), {}, config, None)(None)

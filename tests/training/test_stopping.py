@@ -21,7 +21,7 @@ from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.step_agreement import StopSignals
 from ernie_vil2.training.trainer import Trainer
 from tests.support.limits import PATIENCE
-from tests.training.conftest import as_arguments, rank_process, start, wait_for_steps
+from tests.support.trainings import as_arguments, evaluation_records, fit, rank_process, start, wait_for_steps
 
 in_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks for the ranks in /proc")
 
@@ -35,14 +35,14 @@ def hangups_count():
 
 
 def check_saved(folder):
-    """The newest checkpoint is whole and of the last step that was logged."""
+    """Check that the newest checkpoint is whole and of the last step that was logged."""
     newest = list_checkpoints(folder)[-1]
     check_checkpoint(newest)
     assert json.loads((newest / "state.json").read_text())["step"] == read_log(folder / "log.jsonl")[-1]["step"]
 
 
 def stopped(process, folder, number, rank=None):
-    """Sends a signal after some steps, to the process itself or one of its ranks; output and errors."""
+    """Send a signal after some steps, to the process or one of its ranks; return output and errors."""
     wait_for_steps(process, folder, 3)
     os.kill(process.pid if rank is None else rank_process(process.pid, rank), number)
     return process.communicate(timeout=PATIENCE)
@@ -147,7 +147,7 @@ def test_copies_of_one_ctrl_c_are_not_a_second_one(monkeypatch):
 
 
 def signalled_in(trainer, owner, method, step):
-    """Lets SIGTERM arrive within a method, once the run has done so many steps."""
+    """Let SIGTERM arrive within a method, once the run has done so many steps."""
     original = getattr(owner, method)
 
     def with_signal(*arguments, **options):
@@ -161,19 +161,18 @@ def signalled_in(trainer, owner, method, step):
 @pytest.mark.parametrize("method", ["_evaluate", "_save", "_over_ranks", "agree"])
 def test_a_signal_is_heard_at_any_time(config, method):
     """Ranks agree before a step and before an evaluation; a request that comes later waits for the next."""
-    trainer = Trainer(config("Evaluation.every=4", "Training.checkpoint_every=4"))
+    trainer = Trainer(config("Evaluation.every=2", "Training.checkpoint_every=2"))
     owner = {"agree": trainer.signals, "_over_ranks": trainer.update}.get(method, trainer)
-    signalled_in(trainer, owner, method, 4)
+    signalled_in(trainer, owner, method, 2)
     assert not trainer.fit()
-    assert trainer.signals.agreed == signal.SIGTERM and trainer.step == (6 if method == "_over_ranks" else 5)
+    assert trainer.signals.agreed == signal.SIGTERM and trainer.step == (4 if method == "_over_ranks" else 3)
     check_saved(trainer.run)
 
 
-def test_a_stopped_run_saves_first_and_is_evaluated_when_it_goes_on(config, tmp_path):
-    settings = "Evaluation.every=2", "Training.checkpoint_every=100"
-    whole = Trainer(config(*settings, f"Training.output={tmp_path / 'whole'}"))
-    assert whole.fit()
-    for step in (3, 7):  # `_over_ranks` is called before the step is counted
+def test_stopped_run_is_evaluated_when_it_goes_on(config, tmp_path):
+    settings = "Evaluation.every=2", "Training.checkpoint_every=100", "Training.steps=6"
+    whole = fit(config(*settings, f"Training.output={tmp_path / 'whole'}"))
+    for step in (3, 5):  # `_over_ranks` is called before the step is counted
         stopped = Trainer(config(*settings), resume=True)
         signalled_in(stopped, stopped.update, "_over_ranks", step)
         assert not stopped.fit() and stopped.step == step + 1 and stopped.scores.evaluated == step - 1
@@ -182,8 +181,8 @@ def test_a_stopped_run_saves_first_and_is_evaluated_when_it_goes_on(config, tmp_
     assert last.fit() and last.best == whole.best
 
     def evaluations(trainer):
-        records = [record for record in read_log(trainer.run / "log.jsonl") if record["kind"] == "evaluation"]
+        records = evaluation_records(trainer.run)
         return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
 
-    assert len(evaluations(whole)) == 4 and evaluations(last) == evaluations(whole)
+    assert len(evaluations(whole)) == 3 and evaluations(last) == evaluations(whole)
     assert (last.run / "checkpoints" / "best").resolve().name == f"step_{whole.best['step']:08d}"

@@ -6,13 +6,9 @@ import numpy as np
 import pytest
 
 from ernie_vil2.device.runtime import SWITCHES
-from ernie_vil2.training.run_log import read_log
 from tests.support.commands import call
-from tests.training.conftest import ROOT, as_arguments, run
-
-
-def logged(folder, name):
-    return [record[name] for record in read_log(folder / "log.jsonl") if record["kind"] == "train"]
+from tests.support.paths import ROOT
+from tests.support.trainings import as_arguments, evaluation_records, run, train_records
 
 
 def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shapes, tmp_path):
@@ -22,28 +18,15 @@ def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shap
     assert trained.returncode == 0, trained.stderr
     assert "finished: 120 steps" in trained.stdout and "all 3,840 samples read could be used" in trained.stdout
     folder = tmp_path / "run"
-    for name in (
-        "config.yaml",
-        "environment.json",
-        "log.jsonl",
-        "visualdl",
-        "bad_samples.json",
-        "bad_samples.txt",
-        "curves.html",
-    ):
-        assert (folder / name).exists(), name
+    files = {path.name for path in folder.iterdir()}
+    assert files > {"config.yaml", "environment.json", "log.jsonl", "visualdl", "bad_samples.json", "curves.html"}
     switches = json.loads((folder / "environment.json").read_text())["runtime"]
     assert list(switches) == list(SWITCHES)
-    assert f"CPU switches: {', '.join(SWITCHES)} (see environment.json)\n" in trained.stdout
 
     evaluated = call("eval", "--checkpoint", folder, "--data", shapes["val"], "--only", "kind=disc",
                     "--pixel-baseline", shapes["train"])  # fmt: skip
     assert evaluated.returncode == 0, evaluated.stderr
     name = f"{shapes['val'].parent.name}-val"
-    # The result first; what the protocol says is in a file.
-    assert evaluated.stdout.index("text -> image") < evaluated.stdout.index("model, zh: protocol pairs, 16 images")
-    assert "ties count against the model" not in evaluated.stdout
-    assert "ties count against the model" in (folder / "evaluation" / f"{name}.txt").read_text()
     record = json.loads((folder / "evaluation" / f"{name}.json").read_text())
     rows = dict(map(tuple, record["table"][:5]))
     assert rows["  chance"]["image_to_text"]["R@1"] == 100 / 16
@@ -51,14 +34,14 @@ def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shap
         model = rows[f"  model, {language}"]
         assert model["images"] == model["texts"] == 16
         assert min(model["image_to_text"]["R@1"], model["text_to_image"]["R@1"]) > 50, record["table"]
-        last = [entry for entry in read_log(folder / "log.jsonl") if entry["kind"] == "evaluation"][-1]
+        last = evaluation_records(folder)[-1]
         during = {f"R@{k}": last["metrics"][f"{language}/image_to_text/R@{k}"] for k in (1, 5, 10)}
         assert last["step"] == 120 and during == {name: model["image_to_text"][name] for name in during}
 
     reported = call("report", "--run", folder, "--data", shapes["val"], "--queries", 3)
     assert reported.returncode == 0, reported.stderr
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert (page.count("<svg") >= 3 and "红色" in page) or "色的" in page
+    assert page.count("<svg") >= 3 and "色的" in page
     compared = call("report", "--run", folder, f"{folder}@best", "--output", tmp_path / "both.html")
     assert compared.returncode == 0, compared.stderr
     page = (tmp_path / "both.html").read_text(encoding="utf-8")
@@ -69,7 +52,8 @@ def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shap
 @pytest.mark.parametrize("launcher", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_processes_train_as_one(overrides, tmp_path, launcher):
     """The same global batches and dropout, gathered and averaged: losses equal to float32's precision, step by step."""
-    overrides = [*overrides, "Model.text.dropout=0.2", "Model.text.attention_dropout=0.2", "Model.image.drop_path=0.2"]
+    overrides = [*overrides, "Model.text.dropout=0.2", "Model.text.attention_dropout=0.2", "Model.image.drop_path=0.2",
+                 "Training.steps=4"]  # fmt: skip
     alone = call("train", *as_arguments(overrides))
     assert alone.returncode == 0, alone.stderr
     arguments = as_arguments([*overrides, f"Training.output={tmp_path / 'two'}"])
@@ -78,18 +62,15 @@ def test_two_processes_train_as_one(overrides, tmp_path, launcher):
     else:
         two = run("tools/train.py", *arguments, "--processes", "2")
     assert two.returncode == 0, two.stdout + two.stderr
-    assert "all 128 samples read could be used" in two.stdout, two.stdout
-    for value in ("loss", "gradient_norm"):
-        one, other = logged(tmp_path / "run", value), logged(tmp_path / "two", value)
-        assert len(one) == 8 and np.allclose(one, other, rtol=1e-4), (one, other)
+    assert "all 64 samples read could be used" in two.stdout, two.stdout
+    for name in ("loss", "gradient_norm"):
+        one, other = ([record[name] for record in train_records(tmp_path / folder)] for folder in ("run", "two"))
+        assert len(one) == 4 and np.allclose(one, other, rtol=1e-4), (one, other)
 
 
-def test_a_misspelt_key_is_explained():
+def test_misspelt_key_and_missing_checkpoint_are_errors(tmp_path):
     result = call("train", "-c", ROOT / "configs" / "demo" / "emoji.yaml", "-o", "Loss.tempreture=1")
     assert result.returncode == 2 and result.stdout == ""
-    assert "unknown key Loss.tempreture; did you mean Loss.temperature?" in result.stderr
-
-
-def test_a_missing_checkpoint_is_explained(tmp_path):
+    assert "Loss.tempreture" in result.stderr and result.stderr.count("\n") == 1
     result = call("eval", "--checkpoint", tmp_path, "--data", "x.tar")
-    assert result.returncode == 2 and "no model here" in result.stderr
+    assert result.returncode == 2 and str(tmp_path) in result.stderr

@@ -12,42 +12,31 @@ from ernie_vil2.models.weights.stored import read_model, write_model
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
 from tests.support.ranks import forked_ranks, train
-from tests.training.test_trainer import crash_after, weights
+from tests.support.trainings import REPVGG, check_resume, fit, weights
 
 TUNINGS = {
-    "average": ["Tuning.ema=0.9", "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"],
     "mixed": ["Tuning.initial_share=0.3", "Tuning.ema=0.9"],
     "lora": ["Tuning.lora={rank: 4}", "Tuning.layer_decay=0.8"],
     "frozen": ["Tuning.freeze=[text.*, image.embeddings]", "Tuning.layer_decay=0.5", "Tuning.image_rate=0.5"],
-    "frozen norms": ["Tuning.freeze=['image.blocks.[0-2]']", "Tuning.ema=0.9",
-                     "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"],
-}  # fmt: skip
+    "frozen norms": ["Tuning.freeze=['image.blocks.[0-2]']", "Tuning.ema=0.9", REPVGG],
+}
 
 
 @pytest.mark.parametrize("tuning", TUNINGS.values(), ids=TUNINGS)
-def test_a_resumed_run_ends_where_the_whole_one_ends(config, tmp_path, tuning):
-    tuning = [*tuning, "Training.steps=6"]
-    whole = Trainer(config(*tuning, f"Training.output={tmp_path / 'whole'}"))
-    before = {name: value.numpy() for name, value in whole.model.state_dict().items()}
-    assert whole.fit()
+def test_resume_is_bit_equal_and_what_is_frozen_stays(config, tmp_path, tuning):
+    whole = check_resume(lambda *changes: config(*tuning, *changes), tmp_path)
+    before = Trainer(config(*tuning)).model.state_dict()
     trained = {name for group in whole.task.parameter_groups() for name in group.names}
     for name, value in weights(whole).items():
-        norm, _, part = name.rpartition(".")
-        learns = f"{norm}.weight" in trained if part in ("_mean", "_variance") else name in trained
-        assert np.array_equal(value, before[name]) != learns, name
-
-    first = Trainer(config(*tuning, "Training.checkpoint_every=5"))
-    crash_after(first, 5)
-    paddle.seed(999)
-    second = Trainer(config(*tuning, "Training.checkpoint_every=5"), resume=True)
-    assert second.step == 5 and second.fit()
-    for name, value in weights(whole).items():
-        assert np.array_equal(value, weights(second)[name]), name
+        norm, _, statistic = name.rpartition(".")
+        learns = name in trained
+        if statistic in ("_mean", "_variance"):
+            learns = f"{norm}.weight" in trained
+        assert np.array_equal(value, before[name].numpy()) != learns, name
 
 
-def test_a_checkpoint_with_lora_is_a_plain_model_to_whoever_reads_it(config, tmp_path):
-    trainer = Trainer(config(*TUNINGS["lora"], "Model.embed_dim=64"))
-    trainer.fit()
+def test_checkpoint_with_lora_is_read_as_a_plain_model(config, tmp_path):
+    trainer = fit(config(*TUNINGS["lora"], "Model.embed_dim=64", "Training.steps=2"))
     trainer.model.eval()
     pixels = np.random.default_rng(0).integers(0, 256, [3, 32, 32, 3], dtype=np.uint8)
     loaded = ernie_vil2.load_model(trainer.run)
@@ -75,9 +64,8 @@ def test_a_checkpoint_with_lora_is_a_plain_model_to_whoever_reads_it(config, tmp
 def test_two_ranks_train_what_one_process_does(config, overrides, tmp_path):
     """With everything that `Tuning` changes in a step: rates, LoRA and its base, frozen parts and the average."""
     changes = ["Tuning={lora: {rank: 4, layers: [image.blocks.*]}, layer_decay: 0.7, image_rate: 2.0, ema: 0.9, "
-               "freeze: [text.*]}", "Evaluation.every=8", "Training.micro_batch=3"]  # fmt: skip
-    alone = Trainer(config(*changes, f"Training.output={tmp_path / 'alone'}"))
-    assert alone.fit()
+               "freeze: [text.*]}", "Evaluation.every=4", "Training.micro_batch=3", "Training.steps=4"]  # fmt: skip
+    fit(config(*changes, f"Training.output={tmp_path / 'alone'}"))
     forked_ranks(train, [*overrides, *changes, "Training.device=cpu"])
     folders = [list_checkpoints(tmp_path / name)[-1] for name in ("alone", "run")]
     for file in ("model.safetensors", "optimizer.safetensors"):

@@ -19,10 +19,10 @@ import pytest
 import yaml
 
 from ernie_vil2.io.run_folder import list_checkpoints
-from ernie_vil2.training.run_log import read_log
 from tests.support.limits import PATIENCE
+from tests.support.paths import ROOT
 from tests.support.processes import run_process, start_process
-from tests.training.conftest import ROOT, as_arguments, rank_process, run, wait_for_steps
+from tests.support.trainings import as_arguments, logged_losses, rank_process, run, wait_for_steps
 
 NETWORK = "10.203.77"
 PORT = 8765
@@ -69,12 +69,8 @@ def node(machine, folder, arguments, directory=ROOT):
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
 
 
-def losses(folder):
-    return [record["loss"] for record in read_log(folder / "log.jsonl") if "loss" in record]
-
-
 @pytest.mark.slow
-def test_a_machine_that_is_killed_is_replaced_and_the_run_ends_as_one_process_does(machines, overrides, tmp_path):
+def test_killed_machine_is_replaced_and_the_run_ends_the_same(machines, overrides, tmp_path):
     changes = ["Training.steps=40", "Training.checkpoint_every=2", "Data.groups=2", "Optimizer.learning_rate=1e-4"]
     whole = run("tools/train.py", *as_arguments([*overrides, *changes, f"Training.output={tmp_path / 'whole'}"]))
     assert whole.returncode == 0, whole.stderr
@@ -88,15 +84,15 @@ def test_a_machine_that_is_killed_is_replaced_and_the_run_ends_as_one_process_do
     assert (first.returncode, "rank 1 has died, or did not answer" in output) == (2, True) or (
         first.returncode, "rank 1 has given no sign of life" in output) == (1, True), output  # fmt: skip
     second.communicate()
-    assert 2 <= len(losses(tmp_path / "run")) < 40
+    assert 2 <= len(logged_losses(tmp_path / "run")) < 40
     first, second = (node(machine, tmp_path, arguments) for machine in (machines[0], machines[2]))
     outputs = [process.communicate(timeout=PATIENCE)[0] for process in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], outputs
-    assert np.allclose(losses(tmp_path / "run"), losses(tmp_path / "whole"), rtol=1e-3)
+    assert np.allclose(logged_losses(tmp_path / "run"), logged_losses(tmp_path / "whole"), rtol=1e-3)
 
 
 @pytest.mark.slow
-def test_a_machine_that_is_reported_to_stop_stops_both_and_they_go_on(machines, overrides, tmp_path):
+def test_machine_that_is_told_to_stop_stops_both(machines, overrides, tmp_path):
     arguments = ["tools/train.py", *as_arguments([*overrides, "Training.steps=400", "Data.groups=2"]), "--resume"]
     first, second = (node(machine, tmp_path, arguments) for machine in machines[:2])
     rank = rank_process(second.pid, 1)
@@ -128,7 +124,7 @@ def test_an_unshared_run_folder_has_to_be_copied_before_a_resume(machines, overr
     shutil.rmtree(homes[1] / "run", ignore_errors=True)
     shutil.copytree(homes[0] / "run", homes[1] / "run")
     codes, output = both(8, "--resume", "--extend")
-    assert codes == [0, 0] and len(losses(homes[0] / "run")) == 8, output
+    assert codes == [0, 0] and len(logged_losses(homes[0] / "run")) == 8, output
 
 
 def container(operator):
@@ -155,7 +151,7 @@ def variables(operator, number):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("operator", ["kubeflow", "paddlecloud"])
-def test_workers_of_kubernetes_find_each_other_by_what_the_operator_sets(operator, machines, overrides, tmp_path):
+def test_workers_of_kubernetes_find_each_other(operator, machines, overrides, tmp_path):
     for name in ("configs", "tools"):
         (tmp_path / name).symlink_to(ROOT / name)
     command, arguments = container(operator)
@@ -174,4 +170,5 @@ def test_workers_of_kubernetes_find_each_other_by_what_the_operator_sets(operato
     outputs = [worker.communicate(timeout=PATIENCE)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     (checkpoint,) = list_checkpoints(tmp_path / "run")
-    assert json.loads((checkpoint / "state.json").read_text())["ranks"] == 2 and len(losses(tmp_path / "run")) == 8
+    assert json.loads((checkpoint / "state.json").read_text())["ranks"] == 2
+    assert len(logged_losses(tmp_path / "run")) == 8

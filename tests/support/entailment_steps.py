@@ -1,0 +1,30 @@
+"""Losses and gradients of one step on statements with labels."""
+
+import numpy as np
+import paddle
+
+from tests.support.steps import ROWS, VIT, setting
+from tests.support.trainings import built_task
+
+CASES = [(task, head) for task in ("entailment", "nlvr2") for head in ("concatenation", "interaction")]
+TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
+
+
+def step_of(task, head, *changes):
+    """Return the task and the step of a new model, as the trainer prepares them for one process."""
+    config = setting(VIT, f"Training.task={task}", f"Head.kind={head}", "Head.dropout=0.3",
+                     "Model.text.vocabulary=demo_data/vocabulary.txt", *changes)  # fmt: skip
+    built = built_task(config, initialize=False)
+    built.model.train()
+    built.prepare(None, None)
+    return built, built._step
+
+
+def batch(task, dtype="float32", rows=range(ROWS)):
+    """Return views, labels and positions of some rows of the global batch."""
+    rng, rows = np.random.default_rng(0), np.array(rows)
+    names = ("image_1", "image_2")[: {"entailment": 1, "nlvr2": 2}[task]]
+    views = {name: rng.normal(size=[ROWS, 3, 32, 32]).astype(dtype) for name in names}
+    views["text_1"] = rng.integers(1, 50, size=[ROWS, 8])
+    labels = rng.integers(0, 2, size=[ROWS, 1])
+    return {name: paddle.to_tensor(view[rows]) for name, view in views.items()}, labels[rows], rows

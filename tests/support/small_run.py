@@ -1,0 +1,78 @@
+"""A small model in training whose checkpoints are damaged, and lie on disks that are too small."""
+
+import os
+
+import paddle
+import pytest
+
+from ernie_vil2.config import load_config, with_overrides
+from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.tasks import decay_groups
+from ernie_vil2.training.checkpoint import Checkpoint, recover, save_checkpoint
+from ernie_vil2.training.optimizer import build_optimizer, optimizer_arrays
+
+VOCABULARY = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *(f"token{number}" for number in range(16))]
+
+
+class SmallRun:
+    """A model in training, whose checkpoints lie in a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.config = load_config(None, [
+            "Model.image={name: ViT, image_size: 16, patch_size: 8, width: 16, depth: 1, heads: 2}",
+            "Model.text={name: bert, width: 16, depth: 1, heads: 2, max_positions: 16}",
+            "Data.max_length=9",
+        ])  # fmt: skip
+        self.model = build_dual_encoder(self.config.Model, len(VOCABULARY))
+        self.optimizer = build_optimizer(self.model, decay_groups(self.model), self.config.Optimizer)
+
+    def train(self):
+        for parameter in self.model.parameters():
+            parameter.grad = paddle.randn(parameter.shape)
+        self.optimizer.step()
+
+    def save(self, step, keep=2, best=None):
+        state = {"step": step, "seed": 0, "best": best and {"step": best}}
+        arrays = optimizer_arrays(self.optimizer, self.model)
+        config = with_overrides(self.config, [f"Training.keep_checkpoints={keep}"])
+        return save_checkpoint(self.folder, Checkpoint(state, self.model, arrays, config, Tokenizer(VOCABULARY)))
+
+    def arrays(self):
+        state = {**self.model.state_dict(), **self.optimizer.state_dict()}
+        return [value.numpy() for value in state.values() if isinstance(value, paddle.Tensor)]
+
+    def names(self):
+        return sorted(path.name for path in (self.folder / "checkpoints").iterdir())
+
+
+@pytest.fixture(name="run")
+def small_run(tmp_path):
+    return SmallRun(tmp_path / "run")
+
+
+def cut_off(path):
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def flip_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def remove(path):
+    path.unlink()
+
+
+def check_damage_is_found(run, capsys, name, damage, reason):
+    """Check that a damaged checkpoint is named and set aside once, and the one before used."""
+    whole, newest = run.save(1), run.save(2)
+    damage(newest / name)
+    assert recover(run.folder) == whole
+    error = capsys.readouterr().err
+    assert f"checkpoint {newest} is damaged: " in error and reason in error
+    assert name in error or damage is flip_bit
+    assert run.names() == ["damaged_step_00000002", "step_00000001"]
+    assert recover(run.folder) == whole and capsys.readouterr().err == ""

@@ -1,0 +1,104 @@
+"""Losses and gradients of one step of tiny towers, and how far two of them are apart."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import paddle
+
+from ernie_vil2.config import load_config
+from ernie_vil2.losses import build_loss, initial_bias
+from ernie_vil2.models import build_dual_encoder
+
+TOLERANCES = [("float32", 1e-6), ("float64", 1e-10)]
+ROWS = 10
+OWN = (np.array([0, 1, 2, 4]), np.arange(5, ROWS))
+"""Rows of two ranks; the first has lost one to a bad sample."""
+VIT = "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 2, heads: 2, drop_path: 0.4}"
+SIGMOID = ["Loss.kind=sigmoid", "Loss.bias=-2", "Loss.tile=3"]
+WIDTHS = ["Loss.widths=[4, 16, 32]", "Loss.tile=3"]
+
+
+@contextmanager
+def default_dtype(dtype):
+    before = paddle.get_default_dtype()
+    paddle.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        paddle.set_default_dtype(before)
+
+
+def setting(*changes):
+    """Return a configuration of a step of two small towers with dropout."""
+    text = "{name: ernie, width: 32, depth: 2, heads: 2, max_positions: 8, dropout: 0.3, attention_dropout: 0.3}"
+    return load_config(
+        None,
+        ["Views.resize=32", "Data.max_length=8", f"Model.text={text}", "Loss.weights={image_text: 0.5}",
+         "Loss.duplicates=positives", "Schedule.warmup_steps=0", f"Training.global_batch={ROWS}", *changes],
+    )  # fmt: skip
+
+
+def settings_of(run):
+    """Return the settings of the loss that the name of a run on two ranks ends with."""
+    if run.endswith("Sigmoid"):
+        return SIGMOID
+    if run.endswith("Widths"):
+        return WIDTHS
+    return []
+
+
+def model_and_loss(config):
+    paddle.seed(0)
+    model = build_dual_encoder(config.Model, 50, config.Loss.temperature, initial_bias(config.Loss))
+    model.train()
+    return model, build_loss(config.Loss)
+
+
+def batch(dtype="float32", rows=range(ROWS)):
+    """Return views, ids and positions of some rows of the global batch."""
+    rng = np.random.default_rng(0)
+    rows = np.array(rows)
+    texts = rng.integers(1, 50, size=[ROWS, 8])
+    texts[:, 5:] *= rng.integers(0, 2, size=[ROWS, 1])  # some are shorter
+    images = rng.normal(size=[2, ROWS, 3, 32, 32]).astype(dtype)
+    views = {name: paddle.to_tensor(view[rows]) for name, view in zip(("image_1", "image_2"), images, strict=True)}
+    views |= {name: paddle.to_tensor(texts[rows]) for name in ("text_1", "text_2")}
+    return views, rng.integers(0, 8, size=[ROWS, 2])[rows], rows
+
+
+def compute(step, rows, number=3):
+    """Return the losses of a step, and the gradients of the parameters, which are cleared."""
+    total, pairs = step.forward(*rows, number)
+    step.backward()
+    return as_numbers(total, pairs), taken_gradients(step.model)
+
+
+def as_numbers(total, pairs):
+    return {"total": float(total), **{pair: float(loss) for pair, loss in pairs.items()}}
+
+
+def taken_gradients(model):
+    """Return the gradients of the parameters by name, in float64, and clear them."""
+    gradients = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:  # the means and variances of some batch norms are parameters
+            gradients[name] = parameter.grad.numpy().astype("float64")
+            parameter.clear_gradient(set_to_zero=False)
+    return gradients
+
+
+def errors(found, expected):
+    """Return the largest relative error of the losses, and of a parameter's gradient by its norm."""
+    assert found[1].keys() == expected[1].keys() and found[0].keys() == expected[0].keys()
+    losses = max(abs(found[0][name] / value - 1) for name, value in expected[0].items())
+    # A bias before a softmax or a batch norm has no gradient but rounding: measured by the largest norm.
+    largest = max(map(np.linalg.norm, expected[1].values()))
+    differences = [
+        np.linalg.norm(found[1][name] - value) / max(np.linalg.norm(value), 1e-3 * largest)
+        for name, value in expected[1].items()
+    ]
+    return losses, max(differences)
+
+
+def keys_on_device(dropout, step, views, positions):
+    return {view: paddle.to_tensor(keys) for view, keys in dropout.keys(step, views, positions).items()}

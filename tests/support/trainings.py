@@ -1,0 +1,197 @@
+"""Trainings of a tiny model on coloured shapes, in this process and as commands, and what they leave."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from safetensors.numpy import load_file
+
+from ernie_vil2.config import load_config
+from ernie_vil2.models.weights.initial import with_model_like
+from ernie_vil2.tasks import build_task
+from ernie_vil2.training.checkpoint import list_checkpoints
+from ernie_vil2.training.run_log import read_log
+from ernie_vil2.training.trainer import Trainer
+from tests.support.limits import PATIENCE
+from tests.support.other_families import FOLDERS
+from tests.support.paths import ROOT
+from tests.support.processes import start_process
+
+PAIRS = ("image_image", "text_text", "image_text", "text_image")
+REPVGG = "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"
+# Has the words of the shapes, and a seventh of the tokens of the packaged one.
+VOCABULARY = ROOT / "demo_data" / "vocabulary.txt"
+
+
+def tiny_run(shapes, folder):
+    """Return overrides of a run of seconds: ViT 32/8 and ERNIE, width 64, one block each, without dropout."""
+    return [
+        "Model.image={name: ViT, image_size: 32, patch_size: 8, width: 64, depth: 1, heads: 2}",
+        "Model.text={name: ernie, width: 64, depth: 1, heads: 2, max_positions: 24, dropout: 0.0, "
+        f"attention_dropout: 0.0, vocabulary: {VOCABULARY}}}",
+        "Views.crop_area=[0.6, 1.0]",
+        "Views.grayscale=0.0",
+        "Views.hue=0.0",
+        "Views.languages={zh: 1.0, en: 1.0}",
+        "Loss.duplicates=positives",
+        f"Data.train=[{shapes['train']}]",
+        f"Data.val=[{shapes['val']}]",
+        "Data.text_id=id",
+        "Data.max_length=24",
+        "Data.workers=0",
+        "Optimizer.learning_rate=1e-3",
+        "Schedule.warmup_steps=2",
+        "Training.steps=8",
+        "Training.global_batch=16",
+        "Training.log_every=1",
+        "Evaluation.every=0",
+        f"Training.output={folder}",
+    ]
+
+
+def begin_with(overrides, name, *changes):
+    """Return overrides of the tiny run that starts from the folder of another family's model."""
+    remaining = [change for change in overrides if not change.startswith(("Model.", "Data.max_length"))]
+    model = ["Model.like=weights", f"Model.weights={FOLDERS[name]}", "Model.text.dropout=0.1"]
+    return [*model, *remaining, *changes]
+
+
+def like_folder(name, *changes):
+    """Return the resolved configuration of a training that starts from the folder of another family's model."""
+    return with_model_like(load_config(None, ["Model.like=weights", f"Model.weights={FOLDERS[name]}", *changes]))
+
+
+def built_task(config, initialize=True):
+    """Return the task of a configuration with its model, the same one each time."""
+    paddle.seed(0)
+    task = build_task(config)
+    task.build(initialize=initialize)
+    return task
+
+
+def fit(config, **options):
+    """Train to the end; options are those of the trainer."""
+    trainer = Trainer(config, **options)
+    assert trainer.fit()
+    return trainer
+
+
+def train_records(folder):
+    return [record for record in read_log(folder / "log.jsonl") if record["kind"] == "train"]
+
+
+def evaluation_records(folder):
+    return [record for record in read_log(folder / "log.jsonl") if record["kind"] == "evaluation"]
+
+
+def logged_losses(folder):
+    return [record["loss"] for record in train_records(folder)]
+
+
+def losses(trainer):
+    """Return the loss and those of the view pairs of each step, exactly as they were logged."""
+    return [[record["loss"], *(record.get(pair) for pair in PAIRS)] for record in train_records(trainer.run)]
+
+
+def weights(trainer):
+    """Return the arrays of a run's last checkpoint."""
+    return load_file(list_checkpoints(trainer.run)[-1] / "model.safetensors")
+
+
+def assert_same_arrays(actual, expected):
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(actual[name], value, err_msg=name)
+
+
+def crash_after(trainer, steps):
+    """Train so many steps and end as a crash does: with no checkpoint but those on the way."""
+    original = trainer._train_step
+
+    def step(batch, rate):
+        if trainer.step == steps:
+            raise KeyboardInterrupt
+        return original(batch, rate)
+
+    trainer._train_step = step
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+
+
+def check_resume(make_config, folder):
+    """Check that a run that goes on from a checkpoint before its end ends there once more, bit by bit.
+
+    Args:
+        make_config: returns the configuration of the run with further overrides.
+        folder: an empty one for both runs.
+
+    Returns:
+        The trainer of the whole run, of four steps.
+    """
+    settings = ["Training.steps=4", "Training.checkpoint_every=3"]
+    whole = fit(make_config(*settings, f"Training.output={folder / 'whole'}"))
+    # What a kill in the last step would have left, but for the log, which has to be cut in any case.
+    interrupted = shutil.copytree(whole.run, folder / "interrupted", symlinks=True)
+    shutil.rmtree(list_checkpoints(interrupted)[-1])
+
+    paddle.seed(999)  # the state of the process must not matter
+    resumed = Trainer(make_config(*settings, f"Training.output={interrupted}"), resume=True)
+    assert resumed.step == 3 and resumed.fit() and resumed.step == 4
+    assert losses(resumed) == losses(whole)
+    assert_same_arrays(weights(resumed), weights(whole))
+    return whole
+
+
+def start(*arguments, launch=None, **options):
+    """Start a tool from the repository's root.
+
+    Args:
+        launch: arguments for Paddle's launcher; without them it is not used.
+        options: of subprocess.Popen.
+    """
+    launcher = ["-m", "paddle.distributed.launch", *launch] if launch else []
+    return start_process(
+        [sys.executable, *map(str, [*launcher, *arguments])],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
+    )
+
+
+def run(*arguments, launch=None, timeout=PATIENCE):
+    """Run a tool to its end; the result has `returncode`, `stdout` and `stderr`."""
+    with start(*arguments, launch=launch) as process:
+        try:
+            output, error = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, output, error)
+
+
+def as_arguments(overrides):
+    return [argument for override in overrides for argument in ("-o", override)]
+
+
+def rank_process(launcher, rank):
+    """Return the id of a rank's process by its launcher's, once it is there."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+            if f"PADDLE_TRAINER_ID={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+                return int(child)
+        time.sleep(0.1)
+    raise AssertionError(f"no rank {rank} under process {launcher}")
+
+
+def wait_for_steps(process, folder, steps):
+    deadline = time.monotonic() + PATIENCE
+    while not (folder / "log.jsonl").exists() or len((folder / "log.jsonl").read_text().splitlines()) < steps:
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.1)
