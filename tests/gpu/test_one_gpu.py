@@ -14,10 +14,10 @@ from ernie_vil2 import cli as commands
 from ernie_vil2.data.augment import ImageNormalization
 from ernie_vil2.data.preprocessing import normalize_images
 from ernie_vil2.device.transfers import uploaded
-from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.support.paths import ROOT
 from tests.support.processes import run_process, start_process
+from tests.support.trainings import as_arguments, fit, logged_losses, train_records
 
 TEXT = ["Model.text.dropout=0.1", "Model.text.attention_dropout=0.1"]
 STEPS = ["Training.steps=20", "Training.device=gpu"]
@@ -36,8 +36,8 @@ SIZES = [
 
 
 @pytest.mark.parametrize("tests", [
-    "test_crossings.py", "training/test_dropout.py", "training/test_step.py", "training/test_nonfinite.py", "losses",
-    "views", "models",
+    "losses", "models", "training/test_crossings.py", "training/test_dropout.py", "training/test_nonfinite.py",
+    "training/test_step.py", "views",
 ])  # fmt: skip
 def test_what_holds_on_cpus_holds_here(tests):
     """In a process of its own, whose device is Paddle's default: the GPU."""
@@ -46,15 +46,14 @@ def test_what_holds_on_cpus_holds_here(tests):
     assert done.returncode == 0, done.stdout[-4000:]
 
 
-def losses(trainer):
-    trainer.fit()
-    return [record["loss"] for record in read_log(trainer.run / "log.jsonl") if record["kind"] == "train"]
+def trained_losses(config):
+    return logged_losses(fit(config).run)
 
 
 def test_twenty_steps_of_bfloat16_are_near_those_of_float32(config, tmp_path, report):
     runs = {
-        precision: losses(
-            Trainer(config(*TEXT, *STEPS, f"Training.precision={precision}", f"Training.output={tmp_path / precision}"))
+        precision: trained_losses(
+            config(*TEXT, *STEPS, f"Training.precision={precision}", f"Training.output={tmp_path / precision}")
         )
         for precision in ("float32", "bfloat16")
     }
@@ -65,9 +64,9 @@ def test_twenty_steps_of_bfloat16_are_near_those_of_float32(config, tmp_path, re
 @pytest.mark.parametrize("name", ["CvT_13_224", "DSNet_tiny"])
 def test_float16_trains_a_backbone_with_stochastic_depth(config, name, report):
     image = f"Model.image={{name: {name}, image_size: 224}}"
-    found = losses(Trainer(config(image, "Views.resize=224", *STEPS, "Training.precision=float16")))
-    report(**{name: found})
-    assert np.isfinite(found).all() and found[-1] < found[0]
+    losses = trained_losses(config(image, "Views.resize=224", *STEPS, "Training.precision=float16"))
+    report(**{name: losses})
+    assert np.isfinite(losses).all() and losses[-1] < losses[0]
 
 
 @pytest.mark.parametrize(("dtype", "spacing"), [("float16", 2**-11), ("bfloat16", 2**-8)])
@@ -101,14 +100,14 @@ def test_batches_go_up_while_the_device_computes(report):
 def test_native_dropout_with_both_towers_fused_learns(config, report):
     """The kernels of attention take bfloat16; dropout of attention weights is drawn in them."""
     native = ["Training.dropout=native", "Training.precision=bfloat16"]
-    found = losses(Trainer(config(*TEXT, *STEPS, *native)))
-    report(losses=found)
-    assert np.isfinite(found).all() and found[-1] < found[0]
+    losses = trained_losses(config(*TEXT, *STEPS, *native))
+    report(losses=losses)
+    assert np.isfinite(losses).all() and losses[-1] < losses[0]
 
 
 def test_the_command_lines_encode_in_bfloat16(config, shapes, tmp_path, report):
     """Recall of a trained model in bfloat16 next to float32."""
-    Trainer(config(*STEPS)).fit()
+    fit(config(*STEPS))
     found = {}
     for precision in ("float32", "bfloat16"):
         output = tmp_path / precision
@@ -130,9 +129,9 @@ def test_time_memory_wait_and_utilisation_of_a_step(config, changes, report):
         seconds = time.monotonic() - began
         watch.terminate()
         samples = watch.communicate()[0].splitlines()
-    record = next(each for each in read_log(trainer.run / "log.jsonl") if each["kind"] == "train")
+    record = train_records(trainer.run)[0]
     plan = run_process(
-        [sys.executable, "tools/plan.py", *[part for each in [*SIZES, *changes] for part in ("-o", each)]],
+        [sys.executable, "tools/plan.py", *as_arguments([*SIZES, *changes])],
         cwd=ROOT, capture_output=True, text=True, env=os.environ,
     ).stdout  # fmt: skip
     report(

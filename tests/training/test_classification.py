@@ -46,24 +46,22 @@ def test_classes_are_watched_next_to_retrieval_or_alone(config, classes, tmp_pat
     results = json.loads(path.read_text(encoding="utf-8"))["results"]
     assert results["zero-shot, zh"]["acc1"] == pytest.approx(metrics["zh/acc1"])
 
-    alone = fit(config(*settings, "Evaluation.evaluators=[classification]", f"Training.output={tmp_path / 'b'}"))
+    alone = fit(config(*settings, "Evaluation.evaluators=[zero_shot]", f"Training.output={tmp_path / 'b'}"))
     assert alone.best["metric"] == "acc1"
     assert alone.best["value"] == max(record["metrics"]["acc1"] for record in zero_shot_records(alone)[1:])
 
 
 def test_several_classes_are_chosen_by_map(config, shapes):
     classes = f"Evaluation.classes={{data: [{shapes['val']}], label: tags_en}}"
-    settings = ["Evaluation.every=1", "Training.steps=1", "Evaluation.evaluators=[classification]", classes]
+    settings = ["Evaluation.every=1", "Training.steps=1", "Evaluation.evaluators=[zero_shot]", classes]
     trainer = fit(config(*settings))
     assert trainer.best["metric"] == "mAP"
     assert set(zero_shot_records(trainer)[-1]["metrics"]) == {"mAP", "en/mAP"}
 
 
-def test_what_cannot_be_scored_is_reported_before_the_run(config, shapes, classes):
+def test_what_cannot_be_scored_is_reported_before_the_run(config, shapes):
     with pytest.raises(ConfigError, match="Evaluation.classes"):
-        Trainer(config("Evaluation.evaluators=[classification]"))
+        Trainer(config("Evaluation.evaluators=[zero_shot]"))
     unlabelled = f"Evaluation.classes={{data: [{shapes['val']}], label: none}}"
     with pytest.raises(ValueError, match="nothing has a none"):
-        Trainer(config("Evaluation.evaluators=[classification]", unlabelled))
-    with pytest.raises(ConfigError, match="classification is zero_shot"):
-        Trainer(config("Evaluation.evaluators=[zero_shot, classification]", classes))
+        Trainer(config("Evaluation.evaluators=[zero_shot]", unlabelled))

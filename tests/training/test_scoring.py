@@ -21,8 +21,6 @@ from ernie_vil2.training.scoring import Metrics, Scores, as_lines, scored
 from ernie_vil2.training.trainer import Trainer
 from tests.support.limits import examples
 
-SCORES = [{"accuracy": value} for value in (1.0, 3.0, 2.0)]
-
 
 class Fake:
     """An evaluator that returns, or raises, what it is made of."""
@@ -133,8 +131,9 @@ def test_trainer_takes_a_task_and_evaluators_of_no_registry(config):
             return [ParameterGroup([name for name in group.names if name.startswith("text.")], group.decay)
                     for group in super().parameter_groups()]  # fmt: skip
 
+    evaluators = {"mine": Fake(*({"accuracy": value} for value in (1.0, 3.0, 2.0)))}
     settings = config("Training.steps=3", "Evaluation.every=1")
-    trainer = Trainer(settings, task=TextOnly, evaluators=lambda config, task: {"mine": Fake(*SCORES)})
+    trainer = Trainer(settings, task=TextOnly, evaluators=lambda config, task: evaluators)
     before = {name: value.numpy() for name, value in trainer.model.state_dict().items()}
     assert trainer.fit() and trainer.best == {"step": 2, "metric": "accuracy", "value": 3.0}
     changed = {name for name, value in trainer.model.state_dict().items() if (value.numpy() != before[name]).any()}

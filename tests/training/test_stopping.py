@@ -64,25 +64,22 @@ def test_a_signal_saves_and_has_its_exit_code(overrides, tmp_path, number, code)
 
 @in_proc
 @pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["--processes", "Paddle's"])
 @pytest.mark.parametrize("rank", [None, 0, 1])
-def test_all_ranks_stop_whoever_of_them_is_reported(overrides, tmp_path, rank):
-    arguments = as_arguments([*overrides, "Training.steps=100000"])
-    with start("tools/train.py", "--processes", 2, *arguments) as process:
+def test_all_ranks_stop_whoever_of_them_is_signalled(overrides, tmp_path, launcher, rank):
+    arguments, options = as_arguments([*overrides, "Training.steps=100000"]), {}
+    if launcher == "--processes":
+        arguments += ["--processes", 2]
+    else:
+        options["launch"] = ["--nproc_per_node", "2", "--log_dir", tmp_path / "log"]
+    with start("tools/train.py", *arguments, **options) as process:
         output, error = stopped(process, tmp_path / "run", signal.SIGTERM, rank)
-    assert process.returncode == 75, error
-    assert "continue with the same command and --resume" in output and "ended with code" not in error
-    check_saved(tmp_path / "run")
-
-
-@in_proc
-@pytest.mark.slow
-@pytest.mark.parametrize(("rank", "code"), [(None, signal.SIGTERM), (0, 75), (1, 75)])
-def test_under_paddles_launcher_all_ranks_stop(overrides, tmp_path, rank, code):
-    launch = ["--nproc_per_node", "2", "--log_dir", tmp_path / "log"]
-    with start("tools/train.py", *as_arguments([*overrides, "Training.steps=100000"]), launch=launch) as process:
-        output, error = stopped(process, tmp_path / "run", signal.SIGTERM, rank)
-    assert process.returncode == code, output + error
-    assert "continue with the same command and --resume" in (tmp_path / "log" / "workerlog.0").read_text()
+    if options:
+        assert process.returncode == (75 if rank is not None else signal.SIGTERM), output + error
+        output = (tmp_path / "log" / "workerlog.0").read_text()
+    else:
+        assert process.returncode == 75 and "ended with code" not in error, error
+    assert "continue with the same command and --resume" in output
     check_saved(tmp_path / "run")
 
 
