@@ -11,6 +11,7 @@ import ernie_vil2
 import experiments
 from tests.support.limits import PATIENCE
 from tests.support.paths import ROOT
+from tests.support.processes import run_process
 
 HEAVY = {"paddle", "paddlenlp", "paddleclas", "numpy", "cv2", "pydantic", "visualdl"}
 PACKAGES = (ernie_vil2, experiments)
@@ -19,7 +20,7 @@ TOOLS = sorted((ROOT / "tools").glob("*.py"))
 
 def run(*arguments):
     """Run this Python with -X importtime; return the process and the top-level names of what it imported."""
-    child = subprocess.run([sys.executable, "-X", "importtime", *arguments], cwd=ROOT, capture_output=True, text=True,
+    child = run_process([sys.executable, "-X", "importtime", *arguments], cwd=ROOT, capture_output=True, text=True,
                            env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=PATIENCE)  # fmt: skip
     assert child.returncode == 0, child.stderr
     lines = [line for line in child.stderr.splitlines() if line.startswith("import time:")]

@@ -9,6 +9,7 @@ from packaging.requirements import Requirement
 
 from tests.support.page_commands import PAGES
 from tests.support.paths import ROOT
+from tests.support.processes import run_process
 
 DOCUMENTS = [*PAGES.values(), ROOT / "README.zh.md", *sorted((ROOT / "docs" / "zh").glob("*.md"))]
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.limits import PATIENCE
 from tests.support.paths import ROOT
+from tests.support.processes import run_process
 
 pytest.importorskip("wheel", reason="a wheel is built without a network, by the package wheel")
 TINY = [
@@ -49,7 +50,7 @@ def installed(wheel, tmp_path_factory):
         return child.stdout
 
     pip = [sys.executable, "-m", "pip", "--python", folder / "venv" / "bin" / "python"]
-    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
+    run_process([*pip, "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
     return run
 
 

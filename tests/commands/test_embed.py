@@ -10,7 +10,6 @@ from ernie_vil2 import cli as commands
 from ernie_vil2.evaluation.embedding_files import read_embeddings
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.shapes import COLOURS, draw, png, write_tsv
-from tests.support.trainings import run
 
 
 @pytest.fixture(scope="module")

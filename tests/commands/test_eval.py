@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ernie_vil2 import cli as commands
-from tests.support.published_files import write
 from tests.support.checkpoints import untrained_checkpoint
+from tests.support.published_files import write
 from tests.support.shapes import COLOURS, SHAPES, draw, png
 
 

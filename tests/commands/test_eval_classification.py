@@ -13,7 +13,6 @@ from ernie_vil2.evaluation.scorers.zero_shot import CSV_COLUMNS
 from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, write_calibration
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.html_pages import Page
-from tests.support.processes import run_process
 from tests.support.shapes import COLOURS, SHAPES, SPECIAL_TOKENS, draw, png
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ import pytest
 
 from ernie_vil2 import cli as commands
 from ernie_vil2.cli import parser
-from tests.support.published_files import write
 from tests.support.checkpoints import untrained_checkpoint
+from tests.support.published_files import write
 from tests.support.published_folders import cxc, karpathy
 from tests.support.shapes import draw, png
 

@@ -1,13 +1,13 @@
 """demo_data/entailment.py: neither text nor images determine a label, and held-out concepts are held out."""
 
 import json
-import subprocess
 import sys
 from collections import Counter, defaultdict
 
 import pytest
 
 from tests.support.paths import DEMO_DATA
+from tests.support.processes import run_process
 
 pytestmark = pytest.mark.slow
 # Task: file of a split, label, and what rows may be alike in.
@@ -22,7 +22,7 @@ TASKS = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("entailment")
-    subprocess.run([sys.executable, DEMO_DATA / "entailment.py", "--output", path], check=True)
+    run_process([sys.executable, DEMO_DATA / "entailment.py", "--output", path], check=True)
     return path
 
 

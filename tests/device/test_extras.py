@@ -19,6 +19,7 @@ from ernie_vil2.evaluation.scorers.zero_shot import ZeroShot
 from ernie_vil2.export import require_backend
 from ernie_vil2.search.store import open_store
 from tests.support.paths import ROOT
+from tests.support.processes import run_process
 from tests.support.shapes import png
 
 

@@ -26,7 +26,7 @@ def script(body):
 
 def start_parent(body):
     """Start a process that runs two ranks, and wait until both are ready."""
-    process = subprocess.Popen([sys.executable, "-c", PARENT, *script(body)], stdout=subprocess.PIPE, text=True)
+    process = start_process([sys.executable, "-c", PARENT, *script(body)], stdout=subprocess.PIPE, text=True)
     for _ in range(2):
         assert process.stdout.readline() == "ready\n"
     return process
@@ -80,7 +80,7 @@ def test_a_killed_rank_is_named_with_its_last_lines_alone(capfd):
 def test_a_child_that_outlives_its_rank_holds_nothing_up(capfd):
     body = """
         import subprocess
-        subprocess.Popen(['sleep', '150'])
+        start_process(['sleep', '150'])
         sys.exit(4)
     """
     start = time.monotonic()

@@ -13,23 +13,8 @@ from ernie_vil2.evaluation.protocols import PAPER_RESULTS, PROTOCOLS, protocol
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS
 from ernie_vil2.evaluation.scorer import Data, scorer_of
 from ernie_vil2.evaluation.scorers.sugar_crepe import KINDS, SugarCrepe
+from tests.support.embedded_pairs import noisy_pairs
 from tests.support.published_files import image, write
-
-
-def encoded(images, per_image, seed=0):
-    random = np.random.default_rng(seed)
-    own = random.normal(size=[images, 6])
-    texts = np.repeat(own, per_image, axis=0) + 1.5 * random.normal(size=[images * per_image, 6])
-    own, texts = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (own, texts))
-    rows = np.stack([np.repeat(np.arange(images), per_image), np.arange(images * per_image)], axis=1)
-    benchmark = Benchmark(
-        "x",
-        [BenchmarkImage(str(row), bytes) for row in range(images)],
-        [BenchmarkText(str(row), str(row)) for row in range(len(texts))],
-        rows,
-        BadSampleReport(),
-    )
-    return EncodedBenchmark(benchmark, own.astype(np.float32), texts.astype(np.float32), BadSampleReport())
 
 
 def five_captions(similarity, k):

@@ -137,8 +137,8 @@ def damaged_bytes(content, kind, at, seed):
 def test_damaged_bytes_change_no_answer_and_are_seen(whole, tmp_path_factory, file, kind, at, seed):
     folder = tmp_path_factory.mktemp("damaged") / "index"
     shutil.copytree(whole, folder)
-    found = [path for path in folder.rglob("*") if path.name.endswith(file)]
-    if not found:  # the index type exact has no file of faiss
+    paths = [path for path in folder.rglob("*") if path.name.endswith(file)]
+    if not paths:  # the index type exact has no file of faiss
         shutil.rmtree(folder)
         return
     content = paths[0].read_bytes()

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ernie_vil2.planning import plan
-from tests.support.command_examples import EXAMPLES, options
+from tests.support.command_examples import EXAMPLES, options, run
 
 DEEP = "[" * 100_000
 CHEAP = ("eval check", "interpolate", "search build", "search query", "study", "study results", "plan",
@@ -54,9 +53,8 @@ def test_nothing_to_do_says_what_is_missing(inputs, tmp_path, monkeypatch, capsy
     ("eval_classification", {"--split": "val"}, "no split val"),
     *(("eval", {"--import": name}, f"--import: {name!r}") for name in ("", ".x", "a b")),
 ])  # fmt: skip
-def test_values_that_mean_nothing_are_explained(command, monkeypatch, capsys, example, changes, output):
-    monkeypatch.setitem(EXAMPLES, example, without_empty(example, changes))
-    assert command(example, {}) == 2
+def test_values_that_mean_nothing_are_explained(command, capsys, example, changes, output):
+    assert command(example, changes) == 2
     error = capsys.readouterr().err
     assert output in error and error.count("\n") == 1 and len(error) < 2100
 

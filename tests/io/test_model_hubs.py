@@ -15,6 +15,7 @@ from ernie_vil2.models.weights.stored import find_model
 from tests.support.limits import PATIENCE
 from tests.support.other_families import FOLDERS
 from tests.support.paths import ROOT
+from tests.support.processes import run_process
 
 NAME, COMMIT = "OFA-Sys/chinese-clip-tiny", "0123456789abcdef0123456789abcdef01234567"
 NOWHERE = "http://127.0.0.1:9"
@@ -74,7 +75,7 @@ def fetch(tmp_path, endpoint):
         "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
     }  # fmt: skip
     command = [sys.executable, "-c", FETCH]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    return run_process(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_a_model_is_fetched_once_with_the_files_it_needs(server, tmp_path):

@@ -23,7 +23,7 @@ def start_owner(run, then):
     """Start a process that owns the run folder, says so, and goes on with `then`."""
     code = f"{OWNER}\nwith lock:\n    print('mine', flush=True)\n    {then}"
     command = [sys.executable, "-c", code, str(run)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = start_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "mine\n"
     return process
 

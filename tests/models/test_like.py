@@ -18,7 +18,6 @@ from ernie_vil2.models.weights.stored import read_model, weights_path, write_mod
 from ernie_vil2.training.trainer import Trainer
 from tests.support.commands import call
 from tests.support.other_families import FOLDERS, expected, text_difference
-from tests.training.conftest import config, overrides  # noqa: F401 - fixtures of a run
 
 RELEASED = Path(__file__).parents[1] / "fixtures" / "released"
 OFFICIAL, PADDLENLP = RELEASED / "official_tiny", RELEASED / "paddlenlp_tiny"
@@ -168,7 +167,7 @@ def test_a_module_that_a_model_names_is_not_imported_for_it(tmp_path):
         with_model_like(load_config(None, [f"Model.like={tmp_path / 'm'}"]))
 
 
-def test_a_run_holds_what_it_has_taken_and_goes_on_without_the_source(config, tmp_path):
+def test_a_run_needs_its_source_no_more(config, tmp_path):
     shutil.copytree(OFFICIAL, tmp_path / "source")
     changes = [f"Model.like={tmp_path / 'source'}", f"Model.weights={tmp_path / 'source'}"]
     read = config(*changes)

@@ -17,8 +17,7 @@ from ernie_vil2.models.weights.stored import read_model, weights_path
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
 from tests.support.commands import call
-from tests.support.other_families import FOLDERS, expected
-from tests.support.processes import run_process
+from tests.support.other_families import FOLDERS, check_with_authors, expected
 from tests.support.trainings import begin_with, built_task, crash_after, like_folder, weights
 
 POSITIONS = "text.network.embeddings.position_embeddings.weight"

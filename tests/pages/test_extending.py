@@ -5,7 +5,6 @@ import json
 import math
 import os
 import re
-import subprocess
 import sys
 import types
 
@@ -29,6 +28,7 @@ from tests.support import page_commands
 from tests.support.commands import call
 from tests.support.html_pages import lines_of
 from tests.support.paths import FIXTURES, ROOT
+from tests.support.processes import run_process
 from tests.support.ranks import forked_ranks, train
 
 SMALL = [
@@ -65,14 +65,14 @@ def trainer(shapes, tmp_path):
     return lambda *settings: Trainer(load_config(None, [*fixed, *settings]))
 
 
-def run_process(folder, blocks, *settings):
+def run_training(folder, blocks, *settings):
     """Train in a process that imports the page's blocks as my_parts, on colours."""
     (folder / "my_parts.py").write_text("\n".join(blocks), encoding="utf-8")
     colours = "".join(f"{number:02x}{number:02x}ff\ta shade {number}\n" for number in range(16))
     (folder / "train.colours").write_text(colours, encoding="utf-8")
     settings = [f"-o{setting}" for setting in (*SMALL, f"Data.train=[{folder / 'train.colours'}]", *settings)]
     path = os.pathsep.join([str(folder), str(ROOT)])
-    return subprocess.run([sys.executable, "tools/train.py", "--import", "my_parts", *settings], text=True, cwd=ROOT,
+    return run_process([sys.executable, "tools/train.py", "--import", "my_parts", *settings], text=True, cwd=ROOT,
                           env=os.environ | {"PYTHONPATH": path}, capture_output=True)  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def test_the_scorer_from_the_command_line(parts, tmp_path, name):
 def test_a_loss_and_a_dataset_from_the_command_line_alone(parts, tmp_path):
     """Neither a script nor a change to the package: the loss of an imported module, by its path and by its name."""
     settings = ["Training.log_every=1", "Loss.kind=my_parts:SquaredDistance"]
-    done = run_process(tmp_path, BLOCKS, *settings, f"Training.output={tmp_path / 'path'}")
+    done = run_training(tmp_path, BLOCKS, *settings, f"Training.output={tmp_path / 'path'}")
     assert done.returncode == 0, done.stderr
     settings = [*SMALL, f"Data.train=[{tmp_path / 'train.colours'}]", "Training.log_every=1",
                 "Loss.kind=squared_distance", "Loss.options={factor: 2}"]  # fmt: skip
@@ -197,7 +197,7 @@ def test_a_field_of_a_sample_that_is_forgotten_is_named(tmp_path, workers):
     """In a sentence, whichever process reads: no traceback."""
     forgetful = BLOCKS[2].replace("text_name=caption, ", "")
     assert forgetful != BLOCKS[2]
-    done = run_process(tmp_path, [forgetful], f"Training.output={tmp_path / 'run'}", f"Data.workers={workers}")
+    done = run_training(tmp_path, [forgetful], f"Training.output={tmp_path / 'run'}", f"Data.workers={workers}")
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert re.search(rf"{tmp_path}/train.colours, \d+: my_parts.Colours .*'text_name'; docs/extending.md", line)

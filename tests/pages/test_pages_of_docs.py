@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import subprocess
 import sys
 
 import pytest
@@ -14,12 +13,15 @@ from ernie_vil2.data.tokenizer_files import DIALECTS
 from ernie_vil2.evaluation.protocols import FG_CLIP_2, PAPER_RESULTS, PROTOCOLS
 from tests.support.page_commands import PAGES, TOOLS, parts
 from tests.support.paths import ROOT
+from tests.support.processes import run_process
 
 DOCS = ROOT / "docs"
 TRANSLATIONS = {page: DOCS / page.name for page in sorted((DOCS / "zh").glob("*.md"))}
 TRANSLATIONS[ROOT / "README.zh.md"] = ROOT / "README.md"
-TRANSLATED = ("index installation demo guide walkthrough faq weights search serving export benchmarks classification "
-              "compare data tags finetuning runs memory launch plan").split()  # fmt: skip
+TRANSLATED = [
+    "index", "installation", "demo", "guide", "walkthrough", "faq", "weights", "search", "serving", "export",
+    "benchmarks", "classification", "compare", "data", "tags", "finetuning", "runs", "memory", "launch", "plan",
+]  # fmt: skip
 MODELS = [DOCS / "models.md", DOCS / "zh" / "models.md"]
 
 
@@ -98,7 +100,7 @@ def test_figures_and_names_of_the_page_of_models_exist(page):
 
 
 def test_the_script_for_slurm_is_a_shell_script():
-    assert subprocess.run(["bash", "-n", DOCS / "launch" / "train.slurm"]).returncode == 0
+    assert run_process(["bash", "-n", DOCS / "launch" / "train.slurm"]).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["kubeflow", "paddlecloud"])
@@ -122,7 +124,7 @@ def test_the_pages_and_the_reference_are_built(tmp_path):
     pytest.importorskip("mkdocstrings")
     site = tmp_path / "site"
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(site)]
-    assert subprocess.run(command, cwd=ROOT).returncode == 0
+    assert run_process(command, cwd=ROOT).returncode == 0
     packages = [path.parent.name for path in (ROOT / "ernie_vil2").glob("*/__init__.py")]
     for package in packages:
         assert (site / "reference" / f"ernie_vil2.{package}.html").is_file()

@@ -2,12 +2,12 @@
 
 import json
 import re
-import subprocess
 
 import pytest
 
 from tests.support.page_commands import PAGES, blocks, environment
 from tests.support.paths import ROOT
+from tests.support.processes import run_process
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ def walk(folder, commands):
     """Run the commands in a folder with the repository's data and programs, and return what they print."""
     for name in ("benchmarks", "configs", "demo_data", "ernie_vil2", "tools"):
         (folder / name).symlink_to(ROOT / name)
-    walked = subprocess.run(
+    walked = run_process(
         ["bash", "-euxo", "pipefail", "-c", commands],
         cwd=folder, env=environment(), capture_output=True, text=True, timeout=1800,
     )  # fmt: skip

@@ -1,7 +1,5 @@
 """Where originals are served from: folders that an operator names, whatever an index says."""
 
-import base64
-import pickle
 import shutil
 
 import numpy as np

@@ -13,7 +13,7 @@ from ernie_vil2.export import export
 from ernie_vil2.search import open_index
 from ernie_vil2.search.fill import add_images, add_texts, images_in
 from tests.support.limits import PATIENCE
-from tests.support.paths import ROOT
+from tests.support.processes import run_process
 from tests.support.shapes import draw, png
 from tests.support.small_index import TEXTS
 

@@ -186,14 +186,3 @@ def command(inputs, tmp_path, monkeypatch):
     """`command(example, {argument: value})`: `run` within a folder of this test, which `OUT` means."""
     monkeypatch.chdir(tmp_path)
     return lambda example, changes, out=tmp_path: run(example, changes, inputs, out)
-
-
-@cache
-def options(example):
-    """Argument -> its action, of the command or subcommand of an example."""
-    parser = commands.parser(command_of(example))
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            parser = action.choices[EXAMPLES[example][action.dest]]
-    return {action.option_strings[-1] if action.option_strings else action.dest: action for action in parser._actions
-            if action.nargs != 0}  # fmt: skip

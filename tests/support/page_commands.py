@@ -16,6 +16,7 @@ import pytest
 from experiments.ablation import command as study
 from tests.support.commands import call
 from tests.support.paths import ROOT
+from tests.support.processes import run_process, start_process
 
 PATHS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/notes").glob("*.md"))]
 PAGES = {path.name: path for path in PATHS}
@@ -84,7 +85,7 @@ def run_command(command):
         tool, *arguments = shlex.split(line, comments=True)[1:]
         result = call(TOOLS[Path(tool).name], *arguments)
         return result.returncode, result.stdout + result.stderr
-    done = subprocess.run(["bash", "-uo", "pipefail", "-c", command], env=environment(), timeout=1800,
+    done = run_process(["bash", "-uo", "pipefail", "-c", command], env=environment(), timeout=1800,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
     return done.returncode, done.stdout
 
@@ -94,7 +95,7 @@ def serve(command):
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", 8000)) == 0:
             pytest.skip("port 8000 is in use here")
-    server = subprocess.Popen(["bash", "-c", f"exec {command}"], env=environment(), start_new_session=True)
+    server = start_process(["bash", "-c", f"exec {command}"], env=environment(), start_new_session=True)
     try:
         for _ in range(1200):
             assert server.poll() is None, f"{command} has ended by itself"

@@ -10,23 +10,12 @@ import yaml
 
 from ernie_vil2 import cli as commands
 from ernie_vil2.models.weights.stored import read_model, write_model
-from tests.support import entailment_data as published
+from tests.support import entailment_data
+from tests.support import published_folders as published
 from tests.support.checkpoints import untrained_checkpoint
-from tests.support.page_commands import ROOT
+from tests.support.paths import FIXTURES, ROOT
 from tests.support.published_files import pickled, write, write_lmdb
-from tests.support.published_folders import (
-    SMALL,
-    TOKENS,
-    aic_icc,
-    caption_lists,
-    coco_cn,
-    cxc,
-    flickr30k_cn,
-    karpathy,
-    muge,
-    own,
-    sugar_crepe,
-)
+from tests.support.published_folders import SMALL, TOKENS
 from tests.support.shapes import shape_members, write_tar, write_tsv
 
 SMALL_TOWERS = {

@@ -15,6 +15,7 @@ from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.tagging.detector import Detections, Detector, DetectorPreprocessing, Phrases
 from tests.support.paths import ROOT
+from tests.support.processes import run_process
 from tests.support.rectangles import SIZE, STEPS, export, rectangles_image
 from tests.support.shapes import png, write_tsv
 
