@@ -194,7 +194,8 @@ def seal(folder):
 
 
 @pytest.mark.parametrize(("rows", "message"), [([7, 3, 7, 5], "it proposes a row twice"),
-                                               ([3, ROWS], "it proposes rows that are not there")])  # fmt: skip
+                                               ([3, ROWS], "it proposes rows that are not there"),
+                                               ([3, -2], "it proposes rows that are not there")])  # fmt: skip
 def test_an_index_type_that_proposes_nonsense_is_damaged(tmp_path, monkeypatch, rows, message):
     monkeypatch.setattr("ernie_vil2.search.local.EXACT_UP_TO", 20)
     collection = LocalCollection(made(tmp_path / "index", "ivf") / "images", WIDTH)

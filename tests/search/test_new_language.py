@@ -68,6 +68,7 @@ def test_another_image_tower_is_another_model(index, models):
         open_index(index, models["image"])
 
 
+@pytest.mark.thorough
 def test_an_export_has_the_images_of_its_checkpoint(index, models, tmp_path):
     own, other = (ernie_vil2.load_model(models[name]) for name in ("own", "text"))
     assert image_fingerprint(own) == image_fingerprint(other) and own.fingerprint != other.fingerprint

@@ -171,15 +171,3 @@ def test_a_bad_index_beneath_the_server_is_not_the_clients_fault(tmp_path, model
         (folder / "index.json").write_text("{")
         codes = [client.get(path).status_code for path in ("/health", "/health", "/readyz", "/healthz")]
         assert codes == [503, 503, 503, 200]
-
-
-def test_the_server_follows_an_index_that_is_changed_beneath_it(tmp_path, model, shapes_index):
-    shutil.copytree(shapes_index, tmp_path / "index")
-    with open_index(tmp_path / "index", model, writable=True) as writer, open_index(writer.folder, model) as reader:
-        client = TestClient(build_app(reader))
-        assert client.get("/health").json()["images"] == 16
-        gone = client.get("/api/v1/search", params={"q": "red"}).json()["hits"][0]["id"]
-        writer.collection("images").remove([gone])
-        build(writer, "images", "ivf", 0.9, lambda line: None)
-        hits = client.get("/api/v1/search", params={"q": "red"}).json()["hits"]
-        assert len(hits) == 15 and gone not in {hit["id"] for hit in hits}
