@@ -199,8 +199,12 @@ def seal(folder):
 def test_an_index_type_that_proposes_nonsense_is_damaged(tmp_path, monkeypatch, rows, message):
     monkeypatch.setattr("ernie_vil2.search.local.EXACT_UP_TO", 20)
     collection = LocalCollection(made(tmp_path / "index", "ivf") / "images", WIDTH)
-    monkeypatch.setattr(type(collection._now.index_type), "candidates",
-                        lambda self, queries, count, allowed=None: np.array([rows] * len(queries)))  # fmt: skip
+
+    def candidates(self, queries, count, allowed=None):
+        right = list(range(10, 10 + len(rows)))
+        return np.array([rows, *[right] * (len(queries) - 1)])  # for the first query alone
+
+    monkeypatch.setattr(type(collection._now.index_type), "candidates", candidates)
     monkeypatch.setattr("ernie_vil2.search.local.RERANKED", 1)
     with pytest.raises(DamagedIndex, match=message):
         collection.search(QUERIES, 1)
