@@ -93,7 +93,7 @@ def test_int8_exports_encode_one_at_a_time(onnx_index, monkeypatch):
     assert calls.mock_calls and {len(call.args[0]) for call in calls.mock_calls} == {1}
 
 
-def test_one_query_too_many_is_refused_and_one_that_ends_makes_room(index, monkeypatch):
+def test_one_query_too_many_is_refused_until_one_ends(index, monkeypatch):
     blocked = BlockedEncoder(index, monkeypatch)
 
     async def run():

@@ -302,7 +302,7 @@ def test_filters_of_the_command_line_match_texts_and_numbers(tmp_path, checkpoin
     assert "no images" in ask("price=3")
 
 
-def test_a_build_of_nothing_usable_ends_with_1_and_leaves_nothing(tmp_path, checkpoint, model, shapes, search):
+def test_a_build_of_nothing_usable_leaves_nothing(tmp_path, checkpoint, model, shapes, search):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"no image")
     (tmp_path / "blank.txt").write_text("\n \n")
