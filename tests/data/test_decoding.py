@@ -2,7 +2,6 @@
 
 import io
 import struct
-import warnings
 import zlib
 
 import cv2
@@ -179,17 +178,6 @@ def test_transparency_of_other_files_shows_the_background(kind, options):
     np.testing.assert_array_equal(decode_image(data, "a", None), stored)
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_an_animation_is_its_first_image_on_the_background(kind):
-    first = Image.new("RGBA", (20, 10), (200, 30, 30, 255))
-    first.paste((0, 0, 0, 0), (0, 0, 10, 10))
-    first.putpixel((0, 0), (0, 255, 0, 128))
-    data = encoded(first, kind, save_all=True, append_images=[Image.new("RGBA", (20, 10), (30, 30, 200, 255))])
-    pixels = decode_image(data, "a", (0, 255, 0))
-    for half, colour in ((pixels[:, 1:9], (0, 255, 0)), (pixels[:, 11:], (200, 30, 30))):
-        assert np.abs(half.astype(int) - colour).max() <= 12
-
-
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -237,13 +225,6 @@ def test_other_files_are_turned_as_exif_says(kind, image, visible):
         data = EncodedImage(encoded(image, kind, **options), "a")
         np.testing.assert_array_equal(data.decode(), expected)
         assert (data.height, data.width) == expected.shape[:2]
-
-
-def test_equal_warnings_of_a_library_are_one_remark():
-    with remarks() as found:
-        for number in (3, 14):
-            warnings.warn(f"tag {number} is odd", UserWarning, stacklevel=1)
-    assert found == ["tag n is odd"]
 
 
 @pytest.mark.parametrize(("kind", "options"), [

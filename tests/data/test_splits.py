@@ -1,7 +1,5 @@
 """Parts of a source: together all of it, none with another's image or group, each about its share."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,9 +7,9 @@ from hypothesis import strategies as st
 
 from ernie_vil2 import cli
 from ernie_vil2.config import load_config
-from ernie_vil2.data.readers import ShardedSource, open_benchmarks, open_sources
+from ernie_vil2.data.readers import ShardedSource, open_sources
 from ernie_vil2.data.samples import BadSample, Reason, Sample
-from ernie_vil2.data.splits import Division, held_out, part_of
+from ernie_vil2.data.splits import Division, Part, held_out, part_of
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.evaluation.scorer import Data
 from tests.support.limits import examples
@@ -148,13 +146,6 @@ def test_parallel_texts_without_images_are_divided(tmp_path):
         assert {row ^ 1 for row in chosen.tolist()} == set(chosen.tolist())
 
 
-def test_groups_of_any_size_keep_the_shares():
-    random = np.random.default_rng(0)
-    rows = [(b"%d" % n, int(random.geometric(0.02)), None) for n in range(3000)]
-    parts = Division(PARTS, "sku").rows(source(rows))
-    assert len(parts["test"]) / len(rows) == pytest.approx(0.1, abs=0.03)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -172,8 +163,9 @@ def test_what_cannot_be_divided_is_named(arguments, message):
 def test_samples_without_a_group_are_counted_once(capsys):
     whole = source([(b"%d" % n, None if n % 4 == 0 else n // 2, None) for n in range(40)])
     division = Division(PARTS, "sku")
-    division.rows(whole)
-    assert "10 of 40 samples have no sku" in capsys.readouterr().err
+    for name in PARTS:
+        Part(division, name).of(whole)
+    assert capsys.readouterr().err.count("10 of 40 samples have no sku") == 1
 
 
 def test_what_is_fetched_is_not_divided_and_not_read_for_it(monkeypatch):
@@ -182,50 +174,6 @@ def test_what_is_fetched_is_not_divided_and_not_read_for_it(monkeypatch):
     monkeypatch.setattr(Rows, "__getitem__", lambda *_: pytest.fail("it was read"))
     with pytest.raises(ValueError, match="copy them here"):
         Division(PARTS).rows(elsewhere)
-
-
-@pytest.fixture
-def shop(tmp_path):
-    """Forty images of twenty articles, each with two titles."""
-    random, lines = np.random.default_rng(1), ["图片,标题,货号"]
-    for number in range(40):
-        shape, colour = ("disc", "square", "bar")[number % 3], random.integers(0, 255, 3)
-        (tmp_path / f"{number}.png").write_bytes(png(draw(tuple(map(int, colour)), shape, random)))
-        lines += [f"{number}.png,标题{number}{title},A{number // 2}" for title in "甲乙"]
-    (tmp_path / "shop.csv").write_bytes("\n".join(lines).encode("gb18030"))
-    return tmp_path
-
-
-def test_prepare_writes_parts_that_are_splits(shop, tmp_path, capsys):
-    command = [str(shop / "shop.csv"), "--output", str(tmp_path / "parts"), "--parts", "0.6", "0.2", "0.2"]
-    assert cli.run("prepare", [*command, "--group-by", "货号"]) == 0
-    printed = capsys.readouterr().out
-    assert [line.partition(":")[0] for line in printed.splitlines() if "samples in 1 shard" in line] == [*PARTS]
-    articles = {}
-    for split in PARTS:
-        found = open_sources([str(tmp_path / "parts")], split=split)
-        articles[split] = Counter(found[row].fields["货号"] for row in range(len(found)))
-        assert set(articles[split].values()) == {4}  # two images with two titles
-    assert sum(map(len, articles.values())) == 20 == len(set().union(*articles.values()))
-    assert len(open_sources([str(tmp_path / "parts")])) == sum(articles["train"].values())
-    assert cli.run("prepare", [*command[:3], "--group-by", "货号"]) == 2
-
-
-def test_a_holdout_divides_what_is_trained_on_and_scored(shop):
-    settings = [f"Data.train=[{shop / 'shop.csv'}]", "Training.global_batch=8", "Data.val=[{split: val}]",
-                "Data.holdout={val: 0.2, test: 0.2, group_by: 货号}"]  # fmt: skip
-    config = load_config(None, settings)
-    stream = SampleStream(config)
-    names = {"train": {stream[position][1].image_name for position in range(stream.samples)}}
-    for part, scored in (("val", config.Data.validation), ("test", config.Data.tested)):
-        (benchmark,) = Data.of_run(config, scored, part).benchmarks().values()
-        names[part] = {image.id for image in benchmark.images}
-        assert len(benchmark.texts) == 2 * len(benchmark.images)
-    assert sum(map(len, names.values())) == 40 == len(set().union(*names.values()))
-    assert {len(found) % 2 for found in names.values()} == {0}
-    own = load_config(None, [*settings, f"Data.test=[{shop / 'shop.csv'}]"])
-    assert Data.of_run(own, own.Data.tested, "test").part is None
-    assert len(open_benchmarks(shop / "shop.csv")["zh"].images) == 40
 
 
 HEADERS = ["图片", "标题", "No", "Article Number", " 类目 ", "2024"]
@@ -247,6 +195,21 @@ def table(tmp_path):
 
 def rows_of(source):
     return {int(source[row].image_name.removesuffix(".png")) for row in range(len(source))}
+
+
+def test_a_holdout_divides_what_is_trained_on_and_scored(table):
+    settings = [f"Data.train=[{table}]", "Training.global_batch=8", "Data.val=[{split: val}]",
+                "Data.holdout={val: 0.2, test: 0.2, group_by: Article Number}"]  # fmt: skip
+    config = load_config(None, settings)
+    stream = SampleStream(config)
+    names = {"train": {stream[position][1].image_name for position in range(stream.samples)}}
+    for part, scored in (("val", config.Data.validation), ("test", config.Data.tested)):
+        (benchmark,) = Data.of_run(config, scored, part).benchmarks().values()
+        names[part] = {image.id for image in benchmark.images}
+    assert sum(map(len, names.values())) == 60 == len(set().union(*names.values()))
+    assert {len(images) % 4 for images in names.values()} == {0}
+    explicit = load_config(None, [*settings, f"Data.test=[{table}]"])
+    assert Data.of_run(explicit, explicit.Data.tested, "test").part is None
 
 
 @pytest.mark.parametrize(("header", "size"), [

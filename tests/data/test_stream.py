@@ -121,22 +121,16 @@ def add_shard(folder):
     write_shard(folder / "a3.tsv", range(4), "a")
 
 
-@pytest.mark.parametrize("change", [lengthen, rename, add_shard])
+def change_a_letter(folder):
+    path = folder / "a2.tsv"
+    path.write_text(path.read_text().replace("a29\t", "b29\t", 1))
+
+
+@pytest.mark.parametrize("change", [lengthen, rename, add_shard, change_a_letter])
 def test_changed_data_is_named(two, tmp_path, change):
     state = open_stream(two).state(400)
     change(tmp_path)
     with pytest.raises(ValueError, match=r"a\*\.tsv has changed since the checkpoint"):
-        open_stream(two).check(state)
-
-
-@pytest.mark.parametrize("number", [0, 9])
-def test_other_content_of_the_same_length_is_named(two, tmp_path, number):
-    state = open_stream(two).state(400)
-    path = tmp_path / "b.tsv"
-    text = path.read_text()
-    path.write_text(text.replace(f"b{number}\tb{number}", f"c{number}\tb{number}"))
-    assert path.stat().st_size == len(text) and path.read_text() != text
-    with pytest.raises(ValueError, match=r"b\.tsv has changed since the checkpoint"):
         open_stream(two).check(state)
 
 

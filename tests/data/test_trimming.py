@@ -83,14 +83,6 @@ def test_clips_byte_pairs_stay_whole_for_latin_texts(clip, text):
         assert words(small, text) == words(tokenizer, text)
 
 
-def test_clips_byte_pairs_for_some_texts(clip):
-    tokenizer, _ = clip
-    lines = ["a photo of a cat", "two dogs, and 3 🐱", "don't"]
-    small = trimmed(tokenizer, kept_of_texts(tokenizer, lines))
-    assert small.vocab_size < 600 and all(words(small, line) == words(tokenizer, line) for line in lines)
-    assert small.encode("zebra")[-1] == small.vocab_size - 1  # no text is unknown: its bytes are there
-
-
 def test_the_words_of_ernie_for_chinese_and_english():
     tokenizer = Tokenizer(read_vocabulary(ERNIE_VOCABULARY), 60)
     small = trimmed(tokenizer, kept_of_characters(tokenizer, characters(["zh", "en"])))
@@ -116,11 +108,6 @@ def test_embeddings_of_such_texts_are_the_same_to_the_last_bit(name, tmp_path, c
     images = [path for path in sorted((FOLDERS[name] / "inputs").iterdir()) if path.suffix != ".json"]
     np.testing.assert_array_equal(small.encode_images(images), model.encode_images(images))
     assert small.tokenizer.vocab_size < model.tokenizer.vocab_size
-
-
-def test_what_cannot_be_trimmed_is_named(tmp_path, capsys):
-    assert run("trim", [str(FOLDERS["hf_clip"]), "--keep", "tlh", "--output", str(tmp_path / "x")]) == 2
-    assert "--keep tlh" in capsys.readouterr().err
 
 
 def test_a_vocabulary_file_holds_the_words_of_the_data(shapes, tmp_path):
@@ -156,13 +143,3 @@ def test_a_model_is_trimmed_to_the_words_of_a_data_set(shapes, tmp_path):
     assert set(model.tokenizer.tokens) - set(small.tokenizer.tokens) == {"猫"}
     sentences = ["a red disc", "a blue bar"]
     np.testing.assert_array_equal(small.encode_texts(sentences), model.encode_texts(sentences))
-
-
-@pytest.mark.parametrize("model", [[], [FOLDERS["hf_clip"]]])
-def test_an_output_of_the_wrong_kind_is_refused(model, tmp_path):
-    """A model is a folder, a vocabulary a file."""
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "file").touch()
-    wrong = tmp_path / ("file" if model else "folder")
-    refused = call("trim", *model, "--keep", "en", "--output", wrong)
-    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and str(wrong) in refused.stderr

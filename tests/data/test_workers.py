@@ -58,14 +58,6 @@ def test_the_stream_may_end(workers):
     assert [arrays["square"][:, 0].tolist() for arrays, _ in batches] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
 
 
-def test_an_array_holds_until_the_next_batch_is_asked_for():
-    batches = filled_batches(fill, LAYOUT, 3, positions(3), processes=2)
-    arrays, _ = next(batches)
-    time.sleep(0.2)  # the workers are as far ahead as they may be
-    assert arrays["square"][:, 0].tolist() == [0, 1, 2]
-    batches.close()
-
-
 def test_workers_share_the_rows_and_end_with_their_reader():
     batches = filled_batches(lambda *_: os.getpid(), LAYOUT, 6, positions(6), processes=3)
     pids = [next(batches)[1] for _ in range(4)]
@@ -108,14 +100,6 @@ def test_a_worker_that_is_killed_is_reported_with_its_position():
         next(batches)
 
 
-def test_a_worker_that_is_killed_while_it_waits_is_reported():
-    batches = filled_batches(lambda *_: os.getpid(), LAYOUT, 2, positions(2), processes=2)
-    os.kill(next(batches)[1][1], signal.SIGKILL)
-    with pytest.raises(WorkerError, match="signal 9"):  # noqa: PT012  -- what comes before the error belongs to it
-        for _ in range(5):
-            next(batches)
-
-
 def hangs_at(*stuck):
     """Rows that are their position, but for those that never come, as of a network disk that is gone."""
 
@@ -126,16 +110,14 @@ def hangs_at(*stuck):
     return fill
 
 
-@pytest.mark.parametrize("workers", [3])
-def test_a_row_that_never_comes_is_left_out_and_the_others_come(workers):
+def test_a_row_that_never_comes_is_left_out_and_the_others_come():
     fill, left_out = hangs_at(0, 13), "position {}".format
-    batches = filled_batches(fill, LAYOUT, 5, positions(5), workers, patience=2, stuck=left_out)
+    batches = filled_batches(fill, LAYOUT, 5, positions(5), 3, patience=2, stuck=left_out)
     for number, (arrays, reports) in enumerate(itertools.islice(batches, 8)):
         expected = [5 * number + row for row in range(5)]
         assert reports == [left_out(position) if position in (0, 13) else position for position in expected]
-        assert all(
-            arrays["small"][row] == position for row, position in enumerate(expected) if reports[row] == position
-        )
+        read = [row for row, position in enumerate(expected) if position not in (0, 13)]
+        assert arrays["small"][read].tolist() == [expected[row] for row in read]
     batches.close()
 
 

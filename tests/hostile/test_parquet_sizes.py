@@ -76,21 +76,6 @@ def test_a_row_group_larger_than_its_footer_says_is_not_kept(tmp_path, monkeypat
         ParquetTable(path).row(0)
 
 
-@pytest.mark.parametrize("rows", [-1, 2**45])
-def test_an_impossible_number_of_rows_is_refused(tmp_path, monkeypatch, rows):
-    class Metadata:
-        num_row_groups, num_rows, num_columns = 1, rows, 0
-
-        def row_group(self, group):
-            return self
-
-    path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"text": ["x"]}), path)
-    monkeypatch.setattr(ParquetTable, "_opened", lambda self: type("File", (), {"metadata": Metadata()}))
-    with pytest.raises(ValueError, match=f"a.parquet: not a Parquet file .{rows} rows."):
-        ParquetTable(path)
-
-
 def varint(number, length=0):
     """A whole number as Thrift's compact protocol writes it, in so many bytes at least."""
     number, content = 2 * number, b""
@@ -109,15 +94,6 @@ def test_texts_whose_encoding_has_no_dictionary_are_read(tmp_path, encoding, mon
     monkeypatch.setattr(parquet, "MAX_GROUP_BYTES", 90_000)
     with pytest.raises(BadSample, match="row group of more than 1 GiB"):
         ParquetTable(path).row(0)
-
-
-def test_few_row_groups_are_kept_and_fewer_large_ones(tmp_path, monkeypatch):
-    rows = [{"text": f"{'x' * 1000}{row}"} for row in range(12)]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=1)
-    table = ParquetTable(tmp_path / "a.parquet")
-    assert [table.row(row) for row in range(12)] == rows and len(table._groups) == parquet.KEPT_GROUPS
-    monkeypatch.setattr(parquet, "MAX_GROUP_BYTES", 3500)  # of a group with its statistics, but not of four
-    assert table.row(0) == rows[0] and len(table._groups) == 1
 
 
 @pytest.mark.parametrize("depth", [1, 40, 60])

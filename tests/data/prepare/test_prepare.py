@@ -106,32 +106,21 @@ def test_an_image_is_made_smaller_never_larger(tmp_path):
         ]  # fmt: skip
 
 
-@pytest.mark.parametrize("background", [(255, 255, 255), (0, 200, 40)])
-def test_what_becomes_jpeg_is_put_on_the_background(tmp_path, background):
+def test_what_becomes_jpeg_is_put_on_the_background(tmp_path):
     """Made smaller, or of a format that a shard does not hold; what keeps its bytes keeps its transparency."""
+    background = (0, 200, 40)
     empty = np.zeros((40, 60, 4), np.uint8)
     members = []
     for number, suffix in enumerate(("png", "webp", "tiff")):
         content = cv2.imencode(f".{suffix}", empty[:20, :20] if suffix == "webp" else empty)[1].tobytes()
         members += [(f"{number}.{suffix}", content), (f"{number}.txt", b"x")]
     source = open_sources([str(write_tar(tmp_path / "a.tar", members))])
-    settings = Settings(short_side=20, background=background)
-    prepare(source, tmp_path / "out", settings)
-    prepare(source, tmp_path / "out", settings)  # it goes on, or has nothing left to do
+    prepare(source, tmp_path / "out", Settings(short_side=20, background=background))
     png_, webp, tiff = map(open_sources([str(tmp_path / "out")]).__getitem__, range(3))
     for made in (png_, tiff):
         assert made.image[:2] == b"\xff\xd8"
         assert np.abs(decode_image(made.image, "").astype(int) - background).max() <= 3
     assert webp.image == source[1].image
-
-
-def test_a_jpeg_read_at_a_smaller_scale_looks_as_the_whole(tmp_path):
-    pixels = cv2.GaussianBlur(image(1, 400), (0, 0), 8)[:, :300]
-    source = open_sources([str(write_tar(tmp_path / "a.tar", [("1.jpg", jpeg(pixels)), ("1.txt", b"x")]))])
-    prepare(source, tmp_path / "out", Settings(short_side=30))
-    mean = pixels.reshape(40, 10, 30, 10, 3).mean((1, 3))
-    made = decode_image(open_sources([str(tmp_path / "out")])[0].image, "")
-    assert made.shape == mean.shape and np.abs(made - mean).mean() < 3
 
 
 def test_fields_captions_and_tags_stay_and_tags_are_joined(tmp_path):
@@ -288,7 +277,7 @@ def test_when_nothing_can_be_used_it_is_an_error(tmp_path):
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
     rng = np.random.default_rng(0)
     members = []
-    for number in range(120):
+    for number in range(60):
         members += [(f"{number}.jpg", jpeg(rng.integers(0, 256, (300, 300, 3), np.uint8))), (f"{number}.txt", b"x")]
     write_tar(tmp_path / "a.tar", members)
     options = ["--short-side", 128, "--samples-per-shard", 4, "--processes", 2]
@@ -302,7 +291,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
 
     assert call("prepare", tmp_path / "a.tar", "--output", tmp_path / "whole", *options).returncode == 0
     kills = 0
-    for shards in (1, 9):
+    for shards in (1, 6):
         process = start("killed")
         while process.poll() is None and len(list((tmp_path / "killed").glob("*.tar"))) < shards:
             time.sleep(0.001)
@@ -311,7 +300,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
         for path in (tmp_path / "killed").glob("*.tar"):
             assert path.read_bytes() == (tmp_path / "whole" / path.name).read_bytes()
     assert kills and start("killed").wait() == 0
-    assert files(tmp_path / "killed") == files(tmp_path / "whole") and len(files(tmp_path / "whole")) == 30 + 2
+    assert files(tmp_path / "killed") == files(tmp_path / "whole") and len(files(tmp_path / "whole")) == 15 + 2
 
 
 def test_the_command_line(tmp_path):

@@ -2,40 +2,9 @@ import json
 
 import pytest
 
-from ernie_vil2.data.readers import TarSource, open_benchmark, open_benchmarks, open_sources
+from ernie_vil2.data.readers import open_benchmark, open_benchmarks
 from tests.support.published_files import image, pairs, problems
 from tests.support.shapes import write_tar, write_tsv
-
-
-def expected(source, language):
-    """Image names, text names and pairs of the samples with a caption, each once, in order."""
-    samples = [source[row] for row in range(len(source))]
-    return (
-        list(dict.fromkeys(sample.image_name for sample in samples)),
-        list(dict.fromkeys(sample.text_name for sample in samples)),
-        list(dict.fromkeys((sample.image_name, sample.text_name) for sample in samples)),
-        list(dict.fromkeys(sample.caption(language) for sample in samples)),
-    )
-
-
-@pytest.mark.parametrize("language", ["zh", "en"])
-def test_a_shard_has_the_ids_of_its_samples(shapes, language):
-    benchmark = open_benchmark(shapes["val"], language=language, text_id="id")
-    images, texts, matches, captions = expected(open_sources([str(shapes["val"])], "id"), language)
-    assert [one.id for one in benchmark.images] == images and [one.id for one in benchmark.texts] == texts
-    assert pairs(benchmark) == matches and [one.text for one in benchmark.texts] == captions
-    source = TarSource(shapes["val"])
-    assert [one.read() for one in benchmark.images] == [source[row].image for row in range(len(source))]
-    assert benchmark.images[0].fields["kind"] == benchmark.texts[0].fields["kind"] == "disc"
-    assert benchmark.files == (shapes["val"],) and benchmark.name == "val"
-
-
-def test_rows_of_the_official_tsv_share_images_and_texts(tmp_path):
-    rows = [("猫", "7", image(1)), ("狗", "8", image(2)), ("小猫", "7", image(1)), ("猫", "8", image(2))]
-    rows.append(rows[0])
-    benchmark = open_benchmark(write_tsv(tmp_path / "rows.tsv", rows))
-    assert pairs(benchmark) == [("7", "猫"), ("8", "狗"), ("7", "小猫"), ("8", "猫")]
-    assert [one.read() for one in benchmark.images] == [image(1), image(2)]
 
 
 def test_bad_samples_are_named(tmp_path):

@@ -2,7 +2,6 @@ import os
 
 import pytest
 
-from ernie_vil2.data.readers.chinese_clip import ChineseClipSource
 from ernie_vil2.data.readers.source import PART, fingerprint
 
 LENGTH = 10 * PART
@@ -53,12 +52,3 @@ def test_of_a_folder_names_sizes_and_some_content_count(tmp_path, change):
     assert fingerprint([tmp_path]) == before
     change(tmp_path)
     assert fingerprint([tmp_path]) != before
-
-
-def test_the_texts_of_chinese_clip_count_as_well(tmp_path):
-    images, texts = tmp_path / "train_imgs.tsv", tmp_path / "train_texts.jsonl"
-    images.write_bytes(b"1\tAAAA\n")
-    texts.write_bytes(b'{"text_id": 1}\n')
-    before = fingerprint(ChineseClipSource(images).files)
-    texts.write_bytes(b'{"text_id": 2}\n')
-    assert fingerprint(ChineseClipSource(images).files) != before

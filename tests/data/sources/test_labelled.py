@@ -58,15 +58,6 @@ def test_the_layout_of_chinese_clip(tmp_path):
         open_labelled([tmp_path / "cifar"], split="val")
 
 
-def test_train_is_not_read_for_test_nor_the_other_way_round(tmp_path):
-    folders(tmp_path / "a" / "test", x=1, y=1)
-    with pytest.raises(ValueError, match="no split train"):
-        open_labelled([tmp_path / "a"], default="train")
-    folders(tmp_path / "b" / "train", x=1, y=1)
-    folders(tmp_path / "b" / "valid", x=1, y=1)
-    assert open_labelled([tmp_path / "b"]).name == "b-valid"
-
-
 def table(folder, kind, rows):
     path = folder / f"a.{kind}"
     if kind == "parquet":

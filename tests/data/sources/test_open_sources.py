@@ -14,15 +14,6 @@ from tests.support.shapes import draw, png, write_tar, write_tsv
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 
 
-def test_sources_come_one_after_the_other(tmp_path):
-    for name, count in (("b", 2), ("a", 3)):
-        write_tsv(tmp_path / f"{name}.tsv", [(f"{name}{i}", str(i), IMAGE) for i in range(count)])
-    source = open_sources([str(tmp_path / "*.tsv")])
-    assert [source[row].caption("") for row in range(len(source))] == ["a0", "a1", "a2", "b0", "b1"]
-    with pytest.raises(IndexError):
-        source[5]
-
-
 class Numbers:
     """A shard of numbers that remembers whether it is open."""
 
@@ -45,6 +36,8 @@ def test_shards_of_random_sizes_find_every_row():
     parts = [rng.random(rng.integers(4)).tolist() for _ in range(20)]
     source = ShardedSource([Numbers(part) for part in parts])
     assert [source[i] for i in range(len(source))] == [value for part in parts for value in part]
+    with pytest.raises(IndexError):
+        source[len(source)]
     assert source.shard_sizes.tolist() == [len(part) for part in parts]
 
 

@@ -8,15 +8,12 @@ from datetime import datetime, timedelta
 
 import openpyxl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ernie_vil2.cli.arguments import columns as columns_option
 from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.data.readers.columns import names_here
-from ernie_vil2.data.readers.spreadsheets import CsvTable, XlsxTable
+from ernie_vil2.data.readers.spreadsheets import XlsxTable
 from ernie_vil2.data.readers.tables import TableSource
-from tests.support.limits import examples
 from tests.support.published_files import image
 
 ROWS = [("a.png", "一只猫，坐着", "00123", 3.5), ("b.png", "红色; 的“车”", "00124", 4)]
@@ -43,17 +40,19 @@ def check(source):
     assert [source[row].fields["价格"] for row in range(2)] == [3.5, 4]
 
 
-@pytest.mark.parametrize(("encoding", "delimiter"), [("utf-8", "\t"), ("utf-8-sig", ","), ("gb18030", ";")])
-def test_a_csv_is_read_as_excel_writes_it(shop, encoding, delimiter):
-    (shop / "train.csv").write_bytes(text_of([HEADER, *ROWS], delimiter).encode(encoding))
+@pytest.mark.parametrize(
+    ("name", "encoding", "delimiter"),
+    [
+        ("train.csv", "utf-8", "\t"),
+        ("train.csv", "utf-8-sig", ","),
+        ("train.csv", "gb18030", ";"),
+        ("train.tsv", "utf-8", "\t"),
+    ],
+)
+def test_a_csv_is_read_as_excel_writes_it(shop, name, encoding, delimiter):
+    (shop / name).write_bytes(text_of([HEADER, *ROWS], delimiter).encode(encoding))
     check(open_sources([str(shop)]))
-    check(pickle.loads(pickle.dumps(open_sources([str(shop / "train.csv")]).shards[0])))  # noqa: S301  -- its own pickle
-
-
-def test_a_tsv_with_names_of_columns_is_a_table(shop):
-    (shop / "train.tsv").write_text(text_of([HEADER, *ROWS], "\t"), encoding="utf-8")
-    check(open_sources([str(shop / "train.tsv")]))
-    check(open_sources([str(shop)]))
+    check(pickle.loads(pickle.dumps(open_sources([str(shop / name)]).shards[0])))  # noqa: S301  -- its own pickle
 
 
 def test_a_workbook_is_read_by_the_rules_of_a_csv(shop):
@@ -96,15 +95,6 @@ def test_other_encodings_are_named(shop):
     (shop / "train.csv").write_bytes("图片,标题\na.png,猫\n".encode("utf-16"))
     with pytest.raises(ValueError, match="UTF-16"):
         open_sources([str(shop / "train.csv")])
-
-
-@examples(50)
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), min_size=1), min_size=3, max_size=9))
-def test_a_csv_of_utf8_is_never_taken_for_another(tmp_path_factory, texts):
-    path = tmp_path_factory.mktemp("csv") / "a.csv"
-    path.write_text(text_of([("image", "text"), *(("a.png", text) for text in texts)]), encoding="utf-8")
-    table = CsvTable(path)
-    assert [table.row(row)["text"] for row in range(len(table))] == texts
 
 
 def test_columns_are_named_by_the_user(shop):
@@ -168,10 +158,6 @@ def test_absolute_paths_are_followed_into_the_named_folder(shop):
         open_sources([str(table)])
     source = open_sources([str(table)], images=shop)
     assert [source[row].image_name for row in range(2)] == ["a.png", "b.png"] and source[1].image == image(1)
-    table.write_text("图片,标题\n/shop/red/a.png,x\n/shop/blue/b.png,y\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"as /shop/red/a.png; .*: --images /shop "):
-        open_sources([str(table)])
-    table.write_text(text_of([("图片", "标题"), *((str(shop / row[0]), row[1]) for row in ROWS)]), encoding="utf-8")
     with pytest.raises(ValueError, match="absolute paths"):
         open_sources([str(table)], images=table.parent)
     table.write_text(f"image,text\n{shop}/tables/../a.png,x\nb.png,y\n", encoding="utf-8")
@@ -203,15 +189,6 @@ def test_paths_of_other_machines_and_folders_are_followed(tmp_path, folder, name
         open_sources([str(table)], images=table.parent)
 
 
-def test_a_path_of_this_machine_is_not_another_file_of_that_name(shop):
-    for name in ("one/photos", "two/photos"):
-        (shop / name).mkdir(parents=True)
-        (shop / name / "a.png").write_bytes(image(len(name)))
-    (shop / "train.csv").write_text(f"image,text\n{shop}/one/photos/a.png,x\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="absolute paths"):
-        open_sources([str(shop / "train.csv")], images=shop / "two/photos")
-
-
 def test_backslashes_and_blanks_around_a_file_are_understood(shop):
     (shop / "images").mkdir()
     (shop / "images" / "c.png").write_bytes(image(3))
@@ -235,12 +212,3 @@ def test_missing_images_are_found_in_named_folders(shop):
     (shop / "a.png").rename(table.parent / "photos" / "a.png")
     with pytest.raises(FileNotFoundError, match=f"--images {table.parent}/photos"):
         open_sources([str(table)])
-
-
-def test_a_folder_without_images_says_so_first(tmp_path):
-    (tmp_path / "notes.md").write_text("x")
-    with pytest.raises(ValueError, match="no images in this folder.*notes.md"):
-        open_sources([str(tmp_path)])
-    (tmp_path / "a.jpg").write_bytes(image(0))
-    with pytest.raises(ValueError, match="images without texts"):
-        open_sources([str(tmp_path)])

@@ -1,4 +1,3 @@
-import errno
 import multiprocessing
 import os
 from pathlib import Path
@@ -47,12 +46,6 @@ def test_a_pipe_runs_once(tmp_path, cache):
     command = f"pipe:echo run >> {tmp_path}/runs; cat {tmp_path}/a.tar"
     assert captions(command) == captions(command) == ["x"]
     assert (tmp_path / "runs").read_text() == "run\n" and len(fetched(cache)) == 1
-
-
-def test_a_range_in_a_pipe_is_a_command_each(tmp_path):
-    for number in range(3):
-        write_tar(tmp_path / f"{number}.tar", [("1.png", b"image"), ("1.txt", b"%d" % number)])
-    assert captions(f"pipe:cat {tmp_path}/{{0..2}}.tar") == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize("command", ["echo oh no >&2; exit 3", "(echo oh no >&2; exit 3) | cat"])
@@ -140,16 +133,6 @@ def test_nothing_is_asked_again_after_the_deadline(monkeypatch):
     with MisbehavingServer(a_tar=SHARD) as server, pytest.raises(FetchError, match=message):
         RemoteFile(f"{server.address}/503/a.tar").open()
     assert server.asked["GET", "503"] == 1
-
-
-def test_a_full_disk_is_not_a_fault_of_the_server(monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.bin")
-
-    monkeypatch.setattr(type(fsspec.filesystem("memory")), "get_file", full)
-    with pytest.raises(OSError, match="No space left") as caught:
-        RemoteFile(at_address("a.bin", b"1")).open()
-    assert not isinstance(caught.value, FetchError)
 
 
 def test_samples_of_a_shard_that_is_gone_are_bad_ones(cache):

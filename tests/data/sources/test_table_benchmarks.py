@@ -74,17 +74,3 @@ def test_a_table_is_chosen_by_its_name(tmp_path):
     assert open_benchmark(tmp_path / "one.csv").files == (tmp_path / "one.csv",)
     write(tmp_path, {"val.csv": table})
     assert open_benchmark(tmp_path).files == (tmp_path / "val.csv",)
-
-
-def test_an_absolute_path_and_a_missing_file(tmp_path):
-    table = json_lines(
-        {"image": str(tmp_path / "images/a.png"), "text": "x"},
-        {"image": "a.png", "text": "y"},
-        {"image": "c.png", "text": "z"},
-    )
-    benchmark = open_benchmark(write(tmp_path, IMAGES | {"test.jsonl": table}))
-    assert problems(benchmark) == {
-        "image outside its folder": [str(tmp_path / "images/a.png")],
-        "missing image": ["c.png"],
-    }
-    assert pairs(benchmark) == [("a.png", "y")]

@@ -72,23 +72,6 @@ def test_parquet_may_hold_the_images(tmp_path, image):
     assert sample.image == b"bytes" and sample.image_name == ("000" if key == "jpg" else "a.jpg") and path.exists()
 
 
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [
-        ({"image": "../a.jpg", "text": "x"}, "image outside its folder"),
-        ({"image": "none.jpg", "text": "x"}, "missing image"),
-        ({"image": "a.jpg", "image_id": [], "text": "x"}, "malformed row"),
-        ({"image": "a.jpg", "tags": "x"}, "malformed tags"),
-        ({"image": "a.jpg", "text": "\ud800"}, "not Unicode text"),
-    ],
-)
-def test_a_row_that_cannot_be_used_is_reported_by_reason(images, row, reason):
-    (images / "t.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(BadSample) as caught:
-        TableSource(images / "t.jsonl")[0]
-    assert caught.value.reason == reason
-
-
 def test_csv_rows_that_cannot_be_used_are_reported_by_line(images):
     (images / "t.csv").write_bytes(b"image,text\na.jpg,x\na.jpg\na.jpg,x,y\n\na.jpg,\xff\na.jpg,z\n")
     source, printed = TableSource(images / "t.csv"), []

@@ -1,8 +1,5 @@
-import cv2
-import numpy as np
 import pytest
 
-from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.entailment import published_subsets
 from tests.support.published_files import image, json_lines, read_all, write
@@ -44,14 +41,6 @@ def test_the_images_of_train_lie_in_directories_or_not(tmp_path, folder):
     rows = {"data/train.json": json_lines(row("train-10171-0-0", directory=63))}
     sources = open_sources([str(write(tmp_path, rows | images("train-10171-0", folder=folder)))])
     assert read_all(sources)[0].right == image(1)
-
-
-def test_images_need_not_be_png(tmp_path):
-    write(tmp_path, TEST)
-    drawn = np.full([9, 9, 3], 77, np.uint8)
-    (tmp_path / "test1/test1-0-1-img0.png").write_bytes(cv2.imencode(".jpg", drawn)[1].tobytes())
-    sample = read_all(open_sources([str(tmp_path)], split="test1"))[0]
-    assert abs(decode_image(sample.image, "").astype(int) - 77).max() <= 2
 
 
 def test_labels_are_texts_or_truth_values(tmp_path):

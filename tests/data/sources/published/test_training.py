@@ -9,7 +9,6 @@ from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from tests.support.published_files import (
     CN_TEST_1,
     CN_TEST_2,
-    CN_TRAIN,
     CN_VAL,
     COCO_CN,
     COCO_CN_CAPTIONS,
@@ -17,7 +16,6 @@ from tests.support.published_files import (
     FLICKR30K,
     TRAIN_SPLITS,
     image,
-    read_all,
     write,
 )
 from tests.support.shapes import write_tar
@@ -94,20 +92,6 @@ def test_lines_are_captions_in_validation_where_it_is_said(tmp_path):
         assert len(validation_sets(load_config(None, [f"Data.val=['{path}']", *changes]))["zh"].texts) == texts
     own = f"Data.val=[{{data: ['{path}'], caption_lines: true}}]"
     assert len(validation_sets(load_config(None, [own]))["zh"].texts) == 2
-
-
-def test_without_a_train_split_the_message_says_what_to_do(tmp_path):
-    files = {name: content for name, content in COCO_CN_FILES.items() if "_train" not in name}
-    with pytest.raises(ValueError, match="no split train"):
-        open_sources([str(write(tmp_path, files))])
-
-
-def test_what_cannot_be_used_is_counted_with_the_samples(tmp_path):
-    files = COCO_CN_FILES | {COCO_CN_CAPTIONS: f"{CN_TRAIN}#0\t房子\n{CN_TRAIN}#1\t \nnone#0\tx\n"}
-    source = open_sources([str(write(tmp_path, files))])
-    sample, *problems = read_all(source)
-    assert sample.caption("") == "房子"
-    assert [problem.rpartition(": ")[2] for problem in problems] == ["empty text", "unmatched image id"]
 
 
 def test_other_captions_are_another_fingerprint(tmp_path):
