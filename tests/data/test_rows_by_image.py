@@ -36,6 +36,15 @@ def test_rows_of_a_unit_are_those_of_its_image_in_turn(named, seed):
     assert seen == set(range(len(rows)))
 
 
+def test_seeds_and_sources_have_turns_of_their_own():
+    def turns(*key):
+        units = RowsByImage([["a"] * 12], *key)
+        return tuple(units.row(0, epoch) for epoch in range(12))
+
+    assert len({turns(0, 0), turns(1, 0), turns(0, 1)}) == 3
+    assert turns(0) == turns(0, 0)  # the first source
+
+
 def stream(folder, *overrides):
     return SampleStream(load_config(None, [f"Data.train=['{folder}']", "Views.languages={zh: 1.0}", *overrides]))
 
