@@ -1,10 +1,12 @@
 import json
+import tarfile
 
 import numpy as np
 import pytest
 
 from ernie_vil2.data.readers import TarSource
 from ernie_vil2.data.samples import BadSample
+from tests.support.published_files import read_all
 from tests.support.shapes import draw, png, write_tar
 
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
@@ -67,6 +69,17 @@ def test_an_empty_caption_is_bad_when_it_is_asked_for(tmp_path):
     assert sample.caption("en") == "x"
     with pytest.raises(BadSample, match="1: empty caption"):
         sample.caption("zh")
+
+
+def test_folders_and_hidden_files_are_skipped(tmp_path):
+    members = [("1.png", IMAGE), ("._1.png", b"x"), ("d/.DS_Store", b""), ("1.txt", b"x")]
+    path = write_tar(tmp_path / "a.tar", members)
+    with tarfile.open(path, "a") as archive:
+        folder = tarfile.TarInfo("d")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+    (sample,) = read_all(TarSource(path))
+    assert sample.caption("") == "x"
 
 
 def test_members_of_a_sample_need_not_be_adjacent(tmp_path):
