@@ -58,6 +58,7 @@ def test_ids_are_those_of_the_authors_code(name):
             np.testing.assert_array_equal(ids, expected[key])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_written_and_pickled_tokenizers_give_the_same_ids(name, tmp_path):
     folder, (rules, context) = FOLDERS[name], RULES[name]
@@ -148,6 +149,7 @@ def open_clip_ids():
     return open_tokenizer(CLIP_BPE, 2000, "open_clip").encode, encode
 
 
+@pytest.mark.thorough
 @examples(150)
 @given(text=TEXTS)
 def test_ids_are_those_of_open_clip(open_clip_ids, text):

@@ -39,12 +39,14 @@ def test_ids_are_those_of_the_official_code(of_200, case):
     assert of_200.encode(case["text"]) == [1, *case["ids"], 2]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", OFFICIAL, ids=lambda case: case["text"][:12])
 def test_ids_are_those_of_paddlenlp(paddlenlp, case):
     ours, theirs = paddlenlp
     assert ours.encode(case["text"]) == theirs(case["text"])["input_ids"]
 
 
+@pytest.mark.thorough
 def test_the_two_rules_differ_in_symbols_and_special_tokens(paddlenlp):
     ours, official = paddlenlp[0], Tokenizer()
     ids = official.encode("\U0001f469\u200d\U0001f692")
@@ -57,6 +59,7 @@ def test_the_two_rules_differ_in_symbols_and_special_tokens(paddlenlp):
 PLAIN = st.characters(exclude_categories=["S", "Cs"], exclude_characters="[\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1Σ")
 
 
+@pytest.mark.thorough
 @examples(100)
 @given(text=st.text(PLAIN, max_size=30))
 def test_texts_without_symbols_have_the_same_ids_by_both_rules(of_200, paddlenlp, text):
@@ -66,6 +69,7 @@ def test_texts_without_symbols_have_the_same_ids_by_both_rules(of_200, paddlenlp
 SPECIAL = st.sampled_from(["[MASK]", "[CLS]", "[PAD]", "[UNK]", "[SEP]", "[mask]", "Σ", "ΑΣ ", "©®", "²Øŋ", "\u00ad\n"])
 
 
+@pytest.mark.thorough
 @examples(200)
 @given(parts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | SPECIAL, max_size=6))
 def test_any_text_has_the_ids_of_paddlenlp_by_its_rules(paddlenlp, parts):
