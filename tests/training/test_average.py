@@ -81,6 +81,8 @@ def test_run_ends_when_nothing_gets_better(config):
     assert again.fit() and again.step == 4
     longer = Trainer(config(*settings, "Tuning.patience=5"), resume=True)
     assert longer.fit() and longer.step > 4
+    with pytest.raises(ConfigError, match="Tuning.patience .*Evaluation.every"):
+        config("Tuning.patience=2", "Evaluation.every=0")
 
 
 def test_share_of_the_initial_weights_mixes_two_lora_models(config, tmp_path):

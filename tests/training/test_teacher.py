@@ -37,7 +37,7 @@ def folder(shapes, tmp_path_factory):
 
 
 def test_student_comes_nearer_to_its_teacher(config, folder, tmp_path, capsys):
-    settings = [*PLAIN, "Training.steps=30", "Training.micro_batch=6"]
+    settings = [*PLAIN, "Training.steps=12", "Training.micro_batch=6"]
     taught = fit(config(*settings, f"Tuning.teacher={{embeddings: {folder}, weight: 2, logit_scale: 5}}"))
     first, *_, last = train_records(taught.run)
     assert last["teacher"] < first["teacher"]
@@ -53,7 +53,7 @@ def test_embeddings_as_wide_as_the_teachers_are_drawn_to_them(config, folder):
     taught = f"Tuning.teacher={{embeddings: {folder}, logit_scale: 5, distance: 3}}"
     with pytest.raises(ConfigError, match="Model.embed_dim=6"):
         Trainer(config(*PLAIN, taught))
-    trainer = fit(config(*PLAIN, "Training.steps=30", "Model.embed_dim=6", taught))
+    trainer = fit(config(*PLAIN, "Training.steps=20", "Model.embed_dim=6", taught))
     first, *_, last = train_records(trainer.run)
     assert last["teacher_distance"] < 0.8 * first["teacher_distance"]
     weighted = first["image_text"] + first["text_image"] + first["teacher"] + 3 * first["teacher_distance"]

@@ -5,18 +5,20 @@ import json
 import numpy as np
 import pytest
 
+from ernie_vil2.config import load_config
 from ernie_vil2.device.runtime import SWITCHES
 from tests.support.commands import call
 from tests.support.paths import ROOT
-from tests.support.trainings import as_arguments, evaluation_records, run, train_records
+from tests.support.ranks import forked_ranks, train
+from tests.support.trainings import as_arguments, evaluation_records, fit, run, train_records
 
 
 def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shapes, tmp_path):
     """16 concepts, unseen drawings: chance is 6 % R@1."""
-    changes = ["Training.steps=120", "Training.global_batch=32", "Evaluation.every=60", "Training.log_every=10"]
+    changes = ["Training.steps=80", "Training.global_batch=32", "Evaluation.every=40", "Training.log_every=10"]
     trained = call("train", *as_arguments([*overrides, *changes]))
     assert trained.returncode == 0, trained.stderr
-    assert "finished: 120 steps" in trained.stdout and "all 3,840 samples read could be used" in trained.stdout
+    assert "finished: 80 steps" in trained.stdout and "all 2,560 samples read could be used" in trained.stdout
     folder = tmp_path / "run"
     files = {path.name for path in folder.iterdir()}
     assert files > {"config.yaml", "environment.json", "log.jsonl", "visualdl", "bad_samples.json", "curves.html"}
@@ -36,7 +38,7 @@ def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shap
         assert min(model["image_to_text"]["R@1"], model["text_to_image"]["R@1"]) > 50, record["table"]
         last = evaluation_records(folder)[-1]
         during = {f"R@{k}": last["metrics"][f"{language}/image_to_text/R@{k}"] for k in (1, 5, 10)}
-        assert last["step"] == 120 and during == {name: model["image_to_text"][name] for name in during}
+        assert last["step"] == 80 and during == {name: model["image_to_text"][name] for name in during}
 
     reported = call("report", "--run", folder, "--data", shapes["val"], "--queries", 3)
     assert reported.returncode == 0, reported.stderr
@@ -49,22 +51,27 @@ def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shap
         assert f"{name}: model, zh" in page and f'<th scope="col" class="names">{name}</th>' in page
 
 
-@pytest.mark.parametrize("launcher", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_two_processes_train_as_one(overrides, tmp_path, launcher):
+@pytest.mark.parametrize("start", [
+    "forked",
+    pytest.param("--processes", marks=pytest.mark.slow),
+    pytest.param("Paddle's launcher", marks=pytest.mark.slow),
+])  # fmt: skip
+def test_two_processes_train_as_one(overrides, tmp_path, start):
     """The same global batches and dropout, gathered and averaged: losses equal to float32's precision, step by step."""
-    overrides = [*overrides, "Model.text.dropout=0.2", "Model.text.attention_dropout=0.2", "Model.image.drop_path=0.2",
-                 "Training.steps=4"]  # fmt: skip
-    alone = call("train", *as_arguments(overrides))
-    assert alone.returncode == 0, alone.stderr
-    arguments = as_arguments([*overrides, f"Training.output={tmp_path / 'two'}"])
-    if launcher:
-        two = run("tools/train.py", *arguments, launch=["--nproc_per_node", "2", "--log_dir", tmp_path / "log"])
+    dropout = ["Model.text.dropout=0.2", "Model.text.attention_dropout=0.2", "Model.image.drop_path=0.2"]
+    settings = [*overrides, *dropout, "Training.steps=4", "Training.device=cpu"]
+    fit(load_config(None, [*settings, f"Training.output={tmp_path / 'one'}"]))
+    if start == "forked":
+        forked_ranks(train, settings)
     else:
-        two = run("tools/train.py", *arguments, "--processes", "2")
-    assert two.returncode == 0, two.stdout + two.stderr
-    assert "all 64 samples read could be used" in two.stdout, two.stdout
+        options = {"launch": ["--nproc_per_node", "2", "--log_dir", tmp_path / "log"]} if start[0] == "P" else {}
+        processes = [] if options else ["--processes", "2"]
+        two = run("tools/train.py", *as_arguments(settings), *processes, **options)
+        assert two.returncode == 0, two.stdout + two.stderr
+        assert "all 64 samples read could be used" in two.stdout, two.stdout
+    assert json.loads((tmp_path / "run" / "bad_samples.json").read_text())["read"] == 64
     for name in ("loss", "gradient_norm"):
-        one, other = ([record[name] for record in train_records(tmp_path / folder)] for folder in ("run", "two"))
+        one, other = ([record[name] for record in train_records(tmp_path / folder)] for folder in ("one", "run"))
         assert len(one) == 4 and np.allclose(one, other, rtol=1e-4), (one, other)
 
 

@@ -20,7 +20,7 @@ from tests.support.limits import PATIENCE
 from tests.support.ranks import server
 from tests.support.trainings import crash_after, evaluation_records, fit, losses
 
-ONE_OF_A_KIND = ("xm3600", "muge-val", "cxc", "cxc-correlation")
+ONE_OF_A_KIND = ("xm3600", "muge-val", "cxc-correlation")
 """Of the protocols: one direction, ratings, and one without a best."""
 DIRECTION_NAMES = ("image_to_text", "text_to_image", "text_to_text", "image_to_image")
 
