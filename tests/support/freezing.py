@@ -57,7 +57,7 @@ class Case:
 
 
 def built(case):
-    """The task with its model."""
+    """Return the task of a case with its model."""
     return built_task(case.config, initialize=False)
 
 
@@ -69,14 +69,14 @@ def groups(image, text):
 
 
 def alone_and_in_prefixes(image, text):
-    """Every group by itself, and with all groups of its tower before it."""
+    """Yield every group by itself, and with all groups of its tower before it."""
     for names in groups(image, text).values():
         yield from ((name,) for name in names)
         yield from (tuple(names[:end]) for end in range(2, len(names) + 1))
 
 
 def gradients(case, thawed=False, rows=JOINED):
-    """The losses of a step and the gradients of its parameters, and the names of those that are frozen.
+    """Return the losses of a step and the gradients of its parameters, and the names of those that are frozen.
 
     `thawed`: what is frozen has a gradient all the same, and all else is as it is. That running statistics follow the
     rows where a weight of their norm is trained, and stay where none is, is checked on the way.
@@ -110,7 +110,7 @@ thawed = cache(partial(gradients, thawed=True))
 
 
 def check(case, losses, found, frozen):
-    """Losses and gradients of a case against those of the same model where all parameters have one."""
+    """Compare losses and gradients of a case with those of the same model where all parameters have one."""
     (all_losses, every), _ = thawed(case)
     assert not found.keys() & frozen
     trained = {name: value for name, value in every.items() if name not in frozen}
@@ -118,7 +118,7 @@ def check(case, losses, found, frozen):
 
 
 def of_ranks(every=False):
-    """Cases for several ranks, on which the batch norms of a micro batch are others than those of one process."""
+    """Return cases for several ranks, on which the batch norms of a micro batch are others than those of one process."""
     cases = [
         Case(image, text, frozen, step, lora=lora)
         for image, text in TOWERS
@@ -127,11 +127,11 @@ def of_ranks(every=False):
         for lora in (False, True)
         if image == "ViT" or "cached" not in step
     ]
-    return cases if every else cases[:: len(cases) // 16]
+    return cases if every else cases[:: len(cases) // 8]
 
 
 def found_by_rank(cases, rank):
-    """What a rank finds, as arrays by name."""
+    """Return what a rank computes, as arrays by name."""
     arrays = {}
     for number, case in enumerate(cases):
         (losses, found), _ = gradients(case, rows=OWN[rank])
@@ -141,7 +141,7 @@ def found_by_rank(cases, rank):
 
 
 def check_ranks(ranks, cases):
-    """What two ranks have found for cases against one process."""
+    """Compare what two ranks have computed with one process."""
     for number, case in enumerate(cases):
         prefix = f"frozen/{number}"
         (losses, _), frozen = thawed(case)
@@ -153,6 +153,6 @@ def check_ranks(ranks, cases):
 
 
 def main(folder):
-    """One of the ranks, with all cases."""
+    """Run one of the ranks, with all cases."""
     rank, _ = join_ranks()
     np.savez(f"{folder}/{rank}.npz", **found_by_rank(of_ranks(every=True), rank))
