@@ -118,7 +118,7 @@ def check(case, losses, found, frozen):
 
 
 def of_ranks(every=False):
-    """Return cases for several ranks, on which the batch norms of a micro batch are others than those of one process."""
+    """Return cases for several ranks, on which batch norms of a micro batch are others than those of one process."""
     cases = [
         Case(image, text, frozen, step, lora=lora)
         for image, text in TOWERS
