@@ -156,6 +156,6 @@ def test_another_teacher_of_a_run_that_has_begun_is_refused(settings, tmp_path, 
     changes = settings("Training.checkpoint_every=1", "Training.steps=2")
     crash_after(Trainer(load_config(None, changes)), 1)
     (tmp_path / "model").rename(tmp_path / "model-before")
-    trained([*overrides, *TEACHER, "Training.seed=5", "Training.steps=1", f"Training.output={tmp_path / 'model'}"])
+    trained([*overrides, *TEACHER, "Training.seed=5", f"Training.output={tmp_path / 'model'}"])
     with pytest.raises(ConfigError, match="its image.* is not that of the model"):
         Trainer(load_config(None, changes), resume=True)
