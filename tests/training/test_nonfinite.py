@@ -87,9 +87,9 @@ def test_norm_is_that_of_all_gradients_before_clipping(config, micro_batch):
 ])  # fmt: skip
 def test_evidence_of_a_stop_holds_the_last_good_weights(config, what, image, micro_batch, log_every):
     """Between records the host learns of a step in the next one, before whose backward nothing has changed."""
-    settings = [*image, "Training.checkpoint_every=2", "Training.steps=5", f"Training.micro_batch={micro_batch}",
+    settings = [*image, "Training.checkpoint_every=2", "Training.steps=6", f"Training.micro_batch={micro_batch}",
                 f"Training.log_every={log_every}"]  # fmt: skip
-    trainer = spoilt(Trainer(config(*settings)), what, {3})
+    trainer = spoilt(Trainer(config(*settings)), what, {4})
     train_step, states, names = trainer._train_step, [], []
 
     def noted(batch, rate):
@@ -98,28 +98,28 @@ def test_evidence_of_a_stop_holds_the_last_good_weights(config, what, image, mic
         return train_step(batch, rate)
 
     trainer._train_step = noted
-    message = r"gradient of step 4 .*\(text\.[a-z0-9_.]+\)"
+    message = r"gradient of step 5 .*\(text\.[a-z0-9_.]+\)"
     if what == "loss":
-        message = "loss of step 4 .*rank 0: loss nan, image_image [0-9]"
+        message = "loss of step 5 .*rank 0: loss nan, image_image [0-9]"
     with pytest.raises(NotFinite, match=message + ".*-o Training.nonfinite=skip") as caught:
         trainer.fit()
-    folder = trainer.run / "nonfinite_step_00000004"
+    folder = trainer.run / "nonfinite_step_00000005"
     assert str(folder) in str(caught.value)
-    assert len(states) == (4 if log_every == 1 else 5)
-    assert_same_arrays(load_file(folder / "model.safetensors"), states[3])
+    assert len(states) == (5 if log_every == 1 else 6)
+    assert_same_arrays(load_file(folder / "model.safetensors"), states[4])
     if log_every > 1:
-        assert_same_arrays(state(trainer), states[3])
+        assert_same_arrays(state(trainer), states[4])
     batch = load_file(folder / "batch_rank0.safetensors")
     assert batch["image_1"].shape == (16, 32, 32, 3)
     about = json.loads((folder / "batch_rank0.json").read_text())
-    assert about["names"] == names[3] and len(names[3]) == 16 and bool(about["gradients"])
+    assert about["names"] == names[4] and len(names[4]) == 16 and bool(about["gradients"])
     assert (about["losses"]["loss"] == "nan") == (what == "loss")
     # Good checkpoints are all there; going on comes to the same step, or passes it by.
-    assert [path.name for path in list_checkpoints(trainer.run)] == ["step_00000002"]
-    with pytest.raises(NotFinite, match="step 4"):
-        spoilt(Trainer(config(*settings), resume=True), what, {3}).fit()
-    resumed = spoilt(Trainer(config(*settings, "Training.nonfinite=skip"), resume=True), what, {3})
-    assert resumed.step == 2 and resumed.fit() and resumed.nonfinite.skipped == 1
+    assert [path.name for path in list_checkpoints(trainer.run)] == ["step_00000002", "step_00000004"]
+    with pytest.raises(NotFinite, match="step 5"):
+        spoilt(Trainer(config(*settings), resume=True), what, {4}).fit()
+    resumed = spoilt(Trainer(config(*settings, "Training.nonfinite=skip"), resume=True), what, {4})
+    assert resumed.step == 4 and resumed.fit() and resumed.nonfinite.skipped == 1
 
 
 @pytest.mark.parametrize("nonfinite", ["stop", "skip"])
