@@ -53,11 +53,13 @@ def hole(name):
 LAUGHS = "Training:\n steps:\n  - &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha]\n" + "".join(
     f"  - &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
 )
+MERGES = "a: &a0 {x: 1}\n" + "".join(f"b{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40))
 VALUES = "more than 100,000 values, each alias counted as all that it means"
 DEVICE = "not an ordinary file; write what the pipe or device gives to a disk"
 
 CASES = [
     handed_over("YAML of 600 bytes whose aliases mean 10^9 values", LAUGHS, VALUES),
+    handed_over("YAML whose merges mean 10^12 keys", MERGES, VALUES),
     handed_over("YAML alias within what it means", "a: &a [*a]\n", VALUES),
     config("Paddle's dropout where micro batches are encoded twice", "Training: {dropout: native, micro_batch: 4}",
            "dropout: native does not go with micro_batch or recompute; use dropout: counter"),

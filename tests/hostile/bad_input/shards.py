@@ -117,8 +117,10 @@ CASES = [
         for name, packed in (("gzip", gzip.compress(WHOLE)), ("zstd", b"\x28\xb5\x2f\xfd" + WHOLE[:99]))
     ),
     Case("member whose name has ../", **good_and(Reason.OUTSIDE_SHARD, member("../1.png", GOOD))),
+    Case("member with an absolute path", **good_and(Reason.OUTSIDE_SHARD, member("/tmp/1.png", GOOD))),  # noqa: S108  -- a name alone, nothing is written there
     Case("symbolic link in a shard",
          **good_and(Reason.LINK, header("1.png", type=tarfile.SYMTYPE, linkname="/etc/passwd"))),
+    Case("hard link in a shard", **good_and(Reason.LINK, header("1.png", type=tarfile.LNKTYPE, linkname="0.png"))),
     Case("device in a shard", **good_and(Reason.DEVICE, header("1.png", type=tarfile.CHRTYPE, devmajor=1, devminor=5))),
     Case("member name that is not UTF-8", **good_and(Reason.NAME_NOT_UTF8, member("\udcff.png", GOOD))),
     Case("member of more than 256 MiB", sparse_file, used=1, skipped={Reason.TOO_LARGE: 1}, check=is_sample_0),
