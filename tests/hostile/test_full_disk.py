@@ -54,8 +54,10 @@ def filled(disk, pages):
     """Leave so many free pages on a disk."""
     free = os.statvfs(disk).f_bavail
     (disk / "filler").write_bytes(bytes(max(0, free - pages) * PAGE))
-    yield
-    (disk / "filler").unlink()
+    try:
+        yield
+    finally:
+        (disk / "filler").unlink()
 
 
 @contextmanager
@@ -63,8 +65,10 @@ def limited(steps):
     """Limit the size of files."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 2**steps - 64, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def steps(quick):
