@@ -31,7 +31,7 @@ OUTPUTS = {arguments.output_file, arguments.output_folder, arguments.output_path
 NUMBERS = {arguments.count, arguments.natural, arguments.number, arguments.amount, arguments.fraction,
            arguments.port, arguments.threshold, arguments.share, curate.share}  # fmt: skip
 BAD_NUMBERS = ["x", "", "-1", "0", "1.5", "nan", "1e999"]
-NAMES = {None, arguments.file_name, arguments.module, arguments.option, arguments.columns}
+NAMES = {None, str, arguments.file_name, arguments.module, arguments.option, arguments.columns}
 
 
 def tried_in(example, argument):
