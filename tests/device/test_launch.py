@@ -80,7 +80,7 @@ def test_a_killed_rank_is_named_with_its_last_lines_alone(capfd):
 def test_a_child_that_outlives_its_rank_holds_nothing_up(capfd):
     body = """
         import subprocess
-        start_process(['sleep', '150'])
+        subprocess.Popen(['sleep', '150'])
         sys.exit(4)
     """
     start = time.monotonic()
