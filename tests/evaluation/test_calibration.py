@@ -9,9 +9,11 @@ import pytest
 from ernie_vil2 import load_model
 from ernie_vil2.cli import run
 from ernie_vil2.evaluation.calibrate import calibrate
-from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, read_calibration, write_calibration
+from ernie_vil2.io.calibration import DIRECTIONS, FILE, Calibration, Threshold, read_calibration, write_calibration
+from ernie_vil2.io.versions import OtherVersion
 from ernie_vil2.search import open_index
 from tests.support.checkpoints import untrained_checkpoint
+from tests.support.paths import FIXTURES
 from tests.support.shapes import SPECIAL_TOKENS
 
 
@@ -146,3 +148,11 @@ def test_search_and_tagging_answer_by_the_calibration(tmp_path, shapes, checkpoi
     assert run("search", query) == 0 and "close enough" in capsys.readouterr().out
     assert run("tag", [*tag, str(tmp_path / "none.jsonl")]) == 0
     assert not any("tags_en" in json.loads(line) for line in (tmp_path / "none.jsonl").read_text().splitlines())
+
+
+@pytest.mark.parametrize("version", [0, 2, None, "1"])
+def test_a_calibration_of_another_version_is_refused(tmp_path, version):
+    record = json.loads((FIXTURES / "shapes" / "model" / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps(record | {"version": version}))
+    with pytest.raises(OtherVersion, match=FILE):
+        read_calibration(tmp_path, record["fingerprint"])

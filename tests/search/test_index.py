@@ -328,3 +328,12 @@ def test_an_index_whose_model_is_gone_names_it_and_the_option(folder, tmp_path):
         open_index(folder)
     with pytest.raises(FileNotFoundError, match="^(?!.*names its model)"):
         open_index(folder, str(tmp_path / "elsewhere"))
+
+
+def test_check_of_an_index_without_collections_says_so(tmp_path):
+    store = FolderStore(tmp_path / "index", writable=True)
+    about = {"version": 1, "model": "none", "fingerprint": "0" * 32, "image_fingerprint": "0" * 32, "width": 16}
+    store.describe(about)
+    store.close()
+    done = call("search", "check", "--index", tmp_path / "index")
+    assert done.returncode == 0 and "empty" in done.stdout

@@ -184,3 +184,15 @@ def test_a_killed_run_goes_on(tmp_path):
     extract_tags(source, LengthTagger(), output)
     extract_tags(source, LengthTagger(), tmp_path / "whole.jsonl")
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_a_journal_of_another_version_is_refused(source, tmp_path):
+    output = tmp_path / "tags.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        extract_tags(source, LengthTagger(stop_at="id7"), output, batch_size=3)
+    journal = tmp_path / "tags.jsonl.partial"
+    job, *batches = journal.read_text().splitlines(keepends=True)
+    for version in (2, None):
+        journal.write_text(json.dumps(json.loads(job) | {"version": version}) + "\n" + "".join(batches))
+        with pytest.raises(OtherJob, match="tags.jsonl.partial"):
+            extract_tags(source, LengthTagger(), output)

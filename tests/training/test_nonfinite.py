@@ -146,7 +146,7 @@ def whole_state(trainer):
 
 @pytest.mark.parametrize(("what", "image"), [("gradient", []), ("loss", [REPVGG])], ids=["gradient", "loss"])
 def test_step_left_out_changes_nothing_and_is_counted(config, tmp_path, capsys, what, image):
-    settings = [*image, "Training.nonfinite=skip", "Training.steps=5"]
+    settings = [*image, "Training.nonfinite=skip", "Training.max_skipped_share=0.5", "Training.steps=5"]
     trainer = spoilt(Trainer(config(*settings)), what, {1, 3})
     unchanged, step = [], trainer._train_step
 
