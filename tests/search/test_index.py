@@ -332,7 +332,14 @@ def test_an_index_whose_model_is_gone_names_it_and_the_option(folder, tmp_path):
 
 def test_check_of_an_index_without_collections_says_so(tmp_path):
     store = FolderStore(tmp_path / "index", writable=True)
-    about = {"version": 1, "model": "none", "fingerprint": "0" * 32, "image_fingerprint": "0" * 32, "width": 16}
+    about = {
+        "version": 1,
+        "model": "none",
+        "fingerprint": "0" * 32,
+        "image_fingerprint": "0" * 32,
+        "width": 16,
+        "root": "/",
+    }
     store.describe(about)
     store.close()
     done = call("search", "check", "--index", tmp_path / "index")
