@@ -7,9 +7,10 @@
     python tests/faults.py --results FILE        # notes each result there, and goes on after a stop
 
 A fault is another comparison, sign, axis, constant or reduction in one of `FILES`. Each is planted in a copy of the
-checkout, where the tests of the file's own package run, the fast ones first, and then all others, up to the first
-failure. A fault that lets the tests run longer than `--limit` seconds counts as found. One that changes nothing that
-anybody can see is listed in `EQUIVALENT` with the reason, and the next one of the same draw takes its position.
+checkout, where the tests of the file's own package run, the fast ones first, then all others, and then those of
+hostile input, up to the first failure. A fault that lets the tests run longer than `--limit` seconds counts as found.
+One that changes nothing that anybody can see is listed in `EQUIVALENT` with the reason, and the next one of the same
+draw takes its position.
 """
 
 from __future__ import annotations
@@ -206,7 +207,7 @@ def is_found(root: Path, fault: Fault, limit: float) -> str | None:
     environment = os.environ | {"PYTHONPATH": str(root)}
     environment.pop("ERNIE_VIL2_FIXTURES", None)  # a fault is to be found by what the repository holds
     try:
-        for tests in (["--fast", first], [first], ["tests", f"--ignore={first}"]):
+        for tests in (["--fast", first], [first], ["tests", f"--ignore={first}"], ["tests/hostile"]):
             command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "2", "--dist", "worksteal", *tests]
             try:
                 done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=limit)  # noqa: S603  -- a command of this script

@@ -153,7 +153,7 @@ def test_what_a_folder_cuts_at_is_noted(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["hf_clip", "hf_chinese_clip_bin"])
-def test_a_stretched_run_resumes_exactly_and_is_a_model_like_any_other(overrides, tmp_path, name, capsys):
+def test_a_stretched_run_resumes_and_is_a_model_like_others(overrides, tmp_path, name, capsys):
     def config(*changes):
         return load_config(None, begin_with(overrides, name, "Data.max_length=100", "Data.workers=0", *changes))
 
