@@ -96,6 +96,7 @@ def test_two_files_that_describe_one_tower_otherwise_are_named(tmp_path):
 
 
 def test_an_export_with_a_shorter_vocabulary_is_refused(tmp_path):
+    pytest.importorskip("paddle2onnx", reason="paddle2onnx has no release for this Python")
     folder = tmp_path / "onnx"
     result = call("export", OWN / "hf_siglip", folder, "--to", "onnx")
     assert result.returncode == 0, result.stderr
