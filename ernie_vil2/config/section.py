@@ -46,7 +46,7 @@ def without_switch_words(value: Any, types: Sequence[Any] = (Any,)) -> Any:
     """
     alternatives = [alternative for annotation in types for alternative in _alternatives(annotation)]
     if isinstance(value, SwitchWord):
-        takes_text = any(one is str or get_origin(one) is Literal for one in alternatives)
+        takes_text = any(alternative is str or get_origin(alternative) is Literal for alternative in alternatives)
         takes_truth = bool in alternatives or Any in alternatives
         return value.truth if takes_truth and not takes_text else value
     if isinstance(value, list):
@@ -67,7 +67,7 @@ def _alternatives(annotation: Any) -> list[Any]:
     if origin is Annotated:
         return _alternatives(get_args(annotation)[0])
     if origin in (Union, UnionType):
-        return [alternative for part in get_args(annotation) for alternative in _alternatives(part)]
+        return [alternative for member in get_args(annotation) for alternative in _alternatives(member)]
     return [annotation]
 
 

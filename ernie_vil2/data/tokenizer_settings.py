@@ -118,20 +118,20 @@ def missing_tokens(library: tokenizers.Tokenizer, settings: dict[str, Any]) -> l
     added = settings.get("added_tokens_decoder") or {}
     if not isinstance(added, dict):
         raise _refusal(settings, "added_tokens_decoder", "an object is expected")
-    known = {token.content for token in library.get_added_tokens_decoder().values()}
+    added_tokens = {token.content for token in library.get_added_tokens_decoder().values()}
     tokens, size = [], library.get_vocab_size()
     for number, token in added.items():
         text = token.get("content") if isinstance(token, dict) else None
         if not isinstance(text, str) or not number.isdecimal():
             raise _refusal(settings, "added_tokens_decoder", "an object of ids and tokens is expected")
-        found = library.token_to_id(text)
-        if found is None and int(number) >= size:
+        token_id = library.token_to_id(text)
+        if token_id is None and int(number) >= size:
             continue
-        if found != int(number):
-            where = "is not in the vocabulary" if found is None else f"has the id {found}"
+        if token_id != int(number):
+            where = "is not in the vocabulary" if token_id is None else f"has the id {token_id}"
             shown = printable(repr(text), longest=60)
             raise ValueError(f"{FILE}: added_tokens_decoder gives {shown} the id {int(number)}, but that token {where}")
-        if text not in known:
+        if text not in added_tokens:
             flags = {key: token.get(key) is True for key in ("lstrip", "rstrip", "normalized", "single_word")}
             tokens.append(AddedToken(text, special=token.get("special") is True, **flags))
     return tokens
@@ -144,16 +144,16 @@ def check_special_tokens(library: tokenizers.Tokenizer, settings: dict[str, Any]
     for key, position in ((first, 0), (last, -1)):
         name = token_name(settings, key) if key else None
         if key and name and (not ids or library.token_to_id(name) != ids[position]):
-            found = printable(repr(library.id_to_token(ids[position])), longest=60) if ids else "nothing"
-            raise _refusal(settings, key, f"the tokenizer puts {found} there")
+            written_token = printable(repr(library.id_to_token(ids[position])), longest=60) if ids else "nothing"
+            raise _refusal(settings, key, f"the tokenizer puts {written_token} there")
     for key, name_key in (("add_bos_token", "bos_token"), ("add_eos_token", "eos_token")):
         name = token_name(settings, name_key)
         number = library.token_to_id(name) if name else None
         if number is not None and type(settings.get(key)) is bool and settings[key] != (number in ids):
             raise _refusal(settings, key, f"the tokenizer {'adds' if number in ids else 'does not add'} that token")
-    unknown, known = token_name(settings, "unk_token"), getattr(library.model, "unk_token", None)
-    if rules == "bert" and unknown and unknown != known:
-        raise _refusal(settings, "unk_token", f"the tokenizer has {printable(repr(known), longest=60)}")
+    unknown_token, library_token = token_name(settings, "unk_token"), getattr(library.model, "unk_token", None)
+    if rules == "bert" and unknown_token and unknown_token != library_token:
+        raise _refusal(settings, "unk_token", f"the tokenizer has {printable(repr(library_token), longest=60)}")
 
 
 def check_growth(settings: dict[str, Any]) -> None:

@@ -409,16 +409,16 @@ def _read_batch(content: bytes) -> tuple[Batch, list[list[tuple[float, Any]]], l
 
 def _read_embeddings(content: bytes) -> tuple[Embeddings, list[str | None], list[bytes | None]]:
     """Return what is asked, and of each input its text or its image."""
-    asked = _parse(Embeddings, content)
+    parameters = _parse(Embeddings, content)
     texts, images = list[str | None](), list[bytes | None]()
-    for value in [asked.input] if isinstance(asked.input, str) else asked.input:
+    for value in [parameters.input] if isinstance(parameters.input, str) else parameters.input:
         text, image = _input(value)
         texts.append(text)
         images.append(None if image is None else _image(image))
-    given = [text for text in texts if text is not None]
-    _check_length(given)
-    check_queries(given)
-    return asked, texts, images
+    present_texts = [text for text in texts if text is not None]
+    _check_length(present_texts)
+    check_queries(present_texts)
+    return parameters, texts, images
 
 
 def _write_embeddings(

@@ -151,11 +151,11 @@ def build_app(
 
 
 def _first_errors(error: RequestValidationError) -> list[dict[str, Any]]:
-    """Return type, place and message of the first errors, without the input that the client knows anyway."""
+    """Return type, location and message of the first errors, without the input that the client knows anyway."""
     reports = []
     for detail in error.errors()[:MOST_ERRORS]:
-        place = [printable(part, longest=LONGEST_WORD) if isinstance(part, str) else part for part in detail["loc"]]
-        reports.append({"type": detail["type"], "loc": place, "msg": printable(detail["msg"], longest=LONGEST_WORD)})
+        location = [printable(step, longest=LONGEST_WORD) if isinstance(step, str) else step for step in detail["loc"]]
+        reports.append({"type": detail["type"], "loc": location, "msg": printable(detail["msg"], longest=LONGEST_WORD)})
     return reports
 
 

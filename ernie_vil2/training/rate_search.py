@@ -100,14 +100,20 @@ class Results:
         recipe, *others = self.trials
         if recipe.score is None:
             return best_of(others)
-        differences = [(trial, self.difference(trial, recipe)) for trial in others]
-        compared = [(trial, found) for trial, found in differences if found is not None and found.p is not None]
-        corrected = holm([found.p for _, found in compared if found.p is not None])
-        better = [
-            trial
-            for (trial, found), p in zip(compared, corrected, strict=True)
-            if p < 1 - LEVEL and found.low is not None and found.low > 0
-        ]
+        trials: list[Trial] = []
+        differences: list[Interval] = []
+        p_values: list[float] = []
+        for trial in others:
+            difference = self.difference(trial, recipe)
+            if difference is not None and difference.p is not None:
+                trials.append(trial)
+                differences.append(difference)
+                p_values.append(difference.p)
+
+        better = []
+        for trial, difference, p in zip(trials, differences, holm(p_values), strict=True):
+            if p < 1 - LEVEL and difference.low is not None and difference.low > 0:
+                better.append(trial)
         return best_of(better)
 
 
@@ -215,18 +221,18 @@ def pool_queries(outcomes: Mapping[str, Outcomes]) -> Queries:
     clusters: list[str] = []
     groups: list[str] = []
     values: list[np.ndarray] = []
-    for language, found in outcomes.items():
-        group = found.groups.get(found.main, np.zeros(len(found.ids), np.int64))
+    for language, outcome in outcomes.items():
+        group = outcome.groups.get(outcome.main, np.zeros(len(outcome.ids), np.int64))
         # The queries of an image have its number; the image's own query has its id, too.
         names = {
             int(number): query
-            for number, query in zip(found.clusters, found.ids, strict=True)
+            for number, query in zip(outcome.clusters, outcome.ids, strict=True)
             if query.startswith("image_to_")
         }
-        ids += [f"{language} {query}" for query in found.ids]
-        clusters += [names.get(int(number), f"{language} {number}") for number in found.clusters]
+        ids += [f"{language} {query}" for query in outcome.ids]
+        clusters += [names.get(int(number), f"{language} {number}") for number in outcome.clusters]
         groups += [f"{language} {number}" for number in group]
-        values.append(found.figures[found.main])
+        values.append(outcome.figures[outcome.main])
     return Queries(
         ids,
         np.concatenate(values),

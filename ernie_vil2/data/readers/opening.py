@@ -214,17 +214,17 @@ def _note_unused(
     A note, and not an error, as one option of a configuration is for all of its data.
     """
     # A layout of the user's own may understand anything.
-    own = any(one.layout.name not in LAYOUTS for one in found)
-    tables = [one for one in found if one.layout.name in (TABLE.name, TEXTS.name)]
-    is_csv = any(Path(shard.name).suffix.lower() in (".csv", ".tsv") for one in tables for shard in one.shards)
-    names_texts = any(one.layout.open and one.layout.name != TSV.name for one in found)
+    has_own_layout = any(content.layout.name not in LAYOUTS for content in found)
+    tables = [content for content in found if content.layout.name in (TABLE.name, TEXTS.name)]
+    is_csv = any(Path(shard.name).suffix.lower() in (".csv", ".tsv") for content in tables for shard in content.shards)
+    names_texts = any(content.layout.open and content.layout.name != TSV.name for content in found)
     unused = {
         "--encoding (Data.encoding) is of CSV files, and there is none": encoding and not is_csv,
         "--columns (Data.columns) is of tables, and there is none": columns and not tables,
         "--text-id (Data.text_id) names a field, and texts have names of their own": text_id and not names_texts,
     }
     for option, is_unused in unused.items():
-        if is_unused and not own and shows_progress():
+        if is_unused and not has_own_layout and shows_progress():
             print_once(f"{found[0].location.name} (layout {found[0].layout.name}): {option} here; it changes nothing")
 
 
