@@ -109,7 +109,7 @@ class BuildWithConfigurations(build_py):
 
 setup(
     name="ernie_vil2",
-    version=re.search(r'__version__ = "(.+)"', (HERE / "ernie_vil2/__init__.py").read_text()).group(1),
+    version=re.search(r'__version__ = "(.+)"', (HERE / "ernie_vil2/version.py").read_text()).group(1),
     description="Multi-view contrastive image-text pretraining, retrieval and search on PaddlePaddle",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

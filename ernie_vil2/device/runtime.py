@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ernie_vil2.device.extras import missing
+from ernie_vil2.version import __version__
 
 SWITCH = "ERNIE_VIL2_RUNTIME"
 SWITCHES = ("mkl", "threads", "malloc", "denormals", "strides", "layers")
@@ -150,8 +151,6 @@ def check_precision(
 
 def environment() -> dict[str, Any]:
     """Versions, git revision of the package's checkout (None where it is installed) and runtime settings."""
-    from ernie_vil2 import __version__  # which imports this module
-
     versions = {"python": platform.python_version(), "ernie_vil2": __version__}
     for package in PACKAGES:
         try:
