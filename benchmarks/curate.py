@@ -87,7 +87,7 @@ def maps(data: str, count: int) -> dict[str, float]:
     import imagehash
     from PIL import Image
 
-    from ernie_vil2.curation import Pair, load_steps
+    from ernie_vil2.apps.curation import Pair, load_steps
     from ernie_vil2.data.readers import open_sources
     from ernie_vil2.data.samples import BadSample
 
@@ -150,9 +150,9 @@ class Memory:
 
 def joins(rows: int) -> dict[str, str]:
     """Rules, equal captions of many images, equal images, and the table, of made measures."""
-    from ernie_vil2.curation.joins import Joins, Measured
-    from ernie_vil2.curation.run import decide, write_table
-    from ernie_vil2.curation.step import load_steps
+    from ernie_vil2.apps.curation.joins import Joins, Measured
+    from ernie_vil2.apps.curation.run import decide, write_table
+    from ernie_vil2.apps.curation.step import load_steps
 
     cheap = [step for step in load_steps(SETTINGS) if step.name in ("text_rules", "image_rules", "exact_duplicates")]
     with tempfile.TemporaryDirectory() as folder:
@@ -240,7 +240,7 @@ def vectors(rows: int) -> dict[str, str]:
     """Near pairs of made vectors."""
     import faiss
 
-    from ernie_vil2.curation.thumbnails import neighbours
+    from ernie_vil2.apps.curation.thumbnails import neighbours
 
     faiss.omp_set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ernie_vil2.search import open_index
+from ernie_vil2.apps.search import open_index
 
 
 def main() -> None:

@@ -101,7 +101,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> None:
         rows, queries = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
         rows, queries = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (rows, queries))
     else:
-        from ernie_vil2.search import open_index
+        from ernie_vil2.apps.search import open_index
 
         with open_index(args.index) as index:
             rows = np.array(index.collection(args.among).rows)
@@ -178,7 +178,7 @@ def resident() -> float:
 
 def build_product(name: str):
     def build(rows, tuned, recall, folder):
-        from ernie_vil2.search.index_types import build_index_type
+        from ernie_vil2.apps.search.index_types import build_index_type
 
         build_index_type(name, rows, lambda: tuned, recall, folder, lambda line: print(line, file=sys.stderr))
 
@@ -186,7 +186,7 @@ def build_product(name: str):
 
 
 def open_product(rows, folder):
-    from ernie_vil2.search.index_types import RERANKED, open_index_type, ranked
+    from ernie_vil2.apps.search.index_types import RERANKED, open_index_type, ranked
 
     kind = open_index_type(rows, folder)
 
@@ -256,7 +256,7 @@ def open_milvus_lite(rows, folder):
 
 
 OURS = ("exact", "ivf")
-LIBRARIES = dict.fromkeys(OURS, ("faiss", "ernie_vil2.search.index_types")) | {
+LIBRARIES = dict.fromkeys(OURS, ("faiss", "ernie_vil2.apps.search.index_types")) | {
     "numpy": (),
     "faiss-flat": ("faiss",),
     "milvus-lite": ("pymilvus", "milvus_lite"),

@@ -99,7 +99,7 @@ def prepare(index: str, folder: Path) -> dict[str, Path]:
 
     from PIL import Image
 
-    from ernie_vil2.search import open_index
+    from ernie_vil2.apps.search import open_index
 
     with open_index(index) as opened:
         captions = opened.collection("images").texts(2000)

@@ -11,15 +11,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .device import runtime as runtime
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .apps.search import open_index
     from .data.samples import BadSample
     from .encoder import EncodedImages, ErnieViL2, Ranking, load_model
     from .evaluation.compare import compare
-    from .search import open_index
 
 __all__ = ["BadSample", "EncodedImages", "ErnieViL2", "Ranking", "__version__", "compare", "load_model", "open_index"]
-__version__ = "0.2.0"
 
 # Imported when asked for: they bring Paddle with them, which takes seconds.
 _MODULES = {
@@ -29,7 +29,7 @@ _MODULES = {
     "Ranking": ".encoder",
     "compare": ".evaluation.compare",
     "load_model": ".encoder",
-    "open_index": ".search",
+    "open_index": ".apps.search",
 }
 
 

@@ -40,7 +40,7 @@ FILES = {
     "ernie_vil2/training/update.py": "tests/training",
     "ernie_vil2/models/lora.py": "tests/models",
     "ernie_vil2/data/order.py": "tests/data",
-    "ernie_vil2/search/local.py": "tests/search",
+    "ernie_vil2/apps/search/local.py": "tests/apps/search",
 }
 """What faults are planted in, and the tests that are run first."""
 COMPARISONS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}

@@ -1,8 +1,9 @@
 """The command lines: `ernie-vil2 train`, or `python tools/train.py` in a checkout.
 
-A command is a module here: its docstring is the help, `add_arguments(parser)` declares its options, `run(args)` does
-the work and returns the exit code. A bad argument, a file that cannot be used and a full disk are one line on standard
-error and exit code 2; any other exception is a fault of the code, and its traceback is shown.
+A command is a module, here or in an application: its docstring is the help, `add_arguments(parser)` declares its
+options, `run(args)` does the work and returns the exit code. A bad argument, a file that cannot be used and a full
+disk are one line on standard error and exit code 2; any other exception is a fault of the code, and its traceback is
+shown.
 """
 
 import argparse
@@ -21,26 +22,27 @@ from ernie_vil2.device.extras import EXTRAS, missing
 from ernie_vil2.io.terminal import PrintableStream, RunError, printable
 from ernie_vil2.registry import import_named
 
-COMMANDS = (
-    "train",
-    "eval_retrieval",
-    "eval",
-    "eval_classification",
-    "calibrate",
-    "interpolate",
-    "compare",
-    "embed",
-    "search",
-    "report",
-    "plan",
-    "curate",
-    "prepare",
-    "tag",
-    "convert",
-    "export",
-    "trim",
-    "doctor",
-)
+COMMANDS = {
+    "train": "ernie_vil2.cli.train",
+    "eval_retrieval": "ernie_vil2.cli.eval_retrieval",
+    "eval": "ernie_vil2.cli.eval",
+    "eval_classification": "ernie_vil2.cli.eval_classification",
+    "calibrate": "ernie_vil2.cli.calibrate",
+    "interpolate": "ernie_vil2.cli.interpolate",
+    "compare": "ernie_vil2.cli.compare",
+    "embed": "ernie_vil2.cli.embed",
+    "search": "ernie_vil2.apps.search.command",
+    "report": "ernie_vil2.cli.report",
+    "plan": "ernie_vil2.cli.plan",
+    "curate": "ernie_vil2.apps.curation.command",
+    "prepare": "ernie_vil2.cli.prepare",
+    "tag": "ernie_vil2.apps.tagging.command",
+    "convert": "ernie_vil2.cli.convert",
+    "export": "ernie_vil2.cli.export",
+    "trim": "ernie_vil2.cli.trim",
+    "doctor": "ernie_vil2.cli.doctor",
+}
+"""Module of each command, in the order of the help. Those of applications are named here and imported when called."""
 EXPECTED = (RunError, OSError, ValueError, MemoryError, ImportError, argparse.ArgumentTypeError)
 """What input, machine and installation can cause; the last one by types of arguments that a command calls itself."""
 LONGEST = 2000  # characters of an error that are shown; a name in it may be longer than a screen
@@ -110,7 +112,7 @@ def run(command: str | ModuleType, arguments: Sequence[str] | None = None, prog:
 
 
 def _module(command: str | ModuleType) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{command}") if isinstance(command, str) else command
+    return importlib.import_module(COMMANDS[command]) if isinstance(command, str) else command
 
 
 def import_parts(args: argparse.Namespace) -> None:
@@ -143,8 +145,7 @@ def as_called(text: str, prog: str | None) -> str:
 def main() -> int:
     """The console command `ernie-vil2 COMMAND ...`."""
     summaries = "\n".join(
-        f"  {name.replace('_', '-'):<21}{str(importlib.import_module(f'{__name__}.{name}').__doc__).splitlines()[0]}"
-        for name in COMMANDS
+        f"  {name.replace('_', '-'):<21}{str(_module(name).__doc__).splitlines()[0]}" for name in COMMANDS
     )
     names = [name.replace("_", "-") for name in COMMANDS]
     if len(sys.argv) > 1 and (command := sys.argv[1].replace("-", "_")) in COMMANDS:

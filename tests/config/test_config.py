@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from ernie_vil2.config import Config, ConfigError, dump_config, load_config, read_yaml, with_overrides
-from ernie_vil2.curation import load_steps
 from ernie_vil2.training.optimizer import with_steps
 
 ROOT = Path(__file__).parents[2]
@@ -94,11 +93,6 @@ def test_of_steps_and_epochs_the_last_one_counts():
     both = ["Training.steps=5", "Training.epochs=2"]
     assert load_config(None, both).Training.epochs == 2
     assert load_config(None, both[::-1]).Training.epochs is None
-
-
-@pytest.mark.parametrize("path", CURATIONS, ids=lambda path: path.stem)
-def test_every_shipped_curation_loads(path):
-    assert load_steps(path)
 
 
 def test_every_field_says_what_it_means():

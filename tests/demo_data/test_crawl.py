@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks.curate_truth import Outcome, read_fates, read_truth
-from ernie_vil2.curation import curate, load_steps
+from ernie_vil2.apps.curation import curate, load_steps
 from ernie_vil2.data.readers import open_sources
 from tests.support.paths import DEMO_DATA, ROOT, import_demo_script
 from tests.support.shapes import write_tar

@@ -11,13 +11,13 @@ import pytest
 import setuptools
 from packaging.requirements import Requirement
 
+from ernie_vil2.apps.search.store import open_store
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.device import extras
 from ernie_vil2.device.extras import EXTRAS, MissingPackage, install_command, missing, require
 from ernie_vil2.evaluation.scorer import Data, make_scorer
 from ernie_vil2.evaluation.scorers.zero_shot import ZeroShot
 from ernie_vil2.export import require_backend
-from ernie_vil2.search.store import open_store
 from tests.support.paths import ROOT
 from tests.support.processes import run_process
 from tests.support.shapes import png

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2 import cli as commands
-from ernie_vil2.cli import arguments, compare, curate
+from ernie_vil2.apps.curation import command as curate
+from ernie_vil2.cli import arguments, compare
 from tests.support.command_examples import EXAMPLES, RESUMABLE, options
 from tests.support.limits import PATIENCE
 

@@ -6,11 +6,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from ernie_vil2.curation import curate
-from ernie_vil2.curation.measures import COLUMNS
-from ernie_vil2.curation.step import STEPS
-from ernie_vil2.curation.steps import text_rules
-from ernie_vil2.curation.steps.score import Embedder
+from ernie_vil2.apps.curation import curate
+from ernie_vil2.apps.curation.measures import COLUMNS
+from ernie_vil2.apps.curation.step import STEPS
+from ernie_vil2.apps.curation.steps import text_rules
+from ernie_vil2.apps.curation.steps.score import Embedder
 from ernie_vil2.data.readers import open_sources
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.counted_patterns import CountedPattern

@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2 import cli as commands
-from ernie_vil2.search import DamagedIndex, OtherModel, open_index
-from ernie_vil2.search.checking import check_index
-from ernie_vil2.search.collection import Item
-from ernie_vil2.search.integrity import CHECKSUM, checksum, sealed
-from ernie_vil2.search.items import block_checksum, item_checksum
-from ernie_vil2.search.local import LocalCollection
-from ernie_vil2.search.service import build_app
-from ernie_vil2.search.store import FolderStore
+from ernie_vil2.apps.search import DamagedIndex, OtherModel, open_index
+from ernie_vil2.apps.search.checking import check_index
+from ernie_vil2.apps.search.collection import Item
+from ernie_vil2.apps.search.integrity import CHECKSUM, checksum, sealed
+from ernie_vil2.apps.search.items import block_checksum, item_checksum
+from ernie_vil2.apps.search.local import LocalCollection
+from ernie_vil2.apps.search.service import build_app
+from ernie_vil2.apps.search.store import FolderStore
 from tests.support.limits import examples
 from tests.support.small_index import WIDTH, unit
 
@@ -61,7 +61,7 @@ def made(folder, index_type, about=ABOUT, embeddings=EMBEDDINGS):
 def whole(request, tmp_path_factory):
     # A filter that admits few rows, and a count beyond what an index type proposes, are answered exactly.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ernie_vil2.search.local.EXACT_UP_TO", 20)
+        patch.setattr("ernie_vil2.apps.search.local.EXACT_UP_TO", 20)
         yield made(tmp_path_factory.mktemp(request.param) / "index", request.param)
 
 
@@ -197,7 +197,7 @@ def seal(folder):
                                                ([3, ROWS], "it proposes rows that are not there"),
                                                ([3, -2], "it proposes rows that are not there")])  # fmt: skip
 def test_an_index_type_that_proposes_nonsense_is_damaged(tmp_path, monkeypatch, rows, message):
-    monkeypatch.setattr("ernie_vil2.search.local.EXACT_UP_TO", 20)
+    monkeypatch.setattr("ernie_vil2.apps.search.local.EXACT_UP_TO", 20)
     collection = LocalCollection(made(tmp_path / "index", "ivf") / "images", WIDTH)
 
     def candidates(self, queries, count, allowed=None):
@@ -205,7 +205,7 @@ def test_an_index_type_that_proposes_nonsense_is_damaged(tmp_path, monkeypatch, 
         return np.array([rows, *[right] * (len(queries) - 1)])  # for the first query alone
 
     monkeypatch.setattr(type(collection._now.index_type), "candidates", candidates)
-    monkeypatch.setattr("ernie_vil2.search.local.RERANKED", 1)
+    monkeypatch.setattr("ernie_vil2.apps.search.local.RERANKED", 1)
     with pytest.raises(DamagedIndex, match=message):
         collection.search(QUERIES, 1)
     collection.close()

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from ernie_vil2.search import DamagedIndex, open_index
-from ernie_vil2.search.collection import Item
-from ernie_vil2.search.fill import add_images, build, images_in
+from ernie_vil2.apps.search import DamagedIndex, open_index
+from ernie_vil2.apps.search.collection import Item
+from ernie_vil2.apps.search.fill import add_images, build, images_in
 from tests.support.commands import small_disk
 from tests.support.processes import run_process
 from tests.support.shapes import shape_members, write_tar

@@ -6,8 +6,8 @@ import json
 import pytest
 from fastapi.testclient import TestClient
 
-from ernie_vil2.search import open_index
-from ernie_vil2.search.service import build_app
+from ernie_vil2.apps.search import open_index
+from ernie_vil2.apps.search.service import build_app
 from tests.support.small_index import IMAGE, TEXTS, fill_index
 
 IN_BASE64 = base64.b64encode(IMAGE).decode()

@@ -7,7 +7,6 @@ import pytest
 from ernie_vil2.data.prepare import Settings, prepare
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.io.locks import Locked, OtherJob, lock, owned
-from ernie_vil2.tagging.extract import Journal
 from tests.support.shapes import write_tsv
 
 
@@ -46,8 +45,3 @@ def test_what_another_process_writes_is_left_alone(tmp_path):
         pytest.raises(OtherJob, match=f"out: process {os.getpid()} "),
     ):
         prepare(source, tmp_path / "out", Settings())
-
-    path = tmp_path / "tags.jsonl.partial"
-    for _ in range(2):  # the first one's lock ends with it
-        with Journal.opened(path, {"tagger": "a"}), pytest.raises(OtherJob, match=path.name):
-            Journal.opened(path, {"tagger": "a"}).__enter__()

@@ -34,7 +34,7 @@ NOT_RUN = {
     'load_model("ernie-vil-2.0-base-zh")': "fetches 800 MB; docs/examples are run with MODEL",
     "Model.weights=ernie-vil-2.0-base-zh": "fetches 800 MB; finetuning.md is run with MODEL",
     "Model.text.weights=ernie-3.0-base-zh": "fetches weights; tests/models/test_weight_files.py loads such files",
-    "--index http://milvus": "needs a cluster; tests/search runs the commands with milvus-lite",
+    "--index http://milvus": "needs a cluster; tests/apps/search runs the commands with milvus-lite",
     "--master 10.0.0.1": "needs two machines; tests/training/test_two_nodes.py starts them as network namespaces",
     "rsync -a --delete 10.0.0.1": "needs two machines",
     "sbatch": "needs Slurm",

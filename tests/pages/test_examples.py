@@ -13,9 +13,9 @@ import pytest
 import uvicorn
 
 import ernie_vil2
-from ernie_vil2.search import open_index
-from ernie_vil2.search.fill import add_images, build, images_in
-from ernie_vil2.search.service import build_app
+from ernie_vil2.apps.search import open_index
+from ernie_vil2.apps.search.fill import add_images, build, images_in
+from ernie_vil2.apps.search.service import build_app
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.limits import PATIENCE
 from tests.support.paths import ROOT

@@ -14,13 +14,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from ernie_vil2 import losses, tasks
+from ernie_vil2.apps.search import index_types
 from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import LAYOUTS, open_sources
 from ernie_vil2.evaluation.scorer import SCORERS, make_scorer
 from ernie_vil2.io.run_folder import MODEL, list_checkpoints
 from ernie_vil2.losses import MultiViewLoss, build_loss
 from ernie_vil2.models import build_image_tower
-from ernie_vil2.search import index_types
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer

@@ -16,6 +16,15 @@ def untrained_checkpoint(folder, tokens=TOKENS, task="multi_view"):
     return folder
 
 
+def checkpoint_with_widths(folder):
+    """The same checkpoint, as if trained with Loss.widths of 8, 16 and 32."""
+    config = untrained_checkpoint(folder) / "config.yaml"
+    text = config.read_text()
+    assert "  widths: []\n" in text
+    config.write_text(text.replace("  widths: []\n", "  widths: [8, 16, 32]\n"))
+    return folder
+
+
 @cache
 def _untrained(tokens, task):
     """The checkpoint, made once a process."""

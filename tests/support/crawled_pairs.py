@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from ernie_vil2.curation import curate, load_steps
+from ernie_vil2.apps.curation import curate, load_steps
 from ernie_vil2.data.readers import open_sources
 
 

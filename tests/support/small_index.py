@@ -6,10 +6,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from ernie_vil2.search import open_index
-from ernie_vil2.search.fill import add_images, add_texts, images_in
-from ernie_vil2.search.index import VERSION, Index
-from ernie_vil2.search.store import open_store
+from ernie_vil2.apps.search import open_index
+from ernie_vil2.apps.search.fill import add_images, add_texts, images_in
+from ernie_vil2.apps.search.index import VERSION, Index
+from ernie_vil2.apps.search.store import open_store
 from tests.support.limits import PATIENCE
 from tests.support.shapes import SPECIAL_TOKENS, draw, png
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import STDOUT, TimeoutExpired
 
-from ernie_vil2.search import server
+from ernie_vil2.apps.search import server
 from tests.support.limits import PATIENCE
 from tests.support.processes import start_process
 

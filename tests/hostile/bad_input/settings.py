@@ -4,11 +4,11 @@ import os
 from functools import partial
 from pathlib import Path
 
+from ernie_vil2.apps.tagging.sources import read_names
 from ernie_vil2.config import load_config
 from ernie_vil2.data.source_files import numbered_lines, read_json
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import read_vocabulary
-from ernie_vil2.tagging.sources import read_names
 from tests.hostile.bad_input.case import Case, file
 
 

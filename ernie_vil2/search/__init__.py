@@ -1,7 +1,0 @@
-"""Search: images and texts of one model, found by sentences and by images (paper, section 5)."""
-
-from ernie_vil2.search.collection import DamagedIndex, Hit
-from ernie_vil2.search.index import Index, OtherModel, open_index
-from ernie_vil2.search.store import BusyIndex
-
-__all__ = ["BusyIndex", "DamagedIndex", "Hit", "Index", "OtherModel", "open_index"]

@@ -1,0 +1,31 @@
+"""The page of a curation: everything that it should show, and text of strangers that is only text."""
+
+import re
+
+from ernie_vil2.apps.curation import page
+from tests.support.crawled_pairs import encoded, smooth_image, write_tar
+
+HOSTILE = '<script>alert("x")</script> a picture & <img src=x onerror=alert(1)>'
+
+
+def test_the_page_shows_what_went_and_captions_are_only_text(tmp_path, curated):
+    rows = [(encoded(smooth_image(number, 96)), f"a picture of something, number {number}") for number in range(8)]
+    rows += [
+        (encoded(smooth_image(number, 64)), f"a picture of something, number {number} again") for number in range(3)
+    ]
+    rows += [(encoded(smooth_image(50)), HOSTILE), (b"broken", "<b>broken</b>")]
+    test = write_tar(tmp_path / "test.tar", [(encoded(smooth_image(7, 96)), "a scored photograph, whatever it shows")])
+    (tmp_path / "en.txt").write_text("picture\nnumber\n")
+    curated(
+        [write_tar(tmp_path / "crawl.tar", rows)],
+        f"text_rules: {{}}\nimage_rules: {{short_side: 32}}\nleaks: {{benchmarks: [{test}], likeness: 0.9}}\n"
+        f"near_duplicates: {{likeness: 0.9}}\nbalance: {{words: {{en: {tmp_path}/en.txt}}, most: {{en: 2}}}}",
+    )
+    text = (tmp_path / "curated" / page.FILE).read_text(encoding="utf-8")
+    headings = "".join(re.findall(r"<h2>(.*?)</h2>", text))
+    for gone in ("markup: 1 by", "image of a benchmark: 1 by", "near-duplicate image: 3 by", "Words most cut"):
+        assert gone in headings
+    assert "12 left" in text and "7 left" in text and "threshold 32" in text
+    assert text.count("nearest that stayed") == 2 and text.count("data:image/jpeg;base64,") > 10
+    assert "&lt;script&gt;" in text
+    assert "<script" not in text and "onerror=alert(1)>" not in text and "<b>broken" not in text

@@ -1,0 +1,150 @@
+"""The cheap rules, on captions and images whose faults are known."""
+
+import numpy as np
+import pytest
+
+from ernie_vil2.apps.curation import Step, load_steps
+from ernie_vil2.apps.curation.languages import language_of
+from ernie_vil2.apps.curation.steps.text_rules import fault_of
+from ernie_vil2.config.section import Section
+from ernie_vil2.io.terminal import ConfigError
+from tests.support.crawled_pairs import encoded, smooth_image, write_tar
+from tests.support.paths import ROOT
+
+CAPTIONS = {
+    "file name": ["IMG_0001.JPG", "DSC01234", "微信图片_20210301102030", "Screenshot 2021-03-01 at 10.20.30",
+                  "a1b2c3d4e5f6", "20210301_102030", "banner_728x90", "my cat.png", "微信截图_2021.jpg",
+                  "屏幕截图 2023-01-02"],
+    "URL": ["https://example.com/a", "www.example.com", "visit shop.example.cn today", "cheap shoes www.shoes.com"],
+    "markup": ["<b>red shoes</b>", "red&nbsp;shoes", "[img]x[/img]", "<img src='a.jpg'>", "shoes {{title}}"],
+    "phone number": ["call 13812345678", "订购热线 400-820-8820", "电话：010-62345678", "dial +1 (555) 123-4567",
+                     "微信 13812345678"],
+    "placeholder": ["暂无图片", "no image available", "图片加载中", "placeholder", "Image coming soon", "null",
+                    "点击查看大图", "缩略图"],
+    None: ["a red shoe on a white table", "一只白色的猫坐在沙发上", "the year 1998 in Beijing", "3 cats",
+           "C++ logo design", "iPhone 12 Pro Max", "版权所有 2021 年的照片展览", "AT&T store",
+           "size 5 < 6", "a cat playing with images"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("fault", "text"), [(fault, text) for fault, texts in CAPTIONS.items() for text in texts])
+def test_what_is_not_a_caption_is_found(fault, text):
+    assert fault_of(text) == fault
+
+
+def test_of_a_long_caption_only_the_beginning_is_looked_at():
+    assert fault_of("x " * 400 + "https://example.com") == "URL"
+    assert fault_of("x " * 500_000 + "https://example.com") is None
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", "a red shoe on the table"), ("en", "red shoe"), ("en", "café table in the sun"),
+        ("en", "Vitamin C 500 mg"), ("en", "llama, vicuña, alpaca, tame animal"), ("en", "Illustration: top hat"),
+        ("en", "ten o’clock"), ("other", "unser Plakat mit den Spielsachen und dem Hund"), ("other", "le chat"),
+        ("zh", "一只白色的猫"), ("zh", "iPhone 手机壳"), ("zh", "红色"), ("zh", "苹果 Apple 笔记本电脑"),
+        ("other", "白い猫がソファに座っている"), ("other", "소파에 앉은 고양이"), ("other", "кошка на диване"),
+        ("other", "eine rote Katze auf dem Sofa"), ("other", "un chat blanc sur le canapé"), ("other", "Müllabfuhr"),
+        ("other", "12345"), ("other", "القط على الأريكة"), ("other", "một con mèo trắng"),
+    ],
+)  # fmt: skip
+def test_languages(language, text):
+    assert language_of(text) == language
+
+
+def test_every_pair_has_its_reason(tmp_path, curated):
+    flat = np.full((64, 64, 3), 200, np.uint8)
+    rows = [
+        (encoded(smooth_image(0)), "a red shoe on the table"),
+        (encoded(smooth_image(1)), "IMG_0001.JPG"),
+        (encoded(smooth_image(2)), "eine rote Katze auf dem Sofa"),
+        (encoded(smooth_image(3)), "ab"),
+        (encoded(smooth_image(4)[:20]), "a very wide photograph"),
+        (encoded(smooth_image(5)[:8, :8]), "a very small photograph"),
+        (encoded(flat), "a picture of nothing"),
+        (b"\x89PNG\r\n\x1a\n broken", "a picture that is broken"),
+        (encoded(smooth_image(0)), "a red shoe on the table, seen from above"),
+        (encoded(smooth_image(6)), "win a prize, everybody"),
+        (encoded(smooth_image(7)), "Win a prize - everybody!"),
+        (encoded(smooth_image(8)), "一只白色的猫坐在沙发上"),
+    ]
+    table = curated(
+        [write_tar(tmp_path / "crawl.tar", rows)],
+        "text_rules: {images_of_a_caption: 1}\nimage_rules: {short_side: 32, aspect: 3}\nexact_duplicates: {}",
+    )
+    found = {key[-2:]: (row["step"], row["reason"]) for key, row in table.items()}
+    assert list(found.values()) == [
+        ("exact_duplicates", "copy of an image"),
+        ("text_rules", "file name"),
+        ("text_rules", "other language"),
+        ("text_rules", "caption too short"),
+        ("image_rules", "image too small"),
+        ("image_rules", "image too small"),
+        ("image_rules", "blank image"),
+        ("unreadable", "broken image"),
+        (None, None),
+        ("text_rules", "caption of many images"),
+        ("text_rules", "caption of many images"),
+        (None, None),
+    ]
+    for row in table.values():
+        assert row["kept"] == (row["reason"] is None) and row["weight"] == float(row["kept"])
+    copy = next(iter(table.values()))
+    assert copy["nearest"] == 8 and copy["nearest_key"].endswith("8")
+
+
+class EvenSides(Step):
+    """A step of a user's own: images with an odd side go."""
+
+    name, cost, columns = "even_sides", 2, {"odd": "bool"}
+
+    class Settings(Section):
+        reason: str = "an odd side"
+
+    def measure(self, pair):
+        return {"odd": bool(pair.image.height % 2 or pair.image.width % 2)}
+
+    def rules(self):
+        yield self.settings.reason, "odd"
+
+
+def test_a_step_of_ones_own_is_named_by_its_import_path(tmp_path, curated):
+    rows = [(encoded(smooth_image(size, size)), "a picture of something") for size in (64, 65)]
+    text = "text_rules: {}\ntests.apps.curation.test_rules:EvenSides: {reason: one side isn't even}"
+    table = list(curated([write_tar(tmp_path / "crawl.tar", rows)], text).values())
+    assert [(row["step"], row["reason"], row["odd"]) for row in table] == [
+        (None, None, False), ("even_sides", "one side isn't even", True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("text_rule: {}", "text_rules"),
+        ("text_rules: {wordz: 3}", "text_rules.words"),
+        ("text_rules: {words: 0}", "text_rules.words"),
+        ("text_rules: null", "no step"),
+        ("[a]", "the top level"),
+        ("os:system: {}", "os:system"),
+        ("ernie_vil2.apps.curation:Step: {}", "curation:Step"),
+    ],
+)
+def test_settings_that_cannot_be_used(steps, text, message):
+    with pytest.raises(ConfigError, match=message):
+        steps(text)
+
+
+def test_a_step_can_be_left_out_or_changed(steps):
+    made = steps(
+        "exact_duplicates: {}\ntext_rules: {words: 2}\nimage_rules: {}", "image_rules=null", "text_rules.words=4"
+    )
+    assert [step.name for step in made] == ["text_rules", "exact_duplicates"]
+    assert made[0].settings.words == 4
+    own = steps("text_rules: {}", "tests.apps.curation.test_rules:EvenSides.reason=uneven", "text_rules=null")
+    assert [(step.name, step.settings.reason) for step in own] == [("even_sides", "uneven")]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "curate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_curation_loads(path):
+    assert load_steps(path)

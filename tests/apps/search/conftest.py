@@ -1,0 +1,30 @@
+"""A model and an index small enough to be made in a second."""
+
+import pytest
+
+from ernie_vil2 import load_model
+from ernie_vil2.apps.search import open_index
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.small_index import TEXTS, TOKENS, fill_index
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    return untrained_checkpoint(tmp_path_factory.mktemp("checkpoint"), TOKENS)
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint):
+    return load_model(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def shapes_index(tmp_path_factory, model, shapes):
+    """The folder of an index of 16 shapes and two texts; a test that changes it copies it."""
+    return fill_index(tmp_path_factory.mktemp("shapes_index") / "index", model, shapes["val"], TEXTS)
+
+
+@pytest.fixture
+def index(shapes_index, model):
+    with open_index(shapes_index, model) as index:
+        yield index

@@ -1,0 +1,188 @@
+"""Queries in batches: what is answered depends on nothing else that is asked, and no more wait than may."""
+
+import asyncio
+import json
+import shutil
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+
+from ernie_vil2 import load_model
+from ernie_vil2.apps.search import batching, open_index
+from ernie_vil2.apps.search.batching import Batcher, Options, Overloaded
+from ernie_vil2.apps.search.collection import Item
+from ernie_vil2.apps.search.metrics import Metrics
+from ernie_vil2.export import export
+from tests.support.shapes import draw, png
+from tests.support.small_index import TEXTS, BlockedEncoder, fill_index, unit
+
+QUERIES = ["a", "red disc", "红色的圆", "a blue bar " * 9, "green", "", "a red square of a yellow cross"]
+IMAGES = [png(draw((200, 30 * n, 30), "disc", np.random.default_rng(n))) for n in range(3)]
+
+
+@pytest.fixture(scope="module")
+def onnx_index(tmp_path_factory, model, shapes):
+    folder = tmp_path_factory.mktemp("batching")
+    export(model, folder / "export", "onnx", "float32", [np.zeros([32, 32, 3], np.uint8)], ["red"], "test")
+    exported = load_model(folder / "export")
+    with open_index(fill_index(folder / "index", exported, shapes["val"], TEXTS), exported) as index:
+        yield index
+
+
+def mixed_queries(index):
+    """Queries of texts, of images and of both, with other options each."""
+    for number, text in enumerate(QUERIES):
+        yield [(1.0, text)], Options(5 + number % 3)
+        yield [(1.0, text), (-1.0, "bar")], Options(5, "texts" if number % 2 else "images")
+    for number, image in enumerate(IMAGES):
+        pixels = index.model.preprocess(image)
+        yield [(1.0, pixels)], Options(5, "images", 0.0)
+        yield [(1.0, pixels), (1.0, QUERIES[number])], Options(7, "images", None, '{"kind": "disc"}')
+
+
+class BatchSizes(Metrics):
+    """The sizes of batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def batch(self, size):
+        self.sizes.append(size)
+
+
+@pytest.mark.parametrize("name", ["index", "onnx_index"])
+def test_an_answer_is_the_same_whatever_is_encoded_with_it(request, name):
+    index, metrics = request.getfixturevalue(name), BatchSizes()
+    queries = list(mixed_queries(index)) * 3
+
+    async def crowd():
+        batcher = Batcher(index, kept=0, counts=metrics)
+        return await asyncio.gather(*(batcher.answer(*query) for query in queries))
+
+    async def one_by_one():
+        batcher = Batcher(index, kept=0)
+        return [await batcher.answer(*query) for query in queries]
+
+    together, alone = asyncio.run(crowd()), asyncio.run(one_by_one())
+    assert max(metrics.sizes) > 8 and sum(metrics.sizes) == len(queries)
+    for answer, expected in zip(map(json.loads, together), map(json.loads, alone), strict=True):
+        scores, expected_scores = ({hit["id"]: hit["score"] for hit in hits} for hits in (answer, expected))
+        assert len(answer) == len(expected) and scores == pytest.approx(expected_scores, abs=1e-6)
+    parts = [(1, QUERIES[1]), (-1, "bar")]
+    expected = index.combined(parts, count=5, among="texts")
+    # What is left of two texts is short, and divided by its length.
+    rounding = 1e-6 / float(np.linalg.norm(index.weighted(parts)))
+    assert json.loads(alone[3])[0]["score"] == pytest.approx(expected[0].score, abs=rounding)
+
+
+def test_int8_exports_encode_one_at_a_time(onnx_index, monkeypatch):
+    backend = onnx_index.model.backend
+    calls = Mock()
+    monkeypatch.setattr(type(onnx_index.model), "precision", "int8")
+    for name in ("encode_ids", "encode_pixels"):
+        monkeypatch.setattr(backend, name, Mock(wraps=getattr(backend, name)))
+        calls.attach_mock(getattr(backend, name), name)
+
+    async def crowd():
+        batcher = Batcher(onnx_index, kept=0)
+        await asyncio.gather(*(batcher.answer(*query) for query in mixed_queries(onnx_index)))
+
+    asyncio.run(crowd())
+    assert calls.mock_calls and {len(call.args[0]) for call in calls.mock_calls} == {1}
+
+
+def test_one_query_too_many_is_refused_until_one_ends(index, monkeypatch):
+    blocked = BlockedEncoder(index, monkeypatch)
+
+    async def run():
+        batcher = Batcher(index, most_waiting=3, kept=0)
+
+        def ask(text):
+            return asyncio.create_task(batcher.answer([(1.0, text)], Options(1)))
+
+        tasks = [ask("red"), ask("green"), ask("blue")]
+        await asyncio.to_thread(blocked.begun.acquire)
+        for refused in (batcher.answer([(1.0, "a")], Options(1)), batcher.embeddings(["a"]), batcher.searched(list)):
+            with pytest.raises(Overloaded):
+                await refused
+        tasks[2].cancel()
+        await asyncio.wait([tasks[2]])
+        tasks[2] = ask("yellow")
+        await asyncio.sleep(0)
+        assert batcher.waiting == 3
+        blocked.go.set()
+        assert [len(json.loads(answer)) for answer in await asyncio.gather(*tasks)] == [1, 1, 1]
+        assert batcher.waiting == 0
+
+    asyncio.run(run())
+
+
+def test_an_error_is_that_of_its_query_alone(index):
+    async def run():
+        batcher = Batcher(index, kept=0)
+        options = [Options(1), Options(1, where='{"no": 1}')] * 2
+        queries = [batcher.answer([(1.0, "red")], choice) for choice in options]
+        return await asyncio.gather(*queries, return_exceptions=True)
+
+    answers = asyncio.run(run())
+    assert [isinstance(answer, ValueError) for answer in answers] == [False, True, False, True]
+    assert answers[1] is not answers[3] and "no item has a field no" in str(answers[1])
+
+
+def test_equal_queries_are_answered_once_until_the_index_changes(tmp_path, model, shapes_index):
+    metrics = BatchSizes()
+    sizes = metrics.sizes
+    shutil.copytree(shapes_index, tmp_path / "index")
+    with open_index(tmp_path / "index", model, writable=True) as writer, open_index(writer.folder, model) as reader:
+
+        async def run():
+            batcher = Batcher(reader, kept=2, counts=metrics)
+
+            async def ask(text, count=3):
+                return json.loads(await batcher.answer([(1.0, text)], Options(count)))
+
+            first = await ask("red")
+            assert await ask("red") == first and len(sizes) == 1
+            await ask("red", 4)
+            assert len(sizes) == 2
+            writer.collection("images").add([Item("new", b"", {})], model.encode_texts(["red"]))
+            assert (await ask("red"))[0]["id"] == "new" and len(sizes) == 3
+            await ask("green")
+            await ask("blue")
+            await ask("red")
+            assert len(sizes) == 6  # the oldest was forgotten
+
+        asyncio.run(run())
+
+
+def test_answers_to_long_queries_are_not_kept(index):
+    metrics = BatchSizes()
+
+    async def run():
+        batcher = Batcher(index, counts=metrics)
+        for text, where in (("a" * 1998, "{}"), ("a" * 1999, "{}"), ("a", json.dumps({"kind": "b" * 2000}))):
+            for _ in range(2):
+                await batcher.answer([(1.0, text)], Options(1, where=where))
+
+    asyncio.run(run())
+    assert len(metrics.sizes) == 1 + 2 + 2
+
+
+def test_all_hits_of_a_batch_are_fetched_at_once_and_kept(tmp_path, model):
+    rows = unit(np.random.default_rng(0), 300, model.embed_dim)
+    with open_index(tmp_path / "index", model, writable=True) as writer:
+        writer.collection("images").add([Item(f"{n}", b"", {"caption": f"{n}"}) for n in range(300)], rows)
+    with open_index(tmp_path / "index", model) as index:
+        collection = index.collection("images")
+        statements = []
+        collection.items._connection.set_trace_callback(statements.append)
+        first = collection.search(rows[:20], 10)
+        assert [line[0].id for line in first] == [f"{n}" for n in range(20)]
+        assert collection.search(rows[:20], 10) == first
+        assert len([statement for statement in statements if "FROM items" in statement]) == 1
+
+
+def test_numbers_beyond_64_bits_are_written():
+    assert json.loads(batching.dumped([{"big": 2**70, "text": "红"}])) == [{"big": 2**70, "text": "红"}]

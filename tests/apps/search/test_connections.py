@@ -1,0 +1,226 @@
+"""Connections that are slow, unfinished or cut off, with an application that only answers."""
+
+import socket
+import time
+from contextlib import ExitStack
+from ipaddress import ip_network
+
+import pytest
+
+from ernie_vil2.apps.search import connections, server
+from ernie_vil2.apps.search.connections import Connections, client_group
+from tests.support.sockets import Running, answered, received, request, until
+
+LARGE = 64 * 2**20
+
+
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    if scope["path"] == "/body":
+        while (await receive()).get("more_body"):
+            pass
+    body = bytes(LARGE) if scope["path"] == "/large" else b"answer"
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture
+def running():
+    with Running(app) as running:
+        yield running
+    assert not running.tracebacks
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", b"GET /health HTTP/1.1\r\nHost: a\r\nX", b"POST / HTTP/1.1\r\n"])
+def test_half_a_request_is_closed(running, monkeypatch, sent):
+    with running.connect(request(close=False)) as client:
+        answered(client)
+        monkeypatch.setattr(server, "HEADER_SECONDS", 0.3)
+        client.sendall(sent or b"P")
+        assert received(client) == b""
+    assert running.ask(sent) == b""  # of a connection that has had no answer before
+    until(lambda: not running.server.server_state.connections)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [b"GET /health HTTP/1.1\r\n", request(length=10**9, close=False)],
+    ids=["headers", "what comes after the answer"],
+)
+def test_bytes_that_trickle_in_do_not_keep_a_connection_open(running, monkeypatch, begin):
+    monkeypatch.setattr(server, "HEADER_SECONDS", 0.3)
+    with running.connect(begin) as client, pytest.raises(ConnectionError):  # noqa: PT012  -- what comes before the error belongs to it
+        for _ in range(1000):
+            client.sendall(b"a")
+            time.sleep(0.03)
+    until(lambda: not running.server.server_state.connections)
+
+
+def test_a_request_that_is_being_answered_has_time(running, monkeypatch):
+    monkeypatch.setattr(server, "HEADER_SECONDS", 1)
+    with running.connect(request("POST", "/body", length=2)) as client:
+        for _ in range(2):
+            time.sleep(0.7)
+            client.sendall(b"a")
+        assert received(client).endswith(b"answer")
+
+
+def test_an_answer_that_nobody_reads_is_given_up(running, monkeypatch):
+    monkeypatch.setattr(server, "READ_SECONDS", 0.3)
+    with running.connect(request(path="/large")) as client:
+        until(lambda: running.server.server_state.connections)
+        until(lambda: not running.server.server_state.connections)
+        assert len(received(client)) < LARGE
+
+
+def is_open(client):
+    """Whether the server has left a connection open on which it has nothing to say."""
+    client.setblocking(False)
+    try:
+        return client.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+
+
+@pytest.mark.parametrize("state", ["half-open", "idle"])
+def test_new_connection_closes_the_oldest_that_waits(running, monkeypatch, state):
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 3)
+    clients = []
+    for number in range(3):
+        clients.append(running.connect(request(close=False) if state == "idle" else b"GET /"))
+        if state == "idle":
+            answered(clients[-1])
+        until(lambda number=number: len(running.server.server_state.connections) == number + 1)
+    assert running.ask(request()).endswith(b"answer")
+    until(lambda: not is_open(clients[0]))
+    assert [is_open(client) for client in clients] == [False, True, True]
+    for client in clients:
+        client.close()
+
+
+def test_only_health_is_answered_beside_busy_connections(running, monkeypatch):
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(connections, "NUM_RESERVED", 1)
+    uploads = [running.connect(request("POST", "/body", b"a", length=2)) for _ in range(2)]
+    until(lambda: len(running.server.server_state.tasks) == 2)
+    for path in ("/healthz", "/readyz"):
+        assert running.ask(request(path=path)).endswith(b"answer")
+    refused = running.ask(request(path="/health"))
+    assert refused.startswith(b"HTTP/1.1 503") and b"retry-after: 5" in refused
+    until(lambda: len(running.server.server_state.connections) == 2)
+    for client in uploads:
+        client.sendall(b"a")
+        assert received(client).endswith(b"answer")
+        client.close()
+    assert running.ask(request()).endswith(b"answer")
+
+
+@pytest.mark.parametrize(("trusted", "num_closed"), [("192.0.2.0/24", 3), ("127.0.0.0/8", 0)])
+def test_half_open_connections_of_an_address_are_few(monkeypatch, trusted, num_closed):
+    monkeypatch.setattr(connections, "MAX_HALF_OPEN", 2)
+    monkeypatch.setattr(server, "GRACE_SECONDS", 0)
+    with Running(app, trusted_proxies=[ip_network(trusted)]) as running, ExitStack() as stack:
+        clients = [stack.enter_context(running.connect(b"GET / HTTP/1.1\r\n")) for _ in range(5)]
+        until(lambda: sum(map(is_open, clients)) == 5 - num_closed)
+        assert running.ask(request()).endswith(b"answer")  # later than all that was due
+        assert list(map(is_open, clients)) == [False] * num_closed + [True] * (5 - num_closed)
+
+
+class Recorded:
+    """A connection that only notes that it is closed."""
+
+    def __init__(self, address):
+        self.address, self.is_aborted = address, False
+
+    def abort(self):
+        self.is_aborted = True
+
+
+def test_address_with_most_half_open_connections_makes_room(monkeypatch):
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 5)
+    registry = Connections([ip_network("10.0.0.0/8")])
+    addresses = ["10.0.0.1", "192.0.2.1", "2001:db8::1", "192.0.2.2", "2001:db8::2"]
+    opened = [Recorded(address) for address in addresses]
+    assert all(map(registry.open, opened))
+    # Two of one network of IPv6; then one of each, the oldest first; an answered one; the proxy's at last.
+    registry.set_busy(opened[3])
+    registry.set_idle(opened[3])
+    order = []
+    for _ in range(5):
+        newcomer = Recorded("198.51.100.1")
+        assert registry.open(newcomer)
+        registry.set_busy(newcomer)
+        order += [one.address for one in opened if one.is_aborted and one.address not in order]
+    assert order == ["2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2", "10.0.0.1"]
+    assert not registry.open(Recorded("198.51.100.1")) and len(registry) == 6
+
+
+def test_client_is_an_address_or_a_network_of_ipv6():
+    hosts = ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1", "fe80::1%eth0", ""]
+    groups = [client_group(host) for host in hosts]
+    assert groups[0] == groups[1] and groups[2] == groups[3] and len(set(groups)) == 5
+    assert Connections([ip_network("192.0.2.0/24")]).is_trusted("::ffff:192.0.2.9")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"GET /he", request("POST", "/body", b"abc", length=1000), request(path="/large")],
+    ids=["half a request", "an upload", "an answer that is not read"],
+)
+def test_the_server_ends_whatever_a_client_is_doing(monkeypatch, sent):
+    monkeypatch.setattr(server, "DRAIN_SECONDS", 0.5)
+    with Running(app) as running:
+        client = running.connect(sent)
+        until(lambda: running.server.server_state.connections)
+    assert not running.tracebacks
+    client.close()
+
+
+def test_what_is_under_way_is_answered_before_the_end():
+    with Running(app) as running:
+        client = running.connect(request("POST", "/body", b"a", length=2))
+        until(lambda: running.server.server_state.tasks)
+        running.server.should_exit = True
+        until(lambda: not running.server.servers[0].is_serving())
+        client.sendall(b"a")
+        assert received(client).endswith(b"answer")
+
+
+def test_what_is_not_http_is_refused_in_one_line(running):
+    assert running.ask(b"\x16\x03\x01\x00\xa5\r\n\r\n").startswith(b"HTTP/1.1 400")
+    with running.connect(b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n") as client:
+        answered(client)
+        client.sendall(b"no chunk\r\n")
+        assert received(client) == b""
+
+
+def test_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with Running(app, "::1") as running:
+        assert running.ask(request(host="[::1]")).endswith(b"answer")
+    assert server.authority("::1", 80) == "[::1]:80" and server.authority("localhost", 80) == "localhost:80"
+
+
+def test_an_address_that_cannot_be_had_is_named():
+    with server.listening("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
+            server.listening("127.0.0.1", port)
+    with pytest.raises(OSError, match="no-such.invalid:80"):
+        server.listening("no-such.invalid", 80)
+    with pytest.raises(OSError, match=r"\[2001:db8::1\]:80"):
+        server.listening("2001:db8::1", 80)
+
+
+def test_headers_and_content_do_not_wait_for_each_other(running):
+    with running.connect(request(close=False)) as client:
+        answered(client)
+        (accepted,) = running.server.server_state.connections
+        connected = accepted.transport.get_extra_info("socket")
+        assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

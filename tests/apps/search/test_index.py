@@ -1,0 +1,346 @@
+"""An index from files to answers, and what becomes of bad files, killed builds and other models."""
+
+import io
+import json
+import re
+import shutil
+from functools import partial
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ernie_vil2
+from ernie_vil2.apps.search import BusyIndex, DamagedIndex, OtherModel, fill, open_index
+from ernie_vil2.apps.search.fill import add_images, add_texts, build, images_in
+from ernie_vil2.apps.search.store import FolderStore
+from tests.support.checkpoints import untrained_checkpoint
+from tests.support.commands import call
+from tests.support.shapes import draw, png
+from tests.support.small_index import IMAGE, TOKENS, fill_index, interrupt_call
+
+WORDS = ["red disc", "green square", "blue bar", "yellow cross", "红色的圆", "", "red disc"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, checkpoint, shapes):
+    with open_index(tmp_path_factory.mktemp("built") / "index", str(checkpoint), writable=True) as index:
+        add_images(index, images_in([str(shapes["val"])]))
+        add_texts(index, WORDS)
+        for kind in ("images", "texts"):
+            build(index, kind, None, 0.98, lambda line: None)
+    return index.folder
+
+
+@pytest.fixture
+def folder(tmp_path, built):
+    """A built index of 16 images and 5 texts."""
+    return shutil.copytree(built, tmp_path / "index")
+
+
+@pytest.fixture(scope="module")
+def other_model(tmp_path_factory):
+    return ernie_vil2.load_model(untrained_checkpoint(tmp_path_factory.mktemp("other"), [*TOKENS, "猫"]))
+
+
+@pytest.fixture
+def search(model, monkeypatch):
+    """The command, which takes the model that is loaded already."""
+    monkeypatch.setattr("ernie_vil2.apps.search.index.load_model", lambda source, **_: model)
+    return partial(call, "search")
+
+
+def test_answers_are_those_of_a_product(folder, model, shapes):
+    images = images_in([str(shapes["val"])])
+    names, contents, fields = zip(*(image.read()[:3] for image in images), strict=True)
+    embeddings = model.encode_images(list(contents)).astype(np.float16).astype(np.float32)  # as the index keeps them
+    with open_index(folder, model) as index:
+        (by_text,) = index.search(texts=["red disc"], count=16)
+        scores = embeddings @ model.encode_texts(["red disc"])[0]
+        assert [hit.id for hit in by_text] == [names[row] for row in np.argsort(-scores)]
+        np.testing.assert_allclose([hit.score for hit in by_text], np.sort(scores)[::-1], atol=2e-3)
+        assert by_text[0].fields["caption_en"] in {field["caption_en"] for field in fields}
+
+        (by_image,) = index.search(images=[contents[3]], count=1)
+        assert by_image[0].id == names[3] and by_image[0].score == pytest.approx(1, abs=2e-3)
+        assert names[3] not in [hit.id for hit in index.similar(names[3], count=16)]
+        (words,) = index.search(images=[contents[3]], count=2, among="texts")
+        assert len(words) == 2 and {hit.id for hit in words} <= set(WORDS)
+        assert index.search(images=[contents[3]], among="texts", threshold=1.0) == [[]]
+
+        vector = embeddings[3] + model.encode_texts(["red"])[0] - model.encode_texts(["bar"])[0]
+        combined = index.combined([(1, contents[3]), (1, "red"), (-1, "bar")], count=16)
+        expected = embeddings @ (vector / np.linalg.norm(vector))
+        assert [hit.id for hit in combined] == [names[row] for row in np.argsort(-expected)]
+        with pytest.raises(KeyError):
+            index.similar("not there")
+
+
+def test_bad_images_are_counted_and_the_rest_is_indexed(tmp_path, model):
+    rng = np.random.default_rng(0)
+    bomb = b"\x89PNG\r\n\x1a\n" + bytes.fromhex("0000000d49484452000100000001000008020000")
+    wide = png(rng.integers(0, 255, (100, 400, 3), np.uint8))
+    for name, content in {
+        "a.png": IMAGE,
+        "b.jpg": b"<html>not found</html>",
+        "c.png": bomb,
+        "sub/d.png": wide,
+        "notes.txt": b"no image",
+        ".hidden/e.png": IMAGE,
+    }.items():
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        filled = add_images(index, images_in([str(tmp_path / "photos")]))
+        assert (filled.added, filled.unchanged, filled.bad.counts.total(), filled.bad.read) == (2, 0, 2, 4)
+        assert {hit.id for hit in index.search(texts=["red"])[0]} == {"a.png", "sub/d.png"}
+        # A PNG that is small enough is its own thumbnail.
+        assert index.collection("images").get("a.png").thumbnail == IMAGE
+        thumbnail = index.collection("images").get("sub/d.png").thumbnail
+        assert thumbnail.startswith(b"RIFF") and Image.open(io.BytesIO(thumbnail)).size == (160, 40)
+        (tmp_path / "photos" / "a.png").write_bytes(png(draw((30, 200, 30), "cross", rng)))
+        again = add_images(index, images_in([str(tmp_path / "photos")]))
+        assert (again.added, again.unchanged) == (1, 1)
+        assert len(index.collection("images")) == 2
+
+
+def test_a_build_that_was_killed_goes_on(tmp_path, model, shapes, monkeypatch):
+    monkeypatch.setattr(fill, "CHUNK", 32)
+    images = images_in([str(shapes["train"])])
+    assert len(images) == 128
+    monkeypatch.setattr(model, "encode_pixels", interrupt_call(model.encode_pixels, 3))
+    with pytest.raises(KeyboardInterrupt), open_index(tmp_path / "index", model, writable=True) as index:
+        add_images(index, images)
+    monkeypatch.undo()
+    with (tmp_path / "index" / "images" / "rows.f16").open("ab") as file:
+        file.write(b"rows that were written and not committed")
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        assert len(index.collection("images")) == 64
+        filled = add_images(index, images)
+        assert (filled.added, filled.unchanged) == (64, 64)
+        names = [image.read()[0] for image in images]
+        assert all(index.similar(name, count=1, among="images")[0].id != name for name in names[:5])
+        assert len(index.collection("images")) == 128
+        expected = model.encode_images([images[100].read()[1]])[0]
+        np.testing.assert_allclose(index.collection("images").embedding(names[100]), expected, atol=2e-3)
+
+
+def test_one_writer_and_any_number_of_readers(folder, model):
+    writer = open_index(folder, model, writable=True)
+    with pytest.raises(BusyIndex, match=r"process \d+ on "):
+        open_index(folder, model, writable=True)
+    with open_index(folder, model) as reader:
+        before = len(reader.collection("images"))
+        writer.collection("images").remove([reader.search(texts=["red"])[0][0].id])
+        assert len(reader.collection("images")) == before - 1
+        build(writer, "images", "ivf", 0.9, lambda line: None)
+        assert reader.collection("images").index_type["name"] == "ivf"
+        assert len(reader.search(texts=["red"], count=50)[0]) == before - 1
+    writer.close()
+    open_index(folder, model, writable=True).close()
+
+
+def test_an_index_type_whose_build_is_killed_changes_nothing(folder, model):
+    answers = []
+
+    def ask():
+        with open_index(folder, model) as reader:
+            hits = reader.search(texts=["red"], count=5)[0]
+            answers.append((reader.collection("images").index_type["name"], len(hits)))
+
+    def killed_while_tuning(line):
+        if "breadth" in line:
+            ask()
+            raise KeyboardInterrupt
+
+    with open_index(folder, model, writable=True) as writer:
+        build(writer, "images", "exact", 0.9, lambda line: None)
+        with pytest.raises(KeyboardInterrupt):
+            build(writer, "images", "ivf", 0.9, killed_while_tuning)
+    ask()
+    assert answers == [("exact", 5)] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("images/rows.f16", b"12", "rows.f16 holds 0 of 16 rows"),
+        ("images/items.sqlite", None, "items.sqlite is missing"),
+        ("index.json", b"{", "index.json"),
+        ("index.json", b"[]", "index.json"),
+        ("images/index_type/index_type.json", b"nonsense", "index_type"),
+    ],
+)
+def test_damage_is_named_with_what_to_do(folder, model, shapes, name, content, message):
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(DamagedIndex, match=message) as raised, open_index(folder, model) as index:
+        index.search(texts=["red"])
+    advice = re.search("(?:remove (.+) and )?build the index again$", str(raised.value))
+    if advice[1]:
+        shutil.rmtree(advice[1])
+    with open_index(folder, model, writable=True) as index:
+        add_images(index, images_in([str(shapes["val"])]))
+        assert len(index.search(texts=["red"], count=20)[0]) == 16
+
+
+def test_an_index_that_is_built_again_beneath_a_reader(folder, model, other_model, shapes):
+    """It is gone for a while, then there are fewer images, then it is of another model."""
+    with open_index(folder, model) as reader:
+        assert len(reader.search(texts=["red"], count=50)[0]) == 16
+        shutil.rmtree(folder)
+        assert len(reader.search(texts=["red"], count=50)[0]) == 16  # of what was opened nothing is lost
+        with open_index(folder, model, writable=True) as index:
+            add_images(index, images_in([str(shapes["val"])])[:5])
+        assert len(reader.search(texts=["red"], count=50)[0]) == 5
+        shutil.rmtree(folder)
+        fill_index(folder, other_model, shapes["val"])
+        for _ in range(2):
+            with pytest.raises(OtherModel):
+                reader.search(texts=["red"], count=50)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"texts": ["红" * 100_000]}, "100,000 characters"),
+        ({"count": 0}, "0 answers"),
+        ({"among": "sounds"}, "no sounds"),
+        ({"where": {'a"b': 1}}, "no field"),
+        ({"where": {"kind": 2**70}}, "64 bits"),
+        ({"where": {"kind": list(range(2000))}}, "2,000 values"),
+        ({"where": {"kind": None}}, "kind"),
+        *(({"where": {"price": bounds}}, "bound") for bounds in ({}, {"=": 3}, {"<": "cheap"}, {"<": True}, {"<": None},
+                                                                 {"<": [1]}, {">": float("inf")}, {">": "99-1-1"})),
+    ],
+)  # fmt: skip
+def test_questions_that_cannot_be_answered(index, options, message):
+    with pytest.raises(ValueError, match=message):
+        index.search(**{"texts": ["red"]} | options)
+
+
+def test_a_folder_without_an_index_is_named(model, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        open_index(tmp_path / "nothing", model)
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"mine\.txt"):
+        open_index(tmp_path, model, writable=True)
+
+
+def test_queries_of_a_file_are_encoded_in_batches(folder, search, model, monkeypatch, tmp_path):
+    monkeypatch.setattr("ernie_vil2.apps.search.command.BATCH", 4)
+    encode = Mock(wraps=model.encode_texts)
+    monkeypatch.setattr(model, "encode_texts", encode)
+    lines = ["red disc", "红色的圆", "blue", "a bar", "a cross"]
+    (tmp_path / "lines.txt").write_text("\n".join(lines) + "\n\n", encoding="utf-8")
+    done = search("query", "--index", folder, "--json", "--minus", "green", "--file", tmp_path / "lines.txt")
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["query"] for answer in answers] == [f"{line} - green" for line in lines]
+    assert [len(call.args[0]) for call in encode.mock_calls] == [1, 4, 1]  # what is taken away, and five lines
+    with open_index(folder, model) as index:
+        for line, answer in zip(lines, answers, strict=True):
+            expected = [hit.score for hit in index.combined([(1, line), (-1, "green")])]
+            np.testing.assert_allclose([hit["score"] for hit in answer["hits"]], expected, atol=1e-4)
+
+
+def test_the_command_line_asks_removes_and_waits_for_nobody(folder, search, shapes):
+    index = ["--index", folder]
+    answer = json.loads(search("query", *index, "--plus", "red", "--plus", "disc", "--json", "--count", 3).stdout)
+    assert answer["query"] == "+ red + disc" and len(answer["hits"]) == 3
+    gone = search("remove", *index, answer["hits"][0]["id"], "nobody")
+    assert gone.returncode == 1 and "1 of 2 removed" in gone.stdout
+    with open_index(folder, writable=True):
+        busy = search("build", *index, "--data", shapes["val"])
+        assert busy.returncode == 2 and "process" in busy.stderr and len(busy.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [
+        (["query", "--index", "index"], "ask something"),
+        (["query", "--index", "none", "x"], "none"),
+        (["build", "--index", "new"], "model"),
+        *((["query", "--index", "index", "x", *conditions], culprit) for conditions, culprit in (
+            (["--where", "kind"], "FIELD=VALUE"),
+            (["--where", "<3"], "FIELD=VALUE"),
+            (["--where", "kind>=disc"], "a number, or a date"),
+            (["--where", "kind=a", "--where", "kind<3"], "values and bounds"),
+            (["--where", f"kind={'[' * 100_000}"], "more than 1,000 characters"),
+            (["--where", "kinds=3"], "kinds"),
+        )),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_is_one_line(folder, search, monkeypatch, arguments, culprit):
+    monkeypatch.chdir(folder.parent)
+    failed = search(*arguments)
+    assert failed.returncode == 2 and culprit in failed.stderr and len(failed.stderr.splitlines()) == 1
+
+
+def test_filters_of_the_command_line_match_texts_and_numbers(tmp_path, checkpoint, search):
+    for number, name in enumerate("ab"):
+        (tmp_path / f"{name}.png").write_bytes(png(draw((200, 30, 30), "disc", np.random.default_rng(number))))
+    (tmp_path / "table.csv").write_text("image,caption,price,sku,size\na.png,red,3,00123,3.50\nb.png,blue,4,00124,4\n")
+    index = ["--index", tmp_path / "index"]
+    assert search("build", *index, "--checkpoint", checkpoint, "--data", tmp_path / "table.csv").returncode == 0
+
+    def ask(condition, *options):
+        done = search("query", *index, "red", "--json", "--where", condition, *options)
+        return [hit["id"] for hit in json.loads(done.stdout)["hits"]] if done.returncode == 0 else done.stderr
+
+    for condition in ("price=3", "price=3.0", "sku=00123", "size=3.50", "price<4"):
+        assert ask(condition) == ["a.png"], condition
+    for condition in ("price=5", f"price={'9' * 40}", f"sku={'[' * 900}", "price=null", "sku=NaN", "price>=2025-01-01"):
+        assert ask(condition) == [], condition
+    assert ask("price>3", "--where", "price<=4") == ["b.png"]
+    (tmp_path / "texts.txt").write_text("a red disc\n")
+    assert search("add", *index, "--texts", tmp_path / "texts.txt").returncode == 0
+    assert "field price" in ask("price=3", "--among", "texts")
+    assert search("remove", *index, "a.png", "b.png").returncode == 0
+    assert "no images" in ask("price=3")
+
+
+def test_a_build_of_nothing_usable_leaves_nothing(tmp_path, checkpoint, model, shapes, search):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"no image")
+    (tmp_path / "blank.txt").write_text("\n \n")
+    new = ["--index", tmp_path / "index", "--checkpoint", checkpoint]
+    for data in (["--data", tmp_path / "bad"], ["--texts", tmp_path / "blank.txt"]):
+        for action in ("build", "add"):
+            assert search(action, *new, *data).returncode == 1 and not (tmp_path / "index").exists()
+    assert search("build", *new, "--data", tmp_path / "nowhere").returncode == 2 and not (tmp_path / "index").exists()
+    (tmp_path / "index").mkdir()
+    assert search("build", *new, "--data", tmp_path / "bad").returncode == 1
+    assert not list((tmp_path / "index").iterdir())  # a folder of somebody's own stays
+    assert search("build", *new, "--data", shapes["val"]).returncode == 0
+    assert search("add", *new, "--data", tmp_path / "bad").returncode == 1
+    with open_index(tmp_path / "index", model) as index:
+        assert len(index.collection("images")) == 16
+
+
+def test_an_index_whose_model_is_gone_names_it_and_the_option(folder, tmp_path):
+    store = FolderStore(folder, writable=True)
+    store.describe(store.about | {"model": str(tmp_path / "gone")})
+    store.close()
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path}/gone.*--checkpoint"):
+        open_index(folder)
+    with pytest.raises(FileNotFoundError, match="^(?!.*names its model)"):
+        open_index(folder, str(tmp_path / "elsewhere"))
+
+
+def test_check_of_an_index_without_collections_says_so(tmp_path):
+    store = FolderStore(tmp_path / "index", writable=True)
+    about = {
+        "version": 1,
+        "model": "none",
+        "fingerprint": "0" * 32,
+        "image_fingerprint": "0" * 32,
+        "width": 16,
+        "root": "/",
+    }
+    store.describe(about)
+    store.close()
+    done = call("search", "check", "--index", tmp_path / "index")
+    assert done.returncode == 0 and "empty" in done.stdout

@@ -1,0 +1,77 @@
+"""An index of images stays valid for a model of which the text tower alone is another one."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import ernie_vil2
+from ernie_vil2.apps.search import OtherModel, open_index
+from ernie_vil2.apps.search.index import image_fingerprint
+from ernie_vil2.export import export
+from tests.support.commands import call
+
+
+@pytest.fixture(scope="module")
+def models(checkpoint, tmp_path_factory):
+    """Folders of a model, of one with another text tower, and of one with another image tower."""
+    from safetensors.numpy import load_file, save_file
+
+    folders = {"own": checkpoint}
+    for tower in ("text", "image"):
+        folder = folders[tower] = tmp_path_factory.mktemp(tower) / "model"
+        shutil.copytree(checkpoint, folder)
+        for name in ("checksums.json", "contract.json"):
+            (folder / name).unlink(missing_ok=True)
+        arrays = load_file(folder / "model.safetensors")
+        changed = {name: value + 0.25 * name.startswith(f"{tower}.") for name, value in arrays.items()}
+        save_file({name: value.astype(np.float32) for name, value in changed.items()}, folder / "model.safetensors")
+    return folders
+
+
+@pytest.fixture
+def index(models, shapes, tmp_path):
+    """An index of images and of their tags."""
+    what = ["--data", shapes["val"], "--texts", shapes["val"]]
+    done = call("search", "build", "--index", tmp_path / "index", "--checkpoint", models["own"], *what)
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "index"
+
+
+def test_images_are_found_by_another_text_tower(index, models):
+    model = ernie_vil2.load_model(models["text"])
+    with open_index(index, models["own"]) as own, open_index(index, models["text"]) as other:
+        assert own.has("texts") and not other.has("texts")
+        with pytest.raises(OtherModel, match="has the image tower alone"):
+            other.collection("texts")
+        found = other.search(["red disc"], count=16)[0]
+    with open_index(index, models["own"]) as own:
+        # Stored in 16 bits, from which the exact type computes again.
+        rows = {hit.id: hit.score for hit in own.closest(model.encode_texts(["red disc"]), 16)[0]}
+    assert {hit.id: hit.score for hit in found} == rows
+
+
+def test_another_text_tower_adds_images_and_no_texts(index, models, shapes):
+    before = (index / "index.json").read_bytes()
+    added = call("search", "build", "--index", index, "--checkpoint", models["text"], "--data", shapes["train"])
+    assert added.returncode == 0, added.stderr
+    refused = call("search", "build", "--index", index, "--checkpoint", models["text"], "--data", shapes["val"],
+                   "--texts", shapes["val"])  # fmt: skip
+    assert refused.returncode == 2 and "has the image tower alone: texts are encoded otherwise" in refused.stderr
+    assert (index / "index.json").read_bytes() == before
+    with open_index(index) as own:
+        assert len(own.collection("images")) == 144 and own.has("texts")
+
+
+def test_another_image_tower_is_another_model(index, models):
+    with pytest.raises(OtherModel, match="embeddings of two models cannot be compared"):
+        open_index(index, models["image"])
+
+
+@pytest.mark.thorough
+def test_an_export_has_the_images_of_its_checkpoint(index, models, tmp_path):
+    own, other = (ernie_vil2.load_model(models[name]) for name in ("own", "text"))
+    assert image_fingerprint(own) == image_fingerprint(other) and own.fingerprint != other.fingerprint
+    export(other, tmp_path / "graphs", "paddle_inference")
+    with open_index(index, tmp_path / "graphs") as opened:
+        assert image_fingerprint(opened.model) == image_fingerprint(own) and opened.has("images")

@@ -1,0 +1,156 @@
+"""The page in a real browser, by the keyboard: Debian's chromium, headless. `python -m pytest -m browser`."""
+
+import time
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+
+from ernie_vil2.apps.search import open_index
+from ernie_vil2.apps.search.collection import Item
+from ernie_vil2.apps.search.fill import build
+from ernie_vil2.apps.search.service import build_app
+from ernie_vil2.io.calibration import Calibration, Threshold
+from tests.support.browser import CHROMIUM, Browser
+from tests.support.small_index import IMAGE, fill_index, unit
+from tests.support.sockets import Running
+
+HOSTILE = "<img src=x onerror=\"document.title='run'\">"
+FIELDS = {"caption_en": HOSTILE, "price": 3.5, "shop": "https://example.com/a?b=1", "trap": "javascript:alert(1)"}
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="needs chromium: apt-get install chromium")]
+HITS = "document.querySelectorAll('#hits li').length"
+STATUS = "document.getElementById('status').textContent"
+FOCUSED = "document.activeElement"
+DISCS, BELOW_4, UNKNOWN = '{"kind":"disc"}', '{"price":{"<":4}}', '{"prise":3}'
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, model, shapes):
+    folder = fill_index(tmp_path_factory.mktemp("page") / "index", model, shapes["val"], ["red disc"])
+    with open_index(folder, model, writable=True) as index:
+        index.collection("images").add([Item("hostile", b"", FIELDS, (), IMAGE)], model.encode_texts(["blue bar"]))
+        more = [Item(f"more {number}", b"", {"caption_en": f"more {number}"}, (), IMAGE) for number in range(120)]
+        index.collection("images").add(more, unit(np.random.default_rng(0), 120, model.embed_dim))
+        build(index, "images", None, 0.98, lambda line: None)
+    with open_index(folder, model) as index:
+        thresholds = {"image_to_text": Threshold(-1.0, 9.0, 9.0, 9.0), "text_to_image": Threshold(0.25, 9.0, 9.0, 9.0)}
+        index.model = type("Calibrated", (), {"__getattr__": lambda _, name: getattr(model, name)})()
+        index.model.calibration = Calibration("", "", 10.0, thresholds)
+        with Running(build_app(index, shown=["price"])) as running:
+            yield f"http://127.0.0.1:{running.address[1]}/"
+
+
+@pytest.fixture
+def browser(tmp_path):
+    with Browser(tmp_path / "profile") as browser:
+        yield browser
+        assert browser.errors == []
+
+
+def test_the_start_shows_images_and_queries_to_click(browser, address):
+    browser.open(address)
+    browser.until("document.querySelectorAll('#examples button').length > 3")
+    assert browser.run(HITS) == 24 and "Some images of this index" in browser.run(STATUS)
+    asked = browser.run("document.querySelector('#examples button').textContent")
+    browser.run("document.querySelector('#examples button').click()")
+    browser.until(f"{HITS} >= 60")
+    assert browser.run("new URLSearchParams(location.search).get('q')") == asked
+
+
+def test_all_of_it_works_by_the_keyboard(browser, address):
+    browser.open(address)
+    browser.until(f"{HITS} > 0")
+    browser.run("document.activeElement.blur()")
+    browser.press("/")
+    browser.type("blue bar")
+    browser.until(f"{HITS} >= 60")  # as it was typed, without Enter
+    assert browser.run("location.search") == "?q=blue+bar"
+    first = browser.run("document.querySelector('#hits button').textContent")
+    assert HOSTILE in first and "price: 3.5" in first
+    browser.press("ArrowDown", "ArrowRight", "ArrowLeft")
+    assert browser.run(f"{FOCUSED}.hit.id") == "hostile"
+    browser.press("Enter")
+    browser.until("document.getElementById('detail').open")
+    assert browser.run("document.querySelector('#fields a').href") == FIELDS["shop"]
+    assert browser.run("document.querySelectorAll('#fields a').length") == 1  # the trap is text
+    assert browser.run("document.getElementById('download').href").endswith("image?id=hostile")
+    browser.until("document.querySelectorAll('#tags button').length")
+    browser.press("ArrowRight")
+    second = browser.run("document.querySelectorAll('#hits button')[1].hit.id")
+    assert browser.run("document.querySelector('#fields dd').textContent") == second
+    browser.press("Escape")
+    browser.until(f"!document.getElementById('detail').open && {FOCUSED}.hit.id === {second!r}")
+    browser.press("s")
+    browser.until(f"new URLSearchParams(location.search).get('like') === {second!r}")
+    browser.until(f"{HITS} >= 60")
+    assert browser.run("document.title") == "ERNIE-ViL 2.0 search"
+
+
+def test_a_link_is_shared_and_back_works(browser, address):
+    browser.open(f"{address}?q=red&least=0&where={quote(DISCS)}")
+    browser.until(f"{HITS} && !{STATUS}.includes('searching')")
+    inputs = "document.querySelectorAll('#text, #without, #threshold, #filters select')"
+    assert browser.run(f"[...{inputs}].map((one) => one.value)") == ["red", "", "0", '"disc"']
+    browser.run("document.getElementById('text').value = 'green'; document.getElementById('form').requestSubmit()")
+    browser.until("location.search.includes('q=green')")
+    browser.run("history.back()")
+    browser.until("document.getElementById('text').value === 'red'")
+    browser.until("location.search.includes('q=red')")
+    browser.open(f"{address}?q=red&where={quote(BELOW_4)}")
+    browser.until(f"{HITS} === 1")
+    price = "document.querySelector('#filters select[data-field=price]')"
+    assert browser.run(f"{price}.selectedOptions[0].textContent") == "< 4"
+    browser.run(f"{price}.value = ''; {price}.dispatchEvent(new Event('change'))")
+    browser.until(f"{HITS} >= 60 && !location.search.includes('where')")
+    browser.open(f"{address}?q=red&where={quote(UNKNOWN)}")
+    browser.until(f"{STATUS}.includes('prise')")
+    browser.errors.clear()  # the browser itself reports answers of 422
+
+
+def test_answers_go_on_as_one_scrolls(browser, address):
+    browser.open(f"{address}?q=red")
+    browser.until(f"{HITS} >= 60")
+    for _ in range(3):
+        browser.run("scrollTo(0, document.body.scrollHeight)")
+        time.sleep(0.2)
+    browser.until(f"{HITS} === 137")
+    ids = browser.run("[...document.querySelectorAll('#hits button')].map((one) => one.hit.id)")
+    assert len(set(ids)) == 137
+    assert browser.until(f"{STATUS}.startsWith('137 images') && {STATUS}")
+
+
+def test_the_calibrated_threshold_is_shown_and_taken(browser, address):
+    browser.open(f"{address}?q=red")
+    browser.until("!document.getElementById('calibration').hidden")
+    assert browser.run("document.getElementById('calibration').textContent") == "calibrated: 0.25"
+    assert browser.run("document.querySelector('#calibrated option').value") == "0.25"
+    browser.run("document.getElementById('calibration').click()")
+    browser.until("location.search.includes('least=0.25')")
+
+
+@pytest.mark.parametrize(("width", "dark", "language"), [(1280, False, "en-US"), (390, True, "zh-CN")])
+def test_screens_colours_and_languages(tmp_path, address, width, dark, language):
+    with Browser(tmp_path / "profile", width, 844, dark, language) as browser:
+        browser.open(f"{address}?q=red")
+        browser.until(f"{HITS} >= 60")
+        assert browser.run("document.documentElement.scrollWidth") <= width
+        assert browser.run("document.documentElement.lang") == language[:2]
+        assert ("张图片" in browser.run(STATUS)) is (language == "zh-CN")
+        colour = browser.run("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, colour[4:-1].split(","))) < 150) is dark
+        browser.run("document.querySelector('#hits button').click()")
+        browser.until("document.getElementById('large').complete")
+        assert browser.run("document.getElementById('detail').getBoundingClientRect().right") <= width
+        browser.screenshot(tmp_path / "page.png")
+        assert (tmp_path / "page.png").stat().st_size > 5_000 and browser.errors == []
+
+
+def test_the_api_page_lists_every_path_and_tries_it(browser, address):
+    browser.open(f"{address}docs")
+    browser.until("document.querySelectorAll('form').length > 5")
+    shown = browser.run("document.body.innerText")
+    for path in ("GET /api/v1/search", "POST /api/v1/embeddings", "POST /api/v1/search/batch", "GET /health"):
+        assert path in shown
+    for number in range(browser.run("document.querySelectorAll('form').length")):
+        browser.run(f"document.querySelectorAll('form')[{number}].requestSubmit()")
+        browser.until(f"document.querySelectorAll('pre')[{number}].textContent.startsWith('200')")

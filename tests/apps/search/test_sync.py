@@ -1,0 +1,218 @@
+"""`search.py sync`: the index is what its sources are, however it was before, and whatever is killed in between."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from ernie_vil2.apps.search import fill, open_index
+from ernie_vil2.apps.search.checking import check_index
+from ernie_vil2.apps.search.collection import Item
+from ernie_vil2.apps.search.fill import add_images, build, images_in, rebuild_if_needed, sync_images, sync_texts
+from ernie_vil2.apps.search.store import FolderStore
+from tests.support.commands import call
+from tests.support.shapes import draw, png
+from tests.support.small_index import interrupt_call, unit
+
+
+def image(number):
+    return png(draw((20 * number % 256, 50, 200), "disc", np.random.default_rng(number)))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for number in range(6):
+        (folder / ("sub" if number > 3 else "") / f"{number}.png").write_bytes(image(number))
+    return folder
+
+
+@pytest.fixture
+def index(tmp_path, model, folder):
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        add_images(index, images_in([str(folder)]))
+        yield index
+
+
+def ids(index):
+    return set(digests(index))
+
+
+def digests(index):
+    return {item.id: item.digest for item in index.collection("images").every()}
+
+
+def changed(folder):
+    """A new, a changed and a gone image."""
+    (folder / "new.png").write_bytes(image(20))
+    (folder / "0.png").write_bytes(image(21))
+    (folder / "sub" / "5.png").unlink()
+
+
+def test_what_is_new_changed_and_gone(index, folder):
+    before = digests(index)
+    nothing = sync_images(index, [str(folder)])
+    assert (nothing.removed, nothing.added, nothing.unchanged) == (0, 0, 6) and digests(index) == before
+    changed(folder)
+    for dry_run in (True, False):
+        done = sync_images(index, [str(folder)], dry_run=dry_run)
+        assert (done.removed, done.added, done.replaced, done.unchanged) == (1, 2, 1, 4)
+        if dry_run:
+            assert digests(index) == before
+    after = digests(index)
+    assert set(after) == {"0.png", "1.png", "2.png", "3.png", "sub/4.png", "new.png"}
+    assert after["0.png"] != before["0.png"] and after["1.png"] == before["1.png"]
+    (closest,) = index.search(images=[image(21)], count=1)
+    assert closest[0].id == "0.png"
+
+
+def test_a_dry_run_of_the_command_says_what_is_done(tmp_path, checkpoint, folder):
+    arguments = ["--index", tmp_path / "index", "--checkpoint", checkpoint, "--data", folder]
+    assert call("search", "build", *arguments).returncode == 0
+    changed(folder)
+    outputs = [call("search", "sync", *arguments, *options).stdout for options in (["--dry-run"], [])]
+    (planned,), (done,) = ([line for line in text.splitlines() if " removed " in line] for text in outputs)
+    assert planned == done and "1 removed" in done and "2 added" in done
+
+
+def test_items_of_elsewhere_and_without_a_source_stay(index, folder, tmp_path, model):
+    other = tmp_path / "others"
+    other.mkdir()
+    (other / "other.png").write_bytes(image(30))
+    (other / "same.png").write_bytes(image(1))
+    add_images(index, images_in([str(other)]))
+    index.collection("images").add([Item("by the API", b"", {})], unit(np.random.default_rng(0), 1, model.embed_dim))
+    (folder / "1.png").unlink()
+    (folder / "2.png").unlink()
+    assert sync_images(index, [str(folder)]).removed == 2
+    assert ids(index) == {"0.png", "3.png", "sub/4.png", "sub/5.png", "other.png", "same.png", "by the API"}
+    shutil.rmtree(other)
+    other.mkdir()
+    with pytest.raises((ValueError, FileNotFoundError)):  # a folder that is not mounted empties no index
+        sync_images(index, [str(other)])
+    assert "other.png" in ids(index)
+
+
+def test_an_image_that_cannot_be_read_now_stays(index, folder):
+    (folder / "3.png").write_bytes(b"")
+    done = sync_images(index, [str(folder)])
+    assert done.removed == 0 and "3.png" in ids(index) and done.bad.counts
+
+
+def test_samples_of_shards_and_shards_that_are_gone(tmp_path, model, shapes):
+    data = tmp_path / "shards"
+    data.mkdir()
+    for name in ("a", "b"):
+        shutil.copy(shapes["val"], data / f"{name}.tar")
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        add_images(index, images_in([str(data / "*.tar")]))
+        assert len(ids(index)) == 16
+        (data / "b.tar").unlink()
+        assert sync_images(index, [str(data / "*.tar")]).removed == 0  # they are in the other one as well
+        item = next(index.collection("images").every())
+        assert len(item.location) == 1 and "a.tar" in item.location[0][0]
+        shutil.copy(shapes["train"], data / "a.tar")
+        done = sync_images(index, [str(data / "*.tar")])
+        assert len(ids(index)) == done.added + done.unchanged and done.removed + done.replaced
+
+
+def test_texts_become_those_of_the_files(index, tmp_path):
+    words = tmp_path / "words.txt"
+    words.write_text("red disc\ngreen square\n")
+    assert sync_texts(index, [str(words)]).added == 2
+    words.write_text("green square\nblue bar\nblue bar\n")
+    planned, done = (sync_texts(index, [str(words)], dry_run) for dry_run in (True, False))
+    assert (planned.removed, planned.added) == (done.removed, done.added) == (1, 1)
+    assert {item.id for item in index.collection("texts").every()} == {"green square", "blue bar"}
+
+
+def test_a_run_that_is_killed_is_finished_by_the_next_one(index, folder, monkeypatch):
+    monkeypatch.setattr(fill, "CHUNK", 2)
+    for number in range(7, 12):
+        (folder / f"{number}.png").write_bytes(image(number))
+    changed(folder)
+    collection = index.collection("images")
+    monkeypatch.setattr(collection, "add", interrupt_call(collection.add, 2))
+    with pytest.raises(KeyboardInterrupt):
+        sync_images(index, [str(folder)])
+    monkeypatch.undo()
+    sync_images(index, [str(folder)])
+    expected = {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
+    assert ids(index) == expected and sync_images(index, [str(folder)]).unchanged == len(expected)
+
+
+def numbered_items(numbers):
+    return [Item(f"{n}", b"d%d" % n, {"caption": f"text {n}"}, [["a.tar", f"{n}", n]], b"\x89PNG") for n in numbers]
+
+
+@pytest.mark.thorough
+def test_rows_that_are_gone_or_not_covered_are_built_again(tmp_path, model):
+    rows, lines, path = unit(np.random.default_rng(0), 1000, model.embed_dim), [], tmp_path / "index"
+
+    def rebuild():
+        return rebuild_if_needed(index, "images", 0.1, lines.append)
+
+    with open_index(path, model, writable=True) as index, open_index(path, model) as reader:
+        index.collection("images").add(numbered_items(range(1000)), rows)
+        build(index, "images", "ivf", 0.9, lambda line: None)
+        assert not rebuild() and not lines
+        reading = reader.collection("images")
+        index.collection("images").remove([f"{number}" for number in range(90)])
+        assert not rebuild()
+        size = (path / "images" / "rows.f16").stat().st_size
+        index.collection("images").remove([f"{number}" for number in range(90, 500)])
+        assert index.collection("images").gone() == 0.5
+        expected = {item.id: item for item in index.collection("images").every()}
+        assert rebuild() and any("50.0 % of the rows" in line for line in lines)
+        # Who has opened the files of before goes on with them, and finds the copy at the next question.
+        assert reading.search(rows[700:701], 1)[0][0].id == "700"
+        assert reader.closest(rows[700:701], 3)[0][0].id == "700" and len(reader.collection("images")) == 500
+        images = index.collection("images")
+        assert {item.id: item for item in images.every()} == expected and images.gone() == 0
+        assert (images.index_type["name"], images.index_type["rows"]) == ("ivf", 500)
+        assert images.get("700").thumbnail == b"\x89PNG" and np.allclose(images.embedding("700"), rows[700], atol=1e-3)
+        (folder,) = path.glob("images*")
+        assert (folder / "rows.f16").stat().st_size == size // 2
+        for first, last, is_rebuilt in ((0, 50, False), (50, 90, True)):
+            images.add(numbered_items(range(first, last)), rows[first:last])
+            assert rebuild() is is_rebuilt
+        assert any("9.1 % of the rows are not covered" in line for line in lines)
+        images = index.collection("images")
+        assert images.uncovered() == 0 and images.index_type["rows"] == 590
+    assert check_index(path).damage == []
+    with open_index(path, model) as index:
+        assert len(index.collection("images")) == 590 and index.closest(rows[1:2], 1)[0][0].id == "1"
+
+
+def test_compacting_that_is_killed_leaves_what_was_there(tmp_path, model, monkeypatch):
+    rows = unit(np.random.default_rng(0), 100, model.embed_dim)
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        images = index.collection("images")
+        images.add(numbered_items(range(100)), rows)
+        images.remove([f"{number}" for number in range(50)])
+        with monkeypatch.context() as patched:
+            patched.setattr(FolderStore, "describe", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patched.setattr(FolderStore, "_remove_copies", lambda _: None)  # as if the process were gone
+            with pytest.raises(KeyboardInterrupt):
+                build(index, "images", None, 0.9, print)
+        assert len(list((tmp_path / "index").glob("images-*"))) == 1
+    with open_index(tmp_path / "index", model) as index:
+        assert len(index.collection("images")) == 50 and index.closest(rows[60:61], 1)[0][0].id == "60"
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        assert not list((tmp_path / "index").glob("images-*")) and len(index.collection("images")) == 50
+
+
+def test_a_table_with_its_images_elsewhere_is_brought_up_to_date(tmp_path, model, folder):
+    """What the table no longer names is removed, though its file is still there."""
+    table = tmp_path / "shop.csv"
+    rows = [f"{number}.png,title {number}" for number in range(4)]
+    table.write_text("\n".join(["图片,标题", *rows]), encoding="utf-8")
+    options = {"images": str(folder)}
+    with open_index(tmp_path / "of_table", model, writable=True) as index:
+        add_images(index, images_in([str(table)], options))
+        assert ids(index) == {"0.png", "1.png", "2.png", "3.png"}
+        table.write_text("\n".join(["图片,标题", *rows[1:], "sub/4.png,title 4"]), encoding="utf-8")
+        done = sync_images(index, [str(table)], table=options)
+        assert (done.removed, done.added, done.unchanged) == (1, 1, 3)
+        assert ids(index) == {"1.png", "2.png", "3.png", "sub/4.png"}

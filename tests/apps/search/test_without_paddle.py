@@ -1,0 +1,70 @@
+"""An index whose model has an ONNX export is queried and served where Paddle is not installed."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ernie_vil2.apps.search import open_index
+from ernie_vil2.apps.search.fill import add_images, add_texts, images_in
+from ernie_vil2.encoder import load_model
+from ernie_vil2.export import export
+from tests.support.limits import PATIENCE
+from tests.support.processes import run_process
+from tests.support.shapes import draw, png
+from tests.support.small_index import TEXTS
+
+COMMANDS = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("paddle", "paddlenlp", "paddleclas", "scipy", "sklearn", "visualdl", "onnx"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocked())
+from ernie_vil2.cli import run
+index, image = sys.argv[1:]
+assert run("search", ["query", "--index", index, "--json", "red", "--image", image]) == 0
+assert run("search", ["check", "--index", index]) == 0
+"""
+SERVER = """
+from fastapi.testclient import TestClient
+from ernie_vil2.apps.search import open_index
+from ernie_vil2.apps.search.service import build_app
+client = TestClient(build_app(open_index(index), writable=True))
+print(client.post("/api/v1/search/image", content=open(image, "rb").read()).text)
+print(client.get("/api/v1/search?q=red").text)
+assert "paddle" not in sys.modules
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, checkpoint):
+    """A folder of a checkpoint that has its export."""
+    folder = shutil.copytree(checkpoint, tmp_path_factory.mktemp("exported") / "checkpoint")
+    images = [np.full([32, 32, 3], 40 * n, np.uint8) for n in range(4)]
+    texts = ["red", "a green disc", "bar", "cross"]
+    export(load_model(folder), folder / "onnx-float32", "onnx", "float32", images, texts, "test")
+    return folder
+
+
+@pytest.mark.parametrize("source", ["", "onnx-float32"], ids=["a checkpoint that has an export", "the export"])
+def test_commands_and_server_answer(exported, tmp_path, source):
+    (tmp_path / "photos").mkdir()
+    for number, colour in enumerate([(200, 30, 30), (30, 200, 30), (30, 30, 200)]):
+        content = png(draw(colour, "disc", np.random.default_rng(number)))
+        (tmp_path / "photos" / f"{number}.png").write_bytes(content)
+    with open_index(tmp_path / "index", str(exported / source), writable=True) as index:
+        add_images(index, images_in([str(tmp_path / "photos")]))
+        add_texts(index, TEXTS)
+        expected = [hit.id for hit in index.search(texts=["red"], count=3)[0]]
+
+    command = [sys.executable, "-c", COMMANDS + SERVER, str(tmp_path / "index"), str(tmp_path / "photos" / "0.png")]
+    root = Path(__file__).parents[2]
+    done = run_process(command, capture_output=True, text=True, cwd=root, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = [json.loads(line)["hits"] for line in done.stdout.splitlines() if line.startswith("{")]
+    by_text, by_image, sent, asked = ([hit["id"] for hit in hits] for hits in answers)
+    assert by_text == asked == expected and by_image[0] == sent[0] == "0.png"

@@ -1,0 +1,205 @@
+"""The run around a tagger: ids, bad samples, what a stopped run leaves, and the report."""
+
+import base64
+import json
+import multiprocessing
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from tqdm import tqdm
+
+from ernie_vil2.apps.tagging.extract import Journal, extract_tags
+from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.samples import BadSample, Reason
+from ernie_vil2.data.tags import TagsFile
+from ernie_vil2.io.locks import OtherJob
+from ernie_vil2.io.terminal import RunError
+from tests.support.limits import PATIENCE
+from tests.support.shapes import write_tar, write_tsv
+
+BROKEN = b"broken"
+
+
+class LengthTagger:
+    """Tags an image by the length of its file; one file cannot be used, files of one byte have no tag."""
+
+    def __init__(self, stop_at=None, name="length"):
+        self.seen, self.stop_at, self.name = [], stop_at, name
+
+    def describe(self):
+        return {"name": self.name}
+
+    def prepare(self, sample, name):
+        if sample.image == BROKEN:
+            raise BadSample(Reason.BROKEN_IMAGE, name)
+        return name, len(sample.image)
+
+    def tag(self, prepared):
+        self.seen += [name for name, _ in prepared]
+        if self.stop_at in self.seen:
+            raise KeyboardInterrupt
+        return [{} if length == 1 else {"": (f"{length} bytes",), "zh": ("字", "节")} for _, length in prepared]
+
+    def remarks(self, ids):
+        return [f"{len(ids)} ids"]
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Twenty rows of thirteen images: broken and of 1 to 12 bytes, seven of them twice; and one row that is none."""
+    rows = [(f"text {row}", f"id{row % 13}", bytes(row % 13) or BROKEN) for row in range(20)]
+    path = write_tsv(tmp_path / "a.tsv", rows)
+    path.write_text(path.read_text() + "no columns\n")
+    return open_sources([str(path)])
+
+
+EXPECTED = {f"id{size}": {"": (f"{size} bytes",), "zh": ("字", "节")} for size in range(2, 13)}
+
+
+def tags_in(path):
+    ids = [json.loads(line)["id"] for line in path.read_text(encoding="utf-8").splitlines()]
+    file = TagsFile(path)
+    return {name: file[name] for name in ids}
+
+
+@pytest.mark.parametrize(("batch_size", "threads"), [(1, 1), (4, 3), (100, 2)])
+def test_every_id_is_tagged_once_and_the_others_are_reported(source, tmp_path, batch_size, threads):
+    tagger = LengthTagger()
+    report = extract_tags(source, tagger, tmp_path / "tags.jsonl", batch_size=batch_size, threads=threads)
+    assert tags_in(tmp_path / "tags.jsonl") == EXPECTED
+    assert tagger.seen == [f"id{size}" for size in range(1, 13)]
+    lines = [line.strip() for line in str(report).splitlines()]
+    assert lines[0] == "11 of 12 ids have tags" and "ids without tags: 1 (id1)" in lines
+    assert lines[-2:] == ["broken image: 1 (id0)", "malformed row: 1 (a.tsv:21)"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tsv", "tags.jsonl", "tags.jsonl.report.json"]
+
+
+def test_a_stopped_run_goes_on_where_it_was(source, tmp_path):
+    whole, output = tmp_path / "whole.jsonl", tmp_path / "tags.jsonl"
+    extract_tags(source, LengthTagger(), whole)
+    with pytest.raises(KeyboardInterrupt):
+        extract_tags(source, LengthTagger(stop_at="id7"), output, batch_size=3)
+    assert not output.exists()
+    with pytest.raises(OtherJob, match="other tagger"):
+        extract_tags(source, LengthTagger(name="other"), output)
+    partial = tmp_path / "tags.jsonl.partial"
+    journal = partial.read_bytes()
+    first, _, third = journal.splitlines(keepends=True)
+    partial.write_bytes(first + b"damage\n" + third)
+    with pytest.raises(RunError, match="damaged"):
+        extract_tags(source, LengthTagger(), output)
+    partial.write_bytes(journal + b'{"end": 9, "found": [["id8", {"": ["a line that was cut')
+    tagger = LengthTagger()
+    report = extract_tags(source, tagger, output, batch_size=5)
+    assert tagger.seen == [f"id{size}" for size in range(6, 13)], "rows 0 to 5 were done"
+    assert output.read_bytes() == whole.read_bytes() and not partial.exists()
+    assert report.as_dict() == extract_tags(source, LengthTagger(), whole).as_dict()
+
+
+def test_a_finished_output_is_left_as_it_is(source, tmp_path):
+    first = extract_tags(source, LengthTagger(), tmp_path / "tags.jsonl")
+    again = LengthTagger()
+    assert str(extract_tags(source, again, tmp_path / "tags.jsonl")) == str(first)
+    assert again.seen == []
+    with pytest.raises(OtherJob, match="tags.jsonl"):
+        extract_tags(source, LengthTagger(name="other"), tmp_path / "tags.jsonl")
+    with pytest.raises(OtherJob, match="tags.jsonl"):
+        extract_tags(rewrite(tmp_path, 5, b"12345"), LengthTagger(), tmp_path / "tags.jsonl")
+
+
+def rewrite(tmp_path, row, image):
+    """The source with another image in a row, whose file's name and number of rows stay."""
+    path = tmp_path / "a.tsv"
+    lines = path.read_text().splitlines(keepends=True)
+    lines[row] = f"text {row}\tid{row % 13}\t{base64.b64encode(image).decode()}\n"
+    path.write_text("".join(lines))
+    return open_sources([str(path)])
+
+
+@pytest.mark.parametrize(("row", "noticed"), [(0, True), (5, True), (6, False)])
+def test_an_edited_image_is_noticed_where_a_run_was_stopped(source, tmp_path, row, noticed):
+    """Rows 0 to 5 were tagged; what comes behind may change."""
+    with pytest.raises(KeyboardInterrupt):
+        extract_tags(source, LengthTagger(stop_at="id7"), tmp_path / "tags.jsonl", batch_size=3)
+    edited = rewrite(tmp_path, row, b"edited")
+    if noticed:
+        with pytest.raises(OtherJob, match="partial was begun with other images"):
+            extract_tags(edited, LengthTagger(), tmp_path / "tags.jsonl")
+    else:
+        extract_tags(edited, LengthTagger(), tmp_path / "tags.jsonl")
+        extract_tags(edited, LengthTagger(), tmp_path / "whole.jsonl")
+        assert (tmp_path / "tags.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_a_name_that_different_images_have_gets_no_tags(tmp_path, batch_size):
+    """Keys begin again in each shard: 000 is two images, 001 twice the same one."""
+    for shard, images in enumerate([(b"12", b"123"), (b"21", b"123", b"1234")]):
+        members = [(f"{key:03d}.{end}", content) for key, image in enumerate(images)
+                   for end, content in (("jpg", image), ("txt", b"x"))]  # fmt: skip
+        write_tar(tmp_path / f"{shard}.tar", members)
+    source = open_sources([str(tmp_path / "*.tar")])
+    output = tmp_path / "tags.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        extract_tags(source, LengthTagger(stop_at="002"), output, batch_size=batch_size)
+    report = extract_tags(source, LengthTagger(), output, batch_size=batch_size)
+    assert tags_in(output).keys() == {"001", "002"}
+    assert "several different images, left without tags: 1 (000)" in str(report)
+    assert report.ids == 2 and str(extract_tags(source, LengthTagger(), output)) == str(report)
+
+
+class SlowTagger(LengthTagger):
+    def tag(self, prepared):
+        time.sleep(0.05)
+        return super().tag(prepared)
+
+
+def extract_until_killed(source, output):
+    tqdm.set_lock(threading.RLock())  # its own is one of all forked processes, which a killed one may leave locked
+    extract_tags(source, SlowTagger(), output, batch_size=10, threads=2)
+
+
+def test_a_killed_run_goes_on(tmp_path):
+    """Killed three times at random moments; the output is that of a run that nothing disturbed."""
+    rows = [(f"text {row}", f"id{row % 280}", bytes(row % 280 % 50)) for row in range(300)]
+    source, output = open_sources([str(write_tsv(tmp_path / "a.tsv", rows))]), tmp_path / "tags.jsonl"
+    journal = tmp_path / "tags.jsonl.partial"
+    rng, left = np.random.default_rng(0), [0]
+    for _ in range(3):
+        child = multiprocessing.get_context("fork").Process(target=extract_until_killed, args=(source, output))
+        child.start()
+        deadline = time.monotonic() + PATIENCE
+        while not (journal.exists() and journal.stat().st_size > left[-1]):
+            assert child.is_alive() and time.monotonic() < deadline
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.02))
+        child.kill()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL and not output.exists()
+        left.append(journal.stat().st_size)
+    assert left == sorted(set(left)), "later runs went on"
+    extract_tags(source, LengthTagger(), output)
+    extract_tags(source, LengthTagger(), tmp_path / "whole.jsonl")
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_a_journal_of_another_version_is_refused(source, tmp_path):
+    output = tmp_path / "tags.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        extract_tags(source, LengthTagger(stop_at="id7"), output, batch_size=3)
+    journal = tmp_path / "tags.jsonl.partial"
+    job, *batches = journal.read_text().splitlines(keepends=True)
+    for version in (2, None):
+        journal.write_text(json.dumps(json.loads(job) | {"version": version}) + "\n" + "".join(batches))
+        with pytest.raises(OtherJob, match="tags.jsonl.partial"):
+            extract_tags(source, LengthTagger(), output)
+
+
+def test_a_journal_in_use_is_left_alone(tmp_path):
+    path = tmp_path / "tags.jsonl.partial"
+    for _ in range(2):  # the lock of the first journal ends with it
+        with Journal.opened(path, {"tagger": "a"}), pytest.raises(OtherJob, match=path.name):
+            Journal.opened(path, {"tagger": "a"}).__enter__()
