@@ -116,7 +116,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["ernie_vil2", "ernie_vil2.*"]),
-    package_data={"": ["py.typed", "vocab*", "templates/*", "page/*"]},
+    package_data={"": ["py.typed", "vocab*", "templates/*", "page/*", "*.yaml", "*.csv"]},
     cmdclass={"build_py": BuildWithConfigurations},
     entry_points={"console_scripts": ["ernie-vil2 = ernie_vil2.cli:main"]},
     python_requires=">=3.11,<3.14",

@@ -21,7 +21,8 @@ from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_on_all_ranks
 from ernie_vil2.evaluation.intervals import RESAMPLES
 from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, recall_figures
 from ernie_vil2.evaluation.pixel_baseline import pixel_baseline
-from ernie_vil2.evaluation.protocols import PaperResult, paper_results, scorer_of_protocols
+from ernie_vil2.evaluation.protocols import scorer_of_protocols
+from ernie_vil2.evaluation.published import PublishedResult, published_results
 from ernie_vil2.evaluation.report import Report, Table, wrapped
 from ernie_vil2.evaluation.scorer import Data, Scorer, make_scorer, score, scorer_of
 from ernie_vil2.evaluation.scorers.entailment import load_classifier
@@ -72,7 +73,7 @@ class Compared:
     costs: dict[str, Cost]
     notes: list[str]
     definitions: list[str]
-    published: list[PaperResult] = field(default_factory=list)
+    published: list[PublishedResult] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
@@ -200,7 +201,7 @@ def compare_models(
     if pixel_baseline:
         found.pixels(pixel_baseline)
     found.notes += [f"{one.name}: {one.rows}" for one in found.benchmarks.values() if one.rows.counts]
-    published = [row for name in protocol for row in paper_results(name)]
+    published = [row for name in protocol for row in published_results(name)]
     sources = {name: str(source) for name, source in [*models.items(), *embeddings.items()]}
     comparison = Comparison(found.outcomes, resamples, seed)
     return Compared(comparison, found.costs, found.notes, found.definitions, published, sources)

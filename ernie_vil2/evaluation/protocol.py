@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
+from ernie_vil2.evaluation.published import PublishedResult
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.retrieval import (
     DIRECTIONS,
@@ -28,9 +29,6 @@ from ernie_vil2.evaluation.retrieval import (
     summary,
 )
 from ernie_vil2.io.terminal import counted
-
-if TYPE_CHECKING:
-    from ernie_vil2.evaluation.protocols import PaperResult
 
 
 @dataclass(frozen=True)
@@ -255,7 +253,7 @@ def table_rows(
     title: str,
     evaluations: Mapping[str, Evaluation],
     baselines: Mapping[str, Mapping] | None = None,
-    published: Iterable[PaperResult] = (),
+    published: Iterable[PublishedResult] = (),
 ) -> list[Row]:
     """The rows of one table, for `recall_table`: a heading, results and baselines by label, chance, published rows.
 
@@ -336,4 +334,11 @@ MEASURES = (
     "R@K is the share of queries of rank at most K, mR the mean of R@1, R@5 and R@10, and the two-way mR the mean of "
     "both directions."
 )
-SCORED_AS_USUAL = f"{_BOTH_WAYS} {ANY_OF} {AGAINST} {MEASURES}"
+SENTENCES = {
+    "score": SCORE,
+    "any_of": ANY_OF,
+    "against": AGAINST,
+    "measures": MEASURES,
+    "usual": f"{_BOTH_WAYS} {ANY_OF} {AGAINST} {MEASURES}",
+}
+"""Sentences that definitions share, by the names that stand for them in `protocols.yaml`."""

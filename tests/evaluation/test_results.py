@@ -25,7 +25,8 @@ from ernie_vil2.evaluation.examples import (
     thumbnail,
 )
 from ernie_vil2.evaluation.protocol import score, table_rows
-from ernie_vil2.evaluation.protocols import PROTOCOLS, paper_results
+from ernie_vil2.evaluation.protocols import PROTOCOLS
+from ernie_vil2.evaluation.published import published_results
 from ernie_vil2.evaluation.report import (
     Report,
     about,
@@ -140,7 +141,7 @@ def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
     (tmp_path / "weights").write_bytes(b"weights")
     digests = checksums([tmp_path / "weights"])
     assert digests == {str(tmp_path / "weights"): sha256(b"weights").hexdigest()}
-    published = [row for row in paper_results("coco-cn-test", "base") if "OPEN_ERNIE" in row.label]
+    published = [row for row in published_results("coco-cn-test", "base") if "OPEN_ERNIE" in row.label]
     results = {"small model": expecting_more(evaluation)}
     rows = table_rows("pairs", results, published=published)
     report = Report(

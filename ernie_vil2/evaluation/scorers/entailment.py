@@ -20,7 +20,7 @@ from ernie_vil2.evaluation.entailment import (
 )
 from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.outcomes import Outcomes
-from ernie_vil2.evaluation.protocols import paper_results
+from ernie_vil2.evaluation.published import published_results
 from ernie_vil2.evaluation.report import Answer, Card, Page, Report, Section, Table, percent, wrapped
 from ernie_vil2.evaluation.scorer import Bar, Data, Scorer
 from ernie_vil2.io.terminal import counted
@@ -167,7 +167,7 @@ def accuracy_table(label: str, scores: EntailmentScores) -> Table:
         (label, scores.values),
         ("most frequent label", {"accuracy": scores.most_frequent}),
     ]
-    rows += [(f"published: {row.title}", row.values) for row in paper_results(scores.statements.kind)]
+    rows += [(f"published: {row.title}", row.values) for row in published_results(scores.statements.kind)]
     columns = list(scores.values)
     cells = [(name, [percent(values.get(column)) for column in columns]) for name, values in rows]
     return Table(columns, cells, ruled=False)
@@ -203,7 +203,8 @@ def record(scores: EntailmentScores) -> dict[str, Any]:
         "confusion": scores.confusion.tolist(),
         "most_frequent": scores.most_frequent,
         "published": [
-            {"model": row.label, "values": row.values, "source": row.source} for row in paper_results(statements.kind)
+            {"model": row.label, "values": row.values, "source": row.source}
+            for row in published_results(statements.kind)
         ],
         "rows": statements.benchmark.rows.as_dict(),
         "images": scores.problems.as_dict(),

@@ -25,7 +25,8 @@ from ernie_vil2.evaluation.examples import (
 from ernie_vil2.evaluation.outcomes import Outcomes, recall_figures
 from ernie_vil2.evaluation.pixel_baseline import PixelBaseline, pixel_baseline
 from ernie_vil2.evaluation.protocol import Evaluation, queries_title, score, select, table_rows
-from ernie_vil2.evaluation.protocols import PaperResult, choose, paper_results, protocol
+from ernie_vil2.evaluation.protocols import choose, protocol
+from ernie_vil2.evaluation.published import PublishedResult, published_results
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.report import Card, Page, Report, ending_of, wrapped
 from ernie_vil2.evaluation.retrieval import Row, recall_table
@@ -97,7 +98,7 @@ class Retrieval(Scorer):
         if means and len(means) == len(evaluations):
             metrics[MEAN] = fmean(means)
         labelled = {", ".join(filter(None, [self.title, *keys])): one for keys, one in evaluations.items()}
-        published = [row for name in self.protocol for row in paper_results(name)]
+        published = [row for name in self.protocol for row in published_results(name)]
         rows = self._rows(labelled, published)
         counts = format_counts(labelled)
         return Report(
@@ -123,7 +124,7 @@ class Retrieval(Scorer):
             page = retrieval_page(evaluation, rows, device)
             yield replace(page, label=label, ending=ending_of(label) if len(evaluations) > 1 else "")
 
-    def _rows(self, evaluations: Evaluations, published: Sequence[PaperResult]) -> list[Row]:
+    def _rows(self, evaluations: Evaluations, published: Sequence[PublishedResult]) -> list[Row]:
         """The rows of all queries, and for each field and value those of its queries alone."""
         baseline, rows = self._baseline() if self.pixel_baseline else None, []
         for chosen in (None, *self.only):
@@ -227,7 +228,7 @@ def format_measures(evaluations: Evaluations) -> list[str]:
     ]
 
 
-def format_definitions(evaluations: Evaluations, published: Sequence[PaperResult] = ()) -> str:
+def format_definitions(evaluations: Evaluations, published: Sequence[PublishedResult] = ()) -> str:
     """What the figures of a table mean: each protocol and its tie rule in words, and the sources of published rows."""
     lines = []
     for one in dict.fromkeys(evaluation.protocol for evaluation in evaluations.values()):
@@ -235,12 +236,12 @@ def format_definitions(evaluations: Evaluations, published: Sequence[PaperResult
     return wrapped([*lines, *map(cited, published)])
 
 
-def cited(row: PaperResult) -> str:
+def cited(row: PublishedResult) -> str:
     """A published row with its source."""
     return f"published: {row.title}: {row.source}{f'; {row.note}' if row.note else ''}"
 
 
-def record(evaluations: Evaluations, rows: Sequence[Row], published: Sequence[PaperResult]) -> dict[str, Any]:
+def record(evaluations: Evaluations, rows: Sequence[Row], published: Sequence[PublishedResult]) -> dict[str, Any]:
     """All that the figures depend on, for JSON."""
     others = [
         {"model": row.label, "values": row.values, "source": row.source, "note": row.note, "fine_tuned": row.fine_tuned}
