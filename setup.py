@@ -52,6 +52,8 @@ BASE = [
         "packaging",
         "tokenizers",
         "ftfy",
+        "sentencepiece",
+        "protobuf",
     ),
 ]
 SUITE = [

@@ -1,93 +1,61 @@
-"""A sentencepiece model as the `tokenizers` library computes it: unigram, and byte pairs as Gemma has them.
+"""A sentencepiece model as the `tokenizers` library computes it: unigram, and byte pairs as Gemma has them."""
 
-The file is a protocol buffer of which four messages matter: a piece (text, score, kind), the trainer's settings (kind
-of model, byte fallback), the normaliser's (its compiled table of characters) and nothing else.
-"""
+from __future__ import annotations
 
-import struct
-from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import TYPE_CHECKING
 
-MAX_BYTES = 2**27  # of a file; that of XLM-V, of 901,629 pieces, has 18 million
-_UNIGRAM, _PAIRS = 1, 2
-_UNKNOWN, _CONTROL, _USER = 2, 3, 4
+if TYPE_CHECKING:
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+# Of a file; XLM-V's has 18 million bytes, in 901,629 pieces. Of as many empty pieces as fit, the parser makes 0.9 GiB.
+MAX_BYTES = 2**25
+MAX_PIECES = 2**21
+MAX_PIECE_CHARACTERS = 1000  # the merges of a piece take the square of it; sentencepiece trains pieces of up to 16
 _SPACE = "\u2581"
 
 
-class Pieces(NamedTuple):
-    """What a sentencepiece model holds: [text, score, kind] of each piece, and how a text is split into them."""
+def parse_model(data: bytes) -> ModelProto:
+    """Parse the bytes of a sentencepiece `.model`.
 
-    pieces: list[tuple[str, float, int]]
-    model: int
-    byte_fallback: bool
-    characters: bytes
+    Raises:
+        ValueError: they are not a model of unigrams or byte pairs, or it has more or longer pieces than are read.
+    """
+    from google.protobuf.message import DecodeError
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-
-def read_pieces(data: bytes) -> Pieces:
-    """What a file's bytes say. ValueError if they are not those of a sentencepiece model."""
-    pieces, model, byte_fallback, characters = [], _UNIGRAM, False, b""
     try:
-        for field, value in _fields(data):
-            if field == 1:
-                of_piece = dict(_fields(value))
-                pieces.append((of_piece.get(1, b"").decode(), of_piece.get(2, 0.0), of_piece.get(3, 1)))
-            elif field == 2:
-                of_trainer = dict(_fields(value))
-                model, byte_fallback = of_trainer.get(3, _UNIGRAM), bool(of_trainer.get(35, 0))
-            elif field == 3:
-                characters = dict(_fields(value)).get(2, b"")
-    except (IndexError, struct.error, UnicodeDecodeError, TypeError, AttributeError) as error:
+        model = ModelProto.FromString(data)
+    except DecodeError as error:
         raise ValueError(f"not a sentencepiece model ({error})") from None
-    if not pieces or model not in (_UNIGRAM, _PAIRS):
+    is_supported = model.trainer_spec.model_type in (model.trainer_spec.UNIGRAM, model.trainer_spec.BPE)
+    if not model.pieces or not is_supported:
         raise ValueError("not a sentencepiece model of unigrams or byte pairs")
-    return Pieces(pieces, model, byte_fallback, characters)
+    if len(model.pieces) > MAX_PIECES:
+        raise ValueError(f"{len(model.pieces):,} pieces are too many for a sentencepiece model")
+    for piece in model.pieces:
+        if isinstance(piece.piece, bytes):  # as protobuf returns a text that is not UTF-8
+            raise ValueError("not a sentencepiece model (a piece is not UTF-8)")
+        if len(piece.piece) > MAX_PIECE_CHARACTERS:
+            raise ValueError(f"a piece of {len(piece.piece):,} characters is too long for a sentencepiece model")
+    return model
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """Numbers and values of a message's fields: a whole number, a float, or bytes."""
-    position = 0
-
-    def number() -> int:
-        nonlocal position
-        value = shift = 0
-        while True:
-            byte = data[position]
-            position += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-            if shift > 63:
-                raise IndexError("a number of more than ten bytes")
-
-    while position < len(data):
-        key = number()
-        if key & 7 == 0:
-            yield key >> 3, number()
-        elif key & 7 in (1, 2, 5):
-            length = number() if key & 7 == 2 else 8 if key & 7 == 1 else 4
-            value = data[position : position + length]
-            if len(value) < length:
-                raise IndexError("cut off")
-            position += length
-            yield key >> 3, struct.unpack("<f", value)[0] if key & 7 == 5 else value
+def remove_pieces(data: bytes, kept_ids: Collection[int], rules: str) -> bytes:
+    """Return a sentencepiece model with the pieces of these ids alone; ids are those of `tokenizer_of_pieces`."""
+    model = parse_model(data)
+    kept_pieces = []
+    for position, piece in enumerate(model.pieces):
+        if rules == "xlm_roberta":
+            # The ids of fairseq are one more; its special tokens stand in place of the first three pieces.
+            is_kept = position < 3 or position + 1 in kept_ids
         else:
-            raise IndexError(f"a field of the kind {key & 7}")
-
-
-def without_pieces(data: bytes, kept: Collection[int], rules: str) -> bytes:
-    """A sentencepiece model with the pieces of these ids alone, which are those of `tokenizer_of_pieces`."""
-    shift, number, parts = int(rules == "xlm_roberta"), -1, []
-    for field, value in _fields(data):
-        number += field == 1
-        if field != 1 or number + shift in kept or (shift and number < 3):
-            parts += [_varint(field << 3 | 2), _varint(len(value)), value]  # all fields of a model are messages
-    return b"".join(parts)
-
-
-def _varint(number: int) -> bytes:
-    low, rest = number & 0x7F, number >> 7
-    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
+            is_kept = position in kept_ids
+        if is_kept:
+            kept_pieces.append(piece)
+    del model.pieces[:]
+    model.pieces.extend(kept_pieces)
+    return model.SerializeToString()
 
 
 def tokenizer_of_pieces(data: bytes, rules: str) -> str:
@@ -100,29 +68,31 @@ def tokenizer_of_pieces(data: bytes, rules: str) -> str:
     """
     from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    read = read_pieces(data)
+    model = parse_model(data)
+    byte_fallback = model.trainer_spec.byte_fallback
+    characters = model.normalizer_spec.precompiled_charsmap
     fairseq = rules == "xlm_roberta"
-    pieces = read.pieces
-    special = {text for text, _, kind in pieces if kind == _CONTROL}
-    unknown = next((number for number, (_, _, kind) in enumerate(pieces) if kind == _UNKNOWN), 0)
-    scored = [(text, score) for text, score, _ in pieces]
+    pieces = model.pieces
+    special = {piece.piece for piece in pieces if piece.type == piece.CONTROL}
+    unknown = next((number for number, piece in enumerate(pieces) if piece.type == piece.UNKNOWN), 0)
+    scored = [(piece.piece, piece.score) for piece in pieces]
     if fairseq:
         scored = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *scored[3:], ("<mask>", 0.0)]
         special, unknown = {"<s>", "<pad>", "</s>", "<unk>", "<mask>"}, 3
     elif rules == "siglip":
-        special = {"</s>", pieces[unknown][0]}  # what transformers' tokenizer of SigLIP looks for in a text
+        special = {"</s>", pieces[unknown].piece}  # what transformers' tokenizer of SigLIP looks for in a text
     vocab = {text: number for number, (text, _) in enumerate(scored)}
-    if read.model == _UNIGRAM:
-        library = Tokenizer(models.Unigram(scored, unknown, read.byte_fallback))
+    if model.trainer_spec.model_type == model.trainer_spec.UNIGRAM:
+        library = Tokenizer(models.Unigram(scored, unknown, byte_fallback))
     else:
         pairs = _pairs(scored, vocab)
         name = scored[unknown][0]
-        library = Tokenizer(models.BPE(vocab, pairs, unk_token=name, fuse_unk=True, byte_fallback=read.byte_fallback))
+        library = Tokenizer(models.BPE(vocab, pairs, unk_token=name, fuse_unk=True, byte_fallback=byte_fallback))
     if rules == "siglip2":
         library.normalizer = normalizers.Replace(" ", _SPACE)
         library.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     else:
-        steps = [normalizers.Precompiled(read.characters)] if read.characters else []
+        steps = [normalizers.Precompiled(characters)] if characters else []
         spaces = normalizers.Replace(Regex(" {2,}"), _SPACE)
         library.normalizer = normalizers.Sequence([*steps, normalizers.Strip(left=False, right=True), spaces])
         library.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, "first" if rules == "siglip" else "always")
@@ -133,7 +103,8 @@ def tokenizer_of_pieces(data: bytes, rules: str) -> str:
         if text in special
     ]
     library.add_special_tokens(added)
-    library.add_tokens([AddedToken(text, normalized=False) for text, _, kind in pieces if kind == _USER])
+    user_defined = [piece.piece for piece in pieces if piece.type == piece.USER_DEFINED]
+    library.add_tokens([AddedToken(text, normalized=False) for text in user_defined])
     end = next((text for text in ("<eos>", "</s>") if text in vocab), None)
     if end:
         template = f"<s> $A {end}" if fairseq else f"$A {end}"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.data.sentencepiece import without_pieces
+from ernie_vil2.data.sentencepiece import remove_pieces
 from ernie_vil2.data.tokenizer import TextTokenizer, Tokenizer
 from ernie_vil2.data.tokenizer_files import MAX_CHARACTERS, LibraryTokenizer, byte_characters
 from ernie_vil2.io.files import load_json, parse_json, read_text, write_json, write_text
@@ -107,7 +107,7 @@ def trim_files(folder: Path, positions: Mapping[int, int], rules: str) -> None:
             lines = [line for line in lines if not line or {*_pair(line), line.replace(" ", "")} <= stay]
             write_text(path, "\n".join([head, *lines]))
         elif path.suffix == ".model":
-            path.write_bytes(without_pieces(path.read_bytes(), positions, rules))
+            path.write_bytes(remove_pieces(path.read_bytes(), positions, rules))
         elif path.name == "tokenizer_config.json":
             settings = load_json(path)
             added = {int(number): token for number, token in settings.get("added_tokens_decoder", {}).items()}

@@ -1,4 +1,7 @@
-"""A tokenizer.json at which the library panics, or that makes a long text of a short one, is refused."""
+"""A tokenizer.json at which the library panics, or that makes a long text of a short one, is refused.
+
+So is a sentencepiece model that is damaged or too large.
+"""
 
 import base64
 import json
@@ -7,6 +10,7 @@ import time
 
 import pytest
 
+from ernie_vil2.data.sentencepiece import MAX_PIECES
 from ernie_vil2.data.tokenizer import open_tokenizer
 from ernie_vil2.data.tokenizer_files import LibraryTokenizer
 from ernie_vil2.data.tokenizer_settings import MAX_GROWTH
@@ -89,3 +93,26 @@ def test_growth_of_a_table_of_characters_is_its_longest_text():
     with pytest.raises(ValueError, match="1e\\+03 times as long"):
         LibraryTokenizer(content(1000), 16, "bert")
     assert LibraryTokenizer(content(18), 16, "bert").encode("a") == [0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"a text, and no model",
+        b"\x0a\x05\x0a\x03ab",  # cut off
+        b"\x0a\x03\x0a\x01\xff",  # not UTF-8
+        b"\x0a\x03\x0a\x01a\x12\x02\x18\x03",  # of words
+        b"\x0b" * 1_000_000,  # groups in groups
+        b"\x0a\x00" * (MAX_PIECES + 1),
+        b"\x0a\x84\x80\x40\x0a\x80\x80\x40" + b"a" * 2**20 + b"\x12\x02\x18\x02",  # of byte pairs
+    ],
+    ids=["empty", "text", "cut off", "not UTF-8", "of words", "nested", "too many pieces", "long piece"],
+)
+def test_a_sentencepiece_model_that_is_none_is_refused(tmp_path, content):
+    (tmp_path / "spiece.model").write_bytes(content)
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=r"vocabulary .*spiece\.model: .*sentencepiece model") as refusal:
+        open_tokenizer(tmp_path / "spiece.model", 16, "siglip")
+    assert "\n" not in str(refusal.value)
+    assert time.monotonic() - start < SECONDS
