@@ -7,22 +7,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from ernie_vil2.config import Config, ConfigError, dump_config, load_config, read_yaml, with_overrides
+from ernie_vil2.config import MISSING, Config, ConfigError, differences, dump_config, load_config, with_overrides
+from ernie_vil2.training.checkpoint import changed_settings
 from ernie_vil2.training.optimizer import with_steps
-
-ROOT = Path(__file__).parents[2]
+from tests.support.page_commands import page_commands
+from tests.support.paths import ROOT
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("Loss.tempreture=1", "unknown key Loss.tempreture; did you mean Loss.temperature?"),
-        ("Optimizer.temperature=1", "unknown key Optimizer.temperature; did you mean Loss.temperature?"),
-        ("Loss.weights.image_txt=2", "did you mean Loss.weights.image_text?"),
         ("Training.batch_size=8", "did you mean Training.global_batch or Training.micro_batch?"),
         ("Training.learning_rate=1", "did you mean Optimizer.learning_rate?"),
         ("Loss.temperature=-1", "Loss.temperature: Input should be greater than 0, got -1"),
-        ("Training.precision=int8", "Training.precision: Input should be 'float32', 'bfloat16' or 'float16'"),
         ("Model.image.name=ViT", "'ViT' leaves its size open: set patch_size, width, depth, heads"),
         ("Model.image.layers=[3, 4, 6]", "Model.image.layers: List should have at least 4 items"),
         ("Model.text.depth=2", "'ernie-base' has fixed sizes: remove depth"),
@@ -33,33 +31,16 @@ ROOT = Path(__file__).parents[2]
         ("Data.train=[{data: [a.tar], wieght: 2}]", "did you mean Data.train.weight or "),
         ("Data.train=a.csv", "Data.train: Input should be a valid list, got 'a.csv'; write [a.csv]"),
         ("Data.train=[a.tar, {data: [b.tar], weight: 2}]", "a.tar has no weight, other sources have one"),
-        ("Data.train=[{data: [b.tar], languages: {fr: 1}}]", "language 'fr' needs an entry in prompts"),
         ("Data.max_length=600", "exceeds Model.text.max_positions"),
         ("Loss.temperature", "write Section.key=value"),
         ("Loss.temperature.x=1", "Loss.temperature"),
+        ("Training.mixup=0.99", "unknown key Training.mixup; known here: Training.task, "),
     ],
 )
 def test_an_error_names_the_key_and_the_way_out(override, message):
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         load_config(None, [override])
     assert len(str(caught.value)) < 1000
-
-
-@pytest.mark.parametrize(("override", "known"), [
-    ("Training.mixup=0.99", "Training.task, "),
-    ("Optimizer.lr=1", "Optimizer.learning_rate, "),
-])  # fmt: skip
-def test_key_that_resembles_none_is_not_taken_for_another(override, known):
-    with pytest.raises(ConfigError, match=f"unknown key {override.partition('=')[0]}; known here: {known}"):
-        load_config(None, [override])
-
-
-def test_only_options_of_the_sections_at_fault_are_named():
-    others = ["Data.workers=0", "Views.grayscale=0"]
-    with pytest.raises(ConfigError, match="^defaults -o Training.steps=-1: Training.steps: "):
-        load_config(None, [*others, "Training.steps=-1"])
-    with pytest.raises(ConfigError, match="^defaults -o Data.workers=0 -o Views.grayscale=0 -o Data.groups="):
-        load_config(None, [*others, "Data.groups=9"])  # sections that do not fit each other
 
 
 def test_default_yaml_shows_every_field_with_its_default():
@@ -93,17 +74,6 @@ def test_of_steps_and_epochs_the_last_one_counts():
     both = ["Training.steps=5", "Training.epochs=2"]
     assert load_config(None, both).Training.epochs == 2
     assert load_config(None, both[::-1]).Training.epochs is None
-
-
-def test_every_field_says_what_it_means():
-    def undescribed(section):
-        for name, field in section.model_fields.items():
-            if not field.description:
-                yield name
-            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-                yield from undescribed(field.annotation)
-
-    assert list(undescribed(Config)) == []
 
 
 def test_last_override_wins_and_5e_5_is_a_number(tmp_path):
@@ -183,22 +153,16 @@ def test_a_switch_word_is_what_its_field_takes(tmp_path, word):
 
 
 def test_attention_is_switched_by_the_words_of_its_field(tmp_path):
+    path = tmp_path / "a.yaml"
     for word in ("on", "off", "auto"):
-        assert load_config(None, [f"Training.fused_attention={word}"]).Training.fused_attention == word
-        path = tmp_path / f"{word}.yaml"
         path.write_text(f"Training: {{fused_attention: {word}}}\n")
-        assert load_config(path).Training.fused_attention == word
-        assert with_overrides(Config(), [f"Training.fused_attention={word}"]).Training.fused_attention == word
+        override = [f"Training.fused_attention={word}"]
+        for config in (load_config(path), load_config(None, override), with_overrides(Config(), override)):
+            assert config.Training.fused_attention == word
     with pytest.raises(ConfigError, match="Training.fused_attention: .*yes"):
         load_config(None, ["Training.fused_attention=yes"])
     with pytest.raises(ConfigError, match="Training.steps: .* got 'on'"):
         load_config(None, ["Training.steps=on"])
-
-
-def test_a_switch_word_of_other_yaml_stays_a_boolean(tmp_path):
-    path = tmp_path / "other.yaml"
-    path.write_text("{first: off, second: [yes, 'yes']}")
-    assert read_yaml(path) == {"first": False, "second": [True, "yes"]}
 
 
 @pytest.mark.parametrize(("holdout", "scored", "unscored"), [
@@ -224,3 +188,97 @@ def test_part_of_nothing_is_not_what_is_trained_on():
 def test_name_that_is_empty_is_refused(key):
     with pytest.raises(ConfigError, match=key):
         load_config(None, [f"{key}=''"])
+
+
+ANCHORED = "Data: {train: &files [a.tsv, b.tsv], val: *files}\n"
+MANY = "Data:\n  train: &files [" + ", ".join(f"{number}.tsv" for number in range(2000)) + "]\n"
+
+
+@pytest.mark.parametrize("is_strangers", [False, True])
+def test_an_alias_means_what_its_anchor_names(tmp_path, is_strangers):
+    path = tmp_path / "a.yaml"
+    path.write_text(ANCHORED)
+    data = load_config(path, is_strangers=is_strangers).Data
+    assert data.train == data.val == ["a.tsv", "b.tsv"]
+
+
+def test_a_users_own_file_may_mean_any_number_of_values(tmp_path):
+    path = tmp_path / "a.yaml"
+    aliases = ", ".join(["*files"] * 60)
+    path.write_text(f"{MANY}Training: {{steps: [{aliases}]}}\n")
+    with pytest.raises(ConfigError, match=r"Training\.steps: Input should be a valid integer"):
+        load_config(path)
+    with pytest.raises(ConfigError, match=r"a\.yaml: not valid YAML: more than 100,000 values"):
+        load_config(path, is_strangers=True)
+
+
+def write(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_what_is_written_names_its_version(tmp_path):
+    """A user's file may leave it out."""
+    text = dump_config(Config())
+    assert yaml.safe_load(text)["version"] == 1
+    assert load_config(write(tmp_path, text)) == Config()
+    assert load_config(write(tmp_path, "Training: {seed: 3}\n")).Training.seed == 3
+
+
+@pytest.mark.parametrize("version", ["0", "2", "true", "null", "9" * 80])
+def test_another_version_is_refused(tmp_path, version):
+    path = write(tmp_path, f"version: {version}\nTraining: {{seed: 3}}\n")
+    with pytest.raises(ConfigError, match="version") as caught:
+        load_config(path)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and "\n" not in message and len(message) < len(str(path)) + 200
+
+
+def test_an_override_cannot_name_a_version(tmp_path):
+    with pytest.raises(ConfigError, match="unknown key version"):
+        load_config(write(tmp_path, "version: 1\n"), ["version=1"])
+
+
+@pytest.mark.parametrize(("trees", "expected"), [
+    ([{}], []),
+    ([{"A": {"b": 1}}, {"A": {"b": 1}}], []),
+    ([{"A": {"b": 1, "c": [1]}}, {"A": {"b": 2, "c": [1]}}], [("A.b", [1, 2])]),
+    ([{"A": {"b": {"zh": 1}}}, {"A": {"b": {"en": 1}}}], [("A.b.zh", [1, MISSING]), ("A.b.en", [MISSING, 1])]),
+    ([{"A": None}, {"A": {"b": 1}}], [("A", [None, {"b": 1}])]),
+    ([{"a": 1}, {"a": 1}, {"a": 2}], [("a", [1, 1, 2])]),
+])  # fmt: skip
+def test_keys_and_values_that_differ(trees, expected):
+    assert list(differences(*trees)) == expected
+
+
+def test_what_is_free_on_resume_is_not_a_change():
+    # A run on CPU that was configured in bfloat16 has trained in float32 in truth.
+    free = ["Evaluation.every=7", "Training.device=cpu", "Data.workers=1", "Training.precision=bfloat16"]
+    changed = load_config(None, [*free, "Optimizer.beta1=0.8"])
+    assert changed_settings(load_config(None, []), changed) == ["Optimizer.beta1"]
+
+
+FINETUNING = sorted((ROOT / "configs" / "finetune").glob("*.yaml"))
+WITH_IMAGES = [path for path in FINETUNING if path.stem != "new_language"]
+ALL_PAIRS = ("chinese_clip", "siglip2", "small_student")
+"""Configurations that train on all view pairs."""
+
+
+def test_the_configurations_of_the_page_are_those_that_there_are():
+    words = {word for command in page_commands("finetuning.md") for word in command}
+    named = {Path(word) for word in words if "configs/finetune/" in word}
+    assert named == {path.relative_to(ROOT) for path in FINETUNING}
+
+
+@pytest.mark.parametrize("path", WITH_IMAGES, ids=lambda path: path.stem)
+def test_images_and_captions_alone_unless_all_pairs_are_meant(path):
+    config = load_config(path)
+    weights = config.Loss.weights.model_dump()
+    if path.stem in ALL_PAIRS:
+        assert set(weights.values()) == {1.0} and config.Model.text.dropout == 0.1
+        assert "kind" not in config.model_dump(exclude_unset=True).get("Loss", {}), "the folder says it"
+    else:
+        assert weights == {"image_image": 0, "text_text": 0, "image_text": 1, "text_image": 1}
+        switched = load_config(path, ["Loss.weights={}"]).Loss.weights.model_dump()
+        assert set(switched.values()) == {1.0}

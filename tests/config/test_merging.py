@@ -2,8 +2,7 @@
 
 import pytest
 
-from ernie_vil2.config import load_config
-from ernie_vil2.config.load import SECTIONS, merged
+from ernie_vil2.config.load import merged
 
 VIT = {"name": "ViT", "image_size": 32, "patch_size": 8, "width": 64, "depth": 2, "heads": 2, "mean": [0, 0, 0]}
 TOWER = "my_towers:X"
@@ -42,28 +41,3 @@ def test_a_loss_of_another_kind_starts_from_its_own_temperature():
     found, printed = merged("Loss", before, {"kind": "sigmoid"})
     assert found == {"kind": "sigmoid", "duplicates": "positives", "weights": {"image_text": 1}}
     assert printed.endswith("and drops temperature: 0.05")
-
-
-def test_what_is_not_a_section_of_kinds_is_replaced():
-    """As `Loss.weights={}`, which trains with all four view pairs."""
-    for section in ("Loss.weights", "Tuning.lora", "Training", "Views.languages"):
-        assert merged(section, {"a": 1}, {"b": 2}) == ({"b": 2}, None)
-
-
-def test_every_key_that_is_kept_is_one_of_the_section():
-    config = load_config()
-    for section, (_, key, common) in SECTIONS.items():
-        fields = config
-        for part in section.split("."):
-            fields = getattr(fields, part)
-        assert {key, *common} <= set(type(fields).model_fields)
-
-
-def test_an_own_tower_over_the_demo_keeps_its_images_and_says_so(capsys):
-    config = load_config("configs/demo/emoji.yaml", [f"Model.image={{name: '{TOWER}', width: 64}}"])
-    assert (config.Model.image.image_size, config.Model.image.depth, config.Model.image.weights) == (32, None, None)
-    assert config.Model.text == load_config("configs/demo/emoji.yaml").Model.text
-    assert capsys.readouterr().err == (
-        "note: Model.image (RepVGG becomes my_towers:X) keeps image_size: 32 and drops depth: 1, "
-        "weights: demo_data/icon-tower.safetensors\n"
-    )
