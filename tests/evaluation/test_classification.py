@@ -12,14 +12,11 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score
 from ernie_vil2.data.benchmark import BenchmarkText
 from ernie_vil2.evaluation.check import labelled_remarks
 from ernie_vil2.evaluation.classification import (
-    OWN,
     ClassScores,
-    average_precision,
     class_embeddings,
     encoded_classes,
     prompts,
     read_templates,
-    repeated,
     with_prompts,
 )
 from ernie_vil2.evaluation.encoded import encode_benchmark
@@ -51,21 +48,6 @@ def test_figures_by_hand():
     # Class 2 has no image: it was answered once, and is in no mean.
     assert found.figures == pytest.approx({"acc1": 50, "mean_per_class_recall": 100 * (1 / 3 + 1) / 2})
     assert found.chance == pytest.approx({"acc1": 100 / 3, "mean_per_class_recall": 100 / 3})
-
-
-def test_of_equal_scores_the_first_class_is_the_answer():
-    equal = answers(one_hot([0, 1, 2], 3), np.ones((3, 3)))
-    assert equal.answer.tolist() == [0, 0, 0] and equal.rank.tolist() == [1, 2, 3]
-    assert equal.figures["acc1"] == pytest.approx(100 / 3) == equal.figures["mean_per_class_recall"]
-
-
-def test_average_precision_by_hand():
-    truth = np.array([[1, 0], [0, 0], [1, 0], [0, 0]], bool)
-    scores = np.array([[4, 1], [3, 1], [2, 1], [1, 1]], np.float32)
-    assert average_precision(truth, scores)[0] == pytest.approx((1 / 1 + 2 / 3) / 2)
-    assert np.isnan(average_precision(truth, scores)[1])
-    # Where all score the same, each image ranks among all of them, in whichever order they come.
-    assert average_precision(truth, np.ones((4, 2)))[0] == average_precision(truth[::-1], np.ones((4, 2)))[0] == 0.5
 
 
 @examples(40)
@@ -118,13 +100,6 @@ def test_a_class_is_the_normalised_mean_of_its_prompts():
     expected = [[2**-0.5, 2**-0.5], [1, 0]]
     np.testing.assert_allclose(class_embeddings(rows, 2), expected, rtol=1e-6)
     assert prompts(["猫", "{}"], ["一只{}", "{c}、{}"]) == ["一只猫", "猫、猫", "一只{}", "{}、{}"]
-
-
-@pytest.mark.parametrize("language", sorted(path.stem for path in OWN.iterdir()))
-def test_our_own_templates(language):
-    own = read_templates(language)
-    assert own[0] == "{}" and len(own) >= 10 and not repeated(own)
-    assert all(template.count("{}") == 1 for template in own)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import pytest
 
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.readers import open_benchmark, open_sources
-from ernie_vil2.evaluation.examples import Cards, random_queries
 from ernie_vil2.evaluation.pixel_baseline import pixel_baseline, pixel_embedding
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import PROTOCOLS
@@ -97,24 +96,6 @@ def test_queries_of_a_field_that_one_side_alone_has(kinds, name, side, asking, o
     neither = {"": evaluate(ColourModel(), without_fields(kinds, "image", "text"), scoring)}
     with pytest.raises(ValueError, match="kind = large"):
         Retrieval(only=[("kind", "large")])._rows(neither, [])
-
-
-def test_only_what_the_protocol_selects_is_encoded(kinds):
-    scoring = replace(PROTOCOLS["pairs"], first_images=2, images=3)
-    evaluation = evaluate(ColourModel(), kinds, scoring)
-    assert len(evaluation.encoded.images) == len(evaluation.encoded.texts) == 2
-    assert len(evaluation.notes) == 1 and "expects 3 images" in evaluation.notes[0]
-
-
-def test_examples_mark_right_and_wrong_answers(tmp_path):
-    rows = [("red", "r", RED), ("green", "g", GREEN), ("blue", "b", BLUE)]
-    scored = evaluate(ColourModel(), open_benchmark(write_tsv(tmp_path / "a.tsv", rows)), PROTOCOLS["pairs"])
-    chosen = random_queries(scored.results["text_to_image"], 9, seed=0)
-    cards = Cards(scored, answers=2).of("text_to_image", chosen)
-    assert sorted(card.query for card in cards) == ["blue", "green", "red"]
-    for card in cards:
-        assert [answer.correct for answer in card.answers] == [True, False]
-        assert card.answers[0].caption == card.query and card.tags == ["rank 1"]
 
 
 def test_pixel_baseline_by_hand(tmp_path):

@@ -91,25 +91,6 @@ def test_the_better_model_is_called_so_and_the_same_one_is_not():
         assert len({len(values) for values in columns.values()}) == 1
 
 
-def test_a_small_difference_says_how_many_queries_it_needs():
-    first, second = np.arange(200) % 2, np.arange(200) % 2
-    second = np.where(np.arange(200) < 3, 1, second)
-    comparison = Comparison({"a": {"zh": outcome(first)}, "b": {"zh": outcome(second)}})
-    (verdict,) = comparison.verdicts
-    assert verdict.word == "not distinguishable" and verdict.difference.mean == pytest.approx(1.0)
-    assert verdict.needed > 200
-    assert f"{verdict.needed:,} queries" in str(verdict)
-
-
-def test_four_queries_of_two_hundred_are_not_a_verdict():
-    """McNemar's exact test of 4 to 0 has p = 0.125."""
-    second = np.arange(200) % 2
-    first = np.where(np.arange(200) < 8, 0, second)
-    comparison = Comparison({"a": {"": outcome(first)}, "b": {"": outcome(second)}})
-    (verdict,) = comparison.verdicts
-    assert verdict.p == pytest.approx(0.125, abs=0.02) and verdict.word == "not distinguishable"
-
-
 def test_verdicts_are_corrected_for_their_number():
     random = np.random.default_rng(3)
     first = random.random(400) < 0.5

@@ -17,9 +17,6 @@ from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import (
     CSV_COLUMNS,
     SIDE,
-    Cards,
-    extreme_queries,
-    random_queries,
     ranks,
     retrieval_page,
     thumbnail,
@@ -163,13 +160,6 @@ def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
     assert {"versions", "git", "runtime"} <= set(found)
 
 
-def test_extreme_queries_are_in_a_fixed_order(evaluation):
-    found = evaluation.results["text_to_image"]
-    # Texts: ranks 2, 1, 1, with right answers at 0.5, 0.75, 0.5.
-    assert extreme_queries(found, 3, worst=True).tolist() == [0, 2, 1]
-    assert extreme_queries(found, 2, worst=False).tolist() == [1, 2]
-
-
 def html_of(path, evaluation, **changes):
     rows = table_rows("drawings", {"small": evaluation})
     report = Report({}, pages=lambda: [retrieval_page(evaluation, rows, **changes)])
@@ -192,16 +182,6 @@ def test_the_page_shows_worst_and_best_queries_with_their_images(tmp_path, evalu
     assert cards[2].count("<img") == 1 and "red" in cards[2]
     assert html.index("66.67") < html.index("expects 4 images") < unescape(html).index(PROTOCOLS["pairs"].definition)
     assert "<script" not in html and not re.search(r"https?://|src=\"(?!data:)", html)
-
-
-def test_random_queries_are_those_of_the_seed(evaluation):
-    found = evaluation.results["text_to_image"]
-    drawn = random_queries(found, 3, seed=1).tolist()
-    assert sorted(drawn) == [0, 1, 2] and random_queries(found, 2, seed=1).tolist() == drawn[:2]
-    (card,) = Cards(evaluation, 1, language="de", tags=["one run"]).of("text_to_image", np.array([0]))
-    # Text a finds blue, which is wrong; its own image, red, follows with its rank.
-    assert card.tags == ["one run", "rank 2"] and card.language == "de"
-    assert [(answer.correct, answer.rank) for answer in card.answers] == [(False, None), (True, 2)]
 
 
 @pytest.mark.parametrize(

@@ -39,10 +39,6 @@ def test_the_layout_says_what_is_scored(tmp_path, make, name):
     assert scorer_of(Data([str(tmp_path / "data")])) == name
 
 
-def test_a_file_and_an_address_are_retrieval(shapes):
-    assert scorer_of(Data([str(shapes["val"])])) == scorer_of(Data(["s3://bucket/a.tar"])) == "retrieval"
-
-
 def test_a_scorer_is_a_name_or_an_import_path():
     path = "ernie_vil2.evaluation.scorers.retrieval:Retrieval"
     assert SCORERS.find("retrieval") is SCORERS.find(path) is Retrieval

@@ -213,10 +213,16 @@ def test_an_export_encodes_files_and_strings_as_the_authors_do(backend, tmp_path
     assert report["images"]["largest_difference"] < 5e-6 and report["texts"]["largest_difference"] < 5e-6
     loaded = ernie_vil2.load_model(tmp_path / "made", device="cpu")
     assert loaded.fingerprint == model.fingerprint
+    expected = expected_of_family("hf_siglip")
     for one in [loaded, *([OnnxModel(tmp_path / "made")] if backend == "onnx" else [])]:
-        np.testing.assert_allclose(
-            one.encode_texts(texts), expected_of_family("hf_siglip")["text_embeddings"], atol=5e-6
-        )
-        np.testing.assert_allclose(
-            one.encode_images(files), expected_of_family("hf_siglip")["image_embeddings"], atol=5e-6
-        )
+        np.testing.assert_allclose(one.encode_texts(texts), expected["text_embeddings"], atol=5e-6)
+        np.testing.assert_allclose(one.encode_images(files), expected["image_embeddings"], atol=5e-6)
+
+    tokenizer = tmp_path / "made" / "tokenizer.json"
+    content = json.loads(tokenizer.read_text())
+    del content["model"]["vocab"][100:120]
+    tokenizer.write_text(json.dumps(content))
+    write_checksums(tmp_path / "made", json.loads((tmp_path / "made" / CHECKSUMS).read_text()))
+    for load in (ernie_vil2.load_model, *([OnnxModel] if backend == "onnx" else [])):
+        with pytest.raises(BadExport, match=r"tokenizer.json has 400 entries, and 420"):
+            load(tmp_path / "made")

@@ -167,11 +167,6 @@ def test_what_people_read_may_be_edited(tmp_path):
     load_model(tmp_path / "back", verify=True)
 
 
-def test_a_mixture_has_embeddings_of_its_own(folder, tmp_path):
-    assert run("interpolate", [str(folder), str(folder), "--alpha", "0.5", "--write", str(tmp_path / "mixed")]) == 0
-    load_model(tmp_path / "mixed", verify=True)
-
-
 def test_another_dialect_is_not_verified_in_silence():
     with pytest.raises(ValueError, match="dialect"):
         load_model(OWN / "hf_clip", dialect={"tokenizer": "open_clip"}, verify=True)

@@ -1,10 +1,10 @@
-"""Dual encoders of other families compute what their authors' code does; every other way of computing shows.
+"""Gradients and the other ways of texts of other families are those of their authors' code.
 
-The marks: two versions of the authors' libraries agree to 2e-7 on embeddings; the smallest control is 2e-5 away.
+test_pipelines.py compares the embeddings of files and strings. The mark: two versions of the authors' libraries agree
+to 2e-7; the nearest other way of computing is 2e-5 away.
 """
 
 import json
-import re
 
 import numpy as np
 import paddle
@@ -13,14 +13,11 @@ from paddle.nn import functional as F
 
 from ernie_vil2 import load_model
 from ernie_vil2.data.preprocessing import normalize_images
-from ernie_vil2.models.weights.families import FAMILIES
 from tests.support.other_families import (
-    CARRIED_FIRST,
     FOLDERS,
     NAMES,
     built,
     expected,
-    image_difference,
     images,
     inputs,
     stored,
@@ -28,51 +25,6 @@ from tests.support.other_families import (
 )
 
 CLOSE = 5e-6
-ACTIVATION = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
-OF_TEXTS = {
-    "without the causal mask": {"mask": "none"},
-    "with the causal mask": {"mask": "causal"},
-    "without the padding mask": {"mask": "none"},
-    "with a padding mask": {"mask": "padding"},
-    "pooled at the last position": {"pooling": "last"},
-}
-
-
-def control(line):
-    """What another way of computing, a line of an expected.json, is called here; None: it is not of the towers."""
-    tower, _, what = line.partition(": ")
-    if found := re.match(r"activation (\w+) for", what):
-        return tower, {"activation": ACTIVATION[found[1]]}
-    if found := re.match(r"eps ([\d.e-]+) for", what):
-        return tower, {"epsilon": float(found[1])}
-    return (tower, OF_TEXTS[what]) if tower == "text" and what in OF_TEXTS else None
-
-
-def controls():
-    for parameters in CARRIED_FIRST:
-        (name,) = parameters.values
-        for line, distance in json.loads((FOLDERS[name] / "expected.json").read_text())["controls"].items():
-            if distance >= 2e-5 and control(line):
-                identifier = f"{name}-{line.replace(' ', '_')}"
-                yield pytest.param(name, *control(line), distance, id=identifier, marks=parameters.marks)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_embeddings_and_logits_are_the_authors(name):
-    model = built(found := stored(name))
-    assert image_difference(model, name, found.config.Model.image.patch_size) < CLOSE
-    assert text_difference(model, name) < CLOSE
-    arrays = expected(name)
-    logits = model.logit_scale.item() * arrays["image_embeddings"] @ arrays["text_embeddings"].T
-    logits += 0 if model.logit_bias is None else model.logit_bias.item()
-    np.testing.assert_allclose(logits, arrays["logits"], rtol=1e-5, atol=1e-5)
-
-
-def test_loading_prints_one_line(capsys):
-    load_model(FOLDERS["hf_clip"])
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if str(FOLDERS["hf_clip"]) in line]
-    for setting in ("; tokenizer ", "; preprocessing ", "; activation ", "; pooling ", "; no licence named"):
-        assert setting in line
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "fgclip2" in name])
@@ -101,22 +53,6 @@ def test_padded_patches_are_seen_where_nothing_masks_them(name):
         assert difference < most
     distance = json.loads((FOLDERS[name] / "expected.json").read_text())["controls"]["image: padded patches not masked"]
     np.testing.assert_allclose(difference, distance, rtol=0.1)
-
-
-@pytest.mark.parametrize(("name", "tower", "changes", "distance"), [*controls()])
-def test_other_ways_of_towers_are_as_far_as_the_authors(name, tower, changes, distance):
-    found = stored(name)
-    model = built(found, **{tower: changes})
-    if tower == "text":
-        difference = text_difference(model, name)
-    else:
-        difference = image_difference(model, name, found.config.Model.image.patch_size)
-    if tower == "image" and "pixel_values_rows" in expected(name):  # the distance is the largest of all images
-        assert CLOSE < difference < 1.01 * distance
-    elif "pooling" in changes or (name, changes) == ("hf_altclip", {"mask": "none"}):
-        assert difference > distance / 2  # where padding counts, it has other positions or another length there
-    else:
-        np.testing.assert_allclose(difference, distance, rtol=0.1, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -148,22 +84,3 @@ def test_gradients_are_the_authors(name):
         largest = np.abs(arrays[f"grad/{key}"]).max()
         np.testing.assert_allclose(gradient.reshape(arrays[f"grad/{key}"].shape), arrays[f"grad/{key}"],
                                    rtol=0, atol=1e-4 * largest, err_msg=key)  # fmt: skip
-
-
-@pytest.mark.parametrize("name", CARRIED_FIRST)
-def test_names_are_invertible_bit_for_bit(name):
-    found = stored(name)
-    family, model = found.family, found.config.Model
-    names = family.family.names(model, family.dialect, family.names)
-    back = names.to_theirs(found.arrays)
-    assert set(back) | set(family.unused) == set(family.names)
-    again = names.to_ours(back)
-    assert list(again) == list(found.arrays)
-    for key, array in found.arrays.items():
-        np.testing.assert_array_equal(again[key], array)
-
-
-@pytest.mark.slow
-def test_every_family_has_a_folder_that_is_tested():
-    if len(FOLDERS) > 6:
-        assert {stored(name).layout for name in NAMES} == {FAMILIES.find(name).title for name in FAMILIES}

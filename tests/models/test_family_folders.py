@@ -12,7 +12,7 @@ from ernie_vil2.data.tokenizer import open_tokenizer
 from ernie_vil2.models.weights.files import read_weights, set_weights
 from ernie_vil2.models.weights.stored import read_model
 from ernie_vil2.models.weights.torch_files import write_torch
-from tests.support.other_families import OWN, built, change_arrays, copy_folder
+from tests.support.other_families import OWN, change_arrays, copy_folder
 
 CLIP, BIN = OWN / "hf_clip", OWN / "hf_chinese_clip_bin"
 
@@ -20,11 +20,6 @@ CLIP, BIN = OWN / "hf_clip", OWN / "hf_chinese_clip_bin"
 @pytest.fixture
 def folder(tmp_path):
     return copy_folder(CLIP, tmp_path / "clip")
-
-
-def test_a_config_yaml_of_something_else_is_not_in_the_way(folder):
-    (folder / "config.yaml").write_text("defaults: [training]\n")
-    assert read_model(folder).layout == "CLIP"
 
 
 def test_missing_and_unknown_arrays_are_named(folder):
@@ -74,14 +69,6 @@ def test_numbers_that_are_not_finite(folder):
         read_model(change_arrays(folder, spoil)).build()
 
 
-def test_half_precision_is_read_into_float32(folder):
-    whole = built(read_model(folder))
-    change_arrays(folder, lambda arrays: {name: array.astype(np.float16) for name, array in arrays.items()})
-    halves = dict(built(read_model(folder)).named_parameters())
-    for name, value in whole.named_parameters():
-        np.testing.assert_allclose(halves[name].numpy(), value.numpy(), rtol=1e-3, atol=1e-4, err_msg=name)
-
-
 def test_a_checkpoint_of_openclips_training_next_to_its_settings(tmp_path):
     folder = OWN / "openclip_siglip_timm"
     arrays = {name: np.array(array) for name, array in read_weights(folder / "open_clip_model.safetensors").items()}
@@ -94,13 +81,6 @@ def test_a_checkpoint_of_openclips_training_next_to_its_settings(tmp_path):
     np.testing.assert_array_equal(
         load_model(tmp_path / "epoch_3.pt").encode_texts(texts), load_model(folder).encode_texts(texts)
     )
-
-
-def test_an_unknown_dialect(folder):
-    with pytest.raises(ValueError, match="SigLIP has no dialect activation=relu"):
-        read_model(OWN / "hf_siglip", dialect={"activation": "relu"})
-    with pytest.raises(ValueError, match="CLIP has no dialect text=long"):
-        read_model(folder, dialect={"text": "long"})
 
 
 def test_the_licence_and_unused_arrays_are_in_the_line(folder):

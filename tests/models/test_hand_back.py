@@ -24,7 +24,7 @@ from ernie_vil2.models.weights.releases import WORDS
 from ernie_vil2.models.weights.stored import read_model, weights_path, write_model
 from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
 from ernie_vil2.models.weights.trimming import trim
-from tests.support.commands import call
+from tests.support.commands import call, succeed
 from tests.support.other_families import CARRIED_FIRST, FOLDERS, OWN, built, check_with_authors, expected
 
 RECORDED = json.loads((OWN / "handed_back.json").read_text())
@@ -82,11 +82,10 @@ def test_a_trimmed_model_goes_back_with_its_tokenizer(name, tmp_path):
     """The files of the authors' tokenizer give the ids of the rows that are left."""
     texts = json.loads((FOLDERS[name] / "inputs" / "texts.json").read_text("utf-8"))[:TEXTS]
     (tmp_path / "texts.txt").write_text("".join(text.replace("\n", " ") + "\n" for text in texts), "utf-8")
-    made = call("trim", FOLDERS[name], "--texts", tmp_path / "texts.txt", "--output", tmp_path / "small")
-    assert made.returncode == 0, made.stderr
+    succeed("trim", FOLDERS[name], "--texts", tmp_path / "texts.txt", "--output", tmp_path / "small")
     done = call("convert", tmp_path / "small", tmp_path / "back")
     if read_model(FOLDERS[name]).config.Model.text.tokenizer == "open_clip":
-        assert done.returncode == 2 and "OpenCLIP splits texts by the byte pairs of its package" in done.stderr
+        assert done.returncode == 2 and "OpenCLIP" in done.stderr
         return
     assert done.returncode == 0, done.stderr
     model, small = load_model(FOLDERS[name]), load_model(tmp_path / "back")
@@ -107,14 +106,6 @@ def test_a_vocabulary_that_is_not_the_origins_does_not_go_back(tmp_path):
         with pytest.raises(ValueError, match="the words of this model are"):
             hand_back(renamed, FOLDERS["hf_chinese_clip_bin"], tmp_path / "back", "hf")
     assert not (tmp_path / "back").exists()
-
-
-@pytest.mark.parametrize("name", ["openclip_siglip_timm", "cn_clip_pt"])
-def test_what_training_changed_comes_back(name, tmp_path):
-    given_back(name, tmp_path / "back", lambda array: array + np.float32(0.25))
-    before, after = read_model(FOLDERS[name]).arrays, read_model(tmp_path / "back").arrays
-    for key in before:
-        np.testing.assert_array_equal(after[key], before[key] + np.float32(0.25), err_msg=key)
 
 
 @pytest.mark.parametrize(("suffix", "dtype"), [("safetensors", BFLOAT16), ("bin", BFLOAT16), ("bin", np.dtype("<f2"))])
@@ -153,8 +144,7 @@ def test_a_run_after_a_run_goes_back_to_the_first_origin(tmp_path):
         begun = replace(stored, config=stored.config.model_copy(update={"Model": model}))
         write_model(begun, tmp_path / name, "ernie_vil2")
     assert origin_of(tmp_path / "second") == source
-    converted = call("convert", tmp_path / "second", tmp_path / "back")
-    assert converted.returncode == 0, converted.stderr
+    succeed("convert", tmp_path / "second", tmp_path / "back")
     check_equal(weights_in(source), weights_in(tmp_path / "back"))
     again = call("convert", tmp_path / "second", tmp_path / "back")
     assert again.returncode == 2 and str(tmp_path / "back") in again.stderr
@@ -176,12 +166,10 @@ def test_what_does_not_go_back_is_explained(tmp_path):
         with pytest.raises(ValueError, match=culprit):
             hand_back(candidate, FOLDERS[origin], tmp_path / "back", layout)
     assert not (tmp_path / "back").exists()
-    converted = call("convert", FOLDERS["hf_chinese_clip_bin"], tmp_path / "own", "--to", "ernie_vil2")
-    assert converted.returncode == 0, converted.stderr
+    succeed("convert", FOLDERS["hf_chinese_clip_bin"], tmp_path / "own", "--to", "ernie_vil2")
     lost = call("convert", tmp_path / "own", tmp_path / "back")
     assert lost.returncode == 2 and "--origin" in lost.stderr
-    back = call("convert", tmp_path / "own", tmp_path / "back", "--origin", FOLDERS["hf_chinese_clip_bin"])
-    assert back.returncode == 0, back.stderr
+    succeed("convert", tmp_path / "own", tmp_path / "back", "--origin", FOLDERS["hf_chinese_clip_bin"])
 
 
 def test_larger_images_are_in_the_settings_that_go_back(tmp_path):
@@ -218,13 +206,11 @@ def with_lora(name, run):
 def test_lora_is_kept_in_the_layout_of_peft(name, tmp_path):
     """W + alpha / r * B A of each of their layers is what merging makes of ours and what their model computes."""
     run = with_lora(name, tmp_path / "run")
-    kept = call("convert", run, tmp_path / "adapter", "--lora", "peft")
-    assert kept.returncode == 0, kept.stderr
+    succeed("convert", run, tmp_path / "adapter", "--lora", "peft")
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (settings["r"], settings["lora_alpha"], settings["peft_type"]) == (2, 6.0, "LORA")
     changes = read_weights(tmp_path / "adapter" / "adapter_model.safetensors")
-    merged = call("convert", run, tmp_path / "back")
-    assert merged.returncode == 0, merged.stderr
+    succeed("convert", run, tmp_path / "back")
     before, after = weights_in(FOLDERS[name]), weights_in(tmp_path / "back")
     changed = {key for key in before if not np.array_equal(before[key], after[key])}
     assert {f"{layer}.weight" for layer in settings["target_modules"]} == changed
@@ -248,10 +234,8 @@ def test_lora_is_kept_in_the_layout_of_peft(name, tmp_path):
 def test_chinese_clip_goes_to_transformers_and_back(tmp_path):
     """Both classes load it to the same embeddings, as tests/support/peers.py found once."""
     source = read_model(FOLDERS["cn_clip_pt"])
-    there = call("convert", FOLDERS["cn_clip_pt"], tmp_path / "hf", "--to", "hf")
-    assert there.returncode == 0 and "load_from_name" not in there.stdout, there.stderr
-    back = call("convert", tmp_path / "hf", tmp_path / "back", "--to", "chinese-clip")
-    assert back.returncode == 0 and "load_from_name" in back.stdout, back.stderr
+    assert "load_from_name" not in succeed("convert", FOLDERS["cn_clip_pt"], tmp_path / "hf", "--to", "hf")
+    assert "load_from_name" in succeed("convert", tmp_path / "hf", tmp_path / "back", "--to", "chinese-clip")
     for folder in ("hf", "back"):
         stored = read_model(tmp_path / folder)
         assert stored.tokens == source.tokens

@@ -86,16 +86,6 @@ def test_released_vit_sizes(name, width, patch, depth, heads, tokens):
     assert tower.patch_embed.proj.weight.shape == [width, 3, patch, patch]
 
 
-def test_repvgg_of_any_size():
-    """Stem and first stage have `width` channels; a block is a 3x3 and a 1x1 convolution side by side."""
-    tower = build("RepVGG", image_size=32, width=8, depth=2)
-    kernels = [list(weight.shape) for name, weight in tower.named_parameters() if weight.ndim == 4]
-    channels = [(3, 8), (8, 8), (8, 8), (8, 16), (16, 16), (16, 32), (32, 32), (32, 64), (64, 64)]
-    expected = [[after, before, size, size] for before, after in channels for size in (3, 1)]
-    assert sorted(kernels) == sorted(expected)
-    assert tower.width == 64 and encode(tower, np.zeros((2, 3, 32, 32), "float32")).shape == (2, 64)
-
-
 CLIP_RESNET = {"image_size": 64, "layers": [1, 2, 1, 1], "width": 4, "heads": 2, "projection": 10}
 
 

@@ -1,7 +1,5 @@
 """Initial weights: what PaddleNLP and PaddleClas have trained gives the same features in a tower here."""
 
-import shutil
-
 import numpy as np
 import paddle
 import pytest
@@ -12,6 +10,7 @@ from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.models.weights.stored import StoredModel, write_model
 from tests.support.towers import arrays_of, randomize
+from tests.support.trainings import tiny_run
 
 transformers = pytest.importorskip("paddlenlp.transformers", reason="PaddleNLP is not installed")
 
@@ -223,24 +222,20 @@ def test_an_ernie_vil2_starts_the_whole_model_or_one_tower(tmp_path, vocabulary,
     assert all(np.array_equal(array, expected[name]) for name, array in towers.items())
 
 
-def test_a_training_starts_from_them_once(tmp_path, shapes, vocabulary, capfd):
+def test_a_training_starts_from_them_once(tmp_path, shapes, capfd):
     """A run takes them at its start and prints the report; a resumed run goes on from its checkpoint."""
     from ernie_vil2.training.trainer import Trainer
 
-    _, source = build(vocabulary)
-    write_weights(tmp_path / "w.pdparams", arrays_of(randomize(source.image)))
-    overrides = [
-        f"Model.image={{name: ViT, image_size: 12, patch_size: 4, width: 24, depth: 1, heads: 2, "
-        f"weights: {tmp_path / 'w.pdparams'}}}",
-        f"Model.text={{name: ernie, width: 24, depth: 1, heads: 2, max_positions: 8, vocabulary: {vocabulary}}}",
-        f"Data.train=[{shapes['train']}]", "Data.max_length=8", "Data.workers=0", "Training.global_batch=4",
-        "Training.steps=1", "Schedule.warmup_steps=0", f"Training.output={tmp_path / 'run'}",
-    ]  # fmt: skip
-    trainer = Trainer(load_config(None, overrides))
+    weights = tmp_path / "w.pdparams"
+    overrides = [*tiny_run(shapes, tmp_path / "run"), "Training.steps=1", f"Model.image.weights={weights}"]
+    config = load_config(None, overrides)
+    source = randomize(build_image_tower(config.Model.image))
+    write_weights(weights, arrays_of(source))
+    trainer = Trainer(config)
     assert "initial weights\n  Model.image.weights: " in capfd.readouterr().out
-    np.testing.assert_array_equal(trainer.model.image.pos_embed.numpy(), source.image.pos_embed.numpy())
+    np.testing.assert_array_equal(trainer.model.image.pos_embed.numpy(), source.pos_embed.numpy())
     assert trainer.fit()
-    shutil.move(tmp_path / "w.pdparams", tmp_path / "gone.pdparams")
-    resumed = Trainer(load_config(None, overrides), resume=True)
+    weights.unlink()
+    resumed = Trainer(config, resume=True)
     saved = read_weights(tmp_path / "run/checkpoints/step_00000001/model.safetensors")
     np.testing.assert_array_equal(resumed.model.image.pos_embed.numpy(), saved["image.pos_embed"])

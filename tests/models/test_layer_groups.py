@@ -6,7 +6,7 @@ import pytest
 
 from ernie_vil2.config import ConfigError, ModelConfig, TuningConfig, load_config
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.models.dual_encoder import chosen_parameters, layer_groups, rate_factors
+from ernie_vil2.models.dual_encoder import layer_groups, rate_factors
 from ernie_vil2.parallel.norms import batch_norms, running_statistics
 from ernie_vil2.tasks import decay_groups
 from ernie_vil2.tasks.model_setup import tune
@@ -42,20 +42,6 @@ def test_groups_run_from_the_input_to_the_joint_space():
     ]  # fmt: skip
 
 
-def test_groups_of_clips_resnet_are_its_blocks():
-    """Three convolutions, five blocks, and the attention that pools."""
-    image = layer_groups(model_of(RESNET, embed_dim=64))["image"]
-    stem, head = image["image.embeddings"], image["image.head"]
-    assert {name.split(".")[1] for name in stem} == {"conv1", "bn1", "conv2", "bn2", "conv3", "bn3"}
-    assert {name.rpartition(".")[0] for name in head} == {
-        "image.attnpool", "image.attnpool.q_proj", "image.attnpool.k_proj", "image.attnpool.v_proj",
-        "image.attnpool.c_proj", "image_projection"}  # fmt: skip
-    blocks = ["layer1.0", "layer2.0", "layer2.1", "layer3.0", "layer4.0"]
-    for number, block in enumerate(blocks):
-        names = image[f"image.blocks.{number}"]
-        assert names and all(name.startswith(f"image.{block}.") for name in names)
-
-
 def test_rates_by_hand():
     """Half the rate for each group further from the head; the text tower at a tenth of it."""
     factors = rate_factors(model_of(), TuningConfig(layer_decay=0.5, text_rate=0.1))
@@ -89,9 +75,7 @@ def test_the_optimiser_moves_each_group_at_its_rate():
 @pytest.mark.parametrize(
     ("patterns", "frozen", "trained"),
     [
-        (["text.*"], "text.network.pooler.dense.weight", "image.norm.weight"),
         (["text.*", "image.embeddings"], "text_projection.weight", "image_projection.weight"),
-        (["image.blocks.0"], "image.blocks.0.attn.qkv.weight", "image.blocks.1.attn.qkv.weight"),
         (["image.blocks.[01]", "image.embeddings"], "image.cls_token", "image.blocks.2.attn.qkv.weight"),
         (["*.attn.qkv.*"], "image.blocks.2.attn.qkv.bias", "image.blocks.2.attn.proj.bias"),
         (["log_logit_scale"], "log_logit_scale", "image.cls_token"),
@@ -121,15 +105,6 @@ def test_what_cannot_be_frozen_is_reported(tuning, message):
         tune(model_of(), TuningConfig(**tuning))
 
 
-def test_a_group_without_parameters_can_be_named():
-    """A convolutional tower's first block is all that it begins with."""
-    model = model_of(CNN)
-    (printed,) = tune(model, TuningConfig(freeze=["image.embeddings"]))
-    assert printed.startswith("frozen: image.embeddings; ")
-    frozen = {name for name, value in model.image.named_parameters() if value.stop_gradient and "bn._" not in name}
-    assert not frozen
-
-
 def test_frozen_batch_norms_compute_as_in_evaluation():
     model = model_of(CNN, embed_dim=16)
     rng = np.random.default_rng(0)
@@ -149,10 +124,3 @@ def test_frozen_batch_norms_compute_as_in_evaluation():
     assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, running_statistics(model), strict=True))
     assert all(norm.weight.grad is None for norm in norms.values())
     assert all(np.isfinite(value.grad.numpy()).all() for value in model.image.parameters() if not value.stop_gradient)
-
-
-def test_a_tower_without_blocks_is_all_head():
-    model = model_of()
-    model.image = paddle.nn.Linear(2, 64)
-    assert layer_groups(model)["image"] == {"image.embeddings": [], "image.head": ["image.weight", "image.bias"]}
-    assert chosen_parameters(model, ["image.head"]) == {"image.weight", "image.bias"}

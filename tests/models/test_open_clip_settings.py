@@ -73,14 +73,6 @@ def test_quick_gelu_of_a_trunk_changes_texts_as_in_openclip(tmp_path):
         assert np.abs(texts - given["text_embeddings"]).max() > 1e-3
 
 
-@pytest.mark.parametrize("section", ["vision_cfg", "text_cfg"])
-def test_settings_of_blocks_that_are_not_built_are_named(tmp_path, section):
-    """More of them are in tests/hostile/test_family_folders.py."""
-    folder = copy_folder(TIMM, tmp_path / "m", FILE, f"model_cfg.{section}", qk_norm=True)
-    with pytest.raises(ValueError, match=f"{section}.qk_norm is "):
-        read_model(folder)
-
-
 def test_quick_gelu_with_arguments_of_a_gelu_is_refused(tmp_path):
     """OpenCLIP fails, too: its QuickGELU takes none."""
     text = json.loads((TIMM / FILE).read_text())["model_cfg"]["text_cfg"] | {"act_kwargs": {"approximate": "tanh"}}

@@ -13,13 +13,11 @@ from ernie_vil2.config import (
     ImageTowerConfig,
     ModelConfig,
     TextTowerConfig,
-    dump_config,
-    load_config,
 )
 from ernie_vil2.config.model import NAMED_SIZES, VIT_SIZES
 from ernie_vil2.models import build_dual_encoder, set_weights
-from ernie_vil2.models.weights.files import read_weights, write_weights
-from ernie_vil2.models.weights.releases import TEXT_EPSILON, architecture, detect_format, from_ours, to_ours
+from ernie_vil2.models.weights.files import read_weights
+from ernie_vil2.models.weights.releases import architecture, from_ours, to_ours
 from ernie_vil2.models.weights.stored import StoredModel, changed_ways, read_model, write_model
 from tests.support.other_families import copy_folder
 from tests.support.towers import arrays_of, randomize
@@ -69,7 +67,7 @@ def paddlenlp(tmp_path):
 @paddle.no_grad()
 def test_pixels_that_paddlenlp_does_not_use_are_not_used(paddlenlp, tmp_path):
     """Of images whose side, 14, is no multiple of the patch, 4."""
-    small, folder = paddlenlp
+    folder = paddlenlp[1]
     config = json.loads((folder / "config.json").read_text())
     config["vision_config"]["image_size"] = 14
     (folder / "config.json").write_text(json.dumps(config))
@@ -80,10 +78,8 @@ def test_pixels_that_paddlenlp_does_not_use_are_not_used(paddlenlp, tmp_path):
     assert stored.config.Model.image.image_size == 14
     expected = unit(theirs.get_image_features(images).numpy())
     np.testing.assert_allclose(built(stored).encode_image(images).numpy(), expected, atol=1e-5)
-    np.testing.assert_allclose(unit(small.get_image_features(images[:, :, :12, :12]).numpy()), expected, atol=1e-5)
     write_model(stored, tmp_path / "back", "paddlenlp")
     assert read_model(tmp_path / "back").config.Model.image.image_size == 14
-    assert any("whole patches" in change for change in changed_ways(stored.config, "official"))
 
 
 def inputs():
@@ -156,51 +152,6 @@ def test_a_round_trip_is_bit_exact(tmp_path, layout):
     assert same_bits(read_weights(tmp_path / "back/model.safetensors"), stored.arrays)
 
 
-def test_names_shapes_and_temperature_of_the_formats():
-    """Worked out by hand for width 24, patches of 4 x 4 on 12 x 12 (9 and the class), log(1 / 0.07) = 2.659."""
-    _, model = own_model()
-    model.log_logit_scale.set_value(np.log([1 / 0.07]).astype("float32"))
-    ours = arrays_of(model)
-    official, paddlenlp = from_ours(ours, "official"), from_ours(ours, "paddlenlp")
-    assert len(official) == len(ours) and len(paddlenlp) == len(ours) + 2 * 2 * 2
-    for arrays, layout in ((official, "official"), (paddlenlp, "paddlenlp"), (ours, "ernie_vil2")):
-        assert detect_format(arrays) == layout
-    with pytest.raises(ValueError, match="stem.weight"):
-        detect_format({"stem.weight": np.zeros(1)})
-    shapes = {
-        "visual.class_embedding": (1, 1, 24),
-        "visual.positional_embedding": (1, 10, 24),
-        "visual.patch_embed.proj.weight": (24, 3, 4, 4),
-        "visual.blocks.1.attn.qkv.weight": (24, 72),
-        "text_model.encoder_stack.block.1.ffn.i.weight": (24, 96),
-        "text_model.pooler.bias": (24,),
-        "vision_model.class_embedding": (24,),
-        "vision_model.positional_embedding.weight": (10, 24),
-        "vision_model.transformer.layers.1.self_attn.k_proj.weight": (24, 24),
-        "text_model.encoder.layers.1.norm2.bias": (24,),
-    }
-    assert {name: {**official, **paddlenlp}[name].shape for name in shapes} == shapes
-    np.testing.assert_allclose(official["contrastive_loss_mm.temperature_b"], [2.659260], rtol=1e-6)
-    np.testing.assert_allclose(paddlenlp["temperature"], [2.659260], rtol=1e-6)
-    keys = paddlenlp["vision_model.transformer.layers.1.self_attn.k_proj.weight"]
-    np.testing.assert_array_equal(keys, ours["image.blocks.1.attn.qkv.weight"][:, 24:48])
-
-
-def test_what_has_no_counterpart_keeps_its_name_and_is_reported(paddlenlp):
-    _, folder = paddlenlp
-    arrays = read_weights(folder / "model_state.pdparams")
-    arrays["text_model.embeddings.token_type_embeddings.weight"] = np.zeros([2, 24], "float32")
-    del arrays["vision_model.transformer.layers.0.self_attn.v_proj.bias"]
-    write_weights(folder / "model_state.pdparams", arrays)
-    stored = read_model(folder)
-    model = build_dual_encoder(stored.config.Model, stored.vocab_size)
-    with pytest.raises(ValueError, match=r"1 missing \(image.blocks.0.attn.qkv.bias\), 3 unexpected"):
-        set_weights(model, stored.arrays)
-    allow = ["image.blocks.0.attn.qkv.bias", "*token_type*", "vision_model.*.[qk]_proj.bias"]
-    report = set_weights(model, stored.arrays, allow)
-    assert report.missing == ("image.blocks.0.attn.qkv.bias",)
-
-
 @pytest.mark.parametrize(
     ("model", "culprit"),
     [
@@ -209,19 +160,15 @@ def test_what_has_no_counterpart_keeps_its_name_and_is_reported(paddlenlp):
         ({"image": ImageTowerConfig(name="PPLCNet_x0_25", image_size=32)}, "image.network"),
     ],
 )
-def test_a_model_that_a_release_cannot_hold_is_an_error(model, culprit):
+def test_a_model_that_a_release_cannot_hold_is_an_error(model, culprit, tmp_path):
     arrays = arrays_of(own_model(**model)[1])
     for layout in ("official", "paddlenlp"):
-        with pytest.raises(ValueError, match=f"the {layout} format .*{culprit}"):
+        with pytest.raises(ValueError, match=f"{layout} .*{culprit}"):
             from_ours(arrays, layout)
-
-
-def test_a_mean_of_states_fits_no_release(tmp_path):
-    config = Config(Model=ModelConfig(text=TextTowerConfig(pooling="mean")))
-    for layout in ("official", "paddlenlp"):
-        with pytest.raises(ValueError, match=f"the {layout} format pools texts"):
-            write_model(StoredModel("ernie_vil2", {}, config, ["[PAD]"]), tmp_path / "new", layout)
-        assert not (tmp_path / "new").exists()
+    mean = Config(Model=ModelConfig(text=TextTowerConfig(pooling="mean")))
+    with pytest.raises(ValueError, match="pools texts"):
+        write_model(StoredModel("ernie_vil2", {}, mean, ["[PAD]"]), tmp_path / "new", "official")
+    assert not (tmp_path / "new").exists()
 
 
 def test_sizes_are_read_from_the_shapes():
@@ -233,16 +180,6 @@ def test_sizes_are_read_from_the_shapes():
     assert found.image.preprocessing == "official" and found.text.epsilon == 1e-5
     assert found.image.image_size == 12 and found.image.depth == found.text.depth == 2
     assert architecture(to_ours(official, "official"), (3, 2), "paddlenlp").text.epsilon == 1e-12
-    wide = {
-        "visual.patch_embed.proj.weight": np.zeros([128, 3, 4, 4]),
-        "visual.positional_embedding": np.zeros([1, 10, 128]),
-        "visual.blocks.0.mlp.fc1.weight": np.zeros([128, 512]),
-        "text_model.pos_emb.weight": np.zeros([8, 192]),
-        "text_model.word_emb.weight": np.zeros([9, 192]),
-        "text_model.encoder_stack.block.0.ffn.i.weight": np.zeros([192, 768]),
-    }
-    found = architecture(wide)
-    assert (found.image.heads, found.text.heads) == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -261,34 +198,11 @@ def test_shapes_that_no_such_model_has(name, array, culprit):
         architecture({name: array for name, array in official.items() if array is not None}, heads=(3, 2))
 
 
-@pytest.mark.parametrize(
-    ("file", "section", "key", "value"),
-    [
-        ("config.json", "text_config", "hidden_act", "relu"),
-        ("config.json", "text_config", "hidden_size", 32),
-        ("config.json", "vision_config", "num_hidden_layers", 10**9),
-        ("preprocessor_config.json", None, "size", 10),
-        ("tokenizer_config.json", None, "do_lower_case", False),
-    ],
-)
-def test_a_paddlenlp_folder_of_another_kind_is_refused(paddlenlp, tmp_path, file, section, key, value):
-    """More of them are in tests/hostile/test_family_folders.py."""
-    folder = copy_folder(paddlenlp[1], tmp_path / "m", file, section, **{key: value})
-    with pytest.raises(ValueError, match=f"{folder}.*{key} is {value}|{folder}.*{key} is '{value}'"):
-        read_model(folder)
-
-
-def test_what_paddlenlp_sets_itself_is_not_refused(paddlenlp):
-    """PaddleNLP's text tower has an epsilon of 1e-12 whatever the file says, as its own towers show."""
-    path = paddlenlp[1] / "config.json"
-    settings = json.loads(path.read_text())
-    settings["text_config"] |= {"layer_norm_eps": 1e-12, "hidden_dropout_prob": 0.25, "attention_probs_dropout_prob": 0}
-    path.write_text(json.dumps(settings))
-    text = read_model(paddlenlp[1]).config.Model.text
+def test_epsilon_and_dropout_of_a_paddlenlp_folder(paddlenlp, tmp_path):
+    rates = {"hidden_dropout_prob": 0.25, "attention_probs_dropout_prob": 0}
+    folder = copy_folder(paddlenlp[1], tmp_path / "m", "config.json", "text_config", layer_norm_eps=1e-12, **rates)
+    text = read_model(folder).config.Model.text
     assert (text.epsilon, text.dropout, text.attention_dropout) == (1e-12, 0.25, 0)
-    theirs = transformers.ErnieViLModel.from_pretrained(str(paddlenlp[1])).text_model
-    epsilons = {layer._epsilon for layer in theirs.sublayers() if isinstance(layer, paddle.nn.LayerNorm)}
-    assert epsilons == {1e-12}
 
 
 @pytest.mark.parametrize("safe", [False, True])
@@ -311,14 +225,6 @@ def test_shards_are_read_and_a_wrong_one_is_named(paddlenlp, tmp_path, safe):
         read_model(sharded)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"weight_map": {"w": "../model_state.pdparams"}}'])
-def test_an_index_of_no_shards_is_refused(paddlenlp, content):
-    (paddlenlp[1] / "model_state.pdparams").unlink()
-    (paddlenlp[1] / "model_state.pdparams.index.json").write_text(content)
-    with pytest.raises(ValueError, match="index.json: not an index of shards"):
-        read_model(paddlenlp[1])
-
-
 def test_broken_files_next_to_the_weights(paddlenlp):
     folder = paddlenlp[1]
     vocabulary = (folder / "vocab.txt").read_text(encoding="utf-8")
@@ -327,14 +233,13 @@ def test_broken_files_next_to_the_weights(paddlenlp):
         read_model(folder)
     (folder / "vocab.txt").write_text(vocabulary, encoding="utf-8")
     for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):
-        content = (folder / name).read_text()
-        (folder / name).write_text("{")
-        with pytest.raises(ValueError, match=f"{name}: not valid JSON"):
-            read_model(folder)
-        (folder / name).unlink()
+        (folder / name).rename(folder / "aside")
         with pytest.raises(ValueError, match=f"{name} missing"):
             read_model(folder)
-        (folder / name).write_text(content)
+        (folder / "aside").rename(folder / name)
+    (folder / name).write_text("{")
+    with pytest.raises(ValueError, match=name):
+        read_model(folder)
 
 
 @pytest.fixture
@@ -406,68 +311,26 @@ def test_a_conversion_is_seen_whole_or_not_at_all(official, tmp_path, monkeypatc
     assert same_bits(read_model(tmp_path / "new").arrays, stored.arrays)
 
 
-def test_names_and_shapes_alone_make_no_large_model(official):
-    """What is not in a file byte by byte is compared before it is built: a model of that size would fill the memory."""
-    whole = read_weights(official / "model.pdparams")
-    block = {name.replace("blocks.1.", "blocks.N."): array for name, array in whole.items() if "blocks.1." in name}
-    names = {name.replace("N", str(layer)): array[:0] for layer in range(2, 200) for name, array in block.items()}
-    for changes, culprit in (
-        ({"text_model.encoder_stack.block.7.ln1.bias": np.zeros(24, "float32")}, "encoder.layers.2 is missing"),
-        ({"visual.positional_embedding": np.zeros([1, 1 + 10**12, 0], "float32")}, "none of them empty"),
-        (names, "at least [0-9,]+ parameters"),
-    ):
-        write_weights(official / "model.pdparams", whole | changes)
-        with pytest.raises(ValueError, match=f"official.*{culprit}"):
-            read_model(official)
-
-
-@pytest.mark.parametrize("change", ["image.width=60000", "text.depth=1000", "text.max_positions=60000"])
-def test_a_configuration_alone_makes_no_large_model(official, tmp_path, change):
-    folder = tmp_path / "own"
-    write_model(read_model(official), folder, "ernie_vil2")
-    (folder / "checksums.json").unlink()
-    config = load_config(folder / "config.yaml", [f"Model.{change}"])
-    (folder / "config.yaml").write_text(dump_config(config))
-    with pytest.raises(ValueError, match="own: .* at least [0-9,]+ parameters"):
-        read_model(folder)
-
-
 @pytest.mark.parametrize("name", ["model.safetensors", "config.yaml"])
-def test_a_file_that_is_not_the_one_written_is_named(official, tmp_path, name):
+def test_a_file_that_was_cut_is_named(official, tmp_path, name):
     write_model(read_model(official), tmp_path / "own", "ernie_vil2")
     content = (tmp_path / "own" / name).read_bytes()
-    (tmp_path / "own" / name).write_bytes(content[:-4] + bytes(4))
-    with pytest.raises(ValueError, match=f"own: {name} differs from its SHA-256"):
-        read_model(tmp_path / "own")
     (tmp_path / "own" / name).write_bytes(content[:-4])
     with pytest.raises(ValueError, match=f"own: {name} has [0-9,]+ bytes"):
-        read_model(tmp_path / "own" / "model.safetensors")
-
-
-def check_changes(changes, settings):
-    """Each line names its setting, in this order."""
-    assert len(changes) == len(settings)
-    for change, setting in zip(changes, settings, strict=True):
-        assert setting in change
+        read_model(tmp_path / "own")
 
 
 def test_what_a_format_fixes_is_reported():
     model, _ = own_model()
     model = model.model_copy(update={"image": model.image.model_copy(update={"mean": [0.5, 0.5, 0.5]})})
-    config = Config(Model=model, Data={"max_length": 7})
-    assert changed_ways(config, "ernie_vil2") == []
-    check_changes(changed_ways(config, "official"), ["images", "transparency", "48 tokens", "mean", "width / 64"])
-    settings = ["epsilon 1e-12", "images", "transparency", "splits texts", "7 tokens"]
-    check_changes(changed_ways(config, "paddlenlp"), settings)
-
-
-@pytest.mark.parametrize(("source", "target", "printed"), [
-    ("official", "official", []), ("paddlenlp", "paddlenlp", ["truncation=True"]),
-    ("paddlenlp", "official", ["epsilon 1e-05", "images", "splits texts", "mean"]),
-])  # fmt: skip
-def test_a_release_in_its_own_format_stays_as_it_is(source, target, printed):
-    """As published: ViT-B/16, whose heads are width / 64, texts of 48 tokens, and CLIP's mean in PaddleNLP."""
-    image = ImageTowerConfig(name="ViT", patch_size=16, width=768, depth=12, heads=12, preprocessing=source,
-                             mean=[0.5] * 3 if source == "paddlenlp" else ImageTowerConfig().mean)  # fmt: skip
-    text = TextTowerConfig(tokenizer=source, epsilon=TEXT_EPSILON[source])
-    check_changes(changed_ways(Config(Model=ModelConfig(image=image, text=text)), target), printed)
+    own = Config(Model=model, Data={"max_length": 7})
+    release = ModelConfig(image=ImageTowerConfig(preprocessing="official"), text=TextTowerConfig(tokenizer="official"))
+    for config, layout, settings in (
+        (own, "ernie_vil2", []),
+        (own, "official", ["images", "transparency", "48 tokens", "mean", "width / 64"]),
+        (own, "paddlenlp", ["epsilon 1e-12", "images", "transparency", "splits texts", "7 tokens"]),
+        (Config(Model=release), "official", []),
+    ):
+        changes = changed_ways(config, layout)
+        assert len(changes) == len(settings)
+        assert all(setting in change for setting, change in zip(settings, changes, strict=True))

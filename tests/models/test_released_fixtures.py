@@ -26,7 +26,7 @@ from ernie_vil2.evaluation.protocols import PROTOCOLS
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS
 from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.stored import read_model, write_model
-from tests.support.commands import call
+from tests.support.commands import succeed
 from tests.support.paths import FIXTURES
 
 pytestmark = pytest.mark.thorough
@@ -79,6 +79,8 @@ def test_embeddings_and_logits_agree(release):
         np.testing.assert_allclose(embeddings, features / np.linalg.norm(features, axis=1, keepdims=True), atol=1e-5)
     if "logits_per_image" in expected:
         np.testing.assert_allclose(model.rank(images, texts).scores, expected["logits_per_image"], atol=1e-3)
+    else:
+        assert model.logit_scale == pytest.approx(1 / 0.05)  # make.py stores the logarithm
 
 
 def official_measures(values):
@@ -89,9 +91,8 @@ def official_measures(values):
 
 @pytest.mark.parametrize("folder", OFFICIAL, ids=str)
 def test_the_whole_chain_gives_the_official_file_and_table(folder, tmp_path):
-    made = call("embed", "--checkpoint", folder / "model.pdparams", "--data", folder / "coco_rows.tsv",
-                "--format", "official", "--output", tmp_path)  # fmt: skip
-    assert made.returncode == 0, made.stderr
+    succeed("embed", "--checkpoint", folder / "model.pdparams", "--data", folder / "coco_rows.tsv",
+            "--format", "official", "--output", tmp_path)  # fmt: skip
     ours, official = read_embeddings(tmp_path), read_embeddings(folder)
     np.testing.assert_allclose(ours.images, official.images, atol=1e-5)
     np.testing.assert_allclose(ours.texts, official.texts, atol=1e-5)

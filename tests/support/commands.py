@@ -21,6 +21,13 @@ def call(command, *arguments):
     return subprocess.CompletedProcess([command, *arguments], code, output.getvalue(), error.getvalue())
 
 
+def succeed(command, *arguments):
+    """Run a command in this process that must succeed, and return what it printed."""
+    result = call(command, *arguments)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
 @contextmanager
 def small_disk(folder, size):
     """A file system of its own, made at a folder; skips the test where that is not allowed."""

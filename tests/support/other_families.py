@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -83,17 +82,9 @@ def expected(name):
         return dict(arrays)
 
 
-def built(stored, **variants):
-    """The model in evaluation, perhaps of other variants of its towers than the folder's."""
-    config = stored.config.Model
-    for tower, changes in variants.items():
-        section = getattr(config, tower)
-        own = {key: value for key, value in changes.items() if key in type(section).model_fields}
-        inner = {key: value for key, value in changes.items() if key not in own}
-        if inner:
-            own["variant"] = section.variant.model_copy(update=inner)
-        config = config.model_copy(update={tower: section.model_copy(update=own)})
-    model, _ = replace(stored, config=stored.config.model_copy(update={"Model": config})).build()
+def built(stored):
+    """Return the model in evaluation."""
+    model, _ = stored.build()
     model.eval()
     return model
 
