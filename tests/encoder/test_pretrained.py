@@ -45,18 +45,9 @@ def folder():
 
 
 @pytest.fixture(scope="module")
-def official(tmp_path_factory):
-    """An official file next to its vocabulary and configuration, of a model of 16 positions."""
-    source = FIXTURES / "released" / "official_tiny"
-    path = tmp_path_factory.mktemp("official") / "model.pdparams"
-    shutil.copy(source / "vocab.txt", path.parent)
-    settings = (source / "ernie_config.json").read_text()
-    changed = settings.replace('"max_position_embeddings": 64', '"max_position_embeddings": 16')
-    path.with_name("ernie_config.json").write_text(changed)
-    arrays = dict(read_weights(source / path.name))
-    arrays["text_model.pos_emb.weight"] = arrays["text_model.pos_emb.weight"][:16]
-    write_weights(path, arrays)
-    return path
+def official():
+    """The file of a small model as the official release leaves it."""
+    return FIXTURES / "released" / "official_tiny" / "model.pdparams"
 
 
 @pytest.fixture(scope="module")
@@ -80,16 +71,6 @@ def checkpoint(tmp_path):
     state = {"step": 5, "scaler": {}, "bad_samples": {}, "best": None}
     optimizer = optimizer_arrays(build_optimizer(model, decay_groups(model), config.Optimizer), model)
     return save_checkpoint(tmp_path / "run", Checkpoint(state, model, optimizer, config, Tokenizer(TOKENS)))
-
-
-def test_heads_and_length_can_be_given(official, images):
-    plain, other = load_model(official), load_model(official, heads=(2, 2), max_length=4)
-    assert other.config.Model.image.heads == other.config.Model.text.heads == 2
-    assert plain.config.Model.image.heads == 4
-    assert (plain.preprocessing.kind, plain.preprocessing.mean) == ("official", (0.485, 0.456, 0.406))
-    assert plain.tokenizer.max_length == 16  # not 48: the model has no more positions
-    assert other.tokenizer("一个红圆").shape[1] <= 4 and other.config.Data.max_length == 4
-    assert np.abs(plain.encode_images(images) - other.encode_images(images)).max() > 1e-3
 
 
 def test_an_official_file_needs_its_vocabulary(official, tmp_path):
@@ -191,9 +172,8 @@ def test_images_are_decoded_on_threads_and_not_far_ahead(model, images, monkeypa
 
 
 def test_a_device_or_precision_that_there_is_not_is_named(folder, monkeypatch):
-    for device in ("cuda", "gpu", "cuda:1"):
-        with pytest.raises(ValueError, match=f"device {device}: .* CPU build"):
-            load_model(folder, device=device)
+    with pytest.raises(ValueError, match="device cuda:1: .* CPU build"):
+        load_model(folder, device="cuda:1")
     with pytest.raises(ValueError, match="precision=bfloat16"):
         load_model(folder, precision="bfloat16")
     monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)

@@ -1,4 +1,4 @@
-"""Queries won and lost between two results, from their files of ranks."""
+"""Queries won and lost between two results, from their files of ranks, and the report of several runs."""
 
 import csv
 import re
@@ -6,15 +6,20 @@ import re
 import numpy as np
 import pytest
 
+from ernie_vil2.config import load_config
 from ernie_vil2.evaluation.examples import CSV_COLUMNS
 from ernie_vil2.evaluation.report import cell_text
 from ernie_vil2.evaluation.report_page import (
+    ReportedRun,
     comparison_of,
     find_trained_queries,
     headline,
     read_changes,
     read_outcomes,
+    result_tables,
+    write_report,
 )
+from tests.support.html_pages import Page
 
 
 def ranks(path, label, rows):
@@ -96,3 +101,43 @@ def test_the_headline_tells_trained_texts_from_others(tmp_path):
         chosen = [query for query in queries if (query[1] % 3 == 0) == is_trained]
         expected = recall([after[query] for query in chosen]) - recall([before[query] for query in chosen])
         assert float(gain) == pytest.approx(expected, abs=0.051)
+
+
+WAY = {"R@1": 10.0, "R@5": 20.0, "R@10": 30.0, "mR": 20.0}
+
+
+def record(data, recall, subset=None):
+    scores = {"image_to_text": {**WAY, "R@1": recall}, "text_to_image": WAY}
+    chance = {"image_to_text": WAY, "text_to_image": WAY}
+    result = {"protocol": "pairs", "definition": "all", "tie_rule": "ties count", "differences": []}
+    table = [["all queries", None], ["  model, zh", scores], ["  chance", chance]]
+    table += [[subset, None], ["  model, zh", scores]] if subset else []
+    return {"version": 1, "data": data, "results": {"model, zh": result}, "table": table}
+
+
+def reported(name, evaluations, *overrides):
+    config = load_config(None, [f"Training.output=runs/{name}", *overrides])
+    return ReportedRun(name, config, {"Steps": f"9 of {name}"}, (), evaluations)
+
+
+def test_runs_are_compared_on_the_data_that_they_share(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = reported("first", [record(["a.tar"], 41.0, subset="kind = disc"), record(["b.tar"], 42.0)])
+    changes = "Training.steps=5000", "Loss.temperature=0.5"
+    second = reported("second", [record([str(tmp_path / "a.tar")], 51.0)], *changes)
+    tables = result_tables([first, second])
+    assert list(tables) == ["a.tar, pairs", "b.tar, pairs"]
+    rows = [(label, cells and cells[0]) for label, cells in tables["a.tar, pairs"].rows]
+    assert rows == [
+        ("all queries", None),
+        ("  first: model, zh", "41.00"),
+        ("  second: model, zh", "51.00"),
+        ("  chance", "10.00"),
+        ("kind = disc", None),
+        ("  first: model, zh", "41.00"),
+    ]
+    write_report(tmp_path / "report.html", title="A report", runs=[first, second], queries={}, facts={})
+    text = " ".join(Page((tmp_path / "report.html").read_text(encoding="utf-8")).text)
+    # The settings in which they differ, the name of the folder apart.
+    assert "Training.steps" in text and "Loss.temperature" in text
+    assert "Training.output" not in text and "Loss.tile" not in text

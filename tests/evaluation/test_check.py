@@ -34,12 +34,8 @@ def test_counts_are_compared_with_those_of_the_protocol():
     # i0 has the texts t0 and t1, i1 has t2; t3 has no image.
     data = benchmark(lambda: IMAGE, lambda: IMAGE, texts=4)
     report = check_benchmark(data, [expecting(images=2, texts=4)])
-    lines = str(report).splitlines()
-    assert report.good and lines[:2] == [
-        "small: 2 images, 4 texts, 3 pairs",
-        "texts per image: 1 (1 image), 2 (1 image)",
-    ]
-    assert "texts without an image, in the gallery only: 1 (t3)" in lines
+    assert report.good and "texts per image: 1 (1 image), 2 (1 image)" in str(report)
+    assert "texts without an image, in the gallery only: 1 (t3)" in str(report)
 
     report = check_benchmark(data, [expecting(images=1000), expecting("other", texts=4)])
     assert not report.good and "small-test expects 1,000 images" in str(report) and "other expects" not in str(report)
@@ -48,16 +44,9 @@ def test_counts_are_compared_with_those_of_the_protocol():
 def test_broken_missing_and_unreadable_images_are_distinguished():
     rows = BadSampleReport()
     rows.add(4, [("unmatched image id", "t8")])
-    report = check_benchmark(
-        benchmark(
-            lambda: IMAGE,
-            lambda: b"not an image",
-            lambda: b"",
-            raising(BadSample("missing image", "i3.jpg")),
-            raising(PermissionError(13, "Permission denied")),
-            rows=rows,
-        )
-    )
+    missing, locked = BadSample("missing image", "i3.jpg"), PermissionError(13, "Permission denied")
+    reads = [lambda: IMAGE, lambda: b"not an image", lambda: b"", raising(missing), raising(locked)]
+    report = check_benchmark(benchmark(*reads, rows=rows))
     names = {line.strip() for line in str(report).splitlines() if line.startswith("  ")}
     assert not report.good and names == {
         "unmatched image id: 1 (t8)",

@@ -10,7 +10,10 @@ from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.evaluation.pixel_baseline import pixel_baseline, pixel_embedding
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import PROTOCOLS
+from ernie_vil2.evaluation.scorer import SCORERS, Data, make_scorer, scorer_of
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
+from tests.support.entailment_data import entailment_folder, nlvr2_folder
+from tests.support.published_folders import karpathy
 from tests.support.shapes import draw, png, write_tar, write_tsv
 
 
@@ -90,8 +93,7 @@ def test_queries_of_a_field_that_one_side_alone_has(kinds, name, side, asking, o
     assert plain.as_dict()[other] == {} and plain.as_dict()["mR"] is None
     scorer = Retrieval(only=[("kind", "plain"), ("kind", "odd")])
     both = {"a": evaluation, "b": evaluate(ColourModel(), without_fields(kinds, "image", "text"), scoring)}
-    rows = scorer._rows(both, [])
-    headings = [label for label, values in rows if values is None and "kind" in label]
+    headings = [label for label, values in scorer._rows(both, []) if values is None and "kind" in label]
     assert len(headings) == 2 and "0 to 3" in headings[0] and "0 to 1" in headings[1]
     neither = {"": evaluate(ColourModel(), without_fields(kinds, "image", "text"), scoring)}
     with pytest.raises(ValueError, match="kind = large"):
@@ -124,3 +126,46 @@ def test_pixel_baseline_counts_what_it_cannot_use(tmp_path):
     assert baseline.bad_samples.counts == {"broken image": 2, "malformed row": 1} and baseline.bad_samples.read == 7
     with pytest.raises(ValueError, match="pixel baseline"):
         pixel_baseline(open_sources([str(write_tsv(tmp_path / "bad.tsv", train[1:2]))]), sources[1])
+
+
+def class_folders(folder):
+    for shape in ("disc", "bar"):
+        (folder / "test" / shape).mkdir(parents=True)
+        (folder / "test" / shape / "a.png").write_bytes(b"an image")
+
+
+def several_layouts(folder):
+    karpathy(folder, "coco", "")
+    karpathy(folder, "flickr30k", "")
+
+
+def empty(folder):
+    folder.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (entailment_folder, "entailment"),
+        (nlvr2_folder, "nlvr2"),
+        (class_folders, "zero_shot"),
+        (lambda folder: karpathy(folder, "coco", ""), "retrieval"),
+        (several_layouts, "retrieval"),
+        (empty, "retrieval"),
+    ],
+)
+def test_the_layout_says_what_is_scored(tmp_path, make, name):
+    make(tmp_path / "data")
+    assert scorer_of(Data([str(tmp_path / "data")])) == name
+
+
+def test_a_scorer_is_a_name_or_an_import_path():
+    path = "ernie_vil2.evaluation.scorers.retrieval:Retrieval"
+    assert SCORERS.find("retrieval") is SCORERS.find(path) is Retrieval
+    assert make_scorer(path, {"protocol": ["muge-val"]}).best_by == "mean_recall"
+    with pytest.raises(ValueError, match="'recall'"):
+        SCORERS.find("recall")
+    with pytest.raises(ValueError, match="scorers.retrieval has no Nothing"):
+        SCORERS.find("ernie_vil2.evaluation.scorers.retrieval:Nothing")
+    with pytest.raises(ValueError, match="retrieval: templates"):
+        make_scorer("retrieval", {"templates": {}})

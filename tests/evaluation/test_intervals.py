@@ -69,14 +69,6 @@ def test_queries_that_are_not_of_the_figure_change_nothing():
     assert over_queries(with_others, np.concatenate([np.arange(10), clusters])) == over_queries(values, clusters)
 
 
-def test_a_figure_without_variation_has_an_exact_bound():
-    found = over_queries(np.full(200, 100.0))
-    exact = stats.binomtest(200, 200).proportion_ci(0.95, method="exact")
-    assert (found.low, found.high) == (pytest.approx(100 * exact.low), 100)
-    same = paired_queries(hits(200), hits(200))
-    assert same.high == pytest.approx(100 * (1 - exact.low)) and same.low == -same.high and same.p == 1
-
-
 def test_equal_models_with_several_texts_have_an_interval():
     """Images with 1 to 5 texts are of many kinds, and yet no resample of equal models differs from another."""
     owner = np.repeat(np.arange(90), np.arange(90) % 5 + 1)

@@ -92,16 +92,6 @@ def test_fgclip_2_reads_texts_in_the_chosen_way(way, tmp_path):
         assert any(name.startswith(prefix) for name in changed)
 
 
-def test_larger_inputs_start_from_the_same_weights():
-    read = load_config(None, ["Model.like=weights", f"Model.weights={OFFICIAL}", "Model.image.image_size=64",
-                              "Model.text.max_positions=96", "Data.max_length=96"])  # fmt: skip
-    found = with_model_like(read)
-    model = build_dual_encoder(found.Model, len(read_model(OFFICIAL).tokens))
-    (report,) = load_initial_weights(model, found.Model)
-    assert len(report.matched) == len(model.state_dict())
-    assert sum("position" in note for note in report.notes) == 2
-
-
 def test_what_the_configuration_sets_itself_stays():
     found = with_model_like(load_config(None, [
         f"Model.like={PADDLENLP}", "Model.image.mean=[0.5, 0.5, 0.5]", "Model.embed_dim=16", "Data.max_length=20",

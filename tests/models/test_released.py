@@ -17,7 +17,7 @@ from ernie_vil2.config import (
 from ernie_vil2.config.model import NAMED_SIZES, VIT_SIZES
 from ernie_vil2.models import build_dual_encoder, set_weights
 from ernie_vil2.models.weights.files import read_weights
-from ernie_vil2.models.weights.releases import architecture, from_ours, to_ours
+from ernie_vil2.models.weights.releases import architecture, from_ours
 from ernie_vil2.models.weights.stored import StoredModel, changed_ways, read_model, write_model
 from tests.support.other_families import copy_folder
 from tests.support.towers import arrays_of, randomize
@@ -171,17 +171,6 @@ def test_a_model_that_a_release_cannot_hold_is_an_error(model, culprit, tmp_path
     assert not (tmp_path / "new").exists()
 
 
-def test_sizes_are_read_from_the_shapes():
-    _, model = own_model()
-    official = from_ours(arrays_of(model), "official")
-    with pytest.raises(ValueError, match="width, 24"):
-        architecture(official)
-    found = architecture(official, heads=(3, 2))
-    assert found.image.preprocessing == "official" and found.text.epsilon == 1e-5
-    assert found.image.image_size == 12 and found.image.depth == found.text.depth == 2
-    assert architecture(to_ours(official, "official"), (3, 2), "paddlenlp").text.epsilon == 1e-12
-
-
 @pytest.mark.parametrize(
     ("name", "array", "culprit"),
     [
@@ -256,6 +245,7 @@ def test_the_official_settings_are_read(official):
     (official / "contract.json").unlink(missing_ok=True)  # which the changes below would break
     config = read_model(official).config.Model
     assert (config.image.heads, config.text.heads, config.text.dropout) == (3, 2, 0.3)
+    assert read_model(official).config.Data.max_length == 8  # of the official 48, the model has no more positions
     assert read_model(official, heads=(2, 4)).config.Model.text.heads == 4
     path = official / "ernie_config.json"
     settings = json.loads(path.read_text())

@@ -5,7 +5,6 @@ where they lie next to the repository.
 """
 
 import dataclasses
-import importlib.util
 import json
 import os
 from itertools import product
@@ -24,7 +23,6 @@ from ernie_vil2.evaluation.embedding_files import read_embeddings
 from ernie_vil2.evaluation.protocol import score
 from ernie_vil2.evaluation.protocols import PROTOCOLS
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS
-from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.stored import read_model, write_model
 from tests.support.commands import succeed
 from tests.support.paths import FIXTURES
@@ -108,18 +106,3 @@ def test_the_reference_sentences(reference, vocabulary):
     assert len(entries) >= 42
     for entry in entries:
         assert tokenizer.encode(entry["text"])[1:-1] == entry["ids"], entry["text"]
-
-
-@pytest.mark.parametrize("weights", ["official_tiny/model.pdparams", "paddlenlp_tiny/model_state.pdparams"])
-def test_the_carried_models_are_what_their_script_makes(weights, tmp_path):
-    carried = FIXTURES / "released"
-    spec = importlib.util.spec_from_file_location("make", carried / "make.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    script.main(tmp_path)
-    arrays, expected = read_weights(tmp_path / weights), read_weights(carried / weights)
-    assert arrays.keys() == expected.keys() and all(np.array_equal(arrays[name], expected[name]) for name in arrays)
-    outputs, expected = (np.load((root / weights).with_name("expected.npz")) for root in (tmp_path, carried))
-    assert outputs.files == expected.files
-    for name in outputs.files:
-        np.testing.assert_allclose(outputs[name], expected[name], atol=1e-5)

@@ -121,9 +121,7 @@ def test_dropout_draws_in_the_same_order(name):
         ("ResNet18", 64, 512),
         ("DeiT_tiny_patch16_224", 64, 192),
         pytest.param("PPLCNet_x0_25", 64, 1280, marks=pytest.mark.slow),
-        pytest.param("PPLCNetV2_small", 64, 1280, marks=pytest.mark.slow),
         pytest.param("EfficientNetB0", 64, 1280, marks=pytest.mark.slow),
-        pytest.param("MobileNetV2_x0_25", 64, 1280, marks=pytest.mark.slow),
         pytest.param("SwinTransformer_tiny_patch4_window7_224", 56, 768, marks=pytest.mark.slow),
     ],
 )

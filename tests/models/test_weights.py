@@ -40,14 +40,6 @@ def test_a_mismatch_is_an_error_and_sets_nothing():
     assert all(np.array_equal(value.numpy(), before[name]) for name, value in model.state_dict().items())
 
 
-def test_names_of_weights_command_no_terminal():
-    report = compare_weights(layer(), arrays(**{"\x1b]0;title\a": np.zeros(1)}), ["from \x1b[2J"])
-    assert report.unexpected == ("\x1b]0;title\a",)
-    assert r"1 unexpected: \u001b]0;title\u0007" in str(report) and "\x1b" not in str(report)
-    with pytest.raises(WeightMismatch, match=r"1 unexpected \(\\u001b\]0;title\\u0007\)"):
-        set_weights(layer(), arrays(**{"\x1b]0;title\a": np.zeros(1)}))
-
-
 def test_what_is_allowed_by_name_or_pattern_keeps_its_value():
     model = layer()
     set_weights(model, arrays(**ODD), allow=["0.*", "extra", "1.w?ight"])
