@@ -10,13 +10,9 @@ from ernie_vil2.evaluation.calibrate import calibrate
 from ernie_vil2.io.calibration import DIRECTIONS, FILE, Calibration, Threshold, read_calibration, write_calibration
 from ernie_vil2.io.versions import OtherVersion
 from tests.support.checkpoints import untrained_checkpoint
+from tests.support.encoding_model import unit
 from tests.support.paths import FIXTURES
 from tests.support.shapes import SPECIAL_TOKENS
-
-
-def unit(rows):
-    rows = np.asarray(rows, np.float64)
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def matches(count):

@@ -26,6 +26,7 @@ from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
 from ernie_vil2.models.weights.trimming import trim
 from tests.support.commands import call, succeed
 from tests.support.other_families import CARRIED_FIRST, FOLDERS, OWN, built, check_with_authors, expected
+from tests.support.towers import assert_same_bits
 
 RECORDED = json.loads((OWN / "handed_back.json").read_text())
 
@@ -53,18 +54,11 @@ def tree_digest(folder):
     return digest.hexdigest()
 
 
-def check_equal(one, other):
-    assert one.keys() == other.keys()
-    for name, array in one.items():
-        assert (array.dtype, array.shape) == (other[name].dtype, other[name].shape), name
-        assert array.tobytes() == other[name].tobytes(), name
-
-
 @pytest.mark.parametrize("name", FOLDERS)
 def test_an_untouched_model_comes_back_bit_equal(name, tmp_path):
     """With all other files; the authors' class loads it to the same embeddings."""
     notes = given_back(name, tmp_path / "back")
-    check_equal(weights_in(FOLDERS[name]), weights_in(tmp_path / "back"))
+    assert_same_bits(weights_in(FOLDERS[name]), weights_in(tmp_path / "back"))
     assert len(notes) == 1 and "arrays are the model's" in notes[0]
     for path in FOLDERS[name].rglob("*"):
         is_settings = path.suffix in (".json", ".txt", ".model") and path.parent.name != "inputs"
@@ -125,7 +119,7 @@ def test_narrow_numbers_stay_unless_training_needs_wider_ones(suffix, dtype, tmp
     stored = read_model(tmp_path / "model")
     wide = {name: np.asarray(array, "float32") for name, array in stored.arrays.items()}  # as a run of ours has them
     hand_back(replace(stored, arrays=wide), tmp_path / "model", tmp_path / "back", "hf")
-    check_equal(arrays, weights_in(tmp_path / "back"))
+    assert_same_bits(arrays, weights_in(tmp_path / "back"))
     trained = {name: array + np.float32(1e-5) for name, array in wide.items()}
     notes = hand_back(replace(stored, arrays=trained), tmp_path / "model", tmp_path / "trained", "hf")
     spelt = "bfloat16" if dtype == BFLOAT16 else "float16"
@@ -145,7 +139,7 @@ def test_a_run_after_a_run_goes_back_to_the_first_origin(tmp_path):
         write_model(begun, tmp_path / name, "ernie_vil2")
     assert origin_of(tmp_path / "second") == source
     succeed("convert", tmp_path / "second", tmp_path / "back")
-    check_equal(weights_in(source), weights_in(tmp_path / "back"))
+    assert_same_bits(weights_in(source), weights_in(tmp_path / "back"))
     again = call("convert", tmp_path / "second", tmp_path / "back")
     assert again.returncode == 2 and str(tmp_path / "back") in again.stderr
     adapter = call("convert", tmp_path / "second", tmp_path / "adapter", "--lora", "peft")

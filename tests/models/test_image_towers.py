@@ -9,6 +9,7 @@ import pytest
 from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.models import build_image_tower
 from tests.support import tower_formulas as formulas
+from tests.support.towers import encode
 
 SMALL_VIT = {"name": "ViT", "image_size": 12, "patch_size": 4, "width": 24, "depth": 2, "heads": 3}
 
@@ -17,12 +18,6 @@ def build(name="ViT", **fields):
     paddle.seed(0)
     fields = {**SMALL_VIT, **fields} if name == "ViT" else {"image_size": 64, "name": name, **fields}
     return build_image_tower(ImageTowerConfig(**fields))
-
-
-def encode(tower, images):
-    tower.eval()
-    with paddle.no_grad():
-        return tower(paddle.to_tensor(images)).numpy()
 
 
 def randomise(tower, rng):

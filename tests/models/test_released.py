@@ -15,12 +15,13 @@ from ernie_vil2.config import (
     TextTowerConfig,
 )
 from ernie_vil2.config.model import NAMED_SIZES, VIT_SIZES
-from ernie_vil2.models import build_dual_encoder, set_weights
+from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.releases import architecture, from_ours
 from ernie_vil2.models.weights.stored import StoredModel, changed_ways, read_model, write_model
-from tests.support.other_families import copy_folder
-from tests.support.towers import arrays_of, randomize
+from tests.support.encoding_model import unit
+from tests.support.other_families import built, copy_folder
+from tests.support.towers import arrays_of, assert_same_bits, randomize
 
 transformers = pytest.importorskip("paddlenlp.transformers", reason="PaddleNLP is not installed")
 
@@ -29,17 +30,10 @@ ROWS = len(TOKENS) + 3
 SIZES = {"hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 96}
 
 
-def same_bits(found, expected):
-    return found.keys() == expected.keys() and all(
-        (found[name].dtype, found[name].shape, found[name].tobytes()) == (array.dtype, array.shape, array.tobytes())
-        for name, array in expected.items()
-    )
-
-
 def own_model(image_width=24, text="ernie", image=None):
     config = ModelConfig(
         image=image or ImageTowerConfig(name="ViT", image_size=12, patch_size=4, width=image_width, depth=2, heads=3),
-        text=TextTowerConfig(name=text, width=24, depth=2, heads=2, max_positions=8),
+        text=TextTowerConfig(name=text, width=24, depth=2, heads=2, max_positions=8, dropout=0.3),
     )
     return config, randomize(build_dual_encoder(config, ROWS))
 
@@ -85,16 +79,6 @@ def test_pixels_that_paddlenlp_does_not_use_are_not_used(paddlenlp, tmp_path):
 def inputs():
     images = np.random.default_rng(1).normal(size=(3, 3, 12, 12)).astype("float32")
     return paddle.to_tensor(images), paddle.to_tensor([[1, 5, 8, 2], [1, 7, 2, 0], [1, 2, 0, 0]])
-
-
-def built(stored):
-    model = build_dual_encoder(stored.config.Model, stored.vocab_size)
-    set_weights(model, stored.arrays)
-    return model.eval()
-
-
-def unit(features):
-    return features / np.linalg.norm(features, axis=1, keepdims=True)
 
 
 @paddle.no_grad()
@@ -143,13 +127,13 @@ def test_a_round_trip_is_bit_exact(tmp_path, layout):
     write_model(stored, tmp_path / "there", layout)
     there = read_model(tmp_path / "there", heads=(3, 2) if layout == "official" else None)
     assert there.layout == layout and there.tokens == TOKENS
-    assert same_bits(there.arrays, stored.arrays)
+    assert_same_bits(there.arrays, stored.arrays)
     sizes = {"width", "depth", "heads"}
     for tower, fields in (("image", sizes | {"patch_size", "image_size"}), ("text", sizes | {"max_positions"})):
         read, written = getattr(there.config.Model, tower), getattr(config, tower)
         assert read.model_dump(include=fields) == written.model_dump(include=fields)
     write_model(there, tmp_path / "back", "ernie_vil2")
-    assert same_bits(read_weights(tmp_path / "back/model.safetensors"), stored.arrays)
+    assert_same_bits(read_weights(tmp_path / "back/model.safetensors"), stored.arrays)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +189,8 @@ def test_shards_are_read_and_a_wrong_one_is_named(paddlenlp, tmp_path, safe):
     shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     assert len(shards) > 2 and not (sharded / "model_state.pdparams").exists()
     whole, found = read_model(folder), read_model(sharded)
-    assert found.config == whole.config and same_bits(found.arrays, whole.arrays)
+    assert found.config == whole.config
+    assert_same_bits(found.arrays, whole.arrays)
     (sharded / shards[1]).rename(sharded / "aside")
     with pytest.raises(FileNotFoundError, match=shards[1]):
         read_model(sharded)
@@ -234,9 +219,7 @@ def test_broken_files_next_to_the_weights(paddlenlp):
 @pytest.fixture
 def official(tmp_path):
     """A model of another number of heads than width / 64 in both towers, as an official folder."""
-    config, model = own_model()
-    config = config.model_copy(update={"text": config.text.model_copy(update={"dropout": 0.3})})
-    stored = StoredModel("ernie_vil2", arrays_of(model), Config(Model=config, Data={"max_length": 8}), TOKENS)
+    _, stored = stored_model()
     write_model(stored, tmp_path / "official", "official")
     return tmp_path / "official"
 
@@ -298,7 +281,7 @@ def test_a_conversion_is_seen_whole_or_not_at_all(official, tmp_path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["official"]
     (tmp_path / "new").mkdir()  # an empty folder is as good as none
     write_model(stored, tmp_path / "new", layout)
-    assert same_bits(read_model(tmp_path / "new").arrays, stored.arrays)
+    assert_same_bits(read_model(tmp_path / "new").arrays, stored.arrays)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.yaml"])

@@ -12,6 +12,8 @@ pytest.importorskip("paddleclas", reason="PaddleClas is not installed")
 pytest.importorskip("paddlenlp", reason="PaddleNLP is not installed")
 from paddleclas.ppcls.arch.backbone.model_zoo import efficientnet, foundation_vit
 
+from tests.support.towers import encode
+
 pytestmark = pytest.mark.thorough
 
 SMALL_VIT = {"image_size": 12, "patch_size": 4, "width": 24, "depth": 2, "heads": 3}
@@ -31,12 +33,6 @@ def build(name="ViT", **fields):
     paddle.seed(0)
     fields = {**SMALL_VIT, **fields} if name == "ViT" else {"image_size": 64, **fields}
     return build_image_tower(ImageTowerConfig(**fields, name=name if ":" in name else f"paddleclas:{name}"))
-
-
-def encode(tower, images):
-    tower.eval()
-    with paddle.no_grad():
-        return tower(paddle.to_tensor(images)).numpy()
 
 
 def both(name):

@@ -8,6 +8,7 @@ from paddle.nn import functional as F
 from ernie_vil2.config import TextTowerConfig
 from ernie_vil2.models import build_text_tower
 from tests.support import tower_formulas as formulas
+from tests.support.towers import encode
 
 IDS = np.array([[1, 7, 5, 9, 2], [1, 4, 2, 0, 0], [1, 2, 0, 0, 0]])
 
@@ -22,12 +23,6 @@ def transformer(pooling, epsilon=1e-5, dropout=0.0, **variant):
     variant = {"norm": "after", "mask": "padding", **variant}
     return build("transformer", pooling=pooling, epsilon=epsilon, dropout=dropout, attention_dropout=dropout,
                  variant=variant)  # fmt: skip
-
-
-def encode(tower, ids):
-    tower.eval()
-    with paddle.no_grad():
-        return tower(paddle.to_tensor(ids)).numpy()
 
 
 def randomise(tower, rng):

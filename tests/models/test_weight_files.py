@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ernie_vil2.models.weights.files import WeightFileError, read_weights, write_weights
+from tests.support.towers import assert_same_bits
 from tests.support.weight_files import safetensors, tensor
 
 EXAMPLES = settings(max_examples=30)
@@ -24,13 +25,6 @@ ARRAYS = {
     "half": np.array([0.1], "float16"),
     "flags": np.array([True, False]),
 }
-
-
-def equal(found, expected):
-    return found.keys() == expected.keys() and all(
-        found[name].dtype == array.dtype and found[name].shape == array.shape and np.array_equal(found[name], array)
-        for name, array in expected.items()
-    )
 
 
 @pytest.mark.parametrize("suffix", ["pdparams", "safetensors"])
@@ -50,7 +44,7 @@ def equal(found, expected):
 def test_what_is_written_is_read_back(tmp_path_factory, suffix, arrays):
     path = tmp_path_factory.mktemp("weights") / f"w.{suffix}"
     write_weights(path, arrays)
-    assert equal(read_weights(path), arrays)
+    assert_same_bits(read_weights(path), arrays)
 
 
 def test_views_and_column_order_are_written_as_they_look(tmp_path):
@@ -58,7 +52,7 @@ def test_views_and_column_order_are_written_as_they_look(tmp_path):
     arrays = {"columns": np.asfortranarray(base), "view": base[:, ::2], "turned": base.T}
     for name in ("w.pdparams", "w.safetensors"):
         write_weights(tmp_path / name, arrays)
-        assert equal(read_weights(tmp_path / name), arrays)
+        assert_same_bits(read_weights(tmp_path / name), arrays)
     with pytest.raises(ValueError, match=r"must end in \.pdparams or \.safetensors"):
         write_weights(tmp_path / "w.bin", arrays)
 
@@ -68,11 +62,11 @@ def test_what_paddle_saves_is_read_and_the_other_way_round(tmp_path, protocol):
     layer = paddle.nn.Sequential(paddle.nn.Linear(3, 2), paddle.nn.BatchNorm1D(2))
     state = {name: value.numpy() for name, value in layer.state_dict().items()}
     paddle.save(layer.state_dict(), str(tmp_path / "theirs.pdparams"), protocol=protocol)
-    assert equal(read_weights(tmp_path / "theirs.pdparams"), state)
+    assert_same_bits(read_weights(tmp_path / "theirs.pdparams"), state)
     write_weights(tmp_path / "ours.pdparams", state)
     loaded = paddle.load(str(tmp_path / "ours.pdparams"))
     assert all(isinstance(value, paddle.Tensor) for value in loaded.values())
-    assert equal({name: value.numpy() for name, value in loaded.items()}, state)
+    assert_same_bits({name: value.numpy() for name, value in loaded.items()}, state)
 
 
 @pytest.mark.parametrize(("protocol", "kind"), [(2, dict), (3, collections.OrderedDict), (4, dict)])
@@ -81,9 +75,9 @@ def test_arrays_that_numpy_pickled_are_read(tmp_path, protocol, kind):
     content = kind({**ARRAYS, "columns": columns, "step": 3, "lr": np.float64(0.1), "names": ["a", ("b", None, 2.5)]})
     path = tmp_path / "w.pdparams"
     path.write_bytes(pickle.dumps(content, protocol=protocol))
-    assert equal(read_weights(path), {**ARRAYS, "columns": columns})
+    assert_same_bits(read_weights(path), {**ARRAYS, "columns": columns})
     path.write_bytes(pickle.dumps(content, protocol=2).replace(b"numpy.core.", b"numpy._core."))  # of NumPy 2
-    assert equal(read_weights(path), {**ARRAYS, "columns": columns})
+    assert_same_bits(read_weights(path), {**ARRAYS, "columns": columns})
 
 
 def test_arrays_that_paddle_cut_into_pieces_are_joined(tmp_path):
@@ -96,7 +90,7 @@ def test_arrays_that_paddle_cut_into_pieces_are_joined(tmp_path):
     }
     path = tmp_path / "w.pdparams"
     path.write_bytes(pickle.dumps(content, protocol=2))
-    assert equal(read_weights(path), {"w": whole, "b": ARRAYS["half"]})
+    assert_same_bits(read_weights(path), {"w": whole, "b": ARRAYS["half"]})
 
 
 def tarred():

@@ -14,6 +14,20 @@ def arrays_of(model):
     return {name: value.numpy() for name, value in model.state_dict().items()}
 
 
+def encode(tower, inputs):
+    """Return the features that a tower computes in evaluation."""
+    tower.eval()
+    with paddle.no_grad():
+        return tower(paddle.to_tensor(inputs)).numpy()
+
+
+def assert_same_bits(arrays, expected):
+    assert arrays.keys() == expected.keys()
+    for name, array in expected.items():
+        assert (arrays[name].dtype, arrays[name].shape) == (array.dtype, array.shape), name
+        assert arrays[name].tobytes() == array.tobytes(), name
+
+
 def randomize(model, seed=0):
     """Set weights of every kind far from their initial values, so that no part can be left out unseen."""
     rng = np.random.default_rng(seed)
