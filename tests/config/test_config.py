@@ -1,3 +1,5 @@
+"""Configurations: files, overrides and their errors, versions, differences, and overrides of whole sections."""
+
 import re
 
 import pytest
@@ -6,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ernie_vil2.config import MISSING, Config, ConfigError, differences, dump_config, load_config, with_overrides
+from ernie_vil2.config.load import merged
 from ernie_vil2.training.checkpoint import changed_settings
 from ernie_vil2.training.optimizer import with_steps
 from tests.support.paths import ROOT
@@ -255,3 +258,42 @@ def test_four_view_pairs_count_again_where_none_is_named():
     weights = {"image_image": 0, "text_text": 0, "image_text": 1, "text_image": 1}
     assert load_config(path).Loss.weights.model_dump() == weights
     assert set(load_config(path, ["Loss.weights={}"]).Loss.weights.model_dump().values()) == {1.0}
+
+
+VIT = {"name": "ViT", "image_size": 32, "patch_size": 8, "width": 64, "depth": 2, "heads": 2, "mean": [0, 0, 0]}
+TOWER = "my_towers:X"
+
+
+@pytest.mark.parametrize(
+    ("before", "value", "result", "remark"),
+    [
+        (VIT, {"width": 128}, VIT | {"width": 128}, "keeps image_size: 32, patch_size: 8, depth: 2, heads: 2, mean"),
+        (VIT, {"name": "ViT", "drop_path": 0.1}, VIT | {"drop_path": 0.1}, "Model.image (ViT) keeps"),
+        (
+            VIT | {"weights": "x"},
+            {"name": TOWER, "width": 64},
+            {"name": TOWER, "width": 64, "image_size": 32, "mean": [0, 0, 0]},
+            "(ViT becomes my_towers:X) keeps image_size: 32, mean: [0, 0, 0] and drops patch_size: 8, depth: 2, "
+            "heads: 2, weights: x",
+        ),
+        # Weights of other sizes do not fit.
+        (VIT | {"weights": "x"}, {"width": 128}, VIT | {"width": 128}, "and drops weights: x"),
+        (VIT | {"weights": "x"}, {"width": 64, "drop_path": 0.1}, VIT | {"weights": "x", "drop_path": 0.1}, "keeps"),
+        # The name that the file leaves open is the default.
+        ({"image_size": 32}, {"name": "ViT-B/16"}, {"image_size": 32, "name": "ViT-B/16"}, "(ViT-B/16) keeps"),
+        (None, {"name": TOWER}, {"name": TOWER}, None),
+        (VIT, dict(VIT), VIT, None),
+        (VIT, "paddle", "paddle", None),
+    ],
+)
+def test_a_tower(before, value, result, remark):
+    found, printed = merged("Model.image", before, value)
+    assert found == result
+    assert (printed is None) == (remark is None) and (remark or "") in (printed or "")
+
+
+def test_a_loss_of_another_kind_starts_from_its_own_temperature():
+    before = {"kind": "info_nce", "temperature": 0.05, "duplicates": "positives", "weights": {"image_text": 1}}
+    found, printed = merged("Loss", before, {"kind": "sigmoid"})
+    assert found == {"kind": "sigmoid", "duplicates": "positives", "weights": {"image_text": 1}}
+    assert printed.endswith("and drops temperature: 0.05")

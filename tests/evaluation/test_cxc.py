@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_vil2.cli import run
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.cxc_ratings import correlations, read_ratings
@@ -19,6 +18,7 @@ from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.protocol import score
 from ernie_vil2.evaluation.protocols import protocol
 from tests.support.checkpoints import untrained_checkpoint
+from tests.support.commands import succeed
 from tests.support.cxc_ratings import (
     IMAGES,
     TEXTS_EACH,
@@ -224,17 +224,14 @@ def test_published_ratings_give_the_papers_counts():
 
 
 @pytest.mark.thorough
-def test_the_command_prints_four_directions_next_to_the_papers(folder, tmp_path, capsys):
+def test_the_command_prints_four_directions_next_to_the_papers(folder, tmp_path):
     """From a folder as MSCOCO's authors and Karpathy lay it out, with the ratings next to the JSON."""
     write_images(folder)
     checkpoint = untrained_checkpoint(tmp_path / "checkpoint", [*SPECIAL_TOKENS, "a", "1"])
     for name in ("cxc", "cxc-correlation"):
-        out = tmp_path / name
-        code = run("eval", ["--checkpoint", str(checkpoint), "--data", str(folder), "--protocol", name,
-                            "--output", str(out), "--name", "found"])  # fmt: skip
-        printed = capsys.readouterr().out
-        assert code == 0, printed
-        record = (out / "found.json").read_text()
+        printed = succeed("eval", "--checkpoint", checkpoint, "--data", folder, "--protocol", name,
+                          "--output", tmp_path / name, "--name", "found")  # fmt: skip
+        record = (tmp_path / name / "found.json").read_text()
         if name == "cxc":
             (line,) = [line for line in printed.splitlines() if "published: ERNIE-ViL 2.0, fine-tuned (paper)" in line]
             assert [line.split()[-n] for n in (1, 2, 6, 10, 14)] == ["76.53", "72.40", "64.70", "79.00", "90.00"]

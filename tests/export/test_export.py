@@ -1,15 +1,15 @@
-"""Exported folders give what the checkpoint gives, and say what is wrong with them."""
+"""Exported folders give what the checkpoint gives, with and without Paddle, and say what is wrong with them."""
 
 import dataclasses
 import json
 import re
 import sys
 from importlib.metadata import distributions
-from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 import ernie_vil2
 from ernie_vil2 import cli as commands
@@ -18,13 +18,16 @@ from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, write_
 from ernie_vil2.io.export_folder import BadExport
 from ernie_vil2.io.files import CHECKSUMS, write_checksums
 from ernie_vil2.runtime_onnx import OnnxModel
+from tests.hostile.bad_input.case import encoded, smooth_image
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.exported_models import GRAPHS, IMAGES, TEXT, TEXTS, TOKENS, untrained
+from tests.support.image_formats import FILES, forbid_opencv
 from tests.support.other_families import FOLDERS
 from tests.support.other_families import expected as expected_of_family
+from tests.support.paths import FIXTURES, ROOT
 from tests.support.processes import run_process
 
-RELEASED = Path(__file__).parents[1] / "fixtures" / "released"
+RELEASED = FIXTURES / "released"
 MODELS = {
     "official": lambda: ernie_vil2.load_model(RELEASED / "official_tiny"),
     "paddlenlp": lambda: ernie_vil2.load_model(RELEASED / "paddlenlp_tiny"),
@@ -38,7 +41,7 @@ MODELS = {
 }  # fmt: skip
 
 
-SLOW_MODELS = ("official", "paddlenlp", "PaddleClas")  # of which test_runtime_onnx exports the first two
+SLOW_MODELS = ("official", "paddlenlp", "PaddleClas")  # of which `pair` exports the first two
 
 
 @pytest.mark.parametrize("backend", GRAPHS)
@@ -151,19 +154,11 @@ def test_the_fastest_backend_computes_where_it_ranks_alike(tmp_path, shapes, cap
     assert backend(max_length=8) == backend(precision="float32", max_length=8) == "paddle"  # not the export's
     assert ernie_vil2.load_model(checkpoint, device="cpu").backend.name == "paddle"
 
-    given = ["--checkpoint", str(checkpoint), "--device", "cpu"]
-    (tmp_path / "words.txt").write_text("red\ngreen\n")
-    asked = {
-        "eval": [*given, *data[:2], "--language", "en", "--output", str(tmp_path / "results")],
-        "tag": ["lexicon", str(shapes["val"]), *given, "--words", f"en={tmp_path / 'words.txt'}",
-                "--output", str(tmp_path / "tags.jsonl")],
-        "search": ["build", "--index", str(tmp_path / "index"), *given, *data[:2]],
-    }  # fmt: skip
-    for command, arguments in asked.items():
-        assert commands.run(command, arguments) == 0
+    given = ["--checkpoint", str(checkpoint), "--device", "cpu", *data[:2]]
+    evaluation = ["eval", "--language", "en", "--output", str(tmp_path / "results")]
+    for command, *options in (evaluation, ["search", "build", "--index", str(tmp_path / "index")]):
+        assert commands.run(command, [*options, *given]) == 0
         assert "backend: onnx, float32 on cpu" in capsys.readouterr().out
-    assert commands.run("eval", [*asked["eval"], "--backend", "paddle", "--no-cache"]) == 0
-    assert "backend: paddle, float32 on cpu" in capsys.readouterr().out
 
     report = json.loads((checkpoint / "mine" / "parity.json").read_text())
     report["top_10"]["same_order"] = 0.99
@@ -221,3 +216,77 @@ def test_an_export_encodes_files_and_strings_as_the_authors_do(backend, tmp_path
     for load in (ernie_vil2.load_model, *([OnnxModel] if backend == "onnx" else [])):
         with pytest.raises(BadExport, match=r"tokenizer.json has 400 entries, and 420"):
             load(tmp_path / "made")
+
+
+@pytest.fixture(scope="module", params=["own", "official", "paddlenlp"])
+def pair(request, model, exports, tmp_path_factory):
+    """A model, and its export in the runtime, which computes without Paddle."""
+    if request.param == "own":
+        return model, OnnxModel(exports / "onnx", batch_size=3)
+    release = ernie_vil2.load_model(RELEASED / f"{request.param}_tiny")
+    folder = tmp_path_factory.mktemp("onnx") / "made"
+    export(release, folder, "onnx")
+    return release, OnnxModel(folder, batch_size=3)
+
+
+def kinds():
+    """Files of every kind."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    yield encoded(smooth_image(61, 97), "JPEG", quality=90)
+    yield encoded(smooth_image(97, 61), "JPEG", quality=40, subsampling=2)
+    yield encoded(smooth_image(64, 50), "JPEG", exif=exif)
+    yield encoded(smooth_image(40, 40, 1)[..., 0], "JPEG")
+    yield encoded(smooth_image(64, 50), "WEBP", exif=exif)
+    yield encoded(Image.fromarray(smooth_image(48, 64)).quantize(16))
+    yield from FILES.values()
+
+
+def test_pixels_ids_and_embeddings_are_those_of_the_model(pair, tmp_path, monkeypatch):
+    forbid_opencv(monkeypatch)
+    model, runtime = pair
+    (tmp_path / "a.jpg").write_bytes(next(kinds()))
+    images = [*kinds(), tmp_path / "a.jpg", str(tmp_path / "a.jpg"), smooth_image(50, 33)]
+    for image in images:
+        np.testing.assert_array_equal(runtime.preprocess(image), model.preprocess(image))
+    np.testing.assert_allclose(runtime.encode_images(images), model.encode_images(images), atol=2e-6)
+    np.testing.assert_allclose(runtime.encode_texts(TEXTS), model.encode_texts(TEXTS), atol=2e-6)
+    assert runtime.encode_images([]).shape == runtime.encode_texts([]).shape == (0, model.embed_dim)
+    assert (runtime.embed_dim, runtime.logit_scale, runtime.logit_bias) == (model.embed_dim, model.logit_scale, 0)
+
+
+@pytest.mark.parametrize(("image", "message"), [
+    (b"no image", "broken image"),
+    (encoded(smooth_image(60, 60), "JPEG")[:-300], "truncated image"),
+    (encoded(Image.new("1", (9_500, 9_500))), "too many pixels"),
+    (np.zeros([4, 4]), "array"),
+    (np.zeros([4, 1200, 3], np.uint8), "too narrow an image"),
+])  # fmt: skip
+def test_what_is_not_an_image_is_one_line(pair, image, message):
+    with pytest.raises(ValueError, match=message):
+        pair[1].encode_images([image])
+
+
+SCRIPT = """
+import sys, numpy as np
+from ernie_vil2.runtime_onnx import OnnxModel
+
+model = OnnxModel(sys.argv[1], batch_size=3)
+np.savez(sys.argv[2], images=model.encode_images(sys.argv[3:]), texts=model.encode_texts(open(0).read().splitlines()))
+loaded = {name.partition(".")[0] for name in sys.modules}
+print(sorted(loaded & {"paddle", "paddlenlp", "paddleclas", "pydantic", "safetensors", "yaml", "onnx", "tqdm"}))
+"""
+
+
+def test_paddle_and_its_company_are_not_imported(model, exports, tmp_path):
+    files = []
+    for number, image in enumerate(IMAGES):
+        files.append(tmp_path / f"{number}.png")
+        files[-1].write_bytes(image)
+    child = run_process([sys.executable, "-c", SCRIPT, exports / "onnx", tmp_path / "made.npz", *files], text=True,
+                           input="\n".join(TEXTS), capture_output=True, env={"PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.strip() == "[]"
+    made = np.load(tmp_path / "made.npz")
+    np.testing.assert_allclose(made["images"], model.encode_images(IMAGES), atol=2e-6)
+    np.testing.assert_allclose(made["texts"], model.encode_texts(TEXTS), atol=2e-6)

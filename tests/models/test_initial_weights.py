@@ -9,7 +9,7 @@ from ernie_vil2.models import build_dual_encoder, build_image_tower
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.models.weights.stored import StoredModel, write_model
-from tests.support.towers import arrays_of, randomize
+from tests.support.towers import arrays_of, encode, randomize
 from tests.support.trainings import tiny_run
 
 transformers = pytest.importorskip("paddlenlp.transformers", reason="PaddleNLP is not installed")
@@ -60,11 +60,6 @@ def features(model, ids=IDS):
         return model(paddle.to_tensor(ids))[1].numpy()
 
 
-def tower_features(model, ids=IDS):
-    with paddle.no_grad():
-        return model.text(paddle.to_tensor(ids)).numpy()
-
-
 @pytest.mark.parametrize(
     ("prefix", "types"),
     [
@@ -80,7 +75,7 @@ def test_an_ernie_gives_its_own_features(tmp_path, vocabulary, types, prefix):
     write_weights(tmp_path / "ernie/model_state.pdparams", {**arrays, "cls.predictions.bias": np.zeros(3, "float32")})
     config, model = build(vocabulary, text_config=text(vocabulary, folder, epsilon=1e-12))
     (report,) = load_initial_weights(model, config)
-    np.testing.assert_allclose(tower_features(model), features(source), atol=1e-5)
+    np.testing.assert_allclose(encode(model.text, IDS), features(source), atol=1e-5)
     assert report.missing == () and report.unexpected == ("network.cls.predictions.bias",)
     assert report.notes[0] == f"Model.text.weights: {folder}"
     assert any("the first 8 of 16 positions" in note for note in report.notes)
@@ -93,7 +88,7 @@ def test_a_bert_gives_its_own_features(tmp_path, vocabulary):
     folder = source_folder(tmp_path / "bert", source)
     config, model = build(vocabulary, text_config=text(vocabulary, folder, "bert"))
     (report,) = load_initial_weights(model, config)
-    np.testing.assert_allclose(tower_features(model), features(source), atol=1e-5)
+    np.testing.assert_allclose(encode(model.text, IDS), features(source), atol=1e-5)
     assert any("2 of 16 types" in note for note in report.notes)
 
 
@@ -107,7 +102,7 @@ def test_words_are_matched_by_token(tmp_path, vocabulary):
     (report,) = load_initial_weights(model, config)
     sentence = ["[CLS]", "一", "四", "二", "[SEP]"]
     expected = features(source, [[tokens.index(token) for token in sentence]])
-    np.testing.assert_allclose(tower_features(model, [[TOKENS.index(t) for t in sentence]]), expected, atol=1e-5)
+    np.testing.assert_allclose(encode(model.text, [[TOKENS.index(t) for t in sentence]]), expected, atol=1e-5)
     after = arrays_of(model)["text.network.embeddings.word_embeddings.weight"]
     np.testing.assert_array_equal(after[TOKENS.index("三")], before[TOKENS.index("三")])
     assert "word embeddings: 8 of 9 tokens found in the source's vocabulary" in report.notes
@@ -170,7 +165,7 @@ def test_an_ernie_by_its_paddlenlp_name(tmp_path, monkeypatch, vocabulary):
     monkeypatch.setattr("paddlenlp.utils.download.resolve_file_path", resolve)
     config, model = build(vocabulary, text_config=text(vocabulary, "ernie-3.0-base-zh", epsilon=1e-12))
     load_initial_weights(model, config)
-    np.testing.assert_allclose(tower_features(model), features(source), atol=1e-5)
+    np.testing.assert_allclose(encode(model.text, IDS), features(source), atol=1e-5)
     (files,) = asked.values()
     assert [file.rpartition("/")[2] for file in files] == ["ernie_3.0_base_zh.pdparams", "ernie_3.0_base_zh_vocab.txt"]
 

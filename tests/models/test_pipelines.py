@@ -1,4 +1,7 @@
-"""From files and strings to embeddings: other people's models with their own tokenizers and preprocessing."""
+"""Embeddings of files and strings by other people's models, and gradients, are those of their authors' code.
+
+The mark: two versions of the authors' libraries agree to 2e-7; the nearest other way of computing is 2e-5 away.
+"""
 
 import json
 from dataclasses import replace
@@ -8,7 +11,6 @@ import paddle
 import pytest
 from paddle.nn import functional as F
 
-import ernie_vil2
 from ernie_vil2 import load_model
 from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.data.preprocessing import most_patches, normalize_images, patched_size
@@ -33,7 +35,7 @@ def model():
     def load(name):
         if name not in loaded:
             loaded.clear()
-            loaded[name] = ernie_vil2.load_model(FOLDERS[name], device="cpu")
+            loaded[name] = load_model(FOLDERS[name], device="cpu")
         return loaded[name]
 
     return load
@@ -90,7 +92,7 @@ def test_other_ways_of_images_are_as_far_as_the_authors(model, name, way, change
 
 def test_a_dialect_of_tokenizer_and_crop_is_chosen_by_name(capfd):
     dialect = {"tokenizer": "open_clip", "preprocessing": "open_clip"}
-    made = ernie_vil2.load_model(FOLDERS["hf_clip"], device="cpu", dialect=dialect)
+    made = load_model(FOLDERS["hf_clip"], device="cpu", dialect=dialect)
     assert "tokenizer open_clip; preprocessing open_clip (shortest, bicubic)" in capfd.readouterr().err
     assert made.tokenizer.encode("A&nbsp;Cat") == made.tokenizer.encode("a cat")
     assert made.preprocessing.kind == "open_clip"
