@@ -230,3 +230,9 @@ def test_classes_are_matched_by_label_and_leaks_are_reported():
     assert answers.figures["acc1"] == 100 and answers.names == ("a", "b", "c")
     assert lines[0].startswith("linear probe: 54 training images, C = ")
     assert "6 training images of other classes" in lines[1] and "scored and trained with: 1 (0)" in lines[2]
+
+
+def test_of_equal_scores_the_first_class_is_the_answer():
+    equal = answers(one_hot([0, 1, 2], 3), np.ones((3, 3)))
+    assert equal.answer.tolist() == [0, 0, 0] and equal.rank.tolist() == [1, 2, 3]
+    assert equal.figures["acc1"] == pytest.approx(100 / 3) == equal.figures["mean_per_class_recall"]

@@ -271,3 +271,9 @@ def test_other_queries_are_refused_in_words():
         Comparison({"a": {"": outcome([1, 0])}, "b": {"": outcome([1, 0], ["0", "other"])}})
     with pytest.raises(ValueError, match="x; accuracy"):
         outcome([1], main="x").shared(outcome([1]))
+
+
+def test_one_seed_one_interval():
+    values, others = hits(500), hits(500, 0.6, 9)
+    assert paired_queries(values, others) == paired_queries(values, others)
+    assert paired_queries(values, others) != paired_queries(values, others, seed=1)

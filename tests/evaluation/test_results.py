@@ -17,6 +17,8 @@ from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import (
     CSV_COLUMNS,
     SIDE,
+    extreme_queries,
+    random_queries,
     ranks,
     retrieval_page,
     thumbnail,
@@ -209,3 +211,16 @@ def test_the_names_of_results_carry_the_data(tmp_path, evaluation):
     (folder / "b-test.json").write_text("[]")
     assert result_name(folder, [f"{tmp_path}/b/test"]) == f"{tmp_path.name}-b-test"
     assert result_name(folder, ["s3://bucket/{00..09}.tar"]) == "bucket-_00..09_"
+
+
+def test_extreme_queries_are_in_a_fixed_order(evaluation):
+    found = evaluation.results["text_to_image"]
+    # Texts: ranks 2, 1, 1, with right answers at 0.5, 0.75, 0.5.
+    assert extreme_queries(found, 3, worst=True).tolist() == [0, 2, 1]
+    assert extreme_queries(found, 2, worst=False).tolist() == [1, 2]
+
+
+def test_random_queries_are_those_of_the_seed(evaluation):
+    result = evaluation.results["text_to_image"]
+    drawn = random_queries(result, 3, seed=1).tolist()
+    assert sorted(drawn) == [0, 1, 2] and random_queries(result, 2, seed=1).tolist() == drawn[:2]
