@@ -13,6 +13,7 @@ import pytest
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.evaluation import cxc_ratings
 from ernie_vil2.evaluation.cxc_ratings import correlations, read_ratings
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.protocol import score
@@ -187,6 +188,10 @@ def test_ratings_of_other_images_are_an_error(folder, name):
     others = encoded(folder, range(100, 100 + IMAGES), {1000 + n: n // TEXTS_EACH for n in range(IMAGES * TEXTS_EACH)})
     with pytest.raises(ValueError, match=r"s\w+_test.csv"):
         score(others, protocol(name))
+
+
+def test_the_published_numbers_of_pairs_add_up():
+    assert sum(cxc_ratings.ROWS.values()) == 267_095
 
 
 @pytest.mark.slow  # a minute, and 3 GB for 25,000 captions

@@ -12,17 +12,8 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import ranks as rank_rows
-from ernie_vil2.evaluation.protocol import (
-    Protocol,
-    score,
-)
-from ernie_vil2.evaluation.protocols import (
-    CONVENTIONS,
-    PROTOCOLS,
-    choose,
-    conventions,
-    protocol,
-)
+from ernie_vil2.evaluation.protocol import Protocol, score
+from ernie_vil2.evaluation.protocols import CONVENTIONS, PROTOCOLS, choose, conventions, protocol
 from ernie_vil2.evaluation.published import read_published
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, Matching
 from ernie_vil2.evaluation.scorer import Data, scorer_of
@@ -328,3 +319,12 @@ def test_the_published_mean_is_that_of_the_published_recalls(row):
     recalls = [row.values[way][column] for way in DIRECTIONS if way in row.values for column in COLUMNS]
     rounded = 0.101 if row.model == "other" else 0.051 if "Table 3" in row.source else 0.006  # recalls, mean, neither
     assert row.values["mR"] == pytest.approx(sum(recalls) / len(recalls), abs=rounded)
+
+
+@pytest.mark.parametrize("row", read_published(), ids=lambda row: f"{row.protocol}, {row.label}")
+def test_a_published_row_is_of_a_protocol_and_rises(row):
+    assert row.protocol in {*PROTOCOLS, "snli-ve", "nlvr2"} and row.source.startswith("https://")
+    for direction in DIRECTIONS:
+        columns = row.values.get(direction, {})
+        recalls = [columns[column] for column in COLUMNS if column in columns]
+        assert recalls == sorted(recalls) and all(0 < value <= 100 for value in recalls)

@@ -37,11 +37,7 @@ from ernie_vil2.evaluation.report import (
     write_report,
 )
 from ernie_vil2.evaluation.retrieval import recall_table
-from ernie_vil2.evaluation.scorers.retrieval import (
-    format_counts,
-    format_definitions,
-    record,
-)
+from ernie_vil2.evaluation.scorers.retrieval import format_counts, format_definitions, record
 
 # Image 0 ("red") has texts 0 and 1, image 1 ("blue") text 2. Scores, rows = images, columns = texts:
 #   red:  0.5 0.75 0.25     blue: 1 0 0.5

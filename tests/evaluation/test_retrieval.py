@@ -6,21 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_vil2.evaluation import (
-    chance,
-    evaluate_retrieval,
-    first_positive_ranks,
-    ranking,
-    recall,
-    top_matches,
-)
+from ernie_vil2.evaluation import chance, evaluate_retrieval, first_positive_ranks, ranking, recall, top_matches
 from ernie_vil2.evaluation.ranking import rank_queries
-from ernie_vil2.evaluation.retrieval import (
-    Matching,
-    mean_recall,
-    score_matchings,
-    summary,
-)
+from ernie_vil2.evaluation.retrieval import Matching, mean_recall, score_matchings, summary
 from tests.support.limits import examples
 
 

@@ -16,16 +16,7 @@ from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.data.preprocessing import most_patches, normalize_images, patched_size
 from ernie_vil2.models.weights.families.family import with_preprocessing
 from ernie_vil2.models.weights.settings import Settings
-from tests.support.other_families import (
-    FOLDERS,
-    NAMES,
-    built,
-    expected,
-    images,
-    inputs,
-    stored,
-    text_difference,
-)
+from tests.support.other_families import FOLDERS, NAMES, built, expected, images, inputs, stored, text_difference
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.config import (
-    Config,
-    ImageTowerConfig,
-    ModelConfig,
-    TextTowerConfig,
-)
+from ernie_vil2.config import Config, ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.config.model import NAMED_SIZES, VIT_SIZES
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights
