@@ -47,22 +47,20 @@ def decoder(request, monkeypatch):
         without_simplejpeg(monkeypatch)
 
 
-@pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}, {"subsampling": 1, "quality": 30}])
-@pytest.mark.parametrize("image", [COLOUR, COLOUR.convert("L")], ids=["colour", "grey"])
-def test_a_jpeg_has_the_pixels_that_pillow_finds(decoder, image, options):
-    data = encoded(image, **options)
-    np.testing.assert_array_equal(decode_image(data, "a"), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+JPEGS = [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1, "quality": 30}]
 
 
-@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("options", JPEGS)
 @pytest.mark.parametrize("image", [COLOUR, COLOUR.convert("L"), COLOUR.convert("CMYK")], ids=["colour", "grey", "CMYK"])
-def test_both_decoders_give_equal_pixels_at_every_scale(image, progressive, monkeypatch):
-    data = encoded(image, progressive=progressive)
+def test_both_decoders_give_the_pixels_of_pillow_at_every_scale(image, options, monkeypatch):
+    data = encoded(image, **options)
     fast = [EncodedImage(data, "a").decode(shrink) for shrink in (1, 2, 4, 8)]
     without_simplejpeg(monkeypatch)
     rounding = 1 if image.mode == "CMYK" else 0  # in its way to RGB
     for shrink, pixels in zip((1, 2, 4, 8), fast, strict=True):
         np.testing.assert_allclose(EncodedImage(data, "a").decode(shrink).astype(int), pixels, rtol=0, atol=rounding)
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    np.testing.assert_allclose(fast[0], expected, rtol=0, atol=rounding)
 
 
 @pytest.mark.parametrize(("shrink", "factor"), [(0.2, 1), (1.99, 1), (2, 2), (3.9, 2), (4, 4), (50, 8)])
@@ -82,12 +80,6 @@ def test_sides_of_any_size_are_rounded_up(height, width, shrink):
     assert image.decode(shrink).shape == (-(-height // factor), -(-width // factor), 3)
 
 
-def test_other_files_come_whole():
-    image = EncodedImage(encoded(kind="PNG"), "a")
-    assert (image.height, image.width) == (75, 101)
-    np.testing.assert_array_equal(image.decode(8), smooth_image())
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_jpeg_is_turned_as_exif_says(decoder, orientation):
     exif = Image.Exif()
@@ -102,9 +94,10 @@ def test_jpeg_is_turned_as_exif_says(decoder, orientation):
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"comment": b"a comment"}])
 def test_the_size_of_a_plain_jpeg_is_read_without_pillow(options, monkeypatch):
-    data = [encoded(image, **options) for image in (COLOUR, COLOUR.convert("L"))]
+    data = encoded(**options)
     monkeypatch.setattr(decoding, "open_header", lambda data, name: pytest.fail("Pillow was asked"))
-    assert [(image.height, image.width) for image in (EncodedImage(one, "a") for one in data)] == [(75, 101)] * 2
+    image = EncodedImage(data, "a")
+    assert (image.height, image.width) == (75, 101)
 
 
 def png(colour, bits, values, *chunks):
@@ -183,26 +176,21 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 def test_what_is_odd_about_an_image_is_a_remark(capfd, monkeypatch):
     """libpng would print a line on each of these files but the one with the good profile."""
-    grey = COLOUR.convert("L")
-    odd = {
-        "damaged colour profile": encoded(kind="PNG", icc_profile=b"no profile"),
-        "colour profile of other colours than the image's": encoded(grey, "PNG", icc_profile=SRGB),
-    }
-    for remark, data in odd.items():
-        with remarks() as found:
-            assert decode_image(data, "a").shape == (75, 101, 3)
-        assert found == [remark]
     good = encoded(kind="PNG", icc_profile=SRGB)
-    with remarks() as found:
-        decode_image(good, "a")
-    assert found == []
+    for data, expected in (
+        (encoded(kind="PNG", icc_profile=b"no profile"), ["damaged colour profile"]),
+        (encoded(COLOUR.convert("L"), "PNG", icc_profile=SRGB), ["colour profile of other colours than the image's"]),
+        (good, []),
+    ):
+        with remarks() as heard:
+            assert decode_image(data, "a").shape == (75, 101, 3)
+        assert heard == expected
     monkeypatch.setattr(decoding, "_WRONG_PROFILES", (zlib.crc32(SRGB),))
-    with remarks() as found:
+    with remarks() as heard:
         decode_image(good, "a")
-    assert found == ["known incorrect sRGB profile"]
+    assert heard == ["known incorrect sRGB profile"]
     with pytest.raises(BadSample):
         decode_image(good[: len(good) // 2], "a")
-    decode_image(good, "a")  # and nobody asks
     assert capfd.readouterr() == ("", "")
 
 
@@ -223,7 +211,7 @@ def test_other_files_are_turned_as_exif_says(kind, image, visible):
         options = {"exif": exif} if kind == "PNG" else {"tiffinfo": {0x0112: orientation}}
         expected = cv2.imdecode(np.frombuffer(encoded(visible, kind, **options), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
         data = EncodedImage(encoded(image, kind, **options), "a")
-        np.testing.assert_array_equal(data.decode(), expected)
+        np.testing.assert_array_equal(data.decode(8), expected)  # whole, whatever the caller shrinks
         assert (data.height, data.width) == expected.shape[:2]
 
 
@@ -249,7 +237,7 @@ def tiff(width, height, colours, bits, channels, content, order="<", alpha=None)
     return head.ljust(200, b"\0") + content
 
 
-def test_grey_tiff_of_12_bits_and_with_0_as_white():
+def test_grey_tiff_of_12_bits_with_0_as_white_or_with_alpha():
     twelve = b"".join(packed(row, 12) for row in (WIDE >> 4).tolist())
     for data, expected in (
         (tiff(60, 40, 1, 12, 1, twelve), WIDE >> 8),
@@ -257,21 +245,10 @@ def test_grey_tiff_of_12_bits_and_with_0_as_white():
         (tiff(60, 40, 1, 16, 1, WIDE.astype(">u2").tobytes(), ">"), WIDE >> 8),
     ):
         np.testing.assert_array_equal(decode_image(data, "a"), np.repeat(expected[..., None], 3, axis=2))
-
-
-def test_grey_tiff_that_is_stored_multiplied_by_its_alpha():
     alpha, grey = WIDE >> 8, WIDE & 0xFF
-    content = np.stack([grey * alpha // 255, alpha], axis=-1).astype(np.uint8).tobytes()
-    pixels = decode_image(tiff(60, 40, 1, 8, 2, content, alpha=1), "a")
-    expected = grey * (alpha / 255) + 255 - alpha
-    assert np.abs(pixels - expected[..., None]).max() <= 2
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-@pytest.mark.parametrize("size", [(1, 3), (9000, 45)])
-def test_odd_sizes_are_used(decoder, kind, size):
-    pixels = decode_image(encoded(Image.new("RGB", size, (200, 30, 30)), kind), "a")
-    assert pixels.shape == (size[1], size[0], 3) and np.abs(pixels - np.array((200, 30, 30))).max() <= 4
+    multiplied = np.stack([grey * alpha // 255, alpha], axis=-1).astype(np.uint8).tobytes()
+    pixels = decode_image(tiff(60, 40, 1, 8, 2, multiplied, alpha=1), "a")
+    assert np.abs(pixels - (grey * (alpha / 255) + 255 - alpha)[..., None]).max() <= 2
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -286,7 +263,6 @@ def test_a_thumbnail_does_not_make_a_cut_jpeg_whole(decoder):
     thumbnail = encoded(COLOUR.resize((16, 16)))
     header = b"\xff\xd8\xff\xe1" + struct.pack(">H", len(thumbnail) + 8) + b"Exif\0\0" + thumbnail
     data = header + encoded()[2:]
-    assert decode_image(data, "a").shape == (75, 101, 3)
     assert decode_image(data + b"what some cameras add", "a").shape == (75, 101, 3)
     with pytest.raises(BadSample, match="a: truncated image"):
         decode_image(data[:-400], "a")
@@ -297,21 +273,3 @@ def test_other_files_that_were_cut_off_are_broken(kind):
     data = encoded(kind=kind)
     with pytest.raises(BadSample, match="a: broken image"):
         decode_image(data[: len(data) // 2], "a")
-
-
-@pytest.mark.parametrize("data", [b"", b"no image", b"\xff\xd8", encoded()[:100], encoded(kind="PNG")[:40]])
-def test_what_is_not_an_image_is_named(decoder, data):
-    with pytest.raises(BadSample, match="a: broken image"):
-        EncodedImage(data, "a")
-
-
-def jpeg_that_asks_for(height, width):
-    data = encoded()
-    position = data.index(b"\xff\xc0") + 5  # behind marker, length and depth
-    return data[:position] + struct.pack(">HH", height, width) + data[position + 4 :]
-
-
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_bombs_are_not_unpacked(decoder):
-    with pytest.raises(BadSample, match="a: too many pixels"):
-        EncodedImage(jpeg_that_asks_for(65_000, 65_000), "a")

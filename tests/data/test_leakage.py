@@ -9,7 +9,7 @@ from ernie_vil2.data.readers import open_benchmark
 from ernie_vil2.data.stream import SampleStream, watch
 from ernie_vil2.training.trainer import Trainer
 from tests.support.published_files import TRAIN_SPLITS, write
-from tests.support.shapes import draw, png, write_tsv
+from tests.support.shapes import png, write_tsv
 
 
 def images(path, numbers, prefix=""):
@@ -57,10 +57,9 @@ def test_an_image_that_cannot_be_read_is_not_a_leak(tmp_path):
 
 
 def test_a_run_counts_them(tmp_path, capsys):
-    rng = np.random.default_rng(0)
-    drawn = [png(draw((number * 20, 90, 120), "disc", rng)) for number in range(12)]
-    train = write_tsv(tmp_path / "train.tsv", [(f"a {n}", f"t{n}", drawn[n]) for n in range(10)])
-    val = write_tsv(tmp_path / "val.tsv", [(f"b {n}", f"v{n}", drawn[n]) for n in range(8, 12)])
+    colours = [png(np.full((32, 32, 3), 20 * number, np.uint8)) for number in range(12)]
+    train = write_tsv(tmp_path / "train.tsv", [(f"a {n}", f"t{n}", colours[n]) for n in range(10)])
+    val = write_tsv(tmp_path / "val.tsv", [(f"b {n}", f"v{n}", colours[n]) for n in range(8, 12)])
     config = load_config(None, [
         "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
         "Model.text={name: ernie, width: 32, depth: 1, heads: 1, max_positions: 16}", "Data.max_length=16",
@@ -68,7 +67,7 @@ def test_a_run_counts_them(tmp_path, capsys):
         "Training.steps=2", "Training.global_batch=5", f"Training.output={tmp_path / 'run'}",
     ])  # fmt: skip
     assert Trainer(config).fit()
-    assert "odd, but used:\n  image that is scored too: 2 (t" in capsys.readouterr().out
+    assert "image that is scored too: 2 (t" in capsys.readouterr().out
 
 
 def test_scored_data_without_files_are_those_of_training(tmp_path):

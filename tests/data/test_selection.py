@@ -38,25 +38,13 @@ def three(tmp_path):
     return [write_shard(tmp_path / f"{name}.tsv", range(first, first + 10)) for name, first in firsts.items()]
 
 
-def test_only_what_is_kept_comes_and_each_once_an_epoch(tmp_path, three):
-    kept = {str(number): 1 for number in (1, 2, 5, 20, 29)}
-    folder = write_selection(tmp_path / "curated", three, kept)
-    chosen = open_stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}")
-    assert chosen.samples == 5
-    for epoch in range(3):
-        names = [name for _, name in read_names(chosen, range(5 * epoch, 5 * epoch + 5))]
-        assert sorted(names) == sorted(kept)
-
-
 def test_part_of_the_data_takes_its_part_of_the_table(tmp_path, three):
     folder = write_selection(tmp_path / "curated", three, {"3": 1, "25": 1, "27": 1})
     (tmp_path / "other").mkdir()
-    for name in ("c", "a"):
-        (tmp_path / f"{name}.tsv").rename(tmp_path / "other" / f"{name}.tsv")
-    chosen = open_stream(f"[{tmp_path}/other/c.tsv]", f"Data.select={folder}")
-    assert sorted(name for _, name in read_names(chosen, range(2))) == ["25", "27"]
-    both = open_stream(f"[{tmp_path}/other/c.tsv, {tmp_path}/other/a.tsv]", f"Data.select={folder}")
-    assert sorted(name for _, name in read_names(both, range(3))) == ["25", "27", "3"]
+    c, a = (path.rename(tmp_path / "other" / path.name) for path in (three[2], three[0]))
+    for paths, expected in ((f"[{c}]", ["25", "27"]), (f"[{c}, {a}]", ["25", "27", "3"])):
+        chosen = open_stream(paths, f"Data.select={folder}")
+        assert sorted(name for _, name in read_names(chosen, range(len(expected)))) == expected
 
 
 def test_a_weight_is_the_probability_of_being_drawn_in_an_epoch(tmp_path, three):
@@ -80,22 +68,20 @@ def test_a_weight_is_the_probability_of_being_drawn_in_an_epoch(tmp_path, three)
 def test_draws_are_the_same_over_groups_and_after_a_resume(tmp_path, three):
     weights = {str(number): 0.3 + 0.7 * (number % 2) for number in range(30)}
     folder = write_selection(tmp_path / "curated", three, weights)
-    epochs = {}
+    drawn = []
     for groups in (1, 2, 3):
-        chosen = open_stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}", f"Data.groups={groups}",
-                        "Training.global_batch=6")  # fmt: skip
-        found = {0: [], 1: []}
+        options = [f"Data.select={folder}", f"Data.groups={groups}", "Training.global_batch=6"]
+        chosen = open_stream(f"[{tmp_path}/*.tsv]", *options)
+        numbers = {0: [], 1: []}
         for order in chosen._orders[0]:
             position = 0
             while (epoch := order.window(position)[0]) < 2:
-                found[epoch].append(int(chosen._selected[0].numbers[order[position]]))
+                numbers[epoch].append(int(chosen._selected[0].numbers[order[position]]))
                 position += 1
-        epochs[groups] = {epoch: sorted(numbers) for epoch, numbers in found.items()}
-        again = open_stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}", f"Data.groups={groups}",
-                       "Training.global_batch=6")  # fmt: skip
-        assert read_names(again, range(50, 60)) == read_names(chosen, range(60))[50:]
-    assert epochs[1] == epochs[2] == epochs[3]
-    assert epochs[1][0] != epochs[1][1]
+        drawn.append([sorted(numbers[0]), sorted(numbers[1])])
+        resumed = open_stream(f"[{tmp_path}/*.tsv]", *options)
+        assert read_names(resumed, range(50, 60)) == read_names(chosen, range(60))[50:]
+    assert drawn[0] == drawn[1] == drawn[2] and drawn[0][0] != drawn[0][1]
 
 
 def test_an_image_comes_as_often_as_the_best_of_its_rows(tmp_path):
@@ -110,13 +96,12 @@ def test_an_image_comes_as_often_as_the_best_of_its_rows(tmp_path):
 
 
 def test_draws_follow_from_seed_epoch_and_id_alone():
-    ids, sizes = np.arange(1000, dtype=np.uint64), np.array([400, 600])
-    weights = np.full(1000, 0.5)
+    ids, sizes, weights = np.arange(1000, dtype=np.uint64), np.array([400, 600]), np.full(1000, 0.5)
     draws = Draws(weights, ids, sizes, seed=3)
-    turned = Draws(weights, ids[::-1].copy(), sizes, seed=3)
-    assert np.array_equal(draws.drawn(7, 0, 1000), turned.drawn(7, 0, 1000)[::-1])
-    assert not np.array_equal(draws.drawn(7, 0, 1000), draws.drawn(8, 0, 1000))
-    assert not np.array_equal(draws.drawn(7, 0, 1000), Draws(weights, ids, sizes, seed=4).drawn(7, 0, 1000))
+    drawn = draws.drawn(7, 0, 1000)
+    assert np.array_equal(drawn, Draws(weights, ids[::-1].copy(), sizes, seed=3).drawn(7, 0, 1000)[::-1])
+    assert not np.array_equal(drawn, draws.drawn(8, 0, 1000))
+    assert not np.array_equal(drawn, Draws(weights, ids, sizes, seed=4).drawn(7, 0, 1000))
     assert draws.sizes(7).tolist() == [len(draws.rows(7, 0)), len(draws.rows(7, 1))]
     assert 400 < draws.sizes(7).sum() < 600
 

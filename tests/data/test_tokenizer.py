@@ -39,21 +39,6 @@ def test_ids_are_those_of_the_official_code(of_200, case):
     assert of_200.encode(case["text"]) == [1, *case["ids"], 2]
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("case", OFFICIAL, ids=lambda case: case["text"][:12])
-def test_ids_are_those_of_paddlenlp(paddlenlp, case):
-    ours, theirs = paddlenlp
-    assert ours.encode(case["text"]) == theirs(case["text"])["input_ids"]
-
-
-@pytest.mark.thorough
-def test_the_two_rules_differ_in_symbols_and_special_tokens(paddlenlp):
-    ours, official = paddlenlp[0], Tokenizer()
-    ids = official.encode("\U0001f469\u200d\U0001f692")
-    assert ids == [1, 39979, 2] and ours.encode("\U0001f469\u200d\U0001f692") == [1, 39979, 39979, 2]
-    assert ours.encode("[MASK]") == [1, 3, 2] and len(official.encode("[MASK]")) > 3
-
-
 # Where neither rule sees a symbol, PaddleNLP's BERT code is an independent reference. Next to Unicode's symbols it
 # counts the characters that are listed; it lowers letter by letter, which gives a final sigma another form.
 PLAIN = st.characters(exclude_categories=["S", "Cs"], exclude_characters="[\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1Σ")
@@ -86,11 +71,7 @@ def test_long_texts_are_cut_and_short_ones_padded(tokenizer):
     ids = tokenizer(["猫" * 50, "猫"])
     assert ids.shape == (2, 12) and ids.dtype == np.int64
     assert ids[0, -1] == 2 and ids[1].tolist() == [1, 1821, 2] + [0] * 9
-
-
-def test_an_empty_text_and_an_unknown_character(tokenizer):
-    assert tokenizer.encode("") == [1, 2]
-    assert tokenizer.encode("\U0001f600") == [1, 39979, 2]
+    assert tokenizer(["", "猫 猫"]).tolist() == [[1, 2, 0, 0], [1, 1821, 1821, 2]]  # as long as the longest
 
 
 def test_both_vocabulary_formats_give_the_same_tokens(tmp_path):
@@ -104,8 +85,6 @@ def test_both_vocabulary_formats_give_the_same_tokens(tmp_path):
     ("content", "fault"),
     [
         (b"[PAD]\t0\n[CLS]\t2\n", "ids must be 0 to 1"),
-        (b"[PAD]\tx\n", "not a number"),
-        (b"a\nb\n", "missing"),
         (b"[CLS]\n[PAD]\n[SEP]\n[UNK]\n", "must have id 0"),
         ("[PAD]\n沙发\n".encode("gbk"), "UTF-8"),
         (None, "no such file"),
@@ -117,8 +96,3 @@ def test_what_is_not_a_vocabulary_is_named(tmp_path, content, fault):
         path.write_bytes(content)
     with pytest.raises((ValueError, FileNotFoundError), match=f"odd.txt.*{fault}"):
         read_vocabulary(path)
-
-
-def test_a_batch_is_as_long_as_its_longest_text():
-    tokenizer = Tokenizer(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a"])
-    assert tokenizer(["", "a a"]).tolist() == [[1, 2, 0, 0], [1, 4, 4, 2]]

@@ -86,7 +86,7 @@ def test_clips_byte_pairs_stay_whole_for_latin_texts(clip, text):
 def test_the_words_of_ernie_for_chinese_and_english():
     tokenizer = Tokenizer(read_vocabulary(ERNIE_VOCABULARY), 60)
     small = trimmed(tokenizer, kept_of_characters(tokenizer, characters(["zh", "en"])))
-    assert small.vocab_size < tokenizer.vocab_size and small.tokens[:4] == tokenizer.tokens[:4]
+    assert small.vocab_size < tokenizer.vocab_size
     for text in ["一只猫在绿色的草地上", "Café naïve ÜBER", "ＡＢＣ１２３", "mixed 中文 and English"]:
         assert words(small, text) == words(tokenizer, text)
 
@@ -110,17 +110,22 @@ def test_embeddings_of_such_texts_are_the_same_to_the_last_bit(name, tmp_path, c
     assert small.tokenizer.vocab_size < model.tokenizer.vocab_size
 
 
-def test_a_vocabulary_file_holds_the_words_of_the_data(shapes, tmp_path):
+def test_a_vocabulary_and_a_model_hold_the_words_of_the_data(shapes, tmp_path):
     """Against the ids of ERNIE's tokenizer; special tokens are the first lines."""
-    trimmed_words = call("trim", "--data", shapes["val"], "--output", tmp_path / "words.txt")
-    assert trimmed_words.returncode == 0, trimmed_words.stderr
-    tokens = read_vocabulary(tmp_path / "words.txt")
-    assert tokens[:5] == ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
-    whole, small = Tokenizer(None, 60), Tokenizer(tmp_path / "words.txt", 60)
+    whole = untrained_checkpoint(tmp_path / "model", [*TOKENS, "猫"])
+    for source, output in (([], tmp_path / "words.txt"), ([whole], tmp_path / "small")):
+        made = call("trim", *source, "--data", shapes["val"], "--output", output)
+        assert made.returncode == 0, made.stderr
+    ernie, words_alone = Tokenizer(None, 60), Tokenizer(tmp_path / "words.txt", 60)
+    assert words_alone.tokens[:5] == ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
     captions = [json.loads(data) for name, data in shape_members(1, seed=1) if name.endswith(".json")]
     sentences = {text for entry in captions for key, text in entry.items() if key.startswith("caption")}
-    assert sentences and all(words(small, text) == words(whole, text) for text in sentences)
-    assert "[UNK]" in words(small, "猫 zebra") and f"{len(tokens):,} of {whole.vocab_size:,}" in trimmed_words.stdout
+    assert sentences and all(words(words_alone, text) == words(ernie, text) for text in sentences)
+    assert "[UNK]" in words(words_alone, "猫 zebra")
+    model, small = ernie_vil2.load_model(whole, device="cpu"), ernie_vil2.load_model(tmp_path / "small", device="cpu")
+    assert set(model.tokenizer.tokens) - set(small.tokenizer.tokens) == {"猫"}
+    sentences = ["a red disc", "a blue bar"]
+    np.testing.assert_array_equal(small.encode_texts(sentences), model.encode_texts(sentences))
 
 
 def test_ways_to_say_what_stays_add_up(tmp_path):
@@ -133,13 +138,3 @@ def test_ways_to_say_what_stays_add_up(tmp_path):
         tokens[name] = set(read_vocabulary(tmp_path / name))
     assert tokens["both"] == tokens["languages"] | tokens["texts"]
     assert tokens["both"] - tokens["languages"] == {"猫"} and tokens["both"] > tokens["texts"]
-
-
-def test_a_model_is_trimmed_to_the_words_of_a_data_set(shapes, tmp_path):
-    whole = untrained_checkpoint(tmp_path / "model", [*TOKENS, "猫"])
-    trimmed_model = call("trim", whole, "--data", shapes["val"], "--output", tmp_path / "small")
-    assert trimmed_model.returncode == 0, trimmed_model.stderr
-    model, small = ernie_vil2.load_model(whole, device="cpu"), ernie_vil2.load_model(tmp_path / "small", device="cpu")
-    assert set(model.tokenizer.tokens) - set(small.tokenizer.tokens) == {"猫"}
-    sentences = ["a red disc", "a blue bar"]
-    np.testing.assert_array_equal(small.encode_texts(sentences), model.encode_texts(sentences))

@@ -3,17 +3,8 @@ import json
 import pytest
 
 from ernie_vil2.data.readers import open_benchmark, open_benchmarks
-from tests.support.published_files import image, pairs, problems
-from tests.support.shapes import write_tar, write_tsv
-
-
-def test_bad_samples_are_named(tmp_path):
-    rows = [("猫", "7", image(1)), ("狗", "7", image(2)), ("", "9", image(3))]
-    path = write_tsv(tmp_path / "rows.tsv", rows)
-    path.write_text(path.read_text() + "a\tb\n")
-    benchmark = open_benchmark(path)
-    assert problems(benchmark) == {"empty caption": ["9"], "malformed base64": ["rows.tsv:4"]}
-    assert len(pairs(benchmark)) == 2 and benchmark.rows.read == 4
+from tests.support.published_files import image, pairs
+from tests.support.shapes import write_tar
 
 
 def test_different_images_of_one_name_are_kept_and_reported(tmp_path):
@@ -43,8 +34,6 @@ def bilingual(tmp_path):
     [
         ({}, {"zh": ["猫", "x"], "en": ["a cat", "cat", "x"], "": ["x"]}),
         ({"preferred": ["en", "zh", "fr"]}, {"en": ["a cat", "cat", "x"], "zh": ["猫", "x"]}),
-        ({"preferred": ["fr"]}, {"zh": ["猫", "x"], "en": ["a cat", "cat", "x"], "": ["x"]}),
-        ({"languages": ["en"]}, {"en": ["a cat", "cat", "x"]}),
         ({"languages": ["fr", "de", "zh"]}, {"fr, de": ["x"], "zh": ["猫", "x"]}),
     ],
 )
@@ -55,38 +44,23 @@ def test_languages_are_those_of_captions_and_scored_once(tmp_path, asked, expect
 
 
 def test_one_benchmark_needs_one_language(tmp_path):
-    with pytest.raises(ValueError, match="a.tar: there are captions in zh and en"):
+    with pytest.raises(ValueError, match=r"a\.tar: .* zh and en"):
         open_benchmark(bilingual(tmp_path))
     assert len(open_benchmark(bilingual(tmp_path), "zh").texts) == 2
 
 
-@pytest.mark.parametrize("as_json", [False, True])
-def test_lines_of_a_caption_are_texts_where_it_is_asked_for(tmp_path, as_json):
+LINES = {"json": ["0", "0#1", "0#2", "1"], "txt": ["a cat", "a kitten", "a dog"]}
+
+
+@pytest.mark.parametrize("suffix", LINES)
+def test_lines_of_a_caption_are_texts_where_it_is_asked_for(tmp_path, suffix):
     captions = ["a cat\na kitten \n\n a cat\n", "a dog"]
     members = []
     for number, caption in enumerate(captions):
-        content = json.dumps({"caption": caption, "text_id": number}) if as_json else caption
-        members += [(f"{number}.png", image(number)), (f"{number}.{'json' if as_json else 'txt'}", content.encode())]
+        content = json.dumps({"caption": caption, "text_id": number}) if suffix == "json" else caption
+        members += [(f"{number}.png", image(number)), (f"{number}.{suffix}", content.encode())]
     path = write_tar(tmp_path / "a.tar", members)
-    one_each = open_benchmark(path)
-    assert [text.text for text in one_each.texts] == [captions[0].strip(), "a dog"]
-    assert "several lines" in str(one_each.rows)
+    whole = open_benchmark(path)
+    assert [text.text for text in whole.texts] == [captions[0].strip(), "a dog"] and "several lines" in str(whole.rows)
     lines = open_benchmark(path, caption_lines=True)
-    assert "several lines" not in str(lines.rows)
-    if as_json:
-        assert pairs(lines) == [("0", "0"), ("0", "0#1"), ("0", "0#2"), ("1", "1")]
-    else:
-        assert pairs(lines) == [("0", "a cat"), ("0", "a kitten"), ("1", "a dog")]
-
-
-def test_lists_folders_and_patterns_of_files(tmp_path):
-    paths = [write_tsv(tmp_path / f"{name}.tsv", [(name, name, image(n))]) for n, name in enumerate(["b", "a[1]", "c"])]
-    assert [one.id for one in open_benchmark(paths).images] == ["b", "a[1]", "c"]
-    for position in (tmp_path, str(tmp_path / "*.tsv"), [tmp_path]):
-        assert [one.id for one in open_benchmark(position).images] == ["a[1]", "b", "c"]
-
-
-def test_a_sample_without_the_language_is_not_used(tmp_path):
-    members = [("1.png", image(1)), ("1.json", b'{"caption_en": "cat"}')]
-    with pytest.raises(ValueError, match="no caption in zh"):
-        open_benchmark(write_tar(tmp_path / "a.tar", members), language="zh")
+    assert [text.id for text in lines.texts] == LINES[suffix] and "several lines" not in str(lines.rows)

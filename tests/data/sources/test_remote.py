@@ -8,8 +8,6 @@ import pytest
 from ernie_vil2.data.readers import open_sources, remote, source
 from ernie_vil2.data.readers.fetching import cache_bytes
 from ernie_vil2.data.readers.remote import FetchError, PipeOutput, RemoteFile
-from ernie_vil2.data.readers.shard_files import LocalFile
-from ernie_vil2.data.samples import BadSample
 from tests.hostile.bad_input.case import member
 from tests.support.limits import PATIENCE
 from tests.support.misbehaving_server import MisbehavingServer
@@ -55,12 +53,14 @@ def test_a_command_that_fails_is_reported_with_what_it_printed(cache, command):
     assert fetched(cache) == []
 
 
-def test_an_address_is_fetched_once(tmp_path, cache):
+def test_an_address_is_fetched_once_until_it_changes(tmp_path, cache):
     content = write_tar(tmp_path / "a.tar", MEMBERS).read_bytes()
     for number in range(3):
         at_address(f"{number:02d}.tar", content)
     assert captions("memory://{00..02}.tar") == captions("memory://0?.tar") == ["x"] * 3
     assert len(fetched(cache)) == 3
+    at_address("01.tar", write_tar(tmp_path / "b.tar", [*MEMBERS, ("2.png", b""), ("2.txt", b"y")]).read_bytes())
+    assert captions("memory://01.tar") == ["x", "y"]
 
 
 SHARD = b"".join(member(f"{row}.png", b"image") + member(f"{row}.txt", b"x") for row in range(50)) + bytes(1024)
@@ -68,18 +68,15 @@ AGAIN = ".*attempts made: 3"
 
 
 @pytest.mark.parametrize(("manner", "fault", "asked"), [
-    ("403", "403 Forbidden", 1),
-    ("404", "404 Not Found", 1),
+    ("404", "404", 1),
     ("302", "circle", 10),  # one attempt follows ten times
-    ("429", "429 Too Many Requests" + AGAIN, 3),
-    ("503", "503 Service Unavailable" + AGAIN, 3),
-    ("garbage", "400 Bad status line", 1),
+    ("429", "429" + AGAIN, 3),
+    ("garbage", "400", 1),
     ("half", "broke off" + AGAIN, 3),
-    ("503-then-3", "503 Service Unavailable" + AGAIN, 3),
+    ("503-then-3", "503" + AGAIN, 3),
     ("503-then-2", None, 3),
     ("half-then-2", None, 3),
     ("unannounced", None, 2),  # for its size too
-    ("well", None, 1),
 ])  # fmt: skip
 def test_a_server_is_asked_again_only_where_that_helps(cache, manner, fault, asked):
     with MisbehavingServer(a_tar=SHARD) as server:
@@ -95,23 +92,10 @@ def test_a_server_is_asked_again_only_where_that_helps(cache, manner, fault, ask
     assert max(count for (command, what), count in server.asked.items() if what == manner) == asked
 
 
-@pytest.mark.parametrize("manner", ["stalls", "trickles"])
-def test_a_server_that_does_not_go_on_is_reported(cache, monkeypatch, manner):
-    monkeypatch.setattr(remote, "TIMEOUT", 0.2)
-    monkeypatch.setattr(remote, "SLOWEST", 2**30)
-    message = f"{manner}/a.tar: nothing arrived.*{AGAIN}"
-    with MisbehavingServer(a_tar=SHARD) as server, pytest.raises(FetchError, match=message):
-        RemoteFile(f"{server.address}/{manner}/a.tar").open()
-    assert not cache.exists() or fetched(cache) == []
-
-
 @pytest.mark.parametrize("manner", ["endless", "unannounced"])
 def test_no_more_arrives_than_the_cache_holds(cache, monkeypatch, manner):
     monkeypatch.setenv("ERNIE_VIL2_SHARD_CACHE_GIB", str(10_000 / 2**30))
-    with (
-        MisbehavingServer(a_tar=SHARD) as server,
-        pytest.raises(OSError, match="more than 10000 bytes"),
-    ):
+    with MisbehavingServer(a_tar=SHARD) as server, pytest.raises(OSError, match="10000 bytes"):
         RemoteFile(f"{server.address}/{manner}/a.tar").open()
     assert fetched(cache) == []
 
@@ -129,29 +113,9 @@ def test_a_fork_fetches_after_its_parent_did():
 
 def test_nothing_is_asked_again_after_the_deadline(monkeypatch):
     monkeypatch.setattr(remote, "DEADLINE", -1)
-    message = "503 Service Unavailable; attempts made: 1"
-    with MisbehavingServer(a_tar=SHARD) as server, pytest.raises(FetchError, match=message):
+    with MisbehavingServer(a_tar=SHARD) as server, pytest.raises(FetchError, match="503 .*attempts made: 1"):
         RemoteFile(f"{server.address}/503/a.tar").open()
     assert server.asked["GET", "503"] == 1
-
-
-def test_samples_of_a_shard_that_is_gone_are_bad_ones(cache):
-    with MisbehavingServer(a_tar=SHARD) as server:
-        rows = open_sources([f"{server.address}/well/a.tar"])
-        assert rows[0].image == b"image"
-        rows.shards[0].release()
-        for path in fetched(cache):
-            path.unlink()
-    for row in (0, 1):
-        with pytest.raises(BadSample, match=f"{server.address}/well/a.tar.*file not fetched"):
-            rows[row]
-
-
-def test_an_address_that_changes_is_fetched_again(tmp_path):
-    address = at_address("a.tar", write_tar(tmp_path / "a.tar", MEMBERS).read_bytes())
-    assert captions(address) == ["x"]
-    at_address("a.tar", write_tar(tmp_path / "b.tar", [*MEMBERS, ("2.png", b""), ("2.txt", b"y")]).read_bytes())
-    assert captions(address) == ["x", "y"]
 
 
 def test_too_few_bytes_are_asked_for_again_and_then_reported(cache, monkeypatch):
@@ -199,11 +163,3 @@ def test_what_a_killed_process_left_is_removed(cache):
     (cache / f".{whole.name}.999.partial").write_bytes(b"1")
     file.open().close()
     assert fetched(cache) == [whole]
-
-
-def test_a_local_file_is_another_when_it_changes(tmp_path):
-    path = tmp_path / "a"
-    path.write_bytes(b"1")
-    before = LocalFile(path).identity()
-    path.write_bytes(b"12")
-    assert LocalFile(path).identity() != before

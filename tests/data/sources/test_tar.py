@@ -1,5 +1,4 @@
 import json
-import tarfile
 
 import numpy as np
 import pytest
@@ -28,11 +27,6 @@ def test_members_of_one_name_up_to_a_dot_are_one_sample(tmp_path):
         source[1]
 
 
-def test_a_txt_member_is_the_caption_of_every_language(tmp_path):
-    sample = tar(tmp_path, ("1.png", IMAGE), ("1.txt", "猫".encode()))[0]
-    assert sample.caption("zh") == sample.caption("en") == "猫"
-
-
 def test_the_text_is_named_by_the_field_that_is_asked_for(tmp_path):
     members = [("1.png", IMAGE), ("1.json", b'{"id": 7, "caption": "x"}')]
     path = write_tar(tmp_path / "a.tar", members)
@@ -48,22 +42,6 @@ def test_samples_that_share_an_image_name_it(tmp_path):
     assert [tar(tmp_path, *members)[row].image_name for row in (0, 1)] == ["i", "i"]
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        (b"[]", "malformed JSON"),
-        (b"{}", "no caption"),
-        (b'{"caption": "a", "image_id": []}', "malformed image id"),
-        (b'{"caption": 3}', "malformed caption"),
-        (b'{"caption": "a", "tags": "b"}', "malformed tags"),
-    ],
-)
-def test_a_bad_json_member_is_reported_by_reason_and_name(tmp_path, text, reason):
-    with pytest.raises(BadSample) as caught:
-        tar(tmp_path, ("1.png", IMAGE), ("1.json", text))[0]
-    assert (caught.value.reason, caught.value.name) == (reason, "1")
-
-
 def test_an_empty_caption_is_bad_when_it_is_asked_for(tmp_path):
     sample = tar(tmp_path, ("1.png", IMAGE), ("1.json", b'{"caption_zh": " ", "caption_en": "x"}'))[0]
     assert sample.caption("en") == "x"
@@ -71,20 +49,9 @@ def test_an_empty_caption_is_bad_when_it_is_asked_for(tmp_path):
         sample.caption("zh")
 
 
-def test_folders_and_hidden_files_are_skipped(tmp_path):
-    members = [("1.png", IMAGE), ("._1.png", b"x"), ("d/.DS_Store", b""), ("1.txt", b"x")]
-    path = write_tar(tmp_path / "a.tar", members)
-    with tarfile.open(path, "a") as archive:
-        folder = tarfile.TarInfo("d")
-        folder.type = tarfile.DIRTYPE
-        archive.addfile(folder)
-    (sample,) = read_all(TarSource(path))
-    assert sample.caption("") == "x"
-
-
 def test_members_of_a_sample_need_not_be_adjacent(tmp_path):
     source = tar(tmp_path, ("1.png", IMAGE), ("2.png", IMAGE), ("2.txt", b"two"), ("1.txt", b"one"))
-    assert [source[row].caption("") for row in range(len(source))] == ["one", "two"]
+    assert [(sample.caption("zh"), sample.caption("en")) for sample in read_all(source)] == [("one",) * 2, ("two",) * 2]
 
 
 def test_a_cut_shard_keeps_samples_before_it_and_is_reported(tmp_path):
@@ -93,14 +60,7 @@ def test_a_cut_shard_keeps_samples_before_it_and_is_reported(tmp_path):
     sample = 1024 + -(-len(IMAGE) // 512) * 512 + 512  # two headers, and the data in blocks
     # From here on the end mark is there; what tar adds behind it only fills up.
     for size in [*range(600, 3 * sample + 511, 768), 3 * sample + 511]:
-        path = tmp_path / "cut.tar"
-        path.write_bytes(whole[:size])
-        source = TarSource(path)
-        good, bad = 0, []
-        for row in range(len(source)):
-            try:
-                good += source[row].caption("") == "x"
-            except BadSample as problem:
-                bad.append(problem.reason)
-        assert good >= size // sample and bad.count("cut shard") == 1
-        assert set(bad) <= {"cut shard", "no image member", "no caption"}
+        (tmp_path / "cut.tar").write_bytes(whole[:size])
+        samples = read_all(TarSource(tmp_path / "cut.tar"))
+        bad = [sample.rpartition(": ")[2] for sample in samples if isinstance(sample, str)]
+        assert len(samples) - len(bad) >= size // sample and bad.count("cut shard") == 1
