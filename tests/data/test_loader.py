@@ -25,18 +25,12 @@ def tokenizer():
     return Tokenizer(max_length=24)
 
 
+PLAIN = ["Model.image.image_size=32", "Views.crop_area=[0.5, 1.0]", "Views.languages={zh: 1.0, en: 1.0}",
+         "Training.global_batch=16", "Data.workers=0"]  # fmt: skip
+
+
 def config(*overrides):
-    return load_config(
-        None,
-        [
-            "Model.image.image_size=32",
-            "Views.crop_area=[0.5, 1.0]",
-            "Views.languages={zh: 1.0, en: 1.0}",
-            "Training.global_batch=16",
-            "Data.workers=0",
-            *overrides,
-        ],
-    )
+    return load_config(None, [*PLAIN, *overrides])
 
 
 def take(shapes, tokenizer, count, *overrides, views=VIEWS, **options):
@@ -136,13 +130,17 @@ def test_the_texts_of_a_source_follow_its_own_settings(shapes, tokenizer):
 def test_bad_samples_are_missing_and_named(tmp_path, tokenizer, workers):
     good = png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
     rows = [("x", "a", good), ("", "b", good), ("y", "c", b"no image"), ("z", "d", good)]
+    options = ["Training.global_batch=4", f"Data.workers={workers}"]
     path = write_tsv(tmp_path / "a.tsv", rows)
-    (batch,) = take({"train": path}, tokenizer, 1, "Training.global_batch=4", f"Data.workers={workers}")
+    (batch,) = take({"train": path}, tokenizer, 1, *options)
     assert sorted(batch["names"]) == ["a", "d"] and batch["rows"] == 4
     assert sorted(batch["bad"]) == [["broken image", "c"], ["empty caption", "b"]]
     assert batch["image_1"].shape[0] == batch["text"].shape[0] == 2
-    stream = SampleStream(config(f"Data.train=[{path}]", "Training.global_batch=4"))
+    stream = SampleStream(config(f"Data.train=[{path}]", *options))
     assert [stream[position][1].image_name for position in batch["positions"].tolist()] == batch["names"]
+    write_tsv(path, [("", number, b"no image") for number in "abcd"])
+    (batch,) = take({"train": path}, tokenizer, 1, *options)
+    assert batch["names"] == [] and len(batch["bad"]) == 4 and "image_1" not in batch
 
 
 def test_a_sample_that_never_comes_is_a_bad_one_and_named(tmp_path, tokenizer, monkeypatch):
@@ -172,48 +170,32 @@ def test_transparent_pixels_show_the_background(tmp_path, tokenizer):
     assert (batch["image_1"] == np.array([1, 2, 3])).all()
 
 
-def test_a_batch_of_bad_samples_alone_has_no_views(tmp_path, tokenizer):
-    path = write_tsv(tmp_path / "a.tsv", [("x", "a", b"no image"), ("y", "b", b"")])
-    (batch,) = take({"train": path}, tokenizer, 1, "Training.global_batch=2")
-    assert batch["names"] == [] and len(batch["bad"]) == 2 and "image_1" not in batch
-
-
 def own_mebibytes():
-    """Memory that this process and its children have made: anonymous and shared, also what is swapped out.
+    """Return the memory that this process and its two workers have made: anonymous and shared, also swapped out.
 
     Pages of files are left out. The kernel divides them among all processes that map a file, so that they would grow
     when a stranger who runs Paddle ends; and they can be dropped and read again at any time.
     """
-    me = Path("/proc/self")
-    pids = [task.read_text().split() for task in me.glob("task/*/children")]
-    rollups = [me / "smaps_rollup", *(Path(f"/proc/{pid}/smaps_rollup") for pid in itertools.chain(*pids))]
-    assert len(rollups) == 3, "this process and two workers"
-    sizes = [re.findall(r"^(?:Pss_Anon|Pss_Shmem|SwapPss): +(\d+) kB", rollup.read_text(), re.M) for rollup in rollups]
-    return sum(map(int, itertools.chain(*sizes))) / 1024
-
-
-def memory_by_samples(folder, tokenizer, samples):
-    """Goes through an epoch, in more shards than a process holds open; the memory in MiB after each tenth of it."""
-    image = png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
-    for shard in range(samples // 250):
-        rows = [(f"text {number}", str(number), image) for number in range(250 * shard, 250 * shard + 250)]
-        write_tsv(folder / f"{shard:03}.tsv", rows)
-    settings = config(f"Data.train=['{folder}/*.tsv']", "Data.workers=2", "Training.global_batch=100")
-    seen, memory = np.ones(samples, bool), {}  # written, so that its memory is there from the start
-    seen[:] = False
-    batches = training_batches(MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS), settings)
-    start = time.monotonic()
-    for number, batch in enumerate(itertools.islice(batches, samples // 100), 1):
-        seen[[int(name) for name in batch["names"]]] = True
-        if number % (samples // 1000) == 0:
-            memory[100 * number] = round(own_mebibytes(), 1)
-    batches.close()
-    print(f"{samples} samples in {time.monotonic() - start:.0f} s; MiB by samples: {memory}")
-    assert seen.all()
-    return memory
+    pids = [pid for task in Path("/proc/self").glob("task/*/children") for pid in task.read_text().split()]
+    assert len(pids) == 2
+    rollups = "".join(Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in ("self", *pids))
+    return sum(map(int, re.findall(r"^(?:Pss_Anon|Pss_Shmem|SwapPss): +(\d+) kB", rollups, re.M))) / 1024
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_over_an_epoch_of_100_000_samples(tmp_path, tokenizer):
-    memory = memory_by_samples(tmp_path, tokenizer, 100_000)
-    assert memory[100_000] < memory[20_000] + 5
+    """In more shards than a process holds open."""
+    samples, image = 100_000, png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
+    for first in range(0, samples, 250):
+        rows = [(f"text {number}", str(number), image) for number in range(first, first + 250)]
+        write_tsv(tmp_path / f"{first:06}.tsv", rows)
+    settings = config(f"Data.train=['{tmp_path}/*.tsv']", "Data.workers=2", "Training.global_batch=100")
+    seen, memory = np.ones(samples, bool), {}  # written, so that its memory is there from the start
+    seen[:] = False
+    batches = training_batches(MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS), settings)
+    for number, batch in enumerate(itertools.islice(batches, samples // 100), 1):
+        seen[[int(name) for name in batch["names"]]] = True
+        if number in (200, 1000):
+            memory[number] = own_mebibytes()
+    batches.close()
+    assert seen.all() and memory[1000] < memory[200] + 5

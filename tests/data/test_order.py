@@ -70,13 +70,14 @@ def test_without_a_buffer_shards_are_read_in_order():
         stream = stream[len(samples) :]
 
 
-def test_seeds_epochs_and_sources_have_orders_of_their_own():
-    def order(seed, source, epoch):
-        samples = sample_order([50, 50], seed, source)
-        return tuple(samples[100 * epoch + position] for position in range(100))
+def test_seeds_epochs_sources_and_groups_have_their_own_orders():
+    def order(*key, epoch=0):
+        samples = sample_order([100] * 4, *key)
+        return tuple(samples[epoch * samples.samples + position] % 100 for position in range(100))
 
-    orders = {order(seed, source, epoch) for seed in (0, 1) for source in (0, 1) for epoch in (0, 1)}
+    orders = {order(seed, source, epoch=epoch) for seed in (0, 1) for source in (0, 1) for epoch in (0, 1)}
     assert len(orders) == 8
+    assert len({order(0, 0, 100, group, 4) for group in range(4)}) == 4
 
 
 def test_every_sample_is_as_likely_at_every_position():
@@ -129,14 +130,6 @@ def test_a_window_knows_its_shards_and_those_of_the_next(sizes, seed, buffer, gr
     for (epoch, window), following in itertools.pairwise(windows):
         assert set(part.window_shards(epoch, window)) == read[epoch, window]
         assert set(part.window_shards(epoch, window + 1)) == read[following]
-
-
-def test_groups_are_shuffled_each_in_its_own_way():
-    orders = set()
-    for group in range(4):
-        part = sample_order([100] * 4, 0, 0, 100, group, 4)
-        orders.add(tuple(part[position] % 100 for position in range(100)))
-    assert len(orders) == 4
 
 
 @given(weights=WEIGHTS)

@@ -62,12 +62,11 @@ def test_the_seed_and_the_buffer_decide_the_order(two):
 
 def test_a_source_has_views_of_its_own(tmp_path):
     path = write_shard(tmp_path / "a.tsv", range(3))
-    own = "tag_probability: 0.0, languages: {en: 1.0}, prompts: {en: 'There is a '}"
-    views = open_stream(f"[{path}, {{data: [{path}], {own}}}]", "Views.tag_probability=0.7").views
-    assert views[0].tag_probability == 0.7 and views[0].languages == {"zh": 1.0}
-    assert views[1].tag_probability == 0.0 and views[1].languages == {"en": 1.0}
-    assert views[1].prompts == {"zh": "图片中包含", "en": "There is a "}
-    assert views[1].resize == views[0].resize
+    settings = "tag_probability: 0.0, languages: {en: 1.0}, prompts: {en: 'There is a '}"
+    plain, other = open_stream(f"[{path}, {{data: [{path}], {settings}}}]", "Views.tag_probability=0.7").views
+    assert (plain.tag_probability, plain.languages) == (0.7, {"zh": 1.0})
+    assert (other.tag_probability, other.languages) == (0.0, {"en": 1.0})
+    assert other.prompts == {"zh": "图片中包含", "en": "There is a "} and other.resize == plain.resize
 
 
 def test_equal_names_in_two_sources_are_two_images_of_one_text(tmp_path):
@@ -104,31 +103,20 @@ def test_a_window_is_of_no_more_shards_than_a_process_holds_open(tmp_path):
     assert 40 < max(in_use) <= OPEN_SHARDS
 
 
-def opened_by(data, positions, monkeypatch, *overrides):
-    """What is drawn at the positions, and the shards that were opened for it."""
-    own, opened = open_stream(data, *overrides), set()
-    read = LocalFile.open
-    monkeypatch.setattr(LocalFile, "open", lambda self: opened.add(self.name) or read(self))
-    names = [name for _, name in read_names(own, positions)]
-    monkeypatch.setattr(LocalFile, "open", read)
-    return names, opened
-
-
 @pytest.mark.parametrize("machines", [1, 4])
 def test_a_machine_opens_its_share_of_the_shards(tmp_path, monkeypatch, machines):
     for number in range(24):
         write_shard(tmp_path / f"{number:02}.tsv", range(5 * number, 5 * number + 5))
-    data, options = f"['{tmp_path}/*.tsv']", ["Data.groups=4", "Training.global_batch=8", "Data.shuffle_buffer=40"]
-    positions = np.arange(120).reshape(15, 8)
-    whole = np.array([name for _, name in read_names(open_stream(data, *options), positions.ravel())]).reshape(15, 8)
-    assert sorted(whole.ravel().tolist(), key=int) == [str(number) for number in range(120)]
-    shares = [
-        opened_by(data, share.ravel().tolist(), monkeypatch, *options)
-        for share in np.split(positions, machines, axis=1)
-    ]
-    assert [len(opened) for _, opened in shares] == [24 // machines] * machines
-    parts = [np.array(names).reshape(15, -1) for names, _ in shares]
-    assert np.array_equal(np.concatenate(parts, axis=1), whole)
+    data = [f"['{tmp_path}/*.tsv']", "Data.groups=4", "Training.global_batch=8", "Data.shuffle_buffer=40"]
+    whole = read_names(open_stream(*data), range(120))
+    assert sorted(int(name) for _, name in whole) == list(range(120))
+    opened, open_file = set(), LocalFile.open
+    monkeypatch.setattr(LocalFile, "open", lambda self: opened.add(self.name) or open_file(self))
+    for share in np.split(np.arange(120).reshape(15, 8), machines, axis=1):
+        stream = open_stream(*data)
+        opened.clear()
+        assert read_names(stream, share.ravel()) == [whole[position] for position in share.ravel()]
+        assert len(opened) == 24 // machines
 
 
 @pytest.mark.parametrize("options", [[], ["Data.groups=4"]])

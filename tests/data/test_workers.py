@@ -34,13 +34,6 @@ def alive(pid):
         return False
 
 
-def wait_until(condition, seconds=PATIENCE):
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return condition()
-
-
 @pytest.mark.parametrize(("rows", "workers"), [(5, 0), (5, 3), (2, 5)])
 def test_batches_are_those_of_their_positions_in_order(rows, workers):
     batches = filled_batches(fill, LAYOUT, rows, itertools.islice(positions(rows, first=300), 7), workers)
@@ -54,22 +47,16 @@ def test_batches_are_those_of_their_positions_in_order(rows, workers):
     assert count == 7
 
 
-def test_workers_share_the_rows_and_end_with_their_reader():
+def test_workers_share_the_rows_and_end_with_their_reader_alone():
     batches = filled_batches(lambda *_: os.getpid(), LAYOUT, 6, positions(6), processes=3)
-    pids = [next(batches)[1] for _ in range(4)]
-    assert all(batch == pids[0] for batch in pids)
-    assert len(set(pids[0][:3])) == 3 and pids[0][:3] == pids[0][3:] and os.getpid() not in pids[0]
-    batches.close()
-    assert not any(map(alive, pids[0]))
-
-
-def test_a_signal_does_not_end_workers_before_their_reader():
-    batches = filled_batches(lambda *_: os.getpid(), LAYOUT, 2, positions(2), processes=2)
-    for pid in next(batches)[1]:
+    pids = next(batches)[1]
+    assert len(set(pids[:3])) == 3 and pids[:3] == pids[3:] and os.getpid() not in pids
+    for pid in pids[:3]:
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGINT)
-    assert len([next(batches) for _ in range(5)]) == 5
+    assert [next(batches)[1] for _ in range(5)] == [pids] * 5
     batches.close()
+    assert not any(map(alive, pids))
 
 
 def fail():
@@ -89,23 +76,15 @@ def test_what_fails_in_a_worker_is_reported_with_its_position(happens, report):
 
 
 def hangs_at(*stuck):
-    """Rows that are their position, but for those that never come, as of a network disk that is gone."""
-
-    def fill(position, arrays, row):
-        arrays["small"][row] = position
-        return time.sleep(3600) if position in stuck else position
-
-    return fill
+    """Return what makes rows that are their position, but for those that never come, as of a network disk gone."""
+    return lambda position, *_: time.sleep(3600) if position in stuck else position
 
 
 def test_a_row_that_never_comes_is_left_out_and_the_others_come():
-    fill, left_out = hangs_at(0, 13), "position {}".format
-    batches = filled_batches(fill, LAYOUT, 5, positions(5), 3, patience=1, stuck=left_out)
-    for number, (arrays, reports) in enumerate(itertools.islice(batches, 8)):
-        expected = [5 * number + row for row in range(5)]
-        assert reports == [left_out(position) if position in (0, 13) else position for position in expected]
-        read = [row for row, position in enumerate(expected) if position not in (0, 13)]
-        assert arrays["small"][read].tolist() == [expected[row] for row in read]
+    left_out = "position {}".format
+    batches = filled_batches(hangs_at(0, 13), LAYOUT, 5, positions(5), 3, patience=1, stuck=left_out)
+    reports = [report for _, batch in itertools.islice(batches, 8) for report in batch]
+    assert reports == [left_out(position) if position in (0, 13) else position for position in range(40)]
     batches.close()
 
 
@@ -151,4 +130,7 @@ def test_a_parent_that_is_killed_leaves_no_workers(then):
     assert len(pids) == 4 and all(map(alive, pids))
     parent.kill()
     parent.communicate()
-    assert wait_until(lambda: not any(map(alive, pids)))
+    deadline = time.monotonic() + PATIENCE
+    while any(map(alive, pids)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

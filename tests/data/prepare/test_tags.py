@@ -32,11 +32,6 @@ def test_every_id_has_its_tags(tmp_path_factory, rows, suffix):
     assert file["".join(rows) + "?"] == {}
 
 
-def test_numbers_are_ids_too_and_the_first_row_of_an_id_counts(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"id": 7, "tags": ["a"]}\n{"id": "7", "tags": ["b"]}\n')
-    assert TagsFile(tmp_path / "a.jsonl")["7"] == {"": ("a",)}
-
-
 @pytest.mark.parametrize(
     ("name", "content", "error"),
     [
@@ -53,7 +48,8 @@ def test_a_row_that_is_not_tags_is_named_with_its_line(tmp_path, name, content, 
 
 
 def test_tags_of_a_file_replace_those_of_the_same_language(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"id": "x", "tags_zh": ["a"], "tags_en": []}\n')
+    lines = '{"id": 7, "tags_zh": ["a"], "tags_en": []}\n{"id": "7", "tags_zh": ["b"]}\n'  # the first row counts
+    (tmp_path / "a.jsonl").write_text(lines)
     before = {"zh": ("old",), "en": ("kept",)}
-    assert join_tags(before, "x", [TagsFile(tmp_path / "a.jsonl")]) == {"zh": ("a",), "en": ("kept",)}
+    assert join_tags(before, "7", [TagsFile(tmp_path / "a.jsonl")]) == {"zh": ("a",), "en": ("kept",)}
     assert join_tags(before, "y", [TagsFile(tmp_path / "a.jsonl")]) == before

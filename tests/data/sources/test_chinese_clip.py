@@ -5,8 +5,7 @@ import pytest
 
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.chinese_clip import ChineseClipLmdb, ChineseClipSource
-from ernie_vil2.data.samples import BadSample
-from tests.support.published_files import CLIP_IMAGES, CLIP_TEXTS, pickled, write_clip_files, write_lmdb
+from tests.support.published_files import CLIP_IMAGES, CLIP_TEXTS, pickled, read_all, write_clip_files, write_lmdb
 
 PAIRS = [("7", "猫"), ("8", "猫"), ("9", "狗"), ("9", "猫")]
 
@@ -23,7 +22,7 @@ def source(request, tmp_path):
 
 
 def test_every_image_of_a_text_is_a_pair(source):
-    samples = [source[row] for row in range(len(source))]
+    samples = read_all(source)
     assert [(sample.image_name, sample.caption("zh")) for sample in samples] == PAIRS
     assert [sample.image for sample in samples] == [CLIP_IMAGES[image_id] for image_id, _ in PAIRS]
     assert samples[0].text_name == samples[3].text_name == "猫"
@@ -51,19 +50,11 @@ class Harm:
 
 
 def test_nothing_in_an_lmdb_runs(tmp_path):
-    rows = [
-        pickle.dumps(Harm(tmp_path / "harm")),
-        b"",
-        b"\x80\x04N.",
-        pickle.dumps(("8", "1", "x")),
-        pickle.dumps(("0", "1", "x")),
-    ]
-    source = ChineseClipLmdb(write_lmdb(tmp_path, rows))
-    for row, reason in ((0, "malformed row"), (1, "malformed row"), (2, "malformed row"), (4, "unmatched image id")):
-        with pytest.raises(BadSample) as caught:
-            source[row]
-        assert caught.value.reason == reason
-    assert source[3].image == b"eight" and not (tmp_path / "harm").exists()
+    good, unmatched = pickle.dumps(("8", "1", "x")), pickle.dumps(("0", "1", "x"))
+    rows = [pickle.dumps(Harm(tmp_path / "harm")), b"", b"\x80\x04N.", good, unmatched]
+    *malformed, sample, other = read_all(ChineseClipLmdb(write_lmdb(tmp_path, rows)))
+    assert all(problem.endswith("malformed row") for problem in malformed) and other.endswith("unmatched image id")
+    assert sample.image == b"eight" and not (tmp_path / "harm").exists()
 
 
 def test_an_open_lmdb_is_read_after_a_fork_or_pickling(tmp_path):

