@@ -24,35 +24,30 @@ def watched(train, scored):
 
 def test_content_is_remarked_on_whatever_it_is_called(tmp_path):
     stream, lines = watched(images(tmp_path / "a.tsv", range(6)), images(tmp_path / "b.tsv", range(4, 8), "other"))
-    assert lines == []
-    found = {}
+    heard = {}
     for position in range(6):
         with remarks() as printed:
             _, sample = stream[position]
-        found[sample.image] = printed
-    assert {content for content, printed in found.items() if printed} == {b"4", b"5"}
-    assert found[b"4"] == ["image that is scored too"]
+        heard[sample.image] = printed
+    leaks = {content: printed for content, printed in heard.items() if printed}
+    assert leaks == {content: ["image that is scored too"] for content in (b"4", b"5")} and lines == []
 
 
 def test_ids_are_compared_where_they_are_known_without_reading(tmp_path):
-    files, expected = TRAIN_SPLITS["coco-captions"]
+    files, samples = TRAIN_SPLITS["coco-captions"]
     write(tmp_path / "train", files)
-    alike, other = expected[0][0], "nobody's"
-    scored = write_tsv(tmp_path / "b.tsv", [("x", alike, b"other content"), ("y", other, b"another")])
-    _, lines = watched(tmp_path / "train", scored)
-    (line,) = lines
-    assert f"of 2 scored images 1 ({alike}) have the ids of training images of {tmp_path}/train" in line
-    _, lines = watched(tmp_path / "train", images(tmp_path / "c.tsv", range(3), "z"))
-    assert lines == []
+    shared = samples[0][0]
+    scored = write_tsv(tmp_path / "b.tsv", [("x", shared, b"other content"), ("y", "nobody's", b"another")])
+    _, (line,) = watched(tmp_path / "train", scored)
+    assert f"of 2 scored images 1 ({shared})" in line and f"{tmp_path}/train" in line
+    assert watched(tmp_path / "train", images(tmp_path / "c.tsv", range(3), "z"))[1] == []
 
 
 def test_an_image_that_cannot_be_read_is_not_a_leak(tmp_path):
-    train = images(tmp_path / "a.tsv", range(3))
-    write(tmp_path / "scored", TRAIN_SPLITS["coco-captions"][0])
-    benchmark = open_benchmark(tmp_path / "scored")
+    benchmark = open_benchmark(write(tmp_path / "scored", TRAIN_SPLITS["coco-captions"][0]))
     for path in (tmp_path / "scored").rglob("*.jpg"):
         path.unlink()
-    stream = SampleStream(load_config(None, [f"Data.train=['{train}']"]))
+    stream = SampleStream(load_config(None, [f"Data.train=['{images(tmp_path / 'a.tsv', range(3))}']"]))
     assert watch(stream, [benchmark]) == [] and stream.scored == frozenset()
 
 

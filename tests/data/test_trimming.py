@@ -42,15 +42,14 @@ def whole(request):
 
 def test_the_texts_that_it_is_for_have_the_same_tokens(whole):
     name, tokenizer = whole
-    for part in (texts(name)[:6], texts(name), ["a cat"], []):
-        kept = kept_of_texts(tokenizer, part)
+    for chosen in (texts(name), texts(name)[:6], []):
+        kept = kept_of_texts(tokenizer, chosen)
         small = trimmed(tokenizer, kept)
         assert small.tokens == [tokenizer.tokens[number] for number in kept]
-        for text in part:
-            assert words(small, text) == words(tokenizer, text)
-            assert small.cuts(text) == tokenizer.cuts(text)
+        for text in chosen:
+            assert words(small, text) == words(tokenizer, text) and small.cuts(text) == tokenizer.cuts(text)
         assert small.tokens[small.pad_id] == tokenizer.tokens[tokenizer.pad_id]
-        assert missing_share(tokenizer, kept, part)[1] == 0
+        assert missing_share(tokenizer, kept, chosen)[1] == 0
     assert len(kept) < tokenizer.vocab_size
 
 
@@ -130,11 +129,10 @@ def test_a_vocabulary_and_a_model_hold_the_words_of_the_data(shapes, tmp_path):
 
 def test_ways_to_say_what_stays_add_up(tmp_path):
     (tmp_path / "texts.txt").write_text("猫\n", encoding="utf-8")
-    ways = {"languages": ["--keep", "th"], "texts": ["--texts", tmp_path / "texts.txt"]}
-    ways["both"] = ways["languages"] + ways["texts"]
-    tokens = {}
-    for name, options in ways.items():
-        assert call("trim", *options, "--output", tmp_path / name).returncode == 0
-        tokens[name] = set(read_vocabulary(tmp_path / name))
-    assert tokens["both"] == tokens["languages"] | tokens["texts"]
-    assert tokens["both"] - tokens["languages"] == {"猫"} and tokens["both"] > tokens["texts"]
+    languages, lines = ["--keep", "th"], ["--texts", tmp_path / "texts.txt"]
+    kept = []
+    for options in (languages, lines, languages + lines):
+        assert call("trim", *options, "--output", tmp_path / "out.txt").returncode == 0
+        kept.append(set(read_vocabulary(tmp_path / "out.txt")))
+        (tmp_path / "out.txt").unlink()
+    assert kept[2] == kept[0] | kept[1] and kept[2] - kept[0] == {"猫"} and kept[2] > kept[1]

@@ -112,15 +112,18 @@ def test_what_was_not_fetched_is_tried_again_when_reopened(monkeypatch):
             assert samples[4].image_name == "1-0" and samples[0].image_name == "0-0"
 
 
-def test_shards_are_in_the_cache_before_they_are_read(cache):
+def test_shards_are_fetched_once_for_all_before_they_are_read(cache):
     with store(6) as server:
-        samples = open_sources([f"{server.address}/well/{{0..5}}.tar"])
-        samples.fetch_ahead(0, [2, 3], [5])
-        samples.fetch_ahead(1, [0], [])
-        wait_for(lambda: cached(cache) == ["0.tar", "2.tar", "3.tar", "5.tar"])
+        readers = [open_sources([f"{server.address}/well/{{0..5}}.tar"]) for _ in range(3)]
+        for samples in readers:
+            samples.fetch_ahead(0, [2, 3], [5])
+            samples.fetch_ahead(1, [0], [])
+        wait_for(lambda: all(len(samples._ahead._open) == 4 for samples in readers))
+        assert cached(cache) == ["0.tar", "2.tar", "3.tar", "5.tar"]
         asked = sum(server.asked.values())
-        assert [samples[4 * number].image_name for number in (0, 2, 3, 5)] == ["0-0", "2-0", "3-0", "5-0"]
-        assert sum(server.asked.values()) == asked
+        for samples in readers:
+            assert [samples[4 * number].image_name for number in (0, 2, 3, 5)] == ["0-0", "2-0", "3-0", "5-0"]
+        assert sum(server.asked.values()) == asked and server.asked["GET", "well"] <= 4 + 2 * 3  # and the indexes
 
 
 def test_the_stream_names_the_window_that_is_read_and_the_next(cache):
@@ -211,16 +214,6 @@ class Names(SampleRows):
 
     def fill(self, position, row):
         return self.stream[position][1].image_name
-
-
-def test_processes_share_what_is_fetched_ahead(cache):
-    with store(4) as server:
-        files = [RemoteFile(f"{server.address}/well/{number}.tar") for number in range(4)]
-        readers = [FetchAhead(lambda number: files[number].open(ahead=True)) for _ in range(3)]
-        for reader in readers:
-            reader.want(range(4), [])
-        wait_for(lambda: all(len(reader._open) == 4 for reader in readers))
-        assert server.asked["GET", "well"] == 4
 
 
 def test_what_fails_ahead_is_left_to_who_reads_it(monkeypatch):

@@ -12,7 +12,6 @@ from tests.support.published_files import (
     CLIP_FILES,
     CN_TEST_1,
     CN_TEST_2,
-    CN_TRAIN,
     CN_VAL,
     COCO_CAPTIONS_FILES,
     COCO_CN,
@@ -81,12 +80,7 @@ def test_pairs_are_those_of_the_files_in_their_order(tmp_path, name):
     ("files", "split", "images"),
     [
         (COCO_CN_FILES, "valid", [CN_VAL]),
-        (COCO_CN_FILES, "train", [CN_TRAIN]),
-        (AIC_ICC_FILES, "train", ["c.jpg"]),
-        (COCO_CAPTIONS_FILES, "train", ["9", "7"]),
         (MSCOCO_FILES, "val", ["COCO_val2014_000000000004.jpg"]),
-        (MSCOCO_FILES, "train", ["COCO_val2014_000000000001.jpg", "COCO_train2014_000000000002.jpg"]),  # with restval
-        (FLICKR30K_CN_FILES, "train", ["36979"]),
         (CLIP_FILES, "test", ["11"]),  # without answers, opened as it is named
     ],
 )
@@ -144,11 +138,9 @@ def test_data_sets_in_one_folder_are_told_apart(tmp_path):
         assert open_benchmark(tmp_path / position, **options).name == name
 
 
-@pytest.mark.parametrize(
-    ("words", "text"), [("时间:n ：:wm 12:00:t", "时间：12:00"), ("::w", ":"), ("T:nx 恤:n", "T恤"), (":n", "")]
-)
-def test_only_the_part_of_speech_is_taken_away(words, text):
-    assert join_words(words) == text
+def test_only_the_part_of_speech_is_taken_away():
+    words = ["时间:n ：:wm 12:00:t", "::w", "T:nx 恤:n", ":n"]
+    assert list(map(join_words, words)) == ["时间：12:00", ":", "T恤", ""]
 
 
 def test_test_comes_before_validation_where_it_has_answers(tmp_path):
