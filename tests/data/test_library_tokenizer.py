@@ -1,23 +1,17 @@
 """Tokenizers of other people's models, against the ids that the authors' own code gave and against the libraries."""
 
-import gzip
-import html
-import itertools
 import json
 import pickle
 import random
 import string
 
-import ftfy
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ernie_vil2.data.tokenizer import open_tokenizer
 from ernie_vil2.data.tokenizer_files import CLIP_BPE, LibraryTokenizer
-from tests.support.limits import examples
-from tests.support.other_families import FOLDERS
+from tests.support.other_families import FOLDERS, OWN, copy_folder
+from tests.support.paths import FIXTURES
 
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -95,59 +89,14 @@ def test_a_length_without_room_and_odd_files_are_named(tmp_path):
             open_tokenizer(path, length, "open_clip")
 
 
-PIECES = ["'s", "'LL ", "<b>", "&amp;", "&lt;", "“”’…", "ＡＢ１", "ﬁ½²", "ΑΣ ", "İẞ", "cat", " THE ", "猫和狗", "😀",
-          "don’t", "\u00e2\u20ac\u2122", "\x1c", "\x85", "3.14", "<|endoftext|>", " <end_of_text>"]  # fmt: skip
-CHARACTERS = st.characters(max_codepoint=0x2FFF, exclude_categories=["Cn", "Cs"])
-TEXTS = st.lists(st.sampled_from(PIECES) | st.text(CHARACTERS, max_size=6), max_size=6).map("".join)
+# Texts drawn from all of Unicode, with OpenCLIP's rules as they are described and `regex` in place of the library.
+OPEN_CLIP = json.loads((FIXTURES / "tokenization_open_clip.json").read_text("utf-8"))
 
 
-@pytest.fixture(scope="module")
-def open_clip_ids():
-    """OpenCLIP's tokenizer written from its description, with `regex` instead of the tokenizers library."""
-    regex = pytest.importorskip("regex")
-    lines = gzip.decompress(CLIP_BPE.read_bytes()).decode().split("\n")[1:]
-    merges = [tuple(line.split()) for line in lines if line]
-    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    of_byte = dict(zip(visible, map(chr, visible), strict=True))
-    for byte in range(256):
-        of_byte.setdefault(byte, chr(256 + len(of_byte) - len(visible)))
-    order = [of_byte[byte] for byte in [*visible, *(byte for byte in range(256) if byte not in visible)]]
-    names = [*order, *(f"{one}</w>" for one in order), *map("".join, merges), "<start_of_text>", "<end_of_text>"]
-    ids, ranks = {name: number for number, name in enumerate(names)}, {pair: rank for rank, pair in enumerate(merges)}
-    words = regex.compile(r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
-                          regex.IGNORECASE)  # fmt: skip
-
-    def pieces(word):
-        if word in ids and word.startswith("<") and len(word) > 10:
-            return [word]
-        parts = [of_byte[byte] for byte in word.encode()]
-        parts[-1] += "</w>"
-        while len(parts) > 1:
-            best = min(itertools.pairwise(parts), key=lambda pair: ranks.get(pair, len(ranks)))
-            if best not in ranks:
-                break
-            joined, position = [], 0
-            while position < len(parts):
-                both = tuple(parts[position : position + 2]) == best
-                joined.append("".join(best) if both else parts[position])
-                position += 2 if both else 1
-            parts = joined
-        return parts
-
-    def encode(text):
-        text = html.unescape(html.unescape(ftfy.fix_text(text)))
-        found = words.findall(" ".join(text.split()).lower())
-        return [49406, *(ids[piece] for word in found for piece in pieces(word)), 49407]
-
-    return open_tokenizer(CLIP_BPE, 2000, "open_clip").encode, encode
-
-
-@pytest.mark.thorough
-@examples(150)
-@given(text=TEXTS)
-def test_ids_are_those_of_open_clip(open_clip_ids, text):
-    ours, theirs = open_clip_ids
-    assert ours(text) == theirs(text)
+def test_ids_are_those_of_open_clip():
+    tokenizer = open_tokenizer(CLIP_BPE, 2000, "open_clip")
+    for row in OPEN_CLIP:
+        assert tokenizer.encode(row["text"]) == [49406, *row["ids"], 49407], row["text"]
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
@@ -190,3 +139,59 @@ def test_the_files_that_a_folder_may_hold_agree(tmp_path):
     assert isinstance(other, LibraryTokenizer) and other.pad_id == 0
     assert other.encode("A&nbsp;Cat") == made.encode("a cat") != made.encode("A&nbsp;Cat")
     assert other.tokens[-2:] == ["<start_of_text>", "<end_of_text>"]
+
+
+# `tokenizer_config.json` next to a vocabulary: it is followed as transformers follows it, or refused.
+CHINESE = OWN / "hf_chinese_clip_bin"
+PEER = json.loads((FIXTURES / "tokenizer_settings" / "bert.json").read_text("utf-8"))
+
+
+def write_bert(folder, kind="vocab.txt", **settings):
+    """Write BERT's vocabulary in either form, with the settings next to it."""
+    lines = (CHINESE / "vocab.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    vocabulary = [*lines, *(entry for entry in PEER["entries"] if entry not in lines)]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    if kind == "tokenizer.json":
+        content = json.loads(open_tokenizer(folder, 32, "bert").files()["tokenizer.json"])
+        content["padding"] = None  # as transformers writes it
+        (folder / "tokenizer.json").write_text(json.dumps(content))
+        (folder / "vocab.txt").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["vocab.txt", "tokenizer.json"])
+@pytest.mark.parametrize("row", PEER["rows"], ids=lambda row: "-".join(row["settings"]) or "defaults")
+def test_berts_normaliser_is_that_of_the_settings(tmp_path, kind, row):
+    tokenizer = open_tokenizer(write_bert(tmp_path, kind, **row["settings"]), 32, "bert")
+    assert [tokenizer.encode(text) for text in PEER["texts"]] == row["ids"]
+
+
+BAD_SETTINGS = [
+    {"padding_side": "left"}, {"split_special_tokens": True}, {"strip_accents": "yes"}, {"do_lower_case": None},
+    {"pad_token": "<nothing>"}, {"sep_token": {"content": "[CLS]"}},
+    {"added_tokens_decoder": {"3": {"content": "[PAD]"}}}, {"added_tokens_decoder": [1]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", BAD_SETTINGS, ids=lambda settings: next(iter(settings)))
+def test_a_setting_that_is_not_followed_is_named(tmp_path, settings):
+    with pytest.raises(ValueError, match=next(iter(settings))) as caught:
+        open_tokenizer(write_bert(tmp_path, **settings), 32, "bert")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "rules", "settings"),
+    [
+        ("hf_clip", "clip", {"eos_token": "<|startoftext|>"}),
+        ("hf_clip", "clip", {"add_prefix_space": True}),
+        ("hf_siglip", "siglip", {"do_lower_case": False}),
+        ("hf_siglip2_naflex", "siglip2", {"add_bos_token": True}),
+        ("openclip_siglip_timm", "open_clip_canonical", {"padding_side": "left"}),
+    ],
+)
+def test_settings_of_other_tokenizers_are_read_too(tmp_path, name, rules, settings):
+    folder = copy_folder(OWN / name, tmp_path / "model", "tokenizer_config.json", **settings)
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        open_tokenizer(folder, 32, rules)

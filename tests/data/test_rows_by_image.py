@@ -1,19 +1,17 @@
 """Images as the units of an epoch: each once, its texts in turn."""
 
 import json
-from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_vil2.config import load_config
 from ernie_vil2.data.order import RowsByImage
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.stream import SampleStream
 from tests.support.limits import examples
 from tests.support.published_files import CLIP_FILES, TRAIN_SPLITS, clip_text, json_lines, write
 from tests.support.shapes import write_tar
+from tests.support.streams import open_stream, read_names
 
 shards = st.lists(st.lists(st.sampled_from([None, *"abc"]), min_size=1, max_size=12), min_size=1, max_size=4)
 
@@ -45,37 +43,27 @@ def test_seeds_and_sources_have_turns_of_their_own():
     assert turns(0) == turns(0, 0)  # the first source
 
 
-def stream(folder, *overrides):
-    return SampleStream(load_config(None, [f"Data.train=['{folder}']", "Views.languages={zh: 1.0}", *overrides]))
-
-
-def names(stream, positions):
-    return [stream[position][1].image_name for position in positions]
-
-
 @pytest.mark.parametrize("layout", ["coco-captions", "chinese-clip"])
 def test_each_image_of_a_benchmark_is_once_in_an_epoch(tmp_path, layout):
-    files, expected = TRAIN_SPLITS[layout]
-    write(tmp_path, files)
-    images = sorted({name for name, _, _ in expected})
-    found = stream(tmp_path, "Data.unit=image")
-    assert found.samples == len(images)
-    texts = Counter()
+    files, rows = TRAIN_SPLITS[layout]
+    images = sorted({name for name, _, _ in rows})
+    units = open_stream(f"[{write(tmp_path, files)}]", "Data.unit=image")
+    assert units.samples == len(images) and units.epochs(2 * len(images)) == [2.0]
+    texts = set()
     for epoch in range(4):
-        positions = range(epoch * len(images), (epoch + 1) * len(images))
-        assert sorted(names(found, positions)) == images
-        texts.update(found[position][1].caption("zh") for position in positions)
-    assert texts.keys() == {text for _, text, _ in expected}
-    assert found.epochs(2 * len(images)) == [2.0]
+        samples = [units[epoch * len(images) + number][1] for number in range(len(images))]
+        assert sorted(sample.image_name for sample in samples) == images
+        texts.update(sample.caption("zh") for sample in samples)
+    assert texts == {text for _, text, _ in rows}
 
 
 def test_a_pair_without_its_image_is_a_unit_that_is_counted(tmp_path):
     texts = CLIP_FILES["train_texts.jsonl"] + json_lines(clip_text(9, "x", 77))
     write(tmp_path, CLIP_FILES | {"train_texts.jsonl": texts})
-    units = stream(tmp_path, "Data.unit=image")
+    units = open_stream(f"[{tmp_path}]", "Data.unit=image")
     assert units.samples == 3
     with pytest.raises(BadSample, match="unmatched image id"):
-        names(units, range(3))
+        read_names(units, range(3))
 
 
 def test_tables_and_shards_of_ones_own(tmp_path):
@@ -87,5 +75,6 @@ def test_tables_and_shards_of_ones_own(tmp_path):
     shard = write_tar(tmp_path / "a.tar", members)
     table = write(tmp_path / "table", {"train.jsonl": json_lines(*rows), "a.jpg": b"a", "b.jpg": b"b"})
     for data in (table, shard):
-        assert sorted(names(stream(data, "Data.unit=image"), range(2))) == ["a.jpg", "b.jpg"]
-    assert stream(shard).samples == 6
+        units = open_stream(f"[{data}]", "Data.unit=image")
+        assert sorted(read_names(units, range(2))) == [(0, "a.jpg"), (0, "b.jpg")]
+    assert open_stream(f"[{shard}]").samples == 6

@@ -26,5 +26,5 @@ def test_the_report_counts_by_reason_and_names_the_first():
 def test_too_many_bad_samples_stop_the_run():
     report = BadSampleReport(max_share=0.1)
     report.add(99, [("broken image", str(i)) for i in range(50)])
-    with pytest.raises(TooManyBadSamples, match="50 of 100.*max_bad_share = 0.1"):
+    with pytest.raises(TooManyBadSamples, match=r"50 of 100.*max_bad_share = 0\.1"):
         report.add(1, [])

@@ -143,9 +143,14 @@ def test_parallel_texts_without_images_are_divided(tmp_path):
         ((PARTS,), "part val would be empty"),
     ],
 )
-def test_what_cannot_be_divided_is_named(arguments, culprit):
+def test_what_cannot_be_divided_is_named(monkeypatch, arguments, culprit):
+    whole = source([(b"1", 1, "x")] * 5)
     with pytest.raises(ValueError, match=culprit):
-        Division(*arguments).rows(source([(b"1", 1, "x")] * 5))
+        Division(*arguments).rows(whole)
+    monkeypatch.setattr(ShardedSource, "fetches", True)
+    monkeypatch.setattr(Rows, "__getitem__", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(ValueError, match="copy them here"):
+        Division(PARTS).rows(whole)
 
 
 def test_samples_without_a_group_are_counted_once(capsys):
@@ -154,14 +159,6 @@ def test_samples_without_a_group_are_counted_once(capsys):
     for name in PARTS:
         Part(division, name).of(whole)
     assert capsys.readouterr().err.count("10 of 40 samples have no sku") == 1
-
-
-def test_what_is_fetched_is_not_divided_and_not_read_for_it(monkeypatch):
-    elsewhere = source([(b"1", 1, "x")] * 5)
-    monkeypatch.setattr(ShardedSource, "fetches", True)
-    monkeypatch.setattr(Rows, "__getitem__", lambda *_: pytest.fail("it was read"))
-    with pytest.raises(ValueError, match="copy them here"):
-        Division(PARTS).rows(elsewhere)
 
 
 HEADERS = ["图片", "标题", "No", "Article Number", " 类目 ", "2024"]

@@ -21,23 +21,18 @@ def two(tmp_path):
     return f"[{{data: [{tmp_path}/a*.tsv], weight: 1}}, {{data: [{tmp_path}/b.tsv], weight: 3}}]"
 
 
-def ids_of_all(data, *overrides):
-    """Image and text of every sample of the first epoch by its caption."""
-    every = open_stream(data, *overrides)
-    drawn = [every[position] for position in range(round(1 / every.epochs(1)[0]))]
-    return {sample.caption("zh"): every.ids(source, sample) for source, sample in drawn}
-
-
 def test_an_image_is_known_by_its_name_and_its_bytes(tmp_path):
     """Keys begin again in each shard; an image with two captions has one name."""
     write_tsv(tmp_path / "a.tsv", [("a", "0", b"A"), ("a again", "0", b"A"), ("b", "1", b"B"), ("b too", "2", b"B")])
     write_tsv(tmp_path / "b.tsv", [("c", "0", b"C"), ("a in b", "0", b"A")])
-    ids = ids_of_all(f"[{tmp_path}/a.tsv, {tmp_path}/b.tsv]")
-    groups = {}
-    for caption, (image, _) in ids.items():
-        groups.setdefault(image, set()).add(caption)
-    assert sorted(map(sorted, groups.values())) == [["a", "a again", "a in b"], ["b"], ["b too"], ["c"]]
-    assert len({text for _, text in ids.values()}) == 6
+    stream = open_stream(f"[{tmp_path}/a.tsv, {tmp_path}/b.tsv]")
+    captions, texts = {}, set()
+    for source, sample in [stream[position] for position in range(6)]:
+        image, text = stream.ids(source, sample)
+        captions.setdefault(image, set()).add(sample.caption("zh"))
+        texts.add(text)
+    assert sorted(map(sorted, captions.values())) == [["a", "a again", "a in b"], ["b"], ["b too"], ["c"]]
+    assert len(texts) == 6
 
 
 @pytest.mark.parametrize("weighted", [True, False])

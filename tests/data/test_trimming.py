@@ -1,23 +1,17 @@
 """Trimmed vocabularies: the same tokens for the texts that they are for, and the same embeddings."""
 
-import html
 import json
 import random
 
-import ftfy
 import numpy as np
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 import ernie_vil2
 from ernie_vil2.cli import run
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, open_tokenizer, read_vocabulary
-from ernie_vil2.data.tokenizer_files import CLIP_BPE
 from ernie_vil2.data.trimming import characters, kept_of_characters, kept_of_texts, missing_share, trimmed
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.commands import call
-from tests.support.limits import examples
 from tests.support.other_families import FOLDERS
 from tests.support.shapes import TOKENS, shape_members
 
@@ -63,23 +57,6 @@ def test_any_text_of_the_languages_has_the_same_tokens(whole):
             text = "".join(rng.choice(allowed[:120] if rng.random() < 0.9 else allowed) for _ in range(length))
             assert words(small, text) == words(tokenizer, text), text
     assert small.vocab_size < tokenizer.vocab_size
-
-
-@pytest.fixture(scope="module")
-def clip():
-    tokenizer = open_tokenizer(CLIP_BPE, 500, "open_clip")
-    return tokenizer, trimmed(tokenizer, kept_of_characters(tokenizer, characters(["en"])))
-
-
-@pytest.mark.thorough
-@examples(100)
-@given(text=st.text(st.characters(max_codepoint=0x17F, exclude_categories=["Cc", "Cs"]), max_size=20))
-@example(text="ŘµA")
-def test_clips_byte_pairs_stay_whole_for_latin_texts(clip, text):
-    tokenizer, small = clip
-    cleaned = html.unescape(html.unescape(ftfy.fix_text(text)))  # which may make letters of other scripts: Řµ is ص
-    if max(map(ord, cleaned), default=0) <= 0x17F:
-        assert words(small, text) == words(tokenizer, text)
 
 
 def test_the_words_of_ernie_for_chinese_and_english():

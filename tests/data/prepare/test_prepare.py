@@ -51,19 +51,21 @@ def files(folder):
 SMALL = {"samples_per_shard": 4}
 
 
-def contents(samples):
-    return [(sample.image_name, sample.image, sample.caption("zh")) for sample in samples]
-
-
 def test_samples_keep_order_images_and_texts(rows, tmp_path):
     index = prepare(rows, tmp_path / "out", Settings(**SMALL), processes=2)
     assert (index.total("samples"), index.bad_samples.counts) == (23, {"empty caption": 1, "broken image": 1})
-    used = [rows[row] for row in range(25) if row not in (3, 7)]
-    assert contents(read_all(open_sources([str(tmp_path / "out")]))) == contents(used)
+    read = read_all(open_sources([str(tmp_path / "out")]))
+    for sample, row in zip(read, [row for row in range(25) if row not in (3, 7)], strict=True):
+        assert (sample.image_name, sample.image) == (rows[row].image_name, rows[row].image)
+        assert sample.caption("zh") == rows[row].caption("zh")
 
 
 def test_the_index_counts_and_sums_what_is_there(rows, tmp_path):
     settings = Settings(drop_duplicates=True, short_side=16, **SMALL)
+    before = sorted(tmp_path.rglob("*"))
+    checked = check(rows, settings, processes=2)
+    assert sorted(tmp_path.rglob("*")) == before  # a check writes nothing
+    assert [checked.total(count) for count in ("samples", "duplicates", "bytes")] == [21, 2, 0]
     for name, processes in (("out", 1), ("again", 3)):
         prepare(rows, tmp_path / name, settings, processes=processes)
     assert files(tmp_path / "out") == files(tmp_path / "again")
@@ -78,6 +80,7 @@ def test_the_index_counts_and_sums_what_is_there(rows, tmp_path):
         assert shard["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
         with tarfile.open(path) as archive:
             assert len(archive.getnames()) == 2 * shard["samples"]
+    assert index["bad_samples"] == checked.bad_samples.as_dict()
     assert index["bad_samples"]["reasons"]["broken image"] == {"count": 1, "names": ["id7"]}
     report = (tmp_path / "out" / "report.txt").read_text()
     assert "21 samples in 6 shards" in report and "2 duplicates" in report and "broken image: 1 (id7)" in report
@@ -126,15 +129,6 @@ def test_only_equal_image_and_caption_are_duplicates(tmp_path):
     path = write_tsv(tmp_path / "a.tsv", [("x", "1", first), ("y", "2", first), ("x", "3", second), ("x", "4", first)])
     prepare(open_sources([str(path)]), tmp_path / "out", Settings(drop_duplicates=True))
     assert [sample.image_name for sample in read_all(open_sources([str(tmp_path / "out")]))] == ["1", "2", "3"]
-
-
-def test_check_writes_nothing_and_reports_the_same(rows, tmp_path):
-    before = sorted(tmp_path.rglob("*"))
-    found = check(rows, Settings(drop_duplicates=True, **SMALL), processes=2)
-    assert sorted(tmp_path.rglob("*")) == before
-    made = prepare(rows, tmp_path / "out", Settings(drop_duplicates=True, **SMALL))
-    assert found.bad_samples.as_dict() == made.bad_samples.as_dict()
-    assert [found.total(count) for count in ("samples", "duplicates", "bytes")] == [21, 2, 0]
 
 
 def test_check_counts_shared_names_and_captions_of_lines(tmp_path):
@@ -233,10 +227,13 @@ def test_a_folder_of_something_else_is_left_alone(rows, tmp_path):
         prepare(rows, out, Settings(**SMALL))
 
 
-def test_when_nothing_can_be_used_it_is_an_error(tmp_path):
-    source = open_sources([str(write_tsv(tmp_path / "a.tsv", [("x", "1", b"no image")]))])
+def test_bad_samples_are_an_error_of_a_check_and_if_nothing_is_left(tmp_path):
+    path = write_tsv(tmp_path / "a.tsv", [("x", "1", png(image(1))), ("y", "2", b"no image")])
+    checked = call("prepare", path, "--check")
+    assert checked.returncode == 1 and "broken image: 1 (2)" in checked.stdout and checked.stderr == ""
+    write_tsv(path, [("y", "2", b"no image")])
     with pytest.raises(ValueError, match="(?s)no sample.*broken image: 1"):
-        prepare(source, tmp_path / "out", Settings())
+        prepare(open_sources([str(path)]), tmp_path / "out", Settings())
     assert not (tmp_path / "out" / "index.json").exists()
 
 
@@ -259,11 +256,3 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
         assert path.read_bytes() == whole[path.name]
     assert call("prepare", *options, killed).returncode == 0
     assert files(killed) == whole and len(whole) == 15 + 2
-
-
-def test_the_command_line(tmp_path):
-    path = write_tsv(tmp_path / "a.tsv", [("x", "1", png(image(1))), ("y", "2", b"no image")])
-    checked = call("prepare", path, "--check")
-    assert checked.returncode == 1 and "broken image: 1 (2)" in checked.stdout and checked.stderr == ""
-    written = call("prepare", path, "--output", tmp_path / "out")
-    assert written.returncode == 0 and "1 sample in 1 shard, " in written.stdout

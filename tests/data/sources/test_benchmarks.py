@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from ernie_vil2.data.readers import open_benchmark, open_benchmarks
-from tests.support.published_files import image, pairs
-from tests.support.shapes import write_tar
+from ernie_vil2.data.readers import LAYOUTS, open_benchmark, open_benchmarks
+from tests.support.published_files import image, json_lines, pairs, problems, write
+from tests.support.shapes import write_tar, write_tsv
 
 
 def test_different_images_of_one_name_are_kept_and_reported(tmp_path):
@@ -64,3 +64,81 @@ def test_lines_of_a_caption_are_texts_where_it_is_asked_for(tmp_path, suffix):
     assert [text.text for text in whole.texts] == [captions[0].strip(), "a dog"] and "several lines" in str(whole.rows)
     lines = open_benchmark(path, caption_lines=True)
     assert [text.id for text in lines.texts] == LINES[suffix] and "several lines" not in str(lines.rows)
+
+
+IMAGES = {"images/a.png": image(1), "images/sub/b.png": image(2)}
+
+
+def test_bad_rows_of_a_table_are_named(tmp_path):
+    table = json_lines(
+        {"image": "a.png", "text": "cat", "image_id": 1, "text_id": 1},
+        {"image": "sub/b.png", "text": "dog", "image_id": 1, "text_id": 2},
+        {"image": "sub/b.png", "text": "dog", "image_id": 2, "text_id": 1},
+        {"image": "sub/b.png", "text": "", "image_id": 3},
+        {"image": "a.png"},
+        {"image": "a.png", "text": ["cat"]},
+        {"image": "a.png", "text": "cat", "image_id": [1]},
+        {"image": "\ud800", "text": "cat"},
+        {"image": "a.png", "text": "cat", "text_id": []},
+    ).replace("\ud800", "\\ud800")
+    benchmark = open_benchmark(write(tmp_path, IMAGES | {"test.jsonl": table}))
+    assert problems(benchmark) == {
+        "text id with different content": ["1"],
+        "empty caption": ["3"],
+        "no caption": ["test.jsonl:5"],
+        "malformed caption": ["test.jsonl:6"],
+        "malformed row": ["test.jsonl:7", "a.png, text_id"],
+        "not Unicode text": ["\\ud800"],
+    }
+    # Of a row that cannot be used nothing stays, neither its image nor its text.
+    assert pairs(benchmark) == [("1", "1"), (f"1 ({tmp_path}/test.jsonl, 2)", "2")]
+    assert len(benchmark.images) == len(benchmark.texts) == 2
+
+
+def test_a_table_is_chosen_by_its_name(tmp_path):
+    table = "image,text\na.png,cat\n"
+    write(tmp_path, IMAGES | {"one.csv": table, "two.csv": table, "notes.csv": "a,b\n1,2\n"})
+    with pytest.raises(ValueError, match=r"\(one, two\)"):
+        open_benchmark(tmp_path)
+    assert open_benchmark(tmp_path, split="two").files == (tmp_path / "two.csv",)
+    assert open_benchmark(tmp_path / "one.csv").files == (tmp_path / "one.csv",)
+    write(tmp_path, {"val.csv": table})
+    assert open_benchmark(tmp_path).files == (tmp_path / "val.csv",)
+
+
+def test_an_unknown_folder_is_reported_with_known_layouts(tmp_path):
+    write(tmp_path, {"notes.txt": "", "photos/1.jpg": image(1)})
+    recognised = [name for name, layout in LAYOUTS.items() if not layout.by_name_only]
+    with pytest.raises(ValueError, match=f"notes.txt, photos; .*{', '.join(recognised)}"):
+        open_benchmark(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "culprit"),
+    [
+        ("", {"layout": "coco-cn"}, "coco-cn is recognised by"),
+        ("", {"layout": "coco"}, "no layout 'coco'"),
+        ("a.tsv", {"split": "test"}, "no splits"),
+        ("a.tsv", {"images": "photos"}, "leave out images"),
+        ("x.zip", {}, "x.zip"),
+        ("nowhere/*.tsv", {"layout": "tsv"}, "nowhere"),
+    ],
+)
+def test_what_the_files_have_not_is_named(tmp_path, name, options, culprit):
+    write_tsv(tmp_path / "a.tsv", [("a", "1", image(1))])
+    (tmp_path / "x.zip").touch()
+    with pytest.raises((ValueError, FileNotFoundError), match=culprit):
+        open_benchmark(tmp_path / name, **options)
+
+
+def test_a_data_set_that_is_there_twice_is_not_guessed(tmp_path):
+    rows = '{"images": []}'
+    write(tmp_path, {"a/dataset_coco.json": rows, "b/dataset_coco.json": rows})
+    with pytest.raises(ValueError, match="dataset_coco.json"):
+        open_benchmark(tmp_path)
+
+
+def test_a_table_next_to_a_benchmark_does_not_disturb_it(tmp_path):
+    images = [{"filename": "1.jpg", "split": "test", "imgid": 0, "sentences": [{"raw": "cat", "sentid": 0}]}]
+    files = {"dataset_flickr30k.json": {"images": images}, "results.csv": "image,text\n1.jpg,cat\n", "1.jpg": image(1)}
+    assert open_benchmark(write(tmp_path, files)).name == "flickr30k-test"

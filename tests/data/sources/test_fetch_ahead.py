@@ -97,21 +97,6 @@ def test_a_store_that_fails_for_a_while_costs_no_sample():
         assert found == []
 
 
-def test_what_was_not_fetched_is_tried_again_when_reopened(monkeypatch):
-    monkeypatch.setattr(source, "DEADLINE", 0)
-    with store(2) as server:
-        samples = open_sources([f"{server.address}/well/{{0..1}}.tar"])
-        samples.most_open = 1
-        gone = server.files.pop("0.tar")
-        with pytest.raises(BadSample, match="no such file"):
-            samples[0]
-        server.files["0.tar"] = gone
-        with pytest.raises(BadSample, match="file not fetched"):
-            samples[1]
-        with remarks():
-            assert samples[4].image_name == "1-0" and samples[0].image_name == "0-0"
-
-
 def test_shards_are_fetched_once_for_all_before_they_are_read(cache):
     with store(6) as server:
         readers = [open_sources([f"{server.address}/well/{{0..5}}.tar"]) for _ in range(3)]
@@ -217,14 +202,19 @@ class Names(SampleRows):
 
 
 def test_what_fails_ahead_is_left_to_who_reads_it(monkeypatch):
+    """It is tried again when the shard is opened another time."""
     monkeypatch.setattr(source, "DEADLINE", 0)
     before = threading.active_count()
     with store(2) as server:
         samples = open_sources([f"{server.address}/well/{{0..1}}.tar"])
-        del server.files["0.tar"]
+        samples.most_open = 1
+        gone = server.files.pop("0.tar")
         samples.fetch_ahead(0, [0, 1], [])
         wait_for(lambda: samples._ahead._threads == 0)
-        assert samples[4].image_name == "1-0"
         with pytest.raises(BadSample, match="no such file"):
             samples[0]
+        server.files["0.tar"] = gone
+        with pytest.raises(BadSample, match="file not fetched"):
+            samples[1]
+        assert samples[4].image_name == "1-0" and samples[0].image_name == "0-0"
     assert threading.active_count() < before + 10

@@ -1,3 +1,4 @@
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -5,10 +6,13 @@ import pytest
 
 from ernie_vil2.data.prepare import prepare
 from ernie_vil2.data.prepare_shards import Settings
-from ernie_vil2.data.readers import TarSource, open_sources
+from ernie_vil2.data.readers import TarSource, open_benchmark, open_benchmarks, open_sources
+from ernie_vil2.data.readers.files import FilesSource
 from ernie_vil2.data.readers.shard_files import LocalFile
-from ernie_vil2.data.readers.source import OPEN_SHARDS, ShardedSource
+from ernie_vil2.data.readers.source import OPEN_SHARDS, PART, ShardedSource, fingerprint
 from ernie_vil2.data.samples import BadSample
+from ernie_vil2.io import terminal
+from tests.support.published_files import image, img2dataset, read_all, write
 from tests.support.shapes import draw, png, write_tar, write_tsv
 
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
@@ -27,23 +31,15 @@ class Numbers(list):
         self.open = False
 
 
-def test_shards_of_random_sizes_find_every_row():
-    rng = np.random.default_rng(0)
-    parts = [rng.random(rng.integers(4)).tolist() for _ in range(20)]
-    source = ShardedSource([Numbers(part) for part in parts])
-    assert [source[i] for i in range(len(source))] == [value for part in parts for value in part]
-    with pytest.raises(IndexError):
-        source[len(source)]
-    assert source.shard_sizes.tolist() == [len(part) for part in parts]
-
-
-def test_a_bounded_number_of_shards_is_open_at_once():
-    shards = [Numbers([number]) for number in range(2 * OPEN_SHARDS)]
+def test_rows_of_many_shards_are_found_with_a_bounded_number_open():
+    sizes = np.random.default_rng(0).integers(0, 4, 2 * OPEN_SHARDS).tolist()
+    shards = [Numbers(range(sum(sizes[:number]), sum(sizes[: number + 1]))) for number in range(len(sizes))]
     source = ShardedSource(shards)
-    for order in (range(len(source)), [0, 1, 0, len(source) - 1]):
-        for index in order:
-            assert source[index] == index and shards[index].open
-            assert sum(shard.open for shard in shards) <= OPEN_SHARDS
+    for row in [*range(sum(sizes)), 0, 1, 0, sum(sizes) - 1]:
+        assert source[row] == row and sum(shard.open for shard in shards) <= OPEN_SHARDS
+    assert len(source) == sum(sizes) and source.shard_sizes.tolist() == sizes
+    with pytest.raises(IndexError):
+        source[sum(sizes)]
 
 
 def test_threads_that_read_at_once_get_their_own_rows(tmp_path):
@@ -113,3 +109,115 @@ def test_an_index_that_took_long_is_kept_until_the_file_changes(tmp_path, monkey
     for stored in (tmp_path / "cache" / "indexes").iterdir():
         stored.write_bytes(stored.read_bytes()[:-1])
     assert len(TarSource(path)) == 2
+
+
+@pytest.mark.parametrize("output_format", ["webdataset", "files", "parquet"])
+def test_what_img2dataset_writes_is_read_and_scored(tmp_path, output_format):
+    folder = str(img2dataset(tmp_path / "out", output_format))
+    keys = ["000000000", "000000001", "000010000", "000010001"]
+    expected = [(key, f"caption {key}", f"image {key}".encode()) for key in keys]
+    source, benchmark = open_sources([folder]), open_benchmark(folder)
+    samples = [source[row] for row in range(len(source))]
+    assert [(sample.image_name, sample.caption("en"), sample.image) for sample in samples] == expected
+    assert samples[3].fields["url"] == "https://example.org/000010001" and source.shard_sizes.tolist() == [2, 2]
+    scored = zip(benchmark.images, benchmark.texts, strict=True)
+    assert [(image.id, text.text, image.read()) for image, text in scored] == expected
+    suffixes = {"webdataset": [".tar"] * 2, "files": [], "parquet": [".parquet"] * 2}
+    assert [path.suffix for path in benchmark.files] == suffixes[output_format]
+
+
+def test_files_of_a_sample_that_are_missing_are_reported(tmp_path):
+    source = FilesSource(write(tmp_path, {"1.jpg": b"", "2.txt": "x", "3.jpg": b"", "3.txt": "x"}))
+    *problems, whole = read_all(source)
+    assert problems == ["1: no caption", "2: no image member"] and whole.caption("") == "x"
+    (tmp_path / "3.jpg").unlink()
+    assert "missing file" in read_all(source)[2]
+
+
+def test_a_folder_is_its_shards(tmp_path):
+    write_tsv(tmp_path / "a.tsv", [("x", "1", b"i")])
+    assert open_sources([str(tmp_path)])[0].caption("") == "x"
+    write_tar(tmp_path / "b.tar", [("1.jpg", b"i"), ("1.txt", b"tar")])
+    assert open_sources([str(tmp_path)])[0].caption("") == "tar"  # shards go before what they may be made of
+
+
+def test_what_is_not_a_source_is_reported_with_what_is(tmp_path):
+    with pytest.raises(ValueError, match="{split}_imgs.tsv"):
+        open_sources([str(write(tmp_path, {"x_texts.jsonl": "{}\n"}) / "x_texts.jsonl")])
+    with pytest.raises(ValueError, match="address"):
+        open_sources(["memory://a.csv"])
+    write(tmp_path / "two", {"a.jsonl": '{"image": "x", "text": "y"}\n', "b.csv": "image,text\nx,y\n"})
+    with pytest.raises(ValueError, match="a split of a, b"):
+        open_sources([str(tmp_path / "two")])
+
+
+# Options on data that have no such thing change nothing, and say so.
+@pytest.fixture
+def data(tmp_path):
+    terminal.print_once.cache_clear()  # notes are printed once in a process, and the tests share one
+    row = {"image": "0.png", "caption": "a cat", "id": "7"}
+    write(tmp_path, {"0.png": image(1), "pairs.csv": "image,caption,id\n0.png,a cat,7\n", "pairs.jsonl": row})
+    write_tar(tmp_path / "a.tar", [("0.png", image(1)), ("0.json", b'{"caption": "a cat", "id": "7"}')])
+    write_tsv(tmp_path / "rows.tsv", [("a cat", "7", image(1))])
+    return tmp_path
+
+
+OPTIONS = {"encoding": "gb18030", "text_id": "id", "columns": {"caption": "caption"}}
+UNDERSTOOD = {
+    "pairs.csv": {"encoding", "text_id", "columns"},
+    "pairs.jsonl": {"text_id", "columns"},
+    "a.tar": {"text_id"},
+    "rows.tsv": set(),
+}
+
+
+@pytest.mark.parametrize("open_data", [open_sources, open_benchmarks])
+@pytest.mark.parametrize("file", UNDERSTOOD)
+def test_option_that_nothing_understands_is_named(data, capsys, open_data, file):
+    for option, value in OPTIONS.items():
+        assert len(open_data([str(data / file)], **{option: value})) == 1
+        error = capsys.readouterr().err
+        assert (f"Data.{option}" in error and file in error) == (option not in UNDERSTOOD[file])
+
+
+def test_option_that_one_of_several_files_takes_is_not_named(data, capsys):
+    open_sources([str(data / "a.tar"), str(data / "pairs.csv"), str(data / "rows.tsv")], text_id="id", encoding="utf-8")
+    assert capsys.readouterr().err == ""
+
+
+LENGTH = 10 * PART
+
+
+@pytest.fixture
+def file_of_parts(tmp_path):
+    path = tmp_path / "a.tar"
+    path.write_bytes(os.urandom(LENGTH))
+    return path
+
+
+@pytest.mark.parametrize("position", [0, PART - 1, LENGTH // 2, LENGTH // 2 + PART - 1, LENGTH - 1])
+def test_a_byte_that_differs_in_a_part_makes_another_fingerprint(file_of_parts, position):
+    before, content = fingerprint([file_of_parts]), bytearray(file_of_parts.read_bytes())
+    content[position] ^= 1
+    file_of_parts.write_bytes(content)
+    assert len(before) == 16 and fingerprint([file_of_parts]) != before
+
+
+def test_the_size_counts_and_the_name_does_not(file_of_parts):
+    before = fingerprint([file_of_parts])
+    file_of_parts = file_of_parts.rename(file_of_parts.with_name("b.tar"))
+    assert fingerprint([file_of_parts]) == before
+    content = file_of_parts.read_bytes()
+    file_of_parts.write_bytes(content[:PART] + b"+" + content[PART:])
+    assert fingerprint([file_of_parts]) != before
+
+
+@pytest.mark.parametrize(("name", "content"), [("2.txt", b"B"), ("3.txt", b"bb"), ("4.txt", b"b")])
+def test_of_a_folder_names_sizes_and_some_content_count(tmp_path, name, content):
+    for number in (1, 2, 3):
+        (tmp_path / f"{number}.txt").write_bytes(b"b")
+    before = fingerprint([tmp_path])
+    (tmp_path / ".hidden").write_bytes(b"left by a file manager")
+    assert fingerprint([tmp_path]) == before
+    (tmp_path / name).write_bytes(content)
+    assert fingerprint([tmp_path]) != before

@@ -1,4 +1,3 @@
-import multiprocessing
 import os
 from pathlib import Path
 
@@ -9,7 +8,6 @@ from ernie_vil2.data.readers import open_sources, remote, source
 from ernie_vil2.data.readers.fetching import cache_bytes
 from ernie_vil2.data.readers.remote import FetchError, PipeOutput, RemoteFile
 from tests.hostile.bad_input.case import member
-from tests.support.limits import PATIENCE
 from tests.support.misbehaving_server import MisbehavingServer
 from tests.support.shapes import write_tar
 
@@ -98,17 +96,6 @@ def test_no_more_arrives_than_the_cache_holds(cache, monkeypatch, manner):
     with MisbehavingServer(a_tar=SHARD) as server, pytest.raises(OSError, match="10000 bytes"):
         RemoteFile(f"{server.address}/{manner}/a.tar").open()
     assert fetched(cache) == []
-
-
-def test_a_fork_fetches_after_its_parent_did():
-    with MisbehavingServer(a_tar=SHARD) as server:
-        RemoteFile(f"{server.address}/well/a.tar?parent").open().close()
-        other = RemoteFile(f"{server.address}/well/a.tar?child")
-        child = multiprocessing.get_context("fork").Process(target=lambda: other.open().close())
-        child.start()
-        child.join(PATIENCE)
-        child.kill()
-        assert child.exitcode == 0
 
 
 def test_nothing_is_asked_again_after_the_deadline(monkeypatch):

@@ -1,6 +1,8 @@
+"""NLVR2 and SNLI-VE as they are published: rows, images, splits, and what cannot be used."""
+
 import pytest
 
-from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.data.readers.entailment import published_subsets
 from tests.support.published_files import image, json_lines, read_all, write
 
@@ -27,7 +29,7 @@ TEST = {
 }
 
 
-def test_a_row_is_two_images_a_sentence_and_a_label(tmp_path):
+def test_a_row_of_nlvr2_is_two_images_a_sentence_and_a_label(tmp_path):
     first, second = read_all(open_sources([str(write(tmp_path, TEST))], split="test1"))
     assert (first.image, first.right, first.text, first.label) == (image(0), image(1), SENTENCE, "True")
     assert (second.image, second.right, second.label) == (image(2), image(3), "False")
@@ -65,16 +67,72 @@ def test_labels_are_texts_or_truth_values_and_bad_rows_are_named(tmp_path):
     ]
 
 
-def test_a_test_split_must_be_named_where_there_are_two(tmp_path):
-    write(tmp_path, TEST | {"test2.json": json_lines(row("test2-0-1-0"))} | images("test2-0-1", folder="test2/"))
-    with pytest.raises(ValueError, match="several splits test; choose a split of test1, test2"):
-        open_sources([str(tmp_path)], default=None)
-    assert len(open_sources([str(tmp_path / "test1.json")])) == 2
-
-
 def test_the_published_subsets(tmp_path):
     write(tmp_path, TEST | {"balanced/balanced_test1.json": json_lines(row("test1-0-1-0"))})
     assert published_subsets(tmp_path / "test1.json") == {"balanced": {"test1-0-1-0"}}
     (tmp_path / "balanced/balanced_test1.json").write_text("{")
     with pytest.raises(ValueError, match="balanced_test1.json:1: malformed JSON"):
         published_subsets(tmp_path / "test1.json")
+
+
+HYPOTHESIS = "Two men are outside."
+
+
+def snli_row(number, label="entailment", key="Flikr30kID", **changes):
+    """A line as it is distributed."""
+    return {
+        "annotator_labels": [label], "captionID": f"{number}.jpg#2", key: str(number), "gold_label": label,
+        "pairID": f"{number}.jpg#2r1e", "sentence1": "Two men cook at a grill.", "sentence2": HYPOTHESIS,
+    } | changes  # fmt: skip
+
+
+def snli_files(*rows, split="test"):
+    return {f"snli_ve_{split}.jsonl": json_lines(*rows), "flickr30k-images/36979.jpg": image(1)}
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [("Flikr30kID", "36979"), ("Flickr30K_ID", "36979"), ("Flikr30kID", "36979.jpg")]
+)
+def test_a_row_of_snli_ve_is_an_image_a_hypothesis_and_a_label(tmp_path, key, name):
+    folder = write(tmp_path, snli_files(snli_row(36979, "neutral", key, **{key: name})))
+    (sample,) = read_all(open_sources([folder], split="test"))
+    assert (sample.image, sample.text, sample.label) == (image(1), HYPOTHESIS, "neutral")
+    assert sample.right is None and "grill" not in repr(sample)
+
+
+def test_rows_without_a_gold_label_and_others_are_named(tmp_path):
+    rows = [
+        snli_row(36979), snli_row(36979, "-"), snli_row(36979, "maybe"), snli_row(1), snli_row(36979, sentence2=" "),
+        snli_row(36979, gold_label=None), snli_row(36979, Flikr30kID=None), snli_row("../36979"),
+        snli_row(36979, Flikr30kID=[]), snli_row(36979, pairID=[]),
+    ]  # fmt: skip
+    location = "snli_ve_test.jsonl"
+    first, *others = read_all(open_sources([write(tmp_path, snli_files(*rows))], split="test"))
+    assert first.label == "entailment"
+    assert others == [
+        f"{location}:2: no gold label",
+        f"{location}:3: unknown label",
+        "1.jpg: missing image",
+        f"{location}:5: empty text",
+        f"{location}:6, gold_label: missing field",
+        f"{location}:7: no image",
+        "../36979.jpg: image outside its folder",
+        f"{location}:9: malformed image id",
+        f"{location}:10: no id",
+    ]
+
+
+def test_splits_of_snli_ve_and_a_file_by_its_name(tmp_path):
+    write(tmp_path, snli_files(snli_row(36979), split="train") | snli_files(snli_row(36979, "neutral"), split="dev"))
+    named, images = tmp_path / "snli_ve_train.jsonl", tmp_path / "flickr30k-images"
+    for data, options in ((tmp_path, {}), (named, {}), (named, {"images": images})):
+        assert read_all(open_sources([str(data)], **options))[0].label == "entailment"
+    assert read_all(open_sources([str(tmp_path)], split="val"))[0].label == "neutral"
+    with pytest.raises(ValueError, match="no split test"):
+        open_sources([str(tmp_path)], split="test")
+
+
+def test_statements_are_not_captions(tmp_path):
+    """A contradiction must not become a positive pair because somebody chose the wrong task."""
+    with pytest.raises(ValueError, match="(?s)statement with a label, no caption: 1"):
+        open_benchmark(write(tmp_path, snli_files(snli_row(36979, "contradiction"))), split="test")
