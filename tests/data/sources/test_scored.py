@@ -7,7 +7,7 @@ import pytest
 from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
-from tests.support.published_files import image, pickled, write, write_clip_files, write_lmdb
+from tests.support.published_files import image, pickled, read_all, write, write_clip_files, write_lmdb
 from tests.support.shapes import write_tar, write_tsv
 
 ROWS = [("1", "一只猫", image(1)), ("2", "两只狗", image(2)), ("1", "猫", image(1))]
@@ -53,8 +53,7 @@ def parquet(folder):
 
 
 def samples(source):
-    found = [source[row] for row in range(len(source))]
-    return [(sample.image_name, sample.caption("zh"), sample.image) for sample in found]
+    return [(sample.image_name, sample.caption("zh"), sample.image) for sample in read_all(source)]
 
 
 @pytest.mark.parametrize("make", [tar, tsv, chinese_clip, chinese_clip_lmdb, csv, parquet])

@@ -15,6 +15,7 @@ from tests.support.published_files import (
     FLICKR30K,
     TRAIN_SPLITS,
     image,
+    read_all,
     write,
 )
 from tests.support.shapes import write_tar
@@ -27,8 +28,7 @@ def validation_sets(config):
 
 
 def read(source):
-    samples = [source[row] for row in range(len(source))]
-    return [(sample.image_name, sample.caption("zh"), sample.image) for sample in samples]
+    return [(sample.image_name, sample.caption("zh"), sample.image) for sample in read_all(source)]
 
 
 @pytest.mark.parametrize("layout", TRAIN_SPLITS)
