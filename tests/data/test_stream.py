@@ -36,7 +36,7 @@ def test_an_image_is_known_by_its_name_and_its_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("weighted", [True, False])
-def test_sources_mix_by_weight_or_size_and_go_through_their_epochs(two, weighted):
+def test_sources_mix_by_weight_or_size_each_in_its_own_epochs(two, weighted):
     mixed = open_stream(two if weighted else two.replace(", weight: 1", "").replace(", weight: 3", ""))
     pairs = read_names(mixed, range(4000))
     counts = Counter(source for source, _ in pairs)

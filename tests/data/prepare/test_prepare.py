@@ -228,7 +228,7 @@ def test_a_folder_of_something_else_is_left_alone(rows, tmp_path):
         prepare(rows, out, Settings(**SMALL))
 
 
-def test_bad_samples_are_an_error_of_a_check_and_if_nothing_is_left(tmp_path):
+def test_bad_samples_fail_a_check_and_a_run_without_others(tmp_path):
     path = write_tsv(tmp_path / "a.tsv", [("x", "1", png(image(1))), ("y", "2", b"no image")])
     checked = call("prepare", path, "--check")
     assert checked.returncode == 1 and "broken image: 1 (2)" in checked.stdout and checked.stderr == ""

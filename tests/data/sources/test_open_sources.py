@@ -28,7 +28,7 @@ class Numbers(list):
         self.open = False
 
 
-def test_rows_of_many_shards_are_found_with_a_bounded_number_open():
+def test_rows_of_many_shards_are_found_with_few_of_them_open():
     sizes = np.random.default_rng(0).integers(0, 4, 2 * OPEN_SHARDS).tolist()
     shards = [Numbers(range(sum(sizes[:number]), sum(sizes[: number + 1]))) for number in range(len(sizes))]
     source = ShardedSource(shards)
