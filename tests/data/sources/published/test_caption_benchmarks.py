@@ -106,6 +106,7 @@ def test_images_lie_in_a_folder_of_their_own(tmp_path, in_folders, monkeypatch):
 def test_a_space_may_part_id_and_sentence(tmp_path):
     captions = {COCO_CN_CAPTIONS: f"\ufeff{CN_TEST_2}#0 一只猫\r\n{CN_TEST_1}#zhm#0 狗\r\n"}
     benchmark = open_benchmark(write(tmp_path, COCO_CN_FILES | captions))
+    assert [path.name for path in benchmark.files] == ["coco-cn_test.txt", CN_CAPTIONS]  # by which a change is noticed
     texts = [(text.id, text.text) for text in benchmark.texts]
     assert texts == [(f"{CN_TEST_2}#0", "一只猫"), (f"{CN_TEST_1}#zhm#0", "狗")]
 
