@@ -142,10 +142,18 @@ def test_names_are_read_from_what_others_have(tmp_path, name, content, location,
     assert read_list(str(tmp_path / location)) == expected
 
 
-@pytest.mark.parametrize(("content", "location"), [(["cat", 7], "n.json"), (["cat"], "n.json@x")])
-def test_what_names_nothing_is_explained(tmp_path, content, location):
-    path = write(tmp_path, {"n.json": content}) / "n.json"
-    with pytest.raises(ValueError, match=f"{path}.*(a list of texts|it holds none)"):
+@pytest.mark.parametrize(
+    ("name", "content", "location", "error"),
+    [
+        ("n.txt", "猫\n\n狗\n", "n.txt", "entry 2"),
+        ("n.txt", "cat\t猫\ncat\t狗\n", "n.txt", "line 2: cat"),
+        ("n.json", ["cat", 7], "n.json", "a list of texts"),
+        ("n.json", ["cat"], "n.json@x", "it holds none"),
+    ],
+)
+def test_what_names_nothing_is_explained(tmp_path, name, content, location, error):
+    path = write(tmp_path, {name: content}) / name
+    with pytest.raises(ValueError, match=f"{path}.*{error}"):
         read_list(str(tmp_path / location))
 
 

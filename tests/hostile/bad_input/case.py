@@ -32,7 +32,7 @@ class Case:
         check: looks at the samples that are used.
         spoil: what happens to the folder between the scan and the first read.
         within: in which the input is read.
-        opened: opens what `make` returned, if that is not for `Data.train`; images of classes as a benchmark.
+        opened: opens what `make` returned, if that is not for `Data.train`.
     """
 
     input: str

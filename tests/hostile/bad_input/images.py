@@ -1,6 +1,5 @@
 """Images that are damaged, unusual, or none."""
 
-import io
 import struct
 import zlib
 from dataclasses import replace
@@ -8,7 +7,7 @@ from functools import partial
 
 import cv2
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image
 
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import MAX_BYTES, Reason
@@ -17,18 +16,8 @@ from tests.hostile.bad_input.case import CAPTION, GOOD, Case, as_json, encoded, 
 PIXELS = smooth_image()
 COLOUR = Image.fromarray(PIXELS)
 JPEG = encoded(COLOUR, "JPEG", quality=95, subsampling=0)
-ORIENTATION = 0x0112
-TURNED = {
-    1: lambda pixels: pixels,
-    2: lambda pixels: pixels[:, ::-1],
-    3: lambda pixels: pixels[::-1, ::-1],
-    4: lambda pixels: pixels[::-1],
-    5: lambda pixels: pixels.transpose(1, 0, 2),
-    6: lambda pixels: np.rot90(pixels, -1),
-    7: lambda pixels: pixels.transpose(1, 0, 2)[::-1, ::-1],
-    8: lambda pixels: np.rot90(pixels),
-}
-"""How EXIF stores an image (TIFF 6.0, Orientation), undone."""
+TURNED = Image.Exif()
+TURNED[0x0112] = 6  # the orientation: stored a quarter turn to the left
 
 
 def looks_like(expected, tolerance, samples):
@@ -46,33 +35,6 @@ def used(input, data, expected=PIXELS, tolerance=0, note="", suffix="jpg"):
 
 def skipped(input, data, reason, suffix="jpg"):
     return Case(input, shard((data, CAPTION, suffix)), skipped={reason: 1})
-
-
-def turned(kind, **options):
-    """The eight orientations of EXIF in one shard; each is turned back to the same image."""
-
-    def check(samples):
-        plain = decode_image(samples[0].image, "1")
-        for orientation, sample in enumerate(samples, 1):
-            stored = Image.open(io.BytesIO(sample.image)).convert("RGB")
-            np.testing.assert_array_equal(decode_image(sample.image, "a"), TURNED[orientation](np.asarray(stored)))
-            # The corners, which no two orientations have alike.
-            assert np.abs(decode_image(sample.image, "a").astype(int) - plain)[::47, ::63].max() <= 8
-
-    return Case(
-        f"EXIF orientation 1 to 8 of {kind}",
-        shard(*((stored_turned(kind, orientation, **options), CAPTION) for orientation in TURNED)),
-        used=8,
-        note="turned upright",
-        check=check,
-    )
-
-
-def stored_turned(kind, orientation, **options):
-    undo = {6: 8, 8: 6}.get(orientation, orientation)
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    return encoded(np.ascontiguousarray(TURNED[undo](PIXELS)), kind, exif=exif, **options)
 
 
 def with_exif(content):
@@ -108,11 +70,6 @@ def jpeg_that_asks_for(height, width):
     return JPEG[:position] + struct.pack(">HH", height, width) + JPEG[position + 4 :]
 
 
-def gif_that_asks_for(height, width):
-    data = encoded(COLOUR, "GIF")
-    return data[:6] + struct.pack("<HH", width, height) + data[10:]
-
-
 def damaged(data, position, count):
     return data[:position] + bytes(byte ^ 0x55 for byte in data[position : position + count]) + data[position + count :]
 
@@ -130,12 +87,8 @@ JPEG_2000_OF_16_BITS = cv2.imencode(".jp2", np.dstack([SIXTEEN] * 3))[1].tobytes
 INSIDE = np.hypot(*(np.mgrid[:48, :64] - np.array([24, 32]).reshape(2, 1, 1))) < 20
 CUT_OUT = Image.fromarray(np.dstack([PIXELS, np.where(INSIDE, 255, 0).astype(np.uint8)]))
 ON_WHITE = np.where(INSIDE[..., None], PIXELS, 255)
-KEYED = np.where(INSIDE[..., None], PIXELS, np.array([1, 2, 3], np.uint8))
-GREY = COLOUR.convert("L")
-SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 HTML = b"<!DOCTYPE html><html><body>404 Not Found</body></html>"
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\n0 0 moveto\n%%EOF\n"
-LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
 CYAN = Image.new("CMYK", (64, 48), (255, 0, 0, 0))
 
 CASES = [
@@ -145,45 +98,23 @@ CASES = [
          note="as the decoder makes them out"),
     used("JPEG with other bytes behind its end", JPEG + HTML, decode_image(JPEG, "")),
     skipped("PNG, cut off", GOOD[: len(GOOD) // 2], Reason.BROKEN_IMAGE, "png"),
-    skipped("PNG with damaged pixels", damaged(GOOD, len(GOOD) // 2, 3), Reason.BROKEN_IMAGE, "png"),
     used("PNG with a wrong checksum", damaged(GOOD, len(GOOD) - 16, 4), suffix="png"),
-    skipped("WebP, cut off", encoded(COLOUR, "WEBP")[:-40], Reason.BROKEN_IMAGE, "webp"),
     skipped("image of zero bytes", b"", Reason.BROKEN_IMAGE),
     skipped("HTML page saved as .jpg", HTML, Reason.BROKEN_IMAGE),
     skipped("EPS, which Pillow would have Ghostscript run", EPS, Reason.BROKEN_IMAGE),
-    skipped("pointer of Git LFS saved as .jpg", LFS, Reason.BROKEN_IMAGE),
     skipped("PNG bomb: 60 KB, 20,000 x 20,000 pixels", png_of_zeros(20_000, 20_000), Reason.TOO_MANY_PIXELS, "png"),
     skipped("PNG whose comment unpacks to 100 MB", png_with_text(100_000_000), Reason.BROKEN_IMAGE, "png"),
     skipped("JPEG that claims 65,000 x 65,000 pixels", jpeg_that_asks_for(65_000, 65_000), Reason.TOO_MANY_PIXELS),
-    skipped("GIF that claims 65,535 x 65,535 pixels", gif_that_asks_for(65_535, 65_535), Reason.TOO_MANY_PIXELS, "gif"),
     Case("image file of more than 256 MiB", in_folder, skipped={Reason.TOO_LARGE: 1}),
     used("PNG saved as .jpg", GOOD, note="the content says what it is"),
-    used("JPEG saved as .png", JPEG, decode_image(JPEG, ""), suffix="png"),
     used("CMYK JPEG", encoded(CYAN, "JPEG"), np.broadcast_to((0, 255, 255), (48, 64, 3)), 8, "converted to RGB"),
     used("grey PNG of 16 bits", encoded(SIXTEEN), np.repeat((SIXTEEN >> 8)[..., None], 3, 2), 0, "the upper 8 bits"),
     skipped("JPEG 2000 of 16 bits a colour", JPEG_2000_OF_16_BITS, Reason.WIDE_JPEG_2000),
     skipped("TIFF of 32-bit floats", encoded(SIXTEEN.astype(np.float32), "TIFF"), Reason.WIDE_PIXELS, "tif"),
     used("black and white PNG", encoded(COLOUR.convert("1")), np.asarray(COLOUR.convert("1").convert("RGB"))),
-    *(
-        used(name, encoded(image, kind, **options), ON_WHITE, tolerance,
-             "on Model.image.background", suffix)
-        for name, image, tolerance, kind, suffix, options in (
-            ("PNG with transparency", CUT_OUT, 1, "PNG", "png", {}),
-            ("palette PNG with transparency", CUT_OUT.quantize(256), 40, "PNG", "png", {}),
-            ("PNG with one transparent colour", Image.fromarray(KEYED), 0, "PNG", "png", {"transparency": (1, 2, 3)}),
-            ("WebP with transparency", CUT_OUT, 1, "WEBP", "webp", {"lossless": True}),
-            ("GIF with transparency", CUT_OUT, 60, "GIF", "gif", {}),
-        )
-    ),
-    *(
-        used(f"animated {name}", data, np.broadcast_to((255, 0, 0), (48, 64, 3)), 4, "the first image", suffix)
-        for name, suffix, data in (
-            ("GIF", "gif", animated("GIF")), ("WebP", "webp", animated("WEBP")), ("PNG", "png", animated("PNG"))
-        )
-    ),
-    turned("JPEG", quality=95, subsampling=0),
-    turned("PNG"),
-    turned("WebP", lossless=True),
+    used("PNG with transparency", encoded(CUT_OUT), ON_WHITE, 1, "on Model.image.background", "png"),
+    used("animated GIF", animated("GIF"), np.broadcast_to((255, 0, 0), (48, 64, 3)), 4, "the first image", "gif"),
+    used("image that EXIF turns", encoded(np.rot90(PIXELS).copy(), exif=TURNED), note="turned upright", suffix="png"),
     used("EXIF orientation 9", with_exif(b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x09\0\0\0\0\0\0"),
          decode_image(JPEG, ""), note="as it is stored"),
     replace(
@@ -194,10 +125,6 @@ CASES = [
     replace(
         used("damaged colour profile", encoded(COLOUR, icc_profile=b"no profile"), note="profiles are not applied"),
         remark="damaged colour profile",
-    ),
-    replace(
-        used("colour profile of RGB in a grey PNG", encoded(GREY, icc_profile=SRGB), np.asarray(GREY.convert("RGB"))),
-        remark="colour profile of other colours than the image's",
     ),
     used("image of 1 x 1 pixel", encoded(np.full([1, 1, 3], 7, np.uint8)), np.full([1, 1, 3], 7, np.uint8)),
     used("image of 30,000 x 160 pixels", encoded(smooth_image(160, 30_000)), smooth_image(160, 30_000)),

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ernie_vil2.io.files import write_text
-from tests.hostile.bad_input import addresses, classes, images, models, rows, settings, shards, texts
+from tests.hostile.bad_input import addresses, images, models, rows, settings, shards, texts
 
 PAGE = Path(__file__).parents[3] / "docs" / "bad_input.md"
 SECTIONS = {
@@ -13,7 +13,6 @@ SECTIONS = {
     "Shards": shards.CASES,
     "Rows and folders": rows.CASES,
     "Addresses and commands": addresses.CASES,
-    "Classes": classes.CASES,
     "Configurations, vocabularies, lists": settings.CASES,
     "Weights and model folders": models.CASES,
 }

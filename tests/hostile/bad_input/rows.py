@@ -6,7 +6,6 @@ import io
 import os
 import pickle
 import shutil
-from functools import partial
 
 import lmdb
 import pyarrow as pa
@@ -56,19 +55,18 @@ def table(input, content, used=0, **result):
     return Case(input, make, used=used, **result)
 
 
-def parquet(input, rows, spoil_file=lambda path: None, used=0, skipped=None, stopped="", note="",
-            check=lambda samples: None, **written):  # fmt: skip
+def parquet(input, rows, spoil_file=lambda path: None, written=None, **result):
     """A Parquet file, two rows a group."""
 
     def make(folder):
         path = folder / "a.parquet"
         table = rows() if callable(rows) else rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows)
         plain = {"row_group_size": 2, "compression": "none", "use_dictionary": False, "write_statistics": False}
-        pq.write_table(table, path, **plain | written)
+        pq.write_table(table, path, **plain | (written or {}))
         spoil_file(path)
         return path
 
-    return Case(input, make, used=used, skipped=skipped or {}, stopped=stopped, note=note, check=check)
+    return Case(input, make, **result)
 
 
 def many_tags(count):
@@ -99,12 +97,11 @@ def deep_schema(path):
     path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
 
 
-def clip(input, images, texts, used=0, **result):
-    """Chinese-CLIP's files: (id, image) and JSON rows."""
+def clip(input, texts, used=0, **result):
+    """Chinese-CLIP's files: the image 7 and JSON rows."""
 
     def make(folder):
-        lines = [f"{name}\t{base64.b64encode(image).decode()}\n" for name, image in images]
-        (folder / "train_imgs.tsv").write_text("".join(lines))
+        (folder / "train_imgs.tsv").write_text(f"7\t{IN_BASE64}\n")
         if texts is not None:
             (folder / "train_texts.jsonl").write_bytes(b"".join(row + b"\n" for row in texts))
         return folder / "train_imgs.tsv"
@@ -129,19 +126,18 @@ def database(input, pairs, images, used=0, cut=None, **result):
     return Case(input, make, used=used, **result)
 
 
-def coco_cn(input, captions=("0#0\tx", "1#0\ty"), splits=("train",), images=("0", "1"), used=0, **result):
-    """COCO-CN's files of the images 0 and 1 in every split, with lines of captions."""
+def coco_cn(images):
+    """`make` of COCO-CN's files of the images 0 and 1, of which some are there, with an empty and an odd caption."""
 
     def make(folder):
-        for split in splits:
-            (folder / f"coco-cn_{split}.txt").write_text("0\n1\n")
-        (folder / "imageid.human-written-caption.txt").write_text("\n".join(captions))
+        (folder / "coco-cn_train.txt").write_text("0\n1\n")
+        (folder / "imageid.human-written-caption.txt").write_text("0#0\tx\n0#1\t \n2#0\tz")
         (folder / "train2014").mkdir()
         for name in images:
             (folder / "train2014" / f"{name}.jpg").write_bytes(GOOD)
         return folder
 
-    return Case(input, make, used=used, **result)
+    return make
 
 
 def damage_first_group(path):
@@ -180,10 +176,6 @@ def unreadable(folder):
     (folder / "1.png").chmod(0)
 
 
-def first_image_is_kept(samples):
-    assert [sample.image for sample in samples] == [GOOD]
-
-
 def named_a(image):
     return {"image": {"path": "a.png", "bytes": image}, "caption": CAPTION}
 
@@ -197,8 +189,8 @@ def both_images(samples):
     assert [(sample.image_name, sample.image) for sample in samples] == [("7", GOOD), ("7", OTHER)]
 
 
-def captions_are(expected, samples):
-    assert [sample.caption("en") for sample in samples] == expected
+def two_captions(samples):
+    assert [sample.caption("en") for sample in samples] == [CAPTION, CAPTION]
 
 
 def line(image="0.png", text=CAPTION, **more):
@@ -209,13 +201,6 @@ def as_csv(*rows):
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
-
-
-class Runs:
-    """Would run a command if it were unpickled."""
-
-    def __reduce__(self):
-        return os.system, ("exit 1",)
 
 
 PAIR = pickle.dumps(("7", "1", CAPTION))
@@ -231,38 +216,24 @@ IMAGES = {b"7": base64.b64encode(GOOD)}
 GOOD_ROW = {"jpg": GOOD, "caption": CAPTION, "key": "0"}
 TEXT = as_json(text_id=1, text=CAPTION, image_ids=[7])
 NOT_UTF8 = pa.table({"jpg": [GOOD], "caption": pa.array([b"\xff"]).view(pa.utf8())})
-PLAIN = partial(captions_are, [CAPTION, CAPTION])
+
 
 CASES = [
-    tsv("TSV row of text and image", f"{ROW}\n", f"{CAPTION}\t{IN_BASE64}\n", used=2, check=PLAIN,
-        note="the image is known by its content"),
-    tsv("TSV row with more columns between", f"{ROW}\n", f"{CAPTION}\t7\tx\ty\t{IN_BASE64}\n", used=2, check=PLAIN,
-        note="the last one is the image"),
-    tsv("blanks and tabs behind a TSV row", f"{ROW} \n{ROW}\t\n{ROW}\t  \t\r\n", used=3,
-        check=partial(captions_are, [CAPTION] * 3)),
-    tsv("blanks in base64", f"{ROW[:-9]} {ROW[-9:]}\n", used=1, check=partial(captions_are, [CAPTION])),
     tsv("TSV row without text", f"{ROW}\n", f"\t7\t{IN_BASE64}\n", used=1, skipped={Reason.EMPTY_CAPTION: 1}),
     tsv("TSV row without image", f"{ROW}\n", f"{CAPTION}\n", f"{CAPTION}\t7\n", used=1,
         skipped={Reason.MALFORMED_ROW: 1, Reason.MALFORMED_BASE64: 1}),
-    tsv("TSV row with another column behind the image", f"{ROW}\n", f"{ROW}\tx\n", used=1,
-        skipped={Reason.MALFORMED_BASE64: 1}),
-    tsv("blank TSV row", f"{ROW}\n", "\n", used=1, skipped={Reason.MALFORMED_ROW: 1}),
-    tsv("TSV row with bad base64", f"{ROW}\n", f"{CAPTION}\t7\t{IN_BASE64[:50]}*{IN_BASE64[51:]}\n", used=1,
-        skipped={Reason.MALFORMED_BASE64: 1}),
-    tsv("TSV row that is not UTF-8", f"{ROW}\n", b"\xff" + ROW.encode(), used=1, skipped={Reason.NOT_UTF8: 1}),
     tsv("TSV in UTF-16", f"{ROW}\n".encode("utf-16"), skipped={Reason.NOT_UTF8: 1, Reason.MALFORMED_ROW: 1}),
-    tsv("TSV rows that end in CRLF", f"{ROW}\r\n{ROW}\r\n", used=2, check=PLAIN),
-    tsv("byte order mark before a TSV", f"\ufeff{ROW}\n{ROW}\n", used=2, check=PLAIN, note="dropped"),
+    tsv("TSV rows that end in CRLF", f"{ROW}\r\n{ROW}\r\n", used=2, check=two_captions),
+    tsv("byte order mark before a TSV", f"\ufeff{ROW}\n{ROW}\n", used=2, check=two_captions, note="dropped"),
     tsv("TSV rows with one id and other images", f"{ROW}\n", f"x\t7\t{base64.b64encode(OTHER).decode()}\n", used=2,
         note="both; for the loss they are two images", check=both_images),
     tsv("TSV of zero bytes", stopped="no rows in this file; is it whole?"),
     Case("TSV row of more than 256 MiB", large_row, used=1, skipped={Reason.TOO_LARGE: 1}),
     jsonl("last JSON line, cut off", line(), line()[:-5], used=1, skipped={Reason.MALFORMED_JSON: 1}),
     jsonl("JSON lines with CRLF, blank lines and byte order mark", b"\xef\xbb\xbf", line()[:-1], b"\r\n\r\n \n", line(),
-          used=2, check=PLAIN),
+          used=2, check=two_captions),
     jsonl("JSON line of more than 4 MiB", line(), line(x=[[]] * 1_500_000), used=1, skipped={Reason.TOO_MUCH_TEXT: 1}),
     jsonl("row without image column", line(), as_json(text=CAPTION), used=1, skipped={Reason.NO_IMAGE: 1}),
-    jsonl("image that is a number", line(), line(7), used=1, skipped={Reason.MALFORMED_ROW: 1}),
     jsonl("image that is not there", line(), line("1.png"), used=1, skipped={Reason.MISSING_IMAGE: 1}),
     jsonl("image outside the folder", line(), line("../0.png"), line("/etc/passwd"), line("a\0.png"),
           used=1, skipped={Reason.OUTSIDE_FOLDER: 3}),
@@ -273,50 +244,33 @@ CASES = [
           files=unreadable, within=without_privileges, note="the rest of the table"),
     jsonl("image removed while a run goes on", line(), line("1.png"), used=1, skipped={Reason.MISSING_IMAGE: 1},
           files=lambda folder: (folder / "1.png").write_bytes(GOOD), spoil=lambda folder: (folder / "1.png").unlink()),
-    jsonl("image emptied while a run goes on", line(), line("1.png"), used=1, skipped={Reason.BROKEN_IMAGE: 1},
-          files=lambda folder: (folder / "1.png").write_bytes(GOOD),
-          spoil=lambda folder: os.truncate(folder / "1.png", 0)),
     jsonl("table appended to while a run goes on", line(), line(), skipped={Reason.UNREADABLE_FILE: 2},
           spoil=lambda folder: (folder / "a.jsonl").write_bytes(3 * line())),
     table("CSV without image column", as_csv(["text"], [CAPTION]), stopped="columns here: text; one must be image, or"),
-    table("CSV row with too few columns", as_csv(["image", "text"], ["0.png", CAPTION], ["0.png"]), used=1,
-          skipped={Reason.MALFORMED_ROW: 1}),
     table("CSV with an open quotation mark", 'image,text\n0.png,"a red disc\n', stopped="not a CSV file"),
-    table("CSV value of more than 131,072 characters", as_csv(["image", "text"], ["0.png", "x" * 200_000]),
-          stopped="not a CSV file (field larger than field limit"),
     table("CSV row of more than 4 MiB", f"image,text\n0.png,{',x' * 3_000_000}\n",
           stopped="a row of more than 4194304 bytes; is this a CSV file?"),
-    parquet("Parquet without image column", [{"caption": CAPTION}],
-            stopped="columns here: caption; one must be image, or"),
     parquet("Parquet row without image", [GOOD_ROW, GOOD_ROW | {"jpg": None}], used=1, skipped={Reason.NO_IMAGE: 1}),
     parquet("Parquet text that is not UTF-8", NOT_UTF8, skipped={Reason.NOT_UTF8: 1}),
     parquet("Parquet, a row group damaged", [GOOD_ROW] * 4, damage_first_group, used=2,
             skipped={Reason.UNREADABLE_FILE: 2}, note="the other row groups"),
     parquet("Parquet of 3 kB whose row means 4 GiB", many_tags(4096), skipped={Reason.TOO_LARGE: 1},
-            dictionary_pagesize_limit=2**22, use_dictionary=True, compression="zstd", store_schema=False),
-    parquet("Parquet of 3 kB whose row group means 67 million nulls", many_nulls(16, 2**22), used=0,
-            skipped={Reason.LARGE_GROUP: 16}, row_group_size=16, use_dictionary=True),
+            written={"dictionary_pagesize_limit": 2**22, "use_dictionary": True, "compression": "zstd",
+                     "store_schema": False}),
+    parquet("Parquet of 3 kB whose row group means 67 million nulls", many_nulls(16, 2**22),
+            skipped={Reason.LARGE_GROUP: 16}, written={"row_group_size": 16, "use_dictionary": True}),
     parquet("Parquet whose schema has 30,000 columns within each other", [GOOD_ROW], deep_schema,
             stopped="not a Parquet file"),
     parquet("Parquet, cut off", [GOOD_ROW] * 4, keep_half, stopped="not a Parquet file"),
     parquet("Parquet whose images have one base name", [named_a(GOOD), named_a(OTHER), named_a(GOOD)], used=3,
             note="those of equal bytes are one image", check=two_images),
-    parquet("Parquet without rows", pa.table({"jpg": pa.array([], pa.binary())}), stopped="no rows in this file"),
     Case("pipe named x.parquet", lambda folder: os.mkfifo(folder / "a.parquet") or folder / "a.parquet",
          stopped="not an ordinary file"),
-    clip("Chinese-CLIP text of an unknown image", [("7", GOOD)], [TEXT, as_json(text_id=2, text="x", image_ids=[8])],
+    clip("Chinese-CLIP text of an unknown image", [TEXT, as_json(text_id=2, text="x", image_ids=[8])],
          used=1, skipped={Reason.UNMATCHED_IMAGE: 1}),
-    clip("Chinese-CLIP text without image", [("7", GOOD)], [TEXT, as_json(text_id=2, text="x", image_ids=[])], used=1,
+    clip("Chinese-CLIP text without image", [TEXT, as_json(text_id=2, text="x", image_ids=[])], used=1,
          skipped={Reason.TEXT_WITHOUT_IMAGE: 1}),
-    clip("Chinese-CLIP text with ids of the wrong type", [("7", GOOD)],
-         [TEXT, as_json(text_id=2, text="x", image_ids="7")], used=1, skipped={Reason.MALFORMED_ROW: 1}),
-    clip("Chinese-CLIP image id that repeats", [("7", GOOD), ("7", OTHER)], [TEXT], used=1, note="the first image",
-         check=first_image_is_kept),
-    clip("Chinese-CLIP images without texts", [("7", GOOD)], None, stopped="the texts are missing; put"),
-    database("LMDB without a pair's key", {b"num_samples": b"2", b"0": PAIR, b"2": PAIR}, IMAGES, used=1,
-             skipped={Reason.MALFORMED_ROW: 1}),
-    database("LMDB pair whose pickle would run a command", {b"num_samples": b"1", b"0": pickle.dumps(Runs())}, IMAGES,
-             skipped={Reason.MALFORMED_ROW: 1}),
+    clip("Chinese-CLIP images without texts", None, stopped="the texts are missing; put"),
     database("LMDB pair with an image id of 5,000 digits",
              {b"num_samples": b"2", b"0": PAIR, b"1": pickle.dumps((10**5000, 1, CAPTION))}, IMAGES, used=1,
              skipped={Reason.MALFORMED_ROW: 1}),
@@ -331,11 +285,9 @@ CASES = [
              stopped="was it built to the end?"),
     database("LMDB, cut off", {b"num_samples": b"400", **{b"%d" % row: PAIR * 20 for row in range(400)}}, IMAGES,
              cut="pairs", stopped="copy or build it again"),
-    coco_cn("benchmark whose captions are empty or of no image", ("0#0\tx", "0#1\t ", "2#0\tz"), used=1,
-            skipped={Reason.EMPTY_TEXT: 1, Reason.UNMATCHED_IMAGE: 1}, note="of any published benchmark"),
-    coco_cn("benchmark of which an image is missing", images=("0",), used=1, skipped={Reason.MISSING_IMAGE: 1}),
-    coco_cn("benchmark of which no image is there", images=(), stopped="no image file was found"),
-    coco_cn("benchmark without a train split", splits=("test",), stopped="has no split train; choose a split of test"),
+    Case("benchmark whose captions are empty or of no image", coco_cn("01"), used=1,
+         skipped={Reason.EMPTY_TEXT: 1, Reason.UNMATCHED_IMAGE: 1}, note="of any published benchmark"),
+    Case("benchmark of which no image is there", coco_cn(""), stopped="no image file was found"),
     Case("image in a folder without texts", files(**{"0_png": GOOD, "0_txt": CAPTION, "1_png": GOOD}), used=1,
          skipped={Reason.NO_CAPTION: 1}),
     Case("folder of samples that loses a file", files(**{"0_png": GOOD, "0_txt": CAPTION, "1_png": GOOD, "1_txt": "x"}),
@@ -343,5 +295,4 @@ CASES = [
          spoil=lambda folder: [(folder / name).unlink() for name in ("1.png", "1.txt")]),
     Case("folder that is removed while a run goes on", files(**{"0_png": GOOD, "0_txt": CAPTION}),
          skipped={Reason.UNREADABLE_FILE: 1}, spoil=lambda folder: shutil.rmtree(folder) or folder.mkdir()),
-    Case("empty folder", lambda folder: folder, stopped="no layout that is known; here are no files"),
 ]  # fmt: skip

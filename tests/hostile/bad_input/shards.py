@@ -3,18 +3,15 @@
 import gzip
 import os
 import tarfile
-from functools import partial
-from pathlib import Path
 
 from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, Reason, content_id
-from tests.hostile.bad_input.case import CAPTION, GOOD, Case, as_json, file, header, member, members, without_privileges
+from tests.hostile.bad_input.case import CAPTION, GOOD, Case, file, header, member, members, without_privileges
 from tests.support.shapes import write_tar
 
 OK = member("0.png", GOOD) + member("0.txt", CAPTION.encode())
 END = bytes(1024)
 SECOND = member("1.png", GOOD) + member("1.txt", CAPTION.encode())
 WHOLE = OK + SECOND + END
-PIPE = "write it to a disk first"
 
 
 def raw(content, name="a.tar"):
@@ -52,14 +49,9 @@ def sparse_file(folder):
     return folder / "a.tar"
 
 
-def pointed_at(make):
-    """`make` of something else than a file, with a shard's name."""
-
-    def made(folder):
-        make(folder / "a.tar")
-        return folder / "a.tar"
-
-    return made
+def device(folder):
+    (folder / "a.tar").symlink_to("/dev/zero")
+    return folder / "a.tar"
 
 
 def without_permission(folder):
@@ -72,18 +64,10 @@ def is_sample_0(samples):
     assert [(sample.image_name, sample.image, sample.caption("en")) for sample in samples] == [("0", GOOD, CAPTION)]
 
 
-def two_of_a_name(samples):
-    assert [(sample.image_name, sample.caption("en")) for sample in samples] == [("0", CAPTION), ("0", "another")]
-
-
 def keys_begin_again(folder):
     write_tar(folder / "a.tar", [("0.png", GOOD), ("0.txt", b"x")])
     write_tar(folder / "b.tar", [("0.png", GOOD + b" "), ("0.txt", b"y")])
     return folder
-
-
-def two_of_an_id(samples):
-    assert len({content_id(sample.image_name, sample.image) for sample in samples}) == 2
 
 
 def two_images(samples):
@@ -91,15 +75,7 @@ def two_images(samples):
     assert len({content_id(sample.image_name, sample.image) for sample in samples}) == 2
 
 
-def first_image(samples):
-    assert [sample.image for sample in samples] == [GOOD]
-
-
-LONG = bytes(MAX_TEXT_BYTES + 1)
 LONG_JSON = b'{"caption": "a red disc", "x": [' + b"[]," * (MAX_TEXT_BYTES // 3) + b"0]}"
-LONG_NAME = member("././@LongLink", b"a.png\0", type=b"L")
-PAX = partial(member, "pax", type=b"x")
-UNPACK = "compressed with {}; samples are read at random, so unpack it first"
 
 CASES = [
     Case("shard, cut within an image", raw((OK + SECOND)[: len(OK) + 700]), used=1, skipped={Reason.CUT_SHARD: 1},
@@ -112,64 +88,38 @@ CASES = [
     Case("shard without members", raw(END), skipped={Reason.EMPTY_SHARD: 1}),
     Case("shard of zero bytes", raw(b""), stopped="not a tar shard (empty file); is it whole?"),
     Case("HTML page saved as .tar", raw(b"<html>404 Not Found</html>" * 99), stopped="not a tar shard"),
-    *(
-        Case(f"shard compressed with {name}, named .tar", raw(packed), stopped=UNPACK.format(name))
-        for name, packed in (("gzip", gzip.compress(WHOLE)), ("zstd", b"\x28\xb5\x2f\xfd" + WHOLE[:99]))
-    ),
+    Case("shard compressed with gzip, named .tar", raw(gzip.compress(WHOLE)), stopped="compressed with gzip"),
+    Case("shard compressed with zstd, named .tar", raw(b"\x28\xb5\x2f\xfd" + WHOLE[:99]), stopped="with zstd"),
     Case("member whose name has ../", **good_and(Reason.OUTSIDE_SHARD, member("../1.png", GOOD))),
-    Case("member with an absolute path", **good_and(Reason.OUTSIDE_SHARD, member("/tmp/1.png", GOOD))),  # noqa: S108  -- a name alone, nothing is written there
     Case("symbolic link in a shard",
          **good_and(Reason.LINK, header("1.png", type=tarfile.SYMTYPE, linkname="/etc/passwd"))),
-    Case("hard link in a shard", **good_and(Reason.LINK, header("1.png", type=tarfile.LNKTYPE, linkname="0.png"))),
     Case("device in a shard", **good_and(Reason.DEVICE, header("1.png", type=tarfile.CHRTYPE, devmajor=1, devminor=5))),
     Case("member name that is not UTF-8", **good_and(Reason.NAME_NOT_UTF8, member("\udcff.png", GOOD))),
     Case("member of more than 256 MiB", sparse_file, used=1, skipped={Reason.TOO_LARGE: 1}, check=is_sample_0),
     Case("JSON of more than 4 MiB",
          members(("0.png", GOOD), ("0.txt", CAPTION), ("1.png", GOOD), ("1.json", LONG_JSON)), used=1,
          skipped={Reason.TOO_MUCH_TEXT: 1}),
-    Case("caption file of more than 4 MiB",
-         members(("0.png", GOOD), ("0.txt", CAPTION), ("1.png", GOOD), ("1.txt", LONG)), used=1,
-         skipped={Reason.TOO_MUCH_TEXT: 1}),
-    Case("member that claims more bytes than the shard has", raw(OK + with_size("1.png", 2**40) + END), used=1,
-         skipped={Reason.CUT_SHARD: 1}, check=is_sample_0),
-    Case("member of a size below zero", raw(OK + with_size("1.png", -1024) + END), used=1,
-         skipped={Reason.CUT_SHARD: 1}, check=is_sample_0),
-    Case("sparse member that leads back", raw(OK + of_type(b"S", with_size("1.png", -1024)) + END), used=1,
-         skipped={Reason.CUT_SHARD: 1}, check=is_sample_0),
-    Case("header that claims a gigabyte for a name", raw(OK + of_type(b"L", with_size("././@LongLink", 2**30)) + END),
-         used=1, skipped={Reason.CUT_SHARD: 1}, check=is_sample_0),
-    Case("3,000 long names in a row", raw(OK + LONG_NAME * 3000 + SECOND + END), used=1,
-         skipped={Reason.CUT_SHARD: 1}, check=is_sample_0),
-    Case("extended header without sense", raw(OK + PAX(b"25 GNU.sparse.size=abcde\n") + SECOND + END), used=1,
-         skipped={Reason.CUT_SHARD: 1}, check=is_sample_0),
-    Case("sample without image", **good_and(Reason.NO_IMAGE_MEMBER, member("1.txt", CAPTION.encode()))),
+    *(
+        Case(input, raw(OK + content + END), used=1, skipped={Reason.CUT_SHARD: 1}, check=is_sample_0)
+        for input, content in (
+            ("member that claims more bytes than the shard has", with_size("1.png", 2**40)),
+            ("member of a size below zero", with_size("1.png", -1024)),
+            ("sparse member that leads back", of_type(b"S", with_size("1.png", -1024))),
+            ("header that claims a gigabyte for a name", of_type(b"L", with_size("././@LongLink", 2**30))),
+            ("3,000 long names in a row", member("././@LongLink", b"a.png\0", type=b"L") * 3000 + SECOND),
+            ("extended header without sense", member("pax", b"25 GNU.sparse.size=abcde\n", type=b"x") + SECOND),
+        )
+    ),
     Case("sample without texts", **good_and(Reason.NO_CAPTION, member("1.png", GOOD))),
     Case("image with an unknown suffix", **good_and(Reason.NO_IMAGE_MEMBER, member("1.heic", GOOD),
                                                   member("1.txt", CAPTION.encode()))),
-    Case("name that repeats", members(("0.png", GOOD), ("0.txt", CAPTION), ("0.png", GOOD), ("0.txt", "another")),
-         used=2, note="a new sample", check=two_of_a_name),
-    Case("two images in one sample", members(("0.png", GOOD), ("0.jpg", b"x"), ("0.txt", CAPTION)), used=1,
-         note="the first", check=first_image),
-    Case("samples with one image id and other images",
-         members(("0.png", GOOD), ("0.json", as_json(image_id="7", caption="x")),
-                 ("1.png", GOOD + b" "), ("1.json", as_json(image_id="7", caption="y"))),
-         used=2, note="both; for the loss they are two images", check=two_of_an_id),
     Case("shards in which keys begin again", keys_begin_again, used=2, note="both; for the loss they are two images",
          check=two_images),
-    Case("folders and files with a dot in front", raw(header("d", type=tarfile.DIRTYPE) + member("d/.DS_Store", b"x")
-         + member("._0.png", b"x") + WHOLE), used=2, note="skipped"),
-    Case("folder named x.tar without a source", pointed_at(Path.mkdir),
-         stopped="no layout that is known; here are no files"),
-    Case("pipe named x.tar", pointed_at(os.mkfifo), stopped=PIPE),
-    Case("device named x.tar", pointed_at(lambda path: path.symlink_to("/dev/zero")), stopped=PIPE),
-    Case("symbolic link to itself", pointed_at(lambda path: path.symlink_to(path)), stopped="check that it is there"),
+    Case("device named x.tar", device, stopped="write it to a disk first"),
     Case("shard that may not be read", without_permission, stopped="and may be read by this user",
          within=without_privileges),
-    Case("shard that is not there", lambda folder: folder / "a.tar", stopped="no file matches"),
-    Case("file of an unknown kind", file("a.zip", b"PK"), stopped="no layout that is known; known are"),
     Case("list that names itself", file("a.txt", "a.txt\n"), stopped="name the files themselves"),
     Case("list that names nothing", file("a.txt", "# later\n"), stopped="a list holds a path or address a line"),
-    Case("list that is not UTF-8", file("a.txt", b"\xff\xfea.tar"), stopped="not a UTF-8 text file"),
     Case("shard replaced by another one", raw(WHOLE), skipped={Reason.UNREADABLE_FILE: 2},
          spoil=lambda folder: raw(OK + END)(folder)),
 ]  # fmt: skip

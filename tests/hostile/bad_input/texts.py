@@ -29,10 +29,6 @@ def nested(depth):
     return b'{"caption": "a red disc", "x": ' + b"[" * depth + b"]" * depth + b"}"
 
 
-def has(name, value, samples):
-    assert [sample.fields[name] for sample in samples] == [value]
-
-
 def has_tags(tags, samples):
     assert [sample.tag_list("en") for sample in samples] == [tags]
 
@@ -41,10 +37,8 @@ LONG = "a red disc and " * 700  # 10,500 characters
 TAGS = tuple(f"tag{number}" for number in range(10_000))
 
 CASES = [
-    caption("caption that is empty", "", Reason.EMPTY_CAPTION),
     caption("caption of spaces, wide ones too", " \t\u3000\u2003\n", Reason.EMPTY_CAPTION),
     caption("caption of control and zero-width characters", "\0\x07\u200b\u200d\ufeff", Reason.EMPTY_CAPTION),
-    caption("caption of replacement characters", "\ufffd\ufffd", Reason.EMPTY_CAPTION),
     caption("NUL and control characters in a caption", "a r\0ed\x1b \x07disc\r\n", reads_as=CAPTION,
             note="the tokeniser drops them"),
     caption("byte order mark before a caption", "\ufeffa red disc", reads_as=CAPTION, note="dropped"),
@@ -53,7 +47,6 @@ CASES = [
     caption("HTML in a caption", "<b>a</b> red", reads_as="<b>a</b> red", note="as it is written"),
     caption("caption of 10,500 characters", LONG, reads_as=LONG[:300], note="cut to Data.max_length tokens"),
     caption("caption of more than 100,000 characters", "圆" * (MAX_CHARACTERS + 1), Reason.TEXT_TOO_LONG),
-    caption("broken UTF-8 in a .txt", b"a red \xff\xfe disc", Reason.CAPTION_NOT_UTF8),
     caption("Chinese caption in GBK", "红色的圆".encode("gbk"), Reason.CAPTION_NOT_UTF8),
     caption("caption in UTF-16", CAPTION.encode("utf-16"), Reason.CAPTION_NOT_UTF8),
     fields("half a character as JSON escape (\\ud800)", b'{"caption": "a \\ud800 disc"}', Reason.NOT_UNICODE),
@@ -62,24 +55,18 @@ CASES = [
     fields("JSON without a caption", as_json(text_id=7), Reason.NO_CAPTION),
     fields("tags that are one text", as_json(caption=CAPTION, tags="red|disc"), Reason.MALFORMED_TAGS),
     fields("tags with numbers among them", as_json(caption=CAPTION, tags=["red", 7]), Reason.MALFORMED_TAGS),
-    fields("tags that are an object", as_json(caption=CAPTION, tags={"red": 1}), Reason.MALFORMED_TAGS),
     fields("tags that are blank", as_json(caption=CAPTION, tags=["", " ", "red", "\u200b"]), note="dropped",
            check=partial(has_tags, ("red",))),
     fields("10,000 tags", as_json(caption=CAPTION, tags=TAGS), check=partial(has_tags, TAGS),
            note="cut to Data.max_length tokens"),
     fields("100,000 tags", as_json(caption=CAPTION, tags=["red"] * 100_000), Reason.TEXT_TOO_LONG),
-    fields("JSON of zero bytes", b"", Reason.MALFORMED_JSON),
     fields("JSON, cut off", as_json(caption=CAPTION)[:-4], Reason.MALFORMED_JSON),
     fields("JSON that is an array", b'["a red disc"]', Reason.MALFORMED_JSON),
     fields("JSON, 100,000 brackets deep", nested(100_000), Reason.MALFORMED_JSON),
-    fields("JSON, 100 brackets deep", nested(100), note="as a field"),
     fields("whole number of 5,000 digits in JSON", b'{"caption": "a red disc", "x": ' + b"7" * 5000 + b"}",
            Reason.MALFORMED_JSON),
-    fields("whole number of 30 digits in JSON", b'{"caption": "a red disc", "x": ' + b"7" * 30 + b"}",
-           note="as a field", check=partial(has, "x", int("7" * 30))),
     fields("NaN and Infinity in JSON", b'{"caption": "a red disc", "x": NaN, "y": -Infinity}', note="as fields"),
     fields("NaN as image id", b'{"caption": "a red disc", "image_id": NaN}', Reason.MALFORMED_IMAGE_ID),
-    fields("list as image id", as_json(caption=CAPTION, image_id=[7]), Reason.MALFORMED_IMAGE_ID),
     fields("key that occurs twice in JSON", b'{"caption": "x", "caption": "a red disc"}', Reason.REPEATED_KEY),
     fields("byte order mark before JSON", b"\xef\xbb\xbf" + as_json(caption=CAPTION), note="dropped"),
     fields("JSON in UTF-16", as_json(caption=CAPTION).decode().encode("utf-16"), note="as JSON allows"),
