@@ -70,6 +70,8 @@ def test_the_shipped_study_has_five_models_and_five_seeds():
         ({"groups": [{"name": "main", "models": ["A", "B"]}]}, "groups.main names a model B"),
         ({"groups": [{"name": "x", "models": ["A"]}, {"name": "x", "models": ["E"]}]}, "x"),
         ({"groups": [{"name": "../x", "models": ["A"]}]}, "groups.0.name"),
+        ({"seeds": [0, 1, 0]}, "seeds: 0"),
+        ({"groups": [{"name": "main", "models": ["A", "A"]}]}, "groups.0.models: A"),
         ({"sedes": [1]}, "sedes"),
         ({"small": {"groups": ["none"], "seeds": [0]}}, "small names a group none"),
     ],

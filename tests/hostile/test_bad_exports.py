@@ -18,7 +18,7 @@ from ernie_vil2.io.export_folder import BadExport
 from ernie_vil2.io.files import CHECKSUMS
 from ernie_vil2.runtime_onnx import OnnxModel
 from tests.support.checkpoints import untrained_checkpoint
-from tests.support.commands import call, small_disk
+from tests.support.commands import small_disk
 from tests.support.exported_models import GRAPHS, IMAGES, TEXT, TEXTS, TOKENS, untrained
 
 
@@ -48,7 +48,7 @@ def test_every_file_that_is_missing_cut_off_or_changed_is_named(folder):
     ernie_vil2.load_model(folder)
 
 
-@pytest.mark.parametrize("about", [b"", b"\xff", b"[]", b"7", b"[" * 100_000, b'{"version": 1}', b"{}"])
+@pytest.mark.parametrize("about", [b"\xff", b"[]", b"[" * 100_000, b'{"version": 1}'])
 def test_an_export_json_that_is_none(folder, about):
     (folder / "export.json").write_bytes(about)
     refused(folder, "damaged")
@@ -56,15 +56,12 @@ def test_an_export_json_that_is_none(folder, about):
     refused(folder, f"{CHECKSUMS} is missing.*damaged")
 
 
-def test_a_backend_that_is_not_installed(exports, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingPackage, match="onnx needs onnxruntime, which is not installed: .*pip install"):
-        ernie_vil2.load_model(exports / "onnx")
-
-
-def test_a_device_that_onnxruntime_is_not_built_for(exports):
-    with pytest.raises(BadExport, match="the installed onnxruntime is not built for gpu:0; name cpu"):
+def test_a_backend_that_lacks_its_package_or_device_says_so(exports, monkeypatch):
+    with pytest.raises(BadExport, match="not built for gpu:0"):
         OnnxModel(exports / "onnx", device="gpu:0")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingPackage, match="onnx needs onnxruntime"):
+        ernie_vil2.load_model(exports / "onnx")
 
 
 def test_a_checkpoint_is_not_an_export_and_the_other_way_round(exports, tmp_path):
@@ -72,12 +69,14 @@ def test_a_checkpoint_is_not_an_export_and_the_other_way_round(exports, tmp_path
     untrained_checkpoint(checkpoint, TOKENS)
     with pytest.raises(ValueError, match=f"{checkpoint} is not an export for onnx"):
         ernie_vil2.load_model(checkpoint, backend="onnx")
-    with pytest.raises(BadExport, match="is an export for onnx, not for paddle"):
+    with pytest.raises(BadExport, match="for onnx, not for paddle"):
         ernie_vil2.load_model(exports / "onnx", backend="paddle")
-    with pytest.raises(BadExport, match="is an export for paddle_inference"):
+    with pytest.raises(BadExport, match="for paddle_inference"):
         OnnxModel(exports / "paddle_inference")
     with pytest.raises(NotExportable, match="an export already"):
         export(ernie_vil2.load_model(exports / "onnx"), tmp_path / "made", "onnx")
+    with pytest.raises(FileExistsError):
+        export(ernie_vil2.load_model(checkpoint), checkpoint, "onnx", images=IMAGES, texts=TEXTS)
 
 
 class Peeking(nn.Layer):
@@ -144,17 +143,3 @@ def test_a_full_disk_is_reported_and_leaves_nothing(model, tmp_path, backend):
         with pytest.raises(OSError, match="No space left"):
             export(model, disk / "made", backend)
         assert list(disk.iterdir()) == []
-
-
-def test_what_the_command_refuses_is_a_line(tmp_path, shapes):
-    checkpoint, made = tmp_path / "model", tmp_path / "made"
-    untrained_checkpoint(checkpoint, TOKENS)
-    options = ["--to", "paddle-inference", "--data", shapes["val"]]
-    assert call("export", checkpoint, made, *options).returncode == 0
-    for arguments, culprit in (
-        ([checkpoint, made, *options], f"{made}: is there already"),
-        ([checkpoint, tmp_path / "b", *options, "--precision", "int8"], "not in int8"),
-        ([made, tmp_path / "b", *options], f"{made} is an export already"),
-    ):
-        refused = call("export", *arguments)
-        assert refused.returncode == 2 and culprit in refused.stderr and refused.stderr.count("\n") == 1

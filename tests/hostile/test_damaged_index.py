@@ -114,12 +114,6 @@ def damaged_bytes(content, kind, at, seed):
         content[at] ^= 1 << rng.integers(8)
     elif kind == "cut":
         del content[at:]
-    elif kind == "swapped":
-        other = int(rng.integers(len(content)))
-        length = min(64, len(content) - max(at, other))
-        content[at : at + length], content[other : other + length] = (
-            content[other : other + length], content[at : at + length]
-        )  # fmt: skip
     elif kind == "random":
         content[at : at + 16] = rng.bytes(len(content[at : at + 16]))
     else:
@@ -130,7 +124,7 @@ def damaged_bytes(content, kind, at, seed):
 @examples(100)
 @given(
     file=st.sampled_from(["index.json", "rows.f16", "items.sqlite", "index_type.json", ".faiss"]),
-    kind=st.sampled_from(["bit", "bit", "cut", "swapped", "random", "zeros", "ones"]),
+    kind=st.sampled_from(["bit", "bit", "cut", "random", "zeros", "ones"]),
     at=st.floats(0, 1),
     seed=st.integers(0, 2**32 - 1),
 )
@@ -193,9 +187,8 @@ def seal(folder):
         connection.execute("INSERT INTO blocks VALUES (0, ?, ?)", (ROWS, block_checksum(rows, range(ROWS))))
 
 
-@pytest.mark.parametrize(("rows", "message"), [([7, 3, 7, 5], "it proposes a row twice"),
-                                               ([3, ROWS], "it proposes rows that are not there"),
-                                               ([3, -2], "it proposes rows that are not there")])  # fmt: skip
+@pytest.mark.parametrize(("rows", "message"), [([7, 3, 7, 5], "a row twice"), ([3, ROWS], "not there"),
+                                               ([3, -2], "not there")])  # fmt: skip
 def test_an_index_type_that_proposes_nonsense_is_damaged(tmp_path, monkeypatch, rows, message):
     monkeypatch.setattr("ernie_vil2.apps.search.local.EXACT_UP_TO", 20)
     collection = LocalCollection(made(tmp_path / "index", "ivf") / "images", WIDTH)
@@ -239,47 +232,27 @@ FORMS = {
     "a view": lambda f: sql(f, "ALTER TABLE items RENAME TO hidden", VIEW),
     "a trigger": lambda f: sql(f, TRIGGER),
     "another table": lambda f: sql(f, "CREATE TABLE more (x)"),
-    "another index": lambda f: sql(f, "CREATE INDEX more ON items (json_extract(fields, '$.third'))"),
-    "a generated column": lambda f: sql(f, "ALTER TABLE items ADD COLUMN more AS (upper(id))"),
-    "no state": lambda f: sql(f, "DROP TABLE state"),
     "an id of bytes": lambda f: sql(f, "UPDATE items SET id = CAST(id AS BLOB)"),
-    "a digest of text": lambda f: sql(f, "UPDATE items SET digest = 'x'"),
     "fields not JSON": lambda f: sql(f, "UPDATE items SET fields = '{'"),
-    "fields of another form": lambda f: sql(f, "UPDATE items SET fields = '[1]'"),
     "deep fields": lambda f: sql(f, "UPDATE items SET fields = :deep", deep='{"a": ' + "[" * 100_000),
-    "fields not UTF-8": lambda f: sql(f, "UPDATE items SET fields = CAST(x'7bff7d' AS TEXT)"),
-    "a location not JSON": lambda f: sql(f, "UPDATE items SET location = 'x'"),
     "a location of numbers": lambda f: sql(f, "UPDATE items SET location = '[1, 2]'"),
-    "a location with a large number": lambda f: sql(f, f'UPDATE items SET location = \'[["a", "x", {10**30}]]\''),  # noqa: S608  -- a value that the test has written
     "a thumbnail of text": lambda f: sql(f, "UPDATE items SET thumbnail = 'x'"),
-    "a row beyond all": lambda f: sql(f, "UPDATE items SET row = 1000000 WHERE row = 399"),
     "a negative row": lambda f: sql(f, "UPDATE items SET row = -5 WHERE row = 399"),
     "items lost": lambda f: sql(f, "DELETE FROM items WHERE row % 2"),
     "rows of text": lambda f: sql(f, "UPDATE state SET value = '\"many\"' WHERE key = 'rows'"),
     "too many rows": lambda f: sql(f, f"UPDATE state SET value = '{10**30}' WHERE key = 'rows'"),  # noqa: S608  -- a value that the test has written
-    "too few rows": lambda f: sql(f, "UPDATE state SET value = '5' WHERE key = 'rows'"),
-    "more items than rows": lambda f: sql(f, "UPDATE state SET value = '500' WHERE key = 'count'"),
     "facets of another form": lambda f: sql(f, "UPDATE state SET value = '{\"a\": [[{}, 1]]}' WHERE key = 'facets'"),
-    "state of another key": lambda f: sql(f, "UPDATE state SET key = 'rowz' WHERE key = 'rows'"),
-    "no database": lambda f: (f / "images/items.sqlite").write_bytes(b""),
     "a pipe for a database": replaced_by("pipe", "images/items.sqlite"),
-    "a pipe for rows": replaced_by("pipe", "images/rows.f16"),
     "rows not finite": lambda f: [set_row(f, row, np.nan) for row in range(ROWS)],
     "long rows": lambda f: [set_row(f, row, 508.0) for row in range(ROWS)],
     "another width": set_json("index.json", width=WIDTH + 1),
-    "a width of text": set_json("index.json", width="16"),
     "a pipe for the model": replaced_by("pipe", "index.json"),
     "a pipe for the index type": replaced_by("pipe", INDEX_TYPE),
     "an index type that is not known": set_json(INDEX_TYPE, name="fast"),
     "an index type that is a module": set_json(INDEX_TYPE, name="PIL:Image"),
-    "an index type of negative rows": set_json(INDEX_TYPE, rows=-1),
-}
-OF_FAISS = {
-    "no breadth": set_json(INDEX_TYPE, breadth=0),
-    "a breadth beyond all": set_json(INDEX_TYPE, breadth=10**9),
-    "other directions": set_json(INDEX_TYPE, directions=1),
-    "a file of elsewhere": set_json(INDEX_TYPE, file="../../rows.f16"),
-    "a recall not finite": set_json(INDEX_TYPE, recall=float("nan")),
+    "no breadth of faiss": set_json(INDEX_TYPE, breadth=0),
+    "a file of elsewhere for faiss": set_json(INDEX_TYPE, file="../../rows.f16"),
+    "a recall of faiss that is not finite": set_json(INDEX_TYPE, recall=float("nan")),
 }
 
 
@@ -292,16 +265,18 @@ def copied(whole, tmp_path):
     return shutil.copytree(whole, tmp_path / "index")
 
 
-@pytest.mark.parametrize("damage", FORMS.values(), ids=FORMS)
-def test_content_of_another_form_is_damage_under_right_checksums(copied, damage):
-    damage(copied)
+@pytest.mark.parametrize("name", FORMS)
+def test_content_of_another_form_is_damage_under_right_checksums(copied, name):
+    if "faiss" in name and index_type_of(copied) == "exact":
+        pytest.skip("it has no file of faiss")
+    FORMS[name](copied)
     seal(copied)
     with pytest.raises(DamagedIndex, match=str(copied)):
         answers(copied)
     assert check_index(copied).damage
 
 
-@pytest.mark.parametrize("name", ["a view", "a trigger", "a generated column", "another index", "no database"])
+@pytest.mark.parametrize("name", ["a view", "a trigger", "another table"])
 def test_a_writer_runs_nothing_of_a_strangers_database(copied, name):
     FORMS[name](copied)
     seal(copied)
@@ -311,23 +286,11 @@ def test_a_writer_runs_nothing_of_a_strangers_database(copied, name):
     assert tables(copied) == before
 
 
-@pytest.mark.parametrize("damage", OF_FAISS.values(), ids=OF_FAISS)
-def test_an_index_type_of_another_form_is_damage(copied, damage):
-    if index_type_of(copied) == "exact":
-        pytest.skip("it has no file of faiss")
-    damage(copied)
-    seal(copied)
-    with pytest.raises(DamagedIndex, match="index_type cannot be read"):
-        answers(copied)
-    assert check_index(copied).damage
-
-
-@pytest.mark.parametrize("version", [2, None])
-def test_another_version_of_a_file_is_refused_by_its_name(copied, version):
+def test_another_version_of_a_file_is_refused_by_its_name(copied):
     for name, change in {
-        "index.json": set_json("index.json", version=version),
-        "index_type.json": set_json(INDEX_TYPE, version=version),
-        "items.sqlite": lambda folder: sql(folder, f"PRAGMA user_version = {version or 0}"),
+        "index.json": set_json("index.json", version=None),
+        "index_type.json": set_json(INDEX_TYPE, version=2),
+        "items.sqlite": lambda folder: sql(folder, "PRAGMA user_version = 2"),
     }.items():
         folder = shutil.copytree(copied, copied.with_name(name))
         change(folder)
@@ -341,19 +304,15 @@ def test_another_version_of_a_file_is_refused_by_its_name(copied, version):
     [
         (lambda f: sql(f, "UPDATE items SET fields = '{\"third\": 2}' WHERE row = 9"), "item '9'"),
         (lambda f: sql(f, "UPDATE items SET thumbnail = x'00' WHERE row = 9"), "item '9'"),
-        (lambda f: sql(f, "UPDATE checksums SET item = x'00' WHERE row = 9"), "item '9'"),
         (lambda f: sql(f, "DELETE FROM checksums WHERE row = 9"), "item '9'"),
         (lambda f: sql(f, "DELETE FROM items WHERE row = 9"), "has 397 of 398 items"),
         (lambda f: sql(f, "INSERT INTO checksums VALUES (1000, x'00', x'00')"), "has 399 checksums of 398 items"),
         (lambda f: sql(f, "DELETE FROM blocks WHERE first = 150"), "the rows from 150 on"),
-        (lambda f: sql(f, "UPDATE blocks SET stop = 'x' WHERE first = 0"), "the rows from 0 on"),
         (lambda f: sql(f, "UPDATE blocks SET stop = 1000"), "the rows from 0 on"),
-        (lambda f: set_row(f, 3, EMBEDDINGS[4]), "rows.f16: the rows 0 to 149"),
         (lambda f: set_row(f, 9, 0.995), "rows.f16: the rows 0 to 149"),
         (lambda f: set_row(f, 9, np.inf), "1 of the rows 0 to 399 are not unit vectors"),
         (lambda f: sql(f, "DROP TABLE blocks"), "lacks the table 'blocks'"),
         (lambda f: [p.unlink() for p in f.rglob("*.faiss")], r"ivf-\w+.faiss is missing"),
-        (lambda f: set_json(INDEX_TYPE, breadth=99)(f), "index_type.json"),
         (lambda f: shutil.rmtree(f / "images/index_type"), None),
     ],
 )
@@ -373,15 +332,6 @@ def test_check_reads_all_and_names_what_is_damaged(copied, capsys, damage, messa
         assert any(Path(fault).is_relative_to(folder) for fault in faults) and re.search(message, printed.out)
 
 
-def test_check_names_damage_of_all_files_at_once(tmp_path):
-    folder = made(tmp_path / "index", "ivf")
-    set_row(folder, 9, np.nan)
-    sql(folder, "UPDATE items SET fields = '{' WHERE row > 200")
-    next(folder.rglob("*.faiss")).write_bytes(b"")
-    found = check_index(folder).damage
-    assert [sum(name in fault for fault in found) for name in ("items.sqlite", "rows.f16", "faiss")] == [10, 3, 1]
-
-
 def test_an_index_of_another_width_than_its_models_is_damaged(tmp_path, model):
     about = ABOUT | {"fingerprint": model.fingerprint, "width": model.embed_dim + 1}
     (tmp_path / "index.json").write_text(json.dumps(sealed(about)))
@@ -392,8 +342,7 @@ def test_an_index_of_another_width_than_its_models_is_damaged(tmp_path, model):
         open_index(tmp_path, model)
 
 
-@pytest.mark.parametrize("name", ["fields not JSON", "a location of numbers", "a thumbnail of text", "rows not finite",
-                                  "long rows", "an id of bytes", "rows of text", "facets of another form"])  # fmt: skip
+@pytest.mark.parametrize("name", ["fields not JSON", "a thumbnail of text", "rows not finite", "rows of text"])
 def test_a_server_answers_503_of_a_damaged_index(tmp_path, model, monkeypatch, name, capsys):
     monkeypatch.setattr("tests.hostile.test_damaged_index.WIDTH", model.embed_dim)  # of FORMS
     about = ABOUT | {"width": model.embed_dim, "fingerprint": model.fingerprint}

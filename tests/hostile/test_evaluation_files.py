@@ -6,11 +6,10 @@ import re
 import shutil
 import tracemalloc
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2 import cli as commands
@@ -18,7 +17,6 @@ from ernie_vil2.evaluation import cxc_ratings
 from ernie_vil2.evaluation.cxc_ratings import read_ratings
 from ernie_vil2.evaluation.embedding_files import read_chinese_clip, read_embeddings, write_numpy
 from ernie_vil2.evaluation.encoded import encode_benchmark
-from ernie_vil2.evaluation.report import result_name
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.cxc_ratings import ratings_file
 from tests.support.embedded_pairs import encoded
@@ -65,97 +63,68 @@ def test_a_long_compressed_line_does_not_fill_the_memory(tmp_path):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ("1 0\t0 1\t1\n1 0\t0 1\n", "rows.out:2: a row is"),
-        ("1 0\t0 1\t0\n", "rows.out:1: a row is"),
-        ("1 0\t0 x\t1\n", "rows.out:1: malformed embedding"),
-        ("1 é\t0 1\t1\n", "rows.out:1: malformed embedding"),
-        ("1 0\t0 nan\t1\n", "rows.out:1: the embedding of image '1' is not finite"),
-        ("1 0\t0 1\t1\n1e99 0\t0 1\t1\n", "rows.out:2: the embedding of text '2' is not finite"),
-        ("1 0\t0 1\t1\n1 0\t0 1 2\t1\n", "rows.out:2: the embedding of image '2' is 3 wide, those before are 2"),
-        ("1 0\t0 1 2\t1\n", "image embeddings are 3 wide, text embeddings 2"),
-        ("\t0 1\t1\n", "rows.out:1: the embedding of text '1' is not a row of numbers"),
-        ("", "no pair"),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:overflow encountered")
-def test_bad_official_rows_are_named(tmp_path, rows, message):
+@pytest.mark.parametrize(("rows", "culprit"), [
+    ("1 0\t0 1\t1\n1 0\t0 1\n", "rows.out:2: a row"),
+    ("1 0\t0 1\t0\n", "rows.out:1: a row"),
+    ("1 é\t0 1\t1\n", "rows.out:1: malformed"),
+    ("1 0\t0 nan\t1\n", "rows.out:1: .*image '1' is not finite"),
+    ("1 0\t0 1\t1\n1 0\t0 1 2\t1\n", "rows.out:2: .*image '2' is 3 wide"),
+    ("1 0\t0 1 2\t1\n", "image embeddings are 3 wide"),
+    ("\t0 1\t1\n", "rows.out:1: .*text '1' is not a row"),
+    ("", "no pair"),
+])  # fmt: skip
+def test_bad_official_rows_are_named(tmp_path, rows, culprit):
     path = tmp_path / "rows.out"
     path.write_text(rows, encoding="utf-8")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=culprit):
         read_embeddings(path)
 
 
 IMAGE = {"image_id": 1, "feature": [1, 0]}
-
-
 TEXT = {"text_id": 2, "feature": [0, 1]}
-
-
 ROW = {"text_id": 2, "text": "t", "image_ids": [1]}
 
 
-@pytest.mark.parametrize(
-    ("images", "texts", "rows", "message"),
-    [
-        ([IMAGE, IMAGE], [TEXT], [ROW], "img_feat.jsonl:2: image '1' comes a second time"),
-        ([{"feature": [1]}], [TEXT], [ROW], "img_feat.jsonl:1: no image_id"),
-        ([{"image_id": 1.5, "feature": [1]}], [TEXT], [ROW], "img_feat.jsonl:1: no image_id"),
-        ([IMAGE], [{"text_id": 2}], [ROW], "txt_feat.jsonl:1: the embedding of text '2' is not"),
-        ([IMAGE], [{"text_id": 2, "feature": [[1, 2]]}], [ROW], "txt_feat.jsonl:1: the embedding of text '2' is not"),
-        ([IMAGE], [{"text_id": 2, "feature": [1, [2]]}], [ROW], "txt_feat.jsonl:1: malformed embedding"),
-        ([IMAGE], [{"text_id": 2, "feature": {"a": 1}}], [ROW], "txt_feat.jsonl:1: malformed embedding"),
-        ([IMAGE], [{"text_id": 2, "feature": [1, None]}], [ROW], "txt_feat.jsonl:1: .* is not finite"),
-        ([IMAGE], [{"text_id": 2, "feature": [1, 2, 3]}], [ROW], "image embeddings are 2 wide, text embeddings 3"),
-        ([IMAGE, [1]], [TEXT], [ROW], "img_feat.jsonl:2: malformed JSON"),
-        ([IMAGE], [TEXT], [{**ROW, "text_id": 3}], "test_texts.jsonl:1: there is no embedding of text '3'"),
-        ([IMAGE], [TEXT], [{**ROW, "image_ids": [7]}], "test_texts.jsonl:1: there is no embedding of image '7'"),
-        ([IMAGE], [TEXT], [{**ROW, "image_ids": None}], "test_texts.jsonl:1: no image_ids"),
-        ([IMAGE], [TEXT], [{**ROW, "text": 5}], "test_texts.jsonl:1: no text"),
-        ([IMAGE], [TEXT], [{**ROW, "image_ids": []}], "no pair"),
-        ([{**IMAGE, "name": ""}], [TEXT], [ROW], "img_feat.jsonl:1: no name"),
-        ([{**IMAGE, "name": "a"}, {**IMAGE, "image_id": 9, "name": "a"}], [TEXT], [ROW], "one name comes with several"),
-        ([IMAGE], [TEXT, {**TEXT, "text_id": 4}], [ROW], "does not know text '4' .1 such"),
-    ],
-)
-def test_bad_chinese_clip_rows_are_named(tmp_path, images, texts, rows, message):
+@pytest.mark.parametrize(("images", "texts", "rows", "culprit"), [
+    ([IMAGE, IMAGE], [TEXT], [ROW], "img_feat.jsonl:2: image '1'"),
+    ([{"image_id": 1.5, "feature": [1]}], [TEXT], [ROW], "img_feat.jsonl:1: no image_id"),
+    ([IMAGE], [{"text_id": 2, "feature": [[1, 2]]}], [ROW], "txt_feat.jsonl:1: .*text '2'"),
+    ([IMAGE], [{"text_id": 2, "feature": [1, [2]]}], [ROW], "txt_feat.jsonl:1: malformed"),
+    ([IMAGE], [{"text_id": 2, "feature": [1, 2, 3]}], [ROW], "image embeddings are 2 wide"),
+    ([IMAGE, [1]], [TEXT], [ROW], "img_feat.jsonl:2: malformed JSON"),
+    ([IMAGE], [TEXT], [{**ROW, "text_id": 3}], "test_texts.jsonl:1: .*text '3'"),
+    ([IMAGE], [TEXT], [{**ROW, "image_ids": [7]}], "test_texts.jsonl:1: .*image '7'"),
+    ([IMAGE], [TEXT], [{**ROW, "image_ids": None}], "test_texts.jsonl:1: no image_ids"),
+    ([IMAGE], [TEXT], [{**ROW, "text": 5}], "test_texts.jsonl:1: no text"),
+    ([{**IMAGE, "name": ""}], [TEXT], [ROW], "img_feat.jsonl:1: no name"),
+    ([{**IMAGE, "name": "a"}, {**IMAGE, "image_id": 9, "name": "a"}], [TEXT], [ROW], "one name"),
+    ([IMAGE], [TEXT, {**TEXT, "text_id": 4}], [ROW], "text '4'"),
+])  # fmt: skip
+def test_bad_chinese_clip_rows_are_named(tmp_path, images, texts, rows, culprit):
     for name, lines in (("imgs.img_feat", images), ("texts.txt_feat", texts), ("texts", rows)):
         (tmp_path / f"test_{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=culprit):
         read_chinese_clip(tmp_path)
 
 
-def numbers(values):
-    return lambda path: np.save(path, np.array(values))
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("image_embeddings.npy", numbers([[1.0, 2.0]]), "images.jsonl: 2 rows for 1 embeddings"),
-        ("image_embeddings.npy", numbers([1.0, 2.0]), "shape .2,.; embeddings are"),
-        ("image_embeddings.npy", numbers([[1, 2], [3, 4]]), "int64 of shape .2, 2."),
-        ("image_embeddings.npy", numbers([[1.0], [2.0]]), "image embeddings are 1 wide, text embeddings 2"),
-        ("image_embeddings.npy", numbers([[1.0, 2.0], [np.inf, 0.0]]), "images.jsonl:2: .* image '007' is not finite"),
-        ("image_embeddings.npy", b"\x93NUMPY", "image_embeddings.npy: not a whole .npy file"),
-        ("image_embeddings.npy", b"", "image_embeddings.npy: not a whole .npy file"),
-        ("images.jsonl", b'{"image_id": "1"}\n{"image_id": "1"}\n', "images.jsonl:2: image '1' comes a second time"),
-        ("texts.jsonl", b'{"text_id": "1"}\n' * 3, "texts.jsonl:1: no text"),
-        ("pairs.jsonl", b'{"image_id": "9", "text_id": "12"}\n', "pairs.jsonl:1: there is no embedding of image '9'"),
-        ("pairs.jsonl", b'{"image_id": "007"}\n', "pairs.jsonl:1: no text_id"),
-        ("pairs.jsonl", b"", "no pair"),
-        ("pairs.jsonl", b"{", "pairs.jsonl:1: malformed JSON"),
-    ],
-)
-def test_a_bad_numpy_folder_is_named(tmp_path, name, content, message):
+@pytest.mark.parametrize(("name", "content", "culprit"), [
+    ("image_embeddings.npy", [[1.0, 2.0]], "images.jsonl: 2 rows for 1"),
+    ("image_embeddings.npy", [1.0, 2.0], "shape .2,."),
+    ("image_embeddings.npy", [[1, 2], [3, 4]], "int64"),
+    ("image_embeddings.npy", [[1.0, 2.0], [np.inf, 0.0]], "images.jsonl:2: .*image '007'"),
+    ("image_embeddings.npy", b"", "image_embeddings.npy: not a whole .npy file"),
+    ("images.jsonl", b'{"image_id": "1"}\n{"image_id": "1"}\n', "images.jsonl:2: image '1'"),
+    ("texts.jsonl", b'{"text_id": "1"}\n' * 3, "texts.jsonl:1: no text"),
+    ("pairs.jsonl", b'{"image_id": "9", "text_id": "12"}\n', "pairs.jsonl:1: .*image '9'"),
+    ("pairs.jsonl", b'{"image_id": "007"}\n', "pairs.jsonl:1: no text_id"),
+])  # fmt: skip
+def test_a_bad_numpy_folder_is_named(tmp_path, name, content, culprit):
     write_numpy(tmp_path, encoded())
-    if callable(content):
-        content(tmp_path / name)
-    else:
+    if isinstance(content, bytes):
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=message):
+    else:
+        np.save(tmp_path / name, np.array(content))
+    with pytest.raises(ValueError, match=culprit):
         read_embeddings(tmp_path)
 
 
@@ -174,29 +143,20 @@ def test_texts_and_names_are_escaped_on_the_page_of_compare(tmp_path):
     assert "<img src=x" not in page and "<b>bold" not in page and page.count("</script>") == 1
 
 
-@given(st.lists(st.text(min_size=1), min_size=1, max_size=3), st.lists(st.text(max_size=100), max_size=3))
-def test_a_name_of_results_is_one_of_a_file(data, more):
-    assume("\0" not in "".join(data))
-    name = result_name(Path("nowhere"), data, more)
-    assert "/" not in name and 0 < len(f"{name}.json".encode()) < 200
-
-
-@pytest.mark.parametrize("ending", ["", ".gz"])
-@pytest.mark.parametrize("rows", [0, 59, 60, 61])
-def test_other_than_the_published_ratings_are_an_error(tmp_path, monkeypatch, rows, ending):
+@pytest.mark.parametrize(("rows", "ending", "reason"), [
+    (59, ".gz", "59 of the 60"), (60, "", "all 60 ratings are 2.5"), (61, "", "more than the 60"),
+])  # fmt: skip
+def test_other_than_the_published_ratings_are_an_error(tmp_path, monkeypatch, rows, ending, reason):
     """Sixty are as many as were published, and here all alike."""
     monkeypatch.setitem(cxc_ratings.ROWS, ("sts", "test"), 60)
     path = ratings_file(tmp_path, rows, ending, scores=["2.5"] * rows if rows == 60 else None)
-    reason = {0: "0 of the 60", 59: "59 of the 60", 60: "all 60 ratings are 2.5", 61: "more than the 60"}[rows]
     with pytest.raises(ValueError, match=f"{re.escape(str(path))}: {reason}"):
         read_ratings(tmp_path, "sts", "test")
 
 
 DAMAGE = {
-    "empty": lambda content, _: b"",
     "cut": lambda content, _: content[:-5],
     "one bit": lambda content, _: content[:-1] + bytes([content[-1] ^ 1]),
-    "a large header": lambda content, _: b"\xff" * 64,
     "other rows": lambda _, other: other,
 }
 

@@ -1,6 +1,5 @@
 """A command of a configuration or a list runs when the command line says so, and not before."""
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2 import cli as commands
-from ernie_vil2.cli.arguments import source
 from tests.support.processes import run_process
 from tests.support.shapes import shape_members, write_tar
 
@@ -24,28 +22,7 @@ OPENING = {
 }
 
 
-def parsers(parser):
-    """A parser and those of its actions."""
-    yield parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for one in action.choices.values():
-                yield from parsers(one)
-
-
-def test_every_command_that_opens_sources_has_the_option():
-    having = set()
-    for command in commands.COMMANDS:
-        for parser in parsers(commands.parser(command)):
-            allows = "--allow-pipes" in parser._option_string_actions
-            assert allows or all(action.type is not source for action in parser._actions), parser.prog
-            having |= {command} if allows else set()
-    assert having >= {*(command.split()[0] for command in OPENING), "embed", "report", "search"}
-
-
-@pytest.mark.parametrize(
-    ("command", "listed"), [("eval", True), ("prepare", True), *((command, False) for command in OPENING)]
-)
+@pytest.mark.parametrize(("command", "listed"), [("eval", True), *((command, False) for command in OPENING)])
 def test_a_command_does_not_run_unless_it_is_allowed(command, listed, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("ernie_vil2.data.readers.shard_files._allowed", False)

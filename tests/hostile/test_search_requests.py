@@ -16,35 +16,26 @@ FIELDS, MANY_FIELDS = ({str(number): {} for number in range(count)} for count in
 BODIES = [
     [1],
     *({"queries": queries} for queries in ([], [{"text": " "}], [{"text": "a"}] * 65, [{"image": "####"}],
-                                           [{"image": base64.b64encode(b"<svg/>").decode()}],
-                                           [{"text": "a" * 20_000}], MANY, [{"text": "a"}] * 100_000)),
-    *({"queries": [{"text": "a"}], "where": where} for where in ({"no": [[1]]}, {"a": MANY}, MANY_FIELDS,
-                                                                 {"b" * 50_000: {}}, {"a": "b" * 100_000})),
+                                           [{"image": base64.b64encode(b"<svg/>").decode()}], MANY)),
+    *({"queries": [{"text": "a"}], "where": where} for where in ({"no": [[1]]}, {"a": MANY}, MANY_FIELDS)),
     {"queries": [{"text": "a"}], "among": "sounds"},
-    *({"input": inputs} for inputs in ([], ["a"] * 257, [[1, 2, 3]], [{}], "data:image/png;base64,no", MANY, MANY * 4,
-                                       [{}] * 100_000, ["a"] * 100_000)),
+    *({"input": inputs} for inputs in ([], ["a"] * 257, [[1, 2, 3]], [{}], "data:image/png;base64,no", MANY * 4)),
     {"input": "a", "dimensions": 3},
     {"input": "a", "encoding_format": "b" * 100_000},
-    *({"items": [{"text": "good"}, item]} for item in ({}, {"image": IN_BASE64, "text": "a"}, {"image": "no"},
-                                                       {"text": "  "}, {"text": "a", "id": ""},
+    *({"items": [{"text": "good"}, item]} for item in ({}, {"image": IN_BASE64, "text": "a"}, {"text": "  "},
                                                        {"text": "a", "id": "x" * 2000})),
     *({"items": [{"text": "good"}, {"text": "a", "fields": fields}]}
-      for fields in ({"deep": {"a": 1}}, {"number": float("nan")}, FIELDS, MANY_FIELDS,
-                     {"a" * 100_000: {}}, {"a": MANY}, {"a": ["b"] * 100_000})),
-    {"items": MANY},
+      for fields in ({"deep": {"a": 1}}, {"number": float("nan")}, FIELDS, {"a" * 100_000: {}}, {"a": MANY})),
 ]  # fmt: skip
 PATHS = {"queries": "search/batch", "input": "embeddings", "items": "items"}
 QUERIES = [
     *({"q": text} for text in (" ", "x" * 20_000)),
     *({"q": "x", "count": count} for count in (0, 10_000, "b" * 10_000)),
-    {"q": "x", "among": "sounds"},
     {"q": "x", "threshold": "nan"},
     *({"q": "x", "where": where} for where in ("[1]", "[" * 20_000, '{"a": {"b": 1}}', '{"a\\"b": 1}',
                                                '{"a": 1' + "0" * 30 + "}", json.dumps({"a": list(range(2000))}),
-                                               '{"\\ud800": 1}')),
-    *({"q": "x", "where": f'{{"a": {opened * depth}1{closed * depth}}}'}
-      for opened, closed in (("[", "]"), ('{"a": ', "}")) for depth in (2, 100, 900, 3000)),
-    *({"q": "x", "where": json.dumps(dict.fromkeys(map(str, range(count)), 1))} for count in (1, 100, 101, 999, 1000)),
+                                               '{"\\ud800": 1}', '{"a": ' + "[" * 900 + "1" + "]" * 900 + "}")),
+    *({"q": "x", "where": json.dumps(dict.fromkeys(map(str, range(count)), 1))} for count in (1, 100, 101)),
 ]  # fmt: skip
 
 

@@ -31,10 +31,8 @@ def folder(tmp_path_factory):
     untrained_checkpoint(model, TOKENS)
     write_weights(model / "model.safetensors", read_weights(model / "model.safetensors") | {EVIL: np.zeros(1)})
     languages = {"languages": 1.0, "prompts": "a ", "separators": " "}
-    config = load_config(
-        model / "config.yaml",
-        [f"Views.{key}={json.dumps({EVIL: value, 'en': value})}" for key, value in languages.items()],
-    )
+    overrides = [f"Views.{key}={json.dumps({EVIL: value, 'en': value})}" for key, value in languages.items()]
+    config = load_config(model / "config.yaml", overrides)
     (model / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     (whole := folder / "whole").mkdir()
     untrained_checkpoint(whole, TOKENS)
@@ -47,11 +45,9 @@ COMMANDS = {
     "prepare ": ["{data}", "--output", "{out}", "--tags", "{tags}", "--tags-id", "id"],
     "tag": ["file", "{data}", "--tags", "{tags}", "--tags-id", "id", "--output", "{out}/tags.jsonl"],
     "convert": ["{model}", "{out}/c", "--to", "ernie_vil2"],
-    "convert ": ["{model}", "{out}/c", "--to", "ernie_vil2", "--allow", "*"],
     "eval": ["--data", "{data}", "--language", EVIL, "--check"],
     "eval ": ["--checkpoint", "{whole}", "--data", "{data}", "--output", "{out}", "--device", "cpu", "--label", EVIL],
     "embed": ["--checkpoint", "{whole}", "--data", "{data}", "--output", "{out}/e", "--language", EVIL],
-    "embed ": ["--checkpoint", "{model}", "--data", "{data}", "--output", "{out}/e"],
     "train": ["--dry-run", "-c", "{whole}/config.yaml", "-o", "Data.train=[{quoted}]", "-o", "Training.device=cpu",
               "-o", "Training.output={plain}/r", "-o", "Training.global_batch=4"],
     "plan": ["-c", "{whole}/config.yaml", "-o", EVIL, "--ranks", "1", "--device", "cpu"],

@@ -32,10 +32,12 @@ def split_at(pattern):
 
 
 def test_a_pattern_at_which_the_library_panics_is_an_error(tmp_path):
-    tokenizer = open_tokenizer(write_library(tmp_path, pre_tokenizer=split_at("(a+)+$")), 16, "xlm_roberta")
-    assert tokenizer.encode("a") == [2]
+    step = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "b"}
+    tokenizers_of_it = [open_tokenizer(write_library(tmp_path, **parts), 16, "xlm_roberta")
+                        for parts in ({"pre_tokenizer": split_at("(a+)+$")}, {"normalizer": step})]  # fmt: skip
+    assert tokenizers_of_it[0].encode("a") == [2]
     start = time.monotonic()
-    for compute in (tokenizer.encode, tokenizer.cuts):
+    for compute in (tokenizers_of_it[0].encode, tokenizers_of_it[0].cuts, tokenizers_of_it[1].normalized):
         with pytest.raises(ValueError, match="tokenizers library"):
             compute("a" * 40 + "!")
     assert time.monotonic() - start < SECONDS
@@ -47,32 +49,19 @@ def test_a_pattern_that_panics_at_any_text_fails_when_opened(tmp_path):
         open_tokenizer(write_library(tmp_path, pre_tokenizer=pattern), 16, "xlm_roberta")
 
 
-def test_a_pattern_of_a_normaliser_that_panics_is_an_error(tmp_path):
-    step = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "b"}
-    tokenizer = open_tokenizer(write_library(tmp_path, normalizer=step), 16, "xlm_roberta")
-    with pytest.raises(ValueError, match="tokenizers library"):
-        tokenizer.normalized("a" * 40 + "!")
-
-
 def replace(content, **pattern):
     return {"type": "Replace", "pattern": pattern or {"String": "a"}, "content": content}
 
 
-@pytest.mark.parametrize(
-    "steps",
-    [
-        [replace("a" * 1_000_000)],
-        [replace("x" * MAX_GROWTH, Regex="(?=a)")],
-        [{"type": "Sequence", "normalizers": [replace("a" * 20)] * 2}, replace("aa")],
-        [{"type": "NFKC"}] * 3,
-        [{"type": "Prepend", "prepend": "a" * 300}],
-    ],
-)
+@pytest.mark.parametrize("steps", [
+    [replace("x" * MAX_GROWTH, Regex="(?=a)")],
+    [{"type": "Sequence", "normalizers": [replace("a" * 20)] * 2}, replace("aa")],
+    [{"type": "NFKC"}] * 3,
+    [{"type": "Prepend", "prepend": "a" * 300}],
+])  # fmt: skip
 def test_a_normaliser_that_grows_a_text_is_refused(tmp_path, steps):
-    start = time.monotonic()
     with pytest.raises(ValueError, match="normalizer may make a text"):
         open_tokenizer(write_library(tmp_path, normalizer={"type": "Sequence", "normalizers": steps}), 16, "bert")
-    assert time.monotonic() - start < SECONDS
 
 
 def test_splitting_into_bytes_again_and_again_is_refused(tmp_path):

@@ -4,7 +4,6 @@ import builtins
 import os
 import pickle
 import re
-import resource
 import struct
 import sys
 import zipfile
@@ -45,38 +44,29 @@ ARRAYS = {
 HOSTILE = {
     # Running something.
     "os.system": (calls(os.system, RUN), "asks for posix.system"),
-    "os.system at protocol 0": (b"\x80\x02" + calls(os.system, RUN, protocol=0), "the pickle operation|asks for"),
-    "eval": (calls(eval, PYTHON), "builtins.eval"),
     "Paddle's own eval": (entry(function("builtins", "eval") + text(PYTHON) + b"}\x86R"), "builtins.eval"),
     "open": (calls(builtins.open, CANARY, "w"), "io.open"),
     "pickle in pickle": (entry(function("pickle", "loads") + raw(calls(os.system, RUN)) + b"\x85R"), "pickle.loads"),
-    "numpy.load": (entry(function("numpy", "load") + text("x.npy") + b"\x85R"), "asks for numpy.load"),
     "getattr": (entry(function("builtins", "getattr") + function("os", "system") + text("x") + b"\x86R"), "getattr"),
     "a dotted name": (entry(text("numpy") + text("core.os.system") + b"\x93" + text(RUN) + b"\x85R"), "core.os.system"),
     "NEWOBJ": (entry(function("numpy", "dtype") + b")\x81"), "operation NEWOBJ"),
     "INST": (b"\x80\x02(" + text(RUN) + b"ios\nsystem\n.", "operation INST"),
     "a persistent id": (entry(b"Pwhatever\n"), "operation PERSID"),
-    "an out-of-band buffer": (entry(b"\x97"), "operation NEXT_BUFFER"),
     # A known name, abused.
     "an array of a class of its own": (entry(array(kind=text("ndarray"))), "class of its own"),
     "a call of ndarray": (entry(function("numpy", "ndarray") + b")R"), "call of numpy.ndarray"),
     "a call of a text": (entry(text("os.system") + text(RUN) + b"\x85R"), "damaged .TypeError"),
-    "a call with odd arguments": (entry(function("numpy.core.multiarray", "scalar") + b")R"), "damaged .TypeError"),
     "a state on a dict": (entry(b"}" + text("__class__") + b"b"), "a state for something that is not an array"),
     "objects as elements": (
         entry(array(dtype=function("numpy", "dtype") + text("O8") + b"\x89\x88\x87R" + dtype_state("|"))), "type 'O8'"),
     "elements with fields": (entry(array(dtype=DTYPE_F4 + dtype_state(fields=b"N" + text("a") + b"}"))), "has parts"),
-    "a list of types": (entry(array(dtype=function("numpy", "dtype") + b"]\x89\x88\x87R")), "only numbers"),
     "an encoding of its own": (
         entry(function("_codecs", "encode") + text("aGk=") + text("base64") + b"\x86R"), "not latin1"),
-    "an array of a list of objects": (entry(array(content=b"]N\x61")), "not bytes"),
     # Asking for too much.
     "an array larger than its bytes": (entry(array(shape=b"\x8a\x05\0\0\0\0\x40\x85")), "takes 1099511627776 bytes"),
-    "a shape below zero": (entry(array(shape=b"J\xff\xff\xff\xff\x85")), "shape is not"),
+    "a number of 2 GiB": (b"\x80\x04\x8b\xff\xff\xff\x7f.", "not enough data"),
     "forty axes": (entry(array(shape=b"(" + b"K\x01" * 40 + b"t")), "shape is not"),
     "bytes of 2^64": (b"\x80\x04}" + text("w") + b"\x8e" + b"\xff" * 8 + b"..", "bytes"),
-    "a text of 2^62": (b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b"..", "bytes"),
-    "a number of 2 GiB": (b"\x80\x04\x8b\xff\xff\xff\x7f.", "not enough data"),
     "a memo of 4 billion": (entry(array() + b"r\xff\xff\xff\xff" + b"j\xfe\xff\xff\xff"), "Memo value not found"),
     "texts encoded again and again": (
         entry(text("x" * 1000) + b"q\0" + (function("_codecs", "encode") + b"h\0" + text("latin1") + b"\x86R") * 50),
@@ -89,25 +79,17 @@ HOSTILE = {
        for where, reason in {"shape": "shape is not", "content": "not bytes", "kind": "class of its own"}.items()},
     **{f"a type that is a {what}": (entry(function("numpy", "dtype") + value + b"\x89\x88\x87R"), "arrays of type a ")
        for what, value in {"bomb": BOMB, "well": WELL}.items()},
-    "a bomb at the top": (b"\x80\x04" + BOMB + b".", "no dict of arrays but a tuple"),
     "a text as a tuple": (entry(function("builtins", "tuple") + text("x" * 1000) + b"\x85R"), "not a tuple"),
-    "a name of a megabyte": (entry(b"N", name="n" * 1_000_000), "only 'n{100}[.]{3}'"),
     "a name that clears the screen": (entry(b"N", name="\x1b[2J"), r"only '\\\\u001b\[2J'"),
-    "a function whose name clears the screen": (entry(function("os\x1b[2J", "x")), r"asks for os\\x1b\[2J[.]x"),
     "a thousand arrays over the same bytes": (
         b"\x80\x04}(" + text("0") + array(raw(bytes(4000)), b"M\xe8\x03\x85") + b"q\0"
         + b"".join(text(str(n)) + b"h\0" for n in range(1, 1000)) + b"u.", "share their content"),
     "tuples as keys": (b"\x80\x04}" + b")" + b"\x85" * 5000 + b"Ns.", "keys are not strings"),
     # Malformed.
-    "too few operands": (b"\x80\x04\x87.", "damaged .IndexError"),
-    "two objects at the end": (b"\x80\x04}}.", "one object"),
-    "bytes after the end": (entry(array()) + b"more", "4 bytes follow its end"),
-    "an unknown operation": (b"\x80\x04\xff.", "opcode"),
     "an array without content": (
         entry(function("numpy.core.multiarray", "_reconstruct") + function("numpy", "ndarray") + b"K\0\x85"
               + raw(b"b") + b"\x87R"), "has no content"),
     "arrays a level down": (pickle.dumps({"model": ARRAYS}, protocol=4), "no arrays at its top level, only 'model'"),
-    "invalid UTF-8": (b"\x80\x04X\x02\0\0\0\xff\xfe.", "utf-8"),
 }  # fmt: skip
 
 
@@ -152,28 +134,11 @@ for number in range(int(sys.argv[1])):
 """
 
 
-def test_the_attacks_are_real(tmp_path, monkeypatch):
-    """Python's own unpickler runs them: the canary would be seen."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("os.system", "open", "pickle in pickle"):
-        pickle.loads(HOSTILE[name][0])  # noqa: S301  -- what it does to the unsuspecting is the test
-        assert (tmp_path / CANARY).exists(), name
-        (tmp_path / CANARY).unlink()
-
-
 def test_deep_nesting_and_cycles_do_no_harm(tmp_path):
     path = tmp_path / "w.pdparams"
     for nested in (b"]" * 200_000 + b"a" * 199_999, b")" + b"\x85" * 200_000, b"]q\x01h\x01a"):
         path.write_bytes(b"\x80\x04}(" + text("w") + array() + text("nested") + nested + b"u.")
         assert list(read_weights(path)) == ["w"]
-
-
-def test_endless_operations_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("ernie_vil2.io.restricted_pickle.MAX_OPERATIONS", 1000)
-    path = tmp_path / "w.pdparams"
-    path.write_bytes(b"\x80\x04" + b"N" * 2000 + b".")
-    with pytest.raises(WeightFileError, match="more than 1,000 operations"):
-        read_weights(path)
 
 
 @pytest.mark.parametrize("suffix", ["pdparams", "safetensors"])
@@ -201,20 +166,13 @@ def test_a_damaged_file_is_read_or_refused(tmp_path_factory, data):
     assert all(type(value) is np.ndarray and value.dtype != object for value in found.values())
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        struct.pack("<Q", 2**63) + b'{"w": 1}',
-        struct.pack("<Q", 10**9) + b'{"w": 1}' * 10,
-        safetensors({"a": tensor(0, 8, [2]), "b": tensor(4, 8)}),  # overlapping
-        safetensors({"a": tensor(0, 4)}),  # bytes that belong to none
-        safetensors({"a": tensor(0, 2**60, [2**58])}),
-        safetensors({"a": tensor(0, 8, [2**62, 2**62])}),
-        safetensors({"a": tensor(0, 8, [3])}),
-        safetensors(b'{"a":' + b"[" * 100_000),
-        safetensors(b"{broken"),
-    ],
-)
+@pytest.mark.parametrize("content", [
+    struct.pack("<Q", 2**63) + b'{"w": 1}',
+    safetensors({"a": tensor(0, 8, [2]), "b": tensor(4, 8)}),  # overlapping
+    safetensors({"a": tensor(0, 4)}),  # bytes that belong to none
+    safetensors({"a": tensor(0, 8, [2**62, 2**62])}),
+    safetensors(b'{"a":' + b"[" * 100_000),
+])  # fmt: skip
 def test_a_hostile_safetensors_file_is_refused(tmp_path, content):
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)
@@ -228,24 +186,17 @@ def test_weights_that_are_a_pipe_are_not_waited_for(tmp_path):
         read_weights(tmp_path / "w.safetensors")
 
 
-class Hostile:
-    def __reduce__(self):
-        return os.system, ("touch canary",)
-
-
 def with_pickle(content):
     return lambda name, old: content if name == "data.pkl" else old
 
 
 TORCH = {
-    "a call": (lambda path: torch_archive(path, with_pickle(pickle.dumps({"state_dict": Hostile()}, 2))), "system"),
+    "a call": (lambda path: torch_archive(path, with_pickle(calls(os.system, RUN))), "system"),
     "compressed": (lambda path: torch_archive(path, compression=zipfile.ZIP_DEFLATED), "compressed"),
     "code": (lambda path: torch_archive(path, more={"model/code/__torch__.py": "x"}), "TorchScript"),
     "no storage": (lambda path: torch_archive(path, lambda name, old: None if name == "data/3" else old), "data/3"),
     "a short storage": (lambda path: torch_archive(path, lambda name, old: old[:-4] if name == "data/3" else old),
                         "a storage of .* numbers"),
-    "a list": (lambda path: torch_archive(path, with_pickle(pickle.dumps([1], 2))), "a list"),
-    "no arrays": (lambda path: torch_archive(path, with_pickle(pickle.dumps({"epoch": 3}, 2))), "epoch"),
     "an end that is lost": (lambda path: path.write_bytes(torch_archive(path).read_bytes()[:-100]), "missing|damaged"),
 }  # fmt: skip
 
@@ -286,12 +237,3 @@ def test_a_table_of_files_that_would_fill_the_memory(tmp_path):
     path.write_bytes(bytes(content))
     with pytest.raises(WeightFileError, match="2,147,483,648 bytes"):
         read_weights(path)
-
-
-def test_a_safetensors_header_of_10_gb_takes_no_memory(tmp_path):
-    path = tmp_path / "w.safetensors"
-    path.write_bytes(struct.pack("<Q", 10 << 30) + b'{"a": {' + bytes(4096))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(WeightFileError, match="10,737,418,240 bytes"):
-        read_weights(path)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB

@@ -173,18 +173,6 @@ def test_json_of_any_types(examples, tmp_path, tokenizer):
     survive(examples, st.lists(st.dictionaries(keys, values, max_size=5), min_size=1, max_size=3), read)
 
 
-def test_chinese_clip_of_any_types(examples, tmp_path, tokenizer):
-    clip_keys = st.sampled_from(["text_id", "text", "image_ids"])
-    (tmp_path / "a_imgs.tsv").write_text(f"7\t{IN_BASE64}\n8\n\t\t\n")
-
-    def read(rows):
-        (tmp_path / "a_texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        use(tmp_path / "a_imgs.tsv", tokenizer)
-
-    rows = st.dictionaries(clip_keys, values | st.lists(st.sampled_from(["7", 7, 8, "9"])), max_size=3)
-    survive(examples, st.lists(rows, min_size=1, max_size=3), read)
-
-
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
 def test_damaged_images(kind, examples):
     small = smooth_image(16, 24)

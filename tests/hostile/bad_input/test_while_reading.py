@@ -2,6 +2,7 @@
 
 import base64
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,6 @@ def whole(kind, folder):
         + bytes(1024),
         "tsv": ROWS * f"{CAPTION}\t7\t{base64.b64encode(GOOD).decode()}\n".encode(),
         "jsonl": ROWS * (as_json(image="0.png", caption=CAPTION) + b"\n"),
-        "csv": b"image,caption\n" + ROWS * b'0.png,"a red disc"\n',
     }[kind]
 
 
@@ -47,12 +47,8 @@ def replace(path):
     path.with_name("new").replace(path)
 
 
-def remove(path):
-    path.unlink()
-
-
-@pytest.mark.parametrize("change", [cut, overwrite, replace, remove])
-@pytest.mark.parametrize("kind", ["tar", "tsv", "jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("change", [cut, overwrite, replace, Path.unlink])
+@pytest.mark.parametrize("kind", ["tar", "tsv", "jsonl", "parquet"])
 def test_a_file_that_changes_gives_samples_or_bad_samples(kind, change, tmp_path):
     (tmp_path / "0.png").write_bytes(GOOD)
     path = tmp_path / f"a.{kind}"
