@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +21,6 @@ from ernie_vil2.apps.search.collection import Item
 from ernie_vil2.apps.search.integrity import CHECKSUM, checksum, sealed
 from ernie_vil2.apps.search.items import block_checksum, item_checksum
 from ernie_vil2.apps.search.local import LocalCollection
-from ernie_vil2.apps.search.service import build_app
 from ernie_vil2.apps.search.store import FolderStore
 from tests.support.limits import examples
 from tests.support.small_index import WIDTH, unit
@@ -340,22 +338,3 @@ def test_an_index_of_another_width_than_its_models_is_damaged(tmp_path, model):
     (tmp_path / "index.json").write_text(json.dumps(sealed(about | {"fingerprint": "other"})))
     with pytest.raises(OtherModel):
         open_index(tmp_path, model)
-
-
-@pytest.mark.parametrize("name", ["fields not JSON", "a thumbnail of text", "rows not finite", "rows of text"])
-def test_a_server_answers_503_of_a_damaged_index(tmp_path, model, monkeypatch, name, capsys):
-    monkeypatch.setattr("tests.hostile.test_damaged_index.WIDTH", model.embed_dim)  # of FORMS
-    about = ABOUT | {"width": model.embed_dim, "fingerprint": model.fingerprint}
-    folder = made(tmp_path / "index", "exact", about, unit(RNG, ROWS, model.embed_dim))
-    questions = [("/api/v1/search", {"q": "red"}), ("/api/v1/similar", {"id": "9"}), ("/thumbnail", {"id": "9"}),
-                 ("/image", {"id": "9"}), ("/api/v1/facets", {}), ("/health", {})]  # fmt: skip
-    with open_index(folder, model) as index:
-        client = TestClient(build_app(index), raise_server_exceptions=False)
-        before = [client.get(path, params=parameters).status_code for path, parameters in questions]
-        assert before[:3] == [200] * 3
-        FORMS[name](folder)
-        seal(folder)
-        sql(folder, "UPDATE state SET value = value || ' ' WHERE key = 'generation'")  # what was opened is opened again
-        after = [client.get(path, params=parameters).status_code for path, parameters in questions]
-    assert 503 in after[:4] and all(code in (expected, 503) for expected, code in zip(before, after, strict=True))
-    assert str(folder) in capsys.readouterr().err

@@ -128,15 +128,6 @@ def test_a_folder_of_other_files_or_of_another_run_is_refused(tmp_path, crawl, s
         curate(source, steps(RULES), tmp_path / "busy")
 
 
-def test_broken_pairs_are_counted_as_everywhere(tmp_path, steps):
-    path = write_tar(
-        tmp_path / "a.tar", [(encoded(smooth_image(1)), "a picture of one thing"), (b"no image", "a caption")]
-    )
-    done = curate(open_sources([str(path)]), steps(RULES), tmp_path / "curated")
-    assert done.bad.as_dict()["reasons"] == {"broken image": {"count": 1, "names": ["a-00001"]}}
-    assert "a-00001" in (tmp_path / "curated" / "bad_samples.txt").read_text()
-
-
 @pytest.mark.parametrize("memory", [1e-3, 1e6, float("nan")])
 def test_memory_of_no_use_is_refused_by_its_option(tmp_path, crawl, steps, memory):
     with pytest.raises(ValueError, match=f"--memory {memory:g}".replace("+", r"\+")):

@@ -200,3 +200,4 @@ def test_embeddings_can_have_a_word_in_near_duplicates(tmp_path, curated):
         assert sum(row["kept"] for row in found.values()) == kept
     with pytest.raises(ValueError, match="near_duplicates.embedding"):
         curated([path], "near_duplicates: {likeness: 0.9, embedding: 0.5}", "alone")
+    assert not (tmp_path / "alone").exists()  # it is seen at once, whether or not images are alike

@@ -1,11 +1,9 @@
 """/api/v1: batches, embeddings as clients of OpenAI's interface ask for them, and changes of items."""
 
 import base64
-import json
 import re
 import shutil
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from fastapi.testclient import TestClient
 from ernie_vil2.apps.search import api, image_decoding, open_index
 from ernie_vil2.apps.search.service import build_app
 from ernie_vil2.io import locks
+from tests.support.paths import ROOT
 from tests.support.small_index import IMAGE
 from tests.support.sockets import Running
 
@@ -47,47 +46,21 @@ def test_answers_go_on_where_the_last_ones_ended(client):
 
 
 def test_a_batch_is_answered_as_its_queries_one_by_one(client, index):
-    queries = [
-        {"text": "red"},
-        {"text": "red", "without": "disc"},
-        {"image": IN_BASE64},
-        {"image": DATA_URL, "text": "a"},
-    ]
+    queries = [{"text": "red", "without": "disc"}, {"image": IN_BASE64}, {"image": DATA_URL, "text": "a"}]
     body = client.post("/api/v1/search/batch", json={"queries": queries, "count": 3, "where": {"kind": "disc"}}).json()
-    weighted = [[(1, "red")], [(1, "red"), (-1, "disc")], [(1, IMAGE)], [(1, IMAGE), (1, "a")]]
+    weighted = [[(1, "red"), (-1, "disc")], [(1, IMAGE)], [(1, IMAGE), (1, "a")]]
     for hits, parts in zip(body["results"], weighted, strict=True):
         expected = index.combined(parts, count=3, where={"kind": "disc"})
         assert [hit["id"] for hit in hits] == [hit.id for hit in expected]
         assert [hit["score"] for hit in hits] == pytest.approx([hit.score for hit in expected], abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("search/batch", {"queries": [{"text": "a"}] * 65}),
-        ("search/batch", {"queries": [{"image": base64.b64encode(b"<svg/>").decode()}]}),
-        ("embeddings", {"input": [[1, 2, 3]]}),
-        ("embeddings", {"input": ["a"] * 100_000}),
-        ("items", {"items": [{"text": "good"}, {"image": IN_BASE64, "text": "a"}]}),
-    ],
-)
-def test_a_bad_body_is_explained_and_not_repeated(writable, path, body):
-    index, client = writable
-    answer = client.post(f"/api/v1/{path}", json=body)
-    assert answer.status_code == 422 and answer.json()["detail"] and len(answer.content) < 4096
-    assert len(index.collection("texts")) == 2
-
-
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("embeddings", lambda text: {"input": [text] * 20}),
-        ("search/batch", lambda text: {"queries": [{"text": text, "without": text}] * 10}),
-        ("items", lambda text: {"items": [{"text": text, "id": "a"}] * 20}),
-        ("items", lambda text: {"items": [{"text": "a", "fields": {"b": [text] * 20}}]}),
-        ("items", lambda text: {"items": [{"text": "a", "fields": {f"{n}": text for n in range(20)}}]}),
-    ],
-)
+@pytest.mark.parametrize(("path", "body"), [
+    ("embeddings", lambda text: {"input": [text] * 20}),
+    ("search/batch", lambda text: {"queries": [{"text": text, "without": text}] * 10}),
+    ("items", lambda text: {"items": [{"text": text, "id": "a"}] * 20}),
+    ("items", lambda text: {"items": [{"text": "a", "fields": {f"{n}": text for n in range(20)}}]}),
+])  # fmt: skip
 def test_length_of_all_texts_together_is_bounded(writable, monkeypatch, path, body):
     _, client = writable
     monkeypatch.setattr(api, "MOST_CHARACTERS", 20 * 150)
@@ -130,12 +103,9 @@ def test_images_of_a_request_are_few_where_they_are_large(writable, monkeypatch)
     _, client = writable
     monkeypatch.setattr(image_decoding, "MAX_REQUEST_PIXELS", 2 * 32 * 32)
     for count, code in ((2, 200), (3, 422)):
-        bodies = {
-            "embeddings": {"input": [DATA_URL] * count},
-            "search/batch": {"queries": [{"image": IN_BASE64}] * count},
-            "items": {"items": [{"image": IN_BASE64}] * count},
-        }
-        for path, body in bodies.items():
+        images = [{"image": IN_BASE64}] * count
+        for path, body in (("embeddings", {"input": images}), ("search/batch", {"queries": images}),
+                           ("items", {"items": images})):  # fmt: skip
             assert client.post(f"/api/v1/{path}", json=body).status_code == code
 
 
@@ -197,19 +167,9 @@ def test_what_a_page_starts_with(client, index, model):
     assert all(index.collection("images").get(item["id"]) for item in examples["items"])
 
 
-def test_the_description_names_every_body_and_answer(client):
-    description = client.get("/openapi.json").json()
-    paths = description["paths"]
-    body = paths["/api/v1/search/batch"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert "$ref" not in json.dumps(body) and body["properties"]["queries"]["items"]["properties"]["text"]
-    answer = paths["/api/v1/search"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
-    fields = description["components"]["schemas"][answer.rpartition("/")[2]]["properties"]
-    assert set(fields) == {"hits", "milliseconds"}
-
-
 def test_the_client_of_the_page(writable, tmp_path, model):
     index, _ = writable
-    page = Path(__file__).parents[2] / "docs" / "serving.md"
+    page = ROOT / "docs" / "serving.md"
     (code,) = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
     names = {}
     exec(code, names)  # noqa: S102  -- code of our own pages

@@ -15,7 +15,7 @@ from ernie_vil2.apps.search.collection import Item
 from ernie_vil2.apps.search.metrics import Metrics
 from ernie_vil2.export import export
 from tests.support.shapes import draw, png
-from tests.support.small_index import TEXTS, BlockedEncoder, fill_index, unit
+from tests.support.small_index import TEXTS, BlockedEncoder, fill_index
 
 QUERIES = ["a", "red disc", "红色的圆", "a blue bar " * 9, "green", "", "a red square of a yellow cross"]
 IMAGES = [png(draw((200, 30 * n, 30), "disc", np.random.default_rng(n))) for n in range(3)]
@@ -168,20 +168,6 @@ def test_answers_to_long_queries_are_not_kept(index):
 
     asyncio.run(run())
     assert len(metrics.sizes) == 1 + 2 + 2
-
-
-def test_all_hits_of_a_batch_are_fetched_at_once_and_kept(tmp_path, model):
-    rows = unit(np.random.default_rng(0), 300, model.embed_dim)
-    with open_index(tmp_path / "index", model, writable=True) as writer:
-        writer.collection("images").add([Item(f"{n}", b"", {"caption": f"{n}"}) for n in range(300)], rows)
-    with open_index(tmp_path / "index", model) as index:
-        collection = index.collection("images")
-        statements = []
-        collection.items._connection.set_trace_callback(statements.append)
-        first = collection.search(rows[:20], 10)
-        assert [line[0].id for line in first] == [f"{n}" for n in range(20)]
-        assert collection.search(rows[:20], 10) == first
-        assert len([statement for statement in statements if "FROM items" in statement]) == 1
 
 
 def test_numbers_beyond_64_bits_are_written():

@@ -186,28 +186,13 @@ def test_what_was_committed_is_there_when_it_is_opened_again(storage, full, rows
     assert again.digests(["17", "x"]) == {"17": b"content 17"}
 
 
-def test_of_items_of_one_id_the_last_counts(storage, rng):
+def test_embeddings_that_cannot_be_indexed_are_refused(storage, rng):
     collection = storage.open(writable=True)
-    assert found(collection.search(unit(rng, 2), 5)) == [[], []]
-    assert len(collection) == 0 and collection.texts(5) == [] and collection.remove(["1"]) == 0
-    first, second = unit(rng, 2)
-    collection.add([Item("1", b"a", {"n": 1}), Item("1", b"b", {"n": 2})], np.stack([first, second]))
-    assert len(collection) == 1 and collection.search(second[None], 1)[0][0].fields == {"n": 2}
-
-
-@pytest.mark.parametrize(
-    ("embeddings", "message"),
-    [
-        (np.zeros([2, WIDTH]), "1 items need embeddings"),
-        (np.full([1, WIDTH], np.nan), "not finite"),
-        (np.full([1, WIDTH], 0.5), "not of unit length"),
-    ],
-)
-def test_embeddings_that_cannot_be_indexed_are_refused(storage, embeddings, message):
-    collection = storage.open(writable=True)
-    with pytest.raises(ValueError, match=message):
-        collection.add(items([1]), embeddings)
-    assert len(collection) == 0
+    for embeddings, fault in ((np.zeros([2, WIDTH]), "1 items"), (np.full([1, WIDTH], np.nan), "not finite"),
+                              (np.full([1, WIDTH], 0.5), "unit length")):  # fmt: skip
+        with pytest.raises(ValueError, match=fault):
+            collection.add(items([1]), embeddings)
+    assert len(collection) == 0 and found(collection.search(unit(rng, 2), 5)) == [[], []]
 
 
 def test_fields_worth_filtering_by(full):

@@ -153,16 +153,6 @@ def test_equal_names_in_two_sources_are_two_items(tmp_path):
         assert {item_id: item.digest for item_id, item in all_items(index).items()} == ids
 
 
-def test_a_file_that_changed_replaces_its_item(tmp_path):
-    folder = write(tmp_path, "folder1", [("a.png", 1), ("b.png", 2)])
-    with open_number_index(tmp_path) as index:
-        add(index, [folder])
-        write(tmp_path, "folder1", [("a.png", 3), ("b.png", 2)])
-        filled = add(index, [folder])
-        assert counts(filled) == (1, 1, 0, 1) and "1 replaced" in str(filled)
-        assert {one: item.digest for one, item in all_items(index).items()} == {"a.png": digest(3), "b.png": digest(2)}
-
-
 def test_a_name_that_looks_like_an_id_of_another_is_its_own(tmp_path):
     other = f"same.png ({digest(2).hex()[:8]})"
     sources = [
@@ -200,25 +190,6 @@ def test_titles_and_prices_are_taken_over_without_encoding(tmp_path):
         assert counts(add(index, [folder])) == (0, 0, 0, 2)  # which knows no more than the files
         assert all_items(index)["b.png"].fields["price"] == 5
         assert index.model.encoded == 2
-
-
-def test_of_a_row_that_moved_the_own_image_is_shown(tmp_path):
-    """A row is put on top of a table, a sample at the beginning of a shard."""
-    rows = [("a.png", 1), ("b.png", 2)]
-    sources = [write(tmp_path, "table1", rows), write(tmp_path, "shard1", [("c", 3), ("d", 4)])]
-    originals = Originals([tmp_path])
-    with open_number_index(tmp_path) as index:
-        add(index, sources)
-        write(tmp_path, "table1", [("new.png", 9), *rows])
-        write(tmp_path, "shard1", [("n", 9), ("c", 3), ("d", 4)])
-        found = all_items(index)
-        assert [originals.read(found[name]) for name in ("a.png", "b.png")] == [b"1", b"2"]
-        assert [originals.read(found[name]) for name in ("c", "d")] == [None, None]
-        assert counts(add(index, sources)) == (2, 0, 0, 4)
-        found = all_items(index)
-        assert {name: originals.read(item) for name, item in found.items()} == {
-            "a.png": b"1", "b.png": b"2", "c": b"3", "d": b"4", "new.png": b"9", "n": b"9"
-        }  # fmt: skip
 
 
 FILE_NAMES = (

@@ -5,7 +5,6 @@ import io
 import json
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from ernie_vil2.data.decoding import plan_decoding
 from ernie_vil2.data.preprocessing import Geometry, Preprocessing
 from ernie_vil2.data.samples import BadSample
 from tests.support.limits import PATIENCE
+from tests.support.paths import ROOT
 from tests.support.processes import run_process
 
 KINDS = ("ernie_vil2", "official", "paddlenlp", "transformers", "open_clip", "naflex")
@@ -263,6 +263,6 @@ print(json.dumps([1024 * (after - before), plan.num_bytes]))
 def test_decoding_takes_no_more_than_is_planned(tmp_path, kind, mode, options):
     (tmp_path / "image").write_bytes(encoded(2900, 2800, kind, mode, **options))
     command = [sys.executable, "-c", PEAK, str(tmp_path / "image")]
-    done = run_process(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    done = run_process(command, cwd=ROOT, capture_output=True, text=True, check=True)
     peak, planned = json.loads(done.stdout)
     assert peak < planned + 16 * 2**20

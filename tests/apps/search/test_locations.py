@@ -107,24 +107,8 @@ def tsv(folder):
     write_tsv(folder / "a.tsv", [("a caption", f"{n}", content) for n, content in enumerate(CONTENTS)])
 
 
-def parquet(folder):
-    pa = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
-    table = pa.table({"image": CONTENTS, "caption": ["a", "b"], "image_id": ["x", "y"]})
-    pyarrow.parquet.write_table(table, folder / "train.parquet")
-
-
-def lmdb(folder):
-    pytest.importorskip("lmdb")
-    from tests.support.published_files import CLIP_TEXTS, pickled, write_lmdb
-
-    (folder / "lmdb" / "train").mkdir(parents=True)
-    write_lmdb(folder / "lmdb" / "train", pickled(CLIP_TEXTS))
-
-
 CONTENTS = [png(draw((200, 30, 30), "disc", np.random.default_rng(seed))) for seed in range(2)]
-LAYOUTS = (tsv, parquet, lmdb, published_folders.coco_cn, published_folders.flickr30k_cn, published_folders.muge)
+LAYOUTS = (tsv, published_folders.coco_cn, published_folders.muge)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

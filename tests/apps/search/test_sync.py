@@ -201,18 +201,3 @@ def test_compacting_that_is_killed_leaves_what_was_there(tmp_path, model, monkey
         assert len(index.collection("images")) == 50 and index.closest(rows[60:61], 1)[0][0].id == "60"
     with open_index(tmp_path / "index", model, writable=True) as index:
         assert not list((tmp_path / "index").glob("images-*")) and len(index.collection("images")) == 50
-
-
-def test_a_table_with_its_images_elsewhere_is_brought_up_to_date(tmp_path, model, folder):
-    """What the table no longer names is removed, though its file is still there."""
-    table = tmp_path / "shop.csv"
-    rows = [f"{number}.png,title {number}" for number in range(4)]
-    table.write_text("\n".join(["图片,标题", *rows]), encoding="utf-8")
-    options = {"images": str(folder)}
-    with open_index(tmp_path / "of_table", model, writable=True) as index:
-        add_images(index, images_in([str(table)], options))
-        assert ids(index) == {"0.png", "1.png", "2.png", "3.png"}
-        table.write_text("\n".join(["图片,标题", *rows[1:], "sub/4.png,title 4"]), encoding="utf-8")
-        done = sync_images(index, [str(table)], table=options)
-        assert (done.removed, done.added, done.unchanged) == (1, 1, 3)
-        assert ids(index) == {"1.png", "2.png", "3.png", "sub/4.png"}

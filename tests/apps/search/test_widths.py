@@ -1,13 +1,10 @@
 """Models trained with Loss.widths: search by prefixes of their embeddings."""
 
-import json
-
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 import ernie_vil2
-from ernie_vil2 import cli as commands
 from ernie_vil2.apps.search import open_index
 from ernie_vil2.apps.search.fill import add_images, build, images_in
 from ernie_vil2.apps.search.service import build_app
@@ -89,12 +86,3 @@ def test_hits_of_prefixes_are_ranked_by_all_numbers(model, index, items, monkeyp
             hits = opened.closest(query[None], 2, where=where)[0]
             assert [hit.id for hit in hits] == [names[row] for row in expected]
             np.testing.assert_allclose([hit.score for hit in hits], images[expected] @ query, atol=2e-3)
-
-
-def test_the_commands_of_search_take_a_width(checkpoint, shapes, tmp_path, capsys):
-    index = ["--index", str(tmp_path / "index")]
-    source = ["--checkpoint", str(checkpoint), "--data", str(shapes["val"])]
-    assert commands.run("search", ["build", *index, *source, "--width", "16"]) == 0
-    assert json.loads((tmp_path / "index" / "index.json").read_text())["width"] == 16
-    assert commands.run("search", ["query", *index, "a red disc", "--json", "--width", "8"]) == 0
-    assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["hits"]) == 10

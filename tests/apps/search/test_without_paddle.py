@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from ernie_vil2.apps.search.fill import add_images, add_texts, images_in
 from ernie_vil2.encoder import load_model
 from ernie_vil2.export import export
 from tests.support.limits import PATIENCE
+from tests.support.paths import ROOT
 from tests.support.processes import run_process
 from tests.support.shapes import draw, png
 from tests.support.small_index import TEXTS
@@ -50,20 +50,18 @@ def exported(tmp_path_factory, checkpoint):
     return folder
 
 
-@pytest.mark.parametrize("source", ["", "onnx-float32"], ids=["a checkpoint that has an export", "the export"])
-def test_commands_and_server_answer(exported, tmp_path, source):
+def test_commands_and_server_answer(exported, tmp_path):
     (tmp_path / "photos").mkdir()
     for number, colour in enumerate([(200, 30, 30), (30, 200, 30), (30, 30, 200)]):
         content = png(draw(colour, "disc", np.random.default_rng(number)))
         (tmp_path / "photos" / f"{number}.png").write_bytes(content)
-    with open_index(tmp_path / "index", str(exported / source), writable=True) as index:
+    with open_index(tmp_path / "index", str(exported), writable=True) as index:
         add_images(index, images_in([str(tmp_path / "photos")]))
         add_texts(index, TEXTS)
         expected = [hit.id for hit in index.search(texts=["red"], count=3)[0]]
 
     command = [sys.executable, "-c", COMMANDS + SERVER, str(tmp_path / "index"), str(tmp_path / "photos" / "0.png")]
-    root = Path(__file__).parents[2]
-    done = run_process(command, capture_output=True, text=True, cwd=root, timeout=PATIENCE)
+    done = run_process(command, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-3000:]
     answers = [json.loads(line)["hits"] for line in done.stdout.splitlines() if line.startswith("{")]
     by_text, by_image, sent, asked = ([hit["id"] for hit in hits] for hits in answers)

@@ -27,12 +27,8 @@ NORMALISED = STEPS[1:]
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     folder = export(tmp_path_factory.mktemp("detector"))
-    for name, text in {
-        "classes_zh.txt": "横条\n方块\n",
-        "colours_en.txt": "red\ngreen\nblue\n",
-        "colours_zh.txt": "红色\n绿色\n蓝色\n",
-    }.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    for name, text in (("classes_zh", "横条 方块"), ("colours_en", "red green blue"), ("colours_zh", "红色 绿色 蓝色")):
+        (folder / f"{name}.txt").write_text(text.replace(" ", "\n"), encoding="utf-8")
     return folder
 
 
@@ -91,16 +87,11 @@ def test_an_image_of_which_nothing_would_be_left_is_a_bad_sample():
         resize(np.zeros((5000, 1, 3), np.uint8), "thin")
 
 
-@pytest.mark.parametrize(
-    ("step", "culprit"),
-    [
-        ({"type": "WarpAffine"}, "infer_cfg.yml: .*WarpAffine"),
-        ({"type": "Resize", "target_size": 3, "mode": 1}, "'mode'"),
-    ],
-)
-def test_unknown_preprocessing_is_an_error(step, culprit):
-    with pytest.raises(ValueError, match=culprit):
-        DetectorPreprocessing([step], "infer_cfg.yml")
+def test_unknown_preprocessing_is_an_error():
+    for step, culprit in (({"type": "WarpAffine"}, "infer_cfg.yml: .*WarpAffine"),
+                          ({"type": "Resize", "target_size": 3, "mode": 1}, "'mode'")):  # fmt: skip
+        with pytest.raises(ValueError, match=culprit):
+            DetectorPreprocessing([step], "infer_cfg.yml")
 
 
 def found(*rows):
@@ -120,16 +111,11 @@ def test_phrases_by_hand():
         phrases(found((3, 0.1, [0, 0])))
 
 
-@pytest.mark.parametrize(
-    ("classes", "attributes", "error"),
-    [
-        ({"en": ["a"], "zh": ["甲", "乙"]}, {}, "{'en': 1, 'zh': 2}"),
-        ({"en": ["a"]}, {"zh": ["红"]}, "attributes in zh"),
-    ],
-)
-def test_names_that_do_not_fit_are_an_error(classes, attributes, error):
-    with pytest.raises(ValueError, match=error):
-        Phrases(classes, attributes)
+def test_names_that_do_not_fit_are_an_error():
+    with pytest.raises(ValueError, match="{'en': 1, 'zh': 2}"):
+        Phrases({"en": ["a"], "zh": ["甲", "乙"]}, {})
+    with pytest.raises(ValueError, match="attributes in zh"):
+        Phrases({"en": ["a"]}, {"zh": ["红"]})
 
 
 def tag(run_tool, exported, data, output, *options):

@@ -68,15 +68,12 @@ def test_a_word_is_the_mean_of_its_templates():
     assert tags_of(tagger, nearest, (250, 0, 0), (250, 250, 0)) == [{"en": ("yellow",)}, {"en": ("red",)}, {}]
 
 
-@pytest.mark.parametrize(
-    ("words", "templates", "top", "error"),
-    [
-        ({"en": [" "]}, {}, 1, "at least one word"),
-        ({"en": ["a"]}, {"en": ["a picture"]}, 1, "'a picture'"),
-        ({"en": ["a"]}, {"zh": ["{}"]}, 1, "templates in zh"),
-        ({"en": ["a"]}, {}, 0, "not 0"),
-    ],
-)
+@pytest.mark.parametrize(("words", "templates", "top", "error"), [
+    ({"en": [" "]}, {}, 1, "at least one word"),
+    ({"en": ["a"]}, {"en": ["a picture"]}, 1, "'a picture'"),
+    ({"en": ["a"]}, {"zh": ["{}"]}, 1, "templates in zh"),
+    ({"en": ["a"]}, {}, 0, "not 0"),
+])  # fmt: skip
 def test_what_cannot_be_searched_is_an_error(words, templates, top, error):
     with pytest.raises(ValueError, match=error):
         LexiconTagger(Colours(), words, templates, top)
