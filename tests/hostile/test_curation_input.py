@@ -13,7 +13,8 @@ from ernie_vil2.apps.curation.steps import text_rules
 from ernie_vil2.apps.curation.steps.score import Embedder
 from ernie_vil2.data.readers import open_sources
 from tests.support.checkpoints import untrained_checkpoint
-from tests.support.crawled_pairs import curated_table, encoded, smooth_image, steps_of_text, table_digests, write_tar  # noqa: F401
+from tests.support.crawled_pairs import curated_table, smooth_image, steps_of_text, table_digests, write_tar  # noqa: F401
+from tests.support.image_formats import encoded
 
 # What is before, what is repeated, and what is behind it: texts that are nearly a fault, in many ways.
 NEARLY = [

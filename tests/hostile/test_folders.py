@@ -33,9 +33,8 @@ EXPORTS = ("onnx-float32", "onnx-int8", "paddle-inference-float32")
 EXPLAINED = (ValueError, OSError)
 MISSING = object()
 VALUES = {
-    "missing": MISSING, "null": None, "true": True, "text": "x", "empty text": "", "list": [], "object": {},
-    "numbers": [1, 2, 3], "negative": -1, "zero": 0, "half": 0.5, "NaN": math.nan, "infinite": math.inf,
-    "huge": 1e308, "digits": 10**400,
+    "missing": MISSING, "null": None, "true": True, "text": "x", "list": [], "object": {}, "numbers": [1, 2, 3],
+    "negative": -1, "zero": 0, "NaN": math.nan, "digits": 10**400,
 }  # fmt: skip
 settings.register_profile("folders", suppress_health_check=[HealthCheck.function_scoped_fixture])
 few = settings(settings.get_profile("folders"), max_examples=15)
@@ -85,7 +84,7 @@ def nested(depth):
 def damages(tree, values=VALUES):
     """All trees with one other value, each with a name; that of the value itself is left out."""
     for path in paths(tree):
-        for name, value in (values | {"deep": nested(40), "deeper": nested(400)}).items():
+        for name, value in (values | {"deep": nested(400)}).items():
             made = replaced(tree, path, value)
             if made != tree:
                 yield f"{'.'.join(map(str, path))} {name}", made
@@ -125,9 +124,8 @@ def rewrite(folder, name, text):
     write_checksums(folder, [path.name for path in folder.iterdir() if path.name not in (CHECKSUMS, FILE)])
 
 
-@pytest.mark.parametrize("kind", ["onnx-float32", "paddle-inference-float32"])
-def test_another_value_in_an_export_json_is_refused_or_harmless(export, kind):
-    folder = export(kind)
+def test_another_value_in_an_export_json_is_refused_or_harmless(export):
+    folder = export("onnx-float32")
     about, passed = json.loads((folder / ABOUT).read_text()), []
     for name, damaged in damages(about):
         rewrite(folder, ABOUT, json.dumps(damaged))

@@ -76,13 +76,13 @@ def steps(quick):
     return pytest.mark.parametrize("step", [quick, pytest.param(1, marks=pytest.mark.slow)])
 
 
-@steps(8)
+@steps(16)
 @pytest.mark.parametrize("example", WRITING)
 def test_a_full_disk(command, disk, example, capsys, step):
     check_refusals(command, example, capsys, disk, partial(filled, disk), "No space left on device", step)
 
 
-@steps(3)
+@steps(4)
 @pytest.mark.parametrize("example", WRITING)
 def test_a_limit_on_the_size_of_files(command, tmp_path, example, capsys, step):
     (tmp_path / "out").mkdir()

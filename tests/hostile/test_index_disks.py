@@ -38,10 +38,10 @@ def test_a_full_disk_loses_nothing_that_was_committed(tmp_path, model, shapes):
 
 
 def test_a_full_disk_leaves_the_index_type_that_was_there(tmp_path, model):
-    rows = unit(np.random.default_rng(0), 2000, model.embed_dim)
+    rows = unit(np.random.default_rng(0), 1000, model.embed_dim)
     with small_disk(tmp_path / "small", "2m") as mount:
         with open_index(mount / "index", model, writable=True) as index:
-            index.collection("images").add([Item(f"{row}", b"", {}) for row in range(2000)], rows)
+            index.collection("images").add([Item(f"{row}", b"", {}) for row in range(1000)], rows)
             build(index, "images", "ivf", 0.9, lambda line: None)
             with fill_disk(mount):
                 build(index, "images", "ivf", 0.9, lambda line: None)

@@ -1,9 +1,7 @@
 """Images that nothing else resembles, shards of pairs as a crawl leaves them, and curations of them."""
 
 import hashlib
-import io
 import json
-import tarfile
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from pyarrow import parquet
 
 from ernie_vil2.apps.curation import curate, load_steps
 from ernie_vil2.data.readers import open_sources
+from tests.support import shapes
 
 
 def smooth_image(seed, size=64):
@@ -20,25 +19,16 @@ def smooth_image(seed, size=64):
     return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def encoded(pixels, form="PNG", **options):
-    """The file of an image."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, form, **options)
-    return file.getvalue()
-
-
 def write_tar(path, rows, others=None):
     """A shard of rows (image file, caption or captions by language), with other fields of each."""
-    with tarfile.open(path, "w") as archive:
-        for number, (image, caption) in enumerate(rows):
-            captions = {"": caption} if isinstance(caption, str) else caption
-            fields = {f"caption_{language}" if language else "caption": text for language, text in captions.items()}
-            fields |= others[number] if others else {}
-            for suffix, content in (("png", image), ("json", json.dumps(fields).encode())):
-                member = tarfile.TarInfo(f"{path.stem}-{number:05}.{suffix}")
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
-    return path
+    members = []
+    for number, (image, caption) in enumerate(rows):
+        captions = {"": caption} if isinstance(caption, str) else caption
+        fields = {f"caption_{language}" if language else "caption": text for language, text in captions.items()}
+        fields |= others[number] if others else {}
+        name = f"{path.stem}-{number:05}"
+        members += [(f"{name}.png", image), (f"{name}.json", json.dumps(fields).encode())]
+    return shapes.write_tar(path, members)
 
 
 @pytest.fixture(name="steps")

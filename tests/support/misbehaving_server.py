@@ -37,8 +37,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(int(manner))
             self.send_header("Location", self.path)
             self.end_headers()
-        elif manner == "silent":
-            STALL.wait(60)
         elif manner == "garbage":
             self.wfile.write(b"\x1b[2Jno HTTP\n" * 99)
         else:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ernie_vil2.apps.curation.steps.balance import Words, _threshold
-from tests.support.crawled_pairs import encoded, smooth_image, write_tar
+from tests.support.crawled_pairs import smooth_image, write_tar
+from tests.support.image_formats import encoded
 
 CAPTIONS = [*["a cat"] * 8, *["two cats and a dog"] * 2, "a dog on a mat", "a zebra", "a category of dogmas",
             "白色的猫", "猫和狗"]  # fmt: skip

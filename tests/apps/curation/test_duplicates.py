@@ -10,7 +10,8 @@ from PIL import Image
 from ernie_vil2.apps.curation.likeness import EVEN, likeness, mirrored, thumbnails_of, trimmed, vectors, windows
 from ernie_vil2.apps.curation.steps.near_texts import sketch
 from ernie_vil2.apps.curation.thumbnails import neighbours
-from tests.support.crawled_pairs import encoded, smooth_image, write_tar
+from tests.support.crawled_pairs import smooth_image, write_tar
+from tests.support.image_formats import encoded
 
 SIZE = 128
 CAPTION = "a picture of something, number"

@@ -3,7 +3,8 @@
 import re
 
 from ernie_vil2.apps.curation import page
-from tests.support.crawled_pairs import encoded, smooth_image, write_tar
+from tests.support.crawled_pairs import smooth_image, write_tar
+from tests.support.image_formats import encoded
 
 HOSTILE = '<script>alert("x")</script> a picture & <img src=x onerror=alert(1)>'
 

@@ -16,7 +16,8 @@ from ernie_vil2.apps.curation.measures import measure_shard
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.device.extras import MissingPackage, installed
 from ernie_vil2.io import locks
-from tests.support.crawled_pairs import encoded, smooth_image, table_digests, write_tar
+from tests.support.crawled_pairs import smooth_image, table_digests, write_tar
+from tests.support.image_formats import encoded
 from tests.support.limits import PATIENCE
 from tests.support.processes import run_process, start_process
 

@@ -6,7 +6,8 @@ from pyarrow import parquet
 
 from ernie_vil2.apps.curation.mismatches import Embedded, Peers, calibrated, wrong_share
 from tests.support.checkpoints import untrained_checkpoint
-from tests.support.crawled_pairs import encoded, smooth_image, write_tar
+from tests.support.crawled_pairs import smooth_image, write_tar
+from tests.support.image_formats import encoded
 from tests.support.shapes import TOKENS
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.apps.search.collection import Item
-from ernie_vil2.apps.search.index_types import INDEX_TYPES, RERANKED, Exact, ranked
+from ernie_vil2.apps.search.index_types import INDEX_TYPES, RERANKED, Exact, build_index_type, open_index_type, ranked
 from ernie_vil2.apps.search.local import LocalCollection, _candidates, _Kept
 from ernie_vil2.apps.search.milvus import MilvusCollection
 from ernie_vil2.registry import UnknownName
@@ -59,6 +59,22 @@ def test_an_exact_search_reads_the_rows_where_they_lie(tmp_path):
     before = resident()
     assert Exact(rows).candidates(np.ones([1, width], np.float32), 10).shape == (1, 10)
     assert resident() - before < 20  # MiB of 122
+
+
+def test_an_index_type_that_was_cut_off_is_named(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = unit(rng, 500).astype(np.float16)
+    for _ in range(2):
+        build_index_type("ivf", rows, lambda: unit(rng, 30), 0.9, tmp_path, lambda line: None)
+    (file,) = tmp_path.glob("*.faiss")  # of the first nothing is left
+    assert open_index_type(rows, tmp_path).name == "ivf"
+    content = file.read_bytes()
+    for damaged in (content[: len(content) // 2], bytes(len(content))):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match="build the index again"):
+            open_index_type(rows, tmp_path)
+    file.unlink()
+    assert open_index_type(rows, tmp_path).name == "exact"
 
 
 @pytest.mark.parametrize("recall", [0.8, 0.99])

@@ -64,6 +64,10 @@ def is_sample_0(samples):
     assert [(sample.image_name, sample.image, sample.caption("en")) for sample in samples] == [("0", GOOD, CAPTION)]
 
 
+def two_of_a_name(samples):
+    assert [(sample.image_name, sample.caption("en")) for sample in samples] == [("0", CAPTION), ("0", "another")]
+
+
 def keys_begin_again(folder):
     write_tar(folder / "a.tar", [("0.png", GOOD), ("0.txt", b"x")])
     write_tar(folder / "b.tar", [("0.png", GOOD + b" "), ("0.txt", b"y")])
@@ -91,8 +95,10 @@ CASES = [
     Case("shard compressed with gzip, named .tar", raw(gzip.compress(WHOLE)), stopped="compressed with gzip"),
     Case("shard compressed with zstd, named .tar", raw(b"\x28\xb5\x2f\xfd" + WHOLE[:99]), stopped="with zstd"),
     Case("member whose name has ../", **good_and(Reason.OUTSIDE_SHARD, member("../1.png", GOOD))),
+    Case("member with an absolute path", **good_and(Reason.OUTSIDE_SHARD, member("/tmp/1.png", GOOD))),  # noqa: S108  -- a name alone, nothing is written there
     Case("symbolic link in a shard",
          **good_and(Reason.LINK, header("1.png", type=tarfile.SYMTYPE, linkname="/etc/passwd"))),
+    Case("hard link in a shard", **good_and(Reason.LINK, header("1.png", type=tarfile.LNKTYPE, linkname="0.png"))),
     Case("device in a shard", **good_and(Reason.DEVICE, header("1.png", type=tarfile.CHRTYPE, devmajor=1, devminor=5))),
     Case("member name that is not UTF-8", **good_and(Reason.NAME_NOT_UTF8, member("\udcff.png", GOOD))),
     Case("member of more than 256 MiB", sparse_file, used=1, skipped={Reason.TOO_LARGE: 1}, check=is_sample_0),
@@ -113,6 +119,8 @@ CASES = [
     Case("sample without texts", **good_and(Reason.NO_CAPTION, member("1.png", GOOD))),
     Case("image with an unknown suffix", **good_and(Reason.NO_IMAGE_MEMBER, member("1.heic", GOOD),
                                                   member("1.txt", CAPTION.encode()))),
+    Case("name that repeats", members(("0.png", GOOD), ("0.txt", CAPTION), ("0.png", GOOD), ("0.txt", "another")),
+         used=2, note="a new sample", check=two_of_a_name),
     Case("shards in which keys begin again", keys_begin_again, used=2, note="both; for the loss they are two images",
          check=two_images),
     Case("device named x.tar", device, stopped="write it to a disk first"),
