@@ -74,11 +74,11 @@ def deep_schema(path):
     path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
 
 
-def clip(input, texts, used=0, **result):
-    """Chinese-CLIP's files: the image 7 and JSON rows."""
+def clip(input, texts, used=0, more_images="", **result):
+    """Chinese-CLIP's files: the image 7, other lines of images, and JSON rows."""
 
     def make(folder):
-        (folder / "train_imgs.tsv").write_text(f"7\t{IN_BASE64}\n")
+        (folder / "train_imgs.tsv").write_text(f"7\t{IN_BASE64}\n{more_images}")
         if texts is not None:
             (folder / "train_texts.jsonl").write_bytes(b"".join(row + b"\n" for row in texts))
         return folder / "train_imgs.tsv"
@@ -153,6 +153,10 @@ def unreadable(folder):
     (folder / "1.png").chmod(0)
 
 
+def first_image(samples):
+    assert [sample.image for sample in samples] == [GOOD]
+
+
 def two_captions(samples):
     assert [sample.caption("en") for sample in samples] == [CAPTION, CAPTION]
 
@@ -222,6 +226,8 @@ CASES = [
          stopped="not an ordinary file"),
     clip("Chinese-CLIP text without image", [TEXT, as_json(text_id=2, text="x", image_ids=[])], used=1,
          skipped={Reason.TEXT_WITHOUT_IMAGE: 1}),
+    clip("Chinese-CLIP image id that repeats", [TEXT], used=1, more_images="7\tAAAA\n", note="the first image",
+         check=first_image),
     clip("Chinese-CLIP images without texts", None, stopped="the texts are missing; put"),
     database("LMDB pair with an image id of 5,000 digits",
              {b"num_samples": b"2", b"0": PAIR, b"1": pickle.dumps((10**5000, 1, CAPTION))}, IMAGES, used=1,

@@ -68,6 +68,10 @@ def two_of_a_name(samples):
     assert [(sample.image_name, sample.caption("en")) for sample in samples] == [("0", CAPTION), ("0", "another")]
 
 
+def first_image(samples):
+    assert [sample.image for sample in samples] == [GOOD]
+
+
 def keys_begin_again(folder):
     write_tar(folder / "a.tar", [("0.png", GOOD), ("0.txt", b"x")])
     write_tar(folder / "b.tar", [("0.png", GOOD + b" "), ("0.txt", b"y")])
@@ -121,6 +125,8 @@ CASES = [
                                                   member("1.txt", CAPTION.encode()))),
     Case("name that repeats", members(("0.png", GOOD), ("0.txt", CAPTION), ("0.png", GOOD), ("0.txt", "another")),
          used=2, note="a new sample", check=two_of_a_name),
+    Case("two images in one sample", members(("0.png", GOOD), ("0.jpg", b"x"), ("0.txt", CAPTION)), used=1,
+         note="the first", check=first_image),
     Case("shards in which keys begin again", keys_begin_again, used=2, note="both; for the loss they are two images",
          check=two_images),
     Case("device named x.tar", device, stopped="write it to a disk first"),
