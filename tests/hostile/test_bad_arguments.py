@@ -146,8 +146,10 @@ def test_what_cannot_be_read(run, tmp_path, example, argument, what):
 CONTENTS = {
     "empty": b"",
     "binary": bytes(random.Random(0).randbytes(3000)),  # noqa: S311  -- no secret
+    "zeros": bytes(3000),
     "GBK": "图片\t标签\n\n".encode("gbk") * 100,
     "nested": b"[" * 100_000,
+    "one value": b"7\n",
 }
 
 
