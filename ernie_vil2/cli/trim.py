@@ -75,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         output_folder(args.output)
     allowed_characters = characters(args.keep)
+    # All input is read before anything is written: a file that cannot be read leaves no trimmed model behind.
+    held_out_texts = _read_lines(args.held_out) if args.held_out else []
 
     stored = None if args.model is None else _read_model(args.model, args.vocab)
     tokenizer, views = _open_vocabulary(stored, args.vocab)
@@ -93,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         rows = _write_trimmed_model(args, stored, kept_ids)
     if args.held_out:
-        _print_missing_words(args.held_out, tokenizer, rows)
+        _print_missing_words(args.held_out, held_out_texts, tokenizer, rows)
     return 0
 
 
@@ -168,13 +170,13 @@ def _write_trimmed_model(args: argparse.Namespace, stored: StoredModel, kept_ids
     return rows
 
 
-def _print_missing_words(path: str, tokenizer: TextTokenizer, rows: Sequence[int]) -> None:
+def _print_missing_words(path: str, texts: Sequence[str], tokenizer: TextTokenizer, rows: Sequence[int]) -> None:
     from ernie_vil2.data.trimming import missing_share
 
-    tokens, lost, texts, with_lost = missing_share(tokenizer, rows, _read_lines(path))
+    tokens, lost, num_texts, with_lost = missing_share(tokenizer, rows, texts)
     print(
         f"{path}: {lost:,} of {tokens:,} tokens ({lost / max(1, tokens):.2%}) are no longer in the vocabulary, in "
-        f"{with_lost:,} of {texts:,} texts"
+        f"{with_lost:,} of {num_texts:,} texts"
     )
 
 

@@ -97,6 +97,8 @@ def remarks() -> Iterator[list[str]]:
     found: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        # Python warns of a forgotten file whenever it collects one, which says nothing about the image.
+        warnings.simplefilter("ignore", ResourceWarning)
         yield found
     found += dict.fromkeys(re.sub(r"\d+", "n", str(warning.message)).strip() for warning in caught)
 

@@ -242,3 +242,9 @@ def test_a_thumbnail_does_not_make_a_cut_jpeg_whole(decoder):
     assert decode_image(data + b"what some cameras add", "a").shape == (75, 101, 3)
     with pytest.raises(BadSample, match="a: truncated image"):
         decode_image(data[:-400], "a")
+
+
+def test_a_forgotten_file_is_no_remark_on_an_image(tmp_path):
+    with remarks() as heard:
+        (tmp_path / "rows.csv").open("w")  # collected at once, with a warning of Python's
+    assert heard == []
