@@ -1,4 +1,4 @@
-"""The digits and the memory of InfoNCE in tiles; values and gradients are compared in test_reference.py."""
+"""The digits and the memory of losses in tiles; values and gradients are compared in test_reference.py."""
 
 import json
 import sys
@@ -8,43 +8,82 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.losses import DUPLICATES, info_nce, tiled_both_ways, tiled_info_nce
+from ernie_vil2.losses import (
+    DUPLICATES,
+    PAIR_LOSSES,
+    InfoNCE,
+    MultiViewLoss,
+    SigmoidLoss,
+    info_nce,
+    tiled_both_ways,
+    tiled_info_nce,
+)
 from tests.support.limits import PATIENCE
-from tests.support.loss_reference import normalised, reference, scale_gradient, share_an_id, weighted_gradients
+from tests.support.loss_reference import (
+    normalised,
+    reference,
+    scale_gradient,
+    share_an_id,
+    sigmoid_reference,
+    weighted_gradients,
+)
 from tests.support.processes import run_process
 
 ROOT = Path(__file__).parents[2]
-SCALES = [1.0, 1 / 0.07, 40.0, 100.0]
 
 
 def relative_error(found, expected):
     return np.linalg.norm(np.asarray(found, "float64") - expected) / np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("duplicates", DUPLICATES)
-def test_float32_is_within_1e_6_of_the_reference(duplicates, scale):
+@pytest.mark.parametrize(("kind", "scale", "tolerance"), [
+    *(("info_nce", scale, 1e-6) for scale in (1.0, 1 / 0.07, 100.0)),
+    # At the initial bias of -10 a negative costs 5e-5: rounding it to the precision of 1 would lose a thousandth.
+    ("sigmoid", 10.0, 1e-5),
+])  # fmt: skip
+def test_float32_is_near_the_reference(kind, scale, tolerance, duplicates):
     rng = np.random.default_rng(1)
     ids = rng.integers(0, 80, size=(160, 2))
-    columns = normalised(rng, 160, 16).astype("float32")
-    rows = normalised(rng, 90, 16).astype("float32")
-    row_ids, column_ids, scale = paddle.to_tensor(ids[50:140]), paddle.to_tensor(ids), np.float32(scale)
+    arrays = [np.asarray(array, "float32") for array in (normalised(rng, 90, 16), normalised(rng, 160, 16), scale, -10)]
+    row_ids, column_ids = paddle.to_tensor(ids[50:140]), paddle.to_tensor(ids)
 
-    def loss(*leaves):
-        return [tiled_info_nce(*leaves, 50, row_ids, column_ids, duplicates, 32)]
+    def loss(rows, columns, scale, bias):
+        scalars = {"logit_scale": scale, "logit_bias": bias}
+        return [PAIR_LOSSES.find(kind)(duplicates, 32)(rows, columns, scalars, 50, row_ids, column_ids)]
 
-    (losses,), found = weighted_gradients(loss, (rows, columns, scale), [np.ones(90)], "float32")
+    (losses,), found = weighted_gradients(loss, arrays, [np.ones(90)], "float32")
     assert losses.dtype == np.float32
-    exact = [array.astype("float64") for array in (rows, columns, scale)]
-    expected = reference(*exact, 50, share_an_id(ids[50:140], ids), duplicates)
+    exact = [array.astype("float64") for array in arrays]
+    same = share_an_id(ids[50:140], ids)
+    if kind == "info_nce":
+        expected = reference(*exact[:3], 50, same, duplicates)
+    else:
+        expected = sigmoid_reference(*exact, 50, same, duplicates, np.ones(90))
     for ours, theirs in zip([losses, *found], expected, strict=True):
-        assert relative_error(ours, theirs) < 1e-6
+        assert relative_error(ours, theirs) < tolerance
+
+
+@pytest.mark.parametrize("tile", [None, 2])
+def test_the_small_sigmoid_losses_of_far_negatives_are_kept(tile):
+    """In float32, at the bias that training begins with: 1 + exp(-18) is 1."""
+    rows = np.eye(6, dtype=np.float32)
+    columns = np.concatenate([rows, -0.08 * rows[:2]])
+    scalars = {"logit_scale": paddle.to_tensor(100.0), "logit_bias": paddle.to_tensor(-18.0)}
+    losses = SigmoidLoss("ignored", tile)(paddle.to_tensor(rows), paddle.to_tensor(columns), scalars, 0, None, None)
+    logits = 100.0 * rows.astype(np.float64) @ columns.T - 18.0
+    characters = np.where(np.eye(6, 8, dtype=bool), 1.0, -1.0)
+    np.testing.assert_allclose(losses.numpy(), np.log1p(np.exp(-characters * logits)).sum(axis=1), rtol=1e-4)
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("scale", [100.0, pytest.param(1.0, marks=pytest.mark.slow)])
-def test_temperature_gradient_at_a_batch_of_4096(scale):
-    """In float32 within 1e-6 of float64, for embeddings that training has begun to align."""
+@pytest.mark.parametrize(("loss", "scale", "tolerance"), [
+    (tiled_info_nce, 100.0, 1e-6),
+    pytest.param(tiled_info_nce, 1.0, 1e-6, marks=pytest.mark.slow),
+    (info_nce, 1.0, 1e-4),  # summed term by term over the logits it is off by 1e-3 and more
+])  # fmt: skip
+def test_temperature_gradient_at_a_batch_of_4096(loss, scale, tolerance):
+    """In float32 next to float64, for embeddings that training has begun to align."""
     rng = np.random.default_rng(3)
     rows = normalised(rng, 4096, 64)
     columns = rows + rng.normal(size=rows.shape) / 2
@@ -52,9 +91,9 @@ def test_temperature_gradient_at_a_batch_of_4096(scale):
     rows, columns, scale = rows.astype("float32"), columns.astype("float32"), np.float32(scale)
     leaves = [paddle.to_tensor(x) for x in (rows, columns)]
     scale_leaf = paddle.to_tensor(scale, stop_gradient=False)
-    tiled_info_nce(*leaves, scale_leaf).sum().backward()
+    loss(*leaves, scale_leaf).sum().backward()
     exact = [array.astype("float64") for array in (rows, columns, scale)]
-    assert abs(float(scale_leaf.grad) / scale_gradient(*exact) - 1) < 1e-6
+    assert abs(float(scale_leaf.grad) / scale_gradient(*exact) - 1) < tolerance
 
 
 def test_a_sure_model_keeps_the_digits_of_its_small_losses():
@@ -105,12 +144,24 @@ def test_what_needs_no_gradient_gets_none():
     assert frozen.grad is None and scale.grad is None
 
 
-def test_memory_does_not_grow_with_rows_times_columns():
-    """8,192 rows: one float32 matrix of all logits would be 256 MiB; a process of its own, for its peak."""
-    command = [sys.executable, "benchmarks/loss_memory.py", "--measure", "tiled", "--rows", "8192", "--width", "8"]
-    done = run_process([*command, "--tile", "512"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+def memory_of(form, rows, width, tile):
+    """Return the MiB that a loss takes, measured in a process of its own, for its peak."""
+    sizes = ["--rows", rows, "--width", width, "--tile", tile]
+    command = [sys.executable, "benchmarks/loss_memory.py", "--measure", form, *map(str, sizes)]
+    done = run_process(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["memory"] < 64
+    return json.loads(done.stdout.splitlines()[-1])["memory"]
+
+
+def test_memory_does_not_grow_with_rows_times_columns():
+    """8,192 rows: one float32 matrix of all logits would be 256 MiB."""
+    assert memory_of("tiled", 8192, 8, 512) < 64
+
+
+@pytest.mark.slow
+def test_memory_of_several_widths_stays_that_of_the_widest():
+    """With a copy of each prefix and of its gradient it would be more than twice as much."""
+    assert memory_of("tiled-widths", 2048, 1024, 128) < 1.1 * memory_of("tiled", 2048, 1024, 128)
 
 
 @pytest.mark.parametrize("loss", [info_nce, tiled_info_nce])
@@ -132,3 +183,12 @@ def test_errors_name_the_culprit(loss):
         loss(unit, unit, scale, offset=1)
     with pytest.raises(ValueError, match="1 and 2"):
         tiled_both_ways(unit[:1], unit, scale)
+
+
+def test_errors_of_widths_name_what_to_change(monkeypatch):
+    views = {name: paddle.eye(5) for name in ("image_1", "text_1")}
+    with pytest.raises(ValueError, match="Loss.widths ends with 3"):
+        MultiViewLoss({"image_text": 1.0}, widths=[1, 3])(views, views, {"logit_scale": paddle.to_tensor(1.0)})
+    monkeypatch.setitem(PAIR_LOSSES, "two_arguments", lambda duplicates, tile: InfoNCE(duplicates, tile))
+    with pytest.raises(ValueError, match="Loss.kind=two_arguments takes no widths"):
+        MultiViewLoss({"image_text": 1.0}, kind="two_arguments", widths=[1, 5])
