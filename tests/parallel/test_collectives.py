@@ -46,7 +46,6 @@ def test_reduce_scatter_of_a_backend_is_called_once(monkeypatch):
     with counted_traffic() as traffic:
         own = collectives.reduce_scatter(paddle.to_tensor(everyone[1]))
     assert own.tolist() == everyone.sum(axis=0)[2:4].tolist() and calls == [[6, 2]]
-    assert list(traffic) == ["reduce_scatter"]
     assert (traffic["reduce_scatter"].payload, traffic["reduce_scatter"].sent) == (48, 32)
 
 

@@ -16,11 +16,9 @@ from tests.support.ranks import forked_ranks
 NORMS = {
     "2d": (lambda: nn.BatchNorm2D(3, momentum=0.75, epsilon=1e-3), [7, 3, 4, 2]),
     "1d": (lambda: nn.BatchNorm1D(3, momentum=0.875), [7, 3]),
-    "older, with activation": (
-        lambda: nn.BatchNorm(3, act="relu", momentum=0.5, dtype=paddle.get_default_dtype()),
-        [7, 3, 4, 2],
-    ),
-}
+    "older, with activation": (lambda: nn.BatchNorm(3, act="relu", momentum=0.5, dtype=paddle.get_default_dtype()),
+                               [7, 3, 4, 2]),
+}  # fmt: skip
 OWN = (slice(0, 2), slice(2, 7))
 
 
@@ -46,10 +44,23 @@ def run(name, dtype, rows, synced):
     return {key: value.numpy() for key, value in (trained | {"evaluated": model(x)}).items()}
 
 
+def average(rank):
+    """Return a norm's statistics after they were averaged over the ranks; all else is as it was."""
+    model = nn.Sequential(nn.BatchNorm2D(2), nn.Linear(2, 2), nn.BatchNorm2D(2))
+    for norm in (model[0], model[2]):
+        norm._mean.set_value(np.array([1, 2], "float32") + 10 * rank)
+    model[2]._use_global_stats = True  # the mean of what never differs would be off by rounding
+    weight = model[1].weight.numpy()
+    average_statistics(model)
+    assert (model[1].weight.numpy() == weight).all()
+    assert model[2]._mean.numpy().tolist() == [1 + 10 * rank, 2 + 10 * rank]
+    return [model[0]._mean.numpy(), model[0]._variance.numpy()]
+
+
 def main(folder):
     """One of the ranks."""
     rank, _ = join_ranks()
-    found = {}
+    found = {"average": average(rank)}
     for name in NORMS:
         for dtype in ("float32", "float64"):
             found |= {f"{name}/{dtype}/{key}": value for key, value in run(name, dtype, OWN[rank], True).items()}
@@ -71,16 +82,18 @@ def test_two_ranks_normalise_as_one(ranks, name, dtype, tolerance):
         expected = run(name, dtype, slice(None), False)
     finally:
         paddle.set_default_dtype("float32")
-    parts = [{key: rank[f"{name}/{dtype}/{key}"] for key in expected} for rank in ranks]
-    for key in ("y", "x", "evaluated"):
-        joined = np.concatenate([part[key] for part in parts])
-        np.testing.assert_allclose(joined, expected[key], rtol=tolerance, atol=tolerance, err_msg=key)
-    for key in ("weight", "bias"):
-        total = sum(part[key] for part in parts)
-        np.testing.assert_allclose(total, expected[key], rtol=tolerance, atol=tolerance, err_msg=key)
-    for part in parts:
-        for key in ("mean", "variance"):
-            np.testing.assert_allclose(part[key], expected[key], rtol=tolerance, err_msg=key)
+    for key, value in expected.items():
+        parts = [rank[f"{name}/{dtype}/{key}"] for rank in ranks]
+        if key in ("y", "x", "evaluated"):
+            parts = [np.concatenate(parts)]
+        elif key in ("weight", "bias"):
+            parts = [sum(parts)]
+        for part in parts:
+            np.testing.assert_allclose(part, value, rtol=tolerance, atol=tolerance, err_msg=key)
+
+
+def test_ranks_end_with_the_mean_of_their_statistics(ranks):
+    assert [rank["average"].tolist() for rank in ranks] == [[[6, 7], [1, 1]]] * 2
 
 
 def test_norms_of_other_kinds_are_named():
@@ -106,7 +119,7 @@ def test_on_gpus_a_norm_is_one_kernel(monkeypatch):
     assert np.array_equal(model[1].forward(on_gpu), 2 * paddle.nn.functional.relu(x))
     mean, variance, weight, bias, is_test, momentum, epsilon, layout, *_ = calls[0]
     norm = model[0]
-    assert (mean is norm._mean, variance is norm._variance, weight is norm.weight, bias is norm.bias) == (True,) * 4
+    assert mean is norm._mean and variance is norm._variance and weight is norm.weight and bias is norm.bias
     assert (is_test, momentum, epsilon, layout) == (False, 0.8, 1e-3, "NCHW")
 
 
@@ -123,18 +136,12 @@ def test_statistics_are_kept():
     assert np.array_equal(model._mean, before[0]) and np.array_equal(model._variance, before[1])
 
 
-@pytest.mark.parametrize(
-    ("fixed", "frozen"),
-    [
-        ([], []),
-        (["0.0.weight"], []),  # a convolution before a norm
-        (["0.1.weight"], []),  # half a norm
-        (["0.1.weight", "0.1.bias"], ["0.1"]),
-        (["1.0.weight", "1.0.bias"], ["1.1"]),  # without weights: as the layer around it
-        (["1.0.weight"], []),
-        (["0.0.weight", "0.0.bias", "0.1.weight", "0.1.bias"], ["0.1"]),
-    ],
-)
+@pytest.mark.parametrize(("fixed", "frozen"), [
+    (["0.0.weight", "0.0.bias", "0.1.weight"], []),  # a convolution before a norm, and half of that
+    (["0.1.weight", "0.1.bias"], ["0.1"]),
+    (["1.0.weight", "1.0.bias"], ["1.1"]),  # without weights: as the layer around it
+    (["1.0.weight"], []),
+])  # fmt: skip
 def test_a_norm_is_frozen_with_its_own_weights(fixed, frozen):
     norms = nn.BatchNorm2D(3), nn.BatchNorm2D(3, weight_attr=False, bias_attr=False)
     model = nn.Sequential(*(nn.Sequential(nn.Conv2D(3, 3, 1), norm) for norm in norms))
@@ -142,23 +149,3 @@ def test_a_norm_is_frozen_with_its_own_weights(fixed, frozen):
     for name, value in model.named_parameters():
         value.stop_gradient |= name in fixed
     assert list(frozen_norms(model, trained)) == frozen
-
-
-def average(folder):
-    """One of the ranks."""
-    rank, _ = join_ranks()
-    model = paddle.nn.Sequential(paddle.nn.BatchNorm2D(2), paddle.nn.Linear(2, 2), paddle.nn.BatchNorm2D(2))
-    for norm in (model[0], model[2]):
-        norm._mean.set_value(np.array([1, 2], "float32") + 10 * rank)
-    model[2]._use_global_stats = True  # the mean of what never differs would be off by rounding
-    weight = model[1].weight.numpy()
-    average_statistics(model)
-    assert (model[1].weight.numpy() == weight).all()
-    assert model[2]._mean.numpy().tolist() == [1 + 10 * rank, 2 + 10 * rank]
-    np.save(f"{folder}/{rank}.npy", [model[0]._mean.numpy(), model[0]._variance.numpy()])
-
-
-def test_ranks_end_with_the_mean_of_their_statistics(tmp_path):
-    forked_ranks(average, tmp_path)
-    for rank in range(2):
-        assert np.load(tmp_path / f"{rank}.npy").tolist() == [[6, 7], [1, 1]]
