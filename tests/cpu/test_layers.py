@@ -9,27 +9,18 @@ from paddle import nn
 from paddle.autograd import PyLayer
 from paddle.distributed.fleet.utils import recompute
 
-from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
 from ernie_vil2.device.cpu_kernels import (
     CpuLayerNorm,
     CpuLinear,
     CpuPatchConv2D,
     channel_sums,
     keep,
-    pairwise_sums,
     speed_up,
-    sums,
     together,
     tokens_alone,
 )
-from ernie_vil2.models import build_dual_encoder
+from tests.support.freezing import Case, built
 from tests.support.limits import examples
-
-SMALL = ModelConfig(
-    image=ImageTowerConfig(name="ViT", image_size=12, patch_size=4, width=24, depth=2, heads=3),
-    text=TextTowerConfig(name="ernie", width=24, depth=2, heads=3, max_positions=8, dropout=0, attention_dropout=0),
-    embed_dim=16,
-)
 
 
 @pytest.fixture(autouse=True)
@@ -109,54 +100,23 @@ def test_a_linear_layer_of_texts_leaves_out_their_padding(lengths, seed):
 
 
 def test_other_layers_are_left_alone():
-    others = [
-        nn.Linear(4, 4, bias_attr=False),
-        nn.LayerNorm([2, 4]),
-        nn.LayerNorm(4, bias_attr=False),
-        nn.Conv2D(4, 4, 3),
-        nn.Conv2D(3, 4, 4, stride=4),
-        nn.Conv2D(4, 4, 3, stride=3, padding=1),
-        nn.Conv2D(4, 4, 1, stride=2),
-        nn.Conv2D(4, 4, 1, groups=2),
-    ]
+    norms = [nn.LayerNorm([2, 4]), nn.LayerNorm(4, bias_attr=False)]
+    convolutions = [nn.Conv2D(4, 4, 3), nn.Conv2D(3, 4, 4, stride=4), nn.Conv2D(4, 4, 3, stride=3, padding=1),
+                    nn.Conv2D(4, 4, 1, stride=2), nn.Conv2D(4, 4, 1, groups=2)]  # fmt: skip
+    others = [nn.Linear(4, 4, bias_attr=False), *norms, *convolutions]
     kinds = list(map(type, others))
     speed_up(nn.LayerList(others))
     assert list(map(type, others)) == kinds
 
 
-def dual_encoder():
-    paddle.seed(0)
-    return build_dual_encoder(SMALL, 30)
-
-
-def loss_and_gradients(model):
-    random = np.random.default_rng(0)
-    images = paddle.to_tensor(random.standard_normal((4, 3, 12, 12)).astype("float32"))
-    ids = random.integers(1, 30, (4, 8))
-    for row, length in enumerate((8, 3, 1, 5)):
-        ids[row, length:] = 0
-    ids = paddle.to_tensor(ids)
-    embeddings, _ = model({"image_1": images, "text_1": ids})
-    loss = (embeddings["image_1"] * embeddings["text_1"]).sum()
-    loss.backward()
-    return float(loss), {name: None if p.grad is None else p.grad.numpy() for name, p in model.named_parameters()}
-
-
-def test_a_dual_encoder_has_them_and_learns_the_same(monkeypatch):
-    fast = dual_encoder()
+def test_a_dual_encoder_has_them_where_the_switch_is_on(monkeypatch):
+    fast = built(Case("ViT", "ernie")).model
     monkeypatch.setenv("ERNIE_VIL2_RUNTIME", "-layers")
-    plain = dual_encoder()
+    plain = built(Case("ViT", "ernie")).model
     kinds = [sum(type(layer) is kind for layer in fast.sublayers()) for kind in (CpuLayerNorm, CpuLinear)]
     assert kinds == [6 + 5, 8 + 12 + 1]
     assert not any(isinstance(layer, CpuLayerNorm | CpuLinear) for layer in plain.sublayers())
     assert list(fast.state_dict()) == list(plain.state_dict())
-    (fast_loss, fast_gradients), (plain_loss, plain_gradients) = loss_and_gradients(fast), loss_and_gradients(plain)
-    assert fast_loss == pytest.approx(plain_loss, rel=1e-6)
-    for name, gradient in plain_gradients.items():
-        if gradient is None:  # the temperature, which this loss leaves out
-            assert fast_gradients[name] is None
-        else:
-            np.testing.assert_allclose(fast_gradients[name], gradient, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("frozen", ["weight", "bias"])
@@ -228,30 +188,12 @@ def test_layers_of_one_input_are_together_what_they_are_apart(kind):
     assert together(layers) is None
 
 
-SIZES = st.integers(1, 9)
-
-
 @examples(30)
-@given(rows=SIZES, columns=SIZES, axis=st.integers(0, 1), seed=st.integers(0, 99))
-def test_sums_over_an_axis(rows, columns, axis, seed):
-    values = np.random.default_rng(seed).normal(size=(rows, columns))
-    np.testing.assert_allclose(sums(paddle.to_tensor(values), axis).numpy(), values.sum(axis), atol=1e-12)
-
-
-@examples(30)
-@given(shape=st.lists(SIZES, min_size=2, max_size=4), seed=st.integers(0, 99))
+@given(shape=st.lists(st.integers(1, 9), min_size=2, max_size=4), seed=st.integers(0, 99))
 def test_sums_of_channels(shape, seed):
     values = np.random.default_rng(seed).normal(size=shape)
     expected = values.sum(axis=tuple(axis for axis in range(len(shape)) if axis != 1))
     np.testing.assert_allclose(channel_sums(paddle.to_tensor(values)).numpy(), expected, atol=1e-12)
-
-
-@examples(30)
-@given(rows=SIZES, columns=SIZES, seed=st.integers(0, 99))
-def test_sums_of_pairs(rows, columns, seed):
-    left, right = np.random.default_rng(seed).normal(size=rows), np.random.default_rng(seed + 1).normal(size=columns)
-    found = pairwise_sums(paddle.to_tensor(left), paddle.to_tensor(right)).numpy()
-    np.testing.assert_array_equal(found, left[:, None] + right[None])
 
 
 class Squared(PyLayer):

@@ -6,7 +6,6 @@ import shlex
 import sys
 from importlib.metadata import packages_distributions
 
-import numpy as np
 import pytest
 import setuptools
 from packaging.requirements import Requirement
@@ -14,13 +13,11 @@ from packaging.requirements import Requirement
 from ernie_vil2.apps.search.store import open_store
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.device import extras
-from ernie_vil2.device.extras import EXTRAS, MissingPackage, install_command, missing, require
-from ernie_vil2.evaluation.scorer import Data, make_scorer
-from ernie_vil2.evaluation.scorers.zero_shot import ZeroShot
+from ernie_vil2.device.extras import EXTRAS, MissingPackage, install_command, missing
+from ernie_vil2.evaluation.scorer import make_scorer
 from ernie_vil2.export import require_backend
 from tests.support.paths import ROOT
 from tests.support.processes import run_process
-from tests.support.shapes import png
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +60,6 @@ def test_onnx_extra_is_whole_where_onnx_can_be_made(declared, python_version):
     assert names == {"onnx", "onnxruntime", "paddle2onnx", "ml_dtypes"}
 
 
-@pytest.mark.parametrize("module", EXTRAS)
-def test_a_missing_one_is_named_with_its_command(monkeypatch, module):
-    require("this", "json", "cv2")
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingPackage, match=f"the task needs {module}.*: ") as raised:
-        require("the task", module)
-    assert raised.value.name == module
-
-
 def test_what_is_not_published_for_this_python_says_so(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 13, 5))
     text = str(missing("paddleclas", "EfficientNet"))
@@ -88,27 +76,12 @@ def test_installed_package_names_no_package_of_an_index(monkeypatch, tmp_path):
     assert requirement == ".[serve]"
 
 
-def probe_classes(folder):
-    """Open a folder of classes for a linear probe."""
-    for name in ("cat", "dog"):
-        (folder / "test" / name).mkdir(parents=True)
-        (folder / "test" / name / "a.png").write_bytes(png(np.zeros([8, 8, 3], np.uint8)))
-    ZeroShot(linear_probe=[]).open(Data([str(folder)]))
-
-
-def open_parquet(folder):
-    (folder / "rows.parquet").write_bytes(b"PAR1")
-    open_sources([str(folder / "rows.parquet")])
-
-
 @pytest.mark.parametrize(
     ("module", "begin"),
     [
         ("faiss", lambda folder: open_store(folder / "index", writable=True)),
         ("pymilvus", lambda folder: open_store(folder / "index.db", writable=True)),
         ("scipy", lambda folder: make_scorer("retrieval", {"protocol": ["cxc-correlation"]})),
-        ("sklearn", probe_classes),
-        ("pyarrow", open_parquet),
         ("fsspec", lambda folder: open_sources(["http://127.0.0.1:9/rows.tar"])),
     ],
 )

@@ -33,8 +33,7 @@ def assert_same(one, two):
         np.testing.assert_allclose([each[name] for each in two], [each[name] for each in one], rtol=1e-3)
 
 
-@pytest.mark.parametrize("changes", [[], ["Training.micro_batch=4"], ["Loss.kind=sigmoid"]],
-                         ids=["direct", "cached", "sigmoid"])  # fmt: skip
+@pytest.mark.parametrize("changes", [[], ["Training.micro_batch=4"], ["Loss.kind=sigmoid"]])
 def test_two_ranks_learn_what_one_does(overrides, tmp_path, changes):
     """Losses and gradient norms of eight steps, each after the updates before it."""
     one, two = (trained(ranks, tmp_path, [*overrides, *changes])[1] for ranks in (1, 2))

@@ -1,16 +1,23 @@
-"""A plan's arithmetic by hand; advice that is planned again; what cannot be planned."""
+"""A plan's arithmetic by hand and against the counter of a real step; advice planned again; what cannot be planned."""
 
 import json
+import sys
+from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from ernie_vil2.cli.plan import step_seconds
 from ernie_vil2.config import ConfigError, load_config
+from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.io.run_folder import CONFIG, LOG
 from ernie_vil2.planning.devices import DEVICES, GIB, DataSheet, check, recognise
 from ernie_vil2.planning.plan import HOW_TO_MEASURE, Plan, _lines, advise
 from ernie_vil2.planning.towers import Towers
+from tests.support import traffic_rank
+from tests.support.paths import ROOT
+from tests.support.trainings import REPVGG
 
 SMALL = [
     "Model.image.name=ViT", "Model.image.image_size=32", "Model.image.patch_size=8", "Model.image.width=64",
@@ -104,8 +111,7 @@ def test_days_are_those_of_a_measured_step(towers):
     assert measured.days == pytest.approx(1000 * 0.5 / 86400) and measured.samples_per_second == 64 / 0.5
     assert plan.as_dict() == measured.as_dict() | {"seconds": None, "days": None, "samples_per_second": None}
     assert HOW_TO_MEASURE in "\n".join(_lines(plan)) and HOW_TO_MEASURE not in "\n".join(_lines(measured))
-    text = "\n".join(_lines(planned(towers, "Training.steps=172800", seconds=0.5)))
-    assert "96.0 device hours" in text
+    assert "96.0 device hours" in "\n".join(_lines(planned(towers, "Training.steps=172800", seconds=0.5)))
 
 
 def test_the_whole_matrix_of_logits_needs_more_memory(towers):
@@ -147,26 +153,16 @@ def test_advice_fits_when_it_is_planned_again(towers):
     assert not plan.fits and advice[1].fits
     again = planned(towers, *overrides, *advice[0], ranks=1)
     assert again.fits and again.cost == min(plan.cost for plan in tried.values() if plan.fits)
+    # A run that fits may be faster in another precision.
+    for flops, faster in ((DEVICE.flops, ("Training.precision=bfloat16",)), ({"float32": 1e12}, None)):
+        device = replace(DEVICE, flops=flops)
+        advice = advise(planned(towers, device=device), lambda changes, of=device: planned(towers, *changes, device=of))
+        assert (advice and advice[0]) == faster
 
 
-def test_a_run_that_fits_may_be_faster_in_another_precision(towers):
-    plan = planned(towers)
-    advice = advise(plan, lambda changes: planned(towers, *changes))
-    assert plan.fits and advice[0] == ("Training.precision=bfloat16",)
-    plain = replace(DEVICE, flops={"float32": 1e12})
-    assert advise(planned(towers, device=plain), lambda changes: planned(towers, *changes, device=plain)) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "gib", "device"),
-    [
-        ("NVIDIA A100-SXM4-40GB", 39.4, "a100-40g"),
-        ("NVIDIA A100-SXM4-80GB", 79.2, "a100-80g"),
-        ("NVIDIA GeForce RTX 4090", 23.6, "rtx-4090"),
-    ],
-)
-def test_devices_by_what_their_driver_says(name, gib, device):
-    assert recognise(name, gib * GIB) is DEVICES[device]
+def test_devices_by_what_their_driver_says():
+    assert recognise("NVIDIA A100-SXM4-40GB", 39.4 * GIB) is DEVICES["a100-40g"]
+    assert recognise("NVIDIA A100-SXM4-80GB", 79.2 * GIB) is DEVICES["a100-80g"]
     with pytest.raises(ValueError, match="NVIDIA L4"):
         recognise("NVIDIA L4", 22.0 * GIB)
 
@@ -193,3 +189,28 @@ def test_a_step_is_measured_by_the_log_of_a_run(tmp_path):
     assert step_seconds(str(tmp_path), 64) == 2.0
     with pytest.raises(ValueError, match="64 samples.* 128"):
         step_seconds(str(tmp_path), 128)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [
+    [REPVGG, "Training.micro_batch=3"], ["Loss.weights={text_text: 0, text_image: 0}", "Training.global_batch=12"]
+], ids=["norms", "two pairs"])  # fmt: skip
+def test_bytes_and_calls_are_those_of_a_step(overrides, tmp_path, monkeypatch, changes):
+    settings = [*overrides, *changes, "Training.steps=3", "Training.device=cpu"]
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    worker = Path(traffic_rank.__file__)
+    assert run_ranks([sys.executable, str(worker), str(tmp_path), *settings], 2) == 0
+
+    config = load_config(None, settings)
+    planned = defaultdict(lambda: {"calls": 0, "payload": 0, "sent": 0.0})
+    for transfer in Plan(config, Towers(config), 2, DEVICES["cpu"]).transfers:
+        if transfer.what == "gradients of the parameters":  # sent by Paddle's own data parallel, which is not counted
+            continue
+        # Gloo has no reduce_scatter: the whole is summed on every rank, which sends twice as much.
+        on_gloo = transfer.collective == "reduce_scatter"
+        entry = planned["all_reduce" if on_gloo else transfer.collective]
+        entry["calls"] += transfer.calls
+        entry["payload"] += transfer.payload
+        entry["sent"] += transfer.sent * (2 if on_gloo else 1)
+    for rank in range(2):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == planned

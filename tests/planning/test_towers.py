@@ -19,26 +19,20 @@ from ernie_vil2.tasks.dropout import CounterBasedDropout
 from ernie_vil2.tasks.model_setup import recompute_blocks
 
 TEXT = ["Model.text.name=ernie", "Model.text.width=32", "Model.text.depth=4", "Model.text.heads=4"]
-VIT = ["image_size=32", "name=ViT", "patch_size=8", "width=64", "depth=5", "heads=4"]
+
 IMAGES = {
-    "ViT": VIT,
-    "ResNet18": ["image_size=64", "name=ResNet18"],
-    "RepVGG": ["image_size=64", "name=RepVGG", "width=16", "depth=1"],
-    "ModifiedResNet": [
-        "image_size=64",
-        "name=ModifiedResNet",
-        "width=16",
-        "layers=[2, 3, 2, 2]",
-        "heads=8",
-        "projection=64",
-    ],
-    "EfficientNetB0": ["image_size=64", "name=EfficientNetB0"],
+    "ViT": "{image_size: 32, name: ViT, patch_size: 8, width: 64, depth: 5, heads: 4}",
+    "ResNet18": "{image_size: 64, name: ResNet18}",
+    "RepVGG": "{image_size: 64, name: RepVGG, width: 16, depth: 1}",
+    "ModifiedResNet": "{image_size: 64, name: ModifiedResNet, width: 16, layers: [2, 3, 2, 2], heads: 8, "
+    "projection: 64}",
+    "EfficientNetB0": "{image_size: 64, name: EfficientNetB0}",
 }
 ROWS = 16
 
 
 def configuration(image="ViT", *more):
-    return load_config(None, [f"Model.image.{size}" for size in IMAGES[image]] + TEXT + list(more))
+    return load_config(None, [f"Model.image={IMAGES[image]}", *TEXT, *more])
 
 
 @pytest.fixture(autouse=True)
@@ -65,12 +59,7 @@ def bytes_kept(encode, batch):
     return (kept + batch.size * batch.element_size()) / len(batch)
 
 
-SLOW = [
-    pytest.param(name, marks=pytest.mark.slow) for name in ("ResNet18", "RepVGG", "EfficientNetB0", "ModifiedResNet")
-]
-
-
-@pytest.mark.parametrize("name", ["ViT", *SLOW])
+@pytest.mark.parametrize("name", ["ViT", *(pytest.param(name, marks=pytest.mark.slow) for name in list(IMAGES)[1:])])
 def test_a_few_rows_and_blocks_cost_as_in_the_whole_model(name):
     config = configuration(name)
     towers, model = Towers(config), whole_model(config)
@@ -85,7 +74,7 @@ def test_a_few_rows_and_blocks_cost_as_in_the_whole_model(name):
         assert towers.cost(kind).saved == pytest.approx(bytes_kept(encode, batch), rel=0.05), kind
 
 
-@pytest.mark.parametrize("name", ["ViT", SLOW[0], SLOW[2]])
+@pytest.mark.parametrize("name", ["ViT", pytest.param("EfficientNetB0", marks=pytest.mark.slow)])
 def test_recomputed_blocks_leave_as_in_the_whole_model(name):
     config = configuration(name)
     model, side = whole_model(config), config.Model.image.image_size
@@ -108,21 +97,9 @@ def test_operations_of_a_vit_by_hand():
     assert Towers(configuration()).cost("image").flops == 2 * products
 
 
-class Perceptron(nn.Layer):
-    """Blocks alike but for the last one, each of which takes and gives two tensors."""
-
-    def __init__(self):
-        super().__init__()
-        self.blocks = nn.LayerList([Pair(64) for _ in range(5)] + [Pair(32)])
-
-    def encode(self, batch):
-        other = batch[:, :8]
-        for block in self.blocks:
-            batch, other = block(batch, other)
-        return batch
-
-
 class Pair(nn.Layer):
+    """A block that takes and gives two tensors."""
+
     def __init__(self, width):
         super().__init__()
         self.linear = nn.Linear(64, width)
@@ -133,11 +110,17 @@ class Pair(nn.Layer):
 
 def test_a_perceptron_by_hand():
     """Backward needs the input and what each tanh gives; at the most a gradient of a result and one of an input."""
-    model = Perceptron()
-    repeats = [module._Repeat(*alike) for _, alike in groupby(model.blocks, key=str)]
+    blocks = nn.LayerList([Pair(64) for _ in range(5)] + [Pair(32)])
+    repeats = [module._Repeat(*alike) for _, alike in groupby(blocks, key=str)]
     assert [repeat.count for repeat in repeats] == [5, 1]
-    row = paddle.rand([1, 64])
-    cost, _ = module._measured(model.encode, row, repeats, flops=1.0)
+
+    def encode(batch):
+        other = batch[:, :8]
+        for block in blocks:
+            batch, other = block(batch, other)
+        return batch
+
+    cost, _ = module._measured(encode, paddle.rand([1, 64]), repeats, flops=1.0)
     assert cost.saved == pytest.approx(4 * (64 * (1 + 5) + 32), rel=0.05)
     assert 0 < cost.work < 4 * 64 * 4
 
