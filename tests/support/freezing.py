@@ -11,7 +11,6 @@ import tests.support.towers  # noqa: F401 - its towers are named by their import
 from ernie_vil2.config import load_config
 from ernie_vil2.models.dual_encoder import layer_groups
 from ernie_vil2.parallel.norms import batch_norms, prepare_norms, running_statistics
-from ernie_vil2.parallel.ranks import join_ranks
 from tests.support import entailment_steps, steps
 from tests.support.steps import OWN, ROWS, compute, default_dtype, errors
 from tests.support.trainings import built_task
@@ -117,7 +116,7 @@ def check(case, losses, found, frozen):
     assert max(errors((losses, found), (all_losses, trained))) < 1e-9, case
 
 
-def of_ranks(every=False):
+def of_ranks():
     """Return cases for several ranks, on which batch norms of a micro batch are others than those of one process."""
     cases = [
         Case(image, text, frozen, step, lora=lora)
@@ -127,7 +126,7 @@ def of_ranks(every=False):
         for lora in (False, True)
         if image == "ViT" or "cached" not in step
     ]
-    return cases if every else cases[:: len(cases) // 8]
+    return cases[:: len(cases) // 8]
 
 
 def found_by_rank(cases, rank):
@@ -150,9 +149,3 @@ def check_ranks(ranks, cases):
             start = f"{prefix}/gradients/"
             found = {name.removeprefix(start): rank[name] for name in rank if name.startswith(start)}
             check(case, losses, found, frozen)
-
-
-def main(folder):
-    """Run one of the ranks, with all cases."""
-    rank, _ = join_ranks()
-    np.savez(f"{folder}/{rank}.npz", **found_by_rank(of_ranks(every=True), rank))

@@ -110,16 +110,25 @@ def assert_same_arrays(actual, expected):
         np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
-def crash_after(trainer, steps):
-    """Train so many steps and end as a crash does: with no checkpoint but those on the way."""
+def before_steps(trainer, action):
+    """Call a function with the batch of each step before that is computed."""
     original = trainer._train_step
 
     def step(batch, rate):
-        if trainer.step == steps:
-            raise KeyboardInterrupt
+        action(batch)
         return original(batch, rate)
 
     trainer._train_step = step
+
+
+def crash_after(trainer, steps):
+    """Train so many steps and end as a crash does: with no checkpoint but those on the way."""
+
+    def crash(batch):
+        if trainer.step == steps:
+            raise KeyboardInterrupt
+
+    before_steps(trainer, crash)
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()
 

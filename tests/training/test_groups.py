@@ -15,17 +15,14 @@ from tests.support.paths import ROOT
 from tests.support.shapes import shape_members, write_tar
 from tests.support.trainings import as_arguments, logged_losses
 
-STEPS = 6
-
 
 @pytest.fixture
 def grouped(overrides, tmp_path):
     """Eight shards of 16 samples, two for each of four groups: six steps come to all, the loader reads no further."""
     for number in range(8):
         write_tar(tmp_path / f"{number}.tar", shape_members(1, seed=number))
-    more = ["Data.groups=4", "Data.workers=1", "Data.shuffle_buffer=64"]
-    more += [f"Training.steps={STEPS}", "Training.checkpoint_every=3"]
-    return [*overrides, f"Data.train=['{tmp_path}/*.tar']", "Data.val=[]", *more]
+    return [*overrides, f"Data.train=['{tmp_path}/*.tar']", "Data.val=[]", "Data.groups=4", "Data.workers=1",
+            "Data.shuffle_buffer=64", "Training.steps=6", "Training.checkpoint_every=3"]  # fmt: skip
 
 
 @pytest.mark.slow
@@ -39,11 +36,11 @@ def test_two_ranks_open_their_own_shards_and_train_as_one(grouped, tmp_path, mon
     shares = [{shard for rank, shard in read if rank == number} for number in "01"]
     assert [len(share) for share in shares] == [4, 4] and not shares[0] & shares[1]
     one, two = logged_losses(tmp_path / "ranks1"), logged_losses(tmp_path / "ranks2")
-    assert len(one) == STEPS and np.allclose(one, two, rtol=1e-4), (one, two)
+    assert len(one) == 6 and np.allclose(one, two, rtol=1e-4), (one, two)
 
     # Killed after the third step, the run of two ranks goes on with one on the same batches.
     folder = tmp_path / "ranks2"
     shutil.rmtree(list_checkpoints(folder)[-1])
     rest = call("train", *as_arguments([*grouped, f"Training.output={folder}"]), "--resume")
     assert rest.returncode == 0 and "all 96 samples" in rest.stdout, rest.stdout + rest.stderr
-    assert len(logged_losses(folder)) == STEPS and np.allclose(two, logged_losses(folder), rtol=1e-4)
+    assert len(logged_losses(folder)) == 6 and np.allclose(two, logged_losses(folder), rtol=1e-4)

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 import ernie_vil2
-from ernie_vil2.config import ConfigError, ImageTowerConfig, ModelConfig, load_config
+from ernie_vil2.config import ConfigError, ImageTowerConfig, load_config
 from ernie_vil2.device.extras import MissingPackage
 from ernie_vil2.models import build_image_tower
 from ernie_vil2.models.towers import suite
 from ernie_vil2.training.trainer import Trainer
-from tests.support.paths import ROOT
-from tests.support.trainings import REPVGG, crash_after, fit, logged_losses
+from tests.support.trainings import crash_after, fit, logged_losses
 
 SUITE = "Model.implementation=suite"
 NATIVE = "Model.implementation=native"
@@ -36,17 +35,6 @@ def without_suite(monkeypatch):
         for module in [name for name in sys.modules if name.partition(".")[0] == library]:
             monkeypatch.delitem(sys.modules, module)
         monkeypatch.setitem(sys.modules, library, None)
-
-
-@needs_suite
-@pytest.mark.parametrize("changes", [[], [REPVGG], ["Model.text.name=bert", "Model.text.pooling=mean"]],
-                         ids=["ViT and ERNIE", "RepVGG", "BERT"])  # fmt: skip
-def test_losses_of_a_training_are_equal(config, tmp_path, changes):
-    changes = [*changes, "Training.steps=4"]
-    runs = [fit(config(*changes, choice, f"Training.output={tmp_path / choice}")).run for choice in (NATIVE, SUITE)]
-    native, suites = map(logged_losses, runs)
-    assert len(native) == 4
-    np.testing.assert_allclose(native, suites, rtol=1e-5)
 
 
 @needs_suite
@@ -91,12 +79,3 @@ def test_new_run_without_the_suite_is_one_of_native_towers(config, without_suite
     assert names(trainer.run) == ("ViT", "ernie")
     with pytest.raises(MissingPackage, match="EfficientNetB5 needs paddleclas"):
         build_image_tower(ImageTowerConfig(name="paddleclas:EfficientNetB5"))
-
-
-def test_one_option_names_all_towers_that_there_are_twice():
-    config = load_config(ROOT / "configs/pretrain/efficientnet_b5_ernie_base_zh.yaml", [NATIVE]).Model
-    assert (config.image.name, config.text.name) == ("paddleclas:EfficientNetB5", "ernie-base")
-    config = load_config(ROOT / "configs/pretrain/vit_b16_ernie_base_zh.yaml", [NATIVE]).Model
-    assert (config.image.name, config.text.name) == ("ViT-B/16", "ernie-base")
-    config = ModelConfig(implementation="suite")
-    assert (config.image.name, config.text.name) == ("paddleclas:ViT-B/16", "paddlenlp:ernie-base")

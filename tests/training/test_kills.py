@@ -71,14 +71,11 @@ def test_a_killed_run_ends_where_the_whole_one_ends(overrides, tmp_path):
         return process
 
     folder, whole = tmp_path / "run", tmp_path / "whole"
-    process = starts(killed_in="save_arrays")
-    uninterrupted = starts(output="whole")
-    uninterrupted.join(PATIENCE)
-    assert uninterrupted.exitcode == 0
+    process, uninterrupted = starts(killed_in="save_arrays"), starts(output="whole")
+    for started in (process, uninterrupted):
+        started.join(PATIENCE)
     expected = records(whole)
-
-    process.join(PATIENCE)
-    assert process.exitcode == -signal.SIGKILL and check_part(folder, expected) == 3
+    assert (process.exitcode, uninterrupted.exitcode) == (-signal.SIGKILL, 0) and check_part(folder, expected) == 3
     assert [path.name for path in (folder / "checkpoints").iterdir()] == [".step_00000003.partial"]
 
     process = starts(pause=0.2)
@@ -131,31 +128,8 @@ def test_twenty_kills_of_two_ranks_change_nothing(overrides, tmp_path):
             process.communicate(timeout=PATIENCE)
         wait_until(lambda pids=ranks: not any(Path(f"/proc/{pid}").exists() for pid in pids))
         at = check_part(folder, expected) if folder.exists() else 0
-        left = [path.name for path in (folder / "checkpoints").glob(".*")]
-        killed = "the launcher" if victim is None else f"rank {victim}"
-        print(f"kill {kill + 1}: {killed}, {moment}, begun after step {before}, logged up to {at}, left {left}")
+        print(f"kill {kill + 1}: rank {victim}, {moment}, begun after step {before}, logged up to {at}")
 
     done = run(*command, *as_arguments(settings), timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     check_end(folder, whole)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1)])
-def test_a_run_goes_on_with_another_number_of_ranks(overrides, tmp_path, first, second):
-    """From the checkpoint before a damaged one, with the samples and so the losses of the steps done before."""
-    folder = tmp_path / "run"
-    command = ["tools/train.py", *as_arguments([*overrides, "Training.checkpoint_every=5"])]
-    before = run(*command, "--processes", first)
-    assert before.returncode == 0, before.stderr
-    expected = records(folder)
-    os.truncate(list_checkpoints(folder)[-1] / "optimizer.safetensors", 1000)
-    after = run(*command, "--resume", "--processes", second)
-    assert after.returncode == 0, after.stderr
-    assert after.stderr.count("step_00000008 is damaged: optimizer.safetensors has 1,000 bytes instead of ") == 1
-    assert "all 128 samples read could be used" in after.stdout
-    logged = records(folder)
-    assert logged[:5] == expected[:5] and len(logged) == len(expected) == 8
-    for name in ("loss", "image_image", "text_text", "image_text", "text_image"):
-        losses = [[record[name] for record in part[5:]] for part in (logged, expected)]
-        assert np.allclose(*losses, rtol=1e-4), name

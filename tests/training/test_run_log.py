@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ernie_vil2.config import Config
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.io.versions import OtherVersion
-from ernie_vil2.training.run_log import RunLog, in_a_sentence, read_log, write_run_page
+from ernie_vil2.training.run_log import RunLog, in_a_sentence, progress_facts, read_log, write_run_page
 
 
 def record(step, kind="train", **values):
@@ -57,11 +57,9 @@ def test_any_text_comes_back(tmp_path, text):
 def test_a_run_folder_of_another_version_is_refused(tmp_path):
     RunLog(tmp_path, Config()).close()
     about = json.loads((tmp_path / "environment.json").read_text())
-    assert about["version"] == 1
-    for version in (2, None):
-        (tmp_path / "environment.json").write_text(json.dumps(about | {"version": version}))
-        with pytest.raises(OtherVersion, match="environment.json names"):
-            RunLog(tmp_path, Config())
+    (tmp_path / "environment.json").write_text(json.dumps(about | {"version": 2}))
+    with pytest.raises(OtherVersion, match=r"environment\.json"):
+        RunLog(tmp_path, Config())
     (tmp_path / "environment.json").write_text('{"version": ')  # as a full disk leaves it
     RunLog(tmp_path, Config()).close()
 
@@ -84,17 +82,22 @@ def test_without_visualdl_log_and_pages_are_written(tmp_path, monkeypatch, capsy
     assert "VisualDL is not installed" in capsys.readouterr().err
 
 
-def test_a_run_in_a_sentence_before_and_after_its_first_records():
-    """Losses that were not finite and scorers that choose nothing are left out."""
-    assert in_a_sentence([], 10) == ""
-    score = {"kind": "evaluation", "step": 0, "best_by": "mean_recall", "metrics": {"mean_recall": 12.5}}
-    assert in_a_sentence([score], 10) == "Best mean recall 12.50 at step 0."
+def test_progress_is_counted_from_the_log():
+    rates = ((1, 10.0, 0.0), (2, 30.0, 0.1), (3, 50.0, 0.5))
+    records = [record(step, seconds=60.0 * step, samples_per_second=rate, loader_wait=wait)
+               for step, rate, wait in rates]  # fmt: skip
+    facts = " ".join(progress_facts(Config(), records).values())
+    assert all(figure in facts for figure in ("3 of ", "3.0 minutes", "30 samples", "20.0%"))
+    assert progress_facts(Config(), []) == {}
+
+
+def test_summary_leaves_out_what_is_not_finite_or_not_chosen():
     records = [
-        score,
+        {"kind": "evaluation", "step": 0, "best_by": "mean_recall", "metrics": {"mean_recall": 12.5}},
         {"kind": "train", "step": 1, "loss": 2.0},
         {"kind": "train", "step": 2, "loss": None},
-        {"kind": "evaluation", "step": 2, "best_by": "accuracy", "metrics": {"accuracy": 90.0}},
         {"kind": "evaluation", "step": 2, "best_by": None, "metrics": {"loss": 1.0}},
-        score | {"step": 2, "metrics": {"mean_recall": None}},
+        {"kind": "evaluation", "step": 2, "best_by": "mean_recall", "metrics": {"mean_recall": None}},
     ]
-    assert in_a_sentence(records, 10) == "Step 1 of 10 with a loss of 2.000; best mean recall 12.50 at step 0."
+    sentence = in_a_sentence(records, 10)
+    assert in_a_sentence([], 10) == "" and "2.000" in sentence and "12.50 at step 0" in sentence

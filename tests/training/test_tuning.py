@@ -1,4 +1,4 @@
-"""Fine-tuning by the trainer: what is frozen stays, LoRA is merged for whoever reads it, a resumed run is the same."""
+"""Fine-tuning by the trainer: what is frozen, LoRA, the moving average of the weights, patience and epochs."""
 
 import numpy as np
 import paddle
@@ -6,13 +6,15 @@ import pytest
 from safetensors.numpy import load_file
 
 import ernie_vil2
-from ernie_vil2 import cli as commands
+from ernie_vil2.config import ConfigError
 from ernie_vil2.encoder.backends import Eager
+from ernie_vil2.models.lora import merged
 from ernie_vil2.models.weights.stored import read_model, write_model
 from ernie_vil2.training.checkpoint import list_checkpoints
+from ernie_vil2.training.optimizer import with_steps
 from ernie_vil2.training.trainer import Trainer
 from tests.support.ranks import forked_ranks, train
-from tests.support.trainings import REPVGG, check_resume, fit, weights
+from tests.support.trainings import REPVGG, check_resume, evaluation_records, fit, weights
 
 TUNINGS = {
     "mixed": ["Tuning.initial_share=0.3", "Tuning.ema=0.9"],
@@ -44,17 +46,10 @@ def test_checkpoint_with_lora_is_read_as_a_plain_model(config, tmp_path):
     ids = paddle.to_tensor([trainer.task.tokenizer.encode("红色的圆")])
     expected = trainer.model.encode_text(ids).numpy()
     assert np.allclose(loaded.encode_texts(["红色的圆"]), expected, atol=2e-6)
-    for layout in ("official", "paddlenlp", "ernie_vil2"):
-        write_model(read_model(list_checkpoints(trainer.run)[-1]), tmp_path / layout, layout)
-        stored = read_model(tmp_path / layout, heads=(2, 2))
-        model, report = stored.build()
-        assert not report.missing and not report.unexpected
-        for name, value in loaded.backend.model.state_dict().items():
-            assert np.array_equal(value.numpy(), stored.arrays[name]), name
-    graphs = tmp_path / "graphs"
-    assert commands.run("export", [str(trainer.run), str(graphs), "--to", "paddle-inference"]) == 0
-    exported = ernie_vil2.load_model(graphs)
-    assert np.allclose(exported.encode_texts(["红色的圆"]), expected, atol=1e-5)
+    write_model(read_model(list_checkpoints(trainer.run)[-1]), tmp_path / "official", "official")
+    stored = read_model(tmp_path / "official", heads=(2, 2))
+    for name, value in loaded.backend.model.state_dict().items():
+        assert np.array_equal(value.numpy(), stored.arrays[name]), name
     again = Trainer(config(f"Model.weights={trainer.run}", f"Training.output={tmp_path / 'again'}"))
     backend = Eager(again.model, loaded.preprocessing)
     model = ernie_vil2.ErnieViL2(backend, loaded.tokenizer, loaded.config)
@@ -73,3 +68,75 @@ def test_two_ranks_train_what_one_process_does(config, overrides, tmp_path):
         assert one.keys() == two.keys()
         for name, value in one.items():
             np.testing.assert_allclose(two[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(("ema", "share"), [(0.5, 0.3), (None, 0.3)])
+def test_average_is_that_of_numpy(config, ema, share):
+    """Over every step of a run: w_t averaged with decay min(d, (1 + t) / (10 + t)), then mixed with w_0."""
+    trainer = Trainer(config(f"Tuning.ema={'null' if ema is None else ema}", f"Tuning.initial_share={share}", REPVGG,
+                             "Training.steps=5", "Tuning.freeze=[text.*]"))  # fmt: skip
+    names = [name for name in trainer.model.state_dict() if name.startswith(("image.", "log"))]
+
+    def now():
+        return {name: trainer.model.state_dict()[name].numpy().astype(np.float64) for name in names}
+
+    initial, expected, update, steps = now(), now(), trainer.average.update, []
+
+    def watched(step):
+        steps.append(step)
+        decay = min(ema or 0, (1 + step) / (10 + step))
+        for name, value in now().items():
+            expected[name] = decay * expected[name] + (1 - decay) * value
+        update(step)
+
+    trainer.average.update = watched
+    assert trainer.fit()
+    assert steps == list(range(1, trainer.step + 1))  # the decay of the first step is 2 / 11
+    saved, raw = weights(trainer), load_file(list_checkpoints(trainer.run)[-1] / "optimizer.safetensors")
+    for name, value in now().items():
+        mixed = share * initial[name] + (1 - share) * expected[name]
+        np.testing.assert_allclose(saved[name], mixed, rtol=1e-5, atol=1e-6, err_msg=name)
+        if f"{name}/raw" in raw:
+            np.testing.assert_array_equal(raw[f"{name}/raw"], value.astype(np.float32), err_msg=name)
+    assert any("bn._variance/raw" in name for name in raw) and not any(name.startswith("text.") for name in raw)
+
+
+def test_average_is_scored_and_training_goes_on_without_it(config, tmp_path):
+    settings = ["Evaluation.every=4", "Evaluation.batch_size=16", "Training.steps=4"]
+    plain = fit(config(*settings, f"Training.output={tmp_path / 'plain'}"))
+    averaged = fit(config(*settings, "Tuning.ema=0.9"))
+    for one, other in zip(plain.model.parameters(), averaged.model.parameters(), strict=True):
+        assert np.array_equal(one.numpy(), other.numpy())
+    loaded = ernie_vil2.load_model(averaged.run).backend.model
+    scored = averaged.scores.evaluators["retrieval"](loaded).values
+    assert evaluation_records(averaged.run)[-1]["metrics"] == pytest.approx(scored)
+    assert any((weights(averaged)[name] != value).any() for name, value in weights(plain).items())
+
+
+def test_share_of_the_initial_weights_mixes_two_lora_models(config, tmp_path):
+    """The model before training and that of the same run without a share, as whoever reads them gets them."""
+    settings = ["Tuning.lora={rank: 4}", "Training.steps=5"]
+    plain = Trainer(config(*settings, f"Training.output={tmp_path / 'plain'}"))
+    initial = merged({name: value.numpy() for name, value in plain.model.state_dict().items()})
+    mixed = fit(config(*settings, "Tuning.initial_share=0.3"))
+    assert plain.fit()
+    learned, actual = merged(weights(plain)), merged(weights(mixed))
+    for name, value in initial.items():
+        np.testing.assert_allclose(actual[name], 0.3 * value + 0.7 * learned[name], atol=1e-6, err_msg=name)
+
+
+def test_epochs_are_steps(config):
+    """128 samples in batches of 16 are 8 steps an epoch."""
+    read = config("Training.epochs=2.5", "Schedule.warmup_steps=100")
+    fitted = with_steps(read, 128)
+    assert (fitted.Training.steps, fitted.Training.epochs, fitted.Schedule.warmup_steps) == (20, None, 2)
+    assert with_steps(config("Training.epochs=5", "Schedule.warmup_steps=3"), 128).Schedule.warmup_steps == 3
+    assert with_steps(read, 3).Training.steps == 1
+    # A run that is shorter than its warm-up has a tenth of it.
+    for steps, warmup, expected in ((100, 100, 10), (9, 2000, 0), (101, 100, 100)):
+        fitted = with_steps(config(f"Training.steps={steps}", f"Schedule.warmup_steps={warmup}"), 128)
+        assert (fitted.Training.steps, fitted.Schedule.warmup_steps) == (steps, expected)
+    assert fit(config("Training.epochs=0.5")).step == 4
+    assert Trainer(config("Training.epochs=0.5"), resume=True).fit()
+    with pytest.raises(ConfigError, match="--resume --extend"):
+        Trainer(config("Training.epochs=1"), resume=True)

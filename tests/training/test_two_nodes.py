@@ -25,7 +25,6 @@ from tests.support.processes import run_process, start_process
 from tests.support.trainings import as_arguments, logged_losses, rank_process, run, wait_for_steps
 
 NETWORK = "10.203.77"
-PORT = 8765
 
 
 def ip(*arguments):
@@ -61,12 +60,16 @@ def machines():
         yield names
 
 
+def start_in(machine, command, directory, **variables):
+    command = ["ip", "netns", "exec", machine, *map(str, command)]
+    return start_process(command, cwd=directory, env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+
+
 def node(machine, folder, arguments, directory=ROOT):
     """Start one machine's launcher as docs/launch.md says, in a working directory."""
-    launch = ["--nnodes", 2, "--nproc_per_node", 1, "--master", f"{NETWORK}.1:{PORT}", "--log_dir", folder / machine]
-    command = ["ip", "netns", "exec", machine, sys.executable, "-m", "paddle.distributed.launch", *launch, *arguments]
-    return start_process(list(map(str, command)), cwd=directory, env=os.environ | {"PYTHONPATH": str(ROOT)},
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    launch = ["--nnodes", 2, "--nproc_per_node", 1, "--master", f"{NETWORK}.1:8765", "--log_dir", folder / machine]
+    return start_in(machine, [sys.executable, "-m", "paddle.distributed.launch", *launch, *arguments], directory)
 
 
 @pytest.mark.slow
@@ -115,14 +118,6 @@ def test_an_unshared_run_folder_has_to_be_copied_before_a_resume(machines, overr
     assert codes == [0, 0] and len(logged_losses(homes[0] / "run")) == 8, output
 
 
-def container(operator):
-    """Return the command and the arguments that the recipe of docs/launch runs on each worker."""
-    spec = yaml.safe_load((ROOT / "docs" / "launch" / f"{operator}.yaml").read_text())["spec"]
-    worker = spec["paddleReplicaSpecs"]["Worker"] if operator == "kubeflow" else spec["worker"]
-    (found,) = worker["template"]["spec"]["containers"]
-    return found["command"], found["args"]
-
-
 def variables(operator, number):
     """Return what Kubeflow's `envvar.go` and PaddleCloud's `paddlejob_helper.go` set for worker `number` of two."""
     own, addresses = f"{NETWORK}.{number + 1}", [f"{NETWORK}.1", f"{NETWORK}.2"]
@@ -142,19 +137,19 @@ def variables(operator, number):
 def test_workers_of_kubernetes_find_each_other(operator, machines, overrides, tmp_path):
     for name in ("configs", "tools"):
         (tmp_path / name).symlink_to(ROOT / name)
-    command, arguments = container(operator)
-    changes = as_arguments(overrides)
+    spec = yaml.safe_load((ROOT / "docs" / "launch" / f"{operator}.yaml").read_text())["spec"]
+    worker = spec["paddleReplicaSpecs"]["Worker"] if operator == "kubeflow" else spec["worker"]
+    (container,) = worker["template"]["spec"]["containers"]
+    command, changes = [*container["command"], *container["args"]], as_arguments(overrides)
     if operator == "kubeflow":
-        command = [*command, *arguments, *changes]
+        command += changes
     else:  # a line for a shell
-        command = [*command, f"{arguments[0]} {shlex.join(changes)}"]
+        command[-1] += f" {shlex.join(changes)}"
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     workers = [
-        start_process(["ip", "netns", "exec", machine, *command], cwd=tmp_path,
-                         env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": path} | variables(operator, number),
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        start_in(machine, command, tmp_path, PATH=path, **variables(operator, number))
         for number, machine in enumerate(machines[:2])
-    ]  # fmt: skip
+    ]
     outputs = [worker.communicate(timeout=PATIENCE)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     (checkpoint,) = list_checkpoints(tmp_path / "run")

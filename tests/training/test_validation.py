@@ -1,24 +1,19 @@
-"""Evaluation in the course of a run: by every protocol, and where it fails."""
+"""Evaluation in the course of a run: by every protocol, of classes, before and after it, and where it fails."""
 
 import json
-import os
 import shutil
-import signal
 
 import pytest
 
-from ernie_vil2.config import load_config
+from ernie_vil2 import cli as commands
+from ernie_vil2.config import ConfigError
 from ernie_vil2.evaluation import cxc_ratings
 from ernie_vil2.evaluation.protocols import PROTOCOLS, protocol
-from ernie_vil2.training import run_log, scoring
-from ernie_vil2.training import trainer as training
-from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
+from ernie_vil2.training import scoring
+from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
 from tests.support.cxc_ratings import rated_folder, write_images  # noqa: F401  -- a fixture
-from tests.support.html_pages import lines_of
-from tests.support.limits import PATIENCE
-from tests.support.ranks import server
-from tests.support.trainings import crash_after, evaluation_records, fit, losses
+from tests.support.trainings import crash_after, evaluation_records, fit
 
 ONE_OF_A_KIND = ("xm3600", "muge-val", "cxc-correlation")
 """Of the protocols: one direction, ratings, and one without a best."""
@@ -47,34 +42,8 @@ def test_run_is_evaluated_by_every_protocol_and_resumes(config, folder, monkeypa
     scored = {way for way in DIRECTION_NAMES if any(f"/{way}/" in name for name in names)}
     assert scored == set(scoring.directions)
     assert (trainer.best is None) == (not scored)
-    page = (trainer.run / "curves.html").read_text(encoding="utf-8")
-    # R@1 and R@10 of each language and direction, and the mean recall, or what else is measured, at two steps.
-    lines = [len(line) for line in lines_of(page, "Retrieval over time")]
-    assert lines == [2] * len(evaluation_records(trainer.run)[0]["shown"])
-    assert not scored or len(lines) == 2 * languages * len(scored) + 1
-
-
-def test_validation_data_that_become_unreadable_end_no_run(config, shapes, tmp_path, capsys):
-    """From the second evaluation on; the run is then as if they had not been asked for."""
-    every = "Evaluation.every=1", "Training.steps=3"
-    whole = fit(config(*every, f"Training.output={tmp_path / 'whole'}"))
-    shard = shutil.copy(shapes["val"], tmp_path / "val.tar")
-    trainer = Trainer(config(*every, f"Data.val=[{shard}]"))
-    original = trainer._train_step
-
-    def step(batch, rate):
-        if trainer.step == 1:
-            os.truncate(shard, 0)
-        return original(batch, rate)
-
-    trainer._train_step = step
-    assert trainer.fit() and losses(trainer) == losses(whole)
-    assert trainer.best_effort.failures == {"evaluation on val, zh": 2, "evaluation on val, en": 2}
-    assert [len(record["metrics"]) > 0 for record in evaluation_records(trainer.run)] == [True, False, False]
-    assert trainer.best["step"] == 1
-    error = capsys.readouterr().err
-    assert "evaluation on val, zh: val: nothing to score" in error
-    assert error.rstrip().endswith("2 x evaluation on val, zh, 2 x evaluation on val, en")
+    # R@1 and R@10 of each language and direction, and the mean recall.
+    assert not scored or len(evaluation_records(trainer.run)[0]["shown"]) == 2 * languages * len(scored) + 1
 
 
 def test_missing_validation_data_end_a_run_before_its_first_step(config, shapes, tmp_path, capsys):
@@ -93,20 +62,18 @@ def test_missing_validation_data_end_a_run_before_its_first_step(config, shapes,
     assert [record["step"] for record in evaluation_records(resumed.run)] == [1] and resumed.best["step"] == 1
 
 
-@pytest.mark.parametrize("part", ["write_run_page", "note_evaluation", "validate"])
+@pytest.mark.parametrize("part", [
+    "training.run_log.write_run_page", "training.trainer.note_evaluation", "evaluation.scorers.retrieval.score"
+])  # fmt: skip
 def test_best_effort_that_fails_ends_no_run(config, monkeypatch, capsys, part):
     def fails(*arguments):
         raise RuntimeError("a fault in it")
 
-    if part != "validate":
-        monkeypatch.setattr(run_log if part == "write_run_page" else training, part, fails)
-    else:
-        monkeypatch.setattr("ernie_vil2.evaluation.scorers.retrieval.score", fails)
+    monkeypatch.setattr(f"ernie_vil2.{part}", fails)
     settings = config("Evaluation.every=2", "Training.checkpoint_every=2", "Training.steps=4")
     trainer = fit(settings)
-    # Retrieval is validated in two languages.
-    num_failures = 4 if part == "validate" else 2
-    assert sum(trainer.best_effort.failures.values()) == num_failures
+    languages = 2 if part.endswith("score") else 1
+    assert sum(trainer.best_effort.failures.values()) == 2 * languages
     assert "a fault in it" in capsys.readouterr().err
     assert [path.name for path in list_checkpoints(trainer.run)] == ["step_00000002", "step_00000004"]
     monkeypatch.undo()
@@ -116,20 +83,128 @@ def test_best_effort_that_fails_ends_no_run(config, monkeypatch, capsys, part):
     assert "mean_recall" in evaluation_records(again.run)[-1]["metrics"]
 
 
-def killed_in_evaluation(overrides):
-    scoring.scored = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
-    Trainer(load_config(None, overrides)).fit()
-
-
-def test_due_checkpoint_is_written_before_the_evaluation(overrides, tmp_path):
+def test_due_checkpoint_is_written_before_the_evaluation(config, monkeypatch):
     """Where the evaluation takes the process with it, as one that needs too much memory does."""
-    settings = [*overrides, "Evaluation.every=2", "Training.checkpoint_every=2", "Training.steps=4"]
-    process = server().Process(target=killed_in_evaluation, args=(settings,))
-    process.start()
-    process.join(PATIENCE)
-    assert process.exitcode == -signal.SIGKILL
-    [checkpoint] = list_checkpoints(tmp_path / "run")
-    check_checkpoint(checkpoint)
-    assert json.loads((checkpoint / "state.json").read_text())["step"] == 2
-    second = Trainer(load_config(None, settings), resume=True)
-    assert second.fit() and [record["step"] for record in evaluation_records(second.run)] == [2, 4]
+    settings = config("Evaluation.every=2", "Training.checkpoint_every=2", "Training.steps=4")
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    first = Trainer(settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "scored", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            first.fit()
+    second = Trainer(settings, resume=True)
+    assert second.step == 2 and second.fit()
+    assert [record["step"] for record in evaluation_records(second.run)] == [2, 4]
+
+
+@pytest.fixture
+def classes(shapes, tmp_path):
+    """`Evaluation.classes` of the coloured shapes: four kinds, named in two languages."""
+    names = {"zh": ["bar\t条", "cross\t十字", "disc\t圆", "square\t方块"], "en": ["bar", "cross", "disc", "square"]}
+    for language, lines in names.items():
+        (tmp_path / f"{language}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    files = ", ".join(f"{language}: {tmp_path / language}.txt" for language in names)
+    return f"Evaluation.classes={{data: [{shapes['val']}], label: kind, names: {{{files}}}}}"
+
+
+def zero_shot_records(trainer):
+    return [record for record in evaluation_records(trainer.run) if record["evaluator"] == "zero_shot"]
+
+
+def test_classes_are_watched_next_to_retrieval_or_alone(config, classes, tmp_path):
+    """The figures of the last step are those of the command on the checkpoint that is left."""
+    settings = ["Evaluation.every=2", "Training.steps=3", "Evaluation.at_start=true", classes]
+    trainer = Trainer(config(*settings, "Evaluation.evaluators=[retrieval, zero_shot]"))
+    assert trainer.scores.evaluators["zero_shot"].data == {"val": "16 images, 4 classes, named in zh and en"}
+    assert trainer.fit() and not trainer.best_effort.failures
+    assert [record["step"] for record in zero_shot_records(trainer)] == [0, 2, 3]
+    assert trainer.best["metric"] == "mean_recall"
+    metrics = zero_shot_records(trainer)[-1]["metrics"]
+    assert metrics["acc1"] == pytest.approx((metrics["zh/acc1"] + metrics["en/acc1"]) / 2)
+
+    out = tmp_path / "out"
+    names = [f"{language}={tmp_path / language}.txt" for language in ("zh", "en")]
+    data = ["--data", str(trainer.config.Evaluation.classes.data[0]), "--label", "kind", "--names", *names]
+    assert commands.run("eval_classification", ["--checkpoint", str(trainer.run), *data, "--output", str(out)]) == 0
+    (path,) = out.glob("*.json")
+    results = json.loads(path.read_text(encoding="utf-8"))["results"]
+    assert results["zero-shot, zh"]["acc1"] == pytest.approx(metrics["zh/acc1"])
+
+
+def test_several_classes_are_chosen_by_map(config, shapes):
+    classes = f"Evaluation.classes={{data: [{shapes['val']}], label: tags_en}}"
+    settings = ["Evaluation.every=1", "Training.steps=1", "Evaluation.evaluators=[zero_shot]", classes]
+    trainer = fit(config(*settings))
+    assert trainer.best["metric"] == "mAP"
+    assert set(zero_shot_records(trainer)[-1]["metrics"]) == {"mAP", "en/mAP"}
+
+
+def test_what_cannot_be_scored_is_reported_before_the_run(config, shapes):
+    with pytest.raises(ConfigError, match="Evaluation.classes"):
+        Trainer(config("Evaluation.evaluators=[zero_shot]"))
+    unlabelled = f"Evaluation.classes={{data: [{shapes['val']}], label: none}}"
+    with pytest.raises(ValueError, match="nothing has a none"):
+        Trainer(config("Evaluation.evaluators=[zero_shot]", unlabelled))
+
+
+@pytest.fixture
+def tested(config, shapes):
+    return lambda *changes: config(
+        f"Data.test=[{shapes['val']}]", "Training.steps=20", "Training.checkpoint_every=10", "Evaluation.every=10",
+        "Evaluation.at_start=true", *changes,
+    )  # fmt: skip
+
+
+def results(trainer, name):
+    return json.loads((trainer.run / "evaluation" / f"{name}.json").read_text())
+
+
+def means(record):
+    return [one["result"]["mR"] for one in record["results"].values()]
+
+
+def test_both_ends_are_scored_by_one_protocol_and_reported(tested, capsys):
+    trainer = fit(tested())
+    before, after = results(trainer, "before"), results(trainer, "after")
+    assert list(before["results"]) == ["before, zh", "before, en"] and sum(means(after)) > sum(means(before))
+    protocols = {one["protocol"] for record in (before, after) for one in record["results"].values()}
+    assert protocols == {"pairs"} and after["model"].endswith(f"step_{trainer.best['step']:08d}")
+    assert "before, zh: image to text R@1 " in capsys.readouterr().out
+    # What is scored before is what step 0 of the curve is, as val and test are the same data here.
+    curve = evaluation_records(trainer.run)
+    assert curve[0]["step"] == 0 and curve[-1]["step"] == 20
+    assert curve[0]["metrics"]["zh/mR"] == pytest.approx(means(before)[0])
+    best = next(record for record in curve if record["step"] == trainer.best["step"])
+    assert best["metrics"]["zh/mR"] == pytest.approx(means(after)[0])
+
+    assert commands.run("report", ["--run", str(trainer.run)]) == 0
+    page = (trainer.run / "report.html").read_text()
+    assert page.count("<h2>Retrieval: ") == 1 and page.index("before, zh") < page.index("after, zh")
+
+
+def test_extended_run_keeps_what_it_was_before(tested, shapes, tmp_path):
+    """Also where the test data are gone by then."""
+    data = tmp_path / "test.tar"
+    data.write_bytes(shapes["val"].read_bytes())
+    settings = [f"Data.test=[{data}]", "Evaluation.every=2", "Training.checkpoint_every=2"]
+    trainer = fit(tested(*settings, "Training.steps=2"))
+    before, after = results(trainer, "before"), results(trainer, "after")
+    (trainer.run / "evaluation" / "after.json").unlink()
+    again = fit(tested(*settings, "Training.steps=2"), resume=True)
+    assert means(results(again, "after")) == means(after)
+    longer = fit(tested(*settings, "Training.steps=4"), resume=True, extend=True)
+    assert results(longer, "before") == before
+    assert results(longer, "after")["model"] != after["model"]
+
+    data.unlink()
+    assert fit(tested(*settings, "Training.steps=6"), resume=True, extend=True).step == 6
+    with pytest.raises(FileNotFoundError):
+        Trainer(tested(*settings, f"Training.output={tmp_path / 'new'}"))
+
+
+def test_a_task_that_is_not_retrieval_has_no_test_of_it(tested):
+    with pytest.raises(ConfigError, match="Data.test .*Training.task=entailment"):
+        Trainer(tested("Training.task=entailment", "Data.val=[]"))
