@@ -4,7 +4,6 @@ import argparse
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -18,14 +17,13 @@ from tests.support.processes import run_process
 
 @pytest.mark.parametrize(("arguments", "culprit"), [
     ([], "train, eval-retrieval"),
-    (["trian"], "train, eval-retrieval"),
     (["eval/retrieval", "--help"], "train, eval-retrieval"),
     (["plan"], "--ranks, --device"),
     (["search", "serve", "--index=i", "--port=99999"], "--port: 99999"),
     (["tag", "file"], "INPUT"),
     (["train", "--extend"], "--extend goes with --resume"),
-    *(([command, f"--processes={count}"], f"--processes: {count}")
-      for command, count in (("train", "0"), ("eval", "-1"), ("embed", "two"), ("prepare", "1.5"))),
+    (["train", "--processes=0"], "--processes: 0"),
+    (["embed", "--processes=two"], "--processes: two"),
 ])  # fmt: skip
 def test_misuse_is_one_line(arguments, culprit, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["ernie-vil2", *arguments])
@@ -49,9 +47,7 @@ def test_a_packaged_configuration_is_found_from_any_folder(tmp_path, monkeypatch
 @pytest.mark.parametrize(("error", "line"), [
     (ValueError("first\n  second\n"), "first; second"),
     (ValueError("\x1b[2J\u202eabc 图"), "\\u001b[2J\\u202eabc 图"),
-    (FileNotFoundError(2, "No such file or directory", "a.yaml"), "a.yaml: No such file or directory"),
     (FileNotFoundError(2, "No such file or directory", b"\xff.yaml"), "\\udcff.yaml: No such file or directory"),
-    (OSError("what"), "what"),
     (MemoryError(), "MemoryError"),
 ])  # fmt: skip
 def test_an_error_is_one_printable_line(error, line):
@@ -83,18 +79,17 @@ sys.exit(commands.run("doctor", []))
 
 
 @pytest.mark.parametrize(
-    ("stdout", "code", "printed"), [("/dev/full", 2, "No space left on device"), ("/dev/null", 0, "")]
+    ("stdout", "code", "printed"), [("/dev/full", 2, "No space left on device"), ("out.txt", 0, "")]
 )
-def test_a_standard_output_that_is_full_is_one_line(stdout, code, printed):
-    with Path(stdout).open("w") as file:
-        child = run_process([sys.executable, "-c", SCRIPT], cwd=ROOT, stdout=file, stderr=subprocess.PIPE, text=True)
-    assert child.returncode == code and printed in child.stderr and child.stderr.count("\n") == bool(printed)
-
-
-def test_a_name_that_is_not_a_text_can_be_printed():
+def test_a_standard_output_that_is_full_is_one_line(tmp_path, stdout, code, printed):
+    """A name that is no text, and Chinese where the output is ASCII, are written as escapes."""
+    path = tmp_path / stdout  # an absolute one is itself
     environment = {"PYTHONIOENCODING": "ascii"}
-    child = run_process([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert child.returncode == 0 and child.stdout == "\\udcff \\u56fe\n", child.stderr
+    with path.open("w") as file:
+        child = run_process([sys.executable, "-c", SCRIPT], cwd=ROOT, stdout=file, stderr=subprocess.PIPE, text=True,
+                            env=environment)  # fmt: skip
+    assert child.returncode == code and printed in child.stderr and child.stderr.count("\n") == bool(printed)
+    assert code or path.read_text() == "\\udcff \\u56fe\n"
 
 
 def test_every_command_has_one_script_of_its_name():
@@ -105,14 +100,11 @@ def test_every_command_has_one_script_of_its_name():
 
 
 def test_commands_are_named_as_the_user_called_this_one():
-    text = "ernie-vil2 eval, ernie-vil2 eval-classification --check, ernie-vil2 eval-retrieval; ernie-vil2 evaluates"
-    assert as_called(text, None) == (
-        "tools/eval.py, tools/eval_classification.py --check, tools/eval_retrieval.py; ernie-vil2 evaluates"
-    )
+    text = "ernie-vil2 eval, ernie-vil2 eval-retrieval --check; ernie-vil2 evaluates"
+    assert as_called(text, None) == "tools/eval.py, tools/eval_retrieval.py --check; ernie-vil2 evaluates"
     text = "python tools/embed.py, tools/eval_retrieval.py, fleetrun tools/train.py, tools/study.py"
-    assert as_called(text, "ernie-vil2 eval") == (
-        "ernie-vil2 embed, ernie-vil2 eval-retrieval, fleetrun tools/train.py, tools/study.py"
-    )
+    expected = "ernie-vil2 embed, ernie-vil2 eval-retrieval, fleetrun tools/train.py, tools/study.py"
+    assert as_called(text, "ernie-vil2 eval") == expected
 
 
 def test_errors_help_and_the_doctor_do_so(tmp_path, capsys):
@@ -124,4 +116,3 @@ def test_errors_help_and_the_doctor_do_so(tmp_path, capsys):
         assert run("doctor", [str(model)], called and called.format("doctor")) == 0
         assert f"{prefix.format('convert')} writes one" in capsys.readouterr().out
     assert "python tools/search.py query" in parser("search", "search.py").format_help()
-    assert "    ernie-vil2 search query" in parser("search", "ernie-vil2 search").format_help()

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from ernie_vil2 import cli as commands
 from ernie_vil2.config import dump_config, load_config
 from ernie_vil2.data.readers import open_sources
+from tests.support.commands import call
 from tests.support.shapes import write_tar, write_tsv
 
 
@@ -21,22 +21,38 @@ def model(inputs, tmp_path):
 
 
 @pytest.fixture
-def evaluate(model, tmp_path, capsys):
+def evaluate(model, tmp_path):
     """`evaluate(data, ...)`: the labels of its results with their numbers of texts, and what was printed."""
 
     def run(*arguments):
         out = tmp_path / "out"
-        arguments = ["--checkpoint", model, "--data", *arguments, "--output", out, "--name", "x", "--device", "cpu"]
-        assert commands.run("eval", [str(argument) for argument in arguments]) == 0
+        options = ["--checkpoint", model, "--output", out, "--name", "x", "--device", "cpu"]
+        result = call("eval", *options, "--data", *arguments)
+        assert result.returncode == 0, result.stderr
         results = json.loads((out / "x.json").read_text())["results"]
-        return {label: one["benchmark"]["texts"] for label, one in results.items()}, capsys.readouterr().out
+        return {label: one["benchmark"]["texts"] for label, one in results.items()}, result.stdout
 
     return run
 
 
+@pytest.fixture
 def pairs(inputs):
+    """Caption, name and image of each sample."""
     source = open_sources([str(inputs / "val.tar")])
     return [(sample.caption("en"), sample.image_name, sample.image) for sample in map(source.__getitem__, range(16))]
+
+
+@pytest.fixture
+def write_captions(pairs, tmp_path):
+    """`write_captions(text)`: a shard of images and plain captions, in which CAPTION stands for each one's own."""
+
+    def write(text):
+        members = []
+        for row, (caption, _, image) in enumerate(pairs):
+            members += [(f"{row}.png", image), (f"{row}.txt", text.replace("CAPTION", caption).encode())]
+        return write_tar(tmp_path / "captions.tar", members)
+
+    return write
 
 
 def test_a_folder_of_shards_is_scored_in_its_languages(inputs, evaluate, tmp_path):
@@ -45,37 +61,27 @@ def test_a_folder_of_shards_is_scored_in_its_languages(inputs, evaluate, tmp_pat
     assert evaluate(tmp_path, "--language", "en")[0] == {"model, en": 16}
 
 
-def test_other_data_need_no_field_that_the_runs_own_have(inputs, evaluate, tmp_path):
-    members = [(f"{row}.{end}", content) for row, (caption, _, image) in enumerate(pairs(inputs))
-               for end, content in (("png", image), ("txt", caption.encode()))]  # fmt: skip
-    assert evaluate(write_tar(tmp_path / "other.tar", members))[0] == {"model": 16}
+def test_captions_without_a_language_are_scored_once(evaluate, write_captions):
+    path = write_captions("CAPTION")
+    assert evaluate(path)[0] == {"model": 16}  # without the field that the run's own data have
+    assert evaluate(path, "--language", "zh", "en")[0] == {"model, zh, en": 16}
 
 
-def test_captions_without_a_language_are_scored_once(inputs, evaluate, tmp_path):
-    labels, _ = evaluate(write_tsv(tmp_path / "a.tsv", pairs(inputs)), "--language", "zh", "en")
-    assert labels == {"model, zh, en": 16}
-
-
-def test_lines_are_captions_where_asked_and_reported_where_not(inputs, evaluate, tmp_path):
-    members = [(f"{row}.{end}", content) for row, (caption, _, image) in enumerate(pairs(inputs))
-               for end, content in (("png", image), ("txt", f"{caption}\nit is {caption}".encode()))]  # fmt: skip
-    path = write_tar(tmp_path / "lines.tar", members)
+def test_lines_are_captions_where_asked_and_reported_where_not(evaluate, write_captions):
+    path = write_captions("CAPTION\nit is CAPTION")
     labels, printed = evaluate(path)
     assert labels == {"model": 16} and "caption of several lines" in printed
     labels, printed = evaluate(path, "--caption-lines")
     assert labels == {"model": 32} and "several lines" not in printed
 
 
-def test_embeddings_are_of_one_language(model, inputs, tmp_path, capsys):
-    arguments = ["embed", "--checkpoint", model, "--data", inputs / "val.tar", "--output", tmp_path / "x"]
-    name, *rest = map(str, arguments)
-    assert commands.run(name, rest) == 2
-    assert "--language" in capsys.readouterr().err
+def test_embeddings_are_of_one_language(model, inputs, tmp_path):
+    result = call("embed", "--checkpoint", model, "--data", inputs / "val.tar", "--output", tmp_path / "x")
+    assert result.returncode == 2 and "--language" in result.stderr
 
 
-def test_a_pixel_baseline_counts_bad_samples(inputs, evaluate, tmp_path):
-    rows = [*pairs(inputs), ("a red disc", "broken", b"\x89PNG")]
-    path = write_tsv(tmp_path / "train.tsv", rows)
+def test_a_pixel_baseline_counts_bad_samples(inputs, pairs, evaluate, tmp_path):
+    path = write_tsv(tmp_path / "train.tsv", [*pairs, ("a red disc", "broken", b"\x89PNG")])
     path.write_text(path.read_text() + "no columns\n")
     options = ["--pixel-baseline", path, "--language", "en", "--text-id", "caption_en"]
     _, printed = evaluate(inputs / "val.tar", *options)

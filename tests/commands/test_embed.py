@@ -9,6 +9,7 @@ import ernie_vil2
 from ernie_vil2 import cli as commands
 from ernie_vil2.evaluation.embedding_files import read_embeddings
 from tests.support.checkpoints import untrained_checkpoint
+from tests.support.published_files import image, write
 from tests.support.shapes import COLOURS, draw, png, write_tsv
 
 
@@ -58,26 +59,14 @@ def test_other_formats_have_each_image_and_text_once(checkpoint, rows, extract, 
 @pytest.fixture
 def photos(tmp_path):
     """A folder of images, in folders too, with one that is broken and files that are none."""
-    rng = np.random.default_rng(1)
-    for name, (rgb, _) in zip(("b.png", "a/2.PNG", "a/10.png"), COLOURS.values(), strict=False):
-        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "photos" / name).write_bytes(png(draw(rgb, "disc", rng)))
-    (tmp_path / "photos/.hidden").mkdir()
-    for name, content in (("torn.gif", b"GIF89a"), ("notes.txt", b"none"), (".hidden/c.png", b"")):
-        (tmp_path / "photos" / name).write_bytes(content)
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def lines(tmp_path):
-    (tmp_path / "lines.txt").write_bytes("\ufeffa red disc\r\n\n a disc \na red disc\n".encode() + b"\xff\xfe\n")
-    return tmp_path / "lines.txt"
+    images = {name: image(number) for number, name in enumerate(("b.png", "a/2.PNG", "a/10.png"))}
+    files = {"torn.gif": b"GIF89a", "notes.txt": b"none", ".hidden/c.png": b""}
+    return write(tmp_path / "photos", images | files)
 
 
 def test_a_plain_folder_of_images(checkpoint, photos, extract, tmp_path, capsys):
     assert extract("--checkpoint", checkpoint, "--images", photos, "--output", tmp_path / "o") == 0
-    out = capsys.readouterr().out
-    assert "broken image: 1 (torn.gif)" in out and "3 images and 0 texts, 32 numbers each" in out
+    assert "broken image: 1 (torn.gif)" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["image_embeddings.npy", "images.jsonl"]
     names = [json.loads(line)["image_id"] for line in (tmp_path / "o/images.jsonl").read_text().splitlines()]
     assert names == ["b.png", "a/10.png", "a/2.PNG"]
@@ -86,7 +75,9 @@ def test_a_plain_folder_of_images(checkpoint, photos, extract, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("layout", ["numpy", "chinese-clip"])
-def test_lines_of_text(checkpoint, lines, extract, tmp_path, capsys, layout):
+def test_lines_of_text(checkpoint, extract, tmp_path, capsys, layout):
+    lines = tmp_path / "lines.txt"
+    lines.write_bytes("\ufeffa red disc\r\n\n a disc \na red disc\n".encode() + b"\xff\xfe\n")
     assert extract("--checkpoint", checkpoint, "--texts", lines, "--format", layout, "--output", tmp_path / "o") == 0
     assert "not UTF-8: 1 (lines.txt:5)" in capsys.readouterr().out
     expected = ernie_vil2.load_model(checkpoint).encode_texts(["a red disc", "a disc", "a red disc"])

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from ernie_vil2 import cli as commands
-from ernie_vil2.cli import parser
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.published_files import write
 from tests.support.published_folders import cxc, karpathy
@@ -18,17 +17,8 @@ def model(tmp_path_factory):
     return untrained_checkpoint(tmp_path_factory.mktemp("model"))
 
 
-def option_names(command):
-    return {name for action in parser(command)._actions for name in action.option_strings}
-
-
 def score(command, *arguments):
     return commands.run(command, [*map(str, arguments), "--device", "cpu"])
-
-
-def test_it_has_the_options_of_eval_without_scorers():
-    assert option_names("eval") - option_names("eval_retrieval") == {"--scorer", "--option"}
-    assert option_names("eval_retrieval") <= option_names("eval")
 
 
 def test_both_commands_write_the_same_result(model, shapes, tmp_path):
@@ -36,13 +26,13 @@ def test_both_commands_write_the_same_result(model, shapes, tmp_path):
     arguments += ["pairs", "first-text", "--only", "kind=disc", "--top-k", 3, "--no-cache", "--output"]
     for command in ("eval", "eval_retrieval"):
         assert score(command, *arguments, tmp_path / command) == 0
-    names = {path.name for path in (tmp_path / "eval").iterdir()}
-    assert names == {path.name for path in (tmp_path / "eval_retrieval").iterdir()}
-    assert len([name for name in names if name.endswith(".html")]) == 2  # a page for each protocol
-    for name in names - {"scores.json"}:
-        assert (tmp_path / "eval" / name).read_bytes() == (tmp_path / "eval_retrieval" / name).read_bytes(), name
-    records = [json.loads((tmp_path / command / "scores.json").read_text()) for command in ("eval", "eval_retrieval")]
-    assert records[0]["results"] == records[1]["results"]
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / command).iterdir()}
+        for command in ("eval", "eval_retrieval")
+    )
+    record, other = json.loads(first.pop("scores.json")), json.loads(second.pop("scores.json"))
+    assert record["results"] == other["results"] and first == second
+    assert len([name for name in first if name.endswith(".html")]) == 2  # a page for each protocol
 
 
 def test_recall_is_that_of_the_embeddings(tmp_path):
@@ -79,9 +69,3 @@ def test_protocols_of_other_scorers_of_retrieval_are_scored(model, tmp_path):
     assert score("eval_retrieval", *arguments, "--output", tmp_path / "out") == 0
     record = json.loads((tmp_path / "out" / "cxc.json").read_text())
     assert {"text_to_text", "image_to_image"} <= record["results"]["model"]["result"].keys()
-
-
-@pytest.mark.parametrize("option", [["--scorer", "nlvr2"], ["--option", "a=1"]])
-def test_options_of_other_scorers_are_refused(option, shapes, capsys):
-    assert score("eval_retrieval", "--check", "--data", shapes["val"], *option) == 2
-    assert option[0] in capsys.readouterr().err

@@ -11,24 +11,18 @@ from tests.support.command_examples import run
 ENCODING = ["eval", "eval_classification", "eval entailment", "embed", "calibrate", "interpolate", "search build",
             "search query", "tag lexicon", "report"]  # fmt: skip
 BFLOAT16 = {"--precision": "bfloat16"}
-
-
 ONE_OF_A_KIND = ("eval", "embed", "search build")
+NAMES = [pytest.param(name, marks=() if name in ONE_OF_A_KIND else pytest.mark.slow) for name in ENCODING]
 
 
-def usual(names):
-    """Marks all but one command of a kind as slow."""
-    return [pytest.param(name, marks=() if name in ONE_OF_A_KIND else pytest.mark.slow) for name in names]
-
-
-@pytest.mark.parametrize("name", usual(ENCODING))
+@pytest.mark.parametrize("name", NAMES)
 def test_a_precision_that_the_device_lacks_is_refused(name, inputs, tmp_path, capsys):
     assert run(name, BFLOAT16, inputs, tmp_path) in (1, 2)
     printed = capsys.readouterr().err
     assert "precision=bfloat16: on cpu" in printed and printed.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", usual(name for name in ENCODING if name != "search query"))
+@pytest.mark.parametrize("name", [name for name in NAMES if "search query" not in name.values])
 def test_the_towers_compute_in_it(name, inputs, tmp_path, monkeypatch):
     """As far as a CPU shows: every batch is encoded by a backend of this precision."""
     monkeypatch.setattr(runtime, "check_precision", lambda *_: None)
@@ -43,7 +37,7 @@ def test_the_towers_compute_in_it(name, inputs, tmp_path, monkeypatch):
         monkeypatch.setattr(Eager, method, noted)
     monkeypatch.setattr(contract, "golden", lambda encoder: None)  # of what is written, always float32
     assert run(name, BFLOAT16, inputs, tmp_path) == 0
-    assert found and set(found) == {"bfloat16"}
+    assert set(found) == {"bfloat16"}
 
 
 def test_ranks_are_joined_once_for_all_data_sets(monkeypatch):

@@ -60,8 +60,8 @@ def chart_of(points, logarithmic=True, **options):
     return line_chart("c", "", [Series("s", points, 1)], y_label="", logarithmic=logarithmic, **options)
 
 
-def answer(correct, image=IMAGES["png"], caption="answer", rank=None):
-    return {"image": image, "caption": caption, "score": 0.5, "correct": correct, "rank": rank}
+def answer(correct, image=IMAGES["png"], caption="answer"):
+    return {"image": image, "caption": caption, "score": 0.5, "correct": correct, "rank": None}
 
 
 def card(answers, query="q", language="en", **changes):
@@ -71,10 +71,6 @@ def card(answers, query="q", language="en", **changes):
 def table(rows):
     groups = [("image → text", 1), ("text → image", 1)]
     return Table(["R@1", "R@1", "mR"], rows, groups=groups, notes=["Percent."], kind="recalls")
-
-
-def answers_in(html):
-    return re.findall(r'<li class="(?:right|wrong)">.*?</li>', html, re.DOTALL)
 
 
 def test_a_full_page_is_whole_and_loads_nothing():
@@ -88,24 +84,12 @@ def test_a_full_page_is_whole_and_loads_nothing():
     )  # fmt: skip
     page = Page(html)
     text = " ".join(page.text)
-    for expected in ("A report", "small", "all concepts", "model, zh", "45.68", "–", "风铃", "wind chime", "all of it"):
+    for expected in ("A report", "small", "all concepts", "45.68", "–", "风铃", "wind chime", "all of it"):
         assert expected in text
     assert len(page.all("svg", role="img")) == 4
     assert {image["src"].partition(";")[0] for image in page.all("img")} == {"data:image/png", "data:image/jpeg"}
     assert page.all("script") == page.all("link") == []
     assert not re.search(r"@import|url\(|https?://|src=\"(?!data:)|href=", html)
-    assert html.index("45.68") < html.index("all of it"), "the result comes before the text that defines it"
-
-
-def test_right_and_wrong_differ_by_more_than_colour():
-    answers = [answer(True), answer(False), answer(True, rank=1234)]
-    right, wrong, missed = answers_in(report_page(queries={"": [card(answers, tags=["rank 1,234"])]}))
-    assert '<li class="right">' in right and ">right</span>" in right
-    assert '<li class="wrong">' in wrong and ">wrong</span>" in wrong
-    marks = {re.search(r'class="mark".*?d="([^"]*)"', item)[1] for item in (right, wrong)}
-    assert len(marks) == 2
-    # The rank of the right answer is shown where it is missed.
-    assert "rank 1,234" in missed and "rank" not in right + wrong
 
 
 @pytest.mark.parametrize("name", ["report", "evaluation", "run", "dry_run", "interpolation"])
@@ -153,11 +137,9 @@ def test_what_users_wrote_is_text_not_markup(name):
 @pytest.mark.parametrize(
     ("text", "language", "expected"),
     [
-        ("data/图片.tar", "", 'data/<span lang="zh">图片</span>.tar'),
-        ("红、3绿 & <b>", "", '<span lang="zh">红、3绿</span> &amp; &lt;b&gt;'),
+        ("data/红、3绿 & <b>", "", 'data/<span lang="zh">红、3绿</span> &amp; &lt;b&gt;'),
         ("红 and red", "zh", '<span lang="zh">红 and red</span>'),
         ("りんごの木", "", "りんごの木"),
-        ("pomme", "fr", '<span lang="fr">pomme</span>'),
     ],
 )
 def test_chinese_is_marked_as_such(text, language, expected):
@@ -191,15 +173,14 @@ def test_loss_lines_keep_order_and_their_factors_are_distances():
     assert heights[0] - heights[3] == pytest.approx((heights[1] - heights[0]) * math.log2(1.5), abs=0.11)
 
 
-@examples(50)
+@examples(20)
 @given(low=st.floats(1e-4, 1e3), factor=st.floats(1, 1e4))
 def test_logarithmic_ticks_enclose_the_data(low, factor):
     chart = chart_of([(1, low), (2, low * factor)])
     ticks = [float(label.replace(",", "")) for _, label in chart.y_ticks]
     assert ticks == sorted(set(ticks)) and 2 <= len(ticks) <= 12
     assert ticks[0] <= low * 1.001 and ticks[-1] >= low * factor * 0.999
-    positions = [position for position, _ in chart.y_ticks]
-    assert positions[0] == chart.floor and positions == sorted(positions, reverse=True)
+    assert chart.y_ticks[0][0] == chart.floor
 
 
 def test_linear_ticks_above_the_data_are_as_far_apart_as_others():
@@ -211,14 +192,12 @@ def test_linear_ticks_above_the_data_are_as_far_apart_as_others():
 @examples(30)
 @given(steps=st.integers(1, 10**6), points=st.integers(1, 400))
 def test_the_last_tick_is_the_last_step(steps, points):
-    records = [training(step) for step in np.unique(np.linspace(1, steps, points).astype(int)).tolist()]
-    for chart in training_charts(records):
-        if not chart.lines:
-            continue
-        position, label = chart.x_ticks[-1]
-        assert label.replace(",", "") == str(records[-1]["step"]) and position == chart.edge
-        for (left, label), (right, next_label) in zip(chart.x_ticks, chart.x_ticks[1:], strict=False):
-            assert right - left > 6 * (len(label) + len(next_label)) / 2, "the figures run into each other"
+    numbers = np.unique(np.linspace(1, steps, points).astype(int)).tolist()
+    chart = chart_of([(step, 1.0) for step in numbers])
+    position, label = chart.x_ticks[-1]
+    assert label.replace(",", "") == str(numbers[-1]) and position == chart.edge
+    for (left, label), (right, next_label) in zip(chart.x_ticks, chart.x_ticks[1:], strict=False):
+        assert right - left > 6 * (len(label) + len(next_label)) / 2, "the figures run into each other"
 
 
 def test_what_has_no_logarithm_or_is_not_finite_leaves_a_gap():
@@ -251,13 +230,11 @@ def test_recall_shows_cutoffs_directions_and_languages():
         zh, en = evaluation(step, "zh"), evaluation(step, "en")
         records.append(zh | {"shown": zh["shown"] + en["shown"], "metrics": zh["metrics"] | en["metrics"]})
     html = run_page([*records, evaluation(20, "fr", "another")])
-    lines = lines_of(html, "Retrieval over time")
-    assert len(lines) == 8 and all(len(line) == 2 for line in lines)
+    assert [len(line) for line in lines_of(html, "Retrieval over time")] == [2] * 8
     assert len(lines_of(html, "Another over time")) == 4
     for language in ("zh", "en"):
         for way in ("image → text", "text → image"):
             assert f"{language} {way} R@1 <b>30</b>" in html
-            assert f"{language} {way} R@10 <b>50</b>" in html
 
 
 def test_numbers_of_any_name_are_drawn():
@@ -274,21 +251,11 @@ def test_numbers_of_any_name_are_drawn():
     assert title == "Accuracy and mean recall over time"
 
 
-def test_runs_are_compared_by_loss_and_mean_recall():
-    runs = {name: [training(1), training(2, loss=loss), evaluation(2, metrics={"mean_recall": recall})]
-            for name, loss, recall in (("first", 5.0, 25.0), ("second", 8.0, 10.0))}  # fmt: skip
-    html = report_page(training=comparison_charts(runs))
-    first, second = lines_of(html, "Loss")
-    assert first[-1][1] > second[-1][1]  # y points down
-    for label in ("first <b>5</b>", "second <b>8</b>", "first <b>25</b>", "second <b>10</b>"):
-        assert label in html
-
-
 @pytest.mark.parametrize(("most", "is_cut"), [(2.3, False), (1e4, True)])
 def test_an_outlier_does_not_rule_the_axis_of_the_loss(most, is_cut):
     values = [most, *(2.0 + 0.01 * step for step in range(30))]
     chart = chart_of(list(enumerate(values)), outliers=False)
-    assert ("1 point is above" in chart.note) == is_cut
+    assert bool(chart.note) == is_cut
     assert float(chart.y_ticks[-1][1].replace(",", "")) < 4
     whole = chart_of(list(enumerate(values)))
     assert float(whole.y_ticks[-1][1].replace(",", "")) >= most and not whole.note
@@ -297,9 +264,7 @@ def test_an_outlier_does_not_rule_the_axis_of_the_loss(most, is_cut):
 def test_the_best_step_is_marked():
     recalls = {0: 90.0, 10: 40.0, 20: 50.0, 30: 45.0}
     records = [evaluation(step, shown=None, metrics={"mean_recall": value}) for step, value in recalls.items()]
-    (chart,) = [chart for chart in training_charts(records) if chart.title.startswith("Retrieval")]
-    assert chart.best is not None and chart.best[1] == "best: 20"  # step 0 is not a checkpoint
-    assert "best: 20" in run_page(records)
+    assert "best: 20" in run_page(records)  # step 0 is not a checkpoint
 
 
 def test_bad_samples_are_listed_by_reason_and_oddity():
@@ -307,6 +272,5 @@ def test_bad_samples_are_listed_by_reason_and_oddity():
     report.add(2000, [("broken image", f"<b>{number}</b>") for number in range(12)] + [("empty caption", "x")],
                [("damaged colour profile", "odd")])  # fmt: skip
     text = " ".join(Page(run_page([], bad_samples=report)).text)
-    assert "13 of 2,000 samples" in text
     assert "<b>9</b>" in text and "<b>10</b>" not in text
     assert text.index("broken image") < text.index("empty caption") < text.index("damaged colour profile")

@@ -13,23 +13,16 @@ from tests.support.paths import ROOT
 from tests.support.stand_ins import LAYOUTS, checkout
 
 NOT_RUN = {
-    "make test": "these tests",
-    "python -m pytest": "tests, which are run as such",
-    "make test-gpu": "needs GPUs",
-    "python3.11 -m venv": "installs from the network",
-    "python3.12 -m venv": "installs from the network",
-    ".venv-3.12/bin/python": "is what that has installed",
-    "pip install": "installs from the network",
+    **dict.fromkeys(["make test", "make test-gpu", "python -m pytest"], "these tests, some of which need GPUs"),
+    **dict.fromkeys(["python3.11 -m venv", "python3.12 -m venv", ".venv-3.12/bin/python", "pip install"],
+                    "installs from the network"),
     "python benchmarks/": "measures for minutes, some of it next to PyTorch; its page has what it printed",
-    "python demo_data/icons.py": "fetches 100 MB",
-    "python tools/search.py build --index indexes/icons": "needs these icons",
-    "python demo_data/icon_study.py": "needs these icons",
-    "python demo_data/icon_tower.py": "needs these icons",
-    "-c configs/demo/icon_tower.yaml": "needs these icons",
+    **dict.fromkeys(["python demo_data/icons.py", "python tools/search.py build --index indexes/icons",
+                     "python demo_data/icon_study.py", "python demo_data/icon_tower.py",
+                     "-c configs/demo/icon_tower.yaml"], "fetches 100 MB of icons, or needs them"),
     "python tools/study.py": "trains for hours on these icons; tests/experiments trains a small one",
     "python -m experiments.widths": "scores what that study has trained; tests/experiments scores small ones",
-    "python demo_data/stamps.py": "fetches 80 MB",
-    "--data demo_data/stamps": "needs these stamps",
+    **dict.fromkeys(["python demo_data/stamps.py", "--data demo_data/stamps"], "fetches 80 MB, or needs them"),
     'load_model("OFA-Sys/': "fetches from a hub; tests/io/test_model_hubs.py loads such a name from a server here",
     'load_model("ernie-vil-2.0-base-zh")': "fetches 800 MB; docs/examples are run with MODEL",
     "Model.weights=ernie-vil-2.0-base-zh": "fetches 800 MB; finetuning.md is run with MODEL",
@@ -38,12 +31,11 @@ NOT_RUN = {
     "--master 10.0.0.1": "needs two machines; tests/training/test_two_nodes.py starts them as network namespaces",
     "rsync -a --delete 10.0.0.1": "needs two machines",
     "sbatch": "needs Slurm",
-    "exports/own": "needs the run of docs/own_data.md; tests/pages/test_own_data.py runs it",
-    "--index indexes/own": "needs the same run",
+    **dict.fromkeys(["exports/own", "--index indexes/own"], "needs the run of docs/own_data.md"),
     "timeout --preserve-status": "ends by the clock; tests/training/test_stopping.py stops runs at a step",
     'open("found.jsonl"': "needs the demo trained to its end: after a few steps no word is near a drawing",
     "--protocol NAME": "FOLDER and NAME are those that follow on the page",
-}
+}  # fmt: skip
 """Commands and blocks of Python that hold one of these, and why they are not run."""
 OTHER_TESTS = {
     "walkthrough.md": "pages/test_walkthroughs.py",

@@ -6,20 +6,17 @@ import json
 import runpy
 import shutil
 import sys
-import threading
-import time
 
 import pytest
-import uvicorn
 
 import ernie_vil2
 from ernie_vil2.apps.search import open_index
 from ernie_vil2.apps.search.fill import add_images, build, images_in
 from ernie_vil2.apps.search.service import build_app
 from tests.support.checkpoints import untrained_checkpoint
-from tests.support.limits import PATIENCE
 from tests.support.paths import ROOT
 from tests.support.published_folders import SMALL, TOKENS, own
+from tests.support.sockets import Running
 from tests.support.stand_ins import short_pretraining
 
 NOTEBOOK = ROOT / "docs" / "notebooks" / "quickstart.ipynb"
@@ -90,21 +87,10 @@ def test_a_server_is_asked(folder, run, shapes):
     with open_index(folder / "index", model, writable=True) as index:
         add_images(index, images_in([str(shapes["val"])]))
         build(index, "images", None, 0.98, lambda line: None)
-    with open_index(folder / "index", model) as index:
-        server = uvicorn.Server(uvicorn.Config(build_app(index), port=0, log_level="warning"))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        deadline = time.monotonic() + PATIENCE
-        while not server.started:
-            assert thread.is_alive() and time.monotonic() < deadline
-            time.sleep(0.02)
-        address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        image = next((folder / "my-images").glob("*.png"))
-        try:
-            printed = run("search_client.py", "red disc", "--image", image, "--address", address, "--count", 3)
-        finally:
-            server.should_exit = True
-            thread.join(PATIENCE)
+    image = next((folder / "my-images").glob("*.png"))
+    with open_index(folder / "index", model) as index, Running(build_app(index)) as running:
+        address = "http://{}:{}".format(*running.address)
+        printed = run("search_client.py", "red disc", "--image", image, "--address", address, "--count", 3)
     assert [line.startswith("  ") for line in printed.splitlines()] == [False, True, True, True] * 2
 
 

@@ -16,27 +16,24 @@ from safetensors.numpy import load_file
 from ernie_vil2 import losses, tasks
 from ernie_vil2.apps.search import index_types
 from ernie_vil2.config import load_config
-from ernie_vil2.data.readers import LAYOUTS, open_sources
-from ernie_vil2.evaluation.scorer import SCORERS, make_scorer
+from ernie_vil2.data.readers import LAYOUTS
+from ernie_vil2.evaluation.scorer import SCORERS
 from ernie_vil2.io.run_folder import MODEL, list_checkpoints
-from ernie_vil2.losses import MultiViewLoss, build_loss
+from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.models import build_image_tower
-from ernie_vil2.tasks import build_task
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.support import page_commands
+from tests.support.checkpoints import TOWERS
 from tests.support.commands import call
 from tests.support.html_pages import lines_of
 from tests.support.paths import FIXTURES, ROOT
 from tests.support.processes import run_process
 from tests.support.ranks import forked_ranks, train
+from tests.support.trainings import logged_losses
 
-SMALL = [
-    "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
-    "Model.text={name: ernie, width: 32, depth: 1, heads: 1, max_positions: 16}", "Data.max_length=16",
-    "Data.workers=0", "Views.languages={en: 1.0}", "Schedule.warmup_steps=1", "Training.steps=2",
-    "Training.global_batch=8",
-]  # fmt: skip
+SMALL = [*TOWERS, "Data.workers=0", "Views.languages={en: 1.0}", "Schedule.warmup_steps=1", "Training.steps=2",
+         "Training.global_batch=8"]  # fmt: skip
 BLOCKS = [text for language, text in page_commands.blocks(ROOT / "docs" / "extending.md") if language == "python"]
 FIXTURE = FIXTURES / "shapes"
 
@@ -48,8 +45,7 @@ def parts():
     before = [dict(registry) for registry in registries]
     module = types.ModuleType("my_parts")
     assert len(BLOCKS) == 6
-    for block in BLOCKS:
-        exec(compile(block, "extending.md", "exec"), vars(module))  # noqa: S102 - the page is ours
+    exec(compile("\n".join(BLOCKS), "extending.md", "exec"), vars(module))  # noqa: S102 - the page is ours
     sys.modules["my_parts"] = module
     yield module
     del sys.modules["my_parts"]
@@ -121,8 +117,7 @@ def test_the_scorer_from_the_command_line(parts, tmp_path, name):
     scored = ["eval", *arguments, "--name", "a", "--no-cache", "--scorer", name, "--option"]
     printed = call(*scored, "scale=100").stdout
     metrics = json.loads((tmp_path / "a.json").read_text())["metrics"]
-    with (tmp_path / "a.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
     for language in ("zh", "en"):
         margins = [float(row["margin"]) for row in rows if row["language"] == language]
         assert metrics[f"{language}/margin"] == pytest.approx(np.mean(margins), rel=1e-5)
@@ -132,7 +127,7 @@ def test_the_scorer_from_the_command_line(parts, tmp_path, name):
     written = {path.stem for path in tmp_path.glob("*.json")}
     assert len(written) == 3 and any(stem.endswith(f"-{name.rpartition(':')[2]}") for stem in written)  # none replaced
     refused = call(*scored, "size=1")
-    assert refused.returncode == 2 and "size: no such option; known: scale" in refused.stderr
+    assert refused.returncode == 2 and "size: " in refused.stderr
 
 
 def test_a_loss_and_a_dataset_from_the_command_line_alone(parts, tmp_path):
@@ -143,12 +138,8 @@ def test_a_loss_and_a_dataset_from_the_command_line_alone(parts, tmp_path):
     settings = [*SMALL, f"Data.train=[{tmp_path / 'train.colours'}]", "Training.log_every=1",
                 "Loss.kind=squared_distance", "Loss.options={factor: 2}"]  # fmt: skip
     Trainer(load_config(None, [*settings, f"Training.output={tmp_path / 'name'}"])).fit()
-    by_path, by_name = (
-        [(record["step"], record["loss"]) for record in read_log(tmp_path / name / "log.jsonl") if "loss" in record]
-        for name in ("path", "name")
-    )
-    assert [step for step, _ in by_path] == [step for step, _ in by_name] == [1, 2]
-    assert by_path[0][1] == pytest.approx(by_name[0][1] / 2, rel=1e-5)
+    by_path, by_name = logged_losses(tmp_path / "path"), logged_losses(tmp_path / "name")
+    assert len(by_path) == len(by_name) == 2 and by_path[0] == pytest.approx(by_name[0] / 2, rel=1e-5)
 
 
 ROWS_ALONE = """
@@ -170,8 +161,6 @@ def train_with(folder, overrides):
     [
         ("RowsAlone", "null"),
         pytest.param("SquaredDistance", 3, marks=pytest.mark.slow),
-        pytest.param("RowsAlone", 3, marks=pytest.mark.slow),
-        pytest.param("SquaredDistance", "null", marks=pytest.mark.slow),
     ],
 )
 def test_a_loss_trains_on_two_ranks_as_on_one(shapes, tmp_path, monkeypatch, kind, micro_batch):
@@ -192,12 +181,11 @@ def test_a_loss_trains_on_two_ranks_as_on_one(shapes, tmp_path, monkeypatch, kin
     assert of_one["log_logit_scale"] == pytest.approx([-math.log(0.07)])  # it stays where it began
 
 
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 1])
-def test_a_field_of_a_sample_that_is_forgotten_is_named(tmp_path, workers):
-    """In a sentence, whichever process reads: no traceback."""
+def test_a_field_of_a_sample_that_is_forgotten_is_named(tmp_path):
+    """In a sentence, although another process reads: no traceback."""
     forgetful = BLOCKS[2].replace("text_name=caption, ", "")
     assert forgetful != BLOCKS[2]
-    done = run_training(tmp_path, [forgetful], f"Training.output={tmp_path / 'run'}", f"Data.workers={workers}")
+    done = run_training(tmp_path, [forgetful], f"Training.output={tmp_path / 'run'}", "Data.workers=1")
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert re.search(rf"{tmp_path}/train.colours, \d+: my_parts.Colours .*'text_name'; docs/extending.md", line)
@@ -206,13 +194,17 @@ def test_a_field_of_a_sample_that_is_forgotten_is_named(tmp_path, workers):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("Loss.kind=squared_distanse", "'squared_distanse'; did you mean squared_distance"),
+        ("Loss.kind=squared_distanse", "did you mean squared_distance"),
         ("Training.task=fine_tuning", "'fine_tuning'; known: multi_view"),
         ("Evaluation.evaluators=[recall]", "'recall'; known: retrieval"),
         ("Evaluation.evaluators=[{margin: {size: 1}}]", "margin: size"),
         ("Loss.options={margin: 1}", "Loss.options .* 'margin'"),
         ("Loss.kind=my_parts:Missing", "my_parts has no Missing"),
-        ("Loss.kind=no_such_module:Loss", "no_such_module:Loss: .* PYTHONPATH"),
+        ("Loss.kind=no_such_module:Loss", "no_such_module:Loss: "),
+        ("Loss.kind=json:dumps", "json:dumps"),
+        ("Training.task=json:dumps", "json:dumps has no rows, build"),
+        ("Evaluation.evaluators=['json:dumps']", "json:dumps has no of_run, open, check, score"),
+        ("Data.train=[{data: [x], layout: 'json:dumps'}]", "json:dumps has no find, fits, open, read"),
     ],
 )
 def test_a_part_that_is_not_there_is_named(parts, trainer, setting, message):
@@ -226,7 +218,7 @@ def test_an_index_type_by_its_import_path(parts, shapes, tmp_path, monkeypatch):
     build = ["build", "--index", index, "--checkpoint", f"{FIXTURE}/model", "--data", shapes["val"], "--index-type"]
     check = ["search", "check", "--index", index]
     refused = call("search", *build, "rouned")
-    assert refused.returncode == 2 and "'rouned'; did you mean rounded" in refused.stderr and not index.exists()
+    assert refused.returncode == 2 and "did you mean rounded" in refused.stderr and not index.exists()
     assert call("search", *build, "my_parts:Rounded").returncode == 0
     assert call(*check).returncode == 0
     monkeypatch.delitem(sys.modules, "my_parts")
@@ -236,17 +228,3 @@ def test_an_index_type_by_its_import_path(parts, shapes, tmp_path, monkeypatch):
     (tmp_path / "my_parts.py").write_text("\n".join(BLOCKS), encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     assert call(*check, "--import", "my_parts").returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("find", "message"),
-    [
-        (lambda: make_scorer("json:dumps", {}), "json:dumps has no of_run, open, check, score"),
-        (lambda: build_task(load_config(None, ["Training.task=json:dumps"])), "json:dumps has no rows, build"),
-        (lambda: open_sources([str(FIXTURE)], layout="json:dumps"), "json:dumps has no find, fits, open, read"),
-        (lambda: build_loss(load_config(None, ["Loss.kind=json:dumps"]).Loss), "json:dumps"),
-    ],
-)
-def test_what_is_not_such_a_part_is_named(find, message):
-    with pytest.raises(ValueError, match=message):
-        find()

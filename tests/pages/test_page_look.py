@@ -3,8 +3,6 @@
 import pytest
 
 from docs.screenshots import SHOTS, look, open_page
-from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.pages import Series, line_chart, write_page
 from tests.support.browser import CHROMIUM, Browser
 from tests.support.paths import ROOT
 
@@ -19,18 +17,6 @@ def test_pages_fit_and_can_be_read(tmp_path, width, dark):
             open_page(browser, page.as_uri())
             assert look(browser) == [], page.name
             assert browser.run("document.querySelector('.lead').textContent")
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_unknown_tokens_can_be_read(tmp_path, dark):
-    texts = {"sample": "1", "text, as tokens": "[CLS] [UNK] <unk>"}
-    source = {"name": "s", "note": "", "at_once": 6, "samples": [{"images": {}, "texts": texts}]}
-    chart = line_chart("Rate", "", [Series("rate", [(1, 1.0), (2, 0.5)], 1)], y_label="rate")
-    write_page(tmp_path / "page.html", "dry_run.html", title="t", summary="s", facts={}, sources=[source], plan="",
-               schedule=chart, bad_samples=BadSampleReport())  # fmt: skip
-    with Browser(tmp_path / "profile", dark=dark) as browser:
-        open_page(browser, (tmp_path / "page.html").as_uri())
-        assert browser.run("document.querySelectorAll('mark').length") == 2 and look(browser) == []
 
 
 def test_a_page_that_cannot_be_read_is_found_out(tmp_path):

@@ -17,9 +17,9 @@ from tests.support.published_folders import TOKENS
 from tests.support.shapes import COLOURS, SHAPES, SPECIAL_TOKENS, draw, png
 
 
-def run(tool, *arguments, code=0):
+def run(tool, *arguments):
     result = call(Path(tool).stem, *arguments)
-    assert result.returncode == code, [tool, *arguments, result.stdout, result.stderr]
+    assert result.returncode == 0, [tool, *arguments, result.stdout, result.stderr]
     return result.stdout
 
 
@@ -57,9 +57,7 @@ def test_every_command_of_classification_runs(tmp_path, shapes, monkeypatch):
     monkeypatch.chdir(tmp_path)
     short = ["Model.image.weights=null", "Data.workers=0", "Schedule.warmup_steps=1", "Training.steps=2",
              "Evaluation.every=2", "Training.output=new"]  # fmt: skip
-    commands = page_commands("classification.md")
-    assert len(commands) >= 5
-    for _, tool, *arguments in commands:
+    for _, tool, *arguments in page_commands("classification.md"):
         if tool == "tools/train.py":
             run(tool, *arguments, *(word for setting in short for word in ("-o", setting)))
             assert "zh/acc1" in Path("new/log.jsonl").read_text()

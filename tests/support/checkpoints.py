@@ -9,6 +9,13 @@ from pathlib import Path
 
 from tests.support.shapes import TOKENS
 
+TOWERS = [
+    "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
+    "Model.text={name: ernie, width: 32, depth: 1, heads: 1, max_positions: 16}",
+    "Data.max_length=16",
+]
+"""Settings of the smallest model."""
+
 
 def untrained_checkpoint(folder, tokens=TOKENS, task="multi_view"):
     """An untrained model of ViT 32/16 and ERNIE, one block each, with these tokens, as a checkpoint in `folder`."""
@@ -37,12 +44,7 @@ def _untrained(tokens, task):
     folder = Path(tempfile.mkdtemp(prefix="untrained-"))
     atexit.register(shutil.rmtree, folder)
     (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
-    settings = [
-        "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
-        "Model.text={name: ernie, width: 32, depth: 1, heads: 1, max_positions: 16}",
-        "Data.max_length=16",
-        f"Training.task={task}",
-    ]
+    settings = [*TOWERS, f"Training.task={task}"]
     paddle.seed(0)
     made = build_task(load_config(None, [*settings, f"Model.text.vocabulary={json.dumps(str(folder / 'vocab.txt'))}"]))
     made.build(initialize=False)
