@@ -1,11 +1,9 @@
 """demo_data/crawl.py in small: every planted fault is what the truth says, and the good rows have none."""
 
-import csv
 import functools
 import json
 import re
 import sys
-import tarfile
 from collections import Counter, defaultdict
 
 import cv2
@@ -16,7 +14,7 @@ from benchmarks.curate_truth import Outcome, read_fates, read_truth
 from ernie_vil2.apps.curation import curate, load_steps
 from ernie_vil2.data.readers import open_sources
 from tests.support.paths import DEMO_DATA, ROOT, import_demo_script
-from tests.support.shapes import write_tar
+from tests.support.shapes import read_tar, write_tar
 
 ROWS = 400
 COPIES = ("copy", "resized", "recompressed", "cropped", "bordered", "mirrored", "grey")
@@ -52,8 +50,7 @@ def folder(script, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def truth(folder):
-    with (folder / "truth.csv").open(encoding="utf-8", newline="") as file:
-        return {row["key"]: row for row in csv.DictReader(file)}
+    return read_truth(folder / "truth.csv")
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +58,9 @@ def files(folder):
     """By key the caption and the bytes of the image."""
     samples = defaultdict(dict)
     for shard in sorted(folder.glob("*.tar")):
-        with tarfile.open(shard) as archive:
-            for member in archive:
-                key, suffix = member.name.split(".")
-                samples[key]["caption" if suffix == "json" else "image"] = archive.extractfile(member).read()
+        for name, content in read_tar(shard).items():
+            key, suffix = name.split(".")
+            samples[key]["caption" if suffix == "json" else "image"] = content
     return {key: (json.loads(sample["caption"])["caption"], sample["image"]) for key, sample in samples.items()}
 
 
@@ -75,7 +71,7 @@ def of_kind(truth, files):
 
 
 def pixels(content):
-    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
 
 
 def difference(image, other):
@@ -91,16 +87,6 @@ def test_every_key_has_a_row_and_every_kind_its_count(script, truth, files, fold
     for kind, count in script.KINDS.items():
         assert kind == "good" or counts[kind] == round(count * ROWS / 20_000)
     assert counts["good"] + counts["twin"] == 120
-    assert sum(script.KINDS.values()) == 20_000
-
-
-@pytest.mark.slow
-def test_the_same_arguments_give_the_same_bytes(script, tmp_path):
-    first, second = tmp_path / "first", tmp_path / "second"
-    for path in (first, second):
-        run(script, path, 100)
-    for path in first.glob("*.*"):
-        assert path.read_bytes() == (second / path.name).read_bytes()
 
 
 @pytest.mark.parametrize("kind", COPIES)
@@ -110,9 +96,7 @@ def test_copies_are_of_good_rows_and_show_what_those_show(truth, files, of_kind,
         assert ("other caption" in row["detail"]) == (caption != files[row["of"]][0])
         copy, original = pixels(image), pixels(files[row["of"]][1])
         height, width = original.shape[:2]
-        if kind == "copy":
-            assert image == files[row["of"]][1]
-        elif kind == "bordered":
+        if kind == "bordered":
             edge = int(row["detail"].split()[0])
             assert copy.shape == (height + 2 * edge, width + 2 * edge, 3)
             copy = copy[edge:-edge, edge:-edge]
@@ -138,19 +122,6 @@ def test_leaks_show_the_test_drawing_that_they_name(script, folder, of_kind):
     assert len(leaked) == len(leaks)
     unseen = {drawing.name for drawing in script.drawings(folder / "unseen" / "test.tar")}
     assert unseen == set(test) - leaked
-
-
-def test_good_rows_are_good_and_wrong_captions_name_another(script, of_kind):
-    images = [image for _, _, image in of_kind("good")]
-    for image in map(pixels, images):
-        short, long = sorted(image.shape[:2])
-        assert short >= 100 and long < 3 * short and image.std() > 4
-    assert len(set(images)) == len(images)
-    for _, text, _ in of_kind("good"):
-        assert 6 <= len(text) < 200 and not re.search(r"https?:|<|\.jpg", text)
-    names = {drawing.name: drawing.names.values() for drawing in script.drawings(DEMO_DATA / "emoji-val.tar")}
-    for row, caption, _ in of_kind("wrong"):
-        assert any(name in caption for name in names[row["detail"]])
 
 
 def test_a_curation_finds_what_was_planted_and_keeps_the_good(folder, tmp_path, monkeypatch):

@@ -2,9 +2,7 @@
 
 import json
 import sys
-import tarfile
 
-import cv2
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -13,17 +11,13 @@ from ernie_vil2.config import load_config
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.initial import load_initial_weights
 from tests.support.paths import DEMO_DATA, ROOT, import_demo_script
-from tests.support.shapes import png, write_tar
+from tests.support.shapes import png, read_fields, write_tar
+from tests.support.trainings import assert_same_arrays
 
 
 @pytest.fixture(scope="module")
 def script():
     return import_demo_script("icon_tower")
-
-
-def names_in(shard):
-    with tarfile.open(shard) as tar:
-        return [json.load(tar.extractfile(name))["name"] for name in tar.getnames() if name.endswith(".json")]
 
 
 def test_no_style_of_the_demo_is_drawn_and_always_the_same_icons(script, monkeypatch, tmp_path):
@@ -42,7 +36,7 @@ def test_no_style_of_the_demo_is_drawn_and_always_the_same_icons(script, monkeyp
     for folder in ("first", "second"):
         monkeypatch.setattr(sys, "argv", ["icon_tower.py", "--icons", str(icons), "--output", str(tmp_path / folder)])
         assert script.main() == 0
-    drawn = [name.split()[0] for name in names_in(tmp_path / "first" / "train.tar")]
+    drawn = [fields["name"].split()[0] for fields in read_fields(tmp_path / "first" / "train.tar")]
     assert set(drawn) == {"colours", "lines"}
     assert 220 < drawn.count("colours") < 260 and 30 < drawn.count("lines") < 70
     assert (tmp_path / "first" / "train.tar").read_bytes() == (tmp_path / "second" / "train.tar").read_bytes()
@@ -57,16 +51,13 @@ def test_the_demo_starts_from_the_tower_that_is_shipped():
     load_initial_weights(model, config.Model)
     expected = load_file(shipped)
     arrays = {name: value.numpy() for name, value in model.state_dict().items() if name.startswith("image.")}
-    assert arrays.keys() == expected.keys()
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(array, expected[name])
+    assert_same_arrays(arrays, expected)
 
 
 def write_images(path, images):
     members = []
     for name, pixels in images.items():
-        image = cv2.imencode(".png", pixels)[1].tobytes()
-        members += [(f"{name}.png", image), (f"{name}.txt", f"a {name}".encode())]
+        members += [(f"{name}.png", png(pixels)), (f"{name}.txt", f"a {name}".encode())]
     write_tar(path, members)
 
 
@@ -75,9 +66,8 @@ def test_recall_is_given_without_near_twins(tmp_path, monkeypatch, capsys):
     images = np.random.default_rng(0).integers(0, 200, [4, 32, 32, 3], dtype=np.uint8)
     write_images(tmp_path / "drawings.tar", {"same": images[0], "dark": images[1], "other": images[2]})
     write_images(tmp_path / "icons.tar", {"x": images[3], "y": images[0], "z": images[1] + 50})
-    ranks = "".join(f"m,image_to_text,{name},a {name},{rank}\n" for name, rank in
-                    (("same", 1), ("dark", 1), ("other", 3)))  # fmt: skip
-    (tmp_path / "ranks.csv").write_text(f"result,direction,query_id,query,rank\n{ranks}", encoding="utf-8")
+    ranks = [f"m,image_to_text,{name},a {name},{rank}" for name, rank in (("same", 1), ("dark", 1), ("other", 3))]
+    (tmp_path / "ranks.csv").write_text("\n".join(["result,direction,query_id,query,rank", *ranks]))
     files = ["--icons", tmp_path / "icons.tar", "--data", tmp_path / "drawings.tar", "--ranks", tmp_path / "ranks.csv"]
     monkeypatch.setattr(sys, "argv", ["near_twins.py", *map(str, files)])
     import_demo_script("near_twins").main()

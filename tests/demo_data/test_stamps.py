@@ -2,16 +2,17 @@
 
 import csv
 import hashlib
-import io
+import lzma
 import sys
-import tarfile
 
 import numpy as np
 from PIL import Image
 
 from ernie_vil2.data.readers import open_benchmarks
 from ernie_vil2.data.readers.labelled import open_labelled
+from tests.support.image_formats import encoded
 from tests.support.paths import import_demo_script
+from tests.support.shapes import write_tar
 
 SPLITS = ("train", "val", "test")
 
@@ -19,9 +20,7 @@ SPLITS = ("train", "val", "test")
 def stamp_image(seed, size=(200, 100)):
     pixels = np.random.default_rng(seed).integers(0, 256, [size[1], size[0], 4], np.uint8)
     pixels[:, : size[0] // 2, 3] = 0  # transparent
-    file = io.BytesIO()
-    Image.fromarray(pixels, "RGBA").save(file, "PNG")
-    return file.getvalue()
+    return encoded(pixels)
 
 
 def write_package(path, stamps):
@@ -31,14 +30,9 @@ def write_package(path, stamps):
         text = f"{english}\nde.utf8=etwas\n" + (f"zh_CN.utf8={chinese}\n" if chinese else "")
         for suffix, content in (("png", png), ("txt", text.encode()), ("ogg", b"sound")):
             members[f"tuxpaint/stamps/{name}.{suffix}"] = content
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w:xz") as tar:
-        for name, content in members.items():
-            member = tarfile.TarInfo(f"./usr/share/{name}")
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
+    data = write_tar(path.with_suffix(".tar"), [(f"./usr/share/{name}", members[name]) for name in members])
     package = b"!<arch>\n"
-    for name, content in (("debian-binary", b"2.0"), ("data.tar.xz", data.getvalue())):
+    for name, content in (("debian-binary", b"2.0"), ("data.tar.xz", lzma.compress(data.read_bytes()))):
         package += f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode()
         package += content + b"\n" * (len(content) % 2)
     path.write_bytes(package)
@@ -55,19 +49,15 @@ STAMPS = {
 
 
 def test_tables_and_folders_of_classes(tmp_path, monkeypatch):
-    package, out, script = (
-        write_package(tmp_path / "made.deb", STAMPS),
-        tmp_path / "stamps",
-        import_demo_script("stamps"),
-    )
+    package, out = write_package(tmp_path / "made.deb", STAMPS), tmp_path / "stamps"
+    script = import_demo_script("stamps")
     monkeypatch.setattr(script, "SHA256", hashlib.sha256(package.read_bytes()).hexdigest())
     monkeypatch.setattr(sys, "argv", ["stamps.py", "--package", str(package), "--output", str(out)])
     assert script.main() == 0
     assert (out / "copyright").read_bytes() == b"GPL-2"
     rows, names = {}, {}
     for split in SPLITS:
-        with (out / f"{split}.csv").open(encoding="utf-8", newline="") as file:
-            rows[split] = list(csv.DictReader(file))
+        rows[split] = list(csv.DictReader((out / f"{split}.csv").read_text(encoding="utf-8").splitlines()))
         names[split] = {row[column].lower() for row in rows[split] for column in ("caption_zh", "caption_en")}
     assert len(set().union(*names.values())) == sum(map(len, names.values())), "a name is in two splits"
     assert not any(name.endswith((".", "。")) for name in set().union(*names.values()))

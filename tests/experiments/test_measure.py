@@ -5,15 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ernie_vil2.evaluation.intervals import over_seeds
 from experiments.ablation import measure
-from experiments.ablation.tables import _read_at, shown
+from experiments.ablation.tables import _read_at
 from tests.support.embedded_pairs import normalised_pairs
-
-
-def test_a_difference_is_marked_where_its_interval_excludes_zero():
-    assert shown(over_seeds([1.0, 1.2])).endswith("]") and shown(over_seeds([1.0, 1.001])).endswith("] *")
-    assert shown(None) == "–" and shown(over_seeds([-0.25]), 2) == "-0.25"
 
 
 def test_a_curve_is_read_between_its_points():
@@ -32,11 +26,6 @@ def test_alignment_and_uniformity_are_their_definitions():
     for side, rows in (("image", made.images), ("text", made.texts)):
         potential = [np.exp(-2 * np.sum((rows[a] - rows[b]) ** 2)) for a in range(len(rows)) for b in range(a)]
         assert found[f"{side}_uniformity"] == pytest.approx(np.log(np.mean(potential)), rel=1e-5)
-
-
-def test_an_alias_is_a_tag_of_one_caption():
-    named = [("house", ["home", "building"]), ("tower", ["building", "tower"]), ("house", ["home"])]
-    assert measure.aliases(named) == [("home", "house")]
 
 
 AXES = np.eye(4)

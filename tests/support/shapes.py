@@ -49,6 +49,17 @@ def write_tar(path, members):
     return path
 
 
+def read_tar(path):
+    """Return the content of each member by its name, in order."""
+    with tarfile.open(path) as archive:
+        return {member.name: archive.extractfile(member).read() for member in archive}
+
+
+def read_fields(path):
+    """Return what is in each JSON member of a shard, in order."""
+    return [json.loads(content) for name, content in read_tar(path).items() if name.endswith(".json")]
+
+
 def write_tsv(path, rows):
     """rows of (text, id, image bytes)"""
     lines = [f"{text}\t{name}\t{base64.b64encode(image).decode()}\n" for text, name, image in rows]
