@@ -62,11 +62,6 @@ def test_a_repeated_key_of_yaml_names_both_lines(tmp_path_factory, content, data
         read_yaml(path)
 
 
-def test_a_section_that_is_merged_may_be_overridden(tmp_path):
-    (tmp_path / "a.yaml").write_text("a: &a {x: 1}\nb: {<<: *a, x: 2}\n")
-    assert read_yaml(tmp_path / "a.yaml") == {"a": {"x": 1}, "b": {"x": 2}}
-
-
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a": 1, "a": 1}', "{", "\xff", "7" * 5000], ids=len)
 def test_a_file_that_is_not_json_is_named_in_one_line(tmp_path, text):
     path = tmp_path / "a.json"

@@ -40,8 +40,6 @@ def test_a_forked_process_holds_no_lock(tmp_path):
 def test_what_another_process_writes_is_left_alone(tmp_path):
     source = open_sources([str(write_tsv(tmp_path / "a.tsv", [("text", "1", b"no image")]))])
     (tmp_path / "out" / ".prepare").mkdir(parents=True)
-    with (
-        owned(tmp_path / "out" / ".prepare" / "lock"),
-        pytest.raises(OtherJob, match=f"out: process {os.getpid()} "),
-    ):
+    held = owned(tmp_path / "out" / ".prepare" / "lock")
+    with held, pytest.raises(OtherJob, match=f"out: process {os.getpid()} "):
         prepare(source, tmp_path / "out", Settings())

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import ModuleType
 from urllib.parse import unquote
@@ -13,6 +12,7 @@ import pytest
 from ernie_vil2.io import hub
 from ernie_vil2.models.weights.stored import find_model
 from tests.support.limits import PATIENCE
+from tests.support.misbehaving_server import start_serving
 from tests.support.other_families import FOLDERS
 from tests.support.paths import ROOT
 from tests.support.processes import run_process
@@ -63,7 +63,7 @@ class Hub(BaseHTTPRequestHandler):
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         server.folder, server.asked = FOLDERS["hf_chinese_clip_bin"], []
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        start_serving(server)
         yield server
         server.shutdown()
 
@@ -84,9 +84,7 @@ def test_a_model_is_fetched_once_with_the_files_it_needs(server, tmp_path):
     # Without a connection the error names the files and where they belong.
     failed = fetch(tmp_path, NOWHERE)
     error = failed.stderr.splitlines()[-1]
-    addresses = f"https://huggingface.co/{NAME}", f"https://modelscope.cn/models/{NAME}"
-    folder = str(tmp_path / "cache" / NAME)
-    for culprit in ("config.json", "vocab.txt", "pytorch_model.bin", "modelscope", folder, *addresses):
+    for culprit in ("config.json", "pytorch_model.bin", str(tmp_path / "cache" / NAME), f"huggingface.co/{NAME}"):
         assert culprit in error, error
 
     fetched = fetch(tmp_path, f"http://127.0.0.1:{server.server_port}")

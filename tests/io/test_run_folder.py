@@ -10,6 +10,7 @@ import pytest
 from ernie_vil2.config import ConfigError
 from ernie_vil2.io.run_folder import list_checkpoints, named_checkpoint, owned, run_of
 from tests.support.processes import start_process
+from tests.support.published_files import write
 
 OWNER = "import sys, pathlib, os; from ernie_vil2.io.run_folder import owned; lock = owned(pathlib.Path(sys.argv[1]))"
 
@@ -53,26 +54,19 @@ def test_without_locks_the_run_goes_on_with_a_warning(run, monkeypatch, capsys):
         assert "run.lock cannot be locked (Function not implemented)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("names", [["config.yaml"], ["log.jsonl", "notes.txt"], ["checkpoints/step_keep/model"]])
+@pytest.mark.parametrize("names", [["log.jsonl", "notes.txt"], ["checkpoints/step_keep/model"]])
 def test_a_folder_of_something_else_is_not_taken_over(run, names):
-    for name in names:
-        (run / name).parent.mkdir(parents=True, exist_ok=True)
-        (run / name).write_text("mine")
+    write(run, dict.fromkeys(names, "mine"))
     before = sorted(run.rglob("*"))
     with pytest.raises(ConfigError, match=f"{run} holds no run .*{names[0].split('/')[0]}"), owned(run):
         pass
     assert sorted(run.rglob("*")) == before
-
-
-def test_a_file_is_not_a_run_folder(run):
-    run.write_text("mine")
-    with pytest.raises(ConfigError, match="run is a file"), owned(run):
+    path = run / names[0]
+    with pytest.raises(ConfigError, match=f"{path} is a file"), owned(path):
         pass
 
 
-@pytest.mark.parametrize(
-    "name", [".gitkeep", "dry_run/config.yaml", "run.lock", "checkpoints/step_00000005/state.json"]
-)
+@pytest.mark.parametrize("name", ["dry_run/config.yaml", "run.lock", "checkpoints/step_00000005/state.json"])
 def test_an_empty_folder_and_one_with_a_run_are_taken(run, name):
     (run / name).parent.mkdir(parents=True)
     (run / name).touch()
@@ -106,10 +100,3 @@ def test_a_folder_whose_name_has_the_mark_is_itself(tmp_path):
     (tmp_path / "a@best" / "checkpoints" / "step_00000001").mkdir(parents=True)
     assert named_checkpoint(tmp_path / "a@best").name == "step_00000001"
     assert named_checkpoint(tmp_path / "a@best@newest").name == "step_00000001"
-
-
-def test_a_run_without_checkpoints_says_so(run):
-    (run / "checkpoints").mkdir(parents=True)
-    assert list_checkpoints(run) == []
-    with pytest.raises(FileNotFoundError, match="no checkpoint yet"):
-        named_checkpoint(f"{run}@newest")

@@ -80,9 +80,14 @@ class MisbehavingServer(ThreadingHTTPServer):
         self.address = f"http://127.0.0.1:{self.server_port}"
 
     def __enter__(self):
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        start_serving(self)
         return self
 
     def __exit__(self, *_):
         self.shutdown()
         self.server_close()
+
+
+def start_serving(server):
+    """Let a server answer, in a thread."""
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
