@@ -21,7 +21,7 @@ from ernie_vil2.config import load_config
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from experiments.ablation import command as study
-from tests.support.checkpoints import untrained_checkpoint
+from tests.support.checkpoints import TOWERS, untrained_checkpoint
 from tests.support.entailment_data import TOKENS, entailment_folder, nlvr2_folder
 from tests.support.paths import ROOT
 from tests.support.published_folders import cxc, karpathy
@@ -31,9 +31,7 @@ GOLDEN = ROOT / "tests" / "golden"
 FIXTURE = Path("tests/fixtures/shapes")
 SHOULD_WRITE = os.environ.get("ERNIE_VIL2_GOLDEN") == "write"
 NUMBER = re.compile(r"-?\d+\.\d+(?:e[-+]\d+)?")
-TOWERS = ["Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
-          "Model.text={name: ernie, width: 32, depth: 1, heads: 1, max_positions: 16, dropout: 0.0}",
-          "Data.max_length=16", "Data.workers=0"]  # fmt: skip
+SMALL = [*TOWERS, "Model.text.dropout=0.0", "Data.workers=0"]
 TRAINING = ["Training.steps=4", "Training.global_batch=8", "Training.log_every=1", "Training.checkpoint_every=4",
             "Schedule.warmup_steps=1", "Training.device=cpu", "Evaluation.every=4"]  # fmt: skip
 
@@ -115,12 +113,12 @@ def test_evaluation(name, published, tmp_path, capsys):
 
 
 TRAININGS = {
-    "multi_view": [*TOWERS, f"Data.train=[{FIXTURE}/train.tar]", f"Data.val=[{FIXTURE}/val.tar]", "Views.resize=36",
+    "multi_view": [*SMALL, f"Data.train=[{FIXTURE}/train.tar]", f"Data.val=[{FIXTURE}/val.tar]", "Views.resize=36",
                    "Views.languages={zh: 1.0, en: 1.0}", "Loss.duplicates=positives", "Data.text_id=id",
                    "Model.text.vocabulary=PUBLISHED/entailment/vocab.txt"],
-    "entailment": [*TOWERS, "Data.train=[PUBLISHED/snli-ve]", "Data.val=[PUBLISHED/snli-ve]", "Views.resize=36",
+    "entailment": [*SMALL, "Data.train=[PUBLISHED/snli-ve]", "Data.val=[PUBLISHED/snli-ve]", "Views.resize=36",
                    "Model.text.vocabulary=PUBLISHED/entailment/vocab.txt"],
-    "nlvr2": [*TOWERS, "Data.train=[PUBLISHED/nlvr2]", "Data.val=[PUBLISHED/nlvr2]", "Views.resize=36",
+    "nlvr2": [*SMALL, "Data.train=[PUBLISHED/nlvr2]", "Data.val=[PUBLISHED/nlvr2]", "Views.resize=36",
               "Model.text.vocabulary=PUBLISHED/nlvr2/vocab.txt"],
     # The model is that of its teacher.
     "new_language": ["Data.train=[PUBLISHED/parallel.csv]", "Data.columns={caption_en: en, caption_zh: zh}",

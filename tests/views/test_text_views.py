@@ -22,8 +22,6 @@ def test_caption_or_tags_by_probability():
     texts = drawn(tag_probability=0.3, shuffle_tags=False)
     assert set(texts) == {"红车", "图片中包含红色的汽车、树"}
     assert abs(texts["红车"] / texts.total() - 0.7) < 0.04
-    assert set(drawn(tag_probability=0.0)) == {"红车"}
-    assert set(drawn(tag_probability=1.0, shuffle_tags=False)) == {"图片中包含红色的汽车、树"}
     assert tags_text(["red car", "tree"], "en", ViewsConfig()) == "The picture contains red car, tree"
 
 
