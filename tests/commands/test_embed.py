@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import ernie_vil2
-from ernie_vil2 import cli as commands
 from ernie_vil2.evaluation.embedding_files import read_embeddings
 from tests.support.checkpoints import untrained_checkpoint
+from tests.support.commands import call
 from tests.support.published_files import image, write
 from tests.support.shapes import COLOURS, draw, png, write_tsv
 
@@ -29,15 +29,21 @@ def rows(tmp_path_factory):
 
 
 @pytest.fixture
-def extract():
-    return lambda *arguments: commands.run("embed", ["--device", "cpu", *map(str, arguments)])
+def extract(checkpoint, tmp_path):
+    """`extract(argument, ...)`: what is printed; the embeddings are in `tmp_path / "o"`."""
+
+    def extract(*arguments):
+        result = call("embed", "--checkpoint", checkpoint, "--output", tmp_path / "o", "--device", "cpu", *arguments)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    return extract
 
 
-def test_official_format_has_a_row_a_tsv_row(checkpoint, rows, extract, tmp_path, capsys):
+def test_official_format_has_a_row_a_tsv_row(checkpoint, rows, extract, tmp_path):
     path, content = rows
     usable = [row for row in content if row[1] != "torn"]
-    assert extract("--checkpoint", checkpoint, "--data", path, "--format", "official", "--output", tmp_path / "o") == 0
-    assert "broken image: 1 (torn)" in capsys.readouterr().out
+    assert "broken image: 1 (torn)" in extract("--data", path, "--format", "official")
     found = read_embeddings(tmp_path / "o")
     model = ernie_vil2.load_model(checkpoint)
     assert len(found.images) == 6
@@ -47,7 +53,7 @@ def test_official_format_has_a_row_a_tsv_row(checkpoint, rows, extract, tmp_path
 
 @pytest.mark.parametrize("layout", ["numpy", "chinese-clip"])
 def test_other_formats_have_each_image_and_text_once(checkpoint, rows, extract, tmp_path, layout):
-    assert extract("--checkpoint", checkpoint, "--data", rows[0], "--format", layout, "--output", tmp_path / "o") == 0
+    extract("--data", rows[0], "--format", layout)
     found = read_embeddings(tmp_path / "o")
     texts = ["a red disc", "a green disc", "a disc", "a torn disc", "a blue disc", "a yellow disc"]
     assert [image.id for image in found.benchmark.images] == ["red", "green", "blue", "yellow"]
@@ -56,17 +62,12 @@ def test_other_formats_have_each_image_and_text_once(checkpoint, rows, extract, 
     np.testing.assert_allclose(found.texts, ernie_vil2.load_model(checkpoint).encode_texts(texts), atol=1e-6)
 
 
-@pytest.fixture
-def photos(tmp_path):
-    """A folder of images, in folders too, with one that is broken and files that are none."""
+def test_a_plain_folder_of_images(checkpoint, extract, tmp_path):
+    """Of folders too; one image is broken, and there are files that are none."""
     images = {name: image(number) for number, name in enumerate(("b.png", "a/2.PNG", "a/10.png"))}
     files = {"torn.gif": b"GIF89a", "notes.txt": b"none", ".hidden/c.png": b""}
-    return write(tmp_path / "photos", images | files)
-
-
-def test_a_plain_folder_of_images(checkpoint, photos, extract, tmp_path, capsys):
-    assert extract("--checkpoint", checkpoint, "--images", photos, "--output", tmp_path / "o") == 0
-    assert "broken image: 1 (torn.gif)" in capsys.readouterr().out
+    photos = write(tmp_path / "photos", images | files)
+    assert "broken image: 1 (torn.gif)" in extract("--images", photos)
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["image_embeddings.npy", "images.jsonl"]
     names = [json.loads(line)["image_id"] for line in (tmp_path / "o/images.jsonl").read_text().splitlines()]
     assert names == ["b.png", "a/10.png", "a/2.PNG"]
@@ -75,11 +76,10 @@ def test_a_plain_folder_of_images(checkpoint, photos, extract, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("layout", ["numpy", "chinese-clip"])
-def test_lines_of_text(checkpoint, extract, tmp_path, capsys, layout):
+def test_lines_of_text(checkpoint, extract, tmp_path, layout):
     lines = tmp_path / "lines.txt"
     lines.write_bytes("\ufeffa red disc\r\n\n a disc \na red disc\n".encode() + b"\xff\xfe\n")
-    assert extract("--checkpoint", checkpoint, "--texts", lines, "--format", layout, "--output", tmp_path / "o") == 0
-    assert "not UTF-8: 1 (lines.txt:5)" in capsys.readouterr().out
+    assert "not UTF-8: 1 (lines.txt:5)" in extract("--texts", lines, "--format", layout)
     expected = ernie_vil2.load_model(checkpoint).encode_texts(["a red disc", "a disc", "a red disc"])
     if layout == "numpy":
         names = [json.loads(line) for line in (tmp_path / "o/texts.jsonl").read_text().splitlines()]

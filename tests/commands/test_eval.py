@@ -52,8 +52,8 @@ def test_top_k_writes_all_answers_and_muges_submission(tmp_path, model, capsys):
     images = {1000 + n: png(draw(rgb, "disc", random)) for n, (rgb, _) in enumerate(COLOURS.values())}
     texts = [(7 + n, f"a {colour} disc", []) for n, colour in enumerate(COLOURS)]
     data = write_clip_files(tmp_path / "MUGE", "test", images, texts).parent
-    arguments = ["--checkpoint", model, "--data", data, "--split", "test", "--protocol", "muge-val"]
-    arguments += ["--output", tmp_path]
+    arguments = ["--checkpoint", model, "--data", data, "--split", "test", "--output", tmp_path]
+    arguments += ["--protocol", "muge-val"]
     assert evaluate(*arguments) == 2
     assert "--top-k 10" in capsys.readouterr().err
     assert evaluate(*arguments, "--top-k", 3) == 0

@@ -8,7 +8,6 @@ import pytest
 from ernie_vil2 import cli as commands
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.published_files import write
-from tests.support.published_folders import cxc, karpathy
 from tests.support.shapes import draw, png
 
 
@@ -59,13 +58,3 @@ def test_a_folder_of_classes_is_not_classified(model, tmp_path, capsys):
     arguments = ["--checkpoint", model, "--data", tmp_path / "classes", "--output", tmp_path / "out"]
     assert score("eval_retrieval", *arguments) == 2
     assert "classes" in capsys.readouterr().err and not (tmp_path / "out").exists()
-
-
-def test_protocols_of_other_scorers_of_retrieval_are_scored(model, tmp_path):
-    data = tmp_path / "coco"
-    karpathy(data, "coco", "")
-    cxc(data, "val")
-    arguments = ["--checkpoint", model, "--data", data, "--protocol", "cxc-val", "--name", "cxc"]
-    assert score("eval_retrieval", *arguments, "--output", tmp_path / "out") == 0
-    record = json.loads((tmp_path / "out" / "cxc.json").read_text())
-    assert {"text_to_text", "image_to_image"} <= record["results"]["model"]["result"].keys()

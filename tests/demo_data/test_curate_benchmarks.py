@@ -23,10 +23,8 @@ ROWS = [
 
 
 def test_copies_count_by_families_and_good_rows_with_theirs():
-    truth = {
-        key: {"key": key, "kind": kind, "detail": detail, "of": of, "like": "1" if key == "10" else ""}
-        for key, kind, detail, of, _ in ROWS
-    }
+    truth = {row[0]: dict(zip(("key", "kind", "detail", "of"), row, strict=False)) | {"like": ""} for row in ROWS}
+    truth["10"]["like"] = "1"
     outcome = Outcome(truth, {key: fate for key, *_, fate in ROWS})
     kinds = {row[0]: row[1:] for row in outcome.by_kind()}
     # 10 resembles 1, so that both are lookalikes

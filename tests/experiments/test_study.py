@@ -18,11 +18,10 @@ from experiments.ablation.definition import read_study
 from experiments.ablation.measure import measure, open_tests
 from experiments.ablation.runs import make_run, newest_step, read_result
 from experiments.ablation.tables import _factors, all_tables
-from tests.support.limits import PATIENCE
+from tests.support.limits import PATIENCE, until
 from tests.support.paths import ROOT
 from tests.support.processes import run_process, start_process
 from tests.support.small_study import write_definition, write_study
-from tests.support.sockets import until
 
 STUDY = ROOT / "configs" / "ablation" / "study.yaml"
 

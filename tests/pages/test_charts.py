@@ -265,12 +265,3 @@ def test_the_best_step_is_marked():
     recalls = {0: 90.0, 10: 40.0, 20: 50.0, 30: 45.0}
     records = [evaluation(step, shown=None, metrics={"mean_recall": value}) for step, value in recalls.items()]
     assert "best: 20" in run_page(records)  # step 0 is not a checkpoint
-
-
-def test_bad_samples_are_listed_by_reason_and_oddity():
-    report = BadSampleReport()
-    report.add(2000, [("broken image", f"<b>{number}</b>") for number in range(12)] + [("empty caption", "x")],
-               [("damaged colour profile", "odd")])  # fmt: skip
-    text = " ".join(Page(run_page([], bad_samples=report)).text)
-    assert "<b>9</b>" in text and "<b>10</b>" not in text
-    assert text.index("broken image") < text.index("empty caption") < text.index("damaged colour profile")

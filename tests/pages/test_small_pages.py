@@ -13,6 +13,7 @@ from tests.support.commands import call
 from tests.support.other_families import FOLDERS
 from tests.support.page_commands import page_commands
 from tests.support.paths import ROOT
+from tests.support.published_files import write
 from tests.support.published_folders import TOKENS
 from tests.support.shapes import COLOURS, SHAPES, SPECIAL_TOKENS, draw, png
 
@@ -30,26 +31,20 @@ def lay_out_classes(folder, shapes):
     for split, source in (("train", "train"), ("val", "val"), ("test", "val")):
         shutil.copy(shapes[source], folder / "demo_data" / f"emoji-{split}.tar")
     shutil.copy(ROOT / "demo_data" / "vocabulary.txt", folder / "demo_data")
-    names = list(SHAPES)
-    for label, shape in enumerate(names):
-        drawings = [png(draw(list(COLOURS.values())[seed % 4][0], shape, np.random.default_rng(seed)))
-                    for seed in range(10 * label, 10 * label + 5)]  # fmt: skip
-        for split in ("test", "train"):
-            position = folder / "cifar-10" / split / str(label)
-            position.mkdir(parents=True)
-            for copy, drawing in enumerate(drawings):
-                (position / f"{copy}.png").write_bytes(drawing)
-        (folder / f"{shape}.png").write_bytes(drawings[0])
+    for label, shape in enumerate(SHAPES):
+        for copy, (rgb, _) in enumerate([*COLOURS.values(), COLOURS["red"]]):
+            drawing = png(draw(rgb, shape, np.random.default_rng([label, copy])))
+            names = (f"cifar-10/test/{label}/{copy}.png", f"cifar-10/train/{label}/{copy}.png", f"{shape}.png")
+            write(folder, dict.fromkeys(names, drawing))
     texts = {
-        "kinds.txt": [f"{shape}\ta {shape}" for shape in names],
+        "kinds.txt": [f"{shape}\ta {shape}" for shape in SHAPES],
         "cifar-10/label_cn.txt": SHAPES.values(),
         "mine.txt": ["{}", "一个{}"],
-        "birds.csv": ["image,species", *(f"{shape}.png,{shape}" for shape in names)],
+        "birds.csv": ["image,species", *(f"{shape}.png,{shape}" for shape in SHAPES)],
         "zh.txt": [f"{shape}\t{name}" for shape, name in SHAPES.items()],
-        "en.txt": sorted(names),
+        "en.txt": sorted(SHAPES),
     }
-    for name, lines in texts.items():
-        (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write(folder, {name: "".join(f"{line}\n" for line in lines) for name, lines in texts.items()})
 
 
 def test_every_command_of_classification_runs(tmp_path, shapes, monkeypatch):

@@ -1,10 +1,10 @@
 """Examples of every command that work, for tests that change one argument or one thing around them."""
 
 import argparse
-import json
 import re
 import shutil
 from functools import cache
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +15,7 @@ from ernie_vil2 import cli as commands
 from experiments.ablation import command as study
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.entailment_data import entailment_folder
+from tests.support.published_files import json_lines, write
 from tests.support.rectangles import export
 from tests.support.shapes import COLOURS, SHAPES, draw, png, write_tsv
 
@@ -101,38 +102,36 @@ EXAMPLES = {
 def inputs(tmp_path_factory, shapes):
     """The folder that `IN` means."""
     folder = tmp_path_factory.mktemp("inputs")
-    (folder / "val.tar").write_bytes(shapes["val"].read_bytes())
-    (folder / "tiny.yaml").write_text(CONFIG.replace("IN", str(folder)))
-    (folder / "curate.yaml").write_text("text_rules: {characters: 2, words: 2}\nimage_rules: {short_side: 8}\n")
-    (folder / "study.yaml").write_text(STUDY.replace("IN", str(folder)))
-    for name, lines in {
-        "words.txt": SHAPES, "templates.txt": ["a {}"], "colours.txt": ["red", "green", "blue"],
-        "tags.jsonl": [json.dumps({"id": f"{colour}-{shape}-2-0", "tags": [colour]}) for colour in COLOURS
-                       for shape in SHAPES],
-    }.items():  # fmt: skip
-        (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    disc, bar = ([png(draw(COLOURS["red"][0], shape, np.random.default_rng(copy))) for copy in range(5)]
+                 for shape in ("disc", "bar"))  # fmt: skip
+    tags = [{"id": f"{colour}-{shape}-2-0", "tags": [colour]} for colour, shape in product(COLOURS, SHAPES)]
+    write(folder, {
+        "val.tar": shapes["val"].read_bytes(),
+        "tiny.yaml": CONFIG.replace("IN", str(folder)),
+        "study.yaml": STUDY.replace("IN", str(folder)),
+        "curate.yaml": "text_rules: {characters: 2, words: 2}\nimage_rules: {short_side: 8}\n",
+        "words.txt": "disc\nsquare\nbar\ncross\n",
+        "templates.txt": "a {}\n",
+        "colours.txt": "red\ngreen\nblue\n",
+        "tags.jsonl": json_lines(*tags),
+        "run/log.jsonl": "",
+        "names.txt": "bar\tred bar\ndisc\tred disc\n",
+        "labels.csv": "image,label\nbar.png,bar\ndisc.png,disc\n",
+        "drawings/disc.png": disc[0],
+        "drawings/bar.png": bar[0],
+        "photos/disc.png": disc[0],
+        "classes/test/disc/0.png": disc[0],
+        "classes/test/bar/0.png": bar[0],
+        **{f"classes/train/disc/{copy}.png": image for copy, image in enumerate(disc)},
+        **{f"classes/train/bar/{copy}.png": image for copy, image in enumerate(bar)},
+    })  # fmt: skip
     export(folder / "detector")
     untrained_checkpoint(folder / "model")
     untrained_checkpoint(folder / "classifier", task="entailment")
     entailment_folder(folder / "snli-ve")
-    (folder / "run" / "checkpoints").mkdir(parents=True)
+    (folder / "run" / "checkpoints").mkdir()
     (folder / "run" / "checkpoints" / "step_00000001").symlink_to(folder / "model")
-    (folder / "run" / "log.jsonl").touch()
-    for split, count in (("test", 1), ("train", 5)):
-        for name in ("disc", "bar"):
-            (folder / "classes" / split / name).mkdir(parents=True)
-            for copy in range(count):
-                drawing = draw(COLOURS["red"][0], name, np.random.default_rng(copy))
-                (folder / "classes" / split / name / f"{copy}.png").write_bytes(png(drawing))
-    (folder / "drawings").mkdir()
-    for name in ("disc", "bar"):
-        shutil.copy(folder / "classes" / "test" / name / "0.png", folder / "drawings" / f"{name}.png")
-    (folder / "names.txt").write_text("bar\tred bar\ndisc\tred disc\n")
-    (folder / "labels.csv").write_text("image,label\nbar.png,bar\ndisc.png,disc\n")
-    image = png(draw(COLOURS["red"][0], "disc", np.random.default_rng(0)))
-    (folder / "photos").mkdir()
-    (folder / "photos" / "disc.png").write_bytes(image)
-    write_tsv(folder / "rows.tsv", [(f"a {colour} disc", colour, image) for colour in COLOURS])
+    write_tsv(folder / "rows.tsv", [(f"a {colour} disc", colour, disc[0]) for colour in COLOURS])
     for layout, name, data in (("numpy", "embeddings", "val.tar"), ("official", "official", "rows.tsv")):
         changes = {"--data": f"IN/{data}", "--format": layout, "--output": f"IN/{name}"}
         assert run("embed", changes, folder, folder / "out") == 0

@@ -1,9 +1,19 @@
 """How long tests wait, and how many examples they draw."""
 
+import time
+
 from hypothesis import settings
 
 PATIENCE = 600
 """Seconds that a test waits for what another process does: ten times what a busy machine needs."""
+
+
+def until(condition):
+    """Wait for a condition to become true."""
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < PATIENCE, "this does not come"
+        time.sleep(0.01)
 
 
 def examples(count):

@@ -8,16 +8,14 @@ import socket
 import struct
 import sys
 import threading
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import STDOUT, TimeoutExpired
 
 from ernie_vil2.apps.search import server
-from tests.support.limits import PATIENCE
+from tests.support.limits import PATIENCE, until
+from tests.support.paths import ROOT
 from tests.support.processes import start_process
-
-ROOT = Path(__file__).parents[2]
 
 
 class Running:
@@ -110,14 +108,6 @@ def reset(client):
     """Closes a connection as a client does that dies: at once, with what it has not read."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
-
-
-def until(condition):
-    """Waits for it to become true."""
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < PATIENCE, "this does not come"
-        time.sleep(0.01)
 
 
 def resident(process="self"):
