@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 
 import pytest
 from packaging.requirements import Requirement
@@ -43,19 +42,3 @@ def test_packages_with_private_behaviour_are_bounded(name):
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     (line,) = [line.split("  #")[0] for line in lines if re.match(rf"{name}\b(?!-)", line)]
     assert any(specifier.operator == "<" for specifier in Requirement(line).specifier)
-
-
-@pytest.mark.parametrize(
-    ("code", "is_hinted"),
-    [
-        pytest.param("import paddle", True, marks=pytest.mark.slow),  # otherwise the others find nothing
-        ("import ernie_vil2; ernie_vil2.compare", False),
-        pytest.param("import ernie_vil2; ernie_vil2.runtime.set_device('cpu')", False, marks=pytest.mark.slow),
-    ],
-)
-def test_first_use_of_paddle_prints_no_hint_at_ccache(code, is_hinted):
-    # Without ccache on the path, wherever these tests run.
-    environment = os.environ | {"PATH": "", "PYTHONPATH": str(ROOT)}
-    environment.pop("PYTHONWARNINGS", None)
-    child = run_process([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert child.returncode == 0 and ("ccache" in child.stderr) == is_hinted, child.stderr

@@ -4,7 +4,6 @@ import pytest
 
 from ernie_vil2.device import runtime
 from ernie_vil2.encoder.backends import Eager
-from ernie_vil2.evaluation import encoded as evaluation
 from ernie_vil2.models.weights import contract
 from tests.support.command_examples import run
 
@@ -38,19 +37,3 @@ def test_the_towers_compute_in_it(name, inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(contract, "golden", lambda encoder: None)  # of what is written, always float32
     assert run(name, BFLOAT16, inputs, tmp_path) == 0
     assert set(found) == {"bfloat16"}
-
-
-def test_ranks_are_joined_once_for_all_data_sets(monkeypatch):
-    joined, encoded = [], []
-    monkeypatch.setattr(evaluation, "RANKS", 2)
-    monkeypatch.setattr("ernie_vil2.parallel.ranks.join_ranks", lambda: joined.append(True))
-    monkeypatch.setattr(evaluation, "encode_benchmark", lambda *_, **__: encoded.append(True))
-    evaluation._join_ranks.cache_clear()
-
-    class Benchmark:
-        images, texts = [], []
-
-    for _ in range(3):
-        evaluation.encode_on_all_ranks(None, Benchmark)
-    evaluation._join_ranks.cache_clear()
-    assert len(encoded) == 3 and len(joined) == 1

@@ -4,13 +4,9 @@ import json
 
 import pytest
 
-import ernie_vil2
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.commands import call
-
-NAMES = {"{run}": 2, "{run}@newest": 2, "{run}@best": 1, "{run}/checkpoints/best": 1,
-         "{run}/checkpoints/step_00000001": 1}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +24,10 @@ def run(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_name_is_the_checkpoint_that_it_says(run, name):
-    scales = {step: read_weights(run / f"checkpoints/step_0000000{step}/model.safetensors") for step in (1, 2)}
-    loaded = ernie_vil2.load_model(name.format(run=run))
-    assert float(loaded.backend.model.log_logit_scale) == float(scales[NAMES[name]]["log_logit_scale"])
-
-
-@pytest.mark.parametrize("name", ["{run}", "{run}@best"])
-def test_evaluation_writes_into_the_run_which_step_it_took(run, shapes, name):
-    call("eval", "--checkpoint", name.format(run=run), "--data", shapes["val"], "--language", "en", "--name", "val")
-    taken = f"{run}/checkpoints/step_0000000{NAMES[name]}"
+@pytest.mark.parametrize(("name", "step"), [("", 2), ("@best", 1), ("/checkpoints/best", 1)])
+def test_evaluation_writes_into_the_run_which_step_it_took(run, shapes, name, step):
+    call("eval", "--checkpoint", f"{run}{name}", "--data", shapes["val"], "--language", "en", "--name", "val")
+    taken = f"{run}/checkpoints/step_0000000{step}"
     assert json.loads((run / "evaluation" / "val.json").read_text())["model"] == taken
 
 

@@ -10,13 +10,6 @@ from tests.support.paths import DEMO_DATA
 from tests.support.processes import run_process
 
 pytestmark = pytest.mark.slow
-# Task: file of a split, label, and what rows may be alike in.
-TASKS = {
-    "entailment": ("snli-ve/snli_ve_{}.jsonl", "gold_label", [lambda row: row["sentence2"],
-                                                               lambda row: row["Flikr30kID"]]),
-    "nlvr2": ("nlvr2/data/{}.json", "label", [lambda row: row["sentence"],
-                                              lambda row: row["identifier"].rpartition("-")[0]]),
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -30,26 +23,26 @@ def read_rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-SPLITS = {"entailment": ("train", "dev", "test"), "nlvr2": ("train", "dev", "test1")}
+def texts_and_images(row):
+    """Return label, text, images and the concepts that they show, of a row of either task."""
+    if "gold_label" in row:
+        return row["gold_label"], row["sentence2"], row["Flikr30kID"], {row["sentence1"]}
+    concepts = {row[side].split("/")[0] for side in ("left_url", "right_url")}
+    return row["label"], row["sentence"], row["identifier"].rpartition("-")[0], concepts
 
 
-@pytest.mark.parametrize(("task", "split"), [(task, split) for task in TASKS for split in SPLITS[task]])
-def test_rows_that_are_alike_have_each_label_equally_often(folder, task, split):
-    name, label, keys = TASKS[task]
-    rows = read_rows(folder / name.format(split))
-    labels = {row[label] for row in rows}
-    for key in keys:
-        counts = defaultdict(Counter)
-        for row in rows:
-            counts[key(row)][row[label]] += 1
-        for alike in counts.values():
-            assert alike.keys() == labels and len(set(alike.values())) == 1
-
-
-def test_concepts_are_held_out(folder):
-    captions = [{row["sentence1"] for row in read_rows(folder / "snli-ve" / f"snli_ve_{split}.jsonl")}
-                for split in ("train", "dev", "test")]  # fmt: skip
-    concepts = [{row[side].split("/")[0] for row in read_rows(folder / "nlvr2" / "data" / f"{split}.json")
-                 for side in ("left_url", "right_url")} for split in ("train", "dev", "test1")]  # fmt: skip
-    for train, dev, test in (captions, concepts):
-        assert not (train & dev or train & test or dev & test)
+@pytest.mark.parametrize("files", [[f"snli-ve/snli_ve_{split}.jsonl" for split in ("train", "dev", "test")],
+                                   [f"nlvr2/data/{split}.json" for split in ("train", "dev", "test1")]])  # fmt: skip
+def test_labels_are_balanced_and_concepts_held_out(folder, files):
+    """Rows of one text, and those of one image, have each label equally often."""
+    seen = set()
+    for file in files:
+        counts, concepts = defaultdict(Counter), set()
+        for label, text, image, shown in map(texts_and_images, read_rows(folder / file)):
+            counts[text][label] += 1
+            counts[image][label] += 1
+            concepts |= shown
+        labels = set().union(*counts.values())
+        assert all(count.keys() == labels and len(set(count.values())) == 1 for count in counts.values())
+        assert not concepts & seen
+        seen |= concepts

@@ -62,18 +62,6 @@ def test_authors_prefixes_names_and_pixels_make_a_family(families):
     assert joined["pixels"] == [("f", "g", "99 of 100 images")]
 
 
-@pytest.mark.parametrize("percent", [30, 60])
-def test_as_many_captions_are_wrong_as_asked_for(families, study, percent):
-    icons = [families.Icon(f"s--{n}", {"caption_en": f"name {n}", "tags_en": [str(n)], "set": "s"}, b"")
-             for n in range(200)]  # fmt: skip
-    corrupted = study.corrupted(icons, percent)
-    captions = [icon.fields["caption_en"] for icon in corrupted]
-    assert sum(caption != f"name {n}" for n, caption in enumerate(captions)) == 2 * percent
-    assert sorted(captions) == sorted(f"name {n}" for n in range(200))
-    assert [icon.fields["tags_en"] for icon in corrupted] == [[caption.split()[1]] for caption in captions]
-    assert [icon.key for icon in corrupted] == [icon.key for icon in icons]
-
-
 def test_the_lists_are_written_from_rendered_sets(families, study, monkeypatch, tmp_path):
     icons, output = tmp_path / "icons", tmp_path / "lists"
     icons.mkdir()

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import stat
 import sys
 from pathlib import Path
 
@@ -64,19 +63,6 @@ def test_a_pipe_gets_the_content_once_it_is_whole(tmp_path):
     assert os.read(reader, 100) == b"whole"
     os.close(reader)
     assert names_in(tmp_path) == ["link", "pipe"] and (tmp_path / "pipe").is_fifo()
-
-
-def test_a_device_stays_and_a_full_one_is_named(tmp_path):
-    device = tmp_path / "device"
-    try:
-        os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 7))  # /dev/full
-        with device.open("w"):
-            pass
-    except PermissionError:
-        pytest.skip("only root may make a device node, and open it where the file system allows that")
-    with pytest.raises(OSError, match="device") as caught:
-        write_text(device, "text")
-    assert caught.value.errno == errno.ENOSPC and device.is_char_device()
 
 
 @pytest.mark.parametrize("name", ["link", "missing/file", "loop"])

@@ -15,7 +15,6 @@ from ernie_vil2.evaluation.report import Section, Table
 from ernie_vil2.evaluation.report_page import Changes
 from ernie_vil2.pages import Series, comparison_charts, line_chart, render, speed_charts, training_charts
 from ernie_vil2.pages.charts import MOST_POINTS
-from ernie_vil2.pages.page import marked
 from tests.support.html_pages import Page, lines_of
 from tests.support.limits import examples
 
@@ -134,18 +133,6 @@ def test_what_users_wrote_is_text_not_markup(name):
     assert page.all("svg", role="img") or name == "evaluation"
 
 
-@pytest.mark.parametrize(
-    ("text", "language", "expected"),
-    [
-        ("data/红、3绿 & <b>", "", 'data/<span lang="zh">红、3绿</span> &amp; &lt;b&gt;'),
-        ("红 and red", "zh", '<span lang="zh">红 and red</span>'),
-        ("りんごの木", "", "りんごの木"),
-    ],
-)
-def test_chinese_is_marked_as_such(text, language, expected):
-    assert marked(text, language) == expected
-
-
 def test_chinese_in_every_part_of_a_page_is_marked():
     html = report_page(
         title="题",
@@ -181,12 +168,6 @@ def test_logarithmic_ticks_enclose_the_data(low, factor):
     assert ticks == sorted(set(ticks)) and 2 <= len(ticks) <= 12
     assert ticks[0] <= low * 1.001 and ticks[-1] >= low * factor * 0.999
     assert chart.y_ticks[0][0] == chart.floor
-
-
-def test_linear_ticks_above_the_data_are_as_far_apart_as_others():
-    chart = chart_of([(0, 0.0), (1, 1533.0)], logarithmic=False)
-    distances = np.diff([position for position, _ in chart.y_ticks])
-    assert distances == pytest.approx(np.full(len(distances), distances[0]), abs=0.11)
 
 
 @examples(30)

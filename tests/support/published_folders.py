@@ -1,16 +1,15 @@
 """Coloured shapes with sentences in two languages, in the folders of each benchmark as its authors publish it."""
 
-import base64
 import json
 from itertools import cycle, islice
 
 import numpy as np
 
 from ernie_vil2.evaluation.cxc_ratings import ROWS
-from tests.support.published_files import write
-from tests.support.shapes import COLOURS, SHAPES, draw, png
+from tests.support.published_files import clip_images, clip_text, json_lines, write
+from tests.support.shapes import COLOURS, SHAPES, SPECIAL_TOKENS, draw, png
 
-TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES,
+TOKENS = [*SPECIAL_TOKENS, "a", *COLOURS, *SHAPES,
           *dict.fromkeys("".join([*(name for _, name in COLOURS.values()), *SHAPES.values(), "的图片"]))]  # fmt: skip
 SPLITS = ("train", "val", "test")
 OF_COCO = {"train": "train2014", "restval": "val2014", "val": "val2014", "test": "val2014"}
@@ -56,10 +55,9 @@ def flickr30k_cn(folder):
 def muge(folder):
     for split, spelling in (("train", "train"), ("val", "valid")):
         rows = list(enumerate(SMALL[split], 1000 * SPLITS.index(split)))
-        images = "".join(f"{number}\t{base64.b64encode(row[1]).decode()}\n" for number, row in rows)
-        texts = "".join(json.dumps({"text_id": 10 * number + n, "text": text, "image_ids": [number]}) + "\n"
-                        for number, row in rows for n, text in enumerate(row[2]))  # fmt: skip
-        write(folder, {f"{spelling}_imgs.tsv": images, f"{spelling}_texts.jsonl": texts})
+        texts = [clip_text(10 * number + n, text, number) for number, row in rows for n, text in enumerate(row[2])]
+        images = clip_images(*((number, row[1]) for number, row in rows))
+        write(folder, {f"{spelling}_imgs.tsv": images, f"{spelling}_texts.jsonl": json_lines(*texts)})
 
 
 def aic_icc(folder):
@@ -87,8 +85,8 @@ def karpathy(folder, name, home):
 def own(folder):
     for split, rows in SMALL.items():
         if split == "val":  # a table may be a .jsonl too
-            lines = [json.dumps({"image": f"{row[0]}.png", "caption_zh": row[2][0]}) for row in rows]
-            write(folder, {"val.jsonl": "\n".join(lines) + "\n"})
+            lines = [{"image": f"{row[0]}.png", "caption_zh": row[2][0]} for row in rows]
+            write(folder, {"val.jsonl": json_lines(*lines)})
         else:
             lines = [f"{row[0]}.png,{row[2][0]}\n" for row in rows]
             write(folder, {f"{split}.csv": "".join(["image,caption_zh\n", *lines])})
@@ -126,7 +124,7 @@ def caption_lists(folder):
     write(folder / "LIT-CN", {"image_caption_long_cn.txt": lines} | {f"images/{row[0]}.jpg": row[1] for row in rows})
     lines = [{"image/key": row[0], "image/locale": "zh", "zh": {"caption": row[2]}, "en": {"caption": row[3]}}
              for row in rows]  # fmt: skip
-    write(folder / "xm3600", {"captions.jsonl": "".join(f"{json.dumps(line)}\n" for line in lines)}
+    write(folder / "xm3600", {"captions.jsonl": json_lines(*lines)}
           | {f"images/{row[0]}.jpg": row[1] for row in rows})  # fmt: skip
 
 

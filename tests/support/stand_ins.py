@@ -18,11 +18,6 @@ from tests.support.published_files import pickled, write, write_lmdb
 from tests.support.published_folders import SMALL, TOKENS
 from tests.support.shapes import shape_members, write_tar, write_tsv
 
-SMALL_TOWERS = {
-    "image": {"name": "ViT", "image_size": 32, "patch_size": 16, "width": 32, "depth": 1, "heads": 1},
-    "text": {"name": "ernie", "width": 32, "depth": 1, "heads": 1, "max_positions": 16},
-}
-
 
 def checkout(folder):
     """Link the repository's folders, and make configurations of its own and MODEL, which is untrained."""
@@ -44,16 +39,20 @@ def shorten(path, **settings):
     path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
 
 
-def benchmarks(folder):
-    """Lay out what docs/benchmarks.md shows, and the same below data/."""
+def training_sets(folder):
     published.coco_cn(folder / "coco-cn")
-    published.flickr30k_cn(folder / "flickr30k-cn")
-    for name in ("MUGE", "Flickr30k-CN"):
-        published.muge(folder / name)
-    published.aic_icc(folder)
+    published.muge(folder / "MUGE")
     published.own(folder / "my-images")
     published.karpathy(folder / "flickr30k", "flickr30k", "flickr30k-images")
     published.karpathy(folder / "mscoco", "coco", "")
+
+
+def benchmarks(folder):
+    """Lay out what docs/benchmarks.md shows, and the same below data/."""
+    training_sets(folder)
+    published.flickr30k_cn(folder / "flickr30k-cn")
+    published.muge(folder / "Flickr30k-CN")
+    published.aic_icc(folder)
     for kind in ("imgs.tsv", "texts.jsonl"):
         content = (folder / "MUGE" / f"valid_{kind}").read_text(encoding="utf-8")
         queries = content
@@ -83,13 +82,9 @@ def benchmarks(folder):
 
 def finetuning(folder):
     """Lay out every set and model that docs/finetuning.md trains on, and make its small student tiny."""
-    published.coco_cn(folder / "coco-cn")
+    training_sets(folder)
     published.flickr30k_cn(folder / "Flickr30k-CN")
-    published.muge(folder / "MUGE")
     published.aic_icc(folder / "aic-icc")
-    published.own(folder / "my-images")
-    published.karpathy(folder / "flickr30k", "flickr30k", "flickr30k-images")
-    published.karpathy(folder / "mscoco", "coco", "")
     (folder / "texts.csv").write_text("caption_en,caption_zh\n" + "a cat,一只猫\na dog,一只狗\n" * 8, encoding="utf-8")
     shutil.copytree(FIXTURES / "others" / "hf_chinese_clip_bin", folder / "chinese-clip-vit-base-patch16")
     shutil.copytree(FIXTURES / "others" / "hf_siglip2_naflex", folder / "siglip2-base-patch16-256")
@@ -106,7 +101,9 @@ def ratings(folder):
 
 def short_pretraining(folder):
     """Give the configuration of the paper's Chinese model towers, batch and schedule of a moment."""
-    shorten(folder / "configs/pretrain/vit_b16_ernie_base_zh.yaml", Model=SMALL_TOWERS, Data={"max_length": 16},
+    model = yaml.safe_load((folder / "MODEL" / "config.yaml").read_text(encoding="utf-8"))["Model"]
+    towers = {"image": model["image"], "text": model["text"]}
+    shorten(folder / "configs/pretrain/vit_b16_ernie_base_zh.yaml", Model=towers, Data={"max_length": 16},
             Schedule={"warmup_steps": 1}, Training={"steps": 4, "global_batch": 8, "checkpoint_every": 2})  # fmt: skip
 
 
