@@ -21,3 +21,4 @@ def test_nothing_is_left_that_a_terminal_obeys(text, keep):
 
 def test_what_a_terminal_shows_stays():
     assert printable("一 全角　空格 ok\x1b") == "一 全角　空格 ok\\u001b"
+    assert printable("two\nlines\t", keep="\n") == "two\nlines\\t"

@@ -12,6 +12,8 @@ import yaml
 from ernie_vil2 import cli, load_model
 from ernie_vil2.cli import report
 from ernie_vil2.config import load_config
+from ernie_vil2.data.samples import text_key
+from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.evaluation.intervals import Interval
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import protocol
@@ -105,6 +107,17 @@ def test_what_the_initial_run_validated_on_is_compared(folder, monkeypatch):
     expected = mean_recall(after, data, "zh", 20) - mean_recall("MODEL", data, "zh", 20)
     sign = {"rose": 1, "fell": -1, "stayed": 0}[change[1]]
     assert sign * float(change[2] or 0) == pytest.approx(expected, abs=0.051)
+
+
+def test_the_verdict_says_how_many_test_texts_are_trained_on(folder, monkeypatch):
+    """Of a division that keeps no caption together, as of tables that somebody else has divided."""
+    assert re.search("; none of the [0-9]+ test texts is trained on", call(*REPORT, "apart.html").stdout)
+    config = load_config(folder / "runs" / "own" / "config.yaml")
+    (benchmark,) = Data.of_run(config, config.Data.tested, "test").benchmarks().values()
+    texts = {text.text for text in benchmark.texts}
+    seen = sorted(texts)[: len(texts) // 2]
+    monkeypatch.setattr(SampleStream, "training_texts", lambda *_: ({text_key(f" {text} ") for text in seen}, True))
+    assert f"{len(seen)} of the {len(texts)} test texts " in call(*REPORT, "trained.html").stdout
 
 
 @pytest.mark.parametrize("is_better", [pytest.param(False, marks=pytest.mark.slow), True])
