@@ -44,7 +44,7 @@ OTHER_TESTS = {
     "own_data.md": "pages/test_own_data.py",
     "classification.md": "pages/test_small_pages.py",
     "extending.md": "pages/test_extending.py",
-    "serving.md": "search/test_api.py",
+    "serving.md": "apps/search/test_api.py",
 }
 """Pages whose commands have a test of their own."""
 EXIT_CODES = {"coco-cn-test --check": 1, "data/nlvr2 --check": 1, "Loss.tempreture": 2}
