@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-import yaml
-
+from ernie_vil2.config import read_yaml
 from ernie_vil2.evaluation.protocol import SENTENCES, Protocol
 from ernie_vil2.registry import Registry, unknown
 
@@ -18,7 +17,7 @@ PATH = Path(__file__).with_name("protocols.yaml")
 def _read_protocols() -> dict[str, Protocol]:
     """Read the protocols of retrieval by name; TypeError if an entry has a field that a protocol has not."""
     protocols = {}
-    for name, entry in yaml.safe_load(PATH.read_text(encoding="utf-8")).items():
+    for name, entry in read_yaml(PATH).items():
         definition = entry.pop("definition").format(**SENTENCES)
         directions = tuple(entry.pop("directions", Protocol.directions))
         protocols[name] = Protocol(name, definition, directions=directions, **entry)
