@@ -15,12 +15,13 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ernie_vil2.device.launch import launched_rank
+
 if TYPE_CHECKING:
     from ernie_vil2.data.benchmark import Benchmark
     from ernie_vil2.encoder import ErnieViL2
     from ernie_vil2.evaluation.scorer import Data
 
-RANK = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
 CALIBRATED = "calibrated"
 DOTS = "..."
 _PACKAGE = Path(__file__).parents[1]
@@ -386,7 +387,7 @@ def named_model(args: argparse.Namespace, labels: bool = False) -> tuple[ErnieVi
         model = load_classifier(weights, args.vocab, args.device, **options)
     else:
         model = load_model(weights, args.vocab, args.device, **options, backend=args.backend)
-        if RANK == 0:
+        if launched_rank()[0] == 0:
             print(f"backend: {described(model.backend)}")
     if run_of(weights.parent):
         args.checkpoint = weights.parent
@@ -432,9 +433,11 @@ def named_data(args: argparse.Namespace, languages: Sequence[str] | None, prefer
 
 def name_equal_captions(benchmarks: Iterable[str]) -> None:
     """Prints which languages are one benchmark, as their captions are the same."""
-    for same in benchmarks if RANK == 0 else ():
-        if ", " in same:
-            print(f"{same}: the captions are the same, as they name no language; they are taken once")
+    if launched_rank()[0] != 0:
+        return
+    for languages in benchmarks:
+        if ", " in languages:
+            print(f"{languages}: the captions are the same, as they name no language; they are taken once")
 
 
 def _whole(text: str, least: int) -> int:

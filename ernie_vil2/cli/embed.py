@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ernie_vil2.cli import arguments
 from ernie_vil2.cli.arguments import input_file, output_folder
-from ernie_vil2.device.launch import start_ranks
+from ernie_vil2.device.launch import launched_rank, start_ranks
 from ernie_vil2.io.terminal import counted
 
 FORMATS = ("numpy", "official", "chinese-clip")
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"there are captions in {' and '.join(found)}; name one with --language")
         benchmark = next(iter(found.values()))
     encoded = encode_on_all_ranks(model, benchmark, cache=args.cache)
-    if arguments.RANK != 0:
+    if launched_rank()[0] != 0:
         return 0
 
     with atomic_files(args.output) as folder:

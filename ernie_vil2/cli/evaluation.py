@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ernie_vil2.cli import arguments
 from ernie_vil2.cli.arguments import count, file_name, input_file, input_path, output_folder
-from ernie_vil2.device.launch import start_ranks
+from ernie_vil2.device.launch import launched_rank, start_ranks
 
 if TYPE_CHECKING:
     from ernie_vil2.evaluation.report import Report
@@ -160,7 +160,7 @@ def evaluate(
     if args.check:
         return _inspect(scorer, data)
 
-    from ernie_vil2.evaluation.encoded import RANK, encode_on_all_ranks
+    from ernie_vil2.evaluation.encoded import encode_on_all_ranks
     from ernie_vil2.evaluation.scorer import score
     from ernie_vil2.io.run_folder import run_of
 
@@ -176,8 +176,9 @@ def evaluate(
     benchmarks = scorer.open(data)
     arguments.name_equal_captions(benchmarks)
     encode = partial(encode_on_all_ranks, cache=cache)
-    report = score(scorer, model, benchmarks, str(args.checkpoint), encode, RANK)
-    if RANK != 0:
+    rank, _ = launched_rank()
+    report = score(scorer, model, benchmarks, str(args.checkpoint), encode, rank)
+    if rank != 0:
         return 0
 
     files = [weights]

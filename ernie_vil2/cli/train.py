@@ -20,7 +20,7 @@ from ernie_vil2.cli.arguments import (
     count,
     table_overrides,
 )
-from ernie_vil2.device.launch import start_ranks
+from ernie_vil2.device.launch import launched_rank, start_ranks
 
 if TYPE_CHECKING:
     from ernie_vil2.config import Config
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.extend and not args.resume:
         raise ValueError("--extend goes with --resume")
-    if args.tune_rate and max(args.processes, int(os.environ.get("PADDLE_TRAINERS_NUM", 1))) > 1:
+    if args.tune_rate and max(args.processes, launched_rank()[1]) > 1:
         raise ValueError(
             "--tune-rate tries on one process: run it without --processes and fleetrun, then train on several with "
             "the rate and batch that it found"
@@ -102,13 +102,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def dry_run(config: Config, processes: int, base: tuple[str, Config] | None) -> int:
-    if int(os.environ.get("PADDLE_TRAINER_ID", 0)):
+    rank, ranks = launched_rank()
+    if rank != 0:
         return 0  # the first rank does it for all
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's remarks on traces
 
     from ernie_vil2.training.dry_run import dry_run
 
-    found = dry_run(config, int(os.environ.get("PADDLE_TRAINERS_NUM", processes)), base)
+    found = dry_run(config, processes if ranks == 1 else ranks, base)
     print(found.text)
     print(f"nothing was trained; look at {found.folder / 'dry_run.html'}")
     return 1 if found.would_stop else 0

@@ -34,6 +34,11 @@ STOPPED = {signal.SIGTERM: 75, signal.SIGINT: 130, signal.SIGHUP: 75}
 """
 
 
+def launched_rank() -> tuple[int, int]:
+    """Return the rank of this process and the number of ranks that a launcher started; 0 and 1 without a launcher."""
+    return int(os.environ.get("PADDLE_TRAINER_ID", "0")), int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+
+
 def start_ranks(processes: int, device: str, cpu: str) -> int | None:
     """Runs this process's command once for each of `--processes`, unless it is a rank itself; then its exit code.
 

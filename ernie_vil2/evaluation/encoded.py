@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +22,10 @@ from tqdm import tqdm
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.device import runtime
+from ernie_vil2.device.launch import launched_rank
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.io.files import atomic_write, parse_json, save_arrays
 from ernie_vil2.io.terminal import counted
-
-RANK = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
-RANKS = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 
 @dataclass(frozen=True)
@@ -303,11 +300,12 @@ def encode_on_all_ranks(
         name: of the benchmark, for the bar.
         cache: as for `encode_benchmark`.
     """
-    if RANKS > 1:
+    rank, ranks = launched_rank()
+    if ranks > 1:
         _join_ranks()
     rows, title = len(benchmark.images) + len(benchmark.texts), f"encoding {name}".strip()
-    with tqdm(total=rows, unit="row", desc=title, disable=RANK != 0, file=sys.stdout) as bar:
-        return encode_benchmark(model, benchmark, cache, bar.update, rank=RANK, ranks=RANKS)
+    with tqdm(total=rows, unit="row", desc=title, disable=rank != 0, file=sys.stdout) as bar:
+        return encode_benchmark(model, benchmark, cache, bar.update, rank=rank, ranks=ranks)
 
 
 @functools.cache  # once per command, however many data sets it encodes

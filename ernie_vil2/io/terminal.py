@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, TextIO
 
+from ernie_vil2.device.launch import launched_rank
+
 _IMPORTED_BY = os.getpid()
 
 
@@ -95,5 +97,5 @@ def print_once(line: str) -> None:
 
 def shows_progress() -> bool:
     """Whether this is the process that a person looks at: not a loader's, and not a rank but the first."""
-    first_rank = os.environ.get("PADDLE_TRAINER_ID", "0") == "0"
-    return first_rank and os.getpid() == _IMPORTED_BY and multiprocessing.parent_process() is None
+    rank, _ = launched_rank()
+    return rank == 0 and os.getpid() == _IMPORTED_BY and multiprocessing.parent_process() is None

@@ -18,7 +18,7 @@ import paddle.distributed as dist
 from paddle.distributed import fleet
 from paddle.distributed.fleet.utils.log_util import set_log_level
 
-from ernie_vil2.device.launch import end_with_parent
+from ernie_vil2.device.launch import end_with_parent, launched_rank
 from ernie_vil2.io.terminal import LostRank
 from ernie_vil2.parallel import gloo, store
 
@@ -43,7 +43,7 @@ def join_ranks(sharded_optimizer: bool = False) -> tuple[int, int]:
     """
     # Paddle's own handler, set on import, would print a page about "fatal" for what only asks a process to end.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    ranks = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+    _, ranks = launched_rank()
     if ranks == 1:
         return 0, 1
     end_with_parent()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from ernie_vil2.data.loader import SampleRows, ShownRow, read_batch, training_ba
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.device import runtime
+from ernie_vil2.device.launch import launched_rank
 from ernie_vil2.io.files import write_text
 from ernie_vil2.io.run_folder import CONFIG, DRY_RUN, check_run_folder, list_checkpoints
 from ernie_vil2.io.terminal import counted
@@ -160,7 +160,7 @@ def timed_step(config: Config, ranks: int, weights: str | None = None) -> str:
     """
     training = config.Training
     rows = min(training.global_batch // ranks, training.micro_batch or TIMED_ROWS, TIMED_ROWS)
-    if int(os.environ.get("PADDLE_TRAINERS_NUM", 1)) > 1:
+    if launched_rank()[1] > 1:
         return "no step was timed: ranks take one together"
     unweighted = {
         tower: getattr(config.Model, tower).model_copy(update={"weights": None}) for tower in ("image", "text")

@@ -11,12 +11,12 @@ another threshold no measuring. docs/curate.md has the steps, their settings and
 """
 
 import argparse
-import os
 from argparse import ArgumentTypeError
 from functools import partial
 
 from ernie_vil2.cli import arguments
 from ernie_vil2.device.extras import require
+from ernie_vil2.device.launch import launched_rank
 
 
 def share(text: str) -> tuple[int, int]:
@@ -93,9 +93,11 @@ def run(args: argparse.Namespace) -> int:
         open_sources, args.data, args.text_id, args.split, layout=args.layout, **arguments.table_options(args)
     )
     processes = args.processes or usable_cores()
-    ranks = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
-    own = args.share or ((arguments.RANK, ranks) if ranks > 1 else None)  # a launcher's ranks measure a share each
-    done = curate(open_data(), steps, args.output, processes, args.memory, own, args.ray, open_data)
+    share = args.share
+    rank, ranks = launched_rank()
+    if share is None and ranks > 1:
+        share = rank, ranks  # a launcher's ranks measure a share each
+    done = curate(open_data(), steps, args.output, processes, args.memory, share, args.ray, open_data)
     if done is None:
         print("the share is measured; when all are, run without --share")
         return 0
