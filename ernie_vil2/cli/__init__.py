@@ -75,7 +75,7 @@ def parser(command: str | ModuleType, prog: str | None = None) -> Parser:
     """The options of a command, see `run`."""
     module = _module(command)
     made = Parser(prog=prog, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.set_defaults(imports=(), prog=prog)
+    made.set_defaults(imports=(), allow_pipes=False, prog=prog)
     module.add_arguments(made)
     return made
 
@@ -96,7 +96,7 @@ def run(command: str | ModuleType, arguments: Sequence[str] | None = None, prog:
             runtime.configure()
             args = parser(module, prog).parse_args(arguments)
             import_parts(args)
-            code = module.run(args)
+            code = _run_module(module, args)
             sys.stdout.flush()
             return code
         except KeyboardInterrupt:
@@ -113,6 +113,16 @@ def run(command: str | ModuleType, arguments: Sequence[str] | None = None, prog:
 
 def _module(command: str | ModuleType) -> ModuleType:
     return importlib.import_module(COMMANDS[command]) if isinstance(command, str) else command
+
+
+def _run_module(module: ModuleType, args: argparse.Namespace) -> int:
+    if not args.allow_pipes:
+        return module.run(args)
+
+    from ernie_vil2.data.readers.shard_files import pipes_allowed
+
+    with pipes_allowed():
+        return module.run(args)
 
 
 def import_parts(args: argparse.Namespace) -> None:

@@ -66,8 +66,8 @@ def add_pixel_baseline_option(parser: argparse._ActionsContainer) -> None:
 
 
 def add_pipe_option(parser: argparse.ArgumentParser) -> None:
-    """The option of every command that opens sources."""
-    parser.add_argument("--allow-pipes", action=_AllowPipes, help="run the commands of pipe: entries; read them first")
+    """Add the option of every command that opens sources; `cli.run` does what it says."""
+    parser.add_argument("--allow-pipes", action="store_true", help="run the commands of pipe: entries; read them first")
 
 
 IMAGES = "where the images lie, if not with the data; absolute paths in a table are a part of it"
@@ -165,16 +165,6 @@ def add_data_options(parser: argparse.ArgumentParser, images: str = IMAGES) -> N
     parser.add_argument(
         "--caption-lines", action="store_true", help="each line of a caption is a text of its own (CLIP_benchmark)"
     )
-
-
-class _AllowPipes(argparse.Action):
-    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any):
-        super().__init__(option_strings, dest, nargs=0, **options)
-
-    def __call__(self, *_: Any) -> None:
-        from ernie_vil2.data.readers.shard_files import allow_pipes
-
-        allow_pipes()
 
 
 def configuration(text: str) -> str:

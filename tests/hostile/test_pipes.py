@@ -25,7 +25,6 @@ OPENING = {
 @pytest.mark.parametrize(("command", "listed"), [("eval", True), *((command, False) for command in OPENING)])
 def test_a_command_does_not_run_unless_it_is_allowed(command, listed, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("ernie_vil2.data.readers.shard_files._allowed", False)
     (tmp_path / "tags.jsonl").write_text('{"id": "1", "tags": []}\n')
     data = f"pipe:touch {tmp_path}/ran"
     if listed:
@@ -40,6 +39,7 @@ def test_a_command_does_not_run_unless_it_is_allowed(command, listed, tmp_path, 
     assert not (tmp_path / "ran").exists()
     assert commands.run(name, [*options, "--allow-pipes"]) == 2  # it runs, and writes nothing
     assert (tmp_path / "ran").exists() and "not a tar shard" in capsys.readouterr().err
+    assert commands.run(name, options) == 2 and "--allow-pipes" in capsys.readouterr().err  # the next one is refused
 
 
 @pytest.mark.parametrize("tool", ["prepare.py", pytest.param("train.py", marks=pytest.mark.slow)])

@@ -7,6 +7,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from itertools import islice, product
 from pathlib import Path
@@ -82,16 +83,22 @@ def as_location(source: str | Path | Location) -> Location:
     return LocalFile(source) if isinstance(source, str | Path) else source
 
 
-_allowed = False
+# In this process and those forked from it; another thread starts without the permission.
+_runs_pipes: ContextVar[bool] = ContextVar("runs_pipes", default=False)
 
 
-def allow_pipes() -> None:
-    """Lets this process run the commands of `pipe:` entries, which whoever wrote a configuration or a list has chosen.
+@contextmanager
+def pipes_allowed() -> Iterator[None]:
+    """Run the commands of `pipe:` entries that are named within the block.
 
-    It is for the command line to say (`--allow-pipes`), never for a file.
+    Whoever wrote a configuration or a list chose these commands, so that only the command line (`--allow-pipes`) or a
+    program may allow them, never a file.
     """
-    global _allowed
-    _allowed = True
+    before = _runs_pipes.set(True)
+    try:
+        yield
+    finally:
+        _runs_pipes.reset(before)
 
 
 def expand_braces(pattern: str, lists: bool = True) -> list[str]:
@@ -155,7 +162,7 @@ def find(pattern: str) -> list[Location]:
         FetchError: the server does not say what it has.
     """
     if pattern.startswith(PIPE):
-        if not _allowed:
+        if not _runs_pipes.get():
             raise ValueError(f"{pattern[:1000]}: a command is run only with --allow-pipes; read it before you add that")
         return [PipeOutput(command) for command in expand_braces(pattern.removeprefix(PIPE), lists=False)]
     if os.path.exists(pattern):  # noqa: PTH110  -- Path raises where this says no

@@ -15,6 +15,7 @@ from ernie_vil2.apps.search.fill import add_images, images_in
 from ernie_vil2.apps.search.locations import Originals, content_digest, locations_of
 from ernie_vil2.apps.search.server import Settings, serve
 from ernie_vil2.apps.search.service import build_app
+from ernie_vil2.data.readers.shard_files import pipes_allowed
 from tests.support import published_folders
 from tests.support.shapes import draw, png, write_tar, write_tsv
 from tests.support.small_index import all_items, open_number_index
@@ -75,13 +76,13 @@ def test_no_location_asks_the_network_or_runs_a_command(tmp_path, monkeypatch):
     def refused(*_, **__):
         raise AssertionError("the network was asked, or a command was run")
 
-    monkeypatch.setattr("ernie_vil2.data.readers.shard_files._allowed", True)
     for target in ("socket.socket.connect", "socket.getaddrinfo", "subprocess.run", "subprocess.Popen"):
         monkeypatch.setattr(target, refused)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.txt").write_text("http://127.0.0.1:1/a.tar\npipe:touch touched\n")
-    for location in [*((address, "x") for address in ADDRESSES), *((address, "x", 0) for address in ADDRESSES)]:
-        assert Originals([tmp_path]).read(item(location)) is None, location
+    with pipes_allowed():
+        for location in [*((address, "x") for address in ADDRESSES), *((address, "x", 0) for address in ADDRESSES)]:
+            assert Originals([tmp_path]).read(item(location)) is None, location
     assert [path.name for path in tmp_path.iterdir()] == ["list.txt"]
 
 

@@ -7,6 +7,7 @@ import pytest
 from ernie_vil2.data.readers import open_sources, remote, source
 from ernie_vil2.data.readers.fetching import cache_bytes
 from ernie_vil2.data.readers.remote import FetchError, PipeOutput, RemoteFile
+from ernie_vil2.data.readers.shard_files import pipes_allowed
 from tests.hostile.bad_input.case import member
 from tests.support.misbehaving_server import MisbehavingServer
 from tests.support.shapes import write_tar
@@ -19,8 +20,8 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(remote, "PAUSE", 0)
     monkeypatch.setattr(source, "DEADLINE", 0)
-    monkeypatch.setattr("ernie_vil2.data.readers.shard_files._allowed", True)
-    return tmp_path / "cache" / "shards"
+    with pipes_allowed():
+        yield tmp_path / "cache" / "shards"
 
 
 def fetched(cache):
