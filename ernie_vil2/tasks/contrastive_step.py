@@ -123,8 +123,10 @@ class DirectStep:
         """Micro batches of a step; a rank needs a row for each."""
         return 1
 
-    def forward(self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int) -> Losses:
-        """The losses of this rank's rows against those of all ranks. A collective: every rank must call it.
+    def forward(
+        self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int, **loss_inputs: paddle.Tensor
+    ) -> Losses:
+        """Return the losses of this rank's rows against those of all ranks. A collective: every rank must call it.
 
         Args:
             views: those that the loss needs: images `[b, H, W, 3]` uint8 (or `[b, 3, H, W]`, normalised) and token
@@ -132,6 +134,8 @@ class DirectStep:
             ids: int64 `[b, 2]`, image id and text id of each row, on the host.
             positions: int64 `[b]`, position of each row in the global batch; dropout follows from it.
             number: of the optimiser step, from 0.
+            loss_inputs: `[b, ...]`, what the loss takes besides embeddings, such as those of a teacher; no gradient
+                goes into them.
 
         Returns:
             This rank's share of the weighted sum, a scalar, and of each pair's loss.
@@ -142,7 +146,7 @@ class DirectStep:
         ids_of_rows, keys = self._on_device(views, ids, positions, number)
         of_all = self._of_all_ranks(ids_of_rows, ids)
         local, scalars = self._encode(self.parallel, views, keys)
-        total, pairs = self._score(local, scalars, ids_of_rows, of_all)
+        total, pairs = self._score(local, scalars, ids_of_rows, of_all, **loss_inputs)
         self._total = tie_outputs(total, [*local.values(), *scalars.values()])
         return self._total.detach(), pairs
 
@@ -178,13 +182,18 @@ class DirectStep:
         return gather_ids(ids, on_host, self.capacity)
 
     def _score(
-        self, local: dict[str, paddle.Tensor], scalars: dict[str, paddle.Tensor], ids: paddle.Tensor, of_all: Any
+        self,
+        local: dict[str, paddle.Tensor],
+        scalars: dict[str, paddle.Tensor],
+        ids: paddle.Tensor,
+        of_all: Any,
+        **loss_inputs: paddle.Tensor,
     ) -> Losses:
         gathered_ids, all_on_host, counts = of_all()
         if self.duplicates != "ignored":
             refuse_without_negatives(all_on_host)
         gathered, offset = gather_views(local, counts)
-        return self.loss(local, gathered, scalars, ids, gathered_ids, offset)
+        return self.loss(local, gathered, scalars, ids, gathered_ids, offset, **loss_inputs)
 
     def _scaled(self, total: paddle.Tensor) -> paddle.Tensor:
         # Data parallel averages gradients over ranks; the loss of a rank is its share of a sum.
@@ -210,7 +219,9 @@ class CachedStep(DirectStep):
     def parts(self) -> int:
         return -(-self.capacity // self.micro_batch)
 
-    def forward(self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int) -> Losses:
+    def forward(
+        self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int, **loss_inputs: paddle.Tensor
+    ) -> Losses:
         if len(positions) < self.parts:
             raise ValueError(
                 f"{len(positions)} rows cannot be shared out over {self.parts} micro batches; "
@@ -228,7 +239,7 @@ class CachedStep(DirectStep):
         self._scalars = scalars
         for leaf in (*self._embeddings.values(), *self._scalars.values()):
             leaf.stop_gradient = False
-        total, pairs = self._score(self._embeddings, self._scalars, ids_of_rows, of_all)
+        total, pairs = self._score(self._embeddings, self._scalars, ids_of_rows, of_all, **loss_inputs)
         self._total = tie_outputs(total, [*self._embeddings.values(), *self._scalars.values()])
         return self._total.detach(), pairs
 

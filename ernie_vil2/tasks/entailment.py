@@ -79,8 +79,9 @@ class _Direct(DirectStep):
         scalars: dict[str, paddle.Tensor],
         labels: paddle.Tensor,
         rows: paddle.Tensor,
+        **loss_inputs: paddle.Tensor,
     ) -> Losses:
-        return self.loss(outputs["logits"], labels, rows)
+        return self.loss(outputs["logits"], labels, rows, **loss_inputs)
 
 
 class _Cached(_Direct, CachedStep):

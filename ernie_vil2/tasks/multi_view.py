@@ -159,12 +159,11 @@ class MultiViewTask(Task):
         self._step = build_step(self.model, self.loss, self.config, parallel, scaler)
 
     def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
-        """As `Task.forward`: "loss", and the loss of each view pair."""
-        named = {"text_1": "text", "text_2": "text_2" if "text_2" in batch else "text"}
-        views = {view: batch[named.get(view, view)] for view in self.loss.views}
-        if isinstance(self.loss, TaughtLoss):
-            self.loss.rows = batch["teacher"]
-        total, pairs = self._step.forward(views, batch["ids"], batch["positions"], step)
+        """Return "loss", and the loss of each view pair; see `Task.forward`."""
+        batch_names = {"text_1": "text", "text_2": "text_2" if "text_2" in batch else "text"}
+        views = {view: batch[batch_names.get(view, view)] for view in self.loss.views}
+        loss_inputs = {"teacher": batch["teacher"]} if self.teacher else {}
+        total, pairs = self._step.forward(views, batch["ids"], batch["positions"], step, **loss_inputs)
         return {"loss": total, **pairs}
 
     def after_update(self) -> None:

@@ -69,13 +69,9 @@ class DistanceLoss:
 
     Args:
         contrast: over the pair `text_text`, whose columns are the teacher's embeddings; None: the distance alone.
-
-    Attributes:
-        rows: the teacher's embeddings of this rank's rows, to be set before each step.
     """
 
     views = ("text_1",)
-    rows: paddle.Tensor
 
     def __init__(self, contrast: MultiViewLoss | None):
         self._contrast = contrast
@@ -86,13 +82,19 @@ class DistanceLoss:
         gathered: Mapping[str, paddle.Tensor],
         scalars: Mapping[str, paddle.Tensor],
         *others: Any,
+        teacher: paddle.Tensor,
     ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
-        """As of `MultiViewLoss`; a collective."""
-        distance = (local["text_1"] - self.rows).square().sum() / gathered["text_1"].shape[0]
+        """Return the weighted sum and the losses by name, as `MultiViewLoss` does. A collective.
+
+        Args:
+            local, gathered, scalars, others: as for `MultiViewLoss`.
+            teacher: `[b, D]`, the teacher's embeddings of this rank's rows.
+        """
+        distance = (local["text_1"] - teacher).square().sum() / gathered["text_1"].shape[0]
         losses = {"distance": distance}
         if self._contrast is None:
             return distance, losses
-        local, gathered = {**local, "text_2": self.rows}, {**gathered, "text_2": gather_rows(self.rows)[0]}
+        local, gathered = {**local, "text_2": teacher}, {**gathered, "text_2": gather_rows(teacher)[0]}
         total, contrasts = self._contrast(local, gathered, scalars, *others)
         return distance + total, losses | contrasts
 
@@ -177,18 +179,21 @@ class NewLanguageTask(MultiViewTask):
         super().prepare(parallel, scaler)
 
     def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
-        """As `Task.forward`: "loss", the "distance", and "text_text" where that has a weight."""
-        self.loss.rows = self._taught(batch["known"])
-        total, losses = self._step.forward({"text_1": batch["text"]}, batch["ids"], batch["positions"], step)
+        """Return "loss", the "distance", and "text_text" where that has a weight; see `Task.forward`."""
+        views = {"text_1": batch["text"]}
+        teacher = self._encode_by_teacher(batch["known"])
+        total, losses = self._step.forward(views, batch["ids"], batch["positions"], step, teacher=teacher)
         return {"loss": total, **losses}
 
     @paddle.no_grad()
-    def _taught(self, known: paddle.Tensor) -> paddle.Tensor:
-        """The teacher's embeddings, `[b, D]`, of texts `[b, M]`; as many at once as the student encodes."""
-        precision, size = self.config.Training.precision, self.config.Training.micro_batch or known.shape[0]
+    def _encode_by_teacher(self, texts: paddle.Tensor) -> paddle.Tensor:
+        """Return the teacher's embeddings, `[b, D]`, of texts `[b, M]`; as many at once as the student encodes."""
+        precision, size = self.config.Training.precision, self.config.Training.micro_batch or texts.shape[0]
+        embeddings = []
         with nullcontext() if precision == "float32" else paddle.amp.auto_cast(dtype=precision):
-            parts = [self._teacher.encode_text(known[first : first + size]) for first in range(0, known.shape[0], size)]
-        return paddle.concat(parts)
+            for start in range(0, texts.shape[0], size):
+                embeddings.append(self._teacher.encode_text(texts[start : start + size]))
+        return paddle.concat(embeddings)
 
     def after_update(self) -> None:
         """Nothing: the temperature is not trained."""

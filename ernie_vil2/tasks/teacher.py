@@ -52,13 +52,7 @@ class Teacher:
 
 
 class TaughtLoss:
-    """A multi-view loss with the teacher's as one more term; see `MultiViewLoss`.
-
-    Attributes:
-        rows: the teacher's, of this rank, to be set before each step.
-    """
-
-    rows: paddle.Tensor
+    """A multi-view loss with the teacher's as one more term; see `MultiViewLoss`."""
 
     def __init__(self, loss: MultiViewLoss, config: TeacherConfig):
         self.views, self.weights = loss.views, loss.weights
@@ -70,16 +64,23 @@ class TaughtLoss:
         gathered: Mapping[str, paddle.Tensor],
         scalars: Mapping[str, paddle.Tensor],
         *others: Any,
+        teacher: paddle.Tensor,
     ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
-        """As of `MultiViewLoss`; "teacher" is one more of the losses. A collective."""
+        """Return the losses of `MultiViewLoss`, and "teacher" as one more of them. A collective.
+
+        Args:
+            local, gathered, scalars, others: as for `MultiViewLoss`.
+            teacher: `[b, 2 W]`, the teacher's embeddings of this rank's rows, see `Teacher.row`.
+        """
         total, losses = self._loss(local, gathered, scalars, *others)
-        images, texts = ((local[view], gathered[view]) for view in ("image_1", "text_1"))
-        teacher = self.rows, gather_rows(self.rows)[0]
-        taught = teacher_loss(images, texts, teacher, scalars["logit_scale"], self._config.logit_scale)
-        total, losses = total + self._config.weight * taught, {**losses, "teacher": taught}
+        images = local["image_1"], gathered["image_1"]
+        texts = local["text_1"], gathered["text_1"]
+        teacher_rows = teacher, gather_rows(teacher)[0]
+        divergence = teacher_loss(images, texts, teacher_rows, scalars["logit_scale"], self._config.logit_scale)
+        total, losses = total + self._config.weight * divergence, {**losses, "teacher": divergence}
         if self._config.distance:
-            own = paddle.concat([images[0], texts[0]], axis=1)
-            losses["teacher_distance"] = teacher_distance(own, teacher)
+            embeddings = paddle.concat([images[0], texts[0]], axis=1)
+            losses["teacher_distance"] = teacher_distance(embeddings, teacher_rows)
             total = total + self._config.distance * losses["teacher_distance"]
         return total, losses
 

@@ -4,11 +4,14 @@ import json
 import shutil
 
 import numpy as np
+import paddle
 import pytest
 
-from ernie_vil2.config import ConfigError
+from ernie_vil2.config import ConfigError, TeacherConfig
 from ernie_vil2.data.readers import open_benchmarks
-from ernie_vil2.tasks.teacher import Teacher
+from ernie_vil2.losses import MultiViewLoss
+from ernie_vil2.losses.multi_view import teacher_loss
+from ernie_vil2.tasks.teacher import TaughtLoss, Teacher
 from ernie_vil2.training.trainer import Trainer
 from tests.support.ranks import forked_ranks, train
 from tests.support.trainings import fit, train_records
@@ -54,6 +57,22 @@ def test_embeddings_as_wide_as_the_teachers_are_drawn_to_them(config, folder):
     assert last["teacher_distance"] < 0.8 * first["teacher_distance"]
     weighted = first["image_text"] + first["text_image"] + first["teacher"] + 3 * first["teacher_distance"]
     assert first["loss"] == pytest.approx(weighted, rel=1e-5)
+
+
+def test_taught_loss_depends_on_its_arguments_alone():
+    """Two calls with other embeddings of the teacher differ by these, and leave nothing behind."""
+    rng = np.random.default_rng(0)
+    images, texts, *teachers = (paddle.to_tensor(rng.normal(size=[5, 4]).astype(np.float32)) for _ in range(4))
+    views, scalars = {"image_1": images, "text_1": texts}, {"logit_scale": paddle.to_tensor(3.0)}
+    plain = MultiViewLoss({"image_text": 1.0})
+    loss = TaughtLoss(plain, TeacherConfig(embeddings="x", weight=2, logit_scale=5))
+    before = dict(vars(loss))
+    for teacher in teachers:
+        total, losses = loss(views, views, scalars, teacher=teacher)
+        divergence = teacher_loss((images, images), (texts, texts), (teacher, teacher), scalars["logit_scale"], 5)
+        assert float(losses["teacher"]) == float(divergence)
+        assert float(total) == pytest.approx(float(plain(views, views, scalars)[0]) + 2 * float(divergence))
+    assert vars(loss) == before
 
 
 @pytest.mark.slow
