@@ -2,8 +2,9 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from ernie_vil2.evaluation.intervals import LEVEL, Interval, holm, paired_querie
 from ernie_vil2.evaluation.outcomes import Outcomes, signed
 from ernie_vil2.io.files import load_json, write_json
 from ernie_vil2.io.versions import check_version
-from ernie_vil2.training.scoring import Scored
+from ernie_vil2.training.scoring import Scored, build_evaluators
 from ernie_vil2.training.step_agreement import NotFinite
 from ernie_vil2.training.trainer import Trainer
 
@@ -264,23 +265,24 @@ def _score(config: Config, trial: Trial, samples: int) -> tuple[Trial, Queries |
             "Evaluation.at_start=false",
         ],
     )
+    outcomes: dict[str, dict[str, Outcomes]] = {}
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        trainer = Trainer(short, compares=False)
-        evaluator = trainer.scores.chooser
-        if not isinstance(evaluator, Scored):
+        trainer = Trainer(short, evaluators=partial(build_evaluators, outcomes=outcomes), compares=False)
+        chooser = trainer.scores.chooser
+        if chooser is None:
             raise ConfigError("--tune-rate compares single queries, which what scores this run does not give")
-        evaluator.keeps_outcomes = True
         if not trainer.fit():
             raise KeyboardInterrupt
         if trainer.best is None:
             return trial, None
-        if not evaluator.outcomes:
+        if not outcomes[chooser]:
+            scorer = cast(Scored, trainer.scores.evaluators[chooser]).scorer
             raise ConfigError(
-                f"--tune-rate compares single queries, which {type(evaluator.scorer).__name__} does not give; set "
+                f"--tune-rate compares single queries, which {type(scorer).__name__} does not give; set "
                 "Optimizer.learning_rate, or name another of Evaluation.evaluators first"
             )
-        return trial._replace(score=trainer.best["value"]), pool_queries(evaluator.outcomes)
+        return trial._replace(score=trainer.best["value"]), pool_queries(outcomes[chooser])
     except NotFinite:
         return trial, None
     finally:

@@ -80,23 +80,30 @@ class Scored:
 
     Of benchmarks that are scored each on its own, one that cannot be costs its own numbers, and the mean.
 
-    Attributes:
-        keeps_outcomes: whether what every query found stays in `outcomes`, for who compares trainings.
-        outcomes: of the last call, by result, where the scorer gives them.
+    Args:
+        outcomes: gets the outcomes of the queries by result, at each call those of that call, where the scorer has
+            them; None: they are not computed.
     """
 
-    def __init__(self, scorer: Scorer, opened: Mapping[str, Benchmark], config: Config, tokenizer: TextTokenizer):
+    def __init__(
+        self,
+        scorer: Scorer,
+        opened: Mapping[str, Benchmark],
+        config: Config,
+        tokenizer: TextTokenizer,
+        outcomes: dict[str, Outcomes] | None = None,
+    ):
         self.scorer, self.opened, self.config, self.tokenizer = scorer, opened, config, tokenizer
         self.best_by = scorer.best_by
         self.data: Mapping[str, str] = scorer.sizes(opened)
         self.benchmarks: Sequence[Benchmark] = list(opened.values()) if scorer.held_out else []
-        self.keeps_outcomes = False
-        self.outcomes: dict[str, Outcomes] = {}
+        self._outcomes = outcomes
 
     def __call__(self, model: nn.Layer) -> Metrics:
         """As `Evaluator.__call__`: the metrics of the scorer's report."""
         encoder = encoder_of(model, self.tokenizer, self.config)
-        self.outcomes = {}
+        if self._outcomes is not None:
+            self._outcomes.clear()
         if not self.scorer.separate:
             return self._metrics(encoder, self.opened)
         found, failures = [], {}
@@ -116,13 +123,18 @@ class Scored:
 
     def _metrics(self, encoder: ErnieViL2, opened: Mapping[str, Benchmark]) -> Metrics:
         report = score(self.scorer, encoder, opened, rank=dist.get_rank(), ranks=dist.get_world_size())
-        if self.keeps_outcomes and report.outcomes:
-            self.outcomes |= report.outcomes()
+        if self._outcomes is not None and report.outcomes:
+            self._outcomes.update(report.outcomes())
         return Metrics(report.metrics, report.shown)
 
 
-def build_evaluators(config: Config, task: Task) -> dict[str, Evaluator]:
-    """Those of `Evaluation.evaluators`, or else of the task, that have something to score.
+def build_evaluators(
+    config: Config, task: Task, outcomes: dict[str, dict[str, Outcomes]] | None = None
+) -> dict[str, Evaluator]:
+    """Return those of `Evaluation.evaluators`, or else of the task, that have something to score.
+
+    Args:
+        outcomes: gets by evaluator the outcomes of the queries, see `Scored`; None: they are not computed.
 
     Raises:
         ConfigError: there is no such scorer, or it does not fit the task.
@@ -149,7 +161,8 @@ def build_evaluators(config: Config, task: Task) -> dict[str, Evaluator]:
                 scorer.check(cast(ErnieViL2, task), f"Training.task={config.Training.task}")
             except ValueError as error:
                 raise ConfigError(f"Data.val: {error}") from None
-        built[name] = Scored(scorer, opened, config, task.tokenizer)
+        outcomes_of_evaluator = None if outcomes is None else outcomes.setdefault(name, {})
+        built[name] = Scored(scorer, opened, config, task.tokenizer, outcomes_of_evaluator)
     return built
 
 
@@ -185,24 +198,20 @@ class Scores:
     Attributes:
         evaluated: the step of the last evaluation, -1 before the first.
         best: step, metric and value of the best evaluation whose checkpoint is kept, None before the first.
+        chooser: name of the evaluator that chooses the best step; None: there is none.
     """
 
     def __init__(self, evaluators: Mapping[str, Evaluator], config: Config):
         self.evaluators, self._config = evaluators, config
         self.evaluated = -1
         self.best: Best | None = None
-        self._chooses = next((name for name, evaluator in evaluators.items() if evaluator.best_by), None)
+        self.chooser = next((name for name, evaluator in evaluators.items() if evaluator.best_by), None)
 
     def resume(self, evaluated: int, best: Best | None) -> None:
         """Goes on from what a checkpoint holds; a best number of another name is none to compare with."""
         self.evaluated = evaluated
-        if best and (not self._chooses or best["metric"] == self.evaluators[self._chooses].best_by):
+        if best and (not self.chooser or best["metric"] == self.evaluators[self.chooser].best_by):
             self.best = best
-
-    @property
-    def chooser(self) -> Evaluator | None:
-        """The evaluator that chooses the best step; None: there is none."""
-        return self.evaluators[self._chooses] if self._chooses else None
 
     @property
     def best_step(self) -> int | None:
@@ -232,10 +241,10 @@ class Scores:
 
     def improved(self, found: Mapping[str, Metrics]) -> bool:
         """Whether what was found makes the evaluated step the best one, which it then is; step 0 never is."""
-        if not self.evaluated or not self._chooses or found[self._chooses].failures:
+        if not self.evaluated or not self.chooser or found[self.chooser].failures:
             return False
-        metric = self.evaluators[self._chooses].best_by or ""
-        value = found[self._chooses].values[metric]
+        metric = self.evaluators[self.chooser].best_by or ""
+        value = found[self.chooser].values[metric]
         if self.best is not None and value <= self.best["value"]:
             return False
         self.best = {"step": self.evaluated, "metric": metric, "value": value}
@@ -316,10 +325,11 @@ class Comparison:
         return self._score(AFTER, model, str(folder))
 
     def _score(self, name: str, model: ErnieViL2, source: str) -> str:
-        if isinstance(self._scorer, Retrieval):
-            self._scorer.title = name
+        scorer = self._scorer
+        if isinstance(scorer, Retrieval):
+            scorer = replace(scorer, title=name)
         opened = self.sets if len(self.sets) > 1 else dict.fromkeys([""], *self.sets.values())
-        report = score(self._scorer, model, opened)
+        report = score(scorer, model, opened)
         write_report(report, self._run / RESULTS, name, about(source, self._data, {}, None))
         return "\n".join(f"{label}: {_line(one['result'])}" for label, one in report.record["results"].items())
 

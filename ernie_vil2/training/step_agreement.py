@@ -145,6 +145,14 @@ class NonFiniteSteps:
         self.skipped = 0
         self.in_a_row = 0
 
+    def resume(self, skipped: int, in_a_row: int) -> None:
+        """Continue from the counts that a checkpoint holds."""
+        self.skipped, self.in_a_row = skipped, in_a_row
+
+    def note_finite(self) -> None:
+        """Note that the newest step is finite, which ends a row of steps left out."""
+        self.in_a_row = 0
+
     def record(
         self,
         step: int,

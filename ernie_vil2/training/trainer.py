@@ -174,7 +174,7 @@ class Trainer:
         self.scores.resume(state["evaluated"], best if kept else None)
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        self.nonfinite.skipped, self.nonfinite.in_a_row = state["skipped_steps"]
+        self.nonfinite.resume(*state["skipped_steps"])
         if self.rank == 0:
             self.bad_samples.merge(state["bad_samples"])
             mark_best(self.run, self.scores.best_step)

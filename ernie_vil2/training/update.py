@@ -123,7 +123,7 @@ class Update:
         self.losses = dict(zip([*step.own, NORM], step.values().tolist(), strict=True))
         self.losses[NORM] **= 0.5
         if _finite(self.losses):
-            self._nonfinite.in_a_row = 0
+            self._nonfinite.note_finite()
         elif not self._is_scaled_too_much(self.losses):
             set_statistics(self._statistics, step.statistics)
             losses = {name: float(loss) for name, loss in step.own.items()}
