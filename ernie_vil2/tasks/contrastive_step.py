@@ -187,6 +187,7 @@ class DirectStep:
         scalars: dict[str, paddle.Tensor],
         ids: paddle.Tensor,
         of_all: Any,
+        /,
         **loss_inputs: paddle.Tensor,
     ) -> Losses:
         gathered_ids, all_on_host, counts = of_all()

@@ -79,6 +79,7 @@ class _Direct(DirectStep):
         scalars: dict[str, paddle.Tensor],
         labels: paddle.Tensor,
         rows: paddle.Tensor,
+        /,
         **loss_inputs: paddle.Tensor,
     ) -> Losses:
         return self.loss(outputs["logits"], labels, rows, **loss_inputs)

@@ -1,4 +1,4 @@
-"""The training run: how its parts are made, each of those before it, and the loop."""
+"""The training run: how its parts are made, each from those before it, and the loop."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import paddle
 
 from ernie_vil2.config import Config, ConfigError
-from ernie_vil2.data.loader import Batch, training_batches
+from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.loader import Batch, SampleRows, training_batches
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream, watch
 from ernie_vil2.device import runtime
@@ -54,24 +55,24 @@ T = TypeVar("T")
 
 
 class Trainer:
-    """One training run, on one process or as one of several ranks.
+    """One training run, on one process or as one of several ranks: `assemble` makes its parts, `fit` trains.
 
     A new run, or one that resumes from its newest complete checkpoint. Making it is a collective.
 
     Args:
         config: the whole configuration.
-        resume: go on from the run folder's newest whole checkpoint, or start if there is none.
+        resume: continue from the newest complete checkpoint of the run folder, or start if there is none.
         extend: with `resume`, whether `Training.steps` may be more than the run's, see `check_changes`.
-        compares: whether `Data.test` is scored before and after.
         task, evaluators: make what is trained, and what scores it by name; by default what the configuration names.
+        compares: whether `Data.test` is scored before and after.
 
     Attributes:
         config: resolved: with what `Model.like` and `Training.epochs` mean.
-        run: its folder, which `owner` keeps from other processes until it is closed.
-        optimizer, scaler: what the ranks made of the optimiser and of float16's loss scaler.
-        signals: what has stopped the run, if a signal has.
+        run: the run folder, which `owner` keeps from other processes until it is closed.
+        optimizer, scaler: the optimiser and float16's loss scaler, as the ranks share them.
+        signals: the requests to stop; says which signal has stopped the run, if one has.
         step: optimiser steps done.
-        position: of the next step's first sample in `stream`.
+        position: position in `stream` of the first sample of the next step.
 
     Raises:
         ConfigError: ranks that do not divide the batch, a precision or sharding that this device lacks, a folder that
@@ -89,89 +90,124 @@ class Trainer:
         evaluators: Callable[[Config, Task], dict[str, Evaluator]] = build_evaluators,
         compares: bool = True,
     ):
-        runtime.set_device(config.Training.device)
-        self.rank, self.ranks = join_ranks(config.Training.sharding == "stage1")
-        with agreed_errors():
-            import_named(config.names)  # those that the user wrote, before what weights say comes to them
-        config = first_rank_first(lambda: with_model_like(config))
-        if config.Training.global_batch % self.ranks:
-            raise ConfigError(
-                f"Training.global_batch ({config.Training.global_batch}) must be divisible by the {self.ranks} ranks"
-            )
-        runtime.check_precision(config.Training.precision)
-        check_sharding(config.Training.sharding, self.ranks)
         with ExitStack() as owner:
-            checkpoint = _claimed(config, resume, self.rank, owner)
-            with agreed_errors():
-                if checkpoint:
-                    config = as_begun(config, checkpoint)
-                else:
-                    config = config.model_copy(update={"Model": as_installed(config.Model)})
-                self.task = task(config)
-                self.rows = self.task.rows()
-            self.stream = self.rows.stream
-            self.config, self.run = with_steps(config, self.stream.samples), Path(config.Training.output)
-
-            self.best_effort, self.bad_samples = BestEffort(), BadSampleReport(config.Data.max_bad_share)
-            self.progress = Progress(self.config, self.rank, self.bad_samples, self.best_effort)
-            lost = None if checkpoint is None else self.best_effort
-            scored = _scored(lambda: evaluators(self.config, self.task), lost, self.rank) or {}
-            compares = compares and bool(config.Data.tested)
-            self.comparison = _scored(lambda: Comparison(self.config, self.task), lost, self.rank) if compares else None
-            if self.ranks > 1:
-                check_agreement(_facts(self.config, self.stream, scored, checkpoint))
-            scoring: list[Evaluator | Comparison] = [*scored.values(), *([self.comparison] if self.comparison else [])]
-            with agreed_errors():
-                self.progress.say(watch(self.stream, [benchmark for each in scoring for benchmark in each.benchmarks]))
-            self.scores = Scores(scored, self.config)
-
-            parallel = self._build(resumed=checkpoint is not None)
-            self.step, self.position = 0, 0
-            if checkpoint:
-                with agreed_errors():
-                    self._continue_from(checkpoint, extend)
-            self.progress.say(config.Data.unscored)
-            self.progress.say(prepare_norms(self.model, self.ranks, config.Training))
-            self.task.prepare(parallel, self.scaler)
+            self.assemble(config, resume, extend, task, evaluators, compares, owner)
             self.owner = owner.pop_all()  # it stays the owner; what fails before here leaves the folder to others
 
-    def _build(self, resumed: bool) -> paddle.nn.Layer:
-        """Makes the model and what updates it; gives what data parallel made of the model. A collective."""
-        config, task, tuning = self.config, self.task, self.config.Tuning
+    def assemble(
+        self,
+        config: Config,
+        resume: bool,
+        extend: bool,
+        task: Callable[[Config], Task],
+        evaluators: Callable[[Config, Task], dict[str, Evaluator]],
+        compares: bool,
+        owner: ExitStack,
+    ) -> None:
+        """Make the parts of the run, each from those before it. A collective.
+
+        Args:
+            config, resume, extend, task, evaluators, compares: as for the class.
+            owner: gets the ownership of the run folder.
+        """
+        self.rank, self.ranks = _join_ranks(config)
+        config = _resolve_names(config)
+        _check_ranks_and_device(config, self.ranks)
+
+        # The folder is owned before anything in it is read or repaired.
+        checkpoint = _claim_run_folder(config, resume, self.rank, owner)
+        resumed = checkpoint is not None
+        self.config, self.task, self.rows = _open_training_data(config, checkpoint, task)
+        self.stream, self.run = self.rows.stream, Path(config.Training.output)
+
+        self.best_effort, self.bad_samples = BestEffort(), BadSampleReport(config.Data.max_bad_share)
+        self.progress = Progress(self.config, self.rank, self.bad_samples, self.best_effort)
+        self.scores, self.comparison = self._open_scored_data(evaluators, compares, resumed)
+        if self.ranks > 1:
+            check_agreement(_collect_facts(self.config, self.stream, self.scores.evaluators, checkpoint))
+        self._watch_for_scored_images()
+
+        self.model = self._build_model(resumed)
+        parallel = self._build_update()
+        self.step, self.position = 0, 0
+        if checkpoint:
+            with agreed_errors():
+                self._resume_from(checkpoint, extend)
+        self.progress.say(config.Data.unscored)
+
+        # Last, on the model that the first step sees: norms are exchanged, and the task keeps what it finds.
+        self.progress.say(prepare_norms(self.model, self.ranks, config.Training))
+        self.task.prepare(parallel, self.scaler)
+
+    def _open_scored_data(
+        self, make_evaluators: Callable[[Config, Task], dict[str, Evaluator]], compares: bool, resumed: bool
+    ) -> tuple[Scores, Comparison | None]:
+        """Open what evaluators score, and `Data.test`. A collective.
+
+        A resumed run continues without these data if they are gone.
+        """
+        best_effort = self.best_effort if resumed else None
+        evaluators = _open_on_all_ranks(lambda: make_evaluators(self.config, self.task), best_effort, self.rank)
+        comparison = None
+        if compares and self.config.Data.tested:
+            comparison = _open_on_all_ranks(lambda: Comparison(self.config, self.task), best_effort, self.rank)
+        return Scores(evaluators or {}, self.config), comparison
+
+    def _watch_for_scored_images(self) -> None:
+        """Look for the images of scored benchmarks in the training data, and say what was found. A collective."""
+        benchmarks: list[Benchmark] = []
+        for evaluator in self.scores.evaluators.values():
+            benchmarks += evaluator.benchmarks
+        if self.comparison:
+            benchmarks += self.comparison.benchmarks
+        with agreed_errors():
+            self.progress.say(watch(self.stream, benchmarks))
+
+    def _build_model(self, resumed: bool) -> DualEncoder:
+        """Return the task's model, with its initial weights if it needs them. A collective."""
 
         def build(initialize: bool) -> None:
-            paddle.seed(config.Training.seed)
-            self.progress.say(task.build(initialize))
+            paddle.seed(self.config.Training.seed)
+            self.progress.say(self.task.build(initialize))
 
-        if resumed and not tuning.initial_share:
+        # A resumed run that mixes in a share of the initial weights needs them again.
+        if resumed and not self.config.Tuning.initial_share:
             with agreed_errors():
                 build(initialize=False)
         else:
             first_rank_first(lambda: build(initialize=True))
-        self.model = task.model
-        adamw = build_optimizer(task.model, task.parameter_groups(), config.Optimizer)
-        scaler = paddle.amp.GradScaler(enable=config.Training.precision == "float16")
-        parallel, self.optimizer, self.scaler = distribute(task.model, adamw, scaler, config.Training.sharding)
-        averages = tuning.ema is not None or tuning.initial_share
-        self.average = WeightAverage(task.model, tuning.ema or 0.0, tuning.initial_share) if averages else None
+        return self.task.model
+
+    def _build_update(self) -> paddle.nn.Layer:
+        """Make what updates the model and guards its steps; return the data-parallel model. A collective."""
+        training, tuning = self.config.Training, self.config.Tuning
+        adamw = build_optimizer(self.model, self.task.parameter_groups(), self.config.Optimizer)
+        scaler = paddle.amp.GradScaler(enable=training.precision == "float16")
+        parallel, self.optimizer, self.scaler = distribute(self.model, adamw, scaler, training.sharding)
+        self.average: WeightAverage | None = None
+        if tuning.ema is not None or tuning.initial_share:
+            self.average = WeightAverage(self.model, tuning.ema or 0.0, tuning.initial_share)
         self.signals = StopSignals()
         self.gate = BatchGate(self.ranks, self.signals)
-        self.nonfinite = NonFiniteSteps(
-            self.run, config.Training.nonfinite == "skip", config.Training.max_skipped_share
+        self.nonfinite = NonFiniteSteps(self.run, training.nonfinite == "skip", training.max_skipped_share)
+        self.update = Update(
+            self.task, parallel, adamw, self.optimizer, self.scaler, self.average, self.nonfinite, self.config
         )
-        self.update = Update(task, parallel, adamw, self.optimizer, self.scaler, self.average, self.nonfinite, config)
         return parallel
 
-    def _continue_from(self, checkpoint: Path, extend: bool) -> None:
-        """Goes to where a checkpoint was saved."""
+    def _resume_from(self, checkpoint: Path, extend: bool) -> None:
+        """Restore the state of the run from a checkpoint."""
         check_changes(checkpoint, self.config, extend)
         trained = [parameter for parameter in self.model.parameters() if not parameter.stop_gradient]
-        own = {each.name for each in own_parameters(self.optimizer, trained, self.config.Training.sharding)}
-        state = load_checkpoint(checkpoint, self.model, self.optimizer, self.average, own)
-        self.stream.check(data := state["data"])
-        self.position, self.step, best = data["position"], state["step"], state["best"]
-        kept = best and checkpoint_folder(self.run, best["step"]).is_dir()
-        self.scores.resume(state["evaluated"], best if kept else None)
+        local_parameters = own_parameters(self.optimizer, trained, self.config.Training.sharding)
+        local_names = {parameter.name for parameter in local_parameters}
+        state = load_checkpoint(checkpoint, self.model, self.optimizer, self.average, local_names)
+
+        self.stream.check(state["data"])
+        self.position, self.step, best = state["data"]["position"], state["step"], state["best"]
+        if best and not checkpoint_folder(self.run, best["step"]).is_dir():
+            best = None
+        self.scores.resume(state["evaluated"], best)
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.nonfinite.resume(*state["skipped_steps"])
@@ -357,11 +393,34 @@ class Trainer:
                 keep_only(self.run, self.config.Training.keep_checkpoints, self.scores.best_step)
 
 
-def _claimed(config: Config, resume: bool, rank: int, owner: ExitStack) -> Path | None:
-    """Makes rank 0 the owner of the run folder. A collective.
+def _join_ranks(config: Config) -> tuple[int, int]:
+    """Set the device, and join the ranks; return this process's rank and the number of ranks. A collective."""
+    runtime.set_device(config.Training.device)
+    return join_ranks(sharded_optimizer=config.Training.sharding == "stage1")
+
+
+def _resolve_names(config: Config) -> Config:
+    """Import the parts that the configuration names, and resolve `Model.like`. A collective."""
+    # Before the names that come with weights are read: only those that the user wrote are imported.
+    with agreed_errors():
+        import_named(config.names)
+    return first_rank_first(lambda: with_model_like(config))
+
+
+def _check_ranks_and_device(config: Config, ranks: int) -> None:
+    """Raise ConfigError if so many ranks of this device cannot run the configuration."""
+    training = config.Training
+    if training.global_batch % ranks:
+        raise ConfigError(f"Training.global_batch ({training.global_batch}) must be divisible by the {ranks} ranks")
+    runtime.check_precision(training.precision)
+    check_sharding(training.sharding, ranks)
+
+
+def _claim_run_folder(config: Config, resume: bool, rank: int, owner: ExitStack) -> Path | None:
+    """Make rank 0 the owner of the run folder. A collective.
 
     Returns:
-        The checkpoint to go on from, None at the beginning of a run.
+        The checkpoint to continue from, None at the beginning of a run.
     """
     run, checkpoint = Path(config.Training.output), None
     with agreed_errors():
@@ -375,11 +434,28 @@ def _claimed(config: Config, resume: bool, rank: int, owner: ExitStack) -> Path 
     return collectives.all_gather_object(checkpoint)[0]
 
 
-def _scored(build: Callable[[], T], lost: BestEffort | None, rank: int) -> T | None:
-    """What is built on data that are scored. A collective.
+def _open_training_data(
+    config: Config, checkpoint: Path | None, make_task: Callable[[Config], Task]
+) -> tuple[Config, Task, SampleRows]:
+    """Return the configuration with its final towers and steps, the task, and its rows. A collective."""
+    with agreed_errors():
+        if checkpoint:
+            config = as_begun(config, checkpoint)
+        else:
+            config = config.model_copy(update={"Model": as_installed(config.Model)})
+        task = make_task(config)
+        rows = task.rows()
+    return with_steps(config, rows.stream.samples), task, rows
+
+
+def _open_on_all_ranks(build: Callable[[], T], best_effort: BestEffort | None, rank: int) -> T | None:
+    """Return what is built on data that are scored. A collective.
 
     Args:
-        lost: of a resumed run, which goes on without these data if they are gone.
+        build: opens the data.
+        best_effort: notes data that cannot be opened, instead of an error; the result is then None. None: an error
+            ends the run.
+        rank: that of this process.
     """
     try:
         with agreed_errors():
@@ -387,17 +463,17 @@ def _scored(build: Callable[[], T], lost: BestEffort | None, rank: int) -> T | N
     except ConfigError:
         raise
     except (OSError, ValueError) as error:
-        if lost is None:
+        if best_effort is None:
             raise
         if rank == 0:
-            lost.failed("validation data", str(error))
+            best_effort.failed("validation data", str(error))
         return None
 
 
-def _facts(
+def _collect_facts(
     config: Config, stream: SampleStream, evaluators: Mapping[str, Evaluator], checkpoint: Path | None
 ) -> dict[str, Any]:
-    """What the ranks of a run must have in common."""
+    """Return what the ranks of a run must have in common."""
     here = runtime.environment()
     return {
         **config.model_dump(),
