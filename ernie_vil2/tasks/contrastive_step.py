@@ -37,7 +37,8 @@ from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
 from ernie_vil2.tasks.model_setup import recompute_blocks
 
 Views = Mapping[str, paddle.Tensor]
-Losses = tuple[paddle.Tensor, dict[str, paddle.Tensor]]
+Tensors = dict[str, paddle.Tensor]
+Losses = tuple[paddle.Tensor, Tensors]  # their weighted sum, and each by name
 
 
 def build_step(
@@ -158,7 +159,7 @@ class DirectStep:
 
     def _on_device(
         self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int
-    ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
+    ) -> tuple[paddle.Tensor, Tensors]:
         """The ids of the rows, and their keys for dropout, in one copy to the device."""
         keys = self.dropout.keys(number, views.keys(), positions)
         columns = self._send(np.column_stack([ids, *keys.values()]))
@@ -167,7 +168,7 @@ class DirectStep:
 
     def _encode(
         self, model: paddle.nn.Layer, views: Views, keys: Mapping[str, paddle.Tensor]
-    ) -> tuple[dict[str, paddle.Tensor], dict[str, paddle.Tensor]]:
+    ) -> tuple[Tensors, Tensors]:
         """Embeddings of the views, `[b, D]` float32, and the scalars that the loss learns."""
         pixels = any(view.dtype == paddle.uint8 for view in views.values())
         reduced = self.precision != "float32"
@@ -182,13 +183,7 @@ class DirectStep:
         return gather_ids(ids, on_host, self.capacity)
 
     def _score(
-        self,
-        local: dict[str, paddle.Tensor],
-        scalars: dict[str, paddle.Tensor],
-        ids: paddle.Tensor,
-        of_all: Any,
-        /,
-        **loss_inputs: paddle.Tensor,
+        self, local: Tensors, scalars: Tensors, ids: paddle.Tensor, of_all: Any, /, **loss_inputs: paddle.Tensor
     ) -> Losses:
         gathered_ids, all_on_host, counts = of_all()
         if self.duplicates != "ignored":
@@ -262,7 +257,7 @@ class CachedStep(DirectStep):
                 paddle.add_n(products).backward()
         del self._total, self._embeddings, self._scalars, self._rows
 
-    def _micro_batches(self) -> Iterator[tuple[slice, Views, dict[str, paddle.Tensor]]]:
+    def _micro_batches(self) -> Iterator[tuple[slice, Views, Tensors]]:
         """Which rows a micro batch holds, their views, and their keys for dropout."""
         views, keys = self._rows
         count = next(iter(views.values())).shape[0]

@@ -4,6 +4,7 @@ A dual encoder with a head is trained on labels (paper, appendix C).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import paddle
@@ -23,7 +24,7 @@ from ernie_vil2.data.workers import Arrays, RowLayout
 from ernie_vil2.models.dual_encoder import rate_factors
 from ernie_vil2.models.heads import HEAD, build_classifier
 from ernie_vil2.parallel import collectives
-from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep, Losses
+from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep, Losses, Tensors
 from ernie_vil2.tasks.task import ParameterGroup, Task, decay_groups
 
 
@@ -74,13 +75,7 @@ class _Direct(DirectStep):
         return collectives.all_reduce(rows) if dist.get_world_size() > 1 else rows
 
     def _score(
-        self,
-        outputs: dict[str, paddle.Tensor],
-        scalars: dict[str, paddle.Tensor],
-        labels: paddle.Tensor,
-        rows: paddle.Tensor,
-        /,
-        **loss_inputs: paddle.Tensor,
+        self, outputs: Tensors, scalars: Tensors, labels: paddle.Tensor, rows: Any, /, **loss_inputs: paddle.Tensor
     ) -> Losses:
         return self.loss(outputs["logits"], labels, rows, **loss_inputs)
 

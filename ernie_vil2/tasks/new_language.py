@@ -5,7 +5,6 @@ The embeddings of a text in any of the languages are drawn to what the teacher m
 trained: the image tower and its projection stay the teacher's to the last bit, and so does an index of images.
 """
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import PurePath
 from typing import Any
@@ -24,9 +23,11 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.data.workers import Arrays, RowLayout
 from ernie_vil2.losses import MultiViewLoss, build_loss
+from ernie_vil2.losses.tiles import Scalars
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.models.weights.stored import read_model
 from ernie_vil2.parallel import gather_rows
+from ernie_vil2.tasks.contrastive_step import Losses, Views
 from ernie_vil2.tasks.multi_view import MultiViewTask
 
 IMAGE = ("image.", "image_projection.")
@@ -76,14 +77,7 @@ class DistanceLoss:
     def __init__(self, contrast: MultiViewLoss | None):
         self._contrast = contrast
 
-    def __call__(
-        self,
-        local: Mapping[str, paddle.Tensor],
-        gathered: Mapping[str, paddle.Tensor],
-        scalars: Mapping[str, paddle.Tensor],
-        *others: Any,
-        teacher: paddle.Tensor,
-    ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
+    def __call__(self, local: Views, gathered: Views, scalars: Scalars, *others: Any, teacher: paddle.Tensor) -> Losses:
         """Return the weighted sum and the losses by name, as `MultiViewLoss` does. A collective.
 
         Args:

@@ -6,7 +6,6 @@ Any model may have made them.
 """
 
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,9 @@ from ernie_vil2.data.samples import as_object
 from ernie_vil2.data.source_files import check_widths, numbered_lines, open_embeddings
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.losses.multi_view import teacher_distance, teacher_loss
+from ernie_vil2.losses.tiles import Scalars
 from ernie_vil2.parallel import gather_rows
+from ernie_vil2.tasks.contrastive_step import Losses, Views
 
 UNKNOWN = "image or text without the teacher's embedding"
 """Remark on a sample."""
@@ -58,14 +59,7 @@ class TaughtLoss:
         self.views, self.weights = loss.views, loss.weights
         self._loss, self._config = loss, config
 
-    def __call__(
-        self,
-        local: Mapping[str, paddle.Tensor],
-        gathered: Mapping[str, paddle.Tensor],
-        scalars: Mapping[str, paddle.Tensor],
-        *others: Any,
-        teacher: paddle.Tensor,
-    ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
+    def __call__(self, local: Views, gathered: Views, scalars: Scalars, *others: Any, teacher: paddle.Tensor) -> Losses:
         """Return the losses of `MultiViewLoss`, and "teacher" as one more of them. A collective.
 
         Args:

@@ -52,6 +52,8 @@ from ernie_vil2.training.step_agreement import BatchGate, NonFiniteSteps, StopSi
 from ernie_vil2.training.update import Update
 
 T = TypeVar("T")
+MakeTask = Callable[[Config], Task]
+MakeEvaluators = Callable[[Config, Task], dict[str, Evaluator]]
 
 
 class Trainer:
@@ -86,8 +88,8 @@ class Trainer:
         config: Config,
         resume: bool = False,
         extend: bool = False,
-        task: Callable[[Config], Task] = build_task,
-        evaluators: Callable[[Config, Task], dict[str, Evaluator]] = build_evaluators,
+        task: MakeTask = build_task,
+        evaluators: MakeEvaluators = build_evaluators,
         compares: bool = True,
     ):
         with ExitStack() as owner:
@@ -95,15 +97,9 @@ class Trainer:
             self.owner = owner.pop_all()  # it stays the owner; what fails before here leaves the folder to others
 
     def assemble(
-        self,
-        config: Config,
-        resume: bool,
-        extend: bool,
-        task: Callable[[Config], Task],
-        evaluators: Callable[[Config, Task], dict[str, Evaluator]],
-        compares: bool,
-        owner: ExitStack,
-    ) -> None:
+        self, config: Config, resume: bool, extend: bool, task: MakeTask, evaluators: MakeEvaluators, compares: bool,
+        owner: ExitStack
+    ) -> None:  # fmt: skip
         """Make the parts of the run, each from those before it. A collective.
 
         Args:
@@ -140,7 +136,7 @@ class Trainer:
         self.task.prepare(parallel, self.scaler)
 
     def _open_scored_data(
-        self, make_evaluators: Callable[[Config, Task], dict[str, Evaluator]], compares: bool, resumed: bool
+        self, make_evaluators: MakeEvaluators, compares: bool, resumed: bool
     ) -> tuple[Scores, Comparison | None]:
         """Open what evaluators score, and `Data.test`. A collective.
 
@@ -435,7 +431,7 @@ def _claim_run_folder(config: Config, resume: bool, rank: int, owner: ExitStack)
 
 
 def _open_training_data(
-    config: Config, checkpoint: Path | None, make_task: Callable[[Config], Task]
+    config: Config, checkpoint: Path | None, make_task: MakeTask
 ) -> tuple[Config, Task, SampleRows]:
     """Return the configuration with its final towers and steps, the task, and its rows. A collective."""
     with agreed_errors():
