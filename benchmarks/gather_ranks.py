@@ -64,6 +64,8 @@ def rank(args) -> int:
     import paddle
     import paddle.distributed as dist
 
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from benchmarks.traffic import counted_traffic
     from ernie_vil2.config.data import PAIRS, VIEWS
     from ernie_vil2.parallel import collectives, gather_ids, gather_views
     from ernie_vil2.parallel.ranks import join_ranks
@@ -102,7 +104,7 @@ def rank(args) -> int:
         for way, step in ways.items():
             dist.barrier() if ranks > 1 else None
             bytes_before, start = loopback_bytes(), time.perf_counter()
-            with collectives.counted_traffic() as traffic:
+            with counted_traffic() as traffic:
                 step()
             seconds[way].append(time.perf_counter() - start)
             dist.barrier() if ranks > 1 else None

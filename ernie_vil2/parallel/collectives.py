@@ -1,13 +1,8 @@
-"""The collectives that the package calls, and how ranks agree: on what they were started with, and on an error.
+"""The collectives that the package calls, and how ranks agree: on what they were started with, and on an error."""
 
-Each collective of tensors is counted, so that what a step sends can be printed and tested; what data parallel sends for
-the gradients of the parameters is Paddle's own and not counted here.
-"""
-
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -20,35 +15,6 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.parallel.gloo import barrier
 
 T = TypeVar("T")
-
-
-@dataclass
-class Traffic:
-    """What one rank has sent by one kind of collective.
-
-    Attributes:
-        calls: how often it was called.
-        payload: bytes of the tensors that this rank put in.
-        sent: bytes that left this rank; see `sent_bytes`.
-    """
-
-    calls: int = 0
-    payload: int = 0
-    sent: float = 0
-
-
-_listening: list[dict[str, Traffic]] = []
-
-
-@contextmanager
-def counted_traffic() -> Iterator[dict[str, Traffic]]:
-    """Counts this rank's collectives within the block, by kind: `all_gather`, `all_reduce`, `reduce_scatter`."""
-    traffic: dict[str, Traffic] = defaultdict(Traffic)
-    _listening.append(traffic)
-    try:
-        yield traffic
-    finally:
-        _listening.remove(traffic)
 
 
 def sent_bytes(kind: str, payload: int, ranks: int) -> float:
@@ -70,7 +36,8 @@ def all_gather(tensor: paddle.Tensor, wait: bool = True) -> paddle.Tensor:
 
     `wait=False` goes without `barrier`: between layers of one forward no rank is late, and there are many of them.
     """
-    _about_to_send("all_gather", tensor, wait)
+    if wait:
+        barrier()
     gathered = paddle.empty([dist.get_world_size() * tensor.shape[0], *tensor.shape[1:]], tensor.dtype)
     dist.stream.all_gather(gathered, tensor.contiguous())
     return gathered
@@ -78,7 +45,8 @@ def all_gather(tensor: paddle.Tensor, wait: bool = True) -> paddle.Tensor:
 
 def all_reduce(tensor: paddle.Tensor, wait: bool = True) -> paddle.Tensor:
     """Replaces a tensor by its sum over the ranks, in place, and returns it; `wait` as in `all_gather`."""
-    _about_to_send("all_reduce", tensor, wait)
+    if wait:
+        barrier()
     whole = tensor.contiguous()  # backends read memory from its first byte on
     dist.all_reduce(whole)
     return tensor if tensor.is_contiguous() else paddle.assign(whole, tensor)
@@ -89,7 +57,7 @@ def reduce_scatter(tensor: paddle.Tensor) -> paddle.Tensor:
     rows = tensor.shape[0] // dist.get_world_size()
     if dist.get_backend() == "GLOO":  # which has none
         return all_reduce(tensor.clone())[dist.get_rank() * rows :][:rows]
-    _about_to_send("reduce_scatter", tensor)
+    barrier()
     own = paddle.empty([rows, *tensor.shape[1:]], tensor.dtype)
     dist.stream.reduce_scatter(own, tensor.contiguous())
     return own
@@ -103,17 +71,6 @@ def all_gather_object(value: Any) -> list[Any]:
     values: list[Any] = []
     dist.all_gather_object(values, value)
     return values
-
-
-def _about_to_send(kind: str, tensor: paddle.Tensor, wait: bool = True) -> None:
-    if wait:
-        barrier()
-    payload = tensor.size * tensor.element_size()
-    for traffic in _listening:
-        entry = traffic[kind]
-        entry.calls += 1
-        entry.payload += payload
-        entry.sent += sent_bytes(kind, payload, dist.get_world_size())
 
 
 class Disagreement(ValueError):  # noqa: N818  -- named by what has happened

@@ -5,8 +5,9 @@ import paddle
 import paddle.distributed as dist
 import pytest
 
+from benchmarks.traffic import counted_traffic
 from ernie_vil2.parallel import collectives
-from ernie_vil2.parallel.collectives import counted_traffic, sent_bytes
+from ernie_vil2.parallel.collectives import sent_bytes
 
 
 def ring(ranks, parts):

@@ -3,9 +3,9 @@
 import numpy as np
 import paddle
 
+from benchmarks.traffic import counted_traffic
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.parallel import gather_ids, gather_rows, gather_views
-from ernie_vil2.parallel.collectives import counted_traffic
 from ernie_vil2.parallel.ranks import join_ranks
 
 

@@ -5,8 +5,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.traffic import counted_traffic
 from ernie_vil2.config import load_config
-from ernie_vil2.parallel.collectives import counted_traffic
 from ernie_vil2.training.trainer import Trainer
 
 
