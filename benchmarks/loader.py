@@ -23,7 +23,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -50,7 +50,7 @@ def main() -> int:
 
     cv2.setNumThreads(0)
     config = Config()
-    need = samples_per_second(config)
+    need = samples_per_second()
     print(explanation(config, need))
     for quality in args.quality:
         files = jpeg_files(args.images, quality)
@@ -65,25 +65,23 @@ def main() -> int:
     return 0
 
 
-def samples_per_second(config) -> float:
-    """Image-text pairs that an A100 trains on in a second, ViT-B/16 and ERNIE base, two views of each."""
-    return UTILISATION * A100_PEAK / sum(flop_per_sample(config))
+def samples_per_second() -> float:
+    """Return the image-text pairs that an A100 trains on in a second, ViT-B/16 and ERNIE base, two views of each."""
+    return UTILISATION * A100_PEAK / sum(flop_per_sample())
 
 
-def flop_per_sample(config) -> tuple[float, float]:
-    """Of the image and of the text tower: two views, forward once and backward twice that."""
-    patches = (SIZE // 16) ** 2
-    image = transformer_flop(patches + 1) + 2 * patches * 768 * 768
-    return 2 * 3 * image, 2 * 3 * transformer_flop(config.Data.max_length)
+@cache
+def flop_per_sample() -> tuple[float, float]:
+    """Return the operations of the image and of the text tower: two views, forward once and backward twice that."""
+    from ernie_vil2.config import Config
+    from ernie_vil2.planning.towers import Towers
 
-
-def transformer_flop(tokens: int, width: int = 768, layers: int = 12) -> float:
-    """Forward: 12 x width^2 weights a layer see every token, and every token sees every token twice."""
-    return 2 * layers * (12 * width**2 * tokens + 2 * tokens**2 * width)
+    towers = Towers(Config())
+    return 2 * 3 * towers.flops("image"), 2 * 3 * towers.flops("text")
 
 
 def explanation(config, need: float) -> str:
-    image, text = (flop / 1e9 for flop in flop_per_sample(config))
+    image, text = (flop / 1e9 for flop in flop_per_sample())
     return (
         f"Two views of an image (ViT-B/16, {SIZE} pixels) take {image:.0f} GFLOP, two of a text (ERNIE base, "
         f"{config.Data.max_length} tokens) {text:.0f}, forward and backward.\nAn A100 with {A100_PEAK / 1e12:.0f} "

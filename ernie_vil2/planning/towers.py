@@ -62,12 +62,16 @@ class Towers:
             heapq.heapreplace(shares, shares[0] + size)
         return max(shares)
 
+    def flops(self, kind: str) -> float:
+        """Return the operations of a row in forward of the tower "image" or "text", from the traced graph."""
+        return _flops(getattr(self._measured, f"encode_{kind}"), self._rows[kind])
+
     def cost(self, kind: str, precision: str = "float32", recompute: bool = False) -> RowCost:
         """Of a row of the tower "image" or "text"; with `recompute` its blocks keep their inputs only."""
         if kind not in self._costs:
             encode, row = getattr(self._measured, f"encode_{kind}"), self._rows[kind]
             tower = _tower(self._measured, kind)
-            flops = _flops(encode, row)
+            flops = self.flops(kind)
             repeats = [_Repeat(*alike) for _, alike in groupby(tower[0].blocks, key=str)]
             for parameter in tower.parameters():
                 parameter.initialize()
