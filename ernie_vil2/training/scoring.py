@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple, Protocol, cast
@@ -75,6 +75,7 @@ def encoder_of(
     return ErnieViL2(backend, tokenizer, config, config.Evaluation.batch_size)
 
 
+@dataclass(eq=False)
 class Scored:
     """A scorer as an `Evaluator`. The ranks share the encoding; rank 0 alone scores.
 
@@ -85,25 +86,22 @@ class Scored:
             them; None: they are not computed.
     """
 
-    def __init__(
-        self,
-        scorer: Scorer,
-        opened: Mapping[str, Benchmark],
-        config: Config,
-        tokenizer: TextTokenizer,
-        outcomes: dict[str, Outcomes] | None = None,
-    ):
-        self.scorer, self.opened, self.config, self.tokenizer = scorer, opened, config, tokenizer
-        self.best_by = scorer.best_by
-        self.data: Mapping[str, str] = scorer.sizes(opened)
-        self.benchmarks: Sequence[Benchmark] = list(opened.values()) if scorer.held_out else []
-        self._outcomes = outcomes
+    scorer: Scorer
+    opened: Mapping[str, Benchmark]
+    config: Config
+    tokenizer: TextTokenizer
+    outcomes: dict[str, Outcomes] | None = None
+
+    def __post_init__(self) -> None:
+        self.best_by = self.scorer.best_by
+        self.data: Mapping[str, str] = self.scorer.sizes(self.opened)
+        self.benchmarks: Sequence[Benchmark] = list(self.opened.values()) if self.scorer.held_out else []
 
     def __call__(self, model: nn.Layer) -> Metrics:
         """As `Evaluator.__call__`: the metrics of the scorer's report."""
         encoder = encoder_of(model, self.tokenizer, self.config)
-        if self._outcomes is not None:
-            self._outcomes.clear()
+        if self.outcomes is not None:
+            self.outcomes.clear()
         if not self.scorer.separate:
             return self._metrics(encoder, self.opened)
         found, failures = [], {}
@@ -123,8 +121,8 @@ class Scored:
 
     def _metrics(self, encoder: ErnieViL2, opened: Mapping[str, Benchmark]) -> Metrics:
         report = score(self.scorer, encoder, opened, rank=dist.get_rank(), ranks=dist.get_world_size())
-        if self._outcomes is not None and report.outcomes:
-            self._outcomes.update(report.outcomes())
+        if self.outcomes is not None and report.outcomes:
+            self.outcomes.update(report.outcomes())
         return Metrics(report.metrics, report.shown)
 
 
