@@ -12,7 +12,7 @@ from paddle import nn
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.evaluation.scorer import Scorer
 from ernie_vil2.io.terminal import LostRank
-from ernie_vil2.tasks import MultiViewTask
+from ernie_vil2.tasks.multi_view import MultiViewTask
 from ernie_vil2.training import scoring
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.run_log import Meter
