@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from pydantic import ValidationError, create_model
@@ -20,8 +20,9 @@ from ernie_vil2.io.terminal import ConfigError
 from ernie_vil2.registry import Registry, UnknownName, import_named
 
 if TYPE_CHECKING:
-    from ernie_vil2.apps.curation.joins import Joins
-    from ernie_vil2.apps.curation.steps.score import Embedder
+    import pyarrow as pa
+
+    from ernie_vil2.apps.curation.joins import Joins, Measured
 
 SettingsOf = TypeVar("SettingsOf", bound=Section)
 
@@ -62,6 +63,17 @@ class Shown:
     column: str
     title: str
     bounds: tuple[float, ...] = ()
+
+
+class Embedder(Protocol):
+    """A second pass that embeds the pairs which the rules leave, shard by shard; `maps` is the `Maps` of the steps."""
+
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    def part(self, maps: Any, shard: int) -> Measured: ...
+
+    def embed_shard(self, maps: Any, shard: int) -> None: ...
 
 
 class Step(Generic[SettingsOf]):

@@ -20,13 +20,13 @@ from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
 
 from ernie_vil2.apps.search.batching import Batcher, Options, dumped
-from ernie_vil2.apps.search.collection import MOST_FIELDS, Item
+from ernie_vil2.apps.search.collection import MOST_FIELDS, SIDES, Item
 from ernie_vil2.apps.search.fill import THUMBNAIL, thumbnail
 from ernie_vil2.apps.search.index import Index, check_queries
 from ernie_vil2.apps.search.items import dumps
 from ernie_vil2.apps.search.locations import content_digest
 from ernie_vil2.apps.search.middleware import Uploads
-from ernie_vil2.apps.search.store import SIDES, BusyIndex
+from ernie_vil2.apps.search.store import BusyIndex
 from ernie_vil2.data.decoding import as_rgb
 from ernie_vil2.data.samples import check_text
 from ernie_vil2.encoder.backends import prefixes

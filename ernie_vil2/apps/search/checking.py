@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ernie_vil2.apps.search import integrity
-from ernie_vil2.apps.search.collection import DamagedIndex, are_unit
+from ernie_vil2.apps.search.collection import SIDES, DamagedIndex, are_unit
 from ernie_vil2.apps.search.index_types import Exact, open_index_type
 from ernie_vil2.apps.search.items import NAME, block_checksum, verified
 from ernie_vil2.apps.search.local import LocalCollection
-from ernie_vil2.apps.search.store import SIDES, FolderStore, is_folder
+from ernie_vil2.apps.search.store import FolderStore, is_folder
 from ernie_vil2.io.files import sha256
 
 SHOWN = 10  # faults of one kind that are named

@@ -24,6 +24,8 @@ MOST_CONDITIONS = 1000  # values that a filter may name in all
 MOST_FIELDS = 100  # fields that a filter may name; SQLite takes no condition of 1,000 parts
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 MOST_VALUES = 200  # distinct values up to which a field is offered as a filter
+SIDES = ("images", "texts")  # kinds of collections of an index
+VERSION = 1  # of what an index says of itself and of how its folder is laid out
 ROUNDING = 0.01  # by how much the length of an embedding may differ from 1; float16 rounds it by 0.0005 at most
 
 

@@ -22,9 +22,18 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.apps.search.collection import Collection, DamagedIndex, Hit, Where, check_filter, check_names
+from ernie_vil2.apps.search.collection import (
+    SIDES,
+    VERSION,
+    Collection,
+    DamagedIndex,
+    Hit,
+    Where,
+    check_filter,
+    check_names,
+)
 from ernie_vil2.apps.search.locations import OWN, is_address
-from ernie_vil2.apps.search.store import SIDES, VERSION, Store, open_store
+from ernie_vil2.apps.search.store import Store, open_store
 from ernie_vil2.config.model import without_implementation
 from ernie_vil2.config.section import Precision
 from ernie_vil2.device import runtime

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.apps.search.collection import (
+    SIDES,
+    VERSION,
     Collection,
     DamagedIndex,
     Hit,
@@ -25,7 +27,6 @@ from ernie_vil2.apps.search.collection import (
     counted_values,
 )
 from ernie_vil2.apps.search.integrity import check_about, item_of
-from ernie_vil2.apps.search.store import SIDES, VERSION
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.versions import OtherVersion, check_version
 from ernie_vil2.registry import unknown

@@ -17,12 +17,11 @@ from starlette.requests import ClientDisconnect
 
 from ernie_vil2.apps.search import api
 from ernie_vil2.apps.search.batching import Batcher, Overloaded
-from ernie_vil2.apps.search.collection import DamagedIndex
+from ernie_vil2.apps.search.collection import SIDES, DamagedIndex
 from ernie_vil2.apps.search.image_decoding import DecodingOverload
 from ernie_vil2.apps.search.index import Index, OtherModel
 from ernie_vil2.apps.search.locations import Originals, content_digest
 from ernie_vil2.apps.search.middleware import RETRY_SECONDS, Access, Middleware, Uploads
-from ernie_vil2.apps.search.store import SIDES
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.io.terminal import printable
 

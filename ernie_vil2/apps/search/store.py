@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from ernie_vil2.apps.search.collection import Collection, DamagedIndex
+from ernie_vil2.apps.search.collection import SIDES, VERSION, Collection, DamagedIndex
 from ernie_vil2.apps.search.integrity import check_about, check_is_file, sealed, unsealed
 from ernie_vil2.apps.search.local import LocalCollection
 from ernie_vil2.device.extras import require
@@ -18,8 +18,6 @@ from ernie_vil2.io.files import load_json, write_json
 from ernie_vil2.io.terminal import RunError
 from ernie_vil2.io.versions import OtherVersion, check_version
 
-SIDES = ("images", "texts")
-VERSION = 1  # of what an index says of itself and of how its folder is laid out
 LONGEST_ABOUT = 1 << 16  # characters of `index.json`
 
 
