@@ -169,6 +169,7 @@ def means(record):
 def test_both_ends_are_scored_by_one_protocol_and_reported(tested, capsys):
     trainer = fit(tested())
     before, after = results(trainer, "before"), results(trainer, "after")
+    assert trainer.comparison._scorer.title == "model", "it is not renamed for the next to find"
     assert list(before["results"]) == ["before, zh", "before, en"] and sum(means(after)) > sum(means(before))
     protocols = {one["protocol"] for record in (before, after) for one in record["results"].values()}
     assert protocols == {"pairs"} and after["model"].endswith(f"step_{trainer.best['step']:08d}")
