@@ -2,7 +2,7 @@
 
 from ernie_vil2.config.data import DataConfig, HoldoutConfig, ScoredConfig, SourceConfig, ViewsConfig
 from ernie_vil2.config.load import MISSING, differences, dump_config, load_config, read_yaml, validated, with_overrides
-from ernie_vil2.config.model import HeadConfig, ImageTowerConfig, ModelConfig, TextTowerConfig
+from ernie_vil2.config.model import HeadConfig, ModelConfig
 from ernie_vil2.config.schema import (
     ClassesConfig,
     Config,
@@ -26,7 +26,6 @@ __all__ = [
     "EvaluationConfig",
     "HeadConfig",
     "HoldoutConfig",
-    "ImageTowerConfig",
     "LoraConfig",
     "LossConfig",
     "ModelConfig",
@@ -35,7 +34,6 @@ __all__ = [
     "ScoredConfig",
     "SourceConfig",
     "TeacherConfig",
-    "TextTowerConfig",
     "TrainingConfig",
     "TuningConfig",
     "ViewsConfig",

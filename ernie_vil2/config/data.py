@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from ernie_vil2.config.section import Count, Fraction, Name, Positive, Probability, Section, Size, Strength
+from ernie_vil2.section import Count, Fraction, Name, Positive, Probability, Section, Size, Strength
 
 IMAGE_VIEWS = ("image_1", "image_2")
 TEXT_VIEWS = ("text_1", "text_2")

@@ -13,12 +13,11 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ernie_vil2.config.model import HeadConfig, ImageTowerConfig, TextTowerConfig
-from ernie_vil2.config.schema import Config, LossConfig
-from ernie_vil2.config.section import SwitchWord
+from ernie_vil2.config.schema import Config
 from ernie_vil2.io.files import read_text
 from ernie_vil2.io.terminal import ConfigError, print_once
 from ernie_vil2.io.versions import OtherVersion, check_version
+from ernie_vil2.section import Section, SwitchWord
 
 VERSION = 1  # of the keys; a file that names none is taken for one of this version
 Tree = dict[str, Any]
@@ -149,8 +148,10 @@ def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The sections that a type is made of: itself, or those in its list or union."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    """Yield the sections that a type is made of: itself and its kinds, or those in its list or union."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield from annotation.kinds()
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
         yield from _sections(part)
@@ -161,7 +162,7 @@ def _nearest(key: str, of: type[BaseModel]) -> str:
 
     A name that is nearly the same or shares a word counts in its own section, one that is nearly the same anywhere.
     Sections are left out of the comparison, as `Training.ema` and `Training.seed` have little in common."""
-    known = list(_keys(of))
+    known = list(dict.fromkeys(_keys(of)))
     parent, _, leaf = key.rpartition(".")
     siblings = [name for name in known if name.rpartition(".")[0] == parent]
     words = set(leaf.lower().split("_"))
@@ -191,7 +192,7 @@ def split_key(key: str) -> list[str]:
 
 def override(tree: Tree, text: str, of: type[BaseModel] = Config) -> str | None:
     """Sets in a tree of settings what `Section.key=value` says, the value as YAML; ConfigError if it is malformed.
-    Returns what a person should know of what was there, see `merged`."""
+    Returns what a person should know of what was there, see `_merge_kinds`."""
     key, equals, value = text.partition("=")
     path = split_key(key)
     if not equals or not all(path):
@@ -201,8 +202,9 @@ def override(tree: Tree, text: str, of: type[BaseModel] = Config) -> str | None:
         if not isinstance(tree, dict):
             raise ConfigError(f"-o {text}: {part} is a value and has no keys{_nearest(key, of)}")
     new, remark = parse_yaml(value, f"-o {text[:MAX_SHOWN]}", keep_words=True), None
-    if of is Config:
-        new, remark = merged(".".join(path), tree.get(path[-1]), new)
+    before, section = tree.get(path[-1]), _section_at(path, of)
+    if section and isinstance(before, Mapping) and isinstance(new, Mapping):
+        new, remark = _merge_kinds(section, ".".join(path), before, new)
     tree[path[-1]] = new
     if of is Config and path == ["Training", "steps"] and tree.get("epochs") is not None:
         # A short try of a recipe that is given in epochs, which would count otherwise, and run to its end.
@@ -211,55 +213,56 @@ def override(tree: Tree, text: str, of: type[BaseModel] = Config) -> str | None:
     return remark
 
 
-SIZES = ("patch_size", "width", "depth", "heads", "layers", "projection")
-SECTIONS: dict[str, tuple[type[BaseModel], str, tuple[str, ...]]] = {
-    "Model.image": (ImageTowerConfig, "name", ("image_size", "mean", "std", "preprocessing", "background")),
-    "Model.text": (
-        TextTowerConfig,
-        "name",
-        ("max_positions", "vocabulary", "tokenizer", "dropout", "attention_dropout"),
-    ),
-    "Head": (HeadConfig, "kind", ("dropout", "rate")),
-    "Loss": (LossConfig, "kind", ("weights", "max_logit_scale", "duplicates", "tile")),
-}
-"""Sections of several kinds, the key that says which one it is, and what all kinds have."""
+def _section_at(path: Sequence[str], of: type[BaseModel]) -> type[Section] | None:
+    """Return the section of several kinds at a path, if it is one."""
+    section: Any = of
+    for key in path:
+        field = section.model_fields.get(key)
+        section = field.annotation if field else None
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            return None
+    return section if issubclass(section, Section) and section.lasting else None
 
 
-def merged(section: str, before: Any, value: Any) -> tuple[Any, str | None]:
-    """A section as an override of all of it leaves it, `-o 'Model.image={name: ViT, width: 64}'`, and a sentence for
-    people; None where the override says all of it.
+def _merge_kinds(
+    section: type[Section], key: str, before: Mapping[str, Any], value: Mapping[str, Any]
+) -> tuple[Tree, str | None]:
+    """Merge an override of a whole section of kinds, `-o 'Model.image={name: ViT, width: 64}'`, with what was there.
 
     One of the same kind changes only what it names, and weights do not outlive the sizes that they fit. One of another
-    kind keeps what every kind has: not the sizes and weights of a tower, nor where a loss starts. Values that are not
-    such a section are replaced.
+    kind keeps what every kind has: not the sizes and weights of a tower, nor where a loss starts.
 
     Args:
-        section: its name, as `Model.image`.
+        section: its type.
+        key: its name, as `Model.image`.
         before: what the file, or an earlier override, says of it.
         value: what the override says.
+
+    Returns:
+        The section, and a sentence for people; None where the override says all of it.
     """
-    if section not in SECTIONS or not isinstance(before, Mapping) or not isinstance(value, Mapping):
-        return value, None
-    kind, key, common = SECTIONS[section]
-    was = before.get(key, kind.model_fields[key].default)
-    now = value.get(key, was)
-    others = [name for name in before if name not in value and name != key]
-    if now != was:
-        dropped = [name for name in others if name not in common]
-    elif any(name in value and value[name] != before.get(name) for name in SIZES):
-        dropped = [name for name in others if name == "weights" and key == "name"]
+    field = section.kind_field
+    kind_before = before.get(field, section.model_fields[field].default)
+    kind = value.get(field, kind_before)
+    others = [name for name in before if name not in value and name != field]
+    sizes = {size for each in section.kinds() for size in each.required_fields()}
+    if kind != kind_before:
+        kept = [name for name in others if name in section.lasting]
+    elif any(name in sizes and value[name] != before.get(name) for name in value):
+        kept = [name for name in others if name != "weights"]
     else:
-        dropped = []
-    kept = [name for name in others if name not in dropped]
-    result = {key: now} if key in before else {}
+        kept = others
+    dropped = [name for name in others if name not in kept]
+
+    result = {field: kind} if field in before else {}
     result |= {name: before[name] for name in kept} | dict(value)
-    parts = [
-        f"{what} {', '.join(f'{name}: {before[name]}' for name in names)}"
-        for what, names in (("keeps", kept), ("drops", dropped))
+    remarks = [
+        f"{verb} {', '.join(f'{name}: {before[name]}' for name in names)}"
+        for verb, names in (("keeps", kept), ("drops", dropped))
         if names
     ]
-    change = f"{was} becomes {now}" if now != was else str(was)
-    return result, f"{section} ({change}) {' and '.join(parts)}" if parts else None
+    change = f"{kind_before} becomes {kind}" if kind != kind_before else str(kind)
+    return result, f"{key} ({change}) {' and '.join(remarks)}" if remarks else None
 
 
 def explained(error: ValidationError, origin: str, of: type[BaseModel] = Config) -> ConfigError:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from ernie_vil2.config.data import DataConfig, ViewsConfig
-from ernie_vil2.config.model import HeadConfig, ModelConfig, is_own_tower
-from ernie_vil2.config.section import Count, Fraction, Name, Positive, Precision, Probability, Section, Size, Strength
+from ernie_vil2.config.model import HeadConfig, ModelConfig
+from ernie_vil2.section import Count, Fraction, Name, Positive, Precision, Probability, Section, Size, Strength
 
 
 class PairWeights(Section):
@@ -20,6 +20,8 @@ class PairWeights(Section):
 
 
 class LossConfig(Section):
+    lasting: ClassVar[tuple[str, ...]] = ("weights", "max_logit_scale", "duplicates", "tile")
+
     kind: str = Field(
         "info_nce",
         description="of a view pair: equation 1 (info_nce), SigLIP's (sigmoid), or a class of your own as module:Class",
@@ -230,7 +232,7 @@ class Config(Section):
         """Names of parts, which may be import paths of the user's own: towers, loss, task, evaluators, layouts."""
         entries = [*self.Data.train, *self.Data.val, *self.Data.test]
         layouts = [entry.layout for entry in entries if not isinstance(entry, str) and entry.layout]
-        towers = [name for name in (self.Model.image.name, self.Model.text.name) if is_own_tower(name)]
+        towers = [tower.name for tower in (self.Model.image, self.Model.text) if tower.is_own]
         return [*towers, self.Loss.kind, self.Training.task, *(self.Evaluation.options or {}), *layouts]
 
     def narrowed(self, width: int, whole: int) -> Config:
@@ -271,7 +273,7 @@ class Config(Section):
                 f"({self.Model.image.image_size})"
             )
         text, widths = self.Model.text, self.Loss.widths
-        width = self.Model.embed_dim or (None if is_own_tower(text.name) else text.sizes["width"])
+        width = self.Model.embed_dim or text.sizes.get("width")
         if widths and width and widths[-1] != width:
             raise ValueError(f"Loss.widths ends with {widths[-1]}; its last is the width of the embeddings, {width}")
         if self.Data.max_length > self.Model.text.longest:

@@ -32,7 +32,7 @@ from ernie_vil2.io.export_folder import Interpolation, PreprocessingKind, Resize
 if TYPE_CHECKING:
     import paddle
 
-    from ernie_vil2.config import ImageTowerConfig
+    from ernie_vil2.towers.base import ImageTowerConfig
 
 
 def evaluation_view(image: np.ndarray, size: int) -> np.ndarray:
@@ -208,16 +208,18 @@ class Preprocessing:
 
     @classmethod
     def of(cls, config: ImageTowerConfig) -> Preprocessing:
-        """The one that the image tower's configuration names."""
+        """Return the one that the image tower's configuration names."""
+        geometry = Geometry()
+        if config.preprocessing in PILLOW_KINDS:
+            patch_size = config.sizes.get("patch_size", 16)
+            geometry = Geometry(config.resize, config.interpolation, config.resized, patch_size, config.most_patches)
         return cls(
             config.preprocessing,
             config.image_size,
             tuple(config.mean),
             tuple(config.std),
             tuple(config.background),
-            Geometry(config.resize, config.interpolation, config.resized, config.patch_size or 16, config.most_patches)
-            if config.preprocessing in PILLOW_KINDS
-            else Geometry(),
+            geometry,
         )
 
     @classmethod

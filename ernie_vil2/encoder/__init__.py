@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from ernie_vil2.config import Config
 from ernie_vil2.config.model import without_implementation
-from ernie_vil2.config.section import Precision
 from ernie_vil2.data.preprocessing import Preprocessing, ahead, encode_by_shape, in_batches
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.source_files import read_file
@@ -32,6 +31,7 @@ from ernie_vil2.io.calibration import Calibration, read_calibration
 from ernie_vil2.io.export_folder import ABOUT, PARITY, BadExport, vocabulary_name
 from ernie_vil2.io.files import load_json
 from ernie_vil2.runtime_onnx import check_vocabulary
+from ernie_vil2.section import Precision
 
 if TYPE_CHECKING:  # an export runs without Paddle
     from ernie_vil2.models import DualEncoder

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ernie_vil2.config import Config, load_config
-from ernie_vil2.config.section import Precision
 from ernie_vil2.data.preprocessing import Geometry, Preprocessing, normalize_images
 from ernie_vil2.device import runtime
 from ernie_vil2.io.export_folder import ABOUT, AGAIN, CONFIG, BadExport, named_in_utf8, read_export
 from ernie_vil2.io.terminal import silenced
 from ernie_vil2.runtime_onnx import OnnxGraph, checked
+from ernie_vil2.section import Precision
 
 if TYPE_CHECKING:  # an export runs without Paddle
     import paddle

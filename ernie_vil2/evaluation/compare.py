@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.config.section import Precision
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.encoder import ErnieViL2, load_model
@@ -30,6 +29,7 @@ from ernie_vil2.evaluation.scorers.retrieval import cited
 from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.models.weights.stored import weights_path
+from ernie_vil2.section import Precision
 
 PIXELS = "nearest train image by pixels"
 TIMED_IMAGES, TIMED_TEXTS = 64, 24

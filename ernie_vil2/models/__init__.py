@@ -1,15 +1,12 @@
 """The dual encoder, its towers, and weights in and out."""
 
 from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, decays
-from ernie_vil2.models.towers import build_image_tower, build_text_tower
 from ernie_vil2.models.weights.files import WeightReport, load_weights, save_weights, set_weights
 
 __all__ = [
     "DualEncoder",
     "WeightReport",
     "build_dual_encoder",
-    "build_image_tower",
-    "build_text_tower",
     "decays",
     "load_weights",
     "save_weights",

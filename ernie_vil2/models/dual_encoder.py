@@ -15,17 +15,16 @@ from paddle.nn import functional as F
 
 from ernie_vil2.config import ModelConfig, TuningConfig
 from ernie_vil2.config.data import VIEWS_OF
-from ernie_vil2.config.model import TEXT_NAMES, VIT_SIZES, is_own_tower, without_implementation
+from ernie_vil2.config.model import without_implementation
 from ernie_vil2.device.cpu_kernels import speed_up
 from ernie_vil2.io.terminal import listed
-from ernie_vil2.models.towers import build_image_tower, build_text_tower
 
 
 def build_dual_encoder(
     config: ModelConfig, vocab_size: int, temperature: float = 0.07, bias: float | None = None
 ) -> DualEncoder:
     """The dual encoder of `config`, randomly initialised; `temperature` and `bias` as in `DualEncoder`."""
-    image, text = build_image_tower(config.image), build_text_tower(config.text, vocab_size)
+    image, text = config.image.build(), config.text.build(vocab_size)
     always = [tower for tower in ("image", "text") if config.projections in ("always", tower)]
     model = DualEncoder(image, text, config.embed_dim or text.width, temperature, bias, always)
     speed_up(model)
@@ -33,35 +32,19 @@ def build_dual_encoder(
 
 
 def with_sizes(config: ModelConfig) -> ModelConfig:
-    """The same towers, whoever builds them, with the sizes spelt out that a name such as ViT-B/16 means."""
+    """Return the same towers, whoever builds them, with the sizes spelt out that a name such as ViT-B/16 means."""
     config = without_implementation(config)
-    image, text = config.image, config.text
-    if image.name in VIT_SIZES:
-        image = image.model_copy(update={"name": "ViT", **image.sizes})
-    if text.name in TEXT_NAMES:
-        text = text.model_copy(update={"name": text.family, **text.sizes})
-    return config.model_copy(update={"image": image, "text": text})
+    return config.model_copy(update={"image": config.image.with_sizes(), "text": config.text.with_sizes()})
 
 
 def fewest_parameters(config: ModelConfig, vocab_size: int) -> int:
-    """Parameters that a model has at least, before it is built; those of a backbone of PaddleClas's or of a tower of a
-    user's own are not counted."""
-    config = with_sizes(config)
-    image, text = config.image, config.text
-    count, of_image, of_text = 0, image.sizes, text.sizes
-    if image.name in ("ViT", "NaFlex"):
-        side, width = of_image["patch_size"], of_image["width"]
-        count += width * (12 * width * of_image["depth"] + 3 * side**2 + (image.image_size // side) ** 2)
-    elif image.name == "RepVGG":
-        count += of_image["depth"] * of_image["width"] ** 2
-    elif image.name == "ModifiedResNet":
-        count += 3 * (32 * of_image["width"]) ** 2 + sum(of_image["layers"]) * of_image["width"] ** 2
-    if ":" in text.name or is_own_tower(text.name):
-        return count
-    width = of_text["width"]
-    if config.embed_dim is not None and config.embed_dim != width:
-        count += width * config.embed_dim
-    return count + width * (12 * width * of_text["depth"] + text.max_positions + vocab_size)
+    """Return how many parameters a model has at least, before it is built.
+
+    Those of a backbone of PaddleClas's or of a tower of a user's own are not counted.
+    """
+    width = config.text.sizes.get("width")
+    projection = width * config.embed_dim if width and config.embed_dim not in (None, width) else 0
+    return config.image.fewest_parameters() + config.text.fewest_parameters(vocab_size) + projection
 
 
 class DualEncoder(nn.Layer):

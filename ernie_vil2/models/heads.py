@@ -10,7 +10,6 @@ from paddle import nn
 from ernie_vil2.config import HeadConfig, ModelConfig
 from ernie_vil2.device.cpu_kernels import speed_up
 from ernie_vil2.models.dual_encoder import DualEncoder
-from ernie_vil2.models.towers import build_image_tower, build_text_tower
 
 HEAD = "head."  # what the names of its parameters begin with, in the model
 ROWS = 4096  # rows of embeddings that are classified at once
@@ -95,7 +94,7 @@ def build_classifier(
     config: ModelConfig, head: HeadConfig, vocab_size: int, images: int, labels: int
 ) -> EntailmentClassifier:
     """The towers of `config` with a head for so many images and labels, randomly initialised."""
-    image, text = build_image_tower(config.image), build_text_tower(config.text, vocab_size)
+    image, text = config.image.build(), config.text.build(vocab_size)
     embed_dim = config.embed_dim or text.width
     model = EntailmentClassifier(image, text, embed_dim, EntailmentHead(embed_dim, images, labels, head))
     speed_up(model)

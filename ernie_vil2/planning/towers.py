@@ -20,8 +20,8 @@ from ernie_vil2.data.tokenizer import open_tokenizer
 from ernie_vil2.device.extras import installed
 from ernie_vil2.device.tracing import tracing
 from ernie_vil2.models import DualEncoder, build_dual_encoder
-from ernie_vil2.models.towers.suite import imported
 from ernie_vil2.parallel.norms import batch_norms
+from ernie_vil2.towers.layers.suite import imported
 
 ENOUGH = 2**27  # bytes that the measured rows save, if they are no more than 64 and no less than two
 IN_16_BITS = {"maps": 0.77, "tokens": 0.71}  # share of saved bytes left in 16 bits: softmax and norms stay in float32

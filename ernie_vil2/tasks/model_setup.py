@@ -13,7 +13,6 @@ from paddle import nn
 from paddle.distributed.fleet.utils import recompute
 
 from ernie_vil2.config import Config, ConfigError, TrainingConfig, TuningConfig
-from ernie_vil2.config.model import is_own_tower
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.models.dual_encoder import chosen_parameters
 from ernie_vil2.models.heads import HEAD
@@ -30,7 +29,7 @@ def check_text_pair(config: Config) -> None:
     text = config.Model.text
     tags = any(source.views(config.Views).tag_probability for source in config.Data.sources)
     long = config.Views.long_caption
-    varied = text.dropout or text.attention_dropout or tags or long or is_own_tower(text.name)
+    varied = text.dropout or text.attention_dropout or tags or long or text.is_own
     if config.Loss.weights.text_text and not varied:
         raise ConfigError(
             "Loss.weights.text_text: without dropout and without tags both encodings of a caption are "

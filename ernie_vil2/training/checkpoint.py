@@ -19,7 +19,7 @@ import paddle
 from safetensors.numpy import load_file
 
 from ernie_vil2.config import Config, ConfigError, differences, dump_config, load_config
-from ernie_vil2.config.model import without_implementation, without_suite
+from ernie_vil2.config.model import without_implementation
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.io.files import (
     DamagedFile,
@@ -51,7 +51,6 @@ from ernie_vil2.io.run_folder import (
 )
 from ernie_vil2.io.versions import check_version
 from ernie_vil2.models import load_weights, save_weights
-from ernie_vil2.models.towers import native_instead
 from ernie_vil2.models.weights.contract import write_contract
 from ernie_vil2.training.optimizer import RAW, WARMUP_SHARE, WeightAverage
 
@@ -289,9 +288,9 @@ def as_begun(config: Config, checkpoint: Path) -> Config:
     if model.implementation is None:
         for side in ("image", "text"):
             now, then = getattr(model, side), getattr(before.Model, side)
-            if without_suite(now.name) == without_suite(then.name):
+            if now.native().name == then.native().name:
                 model = model.model_copy(update={side: now.model_copy(update={"name": then.name})})
-    missing = [tower.name for tower in (model.image, model.text) if native_instead(tower.name)]
+    missing = [tower.name for tower in (model.image, model.text) if tower.lacks_suite]
     if missing:
         raise ConfigError(
             f"{checkpoint} was trained with {' and '.join(missing)}, and that library is not installed: install it, or "

@@ -15,7 +15,6 @@ import paddle.distributed as dist
 from paddle import nn
 
 from ernie_vil2.config import Config, ConfigError
-from ernie_vil2.config.section import Precision
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import TextTokenizer
@@ -29,6 +28,7 @@ from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS, Best, checkpoint_fo
 from ernie_vil2.io.terminal import LostRank
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import collectives
+from ernie_vil2.section import Precision
 from ernie_vil2.tasks import Task
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import paddle
 
 from ernie_vil2.config import Config, ConfigError
+from ernie_vil2.config.model import as_installed
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.loader import Batch, SampleRows, training_batches
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
@@ -15,7 +16,6 @@ from ernie_vil2.data.stream import SampleStream, watch
 from ernie_vil2.device import runtime
 from ernie_vil2.io.run_folder import Best, State, checkpoint_folder, list_checkpoints, owned
 from ernie_vil2.models import DualEncoder
-from ernie_vil2.models.towers import as_installed
 from ernie_vil2.models.weights.contract import golden
 from ernie_vil2.models.weights.initial import with_model_like
 from ernie_vil2.parallel import average_statistics, collectives

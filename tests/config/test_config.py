@@ -1,5 +1,6 @@
 """Configurations: files, overrides and their errors, versions, differences, and overrides of whole sections."""
 
+import json
 import re
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ernie_vil2.config import MISSING, Config, ConfigError, differences, dump_config, load_config, with_overrides
-from ernie_vil2.config.load import merged
+from ernie_vil2.config.load import override
+from ernie_vil2.towers import ImageTowerConfig, TextTowerConfig
 from ernie_vil2.training.checkpoint import changed_settings
 from ernie_vil2.training.optimizer import with_steps
 from tests.support.paths import ROOT
@@ -22,8 +24,8 @@ from tests.support.paths import ROOT
         ("Training.learning_rate=1", "did you mean Optimizer.learning_rate?"),
         ("Loss.temperature=-1", "Loss.temperature: Input should be greater than 0, got -1"),
         ("Model.image.name=ViT", "'ViT' leaves its size open: set patch_size, width, depth, heads"),
-        ("Model.image.layers=[3, 4, 6]", "Model.image.layers: List should have at least 4 items"),
-        ("Model.text.depth=2", "'ernie-base' has fixed sizes: remove depth"),
+        ("Model.image={name: 'm:X', layers: [3, 4, 6]}", "Model.image.layers: List should have at least 4 items"),
+        ("Model.text.depth=2", "Model.text: 'ernie-base' has no depth"),
         ("Views.resize=100", "Views.resize (100) is smaller than the crop"),
         ("Views.crop_area=[0.9, 0.1]", "crop_area runs from the least to the most"),
         ("Views.languages={fr: 1}", "language 'fr' needs an entry in prompts"),
@@ -47,7 +49,12 @@ def test_default_yaml_shows_every_field_with_its_default():
     path = ROOT / "configs" / "default.yaml"
     assert load_config(path) == Config()
     shown, known = yaml.safe_load(path.read_text()), yaml.safe_load(dump_config(Config()))
-    assert [key for key, values in differences(shown, known) if MISSING in values] == []
+    bases = {"Model.image.": ImageTowerConfig, "Model.text.": TextTowerConfig}
+    fields = {prefix + field for prefix, base in bases.items() for kind in base.kinds() for field in kind.model_fields}
+    assert "Model.image.layers" in fields
+    sides = {"Model": {"image": known["Model"]["image"], "text": known["Model"]["text"]}}
+    of_other_kinds = fields - {key for key, _ in differences(sides, {"Model": {"image": {}, "text": {}}})}
+    assert {key for key, values in differences(shown, known) if MISSING in values} == of_other_kinds
 
 
 _STUDIES = ("study", "small_student", "wrong_captions", "long_texts", "widths")
@@ -264,6 +271,14 @@ VIT = {"name": "ViT", "image_size": 32, "patch_size": 8, "width": 64, "depth": 2
 TOWER = "my_towers:X"
 
 
+def overridden(section, before, value):
+    """A section after an override of all of it, and the remark on it."""
+    parent, _, key = section.rpartition(".")
+    siblings = {} if before is None else {key: before}
+    remark = override({parent: siblings} if parent else siblings, f"{section}={json.dumps(value)}")
+    return siblings[key], remark
+
+
 @pytest.mark.parametrize(
     ("before", "value", "result", "remark"),
     [
@@ -287,13 +302,19 @@ TOWER = "my_towers:X"
     ],
 )
 def test_a_tower(before, value, result, remark):
-    found, printed = merged("Model.image", before, value)
+    found, printed = overridden("Model.image", before, value)
     assert found == result
     assert (printed is None) == (remark is None) and (remark or "") in (printed or "")
 
 
 def test_a_loss_of_another_kind_starts_from_its_own_temperature():
     before = {"kind": "info_nce", "temperature": 0.05, "duplicates": "positives", "weights": {"image_text": 1}}
-    found, printed = merged("Loss", before, {"kind": "sigmoid"})
+    found, printed = overridden("Loss", before, {"kind": "sigmoid"})
     assert found == {"kind": "sigmoid", "duplicates": "positives", "weights": {"image_text": 1}}
     assert printed.endswith("and drops temperature: 0.05")
+
+
+def test_one_size_of_a_tower_is_overridden_alone():
+    before = load_config("configs/demo/emoji.yaml").Model.image
+    after = load_config("configs/demo/emoji.yaml", ["Model.image.width=24"]).Model.image
+    assert after == before.model_copy(update={"width": 24})

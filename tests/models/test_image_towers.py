@@ -6,10 +6,8 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.config import ImageTowerConfig
-from ernie_vil2.models import build_image_tower
 from tests.support import tower_formulas as formulas
-from tests.support.towers import encode
+from tests.support.towers import encode, image_tower
 
 SMALL_VIT = {"name": "ViT", "image_size": 12, "patch_size": 4, "width": 24, "depth": 2, "heads": 3}
 
@@ -17,7 +15,7 @@ SMALL_VIT = {"name": "ViT", "image_size": 12, "patch_size": 4, "width": 24, "dep
 def build(name="ViT", **fields):
     paddle.seed(0)
     fields = {**SMALL_VIT, **fields} if name == "ViT" else {"image_size": 64, "name": name, **fields}
-    return build_image_tower(ImageTowerConfig(**fields))
+    return image_tower(**fields).build()
 
 
 def randomise(tower, rng):

@@ -4,12 +4,12 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.config import Config, ImageTowerConfig, ModelConfig, TextTowerConfig, load_config
-from ernie_vil2.models import build_dual_encoder, build_image_tower
+from ernie_vil2.config import Config, ModelConfig, load_config
+from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.models.weights.stored import StoredModel, write_model
-from tests.support.towers import arrays_of, encode, randomize
+from tests.support.towers import arrays_of, encode, image_tower, randomize, text_tower
 from tests.support.trainings import tiny_run
 
 transformers = pytest.importorskip("paddlenlp.transformers", reason="PaddleNLP is not installed")
@@ -40,13 +40,13 @@ def ernie(rows=9, model=transformers.ErnieModel, **settings):
 
 def text(vocabulary, weights=None, name="ernie", **fields):
     sizes = {"width": 24, "depth": 2, "heads": 2, "max_positions": 8, **fields}
-    return TextTowerConfig(name=name, vocabulary=vocabulary, weights=weights and str(weights), **sizes)
+    return text_tower(name=name, vocabulary=vocabulary, weights=weights and str(weights), **sizes)
 
 
 def image(weights=None, size=12, name="ViT", **fields):
     if name == "ViT":
         fields = {"patch_size": 4, "width": 24, "depth": 1, "heads": 2, **fields}
-    return ImageTowerConfig(name=name, image_size=size, weights=weights and str(weights), **fields)
+    return image_tower(name=name, image_size=size, weights=weights and str(weights), **fields)
 
 
 def build(vocabulary, image_config=None, text_config=None, **fields):
@@ -185,7 +185,7 @@ def bicubic(old, new):
 
 @pytest.mark.parametrize("side", [5, 2])
 def test_position_embeddings_go_to_another_image_size(tmp_path, vocabulary, side):
-    arrays = arrays_of(randomize(build_image_tower(image())))
+    arrays = arrays_of(randomize(image().build()))
     write_weights(tmp_path / "w.safetensors", arrays)
     config, model = build(vocabulary, image(tmp_path / "w.safetensors", size=4 * side))
     (report,) = load_initial_weights(model, config)
@@ -224,7 +224,7 @@ def test_a_training_starts_from_them_once(tmp_path, shapes, capfd):
     weights = tmp_path / "w.pdparams"
     overrides = [*tiny_run(shapes, tmp_path / "run"), "Training.steps=1", f"Model.image.weights={weights}"]
     config = load_config(None, overrides)
-    source = randomize(build_image_tower(config.Model.image))
+    source = randomize(config.Model.image.build())
     write_weights(weights, arrays_of(source))
     trainer = Trainer(config)
     assert "initial weights\n  Model.image.weights: " in capfd.readouterr().out

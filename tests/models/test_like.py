@@ -101,7 +101,7 @@ def test_what_the_configuration_sets_itself_stays():
     assert (image.mean, image.heads, image.preprocessing) == ([0.5] * 3, 4, "paddlenlp")
     assert (found.Model.embed_dim, found.Data.max_length, found.Views.resize) == (16, 20, 40)
     other = with_model_like(load_config(None, [f"Model.like={OFFICIAL}", "Model.image.name=PPLCNet_x0_25"])).Model
-    assert (other.image.name, other.image.image_size, other.image.width) == ("PPLCNet_x0_25", 32, None)
+    assert (other.image.name, other.image.image_size, other.image.sizes) == ("PPLCNet_x0_25", 32, {})
     few = [f"Model.like={OFFICIAL}", "Data.max_length=100", "Model.text.max_positions=64"]
     with pytest.raises(ConfigError, match="Data.max_length .100. .* Model.text.max_positions .64"):
         with_model_like(load_config(None, few))

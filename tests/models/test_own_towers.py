@@ -6,15 +6,20 @@ import numpy as np
 import pytest
 
 import ernie_vil2
-from ernie_vil2.config import ConfigError, load_config
-from ernie_vil2.config import model as sections
-from ernie_vil2.models import build_image_tower, build_text_tower, towers
+from ernie_vil2.config import ConfigError, load_config, validated
 from ernie_vil2.planning.towers import Towers
 from ernie_vil2.registry import import_named
+from ernie_vil2.towers import IMAGE_TOWERS, TEXT_TOWERS
 from ernie_vil2.training.trainer import Trainer
+from tests.support.paths import ROOT
+from tests.support.processes import run_process
 
 MODULE = '''
+from types import SimpleNamespace
+
 from paddle import nn
+
+from ernie_vil2.towers import TextTowerConfig
 
 class Pixels(nn.Layer):
     """The mean colour of an image through a linear layer."""
@@ -44,6 +49,13 @@ class Nameless(nn.Layer):
 
 def a_function(config):
     return None
+
+class BagConfig(TextTowerConfig):
+    words_wide: int
+
+    def build(self, vocab_size):
+        bag = SimpleNamespace(width=self.words_wide)
+        return Bag(bag, vocab_size)
 '''
 TOWERS = ["Model.image={name: 'my_towers:Pixels', image_size: 32, width: 16}",
           "Model.text={name: 'my_towers:Bag', width: 16, max_positions: 24}"]  # fmt: skip
@@ -53,8 +65,6 @@ TOWERS = ["Model.image={name: 'my_towers:Pixels', image_size: 32, width: 16}",
 def my_towers(tmp_path, monkeypatch):
     (tmp_path / "my_towers.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sections, "OWN_TOWERS", set())
-    monkeypatch.setattr(towers, "OWN_TOWERS", sections.OWN_TOWERS)
     yield
     sys.modules.pop("my_towers", None)
 
@@ -99,7 +109,7 @@ def test_what_is_not_a_tower_is_named(my_towers, name, message):
     config = load_config(None, [f"Model.image.name={name}"])
     import_named(config.names)
     with pytest.raises(ValueError, match=message):
-        build_image_tower(config.Model.image)
+        config.Model.image.build()
 
 
 def test_a_module_that_is_not_there_is_named():
@@ -122,39 +132,61 @@ def test_a_plan_of_ones_own_towers(my_towers):
 def test_a_registered_tower_is_chosen_by_its_name(my_towers, monkeypatch):
     """With the sizes that it likes, and neither heads nor blocks."""
     import_named(["my_towers:Bag"])
-    for registry, name in ((towers.TEXT_TOWERS, "Bag"), (towers.IMAGE_TOWERS, "Pixels")):
+    for registry, name in ((TEXT_TOWERS, "Bag"), (IMAGE_TOWERS, "Pixels")):
         with pytest.raises(ValueError, match=f"my-{name}"):
             load_config(None, [f"Model.{'text' if name == 'Bag' else 'image'}={{name: my-{name}, width: 10}}"])
         monkeypatch.setitem(registry, f"my-{name}", getattr(sys.modules["my_towers"], name))
     config = load_config(None, ["Model.text={name: my-Bag, width: 10}", "Model.image={name: my-Pixels, width: 12}"])
-    text, image = build_text_tower(config.Model.text, 7), build_image_tower(config.Model.image)
+    text, image = config.Model.text.build(7), config.Model.image.build()
     assert (type(text).__name__, text.width, text.blocks) == ("Bag", 10, [])
     assert (type(image).__name__, image.width, image.blocks) == ("Pixels", 12, [])
 
 
 def test_a_tower_of_the_package_is_a_line_of_its_registry(my_towers, monkeypatch):
-    """The configuration asks the registries, which are imported then, for a name that it does not know."""
-    import_named(["my_towers:Bag"])
-    asked = []
-
-    def registries(name):
-        asked.append(name)
-        towers.Towers("text tower", {"ernie": None, "bag": sys.modules["my_towers"].Bag}, sections.TEXT_SIZES)
-        towers.Towers("image tower", {"ViT-B/16": None, "pixels": None}, {*sections.IMAGE_SIZES, *sections.VIT_SIZES})
-
-    monkeypatch.setattr(sections.importlib, "import_module", registries)
-    load_config(None, ["Model.text.name=bert-base"])
-    assert asked == []
-    load_config(None, ["Model.text={name: bag, width: 10}", "Model.image={name: pixels, depth: 3}"])
-    assert asked == ["ernie_vil2.models.towers"] and {"bag", "pixels"} == sections.OWN_TOWERS
-    with pytest.raises(ConfigError, match="'EfficientNetB0' has fixed sizes: remove depth"):
-        load_config(None, ["Model.image={name: EfficientNetB0, depth: 3}"])
+    """It is imported when it is looked up, and may have a configuration with fields of its own."""
+    monkeypatch.setitem(IMAGE_TOWERS, "pixels", "my_towers:Pixels")
+    monkeypatch.setitem(TEXT_TOWERS, "bag", "my_towers:BagConfig")
+    tower = load_config(None, ["Model.image={name: pixels, width: 12}"]).Model.image.build()
+    assert (type(tower).__name__, tower.width) == ("Pixels", 12)
+    config = load_config(None, ["Model.text={name: bag, words_wide: 10}"])
+    assert config.Model.text.build(7).width == 10
+    assert validated(config.model_dump(), "its dump") == config
+    with pytest.raises(ConfigError, match="'bag' leaves its size open: set words_wide"):
+        load_config(None, ["Model.text.name=bag"])
 
 
-def test_without_paddle_a_name_that_is_not_known_is_named(monkeypatch):
-    def missing(name):
-        raise ModuleNotFoundError(name="paddle")
+@pytest.mark.parametrize(
+    ("name", "field", "holders"),
+    [
+        ("EfficientNetB0", "depth: 3", "ViT, NaFlex, RepVGG, module:Class"),
+        ("ViT-B/16", "layers: [1, 1, 1, 1]", "ModifiedResNet, module:Class"),
+        ("RepVGG", "width: 8, depth: 1, drop_path: 0.1", "ViT-B/16, ViT-L/14, ViT, NaFlex, module:Class"),
+        ("NaFlex", "patch_size: 8, width: 8, depth: 1, heads: 1, projection: 8", "ModifiedResNet, module:Class"),
+    ],
+)
+def test_field_of_another_kind_is_refused_by_names(name, field, holders):
+    wrong = field.split(", ")[-1] if "[" not in field else field
+    culprit = f"Model.image: '{name}' has no {wrong.partition(':')[0]}: .*{holders}$"
+    with pytest.raises(ConfigError, match=culprit):
+        load_config(None, [f"Model.image={{name: {name}, {field}}}"])
 
-    monkeypatch.setattr(sections.importlib, "import_module", missing)
-    with pytest.raises(ConfigError, match="there is no text tower 'my-bag'"):
-        load_config(None, ["Model.text.name=my-bag"])
+
+def test_unknown_tower_lists_the_registered_and_the_nearest(my_towers, monkeypatch):
+    monkeypatch.setitem(TEXT_TOWERS, "bag", "my_towers:BagConfig")
+    with pytest.raises(ConfigError, match="'ernie-bace'; did you mean ernie-base.*transformer, bag, or your own"):
+        load_config(None, ["Model.text.name=ernie-bace"])
+    with pytest.raises(ConfigError, match=r"unknown key Model.image.pach_size; did you mean Model.image.patch_size"):
+        load_config(None, ["Model.image.pach_size=3"])
+
+
+def test_configurations_of_towers_need_no_paddle():
+    code = """
+import sys
+sys.modules["paddle"] = None
+from ernie_vil2.config import load_config
+from ernie_vil2.towers import ImageTowerConfig, TextTowerConfig
+assert len(ImageTowerConfig.kinds()) > 4 and len(TextTowerConfig.kinds()) > 2
+load_config("configs/default.yaml", ["Model.image={name: RepVGG, width: 8, depth: 1}"])
+"""
+    child = run_process([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr

@@ -12,11 +12,11 @@ import pytest
 from paddle.nn import functional as F
 
 from ernie_vil2 import load_model
-from ernie_vil2.config import ImageTowerConfig
 from ernie_vil2.data.preprocessing import most_patches, normalize_images, patched_size
 from ernie_vil2.models.weights.families.family import with_preprocessing
 from ernie_vil2.models.weights.settings import Settings
 from tests.support.other_families import FOLDERS, NAMES, built, expected, images, inputs, stored, text_difference
+from tests.support.towers import image_tower
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_a_dialect_of_tokenizer_and_crop_is_chosen_by_name(capfd):
 def prepared(tmp_path, kind="clip", name="preprocessor_config.json", **settings):
     content = {"image_processor": settings} if name == "processor_config.json" else settings
     (tmp_path / name).write_text(json.dumps(content))
-    image = ImageTowerConfig(name="ViT", image_size=32, patch_size=8, width=8, depth=1, heads=1, mean=[0.5] * 3)
+    image = image_tower(name="ViT", image_size=32, patch_size=8, width=8, depth=1, heads=1, mean=[0.5] * 3)
     return with_preprocessing(image, kind, tmp_path, Settings(tmp_path, {}))
 
 
@@ -178,7 +178,9 @@ def test_gradients_are_the_authors(name):
         pixels = [paddle.to_tensor(encoder.preprocess(file)[None]) for file in inputs(name)[0]]
         batches = [normalize_images(image, [0.5] * 3, [0.5] * 3) for image in pixels]
     else:
-        batches = [paddle.to_tensor(batch) for batch, _ in images(name, found.config.Model.image.patch_size)]
+        batches = [
+            paddle.to_tensor(batch) for batch, _ in images(name, found.config.Model.image.sizes.get("patch_size"))
+        ]
     embeddings = paddle.concat([model.encode_image(batch) for batch in batches])
     texts = model.encode_text(paddle.to_tensor(arrays["input_ids"][:6]))
     logits, labels = model.logit_scale * embeddings @ texts.T, paddle.arange(6)

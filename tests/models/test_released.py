@@ -8,15 +8,16 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.config import Config, ImageTowerConfig, ModelConfig, TextTowerConfig
-from ernie_vil2.config.model import NAMED_SIZES, VIT_SIZES
+from ernie_vil2.config import Config, ModelConfig
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.releases import architecture, from_ours
 from ernie_vil2.models.weights.stored import StoredModel, changed_ways, read_model, write_model
+from ernie_vil2.towers.text import PUBLISHED_SIZES as TEXT_SIZES
+from ernie_vil2.towers.vit import PUBLISHED_SIZES as VIT_SIZES
 from tests.support.encoding_model import unit
 from tests.support.other_families import built, copy_folder
-from tests.support.towers import arrays_of, assert_same_bits, randomize
+from tests.support.towers import arrays_of, assert_same_bits, image_tower, randomize, text_tower
 
 transformers = pytest.importorskip("paddlenlp.transformers", reason="PaddleNLP is not installed")
 
@@ -27,8 +28,8 @@ SIZES = {"hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 96}
 
 def own_model(image_width=24, text="ernie", image=None):
     config = ModelConfig(
-        image=image or ImageTowerConfig(name="ViT", image_size=12, patch_size=4, width=image_width, depth=2, heads=3),
-        text=TextTowerConfig(name=text, width=24, depth=2, heads=2, max_positions=8, dropout=0.3),
+        image=image or image_tower(name="ViT", image_size=12, patch_size=4, width=image_width, depth=2, heads=3),
+        text=text_tower(name=text, width=24, depth=2, heads=2, max_positions=8, dropout=0.3),
     )
     return config, randomize(build_dual_encoder(config, ROWS))
 
@@ -136,7 +137,7 @@ def test_a_round_trip_is_bit_exact(tmp_path, layout):
     [
         ({"image_width": 12}, "image_projection.weight"),
         ({"text": "bert"}, "token_type_embeddings"),
-        ({"image": ImageTowerConfig(name="PPLCNet_x0_25", image_size=32)}, "image.network"),
+        ({"image": image_tower(name="PPLCNet_x0_25", image_size=32)}, "image.network"),
     ],
 )
 def test_a_model_that_a_release_cannot_hold_is_an_error(model, culprit, tmp_path):
@@ -144,7 +145,7 @@ def test_a_model_that_a_release_cannot_hold_is_an_error(model, culprit, tmp_path
     for layout in ("official", "paddlenlp"):
         with pytest.raises(ValueError, match=f"{layout} .*{culprit}"):
             from_ours(arrays, layout)
-    mean = Config(Model=ModelConfig(text=TextTowerConfig(pooling="mean")))
+    mean = Config(Model=ModelConfig(text=text_tower(pooling="mean")))
     with pytest.raises(ValueError, match="pools texts"):
         write_model(StoredModel("ernie_vil2", {}, mean, ["[PAD]"]), tmp_path / "new", "official")
     assert not (tmp_path / "new").exists()
@@ -249,9 +250,9 @@ def test_nothing_is_overwritten_and_a_vocabulary_is_needed(official, tmp_path):
 @pytest.mark.parametrize("layout", ["official", "paddlenlp"])
 def test_sizes_that_a_name_is_for_are_written(tmp_path, monkeypatch, layout):
     """A run of ViT-B/16 and ernie-base became a folder of a model of no width."""
-    monkeypatch.setitem(NAMED_SIZES, "base", {"width": 24, "depth": 1, "heads": 2})
+    monkeypatch.setitem(TEXT_SIZES, "base", {"width": 24, "depth": 1, "heads": 2})
     monkeypatch.setitem(VIT_SIZES, "ViT-B/16", {"patch_size": 4, "width": 24, "depth": 1, "heads": 3})
-    config = ModelConfig(image=ImageTowerConfig(image_size=12), text=TextTowerConfig(max_positions=8))
+    config = ModelConfig(image=image_tower(image_size=12), text=text_tower(max_positions=8))
     model = randomize(build_dual_encoder(config, ROWS))
     stored = StoredModel("ernie_vil2", arrays_of(model), Config(Model=config, Data={"max_length": 8}), TOKENS)
     write_model(stored, tmp_path / "there", layout)
@@ -292,7 +293,7 @@ def test_what_a_format_fixes_is_reported():
     model, _ = own_model()
     model = model.model_copy(update={"image": model.image.model_copy(update={"mean": [0.5, 0.5, 0.5]})})
     own = Config(Model=model, Data={"max_length": 7})
-    release = ModelConfig(image=ImageTowerConfig(preprocessing="official"), text=TextTowerConfig(tokenizer="official"))
+    release = ModelConfig(image=image_tower(preprocessing="official"), text=text_tower(tokenizer="official"))
     for config, layout, settings in (
         (own, "ernie_vil2", []),
         (own, "official", ["images", "transparency", "48 tokens", "mean", "width / 64"]),

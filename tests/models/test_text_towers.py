@@ -5,10 +5,8 @@ import paddle
 import pytest
 from paddle.nn import functional as F
 
-from ernie_vil2.config import TextTowerConfig
-from ernie_vil2.models import build_text_tower
 from tests.support import tower_formulas as formulas
-from tests.support.towers import encode
+from tests.support.towers import encode, text_tower
 
 IDS = np.array([[1, 7, 5, 9, 2], [1, 4, 2, 0, 0], [1, 2, 0, 0, 0]])
 
@@ -16,7 +14,7 @@ IDS = np.array([[1, 7, 5, 9, 2], [1, 4, 2, 0, 0], [1, 2, 0, 0, 0]])
 def build(name="ernie", **fields):
     paddle.seed(0)
     fields = {"width": 24, "depth": 2, "heads": 3, "max_positions": 8, **fields} if "-" not in name else fields
-    return build_text_tower(TextTowerConfig(name=name, **fields), vocab_size=11)
+    return text_tower(name=name, **fields).build(vocab_size=11)
 
 
 def transformer(pooling, epsilon=1e-5, dropout=0.0, **variant):

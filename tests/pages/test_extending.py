@@ -18,7 +18,6 @@ from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import LAYOUTS
 from ernie_vil2.evaluation.scorer import SCORERS
 from ernie_vil2.losses import MultiViewLoss
-from ernie_vil2.models import build_image_tower
 from ernie_vil2.models.weights.stored import read_model
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
@@ -73,7 +72,7 @@ def run_training(folder, blocks, *settings):
 
 def test_the_tower(parts):
     config = load_config(None, ["Model.image={name: 'my_parts:MeanColour', width: 8}"]).Model.image
-    assert build_image_tower(config)(paddle.zeros([2, 3, 4, 4])).shape == [2, 8]
+    assert config.build()(paddle.zeros([2, 3, 4, 4])).shape == [2, 8]
 
 
 def test_the_loss(parts):

@@ -5,9 +5,21 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
+from ernie_vil2.towers import ImageTowerConfig, TextTowerConfig
+
 VIT = {"name": "ViT", "image_size": 32, "patch_size": 8, "width": 64, "depth": 3, "heads": 2}
 CNN = {"name": "RepVGG", "image_size": 32, "width": 8, "depth": 1}
 TEXT = {"name": "ernie", "width": 64, "depth": 2, "heads": 2, "max_positions": 24}
+
+
+def image_tower(**fields):
+    """The configuration of the kind of tower that `name` means, by default ViT-B/16."""
+    return ImageTowerConfig.read(fields)
+
+
+def text_tower(**fields):
+    """Likewise, by default ernie-base."""
+    return TextTowerConfig.read(fields)
 
 
 def arrays_of(model):

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import ernie_vil2
-from ernie_vil2.config import ConfigError, ImageTowerConfig, load_config
+from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.device.extras import MissingPackage
-from ernie_vil2.models import build_image_tower
-from ernie_vil2.models.towers import suite
+from ernie_vil2.towers import base
+from ernie_vil2.towers.layers import suite
 from ernie_vil2.training.trainer import Trainer
+from tests.support.towers import image_tower
 from tests.support.trainings import crash_after, fit, logged_losses
 
 SUITE = "Model.implementation=suite"
@@ -30,7 +31,8 @@ def names(run):
 @pytest.fixture
 def without_suite(monkeypatch):
     """As where neither library is installed."""
-    monkeypatch.setattr(suite, "installed", lambda library: False)
+    for module in (suite, base):
+        monkeypatch.setattr(module, "installed", lambda library: False)
     for library in ("paddleclas", "paddlenlp"):
         for module in [name for name in sys.modules if name.partition(".")[0] == library]:
             monkeypatch.delitem(sys.modules, module)
@@ -78,4 +80,4 @@ def test_new_run_without_the_suite_is_one_of_native_towers(config, without_suite
     trainer = fit(config(SUITE, "Training.steps=1"))
     assert names(trainer.run) == ("ViT", "ernie")
     with pytest.raises(MissingPackage, match="EfficientNetB5 needs paddleclas"):
-        build_image_tower(ImageTowerConfig(name="paddleclas:EfficientNetB5"))
+        image_tower(name="paddleclas:EfficientNetB5").build()

@@ -13,11 +13,11 @@ from pydantic import ValidationError, create_model
 
 from ernie_vil2.apps.curation.likeness import Thumbnail, shrunk, thumbnails_of
 from ernie_vil2.config.load import explained, override, read_yaml, split_key
-from ernie_vil2.config.section import Section
 from ernie_vil2.data.decoding import EncodedImage
 from ernie_vil2.data.samples import Sample
 from ernie_vil2.io.terminal import ConfigError
 from ernie_vil2.registry import Registry, UnknownName, import_named
+from ernie_vil2.section import Section
 
 if TYPE_CHECKING:
     import pyarrow as pa

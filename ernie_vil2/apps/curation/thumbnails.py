@@ -15,7 +15,7 @@ from pydantic import Field
 
 from ernie_vil2.apps.curation import likeness
 from ernie_vil2.apps.curation.joins import Joins
-from ernie_vil2.config.section import Fraction, Section
+from ernie_vil2.section import Fraction, Section
 
 EXACT = 20_000  # vectors up to which every pair is looked at
 PROBES = 6  # cells in which a vector is looked for

@@ -35,11 +35,11 @@ from ernie_vil2.apps.search.collection import (
 from ernie_vil2.apps.search.locations import OWN, is_address
 from ernie_vil2.apps.search.store import Store, open_store
 from ernie_vil2.config.model import without_implementation
-from ernie_vil2.config.section import Precision
 from ernie_vil2.device import runtime
 from ernie_vil2.encoder import ErnieViL2, ImageLike, export_in, load_model
 from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.run_folder import run_of, step_of
+from ernie_vil2.section import Precision
 
 LONGEST_QUERY = 10_000  # characters of a query; only what fits into the model's text length counts
 

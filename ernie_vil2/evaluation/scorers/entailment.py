@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ernie_vil2.config.section import Precision
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.encoder import ErnieViL2, Source, encoder_of, stored_model
 from ernie_vil2.evaluation.check import Inspection
@@ -24,6 +23,7 @@ from ernie_vil2.evaluation.published import published_results
 from ernie_vil2.evaluation.report import Answer, Card, Page, Report, Section, Table, percent, wrapped
 from ernie_vil2.evaluation.scorer import Bar, Data, Scorer
 from ernie_vil2.io.terminal import counted
+from ernie_vil2.section import Precision
 
 SHOWN = 12
 """Examples of a kind on a page."""

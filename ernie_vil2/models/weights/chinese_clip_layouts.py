@@ -15,6 +15,8 @@ from ernie_vil2.models.weights.families import FAMILIES
 from ernie_vil2.models.weights.files import write_theirs
 from ernie_vil2.models.weights.hand_back import SIZES, checked
 from ernie_vil2.models.weights.stored import StoredModel, read_model
+from ernie_vil2.towers.text import text_variant
+from ernie_vil2.towers.vit import Vit, image_variant
 
 WEIGHTS = {"hf": "model.safetensors", "chinese-clip": "clip_cn.pt"}
 FAMILY = {"hf": "chinese_clip", "chinese-clip": "cn_clip"}
@@ -25,13 +27,13 @@ def rewrite(model: StoredModel, folder: Path, layout: str, golden: Mapping[str, 
     otherwise there, a line each. `golden` is as of `hand_back`; ValueError if the layout cannot hold the model.
     """
     config = model.config.Model
-    if config.image.name != "ViT" or model.tokens is None:
+    if not isinstance(config.image, Vit) or model.tokens is None:
         raise ValueError(
             f"the layout {layout} of Chinese-CLIP takes a ViT and a vocabulary; this model has an image "
             f"tower {config.image.name} and {'a' if model.tokens else 'no'} vocabulary"
         )
     hidden = config.image.variant.hidden if config.image.variant else None
-    if layout == "chinese-clip" and hidden not in (None, 4 * (config.image.width or 0)):
+    if layout == "chinese-clip" and hidden not in (None, 4 * config.image.width):
         raise ValueError(
             f"Chinese-CLIP's own code makes the image tower's MLPs four times as wide as the tower; this "
             f"model's are {hidden} wide, its tower {config.image.width}"
@@ -54,42 +56,46 @@ def rewrite(model: StoredModel, folder: Path, layout: str, golden: Mapping[str, 
 def _text_settings(config: ModelConfig) -> dict[str, Any]:
     """What both layouts say of the text tower."""
     text = config.text
-    if text.variant is None:
+    variant = text_variant(text)
+    if variant is None:
         raise ValueError(f"{text.name}: a tower without a variant has no settings in this layout")
+    sizes = text.sizes
     return {
-        "hidden_size": text.width,
-        "num_hidden_layers": text.depth,
-        "num_attention_heads": text.heads,
-        "intermediate_size": text.variant.hidden,
-        "hidden_act": text.variant.activation,
+        "hidden_size": sizes["width"],
+        "num_hidden_layers": sizes["depth"],
+        "num_attention_heads": sizes["heads"],
+        "intermediate_size": variant.hidden,
+        "hidden_act": variant.activation,
         "hidden_dropout_prob": text.dropout,
         "attention_probs_dropout_prob": text.attention_dropout,
         "max_position_embeddings": text.max_positions,
-        "type_vocab_size": text.variant.token_types,
+        "type_vocab_size": variant.token_types,
     }
 
 
 def _of_transformers(config: ModelConfig, words: int) -> dict[str, Any]:
     image, text, size = config.image, config.text, config.image.image_size
-    if image.variant is None or text.variant is None:
+    sizes = image.sizes
+    of_image, of_words = image_variant(image), text_variant(text)
+    if of_image is None or of_words is None:
         raise ValueError(f"{image.name}, {text.name}: a tower without a variant has no settings in this layout")
     of_text = {
         "model_type": "chinese_clip_text_model",
         "vocab_size": words,
         **_text_settings(config),
         "layer_norm_eps": text.epsilon,
-        "pad_token_id": text.variant.padding,
+        "pad_token_id": of_words.padding,
     }
     of_images = {
         "model_type": "chinese_clip_vision_model",
-        "hidden_size": image.width,
-        "num_hidden_layers": image.depth,
-        "num_attention_heads": image.heads,
-        "intermediate_size": image.variant.hidden,
-        "hidden_act": image.variant.activation,
+        "hidden_size": sizes["width"],
+        "num_hidden_layers": sizes["depth"],
+        "num_attention_heads": sizes["heads"],
+        "intermediate_size": of_image.hidden,
+        "hidden_act": of_image.activation,
         "image_size": size,
-        "patch_size": image.patch_size,
-        "layer_norm_eps": image.variant.epsilon,
+        "patch_size": sizes["patch_size"],
+        "layer_norm_eps": of_image.epsilon,
         "projection_dim": config.embed_dim,
     }
     whole = {
@@ -114,17 +120,15 @@ def _of_transformers(config: ModelConfig, words: int) -> dict[str, Any]:
 
 
 def _of_authors(config: ModelConfig, words: int) -> dict[str, Any]:
-    image = config.image
-    if not image.width or not image.heads:
-        raise ValueError(f"{image.name}: the layout needs a width and a number of heads")
+    sizes = config.image.sizes
     of_text = {f"text_{key}": value for key, value in _text_settings(config).items()}
     of_images = {
         "embed_dim": config.embed_dim,
-        "image_resolution": image.image_size,
-        "vision_layers": image.depth,
-        "vision_width": image.width,
-        "vision_head_width": image.width // image.heads,
-        "vision_patch_size": image.patch_size,
+        "image_resolution": config.image.image_size,
+        "vision_layers": sizes["depth"],
+        "vision_width": sizes["width"],
+        "vision_head_width": sizes["width"] // sizes["heads"],
+        "vision_patch_size": sizes["patch_size"],
     }
     return {
         f"{SIZES}/ViT.json": of_images,

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.config import Config, ModelConfig, differences, load_config
-from ernie_vil2.config.model import TextVariant
 from ernie_vil2.data.trimming import trim_files
 from ernie_vil2.io.files import CHECKSUMS, atomic_folder, load_json, write_json
 from ernie_vil2.io.run_folder import CONFIG
@@ -33,6 +32,8 @@ from ernie_vil2.models.weights.names import Names
 from ernie_vil2.models.weights.releases import WORDS
 from ernie_vil2.models.weights.stored import StoredModel, find_model, read_model
 from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
+from ernie_vil2.towers.base import TextVariant
+from ernie_vil2.towers.text import text_variant
 
 COPIED = {".json", ".txt", ".model", ".md", ".py", ".jinja", ".gz", ""}  # endings of the files that are copied
 FOR_PEOPLE = {".md", ".py", ".jinja", ""}
@@ -222,7 +223,7 @@ def _positions(was: StoredModel, model: StoredModel, origin: Path, layout: str) 
 
 def _renumber(folder: Path, model: StoredModel) -> None:
     """Brings what settings say of words to a trimmed vocabulary."""
-    variant = model.config.Model.text.variant or TextVariant()
+    variant = text_variant(model.config.Model.text) or TextVariant()
     ids = {"pad": variant.padding} | ({} if variant.end is None else {"eos": variant.end})
     size = {"vocab_size": len(model.arrays[WORDS])}
     for path in [folder / "config.json", folder / "open_clip_config.json", *(folder / SIZES).glob("*.json")]:

@@ -25,7 +25,6 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.config import Config, ConfigError, ModelConfig, validated
-from ernie_vil2.config.model import IMAGE_SIZES, is_own_tower, without_suite
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, open_tokenizer
 from ernie_vil2.data.tokenizer_files import read_tokens
 from ernie_vil2.io import hub
@@ -33,18 +32,16 @@ from ernie_vil2.io.run_folder import CONFIG, named_checkpoint
 from ernie_vil2.models.dual_encoder import DualEncoder
 from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.lora import merged
-from ernie_vil2.models.towers.encoders import VisionTransformer
-from ernie_vil2.models.towers.suite import SuiteVit, imported, paddleclas
 from ernie_vil2.models.weights.families import find_family
 from ernie_vil2.models.weights.files import WeightMismatch, WeightReport, detect_format, read_weights, set_weights
 from ernie_vil2.models.weights.releases import to_ours
 from ernie_vil2.models.weights.stored import check_sums, read_model, vocabulary_of, weights_path
+from ernie_vil2.towers.base import ImageTowerConfig, TextTowerConfig, TowerConfig, without_suite
+from ernie_vil2.towers.layers.encoders import VisionTransformer
+from ernie_vil2.towers.layers.suite import SuiteVit, imported, paddleclas
 
 WEIGHTS = "weights"  # in `Model.like`: the model that `Model.weights` names
 SIGMOID_SCALE = 1000.0  # bound of the logit scale in training by the sigmoid loss, for which its authors set none
-_SIZES = {size for sizes in IMAGE_SIZES.values() for size in sizes}
-
-
 SMALL_WIDTH = 512  # of the states of a text tower: narrower ones are of small models, such as the demo's
 
 
@@ -67,15 +64,16 @@ def with_model_like(config: Config) -> Config:
         like = config.Model.weights
     taken, longest, loss = deepcopy(_read_like(like, tuple(config.Model.dialect.items())))
     tree, own = config.model_dump(), config.model_dump(exclude_unset=True)
-    rows = own.get("Data", {}).get("max_length", 0) + (taken["text"]["variant"] or {}).get("first_position", 0)
+    rows = own.get("Data", {}).get("max_length", 0) + (taken["text"].get("variant") or {}).get("first_position", 0)
     taken["text"]["max_positions"] = max(taken["text"]["max_positions"], rows)
-    for tower in ("image", "text"):
+    bases: dict[str, type[TowerConfig]] = {"image": ImageTowerConfig, "text": TextTowerConfig}
+    for tower, base in bases.items():
         given = own["Model"].pop(tower, {})
         if without_suite(given.get("name", taken[tower]["name"])) != without_suite(taken[tower]["name"]):
             if taken[tower]["name"] == "transformer":
                 taken[tower] = {}  # pooling, variant and tokenizer are of its family
-            taken[tower] |= dict.fromkeys(_SIZES & set(taken[tower]))
-        elif is_own_tower(taken[tower]["name"]) and "name" not in given:
+            taken[tower] = {key: value for key, value in taken[tower].items() if key in base.model_fields}
+        elif base.find_kind(taken[tower]["name"]).is_own and "name" not in given:
             raise ConfigError(f"Model.like={like}: its {tower} tower {taken[tower]['name']} is of a module of its own; "
                               f"to have that imported, name it yourself in Model.{tower}.name")  # fmt: skip
         taken[tower] |= given

@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.config import Config, DataConfig, ImageTowerConfig, ModelConfig, TextTowerConfig, ViewsConfig
+from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig
 from ernie_vil2.io.files import write_text
 from ernie_vil2.models.weights.files import WeightFormat, detect_format
 from ernie_vil2.models.weights.names import Form, Names, Row
 from ernie_vil2.models.weights.settings import Settings
+from ernie_vil2.towers.text import Encoder
+from ernie_vil2.towers.vit import Vit
 
 HEAD_WIDTH = 64
 TEXT_EPSILON = {"official": 1e-5, "paddlenlp": 1e-12, "ernie_vil2": 1e-5}
@@ -161,7 +163,7 @@ def architecture(
             raise ValueError(f"{name} is not four times as wide as its tower")
     image_heads, text_heads = heads or (None, None)
     return ModelConfig(
-        image=ImageTowerConfig(
+        image=Vit(
             name="ViT",
             image_size=side * patch_size,
             patch_size=patch_size,
@@ -170,7 +172,7 @@ def architecture(
             heads=_heads(image_heads, width, "image"),
             preprocessing=layout,
         ),
-        text=TextTowerConfig(
+        text=Encoder(
             name="ernie",
             width=text_width,
             depth=_depth(arrays, "text.network.encoder.layers."),
@@ -247,7 +249,7 @@ def read_paddlenlp(weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple
 def official_files(config: Config, vocab_size: int) -> dict[str, dict[str, Any]]:
     """The JSON files that go with a model of this configuration in the official format, by name."""
     model = config.Model
-    text = {**_text_settings(model, vocab_size), "sent_type_vocab_size": 4, _IMAGE_HEADS: model.image.heads}
+    text = {**_text_settings(model, vocab_size), "sent_type_vocab_size": 4, _IMAGE_HEADS: model.image.sizes["heads"]}
     return {_OFFICIAL_NAMES[0]: dict(sorted(text.items()))}
 
 
@@ -265,7 +267,7 @@ def paddlenlp_files(config: Config, vocab_size: int) -> dict[str, dict[str, Any]
         **_vision_sizes(model),
         **_VISION_FACTS,
         "model_type": "ernie_vil_vision_model",
-        "num_attention_heads": model.image.heads,
+        "num_attention_heads": model.image.sizes["heads"],
     }
     return {
         "config.json": {
@@ -318,7 +320,7 @@ def _text_settings(model: ModelConfig, vocab_size: int) -> dict[str, Any]:
         "hidden_act": "gelu",
         "hidden_dropout_prob": model.text.dropout,
         "initializer_range": 0.02,
-        "num_attention_heads": model.text.heads,
+        "num_attention_heads": model.text.sizes["heads"],
         "task_type_vocab_size": 3,
     }
 

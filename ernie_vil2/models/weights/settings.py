@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ernie_vil2.config.section import MAX_EPSILON
 from ernie_vil2.io.files import load_json
+from ernie_vil2.section import MAX_EPSILON
 
 MAX_CHARACTERS = 2**20  # of a JSON file next to weights; PaddleNLP's have 6,000
 _REPR = reprlib.Repr()

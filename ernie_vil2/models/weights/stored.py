@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ernie_vil2.config import Config, ImageTowerConfig, dump_config, load_config
-from ernie_vil2.config.model import is_own_tower
+from ernie_vil2.config import Config, dump_config, load_config
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, TextTokenizer, open_tokenizer
 from ernie_vil2.data.tokenizer_files import LibraryTokenizer, vocabulary_file
 from ernie_vil2.io import hub
@@ -64,6 +63,8 @@ from ernie_vil2.models.weights.releases import (
     to_ours,
     write_files,
 )
+from ernie_vil2.towers.text import text_variant
+from ernie_vil2.towers.vit import PublishedVit
 
 OFFICIAL_WEIGHTS = "model.pdparams"
 PADDLENLP_WEIGHTS = "model_state.pdparams"
@@ -94,7 +95,7 @@ class StoredModel:
 
         ValueError: the weights have none.
         """
-        if is_own_tower(self.config.Model.text.name) and self.tokens is not None:
+        if self.config.Model.text.is_own and self.tokens is not None:
             return len(self.tokens)  # a tower of the user's own names its weights as it likes
         if WORDS not in self.arrays:
             raise ValueError(f"the weights are not whole: {WORDS} is missing")
@@ -197,12 +198,12 @@ def changed_ways(config: Config, layout: WeightFormat) -> list[str]:
     if image.image_size % image.sizes["patch_size"]:
         changes.append("the official file knows the size of images by their whole patches, this model's have "
                        f"{image.image_size} pixels a side: pixels change slightly")  # fmt: skip
-    if (image.mean, image.std) != (ImageTowerConfig().mean, ImageTowerConfig().std):
+    if (image.mean, image.std) != (PublishedVit().mean, PublishedVit().std):
         changes.append("the official code normalises images by ImageNet's mean and deviation, this model by "
                        f"{image.mean} and {image.std}: embeddings change")  # fmt: skip
     if image.sizes["heads"] * HEAD_WIDTH != image.sizes["width"]:
         changes.append(f"the official code fixes the image tower's attention heads at its width / {HEAD_WIDTH}, this "
-                       f"model has {image.heads} for {image.width}: embeddings change")  # fmt: skip
+                       f"model has {image.sizes['heads']} for {image.sizes['width']}: embeddings change")  # fmt: skip
     return changes
 
 
@@ -302,17 +303,18 @@ def _of_family(
 def _check_token_ids(weights: Path, config: Config, tokenizer: TextTokenizer) -> None:
     """Raise ValueError if a text tower looks for other special tokens than those that its tokenizer writes."""
     text = config.Model.text
-    if text.variant is None:
+    variant = text_variant(text)
+    if variant is None:
         return
     end = tokenizer.encode("")[-1:]
-    if text.pooling == "end" and [text.variant.end] != end:
+    if text.pooling == "end" and [variant.end] != end:
         raise ValueError(
-            f"{weights.parent}: the text tower takes the state of the token {text.variant.end} (eos_token_id), but its "
+            f"{weights.parent}: the text tower takes the state of the token {variant.end} (eos_token_id), but its "
             f"tokenizer ends texts with {end[0] if end else 'none'}"
         )
-    if text.variant.mask == "padding" and text.variant.padding != tokenizer.pad_id:
+    if variant.mask == "padding" and variant.padding != tokenizer.pad_id:
         raise ValueError(
-            f"{weights.parent}: attention masks the token {text.variant.padding} (pad_token_id), but its tokenizer "
+            f"{weights.parent}: attention masks the token {variant.padding} (pad_token_id), but its tokenizer "
             f"pads texts with {tokenizer.pad_id}"
         )
 
@@ -340,7 +342,7 @@ def write_model(
     folder = Path(folder)
     if model.tokens is None:
         raise ValueError("the model has no vocabulary next to it: name its vocabulary file")
-    if layout != "ernie_vil2" and model.config.Model.text.variant is not None:
+    if layout != "ernie_vil2" and text_variant(model.config.Model.text) is not None:
         raise ValueError(f"the {layout} format holds the towers of ERNIE-ViL 2.0, not those of another dual encoder")
     if layout != "ernie_vil2" and model.config.Model.text.pooling != "cls":
         raise ValueError(f"the {layout} format pools texts by their [CLS] state, this model by their mean")

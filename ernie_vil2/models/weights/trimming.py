@@ -10,11 +10,12 @@ from ernie_vil2.data.tokenizer_files import LibraryTokenizer
 from ernie_vil2.data.trimming import trimmed
 from ernie_vil2.models.weights.releases import WORDS
 from ernie_vil2.models.weights.stored import StoredModel
+from ernie_vil2.towers.text import text_variant
 
 
 def named_ids(model: StoredModel) -> set[int]:
     """The ids that a model's configuration names, which must be kept."""
-    variant = model.config.Model.text.variant
+    variant = text_variant(model.config.Model.text)
     named = [] if variant is None else [variant.padding, variant.end]
     return {number for number in named if number is not None}
 
@@ -29,9 +30,10 @@ def trim(model: StoredModel, kept: Sequence[int], source: str | os.PathLike | No
     tokenizer = trimmed(model.tokenizer(config.Data.max_length), list(kept))
     positions = {number: position for position, number in enumerate(kept)}
     text = config.Model.text
-    if text.variant is not None:
-        ids = {"padding": positions[text.variant.padding], "end": positions.get(text.variant.end)}  # type: ignore[arg-type]
-        text = text.model_copy(update={"variant": text.variant.model_copy(update=ids)})
+    variant = text_variant(text)
+    if variant is not None:
+        ids = {"padding": positions[variant.padding], "end": positions.get(variant.end)}  # type: ignore[arg-type]
+        text = text.model_copy(update={"variant": variant.model_copy(update=ids)})
     text = text.model_copy(update={"vocabulary": None})
     weights = config.Model.weights or (str(source) if source and model.family else None)
     arrays = dict(model.arrays)

@@ -6,8 +6,8 @@ import pytest
 from ernie_vil2.apps.curation import Step, load_steps
 from ernie_vil2.apps.curation.languages import language_of
 from ernie_vil2.apps.curation.steps.text_rules import fault_of
-from ernie_vil2.config.section import Section
 from ernie_vil2.io.terminal import ConfigError
+from ernie_vil2.section import Section
 from tests.support.crawled_pairs import smooth_image, write_tar
 from tests.support.image_formats import encoded
 from tests.support.paths import ROOT

@@ -15,10 +15,10 @@ from pydantic import Field
 from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.languages import language_of
 from ernie_vil2.apps.curation.step import Pair, Step
-from ernie_vil2.config.section import Count, Section
 from ernie_vil2.data.selection import Draws
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import read_text
+from ernie_vil2.section import Count, Section
 
 NOUNS = "index.noun"  # WordNet's file of nouns: `/usr/share/wordnet/index.noun` of Debian's package wordnet-base
 SHOWN = 30

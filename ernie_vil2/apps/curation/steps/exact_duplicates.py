@@ -9,7 +9,7 @@ from pydantic import Field
 from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.apps.curation.steps.text_rules import text_key
-from ernie_vil2.config.section import Section
+from ernie_vil2.section import Section
 
 
 class Settings(Section):

@@ -7,7 +7,7 @@ import cv2
 from pydantic import Field
 
 from ernie_vil2.apps.curation.step import Pair, Shown, Step
-from ernie_vil2.config.section import Count, Section, Strength
+from ernie_vil2.section import Count, Section, Strength
 
 
 class Settings(Section):

@@ -18,13 +18,13 @@ from ernie_vil2.apps.curation.measures import VERSION
 from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.apps.curation.steps.near_texts import BANDS, bands_of, hashes_of, sketch
 from ernie_vil2.apps.curation.thumbnails import Comparison, Thumbnails, alike, alive_thumbnails
-from ernie_vil2.config.section import Count, Fraction
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.readers import open_benchmarks
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.io.files import atomic_write
 from ernie_vil2.io.terminal import counted
+from ernie_vil2.section import Count, Fraction
 
 
 class Settings(Comparison):

@@ -14,7 +14,7 @@ from ernie_vil2.apps.curation.likeness import COLUMNS, columns_of
 from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.apps.curation.steps.text_rules import text_key
 from ernie_vil2.apps.curation.thumbnails import Alike, Comparison, Thumbnails, alike, alive_thumbnails
-from ernie_vil2.config.section import Fraction
+from ernie_vil2.section import Fraction
 
 SIDED = re.compile(
     r"\b(left|right|(counter|anti)?clockwise|\w+[- ]thirty|\d{1,2}:\d\d|o['’]clock)\b"

@@ -11,7 +11,7 @@ from pydantic import Field
 from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.apps.curation.steps.text_rules import plain
-from ernie_vil2.config.section import Count, Fraction, Section
+from ernie_vil2.section import Count, Fraction, Section
 
 HASHES, BANDS = 32, 8
 GRAM = 3  # characters of a piece of text

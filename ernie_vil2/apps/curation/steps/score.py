@@ -17,10 +17,10 @@ from ernie_vil2.apps.curation.measures import Maps, name_damaged_parts
 from ernie_vil2.apps.curation.mismatches import Embedded, Peers, Threshold, calibrated, wrong_share
 from ernie_vil2.apps.curation.step import Pair, Shown, Step
 from ernie_vil2.apps.curation.steps.text_rules import text_key
-from ernie_vil2.config.section import Count, Fraction, Name, Precision, Section
 from ernie_vil2.data.augment import tags_text
 from ernie_vil2.encoder import ErnieViL2, load_model
 from ernie_vil2.io.files import atomic_write
+from ernie_vil2.section import Count, Fraction, Name, Precision, Section
 
 LANGUAGES = ("zh", "en", "other")
 BATCH = 512  # pairs that are read at once

@@ -11,7 +11,7 @@ from pydantic import Field
 from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.languages import HAN, language_of
 from ernie_vil2.apps.curation.step import Pair, Shown, Step
-from ernie_vil2.config.section import Count, Section
+from ernie_vil2.section import Count, Section
 
 Fault = Literal["file name", "URL", "markup", "phone number", "placeholder"]
 

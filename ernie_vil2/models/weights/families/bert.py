@@ -6,12 +6,13 @@ Yang et al. 2022, arXiv 2211.01335; Chen et al. 2022, arXiv 2211.06679.
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ernie_vil2.config import ModelConfig, TextTowerConfig
-from ernie_vil2.config.model import TextVariant
+from ernie_vil2.config import ModelConfig
 from ernie_vil2.models.weights.families.clip import POSITION_IDS, image_rows, image_tower, mlp, section, sizes
 from ernie_vil2.models.weights.families.family import Family, Folder, word_count
 from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
+from ernie_vil2.towers.base import TextTowerConfig, TextVariant
+from ernie_vil2.towers.text import Transformer
 
 LENGTH = 52  # tokens of a text with which Chinese-CLIP was trained; its position embedding has 512
 _LAYERS, _LAYERS_5 = "vision_model.encoder.layers.", "vision_model.encoder.layer."
@@ -46,7 +47,7 @@ def _text_tower(
     text: Settings, sizes: Mapping[str, Any], positions: int, epsilon: float, **variant: Any
 ) -> TextTowerConfig:
     text.check_facts(position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
-    return TextTowerConfig(
+    return Transformer(
         name="transformer",
         **sizes,
         max_positions=positions,

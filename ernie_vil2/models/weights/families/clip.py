@@ -6,11 +6,13 @@ Radford et al. 2021, arXiv 2103.00020; Chuang et al. 2025, arXiv 2507.22062.
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
-from ernie_vil2.config.model import Activation, ImageVariant, TextVariant
+from ernie_vil2.config import ModelConfig
 from ernie_vil2.models.weights.families.family import Family, Folder, word_count
 from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
+from ernie_vil2.towers.base import Activation, ImageTowerConfig, ImageVariant, TextVariant
+from ernie_vil2.towers.text import Transformer
+from ernie_vil2.towers.vit import Vit
 
 ACTIVATIONS: dict[str, Activation] = {
     "quick_gelu": "quick_gelu",
@@ -77,7 +79,7 @@ def mlp(tower: Settings, hidden: int, activation: Activation) -> dict[str, Any]:
 def image_tower(vision: Settings) -> ImageTowerConfig:
     """CLIP's image tower from its section of a config.json; what that leaves out is as in B/32."""
     vision.check_facts(num_channels=3)
-    return ImageTowerConfig(
+    return Vit(
         name="ViT",
         image_size=vision.count("image_size", 224),
         patch_size=vision.count("patch_size", 32),
@@ -102,7 +104,7 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     longest = text.count("max_position_embeddings", 77)
     return ModelConfig(
         image=image_tower(section(settings, "vision_config")),
-        text=TextTowerConfig(
+        text=Transformer(
             name="transformer",
             **sizes(text, 512, 12, 8),
             max_positions=longest,

@@ -11,15 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
-from ernie_vil2.config.model import ImageVariant, TextVariant
-from ernie_vil2.models.towers.convolution import REDUCTION
+from ernie_vil2.config import ModelConfig
 from ernie_vil2.models.weights.families.bert import LENGTH, NO_POOLER, bert_rows
 from ernie_vil2.models.weights.families.clip import ACTIVATIONS, CLIP_MEAN, CLIP_STD, POSITION_IDS
 from ernie_vil2.models.weights.families.family import Family, Folder
 from ernie_vil2.models.weights.families.open_clip import COUNTED, image_rows, resnet_tower
 from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
+from ernie_vil2.towers.base import ImageTowerConfig, ImageVariant, TextVariant
+from ernie_vil2.towers.convolution import ModifiedResNet
+from ernie_vil2.towers.layers.convolution import REDUCTION
+from ernie_vil2.towers.text import Transformer
+from ernie_vil2.towers.vit import Vit
 
 _TEXT_FACTS = (
     "text_num_attention_heads",
@@ -50,7 +53,7 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     image = (_vit if "visual.class_embedding" in arrays else _resnet)(arrays, path, dim)
     return ModelConfig(
         image=image,
-        text=TextTowerConfig(
+        text=Transformer(
             name="transformer",
             width=text_width,
             depth=depth,
@@ -69,7 +72,7 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
             ),
         ),
         embed_dim=dim,
-        projections="text" if image.layers else "always",
+        projections="text" if isinstance(image, ModifiedResNet) else "always",
     ), min(LENGTH, positions)
 
 
@@ -83,7 +86,7 @@ def _vit(arrays: Mapping[str, np.ndarray], path: Path, dim: int) -> ImageTowerCo
     head_width = vision.count("vision_head_width", _head_width(vision, width, _TRANSFORMERS))
     if width % head_width:
         raise vision.refusal("vision_head_width", f"it does not divide the width, {width}")
-    return ImageTowerConfig(
+    return Vit(
         name="ViT",
         image_size=_image_size(vision, size, side),
         patch_size=size,

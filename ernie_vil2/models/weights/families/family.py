@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from ernie_vil2.config import Config, DataConfig, ImageTowerConfig, ModelConfig, ViewsConfig
+from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig
 from ernie_vil2.config.load import explained
 from ernie_vil2.config.schema import LossConfig
 from ernie_vil2.data.tokenizer_settings import FILE as TOKENIZER_SETTINGS
@@ -26,6 +26,9 @@ from ernie_vil2.models.weights.files import INDEX, read_weights
 from ernie_vil2.models.weights.names import LazyArrays, Names, Row, selected
 from ernie_vil2.models.weights.releases import WORDS
 from ernie_vil2.models.weights.settings import Settings
+from ernie_vil2.towers.base import ImageTowerConfig
+from ernie_vil2.towers.text import text_variant
+from ernie_vil2.towers.vit import image_variant
 
 _WEIGHT_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
 SHORT_TEXT = 64  # tokens of a short text in FG-CLIP 2
@@ -92,8 +95,9 @@ class Family:
 
     def names(self, model: ModelConfig, dialect: Mapping[str, str], has: Collection[str] = ()) -> Names:
         """The table of names for a model."""
-        blocks = {f"image.layer{stage}.": range(depth) for stage, depth in enumerate(model.image.layers or (), 1)}
-        blocks["image.blocks."] = range(model.image.depth or 0)
+        sizes = model.image.sizes
+        blocks = {f"image.layer{stage}.": range(depth) for stage, depth in enumerate(sizes.get("layers", ()), 1)}
+        blocks["image.blocks."] = range(sizes.get("depth", 0))
         blocks["text.network.encoder.layers."] = range(model.text.sizes["depth"])
         return Names(self.rows(model, dialect, has), blocks)
 
@@ -198,15 +202,15 @@ class FamilyModel:
     def __str__(self) -> str:
         """One line: what decides the numbers."""
         image, text = self.config.Model.image, self.config.Model.text
-        if text.variant is None:
+        of_images, of_texts = image_variant(image), text_variant(text)
+        if of_texts is None:
             raise ValueError(f"{text.name}: the text tower of a family has a variant")
         parts = [
             self.family.title,
             f"tokenizer {text.tokenizer}",
             f"preprocessing {_described(image)}",
-            f"activation {image.variant.activation if image.variant else 'relu'} (images), {text.variant.activation} "
-            "(texts)",
-            f"pooling {image.variant.pooling if image.variant else 'attention'} (images), {text.pooling} (texts)",
+            f"activation {of_images.activation if of_images else 'relu'} (images), {of_texts.activation} (texts)",
+            f"pooling {of_images.pooling if of_images else 'attention'} (images), {text.pooling} (texts)",
             *(f"dialect {key}={way} (or {self._others(key)})" for key, way in self.dialect.items()),
             f"licence {printable(self.licence, longest=60)}" if self.licence else "no licence named",
         ]
@@ -256,10 +260,11 @@ def _activated(model: ModelConfig, activation: str | None) -> ModelConfig:
     if activation in (None, STORED):
         return model
     towers = {}
-    for name, tower in (("image", model.image), ("text", model.text)):
-        if tower.variant is None:
+    variants = image_variant(model.image), text_variant(model.text)
+    for side, tower, variant in zip(("image", "text"), (model.image, model.text), variants, strict=True):
+        if variant is None:
             raise ValueError(f"{tower.name}: a tower without a variant has no activation to choose")
-        towers[name] = tower.model_copy(update={"variant": tower.variant.model_copy(update={"activation": activation})})
+        towers[side] = tower.model_copy(update={"variant": variant.model_copy(update={"activation": activation})})
     return model.model_copy(update=towers)
 
 
@@ -314,8 +319,9 @@ def _of_transformers(settings: Settings, image: ImageTowerConfig, usual: Mapping
         raise settings.refusal("resample", f"known are {', '.join(map(str, _FILTERS))}")
     values = normalisation | {"interpolation": usual["interpolation"] if resample is None else _FILTERS[resample]}
     if usual["preprocessing"] == "naflex":
-        if settings.values.get("patch_size", image.patch_size) != image.patch_size:
-            raise settings.refusal("patch_size", f"the model has patches of {image.patch_size} pixels")
+        patch_size = image.sizes["patch_size"]
+        if settings.values.get("patch_size", patch_size) != patch_size:
+            raise settings.refusal("patch_size", f"the model has patches of {patch_size} pixels")
         most = usual.get("most_patches")
         return values | {"most_patches": most and settings.count("max_num_patches", most)}
     return values | _sides(settings, image.image_size, usual["resize"])

@@ -9,13 +9,16 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
-from ernie_vil2.config.model import Activation, ImageVariant, Pooling, TextVariant
+from ernie_vil2.config import ModelConfig
 from ernie_vil2.io.files import is_count
 from ernie_vil2.models.weights.families.clip import CLIP_MEAN, CLIP_STD
 from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder, first_file, word_count
 from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
+from ernie_vil2.towers.base import Activation, ImageTowerConfig, ImageVariant, Pooling, TextTowerConfig, TextVariant
+from ernie_vil2.towers.convolution import ModifiedResNet
+from ernie_vil2.towers.text import Transformer, text_variant
+from ernie_vil2.towers.vit import Vit
 
 SETTINGS = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt")
@@ -137,7 +140,7 @@ def _batch_norm(name: str) -> list[Row]:
 
 def resnet_tower(image_size: int, layers: Sequence[int], width: int, head_width: int, dim: int) -> ImageTowerConfig:
     """CLIP's ResNet, whose attention pooling has heads of `head_width` and makes features of width `dim`."""
-    return ImageTowerConfig(
+    return ModifiedResNet(
         name="ModifiedResNet",
         image_size=image_size,
         layers=list(layers),
@@ -177,8 +180,8 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     image = _timm_tower(vision, folder.arrays) if timm else _image_tower(vision, quick, dim)
     image = image.model_copy(update={"mean": CLIP_MEAN, "std": CLIP_STD})
     tower, longest = _text_tower(text, quick, dim, folder)
-    projections: Literal["by_width", "always", "text"] = "by_width" if timm else "text" if image.layers else "always"
-    return ModelConfig(image=image, text=tower, embed_dim=dim, projections=projections), longest
+    projections: Literal["text", "always"] = "text" if isinstance(image, ModifiedResNet) else "always"
+    return ModelConfig(image=image, text=tower, embed_dim=dim, projections="by_width" if timm else projections), longest
 
 
 _CLEANING = {"whitespace": "open_clip_hf", "lower": "open_clip_lower", "canonicalize": "open_clip_canonical"}
@@ -208,7 +211,7 @@ def _image_tower(vision: Settings, quick: Activation, dim: int) -> ImageTowerCon
         if len(layers) != 4 or not all(is_count(depth, most=1024) for depth in layers):
             raise vision.refusal("layers", "a number, or those of the four stages of a ResNet are expected")
         return resnet_tower(size, layers, width, vision.count("head_width", 64), dim)
-    return ImageTowerConfig(
+    return Vit(
         name="ViT",
         image_size=size,
         patch_size=vision.count("patch_size", 16),
@@ -262,7 +265,7 @@ def _timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowe
         raise vision.refusal(
             "timm_model_name", f"that tower is {facts.width} wide, its weights {width}; give head_width next to it"
         )
-    return ImageTowerConfig(
+    return Vit(
         name="ViT",
         image_size=vision.count("image_size", 224),
         patch_size=size,
@@ -290,7 +293,7 @@ def _text_tower(text: Settings, quick: Activation, dim: int, folder: Folder) -> 
     rows = word_count(folder)
     width, longest = text.count("width", 512), text.count("context_length", 77)
     pooling = text.choice("pool_type", _POOLING["argmax"], _POOLING)
-    return TextTowerConfig(
+    return Transformer(
         name="transformer",
         width=width,
         depth=text.count("layers", 12),
@@ -334,7 +337,8 @@ def _epsilon(tower: Settings, default: float) -> float:
 
 
 def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) -> list[Row]:
-    timm, head = model.projections == "by_width", model.text.variant is not None and model.text.variant.head
+    variant = text_variant(model.text)
+    timm, head = model.projections == "by_width", variant is not None and variant.head
     # Of a model that is made anew there are no names yet; one with a bias is a CustomTextCLIP there.
     under = "text." if "text.token_embedding.weight" in has or (head and not has) else ""
     network = "text.network."

@@ -10,13 +10,16 @@ of them.
 
 import math
 from collections.abc import Collection, Mapping
+from typing import Any
 
-from ernie_vil2.config import ImageTowerConfig, ModelConfig, TextTowerConfig
-from ernie_vil2.config.model import ImageVariant, TextVariant
+from ernie_vil2.config import ModelConfig
 from ernie_vil2.models.weights.families.clip import POSITION_IDS, TEXT_ROWS, blocks, mlp, sizes
 from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder
 from ernie_vil2.models.weights.names import SPLICE, Form, Row
 from ernie_vil2.models.weights.settings import Settings
+from ernie_vil2.towers.base import ImageVariant, TextVariant
+from ernie_vil2.towers.text import Transformer
+from ernie_vil2.towers.vit import NaFlex, Vit, image_variant
 
 HALF = [0.5, 0.5, 0.5]
 GEMMA_WORDS = 256_000  # of SigLIP 2's vocabulary
@@ -55,14 +58,14 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
         side = math.isqrt(count := vision.count("num_patches", 256))
         if side * side != count:
             raise vision.refusal("num_patches", "a square number is expected")
-    image = ImageTowerConfig(
-        name="NaFlex" if any_shape else "ViT",
-        image_size=vision.count("image_size", 224) if side is None else side * size,
-        patch_size=size,
+    image_size = vision.count("image_size", 224) if side is None else side * size
+    fields: dict[str, Any] = {
+        "image_size": image_size,
+        "patch_size": size,
         **sizes(vision, 768, 12, 12),
-        mean=HALF,
-        std=HALF,
-        variant=ImageVariant(
+        "mean": HALF,
+        "std": HALF,
+        "variant": ImageVariant(
             **mlp(vision, 3072, "gelu_tanh"),
             epsilon=vision.epsilon("layer_norm_eps", 1e-6),
             patches="linear" if any_shape else "convolution",
@@ -71,11 +74,12 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
             input_norm=False,
             pooling="attention",
         ),
-    )
+    }
+    image = NaFlex(name="NaFlex", **fields) if any_shape else Vit(name="ViT", **fields)
     head = text.count("projection_size", None) or of_text["width"]
     return ModelConfig(
         image=image,
-        text=TextTowerConfig(
+        text=Transformer(
             name="transformer",
             **of_text,
             max_positions=longest,
@@ -103,7 +107,7 @@ def _tokenizer(folder: Folder) -> str:
 
 
 def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) -> list[Row]:
-    variant = model.image.variant or ImageVariant()
+    variant = image_variant(model.image) or ImageVariant()
     return [*_image_rows(variant.patches), *TEXT_ROWS, ("text.head", "text_model.head", "linear")]
 
 

@@ -15,12 +15,10 @@ from paddle import nn
 from paddle.nn import functional as F
 from paddle.utils import unique_name
 
-from ernie_vil2.config import ImageTowerConfig, TextTowerConfig
-from ernie_vil2.config.model import VIT_SIZES
 from ernie_vil2.device.cpu_kernels import tokens_alone
 from ernie_vil2.device.extras import installed, missing
-from ernie_vil2.models.towers.encoders import PAD_ID, check_length, check_size, cut_to_patches
-from ernie_vil2.registry import unknown
+from ernie_vil2.towers.base import TextTowerConfig
+from ernie_vil2.towers.layers.encoders import PAD_ID, check_length, check_size, cut_to_patches
 
 CLASSES = 1237
 """Output width by which a backbone's classifier is recognised: no backbone has a layer of this width itself."""
@@ -44,27 +42,17 @@ def paddleclas(task: str) -> ModuleType:
     return backbone
 
 
-def build_backbone(config: ImageTowerConfig) -> nn.Layer:
-    """The tower of any name that PaddleClas knows, or of a name of ours that is made of its parts.
-
-    Raises:
-        MissingPackage: PaddleClas is not installed.
-        ValueError: it has no backbone of this name, or none whose classifier can be distinguished from the rest.
-    """
-    backbones = paddleclas(f"the image tower {config.name}")
-    if config.name == "ViT" or config.name in VIT_SIZES:
-        return SuiteVit(config.image_size, **config.sizes, drop_path=config.drop_path)
-    if config.name == "RepVGG":
-        return Backbone(config.name, partial(_repvgg, config.sizes["width"], config.sizes["depth"]), config.image_size)
-    if config.name == "EfficientNetL2":
-        return Backbone(config.name, _efficientnet_l2, config.image_size)
-    builders = {name: value for name, value in vars(backbones).items() if inspect.isfunction(value)}
+def backbone_builders(task: str) -> dict[str, Callable[..., nn.Layer]]:
+    """Return what builds the backbones that PaddleClas has, by name, and EfficientNetL2; see `imported`."""
+    builders = {name: value for name, value in vars(paddleclas(task)).items() if inspect.isfunction(value)}
     del builders["get_apis"]
-    if config.name not in builders:
-        from ernie_vil2.models.towers import IMAGE_TOWERS
+    return builders | {"EfficientNetL2": _efficientnet_l2}
 
-        raise unknown("image tower", config.name, [*IMAGE_TOWERS, "EfficientNetL2"], builders)
-    return Backbone(config.name, builders[config.name], config.image_size)
+
+def build_repvgg(width: int, depth: int, image_size: int) -> nn.Layer:
+    """Return PaddleClas's RepVGG of any size; MissingPackage if PaddleClas cannot be imported."""
+    paddleclas("the image tower paddleclas:RepVGG")
+    return Backbone("RepVGG", partial(_repvgg, width, depth), image_size)
 
 
 class Backbone(nn.Layer):

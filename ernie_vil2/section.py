@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from types import UnionType
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -83,9 +83,23 @@ class Section(BaseModel):
     """A part of the configuration: unknown keys, wrong types and infinite numbers are errors, values do not change."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    kind_field: ClassVar[str] = "kind"
+    lasting: ClassVar[tuple[str, ...]] = ()
+    """Fields that an override by another kind keeps, of a section of several kinds, one of which `kind_field` names."""
 
     @field_validator("*", mode="before")
     @classmethod
     def _read_switch_words(cls, value: Any, info: ValidationInfo) -> Any:
         field = cls.model_fields[info.field_name or ""]
         return without_switch_words(value, [field.annotation])
+
+    @classmethod
+    def kinds(cls) -> list[type["Section"]]:
+        """Return the sections that one of this type may be."""
+        return [cls]
+
+    @classmethod
+    def required_fields(cls) -> list[str]:
+        """Return the fields, but for that of the kind, which have no default."""
+        required = [name for name, field in cls.model_fields.items() if field.is_required()]
+        return [name for name in required if name != cls.kind_field]

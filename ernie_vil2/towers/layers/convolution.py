@@ -1,13 +1,14 @@
 """Convolutional towers: RepVGG in any size, which learns from scratch when it is small, and CLIP's ResNet."""
 
+from collections.abc import Sequence
+
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from ernie_vil2.config import ImageTowerConfig
-from ernie_vil2.models.towers.encoders import check_size
-from ernie_vil2.models.towers.suite import CLASSES
-from ernie_vil2.models.towers.transformer import Attention
+from ernie_vil2.towers.layers.encoders import check_size
+from ernie_vil2.towers.layers.suite import CLASSES
+from ernie_vil2.towers.layers.transformer import Attention
 
 EXPANSION = 4  # channels after a block, per channel in it
 REDUCTION = 32  # pixels of the image per side of a cell that is pooled
@@ -20,9 +21,8 @@ class RepVGG(nn.Layer):
     the draws of their first values, are those of PaddleClas's.
     """
 
-    def __init__(self, config: ImageTowerConfig):
+    def __init__(self, width: int, depth: int):
         super().__init__()
-        width, depth = config.sizes["width"], config.sizes["depth"]
         before = min(64, width)
         stages: dict[str, nn.Layer] = {"stage0": RepVGGBlock(3, before, 2)}
         for stage in range(4):
@@ -67,9 +67,8 @@ class ModifiedResNet(nn.Layer):
     Its layers have OpenAI's names. ValueError for sizes that do not divide each other.
     """
 
-    def __init__(self, config: ImageTowerConfig):
+    def __init__(self, image_size: int, width: int, layers: Sequence[int], heads: int, projection: int):
         super().__init__()
-        image_size, width, heads = config.image_size, config.sizes["width"], config.sizes["heads"]
         # The first convolution rounds a half up and every later halving rounds down, while the positions are counted by
         # one division that rounds down. The authors' code fails, too, where these disagree.
         if (image_size + 1) // REDUCTION != image_size // REDUCTION or image_size < REDUCTION:
@@ -78,13 +77,13 @@ class ModifiedResNet(nn.Layer):
             )
         if REDUCTION * width % heads:
             raise ValueError(f"{REDUCTION} times the width ({width}) must be divisible by heads ({heads})")
-        self.image_size, self.width = image_size, config.sizes["projection"]
+        self.image_size, self.width = image_size, projection
         for number, (before, after) in enumerate(((3, width // 2), (width // 2, width // 2), (width // 2, width)), 1):
             stride = 2 if number == 1 else 1
             setattr(self, f"conv{number}", nn.Conv2D(before, after, 3, stride, 1, bias_attr=False))
             setattr(self, f"bn{number}", nn.BatchNorm2D(after))
         before = width
-        for stage, depth in enumerate(config.sizes["layers"]):
+        for stage, depth in enumerate(layers):
             inner, first = 2**stage * width, 1 if stage == 0 else 2
             blocks = [Bottleneck(before, inner, first)]
             before = EXPANSION * inner

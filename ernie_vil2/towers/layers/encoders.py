@@ -12,10 +12,9 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from ernie_vil2.config import ImageTowerConfig, TextTowerConfig
-from ernie_vil2.config.model import ImageVariant, TextVariant
 from ernie_vil2.device.cpu_kernels import tokens_alone
-from ernie_vil2.models.towers.transformer import (
+from ernie_vil2.towers.base import ImageVariant, TextTowerConfig, TextVariant
+from ernie_vil2.towers.layers.transformer import (
     MASKED,
     AttentionPool,
     PostNormBlock,
@@ -41,12 +40,21 @@ class VisionTransformer(Transformer):
         blocks: first to last.
     """
 
-    def __init__(self, config: ImageTowerConfig):
+    def __init__(
+        self,
+        image_size: int,
+        patch_size: int,
+        width: int,
+        depth: int,
+        heads: int,
+        drop_path: float = 0.0,
+        variant: ImageVariant | None = None,
+    ):
         super().__init__()
-        variant, sizes = config.variant or ImageVariant(), config.sizes
-        width, heads, patch_size, epsilon = sizes["width"], sizes["heads"], sizes["patch_size"], variant.epsilon
+        variant = variant or ImageVariant()
+        epsilon = variant.epsilon
         self.width, self.pooling = width, variant.pooling
-        self.image_size, self.patch_size = config.image_size, patch_size
+        self.image_size, self.patch_size = image_size, patch_size
         block = width, heads, variant.hidden or 4 * width, variant.activation, epsilon
         bias = None if variant.patch_bias else False
         if variant.patches == "linear":
@@ -54,12 +62,12 @@ class VisionTransformer(Transformer):
         else:
             embed = nn.Conv2D(3, width, patch_size, stride=patch_size, bias_attr=bias)
         self.patch_embed = nn.LayerDict({"proj": embed})
-        zero, tokens = nn.initializer.Constant(0.0), (config.image_size // patch_size) ** 2 + variant.class_token
+        zero, tokens = nn.initializer.Constant(0.0), (image_size // patch_size) ** 2 + variant.class_token
         self.cls_token = self.create_parameter([1, 1, width], default_initializer=zero) if variant.class_token else None
         self.pos_embed = self.create_parameter([1, tokens, width], default_initializer=zero)
         paddle.randn([width, 512])  # as PaddleClas draws a projection here, which the tower does not have
         self.ln_pre = nn.LayerNorm(width, epsilon) if variant.input_norm else nn.Identity()
-        rates = np.linspace(0, config.drop_path, sizes["depth"])
+        rates = np.linspace(0, drop_path, depth)
         self.blocks = nn.LayerList(PreNormBlock(*block, drop_path=rate) for rate in rates)
         self.norm = nn.LayerNorm(width, epsilon)
         self.attn_pool = AttentionPool(*block) if variant.pooling == "attention" else None
@@ -131,27 +139,23 @@ class NaFlexTransformer(VisionTransformer):
 class TextTransformer(Transformer):
     """`[B, L]` token ids to `[B, width]`: a transformer with learned positions, and features for the whole text.
 
-    ERNIE and BERT are encoders as the released models have them, in which padding changes no feature; a transformer is
-    of any `TextVariant`.
+    ERNIE and BERT are encoders as the released models have them, in which padding changes no feature.
 
     Args:
         config: whose pooling is of the first token through a linear layer and tanh (cls), the mean over all tokens but
             padding, or the state of the first token, of the first one of the id `variant.end` (end), of the largest id
             (largest), or of the last position (last).
         vocab_size: number of tokens.
+        variant: what the family does differently.
+        epsilon: of the LayerNorms.
 
     Attributes:
         width: of the features.
         blocks: first to last.
     """
 
-    def __init__(self, config: TextTowerConfig, vocab_size: int):
+    def __init__(self, config: TextTowerConfig, vocab_size: int, variant: TextVariant, epsilon: float):
         super().__init__()
-        variant, epsilon = config.variant or TextVariant(), config.epsilon
-        if config.name != "transformer":
-            bert = config.family == "bert"
-            variant = TextVariant(norm="after", mask="padding", token_types=16 if bert else 0)  # as in PaddleNLP's BERT
-            epsilon = 1e-12 if bert else epsilon
         width, depth = config.sizes["width"], config.sizes["depth"]
         self.width, self.first_position = variant.head or width, variant.first_position
         self.longest = config.max_positions - variant.first_position

@@ -1,0 +1,68 @@
+"""Configurations of the convolutional towers: RepVGG, CLIP's ResNet, and the backbones of PaddleClas."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from ernie_vil2.registry import unknown
+from ernie_vil2.section import Depth, Size
+from ernie_vil2.towers.base import IMAGE_TOWERS, OWN, ImageTowerConfig, without_suite
+
+if TYPE_CHECKING:
+    from paddle import nn
+
+
+class RepVgg(ImageTowerConfig):
+    """RepVGG in any size, which learns from scratch when it is small."""
+
+    suite: ClassVar[str | None] = "paddleclas"
+    name: Literal["RepVGG", "paddleclas:RepVGG"] = Field(description="who builds it: this package, or PaddleClas")
+    width: Size = Field(description="channels of the first stage of four")
+    depth: Depth = Field(description="blocks of each stage")
+
+    def build(self) -> nn.Layer:
+        from ernie_vil2.towers.layers import convolution, suite
+
+        if ":" in self.as_installed().name:
+            return suite.build_repvgg(self.width, self.depth, self.image_size)
+        return convolution.RepVGG(self.width, self.depth)
+
+    def fewest_parameters(self) -> int:
+        return self.depth * self.width**2
+
+
+class ModifiedResNet(ImageTowerConfig):
+    """The ResNet of CLIP and Chinese-CLIP, whose features are pooled by attention."""
+
+    name: Literal["ModifiedResNet"] = Field(description="CLIP's ResNet")
+    width: Size = Field(description="channels of the first stage of four")
+    layers: list[Depth] = Field(min_length=4, max_length=4, description="blocks of each stage (RN50: 3, 4, 6, 3)")
+    heads: Size = Field(description="of the attention pooling; they divide 32 times the width")
+    projection: Size = Field(description="width of the features (RN50: 1024)")
+
+    def build(self) -> nn.Layer:
+        from ernie_vil2.towers.layers.convolution import ModifiedResNet
+
+        return ModifiedResNet(self.image_size, **self.sizes)
+
+    def fewest_parameters(self) -> int:
+        return 3 * (32 * self.width) ** 2 + sum(self.layers) * self.width**2
+
+
+class Backbone(ImageTowerConfig):
+    """Any backbone of PaddleClas, whose name fixes its sizes: `paddleclas:NAME`, or its name alone."""
+
+    suite: ClassVar[str | None] = "paddleclas"
+
+    def build(self) -> nn.Layer:
+        from ernie_vil2.towers.layers import suite
+
+        name = without_suite(self.name)
+        builders = suite.backbone_builders(f"the image tower {self.name}")
+        if name not in builders:
+            raise unknown(
+                "image tower", name, [*(known for known in IMAGE_TOWERS if known != OWN), "EfficientNetL2"], builders
+            )
+        return suite.Backbone(name, builders[name], self.image_size)
