@@ -18,8 +18,6 @@ from .multi_view import (
 from .sigmoid import SigmoidLoss
 from .tiles import DUPLICATES, same_sample, tiled_both_ways, tiled_info_nce
 
-PAIR_LOSSES["sigmoid"] = SigmoidLoss
-
 __all__ = [
     "DUPLICATES",
     "PAIR_LOSSES",

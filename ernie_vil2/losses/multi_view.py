@@ -166,8 +166,14 @@ class InfoNCE(PairLoss):
         return {"tile": tile, "widths": self.widths} if tile or self.widths else {}
 
 
-PAIR_LOSSES = Registry[Callable[..., PairLoss]]("loss", {"info_nce": InfoNCE})
-"""What one view pair costs, by `Loss.kind`: the paper's equation 1, or the sigmoid loss of SigLIP."""
+PAIR_LOSSES: Registry[Callable[..., PairLoss]] = Registry(
+    "loss",
+    {
+        "info_nce": "ernie_vil2.losses.multi_view:InfoNCE",
+        "sigmoid": "ernie_vil2.losses.sigmoid:SigmoidLoss",
+    },
+)
+"""Losses of one view pair, by `Loss.kind`: the paper's equation 1, and the sigmoid loss of SigLIP."""
 
 
 def build_loss(config: LossConfig) -> MultiViewLoss:

@@ -244,7 +244,13 @@ class Ivf:
         return asked.shares(ranked(rows, asked.queries, self.candidates(asked.queries, RERANKED), 10)[1])
 
 
-INDEX_TYPES: Registry[type[IndexType]] = Registry("index type", {kind.name: kind for kind in (Exact, Ivf)})
+INDEX_TYPES: Registry[type[IndexType]] = Registry(
+    "index type",
+    {
+        "exact": "ernie_vil2.apps.search.index_types:Exact",
+        "ivf": "ernie_vil2.apps.search.index_types:Ivf",
+    },
+)
 
 
 def find_index_type(name: str) -> type[IndexType]:

@@ -83,8 +83,8 @@ def test_recall_is_reached_on_queries_unlike_the_rows(tmp_path, recall):
     off = rng.normal(size=64) * 0.1
     rows = in_few_directions(rng, 4000).astype(np.float16)
     tuned, asked = in_few_directions(rng, 300, off=off), in_few_directions(rng, 100, off=off)
-    built = INDEX_TYPES["ivf"].build(rows, lambda: tuned, recall, tmp_path, lambda line: None)
-    opened = INDEX_TYPES["ivf"].open(rows, tmp_path, built.facts)
+    built = INDEX_TYPES.find("ivf").build(rows, lambda: tuned, recall, tmp_path, lambda line: None)
+    opened = INDEX_TYPES.find("ivf").open(rows, tmp_path, built.facts)
     assert opened.facts == built.facts and opened.facts["wanted_recall"] == recall
     found = ranked(rows, asked, opened.candidates(asked, RERANKED), 10)[1]
     truth = np.argsort(-(asked @ rows.T.astype(np.float32)), axis=1, kind="stable")[:, :10]
@@ -99,7 +99,7 @@ def test_a_recall_that_is_not_reached_is_a_warning(tmp_path, monkeypatch):
     for breadths, warned in (((1,), True), ((1, 2000), False)):
         monkeypatch.setattr("ernie_vil2.apps.search.index_types.Ivf.breadths", breadths)
         lines = []
-        facts = INDEX_TYPES["ivf"].build(rows, lambda: queries, 0.97, tmp_path, lines.append).facts
+        facts = INDEX_TYPES.find("ivf").build(rows, lambda: queries, 0.97, tmp_path, lines.append).facts
         warnings = [line for line in lines if line.startswith("warning: ")]
         assert (facts["recall"] < 0.97) == warned == len(warnings)
         assert all(f"{facts['recall']:.4f}" in line and "0.97" in line for line in warnings)
