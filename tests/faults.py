@@ -7,7 +7,7 @@
     python tests/faults.py --results FILE        # notes each result there, and goes on after a stop
 
 A fault is another comparison, sign, axis, constant or reduction in one of `FILES`. Each is planted in a copy of the
-checkout, where the tests of the file's own package run, the fast ones first, then all others, and then those of
+checkout, where the tests that are next to it run, then those of its package, then all others, and then those of
 hostile input, up to the first failure. A fault that lets the tests run longer than `--limit` seconds counts as found.
 One that changes nothing that anybody can see is listed in `EQUIVALENT` with the reason, and the next one of the same
 draw takes its position.
@@ -32,14 +32,14 @@ ROOT = Path(__file__).parents[1]
 SEED, DRAWN = 20, 40
 FILES = {
     "ernie_vil2/losses/*.py": "tests/losses",
-    "ernie_vil2/parallel/gather.py": "tests/parallel",
-    "ernie_vil2/evaluation/ranking.py": "tests/evaluation",
-    "ernie_vil2/evaluation/scorers/cxc.py": "tests/evaluation",
-    "ernie_vil2/evaluation/cxc_ratings.py": "tests/evaluation",
-    "ernie_vil2/training/checkpoint.py": "tests/training",
-    "ernie_vil2/training/update.py": "tests/training",
-    "ernie_vil2/models/lora.py": "tests/models",
-    "ernie_vil2/data/order.py": "tests/data",
+    "ernie_vil2/parallel/gather.py": "tests/parallel/test_gather.py tests/parallel/test_gradients.py",
+    "ernie_vil2/evaluation/ranking.py": "tests/evaluation/test_retrieval.py tests/evaluation/test_protocols.py",
+    "ernie_vil2/evaluation/scorers/cxc.py": "tests/evaluation/test_cxc.py",
+    "ernie_vil2/evaluation/cxc_ratings.py": "tests/evaluation/test_cxc.py",
+    "ernie_vil2/training/checkpoint.py": "tests/training/test_checkpoint.py tests/hostile/test_checkpoints.py",
+    "ernie_vil2/training/update.py": "tests/training/test_nonfinite.py tests/training/test_tuning.py",
+    "ernie_vil2/models/lora.py": "tests/models/test_lora.py tests/models/test_hand_back.py",
+    "ernie_vil2/data/order.py": "tests/data/test_order.py tests/data/test_stream.py",
     "ernie_vil2/apps/search/local.py": "tests/apps/search tests/hostile/test_damaged_index.py",
 }
 """What faults are planted in, and the tests that are run first, separated by spaces."""
@@ -207,7 +207,8 @@ def is_found(root: Path, fault: Fault, limit: float) -> str | None:
     environment = os.environ | {"PYTHONPATH": str(root)}
     environment.pop("ERNIE_VIL2_FIXTURES", None)  # a fault is to be found by what the repository holds
     try:
-        for tests in (["--fast", *first], first, ["tests", *(f"--ignore={path}" for path in first)], ["tests/hostile"]):
+        folder = str(Path(first[0]) if Path(first[0]).suffix == "" else Path(first[0]).parent)
+        for tests in (first, [folder], ["tests", f"--ignore={folder}"], ["tests/hostile"]):
             command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "2", "--dist", "worksteal", *tests]
             try:
                 done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=limit)  # noqa: S603  -- a command of this script
