@@ -80,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_vil2.data.prepare import Settings, check, prepare
     from ernie_vil2.data.readers import open_sources
+    from ernie_vil2.data.readers.splits import Division, part_of
     from ernie_vil2.data.selection import SelectedSamples
-    from ernie_vil2.data.splits import Division, part_of
     from ernie_vil2.data.tags import TagsFile
     from ernie_vil2.device.runtime import usable_cores
 

@@ -16,9 +16,9 @@ from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.order import Mixture, RowsByImage, SampleOrder, ShardOrder
 from ernie_vil2.data.readers import OPEN_SHARDS, ShardedSource, open_sources
 from ernie_vil2.data.readers.source import THREADS
+from ernie_vil2.data.readers.splits import held_out
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, first_names, is_blank, text_key
 from ernie_vil2.data.selection import Draws, Selected, read_selection
-from ernie_vil2.data.splits import held_out
 from ernie_vil2.io.terminal import counted
 
 SCORED = "image that is scored too"  # remark on a sample

@@ -18,8 +18,8 @@ from ernie_vil2.data.readers import ShardedSource, open_benchmarks, open_sources
 from ernie_vil2.data.readers.entailment import NLVR2, SNLI_VE
 from ernie_vil2.data.readers.opening import UnknownLayout, content
 from ernie_vil2.data.readers.shard_files import LocalFile
+from ernie_vil2.data.readers.splits import Part, held_out
 from ernie_vil2.data.source_files import image_files
-from ernie_vil2.data.splits import Part, held_out
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.check import Inspection, decode_all
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark

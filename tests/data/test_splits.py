@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from ernie_vil2 import cli
 from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import ShardedSource, open_sources
+from ernie_vil2.data.readers.splits import Division, Part, held_out, part_of
 from ernie_vil2.data.samples import BadSample, Reason, Sample
-from ernie_vil2.data.splits import Division, Part, held_out, part_of
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.evaluation.scorer import Data
 from tests.support.limits import examples

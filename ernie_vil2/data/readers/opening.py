@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
 
-from ernie_vil2.data.benchmark import Benchmark, BenchmarkSource, benchmarks_of
+from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.readers.benchmarks import BenchmarkSource, benchmarks_of
 from ernie_vil2.data.readers.caption_benchmarks import AIC_ICC, COCO_CAPTIONS, COCO_CN, FLICKR30K, FLICKR30K_CN, MSCOCO
 from ernie_vil2.data.readers.caption_lists import COCO_CN_TRANSLATED, FLICKR30K_CNA, LONG_CAPTIONS_CN, XM3600
 from ernie_vil2.data.readers.chinese_clip import CHINESE_CLIP, IMAGES, LMDB
@@ -33,7 +34,7 @@ from ernie_vil2.io.terminal import print_once, shows_progress
 from ernie_vil2.registry import Registry
 
 if TYPE_CHECKING:
-    from ernie_vil2.data.splits import Part
+    from ernie_vil2.data.readers.splits import Part
 
 # A folder that holds several of these is ambiguous.
 BENCHMARKS = (
