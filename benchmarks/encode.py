@@ -126,6 +126,7 @@ def prepare(folder, count, of_family, backends):
 
     from ernie_vil2.cli.export import DEMO, inputs
     from ernie_vil2.config import dump_config, load_config
+    from ernie_vil2.data.spec import DataSpec
     from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
     from ernie_vil2.encoder import load_model
     from ernie_vil2.export import export
@@ -149,7 +150,7 @@ def prepare(folder, count, of_family, backends):
         (checkpoint / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     (checkpoint / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
     model = load_model(checkpoint, device="cpu")
-    images, texts = inputs(model, [str(DEMO)], count)
+    images, texts = inputs(model, DataSpec([str(DEMO)]), count)
     np.savez(folder / "inputs.npz", images=np.stack(images), texts=model.tokenizer(texts[:count]))
     (folder / "means.json").write_text(model.config.Model.image.model_dump_json(include={"mean", "std"}))
     weights = model.backend.model.state_dict()

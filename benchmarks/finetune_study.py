@@ -139,7 +139,7 @@ class Study:
 
         if not self._scored:  # all models see the same pixels, so that they are made once
             for task, source in self.tests.items():
-                benchmarks = open_benchmarks(source, ["zh", "en"], text_id="id")
+                benchmarks = open_benchmarks(source, languages=["zh", "en"], text_id="id")
                 pixels = np.stack([model.preprocess(image.read()) for image in benchmarks["zh"].images])
                 self._scored[task] = benchmarks, pixels
         found = {}

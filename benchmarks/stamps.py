@@ -113,7 +113,7 @@ def scores(model) -> dict[str, float]:
         for name, source, text_id in (
             ("stamps", STAMPS / "test.csv", None), ("demo", ROOT / "demo_data" / "emoji-test.tar", "id")
         )
-        for language, benchmark in open_benchmarks(source, ["zh", "en"], text_id=text_id).items()
+        for language, benchmark in open_benchmarks(source, languages=["zh", "en"], text_id=text_id).items()
     }  # fmt: skip
     names = {language: str(STAMPS / f"names_{language}.txt") for language in ("zh", "en")}
     test, training = (open_labelled([STAMPS], names, split=split) for split in ("test", "train"))

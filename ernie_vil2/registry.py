@@ -38,6 +38,10 @@ class Registry(dict[str, T]):
         """Of parts that have their name as the attribute `name`."""
         return cls(kind, {cast(Any, part).name: part for part in parts}, attributes)
 
+    def parts(self) -> list[T]:
+        """Return all registered parts in their order; those of this package are imported."""
+        return [self.find(name) for name in self]
+
     def find(self, name: str) -> T:
         """The part of a name, or what an imported module of the user's own holds; else UnknownName."""
         if name in self:

@@ -7,6 +7,7 @@ be used is refused before the work begins, not after it.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import os
@@ -15,12 +16,12 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.device.launch import launched_rank
 
 if TYPE_CHECKING:
     from ernie_vil2.data.benchmark import Benchmark
     from ernie_vil2.encoder import ErnieViL2
-    from ernie_vil2.evaluation.scorer import Data
 
 CALIBRATED = "calibrated"
 DOTS = "..."
@@ -59,31 +60,47 @@ def add_sources(
     parser.add_argument(name, nargs="+", type=source, metavar=metavar, help=help, **{"default": [], **how})
 
 
-def add_pixel_baseline_option(parser: argparse._ActionsContainer) -> None:
-    """Add the option of commands that score retrieval, to a parser or to a group of its options."""
-    what = "one more row: the text of the nearest training image by pixels"
-    add_sources(parser, "--pixel-baseline", "TRAIN_FILE", what)
-
-
 def add_pipe_option(parser: argparse.ArgumentParser) -> None:
     """Add the option of every command that opens sources; `cli.run` does what it says."""
     parser.add_argument("--allow-pipes", action="store_true", help="run the commands of pipe: entries; read them first")
 
 
-IMAGES = "where the images lie, if not with the data; absolute paths in a table are a part of it"
+def add_field_option(parser: argparse._ActionsContainer, owner: type, name: str, *flags: str, **settings: Any) -> None:
+    """Add the option that sets a field of a dataclass; help, placeholder and default are those of the field.
+
+    Args:
+        parser: that gets the option, or a group of its options.
+        owner: the dataclass.
+        name: of the field, and of its value among the arguments.
+        flags: that the user writes; none: the name of the field.
+        settings: how the option is read, as for `add_argument`; they go before what the field says.
+    """
+    (field,) = (field for field in dataclasses.fields(owner) if field.name == name)
+    default = default_of(field)
+    if isinstance(default, bool):
+        settings = {"action": "store_true", **settings}
+    described = {key: value for key, value in field.metadata.items() if value is not None}
+    names = flags or (f"--{name.replace('_', '-')}",)
+    parser.add_argument(*names, **{"dest": name, "default": default, **described, **settings})
 
 
-def add_table_options(parser: argparse.ArgumentParser, images: str = IMAGES) -> None:
-    """Options of every command that opens sources, on tables of the user's own; `table_options` gives their values."""
-    add = parser.add_argument
-    add("--images", type=input_folder, metavar="FOLDER", help=images)
-    add(
-        "--columns",
-        type=columns,
-        metavar="NAME=COLUMN,...",
-        help="of a table by their names here: image=照片,caption_zh=文案; the usual ones are understood without",
-    )
-    add("--encoding", metavar="NAME", help="of CSV files: utf-8, gb18030, ...; default: recognised")
+def default_of(field: dataclasses.Field) -> Any:
+    """Return the default of a field as argparse has it: lists, to which options may append."""
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return list(default) if isinstance(default, tuple | dict) else default
+
+
+def changed_options(args: argparse.Namespace, owner: type, names: Iterable[str]) -> dict[str, Any]:
+    """Return the values of options of `add_field_option` that are not the fields' defaults, by field."""
+    defaults = {field.name: default_of(field) for field in dataclasses.fields(owner)}
+    return {name: vars(args)[name] for name in names if vars(args)[name] != defaults[name]}
+
+
+def add_table_options(parser: argparse.ArgumentParser, **images: Any) -> None:
+    """Add the options of every command that opens sources, on tables of the user's own; `images`: as for --images."""
+    add_field_option(parser, DataSpec, "images", type=input_folder, **images)
+    add_field_option(parser, DataSpec, "columns", type=columns)
+    add_field_option(parser, DataSpec, "encoding")
 
 
 def add_source_options(parser: argparse.ArgumentParser, *what: str, **how: Any) -> None:
@@ -93,15 +110,23 @@ def add_source_options(parser: argparse.ArgumentParser, *what: str, **how: Any) 
     add_table_options(parser)
 
 
-def table_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What `add_table_options` adds, as arguments of `data.readers.open_sources`."""
-    return {"images": args.images, "columns": args.columns, "encoding": args.encoding}
+def data_spec(args: argparse.Namespace, paths: Sequence[str] | None = None, **fields: Any) -> DataSpec:
+    """Return the data that the options name.
+
+    Args:
+        args: values of options that are fields of `DataSpec`.
+        paths: of the data; None: those of --data.
+        fields: that are not options of the command.
+    """
+    names = {field.name for field in dataclasses.fields(DataSpec)}
+    options = {name: value for name, value in vars(args).items() if name in names}
+    return DataSpec(args.data if paths is None else paths, **options | fields)
 
 
 def table_overrides(args: argparse.Namespace) -> list[str]:
-    """The same as texts of `-o`."""
-    given = {name: value for name, value in table_options(args).items() if value}
-    return [f"Data.{name}={json.dumps(value, ensure_ascii=False)}" for name, value in given.items()]
+    """Return the options on tables as texts of `-o`."""
+    values = {name: vars(args)[name] for name in ("images", "columns", "encoding")}
+    return [f"Data.{name}={json.dumps(value, ensure_ascii=False)}" for name, value in values.items() if value]
 
 
 def add_backend_option(parser: argparse.ArgumentParser) -> None:
@@ -151,20 +176,16 @@ def add_model_options(parser: argparse.ArgumentParser, backends: bool = True) ->
     )
 
 
-def add_data_options(parser: argparse.ArgumentParser, images: str = IMAGES) -> None:
-    """Options that name a benchmark; docs/benchmarks.md shows what they take, and `images` is the help of --images."""
+def add_data_options(parser: argparse.ArgumentParser, **images: Any) -> None:
+    """Add the options that name a benchmark, as docs/benchmarks.md shows them; `images`: as for --images."""
     what = "a benchmark's folder as its authors publish it, or whatever can be trained on"
     add_sources(parser, "--data", "PATH", what)
     add_pipe_option(parser)
-    parser.add_argument("--layout", help="layout of the data; default: recognised from the files")
-    parser.add_argument("--split", help="split of the data; default: the protocol's, else test, else validation")
-    add_table_options(parser, images)
-    parser.add_argument(
-        "--text-id", metavar="FIELD", help="tar shards: JSON field that names the text; default: the captions do"
-    )
-    parser.add_argument(
-        "--caption-lines", action="store_true", help="each line of a caption is a text of its own (CLIP_benchmark)"
-    )
+    add_field_option(parser, DataSpec, "layout")
+    add_field_option(parser, DataSpec, "split")
+    add_table_options(parser, **images)
+    add_field_option(parser, DataSpec, "text_id")
+    add_field_option(parser, DataSpec, "caption_lines")
 
 
 def configuration(text: str) -> str:
@@ -397,28 +418,14 @@ def calibrated(model: ErnieViL2, name: str, direction: str, quiet: bool = False)
 
 
 def open_data(
-    args: argparse.Namespace, languages: Sequence[str] | None = None, preferred: Collection[str] = ()
+    args: argparse.Namespace, languages: Sequence[str] | None = None, preferred_languages: Collection[str] = ()
 ) -> dict[str, Benchmark]:
-    """The benchmarks that the options name, by language; see `open_benchmarks`."""
-    found = named_data(args, languages, preferred).benchmarks()
-    name_equal_captions(found)
-    return found
+    """Open the benchmarks that the options name, by language; see `open_benchmarks`."""
+    from ernie_vil2.data.readers import open_benchmarks
 
-
-def named_data(args: argparse.Namespace, languages: Sequence[str] | None, preferred: Collection[str] = ()) -> Data:
-    """The data that the options name."""
-    from ernie_vil2.evaluation.scorer import Data
-
-    return Data(
-        args.data,
-        languages,
-        preferred,
-        args.layout,
-        args.split,
-        text_id=args.text_id,
-        caption_lines=args.caption_lines,
-        **table_options(args),
-    )
+    benchmarks = open_benchmarks(data_spec(args, languages=languages, preferred_languages=preferred_languages))
+    name_equal_captions(benchmarks)
+    return benchmarks
 
 
 def name_equal_captions(benchmarks: Iterable[str]) -> None:

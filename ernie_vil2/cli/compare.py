@@ -10,13 +10,20 @@ verdict for each, and writes them as text and JSON, every query's ranks as CSV, 
 another does not. docs/compare.md says how intervals and verdicts are meant.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 from argparse import ArgumentTypeError
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ernie_vil2.cli import arguments
-from ernie_vil2.cli.arguments import count, file_name, input_folder, model, natural, option, output_folder
+from ernie_vil2.cli.arguments import count, file_name, input_folder, model, natural, option, output_folder, source
+
+if TYPE_CHECKING:
+    from ernie_vil2.data.spec import DataSpec
+    from ernie_vil2.evaluation.scorer import Scorer
 
 
 def labelled_model(text: str) -> tuple[str, str]:
@@ -36,6 +43,8 @@ def labelled_folder(text: str) -> tuple[str, str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from ernie_vil2.evaluation.scorers.retrieval import Retrieval
+
     add = parser.add_argument
     add(
         "models",
@@ -58,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--protocol", nargs="+", default=[], metavar="NAME", help="of retrieval, see docs/protocols.md; default: pairs")
     add("--scorer", metavar="NAME", help="what is scored, where the data's layout does not say it")
     add("--option", action="append", default=[], type=option, metavar="NAME=VALUE", help="of the scorer, as YAML")
-    arguments.add_pixel_baseline_option(parser)
+    arguments.add_field_option(parser, Retrieval, "pixel_baseline", nargs="+", type=source)
     arguments.add_import_option(parser)
     arguments.add_encoding_options(parser)
     add("--resamples", type=count, default=10_000, help="of the bootstrap and the test; default: 10,000")
@@ -73,22 +82,31 @@ def run(args: argparse.Namespace) -> int:
     if not args.data or len(args.models) + len(args.embeddings) + bool(args.pixel_baseline) < 2:
         raise ValueError("name two models or more, and --data; --embeddings NAME=FOLDER counts as a model")
 
-    from ernie_vil2.evaluation.compare import compare_models, names_of
+    from ernie_vil2.evaluation.compare import (
+        PIXELS,
+        EmbeddingFolder,
+        NearestPixels,
+        compare_models,
+        comparison_report,
+        names_of,
+    )
     from ernie_vil2.evaluation.report import about, result_name, write_report
     from ernie_vil2.registry import import_named
 
     import_named([*filter(None, [args.scorer]), *args.protocol])
-    given = iter(names_of([path for name, path in args.models if not name]))
-    models = {name or next(given): path for name, path in args.models}
-    data = arguments.named_data(args, args.language)
-    found = compare_models(
-        models,
+    unnamed = iter(names_of([path for name, path in args.models if not name]))
+    models: list[tuple[str, Any]] = [(name or next(unnamed), path) for name, path in args.models]
+    models += [(name, EmbeddingFolder(folder)) for name, folder in args.embeddings]
+    if args.pixel_baseline:
+        models.append((PIXELS, NearestPixels(args.pixel_baseline)))
+    names = [name for name, _ in models]
+    if len(set(names)) < len(names):
+        raise ValueError(f"each model has a name of its own; here are {', '.join(names)}")
+    data = arguments.data_spec(args, languages=args.language)
+    compared = compare_models(
+        dict(models),
         data,
-        embeddings=dict(args.embeddings),
-        protocol=args.protocol,
-        scorer=args.scorer,
-        scorer_options=dict(args.option),
-        pixel_baseline=args.pixel_baseline,
+        scorer=choose_scorer(args, data),
         cache=None if args.no_cache else args.output / "embeddings",
         device=args.device,
         precision=args.precision,
@@ -96,13 +114,26 @@ def run(args: argparse.Namespace) -> int:
         resamples=args.resamples,
         seed=args.seed,
     )
-    report = found.report(args.queries)
+    report = comparison_report(compared, args.queries)
     print(f"\n{report.as_text()}\n")
     print(*report.notes, sep="\n")
     paths = list(map(str, args.data))
     named = [*(args.language or []), *args.protocol]
     name = args.name or result_name(args.output, paths, [*filter(None, [args.split]), *named])
-    done = about(" ".join(found.sources), paths, report.about, None)
+    done = about(" ".join(compared.sources), paths, report.about, None)
     written = write_report(report, args.output, name, done)
     print("\nwritten:", *written, sep="\n  ")
     return 0
+
+
+def choose_scorer(args: argparse.Namespace, data: DataSpec) -> Scorer:
+    """Return the scorer that the options name, or the one for the protocol or the data."""
+    from ernie_vil2.evaluation.protocols import scorer_of_protocols
+    from ernie_vil2.evaluation.scorer import make_scorer, scorer_of
+
+    options = dict(args.option)
+    if args.protocol:
+        options["protocol"] = tuple(args.protocol)
+    if args.scorer:
+        return make_scorer(args.scorer, options)
+    return make_scorer(scorer_of_protocols(args.protocol) if args.protocol else scorer_of(data), options)

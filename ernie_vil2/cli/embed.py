@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_model_options(parser)
     arguments.add_width_option(parser)
     arguments.add_data_options(
-        parser, "instead of --data: a folder of image files, also in sub-folders; with it: where its images lie"
+        parser, help="instead of --data: a folder of image files, also in sub-folders; with it: where its images lie"
     )
     parser.add_argument("--texts", type=input_file, metavar="FILE",
                         help="instead of --data, or with --images: a text in each line")  # fmt: skip

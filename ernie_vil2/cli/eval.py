@@ -24,16 +24,19 @@ from ernie_vil2.cli import evaluation
 from ernie_vil2.cli.arguments import option
 
 if TYPE_CHECKING:
-    from ernie_vil2.evaluation.scorer import Data, Scorer
+    from ernie_vil2.data.spec import DataSpec
+    from ernie_vil2.evaluation.scorer import Scorer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from ernie_vil2.evaluation.scorer import SCORERS
+
     evaluation.add_model_and_data_options(parser)
     add = parser.add_argument
     add(
         "--scorer",
         metavar="NAME",
-        help="retrieval, zero_shot, entailment, nlvr2, cxc, sugar_crepe or my_module:Class; default: see above",
+        help=f"{', '.join(SCORERS)} or my_module:Class; default: see above",
     )
     add("--option", action="append", default=[], type=option, metavar="NAME=VALUE", help="of the scorer, as YAML")
     evaluation.add_result_options(parser, "evaluation or entailment")
@@ -44,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     return evaluation.run(args, choose_scorer)
 
 
-def choose_scorer(args: argparse.Namespace, data: Data) -> tuple[Scorer, Sequence[str]]:
+def choose_scorer(args: argparse.Namespace, data: DataSpec) -> tuple[Scorer, Sequence[str]]:
     """Return the scorer that the options name, or the one for the protocol or the data's layout.
 
     The second value distinguishes its files from those of the data's own scorer.

@@ -16,6 +16,7 @@ import argparse
 
 from ernie_vil2.cli import arguments
 from ernie_vil2.cli.arguments import (
+    add_field_option,
     add_pipe_option,
     add_sources,
     add_table_options,
@@ -27,26 +28,25 @@ from ernie_vil2.cli.arguments import (
     threshold,
 )
 from ernie_vil2.cli.evaluation import evaluate
+from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.device.launch import start_ranks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from ernie_vil2.evaluation.scorers.zero_shot import ZeroShot
+
     arguments.add_model_options(parser)
     arguments.add_width_option(parser)
     add = parser.add_argument
     add_sources(parser, "--data", "PATH", "images and their classes", required=True)
     add_pipe_option(parser)
-    add("--split", help="of the data; default: test, else validation")
+    add_field_option(parser, DataSpec, "split", help="of the data; default: test, else validation")
     add_table_options(parser)
-    add("--label", default="label", metavar="FIELD", help="column or field of the classes; default: label")
-    add("--names", nargs="+", default=[], type=named_list, metavar="LANG=FILE",
-        help="of the classes: one per line, label<TAB>name, JSON; default: label_cn.txt, else labels")  # fmt: skip
-    add("--templates", nargs="+", default=[], type=named_list, metavar="LANG=FILE",
-        help="texts with {} for the name, one per line, or JSON; default: our own in zh and en")  # fmt: skip
-    add("--linear-probe", nargs="*", type=source, metavar="PATH",
-        help="also a logistic regression on embeddings of these; default: --data's train split")  # fmt: skip
-    add("--threshold", type=threshold, metavar="COSINE",
-        help="below it an image gets no answer; default: that of tools/calibrate.py, if it was run")  # fmt: skip
+    add_field_option(parser, ZeroShot, "label")
+    add_field_option(parser, ZeroShot, "names", nargs="+", type=named_list)
+    add_field_option(parser, ZeroShot, "templates", nargs="+", type=named_list)
+    add_field_option(parser, ZeroShot, "linear_probe", nargs="*", type=source)
+    add_field_option(parser, ZeroShot, "threshold", type=threshold)
     add("--check", action="store_true", help="only read the data, and report what is wrong with them")
     add("--name", type=file_name, help="of the files written; default: the data's")
     add("--output", type=output_folder, metavar="FOLDER", help="default: <run>/classification, else classification")
@@ -60,9 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if args.processes > 1 and (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
         return code
 
-    from ernie_vil2.evaluation.scorer import Data
     from ernie_vil2.evaluation.scorers.zero_shot import ZeroShot
 
     scorer = ZeroShot(args.label, dict(args.names), dict(args.templates), args.linear_probe, args.threshold)
-    data = Data(args.data, split=args.split, **arguments.table_options(args))
-    return evaluate(args, scorer, data, args.width, json_file=args.json)
+    return evaluate(args, scorer, arguments.data_spec(args), args.width, json_file=args.json)

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 from ernie_vil2.cli import evaluation
 
 if TYPE_CHECKING:
-    from ernie_vil2.evaluation.scorer import Data, Scorer
+    from ernie_vil2.data.spec import DataSpec
+    from ernie_vil2.evaluation.scorer import Scorer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     return evaluation.run(args, choose_scorer)
 
 
-def choose_scorer(args: argparse.Namespace, data: Data) -> tuple[Scorer, Sequence[str]]:
+def choose_scorer(args: argparse.Namespace, data: DataSpec) -> tuple[Scorer, Sequence[str]]:
     """Return the scorer of the protocols, whatever the layout of the data."""
     from ernie_vil2.evaluation.protocols import scorer_of_protocols
     from ernie_vil2.evaluation.scorer import make_scorer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,22 +12,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ernie_vil2.cli import arguments
-from ernie_vil2.cli.arguments import count, file_name, input_file, input_path, output_folder
+from ernie_vil2.cli.arguments import (
+    add_field_option,
+    count,
+    file_name,
+    input_file,
+    input_path,
+    output_folder,
+    source,
+)
 from ernie_vil2.device.launch import launched_rank, start_ranks
 
 if TYPE_CHECKING:
+    from ernie_vil2.data.spec import DataSpec
     from ernie_vil2.evaluation.report import Report
-    from ernie_vil2.evaluation.scorer import Data, Scorer
+    from ernie_vil2.evaluation.scorer import Scorer
 
-RETRIEVAL_DEFAULTS: dict[str, Any] = {
-    "protocol": ["pairs"],
-    "only": [],
-    "top_k": None,
-    "pixel_baseline": [],
-    "title": "model",
-    "block": 1024,
-}
-"""Defaults of the options that become fields of the retrieval scorer, by field."""
+RETRIEVAL_OPTIONS = ("protocol", "only", "top_k", "pixel_baseline", "title", "block")
+"""Fields of the retrieval scorer that are options."""
 
 
 def add_model_and_data_options(parser: argparse.ArgumentParser) -> None:
@@ -42,31 +44,15 @@ def add_model_and_data_options(parser: argparse.ArgumentParser) -> None:
 
 def add_retrieval_options(parser: argparse._ActionsContainer) -> None:
     """Add the options of the retrieval scorer to a parser, or to a group of its options."""
+    from ernie_vil2.evaluation.scorers.retrieval import Retrieval
+
+    add_field_option(parser, Retrieval, "protocol", nargs="+")
+    add_field_option(parser, Retrieval, "only", action="append")
+    add_field_option(parser, Retrieval, "top_k", type=count)
+    add_field_option(parser, Retrieval, "pixel_baseline", nargs="+", type=source)
+    add_field_option(parser, Retrieval, "title", "--label")
+    add_field_option(parser, Retrieval, "block", type=count)
     add = parser.add_argument
-    add(
-        "--protocol",
-        nargs="+",
-        default=RETRIEVAL_DEFAULTS["protocol"],
-        metavar="NAME",
-        help="default: pairs; all-conventions: any-of, first-text, row-label side by side",
-    )
-    add(
-        "--only",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="additional rows for the queries with this value; galleries stay whole",
-    )
-    add("--top-k", type=count, metavar="K", help="write the K best answers to every query; 10 for MUGE's test split")
-    arguments.add_pixel_baseline_option(parser)
-    add(
-        "--label",
-        dest="title",
-        default=RETRIEVAL_DEFAULTS["title"],
-        metavar="LABEL",
-        help="what the model is called in the table",
-    )
-    add("--block", type=count, default=RETRIEVAL_DEFAULTS["block"], help="rows of either side that are scored at once")
     add("--embeddings", type=input_path, metavar="PATH", help="score these, instead of a model on data")
     add("--annotations", type=input_file, metavar="FILE", help="what names the rows of --embeddings")
 
@@ -84,12 +70,13 @@ def retrieval_options(args: argparse.Namespace) -> dict[str, Any]:
 
     A default is left out because other scorers do not have the field.
     """
-    values = {name: getattr(args, name) for name in RETRIEVAL_DEFAULTS}
-    return {name: value for name, value in values.items() if value != RETRIEVAL_DEFAULTS[name]}
+    from ernie_vil2.evaluation.scorers.retrieval import Retrieval
+
+    return arguments.changed_options(args, Retrieval, RETRIEVAL_OPTIONS)
 
 
 def run(
-    args: argparse.Namespace, choose_scorer: Callable[[argparse.Namespace, Data], tuple[Scorer, Sequence[str]]]
+    args: argparse.Namespace, choose_scorer: Callable[[argparse.Namespace, DataSpec], tuple[Scorer, Sequence[str]]]
 ) -> int:
     """Score a model, or the embeddings in a file, with the scorer that a command chooses.
 
@@ -110,35 +97,36 @@ def run(
     if args.processes > 1 and (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
         return code
 
-    from ernie_vil2.evaluation.scorer import Data
     from ernie_vil2.registry import import_named
 
     import_named(args.protocol)
-    data = Data([args.embeddings]) if args.embeddings else arguments.named_data(args, args.language)
+    data = arguments.data_spec(args, languages=args.language)
     scorer, name_parts = choose_scorer(args, data)
     if args.embeddings:
-        return _score_embeddings(args, scorer)
+        return _score_embeddings(args, scorer, data)
     return evaluate(args, scorer, data, args.width, name_parts)
 
 
-def _score_embeddings(args: argparse.Namespace, scorer: Scorer) -> int:
+def _score_embeddings(args: argparse.Namespace, scorer: Scorer, data: DataSpec) -> int:
     """Score finished embeddings; no model is loaded."""
     from ernie_vil2.evaluation.embedding_files import read_embeddings
-    from ernie_vil2.evaluation.scorer import Data
+    from ernie_vil2.evaluation.report import about
+    from ernie_vil2.evaluation.scorer import Opened
     from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 
     if not isinstance(scorer, Retrieval):
         raise ValueError("--embeddings are scored as retrieval; another scorer needs --checkpoint and --data")
-    data = Data([args.embeddings], split=args.split, languages=args.language)
     embeddings = read_embeddings(args.embeddings, args.annotations, args.split)
-    report = scorer.score({"": embeddings}, None)
-    return _finish(args, scorer, report, data, args.embeddings, [args.embeddings], files=[])
+    opened = Opened(data, {"": embeddings.benchmark})
+    report = scorer.score(opened, {"": embeddings}, None)
+    record = about(args.embeddings, [args.embeddings], report.about, files=[])
+    return _finish(args, report, record, args.output or Path(scorer.folder), scorer.naming(opened))
 
 
 def evaluate(
     args: argparse.Namespace,
     scorer: Scorer,
-    data: Data,
+    data: DataSpec,
     width: int | None = None,
     name_parts: Sequence[str] = (),
     json_file: str | None = None,
@@ -161,6 +149,7 @@ def evaluate(
         return _inspect(scorer, data)
 
     from ernie_vil2.evaluation.encoded import encode_on_all_ranks
+    from ernie_vil2.evaluation.report import about
     from ernie_vil2.evaluation.scorer import score
     from ernie_vil2.io.run_folder import run_of
 
@@ -170,61 +159,61 @@ def evaluate(
     run_folder = run_of(weights.parent)
     if args.output is None and run_folder:
         args.output = run_folder / scorer.folder
-    cache = None if args.no_cache else (args.output or Path(scorer.folder)) / "embeddings"
+    output = args.output or Path(scorer.folder)
+    cache = None if args.no_cache else output / "embeddings"
 
-    data = replace(data, preferred=model.config.Views.languages)
-    benchmarks = scorer.open(data)
-    arguments.name_equal_captions(benchmarks)
+    opened = scorer.open(replace(data, preferred_languages=model.config.Views.languages))
+    arguments.name_equal_captions(opened.benchmarks)
     encode = partial(encode_on_all_ranks, cache=cache)
     rank, _ = launched_rank()
-    report = score(scorer, model, benchmarks, str(args.checkpoint), encode, rank)
+    report = score(scorer, model, opened, str(args.checkpoint), encode, rank)
     if rank != 0:
         return 0
 
     files = [weights]
-    for benchmark in benchmarks.values():
+    for benchmark in opened.benchmarks.values():
         files += benchmark.files
-    model_name = args.checkpoint
+    model_name = str(args.checkpoint)
+    name_parts = [*scorer.naming(opened), *name_parts]
     if width:
         model_name = f"{args.checkpoint}, {width} numbers"
-        name_parts = [*name_parts, f"width-{width}"]
-    paths = list(map(str, args.data))
-    return _finish(args, scorer, report, data, model_name, paths, files, name_parts, json_file)
+        name_parts.append(f"width-{width}")
+    record = about(model_name, list(map(str, args.data)), report.about, files)
+    return _finish(args, report, record, output, name_parts, json_file)
 
 
 def _finish(
     args: argparse.Namespace,
-    scorer: Scorer,
     report: Report,
-    data: Data,
-    model: str | Path,
-    paths: list[str],
-    files: list[Path],
-    name_parts: Sequence[str] = (),
+    record: Mapping[str, Any],
+    output: Path,
+    name_parts: Sequence[str],
     json_file: str | None = None,
 ) -> int:
     """Print a report and write it.
 
     Args:
-        paths: the data as the options name it.
-        files: files that the record lists with their checksums.
-        name_parts, json_file: as for `evaluate`.
+        args: values of the options.
+        report: of the scorer.
+        record: what was run, of `evaluation.report.about`.
+        output: folder of the files.
+        name_parts: what their names say besides the data.
+        json_file: as for `evaluate`.
     """
-    from ernie_vil2.evaluation.report import about, result_name, write_report
+    from ernie_vil2.evaluation.report import result_name, write_report
 
+    paths = record["data"]
     print(f"\n{report.as_text()}\n")
     if report.sizes is not None:
-        print(f"model {model}, data {' '.join(paths)}{report.sizes and f': {report.sizes}'}")
+        print(f"model {record['model']}, data {' '.join(paths)}{report.sizes and f': {report.sizes}'}")
     print(*report.notes, sep="\n")
-    output = args.output or Path(scorer.folder)
-    name = args.name or result_name(output, paths, [*scorer.naming(data), *name_parts])
-    record = about(str(model), paths, report.about, files)
+    name = args.name or result_name(output, paths, name_parts)
     written = write_report(report, output, name, record, json_file)
     print("\nwritten:", *written, sep="\n  ")
     return 0
 
 
-def _inspect(scorer: Scorer, data: Data) -> int:
+def _inspect(scorer: Scorer, data: DataSpec) -> int:
     """Print what is in the data; return 0 if all of it can be used and is as expected."""
     from tqdm import tqdm
 

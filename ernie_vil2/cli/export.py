@@ -12,7 +12,6 @@ ernie_vil2.runtime_onnx runs an ONNX export without Paddle. docs/export.md has t
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +21,14 @@ from ernie_vil2.cli.arguments import (
     add_table_options,
     add_width_option,
     count,
+    data_spec,
     input_file,
     model,
     output_folder,
-    table_options,
 )
 
 if TYPE_CHECKING:
+    from ernie_vil2.data.spec import DataSpec
     from ernie_vil2.encoder import ErnieViL2
 
 TARGETS = {"paddle-inference": "paddle_inference", "onnx": "onnx"}
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     name = f"{args.to}-{args.precision}" + (f"-{args.width}" if args.width else "")
     args.folder = args.folder or weights_path(args.checkpoint).parent / name
     loaded = load_model(args.checkpoint, args.vocab, "cpu")
-    images, texts = inputs(loaded, args.data or [str(DEMO)], args.samples, table_options(args))
+    images, texts = inputs(loaded, data_spec(args, args.data or [str(DEMO)]), args.samples)
     report = export(loaded, args.folder, TARGETS[args.to], args.precision, images, texts, str(args.checkpoint),
                     args.width)  # fmt: skip
     size = sum(path.stat().st_size for path in args.folder.iterdir()) / 2**20
@@ -82,14 +82,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def inputs(
-    model: ErnieViL2, data: list[str], most: int, table: Mapping[str, Any] | None = None
-) -> tuple[list, list[str]]:
-    """Pixels of the first samples of the data that can be used, and their captions in all languages."""
+def inputs(model: ErnieViL2, data: DataSpec, most: int) -> tuple[list, list[str]]:
+    """Return the pixels of the first samples of the data that can be used, and their captions in all languages."""
     from ernie_vil2.data.readers import open_sources
     from ernie_vil2.data.samples import BadSampleReport
 
-    samples, bad = open_sources(data, default=None, **(table or {})), BadSampleReport()
+    samples, bad = open_sources(data), BadSampleReport()
     images, texts = list[Any](), dict[str, None]()
     for row in range(len(samples)):
         if len(images) == most:
@@ -100,7 +98,7 @@ def inputs(
             images.append(model.preprocess(sample.image, sample.image_name))
             texts.update(dict.fromkeys(captions))
     if not texts:
-        raise ValueError(f"{' '.join(data)}: nothing to compare on\n{bad}")
+        raise ValueError(f"{' '.join(data.paths)}: nothing to compare on\n{bad}")
     if bad.counts:
         print(bad)
     return images, list(texts)

@@ -27,7 +27,6 @@ from ernie_vil2.cli.arguments import (
     number,
     output_folder,
     share,
-    table_options,
 )
 
 if TYPE_CHECKING:
@@ -134,13 +133,15 @@ def score_mixtures(
 ) -> list[dict]:
     """For each mixture its recalls on the data, by side and language."""
     import sys
+    from dataclasses import replace
     from statistics import fmean
 
     from tqdm import tqdm
 
+    from ernie_vil2.data.spec import DataSpec
     from ernie_vil2.encoder import encoder_of
     from ernie_vil2.evaluation.protocols import protocol
-    from ernie_vil2.evaluation.scorer import Data, score
+    from ernie_vil2.evaluation.scorer import score
     from ernie_vil2.evaluation.scorers.retrieval import MEAN, Retrieval
     from ernie_vil2.models import set_weights
     from ernie_vil2.models.weights.mixtures import mixture
@@ -150,13 +151,20 @@ def score_mixtures(
         raise ValueError(f"{args.models[0]}: no vocab.txt next to it, without which its words have no ids")
     opened = {}
     for side in SIDES:
-        if data := getattr(args, side):
-            scorer = Retrieval([protocol(getattr(args, f"{side}_protocol")).name], title=side)
-            opened[side] = scorer, scorer.open(Data(
-                data, split=getattr(args, f"{side}_split"), text_id=config.Data.text_id,
-                caption_lines=config.Views.caption_lines, preferred=config.Views.languages,
-                **(table_options(args) if side == "new" else {}),
-            ))  # fmt: skip
+        paths = getattr(args, side)
+        if not paths:
+            continue
+        data = DataSpec(
+            paths,
+            split=getattr(args, f"{side}_split"),
+            text_id=config.Data.text_id,
+            caption_lines=config.Views.caption_lines,
+            preferred_languages=config.Views.languages,
+        )
+        if side == "new":  # the options on tables are of the user's own data
+            data = replace(data, images=args.images, columns=args.columns, encoding=args.encoding)
+        scorer = Retrieval([protocol(getattr(args, f"{side}_protocol")).name], title=side)
+        opened[side] = scorer, scorer.open(data)
     network, _ = stored[0].build()
     encoder = encoder_of(network, stored[0], config, args.precision, args.batch_size)
     rows = []

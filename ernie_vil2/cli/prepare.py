@@ -14,15 +14,17 @@ decodes everything and writes nothing; its exit status is 1 if a sample cannot b
 import argparse
 
 from ernie_vil2.cli.arguments import (
+    add_field_option,
     add_source_options,
     count,
+    data_spec,
     fraction,
     input_file,
     input_folder,
     natural,
     output_folder,
-    table_options,
 )
+from ernie_vil2.data.spec import TRAIN, DataSpec
 
 NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}  # of parts, by how many there are
 
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="output of ernie-vil2 curate: only what it kept, whatever its weight",
     )
-    parser.add_argument("--text-id", metavar="FIELD", help="field that names a text, like Data.text_id")
+    add_field_option(parser, DataSpec, "text_id", help="field that names a text, like Data.text_id")
     parser.add_argument(
         "--parts",
         nargs="+",
@@ -94,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         args.text_id,
         tuple(args.background),
     )
-    opened = open_sources(args.input, args.text_id, **table_options(args))
+    opened = open_sources(data_spec(args, args.input, default_split=TRAIN))
     source = SelectedSamples(args.select, opened) if args.select else opened
     tags = [TagsFile(path) for path in args.tags]
     processes = args.processes or usable_cores()

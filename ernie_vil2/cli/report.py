@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,10 @@ from ernie_vil2.cli.arguments import (
     add_source_options,
     add_sources,
     count,
+    data_spec,
     natural,
     output_file,
     run_folder,
-    table_options,
 )
 
 if TYPE_CHECKING:
@@ -124,13 +125,16 @@ def _of_old(args: argparse.Namespace, folder: Path, config: Config) -> dict[str,
     """Return how mean recall changed from the initial weights to those scored, by the data of `--old` and language."""
     if config.Model.weights is None:
         raise ValueError(f"{folder} was trained from random weights: --old has nothing to compare with")
+    from ernie_vil2.data.spec import DataSpec
     from ernie_vil2.evaluation.compare import compare_models
-    from ernie_vil2.evaluation.scorer import Data
     from ernie_vil2.io.run_folder import AFTER, BEFORE
 
     models = {BEFORE: config.Model.weights, AFTER: _after(folder)["model"]}
-    options = {} if args.data else table_options(args)
-    data = Data(args.old, preferred=config.Views.languages, text_id=config.Data.text_id, default="test", **options)
+    data = DataSpec(
+        args.old, preferred_languages=config.Views.languages, text_id=config.Data.text_id, default_split="test"
+    )
+    if not args.data:  # the options on tables are of --data, if there is any
+        data = replace(data, images=args.images, columns=args.columns, encoding=args.encoding)
     found = compare_models(models, data, resamples=100, precision=args.precision)
     name = " ".join(map(str, args.old))
     by = {f"{name} in {one.result}" if one.result else name: one.difference.mean for one in found.comparison.verdicts}
@@ -194,14 +198,16 @@ def _change_of_recall(before: Config, initial: str, trained: str, precision: Pre
     scorer, data = Retrieval.of_run(before, before.Data.validation, "val")
     if data is None or not isinstance(scorer, Retrieval):
         return {}
-    benchmarks = scorer.open(data)
+    opened = scorer.open(data)
+    benchmarks = dict(opened.benchmarks)
     for language, benchmark in benchmarks.items():
         if len(benchmark.images) > MOST_OLD_IMAGES:
             texts = sorted({text for image, text in benchmark.pairs.tolist() if image < MOST_OLD_IMAGES})
             benchmarks[language] = benchmark.select(range(MOST_OLD_IMAGES), texts)
+    opened = replace(opened, benchmarks=benchmarks)
     outcomes = {}
     for name, source in (("before", initial), ("after", trained)):
-        report = score(scorer, load_model(source, device="auto", precision=precision), benchmarks, name)
+        report = score(scorer, load_model(source, device="auto", precision=precision), opened, name)
         outcomes[name] = report.outcomes() if report.outcomes else {}
     verdicts = Comparison(outcomes, resamples=100).verdicts
     return {verdict.result if len(verdicts) > 1 else "": verdict.difference.mean for verdict in verdicts}
@@ -262,14 +268,15 @@ def _after(folder: Path) -> dict:
 
 def _thumbnails(config: Config, ids: set[str]) -> dict[str, bytes]:
     """Small images of these images of `Data.test`, as far as they can be read."""
+    from ernie_vil2.data.readers import open_benchmarks
+    from ernie_vil2.data.spec import DataSpec
     from ernie_vil2.evaluation.examples import thumbnail
-    from ernie_vil2.evaluation.scorer import Data
 
     tested = config.Data.tested
     if not ids or tested is None:
         return {}
     try:
-        benchmarks = Data.of_run(config, tested, "test").benchmarks().values()
+        benchmarks = open_benchmarks(DataSpec.of_scored(config, tested, "test")).values()
     except (OSError, ValueError) as error:
         print(f"warning: {error}; queries are shown without their images", file=sys.stderr)
         return {}
@@ -295,8 +302,8 @@ def _cards(
 
     model = load_model(checkpoint, device="auto", precision=args.precision)
     made = []
-    options = table_options(args)
-    for language, benchmark in open_benchmarks(args.data, preferred=config.Views.languages, **options).items():
+    data = data_spec(args, preferred_languages=config.Views.languages)
+    for language, benchmark in open_benchmarks(data).items():
         licences |= {str(image.fields["license"]) for image in benchmark.images if "license" in image.fields}
         evaluation = evaluate(model, benchmark, protocol("pairs"))
         chosen = random_queries(evaluation.results["text_to_image"], args.queries, args.seed)

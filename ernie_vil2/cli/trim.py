@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 
 from ernie_vil2.cli.arguments import (
     add_source_options,
+    data_spec,
     input_file,
     model,
     output_file,
     output_folder,
     output_path,
-    table_options,
 )
 
 if TYPE_CHECKING:
@@ -123,8 +123,9 @@ def _read_data(args: argparse.Namespace, views: ViewsConfig) -> set[str]:
     """Return the captions and tags of a data set, with what a training puts around tags, and print what is unusable."""
     from ernie_vil2.data.readers import open_sources
     from ernie_vil2.data.samples import BadSampleReport
+    from ernie_vil2.data.spec import TRAIN
 
-    source = open_sources(args.data, **table_options(args))
+    source = open_sources(data_spec(args, default_split=TRAIN))
     texts = {*views.prompts.values(), *views.separators.values()}
     report = BadSampleReport()
     for row in range(len(source)):

@@ -19,6 +19,7 @@ from ernie_vil2.data.readers.source import THREADS
 from ernie_vil2.data.readers.splits import held_out
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, first_names, is_blank, text_key
 from ernie_vil2.data.selection import Draws, Selected, read_selection
+from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.io.terminal import counted
 
 SCORED = "image that is scored too"  # remark on a sample
@@ -57,19 +58,9 @@ class SampleStream:
             name if self._data.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(self._data, 1)
         ]
         self.views = [source.views(config.Views) for source in data.sources]
-        self._text_ids = [source.text_id or data.text_id for source in data.sources]
-        self.sources = [
-            open_sources(
-                source.data,
-                text_id,
-                source.split,
-                source.images,
-                layout=source.layout,
-                columns=source.columns,
-                encoding=source.encoding,
-            )
-            for source, text_id in zip(data.sources, self._text_ids, strict=True)
-        ]
+        specs = [DataSpec.of_source(config, source) for source in data.sources]
+        self._text_ids = [spec.text_id for spec in specs]
+        self.sources = [open_sources(spec) for spec in specs]
         if data.holdout:
             self.sources[0] = held_out(data.holdout, "train").of(self.sources[0])
         selections = [source.select or data.select for source in data.sources]

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -12,20 +12,22 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.spec import DataLike, DataSpec
 from ernie_vil2.encoder import ErnieViL2, load_model
 from ernie_vil2.evaluation.compare_page import SHOWN, compare_page
+from ernie_vil2.evaluation.compared import Compared, Cost
 from ernie_vil2.evaluation.embedding_files import embeddings_of
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_on_all_ranks
 from ernie_vil2.evaluation.intervals import RESAMPLES
 from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, recall_figures
 from ernie_vil2.evaluation.pixel_baseline import pixel_baseline
-from ernie_vil2.evaluation.protocols import scorer_of_protocols
-from ernie_vil2.evaluation.published import PublishedResult, published_results
-from ernie_vil2.evaluation.report import Report, Table, wrapped
-from ernie_vil2.evaluation.scorer import Data, Scorer, make_scorer, score, scorer_of
+from ernie_vil2.evaluation.published import published_results
+from ernie_vil2.evaluation.report import Report, wrapped
+from ernie_vil2.evaluation.scorer import Opened, Scorer, make_scorer, score, scorer_of
 from ernie_vil2.evaluation.scorers.entailment import load_classifier
-from ernie_vil2.evaluation.scorers.retrieval import cited
+from ernie_vil2.evaluation.scorers.retrieval import Retrieval, cited
 from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.models.weights.stored import weights_path
@@ -36,100 +38,38 @@ TIMED_IMAGES, TIMED_TEXTS = 64, 24
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a model costs on this machine, as measured in this run; None where only its embeddings are known.
+class EmbeddingFolder:
+    """A model that is not at hand: a folder of its embeddings, as `embedding_files.embeddings_of` reads them."""
+
+    path: str | os.PathLike
+
+
+@dataclass(frozen=True)
+class NearestPixels:
+    """For a model, the text of the nearest training image by pixels.
 
     Attributes:
-        milliseconds_image: of one image, read from its bytes, prepared and encoded in a batch of up to 64.
-        milliseconds_query: of one text encoded on its own, the median of 24.
-        megabytes: of its weights or of its export on disk.
-        width: of the embeddings.
-        index_megabytes: of the images of the data as float32 rows.
-        cut_texts: how many texts of the data are longer than the model sees.
+        train: paths of the training data.
     """
 
-    milliseconds_image: float | None = None
-    milliseconds_query: float | None = None
-    megabytes: float | None = None
-    width: int | None = None
-    index_megabytes: float | None = None
-    cut_texts: int | None = None
+    train: Sequence[str]
 
 
-@dataclass
-class Compared:
-    """What `compare_models` found.
-
-    Attributes:
-        comparison: figures, intervals and verdicts.
-        costs: by model.
-        notes: sentences on data and models that a reader of the figures should know.
-        definitions: what is scored, in words.
-        published: rows that the authors of the protocol's models published.
-        sources: by model, where it came from.
-    """
-
-    comparison: Comparison
-    costs: dict[str, Cost]
-    notes: list[str]
-    definitions: list[str]
-    published: list[PublishedResult] = field(default_factory=list)
-    sources: dict[str, str] = field(default_factory=dict)
-
-    def record(self) -> dict[str, Any]:
-        """Plain dictionaries and arrays: `figures`, `differences`, `queries` and `costs` by column, and sentences."""
-        costs = {name: np.array([getattr(one, name) for one in self.costs.values()], float) for name in vars(Cost())}
-        return {
-            **self.comparison.record(),
-            "costs": {"model": list(self.costs), **costs},
-            "verdicts": list(map(str, self.comparison.verdicts)),
-            "notes": [*self.comparison.notes, *self.notes],
-        }
-
-    def table(self) -> Table:
-        """The figures, with published rows below them."""
-        rows = [(f"published: {row.title}", _flat(row.values)) for row in self.published]
-        return self.comparison.table(rows)
-
-    def costs_table(self) -> Table:
-        """What each model costs."""
-        columns = ["ms an image", "ms a query", "MB of weights", "width", "MB of index", "texts cut"]
-        rows = [
-            (name, ["-" if value is None else _short(value) for value in vars(one).values()])
-            for name, one in self.costs.items()
-        ]
-        return Table(columns, rows, kind="figures")
-
-    def report(self, queries: int = SHOWN) -> Report:
-        """For printing and writing; `queries` as for `compare_page`."""
-        found = self.record()
-        verdicts = [f"- {sentence}" for sentence in found["verdicts"]]
-        columns = list(found["queries"])
-        return Report(
-            {},
-            [self.table(), self.costs_table()],
-            {name: _plain(value) for name, value in found.items() if name != "queries"},
-            columns,
-            zip(*(found["queries"][name] for name in columns), strict=True),
-            figures=wrapped(verdicts).splitlines(),
-            notes=found["notes"],
-            paragraphs=[wrapped(found["notes"]), wrapped([*self.definitions, *map(cited, self.published)])],
-            about={"models": self.sources},
-            pages=lambda: [compare_page(self, queries)],
-        )
+Compares = str | os.PathLike | ErnieViL2 | EmbeddingFolder | NearestPixels
+"""What stands for a model in a comparison; a path or a known name as for `load_model`."""
 
 
 def compare(
-    models: Sequence[str | os.PathLike] | Mapping[str, str | os.PathLike | ErnieViL2],
-    data: str | os.PathLike | Sequence[str] | Data,
+    models: Sequence[str | os.PathLike] | Mapping[str, Compares],
+    data: DataLike,
     **options: Any,
 ) -> dict[str, Any]:
-    """Which model is better on this data: the first is what the others are compared with.
+    """Find which model is better on this data: the first is what the others are compared with.
 
     Args:
         models: all that `load_model` takes, exports among it; a mapping gives them names and may hold models that are
             loaded already.
-        data: files and folders as `tools/eval.py --data` takes them.
+        data: a spec, or files and folders as `tools/eval.py --data` takes them.
         options: those of `compare_models`.
 
     Returns:
@@ -141,8 +81,6 @@ def compare(
         FileNotFoundError, ValueError: as of `compare_models`.
     """
     named = models if isinstance(models, Mapping) else names_of(list(map(str, models)))
-    if not isinstance(data, Data):
-        data = Data([str(data)] if isinstance(data, str | os.PathLike) else list(map(str, data)))
     return compare_models(named, data, **options).record()
 
 
@@ -156,64 +94,65 @@ def names_of(sources: Sequence[str]) -> dict[str, str]:
 
 
 def compare_models(
-    models: Mapping[str, str | os.PathLike | ErnieViL2],
-    data: Data,
+    models: Mapping[str, Compares],
+    data: DataLike,
     *,
-    embeddings: Mapping[str, str | os.PathLike] | None = None,
-    protocol: Sequence[str] = (),
-    scorer: str | None = None,
-    scorer_options: Mapping[str, Any] | None = None,
-    pixel_baseline: Sequence[str] = (),
+    scorer: Scorer | None = None,
     cache: Path | None = None,
-    device: str | None = None,
-    precision: Precision = "float32",
-    batch_size: int = 128,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    **loading: Any,
 ) -> Compared:
-    """Scores models on the same data and compares them.
+    """Score models on the same data and compare them.
 
     Args:
-        models, data: by name; and what is scored.
-        embeddings: by name, folders as `embedding_files.embeddings_of` reads them: models that are not at hand.
-        protocol: names of protocols of retrieval; default: pairs.
-        scorer, scorer_options: what scores, where the layout of the data does not say it, and its options.
-        pixel_baseline: training data; one more row is what the nearest image of these by pixels reaches.
+        models: by name.
+        data: what is scored.
+        scorer: what scores them; None: the one that recognises the data.
         cache: folder of finished embeddings.
-        device, precision, batch_size: as for `load_model`.
         resamples, seed: of intervals and tests.
+        loading: `device`, `precision` and `batch_size`, as for `load_model`.
 
     Raises:
         FileNotFoundError: there is no such model, data or embeddings.
         ValueError: fewer than two models; a model cannot be scored on the data, or not on all of it.
     """
-    embeddings = embeddings or {}
-    every = [*models, *embeddings, *([PIXELS] if pixel_baseline else [])]
-    if len(every) < 2 or len(set(every)) < len(every):
-        raise ValueError(f"two models or more are compared, each with a name of its own; here are {', '.join(every)}")
-    options = dict(scorer_options or {}) | ({"protocol": tuple(protocol)} if protocol else {})
-    named = scorer or (scorer_of_protocols(protocol) if protocol else scorer_of(data))
-    found = _Scoring(make_scorer(named, options), data)
-    for name, source in models.items():
-        found.model(name, source, cache, device=device, precision=precision, batch_size=batch_size)
-    for name, folder in embeddings.items():
-        found.embedded(name, folder)
-    if pixel_baseline:
-        found.pixels(pixel_baseline)
-    found.notes += [f"{one.name}: {one.rows}" for one in found.benchmarks.values() if one.rows.counts]
-    published = [row for name in protocol for row in published_results(name)]
-    sources = {name: str(source) for name, source in [*models.items(), *embeddings.items()]}
-    comparison = Comparison(found.outcomes, resamples, seed)
-    return Compared(comparison, found.costs, found.notes, found.definitions, published, sources)
+    if len(models) < 2:
+        raise ValueError(f"two models or more are compared; here are {', '.join(models) or 'none'}")
+    spec = DataSpec.of(data)
+    scorer = scorer or make_scorer(scorer_of(spec), {})
+    scoring = _Scoring(scorer, spec)
+    for name, model in models.items():
+        if isinstance(model, EmbeddingFolder):
+            scoring.embedded(name, model.path)
+        elif isinstance(model, NearestPixels):
+            scoring.pixels(name, model.train)
+        else:
+            scoring.model(name, model, cache, **loading)
+    notes = [f"{one.name}: {one.rows}" for one in scoring.benchmarks.values() if one.rows.counts]
+    protocols = scorer.protocol if isinstance(scorer, Retrieval) else ()
+    published = [row for name in protocols for row in published_results(name)]
+    return Compared(
+        Comparison(scoring.outcomes, resamples, seed),
+        scoring.costs,
+        [*scoring.notes, *notes],
+        scoring.definitions,
+        published,
+        {name: _source(model) for name, model in models.items() if not isinstance(model, NearestPixels)},
+    )
+
+
+def _source(model: Compares) -> str:
+    return str(model.path if isinstance(model, EmbeddingFolder) else model)
 
 
 class _Scoring:
     """Scores one model after the other on data that are opened once, in the languages of the first model."""
 
-    def __init__(self, scorer: Scorer, data: Data):
+    def __init__(self, scorer: Scorer, data: DataSpec):
         self._scorer, self._data = scorer, data
+        self._opened: Opened | None = None
         self._galleries: dict[str, tuple[str, set[str]]] = {}  # by benchmark the first model and its images
-        self.benchmarks: dict[str, Benchmark] = {}
         self.outcomes: dict[str, Mapping[str, Outcomes]] = {}
         self.costs: dict[str, Cost] = {}
         self.notes: list[str] = []
@@ -223,13 +162,13 @@ class _Scoring:
         """Loads a model, or takes one that is loaded, encodes with it and measures what it costs."""
         load = load_classifier if self._scorer.labels else load_model
         model = source if isinstance(source, ErnieViL2) else load(source, **loading)
-        self._open(list(model.config.Views.languages))
+        opened = self._open(list(model.config.Views.languages))
 
         def encode(model: ErnieViL2, benchmark: Benchmark, key: str) -> EncodedBenchmark:
             encoded = encode_on_all_ranks(model, benchmark, f"{name} {key}".strip(), cache)
             return self._of_one_gallery(name, key, encoded)
 
-        self._keep(name, score(self._scorer, model, self.benchmarks, name, encode))
+        self._keep(name, score(self._scorer, model, opened, name, encode))
         cost = measured(model, self.benchmarks, None if isinstance(source, ErnieViL2) else source)
         self.costs[name] = cost
         if cost.cut_texts:
@@ -243,21 +182,22 @@ class _Scoring:
         """Takes the embeddings of a folder for those of a model."""
         if self._scorer.labels:
             raise ValueError(f"{name}: embeddings label no statements; compare models that were trained to")
-        self._open()
+        opened = self._open()
         encoded = {}
-        for key, one in self.benchmarks.items():
+        for key, one in opened.benchmarks.items():
             found, remarks = embeddings_of(folder, one)
             self.notes += [note for remark in remarks if (note := f"{name}: {remark}") not in self.notes]
             encoded[key] = self._of_one_gallery(name, key, found)
         model: Any = SimpleNamespace(device="cpu", logit_scale=100.0, calibration=None, labels=(), backend=None)
-        self._keep(name, self._scorer.score(encoded, model))
+        self._keep(name, self._scorer.score(opened, encoded, model))
         width = next(iter(encoded.values())).images.shape[1]
         self.costs[name] = Cost(width=width, index_megabytes=_index_megabytes(self.benchmarks, width))
 
-    def pixels(self, train: Sequence[str]) -> None:
-        """Takes the nearest image of these by pixels for a model: images ask for texts, in every language alike."""
+    def pixels(self, name: str, train: Sequence[str]) -> None:
+        """Take the nearest image of these by pixels for a model: images ask for texts, in every language alike."""
         self._open()
-        found = pixel_baseline(Data(train, text_id=self._data.text_id).sources(), self._data.sources())
+        training = DataSpec(train, text_id=self._data.text_id)
+        found = pixel_baseline(open_sources(training), open_sources(self._data))
         way = "image_to_text"
         one = Outcomes(
             ids=[f"{way} {sample.image_name}" for sample in found.samples],
@@ -266,13 +206,19 @@ class _Scoring:
             clusters=np.arange(len(found.ranks)),
             ranks=found.ranks,
         )
-        self.outcomes[PIXELS] = dict.fromkeys(self.benchmarks, one)
-        self.costs[PIXELS] = Cost()
+        self.outcomes[name] = dict.fromkeys(self.benchmarks, one)
+        self.costs[name] = Cost()
 
-    def _open(self, preferred: Sequence[str] = ()) -> None:
-        if not self.benchmarks:
-            data = replace(self._data, preferred=self._data.preferred or preferred)
-            self.benchmarks = self._scorer.open(data)
+    @property
+    def benchmarks(self) -> Mapping[str, Benchmark]:
+        """What is scored, by name; nothing before the first model."""
+        return self._opened.benchmarks if self._opened else {}
+
+    def _open(self, languages: Sequence[str] = ()) -> Opened:
+        if self._opened is None:
+            preferred_languages = self._data.preferred_languages or languages
+            self._opened = self._scorer.open(replace(self._data, preferred_languages=preferred_languages))
+        return self._opened
 
     def _of_one_gallery(self, name: str, key: str, encoded: EncodedBenchmark) -> EncodedBenchmark:
         ids = {image.id for image in encoded.benchmark.images}
@@ -287,9 +233,33 @@ class _Scoring:
     def _keep(self, name: str, report: Report) -> None:
         self.outcomes[name] = report.outcomes() if report.outcomes else {}
         if not self.outcomes[name]:
-            raise ValueError(f"{self._data.path[0]}: its figures are not means over queries, which are compared here")
+            raise ValueError(f"{self._data.paths[0]}: its figures are not means over queries, which are compared here")
         if not self.definitions:
             self.definitions = [*(report.paragraphs or [])[1:], *report.notes[:1]]
+
+
+def comparison_report(compared: Compared, queries: int = SHOWN) -> Report:
+    """Return the report of a comparison.
+
+    Args:
+        compared: result of `compare_models`.
+        queries: as for `compare_page`.
+    """
+    record = compared.record()
+    verdicts = [f"- {sentence}" for sentence in record["verdicts"]]
+    columns = list(record["queries"])
+    return Report(
+        {},
+        [compared.table(), compared.costs_table()],
+        {name: _plain(value) for name, value in record.items() if name != "queries"},
+        columns,
+        zip(*(record["queries"][name] for name in columns), strict=True),
+        figures=wrapped(verdicts).splitlines(),
+        notes=record["notes"],
+        paragraphs=[wrapped(record["notes"]), wrapped([*compared.definitions, *map(cited, compared.published)])],
+        about={"models": compared.sources},
+        pages=lambda: [compare_page(compared, queries)],
+    )
 
 
 def measured(model: ErnieViL2, benchmarks: Mapping[str, Benchmark], source: str | os.PathLike | None) -> Cost:
@@ -339,18 +309,6 @@ def _megabytes(path: Path) -> float:
     else:
         files = [path]
     return sum(one.stat().st_size for one in files) / 1e6
-
-
-def _flat(values: Mapping[str, Any]) -> dict[str, float]:
-    """Published values by the names of figures."""
-    found: dict[str, float] = {}
-    for name, value in values.items():
-        found |= {f"{name}/{part}": one for part, one in value.items()} if isinstance(value, Mapping) else {name: value}
-    return found
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.2g}"
 
 
 def _plain(value: Any) -> Any:

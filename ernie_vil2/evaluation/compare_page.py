@@ -6,18 +6,16 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ernie_vil2.evaluation.compared import Compared
 from ernie_vil2.evaluation.intervals import Interval
 from ernie_vil2.evaluation.outcomes import Comparison, bounds, named, signed
 from ernie_vil2.evaluation.report import Card, Page
 from ernie_vil2.evaluation.retrieval import CUTOFFS, arrow
 from ernie_vil2.pages.page import data_uri
-
-if TYPE_CHECKING:
-    from ernie_vil2.evaluation.compare import Compared
 
 WON, LOST, FAILED = "won", "lost", "failed"
 SHOWN = 12

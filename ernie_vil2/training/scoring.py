@@ -22,7 +22,7 @@ from ernie_vil2.encoder import ErnieViL2, load_model
 from ernie_vil2.encoder.backends import Eager
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import about, write_report
-from ernie_vil2.evaluation.scorer import SCORERS, Scorer, check_options, score
+from ernie_vil2.evaluation.scorer import SCORERS, Opened, Scorer, check_options, score
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS, Best, checkpoint_folder
 from ernie_vil2.io.terminal import LostRank
@@ -87,15 +87,17 @@ class Scored:
     """
 
     scorer: Scorer
-    opened: Mapping[str, Benchmark]
+    opened: Opened
     config: Config
     tokenizer: TextTokenizer
     outcomes: dict[str, Outcomes] | None = None
 
     def __post_init__(self) -> None:
-        self.best_by = self.scorer.best_by
+        self.best_by = self.opened.best_by or self.scorer.best_by
         self.data: Mapping[str, str] = self.scorer.sizes(self.opened)
-        self.benchmarks: Sequence[Benchmark] = list(self.opened.values()) if self.scorer.held_out else []
+        self.benchmarks: Sequence[Benchmark] = []
+        if self.scorer.held_out:
+            self.benchmarks = list(self.opened.benchmarks.values())
 
     def __call__(self, model: nn.Layer) -> Metrics:
         """As `Evaluator.__call__`: the metrics of the scorer's report."""
@@ -105,9 +107,9 @@ class Scored:
         if not self.scorer.separate:
             return self._metrics(encoder, self.opened)
         found, failures = [], {}
-        for name, benchmark in self.opened.items():
+        for name, benchmark in self.opened.benchmarks.items():
             try:
-                found.append(self._metrics(encoder, {name: benchmark}))
+                found.append(self._metrics(encoder, replace(self.opened, benchmarks={name: benchmark})))
             except LostRank:
                 raise
             except Exception as error:
@@ -115,11 +117,11 @@ class Scored:
         best_by = self.best_by or ""
         values = {name: value for one in found for name, value in one.values.items() if name != best_by}
         best = [one.values[best_by] for one in found if best_by in one.values]
-        if best and len(best) == len(self.opened):
+        if best and len(best) == len(self.opened.benchmarks):
             values[best_by] = fmean(best)
         return Metrics(values, [name for one in found for name in one.shown or ()], failures)
 
-    def _metrics(self, encoder: ErnieViL2, opened: Mapping[str, Benchmark]) -> Metrics:
+    def _metrics(self, encoder: ErnieViL2, opened: Opened) -> Metrics:
         report = score(self.scorer, encoder, opened, rank=dist.get_rank(), ranks=dist.get_world_size())
         if self.outcomes is not None and report.outcomes:
             self.outcomes.update(report.outcomes())
@@ -156,7 +158,7 @@ def build_evaluators(
         opened = scorer.open(data)
         if scorer.labels:
             try:
-                scorer.check(cast(ErnieViL2, task), f"Training.task={config.Training.task}")
+                scorer.check(opened, cast(ErnieViL2, task), f"Training.task={config.Training.task}")
             except ValueError as error:
                 raise ConfigError(f"Data.val: {error}") from None
         outcomes_of_evaluator = None if outcomes is None else outcomes.setdefault(name, {})
@@ -297,12 +299,12 @@ class Comparison:
         if tested is None or data is None:
             raise ConfigError("Data.test names no data to score")
         self._data = tested.data
-        self.sets = self._scorer.open(data)
+        self._opened = self._scorer.open(data)
 
     @property
     def benchmarks(self) -> list[Benchmark]:
         """What is scored."""
-        return list(self.sets.values())
+        return list(self._opened.benchmarks.values())
 
     def before(self, model: nn.Layer) -> str:
         """Scores a dual encoder as training begins with it; a line for people for each language."""
@@ -323,10 +325,11 @@ class Comparison:
         return self._score(AFTER, model, str(folder))
 
     def _score(self, name: str, model: ErnieViL2, source: str) -> str:
-        scorer = self._scorer
+        scorer, opened = self._scorer, self._opened
         if isinstance(scorer, Retrieval):
             scorer = replace(scorer, title=name)
-        opened = self.sets if len(self.sets) > 1 else dict.fromkeys([""], *self.sets.values())
+        if len(self.benchmarks) == 1:
+            opened = replace(opened, benchmarks={"": self.benchmarks[0]})
         report = score(scorer, model, opened)
         write_report(report, self._run / RESULTS, name, about(source, self._data, {}, None))
         return "\n".join(f"{label}: {_line(one['result'])}" for label, one in report.record["results"].items())

@@ -38,7 +38,7 @@ def open_tests(definition: Definition) -> Tests:
     benchmarks, digests = {}, {}
     further: dict[str, dict[str, Benchmark]] = {}
     for name, test in definition.tests.items():
-        found = open_benchmarks(test.data, [definition.language, *definition.further.values()])
+        found = open_benchmarks(test.data, languages=[definition.language, *definition.further.values()])
         benchmarks[name] = found[definition.language]
         further[name] = {what: found[language] for what, language in definition.further.items()}
         digests[name] = _digest(test.data)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from ernie_vil2 import cli
 from ernie_vil2.config import load_config
-from ernie_vil2.data.readers import ShardedSource, open_sources
+from ernie_vil2.data.readers import ShardedSource, open_benchmarks, open_sources
 from ernie_vil2.data.readers.splits import Division, Part, held_out, part_of
 from ernie_vil2.data.samples import BadSample, Reason, Sample
+from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.evaluation.scorer import Data
 from tests.support.limits import examples
 from tests.support.shapes import png
 
@@ -187,12 +187,12 @@ def test_a_holdout_divides_what_is_trained_on_and_scored(table):
     stream = SampleStream(config)
     parts = [{stream[position][1].image_name for position in range(stream.samples)}]
     for part, scored in (("val", config.Data.validation), ("test", config.Data.tested)):
-        (benchmark,) = Data.of_run(config, scored, part).benchmarks().values()
+        (benchmark,) = open_benchmarks(DataSpec.of_scored(config, scored, part)).values()
         parts.append({image.id for image in benchmark.images})
     assert sum(map(len, parts)) == 60 == len(set().union(*parts))
     assert {len(images) % 4 for images in parts} == {0}
     explicit = load_config(None, [*settings, f"Data.test=[{table}]"])
-    assert Data.of_run(explicit, explicit.Data.tested, "test").part is None
+    assert DataSpec.of_scored(explicit, explicit.Data.tested, "test").holdout is None
 
 
 @pytest.mark.parametrize(("header", "size"), [("No", 4), ("ARTICLE NUMBER ", 4), ("2024", 4), ("标题", 2)])

@@ -10,12 +10,13 @@ import ernie_vil2
 from ernie_vil2 import cli as commands
 from ernie_vil2.data.readers import open_benchmarks
 from ernie_vil2.data.samples import Reason
+from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.evaluation import compare as module
-from ernie_vil2.evaluation.compare import Cost, compare_models, names_of
+from ernie_vil2.evaluation.compare import EmbeddingFolder, compare_models, names_of
+from ernie_vil2.evaluation.compared import Cost
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import protocol
-from ernie_vil2.evaluation.scorer import Data
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.entailment_data import entailment_folder
 from tests.support.shapes import COLOURS, SHAPES, draw, png
@@ -37,7 +38,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(shapes):
-    return Data([str(shapes["val"])], ["en"], text_id="id")
+    return DataSpec([str(shapes["val"])], languages=["en"], text_id="id")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def found(models, data):
 
 
 def test_figures_are_those_of_an_evaluation(models, data, found):
-    (benchmark,) = data.benchmarks().values()
+    (benchmark,) = open_benchmarks(data).values()
     for name, source in models.items():
         expected = evaluate(ernie_vil2.load_model(source, device="cpu"), benchmark, protocol("pairs"))
         for way, result in expected.results.items():
@@ -76,35 +77,35 @@ def folder_of(encoded, folder, scale=1.0, **names):
 
 
 def test_embeddings_of_another_library_are_found_by_id_or_text(models, data, tmp_path):
-    (benchmark,) = data.benchmarks().values()
+    (benchmark,) = open_benchmarks(data).values()
     encoded = encode_benchmark(ernie_vil2.load_model(models["first"], device="cpu"), benchmark)
     by_id = folder_of(encoded, tmp_path / "ids", scale=3.0)
     by_text = folder_of(encoded, tmp_path / "texts", text=lambda one: one.text)
     padded = [np.pad(side, [(0, 0), (0, 8)]) for side in (encoded.images, encoded.texts)]
     wide = folder_of(type(encoded)(benchmark, *padded, encoded.problems), tmp_path / "wide")
-    folders = {"ids": by_id, "texts": by_text, "wide": wide}
-    found = compare_models({"first": models["first"]}, data, embeddings=folders, device="cpu", resamples=50)
+    folders = {"ids": EmbeddingFolder(by_id), "texts": EmbeddingFolder(by_text), "wide": EmbeddingFolder(wide)}
+    found = compare_models({"first": models["first"], **folders}, data, device="cpu", resamples=50)
     assert [verdict.difference.mean for verdict in found.comparison.verdicts] == [0, 0, 0]
     assert found.costs["ids"] == Cost(width=32, index_megabytes=16 * 32 * 4 / 1e6) and found.costs["wide"].width == 40
 
 
 def test_embeddings_of_other_rows_than_the_data_are_refused(models, data, shapes, tmp_path):
-    (benchmark,) = open_benchmarks([shapes["train"]], ["en"], text_id="id").values()
+    (benchmark,) = open_benchmarks([shapes["train"]], languages=["en"], text_id="id").values()
     model = ernie_vil2.load_model(models["first"], device="cpu")
     encoded = encode_benchmark(model, benchmark.select(images=range(4)))
     folder = folder_of(encoded, tmp_path / "others")
     with pytest.raises(ValueError, match="others"):
-        compare_models({"first": models["first"]}, data, embeddings={"x": folder}, device="cpu")
+        compare_models({"first": models["first"], "x": EmbeddingFolder(folder)}, data, device="cpu")
     (folder / "images.txt").unlink()
     with pytest.raises(FileNotFoundError, match="images.jsonl"):
-        compare_models({"first": models["first"]}, data, embeddings={"x": folder}, device="cpu")
+        compare_models({"first": models["first"], "x": EmbeddingFolder(folder)}, data, device="cpu")
 
 
 def test_texts_longer_than_a_model_sees_are_counted_and_reported(models, tmp_path):
     (tmp_path / "long.csv").write_text(f"image,text\n1.png,a red disc\n2.png,{'a blue bar ' * 9}\n", encoding="utf-8")
     for name in ("1.png", "2.png"):
         (tmp_path / name).write_bytes(png(draw((200, 30, 30), "disc", np.random.default_rng(int(name[0])))))
-    found = compare_models(models, Data([str(tmp_path / "long.csv")]), device="cpu", resamples=50)
+    found = compare_models(models, DataSpec([str(tmp_path / "long.csv")]), device="cpu", resamples=50)
     assert found.costs["first"].cut_texts == 1
     assert "first sees 16 tokens of a text: 1 of 2 texts are longer and are cut." in found.notes
 
@@ -119,7 +120,7 @@ def test_an_image_that_one_model_cannot_use_is_named(models, data):
 
     loaded = {name: ernie_vil2.load_model(source, device="cpu") for name, source in models.items()}
     loaded["second"].__class__ = Blind
-    (benchmark,) = data.benchmarks().values()
+    (benchmark,) = open_benchmarks(data).values()
     loaded["second"].blind = benchmark.images[3].read()
     with pytest.raises(ValueError, match=f"first.* {benchmark.images[3].id}"):
         compare_models(loaded, data)
@@ -130,7 +131,7 @@ def test_what_cannot_be_compared_is_explained(models, data, tmp_path):
         compare_models({"first": models["first"]}, data)
     folder = entailment_folder(tmp_path / "snli-ve")
     with pytest.raises(ValueError, match="no statements"):
-        compare_models({}, Data([str(folder)], split="test"), embeddings={"a": tmp_path, "b": tmp_path})
+        compare_models({name: EmbeddingFolder(tmp_path) for name in "ab"}, DataSpec([str(folder)], split="test"))
     assert names_of(["runs/a", "other/a", "b"]) == {"runs/a": "runs/a", "other/a": "other/a", "b": "b"}
     with pytest.raises(ValueError, match="x/a is named twice"):
         names_of(["x/a", "x/a"])
@@ -143,12 +144,13 @@ def test_classes_and_statements_are_compared_by_their_scorers(models, tmp_path):
         for copy in range(3):
             drawing = draw(COLOURS["red"][0], name, np.random.default_rng(10 * number + copy))
             (tmp_path / "classes" / name / f"{copy}.png").write_bytes(png(drawing))
-    found = compare_models(models, Data([str(tmp_path / "classes")]), device="cpu", resamples=50)
+    found = compare_models(models, DataSpec([str(tmp_path / "classes")]), device="cpu", resamples=50)
     assert set(found.comparison.figures) == {"acc1", "mean_per_class_recall"}
     assert found.comparison.levels[found.comparison.results[0], "first", "acc1"].count == 6
     first, second = (untrained_checkpoint(tmp_path / name, TOKENS, "entailment") for name in ("c1", "c2"))
     folder = entailment_folder(tmp_path / "snli-ve")
-    found = compare_models({"c1": first, "c2": second}, Data([str(folder)], split="test"), device="cpu", resamples=50)
+    data = DataSpec([str(folder)], split="test")
+    found = compare_models({"c1": first, "c2": second}, data, device="cpu", resamples=50)
     assert found.comparison.verdicts[0].figure == "accuracy" and found.comparison.verdicts[0].difference.mean == 0
 
 

@@ -13,11 +13,12 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.data.samples import BadSample, BadSampleReport
+from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.evaluation.check import CHUNK, check_benchmark
 from ernie_vil2.evaluation.pixel_baseline import pixel_baseline, pixel_embedding
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import PROTOCOLS
-from ernie_vil2.evaluation.scorer import SCORERS, Data, make_scorer, scorer_of
+from ernie_vil2.evaluation.scorer import SCORERS, Scorer, make_scorer, scorer_of
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from tests.support.entailment_data import entailment_folder, nlvr2_folder
 from tests.support.published_folders import karpathy
@@ -163,7 +164,20 @@ def empty(folder):
 )
 def test_the_layout_says_what_is_scored(tmp_path, make, name):
     make(tmp_path / "data")
-    assert scorer_of(Data([str(tmp_path / "data")])) == name
+    assert scorer_of(DataSpec([str(tmp_path / "data")])) == name
+
+
+def test_a_registered_scorer_is_found_by_its_data(tmp_path, monkeypatch):
+    class Own(Scorer):
+        @classmethod
+        def recognises(cls, path, layout):
+            return path.name == "own"
+
+    monkeypatch.setitem(SCORERS, "own", Own)
+    for name in ("own", "other"):
+        entailment_folder(tmp_path / name)
+    assert scorer_of(DataSpec([str(tmp_path / "own")])) == "own"
+    assert scorer_of(DataSpec([str(tmp_path / "other")])) == "entailment"
 
 
 def test_a_scorer_is_a_name_or_an_import_path():

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
+from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import ranks as rank_rows
 from ernie_vil2.evaluation.protocol import Protocol, score
 from ernie_vil2.evaluation.protocols import CONVENTIONS, PROTOCOLS, choose, conventions, protocol
 from ernie_vil2.evaluation.published import read_published
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, Matching
-from ernie_vil2.evaluation.scorer import Data, scorer_of
+from ernie_vil2.evaluation.scorer import scorer_of
 from ernie_vil2.evaluation.scorers.sugar_crepe import KINDS, SugarCrepe
 from ernie_vil2.registry import UnknownName, import_named
 from tests.support.embedded_pairs import noisy_pairs
@@ -272,13 +273,14 @@ def crepe(folder):
 
 def test_sugar_crepe_is_scored_as_its_authors_do(tmp_path):
     folder, scorer = crepe(tmp_path), SugarCrepe()
-    assert scorer_of(Data([str(folder)])) == "sugar_crepe"
-    (benchmark,) = scorer.open(Data([str(folder)])).values()
+    assert scorer_of(DataSpec([str(folder)])) == "sugar_crepe"
+    opened = scorer.open(DataSpec([str(folder)]))
+    (benchmark,) = opened.benchmarks.values()
     random = np.random.default_rng(3)
     sides = [random.normal(size=[len(side), 5]).astype(np.float32) for side in (benchmark.images, benchmark.texts)]
     position = {text.id: row for row, text in enumerate(benchmark.texts)}
     sides[1][position["two"]] = sides[1][position["one"]]  # equal scores are wrong
-    report = scorer.score({"": EncodedBenchmark(benchmark, *sides, BadSampleReport())}, None)
+    report = scorer.score(opened, {"": EncodedBenchmark(benchmark, *sides, BadSampleReport())}, None)
     names = [one.id for one in benchmark.images]
     expected = {}
     for kind, items in ITEMS.items():
@@ -299,15 +301,28 @@ def test_sugar_crepe_is_scored_as_its_authors_do(tmp_path):
     assert len(list(report.rows)) == 5 and set(report.metrics) == {*ITEMS, "mean"} <= {*KINDS, "mean"}
 
 
+def test_a_scorer_scores_what_was_opened_before_other_data(tmp_path):
+    first, second = crepe(tmp_path / "first"), crepe(tmp_path / "second")
+    (second / "swap_obj.json").unlink()
+    scorer = SugarCrepe()
+    opened, other = (scorer.open(DataSpec([str(folder)])) for folder in (first, second))
+    (benchmark,) = opened.benchmarks.values()
+    sides = [np.ones([len(side), 2], np.float32) for side in (benchmark.images, benchmark.texts)]
+
+    report = scorer.score(opened, {"": EncodedBenchmark(benchmark, *sides, BadSampleReport())}, None)
+
+    assert set(report.metrics) == {"swap_obj", "replace_rel", "mean"} and len(other.context) == 3
+
+
 def test_items_of_sugar_crepe_that_cannot_be_used_are_counted(tmp_path):
     folder = crepe(tmp_path)
     rows = json.loads((folder / "swap_obj.json").read_text()) | {"9": {"filename": "1.jpg"}, "10": []}
     (folder / "swap_obj.json").write_text(json.dumps(rows))
-    scorer = SugarCrepe()
-    (benchmark,) = scorer.open(Data([str(folder)])).values()
-    assert len(scorer.items) == 5 and benchmark.rows.counts == {"malformed row": 2}
+    opened = SugarCrepe().open(DataSpec([str(folder)]))
+    (benchmark,) = opened.benchmarks.values()
+    assert len(opened.context) == 5 and benchmark.rows.counts == {"malformed row": 2}
     with pytest.raises(ValueError, match="SugarCrepe"):
-        SugarCrepe().open(Data([str(folder / "val2017")]))
+        SugarCrepe().open(DataSpec([str(folder / "val2017")]))
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def test_a_field_of_a_sample_that_is_forgotten_is_named(tmp_path):
         ("Loss.kind=no_such_module:Loss", "no_such_module:Loss: "),
         ("Loss.kind=json:dumps", "json:dumps"),
         ("Training.task=json:dumps", "json:dumps has no rows, build"),
-        ("Evaluation.evaluators=['json:dumps']", "json:dumps has no of_run, open, check, score"),
+        ("Evaluation.evaluators=['json:dumps']", "json:dumps has no of_run, recognises, open"),
         ("Data.train=[{data: [.], layout: 'json:dumps'}]", "json:dumps has no find, fits, open, read"),
     ],
 )

@@ -12,12 +12,13 @@ import yaml
 from ernie_vil2 import cli, load_model
 from ernie_vil2.cli import report
 from ernie_vil2.config import load_config
+from ernie_vil2.data.readers import open_benchmarks
 from ernie_vil2.data.samples import text_key
+from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.evaluation.intervals import Interval
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import protocol
-from ernie_vil2.evaluation.scorer import Data
 from ernie_vil2.training import rate_search
 from tests.support.commands import call
 from tests.support.page_commands import PAGES, SERVERS, parts, run_command, serve
@@ -79,7 +80,7 @@ def test_the_verdict_says_what_the_old_task_lost(folder):
 
 def mean_recall(model, data, language, most):
     """Return the mean recall on the first images of data and their captions alone."""
-    benchmark = data.benchmarks()[language]
+    benchmark = open_benchmarks(data)[language]
     texts = sorted({text for image, text in benchmark.pairs.tolist() if image < most})
     return evaluate(load_model(model), benchmark.select(range(most), texts), protocol("pairs")).mean_recall
 
@@ -102,7 +103,7 @@ def test_what_the_initial_run_validated_on_is_compared(folder, monkeypatch):
     finally:
         path.write_text(original, encoding="utf-8")
     change = re.search(r"on shop/商品.csv [(]Data.val of MODEL[)] it (rose|fell|stayed)(?: by (\d+\.\d))?", printed)
-    data = Data(["shop/商品.csv"], images="shop/photos", preferred=["zh"], unnamed="zh")
+    data = DataSpec(["shop/商品.csv"], images="shop/photos", preferred_languages=["zh"], unnamed_language="zh")
     after = json.loads((folder / "runs" / "own" / "evaluation" / "after.json").read_text())["model"]
     expected = mean_recall(after, data, "zh", 20) - mean_recall("MODEL", data, "zh", 20)
     sign = {"rose": 1, "fell": -1, "stayed": 0}[change[1]]
@@ -113,7 +114,7 @@ def test_the_verdict_says_how_many_test_texts_are_trained_on(folder, monkeypatch
     """Of a division that keeps no caption together, as of tables that somebody else has divided."""
     assert re.search("; none of the [0-9]+ test texts is trained on", call(*REPORT, "apart.html").stdout)
     config = load_config(folder / "runs" / "own" / "config.yaml")
-    (benchmark,) = Data.of_run(config, config.Data.tested, "test").benchmarks().values()
+    (benchmark,) = open_benchmarks(DataSpec.of_scored(config, config.Data.tested, "test")).values()
     texts = {text.text for text in benchmark.texts}
     seen = sorted(texts)[: len(texts) // 2]
     monkeypatch.setattr(SampleStream, "training_texts", lambda *_: ({text_key(f" {text} ") for text in seen}, True))

@@ -10,7 +10,8 @@ import pytest
 from paddle import nn
 
 from ernie_vil2.config import ConfigError, load_config
-from ernie_vil2.evaluation.scorer import Scorer
+from ernie_vil2.data.spec import DataSpec
+from ernie_vil2.evaluation.scorer import Opened, Scorer
 from ernie_vil2.io.terminal import LostRank
 from ernie_vil2.tasks.multi_view import MultiViewTask
 from ernie_vil2.training import scoring
@@ -82,10 +83,9 @@ def test_evaluators_encode_in_the_precision_of_training(monkeypatch):
         raise LookupError(precision)
 
     monkeypatch.setattr(scoring, "Eager", build)
+    config = load_config(None, ["Training.precision=bfloat16"])
     with pytest.raises(LookupError, match="bfloat16"):
-        scoring.Scored(type("Nothing", (Scorer,), {})(), {}, load_config(None, ["Training.precision=bfloat16"]), None)(
-            None
-        )
+        scoring.Scored(type("Nothing", (Scorer,), {})(), Opened(DataSpec([]), {}), config, None)(None)
 
 
 class OwnTask(MultiViewTask):

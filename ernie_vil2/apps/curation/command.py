@@ -15,6 +15,7 @@ from argparse import ArgumentTypeError
 from functools import partial
 
 from ernie_vil2.cli import arguments
+from ernie_vil2.data.spec import TRAIN, DataSpec
 from ernie_vil2.device.extras import require
 from ernie_vil2.device.launch import launched_rank
 
@@ -48,10 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sets one value, step=null leaves a step out; may be repeated",
     )
     arguments.add_import_option(parser)
-    parser.add_argument("--layout", help="layout of the data; default: recognised from the files")
-    parser.add_argument("--split", help="split of the data; default: train")
+    arguments.add_field_option(parser, DataSpec, "layout")
+    arguments.add_field_option(parser, DataSpec, "split", help="split of the data; default: train")
     arguments.add_table_options(parser)
-    parser.add_argument("--text-id", metavar="FIELD", help="field that names a text, like Data.text_id")
+    arguments.add_field_option(parser, DataSpec, "text_id", help="field that names a text, like Data.text_id")
     parser.add_argument(
         "--processes",
         type=arguments.count,
@@ -89,9 +90,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.device.runtime import usable_cores
 
     steps = load_steps(args.config, args.override)
-    open_data = partial(
-        open_sources, args.data, args.text_id, args.split, layout=args.layout, **arguments.table_options(args)
-    )
+    open_data = partial(open_sources, arguments.data_spec(args, default_split=TRAIN))
     processes = args.processes or usable_cores()
     share = args.share
     rank, ranks = launched_rank()

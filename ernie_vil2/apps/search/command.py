@@ -35,6 +35,7 @@ from ernie_vil2.cli.arguments import (
     add_table_options,
     calibrated,
     count,
+    data_spec,
     fraction,
     input_file,
     input_folder,
@@ -42,7 +43,6 @@ from ernie_vil2.cli.arguments import (
     natural,
     number,
     port,
-    table_options,
     threshold,
 )
 from ernie_vil2.device.extras import require
@@ -256,7 +256,8 @@ def _sync(args: argparse.Namespace) -> int:
     _check_table_options(args)
     with _opened(args, writable=not args.dry_run) as index:
         if args.data:
-            print(f"images: {sync_images(index, args.data, args.thumbnails, args.dry_run, table_options(args))}")
+            data = data_spec(args)
+            print(f"images: {sync_images(index, data, args.thumbnails, args.dry_run)}")
         if args.texts:
             print(f"texts: {sync_texts(index, args.texts, args.dry_run)}")
         for kind in ("images", "texts"):
@@ -393,7 +394,7 @@ def _opened(args: argparse.Namespace, writable: bool = False) -> Index:
 
 def _check_table_options(args: argparse.Namespace) -> None:
     """Raise ValueError if there are options of --data without it."""
-    if not args.data and any(table_options(args).values()):
+    if not args.data and (args.images or args.columns or args.encoding):
         raise ValueError("--images, --columns and --encoding are of --data: name it, or leave them out")
 
 
@@ -403,7 +404,8 @@ def _fill(index: Index, args: argparse.Namespace) -> int:
 
     used = 0
     if args.data:
-        images = add_images(index, images_in(args.data, table_options(args)), args.thumbnails)
+        sources = images_in(data_spec(args))
+        images = add_images(index, sources, args.thumbnails)
         print(f"images: {images}")
         used += images.used
     for file in args.texts:

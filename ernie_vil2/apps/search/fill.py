@@ -3,7 +3,7 @@
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Collection as Container
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -26,6 +26,7 @@ from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.source import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, check_text
 from ernie_vil2.data.source_files import image_files, read_file, readable
+from ernie_vil2.data.spec import TRAIN, DataLike, DataSpec
 from ernie_vil2.io.files import read_text
 
 CHUNK = 2048  # items that are added or removed together: what a killed process has to encode again at most
@@ -106,18 +107,20 @@ class Filled:
         return f"{', '.join(parts)}; {self.bad}"
 
 
-def images_in(data: Iterable[str], table: Mapping[str, Any] | None = None) -> list[FoundImage]:
-    """The images of folders and of sources, in their order.
+def images_in(data: DataLike) -> list[FoundImage]:
+    """Return the images of folders and of sources, in their order.
 
-    Options of a table and errors are as of `open_sources`; a folder without an image is an error, too.
+    Errors are those of `open_sources`; a folder without an image is an error, too.
     """
+    spec = DataSpec.of(data, default_split=TRAIN)
     found: list[FoundImage] = []
-    for entry in data:
+    for entry in spec.paths:
+        entry_spec = replace(spec, paths=[entry])
         files = image_files(Path(entry)) if os.path.isdir(entry) else []  # noqa: PTH112  -- Path raises where this says no
-        if files and not _is_source(entry, table or {}):
+        if files and not _is_source(entry_spec):
             found += [FoundImage(str(file), partial(_of_file, Path(entry), file), _named(file)) for file in files]
         else:
-            source = open_sources([entry], **(table or {}))
+            source = open_sources(entry_spec)
             found += [
                 FoundImage(f"{entry}, sample {row}", partial(_of_sample, source, row), _shard(source, row))
                 for row in range(len(source))
@@ -247,10 +250,9 @@ def build(
 
 def sync_images(
     index: Index,
-    data: Sequence[str],
+    data: DataLike,
     thumbnails: int = THUMBNAIL,
     dry_run: bool = False,
-    table: Mapping[str, Any] | None = None,
 ) -> Filled:
     """Brings the images of sources up to date.
 
@@ -258,16 +260,17 @@ def sync_images(
     not be read stays, as do items of other sources and those that were added without one.
 
     Args:
-        data: folders and sources, as for `images_in`; a folder must hold at least one image.
+        data: folders and sources, as for `images_in`; a folder must hold at least one image. A folder of the images
+            of a table belongs to the sources.
         thumbnails: as for `add_images`.
         dry_run: whether only to find out what would be done.
-        table: as for `images_in`; its folder of images belongs to the sources.
     """
-    found = images_in(data, table)
+    spec = DataSpec.of(data)
+    found = images_in(spec)
     collection = index.collection("images")
     rehearsal = Rehearsal(collection) if dry_run else None
     filled = add_images(index, found, thumbnails, rehearsal)
-    scope = [_named(one) for one in [*data, (table or {}).get("images")] if one]
+    scope = [_named(source) for source in [*spec.paths, spec.image_folder] if source]
     gone: list[str] = []
     moved: list[Item] = []
     for item in collection.every():
@@ -384,10 +387,10 @@ def thumbnail(content: bytes, pixels: np.ndarray, side: int) -> bytes:
     return small_file(pixels, side, ".webp", [cv2.IMWRITE_WEBP_QUALITY, 82])
 
 
-def _is_source(entry: str, table: Mapping[str, Any]) -> bool:
-    """Whether a folder is one of docs/data.md, which knows more of its images than their files do."""
+def _is_source(data: DataSpec) -> bool:
+    """Return whether a folder is one of docs/data.md, which knows more of its images than their files do."""
     try:
-        open_sources([entry], **table)
+        open_sources(data)
     except (ValueError, FileNotFoundError):
         return False
     return True

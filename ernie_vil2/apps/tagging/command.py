@@ -20,6 +20,7 @@ from ernie_vil2.cli.arguments import (
     add_source_options,
     calibrated,
     count,
+    data_spec,
     input_file,
     input_folder,
     model,
@@ -28,7 +29,6 @@ from ernie_vil2.cli.arguments import (
     number,
     optional_file,
     output_file,
-    table_options,
     threshold,
 )
 
@@ -78,8 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ernie_vil2.apps.tagging.extract import extract_tags
     from ernie_vil2.data.readers import open_sources
+    from ernie_vil2.data.spec import TRAIN
 
-    source = open_sources(args.input, **table_options(args))
+    source = open_sources(data_spec(args, args.input, default_split=TRAIN))
     tagger, options = TAGGERS[args.way](args)
     print(extract_tags(source, tagger, args.output, **options))
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 from ernie_vil2.data.benchmark import TEXT_ID, Benchmark, BenchmarkImage, BenchmarkText, Collector
 from ernie_vil2.data.readers.source import SampleSequence, ShardedSource
 from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, Reason, Sample, content_id, is_blank, is_id
+from ernie_vil2.data.spec import DataSpec
 
 SHARED_NAME = "name of an earlier, different image"  # remark on one that is distinguished by its content
 
@@ -70,27 +71,17 @@ class ImageIds:
         return known.setdefault(content_id(sample.image_name, sample.image), own)
 
 
-def benchmarks_of(
-    source: ShardedSource,
-    name: str,
-    languages: Sequence[str] | None = None,
-    preferred: Collection[str] = (),
-    text_id: str | None = None,
-    caption_lines: bool = False,
-) -> dict[str, Benchmark]:
-    """The samples of a source as a benchmark in every language, in their order.
+def benchmarks_of(source: ShardedSource, name: str, data: DataSpec) -> dict[str, Benchmark]:
+    """Return the samples of a source as a benchmark in every language, in their order.
 
-    Images are distinct by name and content, texts by `text_id`, by the field `text_id`, or else by themselves; the
+    Images are distinct by name and content, texts by `data.text_id`, by the field `text_id`, or else by themselves; the
     fields of the sample that comes first stay with them. All samples are read once here; an image is read again when it
     is asked for.
 
     Args:
+        source: that the data were opened as.
         name: of the benchmarks.
-        languages: of the captions; a sample without a caption in one is not used there. None: those in which there are
-            captions, of these only the preferred ones if there are some.
-        preferred: languages.
-        text_id: that the source was opened with.
-        caption_lines: each line of a caption is a text of its own.
+        data: says in which languages; a sample without a caption in one of them is not used there.
 
     Raises:
         ValueError: no sample could be used.
@@ -106,8 +97,9 @@ def benchmarks_of(
         image = BenchmarkImage(ids(sample, source.where(index)), partial(image_bytes, source, index), sample.fields)
         read.append((replace(sample, image=b""), image))
         found |= {language: None for language, caption in sample.captions.items() if not is_blank(caption)}
+    languages = data.languages
     if languages is None:
-        languages = [language for language in preferred if language in found] or list(found) or [""]
+        languages = [language for language in data.preferred_languages if language in found] or list(found) or [""]
     for language in languages:
         if found and "" not in found and language not in found:
             raise ValueError(
@@ -115,15 +107,14 @@ def benchmarks_of(
             )
     files = [file for shard in source.shards for path in shard.files
              for file in ([path] if path.is_file() else sorted(path.glob("*/data.mdb")))]  # fmt: skip
-    return {language: _in_language(read, name, language, text_id, caption_lines, files) for language in languages}
+    return {language: _in_language(read, name, language, data, files) for language in languages}
 
 
 def _in_language(
     read: Sequence[tuple[Sample, BenchmarkImage] | BadSample],
     name: str,
     language: str,
-    text_id: str | None,
-    caption_lines: bool,
+    data: DataSpec,
     files: Sequence[Path],
 ) -> Benchmark:
     collector = Collector()
@@ -134,12 +125,12 @@ def _in_language(
                 raise BadSample(row.reason, row.name)
             sample, image = row
             texts = sample.caption_lines(language)
-            if not caption_lines:
+            if not data.caption_lines:
                 odd += [(SEVERAL_LINES, sample.image_name)] * (len(texts) > 1)
                 texts = [sample.caption(language)]
             if image.id != sample.image_name and not collector.has_image(image.id):
                 odd.append((SHARED_NAME, sample.image_name))
-            own = _text_id(sample, text_id)
+            own = _text_id(sample, data.text_id)
             for number, text in enumerate(texts):
                 key = text if own is None else own if number == 0 else f"{own}#{number}"
                 collector.add_sample(image, image.id, BenchmarkText(key, text, sample.fields), sample.image_name)

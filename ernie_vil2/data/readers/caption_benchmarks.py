@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
-from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, Layout, found_files, in_order
+from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, Layout, Precedence, found_files, in_order
 from ernie_vil2.data.samples import BadSample, Reason, as_text
 from ernie_vil2.data.source_files import numbered_lines, read_json, values_of
 
@@ -60,6 +60,7 @@ FLICKR30K = Layout(
     find=lambda folder: found_files(folder, dict.fromkeys(SPLITS, "dataset_flickr30k.json")),
     read=partial(_read_karpathy, "flickr30k"),
     image_folders=FLICKR30K_FOLDERS,
+    precedence=Precedence.BENCHMARK,
 )
 MSCOCO = Layout(
     name="mscoco",
@@ -67,6 +68,7 @@ MSCOCO = Layout(
     find=lambda folder: found_files(folder, dict.fromkeys(SPLITS, "dataset_coco.json")),
     read=partial(_read_karpathy, "mscoco"),
     image_folders=MSCOCO_FOLDERS,
+    precedence=Precedence.BENCHMARK,
 )
 
 
@@ -106,6 +108,7 @@ COCO_CAPTIONS = Layout(
     find=_find_coco_captions,
     read=_read_coco_captions,
     image_folders=(*MSCOCO_FOLDERS, "train2017", "val2017"),
+    precedence=Precedence.CAPTIONS,
 )
 
 
@@ -164,6 +167,7 @@ COCO_CN = Layout(
     find=lambda folder: found_files(folder, {split: f"coco-cn_{split}.txt" for split in SPLITS}),
     read=_read_coco_cn,
     image_folders=MSCOCO_FOLDERS,
+    precedence=Precedence.BENCHMARK,
 )
 
 
@@ -193,6 +197,7 @@ FLICKR30K_CN = Layout(
     find=lambda folder: found_files(folder, FLICKR30K_CN_SETS),
     read=_read_flickr30k_cn,
     image_folders=FLICKR30K_FOLDERS,
+    precedence=Precedence.BENCHMARK,
 )
 
 
@@ -226,4 +231,5 @@ AIC_ICC = Layout(
     find=lambda folder: found_files(folder, AIC_ICC_FILES),
     read=_read_aic_icc,
     image_folders=("caption_validation_images_20170910", "caption_train_images_20170902"),
+    precedence=Precedence.BENCHMARK,
 )

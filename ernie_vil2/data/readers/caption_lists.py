@@ -12,10 +12,11 @@ from pathlib import Path
 
 from ernie_vil2.data.benchmark import TEXT_ID, Benchmark, BenchmarkImage, BenchmarkText, Collector
 from ernie_vil2.data.readers.caption_benchmarks import FLICKR30K_FOLDERS, MSCOCO_FOLDERS
-from ernie_vil2.data.readers.layout import ImageFolders, Layout, Options, find_file, found_files
+from ernie_vil2.data.readers.layout import ImageFolders, Layout, Precedence, find_file, found_files
 from ernie_vil2.data.readers.shard_files import Location
 from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, as_text, is_blank
 from ernie_vil2.data.source_files import numbered_lines
+from ernie_vil2.data.spec import DataSpec
 
 Line = tuple[BenchmarkImage, BenchmarkText]  # the image and the text of a line
 
@@ -63,6 +64,7 @@ FLICKR30K_CNA = Layout(
     find=lambda folder: found_files(folder, OTHER_TEST) | found_files(folder, FLICKR30K_CNA_FILES),
     read=partial(_read_lines, "flickr30k-cna", _numbered),
     image_folders=(*FLICKR30K_FOLDERS, "flickr30k/images"),
+    precedence=Precedence.BENCHMARK,
 )
 
 
@@ -81,6 +83,7 @@ COCO_CN_TRANSLATED = Layout(
     find=_find_translated,
     read=partial(_read_lines, "coco-cn-translated", _numbered),
     image_folders=MSCOCO_FOLDERS,
+    precedence=Precedence.BENCHMARK,
 )
 
 
@@ -98,6 +101,7 @@ LONG_CAPTIONS_CN = Layout(
     find=_find_long,
     read=partial(_read_lines, "long-captions-cn", _with_path),
     image_folders=("images",),
+    precedence=Precedence.BENCHMARK,
 )
 
 
@@ -172,9 +176,9 @@ def _find_xm3600(folder: Path) -> dict[str, Sequence[Path]]:
     return {"": [path]} if path and _begins_with(path, f'"{KEY}"'.encode()) else {}
 
 
-def _open_xm3600(location: Location, options: Options) -> Xm3600:
+def _open_xm3600(location: Location, data: DataSpec) -> Xm3600:
     path = Path(location.name)
-    folders = XM3600.images_of(path, options)
+    folders = XM3600.images_of(path, data)
     source = Xm3600(path, folders)
     folders.require(source.first_images())
     return source
@@ -186,4 +190,5 @@ XM3600 = Layout(
     find=_find_xm3600,
     open=_open_xm3600,
     image_folders=("images",),
+    precedence=Precedence.BENCHMARK,
 )

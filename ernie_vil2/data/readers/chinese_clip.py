@@ -16,7 +16,7 @@ import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
 from ernie_vil2.data.readers.indexed_file import Index, Lines, TextLines, cached_index, decode_base64
-from ernie_vil2.data.readers.layout import ImageFolders, Layout, in_order
+from ernie_vil2.data.readers.layout import ImageFolders, Layout, Precedence, in_order
 from ernie_vil2.data.readers.shard_files import LocalFile, Location
 from ernie_vil2.data.readers.tar import text_name
 from ernie_vil2.data.samples import (
@@ -235,8 +235,9 @@ CHINESE_CLIP = Layout(
     fits=_is_here,
     endings=(IMAGES, *TEXTS),
     # The pairs alone, of which only an index is in memory.
-    open=lambda location, options: ChineseClipSource(location.name, options.text_id),
+    open=lambda location, data: ChineseClipSource(location.name, data.text_id),
     read=_read,
+    precedence=Precedence.BENCHMARK,
 )
 
 
@@ -352,5 +353,6 @@ LMDB = Layout(
     name="lmdb",
     files="lmdb/{split}/ with pairs/ and imgs/",
     find=_find_lmdb,
-    open=lambda location, options: ChineseClipLmdb(location.name, options.text_id),
+    open=lambda location, data: ChineseClipLmdb(location.name, data.text_id),
+    precedence=Precedence.DATABASE,
 )

@@ -13,11 +13,12 @@ from typing import Any
 
 from ernie_vil2.data.benchmark import BenchmarkImage
 from ernie_vil2.data.readers.caption_benchmarks import FLICKR30K_FOLDERS
-from ernie_vil2.data.readers.layout import ImageFolders, Layout, Options, find_file, found_files, in_order
+from ernie_vil2.data.readers.layout import ImageFolders, Layout, Precedence, find_file, found_files, in_order
 from ernie_vil2.data.readers.shard_files import Location
 from ernie_vil2.data.readers.tables import JsonTable
 from ernie_vil2.data.samples import BadSample, Reason, Statement, as_object, check_text, is_blank, is_id
 from ernie_vil2.data.source_files import numbered_lines
+from ernie_vil2.data.spec import DataSpec
 
 NO_GOLD_LABEL = "-"
 LOOKED_AT = 100
@@ -105,7 +106,7 @@ def open_statements(
     labels: tuple[str, ...],
     parse: Callable[[ImageFolders, dict, str], StatementRow],
     location: Location,
-    options: Options,
+    data: DataSpec,
 ) -> StatementSource:
     """The statements of a layout's annotation file; `parse` gets the folders of its images.
 
@@ -114,7 +115,7 @@ def open_statements(
         ValueError: as `StatementSource`.
     """
     path = Path(location.name)
-    folders = layout.images_of(path, options)
+    folders = layout.images_of(path, data)
     source = StatementSource(layout.name, path, labels, partial(parse, folders))
     folders.require(source.first_images())
     return source
@@ -150,8 +151,9 @@ SNLI_VE: Layout = Layout(
     name="snli-ve",
     files=", ".join(SNLI_VE_FILES.values()),
     find=lambda folder: in_order({split: path for split, [path] in found_files(folder, SNLI_VE_FILES).items()}),
-    open=lambda location, options: open_statements(SNLI_VE, SNLI_VE_LABELS, _snli_ve_row, location, options),
+    open=lambda location, data: open_statements(SNLI_VE, SNLI_VE_LABELS, _snli_ve_row, location, data),
     image_folders=FLICKR30K_FOLDERS,
+    precedence=Precedence.BENCHMARK,
 )
 
 
@@ -214,7 +216,8 @@ NLVR2: Layout = Layout(
     name="nlvr2",
     files=f"{'.json, '.join(NLVR2_SPLITS)}.json",
     find=_find_nlvr2,
-    open=lambda location, options: open_statements(NLVR2, NLVR2_LABELS, _nlvr2_row, location, options),
+    open=lambda location, data: open_statements(NLVR2, NLVR2_LABELS, _nlvr2_row, location, data),
     image_folders=NLVR2_SPLITS,
+    precedence=Precedence.BENCHMARK,
 )
 """The folders of a split's images, alone or below `images/`."""

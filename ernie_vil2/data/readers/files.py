@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from ernie_vil2.data.readers.indexed_file import Index, pack_names, unpack_name
-from ernie_vil2.data.readers.layout import Layout
+from ernie_vil2.data.readers.layout import Layout, Precedence
 from ernie_vil2.data.readers.tar import assemble, image_suffix, split_name
 from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.source_files import IMAGE_SUFFIXES, read_file, readable
@@ -92,5 +92,6 @@ FILES = Layout(
     name="files",
     files="images with a .txt or .json of their name",
     find=_find,
-    open=lambda location, options: FilesSource(location.name, options.text_id),
+    open=lambda location, data: FilesSource(location.name, data.text_id),
+    precedence=Precedence.FILES,
 )

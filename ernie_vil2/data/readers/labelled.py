@@ -4,6 +4,7 @@ The classes are a folder each, a column of a table, or a field of samples.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR
 from ernie_vil2.data.readers.tables import TABLES, Table, image_of, open_table
 from ernie_vil2.data.samples import BadSample, Reason, is_id
 from ernie_vil2.data.source_files import image_files, read_file, read_json
+from ernie_vil2.data.spec import DataLike, DataSpec
 from ernie_vil2.io.files import read_text
 from ernie_vil2.io.terminal import counted
 
@@ -127,36 +129,26 @@ class Found(NamedTuple):
 
 
 def open_labelled(
-    paths: Sequence[str | Path],
-    names: Mapping[str, str] | None = None,
-    *,
-    label: str = LABEL,
-    split: str | None = None,
-    images: str | Path | None = None,
-    columns: Mapping[str, str] | None = None,
-    encoding: str | None = None,
-    default: str = "test",
+    data: DataLike, names: Mapping[str, str] | None = None, *, label: str = LABEL, **fields: Any
 ) -> Benchmark:
-    """Images and their classes, as a benchmark whose texts are the classes.
+    """Open images and their classes, as a benchmark whose texts are the classes.
 
     The id of a class is its label; `fields` has its name in every language, the text is that of the first.
 
     Args:
-        paths: a folder with a folder for each class, or with such a folder for each split; tables with the columns
-            `image` and `label`; or what `open_sources` takes.
+        data: a spec, or paths: a folder with a folder for each class, or with such a folder for each split; tables with
+            the columns `image` and `label`; or what `open_sources` takes.
         names: files of names by language, see `read_list`. None: `label_cn.txt` next to the folders, else the labels
             themselves, as zh where there is a Chinese character in them and as en otherwise.
         label: column or field that says the class of an image; several are a list, in CSV separated by `|`.
-        split: of the images.
-        images: folder where a table's image files are looked for, instead of the table's own.
-        columns, encoding: of tables, as of `open_sources`.
-        default: the split that is meant where none is named and there are several.
+        fields: of `DataSpec`. Where no split is named and there are several, it is test.
 
     Raises:
         FileNotFoundError: there is no such path.
         ValueError: it is not clear what is there, a class has no name, or no image can be used.
     """
-    found = _found(paths, label, split, images, default, {"columns": columns, "encoding": encoding})
+    spec = DataSpec.of(data, **fields)
+    found = _found(replace(spec, default_split=spec.default_split or "test"), label)
     sources = dict(names or ({"zh": str(found.names)} if found.names else {}))
     by_language = {
         language: named_classes(found.labels, read_list(source), source) for language, source in sources.items()
@@ -191,26 +183,19 @@ def _language(labels: Sequence[str]) -> str:
     return "zh" if any("\u4e00" <= letter <= "\u9fff" for label in labels for letter in label) else "en"
 
 
-def _found(
-    paths: Sequence[str | Path],
-    label: str,
-    split: str | None,
-    images: str | Path | None,
-    default: str,
-    table: Mapping[str, Any],
-) -> Found:
-    path = Path(paths[0])
-    if path.is_dir() and (found := _in_folders(path, split, default)):
-        if len(paths) > 1:
+def _found(data: DataSpec, label: str) -> Found:
+    path = Path(data.paths[0])
+    if path.is_dir() and (found := _in_folders(path, data.split, data.default_split)):
+        if len(data.paths) > 1:
             raise ValueError(f"{path} is a folder of classes; give it alone")
         return found
-    if all(Path(one).suffix.lower() in TABLES for one in paths):
-        if split:
+    if all(Path(one).suffix.lower() in TABLES for one in data.paths):
+        if data.split:
             raise ValueError(f"{path} has no splits; name the table of the split")
-        entries = [entry for one in paths for entry in _in_table(Path(one), label, images, **table)]
-        files = tuple(map(Path, paths))
+        entries = [entry for one in data.paths for entry in _in_table(Path(one), label, data)]
+        files = tuple(map(Path, data.paths))
     else:
-        source = open_sources(map(str, paths), split=split, images=images, default=default, **table)
+        source = open_sources(data)
         entries = list(_in_samples(source, label))
         files = tuple(file for shard in source.shards for file in shard.files if file.is_file())
     if all(isinstance(entry, BadSample) and entry.reason == Reason.NO_LABEL for entry in entries):
@@ -219,12 +204,12 @@ def _found(
     return Found(path.stem, entries, sorted(labels), files)
 
 
-def _in_folders(root: Path, split: str | None, default: str) -> Found | None:
+def _in_folders(root: Path, split: str | None, default: str | None) -> Found | None:
     """The images of a folder of classes; None if it is none, as no folder in it has an image file."""
     folder, classes = root, _folders(root)
     splits = {family(one.name): one for one in classes if family(one.name) in SPLITS and _folders(one)}
     if splits:
-        chosen = family(split or default)
+        chosen = family(split or default or "test")
         if split is None and chosen != "train" and chosen not in splits:
             chosen = next(one for one in SPLITS if one in splits)
         if chosen not in splits:
@@ -251,19 +236,17 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
 
 
-def _in_table(
-    path: Path, label: str, images: str | Path | None, columns: Mapping[str, str] | None, encoding: str | None
-) -> list[tuple[BenchmarkImage, tuple[str, ...]] | BadSample]:
-    home = Path(images) if images else None
-    table, folders = open_table(path, encoding), ImageFolders([home or path.parent], ())
-    names = names_here(table.column_names, columns or {}, str(path))
+def _in_table(path: Path, label: str, data: DataSpec) -> list[tuple[BenchmarkImage, tuple[str, ...]] | BadSample]:
+    home = data.image_folder
+    table, folders = open_table(path, data.encoding), ImageFolders([home or path.parent], ())
+    names = names_here(table.column_names, data.columns or {}, str(path))
     entries, in_files = list[tuple[BenchmarkImage, tuple[str, ...]] | BadSample](), list[BenchmarkImage]()
     for index in range(len(table)):
         where = table.row_name(index)
         try:
             row = table.row(index, names)
-            _, name, file, data = image_of(row, where, home)
-            if data is None:
+            _, name, file, content = image_of(row, where, home)
+            if content is None:
                 in_files.append(image := folders.image(name, file))
             else:
                 image = BenchmarkImage(name, partial(_bytes_of, table, index, names))

@@ -5,36 +5,38 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.readers.shard_files import Location
 from ernie_vil2.data.readers.source import Shard
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.source_files import check_inside, found_image
+from ernie_vil2.data.spec import DataSpec
 
 # In the order in which the split that is scored is chosen when none is named.
 SPLITS = ("test", "val", "train")
 _SPELLING = re.compile(r"(test|train|val)(id|idation)?\d*|(dev)")
 
 
-class Options(NamedTuple):
-    """What a shard is opened with, besides its location.
+class Precedence(IntEnum):
+    """Which layout a folder has that holds the files of several: the one of the lowest precedence."""
 
-    `split` is its name in the layout, `root` the folder or file that a person named. `images` is the folder of the
-    image files; None: they lie with the data. `text_id` is as in `Data.text_id`, `samples` how many a tar shard holds,
-    if that is known; `columns` and `encoding` are as of `TableSource`.
-    """
-
-    split: str
-    root: Path
-    images: Path | None = None
-    text_id: str | None = None
-    samples: int | None = None
-    columns: Mapping[str, str] | None = None
-    encoding: str | None = None
+    BENCHMARK = 0
+    """A published benchmark; a folder that holds several of these is ambiguous."""
+    CAPTIONS = 1
+    """MSCOCO's own captions, which lie next to what others made of them."""
+    SHARDS = 2
+    """Shards, which lie next to what they were made of."""
+    DATABASE = 3
+    ROWS = 4
+    FILES = 5
+    """Images with a text of their name. img2dataset leaves a table without images next to each folder of these."""
+    TABLE = 6
+    OWN = 7
+    """A layout of the user's own that does not say otherwise."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,11 @@ class Layout:
             has no splits. Nothing if the folder has another layout.
         fits: whether a single file, an address or a command is a shard of it; None: none is.
         endings: of the names of those that may be, of which alone `fits` is asked.
-        open: opens a shard.
+        open: opens a shard; its data have one path, what the user named, and the split by its name there.
         read: makes a benchmark of a split's annotation file.
         image_folders: published names of the folders with image files; None: the files of the layout hold the images.
         by_name_only: whether it is not recognised from the files, but has to be named.
+        precedence: decides where a folder holds files of several layouts.
     """
 
     name: str
@@ -59,15 +62,24 @@ class Layout:
     find: Callable[[Path], Mapping[str, Sequence[Path]]]
     fits: Callable[[Location], bool] | None = None
     endings: tuple[str, ...] = ("",)
-    open: Callable[[Location, Options], Shard] | None = None
+    open: Callable[[Location, DataSpec], Shard] | None = None
     read: Callable[[Path, str, ImageFolders], Benchmark] | None = None
     image_folders: tuple[str, ...] | None = None
     by_name_only: bool = False
+    precedence: Precedence = Precedence.OWN
 
-    def images_of(self, annotations: Path, options: Options) -> ImageFolders:
-        """Where the image files of an annotation file are looked for."""
-        here = [folder for folder in (options.root, *annotations.parents[:2]) if folder.is_dir()]
-        return ImageFolders([options.images] if options.images else list(dict.fromkeys(here)), self.image_folders or ())
+    @property
+    def is_benchmark(self) -> bool:
+        """Whether it is one of the benchmarks of which a folder holds one."""
+        return self.precedence == Precedence.BENCHMARK
+
+    def images_of(self, annotations: Path, data: DataSpec) -> ImageFolders:
+        """Return the folders in which the image files of an annotation file are looked for."""
+        published_names = self.image_folders or ()
+        if data.image_folder:
+            return ImageFolders([data.image_folder], published_names)
+        nearby = [Path(data.paths[0]), *annotations.parents[:2]]
+        return ImageFolders([folder for folder in dict.fromkeys(nearby) if folder.is_dir()], published_names)
 
 
 def family(split: str) -> str:

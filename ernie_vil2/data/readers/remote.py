@@ -47,15 +47,16 @@ class RemoteFile:
     Args:
         address: of the file.
         size, checksum: bytes and SHA-256, if they are known; what arrives is compared with them.
+        samples: how many samples it holds, if that is known.
 
     Attributes:
         failures: transfers that failed, in this process.
     """
 
-    __slots__ = ("_info", "checksum", "failures", "name")
+    __slots__ = ("_info", "checksum", "failures", "name", "samples")
 
-    def __init__(self, address: str, size: int | None = None, checksum: str | None = None):
-        self.name, self.checksum = address, checksum
+    def __init__(self, address: str, size: int | None = None, checksum: str | None = None, samples: int | None = None):
+        self.name, self.checksum, self.samples = address, checksum, samples
         self.failures = 0
         # Equal content is fetched once, from whichever address.
         self._info: tuple[int | None, str] | None = (size, f"sha256 {checksum}") if checksum else None
@@ -179,6 +180,7 @@ class PipeOutput:
     def __init__(self, command: str):
         self.command = command.strip()
         self.name = f"pipe:{self.command}"
+        self.samples: int | None = None
 
     def identity(self) -> str:
         return self.name

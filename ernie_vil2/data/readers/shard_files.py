@@ -35,9 +35,15 @@ _INMOST, _COUNTED = re.compile(r"\{[^{}]*\}"), re.compile(r"\0(\d+)\0")
 
 
 class Location(Protocol):
-    """A file by its address. `name` is the address as a person writes it."""
+    """A file by its address.
+
+    Attributes:
+        name: the address as a person writes it.
+        samples: how many samples it holds, if an index says so.
+    """
 
     name: str
+    samples: int | None
 
     def identity(self) -> str:
         """Changes when the file's content does; what was found out about the file is kept under it."""
@@ -54,8 +60,8 @@ class LocalFile:
     OSError says that it cannot be read, or that it is not a file: a pipe, above all, which would be waited for.
     """
 
-    def __init__(self, path: str | Path):
-        self.name = str(path)
+    def __init__(self, path: str | Path, samples: int | None = None):
+        self.name, self.samples = str(path), samples
 
     def identity(self) -> str:
         with self._explained():
@@ -222,10 +228,10 @@ class PreparedShards:
         self._of_folder = cache(_in_folder)
         self._of_address: dict[str, dict[str, _Entry]] = {}
 
-    def __call__(self, location: Location) -> tuple[Location, int | None]:
-        """The shard, one at an address with its size and checksum, and how many samples it holds.
+    def __call__(self, location: Location) -> Location:
+        """Return the shard with the number of its samples, one at an address with size and checksum as well.
 
-        The samples are None where there is no index, it does not name the shard, or a shard that is here is of another
+        The number is None where there is no index, it does not name the shard, or a shard that is here is of another
         size than it says.
 
         Raises:
@@ -234,7 +240,9 @@ class PreparedShards:
         if isinstance(location, LocalFile):
             path = Path(location.name)
             entry = self._of_folder(path.parent).get(path.name)
-            return location, entry.samples if entry and path.stat().st_size == entry.bytes else None
+            if entry and path.stat().st_size == entry.bytes:
+                return LocalFile(path, entry.samples)
+            return location
         if isinstance(location, RemoteFile):
             address, *query = location.name.split("?", 1)
             folder, _, name = address.rpartition("/")
@@ -242,8 +250,8 @@ class PreparedShards:
             if name.endswith(".tar") and index not in self._of_address:
                 self._of_address[index] = _at_address(index, asked_for=location.name)
             if entry := self._of_address.get(index, {}).get(name):
-                return RemoteFile(location.name, entry.bytes, entry.checksum), entry.samples
-        return location, None
+                return RemoteFile(location.name, entry.bytes, entry.checksum, entry.samples)
+        return location
 
 
 def _in_folder(folder: Path) -> dict[str, _Entry]:

@@ -18,13 +18,14 @@ import numpy as np
 
 from ernie_vil2.data.readers.columns import IMAGE_KEYS, Names, addresses, lacking, names_here, plain_name, quoted
 from ernie_vil2.data.readers.indexed_file import Index, TextLines, measured_lines
-from ernie_vil2.data.readers.layout import SPLITS, Layout, Options, family, in_order
+from ernie_vil2.data.readers.layout import SPLITS, Layout, Precedence, family, in_order
 from ernie_vil2.data.readers.parquet import ParquetTable, parquet_file, readable_columns
 from ernie_vil2.data.readers.shard_files import LocalFile, Location
 from ernie_vil2.data.readers.spreadsheets import LOOKED_AT, CsvTable, XlsxTable, header, read_sheet
 from ernie_vil2.data.readers.tar import IMAGE_ID, text_name, texts_of
 from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, check_text, is_id
 from ernie_vil2.data.source_files import BYTE_ORDER_MARK, check_inside, found_image
+from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.device.extras import require
 
 FIRST_ROWS = 10  # by which the columns of JSON lines are known
@@ -373,8 +374,8 @@ def _columns(path: Path) -> list[str]:
     return list(columns)
 
 
-def _open(kind: type[TableSource], location: Location, options: Options) -> TableSource:
-    return kind(location.name, options.text_id, options.images, options.columns, options.encoding).checked()
+def _open(kind: type[TableSource], location: Location, data: DataSpec) -> TableSource:
+    return kind(location.name, data.text_id, data.image_folder, data.columns, data.encoding).checked()
 
 
 TABLE = Layout(
@@ -385,6 +386,7 @@ TABLE = Layout(
     endings=tuple(TABLES),
     open=partial(_open, TableSource),
     image_folders=(),
+    precedence=Precedence.TABLE,
 )
 TEXTS = Layout(
     name="texts",
@@ -394,4 +396,5 @@ TEXTS = Layout(
     endings=TABLE.endings,
     open=partial(_open, TextSource),
     by_name_only=True,
+    precedence=Precedence.TABLE,
 )

@@ -8,9 +8,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ernie_vil2.data.readers.indexed_file import Index, IndexedFile, pack_names, unpack_name
-from ernie_vil2.data.readers.layout import SPLITS, Layout, family
+from ernie_vil2.data.readers.layout import SPLITS, Layout, Precedence, family
 from ernie_vil2.data.readers.remote import PipeOutput
-from ernie_vil2.data.readers.shard_files import Location
+from ernie_vil2.data.readers.shard_files import Location, as_location
 from ernie_vil2.data.samples import (
     MAX_BYTES,
     MAX_TEXT_BYTES,
@@ -47,9 +47,8 @@ class TarSource(IndexedFile):
     data follows the end mark, as in two shards that were joined by `cat`.
 
     Args:
-        location: the shard.
+        location: the shard; one whose number of samples is known is not read before its first sample is.
         text_id: JSON field that names the text (`Data.text_id`); None: the captions name it.
-        samples: how many it holds, if that is known; it is then not read before its first sample is.
 
     Raises:
         ValueError: the file is not a tar file, or it is compressed.
@@ -57,9 +56,10 @@ class TarSource(IndexedFile):
 
     kind = "tar"
 
-    def __init__(self, location: str | Path | Location, text_id: str | None = None, samples: int | None = None):
+    def __init__(self, location: str | Path | Location, text_id: str | None = None):
         self._text_id = text_id
-        super().__init__(location, samples)
+        location = as_location(location)
+        super().__init__(location, location.samples)
 
     def _scan(self) -> Index:
         scan = _Scan()
@@ -287,5 +287,6 @@ TAR = Layout(
     files=".tar shards, or folders of them for train, val and test",
     find=_find,
     fits=lambda location: isinstance(location, PipeOutput) or location.name.endswith(ARCHIVES),
-    open=lambda location, options: TarSource(location, options.text_id, options.samples),
+    open=lambda location, data: TarSource(location, data.text_id),
+    precedence=Precedence.SHARDS,
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 from ernie_vil2.data.readers.chinese_clip import IMAGES
 from ernie_vil2.data.readers.columns import lacking, names_here
 from ernie_vil2.data.readers.indexed_file import Lines, decode_base64
-from ernie_vil2.data.readers.layout import Layout
+from ernie_vil2.data.readers.layout import Layout, Precedence
 from ernie_vil2.data.readers.shard_files import Location
 from ernie_vil2.data.readers.spreadsheets import header
 from ernie_vil2.data.samples import BadSample, Reason, Sample, as_text, check_text, is_id
@@ -69,5 +69,6 @@ TSV = Layout(
     files="official .tsv files",
     find=_find,
     fits=lambda location: _is_tsv(location.name),
-    open=lambda location, options: TsvSource(location),
+    open=lambda location, data: TsvSource(location),
+    precedence=Precedence.ROWS,
 )

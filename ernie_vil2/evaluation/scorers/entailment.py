@@ -1,17 +1,21 @@
 """Visual entailment (SNLI-VE) and NLVR2: which label a model gives to a statement about an image, or about two."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.readers.entailment import NLVR2, SNLI_VE
+from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.encoder import ErnieViL2, Source, encoder_of, stored_model
 from ernie_vil2.evaluation.check import Inspection
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.entailment import (
     EntailmentScores,
+    Statements,
     check_statements,
     read_statements,
     score_statements,
@@ -21,7 +25,7 @@ from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.published import published_results
 from ernie_vil2.evaluation.report import Answer, Card, Page, Report, Section, Table, percent, wrapped
-from ernie_vil2.evaluation.scorer import Bar, Data, Scorer
+from ernie_vil2.evaluation.scorer import Bar, Opened, Scorer
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.section import Precision
 
@@ -73,7 +77,7 @@ def load_classifier(
 
 @dataclass
 class Entailment(Scorer):
-    """Scores a model that was trained on such statements, by its accuracy.
+    """Scores a model that was trained on the statements of SNLI-VE, by its accuracy.
 
     Attributes:
         title: what the model is called in the table.
@@ -82,30 +86,37 @@ class Entailment(Scorer):
     title: str = "model"
     labels: ClassVar[bool] = True
     folder: ClassVar[str] = "entailment"
+    layout: ClassVar[str] = SNLI_VE.name
     best_by = "accuracy"
 
-    def open(self, data: Data) -> dict[str, Benchmark]:
-        """As `Scorer.open`: the distinct images and texts of one split."""
-        self.statements = read_statements(data.sources())
-        return {"": self.statements.benchmark}
+    @classmethod
+    def recognises(cls, path: Path, layout: str | None) -> bool:
+        return layout == cls.layout
 
-    def sizes(self, benchmarks: Mapping[str, Benchmark]) -> dict[str, str]:
-        counts = self.statements.counts
+    def open(self, data: DataSpec) -> Opened:
+        """Open the distinct images and texts of one split."""
+        statements = read_statements(open_sources(data))
+        return Opened(data, {"": statements.benchmark}, statements)
+
+    def sizes(self, opened: Opened) -> dict[str, str]:
+        statements: Statements = opened.context
+        counts = statements.counts
         sizes = f"{counted(counts['statements'], 'statement')}, {counted(counts['images'], 'image')}"
-        return {self.statements.name: sizes}
+        return {statements.name: sizes}
 
-    def check(self, model: ErnieViL2, name: str) -> None:
-        """As `Scorer.check`: the labels are those that the model was trained on."""
-        if self.statements.labels != model.labels:
+    def check(self, opened: Opened, model: ErnieViL2, name: str) -> None:
+        """Raise ValueError if the model was trained on other labels."""
+        statements: Statements = opened.context
+        if statements.labels != model.labels:
             raise ValueError(
-                f"{name} predicts {', '.join(model.labels) or 'no labels'}; the labels of {self.statements.name} are "
-                f"{', '.join(self.statements.labels)}"
+                f"{name} predicts {', '.join(model.labels) or 'no labels'}; the labels of {statements.name} are "
+                f"{', '.join(statements.labels)}"
             )
 
-    def score(self, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
-        """As `Scorer.score`: see `EntailmentScores.values`."""
+    def score(self, opened: Opened, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
+        """Score the statements, see `EntailmentScores.values`."""
         backend: Any = model.backend  # of an `EntailmentClassifier`, as `check` has found
-        scores = score_statements(self.statements, encoded[""], backend.model.label_logits)
+        scores = score_statements(opened.context, encoded[""], backend.model.label_logits)
         notes = notes_of(scores)
         table = accuracy_table(self.title, scores)
         return Report(
@@ -122,16 +133,23 @@ class Entailment(Scorer):
             outcomes=lambda: {"": outcomes(scores)},
         )
 
-    def naming(self, data: Data) -> list[str]:
-        """As `Scorer.naming`: the split by the name of its file."""
-        return [self.statements.split]
+    def naming(self, opened: Opened) -> list[str]:
+        """Return the split by the name of its file."""
+        return [opened.context.split]
 
-    def inspect(self, data: Data, bar: Bar) -> Inspection:
-        """As `Scorer.inspect`, of every split, which are compared with what the authors count, and with train."""
-        names = [data.split] if data.split else splits_of(data.path[0])
-        splits = [read_statements(replace(data, split=name).sources()) for name in names]
+    def inspect(self, data: DataSpec, bar: Bar) -> Inspection:
+        """Read every split, and compare it with what the authors count, and with train."""
+        names = [data.split] if data.split else splits_of(data.paths[0])
+        splits = [read_statements(open_sources(data, split=name)) for name in names]
         with bar(sum(len(statements.benchmark.images) for statements in splits)) as progress:
             return check_statements(splits, progress)
+
+
+@dataclass
+class Nlvr2(Entailment):
+    """Scores a model that was trained on the statements of NLVR2, as `Entailment` does."""
+
+    layout: ClassVar[str] = NLVR2.name
 
 
 def outcomes(scores: EntailmentScores) -> Outcomes:

@@ -1,14 +1,16 @@
 """Image-text retrieval by named protocols: recalls next to what was published, every query's rank, and examples."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ernie_vil2.config import Config, ScoredConfig
-from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
+from ernie_vil2.data.benchmark import BenchmarkImage, BenchmarkText
+from ernie_vil2.data.readers import open_benchmarks, open_sources
+from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.device.extras import require
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.check import Inspection, check_benchmark
@@ -30,7 +32,7 @@ from ernie_vil2.evaluation.published import PublishedResult, published_results
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.report import Card, Page, Report, ending_of, wrapped
 from ernie_vil2.evaluation.retrieval import Row, recall_table
-from ernie_vil2.evaluation.scorer import Bar, Data, Scorer, make_scorer
+from ernie_vil2.evaluation.scorer import Bar, Opened, Scorer, make_scorer
 
 MEAN = "mean_recall"
 SHOWN_SIDE_BY_SIDE = 4
@@ -43,46 +45,63 @@ LOGGED_ALONE = ("R@5", "mR", "MRR")
 class Retrieval(Scorer):
     """Scores a dual encoder language by language; its best checkpoint is that of the best mean recall over them.
 
-    Attributes:
-        protocol: names of protocols, see `protocols.choose`.
-        only: fields and values of samples; queries of each have rows of their own, while galleries stay whole.
-        top_k: how many answers to every query are written; None: none are.
-        pixel_baseline: training data; one more row is what the nearest image of these by pixels reaches.
-        title: what the model is called in the table.
-        block: rows of either side that are scored at once.
+    The fields are options of commands, by their descriptions. `protocol` takes names as `protocols.choose` does, and
+    `only` pairs of a field and a value.
     """
 
-    protocol: Sequence[str] = ("pairs",)
-    only: Sequence[tuple[str, str]] = ()
-    top_k: int | None = None
-    pixel_baseline: Sequence[str] = ()
-    title: str = "model"
-    block: int = 1024
+    protocol: Sequence[str] = field(
+        default=("pairs",),
+        metadata={
+            "help": "default: pairs; all-conventions: any-of, first-text, row-label side by side",
+            "metavar": "NAME",
+        },
+    )
+    only: Sequence[tuple[str, str]] = field(
+        default=(),
+        metadata={
+            "help": "additional rows for the queries with this value; galleries stay whole",
+            "metavar": "FIELD=VALUE",
+        },
+    )
+    top_k: int | None = field(
+        default=None,
+        metadata={"help": "write the K best answers to every query; 10 for MUGE's test split", "metavar": "K"},
+    )
+    pixel_baseline: Sequence[str] = field(
+        default=(),
+        metadata={
+            "help": "one more row: the text of the nearest training image by pixels",
+            "metavar": "TRAIN_FILE",
+        },
+    )
+    title: str = field(default="model", metadata={"help": "what the model is called in the table", "metavar": "LABEL"})
+    block: int = field(default=1024, metadata={"help": "rows of either side that are scored at once"})
     best_by: str | None = MEAN
     separate: ClassVar[bool] = True
     held_out: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        self.protocols, self.data = choose(self.protocol), Data(())
+        self.protocols = choose(self.protocol)
         for name, one in self.protocols.items():
             if one.packages:
                 require(f"the protocol {name}", *one.packages)
 
     @classmethod
-    def of_run(cls, config: Config, scored: ScoredConfig | None, default: str) -> tuple[Scorer, Data | None]:
-        """As `Scorer.of_run`: by the protocol of the data or of the run, with the scorer of that protocol."""
+    def of_run(cls, config: Config, scored: ScoredConfig | None, default: str) -> tuple[Scorer, DataSpec | None]:
+        """Return the scorer of the protocol of the data or of the run."""
         named = protocol((scored and scored.protocol) or config.Evaluation.protocol)
         _, data = super().of_run(config, scored, default)
         return make_scorer(named.scorer, {"protocol": [named.name], "block": config.Evaluation.block}), data
 
-    def open(self, data: Data) -> dict[str, Benchmark]:
-        """As `Scorer.open`: what the protocols select, by the language of the captions."""
+    def open(self, data: DataSpec) -> Opened:
+        """Open what the protocols select, by the language of the captions."""
         protocols = list(self.protocols.values())
-        self.data = replace(data, default=protocols[0].split or data.default)
-        return {language: select(one, protocols) for language, one in self.data.benchmarks().items()}
+        data = replace(data, default_split=protocols[0].split or data.default_split)
+        benchmarks = open_benchmarks(data)
+        return Opened(data, {language: select(benchmarks[language], protocols) for language in benchmarks})
 
-    def score(self, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2 | None) -> Report:
-        """As `Scorer.score`: `zh/image_to_text/R@1`, `zh/mR`, further measures of a protocol, and `mean_recall`."""
+    def score(self, opened: Opened, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2 | None) -> Report:
+        """Score `zh/image_to_text/R@1`, `zh/mR`, further measures of a protocol, and `mean_recall`."""
         device = model.device if model else "cpu"
         evaluations = {
             (language, convention): score(one, scoring, self.block, device, not self.top_k)
@@ -99,7 +118,8 @@ class Retrieval(Scorer):
             metrics[MEAN] = fmean(means)
         labelled = {", ".join(filter(None, [self.title, *keys])): one for keys, one in evaluations.items()}
         published = [row for name in self.protocol for row in published_results(name)]
-        rows = self._rows(labelled, published)
+        baseline = self._baseline(opened.data) if self.pixel_baseline else None
+        rows = self._rows(labelled, published, baseline)
         counts = format_counts(labelled)
         return Report(
             metrics,
@@ -124,9 +144,11 @@ class Retrieval(Scorer):
             page = retrieval_page(evaluation, rows, device)
             yield replace(page, label=label, ending=ending_of(label) if len(evaluations) > 1 else "")
 
-    def _rows(self, evaluations: Evaluations, published: Sequence[PublishedResult]) -> list[Row]:
-        """The rows of all queries, and for each field and value those of its queries alone."""
-        baseline, rows = self._baseline() if self.pixel_baseline else None, []
+    def _rows(
+        self, evaluations: Evaluations, published: Sequence[PublishedResult], baseline: PixelBaseline | None = None
+    ) -> list[Row]:
+        """Return the rows of all queries, and for each field and value those of its queries alone."""
+        rows: list[Row] = []
         for chosen in (None, *self.only):
             results = dict(evaluations)
             if chosen:
@@ -138,20 +160,21 @@ class Retrieval(Scorer):
             rows += table_rows(title, results, baselines, [] if chosen else published)
         return rows
 
-    def _baseline(self) -> PixelBaseline:
-        baseline = pixel_baseline(Data(self.pixel_baseline, text_id=self.data.text_id).sources(), self.data.sources())
+    def _baseline(self, data: DataSpec) -> PixelBaseline:
+        training = DataSpec(self.pixel_baseline, text_id=data.text_id)
+        baseline = pixel_baseline(open_sources(training), open_sources(data))
         if baseline.bad_samples.counts:
             print(f"pixel baseline: {baseline.bad_samples}")
         return baseline
 
-    def naming(self, data: Data) -> list[str]:
-        """As `Scorer.naming`, with the protocols."""
-        return [*super().naming(data), *(name for name in self.protocol if name != "pairs")]
+    def naming(self, opened: Opened) -> list[str]:
+        """Return split, languages and protocols."""
+        return [*super().naming(opened), *(name for name in self.protocol if name != "pairs")]
 
-    def inspect(self, data: Data, bar: Bar) -> Inspection:
-        """As `Scorer.inspect`, and whether the counts are those that the protocols expect."""
+    def inspect(self, data: DataSpec, bar: Bar) -> Inspection:
+        """Read the data and decode all images, and compare the counts with those that the protocols expect."""
         protocols, found = list(self.protocols.values()), {}
-        for language, benchmark in self.open(data).items():
+        for language, benchmark in self.open(data).benchmarks.items():
             with bar(len(benchmark.images)) as progress:
                 found[language] = check_benchmark(benchmark, protocols, progress)
         texts = [f"captions in {language}\n" * bool(language) + str(report) for language, report in found.items()]

@@ -12,16 +12,17 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
+from ernie_vil2.data.benchmark import BenchmarkText, Collector
 from ernie_vil2.data.readers.layout import ImageFolders
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.source_files import read_json
+from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import Answer, Card, Report, Table, percent
-from ernie_vil2.evaluation.scorer import Data, Scorer
+from ernie_vil2.evaluation.scorer import Opened, Scorer
 from ernie_vil2.io.terminal import counted
 
 KINDS = ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
@@ -55,21 +56,25 @@ class SugarCrepe(Scorer):
     folder: ClassVar[str] = "composition"
     best_by = "mean"
 
-    def open(self, data: Data) -> dict[str, Benchmark]:
-        """As `Scorer.open`: the images and both texts of all items.
+    @classmethod
+    def recognises(cls, path: Path, layout: str | None) -> bool:
+        return any((path / name).is_file() for name in ("swap_obj.json", "replace_rel.json"))
+
+    def open(self, data: DataSpec) -> Opened:
+        """Open the images and both texts of all items.
 
         Raises:
             FileNotFoundError: none of the images is found.
             ValueError: the folder holds no file of a kind, or no item of them can be used.
         """
-        home = Path(data.path[0])
+        home = Path(data.paths[0])
         files = [path for kind in KINDS if (path := home / f"{kind}.json").is_file()]
         if not files:
             raise ValueError(
                 f"{home}: no file of SugarCrepe here; it has {', '.join(f'{kind}.json' for kind in KINDS)}"
             )
-        folders = ImageFolders([Path(data.images)] if data.images else [home, home.parent], IMAGE_FOLDERS)
-        collector, self.items = Collector(), []
+        folders = ImageFolders([data.image_folder] if data.image_folder else [home, home.parent], IMAGE_FOLDERS)
+        collector, items = Collector(), list[Item]()
         for path in files:
             for number, row in read_json(path, dict).items():
                 with collector.entry():
@@ -78,18 +83,18 @@ class SugarCrepe(Scorer):
                     for text in (item.caption, item.negative):
                         collector.add_text(BenchmarkText(text, text))
                     collector.add_pair(item.image, item.caption)
-                    self.items.append(item)
+                    items.append(item)
         benchmark = collector.benchmark("sugar-crepe", files)
         folders.require(benchmark.images)
-        return {"": benchmark}
+        return Opened(data, {"": benchmark}, items)
 
-    def score(self, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2 | None) -> Report:
-        """As `Scorer.score`: percent of each kind, and their mean."""
+    def score(self, opened: Opened, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2 | None) -> Report:
+        """Score each kind in percent, and their mean."""
         (one,) = encoded.values()
         images, texts = (
             {row.id: number for number, row in enumerate(side)} for side in (one.benchmark.images, one.benchmark.texts)
         )
-        items = [item for item in self.items if item.image in images]
+        items = [item for item in opened.context if item.image in images]
         if not items:
             raise ValueError(f"SugarCrepe: no item could be scored\n{one.problems}")
         asked = one.images[[images[item.image] for item in items]].astype(np.float64)
@@ -103,7 +108,7 @@ class SugarCrepe(Scorer):
         names = [kind for kind in KINDS if (kinds == kind).any()]
         metrics = {kind: float(hit[kinds == kind].mean()) for kind in names}
         metrics["mean"] = fmean(metrics.values())
-        notes = [f"{counted(len(items), 'item')} of {len(self.items):,} scored", DEFINITION]
+        notes = [f"{counted(len(items), 'item')} of {len(opened.context):,} scored", DEFINITION]
         notes += [f"images: {one.problems}"] * bool(one.problems.counts)
         columns, cells = [name.replace("_", " ") for name in metrics], list(map(percent, metrics.values()))
         return Report(

@@ -1,15 +1,18 @@
 """Zero-shot classification: images answered by the prompts of classes, and a linear probe next to it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from ernie_vil2.config import Config, ConfigError, ScoredConfig
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.readers.labelled import LABEL, open_labelled
+from ernie_vil2.data.source_files import image_files
+from ernie_vil2.data.spec import TRAIN, DataSpec
 from ernie_vil2.device.extras import require
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.check import Inspection, check_labelled, labelled_remarks
@@ -30,7 +33,7 @@ from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.linear_probe import probe_classes
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import Answer, Card, Report, Table, percent
-from ernie_vil2.evaluation.scorer import Bar, Data, Scorer
+from ernie_vil2.evaluation.scorer import Bar, Opened, Scorer
 from ernie_vil2.io.terminal import counted
 
 CSV_COLUMNS = ("result", "image_id", "labels", "answer", "answer_name", "probability", "score", "rank", "right")
@@ -40,88 +43,113 @@ Results = Mapping[str, ClassScores]
 """By the label that each has in the table."""
 
 
+class LabelledImages(NamedTuple):
+    """Images with the classes as texts, and the prompt templates by language."""
+
+    benchmark: Benchmark
+    templates: Mapping[str, Sequence[str]]
+
+
 @dataclass
 class ZeroShot(Scorer):
     """Scores a dual encoder on classes: by acc1, the mean over languages, or mAP where images have several classes.
 
-    Attributes:
-        label: column or field that says the class of an image.
-        names: files of the classes' names by language.
-        templates: files of prompt templates by language; the other languages have our own.
-        linear_probe: data to train a probe on; empty: the train split of what is scored; None: there is no probe.
-        threshold: the least cosine of an answer; `CALIBRATED`: that of the model's calibration, and so with None, if
-            it has one.
+    The fields are options of commands, by their descriptions; `names` and `templates` are files by language. A
+    `linear_probe` of no data is trained on the train split of what is scored; None: there is no probe. With the
+    `threshold` `CALIBRATED` a model must have a calibration; with None it need not.
     """
 
-    label: str = LABEL
-    names: Mapping[str, str] = field(default_factory=dict)
-    templates: Mapping[str, str] = field(default_factory=dict)
-    linear_probe: Sequence[str] | None = None
-    threshold: float | str | None = None
+    label: str = field(
+        default=LABEL, metadata={"help": "column or field of the classes; default: label", "metavar": "FIELD"}
+    )
+    names: Mapping[str, str] = field(
+        default_factory=dict,
+        metadata={
+            "help": "of the classes: one per line, label<TAB>name, JSON; default: label_cn.txt, else labels",
+            "metavar": "LANG=FILE",
+        },
+    )
+    templates: Mapping[str, str] = field(
+        default_factory=dict,
+        metadata={
+            "help": "texts with {} for the name, one per line, or JSON; default: our own in zh and en",
+            "metavar": "LANG=FILE",
+        },
+    )
+    linear_probe: Sequence[str] | None = field(
+        default=None,
+        metadata={
+            "help": "also a logistic regression on embeddings of these; default: --data's train split",
+            "metavar": "PATH",
+        },
+    )
+    threshold: float | str | None = field(
+        default=None,
+        metadata={
+            "help": "below it an image gets no answer; default: that of tools/calibrate.py, if it was run",
+            "metavar": "COSINE",
+        },
+    )
     folder: ClassVar[str] = "classification"
 
     @classmethod
-    def of_run(cls, config: Config, scored: ScoredConfig | None, default: str) -> tuple[Scorer, Data | None]:
-        """As `Scorer.of_run`: of `Evaluation.classes`."""
+    def of_run(cls, config: Config, scored: ScoredConfig | None, default: str) -> tuple[Scorer, DataSpec | None]:
+        """Return the scorer and the data of `Evaluation.classes`."""
         classes = config.Evaluation.classes
         if classes is None:
             raise ConfigError("Evaluation.evaluators: classification scores Evaluation.classes, which names no images")
         scorer = cls(label=classes.label, names=classes.names, templates=classes.templates)
-        return scorer, Data(classes.data, split=classes.split, images=classes.images, default=default)
+        return scorer, DataSpec(classes.data, split=classes.split, images=classes.images, default_split=default)
 
-    def open(self, data: Data) -> dict[str, Benchmark]:
-        """As `Scorer.open`: the images with all prompts, and the training part of a probe."""
-        self.labelled = self._open(data.path, data, data.split, data.default or "test")
-        self.chosen = choose_templates(self.labelled, self.templates)
-        images = self.labelled.pairs[:, 0]
-        self.best_by = "mAP" if len(np.unique(images)) < len(images) else "acc1"  # one has several classes
-        opened = {"": with_prompts(self.labelled, self.chosen)}
+    @classmethod
+    def recognises(cls, path: Path, layout: str | None) -> bool:
+        return layout == "" and any(map(image_files, path.glob("[!.]*/")))
+
+    def open(self, data: DataSpec) -> Opened:
+        """Open the images with all prompts, and the training part of a probe."""
+        labelled = self._open(data)
+        templates = choose_templates(labelled, self.templates)
+        images = labelled.pairs[:, 0]
+        has_several_classes = len(np.unique(images)) < len(images)
+        benchmarks = {"": with_prompts(labelled, templates)}
         if self.linear_probe is not None:
             require("a linear probe", "sklearn")
             # Class folders have a train split; without one, nobody wants to train on what is scored.
-            split = None if self.linear_probe else "train"
-            opened[TRAINING] = self._open(self.linear_probe or data.path, data, split, "train")
-        return opened
+            split = None if self.linear_probe else TRAIN
+            paths = self.linear_probe or data.paths
+            benchmarks[TRAINING] = self._open(replace(data, paths=paths, split=split, default_split=TRAIN))
+        best_by = "mAP" if has_several_classes else "acc1"
+        return Opened(data, benchmarks, LabelledImages(labelled, templates), best_by)
 
-    def _open(self, paths: Sequence[str], data: Data, split: str | None, default: str) -> Benchmark:
-        return open_labelled(
-            paths,
-            dict(self.names),
-            label=self.label,
-            split=split,
-            images=data.images,
-            columns=data.columns,
-            encoding=data.encoding,
-            default=default,
-        )
+    def _open(self, data: DataSpec) -> Benchmark:
+        return open_labelled(data, dict(self.names), label=self.label)
 
-    def sizes(self, benchmarks: Mapping[str, Benchmark]) -> dict[str, str]:
-        """As `Scorer.sizes`, of the images that are scored."""
-        one = self.labelled
-        sizes = f"{counted(len(one.images), 'image')}, {counted(len(one.texts), 'class', 'classes')}"
-        return {one.name: f"{sizes}, named in {' and '.join(self.chosen)}"}
+    def sizes(self, opened: Opened) -> dict[str, str]:
+        labelled, templates = opened.context
+        sizes = f"{counted(len(labelled.images), 'image')}, {counted(len(labelled.texts), 'class', 'classes')}"
+        return {labelled.name: f"{sizes}, named in {' and '.join(templates)}"}
 
-    def check(self, model: ErnieViL2, name: str) -> None:
-        """As `Scorer.check`: the model has a calibration if its threshold is asked for."""
+    def check(self, opened: Opened, model: ErnieViL2, name: str) -> None:
+        """Raise ValueError if the threshold is that of a calibration, and the model has none."""
         if self.threshold == CALIBRATED and model.calibration is None:
             raise ValueError(f"{name} has no calibration: run ernie-vil2 calibrate, or give a number")
 
-    def score(self, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
-        """As `Scorer.score`: figures of `ClassScores` by language, `zh/acc1`, and their mean, `acc1` or `mAP`."""
-        classes = encoded_classes(self.labelled, self.chosen, encoded[""])
+    def score(self, opened: Opened, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
+        """Score the figures of `ClassScores` by language, `zh/acc1`, and their mean, `acc1` or `mAP`."""
+        labelled, templates = opened.context
+        best_by = opened.best_by or "acc1"
+        classes = encoded_classes(labelled, templates, encoded[""])
         calibration = model.calibration
         by_language = classes.zero_shot(calibration.logit_scale if calibration else model.logit_scale)
         results = {f"zero-shot, {language}": one for language, one in by_language.items()}
-        notes = self._notes(classes, results, model)
+        notes = self._notes(opened.context, classes, results, model)
         if TRAINING in encoded:
             results["linear probe"], lines = probe_classes(classes, encoded[TRAINING])
             notes += lines
         metrics = {
             f"{language}/{name}": value for language, one in by_language.items() for name, value in one.figures.items()
         }
-        if self.best_by is None:
-            raise RuntimeError("data are scored before they are opened")
-        metrics[self.best_by] = fmean(metrics[f"{language}/{self.best_by}"] for language in by_language)
+        metrics[best_by] = fmean(metrics[f"{language}/{best_by}"] for language in by_language)
         table = figures_table(results)
         return Report(
             metrics,
@@ -129,22 +157,24 @@ class ZeroShot(Scorer):
             record(classes, results, notes),
             CSV_COLUMNS,
             answers(classes, results),
-            best_by=self.best_by,
-            shown=[name for name in metrics if name.rpartition("/")[2] == self.best_by],
+            best_by=best_by,
+            shown=[name for name in metrics if name.rpartition("/")[2] == best_by],
             sizes=f"{len(classes.benchmark.images):,} images, {len(classes.benchmark.texts):,} classes",
             notes=notes,
             paragraphs=["\n".join(notes), DEFINITION],
-            about={"templates": {language: list(own) for language, own in self.chosen.items()}},
+            about={"templates": {language: list(own) for language, own in templates.items()}},
             pages=lambda: [confusions_page(classes, results, table, notes)],
             outcomes=lambda: {label: outcomes(classes, one) for label, one in results.items()},
         )
 
-    def _notes(self, classes: EncodedClasses, results: Results, model: ErnieViL2) -> list[str]:
-        """What a person should know of templates, data and threshold."""
-        reports = (("entries", self.labelled.rows), ("images", classes.problems))
+    def _notes(
+        self, labelled: LabelledImages, classes: EncodedClasses, results: Results, model: ErnieViL2
+    ) -> list[str]:
+        """Return what a person should know of templates, data and threshold."""
+        reports = (("entries", labelled.benchmark.rows), ("images", classes.problems))
         notes = [
-            *template_notes(self.chosen, self.templates),
-            *labelled_remarks(self.labelled),
+            *template_notes(labelled.templates, self.templates),
+            *labelled_remarks(labelled.benchmark),
             *(f"{what}: {report}" for what, report in reports if report.counts or report.remarks),
         ]
         least, calibration = self.threshold, model.calibration
@@ -157,11 +187,11 @@ class ZeroShot(Scorer):
                 notes.append(f"{label}, cosines of {least:.3f} or more: {figures}")
         return notes
 
-    def inspect(self, data: Data, bar: Bar) -> Inspection:
-        """As `Scorer.inspect`: what can be used, and images that are there several times."""
-        self.open(data)
-        with bar(len(self.labelled.images)) as progress:
-            return check_labelled(self.labelled, progress)
+    def inspect(self, data: DataSpec, bar: Bar) -> Inspection:
+        """Read the data, and report what can be used, and images that are there several times."""
+        labelled, _ = self.open(data).context
+        with bar(len(labelled.images)) as progress:
+            return check_labelled(labelled, progress)
 
 
 def outcomes(encoded: EncodedClasses, scores: ClassScores) -> Outcomes:

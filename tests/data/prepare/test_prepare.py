@@ -119,7 +119,7 @@ def test_fields_captions_and_tags_stay_and_tags_are_joined(tmp_path):
     for key, expected in (("id", ("cat",)), (None, ("other",))):
         out = tmp_path / str(key)
         index = prepare(source, out, Settings(tags_id=key), [TagsFile(tmp_path / "tags.jsonl")])
-        sample = open_sources([str(out)], "id")[0]
+        sample = open_sources([str(out)], text_id="id")[0]
         assert sample.image_name == "d/1" and sample.text_name == "c7" and sample.fields["url"] == "u"
         assert sample.captions == {"zh": "猫"}
         assert sample.tags == {"en": expected, "zh": ("旧",)} and index.total("tagged") == 1

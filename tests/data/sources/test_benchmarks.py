@@ -33,7 +33,7 @@ def bilingual(tmp_path):
     ("asked", "expected"),
     [
         ({}, {"zh": ["猫", "x"], "en": ["a cat", "cat", "x"], "": ["x"]}),
-        ({"preferred": ["en", "zh", "fr"]}, {"en": ["a cat", "cat", "x"], "zh": ["猫", "x"]}),
+        ({"preferred_languages": ["en", "zh", "fr"]}, {"en": ["a cat", "cat", "x"], "zh": ["猫", "x"]}),
         ({"languages": ["fr", "de", "zh"]}, {"fr, de": ["x"], "zh": ["猫", "x"]}),
     ],
 )
@@ -108,7 +108,7 @@ def test_a_table_is_chosen_by_its_name(tmp_path):
 
 def test_an_unknown_folder_is_reported_with_known_layouts(tmp_path):
     write(tmp_path, {"notes.txt": "", "photos/1.jpg": image(1)})
-    recognised = [name for name, layout in LAYOUTS.items() if not layout.by_name_only]
+    recognised = [layout.name for layout in LAYOUTS.parts() if not layout.by_name_only]
     with pytest.raises(ValueError, match=f"notes.txt, photos; .*{', '.join(recognised)}"):
         open_benchmark(tmp_path)
 

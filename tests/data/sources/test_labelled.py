@@ -55,7 +55,7 @@ def test_the_layout_of_chinese_clip(tmp_path):
         names, own = shown(open_labelled([path]))
         assert list(names) == [f"{number:03d}" for number in range(12)] and names["011"] == {"zh": "类11"}
         assert own == {"000/0.png": ["000"], "011/0.png": ["011"]}
-    train = open_labelled([tmp_path / "cifar"], default="train")
+    train = open_labelled([tmp_path / "cifar"], default_split="train")
     assert train.name == "cifar-train" and len(train.images) == 2
     with pytest.raises(ValueError, match="no split val"):
         open_labelled([tmp_path / "cifar"], split="val")

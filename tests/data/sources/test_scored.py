@@ -63,7 +63,7 @@ def test_pairs_are_the_same_for_training_scoring_and_validation(tmp_path, make):
     assert trained == [(name, text, image) for name, text, image in ROWS]
     config = load_config(None, [f"Data.val=['{position}']", "Views.languages={zh: 1.0}"])
     scorer, data = Retrieval.of_run(config, config.Data.validation, "val")
-    validated = scorer.open(data)["zh"]
+    validated = scorer.open(data).benchmarks["zh"]
     for benchmark in (open_benchmark(position, language="zh"), validated):
         pairs = [(benchmark.images[i], benchmark.texts[t]) for i, t in benchmark.pairs.tolist()]
         assert sorted((image.id, text.text, image.read()) for image, text in pairs) == sorted(trained)

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from ernie_vil2.config import load_config
 from ernie_vil2.data.augment import draw_texts, training_views
 from ernie_vil2.data.readers import ShardedSource, indexed_file
-from ernie_vil2.data.readers.layout import Options
-from ernie_vil2.data.readers.opening import content, open_shard
+from ernie_vil2.data.readers.opening import open_shard, recognise
 from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.samples import BadSample, is_blank
+from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.data.tokenizer import Tokenizer
 from tests.hostile.bad_input.case import CAPTION, as_json, bounded_time, encoded, member, smooth_image
 from tests.hostile.bad_input.images import JPEG, animated
@@ -50,9 +50,8 @@ def use(position, tokenizer, rows=50):
     with bounded_time(SECONDS):
         try:
             # Not by `open_sources`: its threads cannot be interrupted.
-            found = content(LocalFile(position))
-            options = Options(found.split, position)
-            source = ShardedSource([open_shard(found.layout, shard, options) for shard in found.shards])
+            found = recognise(LocalFile(position), DataSpec([]))
+            source = ShardedSource([open_shard(found.layout, shard, found.data) for shard in found.shards])
         except (ValueError, OSError) as error:
             assert position.name in str(error)  # noqa: PT017  -- there may be no error
             return

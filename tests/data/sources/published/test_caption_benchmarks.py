@@ -4,9 +4,10 @@ import pytest
 
 from ernie_vil2.data.readers import open_benchmark, open_benchmarks
 from ernie_vil2.data.readers.caption_benchmarks import join_words
-from ernie_vil2.data.readers.opening import content
+from ernie_vil2.data.readers.opening import recognise
 from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.spec import DataSpec
 from tests.support.published_files import (
     AIC_ICC,
     AIC_ICC_ANNOTATIONS,
@@ -289,7 +290,7 @@ def test_translated_captions_of_coco_cn_are_known_by_their_mark(tmp_path):
     assert [text.id for text in translated.texts][:2] == [f"{name}#zhm#3", f"{name}#zhm#0"]  # in the order of the file
     assert translated.texts[0].text == "机舱内有座椅3。" and len(translated.images) == 2
     with pytest.raises(ValueError, match="no layout that is known"):
-        content(LocalFile(write(tmp_path / "other", {"pair.txt": "a b\n"})))
+        recognise(LocalFile(write(tmp_path / "other", {"pair.txt": "a b\n"})), DataSpec([]))
 
 
 def test_long_captions_are_lines_of_path_and_caption(tmp_path):
@@ -319,6 +320,6 @@ def test_xm3600_is_a_benchmark_in_every_language(tmp_path):
     chinese = by_language["zh"]
     assert pairs(chinese) == [("0a", "0a#0"), ("0a", "0a#1"), ("0b", "0b#0")]  # equal captions are two texts
     assert chinese.images[0].fields["locale"] == "zh" and chinese.images[1].read() == image(2)
-    assert set(open_benchmarks(tmp_path, ["zh"])) == {"zh"}
+    assert set(open_benchmarks(tmp_path, languages=["zh"])) == {"zh"}
     with pytest.raises(ValueError, match="no caption in fr"):
-        open_benchmarks(tmp_path, ["fr"])
+        open_benchmarks(tmp_path, languages=["fr"])

@@ -1,0 +1,132 @@
+"""Which data are meant: one object on its way from the configuration or the command line to the readers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ernie_vil2.config import Config, HoldoutConfig, ScoredConfig
+    from ernie_vil2.config.data import LocationConfig
+
+TRAIN = "train"
+"""The split and the part of a holdout that are trained on."""
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Where data lie and how they are read; the fields that have a description are options of commands.
+
+    Attributes:
+        paths: paths with braces and `*`, addresses, `pipe:` commands, lists of such; the folder of a benchmark, or its
+            annotation file.
+        default_split: the split that is meant where none is named; None: the one that is scored.
+        languages: of the captions that are scored; None: those that the captions are in, of these the preferred ones
+            if there are some.
+        preferred_languages: those that a model was trained for.
+        unnamed_language: the name of captions that say no language.
+        holdout: divides the samples, of which only a part is scored; None: all samples are.
+        part: name of that part.
+    """
+
+    paths: Sequence[str]
+    _: KW_ONLY
+    layout: str | None = field(
+        default=None, metadata={"help": "layout of the data; default: recognised from the files"}
+    )
+    split: str | None = field(
+        default=None, metadata={"help": "split of the data; default: the protocol's, else test, else validation"}
+    )
+    default_split: str | None = None
+    images: str | Path | None = field(
+        default=None,
+        metadata={
+            "help": "where the images lie, if not with the data; absolute paths in a table are a part of it",
+            "metavar": "FOLDER",
+        },
+    )
+    columns: Mapping[str, str] | None = field(
+        default=None,
+        metadata={
+            "help": "of a table by their names here: image=照片,caption_zh=文案; the usual ones are understood without",
+            "metavar": "NAME=COLUMN,...",
+        },
+    )
+    encoding: str | None = field(
+        default=None, metadata={"help": "of CSV files: utf-8, gb18030, ...; default: recognised", "metavar": "NAME"}
+    )
+    text_id: str | None = field(
+        default=None,
+        metadata={
+            "help": "tar shards: JSON field that names the text; default: the captions do",
+            "metavar": "FIELD",
+        },
+    )
+    caption_lines: bool = field(
+        default=False, metadata={"help": "each line of a caption is a text of its own (CLIP_benchmark)"}
+    )
+    languages: Sequence[str] | None = None
+    preferred_languages: Collection[str] = ()
+    unnamed_language: str = ""
+    holdout: HoldoutConfig | None = None
+    part: str = TRAIN
+
+    @classmethod
+    def of(cls, data: DataLike, **fields: Any) -> DataSpec:
+        """Return the data of one path or several, or of another spec, with these fields."""
+        if isinstance(data, DataSpec):
+            return replace(data, **fields)
+        paths = [data] if isinstance(data, str | os.PathLike) else data
+        return cls(list(map(str, paths)), **fields)
+
+    @classmethod
+    def of_source(cls, config: Config, source: LocationConfig, default_split: str = TRAIN, **fields: Any) -> DataSpec:
+        """Return the data of an entry of a run's `Data`; what it leaves open is as in `Data` and `Views`."""
+        caption_lines = source.caption_lines
+        if caption_lines is None:
+            caption_lines = config.Views.caption_lines
+        return cls(
+            source.data,
+            layout=source.layout,
+            split=source.split,
+            default_split=default_split,
+            images=source.images,
+            columns=source.columns,
+            encoding=source.encoding,
+            text_id=source.text_id or config.Data.text_id,
+            caption_lines=caption_lines,
+            **fields,
+        )
+
+    @classmethod
+    def of_scored(cls, config: Config, scored: ScoredConfig, part: str) -> DataSpec:
+        """Return the data that a run scores.
+
+        Args:
+            config: of the run.
+            scored: `Data.validation` or `Data.tested`.
+            part: `val` or `test`: the split if neither `scored` nor a protocol names one, or the part of a holdout.
+        """
+        languages = config.Views.languages
+        is_held_out = config.Data.holds_out(part)
+        return cls.of_source(
+            config,
+            scored,
+            TRAIN if is_held_out else part,
+            preferred_languages=languages,
+            unnamed_language=", ".join(languages),
+            holdout=config.Data.holdout if is_held_out else None,
+            part=part,
+        )
+
+    @property
+    def image_folder(self) -> Path | None:
+        """The folder of the image files; None: they lie with the data."""
+        return Path(self.images) if self.images else None
+
+
+DataLike = DataSpec | str | os.PathLike | Iterable[str | os.PathLike]
+"""Data as functions take them: a spec, or paths, with fields of a spec by their names."""
