@@ -183,7 +183,7 @@ def score_mixtures(
 
 def write_table(args: argparse.Namespace, rows: list[dict], chosen: str, folder: Path) -> None:
     """Prints the table, and writes it with the page."""
-    from ernie_vil2.evaluation.report import Table
+    from ernie_vil2.evaluation.tables import Table
     from ernie_vil2.io.files import write_json
     from ernie_vil2.pages import Series, line_chart, write_page
 

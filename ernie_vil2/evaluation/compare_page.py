@@ -13,8 +13,9 @@ import numpy as np
 from ernie_vil2.evaluation.compared import Compared
 from ernie_vil2.evaluation.intervals import Interval
 from ernie_vil2.evaluation.outcomes import Comparison, bounds, named, signed
-from ernie_vil2.evaluation.report import Card, Page
+from ernie_vil2.evaluation.report import Page
 from ernie_vil2.evaluation.retrieval import CUTOFFS, arrow
+from ernie_vil2.evaluation.tables import Card
 from ernie_vil2.pages.page import data_uri
 
 WON, LOST, FAILED = "won", "lost", "failed"

@@ -24,8 +24,8 @@ from ernie_vil2.evaluation.intervals import (
     paired_queries,
     queries_needed,
 )
-from ernie_vil2.evaluation.report import Card, Table
 from ernie_vil2.evaluation.retrieval import CUTOFFS, arrow
+from ernie_vil2.evaluation.tables import Card, Table
 from ernie_vil2.io.terminal import counted
 
 MEASURED = (

@@ -14,8 +14,9 @@ from ernie_vil2.data.samples import text_key
 from ernie_vil2.evaluation.examples import figures_note
 from ernie_vil2.evaluation.intervals import Interval
 from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, Verdict, named, recall_figures, signed
-from ernie_vil2.evaluation.report import VERSION, Card, Table, absolute_paths, original_text
+from ernie_vil2.evaluation.report import VERSION, absolute_paths, original_text
 from ernie_vil2.evaluation.retrieval import Row, arrow, recall_table
+from ernie_vil2.evaluation.tables import Card, Table
 from ernie_vil2.io.files import load_json, system_errors_named
 from ernie_vil2.io.run_folder import BEFORE
 from ernie_vil2.io.terminal import counted

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from ernie_vil2.evaluation.ranking import NO_PAIRS, QueryRanks, rank_queries, refuse_unpaired, top_matches
 from ernie_vil2.evaluation.ranking import first_positive_ranks as first_positive_ranks
-from ernie_vil2.evaluation.report import Table, percent
+from ernie_vil2.evaluation.tables import Table, percent
 
 CUTOFFS = (1, 5, 10)
 COLUMNS = ("R@1", "R@5", "R@10")

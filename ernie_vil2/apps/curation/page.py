@@ -13,7 +13,7 @@ from ernie_vil2.apps.curation.step import Shown, Step
 from ernie_vil2.data.decoding import decode_image, small_file
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport
-from ernie_vil2.evaluation.report import Table
+from ernie_vil2.evaluation.tables import Table
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.pages import Chart, Series, line_chart, write_page
 

@@ -30,9 +30,10 @@ from ernie_vil2.evaluation.protocol import Evaluation, queries_title, score, sel
 from ernie_vil2.evaluation.protocols import choose, protocol
 from ernie_vil2.evaluation.published import PublishedResult, published_results
 from ernie_vil2.evaluation.ranking import TIE_RULES
-from ernie_vil2.evaluation.report import Card, Page, Report, ending_of, wrapped
+from ernie_vil2.evaluation.report import Page, Report, ending_of, wrapped
 from ernie_vil2.evaluation.retrieval import Row, recall_table
 from ernie_vil2.evaluation.scorer import Bar, Opened, Scorer, make_scorer
+from ernie_vil2.evaluation.tables import Card
 
 MEAN = "mean_recall"
 SHOWN_SIDE_BY_SIDE = 4

@@ -21,8 +21,9 @@ from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.outcomes import Outcomes
-from ernie_vil2.evaluation.report import Answer, Card, Report, Table, percent
+from ernie_vil2.evaluation.report import Report
 from ernie_vil2.evaluation.scorer import Opened, Scorer
+from ernie_vil2.evaluation.tables import Answer, Card, Table, percent
 from ernie_vil2.io.terminal import counted
 
 KINDS = ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")

@@ -32,8 +32,9 @@ from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.linear_probe import probe_classes
 from ernie_vil2.evaluation.outcomes import Outcomes
-from ernie_vil2.evaluation.report import Answer, Card, Report, Table, percent
+from ernie_vil2.evaluation.report import Report
 from ernie_vil2.evaluation.scorer import Bar, Opened, Scorer
+from ernie_vil2.evaluation.tables import Answer, Card, Table, percent
 from ernie_vil2.io.terminal import counted
 
 CSV_COLUMNS = ("result", "image_id", "labels", "answer", "answer_name", "probability", "score", "rank", "right")
