@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ernie_vil2.data.sentencepiece import MAX_BYTES, tokenizer_of_pieces
-from ernie_vil2.data.tokenizer import TextTokenizer, open_tokenizer
+from ernie_vil2.data.text_tokenizer import TextTokenizer
 from ernie_vil2.data.tokenizer_settings import (
     check_growth,
     check_special_tokens,
@@ -233,11 +233,6 @@ def open_library_tokenizer(
         plain = isinstance(error, ValueError) or type(error) is Exception
         why = error if plain else f"not of a tokenizer of the kind {rules} ({type(error).__name__})"
         raise ValueError(f"vocabulary {path}: {why}") from None
-
-
-def read_tokens(path: Path) -> list[str]:
-    """The tokens of a `vocab.txt` or `tokenizer.json` in the order of their ids; errors as of `open_tokenizer`."""
-    return open_tokenizer(path, 512, "bert" if path.name == FILE else "official").tokens
 
 
 def vocabulary_file(source: str | Path | None, rules: str) -> Path:

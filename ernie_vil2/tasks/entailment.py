@@ -19,7 +19,7 @@ from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.readers.entailment import NLVR2_LABELS, SNLI_VE_LABELS
 from ernie_vil2.data.samples import BadSample, Reason, Statement
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.tokenizer import TextTokenizer
+from ernie_vil2.data.text_tokenizer import TextTokenizer
 from ernie_vil2.data.workers import Arrays, RowLayout
 from ernie_vil2.models.dual_encoder import rate_factors
 from ernie_vil2.models.heads import HEAD, build_classifier

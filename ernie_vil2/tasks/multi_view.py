@@ -17,7 +17,7 @@ from ernie_vil2.data.loader import Batch, ShownRow, ViewRows
 from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.samples import SEVERAL_LINES, BadSample
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.tokenizer import TextTokenizer
+from ernie_vil2.data.text_tokenizer import TextTokenizer
 from ernie_vil2.data.workers import Arrays, RowLayout
 from ernie_vil2.losses import build_loss, initial_bias
 from ernie_vil2.models import build_dual_encoder

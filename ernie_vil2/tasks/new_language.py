@@ -20,7 +20,7 @@ from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.readers.tables import TABLES, TEXTS
 from ernie_vil2.data.samples import content_id
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.tokenizer import TextTokenizer
+from ernie_vil2.data.text_tokenizer import TextTokenizer
 from ernie_vil2.data.workers import Arrays, RowLayout
 from ernie_vil2.losses import MultiViewLoss, build_loss
 from ernie_vil2.losses.tiles import Scalars

@@ -20,7 +20,8 @@ import numpy as np
 import paddle
 
 from ernie_vil2.config import Config, dump_config, load_config
-from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, TextTokenizer, open_tokenizer
+from ernie_vil2.data.text_tokenizer import TextTokenizer
+from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, open_tokenizer
 from ernie_vil2.data.tokenizer_files import LibraryTokenizer, vocabulary_file
 from ernie_vil2.io import hub
 from ernie_vil2.io.export_folder import ABOUT, WORD_RULES
