@@ -10,20 +10,14 @@ verdict for each, and writes them as text and JSON, every query's ranks as CSV, 
 another does not. docs/compare.md says how intervals and verdicts are meant.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from argparse import ArgumentTypeError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ernie_vil2.cli import arguments
 from ernie_vil2.cli.arguments import count, file_name, input_folder, model, natural, option, output_folder, source
-
-if TYPE_CHECKING:
-    from ernie_vil2.data.spec import DataSpec
-    from ernie_vil2.evaluation.scorer import Scorer
 
 
 def labelled_model(text: str) -> tuple[str, str]:
@@ -91,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
         names_of,
     )
     from ernie_vil2.evaluation.report import about, result_name, write_report
+    from ernie_vil2.evaluation.scorer import make_scorer, scorer_of
     from ernie_vil2.registry import import_named
 
     import_named([*filter(None, [args.scorer]), *args.protocol])
@@ -99,14 +94,15 @@ def run(args: argparse.Namespace) -> int:
     models += [(name, EmbeddingFolder(folder)) for name, folder in args.embeddings]
     if args.pixel_baseline:
         models.append((PIXELS, NearestPixels(args.pixel_baseline)))
-    names = [name for name, _ in models]
-    if len(set(names)) < len(names):
-        raise ValueError(f"each model has a name of its own; here are {', '.join(names)}")
+    if len(dict(models)) < len(models):
+        names = ", ".join(name for name, _ in models)
+        raise ValueError(f"each model has a name of its own; here are {names}")
     data = arguments.data_spec(args, languages=args.language)
+    options = dict(args.option) | ({"protocol": tuple(args.protocol)} if args.protocol else {})
     compared = compare_models(
         dict(models),
         data,
-        scorer=choose_scorer(args, data),
+        scorer=make_scorer(args.scorer or scorer_of(data, args.protocol), options),
         cache=None if args.no_cache else args.output / "embeddings",
         device=args.device,
         precision=args.precision,
@@ -124,16 +120,3 @@ def run(args: argparse.Namespace) -> int:
     written = write_report(report, args.output, name, done)
     print("\nwritten:", *written, sep="\n  ")
     return 0
-
-
-def choose_scorer(args: argparse.Namespace, data: DataSpec) -> Scorer:
-    """Return the scorer that the options name, or the one for the protocol or the data."""
-    from ernie_vil2.evaluation.protocols import scorer_of_protocols
-    from ernie_vil2.evaluation.scorer import make_scorer, scorer_of
-
-    options = dict(args.option)
-    if args.protocol:
-        options["protocol"] = tuple(args.protocol)
-    if args.scorer:
-        return make_scorer(args.scorer, options)
-    return make_scorer(scorer_of_protocols(args.protocol) if args.protocol else scorer_of(data), options)

@@ -52,17 +52,15 @@ def choose_scorer(args: argparse.Namespace, data: DataSpec) -> tuple[Scorer, Seq
 
     The second value distinguishes its files from those of the data's own scorer.
     """
-    from ernie_vil2.evaluation.protocols import scorer_of_protocols
     from ernie_vil2.evaluation.scorer import SCORERS, make_scorer, options_of, scorer_of
     from ernie_vil2.registry import import_named
 
     if args.scorer:
         import_named([args.scorer])
     options = evaluation.retrieval_options(args)
-    if args.embeddings or "protocol" in options:
-        default_name = scorer_of_protocols(args.protocol)
-    else:
-        default_name = scorer_of(data)
+    # Embeddings have no layout by which they could be recognised.
+    is_by_protocol = args.embeddings or "protocol" in options
+    default_name = scorer_of(data, args.protocol if is_by_protocol else ())
     name = args.scorer or default_name
     # A scorer of classes has no title; --label is then the column that names the classes.
     if "title" in options and "title" not in options_of(SCORERS.find(name)):

@@ -16,6 +16,20 @@ TRAIN = "train"
 """The split and the part of a holdout that are trained on."""
 
 
+def option(default: Any, description: str, metavar: str | None = None) -> Any:
+    """Return a field of a dataclass that commands have as an option.
+
+    Args:
+        default: of both; a mapping is copied.
+        description: help of the option.
+        metavar: placeholder for its value in the help.
+    """
+    metadata = {"help": description, "metavar": metavar}
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """Where data lie and how they are read; the fields that have a description are options of commands.
@@ -34,40 +48,20 @@ class DataSpec:
 
     paths: Sequence[str]
     _: KW_ONLY
-    layout: str | None = field(
-        default=None, metadata={"help": "layout of the data; default: recognised from the files"}
-    )
-    split: str | None = field(
-        default=None, metadata={"help": "split of the data; default: the protocol's, else test, else validation"}
-    )
+    layout: str | None = option(None, "layout of the data; default: recognised from the files")
+    split: str | None = option(None, "split of the data; default: the protocol's, else test, else validation")
     default_split: str | None = None
-    images: str | Path | None = field(
-        default=None,
-        metadata={
-            "help": "where the images lie, if not with the data; absolute paths in a table are a part of it",
-            "metavar": "FOLDER",
-        },
+    images: str | Path | None = option(
+        None, "where the images lie, if not with the data; absolute paths in a table are a part of it", "FOLDER"
     )
-    columns: Mapping[str, str] | None = field(
-        default=None,
-        metadata={
-            "help": "of a table by their names here: image=照片,caption_zh=文案; the usual ones are understood without",
-            "metavar": "NAME=COLUMN,...",
-        },
+    columns: Mapping[str, str] | None = option(
+        None,
+        "of a table by their names here: image=照片,caption_zh=文案; the usual ones are understood without",
+        "NAME=COLUMN,...",
     )
-    encoding: str | None = field(
-        default=None, metadata={"help": "of CSV files: utf-8, gb18030, ...; default: recognised", "metavar": "NAME"}
-    )
-    text_id: str | None = field(
-        default=None,
-        metadata={
-            "help": "tar shards: JSON field that names the text; default: the captions do",
-            "metavar": "FIELD",
-        },
-    )
-    caption_lines: bool = field(
-        default=False, metadata={"help": "each line of a caption is a text of its own (CLIP_benchmark)"}
-    )
+    encoding: str | None = option(None, "of CSV files: utf-8, gb18030, ...; default: recognised", "NAME")
+    text_id: str | None = option(None, "tar shards: JSON field that names the text; default: the captions do", "FIELD")
+    caption_lines: bool = option(False, "each line of a caption is a text of its own (CLIP_benchmark)")
     languages: Sequence[str] | None = None
     preferred_languages: Collection[str] = ()
     unnamed_language: str = ""
@@ -88,16 +82,13 @@ class DataSpec:
         caption_lines = source.caption_lines
         if caption_lines is None:
             caption_lines = config.Views.caption_lines
+        names = ("layout", "split", "images", "columns", "encoding")
         return cls(
             source.data,
-            layout=source.layout,
-            split=source.split,
             default_split=default_split,
-            images=source.images,
-            columns=source.columns,
-            encoding=source.encoding,
             text_id=source.text_id or config.Data.text_id,
             caption_lines=caption_lines,
+            **{name: getattr(source, name) for name in names},
             **fields,
         )
 

@@ -6,7 +6,7 @@ ranks, and `report.py` writes what it finds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.check import Inspection, decode_all
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
+from ernie_vil2.evaluation.protocols import scorer_of_protocols
 from ernie_vil2.evaluation.report import Report
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.registry import Registry
@@ -63,8 +64,10 @@ def check_options(scorer: type[Scorer], name: str, options: Iterable[str]) -> No
             raise ValueError(f"{name}: {option}: no such option; known: {', '.join(known) or 'none'}")
 
 
-def scorer_of(data: DataSpec) -> str:
-    """Return the name of the scorer that recognises data, where nothing else says what scores them."""
+def scorer_of(data: DataSpec, protocols: Sequence[str] = ()) -> str:
+    """Return the name of the scorer that knows protocols or, where none is named, of the one that recognises data."""
+    if protocols:
+        return scorer_of_protocols(protocols)
     path = Path(data.paths[0])
     if not path.exists():
         return DEFAULT_SCORER

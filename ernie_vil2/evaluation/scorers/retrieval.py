@@ -1,7 +1,7 @@
 """Image-text retrieval by named protocols: recalls next to what was published, every query's rank, and examples."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ import numpy as np
 from ernie_vil2.config import Config, ScoredConfig
 from ernie_vil2.data.benchmark import BenchmarkImage, BenchmarkText
 from ernie_vil2.data.readers import open_benchmarks, open_sources
-from ernie_vil2.data.spec import DataSpec
+from ernie_vil2.data.spec import DataSpec, option
 from ernie_vil2.device.extras import require
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.check import Inspection, check_benchmark
@@ -50,33 +50,18 @@ class Retrieval(Scorer):
     `only` pairs of a field and a value.
     """
 
-    protocol: Sequence[str] = field(
-        default=("pairs",),
-        metadata={
-            "help": "default: pairs; all-conventions: any-of, first-text, row-label side by side",
-            "metavar": "NAME",
-        },
+    protocol: Sequence[str] = option(
+        ("pairs",), "default: pairs; all-conventions: any-of, first-text, row-label side by side", "NAME"
     )
-    only: Sequence[tuple[str, str]] = field(
-        default=(),
-        metadata={
-            "help": "additional rows for the queries with this value; galleries stay whole",
-            "metavar": "FIELD=VALUE",
-        },
+    only: Sequence[tuple[str, str]] = option(
+        (), "additional rows for the queries with this value; galleries stay whole", "FIELD=VALUE"
     )
-    top_k: int | None = field(
-        default=None,
-        metadata={"help": "write the K best answers to every query; 10 for MUGE's test split", "metavar": "K"},
+    top_k: int | None = option(None, "write the K best answers to every query; 10 for MUGE's test split", "K")
+    pixel_baseline: Sequence[str] = option(
+        (), "one more row: the text of the nearest training image by pixels", "TRAIN_FILE"
     )
-    pixel_baseline: Sequence[str] = field(
-        default=(),
-        metadata={
-            "help": "one more row: the text of the nearest training image by pixels",
-            "metavar": "TRAIN_FILE",
-        },
-    )
-    title: str = field(default="model", metadata={"help": "what the model is called in the table", "metavar": "LABEL"})
-    block: int = field(default=1024, metadata={"help": "rows of either side that are scored at once"})
+    title: str = option("model", "what the model is called in the table", "LABEL")
+    block: int = option(1024, "rows of either side that are scored at once")
     best_by: str | None = MEAN
     separate: ClassVar[bool] = True
     held_out: ClassVar[bool] = True

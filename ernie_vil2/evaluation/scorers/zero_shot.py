@@ -1,7 +1,7 @@
 """Zero-shot classification: images answered by the prompts of classes, and a linear probe next to it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, NamedTuple
@@ -12,7 +12,7 @@ from ernie_vil2.config import Config, ConfigError, ScoredConfig
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.readers.labelled import LABEL, open_labelled
 from ernie_vil2.data.source_files import image_files
-from ernie_vil2.data.spec import TRAIN, DataSpec
+from ernie_vil2.data.spec import TRAIN, DataSpec, option
 from ernie_vil2.device.extras import require
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.check import Inspection, check_labelled, labelled_remarks
@@ -60,36 +60,18 @@ class ZeroShot(Scorer):
     `threshold` `CALIBRATED` a model must have a calibration; with None it need not.
     """
 
-    label: str = field(
-        default=LABEL, metadata={"help": "column or field of the classes; default: label", "metavar": "FIELD"}
+    label: str = option(LABEL, "column or field of the classes; default: label", "FIELD")
+    names: Mapping[str, str] = option(
+        {}, "of the classes: one per line, label<TAB>name, JSON; default: label_cn.txt, else labels", "LANG=FILE"
     )
-    names: Mapping[str, str] = field(
-        default_factory=dict,
-        metadata={
-            "help": "of the classes: one per line, label<TAB>name, JSON; default: label_cn.txt, else labels",
-            "metavar": "LANG=FILE",
-        },
+    templates: Mapping[str, str] = option(
+        {}, "texts with {} for the name, one per line, or JSON; default: our own in zh and en", "LANG=FILE"
     )
-    templates: Mapping[str, str] = field(
-        default_factory=dict,
-        metadata={
-            "help": "texts with {} for the name, one per line, or JSON; default: our own in zh and en",
-            "metavar": "LANG=FILE",
-        },
+    linear_probe: Sequence[str] | None = option(
+        None, "also a logistic regression on embeddings of these; default: --data's train split", "PATH"
     )
-    linear_probe: Sequence[str] | None = field(
-        default=None,
-        metadata={
-            "help": "also a logistic regression on embeddings of these; default: --data's train split",
-            "metavar": "PATH",
-        },
-    )
-    threshold: float | str | None = field(
-        default=None,
-        metadata={
-            "help": "below it an image gets no answer; default: that of tools/calibrate.py, if it was run",
-            "metavar": "COSINE",
-        },
+    threshold: float | str | None = option(
+        None, "below it an image gets no answer; default: that of tools/calibrate.py, if it was run", "COSINE"
     )
     folder: ClassVar[str] = "classification"
 
