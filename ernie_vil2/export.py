@@ -58,8 +58,7 @@ def export(
     folder: str | Path,
     backend: str,
     precision: str = "float32",
-    images: Sequence[ImageLike] = (),
-    texts: Sequence[str] = (),
+    inputs: tuple[Sequence[ImageLike], Sequence[str]] = ((), ()),
     source: str = "",
     width: int | None = None,
 ) -> dict[str, Any]:
@@ -69,7 +68,7 @@ def export(
         backend: `paddle_inference` or `onnx`.
         precision: in which the towers compute: bfloat16 is computed by Paddle Inference's kernels from a graph in
             float32; int8 are the weights of matrix products in the ONNX file.
-        images, texts: real inputs, on which the export is compared with the model.
+        inputs: real images and texts, on which the export is compared with the model.
         source: where the model came from, for people.
         width: of the embeddings, one of the model's `widths`: the first numbers alone; None: all.
 
@@ -121,7 +120,7 @@ def export(
         write_text(aside / CONFIG, dump_config(model.config))
         exported = ErnieViL2(Exported(aside, about, model.device), model.tokenizer, model.config, model.batch_size)
         try:
-            report = compare(model, exported, images, texts)
+            report = compare(model, exported, *inputs)
         except (RuntimeError, ValueError) as error:  # Paddle's and onnxruntime's own are of these
             raise NotExportable(f"the graphs for {backend} do not run: {reason(error)}") from error
         write_json(aside / PARITY, report)

@@ -67,9 +67,10 @@ def run(args: argparse.Namespace) -> int:
     name = f"{args.to}-{args.precision}" + (f"-{args.width}" if args.width else "")
     args.folder = args.folder or weights_path(args.checkpoint).parent / name
     loaded = load_model(args.checkpoint, args.vocab, "cpu")
-    images, texts = inputs(loaded, data_spec(args, args.data or [str(DEMO)]), args.samples)
-    report = export(loaded, args.folder, TARGETS[args.to], args.precision, images, texts, str(args.checkpoint),
-                    args.width)  # fmt: skip
+    real_inputs = inputs(loaded, data_spec(args, args.data or [str(DEMO)]), args.samples)
+    report = export(
+        loaded, args.folder, TARGETS[args.to], args.precision, real_inputs, str(args.checkpoint), args.width
+    )
     size = sum(path.stat().st_size for path in args.folder.iterdir()) / 2**20
     print(f"{args.checkpoint} is now {args.folder} ({args.to}, {args.precision}, {size:.1f} MiB)\n")
     print(f"{'':<8}{'inputs':>8}{'largest difference':>20}{'least cosine':>14}")

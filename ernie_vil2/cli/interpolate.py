@@ -185,7 +185,7 @@ def write_table(args: argparse.Namespace, rows: list[dict], chosen: str, folder:
     """Prints the table, and writes it with the page."""
     from ernie_vil2.evaluation.tables import Table
     from ernie_vil2.io.files import write_json
-    from ernie_vil2.pages import Series, line_chart, write_page
+    from ernie_vil2.pages import Axis, Series, line_chart, write_page
 
     sides = [side for side in SIDES if rows[0][side] is not None]
     cells = [
@@ -201,13 +201,13 @@ def write_table(args: argparse.Namespace, rows: list[dict], chosen: str, folder:
     if args.alpha:
         along = [Series(side, [(float(row["share"]), row[side]) for row in rows], position)
                  for position, side in enumerate(sides, 1)]  # fmt: skip
-        charts.append(line_chart("Along the path", "", along, x_label="share of the second", y_label="mean recall, %"))
+        charts.append(line_chart("Along the path", "", along, Axis("mean recall, %"), x=Axis("share of the second")))
     if args.alpha and len(sides) == 2:
         points = [(row["old"], row["new"]) for row in rows]
         charts.append(line_chart(
             "The new task against the old one", f"From {rows[0]['share']} to {rows[-1]['share']} of the second model.",
-            [Series("mixtures", points, 1)], x_label="old, mean recall, %", y_label="new, mean recall, %",
-            from_zero=False,
+            [Series("mixtures", points, 1)], Axis("new, mean recall, %", from_zero=False),
+            x=Axis("old, mean recall, %", from_zero=False),
         ))  # fmt: skip
     facts = {"Models": " and ".join(record["models"]), **{side.capitalize(): " ".join(record[side]) for side in sides}}
     write_page(folder / "interpolation.html", "interpolation.html", title="Between models", facts=facts, charts=charts,

@@ -4,10 +4,11 @@ A page holds no script and loads nothing from elsewhere. The templates escape wh
 is decided by who calls it, and nothing of the library is known here.
 """
 
-from ernie_vil2.pages.charts import Chart, Series, comparison_charts, line_chart, speed_charts, training_charts
+from ernie_vil2.pages.charts import Axis, Chart, Series, comparison_charts, line_chart, speed_charts, training_charts
 from ernie_vil2.pages.page import render, write_page
 
 __all__ = [
+    "Axis",
     "Chart",
     "Series",
     "comparison_charts",

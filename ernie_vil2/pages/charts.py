@@ -65,68 +65,85 @@ class Chart:
         return self.height - BOTTOM
 
 
+@dataclass(frozen=True)
+class Axis:
+    """An axis of a chart.
+
+    Attributes:
+        label: what is measured along it.
+        top: fixes its end; None: the data do.
+        logarithmic: whether its ticks are; a value that is not positive leaves a gap.
+        from_zero: whether it begins at zero, or below; else where the data do.
+        outliers: whether it follows the few values that are far above all others; else they lie at its top.
+    """
+
+    label: str
+    top: float | None = None
+    logarithmic: bool = False
+    from_zero: bool = True
+    outliers: bool = True
+
+
+STEPS = Axis("step")
+
+
 def line_chart(
     title: str,
     note: str,
     series: Sequence[Series],
+    y: Axis,
     *,
-    y_label: str,
-    x_label: str = "step",
-    y_max: float | None = None,
+    x: Axis = STEPS,
     height: int = 250,
-    logarithmic: bool = False,
-    from_zero: bool = True,
     best: float | None = None,
-    outliers: bool = True,
 ) -> Chart:
-    """The chart of some series; a point whose y is not finite leaves a gap in its line.
-
-    The horizontal axis begins at zero, and its last tick is the last x. So does the vertical one, or below, unless it
-    is logarithmic; there a value that is not positive leaves a gap.
+    """Return the chart of some series; a point whose y is not finite leaves a gap in its line.
 
     Args:
-        y_max: fixes the top; by default the data do.
-        from_zero: False: both axes begin where the data do.
+        title, note: above the chart.
+        series: its lines.
+        y: the vertical axis.
+        x: the horizontal one, linear, whose last tick is the last x.
+        height: in pixels.
         best: an x that is marked as the best.
-        outliers: False: the axis does not follow the few values that are far above all others; they lie at its top.
     """
-    chart = Chart(title, note, x_label, y_label, height)
+    chart = Chart(title, note, x.label, y.label, height)
 
-    def shown(y: float) -> bool:
-        return math.isfinite(y) and (y > 0 or not logarithmic)
+    def shown(value: float) -> bool:
+        return math.isfinite(value) and (value > 0 or not y.logarithmic)
 
     points = [point for line in series for point in line.points if shown(point[1])]
     if not points:
         return chart
-    values = [y for _, y in points]
-    most = max(values) if outliers else _usual(values)
+    values = [value for _, value in points]
+    most = max(values) if y.outliers else _usual(values)
     if most < max(values):
         cut = sum(value > most for value in values)
         points_are = "points are" if cut > 1 else "point is"
         note = f"{note} {cut:,} {points_are} above {_number(most)}, and drawn at the top."
         values = [min(value, most) for value in values]
-    first = 0 if from_zero else min(x for x, _ in points)
-    last = max(x for x, _ in points)
+    first = 0 if x.from_zero else min(position for position, _ in points)
+    last = max(position for position, _ in points)
     last = last if last > first else first + 1
-    if logarithmic:
+    if y.logarithmic:
         y_ticks = _log_ticks(min(values), max(values))
     else:
-        bottom = min(0, *values) if from_zero else min(values)
-        y_ticks = _ticks(bottom, y_max or max(values), cover=True)
-    scale: Callable[[float], float] = math.log if logarithmic else float
+        bottom = min(0, *values) if y.from_zero else min(values)
+        y_ticks = _ticks(bottom, y.top or max(values), cover=True)
+    scale: Callable[[float], float] = math.log if y.logarithmic else float
     low, high = scale(y_ticks[0]), scale(y_ticks[-1])
 
-    def across(x: float) -> float:
-        return LEFT + (chart.edge - LEFT) * (x - first) / (last - first)
+    def across(value: float) -> float:
+        return LEFT + (chart.edge - LEFT) * (value - first) / (last - first)
 
-    def up(y: float) -> float:
-        return chart.floor - (chart.floor - TOP) * (scale(y) - low) / (high - low)
+    def up(value: float) -> float:
+        return chart.floor - (chart.floor - TOP) * (scale(value) - low) / (high - low)
 
     return Chart(
-        title, note, x_label, y_label, height,
+        title, note, x.label, y.label, height,
         x_ticks=_x_ticks(first, last, across),
-        y_ticks=[(round(up(y), 1), _number(y)) for y in y_ticks],
-        lines=[_line(line, [(across(x), up(min(y, most))) if shown(y) else None for x, y in line.points])
+        y_ticks=[(round(up(tick), 1), _number(tick)) for tick in y_ticks],
+        lines=[_line(line, [(across(at), up(min(value, most))) if shown(value) else None for at, value in line.points])
                for line in series],
         best=None if best is None else (round(across(best), 1), f"best: {_number(best)}"),
     )  # fmt: skip
@@ -229,12 +246,12 @@ def training_charts(records: Sequence[Mapping]) -> list[Chart]:
         if isinstance(value, int | float) and name not in (*VIEW_PAIRS, *_OF_EVERY_RUN)
     )
     return [
-        line_chart(title, _smoothed(train), losses, y_label="loss", logarithmic=True, outliers=False),
+        line_chart(title, _smoothed(train), losses, Axis("loss", logarithmic=True, outliers=False)),
         *_evaluation_charts(records),
         _small(train, "learning_rate"),
         *(_small(train, name, _NOTES.get(name, "")) for name in others),
-        line_chart("Gradient norm", "Before clipping.", _one(train, "gradient_norm"), y_label="norm", height=170,
-                   logarithmic=True),
+        line_chart("Gradient norm", "Before clipping.", _one(train, "gradient_norm"), Axis("norm", logarithmic=True),
+                   height=170),
     ]  # fmt: skip
 
 
@@ -245,9 +262,9 @@ def speed_charts(records: Sequence[Mapping]) -> list[Chart]:
     waits = [Series("loader wait", _averaged(waited), 2)] if waited else []
     return [
         line_chart("Throughput", "Samples of all ranks, evaluation left out.", _one(train, "samples_per_second"),
-                   y_label="samples a second", height=170),
+                   Axis("samples a second"), height=170),
         line_chart("Loader wait", "Share of the time in which rank 0 waited for its batch.", waits,
-                   y_label="% of the time", height=170),
+                   Axis("% of the time"), height=170),
     ]  # fmt: skip
 
 
@@ -264,10 +281,10 @@ def comparison_charts(runs: Mapping[str, Sequence[Mapping]]) -> list[Chart]:
         names |= dict.fromkeys(_words(record["best_by"]) for record in deciding)
     title = " and ".join(names) or "no score"
     return [
-        line_chart("Loss", "The weighted sum of the losses.", losses, y_label="loss", logarithmic=True,
-                   outliers=False),
+        line_chart("Loss", "The weighted sum of the losses.", losses,
+                   Axis("loss", logarithmic=True, outliers=False)),
         line_chart(f"{title[0].upper()}{title[1:]} over time", "By which the best checkpoint is chosen.", scores,
-                   y_label=title, y_max=_top(scores)),
+                   Axis(title, top=_top(scores))),
     ]  # fmt: skip
 
 
@@ -283,7 +300,7 @@ def _one(train: Sequence[Mapping], key: str) -> list[Series]:
 
 def _small(train: Sequence[Mapping], key: str, note: str = "") -> Chart:
     name = key.replace("_", " ")
-    return line_chart(name.capitalize(), note, _one(train, key), y_label=name, height=170)
+    return line_chart(name.capitalize(), note, _one(train, key), Axis(name), height=170)
 
 
 def _evaluation_charts(records: Sequence[Mapping]) -> list[Chart]:
@@ -295,7 +312,7 @@ def _evaluation_charts(records: Sequence[Mapping]) -> list[Chart]:
         series, best = _metric_series(own), _best(own)
         title = f"{name.replace('_', ' ')} over time"
         title = f"{title[0].upper()}{title[1:]}"
-        charts.append(line_chart(title, "", series, y_label="score", y_max=_top(series), best=best))
+        charts.append(line_chart(title, "", series, Axis("score", top=_top(series)), best=best))
     return charts
 
 

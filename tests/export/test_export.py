@@ -50,7 +50,7 @@ SLOW_MODELS = ("official", "paddlenlp", "PaddleClas")  # of which `pair` exports
 )
 def test_every_model_gives_what_its_checkpoint_gives(kind, backend, tmp_path):
     model = MODELS[kind]()
-    report = export(model, tmp_path / "made", backend, images=IMAGES, texts=TEXTS, source=kind)
+    report = export(model, tmp_path / "made", backend, inputs=(IMAGES, TEXTS), source=kind)
     assert report == json.loads((tmp_path / "made" / "parity.json").read_text())
     assert report["top_10"] == {"same_ten": 1, "same_order": 1, "in_both": 1}
     assert report["images"]["inputs"] == report["texts"]["inputs"] == 4
@@ -148,8 +148,8 @@ def test_the_fastest_backend_computes_where_it_ranks_alike(tmp_path, shapes, cap
     data = ["--data", str(shapes["val"]), "--samples", "4"]
     assert commands.run("export", [str(checkpoint), "--to", "paddle-inference", *data]) == 0
     assert (checkpoint / "paddle-inference-float32").is_dir() and backend() == "paddle_inference"
-    export(model, checkpoint / "mine", "onnx", images=IMAGES, texts=TEXTS)
-    export(model, checkpoint / "int8", "onnx", "int8", images=IMAGES, texts=TEXTS)
+    export(model, checkpoint / "mine", "onnx", inputs=(IMAGES, TEXTS))
+    export(model, checkpoint / "int8", "onnx", "int8", inputs=(IMAGES, TEXTS))
     assert backend() == "onnx"
     assert backend(max_length=8) == backend(precision="float32", max_length=8) == "paddle"  # not the export's
     assert ernie_vil2.load_model(checkpoint, device="cpu").backend.name == "paddle"
@@ -176,7 +176,7 @@ def test_the_fastest_backend_computes_where_it_ranks_alike(tmp_path, shapes, cap
 def test_a_lower_precision_is_near_and_has_its_fingerprint(model, tmp_path, backend, precision, cosine):
     model.backend.model.train()
     before = model.fingerprint
-    report = export(model, tmp_path / "made", backend, precision, IMAGES, TEXTS)
+    report = export(model, tmp_path / "made", backend, precision, (IMAGES, TEXTS))
     # What is exported stays as it was.
     assert model.backend.model.training and model.backend.model.image.training and model.fingerprint == before
     model.backend.model.eval()
@@ -199,7 +199,7 @@ def test_an_export_encodes_files_and_strings_as_the_authors_do(backend, tmp_path
     texts = json.loads((folder / "inputs" / "texts.json").read_text("utf-8"))
     files = [path for path in sorted((folder / "inputs").iterdir()) if path.suffix != ".json"]
     model = ernie_vil2.load_model(folder, device="cpu")
-    report = export(model, tmp_path / "made", backend, images=files, texts=texts)
+    report = export(model, tmp_path / "made", backend, inputs=(files, texts))
     assert report["images"]["largest_difference"] < 5e-6 and report["texts"]["largest_difference"] < 5e-6
     loaded = ernie_vil2.load_model(tmp_path / "made", device="cpu")
     assert loaded.fingerprint == model.fingerprint

@@ -76,7 +76,7 @@ def test_a_checkpoint_is_not_an_export_and_the_other_way_round(exports, tmp_path
     with pytest.raises(NotExportable, match="an export already"):
         export(ernie_vil2.load_model(exports / "onnx"), tmp_path / "made", "onnx")
     with pytest.raises(FileExistsError):
-        export(ernie_vil2.load_model(checkpoint), checkpoint, "onnx", images=IMAGES, texts=TEXTS)
+        export(ernie_vil2.load_model(checkpoint), checkpoint, "onnx", inputs=(IMAGES, TEXTS))
 
 
 class Peeking(nn.Layer):
@@ -107,7 +107,7 @@ def test_what_cannot_be_exported_says_why(tower, backend, message, tmp_path):
     sys.modules["peeking"] = sys.modules[__name__]
     model = untrained(f"Model.image={{name: 'peeking:{tower}', image_size: 32}}", TEXT % ("ernie", "cls"))
     with pytest.raises(NotExportable, match=message) as caught:
-        export(model, tmp_path / "made", backend, images=IMAGES, texts=TEXTS)
+        export(model, tmp_path / "made", backend, inputs=(IMAGES, TEXTS))
     assert "\n" not in str(caught.value) and len(str(caught.value)) > len(message)
     assert list(tmp_path.iterdir()) == []
 

@@ -14,7 +14,7 @@ from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.report import Section
 from ernie_vil2.evaluation.report_page import Changes
 from ernie_vil2.evaluation.tables import Table
-from ernie_vil2.pages import Series, comparison_charts, line_chart, render, speed_charts, training_charts
+from ernie_vil2.pages import Axis, Series, comparison_charts, line_chart, render, speed_charts, training_charts
 from ernie_vil2.pages.charts import MOST_POINTS
 from tests.support.html_pages import Page, lines_of
 from tests.support.limits import examples
@@ -51,13 +51,13 @@ def report_page(**changes):
 
 
 def dry_run_page(**changes):
-    chart = line_chart("Rate", "", [Series("rate", [(1, 1.0), (2, 0.5)], 1)], y_label="rate")
+    chart = line_chart("Rate", "", [Series("rate", [(1, 1.0), (2, 0.5)], 1)], Axis("rate"))
     data = {"title": "t", "summary": "s", "facts": {}, "plan": "", "schedule": chart, "bad_samples": BadSampleReport()}
     return render("dry_run.html", **data | changes)
 
 
 def chart_of(points, logarithmic=True, **options):
-    return line_chart("c", "", [Series("s", points, 1)], y_label="", logarithmic=logarithmic, **options)
+    return line_chart("c", "", [Series("s", points, 1)], Axis("", logarithmic=logarithmic, **options))
 
 
 def answer(correct, image=IMAGES["png"], caption="answer"):
@@ -96,7 +96,7 @@ def test_a_full_page_is_whole_and_loads_nothing():
 def test_what_users_wrote_is_text_not_markup(name):
     evil = "<script>alert('\"&')</script>"
     charts = training_charts([training(1), evaluation(1, evil, evil), evaluation(2, evil, evil)])
-    line = line_chart(evil, evil, [Series(evil, [(1, 1), (2, 2)], 1)] * 2, y_label=evil)
+    line = line_chart(evil, evil, [Series(evil, [(1, 1), (2, 2)], 1)] * 2, Axis(evil))
     report = BadSampleReport()
     report.add(9, [(evil, evil)], [(evil, evil)])
     cards = {evil: [card([answer(True, caption=evil)], evil, evil, images=[IMAGES["png"]], tags=[evil])]}

@@ -44,5 +44,5 @@ def exports(model, tmp_path_factory):
     """Exported folders by backend; a test that changes one copies it."""
     folder = tmp_path_factory.mktemp("exports")
     for backend in GRAPHS:
-        export(model, folder / backend, backend, images=IMAGES, texts=TEXTS)
+        export(model, folder / backend, backend, inputs=(IMAGES, TEXTS))
     return folder

@@ -15,7 +15,7 @@ from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.evaluation.tables import Table
 from ernie_vil2.io.terminal import counted
-from ernie_vil2.pages import Chart, Series, line_chart, write_page
+from ernie_vil2.pages import Axis, Chart, Series, line_chart, write_page
 
 FILE = "curation.html"
 EXAMPLES = 12  # pairs of a reason that are shown
@@ -179,7 +179,9 @@ def _histogram(joins: Joins, shown: Shown) -> list[Chart]:
     ]
     title = shown.title[0].upper() + shown.title[1:]
     series = [Series("pairs", points, 1), *bounds]
-    chart = line_chart(title, "", series, x_label=shown.title, y_label="pairs", height=190, from_zero=False)
+    chart = line_chart(
+        title, "", series, Axis("pairs", from_zero=False), x=Axis(shown.title, from_zero=False), height=190
+    )
     return [replace(chart, lines=[replace(line, last="") for line in chart.lines])]  # the last bin says nothing
 
 

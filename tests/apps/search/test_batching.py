@@ -24,7 +24,7 @@ IMAGES = [png(draw((200, 30 * n, 30), "disc", np.random.default_rng(n))) for n i
 @pytest.fixture(scope="module")
 def onnx_index(tmp_path_factory, model, shapes):
     folder = tmp_path_factory.mktemp("batching")
-    export(model, folder / "export", "onnx", "float32", [np.zeros([32, 32, 3], np.uint8)], ["red"], "test")
+    export(model, folder / "export", "onnx", "float32", ([np.zeros([32, 32, 3], np.uint8)], ["red"]), "test")
     exported = load_model(folder / "export")
     with open_index(fill_index(folder / "index", exported, shapes["val"], TEXTS), exported) as index:
         yield index

@@ -46,7 +46,7 @@ def exported(tmp_path_factory, checkpoint):
     folder = shutil.copytree(checkpoint, tmp_path_factory.mktemp("exported") / "checkpoint")
     images = [np.full([32, 32, 3], 40 * n, np.uint8) for n in range(4)]
     texts = ["red", "a green disc", "bar", "cross"]
-    export(load_model(folder), folder / "onnx-float32", "onnx", "float32", images, texts, "test")
+    export(load_model(folder), folder / "onnx-float32", "onnx", "float32", (images, texts), "test")
     return folder
 
 
