@@ -84,8 +84,9 @@ def resident(what: str) -> float:
 
 def in_blocks(images, texts, pairs, block) -> int:
     from ernie_vil2.evaluation import evaluate_retrieval
+    from ernie_vil2.evaluation.ranking import Blocks
 
-    results = evaluate_retrieval(images, texts, pairs, block)
+    results = evaluate_retrieval(images, texts, pairs, Blocks(block))
     return int(sum(result.ranking.rank.sum() for result in results.values()))
 
 

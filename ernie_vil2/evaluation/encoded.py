@@ -51,7 +51,6 @@ def encode_benchmark(
     benchmark: Benchmark,
     cache: str | Path | None = None,
     progress: Callable[[int], object] = lambda rows: None,
-    workers: int | None = None,
     chunk_rows: int = 128,
     rank: int = 0,
     ranks: int = 1,
@@ -75,7 +74,6 @@ def encode_benchmark(
         cache: folder of finished chunks, made if missing; None: nothing is kept.
         progress: called with the number of rows just done, in all `len(benchmark.images) + len(benchmark.texts)` on
             rank 0, which counts with each own chunk those that the other ranks encode meanwhile.
-        workers: threads that read images; None: one for each usable core of this rank.
         chunk_rows: rows of a chunk, and so the most that the model is given at once.
         rank, ranks: this process's rank among those that share the work.
 
@@ -88,7 +86,7 @@ def encode_benchmark(
     progress(len(benchmark.texts) - len(rows_of_text))
 
     store = None if cache is None else _Cache(Path(cache), model.fingerprint)
-    workers = workers or max(1, runtime.usable_cores() // ranks)
+    workers = max(1, runtime.usable_cores() // ranks)
     # Text chunks are numbered after image chunks, so that a rank left without images has texts to do.
     encoding = chain(
         _encoded_images(model, benchmark.name, image_chunks[rank::ranks], store, workers),

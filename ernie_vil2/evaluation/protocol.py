@@ -17,7 +17,7 @@ from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
 from ernie_vil2.evaluation.published import PublishedResult
-from ernie_vil2.evaluation.ranking import TIE_RULES
+from ernie_vil2.evaluation.ranking import TIE_RULES, Blocks
 from ernie_vil2.evaluation.retrieval import (
     DIRECTIONS,
     Matching,
@@ -294,7 +294,7 @@ def score(
     device: str = "cpu",
     needs_answers: bool = True,
 ) -> Evaluation:
-    """Scores embeddings by a protocol; `block` and `device` as in `rank_queries`.
+    """Scores embeddings by a protocol; `block` and `device` as of `Blocks`.
 
     Args:
         needs_answers: False: it is not an error when no right answer is known, and nothing is scored then.
@@ -304,7 +304,7 @@ def score(
     """
     found = score_matchings(
         protocol.matchings(encoded.benchmark) if protocol.directions else [], encoded.sides, protocol.directions,
-        ties=protocol.ties, block=block, device=device,
+        ties=protocol.ties, blocks=Blocks(block, device),
     )  # fmt: skip
     results = protocol.finished(found)
     measures = protocol.measures(encoded, results)

@@ -46,27 +46,47 @@ class QueryRanks:
         return cls(*(np.concatenate([getattr(found, name) for found in rankings]) for name in names))
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """How scores are computed.
+
+    Attributes:
+        size: rows of either side that are scored at once.
+        device: where the products are computed: "cpu", or a device of Paddle's such as "gpu:0".
+    """
+
+    size: int = 1024
+    device: str = "cpu"
+
+    def of(self, count: int) -> Iterator[slice]:
+        """Return the blocks of so many rows."""
+        if self.size < 1:
+            raise ValueError(f"block = {self.size}: a block holds at least one row")
+        return (slice(start, min(start + self.size, count)) for start in range(0, count, self.size))
+
+
+ON_CPU = Blocks()
+
+
 def rank_queries(
     left: np.ndarray,
     right: np.ndarray,
     pairs: np.ndarray,
-    block: int = 1024,
+    blocks: Blocks = ON_CPU,
     *,
     excluded: np.ndarray = NO_PAIRS,
     ties: str = "pessimistic",
     names: tuple[str, str] = ("left", "right"),
-    device: str = "cpu",
 ) -> tuple[QueryRanks, QueryRanks]:
     """Ranks right rows for every left row, and left rows for every right row, from one pass over the scores.
 
     Args:
         left, right: embeddings `[N, D]` and `[M, D]`.
         pairs: `[P, 2]`, (left row, right row) of what belongs together, many to many.
-        block: rows of either side that are scored at once.
+        blocks: how scores are computed.
         excluded: `[E, 2]`, (left row, right row) of what is not an answer to each other: as if it were not there.
         ties: "pessimistic" or "optimistic", see `TIE_RULES`.
         names: what error messages call the two sides.
-        device: where products are computed: "cpu", or a device of Paddle's such as "gpu:0".
 
     Raises:
         ValueError: an embedding that is not finite, a pair out of range, right and excluded at once, an unknown tie
@@ -81,14 +101,14 @@ def rank_queries(
         raise ValueError(f"pair {min(both)} is right and excluded")
     owners, targets = pairs.T
     scores = np.empty(len(pairs), np.float32)
-    for part in _blocks(len(pairs), block):
+    for part in blocks.of(len(pairs)):
         products = left[owners[part]].astype(np.float64), right[targets[part]].astype(np.float64)
         scores[part] = np.einsum("pd,pd->p", *products)
     of_left, of_right = _Tally(len(left), owners, targets, scores), _Tally(len(right), targets, owners, scores)
 
-    scored, beats = _scorer(device), np.greater_equal if ties == "pessimistic" else np.greater
-    for rows in _blocks(len(left), block):
-        for columns in _blocks(len(right), block):
+    scored, beats = _scorer(blocks.device), np.greater_equal if ties == "pessimistic" else np.greater
+    for rows in blocks.of(len(left)):
+        for columns in blocks.of(len(right)):
             tile = scored(left[rows], right[columns])
             tile[_inside(excluded, rows, columns)] = -np.inf
             of_left.see(rows, columns, tile)
@@ -131,9 +151,8 @@ def first_positive_ranks(
     queries: np.ndarray,
     gallery: np.ndarray,
     positives: np.ndarray,
-    block: int = 1024,
+    blocks: Blocks = ON_CPU,
     names: tuple[str, str] = ("query", "gallery"),
-    device: str = "cpu",
 ) -> np.ndarray:
     """The 1-based rank of every query's best positive, int64 `[Q]`; ties count against the model.
 
@@ -143,7 +162,7 @@ def first_positive_ranks(
     """
     positives = _checked_pairs(positives, len(queries), len(gallery))
     _refuse(np.setdiff1d(np.arange(len(queries)), positives[:, 0]), names[0])
-    return rank_queries(queries, gallery, positives, block, names=names, device=device)[0].rank
+    return rank_queries(queries, gallery, positives, blocks, names=names)[0].rank
 
 
 def refuse_unpaired(pairs: np.ndarray, images: int, texts: int) -> None:
@@ -157,8 +176,7 @@ def top_matches(
     queries: np.ndarray,
     gallery: np.ndarray,
     k: int,
-    block: int = 1024,
-    device: str = "cpu",
+    blocks: Blocks = ON_CPU,
     excluded: np.ndarray = NO_PAIRS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best gallery rows of every query, best first, equal scores by lower row: exact and deterministic.
@@ -172,11 +190,11 @@ def top_matches(
         raise ValueError(f"k = {k} matches were asked of a gallery of {len(gallery)} rows")
     indices = np.empty((len(queries), k), np.int64)
     scores = np.empty((len(queries), k), np.float32)
-    scored, excluded = _scorer(device), np.unique(_checked_pairs(excluded, len(queries), len(gallery)), axis=0)
-    for rows in _blocks(len(queries), block):
+    scored, excluded = _scorer(blocks.device), np.unique(_checked_pairs(excluded, len(queries), len(gallery)), axis=0)
+    for rows in blocks.of(len(queries)):
         count = rows.stop - rows.start
         best_scores, best_indices = np.empty((count, 0), np.float32), np.empty((count, 0), np.int64)
-        for columns in _blocks(len(gallery), block):
+        for columns in blocks.of(len(gallery)):
             here = np.arange(columns.start, columns.stop)
             tile = scored(queries[rows], gallery[columns])
             tile[_inside(excluded, rows, columns)] = -np.inf
@@ -203,12 +221,6 @@ def _paddle_scores(rows: np.ndarray, columns: np.ndarray, device: str) -> np.nda
 
     left, right = (paddle.to_tensor(side, place=device).astype("float64") for side in (rows, columns))
     return paddle.matmul(left, right, transpose_y=True).astype("float32").numpy()
-
-
-def _blocks(count: int, block: int) -> Iterator[slice]:
-    if block < 1:
-        raise ValueError(f"block = {block}: a block holds at least one row")
-    return (slice(start, min(start + block, count)) for start in range(0, count, block))
 
 
 def _inside(pairs: np.ndarray, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:

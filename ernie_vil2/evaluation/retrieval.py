@@ -14,7 +14,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ernie_vil2.evaluation.ranking import NO_PAIRS, QueryRanks, rank_queries, refuse_unpaired, top_matches
+from ernie_vil2.evaluation.ranking import (
+    NO_PAIRS,
+    ON_CPU,
+    Blocks,
+    QueryRanks,
+    rank_queries,
+    refuse_unpaired,
+    top_matches,
+)
 from ernie_vil2.evaluation.ranking import first_positive_ranks as first_positive_ranks
 from ernie_vil2.evaluation.tables import Table, percent
 
@@ -133,7 +141,7 @@ class DirectionResult:
             count = min(k, columns.stop - columns.start)
             found, best = top_matches(
                 queries[self.asked.left[positions[here]]], gallery[self.asked.right[columns]], count,
-                device=device, excluded=excluded[excluded[:, 0] >= 0],
+                Blocks(device=device), excluded[excluded[:, 0] >= 0],
             )  # fmt: skip
             answers[here, :count] = np.where(np.isneginf(best), -1, found + columns.start)
             scores[here, :count] = best
@@ -150,14 +158,13 @@ def score_matchings(
     directions: Sequence[str] = DIRECTIONS,
     *,
     ties: str = "pessimistic",
-    block: int = 1024,
-    device: str = "cpu",
+    blocks: Blocks = ON_CPU,
 ) -> dict[str, DirectionResult]:
     """Ranks matchings in those of their directions that are asked for; several of one direction are its folds.
 
     Args:
         embeddings: `[rows, D]` of the whole benchmark, by side.
-        ties, block, device: as in `rank_queries`.
+        ties, blocks: as in `rank_queries`.
 
     Raises:
         ValueError: an embedding that is not finite, or a pair out of range.
@@ -166,8 +173,7 @@ def score_matchings(
     for matching in matchings:
         left, right = (embeddings[side][rows] for side, rows in zip(matching.sides, matching[:2], strict=True))
         rankings = rank_queries(
-            left, right, matching.positives, block,
-            excluded=matching.excluded, ties=ties, names=matching.sides, device=device,
+            left, right, matching.positives, blocks, excluded=matching.excluded, ties=ties, names=matching.sides
         )  # fmt: skip
         # Asked the other way round, a matching of one side with itself would be another question.
         both = (matching, matching.turned())[: len(set(matching.sides))]
@@ -181,17 +187,16 @@ def evaluate_retrieval(
     image_embeddings: np.ndarray,
     text_embeddings: np.ndarray,
     pairs: np.ndarray,
-    block: int = 1024,
+    blocks: Blocks = ON_CPU,
     *,
     ties: str = "pessimistic",
     directions: Sequence[str] = DIRECTIONS,
     allow_unpaired: bool = False,
-    device: str = "cpu",
 ) -> dict[str, DirectionResult]:
     """Score images `[N, D]` against texts `[M, D]`; `pairs` `[P, 2]` are (image row, text row), many to many.
 
     Args:
-        ties, block, device: as in `rank_queries`.
+        ties, blocks: as in `rank_queries`.
         directions: those that are scored, of `DIRECTIONS`.
         allow_unpaired: whether a row may be without a pair; it then is in the gallery, but no query.
 
@@ -205,7 +210,7 @@ def evaluate_retrieval(
     if not allow_unpaired:
         refuse_unpaired(pairs, len(images), len(texts))
     whole = Matching(np.arange(len(images)), np.arange(len(texts)), np.asarray(pairs))
-    return score_matchings([whole], {"image": images, "text": texts}, directions, ties=ties, block=block, device=device)
+    return score_matchings([whole], {"image": images, "text": texts}, directions, ties=ties, blocks=blocks)
 
 
 def mean_recall(results: Results) -> float | None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.evaluation import chance, evaluate_retrieval, first_positive_ranks, ranking, recall, top_matches
-from ernie_vil2.evaluation.ranking import rank_queries
+from ernie_vil2.evaluation.ranking import Blocks, rank_queries
 from ernie_vil2.evaluation.retrieval import Matching, mean_recall, score_matchings, summary
 from tests.support.limits import examples
 
@@ -40,7 +40,7 @@ def test_a_copy_of_the_positive_ties_with_it_wherever_it_is(block, seed):
     queries, gallery = (rng.normal(size=(n, 67)).astype(np.float32) for n in (5, 37))
     gallery[[3, 20, 36]] = queries[0] * 3  # far above the rest: one positive and two copies of it
     positives = np.array([[0, 20], [1, 0], [2, 1], [3, 2], [4, 4]])
-    assert first_positive_ranks(queries, gallery, positives, block)[0] == 3
+    assert first_positive_ranks(queries, gallery, positives, Blocks(block))[0] == 3
 
 
 def find_one_by_one(scores, pairs, optimistic):
@@ -63,7 +63,7 @@ def find_one_by_one(scores, pairs, optimistic):
 @given(small_problems(paired=False), st.booleans())
 def test_one_pass_ranks_both_sides_by_either_tie_rule(problem, optimistic):
     left, right, pairs, block = problem
-    rankings = rank_queries(left, right, pairs, block, ties="optimistic" if optimistic else "pessimistic")
+    rankings = rank_queries(left, right, pairs, Blocks(block), ties="optimistic" if optimistic else "pessimistic")
     scores = left @ right.T
     for found, rows, positives in zip(rankings, (scores, scores.T), (pairs, pairs[:, ::-1]), strict=True):
         score = [None if np.isnan(value) else value for value in found.positive_score.tolist()]
@@ -79,7 +79,7 @@ def test_what_is_excluded_is_as_if_it_were_not_there(problem, optimistic):
     positives = np.array([(q, g) for q, g in (positives % len(rows)).tolist() if q != g], np.int64).reshape(-1, 2)
     everyone = np.arange(len(rows))
     matching = Matching(everyone, everyone, positives, ("text", "text"), np.stack([everyone, everyone], axis=1))
-    results = score_matchings([matching], {"text": rows}, ["text_to_text"], block=block,
+    results = score_matchings([matching], {"text": rows}, ["text_to_text"], blocks=Blocks(block),
                               ties="optimistic" if optimistic else "pessimistic")  # fmt: skip
     result, scores = results["text_to_text"], rows @ rows.T
     assert list(results) == ["text_to_text"]
@@ -124,7 +124,7 @@ def test_another_device_computes_the_scores_and_nothing_else(monkeypatch):
     paddle_scores = ranking._paddle_scores
     monkeypatch.setattr(ranking, "_paddle_scores", on_cpu)
     pairs = np.array([[0, 0], [1, 1], [2, 0], [2, 2]])
-    results = evaluate_retrieval(np.eye(3), np.eye(3), pairs, 2, device="gpu:0")
+    results = evaluate_retrieval(np.eye(3), np.eye(3), pairs, Blocks(2, "gpu:0"))
     assert ranks(results) == ([1, 1, 1], [1, 1, 1])
     assert devices == ["gpu:0"] * 4
 
@@ -179,7 +179,7 @@ def test_top_matches_equal_a_stable_sort(problem, data):
     k = data.draw(st.integers(1, len(gallery)))
     scores = queries @ gallery.T
     order = np.array([sorted(range(len(row)), key=lambda g, row=row: (-row[g], g))[:k] for row in scores])
-    indices, best = top_matches(queries, gallery, k, block)
+    indices, best = top_matches(queries, gallery, k, Blocks(block))
     assert indices.tolist() == order.tolist()
     assert best.tolist() == np.take_along_axis(scores, order, axis=1).tolist()
 
@@ -187,7 +187,7 @@ def test_top_matches_equal_a_stable_sort(problem, data):
 @pytest.mark.parametrize("block", [1, 64, 1000])
 def test_equal_scores_come_by_lower_row_in_a_large_gallery(block):
     gallery = np.tile([[1.0], [2.0]], (150, 1))
-    indices, _ = top_matches(np.ones((2, 1)), gallery, 200, block)
+    indices, _ = top_matches(np.ones((2, 1)), gallery, 200, Blocks(block))
     assert indices.tolist() == [[*range(1, 300, 2), *range(0, 100, 2)]] * 2
 
 
@@ -205,7 +205,7 @@ GOOD, DIAGONAL = np.eye(3), np.array([[0, 0], [1, 1], [2, 2]])
         (partial(evaluate_retrieval, ties="random"), (GOOD, GOOD, DIAGONAL), "ties = 'random'"),
         (first_positive_ranks, (GOOD, GOOD, DIAGONAL / 1.0), "integers"),
         (first_positive_ranks, (GOOD, GOOD[:, :2], DIAGONAL), "3 wide, gallery embeddings 2"),
-        (first_positive_ranks, (GOOD, GOOD, DIAGONAL, 0), "block = 0"),
+        (first_positive_ranks, (GOOD, GOOD, DIAGONAL, Blocks(0)), "block = 0"),
         (top_matches, (GOOD[0], GOOD, 1), "shape"),
         (top_matches, (GOOD, GOOD, 4), "k = 4"),
         (recall, ([],), "empty"),

@@ -16,7 +16,7 @@ from ernie_vil2.apps.tagging.extract import Tagger
 from ernie_vil2.data.samples import BadSampleReport, Sample, first_names
 from ernie_vil2.data.tags import Tags, TagsFile
 from ernie_vil2.evaluation.classification import class_embeddings
-from ernie_vil2.evaluation.ranking import top_matches
+from ernie_vil2.evaluation.ranking import Blocks, top_matches
 from ernie_vil2.io.files import read_text, sha256
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class LexiconTagger(Tagger):
         tags: list[dict[str, tuple[str, ...]]] = [{} for _ in prepared]
         for language, words in self._words.items():
             embeddings = self._embedded(language)
-            rows, scores = top_matches(images, embeddings, min(self._top, len(words)), device=self._device)
+            rows, scores = top_matches(images, embeddings, min(self._top, len(words)), Blocks(device=self._device))
             for found, nearest, cosines in zip(tags, rows, scores, strict=True):
                 if named := tuple(words[row] for row in nearest[cosines >= self._threshold]):
                     found[language] = named
