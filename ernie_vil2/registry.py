@@ -11,7 +11,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 
@@ -32,11 +32,6 @@ class Registry(dict[str, T]):
     def __init__(self, kind: str, entries: Mapping[str, T | str], attributes: Collection[str] = ()):
         super().__init__(cast(Mapping[str, T], entries))
         self.kind, self.attributes = kind, attributes
-
-    @classmethod
-    def of(cls, kind: str, parts: Iterable[T], attributes: Collection[str] = ()) -> Registry[T]:
-        """Of parts that have their name as the attribute `name`."""
-        return cls(kind, {cast(Any, part).name: part for part in parts}, attributes)
 
     def parts(self) -> list[T]:
         """Return all registered parts in their order; those of this package are imported."""

@@ -16,7 +16,7 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
-from ernie_vil2.cli import arguments
+from ernie_vil2.cli import arguments, evaluation
 from ernie_vil2.cli.arguments import count, file_name, input_folder, model, natural, option, output_folder, source
 
 
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         comparison_report,
         names_of,
     )
-    from ernie_vil2.evaluation.report import about, result_name, write_report
+    from ernie_vil2.evaluation.report import about
     from ernie_vil2.evaluation.scorer import make_scorer, scorer_of
     from ernie_vil2.registry import import_named
 
@@ -111,12 +111,6 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
     )
     report = comparison_report(compared, args.queries)
-    print(f"\n{report.as_text()}\n")
-    print(*report.notes, sep="\n")
-    paths = list(map(str, args.data))
-    named = [*(args.language or []), *args.protocol]
-    name = args.name or result_name(args.output, paths, [*filter(None, [args.split]), *named])
-    done = about(" ".join(compared.sources), paths, report.about, None)
-    written = write_report(report, args.output, name, done)
-    print("\nwritten:", *written, sep="\n  ")
-    return 0
+    record = about(" ".join(compared.sources), list(map(str, args.data)), report.about, None)
+    name_parts = [*filter(None, [args.split]), *(args.language or []), *args.protocol]
+    return evaluation.finish(args, report, record, args.output, name_parts)

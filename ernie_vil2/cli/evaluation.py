@@ -120,7 +120,7 @@ def _score_embeddings(args: argparse.Namespace, scorer: Scorer, data: DataSpec) 
     opened = Opened(data, {"": embeddings.benchmark})
     report = scorer.score(opened, {"": embeddings}, None)
     record = about(args.embeddings, [args.embeddings], report.about, files=[])
-    return _finish(args, report, record, args.output or Path(scorer.folder), scorer.naming(opened))
+    return finish(args, report, record, args.output or Path(scorer.folder), scorer.naming(opened))
 
 
 def evaluate(
@@ -179,10 +179,10 @@ def evaluate(
         model_name = f"{args.checkpoint}, {width} numbers"
         name_parts.append(f"width-{width}")
     record = about(model_name, list(map(str, args.data)), report.about, files)
-    return _finish(args, report, record, output, name_parts, json_file)
+    return finish(args, report, record, output, name_parts, json_file)
 
 
-def _finish(
+def finish(
     args: argparse.Namespace,
     report: Report,
     record: Mapping[str, Any],

@@ -31,7 +31,6 @@ from ernie_vil2.evaluation.scorers.retrieval import Retrieval, cited
 from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.models.weights.stored import weights_path
-from ernie_vil2.section import Precision
 
 PIXELS = "nearest train image by pixels"
 TIMED_IMAGES, TIMED_TEXTS = 64, 24
@@ -255,6 +254,7 @@ def comparison_report(compared: Compared, queries: int = SHOWN) -> Report:
         columns,
         zip(*(record["queries"][name] for name in columns), strict=True),
         figures=wrapped(verdicts).splitlines(),
+        sizes=None,
         notes=record["notes"],
         paragraphs=[wrapped(record["notes"]), wrapped([*compared.definitions, *map(cited, compared.published)])],
         about={"models": compared.sources},
