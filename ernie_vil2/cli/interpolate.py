@@ -183,9 +183,8 @@ def score_mixtures(
 
 def write_table(args: argparse.Namespace, rows: list[dict], chosen: str, folder: Path) -> None:
     """Prints the table, and writes it with the page."""
-    from ernie_vil2.evaluation.tables import Table
     from ernie_vil2.io.files import write_json
-    from ernie_vil2.pages import Axis, Series, line_chart, write_page
+    from ernie_vil2.pages import Axis, Series, Table, line_chart, write_page
 
     sides = [side for side in SIDES if rows[0][side] is not None]
     cells = [

@@ -27,7 +27,7 @@ from ernie_vil2.cli.arguments import (
 
 if TYPE_CHECKING:
     from ernie_vil2.config import Config
-    from ernie_vil2.evaluation.tables import Card
+    from ernie_vil2.pages import Card
     from ernie_vil2.section import Precision
 
 FORGOTTEN = 1.0  # points of mean recall on the old task, of which a loss is worth a remark

@@ -14,8 +14,16 @@ import cv2
 import numpy as np
 
 from ernie_vil2.data.decoding import WHITE, EncodedImage, remarks
-from ernie_vil2.data.readers import SampleSequence
-from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, BadSampleReport, Reason, Sample, check_text, content_id
+from ernie_vil2.data.samples import (
+    SEVERAL_LINES,
+    BadSample,
+    BadSampleReport,
+    Reason,
+    Sample,
+    SampleSequence,
+    check_text,
+    content_id,
+)
 from ernie_vil2.data.tags import TagsFile, join_tags, tags_id
 from ernie_vil2.io.files import atomic_write, sha256
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 from zlib import crc32
 
 from ernie_vil2.io.files import RepeatedKey, parse_json, write_json, write_text
@@ -356,3 +356,22 @@ class BadSampleReport:
             f"  {reason}: {count} ({', '.join(self.names[reason])}{', ...' * (count > self.NAMES)})"
             for reason, count in counts.most_common()
         ]
+
+
+class SampleSequence(Protocol):
+    """Random access to samples; reading one raises BadSample when it cannot be used."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+class LocatedSamples(SampleSequence, Protocol):
+    """Samples of which a person can be told where they lie."""
+
+    @property
+    def files(self) -> list[Path]:
+        """The local files that rows are read from."""
+
+    def where(self, index: int) -> str:
+        """Shard and row of a sample, for a person who looks for it."""

@@ -15,8 +15,7 @@ from ernie_vil2.evaluation.intervals import Interval
 from ernie_vil2.evaluation.outcomes import Comparison, bounds, named, signed
 from ernie_vil2.evaluation.report import Page
 from ernie_vil2.evaluation.retrieval import CUTOFFS, arrow
-from ernie_vil2.evaluation.tables import Card
-from ernie_vil2.pages.page import data_uri
+from ernie_vil2.pages.page import Card, data_uri
 
 WON, LOST, FAILED = "won", "lost", "failed"
 SHOWN = 12

@@ -8,7 +8,7 @@ import numpy as np
 
 from ernie_vil2.evaluation.outcomes import Comparison
 from ernie_vil2.evaluation.published import PublishedResult
-from ernie_vil2.evaluation.tables import Table
+from ernie_vil2.pages import Table
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from ernie_vil2.evaluation.classification import DEFINITION, ClassScores, EncodedClasses
 from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.report import Page, Section
-from ernie_vil2.evaluation.tables import Answer, Card, Table
+from ernie_vil2.pages import Answer, Card, Table
 
 MOST_CLASSES = 30
 """Of which a page shows the whole matrix, and of more classes the worst."""

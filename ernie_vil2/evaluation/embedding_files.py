@@ -21,9 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, ImageIds
 from ernie_vil2.data.readers import ShardedSource, TsvSource
-from ernie_vil2.data.readers.benchmarks import ImageIds
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, as_object, is_id
 from ernie_vil2.data.source_files import check_widths, numbered_lines, open_embeddings
 from ernie_vil2.evaluation.encoded import EncodedBenchmark

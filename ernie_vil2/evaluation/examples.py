@@ -14,7 +14,7 @@ from ernie_vil2.evaluation.protocol import Evaluation
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.report import Page, Section
 from ernie_vil2.evaluation.retrieval import DirectionResult, Row, arrow, recall_table
-from ernie_vil2.evaluation.tables import Answer, Card
+from ernie_vil2.pages import Answer, Card
 
 SIDE = 160  # pixels of a thumbnail's longer side: twice what the page shows, for fine screens
 QUALITY = 80

@@ -25,8 +25,8 @@ from ernie_vil2.evaluation.intervals import (
     queries_needed,
 )
 from ernie_vil2.evaluation.retrieval import CUTOFFS, arrow
-from ernie_vil2.evaluation.tables import Card, Table
 from ernie_vil2.io.terminal import counted
+from ernie_vil2.pages import Card, Table
 
 MEASURED = (
     f"Intervals are of {100 * LEVEL:.0f} %, by {{resamples:,}} bootstrap resamples of the queries, all queries of an "

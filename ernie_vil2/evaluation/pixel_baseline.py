@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ernie_vil2.data.decoding import decode_image
-from ernie_vil2.data.readers import SampleSequence
-from ernie_vil2.data.samples import BadSampleReport, Sample
+from ernie_vil2.data.samples import BadSampleReport, Sample, SampleSequence
 from ernie_vil2.evaluation.retrieval import recall
 
 SIDE = 32

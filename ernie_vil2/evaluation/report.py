@@ -18,9 +18,8 @@ from typing import Any
 
 from ernie_vil2.device.runtime import environment
 from ernie_vil2.evaluation.outcomes import Outcomes
-from ernie_vil2.evaluation.tables import Card, Table
 from ernie_vil2.io.files import atomic_files, atomic_write, load_json, sha256, write_text
-from ernie_vil2.pages import write_page
+from ernie_vil2.pages import Card, Table, write_page
 
 ENDINGS = re.compile(r"(\.(tar|tsv|csv|jsonl|parquet|json|txt|out)|_imgs\.tsv)$")
 LONGEST_NAME = 160  # bytes; a file system takes 255

@@ -24,7 +24,7 @@ from ernie_vil2.evaluation.ranking import (
     top_matches,
 )
 from ernie_vil2.evaluation.ranking import first_positive_ranks as first_positive_ranks
-from ernie_vil2.evaluation.tables import Table, percent
+from ernie_vil2.pages import Table, percent
 
 CUTOFFS = (1, 5, 10)
 COLUMNS = ("R@1", "R@5", "R@10")

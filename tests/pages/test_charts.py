@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.report import Section
 from ernie_vil2.evaluation.report_page import Changes
-from ernie_vil2.evaluation.tables import Table
-from ernie_vil2.pages import Axis, Series, comparison_charts, line_chart, render, speed_charts, training_charts
+from ernie_vil2.pages import Axis, Series, Table, comparison_charts, line_chart, render, speed_charts, training_charts
 from ernie_vil2.pages.charts import MOST_POINTS
 from tests.support.html_pages import Page, lines_of
 from tests.support.limits import examples

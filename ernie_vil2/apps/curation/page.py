@@ -13,9 +13,8 @@ from ernie_vil2.apps.curation.step import Shown, Step
 from ernie_vil2.data.decoding import decode_image, small_file
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport
-from ernie_vil2.evaluation.tables import Table
 from ernie_vil2.io.terminal import counted
-from ernie_vil2.pages import Axis, Chart, Series, line_chart, write_page
+from ernie_vil2.pages import Axis, Chart, Series, Table, line_chart, write_page
 
 FILE = "curation.html"
 EXAMPLES = 12  # pairs of a reason that are shown

@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector, ImageIds, image_bytes
 from ernie_vil2.data.readers import ShardedSource, open_sources
-from ernie_vil2.data.readers.benchmarks import ImageIds, image_bytes
 from ernie_vil2.data.readers.columns import names_here
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, family
 from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR

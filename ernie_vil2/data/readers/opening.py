@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from ernie_vil2.data.benchmark import Benchmark
-from ernie_vil2.data.readers.benchmarks import BenchmarkSource, benchmarks_of
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkSource, benchmarks_of
 from ernie_vil2.data.readers.chinese_clip import IMAGES
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, Layout, Precedence, family
 from ernie_vil2.data.readers.shard_files import LocalFile, Location, PreparedShards, at_most, find

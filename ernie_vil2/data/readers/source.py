@@ -19,7 +19,7 @@ from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.readers.fetching import FetchAhead
 from ernie_vil2.data.readers.remote import FetchError, PipeOutput, RemoteFile
 from ernie_vil2.data.readers.shard_files import Location
-from ernie_vil2.data.samples import BadSample, Reason, Sample
+from ernie_vil2.data.samples import BadSample, Reason, Sample, SampleSequence
 from ernie_vil2.io.terminal import RunError
 
 THREADS = 8  # that look at the shards; it is waiting for the disk, mostly
@@ -28,14 +28,6 @@ DEADLINE = 300.0  # seconds for which a shard that a run needs is asked for agai
 PAUSES = 2.0, 30.0  # the first and the longest between two attempts
 LATE = "shard fetched after attempts that failed"  # remark on the sample that was read of it first
 PART = 16_384  # bytes that are read at the beginning, in the middle and at the end of a file
-
-
-class SampleSequence(Protocol):
-    """Random access to samples; reading one raises BadSample when it cannot be used."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Sample: ...
 
 
 class Shard(SampleSequence, Protocol):
@@ -113,6 +105,14 @@ class ShardedSource:
         """Shard and row of a sample, for a person who looks for it."""
         shard, row = self.locate(index)
         return f"{self.shards[shard].name}, {row + 1}"
+
+    @property
+    def files(self) -> list[Path]:
+        """The local files that rows are read from."""
+        paths = chain.from_iterable(shard.files for shard in self.shards)
+        # The folder of an LMDB holds one for images and one for pairs.
+        files = ([path] if path.is_file() else sorted(path.glob("*/data.mdb")) for path in paths)
+        return list(chain.from_iterable(files))
 
     @property
     def names_images(self) -> bool:

@@ -26,8 +26,8 @@ from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.published import published_results
 from ernie_vil2.evaluation.report import Page, Report, Section, wrapped
 from ernie_vil2.evaluation.scorer import Bar, Opened, Scorer
-from ernie_vil2.evaluation.tables import Answer, Card, Table, percent
 from ernie_vil2.io.terminal import counted
+from ernie_vil2.pages import Answer, Card, Table, percent
 from ernie_vil2.section import Precision
 
 SHOWN = 12

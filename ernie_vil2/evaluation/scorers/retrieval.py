@@ -33,7 +33,7 @@ from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.report import Page, Report, ending_of, wrapped
 from ernie_vil2.evaluation.retrieval import Row, recall_table
 from ernie_vil2.evaluation.scorer import Bar, Opened, Scorer, make_scorer
-from ernie_vil2.evaluation.tables import Card
+from ernie_vil2.pages import Card
 
 MEAN = "mean_recall"
 SHOWN_SIDE_BY_SIDE = 4

@@ -23,8 +23,8 @@ from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import Report
 from ernie_vil2.evaluation.scorer import Opened, Scorer
-from ernie_vil2.evaluation.tables import Answer, Card, Table, percent
 from ernie_vil2.io.terminal import counted
+from ernie_vil2.pages import Answer, Card, Table, percent
 
 KINDS = ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
 """The files `<kind>.json`, in the order of the authors' evaluation."""

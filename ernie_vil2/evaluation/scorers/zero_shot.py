@@ -34,8 +34,8 @@ from ernie_vil2.evaluation.linear_probe import probe_classes
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import Report
 from ernie_vil2.evaluation.scorer import Bar, Opened, Scorer
-from ernie_vil2.evaluation.tables import Answer, Card, Table, percent
 from ernie_vil2.io.terminal import counted
+from ernie_vil2.pages import Answer, Card, Table, percent
 
 CSV_COLUMNS = ("result", "image_id", "labels", "answer", "answer_name", "probability", "score", "rank", "right")
 TRAINING = "the training part"
