@@ -90,10 +90,10 @@ def default_of(field: dataclasses.Field) -> Any:
     return list(default) if isinstance(default, tuple | dict) else default
 
 
-def changed_options(args: argparse.Namespace, owner: type, names: Iterable[str]) -> dict[str, Any]:
+def changed_options(args: argparse.Namespace, owner: type) -> dict[str, Any]:
     """Return the values of options of `add_field_option` that are not the fields' defaults, by field."""
-    defaults = {field.name: default_of(field) for field in dataclasses.fields(owner)}
-    return {name: vars(args)[name] for name in names if vars(args)[name] != defaults[name]}
+    defaults = {field.name: default_of(field) for field in dataclasses.fields(owner) if field.metadata}
+    return {name: vars(args)[name] for name, default in defaults.items() if vars(args)[name] != default}
 
 
 def add_table_options(parser: argparse.ArgumentParser, **images: Any) -> None:

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from ernie_vil2.evaluation.report import Report
     from ernie_vil2.evaluation.scorer import Scorer
 
-RETRIEVAL_OPTIONS = ("protocol", "only", "top_k", "pixel_baseline", "title", "block")
-"""Fields of the retrieval scorer that are options."""
-
 
 def add_model_and_data_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that name a model, how it encodes, and what it is scored on."""
@@ -72,7 +69,7 @@ def retrieval_options(args: argparse.Namespace) -> dict[str, Any]:
     """
     from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 
-    return arguments.changed_options(args, Retrieval, RETRIEVAL_OPTIONS)
+    return arguments.changed_options(args, Retrieval)
 
 
 def run(

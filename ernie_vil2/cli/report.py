@@ -125,16 +125,14 @@ def _of_old(args: argparse.Namespace, folder: Path, config: Config) -> dict[str,
     """Return how mean recall changed from the initial weights to those scored, by the data of `--old` and language."""
     if config.Model.weights is None:
         raise ValueError(f"{folder} was trained from random weights: --old has nothing to compare with")
-    from ernie_vil2.data.spec import DataSpec
     from ernie_vil2.evaluation.compare import compare_models
     from ernie_vil2.io.run_folder import AFTER, BEFORE
 
     models = {BEFORE: config.Model.weights, AFTER: _after(folder)["model"]}
-    data = DataSpec(
-        args.old, preferred_languages=config.Views.languages, text_id=config.Data.text_id, default_split="test"
-    )
-    if not args.data:  # the options on tables are of --data, if there is any
-        data = replace(data, images=args.images, columns=args.columns, encoding=args.encoding)
+    run_settings = {"preferred_languages": config.Views.languages, "text_id": config.Data.text_id}
+    data = data_spec(args, args.old, default_split="test", **run_settings)
+    if args.data:  # the options on tables are of these
+        data = replace(data, images=None, columns=None, encoding=None)
     found = compare_models(models, data, resamples=100, precision=args.precision)
     name = " ".join(map(str, args.old))
     by = {f"{name} in {one.result}" if one.result else name: one.difference.mean for one in found.comparison.verdicts}
