@@ -174,6 +174,10 @@ def test_at_least_the_last_half_of_the_items_is_cached(monkeypatch):
         for row in range(0, count, 2):
             cache.keep({row: "hit", row + 1: "hit"})
         assert [row for row in range(count) if cache.get(row)] == list(range(first, count))
+    for count, cached in ((6, 6), (7, 0)):  # an answer of more than half is not cached
+        cache = _Kept()
+        cache.keep(dict.fromkeys(range(count), "hit"))
+        assert sum(cache.get(row) is not None for row in range(count)) == cached
 
 
 def test_milvus_keeps_its_index_where_another_cannot_be_built():
