@@ -34,7 +34,7 @@ from ernie_vil2.encoder import ErnieViL2, ImageLike
 from ernie_vil2.encoder.backends import Eager, Exported
 from ernie_vil2.io.calibration import write_calibration
 from ernie_vil2.io.export_folder import ABOUT, CONFIG, INPUTS, OUTPUTS, PARITY, PRECISIONS, VERSION, named_in_utf8
-from ernie_vil2.io.files import atomic_folder, write_checksums, write_json, write_text
+from ernie_vil2.io.files import atomic_folder, write_integrity, write_json, write_text
 from ernie_vil2.io.terminal import silenced
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.runtime_onnx import reason
@@ -124,8 +124,8 @@ def export(
         except (RuntimeError, ValueError) as error:  # Paddle's and onnxruntime's own are of these
             raise NotExportable(f"the graphs for {backend} do not run: {reason(error)}") from error
         write_json(aside / PARITY, report)
-        write_checksums(aside, sorted(path.name for path in aside.iterdir()))
-        if model.calibration:  # after the checksums: it may be found again
+        write_integrity(aside, sorted(path.name for path in aside.iterdir()))
+        if model.calibration:  # after the integrity file: it may be found again
             write_calibration(dataclasses.replace(model.calibration, fingerprint=exported.fingerprint), aside)
     return report
 

@@ -6,9 +6,9 @@
 
 SOURCE is a weight file or folder in any layout that load_model reads; its own files show which. A run folder is its
 newest checkpoint, RUN@best that of the best evaluation. TARGET is a new folder. The arrays go through unchanged. A
-report lists the weights that match the model; any other is an error unless allowed. TARGET has a contract card,
-contract.json, with a few inputs and their embeddings: TARGET is loaded once, and has to give the same. Where the format
-makes the model compute otherwise, a note says in what, and the embeddings are those that TARGET gives.
+report lists the weights that match the model; any other is an error unless allowed. TARGET has an integrity.json,
+with a few inputs and their embeddings: TARGET is loaded once, and has to give the same. Where the format makes the
+model compute otherwise, a note says in what, and the embeddings are those that TARGET gives.
 
 Without --to a model goes back to the layout that it came from: that of the folder with which its run began. Settings,
 tokenizer and what else lies in that folder are copied from it (--origin, if it has moved).
@@ -60,9 +60,9 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.io.files import remove_folder
     from ernie_vil2.io.run_folder import named_checkpoint
     from ernie_vil2.models.weights.chinese_clip_layouts import rewrite
-    from ernie_vil2.models.weights.contract import add_golden, check_golden, golden, has_golden
     from ernie_vil2.models.weights.families import find_family
     from ernie_vil2.models.weights.hand_back import hand_back, layout_of, origin_of
+    from ernie_vil2.models.weights.integrity import add_golden, check_golden, compute_golden, has_golden
     from ernie_vil2.models.weights.stored import changed_ways, read_model, write_model
 
     if args.target.exists() and any(args.target.iterdir()):
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
                 f"with --origin, or choose --to {', '.join(OWN)}"
             )
         layout = args.to or layout_of(origin)
-    made = golden(encoder_of(model, stored, stored.config, "float32", 8)) if stored.tokens else None
+    made = compute_golden(encoder_of(model, stored, stored.config, "float32", 8)) if stored.tokens else None
     if origin is None or layout in OWN:  # without an origin it is one of ours, see above
         notes = changed_ways(stored.config, layout)
         write_model(kept, args.target, layout, None if notes else made)

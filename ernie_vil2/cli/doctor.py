@@ -4,7 +4,7 @@
     python tools/doctor.py runs/emoji/checkpoints/best
 
 The exit code is 1 when anything FAILs. It takes about half a minute, the last ten seconds a tiny training. Of a model
-the files, the conventions and the golden embeddings are compared with its contract card, contract.json.
+the files, the conventions and the golden embeddings are compared with its integrity.json.
 """
 
 from __future__ import annotations
@@ -61,17 +61,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_model(source: str) -> list[Result]:
-    """Whether a model loads, and computes what its contract card says."""
+    """Check that a model loads, and computes what its integrity file says."""
     from ernie_vil2.encoder import load_model
-    from ernie_vil2.models.weights.contract import CONTRACT, NoGolden, check_golden
+    from ernie_vil2.io.files import INTEGRITY
+    from ernie_vil2.models.weights.integrity import NoGolden, check_golden, has_integrity
     from ernie_vil2.models.weights.stored import weights_path
 
     loaded, folder = load_model(source), weights_path(source).parent
     results = [Result("ok", "model", _one_line(loaded))]
-    if not (folder / CONTRACT).is_file():
-        why = f"no {CONTRACT}: nothing says what it should compute"
-        return [*results, Result("none", "contract", why, "ernie-vil2 convert writes one")]
-    results.append(Result("ok", "contract", "conventions and files are as written"))
+    if not has_integrity(folder):
+        why = f"no {INTEGRITY}: nothing says what it should compute"
+        return [*results, Result("none", "integrity", why, "ernie-vil2 convert writes one")]
+    results.append(Result("ok", "integrity", "conventions and files are as written"))
     try:
         results.append(Result("ok", "golden", f"embeddings differ by at most {check_golden(folder, loaded):.1e}"))
     except NoGolden as error:

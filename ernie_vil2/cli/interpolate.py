@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.device import runtime
     from ernie_vil2.encoder import encoder_of
     from ernie_vil2.io.files import atomic_files
-    from ernie_vil2.models.weights.contract import golden
+    from ernie_vil2.models.weights.integrity import compute_golden
     from ernie_vil2.models.weights.mixtures import check_alike, mixture
     from ernie_vil2.models.weights.stored import read_model, write_model
 
@@ -105,7 +105,11 @@ def run(args: argparse.Namespace) -> int:
             write_table(args, rows, chosen, folder)
         if args.write:
             mixed = replace(stored[0], arrays=mixture(stored, mixtures[chosen]))
-            made = golden(encoder_of(mixed.build()[0], mixed, mixed.config, "float32", 8)) if mixed.tokens else None
+            made = (
+                compute_golden(encoder_of(mixed.build()[0], mixed, mixed.config, "float32", 8))
+                if mixed.tokens
+                else None
+            )
             write_model(mixed, args.write, "ernie_vil2", made)
     if rows:
         print(f"written: {args.output / 'interpolation.json'}, {args.output / 'interpolation.html'}")

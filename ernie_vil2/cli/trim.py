@@ -151,7 +151,7 @@ def _write_vocabulary(path: str, tokenizer: TextTokenizer, rows: Sequence[int]) 
 def _write_trimmed_model(args: argparse.Namespace, stored: StoredModel, kept_ids: Iterable[int]) -> list[int]:
     """Write the model with these rows of its word embedding, and return all rows that it keeps."""
     from ernie_vil2.encoder import encoder_of
-    from ernie_vil2.models.weights.contract import golden
+    from ernie_vil2.models.weights.integrity import compute_golden
     from ernie_vil2.models.weights.releases import WORDS
     from ernie_vil2.models.weights.stored import write_model
     from ernie_vil2.models.weights.trimming import named_ids, trim
@@ -159,7 +159,7 @@ def _write_trimmed_model(args: argparse.Namespace, stored: StoredModel, kept_ids
     rows = sorted({*kept_ids, *named_ids(stored)})
     trimmed = trim(stored, rows, args.model)
     encoder = encoder_of(trimmed.build()[0], trimmed, trimmed.config, "float32", 8)
-    write_model(trimmed, args.output, "ernie_vil2", golden(encoder))
+    write_model(trimmed, args.output, "ernie_vil2", compute_golden(encoder))
 
     num_words, width = stored.arrays[WORDS].shape
     total = sum(array.size for array in stored.arrays.values())

@@ -329,11 +329,11 @@ def load_model(
             next to its weights, ranking alike, that export; else as auto.
         dialect: for another dual encoder, how it does what is done in more than one way with its weights, such as
             {"activation": "gelu"}; the default is the authors' way.
-        verify: compute the golden inputs of the folder's `contract.json`, and compare their embeddings.
+        verify: compute the golden inputs of the folder's `integrity.json`, and compare their embeddings.
 
     Raises:
         FileNotFoundError: there is nothing at `source`, or a known model cannot be downloaded.
-        ValueError: weights, vocabulary, configuration, calibration and contract card are damaged or do not fit each
+        ValueError: weights, vocabulary, configuration, calibration and integrity file are damaged or do not fit each
             other, or are of no kind known here; or there is no such device, or it lacks the precision.
         BadExport: an exported folder is damaged or for another backend.
         MissingPackage: its library is not installed.
@@ -350,7 +350,7 @@ def load_model(
         raise ValueError(f"{source} is not an export for {backend}: make one, ernie-vil2 export {source} FOLDER --to "
                          f"{backend.replace('_', '-')}")  # fmt: skip
     stored = stored_model(source, vocab, device, precision, heads, dialect)
-    from ernie_vil2.models.weights.contract import check_golden
+    from ernie_vil2.models.weights.integrity import check_golden
     from ernie_vil2.models.weights.stored import weights_path
 
     config = stored.config

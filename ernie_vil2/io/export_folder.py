@@ -5,7 +5,7 @@
     vocab.txt       the tokens in the order of their ids, one per line; of other people's models tokenizer.json
     config.yaml     the configuration of the model
     parity.json     how far its embeddings are from those of the checkpoint, on real inputs
-    checksums.json  bytes and SHA-256 of the others
+    integrity.json  bytes and SHA-256 of the others, see `io.files.Integrity`
 
 Only the standard library is imported.
 """
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ernie_vil2.io.files import CHECKSUMS, DamagedFile, check_files, is_count, is_number, parse_json, read_text
+from ernie_vil2.io.files import DamagedFile, is_count, is_number, parse_json, read_integrity, read_text
 from ernie_vil2.io.run_folder import TOKENIZER, VOCABULARY, with_its_vocabulary
 from ernie_vil2.io.versions import OtherVersion, check_version
 
@@ -69,15 +69,13 @@ def read_export(folder: str | Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     try:
-        sums = _object(folder / CHECKSUMS) if (folder / CHECKSUMS).is_file() else {}
-        if any(Path(name).name != name for name in sums):
-            raise DamagedFile(f"{CHECKSUMS} names files outside of the folder")
-        check_files(folder, {*sums, ABOUT, CONFIG, *with_its_vocabulary(folder, [VOCABULARY])})
+        integrity = read_integrity(folder)
+        integrity.check_files(folder, {*integrity.files, ABOUT, CONFIG, *with_its_vocabulary(folder, [VOCABULARY])})
         about = _object(folder / ABOUT)
         check_version(about.get("version"), VERSION, folder / ABOUT, "export the checkpoint again with this release")
         if wrong := [key for key, right in _checked(about).items() if not right]:
             raise DamagedFile(f"{ABOUT} does not describe an export ({', '.join(wrong)})")
-        check_files(folder, GRAPHS[about["backend"]])
+        integrity.check_files(folder, GRAPHS[about["backend"]])
     except OtherVersion as error:
         raise BadExport(str(error)) from None
     except DamagedFile as error:

@@ -1,7 +1,7 @@
 """Files and folders that are seen whole or not at all: written under a temporary name, then renamed.
 
 The content is on the disk before it gets its name: otherwise a machine that fails leaves empty files. JSON files of the
-package are read and written here, and the checksums of a folder's files.
+package are read and written here, and the integrity file of a folder, by which a change of its files is noticed.
 """
 
 import errno
@@ -15,15 +15,18 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
 
+from ernie_vil2.io.versions import check_version
+
 MAX_CHARACTERS = 2**24  # of a text file that is read whole, such as a vocabulary or a list of files
 MAX_NUMBER = 1e300  # of a number in JSON that is computed with, without becoming infinite at the first product
-CHECKSUMS = "checksums.json"  # bytes and SHA-256 of the other files of a folder
-MAX_CHECKSUMS = 2**20  # characters
+INTEGRITY = "integrity.json"  # what was written into a folder, see `Integrity`
+INTEGRITY_VERSION = 1
 
 
 def check_ordinary(path: str | Path) -> os.stat_result:
@@ -292,27 +295,72 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_checksums(folder: Path, names: Iterable[str]) -> None:
-    """Writes the checksums of these files of a folder next to them."""
-    sums = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in names}
-    write_json(folder / CHECKSUMS, sums)
+@dataclass(frozen=True)
+class Integrity:
+    """Content of the integrity file of a folder, by which a change of the folder is noticed.
+
+    Attributes:
+        files: bytes and SHA-256 of the files, by name.
+        conventions: settings that decide a model's embeddings besides its weights; None where they are not kept.
+        golden: a few texts and images with their token ids and embeddings, and the device that computed them; None
+            where none were computed.
+    """
+
+    files: Mapping[str, tuple[Any, Any]]
+    conventions: dict[str, Any] | None
+    golden: dict[str, Any] | None
+
+    def check_files(self, folder: Path, names: Iterable[str]) -> None:
+        """Raise DamagedFile if one of these files is missing, not listed, or another one than was written."""
+        for name in names:
+            if name not in self.files:
+                raise DamagedFile(f"{INTEGRITY} does not list {name}")
+            size, checksum = self.files[name]
+            path = folder / name
+            if not path.is_file():
+                raise DamagedFile(f"{name} is missing")
+            if path.stat().st_size != size:
+                expected = f"{size:,}" if is_count(size, 0, 2**63) else f"what {INTEGRITY} says"
+                raise DamagedFile(f"{name} has {path.stat().st_size:,} bytes instead of {expected}")
+            if sha256(path) != checksum:
+                raise DamagedFile(f"{name} differs from its SHA-256 checksum")
 
 
-def check_files(folder: Path, names: Iterable[str]) -> None:
-    """DamagedFile if one of these files of a folder is missing, or another than its checksum says, or has none."""
+def write_integrity(
+    folder: Path,
+    names: Iterable[str],
+    conventions: Mapping[str, Any] | None = None,
+    golden: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the integrity file of these files of a folder; see `Integrity`."""
+    files = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in names}
+    content = {"version": INTEGRITY_VERSION, "files": files, "conventions": conventions, "golden": golden}
+    write_json(folder / INTEGRITY, content)
+
+
+def read_integrity(folder: Path) -> Integrity:
+    """Read the integrity file of a folder.
+
+    Raises:
+        DamagedFile: it is missing, cannot be read, or names files outside of the folder.
+        OtherVersion: it is of another version of its format.
+    """
     try:
-        sums = load_json(folder / CHECKSUMS, MAX_CHECKSUMS)
-        expected = {name: (sums[name]["bytes"], sums[name]["sha256"]) for name in names}
+        content = load_json(folder / INTEGRITY)
+        version = content["version"]
     except FileNotFoundError:
-        raise DamagedFile(f"{CHECKSUMS} is missing") from None
+        raise DamagedFile(f"{INTEGRITY} is missing") from None
     except (OSError, ValueError, KeyError, TypeError):
-        raise DamagedFile(f"{CHECKSUMS} cannot be read") from None
-    for name, (size, checksum) in expected.items():
-        path = folder / name
-        if not path.is_file():
-            raise DamagedFile(f"{name} is missing")
-        if path.stat().st_size != size:
-            wanted = f"{size:,}" if is_count(size, 0, 2**63) else f"what {CHECKSUMS} says"
-            raise DamagedFile(f"{name} has {path.stat().st_size:,} bytes instead of {wanted}")
-        if sha256(path) != checksum:
-            raise DamagedFile(f"{name} differs from its SHA-256 checksum")
+        raise DamagedFile(f"{INTEGRITY} cannot be read") from None
+    check_version(version, INTEGRITY_VERSION, folder / INTEGRITY, "put back the one that was written with the folder")
+
+    try:
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in content["files"].items()}
+        conventions, golden = content["conventions"], content["golden"]
+    except (KeyError, TypeError, AttributeError):
+        raise DamagedFile(f"{INTEGRITY} cannot be read") from None
+    if not isinstance(conventions, dict | None) or not isinstance(golden, dict | None):
+        raise DamagedFile(f"{INTEGRITY} cannot be read")
+    if any(Path(name).name != name for name in files):
+        raise DamagedFile(f"{INTEGRITY} names files outside of the folder")
+    return Integrity(files, conventions, golden)

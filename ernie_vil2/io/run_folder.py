@@ -14,8 +14,8 @@
     config.yaml                 the resolved configuration
     vocab.txt                   the tokens in the order of their ids, so that the folder can be used alone; of other
                                 people's models tokenizer.json instead, see data/tokenizer_files.py
-    checksums.json              bytes and SHA-256 of the others
-    contract.json               what the model computes, see models/weights/contract.py
+    integrity.json              bytes and SHA-256 of the others, and what the model computes, see
+                                models/weights/integrity.py
     evaluation.json             the best evaluation up to this step, where this step was evaluated after it was saved
 <run>/checkpoints/best          link to the checkpoint with the best evaluation, if there has been one
 """
@@ -40,7 +40,7 @@ CURVES = "curves.html"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 VOCABULARY, TOKENIZER = "vocab.txt", "tokenizer.json"
 MODEL_FILES = (MODEL, CONFIG, VOCABULARY)  # of a checkpoint, and of any model in our own format
-CHECKPOINT_FILES = (MODEL, OPTIMIZER, STATE, CONFIG, VOCABULARY)  # those that its checksums are of
+CHECKPOINT_FILES = (MODEL, OPTIMIZER, STATE, CONFIG, VOCABULARY)  # those that its integrity file lists
 
 
 def with_its_vocabulary(folder: Path, names: Iterable[str]) -> list[str]:

@@ -24,12 +24,11 @@ from ernie_vil2.data.text_tokenizer import TextTokenizer
 from ernie_vil2.io.files import (
     DamagedFile,
     atomic_folder,
-    check_files,
     load_json,
+    read_integrity,
     remove_folder,
     remove_partial,
     save_arrays,
-    write_checksums,
     write_json,
 )
 from ernie_vil2.io.run_folder import (
@@ -39,7 +38,6 @@ from ernie_vil2.io.run_folder import (
     CONFIG,
     EVALUATION,
     MODEL,
-    MODEL_FILES,
     OPTIMIZER,
     STATE,
     STEP,
@@ -51,7 +49,7 @@ from ernie_vil2.io.run_folder import (
 )
 from ernie_vil2.io.versions import check_version
 from ernie_vil2.models import load_weights, save_weights
-from ernie_vil2.models.weights.contract import write_contract
+from ernie_vil2.models.weights.integrity import write_model_integrity
 from ernie_vil2.training.optimizer import RAW, WARMUP_SHARE, WeightAverage
 
 VERSION = 1  # of `state.json`
@@ -70,7 +68,7 @@ class FullDisk(OSError):  # noqa: N818  -- named by what has happened
 @dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint holds: steps, position and counters, the model's parameters and buffers, the optimiser's as
-    `optimizer_arrays` gives them, and what the model computes, for the contract card, see `contract.golden`."""
+    `optimizer_arrays` gives them, and what the model computes, see `integrity.compute_golden`."""
 
     state: State
     model: paddle.nn.Layer
@@ -102,8 +100,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
             (aside / CONFIG).write_text(dump_config(config), encoding="utf-8")
             for name, text in checkpoint.tokenizer.files().items():
                 (aside / name).write_text(text, encoding="utf-8")
-            write_checksums(aside, with_its_vocabulary(aside, CHECKPOINT_FILES))
-            write_contract(aside, config, with_its_vocabulary(aside, MODEL_FILES), checkpoint.golden)
+            write_model_integrity(aside, config, with_its_vocabulary(aside, CHECKPOINT_FILES), checkpoint.golden)
         keep_only(run, config.Training.keep_checkpoints, best and best["step"])
     return final
 
@@ -136,7 +133,7 @@ def mark_best(run: Path, step: int | None) -> None:
 
 def check_checkpoint(folder: Path) -> None:
     """Compare every file with its checksum; raise DamagedFile if one is missing or another than was written."""
-    check_files(folder, with_its_vocabulary(folder, CHECKPOINT_FILES))
+    read_integrity(folder).check_files(folder, with_its_vocabulary(folder, CHECKPOINT_FILES))
 
 
 def recover(run: Path) -> Path | None:

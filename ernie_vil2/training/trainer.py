@@ -16,8 +16,8 @@ from ernie_vil2.data.stream import SampleStream, watch
 from ernie_vil2.device import runtime
 from ernie_vil2.io.run_folder import Best, State, checkpoint_folder, list_checkpoints, owned
 from ernie_vil2.models import DualEncoder
-from ernie_vil2.models.weights.contract import golden
 from ernie_vil2.models.weights.initial import with_model_like
+from ernie_vil2.models.weights.integrity import compute_golden
 from ernie_vil2.parallel import average_statistics, collectives
 from ernie_vil2.parallel.collectives import agreed_errors, check_agreement, digest, first_rank_first
 from ernie_vil2.parallel.norms import prepare_norms
@@ -353,7 +353,7 @@ class Trainer:
         nothing, or failed to, which costs no checkpoint."""
         if isinstance(self.model, DualEncoder):
             with self.best_effort.attempt("golden embeddings"):
-                return golden(encoder_of(self.model, self.task.tokenizer, self.config, "float32"))
+                return compute_golden(encoder_of(self.model, self.task.tokenizer, self.config, "float32"))
         return None
 
     @contextmanager

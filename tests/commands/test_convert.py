@@ -47,7 +47,7 @@ def test_there_and_back_is_bit_exact_and_reported(official, tmp_path):
 def test_a_mismatch_is_an_error_unless_it_is_allowed(official, tmp_path):
     path = official / "model.pdparams"
     write_weights(path, {**read_weights(path), "visual.head.weight": np.zeros(3, "float32")})
-    (official / "contract.json").unlink()  # which notices that before
+    (official / "integrity.json").unlink()  # which notices that before
     refused = convert(path, tmp_path / "own", "--to", "ernie_vil2", "--heads", 3, 2)
     assert refused.returncode == 2 and "1 unexpected (visual.head.weight)" in refused.stderr
     assert not (tmp_path / "own").exists()

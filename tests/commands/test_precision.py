@@ -4,7 +4,7 @@ import pytest
 
 from ernie_vil2.device import runtime
 from ernie_vil2.encoder.backends import Eager
-from ernie_vil2.models.weights import contract
+from ernie_vil2.models.weights import integrity
 from tests.support.command_examples import run
 
 ENCODING = ["eval", "eval_classification", "eval entailment", "embed", "calibrate", "interpolate", "search build",
@@ -34,6 +34,6 @@ def test_the_towers_compute_in_it(name, inputs, tmp_path, monkeypatch):
             return original(backend, rows)
 
         monkeypatch.setattr(Eager, method, noted)
-    monkeypatch.setattr(contract, "golden", lambda encoder: None)  # of what is written, always float32
+    monkeypatch.setattr(integrity, "compute_golden", lambda encoder: None)  # of what is written, always float32
     assert run(name, BFLOAT16, inputs, tmp_path) == 0
     assert set(found) == {"bfloat16"}

@@ -8,7 +8,7 @@ import pytest
 import ernie_vil2
 from ernie_vil2 import cli as commands
 from ernie_vil2.config import ConfigError, load_config
-from ernie_vil2.models.weights.contract import Broken, check_contract, conventions, write_contract
+from ernie_vil2.models.weights.integrity import Broken, check_conventions, conventions, write_model_integrity
 from ernie_vil2.runtime_onnx import OnnxModel
 from tests.support.checkpoints import checkpoint_with_widths, untrained_checkpoint
 from tests.support.shapes import COLOURS, SHAPES, TOKENS, draw, png
@@ -62,14 +62,12 @@ def test_a_model_reports_its_widths_and_refuses_others(model, whole):
         whole.encode_images(IMAGES, width=16)
 
 
-def test_the_contract_card_holds_them(model, whole, tmp_path):
+def test_the_integrity_file_holds_them(model, whole, tmp_path):
     assert conventions(model.config)["widths"] == [8, 16, 32] and "widths" not in conventions(whole.config)
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(b"")
-    write_contract(tmp_path, model.config, [weights.name])
-    check_contract(weights, model.config)
+    write_model_integrity(tmp_path, model.config, [])
+    check_conventions(tmp_path, model.config)
     with pytest.raises(Broken, match=r"Model\.widths \[8, 16, 32\]"):
-        check_contract(weights, whole.config)
+        check_conventions(tmp_path, whole.config)
 
 
 @pytest.mark.parametrize("target", ["onnx", pytest.param("paddle-inference", marks=pytest.mark.slow)])

@@ -16,7 +16,7 @@ from ernie_vil2 import cli as commands
 from ernie_vil2.export import export
 from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, write_calibration
 from ernie_vil2.io.export_folder import BadExport
-from ernie_vil2.io.files import CHECKSUMS, write_checksums
+from ernie_vil2.io.files import INTEGRITY, read_integrity, write_integrity
 from ernie_vil2.runtime_onnx import OnnxModel
 from tests.hostile.bad_input.case import encoded, smooth_image
 from tests.support.checkpoints import untrained_checkpoint
@@ -72,7 +72,7 @@ def test_every_model_gives_what_its_checkpoint_gives(kind, backend, tmp_path):
 def test_a_folder_holds_all_that_is_needed(exports, model):
     for backend, graphs in GRAPHS.items():
         names = {path.name for path in (exports / backend).iterdir()}
-        assert names == graphs | {"export.json", "config.yaml", "vocab.txt", "parity.json", CHECKSUMS}
+        assert names == graphs | {"export.json", "config.yaml", "vocab.txt", "parity.json", INTEGRITY}
         assert ernie_vil2.load_model(exports / backend).backend.name == backend
         about = json.loads((exports / backend / "export.json").read_text())
         assert about["scalars"] == {"logit_scale": pytest.approx(1 / 0.07)}
@@ -164,7 +164,7 @@ def test_the_fastest_backend_computes_where_it_ranks_alike(tmp_path, shapes, cap
     report["top_10"]["same_order"] = 0.99
     (checkpoint / "mine" / "parity.json").write_text(json.dumps(report))
     assert backend() == "paddle_inference"  # damaged, and not alike
-    write_checksums(checkpoint / "mine", json.loads((checkpoint / "mine" / CHECKSUMS).read_text()))
+    write_integrity(checkpoint / "mine", read_integrity(checkpoint / "mine").files)
     assert backend() == "paddle_inference"
     (checkpoint / "paddle-inference-float32" / "image.json").write_text("{}")
     assert backend() == "paddle"
@@ -212,7 +212,7 @@ def test_an_export_encodes_files_and_strings_as_the_authors_do(backend, tmp_path
     content = json.loads(tokenizer.read_text())
     del content["model"]["vocab"][100:120]
     tokenizer.write_text(json.dumps(content))
-    write_checksums(tmp_path / "made", json.loads((tmp_path / "made" / CHECKSUMS).read_text()))
+    write_integrity(tmp_path / "made", read_integrity(tmp_path / "made").files)
     for load in (ernie_vil2.load_model, *([OnnxModel] if backend == "onnx" else [])):
         with pytest.raises(BadExport, match=r"tokenizer.json has 400 entries, and 420"):
             load(tmp_path / "made")

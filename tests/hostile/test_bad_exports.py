@@ -15,7 +15,7 @@ from ernie_vil2.device.extras import MissingPackage
 from ernie_vil2.device.tracing import tracing
 from ernie_vil2.export import NotExportable, export
 from ernie_vil2.io.export_folder import BadExport
-from ernie_vil2.io.files import CHECKSUMS
+from ernie_vil2.io.files import INTEGRITY
 from ernie_vil2.runtime_onnx import OnnxModel
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.commands import small_disk
@@ -52,8 +52,8 @@ def test_every_file_that_is_missing_cut_off_or_changed_is_named(folder):
 def test_an_export_json_that_is_none(folder, about):
     (folder / "export.json").write_bytes(about)
     refused(folder, "damaged")
-    (folder / CHECKSUMS).unlink()
-    refused(folder, f"{CHECKSUMS} is missing.*damaged")
+    (folder / INTEGRITY).unlink()
+    refused(folder, f"{INTEGRITY} is missing.*damaged")
 
 
 def test_a_backend_that_lacks_its_package_or_device_says_so(exports, monkeypatch):

@@ -22,7 +22,7 @@ from ernie_vil2 import cli as commands
 from ernie_vil2 import load_model
 from ernie_vil2.io.calibration import FILE, read_calibration
 from ernie_vil2.io.export_folder import ABOUT, CONFIG, BadExport, read_export
-from ernie_vil2.io.files import CHECKSUMS, write_checksums
+from ernie_vil2.io.files import INTEGRITY, write_integrity
 from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.runtime_onnx import OnnxModel, checked
 from tests.support.commands import call
@@ -121,7 +121,7 @@ def export(exports, tmp_path):
 
 def rewrite(folder, name, text):
     (folder / name).write_text(text)
-    write_checksums(folder, [path.name for path in folder.iterdir() if path.name not in (CHECKSUMS, FILE)])
+    write_integrity(folder, [path.name for path in folder.iterdir() if path.name not in (INTEGRITY, FILE)])
 
 
 def test_another_value_in_an_export_json_is_refused_or_harmless(export):
@@ -178,10 +178,10 @@ def test_preprocessing_of_another_configuration_is_refused(export, section, key,
     "[[]]", "[" * 100_000, '{"a": 1, "a": 1}', '{"../x": {"bytes": 1, "sha256": ""}}',
     *(json.dumps({ABOUT: {"bytes": value, "sha256": value}}) for value in [None, math.inf, 10**400]),
 ], ids=lambda text: text[:20])  # fmt: skip
-def test_checksums_of_another_form_are_refused(export, sums):
+def test_integrity_files_of_another_form_are_refused(export, sums):
     folder = export("onnx-float32")
-    (folder / CHECKSUMS).write_text(sums)
-    with pytest.raises(BadExport, match=CHECKSUMS) as caught:
+    (folder / INTEGRITY).write_text(f'{{"version": 1, "files": {sums}, "conventions": null, "golden": null}}')
+    with pytest.raises(BadExport, match=INTEGRITY) as caught:
         read_export(folder)
     one_line(caught.value, str(folder))
 
@@ -265,7 +265,7 @@ def test_a_pipe_in_an_export_is_not_waited_for(export, kind):
 def test_a_pipe_in_a_checkpoint_is_not_waited_for(tmp_path):
     folder = Path(shutil.copytree(SHAPES / "model", tmp_path / "model"))
     for path in pipes_instead(folder):
-        if path.name in (MODEL, CONFIG, CHECKSUMS):
+        if path.name in (MODEL, CONFIG, INTEGRITY):
             with pytest.raises(EXPLAINED) as caught:
                 load_model(folder)
             assert str(folder) in commands.explained(caught.value)

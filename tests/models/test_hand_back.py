@@ -49,7 +49,7 @@ def given_back(name, folder, change=lambda array: array):
 def tree_digest(folder):
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != "contract.json":
+        if path.is_file() and path.name != "integrity.json":
             digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -85,7 +85,7 @@ def test_a_trimmed_model_goes_back_with_its_tokenizer(name, tmp_path):
     model, small = load_model(FOLDERS[name]), load_model(tmp_path / "back")
     assert small.tokenizer.vocab_size < model.tokenizer.vocab_size
     np.testing.assert_array_equal(small.encode_texts(texts), model.encode_texts(texts))
-    settings = "".join(path.read_text() for path in tmp_path.glob("back/**/*.json") if path.name != "contract.json")
+    settings = "".join(path.read_text() for path in tmp_path.glob("back/**/*.json") if path.name != "integrity.json")
     assert f'"vocab_size": {len(read_model(tmp_path / "back").arrays[WORDS])}' in settings
     if name not in RECORDED:
         return

@@ -121,8 +121,7 @@ def test_what_cannot_be_taken_is_explained(tmp_path):
 
 def test_a_module_that_a_model_names_is_not_imported_for_it(tmp_path):
     write_model(read_model(OFFICIAL), tmp_path / "m", "ernie_vil2")
-    for name in ("checksums.json", "contract.json"):
-        (tmp_path / "m" / name).unlink()
+    (tmp_path / "m" / "integrity.json").unlink()
     text = (tmp_path / "m/config.yaml").read_text()
     (tmp_path / "m/config.yaml").write_text(text.replace("name: ViT", "name: antigravity:Tower"))
     with pytest.raises(ConfigError, match="antigravity:Tower"):

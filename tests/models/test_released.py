@@ -221,7 +221,7 @@ def official(tmp_path):
 
 
 def test_the_official_settings_are_read(official):
-    (official / "contract.json").unlink(missing_ok=True)  # which the changes below would break
+    (official / "integrity.json").unlink(missing_ok=True)  # which the changes below would break
     config = read_model(official).config.Model
     assert (config.image.heads, config.text.heads, config.text.dropout) == (3, 2, 0.3)
     assert read_model(official).config.Data.max_length == 8  # of the official 48, the model has no more positions
@@ -265,7 +265,7 @@ def test_sizes_that_a_name_is_for_are_written(tmp_path, monkeypatch, layout):
 def test_a_conversion_is_seen_whole_or_not_at_all(official, tmp_path, monkeypatch, layout):
     stored = read_model(official)
     full = OSError(errno.ENOSPC, "No space left on device")
-    last = {"official": "write_files", "paddlenlp": "write_files", "ernie_vil2": "write_checksums"}[layout]
+    last = {"official": "write_files", "paddlenlp": "write_files", "ernie_vil2": "write_model_integrity"}[layout]
 
     def fails(*_):
         assert not (tmp_path / "new").exists()

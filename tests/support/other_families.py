@@ -49,7 +49,7 @@ def copy_folder(source, folder, file=None, section=None, **changes):
         section: keys within the file, joined by dots.
     """
     source = FOLDERS[source] if isinstance(source, str) else source
-    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("inputs", "expected.*", "contract.json"))
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("inputs", "expected.*", "integrity.json"))
     if file is None:
         return folder
     path = folder / file

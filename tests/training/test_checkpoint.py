@@ -40,8 +40,8 @@ def test_checkpoint_brings_weights_and_optimiser_back(run, tmp_path):
     assert not all(map(np.array_equal, run.arrays(), saved))
     assert load_checkpoint(folder, run.model, run.optimizer) == {"step": 3, "seed": 0, "best": None}
     assert all(map(np.array_equal, run.arrays(), saved))
-    sums = json.loads((folder / "checksums.json").read_text())
-    assert sorted([*sums, "checksums.json", "contract.json"]) == sorted(path.name for path in folder.iterdir())
+    sums = json.loads((folder / "integrity.json").read_text())["files"]
+    assert sorted([*sums, "integrity.json"]) == sorted(path.name for path in folder.iterdir())
     assert all(
         entry["sha256"] == hashlib.sha256((folder / name).read_bytes()).hexdigest() for name, entry in sums.items()
     )
@@ -66,7 +66,7 @@ def test_state_of_another_version_is_refused(run):
     ("model.safetensors", flip_bit, "SHA-256"),
     ("optimizer.safetensors", cut_off, "bytes instead of"),
     ("vocab.txt", remove, "is missing"),
-    ("checksums.json", cut_off, "cannot be read"),
+    ("integrity.json", cut_off, "cannot be read"),
 ])  # fmt: skip
 def test_damage_is_reported_and_the_one_before_used(run, capsys, name, damage, reason):
     check_damage_is_found(run, capsys, name, damage, reason)

@@ -7,7 +7,7 @@ import pytest
 
 from ernie_vil2 import load_model
 from ernie_vil2.cli import run as call
-from ernie_vil2.models.weights.contract import Broken, NoGolden, check_golden
+from ernie_vil2.models.weights.integrity import Broken, NoGolden, check_golden
 from ernie_vil2.training import trainer as module
 from ernie_vil2.training.checkpoint import list_checkpoints
 from tests.support.trainings import REPVGG, fit, losses
@@ -21,7 +21,7 @@ RUNS = {
 
 
 def card(folder):
-    return json.loads((folder / "contract.json").read_text())
+    return json.loads((folder / "integrity.json").read_text())
 
 
 def check_all(run_folder):
@@ -63,7 +63,7 @@ def test_those_of_a_gpu_are_compared_as_such(config):
     values["golden"]["text_embeddings"][0][0] += 5e-4
     for device, is_refused in (({"device": "gpu:0"}, False), ({"device": "cpu"}, True), ({}, True)):
         changed = values | {"golden": values["golden"] | device}
-        (checkpoint / "contract.json").write_text(json.dumps(changed))
+        (checkpoint / "integrity.json").write_text(json.dumps(changed))
         with pytest.raises(Broken, match="2e-05") if is_refused else contextlib.nullcontext():
             load_model(checkpoint, verify=True)
 
@@ -75,14 +75,12 @@ def test_checkpoint_without_them_loads_and_resumes(config, monkeypatch, capsys):
         raise ValueError("they are infinite")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "golden", fails)
+        patch.setattr(module, "compute_golden", fails)
         trainer = fit(config("Training.steps=1"))
     assert "golden embeddings: they are infinite" in capsys.readouterr().err
     (folder,) = list_checkpoints(trainer.run)
     assert card(folder)["golden"] is None
     with pytest.raises(NoGolden):
         load_model(trainer.run, verify=True)
-    (folder / "contract.json").unlink()
-    load_model(trainer.run)
     fit(config("Training.steps=2"), resume=True, extend=True)
     load_model(trainer.run, verify=True)

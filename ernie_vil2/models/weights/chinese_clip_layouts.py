@@ -10,10 +10,10 @@ from typing import Any
 from ernie_vil2.config import ModelConfig
 from ernie_vil2.io.files import atomic_folder, write_json, write_text
 from ernie_vil2.io.run_folder import VOCABULARY
-from ernie_vil2.models.weights.contract import write_contract
 from ernie_vil2.models.weights.families import FAMILIES
 from ernie_vil2.models.weights.files import write_theirs
 from ernie_vil2.models.weights.hand_back import SIZES, checked
+from ernie_vil2.models.weights.integrity import write_model_integrity
 from ernie_vil2.models.weights.stored import StoredModel, read_model
 from ernie_vil2.towers.text import text_variant
 from ernie_vil2.towers.vit import Vit, image_variant
@@ -49,7 +49,7 @@ def rewrite(model: StoredModel, folder: Path, layout: str, golden: Mapping[str, 
         written = read_model(aside)
         notes = checked(written, model, folder)
         names = sorted(path.name for path in aside.iterdir() if path.is_file())
-        write_contract(aside, written.config, names, None if notes else golden)
+        write_model_integrity(aside, written.config, names, None if notes else golden)
     return notes
 
 

@@ -19,15 +19,15 @@ import numpy as np
 
 from ernie_vil2.config import Config, ModelConfig, differences, load_config
 from ernie_vil2.data.trimming import trim_files
-from ernie_vil2.io.files import CHECKSUMS, atomic_folder, load_json, write_json
+from ernie_vil2.io.files import INTEGRITY, atomic_folder, load_json, write_json
 from ernie_vil2.io.run_folder import CONFIG
 from ernie_vil2.io.terminal import printable
 from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.lora import PARTS, A, B
-from ernie_vil2.models.weights.contract import CONTRACT, OF_TRAINING, write_contract
 from ernie_vil2.models.weights.families import Family, FamilyModel, find_family
 from ernie_vil2.models.weights.families.family import OF_ARRAYS
 from ernie_vil2.models.weights.files import INDEX, read_weights, write_theirs
+from ernie_vil2.models.weights.integrity import OF_TRAINING, write_model_integrity
 from ernie_vil2.models.weights.names import Names
 from ernie_vil2.models.weights.releases import WORDS
 from ernie_vil2.models.weights.stored import StoredModel, find_model, read_model
@@ -41,7 +41,6 @@ FOR_PEOPLE = {".md", ".py", ".jinja", ""}
 LARGEST_COPY = 256 << 20  # bytes; MetaCLIP 2's tokenizer.json has 60 million
 SCALARS = ("log_logit_scale", "logit_bias")
 SIZES = "model_configs"  # the folder in which Chinese-CLIP's own files have their sizes
-_OURS = (CONTRACT, CHECKSUMS)
 _BEFORE_TOWERS = {f"Model.image.{key}" for key in ("preprocessing", "resize", "interpolation", "resized")}
 _BEFORE_TOWERS |= {"Model.image.most_patches", "Model.text.tokenizer"}
 _IMAGE_SIZE = ("image_size", "image_resolution")
@@ -82,7 +81,7 @@ def hand_back(
     Args:
         origin: the folder or file that it came from, or one alike.
         layout: that is expected of `origin`.
-        golden: for the contract card, as `contract.golden` makes it.
+        golden: for the integrity file, as `compute_golden` gives it.
 
     Raises:
         ValueError: the model and its origin do not go together; the message says in what.
@@ -120,7 +119,7 @@ def hand_back(
         plain = not was.config.Model.dialect  # what loading without a dialect gives
         files = sorted(path.name for path in aside.iterdir() if path.is_file() and path.suffix not in FOR_PEOPLE)
         read = written if plain else read_model(aside)
-        write_contract(aside, read.config, files, golden if plain and not notes else None)
+        write_model_integrity(aside, read.config, files, golden if plain and not notes else None)
     if not plain:
         notes.append(f"load_model takes its default there; this model is read with dialect={was.dialect}")
     kept = len(before) - len(theirs)
@@ -167,7 +166,7 @@ def _copy_files(weights: Path, folder: Path) -> None:
     sizes = sorted((weights.parent / SIZES).glob("*.json"))
     for path in [*sorted(weights.parent.iterdir()), *sizes]:
         plain = path.is_file() and path.suffix in COPIED and not path.name.startswith(".")
-        if plain and path.name not in _OURS and not path.name.endswith(INDEX) and path.stat().st_size <= LARGEST_COPY:
+        if plain and path.name != INTEGRITY and not path.name.endswith(INDEX) and path.stat().st_size <= LARGEST_COPY:
             target = folder / path.relative_to(weights.parent)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(path, target)

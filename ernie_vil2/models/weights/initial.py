@@ -33,8 +33,9 @@ from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.lora import merged
 from ernie_vil2.models.weights.families import find_family
 from ernie_vil2.models.weights.files import WeightMismatch, WeightReport, detect_format, read_weights, set_weights
+from ernie_vil2.models.weights.integrity import check_model_files
 from ernie_vil2.models.weights.releases import to_ours
-from ernie_vil2.models.weights.stored import check_sums, read_model, vocabulary_of, weights_path
+from ernie_vil2.models.weights.stored import read_model, vocabulary_of, weights_path
 from ernie_vil2.towers.base import ImageTowerConfig, TextTowerConfig, TowerConfig, without_suite
 from ernie_vil2.towers.layers.encoders import VisionTransformer
 from ernie_vil2.towers.layers.suite import SuiteVit, imported, paddleclas
@@ -201,7 +202,7 @@ def _whole(source: str, dialect: Mapping[str, str]) -> _Source:
 
 def _read(path: Path, tower: str, vocabulary: Path | None = None) -> _Source:
     """A weight file; of an ERNIE-ViL 2.0 the arrays whose names start with `tower`, without it."""
-    check_sums(path.parent)
+    check_model_files(path)
     arrays = merged(read_weights(path))
     try:
         arrays = to_ours(arrays, detect_format(arrays))

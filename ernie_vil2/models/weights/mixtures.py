@@ -11,7 +11,7 @@ import numpy as np
 
 from ernie_vil2.config import differences
 from ernie_vil2.models.dual_encoder import with_sizes
-from ernie_vil2.models.weights.contract import OF_TRAINING
+from ernie_vil2.models.weights.integrity import OF_TRAINING
 from ernie_vil2.models.weights.stored import StoredModel
 
 

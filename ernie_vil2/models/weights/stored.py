@@ -4,7 +4,7 @@ official      model.pdparams, vocab.txt (`token<TAB>id` lines), ernie_config.jso
 paddlenlp     model_state.pdparams or model.safetensors, or an index.json of its shards, config.json, vocab.txt (`token`
               lines), and the JSON files of its tokenizer and image processor, as `from_pretrained` of ErnieViLModel
               and ErnieViLProcessor read them
-ernie_vil2    model.safetensors, config.yaml, vocab.txt; a training checkpoint is such a folder, with checksums.json
+ernie_vil2    model.safetensors, config.yaml, vocab.txt; a training checkpoint is such a folder
 
 What other families of dual encoders keep, `families` describes.
 """
@@ -25,20 +25,17 @@ from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, open_tokenizer
 from ernie_vil2.data.tokenizer_files import LibraryTokenizer, vocabulary_file
 from ernie_vil2.io import hub
 from ernie_vil2.io.export_folder import ABOUT, WORD_RULES
-from ernie_vil2.io.files import CHECKSUMS, DamagedFile, atomic_folder, check_files, write_checksums, write_text
+from ernie_vil2.io.files import atomic_folder, write_text
 from ernie_vil2.io.run_folder import (
     CONFIG,
     MODEL,
-    MODEL_FILES,
     TOKENIZER,
     VOCABULARY,
     named_checkpoint,
-    with_its_vocabulary,
 )
 from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, fewest_parameters, with_sizes
 from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.lora import PARTS, merged
-from ernie_vil2.models.weights.contract import check_contract, write_contract
 from ernie_vil2.models.weights.families import Family, FamilyModel, check_type, find_family
 from ernie_vil2.models.weights.files import (
     INDEX,
@@ -51,6 +48,7 @@ from ernie_vil2.models.weights.files import (
     set_weights,
     write_weights,
 )
+from ernie_vil2.models.weights.integrity import check_conventions, check_model_files, write_model_integrity
 from ernie_vil2.models.weights.releases import (
     HEAD_WIDTH,
     OFFICIAL_LENGTH,
@@ -238,7 +236,7 @@ def read_model(
     if path.with_name(ABOUT).is_file():
         raise ValueError(f"{path.parent} is an export, which has graphs instead of weights; name the checkpoint "
                          "that it was made of")  # fmt: skip
-    check_sums(path.parent)
+    check_model_files(path)
     others = any(path.with_name(name).is_file() for name in ("config.json", "open_clip_config.json"))
     if others or not path.with_name(CONFIG).is_file():
         if found := find_family(path):
@@ -264,7 +262,7 @@ def read_model(
     words = ours.get(WORDS)
     count = sum(array.size for array in ours.values())
     _check_built(path, config, 0 if words is None else len(words), count)
-    check_contract(path, config)
+    check_conventions(path.parent, config)
     vocabulary = vocabulary or vocabulary_of(path, words) or own
     tokens, library = None, None
     if vocabulary:
@@ -279,8 +277,8 @@ def _of_family(
     family: Family, weights: Path, vocabulary: str | os.PathLike | None, dialect: Mapping[str, str] | None
 ) -> StoredModel:
     model = family.read(weights, dialect)
-    if not dialect:  # which departs from the card on purpose
-        check_contract(weights, model.config)
+    if not dialect:  # which departs from the folder's conventions on purpose
+        check_conventions(weights.parent, model.config)
     config, words, where = model.config, len(model.arrays[WORDS]), Path(vocabulary or weights.parent)
     _check_built(weights, config, words, model.count)
     rules, tokenizer, found = config.Model.text.tokenizer, None, None
@@ -333,7 +331,7 @@ def _check_built(path: Path, config: Config, words: int, count: int) -> None:
 def write_model(
     model: StoredModel, folder: str | Path, layout: WeightFormat, golden: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes the files of a format into a new folder, with their contract card and what `contract.golden` made.
+    """Writes the files of a format into a new folder, with their integrity file and what `compute_golden` gave.
 
     Raises:
         FileExistsError: the folder holds files already.
@@ -367,22 +365,10 @@ def write_model(
         else:
             write_weights(aside / MODEL, arrays)
             write_text(aside / CONFIG, dump_config(model.config))
-            write_checksums(aside, with_its_vocabulary(aside, MODEL_FILES))
         if layout != "ernie_vil2":
             names = {"official": OFFICIAL_WEIGHTS, "paddlenlp": PADDLENLP_WEIGHTS}
             config = _RELEASES[layout](aside / names[layout], model.arrays, None)
-        written = sorted(path.name for path in aside.iterdir() if path.name != CHECKSUMS)
-        write_contract(aside, config, written, golden)
+        write_model_integrity(aside, config, sorted(path.name for path in aside.iterdir()), golden)
 
 
 _RELEASES = {"official": read_official, "paddlenlp": read_paddlenlp}
-
-
-def check_sums(folder: Path) -> None:
-    """ValueError if a file of the model in a folder is not the one whose checksum lies next to it."""
-    if (folder / CHECKSUMS).exists() and (folder / CONFIG).is_file():
-        try:
-            names = with_its_vocabulary(folder, MODEL_FILES)
-            check_files(folder, [name for name in names if (folder / name).is_file()])
-        except DamagedFile as error:
-            raise ValueError(f"{folder}: {error}: it is damaged; put back a copy, or name another checkpoint") from None

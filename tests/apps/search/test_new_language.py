@@ -19,8 +19,7 @@ def models(checkpoint, tmp_path_factory):
     for tower in ("text", "image"):
         folder = folders[tower] = tmp_path_factory.mktemp(tower) / "model"
         shutil.copytree(checkpoint, folder)
-        for name in ("checksums.json", "contract.json"):
-            (folder / name).unlink(missing_ok=True)
+        (folder / "integrity.json").unlink(missing_ok=True)
         arrays = load_file(folder / "model.safetensors")
         changed = {name: value + 0.25 * name.startswith(f"{tower}.") for name, value in arrays.items()}
         save_file({name: value.astype(np.float32) for name, value in changed.items()}, folder / "model.safetensors")
