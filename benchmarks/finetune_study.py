@@ -156,8 +156,8 @@ class Study:
         """Scores what lies between the pretrained model and a fine-tuned one."""
         from ernie_vil2.encoder import load_model
         from ernie_vil2.models import set_weights
+        from ernie_vil2.models.weights.format import read_model
         from ernie_vil2.models.weights.mixtures import mixture
-        from ernie_vil2.models.weights.stored import read_model
 
         stored, model = [read_model(self.pretrained), read_model(run)], load_model(run)
         for share in SHARES:

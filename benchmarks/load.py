@@ -74,7 +74,7 @@ def write(folder: Path) -> int:
 def load_ours(folder: str) -> list[float]:
     import paddle
 
-    from ernie_vil2.models.weights.stored import read_model
+    from ernie_vil2.models.weights.format import read_model
 
     paddle.set_device("cpu")
     paddle.ones([8, 8]).matmul(paddle.ones([8, 8]))

@@ -89,8 +89,8 @@ class Study:
         """Scores what lies between the start and a fine-tuned model."""
         from ernie_vil2 import load_model
         from ernie_vil2.models import set_weights
+        from ernie_vil2.models.weights.format import read_model
         from ernie_vil2.models.weights.mixtures import mixture
-        from ernie_vil2.models.weights.stored import read_model
 
         stored, model = [read_model(self.start), read_model(run)], load_model(run)
         for share in SHARES:

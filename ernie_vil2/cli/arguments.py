@@ -390,7 +390,7 @@ def named_model(args: argparse.Namespace, labels: bool = False) -> tuple[ErnieVi
     from ernie_vil2.encoder.backends import described
     from ernie_vil2.evaluation.scorers.entailment import load_classifier
     from ernie_vil2.io.run_folder import run_of
-    from ernie_vil2.models.weights.stored import weights_path
+    from ernie_vil2.models.weights.format import weights_path
 
     weights = weights_path(args.checkpoint)
     options = {"batch_size": args.batch_size, "precision": args.precision}

@@ -59,11 +59,9 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.encoder import encoder_of, load_model
     from ernie_vil2.io.files import remove_folder
     from ernie_vil2.io.run_folder import named_checkpoint
-    from ernie_vil2.models.weights.chinese_clip_layouts import rewrite
-    from ernie_vil2.models.weights.families import find_family
-    from ernie_vil2.models.weights.hand_back import hand_back, layout_of, origin_of
+    from ernie_vil2.models.weights.format import read_model, write_model
+    from ernie_vil2.models.weights.hand_back import layout_of, origin_of
     from ernie_vil2.models.weights.integrity import add_golden, check_golden, compute_golden, has_golden
-    from ernie_vil2.models.weights.stored import changed_ways, read_model, write_model
 
     if args.target.exists() and any(args.target.iterdir()):
         raise FileExistsError(f"{args.target} exists already; name another folder")
@@ -91,16 +89,7 @@ def run(args: argparse.Namespace) -> int:
             )
         layout = args.to or layout_of(origin)
     made = compute_golden(encoder_of(model, stored, stored.config, "float32", 8)) if stored.tokens else None
-    if origin is None or layout in OWN:  # without an origin it is one of ours, see above
-        notes = changed_ways(stored.config, layout)
-        write_model(kept, args.target, layout, None if notes else made)
-    else:
-        pair = {"hf": "Chinese-CLIP (own file)", "chinese-clip": "Chinese-CLIP"}
-        family = find_family(origin)
-        if family and family[0].title == pair.get(layout):
-            notes = rewrite(kept, args.target, layout, made)
-        else:
-            notes = hand_back(kept, origin, args.target, layout, made)
+    notes = write_model(kept, args.target, layout, made, origin)
     if layout == "chinese-clip":
         notes.append(
             "cn_clip's load_from_name rounds weights to float16, also on a CPU: its embeddings differ from this "
@@ -124,8 +113,9 @@ def run(args: argparse.Namespace) -> int:
 def _write_adapter(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
     from ernie_vil2.io.run_folder import CONFIG
-    from ernie_vil2.models.weights.hand_back import origin_of, write_adapter
-    from ernie_vil2.models.weights.stored import weights_path
+    from ernie_vil2.models.weights.adapter import write_adapter
+    from ernie_vil2.models.weights.format import weights_path
+    from ernie_vil2.models.weights.hand_back import origin_of
 
     weights, origin = weights_path(args.source), origin_of(args.origin or args.source)
     if origin is None or not weights.with_name(CONFIG).is_file():

@@ -64,8 +64,8 @@ def check_model(source: str) -> list[Result]:
     """Check that a model loads, and computes what its integrity file says."""
     from ernie_vil2.encoder import load_model
     from ernie_vil2.io.files import INTEGRITY
+    from ernie_vil2.models.weights.format import weights_path
     from ernie_vil2.models.weights.integrity import NoGolden, check_golden, has_integrity
-    from ernie_vil2.models.weights.stored import weights_path
 
     loaded, folder = load_model(source), weights_path(source).parent
     results = [Result("ok", "model", _one_line(loaded))]

@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ernie_vil2.encoder import load_model
     from ernie_vil2.export import export, require_backend
-    from ernie_vil2.models.weights.stored import weights_path
+    from ernie_vil2.models.weights.format import weights_path
 
     require_backend(TARGETS[args.to])
     if not args.data and not DEMO.is_file():

@@ -30,7 +30,7 @@ from ernie_vil2.cli.arguments import (
 )
 
 if TYPE_CHECKING:
-    from ernie_vil2.models.weights.stored import StoredModel
+    from ernie_vil2.models.weights.format import StoredModel
 
 SIDES = ("new", "old")
 MOST = 1001
@@ -79,9 +79,9 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.device import runtime
     from ernie_vil2.encoder import encoder_of
     from ernie_vil2.io.files import atomic_files
+    from ernie_vil2.models.weights.format import read_model, write_model
     from ernie_vil2.models.weights.integrity import compute_golden
     from ernie_vil2.models.weights.mixtures import check_alike, mixture
-    from ernie_vil2.models.weights.stored import read_model, write_model
 
     runtime.set_device(args.device)
     runtime.check_precision(args.precision, "--precision")

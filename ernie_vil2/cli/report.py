@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
     from ernie_vil2.evaluation.report_page import ReportedRun, read_evaluations, write_report
     from ernie_vil2.io.run_folder import CONFIG, LOG, RESULTS, run_of
-    from ernie_vil2.models.weights.stored import weights_path
+    from ernie_vil2.models.weights.format import weights_path
     from ernie_vil2.training.run_log import config_facts, progress_facts, read_log
 
     checkpoints = [weights_path(path).parent for path in args.run]

@@ -31,7 +31,7 @@ from ernie_vil2.cli.arguments import (
 if TYPE_CHECKING:
     from ernie_vil2.config import ViewsConfig
     from ernie_vil2.data.text_tokenizer import TextTokenizer
-    from ernie_vil2.models.weights.stored import StoredModel
+    from ernie_vil2.models.weights.format import StoredModel
 
 MAX_LENGTH = 2**20  # tokens of a text; no text of a file is cut, so that all of its words are seen
 SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")  # the first lines of a vocabulary file
@@ -100,8 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read_model(path: str, vocabulary: str | None) -> StoredModel:
-    from ernie_vil2.models.weights.releases import WORDS
-    from ernie_vil2.models.weights.stored import read_model
+    from ernie_vil2.models.weights.format import WORDS, read_model
 
     stored = read_model(path, vocabulary)
     if stored.tokens is None or WORDS not in stored.arrays:
@@ -151,9 +150,8 @@ def _write_vocabulary(path: str, tokenizer: TextTokenizer, rows: Sequence[int]) 
 def _write_trimmed_model(args: argparse.Namespace, stored: StoredModel, kept_ids: Iterable[int]) -> list[int]:
     """Write the model with these rows of its word embedding, and return all rows that it keeps."""
     from ernie_vil2.encoder import encoder_of
+    from ernie_vil2.models.weights.format import WORDS, write_model
     from ernie_vil2.models.weights.integrity import compute_golden
-    from ernie_vil2.models.weights.releases import WORDS
-    from ernie_vil2.models.weights.stored import write_model
     from ernie_vil2.models.weights.trimming import named_ids, trim
 
     rows = sorted({*kept_ids, *named_ids(stored)})

@@ -36,7 +36,7 @@ from ernie_vil2.section import Precision
 
 if TYPE_CHECKING:  # an export runs without Paddle
     from ernie_vil2.models import DualEncoder
-    from ernie_vil2.models.weights.stored import StoredModel
+    from ernie_vil2.models.weights.format import StoredModel
 
 ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
 """An image file's path or bytes, a Pillow image, or `[H, W, 3]` uint8 RGB."""
@@ -350,8 +350,8 @@ def load_model(
         raise ValueError(f"{source} is not an export for {backend}: make one, ernie-vil2 export {source} FOLDER --to "
                          f"{backend.replace('_', '-')}")  # fmt: skip
     stored = stored_model(source, vocab, device, precision, heads, dialect)
+    from ernie_vil2.models.weights.format import weights_path
     from ernie_vil2.models.weights.integrity import check_golden
-    from ernie_vil2.models.weights.stored import weights_path
 
     config = stored.config
     if max_length is not None:
@@ -404,7 +404,7 @@ def stored_model(
     dialect: Mapping[str, str] | None = None,
 ) -> StoredModel:
     runtime.set_device(device, str(source))
-    from ernie_vil2.models.weights.stored import read_model
+    from ernie_vil2.models.weights.format import read_model
 
     runtime.check_precision(precision, "precision")
     stored = read_model(source, vocab, heads, dialect)

@@ -30,7 +30,7 @@ from ernie_vil2.evaluation.scorers.entailment import load_classifier
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval, cited
 from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.terminal import counted
-from ernie_vil2.models.weights.stored import weights_path
+from ernie_vil2.models.weights.format import weights_path
 
 PIXELS = "nearest train image by pixels"
 TIMED_IMAGES, TIMED_TEXTS = 64, 24

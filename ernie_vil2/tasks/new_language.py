@@ -25,7 +25,7 @@ from ernie_vil2.data.workers import Arrays, RowLayout
 from ernie_vil2.losses import MultiViewLoss, build_loss
 from ernie_vil2.losses.tiles import Scalars
 from ernie_vil2.models import DualEncoder
-from ernie_vil2.models.weights.stored import read_model
+from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.parallel import gather_rows
 from ernie_vil2.tasks.contrastive_step import Losses, Views
 from ernie_vil2.tasks.multi_view import MultiViewTask

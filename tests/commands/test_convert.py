@@ -8,7 +8,7 @@ import pytest
 from ernie_vil2.config import Config, ModelConfig
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights, write_weights
-from ernie_vil2.models.weights.stored import StoredModel, write_model
+from ernie_vil2.models.weights.format import StoredModel, write_model
 from tests.support.commands import call
 from tests.support.shapes import SPECIAL_TOKENS
 from tests.support.towers import image_tower, text_tower

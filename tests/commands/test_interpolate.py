@@ -13,8 +13,8 @@ from ernie_vil2.cli.interpolate import shares_of
 from ernie_vil2.config import dump_config, load_config
 from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.models.weights.files import read_weights, write_weights
+from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.models.weights.mixtures import check_alike, mixture
-from ernie_vil2.models.weights.stored import read_model
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.commands import call
 from tests.support.limits import examples

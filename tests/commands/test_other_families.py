@@ -8,8 +8,8 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2 import runtime_onnx
+from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.models.weights.hand_back import layout_of
-from ernie_vil2.models.weights.stored import read_model
 from tests.support.commands import call
 from tests.support.other_families import FOLDERS
 from tests.support.trainings import assert_same_arrays

@@ -64,10 +64,12 @@ def test_a_model_reports_its_widths_and_refuses_others(model, whole):
 
 def test_the_integrity_file_holds_them(model, whole, tmp_path):
     assert conventions(model.config)["widths"] == [8, 16, 32] and "widths" not in conventions(whole.config)
-    write_model_integrity(tmp_path, model.config, [])
-    check_conventions(tmp_path, model.config)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"")
+    write_model_integrity(tmp_path, model.config, [weights.name])
+    check_conventions(weights, model.config)
     with pytest.raises(Broken, match=r"Model\.widths \[8, 16, 32\]"):
-        check_conventions(tmp_path, whole.config)
+        check_conventions(weights, whole.config)
 
 
 @pytest.mark.parametrize("target", ["onnx", pytest.param("paddle-inference", marks=pytest.mark.slow)])

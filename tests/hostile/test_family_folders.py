@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_vil2.models.weights.stored import read_model
+from ernie_vil2.models.weights.format import read_model
 from tests.support.other_families import OWN, copy_folder
 
 RELEASED = Path(__file__).parents[1] / "fixtures" / "released"

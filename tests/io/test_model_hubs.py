@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pytest
 
 from ernie_vil2.io import hub
-from ernie_vil2.models.weights.stored import find_model
+from ernie_vil2.models.weights.format import find_model
 from tests.support.limits import PATIENCE
 from tests.support.misbehaving_server import start_serving
 from tests.support.other_families import FOLDERS

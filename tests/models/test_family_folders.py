@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models
 from ernie_vil2 import load_model
 from ernie_vil2.data.tokenizer import open_tokenizer
 from ernie_vil2.models.weights.files import read_weights, set_weights
-from ernie_vil2.models.weights.stored import read_model
+from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.models.weights.torch_files import write_torch
 from tests.support.other_families import OWN, change_arrays, copy_folder
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ernie_vil2
-from ernie_vil2.models.weights.stored import read_model
+from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.towers.base import ImageVariant
 from tests.support.other_families import FOLDERS, copy_folder
 from tests.support.towers import image_tower, text_tower

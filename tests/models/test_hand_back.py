@@ -19,9 +19,8 @@ from ernie_vil2.encoder import load_model
 from ernie_vil2.io.files import sha256
 from ernie_vil2.models.lora import add_lora
 from ernie_vil2.models.weights.files import INDEX, read_weights, write_theirs
-from ernie_vil2.models.weights.hand_back import hand_back, layout_of, origin_of
-from ernie_vil2.models.weights.releases import WORDS
-from ernie_vil2.models.weights.stored import read_model, weights_path, write_model
+from ernie_vil2.models.weights.format import WORDS, read_model, weights_path, write_model
+from ernie_vil2.models.weights.hand_back import layout_of, origin_of
 from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
 from ernie_vil2.models.weights.trimming import trim
 from tests.support.commands import call, succeed
@@ -43,7 +42,7 @@ def given_back(name, folder, change=lambda array: array):
     """A fixture's model, its arrays changed, in a new folder; what was noted."""
     stored = read_model(FOLDERS[name])
     arrays = {key: change(array) for key, array in stored.arrays.items()}
-    return hand_back(replace(stored, arrays=arrays), FOLDERS[name], folder, layout_of(FOLDERS[name]))
+    return write_model(replace(stored, arrays=arrays), folder, layout_of(FOLDERS[name]), origin=FOLDERS[name])
 
 
 def tree_digest(folder):
@@ -98,7 +97,7 @@ def test_a_vocabulary_that_is_not_the_origins_does_not_go_back(tmp_path):
     for words in (stored, trim(stored, range(100))):
         renamed = replace(words, tokens=[*words.tokens[:-1], "other"])
         with pytest.raises(ValueError, match="the words of this model are"):
-            hand_back(renamed, FOLDERS["hf_chinese_clip_bin"], tmp_path / "back", "hf")
+            write_model(renamed, tmp_path / "back", "hf", origin=FOLDERS["hf_chinese_clip_bin"])
     assert not (tmp_path / "back").exists()
 
 
@@ -118,10 +117,10 @@ def test_narrow_numbers_stay_unless_training_needs_wider_ones(suffix, dtype, tmp
     write_theirs(tmp_path / "model" / file, arrays)
     stored = read_model(tmp_path / "model")
     wide = {name: np.asarray(array, "float32") for name, array in stored.arrays.items()}  # as a run of ours has them
-    hand_back(replace(stored, arrays=wide), tmp_path / "model", tmp_path / "back", "hf")
+    write_model(replace(stored, arrays=wide), tmp_path / "back", "hf", origin=tmp_path / "model")
     assert_same_bits(arrays, weights_in(tmp_path / "back"))
     trained = {name: array + np.float32(1e-5) for name, array in wide.items()}
-    notes = hand_back(replace(stored, arrays=trained), tmp_path / "model", tmp_path / "trained", "hf")
+    notes = write_model(replace(stored, arrays=trained), tmp_path / "trained", "hf", origin=tmp_path / "model")
     spelt = "bfloat16" if dtype == BFLOAT16 else "float16"
     assert notes[-1].startswith("weights are float32; those of") and f", {spelt}, cannot hold" in notes[-1]
     after = weights_in(tmp_path / "trained")
@@ -158,7 +157,7 @@ def test_what_does_not_go_back_is_explained(tmp_path):
         (stored, "hf_siglip", "hf", "missing|cannot hold|has no|shape|is of another model"),
     ):
         with pytest.raises(ValueError, match=culprit):
-            hand_back(candidate, FOLDERS[origin], tmp_path / "back", layout)
+            write_model(candidate, tmp_path / "back", layout, origin=FOLDERS[origin])
     assert not (tmp_path / "back").exists()
     succeed("convert", FOLDERS["hf_chinese_clip_bin"], tmp_path / "own", "--to", "ernie_vil2")
     lost = call("convert", tmp_path / "own", tmp_path / "back")
@@ -173,7 +172,7 @@ def test_larger_images_are_in_the_settings_that_go_back(tmp_path):
     _, tokens, width = stored.arrays[name].shape
     arrays = {**stored.arrays, name: np.ones([1, 4 * (tokens - 1) + 1, width], "float32")}
     larger = stored.config.model_copy(update={"Model": model.model_copy(update={"image": image})})
-    hand_back(replace(stored, arrays=arrays, config=larger), FOLDERS["hf_clip"], tmp_path / "back", "hf")
+    write_model(replace(stored, arrays=arrays, config=larger), tmp_path / "back", "hf", origin=FOLDERS["hf_clip"])
     assert read_model(tmp_path / "back").config.Model.image.image_size == 64
     settings = json.loads((tmp_path / "back" / "preprocessor_config.json").read_text())
     assert settings["size"] == {"shortest_edge": 64} and settings["crop_size"] == {"height": 64, "width": 64}
@@ -244,7 +243,7 @@ def test_chinese_clip_goes_to_transformers_and_back(tmp_path):
 def test_a_way_of_reading_texts_that_is_not_the_default_is_noted(tmp_path):
     """Whoever loads what went back gets the other head, without an error."""
     long = read_model(FOLDERS["fgclip2"], dialect={"text": "long"})
-    notes = hand_back(long, FOLDERS["fgclip2"], tmp_path / "back", "hf")
+    notes = write_model(long, tmp_path / "back", "hf", origin=FOLDERS["fgclip2"])
     assert any("dialect={'text': 'long'}" in note for note in notes)
     assert not any("dialect" in note for note in given_back("fgclip2", tmp_path / "short"))
 
@@ -254,5 +253,5 @@ def test_no_array_of_the_origin_replaces_a_missing_one(tmp_path):
     for name in ("logit_bias", "image.blocks.0.norm1.weight"):
         arrays = {key: array for key, array in stored.arrays.items() if key != name}
         with pytest.raises(ValueError, match=name):
-            hand_back(replace(stored, arrays=arrays), FOLDERS["hf_siglip"], tmp_path / "made", "hf")
+            write_model(replace(stored, arrays=arrays), tmp_path / "made", "hf", origin=FOLDERS["hf_siglip"])
     assert list(tmp_path.iterdir()) == []

@@ -7,8 +7,8 @@ import pytest
 from ernie_vil2.config import Config, ModelConfig, load_config
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights, write_weights
+from ernie_vil2.models.weights.format import StoredModel, write_model
 from ernie_vil2.models.weights.initial import load_initial_weights
-from ernie_vil2.models.weights.stored import StoredModel, write_model
 from tests.support.towers import arrays_of, encode, image_tower, randomize, text_tower
 from tests.support.trainings import tiny_run
 

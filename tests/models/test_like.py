@@ -12,8 +12,8 @@ from ernie_vil2.config import ConfigError, dump_config, load_config
 from ernie_vil2.encoder.backends import Eager
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights
+from ernie_vil2.models.weights.format import read_model, weights_path, write_model
 from ernie_vil2.models.weights.initial import _read_like, load_initial_weights, with_model_like
-from ernie_vil2.models.weights.stored import read_model, weights_path, write_model
 from ernie_vil2.training.trainer import Trainer
 from tests.support.commands import succeed
 from tests.support.other_families import FOLDERS, expected, text_difference

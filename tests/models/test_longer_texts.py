@@ -11,9 +11,9 @@ import pytest
 import ernie_vil2
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.models.weights.files import read_weights, write_weights
-from ernie_vil2.models.weights.hand_back import hand_back, layout_of
+from ernie_vil2.models.weights.format import read_model, weights_path, write_model
+from ernie_vil2.models.weights.hand_back import layout_of
 from ernie_vil2.models.weights.initial import stretched_positions, with_model_like
-from ernie_vil2.models.weights.stored import read_model, weights_path
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
 from tests.support.commands import succeed
@@ -77,7 +77,7 @@ def test_every_layout_takes_longer_positions_and_gives_them_back(name, tmp_path)
     if not first and tokens > 40:
         table = before.arrays[POSITIONS].astype("float32")  # Chinese-CLIP's files are float16
         np.testing.assert_allclose(model.arrays[POSITIONS], by_four(table), atol=1e-6)
-    hand_back(model, FOLDERS[name], tmp_path / "back", layout_of(FOLDERS[name]))
+    write_model(model, tmp_path / "back", layout_of(FOLDERS[name]), origin=FOLDERS[name])
     dialect = {"text": "long"} if name == "fgclip2" else None  # its authors' own 196 positions
     found = read_model(tmp_path / "back", dialect=dialect)
     assert found.config.Model.text == model.config.Model.text.model_copy(
@@ -114,7 +114,7 @@ def test_settings_without_a_length_say_it_afterwards(tmp_path):
     counted = {"text_model.embeddings.position_ids": np.arange(77)[None]}
     write_weights(tmp_path / "model.safetensors", {**arrays, **counted})
     model, _ = stretched("hf_clip", 248)
-    hand_back(model, tmp_path, tmp_path / "back", "hf")
+    write_model(model, tmp_path / "back", "hf", origin=tmp_path)
     sizes = json.loads((tmp_path / "back/config.json").read_text())
     assert sizes["text_config"]["max_position_embeddings"] == 248
     assert json.loads((tmp_path / "back/tokenizer_config.json").read_text())["model_max_length"] == 248
@@ -124,7 +124,7 @@ def test_settings_without_a_length_say_it_afterwards(tmp_path):
 def test_what_a_folder_cuts_at_is_noted(tmp_path):
     """Chinese-CLIP reads 52 tokens, however many positions there are."""
     model, _ = stretched("hf_chinese_clip_bin", 100)
-    notes = hand_back(model, FOLDERS["hf_chinese_clip_bin"], tmp_path / "back", "hf")
+    notes = write_model(model, tmp_path / "back", "hf", origin=FOLDERS["hf_chinese_clip_bin"])
     assert "52 tokens" in notes[-1] and "100" in notes[-1]
     assert ernie_vil2.load_model(tmp_path / "back", max_length=100).tokenizer.max_length == 100
 

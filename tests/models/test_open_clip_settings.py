@@ -9,8 +9,8 @@ import pytest
 
 from ernie_vil2.models.weights.families.family import Folder
 from ernie_vil2.models.weights.families.open_clip import OPEN_CLIP, TIMM_VITS
+from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.models.weights.settings import Settings
-from ernie_vil2.models.weights.stored import read_model
 from tests.support.other_families import OWN, built, change_arrays, copy_folder, image_difference, text_difference
 
 TIMM = OWN / "openclip_siglip_timm"

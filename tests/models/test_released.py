@@ -11,8 +11,8 @@ import pytest
 from ernie_vil2.config import Config, ModelConfig
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights
-from ernie_vil2.models.weights.releases import architecture, from_ours
-from ernie_vil2.models.weights.stored import StoredModel, changed_ways, read_model, write_model
+from ernie_vil2.models.weights.format import FORMATS, StoredModel, read_model, write_model
+from ernie_vil2.models.weights.formats.release import architecture, from_ours
 from ernie_vil2.towers.text import PUBLISHED_SIZES as TEXT_SIZES
 from ernie_vil2.towers.vit import PUBLISHED_SIZES as VIT_SIZES
 from tests.support.encoding_model import unit
@@ -258,21 +258,21 @@ def test_sizes_that_a_name_is_for_are_written(tmp_path, monkeypatch, layout):
     write_model(stored, tmp_path / "there", layout)
     found = read_model(tmp_path / "there").config.Model
     assert (found.image.width, found.image.heads, found.text.width, found.text.heads) == (24, 3, 24, 2)
-    assert any("prepares images" in change for change in changed_ways(stored.config, layout))
+    assert any("prepares images" in change for change in FORMATS.find(layout).changes(stored.config))
 
 
 @pytest.mark.parametrize("layout", ["official", "paddlenlp", "ernie_vil2"])
 def test_a_conversion_is_seen_whole_or_not_at_all(official, tmp_path, monkeypatch, layout):
     stored = read_model(official)
     full = OSError(errno.ENOSPC, "No space left on device")
-    last = {"official": "write_files", "paddlenlp": "write_files", "ernie_vil2": "write_model_integrity"}[layout]
+    module = "run" if layout == "ernie_vil2" else "release"
 
     def fails(*_):
         assert not (tmp_path / "new").exists()
         raise full
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):  # noqa: PT012  -- what comes before the error belongs to it
-        patched.setattr(f"ernie_vil2.models.weights.stored.{last}", fails)
+        patched.setattr(f"ernie_vil2.models.weights.formats.{module}.write_model_integrity", fails)
         write_model(stored, tmp_path / "new", layout)
     assert [path.name for path in tmp_path.iterdir()] == ["official"]
     (tmp_path / "new").mkdir()  # an empty folder is as good as none
@@ -295,11 +295,10 @@ def test_what_a_format_fixes_is_reported():
     own = Config(Model=model, Data={"max_length": 7})
     release = ModelConfig(image=image_tower(preprocessing="official"), text=text_tower(tokenizer="official"))
     for config, layout, settings in (
-        (own, "ernie_vil2", []),
         (own, "official", ["images", "transparency", "48 tokens", "mean", "width / 64"]),
         (own, "paddlenlp", ["epsilon 1e-12", "images", "transparency", "splits texts", "7 tokens"]),
         (Config(Model=release), "official", []),
     ):
-        changes = changed_ways(config, layout)
+        changes = FORMATS.find(layout).changes(config)
         assert len(changes) == len(settings)
         assert all(setting in change for setting, change in zip(settings, changes, strict=True))

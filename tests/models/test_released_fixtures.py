@@ -24,7 +24,7 @@ from ernie_vil2.evaluation.protocol import score
 from ernie_vil2.evaluation.protocols import PROTOCOLS
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS
 from ernie_vil2.models.weights.files import read_weights
-from ernie_vil2.models.weights.stored import read_model, write_model
+from ernie_vil2.models.weights.format import read_model, write_model
 from tests.support.commands import succeed
 from tests.support.paths import FIXTURES
 

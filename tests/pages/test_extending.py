@@ -18,7 +18,7 @@ from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import LAYOUTS
 from ernie_vil2.evaluation.scorer import SCORERS
 from ernie_vil2.losses import MultiViewLoss
-from ernie_vil2.models.weights.stored import read_model
+from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.support import page_commands

@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ernie_vil2.models.weights.files import read_weights
-from ernie_vil2.models.weights.stored import read_model
+from ernie_vil2.models.weights.format import read_model
 from tests.support.processes import run_process
 
 PEERS = Path(__file__).parent / "peers.py"

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from ernie_vil2 import cli as commands
-from ernie_vil2.models.weights.stored import read_model, write_model
+from ernie_vil2.models.weights.format import read_model, write_model
 from tests.support import entailment_data
 from tests.support import published_folders as published
 from tests.support.checkpoints import untrained_checkpoint

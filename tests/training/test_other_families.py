@@ -10,7 +10,7 @@ from ernie_vil2 import load_model
 from ernie_vil2.config import load_config
 from ernie_vil2.losses import build_loss
 from ernie_vil2.models.dual_encoder import layer_groups
-from ernie_vil2.models.weights.stored import read_model
+from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.tasks.contrastive_step import build_step
 from ernie_vil2.training.checkpoint import list_checkpoints
 from tests.support.commands import call

@@ -9,7 +9,7 @@ import ernie_vil2
 from ernie_vil2.config import ConfigError
 from ernie_vil2.encoder.backends import Eager
 from ernie_vil2.models.lora import merged
-from ernie_vil2.models.weights.stored import read_model, write_model
+from ernie_vil2.models.weights.format import read_model, write_model
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.optimizer import with_steps
 from ernie_vil2.training.trainer import Trainer

@@ -371,7 +371,7 @@ def _loaded(
         export = export_in(Path(source), fingerprint, backends=["onnx"]) if fingerprint and can_use_export else None
         if export:
             return export, source
-        from ernie_vil2.models.weights.stored import weights_path
+        from ernie_vil2.models.weights.format import weights_path
 
         folder = weights_path(source).parent
         source = folder if run_of(folder) else source

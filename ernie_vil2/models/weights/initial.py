@@ -31,11 +31,10 @@ from ernie_vil2.io.run_folder import CONFIG, named_checkpoint
 from ernie_vil2.models.dual_encoder import DualEncoder
 from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.lora import merged
-from ernie_vil2.models.weights.families import find_family
 from ernie_vil2.models.weights.files import WeightMismatch, WeightReport, detect_format, read_weights, set_weights
+from ernie_vil2.models.weights.format import OWN_LAYOUTS, find_model, read_model, recognise, vocabulary_of
+from ernie_vil2.models.weights.formats.release import find_arrays, to_ours
 from ernie_vil2.models.weights.integrity import check_model_files
-from ernie_vil2.models.weights.releases import to_ours
-from ernie_vil2.models.weights.stored import read_model, vocabulary_of, weights_path
 from ernie_vil2.towers.base import ImageTowerConfig, TextTowerConfig, TowerConfig, without_suite
 from ernie_vil2.towers.layers.encoders import VisionTransformer
 from ernie_vil2.towers.layers.suite import SuiteVit, imported, paddleclas
@@ -189,9 +188,9 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
 
 
 def _whole(source: str, dialect: Mapping[str, str]) -> _Source:
-    path = weights_path(source)
-    own = path.with_name(CONFIG).is_file()  # which has read its own in the way of the dialect
-    if not find_family(path) and (own or not dialect):
+    layout, path = recognise(find_model(source))
+    is_run = path.with_name(CONFIG).is_file()  # which has read its own in the way of the dialect
+    if layout.layout in OWN_LAYOUTS and (is_run or not dialect):
         found = _read(path, "")
     else:
         stored = read_model(source, dialect=dialect)
@@ -216,8 +215,14 @@ def _read(path: Path, tower: str, vocabulary: Path | None = None) -> _Source:
     return _Source(arrays, read_tokens(vocabulary) if vocabulary and words is not None else None)
 
 
+def _tower_weights(source: str) -> Path:
+    """Return the file of a tower's weights: of a whole model, or of a tower alone, which is in no format."""
+    path = find_model(source)
+    return find_arrays(path) or recognise(path)[1]
+
+
 def _image_source(source: str, name: str, tower: nn.Layer) -> _Source:
-    found = _read(_from_paddleclas(name) if source == "paddleclas" else weights_path(source), "image.")
+    found = _read(_from_paddleclas(name) if source == "paddleclas" else _tower_weights(source), "image.")
     if isinstance(tower, VisionTransformer | SuiteVit):
         found.heads = _VIT_HEADS
         return found
@@ -229,7 +234,7 @@ def _image_source(source: str, name: str, tower: nn.Layer) -> _Source:
 
 def _text_source(source: str, family: str) -> _Source:
     if Path(source).exists() or named_checkpoint(source) or source in hub.MODELS:
-        found = _read(weights_path(source), "text.")
+        found = _read(_tower_weights(source), "text.")
     else:
         found = _read(*_from_paddlenlp(source, family))
     found.arrays = _in_network(found.arrays, f"{family}.")

@@ -95,18 +95,23 @@ def has_integrity(folder: Path) -> bool:
     return (folder / INTEGRITY).exists()
 
 
-def check_model_files(weights: Path) -> None:
-    """Compare the files next to a model's weights with their integrity file, if there is one.
+def check_model_files(path: Path) -> None:
+    """Compare the files of a model with their integrity file, if there is one.
+
+    Args:
+        path: the model's folder, or the file of its weights.
 
     Raises:
         Broken: a file is missing or another one than was written, or the integrity file is damaged.
     """
-    folder = weights.parent
+    folder = path if path.is_dir() else path.parent
     if not has_integrity(folder):
         return
     integrity = _read(folder)
     # The state of the optimiser, twice as large as the weights, is compared where a run continues from it.
-    names = integrity.files.keys() - {OPTIMIZER, STATE} | {weights.name}
+    names = integrity.files.keys() - {OPTIMIZER, STATE}
+    if path != folder:
+        names |= {path.name}
     if (folder / CONFIG).is_file():
         names |= set(with_its_vocabulary(folder, MODEL_FILES))
     try:
@@ -118,12 +123,19 @@ def check_model_files(weights: Path) -> None:
         ) from None
 
 
-def check_conventions(folder: Path, config: Config) -> None:
-    """Compare a configuration with the integrity file of its folder, if there is one; raise Broken if they differ."""
+def check_conventions(weights: Path, config: Config) -> None:
+    """Compare the configuration of a model with the integrity file next to its weights, if there is one.
+
+    Raises:
+        Broken: it differs, or the weights are not those that were written.
+    """
+    folder = weights.parent
     if not has_integrity(folder):
         return
-    stored = _read(folder).conventions or {}
-    for key, (before, now) in differences(stored, conventions(config), prefix="Model."):
+    integrity = _read(folder)
+    if weights.name not in integrity.files:
+        raise Broken(f"{folder}: {INTEGRITY} does not list {weights.name}: delete the one that does not belong here")
+    for key, (before, now) in differences(integrity.conventions or {}, conventions(config), prefix="Model."):
         before, now = printable(repr(before), longest=60), printable(repr(now), longest=60)
         raise Broken(
             f"{folder / INTEGRITY}: the model was written with {key} {before}, the other files say {now}: put back "

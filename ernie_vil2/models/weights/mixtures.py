@@ -11,8 +11,8 @@ import numpy as np
 
 from ernie_vil2.config import differences
 from ernie_vil2.models.dual_encoder import with_sizes
+from ernie_vil2.models.weights.format import StoredModel
 from ernie_vil2.models.weights.integrity import OF_TRAINING
-from ernie_vil2.models.weights.stored import StoredModel
 
 
 def check_alike(models: Sequence[StoredModel], names: Sequence[str]) -> None:

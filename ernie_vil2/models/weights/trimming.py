@@ -8,8 +8,7 @@ import numpy as np
 
 from ernie_vil2.data.tokenizer_files import LibraryTokenizer
 from ernie_vil2.data.trimming import trimmed
-from ernie_vil2.models.weights.releases import WORDS
-from ernie_vil2.models.weights.stored import StoredModel
+from ernie_vil2.models.weights.format import WORDS, StoredModel
 from ernie_vil2.towers.text import text_variant
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ernie_vil2.models.weights.files import read_weights, write_weights
-from ernie_vil2.models.weights.stored import read_model
+from ernie_vil2.models.weights.format import read_model
 from tests.hostile.bad_input.case import Case
 from tests.hostile.bad_input.settings import hole
 

@@ -8,11 +8,13 @@ from typing import Any
 
 from ernie_vil2.config import ModelConfig
 from ernie_vil2.models.weights.families.clip import POSITION_IDS, image_rows, image_tower, mlp, section, sizes
-from ernie_vil2.models.weights.families.family import Family, Folder, word_count
+from ernie_vil2.models.weights.families.family import Family, Folder, NewFolder, word_count
+from ernie_vil2.models.weights.format import StoredModel
 from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import TextTowerConfig, TextVariant
-from ernie_vil2.towers.text import Transformer
+from ernie_vil2.towers.text import Transformer, text_variant
+from ernie_vil2.towers.vit import Vit, image_variant
 
 LENGTH = 52  # tokens of a text with which Chinese-CLIP was trained; its position embedding has 512
 _LAYERS, _LAYERS_5 = "vision_model.encoder.layers.", "vision_model.encoder.layer."
@@ -101,6 +103,85 @@ def _altclip(folder: Folder) -> tuple[ModelConfig, int]:
     ), positions - padding - 1
 
 
+def check_vit(model: StoredModel, layout: str) -> None:
+    """Raise ValueError if a Chinese-CLIP has no ViT or no vocabulary, without which no settings are written."""
+    image = model.config.Model.image
+    if not isinstance(image, Vit) or model.tokens is None:
+        raise ValueError(
+            f"the layout {layout} of Chinese-CLIP takes a ViT and a vocabulary; this model has an image "
+            f"tower {image.name} and {'a' if model.tokens else 'no'} vocabulary"
+        )
+
+
+def text_settings(config: ModelConfig) -> dict[str, Any]:
+    """Return what both layouts of Chinese-CLIP say of the text tower."""
+    text = config.text
+    variant = text_variant(text)
+    if variant is None:
+        raise ValueError(f"{text.name}: a tower without a variant has no settings in this layout")
+    sizes = text.sizes
+    return {
+        "hidden_size": sizes["width"],
+        "num_hidden_layers": sizes["depth"],
+        "num_attention_heads": sizes["heads"],
+        "intermediate_size": variant.hidden,
+        "hidden_act": variant.activation,
+        "hidden_dropout_prob": text.dropout,
+        "attention_probs_dropout_prob": text.attention_dropout,
+        "max_position_embeddings": text.max_positions,
+        "type_vocab_size": variant.token_types,
+    }
+
+
+def _settings_of(model: StoredModel) -> dict[str, Any]:
+    """Return the JSON files of a Chinese-CLIP for transformers."""
+    check_vit(model, "hf")
+    config, words = model.config.Model, model.vocab_size
+    image, text, size = config.image, config.text, config.image.image_size
+    sizes = image.sizes
+    of_image, of_words = image_variant(image), text_variant(text)
+    if of_image is None or of_words is None:
+        raise ValueError(f"{image.name}, {text.name}: a tower without a variant has no settings in this layout")
+    of_text = {
+        "model_type": "chinese_clip_text_model",
+        "vocab_size": words,
+        **text_settings(config),
+        "layer_norm_eps": text.epsilon,
+        "pad_token_id": of_words.padding,
+    }
+    of_images = {
+        "model_type": "chinese_clip_vision_model",
+        "hidden_size": sizes["width"],
+        "num_hidden_layers": sizes["depth"],
+        "num_attention_heads": sizes["heads"],
+        "intermediate_size": of_image.hidden,
+        "hidden_act": of_image.activation,
+        "image_size": size,
+        "patch_size": sizes["patch_size"],
+        "layer_norm_eps": of_image.epsilon,
+        "projection_dim": config.embed_dim,
+    }
+    whole = {
+        "model_type": "chinese_clip",
+        "architectures": ["ChineseCLIPModel"],
+        "projection_dim": config.embed_dim,
+        "text_config": of_text,
+        "vision_config": of_images,
+    }
+    prepared = {
+        "image_processor_type": "ChineseCLIPImageProcessor",
+        "processor_class": "ChineseCLIPProcessor",
+        **dict.fromkeys(("do_convert_rgb", "do_resize", "do_rescale", "do_normalize"), True),
+        "do_center_crop": False,
+        "size": {"height": size, "width": size},
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "image_mean": image.mean,
+        "image_std": image.std,
+    }
+    return {"config.json": whole, "preprocessor_config.json": prepared}
+
+
 def _chinese_clip_rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) -> list[Row]:
     return [*image_rows(), *bert_rows("text_model.")]
 
@@ -122,6 +203,8 @@ CHINESE_CLIP = Family(
     tokenizer="bert",
     preprocessing="square",
     dialects={"tokenizer": ("stored", "cn_clip"), "preprocessing": ("stored", "open_clip")},
+    new_folder=NewFolder("model.safetensors", _settings_of),
+    sister="cn_clip",
     unused={"*.position_ids": POSITION_IDS, "text_model.pooler.*": NO_POOLER},
 )
 ALTCLIP = Family(

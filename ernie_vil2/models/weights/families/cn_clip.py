@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.config import ModelConfig
-from ernie_vil2.models.weights.families.bert import LENGTH, NO_POOLER, bert_rows
+from ernie_vil2.models.weights.families.bert import LENGTH, NO_POOLER, bert_rows, check_vit, text_settings
 from ernie_vil2.models.weights.families.clip import ACTIVATIONS, CLIP_MEAN, CLIP_STD, POSITION_IDS
-from ernie_vil2.models.weights.families.family import Family, Folder
+from ernie_vil2.models.weights.families.family import TORCH_SUFFIXES, Family, Folder, NewFolder
 from ernie_vil2.models.weights.families.open_clip import COUNTED, image_rows, resnet_tower
+from ernie_vil2.models.weights.format import StoredModel
+from ernie_vil2.models.weights.hand_back import SIZES
 from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import ImageTowerConfig, ImageVariant, TextVariant
 from ernie_vil2.towers.convolution import ModifiedResNet
 from ernie_vil2.towers.layers.convolution import REDUCTION
 from ernie_vil2.towers.text import Transformer
-from ernie_vil2.towers.vit import Vit
+from ernie_vil2.towers.vit import Vit, image_variant
 
 _TEXT_FACTS = (
     "text_num_attention_heads",
@@ -218,6 +220,37 @@ def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) 
     return [*images, *texts]
 
 
+def _settings_of(model: StoredModel) -> dict[str, Any]:
+    """Return the files of a Chinese-CLIP for its authors' own code."""
+    check_vit(model, CN_CLIP.layout)
+    config, words = model.config.Model, model.vocab_size
+    variant = image_variant(config.image)
+    sizes = config.image.sizes
+    if variant is not None and variant.hidden not in (None, 4 * sizes["width"]):
+        raise ValueError(
+            "Chinese-CLIP's own code makes the image tower's MLPs four times as wide as the tower; this "
+            f"model's are {variant.hidden} wide, its tower {sizes['width']}"
+        )
+    of_text = {f"text_{key}": value for key, value in text_settings(config).items()}
+    of_images = {
+        "embed_dim": config.embed_dim,
+        "image_resolution": config.image.image_size,
+        "vision_layers": sizes["depth"],
+        "vision_width": sizes["width"],
+        "vision_head_width": sizes["width"] // sizes["heads"],
+        "vision_patch_size": sizes["patch_size"],
+    }
+    return {
+        f"{SIZES}/ViT.json": of_images,
+        f"{SIZES}/RoBERTa.json": {"vocab_size": words, "text_initializer_range": 0.02, **of_text},
+    }
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Return whether a file is one of PyTorch, or a folder holds one."""
+    return any(path.glob("*.pt")) if path.is_dir() else path.suffix in TORCH_SUFFIXES
+
+
 CN_CLIP = Family(
     "Chinese-CLIP (own file)",
     _configure,
@@ -227,6 +260,9 @@ CN_CLIP = Family(
     dialects={"tokenizer": ("stored", "bert"), "preprocessing": ("stored", "transformers")},
     settings="",
     layout="chinese-clip",
+    describes=_is_checkpoint,
+    new_folder=NewFolder("clip_cn.pt", _settings_of),
+    sister="chinese_clip",
     unused={"*.position_ids": POSITION_IDS, "bert.pooler.*": NO_POOLER, "*.num_batches_tracked": COUNTED},
     weights=lambda folder: found[0] if len(found := sorted(folder.glob("*.pt"))) == 1 else None,
 )

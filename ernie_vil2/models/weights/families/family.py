@@ -1,6 +1,6 @@
 """What a family of dual encoders is: how its folders are read, by a table of names and conventions.
 
-A family is a `Family` in one of the files of this folder, and a line in `families/__init__.py`. It says which
+A family is a `Family` in one of the files of this folder, and a line in `format.FORMATS`. It says which
 configuration of our towers its settings mean, and which of its arrays is which of ours; there is no model class for it.
 """
 
@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,33 @@ from pydantic import ValidationError
 from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig
 from ernie_vil2.config.load import explained
 from ernie_vil2.config.schema import LossConfig
+from ernie_vil2.data.text_tokenizer import TextTokenizer
+from ernie_vil2.data.tokenizer import open_tokenizer
+from ernie_vil2.data.tokenizer_files import LibraryTokenizer, vocabulary_file
 from ernie_vil2.data.tokenizer_settings import FILE as TOKENIZER_SETTINGS
 from ernie_vil2.io.export_folder import RESIZES
-from ernie_vil2.io.terminal import printable
 from ernie_vil2.models.weights.files import INDEX, read_weights
+from ernie_vil2.models.weights.format import (
+    FORMATS,
+    WORDS,
+    FamilyModel,
+    Golden,
+    NoWeights,
+    ReadOptions,
+    StoredModel,
+    first_file,
+    model_type,
+)
+from ernie_vil2.models.weights.hand_back import hand_back, write_anew
 from ernie_vil2.models.weights.names import LazyArrays, Names, Row, selected
-from ernie_vil2.models.weights.releases import WORDS
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import ImageTowerConfig
 from ernie_vil2.towers.text import text_variant
 from ernie_vil2.towers.vit import image_variant
 
 _WEIGHT_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
+TORCH_SUFFIXES = (".pt", ".pth")
+_SUFFIXES = (".safetensors", ".bin", ".json", *TORCH_SUFFIXES)
 SHORT_TEXT = 64  # tokens of a short text in FG-CLIP 2
 STORED = "stored"  # the way of a dialect that is the folder's own
 ACTIVATION = {"activation": (STORED, "gelu", "gelu_tanh", "quick_gelu")}
@@ -70,6 +86,15 @@ def word_count(folder: Folder) -> int | None:
 
 
 @dataclass(frozen=True)
+class NewFolder:
+    """How the folder of a model is made from the model alone."""
+
+    weights: str  # name of the file of the weights
+    settings: Callable[[StoredModel], dict[str, Any]]
+    """The JSON files by name; ValueError if the layout cannot hold the model."""
+
+
+@dataclass(frozen=True)
 class Family:
     """A family of dual encoders.
 
@@ -79,6 +104,9 @@ class Family:
             one way; see `weights.names`.
         unused: reasons why arrays are not part of the model, by glob patterns of the authors' names.
         dialects: what is done in more than one way with the same weights: the names of the ways, the default first.
+        describes: whether a folder, or a file of weights in it, is of this family; None: its config.json says it.
+        new_folder: how the settings of a model are written anew; None: they are taken from another folder.
+        sister: name of the format of the same models in another layout.
     """
 
     title: str  # for people
@@ -92,6 +120,30 @@ class Family:
     weights: Callable[[Path], Path | None] = lambda folder: first_file(folder, _WEIGHT_FILES)
     layout: str = "hf"  # for `ernie-vil2 convert --to`
     gives_length: bool = False  # whether the authors' code says how long texts are, whatever their tokenizer says
+    describes: Callable[[Path], bool] | None = None
+    new_folder: NewFolder | None = None
+    sister: str | None = None
+
+    def recognise(self, path: Path) -> Path | None:
+        if path.is_file() and path.suffix not in _SUFFIXES:
+            return None
+        describes = self.describes or self._describes
+        if not describes(path):
+            return None
+        weights = path if path.is_file() else self.weights(path)
+        if weights is None:
+            raise NoWeights(
+                f"{path}: the folder of a {self.title}, but its weights are not there, or more than one file could be "
+                "them: name the file"
+            )
+        return weights
+
+    def _describes(self, path: Path) -> bool:
+        """Return whether a config.json of this family lies in a folder, or next to a file of weights."""
+        if path.is_file() and (path.suffix in TORCH_SUFFIXES or path.name.startswith("open_clip")):
+            return False
+        kind = model_type(path if path.is_dir() else path.parent)
+        return kind is not None and kind in FORMATS and FORMATS.find(kind) is self
 
     def names(self, model: ModelConfig, dialect: Mapping[str, str], has: Collection[str] = ()) -> Names:
         """The table of names for a model."""
@@ -101,8 +153,60 @@ class Family:
         blocks["text.network.encoder.layers."] = range(model.text.sizes["depth"])
         return Names(self.rows(model, dialect, has), blocks)
 
-    def read(self, weights: Path, dialect: Mapping[str, str] | None = None) -> FamilyModel:
-        """The model of which `weights` has found the weights, with the ways that are not the default.
+    def read(self, weights: Path, options: ReadOptions) -> StoredModel:
+        model, vocabulary = self.read_towers(weights, options.dialect), options.vocabulary
+        config, words = model.config, len(model.arrays[WORDS])
+        rules = config.Model.text.tokenizer
+        tokenizer: TextTokenizer | None = None
+        path: Path | None = None
+        try:
+            path = vocabulary_file(Path(vocabulary or weights.parent), rules)
+            tokenizer = open_tokenizer(path, config.Data.max_length, rules, weights.parent)
+        except FileNotFoundError:
+            if vocabulary:
+                raise
+        is_packaged = path is not None and path.parent != weights.parent and not vocabulary
+        if tokenizer is None or (is_packaged and words != tokenizer.vocab_size):
+            # CLIP's byte pairs, which are packaged, belong to no other model.
+            return StoredModel(self.title, model.arrays, config, None, family=model)
+
+        if len(tokenizer.tokens) > words:
+            raise ValueError(f"{weights}: {words} rows of words, but {path} has {len(tokenizer.tokens)} tokens")
+        _check_token_ids(weights, config, tokenizer)
+        library = tokenizer if isinstance(tokenizer, LibraryTokenizer) else None
+        return StoredModel(self.title, model.arrays, config, tokenizer.tokens, path, model, library)
+
+    def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: Golden) -> list[str]:
+        if origin is not None:
+            weights = self.recognise(origin) or origin
+            before = self._read_alike(weights, model.config.Model)
+            return hand_back(model, before, weights, origin, folder, golden)
+        if self.new_folder is None:
+            raise ValueError(f"a model of {self.layout} is written into a copy of a folder of that layout; name one")
+        names = self.names(model.config.Model, {})
+        return write_anew(model, names, self.new_folder.weights, self.new_folder.settings(model), folder, golden)
+
+    def _read_alike(self, weights: Path, model: ModelConfig) -> FamilyModel:
+        """Read a model, its texts in the way of another model where there is more than one way (FG-CLIP 2).
+
+        Of ways of computing with the same arrays the model keeps its own.
+        """
+        ways = {}
+        for key, known in self.dialects.items():
+            if key in OF_ARRAYS:
+                ways[key] = (model.dialect.get(key, known[0]), *known)
+        for chosen in product(*ways.values()):
+            candidate = self.read_towers(weights, dict(zip(ways, chosen, strict=True)))
+            if candidate.config.Model.text.max_positions == model.text.max_positions:
+                return candidate
+        return self.read_towers(weights, {key: known[0] for key, known in ways.items()})
+
+    def read_towers(self, weights: Path, dialect: Mapping[str, str] | None = None) -> FamilyModel:
+        """Read towers and arrays of a model.
+
+        Args:
+            weights: file that `recognise` gave.
+            dialect: the ways that are not the default.
 
         Raises:
             FileNotFoundError: a file of it is missing.
@@ -186,52 +290,6 @@ class Family:
         return Settings.read(path)
 
 
-@dataclass(frozen=True)
-class FamilyModel:
-    """A model as it was found in a folder of a family."""
-
-    family: Family
-    config: Config  # its towers and text length, the loss that it was trained by, and the views of its size
-    arrays: LazyArrays  # by our names, each made when it is asked for; what the family does not know keeps its name
-    names: tuple[str, ...]  # those of the file
-    count: int  # of the file's numbers
-    unused: dict[str, str]  # why arrays of the file are not part of the model, by the authors' names
-    dialect: dict[str, str]  # the ways that were chosen, or are the default
-    licence: str | None  # what the folder's model card says
-
-    def __str__(self) -> str:
-        """One line: what decides the numbers."""
-        image, text = self.config.Model.image, self.config.Model.text
-        of_images, of_texts = image_variant(image), text_variant(text)
-        if of_texts is None:
-            raise ValueError(f"{text.name}: the text tower of a family has a variant")
-        parts = [
-            self.family.title,
-            f"tokenizer {text.tokenizer}",
-            f"preprocessing {_described(image)}",
-            f"activation {of_images.activation if of_images else 'relu'} (images), {of_texts.activation} (texts)",
-            f"pooling {of_images.pooling if of_images else 'attention'} (images), {text.pooling} (texts)",
-            *(f"dialect {key}={way} (or {self._others(key)})" for key, way in self.dialect.items()),
-            f"licence {printable(self.licence, longest=60)}" if self.licence else "no licence named",
-        ]
-        for reason in dict.fromkeys(self.unused.values()):
-            names = [name for name, why in self.unused.items() if why == reason]
-            shown = printable(names[0], longest=100) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-            parts.append(f"unused {shown}: {reason}")
-        return "; ".join(parts)
-
-    def _others(self, key: str) -> str:
-        return ", ".join(way for way in self.family.dialects[key] if way != self.dialect[key])
-
-
-def _described(image: ImageTowerConfig) -> str:
-    if image.preprocessing == "naflex":
-        way = f"at most {image.most_patches} patches" if image.most_patches else "128 to 1,024 patches by the image"
-    else:
-        way = image.resize
-    return f"{image.preprocessing} ({way}, {image.interpolation})"
-
-
 def _check_words(settings: Settings, rows: int) -> None:
     """ValueError if a description of the text tower has another vocabulary than the weights."""
     for path in (("text_config",), ("model_cfg", "text_cfg")):
@@ -243,6 +301,25 @@ def _check_words(settings: Settings, rows: int) -> None:
             raise Settings(settings.path, values, ".".join((*path, ""))).refusal(
                 "vocab_size", f"its weights say {rows}"
             )
+
+
+def _check_token_ids(weights: Path, config: Config, tokenizer: TextTokenizer) -> None:
+    """Raise ValueError if a text tower looks for other special tokens than those that its tokenizer writes."""
+    text = config.Model.text
+    variant = text_variant(text)
+    if variant is None:
+        return
+    end = tokenizer.encode("")[-1:]
+    if text.pooling == "end" and [variant.end] != end:
+        raise ValueError(
+            f"{weights.parent}: the text tower takes the state of the token {variant.end} (eos_token_id), but its "
+            f"tokenizer ends texts with {end[0] if end else 'none'}"
+        )
+    if variant.mask == "padding" and variant.padding != tokenizer.pad_id:
+        raise ValueError(
+            f"{weights.parent}: attention masks the token {variant.padding} (pad_token_id), but its tokenizer "
+            f"pads texts with {tokenizer.pad_id}"
+        )
 
 
 def licence_of(folder: Path) -> str | None:
@@ -266,10 +343,6 @@ def _activated(model: ModelConfig, activation: str | None) -> ModelConfig:
             raise ValueError(f"{tower.name}: a tower without a variant has no activation to choose")
         towers[side] = tower.model_copy(update={"variant": variant.model_copy(update={"activation": activation})})
     return model.model_copy(update=towers)
-
-
-def first_file(folder: Path, names: Sequence[str]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def with_preprocessing(image: ImageTowerConfig, kind: str, folder: Path, described: Settings) -> ImageTowerConfig:

@@ -1,4 +1,4 @@
-"""The names, shapes and settings of the two releases of ERNIE-ViL 2.0, and this package's own names.
+"""What the two releases of ERNIE-ViL 2.0 share: names, shapes and settings.
 
 `official`: the file of the paper's authors. `paddlenlp`: `ErnieViLModel` of PaddleNLP. `ernie_vil2`: `DualEncoder`
 with a ViT, an ERNIE and no projection. All hold the same numbers; only PaddleNLP cuts the attention's input
@@ -20,39 +20,32 @@ import numpy as np
 
 from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig
 from ernie_vil2.io.files import write_text
-from ernie_vil2.models.weights.files import WeightFormat, detect_format
+from ernie_vil2.io.run_folder import CONFIG, MODEL, TOKENIZER, VOCABULARY
+from ernie_vil2.models.dual_encoder import with_sizes
+from ernie_vil2.models.weights.files import INDEX, WeightFormat, detect_format, read_weights, write_weights
+from ernie_vil2.models.weights.format import (
+    OWN_TYPE,
+    WORDS,
+    Golden,
+    ReadOptions,
+    StoredModel,
+    first_file,
+    model_type,
+    refuse_dialect,
+    with_vocabulary,
+)
+from ernie_vil2.models.weights.integrity import write_model_integrity
 from ernie_vil2.models.weights.names import Form, Names, Row
 from ernie_vil2.models.weights.settings import Settings
-from ernie_vil2.towers.text import Encoder
+from ernie_vil2.towers.text import Encoder, text_variant
 from ernie_vil2.towers.vit import Vit
 
 HEAD_WIDTH = 64
 TEXT_EPSILON = {"official": 1e-5, "paddlenlp": 1e-12, "ernie_vil2": 1e-5}
 """Of the text tower's LayerNorms; PaddleNLP's ErnieModel sets it so after its configuration has asked for 1e-5."""
-_POSITIONS = "text.network.embeddings.position_embeddings.weight"
-WORDS = "text.network.embeddings.word_embeddings.weight"
-"""Name of the word embedding, `[rows, width]`; it may have more rows than the vocabulary has tokens."""
-
-OFFICIAL_LENGTH = 48  # tokens of a text in the official release's configuration
-_OFFICIAL_NAMES = ("ernie_config.json", "ernie_config.base.json")  # the first is also what is written
-# The official code fixes the image tower's heads; this key, which it ignores, keeps those of other models.
-_IMAGE_HEADS = "image_num_attention_heads"
-_SPECIAL_TOKENS = {
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
-# What our towers compute. The text tower's layer_norm_eps is not in it: PaddleNLP's code sets 1e-12 whatever it says.
-_TEXT_FACTS = {"hidden_act": "gelu", "type_vocab_size": 0, "use_task_id": False, "pad_token_id": 0}
-_VISION_FACTS = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-6, "num_channels": 3}
-_PROCESSOR_FACTS = {
-    **dict.fromkeys(("do_center_crop", "do_convert_rgb", "do_normalize", "do_rescale", "do_resize"), True),
-    "resample": 3,
-    "image_processor_type": "ErnieViLImageProcessor",
-}
-_TOKENIZER_FACTS = {"do_lower_case": True, "tokenizer_class": "ErnieViLTokenizer"}
+POSITIONS = "text.network.embeddings.position_embeddings.weight"
+_PDPARAMS = ("model_state.pdparams", f"model_state.pdparams{INDEX}", "model.pdparams")
+_SAFETENSORS = (MODEL, f"{MODEL}{INDEX}")
 
 # Ours, official, PaddleNLP, and the form of PaddleNLP's, see `names`; official arrays have ours.
 _ROWS: list[tuple[str, str, str, Form]] = [
@@ -61,7 +54,7 @@ _ROWS: list[tuple[str, str, str, Form]] = [
     ("image.pos_embed", "visual.positional_embedding", "vision_model.positional_embedding.weight", "grid"),
     ("image.patch_embed.proj.weight", "visual.patch_embed.proj.weight", "vision_model.conv1.weight", "array"),
     (WORDS, "text_model.word_emb.weight", "text_model.embeddings.word_embeddings.weight", "array"),
-    (_POSITIONS, "text_model.pos_emb.weight", "text_model.embeddings.position_embeddings.weight", "array"),
+    (POSITIONS, "text_model.pos_emb.weight", "text_model.embeddings.position_embeddings.weight", "array"),
     ("image.ln_pre", "visual.norm_pre", "vision_model.ln_pre", "layer"),
     ("image.norm", "visual.norm_post", "vision_model.ln_post", "layer"),
     ("text.network.embeddings.layer_norm", "text_model.ln", "text_model.embeddings.layer_norm", "layer"),
@@ -99,8 +92,6 @@ def to_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str,
 
 def from_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str, np.ndarray]:
     """The inverse of `to_ours`; ValueError if the release cannot hold an array, as of a projection."""
-    if layout == "ernie_vil2":
-        return dict(arrays)
     try:
         return dict(_names(arrays, layout).to_theirs(arrays, whole=False))
     except ValueError as error:
@@ -156,7 +147,7 @@ def architecture(
     side = round((tokens - 1) ** 0.5)
     if side * side != tokens - 1 or channels != 3:
         raise ValueError(f"a ViT of {tokens - 1} patches and {channels} channels; a square of 3 channels is expected")
-    positions, text_width = _shape(arrays, _POSITIONS, 2)
+    positions, text_width = _shape(arrays, POSITIONS, 2)
     _shape(arrays, WORDS, 2)
     for name, narrow in (("image.blocks.0.mlp.fc1", width), ("text.network.encoder.layers.0.linear1", text_width)):
         if _shape(arrays, f"{name}.weight", 2) != (narrow, 4 * narrow):
@@ -210,101 +201,130 @@ def _heads(heads: int | None, width: int, kind: str) -> int:
     return heads or width // HEAD_WIDTH
 
 
-def read_official(weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int, int] | None) -> Config:
-    """The configuration of an official model, from its arrays by our names and the JSON file of its text tower, which
-    may be missing: then heads are `heads`, or width / 64. ValueError if they do not belong together."""
-    found = [path for path in map(weights.with_name, _OFFICIAL_NAMES) if path.is_file()]
-    settings = Settings.read(found[0]) if found else Settings(weights, {})
-    settings.check_facts(hidden_act="gelu", has_pooler=True)
-    heads_in_file = settings.count(_IMAGE_HEADS, None), settings.count("num_attention_heads", None)
-    model = _architecture(weights, arrays, heads or heads_in_file, "official")
-    settings.check_sizes(_text_sizes(model, len(arrays[WORDS])), {})
-    return _config(_with_dropout(model, settings), OFFICIAL_LENGTH)
+def find_arrays(path: Path) -> Path | None:
+    """Return the file of the arrays in a folder, or the index of its shards; None if there is none."""
+    if path.is_file():
+        return path
+    has_settings = (path / "config.json").is_file() or (path / CONFIG).is_file()
+    return first_file(path, (*_PDPARAMS, *(_SAFETENSORS if has_settings else ())))
 
 
-def read_paddlenlp(weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int, int] | None) -> Config:
-    """The configuration of a PaddleNLP folder, from its arrays by our names and its JSON files; ValueError if one is
-    missing, or they do not belong together."""
-    paths = [weights.with_name(f"{name}config.json") for name in ("", "preprocessor_", "tokenizer_")]
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise ValueError(f"{weights.parent}: {', '.join(missing)} missing next to PaddleNLP's weights; without that it "
-                         "is another model: copy the whole folder")  # fmt: skip
-    whole, processor, tokenizer = map(Settings.read, paths)
-    text, vision = whole.within("text_config"), whole.within("vision_config")
-    heads_in_file = vision.count("num_attention_heads", 12), text.count("num_attention_heads", 12)
-    model = _architecture(weights, arrays, heads or heads_in_file, "paddlenlp")
-    text.check_facts(**_TEXT_FACTS)
-    vision.check_facts(**_VISION_FACTS)
-    defaults = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}
-    text_sizes = _text_sizes(model, len(arrays[WORDS])) | {"intermediate_size": 4 * model.text.sizes["width"]}
-    text.check_sizes(text_sizes, defaults | {"vocab_size": 40_000, "max_position_embeddings": 2048})
-    model = _with_image_size(model, vision.count("image_size", 224))
-    vision.check_sizes(_vision_sizes(model), defaults | {"image_size": 224, "patch_size": 16})
-    tokenizer.check_facts(**_TOKENIZER_FACTS)
-    longest = tokenizer.count("model_max_length", model.text.max_positions, least=3)
-    return _config(_with_dropout(_with_preprocessing(model, processor), text), longest)
+class Release:
+    """A release of ERNIE-ViL 2.0, in which a model is an array file and a few settings.
+
+    Attributes:
+        title, layout: name of the release.
+        settings: file that describes the text tower, or the model.
+        weights: name of the file of the arrays that is written.
+    """
+
+    title: str
+    layout: WeightFormat
+    settings: str
+    weights: str
+    dialects: Mapping[str, tuple[str, ...]] = {}
+
+    def recognise(self, path: Path) -> Path | None:
+        weights = find_arrays(path)
+        if weights is None:
+            return None
+        # Arrays of other people's models have such names, too: CLIP's in transformers, and those of OpenCLIP.
+        if weights.suffix != ".pdparams" and model_type(weights.parent) not in (None, OWN_TYPE):
+            return None
+        arrays = read_weights(weights, exact=True)
+        try:
+            return weights if detect_format(arrays) == self.layout else None
+        except ValueError:
+            return None
+
+    def read(self, weights: Path, options: ReadOptions) -> StoredModel:
+        refuse_dialect(weights, options)
+        arrays = read_weights(weights)
+        try:
+            ours = to_ours(arrays, self.layout)
+        except ValueError as error:
+            raise ValueError(f"{weights}: {error}") from None
+        config = self.configure(weights, ours, options.heads)
+        return with_vocabulary(self.layout, ours, config, weights, options.vocabulary)
+
+    def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: Golden) -> list[str]:
+        if model.tokens is None:
+            raise ValueError("the model has no vocabulary next to it: name its vocabulary file")
+        if text_variant(model.config.Model.text) is not None:
+            raise ValueError(
+                f"the {self.layout} format holds the towers of ERNIE-ViL 2.0, not those of another dual encoder"
+            )
+        if model.config.Model.text.pooling != "cls":
+            raise ValueError(f"the {self.layout} format pools texts by their [CLS] state, this model by their mean")
+        arrays = from_ours(model.arrays, self.layout)
+        if model.library is not None:
+            raise ValueError(f"the {self.layout} format holds the words of a vocab.txt, this model has a {TOKENIZER}")
+
+        write_text(folder / VOCABULARY, "\n".join(self.vocabulary_lines(model.tokens)) + "\n")
+        write_weights(folder / self.weights, arrays)
+        config = model.config.model_copy(update={"Model": with_sizes(model.config.Model)})
+        for name, content in self.settings_files(config, model.vocab_size).items():
+            write_text(folder / name, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+        notes = self.changes(model.config)
+        written = self.configure(folder / self.weights, model.arrays, None)
+        names = sorted(path.name for path in folder.iterdir())
+        write_model_integrity(folder, written, names, None if notes else golden)
+        return notes
+
+    def configure(self, weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int, int] | None) -> Config:
+        """Return the configuration of a model from its arrays, by our names, and the files next to them.
+
+        Raises:
+            ValueError: a file is missing or damaged, or they do not belong together.
+        """
+        raise NotImplementedError
+
+    def settings_files(self, config: Config, vocab_size: int) -> dict[str, dict[str, Any]]:
+        """Return the JSON files that go with a model of this configuration, by name."""
+        raise NotImplementedError
+
+    def vocabulary_lines(self, tokens: list[str]) -> list[str]:
+        """Return the lines of the vocabulary file."""
+        return tokens
+
+    def changes(self, config: Config) -> list[str]:
+        """Return in what a model computes otherwise once it is in this format, which fixes it; a sentence each."""
+        model = with_sizes(config.Model)
+        image, text = model.image, model.text
+        changes = []
+        if text.epsilon != TEXT_EPSILON[self.layout]:
+            changes.append(
+                f"the {self.layout} code computes the text tower's LayerNorms with epsilon "
+                f"{TEXT_EPSILON[self.layout]:g}, this model has {text.epsilon:g}: embeddings change slightly"
+            )
+        if image.preprocessing != self.layout:
+            changes.append(
+                f"the {self.layout} code prepares images in its own way, this model's is {image.preprocessing}: "
+                "pixels change slightly"
+            )
+        if image.preprocessing == "ernie_vil2":
+            changes.append(f"the {self.layout} code drops transparency, under which this model sees {image.background}")
+        if text.tokenizer != self.layout:
+            changes.append(
+                f"the {self.layout} code splits texts by its own rules, this model's are {text.tokenizer}: ids "
+                "change for symbols such as © and for special tokens within a text"
+            )
+        return changes
 
 
-def official_files(config: Config, vocab_size: int) -> dict[str, dict[str, Any]]:
-    """The JSON files that go with a model of this configuration in the official format, by name."""
-    model = config.Model
-    text = {**_text_settings(model, vocab_size), "sent_type_vocab_size": 4, _IMAGE_HEADS: model.image.sizes["heads"]}
-    return {_OFFICIAL_NAMES[0]: dict(sorted(text.items()))}
-
-
-def paddlenlp_files(config: Config, vocab_size: int) -> dict[str, dict[str, Any]]:
-    """The JSON files that go with a model of this configuration in PaddleNLP's format, by name."""
-    model, size = config.Model, config.Model.image.image_size
-    text = {
-        **_text_settings(model, vocab_size),
-        **_TEXT_FACTS,
-        "intermediate_size": 4 * model.text.sizes["width"],
-        "layer_norm_eps": 1e-12,
-        "model_type": "ernie_vil_text_model",
-    }
-    vision = {
-        **_vision_sizes(model),
-        **_VISION_FACTS,
-        "model_type": "ernie_vil_vision_model",
-        "num_attention_heads": model.image.sizes["heads"],
-    }
-    return {
-        "config.json": {
-            "architectures": ["ErnieViLModel"],
-            "model_type": "ernie_vil",
-            "text_config": text,
-            "vision_config": vision,
-        },
-        "preprocessor_config.json": {
-            **_PROCESSOR_FACTS,
-            "crop_size": {"height": size, "width": size},
-            "image_mean": model.image.mean,
-            "image_std": model.image.std,
-            "rescale_factor": 1 / 255,
-            "size": {"shortest_edge": size},
-        },
-        "tokenizer_config.json": {**_TOKENIZER_FACTS, "model_max_length": config.Data.max_length, **_SPECIAL_TOKENS},
-        "special_tokens_map.json": _SPECIAL_TOKENS,
-    }
-
-
-def write_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes JSON files by their name."""
-    for name, content in files.items():
-        write_text(folder / name, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
-
-
-def _architecture(
+def architecture_of(
     weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int | None, int | None], layout: WeightFormat
 ) -> ModelConfig:
+    """Return what `architecture` does; its errors name the file of the weights."""
     try:
         return architecture(arrays, heads, layout)
     except ValueError as error:
         raise ValueError(f"{weights}: {error}") from None
 
 
-def _text_sizes(model: ModelConfig, vocab_size: int) -> dict[str, int]:
+def text_sizes(model: ModelConfig, vocab_size: int) -> dict[str, int]:
+    """Return the sizes of a text tower by the releases' keys."""
     return {
         "hidden_size": model.text.sizes["width"],
         "max_position_embeddings": model.text.max_positions,
@@ -313,9 +333,10 @@ def _text_sizes(model: ModelConfig, vocab_size: int) -> dict[str, int]:
     }
 
 
-def _text_settings(model: ModelConfig, vocab_size: int) -> dict[str, Any]:
+def text_settings(model: ModelConfig, vocab_size: int) -> dict[str, Any]:
+    """Return the settings of a text tower by the releases' keys."""
     return {
-        **_text_sizes(model, vocab_size),
+        **text_sizes(model, vocab_size),
         "attention_probs_dropout_prob": model.text.attention_dropout,
         "hidden_act": "gelu",
         "hidden_dropout_prob": model.text.dropout,
@@ -325,26 +346,8 @@ def _text_settings(model: ModelConfig, vocab_size: int) -> dict[str, Any]:
     }
 
 
-def _vision_sizes(model: ModelConfig) -> dict[str, int]:
-    sizes = model.image.sizes
-    return {
-        "hidden_size": sizes["width"],
-        "image_size": model.image.image_size,
-        "intermediate_size": 4 * sizes["width"],
-        "num_hidden_layers": sizes["depth"],
-        "patch_size": sizes["patch_size"],
-    }
-
-
-def _with_image_size(model: ModelConfig, size: int) -> ModelConfig:
-    """Return the model for images of that size, if they have as many whole patches as its weights say."""
-    patch = model.image.sizes["patch_size"]
-    if size // patch != model.image.image_size // patch:
-        return model
-    return model.model_copy(update={"image": model.image.model_copy(update={"image_size": size})})
-
-
-def _with_dropout(model: ModelConfig, text: Settings) -> ModelConfig:
+def with_dropout(model: ModelConfig, text: Settings) -> ModelConfig:
+    """Return the model with the dropout that the settings of its text tower name."""
     shares = {
         "dropout": text.share("hidden_dropout_prob", 0.1),
         "attention_dropout": text.share("attention_probs_dropout_prob", 0.1),
@@ -352,20 +355,8 @@ def _with_dropout(model: ModelConfig, text: Settings) -> ModelConfig:
     return model.model_copy(update={"text": model.text.model_copy(update=shares)})
 
 
-def _with_preprocessing(model: ModelConfig, processor: Settings) -> ModelConfig:
-    """The model with the mean and deviation of PaddleNLP's image processor."""
-    processor.check_facts(**_PROCESSOR_FACTS)
-    side, image = model.image.image_size, model.image
-    normalisation = processor.normalisation(image.mean, image.std)
-    for key, shapes in {
-        "size": (side, {"shortest_edge": side}), "crop_size": (side, {"height": side, "width": side})
-    }.items():  # fmt: skip
-        if processor.values.get(key, 224) not in shapes:
-            raise processor.refusal(key, f"the model takes {side} pixels")
-    return model.model_copy(update={"image": image.model_copy(update=normalisation)})
-
-
-def _config(model: ModelConfig, longest: int) -> Config:
+def release_config(model: ModelConfig, longest: int) -> Config:
+    """Return the configuration of a model that reads texts of so many tokens, or as many as it has positions."""
     return Config(
         Model=model,
         Views=ViewsConfig(resize=max(model.image.image_size, ViewsConfig().resize)),

@@ -1,0 +1,73 @@
+"""Our own format: a checkpoint of a run, or a converted model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ernie_vil2.config import dump_config, load_config
+from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY
+from ernie_vil2.io.export_folder import WORD_RULES
+from ernie_vil2.io.files import write_text
+from ernie_vil2.io.run_folder import CONFIG, MODEL, MODEL_FILES, with_its_vocabulary
+from ernie_vil2.models.dual_encoder import with_sizes
+from ernie_vil2.models.lora import PARTS, merged
+from ernie_vil2.models.weights.files import INDEX, detect_format, read_weights, write_weights
+from ernie_vil2.models.weights.format import (
+    Golden,
+    ReadOptions,
+    StoredModel,
+    first_file,
+    refuse_dialect,
+    with_vocabulary,
+)
+from ernie_vil2.models.weights.integrity import write_model_integrity
+
+LAYOUT = "ernie_vil2"
+
+
+class RunFormat:
+    """Weights by our names, and the configuration of the model next to them."""
+
+    title = layout = LAYOUT
+    settings = CONFIG
+    dialects: Mapping[str, tuple[str, ...]] = {}
+
+    def recognise(self, path: Path) -> Path | None:
+        folder = path if path.is_dir() else path.parent
+        weights = path if path.is_file() else first_file(path, (MODEL, f"{MODEL}{INDEX}"))
+        if weights is None or not (folder / CONFIG).is_file():
+            return None
+        # A folder of other people may hold a config.yaml, too; then the names of its arrays decide.
+        of_others = any((folder / name).is_file() for name in ("config.json", "open_clip_config.json"))
+        if weights.name == MODEL and not of_others:
+            return weights
+        try:
+            is_ours = detect_format(read_weights(weights, exact=True)) == LAYOUT
+        except ValueError:
+            is_ours = False
+        return weights if is_ours else None
+
+    def read(self, weights: Path, options: ReadOptions) -> StoredModel:
+        refuse_dialect(weights, options)
+        arrays = read_weights(weights)
+        try:
+            if any(name.endswith(PARTS) for name in arrays):
+                arrays = merged(arrays)
+        except ValueError as error:
+            raise ValueError(f"{weights}: {error}") from None
+
+        config = load_config(weights.with_name(CONFIG), is_strangers=True)
+        text = config.Model.text
+        default = text.vocabulary or (ERNIE_VOCABULARY if text.tokenizer in WORD_RULES else None)
+        return with_vocabulary(LAYOUT, arrays, config, weights, options.vocabulary, default)
+
+    def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: Golden) -> list[str]:
+        for name, text in model.vocabulary_files().items():
+            write_text(folder / name, text)
+        write_weights(folder / MODEL, model.arrays)
+        write_text(folder / CONFIG, dump_config(model.config))
+        config = model.config.model_copy(update={"Model": with_sizes(model.config.Model)})
+        write_model_integrity(folder, config, with_its_vocabulary(folder, MODEL_FILES), golden)
+        return []
+
+
+RUN = RunFormat()
