@@ -12,7 +12,7 @@ from ernie_vil2.config import Config, ModelConfig
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.format import FORMATS, StoredModel, read_model, write_model
-from ernie_vil2.models.weights.formats.release import architecture, from_ours
+from ernie_vil2.models.weights.formats.official import architecture, from_ours
 from ernie_vil2.towers.text import PUBLISHED_SIZES as TEXT_SIZES
 from ernie_vil2.towers.vit import PUBLISHED_SIZES as VIT_SIZES
 from tests.support.encoding_model import unit
@@ -265,7 +265,7 @@ def test_sizes_that_a_name_is_for_are_written(tmp_path, monkeypatch, layout):
 def test_a_conversion_is_seen_whole_or_not_at_all(official, tmp_path, monkeypatch, layout):
     stored = read_model(official)
     full = OSError(errno.ENOSPC, "No space left on device")
-    module = "run" if layout == "ernie_vil2" else "release"
+    module = "run" if layout == "ernie_vil2" else "official"
 
     def fails(*_):
         assert not (tmp_path / "new").exists()

@@ -33,7 +33,7 @@ from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.lora import merged
 from ernie_vil2.models.weights.files import WeightMismatch, WeightReport, detect_format, read_weights, set_weights
 from ernie_vil2.models.weights.format import OWN_LAYOUTS, find_model, read_model, recognise, vocabulary_of
-from ernie_vil2.models.weights.formats.release import find_arrays, to_ours
+from ernie_vil2.models.weights.formats.official import find_arrays, to_ours
 from ernie_vil2.models.weights.integrity import check_model_files
 from ernie_vil2.towers.base import ImageTowerConfig, TextTowerConfig, TowerConfig, without_suite
 from ernie_vil2.towers.layers.encoders import VisionTransformer

@@ -8,7 +8,7 @@ from typing import Any
 
 from ernie_vil2.config import ModelConfig
 from ernie_vil2.models.weights.families.clip import POSITION_IDS, image_rows, image_tower, mlp, section, sizes
-from ernie_vil2.models.weights.families.family import Family, Folder, NewFolder, word_count
+from ernie_vil2.models.weights.families.family import Family, Folder, word_count
 from ernie_vil2.models.weights.format import StoredModel
 from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
@@ -203,7 +203,7 @@ CHINESE_CLIP = Family(
     tokenizer="bert",
     preprocessing="square",
     dialects={"tokenizer": ("stored", "cn_clip"), "preprocessing": ("stored", "open_clip")},
-    new_folder=NewFolder("model.safetensors", _settings_of),
+    new_settings=_settings_of,
     sister="cn_clip",
     unused={"*.position_ids": POSITION_IDS, "text_model.pooler.*": NO_POOLER},
 )

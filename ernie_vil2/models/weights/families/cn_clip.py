@@ -14,7 +14,7 @@ import numpy as np
 from ernie_vil2.config import ModelConfig
 from ernie_vil2.models.weights.families.bert import LENGTH, NO_POOLER, bert_rows, check_vit, text_settings
 from ernie_vil2.models.weights.families.clip import ACTIVATIONS, CLIP_MEAN, CLIP_STD, POSITION_IDS
-from ernie_vil2.models.weights.families.family import TORCH_SUFFIXES, Family, Folder, NewFolder
+from ernie_vil2.models.weights.families.family import TORCH_SUFFIXES, Family, Folder
 from ernie_vil2.models.weights.families.open_clip import COUNTED, image_rows, resnet_tower
 from ernie_vil2.models.weights.format import StoredModel
 from ernie_vil2.models.weights.hand_back import SIZES
@@ -261,7 +261,8 @@ CN_CLIP = Family(
     settings="",
     layout="chinese-clip",
     describes=_is_checkpoint,
-    new_folder=NewFolder("clip_cn.pt", _settings_of),
+    new_settings=_settings_of,
+    new_weights="clip_cn.pt",
     sister="chinese_clip",
     unused={"*.position_ids": POSITION_IDS, "bert.pooler.*": NO_POOLER, "*.num_batches_tracked": COUNTED},
     weights=lambda folder: found[0] if len(found := sorted(folder.glob("*.pt"))) == 1 else None,

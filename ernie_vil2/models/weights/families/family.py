@@ -86,15 +86,6 @@ def word_count(folder: Folder) -> int | None:
 
 
 @dataclass(frozen=True)
-class NewFolder:
-    """How the folder of a model is made from the model alone."""
-
-    weights: str  # name of the file of the weights
-    settings: Callable[[StoredModel], dict[str, Any]]
-    """The JSON files by name; ValueError if the layout cannot hold the model."""
-
-
-@dataclass(frozen=True)
 class Family:
     """A family of dual encoders.
 
@@ -105,7 +96,9 @@ class Family:
         unused: reasons why arrays are not part of the model, by glob patterns of the authors' names.
         dialects: what is done in more than one way with the same weights: the names of the ways, the default first.
         describes: whether a folder, or a file of weights in it, is of this family; None: its config.json says it.
-        new_folder: how the settings of a model are written anew; None: they are taken from another folder.
+        new_settings: JSON files by name that describe a model; ValueError if the layout cannot hold it. None: settings
+            are taken from another folder.
+        new_weights: name of the weights' file next to them.
         sister: name of the format of the same models in another layout.
     """
 
@@ -121,7 +114,8 @@ class Family:
     layout: str = "hf"  # for `ernie-vil2 convert --to`
     gives_length: bool = False  # whether the authors' code says how long texts are, whatever their tokenizer says
     describes: Callable[[Path], bool] | None = None
-    new_folder: NewFolder | None = None
+    new_settings: Callable[[StoredModel], dict[str, Any]] | None = None
+    new_weights: str = "model.safetensors"
     sister: str | None = None
 
     def recognise(self, path: Path) -> Path | None:
@@ -181,10 +175,10 @@ class Family:
             weights = self.recognise(origin) or origin
             before = self._read_alike(weights, model.config.Model)
             return hand_back(model, before, weights, origin, folder, golden)
-        if self.new_folder is None:
+        if self.new_settings is None:
             raise ValueError(f"a model of {self.layout} is written into a copy of a folder of that layout; name one")
-        names = self.names(model.config.Model, {})
-        return write_anew(model, names, self.new_folder.weights, self.new_folder.settings(model), folder, golden)
+        names, settings = self.names(model.config.Model, {}), self.new_settings(model)
+        return write_anew(model, names, self.new_weights, settings, folder, golden)
 
     def _read_alike(self, weights: Path, model: ModelConfig) -> FamilyModel:
         """Read a model, its texts in the way of another model where there is more than one way (FG-CLIP 2).

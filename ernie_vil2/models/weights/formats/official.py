@@ -1,30 +1,371 @@
-"""The release of the paper's authors: a `.pdparams` file, its vocabulary, and the settings of its text tower."""
+"""The release of the paper's authors, and what both releases of ERNIE-ViL 2.0 share: names, shapes and settings.
 
+`official`: the file of the paper's authors. `paddlenlp`: `ErnieViLModel` of PaddleNLP. `ernie_vil2`: `DualEncoder`
+with a ViT, an ERNIE and no projection. All hold the same numbers; only PaddleNLP cuts the attention's input
+projection into three and leaves out axes of size 1. All store the temperature as log(1 / tau).
+
+Of the JSON files next to the weights, whatever the release's own code would obey is read, or refused by name where our
+towers cannot do the same: two models of equal weights may differ in nothing else. Sizes are those of the weights, with
+which the files must agree.
+"""
+
+import json
+import re
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ernie_vil2.config import Config
+from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig
+from ernie_vil2.io.files import write_text
+from ernie_vil2.io.run_folder import CONFIG, MODEL, TOKENIZER, VOCABULARY
 from ernie_vil2.models.dual_encoder import with_sizes
-from ernie_vil2.models.weights.format import WORDS
-from ernie_vil2.models.weights.formats.release import (
-    HEAD_WIDTH,
-    Release,
-    architecture_of,
-    release_config,
-    text_settings,
-    text_sizes,
-    with_dropout,
+from ernie_vil2.models.weights.files import INDEX, WeightFormat, detect_format, read_weights, write_weights
+from ernie_vil2.models.weights.format import (
+    OWN_TYPE,
+    WORDS,
+    Golden,
+    ReadOptions,
+    StoredModel,
+    first_file,
+    model_type,
+    refuse_dialect,
+    with_vocabulary,
 )
+from ernie_vil2.models.weights.integrity import write_model_integrity
+from ernie_vil2.models.weights.names import Form, Names, Row
 from ernie_vil2.models.weights.settings import Settings
-from ernie_vil2.towers.vit import PublishedVit
+from ernie_vil2.towers.text import Encoder, text_variant
+from ernie_vil2.towers.vit import PublishedVit, Vit
 
 LENGTH = 48  # tokens of a text in the release's configuration
 SETTINGS_NAMES = ("ernie_config.json", "ernie_config.base.json")  # the first is also what is written
 # The official code fixes the image tower's heads; this key, which it ignores, keeps those of other models.
 IMAGE_HEADS = "image_num_attention_heads"
+HEAD_WIDTH = 64
+TEXT_EPSILON = {"official": 1e-5, "paddlenlp": 1e-12, "ernie_vil2": 1e-5}
+"""Of the text tower's LayerNorms; PaddleNLP's ErnieModel sets it so after its configuration has asked for 1e-5."""
+POSITIONS = "text.network.embeddings.position_embeddings.weight"
+_PDPARAMS = ("model_state.pdparams", f"model_state.pdparams{INDEX}", "model.pdparams")
+_SAFETENSORS = (MODEL, f"{MODEL}{INDEX}")
+
+# Ours, official, PaddleNLP, and the form of PaddleNLP's, see `names`; official arrays have ours.
+_ROWS: list[tuple[str, str, str, Form]] = [
+    ("log_logit_scale", "contrastive_loss_mm.temperature_b", "temperature", "array"),
+    ("image.cls_token", "visual.class_embedding", "vision_model.class_embedding", "token"),
+    ("image.pos_embed", "visual.positional_embedding", "vision_model.positional_embedding.weight", "grid"),
+    ("image.patch_embed.proj.weight", "visual.patch_embed.proj.weight", "vision_model.conv1.weight", "array"),
+    (WORDS, "text_model.word_emb.weight", "text_model.embeddings.word_embeddings.weight", "array"),
+    (POSITIONS, "text_model.pos_emb.weight", "text_model.embeddings.position_embeddings.weight", "array"),
+    ("image.ln_pre", "visual.norm_pre", "vision_model.ln_pre", "layer"),
+    ("image.norm", "visual.norm_post", "vision_model.ln_post", "layer"),
+    ("text.network.embeddings.layer_norm", "text_model.ln", "text_model.embeddings.layer_norm", "layer"),
+    ("text.network.pooler.dense", "text_model.pooler", "text_model.pooler.dense", "layer"),
+]
+# Of a layer of the image tower: ours, which the official file has too, and PaddleNLP's.
+_IMAGE_LAYER = {
+    "norm1": "norm1",
+    "norm2": "norm2",
+    "attn.qkv": "self_attn.{q,k,v}_proj",
+    "attn.proj": "self_attn.out_proj",
+    "mlp.fc1": "linear1",
+    "mlp.fc2": "linear2",
+}
+# Of a layer of the text tower: ours, which PaddleNLP has too, and official.
+_TEXT_LAYER = {
+    "self_attn.q_proj": "attn.q",
+    "self_attn.k_proj": "attn.k",
+    "self_attn.v_proj": "attn.v",
+    "self_attn.out_proj": "attn.o",
+    "linear1": "ffn.i",
+    "linear2": "ffn.o",
+    "norm1": "ln1",
+    "norm2": "ln2",
+}
+MOST_LAYERS = 1024
+
+
+def to_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str, np.ndarray]:
+    """The arrays of a release by our names, bit for bit; what has no counterpart keeps its name."""
+    if layout == "ernie_vil2":
+        return dict(arrays)
+    return dict(_names(arrays, layout, shaped=True).to_ours(arrays, whole=False))
+
+
+def from_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str, np.ndarray]:
+    """The inverse of `to_ours`; ValueError if the release cannot hold an array, as of a projection."""
+    try:
+        return dict(_names(arrays, layout).to_theirs(arrays, whole=False))
+    except ValueError as error:
+        raise ValueError(
+            f"the {layout} format holds a ViT and an ERNIE of one width and nothing more: {error}"
+        ) from None
+
+
+def _names(arrays: Mapping[str, np.ndarray], layout: WeightFormat, shaped: bool = False) -> Names:
+    """The table of names for the layers whose numbers are in those of the arrays, which may be a stranger's; `shaped`:
+    official arrays may lack axes of size 1, as PaddleNLP's do."""
+    official = layout == "official"
+    rows: list[Row] = [
+        (ours, one, form if shaped or form == "layer" else "array") if official else (ours, other, form)
+        for ours, one, other, form in _ROWS
+    ]
+    image, text = "vision_model.transformer.layers.N.", "text_model.encoder.layers.N."
+    if official:
+        image, text = "visual.blocks.N.", "text_model.encoder_stack.block.N."
+    rows += [
+        (f"image.blocks.N.{ours}", image + (ours if official else other), "layer")
+        for ours, other in _IMAGE_LAYER.items()
+    ]
+    rows += [
+        (f"text.network.encoder.layers.N.{ours}", text + (one if official else ours), "layer")
+        for ours, one in _TEXT_LAYER.items()
+    ]
+    numbers = dict.fromkeys(found[1] for name in arrays if (found := re.search(r"\.(\d+)\.", name)))
+    return Names(rows, {"": list(islice(numbers, MOST_LAYERS))})
+
+
+def architecture(
+    arrays: Mapping[str, np.ndarray],
+    heads: tuple[int | None, int | None] | None = None,
+    layout: WeightFormat | None = None,
+) -> ModelConfig:
+    """The model that arrays of a release belong to, read from their shapes, with what the release does around them:
+    its preprocessing, its tokenizer's rules and the epsilon of its text tower.
+
+    Args:
+        arrays: by a release's names or ours.
+        heads: attention heads of the image and of the text tower, which no shape shows; None for either: width / 64.
+        layout: the release whose ways the model keeps; None: the one whose names the arrays have.
+
+    Raises:
+        ValueError: arrays are missing or of shapes that no such model has, or the heads do not divide a width.
+    """
+    found = detect_format(arrays)
+    layout, arrays = layout or found, to_ours(arrays, found)
+    # [width, 3, patch, patch]
+    width, channels, patch_size, _ = _shape(arrays, "image.patch_embed.proj.weight", 4)
+    _, tokens, _ = _shape(arrays, "image.pos_embed", 3)
+    side = round((tokens - 1) ** 0.5)
+    if side * side != tokens - 1 or channels != 3:
+        raise ValueError(f"a ViT of {tokens - 1} patches and {channels} channels; a square of 3 channels is expected")
+    positions, text_width = _shape(arrays, POSITIONS, 2)
+    _shape(arrays, WORDS, 2)
+    for name, narrow in (("image.blocks.0.mlp.fc1", width), ("text.network.encoder.layers.0.linear1", text_width)):
+        if _shape(arrays, f"{name}.weight", 2) != (narrow, 4 * narrow):
+            raise ValueError(f"{name} is not four times as wide as its tower")
+    image_heads, text_heads = heads or (None, None)
+    return ModelConfig(
+        image=Vit(
+            name="ViT",
+            image_size=side * patch_size,
+            patch_size=patch_size,
+            width=width,
+            depth=_depth(arrays, "image.blocks."),
+            heads=_heads(image_heads, width, "image"),
+            preprocessing=layout,
+        ),
+        text=Encoder(
+            name="ernie",
+            width=text_width,
+            depth=_depth(arrays, "text.network.encoder.layers."),
+            heads=_heads(text_heads, text_width, "text"),
+            max_positions=positions,
+            epsilon=TEXT_EPSILON[layout],
+            tokenizer="paddlenlp" if layout == "paddlenlp" else "official",
+        ),
+    )
+
+
+def _shape(arrays: Mapping[str, np.ndarray], name: str, axes: int) -> tuple[int, ...]:
+    if name not in arrays:
+        raise ValueError(f"the weights are not whole: {name} is missing")
+    shape = arrays[name].shape
+    if len(shape) != axes or 0 in shape:
+        raise ValueError(f"{name} has the shape {list(shape)}; {axes} axes are expected, none of them empty")
+    return shape
+
+
+def _depth(arrays: Mapping[str, np.ndarray], prefix: str) -> int:
+    """The number of layers, of which none may be missing: a name alone must not make a model deep."""
+    layers = {name.removeprefix(prefix).partition(".")[0] for name in arrays if name.startswith(prefix)}
+    missing = {str(layer) for layer in range(len(layers))} - layers
+    if missing:
+        raise ValueError(f"the weights are not whole: {prefix}{min(missing, key=int)} is missing")
+    return len(layers)
+
+
+def _heads(heads: int | None, width: int, kind: str) -> int:
+    if heads is None and width % HEAD_WIDTH:
+        raise ValueError(f"the {kind} tower's width, {width}, is not a multiple of 64: give the number of its heads")
+    if heads is not None and (heads < 1 or width % heads):
+        raise ValueError(f"{heads} attention heads do not divide the {kind} tower's width, {width}")
+    return heads or width // HEAD_WIDTH
+
+
+def find_arrays(path: Path) -> Path | None:
+    """Return the file of the arrays in a folder, or the index of its shards; None if there is none."""
+    if path.is_file():
+        return path
+    has_settings = (path / "config.json").is_file() or (path / CONFIG).is_file()
+    return first_file(path, (*_PDPARAMS, *(_SAFETENSORS if has_settings else ())))
+
+
+class Release:
+    """A release of ERNIE-ViL 2.0, in which a model is an array file and a few settings.
+
+    Attributes:
+        title, layout: name of the release.
+        settings: file that describes the text tower, or the model.
+        weights: name of the file of the arrays that is written.
+    """
+
+    title: str
+    layout: WeightFormat
+    settings: str
+    weights: str
+    dialects: Mapping[str, tuple[str, ...]] = {}
+
+    def recognise(self, path: Path) -> Path | None:
+        weights = find_arrays(path)
+        if weights is None:
+            return None
+        # Arrays of other people's models have such names, too: CLIP's in transformers, and those of OpenCLIP.
+        if weights.suffix != ".pdparams" and model_type(weights.parent) not in (None, OWN_TYPE):
+            return None
+        arrays = read_weights(weights, exact=True)
+        try:
+            return weights if detect_format(arrays) == self.layout else None
+        except ValueError:
+            return None
+
+    def read(self, weights: Path, options: ReadOptions) -> StoredModel:
+        refuse_dialect(weights, options)
+        arrays = read_weights(weights)
+        try:
+            ours = to_ours(arrays, self.layout)
+        except ValueError as error:
+            raise ValueError(f"{weights}: {error}") from None
+        config = self.configure(weights, ours, options.heads)
+        return with_vocabulary(self.layout, ours, config, weights, options.vocabulary)
+
+    def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: Golden) -> list[str]:
+        if model.tokens is None:
+            raise ValueError("the model has no vocabulary next to it: name its vocabulary file")
+        if text_variant(model.config.Model.text) is not None:
+            raise ValueError(
+                f"the {self.layout} format holds the towers of ERNIE-ViL 2.0, not those of another dual encoder"
+            )
+        if model.config.Model.text.pooling != "cls":
+            raise ValueError(f"the {self.layout} format pools texts by their [CLS] state, this model by their mean")
+        arrays = from_ours(model.arrays, self.layout)
+        if model.library is not None:
+            raise ValueError(f"the {self.layout} format holds the words of a vocab.txt, this model has a {TOKENIZER}")
+
+        write_text(folder / VOCABULARY, "\n".join(self.vocabulary_lines(model.tokens)) + "\n")
+        write_weights(folder / self.weights, arrays)
+        config = model.config.model_copy(update={"Model": with_sizes(model.config.Model)})
+        for name, content in self.settings_files(config, model.vocab_size).items():
+            write_text(folder / name, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+        notes = self.changes(model.config)
+        written = self.configure(folder / self.weights, model.arrays, None)
+        names = sorted(path.name for path in folder.iterdir())
+        write_model_integrity(folder, written, names, None if notes else golden)
+        return notes
+
+    def configure(self, weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int, int] | None) -> Config:
+        """Return the configuration of a model from its arrays, by our names, and the files next to them.
+
+        Raises:
+            ValueError: a file is missing or damaged, or they do not belong together.
+        """
+        raise NotImplementedError
+
+    def settings_files(self, config: Config, vocab_size: int) -> dict[str, dict[str, Any]]:
+        """Return the JSON files that go with a model of this configuration, by name."""
+        raise NotImplementedError
+
+    def vocabulary_lines(self, tokens: list[str]) -> list[str]:
+        """Return the lines of the vocabulary file."""
+        return tokens
+
+    def changes(self, config: Config) -> list[str]:
+        """Return in what a model computes otherwise once it is in this format, which fixes it; a sentence each."""
+        model = with_sizes(config.Model)
+        image, text = model.image, model.text
+        changes = []
+        if text.epsilon != TEXT_EPSILON[self.layout]:
+            changes.append(
+                f"the {self.layout} code computes the text tower's LayerNorms with epsilon "
+                f"{TEXT_EPSILON[self.layout]:g}, this model has {text.epsilon:g}: embeddings change slightly"
+            )
+        if image.preprocessing != self.layout:
+            changes.append(
+                f"the {self.layout} code prepares images in its own way, this model's is {image.preprocessing}: "
+                "pixels change slightly"
+            )
+        if image.preprocessing == "ernie_vil2":
+            changes.append(f"the {self.layout} code drops transparency, under which this model sees {image.background}")
+        if text.tokenizer != self.layout:
+            changes.append(
+                f"the {self.layout} code splits texts by its own rules, this model's are {text.tokenizer}: ids "
+                "change for symbols such as © and for special tokens within a text"
+            )
+        return changes
+
+
+def architecture_of(
+    weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int | None, int | None], layout: WeightFormat
+) -> ModelConfig:
+    """Return what `architecture` does; its errors name the file of the weights."""
+    try:
+        return architecture(arrays, heads, layout)
+    except ValueError as error:
+        raise ValueError(f"{weights}: {error}") from None
+
+
+def text_sizes(model: ModelConfig, vocab_size: int) -> dict[str, int]:
+    """Return the sizes of a text tower by the releases' keys."""
+    return {
+        "hidden_size": model.text.sizes["width"],
+        "max_position_embeddings": model.text.max_positions,
+        "num_hidden_layers": model.text.sizes["depth"],
+        "vocab_size": vocab_size,
+    }
+
+
+def text_settings(model: ModelConfig, vocab_size: int) -> dict[str, Any]:
+    """Return the settings of a text tower by the releases' keys."""
+    return {
+        **text_sizes(model, vocab_size),
+        "attention_probs_dropout_prob": model.text.attention_dropout,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": model.text.dropout,
+        "initializer_range": 0.02,
+        "num_attention_heads": model.text.sizes["heads"],
+        "task_type_vocab_size": 3,
+    }
+
+
+def with_dropout(model: ModelConfig, text: Settings) -> ModelConfig:
+    """Return the model with the dropout that the settings of its text tower name."""
+    shares = {
+        "dropout": text.share("hidden_dropout_prob", 0.1),
+        "attention_dropout": text.share("attention_probs_dropout_prob", 0.1),
+    }
+    return model.model_copy(update={"text": model.text.model_copy(update=shares)})
+
+
+def release_config(model: ModelConfig, longest: int) -> Config:
+    """Return the configuration of a model that reads texts of so many tokens, or as many as it has positions."""
+    return Config(
+        Model=model,
+        Views=ViewsConfig(resize=max(model.image.image_size, ViewsConfig().resize)),
+        Data=DataConfig(max_length=min(longest, model.text.max_positions)),
+    )
 
 
 class Official(Release):

@@ -12,7 +12,7 @@ import numpy as np
 
 from ernie_vil2.config import Config, ModelConfig
 from ernie_vil2.models.weights.format import OWN_TYPE, WORDS
-from ernie_vil2.models.weights.formats.release import (
+from ernie_vil2.models.weights.formats.official import (
     Release,
     architecture_of,
     release_config,
