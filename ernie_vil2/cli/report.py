@@ -252,9 +252,8 @@ def _trained_texts(config: Config) -> set[str] | None:
 def _after(folder: Path) -> dict:
     """The record of the result after training."""
     from ernie_vil2.evaluation.report import VERSION
-    from ernie_vil2.io.files import load_json
+    from ernie_vil2.io.files import check_version, load_json
     from ernie_vil2.io.run_folder import AFTER, RESULTS
-    from ernie_vil2.io.versions import check_version
 
     path = folder / RESULTS / f"{AFTER}.json"
     if not path.is_file():

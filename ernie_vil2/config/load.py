@@ -14,9 +14,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ernie_vil2.config.schema import Config
-from ernie_vil2.io.files import read_text
+from ernie_vil2.io.files import OtherVersion, check_version, read_text
 from ernie_vil2.io.terminal import ConfigError, print_once
-from ernie_vil2.io.versions import OtherVersion, check_version
 from ernie_vil2.section import Section, SwitchWord
 
 VERSION = 1  # of the keys; a file that names none is taken for one of this version

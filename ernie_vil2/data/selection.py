@@ -19,8 +19,7 @@ from ernie_vil2.data.readers import OPEN_SHARDS, ShardedSource
 from ernie_vil2.data.readers.source import THREADS, fingerprint
 from ernie_vil2.data.samples import Sample
 from ernie_vil2.device.extras import require
-from ernie_vil2.io.files import load_json
-from ernie_vil2.io.versions import check_version
+from ernie_vil2.io.files import check_version, load_json
 
 ABOUT = "curation.json"
 TABLE = "table"  # folder of the Parquet files, one for each shard

@@ -16,10 +16,9 @@ from ernie_vil2.evaluation.intervals import Interval
 from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, Verdict, named, recall_figures, signed
 from ernie_vil2.evaluation.report import VERSION, absolute_paths, original_text
 from ernie_vil2.evaluation.retrieval import Row, arrow, recall_table
-from ernie_vil2.io.files import load_json, system_errors_named
+from ernie_vil2.io.files import check_version, load_json, system_errors_named
 from ernie_vil2.io.run_folder import BEFORE
 from ernie_vil2.io.terminal import counted
-from ernie_vil2.io.versions import check_version
 from ernie_vil2.pages import Card, Table, comparison_charts, training_charts, write_page
 
 SHOWN = 12

@@ -8,8 +8,7 @@ import time
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
-from ernie_vil2.io.files import is_number, load_json, write_json
-from ernie_vil2.io.versions import OtherVersion, check_version
+from ernie_vil2.io.files import OtherVersion, check_version, is_number, load_json, write_json
 
 FILE = "calibration.json"
 VERSION = 1  # of the file

@@ -16,9 +16,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ernie_vil2.io.files import DamagedFile, is_count, is_number, parse_json, read_integrity, read_text
+from ernie_vil2.io.files import (
+    DamagedFile,
+    OtherVersion,
+    check_version,
+    is_count,
+    is_number,
+    parse_json,
+    read_integrity,
+    read_text,
+)
 from ernie_vil2.io.run_folder import TOKENIZER, VOCABULARY, with_its_vocabulary
-from ernie_vil2.io.versions import OtherVersion, check_version
 
 VERSION = 1
 ABOUT, CONFIG, PARITY = "export.json", "config.yaml", "parity.json"

@@ -1,7 +1,8 @@
 """Files and folders that are seen whole or not at all: written under a temporary name, then renamed.
 
 The content is on the disk before it gets its name: otherwise a machine that fails leaves empty files. JSON files of the
-package are read and written here, and the integrity file of a folder, by which a change of its files is noticed.
+package are read and written here, the versions that they name are checked, and so is the integrity file of a folder, by
+which a change of its files is noticed.
 """
 
 import errno
@@ -9,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import reprlib
 import shutil
 import stat
 import tempfile
@@ -21,12 +23,12 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from ernie_vil2.io.versions import check_version
-
 MAX_CHARACTERS = 2**24  # of a text file that is read whole, such as a vocabulary or a list of files
 MAX_NUMBER = 1e300  # of a number in JSON that is computed with, without becoming infinite at the first product
 INTEGRITY = "integrity.json"  # what was written into a folder, see `Integrity`
 INTEGRITY_VERSION = 1
+_BRIEF = reprlib.Repr()  # a stranger's file may hold anything in place of a number
+_BRIEF.maxstring = _BRIEF.maxlong = _BRIEF.maxother = 40
 
 
 def check_ordinary(path: str | Path) -> os.stat_result:
@@ -283,6 +285,24 @@ def _write_through(path: Path) -> None:
 def cache_folder() -> Path:
     """`$ERNIE_VIL2_CACHE`, or `~/.cache/ernie_vil2`."""
     return Path(os.environ.get("ERNIE_VIL2_CACHE") or "~/.cache/ernie_vil2").expanduser()
+
+
+class OtherVersion(ValueError):  # noqa: N818  -- named by what has happened
+    """A file names another version of its format than the one that is read, or none."""
+
+
+def check_version(found: Any, expected: int, path: str | os.PathLike, remedy: str) -> None:
+    """Raise OtherVersion unless a file names the version that is read.
+
+    Args:
+        found: what the file says under `version`; None if it says nothing.
+        path: of the file, for the message.
+        remedy: what to do with a file of another version.
+    """
+    if isinstance(found, int) and not isinstance(found, bool) and found == expected:
+        return
+    named = "no version" if found is None else f"version {_BRIEF.repr(found)}"
+    raise OtherVersion(f"{path} names {named} of its format, and version {expected} is read here; {remedy}")
 
 
 class DamagedFile(ValueError):  # noqa: N818  -- named by what has happened

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 from weakref import WeakSet
 
-from ernie_vil2.io.files import load_json, write_json
+from ernie_vil2.io.files import OtherVersion, check_version, load_json, write_json
 from ernie_vil2.io.terminal import RunError, printable
-from ernie_vil2.io.versions import OtherVersion, check_version
 
 JOB = "job.json"
 

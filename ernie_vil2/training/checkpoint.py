@@ -24,6 +24,7 @@ from ernie_vil2.data.text_tokenizer import TextTokenizer
 from ernie_vil2.io.files import (
     DamagedFile,
     atomic_folder,
+    check_version,
     load_json,
     read_integrity,
     remove_folder,
@@ -47,7 +48,6 @@ from ernie_vil2.io.run_folder import (
     list_checkpoints,
     with_its_vocabulary,
 )
-from ernie_vil2.io.versions import check_version
 from ernie_vil2.models import load_weights, save_weights
 from ernie_vil2.models.weights.integrity import write_model_integrity
 from ernie_vil2.training.optimizer import RAW, WARMUP_SHARE, WeightAverage

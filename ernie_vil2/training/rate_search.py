@@ -12,8 +12,7 @@ from ernie_vil2.config import Config, ConfigError, with_overrides
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.evaluation.intervals import LEVEL, Interval, holm, paired_queries
 from ernie_vil2.evaluation.outcomes import Outcomes, signed
-from ernie_vil2.io.files import load_json, write_json
-from ernie_vil2.io.versions import check_version
+from ernie_vil2.io.files import check_version, load_json, write_json
 from ernie_vil2.training.scoring import Scored, build_evaluators
 from ernie_vil2.training.step_agreement import NotFinite
 from ernie_vil2.training.trainer import Trainer

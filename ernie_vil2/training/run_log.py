@@ -22,6 +22,7 @@ from ernie_vil2.device.runtime import environment
 from ernie_vil2.io.files import (
     MAX_NUMBER,
     check_ordinary,
+    check_version,
     load_json,
     parse_json,
     remove_partial,
@@ -30,7 +31,6 @@ from ernie_vil2.io.files import (
     write_text,
 )
 from ernie_vil2.io.run_folder import CONFIG, CURVES, ENVIRONMENT, LOG
-from ernie_vil2.io.versions import check_version
 from ernie_vil2.pages import speed_charts, training_charts, write_page
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.collectives import agreed_errors

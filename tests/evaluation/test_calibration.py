@@ -8,7 +8,7 @@ import pytest
 from ernie_vil2 import load_model
 from ernie_vil2.evaluation.calibrate import calibrate
 from ernie_vil2.io.calibration import DIRECTIONS, FILE, Calibration, Threshold, read_calibration, write_calibration
-from ernie_vil2.io.versions import OtherVersion
+from ernie_vil2.io.files import OtherVersion
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.encoding_model import unit
 from tests.support.paths import FIXTURES

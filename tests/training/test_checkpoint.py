@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ernie_vil2.io.files import OtherVersion
 from ernie_vil2.io.run_folder import CHECKPOINT_FILES
-from ernie_vil2.io.versions import OtherVersion
 from ernie_vil2.training import checkpoint as module
 from ernie_vil2.training.checkpoint import (
     DamagedCheckpoint,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.io.versions import OtherVersion
+from ernie_vil2.io.files import OtherVersion
 from ernie_vil2.training.run_log import RunLog, in_a_sentence, progress_facts, read_log, write_run_page
 
 

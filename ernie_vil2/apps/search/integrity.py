@@ -24,8 +24,7 @@ import numpy as np
 
 from ernie_vil2.apps.search.collection import DamagedIndex, Item, are_unit
 from ernie_vil2.apps.search.locations import locations_of
-from ernie_vil2.io.files import atomic_write, is_count, is_number, load_json, parse_json, write_json
-from ernie_vil2.io.versions import check_version
+from ernie_vil2.io.files import atomic_write, check_version, is_count, is_number, load_json, parse_json, write_json
 
 CHECKSUM = "checksum"  # the key under which `sealed` keeps it
 AT_ONCE = 1 << 20  # bytes of a file, or numbers of embeddings, that are read together

@@ -28,7 +28,7 @@ from ernie_vil2.apps.search.collection import (
 )
 from ernie_vil2.apps.search.integrity import check_about, item_of
 from ernie_vil2.device.extras import require
-from ernie_vil2.io.versions import OtherVersion, check_version
+from ernie_vil2.io.files import OtherVersion, check_version
 from ernie_vil2.registry import unknown
 
 LONGEST_ID = 1024

@@ -14,9 +14,8 @@ from ernie_vil2.apps.search.integrity import check_about, check_is_file, sealed,
 from ernie_vil2.apps.search.local import LocalCollection
 from ernie_vil2.device.extras import require
 from ernie_vil2.io import locks
-from ernie_vil2.io.files import load_json, write_json
+from ernie_vil2.io.files import OtherVersion, check_version, load_json, write_json
 from ernie_vil2.io.terminal import RunError
-from ernie_vil2.io.versions import OtherVersion, check_version
 
 LONGEST_ABOUT = 1 << 16  # characters of `index.json`
 

@@ -28,7 +28,7 @@ from ernie_vil2.io.restricted_pickle import Array, Refused, load
 from ernie_vil2.io.terminal import listed, printable
 from ernie_vil2.models.weights.torch_files import BFLOAT16, OLD_FORMAT, as_float32, read_torch, write_torch
 
-WeightFormat = Literal["official", "paddlenlp", "ernie_vil2"]  # whose names arrays have, see `releases`
+WeightFormat = Literal["official", "paddlenlp", "ernie_vil2"]  # whose names arrays have, see `formats`
 _FIRST_PARTS: dict[str, WeightFormat] = {"visual": "official", "vision_model": "paddlenlp", "image": "ernie_vil2"}
 _NAME_TABLE = "StructuredToParameterName@@"
 _SPLIT_TABLE = "UnpackBigParamInfor@@"  # Paddle's spelling

@@ -15,10 +15,9 @@ import numpy as np
 from PIL import Image
 
 from ernie_vil2.config import Config, differences
-from ernie_vil2.io.files import INTEGRITY, DamagedFile, Integrity, read_integrity, write_integrity
+from ernie_vil2.io.files import INTEGRITY, DamagedFile, Integrity, OtherVersion, read_integrity, write_integrity
 from ernie_vil2.io.run_folder import CONFIG, MODEL_FILES, OPTIMIZER, STATE, with_its_vocabulary
 from ernie_vil2.io.terminal import printable
-from ernie_vil2.io.versions import OtherVersion
 from ernie_vil2.models.dual_encoder import with_sizes
 
 MOST, MOST_PIXELS = 64, 2**20  # golden inputs that are computed, and pixels of an image
