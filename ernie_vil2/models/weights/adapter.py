@@ -39,12 +39,12 @@ def write_adapter(weights: Path, config: Config, origin: Path, folder: Path) -> 
     layers = [name.removesuffix(f".{A}") for name in arrays if name.endswith(f".{A}")]
     if lora is None or not layers:
         raise ValueError(f"{weights.parent} has no LoRA to keep apart; leave --lora out")
-    family, path = recognise(origin)
+    family, files = recognise(origin)
     if not isinstance(family, Family) or family.layout != "hf":
         raise ValueError(
             f"{origin}: peft adds to models of transformers only; merge LoRA into this one (--lora merged)"
         )
-    was = family.read_towers(path, config.Model.dialect)
+    was = family.read_towers(files.weights, config.Model.dialect)
     _check_untouched(arrays, was.arrays, origin)
     names = family.names(config.Model, was.dialect, was.names)
     changes: dict[str, np.ndarray] = {}

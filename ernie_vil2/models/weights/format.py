@@ -53,6 +53,26 @@ OWN_LAYOUTS = ("paddlenlp", "official", "ernie_vil2")  # of ERNIE-ViL 2.0, writt
 OWN_TYPE = "ernie_vil"  # `model_type` in the config.json of PaddleNLP's folders
 
 
+class ModelFiles:
+    """A folder, or a file of weights in one, that may hold a model; its arrays are read once.
+
+    Attributes:
+        path: the folder or the file.
+        weights: the weights, or the index of their shards, once a format has recognised them; before that `path`.
+    """
+
+    def __init__(self, path: Path):
+        self.path = self.weights = path
+        self.folder = path if path.is_dir() else path.parent
+        self._arrays: tuple[Path, dict[str, np.ndarray]] | None = None
+
+    def read(self, weights: Path) -> dict[str, np.ndarray]:
+        """Return the arrays of a file, which takes a second for a large `.pdparams`."""
+        if self._arrays is None or self._arrays[0] != weights:
+            self._arrays = weights, read_weights(weights)
+        return self._arrays[1]
+
+
 class Format(Protocol):
     """A format of models on disk.
 
@@ -68,19 +88,16 @@ class Format(Protocol):
     settings: str
     dialects: Mapping[str, tuple[str, ...]]
 
-    def recognise(self, path: Path) -> Path | None:
+    def recognise(self, files: ModelFiles) -> Path | None:
         """Return the weights of a model in this format, or the index of their shards; None for another format.
-
-        Args:
-            path: a folder, or a file of weights in one.
 
         Raises:
             NoWeights: the folder is in this format, but its weights are missing.
             ValueError: a file that is needed to decide is damaged.
         """
 
-    def read(self, weights: Path, options: "ReadOptions") -> "StoredModel":
-        """Read the model whose weights `recognise` gave."""
+    def read(self, files: ModelFiles, options: "ReadOptions") -> "StoredModel":
+        """Read a model that has been recognised."""
 
     def write(self, model: "StoredModel", folder: Path, origin: Path | None, golden: Golden) -> list[str]:
         """Write a model and its integrity file into an empty folder.
@@ -275,37 +292,40 @@ def weights_path(source: str | os.PathLike) -> Path:
         return path
     if (path / ABOUT).is_file():
         return path / ABOUT
-    return recognise(path)[1]
+    return recognise(path)[1].weights
 
 
-def recognise(path: Path) -> tuple[Format, Path]:
-    """Return the format of a folder, or of a file of weights, and the file of the weights.
+def recognise(path: Path) -> tuple[Format, ModelFiles]:
+    """Return the format of a folder, or of a file of weights, and its files.
 
     Raises:
         FileNotFoundError: the folder holds no model, or a model without weights.
         ValueError: the folder is of a model that is not known here, or a file that is needed to decide is damaged.
     """
+    files = ModelFiles(path)
     missing: NoWeights | None = None
     for name in FORMATS:
         candidate = FORMATS.find(name)
         try:
-            weights = candidate.recognise(path)
+            weights = candidate.recognise(files)
         except NoWeights as error:
             missing = missing or error
             continue
         if weights is not None:
-            return candidate, weights
+            files.weights = weights
+            return candidate, files
     if missing is not None:
         raise missing
 
-    folder = path if path.is_dir() else path.parent
-    kind = model_type(folder)
+    kind = model_type(files.folder)
     if kind not in (None, OWN_TYPE):
         known = ", ".join((*FORMATS, OWN_TYPE))
-        raise ValueError(f"{folder / 'config.json'}: model_type is {printable(kind, longest=60)}; known are {known}")
+        raise ValueError(
+            f"{files.folder / 'config.json'}: model_type is {printable(kind, longest=60)}; known are {known}"
+        )
     if path.is_file():
         try:
-            detect_format(read_weights(path))
+            detect_format(files.read(path))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         raise FileNotFoundError(f"{path}: there is no {CONFIG} next to it, which says what model the weights are of")
@@ -352,11 +372,11 @@ def read_model(
         raise ValueError(f"{folder} is an export, which has graphs instead of weights; name the checkpoint "
                          "that it was made of")  # fmt: skip
     check_model_files(path)  # before anything of a damaged file is read
-    layout, weights = recognise(path)
-    model = layout.read(weights, ReadOptions(vocabulary, heads, dialect))
-    _check_built(weights, model)
+    layout, files = recognise(path)
+    model = layout.read(files, ReadOptions(vocabulary, heads, dialect))
+    _check_built(files.weights, model)
     if not dialect:  # which departs from the folder's conventions on purpose
-        check_conventions(weights, model.config)
+        check_conventions(files.weights, model.config)
     return model
 
 

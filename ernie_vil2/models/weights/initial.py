@@ -31,8 +31,8 @@ from ernie_vil2.io.run_folder import CONFIG, named_checkpoint
 from ernie_vil2.models.dual_encoder import DualEncoder
 from ernie_vil2.models.heads import HEAD
 from ernie_vil2.models.lora import merged
-from ernie_vil2.models.weights.files import WeightMismatch, WeightReport, detect_format, read_weights, set_weights
-from ernie_vil2.models.weights.format import OWN_LAYOUTS, find_model, read_model, recognise, vocabulary_of
+from ernie_vil2.models.weights.files import WeightMismatch, WeightReport, detect_format, set_weights
+from ernie_vil2.models.weights.format import OWN_LAYOUTS, ModelFiles, find_model, read_model, recognise, vocabulary_of
 from ernie_vil2.models.weights.formats.official import find_arrays, to_ours
 from ernie_vil2.models.weights.integrity import check_model_files
 from ernie_vil2.towers.base import ImageTowerConfig, TextTowerConfig, TowerConfig, without_suite
@@ -188,10 +188,10 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
 
 
 def _whole(source: str, dialect: Mapping[str, str]) -> _Source:
-    layout, path = recognise(find_model(source))
-    is_run = path.with_name(CONFIG).is_file()  # which has read its own in the way of the dialect
+    layout, files = recognise(find_model(source))
+    is_run = (files.folder / CONFIG).is_file()  # which has read its own in the way of the dialect
     if layout.layout in OWN_LAYOUTS and (is_run or not dialect):
-        found = _read(path, "")
+        found = _read(files.weights, "", files=files)
     else:
         stored = read_model(source, dialect=dialect)
         found = _Source(dict(stored.arrays), stored.tokens, notes=[str(stored.family)])
@@ -199,10 +199,10 @@ def _whole(source: str, dialect: Mapping[str, str]) -> _Source:
     return found
 
 
-def _read(path: Path, tower: str, vocabulary: Path | None = None) -> _Source:
+def _read(path: Path, tower: str, vocabulary: Path | None = None, files: ModelFiles | None = None) -> _Source:
     """A weight file; of an ERNIE-ViL 2.0 the arrays whose names start with `tower`, without it."""
     check_model_files(path)
-    arrays = merged(read_weights(path))
+    arrays = merged((files or ModelFiles(path)).read(path))
     try:
         arrays = to_ours(arrays, detect_format(arrays))
     except ValueError:
@@ -218,7 +218,7 @@ def _read(path: Path, tower: str, vocabulary: Path | None = None) -> _Source:
 def _tower_weights(source: str) -> Path:
     """Return the file of a tower's weights: of a whole model, or of a tower alone, which is in no format."""
     path = find_model(source)
-    return find_arrays(path) or recognise(path)[1]
+    return find_arrays(path) or recognise(path)[1].weights
 
 
 def _image_source(source: str, name: str, tower: nn.Layer) -> _Source:

@@ -31,6 +31,7 @@ from ernie_vil2.models.weights.format import (
     WORDS,
     FamilyModel,
     Golden,
+    ModelFiles,
     NoWeights,
     ReadOptions,
     StoredModel,
@@ -118,7 +119,8 @@ class Family:
     new_weights: str = "model.safetensors"
     sister: str | None = None
 
-    def recognise(self, path: Path) -> Path | None:
+    def recognise(self, files: ModelFiles) -> Path | None:
+        path = files.path
         if path.is_file() and path.suffix not in _SUFFIXES:
             return None
         describes = self.describes or self._describes
@@ -147,8 +149,9 @@ class Family:
         blocks["text.network.encoder.layers."] = range(model.text.sizes["depth"])
         return Names(self.rows(model, dialect, has), blocks)
 
-    def read(self, weights: Path, options: ReadOptions) -> StoredModel:
-        model, vocabulary = self.read_towers(weights, options.dialect), options.vocabulary
+    def read(self, files: ModelFiles, options: ReadOptions) -> StoredModel:
+        weights, vocabulary = files.weights, options.vocabulary
+        model = self.read_towers(weights, options.dialect)
         config, words = model.config, len(model.arrays[WORDS])
         rules = config.Model.text.tokenizer
         tokenizer: TextTokenizer | None = None
@@ -172,7 +175,7 @@ class Family:
 
     def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: Golden) -> list[str]:
         if origin is not None:
-            weights = self.recognise(origin) or origin
+            weights = self.recognise(ModelFiles(origin)) or origin
             before = self._read_alike(weights, model.config.Model)
             return hand_back(model, before, weights, origin, folder, golden)
         if self.new_settings is None:

@@ -22,11 +22,12 @@ from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig
 from ernie_vil2.io.files import write_text
 from ernie_vil2.io.run_folder import CONFIG, MODEL, TOKENIZER, VOCABULARY
 from ernie_vil2.models.dual_encoder import with_sizes
-from ernie_vil2.models.weights.files import INDEX, WeightFormat, detect_format, read_weights, write_weights
+from ernie_vil2.models.weights.files import INDEX, WeightFormat, detect_format, write_weights
 from ernie_vil2.models.weights.format import (
     OWN_TYPE,
     WORDS,
     Golden,
+    ModelFiles,
     ReadOptions,
     StoredModel,
     first_file,
@@ -228,24 +229,24 @@ class Release:
     weights: str
     dialects: Mapping[str, tuple[str, ...]] = {}
 
-    def recognise(self, path: Path) -> Path | None:
-        weights = find_arrays(path)
+    def recognise(self, files: ModelFiles) -> Path | None:
+        weights = find_arrays(files.path)
         if weights is None:
             return None
         # Arrays of other people's models have such names, too: CLIP's in transformers, and those of OpenCLIP.
         if weights.suffix != ".pdparams" and model_type(weights.parent) not in (None, OWN_TYPE):
             return None
-        arrays = read_weights(weights, exact=True)
+        arrays = files.read(weights)
         try:
             return weights if detect_format(arrays) == self.layout else None
         except ValueError:
             return None
 
-    def read(self, weights: Path, options: ReadOptions) -> StoredModel:
+    def read(self, files: ModelFiles, options: ReadOptions) -> StoredModel:
+        weights = files.weights
         refuse_dialect(weights, options)
-        arrays = read_weights(weights)
         try:
-            ours = to_ours(arrays, self.layout)
+            ours = to_ours(files.read(weights), self.layout)
         except ValueError as error:
             raise ValueError(f"{weights}: {error}") from None
         config = self.configure(weights, ours, options.heads)

@@ -10,9 +10,10 @@ from ernie_vil2.io.files import write_text
 from ernie_vil2.io.run_folder import CONFIG, MODEL, MODEL_FILES, with_its_vocabulary
 from ernie_vil2.models.dual_encoder import with_sizes
 from ernie_vil2.models.lora import PARTS, merged
-from ernie_vil2.models.weights.files import INDEX, detect_format, read_weights, write_weights
+from ernie_vil2.models.weights.files import INDEX, detect_format, write_weights
 from ernie_vil2.models.weights.format import (
     Golden,
+    ModelFiles,
     ReadOptions,
     StoredModel,
     first_file,
@@ -31,8 +32,8 @@ class RunFormat:
     settings = CONFIG
     dialects: Mapping[str, tuple[str, ...]] = {}
 
-    def recognise(self, path: Path) -> Path | None:
-        folder = path if path.is_dir() else path.parent
+    def recognise(self, files: ModelFiles) -> Path | None:
+        path, folder = files.path, files.folder
         weights = path if path.is_file() else first_file(path, (MODEL, f"{MODEL}{INDEX}"))
         if weights is None or not (folder / CONFIG).is_file():
             return None
@@ -41,14 +42,15 @@ class RunFormat:
         if weights.name == MODEL and not of_others:
             return weights
         try:
-            is_ours = detect_format(read_weights(weights, exact=True)) == LAYOUT
+            is_ours = detect_format(files.read(weights)) == LAYOUT
         except ValueError:
             is_ours = False
         return weights if is_ours else None
 
-    def read(self, weights: Path, options: ReadOptions) -> StoredModel:
+    def read(self, files: ModelFiles, options: ReadOptions) -> StoredModel:
+        weights = files.weights
         refuse_dialect(weights, options)
-        arrays = read_weights(weights)
+        arrays = files.read(weights)
         try:
             if any(name.endswith(PARTS) for name in arrays):
                 arrays = merged(arrays)
