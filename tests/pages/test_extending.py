@@ -18,16 +18,19 @@ from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import LAYOUTS
 from ernie_vil2.evaluation.scorer import SCORERS
 from ernie_vil2.losses import MultiViewLoss
-from ernie_vil2.models.weights.format import read_model
+from ernie_vil2.models.weights.files import read_weights, write_theirs
+from ernie_vil2.models.weights.format import FORMATS, read_model, write_model
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.support import page_commands
 from tests.support.checkpoints import TOWERS
 from tests.support.commands import call
 from tests.support.html_pages import lines_of
+from tests.support.other_families import OWN, copy_folder
 from tests.support.paths import FIXTURES, ROOT
 from tests.support.processes import run_process
 from tests.support.ranks import forked_ranks, train
+from tests.support.towers import assert_same_bits
 from tests.support.trainings import logged_losses
 
 SMALL = [*TOWERS, "Data.workers=0", "Views.languages={en: 1.0}", "Schedule.warmup_steps=1", "Training.steps=2",
@@ -39,10 +42,10 @@ FIXTURE = FIXTURES / "shapes"
 @pytest.fixture(scope="module")
 def parts():
     """What the page defines; the registries are as before afterwards."""
-    registries = [losses.PAIR_LOSSES, LAYOUTS, tasks.TASKS, SCORERS, index_types.INDEX_TYPES]
+    registries = [losses.PAIR_LOSSES, LAYOUTS, tasks.TASKS, SCORERS, index_types.INDEX_TYPES, FORMATS]
     before = [dict(registry) for registry in registries]
     module = types.ModuleType("my_parts")
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
     exec(compile("\n".join(BLOCKS), "extending.md", "exec"), vars(module))  # noqa: S102 - the page is ours
     sys.modules["my_parts"] = module
     yield module
@@ -219,3 +222,14 @@ def test_an_index_type_by_its_import_path(parts, shapes, tmp_path, monkeypatch):
     (tmp_path / "my_parts.py").write_text("\n".join(BLOCKS), encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     assert call(*check, "--import", "my_parts").returncode == 0
+
+
+def test_a_family_by_its_model_type(parts, tmp_path):
+    folder = copy_folder(OWN / "hf_chinese_clip_bin", tmp_path / "wrapped", "config.json", model_type="wrapped_clip")
+    arrays = read_weights(folder / "pytorch_model.bin")
+    write_theirs(folder / "pytorch_model.bin", {f"wrapped.{name}": array for name, array in arrays.items()})
+    model = read_model(folder)
+    assert model.layout == "Wrapped CLIP"
+    assert_same_bits(model.arrays, read_model(OWN / "hf_chinese_clip_bin").arrays)
+    write_model(model, tmp_path / "back", "hf", origin=folder)
+    assert_same_bits(read_weights(tmp_path / "back" / "pytorch_model.bin"), read_weights(folder / "pytorch_model.bin"))

@@ -1,0 +1,69 @@
+"""Every format recognises its own folders and files, and no other one does."""
+
+import shutil
+
+import pytest
+
+from ernie_vil2.models.weights import format as module
+from ernie_vil2.models.weights.files import read_weights
+from ernie_vil2.models.weights.format import FORMATS, ModelFiles, NoWeights, read_model, recognise, write_model
+from tests.support.other_families import OWN
+from tests.support.paths import FIXTURES
+
+RELEASED = FIXTURES / "released"
+FOLDERS = {
+    "official": RELEASED / "official_tiny",
+    "paddlenlp": RELEASED / "paddlenlp_tiny",
+    "clip": OWN / "hf_clip",
+    "cn_clip": OWN / "cn_clip_pt",
+    "siglip": OWN / "hf_siglip",
+}
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A model in our own format."""
+    write_model(read_model(FOLDERS["official"]), tmp_path / "run", "ernie_vil2")
+    return tmp_path / "run"
+
+
+def is_recognised(name, path):
+    try:
+        return FORMATS.find(name).recognise(ModelFiles(path)) is not None
+    except NoWeights:
+        return False
+
+
+@pytest.mark.parametrize("name", [*FOLDERS, "ernie_vil2"])
+def test_a_format_recognises_its_own_models_alone(name, run_folder):
+    folder = FOLDERS.get(name, run_folder)
+    assert [candidate for candidate in FORMATS if is_recognised(candidate, folder)] == [name]
+    for path in (folder, recognise(folder)[1].weights):
+        assert recognise(path)[0] is FORMATS.find(name)
+
+
+def test_arrays_tell_the_releases_apart_under_any_name(tmp_path):
+    """Another file's config.yaml or another name of the file changes nothing."""
+    shutil.copytree(FOLDERS["official"], tmp_path / "model")
+    (tmp_path / "model" / "config.yaml").write_text("seed: 1\n")
+    (tmp_path / "model" / "model.pdparams").rename(tmp_path / "model" / "model_state.pdparams")
+    assert read_model(tmp_path / "model").layout == "official"
+
+
+def test_a_file_is_read_once_to_recognise_and_load_it(monkeypatch):
+    paths = []
+
+    def count(path, *options):
+        paths.append(path)
+        return read_weights(path, *options)
+
+    monkeypatch.setattr(module, "read_weights", count)
+    assert read_model(FOLDERS["official"]).layout == "official"
+    assert len(paths) == 1
+
+
+def test_weights_of_a_run_without_configuration_are_named(run_folder):
+    (run_folder / "integrity.json").unlink()
+    (run_folder / "config.yaml").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors: there is no config\.yaml"):
+        read_model(run_folder / "model.safetensors")
