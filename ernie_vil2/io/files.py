@@ -377,10 +377,10 @@ def read_integrity(folder: Path) -> Integrity:
     try:
         files = {name: (entry["bytes"], entry["sha256"]) for name, entry in content["files"].items()}
         conventions, golden = content["conventions"], content["golden"]
+        if not isinstance(conventions, dict | None) or not isinstance(golden, dict | None):
+            raise TypeError
     except (KeyError, TypeError, AttributeError):
         raise DamagedFile(f"{INTEGRITY} cannot be read") from None
-    if not isinstance(conventions, dict | None) or not isinstance(golden, dict | None):
-        raise DamagedFile(f"{INTEGRITY} cannot be read")
     if any(Path(name).name != name for name in files):
         raise DamagedFile(f"{INTEGRITY} names files outside of the folder")
     return Integrity(files, conventions, golden)

@@ -48,6 +48,7 @@ IMAGE_HEADS = "image_num_attention_heads"
 HEAD_WIDTH = 64
 TEXT_EPSILON = {"official": 1e-5, "paddlenlp": 1e-12, "ernie_vil2": 1e-5}
 """Of the text tower's LayerNorms; PaddleNLP's ErnieModel sets it so after its configuration has asked for 1e-5."""
+Heads = tuple[int | None, int | None]
 POSITIONS = "text.network.embeddings.position_embeddings.weight"
 _PDPARAMS = ("model_state.pdparams", f"model_state.pdparams{INDEX}", "model.pdparams")
 _SAFETENSORS = (MODEL, f"{MODEL}{INDEX}")
@@ -128,24 +129,18 @@ def _names(arrays: Mapping[str, np.ndarray], layout: WeightFormat, shaped: bool 
     return Names(rows, {"": list(islice(numbers, MOST_LAYERS))})
 
 
-def architecture(
-    arrays: Mapping[str, np.ndarray],
-    heads: tuple[int | None, int | None] | None = None,
-    layout: WeightFormat | None = None,
-) -> ModelConfig:
-    """The model that arrays of a release belong to, read from their shapes, with what the release does around them:
-    its preprocessing, its tokenizer's rules and the epsilon of its text tower.
+def architecture(arrays: Mapping[str, np.ndarray], heads: Heads, layout: WeightFormat) -> ModelConfig:
+    """Return the model that arrays belong to, from their shapes, with what a release does around them.
+
+    That is its preprocessing, its tokenizer's rules and the epsilon of its text tower.
 
     Args:
-        arrays: by a release's names or ours.
+        arrays: by our names.
         heads: attention heads of the image and of the text tower, which no shape shows; None for either: width / 64.
-        layout: the release whose ways the model keeps; None: the one whose names the arrays have.
 
     Raises:
         ValueError: arrays are missing or of shapes that no such model has, or the heads do not divide a width.
     """
-    found = detect_format(arrays)
-    layout, arrays = layout or found, to_ours(arrays, found)
     # [width, 3, patch, patch]
     width, channels, patch_size, _ = _shape(arrays, "image.patch_embed.proj.weight", 4)
     _, tokens, _ = _shape(arrays, "image.pos_embed", 3)
@@ -157,7 +152,7 @@ def architecture(
     for name, narrow in (("image.blocks.0.mlp.fc1", width), ("text.network.encoder.layers.0.linear1", text_width)):
         if _shape(arrays, f"{name}.weight", 2) != (narrow, 4 * narrow):
             raise ValueError(f"{name} is not four times as wide as its tower")
-    image_heads, text_heads = heads or (None, None)
+    image_heads, text_heads = heads
     return ModelConfig(
         image=Vit(
             name="ViT",
@@ -318,9 +313,7 @@ class Release:
         return changes
 
 
-def architecture_of(
-    weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int | None, int | None], layout: WeightFormat
-) -> ModelConfig:
+def architecture_of(weights: Path, arrays: Mapping[str, np.ndarray], heads: Heads, layout: WeightFormat) -> ModelConfig:
     """Return what `architecture` does; its errors name the file of the weights."""
     try:
         return architecture(arrays, heads, layout)
