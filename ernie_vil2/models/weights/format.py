@@ -114,7 +114,7 @@ class Format(Protocol):
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a caller of `read_model` says of a model besides its files."""
+    """Options of `read_model`: what a caller says of a model besides its files."""
 
     vocabulary: str | os.PathLike | None = None
     heads: tuple[int, int] | None = None
@@ -135,7 +135,7 @@ class FamilyModel:
     licence: str | None  # what the folder's model card says
 
     def __str__(self) -> str:
-        """One line: what decides the numbers."""
+        """Return on one line what decides the embeddings."""
         image, text = self.config.Model.image, self.config.Model.text
         of_images, of_texts = image_variant(image), text_variant(text)
         if of_texts is None:
@@ -148,8 +148,8 @@ class FamilyModel:
             f"pooling {of_images.pooling if of_images else 'attention'} (images), {text.pooling} (texts)",
         ]
         for key, way in self.dialect.items():
-            others = [other for other in self.family.dialects[key] if other != way]
-            parts.append(f"dialect {key}={way} (or {', '.join(others)})")
+            alternatives = [name for name in self.family.dialects[key] if name != way]
+            parts.append(f"dialect {key}={way} (or {', '.join(alternatives)})")
         parts.append(f"licence {printable(self.licence, longest=60)}" if self.licence else "no licence named")
         for reason in dict.fromkeys(self.unused.values()):
             names = [name for name, why in self.unused.items() if why == reason]
@@ -208,13 +208,13 @@ class StoredModel:
         return {VOCABULARY: "\n".join(self.tokens) + "\n"}
 
     def tokenizer(self, max_length: int) -> TextTokenizer:
-        """Its tokenizer, for texts of so many tokens; there must be a vocabulary."""
+        """Return its tokenizer for texts of so many tokens; there must be a vocabulary."""
         if self.library is not None:
             return self.library.of_length(max_length)
         return open_tokenizer(self.tokens, max_length, self.config.Model.text.tokenizer)
 
     def build(self, allow: Sequence[str] = ()) -> tuple[DualEncoder, WeightReport]:
-        """The two towers with these weights, all finite, without a head; `allow` and errors as of `set_weights`."""
+        """Build the towers with these weights, all finite, without a head; `allow` and errors as of `set_weights`."""
         loss = self.config.Loss
         bias = loss.bias if loss.kind == "sigmoid" or "logit_bias" in self.arrays else None
         # Nothing is drawn for weights that come from the file, which would take longer than reading it.
@@ -266,9 +266,14 @@ class NoWeights(FileNotFoundError):  # noqa: N818  -- named by what has happened
 
 
 def find_model(source: str | os.PathLike) -> Path:
-    """The file or folder that a source means: itself, of a run's folder its newest checkpoint, or that of `RUN@best` or
-    `RUN@newest`; or what is known by a name of `hub.MODELS`, or as OWNER/NAME, see `hub.fetch_from_hub`.
-    FileNotFoundError if there is nothing there, or it cannot be fetched.
+    """Return the file or folder that a source means.
+
+    Args:
+        source: a file or folder; a run's folder, which means its newest checkpoint, `RUN@best` or `RUN@newest`; a name
+            of `hub.MODELS`; or OWNER/NAME, see `hub.fetch_from_hub`.
+
+    Raises:
+        FileNotFoundError: there is nothing there, or it cannot be fetched.
     """
     checkpoint = named_checkpoint(source)
     if checkpoint is not None or os.path.exists(source):  # noqa: PTH110  -- Path raises where this says no
@@ -281,7 +286,7 @@ def find_model(source: str | os.PathLike) -> Path:
 
 
 def weights_path(source: str | os.PathLike) -> Path:
-    """The weight file of the model that a source means, or the index of its shards; of an export its `export.json`.
+    """Return the weights of the model that a source means, or the index of their shards; of an export `export.json`.
 
     Raises:
         FileNotFoundError: as `find_model`, or there is no model in the folder.
@@ -355,7 +360,7 @@ def read_model(
     heads: tuple[int, int] | None = None,
     dialect: Mapping[str, str] | None = None,
 ) -> StoredModel:
-    """A model in any of these formats.
+    """Read a model in any of these formats.
 
     Args:
         source: as `find_model` takes it.
@@ -393,12 +398,11 @@ def _check_built(weights: Path, model: StoredModel) -> None:
 
 
 def vocabulary_of(path: Path, words: np.ndarray | None) -> Path | None:
-    """The vocabulary of a weight file: `vocab.txt` or `tokenizer.json` next to it, else for 40,000 rows of words that
-    of ERNIE 3.0."""
-    found = first_file(path.parent, (VOCABULARY, TOKENIZER))
-    if found is None and words is not None and len(words) == ERNIE_ROWS:
+    """Return the vocabulary next to a file of weights; else that of ERNIE 3.0, if it has 40,000 rows of words."""
+    vocabulary = first_file(path.parent, (VOCABULARY, TOKENIZER))
+    if vocabulary is None and words is not None and len(words) == ERNIE_ROWS:
         return ERNIE_VOCABULARY
-    return found
+    return vocabulary
 
 
 def with_vocabulary(
@@ -467,14 +471,14 @@ def _format_to_write(layout: str, origin: Path | None) -> tuple[Format, Path | N
         return FORMATS.find(layout), None
     if origin is None:
         raise ValueError(f"a model of {layout} is written into a copy of a folder of that layout; name one")
-    found, _ = recognise(origin)
-    if found.layout == layout:
-        return found, origin
+    source, _ = recognise(origin)
+    if source.layout == layout:
+        return source, origin
     # Chinese-CLIP has a layout of its authors and one of transformers, each of which says all that the other does.
-    sister = getattr(found, "sister", None)
+    sister = getattr(source, "sister", None)
     if sister and FORMATS.find(sister).layout == layout:
         return FORMATS.find(sister), None
-    what = "not the folder of another family" if found.layout in OWN_LAYOUTS else f"of the layout {found.layout}"
+    what = "not the folder of another family" if source.layout in OWN_LAYOUTS else f"of the layout {source.layout}"
     raise ValueError(
         f"{origin} is {what}: settings and tokenizer of {layout} are taken from a folder of that "
         "layout with a model of this architecture; name one with --origin"

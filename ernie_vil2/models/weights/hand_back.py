@@ -48,8 +48,11 @@ _SIDES = ("size", "crop_size", "shortest_edge", "longest_edge", "height", "width
 
 
 def origin_of(source: str | os.PathLike) -> Path | None:
-    """The folder or file of another layout that a model came from: itself, or what its run began with, and the runs
-    before that. None: it came from none, or what is on the way is not there any more."""
+    """Return the folder or file of another layout that a model came from.
+
+    That is itself, or what its run began with, and the runs before that; None if it came from none, or what is on the
+    way is not there any more.
+    """
     for _ in range(100):  # folders may name each other
         try:
             path = find_model(source)
@@ -185,7 +188,7 @@ def _as(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _copy_files(weights: Path, folder: Path) -> None:
-    """All but weights: settings, tokenizer, model card, licence, and code, which is only copied."""
+    """Copy all but weights: settings, tokenizer, model card, licence, and code, which is never run."""
     sizes = sorted((weights.parent / SIZES).glob("*.json"))
     for path in [*sorted(weights.parent.iterdir()), *sizes]:
         plain = path.is_file() and path.suffix in COPIED and not path.name.startswith(".")
@@ -196,7 +199,7 @@ def _copy_files(weights: Path, folder: Path) -> None:
 
 
 def _resize(folder: Path, was: ModelConfig, now: ModelConfig) -> None:
-    """Brings the settings of a folder to the images and texts of a model that was trained on larger or longer ones."""
+    """Bring the settings of a folder to the images and texts of a model that was trained on larger or longer ones."""
     sides = was.image.image_size, now.image.image_size
     rows = was.text.max_positions, now.text.max_positions
     lengths = was.text.longest, now.text.longest
@@ -230,7 +233,7 @@ def _resize(folder: Path, was: ModelConfig, now: ModelConfig) -> None:
 
 
 def _positions(was: StoredModel, model: StoredModel, origin: Path, layout: str) -> dict[int, int]:
-    """The new id of each token of the origin that a trimmed model has."""
+    """Return the new id of each token of the origin that a trimmed model has."""
     if (layout, was.config.Model.text.tokenizer) == ("openclip", "open_clip"):
         raise ValueError(
             f"{origin}: OpenCLIP splits texts by the byte pairs of its package, whatever the folder holds, so that a "
@@ -244,7 +247,7 @@ def _positions(was: StoredModel, model: StoredModel, origin: Path, layout: str) 
 
 
 def _renumber(folder: Path, model: StoredModel) -> None:
-    """Brings what settings say of words to a trimmed vocabulary."""
+    """Bring what settings say of words to a trimmed vocabulary."""
     variant = text_variant(model.config.Model.text) or TextVariant()
     ids = {"pad": variant.padding} | ({} if variant.end is None else {"eos": variant.end})
     size = {"vocab_size": len(model.arrays[WORDS])}
@@ -264,7 +267,7 @@ def _renumber(folder: Path, model: StoredModel) -> None:
 
 
 def checked(written: StoredModel, model: StoredModel, origin: Path) -> list[str]:
-    """ValueError if what was written is not the model; what it does otherwise before its towers is returned."""
+    """Return what a written model does otherwise before its towers; raise ValueError if it is not the model."""
     notes = []
     ways = [each.config.Model.text.tokenizer for each in (written, model)]
     if ways[0] == ways[1] and written.tokens and written.tokens != model.tokens:

@@ -42,7 +42,7 @@ class NoGolden(Broken):
 
 
 def conventions(config: Config) -> dict[str, Any]:
-    """What determines a model's embeddings besides its weights."""
+    """Return the settings that decide a model's embeddings besides its weights."""
     model = with_sizes(config.Model)
     widths = {"widths": config.Loss.widths} if config.Loss.widths else {}
     return {
@@ -174,14 +174,17 @@ def check_golden(folder: Path, encoder: Any) -> float:
             raise Broken(
                 f"{folder}: the text {printable(text, longest=60)!r} has other token ids than {INTEGRITY} says"
             )
-    found = encoder.encode_texts(texts), encoder.encode_images(images)
+    outputs = encoder.encode_texts(texts), encoder.encode_images(images)
     devices = encoder.device, str(golden.get("device", "cpu"))
-    most = max(CLOSE.get(each, ELSEWHERE) for each in devices) if encoder.precision == "float32" else 10 * ELSEWHERE
+    most = 10 * ELSEWHERE
+    if encoder.precision == "float32":
+        most = max(CLOSE.get(device, ELSEWHERE) for device in devices)
     worst = 0.0
-    for kind, stored, now in zip(("text", "image"), expected, found, strict=True):
-        if stored.shape != now.shape:
-            raise Broken(f"{folder}: {kind} embeddings are {list(now.shape)}, {INTEGRITY} says {list(stored.shape)}")
-        difference = float(np.abs(stored - now).max())
+    for kind, stored, computed in zip(("text", "image"), expected, outputs, strict=True):
+        if stored.shape != computed.shape:
+            shapes = list(computed.shape), list(stored.shape)
+            raise Broken(f"{folder}: {kind} embeddings are {shapes[0]}, {INTEGRITY} says {shapes[1]}")
+        difference = float(np.abs(stored - computed).max())
         if not difference <= most:
             raise Broken(
                 f"{folder}: golden {kind} embeddings are up to {difference:.1e} from those in {INTEGRITY}; at "
@@ -208,7 +211,7 @@ def _image() -> np.ndarray:
 
 
 def _decoded(content: str) -> np.ndarray:
-    """ValueError if it is far from the size of `_image`, before it takes memory."""
+    """Return the pixels of a golden image; raise ValueError before one that is far too large takes memory."""
     image = Image.open(io.BytesIO(base64.b64decode(content)))
     if image.width * image.height > MOST_PIXELS:
         raise ValueError

@@ -142,7 +142,7 @@ class Family:
         return kind is not None and kind in FORMATS and FORMATS.find(kind) is self
 
     def names(self, model: ModelConfig, dialect: Mapping[str, str], has: Collection[str] = ()) -> Names:
-        """The table of names for a model."""
+        """Return the table of names for a model."""
         sizes = model.image.sizes
         blocks = {f"image.layer{stage}.": range(depth) for stage, depth in enumerate(sizes.get("layers", ()), 1)}
         blocks["image.blocks."] = range(sizes.get("depth", 0))
@@ -288,7 +288,7 @@ class Family:
 
 
 def _check_words(settings: Settings, rows: int) -> None:
-    """ValueError if a description of the text tower has another vocabulary than the weights."""
+    """Raise ValueError if a description of the text tower has another vocabulary than the weights."""
     for path in (("text_config",), ("model_cfg", "text_cfg")):
         values: Any = settings.values
         for key in path:
@@ -320,7 +320,7 @@ def _check_token_ids(weights: Path, config: Config, tokenizer: TextTokenizer) ->
 
 
 def licence_of(folder: Path) -> str | None:
-    """The licence that a model card, README.md, names at its beginning."""
+    """Return the licence that a model card, README.md, names at its beginning."""
     card = folder / "README.md"
     if not card.is_file():
         return None

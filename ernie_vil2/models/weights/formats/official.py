@@ -90,14 +90,14 @@ MOST_LAYERS = 1024
 
 
 def to_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str, np.ndarray]:
-    """The arrays of a release by our names, bit for bit; what has no counterpart keeps its name."""
+    """Return the arrays of a release by our names, bit for bit; what has no counterpart keeps its name."""
     if layout == "ernie_vil2":
         return dict(arrays)
     return dict(_names(arrays, layout, shaped=True).to_ours(arrays, whole=False))
 
 
 def from_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str, np.ndarray]:
-    """The inverse of `to_ours`; ValueError if the release cannot hold an array, as of a projection."""
+    """Return arrays of ours by a release's names; raise ValueError if it cannot hold one, such as a projection."""
     try:
         return dict(_names(arrays, layout).to_theirs(arrays, whole=False))
     except ValueError as error:
@@ -107,25 +107,28 @@ def from_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[st
 
 
 def _names(arrays: Mapping[str, np.ndarray], layout: WeightFormat, shaped: bool = False) -> Names:
-    """The table of names for the layers whose numbers are in those of the arrays, which may be a stranger's; `shaped`:
-    official arrays may lack axes of size 1, as PaddleNLP's do."""
-    official = layout == "official"
-    rows: list[Row] = [
-        (ours, one, form if shaped or form == "layer" else "array") if official else (ours, other, form)
-        for ours, one, other, form in _ROWS
-    ]
-    image, text = "vision_model.transformer.layers.N.", "text_model.encoder.layers.N."
-    if official:
+    """Return the table of names for the layers whose numbers are in those of the arrays, which may be a stranger's.
+
+    Args:
+        shaped: whether official arrays may lack axes of size 1, as PaddleNLP's do.
+    """
+    rows: list[Row] = []
+    if layout == "official":
+        for ours, official, _, form in _ROWS:
+            rows.append((ours, official, form if shaped or form == "layer" else "array"))
+        image_names, text_names = {ours: ours for ours in _IMAGE_LAYER}, _TEXT_LAYER
         image, text = "visual.blocks.N.", "text_model.encoder_stack.block.N."
+    else:
+        rows += [(ours, paddlenlp, form) for ours, _, paddlenlp, form in _ROWS]
+        image_names, text_names = _IMAGE_LAYER, {ours: ours for ours in _TEXT_LAYER}
+        image, text = "vision_model.transformer.layers.N.", "text_model.encoder.layers.N."
+    rows += [(f"image.blocks.N.{ours}", f"{image}{theirs}", "layer") for ours, theirs in image_names.items()]
     rows += [
-        (f"image.blocks.N.{ours}", image + (ours if official else other), "layer")
-        for ours, other in _IMAGE_LAYER.items()
+        (f"text.network.encoder.layers.N.{ours}", f"{text}{theirs}", "layer") for ours, theirs in text_names.items()
     ]
-    rows += [
-        (f"text.network.encoder.layers.N.{ours}", text + (one if official else ours), "layer")
-        for ours, one in _TEXT_LAYER.items()
-    ]
-    numbers = dict.fromkeys(found[1] for name in arrays if (found := re.search(r"\.(\d+)\.", name)))
+
+    matches = [re.search(r"\.(\d+)\.", name) for name in arrays]
+    numbers = dict.fromkeys(match[1] for match in matches if match)
     return Names(rows, {"": list(islice(numbers, MOST_LAYERS))})
 
 
@@ -185,7 +188,7 @@ def _shape(arrays: Mapping[str, np.ndarray], name: str, axes: int) -> tuple[int,
 
 
 def _depth(arrays: Mapping[str, np.ndarray], prefix: str) -> int:
-    """The number of layers, of which none may be missing: a name alone must not make a model deep."""
+    """Return the number of layers, of which none may be missing: a name alone must not make a model deep."""
     layers = {name.removeprefix(prefix).partition(".")[0] for name in arrays if name.startswith(prefix)}
     missing = {str(layer) for layer in range(len(layers))} - layers
     if missing:
