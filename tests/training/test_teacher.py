@@ -24,7 +24,7 @@ def folder(shapes, tmp_path_factory):
     """Of a teacher of width 6 that knows colours and shapes, and half of the images."""
     folder = tmp_path_factory.mktemp("teacher")
     rng = np.random.default_rng(0)
-    benchmark = open_benchmarks([str(shapes["train"])], ["en"])["en"]
+    benchmark = open_benchmarks([str(shapes["train"])], languages=["en"])["en"]
     words = sorted({word for text in benchmark.texts for word in text.text.split()})
     vectors = dict(zip(words, rng.normal(size=[len(words), 6]), strict=True))
     texts = np.array([sum(vectors[word] for word in text.text.split()) for text in benchmark.texts], np.float32)
