@@ -185,8 +185,8 @@ def seal(folder):
         connection.execute("INSERT INTO blocks VALUES (0, ?, ?)", (ROWS, block_checksum(rows, range(ROWS))))
 
 
-@pytest.mark.parametrize(("rows", "message"), [([7, 3, 7, 5], "a row twice"), ([3, ROWS], "not there"),
-                                               ([3, -2], "not there")])  # fmt: skip
+@pytest.mark.parametrize(("rows", "message"), [([7, 3, 7, 5], "a row twice"), ([0, 3, 0], "a row twice"),
+                                               ([3, ROWS], "not there"), ([3, -2], "not there")])  # fmt: skip
 def test_an_index_type_that_proposes_nonsense_is_damaged(tmp_path, monkeypatch, rows, message):
     monkeypatch.setattr("ernie_vil2.apps.search.local.EXACT_UP_TO", 20)
     collection = LocalCollection(made(tmp_path / "index", "ivf") / "images", WIDTH)
