@@ -15,7 +15,7 @@ import pytest
 from ernie_vil2 import losses, tasks
 from ernie_vil2.apps.search import index_types
 from ernie_vil2.config import load_config
-from ernie_vil2.data.readers import LAYOUTS
+from ernie_vil2.data.readers import LAYOUTS, open_benchmark
 from ernie_vil2.evaluation.scorer import SCORERS
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.models.weights.files import read_weights, write_theirs
@@ -30,6 +30,7 @@ from tests.support.other_families import OWN, copy_folder
 from tests.support.paths import FIXTURES, ROOT
 from tests.support.processes import run_process
 from tests.support.ranks import forked_ranks, train
+from tests.support.shapes import png
 from tests.support.towers import assert_same_bits
 from tests.support.trainings import logged_losses
 
@@ -45,7 +46,7 @@ def parts():
     registries = [losses.PAIR_LOSSES, LAYOUTS, tasks.TASKS, SCORERS, index_types.INDEX_TYPES, FORMATS]
     before = [dict(registry) for registry in registries]
     module = types.ModuleType("my_parts")
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 8
     exec(compile("\n".join(BLOCKS), "extending.md", "exec"), vars(module))  # noqa: S102 - the page is ours
     sys.modules["my_parts"] = module
     yield module
@@ -85,6 +86,18 @@ def test_the_loss(parts):
     both = {"image_text": 1.0, "text_image": 1.0}
     total, _ = MultiViewLoss(both, kind="my_parts:SquaredDistance", options={"factor": 0.5})(views, views, {})
     assert float(total) == pytest.approx(4 / 3)
+
+
+def test_the_published_layout(parts, tmp_path):
+    rows = [{"file": f"{number}.png", "captions": [f"bird {number}", "a bird"]} for number in range(3)]
+    (tmp_path / "birds_test.json").write_text(json.dumps([*rows, {"file": "../4.png", "captions": ["outside"]}]))
+    (tmp_path / "photos").mkdir()
+    for row in rows:
+        (tmp_path / "photos" / row["file"]).write_bytes(png(np.zeros([8, 8, 3], np.uint8)))
+    benchmark = open_benchmark(tmp_path)
+    assert benchmark.name == "birds-test" and benchmark.rows.counts.total() == 1
+    assert [image.id for image in benchmark.images] == ["0.png", "1.png", "2.png"]
+    assert benchmark.pairs.tolist() == [[image, 2 * image + text] for image in range(3) for text in range(2)]
 
 
 def test_the_task(parts, trainer):
