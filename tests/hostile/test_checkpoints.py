@@ -1,7 +1,5 @@
 """Checkpoints on disks that are too small in any way."""
 
-import errno
-import os
 import resource
 
 import pytest
@@ -10,20 +8,6 @@ from ernie_vil2.training import checkpoint as module
 from ernie_vil2.training.checkpoint import FullDisk, check_checkpoint, list_checkpoints
 from tests.support.commands import small_disk
 from tests.support.small_run import SmallRun, small_run  # noqa: F401  -- a fixture
-
-
-def test_a_quota_that_is_used_up_is_named(run, monkeypatch):
-    before = run.save(1)
-
-    def full(path, arrays):
-        path.write_bytes(b"half")
-        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
-
-    monkeypatch.setattr(module, "save_arrays", full)
-    with pytest.raises(FullDisk, match=f"{before.parent}: .*quota"):
-        run.save(2)
-    check_checkpoint(before)
-    assert run.names() == ["step_00000001"]
 
 
 def test_limit_on_the_size_of_files_is_named(run):

@@ -28,9 +28,7 @@ def main(folder):
             ("DirectStep", VIT, DirectStep),
             ("CachedStep", VIT, CachedStep),
             ("SyncedNorms", REPVGG, DirectStep),
-            ("Sigmoid", VIT, DirectStep),
             ("CachedSigmoid", VIT, CachedStep),
-            ("Widths", VIT, DirectStep),
             ("CachedWidths", VIT, CachedStep),
         ):
             with default_dtype(dtype):

@@ -13,7 +13,7 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.training.step_agreement import MOST_SKIPPED, BatchGate, StopSignals
 from ernie_vil2.training.trainer import Trainer
 from tests.support.shapes import draw, png, write_tsv
-from tests.support.trainings import as_arguments, before_steps, fit, run, train_records
+from tests.support.trainings import before_steps, fit, train_records
 
 IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 GOOD = [(f"text {number}", f"good {number}", IMAGE) for number in range(48)]
@@ -86,11 +86,3 @@ def test_run_whose_data_is_gone_stops():
     assert not any(gate.lets_through(3, 4) for _ in range(MOST_SKIPPED - 1))
     with pytest.raises(TooManyBadSamples, match="is the data still there"):
         gate.lets_through(3, 4)
-
-
-@pytest.mark.slow
-def test_rank_without_samples_does_not_stop_the_others(overrides, lost_shard, tmp_path):
-    result = run("tools/train.py", "--processes", 2, *as_arguments([*overrides, *lost_shard]))
-    assert result.returncode == 0, result.stderr
-    report = json.loads((tmp_path / "run" / "bad_samples.json").read_text())
-    assert report["read"] > 6 * 16 and report["read"] % 16 == 0

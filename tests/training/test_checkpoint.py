@@ -138,15 +138,16 @@ def test_disk_that_is_too_small_is_found_before_writing(run, monkeypatch, share,
     assert run.names() == ["step_00000001", "step_00000002"][: 1 + fits]
 
 
-def test_disk_that_fills_up_leaves_the_checkpoint_before(run, monkeypatch):
+@pytest.mark.parametrize(("number", "reason"), [(errno.ENOSPC, ""), (errno.EDQUOT, "quota")])
+def test_disk_that_fills_up_leaves_the_checkpoint_before(run, monkeypatch, number, reason):
     before = run.save(1)
 
     def full(path, arrays):
         path.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(module, "save_arrays", full)
-    with pytest.raises(FullDisk, match=str(before.parent)):
+    with pytest.raises(FullDisk, match=f"{before.parent}.*{reason}"):
         run.save(2)
     check_checkpoint(before)
     assert run.names() == ["step_00000001"]

@@ -1,17 +1,14 @@
 """What a step sends to the device and asks of it: a few crossings, however deep the towers are."""
 
 import json
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from benchmarks.crossings import crossings_of_steps
-from ernie_vil2.device.launch import run_ranks
+from ernie_vil2.config import load_config
 from ernie_vil2.training.trainer import Trainer
-from tests.support import crossing_rank
-from tests.support.paths import ROOT
+from tests.support.ranks import forked_ranks
 from tests.support.trainings import REPVGG
 
 MOST = 6
@@ -41,14 +38,17 @@ def test_a_step_crosses_few_times(config, changes):
     assert_few(crossings_of_steps(Trainer(config(*SETTINGS, *changes))))
 
 
+def count_crossings(folder, settings):
+    """As a rank: leave the crossings of each step in `folder`."""
+    trainer = Trainer(load_config(None, settings))
+    (folder / f"{trainer.rank}.json").write_text(json.dumps(crossings_of_steps(trainer)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [[DROP_PATH], [EFFICIENTNET, "Training.micro_batch=4"]], ids=["ViT", "EfficientNet"]
 )
-def test_a_step_of_two_ranks_crosses_few_times(overrides, tmp_path, monkeypatch, changes):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    worker = Path(crossing_rank.__file__)
-    arguments = [*overrides, *SETTINGS, *changes, "Training.device=cpu"]
-    assert run_ranks([sys.executable, str(worker), str(tmp_path), *arguments], 2) == 0
+def test_a_step_of_two_ranks_crosses_few_times(overrides, tmp_path, changes):
+    forked_ranks(count_crossings, tmp_path, [*overrides, *SETTINGS, *changes, "Training.device=cpu"])
     for rank in range(2):
         assert_few([Counter(step) for step in json.loads((tmp_path / f"{rank}.json").read_text())])

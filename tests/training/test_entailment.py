@@ -1,21 +1,20 @@
 """Training on statements with labels: the step's losses and gradients, and runs of entailment and NLVR2."""
 
-import sys
 from contextlib import contextmanager
-from pathlib import Path
+from itertools import product
 
 import numpy as np
 import paddle
 import pytest
+from paddle.distributed import fleet
 
 import ernie_vil2
 from ernie_vil2.data.samples import TooManyBadSamples
-from ernie_vil2.device.launch import run_ranks
+from ernie_vil2.parallel.ranks import join_ranks
 from ernie_vil2.training.trainer import Trainer
-from tests.support import entailment_rank
 from tests.support.entailment_data import TOKENS, entailment_folder, nlvr2_folder
 from tests.support.entailment_steps import CASES, TOLERANCES, batch, step_of
-from tests.support.paths import ROOT
+from tests.support.ranks import forked_ranks
 from tests.support.steps import OWN, ROWS, compute, default_dtype, errors
 from tests.support.trainings import REPVGG, check_resume, evaluation_records, fit, train_records, weights
 
@@ -58,7 +57,9 @@ def test_labels_are_learned(statements, tmp_path, task, head, seed):
     assert trainer.model.logit_scale.item() == temperature
 
 
-@pytest.mark.parametrize(("task", "head"), [("entailment", "interaction"), ("nlvr2", "concatenation")])
+@pytest.mark.parametrize(("task", "head"), [
+    pytest.param("entailment", "interaction", marks=pytest.mark.slow), ("nlvr2", "concatenation")
+])  # fmt: skip
 def test_resume_is_bit_equal(statements, tmp_path, task, head):
     changes = [f"Head.kind={head}", "Model.text.dropout=0.1"]
     whole = check_resume(lambda *more: statements(task, *changes, *more), tmp_path)
@@ -74,7 +75,7 @@ def test_head_learns_faster_and_the_first_layers_slower(statements, task):
     assert "log_logit_scale" not in factors
 
 
-@pytest.mark.parametrize("task", FOLDERS)
+@pytest.mark.parametrize("task", ["entailment", pytest.param("nlvr2", marks=pytest.mark.slow)])
 def test_models_begin_a_task_and_what_comes_of_it_encodes(statements, config, tmp_path, task):
     """Training the head alone leaves the towers; a task begins with another run's head, retrieval without it."""
     pretrained = fit(config("Training.steps=1", f"Training.output={tmp_path / 'pretrained'}"))
@@ -102,7 +103,7 @@ def test_data_of_another_task_are_bad_samples(statements, config, folders, shape
         Trainer(config(f"Data.train=[{folders['entailment']}]")).fit()
 
 
-@pytest.mark.parametrize("task", FOLDERS)
+@pytest.mark.parametrize("task", [pytest.param("entailment", marks=pytest.mark.slow), "nlvr2"])
 def test_best_checkpoint_is_that_of_the_best_accuracy(statements, folders, task):
     settings = [f"Data.val=[{folders[task]}]", "Evaluation.every=2", "Optimizer.learning_rate=0.01", "Training.steps=6"]
     trainer = fit(statements(task, *settings))
@@ -143,23 +144,35 @@ def test_the_loss_is_the_mean_cross_entropy(factor):
     assert float(shares["accuracy"]) == pytest.approx((logits.argmax(axis=1) == labels[:, 0]).mean())
 
 
+def steps_of_rank(folder):
+    """As a rank: leave losses and gradients of every case in `folder`."""
+    rank, _ = join_ranks()
+    found = {}
+    for dtype, (task, head), micro_batch in product(TOLERANCES, CASES, ("null", "2")):
+        with default_dtype(dtype):
+            made, _ = step_of(task, head, f"Training.micro_batch={micro_batch}")
+            made.prepare(fleet.distributed_model(made.model), None)
+            losses, gradients = compute(made._step, batch(task, dtype, OWN[rank]))
+        case = f"{dtype}/{task}/{head}/{micro_batch}"
+        found |= {f"{case}/losses/{name}": value for name, value in losses.items()}
+        found |= {f"{case}/gradients/{name}": value for name, value in gradients.items()}
+    np.savez(f"{folder}/{rank}.npz", **found)
+
+
 @pytest.mark.slow
-def test_two_ranks_of_unequal_rows_have_the_same_gradients(tmp_path, monkeypatch):
+def test_two_ranks_of_unequal_rows_have_the_same_gradients(tmp_path):
     """The average over the ranks, which data parallel takes, of all rows that could be used."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    assert run_ranks([sys.executable, str(Path(entailment_rank.__file__)), str(tmp_path)], 2) == 0
+    forked_ranks(steps_of_rank, tmp_path)
     ranks = [dict(np.load(tmp_path / f"{rank}.npz")) for rank in range(2)]
-    for dtype, tolerance in TOLERANCES.items():
-        for task, head in CASES:
-            for micro_batch in ("null", "2"):
-                with default_dtype(dtype):
-                    _, step = step_of(task, head)
-                    expected = compute(step, batch(task, dtype, np.concatenate(OWN)))
-                case = f"{dtype}/{task}/{head}/{micro_batch}"
-                losses = {name: sum(float(rank[f"{case}/losses/{name}"]) for rank in ranks) for name in expected[0]}
-                for rank in ranks:
-                    gradients = {name: rank[f"{case}/gradients/{name}"] for name in expected[1]}
-                    assert max(errors((losses, gradients), expected)) < tolerance, case
+    for dtype, (task, head), micro_batch in product(TOLERANCES, CASES, ("null", "2")):
+        with default_dtype(dtype):
+            _, step = step_of(task, head)
+            expected = compute(step, batch(task, dtype, np.concatenate(OWN)))
+        case = f"{dtype}/{task}/{head}/{micro_batch}"
+        losses = {name: sum(float(rank[f"{case}/losses/{name}"]) for rank in ranks) for name in expected[0]}
+        for rank in ranks:
+            gradients = {name: rank[f"{case}/gradients/{name}"] for name in expected[1]}
+            assert max(errors((losses, gradients), expected)) < TOLERANCES[dtype], case
 
 
 @pytest.mark.parametrize("head", ["concatenation", "interaction"])

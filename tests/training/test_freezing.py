@@ -24,7 +24,7 @@ def check_alone(case):
 
 @pytest.mark.parametrize(("towers", "step", "lora"), [
     pytest.param(towers, step, lora,
-                 marks=() if towers in TOWERS[:2] and step == "direct" and not lora else pytest.mark.slow)
+                 marks=() if towers == TOWERS[1] and step == "direct" and not lora else pytest.mark.slow)
     for towers in TOWERS for step in STEPS for lora in (False, True)
 ])  # fmt: skip
 def test_every_group_can_be_frozen_alone_and_with_all_before(towers, step, lora):

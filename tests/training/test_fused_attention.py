@@ -73,10 +73,7 @@ def test_auto_follows_the_device(monkeypatch):
     monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
     prepare_attention(model, chosen("auto"))
     assert fused() == [True, True]
-
-
-def test_towers_of_other_kinds_are_left_alone_or_refused(monkeypatch):
-    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
+    # Towers of other kinds are left alone, or refused.
     model, _ = model_and_loss(setting(REPVGG))
     assert prepare_attention(model, chosen("auto")) == []
     assert "text tower" in prepare_attention(model, chosen("auto", "native"))[1]

@@ -36,7 +36,7 @@ def check_all(run_folder):
     return folders
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", ["average", pytest.param("lora", marks=pytest.mark.slow), "widths"])
 def test_golden_embeddings_are_of_their_checkpoint(config, tmp_path, monkeypatch, name, capsys):
     """Without them a run is the same, byte by byte: no random state, statistic or mode is moved by computing them."""
     changes = [*RUNS[name], *SETTINGS]

@@ -1,17 +1,16 @@
 """`Data.groups`: ranks that read their own share of the shards train as one process that reads all of them."""
 
+import os
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
+import paddle.distributed as dist
 import pytest
 
-from ernie_vil2.device.launch import run_ranks
+from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.io.run_folder import list_checkpoints
-from tests.support import reading_rank
 from tests.support.commands import call
-from tests.support.paths import ROOT
+from tests.support.ranks import forked_ranks, train
 from tests.support.shapes import shape_members, write_tar
 from tests.support.trainings import as_arguments, logged_losses
 
@@ -25,14 +24,27 @@ def grouped(overrides, tmp_path):
             "Data.shuffle_buffer=64", "Training.steps=6", "Training.checkpoint_every=3"]  # fmt: skip
 
 
+def list_shards(path, settings):
+    """As a rank: train, and list the shards that its loader reads from, a line each."""
+    trainer_process, read = os.getpid(), ShardedSource.__getitem__
+
+    def listed(source, index):
+        # The trainer itself compares the first samples with the other ranks'.
+        if os.getpid() != trainer_process:
+            with path.open("a") as log:
+                print(dist.get_rank(), source.shards[source.locate(index)[0]].name, file=log)
+        return read(source, index)
+
+    ShardedSource.__getitem__ = listed
+    train(settings)
+
+
 @pytest.mark.slow
-def test_two_ranks_open_their_own_shards_and_train_as_one(grouped, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    worker, opened = str(Path(reading_rank.__file__)), tmp_path / "opened"
+def test_two_ranks_open_their_own_shards_and_train_as_one(grouped, tmp_path):
     for ranks in (1, 2):
-        output = f"Training.output={tmp_path / f'ranks{ranks}'}"
-        assert run_ranks([sys.executable, worker, f"{opened}{ranks}", *grouped, output], ranks) == 0
-    read = {tuple(line.split()) for line in Path(f"{opened}2").read_text().splitlines()}
+        output = [f"Training.output={tmp_path / f'ranks{ranks}'}", "Training.device=cpu"]
+        forked_ranks(list_shards, tmp_path / f"opened{ranks}", [*grouped, *output], ranks=ranks)
+    read = {tuple(line.split()) for line in (tmp_path / "opened2").read_text().splitlines()}
     shares = [{shard for rank, shard in read if rank == number} for number in "01"]
     assert [len(share) for share in shares] == [4, 4] and not shares[0] & shares[1]
     one, two = logged_losses(tmp_path / "ranks1"), logged_losses(tmp_path / "ranks2")

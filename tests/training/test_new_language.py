@@ -115,6 +115,7 @@ def test_micro_batches_and_ranks_train_what_one_process_does(settings, tmp_path,
                 assert other[name] == pytest.approx(record[name], rel=1e-4), (record["step"], name)
 
 
+@pytest.mark.slow
 def test_student_may_have_another_tower_and_vocabulary(settings, tmp_path):
     words = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *dict.fromkeys("".join(zh for _, zh in PAIRS))]
     (tmp_path / "zh.txt").write_text("\n".join(words), encoding="utf-8")

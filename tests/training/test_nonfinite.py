@@ -79,8 +79,8 @@ def test_norm_is_that_of_all_gradients_before_clipping(config, micro_batch):
 
 @pytest.mark.parametrize(("what", "image", "micro_batch", "log_every"), [
     ("gradient", [], "null", 1),
-    ("loss", [REPVGG], "null", 100),
     ("infinite gradient", [REPVGG], 3, 100),
+    pytest.param("loss", [REPVGG], "null", 100, marks=pytest.mark.slow),
     pytest.param("loss", [], 3, 1, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_evidence_of_a_stop_holds_the_last_good_weights(config, what, image, micro_batch, log_every):
@@ -130,7 +130,9 @@ def whole_state(trainer):
     return state(trainer) | {key: value.numpy() for key, value in moments if isinstance(value, paddle.Tensor)}
 
 
-@pytest.mark.parametrize(("what", "image"), [("gradient", []), ("loss", [REPVGG])], ids=["gradient", "loss"])
+@pytest.mark.parametrize(("what", "image"), [
+    pytest.param("gradient", [], marks=pytest.mark.slow), ("loss", [REPVGG])
+], ids=["gradient", "loss"])  # fmt: skip
 def test_step_left_out_changes_nothing_and_is_counted(config, tmp_path, capsys, what, image):
     settings = [*image, "Training.nonfinite=skip", "Training.max_skipped_share=0.5", "Training.steps=5"]
     trainer = spoilt(Trainer(config(*settings)), what, {1, 3})

@@ -21,11 +21,12 @@ from tests.support.trainings import begin_with, built_task, check_resume, fit, l
 SQUARE = [name for name in FOLDERS if expected(name)["pixel_values"].ndim == 4]
 CACHED = ["hf_chinese_clip", "cn_clip_rn50"]
 DIRECT = [*CACHED, "hf_altclip", "hf_clip", "openclip_flat", "hf_siglip", "openclip_siglip_timm"]
-"""A family for each kind of towers, whose steps are not left to the slow tests."""
+"""A family for each kind of towers, which is not left to the slow tests."""
+EVERY = [pytest.param(name, marks=() if name in DIRECT else pytest.mark.slow) for name in FOLDERS]
 PAIRS = "Loss.weights={image_image: 0, text_text: 0, image_text: 0.5, text_image: 0.5}"
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", EVERY)
 def test_towers_tokenizer_length_and_loss_are_the_folders(name):
     config, source = like_folder(name, "Loss.weights.text_text=0"), read_model(FOLDERS[name])
     assert config.Loss.kind == ("sigmoid" if "logit_bias" in source.arrays else "info_nce")
@@ -79,7 +80,7 @@ def test_gradients_of_the_trainers_step_are_the_authors(name, micro_batch):
         np.testing.assert_allclose(gradient, arrays[key], rtol=0, atol=1e-4 * np.abs(arrays[key]).max(), err_msg=key)
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", EVERY)
 def test_layer_groups_run_from_the_input_to_the_joint_space(name):
     model, _ = read_model(FOLDERS[name]).build()
     towers = layer_groups(model)
@@ -98,7 +99,7 @@ TUNINGS = {
 }
 
 
-@pytest.mark.parametrize("name", TUNINGS)
+@pytest.mark.parametrize("name", ["hf_chinese_clip_bin", pytest.param("hf_siglip", marks=pytest.mark.slow)])
 def test_resume_is_bit_equal(overrides, tmp_path, name):
     def config(*changes):
         return load_config(None, begin_with(overrides, name, *TUNINGS[name], *changes))

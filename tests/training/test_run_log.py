@@ -25,8 +25,16 @@ def line(*arguments, **values):
 BAD = [
     b"no JSON\n",
     b"[" * 100_000 + b"\n",
+    b"\xff\xfe\n",
+    b"[]\n",
     b'{"kind": "train", "step": 1}\n',
+    b'{"kind": {}, "step": 1, "seconds": 1}\n',
+    b'{"kind": "train", "step": ' + b"1" * 5000 + b', "seconds": 1}\n',
+    line(1, loss="low"),
     line(1, "evaluation", evaluator="mine", best_by=None, metrics={"accuracy": "high"}),
+    line(1, "evaluation", evaluator="mine", best_by=None, metrics=[1.0]),
+    line(1, "evaluation", evaluator="mine", best_by=None, metrics={"accuracy": 1.0}, shown="accuracy"),
+    line(1, "note"),
 ]
 
 

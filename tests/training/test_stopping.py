@@ -130,7 +130,9 @@ def signalled_in(trainer, owner, method, step):
     setattr(owner, method, with_signal)
 
 
-@pytest.mark.parametrize("method", ["_evaluate", "_save", "_over_ranks", "agree"])
+@pytest.mark.parametrize("method", [
+    "_evaluate", "_over_ranks", *(pytest.param(name, marks=pytest.mark.slow) for name in ("_save", "agree"))
+])  # fmt: skip
 def test_a_signal_is_heard_at_any_time(config, method):
     """Ranks agree before a step and before an evaluation; a request that comes later waits for the next."""
     trainer = Trainer(config("Evaluation.every=2", "Training.checkpoint_every=2"))

@@ -24,8 +24,11 @@ TUNINGS = {
 }
 
 
-@pytest.mark.parametrize("tuning", TUNINGS.values(), ids=TUNINGS)
-def test_resume_is_bit_equal_and_what_is_frozen_stays(config, tmp_path, tuning):
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=() if name in ("lora", "frozen norms") else pytest.mark.slow) for name in TUNINGS
+])  # fmt: skip
+def test_resume_is_bit_equal_and_what_is_frozen_stays(config, tmp_path, name):
+    tuning = TUNINGS[name]
     whole = check_resume(lambda *changes: config(*tuning, *changes), tmp_path)
     before = Trainer(config(*tuning)).model.state_dict()
     trained = {name for group in whole.task.parameter_groups() for name in group.names}
@@ -70,7 +73,7 @@ def test_two_ranks_train_what_one_process_does(config, overrides, tmp_path):
             np.testing.assert_allclose(two[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
 
 
-@pytest.mark.parametrize(("ema", "share"), [(0.5, 0.3), (None, 0.3)])
+@pytest.mark.parametrize(("ema", "share"), [(0.5, 0.3), pytest.param(None, 0.3, marks=pytest.mark.slow)])
 def test_average_is_that_of_numpy(config, ema, share):
     """Over every step of a run: w_t averaged with decay min(d, (1 + t) / (10 + t)), then mixed with w_0."""
     trainer = Trainer(config(f"Tuning.ema={'null' if ema is None else ema}", f"Tuning.initial_share={share}", REPVGG,
