@@ -122,10 +122,8 @@ def test_a_folder_of_other_files_or_of_another_run_is_refused(tmp_path, crawl, s
     with pytest.raises(locks.OtherJob, match="other holds other files"):
         curate(source, steps(RULES), tmp_path / "other")
     (tmp_path / "busy" / ".curate").mkdir(parents=True)
-    with (
-        locks.owned(tmp_path / "busy" / ".curate" / "lock"),
-        pytest.raises(locks.OtherJob, match="process .* is writing"),
-    ):
+    held = locks.owned(tmp_path / "busy" / ".curate" / "lock")
+    with held, pytest.raises(locks.OtherJob, match="process .* is writing"):
         curate(source, steps(RULES), tmp_path / "busy")
 
 

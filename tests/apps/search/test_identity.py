@@ -216,23 +216,6 @@ def test_files_of_any_name_are_indexed_and_served(names):
                 one.encode()
 
 
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [("苹果.png".encode("gbk"), "苹果.png"), ("苹果.png".encode(), "苹果.png"), (b"caf\xe9.png", r"caf\xe9.png")],
-)
-def test_names_of_chinese_windows_are_read(tmp_path, name, shown):
-    folder = tmp_path / "folder1"
-    folder.mkdir()
-    Path(folder, name.decode("utf-8", "surrogateescape")).write_bytes(b"1")
-    with open_number_index(tmp_path) as index:
-        add(index, [str(folder)])
-        assert set(all_items(index)) == {shown} and Originals([tmp_path]).read(all_items(index)[shown]) == b"1"
-        Path(folder, f"{name.decode('utf-8', 'surrogateescape')[:-4]}.txt").write_text("a caption")
-        assert counts(add(index, [str(folder)]))[0] == 1  # as a sample it is called without its suffix
-        sample = all_items(index)[shown.removesuffix(".png")]
-        assert sample.fields["caption"] == "a caption" and Originals([tmp_path]).read(sample) == b"1"
-
-
 def test_an_index_in_a_folder_of_any_name(tmp_path, monkeypatch, checkpoint, model, capsys):
     """What a command prints, index.json and locations take names that are not UTF-8."""
     home = tmp_path / "\udcb9\udcfb"

@@ -1,9 +1,7 @@
 """Images that clients send, or begin to send: bounded, answered, and forgotten."""
 
 import gc
-import signal
 import socket
-import time
 from contextlib import suppress
 
 import pytest
@@ -13,7 +11,6 @@ from hypothesis import strategies as st
 from ernie_vil2.apps.search import middleware, open_index
 from ernie_vil2.apps.search.service import build_app
 from ernie_vil2.data.samples import BadSample
-from tests.support.limits import PATIENCE
 from tests.support.small_index import IMAGE
 from tests.support.sockets import (
     Running,
@@ -21,7 +18,6 @@ from tests.support.sockets import (
     request,
     reset,
     resident,
-    serve_command,
     until,
     without_garbage_collection,
 )
@@ -167,16 +163,3 @@ def test_the_largest_upload_there_may_be_is_read(running, monkeypatch):
     monkeypatch.setattr(middleware, "MOST_BYTES", len(IMAGE))
     assert is_free(running)
     assert status(running.ask(request("POST", SEARCH, IMAGE + b"a"))) == 413
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_server_ends_beside_an_upload(shapes_index, checkpoint, tmp_path, stop):
-    log = tmp_path / "log"
-    with serve_command(shapes_index, checkpoint, log) as (process, port), socket.socket() as client:
-        client.connect(("127.0.0.1", port))
-        client.sendall(request("POST", SEARCH, b"a", length=100))
-        time.sleep(1)
-        process.send_signal(stop)
-        assert process.wait(PATIENCE) == 0
-    assert "Traceback" not in log.read_text()
