@@ -7,15 +7,9 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2.evaluation.embedding_files import read_embeddings
-from tests.support.checkpoints import untrained_checkpoint
 from tests.support.commands import call
 from tests.support.published_files import image, write
 from tests.support.shapes import COLOURS, draw, png, write_tsv
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return untrained_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="module")
@@ -29,40 +23,40 @@ def rows(tmp_path_factory):
 
 
 @pytest.fixture
-def extract(checkpoint, tmp_path):
+def extract(model, tmp_path):
     """`extract(argument, ...)`: what is printed; the embeddings are in `tmp_path / "o"`."""
 
     def extract(*arguments):
-        result = call("embed", "--checkpoint", checkpoint, "--output", tmp_path / "o", "--device", "cpu", *arguments)
+        result = call("embed", "--checkpoint", model, "--output", tmp_path / "o", "--device", "cpu", *arguments)
         assert result.returncode == 0, result.stderr
         return result.stdout
 
     return extract
 
 
-def test_official_format_has_a_row_a_tsv_row(checkpoint, rows, extract, tmp_path):
+def test_official_format_has_a_row_a_tsv_row(model, rows, extract, tmp_path):
     path, content = rows
     usable = [row for row in content if row[1] != "torn"]
     assert "broken image: 1 (torn)" in extract("--data", path, "--format", "official")
     found = read_embeddings(tmp_path / "o")
-    model = ernie_vil2.load_model(checkpoint)
+    loaded = ernie_vil2.load_model(model)
     assert len(found.images) == 6
-    np.testing.assert_allclose(found.images, model.encode_images([row[2] for row in usable]), atol=1e-6)
-    np.testing.assert_allclose(found.texts, model.encode_texts([row[0] for row in usable]), atol=1e-6)
+    np.testing.assert_allclose(found.images, loaded.encode_images([row[2] for row in usable]), atol=1e-6)
+    np.testing.assert_allclose(found.texts, loaded.encode_texts([row[0] for row in usable]), atol=1e-6)
 
 
 @pytest.mark.parametrize("layout", ["numpy", "chinese-clip"])
-def test_other_formats_have_each_image_and_text_once(checkpoint, rows, extract, tmp_path, layout):
+def test_other_formats_have_each_image_and_text_once(model, rows, extract, tmp_path, layout):
     extract("--data", rows[0], "--format", layout)
     found = read_embeddings(tmp_path / "o")
     texts = ["a red disc", "a green disc", "a disc", "a torn disc", "a blue disc", "a yellow disc"]
     assert [image.id for image in found.benchmark.images] == ["red", "green", "blue", "yellow"]
     assert [text.text for text in found.benchmark.texts] == texts
     assert found.benchmark.pairs.tolist() == [[0, 0], [1, 1], [0, 2], [2, 4], [3, 5]]
-    np.testing.assert_allclose(found.texts, ernie_vil2.load_model(checkpoint).encode_texts(texts), atol=1e-6)
+    np.testing.assert_allclose(found.texts, ernie_vil2.load_model(model).encode_texts(texts), atol=1e-6)
 
 
-def test_a_plain_folder_of_images(checkpoint, extract, tmp_path):
+def test_a_plain_folder_of_images(model, extract, tmp_path):
     """Of folders too; one image is broken, and there are files that are none."""
     images = {name: image(number) for number, name in enumerate(("b.png", "a/2.PNG", "a/10.png"))}
     files = {"torn.gif": b"GIF89a", "notes.txt": b"none", ".hidden/c.png": b""}
@@ -71,16 +65,16 @@ def test_a_plain_folder_of_images(checkpoint, extract, tmp_path):
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["image_embeddings.npy", "images.jsonl"]
     names = [json.loads(line)["image_id"] for line in (tmp_path / "o/images.jsonl").read_text().splitlines()]
     assert names == ["b.png", "a/10.png", "a/2.PNG"]
-    expected = ernie_vil2.load_model(checkpoint).encode_images([photos / name for name in names])
+    expected = ernie_vil2.load_model(model).encode_images([photos / name for name in names])
     np.testing.assert_allclose(np.load(tmp_path / "o/image_embeddings.npy"), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("layout", ["numpy", "chinese-clip"])
-def test_lines_of_text(checkpoint, extract, tmp_path, layout):
+def test_lines_of_text(model, extract, tmp_path, layout):
     lines = tmp_path / "lines.txt"
     lines.write_bytes("\ufeffa red disc\r\n\n a disc \na red disc\n".encode() + b"\xff\xfe\n")
     assert "not UTF-8: 1 (lines.txt:5)" in extract("--texts", lines, "--format", layout)
-    expected = ernie_vil2.load_model(checkpoint).encode_texts(["a red disc", "a disc", "a red disc"])
+    expected = ernie_vil2.load_model(model).encode_texts(["a red disc", "a disc", "a red disc"])
     if layout == "numpy":
         names = [json.loads(line) for line in (tmp_path / "o/texts.jsonl").read_text().splitlines()]
         assert names == [{"text_id": "1", "text": "a red disc"}, {"text_id": "3", "text": "a disc"},

@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from ernie_vil2 import cli as commands
-from tests.support.checkpoints import untrained_checkpoint
 from tests.support.published_files import write
 from tests.support.shapes import draw, png
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return untrained_checkpoint(tmp_path_factory.mktemp("model"))
 
 
 def score(command, *arguments):
