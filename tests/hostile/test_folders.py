@@ -9,7 +9,6 @@ import json
 import math
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from ernie_vil2.io.export_folder import ABOUT, CONFIG, BadExport, read_export
 from ernie_vil2.io.files import INTEGRITY, write_integrity
 from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.runtime_onnx import OnnxModel, checked
+from tests.hostile.bad_input.case import bounded_time
 from tests.support.commands import call
 from tests.support.limits import PATIENCE
 
@@ -42,14 +42,8 @@ few = settings(settings.get_profile("folders"), max_examples=15)
 
 @pytest.fixture(autouse=True)
 def no_hang():
-    def too_long(*_):
-        pytest.fail("it does not end")
-
-    previous = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(PATIENCE)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, previous)
+    with bounded_time(PATIENCE):
+        yield
 
 
 def paths(tree, prefix=()):
