@@ -58,7 +58,7 @@ def assert_close(values, references):
 
 
 @EVERY_KIND
-@examples(40)
+@examples(25)
 @given(
     duplicates=st.sampled_from(DUPLICATES),
     count=st.integers(1, 12),
@@ -86,7 +86,7 @@ def test_rows_equal_the_reference(kind, widths, duplicates, count, before, after
 
 
 @EVERY_KIND
-@examples(30)
+@examples(20)
 @given(
     duplicates=st.sampled_from(DUPLICATES),
     count=st.integers(1, 14),
