@@ -8,8 +8,7 @@ test of its own page; or it is named in `NOT_RUN` with a reason. The Chinese pag
 import pytest
 
 import ernie_vil2
-from tests.support.page_commands import PAGES, SERVERS, blocks, parts, run_command, serve, shell_commands
-from tests.support.paths import ROOT
+from tests.support.page_commands import PAGES, SERVERS, parts, run_command, serve
 from tests.support.stand_ins import LAYOUTS, checkout
 
 NOT_RUN = {
@@ -105,12 +104,3 @@ def test_what_is_not_run_is_still_on_a_page():
     shown = [text for page in PAGES.values() for kind, text in parts(page) if kind in ("shell", "python")]
     assert [words for words in NOT_RUN if not any(words in text for text in shown)] == []
     assert len(shown) > 150
-
-
-@pytest.mark.parametrize("page", OTHER_TESTS)
-def test_a_page_with_a_test_of_its_own_has_it(page):
-    assert page in (ROOT / "tests" / OTHER_TESTS[page]).read_text(encoding="utf-8")
-    in_bash = {command for language, text in blocks(PAGES[page]) if language == "bash"
-               for command in shell_commands(text)}  # fmt: skip
-    others = {text for kind, text in parts(PAGES[page]) if kind == "shell"} - in_bash
-    assert not [text for text in others if reason(text) is None]
