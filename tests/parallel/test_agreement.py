@@ -1,13 +1,16 @@
 """What ranks have to agree on, and an error of one of three ranks, which ends all of them."""
 
 import json
+import time
 
+import paddle.distributed as dist
 import pytest
 
-from ernie_vil2.data.samples import BadSample, Sample
+from ernie_vil2.data.samples import BadSample, Sample, TooManyBadSamples
 from ernie_vil2.parallel import collectives
-from ernie_vil2.parallel.collectives import Disagreement, check_agreement, digest
-from tests.support.agreement_worker import main
+from ernie_vil2.parallel.collectives import Disagreement, agreed_errors, check_agreement, digest, first_rank_first
+from ernie_vil2.parallel.ranks import join_ranks
+from ernie_vil2.training.step_agreement import BatchGate, StopSignals
 from tests.support.ranks import forked_ranks
 
 
@@ -63,6 +66,49 @@ def test_a_digest_sees_order_texts_and_images():
     assert len({digest(Rows(variant), 5) for variant in variants}) == len(variants)
     assert digest(Rows(samples), 3) == digest(Rows([*samples[:3], broken]), 3)
     assert digest(Rows(["s3://a.tar, 1"]), 1) != digest(Rows(["s3://a.tar, 2"]), 1)
+
+
+def ended(action):
+    try:
+        return action()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def main(folder):
+    """As one of three ranks: leave what it finds in `folder`/RANK.json."""
+    rank, ranks = join_ranks()
+    found = {}
+
+    def in_a_block(failing):
+        with agreed_errors():
+            if rank in failing:
+                raise OSError(f"the disk of {rank}")
+        return "went on"
+
+    def fetched():
+        if rank == 0:
+            time.sleep(1)
+            (folder / "fetched").write_text("once")
+            return "fetched"
+        return (folder / "fetched").read_text()
+
+    def not_fetched(failing):
+        (folder / f"tried_{failing}_{rank}").touch()
+        if rank == failing:
+            raise ValueError(f"no such model on {rank}")
+
+    for failing in ([], [0], [2], [1, 2]):
+        found[f"block {failing}"] = ended(lambda failing=failing: in_a_block(failing))
+    found["fetched"] = ended(lambda: first_rank_first(fetched))
+    for failing in (0, 1):
+        found[f"not fetched {failing}"] = ended(lambda failing=failing: first_rank_first(lambda: not_fetched(failing)))
+    gate = BatchGate(ranks, StopSignals())
+    error = TooManyBadSamples("3 of 4 samples") if rank == 1 else None
+    found["gate"] = [ended(lambda: gate.lets_through(4, 2)), ended(lambda: gate.lets_through(rank, 1)),
+                     ended(lambda: gate.lets_through(4, 2, error))]  # fmt: skip
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+    dist.barrier()
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,10 @@ import numpy as np
 import paddle
 import pytest
 
+from benchmarks.traffic import counted_traffic
 from ernie_vil2.losses import MultiViewLoss
-from ernie_vil2.parallel import gather, gather_rows, gather_views
-from tests.support import gather_worker
+from ernie_vil2.parallel import gather, gather_ids, gather_rows, gather_views
+from ernie_vil2.parallel.ranks import join_ranks
 from tests.support.ranks import forked_ranks
 
 VIEWS = ["image_1", "image_2", "text_1", "text_2"]
@@ -34,13 +35,54 @@ def of_one_process(batch, widths=()):
     return {"total": total.numpy(), "scale": scale.grad.numpy(), **gradients}
 
 
+def step_of_rank(batch, own, dtype, tile=2, widths=()):
+    """Loss of this rank, and the gradients of its rows and of the scale."""
+    local = {name: paddle.to_tensor(batch[name][own].astype(dtype), stop_gradient=False) for name in VIEWS}
+    local_ids = paddle.to_tensor(batch["ids"][own])
+    scale = paddle.to_tensor(batch["scale"].astype(dtype), stop_gradient=False)
+    with counted_traffic() as traffic:
+        gathered_ids, on_host, counts = gather_ids(local_ids, batch["ids"][own], capacity=6)()
+        gathered, offset = gather_views(local, counts)
+        loss = MultiViewLoss(WEIGHTS, "positives", tile, widths=widths)
+        total, _ = loss(local, gathered, {"logit_scale": scale}, local_ids, gathered_ids, offset)
+    with counted_traffic() as back:
+        total.backward()
+    gradients = {name: view.grad.numpy() for name, view in local.items()}
+    sent = [traffic["all_gather"].calls, traffic["all_gather"].payload, back["all_reduce"].calls,
+            back["all_reduce"].payload, len(traffic | back)]  # fmt: skip
+    return {
+        "total": total.numpy(),
+        "ids": gathered_ids.numpy(),
+        "ids_on_host": on_host,
+        "counts": counts,
+        "offsets": [offset, gather_rows(local_ids)[1]],
+        "scale": scale.grad.numpy(),
+        "sent": sent,
+        **gradients,
+    }
+
+
+def main(folder):
+    """As a rank: read `folder`/batch.npz, take the own rows of it and leave `folder`/rank_R.npz."""
+    rank, _ = join_ranks()
+    batch = np.load(folder / "batch.npz")
+    own = slice(BOUNDS[rank], BOUNDS[rank + 1])
+
+    found = {dtype: step_of_rank(batch, own, dtype) for dtype in ("float32", "float64")}
+    found["plain"] = step_of_rank(batch, own, "float64", tile=None)
+    found["widths"] = step_of_rank(batch, own, "float64", widths=[1, 2, 4])
+    found["float32 widths"] = step_of_rank(batch, own, "float32", widths=[1, 2, 4])
+
+    flat = {f"{run}/{name}": value for run, values in found.items() for name, value in values.items()}
+    np.savez(folder / f"rank_{rank}.npz", **flat)
+
+
 @pytest.fixture(scope="module")
 def ranks(batch, tmp_path_factory):
     """What each of two processes found, by run: in tiles "float32" and "float64", and "plain"."""
     folder = tmp_path_factory.mktemp("gather")
-    weights = {"pairs": list(WEIGHTS), "weights": list(WEIGHTS.values())}
-    np.savez(folder / "batch.npz", bounds=BOUNDS, **weights, **batch)
-    forked_ranks(gather_worker.main, folder)
+    np.savez(folder / "batch.npz", **batch)
+    forked_ranks(main, folder)
     return [np.load(folder / f"rank_{rank}.npz") for rank in range(2)]
 
 

@@ -1,22 +1,20 @@
 """A plan's arithmetic by hand and against the counter of a real step; advice planned again; what cannot be planned."""
 
 import json
-import sys
 from collections import defaultdict
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, replace
 
 import pytest
 
+from benchmarks.traffic import counted_traffic
 from ernie_vil2.cli.plan import step_seconds
 from ernie_vil2.config import ConfigError, load_config
-from ernie_vil2.device.launch import run_ranks
 from ernie_vil2.io.run_folder import CONFIG, LOG
 from ernie_vil2.planning.devices import DEVICES, GIB, DataSheet, check, recognise
 from ernie_vil2.planning.plan import HOW_TO_MEASURE, Plan, _lines, advise
 from ernie_vil2.planning.towers import Towers
-from tests.support import traffic_rank
-from tests.support.paths import ROOT
+from ernie_vil2.training.trainer import Trainer
+from tests.support.ranks import forked_ranks
 from tests.support.trainings import REPVGG
 
 SMALL = [
@@ -191,15 +189,30 @@ def test_a_step_is_measured_by_the_log_of_a_run(tmp_path):
         step_seconds(str(tmp_path), 128)
 
 
+def count_traffic(folder, settings):
+    """As a rank: train, and leave what the second step sends in `folder`."""
+    trainer = Trainer(load_config(None, settings))
+    step = trainer._train_step
+
+    def counted(batch, rate):
+        with counted_traffic() as traffic:
+            losses = step(batch, rate)
+        if trainer.step == 2:
+            sent = {kind: asdict(entry) for kind, entry in traffic.items()}
+            (folder / f"{trainer.rank}.json").write_text(json.dumps(sent))
+        return losses
+
+    trainer._train_step = counted
+    trainer.fit()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [
     [REPVGG, "Training.micro_batch=3"], ["Loss.weights={text_text: 0, text_image: 0}", "Training.global_batch=12"]
 ], ids=["norms", "two pairs"])  # fmt: skip
-def test_bytes_and_calls_are_those_of_a_step(overrides, tmp_path, monkeypatch, changes):
+def test_bytes_and_calls_are_those_of_a_step(overrides, tmp_path, changes):
     settings = [*overrides, *changes, "Training.steps=3", "Training.device=cpu"]
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    worker = Path(traffic_rank.__file__)
-    assert run_ranks([sys.executable, str(worker), str(tmp_path), *settings], 2) == 0
+    forked_ranks(count_traffic, tmp_path, settings)
 
     config = load_config(None, settings)
     planned = defaultdict(lambda: {"calls": 0, "payload": 0, "sent": 0.0})

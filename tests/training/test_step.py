@@ -1,16 +1,19 @@
 """The cached step against the direct one: the same losses and gradients from micro batches."""
 
+from itertools import product
+
 import numpy as np
 import paddle
 import pytest
 from paddle import nn
+from paddle.distributed import fleet
 
-from ernie_vil2.parallel.norms import batch_norms
+from ernie_vil2.parallel.norms import batch_norms, synchronise_norms
+from ernie_vil2.parallel.ranks import join_ranks
 from ernie_vil2.planning.towers import operations
 from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep, build_step
-from tests.support.freezing import check_ranks, of_ranks
+from tests.support.freezing import check_ranks, found_by_rank, of_ranks
 from tests.support.ranks import forked_ranks
-from tests.support.step_worker import main
 from tests.support.steps import (
     OWN,
     SIGMOID,
@@ -124,6 +127,27 @@ def test_a_rank_with_too_few_rows_is_reported():
         CachedStep(*model_and_loss(config), config).forward(*batch(rows=range(3)), 0)
 
 
+RUNS = {"DirectStep": (VIT, DirectStep), "CachedStep": (VIT, CachedStep), "SyncedNorms": (REPVGG, DirectStep),
+        "CachedSigmoid": (VIT, CachedStep), "CachedWidths": (VIT, CachedStep)}  # fmt: skip
+
+
+def main(folder):
+    """As a rank: leave losses and gradients of every run in `folder`/RANK.npz."""
+    rank, _ = join_ranks()
+    found = {}
+    for dtype, (run, (image, kind)) in product(("float32", "float64"), RUNS.items()):
+        with default_dtype(dtype):
+            config = setting(image, "Training.micro_batch=2", *settings_of(run))
+            model, loss = model_and_loss(config)
+            assert synchronise_norms(model) == []
+            step = kind(model, loss, config, fleet.distributed_model(model))
+            losses, gradients = compute(step, batch(dtype, OWN[rank]))
+        found |= {f"{dtype}/{run}/losses/{name}": value for name, value in losses.items()}
+        found |= {f"{dtype}/{run}/gradients/{name}": value for name, value in gradients.items()}
+    found |= found_by_rank(of_ranks(), rank)
+    np.savez(f"{folder}/{rank}.npz", **found)
+
+
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
@@ -132,7 +156,7 @@ def ranks(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
-@pytest.mark.parametrize("kind", ["DirectStep", "CachedStep", "SyncedNorms", "CachedSigmoid", "CachedWidths"])
+@pytest.mark.parametrize("kind", RUNS)
 def test_two_ranks_with_uneven_rows_are_as_one(ranks, kind, dtype, tolerance):
     """In float32 and float64, under `fleet.distributed_model`; losses add up over the ranks."""
     if kind == "SyncedNorms" and dtype == "float32":
@@ -140,7 +164,7 @@ def test_two_ranks_with_uneven_rows_are_as_one(ranks, kind, dtype, tolerance):
     if kind.endswith("Widths") and dtype == "float32":
         tolerance = 2e-6  # likewise 2.3e-6: prefixes are normalised again
     with default_dtype(dtype):
-        config = setting(REPVGG if kind == "SyncedNorms" else VIT, *settings_of(kind))
+        config = setting(RUNS[kind][0], *settings_of(kind))
         model, loss = model_and_loss(config)
         rows = np.concatenate(OWN)
         expected = compute(DirectStep(model, loss, config), batch(dtype, rows))
