@@ -9,7 +9,7 @@ from ernie_vil2.config import load_config, with_overrides
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.tasks import decay_groups
-from ernie_vil2.training.checkpoint import Checkpoint, recover, save_checkpoint
+from ernie_vil2.training.checkpoint import Checkpoint, save_checkpoint
 from ernie_vil2.training.optimizer import build_optimizer, optimizer_arrays
 
 VOCABULARY = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *(f"token{number}" for number in range(16))]
@@ -64,15 +64,3 @@ def flip_bit(path):
 
 def remove(path):
     path.unlink()
-
-
-def check_damage_is_found(run, capsys, name, damage, reason):
-    """Check that a damaged checkpoint is named and set aside once, and the one before used."""
-    whole, newest = run.save(1), run.save(2)
-    damage(newest / name)
-    assert recover(run.folder) == whole
-    error = capsys.readouterr().err
-    assert f"checkpoint {newest} is damaged: " in error and reason in error
-    assert name in error or damage is flip_bit
-    assert run.names() == ["damaged_step_00000002", "step_00000001"]
-    assert recover(run.folder) == whole and capsys.readouterr().err == ""

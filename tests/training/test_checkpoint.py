@@ -24,7 +24,6 @@ from ernie_vil2.training.checkpoint import (
 )
 from tests.support.small_run import (
     SmallRun,
-    check_damage_is_found,
     cut_off,
     flip_bit,
     remove,
@@ -69,7 +68,14 @@ def test_state_of_another_version_is_refused(run):
     ("integrity.json", cut_off, "cannot be read"),
 ])  # fmt: skip
 def test_damage_is_reported_and_the_one_before_used(run, capsys, name, damage, reason):
-    check_damage_is_found(run, capsys, name, damage, reason)
+    whole, newest = run.save(1), run.save(2)
+    damage(newest / name)
+    assert recover(run.folder) == whole
+    error = capsys.readouterr().err
+    assert f"checkpoint {newest} is damaged: " in error and reason in error
+    assert name in error or damage is flip_bit
+    assert run.names() == ["damaged_step_00000002", "step_00000001"]
+    assert recover(run.folder) == whole and capsys.readouterr().err == ""
 
 
 def test_without_a_whole_checkpoint_all_stay(run):

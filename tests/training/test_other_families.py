@@ -13,7 +13,7 @@ from ernie_vil2.models.dual_encoder import layer_groups
 from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.tasks.contrastive_step import build_step
 from ernie_vil2.training.checkpoint import list_checkpoints
-from tests.support.commands import call
+from tests.support.commands import succeed
 from tests.support.other_families import FOLDERS, expected
 from tests.support.steps import taken_gradients
 from tests.support.trainings import begin_with, built_task, check_resume, fit, like_folder
@@ -117,13 +117,11 @@ def test_teacher_of_another_family_and_a_mixture_of_two_models(overrides, shapes
     """A SigLIP teaches a Chinese-CLIP; half of what was learned is a model of the same kind."""
     taught, teacher, half = (tmp_path / name for name in ("run", "teacher", "half"))
     source, other = FOLDERS["hf_chinese_clip_bin"], FOLDERS["hf_siglip"]
-    made = call("embed", "--checkpoint", other, "--data", shapes["train"], "--language", "zh", "--output", teacher)
-    assert made.returncode == 0, made.stderr
+    succeed("embed", "--checkpoint", other, "--data", shapes["train"], "--language", "zh", "--output", teacher)
     changes = ["Views.languages={zh: 1.0}", "Views.tag_probability=0", "Loss.weights.text_text=0", "Training.steps=2",
                f"Tuning.teacher={{embeddings: {teacher}, weight: 1}}"]  # fmt: skip
     fit(load_config(None, begin_with(overrides, "hf_chinese_clip_bin", *changes)))
-    mixed = call("interpolate", source, taught, "--alpha", 0.5, "--write", half)
-    assert mixed.returncode == 0, mixed.stderr
+    succeed("interpolate", source, taught, "--alpha", 0.5, "--write", half)
     before, after, between = (read_model(folder).arrays for folder in (source, taught, half))
     for key in before:
         np.testing.assert_allclose(between[key], (before[key] + after[key]) / 2, atol=1e-6, err_msg=key)
