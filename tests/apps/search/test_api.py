@@ -3,7 +3,6 @@
 import base64
 import re
 import shutil
-import threading
 
 import numpy as np
 import pytest
@@ -76,27 +75,6 @@ def test_values_are_counted_before_a_body_is_parsed(client, monkeypatch):
     for content in (b"[" * 300_000, b'{"input":[' + b"1," * 300_000 + b"1]}", b"{" * 300_000):
         answer = client.post("/api/v1/embeddings", content=content)
         assert answer.status_code == 422 and "values" in answer.json()["detail"]
-
-
-def test_bodies_are_read_and_written_beside_the_event_loop(writable, monkeypatch):
-    _, client = writable
-    threads = {}
-
-    def note_thread(name):
-        work = getattr(api, name)
-
-        def noted(*arguments):
-            threads[name] = threading.current_thread().name
-            return work(*arguments)
-
-        monkeypatch.setattr(api, name, noted)
-
-    for name in ("_read_batch", "_read_embeddings", "_write_embeddings", "_read_items"):
-        note_thread(name)
-    client.post("/api/v1/search/batch", json={"queries": [{"text": "red"}]})
-    client.post("/api/v1/embeddings", json={"input": "red"})
-    client.post("/api/v1/items", json={"items": [{"text": "red"}]})
-    assert len(threads) == 4 and all(thread.startswith("prepare") for thread in threads.values())
 
 
 def test_images_of_a_request_are_few_where_they_are_large(writable, monkeypatch):

@@ -1,7 +1,6 @@
 """Images of clients: what decoding them takes is known before, and bounded over the process."""
 
 import asyncio
-import io
 import json
 import sys
 import threading
@@ -18,6 +17,8 @@ from ernie_vil2.data import decoding
 from ernie_vil2.data.decoding import plan_decoding
 from ernie_vil2.data.preprocessing import Geometry, Preprocessing
 from ernie_vil2.data.samples import BadSample
+from tests.support import image_formats
+from tests.support.image_formats import smooth_image
 from tests.support.limits import PATIENCE
 from tests.support.paths import ROOT
 from tests.support.processes import run_process
@@ -27,12 +28,7 @@ KINDS = ("ernie_vil2", "official", "paddlenlp", "transformers", "open_clip", "na
 
 def encoded(width, height, kind="JPEG", mode="RGB", **options):
     """A file of a smooth image."""
-    rows, columns = np.mgrid[0:height, 0:width]
-    waves = [np.sin(columns / width * 9), np.cos(rows / height * 7), np.sin((rows / height + columns / width) * 5)]
-    image = Image.fromarray((127 + 120 * np.stack(waves, axis=2)).astype(np.uint8)).convert(mode)
-    content = io.BytesIO()
-    image.save(content, kind, **options)
-    return content.getvalue()
+    return image_formats.encoded(Image.fromarray(smooth_image(height, width)).convert(mode), kind, **options)
 
 
 def preprocessing(kind="ernie_vil2", size=32, geometry=None):
@@ -210,17 +206,6 @@ def test_large_weight_is_not_overtaken():
         assert limit.used == 0
 
     asyncio.run(run())
-
-
-def test_memory_goes_back_after_a_large_image_alone(monkeypatch):
-    returns = []
-    monkeypatch.setattr(image_decoding, "_return_memory", lambda: returns.append(1))
-    content = encoded(50, 40, "PNG")
-    for small_bytes, count in ((image_decoding.SMALL_BYTES, 0), (0, 1)):
-        monkeypatch.setattr(image_decoding, "SMALL_BYTES", small_bytes)
-        decoder = ImageDecoder(preprocessing())
-        asyncio.run(decoder.decode(content, "a", decoder.plan(content, "a"), lambda pixels: pixels))
-        assert len(returns) == count
 
 
 def test_server_answers_503_while_others_decode(index, monkeypatch):

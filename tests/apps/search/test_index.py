@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import ernie_vil2
-from ernie_vil2.apps.search import BusyIndex, DamagedIndex, OtherModel, fill, open_index
+from ernie_vil2.apps.search import BusyIndex, DamagedIndex, fill, open_index
 from ernie_vil2.apps.search.fill import add_images, add_texts, build, images_in
 from ernie_vil2.apps.search.store import FolderStore
-from tests.support.checkpoints import untrained_checkpoint
 from tests.support.commands import call
 from tests.support.shapes import draw, png
-from tests.support.small_index import IMAGE, TOKENS, fill_index, interrupt_call
+from tests.support.small_index import IMAGE, interrupt_call
 
 WORDS = ["red disc", "green square", "blue bar", "yellow cross", "红色的圆", "", "red disc"]
 
@@ -37,11 +35,6 @@ def built(tmp_path_factory, checkpoint, shapes):
 def folder(tmp_path, built):
     """A built index of 16 images and 5 texts."""
     return shutil.copytree(built, tmp_path / "index")
-
-
-@pytest.fixture(scope="module")
-def other_model(tmp_path_factory):
-    return ernie_vil2.load_model(untrained_checkpoint(tmp_path_factory.mktemp("other"), [*TOKENS, "猫"]))
 
 
 @pytest.fixture
@@ -173,22 +166,6 @@ def test_damage_is_named_with_what_to_do(folder, model, shapes, name):
     with open_index(folder, model, writable=True) as index:
         add_images(index, images_in([str(shapes["val"])]))
         assert len(index.search(texts=["red"], count=20)[0]) == 16
-
-
-def test_an_index_that_is_built_again_beneath_a_reader(folder, model, other_model, shapes):
-    """It is gone for a while, then there are fewer images, then it is of another model."""
-    with open_index(folder, model) as reader:
-        assert len(reader.search(texts=["red"], count=50)[0]) == 16
-        shutil.rmtree(folder)
-        assert len(reader.search(texts=["red"], count=50)[0]) == 16  # of what was opened nothing is lost
-        with open_index(folder, model, writable=True) as index:
-            add_images(index, images_in([str(shapes["val"])])[:5])
-        assert len(reader.search(texts=["red"], count=50)[0]) == 5
-        shutil.rmtree(folder)
-        fill_index(folder, other_model, shapes["val"])
-        for _ in range(2):
-            with pytest.raises(OtherModel):
-                reader.search(texts=["red"], count=50)
 
 
 @pytest.mark.parametrize(("options", "culprit"), [

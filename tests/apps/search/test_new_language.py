@@ -7,7 +7,7 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2.apps.search import OtherModel, open_index
-from tests.support.commands import call
+from tests.support.commands import call, succeed
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,7 @@ def models(checkpoint, tmp_path_factory):
 def index(models, shapes, tmp_path):
     """An index of images and of their tags."""
     what = ["--data", shapes["val"], "--texts", shapes["val"]]
-    done = call("search", "build", "--index", tmp_path / "index", "--checkpoint", models["own"], *what)
-    assert done.returncode == 0, done.stderr
+    succeed("search", "build", "--index", tmp_path / "index", "--checkpoint", models["own"], *what)
     return tmp_path / "index"
 
 
@@ -52,8 +51,7 @@ def test_images_are_found_by_another_text_tower(index, models):
 
 def test_another_text_tower_adds_images_and_no_texts(index, models, shapes):
     before = (index / "index.json").read_bytes()
-    added = call("search", "build", "--index", index, "--checkpoint", models["text"], "--data", shapes["train"])
-    assert added.returncode == 0, added.stderr
+    succeed("search", "build", "--index", index, "--checkpoint", models["text"], "--data", shapes["train"])
     refused = call("search", "build", "--index", index, "--checkpoint", models["text"], "--data", shapes["val"],
                    "--texts", shapes["val"])  # fmt: skip
     assert refused.returncode == 2 and "has the image tower alone: texts are encoded otherwise" in refused.stderr
