@@ -9,7 +9,7 @@ from ernie_vil2.config import Config, ModelConfig
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.format import StoredModel, write_model
-from tests.support.commands import call
+from tests.support.commands import call, succeed
 from tests.support.shapes import SPECIAL_TOKENS
 from tests.support.towers import image_tower, text_tower
 from tests.support.trainings import assert_same_arrays
@@ -31,13 +31,12 @@ def official(tmp_path):
 
 
 def test_there_and_back_is_bit_exact_and_reported(official, tmp_path):
-    there = convert(official / "model.pdparams", tmp_path / "paddlenlp", "--to", "paddlenlp", "--heads", 3, 2)
-    assert there.returncode == 0, there.stderr
+    options = ["--to", "paddlenlp", "--heads", 3, 2]
+    printed = succeed("convert", official / "model.pdparams", tmp_path / "paddlenlp", *options)
     # 8 of the image's stem and end, 12 a block; 4 + 2 of the text's, 16 a layer; the temperature.
     for line in ("42 matched", "0 missing", "0 unexpected", "0 of another shape"):
-        assert f"  {line}" in there.stdout, there.stdout
-    back = convert(tmp_path / "paddlenlp", tmp_path / "back", "--to", "official")
-    assert back.returncode == 0, back.stderr
+        assert f"  {line}" in printed
+    succeed("convert", tmp_path / "paddlenlp", tmp_path / "back", "--to", "official")
     before, after = read_weights(official / "model.pdparams"), read_weights(tmp_path / "back/model.pdparams")
     assert_same_arrays(after, before)
     for file in ("vocab.txt", "ernie_config.json"):

@@ -7,7 +7,7 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2.evaluation.embedding_files import read_embeddings
-from tests.support.commands import call
+from tests.support.commands import succeed
 from tests.support.published_files import image, write
 from tests.support.shapes import COLOURS, draw, png, write_tsv
 
@@ -27,9 +27,7 @@ def extract(model, tmp_path):
     """`extract(argument, ...)`: what is printed; the embeddings are in `tmp_path / "o"`."""
 
     def extract(*arguments):
-        result = call("embed", "--checkpoint", model, "--output", tmp_path / "o", "--device", "cpu", *arguments)
-        assert result.returncode == 0, result.stderr
-        return result.stdout
+        return succeed("embed", "--checkpoint", model, "--output", tmp_path / "o", "--device", "cpu", *arguments)
 
     return extract
 

@@ -10,7 +10,7 @@ import ernie_vil2
 from ernie_vil2 import runtime_onnx
 from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.models.weights.hand_back import layout_of
-from tests.support.commands import call
+from tests.support.commands import succeed
 from tests.support.other_families import FOLDERS
 from tests.support.trainings import assert_same_arrays
 
@@ -18,12 +18,6 @@ TEXTS = ["a red disc", "a green square", "红色的圆"]
 CASES = [pytest.param(name, marks=() if name == "hf_siglip" else pytest.mark.slow) for name in FOLDERS]
 LORA = {"cn_clip_rn50": "image.layer*"}
 """Layers with LoRA, where those of the image tower have other names."""
-
-
-def run_command(command, *arguments):
-    result = call(command, *arguments)
-    assert result.returncode == 0, [command, *arguments, result.stdout, result.stderr]
-    return result.stdout
 
 
 def hits_of(printed):
@@ -41,19 +35,19 @@ def test_from_the_folder_and_back(name, shapes, tmp_path):
         f"Data.train=[{shapes['train']}]", "Data.workers=0", "Optimizer.learning_rate=1e-2", "Schedule.warmup_steps=1",
         "Training.steps=10", "Training.global_batch=16", "Training.device=cpu", f"Training.output={run}",
     ]  # fmt: skip
-    run_command("train", *(word for setting in settings for word in ("-o", setting)))
+    succeed("train", *(word for setting in settings for word in ("-o", setting)))
     source, trained = read_model(folder), read_model(run)
     assert trained.arrays.keys() == dict(source.arrays).keys()
     changed = [key for key in trained.arrays if not np.array_equal(trained.arrays[key], source.arrays[key])]
     assert any(key.startswith("image.") for key in changed) and any(key.startswith("text.network.") for key in changed)
 
     evaluation = ["--checkpoint", run, "--data", shapes["val"], "--language", "en", "--output", tmp_path / "e"]
-    assert "R@1" in run_command("eval", *evaluation)
+    assert "R@1" in succeed("eval", *evaluation)
     index, graphs = tmp_path / "index", tmp_path / "graphs"
-    run_command("search", "build", "--index", index, "--checkpoint", run, "--data", shapes["val"])
-    printed = run_command("search", "query", "--index", index, "--json", *TEXTS)
+    succeed("search", "build", "--index", index, "--checkpoint", run, "--data", shapes["val"])
+    printed = succeed("search", "query", "--index", index, "--json", *TEXTS)
 
-    run_command("export", run, graphs, "--to", "onnx")
+    succeed("export", run, graphs, "--to", "onnx")
     model, exported = ernie_vil2.load_model(run), ernie_vil2.load_model(graphs)
     np.testing.assert_allclose(exported.encode_texts(TEXTS), model.encode_texts(TEXTS), atol=1e-5)
     images = sorted(path for path in (folder / "inputs").iterdir() if path.suffix != ".json")
@@ -62,10 +56,10 @@ def test_from_the_folder_and_back(name, shapes, tmp_path):
     np.testing.assert_allclose(light.encode_texts(TEXTS), exported.encode_texts(TEXTS), atol=1e-6)
     np.testing.assert_allclose(light.encode_images(images), exported.encode_images(images), atol=1e-6)
     assert exported.fingerprint == model.fingerprint, "an index of the run serves from its export"
-    again = run_command("search", "query", "--index", index, "--checkpoint", graphs, "--json", *TEXTS)
+    again = succeed("search", "query", "--index", index, "--checkpoint", graphs, "--json", *TEXTS)
     assert hits_of(printed) == hits_of(again) and len(hits_of(printed)) == len(TEXTS)
 
-    run_command("convert", run, tmp_path / "back")
+    succeed("convert", run, tmp_path / "back")
     back = read_model(tmp_path / "back")
     assert layout_of(tmp_path / "back") == layout_of(folder) and back.family.names == source.family.names
     assert_same_arrays(dict(back.arrays), dict(trained.arrays))

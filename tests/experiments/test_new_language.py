@@ -1,6 +1,7 @@
 """Chinese for models of icons: recalls worked out by hand, what is learnt and held out, and the table."""
 
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,16 +11,6 @@ from experiments import new_language, widths
 from experiments.new_language import FORMS, LEARNT, STUDENTS, is_held_out, recalls, tables, write_texts
 from tests.support.embedded_pairs import normalised_pairs
 from tests.support.loss_reference import normalised
-
-
-class Encoder:
-    """Gives each text the row that it has here: `[N, D]`."""
-
-    def __init__(self, rows):
-        self.rows = rows
-
-    def encode_texts(self, texts):
-        return np.array([self.rows[text] for text in texts], np.float32)
 
 
 def test_a_third_of_the_words_is_held_out(tmp_path):
@@ -40,7 +31,8 @@ def test_recalls_are_by_kind_of_word_and_language(monkeypatch):
                   [*(f"thing {row}" for row in range(12)), "Cup", "key"])  # fmt: skip
     two = normalised_pairs(eye[12:13], eye[12:13], [(0, 0)], ["cup"])
     far = eye[:12].sum(axis=0) / 12**0.5
-    encoder = Encoder({"cup": eye[12], "key": eye[13], "杯": far, "钥匙": eye[13]})
+    of = {"cup": eye[12], "key": eye[13], "杯": far, "钥匙": eye[13]}
+    encoder = SimpleNamespace(encode_texts=lambda texts: np.array([of[text] for text in texts], np.float32))
     found = recalls(encoder, [one, two], {"cup": "杯", "key": "钥匙", "tree": "树"})
     assert found == {
         "en/learnt/word": 100, "en/held out/word": 100, "en/all/word": 100,

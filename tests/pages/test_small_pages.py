@@ -9,19 +9,13 @@ import pytest
 
 import ernie_vil2
 from tests.support.checkpoints import untrained_checkpoint
-from tests.support.commands import call
+from tests.support.commands import succeed
 from tests.support.other_families import FOLDERS
 from tests.support.page_commands import page_commands
 from tests.support.paths import ROOT
 from tests.support.published_files import write
 from tests.support.published_folders import TOKENS
 from tests.support.shapes import COLOURS, SHAPES, SPECIAL_TOKENS, draw, png
-
-
-def run(tool, *arguments):
-    result = call(Path(tool).stem, *arguments)
-    assert result.returncode == 0, [tool, *arguments, result.stdout, result.stderr]
-    return result.stdout
 
 
 def lay_out_classes(folder, shapes):
@@ -54,10 +48,10 @@ def test_every_command_of_classification_runs(tmp_path, shapes, monkeypatch):
              "Evaluation.every=2", "Training.output=new"]  # fmt: skip
     for _, tool, *arguments in page_commands("classification.md"):
         if tool == "tools/train.py":
-            run(tool, *arguments, *(word for setting in short for word in ("-o", setting)))
+            succeed(Path(tool).stem, *arguments, *(word for setting in short for word in ("-o", setting)))
             assert "zh/acc1" in Path("new/log.jsonl").read_text()
         else:
-            assert "mean per class recall" in run(tool, *arguments, "--device", "cpu")
+            assert "mean per class recall" in succeed(Path(tool).stem, *arguments, "--device", "cpu")
     assert len(list(Path("classification").glob("*.html"))) == 3
 
 
@@ -84,7 +78,7 @@ def languages(tmp_path_factory):
             if BASE in arguments:
                 arguments[arguments.index(BASE)] = SMALL[0]
                 arguments += [word for setting in SMALL[1:] for word in ("-o", setting)]
-            printed = run(tool, *arguments)
+            printed = succeed(Path(tool).stem, *arguments)
             if tool == "tools/search.py" and arguments[0] == "query":
                 assert ".png" in printed
     return folder
