@@ -65,7 +65,6 @@ def test_a_long_compressed_line_does_not_fill_the_memory(tmp_path):
 
 @pytest.mark.parametrize(("rows", "culprit"), [
     ("1 0\t0 1\t1\n1 0\t0 1\n", "rows.out:2: a row"),
-    ("1 0\t0 1\t0\n", "rows.out:1: a row"),
     ("1 é\t0 1\t1\n", "rows.out:1: malformed"),
     ("1 0\t0 nan\t1\n", "rows.out:1: .*image '1' is not finite"),
     ("1 0\t0 1\t1\n1 0\t0 1 2\t1\n", "rows.out:2: .*image '2' is 3 wide"),
@@ -89,14 +88,11 @@ ROW = {"text_id": 2, "text": "t", "image_ids": [1]}
     ([IMAGE, IMAGE], [TEXT], [ROW], "img_feat.jsonl:2: image '1'"),
     ([{"image_id": 1.5, "feature": [1]}], [TEXT], [ROW], "img_feat.jsonl:1: no image_id"),
     ([IMAGE], [{"text_id": 2, "feature": [[1, 2]]}], [ROW], "txt_feat.jsonl:1: .*text '2'"),
-    ([IMAGE], [{"text_id": 2, "feature": [1, [2]]}], [ROW], "txt_feat.jsonl:1: malformed"),
     ([IMAGE], [{"text_id": 2, "feature": [1, 2, 3]}], [ROW], "image embeddings are 2 wide"),
     ([IMAGE, [1]], [TEXT], [ROW], "img_feat.jsonl:2: malformed JSON"),
     ([IMAGE], [TEXT], [{**ROW, "text_id": 3}], "test_texts.jsonl:1: .*text '3'"),
     ([IMAGE], [TEXT], [{**ROW, "image_ids": [7]}], "test_texts.jsonl:1: .*image '7'"),
-    ([IMAGE], [TEXT], [{**ROW, "image_ids": None}], "test_texts.jsonl:1: no image_ids"),
     ([IMAGE], [TEXT], [{**ROW, "text": 5}], "test_texts.jsonl:1: no text"),
-    ([{**IMAGE, "name": ""}], [TEXT], [ROW], "img_feat.jsonl:1: no name"),
     ([{**IMAGE, "name": "a"}, {**IMAGE, "image_id": 9, "name": "a"}], [TEXT], [ROW], "one name"),
     ([IMAGE], [TEXT, {**TEXT, "text_id": 4}], [ROW], "text '4'"),
 ])  # fmt: skip
@@ -116,7 +112,6 @@ def test_bad_chinese_clip_rows_are_named(tmp_path, images, texts, rows, culprit)
     ("images.jsonl", b'{"image_id": "1"}\n{"image_id": "1"}\n', "images.jsonl:2: image '1'"),
     ("texts.jsonl", b'{"text_id": "1"}\n' * 3, "texts.jsonl:1: no text"),
     ("pairs.jsonl", b'{"image_id": "9", "text_id": "12"}\n', "pairs.jsonl:1: .*image '9'"),
-    ("pairs.jsonl", b'{"image_id": "007"}\n', "pairs.jsonl:1: no text_id"),
 ])  # fmt: skip
 def test_a_bad_numpy_folder_is_named(tmp_path, name, content, culprit):
     write_numpy(tmp_path, encoded())

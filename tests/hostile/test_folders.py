@@ -25,7 +25,7 @@ from ernie_vil2.io.files import INTEGRITY, write_integrity
 from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.runtime_onnx import OnnxModel, checked
 from tests.hostile.bad_input.case import bounded_time
-from tests.support.commands import call
+from tests.support.commands import succeed
 from tests.support.limits import PATIENCE
 
 SHAPES = Path(__file__).parents[1] / "fixtures" / "shapes"
@@ -102,8 +102,7 @@ def exports(tmp_path_factory):
     for kind in EXPORTS:
         target, _, precision = kind.rpartition("-")
         options = ["--to", target, "--precision", precision, "--data", SHAPES / "val.tar"]
-        made = call("export", SHAPES / "model", folder / kind, *options)
-        assert made.returncode == 0, made.stderr
+        succeed("export", SHAPES / "model", folder / kind, *options)
     return folder
 
 
