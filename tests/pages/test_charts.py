@@ -187,6 +187,19 @@ def test_a_resumed_run_keeps_the_later_record_of_a_step():
     assert run_page([start, lost, *rest]) == run_page([start, *rest])
 
 
+def test_recall_shows_cutoffs_directions_and_languages():
+    records = []
+    for step in (10, 20):
+        zh, en = evaluation(step, "zh"), evaluation(step, "en")
+        records.append(zh | {"shown": zh["shown"] + en["shown"], "metrics": zh["metrics"] | en["metrics"]})
+    html = run_page([*records, evaluation(20, "fr", "another")])
+    assert [len(line) for line in lines_of(html, "Retrieval over time")] == [2] * 8
+    assert len(lines_of(html, "Another over time")) == 4
+    for language in ("zh", "en"):
+        for way in ("image → text", "text → image"):
+            assert f"{language} {way} R@1 <b>30</b>" in html
+
+
 def test_numbers_of_any_name_are_drawn():
     """Of an evaluator and a task that nothing here knows; one that is missing or null leaves a gap."""
     metrics = {"accuracy": 60.0, "accuracy/entailment": 70.0, "accuracy/neutral": None, "accuracy/contradiction": 50.0}

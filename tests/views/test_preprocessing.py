@@ -11,6 +11,7 @@ from ernie_vil2.data.preprocessing import Preprocessing, evaluation_view
 from ernie_vil2.data.samples import BadSample
 from tests.support.image_formats import encoded, smooth_image
 from tests.support.limits import examples
+from tests.support.towers import image_tower
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
 KINDS = ["ernie_vil2", "official", "paddlenlp"]
@@ -27,6 +28,15 @@ def processor():
 
     own = ErnieViLImageProcessor(size=24, crop_size=24, do_rescale=False, do_normalize=False)
     return lambda image: own(image)["pixel_values"][0].transpose(1, 2, 0)
+
+
+def test_the_configuration_decides():
+    config = image_tower(image_size=32, preprocessing="paddlenlp", mean=list(MEAN), std=list(STD))
+    assert Preprocessing.of(config) == preprocessing("paddlenlp", 32)
+    plain = Preprocessing.of(image_tower())
+    assert (plain.kind, plain.size, plain.mean) == ("ernie_vil2", 224, (0.485, 0.456, 0.406))
+    assert plain.background == (255, 255, 255)
+    assert Preprocessing.of(image_tower(background=[1, 2, 3])).background == (1, 2, 3)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections import defaultdict
 from hashlib import blake2b
 from itertools import chain
@@ -214,6 +215,16 @@ def test_files_of_any_name_are_indexed_and_served(names):
             )
             for one in chain(found, (item.fields["file"] for item in found.values())):
                 one.encode()
+
+
+@pytest.mark.parametrize(("name", "shown"), [("苹果.png".encode(), "苹果.png"), (b"caf\xe9.png", r"caf\xe9.png")])
+def test_names_are_readable_whatever_their_encoding(tmp_path, name, shown):
+    folder = tmp_path / "folder1"
+    folder.mkdir()
+    Path(folder, os.fsdecode(name)).write_bytes(b"1")
+    with open_number_index(tmp_path) as index:
+        add(index, [str(folder)])
+        assert set(all_items(index)) == {shown} and Originals([tmp_path]).read(all_items(index)[shown]) == b"1"
 
 
 def test_an_index_in_a_folder_of_any_name(tmp_path, monkeypatch, checkpoint, model, capsys):
