@@ -181,6 +181,7 @@ def test_both_ends_are_scored_by_one_protocol_and_reported(tested, capsys):
     assert curve[0]["metrics"]["zh/mR"] == pytest.approx(means(before)[0])
     best = next(record for record in curve if record["step"] == trainer.best["step"])
     assert best["metrics"]["zh/mR"] == pytest.approx(means(after)[0])
+    assert best["metrics"]["mean_recall"] == trainer.best["value"] == pytest.approx(sum(means(after)) / 2)
 
     assert commands.run("report", ["--run", str(trainer.run)]) == 0
     page = (trainer.run / "report.html").read_text()
