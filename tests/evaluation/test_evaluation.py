@@ -15,10 +15,11 @@ from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.evaluation.check import CHUNK, check_benchmark
+from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.pixel_baseline import pixel_baseline, pixel_embedding
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import PROTOCOLS
-from ernie_vil2.evaluation.scorer import SCORERS, Scorer, make_scorer, scorer_of
+from ernie_vil2.evaluation.scorer import SCORERS, Opened, Scorer, make_scorer, scorer_of
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from tests.support.entailment_data import entailment_folder, nlvr2_folder
 from tests.support.published_folders import karpathy
@@ -63,6 +64,15 @@ def kinds(tmp_path):
             (f"{number}.json", json.dumps({"caption": caption, "kind": kind}).encode()),
         ]
     return open_benchmark(write_tar(tmp_path / "a.tar", members))
+
+
+def test_mean_recall_is_the_mean_over_languages(kinds):
+    whole = encode_benchmark(ColourModel(), kinds)
+    part = encode_benchmark(ColourModel(), kinds.select([0, 1], [0, 1]))  # without a wrong caption: all are found
+    opened = Opened(DataSpec(["a.tar"]), {"zh": whole.benchmark, "en": part.benchmark})
+    metrics = Retrieval().score(opened, {"zh": whole, "en": part}, None).metrics
+    assert metrics["en/mR"] == 100 > metrics["zh/mR"]
+    assert metrics["mean_recall"] == pytest.approx((100 + metrics["zh/mR"]) / 2)
 
 
 def test_recall_of_all_and_of_some_queries(kinds):
