@@ -77,6 +77,17 @@ def test_an_index_type_that_was_cut_off_is_named(tmp_path):
     assert open_index_type(rows, tmp_path).name == "exact"
 
 
+@pytest.mark.parametrize(("limit", "expected"), [(40, "exact"), (39, "ivf")])
+def test_rows_up_to_the_limit_are_searched_exactly(tmp_path, monkeypatch, limit, expected):
+    monkeypatch.setattr("ernie_vil2.apps.search.local.EXACT_UP_TO", limit)
+    rows = unit(np.random.default_rng(0), 40, 8)
+    collection = LocalCollection(tmp_path, 8, writable=True)
+    collection.add([Item(str(number), b"", {}) for number in range(40)], rows)
+    collection.build(None, lambda: rows, 0.9, lambda line: None)
+    assert collection._now.index_type.name == expected
+    collection.close()
+
+
 @pytest.mark.parametrize("recall", [0.8, 0.99])
 def test_recall_is_reached_on_queries_unlike_the_rows(tmp_path, recall):
     rng = np.random.default_rng(0)
