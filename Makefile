@@ -75,8 +75,8 @@ search: $(STAMP) ## index the demo's drawings, with the concepts as tags, and op
 test: $(STAMP) ## run the whole check before a merge, in two processes
 	@$(PYTHON) -m pytest -n 2 --dist worksteal -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true
 
-test-fast: $(STAMP) ## run the tests of the parts, in one process each, for every save
-	@$(PYTHON) -m pytest -n 2 --dist worksteal --fast
+test-fast: $(STAMP) ## run the tests of the core's parts, in one process each, for every save
+	@$(PYTHON) -m pytest -n 2 --dist worksteal --fast --ignore=tests/apps
 
 test-hostile: $(STAMP) ## run the tests of bad, damaged and hostile input, of full disks and of every bad argument
 	@$(PYTHON) -m pytest -n 2 --dist worksteal tests/hostile
