@@ -145,3 +145,12 @@ def test_a_rank_above_a_layers_width_is_refused(image, layers, width, weight):
     assert f"LoRA of rank {width + 1} in" in set_rank(width + 1, resumed=True)[0]
     with pytest.raises(ConfigError, match=rf"{weight}.* above {width}: lower Tuning.lora.rank \({width + 1}\)"):
         set_rank(width + 1)
+
+
+def test_the_first_factor_is_drawn_within_its_bound():
+    _, model = models(VIT, LoraConfig())
+    factors = [value.numpy() for name, value in model.named_parameters() if name.endswith("lora_a")]
+    assert factors
+    for factor in factors:
+        bound = factor.shape[0] ** -0.5  # of as many inputs
+        assert -bound <= factor.min() < -bound / 2 and bound / 2 < factor.max() <= bound
