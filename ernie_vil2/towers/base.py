@@ -5,6 +5,7 @@ Nothing here imports Paddle: a configuration is read without it, and `build` imp
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -162,6 +163,10 @@ class TowerConfig(Section):
             foreign &= {field for other in cls.kinds() for field in other.model_fields}
         wrong = [key for key in settings if key in foreign and settings[key]]
         if wrong:
+            # A name without a library may be a backbone of PaddleClas; with sizes, it is rather a misspelt tower.
+            names = [known for known in cls.registry if known != OWN]
+            if name not in cls.registry and difflib.get_close_matches(name, names, n=1):
+                raise unknown(cls.registry.kind, name, names)
             holders = [other for other in cls.registry if {*wrong} <= cls.find_kind(other).model_fields.keys()]
             raise ValueError(f"{name!r} has no {', '.join(wrong)}: remove that, or name one of {', '.join(holders)}")
         return kind.model_validate({key: value for key, value in settings.items() if key not in foreign})

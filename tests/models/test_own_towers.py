@@ -175,6 +175,8 @@ def test_unknown_tower_lists_the_registered_and_the_nearest(my_towers, monkeypat
     monkeypatch.setitem(TEXT_TOWERS, "bag", "my_towers:BagConfig")
     with pytest.raises(ConfigError, match="'ernie-bace'; did you mean ernie-base.*transformer, bag, or your own"):
         load_config(None, ["Model.text.name=ernie-bace"])
+    with pytest.raises(ConfigError, match="'Vit'; did you mean ViT.*RepVGG"):
+        load_config(None, ["Model.image={name: Vit, width: 8, depth: 1}"])
     with pytest.raises(ConfigError, match=r"unknown key Model.image.pach_size; did you mean Model.image.patch_size"):
         load_config(None, ["Model.image.pach_size=3"])
 
