@@ -50,3 +50,11 @@ def test_disk_without_inodes_says_so(tmp_path, inodes):
         with pytest.raises(FullDisk, match=rf"{inodes - 2} of {inodes} are free"):
             run.save(1)
         assert run.names() == []
+
+
+def test_disk_with_just_enough_inodes_lacks_bytes(tmp_path):
+    with small_disk(tmp_path / "disk", "16k,nr_inodes=10") as disk:
+        run = SmallRun(disk)
+        (run.folder / "checkpoints").mkdir()
+        with pytest.raises(FullDisk, match="bytes, .* are free"):
+            run.save(1)
