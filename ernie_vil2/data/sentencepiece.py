@@ -114,12 +114,15 @@ def tokenizer_of_pieces(data: bytes, rules: str) -> str:
 
 
 def _pairs(scored: list[tuple[str, float]], vocab: dict[str, int]) -> list[tuple[str, str]]:
-    """The merges of byte pairs, which sentencepiece does not store: every way to make a piece of two others, those of
-    the best pieces first."""
-    found = [
-        (-score, -len(text[:cut]), -len(text[cut:]), vocab[text[:cut]], text[:cut], text[cut:])
-        for text, score in scored
-        for cut in range(1, len(text))
-        if text[:cut] in vocab and text[cut:] in vocab
-    ]
-    return [(left, right) for *_, left, right in sorted(found, key=lambda one: one[:4])]
+    """Return the merges of byte pairs, which sentencepiece does not store.
+
+    They are all ways to make a piece of two others, those of the best pieces first.
+    """
+    merges = []
+    for text, score in scored:
+        for cut in range(1, len(text)):
+            left, right = text[:cut], text[cut:]
+            if left in vocab and right in vocab:
+                merges.append((-score, -len(left), -len(right), vocab[left], left, right))
+    merges.sort(key=lambda merge: merge[:4])
+    return [(left, right) for *_, left, right in merges]

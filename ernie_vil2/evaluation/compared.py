@@ -54,7 +54,9 @@ class Compared:
 
     def record(self) -> dict[str, Any]:
         """Plain dictionaries and arrays: `figures`, `differences`, `queries` and `costs` by column, and sentences."""
-        costs = {name: np.array([getattr(one, name) for one in self.costs.values()], float) for name in vars(Cost())}
+        costs = {}
+        for name in vars(Cost()):
+            costs[name] = np.array([getattr(cost, name) for cost in self.costs.values()], float)
         return {
             **self.comparison.record(),
             "costs": {"model": list(self.costs), **costs},
@@ -70,19 +72,21 @@ class Compared:
     def costs_table(self) -> Table:
         """What each model costs."""
         columns = ["ms an image", "ms a query", "MB of weights", "width", "MB of index", "texts cut"]
-        rows = [
-            (name, ["-" if value is None else _short(value) for value in vars(one).values()])
-            for name, one in self.costs.items()
-        ]
+        rows = []
+        for name, cost in self.costs.items():
+            rows.append((name, ["-" if value is None else _short(value) for value in vars(cost).values()]))
         return Table(columns, rows, kind="figures")
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, float]:
-    """Published values by the names of figures."""
-    found: dict[str, float] = {}
+    """Return published values by the names of figures."""
+    figures: dict[str, float] = {}
     for name, value in values.items():
-        found |= {f"{name}/{part}": one for part, one in value.items()} if isinstance(value, Mapping) else {name: value}
-    return found
+        if isinstance(value, Mapping):
+            figures |= {f"{name}/{measure}": figure for measure, figure in value.items()}
+        else:
+            figures[name] = value
+    return figures
 
 
 def _short(value: float) -> str:

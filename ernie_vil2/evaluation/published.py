@@ -26,8 +26,8 @@ class PublishedResult:
         model: "base" or "large"; "english", the EfficientNet-L2 with BERT-large; "ablation", of Table 4; "other", of
             other authors.
         label: how the source calls the model and its towers.
-        values: recalls in percent by direction, and "mR"; "accuracy" of a task. What is
-            not given is left out.
+        values: recalls in percent by direction, and "mR"; "accuracy" of a task. Measures that the source does not
+            have are left out.
         fine_tuned: on the data that is scored; otherwise zero-shot.
         source: where the figures are published.
         note: what is known of how they were computed.

@@ -126,6 +126,10 @@ class TowerConfig(Section):
         return [kind for kind in registered if isinstance(kind, type) and issubclass(kind, cls)]
 
     @classmethod
+    def _registered_names(cls) -> list[str]:
+        return [name for name in cls.registry if name != OWN]
+
+    @classmethod
     def find_kind(cls, name: str) -> type[Self]:
         """Return the configuration that the tower of a name has; UnknownName if there is none."""
         library, colon, bare = name.rpartition(":")
@@ -137,7 +141,7 @@ class TowerConfig(Section):
         if kind is not None and library in ("", kind.suite):
             return kind
         if BACKBONE not in cls.registry:
-            raise unknown(cls.registry.kind, name, [known for known in cls.registry if known != OWN])
+            raise unknown(cls.registry.kind, name, cls._registered_names())
         return cls.registry.find(BACKBONE)
 
     @classmethod
@@ -160,14 +164,17 @@ class TowerConfig(Section):
         # Null and zero say nothing: a file may give the fields of all kinds, as configs/default.yaml does.
         foreign = settings.keys() - kind.model_fields.keys()
         if foreign:  # otherwise nothing of the other kinds is imported
-            foreign &= {field for other in cls.kinds() for field in other.model_fields}
+            fields_of_kinds: set[str] = set()
+            for registered in cls.kinds():
+                fields_of_kinds.update(registered.model_fields)
+            foreign &= fields_of_kinds
         wrong = [key for key in settings if key in foreign and settings[key]]
         if wrong:
             # A name without a library may be a backbone of PaddleClas; with sizes, it is rather a misspelt tower.
-            names = [known for known in cls.registry if known != OWN]
+            names = cls._registered_names()
             if name not in cls.registry and difflib.get_close_matches(name, names, n=1):
                 raise unknown(cls.registry.kind, name, names)
-            holders = [other for other in cls.registry if {*wrong} <= cls.find_kind(other).model_fields.keys()]
+            holders = [holder for holder in cls.registry if {*wrong} <= cls.find_kind(holder).model_fields.keys()]
             raise ValueError(f"{name!r} has no {', '.join(wrong)}: remove that, or name one of {', '.join(holders)}")
         return kind.model_validate({key: value for key, value in settings.items() if key not in foreign})
 

@@ -97,8 +97,8 @@ def _of_layer(names: Names, layer: str, a: np.ndarray, b: np.ndarray) -> dict[st
         )
     if a.ndim == 2:  # [in, rank] and [rank, out]; PyTorch's layers have them turned
         a, b = a.T, b.T
-    found = {}
-    for name, part in zip(theirs, np.split(b, len(theirs)), strict=True):
-        found[f"{name.removesuffix('.weight')}.lora_A.weight"] = a
-        found[f"{name.removesuffix('.weight')}.lora_B.weight"] = part
-    return found
+    arrays = {}
+    for name, rows in zip(theirs, np.split(b, len(theirs)), strict=True):
+        arrays[f"{name.removesuffix('.weight')}.lora_A.weight"] = a
+        arrays[f"{name.removesuffix('.weight')}.lora_B.weight"] = rows
+    return arrays

@@ -324,9 +324,9 @@ def recognise(path: Path) -> tuple[Format, ModelFiles]:
 
     kind = model_type(files.folder)
     if kind not in (None, OWN_TYPE):
-        known = ", ".join((*FORMATS, OWN_TYPE))
+        names = ", ".join((*FORMATS, OWN_TYPE))
         raise ValueError(
-            f"{files.folder / 'config.json'}: model_type is {printable(kind, longest=60)}; known are {known}"
+            f"{files.folder / 'config.json'}: model_type is {printable(kind, longest=60)}; known are {names}"
         )
     if path.is_file():
         try:

@@ -161,7 +161,7 @@ def check_golden(folder: Path, encoder: Any) -> float:
     if golden is None:
         raise NoGolden(f"{folder}: no golden embeddings in an {INTEGRITY} here; ernie-vil2 convert writes them")
     try:
-        images = [_decoded(one) for one in golden["images"][:MOST]]
+        images = [_decoded(image) for image in golden["images"][:MOST]]
         texts = [str(text) for text in golden["texts"][:MOST]]
         expected = [np.array(golden[f"{kind}_embeddings"], np.float64) for kind in ("text", "image")]
         ids = [list(row) for row in golden["ids"]]
