@@ -66,7 +66,7 @@ def rank(args) -> int:
 
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from benchmarks.traffic import counted_traffic
-    from ernie_vil2.config.data import PAIRS, VIEWS
+    from ernie_vil2.config.sections import PAIRS, VIEWS
     from ernie_vil2.parallel import collectives, gather_ids, gather_views
     from ernie_vil2.parallel.ranks import join_ranks
 

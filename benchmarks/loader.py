@@ -211,7 +211,7 @@ def paddle_views(transform, data, rng):
 def loader_rate(files: list[bytes], rounds: int) -> float:
     """Samples a CPU second of the best batch that holds each file once, from a tar shard to Paddle's tensors."""
     from ernie_vil2.config import load_config
-    from ernie_vil2.config.data import VIEWS
+    from ernie_vil2.config.sections import VIEWS
     from ernie_vil2.data.loader import training_batches
     from ernie_vil2.data.stream import SampleStream
     from ernie_vil2.data.tokenizer import Tokenizer

@@ -156,7 +156,7 @@ def epoch(args, root: str, cache: Path, rate: float | None) -> dict:
     import shutil
 
     from ernie_vil2.config import load_config
-    from ernie_vil2.config.data import VIEWS
+    from ernie_vil2.config.sections import VIEWS
     from ernie_vil2.data.loader import training_batches
     from ernie_vil2.data.readers.source import LATE
     from ernie_vil2.data.stream import SampleStream

@@ -333,7 +333,7 @@ def tiny_training(seconds: float) -> tuple[float, float, float]:
     import paddle
     from paddle import nn
 
-    from ernie_vil2.config.data import PAIRS, VIEWS
+    from ernie_vil2.config.sections import PAIRS, VIEWS
     from ernie_vil2.losses import MultiViewLoss
 
     paddle.seed(0)

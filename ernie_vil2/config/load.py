@@ -13,7 +13,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ernie_vil2.config.schema import Config
+from ernie_vil2.config.sections import Config
 from ernie_vil2.io.files import OtherVersion, check_version, read_text
 from ernie_vil2.io.terminal import ConfigError, print_once
 from ernie_vil2.section import Section, SwitchWord

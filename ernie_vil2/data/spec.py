@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ernie_vil2.config import Config, HoldoutConfig, ScoredConfig
-    from ernie_vil2.config.data import LocationConfig
+    from ernie_vil2.config.sections import LocationConfig
 
 TRAIN = "train"
 """The split and the part of a holdout that are trained on."""

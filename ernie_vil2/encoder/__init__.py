@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ernie_vil2.config import Config
-from ernie_vil2.config.model import without_implementation
+from ernie_vil2.config.sections import without_implementation
 from ernie_vil2.data.preprocessing import Preprocessing, ahead, encode_by_shape, in_batches
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.source_files import read_file

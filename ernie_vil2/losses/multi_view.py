@@ -12,7 +12,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ernie_vil2.config import LossConfig
-from ernie_vil2.config.data import PAIRS
+from ernie_vil2.config.sections import PAIRS
 from ernie_vil2.device.cpu_kernels import keep
 from ernie_vil2.io.terminal import RunError, counted
 from ernie_vil2.registry import Registry

@@ -14,8 +14,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.config import ModelConfig, TuningConfig
-from ernie_vil2.config.data import VIEWS_OF
-from ernie_vil2.config.model import without_implementation
+from ernie_vil2.config.sections import VIEWS_OF, without_implementation
 from ernie_vil2.device.cpu_kernels import speed_up
 from ernie_vil2.io.terminal import listed
 

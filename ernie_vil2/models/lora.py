@@ -16,7 +16,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.config import LoraConfig
-from ernie_vil2.config.data import VIEWS_OF
+from ernie_vil2.config.sections import VIEWS_OF
 from ernie_vil2.models.dual_encoder import DualEncoder
 
 A, B, SCALE = PARTS = "lora_a", "lora_b", "lora_scale"

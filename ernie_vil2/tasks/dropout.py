@@ -19,7 +19,7 @@ from paddle import nn
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
-from ernie_vil2.config.data import VIEWS, VIEWS_OF
+from ernie_vil2.config.sections import VIEWS, VIEWS_OF
 from ernie_vil2.device.cpu_kernels import broadcast, keep
 
 # Odd multipliers of the finalisers of MurmurHash3, as int32, and of SplitMix64.

@@ -12,7 +12,7 @@ import paddle.distributed as dist
 from paddle import nn
 
 from ernie_vil2.config import Config
-from ernie_vil2.config.data import IMAGE_VIEWS
+from ernie_vil2.config.sections import IMAGE_VIEWS
 from ernie_vil2.data.augment import training_views
 from ernie_vil2.data.loader import Batch, ShownRow, ViewRows
 from ernie_vil2.data.order import Draw, generator

@@ -10,7 +10,7 @@ import paddle
 from paddle import nn
 
 from ernie_vil2.config import Config, ConfigError
-from ernie_vil2.config.data import IMAGE_VIEWS, TEXT_VIEWS
+from ernie_vil2.config.sections import IMAGE_VIEWS, TEXT_VIEWS
 from ernie_vil2.data.augment import draw_texts, tags_text, training_views
 from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.loader import Batch, ShownRow, ViewRows

@@ -30,9 +30,9 @@ _PUBLISHED_TEXTS = ("ernie-base", "ernie-large", "bert-base", "bert-large")
 IMAGE_TOWERS: Registry[Any] = Registry(
     "image tower",
     {
-        **dict.fromkeys(("ViT-B/16", "ViT-L/14"), "ernie_vil2.towers.vit:PublishedVit"),
-        "ViT": "ernie_vil2.towers.vit:Vit",
-        "NaFlex": "ernie_vil2.towers.vit:NaFlex",
+        **dict.fromkeys(("ViT-B/16", "ViT-L/14"), "ernie_vil2.towers.transformer:PublishedVit"),
+        "ViT": "ernie_vil2.towers.transformer:Vit",
+        "NaFlex": "ernie_vil2.towers.transformer:NaFlex",
         "RepVGG": "ernie_vil2.towers.convolution:RepVgg",
         "ModifiedResNet": "ernie_vil2.towers.convolution:ModifiedResNet",
         BACKBONE: "ernie_vil2.towers.convolution:Backbone",
@@ -43,9 +43,9 @@ IMAGE_TOWERS: Registry[Any] = Registry(
 TEXT_TOWERS: Registry[Any] = Registry(
     "text tower",
     {
-        **dict.fromkeys(_PUBLISHED_TEXTS, "ernie_vil2.towers.text:PublishedEncoder"),
-        **dict.fromkeys(("ernie", "bert"), "ernie_vil2.towers.text:Encoder"),
-        "transformer": "ernie_vil2.towers.text:Transformer",
+        **dict.fromkeys(_PUBLISHED_TEXTS, "ernie_vil2.towers.transformer:PublishedEncoder"),
+        **dict.fromkeys(("ernie", "bert"), "ernie_vil2.towers.transformer:Encoder"),
+        "transformer": "ernie_vil2.towers.transformer:Transformer",
         OWN: "ernie_vil2.towers.own:OwnTextTower",
     },
 )

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import paddle
 
 from ernie_vil2.config import Config, ConfigError
-from ernie_vil2.config.model import as_installed
+from ernie_vil2.config.sections import as_installed
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.loader import Batch, SampleRows, training_batches
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples

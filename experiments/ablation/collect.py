@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ernie_vil2.config import Config, ConfigError, differences, validated
-from ernie_vil2.config.model import without_implementation
+from ernie_vil2.config.sections import without_implementation
 from ernie_vil2.io.files import is_number, load_json
 from ernie_vil2.io.run_folder import LOG
 from ernie_vil2.training.run_log import read_log

@@ -7,7 +7,7 @@ import pytest
 
 from ernie_vil2.cli import arguments
 from ernie_vil2.config import load_config
-from ernie_vil2.config.data import LocationConfig
+from ernie_vil2.config.sections import LocationConfig
 from ernie_vil2.data.readers import LAYOUTS, open_benchmark, open_sources
 from ernie_vil2.data.spec import DataSpec
 from tests.support.shapes import write_tar

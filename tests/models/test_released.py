@@ -13,8 +13,7 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.format import FORMATS, StoredModel, read_model, write_model
 from ernie_vil2.models.weights.formats.official import architecture, from_ours, to_ours
-from ernie_vil2.towers.text import PUBLISHED_SIZES as TEXT_SIZES
-from ernie_vil2.towers.vit import PUBLISHED_SIZES as VIT_SIZES
+from ernie_vil2.towers.transformer import ENCODER_SIZES, VIT_SIZES
 from tests.support.encoding_model import unit
 from tests.support.other_families import built, copy_folder
 from tests.support.towers import arrays_of, assert_same_bits, image_tower, randomize, text_tower
@@ -251,7 +250,7 @@ def test_nothing_is_overwritten_and_a_vocabulary_is_needed(official, tmp_path):
 @pytest.mark.parametrize("layout", ["official", "paddlenlp"])
 def test_sizes_that_a_name_is_for_are_written(tmp_path, monkeypatch, layout):
     """A run of ViT-B/16 and ernie-base became a folder of a model of no width."""
-    monkeypatch.setitem(TEXT_SIZES, "base", {"width": 24, "depth": 1, "heads": 2})
+    monkeypatch.setitem(ENCODER_SIZES, "base", {"width": 24, "depth": 1, "heads": 2})
     monkeypatch.setitem(VIT_SIZES, "ViT-B/16", {"patch_size": 4, "width": 24, "depth": 1, "heads": 3})
     config = ModelConfig(image=image_tower(image_size=12), text=text_tower(max_positions=8))
     model = randomize(build_dual_encoder(config, ROWS))

@@ -11,7 +11,7 @@ import paddle.distributed as dist
 from paddle.distributed import fleet
 
 from ernie_vil2.config import load_config
-from ernie_vil2.config.data import PAIRS
+from ernie_vil2.config.sections import PAIRS
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.parallel import collectives, gather, gather_views

@@ -34,7 +34,7 @@ from ernie_vil2.apps.search.collection import (
 )
 from ernie_vil2.apps.search.locations import OWN, is_address
 from ernie_vil2.apps.search.store import Store, open_store
-from ernie_vil2.config.model import without_implementation
+from ernie_vil2.config.sections import without_implementation
 from ernie_vil2.device import runtime
 from ernie_vil2.encoder import ErnieViL2, ImageLike, export_in, load_model
 from ernie_vil2.io.export_folder import ABOUT

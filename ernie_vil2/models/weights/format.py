@@ -41,8 +41,7 @@ from ernie_vil2.models.weights.integrity import check_conventions, check_model_f
 from ernie_vil2.models.weights.settings import MAX_CHARACTERS
 from ernie_vil2.registry import Registry
 from ernie_vil2.towers.base import ImageTowerConfig
-from ernie_vil2.towers.text import text_variant
-from ernie_vil2.towers.vit import image_variant
+from ernie_vil2.towers.transformer import image_variant, text_variant
 
 WORDS = "text.network.embeddings.word_embeddings.weight"
 """Name of the word embedding, `[rows, width]`; it may have more rows than the vocabulary has tokens."""

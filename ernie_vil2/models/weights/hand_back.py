@@ -31,7 +31,7 @@ from ernie_vil2.models.weights.integrity import OF_TRAINING, write_model_integri
 from ernie_vil2.models.weights.names import Names
 from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
 from ernie_vil2.towers.base import TextVariant
-from ernie_vil2.towers.text import text_variant
+from ernie_vil2.towers.transformer import text_variant
 
 COPIED = {".json", ".txt", ".model", ".md", ".py", ".jinja", ".gz", ""}  # endings of the files that are copied
 FOR_PEOPLE = {".md", ".py", ".jinja", ""}

@@ -36,8 +36,8 @@ from ernie_vil2.models.weights.format import OWN_LAYOUTS, ModelFiles, find_model
 from ernie_vil2.models.weights.formats.official import find_arrays, to_ours
 from ernie_vil2.models.weights.integrity import check_model_files
 from ernie_vil2.towers.base import ImageTowerConfig, TextTowerConfig, TowerConfig, without_suite
-from ernie_vil2.towers.layers.encoders import VisionTransformer
 from ernie_vil2.towers.layers.suite import SuiteVit, imported, paddleclas
+from ernie_vil2.towers.layers.transformer import VisionTransformer
 
 WEIGHTS = "weights"  # in `Model.like`: the model that `Model.weights` names
 SIGMOID_SCALE = 1000.0  # bound of the logit scale in training by the sigmoid loss, for which its authors set none

@@ -9,7 +9,7 @@ import numpy as np
 from ernie_vil2.data.tokenizer_files import LibraryTokenizer
 from ernie_vil2.data.trimming import trimmed
 from ernie_vil2.models.weights.format import WORDS, StoredModel
-from ernie_vil2.towers.text import text_variant
+from ernie_vil2.towers.transformer import text_variant
 
 
 def named_ids(model: StoredModel) -> set[int]:

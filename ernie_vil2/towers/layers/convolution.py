@@ -6,9 +6,8 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from ernie_vil2.towers.layers.encoders import check_size
 from ernie_vil2.towers.layers.suite import CLASSES
-from ernie_vil2.towers.layers.transformer import Attention
+from ernie_vil2.towers.layers.transformer import Attention, check_size
 
 EXPANSION = 4  # channels after a block, per channel in it
 REDUCTION = 32  # pixels of the image per side of a cell that is pooled

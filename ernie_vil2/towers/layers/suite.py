@@ -18,7 +18,7 @@ from paddle.utils import unique_name
 from ernie_vil2.device.cpu_kernels import tokens_alone
 from ernie_vil2.device.extras import installed, missing
 from ernie_vil2.towers.base import TextTowerConfig
-from ernie_vil2.towers.layers.encoders import PAD_ID, check_length, check_size, cut_to_patches
+from ernie_vil2.towers.layers.transformer import PAD_ID, check_length, check_size, cut_to_patches
 
 CLASSES = 1237
 """Output width by which a backbone's classifier is recognised: no backbone has a layer of this width itself."""
@@ -149,7 +149,7 @@ def _repvgg(width: int, depth: int, class_num: int, pretrained: bool) -> nn.Laye
 
 
 class SuiteVit(nn.Layer):
-    """`encoders.VisionTransformer` of PaddleClas's parts.
+    """`transformer.VisionTransformer` of PaddleClas's parts.
 
     Its own forward is not used, because it reads module globals that the last constructed model of its family has set.
     """
@@ -200,7 +200,7 @@ class SuiteVit(nn.Layer):
 
 
 class SuiteText(nn.Layer):
-    """`encoders.TextTransformer` around an encoder of PaddleNLP, of which pooling "cls" is its own pooled output."""
+    """`transformer.TextTransformer` around an encoder of PaddleNLP, of which pooling "cls" is its own pooled output."""
 
     def __init__(self, network: nn.Layer, pooling: str):
         super().__init__()

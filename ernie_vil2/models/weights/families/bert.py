@@ -13,8 +13,7 @@ from ernie_vil2.models.weights.format import StoredModel
 from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import TextTowerConfig, TextVariant
-from ernie_vil2.towers.text import Transformer, text_variant
-from ernie_vil2.towers.vit import Vit, image_variant
+from ernie_vil2.towers.transformer import Transformer, Vit, image_variant, text_variant
 
 LENGTH = 52  # tokens of a text with which Chinese-CLIP was trained; its position embedding has 512
 _LAYERS, _LAYERS_5 = "vision_model.encoder.layers.", "vision_model.encoder.layer."

@@ -11,8 +11,7 @@ from ernie_vil2.models.weights.families.family import Family, Folder, word_count
 from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import Activation, ImageTowerConfig, ImageVariant, TextVariant
-from ernie_vil2.towers.text import Transformer
-from ernie_vil2.towers.vit import Vit
+from ernie_vil2.towers.transformer import Transformer, Vit
 
 ACTIVATIONS: dict[str, Activation] = {
     "quick_gelu": "quick_gelu",

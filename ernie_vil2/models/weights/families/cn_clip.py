@@ -23,8 +23,7 @@ from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import ImageTowerConfig, ImageVariant, TextVariant
 from ernie_vil2.towers.convolution import ModifiedResNet
 from ernie_vil2.towers.layers.convolution import REDUCTION
-from ernie_vil2.towers.text import Transformer
-from ernie_vil2.towers.vit import Vit, image_variant
+from ernie_vil2.towers.transformer import Transformer, Vit, image_variant
 
 _TEXT_FACTS = (
     "text_num_attention_heads",

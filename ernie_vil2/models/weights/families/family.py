@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig
 from ernie_vil2.config.load import explained
-from ernie_vil2.config.schema import LossConfig
+from ernie_vil2.config.sections import LossConfig
 from ernie_vil2.data.text_tokenizer import TextTokenizer
 from ernie_vil2.data.tokenizer import open_tokenizer
 from ernie_vil2.data.tokenizer_files import LibraryTokenizer, vocabulary_file
@@ -42,8 +42,7 @@ from ernie_vil2.models.weights.hand_back import hand_back, write_anew
 from ernie_vil2.models.weights.names import LazyArrays, Names, Row, selected
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import ImageTowerConfig
-from ernie_vil2.towers.text import text_variant
-from ernie_vil2.towers.vit import image_variant
+from ernie_vil2.towers.transformer import image_variant, text_variant
 
 _WEIGHT_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
 TORCH_SUFFIXES = (".pt", ".pth")

@@ -18,8 +18,7 @@ from ernie_vil2.models.weights.names import Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import Activation, ImageTowerConfig, ImageVariant, Pooling, TextTowerConfig, TextVariant
 from ernie_vil2.towers.convolution import ModifiedResNet
-from ernie_vil2.towers.text import Transformer, text_variant
-from ernie_vil2.towers.vit import Vit
+from ernie_vil2.towers.transformer import Transformer, Vit, text_variant
 
 SETTINGS = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt")

@@ -18,8 +18,7 @@ from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder
 from ernie_vil2.models.weights.names import SPLICE, Form, Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import ImageVariant, TextVariant
-from ernie_vil2.towers.text import Transformer
-from ernie_vil2.towers.vit import NaFlex, Vit, image_variant
+from ernie_vil2.towers.transformer import NaFlex, Transformer, Vit, image_variant
 
 HALF = [0.5, 0.5, 0.5]
 GEMMA_WORDS = 256_000  # of SigLIP 2's vocabulary

@@ -38,8 +38,7 @@ from ernie_vil2.models.weights.format import (
 from ernie_vil2.models.weights.integrity import write_model_integrity
 from ernie_vil2.models.weights.names import Form, Names, Row
 from ernie_vil2.models.weights.settings import Settings
-from ernie_vil2.towers.text import Encoder, text_variant
-from ernie_vil2.towers.vit import PublishedVit, Vit
+from ernie_vil2.towers.transformer import Encoder, PublishedVit, Vit, text_variant
 
 LENGTH = 48  # tokens of a text in the release's configuration
 SETTINGS_NAMES = ("ernie_config.json", "ernie_config.base.json")  # the first is also what is written
