@@ -154,15 +154,15 @@ class Study:
 
     def score_mixtures(self, run: Path, key: str) -> None:
         """Scores what lies between the pretrained model and a fine-tuned one."""
+        from ernie_vil2.cli.interpolate import mix_weights
         from ernie_vil2.encoder import load_model
         from ernie_vil2.models import set_weights
         from ernie_vil2.models.weights.format import read_model
-        from ernie_vil2.models.weights.mixtures import mixture
 
         stored, model = [read_model(self.pretrained), read_model(run)], load_model(run)
         for share in SHARES:
             if f"{key}/{share}" not in self.found:
-                set_weights(model.backend.model, mixture(stored, [1 - share, share]))
+                set_weights(model.backend.model, mix_weights(stored, [1 - share, share]))
                 self.note(f"{key}/{share}", self.score(model))
 
 

@@ -88,13 +88,13 @@ class Study:
     def note_mixtures(self, run: Path, key: str) -> None:
         """Scores what lies between the start and a fine-tuned model."""
         from ernie_vil2 import load_model
+        from ernie_vil2.cli.interpolate import mix_weights
         from ernie_vil2.models import set_weights
         from ernie_vil2.models.weights.format import read_model
-        from ernie_vil2.models.weights.mixtures import mixture
 
         stored, model = [read_model(self.start), read_model(run)], load_model(run)
         for share in SHARES:
-            set_weights(model.backend.model, mixture(stored, [1 - share, share]))
+            set_weights(model.backend.model, mix_weights(stored, [1 - share, share]))
             self.note(f"{key}/{share}", model)
 
 

@@ -30,6 +30,8 @@ from ernie_vil2.cli.arguments import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ernie_vil2.models.weights.format import StoredModel
 
 SIDES = ("new", "old")
@@ -81,12 +83,11 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.io.files import atomic_files
     from ernie_vil2.models.weights.format import read_model, write_model
     from ernie_vil2.models.weights.integrity import compute_golden
-    from ernie_vil2.models.weights.mixtures import check_alike, mixture
 
     runtime.set_device(args.device)
     runtime.check_precision(args.precision, "--precision")
     stored = [read_model(name) for name in args.models]
-    check_alike(stored, args.models)
+    check_mixable(stored, args.models)
     if alphas:
         mixtures = {f"{alpha:g}": [1 - alpha, alpha] for alpha in alphas}
     else:
@@ -104,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         if rows:
             write_table(args, rows, chosen, folder)
         if args.write:
-            mixed = replace(stored[0], arrays=mixture(stored, mixtures[chosen]))
+            mixed = replace(stored[0], arrays=mix_weights(stored, mixtures[chosen]))
             made = (
                 compute_golden(encoder_of(mixed.build()[0], mixed, mixed.config, "float32", 8))
                 if mixed.tokens
@@ -132,6 +133,64 @@ def shares_of(given: list[float | str]) -> list[float]:
     return list(dict.fromkeys(shares))
 
 
+def check_mixable(models: Sequence[StoredModel], names: Sequence[str]) -> None:
+    """Raise ValueError if the models differ in settings, vocabulary, or the names or shapes of their weights.
+
+    Args:
+        models: two or more models.
+        names: what the user called them, for the message.
+    """
+    for stored, name in zip(models[1:], names[1:], strict=True):
+        reason = _find_difference(models[0], stored)
+        if reason:
+            raise ValueError(f"{names[0]} and {name} cannot be mixed: {reason}; mix a model with its own fine-tunings")
+
+
+def _find_difference(left: StoredModel, right: StoredModel) -> str | None:
+    from ernie_vil2.config import differences
+    from ernie_vil2.models.dual_encoder import with_sizes
+    from ernie_vil2.models.weights.integrity import OF_TRAINING
+
+    left_settings = with_sizes(left.config.Model).model_dump(exclude=OF_TRAINING)
+    right_settings = with_sizes(right.config.Model).model_dump(exclude=OF_TRAINING)
+    for key, (left_value, right_value) in differences(left_settings, right_settings, prefix="Model."):
+        return f"{key} is {left_value} in one and {right_value} in the other"
+    unmatched = sorted(left.arrays.keys() ^ right.arrays.keys())
+    if unmatched:
+        return f"only one of them has the weight {unmatched[0]}"
+    for name, array in left.arrays.items():
+        if array.shape != right.arrays[name].shape:
+            return f"{name} is {list(array.shape)} in one and {list(right.arrays[name].shape)} in the other"
+    if left.tokens != right.tokens:
+        return "their vocabularies differ, so the same id stands for different words"
+    return None
+
+
+def mix_weights(models: Sequence[StoredModel], shares: Sequence[float]) -> dict[str, np.ndarray]:
+    """Return the weighted mean of the models' weights.
+
+    Between a model and its fine-tuned version, the new task is learned before the old one is lost (WiSE-FT, Wortsman
+    et al. 2021, arXiv 2109.01903); the mean of several fine-tunings is often better than each of them (model soups,
+    Wortsman et al. 2022, arXiv 2203.05482). Running statistics of batch norms and the log of the temperature are
+    averaged like all other weights.
+
+    Args:
+        models: models that `check_mixable` accepts.
+        shares: share of each model; they add up to 1.
+
+    Returns:
+        Arrays by name in the type of the first model.
+    """
+    import numpy as np
+
+    mixed = {}
+    for name, array in models[0].arrays.items():
+        # In float64, and not added to a zero, so that a share of 1 gives back the model bit for bit.
+        terms = [share * stored.arrays[name].astype(np.float64) for stored, share in zip(models, shares, strict=True)]
+        mixed[name] = sum(terms[1:], terms[0]).astype(array.dtype)
+    return mixed
+
+
 def score_mixtures(
     args: argparse.Namespace, stored: Sequence[StoredModel], mixtures: dict[str, list[float]]
 ) -> list[dict]:
@@ -148,7 +207,6 @@ def score_mixtures(
     from ernie_vil2.evaluation.scorer import score
     from ernie_vil2.evaluation.scorers.retrieval import MEAN, Retrieval
     from ernie_vil2.models import set_weights
-    from ernie_vil2.models.weights.mixtures import mixture
 
     config = stored[0].config
     if stored[0].tokens is None:
@@ -173,7 +231,7 @@ def score_mixtures(
     encoder = encoder_of(network, stored[0], config, args.precision, args.batch_size)
     rows = []
     for name, shares in tqdm(mixtures.items(), unit="mixture", file=sys.stdout):
-        set_weights(network, mixture(stored, shares))
+        set_weights(network, mix_weights(stored, shares))
         row: dict = {"share": name, "results": {}, **dict.fromkeys(SIDES)}
         for side, (scorer, benchmarks) in opened.items():
             report = score(scorer, encoder, benchmarks)

@@ -152,10 +152,9 @@ def _write_trimmed_model(args: argparse.Namespace, stored: StoredModel, kept_ids
     from ernie_vil2.encoder import encoder_of
     from ernie_vil2.models.weights.format import WORDS, write_model
     from ernie_vil2.models.weights.integrity import compute_golden
-    from ernie_vil2.models.weights.trimming import named_ids, trim
 
-    rows = sorted({*kept_ids, *named_ids(stored)})
-    trimmed = trim(stored, rows, args.model)
+    rows = sorted({*kept_ids, *_find_special_ids(stored)})
+    trimmed = trim_model(stored, rows, args.model)
     encoder = encoder_of(trimmed.build()[0], trimmed, trimmed.config, "float32", 8)
     write_model(trimmed, args.output, "ernie_vil2", compute_golden(encoder))
 
@@ -167,6 +166,62 @@ def _write_trimmed_model(args: argparse.Namespace, stored: StoredModel, kept_ids
         f"parameters left out ({saved / total:.0%})"
     )
     return rows
+
+
+def _find_special_ids(model: StoredModel) -> set[int]:
+    """Return the ids that the configuration of a text tower names; they must stay in the vocabulary."""
+    from ernie_vil2.towers.transformer import text_variant
+
+    variant = text_variant(model.config.Model.text)
+    if variant is None:
+        return set()
+    return {token_id for token_id in (variant.padding, variant.end) if token_id is not None}
+
+
+def trim_model(model: StoredModel, rows: Sequence[int], source: str | None = None) -> StoredModel:
+    """Return a model whose word embedding and vocabulary have only some of its rows; all else is unchanged.
+
+    Texts whose ids are all among `rows` keep their embeddings to the last bit.
+
+    Args:
+        model: a model with a vocabulary.
+        rows: ids to keep, ascending, with those that the configuration names.
+        source: where the model was read from. It is recorded for a folder of another family, so that
+            `ernie-vil2 convert` can write the model back to its layout.
+    """
+    from dataclasses import replace
+
+    import numpy as np
+
+    from ernie_vil2.data.tokenizer_files import LibraryTokenizer
+    from ernie_vil2.data.trimming import trimmed
+    from ernie_vil2.models.weights.format import WORDS
+    from ernie_vil2.towers.transformer import text_variant
+
+    config, text = model.config, model.config.Model.text
+    tokenizer = trimmed(model.tokenizer(config.Data.max_length), list(rows))
+    new_ids = {old_id: new_id for new_id, old_id in enumerate(rows)}
+    variant = text_variant(text)
+    if variant is not None:
+        ids = {"padding": new_ids[variant.padding], "end": new_ids.get(variant.end)}  # type: ignore[arg-type]
+        text = text.model_copy(update={"variant": variant.model_copy(update=ids)})
+    text = text.model_copy(update={"vocabulary": None})
+
+    weights = config.Model.weights
+    if weights is None and source and model.family:
+        weights = str(source)
+    towers = config.Model.model_copy(update={"text": text, "weights": weights})
+    arrays = {**model.arrays, WORDS: np.ascontiguousarray(model.arrays[WORDS][list(rows)])}
+    return replace(
+        model,
+        layout="ernie_vil2",
+        arrays=arrays,
+        config=config.model_copy(update={"Model": towers}),
+        tokens=tokenizer.tokens,
+        library=tokenizer if isinstance(tokenizer, LibraryTokenizer) else None,
+        vocabulary=None,
+        family=None,
+    )
 
 
 def _print_missing_words(path: str, texts: Sequence[str], tokenizer: TextTokenizer, rows: Sequence[int]) -> None:

@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 
 from ernie_vil2 import cli as commands
 from ernie_vil2.cli.arguments import share
-from ernie_vil2.cli.interpolate import shares_of
+from ernie_vil2.cli.interpolate import check_mixable, mix_weights, shares_of
 from ernie_vil2.config import dump_config, load_config
 from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.format import read_model
-from ernie_vil2.models.weights.mixtures import check_alike, mixture
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.commands import call
 from tests.support.limits import examples
@@ -50,15 +49,15 @@ def test_mixtures_by_hand(share):
 
     a, b = [1.0, -2.0, 1e-20], [3.0, 5.0, 1e20]
     expected = [(1 - share) * x + share * y for x, y in zip(a, b, strict=True)]
-    assert np.allclose(mixture([Stored(a), Stored(b)], [1 - share, share])["w"], expected, rtol=1e-6, atol=0)
-    thirds = mixture([Stored(a), Stored(b), Stored(b)], [1 / 3] * 3)["w"]
+    assert np.allclose(mix_weights([Stored(a), Stored(b)], [1 - share, share])["w"], expected, rtol=1e-6, atol=0)
+    thirds = mix_weights([Stored(a), Stored(b), Stored(b)], [1 / 3] * 3)["w"]
     assert np.allclose(thirds, [(x + 2 * y) / 3 for x, y in zip(a, b, strict=True)], rtol=1e-6)
 
 
 def test_the_ends_of_the_path_are_the_models_bit_for_bit(pair):
     stored = [read_model(folder) for folder in pair]
     for shares, model in (([1, 0], stored[0]), ([0, 1], stored[1])):
-        assert_same_arrays(mixture(stored, shares), dict(model.arrays))
+        assert_same_arrays(mix_weights(stored, shares), dict(model.arrays))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +105,7 @@ def test_without_a_choice_the_best_mean_is_written(pair, shapes, tmp_path):
 def test_models_of_other_kinds_or_vocabularies_are_not_mixed(pair, tmp_path, capsys):
     (pair[1] / "vocab.txt").write_text("\n".join([*TOKENS[:5], *reversed(TOKENS[5:])]), encoding="utf-8")
     with pytest.raises(ValueError, match="vocabularies"):
-        check_alike([read_model(folder) for folder in pair], "ab")
+        check_mixable([read_model(folder) for folder in pair], "ab")
     path = pair[1] / "config.yaml"
     path.write_text(dump_config(load_config(path, ["Model.image.heads=2"])), encoding="utf-8")
     assert interpolate(*pair, "--alpha", "0.5", "--write", tmp_path / "mixed") == 2

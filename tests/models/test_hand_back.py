@@ -14,6 +14,7 @@ import numpy as np
 import paddle
 import pytest
 
+from ernie_vil2.cli.trim import trim_model
 from ernie_vil2.config import LoraConfig, TuningConfig
 from ernie_vil2.encoder import load_model
 from ernie_vil2.io.files import sha256
@@ -22,7 +23,6 @@ from ernie_vil2.models.weights.files import INDEX, read_weights, write_theirs
 from ernie_vil2.models.weights.format import WORDS, read_model, weights_path, write_model
 from ernie_vil2.models.weights.hand_back import layout_of, origin_of
 from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
-from ernie_vil2.models.weights.trimming import trim
 from tests.support.commands import call, succeed
 from tests.support.other_families import CARRIED_FIRST, FOLDERS, OWN, built, check_with_authors, expected
 from tests.support.towers import assert_same_bits
@@ -94,7 +94,7 @@ def test_a_trimmed_model_goes_back_with_its_tokenizer(name, tmp_path):
 
 def test_a_vocabulary_that_is_not_the_origins_does_not_go_back(tmp_path):
     stored = read_model(FOLDERS["hf_chinese_clip_bin"])
-    for words in (stored, trim(stored, range(100))):
+    for words in (stored, trim_model(stored, range(100))):
         renamed = replace(words, tokens=[*words.tokens[:-1], "other"])
         with pytest.raises(ValueError, match="the words of this model are"):
             write_model(renamed, tmp_path / "back", "hf", origin=FOLDERS["hf_chinese_clip_bin"])
