@@ -81,9 +81,9 @@ def run(args: argparse.Namespace) -> int:
         EmbeddingFolder,
         NearestPixels,
         compare_models,
-        comparison_report,
         names_of,
     )
+    from ernie_vil2.evaluation.compare_page import comparison_report
     from ernie_vil2.evaluation.report import about
     from ernie_vil2.evaluation.scorer import make_scorer, scorer_of
     from ernie_vil2.registry import import_named

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -16,21 +16,20 @@ from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.spec import DataLike, DataSpec
 from ernie_vil2.encoder import ErnieViL2, load_model
-from ernie_vil2.evaluation.compare_page import SHOWN, compare_page
-from ernie_vil2.evaluation.compared import Compared, Cost
 from ernie_vil2.evaluation.embedding_files import embeddings_of
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_on_all_ranks
 from ernie_vil2.evaluation.intervals import RESAMPLES
 from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, recall_figures
 from ernie_vil2.evaluation.pixel_baseline import pixel_baseline
-from ernie_vil2.evaluation.published import published_results
-from ernie_vil2.evaluation.report import Report, wrapped
+from ernie_vil2.evaluation.published import PublishedResult, published_results
+from ernie_vil2.evaluation.report import Report
 from ernie_vil2.evaluation.scorer import Opened, Scorer, make_scorer, score, scorer_of
 from ernie_vil2.evaluation.scorers.entailment import load_classifier
-from ernie_vil2.evaluation.scorers.retrieval import Retrieval, cited
+from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.models.weights.format import weights_path
+from ernie_vil2.pages import Table
 
 PIXELS = "nearest train image by pixels"
 TIMED_IMAGES, TIMED_TEXTS = 64, 24
@@ -56,6 +55,73 @@ class NearestPixels:
 
 Compares = str | os.PathLike | ErnieViL2 | EmbeddingFolder | NearestPixels
 """What stands for a model in a comparison; a path or a known name as for `load_model`."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs on this machine, as measured in this run; None where only its embeddings are known.
+
+    Attributes:
+        milliseconds_image: of one image, read from its bytes, prepared and encoded in a batch of up to 64.
+        milliseconds_query: of one text encoded on its own, the median of 24.
+        megabytes: of its weights or of its export on disk.
+        width: of the embeddings.
+        index_megabytes: of the images of the data as float32 rows.
+        cut_texts: how many texts of the data are longer than the model sees.
+    """
+
+    milliseconds_image: float | None = None
+    milliseconds_query: float | None = None
+    megabytes: float | None = None
+    width: int | None = None
+    index_megabytes: float | None = None
+    cut_texts: int | None = None
+
+
+@dataclass
+class Compared:
+    """The result of `compare_models`.
+
+    Attributes:
+        comparison: figures, intervals and verdicts.
+        costs: by model.
+        notes: sentences on data and models that a reader of the figures should know.
+        definitions: what is scored, in words.
+        published: rows that the authors of the protocol's models published.
+        sources: by model, where it came from.
+    """
+
+    comparison: Comparison
+    costs: dict[str, Cost]
+    notes: list[str]
+    definitions: list[str]
+    published: list[PublishedResult] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """Plain dictionaries and arrays: `figures`, `differences`, `queries` and `costs` by column, and sentences."""
+        costs = {}
+        for name in vars(Cost()):
+            costs[name] = np.array([getattr(cost, name) for cost in self.costs.values()], float)
+        return {
+            **self.comparison.record(),
+            "costs": {"model": list(self.costs), **costs},
+            "verdicts": list(map(str, self.comparison.verdicts)),
+            "notes": [*self.comparison.notes, *self.notes],
+        }
+
+    def table(self) -> Table:
+        """The figures, with published rows below them."""
+        rows = [(f"published: {row.title}", _flat(row.values)) for row in self.published]
+        return self.comparison.table(rows)
+
+    def costs_table(self) -> Table:
+        """What each model costs."""
+        columns = ["ms an image", "ms a query", "MB of weights", "width", "MB of index", "texts cut"]
+        rows = []
+        for name, cost in self.costs.items():
+            rows.append((name, ["-" if value is None else _short(value) for value in vars(cost).values()]))
+        return Table(columns, rows, kind="figures")
 
 
 def compare(
@@ -237,31 +303,6 @@ class _Scoring:
             self.definitions = [*(report.paragraphs or [])[1:], *report.notes[:1]]
 
 
-def comparison_report(compared: Compared, queries: int = SHOWN) -> Report:
-    """Return the report of a comparison.
-
-    Args:
-        compared: result of `compare_models`.
-        queries: as for `compare_page`.
-    """
-    record = compared.record()
-    verdicts = [f"- {sentence}" for sentence in record["verdicts"]]
-    columns = list(record["queries"])
-    return Report(
-        {},
-        [compared.table(), compared.costs_table()],
-        {name: _plain(value) for name, value in record.items() if name != "queries"},
-        columns,
-        zip(*(record["queries"][name] for name in columns), strict=True),
-        figures=wrapped(verdicts).splitlines(),
-        sizes=None,
-        notes=record["notes"],
-        paragraphs=[wrapped(record["notes"]), wrapped([*compared.definitions, *map(cited, compared.published)])],
-        about={"models": compared.sources},
-        pages=lambda: [compare_page(compared, queries)],
-    )
-
-
 def measured(model: ErnieViL2, benchmarks: Mapping[str, Benchmark], source: str | os.PathLike | None) -> Cost:
     """What a model costs, by a few images and texts of the data."""
     images = [image for one in benchmarks.values() for image in one.images][:TIMED_IMAGES]
@@ -311,10 +352,16 @@ def _megabytes(path: Path) -> float:
     return sum(one.stat().st_size for one in files) / 1e6
 
 
-def _plain(value: Any) -> Any:
-    """Columns for JSON, with null for what is not there."""
-    if isinstance(value, Mapping):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, np.ndarray):
-        return [None if isinstance(one, float) and np.isnan(one) else one for one in value.tolist()]
-    return value
+def _flat(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return published values by the names of figures."""
+    figures: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            figures |= {f"{name}/{measure}": figure for measure, figure in value.items()}
+        else:
+            figures[name] = value
+    return figures
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.2g}"

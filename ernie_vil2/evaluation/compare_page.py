@@ -1,20 +1,21 @@
-"""The page of a comparison: figures as bars, who finds what and who does not, a scatter of ranks, and costs."""
+"""The report of a comparison and its page: bars of figures, queries, a scatter of ranks, and costs."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ernie_vil2.evaluation.compared import Compared
+from ernie_vil2.evaluation.compare import Compared
 from ernie_vil2.evaluation.intervals import Interval
 from ernie_vil2.evaluation.outcomes import Comparison, bounds, named, signed
-from ernie_vil2.evaluation.report import Page
+from ernie_vil2.evaluation.report import Page, Report, wrapped
 from ernie_vil2.evaluation.retrieval import CUTOFFS, arrow
+from ernie_vil2.evaluation.scorers.retrieval import cited
 from ernie_vil2.pages.page import Card, data_uri
 
 WON, LOST, FAILED = "won", "lost", "failed"
@@ -42,6 +43,31 @@ class Bar:
     low: float | None
     span: float | None
     word: str = ""
+
+
+def comparison_report(compared: Compared, queries: int = SHOWN) -> Report:
+    """Return the report of a comparison.
+
+    Args:
+        compared: result of `compare_models`.
+        queries: as for `compare_page`.
+    """
+    record = compared.record()
+    verdicts = [f"- {sentence}" for sentence in record["verdicts"]]
+    columns = list(record["queries"])
+    return Report(
+        {},
+        [compared.table(), compared.costs_table()],
+        {name: _plain(value) for name, value in record.items() if name != "queries"},
+        columns,
+        zip(*(record["queries"][name] for name in columns), strict=True),
+        figures=wrapped(verdicts).splitlines(),
+        sizes=None,
+        notes=record["notes"],
+        paragraphs=[wrapped(record["notes"]), wrapped([*compared.definitions, *map(cited, compared.published)])],
+        about={"models": compared.sources},
+        pages=lambda: [compare_page(compared, queries)],
+    )
 
 
 def compare_page(found: Compared, queries: int = SHOWN) -> Page:
@@ -236,3 +262,12 @@ def _choices(queries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if short < long
         else {},
     }
+
+
+def _plain(value: Any) -> Any:
+    """Columns for JSON, with null for what is not there."""
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, np.ndarray):
+        return [None if isinstance(one, float) and np.isnan(one) else one for one in value.tolist()]
+    return value

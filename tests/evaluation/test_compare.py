@@ -12,8 +12,7 @@ from ernie_vil2.data.readers import open_benchmarks
 from ernie_vil2.data.samples import Reason
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.evaluation import compare as module
-from ernie_vil2.evaluation.compare import EmbeddingFolder, compare_models, names_of
-from ernie_vil2.evaluation.compared import Cost
+from ernie_vil2.evaluation.compare import Cost, EmbeddingFolder, compare_models, names_of
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.protocol import evaluate
 from ernie_vil2.evaluation.protocols import protocol

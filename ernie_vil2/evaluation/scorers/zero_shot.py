@@ -27,7 +27,7 @@ from ernie_vil2.evaluation.classification import (
     template_notes,
     with_prompts,
 )
-from ernie_vil2.evaluation.confusions import confusions_page
+from ernie_vil2.evaluation.classification_page import confusions_page
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.linear_probe import probe_classes
