@@ -134,8 +134,7 @@ class Study:
         from ernie_vil2.data.readers import open_benchmarks
         from ernie_vil2.data.samples import BadSampleReport
         from ernie_vil2.evaluation.encoded import EncodedBenchmark
-        from ernie_vil2.evaluation.protocol import score
-        from ernie_vil2.evaluation.protocols import protocol
+        from ernie_vil2.evaluation.protocol import find_protocol, score
 
         if not self._scored:  # all models see the same pixels, so that they are made once
             for task, source in self.tests.items():
@@ -147,7 +146,7 @@ class Study:
             images = np.concatenate([model.encode_pixels(part) for part in np.array_split(pixels, len(pixels) // 128)])
             found[task] = fmean(
                 score(EncodedBenchmark(one, images, model.encode_texts([text.text for text in one.texts]),
-                                       BadSampleReport()), protocol("pairs")).mean_recall
+                                       BadSampleReport()), find_protocol("pairs")).mean_recall
                 for one in benchmarks.values()
             )  # fmt: skip
         return found

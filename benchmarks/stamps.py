@@ -105,11 +105,10 @@ def scores(model) -> dict[str, float]:
     from ernie_vil2.evaluation.classification import choose_templates, encoded_classes, with_prompts
     from ernie_vil2.evaluation.encoded import encode_benchmark
     from ernie_vil2.evaluation.linear_probe import probe_classes
-    from ernie_vil2.evaluation.protocol import evaluate
-    from ernie_vil2.evaluation.protocols import protocol
+    from ernie_vil2.evaluation.protocol import evaluate, find_protocol
 
     found = {
-        f"{name} {language}": evaluate(model, benchmark, protocol("pairs")).mean_recall
+        f"{name} {language}": evaluate(model, benchmark, find_protocol("pairs")).mean_recall
         for name, source, text_id in (
             ("stamps", STAMPS / "test.csv", None), ("demo", ROOT / "demo_data" / "emoji-test.tar", "id")
         )

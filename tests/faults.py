@@ -35,7 +35,6 @@ FILES = {
     "ernie_vil2/parallel/gather.py": "tests/parallel/test_gather.py tests/parallel/test_gradients.py",
     "ernie_vil2/evaluation/ranking.py": "tests/evaluation/test_retrieval.py tests/evaluation/test_protocols.py",
     "ernie_vil2/evaluation/scorers/cxc.py": "tests/evaluation/test_cxc.py",
-    "ernie_vil2/evaluation/cxc_ratings.py": "tests/evaluation/test_cxc.py",
     "ernie_vil2/training/checkpoint.py": "tests/training/test_checkpoint.py tests/hostile/test_checkpoints.py",
     "ernie_vil2/training/update.py": "tests/training/test_nonfinite.py tests/training/test_tuning.py",
     "ernie_vil2/models/lora.py": "tests/models/test_lora.py tests/models/test_hand_back.py",
@@ -141,7 +140,7 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "0 -> (1)",
     ): "what the padding holds is cut off after the gather",
     (
-        "ernie_vil2/evaluation/cxc_ratings.py",
+        "ernie_vil2/evaluation/scorers/cxc.py",
         "while line := file.readline(_LONGEST_LINE + 1):",
         "1 -> (2)",
     ): "one character more of a line that is refused is read",

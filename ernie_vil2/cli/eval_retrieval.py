@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
 def choose_scorer(args: argparse.Namespace, data: DataSpec) -> tuple[Scorer, Sequence[str]]:
     """Return the scorer of the protocols, whatever the layout of the data."""
-    from ernie_vil2.evaluation.protocols import scorer_of_protocols
+    from ernie_vil2.evaluation.protocol import scorer_of_protocols
     from ernie_vil2.evaluation.scorer import make_scorer
     from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 

@@ -203,7 +203,7 @@ def score_mixtures(
 
     from ernie_vil2.data.spec import DataSpec
     from ernie_vil2.encoder import encoder_of
-    from ernie_vil2.evaluation.protocols import protocol
+    from ernie_vil2.evaluation.protocol import find_protocol
     from ernie_vil2.evaluation.scorer import score
     from ernie_vil2.evaluation.scorers.retrieval import MEAN, Retrieval
     from ernie_vil2.models import set_weights
@@ -225,7 +225,7 @@ def score_mixtures(
         )
         if side == "new":  # the options on tables are of the user's own data
             data = replace(data, images=args.images, columns=args.columns, encoding=args.encoding)
-        scorer = Retrieval([protocol(getattr(args, f"{side}_protocol")).name], title=side)
+        scorer = Retrieval([find_protocol(getattr(args, f"{side}_protocol")).name], title=side)
         opened[side] = scorer, scorer.open(data)
     network, _ = stored[0].build()
     encoder = encoder_of(network, stored[0], config, args.precision, args.batch_size)

@@ -294,15 +294,14 @@ def _cards(
     from ernie_vil2.data.readers import open_benchmarks
     from ernie_vil2.encoder import load_model
     from ernie_vil2.evaluation.examples import Cards, random_queries
-    from ernie_vil2.evaluation.protocol import evaluate
-    from ernie_vil2.evaluation.protocols import protocol
+    from ernie_vil2.evaluation.protocol import evaluate, find_protocol
 
     model = load_model(checkpoint, device="auto", precision=args.precision)
     made = []
     data = data_spec(args, preferred_languages=config.Views.languages)
     for language, benchmark in open_benchmarks(data).items():
         licences |= {str(image.fields["license"]) for image in benchmark.images if "license" in image.fields}
-        evaluation = evaluate(model, benchmark, protocol("pairs"))
+        evaluation = evaluate(model, benchmark, find_protocol("pairs"))
         chosen = random_queries(evaluation.results["text_to_image"], args.queries, args.seed)
         made.append(
             Cards(evaluation, language=language, tags=[*tags, *filter(None, [language])]).of("text_to_image", chosen)

@@ -20,7 +20,7 @@ from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.check import Inspection, decode_all
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
-from ernie_vil2.evaluation.protocols import scorer_of_protocols
+from ernie_vil2.evaluation.protocol import scorer_of_protocols
 from ernie_vil2.evaluation.report import Report
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.registry import Registry

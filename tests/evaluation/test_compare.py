@@ -14,8 +14,7 @@ from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.evaluation import compare as module
 from ernie_vil2.evaluation.compare import Cost, EmbeddingFolder, compare_models, names_of
 from ernie_vil2.evaluation.encoded import encode_benchmark
-from ernie_vil2.evaluation.protocol import evaluate
-from ernie_vil2.evaluation.protocols import protocol
+from ernie_vil2.evaluation.protocol import evaluate, find_protocol
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.entailment_data import entailment_folder
 from tests.support.shapes import COLOURS, SHAPES, draw, png
@@ -48,7 +47,7 @@ def found(models, data):
 def test_figures_are_those_of_an_evaluation(models, data, found):
     (benchmark,) = open_benchmarks(data).values()
     for name, source in models.items():
-        expected = evaluate(ernie_vil2.load_model(source, device="cpu"), benchmark, protocol("pairs"))
+        expected = evaluate(ernie_vil2.load_model(source, device="cpu"), benchmark, find_protocol("pairs"))
         for way, result in expected.results.items():
             for figure, value in result.recall.items():
                 assert found.comparison.levels["en", name, f"{way}/{figure}"].mean == pytest.approx(value)

@@ -13,11 +13,10 @@ import pytest
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.evaluation import cxc_ratings
-from ernie_vil2.evaluation.cxc_ratings import correlations, read_ratings
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.evaluation.protocol import score
-from ernie_vil2.evaluation.protocols import protocol
+from ernie_vil2.evaluation.protocol import find_protocol, score
+from ernie_vil2.evaluation.scorers import cxc
+from ernie_vil2.evaluation.scorers.cxc import correlations, read_ratings
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.commands import succeed
 from tests.support.cxc_ratings import (
@@ -83,7 +82,7 @@ def check(result, expected, queries):
 @pytest.mark.parametrize("name", ["cxc", "cxc-directed", "cxc-without-co-captions"])
 def test_four_directions_equal_brute_force(folder, name):
     data = small(folder)
-    found = score(data, protocol(name)).results
+    found = score(data, find_protocol(name)).results
     captions, images = range(IMAGES * TEXTS_EACH), range(IMAGES)
     of_image, of_caption = {image: set() for image in images}, {caption: set() for caption in captions}
     for caption, image in rated(folder, "sits", 3.0):
@@ -116,7 +115,7 @@ def test_eccv_caption_is_given_the_first_answers_by_number(folder, monkeypatch):
             return {name: {"i2t": 0.25, "t2i": 0.5} for name in target_metrics}
 
     monkeypatch.setitem(sys.modules, "eccv_caption", types.SimpleNamespace(Metrics=Metrics))
-    data, named = small(folder), protocol("cxc")
+    data, named = small(folder), find_protocol("cxc")
     found = score(data, replace(named, images=IMAGES, texts=IMAGES * TEXTS_EACH)).measures
     assert found["ECCV mAP@R, image to text"] == 25 and found["ECCV mAP@R, text to image"] == 50
     cosines = data.images @ data.texts.T
@@ -128,8 +127,8 @@ def test_eccv_caption_is_given_the_first_answers_by_number(folder, monkeypatch):
 
 def test_a_caption_without_an_image_counts_only_where_asked(folder):
     data = small(folder)
-    some = score(data, protocol("cxc")).results["text_to_image"]
-    every = score(data, protocol("cxc-every-caption")).results["text_to_image"]
+    some = score(data, find_protocol("cxc")).results["text_to_image"]
+    every = score(data, find_protocol("cxc-every-caption")).results["text_to_image"]
     asked = np.count_nonzero(some.ranking.rank)
     assert asked < IMAGES * TEXTS_EACH == np.count_nonzero(every.ranking.rank)
     for name in ("R@1", "R@5", "R@10"):
@@ -156,7 +155,7 @@ def test_correlations_equal_ranks_in_numpy():
 
 def test_the_sixth_caption_of_an_image_is_not_scored(folder):
     captions = {number: number // TEXTS_EACH for number in range(IMAGES * TEXTS_EACH)}
-    five, six = (score(encoded(folder, range(IMAGES), captions | more), protocol("cxc"))
+    five, six = (score(encoded(folder, range(IMAGES), captions | more), find_protocol("cxc"))
                  for more in ({}, {IMAGES * TEXTS_EACH: 0}))  # fmt: skip
     assert [result.recall for result in five.results.values()] == [result.recall for result in six.results.values()]
 
@@ -187,11 +186,11 @@ def test_a_row_that_is_no_rating_is_named(tmp_path, row):
 def test_ratings_of_other_images_are_an_error(folder, name):
     others = encoded(folder, range(100, 100 + IMAGES), {1000 + n: n // TEXTS_EACH for n in range(IMAGES * TEXTS_EACH)})
     with pytest.raises(ValueError, match=r"s\w+_test.csv"):
-        score(others, protocol(name))
+        score(others, find_protocol(name))
 
 
 def test_the_published_numbers_of_pairs_add_up():
-    assert sum(cxc_ratings.ROWS.values()) == 267_095
+    assert sum(cxc.ROWS.values()) == 267_095
 
 
 @pytest.mark.slow  # a minute, and 3 GB for 25,000 captions
@@ -204,14 +203,14 @@ def test_published_ratings_give_the_papers_counts():
     position = {number: row for row, number in enumerate(images)}
     captions = {int(row["caption"].split(":")[-1]): position[int(row["image"][13:25])] for row in rows}
     data = encoded(PUBLISHED, images, captions, width=32)
-    evaluation = score(data, protocol("cxc"))
+    evaluation = score(data, find_protocol("cxc"))
     queries = {way: int(np.count_nonzero(result.ranking.rank)) for way, result in evaluation.results.items()}
     assert queries == {"image_to_text": 5000, "text_to_image": 24972, "text_to_text": 25000, "image_to_image": 4791}
     pairs = {way: len(result.asked.positives) for way, result in evaluation.results.items()}
     assert pairs["image_to_text"] == 35585 and pairs["image_to_image"] == 40492
-    directed = protocol("cxc-directed").matchings(data.benchmark)[2]
+    directed = find_protocol("cxc-directed").matchings(data.benchmark)[2]
     assert len(directed.positives) == 21816 and len(np.unique(directed.positives[:, 0])) == 4471
-    assert not protocol("cxc").notes(data.benchmark)
+    assert not find_protocol("cxc").notes(data.benchmark)
 
     scores = data.images @ data.texts.T
     numbers = np.array([*captions])

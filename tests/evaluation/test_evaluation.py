@@ -17,8 +17,7 @@ from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.evaluation.check import CHUNK, check_benchmark
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.pixel_baseline import pixel_baseline, pixel_embedding
-from ernie_vil2.evaluation.protocol import evaluate
-from ernie_vil2.evaluation.protocols import PROTOCOLS
+from ernie_vil2.evaluation.protocol import PROTOCOLS, evaluate
 from ernie_vil2.evaluation.scorer import SCORERS, Opened, Scorer, make_scorer, scorer_of
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from tests.support.entailment_data import entailment_folder, nlvr2_folder

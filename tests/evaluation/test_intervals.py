@@ -13,7 +13,6 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.readers.entailment import StatementRow
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.classification import ClassScores, EncodedClasses
-from ernie_vil2.evaluation.entailment import EntailmentScores, Statements
 from ernie_vil2.evaluation.intervals import (
     Interval,
     holm,
@@ -25,8 +24,8 @@ from ernie_vil2.evaluation.intervals import (
     queries_needed,
 )
 from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, recall_figures
-from ernie_vil2.evaluation.protocol import Protocol, score
-from ernie_vil2.evaluation.protocols import protocol
+from ernie_vil2.evaluation.protocol import Protocol, find_protocol, score
+from ernie_vil2.evaluation.scorers.entailment import EntailmentScores, Statements
 from ernie_vil2.evaluation.scorers.entailment import outcomes as outcomes_of_statements
 from ernie_vil2.evaluation.scorers.retrieval import outcomes
 from ernie_vil2.evaluation.scorers.zero_shot import outcomes as outcomes_of_classes
@@ -174,7 +173,7 @@ def test_one_seed_has_no_interval_and_none_no_mean():
 
 
 def found(noise=1.0, name="pairs", **options):
-    return outcomes(score(noisy_pairs(noise=noise, **options), protocol(name)))
+    return outcomes(score(noisy_pairs(noise=noise, **options), find_protocol(name)))
 
 
 def outcome(hits, ids=None, main="accuracy"):
@@ -185,7 +184,7 @@ def outcome(hits, ids=None, main="accuracy"):
 
 @pytest.mark.parametrize("name", ["pairs", "first-text", "official-rows", "folds"])
 def test_figures_are_those_of_the_evaluation(name):
-    evaluation = score(noisy_pairs(), Protocol("folds", "", fold=12) if name == "folds" else protocol(name))
+    evaluation = score(noisy_pairs(), Protocol("folds", "", fold=12) if name == "folds" else find_protocol(name))
     one = outcomes(evaluation)
     if name == "folds":
         assert len(set(one.groups["mR"].tolist())) == 6  # two directions of three folds
@@ -197,7 +196,7 @@ def test_figures_are_those_of_the_evaluation(name):
 
 
 def test_queries_of_an_image_are_one_cluster():
-    evaluation = score(noisy_pairs(images=3), protocol("pairs"))
+    evaluation = score(noisy_pairs(images=3), find_protocol("pairs"))
     one = outcomes(evaluation)
     assert list(zip(one.ids, one.clusters.tolist(), strict=True)) == [
         ("image_to_text i0", 0), ("image_to_text i1", 1), ("image_to_text i2", 2),

@@ -13,8 +13,7 @@ from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import ranks as rank_rows
-from ernie_vil2.evaluation.protocol import Protocol, score
-from ernie_vil2.evaluation.protocols import CONVENTIONS, PROTOCOLS, choose, conventions, protocol
+from ernie_vil2.evaluation.protocol import CONVENTIONS, PROTOCOLS, Protocol, choose, conventions, find_protocol, score
 from ernie_vil2.evaluation.published import read_published
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, Matching
 from ernie_vil2.evaluation.scorer import scorer_of
@@ -189,7 +188,7 @@ def test_selecting_first_changes_no_figure(name, seed):
 
 def test_an_unknown_protocol_is_answered_with_the_nearest():
     with pytest.raises(ValueError, match="'coco_cn_test'.* coco-cn-test"):
-        protocol("coco_cn_test")
+        find_protocol("coco_cn_test")
     import_named(["os:system"])
     with pytest.raises(UnknownName, match="os:system"):
         choose(["os:system"])
@@ -251,7 +250,7 @@ def score_captions(similarity, per_image, k):
 )
 def test_captions_of_an_image_are_scored_as_fg_clip_2_does(name, per_image):
     made = noisy_pairs(40, per_image, noise=1.5, width=6)
-    results = score(made, protocol(name)).results
+    results = score(made, find_protocol(name)).results
     for k in (1, 5, 10):
         found = [results[way].recall[f"R@{k}"] for way in ("image_to_text", "text_to_image")]
         assert found == pytest.approx(score_captions(made.images @ made.texts.T, per_image, k))

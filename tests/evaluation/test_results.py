@@ -23,8 +23,7 @@ from ernie_vil2.evaluation.examples import (
     retrieval_page,
     thumbnail,
 )
-from ernie_vil2.evaluation.protocol import score, table_rows
-from ernie_vil2.evaluation.protocols import PROTOCOLS
+from ernie_vil2.evaluation.protocol import PROTOCOLS, score, table_rows
 from ernie_vil2.evaluation.published import published_results
 from ernie_vil2.evaluation.report import (
     Report,

@@ -20,8 +20,7 @@ from ernie_vil2.data.preprocessing import normalize_images
 from ernie_vil2.data.readers import TsvSource
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer
 from ernie_vil2.evaluation.embedding_files import read_embeddings
-from ernie_vil2.evaluation.protocol import score
-from ernie_vil2.evaluation.protocols import PROTOCOLS
+from ernie_vil2.evaluation.protocol import PROTOCOLS, score
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS
 from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.format import read_model, write_model

@@ -17,8 +17,7 @@ from ernie_vil2.data.samples import text_key
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.evaluation.intervals import Interval
-from ernie_vil2.evaluation.protocol import evaluate
-from ernie_vil2.evaluation.protocols import protocol
+from ernie_vil2.evaluation.protocol import evaluate, find_protocol
 from ernie_vil2.training import rate_search
 from tests.support.commands import call
 from tests.support.page_commands import PAGES, SERVERS, parts, run_command, serve
@@ -82,7 +81,7 @@ def mean_recall(model, data, language, most):
     """Return the mean recall on the first images of data and their captions alone."""
     benchmark = open_benchmarks(data)[language]
     texts = sorted({text for image, text in benchmark.pairs.tolist() if image < most})
-    return evaluate(load_model(model), benchmark.select(range(most), texts), protocol("pairs")).mean_recall
+    return evaluate(load_model(model), benchmark.select(range(most), texts), find_protocol("pairs")).mean_recall
 
 
 def test_what_the_initial_run_validated_on_is_compared(folder, monkeypatch):

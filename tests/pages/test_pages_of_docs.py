@@ -10,7 +10,7 @@ import yaml
 from ernie_vil2.cli import parser
 from ernie_vil2.config import load_config
 from ernie_vil2.data.tokenizer_files import DIALECTS
-from ernie_vil2.evaluation.protocols import PROTOCOLS
+from ernie_vil2.evaluation.protocol import PROTOCOLS
 from ernie_vil2.evaluation.published import read_published
 from tests.support.page_commands import PAGES, TOOLS, parts
 from tests.support.paths import ROOT

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from ernie_vil2.evaluation import cxc_ratings
+from ernie_vil2.evaluation.scorers import cxc
 from tests.support.shapes import draw, png
 
 IMAGES, TEXTS_EACH = 30, 5
@@ -42,7 +42,7 @@ def rated_folder(tmp_path, monkeypatch):
         a, b = rng.choice(IMAGES, 2, replace=False)
         tables["sis"].append((image_id(a), image_id(b), rating(rng)))
     for kind, rows in tables.items():
-        monkeypatch.setitem(cxc_ratings.ROWS, (kind, "test"), len(rows))
+        monkeypatch.setitem(cxc.ROWS, (kind, "test"), len(rows))
         with (tmp_path / f"{kind}_test.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["first", "second", "agg_score", "sampling_method"])

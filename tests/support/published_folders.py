@@ -5,7 +5,7 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from ernie_vil2.evaluation.cxc_ratings import ROWS
+from ernie_vil2.evaluation.scorers.cxc import ROWS
 from tests.support.published_files import clip_images, clip_text, json_lines, write
 from tests.support.shapes import COLOURS, SHAPES, SPECIAL_TOKENS, draw, png
 

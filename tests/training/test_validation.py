@@ -7,8 +7,8 @@ import pytest
 
 from ernie_vil2 import cli as commands
 from ernie_vil2.config import ConfigError
-from ernie_vil2.evaluation import cxc_ratings
-from ernie_vil2.evaluation.protocols import PROTOCOLS, protocol
+from ernie_vil2.evaluation.protocol import PROTOCOLS, find_protocol
+from ernie_vil2.evaluation.scorers import cxc
 from ernie_vil2.training import scoring
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
@@ -25,12 +25,12 @@ DIRECTION_NAMES = ("image_to_text", "text_to_image", "text_to_text", "image_to_i
 ])  # fmt: skip
 def test_run_is_evaluated_by_every_protocol_and_resumes(config, folder, monkeypatch, name):
     settings = [f"Evaluation.protocol={name}", "Evaluation.every=1", "Training.checkpoint_every=1", "Training.steps=2"]
-    scoring, languages = protocol(name), 2
+    scoring, languages = find_protocol(name), 2
     if name.startswith("cxc"):  # of MSCOCO alone, with its ratings, in one language
         write_images(folder, scoring.split)
         for kind in ("sts", "sis", "sits"):
             shutil.copy(folder / f"{kind}_test.csv", folder / f"{kind}_val.csv")
-            monkeypatch.setitem(cxc_ratings.ROWS, (kind, "val"), cxc_ratings.ROWS[kind, "test"])
+            monkeypatch.setitem(cxc.ROWS, (kind, "val"), cxc.ROWS[kind, "test"])
         settings.append(f"Data.val=[{folder}]")
         languages = 1
     settings = config(*settings)

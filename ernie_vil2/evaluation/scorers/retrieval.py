@@ -26,8 +26,7 @@ from ernie_vil2.evaluation.examples import (
 )
 from ernie_vil2.evaluation.outcomes import Outcomes, recall_figures
 from ernie_vil2.evaluation.pixel_baseline import PixelBaseline, pixel_baseline
-from ernie_vil2.evaluation.protocol import Evaluation, queries_title, score, select, table_rows
-from ernie_vil2.evaluation.protocols import choose, protocol
+from ernie_vil2.evaluation.protocol import Evaluation, choose, find_protocol, queries_title, score, select, table_rows
 from ernie_vil2.evaluation.published import PublishedResult, published_results
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.report import Page, Report, ending_of, wrapped
@@ -75,7 +74,7 @@ class Retrieval(Scorer):
     @classmethod
     def of_run(cls, config: Config, scored: ScoredConfig | None, default: str) -> tuple[Scorer, DataSpec | None]:
         """Return the scorer of the protocol of the data or of the run."""
-        named = protocol((scored and scored.protocol) or config.Evaluation.protocol)
+        named = find_protocol((scored and scored.protocol) or config.Evaluation.protocol)
         _, data = super().of_run(config, scored, default)
         return make_scorer(named.scorer, {"protocol": [named.name], "block": config.Evaluation.block}), data
 
