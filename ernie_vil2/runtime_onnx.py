@@ -18,8 +18,8 @@ import numpy as np
 
 from ernie_vil2.data.decoding import check_size
 from ernie_vil2.data.preprocessing import Preprocessing, encode_by_shape, in_batches
-from ernie_vil2.data.text_tokenizer import TextTokenizer
-from ernie_vil2.data.tokenizer import open_tokenizer
+from ernie_vil2.data.tokenizer import TextTokenizer
+from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.export_folder import AGAIN, INPUTS, OUTPUTS, BadExport, named_in_utf8, read_export, vocabulary_name

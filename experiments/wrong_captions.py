@@ -25,7 +25,7 @@ from pyarrow import dataset
 from ernie_vil2.apps.curation import curate
 from ernie_vil2.apps.curation.steps.score import Score, Settings
 from ernie_vil2.config import Config, load_config
-from ernie_vil2.data.prepare_shards import write_sample
+from ernie_vil2.data.prepare import write_sample
 from ernie_vil2.data.readers import ShardedSource, open_sources
 from ernie_vil2.data.samples import Sample, content_id
 from ernie_vil2.data.selection import TABLE

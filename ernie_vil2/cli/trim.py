@@ -30,7 +30,7 @@ from ernie_vil2.cli.arguments import (
 
 if TYPE_CHECKING:
     from ernie_vil2.config import ViewsConfig
-    from ernie_vil2.data.text_tokenizer import TextTokenizer
+    from ernie_vil2.data.tokenizer import TextTokenizer
     from ernie_vil2.models.weights.format import StoredModel
 
 MAX_LENGTH = 2**20  # tokens of a text; no text of a file is cut, so that all of its words are seen

@@ -14,10 +14,10 @@ import paddle
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.decoding import remarks
+from ernie_vil2.data.loader_workers import Arrays, RowLayout, filled_batches
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.text_tokenizer import TextTokenizer
-from ernie_vil2.data.workers import Arrays, RowLayout, filled_batches
+from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.device.transfers import uploaded
 
 Batch = dict[str, Any]

@@ -3,15 +3,15 @@
 import re
 import string
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
-from ernie_vil2.data.text_tokenizer import TextTokenizer
-from ernie_vil2.io.export_folder import WORD_RULES
+import numpy as np
+
 from ernie_vil2.io.files import read_text
-from ernie_vil2.io.run_folder import TOKENIZER, VOCABULARY
 
 ERNIE_VOCABULARY = Path(__file__).parent / "vocab_ernie_3.0.tsv"
 PAD_ID = 0
@@ -27,6 +27,60 @@ _CJK = [
     (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
     (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F),
 ]  # fmt: skip
+
+
+class TextTokenizer(ABC):
+    """Texts to ids, whatever the vocabulary is of; `open_tokenizer` makes one from files.
+
+    Attributes:
+        tokens: in the order of their ids.
+        rules: how a text is split and cleaned, see `Model.text.tokenizer`.
+        max_length: tokens of a text, special ones included.
+        pad_id: what a shorter text is filled up with, on the right.
+        unknown_id: of what is not in the vocabulary; None: everything is.
+        to_full_length: whether every text is filled up to `max_length`; else to the longest of its batch.
+    """
+
+    tokens: list[str]
+    rules: str
+    max_length: int
+    pad_id: int
+    unknown_id: int | None
+    to_full_length: bool
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def entries(self) -> int:
+        """Number of ids that a token has; a `tokenizer.json` may leave ids out."""
+        return sum(map(bool, self.tokens))
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Ids of one text, not padded, at most `max_length`."""
+
+    @abstractmethod
+    def cuts(self, text: str) -> bool:
+        """Whether a text is longer than what is kept of it."""
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Ids of a batch, `[B, L]` int64, padded to the longest of its texts, or as `to_full_length` says."""
+        rows = [self.encode(text) for text in texts]
+        length = self.max_length if self.to_full_length else max(map(len, rows))
+        ids = np.full([len(rows), length], self.pad_id, dtype=np.int64)
+        for row, values in zip(ids, rows, strict=True):
+            row[: len(values)] = values
+        return ids
+
+    @abstractmethod
+    def files(self) -> dict[str, str]:
+        """What a folder needs to hold so that the tokenizer can be opened from it: text of each file by name."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, object]:
+        """What its ids depend on, for fingerprints."""
 
 
 def read_vocabulary(path: str | Path) -> list[str]:
@@ -177,38 +231,3 @@ def split_words(text: str, symbols: bool = False, dropped: tuple[str, ...] = ("C
                 start = position + 1
         if word[start:]:
             yield word[start:]
-
-
-def open_tokenizer(
-    source: str | Path | Sequence[str] | None, max_length: int, rules: str, nearby: Path | None = None
-) -> TextTokenizer:
-    """The tokenizer of a vocabulary.
-
-    Args:
-        source: a vocabulary's file (`vocab.txt`, `tokenizer.json`, `vocab.json` with `merges.txt` next to it, a
-            sentencepiece `.model`, or merges as OpenCLIP has them), a folder that holds one, or the tokens of a
-            `vocab.txt`. None: the packaged vocabulary, ERNIE 3.0's, or CLIP's where `rules` are "open_clip" or "clip",
-            which a folder without one has as well.
-        max_length: tokens of a text, special ones included.
-        rules: a value of `Model.text.tokenizer`.
-        nearby: the folder whose `tokenizer_config.json` names the padding token; None: that of the file.
-
-    Raises:
-        FileNotFoundError: there is no such file, or none in the folder.
-        ValueError: a file is not what its name says, or does not go with `rules`; the message names it.
-    """
-    if rules in WORD_RULES:
-        if isinstance(source, str | Path) and Path(source).is_dir():
-            source = Path(source, VOCABULARY)
-        return Tokenizer(cast("Path | list[str] | None", source), max_length, cast(Any, rules))
-    from ernie_vil2.data.tokenizer_files import open_library_tokenizer  # with the library only where one needs it
-
-    return open_library_tokenizer(cast("str | Path | None", source), max_length, rules, nearby)
-
-
-def read_tokens(path: Path) -> list[str]:
-    """Return the tokens of a `vocab.txt` or `tokenizer.json` in the order of their ids.
-
-    Errors are those of `open_tokenizer`.
-    """
-    return open_tokenizer(path, 512, "bert" if path.name == TOKENIZER else "official").tokens

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ernie_vil2.data.sentencepiece import MAX_BYTES, tokenizer_of_pieces
-from ernie_vil2.data.text_tokenizer import TextTokenizer
+from ernie_vil2.data.tokenizer import TextTokenizer, Tokenizer
 from ernie_vil2.data.tokenizer_settings import (
     check_growth,
     check_special_tokens,
@@ -27,6 +27,7 @@ from ernie_vil2.data.tokenizer_settings import (
     read_settings,
     token_name,
 )
+from ernie_vil2.io.export_folder import WORD_RULES
 from ernie_vil2.io.files import check_ordinary, load_json, parse_json, read_text
 from ernie_vil2.io.run_folder import TOKENIZER as FILE
 from ernie_vil2.io.run_folder import VOCABULARY
@@ -208,6 +209,39 @@ def _read(content: str) -> tokenizers.Tokenizer:
 def _unknown(settings: dict[str, Any], to_id: Callable[[str], int | None]) -> int | None:
     model = settings.get("model", {})
     return model["unk_id"] if "unk_id" in model else to_id(model["unk_token"]) if model.get("unk_token") else None
+
+
+def open_tokenizer(
+    source: str | Path | Sequence[str] | None, max_length: int, rules: str, nearby: Path | None = None
+) -> TextTokenizer:
+    """The tokenizer of a vocabulary.
+
+    Args:
+        source: a vocabulary's file (`vocab.txt`, `tokenizer.json`, `vocab.json` with `merges.txt` next to it, a
+            sentencepiece `.model`, or merges as OpenCLIP has them), a folder that holds one, or the tokens of a
+            `vocab.txt`. None: the packaged vocabulary, ERNIE 3.0's, or CLIP's where `rules` are "open_clip" or "clip",
+            which a folder without one has as well.
+        max_length: tokens of a text, special ones included.
+        rules: a value of `Model.text.tokenizer`.
+        nearby: the folder whose `tokenizer_config.json` names the padding token; None: that of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file, or none in the folder.
+        ValueError: a file is not what its name says, or does not go with `rules`; the message names it.
+    """
+    if rules in WORD_RULES:
+        if isinstance(source, str | Path) and Path(source).is_dir():
+            source = Path(source, VOCABULARY)
+        return Tokenizer(cast("Path | list[str] | None", source), max_length, cast(Any, rules))
+    return open_library_tokenizer(cast("str | Path | None", source), max_length, rules, nearby)
+
+
+def read_tokens(path: Path) -> list[str]:
+    """Return the tokens of a `vocab.txt` or `tokenizer.json` in the order of their ids.
+
+    Errors are those of `open_tokenizer`.
+    """
+    return open_tokenizer(path, 512, "bert" if path.name == FILE else "official").tokens
 
 
 def open_library_tokenizer(

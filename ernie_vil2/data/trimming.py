@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.data.sentencepiece import remove_pieces
-from ernie_vil2.data.text_tokenizer import TextTokenizer
-from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.data.tokenizer import TextTokenizer, Tokenizer
 from ernie_vil2.data.tokenizer_files import MAX_CHARACTERS, LibraryTokenizer, byte_characters
 from ernie_vil2.io.files import load_json, parse_json, read_text, write_json, write_text
 from ernie_vil2.io.run_folder import TOKENIZER, VOCABULARY

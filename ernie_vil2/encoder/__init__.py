@@ -22,8 +22,8 @@ from ernie_vil2.config.sections import without_implementation
 from ernie_vil2.data.preprocessing import Preprocessing, ahead, encode_by_shape, in_batches
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.source_files import read_file
-from ernie_vil2.data.text_tokenizer import TextTokenizer
-from ernie_vil2.data.tokenizer import open_tokenizer
+from ernie_vil2.data.tokenizer import TextTokenizer
+from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import MissingPackage
 from ernie_vil2.encoder.backends import Backend, Eager, Narrowed, open_export

@@ -15,12 +15,12 @@ from ernie_vil2.config import Config
 from ernie_vil2.config.sections import IMAGE_VIEWS
 from ernie_vil2.data.augment import training_views
 from ernie_vil2.data.loader import Batch, ShownRow, ViewRows
+from ernie_vil2.data.loader_workers import Arrays, RowLayout
 from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.readers.entailment import NLVR2_LABELS, SNLI_VE_LABELS
 from ernie_vil2.data.samples import BadSample, Reason, Statement
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.text_tokenizer import TextTokenizer
-from ernie_vil2.data.workers import Arrays, RowLayout
+from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.models.dual_encoder import rate_factors
 from ernie_vil2.models.heads import HEAD, build_classifier
 from ernie_vil2.parallel import collectives

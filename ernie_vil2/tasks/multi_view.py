@@ -14,11 +14,11 @@ from ernie_vil2.config.sections import IMAGE_VIEWS, TEXT_VIEWS
 from ernie_vil2.data.augment import draw_texts, tags_text, training_views
 from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.loader import Batch, ShownRow, ViewRows
+from ernie_vil2.data.loader_workers import Arrays, RowLayout
 from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.samples import SEVERAL_LINES, BadSample
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.text_tokenizer import TextTokenizer
-from ernie_vil2.data.workers import Arrays, RowLayout
+from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.losses import build_loss, initial_bias
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.tasks.contrastive_step import build_step

@@ -16,12 +16,12 @@ from paddle import nn
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.data.augment import draw_texts
 from ernie_vil2.data.loader import Batch, ShownRow, ViewRows
+from ernie_vil2.data.loader_workers import Arrays, RowLayout
 from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.readers.tables import TABLES, TEXTS
 from ernie_vil2.data.samples import content_id
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.text_tokenizer import TextTokenizer
-from ernie_vil2.data.workers import Arrays, RowLayout
+from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.losses import MultiViewLoss, build_loss
 from ernie_vil2.losses.tiles import Scalars
 from ernie_vil2.models import DualEncoder

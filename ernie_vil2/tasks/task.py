@@ -9,8 +9,8 @@ from paddle import nn
 
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.data.loader import Batch, SampleRows
-from ernie_vil2.data.text_tokenizer import TextTokenizer
-from ernie_vil2.data.tokenizer import open_tokenizer
+from ernie_vil2.data.tokenizer import TextTokenizer
+from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.models import DualEncoder, decays
 from ernie_vil2.models.dual_encoder import rate_factors
 from ernie_vil2.models.weights.initial import load_initial_weights

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from ernie_vil2.config import Config, ConfigError, differences, dump_config, load_config
 from ernie_vil2.config.sections import without_implementation
-from ernie_vil2.data.text_tokenizer import TextTokenizer
+from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.io.files import (
     DamagedFile,
     atomic_folder,

@@ -17,7 +17,7 @@ from paddle import nn
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.preprocessing import Preprocessing
-from ernie_vil2.data.text_tokenizer import TextTokenizer
+from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.encoder import ErnieViL2, load_model
 from ernie_vil2.encoder.backends import Eager
 from ernie_vil2.evaluation.outcomes import Outcomes

@@ -8,8 +8,7 @@ import string
 import numpy as np
 import pytest
 
-from ernie_vil2.data.tokenizer import open_tokenizer
-from ernie_vil2.data.tokenizer_files import CLIP_BPE, LibraryTokenizer
+from ernie_vil2.data.tokenizer_files import CLIP_BPE, LibraryTokenizer, open_tokenizer
 from tests.support.other_families import FOLDERS, OWN, copy_folder
 from tests.support.paths import FIXTURES
 

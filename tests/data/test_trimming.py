@@ -8,7 +8,8 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2.cli import run
-from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, open_tokenizer, read_vocabulary
+from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, read_vocabulary
+from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.data.trimming import characters, kept_of_characters, kept_of_texts, missing_share, trimmed
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.commands import call

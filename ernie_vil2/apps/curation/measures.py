@@ -19,10 +19,10 @@ from pyarrow import parquet
 
 from ernie_vil2.apps.curation.joins import Measured, read_all
 from ernie_vil2.apps.curation.step import Pair, Step
-from ernie_vil2.data.processes import Count
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, content_id
 from ernie_vil2.data.selection import ShardIdentity, identities
+from ernie_vil2.data.shard_processes import Count
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import atomic_write
 

@@ -23,10 +23,10 @@ from ernie_vil2.apps.curation.measures import (
 )
 from ernie_vil2.apps.curation.page import Curation, write_curation_page
 from ernie_vil2.apps.curation.step import UNREADABLE, Step
-from ernie_vil2.data.processes import each_shard
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.selection import ABOUT, TABLE, VERSION
+from ernie_vil2.data.shard_processes import each_shard
 from ernie_vil2.io.export_folder import named_in_utf8
 from ernie_vil2.io.files import atomic_files, atomic_folder, remove_partial, write_json
 from ernie_vil2.io.locks import claimed

@@ -4,8 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from ernie_vil2.data.prepare import prepare
-from ernie_vil2.data.prepare_shards import Settings
+from ernie_vil2.data.prepare import Settings, prepare
 from ernie_vil2.data.readers import TarSource, open_benchmark, open_benchmarks, open_sources
 from ernie_vil2.data.readers.files import FilesSource
 from ernie_vil2.data.readers.shard_files import LocalFile

@@ -9,7 +9,7 @@ import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.data.loader import training_batches
-from ernie_vil2.data.prepare_shards import Settings, Work, make_shard
+from ernie_vil2.data.prepare import Settings, Work, make_shard
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer

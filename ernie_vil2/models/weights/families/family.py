@@ -20,9 +20,8 @@ from pydantic import ValidationError
 from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig
 from ernie_vil2.config.load import explained
 from ernie_vil2.config.sections import LossConfig
-from ernie_vil2.data.text_tokenizer import TextTokenizer
-from ernie_vil2.data.tokenizer import open_tokenizer
-from ernie_vil2.data.tokenizer_files import LibraryTokenizer, vocabulary_file
+from ernie_vil2.data.tokenizer import TextTokenizer
+from ernie_vil2.data.tokenizer_files import LibraryTokenizer, open_tokenizer, vocabulary_file
 from ernie_vil2.data.tokenizer_settings import FILE as TOKENIZER_SETTINGS
 from ernie_vil2.io.export_folder import RESIZES
 from ernie_vil2.models.weights.files import INDEX, read_weights

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_vil2.data.workers import WorkerError, filled_batches
+from ernie_vil2.data.loader_workers import WorkerError, filled_batches
 from tests.support.limits import PATIENCE
 from tests.support.processes import start_process
 
@@ -105,7 +105,7 @@ def test_rows_that_take_long_together_are_not_given_up():
 PARENT = """
 import itertools, os, time
 import numpy as np
-from ernie_vil2.data.workers import filled_batches
+from ernie_vil2.data.loader_workers import filled_batches
 
 def slow(position, arrays, row):
     time.sleep(0.01 if position < 4 else {then})
