@@ -12,7 +12,7 @@ import paddle.distributed as dist
 from ernie_vil2.config import differences
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.parallel.gloo import barrier
+from ernie_vil2.parallel.ranks import barrier
 
 T = TypeVar("T")
 

@@ -19,12 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from contextvars import copy_context
 from typing import Any
 
 import numpy as np
 import paddle
 import paddle.distributed as dist
+from paddle import nn
 from paddle.autograd import PyLayer
+from paddle.distributed.fleet.utils import recompute
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.augment import ImageNormalization
@@ -34,7 +37,6 @@ from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import gather_ids, gather_views
 from ernie_vil2.parallel.norms import frozen_statistics
 from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
-from ernie_vil2.tasks.model_setup import recompute_blocks
 
 Views = Mapping[str, paddle.Tensor]
 Tensors = dict[str, paddle.Tensor]
@@ -265,3 +267,39 @@ class CachedStep(DirectStep):
         for rows in map(slice, bounds, bounds[1:]):
             part, own = ({name: value[rows] for name, value in values.items()} for values in (views, keys))
             yield rows, part, own
+
+
+def recompute_blocks(model: DualEncoder, dropout: CounterBasedDropout) -> None:
+    """Makes the blocks of a dual encoder's towers recompute themselves in backward, in place.
+
+    Blocks are a transformer's layers, or the repeated parts of a convolutional network; see the towers' `blocks`.
+    The second run draws the same dropout. In evaluation, and without gradient, nothing changes.
+
+    Args:
+        dropout: what the model draws from.
+    """
+    for tower in (model.image, model.text):
+        for block in tower.blocks:
+            # Past `__setattr__`: PaddleNLP puts a wrapper of its own around a forward that is set on its layers.
+            block.__dict__["forward"] = _recomputing(block, block.forward, dropout)
+
+
+def _recomputing(block: nn.Layer, forward: Callable, dropout: CounterBasedDropout) -> Callable:
+    def recomputing(*args: Any, **kwargs: Any) -> Any:
+        if not (block.training and paddle.is_grad_enabled()):
+            return forward(*args, **kwargs)
+        # The second run is in backward, where what was set for the first is over: what of the texts is padding, too.
+        state, context, again = dropout.state, copy_context(), False
+
+        def run(*inputs: Any, **options: Any) -> Any:
+            nonlocal again
+            if not again:
+                again = True
+                return forward(*inputs, **options)
+            with dropout.replay(state):
+                return context.run(forward, *inputs, **options)
+
+        # By hooks, not re-entrant: a first block's images need no gradient, its parameters do.
+        return recompute(run, *args, preserve_rng_state=False, use_reentrant=False, **kwargs)
+
+    return recomputing

@@ -14,8 +14,8 @@ from ernie_vil2.evaluation.intervals import LEVEL, Interval, holm, paired_querie
 from ernie_vil2.evaluation.outcomes import Outcomes, signed
 from ernie_vil2.io.files import check_version, load_json, write_json
 from ernie_vil2.training.scoring import Scored, build_evaluators
-from ernie_vil2.training.step_agreement import NotFinite
 from ernie_vil2.training.trainer import Trainer
+from ernie_vil2.training.update import NotFinite
 
 RATES = (2e-5, 5e-5, 1e-4, 2e-4, 4e-4, 1e-3)
 HIGHEST = 8e-3

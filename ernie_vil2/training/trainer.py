@@ -48,8 +48,7 @@ from ernie_vil2.training.optimizer import (
 )
 from ernie_vil2.training.run_log import BestEffort, Progress
 from ernie_vil2.training.scoring import Comparison, Evaluator, Scores, as_lines, build_evaluators, encoder_of
-from ernie_vil2.training.step_agreement import BatchGate, NonFiniteSteps, StopSignals, check_weights
-from ernie_vil2.training.update import Update
+from ernie_vil2.training.update import BatchGate, NonFiniteSteps, StopSignals, Update, check_weights
 
 T = TypeVar("T")
 MakeTask = Callable[[Config], Task]

@@ -9,7 +9,7 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.dual_encoder import layer_groups, rate_factors
 from ernie_vil2.parallel.norms import batch_norms, running_statistics
 from ernie_vil2.tasks import decay_groups
-from ernie_vil2.tasks.model_setup import tune
+from ernie_vil2.tasks.task import tune
 from ernie_vil2.training.optimizer import build_optimizer
 from tests.support.towers import CNN, TEXT, VIT
 

@@ -8,7 +8,7 @@ from ernie_vil2.config import ConfigError, LoraConfig, ModelConfig, TuningConfig
 from ernie_vil2.models import build_dual_encoder, set_weights
 from ernie_vil2.models.lora import LoraConv2D, add_lora, merged
 from ernie_vil2.tasks import decay_groups
-from ernie_vil2.tasks.model_setup import tune
+from ernie_vil2.tasks.task import tune
 from tests.support.towers import CNN, TEXT, VIT
 
 CONVOLUTIONS = LoraConfig(rank=3, alpha=6.0, layers=["image.network.*", "text.network.encoder.*", "*_projection"])

@@ -10,7 +10,7 @@ from ernie_vil2.data.samples import BadSample, Sample, TooManyBadSamples
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.collectives import Disagreement, agreed_errors, check_agreement, digest, first_rank_first
 from ernie_vil2.parallel.ranks import join_ranks
-from ernie_vil2.training.step_agreement import BatchGate, StopSignals
+from ernie_vil2.training.update import BatchGate, StopSignals
 from tests.support.ranks import forked_ranks
 
 

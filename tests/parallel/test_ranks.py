@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from ernie_vil2.device.launch import run_ranks
-from ernie_vil2.parallel.store import _connections
+from ernie_vil2.parallel.ranks import _connections
 
 RANK = """
 import os, sys, time
 import paddle, paddle.distributed as dist
-from ernie_vil2.parallel.gloo import barrier
+from ernie_vil2.parallel.ranks import barrier
 from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
 paddle.set_device("cpu")
 rank, ranks = join_ranks()

@@ -15,8 +15,8 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.planning import towers as module
 from ernie_vil2.planning.plan import _words
 from ernie_vil2.planning.towers import Towers
+from ernie_vil2.tasks.contrastive_step import recompute_blocks
 from ernie_vil2.tasks.dropout import CounterBasedDropout
-from ernie_vil2.tasks.model_setup import recompute_blocks
 
 TEXT = ["Model.text.name=ernie", "Model.text.width=32", "Model.text.depth=4", "Model.text.heads=4"]
 

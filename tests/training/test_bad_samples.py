@@ -10,8 +10,8 @@ from PIL import Image
 
 from ernie_vil2.data.samples import BadSample, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.training.step_agreement import MOST_SKIPPED, BatchGate, StopSignals
 from ernie_vil2.training.trainer import Trainer
+from ernie_vil2.training.update import MOST_SKIPPED, BatchGate, StopSignals
 from tests.support.shapes import draw, png, write_tsv
 from tests.support.trainings import before_steps, fit, train_records
 

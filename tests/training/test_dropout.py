@@ -11,7 +11,7 @@ from paddle.nn import functional as F
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
-from ernie_vil2.tasks.model_setup import check_text_pair
+from ernie_vil2.tasks.multi_view import check_text_pair
 from tests.support.limits import examples
 from tests.support.steps import keys_on_device
 

@@ -5,7 +5,7 @@ import pytest
 
 from ernie_vil2.config import ConfigError, TrainingConfig
 from ernie_vil2.tasks.contrastive_step import DirectStep
-from ernie_vil2.tasks.model_setup import prepare_attention
+from ernie_vil2.tasks.task import prepare_attention
 from tests.support.steps import (
     TOLERANCES,
     VIT,

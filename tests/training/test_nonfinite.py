@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 
 from ernie_vil2.training.checkpoint import list_checkpoints, recover
 from ernie_vil2.training.optimizer import squared_gradient_norms
-from ernie_vil2.training.step_agreement import MOST_NOT_FINITE, NotFinite
 from ernie_vil2.training.trainer import Trainer
+from ernie_vil2.training.update import MOST_NOT_FINITE, NotFinite
 from tests.support.trainings import (
     REPVGG,
     assert_same_arrays,
@@ -166,7 +166,7 @@ def test_step_left_out_changes_nothing_and_is_counted(config, tmp_path, capsys, 
     (0.4, set(range(1, 12, 2)), 5),  # every other step, judged from the fifth on: three of five
 ], ids=["in a row", "share"])  # fmt: skip
 def test_too_many_steps_left_out_end_a_run_in_its_course(config, monkeypatch, share, good, last):
-    monkeypatch.setattr("ernie_vil2.training.step_agreement.STEPS_BEFORE_SHARE", 5)
+    monkeypatch.setattr("ernie_vil2.training.update.STEPS_BEFORE_SHARE", 5)
     settings = ["Training.nonfinite=skip", "Training.steps=16", "Training.checkpoint_every=1",
                 "Training.keep_checkpoints=1", f"Training.max_skipped_share={share}"]  # fmt: skip
     trainer = spoilt(Trainer(config(*settings)), "gradient", set(range(16)) - good)

@@ -13,8 +13,8 @@ import pytest
 from ernie_vil2.device.launch import APART, SecondCtrlC
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
 from ernie_vil2.training.run_log import read_log
-from ernie_vil2.training.step_agreement import StopSignals
 from ernie_vil2.training.trainer import Trainer
+from ernie_vil2.training.update import StopSignals
 from tests.support.limits import PATIENCE
 from tests.support.trainings import as_arguments, evaluation_records, fit, rank_process, start, wait_for_steps
 

@@ -9,7 +9,7 @@ import pytest
 
 from ernie_vil2.config import ConfigError
 from ernie_vil2.data.readers import open_benchmarks
-from ernie_vil2.tasks.teacher import Teacher
+from ernie_vil2.tasks.multi_view import Teacher
 from ernie_vil2.training.trainer import Trainer
 from tests.support.ranks import forked_ranks, train
 from tests.support.trainings import fit, train_records
