@@ -119,7 +119,7 @@ def _run_module(module: ModuleType, args: argparse.Namespace) -> int:
     if not args.allow_pipes:
         return module.run(args)
 
-    from ernie_vil2.data.readers.shard_files import pipes_allowed
+    from ernie_vil2.data.readers.locations import pipes_allowed
 
     with pipes_allowed():
         return module.run(args)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ernie_vil2.data.decoding import WHITE, EncodedImage, remarks
 from ernie_vil2.data.readers import ShardedSource
-from ernie_vil2.data.readers.shard_files import INDEX
+from ernie_vil2.data.readers.locations import INDEX
 from ernie_vil2.data.samples import (
     SEVERAL_LINES,
     BadSample,

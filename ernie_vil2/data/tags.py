@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ernie_vil2.data.readers.indexed_file import Index, TextLines, cached_index
+from ernie_vil2.data.readers.source import Index, TextLines, cached_index
 from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR, CsvTable
 from ernie_vil2.data.readers.tables import JsonTable
-from ernie_vil2.data.readers.tar import texts_of
+from ernie_vil2.data.readers.webdataset import texts_of
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample, as_text, content_id
 from ernie_vil2.io.terminal import shows_progress
 

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Protocol
 
 from ernie_vil2.config import Config, ScoredConfig
 from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.readers.opening import UnknownLayout, recognise
-from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.check import Inspection, decode_all

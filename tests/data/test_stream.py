@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.data.readers import OPEN_SHARDS
-from ernie_vil2.data.readers.shard_files import LocalFile
+from ernie_vil2.data.readers.locations import LocalFile
 from tests.support.shapes import write_tsv
 from tests.support.streams import open_stream, read_names, write_shard
 

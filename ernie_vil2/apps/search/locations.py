@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ernie_vil2.apps.search.collection import DamagedIndex, Item
+from ernie_vil2.data.readers.locations import PIPE
 from ernie_vil2.data.readers.opening import open_local
-from ernie_vil2.data.readers.shard_files import PIPE
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.source_files import read_file
 from ernie_vil2.io.files import is_count

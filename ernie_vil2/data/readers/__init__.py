@@ -2,8 +2,8 @@
 
 from ernie_vil2.data.readers.opening import LAYOUTS, open_benchmark, open_benchmarks, open_sources
 from ernie_vil2.data.readers.source import OPEN_SHARDS, Shard, ShardedSource
-from ernie_vil2.data.readers.tar import TarSource
 from ernie_vil2.data.readers.tsv import TsvSource
+from ernie_vil2.data.readers.webdataset import TarSource
 
 __all__ = [
     "LAYOUTS",

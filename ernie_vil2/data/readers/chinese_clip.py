@@ -15,10 +15,10 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
-from ernie_vil2.data.readers.indexed_file import Index, Lines, TextLines, cached_index, decode_base64
 from ernie_vil2.data.readers.layout import ImageFolders, Layout, Precedence, in_order
-from ernie_vil2.data.readers.shard_files import LocalFile, Location
-from ernie_vil2.data.readers.tar import text_name
+from ernie_vil2.data.readers.locations import LocalFile, Location
+from ernie_vil2.data.readers.source import Index, Lines, TextLines, cached_index, decode_base64
+from ernie_vil2.data.readers.webdataset import text_name
 from ernie_vil2.data.samples import (
     MAX_BYTES,
     MAX_TEXT_BYTES,

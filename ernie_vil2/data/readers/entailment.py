@@ -14,7 +14,7 @@ from typing import Any
 from ernie_vil2.data.benchmark import BenchmarkImage
 from ernie_vil2.data.readers.caption_benchmarks import FLICKR30K_FOLDERS
 from ernie_vil2.data.readers.layout import ImageFolders, Layout, Precedence, find_file, found_files, in_order
-from ernie_vil2.data.readers.shard_files import Location
+from ernie_vil2.data.readers.locations import Location
 from ernie_vil2.data.readers.tables import JsonTable
 from ernie_vil2.data.samples import BadSample, Reason, Statement, as_object, check_text, is_blank, is_id
 from ernie_vil2.data.source_files import numbered_lines

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
-from ernie_vil2.data.readers.shard_files import Location
+from ernie_vil2.data.readers.locations import Location
 from ernie_vil2.data.readers.source import Shard
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.source_files import check_inside, found_image

@@ -19,11 +19,11 @@ from tqdm import tqdm
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkSource, benchmarks_of
 from ernie_vil2.data.readers.chinese_clip import IMAGES
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, Layout, Precedence, family
-from ernie_vil2.data.readers.shard_files import LocalFile, Location, PreparedShards, at_most, find
+from ernie_vil2.data.readers.locations import LocalFile, Location, PreparedShards, at_most, find
 from ernie_vil2.data.readers.source import THREADS, Shard, ShardedSource
 from ernie_vil2.data.readers.splits import held_out
 from ernie_vil2.data.readers.tables import TABLE, find_tables, what_tables_lack
-from ernie_vil2.data.readers.tar import TAR
+from ernie_vil2.data.readers.webdataset import TAR
 from ernie_vil2.data.source_files import image_files
 from ernie_vil2.data.spec import TRAIN, DataLike, DataSpec
 from ernie_vil2.io.terminal import print_once, shows_progress
@@ -40,15 +40,15 @@ LAYOUTS: Registry[Layout] = Registry(
         "chinese-clip": "ernie_vil2.data.readers.chinese_clip:CHINESE_CLIP",
         "snli-ve": "ernie_vil2.data.readers.entailment:SNLI_VE",
         "nlvr2": "ernie_vil2.data.readers.entailment:NLVR2",
-        "flickr30k-cna": "ernie_vil2.data.readers.caption_lists:FLICKR30K_CNA",
-        "coco-cn-translated": "ernie_vil2.data.readers.caption_lists:COCO_CN_TRANSLATED",
-        "long-captions-cn": "ernie_vil2.data.readers.caption_lists:LONG_CAPTIONS_CN",
-        "xm3600": "ernie_vil2.data.readers.caption_lists:XM3600",
+        "flickr30k-cna": "ernie_vil2.data.readers.caption_benchmarks:FLICKR30K_CNA",
+        "coco-cn-translated": "ernie_vil2.data.readers.caption_benchmarks:COCO_CN_TRANSLATED",
+        "long-captions-cn": "ernie_vil2.data.readers.caption_benchmarks:LONG_CAPTIONS_CN",
+        "xm3600": "ernie_vil2.data.readers.caption_benchmarks:XM3600",
         "coco-captions": "ernie_vil2.data.readers.caption_benchmarks:COCO_CAPTIONS",
-        "tar": "ernie_vil2.data.readers.tar:TAR",
+        "tar": "ernie_vil2.data.readers.webdataset:TAR",
         "lmdb": "ernie_vil2.data.readers.chinese_clip:LMDB",
         "tsv": "ernie_vil2.data.readers.tsv:TSV",
-        "files": "ernie_vil2.data.readers.files:FILES",
+        "files": "ernie_vil2.data.readers.webdataset:FILES",
         "table": "ernie_vil2.data.readers.tables:TABLE",
         "texts": "ernie_vil2.data.readers.tables:TEXTS",
     },

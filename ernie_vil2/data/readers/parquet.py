@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.data.readers.shard_files import LocalFile
+from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.samples import MAX_BYTES, BadSample, Reason, check_size
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.terminal import listed, print_once, shows_progress

@@ -20,8 +20,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ernie_vil2.data.readers.columns import is_text
-from ernie_vil2.data.readers.indexed_file import Index, IndexedFile
-from ernie_vil2.data.readers.shard_files import LocalFile
+from ernie_vil2.data.readers.locations import LocalFile
+from ernie_vil2.data.readers.source import Index, IndexedFile
 from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason
 from ernie_vil2.data.source_files import BYTE_ORDER_MARK
 from ernie_vil2.device.extras import require

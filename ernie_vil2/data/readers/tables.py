@@ -17,12 +17,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from ernie_vil2.data.readers.columns import IMAGE_KEYS, Names, addresses, lacking, names_here, plain_name, quoted
-from ernie_vil2.data.readers.indexed_file import Index, TextLines, measured_lines
 from ernie_vil2.data.readers.layout import SPLITS, Layout, Precedence, family, in_order
+from ernie_vil2.data.readers.locations import LocalFile, Location
 from ernie_vil2.data.readers.parquet import ParquetTable, parquet_file, readable_columns
-from ernie_vil2.data.readers.shard_files import LocalFile, Location
+from ernie_vil2.data.readers.source import Index, TextLines, measured_lines
 from ernie_vil2.data.readers.spreadsheets import LOOKED_AT, CsvTable, XlsxTable, header, read_sheet
-from ernie_vil2.data.readers.tar import IMAGE_ID, text_name, texts_of
+from ernie_vil2.data.readers.webdataset import IMAGE_ID, text_name, texts_of
 from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, check_text, is_id
 from ernie_vil2.data.source_files import BYTE_ORDER_MARK, check_inside, found_image
 from ernie_vil2.data.spec import DataSpec

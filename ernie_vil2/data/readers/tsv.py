@@ -5,9 +5,9 @@ from pathlib import Path
 
 from ernie_vil2.data.readers.chinese_clip import IMAGES
 from ernie_vil2.data.readers.columns import lacking, names_here
-from ernie_vil2.data.readers.indexed_file import Lines, decode_base64
 from ernie_vil2.data.readers.layout import Layout, Precedence
-from ernie_vil2.data.readers.shard_files import Location
+from ernie_vil2.data.readers.locations import Location
+from ernie_vil2.data.readers.source import Lines, decode_base64
 from ernie_vil2.data.readers.spreadsheets import header
 from ernie_vil2.data.samples import BadSample, Reason, Sample, as_text, check_text, is_id
 

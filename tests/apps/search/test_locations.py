@@ -15,7 +15,7 @@ from ernie_vil2.apps.search.fill import add_images, images_in
 from ernie_vil2.apps.search.locations import Originals, content_digest, locations_of
 from ernie_vil2.apps.search.server import Settings, serve
 from ernie_vil2.apps.search.service import build_app
-from ernie_vil2.data.readers.shard_files import pipes_allowed
+from ernie_vil2.data.readers.locations import pipes_allowed
 from tests.support import published_folders
 from tests.support.shapes import draw, png, write_tar, write_tsv
 from tests.support.small_index import all_items, open_number_index

@@ -16,8 +16,7 @@ from ernie_vil2.config import load_config
 from ernie_vil2.data.decoding import remarks
 from ernie_vil2.data.loader import SampleRows, training_batches
 from ernie_vil2.data.readers import open_sources, remote, source
-from ernie_vil2.data.readers.fetching import FetchAhead, NoRoom
-from ernie_vil2.data.readers.remote import RemoteFile
+from ernie_vil2.data.readers.remote import FetchAhead, NoRoom, RemoteFile
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from tests.hostile.bad_input.case import member

@@ -6,9 +6,9 @@ import pytest
 
 from ernie_vil2.data.prepare import Settings, prepare
 from ernie_vil2.data.readers import TarSource, open_benchmark, open_benchmarks, open_sources
-from ernie_vil2.data.readers.files import FilesSource
-from ernie_vil2.data.readers.shard_files import LocalFile
+from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.readers.source import OPEN_SHARDS, PART, ShardedSource, fingerprint
+from ernie_vil2.data.readers.webdataset import FilesSource
 from ernie_vil2.io import terminal
 from tests.support.published_files import image, img2dataset, read_all, write
 from tests.support.shapes import write_tar, write_tsv
@@ -84,7 +84,7 @@ def test_prepared_shards_are_scanned_where_their_index_is_wrong(prepared, monkey
 
 def test_an_index_that_took_long_is_kept_until_the_file_changes(tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("ernie_vil2.data.readers.indexed_file.WORTH_KEEPING", -1)
+    monkeypatch.setattr("ernie_vil2.data.readers.source.WORTH_KEEPING", -1)
     path = write_tar(tmp_path / "a.tar", [("1.png", image(1)), ("1.txt", b"x")])
     first = TarSource(path)
     with monkeypatch.context() as patch:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ernie_vil2.data.readers.shard_files import expand_braces, find
+from ernie_vil2.data.readers.locations import expand_braces, find
 from tests.support.limits import examples
 from tests.support.processes import run_process
 

@@ -5,9 +5,8 @@ import fsspec
 import pytest
 
 from ernie_vil2.data.readers import open_sources, remote, source
-from ernie_vil2.data.readers.fetching import cache_bytes
-from ernie_vil2.data.readers.remote import FetchError, PipeOutput, RemoteFile
-from ernie_vil2.data.readers.shard_files import pipes_allowed
+from ernie_vil2.data.readers.locations import pipes_allowed
+from ernie_vil2.data.readers.remote import FetchError, PipeOutput, RemoteFile, cache_bytes
 from tests.hostile.bad_input.case import member
 from tests.support.misbehaving_server import MisbehavingServer
 from tests.support.shapes import write_tar

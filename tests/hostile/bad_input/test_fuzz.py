@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from ernie_vil2.config import load_config
 from ernie_vil2.data.augment import draw_texts, training_views
-from ernie_vil2.data.readers import ShardedSource, indexed_file
+from ernie_vil2.data.readers import ShardedSource, source
+from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.readers.opening import open_shard, recognise
-from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.samples import BadSample, is_blank
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.data.tokenizer import Tokenizer
@@ -202,16 +202,16 @@ def test_a_caption_is_blank_where_the_tokeniser_finds_nothing(examples, tokenize
 
 
 def test_a_damaged_index_is_made_again(examples, tmp_path, monkeypatch):
-    monkeypatch.setattr(indexed_file, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(indexed_file, "WORTH_KEEPING", -math.inf)
+    monkeypatch.setattr(source, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(source, "WORTH_KEEPING", -math.inf)
     made = {"bounds": np.arange(50), "names": np.array(["a", "bc"])}
-    indexed_file.cached_index("fuzz", "x", lambda: made)
+    source.cached_index("fuzz", "x", lambda: made)
     (kept,) = (tmp_path / "indexes").iterdir()
     whole = kept.read_bytes()
 
     def read(content):
         kept.write_bytes(content)
-        again = indexed_file.cached_index("fuzz", "x", lambda: made)
+        again = source.cached_index("fuzz", "x", lambda: made)
         assert all(np.array_equal(again[name], value) for name, value in made.items())
 
     survive(examples, damaged(whole), read)

@@ -4,8 +4,8 @@ import pytest
 
 from ernie_vil2.data.readers import open_benchmark, open_benchmarks
 from ernie_vil2.data.readers.caption_benchmarks import join_words
+from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.readers.opening import recognise
-from ernie_vil2.data.readers.shard_files import LocalFile
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.spec import DataSpec
 from tests.support.published_files import (
