@@ -16,7 +16,7 @@ import pytest
 import yaml
 from safetensors import safe_open
 
-from ernie_vil2.cli import COMMANDS, parser, run
+from ernie_vil2.cli import COMMANDS, make_parser, run
 from ernie_vil2.config import load_config
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
@@ -68,7 +68,7 @@ def root(monkeypatch):
 @pytest.mark.parametrize("command", [*COMMANDS, "study"])
 def test_help(command):
     name = command.replace("_", "-")
-    whole = parser(study, "study.py") if command == "study" else parser(command, f"ernie-vil2 {name}")
+    whole = make_parser(study, "study.py") if command == "study" else make_parser(command, f"ernie-vil2 {name}")
     actions = [action.choices for action in whole._subparsers._group_actions] if whole._subparsers else []
     texts = [whole.format_help(), *(action.format_help() for choices in actions for action in choices.values())]
     assert_golden(f"help/{command}.txt", "\n".join(texts))

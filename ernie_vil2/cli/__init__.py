@@ -1,13 +1,14 @@
 """The command lines: `ernie-vil2 train`, or `python tools/train.py` in a checkout.
 
-A command is a module, here or in an application: its docstring is the help, `add_arguments(parser)` declares its
-options, `run(args)` does the work and returns the exit code. A bad argument, a file that cannot be used and a full
-disk are one line on standard error and exit code 2; any other exception is a fault of the code, and its traceback is
-shown.
+A command is a module or a class, in this package or in an application. Its docstring is the help text,
+`add_arguments(parser)` declares its options, and `run(args)` does the work and returns the exit code. A bad argument,
+an unusable file and a full disk are reported on one line of standard error, with exit code 2. Any other exception is a
+bug, and its traceback is shown.
 """
 
 import argparse
 import importlib
+import inspect
 import io
 import os
 import re
@@ -22,11 +23,13 @@ from ernie_vil2.device.extras import EXTRAS, missing
 from ernie_vil2.io.terminal import PrintableStream, RunError, printable
 from ernie_vil2.registry import import_named
 
+# Module, or module and class, of each command, in the order of the help. Commands of applications are listed here and
+# imported when they are called.
 COMMANDS = {
     "train": "ernie_vil2.cli.train",
-    "eval_retrieval": "ernie_vil2.cli.eval_retrieval",
-    "eval": "ernie_vil2.cli.eval",
-    "eval_classification": "ernie_vil2.cli.eval_classification",
+    "eval_retrieval": "ernie_vil2.cli.eval:EvalRetrieval",
+    "eval": "ernie_vil2.cli.eval:Eval",
+    "eval_classification": "ernie_vil2.cli.eval:EvalClassification",
     "calibrate": "ernie_vil2.cli.calibrate",
     "interpolate": "ernie_vil2.cli.interpolate",
     "compare": "ernie_vil2.cli.compare",
@@ -42,21 +45,22 @@ COMMANDS = {
     "trim": "ernie_vil2.cli.trim",
     "doctor": "ernie_vil2.cli.doctor",
 }
-"""Module of each command, in the order of the help. Those of applications are named here and imported when called."""
-EXPECTED = (RunError, OSError, ValueError, MemoryError, ImportError, argparse.ArgumentTypeError)
-"""What input, machine and installation can cause; the last one by types of arguments that a command calls itself."""
-LONGEST = 2000  # characters of an error that are shown; a name in it may be longer than a screen
+Command = str | ModuleType | type  # a name in COMMANDS, or the module or class itself
+# Errors that input, machine or installation can cause. ArgumentTypeError: commands also call the types of arguments
+# themselves.
+EXPECTED_ERRORS = (RunError, OSError, ValueError, MemoryError, ImportError, argparse.ArgumentTypeError)
+MAX_ERROR_LENGTH = 2000  # characters; about one screen, as a file name in an error may be of any length
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong on one line, as `run` does for everything else."""
+    """Argument parser that raises its errors, so that `run` reports them like all others."""
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        """Refuse an option that is there and says nothing, as `--group-by ''` of an unset variable, for all commands.
+        """Refuse an empty value, such as `--group-by ''` from an unset variable.
 
-        The code behind them would take it for an option that is not there. Options with a type, or that may be
-        repeated, have messages of their own. The method is private, but argparse has no other place that sees a value
-        with its option.
+        The commands would treat it like an option that is absent. Options with a type, or that may be repeated, report
+        empty values themselves. The method is private, but argparse has no other hook that sees a value with its option
+        (Python 3.11 to 3.13).
         """
         is_plain = action.option_strings and action.type is None
         if is_plain and isinstance(action, argparse._StoreAction) and not arg_string.strip():
@@ -67,101 +71,121 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message} (--help lists the options)")
 
     def format_help(self) -> str:
-        """As argparse's, with commands named as the user called this one."""
-        return as_called(super().format_help(), self.prog)
+        return rewrite_commands(super().format_help(), self.prog)
 
 
-def parser(command: str | ModuleType, prog: str | None = None) -> Parser:
-    """The options of a command, see `run`."""
-    module = _module(command)
-    made = Parser(prog=prog, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.set_defaults(imports=(), allow_pipes=False, prog=prog)
-    module.add_arguments(made)
-    return made
+def make_parser(command: Command, prog: str | None = None) -> Parser:
+    """Return the parser for the options of a command; arguments are as in `run`."""
+    implementation = _load_command(command)
+    parser = Parser(
+        prog=prog,
+        description=inspect.getdoc(implementation),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(imports=(), allow_pipes=False, prog=prog)
+    implementation.add_arguments(parser)
+    return parser
 
 
-def run(command: str | ModuleType, arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Runs a command and returns its exit code: 2 after an error that it explains, 130 after Ctrl-C.
+def run(command: Command, arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Run a command and return its exit code: 2 after an expected error, 130 after Ctrl-C.
 
     Args:
-        command: one of `COMMANDS`, or a module that is a command as theirs are.
-        arguments: None: those of this process.
-        prog: what the help calls the command; None: the name of the script.
+        command: a name in `COMMANDS`, or a module or class that implements a command.
+        arguments: the arguments of the command line; None: those of this process.
+        prog: how the help names the command; None: the name of the script.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8, nor the terminal
-    module = _module(command)
+        # File names need not be UTF-8, and neither need the terminal.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    implementation = _load_command(command)
     with redirect_stdout(PrintableStream(sys.stdout)), redirect_stderr(PrintableStream(sys.stderr)):
         try:
-            runtime.configure()
-            args = parser(module, prog).parse_args(arguments)
-            import_parts(args)
-            code = _run_module(module, args)
+            runtime.configure()  # before a command imports Paddle
+            args = make_parser(implementation, prog).parse_args(arguments)
+            import_user_modules(args)
+            code = _run_command(implementation, args)
             sys.stdout.flush()
             return code
         except KeyboardInterrupt:
-            print("\nstopped; the same command continues with what is finished", file=sys.stderr)
+            print("\nstopped; run the same command again to continue", file=sys.stderr)
             return 130
-        except EXPECTED as error:
-            print(f"error: {as_called(explained(error), prog)}", file=sys.stderr)
+        except EXPECTED_ERRORS as error:
+            print(f"error: {rewrite_commands(format_error(error), prog)}", file=sys.stderr)
             try:
                 sys.stdout.flush()
-            except OSError:  # it is what the error is about: Python would say so again at its end
+            except OSError:
+                # Standard output itself has failed, which the line above says; without this, Python would repeat it
+                # with a traceback at exit.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 2
 
 
-def _module(command: str | ModuleType) -> ModuleType:
-    return importlib.import_module(COMMANDS[command]) if isinstance(command, str) else command
+def _load_command(command: Command) -> Any:
+    if not isinstance(command, str):
+        return command
+    module, _, class_name = COMMANDS[command].partition(":")
+    implementation = importlib.import_module(module)
+    return getattr(implementation, class_name) if class_name else implementation
 
 
-def _run_module(module: ModuleType, args: argparse.Namespace) -> int:
+def _run_command(implementation: Any, args: argparse.Namespace) -> int:
     if not args.allow_pipes:
-        return module.run(args)
+        return implementation.run(args)
 
     from ernie_vil2.data.readers.locations import pipes_allowed
 
     with pipes_allowed():
-        return module.run(args)
+        return implementation.run(args)
 
 
-def import_parts(args: argparse.Namespace) -> None:
-    """Imports what `--import` names and a `--layout` of the user's own, also in a process that a command starts."""
+def import_user_modules(args: argparse.Namespace) -> None:
+    """Import the modules of `--import` and of a user-defined `--layout`; processes that a command starts do so too."""
     for name in args.imports:
         importlib.import_module(name)
-    import_named(filter(None, [getattr(args, "layout", None)]))
+    layout = getattr(args, "layout", None)
+    if layout:
+        import_named([layout])
 
 
-def explained(error: BaseException) -> str:
-    """An error on one line; characters that a terminal would take for a command are shown as escapes."""
+def format_error(error: BaseException) -> str:
+    """Return an error on one line, with escapes for the characters that control a terminal."""
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         error = missing(error.name, "this command")
     text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
     text = re.sub(r"\s*\n\s*", "; ", text.strip())
-    return printable(text, longest=LONGEST)
+    return printable(text, longest=MAX_ERROR_LENGTH)
 
 
-def as_called(text: str, prog: str | None) -> str:
-    """A text that names commands as the user called this one: `ernie-vil2 plan`, or `tools/plan.py` in a checkout."""
+def rewrite_commands(text: str, prog: str | None) -> str:
+    """Return a text with commands written as the user called this one: `ernie-vil2 plan` or `tools/plan.py`."""
     if prog and prog.startswith("ernie-vil2"):
+        # fleetrun starts a script, so it keeps the path.
         scripts = r"(?<!fleetrun )(?:python )?tools/(" + "|".join(COMMANDS) + r")\.py"
-        return re.sub(scripts, lambda script: f"ernie-vil2 {script[1].replace('_', '-')}", text)
-    names = "ernie-vil2 (" + "|".join(name.replace("_", "-") for name in COMMANDS) + r")(?![\w-])"
-    return re.sub(names, lambda found: f"tools/{found[1].replace('-', '_')}.py", text)
+        return re.sub(scripts, lambda match: f"ernie-vil2 {_console_name(match[1])}", text)
+    names = "ernie-vil2 (" + "|".join(map(_console_name, COMMANDS)) + r")(?![\w-])"
+    return re.sub(names, lambda match: f"tools/{match[1].replace('-', '_')}.py", text)
+
+
+def _console_name(command: str) -> str:
+    return command.replace("_", "-")
 
 
 def main() -> int:
-    """The console command `ernie-vil2 COMMAND ...`."""
-    summaries = "\n".join(
-        f"  {name.replace('_', '-'):<21}{str(_module(name).__doc__).splitlines()[0]}" for name in COMMANDS
-    )
-    names = [name.replace("_", "-") for name in COMMANDS]
-    if len(sys.argv) > 1 and (command := sys.argv[1].replace("-", "_")) in COMMANDS:
-        return run(command, sys.argv[2:], f"ernie-vil2 {sys.argv[1]}")
-    if sys.argv[1:] in (["-h"], ["--help"]):
-        print(f"usage: ernie-vil2 COMMAND ...\n\n{summaries}\n\nernie-vil2 COMMAND --help has the rest.")
+    """Run the console command `ernie-vil2 COMMAND ...`."""
+    arguments = sys.argv[1:]
+    if arguments and (command := arguments[0].replace("-", "_")) in COMMANDS:
+        return run(command, arguments[1:], f"ernie-vil2 {arguments[0]}")
+
+    if arguments in (["-h"], ["--help"]):
+        print("usage: ernie-vil2 COMMAND ...\n")
+        for name in COMMANDS:
+            summary = str(inspect.getdoc(_load_command(name))).splitlines()[0]
+            print(f"  {_console_name(name):<21}{summary}")
+        print("\nernie-vil2 COMMAND --help describes a command.")
         return 0
-    print(f"error: name one of the commands {', '.join(names)}; --help describes them", file=sys.stderr)
+    print(f"error: name one of the commands {', '.join(map(_console_name, COMMANDS))}; --help describes them",
+          file=sys.stderr)  # fmt: skip
     return 2

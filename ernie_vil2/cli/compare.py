@@ -16,8 +16,9 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
-from ernie_vil2.cli import arguments, evaluation
+from ernie_vil2.cli import arguments
 from ernie_vil2.cli.arguments import count, file_name, input_folder, model, natural, option, output_folder, source
+from ernie_vil2.cli.eval import write_results
 
 
 def labelled_model(text: str) -> tuple[str, str]:
@@ -112,5 +113,5 @@ def run(args: argparse.Namespace) -> int:
     )
     report = comparison_report(compared, args.queries)
     record = about(" ".join(compared.sources), list(map(str, args.data)), report.about, None)
-    name_parts = [*filter(None, [args.split]), *(args.language or []), *args.protocol]
-    return evaluation.finish(args, report, record, args.output, name_parts)
+    suffixes = [*filter(None, [args.split]), *(args.language or []), *args.protocol]
+    return write_results(args, report, record, args.output, suffixes)

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ernie_vil2.cli import as_called
+from ernie_vil2.cli import rewrite_commands
 from ernie_vil2.cli.arguments import amount, model
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import EXTRAS, PYTHON, ROOT, install_command, installed
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     checks = [("model", lambda: check_model(args.model))] if args.model else all_checks(args.seconds)
-    return diagnose(checks, lambda result: print(as_called(str(result), args.prog)))
+    return diagnose(checks, lambda result: print(rewrite_commands(str(result), args.prog)))
 
 
 def check_model(source: str) -> list[Result]:

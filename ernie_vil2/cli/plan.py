@@ -9,7 +9,7 @@ import os
 import warnings
 from pathlib import Path
 
-from ernie_vil2.cli import as_called
+from ernie_vil2.cli import rewrite_commands
 from ernie_vil2.cli.arguments import add_config_options, add_import_option, amount, count, input_folder, output_file
 from ernie_vil2.planning.devices import DEVICES, check
 from ernie_vil2.registry import import_named
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             round(args.sample_kb * 1000),
             step_seconds(args.measured, config.Training.global_batch) if args.measured else args.step_seconds,
         )
-    print(as_called(text, args.prog))
+    print(rewrite_commands(text, args.prog))
     if epochs := config.Training.epochs:
         print(f"steps of {epochs:g} epochs of {args.samples:,} samples; --samples says how many there are")
     if args.json:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ernie_vil2.cli import as_called
+from ernie_vil2.cli import rewrite_commands
 from ernie_vil2.cli.arguments import (
     add_precision_option,
     add_source_options,
@@ -216,9 +216,9 @@ def _advise_on_forgetting(
 ) -> None:
     if not changes or min(changes.values()) >= -FORGOTTEN:
         return
-    how = f"{initial} {trained} --alpha 0 0.1 ... 1 --old {data} --new ..."
+    command = f"ernie-vil2 interpolate {initial} {trained} --alpha 0 0.1 ... 1 --old {data} --new ..."
     print(
-        f"mixed weights keep more of what it could do: {as_called('ernie-vil2 interpolate', args.prog)} {how}; and "
+        f"mixed weights keep more of what it could do: {rewrite_commands(command, args.prog)}; and "
         "a run that is trained on some of its old data, too, forgets least (docs/finetuning.md)"
     )
 

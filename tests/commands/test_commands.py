@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ernie_vil2 import cli as commands
-from ernie_vil2.cli import COMMANDS, as_called, parser, run
+from ernie_vil2.cli import COMMANDS, make_parser, rewrite_commands, run
 from ernie_vil2.cli.arguments import configuration
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.page_commands import ROOT
@@ -51,7 +51,7 @@ def test_a_packaged_configuration_is_found_from_any_folder(tmp_path, monkeypatch
     (MemoryError(), "MemoryError"),
 ])  # fmt: skip
 def test_an_error_is_one_printable_line(error, line):
-    assert commands.explained(error) == line
+    assert commands.format_error(error) == line
 
 
 def test_a_fault_of_the_code_keeps_its_traceback(monkeypatch):
@@ -101,10 +101,10 @@ def test_every_command_has_one_script_of_its_name():
 
 def test_commands_are_named_as_the_user_called_this_one():
     text = "ernie-vil2 eval, ernie-vil2 eval-retrieval --check; ernie-vil2 evaluates"
-    assert as_called(text, None) == "tools/eval.py, tools/eval_retrieval.py --check; ernie-vil2 evaluates"
+    assert rewrite_commands(text, None) == "tools/eval.py, tools/eval_retrieval.py --check; ernie-vil2 evaluates"
     text = "python tools/embed.py, tools/eval_retrieval.py, fleetrun tools/train.py, tools/study.py"
     expected = "ernie-vil2 embed, ernie-vil2 eval-retrieval, fleetrun tools/train.py, tools/study.py"
-    assert as_called(text, "ernie-vil2 eval") == expected
+    assert rewrite_commands(text, "ernie-vil2 eval") == expected
 
 
 def test_errors_help_and_the_doctor_do_so(tmp_path, capsys):
@@ -115,4 +115,4 @@ def test_errors_help_and_the_doctor_do_so(tmp_path, capsys):
         assert f"{prefix.format('search')} build" in capsys.readouterr().err
         assert run("doctor", [str(model)], called and called.format("doctor")) == 0
         assert f"{prefix.format('convert')} writes one" in capsys.readouterr().out
-    assert "python tools/search.py query" in parser("search", "search.py").format_help()
+    assert "python tools/search.py query" in make_parser("search", "search.py").format_help()

@@ -252,7 +252,7 @@ def test_a_pipe_in_an_export_is_not_waited_for(export, kind):
         with pytest.raises(EXPLAINED) as caught:
             load_model(folder)
         one_line(caught.value, str(folder))
-        assert path.name in commands.explained(caught.value) or path.name == ABOUT
+        assert path.name in commands.format_error(caught.value) or path.name == ABOUT
 
 
 def test_a_pipe_in_a_checkpoint_is_not_waited_for(tmp_path):
@@ -261,4 +261,4 @@ def test_a_pipe_in_a_checkpoint_is_not_waited_for(tmp_path):
         if path.name in (MODEL, CONFIG, INTEGRITY):
             with pytest.raises(EXPLAINED) as caught:
                 load_model(folder)
-            assert str(folder) in commands.explained(caught.value)
+            assert str(folder) in commands.format_error(caught.value)

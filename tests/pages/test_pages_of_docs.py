@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 
-from ernie_vil2.cli import parser
+from ernie_vil2.cli import make_parser
 from ernie_vil2.config import load_config
 from ernie_vil2.data.tokenizer_files import DIALECTS
 from ernie_vil2.evaluation.protocol import PROTOCOLS
@@ -46,7 +46,7 @@ def test_every_command_of_the_pages_is_understood():
             if "--help" in arguments:
                 continue
             try:
-                options = parser(command).parse_args(arguments)
+                options = make_parser(command).parse_args(arguments)
                 if command in ("train", "plan") and "Model.weights" not in str(options.override):
                     load_config(options.config, options.override)
             except ValueError as error:
@@ -98,7 +98,7 @@ def test_a_job_for_kubernetes_runs_a_command_that_is_understood(name):
     pod = worker["template"]["spec"]
     (container,) = pod["containers"]
     words = container["args"] if name == "kubeflow" else shlex.split(container["args"][0])
-    arguments = parser("train", "train").parse_args(words[words.index("tools/train.py") + 1 :])
+    arguments = make_parser("train", "train").parse_args(words[words.index("tools/train.py") + 1 :])
     config = load_config(arguments.config, arguments.override)
     assert config.Data.train == ["s3://bucket/{00000..05799}.tar"]
     assert arguments.resume and config.Data.groups == worker["replicas"] == 2

@@ -150,7 +150,7 @@ RESUMABLE = re.compile(
 @cache
 def options(example: str) -> dict[str, argparse.Action]:
     """Return the arguments with a value, of the command or subcommand of an example, and their actions."""
-    parser = commands.parser(command_of(example))
+    parser = commands.make_parser(command_of(example))
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             parser = action.choices[EXAMPLES[example][action.dest]]

@@ -362,13 +362,13 @@ def _opened_to_serve(args: argparse.Namespace) -> Index:
 
 def _opened_by_worker(args: argparse.Namespace) -> Index:
     """As `_opened_to_serve`, in a process that does nothing else."""
-    from ernie_vil2.cli import EXPECTED, as_called, explained, import_parts
+    from ernie_vil2.cli import EXPECTED_ERRORS, format_error, import_user_modules, rewrite_commands
 
     try:
-        import_parts(args)
+        import_user_modules(args)
         return _opened_to_serve(args)
-    except EXPECTED as error:
-        print(f"error: {as_called(explained(error), args.prog)}", file=sys.stderr, flush=True)
+    except EXPECTED_ERRORS as error:
+        print(f"error: {rewrite_commands(format_error(error), args.prog)}", file=sys.stderr, flush=True)
         sys.exit(2)
 
 
