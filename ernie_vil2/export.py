@@ -30,8 +30,8 @@ from ernie_vil2.config import dump_config
 from ernie_vil2.data.preprocessing import Preprocessing, normalize_images
 from ernie_vil2.device.extras import require
 from ernie_vil2.device.tracing import tracing
-from ernie_vil2.encoder import ErnieViL2, ImageLike
-from ernie_vil2.encoder.backends import Eager, Exported
+from ernie_vil2.encoder import ErnieViL2, ImageLike, PaddleBackend
+from ernie_vil2.encoder.exports import ExportedBackend
 from ernie_vil2.io.calibration import write_calibration
 from ernie_vil2.io.export_folder import ABOUT, CONFIG, INPUTS, OUTPUTS, PARITY, PRECISIONS, VERSION, named_in_utf8
 from ernie_vil2.io.files import atomic_folder, write_integrity, write_json, write_text
@@ -87,11 +87,11 @@ def export(
     if precision not in PRECISIONS[backend]:
         known = " or ".join(PRECISIONS[backend])
         raise NotExportable(f"{backend} computes in {known}, not in {precision}; name another --precision or --to")
-    if not isinstance(model.backend, Eager):
+    if not isinstance(model.backend, PaddleBackend):
         raise NotExportable(f"{source or 'this model'} is an export already; name the checkpoint that it was made of")
     if folder.exists():
         raise FileExistsError(errno.EEXIST, "is there already; name a new folder", str(folder))
-    whole, model = model.backend, model.narrowed(width)
+    whole, model = model.backend, model.with_width(width)
     with atomic_folder(folder) as made, named_in_utf8(made) as aside:
         save_graphs(whole, model.preprocessing, aside, width)
         if backend == "onnx":
@@ -118,7 +118,9 @@ def export(
         for name, text in model.tokenizer.files().items():
             write_text(aside / name, text)
         write_text(aside / CONFIG, dump_config(model.config))
-        exported = ErnieViL2(Exported(aside, about, model.device), model.tokenizer, model.config, model.batch_size)
+        exported = ErnieViL2(
+            ExportedBackend(aside, about, model.device), model.tokenizer, model.config, model.batch_size
+        )
         try:
             report = compare(model, exported, *inputs)
         except (RuntimeError, ValueError) as error:  # Paddle's and onnxruntime's own are of these
@@ -169,7 +171,7 @@ def ranked_alike(images: Sequence[np.ndarray], texts: Sequence[np.ndarray]) -> d
     }
 
 
-def save_graphs(backend: Eager, preprocessing: Preprocessing, folder: Path, width: int | None = None) -> None:
+def save_graphs(backend: PaddleBackend, preprocessing: Preprocessing, folder: Path, width: int | None = None) -> None:
     """Writes both towers into `folder`, with a width of embeddings that are cut to their first numbers; NotExportable
     if a tower's code cannot be traced."""
     model, size = backend.model, None if preprocessing.kind == "naflex" else preprocessing.size

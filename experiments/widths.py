@@ -21,8 +21,7 @@ import numpy as np
 
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.device.extras import require
-from ernie_vil2.encoder import load_model
-from ernie_vil2.encoder.backends import prefixes
+from ernie_vil2.encoder import load_model, truncate_embeddings
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.intervals import paired_seeds
 from ernie_vil2.io.files import atomic_write, write_json
@@ -75,7 +74,7 @@ def figures(of: Mapping[str, Embedded], width: int, candidates: int | None) -> d
         for test in sorted({name.partition("/")[0] for name in of[model]} - {TRAIN}):
             whole = of[model][f"{test}/images"], of[model][f"{test}/texts"]
             rotated = whole if rotation is None else (whole[0] @ rotation.T, whole[1] @ rotation.T)
-            short = prefixes(rotated[0], width), prefixes(rotated[1], width)
+            short = truncate_embeddings(rotated[0], width), truncate_embeddings(rotated[1], width)
             found.append(recall(whole, short, of[model][f"{test}/pairs"], candidates))
         return fmean(found)
 

@@ -386,8 +386,7 @@ def named_model(args: argparse.Namespace, labels: bool = False) -> tuple[ErnieVi
 
     `args.checkpoint` becomes the checkpoint that was taken where it names a run. With `labels` it labels statements.
     """
-    from ernie_vil2.encoder import load_model
-    from ernie_vil2.encoder.backends import described
+    from ernie_vil2.encoder import describe_backend, load_model
     from ernie_vil2.evaluation.scorers.entailment import load_classifier
     from ernie_vil2.io.run_folder import run_of
     from ernie_vil2.models.weights.format import weights_path
@@ -399,7 +398,7 @@ def named_model(args: argparse.Namespace, labels: bool = False) -> tuple[ErnieVi
     else:
         model = load_model(weights, args.vocab, args.device, **options, backend=args.backend)
         if launched_rank()[0] == 0:
-            print(f"backend: {described(model.backend)}")
+            print(f"backend: {describe_backend(model.backend)}")
     if run_of(weights.parent):
         args.checkpoint = weights.parent
     return model, weights

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from ernie_vil2.encoder import encoder_of, load_model
+    from ernie_vil2.encoder import build_encoder, load_model
     from ernie_vil2.io.files import remove_folder
     from ernie_vil2.io.run_folder import named_checkpoint
     from ernie_vil2.models.weights.format import read_model, write_model
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
                 f"with --origin, or choose --to {', '.join(OWN)}"
             )
         layout = args.to or layout_of(origin)
-    made = compute_golden(encoder_of(model, stored, stored.config, "float32", 8)) if stored.tokens else None
+    made = compute_golden(build_encoder(model, stored, stored.config, "float32", 8)) if stored.tokens else None
     notes = write_model(kept, args.target, layout, made, origin)
     if layout == "chinese-clip":
         notes.append(

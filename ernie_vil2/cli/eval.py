@@ -316,7 +316,7 @@ def score_model(
 
     model, weights = arguments.named_model(args, scorer.labels)
     if width:
-        model = model.narrowed(width)
+        model = model.with_width(width)
     run_folder = run_of(weights.parent)
     if args.output is None and run_folder:
         args.output = run_folder / scorer.folder

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from ernie_vil2.device import runtime
-    from ernie_vil2.encoder import encoder_of
+    from ernie_vil2.encoder import build_encoder
     from ernie_vil2.io.files import atomic_files
     from ernie_vil2.models.weights.format import read_model, write_model
     from ernie_vil2.models.weights.integrity import compute_golden
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         if args.write:
             mixed = replace(stored[0], arrays=mix_weights(stored, mixtures[chosen]))
             made = (
-                compute_golden(encoder_of(mixed.build()[0], mixed, mixed.config, "float32", 8))
+                compute_golden(build_encoder(mixed.build()[0], mixed, mixed.config, "float32", 8))
                 if mixed.tokens
                 else None
             )
@@ -202,7 +202,7 @@ def score_mixtures(
     from tqdm import tqdm
 
     from ernie_vil2.data.spec import DataSpec
-    from ernie_vil2.encoder import encoder_of
+    from ernie_vil2.encoder import build_encoder
     from ernie_vil2.evaluation.protocol import find_protocol
     from ernie_vil2.evaluation.scorer import score
     from ernie_vil2.evaluation.scorers.retrieval import MEAN, Retrieval
@@ -228,7 +228,7 @@ def score_mixtures(
         scorer = Retrieval([find_protocol(getattr(args, f"{side}_protocol")).name], title=side)
         opened[side] = scorer, scorer.open(data)
     network, _ = stored[0].build()
-    encoder = encoder_of(network, stored[0], config, args.precision, args.batch_size)
+    encoder = build_encoder(network, stored[0], config, args.precision, args.batch_size)
     rows = []
     for name, shares in tqdm(mixtures.items(), unit="mixture", file=sys.stdout):
         set_weights(network, mix_weights(stored, shares))

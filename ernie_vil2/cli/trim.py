@@ -149,13 +149,13 @@ def _write_vocabulary(path: str, tokenizer: TextTokenizer, rows: Sequence[int]) 
 
 def _write_trimmed_model(args: argparse.Namespace, stored: StoredModel, kept_ids: Iterable[int]) -> list[int]:
     """Write the model with these rows of its word embedding, and return all rows that it keeps."""
-    from ernie_vil2.encoder import encoder_of
+    from ernie_vil2.encoder import build_encoder
     from ernie_vil2.models.weights.format import WORDS, write_model
     from ernie_vil2.models.weights.integrity import compute_golden
 
     rows = sorted({*kept_ids, *_find_special_ids(stored)})
     trimmed = trim_model(stored, rows, args.model)
-    encoder = encoder_of(trimmed.build()[0], trimmed, trimmed.config, "float32", 8)
+    encoder = build_encoder(trimmed.build()[0], trimmed, trimmed.config, "float32", 8)
     write_model(trimmed, args.output, "ernie_vil2", compute_golden(encoder))
 
     num_words, width = stored.arrays[WORDS].shape

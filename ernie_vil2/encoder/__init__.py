@@ -6,12 +6,11 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from hashlib import blake2b
-from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
 from PIL import Image
@@ -19,14 +18,14 @@ from tqdm import tqdm
 
 from ernie_vil2.config import Config
 from ernie_vil2.config.sections import without_implementation
-from ernie_vil2.data.preprocessing import Preprocessing, ahead, encode_by_shape, in_batches
+from ernie_vil2.data.preprocessing import Preprocessing, ahead, encode_by_shape, in_batches, normalize_images
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.source_files import read_file
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import MissingPackage
-from ernie_vil2.encoder.backends import Backend, Eager, Narrowed, open_export
+from ernie_vil2.encoder.exports import open_export
 from ernie_vil2.io.calibration import FILE as CALIBRATION
 from ernie_vil2.io.calibration import Calibration, read_calibration
 from ernie_vil2.io.export_folder import ABOUT, PARITY, BadExport, vocabulary_name
@@ -35,6 +34,8 @@ from ernie_vil2.runtime_onnx import check_vocabulary
 from ernie_vil2.section import Precision
 
 if TYPE_CHECKING:  # an export runs without Paddle
+    import paddle
+
     from ernie_vil2.models import DualEncoder
     from ernie_vil2.models.weights.format import StoredModel
 
@@ -45,12 +46,44 @@ OnError = Literal["raise", "skip"]
 Source = str | os.PathLike  # a path, or the name of a published model
 
 
+class Backend(Protocol):
+    """Two towers that compute embeddings; the backend of an `ErnieViL2`."""
+
+    name: str
+    """paddle, paddle_inference or onnx."""
+
+    @property
+    def precision(self) -> str:
+        """Precision of the computation; embeddings are always float32."""
+
+    @property
+    def device(self) -> str:
+        """Device of the computation: `cpu`, `gpu:0`, ..."""
+
+    @property
+    def embed_dim(self) -> int:
+        """D, the width of the embeddings."""
+
+    @property
+    def scalars(self) -> Mapping[str, float]:
+        """`logit_scale`, and `logit_bias` of a model that has one."""
+
+    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """Encode `[B, H, W, 3]` uint8 RGB, preprocessed, to `[B, D]` float32, L2-normalised."""
+
+    def encode_ids(self, ids: np.ndarray) -> np.ndarray:
+        """Encode `[B, L]` int64 token ids, padded with 0, to `[B, D]` float32, L2-normalised."""
+
+    def digest(self, tower: str = "") -> str | None:
+        """Return hexadecimal digits that change with the weights of a tower, or of both; None if they are unknown."""
+
+
 class EncodedImages(NamedTuple):
-    """N images of which M could be used.
+    """Embeddings of the M images, of N, that could be used.
 
     embeddings: `[M, D]` float32, L2-normalised, in the order of the images.
-    rows: `[M]` int64, the number of each among the N.
-    skipped: why the others could not be used, by their number.
+    rows: `[M]` int64, the position of each among the N images.
+    skipped: the error of each image that could not be used, by its position.
     """
 
     embeddings: np.ndarray
@@ -59,13 +92,13 @@ class EncodedImages(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """How N images and M texts match.
+    """Scores of N images against M texts.
 
-    scores: `[N, M]` float32, `logit_scale` times the cosine of the embeddings, and `logit_bias` where there is one.
-    probabilities: `[N, M]` float32, softmax of an image's scores over the texts; of a model trained by the sigmoid loss
-        the sigmoid of each score, so that an image may match several texts or none. Of a calibrated model the softmax
-        has the calibration's logit scale, and a text whose cosine is below its threshold has probability 0: a row of
-        zeros says that nothing matches.
+    scores: `[N, M]` float32, `logit_scale` times the cosine of the embeddings, plus `logit_bias` if the model has one.
+    probabilities: `[N, M]` float32, softmax of an image's scores over the texts. A model trained by the sigmoid loss
+        gives the sigmoid of each score instead, so that an image may match several texts or none. A calibrated model
+        uses the calibration's logit scale, and gives 0 to texts whose cosine is below the calibration's threshold: a
+        row of zeros says that nothing matches.
     """
 
     scores: np.ndarray
@@ -73,31 +106,36 @@ class Ranking(NamedTuple):
 
 
 class ErnieViL2:
-    """Encodes images and texts in batches.
+    """Encoder of images and texts, in batches.
 
-    `load_model` makes one from a file, a folder or a known name. During training it uses the live model.
+    `load_model` makes one from a file, a folder or the name of a published model. Evaluation during training wraps the
+    model that is being trained.
 
     Args:
         backend: computes the two towers.
-        tokenizer: the one they were trained with.
-        config: theirs; `Model.image` says how images are preprocessed.
+        tokenizer: the tokenizer that the towers were trained with.
+        config: their configuration; `Model.image` says how images are preprocessed.
         batch_size: rows encoded at once.
 
     Attributes:
-        calibration: what the scores mean, where `ernie-vil2 calibrate` has left it next to the weights; else None.
+        calibration: meaning of the scores, if `ernie-vil2 calibrate` has written it next to the weights; else None.
     """
 
     def __init__(self, backend: Backend, tokenizer: TextTokenizer, config: Config, batch_size: int = 64):
+        self.backend = backend
+        self.tokenizer = tokenizer
+        self.config = config
+        self.batch_size = batch_size
+        self.preprocessing = Preprocessing.of(config.Model.image)
         self.calibration: Calibration | None = None
         self.labels: tuple[str, ...] = ()
-        self.backend, self.tokenizer, self.config, self.batch_size = backend, tokenizer, config, batch_size
-        self.preprocessing = Preprocessing.of(config.Model.image)
 
     def __repr__(self) -> str:
         image, text = self.config.Model.image, self.config.Model.text
+        widths = " or ".join(map(str, self.widths))
         return (
             f"<ErnieViL2: images of {image.image_size} pixels by {image.name}, texts of {self.tokenizer.max_length} "
-            f"tokens by {text.name}, embeddings of {' or '.join(map(str, self.widths))} numbers; {self.backend}>"
+            f"tokens by {text.name}, embeddings of {widths} numbers; {self.backend}>"
         )
 
     @property
@@ -107,29 +145,36 @@ class ErnieViL2:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """To what embeddings may be cut (`Loss.widths` of the training), the narrowest first; the last is D."""
+        """Widths to which embeddings may be cut (`Loss.widths` of the training), ascending; the last one is D."""
         return tuple(self.config.Loss.widths) or (self.embed_dim,)
 
-    def narrowed(self, width: int | None) -> ErnieViL2:
-        """This model with embeddings cut to one of its `widths`, and no calibration; ValueError for another width."""
+    def with_width(self, width: int | None) -> ErnieViL2:
+        """Return this model with embeddings cut to one of its `widths`, without calibration.
+
+        Args:
+            width: a number of `widths`; None or D returns the model itself.
+
+        Raises:
+            ValueError: the model was not trained with this width.
+        """
         if width is None or width == self.embed_dim:
             return self
         config = self.config.narrowed(width, self.embed_dim)
-        return ErnieViL2(Narrowed(self.backend, width), self.tokenizer, config, self.batch_size)
+        return ErnieViL2(TruncatedBackend(self.backend, width), self.tokenizer, config, self.batch_size)
 
     @property
     def logit_scale(self) -> float:
-        """By which the cosine of two embeddings is multiplied to a score, 1 / tau of equation 1."""
+        """Factor from cosine similarity to score: 1 / tau of equation 1."""
         return self.backend.scalars["logit_scale"]
 
     @property
     def device(self) -> str:
-        """Where the weights are and rows are encoded: `cpu`, `gpu:0`, ..."""
+        """Device of the weights, on which rows are encoded: `cpu`, `gpu:0`, ..."""
         return self.backend.device
 
     @property
     def precision(self) -> str:
-        """In which the towers compute: float32, bfloat16, ...; embeddings are float32."""
+        """Precision in which the towers compute: float32, bfloat16, ...; embeddings are always float32."""
         return self.backend.precision
 
     @overload
@@ -163,54 +208,57 @@ class ErnieViL2:
         on_error: OnError = "raise",
         width: int | None = None,
     ) -> np.ndarray | EncodedImages:
-        """N images to `[N, D]` float32, L2-normalised. They are decoded on threads while others are encoded.
+        """Encode N images to `[N, D]` float32, L2-normalised; images are decoded on threads while others are encoded.
 
         Args:
             images: paths, bytes, Pillow images or arrays; see `ImageLike`.
             batch_size: rows encoded at once; None: the model's own `batch_size`.
             progress: show a bar.
-            on_error: what becomes of an image that cannot be used: "raise" its error, or "skip" it.
-            width: of the embeddings, one of `widths`: the first numbers alone, normalised again; None: D.
+            on_error: "raise" the error of an image that cannot be used, or "skip" the image.
+            width: width of the embeddings, one of `widths`: the first numbers, normalised again; None: D.
 
         Returns:
-            The embeddings; with on_error="skip" an `EncodedImages` with those of the images that could be used.
+            The embeddings; with on_error="skip" an `EncodedImages` for the images that could be used.
 
         Raises:
-            BadSample: a file or its bytes are not an image; the message names it. Only with on_error="raise".
+            BadSample: a file or bytes are not an image; the message names it. Only with on_error="raise".
             ValueError: the model was not trained with this width.
         """
-        model = self.narrowed(width)
-        _no_single(images, "encode_images", "image")
+        model = self.with_width(width)
+        _refuse_single_value(images, "encode_images", "image")
         if on_error not in ("raise", "skip"):
             raise ValueError(f'on_error is {on_error!r}; "raise" and "skip" are known')
         size = batch_size or self.batch_size
         rows: list[int] = []
         skipped: dict[int, BadSample] = {}
 
-        def usable(bar: tqdm) -> Iterator[np.ndarray]:
-            with closing(ahead(self.preprocess, images, 2 * size)) as decoded:
-                for row, found in enumerate(decoded):
+        def decode_usable(bar: tqdm) -> Iterator[np.ndarray]:
+            # Two batches ahead: one waits for the towers while the next one is decoded.
+            with closing(ahead(self.preprocess, images, 2 * size)) as decoded_images:
+                for row, pixels in enumerate(decoded_images):
                     bar.update()
-                    if not isinstance(found, BadSample):
+                    if not isinstance(pixels, BadSample):
                         rows.append(row)
-                        yield found
+                        yield pixels
                     elif on_error == "raise":
-                        raise found
+                        raise pixels
                     else:
-                        skipped[row] = found
+                        skipped[row] = pixels
 
         total = len(images) if isinstance(images, Sized) else None
         encode = partial(encode_by_shape, model.backend.encode_pixels)
         with tqdm(total=total, unit="image", disable=not progress) as bar:
-            embeddings = in_batches(encode, usable(bar), size, model.embed_dim)
-        return embeddings if on_error == "raise" else EncodedImages(embeddings, np.array(rows, np.int64), skipped)
+            embeddings = in_batches(encode, decode_usable(bar), size, model.embed_dim)
+        if on_error == "raise":
+            return embeddings
+        return EncodedImages(embeddings, np.array(rows, np.int64), skipped)
 
     def encode_texts(
         self, texts: Iterable[str], batch_size: int | None = None, *, progress: bool = False, width: int | None = None
     ) -> np.ndarray:
-        """N texts to `[N, D]` float32, L2-normalised; see `encode_images`."""
-        model = self.narrowed(width)
-        _no_single(texts, "encode_texts", "text")
+        """Encode N texts to `[N, D]` float32, L2-normalised; arguments as in `encode_images`."""
+        model = self.with_width(width)
+        _refuse_single_value(texts, "encode_texts", "text")
         with tqdm(texts, unit="text", disable=not progress) as rows:
             return in_batches(
                 lambda batch: model.backend.encode_ids(self.tokenizer(batch)),
@@ -222,16 +270,17 @@ class ErnieViL2:
     def encode_pixels(
         self, pixels: np.ndarray | Sequence[np.ndarray], batch_size: int | None = None, width: int | None = None
     ) -> np.ndarray:
-        """What `preprocess` gave, N times `[H, W, 3]` uint8, to `[N, D]` float32, L2-normalised."""
-        model = self.narrowed(width)
+        """Encode N outputs of `preprocess`, `[H, W, 3]` uint8 each, to `[N, D]` float32, L2-normalised."""
+        model = self.with_width(width)
         encode = partial(encode_by_shape, model.backend.encode_pixels)
         return in_batches(encode, pixels, batch_size or self.batch_size, model.embed_dim)
 
     def preprocess(self, image: ImageLike, name: str = "image") -> np.ndarray:
-        """An image as the model sees it, before normalisation: `[H, W, 3]` uint8 RGB.
+        """Return an image as the model sees it, before normalisation: `[H, W, 3]` uint8 RGB.
 
         Args:
-            name: the image's in the error; a file is named by its path.
+            image: the image; see `ImageLike`.
+            name: name of the image in errors; a file is named by its path.
 
         Raises:
             BadSample: it is not an image, or there is no such file.
@@ -245,9 +294,9 @@ class ErnieViL2:
         return self.preprocessing(image, name)
 
     def rank(self, images: Images, texts: Iterable[str]) -> Ranking:
-        """Scores every image against every text; see `Ranking`."""
+        """Score every image against every text; see `Ranking`."""
         scalars, calibration = self.backend.scalars, self.calibration
-        cosines = self.encode_images(images) @ self.encode_texts(texts).T
+        cosines = self.encode_images(images) @ self.encode_texts(texts).T  # [N, M]
         scores = cosines * scalars["logit_scale"]
         if "logit_bias" in scalars:
             scores += scalars["logit_bias"]
@@ -264,26 +313,145 @@ class ErnieViL2:
     def fingerprint(self) -> str:
         """32 hexadecimal digits that change with the weights, the tokenizer or the preprocessing; for caches.
 
-        An export in float32 has that of its checkpoint.
+        A float32 export has the fingerprint of its checkpoint.
         """
-        # Where vocabulary and initial weights came from says nothing that their content does not. What is as by default
-        # is left out, so that settings of later versions change no fingerprint of today. Nor does it matter who builds
-        # the towers: numbers are the same to rounding.
-        skip: dict[str, Any] = {"image": {"weights"}, "text": {"weights", "vocabulary"}}
-        skip |= dict.fromkeys(("weights", "like", "dialect"), True)
-        parts = {
+        # The content of vocabulary and weights counts, not where they came from. Defaults are left out, so that a field
+        # that a later version adds changes no fingerprint. Who builds the towers does not matter: the embeddings are
+        # equal up to rounding.
+        ignored_fields: dict[str, Any] = {"image": {"weights"}, "text": {"weights", "vocabulary"}}
+        for field in ("weights", "like", "dialect"):
+            ignored_fields[field] = True
+        model = without_implementation(self.config.Model)
+        identity = {
             **self.tokenizer.identity(),
             "preprocessing": self.preprocessing.described(),
             "precision": self.precision,
-            "model": without_implementation(self.config.Model).model_dump(exclude=skip, exclude_defaults=True),
+            "model": model.model_dump(exclude=ignored_fields, exclude_defaults=True),
             "weights": self.backend.digest(),
         }
-        return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+        return blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _no_single(values: Any, method: str, kind: str) -> None:
+def _refuse_single_value(values: Any, method: str, kind: str) -> None:
     if isinstance(values, str | os.PathLike | bytes | Image.Image):
         raise TypeError(f"{method} takes a list; for a single {kind} write {method}([{kind}])")
+
+
+class PaddleBackend:
+    """A Paddle model as backend: without dropout and gradient, whatever mode the model is in.
+
+    Pixels are normalised with the mean and standard deviation of the preprocessing.
+    """
+
+    name = "paddle"
+
+    def __init__(self, model: DualEncoder, preprocessing: Preprocessing, precision: Precision = "float32"):
+        self.model, self.precision = model, precision
+        self._mean, self._std = preprocessing.mean, preprocessing.std
+
+    def __str__(self) -> str:
+        num_parameters = sum(parameter.size for parameter in self.model.parameters())
+        return f"{num_parameters:,} parameters, {self.precision} on {self.device}"
+
+    @property
+    def embed_dim(self) -> int:
+        return self.model.embed_dim
+
+    @property
+    def device(self) -> str:
+        place = self._place
+        return f"gpu:{place.gpu_device_id()}" if place.is_gpu_place() else "cpu"
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        return {name: value.numpy().item() for name, value in self.model.scalars.items()}
+
+    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        with self._inference_mode():
+            images = normalize_images(self._to_tensor(pixels), self._mean, self._std)
+            return self.model.encode_image(images).numpy()
+
+    def encode_ids(self, ids: np.ndarray) -> np.ndarray:
+        with self._inference_mode():
+            return self.model.encode_text(self._to_tensor(ids)).numpy()
+
+    def digest(self, tower: str = "") -> str:
+        # Computed from the weights at every call, since training changes them: about a second for 200 M parameters.
+        digest = blake2b(digest_size=16)
+        for name, value in sorted(self.model.state_dict().items()):
+            if name.startswith(tower):
+                digest.update(f"{name} {value.dtype} {value.shape}".encode())
+                digest.update(np.ascontiguousarray(value.numpy()).data)
+        return digest.hexdigest()
+
+    @property
+    def _place(self) -> Any:
+        return self.model.log_logit_scale.place
+
+    def _to_tensor(self, rows: np.ndarray) -> paddle.Tensor:
+        import paddle
+
+        if not self._place.is_cpu_place():
+            return paddle.to_tensor(rows, place=self._place)
+        # Paddle 3.3.1 leaks a list for each tensor that paddle.to_tensor makes of an array: 11 MB in 100,000 requests.
+        tensor = paddle.empty(rows.shape, rows.dtype.type)
+        tensor.get_tensor().set(np.ascontiguousarray(rows), paddle.CPUPlace())
+        return tensor
+
+    @contextmanager
+    def _inference_mode(self) -> Iterator[None]:
+        import paddle
+
+        was_training = self.model.training
+        is_reduced = self.precision != "float32"
+        dtype = self.precision if is_reduced else "float16"  # auto_cast refuses float32, even if it is disabled
+        self.model.eval()
+        try:
+            with paddle.no_grad(), paddle.amp.auto_cast(enable=is_reduced, dtype=dtype):
+                yield
+        finally:
+            if was_training:
+                self.model.train()
+
+
+class TruncatedBackend:
+    """Another backend whose embeddings are cut to their first `width` numbers and L2-normalised again."""
+
+    def __init__(self, backend: Backend, width: int):
+        self.whole, self.embed_dim = backend, width
+        self.name, self.digest = backend.name, backend.digest
+
+    def __str__(self) -> str:
+        return str(self.whole)
+
+    @property
+    def precision(self) -> str:
+        return self.whole.precision
+
+    @property
+    def device(self) -> str:
+        return self.whole.device
+
+    @property
+    def scalars(self) -> Mapping[str, float]:
+        return self.whole.scalars
+
+    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        return truncate_embeddings(self.whole.encode_pixels(pixels), self.embed_dim)
+
+    def encode_ids(self, ids: np.ndarray) -> np.ndarray:
+        return truncate_embeddings(self.whole.encode_ids(ids), self.embed_dim)
+
+
+def truncate_embeddings(embeddings: np.ndarray, width: int) -> np.ndarray:
+    """Return the first numbers of embeddings `[N, D]`, L2-normalised again: `[N, width]`."""
+    prefixes = embeddings[:, :width]
+    return prefixes / np.maximum(np.linalg.norm(prefixes, axis=1, keepdims=True), 1e-12)
+
+
+def describe_backend(backend: Backend) -> str:
+    """Return a backend in words: paddle, float32 on cpu."""
+    return f"{backend.name}, {backend.precision} on {backend.device}"
 
 
 def load_model(
@@ -299,103 +467,123 @@ def load_model(
     dialect: Mapping[str, str] | None = None,
     verify: bool = False,
 ) -> ErnieViL2:
-    """A model with the tokenizer and the preprocessing that it was trained with, and its calibration if it has one.
+    """Load a model with the tokenizer and the preprocessing that it was trained with, and its calibration if any.
 
     Args:
         source: one of
 
             - an official weight file, `.pdparams`; the sizes of the towers follow from its shapes,
             - a folder that PaddleNLP's `save_pretrained` wrote, with model, tokenizer and image processor,
-            - a run folder of this package, whose newest checkpoint is meant, or with `RUN@best` that of the best
-              evaluation; or a checkpoint, or a converted folder,
-            - a folder that `ernie-vil2 export` wrote: its graphs are run as they are, so that `vocab`, `heads`,
-              `max_length` and `allow` do not apply, nor a reduced `precision` unless it is the export's,
+            - a run folder of this package: its newest checkpoint, or the best evaluated one as `RUN@best`; or a
+              checkpoint, or a converted folder,
+            - a folder that `ernie-vil2 export` wrote; its graphs run as they are, so `vocab`, `heads`, `max_length` and
+              `allow` do not apply, and `precision` must be float32 or the export's,
             - the folder of another dual encoder (docs/models.md); standard error then says what decides its embeddings,
             - a known name, see `hub.MODELS`, or OWNER/NAME of the Hugging Face Hub or of ModelScope, from the local
               cache or downloaded, where `huggingface_hub` or `modelscope` is installed.
-        vocab: vocabulary file. None: the one next to the weights, else what the run's configuration names, else the
-            packaged ERNIE 3.0 vocabulary if it has the size of the weights.
+        vocab: vocabulary file. None: the one next to the weights, else the one that the run's configuration names, else
+            the packaged ERNIE 3.0 vocabulary if it has the size of the weights.
         device: auto, cpu, gpu, gpu:0, ... (or cuda), which becomes Paddle's device; auto: GPU where Paddle has one;
             None: Paddle's current device.
-        heads: attention heads of the image and of the text tower. None: what the folder says; width / 64 for an
-            official file, which does not say.
-        max_length: tokens of a text with [CLS] and [SEP]; longer ones are cut. None: as in the configuration; 48 for an
-            official file; for a PaddleNLP folder what its tokenizer or else its positions allow.
+        heads: attention heads of the image and of the text tower. None: as the folder says; width / 64 for an official
+            file, which does not say.
+        max_length: tokens of a text with [CLS] and [SEP]; longer texts are cut. None: as in the configuration; 48 for
+            an official file; for a PaddleNLP folder as its tokenizer or else its positions allow.
         batch_size: rows encoded at once unless a call says otherwise.
-        allow: glob patterns of the weights that may be missing, unexpected or of another shape.
-        precision: in which the towers compute; embeddings are float32. Paddle reduces it on GPUs only.
-        backend: what computes: `paddle` for a checkpoint, `paddle_inference` or `onnx` for an exported folder, whose
-            own it must be; auto: recognised from `source`; fastest: for a checkpoint on CPU that has a float32 export
-            next to its weights, ranking alike, that export; else as auto.
-        dialect: for another dual encoder, how it does what is done in more than one way with its weights, such as
-            {"activation": "gelu"}; the default is the authors' way.
+        allow: glob patterns of weights that may be missing, unexpected or of another shape.
+        precision: precision of the towers; embeddings are float32. Paddle reduces it on GPUs only.
+        backend: library that computes: `paddle` for a checkpoint, `paddle_inference` or `onnx` for an export, which
+            must be made for it; auto: recognised from `source`; fastest: for a checkpoint on CPU the float32 export
+            next to its weights that ranks alike, if there is one; else as auto.
+        dialect: for another dual encoder, variants of how its weights are used, such as {"activation": "gelu"};
+            default: as its authors do.
         verify: compute the golden inputs of the folder's `integrity.json`, and compare their embeddings.
 
     Raises:
         FileNotFoundError: there is nothing at `source`, or a known model cannot be downloaded.
-        ValueError: weights, vocabulary, configuration, calibration and integrity file are damaged or do not fit each
-            other, or are of no kind known here; or there is no such device, or it lacks the precision.
-        BadExport: an exported folder is damaged or for another backend.
-        MissingPackage: its library is not installed.
+        ValueError: weights, vocabulary, configuration, calibration or integrity file are damaged, do not fit each
+            other, or are of an unknown kind; or there is no such device, or it lacks the precision.
+        BadExport: an exported folder is damaged or made for another backend.
+        MissingPackage: the library of the backend or of the download is not installed.
     """
-    folder = Path(source).parent if Path(source).name == ABOUT else Path(source)
-    if verify and (dialect or (folder / ABOUT).is_file()):
+    folder = Path(source)
+    if folder.name == ABOUT:
+        folder = folder.parent
+    is_export = (folder / ABOUT).is_file()
+    if verify and (dialect or is_export):
         raise ValueError(f"{source}: golden embeddings are of weights in their own dialect, not of exports")
-    if (folder / ABOUT).is_file():
-        made = _load_export(folder, device, batch_size, backend)
-        if precision not in ("float32", made.precision):
-            raise BadExport(f"{source} is an export in {made.precision}; export the checkpoint again for {precision}")
-        return _calibrated(made, folder)
+
+    if is_export:
+        encoder = _load_export(folder, device, batch_size, backend)
+        if precision not in ("float32", encoder.precision):
+            raise BadExport(
+                f"{source} is an export in {encoder.precision}; export the checkpoint again for {precision}"
+            )
+        return _add_calibration(encoder, folder)
     if backend not in ("auto", "fastest", "paddle"):
         raise ValueError(f"{source} is not an export for {backend}: make one, ernie-vil2 export {source} FOLDER --to "
                          f"{backend.replace('_', '-')}")  # fmt: skip
-    stored = stored_model(source, vocab, device, precision, heads, dialect)
+
+    stored = read_stored_model(source, vocab, device, precision, heads, dialect)
     from ernie_vil2.models.weights.format import weights_path
     from ernie_vil2.models.weights.integrity import check_golden
 
     config = stored.config
     if max_length is not None:
-        if not 3 <= max_length <= (longest := config.Model.text.longest):
+        longest = config.Model.text.longest
+        if not 3 <= max_length <= longest:
             raise ValueError(f"max_length is {max_length}; this model takes 3 to {longest}: a training with "
                              "Model.text.max_positions stretches its positions")  # fmt: skip
-        config = config.model_copy(update={"Data": config.Data.model_copy(update={"max_length": max_length})})
+        data = config.Data.model_copy(update={"max_length": max_length})
+        config = config.model_copy(update={"Data": data})
     try:
         model, _ = stored.build(allow)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    made = encoder_of(model, stored, config, precision, batch_size)
+    encoder = build_encoder(model, stored, config, precision, batch_size)
+
     folder = weights_path(source).parent
     if verify:
-        check_golden(folder, encoder_of(model, stored, stored.config, precision, batch_size))
-    if backend == "fastest" and precision == "float32" and made.device == "cpu":
-        made = export_in(folder, made.fingerprint, batch_size) or made
-    return _calibrated(made, folder)
+        # Golden embeddings were computed with the length of the stored configuration.
+        check_golden(folder, build_encoder(model, stored, stored.config, precision, batch_size))
+    if backend == "fastest" and precision == "float32" and encoder.device == "cpu":
+        encoder = find_export(folder, encoder.fingerprint, batch_size) or encoder
+    return _add_calibration(encoder, folder)
 
 
-def export_in(
+def find_export(
     folder: Path, fingerprint: str, batch_size: int = 64, backends: Sequence[str] = ("onnx", "paddle_inference")
 ) -> ErnieViL2 | None:
-    """An export for CPU in a folder of weights that ranks as these: same fingerprint, same order on real inputs; for
-    the first of the backends that has one."""
-    found = sorted(about.parent for about in folder.glob(f"*/{ABOUT}"))
-    for backend, export in product(backends, found):
-        try:
-            made = _load_export(export, "cpu", batch_size, backend)
-            alike = load_json(export / PARITY)["top_10"]["same_order"] == 1
-        except (MissingPackage, OSError, ValueError, KeyError, TypeError):  # not to be run here, or not compared
-            continue
-        if alike and made.fingerprint == fingerprint:
-            return _calibrated(made, folder)
+    """Return an export for CPU below a folder of weights that ranks as the weights do, or None.
+
+    Args:
+        folder: folder of the weights; exports are its sub-folders.
+        fingerprint: fingerprint of the weights, which the export must share.
+        batch_size: rows encoded at once.
+        backends: backends in order of preference.
+    """
+    export_folders = sorted(about.parent for about in folder.glob(f"*/{ABOUT}"))
+    for backend in backends:
+        for export_folder in export_folders:
+            try:
+                encoder = _load_export(export_folder, "cpu", batch_size, backend)
+                parity = load_json(export_folder / PARITY)
+                ranks_alike = parity["top_10"]["same_order"] == 1
+            except (MissingPackage, OSError, ValueError, KeyError, TypeError):
+                continue  # it does not run here, or was not compared
+            if ranks_alike and encoder.fingerprint == fingerprint:
+                return _add_calibration(encoder, folder)
     return None
 
 
-def _calibrated(model: ErnieViL2, folder: Path) -> ErnieViL2:
-    if (folder / CALIBRATION).exists():  # else the fingerprint, for which all weights are read, is of no use
-        model.calibration = read_calibration(folder, model.fingerprint)
-    return model
+def _add_calibration(encoder: ErnieViL2, folder: Path) -> ErnieViL2:
+    # The fingerprint reads all weights, so it is computed only if there is something to compare it with.
+    if (folder / CALIBRATION).exists():
+        encoder.calibration = read_calibration(folder, encoder.fingerprint)
+    return encoder
 
 
-def stored_model(
+def read_stored_model(
     source: Source,
     vocab: Source | None,
     device: str | None,
@@ -403,6 +591,7 @@ def stored_model(
     heads: tuple[int, int] | None = None,
     dialect: Mapping[str, str] | None = None,
 ) -> StoredModel:
+    """Read weights, configuration and vocabulary, and set Paddle's device; arguments and errors as in `load_model`."""
     runtime.set_device(device, str(source))
     from ernie_vil2.models.weights.format import read_model
 
@@ -410,23 +599,26 @@ def stored_model(
     stored = read_model(source, vocab, heads, dialect)
     if stored.family is not None:
         print(f"{source}: {stored.family}", file=sys.stderr)
-    if widths := stored.config.Loss.widths:
-        print(f"{source}: embeddings of {' or '.join(map(str, widths))} numbers", file=sys.stderr)
+    if stored.config.Loss.widths:
+        widths = " or ".join(map(str, stored.config.Loss.widths))
+        print(f"{source}: embeddings of {widths} numbers", file=sys.stderr)
     if stored.tokens is None:
         raise ValueError(f"{source}: no vocab.txt or tokenizer.json next to it; give the vocabulary file as vocab=...")
     return stored
 
 
-def encoder_of(model: DualEncoder, stored: StoredModel, config: Config, precision: Precision, rows: int) -> ErnieViL2:
-    """The encoder of a model that was built from stored weights."""
+def build_encoder(
+    model: DualEncoder, stored: StoredModel, config: Config, precision: Precision, batch_size: int
+) -> ErnieViL2:
+    """Return the encoder of a model that was built from stored weights."""
     model.eval()
-    backend = Eager(model, Preprocessing.of(config.Model.image), precision)
-    return ErnieViL2(backend, stored.tokenizer(config.Data.max_length), config, rows)
+    backend = PaddleBackend(model, Preprocessing.of(config.Model.image), precision)
+    return ErnieViL2(backend, stored.tokenizer(config.Data.max_length), config, batch_size)
 
 
-def _load_export(folder: Path, device: str | None, batch_size: int, backend: str) -> ErnieViL2:
-    made, config, about = open_export(folder, device, backend)
+def _load_export(folder: Path, device: str | None, batch_size: int, backend_name: str) -> ErnieViL2:
+    backend, config, about = open_export(folder, device, backend_name)
     rules = config.Model.text.tokenizer
     tokenizer = open_tokenizer(folder / vocabulary_name(rules), config.Data.max_length, rules)
     check_vocabulary(folder, about, tokenizer)
-    return ErnieViL2(made, tokenizer, config, batch_size)
+    return ErnieViL2(backend, tokenizer, config, batch_size)

@@ -18,8 +18,7 @@ from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import TextTokenizer
-from ernie_vil2.encoder import ErnieViL2, load_model
-from ernie_vil2.encoder.backends import Eager
+from ernie_vil2.encoder import ErnieViL2, PaddleBackend, load_model
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import about, write_report
 from ernie_vil2.evaluation.scorer import SCORERS, Opened, Scorer, check_options, score
@@ -71,7 +70,7 @@ def encoder_of(
     """The model of a run, which is a dual encoder where something scores it, as an encoder; by default in the precision
     of its training."""
     precision = precision or config.Training.precision
-    backend = Eager(cast(DualEncoder, model), Preprocessing.of(config.Model.image), precision)
+    backend = PaddleBackend(cast(DualEncoder, model), Preprocessing.of(config.Model.image), precision)
     return ErnieViL2(backend, tokenizer, config, config.Evaluation.batch_size)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ernie_vil2.device import runtime
-from ernie_vil2.encoder.backends import Eager
+from ernie_vil2.encoder import PaddleBackend
 from ernie_vil2.models.weights import integrity
 from tests.support.command_examples import run
 
@@ -27,13 +27,13 @@ def test_the_towers_compute_in_it(name, inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "check_precision", lambda *_: None)
     found = []
     for method in ("encode_pixels", "encode_ids"):
-        original = getattr(Eager, method)
+        original = getattr(PaddleBackend, method)
 
         def noted(backend, rows, original=original):
             found.append(backend.precision)
             return original(backend, rows)
 
-        monkeypatch.setattr(Eager, method, noted)
+        monkeypatch.setattr(PaddleBackend, method, noted)
     monkeypatch.setattr(integrity, "compute_golden", lambda encoder: None)  # of what is written, always float32
     assert run(name, BFLOAT16, inputs, tmp_path) == 0
     assert set(found) == {"bfloat16"}

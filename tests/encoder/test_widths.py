@@ -54,8 +54,8 @@ def test_encoding_gives_normalised_prefixes(model, whole):
 def test_a_model_reports_its_widths_and_refuses_others(model, whole):
     assert model.widths == (8, 16, 32) and "8 or 16 or 32 numbers" in repr(model)
     assert whole.widths == (32,)
-    assert model.fingerprint == whole.fingerprint != model.narrowed(16).fingerprint
-    assert model.narrowed(16).widths == (8, 16) and model.narrowed(32) is model
+    assert model.fingerprint == whole.fingerprint != model.with_width(16).fingerprint
+    assert model.with_width(16).widths == (8, 16) and model.with_width(32) is model
     with pytest.raises(ValueError, match="cannot be cut to 12.* 8, 16, 32"):
         model.encode_texts(TEXTS, width=12)
     with pytest.raises(ValueError, match=r"cannot be cut to 16.* Loss\.widths"):
@@ -78,7 +78,7 @@ def test_an_export_of_prefixes(target, model, checkpoint, shapes, tmp_path):
     assert commands.run("export", [str(checkpoint), str(folder), "--to", target, "--width", "16", *data]) == 0
     exported = ernie_vil2.load_model(folder)
     assert (exported.embed_dim, exported.widths) == (16, (8, 16))
-    assert exported.fingerprint == model.narrowed(16).fingerprint
+    assert exported.fingerprint == model.with_width(16).fingerprint
     np.testing.assert_allclose(exported.encode_images(IMAGES), model.encode_images(IMAGES, width=16), atol=2e-6)
     np.testing.assert_allclose(exported.encode_texts(TEXTS, width=8), model.encode_texts(TEXTS, width=8), atol=2e-6)
     if target == "onnx":

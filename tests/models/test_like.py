@@ -9,7 +9,7 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2.config import ConfigError, dump_config, load_config
-from ernie_vil2.encoder.backends import Eager
+from ernie_vil2.encoder import PaddleBackend
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.format import read_model, weights_path, write_model
@@ -46,7 +46,7 @@ def test_towers_tokeniser_and_preprocessing_are_taken(folder, tmp_path):
     original = ernie_vil2.load_model(folder)
     model = build_dual_encoder(found.Model, len(original.tokenizer.tokens))
     load_initial_weights(model, found.Model)
-    again = ernie_vil2.ErnieViL2(Eager(model, original.preprocessing), original.tokenizer, found)
+    again = ernie_vil2.ErnieViL2(PaddleBackend(model, original.preprocessing), original.tokenizer, found)
     np.testing.assert_allclose(again.encode_texts(TEXTS), original.encode_texts(TEXTS), atol=1e-6)
     assert again.preprocessing == original.preprocessing
 

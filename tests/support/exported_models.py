@@ -7,8 +7,7 @@ import pytest
 from ernie_vil2.config import load_config
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import Tokenizer
-from ernie_vil2.encoder import ErnieViL2
-from ernie_vil2.encoder.backends import Eager
+from ernie_vil2.encoder import ErnieViL2, PaddleBackend
 from ernie_vil2.export import export
 from ernie_vil2.losses import initial_bias
 from ernie_vil2.models import build_dual_encoder
@@ -30,7 +29,7 @@ def untrained(*overrides):
     paddle.seed(0)
     model = build_dual_encoder(config.Model, len(TOKENS), bias=initial_bias(config.Loss))
     model.eval()
-    return ErnieViL2(Eager(model, Preprocessing.of(config.Model.image)), Tokenizer(TOKENS, 16), config)
+    return ErnieViL2(PaddleBackend(model, Preprocessing.of(config.Model.image)), Tokenizer(TOKENS, 16), config)
 
 
 @pytest.fixture(scope="session")

@@ -82,7 +82,7 @@ def test_evaluators_encode_in_the_precision_of_training(monkeypatch):
     def build(model, preprocessing, precision):
         raise LookupError(precision)
 
-    monkeypatch.setattr(scoring, "Eager", build)
+    monkeypatch.setattr(scoring, "PaddleBackend", build)
     config = load_config(None, ["Training.precision=bfloat16"])
     with pytest.raises(LookupError, match="bfloat16"):
         scoring.Scored(type("Nothing", (Scorer,), {})(), Opened(DataSpec([]), {}), config, None)(None)

@@ -7,7 +7,7 @@ from safetensors.numpy import load_file
 
 import ernie_vil2
 from ernie_vil2.config import ConfigError
-from ernie_vil2.encoder.backends import Eager
+from ernie_vil2.encoder import PaddleBackend
 from ernie_vil2.models.lora import merged
 from ernie_vil2.models.weights.format import read_model, write_model
 from ernie_vil2.training.checkpoint import list_checkpoints
@@ -54,7 +54,7 @@ def test_checkpoint_with_lora_is_read_as_a_plain_model(config, tmp_path):
     for name, value in loaded.backend.model.state_dict().items():
         assert np.array_equal(value.numpy(), stored.arrays[name]), name
     again = Trainer(config(f"Model.weights={trainer.run}", f"Training.output={tmp_path / 'again'}"))
-    backend = Eager(again.model, loaded.preprocessing)
+    backend = PaddleBackend(again.model, loaded.preprocessing)
     model = ernie_vil2.ErnieViL2(backend, loaded.tokenizer, loaded.config)
     assert np.array_equal(model.encode_pixels(pixels), loaded.encode_pixels(pixels))
 

@@ -29,7 +29,7 @@ from ernie_vil2.apps.search.middleware import Uploads
 from ernie_vil2.apps.search.store import BusyIndex
 from ernie_vil2.data.decoding import as_rgb
 from ernie_vil2.data.samples import check_text
-from ernie_vil2.encoder.backends import prefixes
+from ernie_vil2.encoder import truncate_embeddings
 from ernie_vil2.io.files import parse_json
 
 MOST_ANSWERS, MOST_OFFSET = 200, 2000
@@ -426,7 +426,7 @@ def _write_embeddings(
 ) -> bytes:
     """Return the answer in OpenAI's form."""
     if asked.dimensions not in (None, index.model.embed_dim):
-        vectors = list(prefixes(np.stack(vectors), asked.dimensions))
+        vectors = list(truncate_embeddings(np.stack(vectors), asked.dimensions))
     tokens = sum(len(index.model.tokenizer.encode(text)) for text in texts if text is not None)
     data = [
         {"object": "embedding", "index": number, "embedding": _encoded(vector, asked.encoding_format)}

@@ -383,12 +383,12 @@ def _check(args: argparse.Namespace) -> int:
 
 def _opened(args: argparse.Namespace, writable: bool = False) -> Index:
     from ernie_vil2.apps.search import open_index
-    from ernie_vil2.encoder.backends import described
+    from ernie_vil2.encoder import describe_backend
 
     root = args.root if writable and args.action != "remove" else None
     index = open_index(args.index, args.checkpoint, writable, args.device, args.precision, root, args.width)
     if args.action != "query":
-        print(f"backend: {described(index.model.backend)}")
+        print(f"backend: {describe_backend(index.model.backend)}")
     return index
 
 

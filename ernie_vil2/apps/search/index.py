@@ -36,7 +36,7 @@ from ernie_vil2.apps.search.locations import OWN, is_address
 from ernie_vil2.apps.search.store import Store, open_store
 from ernie_vil2.config.sections import without_implementation
 from ernie_vil2.device import runtime
-from ernie_vil2.encoder import ErnieViL2, ImageLike, export_in, load_model
+from ernie_vil2.encoder import ErnieViL2, ImageLike, find_export, load_model
 from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.run_folder import run_of, step_of
 from ernie_vil2.section import Precision
@@ -320,7 +320,7 @@ def open_index(
             name = os.path.abspath(source) if os.path.exists(source) else str(source)  # noqa: PTH100, PTH110  -- Path raises where this says no
         else:
             name = "the model given" if new else about["model"]
-        model = model.narrowed(width) if new else _of_width(model, about["width"])
+        model = model.with_width(width) if new else _of_width(model, about["width"])
         fingerprint, images_only = model.fingerprint, False
         if new:
             about = {
@@ -335,7 +335,7 @@ def open_index(
                 images_only = image_fingerprint(model) == about["image_fingerprint"]
             _check_model(store, about["fingerprint"] if images_only else fingerprint, name, model.embed_dim)
             if width is not None:
-                model.narrowed(width)
+                model.with_width(width)
         if writable and (root is not None or new):
             store.describe(about | {"root": os.path.abspath(root or os.curdir)})  # noqa: PTH100  -- resolve() would follow links
         undo.pop_all()
@@ -356,7 +356,7 @@ def image_fingerprint(model: ErnieViL2) -> str:
 
 def _of_width(model: ErnieViL2, width: int) -> ErnieViL2:
     """The model with embeddings of the width of an index, where it has it."""
-    return model.narrowed(width) if width in model.widths else model
+    return model.with_width(width) if width in model.widths else model
 
 
 def _loaded(
@@ -368,7 +368,7 @@ def _loaded(
     """
     if not Path(source, ABOUT).is_file():
         can_use_export = precision == "float32" and runtime.surely_cpu(device)
-        export = export_in(Path(source), fingerprint, backends=["onnx"]) if fingerprint and can_use_export else None
+        export = find_export(Path(source), fingerprint, backends=["onnx"]) if fingerprint and can_use_export else None
         if export:
             return export, source
         from ernie_vil2.models.weights.format import weights_path

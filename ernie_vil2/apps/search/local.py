@@ -24,7 +24,7 @@ from ernie_vil2.apps.search import index_types, integrity
 from ernie_vil2.apps.search.collection import Collection, DamagedIndex, Hit, Item, Where, checked, counted_values
 from ernie_vil2.apps.search.index_types import EXACT_UP_TO, RERANKED, SCANNED_ROWS, Exact, IndexType, Log, ranked
 from ernie_vil2.apps.search.items import NAME, ItemsFile, dumps, verified
-from ernie_vil2.encoder.backends import prefixes
+from ernie_vil2.encoder import truncate_embeddings
 from ernie_vil2.io.files import parse_json
 
 KEPT_FILTERS = 16
@@ -356,9 +356,9 @@ def _candidates(
     if width is not None:
         if width not in now.narrow:
             blocks = np.array_split(now.rows, len(now.rows) // SCANNED_ROWS + 1)
-            cut = [prefixes(block.astype(np.float32), width).astype(np.float16) for block in blocks]
+            cut = [truncate_embeddings(block.astype(np.float32), width).astype(np.float16) for block in blocks]
             now.narrow[width] = Exact(np.concatenate(cut))
-        yield now.narrow[width].candidates(prefixes(queries, width), count, allowed)
+        yield now.narrow[width].candidates(truncate_embeddings(queries, width), count, allowed)
         return
     covered = now.index_type.facts["rows"]
     chosen = np.arange(len(now.rows)) if allowed is None else np.flatnonzero(allowed)

@@ -14,7 +14,7 @@ from ernie_vil2.data.readers import ShardedSource, open_sources
 from ernie_vil2.data.readers.entailment import NLVR2, SNLI_VE, StatementRow, StatementSource, published_subsets
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, first_names
 from ernie_vil2.data.spec import DataSpec
-from ernie_vil2.encoder import ErnieViL2, Source, encoder_of, stored_model
+from ernie_vil2.encoder import ErnieViL2, Source, build_encoder, read_stored_model
 from ernie_vil2.evaluation.check import Inspection, decode_all
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import Thumbnails
@@ -283,7 +283,7 @@ def load_classifier(
         FileNotFoundError: as for `load_model`.
         ValueError: as for `load_model`, or the model was trained for something else.
     """
-    stored = stored_model(source, vocab, device, precision)
+    stored = read_stored_model(source, vocab, device, precision)
     from ernie_vil2.models import set_weights
     from ernie_vil2.models.heads import build_classifier
     from ernie_vil2.tasks import TASKS
@@ -298,7 +298,7 @@ def load_classifier(
         set_weights(model, stored.arrays)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    made = encoder_of(model, stored, config, precision, batch_size)
+    made = build_encoder(model, stored, config, precision, batch_size)
     made.labels = task.labels
     return made
 
