@@ -112,12 +112,12 @@ def jpeg_files(count: int, quality: int) -> list[bytes]:
 def pipelines(config) -> dict:
     """Functions of a file and a random generator, by name; ours come first."""
     from benchmarks.pillow_views import normalized, pillow_views
-    from ernie_vil2.data.augment import training_views
+    from ernie_vil2.data.augment import draw_image_views
 
     views, image = config.Views, config.Model.image
 
     def ours(data, rng):
-        return training_views(data, "benchmark", COUNT, SIZE, views, rng)
+        return draw_image_views(data, "benchmark", COUNT, SIZE, views, rng)
 
     def pillow(data, rng):
         return pillow_views(data, COUNT, SIZE, views, rng)
@@ -144,12 +144,12 @@ def pipelines(config) -> dict:
 def shares(files: list[bytes], rounds: int) -> list[tuple[str, float]]:
     """Parts of the time of our views: decoding alone, and what is saved when a part is switched off."""
     from ernie_vil2.config import ViewsConfig
-    from ernie_vil2.data.augment import training_views
+    from ernie_vil2.data.augment import draw_image_views
     from ernie_vil2.data.decoding import EncodedImage
 
     def views(**changes):
         config = ViewsConfig(**changes)
-        return lambda data, rng: training_views(data, "benchmark", COUNT, SIZE, config, rng)
+        return lambda data, rng: draw_image_views(data, "benchmark", COUNT, SIZE, config, rng)
 
     off = {"flip": 0.0, "jitter": 0.0, "blur": 0.0, "grayscale": 0.0}
     forms = {

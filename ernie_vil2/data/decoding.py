@@ -501,7 +501,7 @@ def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels if flip is None else cv2.flip(pixels, flip)
 
 
-def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
+def resize_pixels(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """Means of blocks of 1, 2, 4, ... pixels, then bilinear for the factor below two that is left.
 
     There, two neighbours in each direction are as many as the mean over the area would take, and it would take
@@ -519,7 +519,7 @@ def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def with_short_side(height: int, width: int, side: int) -> tuple[int, int]:
+def size_of_short_side(height: int, width: int, side: int) -> tuple[int, int]:
     """Height and width of the same aspect whose smaller is `side`."""
     scale = side / min(height, width)
     return max(side, round(height * scale)), max(side, round(width * scale))

@@ -20,10 +20,10 @@ from ernie_vil2.data.decoding import (
     decode_image,
     opened,
     plan_decoding,
-    resized,
+    resize_pixels,
     rgb_pixels,
+    size_of_short_side,
     stored_pixels,
-    with_short_side,
 )
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.device import runtime
@@ -45,8 +45,8 @@ def evaluation_view(image: np.ndarray, size: int) -> np.ndarray:
     Returns:
         `[size, size, 3]` uint8.
     """
-    height, width = with_short_side(image.shape[0], image.shape[1], size)
-    image = resized(image, width, height)
+    height, width = size_of_short_side(image.shape[0], image.shape[1], size)
+    image = resize_pixels(image, width, height)
     return _window(image, (height - size) // 2, (width - size) // 2, size)
 
 

@@ -13,7 +13,7 @@ from paddle import nn
 
 from ernie_vil2.config import Config
 from ernie_vil2.config.sections import IMAGE_VIEWS
-from ernie_vil2.data.augment import training_views
+from ernie_vil2.data.augment import draw_image_views
 from ernie_vil2.data.loader import Batch, ShownRow, ViewRows
 from ernie_vil2.data.loader_workers import Arrays, RowLayout
 from ernie_vil2.data.order import Draw, generator
@@ -54,7 +54,7 @@ class EntailmentRows(ViewRows):
         random = generator(Draw.IMAGES, self._seed, position)
         for view, image in zip(self._image_views, (sample.image, sample.right or b""), strict=False):
             name, size = sample.text_name, self._image.image_size
-            row[view][0] = training_views(image, name, 1, size, self._views, random, self._image.background)[0]
+            row[view][0] = draw_image_views(image, name, 1, size, self._views, random, self._image.background)[0]
         return sample.text_name
 
     def shown(self, batch: Batch, row: int, position: int) -> ShownRow:

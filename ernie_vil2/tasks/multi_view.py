@@ -19,7 +19,7 @@ from paddle import nn
 
 from ernie_vil2.config import Config, ConfigError, TeacherConfig
 from ernie_vil2.config.sections import IMAGE_VIEWS, TEXT_VIEWS
-from ernie_vil2.data.augment import draw_texts, tags_text, training_views
+from ernie_vil2.data.augment import draw_image_views, draw_texts, format_tags
 from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.loader import Batch, ShownRow, ViewRows
 from ernie_vil2.data.loader_workers import Arrays, RowLayout
@@ -85,7 +85,7 @@ class MultiViewRows(ViewRows):
             if self._teacher:
                 row["teacher"][0] = self._teacher.row(sample.image_name, text)
         if self._image_views:
-            images = training_views(
+            images = draw_image_views(
                 sample.image,
                 sample.image_name,
                 len(self._image_views),
@@ -115,7 +115,7 @@ class MultiViewRows(ViewRows):
             with suppress(BadSample):
                 captions[f"caption, {language}"] = sample.caption(language)
             if found := sample.tag_list(language):
-                tags[f"tags, {language}"] = tags_text(found, language, views)
+                tags[f"tags, {language}"] = format_tags(found, language, views)
         return ShownRow(images, {**texts, **captions, **tags})
 
 

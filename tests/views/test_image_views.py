@@ -9,7 +9,7 @@ from sklearn.datasets import load_sample_images
 from benchmarks.pillow_views import pillow_views
 from ernie_vil2.config import ViewsConfig
 from ernie_vil2.data import decoding
-from ernie_vil2.data.augment import ImageNormalization, gaussian_blur, jitter_colours, training_views
+from ernie_vil2.data.augment import ImageNormalization, draw_image_views, gaussian_blur, jitter_colours
 from ernie_vil2.data.preprocessing import evaluation_view, normalize_images
 from tests.support.limits import examples
 from tests.support.shapes import png
@@ -31,7 +31,7 @@ def jpeg(pixels):
 
 
 def view(pixels, size, config, rng):
-    return training_views(png(pixels), "a", 1, size, config, rng)[0]
+    return draw_image_views(png(pixels), "a", 1, size, config, rng)[0]
 
 
 def photographs(width, height):
@@ -45,7 +45,7 @@ SIDE = st.integers(1, 200)
 @given(SIDE, SIDE, st.integers(0, 2**31), st.booleans(), st.sampled_from([png, jpeg]))
 def test_any_image_becomes_views_of_the_input_size(height, width, seed, cropped, encode):
     config = ViewsConfig(resize=32, crop_area=[0.2, 1.0] if cropped else None)
-    for made in training_views(encode(image(height, width)), "a", 2, 24, config, np.random.default_rng(seed)):
+    for made in draw_image_views(encode(image(height, width)), "a", 2, 24, config, np.random.default_rng(seed)):
         assert made.shape == (24, 24, 3) and made.dtype == np.uint8 and made.flags.c_contiguous
     assert evaluation_view(image(height, width), 24).shape == (24, 24, 3)
 
@@ -56,14 +56,14 @@ def test_transparent_pixels_are_seen_on_the_background(crop_area):
     data = cv2.imencode(".png", empty)[1].tobytes()
     config = views(crop_area=crop_area)
     for options, colour in (({}, 255), ({"background": [1, 2, 3]}, np.array([1, 2, 3]))):
-        for made in training_views(data, "a", 2, 24, config, np.random.default_rng(0), **options):
+        for made in draw_image_views(data, "a", 2, 24, config, np.random.default_rng(0), **options):
             np.testing.assert_array_equal(made, np.broadcast_to(colour, made.shape))
 
 
 def test_without_strengths_a_view_is_a_window_of_the_image():
     pixels = image(32, 48)  # the short side is 32 already: no resize
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (20, 20), (0, 1)).transpose(0, 1, 3, 4, 2)
-    for made in training_views(png(pixels), "a", 3, 20, views(), np.random.default_rng(3)):
+    for made in draw_image_views(png(pixels), "a", 3, 20, views(), np.random.default_rng(3)):
         assert (windows == made).all(axis=(2, 3, 4)).sum() == 1
 
 
@@ -71,14 +71,16 @@ def test_crops_reach_every_position_evenly():
     pixels = np.zeros([32, 32, 3], np.uint8)
     pixels[..., 0] = np.arange(32)[:, None]
     pixels[..., 1] = np.arange(32)[None, :]
-    corners = [made[0, 0, :2] for made in training_views(png(pixels), "a", 2000, 24, views(), np.random.default_rng(0))]
+    corners = [
+        made[0, 0, :2] for made in draw_image_views(png(pixels), "a", 2000, 24, views(), np.random.default_rng(0))
+    ]
     assert np.min(corners) == 0 and np.max(corners) == 8
     assert np.abs(np.mean(corners, axis=0) - 4).max() < 0.2
 
 
 def test_crop_area_covers_the_share_that_it_names():
     ramp = np.tile(np.linspace(0, 255, 256).astype(np.uint8)[None, :, None], (256, 1, 3))
-    made = training_views(png(ramp), "a", 400, 64, views(crop_area=[0.25, 0.25]), np.random.default_rng(0))
+    made = draw_image_views(png(ramp), "a", 400, 64, views(crop_area=[0.25, 0.25]), np.random.default_rng(0))
     spans = [(one[32, -1, 0].astype(int) - one[32, 0, 0]) / 255 for one in made]
     # A quarter of the area at an aspect of 3/4 to 4/3 is 0.43 to 0.58 of the width.
     assert min(spans) > 0.41 and max(spans) < 0.59 and abs(np.mean(spans) - 0.5) < 0.02
@@ -91,8 +93,8 @@ def test_decoding_at_a_smaller_scale_moves_nothing(crop_area, factor):
     ramps[..., 0] = np.linspace(20, 235, height)[:, None]
     ramps[..., 1] = np.linspace(20, 235, width)[None, :]
     data, config = jpeg(ramps), views(crop_area=crop_area)
-    small = training_views(data, "a", 200, 24, config, np.random.default_rng(1))
-    whole = training_views(png(decoding.decode_image(data, "a")), "a", 200, 24, config, np.random.default_rng(1))
+    small = draw_image_views(data, "a", 200, 24, config, np.random.default_rng(1))
+    whole = draw_image_views(png(decoding.decode_image(data, "a")), "a", 200, 24, config, np.random.default_rng(1))
     pixel = 215 / 32 if crop_area is None else 215 / 40  # steps of brightness in a view, about
     shifts = np.subtract(small, whole, dtype=float).mean(axis=(1, 2)) / pixel
     for shift in shifts[:, :2].T:
@@ -114,7 +116,7 @@ def test_resized_images_are_close_to_the_mean_over_the_area(size):
 
 def test_flip_mirrors_with_its_probability():
     ramp = np.tile(np.arange(32, dtype=np.uint8)[None, :, None], (32, 1, 3))
-    made = training_views(png(ramp), "a", 2000, 32, views(flip=0.25), np.random.default_rng(0))
+    made = draw_image_views(png(ramp), "a", 2000, 32, views(flip=0.25), np.random.default_rng(0))
     assert abs(np.mean([one[0, 0, 0] == 31 for one in made]) - 0.25) < 0.03
     assert (view(ramp, 32, views(flip=1.0), np.random.default_rng(0)) == ramp[:, ::-1]).all()
 
@@ -165,7 +167,7 @@ def test_strengths_of_colours_are_drawn_from_their_ranges():
         config = views(jitter=1.0, **(none | {name: 0.3}))
         difference = pixels - target
         factors = []
-        for made in training_views(png(pixels), "a", 300, 32, config, np.random.default_rng(0)):
+        for made in draw_image_views(png(pixels), "a", 300, 32, config, np.random.default_rng(0)):
             # Least squares for the factor of `target + factor * (pixels - target)`.
             factor = ((made - target) * difference).sum() / (difference**2).sum()
             assert np.abs(made - (target + factor * difference)).max() <= 1, name
@@ -224,7 +226,7 @@ def test_views_are_distributed_as_those_of_pillow(photo, hue, tolerance, crop_ar
     """Over 1,000 views each; beyond chance, the resize without a filter and the other hue may add a little."""
     config = ViewsConfig(resize=64, crop_area=crop_area, hue=hue)
     data = jpeg(photographs(85, 64)[photo])
-    ours = measured(np.asarray(training_views(data, "a", 1000, 56, config, np.random.default_rng(1)), float))
+    ours = measured(np.asarray(draw_image_views(data, "a", 1000, 56, config, np.random.default_rng(1)), float))
     theirs = measured(np.asarray(pillow_views(data, 1000, 56, config, np.random.default_rng(2)), float))
     for name, reference in theirs.items():
         chance = 4 * np.hypot(ours[name].std(), reference.std()) / 1000**0.5
@@ -235,16 +237,18 @@ def test_views_are_distributed_as_those_of_pillow(photo, hue, tolerance, crop_ar
 
 def test_the_seed_decides_and_two_seeds_differ():
     data, config = jpeg(image()), ViewsConfig(resize=32)
-    first, again, other = (training_views(data, "a", 2, 24, config, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (
+        draw_image_views(data, "a", 2, 24, config, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
     assert np.array_equal(first, again) and not np.array_equal(first, other) and not np.array_equal(first[0], first[1])
 
 
 @pytest.mark.parametrize(("photo", "crop_area"), [(0, None), (1, [0.5, 1.0])])
 def test_the_decoder_decides_edges_of_colours_alone(photo, crop_area, monkeypatch):
     data, config = jpeg(photographs(500, 375)[photo]), views(resize=256, crop_area=crop_area)
-    fast = training_views(data, "a", 2, 224, config, np.random.default_rng(1))
+    fast = draw_image_views(data, "a", 2, 224, config, np.random.default_rng(1))
     monkeypatch.setattr(decoding.simplejpeg, "decode_jpeg", None)  # as if it could not read the file: Pillow does
-    exact = training_views(data, "a", 2, 224, config, np.random.default_rng(1))
+    exact = draw_image_views(data, "a", 2, 224, config, np.random.default_rng(1))
     for ours, theirs in zip(fast, exact, strict=True):
         grey = [cv2.cvtColor(made, cv2.COLOR_RGB2GRAY).astype(int) for made in (ours, theirs)]
         difference = np.abs(ours.astype(int) - theirs)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.config import ViewsConfig
-from ernie_vil2.data.augment import draw_texts, tags_text
+from ernie_vil2.data.augment import draw_texts, format_tags
 from ernie_vil2.data.samples import BadSample, Sample
 
 SAMPLE = Sample(
@@ -22,7 +22,7 @@ def test_caption_or_tags_by_probability():
     texts = drawn(tag_probability=0.3, shuffle_tags=False)
     assert set(texts) == {"红车", "图片中包含红色的汽车、树"}
     assert abs(texts["红车"] / texts.total() - 0.7) < 0.04
-    assert tags_text(["red car", "tree"], "en", ViewsConfig()) == "The picture contains red car, tree"
+    assert format_tags(["red car", "tree"], "en", ViewsConfig()) == "The picture contains red car, tree"
 
 
 def test_what_a_sample_lacks_is_not_drawn():

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from ernie_vil2.data.decoding import resized
+from ernie_vil2.data.decoding import resize_pixels
 
 LARGEST = 128  # pixels of a side of what is looked at
 FINE, SIDE, COLOUR = 64, 32, 8
@@ -84,7 +84,7 @@ def shrunk(pixels: np.ndarray) -> np.ndarray:
     if shrink <= 1:
         return pixels
     height, width = (max(1, round(side / shrink)) for side in pixels.shape[:2])
-    return resized(pixels, width, height)
+    return resize_pixels(pixels, width, height)
 
 
 class Thumbnail(NamedTuple):

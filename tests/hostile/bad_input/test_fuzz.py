@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.augment import draw_texts, training_views
+from ernie_vil2.data.augment import draw_image_views, draw_texts
 from ernie_vil2.data.readers import ShardedSource, source
 from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.readers.opening import open_shard, recognise
@@ -60,7 +60,7 @@ def use(position, tokenizer, rows=50):
                 sample = source[row]
                 text, _ = draw_texts(sample, VIEWS, np.random.default_rng(0))
                 assert len(tokenizer.encode(text)) > 2
-                views = training_views(sample.image, sample.image_name, 2, 32, VIEWS, np.random.default_rng(0))
+                views = draw_image_views(sample.image, sample.image_name, 2, 32, VIEWS, np.random.default_rng(0))
                 assert all(view.shape == (32, 32, 3) for view in views)
             except BadSample as bad:
                 assert bad.name and len(str(bad)) < 1000  # noqa: PT017  -- there may be no error
@@ -184,7 +184,7 @@ def test_damaged_images(kind, examples):
     def read(content):
         with bounded_time(SECONDS):
             try:
-                views = training_views(content, "a", 2, 32, VIEWS, np.random.default_rng(0))
+                views = draw_image_views(content, "a", 2, 32, VIEWS, np.random.default_rng(0))
             except BadSample as bad:
                 assert bad.name == "a"  # noqa: PT017  -- there may be no error
             else:

@@ -17,7 +17,7 @@ from ernie_vil2.apps.curation.measures import Maps, name_damaged_parts
 from ernie_vil2.apps.curation.mismatches import Embedded, Peers, Threshold, calibrated, wrong_share
 from ernie_vil2.apps.curation.step import Pair, Shown, Step
 from ernie_vil2.apps.curation.steps.text_rules import text_key
-from ernie_vil2.data.augment import tags_text
+from ernie_vil2.data.augment import format_tags
 from ernie_vil2.encoder import ErnieViL2, load_model
 from ernie_vil2.io.files import atomic_write
 from ernie_vil2.section import Count, Fraction, Name, Precision, Section
@@ -107,7 +107,7 @@ class Embedder:
         for named, tags in pair.sample.tags.items() if self.tags else ():
             language = named or language_of(" ".join(tags))
             if tags and language in LANGUAGES and language in model.config.Views.prompts:
-                yield "tags", language, tags_text(tags, language, model.config.Views)
+                yield "tags", language, format_tags(tags, language, model.config.Views)
 
 
 def _conditions(maps: Maps) -> list[str]:
