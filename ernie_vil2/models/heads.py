@@ -11,58 +11,63 @@ from ernie_vil2.config import HeadConfig, ModelConfig
 from ernie_vil2.device.cpu_kernels import speed_up
 from ernie_vil2.models.dual_encoder import DualEncoder
 
-HEAD = "head."  # what the names of its parameters begin with, in the model
-ROWS = 4096  # rows of embeddings that are classified at once
+HEAD_PREFIX = "head."  # of the names of the head's parameters in the model
+BATCH_SIZE = 4096  # embeddings classified at once; bounds the memory of the MLP's hidden layer
 
 
 class EntailmentHead(nn.Layer):
-    """Scores the labels that a text can have to an image, or to a left and a right one.
+    """Classifier that scores each label of a text about one image, or about a left and a right image.
 
-    As in the paper (`kind` "concatenation"): an MLP on the embeddings side by side; those of two images first pass
-    an MLP that makes one of them. With `kind` "interaction": on the embeddings side by side and, for every two of
-    them, their absolute difference and their product.
+    With `kind` "concatenation", as in the paper, an MLP reads the embeddings side by side; the embeddings of two images
+    first pass an MLP that combines them into one. With `kind` "interaction", the MLP also reads the absolute difference
+    and the product of every two embeddings.
 
     Args:
         embed_dim: D, width of the embeddings.
-        images: one or two.
-        labels: how many there are.
+        num_images: one or two.
+        num_labels: number of labels to score.
+        config: kind, width and dropout of the MLPs.
     """
 
-    def __init__(self, embed_dim: int, images: int, labels: int, config: HeadConfig):
+    def __init__(self, embed_dim: int, num_images: int, num_labels: int, config: HeadConfig):
         super().__init__()
-        self.interaction, self.labels = config.kind == "interaction", labels
-        self.scale = embed_dim**0.5  # to numbers of size 1, as the layers that follow expect
-        sides = images + 1
-        width = config.width or 2 * embed_dim
+        self.has_interaction, self.num_labels = config.kind == "interaction", num_labels
+        # The coordinates of a unit vector have a size of 1 / sqrt(D); times this they are about 1, as the initial
+        # weights of the MLPs expect.
+        self.scale = embed_dim**0.5
+        num_inputs = num_images + 1
         self.pair = None
-        if self.interaction:
-            sides += sides * (sides - 1)
-        elif images > 1:
-            self.pair, sides = _mlp(images * embed_dim, embed_dim, embed_dim, config.dropout), 2
-        self.classifier = _mlp(sides * embed_dim, width, labels, config.dropout)
+        if self.has_interaction:
+            num_inputs += num_inputs * (num_inputs - 1)  # two features for each pair
+        elif num_images > 1:
+            self.pair, num_inputs = _build_mlp(num_images * embed_dim, embed_dim, embed_dim, config.dropout), 2
+        width = config.width or 2 * embed_dim
+        self.classifier = _build_mlp(num_inputs * embed_dim, width, num_labels, config.dropout)
 
     def forward(self, images: Sequence[paddle.Tensor], text: paddle.Tensor) -> paddle.Tensor:
-        """`[B, D]` embeddings of each image and of the text, L2-normalised, to `[B, labels]` in their precision."""
+        """Return `[B, num_labels]` logits for L2-normalised `[B, D]` embeddings of each image and of the text."""
+        # In the precision of the embeddings, float32, even under AMP.
         with paddle.amp.auto_cast(enable=False):
-            sides = [embedding * self.scale for embedding in (*images, text)]
+            inputs = [embedding * self.scale for embedding in (*images, text)]
             if self.pair is not None:
-                sides = [self.pair(paddle.concat(sides[:-1], axis=1)), sides[-1]]
-            if self.interaction:
-                pairs = list(combinations(sides, 2))
-                sides += [(one - other).abs() for one, other in pairs] + [one * other for one, other in pairs]
-            return self.classifier(paddle.concat(sides, axis=1))
+                inputs = [self.pair(paddle.concat(inputs[:-1], axis=1)), inputs[-1]]
+            if self.has_interaction:
+                pairs = list(combinations(inputs, 2))
+                inputs += [(left - right).abs() for left, right in pairs]
+                inputs += [left * right for left, right in pairs]
+            return self.classifier(paddle.concat(inputs, axis=1))
 
 
-def _mlp(inputs: int, width: int, outputs: int, dropout: float) -> nn.Layer:
+def _build_mlp(in_width: int, width: int, out_width: int, dropout: float) -> nn.Layer:
     return nn.Sequential(
-        nn.Linear(inputs, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, outputs)
+        nn.Linear(in_width, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, out_width)
     )
 
 
 class EntailmentClassifier(DualEncoder):
-    """A dual encoder with a head; it remains one, with embeddings of its own.
+    """Dual encoder with a classification head; its embeddings remain usable on their own.
 
-    The temperature stays as it is: no label asks for it.
+    The temperature is frozen, because the loss of the labels does not depend on it.
     """
 
     def __init__(self, image: nn.Layer, text: nn.Layer, embed_dim: int, head: EntailmentHead):
@@ -75,27 +80,32 @@ class EntailmentClassifier(DualEncoder):
         views: dict[str, paddle.Tensor],
         normalize: Callable[[paddle.Tensor], paddle.Tensor] | None = None,
     ) -> tuple[dict[str, paddle.Tensor], dict[str, paddle.Tensor]]:
-        """`image_1`, of two images `image_2` as well, and `text_1` to `logits` `[B, labels]`; there are no scalars."""
+        """Classify the text `text_1` about the image `image_1`, or about `image_1` and `image_2`.
+
+        Returns:
+            `logits`, `[B, num_labels]`, and no scalars.
+        """
         embeddings, _ = super().forward(views, normalize)
         text = embeddings.pop("text_1")
         return {"logits": self.head(list(embeddings.values()), text)}, {}
 
     @paddle.no_grad()
-    def label_logits(self, images: Sequence[np.ndarray], texts: np.ndarray) -> np.ndarray:
-        """As `forward`, of embeddings that there are already, `[N, D]` each: `[N, labels]`."""
-        parts = [np.empty([0, self.head.labels], np.float32)]
-        for start in range(0, len(texts), ROWS):
-            *sides, text = (paddle.to_tensor(side[start : start + ROWS]) for side in (*images, texts))
-            parts.append(self.head(sides, text).numpy())
-        return np.concatenate(parts)
+    def compute_label_logits(self, images: Sequence[np.ndarray], texts: np.ndarray) -> np.ndarray:
+        """Return `[N, num_labels]` logits for computed embeddings, `[N, D]` for each image and for the text."""
+        logits = [np.empty([0, self.head.num_labels], np.float32)]
+        for start in range(0, len(texts), BATCH_SIZE):
+            rows = slice(start, start + BATCH_SIZE)
+            image_tensors = [paddle.to_tensor(embeddings[rows]) for embeddings in images]
+            logits.append(self.head(image_tensors, paddle.to_tensor(texts[rows])).numpy())
+        return np.concatenate(logits)
 
 
 def build_classifier(
-    config: ModelConfig, head: HeadConfig, vocab_size: int, images: int, labels: int
+    config: ModelConfig, head: HeadConfig, vocab_size: int, num_images: int, num_labels: int
 ) -> EntailmentClassifier:
-    """The towers of `config` with a head for so many images and labels, randomly initialised."""
+    """Build randomly initialised towers with a head for this number of images and labels."""
     image, text = config.image.build(), config.text.build(vocab_size)
     embed_dim = config.embed_dim or text.width
-    model = EntailmentClassifier(image, text, embed_dim, EntailmentHead(embed_dim, images, labels, head))
+    model = EntailmentClassifier(image, text, embed_dim, EntailmentHead(embed_dim, num_images, num_labels, head))
     speed_up(model)
     return model

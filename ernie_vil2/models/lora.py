@@ -1,13 +1,12 @@
-"""LoRA (Hu et al. 2021, arXiv 2106.09685): a layer learns a change of low rank to its weight, which itself stays.
+"""LoRA (Hu et al. 2021, arXiv 2106.09685): a layer learns a low-rank change to its weight, while the weight stays.
 
-A layer with LoRA has `lora_a` and `lora_b`, of which the second begins at zero, and `lora_scale`,
-alpha / rank. It computes with W + scale * A B, without ever making it. Whoever reads weights gets them merged: a
-checkpoint with LoRA is, to every other part of this package, one of the plain model.
+A layer with LoRA has two factors A and B, `lora_a` and `lora_b`, and the constant `lora_scale`, alpha / rank. It
+computes with W + scale * A B without storing the product. B starts at zero, and so does the change. Weights are merged
+when a checkpoint is read: the rest of the package never sees LoRA.
 """
 
 import math
-from collections.abc import Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,121 +16,153 @@ from paddle.nn import functional as F
 
 from ernie_vil2.config import LoraConfig
 from ernie_vil2.config.sections import VIEWS_OF
-from ernie_vil2.models.dual_encoder import DualEncoder
+from ernie_vil2.models.dual_encoder import DualEncoder, fnmatch_filter
 
-A, B, SCALE = PARTS = "lora_a", "lora_b", "lora_scale"
-SHOWN = 8
+LORA_NAMES = LORA_A, LORA_B, LORA_SCALE = "lora_a", "lora_b", "lora_scale"
+MAX_LISTED_LAYERS = 8  # in a message, which stays one line
 
 
 class LoraLinear(nn.Linear):
-    """`x [..., in]` to `[..., out]`; A is `[in, rank]`, B `[rank, out]`."""
+    """Linear layer from `[..., in]` to `[..., out]`; A is `[in, rank]`, B `[rank, out]`."""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return F.linear(x, self.weight, self.bias) + (x @ self.lora_a @ self.lora_b) * self.lora_scale
 
-    def add(self, rank: int) -> None:
-        """Gives the layer its change, at first none."""
-        inputs, outputs = self.weight.shape
-        _add(self, [inputs, rank], [rank, outputs], inputs)
+    def add_factors(self, rank: int) -> None:
+        """Give the layer its factors; their product is zero at first."""
+        in_width, out_width = self.weight.shape
+        _create_factors(self, [in_width, rank], [rank, out_width], in_width)
 
 
 class LoraConv2D(nn.Conv2D):
-    """A convolution; A is one of its kind to `rank` channels, `[rank, in, h, w]`, B `[out, rank, 1, 1]`."""
+    """Convolution; A, `[rank, in, h, w]`, is one of the same kind to `rank` channels, and B is `[out, rank, 1, 1]`."""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        layout: Any = self._data_format  # one of two dimensions
-        low = F.conv2d(x, self.lora_a, None, self._stride, self._padding, self._dilation, 1, layout)
-        change = F.conv2d(low, self.lora_b, data_format=layout)
+        # Private attributes of nn.Conv2D, which Paddle 3.3.1 offers no public way to read.
+        layout: Any = self._data_format
+        hidden = F.conv2d(x, self.lora_a, None, self._stride, self._padding, self._dilation, 1, layout)
+        change = F.conv2d(hidden, self.lora_b, data_format=layout)
         return nn.Conv2D.forward(self, x) + change * self.lora_scale
 
-    def add(self, rank: int) -> None:
-        """As `LoraLinear.add`."""
-        outputs, *kernel = self.weight.shape
-        _add(self, [rank, *kernel], [outputs, rank, 1, 1], math.prod(kernel))
+    def add_factors(self, rank: int) -> None:
+        """Give the layer its factors; their product is zero at first."""
+        out_channels, *kernel = self.weight.shape
+        _create_factors(self, [rank, *kernel], [out_channels, rank, 1, 1], math.prod(kernel))
 
 
-def add_lora(model: DualEncoder, config: LoraConfig, resumed: bool = False) -> str:
-    """Gives the layers that `config.layers` names LoRA, and takes all else of both towers out of training, in place.
+def add_lora(model: DualEncoder, config: LoraConfig, is_resumed: bool = False) -> str:
+    """Add LoRA to the layers that `config.layers` matches, and freeze all other parameters of both towers, in place.
 
     Args:
-        resumed: whether the run has begun already; its rank is then what it is.
+        model: the model to change.
+        config: rank, alpha and layers.
+        is_resumed: whether the run continues; its rank was checked when it began.
 
     Returns:
-        A line for people.
+        A line that tells the user how many weights are trained.
 
     Raises:
-        ValueError: a pattern names no linear layer and no convolution, and the message lists those that the tower has;
-            or the rank is above the width of a layer.
+        ValueError: a pattern matches no linear layer and no convolution (the message lists those that the tower has),
+            or the rank is larger than a side of a layer's weight.
     """
-    fitting = {name: kind for name, layer in model.named_sublayers() if (kind := _kind(layer))}
-    chosen = {name: None for pattern in config.layers for name in _named(fitting, pattern)}
+    lora_types = {}
+    for name, layer in model.named_sublayers():
+        lora_type = _find_lora_type(layer)
+        if lora_type is not None:
+            lora_types[name] = lora_type
+    names = _match_layers(lora_types, config.layers)
+    layers = dict(model.named_sublayers())
+    if not is_resumed:
+        for name in names:
+            _check_rank(name, layers[name], config.rank)
+
     for tower in (model.image, model.text, model.image_projection, model.text_projection):
         for parameter in tower.parameters():
             parameter.stop_gradient = True
-    layers = dict(model.named_sublayers())
-    if not resumed:
-        _check_rank({name: layers[name] for name in chosen}, config.rank)
-    for name in chosen:
+
+    weight_count = 0
+    for name in names:
         layer = layers[name]
-        layer.__class__ = fitting[name]
-        layer.add(config.rank)
-        layer.register_buffer(SCALE, paddle.full([1], config.alpha / config.rank, layer.weight.dtype))
-    size = sum(getattr(layers[name], part).size for name in chosen for part in (A, B))
-    return f"LoRA of rank {config.rank} in {len(chosen)} layers: {size:,} weights are trained, the others stay"
+        layer.__class__ = lora_types[name]  # adds methods alone; parameters and their names stay
+        layer.add_factors(config.rank)
+        layer.register_buffer(LORA_SCALE, paddle.full([1], config.alpha / config.rank, layer.weight.dtype))
+        weight_count += layer.lora_a.size + layer.lora_b.size
+    return f"LoRA of rank {config.rank} in {len(names)} layers: {weight_count:,} weights are trained, the others stay"
 
 
-def merged(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Weights by name with the changes of LoRA in them; those without LoRA are returned as they are.
+def merge_lora(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the weights by name with the changes of LoRA added to them; weights without LoRA are returned as they are.
 
     Raises:
-        ValueError: a part of LoRA has no counterpart.
+        ValueError: one of the arrays of a layer with LoRA is missing, or its factors do not fit its weight.
     """
-    plain = {name: array for name, array in arrays.items() if name.rpartition(".")[2] not in PARTS}
-    for name in [name for name in arrays if name.endswith(f".{A}")]:
-        layer = name.removesuffix(f".{A}")
-        parts = [f"{layer}.{part}" for part in ("weight", A, B, SCALE)]
-        if lacking := [part for part in parts if part not in arrays]:
-            raise ValueError(f"the weights are not whole: {lacking[0]} is missing, which belongs to {name}")
-        weight, a, b, scale = (arrays[part] for part in parts)
-        wide = [part.astype(np.float64) for part in (a, b)]
-        change = wide[0] @ wide[1] if a.ndim == 2 else np.tensordot(wide[1][:, :, 0, 0], wide[0], axes=1)
+    plain = {name: array for name, array in arrays.items() if name.rpartition(".")[2] not in LORA_NAMES}
+    for name in arrays:
+        if not name.endswith(f".{LORA_A}"):
+            continue
+        layer = name.removesuffix(f".{LORA_A}")
+        names = [f"{layer}.{suffix}" for suffix in ("weight", *LORA_NAMES)]
+        missing = [array_name for array_name in names if array_name not in arrays]
+        if missing:
+            raise ValueError(f"the weights are not whole: {missing[0]} is missing, which belongs to {name}")
+
+        weight, a, b, scale = (arrays[array_name] for array_name in names)
+        a, b = a.astype(np.float64), b.astype(np.float64)  # so that only the sum is rounded
+        if a.ndim == 2:
+            change = a @ b  # [in, out]
+        else:
+            change = np.tensordot(b[:, :, 0, 0], a, axes=1)  # [out, in, h, w]
         if change.shape != weight.shape:
-            raise ValueError(f"{name} and its counterpart make {list(change.shape)}, the weight is "
-                             f"{list(weight.shape)}")  # fmt: skip
-        plain[parts[0]] = (weight + float(scale[0]) * change).astype(weight.dtype)
+            raise ValueError(
+                f"the product of {name} and its counterpart is {list(change.shape)}, the weight is {list(weight.shape)}"
+            )
+        plain[f"{layer}.weight"] = (weight + float(scale[0]) * change).astype(weight.dtype)
     return plain
 
 
-def _kind(layer: nn.Layer) -> type[nn.Layer] | None:
+def _find_lora_type(layer: nn.Layer) -> type[nn.Layer] | None:
     if isinstance(layer, nn.Linear):
         return LoraLinear
-    plain = isinstance(layer, nn.Conv2D) and layer._groups == 1 and layer._padding_mode == "zeros"
-    return LoraConv2D if plain else None
+    # Other convolutions would need a change of their own kind. Both attributes are private in Paddle 3.3.1.
+    if isinstance(layer, nn.Conv2D) and layer._groups == 1 and layer._padding_mode == "zeros":
+        return LoraConv2D
+    return None
 
 
-def _named(fitting: Mapping[str, type], pattern: str) -> list[str]:
-    found = [name for name in fitting if fnmatchcase(name, pattern)]
-    if not found:
-        tower = pattern.partition(".")[0]
-        there = [name for name in fitting if tower not in VIEWS_OF or name.startswith(tower)]
-        where = f"the {tower} tower" if tower in VIEWS_OF else "this model"
-        known = f"{', '.join(there[:SHOWN])}{', ...' * (len(there) > SHOWN)}"
-        raise ValueError(f"{pattern} names no linear layer and no convolution; {where} has {known}: give patterns of "
-                         "these")  # fmt: skip
-    return found
+def _match_layers(layers: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """Return the names that the patterns match, each once, in the order of the patterns."""
+    layers = list(layers)
+    matches: dict[str, None] = {}
+    for pattern in patterns:
+        names = fnmatch_filter(layers, pattern)
+        if not names:
+            tower = pattern.partition(".")[0]
+            where = "this model"
+            if tower in VIEWS_OF:
+                layers, where = [name for name in layers if name.startswith(tower)], f"the {tower} tower"
+            more = ", ..." if len(layers) > MAX_LISTED_LAYERS else ""
+            raise ValueError(
+                f"{pattern} matches no linear layer and no convolution; {where} has "
+                f"{', '.join(layers[:MAX_LISTED_LAYERS])}{more}: give patterns that match some of these"
+            )
+        matches |= dict.fromkeys(names)
+    return list(matches)
 
 
-def _check_rank(layers: Mapping[str, nn.Layer], rank: int) -> None:
-    for name, layer in layers.items():
-        sides = layer.weight.shape[0], math.prod(layer.weight.shape[1:])
-        if rank > min(sides):
-            raise ValueError(f"{name} has a weight of {sides[0]} x {sides[1]}, to which no change has a rank above "
-                             f"{min(sides)}: lower Tuning.lora.rank ({rank}) or name other layers")  # fmt: skip
+def _check_rank(name: str, layer: nn.Layer, rank: int) -> None:
+    rows, columns = layer.weight.shape[0], math.prod(layer.weight.shape[1:])
+    max_rank = min(rows, columns)
+    if rank > max_rank:
+        raise ValueError(
+            f"{name} has a weight of {rows} x {columns}, so that no change of it has a rank above {max_rank}: lower "
+            f"Tuning.lora.rank ({rank}) or choose other layers"
+        )
 
 
-def _add(layer: nn.Layer, a: list[int], b: list[int], inputs: int) -> None:
-    bound = 1 / math.sqrt(inputs)
+def _create_factors(layer: nn.Layer, shape_a: list[int], shape_b: list[int], num_inputs: int) -> None:
+    # The same bound as in the authors' code, whose kaiming_uniform_ with a = sqrt(5) comes to 1 / sqrt(inputs).
+    bound = 1 / math.sqrt(num_inputs)
     dtype = layer.weight.dtype
     uniform, zero = nn.initializer.Uniform(-bound, bound), nn.initializer.Constant(0.0)
-    layer.lora_a = layer.create_parameter(a, dtype=dtype, default_initializer=uniform)
-    layer.lora_b = layer.create_parameter(b, dtype=dtype, default_initializer=zero)
+    layer.lora_a = layer.create_parameter(shape_a, dtype=dtype, default_initializer=uniform)
+    layer.lora_b = layer.create_parameter(shape_b, dtype=dtype, default_initializer=zero)

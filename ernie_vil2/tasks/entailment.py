@@ -21,8 +21,8 @@ from ernie_vil2.data.readers.entailment import NLVR2_LABELS, SNLI_VE_LABELS
 from ernie_vil2.data.samples import BadSample, Reason, Statement
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import TextTokenizer
-from ernie_vil2.models.dual_encoder import rate_factors
-from ernie_vil2.models.heads import HEAD, build_classifier
+from ernie_vil2.models.dual_encoder import compute_rate_factors
+from ernie_vil2.models.heads import HEAD_PREFIX, build_classifier
 from ernie_vil2.parallel import collectives
 from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep, Losses, Tensors
 from ernie_vil2.tasks.task import ParameterGroup, Task, decay_groups
@@ -127,8 +127,8 @@ class EntailmentTask(Task):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """As `Task.parameter_groups`: the head at `Head.rate`, the towers at the rates that `Tuning` gives them."""
-        names = [name for name, _ in self.model.named_parameters() if name.startswith(HEAD)]
-        factors = rate_factors(self.model, self.config.Tuning) | dict.fromkeys(names, self.config.Head.rate)
+        names = [name for name, _ in self.model.named_parameters() if name.startswith(HEAD_PREFIX)]
+        factors = compute_rate_factors(self.model, self.config.Tuning) | dict.fromkeys(names, self.config.Head.rate)
         return decay_groups(self.model, factors)
 
 

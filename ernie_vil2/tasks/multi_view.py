@@ -162,7 +162,7 @@ class MultiViewTask(Task):
                 f"Tuning.teacher.distance: the teacher's embeddings are {self.teacher.width} wide, the model's "
                 f"{self.model.embed_dim}; set Model.embed_dim={self.teacher.width}"
             )
-        self.model.freeze_all_but(self.loss.views)
+        self.model.freeze_unused_towers(self.loss.views)
         return self._set_up(initialize)
 
     def _check(self) -> None:

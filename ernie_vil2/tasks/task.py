@@ -11,9 +11,9 @@ from ernie_vil2.config import Config, ConfigError, TrainingConfig, TuningConfig
 from ernie_vil2.data.loader import Batch, SampleRows
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.data.tokenizer_files import open_tokenizer
-from ernie_vil2.models import DualEncoder, decays
-from ernie_vil2.models.dual_encoder import chosen_parameters, rate_factors
-from ernie_vil2.models.heads import HEAD
+from ernie_vil2.models import DualEncoder, has_weight_decay
+from ernie_vil2.models.dual_encoder import compute_rate_factors, match_parameters
+from ernie_vil2.models.heads import HEAD_PREFIX
 from ernie_vil2.models.lora import add_lora
 from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.parallel.norms import batch_norms, frozen_norms
@@ -40,12 +40,12 @@ def decay_groups(model: nn.Layer, factors: Mapping[str, float] | None = None) ->
     """What is trained of a model: norms, biases, temperature and embeddings of position do not decay.
 
     Args:
-        factors: of the learning rate by parameter, see `models.dual_encoder.rate_factors`; 1 where there is none.
+        factors: factor of the learning rate by parameter, see `compute_rate_factors`; 1 if a parameter has none.
     """
     groups: dict[tuple[bool, float], list[str]] = {}
     for name, value in model.named_parameters():
         if not value.stop_gradient:
-            groups.setdefault((decays(name, value), (factors or {}).get(name, 1.0)), []).append(name)
+            groups.setdefault((has_weight_decay(name, value), (factors or {}).get(name, 1.0)), []).append(name)
     return [ParameterGroup(names, decay, factor) for (decay, factor), names in groups.items()]
 
 
@@ -126,7 +126,7 @@ class Task(Protocol):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """All parameters that are trained, at the rates that `Tuning` gives the layer groups."""
-        return decay_groups(self.model, rate_factors(self.model, self.config.Tuning))
+        return decay_groups(self.model, compute_rate_factors(self.model, self.config.Tuning))
 
     def logged(self) -> dict[str, float]:
         """Numbers of the model for the log."""
@@ -176,7 +176,7 @@ def tune(model: DualEncoder, tuning: TuningConfig, resumed: bool = False) -> lis
     except ValueError as error:
         raise ConfigError(f"Tuning.lora.layers: {error}") from None
     try:
-        frozen = chosen_parameters(model, tuning.freeze)
+        frozen = match_parameters(model, tuning.freeze)
     except ValueError as error:
         raise ConfigError(f"Tuning.freeze: {error}") from None
     norms = batch_norms(model) if tuning.freeze_norms else {}
@@ -195,7 +195,7 @@ def _freeze(model: DualEncoder, frozen: Set[str], named: Sequence[str]) -> str:
     for name in frozen & trained.keys():
         trained[name].stop_gradient = True
     left = {name: value.size for name, value in trained.items() if not value.stop_gradient}
-    if not any(name.startswith(("image", "text", HEAD)) for name in left):
+    if not any(name.startswith(("image", "text", HEAD_PREFIX)) for name in left):
         raise ConfigError("Tuning.freeze leaves nothing of the towers to train")
     every = sum(value.size for value in trained.values())
     return f"frozen: {', '.join(named)}; {sum(left.values()):,} of {every:,} weights are trained"

@@ -19,7 +19,7 @@ from paddle import _C_ops
 from paddle.distributed import fleet
 
 from ernie_vil2.config import Config, ConfigError, OptimizerConfig, validated
-from ernie_vil2.models.lora import A
+from ernie_vil2.models.lora import LORA_A
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.norms import running_statistics
 from ernie_vil2.tasks import ParameterGroup
@@ -131,7 +131,7 @@ class WeightAverage:
         statistics = {id(value) for value in running_statistics(model)}
         self._weights = {name: value for name, value in model.state_dict().items()
                          if not value.stop_gradient or id(value) in statistics}  # fmt: skip
-        mixed = {name: value for name, value in self._weights.items() if share and not name.endswith(f".{A}")}
+        mixed = {name: value for name, value in self._weights.items() if share and not name.endswith(f".{LORA_A}")}
         self._initial = {name: value.clone() for name, value in mixed.items()}
         self.restart()
 

@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from ernie_vil2.config import ModelConfig
-from ernie_vil2.models import build_dual_encoder, decays
+from ernie_vil2.models import build_dual_encoder, has_weight_decay
 from tests.support.towers import image_tower, text_tower
 
 
@@ -86,7 +86,7 @@ def test_temperature_is_clamped_in_place_and_still_learns():
 
 def test_what_decays():
     model = build(16)
-    names = {name for name, parameter in model.named_parameters() if decays(name, parameter)}
+    names = {name for name, parameter in model.named_parameters() if has_weight_decay(name, parameter)}
     matrices = {
         "patch_embed.proj",
         *(f"blocks.{i}.{x}" for i in (0, 1) for x in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")),

@@ -6,7 +6,7 @@ import pytest
 
 from ernie_vil2.config import ConfigError, ModelConfig, TuningConfig, load_config
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.models.dual_encoder import layer_groups, rate_factors
+from ernie_vil2.models.dual_encoder import compute_rate_factors, find_layer_groups
 from ernie_vil2.parallel.norms import batch_norms, running_statistics
 from ernie_vil2.tasks import decay_groups
 from ernie_vil2.tasks.task import tune
@@ -25,12 +25,12 @@ def model_of(image=VIT, embed_dim=None):
 )
 def test_every_parameter_of_a_tower_is_in_one_group(image):
     model = model_of(image, embed_dim=48)
-    found = [name for tower in layer_groups(model).values() for names in tower.values() for name in names]
+    found = [name for tower in find_layer_groups(model).values() for names in tower.values() for name in names]
     assert sorted(found) == sorted(name for name, _ in model.named_parameters() if name != "log_logit_scale")
 
 
 def test_groups_run_from_the_input_to_the_joint_space():
-    image, text = layer_groups(model_of(embed_dim=48)).values()
+    image, text = find_layer_groups(model_of(embed_dim=48)).values()
     assert list(image) == ["image.embeddings", "image.blocks.0", "image.blocks.1", "image.blocks.2", "image.head"]
     assert list(text) == ["text.embeddings", "text.blocks.0", "text.blocks.1", "text.head"]
     assert {"image.cls_token", "image.pos_embed", "image.patch_embed.proj.weight"} <= set(image["image.embeddings"])
@@ -47,7 +47,7 @@ def test_the_optimiser_moves_each_group_at_its_rate():
     model = model_of()
     tuning = TuningConfig(layer_decay=0.5, text_rate=0.1)
     config = load_config(None, ["Optimizer={learning_rate: 0.1, weight_decay: 0, clip_norm: null}"]).Optimizer
-    optimizer = build_optimizer(model, decay_groups(model, rate_factors(model, tuning)), config)
+    optimizer = build_optimizer(model, decay_groups(model, compute_rate_factors(model, tuning)), config)
     before = {name: value.numpy() for name, value in model.named_parameters()}
     for value in model.parameters():
         value.grad = paddle.full_like(value, 3.0)

@@ -6,7 +6,7 @@ import pytest
 
 from ernie_vil2.config import ConfigError, LoraConfig, ModelConfig, TuningConfig
 from ernie_vil2.models import build_dual_encoder, set_weights
-from ernie_vil2.models.lora import LoraConv2D, add_lora, merged
+from ernie_vil2.models.lora import LoraConv2D, add_lora, merge_lora
 from ernie_vil2.tasks import decay_groups
 from ernie_vil2.tasks.task import tune
 from tests.support.towers import CNN, TEXT, VIT
@@ -45,7 +45,7 @@ def test_merged_weights_compute_what_the_layers_do(image, config):
     arrays = {name: value.numpy() for name, value in changed.state_dict().items()}
     before, expected = embeddings(plain), embeddings(changed)
     assert np.abs(before - expected).max() > 1e-3
-    set_weights(plain, merged(arrays))  # complains of any name that is not the plain model's
+    set_weights(plain, merge_lora(arrays))  # complains of any name that is not the plain model's
     assert np.allclose(embeddings(plain), expected, atol=2e-6)
 
 
@@ -55,10 +55,10 @@ def test_a_convolution_learns_a_change_of_its_own_kind():
     kind = {"stride": 2, "padding": 3, "dilation": 2}
     layer = paddle.nn.Conv2D(3, 5, 3, **kind)
     layer.__class__ = LoraConv2D
-    layer.add(2)
+    layer.add_factors(2)
     layer.register_buffer("lora_scale", paddle.full([1], 0.5))
     layer.lora_b.set_value(paddle.randn(layer.lora_b.shape))
-    weight = merged({f"l.{name}": value.numpy() for name, value in layer.state_dict().items()})["l.weight"]
+    weight = merge_lora({f"l.{name}": value.numpy() for name, value in layer.state_dict().items()})["l.weight"]
     images = paddle.randn([2, 3, 11, 11])
     expected = paddle.nn.functional.conv2d(images, paddle.to_tensor(weight), layer.bias, **kind)
     np.testing.assert_allclose(layer(images).numpy(), expected.numpy(), atol=1e-5)
@@ -67,7 +67,7 @@ def test_a_convolution_learns_a_change_of_its_own_kind():
 def test_a_change_by_hand():
     linear = {"l.weight": np.ones([2, 2], np.float32), "l.lora_a": np.array([[1.0], [2.0]], np.float32),
               "l.lora_b": np.array([[3.0, 4.0]], np.float32), "l.lora_scale": np.array([0.5], np.float32)}  # fmt: skip
-    assert merged(linear)["l.weight"].tolist() == [[2.5, 3], [4, 5]] and merged(linear).keys() == {"l.weight"}
+    assert merge_lora(linear)["l.weight"].tolist() == [[2.5, 3], [4, 5]] and merge_lora(linear).keys() == {"l.weight"}
 
 
 def test_at_first_nothing_changes_and_only_the_change_is_trained():
@@ -120,10 +120,10 @@ def test_half_a_lora_or_another_width_is_refused(name):
     arrays = {"l.weight": np.zeros([2, 3]), "l.lora_a": np.zeros([2, 1]), "l.lora_b": np.zeros([1, 2]),
               "l.lora_scale": np.ones(1)}  # fmt: skip
     with pytest.raises(ValueError, match=r"\[2, 2\], the weight is \[2, 3\]"):
-        merged(arrays)
+        merge_lora(arrays)
     del arrays[f"l.{name}"]
     with pytest.raises(ValueError, match=f"l.{name} is missing"):
-        merged(arrays)
+        merge_lora(arrays)
 
 
 @pytest.mark.parametrize(

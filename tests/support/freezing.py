@@ -9,7 +9,7 @@ from paddle.distributed import fleet
 
 import tests.support.towers  # noqa: F401 - its towers are named by their import path
 from ernie_vil2.config import load_config
-from ernie_vil2.models.dual_encoder import layer_groups
+from ernie_vil2.models.dual_encoder import find_layer_groups
 from ernie_vil2.parallel.norms import batch_norms, prepare_norms, running_statistics
 from tests.support import entailment_steps, steps
 from tests.support.steps import OWN, ROWS, compute, default_dtype, errors
@@ -63,7 +63,7 @@ def built(case):
 @cache
 def groups(image, text):
     """The names of the layer groups that hold parameters, by tower."""
-    towers = layer_groups(built(Case(image, text)).model)
+    towers = find_layer_groups(built(Case(image, text)).model)
     return {tower: [name for name, frozen in found.items() if frozen] for tower, found in towers.items()}
 
 

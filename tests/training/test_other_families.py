@@ -9,7 +9,7 @@ import pytest
 from ernie_vil2 import load_model
 from ernie_vil2.config import load_config
 from ernie_vil2.losses import build_loss
-from ernie_vil2.models.dual_encoder import layer_groups
+from ernie_vil2.models.dual_encoder import find_layer_groups
 from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.tasks.contrastive_step import build_step
 from ernie_vil2.training.checkpoint import list_checkpoints
@@ -83,7 +83,7 @@ def test_gradients_of_the_trainers_step_are_the_authors(name, micro_batch):
 @pytest.mark.parametrize("name", EVERY)
 def test_layer_groups_run_from_the_input_to_the_joint_space(name):
     model, _ = read_model(FOLDERS[name]).build()
-    towers = layer_groups(model)
+    towers = find_layer_groups(model)
     for tower, groups in towers.items():
         blocks = [f"{tower}.blocks.{number}" for number in range(len(groups) - 2)]
         assert list(groups) == [f"{tower}.embeddings", *blocks, f"{tower}.head"] and all(groups.values())

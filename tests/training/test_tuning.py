@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 import ernie_vil2
 from ernie_vil2.config import ConfigError
 from ernie_vil2.encoder import PaddleBackend
-from ernie_vil2.models.lora import merged
+from ernie_vil2.models.lora import merge_lora
 from ernie_vil2.models.weights.format import read_model, write_model
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.optimizer import with_steps
@@ -120,10 +120,10 @@ def test_share_of_the_initial_weights_mixes_two_lora_models(config, tmp_path):
     """The model before training and that of the same run without a share, as whoever reads them gets them."""
     settings = ["Tuning.lora={rank: 4}", "Training.steps=5"]
     plain = Trainer(config(*settings, f"Training.output={tmp_path / 'plain'}"))
-    initial = merged({name: value.numpy() for name, value in plain.model.state_dict().items()})
+    initial = merge_lora({name: value.numpy() for name, value in plain.model.state_dict().items()})
     mixed = fit(config(*settings, "Tuning.initial_share=0.3"))
     assert plain.fit()
-    learned, actual = merged(weights(plain)), merged(weights(mixed))
+    learned, actual = merge_lora(weights(plain)), merge_lora(weights(mixed))
     for name, value in initial.items():
         np.testing.assert_allclose(actual[name], 0.3 * value + 0.7 * learned[name], atol=1e-6, err_msg=name)
 

@@ -274,7 +274,7 @@ def load_classifier(
     batch_size: int = 64,
     precision: Precision = "float32",
 ) -> ErnieViL2:
-    """A model trained to label statements, with its `labels` in the order of what `backend.model.label_logits` gives.
+    """A model trained to label statements; its `labels` are in the order of `backend.model.compute_label_logits`.
 
     Args:
         source: the run, or a checkpoint of it; these and the others as for `load_model`.
@@ -344,7 +344,7 @@ class Entailment(Scorer):
     def score(self, opened: Opened, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
         """Score the statements, see `EntailmentScores.values`."""
         backend: Any = model.backend  # of an `EntailmentClassifier`, as `check` has found
-        scores = score_statements(opened.context, encoded[""], backend.model.label_logits)
+        scores = score_statements(opened.context, encoded[""], backend.model.compute_label_logits)
         notes = notes_of(scores)
         table = accuracy_table(self.title, scores)
         return Report(

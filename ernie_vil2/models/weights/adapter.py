@@ -11,8 +11,8 @@ import numpy as np
 
 from ernie_vil2.config import Config
 from ernie_vil2.io.files import atomic_folder, write_json
-from ernie_vil2.models.heads import HEAD
-from ernie_vil2.models.lora import PARTS, A, B
+from ernie_vil2.models.heads import HEAD_PREFIX
+from ernie_vil2.models.lora import LORA_A, LORA_B, LORA_NAMES
 from ernie_vil2.models.weights.families.family import Family
 from ernie_vil2.models.weights.files import read_weights, write_theirs
 from ernie_vil2.models.weights.format import recognise
@@ -36,7 +36,7 @@ def write_adapter(weights: Path, config: Config, origin: Path, folder: Path) -> 
             for one of the changes.
     """
     arrays, lora = read_weights(weights), config.Tuning.lora
-    layers = [name.removesuffix(f".{A}") for name in arrays if name.endswith(f".{A}")]
+    layers = [name.removesuffix(f".{LORA_A}") for name in arrays if name.endswith(f".{LORA_A}")]
     if lora is None or not layers:
         raise ValueError(f"{weights.parent} has no LoRA to keep apart; leave --lora out")
     family, files = recognise(origin)
@@ -49,7 +49,7 @@ def write_adapter(weights: Path, config: Config, origin: Path, folder: Path) -> 
     names = family.names(config.Model, was.dialect, was.names)
     changes: dict[str, np.ndarray] = {}
     for layer in layers:
-        changes |= _of_layer(names, layer, arrays[f"{layer}.{A}"], arrays[f"{layer}.{B}"])
+        changes |= _of_layer(names, layer, arrays[f"{layer}.{LORA_A}"], arrays[f"{layer}.{LORA_B}"])
     with atomic_folder(folder) as aside:
         write_theirs(
             aside / "adapter_model.safetensors",
@@ -76,7 +76,7 @@ def write_adapter(weights: Path, config: Config, origin: Path, folder: Path) -> 
 
 def _check_untouched(arrays: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray], origin: Path) -> None:
     for name, array in arrays.items():
-        if name.rpartition(".")[2] in PARTS or name in SCALARS or name.startswith(HEAD):
+        if name.rpartition(".")[2] in LORA_NAMES or name in SCALARS or name.startswith(HEAD_PREFIX):
             continue
         if name not in before or not np.array_equal(array, before[name].astype(array.dtype)):
             raise ValueError(

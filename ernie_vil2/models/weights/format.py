@@ -26,8 +26,8 @@ from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.files import atomic_folder, load_json
 from ernie_vil2.io.run_folder import CONFIG, TOKENIZER, VOCABULARY, named_checkpoint
 from ernie_vil2.io.terminal import printable
-from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, fewest_parameters
-from ernie_vil2.models.heads import HEAD
+from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, count_min_parameters
+from ernie_vil2.models.heads import HEAD_PREFIX
 from ernie_vil2.models.weights.files import (
     WeightMismatch,
     WeightReport,
@@ -219,7 +219,7 @@ class StoredModel:
         late = self.family is not None and paddle.get_device() == "cpu"
         with paddle.LazyGuard() if late else nullcontext():
             model = build_dual_encoder(self.config.Model, self.vocab_size, bias=bias)
-        arrays = self.arrays if self.family else {k: v for k, v in self.arrays.items() if not k.startswith(HEAD)}
+        arrays = self.arrays if self.family else {k: v for k, v in self.arrays.items() if not k.startswith(HEAD_PREFIX)}
         try:
             report = set_weights(model, arrays, allow)
         except WeightMismatch as error:
@@ -387,7 +387,7 @@ def _check_built(weights: Path, model: StoredModel) -> None:
     """Raise ValueError if a configuration asks for many more parameters than the weights next to it hold."""
     words = len(model.arrays[WORDS]) if WORDS in model.arrays else 0
     count = model.family.count if model.family else sum(array.size for array in model.arrays.values())
-    least = fewest_parameters(model.config.Model, words)
+    least = count_min_parameters(model.config.Model, words)
     if least > MOST_BUILT * count:
         raise ValueError(
             f"{weights.parent}: its configuration describes a model of at least {least:,} parameters, but "

@@ -30,8 +30,8 @@ from ernie_vil2.data.tokenizer_files import open_tokenizer, read_tokens
 from ernie_vil2.io import hub
 from ernie_vil2.io.run_folder import CONFIG, named_checkpoint
 from ernie_vil2.models.dual_encoder import DualEncoder
-from ernie_vil2.models.heads import HEAD
-from ernie_vil2.models.lora import merged
+from ernie_vil2.models.heads import HEAD_PREFIX
+from ernie_vil2.models.lora import merge_lora
 from ernie_vil2.models.weights.files import WeightMismatch, WeightReport, detect_format, set_weights
 from ernie_vil2.models.weights.format import OWN_LAYOUTS, ModelFiles, find_model, read_model, recognise, vocabulary_of
 from ernie_vil2.models.weights.formats.official import find_arrays, to_ours
@@ -128,7 +128,7 @@ def _read_like(like: str, dialect: tuple[tuple[str, str], ...]) -> tuple[dict[st
 
 _PADDLECLAS_VITS = {"ViT-B/16": "CLIP_vit_base_patch16_224", "ViT-L/14": "CLIP_vit_large_patch14_224"}
 _VIT_HEADS = ["head.*", "proj"]
-_HEADS = [f"{HEAD}*", "logit_bias"]  # the bias is the sigmoid loss's, and a model may change its loss
+_HEADS = [f"{HEAD_PREFIX}*", "logit_bias"]  # the bias is the sigmoid loss's, and a model may change its loss
 _TEXT_HEADS = ["network.cls.*", "network.classifier.*"]
 _WORDS = "embeddings.word_embeddings.weight"
 _POSITIONS = "embeddings.position_embeddings.weight"
@@ -203,7 +203,7 @@ def _whole(source: str, dialect: Mapping[str, str]) -> _Source:
 def _read(path: Path, tower: str, vocabulary: Path | None = None, files: ModelFiles | None = None) -> _Source:
     """A weight file; of an ERNIE-ViL 2.0 the arrays whose names start with `tower`, without it."""
     check_model_files(path)
-    arrays = merged((files or ModelFiles(path)).read(path))
+    arrays = merge_lora((files or ModelFiles(path)).read(path))
     try:
         arrays = to_ours(arrays, detect_format(arrays))
     except ValueError:

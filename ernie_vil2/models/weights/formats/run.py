@@ -9,7 +9,7 @@ from ernie_vil2.io.export_folder import WORD_RULES
 from ernie_vil2.io.files import write_text
 from ernie_vil2.io.run_folder import CONFIG, MODEL, MODEL_FILES, with_its_vocabulary
 from ernie_vil2.models.dual_encoder import with_sizes
-from ernie_vil2.models.lora import PARTS, merged
+from ernie_vil2.models.lora import LORA_NAMES, merge_lora
 from ernie_vil2.models.weights.files import INDEX, detect_format, write_weights
 from ernie_vil2.models.weights.format import (
     Golden,
@@ -52,8 +52,8 @@ class RunFormat:
         refuse_dialect(weights, options)
         arrays = files.read(weights)
         try:
-            if any(name.endswith(PARTS) for name in arrays):
-                arrays = merged(arrays)
+            if any(name.endswith(LORA_NAMES) for name in arrays):
+                arrays = merge_lora(arrays)
         except ValueError as error:
             raise ValueError(f"{weights}: {error}") from None
 
