@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import bootstrap, norm
 
-from ernie_vil2.evaluation.intervals import Interval, over_queries, paired_queries
+from ernie_vil2.evaluation.intervals import Interval, estimate_over_queries, estimate_query_difference
 from ernie_vil2.io.files import write_text
 
 RECALLS = (0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95)
@@ -51,12 +51,12 @@ def coverage(queries: int, size: int, recall: float, draws: int, resamples: int)
         random = np.random.default_rng([draw, queries, size, round(1000 * recall)])
         first, equal, better = answers(random, queries, size, [recall, recall, recall + APART])
         options = {"clusters": clusters, "resamples": resamples}
-        same = paired_queries(equal, first, **options)
+        same = estimate_query_difference(equal, first, **options)
         counts += [
-            holds(over_queries(first, **options), 100 * recall),
+            holds(estimate_over_queries(first, **options), 100 * recall),
             holds(same, 0),
-            holds(paired_queries(better, first, **options), 100 * APART),
-            same.p < 0.05,
+            holds(estimate_query_difference(better, first, **options), 100 * APART),
+            same.p_value < 0.05,
         ]
     return (100 * counts / draws).tolist()
 
@@ -68,10 +68,10 @@ def timing(queries: int = 5000, resamples: int = 10_000) -> Iterator[str]:
     both = np.arange(queries) % 2
     hits = 100.0 * (recalls[0] > 50)
     for name, make in (
-        ("R@1", lambda: over_queries(hits, resamples=resamples)),
-        ("R@1, clusters of 5", lambda: over_queries(hits, np.arange(queries) // 5, resamples=resamples)),
+        ("R@1", lambda: estimate_over_queries(hits, resamples=resamples)),
+        ("R@1, clusters of 5", lambda: estimate_over_queries(hits, np.arange(queries) // 5, resamples=resamples)),
         ("difference of mR, clusters of 5, two directions",
-         lambda: paired_queries(*recalls, np.arange(queries) // 5, both, resamples=resamples)),
+         lambda: estimate_query_difference(*recalls, np.arange(queries) // 5, both, resamples=resamples)),
         ("R@1 by scipy.stats.bootstrap",
          lambda: bootstrap((hits,), np.mean, n_resamples=resamples, batch=200, method="percentile")),
     ):  # fmt: skip

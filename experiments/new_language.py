@@ -23,7 +23,7 @@ from ernie_vil2.data.samples import content_id
 from ernie_vil2.device import runtime
 from ernie_vil2.encoder import ErnieViL2, load_model
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
-from ernie_vil2.evaluation.intervals import paired_seeds
+from ernie_vil2.evaluation.intervals import estimate_seed_difference
 from ernie_vil2.io.files import atomic_write, load_json, write_json
 from experiments.ablation.definition import read_study
 from experiments.ablation.measure import names_of, open_tests, recall_of_texts
@@ -126,7 +126,7 @@ def tables(found: Mapping[int, Mapping[str, Mapping[str, float]]]) -> list[Table
             for kind in kinds:
                 chinese, english = ([one[model][f"{way}/{kind}/{form}"] for one in of.values()] for way in ("zh", "en"))
                 teacher = {seed: one["E"][f"zh/{kind}/{form}"] for seed, one in of.items()}
-                difference = shown(paired_seeds(dict(zip(of, chinese, strict=True)), teacher))
+                difference = shown(estimate_seed_difference(dict(zip(of, chinese, strict=True)), teacher))
                 cells += [f"{fmean(chinese):.1f}", f"{fmean(english):.1f}", "–" if model == "E" else difference]
             rows.append(cells)
         columns = [f"{kind} {column}" for kind in kinds for column in ("zh", "en", "zh to E")]

@@ -23,7 +23,7 @@ from ernie_vil2.data.readers import open_sources
 from ernie_vil2.device.extras import require
 from ernie_vil2.encoder import load_model, truncate_embeddings
 from ernie_vil2.evaluation.encoded import encode_benchmark
-from ernie_vil2.evaluation.intervals import paired_seeds
+from ernie_vil2.evaluation.intervals import estimate_seed_difference
 from ernie_vil2.io.files import atomic_write, write_json
 from ernie_vil2.io.run_folder import RESULTS, list_checkpoints
 from experiments.ablation.definition import Study, read_study
@@ -108,7 +108,7 @@ def report(found: Mapping[tuple[int, bool], Mapping[int, Mapping[str, float]]]) 
     for (width, reranked), of_seeds in found.items():
         by_way = {way: {seed: one[way] for seed, one in of_seeds.items()} for way in WAYS}
         means = [f"{fmean(by_way[way].values()):.1f}" for way in WAYS]
-        difference = paired_seeds(by_way["W, prefix"], by_way["E, PCA"])
+        difference = estimate_seed_difference(by_way["W, prefix"], by_way["E, PCA"])
         how = "whole vectors" if reranked else "these"
         rows.append([str(width), how, *means, shown(difference).removesuffix(" *")])
     return as_markdown(Table("R@10, %", ["width", "ranked by", *WAYS, "W, prefix - E, PCA"], rows))

@@ -19,7 +19,7 @@ from ernie_vil2.encoder import ErnieViL2, load_model
 from ernie_vil2.evaluation.embedding_files import embeddings_of
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_on_all_ranks
 from ernie_vil2.evaluation.intervals import RESAMPLES
-from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, recall_figures
+from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, compute_recalls
 from ernie_vil2.evaluation.pixel_baseline import pixel_baseline
 from ernie_vil2.evaluation.published import PublishedResult, published_results
 from ernie_vil2.evaluation.report import Report
@@ -113,7 +113,7 @@ class Compared:
     def table(self) -> Table:
         """The figures, with published rows below them."""
         rows = [(f"published: {row.title}", _flat(row.values)) for row in self.published]
-        return self.comparison.table(rows)
+        return self.comparison.make_table(rows)
 
     def costs_table(self) -> Table:
         """What each model costs."""
@@ -265,9 +265,9 @@ class _Scoring:
         found = pixel_baseline(open_sources(training), open_sources(self._data))
         way = "image_to_text"
         one = Outcomes(
-            ids=[f"{way} {sample.image_name}" for sample in found.samples],
-            figures=recall_figures([way] * len(found.ranks), found.ranks),
-            main=f"{way}/mR",
+            query_ids=[f"{way} {sample.image_name}" for sample in found.samples],
+            figures=compute_recalls([way] * len(found.ranks), found.ranks),
+            main_figure=f"{way}/mR",
             clusters=np.arange(len(found.ranks)),
             ranks=found.ranks,
         )

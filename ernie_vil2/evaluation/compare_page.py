@@ -12,7 +12,7 @@ import numpy as np
 
 from ernie_vil2.evaluation.compare import Compared
 from ernie_vil2.evaluation.intervals import Interval
-from ernie_vil2.evaluation.outcomes import Comparison, bounds, named, signed
+from ernie_vil2.evaluation.outcomes import Comparison, describe_figure, format_difference, format_interval
 from ernie_vil2.evaluation.report import Page, Report, wrapped
 from ernie_vil2.evaluation.retrieval import CUTOFFS, arrow
 from ernie_vil2.evaluation.scorers.retrieval import cited
@@ -80,7 +80,7 @@ def compare_page(found: Compared, queries: int = SHOWN) -> Page:
     shown = list(_queries(comparison, images, queries))
     data = {
         "results": [_result(comparison, result) for result in comparison.results],
-        "first": comparison.first,
+        "first": comparison.baseline,
         "columns": table.columns,
         "groups": table.groups,
         "published": [row for row in table.rows if row[0].startswith("published")],
@@ -95,32 +95,32 @@ def compare_page(found: Compared, queries: int = SHOWN) -> Page:
         "choices": _choices(shown),
         "images": list(map(data_uri, images)),
     }
-    return Page({"Compared with": comparison.first}, (), "comparison", template="compare.html", data=data)
+    return Page({"Compared with": comparison.baseline}, (), "comparison", template="compare.html", data=data)
 
 
 def _result(comparison: Comparison, result: str) -> dict[str, Any]:
     """The main figure of every model as bars, and the differences to the first."""
-    main = comparison.outcomes[comparison.first][result].main
+    main = comparison.outcomes[comparison.baseline][result].main_figure
     levels, differences = [], []
     verdicts = {one.model: one for one in comparison.verdicts if one.result == result}
     compared = [(one.model, one.figure, one.difference, one.word) for one in verdicts.values()]
     widest = max((abs(edge) for _, _, one, _ in compared for edge in (one.mean, one.low, one.high) if edge), default=1)
     for model, results in comparison.outcomes.items():
-        figure = results[result].shared(comparison.outcomes[comparison.first][result])
-        name = model if figure == main else f"{model}, {named(figure)} alone"
-        levels.append(_bar(name, comparison.levels[result, model, figure], 0, 100, ".1f"))
+        figure = results[result].choose_shared_figure(comparison.outcomes[comparison.baseline][result])
+        name = model if figure == main else f"{model}, {describe_figure(figure)} alone"
+        levels.append(_bar(name, comparison.estimates[result, model, figure], 0, 100, ".1f"))
     for model, figure, difference, word in compared:
-        name = model if figure == main else f"{model}, {named(figure)} alone"
+        name = model if figure == main else f"{model}, {describe_figure(figure)} alone"
         differences.append(_bar(name, difference, -widest, widest, "+.1f", word))
     rows = [
         (model, [_cell(comparison, result, model, figure) for figure in comparison.figures])
         for model in comparison.outcomes
     ]
-    return {"name": result, "figure": named(main), "levels": levels, "differences": differences, "rows": rows}
+    return {"name": result, "figure": describe_figure(main), "levels": levels, "differences": differences, "rows": rows}
 
 
 def _cell(comparison: Comparison, result: str, model: str, figure: str) -> tuple[Bar | None, Bar | None]:
-    level, difference = (found.get((result, model, figure)) for found in (comparison.levels, comparison.differences))
+    level, difference = (found.get((result, model, figure)) for found in (comparison.estimates, comparison.differences))
     return (
         None if level is None else _bar(model, level, 0, 100, ".1f"),
         None if difference is None else _bar(model, difference, -100, 100, "+.1f"),
@@ -135,15 +135,17 @@ def _bar(model: str, one: Interval, least: float, most: float, form: str, word: 
     low = span = None
     if one.low is not None and one.high is not None:
         low, span = at(one.low), round(at(one.high) - at(one.low), 2)
-    value = f"{one.mean:.1f}" if form == ".1f" else signed(one.mean)
-    return Bar(model, value, bounds(one, form).replace(" ", " to "), start, round(end - start, 2), low, span, word)
+    value = f"{one.mean:.1f}" if form == ".1f" else format_difference(one.mean)
+    return Bar(
+        model, value, format_interval(one, form).replace(" ", " to "), start, round(end - start, 2), low, span, word
+    )
 
 
 def _scatters(comparison: Comparison, result: str) -> Iterator[dict[str, Any]]:
     """For every model but the first the ranks of both as circles, on logarithmic axes from 0 to 1."""
-    first = comparison.outcomes[comparison.first][result]
-    for model in comparison.others:
-        ranks = comparison.ranks_of(model, result)
+    first = comparison.outcomes[comparison.baseline][result]
+    for model in comparison.candidates:
+        ranks = comparison.find_ranks(model, result)
         asked = np.flatnonzero(ranks)
         pairs = list(zip(first.ranks[asked].tolist(), ranks[asked].tolist(), strict=True))
         most = max([10, *(rank for pair in pairs for rank in pair)])
@@ -152,7 +154,7 @@ def _scatters(comparison: Comparison, result: str) -> Iterator[dict[str, Any]]:
         yield {
             "result": result,
             "model": model,
-            "first": comparison.first,
+            "first": comparison.baseline,
             "circles": [
                 (round(x / scale, 4), round(y / scale, 4), round(1 + math.sqrt(count), 1), count, _side(x, y))
                 for (x, y), count in sorted(counts.items())
@@ -174,11 +176,11 @@ def _side(first: int, model: int) -> str:
 def _queries(comparison: Comparison, images: Images, count: int) -> Iterator[dict[str, Any]]:
     """What one model finds first and the other does not, by the gap, and what none has among its first ten."""
     for result in comparison.results:
-        first = comparison.outcomes[comparison.first][result]
-        models = [model for model in comparison.others if comparison.outcomes[model][result].cards]
-        ranks = {model: comparison.ranks_of(model, result) for model in (comparison.first, *models)}
-        own = ranks[comparison.first]
-        directions = np.array([name.partition(" ")[0] if "_to_" in name else "" for name in first.ids])
+        first = comparison.outcomes[comparison.baseline][result]
+        models = [model for model in comparison.candidates if comparison.outcomes[model][result].make_cards]
+        ranks = {model: comparison.find_ranks(model, result) for model in (comparison.baseline, *models)}
+        own = ranks[comparison.baseline]
+        directions = np.array([name.partition(" ")[0] if "_to_" in name else "" for name in first.query_ids])
 
         def chosen(here: np.ndarray, gap: np.ndarray, directions: np.ndarray = directions) -> Iterator[int]:
             for direction in dict.fromkeys(directions.tolist()):
@@ -190,26 +192,26 @@ def _queries(comparison: Comparison, images: Images, count: int) -> Iterator[dic
             gap = np.abs(np.log(np.maximum(other, 1)) - np.log(np.maximum(own, 1)))
             for kind, here in ((WON, (other == 1) & (own > 1)), (LOST, (own == 1) & (other > 1))):
                 for row in chosen(here, gap):
-                    yield _query(comparison, result, row, [comparison.first, model], kind, model, images)
+                    yield _query(comparison, result, row, [comparison.baseline, model], kind, model, images)
         best = np.min([np.where(one > 0, one, 1) for one in ranks.values()], axis=0)
-        if first.cards:
+        if first.make_cards:
             for row in chosen(best > max(CUTOFFS), best):
-                yield _query(comparison, result, row, [comparison.first, *models], FAILED, "", images)
+                yield _query(comparison, result, row, [comparison.baseline, *models], FAILED, "", images)
 
 
 def _query(
     comparison: Comparison, result: str, row: int, models: Sequence[str], kind: str, against: str, images: Images
 ) -> dict[str, Any]:
-    first = comparison.outcomes[comparison.first][result]
-    name, sides, card = first.ids[row], [], None
+    first = comparison.outcomes[comparison.baseline][result]
+    name, sides, card = first.query_ids[row], [], None
 
     def number(image: bytes | None) -> int | None:  # each image is on the page once
         return None if image is None else images.setdefault(image, len(images))
 
     for model in models:
         one = comparison.outcomes[model][result]
-        position = row if list(one.ids) == list(first.ids) else list(one.ids).index(name)
-        made: Card | None = one.cards([position])[0] if one.cards else None
+        position = row if list(one.query_ids) == list(first.query_ids) else list(one.query_ids).index(name)
+        made: Card | None = one.make_cards([position])[0] if one.make_cards else None
         card = card or made
         shown = made.answers if made else ()
         answers = [{**vars(answer), "image": number(answer.image)} for answer in shown]

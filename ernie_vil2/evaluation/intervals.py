@@ -1,11 +1,12 @@
 """How sure a figure is: 95 % intervals over queries or seeds, paired differences, and how many queries would decide.
 
-A figure of an evaluation is a mean over queries. Its interval is found by the bootstrap: queries are drawn with
-replacement, all queries of one image together, as texts of one image are found or missed together. The gallery is
-fixed: the interval says how the figure would vary with other queries to this gallery, not with another gallery.
+A figure of an evaluation is a mean over queries. Its interval comes from the bootstrap: queries are drawn with
+replacement, and all queries of one image are drawn together, because texts of one image tend to be answered alike. The
+gallery is fixed: the interval says how the figure would vary with other queries to this gallery, not with another
+gallery.
 
-The bootstrap goes by counting. Clusters with equal outcomes are interchangeable, so a resample is how often
-each kind of cluster is drawn, and no query is touched.
+The bootstrap works on counts. Clusters with equal outcomes are interchangeable, so a resample only says how often each
+kind of cluster is drawn, and no single query is touched.
 
 Interval: the percentile interval, expanded for few clusters as Hesterberg does (What Teachers Should Know About the
 Bootstrap, The American Statistician 69, 2015, section 5.3). Test of a difference: the paired randomisation test, which
@@ -15,39 +16,44 @@ how often the intervals hold.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist, fmean, stdev
 from typing import NamedTuple
 
 import numpy as np
 
+# A p-value of 0.05 then has a standard error of 0.002; twice as many resamples take twice as long.
 RESAMPLES = 10_000
-LEVEL = 0.95
+CONFIDENCE_LEVEL = 0.95
+# Probability with which `count_queries_needed` and `find_detectable_difference` promise to find a difference; 0.8 is
+# the usual choice for planning a study.
 POWER = 0.8
-"""The probability with which `queries_needed` finds a difference."""
+# Relative difference up to which two sums of floats count as equal: the order of summation changes less.
+_ROUNDING = 1e-9
+# Bounds the memory of a block of resamples: 2**21 float64 counts are 16 MiB.
+_MAX_CELLS = 2**21
 _NORMAL = NormalDist()
-ROUNDING = 1e-9  # sums of equal floats in another order differ by less
-_CELLS = 2**21  # counts that are in memory at a time
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % interval.
+    """Mean with its 95 % interval.
 
     Attributes:
-        mean: the figure itself, not that of the resamples.
-        low, high: None where there is one cluster or seed alone.
-        count: of queries or seeds.
-        error: standard error of the mean; None like `low`.
-        p: of a difference of queries the probability of one at least as large between equal models, both sides.
+        mean: the figure itself, not the mean of the resamples.
+        low, high: ends of the interval; None if there is only one cluster or seed.
+        count: number of queries or seeds.
+        standard_error: standard error of the mean; None like `low`.
+        p_value: for a difference over queries: two-sided probability of a difference at least this large between equal
+            models.
     """
 
     mean: float
     low: float | None
     high: float | None
     count: int
-    error: float | None = None
-    p: float | None = None
+    standard_error: float | None = None
+    p_value: float | None = None
 
     @property
     def excludes_zero(self) -> bool:
@@ -55,8 +61,8 @@ class Interval:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
-def over_seeds(values: Sequence[float]) -> Interval:
-    """The mean of some values, one per seed, and Student's 95 % interval of it.
+def estimate_over_seeds(values: Sequence[float]) -> Interval:
+    """Return the mean of values, one per seed, with Student's 95 % interval.
 
     Raises:
         ValueError: there is no value.
@@ -66,18 +72,20 @@ def over_seeds(values: Sequence[float]) -> Interval:
     mean, count = fmean(values), len(values)
     if count == 1:
         return Interval(mean, None, None, 1)
-    error = stdev(values) / math.sqrt(count)
-    half = _student(count - 1) * error
-    return Interval(mean, mean - half, mean + half, count, error)
+    standard_error = stdev(values) / math.sqrt(count)
+    half_width = _student_quantile(count - 1) * standard_error
+    return Interval(mean, mean - half_width, mean + half_width, count, standard_error)
 
 
-def paired_seeds(values: Mapping[int, float], baseline: Mapping[int, float]) -> Interval | None:
-    """The difference of two models over the seeds that both have; None if there is none such."""
-    seeds = sorted(values.keys() & baseline.keys())
-    return over_seeds([values[seed] - baseline[seed] for seed in seeds]) if seeds else None
+def estimate_seed_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Interval | None:
+    """Return the mean difference of two models over the seeds that both have; None if they share no seed."""
+    shared_seeds = sorted(values.keys() & baseline.keys())
+    if not shared_seeds:
+        return None
+    return estimate_over_seeds([values[seed] - baseline[seed] for seed in shared_seeds])
 
 
-def over_queries(
+def estimate_over_queries(
     values: np.ndarray,
     clusters: np.ndarray | None = None,
     groups: np.ndarray | None = None,
@@ -86,40 +94,43 @@ def over_queries(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """A figure with its bootstrap interval.
+    """Return a figure with its bootstrap interval.
 
     Args:
-        values: `[Q]`, what each query adds to the figure, such as 100 where it is answered and 0 where not. NaN: the
-            query is not of this figure.
-        clusters: `[Q]` integers, equal for queries that are drawn together; None: each is drawn on its own.
+        values: `[Q]`, what each query contributes to the figure, such as 100 if it is answered and 0 if not. NaN: the
+            query does not belong to this figure.
+        clusters: `[Q]` integers, equal for queries that are drawn together; None: each query is drawn alone.
         groups: `[Q]` integers; the figure is the mean of the means of the groups, such as the two directions. None:
             there is one group.
-        bounds: the least and the largest figure that there can be. They count where resamples cannot differ, as every
-            cluster has the same mean in each group, whatever the number of its queries. The interval then holds what up
-            to a share 1 - 0.025^(1 / clusters) of other outcomes would make of the figure, as for a binomial share
-            without a success.
-        resamples, seed: of the bootstrap.
+        bounds: smallest and largest possible figure. They matter if all clusters have the same mean in each group, so
+            that resamples cannot differ. The interval then covers what a share of up to 1 - 0.025^(1 / clusters) of
+            other outcomes would make of the figure, as for a binomial share without a success.
+        resamples: number of bootstrap resamples.
+        seed: of the random draws.
 
     Raises:
         ValueError: there is no query.
     """
-    kinds = _kinds(values, clusters, groups)
-    mean, total = float(kinds.means.mean()), kinds.clusters
-    queries = int(np.count_nonzero(~np.isnan(values)))
-    if total == 1:
-        return Interval(mean, None, None, queries)
+    kinds = _group_clusters(values, clusters, groups)
+    mean, num_clusters = float(kinds.means.mean()), kinds.num_clusters
+    num_queries = int(np.count_nonzero(~np.isnan(values)))
+    if num_clusters == 1:
+        return Interval(mean, None, None, num_queries)
+
     if kinds.are_alike:
-        # Of each group on its own, as some clusters may have no query of one.
-        others = 1 - ((1 - LEVEL) / 2) ** (1 / kinds.clusters_of_groups)
-        low, high = [float((kinds.means + others * (bound - kinds.means)).mean()) for bound in bounds]
-        return Interval(mean, low, high, queries, 0.0)
-    drawn = np.concatenate(list(_resampled(kinds, resamples, seed)))
-    share = _NORMAL.cdf(-math.sqrt(total / (total - 1)) * _student(total - 1))
-    low, high = np.quantile(drawn, [share, 1 - share]).tolist()
-    return Interval(mean, low, high, queries, float(drawn.std()))
+        # Computed for each group, because some clusters may have no query of a group.
+        other_shares = 1 - ((1 - CONFIDENCE_LEVEL) / 2) ** (1 / kinds.clusters_per_group)
+        low, high = [float((kinds.means + other_shares * (bound - kinds.means)).mean()) for bound in bounds]
+        return Interval(mean, low, high, num_queries, 0.0)
+
+    figures = np.concatenate(list(_draw_figures(kinds, resamples, seed)))
+    # Hesterberg's expansion: plain percentiles are too narrow by sqrt((n - 1) / n) and by normal for t quantiles.
+    tail = _NORMAL.cdf(-math.sqrt(num_clusters / (num_clusters - 1)) * _student_quantile(num_clusters - 1))
+    low, high = np.quantile(figures, [tail, 1 - tail]).tolist()
+    return Interval(mean, low, high, num_queries, float(figures.std()))
 
 
-def paired_queries(
+def estimate_query_difference(
     values: np.ndarray,
     baseline: np.ndarray,
     clusters: np.ndarray | None = None,
@@ -129,10 +140,13 @@ def paired_queries(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """The difference of two models on the same queries, with its interval and `p`; arguments as for `over_queries`.
+    """Return the difference of two models on the same queries, with its interval and p-value.
 
     Args:
-        bounds: of the figure of one model.
+        values: `[Q]`, what each query contributes to the figure of the model.
+        baseline: `[Q]`, the same for the model that it is compared with.
+        clusters, groups, resamples, seed: as for `estimate_over_queries`.
+        bounds: smallest and largest possible figure of one model.
 
     Raises:
         ValueError: there is no query, or the two do not have the same queries.
@@ -140,141 +154,169 @@ def paired_queries(
     values, baseline = np.asarray(values, float), np.asarray(baseline, float)
     if values.shape != baseline.shape or (np.isnan(values) != np.isnan(baseline)).any():
         raise ValueError("a paired difference needs the same queries of both models")
-    difference, span = values - baseline, bounds[1] - bounds[0]
-    found = over_queries(difference, clusters, groups, bounds=(-span, span), resamples=resamples, seed=seed)
-    kinds = _kinds(difference, clusters, groups)
-    return Interval(**{**vars(found), "p": _randomised(kinds, resamples, seed)})
+    differences, span = values - baseline, bounds[1] - bounds[0]
+    interval = estimate_over_queries(
+        differences, clusters, groups, bounds=(-span, span), resamples=resamples, seed=seed
+    )
+    kinds = _group_clusters(differences, clusters, groups)
+    return replace(interval, p_value=_randomisation_test(kinds, resamples, seed))
 
 
-def holm(probabilities: Sequence[float]) -> list[float]:
-    """The probabilities of several tests, corrected so that a false verdict among all is as rare as of one (Holm)."""
-    order = sorted(range(len(probabilities)), key=probabilities.__getitem__)
-    corrected, least = [0.0] * len(order), 0.0
+def correct_p_values(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values of several tests (Holm), so that any false verdict among all is as rare as for one test."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    corrected, largest = [0.0] * len(order), 0.0
     for position, test in enumerate(order):
-        least = max(least, min(1.0, (len(order) - position) * probabilities[test]))
-        corrected[test] = least
+        # The smallest p-value is multiplied by the number of tests, the next by one less; the order is kept.
+        largest = max(largest, min(1.0, (len(order) - position) * p_values[test]))
+        corrected[test] = largest
     return corrected
 
 
-def queries_needed(difference: Interval, tests: int = 1) -> int | None:
-    """How many queries like these find a difference as large as this one with probability `POWER`, two digits of it.
-
-    None where no number can be named: the models differ in nothing that was asked.
+def count_queries_needed(difference: Interval, tests: int = 1) -> int | None:
+    """Return how many queries like these would show a difference as large as this one with probability `POWER`.
 
     Args:
-        tests: among which the difference is to be found; each then has its share of the 5 %.
+        difference: the difference on the queries at hand.
+        tests: number of tests; each gets its share of the 5 %.
+
+    Returns:
+        The number, rounded up to two digits; None if the models do not differ on any query.
     """
-    if not difference.error or not difference.mean:
+    if not difference.standard_error or not difference.mean:
         return None
-    exact = difference.count * (_units(tests) * difference.error / difference.mean) ** 2
-    digits = 10 ** max(0, math.floor(math.log10(max(exact, 1))) - 1)
-    return math.ceil(exact / digits) * digits
+    exact = difference.count * (_required_errors(tests) * difference.standard_error / difference.mean) ** 2
+    step = 10 ** max(0, math.floor(math.log10(max(exact, 1))) - 1)
+    return math.ceil(exact / step) * step
 
 
-def least_difference(difference: Interval, tests: int = 1) -> float | None:
-    """The smallest difference that so many queries find with probability `POWER`; None where no error is known."""
-    return _units(tests) * difference.error if difference.error else None
+def find_detectable_difference(difference: Interval, tests: int = 1) -> float | None:
+    """Return the smallest difference that as many queries show with probability `POWER`; None without an error."""
+    if not difference.standard_error:
+        return None
+    return _required_errors(tests) * difference.standard_error
 
 
-def _units(tests: int) -> float:
-    """Standard errors that a difference must have to be found."""
-    return _NORMAL.inv_cdf(1 - (1 - LEVEL) / 2 / tests) + _NORMAL.inv_cdf(POWER)
+def _required_errors(tests: int) -> float:
+    """Return how many standard errors a difference must be large to be found with probability `POWER`."""
+    return _NORMAL.inv_cdf(1 - (1 - CONFIDENCE_LEVEL) / 2 / tests) + _NORMAL.inv_cdf(POWER)
 
 
-def _student(freedom: int) -> float:
+def _student_quantile(degrees_of_freedom: int) -> float:
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, 1 - (1 - LEVEL) / 2))
+    return float(stdtrit(degrees_of_freedom, 1 - (1 - CONFIDENCE_LEVEL) / 2))
 
 
-class _Kinds(NamedTuple):
-    """Clusters of equal outcomes as one kind: by kind and group the sum and the number of values, and how many."""
+class _ClusterKinds(NamedTuple):
+    """Clusters counted by kind: K kinds of clusters with equal outcomes, in G groups of queries.
 
-    sums: np.ndarray  # [K, G]
-    sizes: np.ndarray  # [K, G]
-    counts: np.ndarray  # [K]
+    Attributes:
+        sums: `[K, G]`, sum of the values of a cluster of each kind in each group.
+        sizes: `[K, G]`, number of these values.
+        counts: `[K]`, how many clusters are of each kind.
+    """
+
+    sums: np.ndarray
+    sizes: np.ndarray
+    counts: np.ndarray
 
     @property
-    def clusters(self) -> int:
-        """How many clusters there are."""
+    def num_clusters(self) -> int:
         return int(self.counts.sum())
 
     @property
-    def clusters_of_groups(self) -> np.ndarray:
-        """For each group the number of clusters that have a query of it, `[G]`."""
+    def clusters_per_group(self) -> np.ndarray:
+        """Number of clusters that have a query of each group, `[G]`."""
         return (self.sizes > 0).T @ self.counts
 
     @property
     def means(self) -> np.ndarray:
-        """The mean of each group, `[G]`."""
+        """Mean of each group, `[G]`."""
         return self.sums.T @ self.counts / (self.sizes.T @ self.counts)
 
     @property
     def are_alike(self) -> bool:
-        """Return whether every cluster has the mean of the group, in each group that it has, so that resamples have."""
+        """Whether all clusters have the same mean in each group, so that all resamples have the same figure."""
         deviations = np.abs(self.sums - self.sizes * self.means)
-        return bool((deviations <= ROUNDING * np.maximum(1, np.abs(self.sums))).all())
+        return bool((deviations <= _ROUNDING * np.maximum(1, np.abs(self.sums))).all())
 
 
-def _kinds(values: np.ndarray, clusters: np.ndarray | None, groups: np.ndarray | None) -> _Kinds:
+def _group_clusters(values: np.ndarray, clusters: np.ndarray | None, groups: np.ndarray | None) -> _ClusterKinds:
     values = np.asarray(values, float)
-    used = ~np.isnan(values)
-    if not used.any():
+    is_used = ~np.isnan(values)
+    if not is_used.any():
         raise ValueError("the mean of no queries is undefined")
-    levels, level = np.unique(values[used], return_inverse=True)
-    own = np.arange(len(values)) if clusters is None else np.asarray(clusters)
-    _, owner = np.unique(own[used], return_inverse=True)
-    some = np.zeros(len(values), np.int64) if groups is None else np.asarray(groups)
-    names, group = np.unique(some[used], return_inverse=True)
-    # The sum of random numbers, one for each outcome, is equal for equal sets of outcomes, and for no others.
-    outcome = level * len(names) + group
-    random = np.random.default_rng(0).integers(2**64, size=len(levels) * len(names), dtype=np.uint64)
-    keys = np.zeros(owner.max() + 1, np.uint64)
-    np.add.at(keys, owner, random[outcome])
-    _, first, counts = np.unique(keys, return_index=True, return_counts=True)
-    kind = np.full(len(keys), -1)
-    kind[first] = np.arange(len(first))
-    (shown,) = np.nonzero(kind[owner] >= 0)
-    cells = (kind[owner[shown]], group[shown])
-    sums, sizes = np.zeros((2, len(first), len(names)))
-    np.add.at(sums, cells, levels[level[shown]])
+    clusters = np.arange(len(values)) if clusters is None else np.asarray(clusters)
+    groups = np.zeros(len(values), np.int64) if groups is None else np.asarray(groups)
+
+    # Number the distinct values, clusters and groups from 0; all arrays are [used queries].
+    distinct_values, value_ids = np.unique(values[is_used], return_inverse=True)
+    _, cluster_ids = np.unique(clusters[is_used], return_inverse=True)
+    group_names, group_ids = np.unique(groups[is_used], return_inverse=True)
+
+    # A cluster's key is the sum of one random 64-bit number for each of its outcomes (value and group). Clusters of
+    # equal outcomes have equal keys; other clusters have equal keys with a probability of about 2**-64.
+    outcome_ids = value_ids * len(group_names) + group_ids
+    num_outcomes = len(distinct_values) * len(group_names)
+    outcome_keys = np.random.default_rng(0).integers(2**64, size=num_outcomes, dtype=np.uint64)
+    cluster_keys = np.zeros(cluster_ids.max() + 1, np.uint64)
+    np.add.at(cluster_keys, cluster_ids, outcome_keys[outcome_ids])
+    _, first_clusters, counts = np.unique(cluster_keys, return_index=True, return_counts=True)
+
+    # Sum up the queries of the first cluster of each kind, which stands for the others.
+    kind_of_cluster = np.full(len(cluster_keys), -1)
+    kind_of_cluster[first_clusters] = np.arange(len(first_clusters))
+    (rows,) = np.nonzero(kind_of_cluster[cluster_ids] >= 0)
+    cells = (kind_of_cluster[cluster_ids[rows]], group_ids[rows])
+    sums, sizes = np.zeros((2, len(first_clusters), len(group_names)))
+    np.add.at(sums, cells, distinct_values[value_ids[rows]])
     np.add.at(sizes, cells, 1)
-    return _Kinds(sums, sizes, counts)
+    return _ClusterKinds(sums, sizes, counts)
 
 
-def _resampled(kinds: _Kinds, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """The figure of each resample, some at a time; a group without a query in a resample is left out of its mean."""
-    random, total, every = np.random.default_rng(seed), kinds.clusters, len(kinds.counts)
-    few, kind = 8 * every < total, np.repeat(np.arange(every), kinds.counts)
-    for count in _portions(resamples, every if few else total):
-        if few:
-            drawn = random.multinomial(total, kinds.counts / total, size=count)
-        else:  # a number from a multinomial distribution costs as much as several draws
-            cells = kind[random.integers(total, size=(count, total))] + every * np.arange(count)[:, None]
-            drawn = np.bincount(cells.ravel(), minlength=count * every).reshape(count, every)
-        drawn = drawn.astype(float)
-        sizes = drawn @ kinds.sizes
-        means = (drawn @ kinds.sums) / np.maximum(sizes, 1)
+def _draw_figures(kinds: _ClusterKinds, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield the figures of the resamples in blocks; a group without a query in a resample is left out of its mean."""
+    random = np.random.default_rng(seed)
+    num_clusters, num_kinds = kinds.num_clusters, len(kinds.counts)
+    # A number from a multinomial distribution costs as much as several draws of a cluster.
+    uses_multinomial = 8 * num_kinds < num_clusters
+    kind_of_cluster = np.repeat(np.arange(num_kinds), kinds.counts)
+    for count in _block_sizes(resamples, num_kinds if uses_multinomial else num_clusters):
+        if uses_multinomial:
+            draws = random.multinomial(num_clusters, kinds.counts / num_clusters, size=count)  # [count, K]
+        else:
+            drawn_kinds = kind_of_cluster[random.integers(num_clusters, size=(count, num_clusters))]
+            cells = drawn_kinds + num_kinds * np.arange(count)[:, None]
+            draws = np.bincount(cells.ravel(), minlength=count * num_kinds).reshape(count, num_kinds)
+        draws = draws.astype(float)
+        sizes = draws @ kinds.sizes  # [count, G]
+        means = (draws @ kinds.sums) / np.maximum(sizes, 1)
         yield means.sum(axis=1) / np.count_nonzero(sizes, axis=1)
 
 
-def _randomised(kinds: _Kinds, resamples: int, seed: int) -> float:
-    """The share of random exchanges of the two models, cluster by cluster, that differ as much, this one included."""
-    groups = kinds.sizes.T @ kinds.counts
-    added = (kinds.sums / groups).mean(axis=1)  # by one cluster of each kind
-    sizes, kind = np.unique(np.abs(added).round(12), return_inverse=True)
-    counts = np.bincount(kind, kinds.counts).astype(np.int64)[sizes > 0]
-    sizes = sizes[sizes > 0]
-    least = abs(float(added @ kinds.counts)) - 1e-9 * sizes.max(initial=0)  # sums of floats in another order
-    random, reached = np.random.default_rng(seed), 0
-    for count in _portions(resamples, max(1, len(sizes))):
-        flips = 2 * random.binomial(counts, 0.5, size=(count, len(sizes))) - counts
-        reached += int(np.count_nonzero(np.abs(flips @ sizes) >= least))
-    return (1 + reached) / (1 + resamples)
+def _randomisation_test(kinds: _ClusterKinds, resamples: int, seed: int) -> float:
+    """Return the share of random exchanges of the two models, cluster by cluster, with at least this difference.
+
+    The exchange that was observed counts as one of them, so that the p-value is never 0.
+    """
+    group_sizes = kinds.sizes.T @ kinds.counts
+    contributions = (kinds.sums / group_sizes).mean(axis=1)  # [K], of one cluster to the difference
+    # An exchange only changes the sign, so kinds of equal absolute contribution are one.
+    magnitudes, magnitude_of_kind = np.unique(np.abs(contributions).round(12), return_inverse=True)
+    counts = np.bincount(magnitude_of_kind, kinds.counts).astype(np.int64)[magnitudes > 0]
+    magnitudes = magnitudes[magnitudes > 0]
+    # The tolerance is for sums of floats in another order.
+    threshold = abs(float(contributions @ kinds.counts)) - _ROUNDING * magnitudes.max(initial=0)
+    random, num_as_large = np.random.default_rng(seed), 0
+    for count in _block_sizes(resamples, max(1, len(magnitudes))):
+        signed_counts = 2 * random.binomial(counts, 0.5, size=(count, len(magnitudes))) - counts
+        num_as_large += int(np.count_nonzero(np.abs(signed_counts @ magnitudes) >= threshold))
+    return (1 + num_as_large) / (1 + resamples)
 
 
-def _portions(resamples: int, cells: int) -> Iterator[int]:
-    """The resamples in portions, with so many cells each."""
-    most = max(1, _CELLS // cells)
-    for start in range(0, resamples, most):
-        yield min(most, resamples - start)
+def _block_sizes(resamples: int, cells: int) -> Iterator[int]:
+    """Yield how many resamples are computed at once, if each needs so many counts."""
+    max_resamples = max(1, _MAX_CELLS // cells)
+    for start in range(0, resamples, max_resamples):
+        yield min(max_resamples, resamples - start)

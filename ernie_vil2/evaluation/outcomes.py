@@ -1,4 +1,4 @@
-"""What each query of an evaluation found, and what follows for models that were asked the same queries.
+"""The outcome of every query of an evaluation, and what follows for models that answered the same queries.
 
 A scorer puts `Outcomes` into its report. Figures are means over queries, so that intervals, paired differences and
 verdicts (`intervals.py`) need nothing else, whatever is scored.
@@ -14,325 +14,402 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.evaluation.intervals import (
-    LEVEL,
+    CONFIDENCE_LEVEL,
     POWER,
     RESAMPLES,
     Interval,
-    holm,
-    least_difference,
-    over_queries,
-    paired_queries,
-    queries_needed,
+    correct_p_values,
+    count_queries_needed,
+    estimate_over_queries,
+    estimate_query_difference,
+    find_detectable_difference,
 )
 from ernie_vil2.evaluation.retrieval import CUTOFFS, arrow
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.pages import Card, Table
 
-MEASURED = (
-    f"Intervals are of {100 * LEVEL:.0f} %, by {{resamples:,}} bootstrap resamples of the queries, all queries of an "
-    "image together; the gallery is fixed, so that they show how the figures would vary with other queries to "
-    "this gallery. They are not corrected for their number."
+_LEVEL_TEXT = f"{100 * CONFIDENCE_LEVEL:.0f} %"
+INTERVAL_NOTE = (
+    f"Intervals are {_LEVEL_TEXT} intervals from {{resamples:,}} bootstrap resamples of the queries, with all queries "
+    "of an image drawn together. The gallery is fixed: they show how the figures would vary with other queries to this "
+    "gallery. They are not corrected for their number."
 )
-TESTED = (
+TEST_NOTE = (
     "Verdicts: a paired randomisation test of each model against the first, which exchanges the two image by image, "
     "at 5 %"
 )
-DECIDING = "Where an interval and a verdict disagree, this test decides."
+DISAGREEMENT_NOTE = "Where an interval and a verdict disagree, this test decides."
+NOT_DISTINGUISHABLE = "not distinguishable"
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What the Q queries of one result found.
+    """Outcomes of the Q queries of one result.
 
     Attributes:
-        ids: of the queries, equal for all models that are asked the same.
-        figures: by name, such as `image_to_text/R@1`, what each query adds, `[Q]` in percent; NaN where it is not of
-            this figure.
-        main: the figure by which models are compared.
+        query_ids: ids of the queries, equal for all models that answer the same queries.
+        figures: what each query contributes to a figure, `[Q]` in percent, by the name of the figure, such as
+            `image_to_text/R@1`; NaN if the query does not belong to the figure.
+        main_figure: name of the figure by which models are compared.
         clusters: `[Q]`, equal numbers for the queries of one image.
-        groups: by the figures that are means of means, the group of each query, `[Q]`.
-        ranks: `[Q]`, where the right answer was found, from 1 on.
-        texts: of the queries; "" where an image asks.
-        fields: what the data say of each query.
-        cards: makes queries, by their numbers, into cards for a page.
+        ranks: `[Q]`, rank of the right answer, from 1.
+        groups: group of each query, `[Q]`, by the name of a figure that is a mean of means.
+        texts: texts of the queries; "" if the query is an image.
+        fields: fields that the data have for each query.
+        make_cards: turns queries, named by their numbers, into cards for a page.
     """
 
-    ids: Sequence[str]
+    query_ids: Sequence[str]
     figures: Mapping[str, np.ndarray]
-    main: str
+    main_figure: str
     clusters: np.ndarray
     ranks: np.ndarray
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
     texts: Sequence[str] = ()
     fields: Sequence[Mapping[str, object]] = ()
-    cards: Callable[[Sequence[int]], list[Card]] | None = None
+    make_cards: Callable[[Sequence[int]], list[Card]] | None = None
 
-    def select(self, ids: Collection[str]) -> Outcomes:
-        """Return the outcomes of the queries with these ids alone, without their texts and cards."""
-        rows = np.array([row for row, query in enumerate(self.ids) if query in ids], np.int64)
+    def select(self, query_ids: Collection[str]) -> Outcomes:
+        """Return the outcomes of the queries with these ids, without their texts, fields and cards."""
+        rows = np.array([row for row, query in enumerate(self.query_ids) if query in query_ids], np.int64)
         return Outcomes(
-            ids=[self.ids[row] for row in rows],
+            query_ids=[self.query_ids[row] for row in rows],
             figures={name: values[rows] for name, values in self.figures.items()},
-            main=self.main,
+            main_figure=self.main_figure,
             clusters=self.clusters[rows],
             ranks=self.ranks[rows],
             groups={name: groups[rows] for name, groups in self.groups.items()},
         )
 
-    def level(self, figure: str, **options: Any) -> Interval:
-        """A figure with its interval; options as for `over_queries`."""
-        return over_queries(self.figures[figure], self.clusters, self.groups.get(figure), **options)
+    def estimate(self, figure: str, **options: Any) -> Interval:
+        """Return a figure with its interval; options as for `estimate_over_queries`."""
+        return estimate_over_queries(self.figures[figure], self.clusters, self.groups.get(figure), **options)
 
-    def difference(self, first: Outcomes, figure: str, **options: Any) -> Interval:
-        """By how much a figure is above that of the first model; options as for `paired_queries`.
+    def estimate_difference(self, baseline: Outcomes, figure: str, **options: Any) -> Interval:
+        """Return how far a figure is above that of the baseline model.
+
+        Args:
+            baseline: outcomes of the baseline model, on the same queries in any order.
+            figure: name of the figure.
+            options: as for `estimate_query_difference`.
 
         Raises:
-            ValueError: the two were asked different queries.
+            ValueError: the two models answered different queries.
         """
-        own, others = (np.flatnonzero(~np.isnan(one.figures[figure])) for one in (self, first))
-        asked, expected = [self.ids[row] for row in own.tolist()], [first.ids[row] for row in others.tolist()]
-        if asked != expected:
-            position = dict(zip(asked, own.tolist(), strict=True))
-            if len(position) != len(expected) or position.keys() != set(expected):
-                lacking = len(set(expected) ^ position.keys())
-                raise ValueError(f"different queries were asked: {lacking:,} are of one model alone ({figure})")
-            own = np.array([position[name] for name in expected])
-        groups = first.groups.get(figure)
-        return paired_queries(
-            self.figures[figure][own],
-            first.figures[figure][others],
-            first.clusters[others],
-            None if groups is None else groups[others],
+        rows = np.flatnonzero(~np.isnan(self.figures[figure]))
+        baseline_rows = np.flatnonzero(~np.isnan(baseline.figures[figure]))
+        query_ids = [self.query_ids[row] for row in rows.tolist()]
+        baseline_ids = [baseline.query_ids[row] for row in baseline_rows.tolist()]
+        if query_ids != baseline_ids:
+            row_of_id = dict(zip(query_ids, rows.tolist(), strict=True))
+            if len(row_of_id) != len(baseline_ids) or row_of_id.keys() != set(baseline_ids):
+                num_unshared = len(set(baseline_ids) ^ row_of_id.keys())
+                raise ValueError(
+                    f"the models answered different queries: {num_unshared:,} belong to one model alone ({figure})"
+                )
+            rows = np.array([row_of_id[query_id] for query_id in baseline_ids])
+        groups = baseline.groups.get(figure)
+        return estimate_query_difference(
+            self.figures[figure][rows],
+            baseline.figures[figure][baseline_rows],
+            baseline.clusters[baseline_rows],
+            None if groups is None else groups[baseline_rows],
             **options,
         )
 
-    def shared(self, first: Outcomes) -> str:
-        """The figure by which this model is compared with the first: its main one, or the nearest that both have."""
-        both = [name for name in first.figures if name in self.figures]
-        if not both:
-            raise ValueError(f"no figure is of both models: {', '.join(self.figures)}; {', '.join(first.figures)}")
-        kind = first.main.rpartition("/")[2]
-        alike = [name for name in both if name.rpartition("/")[2] == kind]
-        return first.main if first.main in both else (alike or both)[0]
+    def choose_shared_figure(self, baseline: Outcomes) -> str:
+        """Return the baseline's main figure or, if this model lacks it, the most similar figure that both have."""
+        shared = [name for name in baseline.figures if name in self.figures]
+        if not shared:
+            raise ValueError(
+                f"the two models have no figure in common: {', '.join(self.figures)}; {', '.join(baseline.figures)}"
+            )
+        if baseline.main_figure in shared:
+            return baseline.main_figure
+        # The same measure of one direction, such as image_to_text/mR for mR.
+        measure = baseline.main_figure.rpartition("/")[2]
+        for name in shared:
+            if name.rpartition("/")[2] == measure:
+                return name
+        return shared[0]
 
 
-def recall_figures(directions: Sequence[str], ranks: np.ndarray) -> dict[str, np.ndarray]:
-    """The figures of queries by their direction and rank: R@1, R@5, R@10, mR of each, and the mR of all."""
-    ways, found = np.array(directions), dict[str, np.ndarray]()
+def compute_recalls(directions: Sequence[str], ranks: np.ndarray) -> dict[str, np.ndarray]:
+    """Return R@1, R@5, R@10 and mR of each direction, and the mR of all, as figures of `Outcomes`.
+
+    Args:
+        directions: direction of each query, such as `image_to_text`.
+        ranks: `[Q]`, rank of each query's best right answer.
+    """
     hits = {f"R@{cutoff}": 100.0 * (ranks <= cutoff) for cutoff in CUTOFFS}
     hits["mR"] = sum(hits.values(), np.zeros(len(ranks))) / len(CUTOFFS)
-    names = list(dict.fromkeys(directions))
-    for way in names:
-        found |= {f"{way}/{name}": np.where(ways == way, values, np.nan) for name, values in hits.items()}
-    return found if len(names) == 1 else found | {"mR": hits["mR"]}
+    direction_of_query = np.array(directions)
+    distinct_directions = list(dict.fromkeys(directions))
+    figures: dict[str, np.ndarray] = {}
+    for direction in distinct_directions:
+        for name, values in hits.items():
+            figures[f"{direction}/{name}"] = np.where(direction_of_query == direction, values, np.nan)
+    if len(distinct_directions) > 1:
+        figures["mR"] = hits["mR"]
+    return figures
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One model against the first, in one result.
+    """Comparison of one model with the baseline model in one result.
 
     Attributes:
-        p: of the randomisation test, after Holm's correction.
-        tests: how many verdicts there are, for which it is corrected.
+        model, baseline: names of the two models.
+        result: name of the result, "" if there is one only.
+        figure: name of the figure by which they are compared.
+        difference: by how much the model is above the baseline.
+        p_value: of the randomisation test, after Holm's correction.
+        tests: number of verdicts that the correction is for.
     """
 
     model: str
-    first: str
+    baseline: str
     result: str
     figure: str
     difference: Interval
-    p: float
+    p_value: float
     tests: int
 
     @property
     def word(self) -> str:
-        """better, worse or not distinguishable."""
-        if self.p >= 1 - LEVEL:
-            return "not distinguishable"
+        """The verdict in a word: better, worse or not distinguishable."""
+        if self.p_value >= 1 - CONFIDENCE_LEVEL:
+            return NOT_DISTINGUISHABLE
         return "better" if self.difference.mean > 0 else "worse"
 
     @property
-    def needed(self) -> int | None:
-        """How many queries would find the difference; None where it was found, or there is none."""
-        return queries_needed(self.difference, self.tests) if self.word == "not distinguishable" else None
+    def queries_needed(self) -> int | None:
+        """Number of queries that would show the difference; None if it is significant, or zero on all queries."""
+        if self.word != NOT_DISTINGUISHABLE:
+            return None
+        return count_queries_needed(self.difference, self.tests)
 
     def __str__(self) -> str:
-        found, asked = self.difference, counted(self.difference.count, "query", "queries")
-        where = f"{self.result}: " if self.result else ""
-        if not found.error and not found.mean:
-            return f"{where}{self.model} is not distinguishable from {self.first}: both answer all {asked} alike."
-        size = f"{named(self.figure)} {signed(found.mean)}"
-        if found.low is not None and found.high is not None:
-            size += f" ({100 * LEVEL:.0f} % interval {signed(found.low)} to {signed(found.high)}, p = {self.p:.2g})"
-        if self.word != "not distinguishable":
-            return f"{where}{self.model} is {self.word} than {self.first}: {size}."
-        sentence = f"{where}{self.model} is not distinguishable from {self.first} by these {asked}: {size}."
-        if self.needed and (least := least_difference(found, self.tests)):
+        difference = self.difference
+        queries = counted(difference.count, "query", "queries")
+        place = f"{self.result}: " if self.result else ""
+        if not difference.standard_error and not difference.mean:
+            return (
+                f"{place}{self.model} is {NOT_DISTINGUISHABLE} from {self.baseline}: both answer all {queries} alike."
+            )
+
+        size = f"{describe_figure(self.figure)} {format_difference(difference.mean)}"
+        if difference.low is not None and difference.high is not None:
+            low, high = format_difference(difference.low), format_difference(difference.high)
+            size += f" ({_LEVEL_TEXT} interval {low} to {high}, p = {self.p_value:.2g})"
+        if self.word != NOT_DISTINGUISHABLE:
+            return f"{place}{self.model} is {self.word} than {self.baseline}: {size}."
+
+        sentence = f"{place}{self.model} is {NOT_DISTINGUISHABLE} from {self.baseline} by these {queries}: {size}."
+        detectable = find_detectable_difference(difference, self.tests)
+        if self.queries_needed and detectable:
             sentence += (
-                f" A difference of this size needs about {self.needed:,} queries; these find one of {least:.1f} or "
-                f"more {100 * POWER:.0f} times of 100."
+                f" A difference of this size needs about {self.queries_needed:,} queries; these find one of "
+                f"{detectable:.1f} or more {100 * POWER:.0f} times of 100."
             )
         return sentence
 
 
 class Comparison:
-    """Models on the same queries.
+    """Figures, differences and verdicts of models on the same queries.
 
     Args:
-        outcomes: by model, the first being that with which the others are compared, and by result.
-        resamples, seed: of the bootstrap and of the test.
+        outcomes: outcomes by model and result; the first model is the baseline, with which the others are compared.
+        resamples: number of resamples of the bootstrap and of the test.
+        seed: of their random draws.
+
+    Attributes:
+        baseline: name of the first model.
+        candidates: names of the other models.
+        results: names of the results.
+        estimates: figures with intervals, by result, model and figure.
+        differences: differences to the baseline, by result, model and figure.
 
     Raises:
-        ValueError: models were asked different queries.
+        ValueError: models answered different queries.
     """
 
     def __init__(self, outcomes: Mapping[str, Mapping[str, Outcomes]], resamples: int = RESAMPLES, seed: int = 0):
         self.outcomes, self.resamples = outcomes, resamples
+        self.baseline, *self.candidates = outcomes
+        self.results = list(outcomes[self.baseline])
         options = {"resamples": resamples, "seed": seed}
-        self.first, *self.others = outcomes
-        self.results = list(outcomes[self.first])
-        self.levels = {
-            (result, model, figure): one.level(figure, **options)
-            for model, results in outcomes.items()
-            for result, one in results.items()
-            for figure in one.figures
-        }
+
+        self.estimates: dict[tuple[str, str, str], Interval] = {}
+        for model, outcomes_of_model in outcomes.items():
+            for result, model_outcomes in outcomes_of_model.items():
+                for figure in model_outcomes.figures:
+                    self.estimates[result, model, figure] = model_outcomes.estimate(figure, **options)
+
         self.differences: dict[tuple[str, str, str], Interval] = {}
-        for model in self.others:
-            for result, one in outcomes[model].items():
-                first = outcomes[self.first][result]
-                for figure in first.figures:
-                    if figure in one.figures:
-                        try:
-                            found = one.difference(first, figure, **options)
-                        except ValueError as error:
-                            raise ValueError(f"{model} and {self.first} cannot be compared: {error}") from None
-                        self.differences[result, model, figure] = found
+        for model in self.candidates:
+            for result, model_outcomes in outcomes[model].items():
+                baseline = outcomes[self.baseline][result]
+                for figure in baseline.figures:
+                    if figure not in model_outcomes.figures:
+                        continue
+                    try:
+                        difference = model_outcomes.estimate_difference(baseline, figure, **options)
+                    except ValueError as error:
+                        raise ValueError(f"{model} and {self.baseline} cannot be compared: {error}") from None
+                    self.differences[result, model, figure] = difference
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
-        """Of every model but the first, result by result, corrected for their number."""
-        asked = [
-            (model, result, self.outcomes[model][result].shared(self.outcomes[self.first][result]))
-            for result in self.results
-            for model in self.others
-        ]
-        found = [self.differences[result, model, figure] for model, result, figure in asked]
-        corrected = holm([one.p if one.p is not None else 1.0 for one in found])
-        return [
-            Verdict(model, self.first, result, figure, difference, p, len(asked))
-            for (model, result, figure), difference, p in zip(asked, found, corrected, strict=True)
-        ]
+        """Verdicts on all models but the baseline, result by result, corrected for their number."""
+        keys = []
+        for result in self.results:
+            for model in self.candidates:
+                figure = self.outcomes[model][result].choose_shared_figure(self.outcomes[self.baseline][result])
+                keys.append((result, model, figure))
+        p_values = []
+        for key in keys:
+            p_value = self.differences[key].p_value
+            p_values.append(1.0 if p_value is None else p_value)
+
+        verdicts = []
+        for key, p_value in zip(keys, correct_p_values(p_values), strict=True):
+            result, model, figure = key
+            verdicts.append(
+                Verdict(model, self.baseline, result, figure, self.differences[key], p_value, tests=len(keys))
+            )
+        return verdicts
 
     @property
     def notes(self) -> list[str]:
-        """How intervals and verdicts are meant."""
-        sentences = [MEASURED.format(resamples=self.resamples)]
+        """Sentences that explain the intervals and verdicts."""
+        sentences = [INTERVAL_NOTE.format(resamples=self.resamples)]
         if self.verdicts:
-            several = f", corrected for {len(self.verdicts)} verdicts (Holm)" if len(self.verdicts) > 1 else ""
-            sentences.append(f"{TESTED}{several}. {DECIDING}")
+            correction = f", corrected for {len(self.verdicts)} verdicts (Holm)" if len(self.verdicts) > 1 else ""
+            sentences.append(f"{TEST_NOTE}{correction}. {DISAGREEMENT_NOTE}")
         return sentences
 
     @property
     def sentences(self) -> list[str]:
-        """The verdicts, and how they are meant."""
+        """The verdicts in words, and the notes."""
         return [*map(str, self.verdicts), *self.notes]
 
     @property
     def figures(self) -> list[str]:
-        """The names of the figures that any model has, in the order of the first."""
-        return list(dict.fromkeys(figure for _, _, figure in self.levels))
+        """Names of the figures that any model has, in the order of the first model."""
+        return list(dict.fromkeys(figure for _, _, figure in self.estimates))
 
-    def table(self, published: Sequence[tuple[str, Mapping[str, float]]] = ()) -> Table:
-        """For every result and model its figures and, below them, intervals and the difference to the first.
+    def make_table(self, published: Sequence[tuple[str, Mapping[str, float]]] = ()) -> Table:
+        """Return a table of the figures of every result and model, each above its interval and its difference.
 
         Args:
-            published: rows by label, without intervals.
+            published: label and figures of rows that follow; they have no intervals.
         """
         rows: list[tuple[str, Sequence[str] | None]] = []
         for result in self.results:
             if len(self.results) > 1 or result:
                 rows.append((result or "all", None))
             for model in self.outcomes:
-                levels = [self.levels.get((result, model, figure)) for figure in self.figures]
-                rows.append((model, ["-" if one is None else f"{one.mean:.1f}" for one in levels]))
-                rows.append(("  95 %", [bounds(one, ".1f") for one in levels]))
-                if model != self.first:
-                    found = [self.differences.get((result, model, figure)) for figure in self.figures]
-                    rows.append(("  difference", ["-" if one is None else signed(one.mean) for one in found]))
-                    rows.append(("  95 %", [bounds(one, "+.1f") for one in found]))
+                estimates = [self.estimates.get((result, model, figure)) for figure in self.figures]
+                rows.append((model, ["-" if interval is None else f"{interval.mean:.1f}" for interval in estimates]))
+                rows.append(("  95 %", [format_interval(interval, ".1f") for interval in estimates]))
+                if model != self.baseline:
+                    differences = [self.differences.get((result, model, figure)) for figure in self.figures]
+                    cells = ["-" if interval is None else format_difference(interval.mean) for interval in differences]
+                    rows.append(("  difference", cells))
+                    rows.append(("  95 %", [format_interval(interval, "+.1f") for interval in differences]))
         for label, values in published:
             rows.append((label, [f"{values[figure]:.1f}" if figure in values else "-" for figure in self.figures]))
-        groups: dict[str, int] = {}
+
+        columns = []
+        column_counts: dict[str, int] = {}  # by direction
         for figure in self.figures:
+            direction, _, measure = figure.rpartition("/")
             if "_to_" in figure:
-                way = arrow(figure.partition("/")[0])
-                groups[way] = groups.get(way, 0) + 1
-        columns = [one.rpartition("/")[2] if "_to_" in one else one.replace("_", " ") for one in self.figures]
-        return Table(columns, rows, groups=list(groups.items()), kind="compared", least=12)
+                columns.append(measure)
+                column_counts[arrow(direction)] = column_counts.get(arrow(direction), 0) + 1
+            else:
+                columns.append(figure.replace("_", " "))
+        return Table(columns, rows, groups=list(column_counts.items()), kind="compared", least=12)
 
     def record(self) -> dict[str, Any]:
-        """Columns of equal length by table, of which data frames are made: `figures`, `differences`, `queries`."""
-        tests = {(one.result, one.model, one.figure): one for one in self.verdicts}
-        figures = [[*key, one.mean, one.low, one.high, one.count] for key, one in self.levels.items()]
+        """Return `figures`, `differences` and `queries` as columns, from which data frames can be made."""
+        figures = []
+        for key, interval in self.estimates.items():
+            figures.append([*key, interval.mean, interval.low, interval.high, interval.count])
+
+        verdicts = {(verdict.result, verdict.model, verdict.figure): verdict for verdict in self.verdicts}
         differences = []
-        for key, one in self.differences.items():
-            verdict = tests.get(key)
-            words = (verdict.p, verdict.word, verdict.needed) if verdict else (None, "", None)
-            differences.append([*key, self.first, one.mean, one.low, one.high, one.count, one.p, *words])
+        for key, interval in self.differences.items():
+            row = [*key, self.baseline, interval.mean, interval.low, interval.high, interval.count, interval.p_value]
+            verdict = verdicts.get(key)
+            if verdict:
+                row += [verdict.p_value, verdict.word, verdict.queries_needed]
+            else:
+                row += [None, "", None]
+            differences.append(row)
         return {
-            "figures": _columns("result model figure value low high queries", figures),
-            "differences": _columns(
-                "result model figure first difference low high queries p corrected_p verdict needed", differences
+            "figures": _make_columns("result model figure value low high queries", figures),
+            "differences": _make_columns(
+                "result model figure baseline difference low high queries p corrected_p verdict queries_needed",
+                differences,
             ),
-            "queries": self._queries(),
+            "queries": self._list_queries(),
         }
 
-    def _queries(self) -> dict[str, Any]:
-        """Every query of the first model with the rank that each model gave its right answer; 0: it was not asked."""
+    def _list_queries(self) -> dict[str, Any]:
+        """Return every query of the baseline with its rank by each model, as columns; rank 0: it was not answered."""
         columns: dict[str, list] = {"result": [], "query": [], "text": []}
         ranks: dict[str, list[int]] = {f"rank/{model}": [] for model in self.outcomes}
         for result in self.results:
-            first = self.outcomes[self.first][result]
-            columns["result"] += [result] * len(first.ids)
-            columns["query"] += first.ids
-            columns["text"] += first.texts or [""] * len(first.ids)
+            baseline = self.outcomes[self.baseline][result]
+            columns["result"] += [result] * len(baseline.query_ids)
+            columns["query"] += baseline.query_ids
+            columns["text"] += baseline.texts or [""] * len(baseline.query_ids)
             for model in self.outcomes:
-                ranks[f"rank/{model}"] += self.ranks_of(model, result).tolist()
-        return columns | {name: np.array(found, np.int64) for name, found in ranks.items()}
+                ranks[f"rank/{model}"] += self.find_ranks(model, result).tolist()
+        return columns | {name: np.array(values, np.int64) for name, values in ranks.items()}
 
-    def ranks_of(self, model: str, result: str) -> np.ndarray:
-        """The ranks that a model found, by the queries of the first model; 0 for those that it was not asked."""
-        first, own = self.outcomes[self.first][result], self.outcomes[model][result]
-        if list(own.ids) == list(first.ids):
-            return own.ranks
-        known = dict(zip(own.ids, own.ranks.tolist(), strict=True))
-        return np.array([known.get(name, 0) for name in first.ids], np.int64)
-
-
-def named(figure: str) -> str:
-    """A figure in words: `mean recall, image → text`."""
-    way, _, name = figure.rpartition("/")
-    words = {"mR": "mean recall", "acc1": "accuracy"}.get(name, name.replace("_", " "))
-    return f"{words}, {arrow(way)}" if "_to_" in way else ", ".join(filter(None, [way, words]))
+    def find_ranks(self, model: str, result: str) -> np.ndarray:
+        """Return a model's ranks in the order of the baseline's queries; 0 for queries that it did not answer."""
+        baseline, outcomes = self.outcomes[self.baseline][result], self.outcomes[model][result]
+        if list(outcomes.query_ids) == list(baseline.query_ids):
+            return outcomes.ranks
+        rank_of_query = dict(zip(outcomes.query_ids, outcomes.ranks.tolist(), strict=True))
+        return np.array([rank_of_query.get(query_id, 0) for query_id in baseline.query_ids], np.int64)
 
 
-def signed(value: float) -> str:
-    """A difference with its sign, and zero as +0.0."""
-    return f"{round(value, 1) + 0.0:+.1f}"
+def describe_figure(figure: str) -> str:
+    """Return the name of a figure in words, such as `mean recall, image → text`."""
+    prefix, _, measure = figure.rpartition("/")
+    words = {"mR": "mean recall", "acc1": "accuracy"}.get(measure, measure.replace("_", " "))
+    if "_to_" in prefix:
+        return f"{words}, {arrow(prefix)}"
+    return f"{prefix}, {words}" if prefix else words
 
 
-def bounds(interval: Interval | None, form: str) -> str:
-    """An interval as a cell: `57.1 60.3`, "-" where there is none."""
+def format_difference(value: float) -> str:
+    """Format a difference with its sign; zero is +0.0."""
+    return f"{_without_negative_zero(value):+.1f}"
+
+
+def format_interval(interval: Interval | None, number_format: str) -> str:
+    """Format an interval as a cell, such as `57.1 60.3`; "-" if there is none."""
     if interval is None or interval.low is None or interval.high is None:
         return "-"
-    return f"{round(interval.low, 1) + 0.0:{form}} {round(interval.high, 1) + 0.0:{form}}"
+    low, high = _without_negative_zero(interval.low), _without_negative_zero(interval.high)
+    return f"{low:{number_format}} {high:{number_format}}"
 
 
-def _columns(names: str, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-    """Rows as columns; numbers as arrays, with NaN for what is not there."""
+def _without_negative_zero(value: float) -> float:
+    return round(value, 1) + 0.0  # -0.04 rounds to -0.0, and -0.0 + 0.0 is 0.0
+
+
+def _make_columns(names: str, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """Turn rows into columns: lists of words, and arrays of numbers with NaN for None."""
     columns: dict[str, Any] = {}
-    for name, values in zip(names.split(), zip(*rows, strict=True) if rows else [()] * 99, strict=False):
-        words = any(isinstance(value, str) for value in values)
-        columns[name] = list(values) if words else np.array(values, float)
+    for position, name in enumerate(names.split()):
+        values = [row[position] for row in rows]
+        has_words = any(isinstance(value, str) for value in values)
+        columns[name] = values if has_words else np.array(values, float)
     return columns

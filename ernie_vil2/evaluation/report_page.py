@@ -13,7 +13,14 @@ from ernie_vil2.config import MISSING, Config, differences
 from ernie_vil2.data.samples import text_key
 from ernie_vil2.evaluation.examples import figures_note
 from ernie_vil2.evaluation.intervals import Interval
-from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, Verdict, named, recall_figures, signed
+from ernie_vil2.evaluation.outcomes import (
+    Comparison,
+    Outcomes,
+    Verdict,
+    compute_recalls,
+    describe_figure,
+    format_difference,
+)
 from ernie_vil2.evaluation.report import VERSION, absolute_paths, original_text
 from ernie_vil2.evaluation.retrieval import Row, arrow, recall_table
 from ernie_vil2.io.files import check_version, load_json, system_errors_named
@@ -112,11 +119,11 @@ def read_outcomes(path: Path) -> dict[str, Outcomes]:
     for language, queries in found.items():
         directions, ranks = [query.direction for query in queries], np.array([query.rank for query in queries])
         ways, groups = np.unique(directions, return_inverse=True)
-        figures = recall_figures(directions, ranks)
+        figures = compute_recalls(directions, ranks)
         made[language] = Outcomes(
-            ids=[f"{query.direction} {query.id}" for query in queries],
+            query_ids=[f"{query.direction} {query.id}" for query in queries],
             figures=figures,
-            main="mR" if "mR" in figures else f"{ways[0]}/mR",
+            main_figure="mR" if "mR" in figures else f"{ways[0]}/mR",
             clusters=np.unique([query.image for query in queries], return_inverse=True)[1],
             ranks=ranks,
             groups=dict.fromkeys(figures, groups),
@@ -197,10 +204,12 @@ def headline(
     parts, found = [], comparison.verdicts
     for verdict in found:
         outcomes = comparison.outcomes[verdict.model][verdict.result]
-        level, change = comparison.levels[verdict.result, verdict.model, verdict.figure], verdict.difference
+        level, change = comparison.estimates[verdict.result, verdict.model, verdict.figure], verdict.difference
         images = counted(len(np.unique(outcomes.clusters)), "test image")
         language = f" in {verdict.result}" if len(found) > 1 else ""
-        parts.append(f"{named(verdict.figure)} on your {images}{language} is {level.mean:.1f} ({_in_words(change)})")
+        parts.append(
+            f"{describe_figure(verdict.figure)} on your {images}{language} is {level.mean:.1f} ({_in_words(change)})"
+        )
     sentence = f"After fine-tuning, {' and '.join(parts)}"
     for verdict in found:
         if trained and verdict.result in trained:
@@ -214,8 +223,9 @@ def headline(
 
 def _in_words(change: Interval) -> str:
     if change.low is None or change.high is None:
-        return signed(change.mean)
-    return f"{signed(change.mean)}, 95 % interval {signed(change.low)} to {signed(change.high)}"
+        return format_difference(change.mean)
+    low, high = format_difference(change.low), format_difference(change.high)
+    return f"{format_difference(change.mean)}, 95 % interval {low} to {high}"
 
 
 def _trained_in_words(comparison: Comparison, verdict: Verdict, trained: TrainedQueries, language: str) -> str:
@@ -225,10 +235,12 @@ def _trained_in_words(comparison: Comparison, verdict: Verdict, trained: Trained
         return f"none of the {texts} is trained on"
     if trained.num_trained == trained.num_texts:
         return f"all of the {texts} are trained on, too, so that it shows nothing of other texts"
-    before, after = (comparison.outcomes[model][verdict.result] for model in (verdict.first, verdict.model))
+    before, after = (comparison.outcomes[model][verdict.result] for model in (verdict.baseline, verdict.model))
     gains = []
-    for ids in (trained.ids, {*before.ids} - trained.ids):
-        change = after.select(ids).difference(before.select(ids), verdict.figure, resamples=comparison.resamples)
+    for ids in (trained.ids, {*before.query_ids} - trained.ids):
+        change = after.select(ids).estimate_difference(
+            before.select(ids), verdict.figure, resamples=comparison.resamples
+        )
         gains.append(_in_words(change))
     are = "is" if trained.num_trained == 1 else "are"
     return (

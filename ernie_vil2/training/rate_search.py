@@ -10,8 +10,8 @@ import numpy as np
 
 from ernie_vil2.config import Config, ConfigError, with_overrides
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.evaluation.intervals import LEVEL, Interval, holm, paired_queries
-from ernie_vil2.evaluation.outcomes import Outcomes, signed
+from ernie_vil2.evaluation.intervals import CONFIDENCE_LEVEL, Interval, correct_p_values, estimate_query_difference
+from ernie_vil2.evaluation.outcomes import Outcomes, format_difference
 from ernie_vil2.io.files import check_version, load_json, write_json
 from ernie_vil2.training.scoring import Scored, build_evaluators
 from ernie_vil2.training.trainer import Trainer
@@ -83,7 +83,7 @@ class Results:
         own, other = self._queries[trial.setting], self._queries[baseline.setting]
         if own.ids != other.ids:
             raise ValueError("two trials answered different queries; did the validation data change meanwhile?")
-        return paired_queries(own.values, other.values, own.clusters, own.groups)
+        return estimate_query_difference(own.values, other.values, own.clusters, own.groups)
 
     def is_better(self, trial: Trial, baseline: Trial) -> bool:
         """Return whether a trial is better than another by more than the interval of the difference."""
@@ -105,14 +105,14 @@ class Results:
         p_values: list[float] = []
         for trial in others:
             difference = self.difference(trial, recipe)
-            if difference is not None and difference.p is not None:
+            if difference is not None and difference.p_value is not None:
                 trials.append(trial)
                 differences.append(difference)
-                p_values.append(difference.p)
+                p_values.append(difference.p_value)
 
         better = []
-        for trial, difference, p in zip(trials, differences, holm(p_values), strict=True):
-            if p < 1 - LEVEL and difference.low is not None and difference.low > 0:
+        for trial, difference, p in zip(trials, differences, correct_p_values(p_values), strict=True):
+            if p < 1 - CONFIDENCE_LEVEL and difference.low is not None and difference.low > 0:
                 better.append(trial)
         return best_of(better)
 
@@ -222,17 +222,17 @@ def pool_queries(outcomes: Mapping[str, Outcomes]) -> Queries:
     groups: list[str] = []
     values: list[np.ndarray] = []
     for language, outcome in outcomes.items():
-        group = outcome.groups.get(outcome.main, np.zeros(len(outcome.ids), np.int64))
+        group = outcome.groups.get(outcome.main_figure, np.zeros(len(outcome.query_ids), np.int64))
         # The queries of an image have its number; the image's own query has its id, too.
         names = {
             int(number): query
-            for number, query in zip(outcome.clusters, outcome.ids, strict=True)
+            for number, query in zip(outcome.clusters, outcome.query_ids, strict=True)
             if query.startswith("image_to_")
         }
-        ids += [f"{language} {query}" for query in outcome.ids]
+        ids += [f"{language} {query}" for query in outcome.query_ids]
         clusters += [names.get(int(number), f"{language} {number}") for number in outcome.clusters]
         groups += [f"{language} {number}" for number in group]
-        values.append(outcome.figures[outcome.main])
+        values.append(outcome.figures[outcome.main_figure])
     return Queries(
         ids,
         np.concatenate(values),
@@ -298,5 +298,5 @@ def _in_words(trial: Trial, results: Results) -> str:
     difference = results.difference(trial, results.trials[0])
     if difference is None or difference.low is None or difference.high is None:
         return f"{setting}: {trial.score:.2f}"
-    interval = f"95 % interval {signed(difference.low)} to {signed(difference.high)}"
-    return f"{setting}: {trial.score:.2f} ({signed(difference.mean)}, {interval})"
+    interval = f"95 % interval {format_difference(difference.low)} to {format_difference(difference.high)}"
+    return f"{setting}: {trial.score:.2f} ({format_difference(difference.mean)}, {interval})"

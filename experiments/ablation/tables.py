@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.evaluation.intervals import Interval, paired_seeds
+from ernie_vil2.evaluation.intervals import Interval, estimate_seed_difference
 from ernie_vil2.pages import Axis, Chart, Series, line_chart, write_page
 from experiments.ablation.definition import FURTHER
 
@@ -140,7 +140,10 @@ def _further(results: Results) -> Table:
         rows.append([model if group["name"] == main else f"{model}, {group['means'] or group['name']}"])
         for name in measures.values():
             own, base = (values_of(results, *run, name) for run in ((group["name"], model), (main, baseline)))
-            rows[-1] += [_average(own.values()), NONE if rows[-1][0] == baseline else shown(paired_seeds(own, base))]
+            rows[-1] += [
+                _average(own.values()),
+                NONE if rows[-1][0] == baseline else shown(estimate_seed_difference(own, base)),
+            ]
     columns = ["", *(cell for name in measures for cell in (name, f"to {results['baseline']}"))]
     note = f"The same images by their captions and by others that the tests have. Percent. {INTERVALS}"
     return Table("Further captions", columns, rows if names else [], note)
@@ -155,7 +158,8 @@ def _equal_seconds(results: Results) -> Table:
     read = {model: _read_at(results, group["name"], model, budget) for model in group["models"]}
     rows = [
         [model, _average(totals[model].values()), _average(read[model].values()),
-         NONE if model == results["baseline"] else shown(paired_seeds(read[model], read.get(results["baseline"], {}))),
+         NONE if model == results["baseline"]
+         else shown(estimate_seed_difference(read[model], read.get(results["baseline"], {}))),
          _average(_last(results, group["name"], model))]
         for model in group["models"]
     ]  # fmt: skip
@@ -199,8 +203,8 @@ def _factors(results: Results) -> Table:
                 values = values_of(results, group["name"], model, name)
                 cells.append(_average(values.values()))
                 if name == measures[0]:
-                    cells.append(NONE if model == baseline else shown(paired_seeds(values, compared)))
-                cells.append(shown(paired_seeds(values, values_of(results, main, model, name))))
+                    cells.append(NONE if model == baseline else shown(estimate_seed_difference(values, compared)))
+                cells.append(shown(estimate_seed_difference(values, values_of(results, main, model, name))))
             rows.append(cells)
     columns = ["", "model", "seeds", "CPU s", "mR", f"to {baseline}", f"to {main}", "image → image mR", f"to {main}",
                "text → text mR", f"to {main}", f"{results['languages'][1]} R@10", f"to {main}"]  # fmt: skip
@@ -238,7 +242,7 @@ def _difference(results: Results, model: str, name: str, digits: int = 1) -> str
     if model == results["baseline"]:
         return NONE
     own, baseline = (values_of(results, group, one, name) for one in (model, results["baseline"]))
-    return shown(paired_seeds(own, baseline), digits)
+    return shown(estimate_seed_difference(own, baseline), digits)
 
 
 def _count(results: Results, model: str) -> str:

@@ -65,7 +65,11 @@ def test_two_files_of_ranks_give_a_verdict_by_images(tmp_path):
     (verdict,) = comparison_of({"before": before, "after": after}).verdicts
     assert verdict.word == "better" and verdict.difference.mean == pytest.approx(200 / 9)
     found = read_outcomes(before)["zh"]
-    assert found.ids[60] == "text_to_image 0" and len({*found.clusters[:60]}) == 60 and len({*found.clusters[60:]}) == 1
+    assert (
+        found.query_ids[60] == "text_to_image 0"
+        and len({*found.clusters[:60]}) == 60
+        and len({*found.clusters[60:]}) == 1
+    )
     assert comparison_of({"before": before, "after": ranks(tmp_path / "c.csv", "c, zh", rows[:50])}) is None
     assert comparison_of({"before": before, "after": ranks(tmp_path / "d.csv", "d, en", rows)}) is None
 

@@ -50,7 +50,7 @@ def test_figures_are_those_of_an_evaluation(models, data, found):
         expected = evaluate(ernie_vil2.load_model(source, device="cpu"), benchmark, find_protocol("pairs"))
         for way, result in expected.results.items():
             for figure, value in result.recall.items():
-                assert found.comparison.levels["en", name, f"{way}/{figure}"].mean == pytest.approx(value)
+                assert found.comparison.estimates["en", name, f"{way}/{figure}"].mean == pytest.approx(value)
 
 
 def test_from_python_it_is_columns(models, data, found):
@@ -144,7 +144,7 @@ def test_classes_and_statements_are_compared_by_their_scorers(models, tmp_path):
             (tmp_path / "classes" / name / f"{copy}.png").write_bytes(png(drawing))
     found = compare_models(models, DataSpec([str(tmp_path / "classes")]), device="cpu", resamples=50)
     assert set(found.comparison.figures) == {"acc1", "mean_per_class_recall"}
-    assert found.comparison.levels[found.comparison.results[0], "first", "acc1"].count == 6
+    assert found.comparison.estimates[found.comparison.results[0], "first", "acc1"].count == 6
     first, second = (untrained_checkpoint(tmp_path / name, TOKENS, "entailment") for name in ("c1", "c2"))
     folder = entailment_folder(tmp_path / "snli-ve")
     data = DataSpec([str(folder)], split="test")

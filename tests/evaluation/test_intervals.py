@@ -15,15 +15,15 @@ from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.classification import ClassScores, EncodedClasses
 from ernie_vil2.evaluation.intervals import (
     Interval,
-    holm,
-    least_difference,
-    over_queries,
-    over_seeds,
-    paired_queries,
-    paired_seeds,
-    queries_needed,
+    correct_p_values,
+    count_queries_needed,
+    estimate_over_queries,
+    estimate_over_seeds,
+    estimate_query_difference,
+    estimate_seed_difference,
+    find_detectable_difference,
 )
-from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, recall_figures
+from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, compute_recalls
 from ernie_vil2.evaluation.protocol import Protocol, find_protocol, score
 from ernie_vil2.evaluation.scorers.entailment import EntailmentScores, Statements
 from ernie_vil2.evaluation.scorers.entailment import outcomes as outcomes_of_statements
@@ -47,12 +47,12 @@ def level(clusters):
 
 def test_the_interval_is_that_of_scipys_percentile_bootstrap():
     values = np.random.default_rng(1).integers(0, 4, 300) * 100 / 3
-    found = over_queries(values, resamples=20_000)
+    found = estimate_over_queries(values, resamples=20_000)
     expected = stats.bootstrap((values,), np.mean, n_resamples=20_000, confidence_level=level(300),
                                method="percentile", batch=1000, random_state=1)  # fmt: skip
     assert found.mean == pytest.approx(values.mean()) and found.count == 300
     assert [found.low, found.high] == pytest.approx(list(expected.confidence_interval), abs=0.15)
-    assert found.error == pytest.approx(expected.standard_error, rel=0.03)
+    assert found.standard_error == pytest.approx(expected.standard_error, rel=0.03)
 
 
 def test_clusters_and_groups_are_drawn_as_scipy_draws_images():
@@ -70,17 +70,19 @@ def test_clusters_and_groups_are_drawn_as_scipy_draws_images():
     shuffled = random.permutation(images + len(owner))
     values, clusters = np.concatenate([of_image, of_text]), np.concatenate([np.arange(images), owner])
     groups = np.repeat([7, 3], [images, len(owner)])
-    found = over_queries(values[shuffled], clusters[shuffled], groups[shuffled], resamples=20_000)
+    found = estimate_over_queries(values[shuffled], clusters[shuffled], groups[shuffled], resamples=20_000)
     assert found.mean == pytest.approx((of_image.mean() + of_text.mean()) / 2)
     assert [found.low, found.high] == pytest.approx(list(expected.confidence_interval), abs=0.35)
-    alone = over_queries(values[shuffled], None, groups[shuffled])
+    alone = estimate_over_queries(values[shuffled], None, groups[shuffled])
     assert found.high - found.low > 1.05 * (alone.high - alone.low)  # texts of an image are alike
 
 
 def test_queries_that_are_not_of_the_figure_change_nothing():
     values, clusters = hits(50), np.arange(50) // 2
     with_others = np.concatenate([np.full(10, np.nan), values])
-    assert over_queries(with_others, np.concatenate([np.arange(10), clusters])) == over_queries(values, clusters)
+    assert estimate_over_queries(with_others, np.concatenate([np.arange(10), clusters])) == estimate_over_queries(
+        values, clusters
+    )
 
 
 def test_equal_models_with_several_texts_have_an_interval():
@@ -90,11 +92,11 @@ def test_equal_models_with_several_texts_have_an_interval():
     groups = np.repeat([0, 1], [90, len(owner)])
     values = hits(len(clusters))
 
-    same = paired_queries(values, values, clusters, groups)
+    same = estimate_query_difference(values, values, clusters, groups)
 
     exact = stats.binomtest(90, 90).proportion_ci(0.95, method="exact")
     assert same.high == pytest.approx(100 * (1 - exact.low)) and same.low == pytest.approx(-same.high)
-    assert (same.mean, same.error, same.p) == (0, 0, 1)
+    assert (same.mean, same.standard_error, same.p_value) == (0, 0, 1)
 
 
 def test_alike_clusters_are_bounded_in_each_group():
@@ -103,7 +105,7 @@ def test_alike_clusters_are_bounded_in_each_group():
     clusters = np.concatenate([np.arange(60), np.arange(80) // 2])
     groups = np.repeat([0, 1], [60, 80])
 
-    found = over_queries(values, clusters, groups)
+    found = estimate_over_queries(values, clusters, groups)
 
     right = stats.binomtest(60, 60).proportion_ci(0.95, method="exact")
     wrong = stats.binomtest(0, 40).proportion_ci(0.95, method="exact")
@@ -112,20 +114,20 @@ def test_alike_clusters_are_bounded_in_each_group():
 
 
 def test_one_cluster_has_no_interval_and_no_query_no_mean():
-    found = over_queries(np.array([100.0, 0.0]), np.zeros(2))
+    found = estimate_over_queries(np.array([100.0, 0.0]), np.zeros(2))
     assert (found.mean, found.low, found.high, found.count) == (50, None, None, 2) and not found.excludes_zero
     with pytest.raises(ValueError, match="no queries"):
-        over_queries(np.array([np.nan]))
+        estimate_over_queries(np.array([np.nan]))
     with pytest.raises(ValueError, match="same queries"):
-        paired_queries(np.array([1.0, np.nan]), np.array([1.0, 2.0]))
+        estimate_query_difference(np.array([1.0, np.nan]), np.array([1.0, 2.0]))
 
 
 @pytest.mark.parametrize(("won", "lost"), [(4, 0), (30, 12)])
 def test_the_paired_test_of_hits_is_mcnemars_exact_test(won, lost):
     first = np.concatenate([np.zeros(won), np.full(lost, 100.0), hits(150)])
     second = np.concatenate([np.full(won, 100.0), np.zeros(lost), hits(150)])
-    found = paired_queries(second, first, resamples=50_000)
-    assert found.p == pytest.approx(stats.binomtest(won, won + lost).pvalue, abs=0.005)
+    found = estimate_query_difference(second, first, resamples=50_000)
+    assert found.p_value == pytest.approx(stats.binomtest(won, won + lost).pvalue, abs=0.005)
 
 
 def test_the_paired_test_exchanges_whole_clusters_as_scipy_does():
@@ -138,38 +140,43 @@ def test_the_paired_test_exchanges_whole_clusters_as_scipy_does():
         sums, lambda x, y, axis: np.sum(x - y, axis), permutation_type="samples", n_resamples=50_000, batch=5_000,
         vectorized=True, random_state=random,
     )  # fmt: skip
-    assert paired_queries(second, first, clusters, resamples=50_000).p == pytest.approx(expected.pvalue, abs=0.01)
+    assert estimate_query_difference(second, first, clusters, resamples=50_000).p_value == pytest.approx(
+        expected.pvalue, abs=0.01
+    )
 
 
 def test_holms_correction_by_hand():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.6, 0.9]) == [1, 1] and holm([0.2]) == [0.2] and holm([]) == []
+    assert correct_p_values([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert correct_p_values([0.6, 0.9]) == [1, 1] and correct_p_values([0.2]) == [0.2] and correct_p_values([]) == []
 
 
 def test_so_many_queries_find_the_difference_four_times_of_five():
     """A difference of 2 points with a standard error of 2: by the usual formula (1.96 + 0.84)² = 7.85 times as many."""
     difference = Interval(2.0, -2, 6, 1000, 2.0)
-    assert queries_needed(difference) == 7900
-    assert queries_needed(difference, tests=3) > queries_needed(difference)
-    assert least_difference(difference) == pytest.approx(5.6, abs=0.01)
-    assert queries_needed(Interval(0.0, 0, 0, 1000, 0.0)) is None and least_difference(Interval(1, 0, 2, 9)) is None
+    assert count_queries_needed(difference) == 7900
+    assert count_queries_needed(difference, tests=3) > count_queries_needed(difference)
+    assert find_detectable_difference(difference) == pytest.approx(5.6, abs=0.01)
+    assert (
+        count_queries_needed(Interval(0.0, 0, 0, 1000, 0.0)) is None
+        and find_detectable_difference(Interval(1, 0, 2, 9)) is None
+    )
 
 
 @examples(40)
 @given(SEEDS)
 def test_a_difference_over_seeds_has_the_t_tests_interval(values):
     others = [0.5 * value + position for position, value in enumerate(values)]
-    found = paired_seeds(dict(enumerate(values)), dict(enumerate(others)) | {99: 7.0})
+    found = estimate_seed_difference(dict(enumerate(values)), dict(enumerate(others)) | {99: 7.0})
     expected = stats.ttest_rel(values, others).confidence_interval(0.95)
     assert found.count == len(values)
     assert np.allclose([found.low, found.high], expected, atol=1e-9, equal_nan=True)
 
 
 def test_one_seed_has_no_interval_and_none_no_mean():
-    assert over_seeds([3.0]) == Interval(3.0, None, None, 1) and not over_seeds([3.0]).excludes_zero
-    assert paired_seeds({0: 1.0}, {1: 1.0}) is None
+    assert estimate_over_seeds([3.0]) == Interval(3.0, None, None, 1) and not estimate_over_seeds([3.0]).excludes_zero
+    assert estimate_seed_difference({0: 1.0}, {1: 1.0}) is None
     with pytest.raises(ValueError, match="no runs"):
-        over_seeds([])
+        estimate_over_seeds([])
 
 
 def found(noise=1.0, name="pairs", **options):
@@ -191,14 +198,14 @@ def test_figures_are_those_of_the_evaluation(name):
     else:
         for way, recalls in evaluation.results.items():
             for figure, value in recalls.recall.items():
-                assert one.level(f"{way}/{figure}").mean == pytest.approx(value)
-    assert one.level(one.main).mean == pytest.approx(evaluation.mean_recall)
+                assert one.estimate(f"{way}/{figure}").mean == pytest.approx(value)
+    assert one.estimate(one.main_figure).mean == pytest.approx(evaluation.mean_recall)
 
 
 def test_queries_of_an_image_are_one_cluster():
     evaluation = score(noisy_pairs(images=3), find_protocol("pairs"))
     one = outcomes(evaluation)
-    assert list(zip(one.ids, one.clusters.tolist(), strict=True)) == [
+    assert list(zip(one.query_ids, one.clusters.tolist(), strict=True)) == [
         ("image_to_text i0", 0), ("image_to_text i1", 1), ("image_to_text i2", 2),
         ("text_to_image t0", 0), ("text_to_image t1", 0), ("text_to_image t2", 1), ("text_to_image t3", 1),
         ("text_to_image t4", 2), ("text_to_image t5", 2),
@@ -214,9 +221,9 @@ def test_classes_give_accuracy_and_the_mean_over_classes():
     images = Benchmark("x", [BenchmarkImage(str(row), bytes) for row in range(5)], [], np.zeros([0, 2], np.int64),
                          BadSampleReport())  # fmt: skip
     one = outcomes_of_classes(EncodedClasses(images, np.zeros([5, 1]), {}, BadSampleReport()), scores)
-    assert one.level("acc1").mean == pytest.approx(60) == scores.figures["acc1"]
-    assert one.level("mean_per_class_recall").mean == pytest.approx(100 * (2 / 3 + 1 + 0) / 3)
-    assert one.level("mean_per_class_recall").mean == pytest.approx(scores.figures["mean_per_class_recall"])
+    assert one.estimate("acc1").mean == pytest.approx(60) == scores.figures["acc1"]
+    assert one.estimate("mean_per_class_recall").mean == pytest.approx(100 * (2 / 3 + 1 + 0) / 3)
+    assert one.estimate("mean_per_class_recall").mean == pytest.approx(scores.figures["mean_per_class_recall"])
     assert "acc5" not in one.figures
 
 
@@ -228,7 +235,7 @@ def test_statements_give_accuracy_by_label_and_consistency():
     scores = EntailmentScores(statements, rows, np.eye(2, dtype=np.float32)[printed], BadSampleReport())
     one = outcomes_of_statements(scores)
     for name in ("accuracy", "accuracy/True", "accuracy/False", "consistency"):
-        assert one.level(name).mean == pytest.approx(scores.values[name])
+        assert one.estimate(name).mean == pytest.approx(scores.values[name])
     assert one.clusters.tolist() == [0, 0, 1, 1, 2] and one.ranks.tolist() == [1, 1, 1, 2, 2]
 
 
@@ -236,7 +243,7 @@ def test_the_better_model_is_called_so_and_the_same_one_is_not():
     comparison = Comparison({"first": {"": found(1.2)}, "good": {"": found(0.5)}, "same": {"": found(1.2)}}, 2000)
     good, same = comparison.verdicts
     assert (good.word, same.word) == ("better", "not distinguishable")
-    assert good.difference.low > 0 and good.tests == 2 and good.needed is None
+    assert good.difference.low > 0 and good.tests == 2 and good.queries_needed is None
     for columns in comparison.record().values():
         assert len({len(values) for values in columns.values()}) == 1
 
@@ -247,32 +254,32 @@ def test_verdicts_are_corrected_for_their_number():
     second = np.where(random.random(400) < 0.1, True, first)
     alone = Comparison({"a": {"": outcome(first)}, "b": {"": outcome(second)}}).verdicts[0]
     many = Comparison({"a": {"": outcome(first)}, **{str(n): {"": outcome(second)} for n in range(5)}}).verdicts
-    assert [one.p for one in many] == pytest.approx([min(1, 5 * alone.p)] * 5)
+    assert [verdict.p_value for verdict in many] == pytest.approx([min(1, 5 * alone.p_value)] * 5)
 
 
 def test_a_model_of_one_direction_is_compared_in_that_one():
     both = found()
-    images = [name for name in both.ids if name.startswith("image")]
+    images = [name for name in both.query_ids if name.startswith("image")]
     ranks = both.ranks[: len(images)]
-    one = Outcomes(images[::-1], recall_figures(["image_to_text"] * 30, ranks[::-1]), "image_to_text/mR", np.arange(30),
-                   ranks[::-1])  # fmt: skip
+    recalls = compute_recalls(["image_to_text"] * 30, ranks[::-1])
+    one = Outcomes(images[::-1], recalls, "image_to_text/mR", np.arange(30), ranks[::-1])
     comparison = Comparison({"both": {"": both}, "one": {"": one}}, 500)
     (verdict,) = comparison.verdicts
     assert verdict.figure == "image_to_text/mR" and verdict.difference.mean == 0 and verdict.difference.count == 30
-    assert ("", "one", "mR") not in comparison.levels
-    table = comparison.table()
+    assert ("", "one", "mR") not in comparison.estimates
+    table = comparison.make_table()
     assert dict(table.rows)["one"][-1] == "-"
-    assert comparison.ranks_of("one", "").tolist() == [*ranks.tolist(), *[0] * 60]
+    assert comparison.find_ranks("one", "").tolist() == [*ranks.tolist(), *[0] * 60]
 
 
 def test_other_queries_are_refused_in_words():
     with pytest.raises(ValueError, match="b and a"):
         Comparison({"a": {"": outcome([1, 0])}, "b": {"": outcome([1, 0], ["0", "other"])}})
     with pytest.raises(ValueError, match="x; accuracy"):
-        outcome([1], main="x").shared(outcome([1]))
+        outcome([1], main="x").choose_shared_figure(outcome([1]))
 
 
 def test_one_seed_one_interval():
     values, others = hits(500), hits(500, 0.6, 9)
-    assert paired_queries(values, others) == paired_queries(values, others)
-    assert paired_queries(values, others) != paired_queries(values, others, seed=1)
+    assert estimate_query_difference(values, others) == estimate_query_difference(values, others)
+    assert estimate_query_difference(values, others) != estimate_query_difference(values, others, seed=1)

@@ -290,12 +290,12 @@ def test_sugar_crepe_is_scored_as_its_authors_do(tmp_path):
     assert {kind: report.metrics[kind] for kind in ITEMS} == pytest.approx(expected)
     assert report.metrics["mean"] == pytest.approx(sum(expected.values()) / 2)
     (found,) = report.outcomes().values()
-    assert found.level("mean").mean == pytest.approx(report.metrics["mean"])
-    assert found.level("swap_obj").mean == pytest.approx(expected["swap_obj"])
-    row = {name: number for number, name in enumerate(found.ids)}
+    assert found.estimate("mean").mean == pytest.approx(report.metrics["mean"])
+    assert found.estimate("swap_obj").mean == pytest.approx(expected["swap_obj"])
+    row = {name: number for number, name in enumerate(found.query_ids)}
     clusters = [found.clusters[row[name]] for name in ("swap_obj/0", "replace_rel/0", "swap_obj/1", "replace_rel/2")]
     assert clusters[0] == clusters[1] != clusters[2] == clusters[3]  # 1.jpg and 2.jpg
-    (card,) = found.cards([row["swap_obj/0"]])
+    (card,) = found.make_cards([row["swap_obj/0"]])
     assert {answer.caption for answer in card.answers} == {"a cat on a mat", "a mat on a cat"}
     assert len(list(report.rows)) == 5 and set(report.metrics) == {*ITEMS, "mean"} <= {*KINDS, "mean"}
 

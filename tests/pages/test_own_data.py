@@ -127,7 +127,7 @@ def test_the_recipe_is_kept_unless_a_rate_is_clearly_better(folder, monkeypatch,
     difference = Interval(2.0, 0.5, 3.5, 20, 0.8, 0.001) if is_better else Interval(2.0, -0.5, 3.5, 20, 0.8, 0.2)
     monkeypatch.setattr(rate_search, "SAMPLES", 64)
     monkeypatch.setattr(rate_search, "RATES", rates)
-    monkeypatch.setattr(rate_search, "paired_queries", lambda *_: difference)
+    monkeypatch.setattr(rate_search, "estimate_query_difference", lambda *_: difference)
     output = f"runs/tuned-{is_better}"
     code, printed = run_command(f"{TRAIN} --tune-rate -o Training.output={output}")
     assert code == 0, printed

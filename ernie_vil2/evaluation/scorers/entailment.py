@@ -396,14 +396,14 @@ def outcomes(scores: EntailmentScores) -> Outcomes:
     own = scores.probabilities[np.arange(len(right)), scores.answers]
     thumbnails = Thumbnails()
     return Outcomes(
-        ids=[row.id for row in scores.rows],
+        query_ids=[row.id for row in scores.rows],
         figures={name: values for name, values in found.items() if not np.isnan(values).all()},
-        main="accuracy",
+        main_figure="accuracy",
         clusters=clusters,
         ranks=1 + (scores.probabilities > own[:, None]).sum(axis=1),
         texts=[row.text for row in scores.rows],
         fields=[{"label": row.label} for row in scores.rows],
-        cards=lambda chosen: [_card(scores, row, thumbnails) for row in chosen],
+        make_cards=lambda chosen: [_card(scores, row, thumbnails) for row in chosen],
     )
 
 

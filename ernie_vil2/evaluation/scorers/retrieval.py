@@ -24,7 +24,7 @@ from ernie_vil2.evaluation.examples import (
     ranks,
     retrieval_page,
 )
-from ernie_vil2.evaluation.outcomes import Outcomes, recall_figures
+from ernie_vil2.evaluation.outcomes import Outcomes, compute_recalls
 from ernie_vil2.evaluation.pixel_baseline import PixelBaseline, pixel_baseline
 from ernie_vil2.evaluation.protocol import Evaluation, choose, find_protocol, queries_title, score, select, table_rows
 from ernie_vil2.evaluation.published import PublishedResult, published_results
@@ -182,22 +182,22 @@ def outcomes(evaluation: Evaluation, device: str = "cpu") -> Outcomes:
         columns.append((result.ranking.rank[positions], rows if side == "image" else image_of[rows], fold))
         groups += len(result.folds)
     ranks, clusters, group = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-    found = recall_figures([direction for direction, *_ in asked], ranks)
+    found = compute_recalls([direction for direction, *_ in asked], ranks)
     cards = Cards(evaluation, SHOWN_SIDE_BY_SIDE, device)
 
     def made(chosen: Sequence[int]) -> list[Card]:
         return [cards.of(asked[row][0], np.array([asked[row][1]]))[0] for row in chosen]
 
     return Outcomes(
-        ids=[f"{direction} {query.id}" for direction, _, query in asked],
+        query_ids=[f"{direction} {query.id}" for direction, _, query in asked],
         figures=found,
-        main="mR" if "mR" in found else f"{next(iter(evaluation.results))}/mR",
+        main_figure="mR" if "mR" in found else f"{next(iter(evaluation.results))}/mR",
         clusters=clusters,
         ranks=ranks,
         groups=dict.fromkeys(found, group) if groups > 1 else {},
         texts=[query.text if isinstance(query, BenchmarkText) else "" for *_, query in asked],
         fields=[query.fields for *_, query in asked],
-        cards=made,
+        make_cards=made,
     )
 
 

@@ -154,13 +154,13 @@ def outcomes(items: Sequence[Item], encoded: EncodedBenchmark, scores: np.ndarra
 
     figures = {kind: np.where(kinds == kind, hit, np.nan) for kind in KINDS if (kinds == kind).any()}
     return Outcomes(
-        ids=[item.id for item in items],
+        query_ids=[item.id for item in items],
         figures={**figures, "mean": hit},
-        main="mean",
+        main_figure="mean",
         clusters=np.unique([item.image for item in items], return_inverse=True)[1],
         ranks=np.where(hit > 0, 1, 2),
         groups={"mean": np.unique(kinds, return_inverse=True)[1]},
         texts=[item.caption for item in items],
         fields=[{"kind": item.kind} for item in items],
-        cards=cards,
+        make_cards=cards,
     )

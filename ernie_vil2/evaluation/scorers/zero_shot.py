@@ -200,14 +200,14 @@ def outcomes(encoded: EncodedClasses, scores: ClassScores) -> Outcomes:
         return made
 
     return Outcomes(
-        ids=[image.id for image in images],
+        query_ids=[image.id for image in images],
         figures=found,
-        main="acc1",
+        main_figure="acc1",
         clusters=np.arange(len(images)),
         ranks=scores.rank,
         groups=groups,
         fields=[image.fields for image in images],
-        cards=cards,
+        make_cards=cards,
     )
 
 
