@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         names_of,
     )
     from ernie_vil2.evaluation.compare_page import comparison_report
-    from ernie_vil2.evaluation.report import about
+    from ernie_vil2.evaluation.report import describe_run
     from ernie_vil2.evaluation.scorer import make_scorer, scorer_of
     from ernie_vil2.registry import import_named
 
@@ -112,6 +112,6 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
     )
     report = comparison_report(compared, args.queries)
-    record = about(" ".join(compared.sources), list(map(str, args.data)), report.about, None)
+    record = describe_run(" ".join(compared.sources), list(map(str, args.data)), report.settings, None)
     suffixes = [*filter(None, [args.split]), *(args.language or []), *args.protocol]
     return write_results(args, report, record, args.output, suffixes)

@@ -265,7 +265,7 @@ def score_by(choose: ScorerChoice, args: argparse.Namespace) -> int:
 def score_embeddings(args: argparse.Namespace, scorer: Scorer, data: DataSpec) -> int:
     """Score the embeddings of --embeddings; no model is loaded."""
     from ernie_vil2.evaluation.embedding_files import read_embeddings
-    from ernie_vil2.evaluation.report import about
+    from ernie_vil2.evaluation.report import describe_run
     from ernie_vil2.evaluation.scorer import Opened
     from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 
@@ -274,7 +274,7 @@ def score_embeddings(args: argparse.Namespace, scorer: Scorer, data: DataSpec) -
     embeddings = read_embeddings(args.embeddings, args.annotations, args.split)
     opened = Opened(data, {"": embeddings.benchmark})
     report = scorer.score(opened, {"": embeddings}, None)
-    record = about(args.embeddings, [args.embeddings], report.about, files=[])
+    record = describe_run(args.embeddings, [args.embeddings], report.settings, files=[])
     return write_results(args, report, record, args.output or Path(scorer.folder), scorer.naming(opened))
 
 
@@ -310,7 +310,7 @@ def score_model(
         return check_data(scorer, data)
 
     from ernie_vil2.evaluation.encoded import encode_on_all_ranks
-    from ernie_vil2.evaluation.report import about
+    from ernie_vil2.evaluation.report import describe_run
     from ernie_vil2.evaluation.scorer import score
     from ernie_vil2.io.run_folder import run_of
 
@@ -339,7 +339,7 @@ def score_model(
     if width:
         model_name = f"{args.checkpoint}, {width} numbers"
         suffixes.append(f"width-{width}")
-    record = about(model_name, list(map(str, args.data)), report.about, files)
+    record = describe_run(model_name, list(map(str, args.data)), report.settings, files)
     return write_results(args, report, record, output, suffixes, json_file)
 
 
@@ -356,7 +356,7 @@ def write_results(
     Args:
         args: values of the options.
         report: the report of the scorer.
-        record: model, data and versions, from `evaluation.report.about`.
+        record: model, data and versions, from `evaluation.report.describe_run`.
         output: folder of the files.
         suffixes: words that follow the name of the data in the names of the files.
         json_file: file that gets a copy of the record.
@@ -364,14 +364,14 @@ def write_results(
     Returns:
         The exit code of the command.
     """
-    from ernie_vil2.evaluation.report import result_name, write_report
+    from ernie_vil2.evaluation.report import choose_result_name, write_report
 
     paths = record["data"]
     print(f"\n{report.as_text()}\n")
     if report.sizes is not None:
         print(f"model {record['model']}, data {' '.join(paths)}{report.sizes and f': {report.sizes}'}")
     print(*report.notes, sep="\n")
-    name = args.name or result_name(output, paths, suffixes)
+    name = args.name or choose_result_name(output, paths, suffixes)
     files = write_report(report, output, name, record, json_file)
     print("\nwritten:", *files, sep="\n  ")
     return 0

@@ -206,7 +206,7 @@ def _change_of_recall(before: Config, initial: str, trained: str, precision: Pre
     outcomes = {}
     for name, source in (("before", initial), ("after", trained)):
         report = score(scorer, load_model(source, device="auto", precision=precision), opened, name)
-        outcomes[name] = report.outcomes() if report.outcomes else {}
+        outcomes[name] = report.make_outcomes() if report.make_outcomes else {}
     verdicts = Comparison(outcomes, resamples=100).verdicts
     return {verdict.result if len(verdicts) > 1 else "": verdict.difference.mean for verdict in verdicts}
 
@@ -251,7 +251,7 @@ def _trained_texts(config: Config) -> set[str] | None:
 
 def _after(folder: Path) -> dict:
     """The record of the result after training."""
-    from ernie_vil2.evaluation.report import VERSION
+    from ernie_vil2.evaluation.report import RECORD_VERSION
     from ernie_vil2.io.files import check_version, load_json
     from ernie_vil2.io.run_folder import AFTER, RESULTS
 
@@ -259,7 +259,9 @@ def _after(folder: Path) -> dict:
     if not path.is_file():
         return {}
     record = load_json(path)
-    check_version(record.get("version"), VERSION, path, "remove it, and continue the run with --resume to score again")
+    check_version(
+        record.get("version"), RECORD_VERSION, path, "remove it, and continue the run with --resume to score again"
+    )
     return record
 
 

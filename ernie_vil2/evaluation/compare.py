@@ -296,7 +296,7 @@ class _Scoring:
         return encoded
 
     def _keep(self, name: str, report: Report) -> None:
-        self.outcomes[name] = report.outcomes() if report.outcomes else {}
+        self.outcomes[name] = report.make_outcomes() if report.make_outcomes else {}
         if not self.outcomes[name]:
             raise ValueError(f"{self._data.paths[0]}: its figures are not means over queries, which are compared here")
         if not self.definitions:

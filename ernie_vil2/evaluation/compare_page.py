@@ -13,7 +13,7 @@ import numpy as np
 from ernie_vil2.evaluation.compare import Compared
 from ernie_vil2.evaluation.intervals import Interval
 from ernie_vil2.evaluation.outcomes import Comparison, describe_figure, format_difference, format_interval
-from ernie_vil2.evaluation.report import Page, Report, wrapped
+from ernie_vil2.evaluation.report import Page, Report, wrap_lines
 from ernie_vil2.evaluation.retrieval import CUTOFFS, arrow
 from ernie_vil2.evaluation.scorers.retrieval import cited
 from ernie_vil2.pages.page import Card, data_uri
@@ -61,12 +61,12 @@ def comparison_report(compared: Compared, queries: int = SHOWN) -> Report:
         {name: _plain(value) for name, value in record.items() if name != "queries"},
         columns,
         zip(*(record["queries"][name] for name in columns), strict=True),
-        figures=wrapped(verdicts).splitlines(),
+        extra_lines=wrap_lines(verdicts).splitlines(),
         sizes=None,
         notes=record["notes"],
-        paragraphs=[wrapped(record["notes"]), wrapped([*compared.definitions, *map(cited, compared.published)])],
-        about={"models": compared.sources},
-        pages=lambda: [compare_page(compared, queries)],
+        paragraphs=[wrap_lines(record["notes"]), wrap_lines([*compared.definitions, *map(cited, compared.published)])],
+        settings={"models": compared.sources},
+        make_pages=lambda: [compare_page(compared, queries)],
     )
 
 

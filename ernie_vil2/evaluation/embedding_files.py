@@ -26,7 +26,7 @@ from ernie_vil2.data.readers import ShardedSource, TsvSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, as_object, is_id
 from ernie_vil2.data.source_files import check_widths, numbered_lines, open_embeddings
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.evaluation.report import write_lines
+from ernie_vil2.evaluation.report import write_json_lines
 from ernie_vil2.io.files import atomic_write
 
 OFFICIAL_FILE = "cross_modal_embeddings.out"
@@ -79,10 +79,10 @@ def write_numpy(folder: str | Path, encoded: EncodedBenchmark) -> None:
         if names:
             with atomic_write(folder / f"{kind}_embeddings.npy") as aside, aside.open("wb") as file:
                 np.save(file, rows.astype(np.float32, copy=False), allow_pickle=False)
-            write_lines(folder / f"{kind}s.jsonl", names)
+            write_json_lines(folder / f"{kind}s.jsonl", names)
     if not len(benchmark.pairs):
         return
-    write_lines(
+    write_json_lines(
         folder / "pairs.jsonl",
         ({"image_id": benchmark.images[image].id, "text_id": benchmark.texts[text].id}
          for image, text in benchmark.pairs.tolist()),
@@ -237,7 +237,7 @@ def write_chinese_clip(folder: str | Path, encoded: EncodedBenchmark, split: str
         (_TEXT_FEATURES, "text_id", benchmark.texts, text_ids, encoded.texts),
     ):
         if side:
-            write_lines(
+            write_json_lines(
                 folder / f"{split}{ending}",
                 ({key: number, **({} if str(number) == row.id else {"name": row.id}), "feature": embedding.tolist()}
                  for number, row, embedding in zip(ids, side, embeddings, strict=True)),
@@ -247,7 +247,7 @@ def write_chinese_clip(folder: str | Path, encoded: EncodedBenchmark, split: str
     images_of_text = defaultdict(list)
     for image, text in benchmark.pairs.tolist():
         images_of_text[text].append(image_ids[image])
-    write_lines(
+    write_json_lines(
         folder / f"{split}{_TEXTS}",
         ({"text_id": number, "text": text.text, "image_ids": images_of_text[row]}
          for row, (number, text) in enumerate(zip(text_ids, benchmark.texts, strict=True))),

@@ -1,4 +1,4 @@
-"""What an evaluation found, and the one writer of it: text, Markdown, JSON, CSV and pages.
+"""Reports of evaluations, and how they are written: text, JSON, CSV and pages.
 
 A scorer decides what a `Report` says; how it looks in each form is decided here, once for all scorers.
 """
@@ -21,15 +21,21 @@ from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.io.files import atomic_files, atomic_write, load_json, sha256, write_text
 from ernie_vil2.pages import Card, Table, write_page
 
-ENDINGS = re.compile(r"(\.(tar|tsv|csv|jsonl|parquet|json|txt|out)|_imgs\.tsv)$")
-LONGEST_NAME = 160  # bytes; a file system takes 255
-VERSION = 1  # of a record, the JSON of a result
-_FORMULA = re.compile(r"'*[=+\-@＝＋－＠\t\r\n]")  # wide forms: East Asian versions take them as well
+# Version of a record, the JSON file of a result. Raise it if a key that readers need gets another name or meaning.
+RECORD_VERSION = 1
+# Suffixes of data files that the names of results leave out.
+_DATA_SUFFIX = re.compile(r"(\.(tar|tsv|csv|jsonl|parquet|json|txt|out)|_imgs\.tsv)$")
+# A file system takes 255 bytes; the rest is for the suffixes of pages and of partial files.
+_MAX_NAME_BYTES = 160
+# East Asian versions of spreadsheets take the wide forms for operators, too.
+_FORMULA = re.compile(r"'*[=+\-@＝＋－＠\t\r\n]")
+# Texts for people are wrapped at this width: it fits a terminal of 120 columns.
+_LINE_WIDTH = 110
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: a sentence, tables, cards, sentences, and definitions by name."""
+    """Section of a page: an introduction, tables, cards, notes, and definitions by name, in this order."""
 
     heading: str
     intro: str = ""
@@ -41,199 +47,226 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A page: facts by name after those of model and data, then the sections.
+    """HTML page of a report: facts by name, below those on model and data, and sections.
 
     Attributes:
-        label: what is scored, behind the title.
-        ending: of the file's name, where a report has several pages.
-        template: of a page that has one of its own, and `data` what it needs besides.
+        facts: facts at the top of the page, by name.
+        sections: the sections in order.
+        label: what is scored; follows the title.
+        file_suffix: distinguishes the file names of several pages.
+        template: name of the template in `pages/templates/`.
+        data: what a template of its own needs besides facts and sections.
     """
 
     facts: Mapping[str, str]
     sections: Sequence[Section]
     label: str = ""
-    ending: str = ""
+    file_suffix: str = ""
     template: str = "evaluation.html"
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a scorer found.
+    """Result of a scorer.
 
     Attributes:
-        metrics: figures by name, which training logs; "/" divides them into groups, as in `zh/image_to_text/R@1`.
-        tables: that are printed and written.
-        record: for JSON.
-        columns, rows: of the CSV file, a row for each thing that was scored.
-        best_by: the metric that chooses the best checkpoint, the higher the better; None: none of them does.
-        shown: the metrics that are printed and drawn in the course of training; None: all.
-        figures: lines below the tables for what is in no column.
-        sizes: how much was scored, in words, for the line that names model and data; None: there is no such line.
-        notes: lines that a person should read with the tables.
-        paragraphs: what the text file says below the tables; None: the notes.
-        about: choices that are recorded with model and data.
-        pages: made when they are written, as they may read images; None: one of the tables and the notes.
-        lines: files of JSON lines by the ending of their names.
-        outcomes: makes by result what each query found, for intervals and comparisons; None: it is not known.
+        metrics: figures by name, which training logs; "/" divides the names into groups, as in `zh/image_to_text/R@1`.
+        tables: tables that are printed and written.
+        record: content of the JSON file.
+        csv_columns, csv_rows: content of the CSV file, a row for each scored item.
+        best_by: name of the metric that chooses the best checkpoint, the higher the better; None: no metric does.
+        progress_metrics: names of the metrics that are printed and drawn during training; None: all.
+        extra_lines: lines below the tables for figures that have no column.
+        sizes: how much was scored, in words, for the line that names model and data; None: that line is not printed.
+        notes: sentences that a person should read with the tables.
+        paragraphs: text below the tables in the text file; None: the notes.
+        settings: choices that are recorded next to model and data.
+        make_pages: makes the pages when the report is written, because that may read images; None: there is one page
+            with the tables and the notes.
+        json_lines: entries of JSON lines files, by file suffix.
+        make_outcomes: returns the outcomes of the queries by result, for intervals and comparisons; None: unknown.
     """
 
     metrics: Mapping[str, float]
     tables: Sequence[Table] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
-    columns: Sequence[str] = ()
-    rows: Iterable[Sequence[object]] = ()
+    csv_columns: Sequence[str] = ()
+    csv_rows: Iterable[Sequence[object]] = ()
     best_by: str | None = None
-    shown: Sequence[str] | None = None
-    figures: Sequence[str] = ()
+    progress_metrics: Sequence[str] | None = None
+    extra_lines: Sequence[str] = ()
     sizes: str | None = ""
     notes: Sequence[str] = ()
     paragraphs: Sequence[str] | None = None
-    about: Mapping[str, Any] = field(default_factory=dict)
-    pages: Callable[[], Iterable[Page]] | None = None
-    lines: Iterable[tuple[str, Iterable[Mapping[str, Any]]]] = ()
-    outcomes: Callable[[], Mapping[str, Outcomes]] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    make_pages: Callable[[], Iterable[Page]] | None = None
+    json_lines: Iterable[tuple[str, Iterable[Mapping[str, Any]]]] = ()
+    make_outcomes: Callable[[], Mapping[str, Outcomes]] | None = None
 
     def as_text(self) -> str:
-        """The tables, and the figures that are in no column."""
-        return "\n\n".join(filter(None, [*(table.as_text() for table in self.tables), "\n".join(self.figures)]))
+        """Return the tables and the extra lines as plain text."""
+        blocks = [table.as_text() for table in self.tables]
+        if self.extra_lines:
+            blocks.append("\n".join(self.extra_lines))
+        return "\n\n".join(blocks)
 
 
 def write_report(
-    report: Report, folder: str | Path, name: str, about: Mapping[str, Any], aside: str | Path | None = None
+    report: Report, folder: str | Path, name: str, run: Mapping[str, Any], record_copy: str | Path | None = None
 ) -> list[Path]:
-    """Writes `<name>.txt`, `.json`, `.csv` and `.html`, and what else a report has, all of it or nothing.
+    """Write `<name>.txt`, `.json`, `.csv`, the pages and JSON lines files of a report: all of them or none.
 
     Args:
-        folder: made if there is none.
-        about: what was run, for the record: `model` and `data` among it.
-        aside: another file for the record.
+        report: the report.
+        folder: folder of the files; made if it is missing.
+        name: base name of the files.
+        run: what was scored, for the record, from `describe_run`.
+        record_copy: another file that gets the record.
 
     Returns:
         The files in the folder.
     """
-    record = {**report.record, **about, **environment()}
-    text = json.dumps(record, ensure_ascii=False, indent=1)
+    text = json.dumps({**report.record, **run, **environment()}, ensure_ascii=False, indent=1)
     paragraphs = ["\n".join(report.notes)] if report.paragraphs is None else report.paragraphs
-    with atomic_write(aside) if aside else nullcontext() as other, atomic_files(folder) as made:
-        if other:
-            Path(other).write_text(text, encoding="utf-8")
-        written = [made / f"{name}.{ending}" for ending in ("txt", "json", "csv")]
-        write_text(written[0], "\n\n".join(filter(None, [report.as_text(), *paragraphs])) + "\n")
-        write_text(written[1], text)
-        write_csv(written[2], report.columns, report.rows)
-        own = Page({}, [Section("Results", tables=report.tables, notes=[*report.figures, *report.notes])])
-        for page in report.pages() if report.pages else [own]:
-            written.append(made / f"{name}{page.ending}.html")
-            _write_page(written[-1], page, name, about)
-        for ending, entries in report.lines:
-            written.append(made / f"{name}{ending}")
-            write_lines(written[-1], entries)
-    return [Path(folder) / path.name for path in written]
+    if report.make_pages:
+        pages = report.make_pages()
+    else:
+        notes = [*report.extra_lines, *report.notes]
+        pages = [Page({}, [Section("Results", tables=report.tables, notes=notes)])]
+
+    # The copy is entered first, so that it is replaced last, once the folder's files are complete.
+    with atomic_write(record_copy) if record_copy else nullcontext() as copy, atomic_files(folder) as draft_folder:
+        if copy:
+            Path(copy).write_text(text, encoding="utf-8")
+        paths = [draft_folder / f"{name}.{suffix}" for suffix in ("txt", "json", "csv")]
+        write_text(paths[0], "\n\n".join(filter(None, [report.as_text(), *paragraphs])) + "\n")
+        write_text(paths[1], text)
+        write_csv(paths[2], report.csv_columns, report.csv_rows)
+        for page in pages:
+            paths.append(draft_folder / f"{name}{page.file_suffix}.html")
+            _write_page(paths[-1], page, name, run)
+        for suffix, entries in report.json_lines:
+            paths.append(draft_folder / f"{name}{suffix}")
+            write_json_lines(paths[-1], entries)
+    return [Path(folder) / path.name for path in paths]
 
 
-def ending_of(label: str) -> str:
-    """What the name of a file says of a label: `model, zh` is `-model-zh`."""
+def make_file_suffix(label: str) -> str:
+    """Turn a label such as `model, zh` into a suffix of a file name, `-model-zh`."""
     return f"-{label.replace(', ', '-').replace('/', '-')}"
 
 
-def _write_page(path: Path, page: Page, name: str, about: Mapping[str, Any]) -> None:
-    data = about["data"]
-    facts = {"Model": about["model"], "Data": data if isinstance(data, str) else " ".join(data), **page.facts}
+def _write_page(path: Path, page: Page, name: str, run: Mapping[str, Any]) -> None:
+    data = run["data"]
+    facts = {"Model": run["model"], "Data": data if isinstance(data, str) else " ".join(data), **page.facts}
     title = f"{name}: {page.label}" if page.label else name
     write_page(path, page.template, title=title, facts=facts, sections=page.sections, **page.data)
 
 
 def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Writes a CSV file in which no text is a formula, see `cell_text`."""
-    with atomic_write(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+    """Write a CSV file in which no text is a formula, see `escape_cell`."""
+    with atomic_write(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([cell_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+        for row in rows:
+            writer.writerow([escape_cell(cell) if isinstance(cell, str) else cell for cell in row])
 
 
-def write_lines(path: str | Path, entries: Iterable[Mapping[str, Any]]) -> None:
-    """Writes JSON lines."""
-    with atomic_write(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as file:
+def write_json_lines(path: str | Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Write a file with a JSON object on each line."""
+    with atomic_write(path) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
 
 
-def cell_text(text: str) -> str:
-    """A text for a cell of CSV. With an apostrophe in front a spreadsheet shows it and computes nothing.
+def escape_cell(text: str) -> str:
+    """Put an apostrophe in front of a text that a spreadsheet would compute as a formula.
 
-    That is so for texts that begin with `=`, `+`, `-`, `@`, their wide forms, a tab or a line end, and for those that
-    begin so behind apostrophes of their own, so that `original_text` brings every text back.
+    Such texts begin with `=`, `+`, `-`, `@`, their wide forms, a tab or a line end. Texts that begin so behind
+    apostrophes of their own get another one, so that `unescape_cell` restores every text.
     """
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def original_text(cell: str) -> str:
-    """The text of which `cell_text` made a cell."""
+def unescape_cell(cell: str) -> str:
+    """Return the text that `escape_cell` turned into this cell."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
-def wrapped(lines: Iterable[str]) -> str:
-    """Lines of at most 110 characters; what follows the first line of each is indented."""
-    return "\n".join(
-        part
-        for line in lines
-        for text in line.splitlines()
-        for part in textwrap.wrap(text, 110, subsequent_indent="    ", break_on_hyphens=False)
-    )
+def wrap_lines(lines: Iterable[str]) -> str:
+    """Wrap lines at 110 characters; continued lines are indented."""
+    wrapped_lines = []
+    for text in lines:
+        for line in text.splitlines():
+            wrapped_lines += textwrap.wrap(line, _LINE_WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+    return "\n".join(wrapped_lines)
 
 
-def about(
-    model: str, data: str | Sequence[str], more: Mapping[str, Any], files: Iterable[Path] | None
+def describe_run(
+    model: str, data: str | Sequence[str], settings: Mapping[str, Any], files: Iterable[Path] | None
 ) -> dict[str, Any]:
-    """What was run, for a record: model, data, other choices, and the SHA-256 of each file; None: of none."""
-    found = {
-        "version": VERSION,
+    """Return what was scored, for a record.
+
+    Args:
+        model: name of the model.
+        data: the data as the user named them.
+        settings: further choices, see `Report.settings`.
+        files: files whose SHA-256 are recorded; None: no checksums are recorded.
+    """
+    record = {
+        "version": RECORD_VERSION,
         "model": model,
         "data": data,
-        "paths": absolute_paths([data] if isinstance(data, str) else data),
-        **more,
+        "paths": make_absolute([data] if isinstance(data, str) else data),
+        **settings,
     }
-    return found if files is None else {**found, "checksums": checksums(files)}
+    if files is not None:
+        record["checksums"] = compute_checksums(files)
+    return record
 
 
-def checksums(files: Iterable[str | Path]) -> dict[str, str]:
-    """The SHA-256 of each file, by its path."""
+def compute_checksums(files: Iterable[str | Path]) -> dict[str, str]:
+    """Return the SHA-256 of each file by its path."""
     return {str(path): sha256(Path(path)) for path in dict.fromkeys(files)}
 
 
-def absolute_paths(data: Sequence[str]) -> list[str]:
-    """Absolute paths, so that they say the same in whichever folder they are read; addresses as they are."""
+def make_absolute(data: Sequence[str]) -> list[str]:
+    """Make paths absolute, so that they mean the same in whichever folder they are read; URLs stay as they are."""
     return [path if "://" in path else str(Path(path).resolve()) for path in data]
 
 
-def result_name(folder: Path, data: Sequence[str], more: Iterable[str] = ()) -> str:
-    """What the results of some data are called in a folder.
+def choose_result_name(folder: Path, data: Sequence[str], name_parts: Iterable[str] = ()) -> str:
+    """Return the base name for the files of a result.
 
-    The name of the first path with that of the folder it is in, and with the folders above where other data has left
-    results under that name. Results of the same data are replaced.
+    It is the name of the first path behind that of its folder. Further parent folders go in front while the name
+    belongs to a result on other data; a result on the same data is replaced.
 
     Args:
-        folder: of the results.
-        data: as it was named.
-        more: what distinguishes results of the same data: split, languages, protocols.
+        folder: folder of the results.
+        data: the data as the user named them.
+        name_parts: what distinguishes results on the same data: split, languages, protocols.
     """
-    here = absolute_paths(data)
-    *parents, last = Path(here[0]).parts[1:] or ("data",)
-    ending = [ENDINGS.sub("", last), *([f"and-{len(data) - 1}-more"] if len(data) > 1 else []), *more]
+    paths = make_absolute(data)
+    *parents, last = Path(paths[0]).parts[1:] or ("data",)
+    words = [_DATA_SUFFIX.sub("", last)]
+    if len(data) > 1:
+        words.append(f"and-{len(data) - 1}-more")
+    words += name_parts
     for depth in range(1, max(2, len(parents) + 1)):
-        name = re.sub(r"[^\w.+-]+", "_", "-".join([*parents[-depth:], *ending]))
-        if len(name.encode()) > LONGEST_NAME:
-            name = f"{name[: LONGEST_NAME // 4]}-{blake2b(name.encode(), digest_size=4).hexdigest()}"
-        if not _is_of_other_data(folder / f"{name}.json", here):
+        name = re.sub(r"[^\w.+-]+", "_", "-".join([*parents[-depth:], *words]))
+        if len(name.encode()) > _MAX_NAME_BYTES:
+            # A quarter of the limit in characters, because a character may take four bytes.
+            name = f"{name[: _MAX_NAME_BYTES // 4]}-{blake2b(name.encode(), digest_size=4).hexdigest()}"
+        if not _has_other_data(folder / f"{name}.json", paths):
             break
     return name
 
 
-def _is_of_other_data(path: Path, here: list[str]) -> bool:
+def _has_other_data(path: Path, paths: list[str]) -> bool:
     try:
         record = load_json(path)
-        return record["paths"] != here or record["version"] != VERSION
+        return record["paths"] != paths or record["version"] != RECORD_VERSION
     except FileNotFoundError:
         return False
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return True
+        return True  # not a record: another program's file is not replaced

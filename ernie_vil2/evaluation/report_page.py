@@ -21,7 +21,7 @@ from ernie_vil2.evaluation.outcomes import (
     describe_figure,
     format_difference,
 )
-from ernie_vil2.evaluation.report import VERSION, absolute_paths, original_text
+from ernie_vil2.evaluation.report import RECORD_VERSION, make_absolute, unescape_cell
 from ernie_vil2.evaluation.retrieval import Row, arrow, recall_table
 from ernie_vil2.io.files import check_version, load_json, system_errors_named
 from ernie_vil2.io.run_folder import BEFORE
@@ -69,7 +69,7 @@ def _read(path: Path) -> list[_Query]:
                     row["result"].partition(", ")[2],
                     row["direction"],
                     row["query_id"],
-                    original_text(row["query"]),
+                    unescape_cell(row["query"]),
                     int(row["rank"]),
                     row["best_positive_id"],
                     row["query_id" if row["direction"].startswith("image") else "best_positive_id"],
@@ -279,7 +279,7 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("*.json"), key=lambda path: (path.stem != BEFORE, path.name)):
         try:
             record = load_json(path)
-            check_version(record.get("version"), VERSION, path, "score again")
+            check_version(record.get("version"), RECORD_VERSION, path, "score again")
             recall_table(record["table"])
             for result in record["results"].values():
                 "".join([*record["data"], *(result[key] for key in ("protocol", "definition", "tie_rule"))])
@@ -351,7 +351,7 @@ def result_tables(runs: Sequence[ReportedRun]) -> dict[str, Table]:
     for run in runs:
         for record in run.evaluations:
             protocols = dict.fromkeys(result["protocol"] for result in record["results"].values())
-            files = tuple(record.get("paths") or record.get("places") or absolute_paths(record["data"]))
+            files = tuple(record.get("paths") or record.get("places") or make_absolute(record["data"]))
             tables.setdefault((files, *protocols), []).append((run, record))
     return {
         f"{' '.join(found[0][1]['data'])}, {' and '.join(protocols)}": recall_table(

@@ -20,7 +20,7 @@ from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.encoder import ErnieViL2, PaddleBackend, load_model
 from ernie_vil2.evaluation.outcomes import Outcomes
-from ernie_vil2.evaluation.report import about, write_report
+from ernie_vil2.evaluation.report import describe_run, write_report
 from ernie_vil2.evaluation.scorer import SCORERS, Opened, Scorer, check_options, score
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS, Best, checkpoint_folder
@@ -122,9 +122,9 @@ class Scored:
 
     def _metrics(self, encoder: ErnieViL2, opened: Opened) -> Metrics:
         report = score(self.scorer, encoder, opened, rank=dist.get_rank(), ranks=dist.get_world_size())
-        if self.outcomes is not None and report.outcomes:
-            self.outcomes.update(report.outcomes())
-        return Metrics(report.metrics, report.shown)
+        if self.outcomes is not None and report.make_outcomes:
+            self.outcomes.update(report.make_outcomes())
+        return Metrics(report.metrics, report.progress_metrics)
 
 
 def build_evaluators(
@@ -330,7 +330,7 @@ class Comparison:
         if len(self.benchmarks) == 1:
             opened = replace(opened, benchmarks={"": self.benchmarks[0]})
         report = score(scorer, model, opened)
-        write_report(report, self._run / RESULTS, name, about(source, self._data, {}, None))
+        write_report(report, self._run / RESULTS, name, describe_run(source, self._data, {}, None))
         return "\n".join(f"{label}: {_line(one['result'])}" for label, one in report.record["results"].items())
 
 

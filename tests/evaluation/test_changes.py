@@ -8,7 +8,7 @@ import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.evaluation.examples import CSV_COLUMNS
-from ernie_vil2.evaluation.report import cell_text
+from ernie_vil2.evaluation.report import escape_cell
 from ernie_vil2.evaluation.report_page import (
     ReportedRun,
     comparison_of,
@@ -28,7 +28,7 @@ def ranks(path, label, rows):
         writer = csv.writer(file)
         writer.writerow(CSV_COLUMNS)
         for way, key, query, rank, *answer in rows:
-            writer.writerow([label, way, key, cell_text(query), rank, *(answer or ["x"]), 0.5, "y", 0.6])
+            writer.writerow([label, way, key, escape_cell(query), rank, *(answer or ["x"]), 0.5, "y", 0.6])
     return path
 
 

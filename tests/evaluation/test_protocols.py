@@ -289,7 +289,7 @@ def test_sugar_crepe_is_scored_as_its_authors_do(tmp_path):
         expected[kind] = 100 * sum(right) / len(right)
     assert {kind: report.metrics[kind] for kind in ITEMS} == pytest.approx(expected)
     assert report.metrics["mean"] == pytest.approx(sum(expected.values()) / 2)
-    (found,) = report.outcomes().values()
+    (found,) = report.make_outcomes().values()
     assert found.estimate("mean").mean == pytest.approx(report.metrics["mean"])
     assert found.estimate("swap_obj").mean == pytest.approx(expected["swap_obj"])
     row = {name: number for number, name in enumerate(found.query_ids)}
@@ -297,7 +297,7 @@ def test_sugar_crepe_is_scored_as_its_authors_do(tmp_path):
     assert clusters[0] == clusters[1] != clusters[2] == clusters[3]  # 1.jpg and 2.jpg
     (card,) = found.make_cards([row["swap_obj/0"]])
     assert {answer.caption for answer in card.answers} == {"a cat on a mat", "a mat on a cat"}
-    assert len(list(report.rows)) == 5 and set(report.metrics) == {*ITEMS, "mean"} <= {*KINDS, "mean"}
+    assert len(list(report.csv_rows)) == 5 and set(report.metrics) == {*ITEMS, "mean"} <= {*KINDS, "mean"}
 
 
 def test_a_scorer_scores_what_was_opened_before_other_data(tmp_path):

@@ -27,11 +27,11 @@ from ernie_vil2.evaluation.protocol import PROTOCOLS, score, table_rows
 from ernie_vil2.evaluation.published import published_results
 from ernie_vil2.evaluation.report import (
     Report,
-    about,
-    cell_text,
-    checksums,
-    original_text,
-    result_name,
+    choose_result_name,
+    compute_checksums,
+    describe_run,
+    escape_cell,
+    unescape_cell,
     write_csv,
     write_report,
 )
@@ -105,8 +105,8 @@ def test_ranks_as_csv(tmp_path, evaluation):
 
 @given(st.text(st.sampled_from("'=+-@\t\r\n＝a,\"")))
 def test_a_cell_is_not_a_formula_and_its_text_comes_back(text):
-    cell = cell_text(text)
-    assert not re.match(r"[=+\-@\t\r]", cell) and original_text(cell) == text
+    cell = escape_cell(text)
+    assert not re.match(r"[=+\-@\t\r]", cell) and unescape_cell(cell) == text
     assert cell == text or cell == f"'{text}"
 
 
@@ -133,14 +133,14 @@ def test_ranks_of_folds_and_of_rows_name_the_benchmarks_ids(tmp_path, encoded):
 
 def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
     (tmp_path / "weights").write_bytes(b"weights")
-    digests = checksums([tmp_path / "weights"])
+    digests = compute_checksums([tmp_path / "weights"])
     assert digests == {str(tmp_path / "weights"): sha256(b"weights").hexdigest()}
     published = [row for row in published_results("coco-cn-test", "base") if "OPEN_ERNIE" in row.label]
     results = {"small model": expecting_more(evaluation)}
     rows = table_rows("pairs", results, published=published)
     report = Report(
         {}, [recall_table(rows)], record(results, rows, published), CSV_COLUMNS, ranks(results),
-        paragraphs=[format_counts(results), format_definitions(results, published)], pages=list,
+        paragraphs=[format_counts(results), format_definitions(results, published)], make_pages=list,
     )  # fmt: skip
     written = write_report(report, tmp_path / "new" / "folder", "drawings", {"data": "x", "checksums": digests})
     assert [path.name for path in written] == ["drawings.txt", "drawings.json", "drawings.csv"]
@@ -156,7 +156,7 @@ def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
 
 def html_of(path, evaluation, **changes):
     rows = table_rows("drawings", {"small": evaluation})
-    report = Report({}, pages=lambda: [retrieval_page(evaluation, rows, **changes)])
+    report = Report({}, make_pages=lambda: [retrieval_page(evaluation, rows, **changes)])
     write_report(report, path.parent, path.stem, {"model": "small", "data": "drawings"})
     return path.read_text(encoding="utf-8")
 
@@ -193,8 +193,8 @@ def test_the_names_of_results_carry_the_data(tmp_path, evaluation):
     named = {}
     for data in (["a/test"], ["b/test"], ["x/a/test"], ["a/test.tar", "b"]):
         data = [f"{tmp_path}/{data[0]}", *data[1:]]
-        named[data[0]] = result_name(folder, data, ["val", "muge-val"])
-        write_report(Report({}, pages=list), folder, named[data[0]], about("model", data, {}, []))
+        named[data[0]] = choose_result_name(folder, data, ["val", "muge-val"])
+        write_report(Report({}, make_pages=list), folder, named[data[0]], describe_run("model", data, {}, []))
     assert list(named.values()) == [
         "a-test-val-muge-val",
         "b-test-val-muge-val",
@@ -202,10 +202,12 @@ def test_the_names_of_results_carry_the_data(tmp_path, evaluation):
         "a-test-and-1-more-val-muge-val",
     ]
     # The same data again has its own name, from wherever it is named.
-    assert [result_name(folder, [data], ["val", "muge-val"]) for data in list(named)[:3]] == list(named.values())[:3]
+    assert [choose_result_name(folder, [data], ["val", "muge-val"]) for data in list(named)[:3]] == list(
+        named.values()
+    )[:3]
     (folder / "b-test.json").write_text("[]")
-    assert result_name(folder, [f"{tmp_path}/b/test"]) == f"{tmp_path.name}-b-test"
-    assert result_name(folder, ["s3://bucket/{00..09}.tar"]) == "bucket-_00..09_"
+    assert choose_result_name(folder, [f"{tmp_path}/b/test"]) == f"{tmp_path.name}-b-test"
+    assert choose_result_name(folder, ["s3://bucket/{00..09}.tar"]) == "bucket-_00..09_"
 
 
 def test_extreme_queries_are_in_a_fixed_order(evaluation):

@@ -20,7 +20,7 @@ from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.published import published_results
-from ernie_vil2.evaluation.report import Page, Report, Section, wrapped
+from ernie_vil2.evaluation.report import Page, Report, Section, wrap_lines
 from ernie_vil2.evaluation.scorer import Bar, Opened, Scorer
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.pages import Answer, Card, Table, percent
@@ -356,9 +356,9 @@ class Entailment(Scorer):
             best_by=self.best_by,
             sizes=None,
             notes=notes,
-            paragraphs=[wrapped(notes)],
-            pages=lambda: [page(scores, table, notes)],
-            outcomes=lambda: {"": outcomes(scores)},
+            paragraphs=[wrap_lines(notes)],
+            make_pages=lambda: [page(scores, table, notes)],
+            make_outcomes=lambda: {"": outcomes(scores)},
         )
 
     def naming(self, opened: Opened) -> list[str]:

@@ -29,7 +29,7 @@ from ernie_vil2.evaluation.pixel_baseline import PixelBaseline, pixel_baseline
 from ernie_vil2.evaluation.protocol import Evaluation, choose, find_protocol, queries_title, score, select, table_rows
 from ernie_vil2.evaluation.published import PublishedResult, published_results
 from ernie_vil2.evaluation.ranking import TIE_RULES
-from ernie_vil2.evaluation.report import Page, Report, ending_of, wrapped
+from ernie_vil2.evaluation.report import Page, Report, make_file_suffix, wrap_lines
 from ernie_vil2.evaluation.retrieval import Row, recall_table
 from ernie_vil2.evaluation.scorer import Bar, Opened, Scorer, make_scorer
 from ernie_vil2.pages import Card
@@ -113,13 +113,13 @@ class Retrieval(Scorer):
             CSV_COLUMNS,
             ranks(labelled),
             best_by=self.best_by,
-            shown=[name for name in metrics if name.rpartition("/")[2] not in LOGGED_ALONE],
-            figures=format_measures(labelled),
+            progress_metrics=[name for name in metrics if name.rpartition("/")[2] not in LOGGED_ALONE],
+            extra_lines=format_measures(labelled),
             notes=counts.splitlines(),
             paragraphs=[counts, format_definitions(labelled, published)],
-            pages=lambda: self._pages(labelled, rows, device),
-            lines=_answers(labelled, self.top_k, device) if self.top_k else (),
-            outcomes=lambda: {
+            make_pages=lambda: self._pages(labelled, rows, device),
+            json_lines=_answers(labelled, self.top_k, device) if self.top_k else (),
+            make_outcomes=lambda: {
                 ", ".join(filter(None, keys)): outcomes(one, device) for keys, one in evaluations.items() if one.results
             },
         )
@@ -127,7 +127,7 @@ class Retrieval(Scorer):
     def _pages(self, evaluations: Evaluations, rows: Sequence[Row], device: str) -> Iterator[Page]:
         for label, evaluation in evaluations.items():
             page = retrieval_page(evaluation, rows, device)
-            yield replace(page, label=label, ending=ending_of(label) if len(evaluations) > 1 else "")
+            yield replace(page, label=label, file_suffix=make_file_suffix(label) if len(evaluations) > 1 else "")
 
     def _rows(
         self, evaluations: Evaluations, published: Sequence[PublishedResult], baseline: PixelBaseline | None = None
@@ -204,7 +204,7 @@ def outcomes(evaluation: Evaluation, device: str = "cpu") -> Outcomes:
 def _answers(evaluations: Evaluations, k: int, device: str) -> Iterator[tuple[str, Iterable[Mapping[str, Any]]]]:
     for label, evaluation in evaluations.items():
         if "text_to_image" in evaluation.results:
-            ending = ending_of(label) if len(evaluations) > 1 else ""
+            ending = make_file_suffix(label) if len(evaluations) > 1 else ""
             yield f"{ending}.predictions.jsonl", predictions(evaluation, k, device)
     yield ".answers.jsonl", best_answers(evaluations, k, device)
 
@@ -224,7 +224,7 @@ def format_counts(evaluations: Evaluations) -> str:
         lines.append(f"{label}: protocol {evaluation.protocol.name}, {evaluation.sizes}")
         lines += [f"note: {sentence}" for sentence in evaluation.notes]
         lines += [f"{what}: {report}" for what, report in reports if report.counts or report.remarks]
-    return wrapped(lines)
+    return wrap_lines(lines)
 
 
 def format_measures(evaluations: Evaluations) -> list[str]:
@@ -241,7 +241,7 @@ def format_definitions(evaluations: Evaluations, published: Sequence[PublishedRe
     lines = []
     for one in dict.fromkeys(evaluation.protocol for evaluation in evaluations.values()):
         lines += [f"protocol {one.name}: {one.definition}", TIE_RULES[one.ties]]
-    return wrapped([*lines, *map(cited, published)])
+    return wrap_lines([*lines, *map(cited, published)])
 
 
 def cited(row: PublishedResult) -> str:

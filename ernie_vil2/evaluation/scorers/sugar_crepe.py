@@ -121,7 +121,7 @@ class SugarCrepe(Scorer):
             best_by=self.best_by,
             sizes=f"{counted(len(one.images), 'image')}, {counted(len(one.texts), 'text')}",
             notes=notes,
-            outcomes=lambda: {"": outcomes(items, one, scores)},
+            make_outcomes=lambda: {"": outcomes(items, one, scores)},
         )
 
 

@@ -141,13 +141,13 @@ class ZeroShot(Scorer):
             CSV_COLUMNS,
             answers(classes, results),
             best_by=best_by,
-            shown=[name for name in metrics if name.rpartition("/")[2] == best_by],
+            progress_metrics=[name for name in metrics if name.rpartition("/")[2] == best_by],
             sizes=f"{len(classes.benchmark.images):,} images, {len(classes.benchmark.texts):,} classes",
             notes=notes,
             paragraphs=["\n".join(notes), DEFINITION],
-            about={"templates": {language: list(own) for language, own in templates.items()}},
-            pages=lambda: [confusions_page(classes, results, table, notes)],
-            outcomes=lambda: {label: outcomes(classes, one) for label, one in results.items()},
+            settings={"templates": {language: list(own) for language, own in templates.items()}},
+            make_pages=lambda: [confusions_page(classes, results, table, notes)],
+            make_outcomes=lambda: {label: outcomes(classes, one) for label, one in results.items()},
         )
 
     def _notes(
