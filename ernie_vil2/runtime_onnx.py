@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.data.decoding import check_size
+from ernie_vil2.data.decoding import check_image_size
 from ernie_vil2.data.preprocessing import Preprocessing, encode_by_shape, in_batches
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.data.tokenizer_files import open_tokenizer
@@ -172,5 +172,5 @@ class OnnxModel:
         if isinstance(image, str | os.PathLike):
             name, image = str(image), Path(image).read_bytes()
         if isinstance(image, np.ndarray) and image.ndim == 3:
-            check_size(image.shape[1], image.shape[0], name)
+            check_image_size(image.shape[1], image.shape[0], name)
         return self._preprocess(image, name)

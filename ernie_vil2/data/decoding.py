@@ -1,7 +1,8 @@
-"""Encoded images to pixels: one definition for training, evaluation and the tools.
+"""Decoding of image files to pixels, the same for training, evaluation and the tools.
 
-simplejpeg decodes JPEG; Pillow decodes what simplejpeg does not read, and all the rest. OpenCV decodes nothing: files
-come from strangers, and the libraries in the OpenCV that PaddleClas asks for have known holes (CVE-2023-4863).
+simplejpeg decodes JPEG; Pillow decodes everything else, and the JPEG files that simplejpeg cannot read. OpenCV decodes
+nothing: files come from strangers, and the image libraries in the OpenCV that PaddleClas requires have known holes
+(CVE-2023-4863).
 """
 
 import contextlib
@@ -21,49 +22,58 @@ from PIL import Image
 
 from ernie_vil2.data.samples import BadSample, Reason
 
-MAX_PIXELS = 89_478_485  # a header that asks for more is taken for a decompression bomb, by Pillow too
+# Pillow's own limit: an image whose header announces more pixels is treated as a decompression bomb.
+MAX_PIXELS = 89_478_485
 
-# Stored pixels of a JPEG that is decoded to a half, a quarter or an eighth of its sides, which phones of 108 megapixels
-# need. Pillow opens no larger file.
+# Limit for a JPEG that is decoded at 1/2, 1/4 or 1/8 of its sides, high enough for phone cameras of 108 megapixels.
+# Pillow refuses to open anything larger.
 MAX_STORED_PIXELS = 2 * MAX_PIXELS
 
-WHITE = (255, 255, 255)  # what is shown behind transparent pixels: the paper that images are cut out on
-
+WHITE = (255, 255, 255)  # default background of transparent pixels: most cut-outs are made for white paper
 BLACK = (0, 0, 0)
 
-# A side that is longer than this times the other is a ruler or a spacer; resized by the short one, it fills memory.
+# Images with a longer side of more than 200 times the shorter are rulers and spacers. Resizing one by its short side
+# would fill the memory.
 MAX_ASPECT = 200
 
-# Of what Pillow can open: no vector graphics, which it has other programs draw, and no raster of measurements.
+# The formats that Pillow may open. Left out: vector graphics, which Pillow hands to other programs, and formats of
+# measurements.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
-_WRONG_PROFILES = (0x182EA552, 0xF29E526D)  # CRCs of two sRGB profiles of 1998 with a wrong white, in many PNG files
+# CRC-32 of two sRGB profiles of 1998 with a wrong white point, which are in many PNG files; libpng warns of them.
+_WRONG_PROFILES = (0x182EA552, 0xF29E526D)
 
+# Markers of JPEG files.
 _JPEG, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
-_FRAMES = (0xC0, 0xC1, 0xC2)  # markers of baseline, extended and progressive JPEG
-_TABLES = (0xC4, 0xDB, 0xDD, 0xE0, 0xFE)  # Huffman and quantisation tables, restarts, JFIF, comment
-_PNG_BITS = 24  # where a PNG says how many bits a value has
-_ORIENTATION = 0x0112  # the EXIF tag
-_TIFF_BITS, _TIFF_COLOURS, _TIFF_ALPHA, _WHITE_IS_ZERO = 258, 262, 338, 0  # tags, and a value of the second
-_JPEG_2000, _JPEG_2000_BITS = b"\xff\x4f\xff\x51", 42  # how its pixels begin, and where their header has the bits
-_REDUCED = (1, 2, 4, 8)  # the sides of a JPEG, divided by that
-_ONE_PASS = (0xC0, 0xC1, 0xC9)  # frames whose rows are decoded one after the other, if one scan has all colours
-_SCALABLE = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # frames of which libjpeg makes fewer pixels
-_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # tables and a reserved one lie between
 _START_OF_SCAN = 0xDA
-_USUAL_SCANS = 16
-"""Scans of a progressive JPEG that take the time of one, with those of thumbnails in its header; encoders write 10."""
+_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive JPEG
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # all kinds; two tables and a reserved one excepted
+_ONE_PASS = (0xC0, 0xC1, 0xC9)  # kinds that are decoded row by row if one scan has all colours
+_SCALABLE = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # kinds that libjpeg can decode at a smaller scale
+_TABLES = (0xC4, 0xDB, 0xDD, 0xE0, 0xFE)  # Huffman and quantisation tables, restarts, JFIF, comment
+_SCALES = (1, 2, 4, 8)  # libjpeg can divide the sides by these numbers
 
-# Pixels that are converted to RGB at once. In one go, the intermediate images of Pillow take 14 to 22 bytes a pixel of
-# the whole image, and 2.3 GB of one of 88 megapixels; smaller bands save nothing more, and take longer.
+_PNG_BITS = 24  # offset in a PNG of the number of bits of a value
+_ORIENTATION = 0x0112  # EXIF tag
+_TIFF_BITS, _TIFF_COLOURS, _TIFF_ALPHA = 258, 262, 338  # TIFF tags
+_WHITE_IS_ZERO = 0  # value of the tag _TIFF_COLOURS
+_JPEG_2000 = b"\xff\x4f\xff\x51"  # start of the codestream in a JPEG 2000
+_JPEG_2000_BITS = 42  # offset from there of the number of bits of a value
+
+# Every so many scans of a progressive JPEG count as decoding it once more. Encoders write 10 scans, and a thumbnail in
+# the header adds some, so that ordinary files count once; a file of hundreds of scans is an attack on the time.
+_USUAL_SCANS = 16
+
+# Pixels that are converted to RGB at a time. Converting a whole image takes 14 to 22 bytes a pixel for Pillow's
+# intermediate images, 2.3 GB for one of 88 megapixels; smaller bands save no more memory and take longer.
 _BAND_PIXELS = 2**20
 
-# Pixels of a JPEG 2000 in a query. Pillow decodes it while no other thread of Python runs, 0.1 s a megapixel, and a
-# file of 1.2 KB can hold 25 megapixels.
+# Largest JPEG 2000 in a query. Pillow decodes 10 megapixels a second and holds Python's lock meanwhile, and a file of
+# 1.2 KB can hold 25 megapixels.
 _MAX_JPEG_2000_PIXELS = 2**23
 
-# Bytes a pixel that decoding takes at its peak, rounded up from what benchmarks/query_images.py measures: Pillow's
-# image of 4, the result of 3 or Pillow's own conversion to RGB of 4, and what the library of the format holds besides.
+# Peak memory of decoding, in bytes a pixel, rounded up from what benchmarks/query_images.py measures: Pillow's image
+# (4), the result (3) or Pillow's own conversion to RGB (4), and the buffers of the format's library.
 _BYTES_PER_PIXEL = {
     "JPEG": 13,
     "PNG": 9,
@@ -78,53 +88,52 @@ _BYTES_PER_PIXEL = {
 
 
 class ImageRemark(UserWarning):
-    """What is odd about an image that is used, in a fixed phrase; seen within `remarks` alone."""
+    """Something odd about an image that is used, in a fixed phrase; seen only by `collect_remarks`."""
 
 
 warnings.simplefilter("ignore", ImageRemark)
-# `check_size` has the bound, which a JPEG that is decoded smaller may exceed.
+# `check_image_size` has our limit, which a JPEG that is decoded at a smaller scale may exceed.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 @contextlib.contextmanager
-def remarks() -> Iterator[list[str]]:
-    """Collects what is odd about the images that are decoded within: our own remarks, and warnings of the libraries.
+def collect_remarks() -> Iterator[list[str]]:
+    """Collect remarks on the images that are decoded in the block: our own, and warnings of the libraries.
 
-    For one thread, as `warnings.catch_warnings`. Numbers become n, so that equal remarks are counted together.
-
-    The list is filled at the end.
+    Numbers in them become n, so that equal remarks are counted together. The list is filled when the block ends. Like
+    `warnings.catch_warnings`, this serves one thread at a time.
     """
-    found: list[str] = []
+    remarks: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        # Python warns of a forgotten file whenever it collects one, which says nothing about the image.
+        # Python warns of an unclosed file whenever it collects one, which has nothing to do with the image.
         warnings.simplefilter("ignore", ResourceWarning)
-        yield found
-    found += dict.fromkeys(re.sub(r"\d+", "n", str(warning.message)).strip() for warning in caught)
+        yield remarks
+    messages = [re.sub(r"\d+", "n", str(warning.message)).strip() for warning in caught]
+    remarks += dict.fromkeys(messages)
 
 
 class EncodedImage:
-    """An image file whose size is known before its pixels are made, so that they can be made smaller.
+    """An image file whose header has been read and whose pixels have not, so that they can be decoded smaller.
 
-    What is unusual has a defined result. It is turned as its EXIF orientation says. Grey, palette and CMYK become
-    RGB, of 16 bits the upper 8 count, what is transparent shows the background, of an animation the first image is
-    taken.
+    Unusual files have a defined result: the image is turned as its EXIF orientation says; grey, palette and CMYK become
+    RGB; of 16 bits the upper 8 are used; transparent pixels show the background; of an animation the first image is
+    decoded.
 
     Args:
-        data: the file's bytes.
-        name: the image's, for the error.
-        background: [red, green, blue] behind transparent pixels, 0 to 255; None: transparency is dropped, so that
-            whatever colour is stored there shows, as the two releases have it (black in TIFF).
-        max_jpeg_pixels: stored pixels of a JPEG; more than `MAX_PIXELS` for a caller that decodes fewer of them.
+        data: bytes of the file.
+        name: name of the image, for the error.
+        background: [red, green, blue] behind transparent pixels, 0 to 255. None drops the transparency and shows
+            whatever colour the file stores there (black in TIFF), like the official release and PaddleNLP.
+        max_jpeg_pixels: limit of a JPEG's stored pixels; more than `MAX_PIXELS` if it is decoded at a smaller scale.
 
     Attributes:
-        height, width: in pixels, as the image is to be shown.
+        height, width: in pixels, after turning.
 
     Raises:
-        BadSample: "broken image", "truncated image" (a file that was cut off can look whole to a decoder, which
-            paints the rest grey), "too many pixels" (`MAX_PIXELS`), "too narrow an image" (`MAX_ASPECT`),
-            "pixels of 32 bits" (or with a sign: numbers without a defined black and white), or "JPEG 2000 of more than
-            8 bits a colour".
+        BadSample: "broken image"; "truncated image" (a decoder would paint the missing rest grey); "too many pixels"
+            (`MAX_PIXELS`); "too narrow an image" (`MAX_ASPECT`); "pixels of 32 bits" (also signed ones: neither has a
+            defined black and white); or "JPEG 2000 of more than 8 bits a colour".
     """
 
     def __init__(
@@ -133,41 +142,49 @@ class EncodedImage:
         self._data, self._name, self._max_pixels = data, name, max_jpeg_pixels
         self._pixels: np.ndarray | None = None
         if not data.startswith(_JPEG):
-            # No decoder makes these smaller than they are.
+            # Other formats cannot be decoded at a smaller scale, so there is nothing to wait for.
             self._pixels = _decode_other(open_header(data, name), data, name, background)
             self.height, self.width = self._pixels.shape[:2]
             return
-        size, self._orientation = _jpeg_header(data, name, max_jpeg_pixels)
+
+        size, self._orientation = _read_jpeg_header(data, name, max_jpeg_pixels)
         if _is_cut_off(data):
             raise BadSample(Reason.TRUNCATED_IMAGE, name)
-        self.width, self.height = size if self._orientation < 5 else size[::-1]
+        if self._orientation >= 5:  # turned by 90 degrees
+            self.height, self.width = size
+        else:
+            self.width, self.height = size
 
     def decode(self, shrink: float = 1.0, fast: bool = False) -> np.ndarray:
-        """The pixels, or fewer of them where that saves time.
+        """Decode the pixels, or fewer of them where that saves time.
 
         Args:
-            shrink: by how much the caller is going to shrink the image. JPEG comes at the smallest of the scales
-                1, 1/2, 1/4 and 1/8 that is not below 1/`shrink`; sides are rounded up. Other files come whole.
-            fast: where JPEG has colour at half the resolution, each value may be repeated instead of interpolated, in a
-                fifth less time; not in the JPEG that Pillow decodes.
+            shrink: factor by which the caller will shrink the image. A JPEG is decoded at the smallest of the scales
+                1, 1/2, 1/4 and 1/8 that is at least 1/`shrink`, with sides rounded up; other files are decoded whole.
+            fast: let simplejpeg repeat colour values that are stored at half the resolution instead of interpolating
+                them, which saves a fifth of the time.
 
         Returns:
-            `[H, W, 3]` uint8 RGB; BadSample is "broken image".
+            `[H, W, 3]` uint8 RGB.
+
+        Raises:
+            BadSample: "broken image".
         """
         if self._pixels is not None:
             return self._pixels
-        factor = max(factor for factor in _REDUCED if factor <= max(shrink, 1))
-        return _turned(_decode_jpeg(self._data, factor, self._name, fast, self._max_pixels), self._orientation)
+        factor = max(scale for scale in _SCALES if scale <= max(shrink, 1))
+        pixels = _decode_jpeg(self._data, factor, self._name, fast, self._max_pixels)
+        return _turn_upright(pixels, self._orientation)
 
 
 @dataclass(frozen=True)
 class DecodingPlan:
-    """How an image is decoded, and what that costs, known before its pixels are made.
+    """How an image will be decoded and what that costs, known before decoding.
 
     Attributes:
-        factor: 1, 2, 4 or 8, by which the sides are divided; 1 of what is no JPEG.
-        num_bytes: memory at the peak, without the file; an upper estimate.
-        num_pixels: stored pixels, counted again for each `_USUAL_SCANS` scans that go over them: a measure of the time.
+        factor: number that the sides are divided by: 1, 2, 4 or 8 for a JPEG, else 1.
+        num_bytes: upper estimate of the peak memory, without the file.
+        num_pixels: measure of the time: stored pixels, counted once for every `_USUAL_SCANS` scans.
     """
 
     factor: int
@@ -175,15 +192,17 @@ class DecodingPlan:
     num_pixels: int
 
 
-def plan_decoding(data: bytes, name: str, least_sides: Callable[[int, int], tuple[float, float]]) -> DecodingPlan:
+def plan_decoding(data: bytes, name: str, minimum_sides: Callable[[int, int], tuple[float, float]]) -> DecodingPlan:
     """Choose the smallest scale of an image that leaves enough pixels; only its header is read.
 
     Args:
-        least_sides: of the image's width and height, the shorter and the longer side that it must have at least.
+        data: bytes of the file.
+        name: name of the image, for the error.
+        minimum_sides: function from the image's width and height to the shorter and the longer side that it must keep.
 
     Raises:
         BadSample: as `EncodedImage`, except that a JPEG may have `MAX_STORED_PIXELS` if it is decoded to at most
-            `MAX_PIXELS`, and a JPEG 2000 at most `_MAX_JPEG_2000_PIXELS`.
+            `MAX_PIXELS`, and a JPEG 2000 may have `_MAX_JPEG_2000_PIXELS`.
     """
     if not data.startswith(_JPEG):
         header = open_header(data, name)
@@ -192,70 +211,74 @@ def plan_decoding(data: bytes, name: str, least_sides: Callable[[int, int], tupl
             raise BadSample(Reason.TOO_MANY_PIXELS, name)
         return DecodingPlan(1, num_pixels * _BYTES_PER_PIXEL[header.format or "JPEG2000"], num_pixels)
 
-    frame = _jpeg_frame(data) or _unusual_frame(open_header(data, name, MAX_STORED_PIXELS))
-    check_size(frame.width, frame.height, name, MAX_STORED_PIXELS)
+    frame = _read_jpeg_frame(data) or _frame_of_header(open_header(data, name, MAX_STORED_PIXELS))
+    check_image_size(frame.width, frame.height, name, MAX_STORED_PIXELS)
+
+    # Choose the scale.
     short, long = sorted((frame.width, frame.height))
-    least_short, least_long = least_sides(frame.width, frame.height)
+    min_short, min_long = minimum_sides(frame.width, frame.height)
     factor = 1
     if frame.is_scalable:
-        factor = max(
-            (factor for factor in _REDUCED if short >= factor * least_short and long >= factor * least_long), default=1
-        )
+        for scale in _SCALES:
+            if short >= scale * min_short and long >= scale * min_long:
+                factor = scale
     width, height = -(-frame.width // factor), -(-frame.height // factor)
-    check_size(width, height, name)
+    check_image_size(width, height, name)
 
+    # Estimate the costs.
     num_pixels = frame.width * frame.height
     num_bytes = width * height * _BYTES_PER_PIXEL["JPEG"]
     if frame.is_one_pass:
         return DecodingPlan(factor, num_bytes, num_pixels)
-    # libjpeg holds the coefficients of the whole image, two bytes each, and every scan goes over them.
-    num_passes = -(-data.count(_SCAN) // _USUAL_SCANS)
-    return DecodingPlan(factor, num_bytes + round(2 * frame.samples * num_pixels), num_pixels * max(1, num_passes))
+    # libjpeg holds the coefficients of the whole image, two bytes each, and goes over them for every scan.
+    num_bytes += round(2 * frame.values_per_pixel * num_pixels)
+    num_passes = max(1, -(-data.count(_SCAN) // _USUAL_SCANS))
+    return DecodingPlan(factor, num_bytes, num_pixels * num_passes)
 
 
 def decode_image(data: bytes, name: str, background: Sequence[int] | None = WHITE, factor: int = 1) -> np.ndarray:
-    """All pixels of an encoded image, `[H, W, 3]` uint8 RGB; arguments and errors as of `EncodedImage`.
+    """Decode an image file to `[H, W, 3]` uint8 RGB; other arguments and errors are those of `EncodedImage`.
 
     Args:
-        factor: 1, 2, 4 or 8, by which the sides of a JPEG are divided, as `plan_decoding` chooses it.
+        factor: number that the sides of a JPEG are divided by: 1, 2, 4 or 8, as `plan_decoding` chooses it.
     """
-    return EncodedImage(data, name, background, _max_pixels(factor)).decode(factor)
+    return EncodedImage(data, name, background, _max_stored_pixels(factor)).decode(factor)
 
 
-def _max_pixels(factor: int) -> int:
+def _max_stored_pixels(factor: int) -> int:
     return MAX_PIXELS if factor == 1 else MAX_STORED_PIXELS
 
 
-def opened(data: bytes, name: str, factor: int = 1) -> Image.Image:
-    """The image as Pillow has it, in its own mode and not turned; errors as of `EncodedImage`, `factor` as above."""
-    image = open_header(data, name, _max_pixels(factor))
+def open_with_pillow(data: bytes, name: str, factor: int = 1) -> Image.Image:
+    """Decode an image with Pillow, in its stored mode and orientation; `factor` and errors are those of `decode_image`."""
+    image = open_header(data, name, _max_stored_pixels(factor))
     if factor > 1:
         image.draft(None, (image.width / factor, image.height / factor))  # type: ignore[arg-type]  # see `_decode_jpeg`
     if data.startswith(_JPEG) and _is_cut_off(data):
         raise BadSample(Reason.TRUNCATED_IMAGE, name)
     try:
         image.load()
-    except Exception as error:  # Pillow's readers raise whatever they stumble over
+    except Exception as error:  # Pillow's readers raise exceptions of any type
         raise BadSample(Reason.BROKEN_IMAGE, name) from error
     return image
 
 
-def stored_pixels(data: bytes, name: str, factor: int = 1) -> np.ndarray:
-    """As `decode_image`, by Pillow as it comes, which is PaddleNLP's way: not turned, and transparency is dropped."""
-    image = opened(data, name, factor)
+def decode_as_stored(data: bytes, name: str, factor: int = 1) -> np.ndarray:
+    """Decode an image as PaddleNLP does: by Pillow, without turning it, and dropping transparency."""
+    image = open_with_pillow(data, name, factor)
     try:
-        return rgb_pixels(image, None)
-    except Exception as error:  # Pillow's readers raise whatever they stumble over
+        return convert_to_rgb(image, None)
+    except Exception as error:  # Pillow's readers raise exceptions of any type
         raise BadSample(Reason.BROKEN_IMAGE, name) from error
 
 
-def rgb_pixels(image: Image.Image, background: Sequence[int] | None) -> np.ndarray:
-    """The pixels of a Pillow image as it is stored, `[H, W, 3]` uint8 RGB; `background` as in `EncodedImage`."""
-    return _in_bands(image, lambda band: _convert_to_rgb(band, background))
+def convert_to_rgb(image: Image.Image, background: Sequence[int] | None) -> np.ndarray:
+    """Convert a Pillow image to `[H, W, 3]` uint8 RGB, not turned; `background` as in `EncodedImage`."""
+    return _convert_in_bands(image, lambda band: _convert_band_to_rgb(band, background))
 
 
-def _in_bands(image: Image.Image, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
-    """Convert an image to `[H, W, 3]` uint8, a band of rows at a time, so that little is held besides the result."""
+def _convert_in_bands(image: Image.Image, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+    """Convert an image to `[H, W, 3]` uint8, a band of rows at a time, so that little memory is used besides the result."""
     if image.width * image.height <= _BAND_PIXELS:
         return convert(image)
     pixels = np.empty([image.height, image.width, 3], np.uint8)
@@ -266,72 +289,80 @@ def _in_bands(image: Image.Image, convert: Callable[[Image.Image], np.ndarray]) 
     return pixels
 
 
-def _convert_to_rgb(image: Image.Image, background: Sequence[int] | None) -> np.ndarray:
+def _convert_band_to_rgb(image: Image.Image, background: Sequence[int] | None) -> np.ndarray:
     if not image.has_transparency_data:
         return np.asarray(image.convert("RGB"))
-    above = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
+    # Pillow converts La (premultiplied) to RGBA only by way of LA.
+    foreground = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
     if background is None:
-        return np.asarray(above.convert("RGB"))
+        return np.asarray(foreground.convert("RGB"))
     canvas = Image.new("RGB", image.size, tuple(background))
-    canvas.paste(above, mask=above)
+    canvas.paste(foreground, mask=foreground)
     return np.asarray(canvas)
 
 
-def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
-    """An image of either kind as `[H, W, 3]` uint8 RGB, to be shown."""
-    return rgb_pixels(image, WHITE) if isinstance(image, Image.Image) else image
+def to_rgb_array(image: np.ndarray | Image.Image) -> np.ndarray:
+    """Return an image of either type as `[H, W, 3]` uint8 RGB, for display."""
+    return convert_to_rgb(image, WHITE) if isinstance(image, Image.Image) else image
 
 
-def small_file(image: np.ndarray, side: int, suffix: str, flags: Sequence[int] = ()) -> bytes:
-    """`[H, W, 3]` RGB as a file, made smaller until its longer side is at most `side`.
+def encode_thumbnail(image: np.ndarray, side: int, suffix: str, flags: Sequence[int] = ()) -> bytes:
+    """Encode an image, reduced so that its longer side is at most `side` pixels.
 
     Args:
-        suffix, flags: format and settings, as OpenCV takes them.
+        image: `[H, W, 3]` uint8 RGB.
+        side: limit of the longer side, in pixels.
+        suffix: file suffix that names the format, as `cv2.imencode` takes it.
+        flags: settings of the format, as `cv2.imencode` takes them.
     """
-    shrink = min(1.0, side / max(image.shape[:2]))
-    size = [max(1, round(length * shrink)) for length in image.shape[1::-1]]
+    scale = min(1.0, side / max(image.shape[:2]))
+    height, width = image.shape[:2]
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return cv2.imencode(suffix, cv2.cvtColor(small, cv2.COLOR_RGB2BGR), flags)[1].tobytes()
 
 
-def open_header(data: bytes, name: str, most: int = MAX_PIXELS) -> Image.Image:
-    """The file as Pillow opens it: format, size and metadata are read, the pixels are not. BadSample is "broken image",
-    "too many pixels" or "too narrow an image"."""
+def open_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open an image with Pillow, which reads format, size and metadata but not the pixels.
+
+    Raises:
+        BadSample: "broken image", "too many pixels" or "too narrow an image".
+    """
     try:
         header = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise BadSample(Reason.TOO_MANY_PIXELS, name) from error
-    except Exception as error:  # Pillow's readers raise whatever they stumble over
+    except Exception as error:  # Pillow's readers raise exceptions of any type
         raise BadSample(Reason.BROKEN_IMAGE, name) from error
-    check_size(*header.size, name, most)
+    check_image_size(*header.size, name, max_pixels)
     return header
 
 
-def check_size(width: int, height: int, name: str, most: int = MAX_PIXELS) -> None:
-    """BadSample, "too many pixels" or "too narrow an image", if an image of this size takes too much memory."""
-    if width * height > most:
+def check_image_size(width: int, height: int, name: str, max_pixels: int = MAX_PIXELS) -> None:
+    """Raise BadSample, "too many pixels" or "too narrow an image", if an image would take too much memory."""
+    if width * height > max_pixels:
         raise BadSample(Reason.TOO_MANY_PIXELS, name)
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise BadSample(Reason.TOO_NARROW, name)
 
 
 class _JpegFrame(NamedTuple):
-    """What a JPEG says of its pixels.
+    """The header of a JPEG's pixels.
 
-    samples: values a pixel of all colours together, 1.5 where the two of the hue have half the sides.
-    is_one_pass: whether libjpeg needs no more than some rows at a time.
-    is_scalable: whether it can make fewer pixels.
+    values_per_pixel: stored values of all colours together: 3, or 1.5 if the two of the hue have half the sides.
+    is_one_pass: whether libjpeg holds only some rows at a time.
+    is_scalable: whether libjpeg can decode at a smaller scale.
     """
 
     width: int
     height: int
-    samples: float
+    values_per_pixel: float
     is_one_pass: bool
     is_scalable: bool
 
 
-def _jpeg_frame(data: bytes) -> _JpegFrame | None:
-    """Read the frame and the first scan of a JPEG; None where anything is unusual, which libjpeg may read otherwise."""
+def _read_jpeg_frame(data: bytes) -> _JpegFrame | None:
+    """Read the frame and the first scan of a JPEG; None if anything is unusual, which libjpeg may read differently."""
     position = len(_JPEG)
     frame: tuple[int, int, int, list[int]] | None = None
     marker = 0
@@ -339,54 +370,58 @@ def _jpeg_frame(data: bytes) -> _JpegFrame | None:
         marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
         if marker == _START_OF_SCAN:
             break
-        if marker == 0xFF:  # a filler
+        if marker == 0xFF:  # a fill byte
             position += 1
             continue
         if marker < 0xC0 or 0xD0 <= marker <= 0xD9:
-            return None  # without a length
+            return None  # a marker without a length
         if marker in _FRAME_MARKERS:
             bits, height, width, num_colours = struct.unpack_from(">BHHB", data, position + 4)
             samplings = data[position + 11 : position + 10 + 3 * num_colours : 3]
-            areas = [(byte >> 4) * (byte & 15) for byte in samplings]
+            areas = [(sampling >> 4) * (sampling & 15) for sampling in samplings]  # horizontal times vertical factor
             if frame is not None or bits != 8 or len(areas) != num_colours or not all(areas):
                 return None
             frame = marker, width, height, areas
         position += 2 + length
     if frame is None or marker != _START_OF_SCAN:
         return None
+
     kind, width, height, areas = frame
     if not (width and height and areas):
         return None
-    is_one_pass = kind in _ONE_PASS and data[position + 4] == len(areas)
+    colours_in_scan = data[position + 4]
+    is_one_pass = kind in _ONE_PASS and colours_in_scan == len(areas)
     return _JpegFrame(width, height, sum(areas) / max(areas), is_one_pass, kind in _SCALABLE)
 
 
-def _unusual_frame(header: Image.Image) -> _JpegFrame:
-    """Return a frame with the size that Pillow reads, and the largest costs."""
+def _frame_of_header(header: Image.Image) -> _JpegFrame:
+    """Return a frame of the size that Pillow reads, with the highest costs."""
     return _JpegFrame(header.width, header.height, len(header.getbands()), is_one_pass=False, is_scalable=False)
 
 
-def _jpeg_header(data: bytes, name: str, most: int) -> tuple[tuple[int, int], int]:
-    """Width and height as they are stored, and the orientation."""
-    size = _plain_jpeg_size(data)
+def _read_jpeg_header(data: bytes, name: str, max_pixels: int) -> tuple[tuple[int, int], int]:
+    """Return the stored width and height, and the EXIF orientation."""
+    size = _read_plain_jpeg_size(data)
     if size is None:
-        header = open_header(data, name, most)
-        return header.size, _exif_orientation(header)
-    check_size(*size, name, most)
+        header = open_header(data, name, max_pixels)
+        return header.size, _read_orientation(header)
+    check_image_size(*size, name, max_pixels)
     return size, 1
 
 
-def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a JPEG of whose header there is no more to say; None: Pillow has to look, which takes longer.
+def _read_plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height of a JPEG whose header holds nothing but tables.
 
-    That is so where a segment may hold EXIF data, and where anything is unusual.
+    None if a segment may hold EXIF data or anything is unusual; then Pillow reads the header, which takes longer.
     """
     position = len(_JPEG)
     while position + 9 < len(data) and data[position] == 0xFF:
         marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
         if marker in _FRAMES:
-            bits, height, width, colours = struct.unpack_from(">BHHB", data, position + 4)
-            return (width, height) if bits == 8 and colours in (1, 3) and width and height else None
+            bits, height, width, num_colours = struct.unpack_from(">BHHB", data, position + 4)
+            if bits == 8 and num_colours in (1, 3) and width and height:
+                return width, height
+            return None
         if marker not in _TABLES:
             return None
         position += 2 + length
@@ -394,56 +429,61 @@ def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _is_cut_off(data: bytes) -> bool:
-    # An end marker must follow the last scan; that of a thumbnail in the header comes before it. Coded pixels
-    # never look like a marker.
+    # An end marker must follow the last scan; the end marker of a thumbnail in the header comes before it. Compressed
+    # pixels never contain a marker.
     return not data.endswith(_END) and data.rfind(_END) < data.rfind(_SCAN)
 
 
-def _decode_jpeg(data: bytes, factor: int, name: str, fast: bool, most: int) -> np.ndarray:
+def _decode_jpeg(data: bytes, factor: int, name: str, fast: bool, max_pixels: int) -> np.ndarray:
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
-        # The smallest scale that leaves this many rows and columns is 1/factor; 0 asks for all.
-        least = {} if factor == 1 else {"min_height": -(-height // factor), "min_width": -(-width // factor)}
-        # Not strict: stray bytes between markers, which many files have, do no harm.
-        return simplejpeg.decode_jpeg(data, strict=False, fastupsample=fast, **least)
-    except Exception:  # rare samplings of the colour, which Pillow reads; damage, on which it has the last word
-        image = open_header(data, name, most)
+        minimum = {}
+        if factor > 1:
+            # The smallest scale that leaves so many rows and columns is 1/factor.
+            minimum = {"min_height": -(-height // factor), "min_width": -(-width // factor)}
+        # Not strict: many files have stray bytes between markers, which do no harm.
+        return simplejpeg.decode_jpeg(data, strict=False, fastupsample=fast, **minimum)
+    except Exception:  # a rare sampling of the colour, which Pillow can read, or damage, which Pillow decides on
+        image = open_header(data, name, max_pixels)
     try:
-        # Divided exactly, as Pillow takes the largest whole number of times that these fit; its sides are rounded up.
-        image.draft(None, (image.width / factor, image.height / factor))  # type: ignore[arg-type]  # whole numbers alone
-        return rgb_pixels(image, None)
-    except Exception as error:  # as above
+        # Not rounded: Pillow divides the sides by the whole part of width / requested width, and rounds up itself.
+        image.draft(None, (image.width / factor, image.height / factor))  # type: ignore[arg-type]  # typed as int
+        return convert_to_rgb(image, None)
+    except Exception as error:  # Pillow's readers raise exceptions of any type
         raise BadSample(Reason.BROKEN_IMAGE, name) from error
 
 
 def _decode_other(header: Image.Image, data: bytes, name: str, background: Sequence[int] | None) -> np.ndarray:
-    if header.mode == "F" or (header.mode == "I" and header.format != "PPM"):  # whose "I" are 16 bits
+    # Pillow's mode I is 32 bits, except in PPM files, whose values have at most 16.
+    if header.mode == "F" or (header.mode == "I" and header.format != "PPM"):
         raise BadSample(Reason.WIDE_PIXELS, name)
-    if header.format == "JPEG2000" and header.mode not in ("L", "I;16") and _jpeg_2000_bits(data) > 8:
-        raise BadSample(Reason.WIDE_JPEG_2000, name)  # Pillow makes its white black
+    # Pillow decodes white of such a file as black.
+    if header.format == "JPEG2000" and header.mode not in ("L", "I;16") and _read_jpeg_2000_bits(data) > 8:
+        raise BadSample(Reason.WIDE_JPEG_2000, name)
     try:
-        header.load()  # which turns a TIFF
-        if background is None and header.mode in ("RGBA", "RGBa") and _TIFF_ALPHA in getattr(header, "tag_v2", ()):
-            background = BLACK  # where OpenCV shows it, and the official release reads by OpenCV
+        header.load()  # this also turns a TIFF upright
+        has_tiff_alpha = header.mode in ("RGBA", "RGBa") and _TIFF_ALPHA in getattr(header, "tag_v2", ())
+        if background is None and has_tiff_alpha:
+            background = BLACK  # as OpenCV, by which the official release decodes
         if header.format == "PNG":
             _remark_on_profile(header)
-        return _turned(_pixels(header, data, background), _exif_orientation(header))
-    except Exception as error:  # as above
+        return _turn_upright(_decode_pixels(header, data, background), _read_orientation(header))
+    except Exception as error:  # Pillow's readers raise exceptions of any type
         raise BadSample(Reason.BROKEN_IMAGE, name) from error
 
 
-def _pixels(image: Image.Image, data: bytes, background: Sequence[int] | None) -> np.ndarray:
-    """As `rgb_pixels`, and right where Pillow is not: grey of 16 bits, and the one colour that means transparency.
+def _decode_pixels(image: Image.Image, data: bytes, background: Sequence[int] | None) -> np.ndarray:
+    """Convert a Pillow image to RGB like `convert_to_rgb`, and correct two cases that Pillow gets wrong.
 
-    That colour is given in the bits of the file, and grey of 16 bits as Pillow reads it has neither alpha nor a
-    lighter half.
+    Its conversion of 16-bit grey loses the lighter values and the transparency. And a file gives its transparent colour
+    in its own number of bits, which Pillow takes for 8.
     """
-    key = image.info.get("transparency")
+    transparent_colour = image.info.get("transparency")
     if image.mode.startswith("I"):
         bits, is_inverted = 16, False
         if image.format == "TIFF":
             tags: Any = getattr(image, "tag_v2", {})
-            bits = tags[_TIFF_BITS][0]  # or 12
+            bits = tags[_TIFF_BITS][0]  # 12 or 16
             is_inverted = tags[_TIFF_COLOURS] == _WHITE_IS_ZERO
 
         def convert(band: Image.Image) -> np.ndarray:
@@ -451,26 +491,28 @@ def _pixels(image: Image.Image, data: bytes, background: Sequence[int] | None) -
             if is_inverted:
                 grey = 2**bits - 1 - grey
             pixels = cv2.cvtColor((grey >> (bits - 8)).astype(np.uint8), cv2.COLOR_GRAY2RGB)
-            if background is not None and key is not None:
-                pixels[grey == key] = background
+            if background is not None and transparent_colour is not None:
+                pixels[grey == transparent_colour] = background
             return pixels
 
-        return _in_bands(image, convert)
+        return _convert_in_bands(image, convert)
+
     if image.format == "PNG":
         bits = data[_PNG_BITS]
-        if image.mode == "L" and isinstance(key, int):
-            image.info["transparency"] = key * 255 // (2**bits - 1)
-        if image.mode == "RGB" and key and bits == 16:
-            image.info["transparency"] = tuple(value >> 8 for value in key)
-    return rgb_pixels(image, background)
+        if image.mode == "L" and isinstance(transparent_colour, int):
+            image.info["transparency"] = transparent_colour * 255 // (2**bits - 1)
+        if image.mode == "RGB" and transparent_colour and bits == 16:
+            image.info["transparency"] = tuple(value >> 8 for value in transparent_colour)
+    return convert_to_rgb(image, background)
 
 
-def _jpeg_2000_bits(data: bytes) -> int:
-    return 1 + (data[data.find(_JPEG_2000) + _JPEG_2000_BITS] & 0x7F)  # the bit above says whether there is a sign
+def _read_jpeg_2000_bits(data: bytes) -> int:
+    size_and_sign = data[data.find(_JPEG_2000) + _JPEG_2000_BITS]
+    return 1 + (size_and_sign & 0x7F)  # the highest bit says whether values are signed
 
 
 def _remark_on_profile(header: Image.Image) -> None:
-    """What libpng would write to the terminal about a colour profile, which nobody here applies."""
+    """Remark on a faulty colour profile, of which libpng would warn on the terminal; profiles are not applied here."""
     profile = header.info.get("icc_profile")
     if not profile:
         return
@@ -483,43 +525,44 @@ def _remark_on_profile(header: Image.Image) -> None:
         warnings.warn("known incorrect sRGB profile", ImageRemark, stacklevel=2)
 
 
-def _exif_orientation(header: Image.Image) -> int:
+def _read_orientation(header: Image.Image) -> int:
     if "exif" not in header.info:
         return 1
     try:
         orientation = header.getexif().get(_ORIENTATION, 1)
-    except Exception:  # malformed EXIF data does not make the pixels worse
+    except Exception:  # malformed EXIF data is no reason to refuse the pixels
         return 1
     return orientation if orientation in range(1, 9) else 1
 
 
-def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels as they are to be shown; EXIF counts eight ways to store them."""
+def _turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn and flip pixels from how they are stored, one of EXIF's eight orientations, to how they are shown."""
     if orientation >= 5:
         pixels = cv2.transpose(pixels)
-    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
-    return pixels if flip is None else cv2.flip(pixels, flip)
+    flip_code = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    return pixels if flip_code is None else cv2.flip(pixels, flip_code)
 
 
 def resize_pixels(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Means of blocks of 1, 2, 4, ... pixels, then bilinear for the factor below two that is left.
+    """Resize an image `[H, W, 3]` uint8: means of blocks of 1, 2, 4, ... pixels, then bilinear.
 
-    There, two neighbours in each direction are as many as the mean over the area would take, and it would take
-    eight times as long.
+    After the means, less than a factor of two is left. There bilinear interpolation reads as many pixels as a mean over
+    the exact area would, in an eighth of the time.
     """
-    # The largest powers of two that are not above the factors; 1 for less.
-    factors = [image.shape[0] // height, image.shape[1] // width]
-    rows, columns = (1 << max(0, factor.bit_length() - 1) for factor in factors)
-    if rows * columns > 1:
-        small = (image.shape[1] // columns, image.shape[0] // rows)
-        # Means are quick where the blocks cover the image exactly: what is over is left out, half on either side.
-        top, left = image.shape[0] % rows // 2, image.shape[1] % columns // 2
-        image = image[top : top + small[1] * rows, left : left + small[0] * columns]
-        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+    # The largest powers of two that are not above the factors, or 1.
+    row_factor, column_factor = image.shape[0] // height, image.shape[1] // width
+    block_height = 1 << max(0, row_factor.bit_length() - 1)
+    block_width = 1 << max(0, column_factor.bit_length() - 1)
+    if block_height * block_width > 1:
+        num_rows, num_columns = image.shape[0] // block_height, image.shape[1] // block_width
+        # OpenCV is fast if blocks cover the image exactly, so the rest is cut off, half of it on either side.
+        top, left = image.shape[0] % block_height // 2, image.shape[1] % block_width // 2
+        image = image[top : top + num_rows * block_height, left : left + num_columns * block_width]
+        image = cv2.resize(image, (num_columns, num_rows), interpolation=cv2.INTER_AREA)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def size_of_short_side(height: int, width: int, side: int) -> tuple[int, int]:
-    """Height and width of the same aspect whose smaller is `side`."""
+    """Return height and width scaled so that the smaller of them is `side`."""
     scale = side / min(height, width)
     return max(side, round(height * scale)), max(side, round(width * scale))

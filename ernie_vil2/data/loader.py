@@ -13,7 +13,7 @@ import numpy as np
 import paddle
 
 from ernie_vil2.config import Config
-from ernie_vil2.data.decoding import remarks
+from ernie_vil2.data.decoding import collect_remarks
 from ernie_vil2.data.loader_workers import Arrays, RowLayout, filled_batches
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.stream import SampleStream
@@ -83,7 +83,7 @@ class SampleRows(ABC):
     def __call__(self, position: int, arrays: Arrays, row: int) -> RowReport:
         """Makes one row; says which sample it holds, or why it holds none."""
         self.stream.fetch_ahead(position)
-        with remarks() as found:
+        with collect_remarks() as found:
             try:
                 name = self.fill(position, {name: array[row : row + 1] for name, array in arrays.items()})
             except BadSample as bad:

@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ernie_vil2.data.decoding import WHITE, EncodedImage, remarks
+from ernie_vil2.data.decoding import WHITE, EncodedImage, collect_remarks
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.readers.locations import INDEX
 from ernie_vil2.data.samples import (
@@ -202,7 +202,7 @@ def _good_samples(work: Work, shard: int, found: _Found) -> Iterator[tuple[int, 
             if isinstance(read, BadSample):
                 raise read
             row, sample, fields = read
-            with remarks() as odd:
+            with collect_remarks() as odd:
                 suffix, image = _image(sample, work.settings)
         except BadSample as bad:
             found.report.add(1, [(bad.reason, bad.name)])

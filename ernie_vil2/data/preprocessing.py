@@ -17,13 +17,13 @@ from PIL import Image, ImageOps
 from ernie_vil2.data.decoding import (
     WHITE,
     DecodingPlan,
+    convert_to_rgb,
+    decode_as_stored,
     decode_image,
-    opened,
+    open_with_pillow,
     plan_decoding,
     resize_pixels,
-    rgb_pixels,
     size_of_short_side,
-    stored_pixels,
 )
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.device import runtime
@@ -281,16 +281,16 @@ class Preprocessing:
         """Pixels `[H, W, 3]` uint8 RGB, or an image of Pillow's in its own mode where other people's code begins with
         that; BadSample if the bytes are not an image that can be used. `factor` divides the sides, see `plan`."""
         if self.kind in PILLOW_KINDS:
-            return opened(image, name, factor) if isinstance(image, bytes) else image
+            return open_with_pillow(image, name, factor) if isinstance(image, bytes) else image
         background = self.background if self.kind == "ernie_vil2" else None
         if isinstance(image, bytes):
             if self.kind == "paddlenlp":
-                return stored_pixels(image, name, factor)
+                return decode_as_stored(image, name, factor)
             return decode_image(image, name, background, factor)
         try:
             if self.kind != "paddlenlp":
                 image = ImageOps.exif_transpose(image)
-            return rgb_pixels(image, background)
+            return convert_to_rgb(image, background)
         except Exception as error:  # Pillow's decoders raise whatever they stumble over
             raise BadSample(Reason.BROKEN_IMAGE, name) from error
 

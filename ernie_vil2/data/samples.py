@@ -285,7 +285,7 @@ class BadSampleReport:
     def add(self, read: int, bad: Iterable[tuple[str, str]], remarks: Iterable[tuple[str, str]] = ()) -> None:
         """Takes `read` more samples of which `bad`, as (reason, name), could not be used.
 
-        `remarks`, as (remark, name), are on samples that are used, see `decoding.remarks`.
+        `remarks`, as (remark, name), are on samples that are used, see `decoding.collect_remarks`.
 
         Raises:
             TooManyBadSamples: their share over the whole run passes `max_share`.

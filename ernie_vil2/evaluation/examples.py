@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from ernie_vil2.data.benchmark import BenchmarkImage, BenchmarkText
-from ernie_vil2.data.decoding import decode_image, small_file
+from ernie_vil2.data.decoding import decode_image, encode_thumbnail
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.evaluation.embedding_files import whole_numbers
 from ernie_vil2.evaluation.protocol import Evaluation
@@ -148,7 +148,7 @@ class Thumbnails:
 def thumbnail(image: BenchmarkImage) -> bytes | None:
     """The image as a small JPEG file; None if it cannot be read."""
     try:
-        return small_file(decode_image(image.read(), image.id), SIDE, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        return encode_thumbnail(decode_image(image.read(), image.id), SIDE, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     except (BadSample, OSError):
         return None
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from ernie_vil2.data import decoding
-from ernie_vil2.data.decoding import EncodedImage, decode_image, remarks
+from ernie_vil2.data.decoding import EncodedImage, collect_remarks, decode_image
 from ernie_vil2.data.samples import BadSample
 from tests.support import image_formats
 from tests.support.image_formats import smooth_image
@@ -154,11 +154,11 @@ def test_what_is_odd_about_an_image_is_a_remark(capfd, monkeypatch):
         (encoded(COLOUR.convert("L"), "PNG", icc_profile=SRGB), ["colour profile of other colours than the image's"]),
         (good, []),
     ):
-        with remarks() as heard:
+        with collect_remarks() as heard:
             assert decode_image(data, "a").shape == (75, 101, 3)
         assert heard == expected
     monkeypatch.setattr(decoding, "_WRONG_PROFILES", (zlib.crc32(SRGB),))
-    with remarks() as heard:
+    with collect_remarks() as heard:
         decode_image(good, "a")
     assert heard == ["known incorrect sRGB profile"]
     with pytest.raises(BadSample):
@@ -245,6 +245,6 @@ def test_a_thumbnail_does_not_make_a_cut_jpeg_whole(decoder):
 
 
 def test_a_forgotten_file_is_no_remark_on_an_image(tmp_path):
-    with remarks() as heard:
+    with collect_remarks() as heard:
         (tmp_path / "rows.csv").open("w")  # collected at once, with a warning of Python's
     assert heard == []

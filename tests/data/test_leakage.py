@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.config import ConfigError, load_config
-from ernie_vil2.data.decoding import remarks
+from ernie_vil2.data.decoding import collect_remarks
 from ernie_vil2.data.readers import open_benchmark
 from ernie_vil2.data.stream import SampleStream, watch
 from ernie_vil2.training.trainer import Trainer
@@ -26,7 +26,7 @@ def test_content_is_remarked_on_whatever_it_is_called(tmp_path):
     stream, lines = watched(images(tmp_path / "a.tsv", range(6)), images(tmp_path / "b.tsv", range(4, 8), "other"))
     heard = {}
     for position in range(6):
-        with remarks() as printed:
+        with collect_remarks() as printed:
             _, sample = stream[position]
         heard[sample.image] = printed
     leaks = {content: printed for content, printed in heard.items() if printed}

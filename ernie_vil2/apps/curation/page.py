@@ -10,7 +10,7 @@ import numpy as np
 from ernie_vil2.apps.curation import likeness
 from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.step import Shown, Step
-from ernie_vil2.data.decoding import decode_image, small_file
+from ernie_vil2.data.decoding import decode_image, encode_thumbnail
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.io.terminal import counted
@@ -98,7 +98,7 @@ class _Shots:
         caption = " | ".join(sample.captions.values())
         caption = caption[:LONGEST] + "..." * (len(caption) > LONGEST)
         try:
-            return Shot(caption, small_file(decode_image(sample.image, sample.image_name), SIDE, ".jpg"))
+            return Shot(caption, encode_thumbnail(decode_image(sample.image, sample.image_name), SIDE, ".jpg"))
         except BadSample:
             return Shot(caption)
 

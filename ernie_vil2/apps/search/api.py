@@ -27,7 +27,7 @@ from ernie_vil2.apps.search.items import dumps
 from ernie_vil2.apps.search.locations import content_digest
 from ernie_vil2.apps.search.middleware import Uploads
 from ernie_vil2.apps.search.store import BusyIndex
-from ernie_vil2.data.decoding import as_rgb
+from ernie_vil2.data.decoding import to_rgb_array
 from ernie_vil2.data.samples import check_text
 from ernie_vil2.encoder import truncate_embeddings
 from ernie_vil2.io.files import parse_json
@@ -311,7 +311,7 @@ def _text_item(new: NewItem) -> tuple[Kind, Item, str | np.ndarray]:
 
 def _finish_image(index: Index, image: bytes, decoded: Any) -> tuple[bytes, np.ndarray]:
     """Return the thumbnail of an image, and its pixels as the model sees them."""
-    return thumbnail(image, as_rgb(decoded), THUMBNAIL), index.model.preprocessing.view(decoded)
+    return thumbnail(image, to_rgb_array(decoded), THUMBNAIL), index.model.preprocessing.view(decoded)
 
 
 def _image_item(new: NewItem, image: bytes, small: bytes, pixels: np.ndarray) -> tuple[Kind, Item, str | np.ndarray]:

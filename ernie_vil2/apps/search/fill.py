@@ -21,7 +21,7 @@ from ernie_vil2.apps.search.identity import Catalogue, FoundImage, Read, listed
 from ernie_vil2.apps.search.index import Index
 from ernie_vil2.apps.search.index_types import Exact
 from ernie_vil2.apps.search.locations import content_digest, is_address, locations_of
-from ernie_vil2.data.decoding import as_rgb, small_file
+from ernie_vil2.data.decoding import encode_thumbnail, to_rgb_array
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.source import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, check_text
@@ -377,14 +377,14 @@ def _prepared(index: Index, side: int, one: tuple[Item, bytes]) -> tuple[Item, n
         pixels = index.model.preprocessing.view(decoded)
     except BadSample as bad:
         return bad
-    return replace(item, thumbnail=thumbnail(content, as_rgb(decoded), side) if side else None), pixels
+    return replace(item, thumbnail=thumbnail(content, to_rgb_array(decoded), side) if side else None), pixels
 
 
 def thumbnail(content: bytes, pixels: np.ndarray, side: int) -> bytes:
     """A file of an image, with its pixels `[H, W, 3]`, as a WebP of at most `side`; a PNG as small as that as it is."""
     if max(pixels.shape[:2]) <= side and len(content) <= SMALL and content.startswith(b"\x89PNG"):
         return content
-    return small_file(pixels, side, ".webp", [cv2.IMWRITE_WEBP_QUALITY, 82])
+    return encode_thumbnail(pixels, side, ".webp", [cv2.IMWRITE_WEBP_QUALITY, 82])
 
 
 def _is_source(data: DataSpec) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.decoding import remarks
+from ernie_vil2.data.decoding import collect_remarks
 from ernie_vil2.data.loader import SampleRows, training_batches
 from ernie_vil2.data.readers import open_sources, remote, source
 from ernie_vil2.data.readers.remote import FetchAhead, NoRoom, RemoteFile
@@ -86,10 +86,10 @@ def test_a_store_that_fails_for_a_while_costs_no_sample():
     with store(1) as server:
         samples = open_sources([f"{server.address}/well/0.tar"])
         server.manners["0.tar"] = "503-then-9"
-        with remarks() as found:
+        with collect_remarks() as found:
             assert samples[0].image_name == "0-0"
         assert found == [source.LATE] and server.asked["GET", "503-then-9"] == 10
-        with remarks() as found:
+        with collect_remarks() as found:
             assert samples[1].image_name == "0-1"
         assert found == []
 
@@ -213,6 +213,6 @@ def test_what_fails_ahead_is_left_to_who_reads_it(monkeypatch):
         server.files["0.tar"] = gone
         with pytest.raises(BadSample, match="file not fetched"):
             samples[1]
-        with remarks():
+        with collect_remarks():
             assert samples[4].image_name == "1-0" and samples[0].image_name == "0-0"
     assert threading.active_count() < before + 10
