@@ -250,7 +250,7 @@ def _max_stored_pixels(factor: int) -> int:
 
 
 def open_with_pillow(data: bytes, name: str, factor: int = 1) -> Image.Image:
-    """Decode an image with Pillow, in its stored mode and orientation; `factor` and errors are those of `decode_image`."""
+    """Decode an image with Pillow, in its stored mode and orientation; arguments as in `decode_image`."""
     image = open_header(data, name, _max_stored_pixels(factor))
     if factor > 1:
         image.draft(None, (image.width / factor, image.height / factor))  # type: ignore[arg-type]  # see `_decode_jpeg`
