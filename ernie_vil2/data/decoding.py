@@ -278,7 +278,7 @@ def convert_to_rgb(image: Image.Image, background: Sequence[int] | None) -> np.n
 
 
 def _convert_in_bands(image: Image.Image, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
-    """Convert an image to `[H, W, 3]` uint8, a band of rows at a time, so that little memory is used besides the result."""
+    """Convert an image to `[H, W, 3]` uint8 in bands of rows, to need little memory besides the result."""
     if image.width * image.height <= _BAND_PIXELS:
         return convert(image)
     pixels = np.empty([image.height, image.width, 3], np.uint8)
