@@ -161,14 +161,13 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): "after how many steps the scale changes, which is thrown away",
     (
         "ernie_vil2/losses/tiles.py",
-        "UNCOUNTED = -1e30  # for a logit that does not count: below all others, and finite, "
-        "so that its differences are numbers",
+        "EXCLUDED_LOGIT = -1e30",
         "1e30 -> (2e+30)",
     ): "any number does that is far below all logits",
     (
         "ernie_vil2/losses/tiles.py",
-        "largest = largest_over(logits, axis).clip(min=UNCOUNTED / 2)",
-        "UNCOUNTED / 2 -> (UNCOUNTED * 2)",
+        "max_logit = max_along(logits, axis).clip(min=EXCLUDED_LOGIT / 2)",
+        "EXCLUDED_LOGIT / 2 -> (EXCLUDED_LOGIT * 2)",
     ): "in a row of a tile where nothing counts; its share is 0 next to the positive, which always counts",
 }
 """File, line of code and change of the drawn faults that nobody can see -> why not."""

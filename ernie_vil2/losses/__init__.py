@@ -1,7 +1,7 @@
 """The multi-view loss: a weighted sum of InfoNCE over view pairs (arXiv 2209.15270, equations 1 and 2).
 
-`multi_view` has both equations and the term of a teacher, `tiles` equation 1 without ever holding all logits; `sigmoid`
-is SigLIP's loss, which replaces equation 1.
+`multi_view` has both equations and the terms of a teacher; `tiles` computes equation 1 without ever holding all logits;
+`sigmoid` is SigLIP's loss, which replaces equation 1.
 """
 
 from .multi_view import (
@@ -11,12 +11,12 @@ from .multi_view import (
     NoNegatives,
     PairLoss,
     build_loss,
+    check_negatives,
+    get_initial_bias,
     info_nce,
-    initial_bias,
-    refuse_without_negatives,
 )
 from .sigmoid import SigmoidLoss
-from .tiles import DUPLICATES, same_sample, tiled_both_ways, tiled_info_nce
+from .tiles import DUPLICATES, find_duplicates, tiled_info_nce, tiled_info_nce_both_ways
 
 __all__ = [
     "DUPLICATES",
@@ -27,10 +27,10 @@ __all__ = [
     "PairLoss",
     "SigmoidLoss",
     "build_loss",
+    "check_negatives",
+    "find_duplicates",
+    "get_initial_bias",
     "info_nce",
-    "initial_bias",
-    "refuse_without_negatives",
-    "same_sample",
-    "tiled_both_ways",
     "tiled_info_nce",
+    "tiled_info_nce_both_ways",
 ]

@@ -19,15 +19,16 @@ from ernie_vil2.registry import Registry
 
 from .tiles import (
     DUPLICATES,
+    EXCLUDED_LOGIT,
     Ids,
-    Rows,
+    LocalAndGathered,
     Scalars,
     check_arguments,
-    computed_whole,
+    find_duplicates,
     float32_products,
-    same_sample,
-    tiled_both_ways,
+    should_compute_untiled,
     tiled_info_nce,
+    tiled_info_nce_both_ways,
 )
 
 
@@ -36,7 +37,7 @@ def info_nce(
     columns: Tensor,
     logit_scale: Tensor,
     offset: int = 0,
-    same: Tensor | None = None,
+    is_duplicate: Tensor | None = None,
     duplicates: str = "ignored",
 ) -> Tensor:
     """Contrast every row with all columns: equation 1 of arXiv 2209.15270, row by row.
@@ -45,13 +46,13 @@ def info_nce(
     dot product of row i and column j, and `p = offset + i` is the row's own column.
 
     Args:
-        rows: `[B, D]`, L2-normalised embeddings of one view, this rank's.
-        columns: `[N, D]`, L2-normalised embeddings of the other view, all ranks'.
+        rows: `[B, D]`, L2-normalised embeddings of one view on this rank.
+        columns: `[N, D]`, L2-normalised embeddings of the other view on all ranks.
         logit_scale: scalar, the paper's 1/tau.
         offset: the column that belongs to row 0.
-        same: bool `[B, N]` from `same_sample`: the duplicates of each row; "ignored" does without.
-        duplicates: what a column is to a row that holds the same image or text: "ignored", a negative
-            like any other (as in the paper); "masked", left out of the sum over j; "positives", a
+        is_duplicate: bool `[B, N]` from `find_duplicates`; not needed if duplicates are "ignored".
+        duplicates: how a column that holds the same image or text counts for a row: "ignored", as a negative
+            like any other (as in the paper); "masked", left out of the sum over j; "positives", as a
             positive like the row's own column: the loss is the mean over the positives.
 
     Returns:
@@ -59,56 +60,59 @@ def info_nce(
         autocast too.
 
     Raises:
-        ValueError: unknown `duplicates`, missing `same`, or a row without its own column.
+        ValueError: unknown `duplicates`, missing `is_duplicate`, or rows without their own columns.
     """
-    check_arguments(rows, columns, offset, same is not None, duplicates)
-    count, total = rows.shape[0], columns.shape[0]
+    check_arguments(rows, columns, offset, is_duplicate is not None, duplicates)
+    num_rows, num_columns = rows.shape[0], columns.shape[0]
     with paddle.amp.auto_cast(enable=False):
         dtype = rows.dtype if rows.dtype == paddle.float64 else paddle.float32
         # Scaling the rows instead of the logits makes the gradient of logit_scale a sum of B x D
         # terms behind a matrix product; a float32 sum of B x N terms is off by up to a percent at 4,096.
-        scaled = rows.astype(dtype) * logit_scale.astype(dtype)
-        logits = _Product.apply(scaled, columns.astype(dtype))  # [B, N]
-        is_positive = paddle.arange(offset, offset + count).unsqueeze(1) == paddle.arange(total)  # [B, N]
-        is_counted = is_positive | same if same is not None and duplicates == "positives" else is_positive
-        positives = is_counted.astype(dtype)
-        positive = (logits * positives).sum(axis=1, keepdim=True) / positives.sum(axis=1, keepdim=True)
-        if same is not None and duplicates == "masked":
-            logits = paddle.where(same & ~is_positive, paddle.full_like(logits, -float("inf")), logits)
+        scaled_rows = rows.astype(dtype) * logit_scale.astype(dtype)
+        logits = _Float32Product.apply(scaled_rows, columns.astype(dtype))  # [B, N]
+        is_own = paddle.arange(offset, offset + num_rows).unsqueeze(1) == paddle.arange(num_columns)  # [B, N]
+        is_positive = is_own
+        if is_duplicate is not None and duplicates == "positives":
+            is_positive = is_own | is_duplicate
+        positives = is_positive.astype(dtype)
+        positive_logit = (logits * positives).sum(axis=1, keepdim=True) / positives.sum(axis=1, keepdim=True)
+        if is_duplicate is not None and duplicates == "masked":
+            logits = paddle.where(is_duplicate & ~is_own, paddle.full_like(logits, -float("inf")), logits)
         # Not cross_entropy or log_softmax: on CPU they cut a loss off at 64; at scale 100 it can reach 200.
-        return paddle.logsumexp(logits - positive, axis=1)
+        return paddle.logsumexp(logits - positive_logit, axis=1)
 
 
-class _Product(PyLayer):
-    """`[B, D]` and `[N, D]` to `[B, N]`, in float32 also on GPUs, forward and backward."""
+class _Float32Product(PyLayer):
+    """Product of `[B, D]` and `[N, D]`, `[B, N]`, in float32 on GPUs too, forward and backward."""
 
     @staticmethod
     @float32_products()
     def forward(ctx: Any, rows: Tensor, columns: Tensor) -> Tensor:
         keep(ctx, rows, columns)
-        ctx.fixed = rows.stop_gradient, columns.stop_gradient  # Paddle wants None for these
+        # Paddle wants None as the gradient of an input that needs none.
+        ctx.stop_gradients = rows.stop_gradient, columns.stop_gradient
         return paddle.matmul(rows, columns, transpose_y=True)
 
     @staticmethod
     @float32_products()
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         rows, columns = ctx.saved_tensor()
-        of_rows = None if ctx.fixed[0] else paddle.matmul(gradient, columns)
-        of_columns = None if ctx.fixed[1] else paddle.matmul(gradient, rows, transpose_x=True)
-        return of_rows, of_columns
+        row_gradient = None if ctx.stop_gradients[0] else paddle.matmul(gradient, columns)
+        column_gradient = None if ctx.stop_gradients[1] else paddle.matmul(gradient, rows, transpose_x=True)
+        return row_gradient, column_gradient
 
 
 class PairLoss:
-    """What a view pair costs; a loss in `PAIR_LOSSES` is made of these arguments and of those in `Loss.options`.
+    """Loss of a view pair; a class in `PAIR_LOSSES` takes these arguments and those in `Loss.options`.
 
     Args:
-        duplicates: what a column is to a row that holds the same image or text; see `info_nce`.
-        tile: rows and columns of the tiles in which the logits are computed (see `losses.tiles`); None, and on GPUs
-            where they are small: all at once.
-        widths: of the prefixes of the embeddings whose losses are added up; none: the embeddings as they are.
+        duplicates: how a column that holds the same image or text counts for a row; see `info_nce`.
+        tile: rows and columns of the tiles in which the logits are computed (see `losses.tiles`); None: all at once.
+            On GPUs few logits are always computed at once.
+        widths: widths of the prefixes of the embeddings whose losses are added up; empty: the whole embeddings.
 
     Attributes:
-        has_bias: whether it needs `logit_bias` among its scalars, which begins at `Loss.bias` and is learned.
+        has_bias: whether the loss needs `logit_bias` among its scalars, which begins at `Loss.bias` and is learned.
     """
 
     has_bias = False
@@ -119,53 +123,62 @@ class PairLoss:
     def __call__(
         self, rows: Tensor, columns: Tensor, scalars: Scalars, offset: int, row_ids: Ids, column_ids: Ids
     ) -> Tensor:
-        """The loss of every row, `[B]`.
+        """Return the loss of every row, `[B]`.
 
         Args:
-            rows: `[B, D]`, L2-normalised embeddings of one view, this rank's.
-            columns: `[N, D]`, L2-normalised embeddings of the other view, all ranks'.
-            scalars: `logit_scale`, and `logit_bias` of a loss that has one.
+            rows: `[B, D]`, L2-normalised embeddings of one view on this rank.
+            columns: `[N, D]`, L2-normalised embeddings of the other view on all ranks.
+            scalars: `logit_scale`, and `logit_bias` if the loss has one.
             offset: the column that belongs to row 0.
-            row_ids, column_ids: int64 `[B, 2]` and `[N, 2]`, image id and text id; None where duplicates are ignored.
+            row_ids: int64 `[B, 2]`, image id and text id; None if duplicates are ignored.
+            column_ids: int64 `[N, 2]`, image id and text id; None if duplicates are ignored.
         """
         raise NotImplementedError
 
     def both_ways(self, rows: Tensor, columns: Tensor, scalars: Scalars, ids: Ids) -> tuple[Tensor, Tensor]:
-        """The losses of the rows among the columns and of the columns among the rows, where both are all there are."""
+        """Return the losses of rows against columns and of columns against rows, if all rows are on this rank."""
         return self(rows, columns, scalars, 0, ids, ids), self(columns, rows, scalars, 0, ids, ids)
 
 
 class InfoNCE(PairLoss):
-    """Equation 1, in tiles or all at once. A class derived from it may extend `both_ways`, which computes both at once,
-    next to `__call__`."""
+    """Equation 1, in tiles or all at once.
+
+    A subclass that changes `__call__` may also override `both_ways`, which computes both directions from one product.
+    """
 
     def __call__(
         self, rows: Tensor, columns: Tensor, scalars: Scalars, offset: int, row_ids: Ids, column_ids: Ids
     ) -> Tensor:
         scale = scalars["logit_scale"]
-        if in_tiles := self._in_tiles(rows, columns):
-            return tiled_info_nce(rows, columns, scale, offset, row_ids, column_ids, self.duplicates, **in_tiles)
-        same = None
+        tiling = self._tiling_options(rows, columns)
+        if tiling:
+            return tiled_info_nce(rows, columns, scale, offset, row_ids, column_ids, self.duplicates, **tiling)
+        is_duplicate = None
         if row_ids is not None and column_ids is not None and self.duplicates != "ignored":
-            same = same_sample(row_ids, column_ids)
-        return info_nce(rows, columns, scale, offset, same, self.duplicates)
+            is_duplicate = find_duplicates(row_ids, column_ids)
+        return info_nce(rows, columns, scale, offset, is_duplicate, self.duplicates)
 
     def both_ways(self, rows: Tensor, columns: Tensor, scalars: Scalars, ids: Ids) -> tuple[Tensor, Tensor]:
+        # A subclass with another `__call__` alone must not lose what that adds.
         kind = type(self)
         if kind.both_ways is InfoNCE.both_ways and kind.__call__ is not InfoNCE.__call__:
             return super().both_ways(rows, columns, scalars, ids)
-        if in_tiles := self._in_tiles(rows, columns):
-            return tiled_both_ways(rows, columns, scalars["logit_scale"], ids, self.duplicates, **in_tiles)
-        of_rows = InfoNCE.__call__(self, rows, columns, scalars, 0, ids, ids)
-        return of_rows, InfoNCE.__call__(self, columns, rows, scalars, 0, ids, ids)
+        tiling = self._tiling_options(rows, columns)
+        if tiling:
+            return tiled_info_nce_both_ways(rows, columns, scalars["logit_scale"], ids, self.duplicates, **tiling)
+        row_losses = InfoNCE.__call__(self, rows, columns, scalars, 0, ids, ids)
+        return row_losses, InfoNCE.__call__(self, columns, rows, scalars, 0, ids, ids)
 
-    def _in_tiles(self, rows: Tensor, columns: Tensor) -> dict[str, Any]:
-        """The options of the loss in tiles; none where it is computed at once. Of several widths it always is in
-        tiles, if only in one: that keeps the logits of no width for backward."""
-        tile = None if computed_whole(rows, columns) else self.tile
+    def _tiling_options(self, rows: Tensor, columns: Tensor) -> dict[str, Any]:
+        """Return the options of the tiled loss, empty if the logits are computed at once.
+
+        Several widths are always computed in tiles, if only in one: no logits are then kept for backward.
+        """
+        tile = None if should_compute_untiled(rows, columns) else self.tile
         return {"tile": tile, "widths": self.widths} if tile or self.widths else {}
 
 
+# Losses of one view pair, by `Loss.kind`: the paper's equation 1, and the sigmoid loss of SigLIP.
 PAIR_LOSSES: Registry[Callable[..., PairLoss]] = Registry(
     "loss",
     {
@@ -173,17 +186,16 @@ PAIR_LOSSES: Registry[Callable[..., PairLoss]] = Registry(
         "sigmoid": "ernie_vil2.losses.sigmoid:SigmoidLoss",
     },
 )
-"""Losses of one view pair, by `Loss.kind`: the paper's equation 1, and the sigmoid loss of SigLIP."""
 
 
 def build_loss(config: LossConfig) -> MultiViewLoss:
-    """The loss that the section `Loss` of a configuration describes."""
+    """Build the loss that the section `Loss` of a configuration describes."""
     weights = config.weights.model_dump()
     return MultiViewLoss(weights, config.duplicates, config.tile, config.kind, config.widths, config.options)
 
 
-def initial_bias(config: LossConfig) -> float | None:
-    """Of the logits of a new model; None where the loss has no bias."""
+def get_initial_bias(config: LossConfig) -> float | None:
+    """Return the initial bias of the logits of a new model; None if the loss has no bias."""
     return config.bias if getattr(PAIR_LOSSES.find(config.kind), "has_bias", False) else None
 
 
@@ -191,12 +203,13 @@ class MultiViewLoss:
     """Equation 2 of arXiv 2209.15270 over the view pairs whose weight is not zero.
 
     Args:
-        weights: the paper's lambda of each pair in `PAIRS`; a pair that is left out weighs zero.
-        duplicates: what rows with the same image or text are to each other; see `info_nce`.
+        weights: the paper's lambda of each pair in `PAIRS`; missing pairs weigh zero.
+        duplicates: how rows with the same image or text count for each other; see `info_nce`.
         tile: rows and columns of the tiles in which the logits are computed (see `losses.tiles`); None: all at once.
         kind: the loss of a pair, by its name in `PAIR_LOSSES`.
-        widths: of the prefixes of the embeddings whose losses are added up with equal weights, each prefix normalised
-            again (Matryoshka, Kusupati et al. 2022, arXiv 2205.13147), the narrowest first; none: all D numbers alone.
+        widths: widths of the prefixes of the embeddings whose losses are added up with equal weights, the narrowest
+            first; each prefix is normalised again (Matryoshka, Kusupati et al. 2022, arXiv 2205.13147). Empty: the
+            whole embeddings.
         options: further arguments of the loss of a pair, by name.
 
     Attributes:
@@ -227,9 +240,9 @@ class MultiViewLoss:
         self.weights = {pair: weights[pair] for pair in PAIRS if weights.get(pair)}
         if not self.weights:
             raise ValueError(f"every view pair weighs zero; give one of {', '.join(PAIRS)} a weight above it")
-        self.views = {view for pair in self.weights for view in PAIRS[pair]}
+        self.views = set[str]().union(*(PAIRS[pair] for pair in self.weights))
         self.widths = list(widths)
-        self._contrast = _pair_loss(kind, duplicates, tile, self.widths, options or {})
+        self._pair_loss = _build_pair_loss(kind, duplicates, tile, self.widths, options or {})
 
     def __call__(
         self,
@@ -246,141 +259,175 @@ class MultiViewLoss:
         up over the ranks it is the mean of the global batch, however unevenly the rows are spread.
 
         Args:
-            local: view name -> `[b, D]`, this rank's L2-normalised embeddings; at least `views`.
+            local: view name -> `[b, D]`, L2-normalised embeddings on this rank; at least `views`.
             gathered: view name -> `[N, D]`, those of all ranks in rank order.
-            scalars: `logit_scale`, the paper's 1/tau, and what else the loss learns besides the embeddings, by name.
-            local_ids, gathered_ids: int64 `[b, 2]` and `[N, 2]`, image id and text id of each row;
-                needed unless duplicates are "ignored".
-            offset: the position of the first local row among the gathered ones.
+            scalars: `logit_scale`, the paper's 1/tau, and other learned scalars of the loss, by name.
+            local_ids: int64 `[b, 2]`, image id and text id of each row; not needed if duplicates are "ignored".
+            gathered_ids: int64 `[N, 2]`, image id and text id; not needed if duplicates are "ignored".
+            offset: the position of the first local row among the gathered rows.
 
         Returns:
             The weighted sum, a scalar, and the unweighted loss of each pair, name -> scalar.
         """
-        if self.widths and self.widths[-1] != (found := local[next(iter(self.views))].shape[1]):
+        some_view = next(iter(self.views))
+        width = local[some_view].shape[1]
+        if self.widths and self.widths[-1] != width:
             raise ValueError(
-                f"Loss.widths ends with {self.widths[-1]}; its last is the width of the embeddings, {found}"
+                f"Loss.widths ends with {self.widths[-1]}; its last is the width of the embeddings, {width}"
             )
-        by_row = {}
+        row_losses = {}
         if {"image_text", "text_image"} <= set(self.weights):
             images, texts = local["image_1"], gathered["text_1"]
             if images.shape[0] == texts.shape[0]:  # all rows are local, so that one product serves both pairs
-                by_row["image_text"], by_row["text_image"] = self._contrast.both_ways(
+                row_losses["image_text"], row_losses["text_image"] = self._pair_loss.both_ways(
                     images, texts, scalars, gathered_ids
                 )
         for pair in self.weights:
-            if pair not in by_row:
-                rows, columns = (side[view] for side, view in zip((local, gathered), PAIRS[pair], strict=True))
-                by_row[pair] = self._contrast(rows, columns, scalars, offset, local_ids, gathered_ids)
-        total = gathered[next(iter(self.views))].shape[0]
-        losses = {pair: by_row[pair].sum() / total for pair in self.weights}
+            if pair not in row_losses:
+                row_view, column_view = PAIRS[pair]
+                row_losses[pair] = self._pair_loss(
+                    local[row_view], gathered[column_view], scalars, offset, local_ids, gathered_ids
+                )
+        num_rows = gathered[some_view].shape[0]
+        losses = {pair: row_losses[pair].sum() / num_rows for pair in self.weights}
         return paddle.add_n([weight * losses[pair] for pair, weight in self.weights.items()]), losses
 
 
-def _pair_loss(
+def _build_pair_loss(
     kind: str, duplicates: str, tile: int | None, widths: Sequence[int], options: Mapping[str, Any]
 ) -> PairLoss:
-    make, arguments = PAIR_LOSSES.find(kind), (duplicates, tile, *([widths] if widths else []))
-    for given, lacking in (
-        ((duplicates, tile), "does not take what a loss is made of, duplicates and tile: see docs/extending.md"),
-        (arguments, "takes no widths: leave out Loss.widths, or give its class a third argument for them"),
-    ):
-        try:
-            inspect.signature(make).bind_partial(*given)
-        except TypeError:
-            raise ValueError(f"Loss.kind={kind} {lacking}") from None
+    """Build the loss of a pair; raise ValueError that says which arguments its class does not take."""
+    loss_class = PAIR_LOSSES.find(kind)
+    # Widths are the third argument, and only passed if set: a loss of the user's own may not know them.
+    arguments: list[Any] = [duplicates, tile]
+    _check_signature(
+        loss_class,
+        arguments,
+        f"Loss.kind={kind} does not take what a loss is made of, duplicates and tile: see docs/extending.md",
+    )
+    if widths:
+        arguments.append(widths)
+        _check_signature(
+            loss_class,
+            arguments,
+            f"Loss.kind={kind} takes no widths: leave out Loss.widths, or give its class a third argument for them",
+        )
     try:
-        inspect.signature(make).bind(*arguments, **options)
+        inspect.signature(loss_class).bind(*arguments, **options)
     except TypeError as error:
         raise ValueError(f"Loss.options does not fit Loss.kind={kind}: {error}") from None
-    return make(*arguments, **options)
+    return loss_class(*arguments, **options)
+
+
+def _check_signature(loss_class: Callable[..., PairLoss], arguments: Sequence[Any], message: str) -> None:
+    try:
+        inspect.signature(loss_class).bind_partial(*arguments)
+    except TypeError:
+        raise ValueError(message) from None
 
 
 class NoNegatives(RunError):  # noqa: N818  -- named by what has happened
     """Most rows of a batch hold the same image or text: nothing can be learnt from them."""
 
 
-def refuse_without_negatives(ids: np.ndarray) -> None:
-    """Raise NoNegatives where more than half of the rows of a batch have no negative left.
+def check_negatives(ids: np.ndarray) -> None:
+    """Raise NoNegatives if more than half of the rows of a batch have no negative.
 
-    A row has none if every other row holds its image or its text; unless duplicates are "ignored", its loss is then
+    A row has none if every other row holds its image or its text. Unless duplicates are "ignored", its loss is then
     the same whatever the model does, and looks like a very good one.
 
     Args:
         ids: int64 `[N, 2]` array, the image id and the text id of every row of all ranks.
     """
-    rows = len(ids)
-    image, images = _alike(ids[:, 0])
-    text, texts = _alike(ids[:, 1])
-    _, both = _alike(image * rows + text)
-    without = int((images + texts - both == rows).sum())
-    if rows > 1 and 2 * without > rows:
+    num_rows = len(ids)
+    image_numbers, image_counts = _count_equal(ids[:, 0])
+    text_numbers, text_counts = _count_equal(ids[:, 1])
+    _, pair_counts = _count_equal(image_numbers * num_rows + text_numbers)
+    num_duplicates = image_counts + text_counts - pair_counts  # rows with the same image or text, the row among them
+    num_without = int((num_duplicates == num_rows).sum())
+    if num_rows > 1 and 2 * num_without > num_rows:
         raise NoNegatives(
-            f"{without} of the {rows} rows of a batch have no negative left, so that nothing is learnt from them: one "
-            f"image is in {counted(images.max(), 'row')}, one text in {texts.max():,}. Look at images, captions and "
-            "Data.text_id, raise Training.global_batch, or set Loss.duplicates=ignored"
+            f"{num_without} of the {num_rows} rows of a batch have no negative left, so that nothing is learnt from "
+            f"them: one image is in {counted(image_counts.max(), 'row')}, one text in {text_counts.max():,}. Look at "
+            "images, captions and Data.text_id, raise Training.global_batch, or set Loss.duplicates=ignored"
         )
 
 
-def _alike(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each key its number among the distinct ones, and how many are equal to it."""
+def _count_equal(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each key its number among the distinct keys, and how many keys are equal to it."""
     _, numbers, counts = np.unique(keys, return_inverse=True, return_counts=True)
     return numbers, counts[numbers]
 
 
-def teacher_loss(images: Rows, texts: Rows, teacher: Rows, logit_scale: Tensor, teacher_scale: float) -> Tensor:
-    """Kullback-Leibler divergence of the student's distribution from the teacher's, both ways, row by row.
+def teacher_loss(
+    images: LocalAndGathered,
+    texts: LocalAndGathered,
+    teacher: LocalAndGathered,
+    logit_scale: Tensor,
+    teacher_scale: float,
+) -> Tensor:
+    """Return the Kullback-Leibler divergence of the student's distributions from the teacher's, in both directions.
 
-    An image's distribution is the softmax of its logits over all texts, a text's over all images, so that teacher and
-    student need not be of one width. Only rows that the teacher knows take part, as rows and as columns.
+    The distribution of an image is the softmax of its logits over all texts, that of a text the softmax over all
+    images, so teacher and student may have different widths. Only rows that the teacher knows take part, as rows and
+    as columns.
 
     Args:
-        images, texts: (`[b, D]` of this rank, `[N, D]` of all ranks), L2-normalised, of the student.
-        teacher: (`[b, 2 W]` of this rank, `[N, 2 W]` of all ranks): its image and text embeddings side by side,
-            L2-normalised; zeros where it knows the row not.
-        logit_scale: of the student, a scalar.
-        teacher_scale: of the teacher, a number.
+        images: `[b, D]` of this rank and `[N, D]` of all ranks, the student's L2-normalised image embeddings.
+        texts: `[b, D]` of this rank and `[N, D]` of all ranks, the student's L2-normalised text embeddings.
+        teacher: `[b, 2 W]` of this rank and `[N, 2 W]` of all ranks, the teacher's L2-normalised image and text
+            embeddings side by side; zeros in rows that it does not know.
+        logit_scale: the student's scale, a scalar.
+        teacher_scale: the teacher's scale.
 
     Returns:
         This rank's share, a scalar: over all ranks they add up to the mean over the known rows and both directions.
     """
-    rows, columns = teacher
-    known_rows, known = (_known(side) for side in (rows, columns))
-    (own_images, own_texts), (all_images, all_texts) = (side.chunk(2, axis=1) for side in (rows, columns))
-    count = known.astype("float32").sum().clip(min=1.0)
-    sums = []
+    local_teacher, all_teacher = teacher
+    is_known_row, is_known_column = _is_known(local_teacher), _is_known(all_teacher)
+    num_known = is_known_column.astype("float32").sum().clip(min=1.0)
+    teacher_images, teacher_texts = local_teacher.chunk(2, axis=1)
+    all_teacher_images, all_teacher_texts = all_teacher.chunk(2, axis=1)
+
+    # For each direction: the student's rows and columns, then the teacher's.
+    directions = (
+        (images[0], texts[1], teacher_images, all_teacher_texts),
+        (texts[0], images[1], teacher_texts, all_teacher_images),
+    )
+    divergence_sums = []
     with paddle.amp.auto_cast(enable=False):
-        for student, theirs in (
-            ((images[0], texts[1]), (own_images, all_texts)),
-            ((texts[0], images[1]), (own_texts, all_images)),
-        ):
-            target = _log_softmax(teacher_scale * paddle.matmul(*theirs, transpose_y=True), known)  # [b, N]
-            found = _log_softmax(paddle.matmul(student[0] * logit_scale, student[1], transpose_y=True), known)
-            divergence = paddle.where(known, target.exp() * (target - found), paddle.zeros_like(found)).sum(axis=1)
-            sums.append((divergence * known_rows.astype(divergence.dtype)).sum())
-    return sum(sums) / (2 * count)
+        for rows, columns, teacher_rows, teacher_columns in directions:
+            teacher_logits = teacher_scale * paddle.matmul(teacher_rows, teacher_columns, transpose_y=True)  # [b, N]
+            target = _log_softmax(teacher_logits, is_known_column)
+            log_softmax = _log_softmax(paddle.matmul(rows * logit_scale, columns, transpose_y=True), is_known_column)
+            terms = target.exp() * (target - log_softmax)
+            divergence = paddle.where(is_known_column, terms, paddle.zeros_like(log_softmax)).sum(axis=1)  # [b]
+            divergence_sums.append((divergence * is_known_row.astype(divergence.dtype)).sum())
+    return sum(divergence_sums) / (2 * num_known)
 
 
-def teacher_distance(embeddings: Tensor, teacher: Rows) -> Tensor:
-    """The squared distance of embeddings to the teacher's, `2 - 2 cos`, summed over images and texts.
+def teacher_distance(embeddings: Tensor, teacher: LocalAndGathered) -> Tensor:
+    """Return the squared distance of embeddings to the teacher's, `2 - 2 cos`, summed over images and texts.
 
     Args:
-        embeddings: `[b, 2 W]` of this rank's rows, those of image and text side by side.
-        teacher: as for `teacher_loss`.
+        embeddings: `[b, 2 W]`, the image and text embeddings of this rank's rows side by side.
+        teacher: see `teacher_loss`.
 
     Returns:
         This rank's share, a scalar: over all ranks they add up to the mean over the known rows.
     """
-    rows, columns = teacher
-    known_rows, known = (_known(side).astype("float32") for side in (rows, columns))
-    return ((embeddings - rows).square().sum(axis=1) * known_rows).sum() / known.sum().clip(min=1.0)
+    local_teacher, all_teacher = teacher
+    is_known_row, is_known_column = _is_known(local_teacher).astype("float32"), _is_known(all_teacher).astype("float32")
+    distances = (embeddings - local_teacher).square().sum(axis=1)
+    return (distances * is_known_row).sum() / is_known_column.sum().clip(min=1.0)
 
 
-def _known(rows: Tensor) -> Tensor:
-    """bool `[n]`."""
-    return rows.abs().sum(axis=1) > 0
+def _is_known(teacher_rows: Tensor) -> Tensor:
+    """Return bool `[n]`, true for rows that the teacher knows."""
+    return teacher_rows.abs().sum(axis=1) > 0
 
 
-def _log_softmax(logits: Tensor, known: Tensor) -> Tensor:
+def _log_softmax(logits: Tensor, is_counted: Tensor) -> Tensor:
     # Not Paddle's own: on CPU it cuts at 64.
-    logits = paddle.where(known, logits, paddle.full_like(logits, -1e30))
+    logits = paddle.where(is_counted, logits, paddle.full_like(logits, EXCLUDED_LOGIT))
     return logits - paddle.logsumexp(logits, axis=1, keepdim=True)

@@ -1,20 +1,21 @@
-"""InfoNCE in tiles: values and gradients of `info_nce` in memory that does not grow with B x N.
+"""InfoNCE in tiles: losses and gradients of `info_nce` in memory that does not grow with B x N.
 
-The forward pass goes over the logits tile by tile and keeps the sums of each row; the backward pass computes each tile
-again. Four things keep this exact:
+The forward pass computes the logits tile by tile and keeps a few sums for each row. The backward pass computes every
+tile again. Four measures keep the result exact:
 
-- The positive of a row is kept out of the tiles: its logit is one dot product. With `p` its exponential and `others`
-  the sum over the tiles, the loss is `log((p + others) / p)` and its gradient with respect to the positive logit
-  `-others / (p + others)`: neither is a difference of nearly equal numbers, however sure the model is.
-- Each row keeps the largest logit so far, and the sum of the exponentials relative to it: none is above 1,
-  whatever the scale, and all but what has one entry per row is float32.
-- With `G` the gradient with respect to the logits, that of the scale is the sum of `rows * (G @ columns)`, B x D
-  terms that the gradient of the rows needs anyway.
-- Rows against columns and columns against rows have the same logits: `tiled_both_ways` multiplies once for both.
+- The positive logit of a row is left out of the tiles and computed as one dot product. With `p` its exponential and
+  `others` the sum of the exponentials in the tiles, the loss is `log((p + others) / p)`, and its gradient with respect
+  to the positive logit is `-others / (p + others)`. Neither is a difference of nearly equal numbers, however confident
+  the model is.
+- Each row keeps its largest logit so far, and the sum of the exponentials relative to it. No exponential exceeds 1
+  whatever the scale, so float32 suffices for tiles; only vectors with one entry per row are float64.
+- With `G` the gradient with respect to the logits, the gradient of the scale is the sum of `rows * (G @ columns)`:
+  B x D terms that the gradient of the rows needs anyway, instead of B x N terms.
+- Rows against columns and columns against rows have the same logits: `tiled_info_nce_both_ways` multiplies once.
 
-The losses of several widths (`Loss.widths`) are taken one after another. A tile's prefixes are cut out and normalised
-where the tile is computed, and their gradients are added to those of the whole embeddings at once, so that the memory
-stays that of the widest.
+The losses of several widths (`Loss.widths`) are computed one after another. The prefixes of a tile are cut out and
+normalised where the tile is computed, and their gradients are added at once to those of the whole embeddings, so that
+the memory is that of the widest loss alone.
 """
 
 from __future__ import annotations
@@ -31,90 +32,101 @@ from paddle.base import core
 
 from ernie_vil2.device.cpu_kernels import keep, pairwise_sums, sums
 
-Ids = Tensor | None  # int64 `[n, 2]`, image id and text id of each row; needed unless duplicates are "ignored"
-Rows = tuple[Tensor, Tensor]  # `[b, D]` of this rank, `[N, D]` of all ranks
-Scalars = Mapping[str, Tensor]  # `logit_scale`, the paper's 1/tau, and what else a loss learns, by name
+Ids = Tensor | None  # int64 `[n, 2]`, image id and text id of each row; None is allowed if duplicates are "ignored"
+LocalAndGathered = tuple[Tensor, Tensor]  # `[b, D]` of this rank and `[N, D]` of all ranks
+Scalars = Mapping[str, Tensor]  # by name: `logit_scale`, the paper's 1/tau, and other learned scalars of a loss
+
+# How a column that holds the same image or text counts for a row: as a negative, not at all, or as a positive.
 DUPLICATES = ("ignored", "masked", "positives")
-"""What a column is to a row that holds the same image or text: a negative like any other, left out, or a positive."""
-WHOLE = 64 * 2**20
-"""Bytes of logits up to which a GPU computes them at once: tiles would spare little, and be many short kernels."""
-UNCOUNTED = -1e30  # for a logit that does not count: below all others, and finite, so that its differences are numbers
+
+# A GPU computes up to 64 MiB of logits at once: tiles would save little memory, and cost many short kernels.
+MAX_UNTILED_BYTES = 64 * 2**20
+
+# Stands for a logit that does not count: below all real logits, yet finite, so that differences of two are not NaN.
+EXCLUDED_LOGIT = -1e30
 
 
-def same_sample(row_ids: Tensor, column_ids: Tensor) -> Tensor:
-    """Which rows and columns hold the same image or the same text.
+def find_duplicates(row_ids: Tensor, column_ids: Tensor) -> Tensor:
+    """Return which rows and columns hold the same image or the same text.
 
     Args:
         row_ids: int64 `[B, 2]`, the image id and the text id of every row.
-        column_ids: int64 `[N, 2]`, likewise for the columns.
+        column_ids: int64 `[N, 2]`, the image id and the text id of every column.
 
     Returns:
         bool `[B, N]`, true where the image ids are equal or the text ids are equal.
     """
-    images, texts = (row_ids[:, kind].unsqueeze(1) == column_ids[:, kind] for kind in (0, 1))
-    return images | texts
+    same_image = row_ids[:, 0].unsqueeze(1) == column_ids[:, 0]
+    same_text = row_ids[:, 1].unsqueeze(1) == column_ids[:, 1]
+    return same_image | same_text
 
 
 def check_arguments(rows: Tensor, columns: Tensor, offset: int, has_ids: bool, duplicates: str) -> None:
-    """Raise a ValueError for an unknown mode, missing ids, or a row without its own column."""
+    """Raise ValueError for an unknown mode, missing ids, or rows without their own columns."""
     if duplicates not in DUPLICATES:
         raise ValueError(f"duplicates is {duplicates!r}; choose one of {', '.join(DUPLICATES)}")
     if duplicates != "ignored" and not has_ids:
         raise ValueError(f"duplicates={duplicates!r} needs the ids of the rows and of the columns")
-    count, total = rows.shape[0], columns.shape[0]
-    if not 0 <= offset <= total - count:
+    num_rows, num_columns = rows.shape[0], columns.shape[0]
+    if not 0 <= offset <= num_columns - num_rows:
         raise ValueError(
-            f"{count} rows from offset {offset} do not fit into {total} columns; "
+            f"{num_rows} rows from offset {offset} do not fit into {num_columns} columns; "
             "pass the columns of all ranks and the offset that the gather returns"
         )
 
 
-def computed_whole(rows: Tensor, columns: Tensor) -> bool:
-    """Whether the logits of `[B, D]` rows and `[N, D]` columns are computed at once, whatever the tile."""
-    return rows.place.is_gpu_place() and 4 * rows.shape[0] * columns.shape[0] <= WHOLE
+def should_compute_untiled(rows: Tensor, columns: Tensor) -> bool:
+    """Return whether the logits of `[B, D]` rows and `[N, D]` columns are computed at once, whatever `tile` says."""
+    return rows.place.is_gpu_place() and 4 * rows.shape[0] * columns.shape[0] <= MAX_UNTILED_BYTES
 
 
 class Prefix(NamedTuple):
-    """The first `width` numbers of embeddings `[n, D]`, L2-normalised; all D of them as they are."""
+    """The first `width` numbers of embeddings `[n, D]`, normalised again; if `width` is D, the embeddings unchanged."""
 
     width: int
 
-    def of(self, rows: Tensor) -> Tensor:
-        """`[n, D]` to `[n, width]`."""
-        return rows if self.width == rows.shape[1] else self._normalised(rows)[0]
+    def cut(self, embeddings: Tensor) -> Tensor:
+        """Return the prefixes `[n, width]` of embeddings `[n, D]`."""
+        if self.width == embeddings.shape[1]:
+            return embeddings
+        return self._normalize(embeddings)[0]
 
-    def add_gradient(self, total: Tensor, block: slice, rows: Tensor, gradient: Tensor) -> None:
-        """Adds the gradient of `rows[block]` to `total[block]`, in place.
+    def add_gradient(self, total: Tensor, block: slice, embeddings: Tensor, gradient: Tensor) -> None:
+        """Add the gradient of `embeddings[block]` to `total[block]`, in place.
 
         Args:
-            total, rows: `[n, D]`.
-            gradient: `[r, width]`, with respect to `of(rows[block])`.
+            total: `[n, D]`, the gradient of the embeddings so far.
+            block: the rows of the gradient.
+            embeddings: `[n, D]`.
+            gradient: `[r, width]`, the gradient with respect to `cut(embeddings[block])`.
         """
-        if self.width == rows.shape[1]:
+        if self.width == embeddings.shape[1]:
             total[block] += gradient
             return
-        prefixes, norms = self._normalised(rows[block])
-        along = (prefixes * gradient).sum(axis=1, keepdim=True)
-        total[block, : self.width] += (gradient - prefixes * along) / norms
+        prefixes, norms = self._normalize(embeddings[block])
+        # The gradient through a normalisation: without its component along the unit vector, over the norm.
+        parallel = (prefixes * gradient).sum(axis=1, keepdim=True)
+        total[block, : self.width] += (gradient - prefixes * parallel) / norms
 
-    def _normalised(self, rows: Tensor) -> Rows:
-        """The prefixes, and their norms before, `[n, 1]`."""
-        prefixes = rows[:, : self.width]
+    def _normalize(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the unit prefixes `[n, width]`, and their norms `[n, 1]` before."""
+        prefixes = embeddings[:, : self.width]
         norms = (prefixes * prefixes).sum(axis=1, keepdim=True).sqrt().clip(min=1e-12)
         return prefixes / norms, norms
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """The tiles of B x N logits whose row i belongs to column `offset + i`.
+    """Division of B x N logits into tiles; the positive of row i is column `offset + i`.
 
     Attributes:
         offset: the column that belongs to row 0.
-        row_ids, column_ids: int64 `[B, 2]` and `[N, 2]`, image id and text id; None where duplicates are ignored.
+        row_ids: int64 `[B, 2]`, image id and text id; None if duplicates are ignored.
+        column_ids: int64 `[N, 2]`, image id and text id; None if duplicates are ignored.
         duplicates: one of `DUPLICATES`.
         size: rows and columns of a tile; None: one tile holds all.
-        both_ways: the columns are scored against the rows as well.
-        widths: of the prefixes whose losses are added up; none: the embeddings as they are.
+        both_ways: whether the columns are scored against the rows as well.
+        widths: widths of the prefixes whose losses are added up; empty: the whole embeddings.
     """
 
     offset: int
@@ -126,78 +138,99 @@ class Tiles:
     widths: Sequence[int] = ()
 
     def prefixes(self, rows: Tensor) -> list[Prefix]:
-        """Those of `widths`, the narrowest first."""
+        """Return a prefix for each of `widths`, the narrowest first."""
         return [Prefix(width) for width in self.widths or rows.shape[1:]]
 
     def check(self, rows: Tensor, columns: Tensor) -> None:
-        """Raises a ValueError as `check_arguments`."""
+        """Raise ValueError as `check_arguments` does."""
         has_ids = self.row_ids is not None and self.column_ids is not None
         check_arguments(rows, columns, self.offset, has_ids, self.duplicates)
 
-    def row_blocks(self, count: int) -> list[slice]:
-        size = self.size or count
-        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    def split_rows(self, num_rows: int) -> list[slice]:
+        """Return the blocks of rows; the last one may be shorter."""
+        size = self.size or num_rows
+        return [slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]
 
-    def column_blocks(self, total: int) -> list[slice]:
-        """Blocks that begin wherever the positive columns of a block of rows begin: positives are a tile's diagonal."""
-        starts = list(range(self.offset % self.size, total, self.size)) if self.size else [self.offset]
+    def split_columns(self, num_columns: int) -> list[slice]:
+        """Return the blocks of columns.
+
+        A block begins wherever the positives of a block of rows begin, so that positives are the diagonal of a tile.
+        """
+        starts = [self.offset]
+        if self.size:
+            starts = list(range(self.offset % self.size, num_columns, self.size))
         if starts[0] > 0:
             starts.insert(0, 0)
-        return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], total], strict=True)]
+        return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], num_columns], strict=True)]
 
-    def positive_columns(self, block: slice) -> slice:
-        """The columns that belong to the rows of a block."""
-        return slice(block.start + self.offset, block.stop + self.offset)
+    def positive_columns(self, row_block: slice) -> slice:
+        """Return the columns that belong to a block of rows."""
+        return slice(row_block.start + self.offset, row_block.stop + self.offset)
 
-    def has_positives(self, block: slice, column_block: slice) -> bool:
-        """Whether the columns that belong to these rows are the diagonal of this tile."""
-        return column_block.start == self.positive_columns(block).start
+    def has_positive_diagonal(self, row_block: slice, column_block: slice) -> bool:
+        """Return whether the diagonal of this tile holds the positives of its rows."""
+        return column_block.start == self.positive_columns(row_block).start
 
-    def same(self, block: slice, column_block: slice) -> Tensor:
-        """bool `[r, c]`, the duplicates in a tile, among them each row and its own column."""
+    def find_duplicates(self, row_block: slice, column_block: slice) -> Tensor:
+        """Return bool `[r, c]`, the duplicates in a tile; a row and its own column are duplicates, too."""
         if self.row_ids is None or self.column_ids is None:
             raise ValueError("duplicates are found by ids, of the rows and of the columns")
-        return same_sample(self.row_ids[block], self.column_ids[column_block])
+        return find_duplicates(self.row_ids[row_block], self.column_ids[column_block])
 
 
 @contextmanager
 def float32_products() -> Iterator[None]:
-    """Within the block, GPUs compute products of float32 in float32, where they otherwise may round to TF32."""
-    allowed = core.get_cublas_switch()
+    """Let GPUs multiply float32 matrices in float32 within the block, where they might otherwise round to TF32."""
+    allows_tf32 = core.get_cublas_switch()
     core.set_cublas_switch(False)
     try:
         yield
     finally:
-        core.set_cublas_switch(allowed)
+        core.set_cublas_switch(allows_tf32)
 
 
-def expanded(vector: Tensor, axis: int, tile: Tensor) -> Tensor:
-    """An entry for each row (axis 1) or column (axis 0), in the shape of a tile.
+def expand_to_tile(vector: Tensor, axis: int, tile: Tensor) -> Tensor:
+    """Return a vector with an entry for each row (axis 1) or column (axis 0) in the shape of a tile.
 
-    By hand: broadcasting in a sum or product costs Paddle on CPU five times as much.
+    The shapes are made equal by hand: broadcasting in a sum or product costs Paddle on CPU five times as much.
     """
     return vector.unsqueeze(axis).expand(tile.shape)
 
 
-def largest_over(tile: Tensor, axis: int) -> Tensor:
-    """The largest entries of a `[r, c]` matrix over an axis, one for each row (axis 1) or column (axis 0)."""
+def max_along(tile: Tensor, axis: int) -> Tensor:
+    """Return the largest entry of each row (axis 1) or column (axis 0) of a `[r, c]` matrix."""
     if axis == 1:
         return tile.max(axis=1)
-    while len(tile) > 1:  # by halves: over axis 0 Paddle's own takes ten times as long on CPU
+    # By halves: Paddle's own maximum over axis 0 takes ten times as long on CPU.
+    while len(tile) > 1:
         half = (len(tile) + 1) // 2
         tile = paddle.maximum(tile[:half], tile[-half:])
     return tile[0]
 
 
-def sums_over(terms: Sequence[Tensor], axis: int) -> Tensor:
-    """Sums of `[r, c]` matrices over an axis in the type of the first one, one row each, float64."""
+def sum_along(terms: Sequence[Tensor], axis: int) -> Tensor:
+    """Return the sums of T matrices `[r, c]` along an axis, float64 `[T, r]` (axis 1) or `[T, c]` (axis 0).
+
+    They are added in the type of the first matrix.
+    """
     return paddle.stack([sums(term.astype(terms[0].dtype), axis) for term in terms]).astype("float64")
 
 
-def spread(weights: Sequence[Tensor], block: slice, column_block: slice) -> Tensor:
-    """`[r, 1]`, the weights of the rows; with those of the columns `[r, c]`, the sum of both."""
-    of_rows = weights[0][block]
-    return of_rows.unsqueeze(1) if len(weights) == 1 else pairwise_sums(of_rows, weights[1][column_block])
+def combine_weights(weights: Sequence[Tensor], row_block: slice, column_block: slice) -> Tensor:
+    """Return the weights of the logits of a tile.
+
+    Args:
+        weights: `[B]`, one for each row; both ways also `[N]`, one for each column.
+        row_block: the rows of the tile.
+        column_block: the columns of the tile.
+
+    Returns:
+        `[r, 1]`, or both ways `[r, c]`, the sum of the weights of row and column.
+    """
+    row_weights = weights[0][row_block]
+    if len(weights) == 1:
+        return row_weights.unsqueeze(1)
+    return pairwise_sums(row_weights, weights[1][column_block])
 
 
 def tiled_info_nce(
@@ -211,29 +244,31 @@ def tiled_info_nce(
     tile: int | None = 1024,
     widths: Sequence[int] = (),
 ) -> Tensor:
-    """`info_nce` in tiles: every row against all columns.
+    """Score every row against all columns: `info_nce` in tiles.
 
     Args:
-        rows: `[B, D]`, L2-normalised embeddings of one view, this rank's.
-        columns: `[N, D]`, L2-normalised embeddings of the other view, all ranks'.
+        rows: `[B, D]`, L2-normalised embeddings of one view on this rank.
+        columns: `[N, D]`, L2-normalised embeddings of the other view on all ranks.
         logit_scale: scalar, the paper's 1/tau.
         offset: the column that belongs to row 0.
-        row_ids, column_ids: int64 `[B, 2]` and `[N, 2]`, image id and text id; "ignored" does without.
+        row_ids: int64 `[B, 2]`, image id and text id; not needed if duplicates are "ignored".
+        column_ids: int64 `[N, 2]`, image id and text id; not needed if duplicates are "ignored".
         duplicates: see `info_nce`.
-        tile: rows and columns of a tile. Memory over inputs and gradients is a few tiles; beyond about 1,024 larger
-            tiles are no faster.
-        widths: of the prefixes whose losses are added up; none: D alone.
+        tile: rows and columns of a tile. Beyond inputs and gradients, a few tiles are in memory; tiles of more than
+            about 1,024 are no faster.
+        widths: widths of the prefixes whose losses are added up; empty: the whole embeddings.
 
     Returns:
         `[B]`, the loss of every row, in nats; float64 for float64 rows, otherwise float32, under autocast too.
 
     Raises:
-        ValueError: unknown `duplicates`, missing ids, or a row without its own column.
+        ValueError: unknown `duplicates`, missing ids, or rows without their own columns.
     """
-    return _losses(rows, columns, logit_scale, _Logits(offset, row_ids, column_ids, duplicates, tile, False, widths))[0]
+    tiles = _SoftmaxTiles(offset, row_ids, column_ids, duplicates, tile, False, widths)
+    return _apply_loss(rows, columns, logit_scale, tiles)[0]
 
 
-def tiled_both_ways(
+def tiled_info_nce_both_ways(
     rows: Tensor,
     columns: Tensor,
     logit_scale: Tensor,
@@ -242,203 +277,281 @@ def tiled_both_ways(
     tile: int | None = 1024,
     widths: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor]:
-    """Every row against all columns and every column against all rows, from one product.
+    """Score every row against all columns and every column against all rows, from one product.
 
-    This needs all rows as well as all columns: across ranks, where a rank has its own rows only, the two ways have
-    no product in common.
+    This needs all rows as well as all columns: across ranks, where a rank has only its own rows, the two directions
+    have no product in common.
 
     Args:
-        rows, columns: `[B, D]`, L2-normalised embeddings of two views of the same B samples.
-        ids: int64 `[B, 2]`, image id and text id of each sample; "ignored" does without.
-        logit_scale, duplicates, tile, widths: as for `tiled_info_nce`.
+        rows: `[B, D]`, L2-normalised embeddings of one view.
+        columns: `[B, D]`, L2-normalised embeddings of another view of the same B samples.
+        logit_scale: see `tiled_info_nce`.
+        ids: int64 `[B, 2]`, image id and text id of each sample; not needed if duplicates are "ignored".
+        duplicates: see `info_nce`.
+        tile: see `tiled_info_nce`.
+        widths: see `tiled_info_nce`.
 
     Returns:
         Twice `[B]`: the losses of `tiled_info_nce(rows, columns)` and of `tiled_info_nce(columns, rows)`.
 
     Raises:
-        ValueError: as `tiled_info_nce`, and rows that are not as many as the columns.
+        ValueError: unequal numbers of rows and columns, or the causes that `tiled_info_nce` names.
     """
     if rows.shape[0] != columns.shape[0]:
         raise ValueError(f"both ways need as many rows as columns, got {rows.shape[0]} and {columns.shape[0]}")
-    of_rows, of_columns = _losses(rows, columns, logit_scale, _Logits(0, ids, ids, duplicates, tile, True, widths))
-    return of_rows, of_columns
+    tiles = _SoftmaxTiles(0, ids, ids, duplicates, tile, True, widths)
+    row_losses, column_losses = _apply_loss(rows, columns, logit_scale, tiles)
+    return row_losses, column_losses
 
 
-def _losses(rows: Tensor, columns: Tensor, logit_scale: Tensor, tiles: _Logits) -> tuple[Tensor, ...]:
+def _apply_loss(rows: Tensor, columns: Tensor, logit_scale: Tensor, tiles: _SoftmaxTiles) -> tuple[Tensor, ...]:
     tiles.check(rows, columns)
     with paddle.amp.auto_cast(enable=False):
         dtype = rows.dtype if rows.dtype == paddle.float64 else paddle.float32
         return _TiledInfoNCE.apply(rows.astype(dtype), columns.astype(dtype), logit_scale.astype(dtype), tiles)
 
 
-class _Logits(Tiles):
-    """Tiles with what their entries are to the softmax."""
+class _SoftmaxTiles(Tiles):
+    """Tiles that compute the logits of a softmax."""
 
-    def tile(self, scaled: Tensor, columns: Tensor, block: slice, column_block: slice) -> tuple[Tensor, Tensor | None]:
-        """One tile without the columns that belong to its rows.
+    def compute_logits(
+        self, scaled_rows: Tensor, columns: Tensor, row_block: slice, column_block: slice
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the logits of one tile, without those of the rows' own positives.
 
         Args:
-            scaled: `[r, D]`, the rows of the block times the scale.
-            columns: `[c, D]`, those of the block.
+            scaled_rows: `[r, D]`, the rows of the block times the scale.
+            columns: `[c, D]`, the columns of the block.
+            row_block: where these rows are among all rows.
+            column_block: where these columns are among all columns.
 
         Returns:
-            Twice `[r, c]`: the logits, `UNCOUNTED` where a column does not count; and 1 where a column is a further
-            positive of the row, or None unless duplicates are positives.
+            The logits `[r, c]`, `EXCLUDED_LOGIT` where a column does not count. Then `[r, c]`, 1 where a column is a
+            further positive of the row and 0 elsewhere; None unless duplicates are positives.
         """
-        logits = paddle.matmul(scaled, columns, transpose_y=True)
+        logits = paddle.matmul(scaled_rows, columns, transpose_y=True)
         positives = None
         if self.duplicates != "ignored":
-            same = self.same(block, column_block)
+            is_duplicate = self.find_duplicates(row_block, column_block)
             if self.duplicates == "masked":
-                logits.masked_fill_(same, UNCOUNTED)
+                logits.masked_fill_(is_duplicate, EXCLUDED_LOGIT)
             else:
-                positives = same.astype(logits.dtype)
-        if self.has_positives(block, column_block):
-            logits.fill_diagonal_(UNCOUNTED)
+                positives = is_duplicate.astype(logits.dtype)
+        if self.has_positive_diagonal(row_block, column_block):
+            logits.fill_diagonal_(EXCLUDED_LOGIT)
             if positives is not None:
                 positives.fill_diagonal_(0.0)
         return logits, positives
 
 
-class _Sums(NamedTuple):
-    """What the softmax of some rows, or columns, has come to over the tiles so far, an entry for each of them."""
+class _RunningSums(NamedTuple):
+    """Softmax sums over the tiles so far, with an entry for each row (or column) of a block."""
 
-    largest: Tensor  # of the logits that count, or half of `UNCOUNTED`
-    others: Tensor  # float64, sum of the exponentials relative to it
-    further: Tensor | None  # float64, sum and number of the logits of further positives
+    max_logit: Tensor  # largest logit that counts, or half of `EXCLUDED_LOGIT` if none counts
+    exp_sum: Tensor  # float64, sum of exp(logit - max_logit)
+    positive_sums: Tensor | None  # float64 `[2, n]`, sum and number of the logits of further positives
 
     @classmethod
-    def of(cls, logits: Tensor, positives: Tensor | None, axis: int, last: bool) -> Self:
-        """Of one tile, over an axis; `last` as in `_exponentials`."""
-        largest = largest_over(logits, axis).clip(min=UNCOUNTED / 2)
-        further = None if positives is None else sums_over([logits * positives, positives], axis)
-        (others,) = sums_over([_exponentials(logits, largest, axis, last)], axis)
-        return cls(largest, others, further)
+    def from_tile(cls, logits: Tensor, positives: Tensor | None, axis: int, in_place: bool) -> Self:
+        """Return the sums of one tile over an axis; `in_place` as in `_exp_relative_to`."""
+        max_logit = max_along(logits, axis).clip(min=EXCLUDED_LOGIT / 2)
+        positive_sums = None
+        # Before the exponentials, which may overwrite the logits.
+        if positives is not None:
+            positive_sums = sum_along([logits * positives, positives], axis)
+        (exp_sum,) = sum_along([_exp_relative_to(logits, max_logit, axis, in_place)], axis)
+        return cls(max_logit, exp_sum, positive_sums)
 
-    def with_those_of(self, before: _Sums | None) -> _Sums:
-        """With those of the tiles before, of the same rows."""
-        if before is None:
+    def merge(self, previous: _RunningSums | None) -> _RunningSums:
+        """Return the sums of this tile and of the previous ones of the same rows."""
+        if previous is None:
             return self
-        largest = paddle.maximum(self.largest, before.largest)
-        a, b = (each.others * (each.largest - largest).astype("float64").exp() for each in (before, self))
-        further = None if before.further is None or self.further is None else before.further + self.further
-        return _Sums(largest, a + b, further)
+        max_logit = paddle.maximum(self.max_logit, previous.max_logit)
+        previous_exp_sum = previous.exp_sum * (previous.max_logit - max_logit).astype("float64").exp()
+        exp_sum = self.exp_sum * (self.max_logit - max_logit).astype("float64").exp()
+        positive_sums = None
+        if previous.positive_sums is not None and self.positive_sums is not None:
+            positive_sums = previous.positive_sums + self.positive_sums
+        return _RunningSums(max_logit, previous_exp_sum + exp_sum, positive_sums)
 
 
-class _Direction(NamedTuple):
-    """What the softmax of one direction comes to, an entry for each of its rows, float64 but for `largest`."""
+class _DirectionState(NamedTuple):
+    """Loss and softmax of one direction, with an entry for each of its n rows; float64 but for `max_logit`."""
 
     loss: Tensor
-    largest: Tensor  # of the logits but the positive one
-    share: Tensor  # of a logit as large as that in the softmax
-    positive_share: Tensor  # of the positive logit
-    positives: Tensor  # their number, those of duplicates among them
+    max_logit: Tensor  # largest logit other than the row's own positive
+    max_softmax: Tensor  # exp(max_logit - logsumexp): the softmax of the largest logit
+    positive_softmax: Tensor  # exp(positive_logit - logsumexp)
+    num_positives: Tensor  # the row's own positive and its duplicates that count as positives
 
     @classmethod
-    def of(cls, positive_logits: Tensor, blocks: Sequence[_Sums]) -> Self:
-        largest, others = (paddle.concat([getattr(sums, name) for sums in blocks]) for name in ("largest", "others"))
-        further_logits = further = paddle.zeros_like(positive_logits)
-        if found := [sums.further for sums in blocks if sums.further is not None]:
-            further_logits, further = paddle.concat(found, axis=1)
-        positives = further + 1
-        top = paddle.maximum(largest.astype("float64"), positive_logits)
-        from_largest, from_positive = (largest.astype("float64") - top).exp(), (positive_logits - top).exp()
-        total = others * from_largest + from_positive
-        loss = total.log() + (top - (positive_logits + further_logits) / positives)
-        return cls(loss, largest, from_largest / total, from_positive / total, positives)
+    def from_sums(cls, positive_logits: Tensor, blocks: Sequence[_RunningSums]) -> Self:
+        """Combine the positive logits `[n]`, float64, with the sums of all blocks of rows."""
+        max_logit = paddle.concat([block.max_logit for block in blocks])
+        exp_sum = paddle.concat([block.exp_sum for block in blocks])
+        further_logits = num_further = paddle.zeros_like(positive_logits)
+        positive_sums = [block.positive_sums for block in blocks if block.positive_sums is not None]
+        if positive_sums:
+            further_logits, num_further = paddle.concat(positive_sums, axis=1)
+        num_positives = num_further + 1
+
+        # exp(logit - top) cannot overflow: top is the largest logit of all, with the row's own positive.
+        top = paddle.maximum(max_logit.astype("float64"), positive_logits)
+        exp_max, exp_positive = (max_logit.astype("float64") - top).exp(), (positive_logits - top).exp()
+        total = exp_sum * exp_max + exp_positive
+        # logsumexp, which is top + log(total), minus the mean logit of the positives.
+        loss = total.log() + (top - (positive_logits + further_logits) / num_positives)
+        return cls(loss, max_logit, exp_max / total, exp_positive / total, num_positives)
 
 
 class _TiledInfoNCE(PyLayer):
+    """Autograd function from rows, columns and scale to the losses of the rows and, both ways, of the columns."""
+
     @staticmethod
     @float32_products()
-    def forward(ctx: Any, rows: Tensor, columns: Tensor, logit_scale: Tensor, tiles: _Logits) -> tuple[Tensor, ...]:
-        of_widths = [_directions(rows, columns, logit_scale, tiles, prefix) for prefix in tiles.prefixes(rows)]
+    def forward(
+        ctx: Any, rows: Tensor, columns: Tensor, logit_scale: Tensor, tiles: _SoftmaxTiles
+    ) -> tuple[Tensor, ...]:
+        states = [_compute_states(rows, columns, logit_scale, tiles, prefix) for prefix in tiles.prefixes(rows)]
         keep(ctx, rows, columns, logit_scale)
-        ctx.fixed = [tensor.stop_gradient for tensor in (rows, columns, logit_scale)]  # Paddle wants None for these
-        ctx.tiles, ctx.of_widths = tiles, of_widths
-        losses = [paddle.add_n([one.loss for one in ways]) for ways in zip(*of_widths, strict=True)]
-        return tuple(loss.astype(rows.dtype) for loss in losses)
+        # Paddle wants None as the gradient of an input that needs none.
+        ctx.stop_gradients = [tensor.stop_gradient for tensor in (rows, columns, logit_scale)]
+        ctx.tiles, ctx.states = tiles, states
+        losses = []
+        for states_of_direction in zip(*states, strict=True):
+            loss = paddle.add_n([state.loss for state in states_of_direction])  # over the widths
+            losses.append(loss.astype(rows.dtype))
+        return tuple(losses)
 
     @staticmethod
     @float32_products()
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *loss_gradients: Tensor) -> tuple[Any, ...]:
         rows, columns, logit_scale = ctx.saved_tensor()
-        totals = paddle.zeros_like(rows), paddle.zeros_like(columns)
+        row_gradient, column_gradient = paddle.zeros_like(rows), paddle.zeros_like(columns)
         scale_gradient = paddle.zeros([], dtype="float64")
-        for prefix, directions in zip(ctx.tiles.prefixes(rows), ctx.of_widths, strict=True):
-            scale_gradient += _add_gradients(totals, gradients, directions, ctx.saved_tensor(), ctx.tiles, prefix)
-        found = *totals, scale_gradient.astype(logit_scale.dtype).reshape(logit_scale.shape)
-        return tuple(None if fixed else gradient for fixed, gradient in zip(ctx.fixed, found, strict=True))
+        for prefix, states in zip(ctx.tiles.prefixes(rows), ctx.states, strict=True):
+            scale_gradient += _add_gradients(
+                row_gradient, column_gradient, loss_gradients, states, ctx.saved_tensor(), ctx.tiles, prefix
+            )
+        scale_gradient = scale_gradient.astype(logit_scale.dtype).reshape(logit_scale.shape)
+        gradients = row_gradient, column_gradient, scale_gradient
+        return tuple(None if stop else value for stop, value in zip(ctx.stop_gradients, gradients, strict=True))
 
 
-def _directions(rows: Tensor, columns: Tensor, logit_scale: Tensor, tiles: _Logits, prefix: Prefix) -> list[_Direction]:
-    """What the softmax comes to for the rows and, both ways, for the columns, at one width."""
+def _compute_states(
+    rows: Tensor, columns: Tensor, logit_scale: Tensor, tiles: _SoftmaxTiles, prefix: Prefix
+) -> list[_DirectionState]:
+    """Return the states of the rows and, both ways, of the columns, at one width."""
     positive_products = []
-    of_rows: dict[int, _Sums] = {}  # by the start of a block
-    of_columns: dict[int, _Sums] = {}
-    for block in tiles.row_blocks(len(rows)):
-        scaled = prefix.of(rows[block]) * logit_scale
-        own = prefix.of(columns[tiles.positive_columns(block)])
-        positive_products.append((scaled.astype("float64") * own.astype("float64")).sum(axis=1))
-        for column_block in tiles.column_blocks(len(columns)):
-            logits, positives = tiles.tile(scaled, prefix.of(columns[column_block]), block, column_block)
+    row_sums: dict[int, _RunningSums] = {}  # by the start of a block of rows
+    column_sums: dict[int, _RunningSums] = {}  # by the start of a block of columns
+    for row_block in tiles.split_rows(len(rows)):
+        scaled_rows = prefix.cut(rows[row_block]) * logit_scale  # [r, D]
+        positives = prefix.cut(columns[tiles.positive_columns(row_block)])  # [r, D]
+        positive_products.append((scaled_rows.astype("float64") * positives.astype("float64")).sum(axis=1))
+        for column_block in tiles.split_columns(len(columns)):
+            column_prefixes = prefix.cut(columns[column_block])  # [c, D]
+            logits, further_positives = tiles.compute_logits(scaled_rows, column_prefixes, row_block, column_block)
             if tiles.both_ways:
-                sums, before = _Sums.of(logits, positives, axis=0, last=False), of_columns.get(column_block.start)
-                of_columns[column_block.start] = sums.with_those_of(before)
-            sums, before = _Sums.of(logits, positives, axis=1, last=True), of_rows.get(block.start)
-            of_rows[block.start] = sums.with_those_of(before)
-    positive_logits = paddle.concat(positive_products)
-    return [_Direction.of(positive_logits, list(sums.values())) for sums in (of_rows, of_columns) if sums]
+                sums_of_tile = _RunningSums.from_tile(logits, further_positives, axis=0, in_place=False)
+                column_sums[column_block.start] = sums_of_tile.merge(column_sums.get(column_block.start))
+            # The rows come last, because they overwrite the logits.
+            sums_of_tile = _RunningSums.from_tile(logits, further_positives, axis=1, in_place=True)
+            row_sums[row_block.start] = sums_of_tile.merge(row_sums.get(row_block.start))
+    positive_logits = paddle.concat(positive_products)  # [B]
+    states = [_DirectionState.from_sums(positive_logits, list(row_sums.values()))]
+    if column_sums:
+        states.append(_DirectionState.from_sums(positive_logits, list(column_sums.values())))
+    return states
 
 
 def _add_gradients(
-    totals: Rows, gradients: Sequence[Tensor], directions: list[_Direction], leaves: Any, tiles: _Logits, prefix: Prefix
+    row_gradient: Tensor,
+    column_gradient: Tensor,
+    loss_gradients: Sequence[Tensor],
+    states: list[_DirectionState],
+    inputs: Any,
+    tiles: _SoftmaxTiles,
+    prefix: Prefix,
 ) -> Tensor:
-    """Adds the gradients of rows and columns at one width to `totals`, in place; returns that of the scale, float64."""
-    rows, columns, logit_scale = leaves
-    # A logit's gradient is its share times the row's gradient, less a part of that where it is a positive.
-    weights, positive_weights, grad_positives = [], [], paddle.zeros_like(directions[0].loss)
-    for gradient, direction in zip(gradients, directions, strict=True):
-        gradient = gradient.astype("float64")
-        weights.append((gradient * direction.share).astype(rows.dtype))
-        positive_weights.append(gradient / direction.positives)
-        grad_positives += gradient * direction.positive_share - positive_weights[-1]
-    positive_weights = [each.astype(rows.dtype) for each in positive_weights]
-    grad_positives = grad_positives.astype(rows.dtype).unsqueeze(1)
+    """Add the gradients of rows and columns at one width, in place; return the gradient of the scale, float64.
 
-    of_rows, of_columns = totals
-    of_scale = paddle.zeros([], dtype="float64")
-    for block in tiles.row_blocks(len(rows)):
-        own, positive_columns = prefix.of(rows[block]), tiles.positive_columns(block)
-        scaled = own * logit_scale
-        grad_rows = grad_positives[block] * prefix.of(columns[positive_columns])  # G @ columns
-        prefix.add_gradient(of_columns, positive_columns, columns, grad_positives[block] * scaled)
-        for column_block in tiles.column_blocks(len(columns)):
-            among = prefix.of(columns[column_block])
-            logits, positives = tiles.tile(scaled, among, block, column_block)
-            back = _shares(logits, directions[1], weights[1], column_block, 0) if tiles.both_ways else None
-            grad_logits = _shares(logits, directions[0], weights[0], block, 1, last=True)
-            if back is not None:
-                grad_logits.add_(back)
-            if positives is not None:
-                grad_logits -= positives * spread(positive_weights, block, column_block)
-            grad_rows += paddle.matmul(grad_logits, among)
-            prefix.add_gradient(of_columns, column_block, columns, paddle.matmul(grad_logits, scaled, transpose_x=True))
-        prefix.add_gradient(of_rows, block, rows, grad_rows * logit_scale)
-        of_scale += (own * grad_rows).astype("float64").sum()
-    return of_scale
+    Args:
+        row_gradient: `[B, D]`, to which the gradient of the rows is added.
+        column_gradient: `[N, D]`, to which the gradient of the columns is added.
+        loss_gradients: the incoming gradient `[n]` of the losses of each direction.
+        states: the state of each direction at this width.
+        inputs: rows, columns and scale.
+        tiles: the tiles of the forward pass.
+        prefix: the width.
+    """
+    rows, columns, logit_scale = inputs
+
+    # The gradient of a logit is its softmax times the incoming gradient of its row; for a positive, less the incoming
+    # gradient over the number of positives. `_weighted_softmax` multiplies exp(logit - max_logit) by these weights.
+    softmax_weights, positive_weights = [], []
+    positive_gradient = paddle.zeros_like(states[0].loss)  # with respect to the positive logits, [B]
+    for loss_gradient, state in zip(loss_gradients, states, strict=True):
+        loss_gradient = loss_gradient.astype("float64")
+        softmax_weights.append((loss_gradient * state.max_softmax).astype(rows.dtype))
+        positive_weights.append(loss_gradient / state.num_positives)
+        positive_gradient += loss_gradient * state.positive_softmax - positive_weights[-1]
+    positive_weights = [weights.astype(rows.dtype) for weights in positive_weights]
+    positive_gradient = positive_gradient.astype(rows.dtype).unsqueeze(1)  # [B, 1]
+
+    scale_gradient = paddle.zeros([], dtype="float64")
+    for row_block in tiles.split_rows(len(rows)):
+        row_prefixes, positive_columns = prefix.cut(rows[row_block]), tiles.positive_columns(row_block)
+        scaled_rows = row_prefixes * logit_scale
+        # The positives, which the tiles leave out.
+        scaled_gradient = positive_gradient[row_block] * prefix.cut(columns[positive_columns])  # G @ columns, [r, D]
+        prefix.add_gradient(column_gradient, positive_columns, columns, positive_gradient[row_block] * scaled_rows)
+        for column_block in tiles.split_columns(len(columns)):
+            column_prefixes = prefix.cut(columns[column_block])
+            logits, further_positives = tiles.compute_logits(scaled_rows, column_prefixes, row_block, column_block)
+            # The columns come first, because the rows overwrite the logits.
+            column_softmax = None
+            if tiles.both_ways:
+                column_softmax = _weighted_softmax(logits, states[1], softmax_weights[1], column_block, 0)
+            logit_gradient = _weighted_softmax(logits, states[0], softmax_weights[0], row_block, 1, in_place=True)
+            if column_softmax is not None:
+                logit_gradient.add_(column_softmax)
+            if further_positives is not None:
+                logit_gradient -= further_positives * combine_weights(positive_weights, row_block, column_block)
+            scaled_gradient += paddle.matmul(logit_gradient, column_prefixes)
+            tile_gradient = paddle.matmul(logit_gradient, scaled_rows, transpose_x=True)  # of the columns, [c, D]
+            prefix.add_gradient(column_gradient, column_block, columns, tile_gradient)
+        prefix.add_gradient(row_gradient, row_block, rows, scaled_gradient * logit_scale)
+        scale_gradient += (row_prefixes * scaled_gradient).astype("float64").sum()
+    return scale_gradient
 
 
-def _shares(
-    logits: Tensor, direction: _Direction, weights: Tensor, block: slice, axis: int, last: bool = False
+def _weighted_softmax(
+    logits: Tensor, state: _DirectionState, weights: Tensor, block: slice, axis: int, in_place: bool = False
 ) -> Tensor:
-    """What each logit of a tile has of its row's gradient (axis 1), or of its column's (axis 0)."""
-    exponentials = _exponentials(logits, direction.largest[block], axis, last)
-    return exponentials.multiply_(expanded(weights[block], axis, exponentials))
+    """Return the softmax of each logit of a tile times the incoming gradient of its row (axis 1) or column (axis 0).
+
+    Args:
+        logits: `[r, c]`.
+        state: the state of the direction.
+        weights: `[n]`, the incoming gradient times `max_softmax` for each row of the direction.
+        block: the rows (axis 1) or columns (axis 0) of the tile.
+        axis: the axis of the softmax.
+        in_place: as in `_exp_relative_to`.
+    """
+    exponentials = _exp_relative_to(logits, state.max_logit[block], axis, in_place)
+    return exponentials.multiply_(expand_to_tile(weights[block], axis, exponentials))
 
 
-def _exponentials(logits: Tensor, largest: Tensor, axis: int, last: bool) -> Tensor:
-    """Relative to the largest logit of each row (axis 1) or column (axis 0); over the logits' memory if it is
-    the last that is asked of them."""
-    largest = expanded(largest, axis, logits)
-    return (logits.subtract_(largest) if last else logits - largest).exp_()
+def _exp_relative_to(logits: Tensor, max_logit: Tensor, axis: int, in_place: bool) -> Tensor:
+    """Return exp(logit - max_logit) `[r, c]`, with one maximum for each row (axis 1) or column (axis 0).
+
+    Args:
+        logits: `[r, c]`.
+        max_logit: `[r]` (axis 1) or `[c]` (axis 0).
+        axis: the axis of the softmax.
+        in_place: overwrite the logits, which saves the memory of a tile; only for their last use.
+    """
+    max_logit = expand_to_tile(max_logit, axis, logits)
+    differences = logits.subtract_(max_logit) if in_place else logits - max_logit
+    return differences.exp_()

@@ -32,7 +32,7 @@ from paddle.distributed.fleet.utils import recompute
 from ernie_vil2.config import Config
 from ernie_vil2.data.augment import ImageNormalization
 from ernie_vil2.device.transfers import Sender
-from ernie_vil2.losses import refuse_without_negatives
+from ernie_vil2.losses import check_negatives
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import gather_ids, gather_views
 from ernie_vil2.parallel.norms import frozen_statistics
@@ -189,7 +189,7 @@ class DirectStep:
     ) -> Losses:
         gathered_ids, all_on_host, counts = of_all()
         if self.duplicates != "ignored":
-            refuse_without_negatives(all_on_host)
+            check_negatives(all_on_host)
         gathered, offset = gather_views(local, counts)
         return self.loss(local, gathered, scalars, ids, gathered_ids, offset, **loss_inputs)
 

@@ -28,7 +28,7 @@ from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, as_object
 from ernie_vil2.data.source_files import check_widths, numbered_lines, open_embeddings
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import TextTokenizer
-from ernie_vil2.losses import MultiViewLoss, build_loss, initial_bias
+from ernie_vil2.losses import MultiViewLoss, build_loss, get_initial_bias
 from ernie_vil2.losses.multi_view import teacher_distance, teacher_loss
 from ernie_vil2.losses.tiles import Scalars
 from ernie_vil2.models import build_dual_encoder
@@ -154,7 +154,7 @@ class MultiViewTask(Task):
         if initialize:
             self._check()
         self.model = build_dual_encoder(
-            config.Model, self.tokenizer.vocab_size, config.Loss.temperature, initial_bias(config.Loss)
+            config.Model, self.tokenizer.vocab_size, config.Loss.temperature, get_initial_bias(config.Loss)
         )
         taught = config.Tuning.teacher
         if self.teacher and taught and taught.distance and self.teacher.width != self.model.embed_dim:

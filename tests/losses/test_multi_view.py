@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paddle.base import core
 
-from ernie_vil2.losses import DUPLICATES, PAIR_LOSSES, InfoNCE, MultiViewLoss, NoNegatives, refuse_without_negatives
-from ernie_vil2.losses.tiles import computed_whole
+from ernie_vil2.losses import DUPLICATES, PAIR_LOSSES, InfoNCE, MultiViewLoss, NoNegatives, check_negatives
+from ernie_vil2.losses.tiles import should_compute_untiled
 from tests.support.limits import examples
 
 WEIGHTS = {"image_image": 0.5, "text_text": 0.25, "image_text": 1.0, "text_image": 2.0}
@@ -159,7 +159,7 @@ def test_computed_at_once_on_gpus_they_give_the_same(monkeypatch, views, kind):
     monkeypatch.setattr(paddle, "matmul", counted)
     module = import_module(PAIR_LOSSES.find(kind).__module__)
     for whole in (False, True):
-        monkeypatch.setattr(module, "computed_whole", lambda rows, columns, whole=whole: whole)
+        monkeypatch.setattr(module, "should_compute_untiled", lambda rows, columns, whole=whole: whole)
         products.clear()
         found.append(float(MultiViewLoss(WEIGHTS, "masked", tile=2, kind=kind)(views, views, scalars, ids, ids)[0]))
         assert (max(products) == 5) == whole
@@ -167,7 +167,7 @@ def test_computed_at_once_on_gpus_they_give_the_same(monkeypatch, views, kind):
     for rows, is_gpu, is_whole in ((2048, True, True), (2049, True, False), (1, False, False)):
         place = SimpleNamespace(is_gpu_place=lambda is_gpu=is_gpu: is_gpu)
         tensors_of = [SimpleNamespace(shape=[count, 8], place=place) for count in (rows, 8192 if is_gpu else 1)]
-        assert computed_whole(*tensors_of) == is_whole
+        assert should_compute_untiled(*tensors_of) == is_whole
 
 
 def test_a_loss_may_need_an_argument(monkeypatch):
@@ -210,6 +210,6 @@ def test_a_batch_in_which_most_rows_lack_a_negative_is_refused(ids):
     without = (ids[:, None] == ids[None]).any(axis=2).all(axis=1).sum()
     if len(ids) > 1 and without > len(ids) / 2:
         with pytest.raises(NoNegatives, match=f"^{without} of the {len(ids)} rows"):
-            refuse_without_negatives(ids)
+            check_negatives(ids)
     else:
-        refuse_without_negatives(ids)
+        check_negatives(ids)

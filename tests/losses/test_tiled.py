@@ -15,8 +15,8 @@ from ernie_vil2.losses import (
     MultiViewLoss,
     SigmoidLoss,
     info_nce,
-    tiled_both_ways,
     tiled_info_nce,
+    tiled_info_nce_both_ways,
 )
 from tests.support.limits import PATIENCE
 from tests.support.loss_reference import (
@@ -122,7 +122,7 @@ def test_rows_whose_largest_logits_lie_far_apart(scale):
     others = np.where(np.eye(7, dtype=bool), -1, leaves[0] @ leaves[1].T)  # cosines
     assert all(others.max(axis=axis).min() < -0.9 and others.max() > 0.99 for axis in (0, 1))
     losses, found = weighted_gradients(
-        lambda *tensors: tiled_both_ways(*tensors, tile=3), (*leaves, scale), np.ones([2, 7]), "float32"
+        lambda *tensors: tiled_info_nce_both_ways(*tensors, tile=3), (*leaves, scale), np.ones([2, 7]), "float32"
     )
     exact, none = [array.astype("float64") for array in leaves], np.eye(7, dtype=bool)
     there, of_rows, of_columns, of_scale = reference(*exact, scale, 0, none, "ignored")
@@ -182,7 +182,7 @@ def test_errors_name_the_culprit(loss):
     with pytest.raises(ValueError, match="offset 1"):
         loss(unit, unit, scale, offset=1)
     with pytest.raises(ValueError, match="1 and 2"):
-        tiled_both_ways(unit[:1], unit, scale)
+        tiled_info_nce_both_ways(unit[:1], unit, scale)
 
 
 def test_errors_of_widths_name_what_to_change(monkeypatch):

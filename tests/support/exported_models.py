@@ -9,7 +9,7 @@ from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.encoder import ErnieViL2, PaddleBackend
 from ernie_vil2.export import export
-from ernie_vil2.losses import initial_bias
+from ernie_vil2.losses import get_initial_bias
 from ernie_vil2.models import build_dual_encoder
 from tests.support.shapes import COLOURS, SHAPES, TOKENS, draw, png
 
@@ -27,7 +27,7 @@ def untrained(*overrides):
     """A model of our own towers, untrained."""
     config = load_config(None, ["Data.max_length=16", *overrides])
     paddle.seed(0)
-    model = build_dual_encoder(config.Model, len(TOKENS), bias=initial_bias(config.Loss))
+    model = build_dual_encoder(config.Model, len(TOKENS), bias=get_initial_bias(config.Loss))
     model.eval()
     return ErnieViL2(PaddleBackend(model, Preprocessing.of(config.Model.image)), Tokenizer(TOKENS, 16), config)
 

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 
 from ernie_vil2.config import load_config
-from ernie_vil2.losses import build_loss, initial_bias
+from ernie_vil2.losses import build_loss, get_initial_bias
 from ernie_vil2.models import build_dual_encoder
 
 TOLERANCES = [("float32", 1e-6), ("float64", 1e-10)]
@@ -49,7 +49,7 @@ def settings_of(run):
 
 def model_and_loss(config):
     paddle.seed(0)
-    model = build_dual_encoder(config.Model, 50, config.Loss.temperature, initial_bias(config.Loss))
+    model = build_dual_encoder(config.Model, 50, config.Loss.temperature, get_initial_bias(config.Loss))
     model.train()
     return model, build_loss(config.Loss)
 
