@@ -72,7 +72,7 @@ def test_numbers_that_are_not_finite(folder):
 def test_a_checkpoint_of_openclips_training_next_to_its_settings(tmp_path):
     folder = OWN / "openclip_siglip_timm"
     arrays = {name: np.array(array) for name, array in read_weights(folder / "open_clip_model.safetensors").items()}
-    write_torch(tmp_path / "epoch_3.pt", arrays, checkpoint=True)
+    write_torch(tmp_path / "epoch_3.pt", arrays, is_checkpoint=True)
     with pytest.raises(ValueError, match="open_clip_config.json"):
         load_model(tmp_path / "epoch_3.pt")
     for name in ("open_clip_config.json", "tokenizer.json", "tokenizer_config.json"):

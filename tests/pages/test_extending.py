@@ -18,7 +18,7 @@ from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import LAYOUTS, open_benchmark
 from ernie_vil2.evaluation.scorer import SCORERS
 from ernie_vil2.losses import MultiViewLoss
-from ernie_vil2.models.weights.files import read_weights, write_theirs
+from ernie_vil2.models.weights.files import read_weights, write_torch_weights
 from ernie_vil2.models.weights.format import FORMATS, read_model, write_model
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
@@ -240,7 +240,7 @@ def test_an_index_type_by_its_import_path(parts, shapes, tmp_path, monkeypatch):
 def test_a_family_by_its_model_type(parts, tmp_path):
     folder = copy_folder(OWN / "hf_chinese_clip_bin", tmp_path / "wrapped", "config.json", model_type="wrapped_clip")
     arrays = read_weights(folder / "pytorch_model.bin")
-    write_theirs(folder / "pytorch_model.bin", {f"wrapped.{name}": array for name, array in arrays.items()})
+    write_torch_weights(folder / "pytorch_model.bin", {f"wrapped.{name}": array for name, array in arrays.items()})
     model = read_model(folder)
     assert model.layout == "Wrapped CLIP"
     assert_same_bits(model.arrays, read_model(OWN / "hf_chinese_clip_bin").arrays)

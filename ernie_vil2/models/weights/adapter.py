@@ -14,7 +14,7 @@ from ernie_vil2.io.files import atomic_folder, write_json
 from ernie_vil2.models.heads import HEAD_PREFIX
 from ernie_vil2.models.lora import LORA_A, LORA_B, LORA_NAMES
 from ernie_vil2.models.weights.families.family import Family
-from ernie_vil2.models.weights.files import read_weights, write_theirs
+from ernie_vil2.models.weights.files import read_weights, write_torch_weights
 from ernie_vil2.models.weights.format import recognise
 from ernie_vil2.models.weights.names import Names
 
@@ -51,7 +51,7 @@ def write_adapter(weights: Path, config: Config, origin: Path, folder: Path) -> 
     for layer in layers:
         changes |= _of_layer(names, layer, arrays[f"{layer}.{LORA_A}"], arrays[f"{layer}.{LORA_B}"])
     with atomic_folder(folder) as aside:
-        write_theirs(
+        write_torch_weights(
             aside / "adapter_model.safetensors",
             {f"base_model.model.{name}": np.ascontiguousarray(array) for name, array in changes.items()},
         )

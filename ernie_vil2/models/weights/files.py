@@ -1,8 +1,8 @@
-"""Weights in and out: files of named arrays, `.pdparams` and `.safetensors`, and what of them fits a model.
+"""Read and write files of named arrays (`.pdparams`, `.safetensors`, PyTorch's), and copy arrays into a model.
 
-Files are read without running anything that they hold. A `.pdparams` file is a pickle; `io.restricted_pickle` reads it.
-Nothing in a file makes it take more than about three times its size in memory, and no more than a short, printable part
-of a name or text in it gets into a message.
+Reading a file runs nothing that it holds. A `.pdparams` file is a pickle; `io.restricted_pickle` reads it. No file can
+make it take more than about three times its size in memory, and messages quote at most a short, printable piece of the
+names and texts in it.
 """
 
 import json
@@ -28,13 +28,21 @@ from ernie_vil2.io.restricted_pickle import Array, Refused, load
 from ernie_vil2.io.terminal import listed, printable
 from ernie_vil2.models.weights.torch_files import BFLOAT16, OLD_FORMAT, as_float32, read_torch, write_torch
 
-WeightFormat = Literal["official", "paddlenlp", "ernie_vil2"]  # whose names arrays have, see `formats`
-_FIRST_PARTS: dict[str, WeightFormat] = {"visual": "official", "vision_model": "paddlenlp", "image": "ernie_vil2"}
+# Layouts of ERNIE-ViL 2.0, see `formats`, and the first word of an array's name that gives one away.
+WeightFormat = Literal["official", "paddlenlp", "ernie_vil2"]
+_FORMAT_BY_PREFIX: dict[str, WeightFormat] = {
+    "visual": "official",
+    "vision_model": "paddlenlp",
+    "image": "ernie_vil2",
+}
+
+# Tables that paddle.save puts next to the arrays; the spelling is Paddle's.
 _NAME_TABLE = "StructuredToParameterName@@"
-_SPLIT_TABLE = "UnpackBigParamInfor@@"  # Paddle's spelling
-INDEX = ".index.json"
-"""End of the name of a file that says in which files of its folder the arrays lie, as PaddleNLP cuts large saves."""
-MAX_HEADER = 16 << 20  # bytes of a safetensors header; a model of a thousand arrays takes about 100,000
+_PIECE_TABLE = "UnpackBigParamInfor@@"
+
+INDEX_SUFFIX = ".index.json"
+"""Suffix of the file that maps arrays to shards: PaddleNLP and transformers split large models over several files."""
+MAX_HEADER_BYTES = 16 << 20  # of a safetensors file; the header of a model of a thousand arrays has about 100,000
 _NUMPY_TYPES: dict[str, Any] = {
     "BOOL": "?",
     "U8": "u1",
@@ -50,82 +58,95 @@ _NUMPY_TYPES: dict[str, Any] = {
     "F32": "<f4",
     "F64": "<f8",
 }
-_POPULATE = 23  # MADV_POPULATE_WRITE of Linux, which Python's mmap does not name
-_FOREIGN = {
-    OLD_FORMAT: "of PyTorch before 1.6; load it there once and save it again with torch.save",
+_MADV_POPULATE_WRITE = 23  # of Linux 5.14; Python's mmap has no name for it
+_FOREIGN_FILES = {
+    OLD_FORMAT: "written by PyTorch before 1.6; load it there once and save it again with torch.save",
     b"\x1f\x8b": "compressed with gzip; unpack it first",
-    b"\x00\x00\x00\x00": "Paddle's binary tensor format; save the state dict with paddle.save instead",
+    b"\x00\x00\x00\x00": "in Paddle's binary tensor format; save the state dict with paddle.save instead",
     b"version https://git-lfs": "a Git LFS pointer, not the file itself; run git lfs pull",
     b"<": "a web page, not weights; was the download refused?",
 }
+"""First bytes of files that are no weights but often lie in their place, and what to do about each."""
 
 
 class WeightFileError(ValueError):
-    """A weight file that is damaged, of another kind, or asks for more than arrays; the message says which and why."""
+    """A weight file is damaged, of another kind, or holds more than arrays; the message says which file and why."""
 
     def __init__(self, path: str | Path, reason: str):
         super().__init__(f"{path}: {reason}")
 
 
 class WeightMismatch(ValueError):  # noqa: N818  -- named by what has happened
-    """Arrays that are not those of the model, in names that nobody has allowed to differ."""
+    """Arrays do not fit the model, in names that the caller did not allow to differ."""
 
 
 @dataclass(frozen=True)
 class WeightReport:
-    """How arrays fit a model, by name."""
+    """How a set of arrays fits a model, by name."""
 
-    matched: tuple[str, ...] = ()  # in both, of one shape and kind of number
+    matched: tuple[str, ...] = ()  # in both, with the same shape and kind of number
     missing: tuple[str, ...] = ()  # in the model only
     unexpected: tuple[str, ...] = ()  # among the arrays only
-    differing: Mapping[str, str] = field(default_factory=dict)  # with what: `array [3, 4], model [3, 5]`
-    notes: tuple[str, ...] = ()  # what was done to the arrays before, for a person
+    differing: Mapping[str, str] = field(default_factory=dict)  # name -> `array [3, 4], model [3, 5]`
+    notes: tuple[str, ...] = ()  # lines for the user: how the arrays were adapted before
 
     def mismatches(self, allow: Sequence[str] = ()) -> list[str]:
-        """The names that do not fit and that no glob pattern of `allow` covers."""
+        """Return the names that do not fit and that no glob pattern of `allow` covers."""
         names = [*self.missing, *self.unexpected, *self.differing]
         return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in allow)]
 
     def __str__(self) -> str:
         lines = [*self.notes, f"{len(self.matched)} matched"]
         for title, items, separator in self._groups():
-            lines.append(f"{len(items)} {title}" + (": " if items else "") + listed(items, 50, separator))
+            line = f"{len(items)} {title}"
+            if items:
+                line += f": {listed(items, 50, separator)}"
+            lines.append(line)
         return "\n".join(f"  {printable(line)}" for line in lines)
 
-    def mismatch(self, bad: Collection[str]) -> str:
-        """What does not fit of these names, on one line."""
-        groups = self._groups(bad)
-        return ", ".join(
-            f"{len(items)} {title} ({listed(items, separator=sep)})" for title, items, sep in groups if items
-        )
+    def describe_mismatch(self, names: Collection[str]) -> str:
+        """Describe on one line what does not fit about these names."""
+        sentences = []
+        for title, items, separator in self._groups(names):
+            if items:
+                sentences.append(f"{len(items)} {title} ({listed(items, separator=separator)})")
+        return ", ".join(sentences)
 
-    def _groups(self, among: Collection[str] | None = None) -> Iterator[tuple[str, list[str], str]]:
-        """What does not fit, with what goes between two such items."""
-        for title, names in (("missing", self.missing), ("unexpected", self.unexpected)):
-            yield title, [name for name in names if among is None or name in among], ", "
-        shown = {name: f"{printable(name, longest=100)}: {what}" for name, what in self.differing.items()}
-        yield "of another shape", [item for name, item in shown.items() if among is None or name in among], "; "
+    def _groups(self, names: Collection[str] | None = None) -> Iterator[tuple[str, list[str], str]]:
+        """Yield title, items and separator of each kind of mismatch, restricted to `names` unless it is None."""
+        for title, group in (("missing", self.missing), ("unexpected", self.unexpected)):
+            yield title, [name for name in group if names is None or name in names], ", "
+        descriptions = []
+        for name, difference in self.differing.items():
+            if names is None or name in names:
+                descriptions.append(f"{printable(name, longest=100)}: {difference}")
+        yield "of another shape", descriptions, "; "
 
 
-def read_weights(path: str | Path, exact: bool = False) -> dict[str, np.ndarray]:
-    """The arrays of a `.pdparams`, `.safetensors` or PyTorch file by name; its content shows which it is. Of an index
-    the arrays of all shards that it names.
+def read_weights(path: str | Path, keep_bfloat16: bool = False) -> dict[str, np.ndarray]:
+    """Read the arrays of a `.pdparams`, `.safetensors` or PyTorch file, or of all shards that an index lists.
 
-    Entries of a `.pdparams` that are not arrays, such as Paddle's table of parameter names, are left out. The arrays
-    may be read-only views of the bytes read.
+    The content of a file decides which kind it is, not its name. Entries of a `.pdparams` that are not arrays, such as
+    Paddle's table of parameter names, are left out.
 
     Args:
-        path: of the file.
-        exact: whether bfloat16 stays, as `BFLOAT16`; otherwise it becomes float32.
+        path: weight file or index.
+        keep_bfloat16: whether to return bfloat16 as `BFLOAT16`; it is converted to float32 otherwise.
+
+    Returns:
+        Arrays by name; they may be read-only views of the file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        WeightFileError: it is neither, it is cut off, or it holds anything but plain data.
+        FileNotFoundError: the file does not exist.
+        WeightFileError: the file is of another kind, cut off, or holds more than plain data.
     """
-    arrays = _read_shards(Path(path)) if str(path).endswith(INDEX) else _read_file(path)
-    if exact:
+    if str(path).endswith(INDEX_SUFFIX):
+        arrays = _read_shards(Path(path))
+    else:
+        arrays = _read_file(path)
+    if keep_bfloat16:
         return arrays
-    return {name: as_float32(array) if array.dtype == BFLOAT16 else array for name, array in arrays.items()}
+    return {name: as_float32(array) for name, array in arrays.items()}
 
 
 def _read_file(path: str | Path) -> dict[str, np.ndarray]:
@@ -134,89 +155,115 @@ def _read_file(path: str | Path) -> dict[str, np.ndarray]:
         head = file.read(512)
         if not head:
             raise WeightFileError(path, "the file is empty")
+
+        # A zip archive of PyTorch.
         if head.startswith(b"PK\x03\x04"):
             try:
                 return read_torch(path)
             except Refused as error:
                 raise WeightFileError(path, f"not plain weights of PyTorch: {error}") from None
+
+        # A pickle of Paddle. A safetensors file, whose first bytes are a length, has a brace in the ninth place.
         if head[8:9] != b"{" and head[0] == pickle.PROTO[0] and not head.startswith(OLD_FORMAT):
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 try:
-                    return _named_arrays(load(content), len(content))
+                    return _collect_arrays(load(content), len(content))
                 except Refused as error:
                     raise WeightFileError(path, f"not a plain weight file: {error}") from None
+
     if head[8:9] == b"{":
         return _read_safetensors(path, *struct.unpack("<Q", head[:8]))
-    for start, kind in _FOREIGN.items():
-        if head.startswith(start):
-            raise WeightFileError(path, kind)
+    for first_bytes, reason in _FOREIGN_FILES.items():
+        if head.startswith(first_bytes):
+            raise WeightFileError(path, reason)
     if head[257:262] == b"ustar":
         raise WeightFileError(path, "a tar archive; unpack it first")
     raise WeightFileError(path, "neither a .pdparams nor a .safetensors file, nor a zip archive of PyTorch")
 
 
 def write_weights(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays as `.pdparams`, which `paddle.load` reads as tensors, or as `.safetensors`, by the suffix."""
+    """Write arrays as `.pdparams`, which `paddle.load` reads as tensors, or as `.safetensors`; the suffix decides."""
     path = Path(path)
     if path.suffix not in (".pdparams", ".safetensors"):
         raise ValueError(f"{path}: the name must end in .pdparams or .safetensors")
+    # reshape: ascontiguousarray turns a scalar into an array of one axis.
     arrays = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
-    with atomic_write(path) as aside:
+    with atomic_write(path) as temporary_path:
         if path.suffix == ".safetensors":
-            save_arrays(aside, arrays)
+            save_arrays(temporary_path, arrays)
         else:
-            with aside.open("wb") as file:
-                # What the table names are tensors when Paddle loads the file.
+            with temporary_path.open("wb") as file:
+                # Paddle loads the arrays that this table lists as tensors.
                 pickle.dump({**arrays, _NAME_TABLE: {name: name for name in arrays}}, file, protocol=4)
 
 
-def write_theirs(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays as PyTorch's libraries do, bfloat16 among them: `.safetensors`, a state dict in `.bin`, or a
-    checkpoint with one in `.pt`."""
-    with atomic_write(path) as aside:
+def write_torch_weights(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays, bfloat16 among them, as PyTorch's libraries do.
+
+    The suffix of `path` decides: `.safetensors`, a state dict in `.bin`, or a checkpoint that holds one in `.pt`.
+    """
+    with atomic_write(path) as temporary_path:
         if path.suffix == ".safetensors":
-            _write_safetensors(aside, arrays)
+            _write_safetensors(temporary_path, arrays)
         else:
-            write_torch(aside, arrays, checkpoint=path.suffix == ".pt")
+            write_torch(temporary_path, arrays, is_checkpoint=path.suffix == ".pt")
 
 
 def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """As the library does, which has no bfloat16 for NumPy: the widest numbers first, so that all lie aligned."""
-    kinds = {np.dtype(dtype): kind for kind, dtype in _NUMPY_TYPES.items()}
+    """Write a safetensors file; the library itself cannot write bfloat16 from NumPy."""
+    type_names = {np.dtype(dtype): type_name for type_name, dtype in _NUMPY_TYPES.items()}
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    ordered, end = sorted(arrays.items(), key=lambda item: -item[1].itemsize), 0
+    # The widest numbers first, as the library does, so that every array is aligned.
+    ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
+    offset = 0
     for name, array in ordered:
-        start, end = end, end + array.nbytes
-        header[name] = {"dtype": kinds[array.dtype], "shape": array.shape, "data_offsets": (start, end)}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+        header[name] = {
+            "dtype": type_names[array.dtype],
+            "shape": array.shape,
+            "data_offsets": (offset, offset + array.nbytes),
+        }
+        offset += array.nbytes
+    header_bytes = json.dumps(header).encode()
+    header_bytes += b" " * (-len(header_bytes) % 8)
     with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
+        file.write(struct.pack("<Q", len(header_bytes)) + header_bytes)
         for _, array in ordered:
             file.write(np.ascontiguousarray(array).reshape(-1).view("u1").data)
 
 
 def detect_format(arrays: Mapping[str, np.ndarray]) -> WeightFormat:
-    """Whose names these arrays have; ValueError if they are nobody's."""
+    """Return the layout of ERNIE-ViL 2.0 that the names of the arrays belong to.
+
+    Raises:
+        ValueError: they belong to none.
+    """
     for name in arrays:
-        layout = _FIRST_PARTS.get(name.partition(".")[0])
+        layout = _FORMAT_BY_PREFIX.get(name.partition(".")[0])
         if layout:
             return layout
+    first_names = [printable(name, longest=100) for name in list(arrays)[:3]]
     raise ValueError(
         "these are not the weights of an ERNIE-ViL 2.0: no name starts with visual., vision_model. or image.; "
-        f"the first are {', '.join(printable(name, longest=100) for name in list(arrays)[:3])}"
+        f"the first are {', '.join(first_names)}"
     )
 
 
 def compare_weights(
     model: paddle.nn.Layer, arrays: Mapping[str, np.ndarray], notes: Sequence[str] = ()
 ) -> WeightReport:
-    """How `arrays` fit the parameters and buffers of `model`; changes nothing."""
+    """Compare arrays with the parameters and buffers of a model; change nothing."""
     state = model.state_dict()
-    common = [name for name in state if name in arrays]
-    differing = {name: what for name in common if (what := _difference(arrays[name], state[name]))}
+    matched, differing = [], {}
+    for name, value in state.items():
+        if name not in arrays:
+            continue
+        difference = _describe_difference(arrays[name], value)
+        if difference:
+            differing[name] = difference
+        else:
+            matched.append(name)
     return WeightReport(
-        matched=tuple(name for name in common if name not in differing),
+        matched=tuple(matched),
         missing=tuple(name for name in state if name not in arrays),
         unexpected=tuple(name for name in arrays if name not in state),
         differing=differing,
@@ -227,77 +274,84 @@ def compare_weights(
 def set_weights(
     model: paddle.nn.Layer, arrays: Mapping[str, np.ndarray], allow: Sequence[str] = (), notes: Sequence[str] = ()
 ) -> WeightReport:
-    """Sets the parameters and buffers of `model` that match; the others keep their values.
+    """Copy arrays into the parameters and buffers of a model that match; the others keep their values.
 
     Args:
-        allow: glob patterns of the names that need not match.
-        notes: for the report.
+        model: the model to change.
+        arrays: arrays by the names of the model's state.
+        allow: glob patterns of names that need not match.
+        notes: lines for the report.
 
     Raises:
-        WeightMismatch: a name or shape that does not match and is not allowed; then nothing was set.
+        WeightMismatch: a name or shape does not match and is not allowed to differ; then nothing was copied.
     """
-    arrays = dict(arrays)  # each is made once: compared, and set
+    arrays = dict(arrays)  # a lazy mapping would compute each array twice: to compare it, and to copy it
     report = compare_weights(model, arrays, notes)
-    if bad := report.mismatches(allow):
-        raise WeightMismatch(f"not the weights of this model: {report.mismatch(set(bad))}")
+    mismatches = report.mismatches(allow)
+    if mismatches:
+        raise WeightMismatch(f"not the weights of this model: {report.describe_mismatch(set(mismatches))}")
     state = model.state_dict()
-    buffers: dict[tuple[int, ...], np.ndarray] = {}
+
+    # Parameters made under paddle.LazyGuard have no memory yet. They get memory of ours, which Paddle then uses without
+    # a copy (zero_copy of Tensor.set; _is_initialized is private, looked at in Paddle 3.3.1).
+    lazy_names = [name for name in report.matched if not state[name]._is_initialized()]
 
     def fill(number: int, name: str) -> None:
         value, array = state[name], arrays.pop(name)
-        memory = new_memory(value.shape, np.dtype(_numpy_type(value)))
-        _copy(array, memory)
-        value.get_tensor().set(memory, paddle.CPUPlace(), True)  # which shares the memory
-        if number % 16 == 15:  # as this takes time, not after each
-            _let_go(array)
+        memory = allocate_array(value.shape, np.dtype(_numpy_type(value)))
+        _copy_into(array, memory)
+        value.get_tensor().set(memory, paddle.CPUPlace(), True)
+        if number % 16 == 15:  # releasing takes time, so not after every array
+            _release_pages(array)
 
-    empty = dict.fromkeys(name for name in report.matched if not state[name]._is_initialized())
-    with ThreadPoolExecutor(2) as threads:  # most of the time goes into copies and new pages
-        list(threads.map(fill, range(len(empty)), empty))
+    with ThreadPoolExecutor(2) as threads:  # most of the time goes into copying and into new pages
+        list(threads.map(fill, range(len(lazy_names)), lazy_names))
+
+    buffers: dict[tuple[int, ...], np.ndarray] = {}
     for name in report.matched:
-        if name not in empty:
+        if name in arrays:  # it was not lazy
             array = arrays[name]
-            state[name].set_value(_in_order(np.asarray(array, dtype=_numpy_type(state[name])), buffers))
-            _let_go(array)
+            state[name].set_value(_make_contiguous(np.asarray(array, dtype=_numpy_type(state[name])), buffers))
+            _release_pages(array)
     return report
 
 
-class _Anonymous(mmap.mmap):
-    """Memory of no file, which would read as zeros after `_let_go`."""
+class _AnonymousMemory(mmap.mmap):
+    """Memory without a file; a type of its own, since `_release_pages` would turn it into zeros."""
 
 
-def new_memory(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """An array of zeros in memory that nothing has used yet.
+def allocate_array(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """Return an array of zeros in new memory.
 
-    Its pages are asked for at once, which takes half the time that Paddle's allocator needs. They are not the
-    large ones that NumPy asks for: where a virtual machine has to get these from its host, they take ten times as long.
+    All its pages are requested at once, which takes half the time of Paddle's allocator. They are small pages: NumPy
+    asks for huge ones, which take ten times as long where a virtual machine has to get them from its host.
     """
-    pages = _Anonymous(-1, max(1, math.prod(shape) * dtype.itemsize), access=mmap.ACCESS_COPY)
-    with suppress(OSError, AttributeError):  # elsewhere than on Linux, or before 5.14
-        pages.madvise(_POPULATE)
+    pages = _AnonymousMemory(-1, max(1, math.prod(shape) * dtype.itemsize), access=mmap.ACCESS_COPY)
+    with suppress(OSError, AttributeError):  # not Linux, or Linux before 5.14: pages come when they are written to
+        pages.madvise(_MADV_POPULATE_WRITE)
     return np.ndarray(shape, dtype, pages)
 
 
-def _in_order(array: np.ndarray, buffers: dict[tuple[int, ...], np.ndarray]) -> np.ndarray:
-    """The same, row by row in memory; a transposed matrix in memory that the next one of its shape gets again."""
+def _make_contiguous(array: np.ndarray, buffers: dict[tuple[int, ...], np.ndarray]) -> np.ndarray:
+    """Return the array row by row in memory; a transposed one is copied into a buffer that its shape reuses."""
     if array.flags.c_contiguous:
         return array
     buffer = buffers.setdefault(array.shape, np.empty(array.shape, array.dtype))
-    _copy(array, buffer)
+    _copy_into(array, buffer)
     return buffer
 
 
-def _copy(array: np.ndarray, into: np.ndarray) -> None:
-    """A transposed matrix is turned ten times as fast as by NumPy: by OpenCV."""
-    array = np.asarray(array, dtype=into.dtype)
-    if array.ndim == 2 and array.flags.f_contiguous and not array.flags.c_contiguous and array.dtype == np.float32:
-        cv2.transpose(array.T, into)
+def _copy_into(array: np.ndarray, target: np.ndarray) -> None:
+    array = np.asarray(array, dtype=target.dtype)
+    is_transposed = array.ndim == 2 and array.flags.f_contiguous and not array.flags.c_contiguous
+    if is_transposed and array.dtype == np.float32:
+        cv2.transpose(array.T, target)  # ten times as fast as NumPy
     else:
-        into[...] = array
+        target[...] = array
 
 
-def _let_go(array: np.ndarray) -> None:
-    """What was read of a file under a view leaves the memory, so that it does not hold a model twice."""
+def _release_pages(array: np.ndarray) -> None:
+    """Drop the pages of a mapped file that an array is a view of, so that the model is not in memory twice."""
     owner: Any = array
     while isinstance(owner, np.ndarray | memoryview):
         owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
@@ -306,21 +360,24 @@ def _let_go(array: np.ndarray) -> None:
 
 
 def check_finite(model: paddle.nn.Layer) -> None:
-    """ValueError if a parameter or buffer holds NaN or infinity, as a failed training or a damaged file leaves them."""
+    """Raise ValueError if a parameter or buffer holds NaN or infinity, as after a failed training."""
     for name, value in model.state_dict().items():
-        # A sum of finite numbers is finite but for absurd ones, and needs no memory.
+        # The sum needs no memory, and is finite unless a number is not, or the numbers are absurdly large.
         if not np.isfinite(value.sum().item()) and not paddle.isfinite(value).all().item():
             raise ValueError(f"{name} holds numbers that are not finite")
 
 
 def save_weights(model: paddle.nn.Layer, path: str | Path) -> None:
-    """Writes parameters and buffers by their name in the model, as safetensors or `.pdparams`."""
+    """Write parameters and buffers by their names in the model, as safetensors or `.pdparams`."""
     write_weights(path, {name: value.numpy() for name, value in model.state_dict().items()})
 
 
 def load_weights(model: paddle.nn.Layer, path: str | Path) -> None:
-    """Sets parameters and buffers from a file that `save_weights` wrote; ValueError if it is not whole, or its names or
-    shapes are not the model's."""
+    """Set parameters and buffers from a file that `save_weights` wrote.
+
+    Raises:
+        ValueError: the file is damaged, or its names or shapes are not the model's.
+    """
     arrays = read_weights(path)
     try:
         set_weights(model, arrays)
@@ -328,31 +385,37 @@ def load_weights(model: paddle.nn.Layer, path: str | Path) -> None:
         raise WeightMismatch(f"{path}: {error}") from None
 
 
-def _read_safetensors(path: str | Path, header: int) -> dict[str, np.ndarray]:
-    if header > MAX_HEADER:
-        raise WeightFileError(path, f"a header of {header:,} bytes; {MAX_HEADER:,} are read")
+def _read_safetensors(path: str | Path, header_size: int) -> dict[str, np.ndarray]:
+    if header_size > MAX_HEADER_BYTES:
+        raise WeightFileError(path, f"its header has {header_size:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
     try:
-        with safe_open(path, framework="numpy"):  # checks the header: the arrays fill the file without a gap
+        # The library checks the header: the arrays fill the file without a gap.
+        with safe_open(path, framework="numpy"):
             pass
     except SafetensorError as error:
         reason = printable(str(error), longest=200)
         raise WeightFileError(path, f"not a whole safetensors file ({reason})") from None
+
     with Path(path).open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     arrays = {}
-    for name, about in parse_json(content[8 : 8 + header]).items():
+    for name, entry in parse_json(content[8 : 8 + header_size]).items():
         if name == "__metadata__":
             continue
-        kind, (start, end) = about["dtype"], about["data_offsets"]
-        if kind not in _NUMPY_TYPES:
+        type_name, (start, end) = entry["dtype"], entry["data_offsets"]
+        if type_name not in _NUMPY_TYPES:
             raise WeightFileError(
                 path,
-                f"{printable(name, longest=100)} is {kind}, a type of number that NumPy has not; convert to float32",
+                f"{printable(name, longest=100)} is {type_name}, a type that NumPy does not have; convert it to "
+                "float32",
             )
-        dtype = np.dtype(_NUMPY_TYPES[kind])
+        dtype = np.dtype(_NUMPY_TYPES[type_name])
         count = (end - start) // dtype.itemsize
-        array = np.frombuffer(content, dtype, count, 8 + header + start) if count else np.empty(0, dtype)
-        arrays[name] = array.reshape(about["shape"])
+        if count:
+            array = np.frombuffer(content, dtype, count, 8 + header_size + start)
+        else:
+            array = np.empty(0, dtype)
+        arrays[name] = array.reshape(entry["shape"])
     return arrays
 
 
@@ -360,47 +423,52 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
     try:
         shard_of = load_json(index)["weight_map"]
         shards = sorted(set(shard_of.values()))
-        if not shards or any(Path(shard).name != shard or shard.endswith(INDEX) for shard in shards):
+        # A shard is a file next to the index: no path that leads elsewhere, and no other index.
+        if not shards or any(Path(shard).name != shard or shard.endswith(INDEX_SUFFIX) for shard in shards):
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError):
         raise WeightFileError(index, "not an index of shards: a weight_map from arrays to files next to it") from None
+
     arrays: dict[str, np.ndarray] = {}
     for shard in shards:
-        found = _read_file(index.with_name(shard))
-        expected = [name for name, file in shard_of.items() if file == shard]
-        missing = [printable(name, longest=100) for name in expected if name not in found]
+        arrays_in_shard = _read_file(index.with_name(shard))
+        names = [name for name, file in shard_of.items() if file == shard]
+        missing = [name for name in names if name not in arrays_in_shard]
         if missing:
-            raise WeightFileError(index.with_name(shard), f"{missing[0]} is not in it, as {index.name} says")
-        arrays |= {name: found[name] for name in expected}
+            shown = printable(missing[0], longest=100)
+            raise WeightFileError(index.with_name(shard), f"{shown} is not in it, as {index.name} says")
+        arrays |= {name: arrays_in_shard[name] for name in names}
     return arrays
 
 
-def _named_arrays(content: Any, size: int) -> dict[str, np.ndarray]:
-    """The arrays of what a pickle of `size` bytes holds."""
+def _collect_arrays(content: Any, file_size: int) -> dict[str, np.ndarray]:
+    """Return the arrays in the unpickled content of a `.pdparams` file."""
     if not isinstance(content, dict):
         raise Refused(f"it holds no dict of arrays but a {type(content).__name__.strip('_').lower()}")
-    split = content.pop(_SPLIT_TABLE, {})
+    piece_table = content.pop(_PIECE_TABLE, {})
     arrays = {}
     for name, value in content.items():
         if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], Array):
-            value = value[1]  # a Paddle tensor: its own name and its array
+            value = value[1]  # a Paddle tensor is saved as its name and its array
         if isinstance(value, Array):
             if value.value is None:
                 raise Refused(f"the array {printable(name, longest=100)} has no content")
             arrays[name] = value.value
-    _join(arrays, split)
+    _join_pieces(arrays, piece_table)
+
     if not arrays:
-        found = [printable(name, longest=100) for name in list(content)[:5]]
-        raise Refused(f"no arrays at its top level, only {', '.join(map(repr, found)) or 'nothing'}")
-    if sum(array.nbytes for array in arrays.values()) > 2 * size:  # twice: weights may be tied
+        names = [printable(name, longest=100) for name in list(content)[:5]]
+        raise Refused(f"no arrays at its top level, only {', '.join(map(repr, names)) or 'nothing'}")
+    # Tied weights are listed twice; anything beyond is made to fill the memory.
+    if sum(array.nbytes for array in arrays.values()) > 2 * file_size:
         raise Refused("its arrays share their content, and together are more than twice as large as the file")
     return arrays
 
 
-def _join(arrays: dict[str, np.ndarray], split: Any) -> None:
-    """Puts arrays together that Paddle has cut into pieces, which it does above 1 GiB at protocols 2 and 3."""
+def _join_pieces(arrays: dict[str, np.ndarray], piece_table: Any) -> None:
+    """Join arrays that Paddle cuts into pieces, as it does above 1 GiB with pickle protocols 2 and 3, in place."""
     try:
-        for name, entry in split.items():
+        for name, entry in piece_table.items():
             pieces = [arrays.pop(piece) for piece in entry["slices"]]
             if not pieces or any(piece.ndim != 1 or piece.dtype != pieces[0].dtype for piece in pieces):
                 raise Refused("pieces of an array that do not fit together")
@@ -409,12 +477,14 @@ def _join(arrays: dict[str, np.ndarray], split: Any) -> None:
         raise Refused("a table of array pieces that does not fit its arrays") from error
 
 
-def _difference(array: np.ndarray, value: paddle.Tensor) -> str | None:
-    ours, theirs = np.dtype(_numpy_type(value)), array.dtype
-    kinds = "" if ours.kind == theirs.kind else f"{theirs} "
-    if not kinds and list(array.shape) == list(value.shape):
-        return None
-    return f"array {kinds}{list(array.shape)}, model {f'{ours} ' if kinds else ''}{list(value.shape)}"
+def _describe_difference(array: np.ndarray, value: paddle.Tensor) -> str | None:
+    model_type, array_type = np.dtype(_numpy_type(value)), array.dtype
+    # The width may differ, such as float16 and float32: the array is converted. Integers are no floats.
+    if model_type.kind != array_type.kind:
+        return f"array {array_type} {list(array.shape)}, model {model_type} {list(value.shape)}"
+    if list(array.shape) != list(value.shape):
+        return f"array {list(array.shape)}, model {list(value.shape)}"
+    return None
 
 
 def _numpy_type(value: paddle.Tensor) -> str:

@@ -17,7 +17,7 @@ from ernie_vil2.data.trimming import trim_files
 from ernie_vil2.io.files import INTEGRITY, load_json, write_json, write_text
 from ernie_vil2.io.run_folder import CONFIG, VOCABULARY
 from ernie_vil2.io.terminal import printable
-from ernie_vil2.models.weights.files import INDEX, read_weights, write_theirs
+from ernie_vil2.models.weights.files import INDEX_SUFFIX, read_weights, write_torch_weights
 from ernie_vil2.models.weights.format import (
     WORDS,
     FamilyModel,
@@ -94,7 +94,7 @@ def hand_back(
         ValueError: the model and its origin do not go together; the message says in what.
     """
     family, was = before.family, before.config.Model
-    arrays_before = read_weights(weights, exact=True)
+    arrays_before = read_weights(weights, keep_bfloat16=True)
     theirs = family.names(model.config.Model, before.dialect, arrays_before.keys()).to_theirs(model.arrays)
     lacking = [name for name in theirs if name not in arrays_before]
     if lacking:
@@ -118,7 +118,7 @@ def hand_back(
         trim_files(folder, positions, was.text.tokenizer)
         _renumber(folder, model)
     arrays = {name: _as(theirs.get(name, array), types[name]) for name, array in arrays_before.items()}
-    write_theirs(folder / weights.name.removesuffix(INDEX), arrays)
+    write_torch_weights(folder / weights.name.removesuffix(INDEX_SUFFIX), arrays)
 
     written = read_model(folder, dialect=before.dialect)
     notes = checked(written, model, origin)
@@ -163,7 +163,7 @@ def write_anew(
         (folder / name).parent.mkdir(exist_ok=True)
         write_json(folder / name, content, indent=2)
     write_text(folder / VOCABULARY, "\n".join(model.tokens or []) + "\n")
-    write_theirs(folder / weights, dict(theirs))
+    write_torch_weights(folder / weights, dict(theirs))
 
     written = read_model(folder)
     notes = checked(written, model, folder)
@@ -192,7 +192,12 @@ def _copy_files(weights: Path, folder: Path) -> None:
     sizes = sorted((weights.parent / SIZES).glob("*.json"))
     for path in [*sorted(weights.parent.iterdir()), *sizes]:
         plain = path.is_file() and path.suffix in COPIED and not path.name.startswith(".")
-        if plain and path.name != INTEGRITY and not path.name.endswith(INDEX) and path.stat().st_size <= LARGEST_COPY:
+        if (
+            plain
+            and path.name != INTEGRITY
+            and not path.name.endswith(INDEX_SUFFIX)
+            and path.stat().st_size <= LARGEST_COPY
+        ):
             target = folder / path.relative_to(weights.parent)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(path, target)

@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 
 from ernie_vil2.io.terminal import listed, printable
-from ernie_vil2.models.weights.files import new_memory
+from ernie_vil2.models.weights.files import allocate_array
 
 Form = Literal["linear", "layer", "array", "matrix", "token", "grid", "scalar", "spliced"]
 Row = tuple[str, str, Form]
@@ -72,7 +72,7 @@ class _Link:
             if not shape or any(list(part.shape) != shape for part in parts):
                 raise ValueError(f"{names[0]} and {names[1]} are of different shapes")
             shape[self._axis] *= len(parts)
-            joined = new_memory(shape, np.result_type(*parts))
+            joined = allocate_array(shape, np.result_type(*parts))
             return _ours(np.concatenate(parts, self._axis, joined), self.form)
         array = arrays[names[0]]
         return _ours(array if len(self.ours) == 1 else self._parts(array, names[0])[part], self.form)

@@ -24,7 +24,7 @@ from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.data.tokenizer_files import LibraryTokenizer, open_tokenizer, vocabulary_file
 from ernie_vil2.data.tokenizer_settings import FILE as TOKENIZER_SETTINGS
 from ernie_vil2.io.export_folder import RESIZES
-from ernie_vil2.models.weights.files import INDEX, read_weights
+from ernie_vil2.models.weights.files import INDEX_SUFFIX, read_weights
 from ernie_vil2.models.weights.format import (
     FORMATS,
     WORDS,
@@ -43,7 +43,12 @@ from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import ImageTowerConfig
 from ernie_vil2.towers.transformer import image_variant, text_variant
 
-_WEIGHT_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
+_WEIGHT_FILES = (
+    "model.safetensors",
+    f"model.safetensors{INDEX_SUFFIX}",
+    "pytorch_model.bin",
+    f"pytorch_model.bin{INDEX_SUFFIX}",
+)
 TORCH_SUFFIXES = (".pt", ".pth")
 _SUFFIXES = (".safetensors", ".bin", ".json", *TORCH_SUFFIXES)
 SHORT_TEXT = 64  # tokens of a short text in FG-CLIP 2

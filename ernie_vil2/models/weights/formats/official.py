@@ -22,7 +22,7 @@ from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig
 from ernie_vil2.io.files import write_text
 from ernie_vil2.io.run_folder import CONFIG, MODEL, TOKENIZER, VOCABULARY
 from ernie_vil2.models.dual_encoder import with_sizes
-from ernie_vil2.models.weights.files import INDEX, WeightFormat, detect_format, write_weights
+from ernie_vil2.models.weights.files import INDEX_SUFFIX, WeightFormat, detect_format, write_weights
 from ernie_vil2.models.weights.format import (
     OWN_TYPE,
     WORDS,
@@ -49,8 +49,8 @@ TEXT_EPSILON = {"official": 1e-5, "paddlenlp": 1e-12, "ernie_vil2": 1e-5}
 """Of the text tower's LayerNorms; PaddleNLP's ErnieModel sets it so after its configuration has asked for 1e-5."""
 Heads = tuple[int | None, int | None]
 POSITIONS = "text.network.embeddings.position_embeddings.weight"
-_PDPARAMS = ("model_state.pdparams", f"model_state.pdparams{INDEX}", "model.pdparams")
-_SAFETENSORS = (MODEL, f"{MODEL}{INDEX}")
+_PDPARAMS = ("model_state.pdparams", f"model_state.pdparams{INDEX_SUFFIX}", "model.pdparams")
+_SAFETENSORS = (MODEL, f"{MODEL}{INDEX_SUFFIX}")
 
 # Ours, official, PaddleNLP, and the form of PaddleNLP's, see `names`; official arrays have ours.
 _ROWS: list[tuple[str, str, str, Form]] = [

@@ -10,7 +10,7 @@ from ernie_vil2.io.files import write_text
 from ernie_vil2.io.run_folder import CONFIG, MODEL, MODEL_FILES, with_its_vocabulary
 from ernie_vil2.models.dual_encoder import with_sizes
 from ernie_vil2.models.lora import LORA_NAMES, merge_lora
-from ernie_vil2.models.weights.files import INDEX, detect_format, write_weights
+from ernie_vil2.models.weights.files import INDEX_SUFFIX, detect_format, write_weights
 from ernie_vil2.models.weights.format import (
     Golden,
     ModelFiles,
@@ -34,7 +34,7 @@ class RunFormat:
 
     def recognise(self, files: ModelFiles) -> Path | None:
         path, folder = files.path, files.folder
-        weights = path if path.is_file() else first_file(path, (MODEL, f"{MODEL}{INDEX}"))
+        weights = path if path.is_file() else first_file(path, (MODEL, f"{MODEL}{INDEX_SUFFIX}"))
         if weights is None or not (folder / CONFIG).is_file():
             return None
         # A folder of other people may hold a config.yaml, too; then the names of its arrays decide.
