@@ -31,7 +31,7 @@ def main() -> int:
     from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
     from ernie_vil2.data.samples import BadSampleReport
     from ernie_vil2.evaluation.encoded import EncodedBenchmark
-    from ernie_vil2.evaluation.protocol import find_protocol, score
+    from ernie_vil2.evaluation.protocol import find_protocol, score_embeddings
 
     path = next(iter(args.ratings.glob("sits_test.csv*")))
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt") as file:
@@ -57,7 +57,7 @@ def main() -> int:
             np.argpartition(scores, -11, axis=1)[:, -11:]
     baseline, before = time.perf_counter() - start, peak()
     start = time.perf_counter()
-    evaluation = score(EncodedBenchmark(benchmark, *sides, BadSampleReport()), find_protocol("cxc"))
+    evaluation = score_embeddings(EncodedBenchmark(benchmark, *sides, BadSampleReport()), find_protocol("cxc"))
     seconds = time.perf_counter() - start
     for direction, result in evaluation.results.items():
         print(f"{direction:<16}{np.count_nonzero(result.ranking.rank):>8,} queries, R@1 {result.recall['R@1']:.3f}")

@@ -134,7 +134,7 @@ class Study:
         from ernie_vil2.data.readers import open_benchmarks
         from ernie_vil2.data.samples import BadSampleReport
         from ernie_vil2.evaluation.encoded import EncodedBenchmark
-        from ernie_vil2.evaluation.protocol import find_protocol, score
+        from ernie_vil2.evaluation.protocol import find_protocol, score_embeddings
 
         if not self._scored:  # all models see the same pixels, so that they are made once
             for task, source in self.tests.items():
@@ -145,7 +145,7 @@ class Study:
         for task, (benchmarks, pixels) in self._scored.items():
             images = np.concatenate([model.encode_pixels(part) for part in np.array_split(pixels, len(pixels) // 128)])
             found[task] = fmean(
-                score(EncodedBenchmark(one, images, model.encode_texts([text.text for text in one.texts]),
+                score_embeddings(EncodedBenchmark(one, images, model.encode_texts([text.text for text in one.texts]),
                                        BadSampleReport()), find_protocol("pairs")).mean_recall
                 for one in benchmarks.values()
             )  # fmt: skip

@@ -102,7 +102,7 @@ def scores(model) -> dict[str, float]:
     """Mean recalls on the stamps and on the demo's test set, and acc1 on the classes."""
     from ernie_vil2.data.readers import open_benchmarks
     from ernie_vil2.data.readers.labelled import open_labelled
-    from ernie_vil2.evaluation.classification import choose_templates, encoded_classes, with_prompts
+    from ernie_vil2.evaluation.classification import assemble_classes, choose_templates, make_prompt_benchmark
     from ernie_vil2.evaluation.encoded import encode_benchmark
     from ernie_vil2.evaluation.linear_probe import probe_classes
     from ernie_vil2.evaluation.protocol import evaluate, find_protocol
@@ -117,8 +117,8 @@ def scores(model) -> dict[str, float]:
     names = {language: str(STAMPS / f"names_{language}.txt") for language in ("zh", "en")}
     test, training = (open_labelled([STAMPS], names, split=split) for split in ("test", "train"))
     templates = choose_templates(test, {})
-    classes = encoded_classes(test, templates, encode_benchmark(model, with_prompts(test, templates)))
-    for language, answers in classes.zero_shot(model.logit_scale).items():
+    classes = assemble_classes(test, templates, encode_benchmark(model, make_prompt_benchmark(test, templates)))
+    for language, answers in classes.score_classes(model.logit_scale).items():
         found[language] = answers.figures["acc1"]
     probe, _ = probe_classes(classes, encode_benchmark(model, training))
     return found | {"linear probe": probe.figures["acc1"]}

@@ -74,7 +74,7 @@ def recalls(encoder: ErnieViL2, encoded: Iterable[EncodedBenchmark], words: Mapp
             for form, sentences in FORMS.items() if chosen else ():
                 for language, sentence in zip(("en", "zh"), sentences, strict=True):
                     asked = {word: sentence.format(words[word] if language == "zh" else word) for word, _ in chosen}
-                    recall, count = recall_of_texts(chosen, encoder, each.images, asked.__getitem__)
+                    recall, count = recall_of_texts(chosen, encoder, each.image_embeddings, asked.__getitem__)
                     found = np.array([recall["R@10"] * count, count])
                     for part in (kind, "all"):
                         key = f"{language}/{part}/{form}"

@@ -90,7 +90,11 @@ def embedded(path: Path, study: Study, samples: int) -> Embedded:
         for name, benchmark in open_tests(study.definition).benchmarks.items():
             encoded = encode_benchmark(model, benchmark)
             pairs = encoded.benchmark.pairs
-            found |= {f"{name}/images": encoded.images, f"{name}/texts": encoded.texts, f"{name}/pairs": pairs}
+            found |= {
+                f"{name}/images": encoded.image_embeddings,
+                f"{name}/texts": encoded.text_embeddings,
+                f"{name}/pairs": pairs,
+            }
         source = open_sources([model.config.Data.sources[0].data[0]])
         rows = np.linspace(0, len(source) - 1, min(samples, len(source)), dtype=int).tolist()
         icons = [source[row] for row in rows]

@@ -123,7 +123,9 @@ CHOSEN = {
         ("self._padding, self._dilation, 1,", "self._padding, 1, 1,"),
     ],
     "ernie_vil2/training/update.py": [("self._average.update(step + 1)", "self._average.update(step)")],
-    "ernie_vil2/evaluation/scorers/cxc.py": [(".scores >= LEAST_SCORE[kind]", ".scores > LEAST_SCORE[kind]")],
+    "ernie_vil2/evaluation/scorers/cxc.py": [
+        (".scores >= MIN_POSITIVE_RATING[kind]", ".scores > MIN_POSITIVE_RATING[kind]")
+    ],
     "ernie_vil2/losses/sigmoid.py": [("return F.relu(x) + paddle.log1p(paddle.exp(-x.abs()))", "return F.softplus(x)")],
     "ernie_vil2/parallel/gather.py": [("sum(counts[: dist.get_rank()])", "sum(counts[1 : dist.get_rank() + 1])")],
 }

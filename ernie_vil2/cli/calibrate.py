@@ -32,9 +32,12 @@ def run(args: argparse.Namespace) -> int:
     language, benchmark = next(iter(benchmarks.items()))
     encoded = encode_on_all_ranks(model, benchmark)
     name = " ".join(filter(None, [*map(str, args.data), args.split, language]))
-    found = calibrate(encoded.images, encoded.texts, encoded.benchmark.pairs, model.fingerprint, name)
+    found = calibrate(
+        encoded.image_embeddings, encoded.text_embeddings, encoded.benchmark.pairs, model.fingerprint, name
+    )
     path = write_calibration(found, weights.parent)
-    print(f"\n{len(encoded.images):,} images, {len(encoded.texts):,} texts; logit scale {found.logit_scale:.1f}")
+    sizes = f"{len(encoded.image_embeddings):,} images, {len(encoded.text_embeddings):,} texts"
+    print(f"\n{sizes}; logit scale {found.logit_scale:.1f}")
     print(f"{'':<16}{'threshold':>11}{'precision %':>13}{'recall %':>10}{'refused %':>11}")
     for way, one in found.thresholds.items():
         numbers = f"{one.cosine:>11.3f}{one.precision:>13.1f}{one.recall:>10.1f}{one.refused:>11.1f}"

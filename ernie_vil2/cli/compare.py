@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     )
     from ernie_vil2.evaluation.compare_page import comparison_report
     from ernie_vil2.evaluation.report import describe_run
-    from ernie_vil2.evaluation.scorer import make_scorer, scorer_of
+    from ernie_vil2.evaluation.scorer import find_scorer, make_scorer
     from ernie_vil2.registry import import_named
 
     import_named([*filter(None, [args.scorer]), *args.protocol])
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     compared = compare_models(
         dict(models),
         data,
-        scorer=make_scorer(args.scorer or scorer_of(data, args.protocol), options),
+        scorer=make_scorer(args.scorer or find_scorer(data, args.protocol), options),
         cache=None if args.no_cache else args.output / "embeddings",
         device=args.device,
         precision=args.precision,

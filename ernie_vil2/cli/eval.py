@@ -188,7 +188,7 @@ def add_result_options(parser: argparse.ArgumentParser, folder: str) -> None:
 
 def choose_scorer(args: argparse.Namespace, data: DataSpec) -> tuple[Scorer, Sequence[str]]:
     """Return the scorer that the options name, or the one for the protocol or the layout of the data."""
-    from ernie_vil2.evaluation.scorer import SCORERS, make_scorer, options_of, scorer_of
+    from ernie_vil2.evaluation.scorer import SCORERS, find_scorer, list_options, make_scorer
     from ernie_vil2.registry import import_named
 
     if args.scorer:
@@ -196,10 +196,10 @@ def choose_scorer(args: argparse.Namespace, data: DataSpec) -> tuple[Scorer, Seq
     options = changed_retrieval_options(args)
     # A file of embeddings has no layout by which a scorer could be chosen.
     is_by_protocol = args.embeddings or "protocol" in options
-    default_name = scorer_of(data, args.protocol if is_by_protocol else ())
+    default_name = find_scorer(data, args.protocol if is_by_protocol else ())
     name = args.scorer or default_name
     # A scorer of classes has no title; --label is then the column that names the classes.
-    if "title" in options and "title" not in options_of(SCORERS.find(name)):
+    if "title" in options and "title" not in list_options(SCORERS.find(name)):
         options["label"] = options.pop("title")
     scorer = make_scorer(name, options | dict(args.option))
     if name == default_name:
@@ -209,12 +209,12 @@ def choose_scorer(args: argparse.Namespace, data: DataSpec) -> tuple[Scorer, Seq
 
 def choose_retrieval_scorer(args: argparse.Namespace, data: DataSpec) -> tuple[Scorer, Sequence[str]]:
     """Return the scorer of the protocols, whatever the layout of the data."""
-    from ernie_vil2.evaluation.protocol import scorer_of_protocols
+    from ernie_vil2.evaluation.protocol import find_protocol_scorer
     from ernie_vil2.evaluation.scorer import make_scorer
     from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 
     # Not always "retrieval" itself: the protocols of CxC have a scorer that extends it.
-    scorer = make_scorer(scorer_of_protocols(args.protocol), changed_retrieval_options(args))
+    scorer = make_scorer(find_protocol_scorer(args.protocol), changed_retrieval_options(args))
     if not isinstance(scorer, Retrieval):
         raise ValueError(
             f"--protocol {' '.join(args.protocol)} does not measure retrieval; score it with ernie-vil2 eval"
@@ -266,16 +266,16 @@ def score_embeddings(args: argparse.Namespace, scorer: Scorer, data: DataSpec) -
     """Score the embeddings of --embeddings; no model is loaded."""
     from ernie_vil2.evaluation.embedding_files import read_embeddings
     from ernie_vil2.evaluation.report import describe_run
-    from ernie_vil2.evaluation.scorer import Opened
+    from ernie_vil2.evaluation.scorer import ScorerInput
     from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 
     if not isinstance(scorer, Retrieval):
         raise ValueError("--embeddings are scored as retrieval; another scorer needs --checkpoint and --data")
     embeddings = read_embeddings(args.embeddings, args.annotations, args.split)
-    opened = Opened(data, {"": embeddings.benchmark})
+    opened = ScorerInput(data, {"": embeddings.benchmark})
     report = scorer.score(opened, {"": embeddings}, None)
     record = describe_run(args.embeddings, [args.embeddings], report.settings, files=[])
-    return write_results(args, report, record, args.output or Path(scorer.folder), scorer.naming(opened))
+    return write_results(args, report, record, args.output or Path(scorer.folder), scorer.file_name_parts(opened))
 
 
 def score_model(
@@ -299,9 +299,9 @@ def score_model(
     Returns:
         The exit code of the command.
     """
-    if width and scorer.labels:
+    if width and scorer.needs_classifier:
         raise ValueError("--width cuts embeddings, but this scorer needs a head on whole ones: leave --width out")
-    if scorer.labels and args.backend not in ("fastest", "paddle"):
+    if scorer.needs_classifier and args.backend not in ("fastest", "paddle"):
         raise ValueError(
             f"--backend {args.backend} computes embeddings only; this scorer needs a head, which runs in Paddle: leave "
             "--backend out"
@@ -311,10 +311,10 @@ def score_model(
 
     from ernie_vil2.evaluation.encoded import encode_on_all_ranks
     from ernie_vil2.evaluation.report import describe_run
-    from ernie_vil2.evaluation.scorer import score
+    from ernie_vil2.evaluation.scorer import run_scorer
     from ernie_vil2.io.run_folder import run_of
 
-    model, weights = arguments.named_model(args, scorer.labels)
+    model, weights = arguments.named_model(args, scorer.needs_classifier)
     if width:
         model = model.with_width(width)
     run_folder = run_of(weights.parent)
@@ -327,7 +327,7 @@ def score_model(
     arguments.name_equal_captions(opened.benchmarks)
     encode = partial(encode_on_all_ranks, cache=cache)
     rank, _ = launched_rank()
-    report = score(scorer, model, opened, str(args.checkpoint), encode, rank)
+    report = run_scorer(scorer, model, opened, str(args.checkpoint), encode, rank)
     if rank != 0:
         return 0
 
@@ -335,7 +335,7 @@ def score_model(
     for benchmark in opened.benchmarks.values():
         files += benchmark.files
     model_name = str(args.checkpoint)
-    suffixes = [*scorer.naming(opened), *suffixes]
+    suffixes = [*scorer.file_name_parts(opened), *suffixes]
     if width:
         model_name = f"{args.checkpoint}, {width} numbers"
         suffixes.append(f"width-{width}")

@@ -204,7 +204,7 @@ def score_mixtures(
     from ernie_vil2.data.spec import DataSpec
     from ernie_vil2.encoder import build_encoder
     from ernie_vil2.evaluation.protocol import find_protocol
-    from ernie_vil2.evaluation.scorer import score
+    from ernie_vil2.evaluation.scorer import run_scorer
     from ernie_vil2.evaluation.scorers.retrieval import MEAN, Retrieval
     from ernie_vil2.models import set_weights
 
@@ -234,7 +234,7 @@ def score_mixtures(
         set_weights(network, mix_weights(stored, shares))
         row: dict = {"share": name, "results": {}, **dict.fromkeys(SIDES)}
         for side, (scorer, benchmarks) in opened.items():
-            report = score(scorer, encoder, benchmarks)
+            report = run_scorer(scorer, encoder, benchmarks)
             found = report.record["results"].items()
             row["results"] |= {label.replace(", ", " ", 1): one["result"] for label, one in found}
             row[side] = report.metrics.get(MEAN)

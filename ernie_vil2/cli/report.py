@@ -190,10 +190,10 @@ def _change_of_recall(before: Config, initial: str, trained: str, precision: Pre
     """
     from ernie_vil2.encoder import load_model
     from ernie_vil2.evaluation.outcomes import Comparison
-    from ernie_vil2.evaluation.scorer import score
+    from ernie_vil2.evaluation.scorer import run_scorer
     from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 
-    scorer, data = Retrieval.of_run(before, before.Data.validation, "val")
+    scorer, data = Retrieval.from_config(before, before.Data.validation, "val")
     if data is None or not isinstance(scorer, Retrieval):
         return {}
     opened = scorer.open(data)
@@ -205,7 +205,7 @@ def _change_of_recall(before: Config, initial: str, trained: str, precision: Pre
     opened = replace(opened, benchmarks=benchmarks)
     outcomes = {}
     for name, source in (("before", initial), ("after", trained)):
-        report = score(scorer, load_model(source, device="auto", precision=precision), opened, name)
+        report = run_scorer(scorer, load_model(source, device="auto", precision=precision), opened, name)
         outcomes[name] = report.make_outcomes() if report.make_outcomes else {}
     verdicts = Comparison(outcomes, resamples=100).verdicts
     return {verdict.result if len(verdicts) > 1 else "": verdict.difference.mean for verdict in verdicts}

@@ -2,20 +2,20 @@
 
 from ernie_vil2.evaluation.retrieval import (
     DirectionResult,
-    chance,
+    chance_recall,
     evaluate_retrieval,
     first_positive_ranks,
+    make_recall_table,
     recall,
-    recall_table,
     top_matches,
 )
 
 __all__ = [
     "DirectionResult",
-    "chance",
+    "chance_recall",
     "evaluate_retrieval",
     "first_positive_ranks",
+    "make_recall_table",
     "recall",
-    "recall_table",
     "top_matches",
 ]

@@ -12,7 +12,7 @@ import numpy as np
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample, BadSampleReport, first_names
-from ernie_vil2.evaluation.classification import names_of
+from ernie_vil2.evaluation.classification import class_names
 from ernie_vil2.evaluation.protocol import Protocol
 from ernie_vil2.io.terminal import counted
 
@@ -52,10 +52,10 @@ def check_benchmark(
     as_expected, differences = [], []
     for protocol in protocols:
         part = protocol.select(benchmark)
-        if wrong := protocol.differences(part):
+        if wrong := protocol.find_differences(part):
             differences += wrong
         else:
-            verdict = ", as it expects" if protocol.expected else ""
+            verdict = ", as it expects" if protocol.expected_counts else ""
             as_expected.append(f"protocol {protocol.name}: {_sizes(part)}{verdict}")
     lines = [f"{benchmark.name}: {_sizes(benchmark)}", f"texts per image: {shares}"]
     for what, rows, counts in (
@@ -146,7 +146,7 @@ def check_labelled(labelled: Benchmark, progress: Callable[[int], object]) -> In
     sizes = f"{min(counts):,} to {max(counts):,} images each"
     lines = [
         f"{labelled.name}: {counted(len(labelled.images), 'image')}, {len(labelled.texts):,} classes of {sizes}",
-        *(f"names in {language}: {_first(names_of(labelled, language))}" for language in labelled.texts[0].fields),
+        *(f"names in {language}: {_first(class_names(labelled, language))}" for language in labelled.texts[0].fields),
         f"entries: {labelled.rows}",
         f"images: {files}",
         *odd,

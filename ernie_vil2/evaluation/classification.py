@@ -20,16 +20,16 @@ from ernie_vil2.data.readers.labelled import read_list
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 
-FEWEST_FOR_FIVE = 5
+MIN_CLASSES_FOR_ACC5 = 5
 """Classes from which acc5 says something."""
 COLUMNS = ("acc1", "acc5", "mean_per_class_recall", "mAP")
 DEFINITION = (
     "Every class is the mean of its prompts' normalised embeddings, normalised again; an image's answer is the class "
     "of the highest cosine, of equal ones the first. acc1 is the share of images whose answer is right, "
-    f"acc5, from {FEWEST_FOR_FIVE} classes on, of those whose class is among the first five; mean per-class recall is "
-    "the mean over the classes of the share of their images that are answered right. Where images have several "
-    "classes, mAP is the mean over the classes of the average precision with which the cosine ranks all images. "
-    "Classes without an image can be answered and count in no mean. Percent."
+    f"acc5, from {MIN_CLASSES_FOR_ACC5} classes on, of those whose class is among the first five; mean per-class "
+    "recall is the mean over the classes of the share of their images that are answered right. Where images have "
+    "several classes, mAP is the mean over the classes of the average precision with which the cosine ranks all "
+    "images. Classes without an image can be answered and count in no mean. Percent."
 )
 
 
@@ -76,28 +76,28 @@ def choose_templates(labelled: Benchmark, sources: Mapping[str, str]) -> dict[st
     return {language: read_templates(language, sources.get(language)) for language in languages}
 
 
-def repeated(templates: Sequence[str]) -> list[str]:
+def find_repeated(templates: Sequence[str]) -> list[str]:
     """Those that occur several times; each counts as often as it occurs, as elsewhere."""
     return [template for template, count in Counter(templates).items() if count > 1]
 
 
-def template_notes(chosen: Mapping[str, Sequence[str]], files: Mapping[str, str]) -> list[str]:
+def describe_templates(chosen: Mapping[str, Sequence[str]], files: Mapping[str, str]) -> list[str]:
     """By language how many templates there are and from which file, then those that occur several times."""
     notes = [
         f"{len(own)} templates in {language}: {files.get(language, 'our own')}" for language, own in chosen.items()
     ]
     for language, own in chosen.items():
-        if same := repeated(own):
+        if same := find_repeated(own):
             notes.append(f"templates in {language} that occur several times, and count so: {', '.join(same)}")
     return notes
 
 
-def prompts(names: Sequence[str], templates: Sequence[str]) -> list[str]:
+def make_prompts(names: Sequence[str], templates: Sequence[str]) -> list[str]:
     """Every name in every template, `[C * T]`, class by class."""
     return [template.replace(SLOTS[0], name).replace(SLOTS[1], name) for name in names for template in templates]
 
 
-def class_embeddings(embeddings: np.ndarray, templates: int) -> np.ndarray:
+def compute_class_embeddings(embeddings: np.ndarray, templates: int) -> np.ndarray:
     """The normalised mean of the normalised embeddings of every class's prompts: `[C * T, D]` to `[C, D]` float32.
 
     So do CLIP_benchmark, open_clip and Chinese-CLIP.
@@ -115,9 +115,9 @@ class EncodedClasses:
     """
 
     benchmark: Benchmark
-    images: np.ndarray
-    classes: Mapping[str, np.ndarray]
-    problems: BadSampleReport
+    image_embeddings: np.ndarray
+    class_embeddings: Mapping[str, np.ndarray]
+    bad_samples: BadSampleReport
 
     @cached_property
     def truth(self) -> np.ndarray:
@@ -126,22 +126,22 @@ class EncodedClasses:
         found[self.benchmark.pairs[:, 0], self.benchmark.pairs[:, 1]] = True
         return found
 
-    def zero_shot(self, logit_scale: float) -> dict[str, ClassScores]:
+    def score_classes(self, logit_scale: float) -> dict[str, ClassScores]:
         """What the classes of each language answer."""
         found = {}
-        for language, classes in self.classes.items():
+        for language, classes in self.class_embeddings.items():
             # As in ranking: equal classes tie, in whichever order the sum was taken.
-            cosines = (self.images.astype(np.float64) @ classes.astype(np.float64).T).astype(np.float32)
-            found[language] = ClassScores(self.truth, cosines, names_of(self.benchmark, language), logit_scale)
+            cosines = (self.image_embeddings.astype(np.float64) @ classes.astype(np.float64).T).astype(np.float32)
+            found[language] = ClassScores(self.truth, cosines, class_names(self.benchmark, language), logit_scale)
         return found
 
 
-def names_of(labelled: Benchmark, language: str) -> tuple[str, ...]:
+def class_names(labelled: Benchmark, language: str) -> tuple[str, ...]:
     """The names of the classes in a language."""
     return tuple(str(one.fields[language]) for one in labelled.texts)
 
 
-def with_prompts(labelled: Benchmark, templates: Mapping[str, Sequence[str]]) -> Benchmark:
+def make_prompt_benchmark(labelled: Benchmark, templates: Mapping[str, Sequence[str]]) -> Benchmark:
     """The images with every class in every template of every language as texts, to be encoded.
 
     Args:
@@ -151,28 +151,28 @@ def with_prompts(labelled: Benchmark, templates: Mapping[str, Sequence[str]]) ->
     texts = [
         BenchmarkText(f"{language}/{row}", text)
         for language, own in templates.items()
-        for row, text in enumerate(prompts(names_of(labelled, language), own))
+        for row, text in enumerate(make_prompts(class_names(labelled, language), own))
     ]
     return replace(labelled, texts=texts, pairs=np.empty([0, 2], np.int64))
 
 
-def encoded_classes(
+def assemble_classes(
     labelled: Benchmark, templates: Mapping[str, Sequence[str]], encoded: EncodedBenchmark
 ) -> EncodedClasses:
-    """Classes and images from what became of `with_prompts`; ValueError if an embedding is not finite."""
-    if not (np.isfinite(encoded.images).all() and np.isfinite(encoded.texts).all()):
+    """Classes and images from what became of `make_prompt_benchmark`; ValueError if an embedding is not finite."""
+    if not (np.isfinite(encoded.image_embeddings).all() and np.isfinite(encoded.text_embeddings).all()):
         raise ValueError(
             "an embedding is not finite; evaluate an earlier checkpoint, or in float32 if it was half precision"
         )
     rows = {image.id: row for row, image in enumerate(labelled.images)}
     used = labelled.select(images=[rows[image.id] for image in encoded.benchmark.images])
     counts = [len(labelled.texts) * len(own) for own in templates.values()]
-    parts = np.split(encoded.texts, list(accumulate(counts))[:-1])
+    parts = np.split(encoded.text_embeddings, list(accumulate(counts))[:-1])
     classes = {
-        language: class_embeddings(part, len(own))
+        language: compute_class_embeddings(part, len(own))
         for (language, own), part in zip(templates.items(), parts, strict=True)
     }
-    return EncodedClasses(used, encoded.images, classes, encoded.problems)
+    return EncodedClasses(used, encoded.image_embeddings, classes, encoded.bad_samples)
 
 
 @dataclass(frozen=True)
@@ -192,12 +192,12 @@ class ClassScores:
     logit_scale: float | None = None
 
     @cached_property
-    def several(self) -> bool:
+    def is_multi_label(self) -> bool:
         """Whether images have several classes, or none: then they are ranked and not answered."""
         return bool((self.truth.sum(axis=1) != 1).any())
 
     @cached_property
-    def answer(self) -> np.ndarray:
+    def answers(self) -> np.ndarray:
         """`[N]`, the class of each image's highest score."""
         return self.scores.argmax(axis=1)
 
@@ -225,13 +225,13 @@ class ClassScores:
         """`[C, C]`, how many images of a class (row) get an answer (column)."""
         classes = len(self.names)
         found = np.zeros((classes, classes), np.int64)
-        np.add.at(found, (self.truth.argmax(axis=1), self.answer), 1)
+        np.add.at(found, (self.truth.argmax(axis=1), self.answers), 1)
         return found
 
     @cached_property
-    def per_class(self) -> np.ndarray:
+    def class_metrics(self) -> np.ndarray:
         """`[C]`, the recall of each class, or where images have several its average precision; NaN without any."""
-        if self.several:
+        if self.is_multi_label:
             return average_precision(self.truth, self.scores)
         with np.errstate(invalid="ignore"):
             return np.diag(self.confusion) / self.counts
@@ -239,11 +239,11 @@ class ClassScores:
     @cached_property
     def figures(self) -> dict[str, float]:
         """Those of `COLUMNS` that apply, in percent."""
-        mean = 100 * float(np.nanmean(self.per_class))
-        if self.several:
+        mean = 100 * float(np.nanmean(self.class_metrics))
+        if self.is_multi_label:
             return {"mAP": mean}
         found = {"acc1": 100 * float(np.mean(self.rank <= 1))}
-        if len(self.names) >= FEWEST_FOR_FIVE:
+        if len(self.names) >= MIN_CLASSES_FOR_ACC5:
             found["acc5"] = 100 * float(np.mean(self.rank <= 5))
         return found | {"mean_per_class_recall": mean}
 
@@ -254,14 +254,14 @@ class ClassScores:
         reached = {"acc1": 100 / classes, "acc5": 500 / classes, "mean_per_class_recall": 100 / classes}
         return {name: reached[name] for name in self.figures if name in reached}
 
-    def above(self, least: float) -> dict[str, float]:
+    def threshold_metrics(self, least: float) -> dict[str, float]:
         """Of answers that score at least so much: their share of the images, precision and recall, in percent.
 
         Where images have several classes, every class is an answer that scores enough.
         """
         given = self.scores >= least
-        if not self.several:
-            given &= np.arange(len(self.names)) == self.answer[:, None]
+        if not self.is_multi_label:
+            given &= np.arange(len(self.names)) == self.answers[:, None]
         right = int((given & self.truth).sum())
         return {
             "answered": 100 * float(given.any(axis=1).mean()),

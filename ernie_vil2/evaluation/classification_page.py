@@ -22,8 +22,8 @@ def confusions_page(
     sections = [Section("Classification", tables=[table], notes=notes)]
     thumbnails = Thumbnails()
     for label, scores in results.items():
-        present = [row for row in np.argsort(scores.per_class, kind="stable").tolist() if scores.counts[row]]
-        if not scores.several:
+        present = [row for row in np.argsort(scores.class_metrics, kind="stable").tolist() if scores.counts[row]]
+        if not scores.is_multi_label:
             sections.append(_confusions(f"Confusions: {label}", scores, sorted(present[:MOST_CLASSES])))
         left_out = len(present) - PAIRS
         notes = [f"{left_out:,} more classes are in the JSON file."] * (left_out > 0)
@@ -58,12 +58,12 @@ def _confusions(heading: str, scores: ClassScores, shown: Sequence[int]) -> Sect
 
 
 def _hardest(scores: ClassScores, classes: Sequence[int]) -> Table:
-    columns = ["images", "average precision" if scores.several else "recall"]
+    columns = ["images", "average precision" if scores.is_multi_label else "recall"]
     rows = [
-        (scores.names[row], [f"{int(scores.counts[row]):,}", f"{100 * float(scores.per_class[row]):.1f}"])
+        (scores.names[row], [f"{int(scores.counts[row]):,}", f"{100 * float(scores.class_metrics[row]):.1f}"])
         for row in classes
     ]
-    if scores.several:
+    if scores.is_multi_label:
         return Table(columns, rows, corner="class")
     rows = [(name, [*cells, _instead(scores, row)]) for (name, cells), row in zip(rows, classes, strict=True)]
     return Table([*columns, "most frequent wrong answers"], rows, corner="class", left=[2])

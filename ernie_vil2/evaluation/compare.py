@@ -23,7 +23,7 @@ from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, compute_recalls
 from ernie_vil2.evaluation.pixel_baseline import pixel_baseline
 from ernie_vil2.evaluation.published import PublishedResult, published_results
 from ernie_vil2.evaluation.report import Report
-from ernie_vil2.evaluation.scorer import Opened, Scorer, make_scorer, score, scorer_of
+from ernie_vil2.evaluation.scorer import Scorer, ScorerInput, find_scorer, make_scorer, run_scorer
 from ernie_vil2.evaluation.scorers.entailment import load_classifier
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from ernie_vil2.io.export_folder import ABOUT
@@ -185,7 +185,7 @@ def compare_models(
     if len(models) < 2:
         raise ValueError(f"two models or more are compared; here are {', '.join(models) or 'none'}")
     spec = DataSpec.of(data)
-    scorer = scorer or make_scorer(scorer_of(spec), {})
+    scorer = scorer or make_scorer(find_scorer(spec), {})
     scoring = _Scoring(scorer, spec)
     for name, model in models.items():
         if isinstance(model, EmbeddingFolder):
@@ -216,7 +216,7 @@ class _Scoring:
 
     def __init__(self, scorer: Scorer, data: DataSpec):
         self._scorer, self._data = scorer, data
-        self._opened: Opened | None = None
+        self._opened: ScorerInput | None = None
         self._galleries: dict[str, tuple[str, set[str]]] = {}  # by benchmark the first model and its images
         self.outcomes: dict[str, Mapping[str, Outcomes]] = {}
         self.costs: dict[str, Cost] = {}
@@ -225,7 +225,7 @@ class _Scoring:
 
     def model(self, name: str, source: str | os.PathLike | ErnieViL2, cache: Path | None, **loading: Any) -> None:
         """Loads a model, or takes one that is loaded, encodes with it and measures what it costs."""
-        load = load_classifier if self._scorer.labels else load_model
+        load = load_classifier if self._scorer.needs_classifier else load_model
         model = source if isinstance(source, ErnieViL2) else load(source, **loading)
         opened = self._open(list(model.config.Views.languages))
 
@@ -233,7 +233,7 @@ class _Scoring:
             encoded = encode_on_all_ranks(model, benchmark, f"{name} {key}".strip(), cache)
             return self._of_one_gallery(name, key, encoded)
 
-        self._keep(name, score(self._scorer, model, opened, name, encode))
+        self._keep(name, run_scorer(self._scorer, model, opened, name, encode))
         cost = measured(model, self.benchmarks, None if isinstance(source, ErnieViL2) else source)
         self.costs[name] = cost
         if cost.cut_texts:
@@ -245,7 +245,7 @@ class _Scoring:
 
     def embedded(self, name: str, folder: str | os.PathLike) -> None:
         """Takes the embeddings of a folder for those of a model."""
-        if self._scorer.labels:
+        if self._scorer.needs_classifier:
             raise ValueError(f"{name}: embeddings label no statements; compare models that were trained to")
         opened = self._open()
         encoded = {}
@@ -255,7 +255,7 @@ class _Scoring:
             encoded[key] = self._of_one_gallery(name, key, found)
         model: Any = SimpleNamespace(device="cpu", logit_scale=100.0, calibration=None, labels=(), backend=None)
         self._keep(name, self._scorer.score(opened, encoded, model))
-        width = next(iter(encoded.values())).images.shape[1]
+        width = next(iter(encoded.values())).image_embeddings.shape[1]
         self.costs[name] = Cost(width=width, index_megabytes=_index_megabytes(self.benchmarks, width))
 
     def pixels(self, name: str, train: Sequence[str]) -> None:
@@ -279,7 +279,7 @@ class _Scoring:
         """What is scored, by name; nothing before the first model."""
         return self._opened.benchmarks if self._opened else {}
 
-    def _open(self, languages: Sequence[str] = ()) -> Opened:
+    def _open(self, languages: Sequence[str] = ()) -> ScorerInput:
         if self._opened is None:
             preferred_languages = self._data.preferred_languages or languages
             self._opened = self._scorer.open(replace(self._data, preferred_languages=preferred_languages))

@@ -14,7 +14,7 @@ from ernie_vil2.evaluation.compare import Compared
 from ernie_vil2.evaluation.intervals import Interval
 from ernie_vil2.evaluation.outcomes import Comparison, describe_figure, format_difference, format_interval
 from ernie_vil2.evaluation.report import Page, Report, wrap_lines
-from ernie_vil2.evaluation.retrieval import CUTOFFS, arrow
+from ernie_vil2.evaluation.retrieval import CUTOFFS, format_direction
 from ernie_vil2.evaluation.scorers.retrieval import cited
 from ernie_vil2.pages.page import Card, data_uri
 
@@ -222,7 +222,7 @@ def _query(
         "result": result,
         "kind": kind,
         "against": against,
-        "direction": arrow(direction) if "_to_" in direction else "",
+        "direction": format_direction(direction) if "_to_" in direction else "",
         "text": text,
         "query": card.query if card else text,
         "images": [number(image) for image in (card.images if card else ())],

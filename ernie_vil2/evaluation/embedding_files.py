@@ -75,7 +75,7 @@ def write_numpy(folder: str | Path, encoded: EncodedBenchmark) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     images = [{"image_id": image.id} for image in benchmark.images]
     texts = [{"text_id": text.id, "text": text.text} for text in benchmark.texts]
-    for kind, names, rows in (("image", images, encoded.images), ("text", texts, encoded.texts)):
+    for kind, names, rows in (("image", images, encoded.image_embeddings), ("text", texts, encoded.text_embeddings)):
         if names:
             with atomic_write(folder / f"{kind}_embeddings.npy") as aside, aside.open("wb") as file:
                 np.save(file, rows.astype(np.float32, copy=False), allow_pickle=False)
@@ -178,7 +178,7 @@ def write_official(path: str | Path, encoded: EncodedBenchmark, rows: np.ndarray
     """
     with atomic_write(path) as aside, aside.open("w", encoding="ascii", newline="\n") as file:
         for image, text in encoded.benchmark.pairs if rows is None else rows:
-            embeddings = (encoded.texts[text], encoded.images[image])
+            embeddings = (encoded.text_embeddings[text], encoded.image_embeddings[image])
             columns = [" ".join(map(str, embedding.astype(np.float32))) for embedding in embeddings]
             file.write("\t".join([*columns, "1\n"]))
 
@@ -233,8 +233,8 @@ def write_chinese_clip(folder: str | Path, encoded: EncodedBenchmark, split: str
     folder.mkdir(parents=True, exist_ok=True)
     image_ids, text_ids = whole_numbers(benchmark.images), whole_numbers(benchmark.texts)
     for ending, key, side, ids, embeddings in (
-        (_IMAGE_FEATURES, "image_id", benchmark.images, image_ids, encoded.images),
-        (_TEXT_FEATURES, "text_id", benchmark.texts, text_ids, encoded.texts),
+        (_IMAGE_FEATURES, "image_id", benchmark.images, image_ids, encoded.image_embeddings),
+        (_TEXT_FEATURES, "text_id", benchmark.texts, text_ids, encoded.text_embeddings),
     ):
         if side:
             write_json_lines(

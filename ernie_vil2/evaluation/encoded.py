@@ -36,14 +36,14 @@ class EncodedBenchmark:
     """
 
     benchmark: Benchmark
-    images: np.ndarray
-    texts: np.ndarray
-    problems: BadSampleReport
+    image_embeddings: np.ndarray
+    text_embeddings: np.ndarray
+    bad_samples: BadSampleReport
 
     @property
-    def sides(self) -> dict[str, np.ndarray]:
+    def embeddings(self) -> dict[str, np.ndarray]:
         """The embeddings by side, as protocols name them."""
-        return {"image": self.images, "text": self.texts}
+        return {"image": self.image_embeddings, "text": self.text_embeddings}
 
 
 def encode_benchmark(

@@ -13,7 +13,7 @@ from ernie_vil2.evaluation.embedding_files import whole_numbers
 from ernie_vil2.evaluation.protocol import Evaluation
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.report import Page, Section
-from ernie_vil2.evaluation.retrieval import DirectionResult, Row, arrow, recall_table
+from ernie_vil2.evaluation.retrieval import DirectionResult, Row, format_direction, make_recall_table
 from ernie_vil2.pages import Answer, Card
 
 SIDE = 160  # pixels of a thumbnail's longer side: twice what the page shows, for fine screens
@@ -42,10 +42,10 @@ def ranks(evaluations: Evaluations) -> Iterator[list]:
     """
     for label, evaluation in evaluations.items():
         for direction, result in evaluation.results.items():
-            queries, gallery = map(evaluation.encoded.benchmark.side, result.asked.sides)
-            found, rows = result.ranking, result.asked.right
+            queries, gallery = map(evaluation.encoded.benchmark.side, result.matching.sides)
+            found, rows = result.ranking, result.matching.right
             for position in np.flatnonzero(found.rank):
-                query = queries[result.asked.left[position]]
+                query = queries[result.matching.left[position]]
                 yield [
                     label,
                     direction,
@@ -101,14 +101,16 @@ def _answers(
     evaluation: Evaluation, result: DirectionResult, k: int, device: str
 ) -> Iterator[tuple[BenchmarkImage | BenchmarkText, list[tuple[str, float]]]]:
     """Every query with the ids and scores of its best answers."""
-    queries, gallery = map(evaluation.encoded.benchmark.side, result.asked.sides)
-    positions = np.arange(len(result.asked.left))
-    best = result.best_answers(evaluation.encoded.sides, positions, min(k, len(result.asked.right)), device)
-    for row, *found in zip(result.asked.left, *(one.tolist() for one in best), strict=True):
+    queries, gallery = map(evaluation.encoded.benchmark.side, result.matching.sides)
+    positions = np.arange(len(result.matching.left))
+    best = result.find_best_answers(
+        evaluation.encoded.embeddings, positions, min(k, len(result.matching.right)), device
+    )
+    for row, *found in zip(result.matching.left, *(one.tolist() for one in best), strict=True):
         yield (
             queries[row],
             [
-                (gallery[result.asked.right[position]].id, score)
+                (gallery[result.matching.right[position]].id, score)
                 for position, score in zip(*found, strict=True)
                 if position >= 0
             ],
@@ -180,24 +182,24 @@ class Cards:
     def of(self, direction: str, positions: np.ndarray) -> list[Card]:
         """The cards of the queries at some positions of a direction, in that order."""
         result = self.evaluation.results[direction]
-        best = result.best_answers(self.evaluation.encoded.sides, positions, self.answers, self.device)
+        best = result.find_best_answers(self.evaluation.encoded.embeddings, positions, self.answers, self.device)
         found = zip(*(one.tolist() for one in (positions, *best)), strict=True)
         return [self._card(result, *query) for query in found]
 
     def _card(self, result: DirectionResult, position: int, answers: list[int], scores: list[float]) -> Card:
-        (asking, answering), found = result.asked.sides, result.ranking
-        owners, targets = result.asked.positives.T
+        (asking, answering), found = result.matching.sides, result.ranking
+        owners, targets = result.matching.positives.T
         right = set(targets[owners == position].tolist())
         shown = [
-            self._answer(answering, result.asked.right[answer], score, answer in right)
+            self._answer(answering, result.matching.right[answer], score, answer in right)
             for answer, score in zip(answers, scores, strict=True)
             if answer >= 0
         ]
         rank = int(found.rank[position])
         if not right & set(answers):
-            row = result.asked.right[found.positive[position]]
+            row = result.matching.right[found.positive[position]]
             shown.append(self._answer(answering, row, float(found.positive_score[position]), True, rank))
-        query = self.benchmark.side(asking)[result.asked.left[position]]
+        query = self.benchmark.side(asking)[result.matching.left[position]]
         tags = [*self.tags, f"rank {rank:,}"]
         if isinstance(query, BenchmarkText):
             return Card(query.text, shown, tags=tags, language=self.language)
@@ -224,7 +226,7 @@ def retrieval_page(
     notes = [*evaluation.notes, figures_note(TIE_RULES[protocol.ties])]
     examples = [
         Section(
-            f"{heading} queries, {arrow(direction)}",
+            f"{heading} queries, {format_direction(direction)}",
             cards=cards.of(direction, extreme_queries(result, count, heading == "Worst")),
         )
         for direction, result in evaluation.results.items()
@@ -233,7 +235,7 @@ def retrieval_page(
     return Page(
         {"Protocol": protocol.name, "Galleries": evaluation.sizes},
         [
-            Section("Retrieval", tables=[recall_table(rows, notes)]),
+            Section("Retrieval", tables=[make_recall_table(rows, notes)]),
             *examples,
             Section("What the figures mean", definitions={f"Protocol {protocol.name}": protocol.definition}),
         ],
@@ -243,7 +245,11 @@ def retrieval_page(
 
 def _in_a_sentence(evaluation: Evaluation) -> str:
     """The share of queries that find a right answer first, by direction, and the mean recall; "" without recalls."""
-    recalls = {arrow(way): result.recall["R@1"] for way, result in evaluation.results.items() if "R@1" in result.recall}
+    recalls = {
+        format_direction(way): result.recall["R@1"]
+        for way, result in evaluation.results.items()
+        if "R@1" in result.recall
+    }
     if not recalls:
         return ""
     first = " and ".join(f"{recall:.1f} % ({way})" for way, recall in recalls.items())

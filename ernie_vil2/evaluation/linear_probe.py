@@ -8,7 +8,7 @@ import numpy as np
 from ernie_vil2.data.samples import BadSampleReport, first_names
 from ernie_vil2.evaluation.classification import ClassScores, EncodedClasses
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.evaluation.protocol import rank_within
+from ernie_vil2.evaluation.protocol import number_occurrences
 from ernie_vil2.evaluation.ranking import top_matches
 from ernie_vil2.io.terminal import counted
 
@@ -54,7 +54,7 @@ def linear_probe(embeddings: np.ndarray, truth: np.ndarray, asked: np.ndarray) -
     for strength in STRENGTHS.tolist():
         scores = _fitted(embeddings[~held_out], truth[~held_out], embeddings[held_out], strength, several)
         answers = ClassScores(truth[held_out], scores, names)
-        validation[strength] = answers.figures["mAP" if answers.several else "acc1"]
+        validation[strength] = answers.figures["mAP" if answers.is_multi_label else "acc1"]
     best = max(validation, key=lambda strength: (validation[strength], -strength))
     return LinearProbe(_fitted(embeddings, truth, asked, best, several), best, validation)
 
@@ -68,20 +68,20 @@ def probe_classes(classes: EncodedClasses, trained: EncodedBenchmark) -> tuple[C
     """
     position = {one.id: row for row, one in enumerate(classes.benchmark.texts)}
     column = np.array([position.get(one.id, -1) for one in trained.benchmark.texts])[trained.benchmark.pairs[:, 1]]
-    truth = np.zeros((len(trained.images), len(position)), bool)
+    truth = np.zeros((len(trained.image_embeddings), len(position)), bool)
     truth[trained.benchmark.pairs[column >= 0, 0], column[column >= 0]] = True
     known = truth.any(axis=1)
-    found = linear_probe(trained.images[known], truth[known], classes.images)
+    found = linear_probe(trained.image_embeddings[known], truth[known], classes.image_embeddings)
     best = found.validation[found.strength]
     lines = [f"linear probe: {counted(int(known.sum()), 'training image')}, C = {found.strength:.3g} of "
              f"{len(found.validation)} tried, {best:.1f} % on a validation part of them"]  # fmt: skip
     if not known.all():
         lines.append(f"linear probe: {counted(int((~known).sum()), 'training image')} of other classes left out")
-    _, cosines = top_matches(classes.images, trained.images[known], 1)
+    _, cosines = top_matches(classes.image_embeddings, trained.image_embeddings[known], 1)
     if twice := [classes.benchmark.images[row].id for row in np.flatnonzero(cosines[:, 0] > SAME).tolist()]:
         same = first_names(len(twice), twice[: BadSampleReport.NAMES])
         lines.append(f"linear probe: images that are scored and trained with: {same}; take them out of one part")
-    names = next(iter(classes.zero_shot(1.0).values())).names
+    names = next(iter(classes.score_classes(1.0).values())).names
     return ClassScores(classes.truth, found.scores, names), lines
 
 
@@ -89,7 +89,7 @@ def _held_out(truth: np.ndarray) -> np.ndarray:
     """`[M]`, the validation part: every fifth image of a class in a drawn order, so that the rest has every class."""
     drawn = np.argsort(np.random.default_rng(0).random(len(truth)), kind="stable")
     held_out = np.zeros(len(truth), bool)
-    held_out[drawn[rank_within(truth.argmax(axis=1)[drawn]) % FOLD == FOLD - 1]] = True
+    held_out[drawn[number_occurrences(truth.argmax(axis=1)[drawn]) % FOLD == FOLD - 1]] = True
     return held_out
 
 

@@ -24,7 +24,7 @@ from ernie_vil2.evaluation.intervals import (
     estimate_query_difference,
     find_detectable_difference,
 )
-from ernie_vil2.evaluation.retrieval import CUTOFFS, arrow
+from ernie_vil2.evaluation.retrieval import CUTOFFS, format_direction
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.pages import Card, Table
 
@@ -327,7 +327,7 @@ class Comparison:
             direction, _, measure = figure.rpartition("/")
             if "_to_" in figure:
                 columns.append(measure)
-                column_counts[arrow(direction)] = column_counts.get(arrow(direction), 0) + 1
+                column_counts[format_direction(direction)] = column_counts.get(format_direction(direction), 0) + 1
             else:
                 columns.append(figure.replace("_", " "))
         return Table(columns, rows, groups=list(column_counts.items()), kind="compared", least=12)
@@ -384,7 +384,7 @@ def describe_figure(figure: str) -> str:
     prefix, _, measure = figure.rpartition("/")
     words = {"mR": "mean recall", "acc1": "accuracy"}.get(measure, measure.replace("_", " "))
     if "_to_" in prefix:
-        return f"{words}, {arrow(prefix)}"
+        return f"{words}, {format_direction(prefix)}"
     return f"{prefix}, {words}" if prefix else words
 
 

@@ -40,7 +40,7 @@ class PixelBaseline:
     samples: list[Sample]
     bad_samples: BadSampleReport
 
-    def of_queries(self, field: str | None = None, value: str | None = None) -> dict[str, dict[str, float]]:
+    def select_queries(self, field: str | None = None, value: str | None = None) -> dict[str, dict[str, float]]:
         """Return the image-to-text recall of all queries, or of those with this value in a field; {} if none has it."""
         if field is None:
             return {"image_to_text": recall(self.ranks)}

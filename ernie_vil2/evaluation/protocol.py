@@ -28,7 +28,7 @@ from ernie_vil2.evaluation.retrieval import (
     mean_recall,
     mean_reciprocal_rank,
     score_matchings,
-    summary,
+    summarize,
 )
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.registry import Registry, unknown
@@ -47,10 +47,10 @@ class Protocol:
         definition: in words, all of it.
         split: of the benchmark, where it is a fixed one.
         images, texts: how many the benchmark has after selection, where the benchmark is a fixed one.
-        first_images: only so many images, the first in the order of the files.
-        texts_per_image: only so many texts of each image, the first in the order of the files.
+        max_images: only so many images, the first in the order of the files.
+        max_texts_per_image: only so many texts of each image, the first in the order of the files.
         fold: images of one fold; folds are cut in the order of the files and scored each on its own.
-        row_labels: whether each pair is a row of its own, right for nothing but itself.
+        has_row_labels: whether each pair is a row of its own, right for nothing but itself.
         directions: those that are scored.
         ties: see `ernie_vil2.evaluation.ranking.TIE_RULES`.
         packages: modules of extras that its measures need.
@@ -60,74 +60,74 @@ class Protocol:
     name: str
     definition: str
     split: str | None = None
-    images: int | None = None
-    texts: int | None = None
-    first_images: int | None = None
-    texts_per_image: int | None = None
-    fold: int | None = None
-    row_labels: bool = False
+    num_images: int | None = None
+    num_texts: int | None = None
+    max_images: int | None = None
+    max_texts_per_image: int | None = None
+    fold_size: int | None = None
+    has_row_labels: bool = False
     directions: tuple[str, ...] = DIRECTIONS
     ties: str = "pessimistic"
     packages: tuple[str, ...] = ()
 
     def select(self, benchmark: Benchmark) -> Benchmark:
-        """The part of a benchmark that is in some gallery; see `select`."""
-        return select(benchmark, [self])
+        """The part of a benchmark that is in some gallery; see `select_rows`."""
+        return select_rows(benchmark, [self])
 
     @property
-    def expected(self) -> dict[str, int]:
+    def expected_counts(self) -> dict[str, int]:
         """Number of `images` and of `texts` after selection, of those that are fixed."""
-        counts = {"images": self.images, "texts": self.texts}
+        counts = {"images": self.num_images, "texts": self.num_texts}
         return {side: count for side, count in counts.items() if count is not None}
 
-    def differences(self, benchmark: Benchmark) -> list[str]:
+    def find_differences(self, benchmark: Benchmark) -> list[str]:
         """A sentence for each count of a selected benchmark that is not what the protocol expects."""
         here = {"images": len(benchmark.images), "texts": len(benchmark.texts)}
         return [
             f"{self.name} expects {count:,} {side}; here are {here[side]:,}, {abs(here[side] - count):,} "
             f"{'more' if here[side] > count else 'fewer'}."
-            for side, count in self.expected.items()
+            for side, count in self.expected_counts.items()
             if here[side] != count
         ]
 
-    def notes(self, benchmark: Benchmark) -> list[str]:
+    def describe(self, benchmark: Benchmark) -> list[str]:
         """How a selected benchmark differs from what the protocol expects, and which of its rows are not queries."""
-        sentences = self.differences(benchmark)
+        sentences = self.find_differences(benchmark)
         for side, rows, column in (("images", benchmark.images, 0), ("texts", benchmark.texts, 1)):
             if unpaired := len(rows) - len(np.unique(benchmark.pairs[:, column])):
                 sentences.append(f"{side.capitalize()} in no pair, in the gallery, but no queries: {unpaired:,}.")
         return sentences
 
-    def matchings(self, benchmark: Benchmark) -> list[Matching]:
+    def make_matchings(self, benchmark: Benchmark) -> list[Matching]:
         """What is scored against what, and what is right: one matching, or one for each fold."""
-        image_rows, pairs = np.arange(len(benchmark.images))[: self.first_images], benchmark.pairs
+        image_rows, pairs = np.arange(len(benchmark.images))[: self.max_images], benchmark.pairs
         keep = pairs[:, 0] < len(image_rows)
-        if self.texts_per_image is not None:
-            keep &= rank_within(pairs[:, 0]) < self.texts_per_image
+        if self.max_texts_per_image is not None:
+            keep &= number_occurrences(pairs[:, 0]) < self.max_texts_per_image
         kept = pairs[keep]
-        if self.row_labels:
+        if self.has_row_labels:
             rows = np.arange(len(kept))
             return [Matching(kept[:, 0], kept[:, 1], np.stack([rows, rows], axis=1))]
         text_rows = np.setdiff1d(np.arange(len(benchmark.texts)), np.setdiff1d(pairs[:, 1], kept[:, 1]))
-        if self.fold is None:
+        if self.fold_size is None:
             return [_renumbered(image_rows, text_rows, kept)]
         folds = []
-        for start in range(0, len(image_rows), self.fold):
-            rows = image_rows[start : start + self.fold]
+        for start in range(0, len(image_rows), self.fold_size):
+            rows = image_rows[start : start + self.fold_size]
             own = kept[np.isin(kept[:, 0], rows)]
             folds.append(_renumbered(rows, np.unique(own[:, 1]), own))
         return folds
 
-    def finished(self, results: Results) -> Results:
+    def adjust_results(self, results: Results) -> Results:
         """What is made of the results of the directions at last."""
         return results
 
-    def measures(self, encoded: EncodedBenchmark, results: Results) -> dict[str, float]:
+    def compute_measures(self, encoded: EncodedBenchmark, results: Results) -> dict[str, float]:
         """Further figures by name, which follow the table."""
         return {}
 
 
-def rank_within(owners: np.ndarray) -> np.ndarray:
+def number_occurrences(owners: np.ndarray) -> np.ndarray:
     """For each entry how many earlier entries have the same owner."""
     order = np.argsort(owners, kind="stable")
     ordered = owners[order]
@@ -142,14 +142,14 @@ def _renumbered(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray) -> Mat
     return Matching(images, texts, np.stack(positions, axis=1))
 
 
-def select(benchmark: Benchmark, protocols: Sequence[Protocol]) -> Benchmark:
+def select_rows(benchmark: Benchmark, protocols: Sequence[Protocol]) -> Benchmark:
     """The part of a benchmark that any of the protocols puts into a gallery: all that has to be encoded for them.
 
     Select before encoding: an image that turns out broken then leaves a gap that is counted, and no image beyond
     a protocol's first so many replaces it.
     """
     chosen: dict[str, list[np.ndarray]] = {"image": [], "text": []}
-    for matching in (one for protocol in protocols for one in protocol.matchings(benchmark)):
+    for matching in (one for protocol in protocols for one in protocol.make_matchings(benchmark)):
         for side, rows in zip(matching.sides, matching[:2], strict=True):
             chosen[side].append(rows)
     images, texts = (np.unique(np.concatenate([np.zeros(0, np.int64), *rows])) for rows in chosen.values())
@@ -160,25 +160,25 @@ def select(benchmark: Benchmark, protocols: Sequence[Protocol]) -> Benchmark:
 class Evaluation:
     """A benchmark's embeddings with what a protocol makes of them: results by direction, further measures by name.
 
-    `emptied` names the directions that a choice of queries has left without one: a mean over the others would not be
-    that of the whole.
+    `empty_directions` names the directions that a selection of queries has left without any; the mean over the
+    other directions could not be compared with the mean over all of them.
     """
 
     protocol: Protocol
     encoded: EncodedBenchmark
     results: Results
     measures: Mapping[str, float] = field(default_factory=dict)
-    emptied: tuple[str, ...] = ()
+    empty_directions: tuple[str, ...] = ()
 
     @property
     def mean_recall(self) -> float | None:
-        """As `retrieval.mean_recall`; None where a choice of queries has emptied a direction."""
-        return None if self.emptied else mean_recall(self.results)
+        """As `retrieval.mean_recall`; None where a choice of queries has empty_directions a direction."""
+        return None if self.empty_directions else mean_recall(self.results)
 
     @property
     def sizes(self) -> str:
         """The galleries and pairs, in words."""
-        values = summary(self.results)
+        values = summarize(self.results)
         return ", ".join(
             counted(values[f"{kind}s"], kind) for kind in ("image", "text", "pair") if f"{kind}s" in values
         )
@@ -186,12 +186,12 @@ class Evaluation:
     @cached_property
     def notes(self) -> list[str]:
         """How the data differ from what the protocol expects, and which rows are not queries."""
-        return self.protocol.notes(self.encoded.benchmark)
+        return self.protocol.describe(self.encoded.benchmark)
 
     def as_dict(self) -> dict:
-        """For JSON and tables, see `retrieval.summary`."""
-        values = summary(self.results) | {"mR": self.mean_recall}
-        if self.protocol.row_labels:
+        """For JSON and tables, see `retrieval.summarize`."""
+        values = summarize(self.results) | {"mR": self.mean_recall}
+        if self.protocol.has_row_labels:
             for direction, result in self.results.items():
                 ranks = result.ranking.rank[result.ranking.rank > 0]
                 if len(ranks):
@@ -217,12 +217,12 @@ class Evaluation:
                 "queries": {way: int((one.ranking.rank > 0).sum()) for way, one in self.results.items()},
                 "files": [str(path) for path in benchmark.files],
                 "rows": benchmark.rows.as_dict(),
-                "encoded": self.encoded.problems.as_dict(),
+                "encoded": self.encoded.bad_samples.as_dict(),
             },
             "result": self.as_dict(),
         }
 
-    def of_queries(self, field: str, value: str, needs_queries: bool = True) -> Evaluation:
+    def select_queries(self, field: str, value: str, needs_queries: bool = True) -> Evaluation:
         """Return the evaluation of the queries whose field has this value; the galleries stay whole.
 
         A direction whose queries do not have it, as where only images have the field, is left without queries.
@@ -234,10 +234,10 @@ class Evaluation:
             ValueError: no row of a side that asks has it.
         """
         results = {}
-        emptied = []
+        empty_directions = []
         known: set[str] = set()
         for direction, result in self.results.items():
-            rows = self.encoded.benchmark.side(result.asked.sides[0])
+            rows = self.encoded.benchmark.side(result.matching.sides[0])
             chosen = np.zeros(len(rows), bool)
             for number, row in enumerate(rows):
                 found = row.fields.get(field)
@@ -245,20 +245,20 @@ class Evaluation:
                     chosen[number] = str(found) == value
                     known.add(str(found))
             if not chosen.any():
-                emptied.append(direction)
-            results[direction] = result.of_queries(chosen)
-        if needs_queries and len(emptied) == len(results):
+                empty_directions.append(direction)
+            results[direction] = result.select_queries(chosen)
+        if needs_queries and len(empty_directions) == len(results):
             raise ValueError(f"no sample has {field} = {value}; values here: {', '.join(sorted(known)[:10]) or 'none'}")
-        return replace(self, results=results, measures={}, emptied=tuple(emptied))
+        return replace(self, results=results, measures={}, empty_directions=tuple(empty_directions))
 
 
-def table_rows(
+def make_table_rows(
     title: str,
     evaluations: Mapping[str, Evaluation],
     baselines: Mapping[str, Mapping] | None = None,
     published: Iterable[PublishedResult] = (),
 ) -> list[Row]:
-    """The rows of one table, for `recall_table`: a heading, results and baselines by label, chance, published rows.
+    """Return the rows of one table: a heading, results and baselines by label, chance and published rows.
 
     Chance is left out where it differs from result to result, as galleries of different sizes make it.
     """
@@ -272,7 +272,7 @@ def table_rows(
     return rows + [(f"  published: {row.title}", dict(row.values)) for row in published]
 
 
-def queries_title(what: str, evaluations: Iterable[Evaluation]) -> str:
+def make_queries_title(what: str, evaluations: Iterable[Evaluation]) -> str:
     """The heading of some rows: what their queries are, and how many of the images and texts they are."""
     asking: dict[str, None] = {}
     sides: dict[str, list[int]] = {}
@@ -280,7 +280,7 @@ def queries_title(what: str, evaluations: Iterable[Evaluation]) -> str:
         counts: dict[str, None] = {}
         for result in evaluation.results.values():
             rank = result.ranking.rank
-            some, every, side = int(np.count_nonzero(rank)), len(rank), result.asked.sides[0]
+            some, every, side = int(np.count_nonzero(rank)), len(rank), result.matching.sides[0]
             counts[f"{some:,} of " * (some < every) + counted(every, side)] = None
             sides.setdefault(side, []).append(some)
         asking[", ".join(counts)] = None
@@ -290,7 +290,7 @@ def queries_title(what: str, evaluations: Iterable[Evaluation]) -> str:
     return f"{what} ({', '.join(ranges)}, by row)"
 
 
-def score(
+def score_embeddings(
     encoded: EncodedBenchmark,
     protocol: Protocol,
     block: int = 1024,
@@ -306,11 +306,12 @@ def score(
         ValueError: an embedding that is not finite, or no query.
     """
     found = score_matchings(
-        protocol.matchings(encoded.benchmark) if protocol.directions else [], encoded.sides, protocol.directions,
+        protocol.make_matchings(encoded.benchmark) if protocol.directions else [], encoded.embeddings,
+        protocol.directions,
         ties=protocol.ties, blocks=Blocks(block, device),
     )  # fmt: skip
-    results = protocol.finished(found)
-    measures = protocol.measures(encoded, results)
+    results = protocol.adjust_results(found)
+    measures = protocol.compute_measures(encoded, results)
     if needs_answers and mean_recall(results) is None and not measures:
         raise ValueError(
             f"{encoded.benchmark.name}: nothing to score, as no image or text that {protocol.name} asks has a right "
@@ -320,8 +321,8 @@ def score(
 
 
 def evaluate(model: ErnieViL2, benchmark: Benchmark, protocol: Protocol) -> Evaluation:
-    """Encodes what a protocol needs of a benchmark, and scores it; errors as of `encode_benchmark` and `score`."""
-    return score(encode_benchmark(model, protocol.select(benchmark)), protocol)
+    """Encode the rows of a benchmark that a protocol needs, and score them."""
+    return score_embeddings(encode_benchmark(model, protocol.select(benchmark)), protocol)
 
 
 _IMAGE_TO_TEXT = "Every image asks for its texts among all texts of the gallery"
@@ -384,8 +385,8 @@ def find_protocol(name: str) -> Protocol:
     return PROTOCOLS.find(name)
 
 
-def conventions(rows_of: Protocol | None = None) -> dict[str, Protocol]:
-    """The three conventions, on a whole benchmark or on the images and texts that another protocol selects."""
+def make_conventions(rows_of: Protocol | None = None) -> dict[str, Protocol]:
+    """The three make_conventions, on a whole benchmark or on the images and texts that another protocol selects."""
     found = {convention: find_protocol(name) for convention, name in CONVENTIONS.items()}
     if rows_of is None:
         return found
@@ -393,14 +394,14 @@ def conventions(rows_of: Protocol | None = None) -> dict[str, Protocol]:
         convention: replace(
             scoring,
             definition=f"On the images and texts that {rows_of.name} selects. {scoring.definition}",
-            first_images=rows_of.first_images,
-            texts_per_image=scoring.texts_per_image or rows_of.texts_per_image,
+            max_images=rows_of.max_images,
+            max_texts_per_image=scoring.max_texts_per_image or rows_of.max_texts_per_image,
         )
         for convention, scoring in found.items()
     }
 
 
-def choose(names: Sequence[str]) -> dict[str, Protocol]:
+def choose_protocols(names: Sequence[str]) -> dict[str, Protocol]:
     """Protocols by label, as a command line names them: a single one has the empty label.
 
     `all-conventions` names three, on the images and texts that the first other protocol selects, if there is one.
@@ -411,11 +412,11 @@ def choose(names: Sequence[str]) -> dict[str, Protocol]:
     own = [find_protocol(name) for name in names if name != ALL_CONVENTIONS]
     chosen = {one.name: one for one in own}
     if ALL_CONVENTIONS in names:
-        chosen |= conventions(own[0] if own else None)
+        chosen |= make_conventions(own[0] if own else None)
     return {"": own[0]} if len(chosen) == 1 else chosen
 
 
-def scorer_of_protocols(names: Sequence[str]) -> str:
+def find_protocol_scorer(names: Sequence[str]) -> str:
     """The name of the scorer that knows all of these protocols; errors as of `choose`."""
-    scorers = [one.scorer for one in choose(names).values()]
+    scorers = [one.scorer for one in choose_protocols(names).values()]
     return next((name for name in scorers if name != Protocol.scorer), Protocol.scorer)

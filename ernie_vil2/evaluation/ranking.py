@@ -35,12 +35,12 @@ class QueryRanks:
     top: np.ndarray
     top_score: np.ndarray
 
-    def moved(self, rows: int) -> QueryRanks:
+    def shift_gallery(self, rows: int) -> QueryRanks:
         """The same of a gallery that begins that many rows later."""
         return replace(self, positive=self.positive + rows * (self.positive >= 0), top=self.top + rows)
 
     @classmethod
-    def joined(cls, rankings: Sequence[QueryRanks]) -> QueryRanks:
+    def concatenate(cls, rankings: Sequence[QueryRanks]) -> QueryRanks:
         """The rankings behind each other."""
         names = [one.name for one in fields(cls)]
         return cls(*(np.concatenate([getattr(found, name) for found in rankings]) for name in names))
@@ -58,7 +58,7 @@ class Blocks:
     size: int = 1024
     device: str = "cpu"
 
-    def of(self, count: int) -> Iterator[slice]:
+    def split(self, count: int) -> Iterator[slice]:
         """Return the blocks of so many rows."""
         if self.size < 1:
             raise ValueError(f"block = {self.size}: a block holds at least one row")
@@ -101,14 +101,14 @@ def rank_queries(
         raise ValueError(f"pair {min(both)} is right and excluded")
     owners, targets = pairs.T
     scores = np.empty(len(pairs), np.float32)
-    for part in blocks.of(len(pairs)):
+    for part in blocks.split(len(pairs)):
         products = left[owners[part]].astype(np.float64), right[targets[part]].astype(np.float64)
         scores[part] = np.einsum("pd,pd->p", *products)
     of_left, of_right = _Tally(len(left), owners, targets, scores), _Tally(len(right), targets, owners, scores)
 
     scored, beats = _scorer(blocks.device), np.greater_equal if ties == "pessimistic" else np.greater
-    for rows in blocks.of(len(left)):
-        for columns in blocks.of(len(right)):
+    for rows in blocks.split(len(left)):
+        for columns in blocks.split(len(right)):
             tile = scored(left[rows], right[columns])
             tile[_inside(excluded, rows, columns)] = -np.inf
             of_left.see(rows, columns, tile)
@@ -165,7 +165,7 @@ def first_positive_ranks(
     return rank_queries(queries, gallery, positives, blocks, names=names)[0].rank
 
 
-def refuse_unpaired(pairs: np.ndarray, images: int, texts: int) -> None:
+def check_all_paired(pairs: np.ndarray, images: int, texts: int) -> None:
     """Raises ValueError when one of so many image or text rows is in no pair (image row, text row)."""
     pairs = _checked_pairs(pairs, images, texts)
     _refuse(np.setdiff1d(np.arange(images), pairs[:, 0]), "image")
@@ -191,10 +191,10 @@ def top_matches(
     indices = np.empty((len(queries), k), np.int64)
     scores = np.empty((len(queries), k), np.float32)
     scored, excluded = _scorer(blocks.device), np.unique(_checked_pairs(excluded, len(queries), len(gallery)), axis=0)
-    for rows in blocks.of(len(queries)):
+    for rows in blocks.split(len(queries)):
         count = rows.stop - rows.start
         best_scores, best_indices = np.empty((count, 0), np.float32), np.empty((count, 0), np.int64)
-        for columns in blocks.of(len(gallery)):
+        for columns in blocks.split(len(gallery)):
             here = np.arange(columns.start, columns.stop)
             tile = scored(queries[rows], gallery[columns])
             tile[_inside(excluded, rows, columns)] = -np.inf

@@ -22,7 +22,7 @@ from ernie_vil2.evaluation.outcomes import (
     format_difference,
 )
 from ernie_vil2.evaluation.report import RECORD_VERSION, make_absolute, unescape_cell
-from ernie_vil2.evaluation.retrieval import Row, arrow, recall_table
+from ernie_vil2.evaluation.retrieval import Row, format_direction, make_recall_table
 from ernie_vil2.io.files import check_version, load_json, system_errors_named
 from ernie_vil2.io.run_folder import BEFORE
 from ernie_vil2.io.terminal import counted
@@ -91,7 +91,7 @@ def read_changes(before: Path, after: Path) -> dict[str, Changes]:
     found: dict[str, list[tuple[_Query, int]]] = {}
     for key, query in first.items():
         if key in second:
-            name = ", ".join(filter(None, [query.language, arrow(query.direction)]))
+            name = ", ".join(filter(None, [query.language, format_direction(query.direction)]))
             found.setdefault(name, []).append((query, second[key].rank))
     return {name: _changes(queries) for name, queries in found.items()}
 
@@ -280,7 +280,7 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
         try:
             record = load_json(path)
             check_version(record.get("version"), RECORD_VERSION, path, "score again")
-            recall_table(record["table"])
+            make_recall_table(record["table"])
             for result in record["results"].values():
                 "".join([*record["data"], *(result[key] for key in ("protocol", "definition", "tie_rule"))])
                 "".join(result["differences"])
@@ -354,7 +354,7 @@ def result_tables(runs: Sequence[ReportedRun]) -> dict[str, Table]:
             files = tuple(record.get("paths") or record.get("places") or make_absolute(record["data"]))
             tables.setdefault((files, *protocols), []).append((run, record))
     return {
-        f"{' '.join(found[0][1]['data'])}, {' and '.join(protocols)}": recall_table(
+        f"{' '.join(found[0][1]['data'])}, {' and '.join(protocols)}": make_recall_table(
             _joined(found, len(runs) > 1), [*_verdicts(found), *_notes(found)]
         )
         for (_, *protocols), found in tables.items()

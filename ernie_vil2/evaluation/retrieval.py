@@ -19,8 +19,8 @@ from ernie_vil2.evaluation.ranking import (
     ON_CPU,
     Blocks,
     QueryRanks,
+    check_all_paired,
     rank_queries,
-    refuse_unpaired,
     top_matches,
 )
 from ernie_vil2.evaluation.ranking import first_positive_ranks as first_positive_ranks
@@ -50,7 +50,7 @@ class Matching(NamedTuple):
         """That in which `left` asks, such as `image_to_text`."""
         return "_to_".join(self.sides)
 
-    def turned(self) -> Matching:
+    def reverse(self) -> Matching:
         """The same, where `right` asks."""
         left, right = self.sides
         return Matching(self.right, self.left, self.positives[:, ::-1], (right, left), self.excluded[:, ::-1])
@@ -61,17 +61,17 @@ class DirectionResult:
     """The results of the queries of one direction.
 
     Attributes:
-        asked: whose `left` are the queries and whose `right` is the gallery, fold after fold.
+        matching: whose `left` are the queries and whose `right` is the gallery, fold after fold.
         ranking: of `asked.left`; a row of rank 0 has no positive and is not a query. Answers index `asked.right`.
         folds: the positions of each fold's queries, and of its gallery.
     """
 
-    asked: Matching
+    matching: Matching
     ranking: QueryRanks
     folds: tuple[tuple[slice, slice], ...]
 
     @classmethod
-    def joined(cls, folds: Sequence[tuple[Matching, QueryRanks]]) -> DirectionResult:
+    def from_folds(cls, folds: Sequence[tuple[Matching, QueryRanks]]) -> DirectionResult:
         """The folds of one direction behind each other."""
         matchings, rankings = zip(*folds, strict=True)
         bounds = np.cumsum([(0, 0), *((len(one.left), len(one.right)) for one in matchings)], axis=0)
@@ -87,8 +87,8 @@ class DirectionResult:
             (slice(first[0], last[0]), slice(first[1], last[1]))
             for first, last in zip(starts.tolist(), bounds[1:].tolist(), strict=True)
         )
-        shifted = [found.moved(start[1]) for found, start in zip(rankings, starts, strict=True)]
-        return cls(asked, QueryRanks.joined(shifted), slices)
+        shifted = [found.shift_gallery(start[1]) for found, start in zip(rankings, starts, strict=True)]
+        return cls(asked, QueryRanks.concatenate(shifted), slices)
 
     @cached_property
     def recall(self) -> dict[str, float]:
@@ -99,27 +99,29 @@ class DirectionResult:
     def chance(self) -> dict[str, float]:
         """The recall that a random ranking would be expected to reach, likewise."""
         positives, excluded = (
-            np.bincount(pairs[:, 0], minlength=len(self.asked.left))
-            for pairs in (np.unique(self.asked.positives, axis=0), self.asked.excluded)
+            np.bincount(pairs[:, 0], minlength=len(self.matching.left))
+            for pairs in (np.unique(self.matching.positives, axis=0), self.matching.excluded)
         )
-        return _mean([chance(positives[positions], size - excluded[positions]) for positions, size in self._queries()])
+        return _mean(
+            [chance_recall(positives[positions], size - excluded[positions]) for positions, size in self._queries()]
+        )
 
     def _queries(self) -> list[tuple[np.ndarray, int]]:
         """For each fold that has queries their positions, and the size of the gallery."""
         folds = [(rows.start + np.flatnonzero(self.ranking.rank[rows]), gallery) for rows, gallery in self.folds]
         return [(positions, gallery.stop - gallery.start) for positions, gallery in folds if positions.size]
 
-    def with_failures(self) -> DirectionResult:
+    def count_unpaired_as_misses(self) -> DirectionResult:
         """The result where a row without a positive is a query too: one that finds nothing."""
-        rank = np.where(self.ranking.rank, self.ranking.rank, len(self.asked.right) + 1)
+        rank = np.where(self.ranking.rank, self.ranking.rank, len(self.matching.right) + 1)
         return replace(self, ranking=replace(self.ranking, rank=rank))
 
-    def of_queries(self, chosen: np.ndarray) -> DirectionResult:
+    def select_queries(self, chosen: np.ndarray) -> DirectionResult:
         """The result of some queries alone, one truth value for each row of their side; galleries stay whole."""
-        rank = np.where(chosen[self.asked.left], self.ranking.rank, 0)
+        rank = np.where(chosen[self.matching.left], self.ranking.rank, 0)
         return replace(self, ranking=replace(self.ranking, rank=rank))
 
-    def best_answers(
+    def find_best_answers(
         self, embeddings: Mapping[str, np.ndarray], positions: np.ndarray, k: int, device: str = "cpu"
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k best answers to some queries, best first, as positions in the gallery, and their scores.
@@ -130,17 +132,19 @@ class DirectionResult:
             embeddings: by side, of all rows of the benchmark.
         """
         answers, scores = np.full((len(positions), k), -1), np.full((len(positions), k), -np.inf, np.float32)
-        queries, gallery = (embeddings[side] for side in self.asked.sides)
+        queries, gallery = (embeddings[side] for side in self.matching.sides)
         for rows, columns in self.folds:
             (here,) = np.nonzero((positions >= rows.start) & (positions < rows.stop))
             if not here.size:
                 continue
-            row_of = np.full(len(self.asked.left), -1)
+            row_of = np.full(len(self.matching.left), -1)
             row_of[positions[here]] = np.arange(len(here))
-            excluded = np.stack([row_of[self.asked.excluded[:, 0]], self.asked.excluded[:, 1] - columns.start], axis=1)
+            excluded = np.stack(
+                [row_of[self.matching.excluded[:, 0]], self.matching.excluded[:, 1] - columns.start], axis=1
+            )
             count = min(k, columns.stop - columns.start)
             found, best = top_matches(
-                queries[self.asked.left[positions[here]]], gallery[self.asked.right[columns]], count,
+                queries[self.matching.left[positions[here]]], gallery[self.matching.right[columns]], count,
                 Blocks(device=device), excluded[excluded[:, 0] >= 0],
             )  # fmt: skip
             answers[here, :count] = np.where(np.isneginf(best), -1, found + columns.start)
@@ -176,11 +180,11 @@ def score_matchings(
             left, right, matching.positives, blocks, excluded=matching.excluded, ties=ties, names=matching.sides
         )  # fmt: skip
         # Asked the other way round, a matching of one side with itself would be another question.
-        both = (matching, matching.turned())[: len(set(matching.sides))]
+        both = (matching, matching.reverse())[: len(set(matching.sides))]
         for asked, ranking in zip(both, rankings, strict=False):
             if asked.direction in folds:
                 folds[asked.direction].append((asked, ranking))
-    return {direction: DirectionResult.joined(found) for direction, found in folds.items() if found}
+    return {direction: DirectionResult.from_folds(found) for direction, found in folds.items() if found}
 
 
 def evaluate_retrieval(
@@ -208,7 +212,7 @@ def evaluate_retrieval(
     """
     images, texts = np.asarray(image_embeddings), np.asarray(text_embeddings)
     if not allow_unpaired:
-        refuse_unpaired(pairs, len(images), len(texts))
+        check_all_paired(pairs, len(images), len(texts))
     whole = Matching(np.arange(len(images)), np.arange(len(texts)), np.asarray(pairs))
     return score_matchings([whole], {"image": images, "text": texts}, directions, ties=ties, blocks=blocks)
 
@@ -219,13 +223,13 @@ def mean_recall(results: Results) -> float | None:
     return fmean(means) if means else None
 
 
-def summary(results: Results) -> dict:
-    """Results for JSON and for `recall_table`: rows of each side, pairs, and by direction recalls, mR and chance."""
+def summarize(results: Results) -> dict:
+    """Return sizes, recalls, mR and chance of all directions, for JSON and `make_recall_table`."""
     sizes: dict[str, int] = {}
     for result in results.values():
-        sides = (f"{side}s" for side in result.asked.sides)
-        sizes |= zip(sides, map(len, result.asked[:2]), strict=True)
-        sizes["pairs"] = len(np.unique(result.asked.positives, axis=0))
+        sides = (f"{side}s" for side in result.matching.sides)
+        sizes |= zip(sides, map(len, result.matching[:2]), strict=True)
+        sizes["pairs"] = len(np.unique(result.matching.positives, axis=0))
     return {
         **sizes,
         **{direction: result.recall for direction, result in results.items()},
@@ -248,7 +252,7 @@ def recall(ranks: ArrayLike) -> dict[str, float]:
     return _with_mean([float(np.mean(ranks <= k)) for k in CUTOFFS])
 
 
-def chance(counts_of_positives: ArrayLike, gallery_size: ArrayLike) -> dict[str, float]:
+def chance_recall(counts_of_positives: ArrayLike, gallery_size: ArrayLike) -> dict[str, float]:
     """The expected recall of a random ranking, in percent.
 
     `counts_of_positives` `[Q]` has one count a query, 0 for one that finds nothing; `gallery_size` is one number, or
@@ -278,7 +282,7 @@ def mean_reciprocal_rank(ranks: ArrayLike) -> float:
 Row = tuple[str, Mapping | None]
 
 
-def recall_table(rows: Iterable[Row], notes: Sequence[str] = ()) -> Table:
+def make_recall_table(rows: Iterable[Row], notes: Sequence[str] = ()) -> Table:
     """A table in the form of the paper's: recall in percent, image to text, text to image, mR.
 
     A row is (label, values): values is a dictionary of recalls by direction such as `summary` gives (what it lacks is
@@ -290,13 +294,13 @@ def recall_table(rows: Iterable[Row], notes: Sequence[str] = ()) -> Table:
     return Table(
         (*columns * len(ways), "mR"),
         [(label, None if values is None else table_cells(values, ways)) for label, values in rows],
-        groups=[(arrow(way), len(columns)) for way in ways],
+        groups=[(format_direction(way), len(columns)) for way in ways],
         notes=notes,
         kind="recalls",
     )
 
 
-def arrow(direction: str) -> str:
+def format_direction(direction: str) -> str:
     """A direction as it is shown: image → text."""
     return direction.replace("_to_", " → ")
 

@@ -1,7 +1,7 @@
 """What an evaluation knows of a benchmark and its metric: a scorer is a file in `scorers/`, and a name below.
 
-The rest is written once: `score` runs a scorer for commands and trainings, `encoded.py` encodes what it opens, on all
-ranks, and `report.py` writes what it finds.
+The rest is written once: `run_scorer` runs a scorer for commands and trainings, `encoded.py` encodes what it opens,
+on all ranks, and `report.py` writes what it finds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.evaluation.check import Inspection, decode_all
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
-from ernie_vil2.evaluation.protocol import scorer_of_protocols
+from ernie_vil2.evaluation.protocol import find_protocol_scorer
 from ernie_vil2.evaluation.report import Report
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.registry import Registry
@@ -35,7 +35,7 @@ SCORERS: Registry[type[Scorer]] = Registry(
         "cxc": "ernie_vil2.evaluation.scorers.cxc:Cxc",
         "sugar_crepe": "ernie_vil2.evaluation.scorers.sugar_crepe:SugarCrepe",
     },
-    ("of_run", "recognises", "open", "check", "score"),
+    ("from_config", "recognises", "open", "check", "score"),
 )
 DEFAULT_SCORER = "retrieval"
 """Scores whatever has images and texts, where no scorer recognises the data."""
@@ -52,22 +52,22 @@ def make_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
     return make(**options)
 
 
-def options_of(scorer: type[Scorer]) -> list[str]:
+def list_options(scorer: type[Scorer]) -> list[str]:
     return [field.name for field in fields(scorer)] if is_dataclass(scorer) else []
 
 
 def check_options(scorer: type[Scorer], name: str, options: Iterable[str]) -> None:
     """ValueError if a scorer of this name has not all of these options."""
-    known = options_of(scorer)
+    known = list_options(scorer)
     for option in options:
         if option not in known:
             raise ValueError(f"{name}: {option}: no such option; known: {', '.join(known) or 'none'}")
 
 
-def scorer_of(data: DataSpec, protocols: Sequence[str] = ()) -> str:
+def find_scorer(data: DataSpec, protocols: Sequence[str] = ()) -> str:
     """Return the name of the scorer that knows protocols or, where none is named, of the one that recognises data."""
     if protocols:
-        return scorer_of_protocols(protocols)
+        return find_protocol_scorer(protocols)
     path = Path(data.paths[0])
     if not path.exists():
         return DEFAULT_SCORER
@@ -86,7 +86,7 @@ def scorer_of(data: DataSpec, protocols: Sequence[str] = ()) -> str:
 
 
 @dataclass(frozen=True)
-class Opened:
+class ScorerInput:
     """What a scorer has opened, and all that it scores by.
 
     Attributes:
@@ -102,7 +102,7 @@ class Opened:
     best_by: str | None = None
 
 
-Bar = Callable[[int], AbstractContextManager[Callable[[int], Any]]]
+ProgressBar = Callable[[int], AbstractContextManager[Callable[[int], Any]]]
 """Shows the progress of so many images; the block calls what it is given with the number of those just done."""
 
 
@@ -110,7 +110,7 @@ class Scorer(Protocol):
     """A benchmark and its metric. A subclass is a dataclass whose fields are its options; it keeps no other state.
 
     Attributes:
-        best_by: the metric that chooses the best checkpoint of a run; None: none does, or `Opened` says which.
+        best_by: the metric that chooses the best checkpoint of a run; None: none does, or `ScorerInput` says which.
         labels: whether it scores models that were trained to label statements, and no others.
         separate: whether its benchmarks can be scored each on its own, so that one that fails does not cost the others.
         held_out: whether none of its images should be trained on; they are looked for in the training data of a run.
@@ -118,13 +118,13 @@ class Scorer(Protocol):
     """
 
     best_by: str | None = None
-    labels: ClassVar[bool] = False
-    separate: ClassVar[bool] = False
-    held_out: ClassVar[bool] = False
+    needs_classifier: ClassVar[bool] = False
+    is_separable: ClassVar[bool] = False
+    is_held_out: ClassVar[bool] = False
     folder: ClassVar[str] = "evaluation"
 
     @classmethod
-    def of_run(cls, config: Config, scored: ScoredConfig | None, default: str) -> tuple[Scorer, DataSpec | None]:
+    def from_config(cls, config: Config, scored: ScoredConfig | None, default: str) -> tuple[Scorer, DataSpec | None]:
         """Return the scorer of a run's models, and the data that it scores; None: the configuration names none.
 
         Args:
@@ -146,36 +146,36 @@ class Scorer(Protocol):
         """
         return False
 
-    def open(self, data: DataSpec) -> Opened:
+    def open(self, data: DataSpec) -> ScorerInput:
         """Open what is to be encoded; no image is read.
 
         Raises:
             OSError, ValueError: nothing can be read of it.
         """
 
-    def sizes(self, opened: Opened) -> dict[str, str]:
+    def describe_sizes(self, opened: ScorerInput) -> dict[str, str]:
         """Return how much there is of each benchmark, in words."""
         return {
             name: f"{counted(len(benchmark.images), 'image')}, {counted(len(benchmark.texts), 'text')}"
             for name, benchmark in opened.benchmarks.items()
         }
 
-    def check(self, opened: Opened, model: ErnieViL2, name: str) -> None:
+    def check(self, opened: ScorerInput, model: ErnieViL2, name: str) -> None:
         """Raise ValueError if a model of this name cannot be scored on what was opened; nothing is computed yet."""
         return
 
-    def score(self, opened: Opened, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
+    def score(self, opened: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
         """Score the embeddings of the opened benchmarks. Runs on rank 0 alone.
 
         Raises:
             ValueError: an embedding is not finite, or there is nothing to score.
         """
 
-    def naming(self, opened: Opened) -> list[str]:
+    def file_name_parts(self, opened: ScorerInput) -> list[str]:
         """Return what distinguishes results on the same data, for the names of their files."""
         return [*filter(None, [opened.data.split]), *(opened.data.languages or ())]
 
-    def inspect(self, data: DataSpec, bar: Bar) -> Inspection:
+    def inspect(self, data: DataSpec, bar: ProgressBar) -> Inspection:
         """Read the data and decode all images."""
         lines: list[str] = []
         is_good = True
@@ -183,16 +183,16 @@ class Scorer(Protocol):
         for name, benchmark in opened.benchmarks.items():
             with bar(len(benchmark.images)) as progress:
                 files = decode_all(benchmark.images, progress)
-            sizes = self.sizes(replace(opened, benchmarks={name or benchmark.name: benchmark}))
+            sizes = self.describe_sizes(replace(opened, benchmarks={name or benchmark.name: benchmark}))
             lines += [*map(": ".join, sizes.items()), f"entries: {benchmark.rows}", f"images: {files}"]
             is_good &= not (benchmark.rows.counts or files.counts)
         return Inspection("\n".join(lines), is_good)
 
 
-def score(
+def run_scorer(
     scorer: Scorer,
     model: ErnieViL2,
-    opened: Opened,
+    opened: ScorerInput,
     name: str | None = None,
     encode: Callable[[ErnieViL2, Benchmark, str], EncodedBenchmark] | None = None,
     rank: int = 0,

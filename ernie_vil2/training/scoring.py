@@ -21,7 +21,7 @@ from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.encoder import ErnieViL2, PaddleBackend, load_model
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import describe_run, write_report
-from ernie_vil2.evaluation.scorer import SCORERS, Opened, Scorer, check_options, score
+from ernie_vil2.evaluation.scorer import SCORERS, Scorer, ScorerInput, check_options, run_scorer
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS, Best, checkpoint_folder
 from ernie_vil2.io.terminal import LostRank
@@ -86,16 +86,16 @@ class Scored:
     """
 
     scorer: Scorer
-    opened: Opened
+    opened: ScorerInput
     config: Config
     tokenizer: TextTokenizer
     outcomes: dict[str, Outcomes] | None = None
 
     def __post_init__(self) -> None:
         self.best_by = self.opened.best_by or self.scorer.best_by
-        self.data: Mapping[str, str] = self.scorer.sizes(self.opened)
+        self.data: Mapping[str, str] = self.scorer.describe_sizes(self.opened)
         self.benchmarks: Sequence[Benchmark] = []
-        if self.scorer.held_out:
+        if self.scorer.is_held_out:
             self.benchmarks = list(self.opened.benchmarks.values())
 
     def __call__(self, model: nn.Layer) -> Metrics:
@@ -103,7 +103,7 @@ class Scored:
         encoder = encoder_of(model, self.tokenizer, self.config)
         if self.outcomes is not None:
             self.outcomes.clear()
-        if not self.scorer.separate:
+        if not self.scorer.is_separable:
             return self._metrics(encoder, self.opened)
         found, failures = [], {}
         for name, benchmark in self.opened.benchmarks.items():
@@ -120,8 +120,8 @@ class Scored:
             values[best_by] = fmean(best)
         return Metrics(values, [name for one in found for name in one.shown or ()], failures)
 
-    def _metrics(self, encoder: ErnieViL2, opened: Opened) -> Metrics:
-        report = score(self.scorer, encoder, opened, rank=dist.get_rank(), ranks=dist.get_world_size())
+    def _metrics(self, encoder: ErnieViL2, opened: ScorerInput) -> Metrics:
+        report = run_scorer(self.scorer, encoder, opened, rank=dist.get_rank(), ranks=dist.get_world_size())
         if self.outcomes is not None and report.make_outcomes:
             self.outcomes.update(report.make_outcomes())
         return Metrics(report.metrics, report.progress_metrics)
@@ -149,13 +149,13 @@ def build_evaluators(
             check_options(make, name, options)
         except ValueError as error:
             raise ConfigError(f"Evaluation.evaluators: {error}") from None
-        scorer, data = make.of_run(config, config.Data.validation, "val")
+        scorer, data = make.from_config(config, config.Data.validation, "val")
         if options:
             scorer = cast(Scorer, replace(cast(Any, scorer), **options))
         if data is None:
             continue
         opened = scorer.open(data)
-        if scorer.labels:
+        if scorer.needs_classifier:
             try:
                 scorer.check(opened, cast(ErnieViL2, task), f"Training.task={config.Training.task}")
             except ValueError as error:
@@ -294,7 +294,7 @@ class Comparison:
             )
         self._config, self._tokenizer, self._run = config, task.tokenizer, Path(config.Training.output)
         tested = config.Data.tested
-        self._scorer, data = Retrieval.of_run(config, tested, "test")
+        self._scorer, data = Retrieval.from_config(config, tested, "test")
         if tested is None or data is None:
             raise ConfigError("Data.test names no data to score")
         self._data = tested.data
@@ -329,7 +329,7 @@ class Comparison:
             scorer = replace(scorer, title=name)
         if len(self.benchmarks) == 1:
             opened = replace(opened, benchmarks={"": self.benchmarks[0]})
-        report = score(scorer, model, opened)
+        report = run_scorer(scorer, model, opened)
         write_report(report, self._run / RESULTS, name, describe_run(source, self._data, {}, None))
         return "\n".join(f"{label}: {_line(one['result'])}" for label, one in report.record["results"].items())
 

@@ -65,7 +65,9 @@ def measure(encoder: ErnieViL2, tests: Tests) -> dict[str, float]:
 
 def _across(encoded: EncodedBenchmark) -> dict[str, float]:
     """Recall of images by texts and of texts by images."""
-    found = evaluate_retrieval(encoded.images, encoded.texts, encoded.benchmark.pairs, allow_unpaired=True)
+    found = evaluate_retrieval(
+        encoded.image_embeddings, encoded.text_embeddings, encoded.benchmark.pairs, allow_unpaired=True
+    )
     figures = {f"{way}/{name}": value for way, result in found.items() for name, value in result.recall.items()}
     mean = mean_recall(found)
     return figures if mean is None else figures | {"mR": mean}
@@ -76,7 +78,7 @@ def alignment_and_uniformity(encoded: EncodedBenchmark) -> dict[str, float]:
 
     Less is better of all three. Rows are normalised, so that d^2 is 2 - 2 cos.
     """
-    images, texts = (side.astype(np.float64) for side in (encoded.images, encoded.texts))
+    images, texts = (side.astype(np.float64) for side in (encoded.image_embeddings, encoded.text_embeddings))
     pairs = encoded.benchmark.pairs
     distances = 2 - 2 * (images[pairs[:, 0]] * texts[pairs[:, 1]]).sum(axis=1)
     figures = {"alignment": float(distances.mean())}
@@ -89,7 +91,9 @@ def alignment_and_uniformity(encoded: EncodedBenchmark) -> dict[str, float]:
 
 def _aliases(encoder: ErnieViL2, encoded: Sequence[EncodedBenchmark]) -> dict[str, float]:
     """Text to text: another name of an image asks for its caption among the captions of all tests."""
-    captions = {text.text: row for each in encoded for text, row in zip(each.benchmark.texts, each.texts, strict=True)}
+    captions = {
+        text.text: row for each in encoded for text, row in zip(each.benchmark.texts, each.text_embeddings, strict=True)
+    }
     row_of = {caption: row for row, caption in enumerate(captions)}
     named = [(each.benchmark.texts[text].text, _tags(each.benchmark.images[image].fields))
              for each in encoded for image, text in each.benchmark.pairs.tolist()]  # fmt: skip
@@ -134,8 +138,8 @@ def _tags(fields: Mapping[str, object]) -> list[str]:
 
 def _images(encoded: Sequence[EncodedBenchmark]) -> dict[str, float]:
     """Image to image: an image asks for images of its caption by other teams, among all of these."""
-    images = np.concatenate([each.images for each in encoded])
-    starts = np.cumsum([0, *(len(each.images) for each in encoded)])
+    images = np.concatenate([each.image_embeddings for each in encoded])
+    starts = np.cumsum([0, *(len(each.image_embeddings) for each in encoded)])
     team = np.repeat(np.arange(len(encoded)), np.diff(starts))
     rows_of: dict[str, list[int]] = {}
     for each, start in zip(encoded, starts[:-1].tolist(), strict=True):
@@ -162,7 +166,7 @@ def _second_language(encoder: ErnieViL2, encoded: EncodedBenchmark, names: Mappi
         return {}
     figures: dict[str, float] = {}
     for language, asked in (("second", lambda caption: names[caption.casefold()]), ("first", str)):
-        recall, figures["second/queries"] = recall_of_texts(known, encoder, encoded.images, asked)
+        recall, figures["second/queries"] = recall_of_texts(known, encoder, encoded.image_embeddings, asked)
         figures |= {f"{language}/{name}": value for name, value in recall.items()}
     return figures
 

@@ -38,9 +38,9 @@ def test_official_format_has_a_row_a_tsv_row(model, rows, extract, tmp_path):
     assert "broken image: 1 (torn)" in extract("--data", path, "--format", "official")
     found = read_embeddings(tmp_path / "o")
     loaded = ernie_vil2.load_model(model)
-    assert len(found.images) == 6
-    np.testing.assert_allclose(found.images, loaded.encode_images([row[2] for row in usable]), atol=1e-6)
-    np.testing.assert_allclose(found.texts, loaded.encode_texts([row[0] for row in usable]), atol=1e-6)
+    assert len(found.image_embeddings) == 6
+    np.testing.assert_allclose(found.image_embeddings, loaded.encode_images([row[2] for row in usable]), atol=1e-6)
+    np.testing.assert_allclose(found.text_embeddings, loaded.encode_texts([row[0] for row in usable]), atol=1e-6)
 
 
 @pytest.mark.parametrize("layout", ["numpy", "chinese-clip"])
@@ -51,7 +51,7 @@ def test_other_formats_have_each_image_and_text_once(model, rows, extract, tmp_p
     assert [image.id for image in found.benchmark.images] == ["red", "green", "blue", "yellow"]
     assert [text.text for text in found.benchmark.texts] == texts
     assert found.benchmark.pairs.tolist() == [[0, 0], [1, 1], [0, 2], [2, 4], [3, 5]]
-    np.testing.assert_allclose(found.texts, ernie_vil2.load_model(model).encode_texts(texts), atol=1e-6)
+    np.testing.assert_allclose(found.text_embeddings, ernie_vil2.load_model(model).encode_texts(texts), atol=1e-6)
 
 
 def test_a_plain_folder_of_images(model, extract, tmp_path):

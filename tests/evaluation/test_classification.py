@@ -16,11 +16,11 @@ from ernie_vil2.evaluation.check import labelled_remarks
 from ernie_vil2.evaluation.classification import (
     ClassScores,
     EncodedClasses,
-    class_embeddings,
-    encoded_classes,
-    prompts,
+    assemble_classes,
+    compute_class_embeddings,
+    make_prompt_benchmark,
+    make_prompts,
     read_templates,
-    with_prompts,
 )
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
 from ernie_vil2.evaluation.linear_probe import STRENGTHS, _held_out, linear_probe, probe_classes
@@ -47,7 +47,7 @@ def drawn(seed, images, classes):
 
 def test_figures_by_hand():
     found = answers(one_hot([0, 0, 0, 1], 3), [[3, 1, 2], [1, 3, 2], [2, 1, 3], [1, 3, 2]])
-    assert found.answer.tolist() == [0, 1, 2, 1] and found.rank.tolist() == [1, 3, 2, 1]
+    assert found.answers.tolist() == [0, 1, 2, 1] and found.rank.tolist() == [1, 3, 2, 1]
     assert found.confusion.tolist() == [[1, 1, 1], [0, 1, 0], [0, 0, 0]]
     # Class 2 has no image: it was answered once, and is in no mean.
     assert found.figures == pytest.approx({"acc1": 50, "mean_per_class_recall": 100 * (1 / 3 + 1) / 2})
@@ -63,7 +63,7 @@ def test_several_classes_are_scored_as_scikit_learn_does(seed, images, classes, 
     scores = np.round(scores) if ties else scores
     found = answers(truth, scores)
     expected = 100 * average_precision_score(truth, scores, average="macro")
-    assert found.several and found.figures == {"mAP": pytest.approx(expected, abs=1e-6)} and found.chance == {}
+    assert found.is_multi_label and found.figures == {"mAP": pytest.approx(expected, abs=1e-6)} and found.chance == {}
 
 
 @examples(40)
@@ -83,10 +83,10 @@ def test_figures_follow_the_definitions_of_clip_benchmark(seed, images, classes)
 def test_answers_above_a_threshold_by_hand():
     found = answers(one_hot([0, 0, 1, 1], 2), [[0.9, 0.1], [0.4, 0.3], [0.6, 0.5], [0.1, 0.2]])
     expected = {"answered": 50, "precision": 50, "recall": 25}  # the first and third, of which the first is right
-    assert found.above(0.5) == expected
-    assert found.above(2.0) == {"answered": 0, "precision": 0, "recall": 0}
+    assert found.threshold_metrics(0.5) == expected
+    assert found.threshold_metrics(2.0) == {"answered": 0, "precision": 0, "recall": 0}
     several = answers([[1, 1], [1, 0]], [[0.9, 0.6], [0.2, 0.7]])
-    assert several.above(0.5) == {
+    assert several.threshold_metrics(0.5) == {
         "answered": 100,
         "precision": pytest.approx(200 / 3),
         "recall": pytest.approx(200 / 3),
@@ -102,8 +102,8 @@ def test_probabilities_by_hand():
 def test_a_class_is_the_normalised_mean_of_its_prompts():
     rows = np.array([[3, 0], [0, 4], [1, 0], [1, 0]], np.float32)
     expected = [[2**-0.5, 2**-0.5], [1, 0]]
-    np.testing.assert_allclose(class_embeddings(rows, 2), expected, rtol=1e-6)
-    assert prompts(["猫", "{}"], ["一只{}", "{c}、{}"]) == ["一只猫", "猫、猫", "一只{}", "{}、{}"]
+    np.testing.assert_allclose(compute_class_embeddings(rows, 2), expected, rtol=1e-6)
+    assert make_prompts(["猫", "{}"], ["一只{}", "{c}、{}"]) == ["一只猫", "猫、猫", "一只{}", "{}、{}"]
 
 
 @pytest.mark.parametrize(
@@ -127,28 +127,28 @@ def test_unusable_images_are_left_out_with_their_classes():
     data = labelled({"a": noise_image(1), "gone": no_file, "broken": b"x", "b": noise_image(2)}, [1, 0, 0, 1])
     templates = {"zh": ("{}", "一个{}"), "en": ("a {}",)}
     model = StandIn()
-    encoded = encoded_classes(data, templates, encode_benchmark(model, with_prompts(data, templates)))
+    encoded = assemble_classes(data, templates, encode_benchmark(model, make_prompt_benchmark(data, templates)))
     assert [image.id for image in encoded.benchmark.images] == ["a", "b"]
     assert encoded.truth.tolist() == [[False, True], [False, True]]
-    assert encoded.problems.counts == {"missing image": 1, "broken image": 1}
+    assert encoded.bad_samples.counts == {"missing image": 1, "broken image": 1}
     expected = {
-        "zh": class_embeddings(model.encode_texts(["cat类", "一个cat类", "dog类", "一个dog类"]), 2),
+        "zh": compute_class_embeddings(model.encode_texts(["cat类", "一个cat类", "dog类", "一个dog类"]), 2),
         "en": model.encode_texts(["a cat", "a dog"]),
     }
-    for language, found in encoded.zero_shot(20.0).items():
-        np.testing.assert_allclose(found.scores, encoded.images @ expected[language].T, atol=1e-6)
+    for language, found in encoded.score_classes(20.0).items():
+        np.testing.assert_allclose(found.scores, encoded.image_embeddings @ expected[language].T, atol=1e-6)
         assert found.names == (("cat类", "dog类") if language == "zh" else ("cat", "dog"))
         # The broken images were all of the first class: it has none left, and no mean breaks.
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert np.isnan(found.per_class[0]) and 0 <= found.figures["mean_per_class_recall"] <= 100
+            assert np.isnan(found.class_metrics[0]) and 0 <= found.figures["mean_per_class_recall"] <= 100
 
 
 def test_embeddings_that_are_not_finite_are_not_answers():
     data, templates = labelled({"a": noise_image(1)}, [0]), {"en": ("{}",)}
-    encoded = encode_benchmark(StandIn(), with_prompts(data, templates))
+    encoded = encode_benchmark(StandIn(), make_prompt_benchmark(data, templates))
     with pytest.raises(ValueError, match="not finite; evaluate an earlier checkpoint"):
-        encoded_classes(data, templates, replace(encoded, images=encoded.images * np.nan))
+        assemble_classes(data, templates, replace(encoded, image_embeddings=encoded.image_embeddings * np.nan))
 
 
 def test_what_is_odd_about_classes_is_reported():
@@ -234,5 +234,5 @@ def test_classes_are_matched_by_label_and_leaks_are_reported():
 
 def test_of_equal_scores_the_first_class_is_the_answer():
     equal = answers(one_hot([0, 1, 2], 3), np.ones((3, 3)))
-    assert equal.answer.tolist() == [0, 0, 0] and equal.rank.tolist() == [1, 2, 3]
+    assert equal.answers.tolist() == [0, 0, 0] and equal.rank.tolist() == [1, 2, 3]
     assert equal.figures["acc1"] == pytest.approx(100 / 3) == equal.figures["mean_per_class_recall"]

@@ -65,8 +65,8 @@ def test_from_python_it_is_columns(models, data, found):
 def folder_of(encoded, folder, scale=1.0, **names):
     """Embeddings as another library leaves them: in another order, not normalised, with lists of names."""
     folder.mkdir()
-    for kind, rows, own in (("image", encoded.images, encoded.benchmark.images),
-                            ("text", encoded.texts, encoded.benchmark.texts)):  # fmt: skip
+    for kind, rows, own in (("image", encoded.image_embeddings, encoded.benchmark.images),
+                            ("text", encoded.text_embeddings, encoded.benchmark.texts)):  # fmt: skip
         order = np.random.default_rng(0).permutation(len(rows))
         np.save(folder / f"{kind}_embeddings.npy", (scale * rows[order]).astype(np.float32))
         ids = [names.get(kind, lambda one: one.id)(own[row]) for row in order]
@@ -79,8 +79,8 @@ def test_embeddings_of_another_library_are_found_by_id_or_text(models, data, tmp
     encoded = encode_benchmark(ernie_vil2.load_model(models["first"], device="cpu"), benchmark)
     by_id = folder_of(encoded, tmp_path / "ids", scale=3.0)
     by_text = folder_of(encoded, tmp_path / "texts", text=lambda one: one.text)
-    padded = [np.pad(side, [(0, 0), (0, 8)]) for side in (encoded.images, encoded.texts)]
-    wide = folder_of(type(encoded)(benchmark, *padded, encoded.problems), tmp_path / "wide")
+    padded = [np.pad(side, [(0, 0), (0, 8)]) for side in (encoded.image_embeddings, encoded.text_embeddings)]
+    wide = folder_of(type(encoded)(benchmark, *padded, encoded.bad_samples), tmp_path / "wide")
     folders = {"ids": EmbeddingFolder(by_id), "texts": EmbeddingFolder(by_text), "wide": EmbeddingFolder(wide)}
     found = compare_models({"first": models["first"], **folders}, data, device="cpu", resamples=50)
     assert [verdict.difference.mean for verdict in found.comparison.verdicts] == [0, 0, 0]

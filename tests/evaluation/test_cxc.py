@@ -14,7 +14,7 @@ import pytest
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.evaluation.protocol import find_protocol, score
+from ernie_vil2.evaluation.protocol import find_protocol, score_embeddings
 from ernie_vil2.evaluation.scorers import cxc
 from ernie_vil2.evaluation.scorers.cxc import correlations, read_ratings
 from tests.support.checkpoints import untrained_checkpoint
@@ -82,27 +82,27 @@ def check(result, expected, queries):
 @pytest.mark.parametrize("name", ["cxc", "cxc-directed", "cxc-without-co-captions"])
 def test_four_directions_equal_brute_force(folder, name):
     data = small(folder)
-    found = score(data, find_protocol(name)).results
+    found = score_embeddings(data, find_protocol(name)).results
     captions, images = range(IMAGES * TEXTS_EACH), range(IMAGES)
     of_image, of_caption = {image: set() for image in images}, {caption: set() for caption in captions}
     for caption, image in rated(folder, "sits", 3.0):
         of_image[image].add(caption)
         of_caption[caption].add(image)
-    check(found["image_to_text"], *brute_force(data.images, data.texts, of_image))
-    check(found["text_to_image"], *brute_force(data.texts, data.images, of_caption))
+    check(found["image_to_text"], *brute_force(data.image_embeddings, data.text_embeddings, of_image))
+    check(found["text_to_image"], *brute_force(data.text_embeddings, data.image_embeddings, of_caption))
     similar = {caption: set() for caption in captions}
     if name != "cxc-without-co-captions":
         similar = {one: set(range(one - one % 5, one - one % 5 + 5)) - {one} for one in captions}
     for a, b in rated(folder, "sts", 3.0):
         similar[a].add(b)
         similar[b].add(a)
-    check(found["text_to_text"], *brute_force(data.texts, data.texts, similar, itself=True))
+    check(found["text_to_text"], *brute_force(data.text_embeddings, data.text_embeddings, similar, itself=True))
     alike = {image: set() for image in images}
     for a, b in rated(folder, "sis", 2.5):
         alike[a].add(b)
         if name != "cxc-directed":
             alike[b].add(a)
-    check(found["image_to_image"], *brute_force(data.images, data.images, alike, itself=True))
+    check(found["image_to_image"], *brute_force(data.image_embeddings, data.image_embeddings, alike, itself=True))
 
 
 def test_eccv_caption_is_given_the_first_answers_by_number(folder, monkeypatch):
@@ -116,9 +116,9 @@ def test_eccv_caption_is_given_the_first_answers_by_number(folder, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "eccv_caption", types.SimpleNamespace(Metrics=Metrics))
     data, named = small(folder), find_protocol("cxc")
-    found = score(data, replace(named, images=IMAGES, texts=IMAGES * TEXTS_EACH)).measures
+    found = score_embeddings(data, replace(named, num_images=IMAGES, num_texts=IMAGES * TEXTS_EACH)).measures
     assert found["ECCV mAP@R, image to text"] == 25 and found["ECCV mAP@R, text to image"] == 50
-    cosines = data.images @ data.texts.T
+    cosines = data.image_embeddings @ data.text_embeddings.T
     assert {image: answers[0] for image, answers in given_to_it["i2t"].items()} == dict(enumerate(cosines.argmax(1)))
     assert {caption: answers[0] for caption, answers in given_to_it["t2i"].items()} == dict(
         enumerate(cosines.argmax(0))
@@ -127,8 +127,8 @@ def test_eccv_caption_is_given_the_first_answers_by_number(folder, monkeypatch):
 
 def test_a_caption_without_an_image_counts_only_where_asked(folder):
     data = small(folder)
-    some = score(data, find_protocol("cxc")).results["text_to_image"]
-    every = score(data, find_protocol("cxc-every-caption")).results["text_to_image"]
+    some = score_embeddings(data, find_protocol("cxc")).results["text_to_image"]
+    every = score_embeddings(data, find_protocol("cxc-every-caption")).results["text_to_image"]
     asked = np.count_nonzero(some.ranking.rank)
     assert asked < IMAGES * TEXTS_EACH == np.count_nonzero(every.ranking.rank)
     for name in ("R@1", "R@5", "R@10"):
@@ -155,7 +155,7 @@ def test_correlations_equal_ranks_in_numpy():
 
 def test_the_sixth_caption_of_an_image_is_not_scored(folder):
     captions = {number: number // TEXTS_EACH for number in range(IMAGES * TEXTS_EACH)}
-    five, six = (score(encoded(folder, range(IMAGES), captions | more), find_protocol("cxc"))
+    five, six = (score_embeddings(encoded(folder, range(IMAGES), captions | more), find_protocol("cxc"))
                  for more in ({}, {IMAGES * TEXTS_EACH: 0}))  # fmt: skip
     assert [result.recall for result in five.results.values()] == [result.recall for result in six.results.values()]
 
@@ -186,7 +186,7 @@ def test_a_row_that_is_no_rating_is_named(tmp_path, row):
 def test_ratings_of_other_images_are_an_error(folder, name):
     others = encoded(folder, range(100, 100 + IMAGES), {1000 + n: n // TEXTS_EACH for n in range(IMAGES * TEXTS_EACH)})
     with pytest.raises(ValueError, match=r"s\w+_test.csv"):
-        score(others, find_protocol(name))
+        score_embeddings(others, find_protocol(name))
 
 
 def test_the_published_numbers_of_pairs_add_up():
@@ -203,16 +203,16 @@ def test_published_ratings_give_the_papers_counts():
     position = {number: row for row, number in enumerate(images)}
     captions = {int(row["caption"].split(":")[-1]): position[int(row["image"][13:25])] for row in rows}
     data = encoded(PUBLISHED, images, captions, width=32)
-    evaluation = score(data, find_protocol("cxc"))
+    evaluation = score_embeddings(data, find_protocol("cxc"))
     queries = {way: int(np.count_nonzero(result.ranking.rank)) for way, result in evaluation.results.items()}
     assert queries == {"image_to_text": 5000, "text_to_image": 24972, "text_to_text": 25000, "image_to_image": 4791}
-    pairs = {way: len(result.asked.positives) for way, result in evaluation.results.items()}
+    pairs = {way: len(result.matching.positives) for way, result in evaluation.results.items()}
     assert pairs["image_to_text"] == 35585 and pairs["image_to_image"] == 40492
-    directed = find_protocol("cxc-directed").matchings(data.benchmark)[2]
+    directed = find_protocol("cxc-directed").make_matchings(data.benchmark)[2]
     assert len(directed.positives) == 21816 and len(np.unique(directed.positives[:, 0])) == 4471
-    assert not find_protocol("cxc").notes(data.benchmark)
+    assert not find_protocol("cxc").describe(data.benchmark)
 
-    scores = data.images @ data.texts.T
+    scores = data.image_embeddings @ data.text_embeddings.T
     numbers = np.array([*captions])
     texts_of, images_of = (np.argsort(-each, axis=1)[:, :50] for each in (scores, scores.T))
     retrieved = {

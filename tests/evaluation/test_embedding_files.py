@@ -30,21 +30,23 @@ NUMBERS = arrays(np.float32, st.tuples(st.just(3), st.integers(1, 5)), elements=
 
 
 def assert_same(found, expected, pairs=PAIRS):
-    assert np.array_equal(found.images, expected.images) and np.array_equal(found.texts, expected.texts)
+    assert np.array_equal(found.image_embeddings, expected.image_embeddings) and np.array_equal(
+        found.text_embeddings, expected.text_embeddings
+    )
     for side in ("images", "texts"):
         assert [row.id for row in getattr(found.benchmark, side)] == [
             row.id for row in getattr(expected.benchmark, side)
         ]
     assert [row.text for row in found.benchmark.texts] == [row.text for row in expected.benchmark.texts]
     assert found.benchmark.pairs.tolist() == pairs
-    assert found.images.dtype == found.texts.dtype == np.float32
+    assert found.image_embeddings.dtype == found.text_embeddings.dtype == np.float32
 
 
 def test_numpy_there_and_back(tmp_path):
     write_numpy(tmp_path / "out", encoded())
     found = read_embeddings(tmp_path / "out")
     assert_same(found, encoded())
-    assert isinstance(found.images, np.memmap), "an array larger than memory can be scored"
+    assert isinstance(found.image_embeddings, np.memmap), "an array larger than memory can be scored"
     lines = (tmp_path / "out" / "texts.jsonl").read_text(encoding="utf-8")
     assert lines.startswith('{"text_id": "猫", "text": "一只猫"}\n')
     with pytest.raises(BadSample, match="1076345: only its embedding is known"):
@@ -86,7 +88,11 @@ def test_chinese_clip_by_hand(tmp_path):
     rows = [json.dumps({"text_id": n, "text": text, "image_ids": images}) for n, text, images in rows]
     (tmp_path / "texts.jsonl").write_text("\n".join(rows), encoding="utf-8-sig")
     found = read_embeddings(tmp_path / "a", tmp_path / "texts.jsonl", split="test")
-    assert found.images.tolist() == [[1, 0], [0.5, -0.5]] and found.texts.tolist() == [[1, 0.25], [2, 0.25], [3, 0.25]]
+    assert found.image_embeddings.tolist() == [[1, 0], [0.5, -0.5]] and found.text_embeddings.tolist() == [
+        [1, 0.25],
+        [2, 0.25],
+        [3, 0.25],
+    ]
     assert [text.text for text in found.benchmark.texts] == ["eins", "zwei", "drei"]
     assert found.benchmark.pairs.tolist() == [[1, 1], [0, 1], [0, 0]]
     with pytest.raises(ValueError, match="splits test, valid; choose one"):
@@ -101,8 +107,8 @@ def test_official_row_by_row(tmp_path):
         b"0.0 1.0\t0.6 0.8\t1\n0.1 9.9e-05\t1.0 0.0\t1\n-0.6 0.8\t1.0 0.0\t1\n0.1 9.9e-05\t0.6 0.8\t1\n"
     )
     found = read_embeddings(tmp_path)
-    assert np.array_equal(found.texts, encoded().texts[[0, 2, 1, 2]])
-    assert np.array_equal(found.images, encoded().images[[0, 1, 1, 0]])
+    assert np.array_equal(found.text_embeddings, encoded().text_embeddings[[0, 2, 1, 2]])
+    assert np.array_equal(found.image_embeddings, encoded().image_embeddings[[0, 1, 1, 0]])
     assert found.benchmark.pairs.tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]
     assert [image.id for image in found.benchmark.images] == ["1", "2", "3", "4"]
 
@@ -114,7 +120,7 @@ def test_official_numbers_come_back_exactly(tmp_path_factory, images, texts):
     texts = np.resize(texts, images.shape)
     write_official(path, encoded(images, texts), np.array([[0, 0], [1, 1], [2, 2]]))
     found = read_official(path)
-    assert np.array_equal(found.images, images) and np.array_equal(found.texts, texts)
+    assert np.array_equal(found.image_embeddings, images) and np.array_equal(found.text_embeddings, texts)
 
 
 def test_official_rows_with_the_tsv(tmp_path):

@@ -34,10 +34,10 @@ def test_rows_are_those_of_the_benchmark(rows, chunk_rows):
     assert model.largest <= chunk_rows and sum(ticks) == 14
     images, texts = by_hand(model, IMAGES.values(), TEXTS)
     # Another batch is another order of sums.
-    np.testing.assert_allclose(encoded.images, images, atol=1e-6)
-    np.testing.assert_allclose(encoded.texts, texts, atol=1e-6)
-    assert encoded.images.dtype == encoded.texts.dtype == np.float32
-    assert str(encoded.problems) == "all 7 samples read could be used"
+    np.testing.assert_allclose(encoded.image_embeddings, images, atol=1e-6)
+    np.testing.assert_allclose(encoded.text_embeddings, texts, atol=1e-6)
+    assert encoded.image_embeddings.dtype == encoded.text_embeddings.dtype == np.float32
+    assert str(encoded.bad_samples) == "all 7 samples read could be used"
 
 
 def test_unusable_images_are_named_and_left_out(tmp_path):
@@ -48,12 +48,12 @@ def test_unusable_images_are_named_and_left_out(tmp_path):
     assert [text.id for text in encoded.benchmark.texts] == [f"t{n}" for n in range(5)], "texts stay in the gallery"
     assert encoded.benchmark.pairs.tolist() == [[0, 1], [1, 4]]
     expected, _ = by_hand(StandIn(), [noise_image(1), noise_image(2)], ["x"])
-    np.testing.assert_allclose(encoded.images, expected, atol=1e-6)
-    reasons = encoded.problems.as_dict()
+    np.testing.assert_allclose(encoded.image_embeddings, expected, atol=1e-6)
+    reasons = encoded.bad_samples.as_dict()
     assert reasons["read"] == 5 and reasons["bad"] == 3
     names = {reason: entry["names"] for reason, entry in reasons["reasons"].items()}
     assert names == {"missing image": ["gone"], "broken image": ["torn"], "malformed row": ["row"]}
-    assert again.problems.as_dict() == reasons and np.array_equal(again.images, encoded.images)
+    assert again.bad_samples.as_dict() == reasons and np.array_equal(again.image_embeddings, encoded.image_embeddings)
 
     # When the file is there at last, its chunk is encoded again.
     images["gone"] = noise_image(5)
@@ -104,7 +104,9 @@ def test_an_interrupted_run_goes_on_after_its_last_chunk(rows, tmp_path):
     resumed = encode_benchmark(model, rows, tmp_path, chunk_rows=2)
     assert model.rows["images"] == 3 and model.rows["texts"] == 4
     whole = encode_benchmark(StandIn(), rows, chunk_rows=2)
-    assert np.array_equal(resumed.images, whole.images) and np.array_equal(resumed.texts, whole.texts)
+    assert np.array_equal(resumed.image_embeddings, whole.image_embeddings) and np.array_equal(
+        resumed.text_embeddings, whole.text_embeddings
+    )
 
 
 def test_other_content_is_encoded_again(rows, tmp_path):
@@ -114,7 +116,9 @@ def test_other_content_is_encoded_again(rows, tmp_path):
     encoded = encode_benchmark(model, changed, tmp_path, chunk_rows=3)
     assert model.rows["images"] == 3, "the chunk of the image that was replaced"
     fresh = encode_benchmark(StandIn(), changed, chunk_rows=3)
-    assert np.array_equal(encoded.images, fresh.images) and np.array_equal(encoded.texts, fresh.texts)
+    assert np.array_equal(encoded.image_embeddings, fresh.image_embeddings) and np.array_equal(
+        encoded.text_embeddings, fresh.text_embeddings
+    )
     another = StandIn("another")
     encode_benchmark(another, changed, tmp_path, chunk_rows=3)
     assert another.rows["images"] == 7, "a cache is of one model"
@@ -135,10 +139,10 @@ def test_three_ranks_equal_one_bit_for_bit(ranks, case):
     alone = encode_benchmark(model, CASES[case], chunk_rows=2)
     for rank in ranks:
         for run in ("first", "second"):
-            assert np.array_equal(rank[f"{case}/{run}/images"], alone.images)
-            assert np.array_equal(rank[f"{case}/{run}/texts"], alone.texts)
+            assert np.array_equal(rank[f"{case}/{run}/images"], alone.image_embeddings)
+            assert np.array_equal(rank[f"{case}/{run}/texts"], alone.text_embeddings)
             assert rank[f"{case}/{run}/ids"].tolist() == [image.id for image in alone.benchmark.images]
-            assert rank[f"{case}/{run}/bad"] == alone.problems.counts.total()
+            assert rank[f"{case}/{run}/bad"] == alone.bad_samples.counts.total()
     encoded = [[int(rank[f"{case}/{run}/encoded"]) for rank in ranks] for run in ("first", "second")]
     assert sum(encoded[0]) == model.rows["images"] + model.rows["texts"] and encoded[1] == [0, 0, 0]
     # Chunks in turn. Uneven: images 2 2 2, then the broken one, texts 2 2, 1; few: an image, a text, nothing.

@@ -18,7 +18,7 @@ from ernie_vil2.evaluation.check import CHUNK, check_benchmark
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.pixel_baseline import pixel_baseline, pixel_embedding
 from ernie_vil2.evaluation.protocol import PROTOCOLS, evaluate
-from ernie_vil2.evaluation.scorer import SCORERS, Opened, Scorer, make_scorer, scorer_of
+from ernie_vil2.evaluation.scorer import SCORERS, Scorer, ScorerInput, find_scorer, make_scorer
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from tests.support.entailment_data import entailment_folder, nlvr2_folder
 from tests.support.published_folders import karpathy
@@ -68,7 +68,7 @@ def kinds(tmp_path):
 def test_mean_recall_is_the_mean_over_languages(kinds):
     whole = encode_benchmark(ColourModel(), kinds)
     part = encode_benchmark(ColourModel(), kinds.select([0, 1], [0, 1]))  # without a wrong caption: all are found
-    opened = Opened(DataSpec(["a.tar"]), {"zh": whole.benchmark, "en": part.benchmark})
+    opened = ScorerInput(DataSpec(["a.tar"]), {"zh": whole.benchmark, "en": part.benchmark})
     metrics = Retrieval().score(opened, {"zh": whole, "en": part}, None).metrics
     assert metrics["en/mR"] == 100 > metrics["zh/mR"]
     assert metrics["mean_recall"] == pytest.approx((100 + metrics["zh/mR"]) / 2)
@@ -78,12 +78,12 @@ def test_recall_of_all_and_of_some_queries(kinds):
     evaluation = evaluate(ColourModel(), kinds, PROTOCOLS["pairs"])
     # Image 0 (red) ties with nothing; image 2 (red) finds both blue texts and green before its own.
     assert evaluation.results["image_to_text"].ranking.rank.tolist() == [1, 1, 4, 2]
-    plain, odd = evaluation.of_queries("kind", "plain"), evaluation.of_queries("kind", "odd")
+    plain, odd = evaluation.select_queries("kind", "plain"), evaluation.select_queries("kind", "odd")
     plain, odd = plain.results["image_to_text"], odd.results["image_to_text"]
     assert plain.recall["R@1"] == pytest.approx(200 / 3) and odd.recall["R@1"] == 0
     assert odd.recall["R@5"] == 100 and odd.chance["R@1"] == 25
     with pytest.raises(ValueError, match="kind = large"):
-        evaluation.of_queries("kind", "large")
+        evaluation.select_queries("kind", "large")
 
 
 def without_fields(benchmark, *sides):
@@ -101,10 +101,10 @@ def without_fields(benchmark, *sides):
                                                        ("text", "image_to_text", "text_to_image")])  # fmt: skip
 def test_queries_of_a_field_that_one_side_alone_has(kinds, name, side, asking, other):
     scoring = PROTOCOLS[name]
-    expected = evaluate(ColourModel(), kinds, scoring).of_queries("kind", "plain").results[asking].recall
+    expected = evaluate(ColourModel(), kinds, scoring).select_queries("kind", "plain").results[asking].recall
     evaluation = evaluate(ColourModel(), without_fields(kinds, side), scoring)
 
-    plain = evaluation.of_queries("kind", "plain")
+    plain = evaluation.select_queries("kind", "plain")
 
     assert plain.results[asking].recall == expected and plain.results[other].recall == {}
     assert plain.as_dict()[other] == {} and plain.as_dict()["mR"] is None
@@ -128,7 +128,7 @@ def test_pixel_baseline_by_hand(tmp_path):
     # Texts of the test: bar, disc, square; the cross takes no part, so a cross is nearest to bar or disc.
     similarity = [pixel_embedding(shapes["cross"]) @ pixel_embedding(shapes[name]) for name in ("bar", "disc")]
     assert baseline.ranks.tolist() == [1, 1 if similarity[0] > similarity[1] else 2, 3]
-    assert baseline.of_queries()["image_to_text"]["R@5"] == 100
+    assert baseline.select_queries()["image_to_text"]["R@5"] == 100
 
 
 def test_pixel_baseline_counts_what_it_cannot_use(tmp_path):
@@ -173,7 +173,7 @@ def empty(folder):
 )
 def test_the_layout_says_what_is_scored(tmp_path, make, name):
     make(tmp_path / "data")
-    assert scorer_of(DataSpec([str(tmp_path / "data")])) == name
+    assert find_scorer(DataSpec([str(tmp_path / "data")])) == name
 
 
 def test_a_registered_scorer_is_found_by_its_data(tmp_path, monkeypatch):
@@ -185,8 +185,8 @@ def test_a_registered_scorer_is_found_by_its_data(tmp_path, monkeypatch):
     monkeypatch.setitem(SCORERS, "own", Own)
     for name in ("own", "other"):
         entailment_folder(tmp_path / name)
-    assert scorer_of(DataSpec([str(tmp_path / "own")])) == "own"
-    assert scorer_of(DataSpec([str(tmp_path / "other")])) == "entailment"
+    assert find_scorer(DataSpec([str(tmp_path / "own")])) == "own"
+    assert find_scorer(DataSpec([str(tmp_path / "other")])) == "entailment"
 
 
 def test_a_scorer_is_a_name_or_an_import_path():
@@ -224,11 +224,11 @@ def expecting(name="small-test", **counts):
 def test_counts_are_compared_with_those_of_the_protocol():
     # i0 has the texts t0 and t1, i1 has t2; t3 has no image.
     data = benchmark(lambda: IMAGE, lambda: IMAGE, texts=4)
-    report = check_benchmark(data, [expecting(images=2, texts=4)])
+    report = check_benchmark(data, [expecting(num_images=2, num_texts=4)])
     assert report.good and "texts per image: 1 (1 image), 2 (1 image)" in str(report)
     assert "texts without an image, in the gallery only: 1 (t3)" in str(report)
 
-    report = check_benchmark(data, [expecting(images=1000), expecting("other", texts=4)])
+    report = check_benchmark(data, [expecting(num_images=1000), expecting("other", num_texts=4)])
     assert not report.good and "small-test expects 1,000 images" in str(report) and "other expects" not in str(report)
 
 

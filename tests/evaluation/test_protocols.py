@@ -13,10 +13,18 @@ from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import ranks as rank_rows
-from ernie_vil2.evaluation.protocol import CONVENTIONS, PROTOCOLS, Protocol, choose, conventions, find_protocol, score
+from ernie_vil2.evaluation.protocol import (
+    CONVENTIONS,
+    PROTOCOLS,
+    Protocol,
+    choose_protocols,
+    find_protocol,
+    make_conventions,
+    score_embeddings,
+)
 from ernie_vil2.evaluation.published import read_published
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, Matching
-from ernie_vil2.evaluation.scorer import scorer_of
+from ernie_vil2.evaluation.scorer import find_scorer
 from ernie_vil2.evaluation.scorers.sugar_crepe import KINDS, SugarCrepe
 from ernie_vil2.registry import UnknownName, import_named
 from tests.support.embedded_pairs import noisy_pairs
@@ -41,7 +49,7 @@ def facing(*columns, width):
 
 def evaluated(scoring, images, texts, pairs, block=1024):
     encoded = EncodedBenchmark(benchmark(len(images), len(texts), pairs), images, texts, BadSampleReport())
-    return score(encoded, scoring, block)
+    return score_embeddings(encoded, scoring, block)
 
 
 def ranks(scored):
@@ -71,7 +79,7 @@ def test_any_of_several_texts_counts(name):
 
 
 def test_a_text_is_left_out_only_with_all_its_images():
-    first_two = replace(PROTOCOLS["aic-icc-val-10k"], first_images=2)
+    first_two = replace(PROTOCOLS["aic-icc-val-10k"], max_images=2)
     # Text 1 belongs to images 1 and 2, text 2 to image 2 alone, text 3 to none.
     chosen = first_two.select(benchmark(3, 4, [(0, 0), (1, 1), (2, 1), (2, 2)]))
     assert [image.id for image in chosen.images] == ["i0", "i1"]
@@ -89,7 +97,7 @@ def test_only_the_first_five_texts_of_an_image_count(name):
 
 
 def test_mscoco_1k_is_the_mean_of_folds_apart():
-    folds = replace(PROTOCOLS["mscoco-1k"], fold=2)
+    folds = replace(PROTOCOLS["mscoco-1k"], fold_size=2)
     # Texts 0 to 3 belong to images 0 to 3 in another order of rows; text 0 looks like image 2, which is of the other
     # fold. Within fold 1 (images 0, 1; texts 2, 1) all score 0 but image 1 with its text: text 2 ties with image 1's
     # competitor, none scores more. By hand, rows = images 0, 1 and columns = texts 1 (of image 1), 2 (of image 0):
@@ -101,12 +109,12 @@ def test_mscoco_1k_is_the_mean_of_folds_apart():
     pairs = np.array([[3, 0], [1, 1], [0, 2], [2, 3]])
     scored = evaluated(folds, images, texts, pairs)
     found = scored.results["image_to_text"]
-    assert [found.asked.right[texts].tolist() for _, texts in found.folds] == [[1, 2], [0, 3]]
+    assert [found.matching.right[texts].tolist() for _, texts in found.folds] == [[1, 2], [0, 3]]
     assert ranks(scored) == ([2, 1, 1, 1], [1, 2, 1, 1])
     assert scored.results["image_to_text"].recall["R@1"] == (50 + 100) / 2
     assert found.chance["R@1"] == 50
     # In one gallery of four, text 2 looks like image 2 and ranks its own last.
-    whole = evaluated(replace(folds, fold=None), images, texts, pairs)
+    whole = evaluated(replace(folds, fold_size=None), images, texts, pairs)
     assert ranks(whole)[1] == [1, 1, 4, 1]
 
 
@@ -144,7 +152,7 @@ def test_the_conventions_disagree_on_the_same_embeddings():
     pairs = np.array([[0, 0], [0, 1], [1, 2]])
     first_ranks = {
         convention: evaluated(scoring, images, texts, pairs).results["image_to_text"].recall["R@1"]
-        for convention, scoring in conventions().items()
+        for convention, scoring in make_conventions().items()
     }
     # Any of: both images right. First text: image 0 ties its text 0 with text 2. Row label: of rows (0, 0), (0, 1),
     # (1, 2), the first has text 1 above its own.
@@ -153,11 +161,11 @@ def test_the_conventions_disagree_on_the_same_embeddings():
 
 
 def test_conventions_on_the_rows_of_a_protocol():
-    first_two = replace(PROTOCOLS["aic-icc-val-10k"], first_images=2, texts_per_image=2)
+    first_two = replace(PROTOCOLS["aic-icc-val-10k"], max_images=2, max_texts_per_image=2)
     pairs = np.array([(0, 0), (0, 1), (0, 2), (1, 3), (2, 4)])
     sizes = {
-        convention: [len(rows) for rows in scoring.matchings(benchmark(3, 5, pairs))[0][:3]]
-        for convention, scoring in conventions(first_two).items()
+        convention: [len(rows) for rows in scoring.make_matchings(benchmark(3, 5, pairs))[0][:3]]
+        for convention, scoring in make_conventions(first_two).items()
     }
     # Images 0 and 1 with texts 0, 1 and 3.
     assert sizes == {"any-of": [2, 3, 3], "first-text": [2, 2, 2], "row-label": [3, 3, 3]}
@@ -170,9 +178,9 @@ def test_selecting_first_changes_no_figure(name, seed):
     rng = np.random.default_rng(seed)
     small = replace(
         PROTOCOLS[name],
-        first_images=PROTOCOLS[name].first_images and 4,
-        texts_per_image=PROTOCOLS[name].texts_per_image and min(2, PROTOCOLS[name].texts_per_image),
-        fold=PROTOCOLS[name].fold and 2,
+        max_images=PROTOCOLS[name].max_images and 4,
+        max_texts_per_image=PROTOCOLS[name].max_texts_per_image and min(2, PROTOCOLS[name].max_texts_per_image),
+        fold_size=PROTOCOLS[name].fold_size and 2,
     )
     owners = rng.integers(0, 6, 12)
     owners[:6] = np.arange(6)
@@ -191,7 +199,7 @@ def test_an_unknown_protocol_is_answered_with_the_nearest():
         find_protocol("coco_cn_test")
     import_named(["os:system"])
     with pytest.raises(UnknownName, match="os:system"):
-        choose(["os:system"])
+        choose_protocols(["os:system"])
 
 
 def test_nothing_to_score_is_an_error_unless_no_answer_is_needed():
@@ -199,15 +207,18 @@ def test_nothing_to_score_is_an_error_unless_no_answer_is_needed():
         with pytest.raises(ValueError, match=f"small: .*{name}"):
             evaluated(PROTOCOLS[name], np.eye(2), np.eye(2), [])
     encoded = EncodedBenchmark(benchmark(2, 2, []), np.eye(2), np.eye(2), BadSampleReport())
-    unknown = score(encoded, PROTOCOLS["muge-val"], needs_answers=False)
+    unknown = score_embeddings(encoded, PROTOCOLS["muge-val"], needs_answers=False)
     assert unknown.mean_recall is None and unknown.as_dict()["text_to_image"] == {}
-    assert unknown.results["text_to_image"].best_answers(encoded.sides, np.arange(2), 2)[0].tolist() == [[0, 1], [1, 0]]
+    assert unknown.results["text_to_image"].find_best_answers(encoded.embeddings, np.arange(2), 2)[0].tolist() == [
+        [0, 1],
+        [1, 0],
+    ]
 
 
 class Paraphrases(Protocol):
     """Texts that ask for texts of the same image, and never for themselves."""
 
-    def matchings(self, benchmark):
+    def make_matchings(self, benchmark):
         texts = np.arange(len(benchmark.texts))
         owner = dict(benchmark.pairs[:, ::-1].tolist())
         right = [(q, g) for q in texts for g in texts if q != g and owner[q] == owner[g]]
@@ -250,10 +261,10 @@ def score_captions(similarity, per_image, k):
 )
 def test_captions_of_an_image_are_scored_as_fg_clip_2_does(name, per_image):
     made = noisy_pairs(40, per_image, noise=1.5, width=6)
-    results = score(made, find_protocol(name)).results
+    results = score_embeddings(made, find_protocol(name)).results
     for k in (1, 5, 10):
         found = [results[way].recall[f"R@{k}"] for way in ("image_to_text", "text_to_image")]
-        assert found == pytest.approx(score_captions(made.images @ made.texts.T, per_image, k))
+        assert found == pytest.approx(score_captions(made.image_embeddings @ made.text_embeddings.T, per_image, k))
 
 
 ITEMS = {
@@ -272,7 +283,7 @@ def crepe(folder):
 
 def test_sugar_crepe_is_scored_as_its_authors_do(tmp_path):
     folder, scorer = crepe(tmp_path), SugarCrepe()
-    assert scorer_of(DataSpec([str(folder)])) == "sugar_crepe"
+    assert find_scorer(DataSpec([str(folder)])) == "sugar_crepe"
     opened = scorer.open(DataSpec([str(folder)]))
     (benchmark,) = opened.benchmarks.values()
     random = np.random.default_rng(3)

@@ -23,7 +23,7 @@ from ernie_vil2.evaluation.examples import (
     retrieval_page,
     thumbnail,
 )
-from ernie_vil2.evaluation.protocol import PROTOCOLS, score, table_rows
+from ernie_vil2.evaluation.protocol import PROTOCOLS, make_table_rows, score_embeddings
 from ernie_vil2.evaluation.published import published_results
 from ernie_vil2.evaluation.report import (
     Report,
@@ -35,7 +35,7 @@ from ernie_vil2.evaluation.report import (
     write_csv,
     write_report,
 )
-from ernie_vil2.evaluation.retrieval import recall_table
+from ernie_vil2.evaluation.retrieval import make_recall_table
 from ernie_vil2.evaluation.scorers.retrieval import format_counts, format_definitions, record
 
 # Image 0 ("red") has texts 0 and 1, image 1 ("blue") text 2. Scores, rows = images, columns = texts:
@@ -74,12 +74,12 @@ def encoded(benchmark):
 
 @pytest.fixture
 def evaluation(encoded):
-    return score(encoded, PROTOCOLS["pairs"])
+    return score_embeddings(encoded, PROTOCOLS["pairs"])
 
 
 def expecting_more(evaluation):
     """Of a protocol that expects more images than there are."""
-    return replace(evaluation, protocol=replace(evaluation.protocol, images=4))
+    return replace(evaluation, protocol=replace(evaluation.protocol, num_images=4))
 
 
 def write_ranks(path, evaluations):
@@ -111,8 +111,8 @@ def test_a_cell_is_not_a_formula_and_its_text_comes_back(text):
 
 
 def test_ranks_of_folds_and_of_rows_name_the_benchmarks_ids(tmp_path, encoded):
-    folds = score(encoded, replace(PROTOCOLS["mscoco-1k"], fold=1))
-    rows = score(encoded, PROTOCOLS["official-rows"])
+    folds = score_embeddings(encoded, replace(PROTOCOLS["mscoco-1k"], fold_size=1))
+    rows = score_embeddings(encoded, PROTOCOLS["official-rows"])
     write_ranks(tmp_path / "ranks.csv", {"folds": folds, "rows": rows})
     lines = [row[:3] + row[4:6] for row in rows_of(tmp_path / "ranks.csv")[1:]]
     # Each fold has one image, which no other can come before.
@@ -137,9 +137,9 @@ def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
     assert digests == {str(tmp_path / "weights"): sha256(b"weights").hexdigest()}
     published = [row for row in published_results("coco-cn-test", "base") if "OPEN_ERNIE" in row.label]
     results = {"small model": expecting_more(evaluation)}
-    rows = table_rows("pairs", results, published=published)
+    rows = make_table_rows("pairs", results, published=published)
     report = Report(
-        {}, [recall_table(rows)], record(results, rows, published), CSV_COLUMNS, ranks(results),
+        {}, [make_recall_table(rows)], record(results, rows, published), CSV_COLUMNS, ranks(results),
         paragraphs=[format_counts(results), format_definitions(results, published)], make_pages=list,
     )  # fmt: skip
     written = write_report(report, tmp_path / "new" / "folder", "drawings", {"data": "x", "checksums": digests})
@@ -155,7 +155,7 @@ def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
 
 
 def html_of(path, evaluation, **changes):
-    rows = table_rows("drawings", {"small": evaluation})
+    rows = make_table_rows("drawings", {"small": evaluation})
     report = Report({}, make_pages=lambda: [retrieval_page(evaluation, rows, **changes)])
     write_report(report, path.parent, path.stem, {"model": "small", "data": "drawings"})
     return path.read_text(encoding="utf-8")

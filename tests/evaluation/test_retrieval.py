@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_vil2.evaluation import chance, evaluate_retrieval, first_positive_ranks, ranking, recall, top_matches
+from ernie_vil2.evaluation import chance_recall, evaluate_retrieval, first_positive_ranks, ranking, recall, top_matches
 from ernie_vil2.evaluation.ranking import Blocks, rank_queries
-from ernie_vil2.evaluation.retrieval import Matching, mean_recall, score_matchings, summary
+from ernie_vil2.evaluation.retrieval import Matching, mean_recall, score_matchings, summarize
 from tests.support.limits import examples
 
 
@@ -83,7 +83,7 @@ def test_what_is_excluded_is_as_if_it_were_not_there(problem, optimistic):
                               ties="optimistic" if optimistic else "pessimistic")  # fmt: skip
     result, scores = results["text_to_text"], rows @ rows.T
     assert list(results) == ["text_to_text"]
-    answers, best = result.best_answers({"text": rows}, everyone, len(rows))
+    answers, best = result.find_best_answers({"text": rows}, everyone, len(rows))
     for query in everyone:
         others = [g for g in everyone if g != query]
         right = [(0, others.index(g)) for q, g in positives.tolist() if q == query]
@@ -98,7 +98,7 @@ def test_what_is_excluded_is_as_if_it_were_not_there(problem, optimistic):
     asking = np.unique(positives[:, 0])
     if asking.size:
         counts = [len({g for q, g in positives.tolist() if q == query}) for query in asking]
-        assert result.chance == pytest.approx(chance(counts, len(rows) - 1))
+        assert result.chance == pytest.approx(chance_recall(counts, len(rows) - 1))
 
 
 def test_what_is_right_and_excluded_at_once_is_named():
@@ -142,7 +142,7 @@ def test_rows_without_a_pair_are_in_the_gallery_but_no_queries():
 def test_repeated_pairs_change_nothing():
     positives = np.array([[0, 1], [0, 1], [1, 0]])
     results = evaluate_retrieval(np.eye(2), np.eye(2), positives)
-    assert (summary(results)["pairs"], ranks(results)[0]) == (2, [2, 2])
+    assert (summarize(results)["pairs"], ranks(results)[0]) == (2, [2, 2])
     assert results["image_to_text"].chance["R@1"] == 50
 
 
@@ -155,14 +155,14 @@ def test_chance_equals_the_count_over_all_rankings(positives, gallery_size):
     """Which positions the positives take in a random ranking: all choices are equally likely."""
     positions = list(itertools.combinations(range(1, gallery_size + 1), positives))
     expected = recall([min(chosen) for chosen in positions])
-    assert chance([positives], gallery_size) == pytest.approx(expected)
+    assert chance_recall([positives], gallery_size) == pytest.approx(expected)
 
 
 def test_both_directions_with_several_texts_per_image():
     images = np.eye(2)
     texts = np.array([[1, 0], [0.2, 0.8], [0.1, 0.9]])  # the second text of image 0 looks like image 1
     results = evaluate_retrieval(images, texts, np.array([[0, 0], [0, 1], [1, 2]]))
-    values = summary(results)
+    values = summarize(results)
     assert [values[name] for name in ("images", "texts", "pairs")] == [2, 3, 3]
     assert ranks(results) == ([1, 1], [1, 2, 1])
     assert values["image_to_text"] == {"R@1": 100, "R@5": 100, "R@10": 100, "mR": 100}
@@ -210,7 +210,7 @@ GOOD, DIAGONAL = np.eye(3), np.array([[0, 0], [1, 1], [2, 2]])
         (top_matches, (GOOD, GOOD, 4), "k = 4"),
         (recall, ([],), "empty"),
         (recall, ([1, 0, 3],), "rank 0"),
-        (chance, ([1, 4], 3), "more positives than its gallery"),
+        (chance_recall, ([1, 4], 3), "more positives than its gallery"),
     ],
 )
 def test_bad_input_is_named(function, arguments, culprit):

@@ -21,9 +21,9 @@ def test_alignment_and_uniformity_are_their_definitions():
     rng = np.random.default_rng(0)
     made = normalised_pairs(rng.normal(size=[5, 3]), rng.normal(size=[4, 3]), [(0, 0), (1, 1), (2, 1), (3, 2), (4, 3)])
     found = measure.alignment_and_uniformity(made)
-    gaps = [np.sum((made.images[i] - made.texts[t]) ** 2) for i, t in made.benchmark.pairs]
+    gaps = [np.sum((made.image_embeddings[i] - made.text_embeddings[t]) ** 2) for i, t in made.benchmark.pairs]
     assert found["alignment"] == pytest.approx(np.mean(gaps), rel=1e-5)
-    for side, rows in (("image", made.images), ("text", made.texts)):
+    for side, rows in (("image", made.image_embeddings), ("text", made.text_embeddings)):
         potential = [np.exp(-2 * np.sum((rows[a] - rows[b]) ** 2)) for a in range(len(rows)) for b in range(a)]
         assert found[f"{side}_uniformity"] == pytest.approx(np.log(np.mean(potential)), rel=1e-5)
 

@@ -168,6 +168,8 @@ def test_a_wrong_file_in_the_cache_of_embeddings_is_noticed(tmp_path, damage):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             again = encode_benchmark(model, rows, tmp_path, chunk_rows=3)
-        assert np.array_equal(whole.images, again.images) and np.array_equal(whole.texts, again.texts)
+        assert np.array_equal(whole.image_embeddings, again.image_embeddings) and np.array_equal(
+            whole.text_embeddings, again.text_embeddings
+        )
         assert model.rows["images"] == model.rows["texts"] == rows_encoded
         assert damage == "other rows" or len(caught) == (2 if rows_encoded else 0)

@@ -20,7 +20,7 @@ from ernie_vil2.data.preprocessing import normalize_images
 from ernie_vil2.data.readers import TsvSource
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer
 from ernie_vil2.evaluation.embedding_files import read_embeddings
-from ernie_vil2.evaluation.protocol import PROTOCOLS, score
+from ernie_vil2.evaluation.protocol import PROTOCOLS, score_embeddings
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS
 from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.format import read_model, write_model
@@ -90,13 +90,13 @@ def test_the_whole_chain_gives_the_official_file_and_table(folder, tmp_path):
     succeed("embed", "--checkpoint", folder / "model.pdparams", "--data", folder / "coco_rows.tsv",
             "--format", "official", "--output", tmp_path)  # fmt: skip
     ours, official = read_embeddings(tmp_path), read_embeddings(folder)
-    np.testing.assert_allclose(ours.images, official.images, atol=1e-5)
-    np.testing.assert_allclose(ours.texts, official.texts, atol=1e-5)
+    np.testing.assert_allclose(ours.image_embeddings, official.image_embeddings, atol=1e-5)
+    np.testing.assert_allclose(ours.text_embeddings, official.text_embeddings, atol=1e-5)
     logarithm = read_weights(folder / "model.pdparams")["contrastive_loss_mm.temperature_b"]
     assert load_model(folder).logit_scale == pytest.approx(np.exp(logarithm.item()))
     table = json.loads((folder / "official_eval.json").read_text())
     for encoded in (ours, official):
-        assert official_measures(score(encoded, PROTOCOLS["official-rows"]).as_dict()) == table
+        assert official_measures(score_embeddings(encoded, PROTOCOLS["official-rows"]).as_dict()) == table
 
 
 @pytest.mark.parametrize(("reference", "vocabulary"), SENTENCES, ids=str)

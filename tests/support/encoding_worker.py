@@ -24,10 +24,10 @@ def main(folder):
                 model, rows, folder / "cache", ticks.append, chunk_rows=2, rank=rank, ranks=ranks
             )
             found |= {
-                f"{case}/{run}/images": encoded.images,
-                f"{case}/{run}/texts": encoded.texts,
+                f"{case}/{run}/images": encoded.image_embeddings,
+                f"{case}/{run}/texts": encoded.text_embeddings,
                 f"{case}/{run}/ids": [image.id for image in encoded.benchmark.images],
-                f"{case}/{run}/bad": encoded.problems.counts.total(),
+                f"{case}/{run}/bad": encoded.bad_samples.counts.total(),
                 f"{case}/{run}/encoded": model.rows["images"] + model.rows["texts"],
                 f"{case}/{run}/ticks": sum(ticks),
             }

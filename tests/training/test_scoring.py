@@ -11,7 +11,7 @@ from paddle import nn
 
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.data.spec import DataSpec
-from ernie_vil2.evaluation.scorer import Opened, Scorer
+from ernie_vil2.evaluation.scorer import Scorer, ScorerInput
 from ernie_vil2.io.terminal import LostRank
 from ernie_vil2.tasks.multi_view import MultiViewTask
 from ernie_vil2.training import scoring
@@ -85,7 +85,7 @@ def test_evaluators_encode_in_the_precision_of_training(monkeypatch):
     monkeypatch.setattr(scoring, "PaddleBackend", build)
     config = load_config(None, ["Training.precision=bfloat16"])
     with pytest.raises(LookupError, match="bfloat16"):
-        scoring.Scored(type("Nothing", (Scorer,), {})(), Opened(DataSpec([]), {}), config, None)(None)
+        scoring.Scored(type("Nothing", (Scorer,), {})(), ScorerInput(DataSpec([]), {}), config, None)(None)
 
 
 class OwnTask(MultiViewTask):

@@ -64,7 +64,7 @@ def test_missing_validation_data_end_a_run_before_its_first_step(config, shapes,
 
 @pytest.mark.parametrize("part", [
     "training.run_log.write_run_page", pytest.param("training.trainer.note_evaluation", marks=pytest.mark.slow),
-    "evaluation.scorers.retrieval.score",
+    "evaluation.scorers.retrieval.score_embeddings",
 ])  # fmt: skip
 def test_best_effort_that_fails_ends_no_run(config, monkeypatch, capsys, part):
     def fails(*arguments):

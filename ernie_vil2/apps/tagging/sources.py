@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ernie_vil2.apps.tagging.extract import Tagger
 from ernie_vil2.data.samples import BadSampleReport, Sample, first_names
 from ernie_vil2.data.tags import Tags, TagsFile
-from ernie_vil2.evaluation.classification import class_embeddings
+from ernie_vil2.evaluation.classification import compute_class_embeddings
 from ernie_vil2.evaluation.ranking import Blocks, top_matches
 from ernie_vil2.io.files import read_text, sha256
 
@@ -175,7 +175,7 @@ class LexiconTagger(Tagger):
                 for start in range(0, len(words), WORDS_AT_ONCE):
                     some = words[start : start + WORDS_AT_ONCE]
                     texts = [template.replace(WORD, word) for word in some for template in templates]
-                    blocks.append(class_embeddings(self._model.encode_texts(texts), len(templates)))
+                    blocks.append(compute_class_embeddings(self._model.encode_texts(texts), len(templates)))
                     bar.update(len(some))
             self._embeddings[language] = np.concatenate(blocks)
         return self._embeddings[language]

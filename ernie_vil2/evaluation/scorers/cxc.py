@@ -24,7 +24,7 @@ from ernie_vil2.evaluation.protocol import AGAINST, ANY_OF, MEASURES, SCORE, Pro
 from ernie_vil2.evaluation.retrieval import DIRECTIONS, DirectionResult, Matching, Results
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 
-LEAST_SCORE = {"sts": 3.0, "sits": 3.0, "sis": 2.5}
+MIN_POSITIVE_RATING = {"sts": 3.0, "sits": 3.0, "sis": 2.5}
 """From which rating on a pair belongs together."""
 RETRIEVED = 100
 KINDS_OF_RATINGS = {"sts": ("text", "text"), "sis": ("image", "image"), "sits": ("text", "image")}
@@ -95,7 +95,7 @@ def _read(path: Path, kind: str, split: str) -> Ratings:
     if len(scores) != published:
         raise ValueError(f"{path}: {len(scores):,} of the {published:,} pairs that were published; {_AGAIN}")
     ratings = Ratings(path, tuple(sides[0]), tuple(sides[1]), np.array(scores))
-    check_different(ratings, ratings.scores)
+    check_ratings_differ(ratings, ratings.scores)
     return ratings
 
 
@@ -111,7 +111,7 @@ def _lines(path: Path) -> Iterator[str]:
         raise ValueError(f"{path}: damaged ({error}); {_AGAIN}") from None
 
 
-def check_different(ratings: Ratings, scores: np.ndarray) -> None:
+def check_ratings_differ(ratings: Ratings, scores: np.ndarray) -> None:
     """ValueError if these of the ratings are none or all alike: nothing agrees with them more or less than another."""
     if not len(scores):
         raise ValueError(f"{ratings.path}: none of its pairs is of the images and captions that are scored")
@@ -162,9 +162,9 @@ class Cxc(Retrieval):
 class _OfTestSplit(Protocol):
     scorer: ClassVar[str] = "cxc"
     split: str = "test"
-    images: int | None = 5_000
-    texts: int | None = 25_000
-    texts_per_image: int | None = 5
+    num_images: int | None = 5_000
+    num_texts: int | None = 25_000
+    max_texts_per_image: int | None = 5
 
 
 @dataclass(frozen=True)
@@ -182,9 +182,9 @@ class CxcProtocol(_OfTestSplit):
     co_captions: bool = True
     every_caption: bool = False
 
-    def matchings(self, benchmark: Benchmark) -> list[Matching]:
+    def make_matchings(self, benchmark: Benchmark) -> list[Matching]:
         """Images with texts, texts with texts, images with images."""
-        (galleries,) = super().matchings(benchmark)
+        (galleries,) = super().make_matchings(benchmark)
         positions = {
             side: {benchmark.side(side)[row].id: position for position, row in enumerate(rows)}
             for side, rows in zip(galleries.sides, galleries[:2], strict=True)
@@ -205,24 +205,24 @@ class CxcProtocol(_OfTestSplit):
         """Pairs of rows that were rated highly enough, of those whose rows are in the galleries."""
         ratings = read_ratings(_folder(benchmark), kind, self.split)
         first, second = (positions[side] for side in KINDS_OF_RATINGS[kind])
-        good = (ratings.scores >= LEAST_SCORE[kind]).nonzero()[0].tolist()
+        good = (ratings.scores >= MIN_POSITIVE_RATING[kind]).nonzero()[0].tolist()
         pairs = [(first.get(ratings.first[row], -1), second.get(ratings.second[row], -1)) for row in good]
         found = np.array(pairs, np.int64).reshape(-1, 2)
         found = found[(found >= 0).all(axis=1)]
         if not len(found):
             raise ValueError(f"{ratings.path}: no pair of the images and captions that are scored is rated "
-                             f"{LEAST_SCORE[kind]} or more")  # fmt: skip
+                             f"{MIN_POSITIVE_RATING[kind]} or more")  # fmt: skip
         return found
 
-    def finished(self, results: Results) -> Results:
+    def adjust_results(self, results: Results) -> Results:
         """Captions without a positive as queries that find nothing, where they shall count."""
         if not self.every_caption:
             return results
-        return {**results, "text_to_image": results["text_to_image"].with_failures()}
+        return {**results, "text_to_image": results["text_to_image"].count_unpaired_as_misses()}
 
-    def measures(self, encoded: EncodedBenchmark, results: Results) -> dict[str, float]:
+    def compute_measures(self, encoded: EncodedBenchmark, results: Results) -> dict[str, float]:
         """ECCV Caption's (Chun et al. 2022) mAP@R and R-Precision in percent, where its package is installed."""
-        if self.differences(encoded.benchmark) or self.split != "test":
+        if self.find_differences(encoded.benchmark) or self.split != "test":
             return {}  # its positives are those of the whole test split
         try:
             from eccv_caption import Metrics
@@ -252,7 +252,7 @@ class CxcCorrelation(_OfTestSplit):
     packages: tuple[str, ...] = ("scipy",)
     draws: int = DRAWS
 
-    def measures(self, encoded: EncodedBenchmark, results: Results) -> dict[str, float]:
+    def compute_measures(self, encoded: EncodedBenchmark, results: Results) -> dict[str, float]:
         """Times 100, over all rated pairs; and the mean of the draws with its standard deviation."""
         benchmark, found = encoded.benchmark, dict[str, float]()
         for kind, sides in KINDS_OF_RATINGS.items():
@@ -261,8 +261,8 @@ class CxcCorrelation(_OfTestSplit):
             pairs = np.array([(rows[0].get(a, -1), rows[1].get(b, -1))
                               for a, b in zip(ratings.first, ratings.second, strict=True)])  # fmt: skip
             there = (pairs >= 0).all(axis=1)
-            check_different(ratings, ratings.scores[there])
-            first, second = (encoded.sides[side][pairs[there, column]] for column, side in enumerate(sides))
+            check_ratings_differ(ratings, ratings.scores[there])
+            first, second = (encoded.embeddings[side][pairs[there, column]] for column, side in enumerate(sides))
             cosines = np.einsum("pd,pd->p", first.astype(np.float64), second.astype(np.float64))
             whole, drawn = correlations(cosines, ratings.scores[there], pairs[there, 0], self.draws)
             found |= {kind.upper(): whole, f"{kind.upper()}, drawn": drawn.mean(),
@@ -293,11 +293,11 @@ def _with_itself(side: str, rows: np.ndarray, positives: np.ndarray) -> Matching
 
 def _retrieved(result: DirectionResult, encoded: EncodedBenchmark) -> dict[int, list[int]]:
     """The best answers to every row by MSCOCO's numbers, as ECCV Caption takes them."""
-    rows = np.arange(len(result.asked.left))
-    answers, _ = result.best_answers(encoded.sides, rows, min(RETRIEVED, len(result.asked.right)))
+    rows = np.arange(len(result.matching.left))
+    answers, _ = result.find_best_answers(encoded.embeddings, rows, min(RETRIEVED, len(result.matching.right)))
     numbers = [
         np.array([int(re.findall(r"\d+", encoded.benchmark.side(side)[row].id)[-1]) for row in chosen])
-        for side, chosen in zip(result.asked.sides, result.asked[:2], strict=True)
+        for side, chosen in zip(result.matching.sides, result.matching[:2], strict=True)
     ]
     return dict(zip(numbers[0].tolist(), numbers[1][answers].tolist(), strict=True))
 

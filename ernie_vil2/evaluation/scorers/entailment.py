@@ -21,7 +21,7 @@ from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.published import published_results
 from ernie_vil2.evaluation.report import Page, Report, Section, wrap_lines
-from ernie_vil2.evaluation.scorer import Bar, Opened, Scorer
+from ernie_vil2.evaluation.scorer import ProgressBar, Scorer, ScorerInput
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.pages import Answer, Card, Table, percent
 from ernie_vil2.section import Precision
@@ -197,7 +197,7 @@ def _percent(right: np.ndarray) -> float | None:
     return 100 * float(right.mean()) if len(right) else None
 
 
-def score_statements(statements: Statements, encoded: EncodedBenchmark, classify: Classify) -> EntailmentScores:
+def classify_statements(statements: Statements, encoded: EncodedBenchmark, classify: Classify) -> EntailmentScores:
     """Classifies every statement whose images could be used.
 
     Args:
@@ -210,14 +210,14 @@ def score_statements(statements: Statements, encoded: EncodedBenchmark, classify
     text_position = {text.text: row for row, text in enumerate(encoded.benchmark.texts)}
     rows = [row for row in statements.rows if all(image.id in position for image in row.images)]
     if not rows:
-        raise ValueError(f"{statements.name}: no statement could be scored\n{encoded.problems}")
+        raise ValueError(f"{statements.name}: no statement could be scored\n{encoded.bad_samples}")
     sides = zip(*([position[image.id] for image in row.images] for row in rows), strict=True)
-    images = [encoded.images[list(side)] for side in sides]
-    logits = classify(images, encoded.texts[[text_position[row.text] for row in rows]])
+    images = [encoded.image_embeddings[list(side)] for side in sides]
+    logits = classify(images, encoded.text_embeddings[[text_position[row.text] for row in rows]])
     if not np.isfinite(logits).all():
         raise ValueError(f"{statements.name}: logits are NaN or infinite")
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return EntailmentScores(statements, rows, weights / weights.sum(axis=1, keepdims=True), encoded.problems)
+    return EntailmentScores(statements, rows, weights / weights.sum(axis=1, keepdims=True), encoded.bad_samples)
 
 
 def check_statements(splits: Sequence[Statements], progress: Callable[[int], object]) -> Inspection:
@@ -312,7 +312,7 @@ class Entailment(Scorer):
     """
 
     title: str = "model"
-    labels: ClassVar[bool] = True
+    needs_classifier: ClassVar[bool] = True
     folder: ClassVar[str] = "entailment"
     layout: ClassVar[str] = SNLI_VE.name
     best_by = "accuracy"
@@ -321,18 +321,18 @@ class Entailment(Scorer):
     def recognises(cls, path: Path, layout: str | None) -> bool:
         return layout == cls.layout
 
-    def open(self, data: DataSpec) -> Opened:
+    def open(self, data: DataSpec) -> ScorerInput:
         """Open the distinct images and texts of one split."""
         statements = read_statements(open_sources(data))
-        return Opened(data, {"": statements.benchmark}, statements)
+        return ScorerInput(data, {"": statements.benchmark}, statements)
 
-    def sizes(self, opened: Opened) -> dict[str, str]:
+    def describe_sizes(self, opened: ScorerInput) -> dict[str, str]:
         statements: Statements = opened.context
         counts = statements.counts
         sizes = f"{counted(counts['statements'], 'statement')}, {counted(counts['images'], 'image')}"
         return {statements.name: sizes}
 
-    def check(self, opened: Opened, model: ErnieViL2, name: str) -> None:
+    def check(self, opened: ScorerInput, model: ErnieViL2, name: str) -> None:
         """Raise ValueError if the model was trained on other labels."""
         statements: Statements = opened.context
         if statements.labels != model.labels:
@@ -341,10 +341,10 @@ class Entailment(Scorer):
                 f"{', '.join(statements.labels)}"
             )
 
-    def score(self, opened: Opened, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
+    def score(self, opened: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
         """Score the statements, see `EntailmentScores.values`."""
         backend: Any = model.backend  # of an `EntailmentClassifier`, as `check` has found
-        scores = score_statements(opened.context, encoded[""], backend.model.compute_label_logits)
+        scores = classify_statements(opened.context, encoded[""], backend.model.compute_label_logits)
         notes = notes_of(scores)
         table = accuracy_table(self.title, scores)
         return Report(
@@ -361,11 +361,11 @@ class Entailment(Scorer):
             make_outcomes=lambda: {"": outcomes(scores)},
         )
 
-    def naming(self, opened: Opened) -> list[str]:
+    def file_name_parts(self, opened: ScorerInput) -> list[str]:
         """Return the split by the name of its file."""
         return [opened.context.split]
 
-    def inspect(self, data: DataSpec, bar: Bar) -> Inspection:
+    def inspect(self, data: DataSpec, bar: ProgressBar) -> Inspection:
         """Read every split, and compare it with what the authors count, and with train."""
         names = [data.split] if data.split else splits_of(data.paths[0])
         splits = [read_statements(open_sources(data, split=name)) for name in names]

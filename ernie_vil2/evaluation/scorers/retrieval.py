@@ -26,12 +26,20 @@ from ernie_vil2.evaluation.examples import (
 )
 from ernie_vil2.evaluation.outcomes import Outcomes, compute_recalls
 from ernie_vil2.evaluation.pixel_baseline import PixelBaseline, pixel_baseline
-from ernie_vil2.evaluation.protocol import Evaluation, choose, find_protocol, queries_title, score, select, table_rows
+from ernie_vil2.evaluation.protocol import (
+    Evaluation,
+    choose_protocols,
+    find_protocol,
+    make_queries_title,
+    make_table_rows,
+    score_embeddings,
+    select_rows,
+)
 from ernie_vil2.evaluation.published import PublishedResult, published_results
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.report import Page, Report, make_file_suffix, wrap_lines
-from ernie_vil2.evaluation.retrieval import Row, recall_table
-from ernie_vil2.evaluation.scorer import Bar, Opened, Scorer, make_scorer
+from ernie_vil2.evaluation.retrieval import Row, make_recall_table
+from ernie_vil2.evaluation.scorer import ProgressBar, Scorer, ScorerInput, make_scorer
 from ernie_vil2.pages import Card
 
 MEAN = "mean_recall"
@@ -45,7 +53,7 @@ LOGGED_ALONE = ("R@5", "mR", "MRR")
 class Retrieval(Scorer):
     """Scores a dual encoder language by language; its best checkpoint is that of the best mean recall over them.
 
-    The fields are options of commands, by their descriptions. `protocol` takes names as `protocols.choose` does, and
+    The fields are options of commands, by their descriptions. `protocol` takes names as `choose_protocols` does, and
     `only` pairs of a field and a value.
     """
 
@@ -62,34 +70,34 @@ class Retrieval(Scorer):
     title: str = option("model", "what the model is called in the table", "LABEL")
     block: int = option(1024, "rows of either side that are scored at once")
     best_by: str | None = MEAN
-    separate: ClassVar[bool] = True
-    held_out: ClassVar[bool] = True
+    is_separable: ClassVar[bool] = True
+    is_held_out: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        self.protocols = choose(self.protocol)
+        self.protocols = choose_protocols(self.protocol)
         for name, one in self.protocols.items():
             if one.packages:
                 require(f"the protocol {name}", *one.packages)
 
     @classmethod
-    def of_run(cls, config: Config, scored: ScoredConfig | None, default: str) -> tuple[Scorer, DataSpec | None]:
+    def from_config(cls, config: Config, scored: ScoredConfig | None, default: str) -> tuple[Scorer, DataSpec | None]:
         """Return the scorer of the protocol of the data or of the run."""
         named = find_protocol((scored and scored.protocol) or config.Evaluation.protocol)
-        _, data = super().of_run(config, scored, default)
+        _, data = super().from_config(config, scored, default)
         return make_scorer(named.scorer, {"protocol": [named.name], "block": config.Evaluation.block}), data
 
-    def open(self, data: DataSpec) -> Opened:
-        """Open what the protocols select, by the language of the captions."""
+    def open(self, data: DataSpec) -> ScorerInput:
+        """Open what the protocols select_rows, by the language of the captions."""
         protocols = list(self.protocols.values())
         data = replace(data, default_split=protocols[0].split or data.default_split)
         benchmarks = open_benchmarks(data)
-        return Opened(data, {language: select(benchmarks[language], protocols) for language in benchmarks})
+        return ScorerInput(data, {language: select_rows(benchmarks[language], protocols) for language in benchmarks})
 
-    def score(self, opened: Opened, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2 | None) -> Report:
+    def score(self, opened: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2 | None) -> Report:
         """Score `zh/image_to_text/R@1`, `zh/mR`, further measures of a protocol, and `mean_recall`."""
         device = model.device if model else "cpu"
         evaluations = {
-            (language, convention): score(one, scoring, self.block, device, not self.top_k)
+            (language, convention): score_embeddings(one, scoring, self.block, device, not self.top_k)
             for language, one in encoded.items()
             for convention, scoring in self.protocols.items()
         }
@@ -108,7 +116,7 @@ class Retrieval(Scorer):
         counts = format_counts(labelled)
         return Report(
             metrics,
-            [recall_table(rows)] if any(one.results for one in labelled.values()) else [],
+            [make_recall_table(rows)] if any(one.results for one in labelled.values()) else [],
             record(labelled, rows, published),
             CSV_COLUMNS,
             ranks(labelled),
@@ -137,12 +145,14 @@ class Retrieval(Scorer):
         for chosen in (None, *self.only):
             results = dict(evaluations)
             if chosen:
-                results = {label: one.of_queries(*chosen, needs_queries=False) for label, one in evaluations.items()}
-                if all(len(one.emptied) == len(one.results) for one in results.values()):
-                    next(iter(evaluations.values())).of_queries(*chosen)  # says which values there are
-            baselines = {"nearest train image by pixels": baseline.of_queries(*(chosen or ()))} if baseline else {}
-            title = queries_title(" = ".join(chosen) if chosen else "all queries", results.values())
-            rows += table_rows(title, results, baselines, [] if chosen else published)
+                results = {
+                    label: one.select_queries(*chosen, needs_queries=False) for label, one in evaluations.items()
+                }
+                if all(len(one.empty_directions) == len(one.results) for one in results.values()):
+                    next(iter(evaluations.values())).select_queries(*chosen)  # says which values there are
+            baselines = {"nearest train image by pixels": baseline.select_queries(*(chosen or ()))} if baseline else {}
+            title = make_queries_title(" = ".join(chosen) if chosen else "all queries", results.values())
+            rows += make_table_rows(title, results, baselines, [] if chosen else published)
         return rows
 
     def _baseline(self, data: DataSpec) -> PixelBaseline:
@@ -152,11 +162,11 @@ class Retrieval(Scorer):
             print(f"pixel baseline: {baseline.bad_samples}")
         return baseline
 
-    def naming(self, opened: Opened) -> list[str]:
+    def file_name_parts(self, opened: ScorerInput) -> list[str]:
         """Return split, languages and protocols."""
-        return [*super().naming(opened), *(name for name in self.protocol if name != "pairs")]
+        return [*super().file_name_parts(opened), *(name for name in self.protocol if name != "pairs")]
 
-    def inspect(self, data: DataSpec, bar: Bar) -> Inspection:
+    def inspect(self, data: DataSpec, bar: ProgressBar) -> Inspection:
         """Read the data and decode all images, and compare the counts with those that the protocols expect."""
         protocols, found = list(self.protocols.values()), {}
         for language, benchmark in self.open(data).benchmarks.items():
@@ -174,8 +184,8 @@ def outcomes(evaluation: Evaluation, device: str = "cpu") -> Outcomes:
     asked: list[tuple[str, int, BenchmarkImage | BenchmarkText]] = []
     columns = []
     for direction, result in evaluation.results.items():
-        side, positions = result.asked.sides[0], np.flatnonzero(result.ranking.rank)
-        rows = result.asked.left[positions]
+        side, positions = result.matching.sides[0], np.flatnonzero(result.ranking.rank)
+        rows = result.matching.left[positions]
         entries = benchmark.side(side)
         asked += [(direction, at, entries[row]) for at, row in zip(positions.tolist(), rows.tolist(), strict=True)]
         fold = groups + np.searchsorted([queries.start for queries, _ in result.folds], positions, side="right")
@@ -220,7 +230,7 @@ def format_counts(evaluations: Evaluations) -> str:
     """What was scored: for each result its protocol, its galleries, and how they differ from the protocol's."""
     lines = []
     for label, evaluation in evaluations.items():
-        reports = (("annotations", evaluation.encoded.benchmark.rows), ("images", evaluation.encoded.problems))
+        reports = (("annotations", evaluation.encoded.benchmark.rows), ("images", evaluation.encoded.bad_samples))
         lines.append(f"{label}: protocol {evaluation.protocol.name}, {evaluation.sizes}")
         lines += [f"note: {sentence}" for sentence in evaluation.notes]
         lines += [f"{what}: {report}" for what, report in reports if report.counts or report.remarks]

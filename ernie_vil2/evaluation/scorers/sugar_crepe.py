@@ -22,7 +22,7 @@ from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import Report
-from ernie_vil2.evaluation.scorer import Opened, Scorer
+from ernie_vil2.evaluation.scorer import Scorer, ScorerInput
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.pages import Answer, Card, Table, percent
 
@@ -61,7 +61,7 @@ class SugarCrepe(Scorer):
     def recognises(cls, path: Path, layout: str | None) -> bool:
         return any((path / name).is_file() for name in ("swap_obj.json", "replace_rel.json"))
 
-    def open(self, data: DataSpec) -> Opened:
+    def open(self, data: DataSpec) -> ScorerInput:
         """Open the images and both texts of all items.
 
         Raises:
@@ -87,9 +87,9 @@ class SugarCrepe(Scorer):
                     items.append(item)
         benchmark = collector.benchmark("sugar-crepe", files)
         folders.require(benchmark.images)
-        return Opened(data, {"": benchmark}, items)
+        return ScorerInput(data, {"": benchmark}, items)
 
-    def score(self, opened: Opened, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2 | None) -> Report:
+    def score(self, opened: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2 | None) -> Report:
         """Score each kind in percent, and their mean."""
         (one,) = encoded.values()
         images, texts = (
@@ -97,10 +97,10 @@ class SugarCrepe(Scorer):
         )
         items = [item for item in opened.context if item.image in images]
         if not items:
-            raise ValueError(f"SugarCrepe: no item could be scored\n{one.problems}")
-        asked = one.images[[images[item.image] for item in items]].astype(np.float64)
+            raise ValueError(f"SugarCrepe: no item could be scored\n{one.bad_samples}")
+        asked = one.image_embeddings[[images[item.image] for item in items]].astype(np.float64)
         right, wrong = (
-            np.einsum("nd,nd->n", asked, one.texts[[texts[text] for text in side]].astype(np.float64))
+            np.einsum("nd,nd->n", asked, one.text_embeddings[[texts[text] for text in side]].astype(np.float64))
             for side in ([item.caption for item in items], [item.negative for item in items])
         )
         scores = np.stack([right, wrong], axis=1)
@@ -110,16 +110,16 @@ class SugarCrepe(Scorer):
         metrics = {kind: float(hit[kinds == kind].mean()) for kind in names}
         metrics["mean"] = fmean(metrics.values())
         notes = [f"{counted(len(items), 'item')} of {len(opened.context):,} scored", DEFINITION]
-        notes += [f"images: {one.problems}"] * bool(one.problems.counts)
+        notes += [f"images: {one.bad_samples}"] * bool(one.bad_samples.counts)
         columns, cells = [name.replace("_", " ") for name in metrics], list(map(percent, metrics.values()))
         return Report(
             metrics,
             [Table(columns, [(self.title, cells)])],
-            {"items": len(items), "results": metrics, "definition": DEFINITION, "encoded": one.problems.as_dict()},
+            {"items": len(items), "results": metrics, "definition": DEFINITION, "encoded": one.bad_samples.as_dict()},
             ("id", "kind", "image", "caption", "negative_caption", "score", "negative_score", "right"),
             ([*item, *pair, int(pair[0] > pair[1])] for item, pair in zip(items, scores.tolist(), strict=True)),
             best_by=self.best_by,
-            sizes=f"{counted(len(one.images), 'image')}, {counted(len(one.texts), 'text')}",
+            sizes=f"{counted(len(one.image_embeddings), 'image')}, {counted(len(one.text_embeddings), 'text')}",
             notes=notes,
             make_outcomes=lambda: {"": outcomes(items, one, scores)},
         )

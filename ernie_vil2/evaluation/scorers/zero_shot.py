@@ -19,13 +19,13 @@ from ernie_vil2.evaluation.check import Inspection, check_labelled, labelled_rem
 from ernie_vil2.evaluation.classification import (
     COLUMNS,
     DEFINITION,
-    FEWEST_FOR_FIVE,
+    MIN_CLASSES_FOR_ACC5,
     ClassScores,
     EncodedClasses,
+    assemble_classes,
     choose_templates,
-    encoded_classes,
-    template_notes,
-    with_prompts,
+    describe_templates,
+    make_prompt_benchmark,
 )
 from ernie_vil2.evaluation.classification_page import confusions_page
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
@@ -33,7 +33,7 @@ from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.linear_probe import probe_classes
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import Report
-from ernie_vil2.evaluation.scorer import Bar, Opened, Scorer
+from ernie_vil2.evaluation.scorer import ProgressBar, Scorer, ScorerInput
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.pages import Answer, Card, Table, percent
 
@@ -76,7 +76,7 @@ class ZeroShot(Scorer):
     folder: ClassVar[str] = "classification"
 
     @classmethod
-    def of_run(cls, config: Config, scored: ScoredConfig | None, default: str) -> tuple[Scorer, DataSpec | None]:
+    def from_config(cls, config: Config, scored: ScoredConfig | None, default: str) -> tuple[Scorer, DataSpec | None]:
         """Return the scorer and the data of `Evaluation.classes`."""
         classes = config.Evaluation.classes
         if classes is None:
@@ -88,13 +88,13 @@ class ZeroShot(Scorer):
     def recognises(cls, path: Path, layout: str | None) -> bool:
         return layout == "" and any(map(image_files, path.glob("[!.]*/")))
 
-    def open(self, data: DataSpec) -> Opened:
+    def open(self, data: DataSpec) -> ScorerInput:
         """Open the images with all prompts, and the training part of a probe."""
         labelled = self._open(data)
         templates = choose_templates(labelled, self.templates)
         images = labelled.pairs[:, 0]
         has_several_classes = len(np.unique(images)) < len(images)
-        benchmarks = {"": with_prompts(labelled, templates)}
+        benchmarks = {"": make_prompt_benchmark(labelled, templates)}
         if self.linear_probe is not None:
             require("a linear probe", "sklearn")
             # Class folders have a train split; without one, nobody wants to train on what is scored.
@@ -102,28 +102,28 @@ class ZeroShot(Scorer):
             paths = self.linear_probe or data.paths
             benchmarks[TRAINING] = self._open(replace(data, paths=paths, split=split, default_split=TRAIN))
         best_by = "mAP" if has_several_classes else "acc1"
-        return Opened(data, benchmarks, LabelledImages(labelled, templates), best_by)
+        return ScorerInput(data, benchmarks, LabelledImages(labelled, templates), best_by)
 
     def _open(self, data: DataSpec) -> Benchmark:
         return open_labelled(data, dict(self.names), label=self.label)
 
-    def sizes(self, opened: Opened) -> dict[str, str]:
+    def describe_sizes(self, opened: ScorerInput) -> dict[str, str]:
         labelled, templates = opened.context
         sizes = f"{counted(len(labelled.images), 'image')}, {counted(len(labelled.texts), 'class', 'classes')}"
         return {labelled.name: f"{sizes}, named in {' and '.join(templates)}"}
 
-    def check(self, opened: Opened, model: ErnieViL2, name: str) -> None:
+    def check(self, opened: ScorerInput, model: ErnieViL2, name: str) -> None:
         """Raise ValueError if the threshold is that of a calibration, and the model has none."""
         if self.threshold == CALIBRATED and model.calibration is None:
             raise ValueError(f"{name} has no calibration: run ernie-vil2 calibrate, or give a number")
 
-    def score(self, opened: Opened, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
+    def score(self, opened: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
         """Score the figures of `ClassScores` by language, `zh/acc1`, and their mean, `acc1` or `mAP`."""
         labelled, templates = opened.context
         best_by = opened.best_by or "acc1"
-        classes = encoded_classes(labelled, templates, encoded[""])
+        classes = assemble_classes(labelled, templates, encoded[""])
         calibration = model.calibration
-        by_language = classes.zero_shot(calibration.logit_scale if calibration else model.logit_scale)
+        by_language = classes.score_classes(calibration.logit_scale if calibration else model.logit_scale)
         results = {f"zero-shot, {language}": one for language, one in by_language.items()}
         notes = self._notes(opened.context, classes, results, model)
         if TRAINING in encoded:
@@ -154,9 +154,9 @@ class ZeroShot(Scorer):
         self, labelled: LabelledImages, classes: EncodedClasses, results: Results, model: ErnieViL2
     ) -> list[str]:
         """Return what a person should know of templates, data and threshold."""
-        reports = (("entries", labelled.benchmark.rows), ("images", classes.problems))
+        reports = (("entries", labelled.benchmark.rows), ("images", classes.bad_samples))
         notes = [
-            *template_notes(labelled.templates, self.templates),
+            *describe_templates(labelled.templates, self.templates),
             *labelled_remarks(labelled.benchmark),
             *(f"{what}: {report}" for what, report in reports if report.counts or report.remarks),
         ]
@@ -166,11 +166,11 @@ class ZeroShot(Scorer):
             notes.append(calibration.described("image_to_text"))
         if least is not None and not isinstance(least, str):
             for label, scores in results.items():
-                figures = ", ".join(f"{name} {value:.1f} %" for name, value in scores.above(least).items())
+                figures = ", ".join(f"{name} {value:.1f} %" for name, value in scores.threshold_metrics(least).items())
                 notes.append(f"{label}, cosines of {least:.3f} or more: {figures}")
         return notes
 
-    def inspect(self, data: DataSpec, bar: Bar) -> Inspection:
+    def inspect(self, data: DataSpec, bar: ProgressBar) -> Inspection:
         """Read the data, and report what can be used, and images that are there several times."""
         labelled, _ = self.open(data).context
         with bar(len(labelled.images)) as progress:
@@ -181,10 +181,10 @@ def outcomes(encoded: EncodedClasses, scores: ClassScores) -> Outcomes:
     """What each image was answered; of several classes any counts, as mAP is not a mean over images."""
     images, thumbnails = encoded.benchmark.images, Thumbnails()
     found = {"acc1": 100.0 * (scores.rank <= 1)}
-    if len(scores.names) >= FEWEST_FOR_FIVE:
+    if len(scores.names) >= MIN_CLASSES_FOR_ACC5:
         found["acc5"] = 100.0 * (scores.rank <= 5)
     groups = {}
-    if not scores.several:
+    if not scores.is_multi_label:
         found["mean_per_class_recall"] = found["acc1"]
         groups["mean_per_class_recall"] = scores.truth.argmax(axis=1)
 
@@ -235,7 +235,7 @@ def record(encoded: EncodedClasses, results: Results, notes: Sequence[str]) -> d
                 "names": dict(one.fields),
                 "images": int(first.counts[row]),
                 "percent": {
-                    label: None if np.isnan(scores.per_class[row]) else 100 * float(scores.per_class[row])
+                    label: None if np.isnan(scores.class_metrics[row]) else 100 * float(scores.class_metrics[row])
                     for label, scores in results.items()
                 },
             }
@@ -243,7 +243,7 @@ def record(encoded: EncodedClasses, results: Results, notes: Sequence[str]) -> d
         ],
         "notes": list(notes),
         "rows": benchmark.rows.as_dict(),
-        "encoded": encoded.problems.as_dict(),
+        "encoded": encoded.bad_samples.as_dict(),
     }
 
 
@@ -251,7 +251,7 @@ def answers(encoded: EncodedClasses, results: Results) -> Iterator[list]:
     """For each image and result a row of `CSV_COLUMNS`: its classes and the first answer."""
     images, labels = encoded.benchmark.images, [one.id for one in encoded.benchmark.texts]
     for result, scores in results.items():
-        for row, (image, answer) in enumerate(zip(images, scores.answer.tolist(), strict=True)):
+        for row, (image, answer) in enumerate(zip(images, scores.answers.tolist(), strict=True)):
             own = "|".join(labels[column] for column in np.flatnonzero(scores.truth[row]))
             numbers = (scores.probabilities[row, answer], scores.scores[row, answer], scores.rank[row])
             right = int(scores.truth[row, answer])

@@ -62,7 +62,7 @@ def test_pairs_are_the_same_for_training_scoring_and_validation(tmp_path, make):
     trained = samples(open_sources([position], split="val" if make in (chinese_clip_lmdb, csv, parquet) else None))
     assert trained == [(name, text, image) for name, text, image in ROWS]
     config = load_config(None, [f"Data.val=['{position}']", "Views.languages={zh: 1.0}"])
-    scorer, data = Retrieval.of_run(config, config.Data.validation, "val")
+    scorer, data = Retrieval.from_config(config, config.Data.validation, "val")
     validated = scorer.open(data).benchmarks["zh"]
     for benchmark in (open_benchmark(position, language="zh"), validated):
         pairs = [(benchmark.images[i], benchmark.texts[t]) for i, t in benchmark.pairs.tolist()]

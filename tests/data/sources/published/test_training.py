@@ -23,7 +23,7 @@ from tests.support.shapes import write_tar
 
 def validation_sets(config):
     """What is scored of `Data.val`, by language."""
-    scorer, data = Retrieval.of_run(config, config.Data.validation, "val")
+    scorer, data = Retrieval.from_config(config, config.Data.validation, "val")
     return scorer.open(data).benchmarks
 
 
