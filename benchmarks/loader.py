@@ -77,7 +77,7 @@ def flop_per_sample() -> tuple[float, float]:
     from ernie_vil2.planning.towers import Towers
 
     towers = Towers(Config())
-    return 2 * 3 * towers.flops("image"), 2 * 3 * towers.flops("text")
+    return 2 * 3 * towers.row_flops("image"), 2 * 3 * towers.row_flops("text")
 
 
 def explanation(config, need: float) -> str:

@@ -1,1 +1,1 @@
-"""What a run needs before it is run: memory, traffic, loader rates and days, from its configuration alone."""
+"""Memory, traffic, loader rates and days of a run, computed from its configuration before it runs."""

@@ -1,181 +1,334 @@
-"""What a run needs by its configuration and the cost of a row, in figures and in words, and what makes it fit.
+"""What a run needs on given devices, computed from its configuration and the cost of a row, and what would make it fit.
 
-docs/plan.md has the formulas.
+docs/plan.md has the formulas. Modules that import Paddle are imported in the functions that use them: the command line
+reads `DEVICES` for its help, which should not take the seconds that Paddle's import takes.
 """
+
+from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ernie_vil2.config import Config, LossConfig, with_overrides
+from ernie_vil2.config import Config, ConfigError, LossConfig, with_overrides
 from ernie_vil2.io.terminal import counted
-from ernie_vil2.losses import build_loss
-from ernie_vil2.parallel.collectives import sent_bytes
-from ernie_vil2.planning.devices import DataSheet, check
-from ernie_vil2.planning.towers import Towers
 
-USABLE = 0.92  # share of a device's memory that tensors can have: the rest is the driver's and lost between blocks
-LOGITS_SAVED, LOGITS_AT_WORK = 3, 3
-"""Float32 matrices of logits that the plain loss saves for each view pair, and has in use beyond these."""
-TILES_AT_WORK = 12  # tiles' worth of float32 that the tiled loss has in use, where duplicates are positives
-BUCKET = 25 * 2**20  # bytes of gradients that Paddle's data parallel reduces at once
-MEASURE = "-o Training.steps=20 -o Schedule.warmup_steps=1"
-MANY_WORDS = 50_000_000  # parameters of a word embedding from which on a plan advises to trim it
-UNITS = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0))
-HOW_TO_MEASURE = f"for days, measure a step: ernie-vil2 train {MEASURE}, then --measured RUN"
+if TYPE_CHECKING:
+    from ernie_vil2.planning.towers import Towers
+
+GIB = 2**30
+# Share of a device's memory that tensors can use; the driver, Paddle's kernels and fragmentation take the rest. With a
+# larger share, a run that the plan says fits may run out of memory.
+USABLE_SHARE = 0.92
+# Float32 matrices of logits in the loss without tiles: saved for backward by each view pair, and in use beyond these.
+SAVED_LOGIT_MATRICES, WORKING_LOGIT_MATRICES = 3, 3
+# Float32 tiles in use at once in the tiled loss when duplicates count as positives, its largest case.
+WORKING_TILES = 12
+GRADIENT_BUCKET = 25 * 2**20  # bytes; default of `comm_buffer_size` in paddle.DataParallel (Paddle 3.3.1)
+# Advise trimming the vocabulary if the word embedding has more parameters than this and more than a quarter of all.
+# Models of one language are below (ERNIE base: 31 million), multilingual ones above (SigLIP 2 B: 197 million).
+LARGE_WORD_EMBEDDING = 50_000_000
+DURATION_UNITS = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0))
+MEASUREMENT_OPTIONS = "-o Training.steps=20 -o Schedule.warmup_steps=1"
+HOW_TO_MEASURE = f"for days, measure a step: ernie-vil2 train {MEASUREMENT_OPTIONS}, then --measured RUN"
+
+
+@dataclass(frozen=True)
+class DataSheet:
+    """Memory and speed of the device of one rank; docs/plan.md has the sources.
+
+    Attributes:
+        name: name on the command line.
+        memory: bytes.
+        flops: peak operations per second by precision, dense and with float32 accumulation; only the precisions that
+            the device supports. A training reaches an unknown share of them, so they only rank the precisions.
+    """
+
+    name: str
+    memory: int
+    flops: Mapping[str, float]
+
+
+def _data_sheet(name: str, gib: int, float32: float, bfloat16: float = 0, float16: float = 0) -> DataSheet:
+    """Return a data sheet from GiB and TFLOP/s; 0: the device does not support the precision."""
+    speeds = {"float32": float32, "bfloat16": bfloat16, "float16": float16}
+    return DataSheet(name, gib * GIB, {precision: 1e12 * speed for precision, speed in speeds.items() if speed})
+
+
+_SHEETS = (
+    _data_sheet("a100-40g", 40, 19.5, 312, 312),
+    _data_sheet("a100-80g", 80, 19.5, 312, 312),
+    _data_sheet("h100-80g", 80, 67, 989, 989),
+    _data_sheet("h200-141g", 141, 67, 989, 989),
+    _data_sheet("v100-32g", 32, 15.7, 0, 125),
+    _data_sheet("rtx-4090", 24, 82.6, 165.2, 165.2),
+    _data_sheet("cpu", 16, 0.1),  # rough: no data sheet covers all CPUs
+)
+DEVICES = {sheet.name: sheet for sheet in _SHEETS}
+
+
+def recognise_device(name: str, memory: float) -> DataSheet:
+    """Return the data sheet of a GPU.
+
+    Args:
+        name: name that the driver reports, such as "NVIDIA A100-SXM4-80GB".
+        memory: bytes that the driver reports, a little less than the GPU has.
+
+    Raises:
+        ValueError: there is no data sheet for this GPU.
+    """
+    for device in DEVICES.values():
+        model = device.name.removeprefix("rtx-").partition("-")[0]
+        # The memory tells the 40 and the 80 GB models apart; drivers keep a few per cent of it.
+        if model in name.lower() and 0.9 < memory / device.memory < 1.05:
+            return device
+    raise ValueError(f"{name} with {memory / GIB:.0f} GiB is not a device with figures; known: {', '.join(DEVICES)}")
+
+
+def check_run(config: Config, ranks: int, device: DataSheet) -> None:
+    """Raise ConfigError if `ranks` devices of this kind cannot run the configuration at all."""
+    batch, precision = config.Training.global_batch, config.Training.precision
+    if batch % ranks:
+        divisors = [number for number in range(1, batch + 1) if batch % number == 0]
+        fewer = max(number for number in divisors if number <= ranks)
+        more = min((number for number in divisors if number >= ranks), default=batch)
+        lower = batch // ranks * ranks or ranks
+        raise ConfigError(
+            f"{ranks} ranks do not divide Training.global_batch ({batch}): plan for --ranks {fewer} or {more}, or set "
+            f"-o Training.global_batch={lower} or {lower + ranks}"
+        )
+    if precision not in device.flops:
+        raise ConfigError(
+            f"{device.name} does not compute in {precision}: set -o Training.precision={' or '.join(device.flops)}"
+        )
 
 
 class Transfer(NamedTuple):
-    """One kind of message that a rank sends in a step."""
+    """One kind of message that a rank sends in a step.
 
-    what: str
-    collective: str  # as in `sent_bytes`
-    calls: int  # of it in a step
-    payload: int  # bytes that a rank puts in over all calls
-    sent: float  # bytes that leave a rank in a ring
-    hidden: bool  # whether it runs while the step computes
+    Attributes:
+        name: content of the message.
+        collective: collective operation, as in `sent_bytes`.
+        num_calls: calls in a step.
+        payload: bytes that the rank puts in, over all calls.
+        sent: bytes that leave the rank if the ranks form a ring.
+        is_overlapped: whether it runs while the step computes.
+    """
+
+    name: str
+    collective: str
+    num_calls: int
+    payload: int
+    sent: float
+    is_overlapped: bool
 
 
-@dataclass
 class Plan:
-    """Figures of a run of `config` on `ranks` devices, which `check` lets through; memory is a rank's, in bytes."""
+    """Memory, traffic and operations of a run.
 
-    config: Config  # of the run
-    towers: Towers  # those of `config.Model`
-    ranks: int
-    device: DataSheet
-    sample_bytes: int = 50_000  # stored bytes of one sample
-    seconds: float | None = None  # that a step was measured to take; None: it was not measured, and no time is given
+    Args:
+        config: configuration of the run, which `check_run` accepts.
+        towers: towers of `config.Model`.
+        ranks: devices, one rank on each.
+        device: kind of the devices.
+        sample_bytes: stored bytes of a sample.
+        step_seconds: measured time of a step; None: not measured, the plan gives no times.
 
-    def __post_init__(self) -> None:
-        loss, training = build_loss(self.config.Loss), self.config.Training
+    Attributes:
+        rows_per_rank: rows of the batch on each rank.
+        num_pairs: view pairs of the loss.
+        views: views of a row by kind, "image" and "text".
+        uses_micro_batches: whether rows are encoded in micro batches, twice each: first without saving for backward.
+        rows_at_once: rows that a rank encodes at once, saving activations for backward.
+        parameters: trained parameters by tower, "image" and "text", and "all".
+        device_bytes: bytes of a sample that the loader copies to the device.
+        num_batches: batches on the device: the previous one until it is checked, the current one, and on a GPU the
+            prefetched one.
+        transfers: messages that a rank sends in a step.
+        usable_memory: bytes of the device that tensors can use.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        towers: Towers,
+        ranks: int,
+        device: DataSheet,
+        sample_bytes: int = 50_000,
+        step_seconds: float | None = None,
+    ):
+        from ernie_vil2.losses import build_loss
+
+        self.config, self.towers = config, towers
+        self.ranks, self.device = ranks, device
+        self.sample_bytes, self.step_seconds = sample_bytes, step_seconds
+        loss, training = build_loss(config.Loss), config.Training
+
         self.global_batch, self.steps = training.global_batch, training.steps
-        self.rows = self.global_batch // self.ranks
-        self.pairs = len(loss.weights)
+        self.rows_per_rank = self.global_batch // ranks
+        self.num_pairs = len(loss.weights)
         self.views = {kind: sum(view.startswith(kind) for view in loss.views) for kind in ("image", "text")}
-        self.cached = training.micro_batch is not None
-        self.parts = -(-self.rows // training.micro_batch) if training.micro_batch else 1
-        self.encoded = -(-self.rows // self.parts)
-        """Rows of a rank that are encoded at once, with what is saved for backward."""
-        self.parameters = {**self.towers.of_tower, "all": sum(self.towers.parameters)}
-        self.sharding = training.sharding if self.ranks > 1 else "none"
-        self._costs = {kind: self.towers.cost(kind, training.precision, training.recompute)
-                       for kind, count in self.views.items() if count}  # fmt: skip
-        self._image_bytes = self.views["image"] * 3 * self.config.Model.image.image_size**2
-        texts = self.views["text"] if self.config.Views.long_caption else min(1, self.views["text"])
-        self.device_bytes = self._image_bytes + 8 * texts * self.config.Data.max_length + 16
-        """Bytes of a sample that the loader hands to the device."""
-        self.batches = 2 if self.device.name == "cpu" else 3
-        """That the device holds: the last one, until it is known to be finite, this one, and on a GPU the next."""
-        self._embeddings = self.rows * sum(self.views.values()) * self.towers.embed_dim * 4
-        self.transfers = list(self._transfers()) if self.ranks > 1 else []  # what a rank sends in a step
-        self.limit = USABLE * self.device.memory  # what tensors can have of the device
+
+        self.uses_micro_batches = training.micro_batch is not None
+        self.num_micro_batches = math.ceil(self.rows_per_rank / training.micro_batch) if training.micro_batch else 1
+        self.rows_at_once = math.ceil(self.rows_per_rank / self.num_micro_batches)
+
+        self.parameters = {**towers.tower_parameters, "all": sum(towers.parameter_sizes)}
+        self.sharding = training.sharding if ranks > 1 else "none"
+        self._row_costs = {
+            kind: towers.row_cost(kind, training.precision, training.recompute)
+            for kind, num_views in self.views.items()
+            if num_views
+        }
+
+        # Images reach the device as uint8, ids as int64; a row also has two ids of 8 bytes.
+        self._image_bytes = self.views["image"] * 3 * config.Model.image.image_size**2
+        # Two text views encode the same ids, unless the second one is the long caption.
+        num_texts = self.views["text"] if config.Views.long_caption else min(1, self.views["text"])
+        self.device_bytes = self._image_bytes + 8 * num_texts * config.Data.max_length + 16
+        self.num_batches = 2 if device.name == "cpu" else 3
+        self._embedding_bytes = self.rows_per_rank * sum(self.views.values()) * towers.embed_dim * 4
+        self.transfers = list(self._transfers()) if ranks > 1 else []
+        self.usable_memory = USABLE_SHARE * device.memory
 
     @cached_property
-    def resident(self) -> dict[str, float]:
-        """What is in memory from the first step to the last."""
-        trained = self.parameters["all"]
-        owned = trained if self.sharding == "none" else self.towers.largest_share(self.ranks)
+    def permanent_memory(self) -> dict[str, float]:
+        """Bytes in use from the first step to the last, by what they hold."""
+        num_parameters = self.parameters["all"]
+        # A sharded optimiser holds its state for the parameters that the rank owns.
+        num_owned = num_parameters if self.sharding == "none" else self.towers.largest_share(self.ranks)
         return {
-            "weights": 4 * (trained + 2 * sum(self.towers.norm_channels)),
-            "gradients": 4 * (owned if self.sharding == "stage2" else trained),
-            "optimiser state": 8 * owned,
-            "images of the batches": self.batches * self.rows * self._image_bytes,
+            "weights": 4 * (num_parameters + 2 * sum(self.towers.norm_channels)),  # with means and variances of norms
+            "gradients": 4 * (num_owned if self.sharding == "stage2" else num_parameters),
+            "optimiser state": 8 * num_owned,  # two moments
+            "images of the batches": self.num_batches * self.rows_per_rank * self._image_bytes,
         }
 
     @cached_property
-    def phases(self) -> dict[str, dict[str, float]]:
-        """What each part of a step needs beyond `resident`."""
-        training, loss_of = self.config.Training, self.config.Loss
-        rows = {kind: self.encoded * self.views[kind] for kind in self._costs}
-        activations: float = sum(rows[kind] * cost.saved for kind, cost in self._costs.items())
-        work = max(rows[kind] * cost.work for kind, cost in self._costs.items())
-        if training.precision != "float32":
-            activations += 2 * self.parameters["all"]  # the weights in 16 bits
-        # The rank's own and all ranks', each with its gradient; in one process these are the same.
-        embeddings = 2 * self._embeddings * (1 + (self.ranks if self.ranks > 1 else 0))
-        tile = loss_of.tile or self.global_batch
-        if loss_of.tile is None and not loss_of.widths:
-            logits = (LOGITS_SAVED * self.pairs + LOGITS_AT_WORK) * self.rows * self.global_batch * 4
+    def phase_memory(self) -> dict[str, dict[str, float]]:
+        """Bytes in use beyond `permanent_memory`, by phase of a step and what they hold."""
+        # Activations: what forward saves for backward.
+        rows = {kind: self.rows_at_once * self.views[kind] for kind in self._row_costs}
+        activations = sum(rows[kind] * cost.saved for kind, cost in self._row_costs.items())
+        work_space = max(rows[kind] * cost.work for kind, cost in self._row_costs.items())
+        if self.config.Training.precision != "float32":
+            activations += 2 * self.parameters["all"]  # copies of the weights in 16 bits
+
+        # Embeddings of this rank, and those gathered from all ranks, each with its gradient.
+        num_copies = 1 + self.ranks if self.ranks > 1 else 1
+        embeddings = 2 * self._embedding_bytes * num_copies
+
+        loss_config = self.config.Loss
+        if loss_config.tile is None and not loss_config.widths:
+            num_matrices = SAVED_LOGIT_MATRICES * self.num_pairs + WORKING_LOGIT_MATRICES
+            logits = num_matrices * self.rows_per_rank * self.global_batch * 4
         else:
-            logits = TILES_AT_WORK * min(tile, self.rows) * min(tile, self.global_batch) * 4
+            tile = loss_config.tile or self.global_batch
+            logits = WORKING_TILES * min(tile, self.rows_per_rank) * min(tile, self.global_batch) * 4
+
         loss: dict[str, float] = {"embeddings": embeddings, "logits": logits}
-        backward: dict[str, float] = {"activations": activations, "work space": work, "embeddings": embeddings}
-        phases = {"loss": loss if self.cached else {**loss, "activations": activations}, "backward": backward}
+        if not self.uses_micro_batches:
+            loss["activations"] = activations
+        backward = {"activations": activations, "work space": work_space, "embeddings": embeddings}
+        phases = {"loss": loss, "backward": backward}
         if self.ranks > 1 and self.sharding == "none":
             backward["buckets of gradients"] = 4 * self.parameters["all"]
-        if self.config.Optimizer.clip_norm is not None and self.sharding == "none":  # fleet's stages clip in place
+        # With sharding, fleet clips gradients in place.
+        if self.config.Optimizer.clip_norm is not None and self.sharding == "none":
             phases["optimiser"] = {"clipped gradients": 4 * self.parameters["all"]}
         return phases
 
     @property
-    def peak(self) -> float:
-        """In the part of the step that needs the most."""
-        return sum(self.resident.values()) + max(sum(phase.values()) for phase in self.phases.values())
+    def peak_memory(self) -> float:
+        """Bytes in use in the phase that needs the most."""
+        largest_phase = max(sum(phase.values()) for phase in self.phase_memory.values())
+        return sum(self.permanent_memory.values()) + largest_phase
 
     @property
     def fits(self) -> bool:
-        """Whether `peak` is within `limit`."""
-        return self.peak <= self.limit
+        """Whether the peak is within the usable memory."""
+        return self.peak_memory <= self.usable_memory
 
     def _transfers(self) -> Iterator[Transfer]:
-        def sent(what: str, collective: str, payload: int, calls: int = 1, hidden: bool = False) -> Transfer:
-            return Transfer(what, collective, calls, payload, sent_bytes(collective, payload, self.ranks), hidden)
+        from ernie_vil2.parallel.collectives import sent_bytes
 
-        yield sent("ids of the rows", "all_gather", self.rows * 2 * 8)
-        yield sent("embeddings", "all_gather", self._embeddings)
-        yield sent("gradients of the embeddings", "reduce_scatter", self.ranks * self._embeddings)
-        # The sum, that of each pair, and the norm of the gradient.
-        yield sent("losses", "all_reduce", (1 + self.pairs + 1) * 4)
-        size, tensors = 4 * self.parameters["all"], len(self.towers.parameters)
+        def transfer(
+            name: str, collective: str, payload: int, num_calls: int = 1, is_overlapped: bool = False
+        ) -> Transfer:
+            sent = sent_bytes(collective, payload, self.ranks)
+            return Transfer(name, collective, num_calls, payload, sent, is_overlapped)
+
+        yield transfer("ids of the rows", "all_gather", self.rows_per_rank * 2 * 8)
+        yield transfer("embeddings", "all_gather", self._embedding_bytes)
+        yield transfer("gradients of the embeddings", "reduce_scatter", self.ranks * self._embedding_bytes)
+        # The total loss, the loss of each pair, and the norm of the gradient.
+        yield transfer("losses", "all_reduce", (1 + self.num_pairs + 1) * 4)
+
+        parameter_bytes, num_tensors = 4 * self.parameters["all"], len(self.towers.parameter_sizes)
         if self.sharding == "none":
-            yield sent("gradients of the parameters", "all_reduce", size, math.ceil(size / BUCKET), hidden=True)
+            num_buckets = math.ceil(parameter_bytes / GRADIENT_BUCKET)
+            yield transfer(
+                "gradients of the parameters", "all_reduce", parameter_bytes, num_buckets, is_overlapped=True
+            )
         else:
-            yield sent("gradients of the parameters", "reduce", size, tensors, hidden=self.sharding == "stage2")
-            yield sent("updated parameters", "broadcast", size, tensors)
-        norms, channels = len(self.towers.norm_channels), sum(self.towers.norm_channels)
-        if norms and self.views["image"] and self.config.Training.sync_norms:
-            forwards = self.parts * (1 + self.cached + self.config.Training.recompute)
-            # Means, variances and the number of elements; then two sums.
-            statistics = (2 * channels + norms) * 4 * forwards
-            yield sent("statistics of batch norms", "all_gather", statistics, norms * forwards)
-            yield sent("gradients of these", "all_reduce", 2 * channels * 4 * self.parts, norms * self.parts)
+            is_stage2 = self.sharding == "stage2"
+            yield transfer("gradients of the parameters", "reduce", parameter_bytes, num_tensors, is_stage2)
+            yield transfer("updated parameters", "broadcast", parameter_bytes, num_tensors)
+
+        num_norms, num_channels = len(self.towers.norm_channels), sum(self.towers.norm_channels)
+        if num_norms and self.views["image"] and self.config.Training.sync_norms:
+            num_forwards = self.num_micro_batches * self._forwards_per_row
+            # Forward gathers means, variances and the number of elements; backward sums two gradients.
+            statistics = (2 * num_channels + num_norms) * 4 * num_forwards
+            gradients = 2 * num_channels * 4 * self.num_micro_batches
+            yield transfer("statistics of batch norms", "all_gather", statistics, num_norms * num_forwards)
+            yield transfer("gradients of these", "all_reduce", gradients, num_norms * self.num_micro_batches)
+
+    @property
+    def _forwards_per_row(self) -> int:
+        """Forward passes of a row: micro batches and recomputation each add one."""
+        return 1 + self.uses_micro_batches + self.config.Training.recompute
 
     @property
     def flops(self) -> float:
         """Operations of a step over all ranks."""
-        encoding = self.global_batch * sum(self.views[kind] * cost.flops for kind, cost in self._costs.items())
-        # Tiles are computed twice: the products of forward, these again, and two for the gradients.
-        widths, tile = self.config.Loss.widths, self.config.Loss.tile
-        products = 3 if tile is None and not widths else 4
-        scoring = self.pairs * products * 2.0 * self.global_batch**2 * (sum(widths) or self.towers.embed_dim)
-        return (3 + self.cached + self.config.Training.recompute) * encoding + scoring
+        row_flops = sum(self.views[kind] * cost.flops for kind, cost in self._row_costs.items())
+        # Backward takes twice the operations of a forward.
+        encoding = self.global_batch * (self._forwards_per_row + 2) * row_flops
+        # Matrix products of each pair: forward, and two for the gradients; a tile's forward is computed twice.
+        loss_config = self.config.Loss
+        num_products = 3 if loss_config.tile is None and not loss_config.widths else 4
+        width = sum(loss_config.widths) or self.towers.embed_dim
+        return encoding + self.num_pairs * num_products * 2.0 * self.global_batch**2 * width
 
     @property
     def cost(self) -> tuple[float, float]:
-        """What orders plans by speed: operations over the device's peak, then bytes that are sent while it computes
-        nothing."""
-        peak = self.device.flops[self.config.Training.precision]
-        return self.flops / peak, sum(transfer.sent for transfer in self.transfers if not transfer.hidden)
+        """Sort key of plans, fastest first: operations over the device's peak, then bytes sent without overlap."""
+        peak_flops = self.device.flops[self.config.Training.precision]
+        waiting_bytes = sum(transfer.sent for transfer in self.transfers if not transfer.is_overlapped)
+        return self.flops / peak_flops, waiting_bytes
 
     @property
     def days(self) -> float | None:
-        """Of the whole schedule, where a step was measured."""
-        return None if self.seconds is None else self.steps * self.seconds / 86400
+        """Days of the whole schedule, or None if no step was measured."""
+        return None if self.step_seconds is None else self.steps * self.step_seconds / 86400
 
     @property
     def samples_per_second(self) -> float | None:
-        """Pairs that the loaders of all ranks must deliver, likewise."""
-        return None if self.seconds is None else self.global_batch / self.seconds
+        """Samples that the loaders of all ranks must deliver, or None if no step was measured."""
+        return None if self.step_seconds is None else self.global_batch / self.step_seconds
 
     def as_dict(self) -> dict[str, Any]:
-        """All figures, for JSON; those of time are null where no step was measured."""
-        names = ("ranks rows global_batch encoded views parameters resident phases peak limit fits flops "
-                 "seconds steps days samples_per_second sample_bytes")  # fmt: skip
-        figures = {name: getattr(self, name) for name in names.split()}
+        """Return all figures for JSON; times are None if no step was measured."""
+        names = (
+            "ranks", "rows_per_rank", "global_batch", "rows_at_once", "views", "parameters", "permanent_memory",
+            "phase_memory", "peak_memory", "usable_memory", "fits", "flops", "step_seconds", "steps", "days",
+            "samples_per_second", "sample_bytes",
+        )  # fmt: skip
+        figures = {name: getattr(self, name) for name in names}
         return figures | {"transfers": [transfer._asdict() for transfer in self.transfers]}
 
 
@@ -183,125 +336,154 @@ Advice = tuple[tuple[str, ...], Plan]  # `Section.key=value` overrides, and the 
 
 
 def plan_run(
-    config: Config, ranks: int, device: DataSheet, sample_bytes: int = 50_000, seconds: float | None = None
+    config: Config, ranks: int, device: DataSheet, sample_bytes: int = 50_000, step_seconds: float | None = None
 ) -> tuple[str, Plan, Advice | None]:
-    """Plans a run, looks for what would make it fit or faster, and puts both into words.
+    """Plan a run and look for changes that make it fit or faster; arguments are those of `Plan`.
 
-    Arguments are as `Plan` takes them, errors as of `Plan` and `build_dual_encoder`.
+    Returns:
+        The plan and the advice as text, the plan, and the advice; None if there is nothing to advise.
+
+    Raises:
+        ConfigError: the devices cannot run this configuration, or its model cannot be built.
     """
-    check(config, ranks, device)
+    from ernie_vil2.planning.towers import Towers
+
+    check_run(config, ranks, device)
     towers = Towers(config)
-    made = Plan(config, towers, ranks, device, sample_bytes, seconds)
-    # Of a run with changes no step was measured.
-    advice = advise(made, lambda changes: Plan(with_overrides(config, changes), towers, ranks, device, sample_bytes))
+    plan = Plan(config, towers, ranks, device, sample_bytes, step_seconds)
+
+    def replan(overrides: tuple[str, ...]) -> Plan:
+        # Without a time: the step was measured without the overrides.
+        return Plan(with_overrides(config, overrides), towers, ranks, device, sample_bytes)
+
+    advice = advise(plan, replan)
     model = config.Model
     title = f"{model.image.name} and {model.text.name}, {ranks} x {device.name}, {config.Training.precision}"
-    lines = [title, *_lines(made), "", *_advice(made, advice), *_words(towers.words, made.parameters["all"])]
-    return "\n".join(lines).rstrip(), made, advice
+    lines = [title, *describe(plan), "", *_describe_advice(plan, advice)]
+    lines += advise_on_words(towers.num_word_parameters, plan.parameters["all"])
+    return "\n".join(lines).rstrip(), plan, advice
 
 
 def advise(plan: Plan, replan: Callable[[tuple[str, ...]], Plan]) -> Advice | None:
-    """The changes that make a run fit at the least cost, see `Plan.cost`, and among these the fewest.
+    """Return the changes that make a run fit at the least `Plan.cost`, and of equal ones the fewest.
 
-    A run that fits as it is may be faster in another precision, and is offered that only. None if nothing is of use;
-    `replan` gives the plan with `Section.key=value` overrides.
+    A run that fits may only be advised to use another, faster precision.
+
+    Args:
+        plan: the plan without changes.
+        replan: returns the plan with `Section.key=value` overrides.
+
+    Returns:
+        The overrides and the plan with them; None if no change helps.
     """
     training, tile = plan.config.Training, plan.config.Loss.tile
-    precisions = [name for name in plan.device.flops if name != "float32"]
+    precisions = [precision for precision in plan.device.flops if precision != "float32"]
+    # Setting -> its present value and alternatives. All of them leave the objective as it is.
     options: dict[str, tuple[object, Sequence[object]]] = {"Training.precision": (training.precision, precisions)}
-    if not plan.fits:  # what spares memory without another objective
-        options |= {
-            "Loss.tile": (tile, [tile or LossConfig().tile]),
-            "Training.recompute": (training.recompute, [True]),
-            "Training.sharding": (training.sharding, ["stage1"] if plan.ranks > 1 else []),
-            "Training.micro_batch": (training.micro_batch, [2**n for n in range(16) if 2**n < plan.rows]),
-        }
-    choices = [
-        [(), *((f"{key}={str(value).lower()}",) for value in values if value != now)]
-        for key, (now, values) in options.items()
-    ]
-    changes = filter(None, (tuple(itertools.chain(*each)) for each in itertools.product(*choices)))
-    plans = [(overrides, replan(overrides)) for overrides in changes]
-    useful = [each for each in plans if each[1].fits and (not plan.fits or each[1].cost < plan.cost)]
-    # Of equals the one that uses the most memory: a device is faster with large micro batches.
-    return min(useful, key=lambda each: (each[1].cost, len(each[0]), -each[1].peak), default=None)
+    if not plan.fits:
+        options["Loss.tile"] = (tile, [tile or LossConfig().tile])
+        options["Training.recompute"] = (training.recompute, [True])
+        options["Training.sharding"] = (training.sharding, ["stage1"] if plan.ranks > 1 else [])
+        micro_batches = [2**power for power in range(16) if 2**power < plan.rows_per_rank]
+        options["Training.micro_batch"] = (training.micro_batch, micro_batches)
+
+    # For each setting: no override, or one of its alternatives.
+    choices: list[list[tuple[str, ...]]] = []
+    for key, (present, alternatives) in options.items():
+        overrides = [(f"{key}={str(value).lower()}",) for value in alternatives if value != present]
+        choices.append([(), *overrides])
+
+    candidates: list[Advice] = []
+    for combination in itertools.product(*choices):
+        changes = tuple(itertools.chain(*combination))
+        if not changes:
+            continue
+        candidate = replan(changes)
+        if candidate.fits and (not plan.fits or candidate.cost < plan.cost):
+            candidates.append((changes, candidate))
+    # Of equals take the one that uses the most memory: a device is faster with large micro batches.
+    return min(candidates, key=lambda advice: (advice[1].cost, len(advice[0]), -advice[1].peak_memory), default=None)
 
 
 def headline(plan: Plan) -> str:
-    """On one line whether the plan fits."""
-    return f"plan: {_verdict(plan)}, {_size(plan.peak)} of {_size(plan.limit)} at most"
+    """Return on one line whether the plan fits."""
+    return f"plan: {_verdict(plan)}, {_format_bytes(plan.peak_memory)} of {_format_bytes(plan.usable_memory)} at most"
 
 
-def _lines(plan: Plan) -> Iterator[str]:
-    """The plan, a figure per line."""
-    views = " and ".join(counted(count, f"{kind} view") for kind, count in plan.views.items() if count)
-    each = f"{counted(plan.ranks, 'rank')} of {counted(plan.rows, 'row')}, {views} of each"
-    yield _line("batch", f"{plan.global_batch:,}", each)
-    if plan.encoded < plan.rows:
-        yield _line("micro batch", f"{plan.encoded:,}", "rows of a rank encoded at once, every row twice")
-    millions = {name: f"{count / 1e6:,.1f} M" for name, count in plan.parameters.items()}
-    yield _line("parameters", millions["all"], f"image {millions['image']}, text {millions['text']}")
+def describe(plan: Plan) -> Iterator[str]:
+    """Yield the lines that describe a plan, one figure on each."""
+    views = " and ".join(counted(number, f"{kind} view") for kind, number in plan.views.items() if number)
+    rows = f"{counted(plan.ranks, 'rank')} of {counted(plan.rows_per_rank, 'row')}, {views} of each"
+    yield _format_line("batch", f"{plan.global_batch:,}", rows)
+    if plan.rows_at_once < plan.rows_per_rank:
+        yield _format_line("micro batch", f"{plan.rows_at_once:,}", "rows of a rank encoded at once, every row twice")
+    millions = {tower: f"{number / 1e6:,.1f} M" for tower, number in plan.parameters.items()}
+    yield _format_line("parameters", millions["all"], f"image {millions['image']}, text {millions['text']}")
 
     yield from ("", "memory of a rank")
-    for name, size in plan.resident.items():
-        yield _line(name, _size(size))
-    for phase, parts in plan.phases.items():
-        inner = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
-        yield _line(f"in the {phase}", _size(sum(parts.values())), inner)
-    usable = f"of {_size(plan.limit)} usable on {plan.device.name}: {_verdict(plan)}"
-    yield _line("most at one time", _size(plan.peak), usable)
+    for name, size in plan.permanent_memory.items():
+        yield _format_line(name, _format_bytes(size))
+    for phase, sizes in plan.phase_memory.items():
+        contents = ", ".join(f"{name} {_format_bytes(size)}" for name, size in sizes.items())
+        yield _format_line(f"in the {phase}", _format_bytes(sum(sizes.values())), contents)
+    usable = f"of {_format_bytes(plan.usable_memory)} usable on {plan.device.name}: {_verdict(plan)}"
+    yield _format_line("most at one time", _format_bytes(plan.peak_memory), usable)
 
     yield from ("", "sent by a rank in a step")
     for transfer in plan.transfers:
-        calls = f"{transfer.calls} x " if transfer.calls > 1 else ""
-        hidden = ", while the step computes" if transfer.hidden else ""
-        yield _line(transfer.what, _size(transfer.sent), f"{calls}{transfer.collective}{hidden}")
+        calls = f"{transfer.num_calls} x " if transfer.num_calls > 1 else ""
+        overlap = ", while the step computes" if transfer.is_overlapped else ""
+        yield _format_line(transfer.name, _format_bytes(transfer.sent), f"{calls}{transfer.collective}{overlap}")
     if not plan.transfers:
-        yield _line("nothing", "")
+        yield _format_line("nothing", "")
 
-    pairs = plan.steps * plan.global_batch
-    shown = counted(pairs, "pair") if pairs < 1e6 else f"{pairs / 1e6:,.0f} M pairs"
+    num_samples = plan.steps * plan.global_batch
+    pairs = counted(num_samples, "pair") if num_samples < 1e6 else f"{num_samples / 1e6:,.0f} M pairs"
     yield from ("", "schedule")
-    yield _line("steps", f"{plan.steps:,}", shown)
-    yield _line("operations of a step", _flops(plan.flops), f"{_flops(plan.flops / plan.ranks)} per rank")
+    yield _format_line("steps", f"{plan.steps:,}", pairs)
+    per_rank = f"{_format_flops(plan.flops / plan.ranks)} per rank"
+    yield _format_line("operations of a step", _format_flops(plan.flops), per_rank)
     rate = plan.samples_per_second
-    if plan.seconds is None or plan.days is None or rate is None:
+    if plan.step_seconds is None or plan.days is None or rate is None:
         yield f"  {HOW_TO_MEASURE}"
         return
-    unit, count = duration(86400 * plan.days)
-    device_unit, device_count = duration(86400 * plan.ranks * plan.days, UNITS[1:])
-    note = f"{plan.seconds:,.3g} s a step, {device_count:,.1f} device {device_unit}"
-    yield _line(unit, f"{count:,.1f}", note)
+    unit, length = duration(86400 * plan.days)
+    device_unit, device_length = duration(86400 * plan.ranks * plan.days, DURATION_UNITS[1:])  # device hours at most
+    note = f"{plan.step_seconds:,.3g} s a step, {device_length:,.1f} device {device_unit}"
+    yield _format_line(unit, f"{length:,.1f}", note)
 
-    stored = rate * plan.sample_bytes
+    read_rate = rate * plan.sample_bytes
     yield from ("", "loader")
-    yield _line("samples a second", f"{rate:,.0f}", f"{rate / plan.ranks:,.1f} per rank")
-    each = f"{_size(stored / plan.ranks)} per rank, {plan.sample_bytes / 1000:g} kB a sample"
-    yield _line("read a second", _size(stored), each)
-    yield _line("to the device a second", _size(rate * plan.device_bytes / plan.ranks), "per rank")
+    yield _format_line("samples a second", f"{rate:,.0f}", f"{rate / plan.ranks:,.1f} per rank")
+    per_rank = f"{_format_bytes(read_rate / plan.ranks)} per rank, {plan.sample_bytes / 1000:g} kB a sample"
+    yield _format_line("read a second", _format_bytes(read_rate), per_rank)
+    yield _format_line("to the device a second", _format_bytes(rate * plan.device_bytes / plan.ranks), "per rank")
 
 
-def duration(seconds: float, units: Sequence[tuple[str, float]] = UNITS) -> tuple[str, float]:
-    """A time in the largest unit in which it is at least one, otherwise in the smallest."""
-    return next(((name, seconds / size) for name, size in units if seconds >= size), ("seconds", seconds))
+def duration(seconds: float, units: Sequence[tuple[str, float]] = DURATION_UNITS) -> tuple[str, float]:
+    """Return a time as a unit and a number: the largest unit of which it has at least one, otherwise seconds."""
+    for name, unit_seconds in units:
+        if seconds >= unit_seconds:
+            return name, seconds / unit_seconds
+    return "seconds", seconds
 
 
-def _advice(plan: Plan, advice: Advice | None) -> Iterator[str]:
+def _describe_advice(plan: Plan, advice: Advice | None) -> Iterator[str]:
     if advice:
-        overrides, better = advice
-        what = "to make it faster" if plan.fits else "to make it fit"
-        yield f"{what}: {' '.join(f'-o {override}' for override in overrides)}"
-        yield f"  then {_size(better.peak)} of {_size(plan.limit)} at most"
+        overrides, changed_plan = advice
+        purpose = "to make it faster" if plan.fits else "to make it fit"
+        yield f"{purpose}: {' '.join(f'-o {override}' for override in overrides)}"
+        yield f"  then {_format_bytes(changed_plan.peak_memory)} of {_format_bytes(plan.usable_memory)} at most"
     elif not plan.fits:
-        yield "nothing in the configuration that leaves the objective as it is makes it fit: plan for more ranks"
+        yield "no change of the configuration that keeps the objective makes it fit: plan for more ranks"
 
 
-def _words(words: int, parameters: float) -> Iterator[str]:
-    """A model of many languages can do without most of its words."""
-    if words > MANY_WORDS and words > parameters / 4:
+def advise_on_words(num_word_parameters: int, num_parameters: float) -> Iterator[str]:
+    """Yield the advice to trim the vocabulary, if the word embedding is large."""
+    if num_word_parameters > LARGE_WORD_EMBEDDING and num_word_parameters > num_parameters / 4:
         yield (
-            f"words are {words / 1e6:,.0f} of {parameters / 1e6:,.0f} million parameters: ernie-vil2 trim leaves "
-            "out those that your languages or texts never use"
+            f"words are {num_word_parameters / 1e6:,.0f} of {num_parameters / 1e6:,.0f} million parameters: ernie-vil2 "
+            "trim removes those that your languages or texts never use"
         )
 
 
@@ -309,14 +491,21 @@ def _verdict(plan: Plan) -> str:
     return "fits" if plan.fits else "DOES NOT FIT"
 
 
-def _line(name: str, value: str, note: str = "") -> str:
+def _format_line(name: str, value: str, note: str = "") -> str:
     return f"  {name:<34}{value:>14}  {note}".rstrip()
 
 
-def _size(count: float, step: float = 1024, units: Sequence[str] = ("B", "KiB", "MiB", "GiB")) -> str:
-    power = max(number for number in range(len(units)) if number == 0 or count >= step**number)
-    return f"{count / step**power:,.{int(power > 0)}f} {units[power]}"
+def _format_bytes(number: float) -> str:
+    return _format_with_unit(number, 1024, ("B", "KiB", "MiB", "GiB"))
 
 
-def _flops(count: float) -> str:
-    return _size(count, 1000, ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP"))
+def _format_flops(number: float) -> str:
+    return _format_with_unit(number, 1000, ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP"))
+
+
+def _format_with_unit(number: float, step: int, units: Sequence[str]) -> str:
+    power = 0
+    while power < len(units) - 1 and number >= step ** (power + 1):
+        power += 1
+    decimals = 1 if power else 0
+    return f"{number / step**power:,.{decimals}f} {units[power]}"

@@ -1,4 +1,4 @@
-"""The towers of a configuration as a plan needs them: their sizes, and what a row costs, measured on a few rows."""
+"""The towers of a configuration: their sizes, and the cost of a row, measured on a few rows."""
 
 import gc
 import heapq
@@ -23,75 +23,107 @@ from ernie_vil2.models import DualEncoder, build_dual_encoder
 from ernie_vil2.parallel.norms import batch_norms
 from ernie_vil2.towers.layers.suite import imported
 
-ENOUGH = 2**27  # bytes that the measured rows save, if they are no more than 64 and no less than two
-IN_16_BITS = {"maps": 0.77, "tokens": 0.71}  # share of saved bytes left in 16 bits: softmax and norms stay in float32
+# Bytes of activations to measure with, within 2 to 64 rows: enough to hide allocations that do not grow with the rows.
+MEASURED_BYTES = 2**27
+MAX_MEASURED_ROWS = 64
+# Share of the activations' bytes that remain in 16 bits, where softmax and norms stay in float32: the largest share of
+# the four models in docs/plan.md, counted in their graphs by Paddle's rules for mixed precision.
+HALF_PRECISION_SHARES = {"feature maps": 0.77, "tokens": 0.71}
 
 
 class RowCost(NamedTuple):
-    """What a row costs in a tower, with its projection and normalisation, in training."""
+    """Cost of training a tower, with its projection and normalisation, on one row.
 
-    flops: float  # of forward's matrix products and convolutions; backward takes twice as many
-    saved: float  # bytes that forward saves for backward, its input included
-    work: float  # bytes in use beyond these at the most; a block that is recomputed is part of them
+    Attributes:
+        flops: operations of forward's matrix products and convolutions; backward takes twice as many.
+        saved: bytes that forward saves for backward, with its input.
+        work: peak of the bytes in use beyond these; a recomputed block counts here.
+    """
+
+    flops: float
+    saved: float
+    work: float
 
 
 class Towers:
-    """The towers of `config`, built without weights; what a row costs is measured on Paddle's device when asked for."""
+    """Towers of a configuration, built without weights; costs are measured on Paddle's device at the first use.
+
+    Attributes:
+        embed_dim: width of the joint space.
+        parameter_sizes: elements of each trained tensor.
+        tower_parameters: trained parameters of the towers "image" and "text", with their projections.
+        num_word_parameters: elements of the word embedding.
+        norm_channels: channels of each batch norm.
+    """
 
     def __init__(self, config: Config):
         side, length, text = config.Model.image.image_size, config.Data.max_length, config.Model.text
-        model = _without_weights(config, open_tokenizer(text.vocabulary, length, text.tokenizer).vocab_size)
-        self.embed_dim = model.embed_dim  # width of the joint space
-        self.parameters = _trained_sizes(model)  # elements of each tensor that is trained
-        # Their sum in each tower, with its projection, those of the word embedding, and the channels of batch norms.
-        self.of_tower = {kind: sum(_trained_sizes(_tower(model, kind))) for kind in ("image", "text")}
-        named = model.named_parameters()
-        self.words = sum(int(value.size) for name, value in named if name.endswith("word_embeddings.weight"))
+        model = _build_without_weights(config, open_tokenizer(text.vocabulary, length, text.tokenizer).vocab_size)
+        self.embed_dim = model.embed_dim
+        self.parameter_sizes = _trained_sizes(model)
+        self.tower_parameters = {kind: sum(_trained_sizes(_select_tower(model, kind))) for kind in ("image", "text")}
+        self.num_word_parameters = 0
+        for name, value in model.named_parameters():
+            if name.endswith("word_embeddings.weight"):
+                self.num_word_parameters += int(value.size)
+        # `_mean` is private: a batch norm has no public attribute for its channels (Paddle 3.3.1).
         self.norm_channels = [norm._mean.size for norm in batch_norms(model).values()]
-        self._measured = _without_weights(config, vocab_size=8)  # the gradient of more words would hide that of a row
+
+        # A small vocabulary: the gradient of a large word embedding would hide the cost of a row.
+        self._measured_model = _build_without_weights(config, vocab_size=8)
         self._rows = {"image": paddle.ones([1, 3, side, side]), "text": paddle.ones([1, length], "int64")}
-        self._costs: dict[str, tuple[RowCost, RowCost]] = {}
+        self._row_costs: dict[str, tuple[RowCost, RowCost]] = {}
 
     def largest_share(self, ranks: int) -> int:
-        """Elements of the parameters that the busiest of `ranks` owns when whole parameters are shared out.
+        """Return the elements of the parameters that the busiest of `ranks` owns when whole parameters are shared out.
 
-        As fleet's sharding does it: the largest parameter first, each to the rank that has the fewest elements.
+        Fleet's sharding takes the largest parameter first and gives each to the rank with the fewest elements.
         """
         shares = [0] * ranks
-        for size in sorted(self.parameters, reverse=True):
+        for size in sorted(self.parameter_sizes, reverse=True):
             heapq.heapreplace(shares, shares[0] + size)
         return max(shares)
 
-    def flops(self, kind: str) -> float:
+    def row_flops(self, kind: str) -> float:
         """Return the operations of a row in forward of the tower "image" or "text", from the traced graph."""
-        return _flops(getattr(self._measured, f"encode_{kind}"), self._rows[kind])
+        return _count_flops(getattr(self._measured_model, f"encode_{kind}"), self._rows[kind])
 
-    def cost(self, kind: str, precision: str = "float32", recompute: bool = False) -> RowCost:
-        """Of a row of the tower "image" or "text"; with `recompute` its blocks keep their inputs only."""
-        if kind not in self._costs:
-            encode, row = getattr(self._measured, f"encode_{kind}"), self._rows[kind]
-            tower = _tower(self._measured, kind)
-            flops = self.flops(kind)
-            repeats = [_Repeat(*alike) for _, alike in groupby(tower[0].blocks, key=str)]
+    def row_cost(self, kind: str, precision: str = "float32", recompute: bool = False) -> RowCost:
+        """Return the cost of a row in the tower "image" or "text".
+
+        Args:
+            kind: the tower.
+            precision: precision of the training; 16 bits save fewer bytes.
+            recompute: whether blocks save their inputs only and run again in backward.
+        """
+        if kind not in self._row_costs:
+            encode, row = getattr(self._measured_model, f"encode_{kind}"), self._rows[kind]
+            tower = _select_tower(self._measured_model, kind)
+            flops = self.row_flops(kind)
+            repeats = [RepeatedBlock(*blocks) for _, blocks in groupby(tower[0].blocks, key=str)]
             for parameter in tower.parameters():
                 parameter.initialize()
-            self._costs[kind] = _measured(encode, row, repeats, flops)
-        cost = self._costs[kind][recompute]
-        share = IN_16_BITS["maps" if kind == "image" and self.norm_channels else "tokens"]
-        return cost if precision == "float32" else cost._replace(saved=share * cost.saved)
+            self._row_costs[kind] = measure_row(encode, row, repeats, flops)
+        cost = self._row_costs[kind][recompute]
+        if precision == "float32":
+            return cost
+        has_feature_maps = kind == "image" and self.norm_channels
+        share = HALF_PRECISION_SHARES["feature maps" if has_feature_maps else "tokens"]
+        return cost._replace(saved=share * cost.saved)
 
 
-def _without_weights(config: Config, vocab_size: int) -> DualEncoder:
-    without = nullcontext()
+def _build_without_weights(config: Config, vocab_size: int) -> DualEncoder:
+    no_initial_weights = nullcontext()
+    # PaddleNLP has its own switch against initial weights.
     if config.Model.text.name.startswith("paddlenlp:") and installed("paddlenlp"):
-        without = imported("paddlenlp.transformers.model_utils", config.Model.text.name).no_init_weights()
-    with paddle.LazyGuard(), without:
+        no_initial_weights = imported("paddlenlp.transformers.model_utils", config.Model.text.name).no_init_weights()
+    with paddle.LazyGuard(), no_initial_weights:
         model = build_dual_encoder(config.Model, vocab_size)
     model.train()
     return model
 
 
-def _tower(model: DualEncoder, kind: str) -> nn.LayerList:
+def _select_tower(model: DualEncoder, kind: str) -> nn.LayerList:
     return nn.LayerList([getattr(model, kind), getattr(model, f"{kind}_projection")])
 
 
@@ -99,83 +131,109 @@ def _trained_sizes(layer: nn.Layer) -> list[int]:
     return [parameter.size for parameter in layer.parameters() if not parameter.stop_gradient]
 
 
-class _Repeat:
-    """Neighbouring blocks that are alike: the first one computes and is measured, the others hand on what they get.
+class RepeatedBlock:
+    """Neighbouring blocks of equal structure: only the first computes and is measured, the others return their inputs.
 
     Attributes:
-        count: of the blocks.
-        left: bytes that the first one left in memory when it last ran, with its result and without what it was given,
-            if that is gone by the time the next one begins.
+        count: number of the blocks.
+        kept: bytes that the first block left in memory when it last ran: its result counts, and its input does not if
+            it is freed before the next block begins.
         result: bytes of its result.
     """
 
-    def __init__(self, first: nn.Layer, *others: nn.Layer):
-        self.count, self.left, self.result = 1 + len(others), 0, 0
-        self._results, self._bytes = 1, _allocator()[0]
-        first.register_forward_pre_hook(self._begin)
-        first.register_forward_post_hook(self._end)
-        for block in others:
+    def __init__(self, first: nn.Layer, *repetitions: nn.Layer):
+        self.count = 1 + len(repetitions)
+        self.kept, self.result = 0, 0
+        self._num_results = 1
+        self._current_bytes = _memory_counters()[0]
+        first.register_forward_pre_hook(self._before_first)
+        first.register_forward_post_hook(self._after_first)
+        for block in repetitions:
+            # Without layers they have no parameters. `_sub_layers` is private, but empties any kind of block (Paddle
+            # 3.3.1).
             block._sub_layers.clear()
-            # Past `__setattr__`: PaddleNLP puts a wrapper of its own around a forward that is set on its layers.
-            block.__dict__["forward"] = self._hand_on
+            # In `__dict__`, as PaddleNLP's `__setattr__` wraps a `forward` that is set on its layers.
+            block.__dict__["forward"] = self._return_inputs
 
-    def _begin(self, layer: nn.Layer, inputs: Any) -> Any:
-        self._before = self._bytes()
+    def _before_first(self, layer: nn.Layer, inputs: Any) -> Any:
+        self._bytes_before = self._current_bytes()
 
-    def _end(self, layer: nn.Layer, inputs: Any, output: Any) -> Any:
+    def _after_first(self, layer: nn.Layer, inputs: Any, output: Any) -> Any:
         results = [output] if isinstance(output, paddle.Tensor) else output
-        self.left, self._results = self._bytes() - self._before, len(results)
+        self.kept = self._current_bytes() - self._bytes_before
+        self._num_results = len(results)
         self.result = sum(result.size * result.element_size() for result in results)
 
-    def _hand_on(self, *inputs: Any, **_: Any) -> Any:
-        self.left = self._bytes() - self._before
-        return inputs[0] if self._results == 1 else inputs[: self._results]
+    def _return_inputs(self, *inputs: Any, **_: Any) -> Any:
+        # Measured again: by now the input of the first block may be freed.
+        self.kept = self._current_bytes() - self._bytes_before
+        return inputs[0] if self._num_results == 1 else inputs[: self._num_results]
 
 
-def _measured(encode: Callable, row: paddle.Tensor, repeats: list[_Repeat], flops: float) -> tuple[RowCost, RowCost]:
-    """What `row` costs, without and with recomputation of blocks."""
-    current, peak, reset_peak = _allocator()
+def measure_row(
+    encode: Callable, row: paddle.Tensor, repeats: list[RepeatedBlock], flops: float
+) -> tuple[RowCost, RowCost]:
+    """Measure the cost of a row by training steps on a few.
 
-    def step(rows: int) -> np.ndarray:
-        """Bytes that forward leaves, that are in use beyond these at the most, and that each block leaves and gives."""
-        batch = row.expand([rows, *row.shape[1:]]).clone()
+    Args:
+        encode: forward of the tower, from a batch to its embeddings.
+        row: batch of one row.
+        repeats: blocks of the tower.
+        flops: operations of a row in forward.
+
+    Returns:
+        The costs without and with recomputation of blocks.
+    """
+    current_bytes, peak_bytes, reset_peak = _memory_counters()
+
+    def train_step(num_rows: int) -> np.ndarray:
+        """Return the bytes saved by forward, the peak beyond these, and of each block the bytes kept and its result."""
+        batch = row.expand([num_rows, *row.shape[1:]]).clone()
         gc.collect(0)
-        before = current()
+        before = current_bytes()
         reset_peak()
         embeddings = encode(batch)
-        saved = current() - before
+        saved = current_bytes() - before
         embeddings.sum().backward()
-        return np.array(
-            [saved, peak() - before - saved, *(size for each in repeats for size in (each.left, each.result))]
-        )
+        sizes = [saved, peak_bytes() - before - saved]
+        for repeat in repeats:
+            sizes += [repeat.kept, repeat.result]
+        return np.array(sizes)
 
-    automatic = gc.isenabled()
-    gc.disable()  # so that a step frees nothing of others, and its own garbage is all that is young
+    was_enabled = gc.isenabled()
+    gc.disable()  # so that a step frees nothing of earlier code, and only its own garbage is in the young generation
     try:
-        step(1)  # what is allocated once, the gradients of the parameters above all, is not a part of a row
-        rows = int(max(2, min(64, ENOUGH // step(1)[0])))  # of one row Paddle spares some copies
-        # What twice the rows take more: a gradient of a parameter, before it is added, is not a part of a row either.
-        saved, work, *blocks = ((step(2 * rows) - step(rows)) / rows).tolist()
+        train_step(1)  # allocates what is allocated once, above all the gradients of the parameters
+        num_rows = int(max(2, min(MAX_MEASURED_ROWS, MEASURED_BYTES // train_step(1)[0])))
+        # At least two rows, since Paddle spares some copies for one. The difference of two steps leaves out what does
+        # not grow with the rows, such as the gradient of a parameter before it is added.
+        sizes = ((train_step(2 * num_rows) - train_step(num_rows)) / num_rows).tolist()
     finally:
-        if automatic:
+        if was_enabled:
             gc.enable()
-    blocks = list(zip([each.count for each in repeats], blocks[::2], blocks[1::2], strict=True))
-    saved += row.size * row.element_size() + sum((count - 1) * left for count, left, _ in blocks)
-    saved_again = saved + sum(count * (result - left) for count, left, result in blocks)
-    work_again = work + max((left - result for _, left, result in blocks), default=0.0)
-    return RowCost(flops, saved, max(0.0, work)), RowCost(flops, saved_again, max(0.0, work_again))
+
+    saved, work = sizes[:2]
+    saved += row.size * row.element_size()
+    extra_saved, extra_work = 0.0, []
+    for repeat, kept, result in zip(repeats, sizes[2::2], sizes[3::2], strict=True):
+        saved += (repeat.count - 1) * kept  # only the first block ran
+        # With recomputation a block leaves its result only, and backward needs the rest of one block at a time.
+        extra_saved += repeat.count * (result - kept)
+        extra_work.append(kept - result)
+    recomputed_work = work + max(extra_work, default=0.0)
+    return RowCost(flops, saved, max(0.0, work)), RowCost(flops, saved + extra_saved, max(0.0, recomputed_work))
 
 
-def _flops(encode: Callable, row: paddle.Tensor) -> float:
-    """Of the matrix products and convolutions of a row, two for every multiplication and its addition."""
+def _count_flops(encode: Callable, row: paddle.Tensor) -> float:
+    """Count the operations of the matrix products and convolutions of a row, two for a multiplication and addition."""
     flops = 0.0
     for op in operations(encode, row):
         name = op.name().removeprefix("pd_op.")
         if name in ("matmul", "bmm"):
-            first = op.operands_source()[0].shape
-            inner = first[-2] if name == "matmul" and op.attrs()["transpose_x"] else first[-1]
+            left = op.operands_source()[0].shape
+            inner = left[-2] if name == "matmul" and op.attrs()["transpose_x"] else left[-1]
         elif name in ("conv2d", "depthwise_conv2d"):
-            inner = math.prod(op.operands_source()[1].shape[1:])  # of [out, in / groups, height, width]
+            inner = math.prod(op.operands_source()[1].shape[1:])  # filter [out, in / groups, height, width]
         else:
             continue
         flops += 2.0 * math.prod(op.results()[0].shape) * inner
@@ -183,26 +241,31 @@ def _flops(encode: Callable, row: paddle.Tensor) -> float:
 
 
 def operations(encode: Callable, batch: paddle.Tensor) -> Iterator[Any]:
-    """Those of Paddle's graph of `encode` for a batch like this one; parameters need no values.
+    """Yield the operations of Paddle's graph of `encode` for a batch of this shape; parameters need no values.
 
-    An operation is valid until the next one is asked for: it does not keep the graph alive, which the iterator does.
+    An operation is valid until the next one is requested: the iterator keeps the graph alive, the operation does not.
     """
 
     class Encoding(nn.Layer):
-        @paddle.jit.not_to_static  # rewriting its Python for control flow on tensors takes a minute
+        @paddle.jit.not_to_static  # converting the Python control flow of `encode` takes a minute
         def forward(self, batch: paddle.Tensor) -> paddle.Tensor:
             return encode(batch)
 
     layer, spec = Encoding(), paddle.static.InputSpec(batch.shape, batch.dtype)
-    with warnings.catch_warnings(action="ignore"), tracing():  # warnings that traced tensors are on no device
+    with warnings.catch_warnings(action="ignore"), tracing():  # Paddle warns that traced tensors are on no device
         forward: Any = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True).forward
         program = forward.concrete_program.main_program
     yield from program.global_block().ops
 
 
-def _allocator() -> list[Callable[[], int]]:
-    """Bytes in use now and at their most, and a function that lets the most begin again, where tensors are."""
-    device = paddle.zeros([1]).place
-    of, number = ("device", device.gpu_device_id()) if device.is_gpu_place() else ("host", 0)
-    return [partial(getattr(core, f"{of}_memory_stat_{what}_value"), "Allocated", number)
-            for what in ("current", "peak", "reset_peak")]  # fmt: skip
+def _memory_counters() -> list[Callable[[], int]]:
+    """Return three functions for the device of new tensors: current bytes, peak bytes, and a reset of the peak.
+
+    `core` is private: `paddle.device` has no such figures for a CPU (Paddle 3.3.1).
+    """
+    place = paddle.zeros([1]).place
+    memory, device_id = ("device", place.gpu_device_id()) if place.is_gpu_place() else ("host", 0)
+    return [
+        partial(getattr(core, f"{memory}_memory_stat_{name}_value"), "Allocated", device_id)
+        for name in ("current", "peak", "reset_peak")
+    ]

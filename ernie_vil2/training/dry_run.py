@@ -30,8 +30,7 @@ from ernie_vil2.io.run_folder import CONFIG, DRY_RUN, check_run_folder, list_che
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.models.weights.initial import with_model_like
 from ernie_vil2.pages import Axis, Chart, Series, line_chart, write_page
-from ernie_vil2.planning.devices import DEVICES, recognise
-from ernie_vil2.planning.plan import duration, headline, plan_run
+from ernie_vil2.planning.plan import DEVICES, duration, headline, plan_run, recognise_device
 from ernie_vil2.registry import import_named
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.optimizer import check_sharding, learning_rate, with_steps
@@ -235,7 +234,7 @@ def _plan(config: Config, ranks: int, read: Sequence[Preview]) -> tuple[str, str
         device = DEVICES["cpu"]
         if paddle.get_device() != "cpu":
             found = paddle.device.cuda.get_device_properties(paddle.get_device())
-            device = recognise(found.name, found.total_memory)
+            device = recognise_device(found.name, found.total_memory)
         text, plan, _ = plan_run(config, ranks, device, **({"sample_bytes": round(fmean(stored))} if stored else {}))
         return text, f"{headline(plan)} (plan.txt)"
     except (ConfigError, ValueError) as error:

@@ -17,7 +17,7 @@ def test_a_plan_of_the_demo(tmp_path, capsys):
     assert made.returncode == 0 and made.stderr == "", made.stderr
     figures = json.loads((tmp_path / "plan.json").read_text())
     assert figures["ranks"] == 2 and figures["fits"] and figures["advice"] is None
-    assert figures["global_batch"] == 2 * figures["rows"]
+    assert figures["global_batch"] == 2 * figures["rows_per_rank"]
     assert figures["samples_per_second"] == figures["global_batch"] / 0.5
     assert "samples a second" in made.stdout and "samples a second" not in plan(*arguments).stdout
     assert run("plan", list(map(str, arguments)), "ernie-vil2 plan") == 0

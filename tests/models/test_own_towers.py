@@ -123,10 +123,10 @@ def test_a_plan_of_ones_own_towers(my_towers):
     """They list no blocks: a row keeps its pixels and the width of its embedding at the least."""
     config = load_config(None, [*TOWERS, "Data.max_length=24"])
     import_named(config.names)
-    cost = Towers(config).cost("image")
+    cost = Towers(config).row_cost("image")
     assert cost.flops == 2 * 3 * 16
     assert cost.saved >= 4 * (3 * 32 * 32 + 16)
-    assert Towers(config).cost("image", recompute=True).saved == cost.saved
+    assert Towers(config).row_cost("image", recompute=True).saved == cost.saved
 
 
 def test_a_registered_tower_is_chosen_by_its_name(my_towers, monkeypatch):

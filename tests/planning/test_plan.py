@@ -7,11 +7,20 @@ from dataclasses import asdict, replace
 import pytest
 
 from benchmarks.traffic import counted_traffic
-from ernie_vil2.cli.plan import step_seconds
+from ernie_vil2.cli.plan import read_step_seconds
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.io.run_folder import CONFIG, LOG
-from ernie_vil2.planning.devices import DEVICES, GIB, DataSheet, check, recognise
-from ernie_vil2.planning.plan import HOW_TO_MEASURE, Plan, _lines, advise
+from ernie_vil2.planning.plan import (
+    DEVICES,
+    GIB,
+    HOW_TO_MEASURE,
+    DataSheet,
+    Plan,
+    advise,
+    check_run,
+    describe,
+    recognise_device,
+)
 from ernie_vil2.planning.towers import Towers
 from ernie_vil2.training.trainer import Trainer
 from tests.support.ranks import forked_ranks
@@ -31,59 +40,65 @@ def towers():
     return Towers(load_config(None, SMALL))
 
 
-def planned(towers, *overrides, ranks=4, device=DEVICE, seconds=None):
+def planned(towers, *overrides, ranks=4, device=DEVICE, step_seconds=None):
     config = load_config(None, [*SMALL, *overrides])
-    check(config, ranks, device)
-    return Plan(config, towers, ranks, device, sample_bytes=1000, seconds=seconds)
+    check_run(config, ranks, device)
+    return Plan(config, towers, ranks, device, sample_bytes=1000, step_seconds=step_seconds)
 
 
 def test_memory_by_hand(towers):
     plan = planned(towers)
-    parameters, image, text = sum(towers.parameters), *(towers.cost(kind, "float32") for kind in ("image", "text"))
+    parameters, image, text = (
+        sum(towers.parameter_sizes),
+        *(towers.row_cost(kind, "float32") for kind in ("image", "text")),
+    )
     images = 16 * 2 * 3 * 32 * 32
-    assert plan.resident == {
+    assert plan.permanent_memory == {
         "weights": 4 * parameters,
         "gradients": 4 * parameters,
         "optimiser state": 8 * parameters,
         "images of the batches": 3 * images,
     }
     activations = 16 * 2 * (image.saved + text.saved)
-    assert plan.phases["backward"]["activations"] == activations
-    assert plan.phases["loss"]["logits"] == 12 * 16 * 64 * 4
-    assert plan.phases["loss"]["embeddings"] == 2 * (16 + 64) * 4 * 32 * 4
-    assert plan.peak == sum(plan.resident.values()) + sum(plan.phases["backward"].values())
-    assert plan.limit == 0.92 * 2**30 and plan.fits
+    assert plan.phase_memory["backward"]["activations"] == activations
+    assert plan.phase_memory["loss"]["logits"] == 12 * 16 * 64 * 4
+    assert plan.phase_memory["loss"]["embeddings"] == 2 * (16 + 64) * 4 * 32 * 4
+    assert plan.peak_memory == sum(plan.permanent_memory.values()) + sum(plan.phase_memory["backward"].values())
+    assert plan.usable_memory == 0.92 * 2**30 and plan.fits
 
 
 def test_views_that_the_loss_does_not_need_cost_nothing(towers):
     single = planned(towers, "Loss.weights.image_image=0", "Loss.weights.text_text=0")
     assert single.views == {"image": 1, "text": 1}
     # Forward and backward of every view, and the products of four pairs of views of a whole batch.
-    encoding = sum(towers.cost(kind, "float32").flops for kind in ("image", "text"))
+    encoding = sum(towers.row_cost(kind, "float32").flops for kind in ("image", "text"))
     plan = planned(towers)
     assert plan.flops == 3 * 64 * 2 * encoding + 4 * 4 * 2 * 64**2 * 32
-    assert plan.cost == (plan.flops / 1e12, sum(transfer.sent for transfer in plan.transfers if not transfer.hidden))
+    assert plan.cost == (
+        plan.flops / 1e12,
+        sum(transfer.sent for transfer in plan.transfers if not transfer.is_overlapped),
+    )
     texts = planned(towers, "Loss.weights={image_image: 0, image_text: 0, text_image: 0}")
     assert texts.views == {"image": 0, "text": 2}
-    assert texts.resident["images of the batches"] == 0
+    assert texts.permanent_memory["images of the batches"] == 0
     on_cpu = planned(towers, device=replace(DEVICE, name="cpu"))
-    assert on_cpu.resident["images of the batches"] == 2 * 16 * 2 * 3 * 32 * 32
+    assert on_cpu.permanent_memory["images of the batches"] == 2 * 16 * 2 * 3 * 32 * 32
     assert texts.flops < single.flops < planned(towers).flops
 
 
 def test_widths_cost_products_and_send_and_hold_no_more(towers):
     plain, widths = planned(towers), planned(towers, "Loss.widths=[8, 16, 32]")
     assert widths.flops - plain.flops == 4 * 4 * 2 * 64**2 * (8 + 16)
-    assert (widths.phases, widths.transfers) == (plain.phases, plain.transfers)
+    assert (widths.phase_memory, widths.transfers) == (plain.phase_memory, plain.transfers)
 
 
 def test_traffic_by_hand(towers):
-    sent = {transfer.what: transfer for transfer in planned(towers).transfers}
+    sent = {transfer.name: transfer for transfer in planned(towers).transfers}
     embeddings = 16 * 4 * 32 * 4
     assert sent["embeddings"].payload == embeddings and sent["embeddings"].sent == 3 * embeddings
     assert sent["gradients of the embeddings"].payload == 4 * embeddings
     assert sent["gradients of the embeddings"].sent == 3 * embeddings
-    assert sent["gradients of the parameters"].sent == 2 * 3 / 4 * 4 * sum(towers.parameters)
+    assert sent["gradients of the parameters"].sent == 2 * 3 / 4 * 4 * sum(towers.parameter_sizes)
     assert sent["ids of the rows"].payload == 16 * 16
     assert planned(towers, ranks=1).transfers == []
 
@@ -91,50 +106,55 @@ def test_traffic_by_hand(towers):
 def test_sharding_by_hand(towers):
     """Each rank owns whole parameters; the word embedding is most of this model."""
     plain, first, second = (planned(towers, f"Training.sharding={stage}") for stage in ("none", "stage1", "stage2"))
-    embedding = max(towers.parameters)
-    assert 2 * embedding > sum(towers.parameters) and towers.largest_share(4) == embedding
-    assert first.resident["optimiser state"] == second.resident["optimiser state"] == 8 * embedding
-    assert first.resident["gradients"] == plain.resident["gradients"] and second.resident["gradients"] == 4 * embedding
-    assert "buckets of gradients" not in first.phases["backward"] and "optimiser" not in first.phases
+    embedding = max(towers.parameter_sizes)
+    assert 2 * embedding > sum(towers.parameter_sizes) and towers.largest_share(4) == embedding
+    assert first.permanent_memory["optimiser state"] == second.permanent_memory["optimiser state"] == 8 * embedding
+    assert (
+        first.permanent_memory["gradients"] == plain.permanent_memory["gradients"]
+        and second.permanent_memory["gradients"] == 4 * embedding
+    )
+    assert "buckets of gradients" not in first.phase_memory["backward"] and "optimiser" not in first.phase_memory
     gradients, updated = first.transfers[-2:]
     assert (gradients.collective, updated.collective) == ("reduce", "broadcast")
     assert gradients.sent + updated.sent == plain.transfers[-1].sent
-    assert gradients.calls == len(towers.parameters) and not gradients.hidden
+    assert gradients.num_calls == len(towers.parameter_sizes) and not gradients.is_overlapped
     alone = planned(towers, "Training.sharding=stage1", ranks=1)
-    assert alone.resident["optimiser state"] == 8 * sum(towers.parameters)
+    assert alone.permanent_memory["optimiser state"] == 8 * sum(towers.parameter_sizes)
 
 
 def test_days_are_those_of_a_measured_step(towers):
-    plan, measured = planned(towers), planned(towers, seconds=0.5)
+    plan, measured = planned(towers), planned(towers, step_seconds=0.5)
     assert measured.days == pytest.approx(1000 * 0.5 / 86400) and measured.samples_per_second == 64 / 0.5
-    assert plan.as_dict() == measured.as_dict() | {"seconds": None, "days": None, "samples_per_second": None}
-    assert HOW_TO_MEASURE in "\n".join(_lines(plan)) and HOW_TO_MEASURE not in "\n".join(_lines(measured))
-    assert "96.0 device hours" in "\n".join(_lines(planned(towers, "Training.steps=172800", seconds=0.5)))
+    assert plan.as_dict() == measured.as_dict() | {"step_seconds": None, "days": None, "samples_per_second": None}
+    assert HOW_TO_MEASURE in "\n".join(describe(plan)) and HOW_TO_MEASURE not in "\n".join(describe(measured))
+    assert "96.0 device hours" in "\n".join(describe(planned(towers, "Training.steps=172800", step_seconds=0.5)))
 
 
 def test_the_whole_matrix_of_logits_needs_more_memory(towers):
     tiled, whole = (
         planned(towers, f"Loss.tile={tile}", "Training.global_batch=4096", ranks=1) for tile in (512, "null")
     )
-    assert whole.phases["loss"]["logits"] == (3 * 4 + 3) * 4096**2 * 4
-    assert tiled.phases["loss"]["logits"] == 12 * 512**2 * 4
+    assert whole.phase_memory["loss"]["logits"] == (3 * 4 + 3) * 4096**2 * 4
+    assert tiled.phase_memory["loss"]["logits"] == 12 * 512**2 * 4
     assert whole.flops < tiled.flops
 
 
 def test_micro_batches_bound_what_is_kept_and_encode_twice(towers):
     whole, parts = planned(towers), planned(towers, "Training.micro_batch=5")
-    assert parts.encoded == 4  # 16 rows in four micro batches, as even as they can be
-    assert parts.phases["backward"]["activations"] == pytest.approx(whole.phases["backward"]["activations"] / 4, 0.01)
-    assert "activations" not in parts.phases["loss"]
+    assert parts.rows_at_once == 4  # 16 rows in four micro batches, as even as they can be
+    assert parts.phase_memory["backward"]["activations"] == pytest.approx(
+        whole.phase_memory["backward"]["activations"] / 4, 0.01
+    )
+    assert "activations" not in parts.phase_memory["loss"]
     scoring = 4 * 4 * 2 * 64**2 * 32
     assert 3 * (parts.flops - scoring) == 4 * (whole.flops - scoring)
 
 
 def test_recomputed_blocks_keep_less_and_run_twice(towers):
     whole, again = planned(towers), planned(towers, "Training.recompute=true")
-    kept = sum(towers.cost(kind, recompute=True).saved for kind in ("image", "text"))
-    assert again.phases["backward"]["activations"] == pytest.approx(16 * 2 * kept, rel=0.01)
-    assert again.peak < whole.peak and again.flops > whole.flops
+    kept = sum(towers.row_cost(kind, recompute=True).saved for kind in ("image", "text"))
+    assert again.phase_memory["backward"]["activations"] == pytest.approx(16 * 2 * kept, rel=0.01)
+    assert again.peak_memory < whole.peak_memory and again.flops > whole.flops
 
 
 def test_advice_fits_when_it_is_planned_again(towers):
@@ -159,10 +179,10 @@ def test_advice_fits_when_it_is_planned_again(towers):
 
 
 def test_devices_by_what_their_driver_says():
-    assert recognise("NVIDIA A100-SXM4-40GB", 39.4 * GIB) is DEVICES["a100-40g"]
-    assert recognise("NVIDIA A100-SXM4-80GB", 79.2 * GIB) is DEVICES["a100-80g"]
+    assert recognise_device("NVIDIA A100-SXM4-40GB", 39.4 * GIB) is DEVICES["a100-40g"]
+    assert recognise_device("NVIDIA A100-SXM4-80GB", 79.2 * GIB) is DEVICES["a100-80g"]
     with pytest.raises(ValueError, match="NVIDIA L4"):
-        recognise("NVIDIA L4", 22.0 * GIB)
+        recognise_device("NVIDIA L4", 22.0 * GIB)
 
 
 def test_what_cannot_be_planned_is_refused(towers):
@@ -180,13 +200,13 @@ def test_a_step_is_measured_by_the_log_of_a_run(tmp_path):
 
     (tmp_path / CONFIG).write_text("Training: {global_batch: 64}")
     with pytest.raises(ValueError, match="no step"):
-        step_seconds(str(tmp_path), 64)
+        read_step_seconds(str(tmp_path), 64)
     log(16.0)
-    assert step_seconds(str(tmp_path), 64) == 4.0
+    assert read_step_seconds(str(tmp_path), 64) == 4.0
     log(1.0, 32.0, 64.0, 16.0, 0.0)  # the run starts, and was stopped
-    assert step_seconds(str(tmp_path), 64) == 2.0
+    assert read_step_seconds(str(tmp_path), 64) == 2.0
     with pytest.raises(ValueError, match="64 samples.* 128"):
-        step_seconds(str(tmp_path), 128)
+        read_step_seconds(str(tmp_path), 128)
 
 
 def count_traffic(folder, settings):
@@ -217,12 +237,12 @@ def test_bytes_and_calls_are_those_of_a_step(overrides, tmp_path, changes):
     config = load_config(None, settings)
     planned = defaultdict(lambda: {"calls": 0, "payload": 0, "sent": 0.0})
     for transfer in Plan(config, Towers(config), 2, DEVICES["cpu"]).transfers:
-        if transfer.what == "gradients of the parameters":  # sent by Paddle's own data parallel, which is not counted
+        if transfer.name == "gradients of the parameters":  # sent by Paddle's own data parallel, which is not counted
             continue
         # Gloo has no reduce_scatter: the whole is summed on every rank, which sends twice as much.
         on_gloo = transfer.collective == "reduce_scatter"
         entry = planned["all_reduce" if on_gloo else transfer.collective]
-        entry["calls"] += transfer.calls
+        entry["calls"] += transfer.num_calls
         entry["payload"] += transfer.payload
         entry["sent"] += transfer.sent * (2 if on_gloo else 1)
     for rank in range(2):

@@ -12,9 +12,8 @@ from ernie_vil2.config import load_config
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.planning import towers as module
-from ernie_vil2.planning.plan import _words
-from ernie_vil2.planning.towers import Towers
+from ernie_vil2.planning.plan import advise_on_words
+from ernie_vil2.planning.towers import RepeatedBlock, Towers, measure_row
 from ernie_vil2.tasks.contrastive_step import recompute_blocks
 from ernie_vil2.tasks.dropout import CounterBasedDropout
 
@@ -64,14 +63,14 @@ def test_a_few_rows_and_blocks_cost_as_in_the_whole_model(name):
     config = configuration(name)
     towers, model = Towers(config), whole_model(config)
     trained = [parameter.size for parameter in model.parameters() if not parameter.stop_gradient]
-    assert sorted(towers.parameters) == sorted(trained)
-    assert sum(towers.of_tower.values()) + 1 == sum(trained), "and the temperature"
+    assert sorted(towers.parameter_sizes) == sorted(trained)
+    assert sum(towers.tower_parameters.values()) + 1 == sum(trained), "and the temperature"
     side = config.Model.image.image_size
     for kind, encode, batch in (
         ("image", model.encode_image, paddle.randn([ROWS, 3, side, side])),
         ("text", model.encode_text, paddle.randint(1, 1000, [ROWS, config.Data.max_length])),
     ):
-        assert towers.cost(kind).saved == pytest.approx(bytes_kept(encode, batch), rel=0.05), kind
+        assert towers.row_cost(kind).saved == pytest.approx(bytes_kept(encode, batch), rel=0.05), kind
 
 
 @pytest.mark.parametrize("name", ["ViT", pytest.param("EfficientNetB0", marks=pytest.mark.slow)])
@@ -86,7 +85,7 @@ def test_recomputed_blocks_leave_as_in_the_whole_model(name):
             return model.encode_image(batch)
 
     kept = bytes_kept(encode, paddle.randn([ROWS, 3, side, side]))
-    assert Towers(config).cost("image", recompute=True).saved == pytest.approx(kept, rel=0.05)
+    assert Towers(config).row_cost("image", recompute=True).saved == pytest.approx(kept, rel=0.05)
 
 
 def test_operations_of_a_vit_by_hand():
@@ -94,7 +93,7 @@ def test_operations_of_a_vit_by_hand():
     block = tokens * width * (4 * width + 2 * mlp) + 2 * tokens**2 * width
     projection = width * 32  # to the text tower's width
     products = patches * 3 * 8 * 8 * width + depth * block + projection
-    assert Towers(configuration()).cost("image").flops == 2 * products
+    assert Towers(configuration()).row_cost("image").flops == 2 * products
 
 
 class Pair(nn.Layer):
@@ -111,7 +110,7 @@ class Pair(nn.Layer):
 def test_a_perceptron_by_hand():
     """Backward needs the input and what each tanh gives; at the most a gradient of a result and one of an input."""
     blocks = nn.LayerList([Pair(64) for _ in range(5)] + [Pair(32)])
-    repeats = [module._Repeat(*alike) for _, alike in groupby(blocks, key=str)]
+    repeats = [RepeatedBlock(*alike) for _, alike in groupby(blocks, key=str)]
     assert [repeat.count for repeat in repeats] == [5, 1]
 
     def encode(batch):
@@ -120,7 +119,7 @@ def test_a_perceptron_by_hand():
             batch, other = block(batch, other)
         return batch
 
-    cost, _ = module._measured(encode, paddle.rand([1, 64]), repeats, flops=1.0)
+    cost, _ = measure_row(encode, paddle.rand([1, 64]), repeats, flops=1.0)
     assert cost.saved == pytest.approx(4 * (64 * (1 + 5) + 32), rel=0.05)
     assert 0 < cost.work < 4 * 64 * 4
 
@@ -128,7 +127,7 @@ def test_a_perceptron_by_hand():
 def test_16_bits_spare_memory_and_no_operations():
     towers = Towers(configuration())
     for kind in ("image", "text"):
-        full, half = (towers.cost(kind, precision) for precision in ("float32", "bfloat16"))
+        full, half = (towers.row_cost(kind, precision) for precision in ("float32", "bfloat16"))
         assert 0.5 < half.saved / full.saved < 0.8
         assert (half.flops, half.work) == (full.flops, full.work)
 
@@ -136,13 +135,13 @@ def test_16_bits_spare_memory_and_no_operations():
 def test_shares_go_to_the_emptiest_rank():
     """5, 4, 3, 3, 2 over two ranks: 5 + 3 and 4 + 3 + 2."""
     towers = Towers(configuration())
-    towers.parameters = [3, 5, 2, 4, 3]
+    towers.parameter_sizes = [3, 5, 2, 4, 3]
     assert [towers.largest_share(ranks) for ranks in (1, 2, 5)] == [17, 9, 5]
 
 
 def test_a_plan_says_what_trimming_would_save():
     """SigLIP 2 B: 256,000 words of 768 numbers, of 375 million parameters."""
-    (remark,) = _words(256_000 * 768, 375e6)
+    (remark,) = advise_on_words(256_000 * 768, 375e6)
     assert "197 of 375 million" in remark
-    assert not list(_words(40_000 * 768, 207e6)) and not list(_words(40_000 * 64, 3e6))
-    assert Towers(configuration()).words == 39_980 * 32
+    assert not list(advise_on_words(40_000 * 768, 207e6)) and not list(advise_on_words(40_000 * 64, 3e6))
+    assert Towers(configuration()).num_word_parameters == 39_980 * 32
