@@ -105,7 +105,7 @@ def export(
             "image_weights": model.backend.digest("image"),
             "embed_dim": model.embed_dim,
             "scalars": model.backend.scalars,
-            "preprocessing": model.preprocessing.described(),
+            "preprocessing": model.preprocessing.as_dict(),
             "tokenizer": {
                 "rules": model.tokenizer.rules,
                 "max_length": model.tokenizer.max_length,

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.data.decoding import check_image_size
-from ernie_vil2.data.preprocessing import Preprocessing, encode_by_shape, in_batches
+from ernie_vil2.data.preprocessing import Preprocessing, encode_batches, encode_by_shape
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.device import runtime
@@ -147,7 +147,7 @@ class OnnxModel:
         self.embed_dim = about["embed_dim"]
         self.logit_scale = about["scalars"]["logit_scale"]
         self.logit_bias = about["scalars"].get("logit_bias", 0.0)
-        self._preprocess = Preprocessing.read(about["preprocessing"])
+        self._preprocess = Preprocessing.from_dict(about["preprocessing"])
 
     def encode_images(self, images: Iterable[str | os.PathLike | bytes | np.ndarray]) -> np.ndarray:
         """N images to `[N, D]` float32, L2-normalised.
@@ -160,11 +160,11 @@ class OnnxModel:
             OSError: a file cannot be read.
         """
         encode = partial(encode_by_shape, self._image)
-        return in_batches(encode, map(self.preprocess, images), self.batch_size, self.embed_dim)
+        return encode_batches(encode, map(self.preprocess, images), self.batch_size, self.embed_dim)
 
     def encode_texts(self, texts: Iterable[str]) -> np.ndarray:
         """N texts to `[N, D]` float32, L2-normalised."""
-        return in_batches(lambda batch: self._text(self.tokenizer(batch)), texts, self.batch_size, self.embed_dim)
+        return encode_batches(lambda batch: self._text(self.tokenizer(batch)), texts, self.batch_size, self.embed_dim)
 
     def preprocess(self, image: str | os.PathLike | bytes | np.ndarray) -> np.ndarray:
         """An image as the model sees it, before normalisation: `[H, W, 3]` uint8 RGB; errors as of `encode_images`."""

@@ -18,7 +18,13 @@ from tqdm import tqdm
 
 from ernie_vil2.config import Config
 from ernie_vil2.config.sections import without_implementation
-from ernie_vil2.data.preprocessing import Preprocessing, ahead, encode_by_shape, in_batches, normalize_images
+from ernie_vil2.data.preprocessing import (
+    Preprocessing,
+    encode_batches,
+    encode_by_shape,
+    normalize_images,
+    preprocess_ahead,
+)
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.source_files import read_file
 from ernie_vil2.data.tokenizer import TextTokenizer
@@ -126,7 +132,7 @@ class ErnieViL2:
         self.tokenizer = tokenizer
         self.config = config
         self.batch_size = batch_size
-        self.preprocessing = Preprocessing.of(config.Model.image)
+        self.preprocessing = Preprocessing.from_config(config.Model.image)
         self.calibration: Calibration | None = None
         self.labels: tuple[str, ...] = ()
 
@@ -234,7 +240,7 @@ class ErnieViL2:
 
         def decode_usable(bar: tqdm) -> Iterator[np.ndarray]:
             # Two batches ahead: one waits for the towers while the next one is decoded.
-            with closing(ahead(self.preprocess, images, 2 * size)) as decoded_images:
+            with closing(preprocess_ahead(self.preprocess, images, 2 * size)) as decoded_images:
                 for row, pixels in enumerate(decoded_images):
                     bar.update()
                     if not isinstance(pixels, BadSample):
@@ -248,7 +254,7 @@ class ErnieViL2:
         total = len(images) if isinstance(images, Sized) else None
         encode = partial(encode_by_shape, model.backend.encode_pixels)
         with tqdm(total=total, unit="image", disable=not progress) as bar:
-            embeddings = in_batches(encode, decode_usable(bar), size, model.embed_dim)
+            embeddings = encode_batches(encode, decode_usable(bar), size, model.embed_dim)
         if on_error == "raise":
             return embeddings
         return EncodedImages(embeddings, np.array(rows, np.int64), skipped)
@@ -260,7 +266,7 @@ class ErnieViL2:
         model = self.with_width(width)
         _refuse_single_value(texts, "encode_texts", "text")
         with tqdm(texts, unit="text", disable=not progress) as rows:
-            return in_batches(
+            return encode_batches(
                 lambda batch: model.backend.encode_ids(self.tokenizer(batch)),
                 rows,
                 batch_size or self.batch_size,
@@ -273,7 +279,7 @@ class ErnieViL2:
         """Encode N outputs of `preprocess`, `[H, W, 3]` uint8 each, to `[N, D]` float32, L2-normalised."""
         model = self.with_width(width)
         encode = partial(encode_by_shape, model.backend.encode_pixels)
-        return in_batches(encode, pixels, batch_size or self.batch_size, model.embed_dim)
+        return encode_batches(encode, pixels, batch_size or self.batch_size, model.embed_dim)
 
     def preprocess(self, image: ImageLike, name: str = "image") -> np.ndarray:
         """Return an image as the model sees it, before normalisation: `[H, W, 3]` uint8 RGB.
@@ -324,7 +330,7 @@ class ErnieViL2:
         model = without_implementation(self.config.Model)
         identity = {
             **self.tokenizer.identity(),
-            "preprocessing": self.preprocessing.described(),
+            "preprocessing": self.preprocessing.as_dict(),
             "precision": self.precision,
             "model": model.model_dump(exclude=ignored_fields, exclude_defaults=True),
             "weights": self.backend.digest(),
@@ -612,7 +618,7 @@ def build_encoder(
 ) -> ErnieViL2:
     """Return the encoder of a model that was built from stored weights."""
     model.eval()
-    backend = PaddleBackend(model, Preprocessing.of(config.Model.image), precision)
+    backend = PaddleBackend(model, Preprocessing.from_config(config.Model.image), precision)
     return ErnieViL2(backend, stored.tokenizer(config.Data.max_length), config, batch_size)
 
 

@@ -127,7 +127,7 @@ def open_export(folder: Path, device: str | None, backend: str) -> tuple[Exporte
 def _check_config(folder: Path, about: Mapping[str, Any], config: Config) -> None:
     """Raise BadExport if preprocessing or tokenizer of `export.json` differ from the configuration."""
     configured_sections = {
-        "preprocessing": Preprocessing.of(config.Model.image).described(),
+        "preprocessing": Preprocessing.from_config(config.Model.image).as_dict(),
         "tokenizer": {"max_length": config.Data.max_length, "rules": config.Model.text.tokenizer},
     }
     default_geometry = Geometry()

@@ -70,7 +70,7 @@ def encoder_of(
     """The model of a run, which is a dual encoder where something scores it, as an encoder; by default in the precision
     of its training."""
     precision = precision or config.Training.precision
-    backend = PaddleBackend(cast(DualEncoder, model), Preprocessing.of(config.Model.image), precision)
+    backend = PaddleBackend(cast(DualEncoder, model), Preprocessing.from_config(config.Model.image), precision)
     return ErnieViL2(backend, tokenizer, config, config.Evaluation.batch_size)
 
 

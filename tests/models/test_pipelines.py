@@ -12,7 +12,7 @@ import pytest
 from paddle.nn import functional as F
 
 from ernie_vil2 import load_model
-from ernie_vil2.data.preprocessing import most_patches, normalize_images, patched_size
+from ernie_vil2.data.preprocessing import Geometry, fit_patches, normalize_images
 from ernie_vil2.models.weights.families.family import with_preprocessing
 from ernie_vil2.models.weights.settings import Settings
 from tests.support.other_families import FOLDERS, NAMES, built, expected, images, inputs, stored, text_difference
@@ -129,12 +129,19 @@ def test_settings_that_are_not_followed_are_named(tmp_path, settings, culprit):
 
 def test_naflex_sizes_by_hand():
     # 100 patches of 16 in the aspect 4 : 1 are 20 x 5; a search by halves ends just below the scale that gives more.
-    assert patched_size(400, 100, 16, 100) == (320, 80)
-    assert patched_size(1, 1, 16, 16) == (64, 64)
+    assert fit_patches(400, 100, 16, 100) == (320, 80)
+    assert fit_patches(1, 1, 16, 16) == (64, 64)
     for width, height, most in [(640, 480, 256), (50, 700, 24), (1920, 1080, 1024), (16, 16, 1)]:
-        w, h = patched_size(width, height, 16, most)
+        w, h = fit_patches(width, height, 16, most)
         assert w % 16 == 0 and h % 16 == 0 and 0 < (w // 16) * (h // 16) <= most
-    assert [most_patches(side, 160) for side in (192, 208, 416, 1008, 1280, 4000)] == [128, 256, 576, 784, 1024, 1024]
+    assert [Geometry().max_patches_of(side, 160) for side in (192, 208, 416, 1008, 1280, 4000)] == [
+        128,
+        256,
+        576,
+        784,
+        1024,
+        1024,
+    ]
 
 
 CLOSE = 5e-6

@@ -29,7 +29,7 @@ def untrained(*overrides):
     paddle.seed(0)
     model = build_dual_encoder(config.Model, len(TOKENS), bias=get_initial_bias(config.Loss))
     model.eval()
-    return ErnieViL2(PaddleBackend(model, Preprocessing.of(config.Model.image)), Tokenizer(TOKENS, 16), config)
+    return ErnieViL2(PaddleBackend(model, Preprocessing.from_config(config.Model.image)), Tokenizer(TOKENS, 16), config)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from benchmarks.pillow_views import pillow_views
 from ernie_vil2.config import ViewsConfig
 from ernie_vil2.data import decoding
 from ernie_vil2.data.augment import ImageNormalization, draw_image_views, gaussian_blur, jitter_colours
-from ernie_vil2.data.preprocessing import evaluation_view, normalize_images
+from ernie_vil2.data.preprocessing import make_evaluation_view, normalize_images
 from tests.support.limits import examples
 from tests.support.shapes import png
 
@@ -47,7 +47,7 @@ def test_any_image_becomes_views_of_the_input_size(height, width, seed, cropped,
     config = ViewsConfig(resize=32, crop_area=[0.2, 1.0] if cropped else None)
     for made in draw_image_views(encode(image(height, width)), "a", 2, 24, config, np.random.default_rng(seed)):
         assert made.shape == (24, 24, 3) and made.dtype == np.uint8 and made.flags.c_contiguous
-    assert evaluation_view(image(height, width), 24).shape == (24, 24, 3)
+    assert make_evaluation_view(image(height, width), 24).shape == (24, 24, 3)
 
 
 @pytest.mark.parametrize("crop_area", [None, [0.5, 1.0]])
@@ -105,7 +105,7 @@ def test_decoding_at_a_smaller_scale_moves_nothing(crop_area, factor):
 @pytest.mark.parametrize("size", [(375, 500), (900, 1200), (100, 2000)])
 def test_resized_images_are_close_to_the_mean_over_the_area(size):
     for photo in photographs(*size[::-1]):
-        made = evaluation_view(photo, 96)
+        made = make_evaluation_view(photo, 96)
         scale = 96 / min(size)
         area = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         top, left = ((side - 96) // 2 for side in area.shape[:2])

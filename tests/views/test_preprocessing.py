@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ernie_vil2.data.preprocessing import Preprocessing, evaluation_view
+from ernie_vil2.data.preprocessing import Preprocessing, make_evaluation_view
 from ernie_vil2.data.samples import BadSample
 from tests.support.image_formats import encoded, smooth_image
 from tests.support.limits import examples
@@ -32,11 +32,11 @@ def processor():
 
 def test_the_configuration_decides():
     config = image_tower(image_size=32, preprocessing="paddlenlp", mean=list(MEAN), std=list(STD))
-    assert Preprocessing.of(config) == preprocessing("paddlenlp", 32)
-    plain = Preprocessing.of(image_tower())
+    assert Preprocessing.from_config(config) == preprocessing("paddlenlp", 32)
+    plain = Preprocessing.from_config(image_tower())
     assert (plain.kind, plain.size, plain.mean) == ("ernie_vil2", 224, (0.485, 0.456, 0.406))
     assert plain.background == (255, 255, 255)
-    assert Preprocessing.of(image_tower(background=[1, 2, 3])).background == (1, 2, 3)
+    assert Preprocessing.from_config(image_tower(background=[1, 2, 3])).background == (1, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_any_image_becomes_a_view_of_the_input_size(height, width, kind):
     view = preprocessing(kind)(smooth_image(height, width), "a")
     assert view.shape == (24, 24, 3) and view.dtype == np.uint8
     if kind == "ernie_vil2":
-        np.testing.assert_array_equal(view, evaluation_view(smooth_image(height, width), 24))
+        np.testing.assert_array_equal(view, make_evaluation_view(smooth_image(height, width), 24))
 
 
 COLOUR = Image.fromarray(smooth_image(40, 60))

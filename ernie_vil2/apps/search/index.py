@@ -346,7 +346,7 @@ def image_fingerprint(model: ErnieViL2) -> str:
     """Return what `ErnieViL2.fingerprint` is, of what embeddings of images follow from."""
     config = without_implementation(model.config.Model)
     parts = {
-        "preprocessing": model.preprocessing.described(),
+        "preprocessing": model.preprocessing.as_dict(),
         "precision": model.precision,
         "image": config.image.model_dump(exclude={"weights"}, exclude_defaults=True),
         "weights": model.backend.digest("image"),
