@@ -65,7 +65,7 @@ def check_model(source: str) -> list[Result]:
     from ernie_vil2.encoder import load_model
     from ernie_vil2.io.files import INTEGRITY
     from ernie_vil2.models.weights.format import weights_path
-    from ernie_vil2.models.weights.integrity import NoGolden, check_golden, has_integrity
+    from ernie_vil2.models.weights.integrity import MissingGoldenError, check_golden, has_integrity
 
     loaded, folder = load_model(source), weights_path(source).parent
     results = [Result("ok", "model", _one_line(loaded))]
@@ -75,7 +75,7 @@ def check_model(source: str) -> list[Result]:
     results.append(Result("ok", "integrity", "conventions and files are as written"))
     try:
         results.append(Result("ok", "golden", f"embeddings differ by at most {check_golden(folder, loaded):.1e}"))
-    except NoGolden as error:
+    except MissingGoldenError as error:
         results.append(Result("none", "golden", _one_line(error)))
     return results
 

@@ -149,10 +149,10 @@ def check_mixable(models: Sequence[StoredModel], names: Sequence[str]) -> None:
 def _find_difference(left: StoredModel, right: StoredModel) -> str | None:
     from ernie_vil2.config import differences
     from ernie_vil2.models.dual_encoder import with_sizes
-    from ernie_vil2.models.weights.integrity import OF_TRAINING
+    from ernie_vil2.models.weights.integrity import TRAINING_FIELDS
 
-    left_settings = with_sizes(left.config.Model).model_dump(exclude=OF_TRAINING)
-    right_settings = with_sizes(right.config.Model).model_dump(exclude=OF_TRAINING)
+    left_settings = with_sizes(left.config.Model).model_dump(exclude=TRAINING_FIELDS)
+    right_settings = with_sizes(right.config.Model).model_dump(exclude=TRAINING_FIELDS)
     for key, (left_value, right_value) in differences(left_settings, right_settings, prefix="Model."):
         return f"{key} is {left_value} in one and {right_value} in the other"
     unmatched = sorted(left.arrays.keys() ^ right.arrays.keys())

@@ -8,7 +8,12 @@ import pytest
 import ernie_vil2
 from ernie_vil2 import cli as commands
 from ernie_vil2.config import ConfigError, load_config
-from ernie_vil2.models.weights.integrity import Broken, check_conventions, conventions, write_model_integrity
+from ernie_vil2.models.weights.integrity import (
+    IntegrityError,
+    check_conventions,
+    collect_conventions,
+    write_model_integrity,
+)
 from ernie_vil2.runtime_onnx import OnnxModel
 from tests.support.checkpoints import checkpoint_with_widths, untrained_checkpoint
 from tests.support.shapes import COLOURS, SHAPES, TOKENS, draw, png
@@ -63,12 +68,14 @@ def test_a_model_reports_its_widths_and_refuses_others(model, whole):
 
 
 def test_the_integrity_file_holds_them(model, whole, tmp_path):
-    assert conventions(model.config)["widths"] == [8, 16, 32] and "widths" not in conventions(whole.config)
+    assert collect_conventions(model.config)["widths"] == [8, 16, 32] and "widths" not in collect_conventions(
+        whole.config
+    )
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"")
     write_model_integrity(tmp_path, model.config, [weights.name])
     check_conventions(weights, model.config)
-    with pytest.raises(Broken, match=r"Model\.widths \[8, 16, 32\]"):
+    with pytest.raises(IntegrityError, match=r"Model\.widths \[8, 16, 32\]"):
         check_conventions(weights, whole.config)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from ernie_vil2 import load_model
 from ernie_vil2.cli import run
 from ernie_vil2.io.files import read_integrity, write_integrity
-from ernie_vil2.models.weights.integrity import Broken, NoGolden, check_golden
+from ernie_vil2.models.weights.integrity import IntegrityError, MissingGoldenError, check_golden
 from tests.support.other_families import OWN
 
 SOURCE = Path(__file__).parents[1] / "fixtures" / "released" / "official_tiny" / "model.pdparams"
@@ -87,7 +87,7 @@ def forget_the_weights(folder):
 )
 def test_what_differs_from_the_integrity_file_is_named(folder, change, culprit):
     change(folder)
-    with pytest.raises(Broken, match=culprit):
+    with pytest.raises(IntegrityError, match=culprit):
         load_model(folder)
 
 
@@ -100,22 +100,22 @@ def test_other_golden_embeddings_and_ids_are_refused(folder):
 
     change_integrity(folder, move_embedding)
     load_model(folder)  # it does not compute them
-    with pytest.raises(Broken, match=r"golden text embeddings .* 1.0e-04"):
+    with pytest.raises(IntegrityError, match=r"golden text embeddings .* 1.0e-04"):
         load_model(folder, verify=True)
     change_integrity(folder, change_id)
-    with pytest.raises(Broken, match="token ids"):
+    with pytest.raises(IntegrityError, match="token ids"):
         load_model(folder, verify=True)
 
 
 def test_an_integrity_file_that_is_none(folder, capsys):
     change_integrity(folder, lambda values: values.update(golden=None))
-    with pytest.raises(NoGolden, match="no golden embeddings"):
+    with pytest.raises(MissingGoldenError, match="no golden embeddings"):
         load_model(folder, verify=True)
     change_integrity(folder, lambda values: values.update(version=2))
-    with pytest.raises(Broken, match="version 2"):
+    with pytest.raises(IntegrityError, match="version 2"):
         load_model(folder)
     (folder / "integrity.json").write_text("[]")
-    with pytest.raises(Broken, match="cannot be read"):
+    with pytest.raises(IntegrityError, match="cannot be read"):
         load_model(folder)
     assert run("doctor", [str(folder)]) == 1 and "FAIL model" in capsys.readouterr().out
 
@@ -138,7 +138,7 @@ def add_large_image(golden):
 )
 def test_damaged_golden_inputs_are_one_error(folder, damage):
     change_integrity(folder, lambda values: damage(values["golden"]))
-    with pytest.raises(Broken, match="golden inputs are damaged"):
+    with pytest.raises(IntegrityError, match="golden inputs are damaged"):
         load_model(folder, verify=True)
 
 
@@ -148,12 +148,12 @@ def test_another_format_has_golden_embeddings_of_its_own(tmp_path, capsys):
         assert run("convert", [str(source), str(folder), "--to", layout]) == 0
         assert "note: " in capsys.readouterr().out
         assert check_golden(folder, load_model(folder)) < 1e-6
-    with pytest.raises(Broken):
+    with pytest.raises(IntegrityError):
         check_golden(tmp_path / "paddlenlp", load_model(SOURCE))
     settings = json.loads((folder / "config.json").read_text())
     settings["text_config"]["hidden_act"] = "quick_gelu"
     (folder / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(Broken, match="config.json has"):
+    with pytest.raises(IntegrityError, match="config.json has"):
         load_model(folder)
 
 

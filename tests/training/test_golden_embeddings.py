@@ -7,7 +7,7 @@ import pytest
 
 from ernie_vil2 import load_model
 from ernie_vil2.cli import run as call
-from ernie_vil2.models.weights.integrity import Broken, NoGolden, check_golden
+from ernie_vil2.models.weights.integrity import IntegrityError, MissingGoldenError, check_golden
 from ernie_vil2.training import trainer as module
 from ernie_vil2.training.checkpoint import list_checkpoints
 from tests.support.trainings import REPVGG, fit, losses
@@ -31,7 +31,7 @@ def check_all(run_folder):
     for folder in folders:
         assert check_golden(folder, load_model(folder, verify=True)) < 2e-6, folder
     for folder, other in zip(folders[1:], folders, strict=False):
-        with pytest.raises(Broken, match="golden text embeddings are up to"):
+        with pytest.raises(IntegrityError, match="golden text embeddings are up to"):
             check_golden(folder, load_model(other))
     return folders
 
@@ -64,7 +64,7 @@ def test_those_of_a_gpu_are_compared_as_such(config):
     for device, is_refused in (({"device": "gpu:0"}, False), ({"device": "cpu"}, True), ({}, True)):
         changed = values | {"golden": values["golden"] | device}
         (checkpoint / "integrity.json").write_text(json.dumps(changed))
-        with pytest.raises(Broken, match="2e-05") if is_refused else contextlib.nullcontext():
+        with pytest.raises(IntegrityError, match="2e-05") if is_refused else contextlib.nullcontext():
             load_model(checkpoint, verify=True)
 
 
@@ -80,7 +80,7 @@ def test_checkpoint_without_them_loads_and_resumes(config, monkeypatch, capsys):
     assert "golden embeddings: they are infinite" in capsys.readouterr().err
     (folder,) = list_checkpoints(trainer.run)
     assert card(folder)["golden"] is None
-    with pytest.raises(NoGolden):
+    with pytest.raises(MissingGoldenError):
         load_model(trainer.run, verify=True)
     fit(config("Training.steps=2"), resume=True, extend=True)
     load_model(trainer.run, verify=True)

@@ -27,7 +27,7 @@ from ernie_vil2.models.weights.format import (
     read_model,
     recognise,
 )
-from ernie_vil2.models.weights.integrity import OF_TRAINING, write_model_integrity
+from ernie_vil2.models.weights.integrity import TRAINING_FIELDS, write_model_integrity
 from ernie_vil2.models.weights.names import Names
 from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
 from ernie_vil2.towers.base import TextVariant
@@ -277,7 +277,7 @@ def checked(written: StoredModel, model: StoredModel, origin: Path) -> list[str]
     ways = [each.config.Model.text.tokenizer for each in (written, model)]
     if ways[0] == ways[1] and written.tokens and written.tokens != model.tokens:
         raise ValueError(f"the words of this model are others than those of {origin}, whose tokenizer it would get")
-    forms = [each.config.Model.model_dump(exclude=OF_TRAINING) for each in (written, model)]
+    forms = [each.config.Model.model_dump(exclude=TRAINING_FIELDS) for each in (written, model)]
     for key, (theirs, ours) in differences(*forms, prefix="Model."):
         what = f"{key} is {ours} in this model and {theirs} in {origin}"
         if key not in _BEFORE_TOWERS:

@@ -1,8 +1,8 @@
-"""Integrity of a model's folder: its conventions and its golden embeddings, which `integrity.json` keeps.
+"""Integrity of a model's folder: is it still what was written, and does it compute the same embeddings?
 
-`io.files.Integrity` says what the file holds. Loading compares the files and the conventions: what `Model`,
-`Data.max_length` and `Loss.widths` say, without what is as by default. The golden embeddings, for which the model has
-to compute, are compared where that is asked for.
+`integrity.json` (`io.files.Integrity`) holds three things. Loading a model compares the checksums of its files and its
+conventions: the settings that differ from their defaults in `Model`, `Data.max_length` and `Loss.widths`. Golden
+embeddings, of a few texts and images, are compared only on request, because the model has to compute them.
 """
 
 import base64
@@ -20,54 +20,61 @@ from ernie_vil2.io.run_folder import CONFIG, MODEL_FILES, OPTIMIZER, STATE, with
 from ernie_vil2.io.terminal import printable
 from ernie_vil2.models.dual_encoder import with_sizes
 
-MOST, MOST_PIXELS = 64, 2**20  # golden inputs that are computed, and pixels of an image
-CLOSE = {"cpu": 2e-5}
-"""How far golden embeddings in float32 may be off, by device; the smallest change that matters moves one by 2e-5."""
-ELSEWHERE = 1e-3
+# Bounds of what an integrity file from elsewhere can make this process compute.
+MAX_GOLDEN_INPUTS = 64
+MAX_GOLDEN_PIXELS = 2**20  # of an image
+
+# Largest difference of a coordinate that passes as rounding in float32, if both sides computed on this device. The
+# smallest change of a model that matters moves a coordinate by 2e-5.
+TOLERANCES = {"cpu": 2e-5}
+OTHER_TOLERANCE = 1e-3  # on other devices, whose matrix products may use fewer bits; ten times this in half precision
+
+# Whitespace, case, full-width letters, accents and curly quotes: what tokenizers treat in different ways.
 _TEXTS = ["一只猫在看书。", "A photo of two dogs & a red car, 1999!", "ＦＵＬＬ　width, naïve “quotes”"]
-OF_TRAINING: dict[str, Any] = {
+
+TRAINING_FIELDS: dict[str, Any] = {
     **dict.fromkeys(("like", "weights", "dialect", "allow"), True),
     "image": {"weights", "drop_path"},
     "text": {"weights", "vocabulary", "dropout", "attention_dropout"},
 }
-"""Of `Model`, where a model is from, and what it does in training alone."""
+"""Fields of `Model` that do not change embeddings: where a model comes from, and what it does in training alone."""
 
 
-class Broken(ValueError):  # noqa: N818  -- named by what has happened
-    """A folder is not what its integrity file says; the message says in what it differs."""
+class IntegrityError(ValueError):
+    """A folder is not what its integrity file says; the message says where they differ."""
 
 
-class NoGolden(Broken):
+class MissingGoldenError(IntegrityError):
     """A folder has no golden embeddings."""
 
 
-def conventions(config: Config) -> dict[str, Any]:
+def collect_conventions(config: Config) -> dict[str, Any]:
     """Return the settings that decide a model's embeddings besides its weights."""
     model = with_sizes(config.Model)
-    widths = {"widths": config.Loss.widths} if config.Loss.widths else {}
-    return {
-        **model.model_dump(exclude=OF_TRAINING, exclude_defaults=True),
-        "max_length": config.Data.max_length,
-        **widths,
-    }
+    conventions = model.model_dump(exclude=TRAINING_FIELDS, exclude_defaults=True)
+    conventions["max_length"] = config.Data.max_length
+    if config.Loss.widths:
+        conventions["widths"] = config.Loss.widths
+    return conventions
 
 
 def compute_golden(encoder: Any) -> dict[str, Any]:
-    """Compute the embeddings of a few inputs by an `ErnieViL2`; raise ValueError if they are not finite."""
-    image = _image()
-    content = io.BytesIO()
-    Image.fromarray(image).save(content, "PNG")
-    outputs = {"text_embeddings": encoder.encode_texts(_TEXTS), "image_embeddings": encoder.encode_images([image])}
-    for kind, embeddings in outputs.items():
-        if not np.isfinite(embeddings).all():
-            raise ValueError(f"the model's {kind.replace('_', ' ')} are NaN or infinite")
-    return {
+    """Return a few inputs and their embeddings by an `ErnieViL2`, for JSON; raise ValueError if they are not finite."""
+    image = _draw_image()
+    png = io.BytesIO()
+    Image.fromarray(image).save(png, "PNG")
+    golden = {
         "texts": _TEXTS,
-        "images": [base64.b64encode(content.getvalue()).decode()],
+        "images": [base64.b64encode(png.getvalue()).decode()],
         "ids": encoder.tokenizer(_TEXTS).tolist(),
-        **{kind: _rounded(embeddings) for kind, embeddings in outputs.items()},
-        "device": encoder.device,
     }
+    outputs = {"text_embeddings": encoder.encode_texts(_TEXTS), "image_embeddings": encoder.encode_images([image])}
+    for key, embeddings in outputs.items():
+        if not np.isfinite(embeddings).all():
+            raise ValueError(f"the model's {key.replace('_', ' ')} are NaN or infinite")
+        golden[key] = [[round(number, 8) for number in row] for row in embeddings.tolist()]
+    golden["device"] = encoder.device
+    return golden
 
 
 def write_model_integrity(
@@ -76,39 +83,41 @@ def write_model_integrity(
     """Write the integrity file of a model's folder.
 
     Args:
-        config: of the model, as loading the folder gives it.
-        names: the files to compare when it is loaded.
-        golden: what `compute_golden` gave for the model.
+        folder: the folder, with all its files.
+        config: configuration of the model, as loading the folder gives it.
+        names: files to compare when the model is loaded.
+        golden: result of `compute_golden` for the model.
     """
-    write_integrity(folder, names, conventions(config), golden)
+    write_integrity(folder, names, collect_conventions(config), golden)
 
 
 def add_golden(folder: Path, encoder: Any) -> None:
-    """Add golden embeddings to the integrity file of a folder, computed by the model that loading it gave."""
-    integrity = _read(folder)
+    """Compute golden embeddings with the model that was loaded from a folder, and add them to its integrity file."""
+    integrity = _read_integrity(folder)
     write_integrity(folder, integrity.files, integrity.conventions, compute_golden(encoder))
 
 
 def has_integrity(folder: Path) -> bool:
-    """Return whether a folder has an integrity file; those of other people have none."""
+    """Return whether a folder has an integrity file; folders of other projects have none."""
     return (folder / INTEGRITY).exists()
 
 
 def check_model_files(path: Path) -> None:
-    """Compare the files of a model with their integrity file, if there is one.
+    """Compare the files of a model with the checksums in its folder, if it has an integrity file.
 
     Args:
         path: the model's folder, or the file of its weights.
 
     Raises:
-        Broken: a file is missing or another one than was written, or the integrity file is damaged.
+        IntegrityError: a file is missing or has changed, or the integrity file is damaged.
     """
     folder = path if path.is_dir() else path.parent
     if not has_integrity(folder):
         return
-    integrity = _read(folder)
-    # The state of the optimiser, twice as large as the weights, is compared where a run continues from it.
+    integrity = _read_integrity(folder)
+    # The state of the optimiser is twice as large as the weights; it is compared when a run resumes from it.
     names = integrity.files.keys() - {OPTIMIZER, STATE}
+    # A file that is not listed but would be loaded is an error, too.
     if path != folder:
         names |= {path.name}
     if (folder / CONFIG).is_file():
@@ -116,9 +125,9 @@ def check_model_files(path: Path) -> None:
     try:
         integrity.check_files(folder, sorted(names))
     except DamagedFile as error:
-        raise Broken(
-            f"{folder}: {error}: it is damaged; put back a copy, name another checkpoint, or delete {INTEGRITY} if the "
-            "change is meant"
+        raise IntegrityError(
+            f"{folder}: {error}: it is damaged; put back a copy, name another checkpoint, or delete {INTEGRITY} if you "
+            "meant to change it"
         ) from None
 
 
@@ -126,97 +135,112 @@ def check_conventions(weights: Path, config: Config) -> None:
     """Compare the configuration of a model with the integrity file next to its weights, if there is one.
 
     Raises:
-        Broken: it differs, or the weights are not those that were written.
+        IntegrityError: the configuration differs, or the integrity file does not list the weights.
     """
     folder = weights.parent
     if not has_integrity(folder):
         return
-    integrity = _read(folder)
+    integrity = _read_integrity(folder)
     if weights.name not in integrity.files:
-        raise Broken(f"{folder}: {INTEGRITY} does not list {weights.name}: delete the one that does not belong here")
-    for key, (before, now) in differences(integrity.conventions or {}, conventions(config), prefix="Model."):
-        before, now = printable(repr(before), longest=60), printable(repr(now), longest=60)
-        raise Broken(
-            f"{folder / INTEGRITY}: the model was written with {key} {before}, the other files say {now}: put back "
-            f"what was changed, or delete {INTEGRITY} if that is meant"
+        raise IntegrityError(
+            f"{folder}: {INTEGRITY} does not list {weights.name}: delete the one that does not belong here"
+        )
+    # The first difference is enough for a message.
+    expected = integrity.conventions or {}
+    for key, (stored, actual) in differences(expected, collect_conventions(config), prefix="Model."):
+        stored, actual = printable(repr(stored), longest=60), printable(repr(actual), longest=60)
+        raise IntegrityError(
+            f"{folder / INTEGRITY}: the model was written with {key} {stored}, the other files say {actual}: undo the "
+            f"change, or delete {INTEGRITY} if you meant it"
         )
 
 
 def has_golden(folder: Path) -> bool:
     """Return whether a folder has golden embeddings."""
-    return has_integrity(folder) and _read(folder).golden is not None
+    return has_integrity(folder) and _read_integrity(folder).golden is not None
 
 
 def check_golden(folder: Path, encoder: Any) -> float:
-    """Compute the golden inputs of a folder, and compare their embeddings.
+    """Compute the embeddings of a folder's golden inputs, and compare them with its golden embeddings.
 
     Returns:
         The largest difference of a coordinate.
 
     Raises:
-        Broken: token ids or embeddings differ.
-        NoGolden: the folder has none.
+        IntegrityError: token ids or embeddings differ, or the golden inputs are damaged.
+        MissingGoldenError: the folder has none.
     """
-    golden = _read(folder).golden if has_integrity(folder) else None
+    golden = _read_integrity(folder).golden if has_integrity(folder) else None
     if golden is None:
-        raise NoGolden(f"{folder}: no golden embeddings in an {INTEGRITY} here; ernie-vil2 convert writes them")
+        raise MissingGoldenError(
+            f"{folder} has no golden embeddings; ernie-vil2 convert writes an {INTEGRITY} with them"
+        )
+
     try:
-        images = [_decoded(image) for image in golden["images"][:MOST]]
-        texts = [str(text) for text in golden["texts"][:MOST]]
-        expected = [np.array(golden[f"{kind}_embeddings"], np.float64) for kind in ("text", "image")]
-        ids = [list(row) for row in golden["ids"]]
-        if not texts or not images or [len(texts), len(texts), len(images)] != [len(ids), *map(len, expected)]:
+        images = [_decode_image(image) for image in golden["images"][:MAX_GOLDEN_INPUTS]]
+        texts = [str(text) for text in golden["texts"][:MAX_GOLDEN_INPUTS]]
+        expected_texts = np.array(golden["text_embeddings"], np.float64)
+        expected_images = np.array(golden["image_embeddings"], np.float64)
+        expected_ids = [list(row) for row in golden["ids"]]
+        if not texts or not len(texts) == len(expected_ids) == len(expected_texts):
+            raise ValueError
+        if not images or len(images) != len(expected_images):
             raise ValueError
     except (ValueError, KeyError, TypeError, OSError, Image.DecompressionBombError) as error:
-        raise Broken(f"{folder / INTEGRITY}: its golden inputs are damaged ({type(error).__name__})") from None
-    for text, old, new in zip(texts, ids, encoder.tokenizer(texts).tolist(), strict=True):
-        if old != new:
-            raise Broken(
+        raise IntegrityError(f"{folder / INTEGRITY}: its golden inputs are damaged ({type(error).__name__})") from None
+
+    # Other ids explain other embeddings, so they are compared first.
+    for text, stored_ids, ids in zip(texts, expected_ids, encoder.tokenizer(texts).tolist(), strict=True):
+        if stored_ids != ids:
+            raise IntegrityError(
                 f"{folder}: the text {printable(text, longest=60)!r} has other token ids than {INTEGRITY} says"
             )
-    outputs = encoder.encode_texts(texts), encoder.encode_images(images)
-    devices = encoder.device, str(golden.get("device", "cpu"))
-    most = 10 * ELSEWHERE
+
+    tolerance = 10 * OTHER_TOLERANCE
     if encoder.precision == "float32":
-        most = max(CLOSE.get(device, ELSEWHERE) for device in devices)
-    worst = 0.0
-    for kind, stored, computed in zip(("text", "image"), expected, outputs, strict=True):
-        if stored.shape != computed.shape:
-            shapes = list(computed.shape), list(stored.shape)
-            raise Broken(f"{folder}: {kind} embeddings are {shapes[0]}, {INTEGRITY} says {shapes[1]}")
-        difference = float(np.abs(stored - computed).max())
-        if not difference <= most:
-            raise Broken(
-                f"{folder}: golden {kind} embeddings are up to {difference:.1e} from those in {INTEGRITY}; at "
-                f"most {most:.0e} is rounding"
+        devices = encoder.device, str(golden.get("device", "cpu"))
+        tolerance = max(TOLERANCES.get(device, OTHER_TOLERANCE) for device in devices)
+    largest = 0.0
+    for kind, expected, actual in (
+        ("text", expected_texts, encoder.encode_texts(texts)),
+        ("image", expected_images, encoder.encode_images(images)),
+    ):
+        if expected.shape != actual.shape:
+            raise IntegrityError(
+                f"{folder}: {kind} embeddings are {list(actual.shape)}, {INTEGRITY} says {list(expected.shape)}"
             )
-        worst = max(worst, difference)
-    return worst
+        difference = float(np.abs(expected - actual).max())
+        if not difference <= tolerance:  # written so that NaN fails, too
+            raise IntegrityError(
+                f"{folder}: golden {kind} embeddings are up to {difference:.1e} from those in {INTEGRITY}; at "
+                f"most {tolerance:.0e} is rounding"
+            )
+        largest = max(largest, difference)
+    return largest
 
 
-def _read(folder: Path) -> Integrity:
+def _read_integrity(folder: Path) -> Integrity:
     try:
         return read_integrity(folder)
     except OtherVersion as error:
-        raise Broken(str(error)) from None
+        raise IntegrityError(str(error)) from None
     except DamagedFile as error:
-        raise Broken(f"{folder}: {error}: it is damaged; put back a copy, or delete {INTEGRITY}") from None
+        raise IntegrityError(f"{folder}: {error}: it is damaged; put back a copy, or delete {INTEGRITY}") from None
 
 
-def _image() -> np.ndarray:
-    """`[61, 83, 3]` uint8: neither square nor of a size that a tower takes, with edges and slopes of every channel."""
+def _draw_image() -> np.ndarray:
+    """Return a test image, `[61, 83, 3]` uint8, with edges and slopes in every channel.
+
+    It is not square and has no size that a tower takes, so that resizing and cropping are tested, too.
+    """
     y, x = np.mgrid[:61, :83]
-    channels = 3 * x + y, 255 * ((x // 9 + y // 7) % 2), (x - 40) ** 2 // 8 + 2 * y
-    return (np.stack(channels, axis=-1) % 256).astype(np.uint8)
+    red, green, blue = 3 * x + y, 255 * ((x // 9 + y // 7) % 2), (x - 40) ** 2 // 8 + 2 * y
+    return (np.stack([red, green, blue], axis=-1) % 256).astype(np.uint8)
 
 
-def _decoded(content: str) -> np.ndarray:
-    """Return the pixels of a golden image; raise ValueError before one that is far too large takes memory."""
+def _decode_image(content: str) -> np.ndarray:
+    """Return the pixels of a golden image; raise ValueError, before they take memory, if there are too many."""
     image = Image.open(io.BytesIO(base64.b64decode(content)))
-    if image.width * image.height > MOST_PIXELS:
+    if image.width * image.height > MAX_GOLDEN_PIXELS:
         raise ValueError
     return np.asarray(image.convert("RGB"))
-
-
-def _rounded(embeddings: np.ndarray) -> list[list[float]]:
-    return [[round(float(number), 8) for number in row] for row in embeddings]
