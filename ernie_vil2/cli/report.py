@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
-    from ernie_vil2.evaluation.report_page import ReportedRun, read_evaluations, write_report
+    from ernie_vil2.evaluation.report_page import ReportedRun, read_evaluations, write_run_report
     from ernie_vil2.io.run_folder import CONFIG, LOG, RESULTS, run_of
     from ernie_vil2.models.weights.format import weights_path
     from ernie_vil2.training.run_log import config_facts, progress_facts, read_log
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             facts["Scored after training"] = f"{Path(scored).name}, the best of its evaluations"
         facts |= config_facts(config) | progress_facts(config, records)
         changes, verdicts, sentence = _before_and_after(args, folder, config)
-        thumbnails |= _thumbnails(config, {image for one in changes.values() for image in one.images.values()})
+        thumbnails |= _thumbnails(config, {image for summary in changes.values() for image in summary.image_ids})
         evaluations = read_evaluations(folder / RESULTS)
         runs.append(ReportedRun(name, config, facts, records, evaluations, changes, verdicts, sentence))
         if args.data:
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     # Captions are drawn alike by every run and in every language: show them side by side.
     shown = [each[row] for row in range(args.queries) for each in cards if row < len(each)]
     output = Path(args.output) if args.output else folders[0] / "report.html"
-    write_report(
+    write_run_report(
         output,
         title=f"ERNIE-ViL 2.0: {' and '.join(each.name for each in runs)}",
         runs=runs,
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 def _before_and_after(args: argparse.Namespace, folder: Path, config: Config) -> tuple[dict, list[str], str]:
     """What changed between the results before and after training, how sure that is, and a sentence that says both;
     nothing if one is missing."""
-    from ernie_vil2.evaluation.report_page import comparison_of, find_trained_queries, headline, read_changes
+    from ernie_vil2.evaluation.report_page import compare_rank_files, find_trained_queries, make_headline, read_changes
     from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS
 
     ranks = {when: folder / RESULTS / f"{when}.csv" for when in (BEFORE, AFTER)}
@@ -110,12 +110,12 @@ def _before_and_after(args: argparse.Namespace, folder: Path, config: Config) ->
         return {}, [], ""
     old = _of_old(args, folder, config) if args.old else _of_initial_run(args, folder, config)
     try:
-        changes, comparison = read_changes(*ranks.values()), comparison_of(ranks)
+        changes, comparison = read_changes(*ranks.values()), compare_rank_files(ranks)
         if comparison is None:
             return changes, [], ""
         trained_texts = _trained_texts(config)
         trained = None if trained_texts is None else find_trained_queries(ranks[BEFORE], trained_texts)
-        return changes, comparison.sentences, headline(comparison, old, trained)
+        return changes, comparison.sentences, make_headline(comparison, old, trained)
     except (OSError, ValueError) as error:
         print(f"warning: {error}; what was won and lost is left out", file=sys.stderr)
         return {}, [], ""

@@ -1,7 +1,8 @@
-"""`report.html`: one run, or several side by side: their tables by data set, their curves, and queries with answers."""
+"""The page `report.html` of one run, or of several side by side: result tables, curves, and queries with answers."""
 
 import csv
 import sys
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,118 +29,184 @@ from ernie_vil2.io.run_folder import BEFORE
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.pages import Card, Table, comparison_charts, training_charts, write_page
 
-SHOWN = 12
-"""Queries of each kind that are named."""
+# Queries that each list of won or lost queries shows: enough for an impression, and the page stays short.
+MAX_LISTED_QUERIES = 12
 
 
-@dataclass(frozen=True)
-class Changes:
-    """Of one result and direction: how many queries have their right answer first in both, in one, in neither.
+class _RankedQuery(NamedTuple):
+    """Row of a file of ranks, as an evaluation writes it.
 
-    `most_won` and `most_lost` are the queries that moved furthest, each with its ranks before and after; `images` has
-    the id of the image that each of these is about.
+    Attributes:
+        language: language of the captions; "" if the data have one only.
+        direction: such as `image_to_text`.
+        id: id of the query.
+        text: the query's text; its id if it is an image.
+        rank: rank of its best right answer, from 1.
+        best_positive_id: id of this answer.
+        image_id: id of the image that the query shows or describes.
     """
-
-    kept: int
-    won: int
-    lost: int
-    missed: int
-    most_won: list[tuple[str, int, int]]
-    most_lost: list[tuple[str, int, int]]
-    images: Mapping[str, str] = field(default_factory=dict)
-
-
-class _Query(NamedTuple):
-    """A row of a file of ranks; `answer`: the id of its best right answer, `image`: that of the image it is about."""
 
     language: str
     direction: str
     id: str
     text: str
     rank: int
-    answer: str
-    image: str
+    best_positive_id: str
+    image_id: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What names the same query in the files of two evaluations."""
+        return self.language, self.direction, self.id
 
 
-def _read(path: Path) -> list[_Query]:
+def _read_ranks(path: Path) -> list[_RankedQuery]:
+    queries = []
     with system_errors_named(path), path.open(encoding="utf-8", newline="") as file:
         try:
-            return [
-                _Query(
-                    row["result"].partition(", ")[2],
-                    row["direction"],
-                    row["query_id"],
-                    unescape_cell(row["query"]),
-                    int(row["rank"]),
-                    row["best_positive_id"],
-                    row["query_id" if row["direction"].startswith("image") else "best_positive_id"],
+            for row in csv.DictReader(file, strict=True):
+                image_column = "query_id" if row["direction"].startswith("image") else "best_positive_id"
+                queries.append(
+                    _RankedQuery(
+                        language=row["result"].partition(", ")[2],  # a result is called "model, language"
+                        direction=row["direction"],
+                        id=row["query_id"],
+                        text=unescape_cell(row["query"]),
+                        rank=int(row["rank"]),
+                        best_positive_id=row["best_positive_id"],
+                        image_id=row[image_column],
+                    )
                 )
-                for row in csv.DictReader(file, strict=True)
-            ]
         except (csv.Error, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not a file of ranks ({error!r})") from None
+    return queries
 
 
-def read_changes(before: Path, after: Path) -> dict[str, Changes]:
-    """What changed between two files of ranks, as an evaluation leaves them, by language and direction.
+def _read_ranks_by_language(path: Path) -> dict[str, list[_RankedQuery]]:
+    queries_by_language = defaultdict(list)
+    for query in _read_ranks(path):
+        queries_by_language[query.language].append(query)
+    return queries_by_language
+
+
+class RankChange(NamedTuple):
+    """Query with the ranks of its right answer before and after training, and the id of the image it is about."""
+
+    text: str
+    rank_before: int
+    rank_after: int
+    image_id: str
+
+
+@dataclass(frozen=True)
+class ChangeSummary:
+    """Queries of one language and direction that were won and lost by training.
+
+    A query is answered if a right answer ranks first.
+
+    Attributes:
+        num_kept: number of queries that are answered before and after training.
+        num_won: number of queries that are answered only after training.
+        num_lost: number of queries that are answered only before training.
+        num_missed: number of queries that are never answered.
+        largest_gains: the won queries that came from the highest ranks.
+        largest_losses: the lost queries that fell to the highest ranks.
+    """
+
+    num_kept: int
+    num_won: int
+    num_lost: int
+    num_missed: int
+    largest_gains: list[RankChange]
+    largest_losses: list[RankChange]
+
+    @property
+    def image_ids(self) -> set[str]:
+        """Ids of the images that the listed queries are about."""
+        return {change.image_id for change in self.largest_gains + self.largest_losses}
+
+
+def read_changes(path_before: Path, path_after: Path) -> dict[str, ChangeSummary]:
+    """Compare two files of ranks, by language and direction; queries that only one file has are left out.
+
+    Args:
+        path_before: file of the ranks before training.
+        path_after: file of the ranks after training.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: one is not such a file.
+        ValueError: a file is not a file of ranks.
     """
-    first, second = ({(one.language, one.direction, one.id): one for one in _read(path)} for path in (before, after))
-    found: dict[str, list[tuple[_Query, int]]] = {}
-    for key, query in first.items():
-        if key in second:
-            name = ", ".join(filter(None, [query.language, format_direction(query.direction)]))
-            found.setdefault(name, []).append((query, second[key].rank))
-    return {name: _changes(queries) for name, queries in found.items()}
+    queries_before = {query.key: query for query in _read_ranks(path_before)}
+    ranks_after = {query.key: query.rank for query in _read_ranks(path_after)}
+    changes_by_name = defaultdict(list)
+    for key, query in queries_before.items():
+        if key in ranks_after:
+            name = format_direction(query.direction)
+            if query.language:
+                name = f"{query.language}, {name}"
+            changes_by_name[name].append(RankChange(query.text, query.rank, ranks_after[key], query.image_id))
+    return {name: _summarise(changes) for name, changes in changes_by_name.items()}
 
 
-def _changes(queries: list[tuple[_Query, int]]) -> Changes:
-    moved = [(query.text, query.rank, after) for query, after in queries]
-    won = sorted((one for one in moved if one[1] > 1 == one[2]), key=lambda one: -one[1])
-    lost = sorted((one for one in moved if one[1] == 1 < one[2]), key=lambda one: -one[2])
-    kept = sum(before == after == 1 for _, before, after in moved)
-    most_won, most_lost = won[:SHOWN], lost[:SHOWN]
-    named = {text for text, _, _ in (*most_won, *most_lost)}
-    about = {query.text: query.image for query, _ in queries if query.text in named}
-    return Changes(kept, len(won), len(lost), len(moved) - kept - len(won) - len(lost), most_won, most_lost, about)
+def _summarise(changes: Sequence[RankChange]) -> ChangeSummary:
+    won = [change for change in changes if change.rank_before > 1 and change.rank_after == 1]
+    won.sort(key=lambda change: change.rank_before, reverse=True)
+    lost = [change for change in changes if change.rank_before == 1 and change.rank_after > 1]
+    lost.sort(key=lambda change: change.rank_after, reverse=True)
+    num_kept = sum(change.rank_before == 1 and change.rank_after == 1 for change in changes)
+    num_missed = len(changes) - num_kept - len(won) - len(lost)
+    return ChangeSummary(num_kept, len(won), len(lost), num_missed, won[:MAX_LISTED_QUERIES], lost[:MAX_LISTED_QUERIES])
 
 
 def read_outcomes(path: Path) -> dict[str, Outcomes]:
-    """What an evaluation's queries found, by language, from its file of ranks; errors as of `read_changes`.
+    """Read the outcomes of an evaluation's queries, by language, from its file of ranks.
 
-    Queries of one image are those that it asks, and the texts of which it is the best right answer.
+    The queries of one image form a cluster: the image itself, and the texts whose best right answer it is.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not a file of ranks.
     """
-    found: dict[str, list[_Query]] = {}
-    for query in _read(path):
-        found.setdefault(query.language, []).append(query)
-    made = {}
-    for language, queries in found.items():
-        directions, ranks = [query.direction for query in queries], np.array([query.rank for query in queries])
-        ways, groups = np.unique(directions, return_inverse=True)
+    outcomes = {}
+    for language, queries in _read_ranks_by_language(path).items():
+        directions = [query.direction for query in queries]
+        ranks = np.array([query.rank for query in queries])
         figures = compute_recalls(directions, ranks)
-        made[language] = Outcomes(
+        distinct_directions, groups = np.unique(directions, return_inverse=True)
+        _, clusters = np.unique([query.image_id for query in queries], return_inverse=True)
+        outcomes[language] = Outcomes(
             query_ids=[f"{query.direction} {query.id}" for query in queries],
             figures=figures,
-            main_figure="mR" if "mR" in figures else f"{ways[0]}/mR",
-            clusters=np.unique([query.image for query in queries], return_inverse=True)[1],
+            main_figure="mR" if "mR" in figures else f"{distinct_directions[0]}/mR",
+            clusters=clusters,
             ranks=ranks,
             groups=dict.fromkeys(figures, groups),
         )
-    return made
+    return outcomes
 
 
-def comparison_of(ranks: Mapping[str, Path]) -> Comparison | None:
-    """Results of one benchmark against the first of them, by their files of ranks; None if nothing can be compared.
+def compare_rank_files(paths: Mapping[str, Path]) -> Comparison | None:
+    """Compare results on the same data by their files of ranks; the first result is the baseline.
 
-    A file that cannot be read, or is of other queries, leaves a warning.
+    Args:
+        paths: files of ranks by the name of the result.
+
+    Returns:
+        The comparison in the languages that all results have. None, with a warning, if a file cannot be read or is
+        about other queries; None without one if the results share no language.
     """
     try:
-        read = {name: read_outcomes(path) for name, path in ranks.items()}
-        shared = [language for language in next(iter(read.values())) if all(language in one for one in read.values())]
-        comparison = Comparison({name: {key: one[key] for key in shared} for name, one in read.items()})
+        outcomes = {name: read_outcomes(path) for name, path in paths.items()}
+        first, *others = outcomes.values()
+        languages = list(first)
+        for outcomes_by_language in others:
+            languages = [language for language in languages if language in outcomes_by_language]
+
+        shared_outcomes = {}
+        for name, outcomes_by_language in outcomes.items():
+            shared_outcomes[name] = {language: outcomes_by_language[language] for language in languages}
+        comparison = Comparison(shared_outcomes)
         return comparison if comparison.verdicts else None
     except (OSError, ValueError) as error:
         print(f"warning: {error}; how sure the difference is cannot be computed", file=sys.stderr)
@@ -148,11 +215,13 @@ def comparison_of(ranks: Mapping[str, Path]) -> Comparison | None:
 
 @dataclass(frozen=True)
 class TrainedQueries:
-    """Queries of one result whose text is a caption of the training data.
+    """Test queries of one result whose text is also a caption of the training data.
 
     Attributes:
-        ids: as those of `Outcomes`. An image asks for the text that was its best right answer before training.
-        num_texts: texts of the result, and `num_trained` those of them that are trained on.
+        ids: ids of these queries, as in `Outcomes.query_ids`. An image counts if the text that was its best right
+            answer before training is trained on.
+        num_texts: number of test texts.
+        num_trained: number of test texts that are trained on.
     """
 
     ids: frozenset[str]
@@ -161,103 +230,107 @@ class TrainedQueries:
 
 
 def find_trained_queries(path: Path, trained_texts: Collection[str]) -> dict[str, TrainedQueries]:
-    """Return which queries of a file of ranks are about a text that is trained on, by language.
+    """Find the queries of a file of ranks whose text is trained on, by language.
 
     Args:
-        path: the ranks before training.
-        trained_texts: captions of the training data, as `text_key` makes them equal.
+        path: file of the ranks before training.
+        trained_texts: captions of the training data, normalised by `text_key`.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not such a file.
+        ValueError: it is not a file of ranks.
     """
-    queries_of: dict[str, list[_Query]] = {}
-    for query in _read(path):
-        queries_of.setdefault(query.language, []).append(query)
-    trained = {}
-    for language, queries in queries_of.items():
-        texts = {query.id: text_key(query.text) for query in queries if query.direction.startswith("text")}
-        if not texts:
-            continue  # images alone ask, and their texts are not in the file
-        trained_ids = {text_id for text_id, key in texts.items() if key in trained_texts}
-        about_trained = frozenset(
-            f"{query.direction} {query.id}"
-            for query in queries
-            if (query.id if query.direction.startswith("text") else query.answer) in trained_ids
-        )
-        trained[language] = TrainedQueries(about_trained, len(texts), len(trained_ids))
-    return trained
+    trained_queries = {}
+    for language, queries in _read_ranks_by_language(path).items():
+        test_texts = {query.id: query.text for query in queries if query.direction.startswith("text")}
+        if not test_texts:
+            continue  # all queries are images, and the file has no texts
+        trained_ids = {text_id for text_id, text in test_texts.items() if text_key(text) in trained_texts}
+
+        query_ids = set()
+        for query in queries:
+            text_id = query.id if query.direction.startswith("text") else query.best_positive_id
+            if text_id in trained_ids:
+                query_ids.add(f"{query.direction} {query.id}")
+        trained_queries[language] = TrainedQueries(frozenset(query_ids), len(test_texts), len(trained_ids))
+    return trained_queries
 
 
-def headline(
+def make_headline(
     comparison: Comparison,
-    old: Mapping[str, float] | None = None,
-    trained: Mapping[str, TrainedQueries] | None = None,
+    other_changes: Mapping[str, float] | None = None,
+    trained_queries: Mapping[str, TrainedQueries] | None = None,
 ) -> str:
-    """Return what fine-tuning changed, in a sentence.
+    """Return a sentence that says what fine-tuning changed.
 
     Args:
-        comparison: of the results before and after training.
-        old: by the name of what the model could do before, the change of mean recall there.
-        trained: by result the queries whose text is trained on, too; None: it is not known.
+        comparison: results before and after training, on the user's own data.
+        other_changes: change in mean recall on other benchmarks, by the name of the benchmark.
+        trained_queries: by result, the queries whose text is also trained on; None: unknown.
     """
-    parts, found = [], comparison.verdicts
-    for verdict in found:
+    verdicts = comparison.verdicts
+    levels, gains = [], []
+    for verdict in verdicts:
         outcomes = comparison.outcomes[verdict.model][verdict.result]
-        level, change = comparison.estimates[verdict.result, verdict.model, verdict.figure], verdict.difference
+        level = comparison.estimates[verdict.result, verdict.model, verdict.figure].mean
         images = counted(len(np.unique(outcomes.clusters)), "test image")
-        language = f" in {verdict.result}" if len(found) > 1 else ""
-        parts.append(
-            f"{describe_figure(verdict.figure)} on your {images}{language} is {level.mean:.1f} ({_in_words(change)})"
-        )
-    sentence = f"After fine-tuning, {' and '.join(parts)}"
-    for verdict in found:
-        if trained and verdict.result in trained:
-            language = f" in {verdict.result}" if len(found) > 1 else ""
-            sentence += f"; {_trained_in_words(comparison, verdict, trained[verdict.result], language)}"
-    for name, by in (old or {}).items():
-        moved = "stayed as it was" if not round(by, 1) else f"{'rose' if by > 0 else 'fell'} by {abs(by):.1f}"
-        sentence += f"; on {name} it {moved}"
-    return f"{sentence}."
+        language = f" in {verdict.result}" if len(verdicts) > 1 else ""
+        figure = f"{describe_figure(verdict.figure)} on your {images}{language}"
+        levels.append(f"{figure} is {level:.1f} ({_format_change(verdict.difference)})")
+        if trained_queries and verdict.result in trained_queries:
+            gains.append(_describe_gains(comparison, verdict, trained_queries[verdict.result], language))
+
+    clauses = [f"After fine-tuning, {' and '.join(levels)}", *gains]
+    for name, change in (other_changes or {}).items():
+        if not round(change, 1):
+            clauses.append(f"on {name} it stayed as it was")
+        else:
+            clauses.append(f"on {name} it {'rose' if change > 0 else 'fell'} by {abs(change):.1f}")
+    return f"{'; '.join(clauses)}."
 
 
-def _in_words(change: Interval) -> str:
+def _format_change(change: Interval) -> str:
     if change.low is None or change.high is None:
         return format_difference(change.mean)
     low, high = format_difference(change.low), format_difference(change.high)
     return f"{format_difference(change.mean)}, 95 % interval {low} to {high}"
 
 
-def _trained_in_words(comparison: Comparison, verdict: Verdict, trained: TrainedQueries, language: str) -> str:
-    """Return how many test texts are trained on, too, and what their queries and the others gain."""
+def _describe_gains(comparison: Comparison, verdict: Verdict, trained: TrainedQueries, language: str) -> str:
+    """Say how many test texts are also trained on, and what their queries and the other queries gain."""
     texts = f"{counted(trained.num_texts, 'test text')}{language}"
     if not trained.num_trained:
         return f"none of the {texts} is trained on"
     if trained.num_trained == trained.num_texts:
         return f"all of the {texts} are trained on, too, so that it shows nothing of other texts"
-    before, after = (comparison.outcomes[model][verdict.result] for model in (verdict.baseline, verdict.model))
+
+    outcomes_before = comparison.outcomes[verdict.baseline][verdict.result]
+    outcomes_after = comparison.outcomes[verdict.model][verdict.result]
     gains = []
-    for ids in (trained.ids, {*before.query_ids} - trained.ids):
-        change = after.select(ids).estimate_difference(
-            before.select(ids), verdict.figure, resamples=comparison.resamples
-        )
-        gains.append(_in_words(change))
-    are = "is" if trained.num_trained == 1 else "are"
+    for query_ids in (trained.ids, set(outcomes_before.query_ids) - trained.ids):
+        selected_before, selected_after = outcomes_before.select(query_ids), outcomes_after.select(query_ids)
+        gain = selected_after.estimate_difference(selected_before, verdict.figure, resamples=comparison.resamples)
+        gains.append(_format_change(gain))
+    verb = "is" if trained.num_trained == 1 else "are"
     return (
-        f"{trained.num_trained:,} of the {texts} {are} trained on, too: the queries of such texts gain {gains[0]}, the "
-        f"others {gains[1]}"
+        f"{trained.num_trained:,} of the {texts} {verb} trained on, too: "
+        f"the queries of such texts gain {gains[0]}, the others {gains[1]}"
     )
 
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """A run as a report shows it.
+    """Run as a report shows it.
 
     Attributes:
-        facts: name and value of what was run and how far it came.
-        records: of its `log.jsonl`.
-        evaluations: see `read_evaluations`.
-        changes, verdicts, headline: of what it scored before and after training, see the functions above.
+        name: name of the run.
+        config: configuration of the run.
+        facts: what was run and how far it came, by name.
+        records: records of its `log.jsonl`.
+        evaluations: records of its results, from `read_evaluations`.
+        changes: queries won and lost by training, from `read_changes`.
+        verdicts: sentences on results before and after training, from `Comparison.sentences`.
+        headline: what training changed, from `make_headline`.
     """
 
     name: str
@@ -265,32 +338,41 @@ class ReportedRun:
     facts: Mapping[str, str]
     records: Sequence[Mapping]
     evaluations: Sequence[Mapping]
-    changes: Mapping[str, Changes] = field(default_factory=dict)
+    changes: Mapping[str, ChangeSummary] = field(default_factory=dict)
     verdicts: Sequence[str] = ()
     headline: str = ""
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """The records of retrieval that evaluations left in a folder, by name, what was scored before training first.
+    """Read the records of retrieval results in a folder, by name; the result before training comes first.
 
-    Other JSON is left out with a warning.
+    Other JSON files are left out with a warning. `rank_file` of a record is the path of the result's file of ranks.
     """
-    found = []
+    records = []
     for path in sorted(folder.glob("*.json"), key=lambda path: (path.stem != BEFORE, path.name)):
         try:
             record = load_json(path)
             check_version(record.get("version"), RECORD_VERSION, path, "score again")
-            make_recall_table(record["table"])
-            for result in record["results"].values():
-                "".join([*record["data"], *(result[key] for key in ("protocol", "definition", "tie_rule"))])
-                "".join(result["differences"])
-            found.append({**record, "ranks": path.with_suffix(".csv")})
+            _check_record(record)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             print(f"warning: {path} is not a record of an evaluation and left out ({error!r})", file=sys.stderr)
-    return found
+        else:
+            records.append({**record, "rank_file": path.with_suffix(".csv")})
+    return records
 
 
-def write_report(
+def _check_record(record: Mapping[str, Any]) -> None:
+    """Raise if a field that the page reads is missing or of another type."""
+    make_recall_table(record["table"])  # raises if it cannot be shown
+    texts = [*record["data"]]
+    for result in record["results"].values():
+        texts += [result["protocol"], result["definition"], result["tie_rule"], *result["differences"]]
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"{text!r} is not a text")
+
+
+def write_run_report(
     path: str | Path,
     *,
     title: str,
@@ -299,111 +381,144 @@ def write_report(
     facts: Mapping[str, str],
     thumbnails: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write the page to `path`, whole or not at all.
+    """Write the page to `path`, completely or not at all.
 
     Args:
-        runs: one, or several to be compared; their names differ.
-        queries: cards by heading, see `Cards`.
-        facts: of the whole page, shown at the top; with those of the run, where it is one.
-        thumbnails: small JPEG or PNG files of the images that changes are about, by id.
+        path: file of the page.
+        title: title of the page.
+        runs: one run, or several to be compared, whose names differ.
+        queries: cards of queries by heading, see `Cards`.
+        facts: facts at the top of the page; those of a single run come before them.
+        thumbnails: small JPEG or PNG files of the images that won and lost queries are about, by image id.
     """
-    several = len(runs) > 1
-    definitions = {
-        f"Protocol {result['protocol']}": result["definition"]
-        for run in runs
-        for record in run.evaluations
-        for result in record["results"].values()
-    }
+    is_comparison = len(runs) > 1
+    changes, verdicts, headlines, definitions = [], [], [], {}
+    for run in runs:
+        prefix = f"{run.name}: " if is_comparison else ""
+        changes += [(f"{prefix}{name}", summary) for name, summary in run.changes.items()]
+        verdicts += [f"{prefix}{sentence}" for sentence in run.verdicts]
+        if run.headline:
+            headlines.append(run.headline)
+        for record in run.evaluations:
+            for result in record["results"].values():
+                definitions[f"Protocol {result['protocol']}"] = result["definition"]
+
+    if is_comparison:
+        facts = dict(facts)
+        comparison = {"runs": [run.name for run in runs], "rows": list(_compare_settings(runs))}
+        charts = comparison_charts({run.name: run.records for run in runs})
+    else:
+        facts = {**runs[0].facts, **facts}
+        comparison = None
+        charts = training_charts(runs[0].records)
     write_page(
         path,
         "report.html",
         title=title,
-        facts=dict(facts) if several else {**runs[0].facts, **facts},
-        comparison={"runs": [run.name for run in runs], "rows": list(_compared(runs))} if several else None,
-        tables=result_tables(runs),
-        changes=[
-            (f"{run.name}: {name}" if several else name, change) for run in runs for name, change in run.changes.items()
-        ],
+        facts=facts,
+        headlines=headlines or _summarise_recalls(runs),
+        comparison=comparison,
+        tables=make_result_tables(runs),
+        verdicts=verdicts,
+        changes=changes,
         thumbnails=thumbnails or {},
-        headlines=[run.headline for run in runs if run.headline] or _recalls(runs),
-        verdicts=[f"{run.name}: {one}" if several else one for run in runs for one in run.verdicts],
-        training=comparison_charts({run.name: run.records for run in runs})
-        if several
-        else training_charts(runs[0].records),
+        training=charts,
         queries=queries,
         definitions=definitions,
     )
 
 
-def _recalls(runs: Sequence[ReportedRun]) -> list[str]:
-    """The mean recalls of the first results of each run in a sentence, if anything was scored."""
-    found = []
+def _summarise_recalls(runs: Sequence[ReportedRun]) -> list[str]:
+    """Return a sentence on the mean recall of each run's last evaluation; no sentence if nothing was scored."""
+    clauses = []
     for run in runs:
         rows = run.evaluations[-1]["table"] if run.evaluations else []
+        # Two figures of each run are enough for a sentence.
         figures = [f"{label} {values['mR']:.2f}" for label, values in rows if values and "mR" in values][:2]
-        found += [f"{run.name}: {', '.join(figures)}" if len(runs) > 1 else ", ".join(figures)] * bool(figures)
-    return [f"Mean recall in percent: {'; '.join(found)}."] if found else []
+        if figures:
+            clauses.append(f"{run.name}: {', '.join(figures)}" if len(runs) > 1 else ", ".join(figures))
+    return [f"Mean recall in percent: {'; '.join(clauses)}."] if clauses else []
 
 
-def result_tables(runs: Sequence[ReportedRun]) -> dict[str, Table]:
-    """A table for each data set and protocol, by a heading that names them, with the rows of every run that has it."""
-    tables: dict[tuple, list[tuple[ReportedRun, Mapping]]] = {}
+def make_result_tables(runs: Sequence[ReportedRun]) -> dict[str, Table]:
+    """Make a table for each data set and protocol, with the rows of all runs scored by it; return them by heading."""
+    scored_runs_by_data: dict[tuple, list[tuple[ReportedRun, Mapping]]] = {}
     for run in runs:
         for record in run.evaluations:
-            protocols = dict.fromkeys(result["protocol"] for result in record["results"].values())
-            files = tuple(record.get("paths") or record.get("places") or make_absolute(record["data"]))
-            tables.setdefault((files, *protocols), []).append((run, record))
-    return {
-        f"{' '.join(found[0][1]['data'])}, {' and '.join(protocols)}": make_recall_table(
-            _joined(found, len(runs) > 1), [*_verdicts(found), *_notes(found)]
-        )
-        for (_, *protocols), found in tables.items()
-    }
+            used_protocols = dict.fromkeys(result["protocol"] for result in record["results"].values())
+            paths = tuple(record.get("paths") or make_absolute(record["data"]))
+            scored_runs_by_data.setdefault((paths, *used_protocols), []).append((run, record))
+
+    tables = {}
+    for (_, *protocols), scored_runs in scored_runs_by_data.items():
+        _, first_record = scored_runs[0]
+        heading = f"{' '.join(first_record['data'])}, {' and '.join(protocols)}"
+        rows = _merge_rows(scored_runs, has_run_names=len(runs) > 1)
+        tables[heading] = make_recall_table(rows, [*_compare_trained_runs(scored_runs), *_collect_notes(scored_runs)])
+    return tables
 
 
-def _joined(found: Sequence[tuple[ReportedRun, Mapping]], several: bool) -> list[Row]:
-    """The rows of the runs' tables by heading; of several runs each under its name, what they share once, below."""
-    groups: dict[str, tuple[list[Row], list[Row]]] = {}
-    for run, record in found:
-        own, shared = list[Row](), list[Row]()
+def _merge_rows(scored_runs: Sequence[tuple[ReportedRun, Mapping]], has_run_names: bool) -> list[Row]:
+    """Merge the runs' tables: under each heading the rows of each run, then the rows that runs share, once.
+
+    Args:
+        scored_runs: runs, each with the record of its result.
+        has_run_names: whether the name of the run is put in front of its rows.
+    """
+    # Both by heading.
+    run_rows: dict[str, list[Row]] = defaultdict(list)
+    shared_rows: dict[str, list[Row]] = defaultdict(list)
+    for run, record in scored_runs:
+        heading = ""
         for label, values in record["table"]:
+            name = label.strip()
             if values is None:
-                own, shared = groups.setdefault(label, ([], []))
-            elif label.strip() not in record["results"]:
-                if (label, values) not in shared:
-                    shared.append((label, values))
-            else:
-                own.append((f"  {run.name}: {label.strip()}" if several else label, values))
-    return [row for heading, (own, shared) in groups.items() for row in ((heading, None), *own, *shared)]
+                heading = label
+                run_rows.setdefault(heading, [])
+            elif name in record["results"]:
+                run_rows[heading].append((f"  {run.name}: {name}" if has_run_names else label, values))
+            elif (label, values) not in shared_rows[heading]:  # chance and published results
+                shared_rows[heading].append((label, values))
+
+    merged_rows: list[Row] = []
+    for heading, rows in run_rows.items():
+        merged_rows += [(heading, None), *rows, *shared_rows[heading]]
+    return merged_rows
 
 
-def _verdicts(found: Sequence[tuple[ReportedRun, Mapping]]) -> list[str]:
-    """What distinguishes the runs that have left the ranks of their queries from the first one."""
-    ranks: dict[str, Path] = {}
-    for run, record in found:
-        path = record.get("ranks")
+def _compare_trained_runs(scored_runs: Sequence[tuple[ReportedRun, Mapping]]) -> list[str]:
+    """Return verdicts on runs against the first one, if their files of ranks exist."""
+    paths: dict[str, Path] = {}
+    for run, record in scored_runs:
+        path = record.get("rank_file")
         if path and path.is_file() and path.stem != BEFORE:
-            ranks.setdefault(run.name, path)
-    comparison = comparison_of(ranks) if len(ranks) > 1 else None
+            paths.setdefault(run.name, path)
+    comparison = compare_rank_files(paths) if len(paths) > 1 else None
     return comparison.sentences if comparison else []
 
 
-def _notes(found: Sequence[tuple[ReportedRun, Mapping]]) -> list[str]:
-    results = [result for _, record in found for result in record["results"].values()]
-    differences = [sentence for result in results for sentence in result["differences"]]
-    rules = [figures_note(result["tie_rule"]) for result in results]
-    sources: dict[str, dict[str, None]] = {}
-    for row in (row for _, record in found for row in record.get("published", [])):
-        source = "; ".join(filter(None, [row["source"], row["note"]]))
-        sources.setdefault(source, {})[row["model"]] = None
-    published = [f"published, {', '.join(models)}: {source}" for source, models in sources.items()]
-    return list(dict.fromkeys([*differences, *rules, *published]))
+def _collect_notes(scored_runs: Sequence[tuple[ReportedRun, Mapping]]) -> list[str]:
+    """Return the notes below a table: deviations from the protocol, tie rules, and sources of published results."""
+    deviations, tie_rules = [], []
+    models_by_source: dict[str, dict[str, None]] = defaultdict(dict)
+    for _, record in scored_runs:
+        for result in record["results"].values():
+            deviations += result["differences"]
+            tie_rules.append(figures_note(result["tie_rule"]))
+        for row in record.get("published", []):
+            source = f"{row['source']}; {row['note']}" if row["note"] else row["source"]
+            models_by_source[source][row["model"]] = None
+    sources = [f"published, {', '.join(models)}: {source}" for source, models in models_by_source.items()]
+    return list(dict.fromkeys([*deviations, *tie_rules, *sources]))  # each note once
 
 
-def _compared(runs: Sequence[ReportedRun]) -> Iterator[tuple[str, list[str]]]:
-    """Facts of the runs, then the settings in which they differ."""
-    for name in dict.fromkeys(name for run in runs for name in run.facts):
+def _compare_settings(runs: Sequence[ReportedRun]) -> Iterator[tuple[str, list[str]]]:
+    """Yield names and values, one for each run, of the runs' facts and of the settings in which they differ."""
+    fact_names: dict[str, None] = {}
+    for run in runs:
+        fact_names |= dict.fromkeys(run.facts)
+    for name in fact_names:
         yield name, [run.facts.get(name, "–") for run in runs]
     for key, values in differences(*(run.config.model_dump() for run in runs)):
-        if key != "Training.output":
+        if key != "Training.output":  # differs always
             yield key, [str(None if value is MISSING else value) for value in values]

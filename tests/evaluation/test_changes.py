@@ -11,13 +11,13 @@ from ernie_vil2.evaluation.examples import CSV_COLUMNS
 from ernie_vil2.evaluation.report import escape_cell
 from ernie_vil2.evaluation.report_page import (
     ReportedRun,
-    comparison_of,
+    compare_rank_files,
     find_trained_queries,
-    headline,
+    make_headline,
+    make_result_tables,
     read_changes,
     read_outcomes,
-    result_tables,
-    write_report,
+    write_run_report,
 )
 from tests.support.html_pages import Page
 
@@ -42,11 +42,11 @@ def test_a_query_is_won_or_lost_with_the_first_rank(tmp_path):
                                                 ("text_to_image", "a", "猫", 1)])  # fmt: skip
     found = read_changes(before, after)
     images = found["image → text"]
-    assert (images.kept, images.won, images.lost, images.missed) == (1, 2, 1, 1)
-    assert images.most_won == [("B", 9, 1), ("E", 3, 1)] and images.most_lost == [("=A", 1, 4)]
-    assert found["text → image"].most_won == [("猫", 2, 1)]
-    assert images.images == {"B": "b", "E": "e", "=A": "a"}  # an image asks for itself,
-    assert found["text → image"].images == {"猫": "x"}  # and a text for its best right answer
+    assert (images.num_kept, images.num_won, images.num_lost, images.num_missed) == (1, 2, 1, 1)
+    # An image query is about itself, a text query about its best right answer.
+    assert images.largest_gains == [("B", 9, 1, "b"), ("E", 3, 1, "e")]
+    assert images.largest_losses == [("=A", 1, 4, "a")] and images.image_ids == {"a", "b", "e"}
+    assert found["text → image"].largest_gains == [("猫", 2, 1, "x")]
 
 
 def test_a_file_that_holds_no_ranks_is_named(tmp_path):
@@ -62,7 +62,7 @@ def test_two_files_of_ranks_give_a_verdict_by_images(tmp_path):
             for way in ("image_to_text", "text_to_image") for number in range(60)]  # fmt: skip
     before = ranks(tmp_path / "b.csv", "before, zh", rows)
     after = ranks(tmp_path / "a.csv", "after, zh", [(*row[:3], 1) for row in rows])
-    (verdict,) = comparison_of({"before": before, "after": after}).verdicts
+    (verdict,) = compare_rank_files({"before": before, "after": after}).verdicts
     assert verdict.word == "better" and verdict.difference.mean == pytest.approx(200 / 9)
     found = read_outcomes(before)["zh"]
     assert (
@@ -70,8 +70,8 @@ def test_two_files_of_ranks_give_a_verdict_by_images(tmp_path):
         and len({*found.clusters[:60]}) == 60
         and len({*found.clusters[60:]}) == 1
     )
-    assert comparison_of({"before": before, "after": ranks(tmp_path / "c.csv", "c, zh", rows[:50])}) is None
-    assert comparison_of({"before": before, "after": ranks(tmp_path / "d.csv", "d, en", rows)}) is None
+    assert compare_rank_files({"before": before, "after": ranks(tmp_path / "c.csv", "c, zh", rows[:50])}) is None
+    assert compare_rank_files({"before": before, "after": ranks(tmp_path / "d.csv", "d, en", rows)}) is None
 
 
 def recall(ranks):
@@ -99,7 +99,7 @@ def test_the_headline_tells_trained_texts_from_others(tmp_path):
     paths = {"before": written("before", before), "after": written("after", after)}
     trained = find_trained_queries(paths["before"], {f"text {number}" for number in range(0, 60, 3)} | {"another"})
     assert (trained[""].num_texts, trained[""].num_trained, len(trained[""].ids)) == (60, 20, 40)
-    sentence = headline(comparison_of(paths), trained=trained)
+    sentence = make_headline(compare_rank_files(paths), trained_queries=trained)
     gains = re.search(r"; 20 of the 60 test texts .* gain ([+-][\d.]+), .* the others ([+-][\d.]+), ", sentence)
     for gain, is_trained in zip(gains.groups(), (True, False), strict=True):
         chosen = [query for query in queries if (query[1] % 3 == 0) == is_trained]
@@ -129,7 +129,7 @@ def test_runs_are_compared_on_the_data_that_they_share(tmp_path, monkeypatch):
     first = reported("first", [record(["a.tar"], 41.0, subset="kind = disc"), record(["b.tar"], 42.0)])
     changes = "Training.steps=5000", "Loss.temperature=0.5"
     second = reported("second", [record([str(tmp_path / "a.tar")], 51.0)], *changes)
-    tables = result_tables([first, second])
+    tables = make_result_tables([first, second])
     assert list(tables) == ["a.tar, pairs", "b.tar, pairs"]
     rows = [(label, cells and cells[0]) for label, cells in tables["a.tar, pairs"].rows]
     assert rows == [
@@ -140,7 +140,7 @@ def test_runs_are_compared_on_the_data_that_they_share(tmp_path, monkeypatch):
         ("kind = disc", None),
         ("  first: model, zh", "41.00"),
     ]
-    write_report(tmp_path / "report.html", title="A report", runs=[first, second], queries={}, facts={})
+    write_run_report(tmp_path / "report.html", title="A report", runs=[first, second], queries={}, facts={})
     text = " ".join(Page((tmp_path / "report.html").read_text(encoding="utf-8")).text)
     # The settings in which they differ, the name of the folder apart.
     assert "Training.steps" in text and "Loss.temperature" in text

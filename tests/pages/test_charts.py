@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.report import Section
-from ernie_vil2.evaluation.report_page import Changes
+from ernie_vil2.evaluation.report_page import ChangeSummary, RankChange
 from ernie_vil2.pages import Axis, Series, Table, comparison_charts, line_chart, render, speed_charts, training_charts
 from ernie_vil2.pages.charts import MOST_POINTS
 from tests.support.html_pages import Page, lines_of
@@ -97,7 +97,7 @@ def test_what_users_wrote_is_text_not_markup(name):
         definitions={evil: evil},
         bad_samples=report,
         sources=[{"name": evil, "note": evil, "samples": [sample] * 2, "at_once": 1}],
-        changes=[(evil, Changes(1, 1, 1, 1, [(evil, 2, 1)], [(evil, 1, 2)]))],
+        changes=[(evil, ChangeSummary(1, 1, 1, 1, [RankChange(evil, 2, 1, evil)], [RankChange(evil, 1, 2, evil)]))],
         verdicts=[evil],
         headlines=[evil],
         thumbnails={},
