@@ -1,6 +1,6 @@
-"""Image-text retrieval: what queries find, recall, chance, and their table.
+"""Image-text retrieval: results of each direction, recall, the recall of chance, and their table.
 
-Which row ranks where is found in `ranking.py`, exactly and in blocks.
+`ranking.py` computes the ranks, exactly and in blocks.
 """
 
 from __future__ import annotations
@@ -32,11 +32,15 @@ DIRECTIONS = ("image_to_text", "text_to_image")
 
 
 class Matching(NamedTuple):
-    """Rows that are scored against each other: a whole benchmark, or one fold of it.
+    """Rows that are scored against each other: those of a whole benchmark, or of one fold.
 
-    `left` and `right` are rows of the benchmark's sides that `sides` names. `positives` `[P, 2]` says which belong
-    together, as (position in `left`, position in `right`), and `excluded` `[E, 2]` which are not answers to each other,
-    as a row and itself where both sides are one.
+    Attributes:
+        left: rows of the benchmark's side `sides[0]`.
+        right: rows of the benchmark's side `sides[1]`.
+        positives: pairs `[P, 2]` that belong together, as (position in `left`, position in `right`).
+        sides: names of the two sides, "image" or "text".
+        excluded: pairs `[E, 2]` of positions that are no answers to each other, such as a row and itself where both
+            sides are the same.
     """
 
     left: np.ndarray
@@ -47,13 +51,20 @@ class Matching(NamedTuple):
 
     @property
     def direction(self) -> str:
-        """That in which `left` asks, such as `image_to_text`."""
+        """Name of the direction whose queries are the left rows, such as `image_to_text`."""
         return "_to_".join(self.sides)
 
     def reverse(self) -> Matching:
-        """The same, where `right` asks."""
-        left, right = self.sides
-        return Matching(self.right, self.left, self.positives[:, ::-1], (right, left), self.excluded[:, ::-1])
+        """Return the same matching with left and right exchanged."""
+        left_side, right_side = self.sides
+        return Matching(self.right, self.left, self.positives[:, ::-1], (right_side, left_side), self.excluded[:, ::-1])
+
+
+class Fold(NamedTuple):
+    """Positions of the queries and of the gallery of one fold, within the concatenated folds."""
+
+    queries: slice
+    gallery: slice
 
 
 @dataclass(frozen=True)
@@ -61,99 +72,127 @@ class DirectionResult:
     """The results of the queries of one direction.
 
     Attributes:
-        matching: whose `left` are the queries and whose `right` is the gallery, fold after fold.
-        ranking: of `asked.left`; a row of rank 0 has no positive and is not a query. Answers index `asked.right`.
-        folds: the positions of each fold's queries, and of its gallery.
+        matching: the queries (`left`) and the gallery (`right`), fold after fold.
+        ranking: ranks of `matching.left`; a row of rank 0 has no positive and is not a query. The answers are
+            positions in `matching.right`.
+        folds: queries and gallery of each fold; a query is ranked in the gallery of its own fold alone.
     """
 
     matching: Matching
     ranking: QueryRanks
-    folds: tuple[tuple[slice, slice], ...]
+    folds: tuple[Fold, ...]
 
     @classmethod
-    def from_folds(cls, folds: Sequence[tuple[Matching, QueryRanks]]) -> DirectionResult:
-        """The folds of one direction behind each other."""
-        matchings, rankings = zip(*folds, strict=True)
-        bounds = np.cumsum([(0, 0), *((len(one.left), len(one.right)) for one in matchings)], axis=0)
-        starts = bounds[:-1]
-        asked = Matching(
-            np.concatenate([one.left for one in matchings]),
-            np.concatenate([one.right for one in matchings]),
-            np.concatenate([one.positives + start for one, start in zip(matchings, starts, strict=True)]),
+    def from_folds(cls, ranked_folds: Sequence[tuple[Matching, QueryRanks]]) -> DirectionResult:
+        """Concatenate the folds of one direction."""
+        matchings = [matching for matching, _ in ranked_folds]
+        positives, excluded, rankings, folds = [], [], [], []
+        query_start = gallery_start = 0
+        for matching, ranking in ranked_folds:
+            query_end = query_start + len(matching.left)
+            gallery_end = gallery_start + len(matching.right)
+            folds.append(Fold(slice(query_start, query_end), slice(gallery_start, gallery_end)))
+            offset = np.array([query_start, gallery_start])
+            positives.append(matching.positives + offset)
+            excluded.append(matching.excluded + offset)
+            rankings.append(ranking.shift_gallery(gallery_start))
+            query_start, gallery_start = query_end, gallery_end
+        whole = Matching(
+            np.concatenate([matching.left for matching in matchings]),
+            np.concatenate([matching.right for matching in matchings]),
+            np.concatenate(positives),
             matchings[0].sides,
-            np.concatenate([one.excluded + start for one, start in zip(matchings, starts, strict=True)]),
+            np.concatenate(excluded),
         )
-        slices = tuple(
-            (slice(first[0], last[0]), slice(first[1], last[1]))
-            for first, last in zip(starts.tolist(), bounds[1:].tolist(), strict=True)
-        )
-        shifted = [found.shift_gallery(start[1]) for found, start in zip(rankings, starts, strict=True)]
-        return cls(asked, QueryRanks.concatenate(shifted), slices)
+        return cls(whole, QueryRanks.concatenate(rankings), tuple(folds))
 
     @cached_property
     def recall(self) -> dict[str, float]:
-        """R@1, R@5, R@10 and mR in percent, the mean over the folds that have a query; {} if none has."""
-        return _mean([recall(self.ranking.rank[positions]) for positions, _ in self._queries()])
+        """R@1, R@5, R@10 and mR in percent, averaged over the folds that have queries; {} if none has."""
+        return _average([recall(self.ranking.rank[queries]) for queries, _ in self._queries_by_fold()])
 
     @cached_property
     def chance(self) -> dict[str, float]:
-        """The recall that a random ranking would be expected to reach, likewise."""
-        positives, excluded = (
-            np.bincount(pairs[:, 0], minlength=len(self.matching.left))
-            for pairs in (np.unique(self.matching.positives, axis=0), self.matching.excluded)
-        )
-        return _mean(
-            [chance_recall(positives[positions], size - excluded[positions]) for positions, size in self._queries()]
-        )
+        """Expected recall of a random ranking, averaged like `recall`."""
+        num_queries = len(self.matching.left)
+        num_positives = np.bincount(np.unique(self.matching.positives, axis=0)[:, 0], minlength=num_queries)
+        num_excluded = np.bincount(self.matching.excluded[:, 0], minlength=num_queries)
+        recalls = []
+        for queries, gallery_size in self._queries_by_fold():
+            recalls.append(chance_recall(num_positives[queries], gallery_size - num_excluded[queries]))
+        return _average(recalls)
 
-    def _queries(self) -> list[tuple[np.ndarray, int]]:
-        """For each fold that has queries their positions, and the size of the gallery."""
-        folds = [(rows.start + np.flatnonzero(self.ranking.rank[rows]), gallery) for rows, gallery in self.folds]
-        return [(positions, gallery.stop - gallery.start) for positions, gallery in folds if positions.size]
+    def _queries_by_fold(self) -> list[tuple[np.ndarray, int]]:
+        """Return the positions of the queries and the size of the gallery of each fold that has queries."""
+        queries_by_fold = []
+        for fold in self.folds:
+            queries = fold.queries.start + np.flatnonzero(self.ranking.rank[fold.queries])
+            if queries.size:
+                queries_by_fold.append((queries, fold.gallery.stop - fold.gallery.start))
+        return queries_by_fold
 
     def count_unpaired_as_misses(self) -> DirectionResult:
-        """The result where a row without a positive is a query too: one that finds nothing."""
+        """Return the result in which rows without a positive are queries too, which find nothing."""
         rank = np.where(self.ranking.rank, self.ranking.rank, len(self.matching.right) + 1)
         return replace(self, ranking=replace(self.ranking, rank=rank))
 
-    def select_queries(self, chosen: np.ndarray) -> DirectionResult:
-        """The result of some queries alone, one truth value for each row of their side; galleries stay whole."""
-        rank = np.where(chosen[self.matching.left], self.ranking.rank, 0)
+    def select_queries(self, is_selected: np.ndarray) -> DirectionResult:
+        """Return the result of some queries alone; the galleries stay whole.
+
+        Args:
+            is_selected: bool, an entry for each row of the queries' side of the benchmark.
+        """
+        rank = np.where(is_selected[self.matching.left], self.ranking.rank, 0)
         return replace(self, ranking=replace(self.ranking, rank=rank))
 
     def find_best_answers(
         self, embeddings: Mapping[str, np.ndarray], positions: np.ndarray, k: int, device: str = "cpu"
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The k best answers to some queries, best first, as positions in the gallery, and their scores.
-
-        Both are `[n, k]`; where a gallery has fewer answers the last are -1, with the score -inf.
+        """Return the k best answers to some queries, best first.
 
         Args:
-            embeddings: by side, of all rows of the benchmark.
+            embeddings: embeddings `[rows, D]` of the whole benchmark by side.
+            positions: positions `[n]` of the queries in `matching.left`.
+            k: number of answers to each query.
+            device: device that computes the scores.
+
+        Returns:
+            Answers `[n, k]` as positions in `matching.right`, and their scores `[n, k]`. Where a gallery has fewer
+            than k answers, the last ones are -1, with the score -inf.
         """
-        answers, scores = np.full((len(positions), k), -1), np.full((len(positions), k), -np.inf, np.float32)
-        queries, gallery = (embeddings[side] for side in self.matching.sides)
-        for rows, columns in self.folds:
-            (here,) = np.nonzero((positions >= rows.start) & (positions < rows.stop))
-            if not here.size:
+        answers = np.full((len(positions), k), -1)
+        scores = np.full((len(positions), k), -np.inf, np.float32)
+        matching = self.matching
+        query_side, gallery_side = matching.sides
+        for fold in self.folds:
+            (in_fold,) = np.nonzero((positions >= fold.queries.start) & (positions < fold.queries.stop))
+            if not in_fold.size:
                 continue
-            row_of = np.full(len(self.matching.left), -1)
-            row_of[positions[here]] = np.arange(len(here))
-            excluded = np.stack(
-                [row_of[self.matching.excluded[:, 0]], self.matching.excluded[:, 1] - columns.start], axis=1
+            query_rows = matching.left[positions[in_fold]]
+            gallery_rows = matching.right[fold.gallery]
+
+            # The excluded pairs of these queries, renumbered for this call.
+            row_of_position = np.full(len(matching.left), -1)
+            row_of_position[positions[in_fold]] = np.arange(len(in_fold))
+            excluded_queries = row_of_position[matching.excluded[:, 0]]
+            excluded_answers = matching.excluded[:, 1] - fold.gallery.start
+            excluded = np.stack([excluded_queries, excluded_answers], axis=1)[excluded_queries >= 0]
+
+            num_answers = min(k, len(gallery_rows))
+            matches, match_scores = top_matches(
+                embeddings[query_side][query_rows],
+                embeddings[gallery_side][gallery_rows],
+                num_answers,
+                Blocks(device=device),
+                excluded,
             )
-            count = min(k, columns.stop - columns.start)
-            found, best = top_matches(
-                queries[self.matching.left[positions[here]]], gallery[self.matching.right[columns]], count,
-                Blocks(device=device), excluded[excluded[:, 0] >= 0],
-            )  # fmt: skip
-            answers[here, :count] = np.where(np.isneginf(best), -1, found + columns.start)
-            scores[here, :count] = best
+            answers[in_fold, :num_answers] = np.where(np.isneginf(match_scores), -1, matches + fold.gallery.start)
+            scores[in_fold, :num_answers] = match_scores
         return answers, scores
 
 
 Results = Mapping[str, DirectionResult]
-"""By direction."""
+"""The results of an evaluation by direction."""
 
 
 def score_matchings(
@@ -164,27 +203,37 @@ def score_matchings(
     ties: str = "pessimistic",
     blocks: Blocks = ON_CPU,
 ) -> dict[str, DirectionResult]:
-    """Ranks matchings in those of their directions that are asked for; several of one direction are its folds.
+    """Rank matchings in the requested directions; several matchings of one direction are its folds.
 
     Args:
-        embeddings: `[rows, D]` of the whole benchmark, by side.
-        ties, blocks: as in `rank_queries`.
+        matchings: rows that are scored against each other.
+        embeddings: embeddings `[rows, D]` of the whole benchmark by side.
+        directions: names of the directions to score.
+        ties: tie rule, see `rank_queries`.
+        blocks: size of the blocks of scores, and the device that computes them.
 
     Raises:
-        ValueError: an embedding that is not finite, or a pair out of range.
+        ValueError: an embedding is not finite, or a pair is out of range.
     """
     folds: dict[str, list[tuple[Matching, QueryRanks]]] = {direction: [] for direction in directions}
     for matching in matchings:
-        left, right = (embeddings[side][rows] for side, rows in zip(matching.sides, matching[:2], strict=True))
-        rankings = rank_queries(
-            left, right, matching.positives, blocks, excluded=matching.excluded, ties=ties, names=matching.sides
-        )  # fmt: skip
-        # Asked the other way round, a matching of one side with itself would be another question.
-        both = (matching, matching.reverse())[: len(set(matching.sides))]
-        for asked, ranking in zip(both, rankings, strict=False):
-            if asked.direction in folds:
-                folds[asked.direction].append((asked, ranking))
-    return {direction: DirectionResult.from_folds(found) for direction, found in folds.items() if found}
+        left_side, right_side = matching.sides
+        left_ranking, right_ranking = rank_queries(
+            embeddings[left_side][matching.left],
+            embeddings[right_side][matching.right],
+            matching.positives,
+            blocks,
+            excluded=matching.excluded,
+            ties=ties,
+            names=matching.sides,
+        )
+        if matching.direction in folds:
+            folds[matching.direction].append((matching, left_ranking))
+        # Reversed, a matching of a side with itself would be another fold of the same direction.
+        reverse = matching.reverse()
+        if left_side != right_side and reverse.direction in folds:
+            folds[reverse.direction].append((reverse, right_ranking))
+    return {direction: DirectionResult.from_folds(ranked) for direction, ranked in folds.items() if ranked}
 
 
 def evaluate_retrieval(
@@ -197,18 +246,19 @@ def evaluate_retrieval(
     directions: Sequence[str] = DIRECTIONS,
     allow_unpaired: bool = False,
 ) -> dict[str, DirectionResult]:
-    """Score images `[N, D]` against texts `[M, D]`; `pairs` `[P, 2]` are (image row, text row), many to many.
+    """Score all images against all texts, and return the result of each direction.
 
     Args:
-        ties, blocks: as in `rank_queries`.
-        directions: those that are scored, of `DIRECTIONS`.
-        allow_unpaired: whether a row may be without a pair; it then is in the gallery, but no query.
-
-    Returns:
-        The result of each direction.
+        image_embeddings: `[N, D]`.
+        text_embeddings: `[M, D]`.
+        pairs: `[P, 2]` as (image row, text row), many to many.
+        blocks: size of the blocks of scores, and the device that computes them.
+        ties: tie rule, see `rank_queries`.
+        directions: directions to score, out of `DIRECTIONS`.
+        allow_unpaired: accept rows without a pair; they are in the gallery, but no queries.
 
     Raises:
-        ValueError: an embedding that is not finite, a pair out of range, and, unless allowed, a row without a pair.
+        ValueError: an embedding is not finite, a pair is out of range, or a row without a pair is not allowed.
     """
     images, texts = np.asarray(image_embeddings), np.asarray(text_embeddings)
     if not allow_unpaired:
@@ -218,7 +268,7 @@ def evaluate_retrieval(
 
 
 def mean_recall(results: Results) -> float | None:
-    """The mean of the directions' mR, in percent; of both, the two-way mR. None where no direction has a query."""
+    """Return the mean of the directions' mR in percent, or None if no direction has a query."""
     means = [result.recall["mR"] for result in results.values() if result.recall]
     return fmean(means) if means else None
 
@@ -227,8 +277,9 @@ def summarize(results: Results) -> dict:
     """Return sizes, recalls, mR and chance of all directions, for JSON and `make_recall_table`."""
     sizes: dict[str, int] = {}
     for result in results.values():
-        sides = (f"{side}s" for side in result.matching.sides)
-        sizes |= zip(sides, map(len, result.matching[:2]), strict=True)
+        left_side, right_side = result.matching.sides
+        sizes[f"{left_side}s"] = len(result.matching.left)
+        sizes[f"{right_side}s"] = len(result.matching.right)
         sizes["pairs"] = len(np.unique(result.matching.positives, axis=0))
     return {
         **sizes,
@@ -238,95 +289,117 @@ def summarize(results: Results) -> dict:
     }
 
 
-def _mean(folds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: fmean(values[name] for values in folds) for name in (folds[0] if folds else ())}
+def _average(recalls: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Average recalls name by name; {} if there are none."""
+    if not recalls:
+        return {}
+    return {name: fmean(values[name] for values in recalls) for name in recalls[0]}
 
 
 def recall(ranks: ArrayLike) -> dict[str, float]:
-    """R@1, R@5, R@10 and their mean mR, in percent, of 1-based `ranks` `[Q]`."""
+    """Return R@1, R@5, R@10 and their mean mR in percent.
+
+    Args:
+        ranks: 1-based ranks `[Q]` of the queries.
+
+    Raises:
+        ValueError: there is no rank, or one is below 1.
+    """
     ranks = np.asarray(ranks)
     if ranks.size == 0:
         raise ValueError("recall of no queries is undefined: the evaluation set is empty")
     if ranks.min() < 1:
         raise ValueError("ranks count from 1; a row of rank 0 has no pair and is not a query: leave it out")
-    return _with_mean([float(np.mean(ranks <= k)) for k in CUTOFFS])
+    return _recalls_in_percent([float(np.mean(ranks <= cutoff)) for cutoff in CUTOFFS])
 
 
-def chance_recall(counts_of_positives: ArrayLike, gallery_size: ArrayLike) -> dict[str, float]:
-    """The expected recall of a random ranking, in percent.
-
-    `counts_of_positives` `[Q]` has one count a query, 0 for one that finds nothing; `gallery_size` is one number, or
-    one a query, `[Q]`.
+def chance_recall(num_positives: ArrayLike, gallery_size: ArrayLike) -> dict[str, float]:
+    """Return the expected recall of a random ranking, in percent.
 
     A query with c positives among G misses all of them in its first k with probability
     C(G - c, k) / C(G, k) = prod_{i<k} (G - c - i) / (G - i), the hypergeometric distribution at zero.
+
+    Args:
+        num_positives: number of positives `[Q]` of each query; 0 for a query that finds nothing.
+        gallery_size: size of the gallery, one number or `[Q]`.
+
+    Raises:
+        ValueError: there is no query, or one has more positives than its gallery has rows.
     """
-    counts = np.asarray(counts_of_positives)
-    sizes = np.broadcast_to(gallery_size, counts.shape)
-    if counts.size == 0 or counts.min() < 0 or (counts > sizes).any():
+    num_positives = np.asarray(num_positives)
+    gallery_size = np.broadcast_to(gallery_size, num_positives.shape)
+    if num_positives.size == 0 or num_positives.min() < 0 or (num_positives > gallery_size).any():
         raise ValueError("there is no query, or one has more positives than its gallery has rows")
     shares = []
-    for k in CUTOFFS:
-        drawn = np.arange(k)
-        left = np.maximum(sizes[:, None] - drawn, 1)  # once all are drawn, none is missed any more
-        missed = np.maximum(sizes[:, None] - counts[:, None] - drawn, 0) / left  # [Q, k]
-        shares.append(float(np.mean(1 - missed.prod(axis=1))))
-    return _with_mean(shares)
+    for cutoff in CUTOFFS:
+        draws = np.arange(cutoff)
+        # Where k exceeds the gallery, all rows are drawn and a factor of the product is 0 / 1.
+        num_remaining = np.maximum(gallery_size[:, None] - draws, 1)
+        num_wrong = np.maximum(gallery_size[:, None] - num_positives[:, None] - draws, 0)
+        miss_probability = (num_wrong / num_remaining).prod(axis=1)  # [Q]
+        shares.append(float(np.mean(1 - miss_probability)))
+    return _recalls_in_percent(shares)
+
+
+def _recalls_in_percent(shares: Sequence[float]) -> dict[str, float]:
+    """Return recalls by column, and their mean, from the shares of queries within each cutoff."""
+    percents = [100 * share for share in shares]
+    recalls = dict(zip(COLUMNS, percents, strict=True))
+    recalls["mR"] = sum(percents) / len(percents)
+    return recalls
 
 
 def mean_reciprocal_rank(ranks: ArrayLike) -> float:
-    """The mean of 1 / rank, in percent, of 1-based `ranks` `[Q]`."""
+    """Return the mean of 1 / rank in percent, for 1-based ranks `[Q]`."""
     return float(100 * np.mean(1 / np.asarray(ranks)))
 
 
 Row = tuple[str, Mapping | None]
+"""A row of a table: its label, and recalls by direction as in `summarize`; None instead opens a group of rows."""
 
 
 def make_recall_table(rows: Iterable[Row], notes: Sequence[str] = ()) -> Table:
-    """A table in the form of the paper's: recall in percent, image to text, text to image, mR.
+    """Make a table in the form of the paper's: recall in percent, image to text, text to image, mR.
 
-    A row is (label, values): values is a dictionary of recalls by direction such as `summary` gives (what it lacks is
-    "-"), or None for a heading that opens a group of rows. Other directions that a row has follow the two.
+    Args:
+        rows: labels and recalls; a missing value is shown as "-". Further directions follow the two usual ones.
+        notes: sentences below the table.
     """
     rows = list(rows)
-    ways = directions_of(rows)
-    columns = columns_of(ways)
+    directions = list(DIRECTIONS)
+    for _, values in rows:
+        for key in values or ():
+            if "_to_" in key and key not in directions:
+                directions.append(key)
+    # With more than the two usual directions, each shows its own mean as well.
+    columns = COLUMNS if len(directions) == len(DIRECTIONS) else (*COLUMNS, "mR")
+
+    cells = [(label, None if values is None else _format_cells(values, directions, columns)) for label, values in rows]
     return Table(
-        (*columns * len(ways), "mR"),
-        [(label, None if values is None else table_cells(values, ways)) for label, values in rows],
-        groups=[(format_direction(way), len(columns)) for way in ways],
+        (*columns * len(directions), "mR"),
+        cells,
+        groups=[(format_direction(direction), len(columns)) for direction in directions],
         notes=notes,
         kind="recalls",
     )
 
 
-def format_direction(direction: str) -> str:
-    """A direction as it is shown: image → text."""
-    return direction.replace("_to_", " → ")
+def _format_cells(values: Mapping, directions: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Format the columns of each direction, and the mean over the directions.
 
-
-def directions_of(rows: Iterable[Row]) -> list[str]:
-    """The directions of a table: the two, and what else its rows have."""
-    return list(dict.fromkeys([*DIRECTIONS, *(key for _, values in rows for key in values or () if "_to_" in key)]))
-
-
-def columns_of(directions: Sequence[str]) -> tuple[str, ...]:
-    """What a table says of each direction: where there are more than the two usual ones, the mean of each as well."""
-    return COLUMNS if set(directions) <= set(DIRECTIONS) else (*COLUMNS, "mR")
-
-
-def table_cells(values: Mapping, directions: Sequence[str] = DIRECTIONS) -> list[str]:
-    """The numbers of one table row: those of `columns_of` for each direction and the mean of all.
-
-    The last is `values["mR"]` or, without it, the mean of the directions' mR; "-" when one of them lacks it.
+    Without `values["mR"]`, it is the mean of the directions' mR, and "-" if a direction lacks it.
     """
-    ways = [values.get(direction) or {} for direction in directions]
-    numbers = [way.get(name) for way in ways for name in columns_of(directions)]
-    means = [way["mR"] for way in ways if "mR" in way]
-    numbers.append(values.get("mR", fmean(means) if len(means) == len(ways) else None))
-    return list(map(percent, numbers))
+    recalls = [values.get(direction) or {} for direction in directions]
+    cells = []
+    for recalls_of_direction in recalls:
+        cells += [percent(recalls_of_direction.get(column)) for column in columns]
+
+    mean = values.get("mR")
+    if "mR" not in values and all("mR" in recalls_of_direction for recalls_of_direction in recalls):
+        mean = fmean(recalls_of_direction["mR"] for recalls_of_direction in recalls)
+    return [*cells, percent(mean)]
 
 
-def _with_mean(shares: Sequence[float]) -> dict[str, float]:
-    percents = [100 * share for share in shares]
-    return {**dict(zip(COLUMNS, percents, strict=True)), "mR": sum(percents) / len(percents)}
+def format_direction(direction: str) -> str:
+    """Format a direction for people: image → text."""
+    return direction.replace("_to_", " → ")
