@@ -212,7 +212,7 @@ def loader_rate(files: list[bytes], rounds: int) -> float:
     """Samples a CPU second of the best batch that holds each file once, from a tar shard to Paddle's tensors."""
     from ernie_vil2.config import load_config
     from ernie_vil2.config.sections import VIEWS
-    from ernie_vil2.data.loader import training_batches
+    from ernie_vil2.data.loader import load_batches
     from ernie_vil2.data.stream import SampleStream
     from ernie_vil2.data.tokenizer import Tokenizer
     from ernie_vil2.tasks.multi_view import MultiViewRows
@@ -228,7 +228,7 @@ def loader_rate(files: list[bytes], rounds: int) -> float:
         settings = [f"Data.train=[{folder}/a.tar]", "Data.workers=0", f"Training.global_batch={len(files)}"]
         config = load_config(None, settings)
         tokenizer = Tokenizer(max_length=config.Data.max_length)
-        batches = training_batches(MultiViewRows(SampleStream(config), config, tokenizer, VIEWS), config)
+        batches = load_batches(MultiViewRows(SampleStream(config), config, tokenizer, VIEWS), config)
         seconds = []
         for _ in range(rounds + 1):
             start = time.process_time()

@@ -157,7 +157,7 @@ def epoch(args, root: str, cache: Path, rate: float | None) -> dict:
 
     from ernie_vil2.config import load_config
     from ernie_vil2.config.sections import VIEWS
-    from ernie_vil2.data.loader import training_batches
+    from ernie_vil2.data.loader import load_batches
     from ernie_vil2.data.readers.source import LATE
     from ernie_vil2.data.stream import SampleStream
     from ernie_vil2.data.tokenizer import Tokenizer
@@ -169,7 +169,7 @@ def epoch(args, root: str, cache: Path, rate: float | None) -> dict:
                 f"Data.workers={args.workers}", f"Data.shuffle_buffer={args.shards * args.samples // 20}"]  # fmt: skip
     config = load_config(None, settings)
     begun = time.monotonic()
-    batches = training_batches(MultiViewRows(SampleStream(config), config, Tokenizer(), VIEWS), config)
+    batches = load_batches(MultiViewRows(SampleStream(config), config, Tokenizer(), VIEWS), config)
     seen, late, waited, most = Counter(), 0, 0.0, 0
     for number in range(args.shards * args.samples // batch):
         asked = time.monotonic()

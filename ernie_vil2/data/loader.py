@@ -1,10 +1,9 @@
-"""Training batches: an endless, seeded stream."""
+"""Training batches from an endless, seeded stream of samples."""
 
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from itertools import takewhile
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import paddle
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.decoding import collect_remarks
-from ernie_vil2.data.loader_workers import Arrays, RowLayout, filled_batches
+from ernie_vil2.data.loader_workers import Arrays, RowLayout, fill_batches
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import TextTokenizer
@@ -24,7 +23,7 @@ Batch = dict[str, Any]
 
 
 class RowReport(NamedTuple):
-    """The name of a row's sample, the reason if it cannot be used, and what is odd about it."""
+    """The name of a row's sample, the reason if the sample cannot be used, and remarks on it."""
 
     name: str
     reason: str | None = None
@@ -34,24 +33,24 @@ class RowReport(NamedTuple):
         return self.name
 
 
-class ShownRow(NamedTuple):
-    """A row as it is shown: images `[H, W, 3]` uint8 RGB by name, and texts by name, the sample's first."""
+class RowPreview(NamedTuple):
+    """A row for display: images `[H, W, 3]` uint8 RGB by name, and texts by name, the sample's name first."""
 
     images: Mapping[str, np.ndarray]
     texts: Mapping[str, str]
 
 
 class SampleRows(ABC):
-    """How the rows of a batch are made of samples, one sample each. A task says what a row holds, fills and shows it.
+    """The definition of a batch's rows, each of one sample. A task says what a row holds, and fills and previews it.
 
     Args:
         stream: the samples by their position.
 
     Attributes:
-        on_host: names of what stays an array on the host; all else goes to the device.
+        host_arrays: names of the arrays that stay on the host; all others go to the device.
     """
 
-    on_host: Collection[str] = ()
+    host_arrays: Collection[str] = ()
 
     def __init__(self, stream: SampleStream):
         self.stream = stream
@@ -59,51 +58,64 @@ class SampleRows(ABC):
     @property
     @abstractmethod
     def layout(self) -> RowLayout:
-        """Shape and type of what a row holds, by name."""
+        """Shape and type of the arrays of one row, by name."""
 
     @abstractmethod
     def fill(self, position: int, row: Arrays) -> str:
-        """Writes the sample at a position into `row`, arrays `[1, ...]` that hold anything; returns its name.
+        """Write the sample at a position of the stream into a row.
 
-        Everything random follows from the seed and the position. BadSample if the sample cannot be used.
+        All random numbers follow from the seed and the position.
+
+        Args:
+            position: of the sample in the stream.
+            row: arrays `[1, ...]` with arbitrary content.
+
+        Returns:
+            The sample's name.
+
+        Raises:
+            BadSample: the sample cannot be used.
         """
 
-    def finished(self, arrays: Arrays) -> Arrays:
-        """What of the rows that could be used becomes the batch."""
+    def collate(self, arrays: Arrays) -> Arrays:
+        """Make the arrays of a batch from the rows that could be used."""
         return arrays
 
-    def shown(self, batch: Batch, row: int, position: int) -> ShownRow:
-        """A row of a batch, which holds the sample at a position of the stream."""
-        return ShownRow({}, {"sample": batch["names"][row]})
+    def preview(self, batch: Batch, row: int, position: int) -> RowPreview:
+        """Return a row of a batch for display; `position` is its sample's in the stream."""
+        return RowPreview({}, {"sample": batch["names"][row]})
 
-    def notes(self, batch: Batch) -> list[str]:
-        """What is reported of the rows together, as how their texts fit."""
+    def summarize(self, batch: Batch) -> list[str]:
+        """Return lines about the rows of a batch, for people, such as how many texts were cut."""
         return []
 
     def __call__(self, position: int, arrays: Arrays, row: int) -> RowReport:
-        """Makes one row; says which sample it holds, or why it holds none."""
+        """Fill one row of the arrays, as `fill_batches` asks for it."""
         self.stream.fetch_ahead(position)
-        with collect_remarks() as found:
+        with collect_remarks() as remarks:
             try:
-                name = self.fill(position, {name: array[row : row + 1] for name, array in arrays.items()})
+                name = self.fill(position, {key: array[row : row + 1] for key, array in arrays.items()})
             except BadSample as bad:
                 return RowReport(bad.name, bad.reason)
-        return RowReport(name, remarks=found)
+        return RowReport(name, remarks=remarks)
 
-    def stuck(self, position: int) -> RowReport:
-        """What is reported of a row whose sample did not come in time."""
+    def report_stuck(self, position: int) -> RowReport:
+        """Return the report of a row whose sample did not arrive in time."""
         return RowReport(self.stream.where(position), Reason.NO_ANSWER)
 
 
-TEXTS = ("text", "text_2")
+TEXT_ARRAYS = ("text", "text_2")
 
 
 class ViewRows(SampleRows):
-    """Image views `[b, S, S, 3]` uint8 by name, and `text` `[b, L]` int64.
+    """Rows of image views `[b, S, S, 3]` uint8, by name, and a `text` `[b, L]` int64.
 
     Args:
-        image_views: their names.
-        has_text: whether there is a text.
+        stream: the samples by their position.
+        config: the run's configuration.
+        tokenizer: tokenizer of the texts.
+        image_views: names of the image views.
+        has_text: whether rows have a text.
     """
 
     def __init__(
@@ -122,7 +134,8 @@ class ViewRows(SampleRows):
         side = self._image.image_size
         layout: dict = dict.fromkeys(self._image_views, ((side, side, 3), np.uint8))
         for name, tokenizer in self._tokenizers.items():
-            layout |= {name: ((tokenizer.max_length,), np.int64), f"{name}_length": ((), np.int64)}
+            layout[name] = (tokenizer.max_length,), np.int64
+            layout[f"{name}_length"] = (), np.int64
         return layout
 
     def _write_text(self, row: Arrays, text: str, name: str = "text") -> None:
@@ -132,107 +145,133 @@ class ViewRows(SampleRows):
         row[name][0, : len(ids)] = ids
         row[f"{name}_length"][0] = tokenizer.max_length if tokenizer.to_full_length else len(ids)
 
-    def shown(self, batch: Batch, row: int, position: int) -> ShownRow:
-        """As `SampleRows.shown`: the views, and the text as the model reads it."""
+    def preview(self, batch: Batch, row: int, position: int) -> RowPreview:
+        """Return the views of a row, and its texts as the model reads them."""
         texts = {"sample": batch["names"][row]}
         if self._has_text:
-            for name in filter(batch.__contains__, TEXTS):
-                ids = self._ids(batch[name])[row]
-                texts[f"{name}, as tokens"] = " ".join(self.tokenizer.tokens[id] for id in ids)
-        return ShownRow({view: batch[view][row].numpy() for view in self._image_views}, texts)
+            for name in TEXT_ARRAYS:
+                if name in batch:
+                    ids = self._without_padding(batch[name])[row]
+                    texts[f"{name}, as tokens"] = " ".join(self.tokenizer.tokens[token_id] for token_id in ids)
+        return RowPreview({view: batch[view][row].numpy() for view in self._image_views}, texts)
 
-    def notes(self, batch: Batch) -> list[str]:
-        """As `SampleRows.notes`; a text that fills the longest length was most likely cut."""
-        rows = [ids for name in TEXTS if name in batch for ids in self._ids(batch[name])]
-        lengths = list(map(len, rows))
-        if not lengths:
+    def summarize(self, batch: Batch) -> list[str]:
+        """Return a line about the lengths of the texts; a text of the maximum length was most likely cut."""
+        texts: list[list[int]] = []
+        for name in TEXT_ARRAYS:
+            if name in batch:
+                texts += self._without_padding(batch[name])
+        if not texts:
             return []
-        longest = self.tokenizer.max_length
-        unknown = sum(id == self.tokenizer.unknown_id for row in rows for id in row) / sum(lengths)
-        return [f"texts of {fmean(lengths):.1f} tokens, {lengths.count(longest):,} of them cut at {longest}, "
-                f"{unknown:.1%} of the tokens unknown"]  # fmt: skip
+        lengths = [len(ids) for ids in texts]
+        max_length = self.tokenizer.max_length
+        num_unknown = 0
+        for ids in texts:
+            num_unknown += sum(token_id == self.tokenizer.unknown_id for token_id in ids)
+        return [f"texts of {fmean(lengths):.1f} tokens, {lengths.count(max_length):,} of them cut at {max_length}, "
+                f"{num_unknown / sum(lengths):.1%} of the tokens unknown"]  # fmt: skip
 
-    def _ids(self, texts: Any) -> list[list[int]]:
-        """The texts without their padding, which may be of the end token's id: that stays once."""
-        padding, end = self.tokenizer.pad_id, self.tokenizer.encode("")[-1]
+    def _without_padding(self, texts: Any) -> list[list[int]]:
+        """Return the ids of texts `[b, L]` without the padding at their ends."""
+        pad_id, end_id = self.tokenizer.pad_id, self.tokenizer.encode("")[-1]
         rows = []
-        for row in texts.tolist():
-            count = sum(1 for _ in takewhile(lambda id: id == padding, reversed(row)))
-            rows.append(row[: len(row) - max(0, count - (end == padding))])
+        for ids in texts.tolist():
+            length = len(ids)
+            while length and ids[length - 1] == pad_id:
+                length -= 1
+            # Some tokenizers pad with the end token; then the first of these ends the text.
+            if end_id == pad_id:
+                length = min(length + 1, len(ids))
+            rows.append(ids[:length])
         return rows
 
-    def finished(self, arrays: Arrays) -> Arrays:
-        """The texts of a name as long as the longest of them."""
+    def collate(self, arrays: Arrays) -> Arrays:
+        """Cut the texts of a batch to the longest of them."""
         for name in self._tokenizers:
             lengths = arrays.pop(f"{name}_length")
             arrays[name] = arrays[name][:, : lengths.max()]
         return arrays
 
 
-def training_batches(
-    rows: SampleRows, config: Config, position: int = 0, rank: int = 0, ranks: int = 1
+def load_batches(
+    rows: SampleRows, config: Config, position: int = 0, rank: int = 0, num_ranks: int = 1
 ) -> Generator[Batch, None, None]:
-    """This rank's share of every global batch, from a position of the stream on, without end.
+    """Load this rank's share of every global batch, from a position of the stream on, without end.
 
-    A global batch holds the next `Training.global_batch` positions, in turn by rank, so that a resumed run goes on
-    exactly where it stopped; rows depend on the seed and the position, not on the number of workers or ranks.
+    A global batch holds the next `Training.global_batch` positions, a contiguous share for each rank. Rows depend on
+    the seed and the position, not on the number of workers or ranks, so that a resumed run continues exactly.
     Samples that cannot be used are missing from their batch and listed in `bad`.
 
     Args:
-        rows: that a batch is made of.
-        position: the first that is read: how many were read before, over all ranks.
+        rows: definition of the rows.
+        config: the run's configuration.
+        position: first position: the number of samples that all ranks have read before.
+        rank: number of this rank.
+        num_ranks: number of ranks.
 
     Yields:
-        What the rows hold, and: `positions` `[b]` int64, of the rows in the global batch, an array; `names`; `rows`
-        read; `bad` as [reason, name] pairs, and `remarks` on the others alike.
+        The arrays of the rows, on the device except `host_arrays`, and: `positions` `[b]` int64, the rows' numbers in
+        the global batch, on the host; `names` of the samples; `rows`, the number of samples read; `bad`, a list of
+        [reason, name] of the samples that cannot be used; `remarks`, a list of [remark, name] of the others.
 
     Raises:
         WorkerError: a loader process failed or was killed.
     """
-    # Processes are the parallelism here; OpenCV's own threads would only compete, and do not survive a fork.
+    # Processes are the parallelism here; OpenCV's threads would only compete with them, and do not survive a fork.
     cv2.setNumThreads(0)
-    size = config.Training.global_batch // ranks
-    starts = itertools.count(position + rank * size, config.Training.global_batch)
+    size = config.Training.global_batch // num_ranks
+    first_row = rank * size
+    starts = itertools.count(position + first_row, config.Training.global_batch)
     positions = (range(start, start + size) for start in starts)
-    made = (_batch(rows, arrays, reports, rank * size) for arrays, reports in _filled(rows, config, size, positions))
-    for tensors, batch in uploaded(made):
+
+    def assemble() -> Generator[tuple[Arrays, Batch], None, None]:
+        for arrays, reports in _fill(rows, config, size, positions):
+            yield _assemble_batch(rows, arrays, reports, first_row)
+
+    for tensors, batch in uploaded(assemble()):
         yield batch | tensors
 
 
 def read_batch(rows: SampleRows, config: Config, positions: Sequence[int]) -> Batch:
-    """One batch of any positions of the stream, made as `training_batches` makes its batches.
+    """Read one batch of any positions of the stream, in the form of `load_batches`.
 
-    Its `positions` are the rows' numbers in the argument `positions`.
+    Its `positions` are indices into the argument `positions`.
 
     Raises:
         WorkerError: a loader process failed or was killed.
     """
     cv2.setNumThreads(0)
-    with closing(_filled(rows, config, len(positions), [positions])) as batches:
+    with closing(_fill(rows, config, len(positions), [positions])) as batches:
         filled, reports = next(batches)
-        arrays, batch = _batch(rows, filled, reports, first=0)
+        arrays, batch = _assemble_batch(rows, filled, reports, first_row=0)
         return batch | {name: paddle.to_tensor(array) for name, array in arrays.items()}
 
 
-def _filled(
+def _fill(
     rows: SampleRows, config: Config, size: int, positions: Iterable[Sequence[int]]
 ) -> Generator[tuple[Arrays, list[RowReport]], None, None]:
-    return filled_batches(rows, rows.layout, size, positions, config.Data.workers, config.Data.patience, rows.stuck)
+    data = config.Data
+    return fill_batches(rows, rows.layout, size, positions, data.workers, data.patience, rows.report_stuck)
 
 
-def _batch(rows: SampleRows, arrays: Arrays, reports: list[RowReport], first: int) -> tuple[Arrays, Batch]:
-    """The arrays of a batch that go to the device, which will hold another batch, and the rest of it."""
-    good = [row for row, report in enumerate(reports) if report.reason is None]
+def _assemble_batch(rows: SampleRows, arrays: Arrays, reports: list[RowReport], first_row: int) -> tuple[Arrays, Batch]:
+    """Return the arrays that go to the device, which are views of the workers' memory, and the rest of the batch."""
+    usable = [row for row, report in enumerate(reports) if report.reason is None]
     batch: Batch = {
         "rows": len(reports),
         "bad": [[report.reason, report.name] for report in reports if report.reason is not None],
-        "remarks": [[remark, report.name] for report in reports for remark in report.remarks],
-        "names": [reports[row].name for row in good],
+        "remarks": [],
+        "names": [reports[row].name for row in usable],
     }
-    if not good:
+    for report in reports:
+        batch["remarks"] += [[remark, report.name] for remark in report.remarks]
+    if not usable:
         return {}, batch
-    whole = len(good) == len(reports)
-    chosen = rows.finished({name: array if whole else array[good] for name, array in arrays.items()})
-    batch |= {name: chosen.pop(name).copy() for name in rows.on_host}
-    batch["positions"] = np.array(good) + first
-    return chosen, batch
+
+    if len(usable) < len(reports):
+        arrays = {name: array[usable] for name, array in arrays.items()}
+    collated = rows.collate(dict(arrays))
+    for name in rows.host_arrays:
+        batch[name] = collated.pop(name).copy()  # the workers will fill this memory again
+    batch["positions"] = np.array(usable) + first_row
+    return collated, batch

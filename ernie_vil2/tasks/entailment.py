@@ -14,7 +14,7 @@ from paddle import nn
 from ernie_vil2.config import Config
 from ernie_vil2.config.sections import IMAGE_VIEWS
 from ernie_vil2.data.augment import draw_image_views
-from ernie_vil2.data.loader import Batch, ShownRow, ViewRows
+from ernie_vil2.data.loader import Batch, RowPreview, ViewRows
 from ernie_vil2.data.loader_workers import Arrays, RowLayout
 from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.readers.entailment import NLVR2_LABELS, SNLI_VE_LABELS
@@ -31,7 +31,7 @@ from ernie_vil2.tasks.task import ParameterGroup, Task, decay_groups
 class EntailmentRows(ViewRows):
     """`image_1`, of two images `image_2` as well; `text`; `label` `[b, 1]`, a number of `labels`, on the host."""
 
-    on_host = ("label",)
+    host_arrays = ("label",)
 
     def __init__(
         self, stream: SampleStream, config: Config, tokenizer: TextTokenizer, images: int, labels: tuple[str, ...]
@@ -57,13 +57,13 @@ class EntailmentRows(ViewRows):
             row[view][0] = draw_image_views(image, name, 1, size, self._views, random, self._image.background)[0]
         return sample.text_name
 
-    def shown(self, batch: Batch, row: int, position: int) -> ShownRow:
-        """As `SampleRows.shown`, with the statement as it is written, and its label."""
-        images, texts = super().shown(batch, row, position)
+    def preview(self, batch: Batch, row: int, position: int) -> RowPreview:
+        """As `SampleRows.preview`, with the statement as it is written, and its label."""
+        images, texts = super().preview(batch, row, position)
         sample = self.stream[position][1]
         if not isinstance(sample, Statement):  # never: `fill` has refused it
             raise TypeError(f"position {position} of the stream is no statement")
-        return ShownRow(images, {**texts, "statement": sample.text, "label": sample.label})
+        return RowPreview(images, {**texts, "statement": sample.text, "label": sample.label})
 
 
 class _Direct(DirectStep):

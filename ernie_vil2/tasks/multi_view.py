@@ -21,7 +21,7 @@ from ernie_vil2.config import Config, ConfigError, TeacherConfig
 from ernie_vil2.config.sections import IMAGE_VIEWS, TEXT_VIEWS
 from ernie_vil2.data.augment import draw_image_views, draw_texts, format_tags
 from ernie_vil2.data.decoding import ImageRemark
-from ernie_vil2.data.loader import Batch, ShownRow, ViewRows
+from ernie_vil2.data.loader import Batch, RowPreview, ViewRows
 from ernie_vil2.data.loader_workers import Arrays, RowLayout
 from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, as_object
@@ -50,7 +50,7 @@ class MultiViewRows(ViewRows):
         teacher: what knows better.
     """
 
-    on_host = ("ids",)
+    host_arrays = ("ids",)
 
     def __init__(
         self,
@@ -98,16 +98,16 @@ class MultiViewRows(ViewRows):
                 row[view][0] = image
         return sample.image_name
 
-    def finished(self, arrays: Arrays) -> Arrays:
-        """As `ViewRows.finished`; the tower encodes both texts at once, so that they are of one length."""
+    def collate(self, arrays: Arrays) -> Arrays:
+        """As `ViewRows.collate`; the tower encodes both texts at once, so that they are of one length."""
         if "text_2" in arrays:
             arrays["text_length"] = np.maximum(arrays["text_length"], arrays["text_2_length"])
             arrays["text_2_length"] = arrays["text_length"]
-        return super().finished(arrays)
+        return super().collate(arrays)
 
-    def shown(self, batch: Batch, row: int, position: int) -> ShownRow:
-        """As `SampleRows.shown`, with the captions and tags, as a sentence, of which the text was drawn."""
-        images, texts = super().shown(batch, row, position)
+    def preview(self, batch: Batch, row: int, position: int) -> RowPreview:
+        """As `SampleRows.preview`, with the captions and tags, as a sentence, of which the text was drawn."""
+        images, texts = super().preview(batch, row, position)
         source, sample = self.stream[position]
         views = self.stream.views[source]
         captions, tags = {}, {}
@@ -116,7 +116,7 @@ class MultiViewRows(ViewRows):
                 captions[f"caption, {language}"] = sample.caption(language)
             if found := sample.tag_list(language):
                 tags[f"tags, {language}"] = format_tags(found, language, views)
-        return ShownRow(images, {**texts, **captions, **tags})
+        return RowPreview(images, {**texts, **captions, **tags})
 
 
 class MultiViewTask(Task):

@@ -15,7 +15,7 @@ from paddle import nn
 
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.data.augment import draw_texts
-from ernie_vil2.data.loader import Batch, ShownRow, ViewRows
+from ernie_vil2.data.loader import Batch, RowPreview, ViewRows
 from ernie_vil2.data.loader_workers import Arrays, RowLayout
 from ernie_vil2.data.order import Draw, generator
 from ernie_vil2.data.readers.tables import TABLES, TEXTS
@@ -37,7 +37,7 @@ IMAGE = ("image.", "image_projection.")
 class ParallelRows(ViewRows):
     """`text` `[b, L]`, for the student; what it means, `known` `[b, M]`, for the teacher; `ids` `[b, 2]`, of that."""
 
-    on_host = ("ids",)
+    host_arrays = ("ids",)
 
     def __init__(self, stream: SampleStream, config: Config, tokenizer: TextTokenizer, teacher: TextTokenizer):
         super().__init__(stream, config, tokenizer, image_views=(), has_text=True)
@@ -58,11 +58,11 @@ class ParallelRows(ViewRows):
         self._write_text(row, text)
         return sample.image_name
 
-    def shown(self, batch: Batch, row: int, position: int) -> ShownRow:
-        """As `SampleRows.shown`, with the texts as they are written."""
-        images, texts = super().shown(batch, row, position)
+    def preview(self, batch: Batch, row: int, position: int) -> RowPreview:
+        """As `SampleRows.preview`, with the texts as they are written."""
+        images, texts = super().preview(batch, row, position)
         captions = self.stream[position][1].captions
-        return ShownRow(images, {**texts, **{f"caption, {language}": text for language, text in captions.items()}})
+        return RowPreview(images, {**texts, **{f"caption, {language}": text for language, text in captions.items()}})
 
 
 class DistanceLoss:

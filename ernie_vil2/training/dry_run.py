@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ernie_vil2.config import Config, ConfigError, differences, dump_config
 from ernie_vil2.data.decoding import EncodedImage
-from ernie_vil2.data.loader import SampleRows, ShownRow, read_batch, training_batches
+from ernie_vil2.data.loader import RowPreview, SampleRows, load_batches, read_batch
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.device import runtime
@@ -184,7 +184,7 @@ def timed_step(config: Config, ranks: int, weights: str | None = None) -> str:
         try:
             trainer = Trainer(short, evaluators=lambda *_: {}, compares=False)
             seconds, waited = [], []
-            with trainer.owner, closing(training_batches(trainer.rows, short)) as batches:
+            with trainer.owner, closing(load_batches(trainer.rows, short)) as batches:
                 for step in range(TIMED_STEPS):
                     began = time.monotonic()
                     batch = next(batches)
@@ -267,7 +267,7 @@ def _schedule(config: Config) -> Chart:
     return line_chart("Learning rate", note, [Series("learning rate", points, 1)], Axis("learning rate"))
 
 
-def _shown(row: ShownRow) -> dict[str, dict]:
+def _shown(row: RowPreview) -> dict[str, dict]:
     """Images, as PNG files, and texts by name, for the page."""
     made = {
         name: cv2.imencode(".png", cv2.cvtColor(view, cv2.COLOR_RGB2BGR))[1].tobytes()
@@ -289,7 +289,7 @@ class Preview:
     remarks: list[tuple[str, str]]  # (remark, name) on others
     seconds: float  # that reading took, with the start of the loader's processes
     notes: list[str]  # of the task, on all rows
-    samples: list[ShownRow]  # the first that could be used
+    samples: list[RowPreview]  # the first that could be used
     stored_bytes: list[int]  # of these
 
 
@@ -313,8 +313,8 @@ def preview(make: SampleRows, config: Config, source: int, rows: int) -> Preview
         bad=[tuple(each) for each in batch["bad"]],
         remarks=[tuple(each) for each in batch["remarks"]],
         seconds=seconds,
-        notes=[*make.notes(batch), *(scaled if small else [])],
-        samples=[make.shown(batch, row, position) for row, position in enumerate(shown)],
+        notes=[*make.summarize(batch), *(scaled if small else [])],
+        samples=[make.preview(batch, row, position) for row, position in enumerate(shown)],
         stored_bytes=[sample.stored_bytes for sample in samples],
     )
 

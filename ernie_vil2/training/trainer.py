@@ -10,7 +10,7 @@ import paddle
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.config.sections import as_installed
 from ernie_vil2.data.benchmark import Benchmark
-from ernie_vil2.data.loader import Batch, SampleRows, training_batches
+from ernie_vil2.data.loader import Batch, SampleRows, load_batches
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream, watch
 from ernie_vil2.device import runtime
@@ -271,7 +271,7 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         """The batches of the steps, up to the last or until the run is stopped."""
         training = self.config.Training
-        batches = training_batches(self.rows, self.config, self.position, self.rank, self.ranks)
+        batches = load_batches(self.rows, self.config, self.position, self.rank, self.ranks)
         while self.step < training.steps and not self.signals.agreed and not self.scores.settled:
             batch = self._next(batches)
             self.position += training.global_batch

@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.loader import training_batches
+from ernie_vil2.data.loader import load_batches
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.tasks.multi_view import MultiViewRows
@@ -33,7 +33,7 @@ def config(*overrides):
 
 def take(shapes, tokenizer, count, *overrides, views=VIEWS, **options):
     settings = config(f"Data.train=[{shapes['train']}]", *overrides)
-    batches = training_batches(MultiViewRows(SampleStream(settings), settings, tokenizer, views), settings, **options)
+    batches = load_batches(MultiViewRows(SampleStream(settings), settings, tokenizer, views), settings, **options)
     return [
         {key: value.numpy() if isinstance(value, paddle.Tensor) else value for key, value in batch.items()}
         for batch in itertools.islice(batches, count)
@@ -76,7 +76,7 @@ def names(shapes, tokenizer, steps, ranks, *overrides, position=0):
     """Names in the order of the stream, read by so many ranks; 128 samples are an epoch, 12 a global batch."""
     parts = [
         take(shapes, tokenizer, steps, "Training.global_batch=12", *overrides, views={"text_1"},
-             position=position, rank=rank, ranks=ranks)
+             position=position, rank=rank, num_ranks=ranks)
         for rank in range(ranks)
     ]  # fmt: skip
     return [name for step in zip(*parts, strict=True) for part in step for name in part["names"]]
@@ -97,7 +97,7 @@ def test_any_number_of_ranks_shares_the_global_batch(shapes, tokenizer, groups, 
     """Also from the middle of an epoch of eight batches."""
     option = f"Data.groups={groups}"
     whole = take(shapes, tokenizer, 6, option)
-    parts = [take(shapes, tokenizer, 2, option, rank=rank, ranks=ranks, position=4 * 16) for rank in range(ranks)]
+    parts = [take(shapes, tokenizer, 2, option, rank=rank, num_ranks=ranks, position=4 * 16) for rank in range(ranks)]
     for step, batch in enumerate(whole[4:]):
         assert batch["positions"].tolist() == list(range(16))
         for key in ("image_1", "ids", "positions"):
@@ -142,7 +142,7 @@ def test_a_sample_that_never_comes_is_a_bad_one_and_named(tmp_path, tokenizer, m
     read = SampleStream.__getitem__
     monkeypatch.setattr(SampleStream, "__getitem__",
                         lambda self, position: time.sleep(3600) if position == 5 else read(self, position))  # fmt: skip
-    batches = training_batches(MultiViewRows(stream, settings, tokenizer, VIEWS), settings)
+    batches = load_batches(MultiViewRows(stream, settings, tokenizer, VIEWS), settings)
     assert next(batches)["names"] == order[:4]
     batch = next(batches)
     batches.close()
@@ -172,7 +172,7 @@ def test_memory_does_not_grow_over_an_epoch_of_100_000_samples(tmp_path, tokeniz
     settings = config(f"Data.train=['{tmp_path}/*.tsv']", "Data.workers=2", "Training.global_batch=100")
     seen, memory = np.ones(samples, bool), {}  # written, so that its memory is there from the start
     seen[:] = False
-    batches = training_batches(MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS), settings)
+    batches = load_batches(MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS), settings)
     for number, batch in enumerate(itertools.islice(batches, samples // 100), 1):
         seen[[int(name) for name in batch["names"]]] = True
         if number in (200, 1000):

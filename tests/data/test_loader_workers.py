@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_vil2.data.loader_workers import WorkerError, filled_batches
+from ernie_vil2.data.loader_workers import WorkerError, fill_batches
 from tests.support.limits import PATIENCE
 from tests.support.processes import start_process
 
@@ -36,7 +36,7 @@ def alive(pid):
 
 @pytest.mark.parametrize(("rows", "workers"), [(5, 0), (5, 3), (2, 5)])
 def test_batches_are_those_of_their_positions_in_order(rows, workers):
-    batches = filled_batches(fill, LAYOUT, rows, itertools.islice(positions(rows, first=300), 7), workers)
+    batches = fill_batches(fill, LAYOUT, rows, itertools.islice(positions(rows, first=300), 7), workers)
     count = 0
     for number, (arrays, reports) in enumerate(batches):
         expected = np.arange(rows) + 300 + number * rows
@@ -48,7 +48,7 @@ def test_batches_are_those_of_their_positions_in_order(rows, workers):
 
 
 def test_workers_share_the_rows_and_end_with_their_reader_alone():
-    batches = filled_batches(lambda *_: os.getpid(), LAYOUT, 6, positions(6), processes=3)
+    batches = fill_batches(lambda *_: os.getpid(), LAYOUT, 6, positions(6), num_workers=3)
     pids = next(batches)[1]
     assert len(set(pids[:3])) == 3 and pids[:3] == pids[3:] and os.getpid() not in pids
     for pid in pids[:3]:
@@ -69,7 +69,7 @@ def be_killed():
 
 @pytest.mark.parametrize(("happens", "report"), [(fail, "EOFError: a shard ends"), (be_killed, "signal 9")])
 def test_what_fails_in_a_worker_is_reported_with_its_position(happens, report):
-    batches = filled_batches(lambda position, *_: happens() if position == 13 else position, LAYOUT, 4, positions(4), 3)
+    batches = fill_batches(lambda position, *_: happens() if position == 13 else position, LAYOUT, 4, positions(4), 3)
     assert [next(batches)[1] for _ in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     with pytest.raises(WorkerError, match=f"(?s)position 13 .*{report}"):
         next(batches)
@@ -82,14 +82,14 @@ def hangs_at(*stuck):
 
 def test_a_row_that_never_comes_is_left_out_and_the_others_come():
     left_out = "position {}".format
-    batches = filled_batches(hangs_at(0, 13), LAYOUT, 5, positions(5), 3, patience=1, stuck=left_out)
+    batches = fill_batches(hangs_at(0, 13), LAYOUT, 5, positions(5), 3, patience=1, report_stuck=left_out)
     reports = [report for _, batch in itertools.islice(batches, 8) for report in batch]
     assert reports == [left_out(position) if position in (0, 13) else position for position in range(40)]
     batches.close()
 
 
 def test_a_second_row_that_never_comes_is_an_error_of_both():
-    batches = filled_batches(hangs_at(5, 6), LAYOUT, 4, positions(4), 2, patience=1, stuck="a.tar, {}".format)
+    batches = fill_batches(hangs_at(5, 6), LAYOUT, 4, positions(4), 2, patience=1, report_stuck="a.tar, {}".format)
     assert next(batches)[1] == [0, 1, 2, 3]
     with pytest.raises(WorkerError, match=r"\(a.tar, [56]; a.tar, [56]\)"):
         next(batches)
@@ -97,7 +97,7 @@ def test_a_second_row_that_never_comes_is_an_error_of_both():
 
 def test_rows_that_take_long_together_are_not_given_up():
     """Patience is for a row; a whole batch may take any time."""
-    batches = filled_batches(lambda position, *_: time.sleep(0.3) or position, LAYOUT, 5, positions(5), 1, patience=1)
+    batches = fill_batches(lambda position, *_: time.sleep(0.3) or position, LAYOUT, 5, positions(5), 1, patience=1)
     assert next(batches)[1] == list(range(5))
     batches.close()
 
@@ -105,7 +105,7 @@ def test_rows_that_take_long_together_are_not_given_up():
 PARENT = """
 import itertools, os, time
 import numpy as np
-from ernie_vil2.data.loader_workers import filled_batches
+from ernie_vil2.data.loader_workers import fill_batches
 
 def slow(position, arrays, row):
     time.sleep(0.01 if position < 4 else {then})
@@ -113,7 +113,7 @@ def slow(position, arrays, row):
 
 def start():
     positions = (range(start, start + 4) for start in itertools.count(0, 4))
-    return filled_batches(slow, {{"x": ((), np.int64)}}, 4, positions, processes=2)
+    return fill_batches(slow, {{"x": ((), np.int64)}}, 4, positions, num_workers=2)
 
 # Workers of a second loader are born with the first one's pipes.
 readers = [start(), start()]

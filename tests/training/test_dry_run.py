@@ -9,7 +9,7 @@ import paddle
 import pytest
 
 from ernie_vil2.config import ConfigError, load_config, with_overrides
-from ernie_vil2.data.loader import read_batch, training_batches
+from ernie_vil2.data.loader import load_batches, read_batch
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer
 from ernie_vil2.tasks.multi_view import MultiViewRows
@@ -121,7 +121,7 @@ def settings(shapes, tmp_path):
 def test_a_preview_shows_what_training_will_see(settings):
     tokenizer = Tokenizer(max_length=16)
     stream = SampleStream(settings)
-    batch = next(training_batches(MultiViewRows(stream, settings, tokenizer, VIEWS), settings))
+    batch = next(load_batches(MultiViewRows(stream, settings, tokenizer, VIEWS), settings))
     expected = {}  # by source, in order
     for row, position in enumerate(batch["positions"]):
         ids = [number for number in batch["text"][row].tolist() if number != PAD_ID]

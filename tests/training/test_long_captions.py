@@ -9,7 +9,7 @@ import paddle
 import pytest
 
 from ernie_vil2.config import ConfigError, load_config
-from ernie_vil2.data.loader import training_batches
+from ernie_vil2.data.loader import load_batches
 from tests.support.trainings import built_task, check_resume
 
 LONG = ["Views.long_caption=long", "Views.tag_probability=0.3"]
@@ -39,7 +39,7 @@ def long_config(overrides, long_shapes):
 
 def batch_of(settings):
     task = built_task(load_config(None, settings))
-    return task, next(training_batches(task.rows(), task.config))
+    return task, next(load_batches(task.rows(), task.config))
 
 
 def test_a_batch_holds_both_texts_and_all_else_as_before(long_config):

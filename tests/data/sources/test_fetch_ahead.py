@@ -14,7 +14,7 @@ import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.data.decoding import collect_remarks
-from ernie_vil2.data.loader import SampleRows, training_batches
+from ernie_vil2.data.loader import SampleRows, load_batches
 from ernie_vil2.data.readers import open_sources, remote, source
 from ernie_vil2.data.readers.remote import FetchAhead, NoRoom, RemoteFile
 from ernie_vil2.data.samples import BadSample
@@ -181,7 +181,7 @@ def test_an_epoch_from_a_faulty_store_holds_every_sample_once(cache, monkeypatch
         server.manners = {f"{number}.tar": next(faults) for number in range(24)}
         config = load_config(None, [f"Data.train=['{server.address}/well/{{0..23}}.tar']", "Data.shuffle_buffer=12",
                                     "Training.global_batch=8", "Data.workers=2"])  # fmt: skip
-        batches = training_batches(Names(SampleStream(config)), config)
+        batches = load_batches(Names(SampleStream(config)), config)
         epoch = list(itertools.islice(batches, 12))
         batches.close()
     names = [name for batch in epoch for name in batch["names"]]

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.loader import training_batches
+from ernie_vil2.data.loader import load_batches
 from ernie_vil2.data.prepare import Settings, Work, make_shard
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
@@ -60,7 +60,7 @@ def look_at(case, folder, location, tokenizer):
     stream = SampleStream(config)
     case.spoil(folder)
     # Two epochs: a batch has at least two rows.
-    batch = next(training_batches(MultiViewRows(stream, config, tokenizer, {"image_1", "text_1"}), config))
+    batch = next(load_batches(MultiViewRows(stream, config, tokenizer, {"image_1", "text_1"}), config))
     assert len(batch["names"]) == 2 * case.used
     assert Counter(reason for reason, _ in batch["bad"]) == {reason: 2 * n for reason, n in case.skipped.items()}
     assert all(name for _, name in batch["bad"])
