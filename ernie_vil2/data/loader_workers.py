@@ -2,8 +2,8 @@
 
 Workers are forked, so that they read the same sources without copying them. A forked process has only one of its
 parent's threads: what a worker runs must not touch Paddle, because another thread may have held one of Paddle's locks
-at the fork. Pixels are written once, into anonymous shared memory, to which the limit of `/dev/shm` does not apply. Only
-a row's report, such as its name, goes through a pipe.
+at the fork. Pixels are written once, into anonymous shared memory, which the limit of `/dev/shm` does not apply to.
+Only a row's report, such as its name, goes through a pipe.
 
 Each worker fills the same rows of every batch, whatever the others do. It ends with its parent, even if that is killed:
 their pipe closes, and on Linux the kernel kills the worker.
