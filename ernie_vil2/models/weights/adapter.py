@@ -16,7 +16,7 @@ from ernie_vil2.models.lora import LORA_A, LORA_B, LORA_NAMES
 from ernie_vil2.models.weights.families.family import Family
 from ernie_vil2.models.weights.files import read_weights, write_torch_weights
 from ernie_vil2.models.weights.format import recognise
-from ernie_vil2.models.weights.names import Names
+from ernie_vil2.models.weights.name_table import NameTable
 
 SCALARS = ("log_logit_scale", "logit_bias")
 
@@ -85,12 +85,12 @@ def _check_untouched(arrays: Mapping[str, np.ndarray], before: Mapping[str, np.n
             )
 
 
-def _of_layer(names: Names, layer: str, a: np.ndarray, b: np.ndarray) -> dict[str, np.ndarray]:
+def _of_layer(names: NameTable, layer: str, a: np.ndarray, b: np.ndarray) -> dict[str, np.ndarray]:
     """Return the change of one layer of ours by their names.
 
     The changes of several layers that ours has as one share their first half.
     """
-    theirs = names.all_theirs(f"{layer}.weight")
+    theirs = names.translate(f"{layer}.weight")
     if not all(name.endswith(".weight") for name in theirs):
         raise ValueError(
             f"{layer} is a part of their {theirs[0]}, to which peft's LoRA does not apply: merge it (--lora merged)"

@@ -28,7 +28,7 @@ from ernie_vil2.models.weights.format import (
     recognise,
 )
 from ernie_vil2.models.weights.integrity import TRAINING_FIELDS, write_model_integrity
-from ernie_vil2.models.weights.names import Names
+from ernie_vil2.models.weights.name_table import NameTable
 from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
 from ernie_vil2.towers.base import TextVariant
 from ernie_vil2.towers.transformer import text_variant
@@ -145,7 +145,7 @@ def hand_back(
 
 def write_anew(
     model: StoredModel,
-    names: Names,
+    names: NameTable,
     weights: str,
     settings: Mapping[str, Any],
     folder: Path,

@@ -10,7 +10,7 @@ from ernie_vil2.config import ModelConfig
 from ernie_vil2.models.weights.families.clip import POSITION_IDS, image_rows, image_tower, mlp, section, sizes
 from ernie_vil2.models.weights.families.family import Family, Folder, word_count
 from ernie_vil2.models.weights.format import StoredModel
-from ernie_vil2.models.weights.names import Row
+from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import TextTowerConfig, TextVariant
 from ernie_vil2.towers.transformer import Transformer, Vit, image_variant, text_variant
@@ -47,22 +47,22 @@ def bert_rows(theirs: str) -> list[Row]:
 def _text_tower(
     text: Settings, sizes: Mapping[str, Any], positions: int, epsilon: float, **variant: Any
 ) -> TextTowerConfig:
-    text.check_facts(position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
+    text.check_values(position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
     return Transformer(
         name="transformer",
         **sizes,
         max_positions=positions,
         pooling="first",
-        dropout=text.share("hidden_dropout_prob", 0.1),
-        attention_dropout=text.share("attention_probs_dropout_prob", 0.1),
-        epsilon=text.epsilon("layer_norm_eps", epsilon),
+        dropout=text.read_probability("hidden_dropout_prob", 0.1),
+        attention_dropout=text.read_probability("attention_probs_dropout_prob", 0.1),
+        epsilon=text.read_epsilon("layer_norm_eps", epsilon),
         variant=TextVariant(norm="after", mask="padding", **variant),
     )
 
 
 def _chinese_clip(folder: Folder) -> tuple[ModelConfig, int]:
     settings, text = folder.settings, section(folder.settings, "text_config")
-    positions = text.count("max_position_embeddings", 512)
+    positions = text.read_count("max_position_embeddings", 512)
     return ModelConfig(
         image=image_tower(section(settings, "vision_config")),
         text=_text_tower(
@@ -71,18 +71,18 @@ def _chinese_clip(folder: Folder) -> tuple[ModelConfig, int]:
             positions,
             1e-12,
             **mlp(text, 3072, "gelu"),
-            token_types=text.count("type_vocab_size", 2),
-            padding=text.token_id("pad_token_id", 0, word_count(folder)),
+            token_types=text.read_count("type_vocab_size", 2),
+            padding=text.read_token_id("pad_token_id", 0, word_count(folder)),
         ),
-        embed_dim=settings.count("projection_dim", 512),
+        embed_dim=settings.read_count("projection_dim", 512),
         projections="always",
     ), min(LENGTH, positions)
 
 
 def _altclip(folder: Folder) -> tuple[ModelConfig, int]:
     settings, text = folder.settings, section(folder.settings, "text_config")
-    padding = text.token_id("pad_token_id", 1, word_count(folder))
-    positions = text.count("max_position_embeddings", 514, least=padding + 2)
+    padding = text.read_token_id("pad_token_id", 1, word_count(folder))
+    positions = text.read_count("max_position_embeddings", 514, minimum=padding + 2)
     return ModelConfig(
         image=image_tower(section(settings, "vision_config")),
         text=_text_tower(
@@ -91,13 +91,13 @@ def _altclip(folder: Folder) -> tuple[ModelConfig, int]:
             positions,
             1e-5,
             **mlp(text, 4096, "gelu"),
-            token_types=text.count("type_vocab_size", 1),
+            token_types=text.read_count("type_vocab_size", 1),
             first_position=padding + 1,  # RoBERTa's row of the padding token comes before the first position
             padding=padding,
-            head=text.count("project_dim", 768),
+            head=text.read_count("project_dim", 768),
             head_norm=True,
         ),
-        embed_dim=settings.count("projection_dim", 768),
+        embed_dim=settings.read_count("projection_dim", 768),
         projections="always",
     ), positions - padding - 1
 

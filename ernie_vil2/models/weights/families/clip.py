@@ -8,7 +8,7 @@ from typing import Any
 
 from ernie_vil2.config import ModelConfig
 from ernie_vil2.models.weights.families.family import Family, Folder, word_count
-from ernie_vil2.models.weights.names import Row
+from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import Activation, ImageTowerConfig, ImageVariant, TextVariant
 from ernie_vil2.towers.transformer import Transformer, Vit
@@ -61,46 +61,46 @@ TEXT_ROWS: list[Row] = [
 def sizes(tower: Settings, width: int, depth: int, heads: int) -> dict[str, Any]:
     """Width, depth and heads of a tower in a config.json; these where it leaves them out."""
     return {
-        "width": tower.count("hidden_size", width),
-        "depth": tower.count("num_hidden_layers", depth),
-        "heads": tower.count("num_attention_heads", heads),
+        "width": tower.read_count("hidden_size", width),
+        "depth": tower.read_count("num_hidden_layers", depth),
+        "heads": tower.read_count("num_attention_heads", heads),
     }
 
 
 def mlp(tower: Settings, hidden: int, activation: Activation) -> dict[str, Any]:
     """Likewise width and activation of its MLPs."""
     return {
-        "hidden": tower.count("intermediate_size", hidden),
-        "activation": tower.choice("hidden_act", activation, ACTIVATIONS),
+        "hidden": tower.read_count("intermediate_size", hidden),
+        "activation": tower.read_choice("hidden_act", activation, ACTIVATIONS),
     }
 
 
 def image_tower(vision: Settings) -> ImageTowerConfig:
     """CLIP's image tower from its section of a config.json; what that leaves out is as in B/32."""
-    vision.check_facts(num_channels=3)
+    vision.check_values(num_channels=3)
     return Vit(
         name="ViT",
-        image_size=vision.count("image_size", 224),
-        patch_size=vision.count("patch_size", 32),
+        image_size=vision.read_count("image_size", 224),
+        patch_size=vision.read_count("patch_size", 32),
         **sizes(vision, 768, 12, 12),
         mean=CLIP_MEAN,
         std=CLIP_STD,
-        variant=ImageVariant(**mlp(vision, 3072, "quick_gelu"), epsilon=vision.epsilon("layer_norm_eps", 1e-5)),
+        variant=ImageVariant(**mlp(vision, 3072, "quick_gelu"), epsilon=vision.read_epsilon("layer_norm_eps", 1e-5)),
     )
 
 
 def section(settings: Settings, name: str) -> Settings:
     """A tower's section of a config.json: where the older `NAME_dict` is given, transformers takes all from that."""
-    return settings.part(f"{name}_dict" if settings.values.get(f"{name}_dict") else name)
+    return settings.open_optional_section(f"{name}_dict" if settings.values.get(f"{name}_dict") else name)
 
 
 def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     settings = folder.settings
     text = section(settings, "text_config")
     # "2" is what older files say for any model; their code then took the position of the largest id.
-    end = text.token_id("eos_token_id", 49407, word_count(folder))
+    end = text.read_token_id("eos_token_id", 49407, word_count(folder))
     largest = end == 2 and settings.values.get("model_type") == "clip"
-    longest = text.count("max_position_embeddings", 77)
+    longest = text.read_count("max_position_embeddings", 77)
     return ModelConfig(
         image=image_tower(section(settings, "vision_config")),
         text=Transformer(
@@ -110,14 +110,14 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
             pooling="largest" if largest else "end",
             dropout=0.0,
             attention_dropout=0.0,
-            epsilon=text.epsilon("layer_norm_eps", 1e-5),
+            epsilon=text.read_epsilon("layer_norm_eps", 1e-5),
             variant=TextVariant(
                 **mlp(text, 2048, "quick_gelu"),
-                padding=text.count("pad_token_id", 1, least=0),
+                padding=text.read_count("pad_token_id", 1, minimum=0),
                 end=None if largest else end,
             ),
         ),
-        embed_dim=settings.count("projection_dim", 512),
+        embed_dim=settings.read_count("projection_dim", 512),
         projections="always",
     ), longest
 

@@ -18,7 +18,7 @@ from ernie_vil2.models.weights.families.family import TORCH_SUFFIXES, Family, Fo
 from ernie_vil2.models.weights.families.open_clip import COUNTED, image_rows, resnet_tower
 from ernie_vil2.models.weights.format import StoredModel
 from ernie_vil2.models.weights.hand_back import SIZES
-from ernie_vil2.models.weights.names import Row
+from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import ImageTowerConfig, ImageVariant, TextVariant
 from ernie_vil2.towers.convolution import ModifiedResNet
@@ -58,16 +58,18 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
             name="transformer",
             width=text_width,
             depth=depth,
-            heads=text.count("text_num_attention_heads", text_width // _head_width(text, text_width, _TRANSFORMERS)),
+            heads=text.read_count(
+                "text_num_attention_heads", text_width // _head_width(text, text_width, _TRANSFORMERS)
+            ),
             max_positions=positions,
             pooling="first",
-            dropout=text.share("text_hidden_dropout_prob", 0.1),
-            attention_dropout=text.share("text_attention_probs_dropout_prob", 0.1),
+            dropout=text.read_probability("text_hidden_dropout_prob", 0.1),
+            attention_dropout=text.read_probability("text_attention_probs_dropout_prob", 0.1),
             epsilon=1e-12,
             variant=TextVariant(
                 norm="after",
                 hidden=hidden,
-                activation=text.choice("text_hidden_act", "gelu", ACTIVATIONS),
+                activation=text.read_choice("text_hidden_act", "gelu", ACTIVATIONS),
                 token_types=_shape(arrays, "bert.embeddings.token_type_embeddings.weight", 2, path)[0],
                 mask="padding",
             ),
@@ -84,9 +86,9 @@ def _vit(arrays: Mapping[str, np.ndarray], path: Path, dim: int) -> ImageTowerCo
     depth, side = _depth(arrays, "visual.transformer.resblocks."), round((tokens - 1) ** 0.5)
     sizes = {"vision_width": width, "vision_patch_size": size}
     vision = _read_sizes(path, sizes, ("vision_layers", depth), _VISION_FACTS, (size, side))
-    head_width = vision.count("vision_head_width", _head_width(vision, width, _TRANSFORMERS))
+    head_width = vision.read_count("vision_head_width", _head_width(vision, width, _TRANSFORMERS))
     if width % head_width:
-        raise vision.refusal("vision_head_width", f"it does not divide the width, {width}")
+        raise vision.make_error("vision_head_width", f"it does not divide the width, {width}")
     return Vit(
         name="ViT",
         image_size=_image_size(vision, size, side),
@@ -106,9 +108,9 @@ def _resnet(arrays: Mapping[str, np.ndarray], path: Path, dim: int) -> ImageTowe
     layers, side = [_depth(arrays, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)], round((cells - 1) ** 0.5)
     sizes = {"vision_width": width}
     vision = _read_sizes(path, sizes, ("vision_layers", layers), _VISION_FACTS, (REDUCTION, side))
-    head_width = vision.count("vision_head_width", _head_width(vision, width, _RESNETS))
+    head_width = vision.read_count("vision_head_width", _head_width(vision, width, _RESNETS))
     if 32 * width % head_width:
-        raise vision.refusal("vision_head_width", f"it does not divide 32 times the width, {width}")
+        raise vision.make_error("vision_head_width", f"it does not divide 32 times the width, {width}")
     return resnet_tower(_image_size(vision, REDUCTION, side), layers, width, head_width, dim)
 
 
@@ -134,14 +136,14 @@ def _read_sizes(
     rejected: list[Settings] = []
     main_key = next(iter(sizes))
     for path in sorted(weights.parent.glob("model_configs/*.json")):
-        settings = Settings.read(path)
+        settings = Settings.from_file(path)
         # The settings of one tower lie in a file without those of the other.
         if main_key in settings.values:
             stated = {key: _stated_size(settings, key) for key in sizes if key in settings.values}
             fits = all(stated[key] == sizes[key] for key in stated)
             (candidates if fits else rejected).append(settings)
     if rejected and not candidates:
-        raise rejected[0].refusal(main_key, f"its weights say {', '.join(f'{key} {sizes[key]}' for key in sizes)}")
+        raise rejected[0].make_error(main_key, f"its weights say {', '.join(f'{key} {sizes[key]}' for key in sizes)}")
     if not candidates:
         return Settings(weights, {})
 
@@ -150,14 +152,18 @@ def _read_sizes(
     candidates = of_depth or candidates
     if grid is not None:
         patch, side = grid
-        of_size = [settings for settings in candidates if settings.count("image_resolution", patch) // patch == side]
+        of_size = [
+            settings for settings in candidates if settings.read_count("image_resolution", patch) // patch == side
+        ]
         if of_size:
             candidates, facts = of_size, [*facts, "image_resolution"]
     first = candidates[0]
     for settings in candidates[1:]:
         for key in facts:
             if settings.values.get(key) != first.values.get(key):
-                raise settings.refusal(key, f"{first.path.name} describes the same tower otherwise; remove one of both")
+                raise settings.make_error(
+                    key, f"{first.path.name} describes the same tower otherwise; remove one of both"
+                )
     return first
 
 
@@ -179,16 +185,16 @@ def _stated_size(settings: Settings, key: str) -> int | list[int] | None:
     if key == "vision_layers" and isinstance(value, str | list):
         blocks = re.findall(r"\d+", value) if isinstance(value, str) else value
         if len(blocks) != 4 or not all(str(count).isdecimal() for count in blocks):
-            raise settings.refusal(key, "a number, or those of the four stages of a ResNet are expected")
+            raise settings.make_error(key, "a number, or those of the four stages of a ResNet are expected")
         return [int(count) for count in blocks]
     if key == "vision_patch_size" and value is None:  # of a ResNet
         return None
-    return settings.count(key, 0)
+    return settings.read_count(key, 0)
 
 
 def _image_size(vision: Settings, patch: int, side: int) -> int:
     """Return the side of the images in pixels: as the settings have it, if so many patches fit into it."""
-    size = vision.count("image_resolution", patch * side)
+    size = vision.read_count("image_resolution", patch * side)
     return size if size // patch == side else patch * side
 
 

@@ -38,7 +38,7 @@ from ernie_vil2.models.weights.format import (
     model_type,
 )
 from ernie_vil2.models.weights.hand_back import hand_back, write_anew
-from ernie_vil2.models.weights.names import LazyArrays, Names, Row, selected
+from ernie_vil2.models.weights.name_table import LazyArrays, NameTable, Row, select_arrays
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import ImageTowerConfig
 from ernie_vil2.towers.transformer import image_variant, text_variant
@@ -96,7 +96,7 @@ class Family:
     Attributes:
         configure: the towers that a folder describes, and the longest text in tokens; ValueError names the culprit.
         rows: the table of names for a model, a dialect, and the names of a file, where a family is spelt in more than
-            one way; see `weights.names`.
+            one way; see `weights.name_table`.
         unused: reasons why arrays are not part of the model, by glob patterns of the authors' names.
         dialects: what is done in more than one way with the same weights: the names of the ways, the default first.
         describes: whether a folder, or a file of weights in it, is of this family; None: its config.json says it.
@@ -144,13 +144,13 @@ class Family:
         kind = model_type(path if path.is_dir() else path.parent)
         return kind is not None and kind in FORMATS and FORMATS.find(kind) is self
 
-    def names(self, model: ModelConfig, dialect: Mapping[str, str], has: Collection[str] = ()) -> Names:
+    def names(self, model: ModelConfig, dialect: Mapping[str, str], has: Collection[str] = ()) -> NameTable:
         """Return the table of names for a model."""
         sizes = model.image.sizes
         blocks = {f"image.layer{stage}.": range(depth) for stage, depth in enumerate(sizes.get("layers", ()), 1)}
         blocks["image.blocks."] = range(sizes.get("depth", 0))
         blocks["text.network.encoder.layers."] = range(model.text.sizes["depth"])
-        return Names(self.rows(model, dialect, has), blocks)
+        return NameTable(self.rows(model, dialect, has), blocks)
 
     def read(self, files: ModelFiles, options: ReadOptions) -> StoredModel:
         weights, vocabulary = files.weights, options.vocabulary
@@ -243,9 +243,9 @@ class Family:
         _check_words(settings, len(ours[WORDS]))
         unused = {
             name: next((reason for pattern, reason in self.unused.items() if fnmatchcase(name, pattern)), None)
-            for name in names.unused(folder.arrays)
+            for name in names.find_unused(folder.arrays)
         }
-        unknown = selected(folder.arrays, [name for name, reason in unused.items() if reason is None])
+        unknown = select_arrays(folder.arrays, [name for name, reason in unused.items() if reason is None])
         loss = LossConfig(kind="sigmoid") if "logit_bias" in ours else LossConfig()
         return FamilyModel(
             family=self,
@@ -269,15 +269,15 @@ class Family:
         # The other rules are of code that gives the length itself, whatever the tokenizer says.
         if rules not in ("bert", "clip", "xlm_roberta", "siglip", "siglip2") or not path.is_file():
             return longest
-        settings = Settings.read(path)
+        settings = Settings.from_file(path)
         limit = settings.values.get("model_max_length")
         if limit is None:
             return longest
         if type(limit) not in (int, float) or limit < 3:  # two special tokens and one of the text
-            raise settings.refusal("model_max_length", "a number of at least 3 is expected")
+            raise settings.make_error("model_max_length", "a number of at least 3 is expected")
         if self.gives_length:
             if limit < min(longest, SHORT_TEXT):
-                raise settings.refusal("model_max_length", f"the authors' code reads {SHORT_TEXT} tokens or more")
+                raise settings.make_error("model_max_length", f"the authors' code reads {SHORT_TEXT} tokens or more")
             return longest
         return int(min(limit, longest))
 
@@ -287,7 +287,7 @@ class Family:
         path = weights.with_name(self.settings)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; {weights.name} alone does not say which model it is of")
-        return Settings.read(path)
+        return Settings.from_file(path)
 
 
 def _check_words(settings: Settings, rows: int) -> None:
@@ -298,7 +298,7 @@ def _check_words(settings: Settings, rows: int) -> None:
             values = values.get(key) if isinstance(values, Mapping) else None
         stated = values.get("vocab_size") if isinstance(values, Mapping) else None
         if stated is not None and stated != rows:
-            raise Settings(settings.path, values, ".".join((*path, ""))).refusal(
+            raise Settings(settings.path, values, ".".join((*path, ""))).make_error(
                 "vocab_size", f"its weights say {rows}"
             )
 
@@ -359,63 +359,65 @@ def with_preprocessing(image: ImageTowerConfig, kind: str, folder: Path, describ
     """
     values = dict(PREPROCESSING[kind])
     if kind == "open_clip":
-        values |= _of_open_clip(described.part("preprocess_cfg"), image)
+        values |= _of_open_clip(described.open_optional_section("preprocess_cfg"), image)
     elif kind != "cn_clip":
         for name, section in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
             if (folder / name).is_file():
-                found = Settings.read(folder / name)
-                values |= _of_transformers(found.part(section) if section else found, image, values)
+                found = Settings.from_file(folder / name)
+                values |= _of_transformers(found.open_optional_section(section) if section else found, image, values)
                 break
     return image.model_copy(update=values)
 
 
 def _of_open_clip(settings: Settings, image: ImageTowerConfig) -> dict[str, Any]:
-    settings.check_facts(fill_color=0, mode="RGB")
+    settings.check_values(fill_color=0, mode="RGB")
     size = settings.values.get("size", image.image_size)
     if size not in (image.image_size, [image.image_size] * 2):
-        raise settings.refusal("size", f"the model takes {image.image_size} pixels")
+        raise settings.make_error("size", f"the model takes {image.image_size} pixels")
     return {
-        "resize": settings.choice("resize_mode", "shortest", {one: one for one in RESIZES}),
-        "interpolation": settings.choice("interpolation", "bicubic", {one: one for one in ("bicubic", "bilinear")}),
-        "mean": settings.shares("mean", image.mean),
-        "std": settings.shares("std", image.std, positive=True),
+        "resize": settings.read_choice("resize_mode", "shortest", {one: one for one in RESIZES}),
+        "interpolation": settings.read_choice(
+            "interpolation", "bicubic", {one: one for one in ("bicubic", "bilinear")}
+        ),
+        "mean": settings.read_colour("mean", image.mean),
+        "std": settings.read_colour("std", image.std, is_positive=True),
     }
 
 
 def _of_transformers(settings: Settings, image: ImageTowerConfig, usual: Mapping[str, Any]) -> dict[str, Any]:
-    settings.check_facts(do_resize=True, do_rescale=True, do_normalize=True)
+    settings.check_values(do_resize=True, do_rescale=True, do_normalize=True)
     if settings.values.get("do_pad"):
-        raise settings.refusal("do_pad", "images are not padded here")
-    normalisation = settings.normalisation(image.mean, image.std)
+        raise settings.make_error("do_pad", "images are not padded here")
+    normalisation = settings.read_normalisation(image.mean, image.std)
     resample = settings.values.get("resample")
     if resample is not None and (type(resample) is not int or resample not in _FILTERS):
-        raise settings.refusal("resample", f"known are {', '.join(map(str, _FILTERS))}")
+        raise settings.make_error("resample", f"known are {', '.join(map(str, _FILTERS))}")
     values = normalisation | {"interpolation": usual["interpolation"] if resample is None else _FILTERS[resample]}
     if usual["preprocessing"] == "naflex":
         patch_size = image.sizes["patch_size"]
         if settings.values.get("patch_size", patch_size) != patch_size:
-            raise settings.refusal("patch_size", f"the model has patches of {patch_size} pixels")
+            raise settings.make_error("patch_size", f"the model has patches of {patch_size} pixels")
         most = usual.get("most_patches")
-        return values | {"most_patches": most and settings.count("max_num_patches", most)}
+        return values | {"most_patches": most and settings.read_count("max_num_patches", most)}
     return values | _sides(settings, image.image_size, usual["resize"])
 
 
 def _sides(settings: Settings, side: int, usual: str) -> dict[str, Any]:
     """The resize, and the side before a crop where that is not the model's."""
     size, is_short_side = settings.values.get("size", side), usual == "shortest"
-    settings.check_facts(default_to_square=not is_short_side)
+    settings.check_values(default_to_square=not is_short_side)
     if type(settings.values.get("do_center_crop", is_short_side)) not in (bool, type(None)):
-        raise settings.refusal("do_center_crop", "true or false is expected")
+        raise settings.make_error("do_center_crop", "true or false is expected")
     if type(size) is int:  # before 2023, as the family has it
         size = {"shortest_edge": size} if usual == "shortest" else {"height": size, "width": size}
     crop = settings.values.get("crop_size", side)
     crop = {"height": crop, "width": crop} if type(crop) is int else crop
     square, cropped = {"height": side, "width": side}, settings.values.get("do_center_crop", usual == "shortest")
     if cropped and crop != square:
-        raise settings.refusal("crop_size", f"the model takes {side} pixels")
+        raise settings.make_error("crop_size", f"the model takes {side} pixels")
     if size == square:
         return {"resize": "squash"}
     short = size.get("shortest_edge") if isinstance(size, dict) and len(size) == 1 else None
     if not cropped or type(short) is not int or not side <= short <= 4096:
-        raise settings.refusal("size", f"the model takes {side} pixels")
+        raise settings.make_error("size", f"the model takes {side} pixels")
     return {"resize": "shortest", "resized": short if short != side else None}

@@ -14,7 +14,7 @@ from ernie_vil2.io.files import is_count
 from ernie_vil2.models.weights.families.clip import CLIP_MEAN, CLIP_STD
 from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder, word_count
 from ernie_vil2.models.weights.format import first_file
-from ernie_vil2.models.weights.names import Row
+from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import Activation, ImageTowerConfig, ImageVariant, Pooling, TextTowerConfig, TextVariant
 from ernie_vil2.towers.convolution import ModifiedResNet
@@ -166,16 +166,16 @@ _TIMM_IMAGE: list[Row] = [
 
 
 def _configure(folder: Folder) -> tuple[ModelConfig, int]:
-    settings = folder.settings.within("model_cfg")
-    vision, text = settings.within("vision_cfg"), settings.within("text_cfg")
-    settings.check_facts(multimodal_cfg=None, text_trunk=None)
+    settings = folder.settings.open_section("model_cfg")
+    vision, text = settings.open_section("vision_cfg"), settings.open_section("text_cfg")
+    settings.check_values(multimodal_cfg=None, text_trunk=None)
     settings.check_keys(_MODEL_KEYS.split())
     for section, keys in ((vision, _VISION_KEYS), (text, _TEXT_KEYS)):
         section.check_keys([*keys.split(), *_BLOCK_FACTS])
-        section.check_facts(**_BLOCK_FACTS)
+        section.check_values(**_BLOCK_FACTS)
     # Of a tower of timm the flag changes the texts alone: timm has its own activation whatever the flag says.
-    quick: Activation = "quick_gelu" if settings.flag("quick_gelu", False) else "gelu"
-    dim = settings.count("embed_dim", 512)
+    quick: Activation = "quick_gelu" if settings.read_bool("quick_gelu", False) else "gelu"
+    dim = settings.read_count("embed_dim", 512)
     timm = vision.values.get("timm_model_name") is not None
     image = _timm_tower(vision, folder.arrays) if timm else _image_tower(vision, quick, dim)
     image = image.model_copy(update={"mean": CLIP_MEAN, "std": CLIP_STD})
@@ -189,37 +189,41 @@ _CLEANING = {"whitespace": "open_clip_hf", "lower": "open_clip_lower", "canonica
 
 
 def _tokenizer(folder: Folder) -> str:
-    text = folder.settings.within("model_cfg").within("text_cfg")
-    named, options = text.values.get("hf_tokenizer_name"), text.part("tokenizer_kwargs")
+    text = folder.settings.open_section("model_cfg").open_section("text_cfg")
+    named, options = text.values.get("hf_tokenizer_name"), text.open_optional_section("tokenizer_kwargs")
     if not named:
-        options.check_facts(clean="lower", reduction_mask="")
+        options.check_values(clean="lower", reduction_mask="")
         return "open_clip"
-    options.check_facts(strip_sep_token=False, tokenizer_mode=None, language=None)
-    return options.choice("clean", "open_clip_hf", _CLEANING)
+    options.check_values(strip_sep_token=False, tokenizer_mode=None, language=None)
+    return options.read_choice("clean", "open_clip_hf", _CLEANING)
 
 
 def _image_tower(vision: Settings, quick: Activation, dim: int) -> ImageTowerConfig:
-    vision.check_facts(
+    vision.check_values(
         attentional_pool=False,
         no_ln_pre=False,
         pos_embed_type="learnable",
         pool_type="tok",
         final_ln_after_pool=False,
     )
-    layers, width, size = vision.values.get("layers"), vision.count("width", 768), vision.count("image_size", 224)
+    layers, width, size = (
+        vision.values.get("layers"),
+        vision.read_count("width", 768),
+        vision.read_count("image_size", 224),
+    )
     if isinstance(layers, list):
         if len(layers) != 4 or not all(is_count(depth, most=1024) for depth in layers):
-            raise vision.refusal("layers", "a number, or those of the four stages of a ResNet are expected")
-        return resnet_tower(size, layers, width, vision.count("head_width", 64), dim)
+            raise vision.make_error("layers", "a number, or those of the four stages of a ResNet are expected")
+        return resnet_tower(size, layers, width, vision.read_count("head_width", 64), dim)
     return Vit(
         name="ViT",
         image_size=size,
-        patch_size=vision.count("patch_size", 16),
+        patch_size=vision.read_count("patch_size", 16),
         width=width,
-        depth=vision.count("layers", 12),
-        heads=_heads(vision, width, vision.count("head_width", 64)),
+        depth=vision.read_count("layers", 12),
+        heads=_heads(vision, width, vision.read_count("head_width", 64)),
         variant=ImageVariant(
-            hidden=int(width * vision.number("mlp_ratio", 4.0)),
+            hidden=int(width * vision.read_number("mlp_ratio", 4.0)),
             activation=_activation(vision, quick),
             epsilon=_epsilon(vision, 1e-5),
         ),
@@ -236,14 +240,14 @@ def _timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowe
     # timm takes the name of published weights behind a full stop; they do not change what is computed.
     facts = TIMM_VITS.get(name.partition(".")[0]) if isinstance(name, str) else None
     if facts is None:
-        raise vision.refusal(
+        raise vision.make_error(
             "timm_model_name",
             f"of timm only SigLIP's ViTs with attention pooling are read: {', '.join(TIMM_VITS)}",
         )
     if vision.values.get("timm_proj", "linear") != "none":
-        raise vision.refusal("timm_proj", "only 'none' is read")
+        raise vision.make_error("timm_proj", "only 'none' is read")
     if vision.values.get("timm_pool", "avg") != "map":
-        raise vision.refusal("timm_pool", "only 'map' is read")
+        raise vision.make_error("timm_pool", "only 'map' is read")
     shapes = {
         part: arrays[f"{_TRUNK}{part}"].shape
         for part in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
@@ -258,16 +262,16 @@ def _timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowe
     hidden, _ = shapes["blocks.0.mlp.fc1.weight"]
     numbers = {part.split(".")[3] for part in arrays if part.startswith(f"{_TRUNK}blocks.")}
     if "head_width" in vision.values:
-        heads = _heads(vision, width, vision.count("head_width", 64))
+        heads = _heads(vision, width, vision.read_count("head_width", 64))
     elif width == facts.width:
         heads = facts.heads
     else:
-        raise vision.refusal(
+        raise vision.make_error(
             "timm_model_name", f"that tower is {facts.width} wide, its weights {width}; give head_width next to it"
         )
     return Vit(
         name="ViT",
-        image_size=vision.count("image_size", 224),
+        image_size=vision.read_count("image_size", 224),
         patch_size=size,
         width=width,
         depth=len(numbers),
@@ -284,31 +288,31 @@ def _timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowe
 
 
 def _text_tower(text: Settings, quick: Activation, dim: int, folder: Folder) -> tuple[TextTowerConfig, int]:
-    text.check_facts(
+    text.check_values(
         hf_model_name=None, tokenizer_mode=None, embed_cls=False, final_ln_after_pool=False, proj_type="linear"
     )
-    proj_bias = text.flag("proj_bias", False)
+    proj_bias = text.read_bool("proj_bias", False)
     if proj_bias != any(f"{start}text_projection.bias" in folder.arrays for start in ("", "text.")):
-        raise text.refusal("proj_bias", f"its weights have {'no' if proj_bias else 'a'} bias of the text projection")
+        raise text.make_error("proj_bias", f"its weights have {'no' if proj_bias else 'a'} bias of the text projection")
     rows = word_count(folder)
-    width, longest = text.count("width", 512), text.count("context_length", 77)
-    pooling = text.choice("pool_type", _POOLING["argmax"], _POOLING)
+    width, longest = text.read_count("width", 512), text.read_count("context_length", 77)
+    pooling = text.read_choice("pool_type", _POOLING["argmax"], _POOLING)
     return Transformer(
         name="transformer",
         width=width,
-        depth=text.count("layers", 12),
-        heads=text.count("heads", 8),
+        depth=text.read_count("layers", 12),
+        heads=text.read_count("heads", 8),
         max_positions=longest,
         pooling=pooling,
         dropout=0.0,
         attention_dropout=0.0,
         epsilon=_epsilon(text, 1e-5),
         variant=TextVariant(
-            hidden=int(width * text.number("mlp_ratio", 4.0)),
+            hidden=int(width * text.read_number("mlp_ratio", 4.0)),
             activation=_activation(text, quick),
-            mask="none" if text.flag("no_causal_mask", False) else "causal",
-            padding=text.token_id("pad_id", 0, rows),
-            end=text.token_id("eos_id", 2, rows) if pooling == "end" else None,
+            mask="none" if text.read_bool("no_causal_mask", False) else "causal",
+            padding=text.read_token_id("pad_id", 0, rows),
+            end=text.read_token_id("eos_id", 2, rows) if pooling == "end" else None,
             head=dim if proj_bias else None,
         ),
     ), longest
@@ -316,24 +320,24 @@ def _text_tower(text: Settings, quick: Activation, dim: int, folder: Folder) -> 
 
 def _heads(vision: Settings, width: int, head_width: int) -> int:
     if width % head_width:
-        raise vision.refusal("head_width", f"it does not divide the width, {width}")
+        raise vision.make_error("head_width", f"it does not divide the width, {width}")
     return width // head_width
 
 
 def _activation(tower: Settings, plain: Activation) -> Activation:
     given = tower.values.get("act_kwargs") or {}
     if given not in ({}, {"approximate": "tanh"}, {"approximate": "none"}):
-        raise tower.refusal("act_kwargs", "only an approximate gelu is read")
+        raise tower.make_error("act_kwargs", "only an approximate gelu is read")
     if given and plain == "quick_gelu":
-        raise tower.refusal("act_kwargs", "quick_gelu, which the model has, takes none")
+        raise tower.make_error("act_kwargs", "quick_gelu, which the model has, takes none")
     return "gelu_tanh" if given == {"approximate": "tanh"} else plain
 
 
 def _epsilon(tower: Settings, default: float) -> float:
     given = tower.values.get("norm_kwargs") or {}
     if not isinstance(given, dict) or given.keys() - {"eps"}:
-        raise tower.refusal("norm_kwargs", "only eps is read")
-    return Settings(tower.path, given, f"{tower.section}norm_kwargs.").epsilon("eps", default)
+        raise tower.make_error("norm_kwargs", "only eps is read")
+    return Settings(tower.path, given, f"{tower.prefix}norm_kwargs.").read_epsilon("eps", default)
 
 
 def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) -> list[Row]:

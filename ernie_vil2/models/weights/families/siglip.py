@@ -15,7 +15,7 @@ from typing import Any
 from ernie_vil2.config import ModelConfig
 from ernie_vil2.models.weights.families.clip import POSITION_IDS, TEXT_ROWS, blocks, mlp, sizes
 from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder
-from ernie_vil2.models.weights.names import SPLICE, Form, Row
+from ernie_vil2.models.weights.name_table import SPLICE, Form, Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import ImageVariant, TextVariant
 from ernie_vil2.towers.transformer import NaFlex, Transformer, Vit, image_variant
@@ -48,16 +48,16 @@ def _image_rows(patches: str) -> list[Row]:
 def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     """The towers of `SiglipModel`, and of `Siglip2Model`, whose images have any shape."""
     settings = folder.settings
-    text, vision = settings.part("text_config"), settings.part("vision_config")
-    vision.check_facts(num_channels=3, vision_use_head=True)
-    of_text, longest = sizes(text, 768, 12, 12), text.count("max_position_embeddings", 64)
-    size, side = vision.count("patch_size", 16), None
+    text, vision = settings.open_optional_section("text_config"), settings.open_optional_section("vision_config")
+    vision.check_values(num_channels=3, vision_use_head=True)
+    of_text, longest = sizes(text, 768, 12, 12), text.read_count("max_position_embeddings", 64)
+    size, side = vision.read_count("patch_size", 16), None
     any_shape = settings.values["model_type"] != "siglip"
     if any_shape:
-        side = math.isqrt(count := vision.count("num_patches", 256))
+        side = math.isqrt(count := vision.read_count("num_patches", 256))
         if side * side != count:
-            raise vision.refusal("num_patches", "a square number is expected")
-    image_size = vision.count("image_size", 224) if side is None else side * size
+            raise vision.make_error("num_patches", "a square number is expected")
+    image_size = vision.read_count("image_size", 224) if side is None else side * size
     fields: dict[str, Any] = {
         "image_size": image_size,
         "patch_size": size,
@@ -66,7 +66,7 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
         "std": HALF,
         "variant": ImageVariant(
             **mlp(vision, 3072, "gelu_tanh"),
-            epsilon=vision.epsilon("layer_norm_eps", 1e-6),
+            epsilon=vision.read_epsilon("layer_norm_eps", 1e-6),
             patches="linear" if any_shape else "convolution",
             patch_bias=True,
             class_token=False,
@@ -75,7 +75,7 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
         ),
     }
     image = NaFlex(name="NaFlex", **fields) if any_shape else Vit(name="ViT", **fields)
-    head = text.count("projection_size", None) or of_text["width"]
+    head = text.read_count("projection_size", None) or of_text["width"]
     return ModelConfig(
         image=image,
         text=Transformer(
@@ -85,11 +85,11 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
             pooling="last",
             dropout=0.0,
             attention_dropout=0.0,
-            epsilon=text.epsilon("layer_norm_eps", 1e-6),
+            epsilon=text.read_epsilon("layer_norm_eps", 1e-6),
             variant=TextVariant(
                 **mlp(text, 3072, "gelu_tanh"),
                 mask="none",
-                padding=text.count("pad_token_id", 1, least=0),
+                padding=text.read_count("pad_token_id", 1, minimum=0),
                 head=head,
             ),
         ),
@@ -100,8 +100,8 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
 def _tokenizer(folder: Folder) -> str:
     """SigLIP 2's where the folder names its class, which is Gemma's, or has as many words; else SigLIP's."""
     path = folder.weights.with_name("tokenizer_config.json")
-    kind = str(Settings.read(path).values.get("tokenizer_class")) if path.is_file() else ""
-    words = folder.settings.part("text_config").count("vocab_size", 32_000)
+    kind = str(Settings.from_file(path).values.get("tokenizer_class")) if path.is_file() else ""
+    words = folder.settings.open_optional_section("text_config").read_count("vocab_size", 32_000)
     return "siglip2" if "gemma" in kind.lower() or "siglip2" in kind.lower() or words == GEMMA_WORDS else "siglip"
 
 
@@ -112,10 +112,10 @@ def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) 
 
 def _fgclip2(folder: Folder) -> tuple[ModelConfig, int]:
     model, short = _configure(folder)
-    text = folder.settings.part("text_config")
-    kept, longest = text.count("keep_len", SPLICE), text.count("longtext_len", 196)
+    text = folder.settings.open_optional_section("text_config")
+    kept, longest = text.read_count("keep_len", SPLICE), text.read_count("longtext_len", 196)
     if kept != SPLICE:
-        raise text.refusal("keep_len", f"only models that keep {SPLICE} positions are read")
+        raise text.make_error("keep_len", f"only models that keep {SPLICE} positions are read")
     if folder.dialect["text"] != "long":
         return model, short
     return model.model_copy(update={"text": model.text.model_copy(update={"max_positions": longest})}), longest

@@ -36,7 +36,7 @@ from ernie_vil2.models.weights.format import (
     with_vocabulary,
 )
 from ernie_vil2.models.weights.integrity import write_model_integrity
-from ernie_vil2.models.weights.names import Form, Names, Row
+from ernie_vil2.models.weights.name_table import Form, NameTable, Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.transformer import Encoder, PublishedVit, Vit, text_variant
 
@@ -92,20 +92,20 @@ def to_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str,
     """Return the arrays of a release by our names, bit for bit; what has no counterpart keeps its name."""
     if layout == "ernie_vil2":
         return dict(arrays)
-    return dict(_names(arrays, layout, shaped=True).to_ours(arrays, whole=False))
+    return dict(_names(arrays, layout, shaped=True).to_ours(arrays, is_complete=False))
 
 
 def from_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str, np.ndarray]:
     """Return arrays of ours by a release's names; raise ValueError if it cannot hold one, such as a projection."""
     try:
-        return dict(_names(arrays, layout).to_theirs(arrays, whole=False))
+        return dict(_names(arrays, layout).to_theirs(arrays, is_complete=False))
     except ValueError as error:
         raise ValueError(
             f"the {layout} format holds a ViT and an ERNIE of one width and nothing more: {error}"
         ) from None
 
 
-def _names(arrays: Mapping[str, np.ndarray], layout: WeightFormat, shaped: bool = False) -> Names:
+def _names(arrays: Mapping[str, np.ndarray], layout: WeightFormat, shaped: bool = False) -> NameTable:
     """Return the table of names for the layers whose numbers are in those of the arrays, which may be a stranger's.
 
     Args:
@@ -128,7 +128,7 @@ def _names(arrays: Mapping[str, np.ndarray], layout: WeightFormat, shaped: bool 
 
     matches = [re.search(r"\.(\d+)\.", name) for name in arrays]
     numbers = dict.fromkeys(match[1] for match in matches if match)
-    return Names(rows, {"": list(islice(numbers, MOST_LAYERS))})
+    return NameTable(rows, {"": list(islice(numbers, MOST_LAYERS))})
 
 
 def architecture(arrays: Mapping[str, np.ndarray], heads: Heads, layout: WeightFormat) -> ModelConfig:
@@ -349,8 +349,8 @@ def text_settings(model: ModelConfig, vocab_size: int) -> dict[str, Any]:
 def with_dropout(model: ModelConfig, text: Settings) -> ModelConfig:
     """Return the model with the dropout that the settings of its text tower name."""
     shares = {
-        "dropout": text.share("hidden_dropout_prob", 0.1),
-        "attention_dropout": text.share("attention_probs_dropout_prob", 0.1),
+        "dropout": text.read_probability("hidden_dropout_prob", 0.1),
+        "attention_dropout": text.read_probability("attention_probs_dropout_prob", 0.1),
     }
     return model.model_copy(update={"text": model.text.model_copy(update=shares)})
 
@@ -377,9 +377,9 @@ class Official(Release):
         The settings may be missing: then heads are `heads`, or width / 64.
         """
         paths = [path for path in map(weights.with_name, SETTINGS_NAMES) if path.is_file()]
-        settings = Settings.read(paths[0]) if paths else Settings(weights, {})
-        settings.check_facts(hidden_act="gelu", has_pooler=True)
-        heads_in_file = settings.count(IMAGE_HEADS, None), settings.count("num_attention_heads", None)
+        settings = Settings.from_file(paths[0]) if paths else Settings(weights, {})
+        settings.check_values(hidden_act="gelu", has_pooler=True)
+        heads_in_file = settings.read_count(IMAGE_HEADS, None), settings.read_count("num_attention_heads", None)
         model = architecture_of(weights, arrays, heads or heads_in_file, self.layout)
         settings.check_sizes(text_sizes(model, len(arrays[WORDS])), {})
         return release_config(with_dropout(model, settings), LENGTH)

@@ -56,21 +56,21 @@ class PaddleNlp(Release):
                 f"{weights.parent}: {', '.join(missing)} missing next to PaddleNLP's weights; without that it "
                 "is another model: copy the whole folder"
             )
-        whole, processor, tokenizer = map(Settings.read, paths)
-        text, vision = whole.within("text_config"), whole.within("vision_config")
-        heads_in_file = vision.count("num_attention_heads", 12), text.count("num_attention_heads", 12)
+        whole, processor, tokenizer = map(Settings.from_file, paths)
+        text, vision = whole.open_section("text_config"), whole.open_section("vision_config")
+        heads_in_file = vision.read_count("num_attention_heads", 12), text.read_count("num_attention_heads", 12)
         model = architecture_of(weights, arrays, heads or heads_in_file, self.layout)
-        text.check_facts(**_TEXT_FACTS)
-        vision.check_facts(**_VISION_FACTS)
+        text.check_values(**_TEXT_FACTS)
+        vision.check_values(**_VISION_FACTS)
 
         defaults = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}
         sizes = text_sizes(model, len(arrays[WORDS])) | {"intermediate_size": 4 * model.text.sizes["width"]}
         text.check_sizes(sizes, defaults | {"vocab_size": 40_000, "max_position_embeddings": 2048})
-        model = _with_image_size(model, vision.count("image_size", 224))
+        model = _with_image_size(model, vision.read_count("image_size", 224))
         vision.check_sizes(_vision_sizes(model), defaults | {"image_size": 224, "patch_size": 16})
 
-        tokenizer.check_facts(**_TOKENIZER_FACTS)
-        longest = tokenizer.count("model_max_length", model.text.max_positions, least=3)
+        tokenizer.check_values(**_TOKENIZER_FACTS)
+        longest = tokenizer.read_count("model_max_length", model.text.max_positions, minimum=3)
         return release_config(with_dropout(_with_preprocessing(model, processor), text), longest)
 
     def settings_files(self, config: Config, vocab_size: int) -> dict[str, dict[str, Any]]:
@@ -140,13 +140,13 @@ def _with_image_size(model: ModelConfig, size: int) -> ModelConfig:
 
 def _with_preprocessing(model: ModelConfig, processor: Settings) -> ModelConfig:
     """Return the model with the mean and deviation of PaddleNLP's image processor."""
-    processor.check_facts(**_PROCESSOR_FACTS)
+    processor.check_values(**_PROCESSOR_FACTS)
     side, image = model.image.image_size, model.image
-    normalisation = processor.normalisation(image.mean, image.std)
+    normalisation = processor.read_normalisation(image.mean, image.std)
     expected = {"size": (side, {"shortest_edge": side}), "crop_size": (side, {"height": side, "width": side})}
     for key, shapes in expected.items():
         if processor.values.get(key, 224) not in shapes:
-            raise processor.refusal(key, f"the model takes {side} pixels")
+            raise processor.make_error(key, f"the model takes {side} pixels")
     return model.model_copy(update={"image": image.model_copy(update=normalisation)})
 
 

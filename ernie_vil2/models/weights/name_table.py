@@ -1,0 +1,274 @@
+"""Convert the arrays of another implementation into ours and back, by a table of their names and forms.
+
+A row of a table is `(ours, theirs, form)`: our name of an array or a layer, the name in the other implementation, and
+how the two differ. In names,
+
+- `N` stands for the number of a block;
+- the name of a layer stands for two arrays, its weight and its bias; `*` marks where these words go, if not at the end;
+- `{q,k,v}` stands for several arrays that the other side holds as one. They follow one another along the axis of the
+  outputs: the first one in PyTorch, the last one in Paddle. `kv` instead of `k,v` is one array of twice the size.
+
+Forms of a layer:
+
+- `linear`: the matrix is transposed, because PyTorch's linear layers hold `[out, in]` and Paddle's `[in, out]`;
+- `layer`: weight and bias are equal.
+
+Forms of a single array:
+
+- `array`: equal;
+- `matrix`: transposed;
+- `token`: theirs is `[D]`, ours `[1, 1, D]`;
+- `grid`: theirs is `[T, D]`, ours `[1, T, D]`;
+- `scalar`: theirs is `[]`, ours `[1]`;
+- `spliced`: theirs are two arrays; ours has the first 20 rows of one and the further rows of the other.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from ernie_vil2.io.terminal import listed, printable
+from ernie_vil2.models.weights.files import allocate_array
+
+Form = Literal["linear", "layer", "array", "matrix", "token", "grid", "scalar", "spliced"]
+Row = tuple[str, str, Form]
+SPLICE = 20  # rows of the first array in the form "spliced": the positions that FG-CLIP 2 keeps for longer texts
+_BRACES = re.compile(r"\{([^}]*)\}")
+
+
+class LazyArrays(Mapping[str, np.ndarray]):
+    """Arrays by name that are computed at each access and not stored, so that a model is never in memory twice."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], np.ndarray]]):
+        self.makers = makers
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.makers)
+
+    def __len__(self) -> int:
+        return len(self.makers)
+
+
+def select_arrays(arrays: Mapping[str, np.ndarray], names: Iterable[str]) -> LazyArrays:
+    """Return the arrays with these names."""
+    return LazyArrays({name: partial(arrays.__getitem__, name) for name in names})
+
+
+@dataclass(frozen=True)
+class _Link:
+    """Row of a table for one kind of array, weight or bias, of one block.
+
+    Attributes:
+        ours: names of our arrays.
+        theirs: names of their arrays; at most one side has several.
+        form: how they differ; never "linear" or "layer".
+        sizes: relative sizes of the several arrays; empty if both sides have one.
+    """
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    form: Form
+    sizes: tuple[int, ...]
+
+    def make_ours(self, arrays: Mapping[str, np.ndarray], position: int) -> np.ndarray:
+        """Return our array at a position of `ours`, from theirs."""
+        names = self.theirs
+        if self.form == "spliced":
+            return np.concatenate([arrays[names[0]][:SPLICE], arrays[names[1]][SPLICE:]])
+        if len(names) > 1:
+            pieces = [arrays[name] for name in names]
+            shape = list(pieces[0].shape)
+            if not shape or any(list(piece.shape) != shape for piece in pieces):
+                raise ValueError(f"{names[0]} and {names[1]} are of different shapes")
+            shape[self._output_axis] *= len(pieces)
+            memory = allocate_array(shape, np.result_type(*pieces))
+            return _to_our_form(np.concatenate(pieces, self._output_axis, memory), self.form)
+        array = arrays[names[0]]
+        if len(self.ours) > 1:
+            array = self._split(array, names[0])[position]
+        return _to_our_form(array, self.form)
+
+    def make_theirs(self, arrays: Mapping[str, np.ndarray], position: int) -> np.ndarray:
+        """Return their array at a position of `theirs`, from ours."""
+        pieces = [_to_their_form(arrays[name], self.form) for name in self.ours]
+        if len(pieces) > 1:
+            return np.concatenate(pieces, self._output_axis)
+        # Both of their spliced arrays get all rows; each uses its own.
+        if len(self.theirs) == 1 or self.form == "spliced":
+            return pieces[0]
+        return self._split(pieces[0], self.ours[0])[position]
+
+    @property
+    def _output_axis(self) -> int:
+        """Axis of the outputs in their arrays; a bias has one axis only."""
+        return 0 if self.form == "matrix" else -1
+
+    def _split(self, array: np.ndarray, name: str) -> list[np.ndarray]:
+        count = sum(self.sizes)
+        if not array.ndim or array.shape[self._output_axis] % count:
+            raise ValueError(
+                f"{printable(name, longest=100)} has the shape {list(array.shape)}, which is not {count} equal parts"
+            )
+        unit = array.shape[self._output_axis] // count
+        return np.split(array, np.cumsum(self.sizes)[:-1] * unit, self._output_axis)
+
+
+class NameTable:
+    """Table of names for a model of a given depth.
+
+    Args:
+        rows: rows as the module describes them.
+        blocks: numbers of the blocks, by the prefix of our names of their arrays, such as `image.blocks.`. A row with
+            `N` must have one of these prefixes.
+    """
+
+    def __init__(self, rows: Sequence[Row], blocks: Mapping[str, Iterable[int | str]]):
+        self._links: list[_Link] = []
+        for row in rows:
+            for link in _make_links(row):
+                if not any("N" in name.split(".") for name in link.ours):
+                    self._links.append(link)
+                    continue
+                prefix = next(prefix for prefix in blocks if link.ours[0].startswith(prefix))
+                for number in blocks[prefix]:
+                    ours = tuple(_insert_number(name, number) for name in link.ours)
+                    theirs = tuple(_insert_number(name, number) for name in link.theirs)
+                    self._links.append(_Link(ours, theirs, link.form, link.sizes))
+
+    def to_ours(self, arrays: Mapping[str, np.ndarray], is_complete: bool = True) -> LazyArrays:
+        """Return arrays of the other implementation by our names.
+
+        Args:
+            arrays: their arrays by their names.
+            is_complete: whether all rows must have their arrays; arrays that are in no row are then left out.
+                Otherwise, rows without arrays are skipped, and arrays that are in no row keep their names.
+
+        Raises:
+            ValueError: `is_complete`, and an array is missing.
+        """
+        links = [link for link in self._links if all(name in arrays for name in link.theirs)]
+        if is_complete and len(links) < len(self._links):
+            missing = [name for name in self._their_names() if name not in arrays]
+            subject = "an array is" if len(missing) == 1 else f"{len(missing)} arrays are"
+            raise ValueError(f"{subject} missing: {listed(missing, 3)}")
+
+        makers: dict[str, Callable[[], np.ndarray]] = {}
+        for link in links:
+            for position, name in enumerate(link.ours):
+                makers[name] = partial(link.make_ours, arrays, position)
+        if not is_complete:
+            converted: set[str] = set()
+            for link in links:
+                converted.update(link.theirs)
+            makers |= select_arrays(arrays, [name for name in arrays if name not in converted]).makers
+        return LazyArrays(makers)
+
+    def to_theirs(self, arrays: Mapping[str, np.ndarray], is_complete: bool = True) -> LazyArrays:
+        """Return our arrays by their names, bit for bit the inverse of `to_ours`.
+
+        Raises:
+            ValueError: an array is in no row, or `is_complete` and a row has no array.
+        """
+        our_names: set[str] = set()
+        for link in self._links:
+            our_names.update(link.ours)
+        unexpected = [name for name in arrays if name not in our_names]
+        if unexpected:
+            raise ValueError(f"the format cannot hold {listed(unexpected)}")
+        missing = sorted(our_names - arrays.keys())
+        if is_complete and missing:
+            raise ValueError(f"the format has {listed(missing, 3)}, which the model lacks")
+
+        makers: dict[str, Callable[[], np.ndarray]] = {}
+        for link in self._links:
+            if not arrays.keys().isdisjoint(link.ours):
+                for position, name in enumerate(link.theirs):
+                    makers[name] = partial(link.make_theirs, arrays, position)
+        return LazyArrays(makers)
+
+    def find_unused(self, arrays: Mapping[str, np.ndarray]) -> list[str]:
+        """Return the names of their arrays that are in no row."""
+        their_names = set(self._their_names())
+        return [name for name in arrays if name not in their_names]
+
+    def translate(self, our_name: str) -> tuple[str, ...]:
+        """Return the names of their arrays that an array of ours is made of; its own name if it is in no row."""
+        for link in self._links:
+            if our_name in link.ours:
+                return link.theirs
+        return (our_name,)
+
+    def _their_names(self) -> list[str]:
+        names: list[str] = []
+        for link in self._links:
+            names += link.theirs
+        return names
+
+
+def _make_links(row: Row) -> Iterator[_Link]:
+    ours, theirs, form = row
+    our_names, our_sizes = _expand_braces(ours)
+    their_names, their_sizes = _expand_braces(theirs)
+    if form not in ("linear", "layer"):
+        yield _Link((ours,), their_names, form, ())
+        return
+    for kind in ("weight", "bias"):
+        form_of_array: Form = "matrix" if (form, kind) == ("linear", "weight") else "array"
+        yield _Link(
+            tuple(_insert_kind(name, kind) for name in our_names),
+            tuple(_insert_kind(name, kind) for name in their_names),
+            form_of_array,
+            our_sizes or their_sizes,
+        )
+
+
+def _expand_braces(name: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return the names that a name with braces stands for and the relative sizes of their arrays.
+
+    A name without braces stands for itself and has no sizes.
+    """
+    match = _BRACES.search(name)
+    if match is None:
+        return (name,), ()
+    words = match[1].split(",")
+    return tuple(name.replace(match[0], word) for word in words), tuple(len(word) for word in words)
+
+
+def _insert_kind(name: str, kind: str) -> str:
+    return name.replace("*", kind) if "*" in name else f"{name}.{kind}"
+
+
+def _insert_number(name: str, number: int | str) -> str:
+    words = [str(number) if word == "N" else word for word in name.split(".")]
+    return ".".join(words)
+
+
+def _to_our_form(array: np.ndarray, form: Form) -> np.ndarray:
+    if form == "matrix":
+        return array.T
+    if form == "token":
+        return array.reshape(1, 1, -1)
+    if form == "grid" and array.ndim == 2:
+        return array[None]
+    if form == "scalar" and array.size == 1:
+        return array.reshape(1)
+    return array
+
+
+def _to_their_form(array: np.ndarray, form: Form) -> np.ndarray:
+    if form == "matrix":
+        return array.T
+    if form == "token":
+        return array.reshape(-1)
+    if form == "grid":
+        return array[0]
+    if form == "scalar":
+        return array.reshape(())
+    return array
