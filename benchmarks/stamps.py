@@ -104,7 +104,7 @@ def scores(model) -> dict[str, float]:
     from ernie_vil2.data.readers.labelled import open_labelled
     from ernie_vil2.evaluation.classification import assemble_classes, choose_templates, make_prompt_benchmark
     from ernie_vil2.evaluation.encoded import encode_benchmark
-    from ernie_vil2.evaluation.linear_probe import probe_classes
+    from ernie_vil2.evaluation.linear_probe import score_linear_probe
     from ernie_vil2.evaluation.protocol import evaluate, find_protocol
 
     found = {
@@ -120,7 +120,7 @@ def scores(model) -> dict[str, float]:
     classes = assemble_classes(test, templates, encode_benchmark(model, make_prompt_benchmark(test, templates)))
     for language, answers in classes.score_classes(model.logit_scale).items():
         found[language] = answers.figures["acc1"]
-    probe, _ = probe_classes(classes, encode_benchmark(model, training))
+    probe, _ = score_linear_probe(classes, encode_benchmark(model, training))
     return found | {"linear probe": probe.figures["acc1"]}
 
 

@@ -388,4 +388,4 @@ def check_data(scorer: Scorer, data: DataSpec) -> int:
 
     inspection = scorer.inspect(data, progress_bar)
     print(inspection.text)
-    return 0 if inspection.good else 1
+    return 0 if inspection.is_good else 1

@@ -1,81 +1,88 @@
-"""Finds on a validation set what a model's scores mean; `ernie_vil2.io.calibration` is what is found."""
+"""Calibration of a model's scores on a validation set: a temperature, and a threshold for each direction."""
 
 import numpy as np
 
 from ernie_vil2.evaluation.ranking import rank_queries, top_matches
 from ernie_vil2.io.calibration import Calibration, Threshold
 
+# Images from which the temperature is estimated. All scores of so many images are in memory at once, in float64.
+_MAX_IMAGES = 2000
+
 
 def calibrate(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray, fingerprint: str, data: str) -> Calibration:
-    """Finds temperature and thresholds.
+    """Find temperature and thresholds.
 
-    A query counts as one that has an answer as it is, and as one that has none where its positives are taken out of
-    the gallery. The threshold is the one of the largest F1, of precision over all answers given to both kinds and
-    recall over the first kind.
+    Every query counts twice: as it is, with an answer, and with its positives removed from the gallery, without an
+    answer. The threshold is that of the largest F1: precision over all answers given to both kinds of queries, recall
+    over the queries with an answer.
 
-    Embeddings are `[N, D]` and `[M, D]`, L2-normalised, `pairs` `[P, 2]` of (image row, text row).
+    Args:
+        images: `[N, D]`, L2-normalised embeddings.
+        texts: `[M, D]`, likewise.
+        pairs: `[P, 2]`, (image row, text row).
+        fingerprint: fingerprint of the model.
+        data: the validation set, in words.
 
     Raises:
-        ValueError: there are no pairs, or an image or text that belongs to everything.
+        ValueError: there are no pairs, or an image or text belongs to everything.
     """
     if not len(pairs):
         raise ValueError("no image belongs to a text here: there is nothing to calibrate on")
-    return Calibration(
-        fingerprint,
-        data,
-        _logit_scale(images, texts, pairs),
-        {
-            "image_to_text": _threshold(images, texts, pairs),
-            "text_to_image": _threshold(texts, images, pairs[:, ::-1]),
-        },
-    )
+    thresholds = {
+        "image_to_text": _find_threshold(images, texts, pairs),
+        "text_to_image": _find_threshold(texts, images, pairs[:, ::-1]),
+    }
+    return Calibration(fingerprint, data, _find_logit_scale(images, texts, pairs), thresholds)
 
 
-def _threshold(queries: np.ndarray, gallery: np.ndarray, pairs: np.ndarray) -> Threshold:
-    asked = np.unique(pairs[:, 0])
-    positions = np.searchsorted(asked, pairs[:, 0])
-    ranking, _ = rank_queries(queries[asked], gallery, np.stack([positions, pairs[:, 1]], axis=1))
-    right, best = ranking.rank == 1, ranking.top_score
-    _, others = top_matches(queries[asked], gallery, 1, excluded=np.stack([positions, pairs[:, 1]], axis=1))
-    without = others[:, 0]
-    if np.isneginf(without).any():
+def _find_threshold(queries: np.ndarray, gallery: np.ndarray, pairs: np.ndarray) -> Threshold:
+    query_rows = np.unique(pairs[:, 0])
+    positives = np.stack([np.searchsorted(query_rows, pairs[:, 0]), pairs[:, 1]], axis=1)
+    ranking, _ = rank_queries(queries[query_rows], gallery, positives)
+    is_right, top_scores = ranking.rank == 1, ranking.top_score
+    # The best score of each query when its positives are not in the gallery.
+    _, matches = top_matches(queries[query_rows], gallery, 1, excluded=positives)
+    unanswerable_scores = matches[:, 0]
+    if np.isneginf(unanswerable_scores).any():
         raise ValueError("everything belongs to one of the queries: give a validation set of several images and texts")
-    bounds = np.unique(np.concatenate([best, without]))
-    given = _reaching(best, bounds) + _reaching(without, bounds)
-    found = _reaching(best[right], bounds)
-    f1 = 2 * found / (given + len(asked))
-    position = int(f1.argmax())
-    refused = np.searchsorted(np.sort(without), bounds[position]) / len(without)
+
+    # Only a score that occurs can be the best threshold: between two of them nothing changes.
+    thresholds = np.unique(np.concatenate([top_scores, unanswerable_scores]))
+    num_answers = _count_reaching(top_scores, thresholds) + _count_reaching(unanswerable_scores, thresholds)
+    num_right = _count_reaching(top_scores[is_right], thresholds)
+    f1 = 2 * num_right / (num_answers + len(query_rows))
+    best = int(f1.argmax())
+    num_refused = np.searchsorted(np.sort(unanswerable_scores), thresholds[best])
     return Threshold(
-        float(bounds[position]),
-        100 * float(found[position] / given[position]),
-        100 * float(found[position] / len(asked)),
-        100 * float(refused),
+        float(thresholds[best]),
+        100 * float(num_right[best] / num_answers[best]),
+        100 * float(num_right[best] / len(query_rows)),
+        100 * float(num_refused / len(unanswerable_scores)),
     )
 
 
-def _reaching(scores: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """For each bound how many scores are at least as high."""
-    return len(scores) - np.searchsorted(np.sort(scores), bounds)
+def _count_reaching(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Return for each threshold how many scores are at least as high."""
+    return len(scores) - np.searchsorted(np.sort(scores), thresholds)
 
 
-def _logit_scale(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray) -> float:
-    """The scale of the least negative log-likelihood of each image's texts, between 1 and 1,000.
-
-    It has one minimum in the scale, which a bounded search over its logarithm finds.
-    """
+def _find_logit_scale(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray) -> float:
+    """Return the factor of the cosines, from 1 to 1,000, with which the texts of each image are most likely."""
     from scipy.optimize import minimize_scalar
 
-    rows = np.unique(pairs[:, 0])[:2000]
-    cosines = images[rows].astype(np.float64) @ texts.T.astype(np.float64)  # [n, M]
-    positive = np.zeros(cosines.shape, bool)
-    chosen = np.isin(pairs[:, 0], rows)
-    positive[np.searchsorted(rows, pairs[chosen, 0]), pairs[chosen, 1]] = True
+    image_rows = np.unique(pairs[:, 0])[:_MAX_IMAGES]
+    cosines = images[image_rows].astype(np.float64) @ texts.T.astype(np.float64)  # [n, M]
+    is_positive = np.zeros(cosines.shape, bool)
+    is_used = np.isin(pairs[:, 0], image_rows)
+    is_positive[np.searchsorted(image_rows, pairs[is_used, 0]), pairs[is_used, 1]] = True
 
-    def loss(log_scale: float) -> float:
+    def negative_log_likelihood(log_scale: float) -> float:
         logits = np.exp(log_scale) * cosines
-        top = logits.max(axis=1, keepdims=True)
-        exponentials = np.exp(logits - top)
-        return -np.log((exponentials * positive).sum(axis=1) / exponentials.sum(axis=1) + 1e-300).mean()
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        # 1e-300 keeps the logarithm finite if all positives of an image underflow.
+        likelihoods = (exponentials * is_positive).sum(axis=1) / exponentials.sum(axis=1) + 1e-300
+        return -np.log(likelihoods).mean()
 
-    return float(np.exp(minimize_scalar(loss, bounds=(0, np.log(1000)), method="bounded").x))
+    # The loss has a single minimum in the scale, so a bounded search over its logarithm finds it.
+    search = minimize_scalar(negative_log_likelihood, bounds=(0, np.log(1000)), method="bounded")
+    return float(np.exp(search.x))

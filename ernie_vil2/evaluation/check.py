@@ -1,4 +1,4 @@
-"""Reads a benchmark through before anything is encoded, and says what is missing, broken or unlike the protocol."""
+"""Checks of a benchmark before anything is encoded: what is missing, broken or unlike the protocol."""
 
 import os
 from collections import Counter
@@ -16,14 +16,20 @@ from ernie_vil2.evaluation.classification import class_names
 from ernie_vil2.evaluation.protocol import Protocol
 from ernie_vil2.io.terminal import counted
 
-CHUNK = 256  # images that are handed to the threads at once
+# Images that are handed to the threads at once: progress is shown, and files are read ahead, by so many.
+CHUNK_SIZE = 256
 
 
 class Inspection(NamedTuple):
-    """What was found in data without a model; good: all of it can be used and is as expected."""
+    """Result of checking data without a model.
+
+    Attributes:
+        text: the result in words.
+        is_good: whether all of the data can be used and is as expected.
+    """
 
     text: str
-    good: bool
+    is_good: bool
 
     def __str__(self) -> str:
         return self.text
@@ -34,125 +40,165 @@ def check_benchmark(
     protocols: Sequence[Protocol] = (),
     progress: Callable[[int], object] = lambda images: None,
 ) -> Inspection:
-    """Reads and decodes every image, and compares the counts with those that protocols expect.
+    """Read and decode every image, and compare the counts with those that protocols expect.
 
-    All is good if every entry and every image can be used, and the counts are those of every protocol.
+    The result is good if every entry and every image can be used, and the counts are those of every protocol.
 
     Args:
-        benchmark: as a reader or a selection for the protocols gives it.
-        protocols: by which it is to be scored.
-        progress: called with the number of images just done.
+        benchmark: the benchmark, or what the protocols select of it.
+        protocols: protocols that it is to be scored by.
+        progress: called with the number of images just checked.
     """
-    texts_of_image = np.bincount(benchmark.pairs[:, 0], minlength=len(benchmark.images))
-    images_of_text = np.bincount(benchmark.pairs[:, 1], minlength=len(benchmark.texts))
-    shares = ", ".join(
-        f"{texts} ({counted(images, 'image')})" for texts, images in sorted(Counter(texts_of_image.tolist()).items())
-    )
-    files = decode_all(benchmark.images, progress)
-    as_expected, differences = [], []
+    texts_per_image = np.bincount(benchmark.pairs[:, 0], minlength=len(benchmark.images))
+    images_per_text = np.bincount(benchmark.pairs[:, 1], minlength=len(benchmark.texts))
+    shares = []
+    for num_texts, num_images in sorted(Counter(texts_per_image.tolist()).items()):
+        shares.append(f"{num_texts} ({counted(num_images, 'image')})")
+    lines = [f"{benchmark.name}: {_describe_sizes(benchmark)}", f"texts per image: {', '.join(shares)}"]
+
+    image_ids = [benchmark.images[row].id for row in np.flatnonzero(texts_per_image == 0).tolist()]
+    if image_ids:
+        lines.append(f"images without a text, in the gallery only: {_list_first(image_ids)}")
+    text_ids = [benchmark.texts[row].id for row in np.flatnonzero(images_per_text == 0).tolist()]
+    if text_ids:
+        lines.append(f"texts without an image, in the gallery only: {_list_first(text_ids)}")
+
+    image_report = decode_all(benchmark.images, progress)
+    lines += [f"entries of the annotations: {benchmark.rows}", f"images: {image_report}"]
+
+    all_differences = []
     for protocol in protocols:
-        part = protocol.select(benchmark)
-        if wrong := protocol.find_differences(part):
-            differences += wrong
-        else:
+        selection = protocol.select(benchmark)
+        differences = protocol.find_differences(selection)
+        all_differences += differences
+        if not differences:
             verdict = ", as it expects" if protocol.expected_counts else ""
-            as_expected.append(f"protocol {protocol.name}: {_sizes(part)}{verdict}")
-    lines = [f"{benchmark.name}: {_sizes(benchmark)}", f"texts per image: {shares}"]
-    for what, rows, counts in (
-        ("images without a text", benchmark.images, texts_of_image),
-        ("texts without an image", benchmark.texts, images_of_text),
-    ):
-        if alone := [rows[row].id for row in np.flatnonzero(counts == 0).tolist()]:
-            lines.append(f"{what}, in the gallery only: {_first(alone)}")
-    lines += [f"entries of the annotations: {benchmark.rows}", f"images: {files}", *as_expected, *differences]
-    return Inspection("\n".join(lines), not (differences or benchmark.rows.counts or files.counts))
+            lines.append(f"protocol {protocol.name}: {_describe_sizes(selection)}{verdict}")
+    lines += all_differences
+    is_good = not (all_differences or benchmark.rows.counts or image_report.counts)
+    return Inspection("\n".join(lines), is_good)
 
 
-def _sizes(benchmark: Benchmark) -> str:
-    counts = (("image", benchmark.images), ("text", benchmark.texts), ("pair", benchmark.pairs))
-    return ", ".join(counted(len(rows), kind) for kind, rows in counts)
+def _describe_sizes(benchmark: Benchmark) -> str:
+    counts = [
+        counted(len(benchmark.images), "image"),
+        counted(len(benchmark.texts), "text"),
+        counted(len(benchmark.pairs), "pair"),
+    ]
+    return ", ".join(counts)
 
 
 def decode_all(images: Sequence[BenchmarkImage], progress: Callable[[int], object]) -> BadSampleReport:
-    """Reads and decodes images in threads, which OpenCV lets run side by side; `progress` as for `check_benchmark`."""
+    """Read and decode images, and count those that cannot be used.
+
+    Args:
+        images: the images.
+        progress: called with the number of images just checked.
+    """
     report = BadSampleReport()
+    # Threads suffice, because OpenCV releases Python's lock while it decodes.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(images), CHUNK):
-            chunk = images[start : start + CHUNK]
-            report.add(len(chunk), filter(None, pool.map(_problem, chunk)))
+        for start in range(0, len(images), CHUNK_SIZE):
+            chunk = images[start : start + CHUNK_SIZE]
+            problems = [problem for problem in pool.map(_find_problem, chunk) if problem]
+            report.add(len(chunk), problems)
             progress(len(chunk))
     return report
 
 
-def _problem(image: BenchmarkImage) -> tuple[str, str] | None:
+def _find_problem(image: BenchmarkImage) -> tuple[str, str] | None:
+    """Return why an image cannot be used, and its name; None if it can."""
     try:
         decode_image(image.read(), image.id)
-    except BadSample as problem:
-        return problem.reason, problem.name
-    except OSError as problem:
-        return f"unreadable image ({problem.strerror})", image.id
+    except BadSample as error:
+        return error.reason, error.name
+    except OSError as error:
+        return f"unreadable image ({error.strerror})", image.id
     return None
 
 
-def labelled_remarks(labelled: Benchmark) -> list[str]:
-    """Remarks on classes and images that a reader of the figures should know, a line each."""
-    images = np.bincount(labelled.pairs[:, 1], minlength=len(labelled.texts))
-    labels = np.bincount(labelled.pairs[:, 0], minlength=len(labelled.images))
-    lines = []
-    if empty := [one.id for one, count in zip(labelled.texts, images.tolist(), strict=True) if not count]:
-        lines.append(
-            f"classes without an image: {_first(empty)}; they can be answered and count in no mean: add images, or "
-            "take them out"
+def find_class_remarks(labelled: Benchmark) -> list[str]:
+    """Return remarks on the classes that a reader of the figures should know, a line each.
+
+    They name classes without an image, classes of the same name, and images of several classes.
+
+    Args:
+        labelled: images whose texts are their classes, from `open_labelled`.
+    """
+    images_per_class = np.bincount(labelled.pairs[:, 1], minlength=len(labelled.texts))
+    classes_per_image = np.bincount(labelled.pairs[:, 0], minlength=len(labelled.images))
+    remarks = []
+    empty_classes = [labelled.texts[row].id for row in np.flatnonzero(images_per_class == 0).tolist()]
+    if empty_classes:
+        remarks.append(
+            f"classes without an image: {_list_first(empty_classes)}; they can be answered, but are left out of all "
+            "means: add images, or remove the classes"
         )
+
     for language in labelled.texts[0].fields:
-        names: dict[str, list[str]] = {}
-        for one in labelled.texts:
-            names.setdefault(str(one.fields[language]), []).append(one.id)
-        if same := [f"{name} ({' and '.join(ids)})" for name, ids in names.items() if len(ids) > 1]:
-            lines.append(
-                f"names of several classes in {language}: {_first(same)}; nothing distinguishes them: give each its own"
+        ids_of_name: dict[str, list[str]] = {}
+        for class_text in labelled.texts:
+            ids_of_name.setdefault(str(class_text.fields[language]), []).append(class_text.id)
+        shared_names = [f"{name} ({' and '.join(ids)})" for name, ids in ids_of_name.items() if len(ids) > 1]
+        if shared_names:
+            remarks.append(
+                f"names of several classes in {language}: {_list_first(shared_names)}; "
+                "nothing distinguishes these classes: give each its own name"
             )
-    if (labels > 1).any():
-        lines.append(f"{counted(int((labels > 1).sum()), 'image')} of several classes: mAP is scored")
-    return lines
+
+    num_multi_label = int((classes_per_image > 1).sum())
+    if num_multi_label:
+        remarks.append(f"{counted(num_multi_label, 'image')} of several classes: mAP is scored")
+    return remarks
 
 
 def check_labelled(labelled: Benchmark, progress: Callable[[int], object]) -> Inspection:
-    """Reads and decodes every image, and looks for images that occur several times.
+    """Read and decode every image, and look for images that occur several times.
 
     Args:
-        progress: called with the number of images just done.
+        labelled: images whose texts are their classes, from `open_labelled`.
+        progress: called with the number of images just checked.
     """
+    image_report = decode_all(labelled.images, progress)
+    remarks = find_class_remarks(labelled)
+    repeats, conflicts = _find_equal_images(labelled)
+    if repeats:
+        remarks.append(f"images that occur twice in a class: {_list_first(repeats)}")
+    if conflicts:
+        remarks.append(f"equal images in different classes: {_list_first(conflicts)}; leave each in one")
+
     counts = np.bincount(labelled.pairs[:, 1], minlength=len(labelled.texts)).tolist()
-    files = decode_all(labelled.images, progress)
-    first: dict[bytes, int] = {}
-    again, torn = list[str](), list[str]()
-    own: list[set[int]] = [set() for _ in labelled.images]
-    for row, column in labelled.pairs.tolist():
-        own[row].add(column)
+    classes = f"{len(labelled.texts):,} classes of {min(counts):,} to {max(counts):,} images each"
+    lines = [f"{labelled.name}: {counted(len(labelled.images), 'image')}, {classes}"]
+    for language in labelled.texts[0].fields:
+        lines.append(f"names in {language}: {_list_first(class_names(labelled, language))}")
+    lines += [f"entries: {labelled.rows}", f"images: {image_report}", *remarks]
+    return Inspection("\n".join(lines), not (remarks or labelled.rows.counts or image_report.counts))
+
+
+def _find_equal_images(labelled: Benchmark) -> tuple[list[str], list[str]]:
+    """Find images with the same bytes: pairs in the same classes, and pairs in different classes, in words."""
+    classes_of_image: list[set[int]] = [set() for _ in labelled.images]
+    for row, class_row in labelled.pairs.tolist():
+        classes_of_image[row].add(class_row)
+
+    repeats, conflicts = [], []
+    first_row_of_digest: dict[bytes, int] = {}
     for row, image in enumerate(labelled.images):
         try:
             digest = blake2b(image.read(), digest_size=16).digest()
         except (BadSample, OSError):
+            continue  # already counted when it was decoded
+        first_row = first_row_of_digest.setdefault(digest, row)
+        if first_row == row:
             continue
-        earlier = first.setdefault(digest, row)
-        if earlier != row:
-            (again if own[earlier] == own[row] else torn).append(f"{image.id} as {labelled.images[earlier].id}")
-    odd = labelled_remarks(labelled)
-    if again:
-        odd.append(f"images that occur twice in a class: {_first(again)}")
-    if torn:
-        odd.append(f"equal images in different classes: {_first(torn)}; leave each in one")
-    sizes = f"{min(counts):,} to {max(counts):,} images each"
-    lines = [
-        f"{labelled.name}: {counted(len(labelled.images), 'image')}, {len(labelled.texts):,} classes of {sizes}",
-        *(f"names in {language}: {_first(class_names(labelled, language))}" for language in labelled.texts[0].fields),
-        f"entries: {labelled.rows}",
-        f"images: {files}",
-        *odd,
-    ]
-    return Inspection("\n".join(lines), not (odd or labelled.rows.counts or files.counts))
+        sentence = f"{image.id} as {labelled.images[first_row].id}"
+        if classes_of_image[first_row] == classes_of_image[row]:
+            repeats.append(sentence)
+        else:
+            conflicts.append(sentence)
+    return repeats, conflicts
 
 
-def _first(names: Sequence[str]) -> str:
+def _list_first(names: Sequence[str]) -> str:
     return first_names(len(names), names[: BadSampleReport.NAMES])

@@ -20,8 +20,8 @@ from ernie_vil2.evaluation.embedding_files import embeddings_of
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_on_all_ranks
 from ernie_vil2.evaluation.intervals import RESAMPLES
 from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, compute_recalls
-from ernie_vil2.evaluation.pixel_baseline import pixel_baseline
-from ernie_vil2.evaluation.published import PublishedResult, published_results
+from ernie_vil2.evaluation.pixel_baseline import compute_pixel_baseline
+from ernie_vil2.evaluation.published import PublishedResult, find_published
 from ernie_vil2.evaluation.report import Report
 from ernie_vil2.evaluation.scorer import Scorer, ScorerInput, find_scorer, make_scorer, run_scorer
 from ernie_vil2.evaluation.scorers.entailment import load_classifier
@@ -196,7 +196,7 @@ def compare_models(
             scoring.model(name, model, cache, **loading)
     notes = [f"{one.name}: {one.rows}" for one in scoring.benchmarks.values() if one.rows.counts]
     protocols = scorer.protocol if isinstance(scorer, Retrieval) else ()
-    published = [row for name in protocols for row in published_results(name)]
+    published = [row for name in protocols for row in find_published(name)]
     return Compared(
         Comparison(scoring.outcomes, resamples, seed),
         scoring.costs,
@@ -262,7 +262,7 @@ class _Scoring:
         """Take the nearest image of these by pixels for a model: images ask for texts, in every language alike."""
         self._open()
         training = DataSpec(train, text_id=self._data.text_id)
-        found = pixel_baseline(open_sources(training), open_sources(self._data))
+        found = compute_pixel_baseline(open_sources(training), open_sources(self._data))
         way = "image_to_text"
         one = Outcomes(
             query_ids=[f"{way} {sample.image_name}" for sample in found.samples],

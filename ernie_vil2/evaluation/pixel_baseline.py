@@ -1,4 +1,4 @@
-"""What plain pixels reach: the nearest training image lends its text to the query image."""
+"""Baseline without a model: the nearest training image by pixels lends its text to the query image."""
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
@@ -9,18 +9,20 @@ from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSampleReport, Sample, SampleSequence
 from ernie_vil2.evaluation.retrieval import recall
 
-SIDE = 32
+# Side of the thumbnails that are compared, that of CIFAR's images. A larger one costs memory with its square.
+THUMBNAIL_SIDE = 32
 
 
-def pixel_embedding(image: bytes, name: str = "?") -> np.ndarray:
-    """`[32 * 32 * 3]` float32: bicubic thumbnail less its own mean, of norm one; a flat image gives zeros.
+def embed_pixels(image: bytes, name: str = "?") -> np.ndarray:
+    """Return a bicubic thumbnail minus its mean, with norm 1, `[32 * 32 * 3]` float32; zeros for a flat image.
 
     Raises:
         BadSample: the image cannot be decoded.
     """
     from PIL import Image
 
-    thumbnail = Image.fromarray(decode_image(image, name)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    thumbnail = Image.fromarray(decode_image(image, name)).resize(size, Image.Resampling.BICUBIC)
     pixels = np.asarray(thumbnail, dtype=np.float32).ravel()
     pixels = pixels - pixels.mean()
     return pixels / max(float(np.linalg.norm(pixels)), 1e-12)
@@ -28,12 +30,13 @@ def pixel_embedding(image: bytes, name: str = "?") -> np.ndarray:
 
 @dataclass(frozen=True)
 class PixelBaseline:
-    """The recall of the nearest training image.
+    """Ranks that the nearest training image gives to the right texts.
 
     Attributes:
-        ranks: 1-based rank of the right text of every query image, `[Q]`; behind all where no training image has it.
+        ranks: `[Q]`, rank of the right text of every query image, from 1; behind all texts if no training image has
+            the text.
         samples: the queries, without their bytes.
-        bad_samples: of either source, that could not be used.
+        bad_samples: samples of either source that could not be used.
     """
 
     ranks: np.ndarray
@@ -44,50 +47,64 @@ class PixelBaseline:
         """Return the image-to-text recall of all queries, or of those with this value in a field; {} if none has it."""
         if field is None:
             return {"image_to_text": recall(self.ranks)}
-        values = [sample.fields.get(field) for sample in self.samples]
-        chosen = [one is not None and str(one) == value for one in values]
-        return {"image_to_text": recall(self.ranks[chosen])} if any(chosen) else {}
+        is_selected = []
+        for sample in self.samples:
+            field_value = sample.fields.get(field)
+            # None is no value, even if the user asks for "None".
+            is_selected.append(field_value is not None and str(field_value) == value)
+        if not any(is_selected):
+            return {}
+        return {"image_to_text": recall(self.ranks[is_selected])}
 
 
-def pixel_baseline(train: SampleSequence, test: SampleSequence, block: int = 256) -> PixelBaseline:
-    """Scores the texts of `test` for every image of `test` by the most similar image of `train` with that text.
+def compute_pixel_baseline(train: SampleSequence, test: SampleSequence, block: int = 256) -> PixelBaseline:
+    """Rank the texts of `test` for every image of `test` by the most similar image of `train` with that text.
 
-    Texts are distinguished by `text_name`; training images of texts that `test` lacks take no part. A test image
-    whose text no training image has cannot be answered and ranks behind all. Ties count against the baseline.
-    Samples that cannot be used are counted and left out.
+    Texts are distinguished by `text_name`. Training images of texts that `test` lacks are ignored. A test image whose
+    text no training image has ranks behind all. Ties count against the baseline. Samples that cannot be used are
+    counted and left out.
+
+    Args:
+        train: training samples.
+        test: test samples.
+        block: test images that are scored at once.
 
     Raises:
         ValueError: no training image that can be used has a text of `test`.
     """
     report = BadSampleReport()
-    queries = list(_embedded(test, report))
+    queries = list(_embed_samples(test, report))
     texts = sorted({sample.text_name for sample, _ in queries})
-    column = {text: position for position, text in enumerate(texts)}
-    known = sorted(_embedded(train, report, column), key=lambda each: column[each[0].text_name])
-    if not known:
+    column_of_text = {text: column for column, text in enumerate(texts)}
+
+    # The training images, ordered by text, so that the images of a text are neighbours.
+    references = list(_embed_samples(train, report, column_of_text))
+    if not references:
         raise ValueError(f"pixel baseline: no training image has a text of the data; {report}")
-    gallery = np.stack([embedding for _, embedding in known])  # [T, D], by text
-    owners = np.array([column[sample.text_name] for sample, _ in known])
-    present, starts = np.unique(owners, return_index=True)
+    references.sort(key=lambda reference: column_of_text[reference[0].text_name])
+    gallery = np.stack([embedding for _, embedding in references])  # [T, D]
+    reference_columns = np.array([column_of_text[sample.text_name] for sample, _ in references])
+    scored_columns, starts = np.unique(reference_columns, return_index=True)
 
     ranks = []
     for start in range(0, len(queries), block):
-        rows = queries[start : start + block]
-        nearest = np.stack([embedding for _, embedding in rows]) @ gallery.T  # [b, T]
-        scores = np.full([len(rows), len(texts)], -np.inf, np.float32)
-        scores[:, present] = np.maximum.reduceat(nearest, starts, axis=1)
-        right = np.array([column[sample.text_name] for sample, _ in rows])
-        own = scores[np.arange(len(rows)), right]
-        ranks.append((scores >= own[:, None]).sum(axis=1))
+        chunk = queries[start : start + block]
+        similarities = np.stack([embedding for _, embedding in chunk]) @ gallery.T  # [b, T]
+        scores = np.full([len(chunk), len(texts)], -np.inf, np.float32)
+        scores[:, scored_columns] = np.maximum.reduceat(similarities, starts, axis=1)
+        right_columns = np.array([column_of_text[sample.text_name] for sample, _ in chunk])
+        right_scores = scores[np.arange(len(chunk)), right_columns]
+        # The right text itself is among those that score at least as high, so ranks start at 1.
+        ranks.append((scores >= right_scores[:, None]).sum(axis=1))
     return PixelBaseline(np.concatenate(ranks), [sample for sample, _ in queries], report)
 
 
-def _embedded(
+def _embed_samples(
     source: SampleSequence, report: BadSampleReport, texts: Container[str] | None = None
 ) -> Iterator[tuple[Sample, np.ndarray]]:
-    """The samples with one of the texts, or all, without their bytes."""
+    """Yield samples, without their bytes, and embeddings; only samples with one of the texts, if there are any."""
     for row in range(len(source)):
         with report.attempt():
             sample = source[row]
             if texts is None or sample.text_name in texts:
-                yield replace(sample, image=b""), pixel_embedding(sample.image, sample.image_name)
+                yield replace(sample, image=b""), embed_pixels(sample.image, sample.image_name)

@@ -1,8 +1,8 @@
-"""Published results, printed next to a result on the same data: `published.csv`, a row a model and benchmark.
+"""Published results, which are printed next to a result on the same data: one row of `published.csv` each.
 
-The rows are Tables 1 to 4 and 6 to 8 of the paper (arXiv 2209.15270), with those it compares with where these are few;
-what the release says of its files; what PaddleNLP's fine-tuning of the released base model reached, and Chinese-CLIP's
-of a model of its size; and the table of FG-CLIP 2. Figures are as in the named source.
+The rows are Tables 1 to 4 and 6 to 8 of the paper (arXiv 2209.15270), with the models it compares with if they are few;
+the figures that the release states for its files; those of PaddleNLP's fine-tuning of the released base model, and of
+Chinese-CLIP's fine-tuning of a model of the same size; and the table of FG-CLIP 2. Figures are as in the named source.
 """
 
 import csv
@@ -14,23 +14,24 @@ from statistics import fmean
 
 PATH = Path(__file__).with_name("published.csv")
 MODELS = ("base", "large", "english", "ablation", "other")
+# All other columns hold figures.
 _DESCRIPTIONS = ("protocol", "model", "label", "fine_tuned", "source", "note")
 
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """A row that was published.
+    """Published result of a model on a benchmark.
 
     Attributes:
-        protocol: name of the protocol, or of the task, whose data it is on.
+        protocol: name of the protocol, or of the task, that the benchmark belongs to.
         model: "base" or "large"; "english", the EfficientNet-L2 with BERT-large; "ablation", of Table 4; "other", of
             other authors.
         label: how the source calls the model and its towers.
-        values: recalls in percent by direction, and "mR"; "accuracy" of a task. Measures that the source does not
-            have are left out.
-        fine_tuned: on the data that is scored; otherwise zero-shot.
+        values: recalls in percent by direction, and "mR"; "accuracy" of a task. Figures that the source does not have
+            are left out.
         source: where the figures are published.
-        note: what is known of how they were computed.
+        note: what is known about how they were computed.
+        fine_tuned: whether the model was fine-tuned on these data; otherwise the result is zero-shot.
     """
 
     protocol: str
@@ -43,16 +44,22 @@ class PublishedResult:
 
     @property
     def title(self) -> str:
-        """The label with how the model was trained and where the row was published, for a table."""
-        how = "fine-tuned" if self.fine_tuned else "zero-shot"
-        trained = "" if how in self.label or "fine-tuned" in self.label else f", {how}"
-        return f"{self.label}{trained} ({'paper' if 'arxiv.org' in self.source else 'repository'})"
+        """Label for a table, with how the model was trained and where the result was published."""
+        training = "fine-tuned" if self.fine_tuned else "zero-shot"
+        has_training = training in self.label or "fine-tuned" in self.label
+        label = self.label if has_training else f"{self.label}, {training}"
+        return f"{label} ({'paper' if 'arxiv.org' in self.source else 'repository'})"
 
     @property
-    def height(self) -> float:
-        """Its R@1, the mean over the directions, or what it has instead of that; it orders rows."""
-        recalls = [next(iter(value.values())) for value in self.values.values() if isinstance(value, Mapping)]
-        return fmean(recalls or [value for value in self.values.values() if not isinstance(value, Mapping)])
+    def sort_value(self) -> float:
+        """Value that orders results: the mean R@1 over the directions or, without recalls, the mean of the figures."""
+        recalls, figures = [], []
+        for value in self.values.values():
+            if isinstance(value, Mapping):
+                recalls.append(next(iter(value.values())))
+            else:
+                figures.append(value)
+        return fmean(recalls or figures)
 
 
 @cache
@@ -60,14 +67,17 @@ def read_published() -> tuple[PublishedResult, ...]:
     """Read all rows of `published.csv`.
 
     Raises:
-        ValueError: a row names no such model, has a figure that is no percentage, or none at all.
+        ValueError: a row names an unknown model, has a figure that is not a percentage, or has no figure.
     """
+    results = []
     with PATH.open(encoding="utf-8", newline="") as file:
-        return tuple(_read_row(row, f"{PATH.name}, line {line}") for line, row in enumerate(csv.DictReader(file), 2))
+        for line, row in enumerate(csv.DictReader(file), start=2):  # line 1 is the header
+            results.append(_parse_row(row, f"{PATH.name}, line {line}"))
+    return tuple(results)
 
 
-def _read_row(row: dict[str, str], place: str) -> PublishedResult:
-    # A column of figures is `direction/measure`, or a measure of the whole.
+def _parse_row(row: dict[str, str], place: str) -> PublishedResult:
+    # A column of figures is called `direction/measure`, or by a measure of the whole.
     recalls: dict[str, dict[str, float]] = {}
     measures: dict[str, float] = {}
     for column, text in row.items():
@@ -75,7 +85,7 @@ def _read_row(row: dict[str, str], place: str) -> PublishedResult:
             continue
         figure = float(text)
         if not 0 < figure <= 100:
-            raise ValueError(f"{place}: {column} is {text}, which is no percentage")
+            raise ValueError(f"{place}: {column} is {text}, which is not a percentage")
         direction, slash, measure = column.partition("/")
         if slash:
             recalls.setdefault(direction, {})[measure] = figure
@@ -91,12 +101,18 @@ def _read_row(row: dict[str, str], place: str) -> PublishedResult:
     )
 
 
-def published_results(protocol: str, model: str | None = None) -> list[PublishedResult]:
-    """Return the published rows on a protocol's data, of one model or of all; none for data that nobody else used.
+def find_published(protocol: str, model: str | None = None) -> list[PublishedResult]:
+    """Return the published results of a protocol: zero-shot before fine-tuned ones, better before worse ones.
 
-    Zero-shot ones come first, and of these and of the others the best, by R@1. Those of the ablation are left out: they
-    are of a training set of their own.
+    Results of the ablation are left out, because its models have a training set of their own.
+
+    Args:
+        protocol: name of the protocol or task.
+        model: one of `MODELS`; None: all.
     """
-    rows = [row for row in read_published() if row.protocol == protocol and row.model != "ablation"]
-    of_model = [row for row in rows if model in (None, row.model)]
-    return sorted(of_model, key=lambda row: (row.fine_tuned, -row.height))
+    results = []
+    for result in read_published():
+        is_comparable = result.protocol == protocol and result.model != "ablation"
+        if is_comparable and (model is None or result.model == model):
+            results.append(result)
+    return sorted(results, key=lambda result: (result.fine_tuned, -result.sort_value))

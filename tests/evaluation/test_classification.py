@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
 from ernie_vil2.data.benchmark import BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.evaluation.check import labelled_remarks
+from ernie_vil2.evaluation.check import find_class_remarks
 from ernie_vil2.evaluation.classification import (
     ClassScores,
     EncodedClasses,
@@ -23,7 +23,12 @@ from ernie_vil2.evaluation.classification import (
     read_templates,
 )
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
-from ernie_vil2.evaluation.linear_probe import STRENGTHS, _held_out, linear_probe, probe_classes
+from ernie_vil2.evaluation.linear_probe import (
+    STRENGTHS,
+    _choose_validation_images,
+    fit_linear_probe,
+    score_linear_probe,
+)
 from tests.support.encoding_model import StandIn, benchmark, no_file, noise_image, unit
 from tests.support.limits import examples
 
@@ -152,10 +157,10 @@ def test_embeddings_that_are_not_finite_are_not_answers():
 
 
 def test_what_is_odd_about_classes_is_reported():
-    assert labelled_remarks(labelled({"a": noise_image(1), "b": noise_image(2)}, [0, 1])) == []
-    (empty,) = labelled_remarks(labelled({"a": noise_image(1)}, [0]))
+    assert find_class_remarks(labelled({"a": noise_image(1), "b": noise_image(2)}, [0, 1])) == []
+    (empty,) = find_class_remarks(labelled({"a": noise_image(1)}, [0]))
     assert "classes without an image: 1 (c1)" in empty
-    same = labelled_remarks(labelled({"a": noise_image(1), "b": noise_image(2)}, [0, 1], ("cat", "cat")))
+    same = find_class_remarks(labelled({"a": noise_image(1), "b": noise_image(2)}, [0, 1], ("cat", "cat")))
     assert len(same) == 2 and "in en: 1 (cat (c0 and c1))" in same[0] and "in zh: 1 (cat类 (c0 and c1))" in same[1]
 
 
@@ -171,30 +176,30 @@ def clouds(seed, count, noise=0.4):
 
 def test_the_validation_part_has_a_fifth_of_every_class():
     truth = np.eye(4, dtype=bool)[[0] * 20 + [1] * 11 + [2] * 5 + [3] * 2]
-    held_out = _held_out(truth)
+    held_out = _choose_validation_images(truth)
     assert truth[held_out].sum(axis=0).tolist() == [4, 2, 1, 0] and truth[~held_out].any(axis=0).all()
-    assert (_held_out(truth) == held_out).all()
+    assert (_choose_validation_images(truth) == held_out).all()
 
 
 @pytest.mark.thorough
 def test_the_strength_is_the_best_on_the_validation_part():
     (train, truth), (asked, _) = clouds(0, 45, noise=1.0), clouds(1, 30, noise=1.0)
-    found = linear_probe(train, truth, asked)
+    found = fit_linear_probe(train, truth, asked)
     assert list(found.validation) == STRENGTHS.tolist()
     best = max(found.validation.values())
     assert found.strength == min(strength for strength, value in found.validation.items() if value == best)
     again = LogisticRegression(C=found.strength, max_iter=1000).fit(train, truth.argmax(axis=1))
     np.testing.assert_allclose(found.scores, again.predict_proba(asked), atol=1e-6)
     # What it is asked changes nothing of the choice.
-    assert linear_probe(train, truth, asked[:5]).strength == found.strength
+    assert fit_linear_probe(train, truth, asked[:5]).strength == found.strength
 
 
 def test_what_can_be_distinguished_is():
     (train, truth), (asked, right) = clouds(0, 30, noise=0.1), clouds(1, 30, noise=0.1)
-    assert (linear_probe(train, truth, asked).scores.argmax(axis=1) == right.argmax(axis=1)).all()
+    assert (fit_linear_probe(train, truth, asked).scores.argmax(axis=1) == right.argmax(axis=1)).all()
     # A class without a training image has probability 0; two classes work as three do.
     two = truth[:, 2]
-    found = linear_probe(train[~two], truth[~two], asked)
+    found = fit_linear_probe(train[~two], truth[~two], asked)
     assert (found.scores[:, 2] == 0).all() and found.scores.shape == (30, 3)
     np.testing.assert_allclose(found.scores.sum(axis=1), 1, rtol=1e-6)
 
@@ -206,7 +211,7 @@ def test_what_can_be_distinguished_is():
 def test_too_few_training_images_are_explained(rows, error):
     train, truth = clouds(0, 60)
     with pytest.raises(ValueError, match=error):
-        linear_probe(train[rows], truth[rows], train)
+        fit_linear_probe(train[rows], truth[rows], train)
 
 
 def test_classes_are_matched_by_label_and_leaks_are_reported():
@@ -226,10 +231,10 @@ def test_classes_are_matched_by_label_and_leaks_are_reported():
         benchmark({str(row): b"" for row in range(60)}, [""]),
         texts=[BenchmarkText(name, name) for name in order], pairs=np.argwhere(own),
     )  # fmt: skip
-    answers, lines = probe_classes(classes, EncodedBenchmark(source, train, train[:4], BadSampleReport()))
+    answers, lines = score_linear_probe(classes, EncodedBenchmark(source, train, train[:4], BadSampleReport()))
     assert answers.figures["acc1"] == 100 and answers.names == ("a", "b", "c")
     assert lines[0].startswith("linear probe: 54 training images, C = ")
-    assert "6 training images of other classes" in lines[1] and "scored and trained with: 1 (0)" in lines[2]
+    assert "6 training images of other classes" in lines[1] and "scored and trained on: 1 (0)" in lines[2]
 
 
 def test_of_equal_scores_the_first_class_is_the_answer():

@@ -14,9 +14,9 @@ from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.data.spec import DataSpec
-from ernie_vil2.evaluation.check import CHUNK, check_benchmark
+from ernie_vil2.evaluation.check import CHUNK_SIZE, check_benchmark
 from ernie_vil2.evaluation.encoded import encode_benchmark
-from ernie_vil2.evaluation.pixel_baseline import pixel_baseline, pixel_embedding
+from ernie_vil2.evaluation.pixel_baseline import compute_pixel_baseline, embed_pixels
 from ernie_vil2.evaluation.protocol import PROTOCOLS, evaluate
 from ernie_vil2.evaluation.scorer import SCORERS, Scorer, ScorerInput, find_scorer, make_scorer
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
@@ -124,9 +124,9 @@ def test_pixel_baseline_by_hand(tmp_path):
     # The test's disc is the training disc; its "bar" looks like the cross; "square" has no training image.
     test = [("disc", "1", shapes["disc"]), ("bar", "2", shapes["cross"]), ("square", "3", shapes["disc"])]
     sources = [open_sources([str(write_tsv(tmp_path / f"{i}.tsv", rows))]) for i, rows in enumerate((train, test))]
-    baseline = pixel_baseline(*sources, block=2)
+    baseline = compute_pixel_baseline(*sources, block=2)
     # Texts of the test: bar, disc, square; the cross takes no part, so a cross is nearest to bar or disc.
-    similarity = [pixel_embedding(shapes["cross"]) @ pixel_embedding(shapes[name]) for name in ("bar", "disc")]
+    similarity = [embed_pixels(shapes["cross"]) @ embed_pixels(shapes[name]) for name in ("bar", "disc")]
     assert baseline.ranks.tolist() == [1, 1 if similarity[0] > similarity[1] else 2, 3]
     assert baseline.select_queries()["image_to_text"]["R@5"] == 100
 
@@ -138,11 +138,11 @@ def test_pixel_baseline_counts_what_it_cannot_use(tmp_path):
     paths = [write_tsv(tmp_path / f"{name}.tsv", rows) for name, rows in (("train", train), ("test", test))]
     paths[0].write_text(paths[0].read_text() + "no columns\n")
     sources = [open_sources([str(path)]) for path in paths]
-    baseline = pixel_baseline(*sources)
+    baseline = compute_pixel_baseline(*sources)
     assert baseline.ranks.tolist() == [1] and len(baseline.samples) == 1
     assert baseline.bad_samples.counts == {"broken image": 2, "malformed row": 1} and baseline.bad_samples.read == 7
     with pytest.raises(ValueError, match="pixel baseline"):
-        pixel_baseline(open_sources([str(write_tsv(tmp_path / "bad.tsv", train[1:2]))]), sources[1])
+        compute_pixel_baseline(open_sources([str(write_tsv(tmp_path / "bad.tsv", train[1:2]))]), sources[1])
 
 
 def class_folders(folder):
@@ -225,11 +225,13 @@ def test_counts_are_compared_with_those_of_the_protocol():
     # i0 has the texts t0 and t1, i1 has t2; t3 has no image.
     data = benchmark(lambda: IMAGE, lambda: IMAGE, texts=4)
     report = check_benchmark(data, [expecting(num_images=2, num_texts=4)])
-    assert report.good and "texts per image: 1 (1 image), 2 (1 image)" in str(report)
+    assert report.is_good and "texts per image: 1 (1 image), 2 (1 image)" in str(report)
     assert "texts without an image, in the gallery only: 1 (t3)" in str(report)
 
     report = check_benchmark(data, [expecting(num_images=1000), expecting("other", num_texts=4)])
-    assert not report.good and "small-test expects 1,000 images" in str(report) and "other expects" not in str(report)
+    assert (
+        not report.is_good and "small-test expects 1,000 images" in str(report) and "other expects" not in str(report)
+    )
 
 
 def test_broken_missing_and_unreadable_images_are_distinguished():
@@ -239,7 +241,7 @@ def test_broken_missing_and_unreadable_images_are_distinguished():
     reads = [lambda: IMAGE, lambda: b"not an image", lambda: b"", raising(missing), raising(locked)]
     report = check_benchmark(benchmark(*reads, rows=rows))
     names = {line.strip() for line in str(report).splitlines() if line.startswith("  ")}
-    assert not report.good and names == {
+    assert not report.is_good and names == {
         "unmatched image id: 1 (t8)",
         "broken image: 2 (i1, i2)",
         "missing image: 1 (i3.jpg)",
@@ -248,7 +250,7 @@ def test_broken_missing_and_unreadable_images_are_distinguished():
 
 
 def test_every_image_is_read_once_in_threads():
-    count, done, threads, reads = CHUNK + 3, [], set(), []
+    count, done, threads, reads = CHUNK_SIZE + 3, [], set(), []
 
     def read(number):
         reads.append(number)
@@ -256,5 +258,5 @@ def test_every_image_is_read_once_in_threads():
         return IMAGE
 
     check_benchmark(benchmark(*(partial(read, number) for number in range(count))), progress=done.append)
-    assert sorted(reads) == list(range(count)) and done == [CHUNK, 3]
+    assert sorted(reads) == list(range(count)) and done == [CHUNK_SIZE, 3]
     assert threading.get_ident() not in threads

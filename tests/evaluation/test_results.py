@@ -24,7 +24,7 @@ from ernie_vil2.evaluation.examples import (
     thumbnail,
 )
 from ernie_vil2.evaluation.protocol import PROTOCOLS, make_table_rows, score_embeddings
-from ernie_vil2.evaluation.published import published_results
+from ernie_vil2.evaluation.published import find_published
 from ernie_vil2.evaluation.report import (
     Report,
     choose_result_name,
@@ -135,7 +135,7 @@ def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
     (tmp_path / "weights").write_bytes(b"weights")
     digests = compute_checksums([tmp_path / "weights"])
     assert digests == {str(tmp_path / "weights"): sha256(b"weights").hexdigest()}
-    published = [row for row in published_results("coco-cn-test", "base") if "OPEN_ERNIE" in row.label]
+    published = [row for row in find_published("coco-cn-test", "base") if "OPEN_ERNIE" in row.label]
     results = {"small model": expecting_more(evaluation)}
     rows = make_table_rows("pairs", results, published=published)
     report = Report(

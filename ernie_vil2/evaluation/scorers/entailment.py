@@ -19,7 +19,7 @@ from ernie_vil2.evaluation.check import Inspection, decode_all
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.outcomes import Outcomes
-from ernie_vil2.evaluation.published import published_results
+from ernie_vil2.evaluation.published import find_published
 from ernie_vil2.evaluation.report import Page, Report, Section, wrap_lines
 from ernie_vil2.evaluation.scorer import ProgressBar, Scorer, ScorerInput
 from ernie_vil2.io.terminal import counted
@@ -413,7 +413,7 @@ def accuracy_table(label: str, scores: EntailmentScores) -> Table:
         (label, scores.values),
         ("most frequent label", {"accuracy": scores.most_frequent}),
     ]
-    rows += [(f"published: {row.title}", row.values) for row in published_results(scores.statements.kind)]
+    rows += [(f"published: {row.title}", row.values) for row in find_published(scores.statements.kind)]
     columns = list(scores.values)
     cells = [(name, [percent(values.get(column)) for column in columns]) for name, values in rows]
     return Table(columns, cells, ruled=False)
@@ -449,8 +449,7 @@ def record(scores: EntailmentScores) -> dict[str, Any]:
         "confusion": scores.confusion.tolist(),
         "most_frequent": scores.most_frequent,
         "published": [
-            {"model": row.label, "values": row.values, "source": row.source}
-            for row in published_results(statements.kind)
+            {"model": row.label, "values": row.values, "source": row.source} for row in find_published(statements.kind)
         ],
         "rows": statements.benchmark.rows.as_dict(),
         "images": scores.problems.as_dict(),

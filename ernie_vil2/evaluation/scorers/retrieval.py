@@ -25,7 +25,7 @@ from ernie_vil2.evaluation.examples import (
     retrieval_page,
 )
 from ernie_vil2.evaluation.outcomes import Outcomes, compute_recalls
-from ernie_vil2.evaluation.pixel_baseline import PixelBaseline, pixel_baseline
+from ernie_vil2.evaluation.pixel_baseline import PixelBaseline, compute_pixel_baseline
 from ernie_vil2.evaluation.protocol import (
     Evaluation,
     choose_protocols,
@@ -35,7 +35,7 @@ from ernie_vil2.evaluation.protocol import (
     score_embeddings,
     select_rows,
 )
-from ernie_vil2.evaluation.published import PublishedResult, published_results
+from ernie_vil2.evaluation.published import PublishedResult, find_published
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.report import Page, Report, make_file_suffix, wrap_lines
 from ernie_vil2.evaluation.retrieval import Row, make_recall_table
@@ -110,7 +110,7 @@ class Retrieval(Scorer):
         if means and len(means) == len(evaluations):
             metrics[MEAN] = fmean(means)
         labelled = {", ".join(filter(None, [self.title, *keys])): one for keys, one in evaluations.items()}
-        published = [row for name in self.protocol for row in published_results(name)]
+        published = [row for name in self.protocol for row in find_published(name)]
         baseline = self._baseline(opened.data) if self.pixel_baseline else None
         rows = self._rows(labelled, published, baseline)
         counts = format_counts(labelled)
@@ -157,7 +157,7 @@ class Retrieval(Scorer):
 
     def _baseline(self, data: DataSpec) -> PixelBaseline:
         training = DataSpec(self.pixel_baseline, text_id=data.text_id)
-        baseline = pixel_baseline(open_sources(training), open_sources(data))
+        baseline = compute_pixel_baseline(open_sources(training), open_sources(data))
         if baseline.bad_samples.counts:
             print(f"pixel baseline: {baseline.bad_samples}")
         return baseline
@@ -173,7 +173,7 @@ class Retrieval(Scorer):
             with bar(len(benchmark.images)) as progress:
                 found[language] = check_benchmark(benchmark, protocols, progress)
         texts = [f"captions in {language}\n" * bool(language) + str(report) for language, report in found.items()]
-        return Inspection("\n".join(texts), all(report.good for report in found.values()))
+        return Inspection("\n".join(texts), all(report.is_good for report in found.values()))
 
 
 def outcomes(evaluation: Evaluation, device: str = "cpu") -> Outcomes:

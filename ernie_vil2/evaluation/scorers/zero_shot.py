@@ -15,7 +15,7 @@ from ernie_vil2.data.source_files import image_files
 from ernie_vil2.data.spec import TRAIN, DataSpec, option
 from ernie_vil2.device.extras import require
 from ernie_vil2.encoder import ErnieViL2
-from ernie_vil2.evaluation.check import Inspection, check_labelled, labelled_remarks
+from ernie_vil2.evaluation.check import Inspection, check_labelled, find_class_remarks
 from ernie_vil2.evaluation.classification import (
     COLUMNS,
     DEFINITION,
@@ -30,7 +30,7 @@ from ernie_vil2.evaluation.classification import (
 from ernie_vil2.evaluation.classification_page import confusions_page
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import Thumbnails
-from ernie_vil2.evaluation.linear_probe import probe_classes
+from ernie_vil2.evaluation.linear_probe import score_linear_probe
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import Report
 from ernie_vil2.evaluation.scorer import ProgressBar, Scorer, ScorerInput
@@ -127,7 +127,7 @@ class ZeroShot(Scorer):
         results = {f"zero-shot, {language}": one for language, one in by_language.items()}
         notes = self._notes(opened.context, classes, results, model)
         if TRAINING in encoded:
-            results["linear probe"], lines = probe_classes(classes, encoded[TRAINING])
+            results["linear probe"], lines = score_linear_probe(classes, encoded[TRAINING])
             notes += lines
         metrics = {
             f"{language}/{name}": value for language, one in by_language.items() for name, value in one.figures.items()
@@ -157,7 +157,7 @@ class ZeroShot(Scorer):
         reports = (("entries", labelled.benchmark.rows), ("images", classes.bad_samples))
         notes = [
             *describe_templates(labelled.templates, self.templates),
-            *labelled_remarks(labelled.benchmark),
+            *find_class_remarks(labelled.benchmark),
             *(f"{what}: {report}" for what, report in reports if report.counts or report.remarks),
         ]
         least, calibration = self.threshold, model.calibration
