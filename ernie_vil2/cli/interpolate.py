@@ -246,14 +246,14 @@ def score_mixtures(
 def write_table(args: argparse.Namespace, rows: list[dict], chosen: str, folder: Path) -> None:
     """Prints the table, and writes it with the page."""
     from ernie_vil2.io.files import write_json
-    from ernie_vil2.pages import Axis, Series, Table, line_chart, write_page
+    from ernie_vil2.pages import Axis, Series, Table, make_line_chart, write_page
 
     sides = [side for side in SIDES if rows[0][side] is not None]
     cells = [
         (row["share"], [*(f"{row[side]:.2f}" for side in [*sides, "mean"]), "chosen" * (row["share"] == chosen)])
         for row in rows
     ]
-    print(Table([*sides, "mean", ""], cells, least=8, ruled=False).as_text())
+    print(Table([*sides, "mean", ""], cells, min_width=8, has_rule=False).as_text())
     print("two-way mean recall, %, the mean over languages")
     record = {"models": args.models, "chosen": chosen, "mixtures": rows,
               **{side: list(map(str, getattr(args, side))) for side in SIDES}}  # fmt: skip
@@ -262,13 +262,15 @@ def write_table(args: argparse.Namespace, rows: list[dict], chosen: str, folder:
     if args.alpha:
         along = [Series(side, [(float(row["share"]), row[side]) for row in rows], position)
                  for position, side in enumerate(sides, 1)]  # fmt: skip
-        charts.append(line_chart("Along the path", "", along, Axis("mean recall, %"), x=Axis("share of the second")))
+        charts.append(
+            make_line_chart("Along the path", "", along, Axis("mean recall, %"), x=Axis("share of the second"))
+        )
     if args.alpha and len(sides) == 2:
         points = [(row["old"], row["new"]) for row in rows]
-        charts.append(line_chart(
+        charts.append(make_line_chart(
             "The new task against the old one", f"From {rows[0]['share']} to {rows[-1]['share']} of the second model.",
-            [Series("mixtures", points, 1)], Axis("new, mean recall, %", from_zero=False),
-            x=Axis("old, mean recall, %", from_zero=False),
+            [Series("mixtures", points, 1)], Axis("new, mean recall, %", has_zero=False),
+            x=Axis("old, mean recall, %", has_zero=False),
         ))  # fmt: skip
     facts = {"Models": " and ".join(record["models"]), **{side.capitalize(): " ".join(record[side]) for side in sides}}
     write_page(folder / "interpolation.html", "interpolation.html", title="Between models", facts=facts, charts=charts,

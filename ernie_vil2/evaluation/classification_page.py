@@ -53,7 +53,7 @@ def _confusions(heading: str, scores: ClassScores, shown: Sequence[int]) -> Sect
     return Section(
         heading,
         f"Images of a row's class that were answered with a column's{others}.",
-        [Table([*names, *["other"] * (not whole)], cells, kind="matrix", shares=(counts / sizes[:, None]).tolist())],
+        [Table([*names, *["other"] * (not whole)], cells, kind="matrix", shades=(counts / sizes[:, None]).tolist())],
     )
 
 
@@ -66,7 +66,7 @@ def _hardest(scores: ClassScores, classes: Sequence[int]) -> Table:
     if scores.is_multi_label:
         return Table(columns, rows, corner="class")
     rows = [(name, [*cells, _instead(scores, row)]) for (name, cells), row in zip(rows, classes, strict=True)]
-    return Table([*columns, "most frequent wrong answers"], rows, corner="class", left=[2])
+    return Table([*columns, "most frequent wrong answers"], rows, corner="class", text_columns=[2])
 
 
 def _instead(scores: ClassScores, row: int) -> str:

@@ -330,7 +330,7 @@ class Comparison:
                 column_counts[format_direction(direction)] = column_counts.get(format_direction(direction), 0) + 1
             else:
                 columns.append(figure.replace("_", " "))
-        return Table(columns, rows, groups=list(column_counts.items()), kind="compared", least=12)
+        return Table(columns, rows, groups=list(column_counts.items()), kind="compared", min_width=12)
 
     def record(self) -> dict[str, Any]:
         """Return `figures`, `differences` and `queries` as columns, from which data frames can be made."""

@@ -27,7 +27,7 @@ from ernie_vil2.evaluation.retrieval import Row, format_direction, make_recall_t
 from ernie_vil2.io.files import check_version, load_json, system_errors_named
 from ernie_vil2.io.run_folder import BEFORE
 from ernie_vil2.io.terminal import counted
-from ernie_vil2.pages import Card, Table, comparison_charts, training_charts, write_page
+from ernie_vil2.pages import Card, Table, make_comparison_charts, make_training_charts, write_page
 
 # Queries that each list of won or lost queries shows: enough for an impression, and the page stays short.
 MAX_LISTED_QUERIES = 12
@@ -406,11 +406,11 @@ def write_run_report(
     if is_comparison:
         facts = dict(facts)
         comparison = {"runs": [run.name for run in runs], "rows": list(_compare_settings(runs))}
-        charts = comparison_charts({run.name: run.records for run in runs})
+        charts = make_comparison_charts({run.name: run.records for run in runs})
     else:
         facts = {**runs[0].facts, **facts}
         comparison = None
-        charts = training_charts(runs[0].records)
+        charts = make_training_charts(runs[0].records)
     write_page(
         path,
         "report.html",

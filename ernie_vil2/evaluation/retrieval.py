@@ -24,7 +24,7 @@ from ernie_vil2.evaluation.ranking import (
     top_matches,
 )
 from ernie_vil2.evaluation.ranking import first_positive_ranks as first_positive_ranks
-from ernie_vil2.pages import Table, percent
+from ernie_vil2.pages import Table, format_percent
 
 CUTOFFS = (1, 5, 10)
 COLUMNS = ("R@1", "R@5", "R@10")
@@ -392,12 +392,12 @@ def _format_cells(values: Mapping, directions: Sequence[str], columns: Sequence[
     recalls = [values.get(direction) or {} for direction in directions]
     cells = []
     for recalls_of_direction in recalls:
-        cells += [percent(recalls_of_direction.get(column)) for column in columns]
+        cells += [format_percent(recalls_of_direction.get(column)) for column in columns]
 
     mean = values.get("mR")
     if "mR" not in values and all("mR" in recalls_of_direction for recalls_of_direction in recalls):
         mean = fmean(recalls_of_direction["mR"] for recalls_of_direction in recalls)
-    return [*cells, percent(mean)]
+    return [*cells, format_percent(mean)]
 
 
 def format_direction(direction: str) -> str:

@@ -1,11 +1,19 @@
-"""Pages for people, from plain data: one HTML file each, with its styles, charts and images inside.
+"""Pages for people, made from plain data: each is one HTML file with its styles, charts and images inside.
 
-A page holds no script and loads nothing from elsewhere. The templates escape whatever they are given; what a page shows
-is decided by who calls it, and nothing of the library is known here.
+Pages load nothing from elsewhere. The templates escape all text. The caller decides what a page shows; this package
+knows nothing of the rest of the library.
 """
 
-from ernie_vil2.pages.charts import Axis, Chart, Series, comparison_charts, line_chart, speed_charts, training_charts
-from ernie_vil2.pages.page import Answer, Card, Table, percent, render, write_page
+from ernie_vil2.pages.charts import (
+    Axis,
+    Chart,
+    Series,
+    make_comparison_charts,
+    make_line_chart,
+    make_speed_charts,
+    make_training_charts,
+)
+from ernie_vil2.pages.page import Answer, Card, Table, format_percent, render, write_page
 
 __all__ = [
     "Answer",
@@ -14,11 +22,11 @@ __all__ = [
     "Chart",
     "Series",
     "Table",
-    "comparison_charts",
-    "line_chart",
-    "percent",
+    "format_percent",
+    "make_comparison_charts",
+    "make_line_chart",
+    "make_speed_charts",
+    "make_training_charts",
     "render",
-    "speed_charts",
-    "training_charts",
     "write_page",
 ]

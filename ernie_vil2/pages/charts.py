@@ -1,36 +1,51 @@
-"""Line charts: where axes, ticks and lines lie, for the template that draws them as SVG; and those of a run's log.
-
-The log's charts show what training and evaluation reached over the steps, and how fast.
-"""
+"""Line charts: positions of axes, ticks and lines, which a template draws as SVG; and the charts of a run's log."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
-WIDTH = 420  # in user units, at which text is 11 high: small enough to be read on a phone
-LEFT, RIGHT, TOP, BOTTOM = 48, 18, 24, 36  # margins
-DIGIT = 6.2  # width of a figure
-MARKED = 40  # lines of at most this many points show every point
-COLOURS = 6
-FEWEST = 20  # points of which some can be called outliers
-# In tenths, coarse to fine: the first of which enough lie between the ends is taken.
+# Width of a chart in SVG user units. Text is 11 units high, so that a chart is readable across a phone.
+WIDTH = 420
+LEFT_MARGIN, RIGHT_MARGIN, TOP_MARGIN, BOTTOM_MARGIN = 48, 18, 24, 36  # room for labels and ticks, in user units
+DIGIT_WIDTH = 6.2  # user units of a digit at that height; labels of ticks keep this distance
+MAX_MARKED_POINTS = 40  # a line of more points shows no circles, which would run into each other
+NUM_COLOURS = 6  # `--c1` to `--c6` of style.css
+# Fewer values than this have no outliers: one of them is more than the twentieth that outliers may be.
+MIN_VALUES_FOR_OUTLIERS = 20
+MAX_POINTS = 150  # a longer training log is averaged down to this many points, about one for 2.4 user units
+# Mantissas of logarithmic ticks in tenths, coarse to fine: the first list with enough ticks is used.
 _MANTISSAS = ((10,), (10, 30), (10, 20, 50), (10, 15, 20, 30, 40, 50, 60, 80), range(10, 100, 5), range(10, 100))
+
+VIEW_PAIRS = {
+    "image_image": "image – image",
+    "text_text": "text – text",
+    "image_text": "image → text",
+    "text_image": "text → image",
+}
+DIRECTIONS = {"image_to_text": "image → text", "text_to_image": "text → image"}
+# Fields of a training record that every task logs; the others get charts of their own.
+_COMMON_FIELDS = ("step", "seconds", "loss", "learning_rate", "gradient_norm", "samples_per_second", "loader_wait",
+                  "cpu_seconds", "bad_samples", "skipped_steps")  # fmt: skip
+_FIELD_NOTES = {"logit_scale": "1 / temperature."}
+
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line: (x, y) points in order of x. `colour` is 1 to `COLOURS`, the page's `--c1`, `--c2`, ..."""
+    """One line of a chart: points (x, y) in order of x. `colour` is 1 to `NUM_COLOURS`."""
 
     label: str
-    points: Sequence[tuple[float, float]]
+    points: Sequence[Point]
     colour: int
-    dashed: bool = False
+    is_dashed: bool = False
 
 
 @dataclass(frozen=True)
 class Line:
-    """A series as it is drawn: the class of its style, its path, the points that are marked, its last value."""
+    """A series as it is drawn: its CSS class, its SVG path, the marked points, and its last value as text."""
 
     label: str
     style: str
@@ -41,9 +56,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure under its title; without `lines` there was nothing to draw.
+    """A chart under its title; without `lines` there was nothing to draw.
 
-    Ticks are (position, label) along their axis, in user units; so is `best`, a step that is marked.
+    Ticks are (position along the axis in user units, label), and so is `best`, the step of the best checkpoint.
     """
 
     title: str
@@ -56,13 +71,13 @@ class Chart:
     lines: Sequence[Line] = ()
     best: tuple[float, str] | None = None
     width: int = WIDTH
-    left: int = LEFT
-    edge: int = WIDTH - RIGHT
+    left: int = LEFT_MARGIN
+    right: int = WIDTH - RIGHT_MARGIN
 
     @property
-    def floor(self) -> int:
-        """Where the horizontal axis lies."""
-        return self.height - BOTTOM
+    def bottom(self) -> int:
+        """Position of the horizontal axis."""
+        return self.height - BOTTOM_MARGIN
 
 
 @dataclass(frozen=True)
@@ -70,24 +85,24 @@ class Axis:
     """An axis of a chart.
 
     Attributes:
-        label: what is measured along it.
-        top: fixes its end; None: the data do.
-        logarithmic: whether its ticks are; a value that is not positive leaves a gap.
-        from_zero: whether it begins at zero, or below; else where the data do.
-        outliers: whether it follows the few values that are far above all others; else they lie at its top.
+        label: what is measured along the axis.
+        end: value at its end; None: the largest value of the data.
+        is_logarithmic: whether its scale is logarithmic; values that are not positive leave a gap.
+        has_zero: whether it begins at zero or below; otherwise it begins at the smallest value.
+        has_outliers: whether it reaches to a few values far above all others; otherwise they are drawn at its top.
     """
 
     label: str
-    top: float | None = None
-    logarithmic: bool = False
-    from_zero: bool = True
-    outliers: bool = True
+    end: float | None = None
+    is_logarithmic: bool = False
+    has_zero: bool = True
+    has_outliers: bool = True
 
 
 STEPS = Axis("step")
 
 
-def line_chart(
+def make_line_chart(
     title: str,
     note: str,
     series: Sequence[Series],
@@ -100,274 +115,349 @@ def line_chart(
     """Return the chart of some series; a point whose y is not finite leaves a gap in its line.
 
     Args:
-        title, note: above the chart.
-        series: its lines.
-        y: the vertical axis.
-        x: the horizontal one, linear, whose last tick is the last x.
-        height: in pixels.
-        best: an x that is marked as the best.
+        title: title above the chart.
+        note: explanation after the title.
+        series: lines of the chart.
+        y: vertical axis.
+        x: horizontal axis, with a linear scale; its last tick is the last x.
+        height: height in user units.
+        best: x that is marked as the best.
     """
+
+    def is_drawable(value: float) -> bool:
+        return math.isfinite(value) and (value > 0 or not y.is_logarithmic)
+
+    positions, values = [], []
+    for line in series:
+        for position, value in line.points:
+            if is_drawable(value):
+                positions.append(position)
+                values.append(value)
     chart = Chart(title, note, x.label, y.label, height)
-
-    def shown(value: float) -> bool:
-        return math.isfinite(value) and (value > 0 or not y.logarithmic)
-
-    points = [point for line in series for point in line.points if shown(point[1])]
-    if not points:
+    if not values:
         return chart
-    values = [value for _, value in points]
-    most = max(values) if y.outliers else _usual(values)
-    if most < max(values):
-        cut = sum(value > most for value in values)
-        points_are = "points are" if cut > 1 else "point is"
-        note = f"{note} {cut:,} {points_are} above {_number(most)}, and drawn at the top."
-        values = [min(value, most) for value in values]
-    first = 0 if x.from_zero else min(position for position, _ in points)
-    last = max(position for position, _ in points)
-    last = last if last > first else first + 1
-    if y.logarithmic:
-        y_ticks = _log_ticks(min(values), max(values))
+
+    # Values far above all others are drawn at the top, so that they do not flatten the rest.
+    largest = max(values) if y.has_outliers else _largest_without_outliers(values)
+    if largest < max(values):
+        num_cut = sum(value > largest for value in values)
+        points_are = "points are" if num_cut > 1 else "point is"
+        note = f"{note} {num_cut:,} {points_are} above {_format_number(largest)}, and drawn at the top."
+        values = [min(value, largest) for value in values]
+
+    # Limits of both axes.
+    first_x = 0 if x.has_zero else min(positions)
+    last_x = max(positions)
+    if last_x <= first_x:
+        last_x = first_x + 1
+    scale: Callable[[float], float]
+    if y.is_logarithmic:
+        scale = math.log
+        y_ticks = _logarithmic_ticks(min(values), max(values))
     else:
-        bottom = min(0, *values) if y.from_zero else min(values)
-        y_ticks = _ticks(bottom, y.top or max(values), cover=True)
-    scale: Callable[[float], float] = math.log if y.logarithmic else float
+        scale = float
+        bottom = min(0, *values) if y.has_zero else min(values)
+        y_ticks = _linear_ticks(bottom, y.end or max(values), should_enclose=True)
     low, high = scale(y_ticks[0]), scale(y_ticks[-1])
 
-    def across(value: float) -> float:
-        return LEFT + (chart.edge - LEFT) * (value - first) / (last - first)
+    def place_x(value: float) -> float:
+        return LEFT_MARGIN + (chart.right - LEFT_MARGIN) * (value - first_x) / (last_x - first_x)
 
-    def up(value: float) -> float:
-        return chart.floor - (chart.floor - TOP) * (scale(value) - low) / (high - low)
+    def place_y(value: float) -> float:
+        return chart.bottom - (chart.bottom - TOP_MARGIN) * (scale(value) - low) / (high - low)
 
+    lines = []
+    for line in series:
+        places: list[Point | None] = []
+        for position, value in line.points:
+            is_gap = not is_drawable(value)
+            places.append(None if is_gap else (place_x(position), place_y(min(value, largest))))
+        lines.append(_draw_line(line, places))
+    best_mark = None
+    if best is not None:
+        best_mark = (round(place_x(best), 1), f"best: {_format_number(best)}")
     return Chart(
-        title, note, x.label, y.label, height,
-        x_ticks=_x_ticks(first, last, across),
-        y_ticks=[(round(up(tick), 1), _number(tick)) for tick in y_ticks],
-        lines=[_line(line, [(across(at), up(min(value, most))) if shown(value) else None for at, value in line.points])
-               for line in series],
-        best=None if best is None else (round(across(best), 1), f"best: {_number(best)}"),
-    )  # fmt: skip
+        title,
+        note,
+        x.label,
+        y.label,
+        height,
+        x_ticks=_x_ticks(first_x, last_x, place_x),
+        y_ticks=[(round(place_y(tick), 1), _format_number(tick)) for tick in y_ticks],
+        lines=lines,
+        best=best_mark,
+    )
 
 
-def _usual(values: Sequence[float]) -> float:
-    """The largest value, or of many, if that is far from all but a few, a little more than these are."""
+def _largest_without_outliers(values: Sequence[float]) -> float:
+    """Return the largest value, or a bound a little above 95 % of the values if the largest is far above it."""
+    if len(values) < MIN_VALUES_FOR_OUTLIERS:
+        return max(values)
     ordered = sorted(values)
-    most = 1.2 * ordered[int(0.95 * (len(ordered) - 1))]
-    return most if len(ordered) >= FEWEST and 0 < 2 * most < ordered[-1] else ordered[-1]
+    bound = 1.2 * ordered[int(0.95 * (len(ordered) - 1))]
+    # Less than twice the bound, the largest value flattens the others too little to be cut.
+    return bound if 0 < 2 * bound < ordered[-1] else ordered[-1]
 
 
-def _line(line: Series, drawn: Sequence[tuple[float, float] | None]) -> Line:
-    commands, pen = [], "M"
-    for point in drawn:
-        if point is None:
-            pen = "M"
+def _draw_line(line: Series, places: Sequence[Point | None]) -> Line:
+    commands, command = [], "M"  # SVG: move to a point without drawing, or "L": draw a line to it
+    for place in places:
+        if place is None:
+            command = "M"
         else:
-            commands.append(f"{pen}{point[0]:.1f} {point[1]:.1f}")
-            pen = "L"
+            commands.append(f"{command}{place[0]:.1f} {place[1]:.1f}")
+            command = "L"
+    marks = []
+    if len(places) <= MAX_MARKED_POINTS:
+        marks = [(f"{place[0]:.1f}", f"{place[1]:.1f}") for place in places if place]
     return Line(
         label=line.label,
-        style=f"s{line.colour}" + (" dashed" if line.dashed else ""),
+        style=f"s{line.colour} dashed" if line.is_dashed else f"s{line.colour}",
         path="".join(commands),
-        marks=[(f"{x:.1f}", f"{y:.1f}") for x, y in filter(None, drawn)] if len(drawn) <= MARKED else [],
+        marks=marks,
         last=f"{line.points[-1][1]:.3g}" if line.points else "",
     )
 
 
-def _x_ticks(first: float, last: float, across: Callable[[float], float]) -> list[tuple[float, str]]:
-    """Round values and the last one, without those whose figures would run into the next ones'."""
+def _x_ticks(first: float, last: float, place: Callable[[float], float]) -> list[tuple[float, str]]:
+    """Return the last value and round ones, without those whose labels would run into the next label."""
     ticks: list[tuple[float, str]] = []
-    for x in sorted({*_ticks(first, last), last}, reverse=True):
+    # From the right, so that the last value always has a tick.
+    for x in sorted({*_linear_ticks(first, last), last}, reverse=True):
         if x < first:
             break
-        position, label = round(across(x), 1), _number(x)
-        if not ticks or ticks[-1][0] - position > DIGIT * (len(label) + len(ticks[-1][1])) / 2 + DIGIT:
-            ticks.append((position, label))
+        position, label = round(place(x), 1), _format_number(x)
+        if ticks:
+            next_position, next_label = ticks[-1]
+            needed_distance = DIGIT_WIDTH * (len(label) + len(next_label)) / 2 + DIGIT_WIDTH
+            if next_position - position <= needed_distance:
+                continue
+        ticks.append((position, label))
     return ticks[::-1]
 
 
-def _ticks(low: float, high: float, cover: bool = False) -> list[float]:
-    """Five to ten round values from low to high; with `cover` the first and last enclose both ends."""
+def _linear_ticks(low: float, high: float, should_enclose: bool = False) -> list[float]:
+    """Return five to ten round values from `low` to `high`; `should_enclose`: first and last lie at or beyond these."""
     span = high - low or 1
     unit = 10 ** math.floor(math.log10(span / 4))
-    step = unit * max(m for m in (1, 2, 5) if m * unit <= span / 4)
-    slack = 1e-9  # 0.3 / 0.1 is not quite 3
+    step = unit * max(factor for factor in (1, 2, 5) if factor * unit <= span / 4)
+    slack = 1e-9  # 0.3 / 0.1 is slightly less than 3
     first = math.floor(low / step + slack)
-    last = math.ceil((low + span) / step - slack) if cover else math.floor((low + span) / step + slack)
-    return [i * step for i in range(first, last + 1)]
+    steps_to_end = (low + span) / step
+    last = math.ceil(steps_to_end - slack) if should_enclose else math.floor(steps_to_end + slack)
+    return [number * step for number in range(first, last + 1)]
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Round values that enclose both ends: four or more of them, or as many as two digits give."""
-    decades = range(math.floor(math.log10(low)) - 1, math.floor(math.log10(high)) + 2)  # a logarithm is rounded
+def _logarithmic_ticks(low: float, high: float) -> list[float]:
+    """Return at least four round values that enclose `low` and `high`, or fewer if two digits do not give four."""
+    # One decade more at each end, since logarithms are rounded.
+    decades = range(math.floor(math.log10(low)) - 1, math.floor(math.log10(high)) + 2)
     for mantissas in _MANTISSAS:
-        values = [float(f"{mantissa}e{decade - 1}") for decade in decades for mantissa in mantissas]
-        first = max(number for number, value in enumerate(values) if value <= low)
-        last = min((number for number, value in enumerate(values) if value >= high), default=len(values) - 1)
+        values = []
+        for decade in decades:
+            values += [float(f"{mantissa}e{decade - 1}") for mantissa in mantissas]
+        first = max(index for index, value in enumerate(values) if value <= low)
+        last = min((index for index, value in enumerate(values) if value >= high), default=len(values) - 1)
         last = max(last, first + 1)
         if last - first >= 3:
             break
     return values[first : last + 1]
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-ARROWS = {"image_to_text": "image → text", "text_to_image": "text → image"}
-VIEW_PAIRS = {
-    "image_image": "image – image",
-    "text_text": "text – text",
-    "image_text": "image → text",
-    "text_image": "text → image",
-}
-_OF_EVERY_RUN = ("step", "seconds", "loss", "learning_rate", "gradient_norm", "samples_per_second", "loader_wait",
-                 "cpu_seconds", "bad_samples", "skipped_steps")  # fmt: skip
-_NOTES = {"logit_scale": "1 / temperature."}
-MOST_POINTS = 150  # a longer training log is averaged down to this many points
-
-
-def training_charts(records: Sequence[Mapping]) -> list[Chart]:
-    """The losses, what each evaluator found, the learning rate, what else the task logs, the norm of the gradient.
+def make_training_charts(records: Sequence[Mapping]) -> list[Chart]:
+    """Return the charts of a training: losses, evaluations, learning rate, further fields of the task, gradient norm.
 
     Args:
-        records: of a run's `log.jsonl`, of kind "train" and "evaluation"; other kinds are skipped.
+        records: records of a run's `log.jsonl` of kind "train" and "evaluation"; other kinds are skipped.
     """
-    train = _of_kind("train", records)
-    pairs = [
-        Series(label, points, colour, dashed=key == "text_image")
-        for colour, (key, label) in enumerate(VIEW_PAIRS.items(), start=1)
-        if (points := _averaged(_points(train, key)))
-    ]
-    title, losses = ("Loss of each view pair", pairs) if pairs else ("Loss", _one(train, "loss"))
-    others = dict.fromkeys(
-        name
-        for record in train
-        for name, value in record.items()
-        if isinstance(value, int | float) and name not in (*VIEW_PAIRS, *_OF_EVERY_RUN)
-    )
-    return [
-        line_chart(title, _smoothed(train), losses, Axis("loss", logarithmic=True, outliers=False)),
-        *_evaluation_charts(records),
-        _small(train, "learning_rate"),
-        *(_small(train, name, _NOTES.get(name, "")) for name in others),
-        line_chart("Gradient norm", "Before clipping.", _one(train, "gradient_norm"), Axis("norm", logarithmic=True),
-                   height=170),
-    ]  # fmt: skip
+    train = _records_of_kind("train", records)
 
+    # The loss of each view pair, if the task logs them.
+    losses = []
+    for colour, (key, label) in enumerate(VIEW_PAIRS.items(), start=1):
+        points = _average(_points(train, key))
+        if points:
+            losses.append(Series(label, points, colour, is_dashed=key == "text_image"))
+    title = "Loss of each view pair"
+    if not losses:
+        title, losses = "Loss", _single_series(train, "loss")
+    group_size = math.ceil(len(train) / MAX_POINTS)
+    note = f"Every point is the mean of {group_size} log records." if group_size > 1 else "Every log record is shown."
+    loss_axis = Axis("loss", is_logarithmic=True, has_outliers=False)
+    charts = [make_line_chart(title, note, losses, loss_axis)]
 
-def speed_charts(records: Sequence[Mapping]) -> list[Chart]:
-    """The throughput and the loader's share of the time; `records` as in `training_charts`."""
-    train = _of_kind("train", records)
-    waited = [(step, 100 * share) for step, share in _points(train, "loader_wait")]
-    waits = [Series("loader wait", _averaged(waited), 2)] if waited else []
-    return [
-        line_chart("Throughput", "Samples of all ranks, evaluation left out.", _one(train, "samples_per_second"),
-                   Axis("samples a second"), height=170),
-        line_chart("Loader wait", "Share of the time in which rank 0 waited for its batch.", waits,
-                   Axis("% of the time"), height=170),
-    ]  # fmt: skip
+    charts += _evaluation_charts(records)
+    charts.append(_field_chart(train, "learning_rate"))
 
+    # Numbers that only this task logs, in order of their first appearance.
+    task_fields = dict[str, None]()
+    for record in train:
+        for name, value in record.items():
+            if isinstance(value, int | float) and name not in VIEW_PAIRS and name not in _COMMON_FIELDS:
+                task_fields[name] = None
+    charts += [_field_chart(train, name, _FIELD_NOTES.get(name, "")) for name in task_fields]
 
-def comparison_charts(runs: Mapping[str, Sequence[Mapping]]) -> list[Chart]:
-    """The loss of several runs, by name, and the number that chooses their best checkpoint, over the same steps."""
-    losses, scores, names = [], [], dict[str, None]()
-    for number, (name, records) in enumerate(runs.items()):
-        colour, dashed = number % COLOURS + 1, number % (2 * COLOURS) >= COLOURS
-        losses.append(Series(name, _averaged(_points(_of_kind("train", records), "loss")), colour, dashed))
-        chosen_by = [record for record in _of_kind("evaluation", records) if record["best_by"]]
-        deciding = [record for record in chosen_by if record["evaluator"] == chosen_by[0]["evaluator"]]
-        points = [(record["step"], record["metrics"].get(record["best_by"])) for record in deciding]
-        scores.append(Series(name, [point for point in points if point[1] is not None], colour, dashed))
-        names |= dict.fromkeys(_words(record["best_by"]) for record in deciding)
-    title = " and ".join(names) or "no score"
-    return [
-        line_chart("Loss", "The weighted sum of the losses.", losses,
-                   Axis("loss", logarithmic=True, outliers=False)),
-        line_chart(f"{title[0].upper()}{title[1:]} over time", "By which the best checkpoint is chosen.", scores,
-                   Axis(title, top=_top(scores))),
-    ]  # fmt: skip
-
-
-def _smoothed(train: Sequence[Mapping]) -> str:
-    size = math.ceil(len(train) / MOST_POINTS)
-    return f"Every point is the mean of {size} log records." if size > 1 else "Every log record is shown."
-
-
-def _one(train: Sequence[Mapping], key: str) -> list[Series]:
-    points = _averaged(_points(train, key))
-    return [Series(key.replace("_", " "), points, 1)] if points else []
-
-
-def _small(train: Sequence[Mapping], key: str, note: str = "") -> Chart:
-    name = key.replace("_", " ")
-    return line_chart(name.capitalize(), note, _one(train, key), Axis(name), height=170)
-
-
-def _evaluation_charts(records: Sequence[Mapping]) -> list[Chart]:
-    """One for each evaluator."""
-    evaluations = _of_kind("evaluation", records)
-    charts = []
-    for name in dict.fromkeys(record["evaluator"] for record in evaluations):
-        own = [record for record in evaluations if record["evaluator"] == name]
-        series, best = _metric_series(own), _best(own)
-        title = f"{name.replace('_', ' ')} over time"
-        title = f"{title[0].upper()}{title[1:]}"
-        charts.append(line_chart(title, "", series, Axis("score", top=_top(series)), best=best))
+    norms = _single_series(train, "gradient_norm")
+    norm_axis = Axis("norm", is_logarithmic=True)
+    charts.append(make_line_chart("Gradient norm", "Before clipping.", norms, norm_axis, height=170))
     return charts
 
 
-def _best(records: Sequence[Mapping]) -> float | None:
-    """The step of the number by which the best checkpoint is chosen; None where none is."""
-    scored = [
-        (record["metrics"][record["best_by"]], -record["step"])
-        for record in records
-        if record["step"] and record["best_by"] and record["metrics"].get(record["best_by"]) is not None
+def make_speed_charts(records: Sequence[Mapping]) -> list[Chart]:
+    """Return the charts of throughput and of the time spent waiting for data; `records`: see `make_training_charts`."""
+    train = _records_of_kind("train", records)
+    waits = _average([(step, 100 * share) for step, share in _points(train, "loader_wait")])
+    return [
+        make_line_chart(
+            "Throughput",
+            "Samples of all ranks, evaluation left out.",
+            _single_series(train, "samples_per_second"),
+            Axis("samples a second"),
+            height=170,
+        ),
+        make_line_chart(
+            "Loader wait",
+            "Share of the time in which rank 0 waited for its batch.",
+            [Series("loader wait", waits, 2)] if waits else [],
+            Axis("% of the time"),
+            height=170,
+        ),
     ]
-    return -max(scored)[1] if scored else None
+
+
+def make_comparison_charts(runs: Mapping[str, Sequence[Mapping]]) -> list[Chart]:
+    """Return charts of the loss of several runs, by name, and of the metric that chooses their best checkpoints."""
+    losses, scores, metric_names = [], [], dict[str, None]()
+    for number, (name, records) in enumerate(runs.items()):
+        style = _line_style(number)
+        losses.append(Series(name, _average(_points(_records_of_kind("train", records), "loss")), **style))
+
+        # Only the first evaluator that has a deciding metric: another one's values cannot share its line.
+        evaluations = [record for record in _records_of_kind("evaluation", records) if record["best_by"]]
+        evaluations = [record for record in evaluations if record["evaluator"] == evaluations[0]["evaluator"]]
+        points = [(record["step"], record["metrics"].get(record["best_by"])) for record in evaluations]
+        scores.append(Series(name, [point for point in points if point[1] is not None], **style))
+        metric_names |= dict.fromkeys(_metric_label(record["best_by"]) for record in evaluations)
+
+    title = " and ".join(metric_names) or "no score"
+    loss_axis = Axis("loss", is_logarithmic=True, has_outliers=False)
+    score_axis = Axis(title, end=_score_end(scores))
+    return [
+        make_line_chart("Loss", "The weighted sum of the losses.", losses, loss_axis),
+        make_line_chart(
+            f"{_capitalize(title)} over time", "The best checkpoint is chosen by this metric.", scores, score_axis
+        ),
+    ]
+
+
+def _single_series(train: Sequence[Mapping], key: str) -> list[Series]:
+    points = _average(_points(train, key))
+    return [Series(key.replace("_", " "), points, 1)] if points else []
+
+
+def _field_chart(train: Sequence[Mapping], key: str, note: str = "") -> Chart:
+    name = key.replace("_", " ")
+    return make_line_chart(name.capitalize(), note, _single_series(train, key), Axis(name), height=170)
+
+
+def _evaluation_charts(records: Sequence[Mapping]) -> list[Chart]:
+    """Return one chart for each evaluator."""
+    evaluations = _records_of_kind("evaluation", records)
+    charts = []
+    for name in dict.fromkeys(record["evaluator"] for record in evaluations):
+        evaluator_records = [record for record in evaluations if record["evaluator"] == name]
+        series = _metric_series(evaluator_records)
+        title = _capitalize(f"{name.replace('_', ' ')} over time")
+        axis = Axis("score", end=_score_end(series))
+        charts.append(make_line_chart(title, "", series, axis, best=_best_step(evaluator_records)))
+    return charts
+
+
+def _best_step(records: Sequence[Mapping]) -> float | None:
+    """Return the step with the best deciding metric, the first of equal ones; None if no metric decides."""
+    best, best_step = None, None
+    for record in records:
+        metric = record["metrics"].get(record["best_by"])
+        # Step 0 is no checkpoint.
+        if record["best_by"] and metric is not None and record["step"] and (best is None or metric > best):
+            best, best_step = metric, record["step"]
+    return best_step
 
 
 def _metric_series(records: Sequence[Mapping]) -> list[Series]:
-    """Of two numbers of one group, as R@1 and R@10 of a direction, the second is dashed; else each has its colour."""
-    lines: dict[str, list[tuple[float, float]]] = {}
+    """Return a line for each metric.
+
+    If no group has more than two metrics, such as R@1 and R@10 of a direction, both have one colour and the second is
+    dashed. Otherwise each metric has its own colour.
+    """
+    points_by_name: dict[str, list[Point]] = {}
     for record in records:
         metrics = record["metrics"]
         for name in record.get("shown") or metrics:
             if metrics.get(name) is not None:
-                lines.setdefault(name, []).append((record["step"], metrics[name]))
+                points_by_name.setdefault(name, []).append((record["step"], metrics[name]))
+
     groups: dict[str, list[str]] = {}
-    for name in lines:
+    for name in points_by_name:
         groups.setdefault(name.rpartition("/")[0], []).append(name)
-    if max(map(len, groups.values()), default=0) > 2:
-        groups = {name: [name] for name in lines}
-    return [
-        Series(_words(name), lines[name], index % COLOURS + 1, dashed=position > 0 or index % (2 * COLOURS) >= COLOURS)
-        for index, names in enumerate(groups.values())
-        for position, name in enumerate(names)
-    ]
+    if any(len(names) > 2 for names in groups.values()):
+        groups = {name: [name] for name in points_by_name}
+
+    series = []
+    for number, names in enumerate(groups.values()):
+        style = _line_style(number)
+        for position, name in enumerate(names):
+            is_dashed = position > 0 or style["is_dashed"]
+            series.append(Series(_metric_label(name), points_by_name[name], style["colour"], is_dashed))
+    return series
 
 
-def _words(name: str) -> str:
-    return " ".join(ARROWS.get(part, part.replace("_", " ")) for part in name.split("/"))
+def _line_style(number: int) -> dict[str, Any]:
+    """Return the style of a line by its number: all colours once, then again dashed."""
+    return {"colour": number % NUM_COLOURS + 1, "is_dashed": number % (2 * NUM_COLOURS) >= NUM_COLOURS}
 
 
-def _top(series: Sequence[Series]) -> float | None:
-    """100 for what looks like percent, so that charts compare; else as the data ask."""
-    values = [y for line in series for _, y in line.points]
-    return 100 if values and 1 < max(values) <= 100 else None
+def _metric_label(name: str) -> str:
+    words = [DIRECTIONS.get(word, word.replace("_", " ")) for word in name.split("/")]
+    return " ".join(words)
 
 
-def _of_kind(kind: str, records: Sequence[Mapping]) -> list[Mapping]:
-    """By step, the last record of each: a resumed run logs the steps after its checkpoint again."""
-    latest = {(one["step"], one.get("evaluator", "")): one for one in records if one.get("kind") == kind}
+def _capitalize(text: str) -> str:
+    """Return a text with a capital first letter; unlike `str.capitalize`, the others stay."""
+    return f"{text[0].upper()}{text[1:]}"
+
+
+def _score_end(series: Sequence[Series]) -> float | None:
+    """Return 100 for values that look like percent, so that charts can be compared; None: up to the largest value."""
+    largest = max((y for line in series for _, y in line.points), default=0)
+    return 100 if 1 < largest <= 100 else None
+
+
+def _records_of_kind(kind: str, records: Sequence[Mapping]) -> list[Mapping]:
+    """Return the records of a kind in order of their steps.
+
+    Of each step the last record counts: a resumed run logs the steps after its checkpoint again.
+    """
+    latest = {}
+    for record in records:
+        if record.get("kind") == kind:
+            latest[record["step"], record.get("evaluator", "")] = record
     return [latest[key] for key in sorted(latest)]
 
 
-def _points(records: Iterable[Mapping], key: str) -> list[tuple[float, float]]:
+def _points(records: Iterable[Mapping], key: str) -> list[Point]:
     return [(record["step"], record[key]) for record in records if record.get(key) is not None]
 
 
-def _averaged(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Groups of points by their mean; the last step stays the last."""
-    size = math.ceil(len(points) / MOST_POINTS)
-    groups = [points[start : start + size] for start in range(0, len(points), size or 1)]
-    return [(group[-1][0], fmean(y for _, y in group)) for group in groups]
+def _average(points: Sequence[Point]) -> list[Point]:
+    """Return at most `MAX_POINTS` points, each the mean of a group of points at the last step of the group."""
+    size = max(1, math.ceil(len(points) / MAX_POINTS))
+    averages = []
+    for start in range(0, len(points), size):
+        group = points[start : start + size]
+        averages.append((group[-1][0], fmean(y for _, y in group)))
+    return averages

@@ -1,4 +1,4 @@
-"""Tables and cards as templates show them, templates to files, and what templates can do beyond jinja2."""
+"""Tables and cards that templates show, and the rendering of templates with jinja2."""
 
 import base64
 import re
@@ -17,91 +17,119 @@ from ernie_vil2.io.files import write_text
 _HAN = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 _CHINESE = re.compile(f"{_HAN}(?:[\\d\u3000-\u303f\uff00-\uffef]*{_HAN})*")
 _JAPANESE_KOREAN = re.compile("[\u3040-\u30ff\uac00-\ud7af]")
-_SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
+_SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}  # first bytes of a file -> its format
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells under columns.
+    """A table for a terminal, a README or a page.
 
     Attributes:
-        columns: names, without that of the labels.
-        rows: label and cells of each; None for the cells: a heading that opens a group of rows.
-        groups: headings over the first columns, each with the number of columns that it spans, as `image → text`.
-        corner: name of the labels.
-        left: numbers of the columns of words, which are aligned on the left.
+        columns: headings of the columns, without that of the labels.
+        rows: label and cells of each row; None instead of cells makes the label the heading of a group of rows.
+        groups: headings above the columns from the left, each with the number of columns it spans, such as
+            `image → text`.
+        corner: heading of the labels.
+        text_columns: numbers of the columns that hold words, which are aligned on the left.
         notes: sentences below the table.
-        kind: class of the table in the pages' style sheet.
-        shares: for a `matrix`, by row and column, how strongly a cell is coloured, from 0 to 1.
-        least, gap, ruled, after: in plain text, the least width of a column, the least space between two, whether a
-            line divides head and rows, and what follows the head.
+        kind: CSS class of the table in the pages' style sheet.
+        shades: of a `matrix`, how strongly each cell is coloured, by row and column, from 0 to 1.
+        min_width: least width of a column in plain text, in characters.
+        column_gap: least space between two headings in plain text, in characters.
+        has_rule: whether a line separates heading and rows in plain text.
+        heading_suffix: text after the heading in plain text.
     """
 
     columns: Sequence[str]
     rows: Sequence[tuple[str, Sequence[str] | None]]
     groups: Sequence[tuple[str, int]] = ()
     corner: str = ""
-    left: Sequence[int] = ()
+    text_columns: Sequence[int] = ()
     notes: Sequence[str] = ()
     kind: str = ""
-    shares: Sequence[Sequence[float]] = ()
-    least: int = 7
-    gap: int = 2
-    ruled: bool = True
-    after: str = ""
+    shades: Sequence[Sequence[float]] = ()
+    min_width: int = 7
+    column_gap: int = 2
+    has_rule: bool = True
+    heading_suffix: str = ""
 
     def as_text(self) -> str:
-        """For a terminal: every column as wide as its name and the gap, at least `least`."""
-        width = max((len(label) for label, _ in self.rows), default=0)
-        widths = [max(self.least, len(name) + self.gap) for name in self.columns]
+        """Return the table for a terminal: a column is as wide as its heading and gap, and at least `min_width`."""
+        label_width = max((len(label) for label, _ in self.rows), default=0)
+        widths = [max(self.min_width, len(name) + self.column_gap) for name in self.columns]
         lines = []
         if self.groups:
-            head, start = " " * width, 0
+            heading, start = " " * label_width, 0
             for name, span in self.groups:
-                head += f"  {name.replace('→', '->'):>{sum(widths[start : start + span]) - 2}}"
+                group_width = sum(widths[start : start + span])
+                heading += f"  {name.replace('→', '->'):>{group_width - 2}}"
                 start += span
-            lines.append(head)
-        lines.append((" " * width + _aligned(self.columns, widths) + self.after).rstrip())
-        if self.ruled:
+            lines.append(heading)
+        heading = " " * label_width + _align_right(self.columns, widths) + self.heading_suffix
+        lines.append(heading.rstrip())
+        if self.has_rule:
             lines.append("-" * len(lines[-1]))
-        lines += [f"{label:<{width}}{_aligned(cells or (), widths)}".rstrip() for label, cells in self.rows]
+        for label, cells in self.rows:
+            lines.append(f"{label:<{label_width}}{_align_right(cells or (), widths)}".rstrip())
         return "\n".join(lines)
 
     def as_markdown(self) -> str:
-        """For a README: of a group every column has the initials, as `I→T R@1`."""
-        spans = [(name, span) for name, span in self.groups for _ in range(span)]
-        prefixes = ["→".join(side[0].upper() for side in name.split(" → ")) + " " for name, _ in spans]
+        """Return the table for a README, where the initials of a group precede its columns, such as `I→T R@1`."""
+        prefixes = []
+        for name, span in self.groups:
+            initials = [side[0].upper() for side in name.split(" → ")]
+            prefixes += [f"{'→'.join(initials)} "] * span
         prefixes += [""] * (len(self.columns) - len(prefixes))
-        head = [self.corner, *(prefix + name for prefix, name in zip(prefixes, self.columns, strict=True))]
-        lines = [head, ["---", *["---:"] * len(self.columns)]]
+        headings = [prefix + name for prefix, name in zip(prefixes, self.columns, strict=True)]
+
+        lines = [[self.corner, *headings], ["---", *["---:"] * len(self.columns)]]
         for label, cells in self.rows:
-            lines.append([f"**{label}**", *[""] * len(self.columns)] if cells is None else [label, *cells])
+            if cells is None:
+                lines.append([f"**{label}**", *[""] * len(self.columns)])
+            else:
+                lines.append([label, *cells])
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+def _align_right(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=False))
 
 
-def percent(number: float | None) -> str:
-    """A figure as a cell; "-" where there is none."""
+def format_percent(number: float | None) -> str:
+    """Return a figure as the text of a cell; "-" for None."""
     return "-" if number is None else f"{number:.2f}"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer on a card: a caption, or an image with one; `rank` of a right one that is not among the best."""
+    """An answer on a card.
+
+    Attributes:
+        caption: the text, or the caption of the image.
+        score: what the answers are ranked by.
+        is_correct: whether the answer is right.
+        image: encoded image, if the answer is one.
+        rank: rank of a right answer that is not among the best ones.
+    """
 
     caption: str
     score: float
-    correct: bool
+    is_correct: bool
     image: bytes | None = None
     rank: int | None = None
 
 
 @dataclass(frozen=True)
 class Card:
-    """An example on a page: a query, its images, and what the model answers; `language` "": that of the text."""
+    """An example on a page: a query and the answers of a model.
+
+    Attributes:
+        query: text of the query, or name of the image.
+        answers: answers of the model, best first.
+        images: encoded images of the query.
+        tags: words shown above the query.
+        language: language of the texts; "": recognised from the characters.
+    """
 
     query: str
     answers: Sequence[Answer]
@@ -111,18 +139,19 @@ class Card:
 
 
 def write_page(path: str | Path, template: str | Path, **data: Any) -> None:
-    """Writes the page that a template makes of the data, see `render`; whole or not at all."""
+    """Write the page that `render` returns; if that fails, no file is written."""
     write_text(path, render(template, **data))
 
 
 def render(template: str | Path, **data: Any) -> str:
-    """The HTML that a template makes of the data.
+    """Return the HTML of a template filled with data.
 
     Args:
-        template: the name of a file in `templates/`, or the path of one elsewhere, which may extend these.
+        template: name of a file in `templates/`, or path of a template elsewhere, which may extend these.
+        data: values of the variables in the template.
 
     Raises:
-        jinja2.UndefinedError: the template needs what the data lack.
+        jinja2.UndefinedError: the data lack a variable of the template.
     """
     if isinstance(template, Path):
         return _environment().from_string(template.read_text(encoding="utf-8")).render(data)
@@ -140,12 +169,18 @@ def _environment() -> Environment:
     )
     style = Path(__file__).with_name("templates") / "style.css"
     environment.globals["style"] = Markup(style.read_text(encoding="utf-8").rstrip("\n"))  # noqa: S704 - our own
-    environment.filters |= {"marked": marked, "data_uri": data_uri}
+    environment.filters |= {"mark_language": mark_language, "data_uri": data_uri}
     return environment
 
 
-def marked(text: str, language: str = "") -> Markup:
-    """A text with its language, for fonts, line breaks and readers' voices; Chinese is recognised by itself."""
+def mark_language(text: str, language: str = "") -> Markup:
+    """Return a text as HTML that names its language, for the choice of fonts, line breaks and the voices of readers.
+
+    Args:
+        text: any text; it is escaped.
+        language: language of the whole text; "": Chinese is recognised by its characters, unless there are Japanese or
+            Korean ones.
+    """
     text = str(text)
     if language:
         return Markup('<span lang="{}">{}</span>').format(language, text)
@@ -155,6 +190,6 @@ def marked(text: str, language: str = "") -> Markup:
 
 
 def data_uri(image: bytes) -> str:
-    """An encoded PNG or JPEG as the address of an image inside the page."""
-    kind = next(kind for start, kind in _SIGNATURES.items() if image.startswith(start))
-    return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
+    """Return an encoded PNG or JPEG image as an address that contains it."""
+    image_format = next(name for signature, name in _SIGNATURES.items() if image.startswith(signature))
+    return f"data:image/{image_format};base64,{base64.b64encode(image).decode('ascii')}"

@@ -29,7 +29,7 @@ from ernie_vil2.io.files import write_text
 from ernie_vil2.io.run_folder import CONFIG, DRY_RUN, check_run_folder, list_checkpoints
 from ernie_vil2.io.terminal import counted
 from ernie_vil2.models.weights.initial import with_model_like
-from ernie_vil2.pages import Axis, Chart, Series, line_chart, write_page
+from ernie_vil2.pages import Axis, Chart, Series, make_line_chart, write_page
 from ernie_vil2.planning.plan import DEVICES, duration, headline, plan_run, recognise_device
 from ernie_vil2.registry import import_named
 from ernie_vil2.tasks import build_task
@@ -264,7 +264,7 @@ def _schedule(config: Config) -> Chart:
     points = [(step + 1, learning_rate(step, config)) for step in steps]
     note = (f"{config.Schedule.warmup_steps:,} steps up to {config.Optimizer.learning_rate:g}, "
             f"then a cosine down to {config.Schedule.floor:g}.")  # fmt: skip
-    return line_chart("Learning rate", note, [Series("learning rate", points, 1)], Axis("learning rate"))
+    return make_line_chart("Learning rate", note, [Series("learning rate", points, 1)], Axis("learning rate"))
 
 
 def _shown(row: RowPreview) -> dict[str, dict]:

@@ -31,7 +31,7 @@ from ernie_vil2.io.files import (
     write_text,
 )
 from ernie_vil2.io.run_folder import CONFIG, CURVES, ENVIRONMENT, LOG
-from ernie_vil2.pages import speed_charts, training_charts, write_page
+from ernie_vil2.pages import make_speed_charts, make_training_charts, write_page
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.collectives import agreed_errors
 
@@ -210,8 +210,8 @@ def write_run_page(run: Path, config: Config, bad_samples: BadSampleReport) -> N
         title=f"ERNIE-ViL 2.0: {run.name}",
         summary=in_a_sentence(records, config.Training.steps),
         facts=facts,
-        training=training_charts(records),
-        speed=speed_charts(records),
+        training=make_training_charts(records),
+        speed=make_speed_charts(records),
         bad_samples=bad_samples,
     )
 

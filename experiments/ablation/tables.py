@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.evaluation.intervals import Interval, estimate_seed_difference
-from ernie_vil2.pages import Axis, Chart, Series, line_chart, write_page
+from ernie_vil2.pages import Axis, Chart, Series, make_line_chart, write_page
 from experiments.ablation.definition import FURTHER
 
 Results = Mapping[str, Any]  # as `collect.collect` gives them
@@ -313,6 +313,6 @@ def charts(results: Results) -> list[Chart]:
         by_seconds.append(Series(model, [(seconds, score) for _, (seconds, score) in sorted(means.items())], colour))
     note = "Mean recall on the validation sets, mean over the seeds."
     return [
-        line_chart("At equal steps", note, by_step, Axis("mR, %")),
-        line_chart("At equal CPU seconds", note, by_seconds, Axis("mR, %"), x=Axis("CPU seconds")),
+        make_line_chart("At equal steps", note, by_step, Axis("mR, %")),
+        make_line_chart("At equal CPU seconds", note, by_seconds, Axis("mR, %"), x=Axis("CPU seconds")),
     ]

@@ -13,8 +13,17 @@ from hypothesis import strategies as st
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.report import Section
 from ernie_vil2.evaluation.report_page import ChangeSummary, RankChange
-from ernie_vil2.pages import Axis, Series, Table, comparison_charts, line_chart, render, speed_charts, training_charts
-from ernie_vil2.pages.charts import MOST_POINTS
+from ernie_vil2.pages import (
+    Axis,
+    Series,
+    Table,
+    make_comparison_charts,
+    make_line_chart,
+    make_speed_charts,
+    make_training_charts,
+    render,
+)
+from ernie_vil2.pages.charts import MAX_POINTS
 from tests.support.html_pages import Page, lines_of
 from tests.support.limits import examples
 
@@ -38,8 +47,8 @@ def evaluation(step, language="en", evaluator="retrieval", **changes):
 
 
 def run_page(records, **changes):
-    data = {"title": "A run", "facts": {}, "training": training_charts(records), "speed": speed_charts(records),
-            "bad_samples": BadSampleReport()}  # fmt: skip
+    charts = {"training": make_training_charts(records), "speed": make_speed_charts(records)}
+    data = {"title": "A run", "facts": {}, "bad_samples": BadSampleReport(), **charts}
     return render("run.html", **data | changes)
 
 
@@ -50,17 +59,17 @@ def report_page(**changes):
 
 
 def dry_run_page(**changes):
-    chart = line_chart("Rate", "", [Series("rate", [(1, 1.0), (2, 0.5)], 1)], Axis("rate"))
+    chart = make_line_chart("Rate", "", [Series("rate", [(1, 1.0), (2, 0.5)], 1)], Axis("rate"))
     data = {"title": "t", "summary": "s", "facts": {}, "plan": "", "schedule": chart, "bad_samples": BadSampleReport()}
     return render("dry_run.html", **data | changes)
 
 
-def chart_of(points, logarithmic=True, **options):
-    return line_chart("c", "", [Series("s", points, 1)], Axis("", logarithmic=logarithmic, **options))
+def chart_of(points, is_logarithmic=True, **options):
+    return make_line_chart("c", "", [Series("s", points, 1)], Axis("", is_logarithmic=is_logarithmic, **options))
 
 
-def answer(correct, image=IMAGES["png"], caption="answer"):
-    return {"image": image, "caption": caption, "score": 0.5, "correct": correct, "rank": None}
+def answer(is_correct, image=IMAGES["png"], caption="answer"):
+    return {"image": image, "caption": caption, "score": 0.5, "is_correct": is_correct, "rank": None}
 
 
 def card(answers, query="q", language="en", **changes):
@@ -75,15 +84,15 @@ def table(rows):
 @pytest.mark.parametrize("name", ["report", "evaluation", "run", "dry_run", "interpolation"])
 def test_what_users_wrote_is_text_not_markup(name):
     evil = "<script>alert('\"&')</script>"
-    charts = training_charts([training(1), evaluation(1, evil, evil), evaluation(2, evil, evil)])
-    line = line_chart(evil, evil, [Series(evil, [(1, 1), (2, 2)], 1)] * 2, Axis(evil))
+    charts = make_training_charts([training(1), evaluation(1, evil, evil), evaluation(2, evil, evil)])
+    line = make_line_chart(evil, evil, [Series(evil, [(1, 1), (2, 2)], 1)] * 2, Axis(evil))
     report = BadSampleReport()
     report.add(9, [(evil, evil)], [(evil, evil)])
     cards = {evil: [card([answer(True, caption=evil)], evil, evil, images=[IMAGES["png"]], tags=[evil])]}
     sample = {"images": {evil: IMAGES["png"]}, "texts": {"sample": evil, evil: evil}}
     recalls = replace(table([(evil, None), (evil, [evil])]), notes=[evil], groups=[(evil, 1)])
-    words = Table([evil], [(evil, [evil])], corner=evil, left=[0])
-    matrix = Table([evil, evil], [(evil, ["1", "0"])], kind="matrix", shares=[[1.0, 0.0]])
+    words = Table([evil], [(evil, [evil])], corner=evil, text_columns=[0])
+    matrix = Table([evil, evil], [(evil, ["1", "0"])], kind="matrix", shades=[[1.0, 0.0]])
     html = render(
         f"{name}.html",
         title=evil,
@@ -120,7 +129,7 @@ def test_chinese_in_every_part_of_a_page_is_marked():
         title="题",
         facts={"数据": "训练"},
         tables={"测试": table([("全部", None), ("模型", ["1"])])},
-        training=training_charts([training(1), evaluation(1, "中文")]),
+        training=make_training_charts([training(1), evaluation(1, "中文")]),
         queries={"例": [card([answer(True, caption="苹果")], "红", "zh")]},
     )
     unmarked = re.sub(r'<span lang="zh">[^<]*</span>|<title>.*?</title>|(?:aria-label|title)="[^"]*"', "", html)
@@ -149,7 +158,7 @@ def test_logarithmic_ticks_enclose_the_data(low, factor):
     ticks = [float(label.replace(",", "")) for _, label in chart.y_ticks]
     assert ticks == sorted(set(ticks)) and 2 <= len(ticks) <= 12
     assert ticks[0] <= low * 1.001 and ticks[-1] >= low * factor * 0.999
-    assert chart.y_ticks[0][0] == chart.floor
+    assert chart.y_ticks[0][0] == chart.bottom
 
 
 @examples(30)
@@ -158,7 +167,7 @@ def test_the_last_tick_is_the_last_step(steps, points):
     numbers = np.unique(np.linspace(1, steps, points).astype(int)).tolist()
     chart = chart_of([(step, 1.0) for step in numbers])
     position, label = chart.x_ticks[-1]
-    assert label.replace(",", "") == str(numbers[-1]) and position == chart.edge
+    assert label.replace(",", "") == str(numbers[-1]) and position == chart.right
     for (left, label), (right, next_label) in zip(chart.x_ticks, chart.x_ticks[1:], strict=False):
         assert right - left > 6 * (len(label) + len(next_label)) / 2, "the figures run into each other"
 
@@ -174,10 +183,10 @@ def test_what_has_no_logarithm_or_is_not_finite_leaves_a_gap():
 
 
 def test_a_long_log_is_averaged_and_says_so():
-    wave = [training(step, image_image=2.0 + (-1) ** step) for step in range(1, 4 * MOST_POINTS + 1)]
+    wave = [training(step, image_image=2.0 + (-1) ** step) for step in range(1, 4 * MAX_POINTS + 1)]
     html = run_page(wave)
     line = lines_of(html, "Loss of each view pair")[0]
-    assert len(line) == MOST_POINTS
+    assert len(line) == MAX_POINTS
     assert len({y for _, y in line}) == 1  # 1, 3, 1, 3 averages to 2 everywhere
     assert "mean of 4 log records" in html
 
@@ -210,14 +219,14 @@ def test_numbers_of_any_name_are_drawn():
     for label in ("accuracy <b>61</b>", "accuracy entailment <b>70</b>", "accuracy contradiction <b>50</b>"):
         assert label in html
     assert len(lines_of(html, "Loss")) == len(lines_of(html, "Train accuracy")) == 1
-    title = comparison_charts({"one": scores, "two": [*steps, evaluation(1, "zh")]})[1].title
+    title = make_comparison_charts({"one": scores, "two": [*steps, evaluation(1, "zh")]})[1].title
     assert title == "Accuracy and mean recall over time"
 
 
 @pytest.mark.parametrize(("most", "is_cut"), [(2.3, False), (1e4, True)])
 def test_an_outlier_does_not_rule_the_axis_of_the_loss(most, is_cut):
     values = [most, *(2.0 + 0.01 * step for step in range(30))]
-    chart = chart_of(list(enumerate(values)), outliers=False)
+    chart = chart_of(list(enumerate(values)), has_outliers=False)
     assert bool(chart.note) == is_cut
     assert float(chart.y_ticks[-1][1].replace(",", "")) < 4
     whole = chart_of(list(enumerate(values)))

@@ -14,7 +14,7 @@ from ernie_vil2.data.decoding import decode_image, encode_thumbnail
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.io.terminal import counted
-from ernie_vil2.pages import Axis, Chart, Series, Table, line_chart, write_page
+from ernie_vil2.pages import Axis, Chart, Series, Table, make_line_chart, write_page
 
 FILE = "curation.html"
 EXAMPLES = 12  # pairs of a reason that are shown
@@ -51,7 +51,7 @@ class Curation:
         for step, reason, count in self.reasons:
             left -= count
             rows.append((f"{step:<18} {reason}", [f"{count:,}", f"{left:,}"]))
-        lines = [Table(["went", "left"], rows, least=13, ruled=False).as_text()]
+        lines = [Table(["went", "left"], rows, min_width=13, has_rule=False).as_text()]
         lines.append(f"{self.kept:,} of {counted(self.pairs, 'pair')} stay ({self.kept / max(1, self.pairs):.1%})")
         if round(self.drawn) != self.kept:
             lines.append(f"of them {self.drawn:,.0f} are drawn in an epoch, on average")
@@ -172,14 +172,14 @@ def _histogram(joins: Joins, shown: Shown) -> list[Chart]:
     points = [(low + (bin_ + 0.5) * width, float(counts.get(bin_, 0))) for bin_ in range(BINS + 1)]
     top = max(count for _, count in points)
     bounds = [
-        Series(f"threshold {bound:g}", [(bound, 0.0), (bound, top)], 2, dashed=True)
+        Series(f"threshold {bound:g}", [(bound, 0.0), (bound, top)], 2, is_dashed=True)
         for bound in shown.bounds
         if low <= bound <= high and math.isfinite(bound)
     ]
     title = shown.title[0].upper() + shown.title[1:]
     series = [Series("pairs", points, 1), *bounds]
-    chart = line_chart(
-        title, "", series, Axis("pairs", from_zero=False), x=Axis(shown.title, from_zero=False), height=190
+    chart = make_line_chart(
+        title, "", series, Axis("pairs", has_zero=False), x=Axis(shown.title, has_zero=False), height=190
     )
     return [replace(chart, lines=[replace(line, last="") for line in chart.lines])]  # the last bin says nothing
 

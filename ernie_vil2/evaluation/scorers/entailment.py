@@ -23,7 +23,7 @@ from ernie_vil2.evaluation.published import find_published
 from ernie_vil2.evaluation.report import Page, Report, Section, wrap_lines
 from ernie_vil2.evaluation.scorer import ProgressBar, Scorer, ScorerInput
 from ernie_vil2.io.terminal import counted
-from ernie_vil2.pages import Answer, Card, Table, percent
+from ernie_vil2.pages import Answer, Card, Table, format_percent
 from ernie_vil2.section import Precision
 
 SHOWN = 12
@@ -415,8 +415,8 @@ def accuracy_table(label: str, scores: EntailmentScores) -> Table:
     ]
     rows += [(f"published: {row.title}", row.values) for row in find_published(scores.statements.kind)]
     columns = list(scores.values)
-    cells = [(name, [percent(values.get(column)) for column in columns]) for name, values in rows]
-    return Table(columns, cells, ruled=False)
+    cells = [(name, [format_percent(values.get(column)) for column in columns]) for name, values in rows]
+    return Table(columns, cells, has_rule=False)
 
 
 def confusion_table(scores: EntailmentScores) -> Table:
@@ -426,7 +426,7 @@ def confusion_table(scores: EntailmentScores) -> Table:
         for name, counts in zip(scores.labels, scores.confusion.tolist(), strict=True)
     ]
     least = 1 + max(7, *map(len, scores.labels))
-    return Table(scores.labels, cells, ruled=False, gap=1, least=least, after="  predicted")
+    return Table(scores.labels, cells, has_rule=False, column_gap=1, min_width=least, heading_suffix="  predicted")
 
 
 def notes_of(scores: EntailmentScores) -> list[str]:

@@ -24,7 +24,7 @@ from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import Report
 from ernie_vil2.evaluation.scorer import Scorer, ScorerInput
 from ernie_vil2.io.terminal import counted
-from ernie_vil2.pages import Answer, Card, Table, percent
+from ernie_vil2.pages import Answer, Card, Table, format_percent
 
 KINDS = ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
 """The files `<kind>.json`, in the order of the authors' evaluation."""
@@ -111,7 +111,7 @@ class SugarCrepe(Scorer):
         metrics["mean"] = fmean(metrics.values())
         notes = [f"{counted(len(items), 'item')} of {len(opened.context):,} scored", DEFINITION]
         notes += [f"images: {one.bad_samples}"] * bool(one.bad_samples.counts)
-        columns, cells = [name.replace("_", " ") for name in metrics], list(map(percent, metrics.values()))
+        columns, cells = [name.replace("_", " ") for name in metrics], list(map(format_percent, metrics.values()))
         return Report(
             metrics,
             [Table(columns, [(self.title, cells)])],

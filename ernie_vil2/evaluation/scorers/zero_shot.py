@@ -35,7 +35,7 @@ from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import Report
 from ernie_vil2.evaluation.scorer import ProgressBar, Scorer, ScorerInput
 from ernie_vil2.io.terminal import counted
-from ernie_vil2.pages import Answer, Card, Table, percent
+from ernie_vil2.pages import Answer, Card, Table, format_percent
 
 CSV_COLUMNS = ("result", "image_id", "labels", "answer", "answer_name", "probability", "score", "rank", "right")
 TRAINING = "the training part"
@@ -217,8 +217,8 @@ def figures_table(results: Results) -> Table:
     if chance := next(iter(results.values())).chance:
         rows.append(("chance", chance))
     columns = [name for name in COLUMNS if any(name in figures for _, figures in rows)]
-    cells = [(label, [percent(figures.get(name)) for name in columns]) for label, figures in rows]
-    return Table([name.replace("_", " ") for name in columns], cells, kind="figures", gap=4)
+    cells = [(label, [format_percent(figures.get(name)) for name in columns]) for label, figures in rows]
+    return Table([name.replace("_", " ") for name in columns], cells, kind="figures", column_gap=4)
 
 
 def record(encoded: EncodedClasses, results: Results, notes: Sequence[str]) -> dict[str, Any]:
