@@ -25,7 +25,7 @@ class Traffic:
     Attributes:
         calls: number of calls.
         payload: bytes of the tensors that this rank put in.
-        sent: bytes that left this rank; see `sent_bytes`.
+        sent: bytes that left this rank; see `count_sent_bytes`.
     """
 
     calls: int = 0
@@ -51,7 +51,7 @@ def _count_calls(kind: str, collective: Callable, traffic: dict[str, Traffic]) -
             payload = tensor.size * tensor.element_size()
             traffic[kind].calls += 1
             traffic[kind].payload += payload
-            traffic[kind].sent += collectives.sent_bytes(kind, payload, dist.get_world_size())
+            traffic[kind].sent += collectives.count_sent_bytes(kind, payload, dist.get_world_size())
         return collective(tensor, *args, **options)
 
     return call

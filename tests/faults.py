@@ -133,12 +133,12 @@ CHOSEN = {
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     (
         "ernie_vil2/parallel/gather.py",
-        "gradient = paddle.concat([_padded(part, most, 0) for part in gradient.split(ctx.counts)])",
+        "gradient = paddle.concat([_pad(block, max_count, 0) for block in gradient.split(ctx.counts)])",
         "0 -> (1)",
     ): "what the padding holds is cut off after the sum",
     (
         "ernie_vil2/parallel/gather.py",
-        "return _without_padding(collectives.all_gather(_padded(tensor, most, 0)), counts, most)",
+        "return _remove_padding(collectives.all_gather(_pad(tensor, max_count, 0)), counts, max_count)",
         "0 -> (1)",
     ): "what the padding holds is cut off after the gather",
     (

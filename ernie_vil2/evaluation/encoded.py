@@ -260,9 +260,9 @@ def _checksum(embeddings: np.ndarray) -> str:
 def _errors_of_all_ranks(ranks: int) -> AbstractContextManager[None]:
     if ranks == 1:
         return nullcontext()
-    from ernie_vil2.parallel.collectives import agreed_errors
+    from ernie_vil2.parallel.collectives import errors_on_all_ranks
 
-    return agreed_errors()
+    return errors_on_all_ranks()
 
 
 def _of_all_ranks(encoded: dict[int, _Encoded]) -> dict[int, _Encoded]:

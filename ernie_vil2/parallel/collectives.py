@@ -1,4 +1,4 @@
-"""The collectives that the package calls, and how ranks agree: on what they were started with, and on an error."""
+"""The collectives that the package calls, and checks that ranks agree: on their configuration, and on an error."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -17,24 +17,31 @@ from ernie_vil2.parallel.ranks import barrier
 T = TypeVar("T")
 
 
-def sent_bytes(kind: str, payload: int, ranks: int) -> float:
-    """Bytes that leave a rank in a ring, which is how gloo and NCCL run large collectives.
+def count_sent_bytes(kind: str, payload: int, ranks: int) -> float:
+    """Return the bytes that a rank sends in a ring, which is how gloo and NCCL run large collectives.
 
     Args:
-        kind: `all_gather`, `reduce_scatter` or `all_reduce`, which is the other two in a row; of `reduce` to a rank and
-            `broadcast` from it the mean over the ranks, of which all but one pass everything on.
-        payload: bytes of the tensor that each rank puts in.
+        kind: `all_gather`, `reduce_scatter` or `all_reduce`, which is the other two in a row. For `reduce` to a rank
+            and `broadcast` from it, the result is the mean over the ranks: all but one pass everything on.
+        payload: bytes of the tensor that each rank contributes.
         ranks: length of the ring.
     """
     if kind == "all_gather":
         return (ranks - 1) * payload
-    return (2 if kind == "all_reduce" else 1) * (ranks - 1) / ranks * payload
+    rounds = 2 if kind == "all_reduce" else 1
+    return rounds * (ranks - 1) / ranks * payload
 
 
 def all_gather(tensor: paddle.Tensor, wait: bool = True) -> paddle.Tensor:
-    """`[b, ...]` of equal shape on every rank to `[ranks * b, ...]`, in rank order; without gradient.
+    """Concatenate the tensors `[b, ...]` of all ranks in rank order; without gradient. A collective.
 
-    `wait=False` goes without `barrier`: between layers of one forward no rank is late, and there are many of them.
+    Args:
+        tensor: of equal shape on every rank.
+        wait: wait for late ranks first, see `barrier`. False saves time between the layers of one forward, where no
+            rank is late.
+
+    Returns:
+        `[ranks * b, ...]`.
     """
     if wait:
         barrier()
@@ -44,27 +51,31 @@ def all_gather(tensor: paddle.Tensor, wait: bool = True) -> paddle.Tensor:
 
 
 def all_reduce(tensor: paddle.Tensor, wait: bool = True) -> paddle.Tensor:
-    """Replaces a tensor by its sum over the ranks, in place, and returns it; `wait` as in `all_gather`."""
+    """Replace a tensor by its sum over the ranks, in place, and return it; `wait` as in `all_gather`. A collective."""
     if wait:
         barrier()
-    whole = tensor.contiguous()  # backends read memory from its first byte on
-    dist.all_reduce(whole)
-    return tensor if tensor.is_contiguous() else paddle.assign(whole, tensor)
+    contiguous = tensor.contiguous()  # backends read memory from its first byte on, whatever the strides
+    dist.all_reduce(contiguous)
+    return tensor if tensor.is_contiguous() else paddle.assign(contiguous, tensor)
 
 
 def reduce_scatter(tensor: paddle.Tensor) -> paddle.Tensor:
-    """Sums `[ranks * b, ...]` over the ranks and leaves each rank its own `[b, ...]`."""
-    rows = tensor.shape[0] // dist.get_world_size()
-    if dist.get_backend() == "GLOO":  # which has none
-        return all_reduce(tensor.clone())[dist.get_rank() * rows :][:rows]
+    """Sum `[ranks * b, ...]` over the ranks; return this rank's rows `[b, ...]` of the sum. A collective."""
+    num_rows = tensor.shape[0] // dist.get_world_size()
+    if dist.get_backend() == "GLOO":  # gloo has no reduce_scatter
+        return all_reduce(tensor.clone())[dist.get_rank() * num_rows :][:num_rows]
     barrier()
-    own = paddle.empty([rows, *tensor.shape[1:]], tensor.dtype)
-    dist.stream.reduce_scatter(own, tensor.contiguous())
-    return own
+    local_sum = paddle.empty([num_rows, *tensor.shape[1:]], tensor.dtype)
+    dist.stream.reduce_scatter(local_sum, tensor.contiguous())
+    return local_sum
 
 
 def all_gather_object(value: Any) -> list[Any]:
-    """Any picklable value of every rank, in rank order; for what is small and rare, and not counted."""
+    """Return the values of all ranks in rank order. A collective.
+
+    Args:
+        value: anything that can be pickled; meant for small values, rarely.
+    """
     if dist.get_world_size() == 1:
         return [value]
     barrier()
@@ -74,56 +85,62 @@ def all_gather_object(value: Any) -> list[Any]:
 
 
 class Disagreement(ValueError):  # noqa: N818  -- named by what has happened
-    """Ranks that were started with different configuration, data or code; the message says which rank has what."""
+    """Ranks were started with different configurations, data or code; the message says which rank has what."""
 
 
 class FailedRank(ValueError):  # noqa: N818  -- named by what has happened
     """Another rank has raised an error; the message is that error's, with the rank's number."""
 
 
-def agree(error: Exception | None) -> None:
-    """Raises on every rank if one has an error. A collective: every rank must call it.
+def raise_on_all_ranks(error: Exception | None) -> None:
+    """Raise on every rank if one of them has an error. A collective.
+
+    Args:
+        error: the error of this rank; None: it has none.
 
     Raises:
-        FailedRank: another rank has one; a rank that has one itself raises its own.
+        FailedRank: another rank has an error. A rank that has an error itself raises its own.
     """
-    everyone = all_gather_object(error and (str(error) or type(error).__name__))
+    message = None
+    if error is not None:
+        message = str(error) or type(error).__name__
+    messages = all_gather_object(message)
     if error is not None:
         raise error
-    for rank, other in enumerate(everyone):
-        if other is not None:
-            raise FailedRank(f"rank {rank}: {other}")
+    for rank, rank_message in enumerate(messages):
+        if rank_message is not None:
+            raise FailedRank(f"rank {rank}: {rank_message}")
 
 
 @contextmanager
-def agreed_errors() -> Iterator[None]:
-    """An error of one rank within the block ends it on all ranks, which otherwise would wait for that one.
+def errors_on_all_ranks() -> Iterator[None]:
+    """Raise an error of one rank in the block on all ranks, which would otherwise wait for that rank.
 
-    A collective, see `agree`: every rank must enter the block, and there must be no collective in it.
+    A collective, see `raise_on_all_ranks`: every rank must enter the block, which must not contain a collective.
     """
     error = None
     try:
         yield
     except Exception as raised:
         error = raised
-    agree(error)
+    raise_on_all_ranks(error)
 
 
-def first_rank_first(action: Callable[[], T]) -> T:
-    """What `action` returns, done by rank 0 before the others, who find what it has fetched. A collective.
+def run_on_first_rank_first(action: Callable[[], T]) -> T:
+    """Run an action on rank 0, then on the others, which find what rank 0 has fetched. A collective.
 
-    An error ends it on all ranks, see `agree`; there must be no collective in it.
+    An error ends it on all ranks, see `raise_on_all_ranks`; the action must not contain a collective.
     """
-    result = []
-    for turn in (True, False):
-        with agreed_errors():
-            if turn == (dist.get_rank() == 0):
-                result.append(action())
-    return result[0]
+    results = []
+    for is_turn_of_first in (True, False):
+        with errors_on_all_ranks():
+            if is_turn_of_first == (dist.get_rank() == 0):
+                results.append(action())
+    return results[0]
 
 
 def check_agreement(facts: Mapping[str, Any]) -> None:
-    """Compares facts over all ranks. A collective: every rank must call it, and every rank raises if any differs.
+    """Compare facts over all ranks; raise on every rank if any differs. A collective.
 
     Args:
         facts: JSON-like values by name; nested mappings are compared key by key.
@@ -132,12 +149,12 @@ def check_agreement(facts: Mapping[str, Any]) -> None:
         Disagreement: names every key in which ranks differ, and the ranks.
     """
     lines = []
-    for key, found in differences(*all_gather_object(dict(facts))):
-        values = [repr(value) for value in found]
-        # The value that most ranks have, or rank 0's, is taken for the right one.
-        [(usual, _)] = Counter(values).most_common(1)
-        others = [f"rank {rank} has {value}" for rank, value in enumerate(values) if value != usual]
-        lines.append(f"  {key}: {', '.join(others)}; rank {values.index(usual)} has {usual}")
+    for key, values_by_rank in differences(*all_gather_object(dict(facts))):
+        values = [repr(value) for value in values_by_rank]
+        # The value of most ranks is taken for the intended one; of equally frequent ones, that of the first rank.
+        usual, _ = Counter(values).most_common(1)[0]
+        deviations = [f"rank {rank} has {value}" for rank, value in enumerate(values) if value != usual]
+        lines.append(f"  {key}: {', '.join(deviations)}; rank {values.index(usual)} has {usual}")
     if lines:
         raise Disagreement(
             "the ranks were not started alike; give all of them the same configuration, data and code\n"
@@ -145,20 +162,20 @@ def check_agreement(facts: Mapping[str, Any]) -> None:
         )
 
 
-def digest(stream: SampleStream, samples: int = 16) -> str:
-    """A short hash of the first samples of a stream: their names, texts, and images; of shards elsewhere the address.
+def hash_samples(stream: SampleStream, num_samples: int = 16) -> str:
+    """Return a short hash of the first samples of a stream: their names, texts and images.
 
-    Fetched shards are not looked at: each machine would fetch what only one of them reads.
+    Of a shard elsewhere only the address is hashed: otherwise every machine would fetch a shard that only one reads.
     """
     summary = blake2b(digest_size=8)
-    for position in range(samples):
+    for position in range(num_samples):
         if not stream.is_here(position):
             summary.update(stream.where(position).encode())
             continue
         try:
             source, sample = stream[position]
-        except BadSample as bad:
-            summary.update(str(bad).encode())
+        except BadSample as bad_sample:
+            summary.update(str(bad_sample).encode())
         else:
             summary.update(repr((source, sample.image_name, sample.text_name, sample.captions, sample.tags)).encode())
             summary.update(sample.image)

@@ -1,7 +1,7 @@
-"""Batch norms over all ranks' rows, and the running statistics that they gather.
+"""Batch norms over the rows of all ranks, and their running statistics.
 
 Paddle's `SyncBatchNorm` has no CPU kernel, and its conversion leaves out the older `nn.BatchNorm`, which many
-PaddleClas backbones use. These norms keep Paddle's parameters and buffers, and on GPUs run its kernel.
+PaddleClas backbones use. The norms here keep Paddle's parameters and buffers, and run its kernel on GPUs.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -19,9 +19,9 @@ from ernie_vil2.device.cpu_kernels import channel_sums, keep
 from ernie_vil2.parallel import collectives
 
 
-def batch_norms(model: nn.Layer) -> dict[str, nn.Layer]:
-    """The layers of a model that normalise by statistics of the batch, and gather running ones, by name."""
-    # Paddle's batch norms hold them under these names, some kinds as buffers and some as parameters.
+def find_batch_norms(model: nn.Layer) -> dict[str, nn.Layer]:
+    """Return the layers of a model that normalise by batch statistics and keep running ones, by name."""
+    # All of Paddle's batch norms call them `_mean` and `_variance`, some as buffers and some as parameters.
     return {
         name: layer
         for name, layer in model.named_sublayers()
@@ -29,179 +29,200 @@ def batch_norms(model: nn.Layer) -> dict[str, nn.Layer]:
     }
 
 
-def running_statistics(model: nn.Layer) -> list[Tensor]:
-    """The running means and variances of a model's batch norms."""
-    return [value for norm in batch_norms(model).values() for value in (norm._mean, norm._variance)]
+def get_running_statistics(model: nn.Layer) -> list[Tensor]:
+    """Return the running means and variances of a model's batch norms."""
+    statistics = []
+    for norm in find_batch_norms(model).values():
+        statistics += [norm._mean, norm._variance]
+    return statistics
 
 
-def moving_statistics(model: nn.Layer) -> list[Tensor]:
-    """Those of `running_statistics` that follow the batches in training."""
-    norms = [norm for norm in batch_norms(model).values() if not norm._use_global_stats]
-    return [value for norm in norms for value in (norm._mean, norm._variance)]
+def find_frozen_norms(model: nn.Layer, trained: Collection[str]) -> dict[str, nn.Layer]:
+    """Return the batch norms of a model whose weights have all been frozen, by name.
 
-
-def frozen_norms(model: nn.Layer, trained: Collection[str]) -> dict[str, nn.Layer]:
-    """The batch norms of a model of which no weight learns any more, by name.
-
-    A norm without weights is frozen with those of the innermost layer around it that has any.
+    A norm without weights counts as frozen if the innermost layer around it that has weights is frozen.
 
     Args:
-        trained: names of the parameters that were to learn before any was frozen.
+        model: after freezing.
+        trained: names of the parameters that were trained before any was frozen.
     """
-    learns = {name: not value.stop_gradient for name, value in model.named_parameters() if name in trained}
-    frozen = {}
-    for name, norm in batch_norms(model).items():
-        layer, own = name, list[bool]()
-        while layer and not own:
-            own = [learns[parameter] for parameter in learns if parameter.startswith(f"{layer}.")]
-            layer = layer.rpartition(".")[0]
-        if own and not any(own):
-            frozen[name] = norm
-    return frozen
+    is_trained = {name: not value.stop_gradient for name, value in model.named_parameters() if name in trained}
+    find_frozen_norms = {}
+    for name, norm in find_batch_norms(model).items():
+        layer_name, states = name, list[bool]()
+        while layer_name and not states:
+            prefix = f"{layer_name}."
+            states = [is_trained[parameter] for parameter in is_trained if parameter.startswith(prefix)]
+            layer_name = layer_name.rpartition(".")[0]
+        if states and not any(states):
+            find_frozen_norms[name] = norm
+    return find_frozen_norms
 
 
 @contextmanager
-def frozen_statistics(model: nn.Layer) -> Iterator[None]:
-    """Forwards of a model within the block leave no trace in its running statistics.
+def preserve_statistics(model: nn.Layer) -> Iterator[None]:
+    """Restore a model's running statistics at the end of the block.
 
-    For rows that are encoded a second time: they count once.
+    For rows that are encoded a second time, which must count only once.
     """
-    statistics = running_statistics(model)
-    before = copied(statistics)
+    statistics = get_running_statistics(model)
+    values = copy_statistics(statistics)
     try:
         yield
     finally:
-        set_statistics(statistics, before)
+        set_statistics(statistics, values)
 
 
 @paddle.no_grad()
-def copied(statistics: Sequence[Tensor]) -> Tensor:
-    """The values of `running_statistics`, however many there are by one kernel."""
+def copy_statistics(statistics: Sequence[Tensor]) -> Tensor:
+    """Return the values of running statistics in one vector, by one kernel however many there are."""
     return paddle.concat([value.flatten() for value in statistics]) if statistics else paddle.empty([0])
 
 
 @paddle.no_grad()
 def set_statistics(statistics: Sequence[Tensor], values: Tensor) -> None:
-    """Gives `running_statistics` the values that `copied` gave, in place."""
+    """Set running statistics to the values that `copy_statistics` returned, in place."""
     start = 0
-    for running in statistics:
-        running.set_value(values[start : start + running.size].reshape(running.shape))
-        start += running.size
+    for tensor in statistics:
+        tensor.set_value(values[start : start + tensor.size].reshape(tensor.shape))
+        start += tensor.size
 
 
 @paddle.no_grad()
 def average_statistics(model: nn.Layer) -> None:
-    """Sets the running means and variances of a model's batch norms to their mean over the ranks, in place.
+    """Set the running statistics of a model's batch norms to their mean over the ranks, in place.
 
-    Data parallel leaves them alone, so that each rank has those of its own rows. Before a model is scored by several
-    ranks, or saved by one, they have to be those of all rows; those that training leaves alone are left alone here. A
-    collective: every rank must call it; a single process needs no process group.
+    Data parallel does not touch them, so that each rank has those of its own rows. Before several ranks score a model,
+    or one saves it, they must be those of all rows. Norms that use fixed statistics are left out. A collective: every
+    rank must call it; a single process needs no process group.
     """
-    statistics = moving_statistics(model)
+    statistics = []
+    for norm in find_batch_norms(model).values():
+        if not norm._use_global_stats:
+            statistics += [norm._mean, norm._variance]
     if dist.get_world_size() == 1 or not statistics:
         return
-    set_statistics(statistics, collectives.all_reduce(copied(statistics)) / dist.get_world_size())
+    set_statistics(statistics, collectives.all_reduce(copy_statistics(statistics)) / dist.get_world_size())
 
 
 def synchronise_norms(model: nn.Layer) -> list[str]:
-    """Lets a model's batch norms see the rows of all ranks when it trains, forward and backward, in place.
+    """Make a model's batch norms normalise over the rows of all ranks in training, in place.
 
     The ranks may hold different numbers of rows; Paddle's kernel for GPUs then takes the mean of the ranks' means, so
-    that the rows of a rank that has lost some count a little more. A synchronised norm is a collective: every rank must
-    call it.
+    that the rows of a rank with fewer rows count a little more. A synchronised norm is a collective, forward and
+    backward: every rank must call it.
 
     Returns:
-        Names of the norms that are of another kind or layout, and were left as they are.
+        Names of the norms of another kind or layout, which are left unchanged.
     """
-    left = []
-    for name, norm in batch_norms(model).items():
+    unchanged = []
+    for name, norm in find_batch_norms(model).items():
         layout = getattr(norm, "_data_format", None) or getattr(norm, "_data_layout", None)
-        if type(norm) in _SYNCED and layout in ("NCHW", "NCL", "NC"):
-            norm.__class__ = _SYNCED[type(norm)]
+        if type(norm) in _SYNCED_CLASSES and layout in ("NCHW", "NCL", "NC"):
+            norm.__class__ = _SYNCED_CLASSES[type(norm)]
         else:
-            left.append(name)
-    return left
+            unchanged.append(name)
+    return unchanged
 
 
 def prepare_norms(model: nn.Layer, ranks: int, training: TrainingConfig) -> list[str]:
-    """Synchronises batch norms over the ranks, in place, where `Training.sync_norms` asks for it.
+    """Synchronise batch norms over the ranks, in place, if `Training.sync_norms` asks for it.
 
     Returns:
-        Which rows they see, for people, where that is not the global batch.
+        Lines for the user about norms that do not see the whole global batch.
     """
-    norms = [name for name, norm in batch_norms(model).items() if not norm._use_global_stats]
-    left = norms if ranks > 1 else []
+    norms = [name for name, norm in find_batch_norms(model).items() if not norm._use_global_stats]
+    local_norms = norms if ranks > 1 else []
     if ranks > 1 and training.sync_norms:
-        left = [name for name in synchronise_norms(model) if name in norms]
-    lines = [f"batch norms over each rank's own rows: {len(left)}, from {left[0]} to {left[-1]}"] if left else []
+        local_norms = [name for name in synchronise_norms(model) if name in norms]
+    lines = []
+    if local_norms:
+        names = f"{len(local_norms)}, from {local_norms[0]} to {local_norms[-1]}"
+        lines.append(f"batch norms over each rank's own rows: {names}")
     if norms and training.micro_batch:
         lines.append(f"{len(norms)} batch norms see one micro batch at a time (docs/memory.md)")
     return lines
 
 
-class _Synced(nn.Layer):
+class _SyncedNorm(nn.Layer):
+    """Mixin that normalises over the rows of all ranks; `_SYNCED_CLASSES` combines it with Paddle's batch norms."""
+
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, C, ...]`, normalised over all axes but C and over the ranks."""
+        """Normalise `[B, C, ...]` over all axes but C and over the ranks."""
         if not self.training or self._use_global_stats:
             return super().forward(x)
-        y = self._by_kernel(x) if x.place.is_gpu_place() else self._by_collectives(x)
-        act = getattr(self, "_act", None)
-        return getattr(F, act)(y) if act else y
+        y = self._normalize_by_kernel(x) if x.place.is_gpu_place() else self._normalize_by_collectives(x)
+        activation = getattr(self, "_act", None)  # only `nn.BatchNorm` has one
+        return getattr(F, activation)(y) if activation else y
 
-    def _by_kernel(self, x: Tensor) -> Tensor:
-        """As `nn.SyncBatchNorm`, which sums over the ranks on the device's own stream."""
+    def _normalize_by_kernel(self, x: Tensor) -> Tensor:
+        # The kernel behind `nn.SyncBatchNorm` (as of Paddle 3.3.1), which sums over the ranks on the device's stream.
         arguments = self._mean, self._variance, self.weight, self.bias, False, self._momentum, self._epsilon
         return _C_ops.sync_batch_norm_(x, *arguments, "NCHW", False, False)[0]
 
-    def _by_collectives(self, x: Tensor) -> Tensor:
+    def _normalize_by_collectives(self, x: Tensor) -> Tensor:
         with paddle.no_grad(), paddle.amp.auto_cast(enable=False):
-            mean, variance, count = _statistics(x.astype(self._mean.dtype))
+            mean, variance, count = _gather_statistics(x.astype(self._mean.dtype))
             for running, value in ((self._mean, mean), (self._variance, variance)):
                 running.set_value(running * self._momentum + value * (1 - self._momentum))
-        return _Normalise.apply(x, self.weight, self.bias, mean, variance, count, self._epsilon)
+        return _Normalize.apply(x, self.weight, self.bias, mean, variance, count, self._epsilon)
 
 
-class _Normalise(PyLayer):
+class _Normalize(PyLayer):
+    """Autograd function of batch normalisation by statistics of all ranks, which depend on every row."""
+
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, count: Tensor, epsilon: float
     ) -> Tensor:
         keep(ctx, x, weight, mean, variance, count)
-        ctx.fixed = [tensor.stop_gradient for tensor in (x, weight, bias)]  # Paddle wants None for these
+        # Paddle wants None as the gradient of an input that needs none.
+        ctx.stop_gradients = [tensor.stop_gradient for tensor in (x, weight, bias)]
         ctx.epsilon = epsilon
         return F.batch_norm(x, mean, variance, weight, bias, epsilon=epsilon)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         x, weight, mean, variance, count = ctx.saved_tensor()
-        one, zero = paddle.ones_like(mean), paddle.zeros_like(mean)
-        normalised = F.batch_norm(x, mean, variance, one, zero, epsilon=ctx.epsilon)
-        wide = gradient.astype(mean.dtype)
-        own = paddle.stack([channel_sums(wide * normalised.astype(mean.dtype)), channel_sums(wide)])  # [2, C]
-        total = collectives.all_reduce(own.clone(), wait=False)
-        # The chain through mean and variance, which every row of every rank has a share in.
-        along, average = total / count
+        ones, zeros = paddle.ones_like(mean), paddle.zeros_like(mean)
+        # `F.batch_norm` with chosen statistics and weights stands for elementwise arithmetic by channel here.
+        normalized = F.batch_norm(x, mean, variance, ones, zeros, epsilon=ctx.epsilon)
+        float32_gradient = gradient.astype(mean.dtype)
+        weight_gradient = channel_sums(float32_gradient * normalized.astype(mean.dtype))
+        bias_gradient = channel_sums(float32_gradient)
+        global_sums = collectives.all_reduce(paddle.stack([weight_gradient, bias_gradient]), wait=False)  # [2, C]
+
+        # The gradient through mean and variance, to which every row of every rank contributes.
+        along_mean, average_gradient = global_sums / count
         scale = weight / paddle.sqrt(variance + ctx.epsilon)
-        centred = F.batch_norm(gradient, average, one, scale, zero, epsilon=0.0)
-        found = centred - F.batch_norm(normalised, zero, one, scale * along, zero, epsilon=0.0), own[0], own[1]
-        asked = [None if fixed else gradient for fixed, gradient in zip(ctx.fixed, found, strict=True)]
-        return *asked, None, None, None
+        centred = F.batch_norm(gradient, average_gradient, ones, scale, zeros, epsilon=0.0)
+        x_gradient = centred - F.batch_norm(normalized, zeros, ones, scale * along_mean, zeros, epsilon=0.0)
+
+        gradients = x_gradient, weight_gradient, bias_gradient
+        returned = [None if stop else value for stop, value in zip(ctx.stop_gradients, gradients, strict=True)]
+        return *returned, None, None, None
 
 
-def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and variance of each channel over all ranks, and the number of elements of each."""
+def _gather_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean and variance of each channel over all ranks, `[C]`, and the number of elements of a channel."""
     count = x.size / x.shape[1]
     mean = channel_sums(x) / count
-    one, zero = paddle.ones_like(mean), paddle.zeros_like(mean)
-    variance = channel_sums(paddle.square(F.batch_norm(x, mean, one, one, zero, epsilon=0.0))) / count
-    own = paddle.concat([mean, variance, paddle.full([1], count, mean.dtype)])
-    joined = collectives.all_gather(own.unsqueeze(0), wait=False)  # [ranks, 2C + 1]
-    counts, (means, variances) = joined[:, -1:], joined[:, :-1].chunk(2, axis=1)
+    ones, zeros = paddle.ones_like(mean), paddle.zeros_like(mean)
+    centred = F.batch_norm(x, mean, ones, ones, zeros, epsilon=0.0)
+    variance = channel_sums(paddle.square(centred)) / count
+    local = paddle.concat([mean, variance, paddle.full([1], count, mean.dtype)])
+    gathered = collectives.all_gather(local.unsqueeze(0), wait=False)  # [ranks, 2C + 1]
+    counts = gathered[:, -1:]
+    means, variances = gathered[:, :-1].chunk(2, axis=1)
     total = counts.sum()
     mean = (counts * means).sum(axis=0) / total
-    return mean, (counts * (variances + paddle.square(means - mean))).sum(axis=0) / total, total
+    # Within the ranks, and between their means.
+    variance = (counts * (variances + paddle.square(means - mean))).sum(axis=0) / total
+    return mean, variance, total
 
 
-_SYNCED: dict[type[nn.Layer], type] = {
-    kind: type(f"Synced{kind.__name__}", (_Synced, kind), {}) for kind in (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D)
+# Paddle's batch norms and their synchronised subclasses, to which the class of a norm is changed.
+_SYNCED_CLASSES: dict[type[nn.Layer], type] = {
+    kind: type(f"Synced{kind.__name__}", (_SyncedNorm, kind), {})
+    for kind in (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D)
 }

@@ -1,8 +1,8 @@
-"""How ranks come together, wait for each other, count together, and notice that one of them is lost.
+"""How ranks join, wait for each other, add up numbers, and notice that one of them is lost.
 
-The ranks share Paddle's TCP store, which is in rank 0's process, on any backend: what goes by it asks no device. gloo
-needs more care than other backends: it gives a rank up that comes to a collective 30 seconds after the first, in C++,
-and fails to connect more than one group of three ranks and more.
+The ranks of any backend share Paddle's TCP store, which lives in the process of rank 0; using it does not involve the
+device. gloo needs more care than other backends: it gives up, in C++, on a rank that reaches a collective 30 seconds
+after the first one, and often fails to connect a second group of three or more ranks.
 """
 
 from __future__ import annotations
@@ -31,29 +31,31 @@ from paddle.distributed.fleet.utils.log_util import set_log_level
 from ernie_vil2.device.launch import LOOPBACK, STORE, end_with_parent, launched_rank
 from ernie_vil2.io.terminal import LostRank
 
-BEAT = 4.0
-"""Seconds between two heartbeats of a rank."""
-MISSED = 5
-"""Missed heartbeats in a row that make a rank a lost one: it is named before gloo gives up, after 30 seconds."""
-_DONE = 1 << 40  # added to a rank's pulse when it needs no watching any more
-PATIENCE = 1800.0
-"""Seconds that ranks wait for the slowest one before a collective, as long as it is alive."""
-SIGNALS = signal.valid_signals()
+# A rank is lost when it misses 5 heartbeats, one every 4 seconds: 20 seconds, so that its number is known before gloo
+# gives up after 30 seconds. Fewer beats would take a busy rank for a lost one sooner.
+BEAT_SECONDS = 4.0
+MAX_MISSED_BEATS = 5
+# Added to a rank's pulse when it has finished and need not be watched; above any count of beats.
+_FINISHED = 1 << 40
+# How long ranks wait for the slowest one before a collective, as long as it is alive: time for an evaluation or a
+# checkpoint by one rank. It bounds how long a run hangs whose rank is alive but stuck.
+MAX_WAIT_SECONDS = 1800.0
+ALL_SIGNALS = signal.valid_signals()
 
 
 def join_ranks(sharded_optimizer: bool = False) -> tuple[int, int]:
-    """Joins the ranks that a launcher has started; 0 and 1 where there is no launcher.
+    """Join the ranks that a launcher has started.
 
     Args:
-        sharded_optimizer: whether what fleet distributes has its optimiser state divided among the ranks.
+        sharded_optimizer: whether the ranks divide the optimiser's state among them (ZeRO stage 1).
 
     Returns:
-        This process's rank, and their number.
+        This process's rank and the number of ranks; 0 and 1 without a launcher.
 
     Raises:
-        LostRank: the others did not come.
+        LostRank: the other ranks did not come.
     """
-    # Paddle's own handler, set on import, would print a page about "fatal" for what only asks a process to end.
+    # Paddle's own handler, set on import, would print a page about a fatal error when SIGTERM asks a process to end.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _, ranks = launched_rank()
     if ranks == 1:
@@ -63,331 +65,357 @@ def join_ranks(sharded_optimizer: bool = False) -> tuple[int, int]:
     strategy = fleet.DistributedStrategy()
     if sharded_optimizer:
         strategy.hybrid_configs = {"sharding_degree": ranks, "dp_degree": 1}
-    keep_store_on_loopback()
-    with contextlib.redirect_stderr(io.StringIO()):  # a list of flags that Paddle itself has set
+    restrict_store_to_loopback()
+    # Paddle prints a list of flags that it has set itself.
+    with contextlib.redirect_stderr(io.StringIO()):
         dist.init_parallel_env()
-        with one_group_of_all_ranks():
+        with share_gloo_group():
             fleet.init(is_collective=True, strategy=strategy, log_level="ERROR")
     return dist.get_rank(), ranks
 
 
-def keep_store_on_loopback() -> None:
-    """Lets rank 0 of ranks on this machine keep the store of all ranks where it can be reached from this machine alone.
+def restrict_store_to_loopback() -> None:
+    """Make the store of rank 0 reachable from this machine alone, if all ranks run on it.
 
-    Paddle's own listens on all addresses, so that whoever can reach the machine can write into it.
+    Paddle's own store listens on all addresses, so that whoever reaches the machine can write into it.
     """
-    host, port = store_address()
+    host, port = find_store_address()
     if host == LOOPBACK and os.environ["PADDLE_TRAINER_ID"] == "0" and sys.platform == "linux":
-        store = _store_on_loopback(port)
+        store = _open_store_on_loopback(port)
         core.create_or_get_global_tcp_store = lambda: store
 
 
-def _store_on_loopback(port: int) -> core.TCPStore:
-    """The store of all ranks, in this process.
+def _open_store_on_loopback(port: int) -> core.TCPStore:
+    """Open the store of all ranks in this process, listening on the loopback address.
 
-    Its thread looks up the socket by its number before it waits again: behind that number comes a socket of ours, at
-    the port that the ranks know. Until then, for some milliseconds, the first one listens at a port that nobody
-    knows.
+    Paddle gives no choice of the address. But its thread looks up the listening socket by its file descriptor each time
+    before it waits, so the descriptor can be pointed to a socket of ours at the port that the ranks know. For some
+    milliseconds before, Paddle's socket listens on all addresses at a port that nobody knows.
     """
-    with socket.create_server((LOOPBACK, 0)) as free:
-        other = free.getsockname()[1]
-    paddle.set_flags({"FLAGS_tcp_store_using_libuv": False})  # whose event loop would keep the first socket
-    with signals_blocked():  # from its thread for good: it takes an interrupted read for the end of a connection
-        store = core.TCPStore(LOOPBACK, other, True, 1)
+    with socket.create_server((LOOPBACK, 0)) as server:
+        temporary_port = server.getsockname()[1]
+    # The event loop of libuv would keep using the first socket.
+    paddle.set_flags({"FLAGS_tcp_store_using_libuv": False})
+    # The store's thread inherits the mask: it would take an interrupted read for the end of a connection.
+    with block_signals():
+        store = core.TCPStore(LOOPBACK, temporary_port, True, 1)
         inherited = os.environ.pop(STORE, None)
         with socket.socket(fileno=int(inherited)) if inherited else socket.create_server((LOOPBACK, port)) as server:
-            for number, connection in _connections():
-                accepts = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-                if accepts and connection.getsockname()[1:2] == (other,):
-                    os.dup2(server.fileno(), number, inheritable=False)
+            for descriptor, candidate in _list_sockets():
+                is_listening = candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                if is_listening and candidate.getsockname()[1:2] == (temporary_port,):
+                    os.dup2(server.fileno(), descriptor, inheritable=False)
+        # Wakes the thread, so that it looks up the socket again.
         store.add("awake", 0)
     return store
 
 
 class HostSums:
-    """Sums over the ranks that ask no device: by counters in the store that all ranks share, on any backend."""
+    """Sums over the ranks of any backend by counters in the shared store, without the device."""
 
     def __init__(self) -> None:
-        self._calls = 0
-        self._totals: dict[str, int] = {}
+        self._num_calls = 0
+        self._totals: dict[str, int] = {}  # what the counters held when they were last read
 
     def __call__(self, *values: int) -> list[int]:
-        """Each of some whole numbers, not negative, summed over the ranks. A collective: all give as many.
+        """Return the sum over the ranks of each value. A collective: all ranks pass equally many values.
+
+        Args:
+            values: whole numbers, not negative.
 
         Raises:
-            LostRank: as `wait_for_all_ranks`.
+            LostRank: see `wait_for_all_ranks`.
         """
         if dist.get_world_size() == 1:
             return list(values)
-        # Counters are read after all have added and before any adds again: a rank that is ahead has the other set.
-        self._calls += 1
-        keys = [f"sum/{self._calls % 2}/{number}" for number in range(len(values))]
-        store = _counters()
+        # Two sets of counters in turn: a rank that is ahead adds to the other set while a slow one still reads this.
+        self._num_calls += 1
+        keys = [f"sum/{self._num_calls % 2}/{number}" for number in range(len(values))]
+        counters = _get_counters()
         for key, value in zip(keys, values, strict=True):
             if value:
-                store.add(key, value)
+                counters.add(key, value)
         wait_for_all_ranks("sums")
-        before, now = self._totals, {key: store.add(key, 0) for key in keys}
-        self._totals = before | now
-        return [now[key] - before.get(key, 0) for key in keys]
+        # Counters are never reset, so the sum is their increase since the call before the last.
+        totals = {key: counters.add(key, 0) for key in keys}
+        sums = [totals[key] - self._totals.get(key, 0) for key in keys]
+        self._totals |= totals
+        return sums
 
 
 def wait_for_all_ranks(counter: str) -> None:
-    """Waits until every rank has come to a counter as often as this one. A collective.
+    """Wait until every rank has reached a counter as often as this one. A collective.
+
+    Args:
+        counter: name of the counter.
 
     Raises:
-        LostRank: not all came within `PATIENCE`, or rank 0 has ended.
+        LostRank: not all ranks came within `MAX_WAIT_SECONDS`, or rank 0 has ended.
     """
-    ranks, store = dist.get_world_size(), _counters()
-    come = store.add(counter, 1)
-    # Nobody leaves a barrier before all have come, so that the count shows which one this is.
-    needed = -(-come // ranks) * ranks
-    since = time.monotonic()
-    while come < needed:
-        waited = time.monotonic() - since
-        if waited > PATIENCE:
+    ranks, counters = dist.get_world_size(), _get_counters()
+    num_arrivals = counters.add(counter, 1)
+    # No rank leaves a barrier before all have come, so the count tells which barrier this is.
+    num_expected = -(-num_arrivals // ranks) * ranks
+    start = time.monotonic()
+    while num_arrivals < num_expected:
+        waited = time.monotonic() - start
+        if waited > MAX_WAIT_SECONDS:
             raise LostRank(
-                f"{needed - come} of {ranks} ranks did not come within {PATIENCE / 60:.0f} minutes to where rank "
-                f"{dist.get_rank()} waits; look into their logs"
+                f"{num_expected - num_arrivals} of {ranks} ranks did not come within {MAX_WAIT_SECONDS / 60:.0f} "
+                f"minutes to where rank {dist.get_rank()} waits; look into their logs"
             )
-        # Whoever sleeps on after the last has come makes that one wait in turn: a twentieth longer at most.
+        # Sleeping on after the last rank has come delays the step: by a twentieth of the wait, and 20 ms, at most.
         time.sleep(min(max(1e-4, waited / 20), 0.02))
-        come = store.add(counter, 0)
+        num_arrivals = counters.add(counter, 0)
+
+
+def barrier() -> None:
+    """Wait until every rank has called this as often as this one; to be called before a collective.
+
+    Only for gloo, which gives up on a rank that comes 30 seconds after the first, as one that has written a checkpoint
+    or scored a validation set. Other backends wait by themselves.
+
+    Raises:
+        LostRank: see `wait_for_all_ranks`.
+    """
+    if dist.get_world_size() > 1 and dist.get_backend() == "GLOO":
+        wait_for_all_ranks("barrier")
 
 
 class SharedCounters:
-    """A connection to counters that all ranks share; they live in rank 0's process. Not for two threads at once."""
+    """A connection to counters in rank 0's process that all ranks share; not for two threads at once."""
 
     def __init__(self) -> None:
-        host, port = store_address()
-        # A world of its own: it has nobody to wait for.
+        host, port = find_store_address()
+        # A world of size 1: the connection waits for no other rank.
         self._store = core.TCPStore(host, port, False, 1)
-        _send_at_once(port)
+        _disable_nagle(port)
 
     def add(self, key: str, amount: int) -> int:
+        """Add to a counter and return its new value.
+
+        Raises:
+            LostRank: rank 0 has ended.
+        """
         try:
-            with signals_blocked():  # the store takes an interrupted read for the end of its connection
+            # The store takes a read that a signal interrupts for the end of its connection.
+            with block_signals():
                 return self._store.add(key, amount)
         except ValueError as error:
             raise LostRank("rank 0 has ended, to which all ranks are connected; look into its log") from error
 
 
 @functools.cache
-def _counters() -> SharedCounters:
+def _get_counters() -> SharedCounters:
     return SharedCounters()
 
 
 @contextlib.contextmanager
-def signals_blocked() -> Iterator[None]:
-    """Signals wait until the block ends; threads that it starts get none."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+def block_signals() -> Iterator[None]:
+    """Hold signals back until the block ends; threads that are started in it never get any."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _send_at_once(port: int) -> None:
-    """Switches Nagle's algorithm off for this process's connections to a port.
+def _disable_nagle(port: int) -> None:
+    """Switch off Nagle's algorithm for this process's connections to a port.
 
     Paddle's store sends a request in several pieces; with Nagle's algorithm a call takes 44 ms instead of 0.05 ms.
     """
-    for _, connection in _connections():
+    for _, connection in _list_sockets():
         with contextlib.suppress(OSError):  # some are not connected
-            if connection.getpeername()[1:2] == (port,):  # of a socket within the machine, a name
+            # The address of a Unix socket is a string, whose slice equals no tuple.
+            if connection.getpeername()[1:2] == (port,):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _connections() -> Iterator[tuple[int, socket.socket]]:
-    """This process's sockets by the number of their descriptor; none elsewhere than on Linux."""
-    for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():  # noqa: PTH208  -- the list is whole before another file is opened
-        with contextlib.suppress(OSError):  # one is closed by now
+def _list_sockets() -> Iterator[tuple[int, socket.socket]]:
+    """Yield this process's sockets with their file descriptors; nothing on systems other than Linux."""
+    if sys.platform != "linux":
+        return
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  -- the list is whole before another file is opened
+        with contextlib.suppress(OSError):  # closed meanwhile
             if str(Path(f"/proc/self/fd/{name}").readlink()).startswith("socket:"):
-                with socket.fromfd(int(name), socket.AF_INET, socket.SOCK_STREAM) as connection:
-                    yield int(name), connection
+                with socket.fromfd(int(name), socket.AF_INET, socket.SOCK_STREAM) as duplicate:
+                    yield int(name), duplicate
 
 
-def store_address() -> tuple[str, int]:
-    """Where Paddle keeps the store of all ranks: its launcher's choice, or the first rank's endpoint."""
+def find_store_address() -> tuple[str, int]:
+    """Return host and port of the store of all ranks: its launcher's choice, or the first rank's endpoint."""
     environ = os.environ
     if environ.get("MASTER_ADDR") and environ.get("MASTER_PORT"):
         return environ["MASTER_ADDR"], int(environ["MASTER_PORT"])
-    host, _, port = (environ.get("PADDLE_MASTER") or environ["PADDLE_TRAINER_ENDPOINTS"].split(",")[0]).rpartition(":")
+    address = environ.get("PADDLE_MASTER") or environ["PADDLE_TRAINER_ENDPOINTS"].split(",")[0]
+    host, _, port = address.rpartition(":")
     return host, int(port)
 
 
 @contextlib.contextmanager
-def one_group_of_all_ranks() -> Iterator[None]:
-    """Over gloo, groups of all ranks that are asked for within the block are the one that there is.
+def share_gloo_group() -> Iterator[None]:
+    """Return the default group, over gloo, for every group of all ranks that is requested in the block.
 
-    fleet asks for more of them, and from three ranks on gloo often fails to connect the second ("Connection refused").
+    fleet requests more such groups, and with three or more ranks gloo often fails to connect the second one
+    ("Connection refused").
     """
     new_group = dist.new_group
 
-    def shared(ranks: list[int] | None = None, *arguments: Any, **options: Any) -> Any:
+    def get_group(ranks: list[int] | None = None, *arguments: Any, **options: Any) -> Any:
         if dist.get_backend() == "GLOO" and (ranks is None or len(ranks) == dist.get_world_size()):
             return dist.get_group(0)
         return new_group(ranks, *arguments, **options)
 
-    dist.new_group = shared
+    dist.new_group = get_group
     try:
         yield
     finally:
         dist.new_group = new_group
 
 
-def barrier() -> None:
-    """Waits until every rank has come here as often as this one; a collective of its own.
+@contextlib.contextmanager
+def watch_ranks() -> Iterator[None]:
+    """End this process within a minute, with the number of the lost rank, if a rank is lost during the block.
 
-    Before a collective of gloo: it gives a rank up that comes 30 seconds after the first, as one does that has written
-    a checkpoint or scored a validation set for all. Other backends wait by themselves.
+    This works with any launcher. A collective: every rank enters the block, and leaves it after its last collective.
 
     Raises:
-        LostRank: as `wait_for_all_ranks`.
+        LostRank: a collective of gloo failed.
     """
-    if dist.get_world_size() > 1 and dist.get_backend() == "GLOO":
-        wait_for_all_ranks("barrier")
+    if dist.get_world_size() == 1:
+        yield
+        return
+    watcher = _RankWatcher(dist.get_rank(), dist.get_world_size())
+    watcher.start()
+    try:
+        with translate_gloo_errors(watcher.end_with_lost_rank, BEAT_SECONDS):
+            yield
+            watcher.finish()
+    finally:
+        watcher.stop()
+
+
+class _RankWatcher(threading.Thread):
+    """Thread that counts up this rank's pulse in the store; on rank 0 it also checks the pulses of all other ranks.
+
+    The others notice by the lost connection that rank 0 has ended.
+    """
+
+    def __init__(self, rank: int, ranks: int):
+        super().__init__(daemon=True)
+        self._rank, self._ranks = rank, ranks
+        self._stop_event = threading.Event()
+        self._counters = SharedCounters()
+        self._pulses = dict.fromkeys(range(1, ranks), (0, 0))  # rank -> pulse, and how many beats it has missed
+
+    def run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)  # signals are handled by the main thread
+        while not self._stop_event.wait(BEAT_SECONDS):
+            try:
+                self._counters.add(f"pulse/{self._rank}", 1)
+                lost_rank = self._find_lost_rank() if self._rank == 0 else self._counters.add("lost", 0)
+            except LostRank as error:
+                self._end_process(str(error))
+            else:
+                if lost_rank:
+                    silence = f"has given no sign of life for {BEAT_SECONDS * MAX_MISSED_BEATS:.0f} seconds"
+                    # Rank 0 ends later, because the others read the lost rank's number from its process.
+                    delay = 2 * BEAT_SECONDS if self._rank == 0 else 0.0
+                    self._end_process(f"rank {lost_rank} {silence}; look into its log", delay)
+
+    def end_with_lost_rank(self) -> None:
+        """Wait until it is known which rank is lost, and end; for a process that cannot go on for an unknown reason.
+
+        Meanwhile a launcher can find the rank that has died, and name it.
+        """
+        print(f"error: rank {self._rank} has lost another rank; looking for which", file=sys.stderr, flush=True)
+        self._stop_event.wait(BEAT_SECONDS * (MAX_MISSED_BEATS + 3))
+        self._end_process("another rank has died, or did not answer for 30 seconds; look into the logs")
+
+    def finish(self) -> None:
+        """Tell the others that this rank may end now. Rank 0, whose process has the store, waits for them a while."""
+        self.stop()
+        self.join()
+        self._counters.add(f"pulse/{self._rank}", _FINISHED)
+        deadline = time.monotonic() + BEAT_SECONDS * MAX_MISSED_BEATS
+        while self._rank == 0 and time.monotonic() < deadline:
+            if all(self._counters.add(f"pulse/{rank}", 0) >= _FINISHED for rank in self._pulses):
+                return
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        self._stop_event.set()
+
+    def _find_lost_rank(self) -> int:
+        """Return a rank that has missed too many beats, and publish it to the others; 0 if there is none."""
+        for rank, (previous_pulse, num_missed) in self._pulses.items():
+            pulse = self._counters.add(f"pulse/{rank}", 0)
+            # Beats are counted, not seconds: when the whole run is suspended for a while, no rank misses more than one.
+            is_missed = pulse == previous_pulse and pulse < _FINISHED
+            num_missed = num_missed + 1 if is_missed else 0
+            self._pulses[rank] = pulse, num_missed
+            if num_missed == MAX_MISSED_BEATS:
+                self._counters.add("lost", rank)
+                return rank
+        return 0
+
+    def _end_process(self, reason: str, delay: float = 0.0) -> None:
+        if self._stop_event.is_set():
+            return
+        print(f"error: {reason}, then continue with --resume; rank {self._rank} of {self._ranks} ends", file=sys.stderr)
+        sys.stderr.flush()
+        sys.stdout.flush()
+        self._stop_event.wait(delay)
+        os._exit(1)  # the main thread may wait in a collective that never ends
 
 
 @contextlib.contextmanager
-def lost_ranks_named(find: Callable[[], None], wait: float) -> Iterator[None]:
-    """Within the block, that gloo has lost a rank is a LostRank that says which.
+def translate_gloo_errors(end_process: Callable[[], None], delay: float) -> Iterator[None]:
+    """Turn gloo's connection errors in the block into LostRank with the number of the rank.
 
     Args:
-        find: ends this process, for where gloo fails in C++.
-        wait: seconds before the error, so that a launcher finds the rank that has died before this one, and names it.
+        end_process: ends this process; called where gloo fails in C++.
+        delay: seconds before the error is raised, so that a launcher finds the rank that died first, and names it.
     """
     try:
-        with _before_abort(find):
+        with _run_before_abort(end_process):
             yield
     except RuntimeError as error:
-        # What gloo calls a time-out can also be a connection that the other side has closed.
+        # gloo reports a connection that the other side has closed as a time-out, too.
         if "gloo/transport" not in str(error):
             raise
-        time.sleep(wait)
+        time.sleep(delay)
+        lost_rank = _find_rank_in_error(str(error))
         raise LostRank(
-            f"{_peer(str(error))} has died, or did not answer rank {dist.get_rank()} for 30 seconds; look into its log"
+            f"{lost_rank} has died, or did not answer rank {dist.get_rank()} for 30 seconds; look into its log"
         ) from error
 
 
 @contextlib.contextmanager
-def _before_abort(action: Callable[[], None]) -> Iterator[None]:
-    """Within the block, `action` runs before C++ ends the process for an exception that nobody catches.
+def _run_before_abort(action: Callable[[], None]) -> Iterator[None]:
+    """Run an action if C++ is about to end the process in the block, because nobody catches an exception.
 
-    So Paddle ends where gloo fails while data parallel averages gradients. Where there is no GNU C++ library, nothing.
+    This happens where gloo fails while data parallel averages gradients. Without the GNU C++ library, do nothing.
     """
     try:
+        # std::set_terminate(void (*)()), by its mangled name
         set_terminate = ctypes.CDLL("libstdc++.so.6")["_ZSt13set_terminatePFvvE"]
     except (OSError, AttributeError):
         yield
         return
     handler = ctypes.CFUNCTYPE(None)(action)
     set_terminate.restype = ctypes.c_void_p
-    before = set_terminate(handler)
+    previous_handler = set_terminate(handler)
     try:
         yield
     finally:
-        set_terminate(ctypes.c_void_p(before))
+        set_terminate(ctypes.c_void_p(previous_handler))
 
 
-def _peer(message: str) -> str:
-    """The rank that gloo complains of; it does not always say which."""
-    named = re.search(r"pair_rank = (\d+)", message)
-    if named:
-        return f"rank {named[1]}"
+def _find_rank_in_error(message: str) -> str:
+    """Return the rank that a message of gloo is about; gloo does not always say which."""
+    match = re.search(r"pair_rank = (\d+)", message)
+    if match:
+        return f"rank {match[1]}"
     return f"rank {1 - dist.get_rank()}" if dist.get_world_size() == 2 else "another rank"
-
-
-@contextlib.contextmanager
-def watched_ranks() -> Iterator[None]:
-    """Within the block, a rank that is lost ends this process too: with its number, within a minute, on any launcher.
-
-    A collective: every rank enters the block, and leaves it when no collective is left to do.
-
-    Raises:
-        LostRank: a collective of gloo broke off.
-    """
-    if dist.get_world_size() == 1:
-        yield
-        return
-    watch = _Watch(dist.get_rank(), dist.get_world_size())
-    watch.start()
-    try:
-        with lost_ranks_named(watch.find, BEAT):
-            yield
-            watch.done()
-    finally:
-        watch.stop()
-
-
-class _Watch(threading.Thread):
-    """Counts up this rank's pulse in the store; rank 0 looks at those of all others.
-
-    That rank 0 has ended the others notice by losing the connection.
-    """
-
-    def __init__(self, rank: int, ranks: int):
-        super().__init__(daemon=True)
-        self._rank, self._ranks = rank, ranks
-        self._stopped = threading.Event()
-        self._store = SharedCounters()
-        self._pulses = dict.fromkeys(range(1, ranks), (0, 0))  # rank -> count, and how often it was found unchanged
-
-    def run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they are for the main thread
-        while not self._stopped.wait(BEAT):
-            try:
-                self._store.add(f"pulse/{self._rank}", 1)
-                lost = self._missing() if self._rank == 0 else self._store.add("lost", 0)
-            except LostRank as error:
-                self._end(str(error))
-            else:
-                if lost:
-                    self._end(
-                        f"rank {lost} has given no sign of life for {BEAT * MISSED:.0f} seconds; look into its log",
-                        # The others read from this process which rank it is.
-                        delay=2 * BEAT if self._rank == 0 else 0.0,
-                    )
-
-    def find(self) -> None:
-        """For a process that cannot go on and does not know why: waits until it is known which rank is lost, and ends.
-
-        Meanwhile a launcher finds the rank that has died, and names it.
-        """
-        print(f"error: rank {self._rank} has lost another rank; looking for which", file=sys.stderr, flush=True)
-        self._stopped.wait(BEAT * (MISSED + 3))
-        self._end("another rank has died, or did not answer for 30 seconds; look into the logs")
-
-    def done(self) -> None:
-        """Lets the others know that this rank may end now. Rank 0, who has the store, waits for them a while."""
-        self.stop()
-        self.join()
-        self._store.add(f"pulse/{self._rank}", _DONE)
-        until = time.monotonic() + BEAT * MISSED
-        while self._rank == 0 and time.monotonic() < until:
-            if all(self._store.add(f"pulse/{rank}", 0) >= _DONE for rank in self._pulses):
-                return
-            time.sleep(0.05)
-
-    def stop(self) -> None:
-        self._stopped.set()
-
-    def _missing(self) -> int:
-        """A rank that has missed too many beats, or 0; the others learn of it."""
-        for rank, (before, missed) in self._pulses.items():
-            count = self._store.add(f"pulse/{rank}", 0)
-            # Beats, not seconds: when the whole run is suspended for a while, nobody misses more than one.
-            self._pulses[rank] = count, missed + 1 if count == before < _DONE else 0
-            if self._pulses[rank][1] == MISSED:
-                self._store.add("lost", rank)
-                return rank
-        return 0
-
-    def _end(self, why: str, delay: float = 0.0) -> None:
-        if self._stopped.is_set():
-            return
-        print(f"error: {why}, then continue with --resume; rank {self._rank} of {self._ranks} ends", file=sys.stderr)
-        sys.stderr.flush()
-        sys.stdout.flush()
-        self._stopped.wait(delay)
-        os._exit(1)  # the main thread may wait in a collective that never ends

@@ -111,7 +111,7 @@ class Transfer(NamedTuple):
 
     Attributes:
         name: content of the message.
-        collective: collective operation, as in `sent_bytes`.
+        collective: collective operation, as in `count_sent_bytes`.
         num_calls: calls in a step.
         payload: bytes that the rank puts in, over all calls.
         sent: bytes that leave the rank if the ranks form a ring.
@@ -253,12 +253,12 @@ class Plan:
         return self.peak_memory <= self.usable_memory
 
     def _transfers(self) -> Iterator[Transfer]:
-        from ernie_vil2.parallel.collectives import sent_bytes
+        from ernie_vil2.parallel.collectives import count_sent_bytes
 
         def transfer(
             name: str, collective: str, payload: int, num_calls: int = 1, is_overlapped: bool = False
         ) -> Transfer:
-            sent = sent_bytes(collective, payload, self.ranks)
+            sent = count_sent_bytes(collective, payload, self.ranks)
             return Transfer(name, collective, num_calls, payload, sent, is_overlapped)
 
         yield transfer("ids of the rows", "all_gather", self.rows_per_rank * 2 * 8)

@@ -20,7 +20,7 @@ from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.device.extras import installed
 from ernie_vil2.device.tracing import tracing
 from ernie_vil2.models import DualEncoder, build_dual_encoder
-from ernie_vil2.parallel.norms import batch_norms
+from ernie_vil2.parallel.norms import find_batch_norms
 from ernie_vil2.towers.layers.suite import imported
 
 # Bytes of activations to measure with, within 2 to 64 rows: enough to hide allocations that do not grow with the rows.
@@ -67,7 +67,7 @@ class Towers:
             if name.endswith("word_embeddings.weight"):
                 self.num_word_parameters += int(value.size)
         # `_mean` is private: a batch norm has no public attribute for its channels (Paddle 3.3.1).
-        self.norm_channels = [norm._mean.size for norm in batch_norms(model).values()]
+        self.norm_channels = [norm._mean.size for norm in find_batch_norms(model).values()]
 
         # A small vocabulary: the gradient of a large word embedding would hide the cost of a row.
         self._measured_model = _build_without_weights(config, vocab_size=8)

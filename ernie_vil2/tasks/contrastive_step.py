@@ -35,7 +35,7 @@ from ernie_vil2.device.transfers import Sender
 from ernie_vil2.losses import check_negatives
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import gather_ids, gather_views
-from ernie_vil2.parallel.norms import frozen_statistics
+from ernie_vil2.parallel.norms import preserve_statistics
 from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
 
 Views = Mapping[str, paddle.Tensor]
@@ -155,7 +155,7 @@ class DirectStep:
 
     def backward(self) -> None:
         """Adds the gradients of what `forward` returned. A collective, like it."""
-        with frozen_statistics(self.model) if self.recomputes else nullcontext():
+        with preserve_statistics(self.model) if self.recomputes else nullcontext():
             self._scaled(self._total).backward()
         del self._total
 
@@ -247,7 +247,7 @@ class CachedStep(DirectStep):
             {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
             for leaves in (self._embeddings, self._scalars)
         )
-        with frozen_statistics(self.model):
+        with preserve_statistics(self.model):
             for index, (rows, part, keys) in enumerate(self._micro_batches()):
                 # Only what goes through the data-parallel wrapper is reduced over ranks: all that has been added up.
                 last = index == self.parts - 1

@@ -16,7 +16,7 @@ from ernie_vil2.models.dual_encoder import compute_rate_factors, match_parameter
 from ernie_vil2.models.heads import HEAD_PREFIX
 from ernie_vil2.models.lora import add_lora
 from ernie_vil2.models.weights.initial import load_initial_weights
-from ernie_vil2.parallel.norms import batch_norms, frozen_norms
+from ernie_vil2.parallel.norms import find_batch_norms, find_frozen_norms
 from ernie_vil2.registry import Registry, UnknownName
 from ernie_vil2.tasks.contrastive_step import DirectStep
 
@@ -179,7 +179,7 @@ def tune(model: DualEncoder, tuning: TuningConfig, resumed: bool = False) -> lis
         frozen = match_parameters(model, tuning.freeze)
     except ValueError as error:
         raise ConfigError(f"Tuning.freeze: {error}") from None
-    norms = batch_norms(model) if tuning.freeze_norms else {}
+    norms = find_batch_norms(model) if tuning.freeze_norms else {}
     if tuning.freeze_norms and not norms:
         raise ConfigError("Tuning.freeze_norms: this model has no batch norms; leave it out")
     for name, norm in norms.items():
@@ -187,7 +187,7 @@ def tune(model: DualEncoder, tuning: TuningConfig, resumed: bool = False) -> lis
         frozen |= {f"{name}.{part}" for part, _ in norm.named_parameters()}
     if tuning.freeze or norms:
         remarks.append(_freeze(model, frozen, [*tuning.freeze, *[f"{len(norms)} batch norms"] * bool(norms)]))
-    return remarks + _keep_statistics(frozen_norms(model, before))
+    return remarks + _keep_statistics(find_frozen_norms(model, before))
 
 
 def _freeze(model: DualEncoder, frozen: Set[str], named: Sequence[str]) -> str:

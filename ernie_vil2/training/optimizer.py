@@ -21,7 +21,7 @@ from paddle.distributed import fleet
 from ernie_vil2.config import Config, ConfigError, OptimizerConfig, validated
 from ernie_vil2.models.lora import LORA_A
 from ernie_vil2.parallel import collectives
-from ernie_vil2.parallel.norms import running_statistics
+from ernie_vil2.parallel.norms import get_running_statistics
 from ernie_vil2.tasks import ParameterGroup
 
 WARMUP_SHARE = 10
@@ -128,7 +128,7 @@ class WeightAverage:
 
     def __init__(self, model: paddle.nn.Layer, decay: float, share: float = 0.0):
         self.decay, self.share = decay, share
-        statistics = {id(value) for value in running_statistics(model)}
+        statistics = {id(value) for value in get_running_statistics(model)}
         self._weights = {name: value for name, value in model.state_dict().items()
                          if not value.stop_gradient or id(value) in statistics}  # fmt: skip
         mixed = {name: value for name, value in self._weights.items() if share and not name.endswith(f".{LORA_A}")}

@@ -33,7 +33,7 @@ from ernie_vil2.io.files import (
 from ernie_vil2.io.run_folder import CONFIG, CURVES, ENVIRONMENT, LOG
 from ernie_vil2.pages import make_speed_charts, make_training_charts, write_page
 from ernie_vil2.parallel import collectives
-from ernie_vil2.parallel.collectives import agreed_errors
+from ernie_vil2.parallel.collectives import errors_on_all_ranks
 
 VERSION = 1  # of a run folder's layout, and of the records of its log
 DAMAGED = "damaged_log.jsonl"
@@ -324,7 +324,7 @@ class Progress:
     @contextmanager
     def shown(self, step: int, evaluated: int) -> Iterator[None]:
         """Opens log and bar at a step; `evaluated` is that of the last evaluation."""
-        with agreed_errors():
+        with errors_on_all_ranks():
             self._log = RunLog(self._run, self._config, step, evaluated) if self._rank == 0 else None
         self._bar = tqdm(
             total=self._config.Training.steps, initial=step, unit="step", disable=self._rank != 0, file=sys.stdout,
@@ -360,13 +360,13 @@ class Progress:
             "bad_samples": self._bad_samples.counts.total(),
             **more(),
         }
-        with agreed_errors():
+        with errors_on_all_ranks():
             if self._log:
                 self._log.write("train", step, record)
 
     def evaluation(self, step: int, records: Iterable[Mapping[str, Any]], lines: Iterable[str]) -> None:
         """Logs what evaluators found at a step, and shows it as lines."""
-        with agreed_errors():
+        with errors_on_all_ranks():
             if self._log:
                 for record in records:
                     self._log.write("evaluation", step, record)

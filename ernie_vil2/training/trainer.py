@@ -19,9 +19,9 @@ from ernie_vil2.models import DualEncoder
 from ernie_vil2.models.weights.initial import with_model_like
 from ernie_vil2.models.weights.integrity import compute_golden
 from ernie_vil2.parallel import average_statistics, collectives
-from ernie_vil2.parallel.collectives import agreed_errors, check_agreement, digest, first_rank_first
+from ernie_vil2.parallel.collectives import check_agreement, errors_on_all_ranks, hash_samples, run_on_first_rank_first
 from ernie_vil2.parallel.norms import prepare_norms
-from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
+from ernie_vil2.parallel.ranks import join_ranks, watch_ranks
 from ernie_vil2.registry import import_named
 from ernie_vil2.tasks import Task, build_task
 from ernie_vil2.training.checkpoint import (
@@ -126,7 +126,7 @@ class Trainer:
         parallel = self._build_update()
         self.step, self.position = 0, 0
         if checkpoint:
-            with agreed_errors():
+            with errors_on_all_ranks():
                 self._resume_from(checkpoint, extend)
         self.progress.say(config.Data.unscored)
 
@@ -155,7 +155,7 @@ class Trainer:
             benchmarks += evaluator.benchmarks
         if self.comparison:
             benchmarks += self.comparison.benchmarks
-        with agreed_errors():
+        with errors_on_all_ranks():
             self.progress.say(watch(self.stream, benchmarks))
 
     def _build_model(self, resumed: bool) -> DualEncoder:
@@ -167,10 +167,10 @@ class Trainer:
 
         # A resumed run that mixes in a share of the initial weights needs them again.
         if resumed and not self.config.Tuning.initial_share:
-            with agreed_errors():
+            with errors_on_all_ranks():
                 build(initialize=False)
         else:
-            first_rank_first(lambda: build(initialize=True))
+            run_on_first_rank_first(lambda: build(initialize=True))
         return self.task.model
 
     def _build_update(self) -> paddle.nn.Layer:
@@ -230,7 +230,7 @@ class Trainer:
             LostRank: another rank has died or is stuck.
             FullDisk: there is no room for a checkpoint.
         """
-        with self.owner, self.signals, watched_ranks(), runtime.flushed_denormals():
+        with self.owner, self.signals, watch_ranks(), runtime.flushed_denormals():
             began = self.step
             compared = self.comparison if self.rank == 0 else None
             if compared and began == 0:
@@ -340,7 +340,7 @@ class Trainer:
             "evaluated": self.scores.evaluated,
             "best": self.best,
         }
-        with self._scored_weights(), agreed_errors():
+        with self._scored_weights(), errors_on_all_ranks():
             if self.rank == 0:
                 made = self._golden()
                 save_checkpoint(
@@ -397,9 +397,9 @@ def _join_ranks(config: Config) -> tuple[int, int]:
 def _resolve_names(config: Config) -> Config:
     """Import the parts that the configuration names, and resolve `Model.like`. A collective."""
     # Before the names that come with weights are read: only those that the user wrote are imported.
-    with agreed_errors():
+    with errors_on_all_ranks():
         import_named(config.names)
-    return first_rank_first(lambda: with_model_like(config))
+    return run_on_first_rank_first(lambda: with_model_like(config))
 
 
 def _check_ranks_and_device(config: Config, ranks: int) -> None:
@@ -418,7 +418,7 @@ def _claim_run_folder(config: Config, resume: bool, rank: int, owner: ExitStack)
         The checkpoint to continue from, None at the beginning of a run.
     """
     run, checkpoint = Path(config.Training.output), None
-    with agreed_errors():
+    with errors_on_all_ranks():
         if rank == 0:
             owner.enter_context(owned(run))
             if list_checkpoints(run) and not resume:
@@ -433,7 +433,7 @@ def _open_training_data(
     config: Config, checkpoint: Path | None, make_task: MakeTask
 ) -> tuple[Config, Task, SampleRows]:
     """Return the configuration with its final towers and steps, the task, and its rows. A collective."""
-    with agreed_errors():
+    with errors_on_all_ranks():
         if checkpoint:
             config = as_begun(config, checkpoint)
         else:
@@ -453,7 +453,7 @@ def _open_on_all_ranks(build: Callable[[], T], best_effort: BestEffort | None, r
         rank: that of this process.
     """
     try:
-        with agreed_errors():
+        with errors_on_all_ranks():
             return build()
     except ConfigError:
         raise
@@ -473,7 +473,7 @@ def _collect_facts(
     return {
         **config.model_dump(),
         "training data": dict(zip(stream.names, stream.state(0)["sources"], strict=True)),
-        "digest of the first samples": digest(stream),
+        "digest of the first samples": hash_samples(stream),
         "scored data": {name: dict(evaluator.data) for name, evaluator in evaluators.items()},
         "checkpoint": checkpoint.name if checkpoint and checkpoint.is_dir() else None,
         "git revision": here["git"],

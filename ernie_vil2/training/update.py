@@ -28,8 +28,8 @@ from ernie_vil2.io.files import save_arrays, write_json
 from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.io.terminal import RunError, counted
 from ernie_vil2.parallel import collectives
-from ernie_vil2.parallel.collectives import agree, agreed_errors
-from ernie_vil2.parallel.norms import copied, running_statistics, set_statistics
+from ernie_vil2.parallel.collectives import errors_on_all_ranks, raise_on_all_ranks
+from ernie_vil2.parallel.norms import copy_statistics, get_running_statistics, set_statistics
 from ernie_vil2.parallel.ranks import HostSums
 from ernie_vil2.tasks import Task
 from ernie_vil2.training.optimizer import WeightAverage, set_rate, squared_gradient_norms
@@ -100,12 +100,12 @@ class BatchGate:
         """Whether all ranks have samples enough, of which this one has `samples`, or an error. A collective.
 
         Raises:
-            Exception: a rank has an error, see `agree`.
+            Exception: a rank has an error, see `raise_on_all_ranks`.
             TooManyBadSamples: it is the hundredth batch in a row that is skipped.
         """
         enough, failed, *requests = self._sums(samples >= least, error is not None, *self._signals.requests())
         if failed:
-            agree(error)
+            raise_on_all_ranks(error)
         if enough == self._ranks:
             self._in_a_row = 0
             self._signals.agree(requests)
@@ -187,7 +187,7 @@ class NonFiniteSteps:
             "losses": {name: loss if math.isfinite(loss) else str(loss) for name, loss in own.items()},
             "gradients": list(gradients),
         }
-        with agreed_errors():
+        with errors_on_all_ranks():
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / f"batch_rank{rank}.json", {**found, "names": batch["names"]})
             if ends:
@@ -331,7 +331,7 @@ class Update:
         self._waits = config.Training.nonfinite == "skip"
         self._sharding = config.Training.sharding
         self._trained = [parameter for parameter in task.model.parameters() if not parameter.stop_gradient]
-        self._statistics = running_statistics(task.model)
+        self._statistics = get_running_statistics(task.model)
         self._unsettled: _Step | None = None
         self.losses: dict[str, float] = {}
 
@@ -342,7 +342,7 @@ class Update:
             NotFinite: this step or the one before it was not, see `NonFiniteSteps`.
         """
         self._parallel.train()
-        statistics = copied(self._statistics)
+        statistics = copy_statistics(self._statistics)
         own = self._task.forward(batch, step)
         self.settled()  # the step before: the device is busy with this one
         self._task.backward()

@@ -7,7 +7,7 @@ import pytest
 from ernie_vil2.config import ConfigError, ModelConfig, TuningConfig, load_config
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.dual_encoder import compute_rate_factors, find_layer_groups
-from ernie_vil2.parallel.norms import batch_norms, running_statistics
+from ernie_vil2.parallel.norms import find_batch_norms, get_running_statistics
 from ernie_vil2.tasks import decay_groups
 from ernie_vil2.tasks.task import tune
 from ernie_vil2.training.optimizer import build_optimizer
@@ -96,19 +96,19 @@ def test_what_cannot_be_frozen_is_reported(tuning, message):
 def test_frozen_batch_norms_compute_as_in_evaluation():
     model = model_of(CNN, embed_dim=16)
     rng = np.random.default_rng(0)
-    for value in running_statistics(model):
+    for value in get_running_statistics(model):
         value.set_value(rng.uniform(0.5, 1.5, value.shape).astype(np.float32))
-    before = [value.numpy() for value in running_statistics(model)]
+    before = [value.numpy() for value in get_running_statistics(model)]
     images = paddle.to_tensor(rng.normal(size=[4, 3, 32, 32]).astype(np.float32))
     model.eval()
     expected = model.encode_image(images).numpy()
-    norms = batch_norms(model)
+    norms = find_batch_norms(model)
     (printed,) = tune(model, TuningConfig(freeze_norms=True))
     assert f"{len(norms)} batch norms" in printed
     model.train()
     embeddings = model.encode_image(images)
     (embeddings * paddle.to_tensor(rng.normal(size=embeddings.shape).astype(np.float32))).sum().backward()
     assert np.allclose(embeddings.numpy(), expected, atol=1e-6)
-    assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, running_statistics(model), strict=True))
+    assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, get_running_statistics(model), strict=True))
     assert all(norm.weight.grad is None for norm in norms.values())
     assert all(np.isfinite(value.grad.numpy()).all() for value in model.image.parameters() if not value.stop_gradient)

@@ -8,7 +8,13 @@ import pytest
 
 from ernie_vil2.data.samples import BadSample, Sample, TooManyBadSamples
 from ernie_vil2.parallel import collectives
-from ernie_vil2.parallel.collectives import Disagreement, agreed_errors, check_agreement, digest, first_rank_first
+from ernie_vil2.parallel.collectives import (
+    Disagreement,
+    check_agreement,
+    errors_on_all_ranks,
+    hash_samples,
+    run_on_first_rank_first,
+)
 from ernie_vil2.parallel.ranks import join_ranks
 from ernie_vil2.training.update import BatchGate, StopSignals
 from tests.support.ranks import forked_ranks
@@ -63,9 +69,9 @@ def test_a_digest_sees_order_texts_and_images():
     broken = BadSample("broken image", "i2")
     variants = [[*samples[:2], changed, *samples[3:]] for changed in (samples[2], other_text, other_image, broken)]
     variants.append(samples[::-1])
-    assert len({digest(Rows(variant), 5) for variant in variants}) == len(variants)
-    assert digest(Rows(samples), 3) == digest(Rows([*samples[:3], broken]), 3)
-    assert digest(Rows(["s3://a.tar, 1"]), 1) != digest(Rows(["s3://a.tar, 2"]), 1)
+    assert len({hash_samples(Rows(variant), 5) for variant in variants}) == len(variants)
+    assert hash_samples(Rows(samples), 3) == hash_samples(Rows([*samples[:3], broken]), 3)
+    assert hash_samples(Rows(["s3://a.tar, 1"]), 1) != hash_samples(Rows(["s3://a.tar, 2"]), 1)
 
 
 def ended(action):
@@ -81,7 +87,7 @@ def main(folder):
     found = {}
 
     def in_a_block(failing):
-        with agreed_errors():
+        with errors_on_all_ranks():
             if rank in failing:
                 raise OSError(f"the disk of {rank}")
         return "went on"
@@ -100,9 +106,11 @@ def main(folder):
 
     for failing in ([], [0], [2], [1, 2]):
         found[f"block {failing}"] = ended(lambda failing=failing: in_a_block(failing))
-    found["fetched"] = ended(lambda: first_rank_first(fetched))
+    found["fetched"] = ended(lambda: run_on_first_rank_first(fetched))
     for failing in (0, 1):
-        found[f"not fetched {failing}"] = ended(lambda failing=failing: first_rank_first(lambda: not_fetched(failing)))
+        found[f"not fetched {failing}"] = ended(
+            lambda failing=failing: run_on_first_rank_first(lambda: not_fetched(failing))
+        )
     gate = BatchGate(ranks, StopSignals())
     error = TooManyBadSamples("3 of 4 samples") if rank == 1 else None
     found["gate"] = [ended(lambda: gate.lets_through(4, 2)), ended(lambda: gate.lets_through(rank, 1)),

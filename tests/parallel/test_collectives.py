@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.traffic import counted_traffic
 from ernie_vil2.parallel import collectives
-from ernie_vil2.parallel.collectives import sent_bytes
+from ernie_vil2.parallel.collectives import count_sent_bytes
 
 
 def ring(ranks, parts):
@@ -22,13 +22,13 @@ def ring(ranks, parts):
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])
 def test_bytes_sent_are_those_of_a_ring(ranks):
     payload = 24.0 * ranks
-    assert set(ring(ranks, [payload] * ranks)) == {sent_bytes("all_gather", payload, ranks)}
+    assert set(ring(ranks, [payload] * ranks)) == {count_sent_bytes("all_gather", payload, ranks)}
     scattered = ring(ranks, [payload / ranks] * ranks)
-    assert set(scattered) == {sent_bytes("reduce_scatter", payload, ranks)}
-    assert set(2 * scattered) == {sent_bytes("all_reduce", payload, ranks)}
+    assert set(scattered) == {count_sent_bytes("reduce_scatter", payload, ranks)}
+    assert set(2 * scattered) == {count_sent_bytes("all_reduce", payload, ranks)}
     # Along a chain that starts at another rank for every part, all but the last rank pass it on.
     chains = sum(payload / ranks * (np.arange(ranks) != last) for last in range(ranks))
-    assert set(chains) == {sent_bytes(kind, payload, ranks) for kind in ("reduce", "broadcast")}
+    assert set(chains) == {count_sent_bytes(kind, payload, ranks) for kind in ("reduce", "broadcast")}
 
 
 def test_reduce_scatter_of_a_backend_is_called_once(monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from paddle import nn
 
 from ernie_vil2.parallel import average_statistics
-from ernie_vil2.parallel.norms import batch_norms, frozen_norms, frozen_statistics, synchronise_norms
+from ernie_vil2.parallel.norms import find_batch_norms, find_frozen_norms, preserve_statistics, synchronise_norms
 from ernie_vil2.parallel.ranks import join_ranks
 from tests.support.ranks import forked_ranks
 
@@ -98,7 +98,7 @@ def test_ranks_end_with_the_mean_of_their_statistics(ranks):
 
 def test_norms_of_other_kinds_are_named():
     model = nn.Sequential(nn.BatchNorm2D(2), nn.BatchNorm3D(2), nn.BatchNorm2D(2, data_format="NHWC"), nn.LayerNorm(2))
-    assert list(batch_norms(model)) == ["0", "1", "2"]
+    assert list(find_batch_norms(model)) == ["0", "1", "2"]
     assert synchronise_norms(model) == ["1", "2"]
 
 
@@ -129,7 +129,7 @@ def test_statistics_are_kept():
     wrapped(paddle.to_tensor([[1.0, 2.0], [3.0, 4.0]]))
     before = model._mean.numpy(), model._variance.numpy()
     assert before[0].tolist() == pytest.approx([0.2, 0.3])
-    with pytest.raises(RuntimeError, match="out of memory"), frozen_statistics(wrapped):  # noqa: PT012  -- what comes before the error belongs to it
+    with pytest.raises(RuntimeError, match="out of memory"), preserve_statistics(wrapped):  # noqa: PT012  -- what comes before the error belongs to it
         wrapped(paddle.ones([2, 2]))
         assert model._mean.numpy().tolist() != before[0].tolist()
         raise RuntimeError("out of memory")
@@ -148,4 +148,4 @@ def test_a_norm_is_frozen_with_its_own_weights(fixed, frozen):
     trained = {name for name, value in model.named_parameters() if not value.stop_gradient}
     for name, value in model.named_parameters():
         value.stop_gradient |= name in fixed
-    assert list(frozen_norms(model, trained)) == frozen
+    assert list(find_frozen_norms(model, trained)) == frozen

@@ -7,13 +7,13 @@ import sys
 import pytest
 
 from ernie_vil2.device.launch import run_ranks
-from ernie_vil2.parallel.ranks import _connections
+from ernie_vil2.parallel.ranks import _list_sockets
 
 RANK = """
 import os, sys, time
 import paddle, paddle.distributed as dist
 from ernie_vil2.parallel.ranks import barrier
-from ernie_vil2.parallel.ranks import join_ranks, watched_ranks
+from ernie_vil2.parallel.ranks import join_ranks, watch_ranks
 paddle.set_device("cpu")
 rank, ranks = join_ranks()
 assert (rank, ranks) == (dist.get_rank(), 3)
@@ -29,7 +29,7 @@ if sys.platform == "linux":
             if fields[3] == "0A" and f"socket:[{fields[9]}]" in links:
                 print(fields[1], file=found)
 barrier()
-with watched_ranks():
+with watch_ranks():
     for turn in range(3):
         if rank == turn:
             time.sleep(0.5)
@@ -69,5 +69,5 @@ def test_looking_through_the_sockets_opens_none(tmp_path):
     """A copy of the descriptor of a lock or of a pipe would hold it as long as this process lives."""
     with (tmp_path / "lock").open("w"), socket.create_server(("127.0.0.1", 0)) as server:
         before = os.listdir("/proc/self/fd")  # noqa: PTH208  -- the list is whole before another file is opened
-        assert server.fileno() in [number for number, _ in _connections()]
+        assert server.fileno() in [number for number, _ in _list_sockets()]
         assert os.listdir("/proc/self/fd") == before  # noqa: PTH208  -- the list is whole before another file is opened

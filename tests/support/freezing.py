@@ -10,7 +10,7 @@ from paddle.distributed import fleet
 import tests.support.towers  # noqa: F401 - its towers are named by their import path
 from ernie_vil2.config import load_config
 from ernie_vil2.models.dual_encoder import find_layer_groups
-from ernie_vil2.parallel.norms import batch_norms, prepare_norms, running_statistics
+from ernie_vil2.parallel.norms import find_batch_norms, get_running_statistics, prepare_norms
 from tests.support import entailment_steps, steps
 from tests.support.steps import OWN, ROWS, compute, default_dtype, errors
 from tests.support.trainings import built_task
@@ -82,10 +82,10 @@ def gradients(case, thawed=False, rows=JOINED):
     """
     with default_dtype("float64"):
         task, ranks = built(case), dist.get_world_size()
-        norms = batch_norms(task.model)
+        norms = find_batch_norms(task.model)
         for norm in norms.values():
             norm.to(dtype="float64")  # the older ones begin in float32
-        statistics = {id(value) for value in running_statistics(task.model)}
+        statistics = {id(value) for value in get_running_statistics(task.model)}
         frozen = {name: value for name, value in task.model.named_parameters() if value.stop_gradient}
         for parameter in frozen.values():
             parameter.stop_gradient = not thawed or id(parameter) in statistics

@@ -8,7 +8,7 @@ import pytest
 from paddle import nn
 from paddle.distributed import fleet
 
-from ernie_vil2.parallel.norms import batch_norms, synchronise_norms
+from ernie_vil2.parallel.norms import find_batch_norms, synchronise_norms
 from ernie_vil2.parallel.ranks import join_ranks
 from ernie_vil2.planning.towers import operations
 from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep, build_step
@@ -54,7 +54,7 @@ def test_batch_norms_see_micro_batches_and_count_each_once():
     with default_dtype("float64"):
         config = setting(REPVGG, "Training.micro_batch=4")
         model, loss = model_and_loss(config)
-        norms = batch_norms(model).values()
+        norms = find_batch_norms(model).values()
         initial = [norm._mean.clone() for norm in norms]
         views, ids, positions = batch("float64")
         step = CachedStep(model, loss, config)
@@ -89,7 +89,9 @@ def test_recomputed_blocks_change_nothing(image, micro_batch):
             inner = next(part for part in model.text.blocks[-1].sublayers() if isinstance(part, nn.Linear))
             inner.register_forward_post_hook(lambda *_, runs=runs: runs.append(1))
             result = compute(step, batch("float64"))
-            found.append((result, {name: norm._mean.numpy() for name, norm in batch_norms(model).items()}, len(runs)))
+            found.append(
+                (result, {name: norm._mean.numpy() for name, norm in find_batch_norms(model).items()}, len(runs))
+            )
     (plain, statistics, runs), (recomputed, statistics_again, more_runs) = found
     assert more_runs == runs + (1 if micro_batch == "null" else 4)
     assert max(errors(recomputed, plain)) < 1e-10
