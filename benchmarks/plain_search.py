@@ -28,7 +28,7 @@ def main() -> None:
     images, model = index.collection("images"), index.model
     flat = faiss.IndexFlatIP(model.embed_dim)
     flat.add(np.asarray(images.rows, np.float32))
-    items = [{"id": item.id, "fields": dict(item.fields)} for item in images.every()]
+    items = [{"id": item.id, "fields": dict(item.fields)} for item in images.iterate_items()]
     app = FastAPI()
 
     def closest(vector: np.ndarray, count: int) -> dict:

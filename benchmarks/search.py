@@ -107,9 +107,9 @@ def prepare(args: argparse.Namespace, folder: Path) -> None:
             rows = np.array(index.collection(args.among).rows)
             images = index.collection("images")
             if args.among == "texts":
-                queries = rng.permutation(images.sample(TUNED_ON + args.asked))
+                queries = rng.permutation(images.sample_embeddings(TUNED_ON + args.asked))
             else:
-                texts = rng.permutation(images.texts(TUNED_ON + args.asked)).tolist()
+                texts = rng.permutation(images.sample_captions(TUNED_ON + args.asked)).tolist()
                 if args.queries:
                     lines = args.queries.read_text(encoding="utf-8").splitlines()
                     lines = [line for line in lines if line.strip()][: args.asked]
@@ -186,12 +186,12 @@ def build_product(name: str):
 
 
 def open_product(rows, folder):
-    from ernie_vil2.apps.search.index_types import RERANKED, open_index_type, ranked
+    from ernie_vil2.apps.search.index_types import NUM_CANDIDATES, open_index_type, rank
 
     kind = open_index_type(rows, folder)
 
     def search(query):
-        return ranked(rows, query[None], kind.candidates(query[None], RERANKED), 10)[1][0]
+        return rank(rows, query[None], kind.find_candidates(query[None], NUM_CANDIDATES), 10)[1][0]
 
     facts = ("cells", "directions", "breadth", "recall")
     search.parameters = json.dumps({key: value for key, value in kind.facts.items() if key in facts})

@@ -102,7 +102,7 @@ def prepare(index: str, folder: Path) -> dict[str, Path]:
     from ernie_vil2.apps.search import open_index
 
     with open_index(index) as opened:
-        captions = opened.collection("images").texts(2000)
+        captions = opened.collection("images").sample_captions(2000)
     queries = [f"{text}{more}" for more in ("", *(f" {n}" for n in range(QUERIES))) for text in captions][:QUERIES]
     rng = np.random.default_rng(0)
     for number in range(1, FILES + 1):

@@ -39,7 +39,7 @@ FILES = {
     "ernie_vil2/training/update.py": "tests/training/test_nonfinite.py tests/training/test_tuning.py",
     "ernie_vil2/models/lora.py": "tests/models/test_lora.py tests/models/test_hand_back.py",
     "ernie_vil2/data/order.py": "tests/data/test_order.py tests/data/test_stream.py",
-    "ernie_vil2/apps/search/local.py": "tests/apps/search tests/hostile/test_damaged_index.py",
+    "ernie_vil2/apps/search/local_collection.py": "tests/apps/search tests/hostile/test_damaged_index.py",
 }
 """What faults are planted in, and the tests that are run first, separated by spaces."""
 COMPARISONS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}

@@ -15,12 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2 import cli as commands
-from ernie_vil2.apps.search import DamagedIndex, OtherModel, open_index
+from ernie_vil2.apps.search import DamagedIndex, OtherModel, integrity, open_index
 from ernie_vil2.apps.search.checking import check_index
 from ernie_vil2.apps.search.collection import Item
-from ernie_vil2.apps.search.integrity import CHECKSUM, checksum, sealed
-from ernie_vil2.apps.search.items import block_checksum, item_checksum
-from ernie_vil2.apps.search.local import LocalCollection
+from ernie_vil2.apps.search.items import hash_block, hash_item
+from ernie_vil2.apps.search.local_collection import LocalCollection
 from ernie_vil2.apps.search.store import FolderStore
 from tests.support.limits import examples
 from tests.support.small_index import WIDTH, unit
@@ -47,7 +46,7 @@ def made(folder, index_type, about=ABOUT, embeddings=EMBEDDINGS):
     for start in range(0, ROWS, 150):
         chosen = slice(start, start + 150)
         images.add(list(ITEMS.values())[chosen], embeddings[chosen])
-    images.build(index_type, lambda: QUERIES, 0.9, lambda line: None)
+    images.build_index_type(index_type, lambda: QUERIES, 0.9, lambda line: None)
     images.remove(REMOVED)
     images.close()
     store.close()
@@ -59,7 +58,7 @@ def made(folder, index_type, about=ABOUT, embeddings=EMBEDDINGS):
 def whole(request, tmp_path_factory):
     # A filter that admits few rows, and a count beyond what an index type proposes, are answered exactly.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ernie_vil2.apps.search.local.EXACT_UP_TO", 20)
+        patch.setattr("ernie_vil2.apps.search.local_collection.EXACT_UP_TO", 20)
         yield made(tmp_path_factory.mktemp(request.param) / "index", request.param)
 
 
@@ -151,7 +150,7 @@ def test_damaged_bytes_change_no_answer_and_are_seen(whole, tmp_path_factory, fi
         harmless = changed == content
     elif file == "items.sqlite":
         harmless = tables(folder) == tables_of_whole(whole)
-    assert harmless or check_index(folder).damage
+    assert harmless or check_index(folder).faults
     shutil.rmtree(folder)
 
 
@@ -166,37 +165,37 @@ def seal(folder):
     for path in (folder / "index.json", folder / INDEX_TYPE):
         if path.is_file():
             values = json.loads(path.read_text())
-            path.write_text(json.dumps(sealed({key: value for key, value in values.items() if key != CHECKSUM})))
+            path.write_text(json.dumps(integrity.seal({key: value for key, value in values.items() if key != integrity.CHECKSUM_KEY})))
     rows_path, database = folder / "images/rows.f16", folder / "images/items.sqlite"
     if not (rows_path.is_file() and database.is_file()):
         return
     rows = np.fromfile(rows_path, np.float16).reshape(ROWS, -1)
     with suppress(sqlite3.Error, ValueError), closing(sqlite3.connect(database)) as connection, connection:
         state = {key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM state")}
-        state = sealed({key: value for key, value in state.items() if key != CHECKSUM})
+        state = integrity.seal({key: value for key, value in state.items() if key != integrity.CHECKSUM_KEY})
         connection.executemany("REPLACE INTO state VALUES (?, ?)", [(k, json.dumps(v)) for k, v in state.items()])
     with suppress(sqlite3.Error, ValueError), closing(sqlite3.connect(database)) as connection, connection:
         connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
         records = list(connection.execute("SELECT row, id, digest, fields, location, thumbnail FROM items"))
-        sums = [(one[0], item_checksum(one[:-1], rows[one[0] % ROWS]), checksum(one[-1])) for one in records]
+        sums = [(one[0], hash_item(one[:-1], rows[one[0] % ROWS]), integrity.hash_values(one[-1])) for one in records]
         connection.execute("DELETE FROM checksums")
         connection.executemany("INSERT INTO checksums VALUES (?, ?, ?)", sums)
         connection.execute("DELETE FROM blocks")
-        connection.execute("INSERT INTO blocks VALUES (0, ?, ?)", (ROWS, block_checksum(rows, range(ROWS))))
+        connection.execute("INSERT INTO blocks VALUES (0, ?, ?)", (ROWS, hash_block(rows, range(ROWS))))
 
 
 @pytest.mark.parametrize(("rows", "message"), [([7, 3, 7, 5], "a row twice"), ([0, 3, 0], "a row twice"),
                                                ([3, ROWS], "not there"), ([3, -2], "not there")])  # fmt: skip
 def test_an_index_type_that_proposes_nonsense_is_damaged(tmp_path, monkeypatch, rows, message):
-    monkeypatch.setattr("ernie_vil2.apps.search.local.EXACT_UP_TO", 20)
+    monkeypatch.setattr("ernie_vil2.apps.search.local_collection.EXACT_UP_TO", 20)
     collection = LocalCollection(made(tmp_path / "index", "ivf") / "images", WIDTH)
 
     def candidates(self, queries, count, allowed=None):
         right = list(range(10, 10 + len(rows)))
         return np.array([rows, *[right] * (len(queries) - 1)])  # for the first query alone
 
-    monkeypatch.setattr(type(collection._now.index_type), "candidates", candidates)
-    monkeypatch.setattr("ernie_vil2.apps.search.local.RERANKED", 1)
+    monkeypatch.setattr(type(collection._snapshot.index_type), "find_candidates", candidates)
+    monkeypatch.setattr("ernie_vil2.apps.search.local_collection.NUM_CANDIDATES", 1)
     with pytest.raises(DamagedIndex, match=message):
         collection.search(QUERIES, 1)
     collection.close()
@@ -248,7 +247,7 @@ FORMS = {
     "a pipe for the index type": replaced_by("pipe", INDEX_TYPE),
     "an index type that is not known": set_json(INDEX_TYPE, name="fast"),
     "an index type that is a module": set_json(INDEX_TYPE, name="PIL:Image"),
-    "no breadth of faiss": set_json(INDEX_TYPE, breadth=0),
+    "no cells of faiss to probe": set_json(INDEX_TYPE, num_probes=0),
     "a file of elsewhere for faiss": set_json(INDEX_TYPE, file="../../rows.f16"),
     "a recall of faiss that is not finite": set_json(INDEX_TYPE, recall=float("nan")),
 }
@@ -271,7 +270,7 @@ def test_content_of_another_form_is_damage_under_right_checksums(copied, name):
     seal(copied)
     with pytest.raises(DamagedIndex, match=str(copied)):
         answers(copied)
-    assert check_index(copied).damage
+    assert check_index(copied).faults
 
 
 @pytest.mark.parametrize("name", ["a view", "a trigger", "another table"])
@@ -332,9 +331,9 @@ def test_check_reads_all_and_names_what_is_damaged(copied, capsys, damage, messa
 
 def test_an_index_of_another_width_than_its_models_is_damaged(tmp_path, model):
     about = ABOUT | {"fingerprint": model.fingerprint, "width": model.embed_dim + 1}
-    (tmp_path / "index.json").write_text(json.dumps(sealed(about)))
+    (tmp_path / "index.json").write_text(json.dumps(integrity.seal(about)))
     with pytest.raises(DamagedIndex, match=f"index.json has the width {model.embed_dim + 1}, its model"):
         open_index(tmp_path, model)
-    (tmp_path / "index.json").write_text(json.dumps(sealed(about | {"fingerprint": "other"})))
+    (tmp_path / "index.json").write_text(json.dumps(integrity.seal(about | {"fingerprint": "other"})))
     with pytest.raises(OtherModel):
         open_index(tmp_path, model)

@@ -8,7 +8,7 @@ import pytest
 
 from ernie_vil2.apps.search import DamagedIndex, open_index
 from ernie_vil2.apps.search.collection import Item
-from ernie_vil2.apps.search.fill import add_images, build, images_in
+from ernie_vil2.apps.search.add_items import add_images, optimize_collection, list_images
 from tests.support.commands import small_disk
 from tests.support.processes import run_process
 from tests.support.shapes import shape_members, write_tar
@@ -32,7 +32,7 @@ def test_a_full_disk_loses_nothing_that_was_committed(tmp_path, model, shapes):
         fill_index(mount / "index", model, shapes["val"])
         more = write_tar(tmp_path / "more.tar", shape_members(20, seed=6))
         with fill_disk(mount), open_index(mount / "index", model, writable=True) as index:
-            add_images(index, images_in([str(more)]))
+            add_images(index, list_images([str(more)]))
         with open_index(mount / "index", model, writable=True) as index:
             assert len(index.collection("images")) == 16 and len(index.search(texts=["red"], count=30)[0]) == 16
 
@@ -42,9 +42,9 @@ def test_a_full_disk_leaves_the_index_type_that_was_there(tmp_path, model):
     with small_disk(tmp_path / "small", "2m") as mount:
         with open_index(mount / "index", model, writable=True) as index:
             index.collection("images").add([Item(f"{row}", b"", {}) for row in range(1000)], rows)
-            build(index, "images", "ivf", 0.9, lambda line: None)
+            optimize_collection(index, "images", "ivf", 0.9, lambda line: None)
             with fill_disk(mount):
-                build(index, "images", "ivf", 0.9, lambda line: None)
+                optimize_collection(index, "images", "ivf", 0.9, lambda line: None)
         with open_index(mount / "index", model) as index:
             images = index.collection("images")
             assert images.index_type["name"] == "ivf" and images.search(rows[7:8], 1)[0][0].id == "7"

@@ -11,7 +11,7 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2.apps.search import open_index
-from ernie_vil2.apps.search.fill import add_images, build, images_in
+from ernie_vil2.apps.search.add_items import add_images, optimize_collection, list_images
 from ernie_vil2.apps.search.service import build_app
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.paths import ROOT
@@ -85,8 +85,8 @@ def test_pairs_become_shards_and_a_run(folder, run):
 def test_a_server_is_asked(folder, run, shapes):
     model = ernie_vil2.load_model("MODEL")
     with open_index(folder / "index", model, writable=True) as index:
-        add_images(index, images_in([str(shapes["val"])]))
-        build(index, "images", None, 0.98, lambda line: None)
+        add_images(index, list_images([str(shapes["val"])]))
+        optimize_collection(index, "images", None, 0.98, lambda line: None)
     image = next((folder / "my-images").glob("*.png"))
     with open_index(folder / "index", model) as index, Running(build_app(index)) as running:
         address = "http://{}:{}".format(*running.address)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.apps.search import open_index
-from ernie_vil2.apps.search.fill import add_images, add_texts, images_in
+from ernie_vil2.apps.search.add_items import add_images, add_texts, list_images
 from ernie_vil2.apps.search.index import VERSION, Index
 from ernie_vil2.apps.search.store import open_store
 from tests.support.limits import PATIENCE
@@ -29,7 +29,7 @@ def unit(rng, count, width=WIDTH):
 def fill_index(folder, model, source, texts=()):
     """Write an index of the images of a source, and of texts."""
     with open_index(folder, model, writable=True) as index:
-        add_images(index, images_in([str(source)]))
+        add_images(index, list_images([str(source)]))
         if texts:
             add_texts(index, list(texts))
     return folder

@@ -20,11 +20,11 @@ from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
 
 from ernie_vil2.apps.search.batching import Batcher, Options, dumped
-from ernie_vil2.apps.search.collection import MOST_FIELDS, SIDES, Item
-from ernie_vil2.apps.search.fill import THUMBNAIL, thumbnail
+from ernie_vil2.apps.search.collection import MAX_FIELDS, KINDS, Item
+from ernie_vil2.apps.search.add_items import THUMBNAIL, thumbnail
 from ernie_vil2.apps.search.index import Index, check_queries
-from ernie_vil2.apps.search.items import dumps
-from ernie_vil2.apps.search.locations import content_digest
+from ernie_vil2.apps.search.items import dump_json
+from ernie_vil2.apps.search.locations import compute_digest
 from ernie_vil2.apps.search.middleware import Uploads
 from ernie_vil2.apps.search.store import BusyIndex
 from ernie_vil2.data.decoding import to_rgb_array
@@ -85,8 +85,8 @@ class AnswersOfBatch(BaseModel):
 
 def _check_field_count(fields: Any) -> Any:
     """Raise ValueError for too many fields; pydantic would validate, and report, each of them before it counts."""
-    if isinstance(fields, dict) and len(fields) > MOST_FIELDS:
-        raise ValueError(f"{len(fields):,} fields; at most {MOST_FIELDS} are taken")
+    if isinstance(fields, dict) and len(fields) > MAX_FIELDS:
+        raise ValueError(f"{len(fields):,} fields; at most {MAX_FIELDS} are taken")
     return fields
 
 
@@ -101,7 +101,7 @@ class Batch(BaseModel):
     count: int = Field(10, ge=1, le=MOST_ANSWERS)
     among: Kind = "images"
     threshold: float | None = Field(None, ge=-1, le=1)
-    where: dict[str, Any] = Field({}, max_length=MOST_FIELDS, description='as {"license": "MIT"}')
+    where: dict[str, Any] = Field({}, max_length=MAX_FIELDS, description='as {"license": "MIT"}')
 
 
 class Input(BaseModel):
@@ -122,7 +122,7 @@ class Embeddings(BaseModel):
 Tags = Annotated[list[str], Field(max_length=MOST_TAGS, fail_fast=True)]
 Fields = Annotated[
     dict[str, str | int | FiniteFloat | bool | Tags],
-    Field(max_length=MOST_FIELDS),
+    Field(max_length=MAX_FIELDS),
     BeforeValidator(_check_field_count),
 ]
 
@@ -185,7 +185,7 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
         queries = []
         for parts, image in zip(texts, pixels, strict=True):
             queries.append(parts if image is None else [(1.0, image), *parts])
-        options = Options(asked.count, asked.among, asked.threshold, dumps(asked.where))
+        options = Options(asked.count, asked.among, asked.threshold, dump_json(asked.where))
         return _answer(b"[%b]" % b",".join(await batcher.answers(queries, options)), start, b"results")
 
     @router.get("/similar", summary="Items like one of the index", responses=_ANSWERS)
@@ -229,7 +229,7 @@ def model_routes(index: Index, batcher: Batcher, uploads: Uploads, shown: Sequen
 
     @router.get("/info", summary="The model, the number of items, its calibrated thresholds, and what a page shows")
     def info() -> dict[str, Any]:
-        there = {kind: len(index.collection(kind)) for kind in SIDES if index.has(kind)}
+        there = {kind: len(index.collection(kind)) for kind in KINDS if index.has(kind)}
         directions = {"images": "text_to_image", "texts": "image_to_text"}
         return {
             "model": index.title,
@@ -244,8 +244,8 @@ def model_routes(index: Index, batcher: Batcher, uploads: Uploads, shown: Sequen
         if not index.has("images"):
             return {"items": [], "texts": []}
         images = index.collection("images")
-        items = [{"id": one.id, "fields": one.fields, "version": one.digest.hex()} for one in images.some(EXAMPLES)]
-        return {"items": items, "texts": images.texts(EXAMPLES // 3)}
+        items = [{"id": one.id, "fields": one.fields, "version": one.digest.hex()} for one in images.sample_items(EXAMPLES)]
+        return {"items": items, "texts": images.sample_captions(EXAMPLES // 3)}
 
     @router.get("/models", summary="The model, in OpenAI's form")
     async def models() -> dict[str, Any]:
@@ -306,7 +306,7 @@ def item_routes(index: Index, batcher: Batcher, uploads: Uploads) -> APIRouter:
 def _text_item(new: NewItem) -> tuple[Kind, Item, str | np.ndarray]:
     """Return the side of an item, the item, and what is encoded for it."""
     text = (new.text or "").strip()
-    return "texts", Item(new.id or text, content_digest(text.encode()), {"caption": text} | new.fields), text
+    return "texts", Item(new.id or text, compute_digest(text.encode()), {"caption": text} | new.fields), text
 
 
 def _finish_image(index: Index, image: bytes, decoded: Any) -> tuple[bytes, np.ndarray]:
@@ -316,7 +316,7 @@ def _finish_image(index: Index, image: bytes, decoded: Any) -> tuple[bytes, np.n
 
 def _image_item(new: NewItem, image: bytes, small: bytes, pixels: np.ndarray) -> tuple[Kind, Item, str | np.ndarray]:
     """As `_text_item`."""
-    digest = content_digest(image)
+    digest = compute_digest(image)
     return "images", Item(new.id or digest.hex(), digest, new.fields, (), small), pixels
 
 
@@ -366,7 +366,7 @@ def _where(text: str) -> str:
             raise ValueError("it is another value")
     except ValueError as error:
         raise HTTPException(422, f'where is a JSON object of values, as {{"license": "MIT"}}: {error}') from None
-    return dumps(where)
+    return dump_json(where)
 
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -398,7 +398,7 @@ def _read_batch(content: bytes) -> tuple[Batch, list[list[tuple[float, Any]]], l
     """Return the batch, and of each query its weighted texts and its image."""
     batch = _parse(Batch, content)
     _check_length(text for query in batch.queries for text in (query.text, query.without))
-    if len(dumps(batch.where)) > LONGEST_WHERE:
+    if len(dump_json(batch.where)) > LONGEST_WHERE:
         raise HTTPException(422, f"a filter of more than {LONGEST_WHERE:,} characters")
     texts = [_parts(query.text, query.without) for query in batch.queries]
     images = [None if query.image is None else _image(query.image) for query in batch.queries]

@@ -93,7 +93,7 @@ class Batcher:
         self._searchers = ThreadPoolExecutor(SEARCHING, "search", _limit_threads)
         self._preparers = ThreadPoolExecutor(PREPARING, "prepare")
         self._decoder = ImageDecoder(index.model.preprocessing)
-        self._answers = _Kept(kept)
+        self._answers = _ItemCache(kept)
 
     async def answer(self, parts: Sequence[Part], options: Options) -> bytes:
         """The hits of a query as a JSON array; Overloaded if too many wait, ValueError as of `Index.closest`."""
@@ -246,7 +246,7 @@ def _is_kept(parts: Sequence[Part], options: Options) -> bool:
     return length <= LONGEST_KEPT
 
 
-class _Kept:
+class _ItemCache:
     """The last answers, each of one version of what was searched."""
 
     def __init__(self, most: int):
@@ -279,7 +279,7 @@ def _written(hits: Iterable[Hit]) -> bytes:
     """Hits as JSON without NaN and Infinity, which an index that something else wrote may hold."""
     found = []
     for hit in hits:
-        fields = dumped(hit.fields).decode() if "NaN" in hit.text or "Infinity" in hit.text else hit.text
+        fields = dumped(hit.fields).decode() if "NaN" in hit.fields_json or "Infinity" in hit.fields_json else hit.fields_json
         identity = dumped(hit.id).decode()
         found.append(f'{{"id":{identity},"score":{hit.score!r},"fields":{fields},"version":"{hit.digest.hex()}"}}')
     return f"[{','.join(found)}]".encode()

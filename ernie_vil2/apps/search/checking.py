@@ -1,7 +1,7 @@
-"""Reads all of an index and compares it with its checksums, which opening and searching do for what they touch."""
+"""Reads a whole index and compares it with its checksums; opening and searching check only what they touch."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -9,144 +9,150 @@ from pathlib import Path
 import numpy as np
 
 from ernie_vil2.apps.search import integrity
-from ernie_vil2.apps.search.collection import SIDES, DamagedIndex, are_unit
-from ernie_vil2.apps.search.index_types import Exact, open_index_type
-from ernie_vil2.apps.search.items import NAME, block_checksum, verified
-from ernie_vil2.apps.search.local import LocalCollection
+from ernie_vil2.apps.search.collection import KINDS, DamagedIndex, are_unit_vectors
+from ernie_vil2.apps.search.index_types import Exact, facts_path, index_type_folder, open_index_type, read_facts
+from ernie_vil2.apps.search.items import FILE_NAME, hash_block, verify_record
+from ernie_vil2.apps.search.local_collection import LocalCollection
 from ernie_vil2.apps.search.store import FolderStore, is_folder
 from ernie_vil2.io.files import sha256
 
-SHOWN = 10  # faults of one kind that are named
+MAX_FAULTS = 10  # reported of one kind; a damaged disk can have one in every item
 
 
 @dataclass
-class Checked:
-    """What there is, in one line for each collection, and what is wrong with it."""
+class CheckResult:
+    """The summary of an index, a line for each collection, and a line for each fault."""
 
     summary: list[str] = field(default_factory=list)
-    damage: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
 
 class _Collection(LocalCollection):
-    """A collection of which the index type is opened separately, so that damage of it hides no other."""
+    """A collection that does not open its index type: a damaged one would hide all other faults."""
 
     def _open_index_type(self, rows: np.ndarray) -> Exact:
         return Exact(rows)
 
 
-def check_index(path: str | os.PathLike) -> Checked:
-    """Checks an index in a folder, FileNotFoundError if there is none; a writer may go on meanwhile."""
+def check_index(path: str | os.PathLike) -> CheckResult:
+    """Check an index in a folder, which a writer may change meanwhile; FileNotFoundError if there is none."""
     if not is_folder(path):
-        raise ValueError(f"{path}: Milvus checks what it stores itself; name the folder of an index")
-    checked = Checked()
+        raise ValueError(f"{path}: Milvus checks its storage itself; name the folder of an index")
+    result = CheckResult()
     try:
         store = FolderStore(Path(path), writable=False)
     except DamagedIndex as error:
-        checked.damage.append(str(error))
-        return checked
-    for kind in SIDES:
-        if (folder := store.folder_of(kind)).is_dir():
-            _check_collection(folder, kind, store.about["width"], checked)
-    if not checked.summary:
-        checked.summary.append(f"{path}: an empty index: there is neither a collection of images nor one of texts")
-    return checked
+        result.faults.append(str(error))
+        return result
+    for kind in KINDS:
+        folder = store.collection_folder(kind)
+        if folder.is_dir():
+            _check_collection(folder, kind, store.about["width"], result)
+    if not result.summary:
+        result.summary.append(f"{path}: an empty index: there is neither a collection of images nor one of texts")
+    return result
 
 
-def _check_collection(folder: Path, kind: str, width: int, checked: Checked) -> None:
+def _check_collection(folder: Path, kind: str, width: int, result: CheckResult) -> None:
+    faults: list[str] = []
     try:
         collection = _Collection(folder, width)
         with collection.items.snapshot():
-            collection.reopen()
-            found = [
-                fault
-                for faults in (_of_items(collection), _of_rows(collection), _of_index_type(collection))
-                for fault in islice(_printable(faults), SHOWN)
-            ]
-        about = f"{len(collection):,} items, {len(collection.rows):,} rows of width {width}"
+            collection.reopen()  # now that the snapshot holds, the state is that of the items
+            for find_faults in (_find_item_faults, _find_row_faults, _find_index_type_faults):
+                faults.extend(islice(_continue_after_damage(find_faults, collection), MAX_FAULTS))
+        size = f"{len(collection):,} items, {len(collection.rows):,} rows of width {width}"
         collection.close()
     except DamagedIndex as error:
-        about, found = "not readable", [str(error)]
-    checked.summary.append(f"{kind}: {about}; {'damaged' if found else 'no damage found'}")
-    checked.damage += found
+        size, faults = "not readable", [str(error)]
+    verdict = "damaged" if faults else "no damage found"
+    result.summary.append(f"{kind}: {size}; {verdict}")
+    result.faults += faults
 
 
-def _printable(faults: Iterable[str]) -> Iterator[str]:
-    """Faults, the last of which may be that no more can be read."""
+def _continue_after_damage(
+    find_faults: Callable[[_Collection], Iterator[str]], collection: _Collection
+) -> Iterator[str]:
+    """Yield faults; if the search for them cannot go on, that is the last one."""
     try:
-        yield from faults
+        yield from find_faults(collection)
     except DamagedIndex as error:
         yield str(error)
 
 
-def _of_items(collection: _Collection) -> Iterator[str]:
+def _find_item_faults(collection: _Collection) -> Iterator[str]:
     items = collection.items
-    path = items.folder / NAME
-    for (message,) in items.integrity_check(SHOWN):
+    path = items.folder / FILE_NAME
+    for message in items.find_faults(MAX_FAULTS):
         yield f"{path}: {message}"
-    count = 0
-    for record in items.records():
-        count += 1
+
+    num_items = 0
+    for record in items.iterate_records():
+        num_items += 1
         try:
-            verified(record, collection.rows)
+            verify_record(record, collection.rows)
         except DamagedIndex as error:
             yield f"{items.folder}/{error}"
-    if count != len(collection):
-        yield f"{path} has {count:,} of {len(collection):,} items"
-    ((sums,),) = items.select("count(*) FROM checksums")
-    if sums != count:
-        yield f"{path} has {sums:,} checksums of {count:,} items"
+    if num_items != len(collection):
+        yield f"{path} has {num_items:,} of {len(collection):,} items"
+    ((num_checksums,),) = items.select("count(*) FROM checksums")
+    if num_checksums != num_items:
+        yield f"{path} has {num_checksums:,} checksums of {num_items:,} items"
 
 
-def _of_rows(collection: _Collection) -> Iterator[str]:
+def _find_row_faults(collection: _Collection) -> Iterator[str]:
     rows, path = collection.rows, collection.folder / "rows.f16"
-    for part in integrity.parts_of(rows):
-        if not (unit := are_unit(rows[part.start : part.stop])).all():
-            yield f"{path}: {len(unit) - unit.sum():,} of the rows {part.start:,} to {part[-1]:,} are not unit vectors"
-    covered = 0
-    for first, stop, checksum in collection.items.every("first, stop, sha256 FROM blocks ORDER BY first"):
-        if first != covered or not isinstance(stop, int) or not first < stop <= len(rows):
+    for block in integrity.split_rows(rows):
+        is_unit = are_unit_vectors(rows[block.start : block.stop])
+        if not is_unit.all():
+            num_faults = len(is_unit) - is_unit.sum()
+            yield f"{path}: {num_faults:,} of the rows {block.start:,} to {block[-1]:,} are not unit vectors"
+
+    # The blocks must follow each other without a gap, from the first row to the last one.
+    num_covered = 0
+    for first, stop, checksum in collection.items.iterate("first, stop, sha256 FROM blocks ORDER BY first"):
+        if first != num_covered or not isinstance(stop, int) or not first < stop <= len(rows):
             break
-        if block_checksum(rows, range(first, stop)) != checksum:
+        if hash_block(rows, range(first, stop)) != checksum:
             yield f"{path}: the rows {first:,} to {stop - 1:,} differ from their checksum"
-        covered = stop
-    if covered != len(rows):
-        yield f"{collection.folder / NAME} has no checksum of the rows from {covered:,} on"
+        num_covered = stop
+    if num_covered != len(rows):
+        yield f"{collection.folder / FILE_NAME} has no checksum of the rows from {num_covered:,} on"
 
 
-def _of_index_type(collection: _Collection) -> Iterator[str]:
-    """A writer may replace the index type while it is read."""
+def _find_index_type_faults(collection: _Collection) -> Iterator[str]:
+    folder = index_type_folder(collection.folder)
     while True:
-        folder = integrity.index_type_in(collection.folder)
-        before = _content(folder)
+        facts_before = _read_bytes(facts_path(folder))
         try:
-            found = _fault(folder, collection)
+            fault = _check_index_type(folder, collection)
         except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-            found = str(error) if str(folder) in str(error) else f"{folder} cannot be read ({error})"
-        if found is None:
+            fault = str(error) if str(folder) in str(error) else f"{folder} cannot be read ({error})"
+        if fault is None:
             return
-        if _content(folder) == before:
+        # A writer may have replaced the index type while it was read; then the new one is checked.
+        if _read_bytes(facts_path(folder)) == facts_before:
             advice = f"remove {folder} and build the index again"
-            yield found if advice in found else f"{found}; {advice}"
+            yield fault if advice in fault else f"{fault}; {advice}"
             return
 
 
-def _content(folder: Path) -> bytes | None:
-    path = integrity.facts_in(folder)
+def _read_bytes(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def _fault(folder: Path, collection: _Collection) -> str | None:
+def _check_index_type(folder: Path, collection: _Collection) -> str | None:
+    """Return the fault of an index type, or None; raise if it cannot be read."""
     try:
-        facts = integrity.read_facts(folder)
+        facts = read_facts(folder)
     except FileNotFoundError:
         return None  # never built
-    written = integrity.facts_in(folder)
     if facts["rows"] > len(collection.rows):
-        return f"{written} is of {facts['rows']:,} rows, of {len(collection.rows):,}"
+        return f"{facts_path(folder)} covers {facts['rows']:,} rows, but there are {len(collection.rows):,}"
     path = folder / facts["file"] if "file" in facts else None
     if path and not path.is_file():
         return f"{path} is missing"
     open_index_type(collection.rows, folder)
-    if path and facts.get("sha256") not in (None, sha256(path)):  # a user's own type may give none
+    if path and facts.get("sha256") not in (None, sha256(path)):  # a user's own index type may have no checksum
         return f"{path} differs from its checksum"
     return None

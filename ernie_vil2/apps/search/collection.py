@@ -1,4 +1,7 @@
-"""Items with their embeddings, searched by the product: what every form of a collection has in common."""
+"""The interface of a collection: items with their embeddings, searched by inner product.
+
+`search.local_collection` implements it with files, `search.milvus` with Milvus.
+"""
 
 import math
 import re
@@ -12,21 +15,23 @@ import numpy as np
 
 from ernie_vil2.io.files import parse_json
 
-Where = Mapping[str, Any]
-"""Filter by field: the value, or the list of values, that an item's field must have, or bounds, as {">=": 3, "<": 10}.
+Filter = Mapping[str, Any]
+"""Conditions by field: the value of the field, a list of allowed values, or bounds such as {">=": 3, "<": 10}.
 
-Bounds are numbers or dates. A number admits numbers; a date, `2025-01-31` or longer in the order of ISO 8601, admits
-texts that begin with a year, month and day.
+A bound is a number or a date. A number is compared with numbers. A date, such as `2025-01-31` with or without a time
+(ISO 8601), is compared with texts that begin with a year, month and day.
 """
-BOUNDS = ("<", "<=", ">", ">=")
-SHOWN_FIELDS = 30
-MOST_CONDITIONS = 1000  # values that a filter may name in all
-MOST_FIELDS = 100  # fields that a filter may name; SQLite takes no condition of 1,000 parts
-DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
-MOST_VALUES = 200  # distinct values up to which a field is offered as a filter
-SIDES = ("images", "texts")  # kinds of collections of an index
-VERSION = 1  # of what an index says of itself and of how its folder is laid out
-ROUNDING = 0.01  # by how much the length of an embedding may differ from 1; float16 rounds it by 0.0005 at most
+BOUND_OPERATORS = ("<", "<=", ">", ">=")
+DATE_PATTERN = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+# Bounds of a filter, which a stranger may send. SQLite takes no condition of 1,000 terms; a field can take two terms.
+MAX_FILTER_VALUES = 1000
+MAX_FIELDS = 100  # also of an item that is sent to the API
+MAX_LISTED_FIELDS = 30  # field names in an error message
+MAX_FACET_VALUES = 200  # a field with more distinct values is no useful choice of the page, and is not counted on
+
+KINDS = ("images", "texts")  # the collections that an index may have
+VERSION = 1  # format of the description and of the folder of an index
+NORM_TOLERANCE = 0.01  # largest deviation of an embedding's length from 1; rounding to float16 makes 0.0005 at most
 
 
 @dataclass(frozen=True)
@@ -34,120 +39,126 @@ class Item:
     """An indexed image or text."""
 
     id: str  # unique in its collection
-    digest: bytes  # of the content that was encoded; an item with an equal one need not be encoded again
-    fields: Mapping[str, Any] = field(default_factory=dict)  # for people and for filters: captions, tags, licence, ...
+    digest: bytes  # of the encoded content; an item with an equal digest is not encoded again
+    fields: Mapping[str, Any] = field(default_factory=dict)  # shown, and used by filters: captions, tags, license, ...
     location: Sequence[Any] = ()  # where the content lies, see `search.locations`
-    thumbnail: bytes | None = None  # a small image, WebP or PNG; None of a text
+    thumbnail: bytes | None = None  # a small WebP or PNG; None for a text
 
 
 class Hit(NamedTuple):
-    """An item that was found."""
+    """An item in the answer to a query."""
 
     id: str
-    score: float  # the cosine of its embedding and the query's
-    text: str  # its fields as JSON
-    digest: bytes = b""  # as of the item
+    score: float  # cosine similarity of item and query
+    fields_json: str  # as JSON, because the server passes most of them on unparsed
+    digest: bytes = b""  # as in `Item`
 
     @property
     def fields(self) -> dict[str, Any]:
-        return parse_json(self.text)
+        return parse_json(self.fields_json)
 
     def as_json(self) -> dict[str, Any]:
-        """What answers of the command and of the server hold."""
+        """Return the hit as the command prints it."""
         return {"id": self.id, "score": self.score, "fields": self.fields}
 
 
-class Changeable(Protocol):
-    """What filling needs of a collection."""
+class EditableItems(Protocol):
+    """The methods of a collection that adding and updating items needs; a dry run has a stand-in for it."""
 
     def add(self, items: Sequence[Item], embeddings: np.ndarray) -> None:
-        """Adds items, `[n, D]` float; one of an id that is there already replaces it. All of them or none."""
+        """Add all of the items or none, with embeddings `[n, D]` float; an item with the same id is replaced."""
 
     def update(self, items: Sequence[Item]) -> None:
-        """Gives items that are there other fields and locations; all else of them stays. All of them or none."""
+        """Set the fields and locations of existing items, all of them or none; everything else of them stays."""
 
     def remove(self, ids: Sequence[str]) -> int:
-        """Removes the items of these ids, where there are such; returns how many there were."""
+        """Remove the items with these ids, ignoring unknown ids, and return how many were removed."""
 
-    def get(self, item: str) -> Item | None:
-        """The item of an id, without its thumbnail where the index type keeps none."""
+    def get(self, item_id: str) -> Item | None:
+        """Return an item or None; without its thumbnail if the collection stores none."""
 
-    def digests(self, ids: Sequence[str]) -> dict[str, bytes]:
-        """The digests of those of these ids that are there."""
+    def get_digests(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """Return the digests of the items with these ids; unknown ids are left out."""
 
-    def named(self, names: Container[str]) -> dict[str, list[Item]]:
-        """For each name the items whose id is the name, or begins with it and " (", by id; without thumbnails."""
+    def find_by_name(self, names: Container[str]) -> dict[str, list[Item]]:
+        """Return for each name the items whose id is the name, or begins with it and " (".
+
+        The items are sorted by id and have no thumbnails.
+        """
 
 
-class Collection(Changeable, Protocol):
-    """Items by id, each with an L2-normalised embedding of one width."""
+class Collection(EditableItems, Protocol):
+    """Items with unique ids, each with an L2-normalised embedding of width D."""
 
     @property
     def version(self) -> object | None:
-        """An object that is replaced when a change is noticed, so that answers may be kept for it; None: keep none."""
+        """Object that is replaced when a change is noticed: answers may be cached for it. None: do not cache."""
         return None
 
     @property
     def index_type(self) -> dict[str, Any]:
-        """Name, recall and choices of what answers its queries, for JSON."""
+        """Name, recall and parameters of the index type that answers the queries, for JSON."""
 
     def __len__(self) -> int: ...
 
     def search(
-        self, queries: np.ndarray, count: int, where: Where | None = None, width: int | None = None
+        self, queries: np.ndarray, count: int, where: Filter | None = None, width: int | None = None
     ) -> list[list[Hit]]:
-        """For each query, `[Q, D]` float32, the closest `count` items among those that `where` admits, best first.
+        """Return for each query the closest items that satisfy a filter, best first.
 
-        With a width, candidates are found by the first numbers of the embeddings, and ranked by all.
+        Args:
+            queries: `[Q, D]` float32.
+            count: hits per query; fewer if fewer items satisfy the filter.
+            where: the filter; None: all items.
+            width: if set, candidates are found by the first `width` numbers of the embeddings and ranked by all.
         """
 
-    def embedding(self, item: str) -> np.ndarray | None:
-        """`[D]` float32 of the item of an id."""
+    def get_embedding(self, item_id: str) -> np.ndarray | None:
+        """Return the embedding of an item, `[D]` float32, or None."""
 
     def field_names(self) -> list[str]:
-        """The fields that items have."""
+        """Return the names of all fields that any item has, sorted."""
 
-    def every(self) -> Iterator[Item]:
-        """All items, without thumbnails."""
+    def iterate_items(self) -> Iterator[Item]:
+        """Yield all items, without thumbnails."""
 
-    def some(self, count: int) -> list[Item]:
-        """Up to `count` items, spread evenly over the collection."""
+    def sample_items(self, count: int) -> list[Item]:
+        """Return up to `count` items, spread evenly over the collection."""
 
-    def texts(self, count: int) -> list[str]:
-        """Up to `count` captions of items, each once, spread evenly over the collection: queries to tune on."""
-        found = {
-            value: None
-            for item in self.some(4 * count)
-            for name, value in item.fields.items()
-            if name.startswith("caption") and isinstance(value, str) and value.strip()
-        }
-        return list(found)[:count]
+    def sample_captions(self, count: int) -> list[str]:
+        """Return up to `count` distinct captions, spread evenly over the collection: queries to tune with."""
+        captions: dict[str, None] = {}
+        for item in self.sample_items(4 * count):  # some have no caption, and others the same one
+            for name, value in item.fields.items():
+                if name.startswith("caption") and isinstance(value, str) and value.strip():
+                    captions[value] = None
+        return list(captions)[:count]
 
-    def sample(self, count: int) -> np.ndarray:
-        """`[n, D]` float32: up to `count` of its embeddings."""
+    def sample_embeddings(self, count: int) -> np.ndarray:
+        """Return up to `count` embeddings, `[n, D]` float32."""
 
     def facets(self) -> dict[str, list[tuple[Any, int]]]:
-        """Fields that are worth filtering by: for each its values and how many items have each, most frequent first."""
+        """Return the fields worth filtering by: their values with the number of items, most frequent first."""
 
-    def uncovered(self) -> float:
-        """Share of the rows that are searched one by one, since the index type was built without them."""
+    def uncovered_share(self) -> float:
+        """Return the share of rows that the index type does not cover, so that they are searched one by one."""
         return 0.0
 
-    def gone(self) -> float:
-        """Share of the rows that are of no item any more."""
+    def removed_share(self) -> float:
+        """Return the share of rows whose items were removed or replaced."""
         return 0.0
 
-    def build(
+    def build_index_type(
         self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Callable[[str], None]
     ) -> None:
-        """Makes searching fast; see `IndexType.build`. None: the index type that suits the number of rows."""
+        """Build an index type, see `IndexType.build`; None chooses one by the number of rows."""
 
     def refresh(self) -> None:
-        """Takes note of what other processes have changed since, where searches do not see it anyway."""
+        """Read what other processes have committed, unless every search sees it anyway."""
         return
 
     def close(self) -> None:
-        """Gives back what is the collection's own."""
+        """Release the resources of the collection."""
         return
 
 
@@ -155,74 +166,91 @@ class DamagedIndex(ValueError):  # noqa: N818  -- named by what has happened
     """Damaged files of an index; the message names them."""
 
 
-def counted_values(items: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[Any, int]]]:
-    """See `Collection.facets`, of the fields of all items."""
-    counts: dict[str, Counter] = {}
-    for fields in items:
+def count_facets(fields_of_items: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[Any, int]]]:
+    """Return `Collection.facets` for the fields of all items."""
+    counters: dict[str, Counter] = {}
+    for fields in fields_of_items:
         for name, value in fields.items():
-            found = counts.setdefault(name, Counter())
-            if isinstance(value, str | bool | int) and len(found) <= MOST_VALUES:
-                found[value] += 1
-    return {name: found.most_common() for name, found in counts.items() if 1 < len(found) <= MOST_VALUES}
+            counter = counters.setdefault(name, Counter())
+            # One value above the limit is counted, which shows that the field has too many.
+            if isinstance(value, str | bool | int) and len(counter) <= MAX_FACET_VALUES:
+                counter[value] += 1
+
+    facets = {}
+    for name, counter in counters.items():
+        if 1 < len(counter) <= MAX_FACET_VALUES:
+            facets[name] = counter.most_common()
+    return facets
 
 
-def are_unit(embeddings: np.ndarray) -> np.ndarray:
-    """bool `[n]`: which rows of `[n, D]` are finite and of unit length."""
-    # A sum of squares that overflows is not 1 either.
+def are_unit_vectors(embeddings: np.ndarray) -> np.ndarray:
+    """Return which rows of `[n, D]` are finite and have unit length, bool `[n]`."""
+    # float32 is enough: a sum of squares that overflows to infinity is not 1 either.
     squares = np.einsum("nd,nd->n", embeddings, embeddings, dtype=np.float32, casting="unsafe")
     with np.errstate(invalid="ignore"):
-        return np.abs(np.sqrt(squares) - 1) <= ROUNDING
+        return np.abs(np.sqrt(squares) - 1) <= NORM_TOLERANCE
 
 
-def checked(embeddings: np.ndarray, count: int, width: int, dtype: type) -> np.ndarray:
-    """Embeddings of `count` items as `[count, width]` of a type; ValueError if they are not that, or not unit."""
+def validate_embeddings(embeddings: np.ndarray, count: int, width: int, dtype: type) -> np.ndarray:
+    """Return embeddings of `count` items as `[count, width]` of a type; ValueError if they are not unit vectors."""
     embeddings = np.asarray(embeddings, dtype)
     if embeddings.shape != (count, width):
         raise ValueError(f"{count} items need embeddings [{count}, {width}], got {list(embeddings.shape)}")
     if not np.isfinite(embeddings).all():
-        raise ValueError("embeddings that are not finite cannot be indexed; is the checkpoint whole?")
-    if not are_unit(embeddings).all():
+        raise ValueError("embeddings that are not finite cannot be indexed; is the checkpoint damaged?")
+    if not are_unit_vectors(embeddings).all():
         raise ValueError("embeddings that are not of unit length cannot be indexed; divide each by its length")
     return embeddings
 
 
-def _check_bounds(name: str, bounds: Mapping[str, Any]) -> None:
-    """ValueError for bounds other than numbers or dates."""
-    if not bounds or any(bound not in BOUNDS for bound in bounds):
-        raise ValueError(
-            f"the filter {name} takes a text, a number, true or false, a list of these, or bounds by "
-            f"{', '.join(BOUNDS)}"
-        )
-    for limit in bounds.values():
-        number = isinstance(limit, int | float) and not isinstance(limit, bool) and math.isfinite(limit)
-        if not (number or (isinstance(limit, str) and DATE.match(limit))):
-            raise ValueError(f"the bound of {name} is {limit!r}: give a number, or a date such as 2025-01-31")
+def check_field_names(where: Filter, names: Sequence[str]) -> None:
+    """Raise ValueError if a filter names a field that no item has."""
+    unknown_names = [name for name in where if name not in names]
+    if not unknown_names:
+        return
+    if not names:
+        raise ValueError(f"no item has a field {unknown_names[0]}; none has any field")
+    listed_names = ", ".join(names[:MAX_LISTED_FIELDS])
+    ellipsis = ", ..." if len(names) > MAX_LISTED_FIELDS else ""
+    raise ValueError(f"no item has a field {unknown_names[0]}; fields: {listed_names}{ellipsis}")
 
 
-def check_names(where: Where, names: Sequence[str]) -> None:
-    """ValueError for a field that no item has."""
-    if unknown := [name for name in where if name not in names]:
-        known = f"fields: {', '.join(names[:SHOWN_FIELDS])}{', ...' * (len(names) > SHOWN_FIELDS)}"
-        raise ValueError(f"no item has a field {unknown[0]}; {known if names else 'none has any field'}")
-
-
-def check_filter(where: Where) -> None:
-    """ValueError for what no index type can be asked."""
-    if len(where) > MOST_FIELDS:
-        raise ValueError(f"a filter of {len(where):,} fields; at most {MOST_FIELDS} are taken")
-    conditions = 0
-    for name, value in where.items():
-        if isinstance(value, dict):
-            _check_bounds(name, value)
-            values = list(value.values())
+def check_filter(where: Filter) -> None:
+    """Raise ValueError for a filter that is too large or that no index type supports."""
+    if len(where) > MAX_FIELDS:
+        raise ValueError(f"the filter has {len(where):,} fields; at most {MAX_FIELDS} are allowed")
+    num_values = 0
+    for name, condition in where.items():
+        if isinstance(condition, dict):
+            _check_bounds(name, condition)
+            values = list(condition.values())
+        elif isinstance(condition, list):
+            values = condition
         else:
-            values = value if isinstance(value, list) else [value]
-        conditions += len(values)
-        if not all(isinstance(one, str | int | float | bool) for one in values):
+            values = [condition]
+        num_values += len(values)
+
+        if not all(isinstance(value, str | int | float | bool) for value in values):
             raise ValueError(f"the filter {name} takes a text, a number, true or false, a list of these, or bounds")
-        if any(isinstance(one, int) and not -(2**63) <= one < 2**63 for one in values):
+        # Whole numbers of SQLite have 64 bits.
+        if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in values):
             raise ValueError(f"the filter {name} takes whole numbers of 64 bits")
+        # Neither character can be written in a JSON path of SQLite.
         if '"' in name or "\0" in name:
             raise ValueError(f"no field is called {name}")
-    if conditions > MOST_CONDITIONS:
-        raise ValueError(f"a filter of {conditions:,} values; at most {MOST_CONDITIONS:,} are taken")
+    if num_values > MAX_FILTER_VALUES:
+        raise ValueError(f"the filter has {num_values:,} values; at most {MAX_FILTER_VALUES:,} are allowed")
+
+
+def _check_bounds(name: str, bounds: Mapping[str, Any]) -> None:
+    """Raise ValueError for bounds that are neither numbers nor dates."""
+    if not bounds or any(operator not in BOUND_OPERATORS for operator in bounds):
+        raise ValueError(
+            f"the filter {name} takes a text, a number, true or false, a list of these, or bounds with "
+            f"{', '.join(BOUND_OPERATORS)}"
+        )
+    for limit in bounds.values():
+        is_finite_number = isinstance(limit, int | float) and not isinstance(limit, bool) and math.isfinite(limit)
+        is_date = isinstance(limit, str) and DATE_PATTERN.match(limit)
+        if not (is_finite_number or is_date):
+            raise ValueError(f"the bound of {name} is {limit!r}: use a number, or a date such as 2025-01-31")

@@ -212,7 +212,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from ernie_vil2.apps.search.fill import build
+    from ernie_vil2.apps.search.add_items import optimize_collection
     from ernie_vil2.apps.search.index_types import find_index_type
     from ernie_vil2.apps.search.store import open_store
     from ernie_vil2.registry import import_named
@@ -233,7 +233,7 @@ def _build(args: argparse.Namespace) -> int:
         used = _fill(index, args)
         for kind in ("images", "texts"):
             if index.has(kind):
-                build(index, kind, args.index_type, args.recall)
+                optimize_collection(index, kind, args.index_type, args.recall)
                 collection = index.collection(kind)
                 print(f"{kind}: {len(collection):,}, {json.dumps(collection.index_type)}")
     return _checked(used, args)
@@ -249,7 +249,7 @@ def _add(args: argparse.Namespace) -> int:
 
 
 def _sync(args: argparse.Namespace) -> int:
-    from ernie_vil2.apps.search.fill import rebuild_if_needed, sync_images, sync_texts
+    from ernie_vil2.apps.search.add_items import rebuild_if_needed, sync_images, sync_texts
 
     if not (args.data or args.texts):
         raise ValueError("nothing to bring up to date: name --data or --texts")
@@ -376,9 +376,9 @@ def _check(args: argparse.Namespace) -> int:
     from ernie_vil2.apps.search.checking import check_index
 
     checked = check_index(args.index)
-    for line in (*checked.summary, *checked.damage):
+    for line in (*checked.summary, *checked.faults):
         print(line)
-    return 1 if checked.damage else 0
+    return 1 if checked.faults else 0
 
 
 def _opened(args: argparse.Namespace, writable: bool = False) -> Index:
@@ -400,16 +400,16 @@ def _check_table_options(args: argparse.Namespace) -> None:
 
 def _fill(index: Index, args: argparse.Namespace) -> int:
     """Adds what the arguments name; returns how much of it could be used."""
-    from ernie_vil2.apps.search.fill import add_images, add_texts, images_in, texts_in
+    from ernie_vil2.apps.search.add_items import add_images, add_texts, list_images, read_texts
 
     used = 0
     if args.data:
-        sources = images_in(data_spec(args))
+        sources = list_images(data_spec(args))
         images = add_images(index, sources, args.thumbnails)
         print(f"images: {images}")
         used += images.used
     for file in args.texts:
-        texts = add_texts(index, texts_in(file))
+        texts = add_texts(index, read_texts(file))
         print(f"texts: {texts}")
         used += texts.used
     return used

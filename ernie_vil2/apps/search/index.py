@@ -23,16 +23,16 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.apps.search.collection import (
-    SIDES,
+    KINDS,
     VERSION,
     Collection,
     DamagedIndex,
     Hit,
-    Where,
+    Filter,
     check_filter,
-    check_names,
+    check_field_names,
 )
-from ernie_vil2.apps.search.locations import OWN, is_address
+from ernie_vil2.apps.search.locations import INDEX_FOLDER_PREFIX, is_address
 from ernie_vil2.apps.search.store import Store, open_store
 from ernie_vil2.config.sections import without_implementation
 from ernie_vil2.device import runtime
@@ -86,25 +86,25 @@ class Index:
         """The index's own folder; None of one in a Milvus."""
         return self._store.folder
 
-    def kept_path(self, path: str) -> str:
+    def stored_path(self, path: str) -> str:
         """A path as this index keeps it: relative to its own folder, then it begins with `./`, or to its root.
 
         So that a server on another machine finds the file. A path that lies in neither stays absolute, an address and a
         path that is kept already as they are.
         """
-        if is_address(path) or path.startswith(OWN):
+        if is_address(path) or path.startswith(INDEX_FOLDER_PREFIX):
             return path
         path = self.absolute_path(path)
-        for folder, start in ((self.folder, OWN), (self._store.about["root"], "")):
+        for folder, start in ((self.folder, INDEX_FOLDER_PREFIX), (self._store.about["root"], "")):
             if folder is not None and Path(path).is_relative_to(os.path.abspath(folder)):  # noqa: PTH100  -- resolve() would follow links
                 return start + os.path.relpath(path, folder)
         return path
 
     def absolute_path(self, path: str) -> str:
-        """Where a path that this index keeps leads to; an address as it is."""
+        """Filter a path that this index keeps leads to; an address as it is."""
         if is_address(path):
             return path
-        own = self.folder if path.startswith(OWN) else None
+        own = self.folder if path.startswith(INDEX_FOLDER_PREFIX) else None
         return os.path.abspath(os.path.join(own or self._store.about["root"], path))  # noqa: PTH100, PTH118  -- resolve() would follow links
 
     def collection(self, kind: str) -> Collection:
@@ -115,7 +115,7 @@ class Index:
             DamagedIndex, OtherModel: as `open_index`, of an index that has replaced the one opened.
         """
         found = self._collection(kind)
-        if found is None and self._images_only and kind in SIDES:
+        if found is None and self._images_only and kind in KINDS:
             about = self._store.about
             raise OtherModel(
                 f"{self._store} is an index of {about['model']} ({about['fingerprint'][:12]}), of which {self.name} "
@@ -132,11 +132,11 @@ class Index:
 
     def _collection(self, kind: str) -> Collection | None:
         with self._opening:
-            if self._store.replaced():
+            if self._store.detect_replacement():
                 self._collections.clear()  # searches of other threads go on with what they began with
             _check_model(self._store, self._fingerprint, self.name, self.model.embed_dim)
             if kind not in self._collections:
-                kinds = SIDES[:1] if self._images_only else SIDES
+                kinds = KINDS[:1] if self._images_only else KINDS
                 found = self._store.collection(kind) if kind in kinds else None
                 if found is None:
                     return None
@@ -150,7 +150,7 @@ class Index:
         images: Sequence[ImageLike] = (),
         count: int = 10,
         among: str = "images",
-        where: Where | None = None,
+        where: Filter | None = None,
         threshold: float | None = None,
     ) -> list[list[Hit]]:
         """For each text and then each image, the closest items.
@@ -207,7 +207,7 @@ class Index:
         queries: np.ndarray,
         count: int = 10,
         among: str = "images",
-        where: Where | None = None,
+        where: Filter | None = None,
         threshold: float | None = None,
     ) -> list[list[Hit]]:
         """As `search`, for embeddings `[Q, D]` of any length."""
@@ -220,7 +220,7 @@ class Index:
         norms = np.linalg.norm(queries, axis=1, keepdims=True)
         found = collection.search(queries / np.maximum(norms, 1e-12), count, where, self._width)
         if where and not any(found):
-            check_names(where, collection.field_names())
+            check_field_names(where, collection.field_names())
         return [[hit for hit in hits if threshold is None or hit.score >= threshold] for hits in found]
 
     def encode_texts(self, texts: Sequence[str], batch_size: int | None = None) -> np.ndarray:
@@ -229,10 +229,10 @@ class Index:
         return self.model.encode_texts(texts, batch_size)
 
     @contextmanager
-    def compacted(self, kind: str) -> Iterator[Collection]:
+    def compact(self, kind: str) -> Iterator[Collection]:
         """A copy of a collection without rows of removed items; it replaces the collection when the block succeeds."""
         collection = self.collection(kind)
-        with self._store.compacted(kind, collection) as copy:
+        with self._store.compact(kind, collection) as copy:
             yield copy
         del self._collections[kind]
         collection.close()

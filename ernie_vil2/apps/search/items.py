@@ -1,6 +1,6 @@
-"""`items.sqlite` of a collection: its items, what it says of itself, and the checksums of items and rows.
+"""`items.sqlite` of a collection: the items, the state of the collection, and the checksums of items and rows.
 
-The file may be damaged, or a stranger's: nothing in it is run, and what is read is checked (`search.integrity`).
+The file may be damaged, or a stranger's: nothing in it is executed, and what is read is checked (`search.integrity`).
 """
 
 import errno
@@ -9,7 +9,8 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import numpy as np
 from ernie_vil2.apps.search import integrity
 from ernie_vil2.apps.search.collection import DamagedIndex, Item
 
-NAME = "items.sqlite"
+FILE_NAME = "items.sqlite"
 COLUMNS = ("row", "id", "digest", "fields", "location", "thumbnail")
-VERSION = 1  # of the database, as its `user_version`
+VERSION = 1  # of the database, stored as its `user_version`
+# `checksums` has one row for each item with its embedding, `blocks` one for each run of embeddings added together.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS items (
     row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, digest BLOB NOT NULL, fields TEXT NOT NULL,
@@ -30,111 +32,136 @@ CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS checksums (row INTEGER PRIMARY KEY, item BLOB NOT NULL, thumbnail BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS blocks (first INTEGER PRIMARY KEY, stop INTEGER NOT NULL, sha256 BLOB NOT NULL);
 """
-"""The checksums are of every item with its embedding, and of blocks of rows."""
-_OTHER_CAUSES = {
+LOCK_TIMEOUT = 30  # seconds to wait for a writer's commit, which takes less than one
+_SCHEMA_QUERY = "SELECT type, name, sql FROM sqlite_master"
+# Errors of SQLite that come from the system and say nothing about the file.
+_SYSTEM_ERRORS = {
     getattr(sqlite3, f"SQLITE_{name}")
     for name in ("BUSY", "LOCKED", "CANTOPEN", "PERM", "FULL", "IOERR", "READONLY", "NOMEM")
 }
-"""Errors of SQLite that say nothing about the file."""
 
 
 class ItemsFile:
-    """The database in the folder of a collection; a writer makes it where there is none, and there is one writer.
+    """The database in the folder of a collection. There is one writer at a time, which creates a missing database.
 
-    DamagedIndex if it is missing, is not a database, or holds anything but the tables of an index.
+    Raises:
+        DamagedIndex: the file is missing, is not a database, or holds anything but the tables of an index.
     """
 
     def __init__(self, folder: Path, writable: bool):
-        self.folder, path = folder, folder / NAME
-        new = not path.exists()
-        if new and not writable:
+        self.folder, path = folder, folder / FILE_NAME
+        is_new = not path.exists()
+        if is_new and not writable:
             raise DamagedIndex(f"{path} is missing; build the index again")
-        mode = "rwc" if writable else _reading_mode(path)
-        with self.explained():
+        mode = "rwc" if writable else _choose_reader_mode(path)
+        with self.translate_errors():
             integrity.check_is_file(path)
-            # A reader's connection serves all threads of a server: SQLite itself is serialised.
+            # All threads of a server share the connection: SQLite itself serialises the calls.
             self._connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode={mode}", uri=True, check_same_thread=False, timeout=30
+                f"{path.absolute().as_uri()}?mode={mode}", uri=True, check_same_thread=False, timeout=LOCK_TIMEOUT
             )
             for setting in ("trusted_schema = OFF", "cell_size_check = ON", f"query_only = {not writable}"):
                 self._connection.execute(f"PRAGMA {setting}")
             if writable:
                 self._connection.execute("PRAGMA journal_mode = WAL")
-                if new or not self.is_made():
+                if is_new or not self.has_tables():
                     self._connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
 
     def close(self) -> None:
         self._connection.close()
 
-    def is_made(self) -> bool:
-        """Return whether the database has its tables; not while it is being made."""
-        with self.explained():
+    def has_tables(self) -> bool:
+        """Return whether the database has its tables; it has none yet while a writer creates it."""
+        with self.translate_errors():
             ((version,),) = self._connection.execute("PRAGMA user_version")
             if version not in (0, VERSION):
-                raise DamagedIndex(f"{NAME} names version {version} of its format, and version {VERSION} is read here")
-            found = integrity.has_schema(self._connection, SCHEMA)
-            if found and not version:
-                raise DamagedIndex(f"{NAME} names no version of its format")
-            rows = self.folder / "rows.f16"
-            if not found and rows.exists() and rows.stat().st_size:
-                raise DamagedIndex(f"{NAME} is empty")
-            return found
+                raise DamagedIndex(f"{FILE_NAME} names version {version} of its format; this release reads {VERSION}")
+            has_tables = _has_schema(self._connection)
+            if has_tables and not version:
+                raise DamagedIndex(f"{FILE_NAME} names no version of its format")
+            rows_path = self.folder / "rows.f16"
+            if not has_tables and rows_path.exists() and rows_path.stat().st_size:
+                raise DamagedIndex(f"{FILE_NAME} is empty")
+            return has_tables
 
-    def select(self, what: str, *values: Any) -> list[tuple[Any, ...]]:
-        """The rows of a SELECT."""
-        with self.explained():
-            return self._connection.execute(f"SELECT {what}", values).fetchall()
+    def select(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Return the rows of `SELECT query`."""
+        with self.translate_errors():
+            return self._connection.execute(f"SELECT {query}", values).fetchall()
 
-    def every(self, what: str, *values: Any) -> Iterator[tuple[Any, ...]]:
-        """As `select`, one by one."""
-        with self.explained():
-            yield from self._connection.execute(f"SELECT {what}", values)
+    def iterate(self, query: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of `SELECT query`."""
+        with self.translate_errors():
+            yield from self._connection.execute(f"SELECT {query}", values)
 
-    def records(self, condition: str = "", *values: Any, thumbnails: bool = True) -> Iterator[tuple[Any, ...]]:
-        """Return the `COLUMNS` of items, and the checksums of item and thumbnail; None for a thumbnail not read."""
-        of_items, of_checksums = ("items.thumbnail", "checksums.thumbnail") if thumbnails else ("NULL", "NULL")
-        columns = f"items.row, id, digest, fields, location, {of_items}, checksums.item, {of_checksums}"
+    def iterate_records(self, condition: str = "", *values: Any, thumbnails: bool = True) -> Iterator[tuple[Any, ...]]:
+        """Yield for each item its `COLUMNS`, then the checksums of item and thumbnail.
+
+        Args:
+            condition: the end of the SQL statement, such as a WHERE clause.
+            values: of the placeholders in the condition.
+            thumbnails: whether to read thumbnails; else they and their checksums are None.
+        """
+        thumbnail, thumbnail_hash = "NULL", "NULL"
+        if thumbnails:
+            thumbnail, thumbnail_hash = "items.thumbnail", "checksums.thumbnail"
+        columns = f"items.row, id, digest, fields, location, {thumbnail}, checksums.item, {thumbnail_hash}"
         tables = "items LEFT JOIN checksums ON checksums.row = items.row"
-        return self.every(f"{columns} FROM {tables} {condition}", *values)
+        return self.iterate(f"{columns} FROM {tables} {condition}", *values)
 
-    def state(self) -> dict[str, Any]:
-        """What the collection says of itself, as of one moment; of one that is being made, that it is empty."""
-        state, (first, last, *ids) = self._state()
-        with self.explained():
-            if last is not None and not 0 <= first <= last < state["rows"]:
-                raise DamagedIndex(f"{NAME} names the rows {first:,} to {last:,} of {state['rows']:,}")
-            if last is not None and not all(isinstance(one, str) for one in ids):
-                raise DamagedIndex(f"{NAME} holds an id that is not a text")  # others are less or more than all texts
+    def read_state(self) -> dict[str, Any]:
+        """Return the state of the collection, checked against its items; empty while a writer creates it."""
+        state, (first_row, last_row, *extreme_ids) = self._read_state_and_extremes()
+        if last_row is None:
+            return state
+        with self.translate_errors():
+            if not 0 <= first_row <= last_row < state["rows"]:
+                raise DamagedIndex(f"{FILE_NAME} names the rows {first_row:,} to {last_row:,} of {state['rows']:,}")
+            # SQLite sorts values of other types before or after all texts.
+            if not all(isinstance(item_id, str) for item_id in extreme_ids):
+                raise DamagedIndex(f"{FILE_NAME} holds an id that is not a text")
         return state
 
-    def _state(self) -> tuple[dict[str, Any], Sequence[Any]]:
-        """As `state`, and of the items the least and the largest row, and the least and the largest id."""
-        with self.explained():
-            is_made, name = self.is_made(), f"{NAME}: state"
-            found: Sequence[Sequence[Any]] = [(None,) * 6]
-            if is_made:
-                ends = (f"(SELECT {end}({column}) FROM items)" for column in ("row", "id") for end in ("min", "max"))  # noqa: S608  -- no text of the data is in it
-                found = self.select(f"key, value, ends.* FROM (SELECT {', '.join(ends)}) AS ends LEFT JOIN state")
-            state = {key: integrity.parsed(value, object, name) for key, value, *_ in found if key is not None}
+    def _read_state_and_extremes(self) -> tuple[dict[str, Any], Sequence[Any]]:
+        """Return the state, and the smallest and largest row and id; None for these if there are no items."""
+        with self.translate_errors():
+            name = f"{FILE_NAME}: state"
+            if not self.has_tables():
+                return integrity.check_state({}, name), (None,) * 4
+            # A single statement, so that state and items are those of the same commit.
+            records = self.select(
+                "key, value, extremes.* FROM (SELECT (SELECT min(row) FROM items), (SELECT max(row) FROM items), "
+                "(SELECT min(id) FROM items), (SELECT max(id) FROM items)) AS extremes LEFT JOIN state"
+            )
+            state = {}
+            for key, value, *_ in records:
+                if key is not None:
+                    state[key] = integrity.parse_json_as(object, value, name)
             if state:
-                state = integrity.unsealed(state, name)
-            return integrity.check_state(state, name), found[0][2:]
+                state = integrity.unseal(state, name)
+            return integrity.check_state(state, name), records[0][2:]
 
-    def is_of(self, generation: int) -> bool:
-        """Whether nothing has been committed since the collection was of this generation."""
-        found = self.select("value FROM state WHERE key = 'generation'") if self.is_made() else []
-        return found == ([(str(generation),)] if generation else [])
+    def is_generation(self, generation: int) -> bool:
+        """Return whether nothing has been committed since this generation of the collection."""
+        records = []
+        if self.has_tables():
+            records = self.select("value FROM state WHERE key = 'generation'")
+        if generation == 0:  # nothing has ever been committed
+            return not records
+        return records == [(str(generation),)]
 
-    def integrity_check(self, most: int) -> list[tuple[str]]:
-        """What SQLite finds wrong with the structure of the file; nothing if it is right."""
-        with self.explained():
-            found = self._connection.execute(f"PRAGMA integrity_check({most})").fetchall()
-        return [] if found == [("ok",)] else found
+    def find_faults(self, max_faults: int) -> list[str]:
+        """Return the faults that SQLite finds in the structure of the file."""
+        with self.translate_errors():
+            records = self._connection.execute(f"PRAGMA integrity_check({max_faults})").fetchall()
+        if records == [("ok",)]:
+            return []
+        return [message for (message,) in records]
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """All that the block reads is of one moment."""
-        with self.explained():
+        """Let all reads in the block see the same commit."""
+        with self.translate_errors():
             self._connection.execute("BEGIN")
         try:
             yield
@@ -143,123 +170,146 @@ class ItemsFile:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All of the block is committed, or nothing of it; OSError where there is no room."""
-        with self.explained(), self._connection:
+        """Commit all changes of the block, or none if it fails; OSError if the disk is full."""
+        with self.translate_errors(), self._connection:
             yield
 
-    def set_state(self, **state: Any) -> None:
-        """Notes what has changed, and that something has."""
-        self._write_state(self._state()[0] | state)
-
-    def _write_state(self, state: dict[str, Any]) -> None:
+    def update_state(self, **values: Any) -> None:
+        """Set values of the state and begin a new generation; readers see by it that something has changed."""
+        state = self._read_state_and_extremes()[0] | values
         state["generation"] += 1
-        self._connection.executemany(
-            "INSERT OR REPLACE INTO state VALUES (?, ?)",
-            [(key, json.dumps(value)) for key, value in integrity.sealed(state).items()],
-        )
+        records = [(key, json.dumps(value)) for key, value in integrity.seal(state).items()]
+        self._connection.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", records)
 
-    def add(self, items: Sequence[Item], rows: np.ndarray, first: int) -> None:
-        """Adds items, of which the embeddings are `rows`, `[n, D]` float16, from row `first` of the file on."""
-        records = [
-            (row, item.id, item.digest, dumps(item.fields), _location(item), item.thumbnail)
-            for row, item in enumerate(items, first)
-        ]
-        self._connection.executemany(
-            f"INSERT INTO items ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})",  # noqa: S608  -- no text of the data is in it
-            records,
-        )
-        self._keep_checksums(records, rows, first)
+    def add(self, items: Sequence[Item], rows: np.ndarray, first_row: int) -> None:
+        """Add items whose embeddings `rows`, `[n, D]` float16, were written to the file from row `first_row` on."""
+        records, checksums = [], []
+        for row, (item, embedding) in enumerate(zip(items, rows, strict=True), first_row):
+            record = (row, item.id, item.digest, dump_json(item.fields), _dump_location(item))
+            records.append((*record, item.thumbnail))
+            checksums.append((row, hash_item(record, embedding), integrity.hash_values(item.thumbnail)))
 
-    def update(self, changed: Iterable[tuple[int, Item]], rows: np.ndarray) -> None:
-        """Gives items of these rows, of all `[N, D]`, their fields and locations."""
-        for row, item in changed:
-            record = (row, item.id, item.digest, dumps(item.fields), _location(item))
-            self._connection.execute("UPDATE items SET fields = ?, location = ? WHERE row = ?", (*record[3:], row))
-            checksum = item_checksum(record, rows[row])
-            self._connection.execute("UPDATE checksums SET item = ? WHERE row = ?", (checksum, row))
-
-    def delete(self, ids: Iterable[str]) -> int:
-        """Deletes items; returns how many there were."""
-        given = [(one,) for one in ids]
-        self._connection.executemany("DELETE FROM checksums WHERE row IN (SELECT row FROM items WHERE id = ?)", given)
-        return max(self._connection.executemany("DELETE FROM items WHERE id = ?", given).rowcount, 0)
-
-    def _keep_checksums(self, records: Iterable[Sequence[Any]], rows: np.ndarray, first: int) -> None:
-        self._connection.executemany(
-            "INSERT INTO checksums VALUES (?, ?, ?)",
-            (
-                (record[0], item_checksum(record[:-1], rows[record[0] - first]), integrity.checksum(record[-1]))
-                for record in records
-            ),
-        )
-        block = (first, first + len(rows), block_checksum(rows, range(len(rows))))
+        placeholders = ", ".join("?" * len(COLUMNS))
+        statement = f"INSERT INTO items ({', '.join(COLUMNS)}) VALUES ({placeholders})"  # noqa: S608  -- no text of the data is in it
+        self._connection.executemany(statement, records)
+        self._connection.executemany("INSERT INTO checksums VALUES (?, ?, ?)", checksums)
+        block = (first_row, first_row + len(rows), hash_block(rows, range(len(rows))))
         self._connection.execute("INSERT INTO blocks VALUES (?, ?, ?)", block)
 
+    def update(self, items_by_row: Iterable[tuple[int, Item]], rows: np.ndarray) -> None:
+        """Write the fields and locations of items; `rows` are all embeddings, `[N, D]`."""
+        for row, item in items_by_row:
+            record = (row, item.id, item.digest, dump_json(item.fields), _dump_location(item))
+            self._connection.execute("UPDATE items SET fields = ?, location = ? WHERE row = ?", (*record[3:], row))
+            item_hash = hash_item(record, rows[row])
+            self._connection.execute("UPDATE checksums SET item = ? WHERE row = ?", (item_hash, row))
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Delete the items with these ids and return how many there were."""
+        keys = [(item_id,) for item_id in ids]
+        self._connection.executemany("DELETE FROM checksums WHERE row IN (SELECT row FROM items WHERE id = ?)", keys)
+        return max(self._connection.executemany("DELETE FROM items WHERE id = ?", keys).rowcount, 0)  # -1 without keys
+
     @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Adds the folder and the advice to a DamagedIndex that names a file, and names errors of SQLite."""
+    def translate_errors(self) -> Iterator[None]:
+        """Add folder and advice to a DamagedIndex that names a file, and turn errors of SQLite into it or OSError."""
         try:
             yield
         except DamagedIndex as error:
             if str(self.folder) in str(error):
                 raise
-            raise DamagedIndex(self._advised(str(error))) from error
+            raise DamagedIndex(self._add_advice(str(error))) from error
         except sqlite3.Error as error:
-            if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in _OTHER_CAUSES:
-                raise OSError(f"{self.folder / NAME}: {error}") from error
-            raise DamagedIndex(self._advised(f"{NAME} cannot be read ({error})")) from error
-        except MemoryError as error:  # SQLite asks for as much as a damaged length says
-            raise DamagedIndex(self._advised(f"{NAME} holds more than fits into memory")) from error
+            # The low byte is the primary code; higher ones only refine it.
+            if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in _SYSTEM_ERRORS:
+                raise OSError(f"{self.folder / FILE_NAME}: {error}") from error
+            raise DamagedIndex(self._add_advice(f"{FILE_NAME} cannot be read ({error})")) from error
+        except MemoryError as error:  # SQLite allocates as much as a damaged length says
+            raise DamagedIndex(self._add_advice(f"{FILE_NAME} holds more than fits into memory")) from error
 
-    def _advised(self, wrong: str) -> str:
-        return f"{self.folder / wrong}; remove {self.folder} and build the index again"
+    def _add_advice(self, fault: str) -> str:
+        return f"{self.folder / fault}; remove {self.folder} and build the index again"
 
 
-def verified(record: Sequence[Any], rows: np.ndarray) -> Item:
-    """The item of what `ItemsFile.records` gives, of a collection with the rows `[N, D]` float16.
+def verify_record(record: Sequence[Any], rows: np.ndarray) -> Item:
+    """Return the item of a record of `ItemsFile.iterate_records`, in a collection with the rows `[N, D]` float16.
 
-    DamagedIndex if the row is not there, a column is of another form, or the item differs from its checksum.
+    Raises:
+        DamagedIndex: the row does not exist, a column is of another form, or a checksum differs.
     """
-    row, one, digest, fields, location, thumbnail, item_sum, thumbnail_sum = record
+    row, item_id, digest, fields, location, thumbnail, item_hash, thumbnail_hash = record
     if not 0 <= row < len(rows):
-        raise DamagedIndex(f"{NAME} names row {row:,} of {len(rows):,}")
-    item = integrity.item_of(one, digest, fields, location, thumbnail, NAME)
-    if item_sum != item_checksum(record[: len(COLUMNS) - 1], rows[row]) or (
-        thumbnail_sum is not None and thumbnail_sum != integrity.checksum(item.thumbnail)
-    ):
-        raise DamagedIndex(f"{NAME} or rows.f16: item {item.id[:100]!r} differs from its checksum")
+        raise DamagedIndex(f"{FILE_NAME} names row {row:,} of {len(rows):,}")
+    item = integrity.parse_item(item_id, digest, fields, location, thumbnail, FILE_NAME)
+    is_intact = item_hash == hash_item(record[: len(COLUMNS) - 1], rows[row])
+    if thumbnail_hash is not None:
+        is_intact = is_intact and thumbnail_hash == integrity.hash_values(item.thumbnail)
+    if not is_intact:
+        raise DamagedIndex(f"{FILE_NAME} or rows.f16: item {item.id[:100]!r} differs from its checksum")
     return item
 
 
-def item_checksum(record: Sequence[Any], embedding: np.ndarray) -> bytes:
-    """Of an item, the `COLUMNS` but its thumbnail, and its embedding `[D]`."""
-    return integrity.checksum(*record, embedding.tobytes())
+def hash_item(record: Sequence[Any], embedding: np.ndarray) -> bytes:
+    """Return the checksum of an item: its `COLUMNS` without the thumbnail, and its embedding `[D]`."""
+    return integrity.hash_values(*record, embedding.tobytes())
 
 
-def block_checksum(rows: np.ndarray, block: range) -> bytes:
-    """Of consecutive rows of `[N, D]`."""
+def hash_block(rows: np.ndarray, block: range) -> bytes:
+    """Return the checksum of consecutive rows of `[N, D]`."""
     return hashlib.sha256(np.ascontiguousarray(rows[block.start : block.stop]).data).digest()
 
 
-def dumps(value: Any) -> str:
+def dump_json(value: Any) -> str:
+    """Return a value as JSON, the same text for equal values."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
-def _location(item: Item) -> str:
-    """In ASCII, as the names of files need not be Unicode."""
+def _dump_location(item: Item) -> str:
+    # In ASCII: names of files need not be Unicode.
     return json.dumps(list(item.location))
 
 
-def _reading_mode(path: Path) -> str:
-    """How SQLite opens a file for a reader, who writes as well: into the log's index next to it, where a log is kept.
+def _has_schema(connection: sqlite3.Connection) -> bool:
+    """Return whether a database has the tables of an index; an empty one has none.
 
-    PermissionError if others alone may write there, and DamagedIndex if nobody can and a log is not worked off.
+    DamagedIndex if it has anything else, such as a view in place of a table, a trigger, or other columns: reading or
+    writing them would run a stranger's code.
+    """
+    entries = set(connection.execute(_SCHEMA_QUERY))
+    if not entries:
+        return False
+    extra_entries = entries - _schema_entries()
+    if extra_entries:
+        kind, name, _ = min(extra_entries, key=str)
+        raise DamagedIndex(f"{FILE_NAME} holds the {kind} {str(name)[:100]!r}, which is not of an index")
+    missing_entries = _schema_entries() - entries
+    if missing_entries:
+        kind, name, _ = min(missing_entries, key=str)
+        raise DamagedIndex(f"{FILE_NAME} lacks the {kind} {name!r}")
+    return True
+
+
+@lru_cache
+def _schema_entries() -> frozenset[tuple[str, str, str | None]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(SCHEMA)
+        return frozenset(connection.execute(_SCHEMA_QUERY))
+
+
+def _choose_reader_mode(path: Path) -> str:
+    """Return the mode in which SQLite opens a file for a reader.
+
+    A reader writes too: into the index of the write-ahead log, next to the file.
+
+    Raises:
+        PermissionError: only others may write there.
+        DamagedIndex: nobody can write there, and the log holds changes that are not in the file yet.
     """
     if os.access(path.parent, os.W_OK):
         return "rw"
     if not os.statvfs(path.parent).f_flag & os.ST_RDONLY:
         raise PermissionError(
-            errno.EACCES, "a reader too must be able to write here, or have it read-only", str(path.parent)
+            errno.EACCES, "readers too need write access, or a read-only file system", str(path.parent)
         )
     log = path.with_name(f"{path.name}-wal")
     if log.exists() and log.stat().st_size:

@@ -1,7 +1,7 @@
-"""Where the images of an index lie: how an index says it, and what of that is believed.
+"""Where the images of an index lie, and reading them from there.
 
-A location is the path of an image file, or of a shard with the image's row, as it was when the index was filled. The
-file may be another one by now and the index may be a stranger's. So an image is served from its location only if the
+A location is the path of an image file, or of a shard with the row of the image, when the image was indexed. The file
+may have changed since, and the index may come from a stranger. So an image is served from its location only if the
 operator has named a folder that holds it, and if its digest is that of the item.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ernie_vil2.apps.search.collection import DamagedIndex, Item
 from ernie_vil2.data.readers.locations import PIPE
@@ -19,81 +19,113 @@ from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.source_files import read_file
 from ernie_vil2.io.files import is_count
 
-MOST_LOCATIONS = 10  # of an item: the first that were found
-OWN = "./"
+# Locations stored for an item, the first ones seen. Each is a file that serving the image may have to read and compare.
+MAX_LOCATIONS = 10
+INDEX_FOLDER_PREFIX = "./"  # begins a stored path that is relative to the folder of the index itself
 
 
 class Location(NamedTuple):
-    """An image in a source."""
+    """A position of an image in a source."""
 
-    path: str  # of the image file or of the shard: relative to the root of the index (`Index.kept_path`), or an address
+    path: str  # of the image file or of the shard: as `Index.stored_path` writes it, or an address
     name: str  # of the image in its source
-    row: int | None = None  # of the shard; None of an image in a file of its own
+    row: int | None = None  # in the shard; None if the image is a file of its own
 
 
-def content_digest(content: bytes) -> bytes:
-    """The digest of an item."""
+def compute_digest(content: bytes) -> bytes:
+    """Return the digest by which the content of an item is recognised, 16 bytes."""
     return blake2b(content, digest_size=16).digest()
 
 
-def locations_of(item: Item) -> list[Location]:
-    """The locations of an item, in each of which the content has been seen under the item's name; or DamagedIndex."""
+def parse_locations(item: Item) -> list[Location]:
+    """Return the places where the content of an item was seen under its name; DamagedIndex if they are malformed."""
+    locations = []
     try:
-        found = [Location(*location) for location in list(item.location)[:MOST_LOCATIONS]]
+        for values in list(item.location)[:MAX_LOCATIONS]:
+            locations.append(Location(*values))
     except TypeError:
-        found = [Location("", "", -1)]
-    for path, name, row in found:
-        if not (isinstance(path, str) and isinstance(name, str) and (row is None or is_count(row, 0))):
+        raise DamagedIndex(f"the location of {item.id} cannot be read") from None
+
+    for path, name, row in locations:
+        has_valid_row = row is None or is_count(row, 0)
+        if not (isinstance(path, str) and isinstance(name, str) and has_valid_row):
             raise DamagedIndex(f"the location of {item.id} cannot be read")
-    return found
+    return locations
+
+
+def pack_locations(locations: Sequence[Location]) -> list[list[Any]]:
+    """Return locations as `Item.location` holds them: without the row if there is none."""
+    packed = []
+    for location in locations:
+        if location.row is None:
+            packed.append([location.path, location.name])
+        else:
+            packed.append(list(location))
+    return packed
 
 
 def is_address(path: str) -> bool:
-    """Whether a source is not a path of this machine."""
+    """Return whether a source is an address or a command, and not a path of this machine."""
     return "://" in path or path.startswith(PIPE)
 
 
 class Originals:
-    """The images of an index where they lie, in folders that an operator allows, and nowhere else.
+    """Reads images where they lie, but only inside folders that the operator has allowed.
 
-    A path of the index is looked for in each of these. NotADirectoryError if one is not a folder.
+    Args:
+        roots: the allowed folders; a path of the index is looked for in each of them.
+
+    Raises:
+        NotADirectoryError: a root is not a folder.
     """
 
     def __init__(self, roots: Sequence[str | Path]):
         for root in roots:
             if not os.path.isdir(root):  # noqa: PTH112  -- Path raises where this says no
-                raise NotADirectoryError(f"{root}: not a folder; name one that holds the images (--root)")
+                raise NotADirectoryError(f"{root} is not a folder; name one that holds the images (--root)")
         self._roots = [Path(os.path.realpath(root)) for root in roots]
 
     def read(self, item: Item) -> bytes | None:
-        """The content of an item as it was indexed; None if it is not there any more, or not in an allowed folder.
+        """Return the content of an item as it was indexed.
 
-        DamagedIndex as of `locations_of`.
+        Returns:
+            None if no allowed folder holds it any more.
+
+        Raises:
+            DamagedIndex: the locations of the item are malformed.
         """
-        for location in locations_of(item):
-            for path in self._allowed(location.path):
-                content = self._content(path, location.row)
-                if content is not None and content_digest(content) == item.digest:
+        for location in parse_locations(item):
+            for path in self._find_allowed_paths(location.path):
+                content = self._read_location(path, location.row)
+                if content is not None and compute_digest(content) == item.digest:
                     return content
         return None
 
-    def _allowed(self, path: str) -> Iterator[Path]:
-        """The files that a path may mean; links and `..` are followed before it is judged where they lead."""
+    def _find_allowed_paths(self, path: str) -> Iterator[Path]:
         for root in self._roots:
             with suppress(OSError, ValueError):
-                found = Path(os.path.realpath(root / path))
-                if found.exists() and any(found.is_relative_to(one) for one in self._roots):
-                    yield found
+                # Links and `..` are resolved first: what counts is where they lead.
+                resolved = Path(os.path.realpath(root / path))
+                if resolved.exists() and any(resolved.is_relative_to(allowed) for allowed in self._roots):
+                    yield resolved
 
-    def _content(self, path: Path, row: int | None) -> bytes | None:
+    def _read_location(self, path: Path, row: int | None) -> bytes | None:
+        """Return the bytes of a file, or of an image in a shard; None if they cannot be read."""
         with suppress(BadSample, OSError, ValueError, IndexError, ImportError):
             if row is None:
                 return read_file(path)
+
             source = open_local(path)
             shard, _ = source.locate(row)
             sample = source[row]
-            read = [Path(sample.image_file)] if sample.image_file else source.shards[shard].files
-            files = [file for one in read for file in (one.rglob("*") if one.is_dir() else [one])]
-            if all(any(self._allowed(str(file))) for file in files):
+            # The shard is allowed, but a table or an archive can name files outside of the allowed folders.
+            paths = [Path(sample.image_file)] if sample.image_file else source.shards[shard].files
+            files: list[Path] = []
+            for source_path in paths:
+                if source_path.is_dir():
+                    files.extend(source_path.rglob("*"))
+                else:
+                    files.append(source_path)
+            if all(any(self._find_allowed_paths(str(file))) for file in files):
                 return sample.image
         return None

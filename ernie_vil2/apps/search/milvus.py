@@ -1,7 +1,7 @@
-"""The collections of an index in Milvus, or in milvus-lite, which is a Milvus in one folder of this machine.
+"""The collections of an index in Milvus, or in milvus-lite, which is a Milvus in a folder of this machine.
 
-Milvus shards, replicates and indexes by itself; what it holds is what the embedded form holds but for thumbnails,
-which are read from where the images lie.
+Milvus shards, replicates and indexes by itself. It stores what a folder stores, except for thumbnails: the images are
+read from their locations instead.
 """
 
 from __future__ import annotations
@@ -15,36 +15,41 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.apps.search.collection import (
-    SIDES,
+    KINDS,
     VERSION,
     Collection,
     DamagedIndex,
+    Filter,
     Hit,
     Item,
-    Where,
-    are_unit,
-    checked,
-    counted_values,
+    are_unit_vectors,
+    count_facets,
+    validate_embeddings,
 )
-from ernie_vil2.apps.search.integrity import check_about, item_of
+from ernie_vil2.apps.search.integrity import check_about, parse_item
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import OtherVersion, check_version
 from ernie_vil2.registry import unknown
 
-LONGEST_ID = 1024
-BATCH = 1000
-NAMES = 100  # names that are looked for in one query
-LARGEST_SCORE = 1.1  # of unit vectors, of which Milvus may keep 8-bit numbers
-_ITEM = ["id", "digest", "fields", "location"]
-INDEXES = {"exact": ("FLAT", {}), "ivf": ("IVF_SQ8", {"nlist": 1024})}
-"""Milvus's own index types for ours."""
-_CONSISTENT = "Strong"  # what was added is found by the next search
+MAX_ID_LENGTH = 1024  # a VARCHAR of Milvus has a fixed bound; names of files have 255 bytes
+MAX_TEXT_LENGTH = 65_535  # the largest that Milvus allows
+BATCH_SIZE = 1000  # items of one request; Milvus limits the bytes of a message
+MAX_NAMES_PER_QUERY = 100  # each takes three conditions of one expression
+MAX_SCORE = 1.1  # of unit vectors; above 1, because Milvus may store them as 8-bit numbers
+ITEM_FIELDS = ["id", "digest", "fields", "location"]
+INDEX_TYPES = {"exact": ("FLAT", {}), "ivf": ("IVF_SQ8", {"nlist": 1024})}  # ours as those of Milvus, with parameters
+CONSISTENCY = "Strong"  # a search sees everything that was added before
 
 
 class MilvusStore:
-    """An index in Milvus, whose collections a writer makes where they are not there; OSError if nothing answers.
+    """An index in Milvus; a writer creates missing collections.
 
-    The address is `http://host:19530/NAME`, or the path of a `.db` of milvus-lite; NAME may be left out: `index`.
+    Args:
+        address: `http://host:19530/NAME`, or the path of a `.db` of milvus-lite; without NAME: `index`.
+        writable: whether the index will be changed.
+
+    Raises:
+        OSError: no Milvus answers.
     """
 
     def __init__(self, address: str, writable: bool):
@@ -53,28 +58,29 @@ class MilvusStore:
 
         uri, self.name = address, "index"
         if address.startswith("http"):
-            scheme, _, rest = address.partition("://")
-            host, _, name = rest.partition("/")
+            scheme, _, location = address.partition("://")
+            host, _, name = location.partition("/")
             uri, self.name = f"{scheme}://{host}", name or self.name
         try:
             self._client = MilvusClient(uri)
-        except Exception as error:  # pymilvus has no common class for what can go wrong on the way
+        except Exception as error:  # the exceptions of pymilvus and grpc have no common class
             raise OSError(f"{address}: no Milvus answers there ({error})") from error
         self.writable, self._address = writable, address
         self.about: dict[str, Any] = {}
         self.folder = None
-        if self._client.has_collection(self._name("about")):
-            self._client.load_collection(self._name("about"))
-            found = self._client.query(self._name("about"), filter="id == 0", output_fields=["about"])
-            if found:
-                self.about = self._checked_about(found[0]["about"])
+        name = self._collection_name("about")
+        if self._client.has_collection(name):
+            self._client.load_collection(name)
+            records = self._client.query(name, filter="id == 0", output_fields=["about"])
+            if records:
+                self.about = self._check_about(records[0]["about"])
         elif not writable:
             raise FileNotFoundError(f"{address}: no index {self.name} there; build one with ernie-vil2 search build")
 
     def __str__(self) -> str:
         return self._address
 
-    def _checked_about(self, about: Any) -> dict[str, Any]:
+    def _check_about(self, about: Any) -> dict[str, Any]:
         name = f"{self._address}: about"
         version = about.get("version") if isinstance(about, dict) else None
         try:
@@ -84,89 +90,94 @@ class MilvusStore:
         return check_about(about, (), name)
 
     def describe(self, about: dict[str, Any]) -> None:
-        name = self._name("about")
+        name = self._collection_name("about")
         if not self.about:
-            self._client.create_collection(name, dimension=2, consistency_level=_CONSISTENT)
-        self._client.upsert(name, {"id": 0, "vector": [0.0, 1.0], "about": about})
+            self._client.create_collection(name, dimension=2, consistency_level=CONSISTENCY)
+        self._client.upsert(name, {"id": 0, "vector": [0.0, 1.0], "about": about})  # Milvus demands a vector
         self.about = about
 
     def discard(self) -> None:
-        for kind in ("about", *SIDES):
-            self._client.drop_collection(self._name(kind))
+        for kind in ("about", *KINDS):
+            self._client.drop_collection(self._collection_name(kind))
 
     def collection(self, kind: str) -> MilvusCollection | None:
-        name = self._name(kind)
+        name = self._collection_name(kind)
         if not self._client.has_collection(name):
             if not self.writable:
                 return None
-            self._create(name)
+            self._create_collection(name)
         self._client.load_collection(name)
         return MilvusCollection(self._client, name, self.about["width"])
 
     @contextmanager
-    def compacted(self, kind: str, collection: MilvusCollection) -> Iterator[MilvusCollection]:
-        yield collection  # Milvus drops what is gone by itself
+    def compact(self, kind: str, collection: MilvusCollection) -> Iterator[MilvusCollection]:
+        yield collection  # Milvus drops removed rows by itself
 
-    def replaced(self) -> bool:
-        return False  # a cluster names its collections, whatever lies behind a name
+    def detect_replacement(self) -> bool:
+        return False  # collections have names, and a name always means the current one
 
     def close(self) -> None:
         self._client.close()
         if not self._address.startswith("http"):
+            # Without it the server of milvus-lite would keep the folder locked until this process ends.
             from milvus_lite.server_manager import server_manager_instance
 
-            server_manager_instance.release_server(self._address)  # another process may open the folder now
+            server_manager_instance.release_server(self._address)
 
-    def _name(self, part: str) -> str:
-        return f"ernie_vil2_{self.name}_{part}"
+    def _collection_name(self, kind: str) -> str:
+        return f"ernie_vil2_{self.name}_{kind}"
 
-    def _create(self, name: str) -> None:
+    def _create_collection(self, name: str) -> None:
         from pymilvus import DataType, MilvusClient
 
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-        schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=LONGEST_ID)
+        schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=MAX_ID_LENGTH)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=self.about["width"])
         for field in ("digest", "location"):
-            schema.add_field(field, DataType.VARCHAR, max_length=65535)
+            schema.add_field(field, DataType.VARCHAR, max_length=MAX_TEXT_LENGTH)
         schema.add_field("fields", DataType.JSON)
         indexes = self._client.prepare_index_params()
         indexes.add_index("vector", index_type="FLAT", metric_type="IP")
-        self._client.create_collection(name, schema=schema, index_params=indexes, consistency_level=_CONSISTENT)
+        self._client.create_collection(name, schema=schema, index_params=indexes, consistency_level=CONSISTENCY)
 
 
 class MilvusCollection(Collection):
-    """A collection of Milvus, which itself indexes what comes and drops what is gone; who else writes is not known."""
+    """A collection of Milvus. It has no version, since nothing tells when another client writes to it."""
 
     def __init__(self, client: Any, name: str, width: int):
         self._client, self._name, self.width = client, name, width
 
     @property
     def index_type(self) -> dict[str, Any]:
-        """What Milvus says of its index."""
+        """Description of the index by Milvus."""
         return {"name": "milvus"} | dict(self._client.describe_index(self._name, "vector"))
 
     def __len__(self) -> int:
         return self._client.query(self._name, output_fields=["count(*)"])[0]["count(*)"]
 
     def add(self, items: Sequence[Item], embeddings: np.ndarray) -> None:
-        embeddings = checked(embeddings, len(items), self.width, np.float32)
-        rows = {item.id: _row(item, vector.tolist()) for item, vector in zip(items, embeddings, strict=True)}
+        embeddings = validate_embeddings(embeddings, len(items), self.width, np.float32)
+        rows = {}  # by id, so that the last item with an id wins
+        for item, vector in zip(items, embeddings, strict=True):
+            rows[item.id] = _make_row(item, vector.tolist())
         self._client.upsert(self._name, list(rows.values()))
 
     def update(self, items: Sequence[Item]) -> None:
-        for start in range(0, len(items), BATCH):
-            part = {item.id: item for item in items[start : start + BATCH]}
-            there = self._client.get(self._name, ids=list(part), output_fields=["vector"])
-            self._client.upsert(self._name, [_row(part[row["id"]], list(map(float, row["vector"]))) for row in there])
+        for start in range(0, len(items), BATCH_SIZE):
+            batch = {item.id: item for item in items[start : start + BATCH_SIZE]}
+            stored_rows = self._client.get(self._name, ids=list(batch), output_fields=["vector"])
+            # An upsert replaces whole rows, so the vectors are read and written back.
+            rows = [_make_row(batch[row["id"]], list(map(float, row["vector"]))) for row in stored_rows]
+            self._client.upsert(self._name, rows)
 
     def remove(self, ids: Sequence[str]) -> int:
-        there = len(self.digests(ids))
-        if there:
+        num_existing = len(self.get_digests(ids))
+        if num_existing:
             self._client.delete(self._name, ids=list(ids))
-        return there
+        return num_existing
 
     def search(
-        self, queries: np.ndarray, count: int, where: Where | None = None, width: int | None = None
+        self, queries: np.ndarray, count: int, where: Filter | None = None, width: int | None = None
     ) -> list[list[Hit]]:
         if width is not None:
             raise ValueError("Milvus searches whole embeddings: leave out the width, or build an index of this width")
@@ -174,127 +185,143 @@ class MilvusCollection(Collection):
         count = min(count, len(self))
         if not count:
             return [[] for _ in queries]
-        found = self._client.search(
+        answers = self._client.search(
             self._name,
             queries.tolist(),
             limit=count,
-            filter=_expression(where or {}),
+            filter=_make_expression(where or {}),
             output_fields=["fields", "digest"],
         )
-        return [[self._hit(hit["id"], hit["distance"], hit["entity"]) for hit in hits] for hits in found]
+        hits_of_queries = []
+        for hits in answers:
+            hits_of_queries.append([self._parse_hit(hit["id"], hit["distance"], hit["entity"]) for hit in hits])
+        return hits_of_queries
 
-    def get(self, item: str) -> Item | None:
-        found = self._client.get(self._name, ids=[item], output_fields=_ITEM)
-        return self._item(found[0]) if found else None
+    def get(self, item_id: str) -> Item | None:
+        rows = self._client.get(self._name, ids=[item_id], output_fields=ITEM_FIELDS)
+        return self._parse_item(rows[0]) if rows else None
 
-    def embedding(self, item: str) -> np.ndarray | None:
-        found = self._client.get(self._name, ids=[item], output_fields=["vector"])
-        if not found:
+    def get_embedding(self, item_id: str) -> np.ndarray | None:
+        rows = self._client.get(self._name, ids=[item_id], output_fields=["vector"])
+        if not rows:
             return None
-        embedding = np.asarray(found[0]["vector"], np.float32)
-        if embedding.shape != (self.width,) or not are_unit(embedding[None]).all():
-            raise DamagedIndex(f"Milvus, {self._name}: the embedding of {item[:100]!r} is not a unit vector")
+        embedding = np.asarray(rows[0]["vector"], np.float32)
+        if embedding.shape != (self.width,) or not are_unit_vectors(embedding[None]).all():
+            raise DamagedIndex(f"Milvus, {self._name}: the embedding of {item_id[:100]!r} is not a unit vector")
         return embedding
 
-    def digests(self, ids: Sequence[str]) -> dict[str, bytes]:
+    def get_digests(self, ids: Sequence[str]) -> dict[str, bytes]:
         digests = {}
-        for start in range(0, len(ids), BATCH):
-            for row in self._client.get(self._name, ids=list(ids[start : start + BATCH]), output_fields=["digest"]):
-                digests[row["id"]] = self._digest(row["digest"])
+        for start in range(0, len(ids), BATCH_SIZE):
+            batch = list(ids[start : start + BATCH_SIZE])
+            for row in self._client.get(self._name, ids=batch, output_fields=["digest"]):
+                digests[row["id"]] = self._parse_digest(row["digest"])
         return digests
 
-    def named(self, names: Container[str]) -> dict[str, list[Item]]:
-        found: dict[str, list[Item]] = {name: [] for name in names}
+    def find_by_name(self, names: Container[str]) -> dict[str, list[Item]]:
+        items_of_names: dict[str, list[Item]] = {name: [] for name in names}
         names = list(names)
-        for start in range(0, len(names), NAMES):
-            part = names[start : start + NAMES]
-            ranges = " or ".join(
-                f"id == {_quoted(name)} or (id > {_quoted(f'{name} (')} and id < {_quoted(f'{name} )')})"
-                for name in part
-            )
-            items = [self._item(row) for row in self._client.query(self._name, filter=ranges, output_fields=_ITEM)]
-            for name in part:
-                own = (item for item in items if item.id == name or item.id.startswith(f"{name} ("))
-                found[name] = sorted(own, key=lambda item: item.id)
-        return found
+        for start in range(0, len(names), MAX_NAMES_PER_QUERY):
+            batch = names[start : start + MAX_NAMES_PER_QUERY]
+            conditions = []
+            for name in batch:
+                # ")" follows "(" in the order of characters: the range holds ids that begin with the name and " (".
+                lower, upper = _quote(f"{name} ("), _quote(f"{name} )")
+                conditions.append(f"id == {_quote(name)} or (id > {lower} and id < {upper})")
+            rows = self._client.query(self._name, filter=" or ".join(conditions), output_fields=ITEM_FIELDS)
+            items = sorted(map(self._parse_item, rows), key=lambda item: item.id)
+            for item in items:
+                for name in batch:
+                    if item.id == name or item.id.startswith(f"{name} ("):
+                        items_of_names[name].append(item)
+        return items_of_names
 
     def field_names(self) -> list[str]:
-        return sorted({name for row in self._rows(["fields"]) for name in row["fields"]})
+        names: set[str] = set()
+        for row in self._iterate_rows(["fields"]):
+            names.update(row["fields"])
+        return sorted(names)
 
-    def every(self) -> Iterator[Item]:
-        return map(self._item, self._rows(_ITEM))
+    def iterate_items(self) -> Iterator[Item]:
+        return map(self._parse_item, self._iterate_rows(ITEM_FIELDS))
 
-    def some(self, count: int) -> list[Item]:
-        return [self._item(row) for row in self._client.query(self._name, limit=count, output_fields=_ITEM)]
+    def sample_items(self, count: int) -> list[Item]:
+        rows = self._client.query(self._name, limit=count, output_fields=ITEM_FIELDS)
+        return [self._parse_item(row) for row in rows]
 
-    def sample(self, count: int) -> np.ndarray:
-        found = self._client.query(self._name, limit=count, output_fields=["vector"])
-        return np.asarray([row["vector"] for row in found], np.float32).reshape(-1, self.width)
+    def sample_embeddings(self, count: int) -> np.ndarray:
+        rows = self._client.query(self._name, limit=count, output_fields=["vector"])
+        return np.asarray([row["vector"] for row in rows], np.float32).reshape(-1, self.width)
 
     def facets(self) -> dict[str, list[tuple[Any, int]]]:
-        return counted_values(row["fields"] for row in self._rows(["fields"]))
+        return count_facets(row["fields"] for row in self._iterate_rows(["fields"]))
 
-    def build(
+    def build_index_type(
         self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Callable[[str], None]
     ) -> None:
         if index_type is not None:
-            if index_type not in INDEXES:
-                raise unknown("index type in Milvus", index_type, INDEXES)
-            kind, parameters = INDEXES[index_type]
-            self._client.release_collection(self._name)
+            if index_type not in INDEX_TYPES:
+                raise unknown("index type in Milvus", index_type, INDEX_TYPES)
+            milvus_type, parameters = INDEX_TYPES[index_type]
+            self._client.release_collection(self._name)  # a loaded collection cannot change its index
             if self._client.list_indexes(self._name):
                 self._client.drop_index(self._name, "vector")
             indexes = self._client.prepare_index_params()
-            indexes.add_index("vector", index_type=kind, metric_type="IP", params=parameters)
+            indexes.add_index("vector", index_type=milvus_type, metric_type="IP", params=parameters)
             self._client.create_index(self._name, indexes)
             self._client.load_collection(self._name)
         log(f"Milvus keeps its own index: {self.index_type['index_type']}")
 
-    def _hit(self, one: str, score: float, entity: dict[str, Any]) -> Hit:
+    def _parse_hit(self, item_id: str, score: float, entity: dict[str, Any]) -> Hit:
         fields = entity["fields"]
-        if not abs(score) <= LARGEST_SCORE or not isinstance(fields, dict):
-            raise DamagedIndex(f"Milvus, {self._name}: {one[:100]!r} has the score {score} or fields of another form")
-        return Hit(one, score, json.dumps(fields), self._digest(entity["digest"]))
+        is_score = abs(score) <= MAX_SCORE  # not NaN either
+        if not is_score or not isinstance(fields, dict):
+            raise DamagedIndex(
+                f"Milvus, {self._name}: {item_id[:100]!r} has the score {score} or fields of another form"
+            )
+        return Hit(item_id, score, json.dumps(fields), self._parse_digest(entity["digest"]))
 
-    def _item(self, row: dict[str, Any]) -> Item:
-        digest, fields = self._digest(row["digest"]), json.dumps(row["fields"])
-        return item_of(row["id"], digest, fields, row["location"], None, f"Milvus, {self._name}")
+    def _parse_item(self, row: dict[str, Any]) -> Item:
+        digest, fields = self._parse_digest(row["digest"]), json.dumps(row["fields"])
+        return parse_item(row["id"], digest, fields, row["location"], None, f"Milvus, {self._name}")
 
-    def _digest(self, text: str) -> bytes:
+    def _parse_digest(self, text: str) -> bytes:
         try:
             return bytes.fromhex(text)
         except ValueError as error:
             raise DamagedIndex(f"Milvus, {self._name}: a digest is {text[:100]!r}") from error
 
-    def _rows(self, fields: list[str]) -> Iterator[dict[str, Any]]:
-        iterator = self._client.query_iterator(self._name, batch_size=BATCH, output_fields=fields)
+    def _iterate_rows(self, fields: list[str]) -> Iterator[dict[str, Any]]:
+        iterator = self._client.query_iterator(self._name, batch_size=BATCH_SIZE, output_fields=fields)
         while batch := iterator.next():
             yield from batch
         iterator.close()
 
 
-def _expression(where: Where) -> str:
-    """A filter in Milvus's language; strings are quoted as JSON quotes them."""
-    parts = []
-    for name, wanted in where.items():
-        field = f"fields[{_quoted(name)}]"
-        if isinstance(wanted, dict):
-            # Milvus compares values of one type only. Of texts, dates are those that begin with a digit.
-            parts += [f"{field} {bound} {_quoted(limit)}" for bound, limit in wanted.items()]
-            if any(isinstance(limit, str) for limit in wanted.values()):
-                parts.append(f'{field} >= "0" and {field} < ":"')
-            continue
-        values = wanted if isinstance(wanted, list) else [wanted]
-        # Not `in`: milvus-lite knows it of plain fields only.
-        parts.append(" or ".join(f"{field} == {_quoted(value)}" for value in values))
-    return " and ".join(f"({part})" for part in parts)
+def _make_expression(where: Filter) -> str:
+    """Return a filter in the language of Milvus."""
+    clauses = []
+    for name, condition in where.items():
+        field = f"fields[{_quote(name)}]"
+        if isinstance(condition, dict):
+            # Milvus compares only values of one type. Among texts, those that begin with a digit count as dates.
+            for operator, limit in condition.items():
+                clauses.append(f"{field} {operator} {_quote(limit)}")
+            if any(isinstance(limit, str) for limit in condition.values()):
+                clauses.append(f'{field} >= "0" and {field} < ":"')
+        else:
+            choices = condition if isinstance(condition, list) else [condition]
+            # Not `in`, which milvus-lite has for plain fields only.
+            clauses.append(" or ".join(f"{field} == {_quote(choice)}" for choice in choices))
+    return " and ".join(f"({clause})" for clause in clauses)
 
 
-def _quoted(value: Any) -> str:
+def _quote(value: Any) -> str:
+    """Return a value as a literal of Milvus, which quotes texts as JSON does."""
     return json.dumps(value, ensure_ascii=False)
 
 
-def _row(item: Item, vector: list[float]) -> dict[str, Any]:
+def _make_row(item: Item, vector: list[float]) -> dict[str, Any]:
     return {
         "id": item.id,
         "vector": vector,

@@ -17,10 +17,10 @@ from starlette.requests import ClientDisconnect
 
 from ernie_vil2.apps.search import api
 from ernie_vil2.apps.search.batching import Batcher, Overloaded
-from ernie_vil2.apps.search.collection import SIDES, DamagedIndex
+from ernie_vil2.apps.search.collection import KINDS, DamagedIndex
 from ernie_vil2.apps.search.image_decoding import DecodingOverload
 from ernie_vil2.apps.search.index import Index, OtherModel
-from ernie_vil2.apps.search.locations import Originals, content_digest
+from ernie_vil2.apps.search.locations import Originals, compute_digest
 from ernie_vil2.apps.search.middleware import RETRY_SECONDS, Access, Middleware, Uploads
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.io.terminal import printable
@@ -122,7 +122,7 @@ def build_app(
 
     @app.get("/health", summary="Whether the index answers, and what it holds")
     def health() -> dict[str, Any]:
-        counts = {kind: len(index.collection(kind)) for kind in SIDES if index.has(kind)}
+        counts = {kind: len(index.collection(kind)) for kind in KINDS if index.has(kind)}
         return {"status": "ok", "model": index.title, **counts}
 
     @app.get("/healthz", summary="Whether the process answers at all")
@@ -131,14 +131,14 @@ def build_app(
 
     @app.get("/readyz", summary="Whether the index can be searched now; 503 where it cannot")
     def ready() -> dict[str, str]:
-        return {"status": "ok" if any(map(index.has, SIDES)) else "empty"}
+        return {"status": "ok" if any(map(index.has, KINDS)) else "empty"}
 
     @app.get("/metrics", response_class=PlainTextResponse, summary="Counts of all workers, for Prometheus")
     def metrics() -> str:
-        there = {kind: index.collection(kind) for kind in SIDES if index.has(kind)}
+        there = {kind: index.collection(kind) for kind in KINDS if index.has(kind)}
         gauges: dict[str, dict[str, float]] = {"items": {kind: len(found) for kind, found in there.items()}}
-        gauges["uncovered_share"] = {kind: found.uncovered() for kind, found in there.items()}
-        gauges["gone_share"] = {kind: found.gone() for kind, found in there.items()}
+        gauges["uncovered_share"] = {kind: found.uncovered_share() for kind, found in there.items()}
+        gauges["gone_share"] = {kind: found.removed_share() for kind, found in there.items()}
         gauges["generation"] = {kind: getattr(found.version, "generation", 0) for kind, found in there.items()}
         return batcher.counts.text(gauges)
 
@@ -160,7 +160,7 @@ def _first_errors(error: RequestValidationError) -> list[dict[str, Any]]:
 
 def _by_content(request: Request, content: bytes, kind: str | None, lasting: bool = False) -> Response:
     """What browsers keep, and ask for again only whether it has changed; not even that if it is lasting."""
-    tag = f'"{content_digest(content).hex()}"'
+    tag = f'"{compute_digest(content).hex()}"'
     headers = {"ETag": tag, "Cache-Control": "max-age=31536000, immutable" if lasting else "no-cache"}
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.apps.search.collection import Item
-from ernie_vil2.apps.search.local import LocalCollection
+from ernie_vil2.apps.search.local_collection import LocalCollection
 from tests.support.small_index import WIDTH, unit
 
 ROWS = 2000
@@ -38,7 +38,7 @@ class Storage:
 
     def build(self, collection, queries, recall=0.95):
         index_type = None if self.index_type == "milvus" else self.index_type
-        collection.build(index_type, lambda: queries, recall, lambda line: None)
+        collection.build_index_type(index_type, lambda: queries, recall, lambda line: None)
 
     def close(self):
         for store in reversed(self._open):
@@ -56,7 +56,7 @@ def index_type(request):
 @pytest.fixture
 def storage(index_type, tmp_path, monkeypatch):
     # A filter that admits more than these of the few rows of a test is the own affair of the index type.
-    monkeypatch.setattr("ernie_vil2.apps.search.local.EXACT_UP_TO", 600)
+    monkeypatch.setattr("ernie_vil2.apps.search.local_collection.EXACT_UP_TO", 600)
     storage = Storage(index_type, tmp_path)
     yield storage
     storage.close()
@@ -181,9 +181,9 @@ def test_what_was_committed_is_there_when_it_is_opened_again(storage, full, rows
     again = storage.open()
     assert len(again) == ROWS and found(again.search(queries, 10)) == expected
     assert again.get("17").location == [["source", "17", 17]] and again.get("x") is None
-    np.testing.assert_allclose(again.embedding("17"), rows[17], atol=1e-3)
-    assert again.embedding("x") is None
-    assert again.digests(["17", "x"]) == {"17": b"content 17"}
+    np.testing.assert_allclose(again.get_embedding("17"), rows[17], atol=1e-3)
+    assert again.get_embedding("x") is None
+    assert again.get_digests(["17", "x"]) == {"17": b"content 17"}
 
 
 def test_embeddings_that_cannot_be_indexed_are_refused(storage, rng):
@@ -199,7 +199,7 @@ def test_fields_worth_filtering_by(full):
     facets = {name: sorted(map(tuple, values)) for name, values in full.facets().items()}
     thirds = [(value, int((value == NUMBERS % 3).sum())) for value in range(3)]
     assert facets == {"third": thirds, "even": [(False, ROWS // 2), (True, ROWS // 2)]}
-    assert len(full.texts(20)) == 20 and full.sample(7).shape[1] == WIDTH
+    assert len(full.sample_captions(20)) == 20 and full.sample_embeddings(7).shape[1] == WIDTH
 
 
 def test_fields_and_locations_change_and_all_else_stays(full, rows, rng):
@@ -215,10 +215,10 @@ def test_fields_and_locations_change_and_all_else_stays(full, rows, rng):
 
 def test_items_are_found_by_the_name_that_their_ids_begin_with(storage, rng):
     collection = storage.open(writable=True)
-    assert collection.named({"a"}) == {"a": []} and collection.field_names() == []
+    assert collection.find_by_name({"a"}) == {"a": []} and collection.field_names() == []
     ids = ["a", "a (1)", "a (2)", "a(", "a )", "ab", "a%", "a% (1)", 'q"\\的', 'q"\\的 (1)', "a_ (1)"]
     collection.add([Item(one, one.encode(), {"n": one}) for one in ids], unit(rng, len(ids)))
-    found = collection.named({"a", "a%", 'q"\\的', "nobody", *map(str, range(250))})
+    found = collection.find_by_name({"a", "a%", 'q"\\的', "nobody", *map(str, range(250))})
     assert {name: [item.id for item in of] for name, of in found.items() if of} == {
         "a": ["a", "a (1)", "a (2)"], "a%": ["a%", "a% (1)"], 'q"\\的': ['q"\\的', 'q"\\的 (1)']
     }  # fmt: skip

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2 import cli as commands
-from ernie_vil2.apps.search import fill, open_index
-from ernie_vil2.apps.search.fill import Filled, add_images, images_in
-from ernie_vil2.apps.search.locations import Originals, locations_of
+from ernie_vil2.apps.search import add_items, open_index
+from ernie_vil2.apps.search.add_items import FillResult, add_images, list_images
+from ernie_vil2.apps.search.locations import Originals, parse_locations
 from tests.support.limits import examples
 from tests.support.shapes import png, write_tar
 from tests.support.small_index import all_items, number_vector, open_number_index
@@ -56,8 +56,8 @@ def path_of(source, name):
 
 
 def add(index, sources):
-    filled = add_images(index, images_in(sources))
-    assert not filled.bad.counts
+    filled = add_images(index, list_images(sources))
+    assert not filled.bad_samples.counts
     return filled
 
 
@@ -71,7 +71,7 @@ STEPS = st.lists(st.tuples(st.none() | CHANGE, FILL, st.none() | st.integers(0, 
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_order_of_changes_is_what_a_dictionary_says(kind, monkeypatch):
-    monkeypatch.setattr(fill, "CHUNK", 2)
+    monkeypatch.setattr(add_items, "CHUNK_SIZE", 2)
 
     @examples(15)
     @given(st.fixed_dictionaries(dict.fromkeys(SOURCES, ROWS)), STEPS)
@@ -111,7 +111,7 @@ def check(folder, index, sources, steps):
             positions = defaultdict(set, {image: paths for image, paths in positions.items() if paths})
             new = positions.keys() - ids.keys()
         found = all_items(index)
-        by_image = {(locations_of(item)[0].name, item.digest): one for one, item in found.items()}
+        by_image = {(parse_locations(item)[0].name, item.digest): one for one, item in found.items()}
         assert by_image.keys() == {(name, digest(number)) for name, number in positions}
         assert len(found) == len(positions) == len(index.collection("images"))
         again = {image: by_image[image[0], digest(image[1])] for image in positions}
@@ -121,9 +121,9 @@ def check(folder, index, sources, steps):
         originals = Originals([folder])
         for (name, number), one in ids.items():
             item = found[one]
-            assert {position.path for position in locations_of(item)} == positions[name, number]
+            assert {position.path for position in parse_locations(item)} == positions[name, number]
             assert one.startswith(name) and np.allclose(
-                index.collection("images").embedding(one), number_vector(number), atol=1e-3
+                index.collection("images").get_embedding(one), number_vector(number), atol=1e-3
             )
             content = originals.read(item)
             assert content in (None, str(number).encode())
@@ -138,8 +138,8 @@ def unique(source, rows):
     return rows if source.startswith("shard") else list(dict(rows).items())
 
 
-def counts(filled: Filled):
-    return filled.added, filled.replaced, filled.refreshed, filled.unchanged
+def counts(filled: FillResult):
+    return filled.num_added, filled.num_replaced, filled.num_refreshed, filled.num_unchanged
 
 
 def test_equal_names_in_two_sources_are_two_items(tmp_path):

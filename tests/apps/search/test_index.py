@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ernie_vil2.apps.search import BusyIndex, DamagedIndex, fill, open_index
-from ernie_vil2.apps.search.fill import add_images, add_texts, build, images_in
+from ernie_vil2.apps.search import BusyIndex, DamagedIndex, add_items, open_index
+from ernie_vil2.apps.search.add_items import add_images, add_texts, optimize_collection, list_images
 from ernie_vil2.apps.search.store import FolderStore
 from tests.support.commands import call
 from tests.support.shapes import draw, png
@@ -24,10 +24,10 @@ WORDS = ["red disc", "green square", "blue bar", "yellow cross", "红色的圆",
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, checkpoint, shapes):
     with open_index(tmp_path_factory.mktemp("built") / "index", str(checkpoint), writable=True) as index:
-        add_images(index, images_in([str(shapes["val"])]))
+        add_images(index, list_images([str(shapes["val"])]))
         add_texts(index, WORDS)
         for kind in ("images", "texts"):
-            build(index, kind, None, 0.98, lambda line: None)
+            optimize_collection(index, kind, None, 0.98, lambda line: None)
     return index.folder
 
 
@@ -45,7 +45,7 @@ def search(model, monkeypatch):
 
 
 def test_answers_are_those_of_a_product(folder, model, shapes):
-    images = images_in([str(shapes["val"])])
+    images = list_images([str(shapes["val"])])
     names, contents, fields = zip(*(image.read()[:3] for image in images), strict=True)
     embeddings = model.encode_images(list(contents)).astype(np.float16).astype(np.float32)  # as the index keeps them
     with open_index(folder, model) as index:
@@ -82,22 +82,22 @@ def test_bad_images_are_counted_and_the_rest_is_indexed(tmp_path, model):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     with open_index(tmp_path / "index", model, writable=True) as index:
-        filled = add_images(index, images_in([str(tmp_path / "photos")]))
-        assert (filled.added, filled.unchanged, filled.bad.counts.total(), filled.bad.read) == (2, 0, 2, 4)
+        filled = add_images(index, list_images([str(tmp_path / "photos")]))
+        assert (filled.num_added, filled.num_unchanged, filled.bad_samples.counts.total(), filled.bad_samples.read) == (2, 0, 2, 4)
         assert {hit.id for hit in index.search(texts=["red"])[0]} == {"a.png", "sub/d.png"}
         # A PNG that is small enough is its own thumbnail.
         assert index.collection("images").get("a.png").thumbnail == IMAGE
         thumbnail = index.collection("images").get("sub/d.png").thumbnail
         assert thumbnail.startswith(b"RIFF") and Image.open(io.BytesIO(thumbnail)).size == (160, 40)
         (tmp_path / "photos" / "a.png").write_bytes(png(draw((30, 200, 30), "cross", rng)))
-        again = add_images(index, images_in([str(tmp_path / "photos")]))
-        assert (again.added, again.unchanged) == (1, 1)
+        again = add_images(index, list_images([str(tmp_path / "photos")]))
+        assert (again.num_added, again.num_unchanged) == (1, 1)
         assert len(index.collection("images")) == 2
 
 
 def test_a_build_that_was_killed_goes_on(tmp_path, model, shapes, monkeypatch):
-    monkeypatch.setattr(fill, "CHUNK", 32)
-    images = images_in([str(shapes["train"])])
+    monkeypatch.setattr(add_items, "CHUNK_SIZE", 32)
+    images = list_images([str(shapes["train"])])
     assert len(images) == 128
     monkeypatch.setattr(model, "encode_pixels", interrupt_call(model.encode_pixels, 3))
     with pytest.raises(KeyboardInterrupt), open_index(tmp_path / "index", model, writable=True) as index:
@@ -108,12 +108,12 @@ def test_a_build_that_was_killed_goes_on(tmp_path, model, shapes, monkeypatch):
     with open_index(tmp_path / "index", model, writable=True) as index:
         assert len(index.collection("images")) == 64
         filled = add_images(index, images)
-        assert (filled.added, filled.unchanged) == (64, 64)
+        assert (filled.num_added, filled.num_unchanged) == (64, 64)
         names = [image.read()[0] for image in images]
         assert all(index.similar(name, count=1, among="images")[0].id != name for name in names[:5])
         assert len(index.collection("images")) == 128
         expected = model.encode_images([images[100].read()[1]])[0]
-        np.testing.assert_allclose(index.collection("images").embedding(names[100]), expected, atol=2e-3)
+        np.testing.assert_allclose(index.collection("images").get_embedding(names[100]), expected, atol=2e-3)
 
 
 def test_one_writer_and_any_number_of_readers(folder, model):
@@ -164,7 +164,7 @@ def test_damage_is_named_with_what_to_do(folder, model, shapes, name):
     if advice[1]:
         shutil.rmtree(advice[1])
     with open_index(folder, model, writable=True) as index:
-        add_images(index, images_in([str(shapes["val"])]))
+        add_images(index, list_images([str(shapes["val"])]))
         assert len(index.search(texts=["red"], count=20)[0]) == 16
 
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.apps.search.collection import Item
-from ernie_vil2.apps.search.index_types import INDEX_TYPES, RERANKED, Exact, build_index_type, open_index_type, ranked
-from ernie_vil2.apps.search.local import LocalCollection, _candidates, _Kept
+from ernie_vil2.apps.search.index_types import INDEX_TYPES, NUM_CANDIDATES, Exact, build_index_type, open_index_type, rank
+from ernie_vil2.apps.search.local_collection import LocalCollection, _ItemCache, find_candidates
 from ernie_vil2.apps.search.milvus import MilvusCollection
 from ernie_vil2.registry import UnknownName
 from tests.support.limits import examples
@@ -33,9 +33,9 @@ def test_an_exact_search_is_the_product(count, width, wanted, seed, filtered, th
     rows, queries = unit(rng, count, width).astype(np.float16), unit(rng, 3, width)
     allowed = rng.random(count) < 0.5 if filtered else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ernie_vil2.apps.search.index_types.SCANNED_ROWS", 1)
+        patch.setattr("ernie_vil2.apps.search.index_types.ROWS_PER_THREAD", 1)
         patch.setattr("faiss.omp_get_max_threads", lambda: threads)
-        found = Exact(rows).candidates(queries, wanted, allowed)
+        found = Exact(rows).find_candidates(queries, wanted, allowed)
     assert found.shape == (3, wanted)
     scores = queries @ rows.T.astype(np.float32)
     if filtered:
@@ -55,9 +55,9 @@ def test_an_exact_search_reads_the_rows_where_they_lie(tmp_path):
     with (tmp_path / "rows.f16").open("wb") as file:
         file.truncate(2 * count * width)  # zeros that take no room
     rows = np.memmap(tmp_path / "rows.f16", np.float16, "r", shape=(count, width))
-    Exact(rows[:1000]).candidates(np.ones([1, width], np.float32), 10)  # faiss is loaded
+    Exact(rows[:1000]).find_candidates(np.ones([1, width], np.float32), 10)  # faiss is loaded
     before = resident()
-    assert Exact(rows).candidates(np.ones([1, width], np.float32), 10).shape == (1, 10)
+    assert Exact(rows).find_candidates(np.ones([1, width], np.float32), 10).shape == (1, 10)
     assert resident() - before < 20  # MiB of 122
 
 
@@ -79,12 +79,12 @@ def test_an_index_type_that_was_cut_off_is_named(tmp_path):
 
 @pytest.mark.parametrize(("limit", "expected"), [(40, "exact"), (39, "ivf")])
 def test_rows_up_to_the_limit_are_searched_exactly(tmp_path, monkeypatch, limit, expected):
-    monkeypatch.setattr("ernie_vil2.apps.search.local.EXACT_UP_TO", limit)
+    monkeypatch.setattr("ernie_vil2.apps.search.local_collection.EXACT_UP_TO", limit)
     rows = unit(np.random.default_rng(0), 40, 8)
     collection = LocalCollection(tmp_path, 8, writable=True)
     collection.add([Item(str(number), b"", {}) for number in range(40)], rows)
-    collection.build(None, lambda: rows, 0.9, lambda line: None)
-    assert collection._now.index_type.name == expected
+    collection.build_index_type(None, lambda: rows, 0.9, lambda line: None)
+    assert collection._snapshot.index_type.name == expected
     collection.close()
 
 
@@ -96,8 +96,8 @@ def test_recall_is_reached_on_queries_unlike_the_rows(tmp_path, recall):
     tuned, asked = in_few_directions(rng, 300, off=off), in_few_directions(rng, 100, off=off)
     built = INDEX_TYPES.find("ivf").build(rows, lambda: tuned, recall, tmp_path, lambda line: None)
     opened = INDEX_TYPES.find("ivf").open(rows, tmp_path, built.facts)
-    assert opened.facts == built.facts and opened.facts["wanted_recall"] == recall
-    found = ranked(rows, asked, opened.candidates(asked, RERANKED), 10)[1]
+    assert opened.facts == built.facts and opened.facts["target_recall"] == recall
+    found = rank(rows, asked, opened.find_candidates(asked, NUM_CANDIDATES), 10)[1]
     truth = np.argsort(-(asked @ rows.T.astype(np.float32)), axis=1, kind="stable")[:, :10]
     reached = np.mean([np.isin(b, a).mean() for a, b in zip(found, truth, strict=True)])
     assert reached >= recall - 0.02 and abs(reached - opened.facts["recall"]) < 0.05
@@ -107,8 +107,8 @@ def test_recall_is_reached_on_queries_unlike_the_rows(tmp_path, recall):
 def test_a_recall_that_is_not_reached_is_a_warning(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     rows, queries = unit(rng, 2000, 16).astype(np.float16), unit(rng, 300, 16)
-    for breadths, warned in (((1,), True), ((1, 2000), False)):
-        monkeypatch.setattr("ernie_vil2.apps.search.index_types.Ivf.breadths", breadths)
+    for probe_choices, warned in (((1,), True), ((1, 2000), False)):
+        monkeypatch.setattr("ernie_vil2.apps.search.ivf.Ivf.probe_choices", probe_choices)
         lines = []
         facts = INDEX_TYPES.find("ivf").build(rows, lambda: queries, 0.97, tmp_path, lines.append).facts
         warnings = [line for line in lines if line.startswith("warning: ")]
@@ -148,7 +148,7 @@ def test_any_changes_leave_what_a_dictionary_holds(operations, seed):
                 expected = {key: vector for key, vector in expected.items() if key not in map(str, value)}
             elif operation == "build" and expected:
                 queries = unit(rng, 30, 8)
-                collection.build(value, lambda queries=queries: queries, 0.95, lambda line: None)
+                collection.build_index_type(value, lambda queries=queries: queries, 0.95, lambda line: None)
             elif operation == "open":
                 collection.close()
                 collection = LocalCollection(folder, 8, writable=True)
@@ -172,26 +172,26 @@ def test_index_type_is_asked_for_a_twentieth_of_its_rows(count, asked):
         calls.append(count)
         return np.zeros([len(queries), count], np.int64)
 
-    kind = SimpleNamespace(name="ivf", facts={"rows": len(rows)}, candidates=candidates)
-    now = SimpleNamespace(rows=rows, index_type=kind, narrow={})
-    (found,) = _candidates(now, rows[:2].astype("float32"), count, None, None)
+    kind = SimpleNamespace(name="ivf", facts={"rows": len(rows)}, find_candidates=candidates)
+    snapshot = SimpleNamespace(rows=rows, index_type=kind, prefix_searches={})
+    found = find_candidates(snapshot, rows[:2].astype("float32"), count, None, None)
     assert found.shape == (2, count) and calls == [count] * asked
 
 
 def test_at_least_the_last_half_of_the_items_is_cached(monkeypatch):
-    monkeypatch.setattr("ernie_vil2.apps.search.local.KEPT_ITEMS", 12)
+    monkeypatch.setattr("ernie_vil2.apps.search.local_collection.MAX_CACHED_ITEMS", 12)
     for count, first in ((10, 0), (14, 6)):
-        cache = _Kept()
+        cache = _ItemCache()
         for row in range(0, count, 2):
-            cache.keep({row: "hit", row + 1: "hit"})
+            cache.add({row: "hit", row + 1: "hit"})
         assert [row for row in range(count) if cache.get(row)] == list(range(first, count))
     for count, cached in ((6, 6), (7, 0)):  # an answer of more than half is not cached
-        cache = _Kept()
-        cache.keep(dict.fromkeys(range(count), "hit"))
+        cache = _ItemCache()
+        cache.add(dict.fromkeys(range(count), "hit"))
         assert sum(cache.get(row) is not None for row in range(count)) == cached
 
 
 def test_milvus_keeps_its_index_where_another_cannot_be_built():
     collection = MilvusCollection.__new__(MilvusCollection)  # without a client, which would be an AttributeError
     with pytest.raises(UnknownName, match="there is no index type in Milvus 'sq8'; .*known: exact, ivf"):
-        collection.build("sq8", lambda: None, 0.9, print)
+        collection.build_index_type("sq8", lambda: None, 0.9, print)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ernie_vil2.apps.search import DamagedIndex, open_index
 from ernie_vil2.apps.search.collection import Item
-from ernie_vil2.apps.search.fill import add_images, images_in
-from ernie_vil2.apps.search.locations import Originals, content_digest, locations_of
+from ernie_vil2.apps.search.add_items import add_images, list_images
+from ernie_vil2.apps.search.locations import Originals, compute_digest, parse_locations
 from ernie_vil2.apps.search.server import Settings, serve
 from ernie_vil2.apps.search.service import build_app
 from ernie_vil2.data.readers.locations import pipes_allowed
@@ -24,7 +24,7 @@ SECRET = b"a secret that the index's author knows as well"
 
 
 def item(*location, content=SECRET):
-    return Item("x", content_digest(content), {}, location)
+    return Item("x", compute_digest(content), {}, location)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ JSON = st.recursive(
 @given(st.lists(JSON, max_size=4))
 def test_any_value_is_a_list_of_locations_or_damage(location):
     try:
-        found = locations_of(Item("x", b"", {}, location))
+        found = parse_locations(Item("x", b"", {}, location))
     except DamagedIndex as error:
         assert "x" in str(error)  # noqa: PT017  -- there may be no error
         return
@@ -123,8 +123,8 @@ def test_originals_of_every_layout_are_found_elsewhere(tmp_path, monkeypatch, la
         "tests.support.small_index.NumberEncoder.decode", lambda self, content, name: np.zeros([8, 8, 3], np.uint8)
     )
     with open_number_index(tmp_path / "home") as index:
-        read = [image.read() for image in images_in(["data"])]
-        add_images(index, images_in(["data"]))
+        read = [image.read() for image in list_images(["data"])]
+        add_images(index, list_images(["data"]))
         shutil.copytree(tmp_path / "home", tmp_path / "away")
         shutil.rmtree(home)
         found = all_items(index)
@@ -144,7 +144,7 @@ def built(tmp_path_factory, model):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         with open_index("index", model, writable=True) as index:
-            add_images(index, images_in(["photos"]))
+            add_images(index, list_images(["photos"]))
     return home
 
 

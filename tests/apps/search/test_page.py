@@ -8,7 +8,7 @@ import pytest
 
 from ernie_vil2.apps.search import open_index
 from ernie_vil2.apps.search.collection import Item
-from ernie_vil2.apps.search.fill import build
+from ernie_vil2.apps.search.add_items import optimize_collection
 from ernie_vil2.apps.search.service import build_app
 from ernie_vil2.io.calibration import Calibration, Threshold
 from tests.support.browser import CHROMIUM, Browser
@@ -31,7 +31,7 @@ def address(tmp_path_factory, model, shapes):
         index.collection("images").add([Item("hostile", b"", FIELDS, (), IMAGE)], model.encode_texts(["blue bar"]))
         more = [Item(f"more {number}", b"", {"caption_en": f"more {number}"}, (), IMAGE) for number in range(120)]
         index.collection("images").add(more, unit(np.random.default_rng(0), 120, model.embed_dim))
-        build(index, "images", None, 0.98, lambda line: None)
+        optimize_collection(index, "images", None, 0.98, lambda line: None)
     with open_index(folder, model) as index:
         thresholds = {"image_to_text": Threshold(-1.0, 9.0, 9.0, 9.0), "text_to_image": Threshold(0.25, 9.0, 9.0, 9.0)}
         index.model = type("Calibrated", (), {"__getattr__": lambda _, name: getattr(model, name)})()

@@ -11,7 +11,7 @@ from PIL import Image
 from ernie_vil2 import load_model
 from ernie_vil2.apps.search import open_index
 from ernie_vil2.apps.search.collection import Item
-from ernie_vil2.apps.search.fill import build
+from ernie_vil2.apps.search.add_items import optimize_collection
 from ernie_vil2.apps.search.service import build_app
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.image_formats import FILES, forbid_opencv
@@ -28,7 +28,7 @@ def index(tmp_path_factory, model, shapes_index):
     with open_index(folder, model, writable=True) as index:
         item = Item(HOSTILE, b"", {"caption_en": HOSTILE}, [["/etc/passwd", "x"]])
         index.collection("images").add([item], model.encode_texts(["blue bar"]))
-        build(index, "images", None, 0.98, lambda line: None)
+        optimize_collection(index, "images", None, 0.98, lambda line: None)
     with open_index(folder, model) as index:
         yield index
 

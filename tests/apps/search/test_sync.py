@@ -5,10 +5,10 @@ import shutil
 import numpy as np
 import pytest
 
-from ernie_vil2.apps.search import fill, open_index
+from ernie_vil2.apps.search import add_items, open_index
 from ernie_vil2.apps.search.checking import check_index
 from ernie_vil2.apps.search.collection import Item
-from ernie_vil2.apps.search.fill import add_images, build, images_in, rebuild_if_needed, sync_images, sync_texts
+from ernie_vil2.apps.search.add_items import add_images, optimize_collection, list_images, rebuild_if_needed, sync_images, sync_texts
 from ernie_vil2.apps.search.store import FolderStore
 from tests.support.commands import call
 from tests.support.shapes import draw, png
@@ -31,7 +31,7 @@ def folder(tmp_path):
 @pytest.fixture
 def index(tmp_path, model, folder):
     with open_index(tmp_path / "index", model, writable=True) as index:
-        add_images(index, images_in([str(folder)]))
+        add_images(index, list_images([str(folder)]))
         yield index
 
 
@@ -40,7 +40,7 @@ def ids(index):
 
 
 def digests(index):
-    return {item.id: item.digest for item in index.collection("images").every()}
+    return {item.id: item.digest for item in index.collection("images").iterate_items()}
 
 
 def changed(folder):
@@ -53,11 +53,11 @@ def changed(folder):
 def test_what_is_new_changed_and_gone(index, folder):
     before = digests(index)
     nothing = sync_images(index, [str(folder)])
-    assert (nothing.removed, nothing.added, nothing.unchanged) == (0, 0, 6) and digests(index) == before
+    assert (nothing.num_removed, nothing.num_added, nothing.num_unchanged) == (0, 0, 6) and digests(index) == before
     changed(folder)
     for dry_run in (True, False):
         done = sync_images(index, [str(folder)], dry_run=dry_run)
-        assert (done.removed, done.added, done.replaced, done.unchanged) == (1, 2, 1, 4)
+        assert (done.num_removed, done.num_added, done.num_replaced, done.num_unchanged) == (1, 2, 1, 4)
         if dry_run:
             assert digests(index) == before
     after = digests(index)
@@ -81,11 +81,11 @@ def test_items_of_elsewhere_and_without_a_source_stay(index, folder, tmp_path, m
     other.mkdir()
     (other / "other.png").write_bytes(image(30))
     (other / "same.png").write_bytes(image(1))
-    add_images(index, images_in([str(other)]))
+    add_images(index, list_images([str(other)]))
     index.collection("images").add([Item("by the API", b"", {})], unit(np.random.default_rng(0), 1, model.embed_dim))
     (folder / "1.png").unlink()
     (folder / "2.png").unlink()
-    assert sync_images(index, [str(folder)]).removed == 2
+    assert sync_images(index, [str(folder)]).num_removed == 2
     assert ids(index) == {"0.png", "3.png", "sub/4.png", "sub/5.png", "other.png", "same.png", "by the API"}
     shutil.rmtree(other)
     other.mkdir()
@@ -97,7 +97,7 @@ def test_items_of_elsewhere_and_without_a_source_stay(index, folder, tmp_path, m
 def test_an_image_that_cannot_be_read_now_stays(index, folder):
     (folder / "3.png").write_bytes(b"")
     done = sync_images(index, [str(folder)])
-    assert done.removed == 0 and "3.png" in ids(index) and done.bad.counts
+    assert done.num_removed == 0 and "3.png" in ids(index) and done.bad.counts
 
 
 def test_samples_of_shards_and_shards_that_are_gone(tmp_path, model, shapes):
@@ -106,29 +106,29 @@ def test_samples_of_shards_and_shards_that_are_gone(tmp_path, model, shapes):
     for name in ("a", "b"):
         shutil.copy(shapes["val"], data / f"{name}.tar")
     with open_index(tmp_path / "index", model, writable=True) as index:
-        add_images(index, images_in([str(data / "*.tar")]))
+        add_images(index, list_images([str(data / "*.tar")]))
         assert len(ids(index)) == 16
         (data / "b.tar").unlink()
-        assert sync_images(index, [str(data / "*.tar")]).removed == 0  # they are in the other one as well
-        item = next(index.collection("images").every())
+        assert sync_images(index, [str(data / "*.tar")]).num_removed == 0  # they are in the other one as well
+        item = next(index.collection("images").iterate_items())
         assert len(item.location) == 1 and "a.tar" in item.location[0][0]
         shutil.copy(shapes["train"], data / "a.tar")
         done = sync_images(index, [str(data / "*.tar")])
-        assert len(ids(index)) == done.added + done.unchanged and done.removed + done.replaced
+        assert len(ids(index)) == done.num_added + done.num_unchanged and done.num_removed + done.num_replaced
 
 
 def test_texts_become_those_of_the_files(index, tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("red disc\ngreen square\n")
-    assert sync_texts(index, [str(words)]).added == 2
+    assert sync_texts(index, [str(words)]).num_added == 2
     words.write_text("green square\nblue bar\nblue bar\n")
     planned, done = (sync_texts(index, [str(words)], dry_run) for dry_run in (True, False))
-    assert (planned.removed, planned.added) == (done.removed, done.added) == (1, 1)
-    assert {item.id for item in index.collection("texts").every()} == {"green square", "blue bar"}
+    assert (planned.num_removed, planned.num_added) == (done.num_removed, done.num_added) == (1, 1)
+    assert {item.id for item in index.collection("texts").iterate_items()} == {"green square", "blue bar"}
 
 
 def test_a_run_that_is_killed_is_finished_by_the_next_one(index, folder, monkeypatch):
-    monkeypatch.setattr(fill, "CHUNK", 2)
+    monkeypatch.setattr(add_items, "CHUNK_SIZE", 2)
     for number in range(7, 12):
         (folder / f"{number}.png").write_bytes(image(number))
     changed(folder)
@@ -139,7 +139,7 @@ def test_a_run_that_is_killed_is_finished_by_the_next_one(index, folder, monkeyp
     monkeypatch.undo()
     sync_images(index, [str(folder)])
     expected = {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
-    assert ids(index) == expected and sync_images(index, [str(folder)]).unchanged == len(expected)
+    assert ids(index) == expected and sync_images(index, [str(folder)]).num_unchanged == len(expected)
 
 
 def numbered_items(numbers):
@@ -155,21 +155,21 @@ def test_rows_that_are_gone_or_not_covered_are_built_again(tmp_path, model):
 
     with open_index(path, model, writable=True) as index, open_index(path, model) as reader:
         index.collection("images").add(numbered_items(range(1000)), rows)
-        build(index, "images", "ivf", 0.9, lambda line: None)
+        optimize_collection(index, "images", "ivf", 0.9, lambda line: None)
         assert not rebuild() and not lines
         reading = reader.collection("images")
         index.collection("images").remove([f"{number}" for number in range(90)])
         assert not rebuild()
         size = (path / "images" / "rows.f16").stat().st_size
         index.collection("images").remove([f"{number}" for number in range(90, 500)])
-        assert index.collection("images").gone() == 0.5
-        expected = {item.id: item for item in index.collection("images").every()}
+        assert index.collection("images").removed_share() == 0.5
+        expected = {item.id: item for item in index.collection("images").iterate_items()}
         assert rebuild() and any("50.0 % of the rows" in line for line in lines)
         # Who has opened the files of before goes on with them, and finds the copy at the next question.
         assert reading.search(rows[700:701], 1)[0][0].id == "700"
         assert reader.closest(rows[700:701], 3)[0][0].id == "700" and len(reader.collection("images")) == 500
         images = index.collection("images")
-        assert {item.id: item for item in images.every()} == expected and images.gone() == 0
+        assert {item.id: item for item in images.iterate_items()} == expected and images.removed_share() == 0
         assert (images.index_type["name"], images.index_type["rows"]) == ("ivf", 500)
         assert images.get("700").thumbnail == b"\x89PNG" and np.allclose(images.embedding("700"), rows[700], atol=1e-3)
         (folder,) = path.glob("images*")
@@ -179,8 +179,8 @@ def test_rows_that_are_gone_or_not_covered_are_built_again(tmp_path, model):
             assert rebuild() is is_rebuilt
         assert any("9.1 % of the rows are not covered" in line for line in lines)
         images = index.collection("images")
-        assert images.uncovered() == 0 and images.index_type["rows"] == 590
-    assert check_index(path).damage == []
+        assert images.uncovered_share() == 0 and images.index_type["rows"] == 590
+    assert check_index(path).faults == []
     with open_index(path, model) as index:
         assert len(index.collection("images")) == 590 and index.closest(rows[1:2], 1)[0][0].id == "1"
 
@@ -195,7 +195,7 @@ def test_compacting_that_is_killed_leaves_what_was_there(tmp_path, model, monkey
             patched.setattr(FolderStore, "describe", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             patched.setattr(FolderStore, "_remove_copies", lambda _: None)  # as if the process were gone
             with pytest.raises(KeyboardInterrupt):
-                build(index, "images", None, 0.9, print)
+                optimize_collection(index, "images", None, 0.9, print)
         assert len(list((tmp_path / "index").glob("images-*"))) == 1
     with open_index(tmp_path / "index", model) as index:
         assert len(index.collection("images")) == 50 and index.closest(rows[60:61], 1)[0][0].id == "60"

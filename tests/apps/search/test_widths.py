@@ -6,7 +6,7 @@ from fastapi.testclient import TestClient
 
 import ernie_vil2
 from ernie_vil2.apps.search import open_index
-from ernie_vil2.apps.search.fill import add_images, build, images_in
+from ernie_vil2.apps.search.add_items import add_images, optimize_collection, list_images
 from ernie_vil2.apps.search.service import build_app
 from tests.support.checkpoints import checkpoint_with_widths, untrained_checkpoint
 from tests.support.shapes import COLOURS, SHAPES, TOKENS
@@ -35,14 +35,14 @@ def index(model, shapes, tmp_path_factory):
     """The folder of an index of all numbers."""
     folder = tmp_path_factory.mktemp("index") / "whole"
     with open_index(folder, model, writable=True) as index:
-        add_images(index, images_in([str(shapes["val"])]))
+        add_images(index, list_images([str(shapes["val"])]))
     return folder
 
 
 @pytest.fixture(scope="module")
 def items(shapes):
     """Names, bytes and fields of the images of the indexes."""
-    return list(zip(*(image.read()[:3] for image in images_in([str(shapes["val"])])), strict=True))
+    return list(zip(*(image.read()[:3] for image in list_images([str(shapes["val"])])), strict=True))
 
 
 def cut(embeddings, width):
@@ -52,8 +52,8 @@ def cut(embeddings, width):
 def test_an_index_of_prefixes(model, whole, items, shapes, tmp_path):
     names, contents, _ = items
     with open_index(tmp_path / "index", model, writable=True, width=16) as index:
-        add_images(index, images_in([str(shapes["val"])]))
-        build(index, "images", None, 0.98, lambda line: None)
+        add_images(index, list_images([str(shapes["val"])]))
+        optimize_collection(index, "images", None, 0.98, lambda line: None)
     assert (tmp_path / "index" / "images" / "rows.f16").stat().st_size == 16 * 2 * 16  # rows, bytes, numbers
     scores = model.encode_images(list(contents), width=16) @ model.encode_texts(TEXTS[:1], width=16)[0]
     score_of = dict(zip(names, scores.tolist(), strict=True))
@@ -73,7 +73,7 @@ def test_an_index_of_prefixes(model, whole, items, shapes, tmp_path):
 
 
 def test_hits_of_prefixes_are_ranked_by_all_numbers(model, index, items, monkeypatch):
-    monkeypatch.setattr("ernie_vil2.apps.search.local.RERANKED", 4)
+    monkeypatch.setattr("ernie_vil2.apps.search.local_collection.NUM_CANDIDATES", 4)
     names, contents, fields = items
     images, (query,) = model.encode_images(list(contents)), model.encode_texts(TEXTS[:1])
     narrow = cut(images, 8) @ cut(query[None], 8)[0]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.apps.search import open_index
-from ernie_vil2.apps.search.fill import add_images, add_texts, images_in
+from ernie_vil2.apps.search.add_items import add_images, add_texts, list_images
 from ernie_vil2.encoder import load_model
 from ernie_vil2.export import export
 from tests.support.limits import PATIENCE
@@ -56,7 +56,7 @@ def test_commands_and_server_answer(exported, tmp_path):
         content = png(draw(colour, "disc", np.random.default_rng(number)))
         (tmp_path / "photos" / f"{number}.png").write_bytes(content)
     with open_index(tmp_path / "index", str(exported), writable=True) as index:
-        add_images(index, images_in([str(tmp_path / "photos")]))
+        add_images(index, list_images([str(tmp_path / "photos")]))
         add_texts(index, TEXTS)
         expected = [hit.id for hit in index.search(texts=["red"], count=3)[0]]
 

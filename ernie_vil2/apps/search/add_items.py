@@ -1,0 +1,482 @@
+"""Adds images and texts of sources to an index, and keeps the index up to date with its sources."""
+
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection as Container
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from ernie_vil2.apps.search.collection import Collection, EditableItems, Item
+from ernie_vil2.apps.search.index import Index
+from ernie_vil2.apps.search.index_types import Exact
+from ernie_vil2.apps.search.item_identity import Catalogue, ImageRecord, SourceImage
+from ernie_vil2.apps.search.locations import compute_digest, is_address, pack_locations, parse_locations
+from ernie_vil2.data.decoding import encode_thumbnail, to_rgb_array
+from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.readers.source import ShardedSource
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, check_text
+from ernie_vil2.data.source_files import image_files, read_file, readable
+from ernie_vil2.data.spec import TRAIN, DataLike, DataSpec
+from ernie_vil2.io.files import read_text
+
+# Items that are added or removed in one commit. A process that is killed has to encode at most so many again; larger
+# chunks need more memory, since the decoded images of a chunk are held together.
+CHUNK_SIZE = 2048
+NUM_READERS = 4  # threads that read and decode images for the encoder
+THUMBNAIL_SIDE = 160  # pixels; a thumbnail takes some KiB of the database then
+MAX_PNG_SIZE = 8192  # bytes up to which a PNG of few pixels, such as an icon, is stored as it is, without loss
+WEBP_QUALITY = 82  # of 100; larger makes larger thumbnails
+MAX_TUNING_QUERIES = 3000  # each costs an encoding and an exact search
+MIN_TUNING_QUERIES = 100  # with fewer captions than this, recall is measured too roughly to tune on them alone
+# Above this share of rows of removed items a collection is compacted; above this share of rows that the index type does
+# not cover it is built again. A smaller share rebuilds more often, a larger one makes searches slower.
+MAX_STALE_SHARE = 0.1
+DEFAULT_RECALL = 0.98
+
+
+class DryRun:
+    """A stand-in for a collection that records changes and leaves the collection as it is."""
+
+    embeddings = np.empty([0, 0], np.float32)  # nothing is encoded
+
+    def __init__(self, collection: Collection):
+        self._collection = collection
+        self._changed_items: dict[str, Item] = {}
+
+    def find_by_name(self, names: Container[str]) -> dict[str, list[Item]]:
+        items_of_names = self._collection.find_by_name(names)
+        for name, stored_items in items_of_names.items():
+            items = {item.id: item for item in stored_items}
+            for item in self._changed_items.values():
+                if item.id == name or item.id.startswith(f"{name} ("):
+                    items[item.id] = item
+            items_of_names[name] = [items[item_id] for item_id in sorted(items)]
+        return items_of_names
+
+    def get(self, item_id: str) -> Item | None:
+        return self._changed_items.get(item_id) or self._collection.get(item_id)
+
+    def get_digests(self, ids: Sequence[str]) -> dict[str, bytes]:
+        digests = self._collection.get_digests(ids)
+        for item_id in ids:
+            if item_id in self._changed_items:
+                digests[item_id] = self._changed_items[item_id].digest
+        return digests
+
+    def add(self, items: Sequence[Item], embeddings: np.ndarray) -> None:
+        self.update(items)
+
+    def update(self, items: Sequence[Item]) -> None:
+        self._changed_items |= {item.id: item for item in items}
+
+    def remove(self, ids: Sequence[str]) -> int:
+        return len(ids)
+
+
+@dataclass
+class FillResult:
+    """Counts of a run that adds or updates items, and what it has seen in the sources."""
+
+    num_added: int = 0  # encoded items
+    num_removed: int | None = None  # items that are not in the sources any more; None if these were not compared
+    num_replaced: int = 0  # items whose locations all hold other images now
+    num_refreshed: int = 0  # images that the index had, with other fields
+    num_unchanged: int = 0  # images that the index had, with the same fields
+    bad_samples: BadSampleReport = field(default_factory=BadSampleReport)
+    seen_locations: set[tuple[str, str]] = field(default_factory=set)  # ids of items, each with a stored path
+    unreadable_paths: set[str] = field(default_factory=set)  # stored paths of existing files that cannot be read
+
+    @property
+    def num_used(self) -> int:
+        """Number of images or texts that are in the index now."""
+        return self.num_added + self.num_refreshed + self.num_unchanged
+
+    def drop_bad_samples(self, results: Iterable[Any]) -> list[Any]:
+        """Return the results that are no BadSample, and report those that are."""
+        good_results = []
+        for result in results:
+            if isinstance(result, BadSample):
+                self.bad_samples.add(0, [(result.reason, result.name)])
+            else:
+                good_results.append(result)
+        return good_results
+
+    def __str__(self) -> str:
+        counts = []
+        if self.num_removed is not None:
+            counts.append(f"{self.num_removed:,} removed (gone from the sources)")
+        counts += [f"{self.num_added:,} added", f"{self.num_unchanged:,} unchanged"]
+        if self.num_refreshed:
+            counts.append(f"{self.num_refreshed:,} refreshed (other fields)")
+        if self.num_replaced:
+            counts.append(f"{self.num_replaced:,} replaced (their files hold other images now)")
+        return f"{', '.join(counts)}; {self.bad_samples}"
+
+
+def list_images(data: DataLike) -> list[SourceImage]:
+    """Return the images of folders and sources in their order, without reading them.
+
+    Raises:
+        ValueError, FileNotFoundError: as `open_sources`; also for a folder without images.
+    """
+    spec = DataSpec.of(data, default_split=TRAIN)
+    images: list[SourceImage] = []
+    for entry in spec.paths:
+        entry_spec = replace(spec, paths=[entry])
+        files = image_files(Path(entry)) if os.path.isdir(entry) else []  # noqa: PTH112  -- Path raises where this says no
+        if files and not _is_source(entry_spec):
+            for file in files:
+                images.append(SourceImage(str(file), partial(_load_file, Path(entry), file), _absolute_path(file)))
+        else:
+            source = open_sources(entry_spec)
+            for row in range(len(source)):
+                shard, _ = source.locate(row)
+                path = _absolute_path(source.shards[shard].name)
+                images.append(SourceImage(f"{entry}, sample {row}", partial(_load_sample, source, row), path))
+    return images
+
+
+def read_texts(file: str) -> list[str]:
+    """Return the lines of a `.txt`, or the distinct tags of a source; errors as `read_text` and `open_sources`."""
+    if file.endswith(".txt"):
+        return read_text(file).splitlines()
+    texts: dict[str, None] = {}  # for its order
+    source = open_sources([file])
+    for row in range(len(source)):
+        try:
+            sample = source[row]
+        except BadSample:
+            continue  # reported when the images of the source are indexed
+        for tags in sample.tags.values():
+            texts.update(dict.fromkeys(tags))
+    return list(texts)
+
+
+def add_images(
+    index: Index, images: Sequence[SourceImage], thumbnail_side: int = THUMBNAIL_SIDE, dry_run: DryRun | None = None
+) -> FillResult:
+    """Add images to an index, and update the items of those that it has.
+
+    `search.item_identity` says which images it has. These are not encoded again; only their fields and locations are
+    updated.
+
+    Args:
+        index: a writable index.
+        images: in the order of their sources.
+        thumbnail_side: longer side of the thumbnails in pixels; 0: no thumbnails.
+        dry_run: records the changes in place of the collection, and nothing is encoded.
+    """
+    collection: EditableItems = dry_run or index.collection("images")
+    catalogue = Catalogue(collection, index.stored_path)
+    result = FillResult()
+    result.bad_samples.read = len(images)
+    deferred_images: list[SourceImage] = []
+
+    with ThreadPoolExecutor(NUM_READERS) as readers, _progress_bar("encoding", len(images), "image") as bar:
+        # The second pass takes the images that the first one deferred: new images with the name and the path of an
+        # item. Only when everything has been read is it known whether that item's own image is still there.
+        for pass_images, is_last_pass in ((images, False), (deferred_images, True)):
+            for start in range(0, len(pass_images), CHUNK_SIZE):
+                chunk = pass_images[start : start + CHUNK_SIZE]
+                outcomes = list(readers.map(_load_image, chunk))
+                for image, outcome in zip(chunk, outcomes, strict=True):
+                    if isinstance(outcome, BadSample) and outcome.reason != Reason.MISSING_IMAGE:
+                        result.unreadable_paths.add(index.stored_path(image.path))
+                records = result.drop_bad_samples(outcomes)
+
+                changes = catalogue.compare(records, is_last_pass)
+                deferred_images += changes.deferred
+                collection.update(list(changes.updated_items.values()))
+
+                prepare = partial(_prepare_image, index, thumbnail_side)
+                prepared_images = result.drop_bad_samples(readers.map(prepare, changes.new_items.values()))
+                if prepared_images:
+                    items = [item for item, _ in prepared_images]
+                    pixels = [image_pixels for _, image_pixels in prepared_images]
+                    embeddings = dry_run.embeddings if dry_run else index.model.encode_pixels(pixels)
+                    collection.add(items, embeddings)
+                    result.num_added += len(items)
+                    result.num_replaced += sum(item.id in changes.replacing_ids for item in items)
+
+                result.num_refreshed += changes.num_refreshed
+                result.num_unchanged += changes.num_unchanged
+                bar.update(len(chunk) - len(changes.deferred))
+
+    # Items whose image another one has replaced lose that location, and without any location they are removed.
+    updated_items, vanished_ids = catalogue.finish()
+    collection.update(updated_items)
+    if vanished_ids:
+        result.num_replaced += collection.remove(vanished_ids)
+    result.seen_locations = catalogue.seen_locations
+    return result
+
+
+def add_texts(index: Index, lines: Iterable[str], dry_run: DryRun | None = None) -> FillResult:
+    """Add texts such as tags to an index, each with itself as its id; blank lines are skipped.
+
+    Args:
+        index: a writable index.
+        lines: the texts.
+        dry_run: as in `add_images`.
+    """
+    collection: EditableItems = dry_run or index.collection("texts")
+    result = FillResult()
+    stripped_lines = (line.strip() for line in lines)
+    texts = list(dict.fromkeys(line for line in stripped_lines if line))
+    with _progress_bar("encoding", len(texts), "text") as bar:
+        for start in range(0, len(texts), CHUNK_SIZE):
+            chunk = texts[start : start + CHUNK_SIZE]
+            items = result.drop_bad_samples(map(_make_text_item, chunk))
+            stored_digests = collection.get_digests([item.id for item in items])
+            new_items = [item for item in items if stored_digests.get(item.id) != item.digest]
+            result.num_unchanged += len(items) - len(new_items)
+            result.seen_locations.update((item.id, "") for item in items)
+            if new_items:
+                new_texts = [item.id for item in new_items]
+                embeddings = dry_run.embeddings if dry_run else index.encode_texts(new_texts)
+                collection.add(new_items, embeddings)
+                result.num_added += len(new_items)
+            result.bad_samples.read += len(chunk)
+            bar.update(len(chunk))
+    return result
+
+
+def optimize_collection(
+    index: Index,
+    kind: str,
+    index_type: str | None,
+    recall: float,
+    log: Callable[[str], None] = print,
+    max_removed_share: float = MAX_STALE_SHARE,
+) -> None:
+    """Make a collection fast to search: drop the rows of removed items and build an index type.
+
+    The index type is tuned on texts: captions of the collection, or the texts of the index. Embeddings of texts are
+    distributed otherwise than those of images, and an index type that was tuned on images would miss the rows closest
+    to a text.
+
+    Args:
+        index: a writable index.
+        kind: `images` or `texts`.
+        index_type: its name; None chooses one by the number of rows.
+        recall: share of the ten closest items that the index type must find.
+        log: prints a line.
+        max_removed_share: the collection is compacted if a larger share of its rows belongs to removed items.
+    """
+    collection = index.collection(kind)
+
+    def encode_queries() -> np.ndarray:
+        texts = collection.sample_captions(MAX_TUNING_QUERIES)
+        if len(texts) < MIN_TUNING_QUERIES and kind == "images" and index.has("texts"):
+            texts = index.collection("texts").sample_captions(MAX_TUNING_QUERIES)
+        queries = index.encode_texts(texts)
+        if len(texts) < MIN_TUNING_QUERIES:
+            log("there are too few captions to tune on: images of the index are used too, and sentences may find less")
+            queries = np.concatenate([queries, collection.sample_embeddings(MAX_TUNING_QUERIES)])
+        return queries
+
+    removed_share = collection.removed_share()
+    if removed_share <= max_removed_share:
+        collection.build_index_type(index_type, encode_queries, recall, log)
+    else:
+        log(f"{kind}: {100 * removed_share:.1f} % of the rows belong to removed items and are dropped")
+        with index.compact(kind) as copy:
+            copy.build_index_type(index_type, encode_queries, recall, log)
+
+
+def rebuild_if_needed(index: Index, kind: str, max_share: float, log: Callable[[str], None] = print) -> bool:
+    """Optimize a collection again if the share of its uncovered rows, or of removed ones, exceeds `max_share`.
+
+    Returns:
+        Whether it did.
+    """
+    collection = index.collection(kind)
+    uncovered_share, facts = collection.uncovered_share(), collection.index_type
+    if uncovered_share:
+        log(f"{kind}: {100 * uncovered_share:.1f} % of the rows are not covered by the index type, and are searched "
+            "one by one")  # fmt: skip
+    if max(uncovered_share, collection.removed_share()) <= max_share:
+        return False
+    # A collection that has been searched exactly may have outgrown it.
+    index_type = None if facts["name"] == Exact.name else facts["name"]
+    optimize_collection(index, kind, index_type, facts.get("target_recall", DEFAULT_RECALL), log, max_share)
+    return True
+
+
+def sync_images(
+    index: Index, data: DataLike, thumbnail_side: int = THUMBNAIL_SIDE, is_dry_run: bool = False
+) -> FillResult:
+    """Bring the images of an index up to date with sources: add, update and remove items.
+
+    An item is removed if all of its locations are in these sources, and none of them holds the image any more. An item
+    whose file or shard exists and cannot be read stays, and so do items of other sources and items without a location.
+
+    Args:
+        index: a writable index.
+        data: folders and sources as in `list_images`. The image folder of a table belongs to its source.
+        thumbnail_side: as in `add_images`.
+        is_dry_run: only count what would be done.
+    """
+    spec = DataSpec.of(data)
+    images = list_images(spec)
+    collection = index.collection("images")
+    dry_run = DryRun(collection) if is_dry_run else None
+    result = add_images(index, images, thumbnail_side, dry_run)
+
+    sources = [_absolute_path(source) for source in [*spec.paths, spec.image_folder] if source]
+    vanished_ids: list[str] = []
+    updated_items: list[Item] = []
+    for item in collection.iterate_items():
+        locations = parse_locations(item)
+        remaining = []
+        for location in locations:
+            is_seen = (item.id, location.path) in result.seen_locations
+            is_unreadable = location.path in result.unreadable_paths
+            if is_seen or is_unreadable or not _is_within(index.absolute_path(location.path), sources):
+                remaining.append(location)
+        if locations and not remaining:
+            vanished_ids.append(item.id)
+        elif len(remaining) < len(locations):
+            updated_items.append(replace(item, location=pack_locations(remaining)))
+
+    if not is_dry_run:
+        collection.update(updated_items)
+    result.num_removed = _remove_in_chunks(dry_run or collection, vanished_ids)
+    return result
+
+
+def sync_texts(index: Index, files: Iterable[str], is_dry_run: bool = False) -> FillResult:
+    """Make the texts of an index those of `files`; with `is_dry_run` only count what would be done."""
+    collection = index.collection("texts")
+    lines: list[str] = []
+    for file in files:
+        lines += read_texts(file)
+    dry_run = DryRun(collection) if is_dry_run else None
+    result = add_texts(index, lines, dry_run)
+    vanished_ids = [item.id for item in collection.iterate_items() if (item.id, "") not in result.seen_locations]
+    result.num_removed = _remove_in_chunks(dry_run or collection, vanished_ids)
+    return result
+
+
+def make_thumbnail(content: bytes, pixels: np.ndarray, side: int) -> bytes:
+    """Return a WebP of at most `side` pixels, or the image file itself if it is a PNG of that size.
+
+    Args:
+        content: the image file.
+        pixels: `[H, W, 3]` of the image.
+        side: longer side in pixels.
+    """
+    is_small_png = len(content) <= MAX_PNG_SIZE and content.startswith(b"\x89PNG")
+    if is_small_png and max(pixels.shape[:2]) <= side:
+        return content
+    return encode_thumbnail(pixels, side, ".webp", [cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY])
+
+
+def _make_text_item(text: str) -> Item | BadSample:
+    try:
+        check_text(text)
+    except BadSample as error:
+        return error
+    return Item(text, compute_digest(text.encode()), {"caption": text})
+
+
+def _load_image(image: SourceImage) -> tuple[SourceImage, ImageRecord] | BadSample:
+    try:
+        return image, image.load()
+    except BadSample as error:
+        return error
+
+
+def _load_file(folder: Path, file: Path) -> ImageRecord:
+    name = readable(str(file.relative_to(folder)))
+    try:
+        content = read_file(file)
+    except FileNotFoundError as error:
+        raise BadSample(Reason.MISSING_IMAGE, str(file)) from error
+    return ImageRecord(name, content, {"file": readable(file.name)}, _absolute_path(file), is_bare=True)
+
+
+def _load_sample(source: ShardedSource, row: int) -> ImageRecord:
+    sample = source[row]
+    fields: dict[str, Any] = {}
+    for name, value in sample.fields.items():
+        is_finite_float = isinstance(value, float) and math.isfinite(value)  # JSON has no other floats
+        if isinstance(value, str):
+            fields[_escape_surrogates(name)] = _escape_surrogates(value)
+        elif isinstance(value, int) or is_finite_float:
+            fields[_escape_surrogates(name)] = value
+    for language, text in sample.captions.items():
+        fields[f"caption_{language}".rstrip("_")] = text
+    for language, tags in sample.tags.items():
+        fields[f"tags_{language}".rstrip("_")] = list(tags)
+
+    if sample.image_file:
+        return ImageRecord(sample.image_name, sample.image, fields, _absolute_path(sample.image_file))
+    shard, shard_row = source.locate(row)
+    path = _absolute_path(source.shards[shard].name)
+    return ImageRecord(sample.image_name, sample.image, fields, path, shard_row)
+
+
+def _escape_surrogates(text: str) -> str:
+    """Replace lone surrogates, which JSON can escape (`\\ud800`) and the database cannot store, by their escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _prepare_image(
+    index: Index, thumbnail_side: int, new_item: tuple[Item, bytes]
+) -> tuple[Item, np.ndarray] | BadSample:
+    """Return the item with its thumbnail, and the pixels for the encoder."""
+    item, content = new_item
+    try:
+        decoded = index.model.preprocessing.decode(content, item.id)
+        pixels = index.model.preprocessing.view(decoded)
+    except BadSample as error:
+        return error
+    if thumbnail_side:
+        item = replace(item, thumbnail=make_thumbnail(content, to_rgb_array(decoded), thumbnail_side))
+    return item, pixels
+
+
+def _is_source(spec: DataSpec) -> bool:
+    """Return whether a folder is a source, see docs/data.md, which has captions and fields for its images."""
+    try:
+        open_sources(spec)
+    except (ValueError, FileNotFoundError):
+        return False
+    return True
+
+
+def _absolute_path(path: str | Path) -> str:
+    """Return a path that does not depend on the working directory; an address stays as it is."""
+    if is_address(str(path)):
+        return str(path)
+    return os.path.abspath(path)  # noqa: PTH100  -- resolve() would follow links
+
+
+def _is_within(path: str, sources: Iterable[str]) -> bool:
+    """Return whether a path is one of the sources, lies in one, or matches its pattern."""
+    for source in sources:
+        if path == source or path.startswith(f"{source.rstrip('/')}/") or fnmatchcase(path, source):
+            return True
+    return False
+
+
+def _remove_in_chunks(collection: EditableItems, ids: Sequence[str]) -> int:
+    num_removed = 0
+    for start in range(0, len(ids), CHUNK_SIZE):
+        num_removed += collection.remove(ids[start : start + CHUNK_SIZE])
+    return num_removed
+
+
+def _progress_bar(description: str, total: int, unit: str) -> tqdm:
+    return tqdm(total=total, desc=description, unit=unit, file=sys.stdout, dynamic_ncols=True, mininterval=1.0)

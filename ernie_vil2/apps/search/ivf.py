@@ -1,0 +1,249 @@
+"""The index type `ivf`: rows in cells around centroids, of which a query scans the nearest ones (faiss)."""
+
+import json
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from ernie_vil2.apps.search import integrity
+from ernie_vil2.apps.search.index_types import NUM_CANDIDATES, Log, make_selector, rank
+from ernie_vil2.io.files import atomic_write, is_count, is_number, sha256
+
+RECALL_AT = 10  # recall is the share of the ten closest rows
+TRAINING_ROWS_PER_CELL = 64  # of k-means in faiss, which draws a sample itself above 256 and warns below 39
+MIN_ROWS_PER_CELL = 39  # see above; bounds the number of cells of a small collection
+SAMPLE_SIZE = 50_000  # rows from which the directions, and at least so many from which the centroids, are computed
+BLOCK_SIZE = 1 << 16  # rows that are converted to float32 together
+LIST_ID_BYTES = 8  # faiss stores the number of a row next to its code
+MAX_FILE_SIZE = 1 << 53  # bytes; bounds what a damaged index can claim to have
+
+
+class _TuningQueries(NamedTuple):
+    """Queries with the rows that they should find."""
+
+    queries: np.ndarray  # [Q, D] float32
+    closest: np.ndarray  # [Q, 10] rows
+
+    def recalls(self, retrieved: np.ndarray) -> np.ndarray:
+        """Return for each query the share of its closest rows that was retrieved, `[Q]`."""
+        shares = [np.isin(truth, rows).mean() for rows, truth in zip(retrieved, self.closest, strict=True)]
+        return np.array(shares)
+
+
+class Ivf:
+    """Rows in cells around centroids, read by memory map; a query scans the cells whose centroids are nearest.
+
+    Queries, which are texts, and rows, which are images, use few directions of the embedding space. The cells hold the
+    coordinates of the rows along these directions as 8-bit numbers. With a quarter of the directions, for instance, a
+    query takes a quarter of the time.
+    """
+
+    name = "ivf"
+    # Numbers of cells that tuning tries, in growing order: steps of a fifth from 4 to about 1,400, so that at most a
+    # fifth of the time of a query is spent for more recall than needed.
+    probe_choices = tuple(sorted({round(4 * 1.2**step) for step in range(33)}))
+
+    def __init__(self, index: Any, facts: dict[str, Any]):
+        self.facts = facts
+        self._index = index
+
+    @classmethod
+    def build(cls, rows: np.ndarray, queries: Callable[[], np.ndarray], recall: float, folder: Path, log: Log) -> Self:
+        import faiss
+
+        tuning_queries = queries()
+        candidates = _find_closest(rows.astype(np.float32), tuning_queries)
+        _, closest = rank(rows, tuning_queries, candidates, min(RECALL_AT, len(rows)))
+        # A third each: to choose the directions, to choose the number of cells, and to measure the recall.
+        direction_queries = tuning_queries[::3]
+        probe_queries = _TuningQueries(tuning_queries[1::3], closest[1::3])
+        test_queries = _TuningQueries(tuning_queries[2::3], closest[2::3])
+        directions = _choose_directions(rows, direction_queries, probe_queries, recall)
+
+        # About 4 sqrt(N) cells balance the scan of the centroids with that of the cells.
+        num_cells = 1 << round(np.log2(max(4 * np.sqrt(len(rows)), 1)))
+        num_cells = min(num_cells, max(len(rows) // MIN_ROWS_PER_CELL, 1))
+        cells = faiss.index_factory(len(directions), f"IVF{num_cells},SQ8", faiss.METRIC_INNER_PRODUCT)
+        facts = {"name": cls.name, "rows": len(rows), "cells": num_cells, "directions": len(directions)}
+        log(f"{json.dumps(facts)} of {rows.shape[1]}")
+        projection = faiss.LinearTransform(rows.shape[1], len(directions), False)
+        faiss.copy_array_to_vector(directions.ravel(), projection.A)
+        projection.is_trained = True
+        index = faiss.IndexPreTransform(projection, cells)
+        index.train(_sample_rows(rows, max(num_cells * TRAINING_ROWS_PER_CELL, SAMPLE_SIZE)))
+        for block in _convert_blocks(rows):
+            index.add(block)
+
+        index_type = cls(index, facts)
+        index_type._choose_num_probes(rows, probe_queries, recall, log)
+        if not len(test_queries.queries):
+            test_queries = probe_queries
+        measured_recall = index_type._measure_recalls(rows, test_queries).mean()
+        facts |= {
+            "recall": round(float(measured_recall), 4),
+            "target_recall": recall,
+            "queries": len(tuning_queries),
+        }
+        if measured_recall < recall:
+            log(
+                f"warning: {cls.name} finds {measured_recall:.4f} of the ten closest rows to queries that it was not "
+                f"tuned on, less than the recall {recall} that was requested; the index type exact finds all"
+            )
+
+        path = folder / f"{cls.name}-{secrets.token_hex(4)}.faiss"
+        facts |= _write_index(index, path)
+        facts |= {"crc32": integrity.compute_crc32(path, _header_size(facts)), "sha256": sha256(path)}
+        return index_type
+
+    @classmethod
+    def open(cls, rows: np.ndarray, folder: Path, facts: dict[str, Any]) -> Self:
+        import faiss
+
+        width = rows.shape[1]
+        _check_facts(facts, width, max(cls.probe_choices))
+        index = _read_index(folder / facts["file"], facts)
+        _check_index(index, width, facts)
+        # Reading ahead starts threads for every query, which takes longer than the query.
+        faiss.downcast_InvertedLists(faiss.extract_index_ivf(index).invlists).prefetch_nthread = 0
+        return cls(index, facts)
+
+    def find_candidates(self, queries: np.ndarray, count: int, allowed: np.ndarray | None = None) -> np.ndarray:
+        import faiss
+
+        num_probes = self.facts["num_probes"]
+        if allowed is not None:
+            # The ten closest of a third of the rows are about as far away as the thirty closest of all.
+            num_probes = round(num_probes * len(allowed) / max(np.count_nonzero(allowed), 1))
+        cell_parameters = faiss.SearchParametersIVF(nprobe=num_probes, sel=make_selector(allowed))
+        parameters = faiss.SearchParametersPreTransform(index_params=cell_parameters)
+        num_rows = min(count, self._index.ntotal)
+        _, candidates = self._index.search(np.ascontiguousarray(queries), num_rows, params=parameters)
+        return np.pad(candidates, ((0, 0), (0, count - num_rows)), constant_values=-1)
+
+    def _choose_num_probes(self, rows: np.ndarray, tuning_queries: _TuningQueries, recall: float, log: Log) -> None:
+        """Choose the smallest number of cells that reaches the recall."""
+        for num_probes in self.probe_choices:
+            self.facts["num_probes"] = num_probes
+            recalls = self._measure_recalls(rows, tuning_queries)
+            standard_error = recalls.std() / np.sqrt(len(recalls))
+            log(f"{self.name}, {num_probes} cells per query: recall@10 {recalls.mean():.3f} ± {standard_error:.3f}")
+            # Less two standard errors, so that other queries very likely reach it too.
+            if recalls.mean() - 2 * standard_error >= recall:
+                break
+
+    def _measure_recalls(self, rows: np.ndarray, tuning_queries: _TuningQueries) -> np.ndarray:
+        queries = tuning_queries.queries
+        _, retrieved = rank(rows, queries, self.find_candidates(queries, NUM_CANDIDATES), RECALL_AT)
+        return tuning_queries.recalls(retrieved)
+
+
+def _choose_directions(
+    rows: np.ndarray, queries: np.ndarray, tuning_queries: _TuningQueries, recall: float
+) -> np.ndarray:
+    """Return the directions in which rows and queries are largest, as many as the recall needs; `[d, D]` orthonormal.
+
+    At most a quarter of what the recall allows to miss is missed for lack of directions.
+    """
+    sample = _sample_rows(rows, SAMPLE_SIZE)
+    second_moment = sample.T @ sample / len(sample) + queries.T @ queries / len(queries)  # [D, D]
+    eigenvectors = np.linalg.eigh(second_moment)[1].T[::-1]  # largest first
+    directions = np.ascontiguousarray(eigenvectors, np.float32)
+    required_recall = 1 - (1 - recall) / 4
+    for num_eighths in range(2, 8):
+        chosen = directions[: max(len(directions) * num_eighths // 8, 1)]
+        projected_rows = np.concatenate([block @ chosen.T for block in _convert_blocks(rows)])
+        retrieved = _find_closest(projected_rows, tuning_queries.queries @ chosen.T)
+        if tuning_queries.recalls(retrieved).mean() >= required_recall:
+            return chosen
+    return directions
+
+
+def _sample_rows(rows: np.ndarray, count: int) -> np.ndarray:
+    numbers = np.random.default_rng(0).permutation(len(rows))[:count]
+    return rows[np.sort(numbers)].astype(np.float32)
+
+
+def _convert_blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the rows `[N, D]` as float32, block by block: all of them may not fit into memory."""
+    for start in range(0, len(rows), BLOCK_SIZE):
+        yield rows[start : start + BLOCK_SIZE].astype(np.float32)
+
+
+def _find_closest(rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Return candidates of many queries by the product with all rows `[N, D]` float32."""
+    import faiss
+
+    count = min(NUM_CANDIDATES, len(rows))
+    return faiss.knn(np.ascontiguousarray(queries), rows, count, metric=faiss.METRIC_INNER_PRODUCT)[1]
+
+
+def _header_size(facts: Mapping[str, Any]) -> int:
+    """Return the number of bytes in front of the cells: what opening reads, among it the centroids.
+
+    The cells, a code and a number for each row, are mapped and never read as a whole.
+    """
+    return facts["bytes"] - facts["rows"] * (facts["directions"] + LIST_ID_BYTES)
+
+
+def _check_facts(facts: Mapping[str, Any], width: int, max_probes: int) -> None:
+    """Raise DamagedIndex or TypeError if facts are missing, of another form or out of range."""
+    checks = {
+        "file": lambda value: re.fullmatch(r"\w+-[0-9a-f]{8}\.faiss", value),
+        "bytes": lambda value: is_count(value, 1, MAX_FILE_SIZE),
+        "directions": lambda value: is_count(value, 1, width),
+        "cells": lambda value: is_count(value, 1, facts["rows"]),
+        "num_probes": lambda value: is_count(value, 1, max_probes),
+        "recall": lambda value: is_number(value, 0, 1),
+        "target_recall": lambda value: is_number(value, 0, 1),
+        "queries": lambda value: is_count(value, 0),
+        "crc32": lambda value: is_count(value, 0, 2**32 - 1),
+        "sha256": integrity.is_text,
+    }
+    integrity.check_form(facts, checks, "the index type")
+
+
+def _write_index(index: Any, path: Path) -> dict[str, Any]:
+    """Write an index of faiss and return the name and size of its file; OSError if the disk is full."""
+    import faiss
+
+    with atomic_write(path) as temporary_path:
+        try:
+            faiss.write_index(index, str(temporary_path))
+        except RuntimeError as error:
+            raise OSError(f"{path} cannot be written; is the disk full?") from error
+        return {"file": path.name, "bytes": temporary_path.stat().st_size}
+
+
+def _read_index(path: Path, facts: Mapping[str, Any]) -> Any:
+    """Return a mapped index of faiss; RuntimeError or ValueError if its size or its header shows damage.
+
+    `search.checking` compares the cells as well.
+    """
+    import faiss
+
+    integrity.check_is_file(path)
+    size = path.stat().st_size
+    if size != facts["bytes"]:  # faiss would map what is missing
+        raise ValueError(f"{path.name} has {size:,} of {facts['bytes']:,} bytes")
+    if facts["crc32"] != integrity.compute_crc32(path, _header_size(facts)):
+        raise ValueError(f"{path.name} differs from its checksum")
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+
+
+def _check_index(index: Any, width: int, facts: Mapping[str, Any]) -> None:
+    """Raise ValueError if an index of faiss does not consist of the projection and the cells in its facts."""
+    import faiss
+
+    if not isinstance(index, faiss.IndexPreTransform):
+        raise ValueError(f"{facts['file']} holds an index of another kind")
+    cells = faiss.downcast_index(index.index)
+    sizes = (index.d, index.ntotal, cells.ntotal, cells.d)
+    is_valid = sizes == (width, facts["rows"], facts["rows"], facts["directions"])
+    is_valid = is_valid and isinstance(cells, faiss.IndexIVFScalarQuantizer)
+    is_valid = is_valid and cells.nlist == cells.quantizer.ntotal == facts["cells"]
+    if not is_valid:
+        raise ValueError(f"{facts['file']} is not what the index type describes")

@@ -1,0 +1,471 @@
+"""A collection in a folder:
+
+    items.sqlite   items with their fields, thumbnails and checksums (`search.items`); what is committed here is the
+                   content of the collection
+    rows.f16       the embeddings, float16, one row after the other; a row is never changed
+    index_type/    built from the rows to search them faster (`search.index_types`)
+
+Adding appends rows and then commits the items that name them. A process that is killed in between leaves rows that no
+item names, and the next writer overwrites them. Replacing or removing an item leaves its row behind until the
+collection is compacted, which means copied into another folder without such rows.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection as Container
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from ernie_vil2.apps.search import integrity
+from ernie_vil2.apps.search.collection import (
+    Collection,
+    DamagedIndex,
+    Filter,
+    Hit,
+    Item,
+    count_facets,
+    validate_embeddings,
+)
+from ernie_vil2.apps.search.index_types import (
+    EXACT_UP_TO,
+    NUM_CANDIDATES,
+    ROWS_PER_THREAD,
+    Exact,
+    IndexType,
+    Log,
+    build_index_type,
+    index_type_folder,
+    open_index_type,
+    rank,
+)
+from ernie_vil2.apps.search.items import FILE_NAME, ItemsFile, dump_json, verify_record
+from ernie_vil2.encoder.backends import prefixes
+from ernie_vil2.io.files import parse_json
+
+# A cached filter is a mask of a byte per row. Requests with other filters than these evaluate them again.
+MAX_CACHED_FILTERS = 16
+MAX_CACHED_ITEMS = 100_000  # some 50 MB; popular items are then neither read nor verified again
+DATE_GLOB = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"  # as `DATE_PATTERN` of `search.collection`
+READ_CHUNK = 10_000  # items that are read together; SQLite takes 32,766 values in a statement
+COPY_CHUNK = 2048  # items that are copied together, with thumbnails of some KiB each
+# With fewer rows per candidate than this, an approximate index type would scan most of its cells: all rows are scanned.
+MIN_ROWS_PER_CANDIDATE = 20
+
+
+class _ItemCache:
+    """Items of recent answers by their rows, as hits without a score; for any number of threads.
+
+    It has two generations of half of `MAX_CACHED_ITEMS` each. When the newer one is full, the older one is dropped, and
+    with it the items that were not used meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._newer: dict[int, Hit] = {}
+        self._older: dict[int, Hit] = {}
+
+    def get(self, row: int) -> Hit | None:
+        hit = self._newer.get(row)
+        if hit is None:
+            hit = self._older.get(row)
+            if hit is not None:
+                self._newer[row] = hit
+        return hit
+
+    def add(self, hits: Mapping[int, Hit]) -> None:
+        if len(self._newer) + len(hits) > MAX_CACHED_ITEMS // 2:
+            self._older, self._newer = self._newer, {}
+        if len(hits) <= MAX_CACHED_ITEMS // 2:
+            self._newer.update(hits)
+
+
+@dataclass
+class _Snapshot:
+    """The state of a collection when it was opened, with caches that are valid for this state only."""
+
+    generation: int
+    count: int  # items
+    rows: np.ndarray  # [N, D] float16, mapped
+    index_type: IndexType
+    filter_masks: dict[str, np.ndarray] = field(default_factory=dict)  # by filter as JSON, bool [N]
+    prefix_searches: dict[int, Exact] = field(default_factory=dict)  # by width, over the first numbers of the rows
+    items: _ItemCache = field(default_factory=_ItemCache)
+    field_names: list[str] | None = None
+
+
+class LocalCollection(Collection):
+    """A collection in a folder of its own, with embeddings of width D; there is one writer at a time.
+
+    Raises:
+        DamagedIndex: the files do not fit together, or hold anything that no index holds.
+    """
+
+    def __init__(self, folder: Path, width: int, writable: bool = False):
+        self.folder, self.width = folder, width
+        if writable:
+            folder.mkdir(parents=True, exist_ok=True)
+        self.items = ItemsFile(folder, writable)
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Read what has been committed; searches of other threads finish with the previous state."""
+        with self.items.translate_errors():
+            state = self.items.read_state()
+            rows = self._map_rows(state["rows"])
+        try:
+            index_type = self._open_index_type(rows)
+        except ValueError as error:
+            raise DamagedIndex(str(error)) from error
+        # One assignment, so that a search in another thread sees either state as a whole.
+        self._snapshot = _Snapshot(state["generation"], state["count"], rows, index_type)
+
+    def _map_rows(self, num_rows: int) -> np.ndarray:
+        path = self.folder / "rows.f16"
+        shape = (num_rows, self.width)
+        integrity.check_is_file(path)
+        num_stored = path.stat().st_size // (2 * self.width) if path.exists() else 0
+        if num_stored < num_rows:
+            raise DamagedIndex(f"{path.name} holds {num_stored:,} of {num_rows:,} rows")
+        if num_rows == 0:  # an empty file cannot be mapped
+            return np.empty(shape, np.float16)
+        # As a plain array: each slice of a memmap is a memmap too, and making it costs more than a short product.
+        return np.asarray(np.memmap(path, np.float16, "r", shape=shape))
+
+    def _open_index_type(self, rows: np.ndarray) -> IndexType:
+        return open_index_type(rows, index_type_folder(self.folder))
+
+    def refresh(self) -> None:
+        if not self.items.is_generation(self._snapshot.generation):
+            self.reopen()
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Embeddings of all items, and of those that were replaced or removed, `[N, D]` float16."""
+        return self._snapshot.rows
+
+    @property
+    def index_type(self) -> dict[str, Any]:
+        return self._snapshot.index_type.facts
+
+    @property
+    def version(self) -> _Snapshot:
+        return self._snapshot
+
+    def __len__(self) -> int:
+        return self._snapshot.count
+
+    def add(self, items: Sequence[Item], embeddings: np.ndarray) -> None:
+        embeddings = validate_embeddings(embeddings, len(items), self.width, np.float16)
+        last_numbers = {item.id: number for number, item in enumerate(items)}  # the last item with an id wins
+        numbers = sorted(last_numbers.values())
+        items = [items[number] for number in numbers]
+        embeddings = embeddings[numbers]
+
+        # The rows must be on the disk before the items that name them are committed.
+        first_row = len(self._snapshot.rows)
+        with (self.folder / "rows.f16").open("ab") as file:
+            file.truncate(2 * self.width * first_row)  # drops the rows of a writer that was killed
+            file.write(embeddings.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        with self.items.transaction():
+            num_replaced = self.items.delete(item.id for item in items)
+            self.items.add(items, embeddings, first_row)
+            count = self._snapshot.count - num_replaced + len(items)
+            self.items.update_state(rows=first_row + len(items), count=count)
+        self.reopen()
+
+    def update(self, items: Sequence[Item]) -> None:
+        if not items:
+            return
+        last_items = {item.id: item for item in items}  # the last item with an id wins
+        with self.items.transaction():
+            updated_items = []
+            for item in last_items.values():
+                for row, stored_item in self._iterate_items("id = ?", item.id):
+                    updated_items.append((row, replace(stored_item, fields=item.fields, location=item.location)))
+            self.items.update(updated_items, self.rows)
+            self.items.update_state()
+        self.reopen()
+
+    def remove(self, ids: Sequence[str]) -> int:
+        with self.items.transaction():
+            num_removed = self.items.delete(ids)
+            self.items.update_state(count=self._snapshot.count - num_removed)
+        self.reopen()
+        return num_removed
+
+    def search(
+        self, queries: np.ndarray, count: int, where: Filter | None = None, width: int | None = None
+    ) -> list[list[Hit]]:
+        snapshot = self._snapshot
+        queries = np.asarray(queries, np.float32).reshape(-1, self.width)
+        count = min(count, snapshot.count)
+        if not count:
+            return [[] for _ in queries]
+        allowed = self._filter_rows(snapshot, dump_json(where or {}))
+        with self.items.translate_errors():
+            candidates = self._find_valid_candidates(snapshot, queries, max(count, NUM_CANDIDATES), allowed, width)
+            scores, rows = rank(snapshot.rows, queries, candidates, count)
+
+        items = self._read_items(snapshot, np.unique(rows).tolist())
+        answers = []
+        for query_scores, query_rows in zip(scores.tolist(), rows.tolist(), strict=True):
+            hits = []
+            for score, row in zip(query_scores, query_rows, strict=True):
+                item = items.get(row)
+                if item is not None:
+                    hits.append(item._replace(score=score))
+            answers.append(hits)
+        return answers
+
+    def get(self, item_id: str) -> Item | None:
+        for _, item in self._iterate_items("id = ?", item_id, thumbnails=True):
+            return item
+        return None
+
+    def get_embedding(self, item_id: str) -> np.ndarray | None:
+        for row, _ in self._iterate_items("id = ?", item_id):
+            embedding = self._snapshot.rows[row].astype(np.float32)
+            with self.items.translate_errors():
+                integrity.check_rows(embedding[None], [row])
+            return embedding
+        return None
+
+    def get_digests(self, ids: Sequence[str]) -> dict[str, bytes]:
+        digests = {}
+        for item_id in ids:
+            for _, item in self._iterate_items("id = ?", item_id):
+                digests[item_id] = item.digest
+        return digests
+
+    def find_by_name(self, names: Container[str]) -> dict[str, list[Item]]:
+        # ")" follows "(" in the order of characters, so the range holds all ids that begin with the name and " (".
+        condition = "id = ? OR (id > ? AND id < ?) ORDER BY id"
+        items_of_names = {}
+        for name in names:
+            items = self._iterate_items(condition, name, f"{name} (", f"{name} )")
+            items_of_names[name] = [item for _, item in items]
+        return items_of_names
+
+    def field_names(self) -> list[str]:
+        snapshot = self._snapshot
+        if snapshot.field_names is None:
+            records = self.items.select("DISTINCT key FROM items, json_each(items.fields) ORDER BY key")
+            snapshot.field_names = [name for (name,) in records if isinstance(name, str)]
+        return snapshot.field_names
+
+    def iterate_items(self) -> Iterator[Item]:
+        for chunk in self._iterate_chunks(READ_CHUNK):
+            for _, item in chunk:
+                yield item
+
+    def copy_to(self, target: Self) -> None:
+        """Add all items with their embeddings to another collection, in the order of their rows."""
+        for chunk in self._iterate_chunks(COPY_CHUNK, thumbnails=True):
+            rows = [row for row, _ in chunk]
+            target.add([item for _, item in chunk], self._snapshot.rows[rows])
+
+    def _iterate_chunks(self, size: int, thumbnails: bool = False) -> Iterator[list[tuple[int, Item]]]:
+        """Yield all items with their rows, in the order of the rows."""
+        last_row = -1
+        while True:
+            condition = "items.row > ? ORDER BY items.row LIMIT ?"
+            chunk = list(self._iterate_items(condition, last_row, size, thumbnails=thumbnails))
+            if not chunk:
+                return
+            yield chunk
+            last_row = chunk[-1][0]
+
+    def sample_items(self, count: int) -> list[Item]:
+        last_row = max(len(self._snapshot.rows) - 1, 0)
+        sampled_items = []
+        for row in np.unique(np.linspace(0, last_row, count, dtype=int)).tolist():
+            for _, item in self._iterate_items("items.row = ?", row):
+                sampled_items.append(item)
+        return sampled_items
+
+    def sample_embeddings(self, count: int) -> np.ndarray:
+        rows = self._snapshot.rows
+        numbers = np.linspace(0, len(rows) - 1, min(count, len(rows)), dtype=int)
+        return rows[np.unique(numbers)].astype(np.float32)
+
+    def facets(self) -> dict[str, list[tuple[Any, int]]]:
+        return self.items.read_state()["facets"]
+
+    def uncovered_share(self) -> float:
+        num_rows = len(self._snapshot.rows)
+        index_type = self._snapshot.index_type
+        if index_type.name == Exact.name:
+            return float(num_rows > EXACT_UP_TO)  # all of them if another index type would suit by now
+        return 1 - index_type.facts["rows"] / num_rows
+
+    def removed_share(self) -> float:
+        num_rows = len(self._snapshot.rows)
+        return 1 - self._snapshot.count / num_rows if num_rows else 0.0
+
+    def build_index_type(
+        self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Log
+    ) -> None:
+        rows = self._snapshot.rows
+        folder = index_type_folder(self.folder)
+        if not index_type:
+            index_type = "exact" if len(rows) <= EXACT_UP_TO else "ivf"
+        folder.mkdir(exist_ok=True)
+        with self.items.translate_errors():
+            build_index_type(index_type, rows, queries, recall, folder, log)
+        # Facets are counted here, since it takes a pass over all items and they need not be up to date.
+        texts = self.items.iterate("fields FROM items")
+        fields = (integrity.parse_json_as(dict, text, f"{FILE_NAME}: fields of an item") for (text,) in texts)
+        with self.items.transaction():
+            self.items.update_state(facets=count_facets(fields))
+        self.reopen()
+
+    def close(self) -> None:
+        self.items.close()
+
+    def _find_valid_candidates(
+        self, snapshot: _Snapshot, queries: np.ndarray, count: int, allowed: np.ndarray | None, width: int | None
+    ) -> np.ndarray:
+        """Return `[Q, C]` rows, -1 for none; DamagedIndex if the index type fails or proposes impossible rows."""
+        try:
+            candidates = find_candidates(snapshot, queries, count, allowed, width)
+            ordered = np.sort(candidates, axis=1)
+            if ordered.size and (ordered[:, 0].min() < -1 or ordered[:, -1].max() >= len(snapshot.rows)):
+                raise RuntimeError("it proposes rows that are not there")
+            if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
+                raise RuntimeError("it proposes a row twice")
+        except RuntimeError as error:  # also raised by faiss
+            folder = index_type_folder(self.folder)
+            raise DamagedIndex(f"{folder} is damaged ({error}); remove {folder} and build the index again") from error
+        return candidates
+
+    def _read_items(self, snapshot: _Snapshot, rows: list[int]) -> dict[int, Hit]:
+        """Return the items of rows as hits without a score; -1 has none, nor has an item removed meanwhile."""
+        cached: dict[int, Hit] = {}
+        missing_rows = []
+        for row in rows:
+            hit = snapshot.items.get(row)
+            if hit is not None:
+                cached[row] = hit
+            elif row >= 0:
+                missing_rows.append(row)
+
+        new_hits: dict[int, Hit] = {}
+        with self.items.translate_errors():
+            for start in range(0, len(missing_rows), READ_CHUNK):
+                chunk = missing_rows[start : start + READ_CHUNK]
+                condition = f"WHERE items.row IN ({', '.join('?' * len(chunk))})"
+                for record in self.items.iterate_records(condition, *chunk, thumbnails=False):
+                    item = verify_record(record, snapshot.rows)
+                    row, fields_json = record[0], record[3]
+                    new_hits[row] = Hit(item.id, math.nan, fields_json, item.digest)
+        for row in missing_rows:
+            if row not in new_hits:
+                self._check_unchanged(snapshot, f"{FILE_NAME} has no item of row {row:,}")
+        snapshot.items.add(new_hits)
+        return cached | new_hits
+
+    def _check_unchanged(self, snapshot: _Snapshot, fault: str) -> None:
+        """Raise DamagedIndex, unless a writer has changed the collection, which explains the fault."""
+        with self.items.translate_errors():
+            if self.items.is_generation(snapshot.generation):
+                raise DamagedIndex(fault)
+
+    def _iterate_items(self, condition: str, *values: Any, thumbnails: bool = False) -> Iterator[tuple[int, Item]]:
+        """Yield rows and items that satisfy a condition in SQL, compared with their checksums."""
+        for record in list(self.items.iterate_records(f"WHERE {condition}", *values, thumbnails=thumbnails)):
+            row = record[0]
+            if row >= len(self._snapshot.rows):
+                self.refresh()  # it was added meanwhile
+            with self.items.translate_errors():
+                item = verify_record(record, self._snapshot.rows)
+            yield row, item
+
+    def _filter_rows(self, snapshot: _Snapshot, filter_json: str) -> np.ndarray | None:
+        """Return the rows whose items satisfy a filter, bool `[N]`; None: all rows."""
+        where = parse_json(filter_json)
+        if not where and snapshot.count == len(snapshot.rows):
+            return None
+        if filter_json in snapshot.filter_masks:
+            return snapshot.filter_masks[filter_json]
+
+        condition, values = _filter_condition(where)
+        # Damaged pages may form a cycle, hence the limit.
+        records = self.items.select(f"row FROM items {condition} LIMIT {2 * len(snapshot.rows) + 1}", *values)
+        allowed = np.zeros(len(snapshot.rows), bool)
+        allowed[[row for (row,) in records if row < len(allowed)]] = True
+        if not where:
+            num_items = np.count_nonzero(allowed)
+            if num_items != snapshot.count:
+                self._check_unchanged(snapshot, f"{FILE_NAME} has {num_items:,} of {snapshot.count:,} items")
+
+        if len(snapshot.filter_masks) >= MAX_CACHED_FILTERS:
+            snapshot.filter_masks.clear()
+        snapshot.filter_masks[filter_json] = allowed
+        return allowed
+
+
+def _filter_condition(where: Filter) -> tuple[str, list[Any]]:
+    """Return a filter as a WHERE clause of SQL with the values of its placeholders; no text of the filter is in it."""
+    clauses, values = [], []
+    for name, condition in where.items():
+        path = f'$."{name}"'
+        if isinstance(condition, dict):
+            for operator, limit in condition.items():
+                # SQLite orders values of different types by type; here a value of another type satisfies no bound.
+                types = "('text')" if isinstance(limit, str) else "('integer', 'real')"
+                clauses.append(f"json_type(fields, ?) IN {types} AND json_extract(fields, ?) {operator} ?")
+                values += [path, path, limit]
+                if isinstance(limit, str):  # a date is compared with dates only
+                    clauses.append(f"json_extract(fields, ?) GLOB '{DATE_GLOB}'")
+                    values.append(path)
+        else:
+            choices = condition if isinstance(condition, list) else [condition]
+            placeholders = ", ".join("?" * len(choices))
+            clauses.append(f"json_extract(fields, ?) IN ({placeholders})")
+            values += [path, *choices]
+    if not clauses:
+        return "", values
+    return f"WHERE {' AND '.join(clauses)}", values
+
+
+def find_candidates(
+    snapshot: _Snapshot, queries: np.ndarray, count: int, allowed: np.ndarray | None, width: int | None
+) -> np.ndarray:
+    """Return the candidates of queries, `[Q, C]` rows, -1 for none.
+
+    They come from the index type and from the rows that were added after it was built. With a width they come from the
+    first numbers of all rows, which are copied at the first such query.
+    """
+    rows, index_type = snapshot.rows, snapshot.index_type
+    if width is not None:
+        if width not in snapshot.prefix_searches:
+            blocks = np.array_split(rows, len(rows) // ROWS_PER_THREAD + 1)
+            prefix_blocks = [prefixes(block.astype(np.float32), width).astype(np.float16) for block in blocks]
+            snapshot.prefix_searches[width] = Exact(np.concatenate(prefix_blocks))
+        return snapshot.prefix_searches[width].find_candidates(prefixes(queries, width), count, allowed)
+
+    num_covered = index_type.facts["rows"]
+    allowed_rows = np.arange(len(rows)) if allowed is None else np.flatnonzero(allowed)
+    are_few = allowed is not None and len(allowed_rows) <= min(EXACT_UP_TO, len(rows) // 2)
+    if index_type.name != Exact.name and (are_few or count * MIN_ROWS_PER_CANDIDATE > num_covered):
+        # An approximate index type scans a small share of all rows, and would see too few of the allowed ones.
+        return _scan_rows(rows, allowed_rows, queries, count)
+    allowed_covered = None if allowed is None else allowed[:num_covered]
+    candidates = index_type.find_candidates(queries, count, allowed_covered)
+    if num_covered == len(rows):
+        return candidates
+    first_uncovered = np.searchsorted(allowed_rows, num_covered)
+    return np.concatenate([candidates, _scan_rows(rows, allowed_rows[first_uncovered:], queries, count)], axis=1)
+
+
+def _scan_rows(rows: np.ndarray, numbers: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:
+    """Return the exact candidates among the rows with these numbers, `[Q, count]`."""
+    if not len(numbers):
+        return np.empty([len(queries), 0], np.int64)
+    candidates = Exact(rows[numbers]).find_candidates(queries, count)
+    return np.where(candidates >= 0, numbers[candidates], -1)
