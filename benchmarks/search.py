@@ -193,7 +193,7 @@ def open_product(rows, folder):
     def search(query):
         return rank(rows, query[None], kind.find_candidates(query[None], NUM_CANDIDATES), 10)[1][0]
 
-    facts = ("cells", "directions", "breadth", "recall")
+    facts = ("cells", "directions", "num_probes", "recall")
     search.parameters = json.dumps({key: value for key, value in kind.facts.items() if key in facts})
     return search
 

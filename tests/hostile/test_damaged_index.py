@@ -165,7 +165,11 @@ def seal(folder):
     for path in (folder / "index.json", folder / INDEX_TYPE):
         if path.is_file():
             values = json.loads(path.read_text())
-            path.write_text(json.dumps(integrity.seal({key: value for key, value in values.items() if key != integrity.CHECKSUM_KEY})))
+            path.write_text(
+                json.dumps(
+                    integrity.seal({key: value for key, value in values.items() if key != integrity.CHECKSUM_KEY})
+                )
+            )
     rows_path, database = folder / "images/rows.f16", folder / "images/items.sqlite"
     if not (rows_path.is_file() and database.is_file()):
         return

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ernie_vil2.apps.search import DamagedIndex, open_index
+from ernie_vil2.apps.search.add_items import add_images, list_images, optimize_collection
 from ernie_vil2.apps.search.collection import Item
-from ernie_vil2.apps.search.add_items import add_images, optimize_collection, list_images
 from tests.support.commands import small_disk
 from tests.support.processes import run_process
 from tests.support.shapes import shape_members, write_tar

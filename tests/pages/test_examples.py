@@ -11,7 +11,7 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2.apps.search import open_index
-from ernie_vil2.apps.search.add_items import add_images, optimize_collection, list_images
+from ernie_vil2.apps.search.add_items import add_images, list_images, optimize_collection
 from ernie_vil2.apps.search.service import build_app
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.paths import ROOT

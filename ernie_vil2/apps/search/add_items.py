@@ -289,7 +289,7 @@ def optimize_collection(
     if removed_share <= max_removed_share:
         collection.build_index_type(index_type, encode_queries, recall, log)
     else:
-        log(f"{kind}: {100 * removed_share:.1f} % of the rows belong to removed items and are dropped")
+        log(f"{kind}: {100 * removed_share:.1f} % of the rows belong to deleted items, and are dropped")
         with index.compact(kind) as copy:
             copy.build_index_type(index_type, encode_queries, recall, log)
 

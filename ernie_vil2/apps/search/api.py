@@ -19,9 +19,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
 
+from ernie_vil2.apps.search.add_items import THUMBNAIL_SIDE, make_thumbnail
 from ernie_vil2.apps.search.batching import Batcher, Options, dumped
-from ernie_vil2.apps.search.collection import MAX_FIELDS, KINDS, Item
-from ernie_vil2.apps.search.add_items import THUMBNAIL, thumbnail
+from ernie_vil2.apps.search.collection import KINDS, MAX_FIELDS, Item
 from ernie_vil2.apps.search.index import Index, check_queries
 from ernie_vil2.apps.search.items import dump_json
 from ernie_vil2.apps.search.locations import compute_digest
@@ -244,7 +244,9 @@ def model_routes(index: Index, batcher: Batcher, uploads: Uploads, shown: Sequen
         if not index.has("images"):
             return {"items": [], "texts": []}
         images = index.collection("images")
-        items = [{"id": one.id, "fields": one.fields, "version": one.digest.hex()} for one in images.sample_items(EXAMPLES)]
+        items = [
+            {"id": one.id, "fields": one.fields, "version": one.digest.hex()} for one in images.sample_items(EXAMPLES)
+        ]
         return {"items": items, "texts": images.sample_captions(EXAMPLES // 3)}
 
     @router.get("/models", summary="The model, in OpenAI's form")
@@ -311,7 +313,7 @@ def _text_item(new: NewItem) -> tuple[Kind, Item, str | np.ndarray]:
 
 def _finish_image(index: Index, image: bytes, decoded: Any) -> tuple[bytes, np.ndarray]:
     """Return the thumbnail of an image, and its pixels as the model sees them."""
-    return thumbnail(image, to_rgb_array(decoded), THUMBNAIL), index.model.preprocessing.view(decoded)
+    return make_thumbnail(image, to_rgb_array(decoded), THUMBNAIL_SIDE), index.model.preprocessing.view(decoded)
 
 
 def _image_item(new: NewItem, image: bytes, small: bytes, pixels: np.ndarray) -> tuple[Kind, Item, str | np.ndarray]:

@@ -279,7 +279,11 @@ def _written(hits: Iterable[Hit]) -> bytes:
     """Hits as JSON without NaN and Infinity, which an index that something else wrote may hold."""
     found = []
     for hit in hits:
-        fields = dumped(hit.fields).decode() if "NaN" in hit.fields_json or "Infinity" in hit.fields_json else hit.fields_json
+        fields = (
+            dumped(hit.fields).decode()
+            if "NaN" in hit.fields_json or "Infinity" in hit.fields_json
+            else hit.fields_json
+        )
         identity = dumped(hit.id).decode()
         found.append(f'{{"id":{identity},"score":{hit.score!r},"fields":{fields},"version":"{hit.digest.hex()}"}}')
     return f"[{','.join(found)}]".encode()

@@ -407,11 +407,11 @@ def _fill(index: Index, args: argparse.Namespace) -> int:
         sources = list_images(data_spec(args))
         images = add_images(index, sources, args.thumbnails)
         print(f"images: {images}")
-        used += images.used
+        used += images.num_used
     for file in args.texts:
         texts = add_texts(index, read_texts(file))
         print(f"texts: {texts}")
-        used += texts.used
+        used += texts.num_used
     return used
 
 

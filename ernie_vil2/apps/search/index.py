@@ -27,10 +27,10 @@ from ernie_vil2.apps.search.collection import (
     VERSION,
     Collection,
     DamagedIndex,
-    Hit,
     Filter,
-    check_filter,
+    Hit,
     check_field_names,
+    check_filter,
 )
 from ernie_vil2.apps.search.locations import INDEX_FOLDER_PREFIX, is_address
 from ernie_vil2.apps.search.store import Store, open_store
@@ -195,7 +195,7 @@ class Index:
 
     def similar(self, item: str, kind: str = "images", among: str = "images", **options: Any) -> list[Hit]:
         """The items closest to one of the index, itself left out; KeyError if there is none of this id."""
-        vector = self.collection(kind).embedding(item)
+        vector = self.collection(kind).get_embedding(item)
         if vector is None:
             raise KeyError(item)
         count = options.pop("count", 10)

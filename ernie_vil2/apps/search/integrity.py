@@ -105,11 +105,12 @@ def check_about(about: Any, kinds: Sequence[str], name: str) -> dict[str, Any]:
 
 def check_state(state: dict[str, Any], name: str) -> dict[str, Any]:
     """Return the state of a collection if it has the right form; an empty state is that of an empty collection."""
-    state = {"rows": 0, "count": 0, "generation": 0, "facets": {}} | state
+    empty_state: dict[str, Any] = {"rows": 0, "count": 0, "generation": 0, "facets": {}}
+    state = empty_state | state
     has_other_keys = len(state) > 4
     if has_other_keys or not is_count(state["rows"], 0, MAX_SQLITE_INTEGER):
         raise DamagedIndex(f"{name} is of another form")
-    checks = {
+    checks: dict[str, Callable[[Any], Any]] = {
         "count": lambda value: is_count(value, 0, state["rows"]),
         "generation": lambda value: is_count(value, 0, MAX_SQLITE_INTEGER),
         "facets": _are_facets,

@@ -43,7 +43,7 @@ from ernie_vil2.apps.search.index_types import (
     rank,
 )
 from ernie_vil2.apps.search.items import FILE_NAME, ItemsFile, dump_json, verify_record
-from ernie_vil2.encoder.backends import prefixes
+from ernie_vil2.encoder import truncate_embeddings
 from ernie_vil2.io.files import parse_json
 
 # A cached filter is a mask of a byte per row. Requests with other filters than these evaluate them again.
@@ -445,9 +445,11 @@ def find_candidates(
     if width is not None:
         if width not in snapshot.prefix_searches:
             blocks = np.array_split(rows, len(rows) // ROWS_PER_THREAD + 1)
-            prefix_blocks = [prefixes(block.astype(np.float32), width).astype(np.float16) for block in blocks]
+            prefix_blocks = []
+            for block in blocks:
+                prefix_blocks.append(truncate_embeddings(block.astype(np.float32), width).astype(np.float16))
             snapshot.prefix_searches[width] = Exact(np.concatenate(prefix_blocks))
-        return snapshot.prefix_searches[width].find_candidates(prefixes(queries, width), count, allowed)
+        return snapshot.prefix_searches[width].find_candidates(truncate_embeddings(queries, width), count, allowed)
 
     num_covered = index_type.facts["rows"]
     allowed_rows = np.arange(len(rows)) if allowed is None else np.flatnonzero(allowed)

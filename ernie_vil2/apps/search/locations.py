@@ -55,7 +55,7 @@ def parse_locations(item: Item) -> list[Location]:
 
 def pack_locations(locations: Sequence[Location]) -> list[list[Any]]:
     """Return locations as `Item.location` holds them: without the row if there is none."""
-    packed = []
+    packed: list[list[Any]] = []
     for location in locations:
         if location.row is None:
             packed.append([location.path, location.name])

@@ -208,7 +208,7 @@ def test_fields_and_locations_change_and_all_else_stays(full, rows, rng):
     assert len(full) == ROWS and full.get("not there") is None
     again = full.get("5")
     assert (again.fields, list(again.location), again.digest) == ({"title": "五"}, [["\udcd0.png", "5"]], item.digest)
-    np.testing.assert_allclose(full.embedding("5"), rows[5], atol=1e-3)
+    np.testing.assert_allclose(full.get_embedding("5"), rows[5], atol=1e-3)
     assert full.search(rows[[5]], 1, {"title": "五"})[0][0].id == "5"
     assert full.field_names() == ["caption_en", "date", "even", "name", "price", "third", "title"]
 

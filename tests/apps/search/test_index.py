@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ernie_vil2.apps.search import BusyIndex, DamagedIndex, add_items, open_index
-from ernie_vil2.apps.search.add_items import add_images, add_texts, optimize_collection, list_images
+from ernie_vil2.apps.search.add_items import add_images, add_texts, list_images, optimize_collection
 from ernie_vil2.apps.search.store import FolderStore
 from tests.support.commands import call
 from tests.support.shapes import draw, png
@@ -46,7 +46,7 @@ def search(model, monkeypatch):
 
 def test_answers_are_those_of_a_product(folder, model, shapes):
     images = list_images([str(shapes["val"])])
-    names, contents, fields = zip(*(image.read()[:3] for image in images), strict=True)
+    names, contents, fields = zip(*(image.load()[:3] for image in images), strict=True)
     embeddings = model.encode_images(list(contents)).astype(np.float16).astype(np.float32)  # as the index keeps them
     with open_index(folder, model) as index:
         (by_text,) = index.search(texts=["red disc"], count=16)
@@ -83,7 +83,12 @@ def test_bad_images_are_counted_and_the_rest_is_indexed(tmp_path, model):
         path.write_bytes(content)
     with open_index(tmp_path / "index", model, writable=True) as index:
         filled = add_images(index, list_images([str(tmp_path / "photos")]))
-        assert (filled.num_added, filled.num_unchanged, filled.bad_samples.counts.total(), filled.bad_samples.read) == (2, 0, 2, 4)
+        assert (filled.num_added, filled.num_unchanged, filled.bad_samples.counts.total(), filled.bad_samples.read) == (
+            2,
+            0,
+            2,
+            4,
+        )
         assert {hit.id for hit in index.search(texts=["red"])[0]} == {"a.png", "sub/d.png"}
         # A PNG that is small enough is its own thumbnail.
         assert index.collection("images").get("a.png").thumbnail == IMAGE
@@ -109,10 +114,10 @@ def test_a_build_that_was_killed_goes_on(tmp_path, model, shapes, monkeypatch):
         assert len(index.collection("images")) == 64
         filled = add_images(index, images)
         assert (filled.num_added, filled.num_unchanged) == (64, 64)
-        names = [image.read()[0] for image in images]
+        names = [image.load()[0] for image in images]
         assert all(index.similar(name, count=1, among="images")[0].id != name for name in names[:5])
         assert len(index.collection("images")) == 128
-        expected = model.encode_images([images[100].read()[1]])[0]
+        expected = model.encode_images([images[100].load()[1]])[0]
         np.testing.assert_allclose(index.collection("images").get_embedding(names[100]), expected, atol=2e-3)
 
 
@@ -124,7 +129,7 @@ def test_one_writer_and_any_number_of_readers(folder, model):
         before = len(reader.collection("images"))
         writer.collection("images").remove([reader.search(texts=["red"])[0][0].id])
         assert len(reader.collection("images")) == before - 1
-        build(writer, "images", "ivf", 0.9, lambda line: None)
+        optimize_collection(writer, "images", "ivf", 0.9, lambda line: None)
         assert reader.collection("images").index_type["name"] == "ivf"
         assert len(reader.search(texts=["red"], count=50)[0]) == before - 1
     writer.close()
@@ -140,14 +145,14 @@ def test_an_index_type_whose_build_is_killed_changes_nothing(folder, model):
             answers.append((reader.collection("images").index_type["name"], len(hits)))
 
     def killed_while_tuning(line):
-        if "breadth" in line:
+        if "cells per query" in line:
             ask()
             raise KeyboardInterrupt
 
     with open_index(folder, model, writable=True) as writer:
-        build(writer, "images", "exact", 0.9, lambda line: None)
+        optimize_collection(writer, "images", "exact", 0.9, lambda line: None)
         with pytest.raises(KeyboardInterrupt):
-            build(writer, "images", "ivf", 0.9, killed_while_tuning)
+            optimize_collection(writer, "images", "ivf", 0.9, killed_while_tuning)
     ask()
     assert answers == [("exact", 5)] * 2
 

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.apps.search.collection import Item
-from ernie_vil2.apps.search.index_types import INDEX_TYPES, NUM_CANDIDATES, Exact, build_index_type, open_index_type, rank
+from ernie_vil2.apps.search.index_types import (
+    INDEX_TYPES,
+    NUM_CANDIDATES,
+    Exact,
+    build_index_type,
+    open_index_type,
+    rank,
+)
 from ernie_vil2.apps.search.local_collection import LocalCollection, _ItemCache, find_candidates
 from ernie_vil2.apps.search.milvus import MilvusCollection
 from ernie_vil2.registry import UnknownName

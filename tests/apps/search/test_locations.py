@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.apps.search import DamagedIndex, open_index
-from ernie_vil2.apps.search.collection import Item
 from ernie_vil2.apps.search.add_items import add_images, list_images
+from ernie_vil2.apps.search.collection import Item
 from ernie_vil2.apps.search.locations import Originals, compute_digest, parse_locations
 from ernie_vil2.apps.search.server import Settings, serve
 from ernie_vil2.apps.search.service import build_app
@@ -123,7 +123,7 @@ def test_originals_of_every_layout_are_found_elsewhere(tmp_path, monkeypatch, la
         "tests.support.small_index.NumberEncoder.decode", lambda self, content, name: np.zeros([8, 8, 3], np.uint8)
     )
     with open_number_index(tmp_path / "home") as index:
-        read = [image.read() for image in list_images(["data"])]
+        read = [image.load() for image in list_images(["data"])]
         add_images(index, list_images(["data"]))
         shutil.copytree(tmp_path / "home", tmp_path / "away")
         shutil.rmtree(home)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ernie_vil2.apps.search import open_index
-from ernie_vil2.apps.search.collection import Item
 from ernie_vil2.apps.search.add_items import optimize_collection
+from ernie_vil2.apps.search.collection import Item
 from ernie_vil2.apps.search.service import build_app
 from ernie_vil2.io.calibration import Calibration, Threshold
 from tests.support.browser import CHROMIUM, Browser

@@ -10,8 +10,8 @@ from PIL import Image
 
 from ernie_vil2 import load_model
 from ernie_vil2.apps.search import open_index
-from ernie_vil2.apps.search.collection import Item
 from ernie_vil2.apps.search.add_items import optimize_collection
+from ernie_vil2.apps.search.collection import Item
 from ernie_vil2.apps.search.service import build_app
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.image_formats import FILES, forbid_opencv

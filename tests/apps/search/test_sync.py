@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 
 from ernie_vil2.apps.search import add_items, open_index
+from ernie_vil2.apps.search.add_items import (
+    add_images,
+    list_images,
+    optimize_collection,
+    rebuild_if_needed,
+    sync_images,
+    sync_texts,
+)
 from ernie_vil2.apps.search.checking import check_index
 from ernie_vil2.apps.search.collection import Item
-from ernie_vil2.apps.search.add_items import add_images, optimize_collection, list_images, rebuild_if_needed, sync_images, sync_texts
 from ernie_vil2.apps.search.store import FolderStore
 from tests.support.commands import call
 from tests.support.shapes import draw, png
@@ -56,7 +63,7 @@ def test_what_is_new_changed_and_gone(index, folder):
     assert (nothing.num_removed, nothing.num_added, nothing.num_unchanged) == (0, 0, 6) and digests(index) == before
     changed(folder)
     for dry_run in (True, False):
-        done = sync_images(index, [str(folder)], dry_run=dry_run)
+        done = sync_images(index, [str(folder)], is_dry_run=dry_run)
         assert (done.num_removed, done.num_added, done.num_replaced, done.num_unchanged) == (1, 2, 1, 4)
         if dry_run:
             assert digests(index) == before
@@ -97,7 +104,7 @@ def test_items_of_elsewhere_and_without_a_source_stay(index, folder, tmp_path, m
 def test_an_image_that_cannot_be_read_now_stays(index, folder):
     (folder / "3.png").write_bytes(b"")
     done = sync_images(index, [str(folder)])
-    assert done.num_removed == 0 and "3.png" in ids(index) and done.bad.counts
+    assert done.num_removed == 0 and "3.png" in ids(index) and done.bad_samples.counts
 
 
 def test_samples_of_shards_and_shards_that_are_gone(tmp_path, model, shapes):
@@ -171,7 +178,9 @@ def test_rows_that_are_gone_or_not_covered_are_built_again(tmp_path, model):
         images = index.collection("images")
         assert {item.id: item for item in images.iterate_items()} == expected and images.removed_share() == 0
         assert (images.index_type["name"], images.index_type["rows"]) == ("ivf", 500)
-        assert images.get("700").thumbnail == b"\x89PNG" and np.allclose(images.embedding("700"), rows[700], atol=1e-3)
+        assert images.get("700").thumbnail == b"\x89PNG" and np.allclose(
+            images.get_embedding("700"), rows[700], atol=1e-3
+        )
         (folder,) = path.glob("images*")
         assert (folder / "rows.f16").stat().st_size == size // 2
         for first, last, is_rebuilt in ((0, 50, False), (50, 90, True)):
@@ -193,7 +202,7 @@ def test_compacting_that_is_killed_leaves_what_was_there(tmp_path, model, monkey
         images.remove([f"{number}" for number in range(50)])
         with monkeypatch.context() as patched:
             patched.setattr(FolderStore, "describe", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-            patched.setattr(FolderStore, "_remove_copies", lambda _: None)  # as if the process were gone
+            patched.setattr(FolderStore, "_remove_unused_folders", lambda _: None)  # as if the process were gone
             with pytest.raises(KeyboardInterrupt):
                 optimize_collection(index, "images", None, 0.9, print)
         assert len(list((tmp_path / "index").glob("images-*"))) == 1

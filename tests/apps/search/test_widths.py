@@ -6,7 +6,7 @@ from fastapi.testclient import TestClient
 
 import ernie_vil2
 from ernie_vil2.apps.search import open_index
-from ernie_vil2.apps.search.add_items import add_images, optimize_collection, list_images
+from ernie_vil2.apps.search.add_items import add_images, list_images, optimize_collection
 from ernie_vil2.apps.search.service import build_app
 from tests.support.checkpoints import checkpoint_with_widths, untrained_checkpoint
 from tests.support.shapes import COLOURS, SHAPES, TOKENS
@@ -42,7 +42,7 @@ def index(model, shapes, tmp_path_factory):
 @pytest.fixture(scope="module")
 def items(shapes):
     """Names, bytes and fields of the images of the indexes."""
-    return list(zip(*(image.read()[:3] for image in list_images([str(shapes["val"])])), strict=True))
+    return list(zip(*(image.load()[:3] for image in list_images([str(shapes["val"])])), strict=True))
 
 
 def cut(embeddings, width):
