@@ -1,7 +1,9 @@
-"""A protocol: a complete definition of how a retrieval benchmark is scored, and what it makes of embeddings.
+"""Protocols: complete definitions of how a retrieval benchmark is scored, and the evaluations that they give.
 
-The same embeddings get very different figures under the conventions in use, so that a figure means something only
-with its protocol next to it. A protocol chooses the galleries from the benchmark's rows, then scores them.
+The same embeddings get very different scores under the conventions in use, so a score means something only next to the
+name of its protocol. A protocol selects galleries from the rows of a benchmark, then scores them. Protocols of
+retrieval are entries of `protocols.yaml`; a scorer with measures of its own defines its protocols itself.
+docs/protocols.md lists all.
 """
 
 from __future__ import annotations
@@ -36,24 +38,26 @@ from ernie_vil2.registry import Registry, unknown
 
 @dataclass(frozen=True)
 class Protocol:
-    """A complete definition: which rows are the galleries, what is right, how ties count, what is averaged.
+    """Definition of galleries, right answers, ties and averages of a retrieval benchmark.
 
-    What asks what follows from `matchings` and `directions` alone: a protocol whose queries and galleries are of one
-    side, or whose positives are not the benchmark's pairs, has a `matchings` of its own.
+    `make_matchings` and `directions` alone decide which rows are queries. A protocol with queries and galleries of one
+    side, or with positives other than the benchmark's pairs, overrides `make_matchings`.
 
     Attributes:
-        scorer: name of the scorer that it is one of.
-        name: by which it is called.
-        definition: in words, all of it.
-        split: of the benchmark, where it is a fixed one.
-        images, texts: how many the benchmark has after selection, where the benchmark is a fixed one.
-        max_images: only so many images, the first in the order of the files.
-        max_texts_per_image: only so many texts of each image, the first in the order of the files.
-        fold: images of one fold; folds are cut in the order of the files and scored each on its own.
-        has_row_labels: whether each pair is a row of its own, right for nothing but itself.
-        directions: those that are scored.
-        ties: see `ernie_vil2.evaluation.ranking.TIE_RULES`.
-        packages: modules of extras that its measures need.
+        scorer: name of the scorer that the protocol belongs to.
+        name: name of the protocol.
+        definition: complete definition in words.
+        split: split of the benchmark; None: any.
+        num_images: expected number of selected images; None: any number.
+        num_texts: expected number of selected texts; None: any number.
+        max_images: number of images that are used, the first ones in the order of the files; None: all.
+        max_texts_per_image: number of texts of each image that are used, the first ones; None: all.
+        fold_size: images of one fold; folds are cut in the order of the files, and each is scored on its own. None: the
+            whole benchmark is one gallery.
+        has_row_labels: each pair is a row with an image and a text of its own, and no other row is right for it.
+        directions: directions that are scored.
+        ties: tie rule, see `ernie_vil2.evaluation.ranking.TIE_RULES`.
+        packages: modules of optional packages that the measures need.
     """
 
     scorer: ClassVar[str] = "retrieval"
@@ -71,97 +75,118 @@ class Protocol:
     packages: tuple[str, ...] = ()
 
     def select(self, benchmark: Benchmark) -> Benchmark:
-        """The part of a benchmark that is in some gallery; see `select_rows`."""
+        """Return the rows of a benchmark that are in a gallery, see `select_rows`."""
         return select_rows(benchmark, [self])
 
     @property
     def expected_counts(self) -> dict[str, int]:
-        """Number of `images` and of `texts` after selection, of those that are fixed."""
+        """Expected number of `images` and `texts` after selection, as far as they are fixed."""
         counts = {"images": self.num_images, "texts": self.num_texts}
         return {side: count for side, count in counts.items() if count is not None}
 
     def find_differences(self, benchmark: Benchmark) -> list[str]:
-        """A sentence for each count of a selected benchmark that is not what the protocol expects."""
-        here = {"images": len(benchmark.images), "texts": len(benchmark.texts)}
-        return [
-            f"{self.name} expects {count:,} {side}; here are {here[side]:,}, {abs(here[side] - count):,} "
-            f"{'more' if here[side] > count else 'fewer'}."
-            for side, count in self.expected_counts.items()
-            if here[side] != count
-        ]
+        """Return a sentence for each count of a selected benchmark that the protocol does not expect."""
+        counts = {"images": len(benchmark.images), "texts": len(benchmark.texts)}
+        sentences = []
+        for side, expected in self.expected_counts.items():
+            count = counts[side]
+            if count != expected:
+                comparison = "more" if count > expected else "fewer"
+                sentences.append(
+                    f"{self.name} expects {expected:,} {side}; here are {count:,}, {abs(count - expected):,} "
+                    f"{comparison}."
+                )
+        return sentences
 
-    def describe(self, benchmark: Benchmark) -> list[str]:
-        """How a selected benchmark differs from what the protocol expects, and which of its rows are not queries."""
+    def list_notes(self, benchmark: Benchmark) -> list[str]:
+        """Return how a selected benchmark differs from the expected one, and how many rows are no queries."""
         sentences = self.find_differences(benchmark)
         for side, rows, column in (("images", benchmark.images, 0), ("texts", benchmark.texts, 1)):
-            if unpaired := len(rows) - len(np.unique(benchmark.pairs[:, column])):
-                sentences.append(f"{side.capitalize()} in no pair, in the gallery, but no queries: {unpaired:,}.")
+            num_unpaired = len(rows) - len(np.unique(benchmark.pairs[:, column]))
+            if num_unpaired:
+                sentences.append(f"{side.capitalize()} in no pair, in the gallery, but no queries: {num_unpaired:,}.")
         return sentences
 
     def make_matchings(self, benchmark: Benchmark) -> list[Matching]:
-        """What is scored against what, and what is right: one matching, or one for each fold."""
-        image_rows, pairs = np.arange(len(benchmark.images))[: self.max_images], benchmark.pairs
-        keep = pairs[:, 0] < len(image_rows)
+        """Return the rows that are scored against each other, and their positives; one matching for each fold."""
+        pairs = benchmark.pairs
+        image_rows = np.arange(len(benchmark.images))[: self.max_images]
+        is_selected = pairs[:, 0] < len(image_rows)
         if self.max_texts_per_image is not None:
-            keep &= number_occurrences(pairs[:, 0]) < self.max_texts_per_image
-        kept = pairs[keep]
+            is_selected &= number_occurrences(pairs[:, 0]) < self.max_texts_per_image
+        selected_pairs = pairs[is_selected]
+
         if self.has_row_labels:
-            rows = np.arange(len(kept))
-            return [Matching(kept[:, 0], kept[:, 1], np.stack([rows, rows], axis=1))]
-        text_rows = np.setdiff1d(np.arange(len(benchmark.texts)), np.setdiff1d(pairs[:, 1], kept[:, 1]))
+            rows = np.arange(len(selected_pairs))
+            return [Matching(selected_pairs[:, 0], selected_pairs[:, 1], np.stack([rows, rows], axis=1))]
+
         if self.fold_size is None:
-            return [_renumbered(image_rows, text_rows, kept)]
+            # A text leaves the gallery only if all of its pairs do: texts without any pair stay.
+            removed_texts = np.setdiff1d(pairs[:, 1], selected_pairs[:, 1])
+            text_rows = np.setdiff1d(np.arange(len(benchmark.texts)), removed_texts)
+            return [_make_matching(image_rows, text_rows, selected_pairs)]
+
         folds = []
         for start in range(0, len(image_rows), self.fold_size):
-            rows = image_rows[start : start + self.fold_size]
-            own = kept[np.isin(kept[:, 0], rows)]
-            folds.append(_renumbered(rows, np.unique(own[:, 1]), own))
+            fold_images = image_rows[start : start + self.fold_size]
+            fold_pairs = selected_pairs[np.isin(selected_pairs[:, 0], fold_images)]
+            folds.append(_make_matching(fold_images, np.unique(fold_pairs[:, 1]), fold_pairs))
         return folds
 
     def adjust_results(self, results: Results) -> Results:
-        """What is made of the results of the directions at last."""
+        """Return the final results of the directions; a subclass may change them."""
         return results
 
     def compute_measures(self, encoded: EncodedBenchmark, results: Results) -> dict[str, float]:
-        """Further figures by name, which follow the table."""
+        """Return further measures by name, which are printed below the table; none unless a subclass has some."""
         return {}
 
 
-def number_occurrences(owners: np.ndarray) -> np.ndarray:
-    """For each entry how many earlier entries have the same owner."""
-    order = np.argsort(owners, kind="stable")
-    ordered = owners[order]
-    position = np.empty(len(owners), np.int64)
-    position[order] = np.arange(len(owners)) - np.searchsorted(ordered, ordered)
-    return position
+def number_occurrences(values: np.ndarray) -> np.ndarray:
+    """Return for each entry how many earlier entries have the same value, int64."""
+    order = np.argsort(values, kind="stable")
+    sorted_values = values[order]
+    num_earlier = np.empty(len(values), np.int64)
+    # In sorted order, this is the distance from the first entry with the same value.
+    num_earlier[order] = np.arange(len(values)) - np.searchsorted(sorted_values, sorted_values)
+    return num_earlier
 
 
-def _renumbered(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray) -> Matching:
-    """A matching of ascending rows, from pairs that name rows of the benchmark."""
-    positions = [np.searchsorted(rows, column) for rows, column in zip((images, texts), pairs.T, strict=True)]
-    return Matching(images, texts, np.stack(positions, axis=1))
+def _make_matching(image_rows: np.ndarray, text_rows: np.ndarray, pairs: np.ndarray) -> Matching:
+    """Make a matching of ascending rows; the pairs, rows of the benchmark, become positions among these rows."""
+    image_positions = np.searchsorted(image_rows, pairs[:, 0])
+    text_positions = np.searchsorted(text_rows, pairs[:, 1])
+    return Matching(image_rows, text_rows, np.stack([image_positions, text_positions], axis=1))
 
 
 def select_rows(benchmark: Benchmark, protocols: Sequence[Protocol]) -> Benchmark:
-    """The part of a benchmark that any of the protocols puts into a gallery: all that has to be encoded for them.
+    """Return the rows of a benchmark that any of the protocols puts into a gallery; only these are encoded.
 
-    Select before encoding: an image that turns out broken then leaves a gap that is counted, and no image beyond
-    a protocol's first so many replaces it.
+    Select before encoding: an image that turns out to be broken then leaves a gap that is counted, and no image beyond
+    `Protocol.max_images` takes its place.
     """
-    chosen: dict[str, list[np.ndarray]] = {"image": [], "text": []}
-    for matching in (one for protocol in protocols for one in protocol.make_matchings(benchmark)):
-        for side, rows in zip(matching.sides, matching[:2], strict=True):
-            chosen[side].append(rows)
-    images, texts = (np.unique(np.concatenate([np.zeros(0, np.int64), *rows])) for rows in chosen.values())
+    rows_by_side = {"image": [np.zeros(0, np.int64)], "text": [np.zeros(0, np.int64)]}
+    for protocol in protocols:
+        for matching in protocol.make_matchings(benchmark):
+            left_side, right_side = matching.sides
+            rows_by_side[left_side].append(matching.left)
+            rows_by_side[right_side].append(matching.right)
+    images = np.unique(np.concatenate(rows_by_side["image"]))
+    texts = np.unique(np.concatenate(rows_by_side["text"]))
     return benchmark.select(images, texts)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A benchmark's embeddings with what a protocol makes of them: results by direction, further measures by name.
+    """The embeddings of a benchmark, scored by a protocol.
 
-    `empty_directions` names the directions that a selection of queries has left without any; the mean over the
-    other directions could not be compared with the mean over all of them.
+    Attributes:
+        protocol: protocol that scored them.
+        encoded: embeddings of the selected benchmark.
+        results: result of each direction.
+        measures: further measures of the protocol by name.
+        empty_directions: directions that a selection of queries has left without any; the mean over the other
+            directions could not be compared with the mean over all.
     """
 
     protocol: Protocol
@@ -172,24 +197,23 @@ class Evaluation:
 
     @property
     def mean_recall(self) -> float | None:
-        """As `retrieval.mean_recall`; None where a choice of queries has empty_directions a direction."""
+        """Mean of the directions' mR in percent; None if a selection of queries has emptied a direction."""
         return None if self.empty_directions else mean_recall(self.results)
 
     @property
     def sizes(self) -> str:
-        """The galleries and pairs, in words."""
+        """Sizes of the galleries and number of pairs, in words."""
         values = summarize(self.results)
-        return ", ".join(
-            counted(values[f"{kind}s"], kind) for kind in ("image", "text", "pair") if f"{kind}s" in values
-        )
+        sizes = [counted(values[f"{kind}s"], kind) for kind in ("image", "text", "pair") if f"{kind}s" in values]
+        return ", ".join(sizes)
 
     @cached_property
     def notes(self) -> list[str]:
-        """How the data differ from what the protocol expects, and which rows are not queries."""
-        return self.protocol.describe(self.encoded.benchmark)
+        """Sentences on how the data differ from what the protocol expects, and how many rows are no queries."""
+        return self.protocol.list_notes(self.encoded.benchmark)
 
     def as_dict(self) -> dict:
-        """For JSON and tables, see `retrieval.summarize`."""
+        """Return sizes, recalls, chance and measures for JSON and tables, see `retrieval.summarize`."""
         values = summarize(self.results) | {"mR": self.mean_recall}
         if self.protocol.has_row_labels:
             for direction, result in self.results.items():
@@ -202,8 +226,11 @@ class Evaluation:
 
     @property
     def record(self) -> dict[str, Any]:
-        """All that the figures depend on, for JSON."""
+        """Result, protocol and benchmark for JSON: all that the scores depend on."""
         protocol, benchmark = self.protocol, self.encoded.benchmark
+        num_queries = {
+            direction: int(np.count_nonzero(result.ranking.rank)) for direction, result in self.results.items()
+        }
         return {
             "protocol": protocol.name,
             "definition": protocol.definition,
@@ -214,7 +241,7 @@ class Evaluation:
                 "images": len(benchmark.images),
                 "texts": len(benchmark.texts),
                 "pairs": len(benchmark.pairs),
-                "queries": {way: int((one.ranking.rank > 0).sum()) for way, one in self.results.items()},
+                "queries": num_queries,
                 "files": [str(path) for path in benchmark.files],
                 "rows": benchmark.rows.as_dict(),
                 "encoded": self.encoded.bad_samples.as_dict(),
@@ -222,33 +249,39 @@ class Evaluation:
             "result": self.as_dict(),
         }
 
-    def select_queries(self, field: str, value: str, needs_queries: bool = True) -> Evaluation:
-        """Return the evaluation of the queries whose field has this value; the galleries stay whole.
+    def select_queries(self, field_name: str, value: str, needs_queries: bool = True) -> Evaluation:
+        """Return the evaluation of the queries whose field has a value; the galleries stay whole.
 
-        A direction whose queries do not have it, as where only images have the field, is left without queries.
+        A direction whose queries never have the value, for example because only images have the field, is left without
+        queries.
 
         Args:
-            needs_queries: False: it is not an error when no direction has such a query.
+            field_name: name of the field.
+            value: value of the field as text.
+            needs_queries: raise an error if no direction has such a query.
 
         Raises:
-            ValueError: no row of a side that asks has it.
+            ValueError: no direction has such a query.
         """
         results = {}
         empty_directions = []
-        known: set[str] = set()
+        existing_values: set[str] = set()
         for direction, result in self.results.items():
-            rows = self.encoded.benchmark.side(result.matching.sides[0])
-            chosen = np.zeros(len(rows), bool)
+            query_side, _ = result.matching.sides
+            rows = self.encoded.benchmark.side(query_side)
+            is_selected = np.zeros(len(rows), bool)
             for number, row in enumerate(rows):
-                found = row.fields.get(field)
-                if found is not None:  # else a row without the field would have the value None
-                    chosen[number] = str(found) == value
-                    known.add(str(found))
-            if not chosen.any():
+                row_value = row.fields.get(field_name)
+                if row_value is not None:  # str(None) would equal the value "None"
+                    is_selected[number] = str(row_value) == value
+                    existing_values.add(str(row_value))
+            if not is_selected.any():
                 empty_directions.append(direction)
-            results[direction] = result.select_queries(chosen)
+            results[direction] = result.select_queries(is_selected)
+
         if needs_queries and len(empty_directions) == len(results):
-            raise ValueError(f"no sample has {field} = {value}; values here: {', '.join(sorted(known)[:10]) or 'none'}")
+            examples = ", ".join(sorted(existing_values)[:10]) or "none"
+            raise ValueError(f"no sample has {field_name} = {value}; values here: {examples}")
         return replace(self, results=results, measures={}, empty_directions=tuple(empty_directions))
 
 
@@ -258,9 +291,9 @@ def make_table_rows(
     baselines: Mapping[str, Mapping] | None = None,
     published: Iterable[PublishedResult] = (),
 ) -> list[Row]:
-    """Return the rows of one table: a heading, results and baselines by label, chance and published rows.
+    """Return the rows of a table: a heading, results and baselines by label, chance and published results.
 
-    Chance is left out where it differs from result to result, as galleries of different sizes make it.
+    Chance is left out where it differs between the results, as with galleries of different sizes.
     """
     results = {label: evaluation.as_dict() for label, evaluation in evaluations.items()}
     rows: list[Row] = [(title, None)]
@@ -269,25 +302,36 @@ def make_table_rows(
     chances = [values["chance"] for values in results.values()]
     if all(chance == chances[0] for chance in chances):
         rows.append(("  chance", chances[0]))
-    return rows + [(f"  published: {row.title}", dict(row.values)) for row in published]
+    rows += [(f"  published: {result.title}", dict(result.values)) for result in published]
+    return rows
 
 
-def make_queries_title(what: str, evaluations: Iterable[Evaluation]) -> str:
-    """The heading of some rows: what their queries are, and how many of the images and texts they are."""
-    asking: dict[str, None] = {}
-    sides: dict[str, list[int]] = {}
+def make_queries_title(name: str, evaluations: Iterable[Evaluation]) -> str:
+    """Return a heading of table rows: the name of the queries, and their share of the images and texts."""
+    descriptions: dict[str, None] = {}  # distinct ones, in order
+    counts_by_side: dict[str, list[int]] = {}
     for evaluation in evaluations:
         counts: dict[str, None] = {}
         for result in evaluation.results.values():
-            rank = result.ranking.rank
-            some, every, side = int(np.count_nonzero(rank)), len(rank), result.matching.sides[0]
-            counts[f"{some:,} of " * (some < every) + counted(every, side)] = None
-            sides.setdefault(side, []).append(some)
-        asking[", ".join(counts)] = None
-    if len(asking) == 1:
-        return f"{what} ({next(iter(asking))})"
-    ranges = (f"{min(some):,} to " * (min(some) < max(some)) + counted(max(some), side) for side, some in sides.items())
-    return f"{what} ({', '.join(ranges)}, by row)"
+            side, _ = result.matching.sides
+            num_rows = len(result.ranking.rank)
+            num_queries = int(np.count_nonzero(result.ranking.rank))
+            count = counted(num_rows, side)
+            if num_queries < num_rows:
+                count = f"{num_queries:,} of {count}"
+            counts[count] = None
+            counts_by_side.setdefault(side, []).append(num_queries)
+        descriptions[", ".join(counts)] = None
+    if len(descriptions) == 1:
+        return f"{name} ({next(iter(descriptions))})"
+
+    ranges = []
+    for side, query_counts in counts_by_side.items():
+        count = counted(max(query_counts), side)
+        if min(query_counts) < max(query_counts):
+            count = f"{min(query_counts):,} to {count}"
+        ranges.append(count)
+    return f"{name} ({', '.join(ranges)}, by row)"
 
 
 def score_embeddings(
@@ -297,27 +341,29 @@ def score_embeddings(
     device: str = "cpu",
     needs_answers: bool = True,
 ) -> Evaluation:
-    """Scores embeddings by a protocol; `block` and `device` as of `Blocks`.
+    """Score the embeddings of a benchmark by a protocol.
 
     Args:
-        needs_answers: False: it is not an error when no right answer is known, and nothing is scored then.
+        encoded: embeddings of the selected benchmark.
+        protocol: protocol to score by.
+        block: rows of either side that are scored at once.
+        device: device that computes the scores, see `Blocks`.
+        needs_answers: raise an error if no query has a right answer; otherwise such an evaluation has no results.
 
     Raises:
-        ValueError: an embedding that is not finite, or no query.
+        ValueError: an embedding is not finite, or no query has a right answer.
     """
-    found = score_matchings(
-        protocol.make_matchings(encoded.benchmark) if protocol.directions else [], encoded.embeddings,
-        protocol.directions,
-        ties=protocol.ties, blocks=Blocks(block, device),
-    )  # fmt: skip
-    results = protocol.adjust_results(found)
-    measures = protocol.compute_measures(encoded, results)
-    if needs_answers and mean_recall(results) is None and not measures:
+    matchings = protocol.make_matchings(encoded.benchmark) if protocol.directions else []
+    blocks = Blocks(block, device)
+    results = score_matchings(matchings, encoded.embeddings, protocol.directions, ties=protocol.ties, blocks=blocks)
+    final_results = protocol.adjust_results(results)
+    measures = protocol.compute_measures(encoded, final_results)
+    if needs_answers and mean_recall(final_results) is None and not measures:
         raise ValueError(
-            f"{encoded.benchmark.name}: nothing to score, as no image or text that {protocol.name} asks has a right "
-            "answer here; --top-k 10 writes the best answers all the same"
+            f"{encoded.benchmark.name}: nothing to score, as no query of {protocol.name} has a right answer here; "
+            "--top-k 10 writes the best answers all the same"
         )
-    return Evaluation(protocol, encoded, results, measures)
+    return Evaluation(protocol, encoded, final_results, measures)
 
 
 def evaluate(model: ErnieViL2, benchmark: Benchmark, protocol: Protocol) -> Evaluation:
@@ -346,13 +392,13 @@ SENTENCES = {
     "usual": f"{_BOTH_WAYS} {ANY_OF} {AGAINST} {MEASURES}",
 }
 """Sentences that definitions share, by the names that stand for them in `protocols.yaml`."""
-PATH = Path(__file__).with_name("protocols.yaml")
+PROTOCOL_FILE = Path(__file__).with_name("protocols.yaml")
 
 
 def _read_protocols() -> dict[str, Protocol]:
-    """Read the protocols of retrieval by name; TypeError if an entry has a field that a protocol has not."""
+    """Read the protocols of retrieval by name; raise TypeError if an entry has an unknown field."""
     protocols = {}
-    for name, entry in read_yaml(PATH).items():
+    for name, entry in read_yaml(PROTOCOL_FILE).items():
         definition = entry.pop("definition").format(**SENTENCES)
         directions = tuple(entry.pop("directions", Protocol.directions))
         protocols[name] = Protocol(name, definition, directions=directions, **entry)
@@ -370,53 +416,69 @@ PROTOCOLS: Registry[Protocol] = Registry(
         "cxc-without-co-captions": "ernie_vil2.evaluation.scorers.cxc:CXC_WITHOUT_CO_CAPTIONS",
         "cxc-correlation": "ernie_vil2.evaluation.scorers.cxc:CXC_CORRELATION",
     },
-    [field.name for field in fields(Protocol)],
+    [protocol_field.name for protocol_field in fields(Protocol)],
 )
-"""By name; those of scorers with protocols of their own are next to the scorer."""
+"""All protocols by name; those of other scorers are imported when they are looked up."""
 ALL_CONVENTIONS = "all-conventions"
 CONVENTIONS = {"any-of": "pairs", "first-text": "first-text", "row-label": "official-rows"}
-"""The conventions in use, by the protocol that follows each: the same embeddings score very differently under them."""
+"""The conventions in use, and the protocol that follows each: the same embeddings score very differently."""
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol with a name, or UnknownName, which suggests the nearest."""
+    """Return the protocol with a name.
+
+    Raises:
+        UnknownName: there is none; the message suggests the nearest name.
+    """
     if name not in PROTOCOLS and ":" not in name:
         raise unknown("protocol", name, [*PROTOCOLS, ALL_CONVENTIONS])
     return PROTOCOLS.find(name)
 
 
-def make_conventions(rows_of: Protocol | None = None) -> dict[str, Protocol]:
-    """The three make_conventions, on a whole benchmark or on the images and texts that another protocol selects."""
-    found = {convention: find_protocol(name) for convention, name in CONVENTIONS.items()}
-    if rows_of is None:
-        return found
-    return {
-        convention: replace(
-            scoring,
-            definition=f"On the images and texts that {rows_of.name} selects. {scoring.definition}",
-            max_images=rows_of.max_images,
-            max_texts_per_image=scoring.max_texts_per_image or rows_of.max_texts_per_image,
-        )
-        for convention, scoring in found.items()
-    }
+def make_conventions(selection: Protocol | None = None) -> dict[str, Protocol]:
+    """Return the protocols of the three conventions.
+
+    Args:
+        selection: protocol whose selection of images and texts they score; None: the whole benchmark.
+    """
+    protocols = {convention: find_protocol(name) for convention, name in CONVENTIONS.items()}
+    if selection is not None:
+        for convention, protocol in protocols.items():
+            protocols[convention] = replace(
+                protocol,
+                definition=f"On the images and texts that {selection.name} selects. {protocol.definition}",
+                max_images=selection.max_images,
+                max_texts_per_image=protocol.max_texts_per_image or selection.max_texts_per_image,
+            )
+    return protocols
 
 
 def choose_protocols(names: Sequence[str]) -> dict[str, Protocol]:
-    """Protocols by label, as a command line names them: a single one has the empty label.
+    """Return the protocols that a command names, by label; a single one has the empty label.
 
-    `all-conventions` names three, on the images and texts that the first other protocol selects, if there is one.
+    `all-conventions` stands for three protocols, on the images and texts that the first other protocol selects, if
+    there is one.
 
     Raises:
-        ValueError: a name is unknown; see `protocol`.
+        UnknownName: a name is unknown.
     """
-    own = [find_protocol(name) for name in names if name != ALL_CONVENTIONS]
-    chosen = {one.name: one for one in own}
+    protocols = [find_protocol(name) for name in names if name != ALL_CONVENTIONS]
+    protocols_by_label = {protocol.name: protocol for protocol in protocols}
     if ALL_CONVENTIONS in names:
-        chosen |= make_conventions(own[0] if own else None)
-    return {"": own[0]} if len(chosen) == 1 else chosen
+        protocols_by_label |= make_conventions(protocols[0] if protocols else None)
+    if len(protocols_by_label) == 1:
+        return {"": protocols[0]}
+    return protocols_by_label
 
 
 def find_protocol_scorer(names: Sequence[str]) -> str:
-    """The name of the scorer that knows all of these protocols; errors as of `choose`."""
-    scorers = [one.scorer for one in choose_protocols(names).values()]
-    return next((name for name in scorers if name != Protocol.scorer), Protocol.scorer)
+    """Return the name of the scorer that knows all of these protocols.
+
+    Raises:
+        UnknownName: a name is unknown.
+    """
+    # Special scorers know the protocols of retrieval as well.
+    for protocol in choose_protocols(names).values():
+        if protocol.scorer != Protocol.scorer:
+            return protocol.scorer
+    return Protocol.scorer

@@ -210,7 +210,7 @@ def test_published_ratings_give_the_papers_counts():
     assert pairs["image_to_text"] == 35585 and pairs["image_to_image"] == 40492
     directed = find_protocol("cxc-directed").make_matchings(data.benchmark)[2]
     assert len(directed.positives) == 21816 and len(np.unique(directed.positives[:, 0])) == 4471
-    assert not find_protocol("cxc").describe(data.benchmark)
+    assert not find_protocol("cxc").list_notes(data.benchmark)
 
     scores = data.image_embeddings @ data.text_embeddings.T
     numbers = np.array([*captions])
