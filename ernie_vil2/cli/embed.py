@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
             embedding_files.write_chinese_clip(folder, encoded, args.split or "test")
         else:
             from_tsv = all(file.suffix == ".tsv" for file in benchmark.files)
-            lines = embedding_files.official_rows(benchmark.files, encoded.benchmark) if from_tsv else None
+            lines = embedding_files.read_official_rows(benchmark.files, encoded.benchmark) if from_tsv else None
             embedding_files.write_official(folder / embedding_files.OFFICIAL_FILE, encoded, lines)
     print(f"model: {args.checkpoint}\ndata: {encoded.benchmark.rows}\nimages: {encoded.bad_samples}")
     rows = f"{counted(len(encoded.image_embeddings), 'image')} and {counted(len(encoded.text_embeddings), 'text')}"

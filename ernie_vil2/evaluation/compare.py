@@ -16,7 +16,7 @@ from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.spec import DataLike, DataSpec
 from ernie_vil2.encoder import ErnieViL2, load_model
-from ernie_vil2.evaluation.embedding_files import embeddings_of
+from ernie_vil2.evaluation.embedding_files import read_benchmark_embeddings
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_on_all_ranks
 from ernie_vil2.evaluation.intervals import RESAMPLES
 from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, compute_recalls
@@ -37,7 +37,7 @@ TIMED_IMAGES, TIMED_TEXTS = 64, 24
 
 @dataclass(frozen=True)
 class EmbeddingFolder:
-    """A model that is not at hand: a folder of its embeddings, as `embedding_files.embeddings_of` reads them."""
+    """Folder of embeddings that stands for a model, see `embedding_files.read_benchmark_embeddings`."""
 
     path: str | os.PathLike
 
@@ -250,7 +250,7 @@ class _Scoring:
         opened = self._open()
         encoded = {}
         for key, one in opened.benchmarks.items():
-            found, remarks = embeddings_of(folder, one)
+            found, remarks = read_benchmark_embeddings(folder, one)
             self.notes += [note for remark in remarks if (note := f"{name}: {remark}") not in self.notes]
             encoded[key] = self._of_one_gallery(name, key, found)
         model: Any = SimpleNamespace(device="cpu", logit_scale=100.0, calibration=None, labels=(), backend=None)

@@ -9,7 +9,7 @@ import numpy as np
 from ernie_vil2.data.benchmark import BenchmarkImage, BenchmarkText
 from ernie_vil2.data.decoding import decode_image, encode_thumbnail
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.evaluation.embedding_files import whole_numbers
+from ernie_vil2.evaluation.embedding_files import number_ids
 from ernie_vil2.evaluation.protocol import Evaluation
 from ernie_vil2.evaluation.ranking import TIE_RULES
 from ernie_vil2.evaluation.report import Page, Section
@@ -79,12 +79,12 @@ def best_answers(evaluations: Evaluations, k: int, device: str = "cpu") -> Itera
 def predictions(evaluation: Evaluation, k: int, device: str = "cpu") -> Iterator[dict[str, Any]]:
     """The k best images of every text in the form of Chinese-CLIP and MUGE: `{"text_id", "image_ids"}`.
 
-    The ids are those of `whole_numbers`; where they are not the benchmark's own, these follow them, as `name` and
+    The ids are those of `number_ids`; where they are not the benchmark's own, these follow them, as `name` and
     `image_names`.
     """
     benchmark = evaluation.encoded.benchmark
     images, texts = (
-        {row.id: number for row, number in zip(side, whole_numbers(side), strict=True)}
+        {row.id: number for row, number in zip(side, number_ids(side), strict=True)}
         for side in (benchmark.images, benchmark.texts)
     )
     for query, answers in _answers(evaluation, evaluation.results["text_to_image"], k, device):

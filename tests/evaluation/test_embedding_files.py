@@ -12,10 +12,10 @@ from hypothesis.extra.numpy import arrays
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.evaluation.embedding_files import (
-    official_rows,
+    number_ids,
     read_embeddings,
     read_official,
-    whole_numbers,
+    read_official_rows,
     write_chinese_clip,
     write_numpy,
     write_official,
@@ -66,7 +66,7 @@ DIGITS = st.integers(0, 10**20).map(str)
 @examples(15)
 @given(ids=st.lists(DIGITS, min_size=1, unique=True) | st.lists(DIGITS | st.text(min_size=1), min_size=1, unique=True))
 def test_ids_are_numbers_for_chinese_clip_each_its_own(ids):
-    numbers = whole_numbers([BenchmarkText(name, "") for name in ids])
+    numbers = number_ids([BenchmarkText(name, "") for name in ids])
     assert all(type(number) is int for number in numbers) and len(set(numbers)) == len(ids)
     if all(name.isascii() and name.isdecimal() and str(int(name)) == name and int(name) < 10**18 for name in ids):
         assert list(map(str, numbers)) == ids
@@ -135,7 +135,7 @@ def test_official_rows_with_the_tsv(tmp_path):
         np.array([[0, 0], [0, 1], [1, 0]]),
         BadSampleReport(),
     )
-    chosen = official_rows([tsv, tsv], benchmark)
+    chosen = read_official_rows([tsv, tsv], benchmark)
     assert chosen.tolist() == [[0, 0], [0, 1], [0, 0], [1, 0]] * 2
 
     images, texts = np.eye(2, dtype=np.float32), np.array([[3, 4], [5, 6]], np.float32)
