@@ -51,7 +51,7 @@ def main() -> int:
     runtime.configure()
     from ernie_vil2.data.readers import remote
 
-    remote.PAUSE = 0.2  # the store fails in moments, not in seconds
+    remote.RETRY_PAUSE = 0.2  # the store fails in moments, not in seconds
     with tempfile.TemporaryDirectory() as folder:
         size = write_shards(Path(folder, "shards"), args.shards, args.samples)
         os.environ["ERNIE_VIL2_SHARD_CACHE_GIB"] = str(args.cache * size / 2**30)
@@ -158,7 +158,7 @@ def epoch(args, root: str, cache: Path, rate: float | None) -> dict:
     from ernie_vil2.config import load_config
     from ernie_vil2.config.sections import VIEWS
     from ernie_vil2.data.loader import load_batches
-    from ernie_vil2.data.readers.source import LATE
+    from ernie_vil2.data.readers.source import LATE_REMARK
     from ernie_vil2.data.stream import SampleStream
     from ernie_vil2.data.tokenizer import Tokenizer
     from ernie_vil2.tasks.multi_view import MultiViewRows
@@ -180,7 +180,7 @@ def epoch(args, root: str, cache: Path, rate: float | None) -> dict:
         else:
             waited += now - asked
         seen.update(found["names"])
-        late += sum(remark == LATE for remark, _ in found["remarks"])
+        late += sum(remark == LATE_REMARK for remark, _ in found["remarks"])
         most = max(most, used(cache / "shards"))
         if rate:
             time.sleep(max(0.0, first + (number + 1) * batch / rate + waited - time.monotonic()))

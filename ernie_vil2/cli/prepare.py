@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_vil2.data.prepare import Settings, check, prepare
     from ernie_vil2.data.readers import open_sources
-    from ernie_vil2.data.readers.splits import Division, part_of
+    from ernie_vil2.data.readers.splits import Division, select_rows
     from ernie_vil2.data.selection import SelectedSamples
     from ernie_vil2.data.tags import TagsFile
     from ernie_vil2.device.runtime import usable_cores
@@ -109,6 +109,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     shares = dict(zip(NAMES[len(args.parts)], args.parts, strict=True))
     division = Division(shares, args.group_by, args.stratify_by, args.seed)
-    for name, rows in division.rows(opened).items():
-        print(f"{name}: {prepare(part_of(opened, rows), args.output / name, settings, tags, processes)}")
+    for name, rows in division.assign_rows(opened).items():
+        print(f"{name}: {prepare(select_rows(opened, rows), args.output / name, settings, tags, processes)}")
     return 0

@@ -243,7 +243,7 @@ class BenchmarkSource:
         image, text = pairs[index].tolist()
         return self._benchmark.images[image], self._benchmark.texts[text]
 
-    def image_name(self, index: int) -> str:
+    def read_image_name(self, index: int) -> str:
         """What the image of a row is called, see `Shard`."""
         return self._pair(index)[0].id
 
@@ -269,7 +269,7 @@ class ImageIds:
         return known.setdefault(content_id(sample.image_name, sample.image), own)
 
 
-def benchmarks_of(source: LocatedSamples, name: str, data: DataSpec) -> dict[str, Benchmark]:
+def make_benchmarks(source: LocatedSamples, name: str, data: DataSpec) -> dict[str, Benchmark]:
     """Return the samples of a source as a benchmark in every language, in their order.
 
     Images are distinct by name and content, texts by `data.text_id`, by the field `text_id`, or else by themselves; the

@@ -15,8 +15,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ernie_vil2.data.readers import OPEN_SHARDS, ShardedSource
-from ernie_vil2.data.readers.source import THREADS, fingerprint
+from ernie_vil2.data.readers import MAX_OPEN_SHARDS, ShardedSource
+from ernie_vil2.data.readers.source import NUM_THREADS, fingerprint
 from ernie_vil2.data.samples import Sample
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import check_version, load_json
@@ -39,7 +39,7 @@ class ShardIdentity(NamedTuple):
 
 def identities(source: ShardedSource) -> list[ShardIdentity]:
     """Of every shard; OSError if a file cannot be read."""
-    with ThreadPoolExecutor(THREADS) as threads:
+    with ThreadPoolExecutor(NUM_THREADS) as threads:
         contents = threads.map(fingerprint, [shard.files for shard in source.shards])
         return [
             ShardIdentity(Path(shard.name).name, size, content.hex())
@@ -191,7 +191,7 @@ class Draws:
         self._starts = self._ends - shard_sizes
         self._key = seed, source
         self.sizes = lru_cache(maxsize=4)(self._sizes)
-        self.rows = lru_cache(maxsize=OPEN_SHARDS)(self._rows)
+        self.rows = lru_cache(maxsize=MAX_OPEN_SHARDS)(self._rows)
 
     def drawn(self, epoch: int, first: int, last: int) -> np.ndarray:
         """For the rows from `first` up to `last` whether they are in an epoch, bool."""

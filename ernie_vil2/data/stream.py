@@ -14,9 +14,9 @@ from ernie_vil2.config import Config, DataConfig, ViewsConfig
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.order import Mixture, RowsByImage, SampleOrder, ShardOrder
-from ernie_vil2.data.readers import OPEN_SHARDS, ShardedSource, open_sources
-from ernie_vil2.data.readers.source import THREADS
-from ernie_vil2.data.readers.splits import held_out
+from ernie_vil2.data.readers import MAX_OPEN_SHARDS, ShardedSource, open_sources
+from ernie_vil2.data.readers.source import NUM_THREADS
+from ernie_vil2.data.readers.splits import holdout_part
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, first_names, is_blank, text_key
 from ernie_vil2.data.selection import Draws, Selected, read_selection
 from ernie_vil2.data.spec import DataSpec
@@ -62,7 +62,7 @@ class SampleStream:
         self._text_ids = [spec.text_id for spec in specs]
         self.sources = [open_sources(spec) for spec in specs]
         if data.holdout:
-            self.sources[0] = held_out(data.holdout, "train").of(self.sources[0])
+            self.sources[0] = holdout_part(data.holdout, "train").select(self.sources[0])
         selections = [source.select or data.select for source in data.sources]
         self._selected = [
             read_selection(select, source) if select else None
@@ -76,7 +76,7 @@ class SampleStream:
                 raise ValueError(f"{name}: {counted(samples, 'sample')} for {data.groups} groups; lower Data.groups")
         self._orders: list[list[SampleOrder]] = []
         for number, source in enumerate(self.sources):
-            source.most_open += 2 * (data.groups - 1)  # a window touches two beyond those that it fills
+            source.max_open_shards += 2 * (data.groups - 1)  # a window touches two beyond those that it fills
             shards, window = shard_orders[number], _window(source, data)
             self._orders.append([SampleOrder(shards, window, group, data.groups) for group in range(data.groups)])
         weights = [source.weight or samples for source, samples in zip(data.sources, self._samples, strict=True)]
@@ -90,7 +90,7 @@ class SampleStream:
         sizes: Sequence[int] | np.ndarray = source.shard_sizes if selected is None else selected.shard_sizes
         units = None
         if unit == "image":
-            names: Iterable[list[str | None]] = source.image_names()
+            names: Iterable[list[str | None]] = source.read_image_names()
             if selected is not None:
                 names = selected.of_each(names, source.shard_sizes.tolist())
             units = self._units[number] = RowsByImage(names, seed, number)
@@ -131,12 +131,12 @@ class SampleStream:
 
         It is for the process that reads on from there to call.
         """
-        if not any(source.fetches for source in self.sources):
+        if not any(source.has_remote_shards for source in self.sources):
             return
         source, group, own_position = self._locate(position)
         order = self._orders[source][group]
         epoch, window, _ = order.window(own_position)
-        if self.sources[source].fetches and self._ahead.get((source, group)) != (epoch, window):
+        if self.sources[source].has_remote_shards and self._ahead.get((source, group)) != (epoch, window):
             self._ahead[source, group] = epoch, window
             windows = order.window_shards(epoch, window), order.window_shards(epoch, window + 1)
             self.sources[source].fetch_ahead(group, *windows)
@@ -144,7 +144,7 @@ class SampleStream:
     def is_here(self, position: int) -> bool:
         """Whether the sample at a position can be read without fetching its shard."""
         source, number = self._numbered(position)
-        return self.sources[source].is_here(number)
+        return self.sources[source].is_local(number)
 
     def where(self, position: int) -> str:
         """Shard and row of the sample at a position, for a person who looks for it."""
@@ -179,7 +179,7 @@ class SampleStream:
             for number in map(int, numbers):
                 if num_read == most_samples:
                     return texts, False
-                if not source.is_here(number):
+                if not source.is_local(number):
                     is_complete = False
                     continue
                 num_read += 1
@@ -263,7 +263,7 @@ def _captions_of_views(sample: Sample, views: ViewsConfig) -> set[str]:
 
 def _window(sources: ShardedSource, data: DataConfig) -> int:
     """Samples of a window of one group: all groups' fill no more shards than a process keeps open, less two."""
-    most = max(1, len(sources) * (OPEN_SHARDS - 2) // len(sources.shards))
+    most = max(1, len(sources) * (MAX_OPEN_SHARDS - 2) // len(sources.shards))
     return max(1, min(data.shuffle_buffer, most) // data.groups)
 
 
@@ -298,14 +298,14 @@ def watch(stream: SampleStream, scored: Iterable[Benchmark]) -> list[str]:
     images = {id(image): image for benchmark in scored for image in benchmark.images}.values()
     if not images:
         return []
-    with ThreadPoolExecutor(THREADS) as threads:
+    with ThreadPoolExecutor(NUM_THREADS) as threads:
         found = threads.map(_content_of_image, images)
         stream.scored = frozenset(content for content in found if content is not None)
     ids = {image.id for image in images}
     lines = []
     for name, source in zip(stream.names, stream.sources, strict=True):
-        if source.names_images and len(source) <= MOST_ROWS:
-            alike = list(dict.fromkeys(image for names in source.image_names() for image in names if image in ids))
+        if source.has_image_names and len(source) <= MOST_ROWS:
+            alike = list(dict.fromkeys(image for names in source.read_image_names() for image in names if image in ids))
             if alike:
                 lines.append(f"leakage: of {counted(len(ids), 'scored image')} "
                              f"{first_names(len(alike), alike[: BadSampleReport.NAMES])} have the ids of training "

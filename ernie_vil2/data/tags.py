@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ernie_vil2.data.readers.source import Index, TextLines, cached_index
+from ernie_vil2.data.readers.source import Index, TextLines, load_or_scan_index
 from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR, CsvTable
 from ernie_vil2.data.readers.tables import JsonTable
-from ernie_vil2.data.readers.webdataset import texts_of
+from ernie_vil2.data.readers.webdataset import parse_texts
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample, as_text, content_id
 from ernie_vil2.io.terminal import shows_progress
 
@@ -40,7 +40,7 @@ class TagsFile:
             raise ValueError(f"{path}: tags are in a .jsonl, .tsv or .csv file")
         self._rows: JsonTable | TagsTsv | CsvTable = kind(path)
         if bad is None:
-            index = cached_index("tags", self._rows.location.identity(), self._scan)
+            index = load_or_scan_index("tags", self._rows.location.identity(), self._scan)
         else:  # only a scan finds what is wrong with the rows
             index = self._scan(bad)
         self.ids: np.ndarray = index["ids"]
@@ -65,7 +65,7 @@ class TagsFile:
         if bad is not None:
             sorted_ids = ids[usable_rows]
             repeated = np.sort(usable_rows[1:][sorted_ids[1:] == sorted_ids[:-1]])
-            bad.add(len(self._rows), [(Reason.REPEATED_ID, self._rows.row_name(row)) for row in repeated.tolist()])
+            bad.add(len(self._rows), [(Reason.REPEATED_ID, self._rows.describe_row(row)) for row in repeated.tolist()])
         return {"ids": ids[usable_rows], "rows": usable_rows}
 
     def id_at(self, row: int) -> str:
@@ -73,11 +73,11 @@ class TagsFile:
         return self._row(row)[0]
 
     def _row(self, row: int) -> tuple[str, Tags]:
-        where, fields = self._rows.row_name(row), self._rows.row(row)
+        where, fields = self._rows.describe_row(row), self._rows.read_row(row)
         name = fields.get(ID)
         if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
             raise BadSample(Reason.NO_ID, where)
-        return str(name), texts_of(fields, where)[1]
+        return str(name), parse_texts(fields, where)[1]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -99,14 +99,14 @@ class TagsTsv(TextLines):
     def __len__(self) -> int:
         return super().__len__() - 1
 
-    def row_name(self, index: int) -> str:
-        return super().row_name(index + 1)
+    def describe_row(self, index: int) -> str:
+        return super().describe_row(index + 1)
 
-    def row(self, index: int) -> dict[str, object]:
+    def read_row(self, index: int) -> dict[str, object]:
         """The columns of a row; BadSample if it has more or fewer than there are names."""
-        columns, values = ([as_text(value, self.name) for value in self.columns(row)] for row in (0, index + 1))
+        columns, values = ([as_text(value, self.name) for value in self.read_columns(row)] for row in (0, index + 1))
         if len(columns) != len(values):
-            raise BadSample(Reason.MALFORMED_ROW, self.row_name(index))
+            raise BadSample(Reason.MALFORMED_ROW, self.describe_row(index))
         return {
             column: value.split(LIST_SEPARATOR) if column.partition("_")[0] == "tags" else value
             for column, value in zip(columns, values, strict=True)

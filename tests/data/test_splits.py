@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ernie_vil2 import cli
 from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import ShardedSource, open_benchmarks, open_sources
-from ernie_vil2.data.readers.splits import Division, Part, held_out, part_of
+from ernie_vil2.data.readers.splits import Division, Part, holdout_part, select_rows
 from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.data.stream import SampleStream
@@ -51,14 +51,14 @@ def test_no_image_and_no_group_is_in_two_parts(first, second, seed):
     rows = [*first, *second]
     whole = source(first, second) if second else source(first)
     try:
-        parts = Division(PARTS, "sku", seed=seed).rows(whole)
+        parts = Division(PARTS, "sku", seed=seed).assign_rows(whole)
     except ValueError as error:
         assert "would be empty" in str(error) or "no sample has the field sku" in str(error)  # noqa: PT017  -- there may be no error
         return
     assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(len(rows)))
     owners = {}
     for name, chosen in parts.items():
-        part = part_of(whole, chosen)
+        part = select_rows(whole, chosen)
         assert len(part) == len(chosen)
         for number, row in enumerate(chosen.tolist()):
             if rows[row] is None:
@@ -72,14 +72,14 @@ def test_no_image_and_no_group_is_in_two_parts(first, second, seed):
 def test_parts_have_their_shares_in_every_stratum():
     rows = [(b"%d" % n, n // 2, ("a", "b")[n % 10 > 6]) for n in range(1000)]
     division = Division(PARTS, stratify_by="category")
-    parts = division.rows(source(rows))
+    parts = division.assign_rows(source(rows))
     for category in "ab":
         total = sum(row[2] == category for row in rows)
         for name, share in PARTS.items():
             found = sum(rows[row][2] == category for row in parts[name].tolist())
             assert abs(found - share * total) <= 2
-    again = division.rows(source(rows[:500], rows[500:]))
-    other = Division(PARTS, stratify_by="category", seed=1).rows(source(rows))
+    again = division.assign_rows(source(rows[:500], rows[500:]))
+    other = Division(PARTS, stratify_by="category", seed=1).assign_rows(source(rows))
     assert all((again[name] == parts[name]).all() for name in PARTS)
     assert set(other["test"].tolist()) != set(parts["test"].tolist())
 
@@ -89,7 +89,7 @@ def test_parts_have_their_shares_in_every_stratum():
 def test_no_caption_is_in_two_parts_but_frequent_ones(numbers, seed):
     """Captions of two languages; which are frequent is counted by hand here."""
     rows = [(b"%d" % row, None, None, f"标题{number}", f"Title {number // 2}") for row, number in enumerate(numbers)]
-    parts = Division({"train": 0.6, "test": 0.4}, seed=seed).rows(source(rows))
+    parts = Division({"train": 0.6, "test": 0.4}, seed=seed).assign_rows(source(rows))
     captions = {name: [caption for row in chosen for caption in rows[row][3:]] for name, chosen in parts.items()}
     counts = Counter(captions["train"] + captions["test"])
     for caption in set(captions["train"]) & set(captions["test"]):
@@ -98,7 +98,7 @@ def test_no_caption_is_in_two_parts_but_frequent_ones(numbers, seed):
 
 def test_equal_captions_stay_together_in_any_case_and_spaces(capsys):
     rows = [(b"%d" % row, None, None, ("A red cup", " a  Red cup ")[row % 2] + f" {row // 4}") for row in range(400)]
-    parts = Division(PARTS).rows(source(rows))
+    parts = Division(PARTS).assign_rows(source(rows))
     for name, chosen in parts.items():
         assert len(chosen) / len(rows) == pytest.approx(PARTS[name], abs=0.02)
         assert set(np.bincount(chosen // 4)) <= {0, 4}
@@ -108,7 +108,7 @@ def test_equal_captions_stay_together_in_any_case_and_spaces(capsys):
 @pytest.mark.parametrize(("count", "divided"), [(20, False), (21, True)])
 def test_a_caption_of_more_than_a_twentieth_may_be_divided(capsys, count, divided):
     rows = [(b"%d" % row, None, None, "cup" if row < count else f"{row // 2}") for row in range(400)]
-    parts = Division({"train": 0.5, "test": 0.5}).rows(source(rows))
+    parts = Division({"train": 0.5, "test": 0.5}).assign_rows(source(rows))
     has_cups = [name for name, chosen in parts.items() if (chosen < count).any()]
     assert (len(has_cups) == 2) == divided
     assert ('"cup"' in capsys.readouterr().err) == divided
@@ -120,7 +120,7 @@ def test_a_caption_of_more_than_a_twentieth_may_be_divided(capsys, count, divide
 def test_captions_that_join_all_samples_are_not_kept_together(capsys):
     """Each sample shares one caption with the one before it and one with the next."""
     rows = [(b"%d" % row, row // 2, None, f"标题{row // 2}", f"title {(row + 1) // 2}") for row in range(200)]
-    parts = Division(PARTS, "sku").rows(source(rows))
+    parts = Division(PARTS, "sku").assign_rows(source(rows))
     assert {name: len(chosen) / 200 for name, chosen in parts.items()} == pytest.approx(PARTS, abs=0.02)
     assert "captions" in capsys.readouterr().err
 
@@ -129,7 +129,7 @@ def test_parallel_texts_without_images_are_divided(tmp_path):
     lines = ["caption_zh,caption_en", *(f"句子{row // 2},sentence {row}" for row in range(60))]
     (tmp_path / "texts.csv").write_text("\n".join(lines), encoding="utf-8")
     whole = open_sources([str(tmp_path / "texts.csv")], layout="texts")
-    parts = Division(PARTS).rows(whole)
+    parts = Division(PARTS).assign_rows(whole)
     for chosen in parts.values():
         assert {row ^ 1 for row in chosen.tolist()} == set(chosen.tolist())
 
@@ -146,18 +146,18 @@ def test_parallel_texts_without_images_are_divided(tmp_path):
 def test_what_cannot_be_divided_is_named(monkeypatch, arguments, culprit):
     whole = source([(b"1", 1, "x")] * 5)
     with pytest.raises(ValueError, match=culprit):
-        Division(*arguments).rows(whole)
-    monkeypatch.setattr(ShardedSource, "fetches", True)
+        Division(*arguments).assign_rows(whole)
+    monkeypatch.setattr(ShardedSource, "has_remote_shards", True)
     monkeypatch.setattr(Rows, "__getitem__", lambda *_: pytest.fail("it was read"))
     with pytest.raises(ValueError, match="copy them here"):
-        Division(PARTS).rows(whole)
+        Division(PARTS).assign_rows(whole)
 
 
 def test_samples_without_a_group_are_counted_once(capsys):
     whole = source([(b"%d" % n, None if n % 4 == 0 else n // 2, None) for n in range(40)])
     division = Division(PARTS, "sku")
     for name in PARTS:
-        Part(division, name).of(whole)
+        Part(division, name).select(whole)
     assert capsys.readouterr().err.count("10 of 40 samples have no sku") == 1
 
 
@@ -200,7 +200,9 @@ def test_samples_are_grouped_by_the_header_of_the_table(table, tmp_path, header,
     """By -o, as a number or word of YAML, too, and by --group-by."""
     config = load_config(None, [f"Data.train=[{table}]", "Training.global_batch=8", "Data.val=[{split: val}]",
                                 f"Data.holdout={{val: 0.2, test: 0.2, group_by: {header}}}"])  # fmt: skip
-    found = {name: rows_of(held_out(config.Data.holdout, name).of(open_sources([str(table)]))) for name in PARTS}
+    found = {
+        name: rows_of(holdout_part(config.Data.holdout, name).select(open_sources([str(table)]))) for name in PARTS
+    }
     output = str(tmp_path / "parts")
     command = [str(table), "--output", output, "--parts", "0.6", "0.2", "0.2", "--group-by", header]
     assert cli.run("prepare", command) == 0

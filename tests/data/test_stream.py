@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ernie_vil2.data.readers import OPEN_SHARDS
+from ernie_vil2.data.readers import MAX_OPEN_SHARDS
 from ernie_vil2.data.readers.locations import LocalFile
 from tests.support.shapes import write_tsv
 from tests.support.streams import open_stream, read_names, write_shard
@@ -88,7 +88,7 @@ def test_a_window_is_of_no_more_shards_than_a_process_holds_open(tmp_path):
     positions = np.array([np.flatnonzero(shards == number) for number in range(300)])
     first, last = positions.min(axis=1), positions.max(axis=1)
     in_use = [((first <= position) & (last >= position)).sum() for position in range(600)]
-    assert 40 < max(in_use) <= OPEN_SHARDS
+    assert 40 < max(in_use) <= MAX_OPEN_SHARDS
 
 
 @pytest.mark.parametrize("machines", [1, 4])

@@ -42,7 +42,7 @@ def test_a_row_group_is_as_written_and_within_its_footer(tmp_path_factory, rows,
     read = ParquetTable(path)
     for row in range(0, len(rows), 17):
         expected = {name: value for name, value in table.slice(row, 1).to_pylist()[0].items() if value is not None}
-        assert str(read.row(row)) == str(expected)  # by text, as NaN is not equal to itself
+        assert str(read.read_row(row)) == str(expected)  # by text, as NaN is not equal to itself
     source = pa.OSFile(str(path))
     for dictionary in (True, False):
         columns = ["text", "image.bytes", "image.path", "tags.list.element"] * dictionary
@@ -66,10 +66,10 @@ def test_a_row_group_larger_than_its_footer_says_is_not_kept(tmp_path, monkeypat
         content = content.replace(varint(size), varint(100, len(varint(size))))
     path.write_bytes(content)
     assert pq.ParquetFile(path).metadata.row_group(0).total_byte_size == 100
-    assert len(ParquetTable(path).row(0)["jpg"]) == 3_000_000
+    assert len(ParquetTable(path).read_row(0)["jpg"]) == 3_000_000
     monkeypatch.setattr(parquet, "MAX_GROUP_BYTES", 2_000_000)
     with pytest.raises(BadSample, match="more than 1 GiB"):
-        ParquetTable(path).row(0)
+        ParquetTable(path).read_row(0)
 
 
 def varint(number, length=0):
@@ -85,10 +85,10 @@ def test_texts_whose_encoding_has_no_dictionary_are_read(tmp_path, monkeypatch):
     path = tmp_path / "a.parquet"
     texts = [f"{'x' * 1000}{row}" for row in range(100)]
     pq.write_table(pa.table({"text": texts}), path, use_dictionary=False, column_encoding="DELTA_BYTE_ARRAY")
-    assert [ParquetTable(path).row(row)["text"] for row in (0, 50, 99)] == [texts[row] for row in (0, 50, 99)]
+    assert [ParquetTable(path).read_row(row)["text"] for row in (0, 50, 99)] == [texts[row] for row in (0, 50, 99)]
     monkeypatch.setattr(parquet, "MAX_GROUP_BYTES", 90_000)
     with pytest.raises(BadSample, match="more than 1 GiB"):
-        ParquetTable(path).row(0)
+        ParquetTable(path).read_row(0)
 
 
 @pytest.mark.parametrize("depth", [1, 40, 60])
@@ -99,6 +99,6 @@ def test_columns_nested_too_deeply_are_left_out(tmp_path, depth):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"caption": ["a"], "deep": pa.array([value], kind)}), path)
 
-    row = ParquetTable(path).row(0)
+    row = ParquetTable(path).read_row(0)
 
     assert row == ({"caption": "a", "deep": value} if depth < 50 else {"caption": "a"})

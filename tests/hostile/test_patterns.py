@@ -22,7 +22,7 @@ def test_a_pattern_of_too_many_files_is_refused(pattern, bound):
 
 
 def test_a_list_of_too_many_files_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("ernie_vil2.data.readers.locations.MOST", 1000)
+    monkeypatch.setattr("ernie_vil2.data.readers.locations.MAX_FILES", 1000)
     (tmp_path / "list.txt").write_text("memory://{0..899}.tar\n" * 2)
     for sources in ([str(tmp_path / "list.txt")], ["memory://{0..899}.tar"] * 2):
         with pytest.raises(ValueError, match="more than 1,000 files"):

@@ -211,7 +211,7 @@ def test_a_field_of_a_sample_that_is_forgotten_is_named(tmp_path):
         ("Loss.kind=json:dumps", "json:dumps"),
         ("Training.task=json:dumps", "json:dumps has no rows, build"),
         ("Evaluation.evaluators=['json:dumps']", "json:dumps has no from_config, recognises, open"),
-        ("Data.train=[{data: [.], layout: 'json:dumps'}]", "json:dumps has no find, fits, open, read"),
+        ("Data.train=[{data: [.], layout: 'json:dumps'}]", "json:dumps has no find, accepts, open, read"),
     ],
 )
 def test_a_part_that_is_not_there_is_named(parts, trainer, setting, message):

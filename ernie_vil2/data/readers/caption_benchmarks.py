@@ -21,7 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from ernie_vil2.data.benchmark import TEXT_ID, Benchmark, BenchmarkImage, BenchmarkText, Collector
-from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, Layout, Precedence, find_file, found_files, in_order
+from ernie_vil2.data.readers.layout import (
+    SPLITS,
+    ImageFolders,
+    Layout,
+    Precedence,
+    find_file,
+    find_split_files,
+    order_splits,
+)
 from ernie_vil2.data.readers.locations import Location
 from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, as_text, is_blank
 from ernie_vil2.data.source_files import numbered_lines, read_json, values_of
@@ -47,7 +55,7 @@ def _read_karpathy(name: str, annotations: Path, split: str, folders: ImageFolde
         with collector.entry():
             file, sentences = values_of(row, f"{annotations.name}, image {number}", filename=str, sentences=list)
             fields = {name: row[name] for name in FIELDS if name in row}
-            image = folders.image(file, file, fields=fields)
+            image = folders.get_image(file, file, fields=fields)
             collector.add_image(image, image.id, once=True)
             for position, sentence in enumerate(sentences):
                 with collector.entry():
@@ -66,16 +74,16 @@ def _karpathy_text(sentence: Any, row: dict, where: str) -> BenchmarkText:
 
 FLICKR30K = Layout(
     name="flickr30k",
-    files="dataset_flickr30k.json",
-    find=lambda folder: found_files(folder, dict.fromkeys(SPLITS, "dataset_flickr30k.json")),
+    file_description="dataset_flickr30k.json",
+    find=lambda folder: find_split_files(folder, dict.fromkeys(SPLITS, "dataset_flickr30k.json")),
     read=partial(_read_karpathy, "flickr30k"),
     image_folders=FLICKR30K_FOLDERS,
     precedence=Precedence.BENCHMARK,
 )
 MSCOCO = Layout(
     name="mscoco",
-    files="dataset_coco.json",
-    find=lambda folder: found_files(folder, dict.fromkeys(SPLITS, "dataset_coco.json")),
+    file_description="dataset_coco.json",
+    find=lambda folder: find_split_files(folder, dict.fromkeys(SPLITS, "dataset_coco.json")),
     read=partial(_read_karpathy, "mscoco"),
     image_folders=MSCOCO_FOLDERS,
     precedence=Precedence.BENCHMARK,
@@ -87,7 +95,7 @@ COCO_CAPTIONS_FILE = re.compile(r"captions_((?:train|val|test)\d*)\.json")
 
 def _find_coco_captions(folder: Path) -> dict[str, list[Path]]:
     paths = [path for home in (folder, folder / "annotations") for path in home.glob("captions_*.json")]
-    return in_order({found[1]: path for path in paths if (found := COCO_CAPTIONS_FILE.fullmatch(path.name))})
+    return order_splits({found[1]: path for path in paths if (found := COCO_CAPTIONS_FILE.fullmatch(path.name))})
 
 
 def _read_coco_captions(annotations: Path, split: str, folders: ImageFolders) -> Benchmark:
@@ -99,7 +107,7 @@ def _read_coco_captions(annotations: Path, split: str, folders: ImageFolders) ->
     for number, row in enumerate(content["images"]):
         with collector.entry():
             image_id, file = values_of(row, f"{annotations.name}, image {number}", "id", file_name=str)
-            collector.add_image(folders.image(image_id, file), file, once=True)
+            collector.add_image(folders.get_image(image_id, file), file, once=True)
     for number, row in enumerate(content["annotations"]):
         with collector.entry():
             where = f"{annotations.name}, annotation {number}"
@@ -114,7 +122,7 @@ def _read_coco_captions(annotations: Path, split: str, folders: ImageFolders) ->
 
 COCO_CAPTIONS = Layout(
     name="coco-captions",
-    files="annotations/captions_{train,val}{2014,2017}.json",
+    file_description="annotations/captions_{train,val}{2014,2017}.json",
     find=_find_coco_captions,
     read=_read_coco_captions,
     image_folders=(*MSCOCO_FOLDERS, "train2017", "val2017"),
@@ -145,7 +153,7 @@ def _read_caption_lines(
     for where, line in numbered_lines(ids):
         with collector.entry():
             image_id = as_text(line, where).strip()
-            collector.add_image(folders.image(image_id, f"{image_id}.jpg"), image_id, once=True)
+            collector.add_image(folders.get_image(image_id, f"{image_id}.jpg"), image_id, once=True)
     for where, line in numbered_lines(captions):
         if line.partition(b"#")[0] in other_ids:
             continue
@@ -173,8 +181,8 @@ def _read_coco_cn(ids: Path, split: str, folders: ImageFolders) -> Benchmark:
 
 COCO_CN = Layout(
     name="coco-cn",
-    files=f"coco-cn_test.txt and {COCO_CN_CAPTIONS}",
-    find=lambda folder: found_files(folder, {split: f"coco-cn_{split}.txt" for split in SPLITS}),
+    file_description=f"coco-cn_test.txt and {COCO_CN_CAPTIONS}",
+    find=lambda folder: find_split_files(folder, {split: f"coco-cn_{split}.txt" for split in SPLITS}),
     read=_read_coco_cn,
     image_folders=MSCOCO_FOLDERS,
     precedence=Precedence.BENCHMARK,
@@ -202,9 +210,9 @@ def join_words(caption: str) -> str:
 
 FLICKR30K_CN = Layout(
     name="flickr30k-cn",
-    files="flickr30kzhmbosontest/ImageSets/flickr30kzhmbosontest.txt and TextData/ next to ImageSets/",
+    file_description="flickr30kzhmbosontest/ImageSets/flickr30kzhmbosontest.txt and TextData/ next to ImageSets/",
     # The folder of all splits, or that of one.
-    find=lambda folder: found_files(folder, FLICKR30K_CN_SETS),
+    find=lambda folder: find_split_files(folder, FLICKR30K_CN_SETS),
     read=_read_flickr30k_cn,
     image_folders=FLICKR30K_FOLDERS,
     precedence=Precedence.BENCHMARK,
@@ -226,7 +234,7 @@ def _read_aic_icc(annotations: Path, split: str, folders: ImageFolders) -> Bench
             image_id, captions = values_of(row, where, image_id=str, caption=list)
             if not all(isinstance(caption, str) for caption in captions):
                 raise BadSample(Reason.MALFORMED_ROW, where)
-            collector.add_image(folders.image(image_id, image_id), image_id, once=True)
+            collector.add_image(folders.get_image(image_id, image_id), image_id, once=True)
             for position, caption in enumerate(captions):
                 with collector.entry():
                     text_id = f"{image_id}#{position}"
@@ -237,8 +245,8 @@ def _read_aic_icc(annotations: Path, split: str, folders: ImageFolders) -> Bench
 
 AIC_ICC = Layout(
     name="aic-icc",
-    files=" or ".join(AIC_ICC_FILES.values()),
-    find=lambda folder: found_files(folder, AIC_ICC_FILES),
+    file_description=" or ".join(AIC_ICC_FILES.values()),
+    find=lambda folder: find_split_files(folder, AIC_ICC_FILES),
     read=_read_aic_icc,
     image_folders=("caption_validation_images_20170910", "caption_train_images_20170902"),
     precedence=Precedence.BENCHMARK,
@@ -263,7 +271,7 @@ def _numbered(line: str, where: str, folders: ImageFolders) -> Line:
     image_id, mark, _ = text_id.partition("#")
     if not mark or not image_id:
         raise BadSample(Reason.MALFORMED_ROW, where)
-    return folders.image(image_id, f"{image_id}.jpg"), BenchmarkText(text_id, "".join(caption).strip())
+    return folders.get_image(image_id, f"{image_id}.jpg"), BenchmarkText(text_id, "".join(caption).strip())
 
 
 def _with_path(line: str, where: str, folders: ImageFolders) -> Line:
@@ -273,7 +281,7 @@ def _with_path(line: str, where: str, folders: ImageFolders) -> Line:
         raise BadSample(Reason.MALFORMED_ROW, where)
     file = file.strip().removeprefix("./")
     names = [Path(file).name] if Path(file).is_absolute() else [file, Path(file).name]
-    return folders.image(file, *names), BenchmarkText(where.rpartition("/")[2], caption.strip())
+    return folders.get_image(file, *names), BenchmarkText(where.rpartition("/")[2], caption.strip())
 
 
 FLICKR30K_CNA_FILES = {
@@ -284,8 +292,8 @@ FLICKR30K_CNA_FILES = {
 OTHER_TEST = {"test": "flickr30k_cn_test.txt"}  # what the release of Zero calls it
 FLICKR30K_CNA = Layout(
     name="flickr30k-cna",
-    files=FLICKR30K_CNA_FILES["test"],
-    find=lambda folder: found_files(folder, OTHER_TEST) | found_files(folder, FLICKR30K_CNA_FILES),
+    file_description=FLICKR30K_CNA_FILES["test"],
+    find=lambda folder: find_split_files(folder, OTHER_TEST) | find_split_files(folder, FLICKR30K_CNA_FILES),
     read=partial(_read_lines, "flickr30k-cna", _numbered),
     image_folders=(*FLICKR30K_FOLDERS, "flickr30k/images"),
     precedence=Precedence.BENCHMARK,
@@ -303,7 +311,7 @@ def _begins_with(path: Path, mark: bytes) -> bool:
 
 COCO_CN_TRANSLATED = Layout(
     name="coco-cn-translated",
-    files="pair.txt, of lines with #zhm#",
+    file_description="pair.txt, of lines with #zhm#",
     find=_find_translated,
     read=partial(_read_lines, "coco-cn-translated", _numbered),
     image_folders=MSCOCO_FOLDERS,
@@ -321,7 +329,7 @@ def _find_long(folder: Path) -> dict[str, Sequence[Path]]:
 
 LONG_CAPTIONS_CN = Layout(
     name="long-captions-cn",
-    files=" or ".join(LONG_CAPTION_FILES),
+    file_description=" or ".join(LONG_CAPTION_FILES),
     find=_find_long,
     read=partial(_read_lines, "long-captions-cn", _with_path),
     image_folders=("images",),
@@ -355,7 +363,7 @@ class Xm3600:
         key = row.get(KEY)
         if not isinstance(key, str) or not key:
             raise BadSample(Reason.MALFORMED_ROW, where)
-        image = folders.image(key, f"{key}.jpg", fields={"locale": row.get("image/locale", "")})
+        image = folders.get_image(key, f"{key}.jpg", fields={"locale": row.get("image/locale", "")})
         captions = {
             language: [text for text in found["caption"] if isinstance(text, str)]
             for language, found in row.items()
@@ -378,7 +386,7 @@ class Xm3600:
             raise BadSample(row.reason, row.name)
         return row
 
-    def image_name(self, index: int) -> str:
+    def read_image_name(self, index: int) -> str:
         """What the image of a row is called, see `Shard`."""
         return self._row(index)[0].id
 
@@ -402,15 +410,15 @@ def _find_xm3600(folder: Path) -> dict[str, Sequence[Path]]:
 
 def _open_xm3600(location: Location, data: DataSpec) -> Xm3600:
     path = Path(location.name)
-    folders = XM3600.images_of(path, data)
+    folders = XM3600.find_image_folders(path, data)
     source = Xm3600(path, folders)
-    folders.require(source.first_images())
+    folders.check_images(source.first_images())
     return source
 
 
 XM3600 = Layout(
     name="xm3600",
-    files="captions.jsonl, of objects with image/key",
+    file_description="captions.jsonl, of objects with image/key",
     find=_find_xm3600,
     open=_open_xm3600,
     image_folders=("images",),

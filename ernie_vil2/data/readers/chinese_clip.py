@@ -15,10 +15,10 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector
-from ernie_vil2.data.readers.layout import ImageFolders, Layout, Precedence, in_order
+from ernie_vil2.data.readers.layout import ImageFolders, Layout, Precedence, order_splits
 from ernie_vil2.data.readers.locations import LocalFile, Location
-from ernie_vil2.data.readers.source import Index, Lines, TextLines, cached_index, decode_base64
-from ernie_vil2.data.readers.webdataset import text_name
+from ernie_vil2.data.readers.source import Index, Lines, TextLines, decode_base64, load_or_scan_index
+from ernie_vil2.data.readers.webdataset import choose_text_name
 from ernie_vil2.data.samples import (
     MAX_BYTES,
     MAX_TEXT_BYTES,
@@ -34,16 +34,16 @@ from ernie_vil2.data.source_files import numbered_lines
 from ernie_vil2.device.extras import require
 from ernie_vil2.io import restricted_pickle
 
-IMAGES = "_imgs.tsv"
+IMAGES_SUFFIX = "_imgs.tsv"
 # The name of the text file and its keys: text id, text, image ids.
 TEXTS = {"_texts.jsonl": ("text_id", "text", "image_ids"), "_queries.jsonl": ("query_id", "query_text", "item_ids")}
 LONGEST_ID = 256  # bytes, in the image TSV
 NO_IMAGE = -1
 
 
-def texts_of(images: Path) -> Path:
+def find_text_file(images: Path) -> Path:
     """The text file of an image TSV; FileNotFoundError if there is none."""
-    paths = [images.with_name(images.name.removesuffix(IMAGES) + end) for end in TEXTS]
+    paths = [images.with_name(images.name.removesuffix(IMAGES_SUFFIX) + end) for end in TEXTS]
     if (found := next(filter(Path.is_file, paths), None)) is None:
         raise FileNotFoundError(f"{images}: the texts are missing; put {' or '.join(map(str, paths))} here")
     return found
@@ -51,8 +51,10 @@ def texts_of(images: Path) -> Path:
 
 def _is_here(location: Location) -> bool:
     """Whether the images of a split are a file that is here; ValueError for the texts, which are read with them."""
-    if not location.name.endswith(IMAGES):
-        raise ValueError(f"{location.name}: name the images, {{split}}{IMAGES}; the texts next to it are read with it")
+    if not location.name.endswith(IMAGES_SUFFIX):
+        raise ValueError(
+            f"{location.name}: name the images, {{split}}{IMAGES_SUFFIX}; the texts next to it are read with it"
+        )
     return isinstance(location, LocalFile)
 
 
@@ -74,10 +76,10 @@ def parse_text(row: Mapping, name: str, keys: tuple[str, str, str]) -> tuple[str
 
 def image_of_row(images: Lines, row: int) -> bytes:
     """The image of a row of the TSV; BadSample if it has another form."""
-    columns = images.columns(row)
+    columns = images.read_columns(row)
     if len(columns) != 2:
-        raise BadSample(Reason.MALFORMED_ROW, images.row_name(row))
-    return decode_base64(columns[1], images.row_name(row))
+        raise BadSample(Reason.MALFORMED_ROW, images.describe_row(row))
+    return decode_base64(columns[1], images.describe_row(row))
 
 
 class ChineseClipSource:
@@ -96,7 +98,7 @@ class ChineseClipSource:
     """
 
     def __init__(self, images: str | Path, text_id: str | None = None):
-        texts = texts_of(Path(images))
+        texts = find_text_file(Path(images))
         self.name, self.files = str(images), [Path(images), texts]
         self._keys = text_keys(texts)
         self._text_id = text_id
@@ -110,7 +112,7 @@ class ChineseClipSource:
         """Rows of `texts` and of `images` that belong together."""
         if self._pairs is None:
             identity = f"{self._images.location.identity()} {self._texts.location.identity()}"
-            self._pairs = cached_index("chinese-clip", identity, self._scan)
+            self._pairs = load_or_scan_index("chinese-clip", identity, self._scan)
         return self._pairs
 
     def _scan(self) -> Index:
@@ -120,7 +122,7 @@ class ChineseClipSource:
         texts, images = [], []
         for row in range(len(self._texts)):
             try:
-                if not self._texts.line(row).strip():
+                if not self._texts.read_line(row).strip():
                     continue
                 _, _, image_ids = self._text(row)
             except BadSample:
@@ -131,11 +133,11 @@ class ChineseClipSource:
         return {"texts": np.array(texts, np.int64), "images": np.array(images, np.int64)}
 
     def _image_id(self, row: int) -> str:
-        return self._images.columns(row, LONGEST_ID)[0].decode("utf-8", "replace").strip()
+        return self._images.read_columns(row, LONGEST_ID)[0].decode("utf-8", "replace").strip()
 
     def _text(self, row: int) -> tuple[str, str, list[str]]:
-        name = self._texts.row_name(row)
-        return parse_text(as_object(self._texts.line(row), name), name, self._keys)
+        name = self._texts.describe_row(row)
+        return parse_text(as_object(self._texts.read_line(row), name), name, self._keys)
 
     def release(self) -> None:
         """Gives indexes and open files back."""
@@ -146,7 +148,7 @@ class ChineseClipSource:
     def __len__(self) -> int:
         return self._size
 
-    def image_name(self, index: int) -> str:
+    def read_image_name(self, index: int) -> str:
         """What the image of a row is called, see `Shard`."""
         image_row = int(self.pairs["images"][index])
         if image_row == NO_IMAGE:
@@ -158,7 +160,7 @@ class ChineseClipSource:
         text_id, text, image_ids = self._text(text_row)
         if image_row == NO_IMAGE:
             reason = Reason.UNMATCHED_IMAGE if image_ids else Reason.TEXT_WITHOUT_IMAGE
-            raise BadSample(reason, ", ".join([self._texts.row_name(text_row), *image_ids[:1]]))
+            raise BadSample(reason, ", ".join([self._texts.describe_row(text_row), *image_ids[:1]]))
         name = self._image_id(image_row)
         return pair_sample(name, text_id, text, image_of_row(self._images, image_row), self._text_id)
 
@@ -167,22 +169,24 @@ def pair_sample(name: str, text_id: str, text: str, image: bytes, naming: str | 
     """The sample of an image id with a text; `naming` is the `text_id` of the source."""
     check_text(text, f"{name}, {text_id}")
     fields = {"text_id": text_id}
-    return Sample(name, text_name({"": text}, fields, naming, name), image, {"": text}, fields=fields)
+    return Sample(name, choose_text_name({"": text}, fields, naming, name), image, {"": text}, fields=fields)
 
 
 def _find(folder: Path) -> dict[str, list[Path]]:
     """A split whose first text names no image comes last: the answers of MUGE's test split are not published."""
-    images = {path.name.removesuffix(IMAGES).removeprefix("MR_"): path for path in folder.glob(f"*{IMAGES}")}
+    images = {
+        path.name.removesuffix(IMAGES_SUFFIX).removeprefix("MR_"): path for path in folder.glob(f"*{IMAGES_SUFFIX}")
+    }
     whole = {}
     for split, path in images.items():
         with suppress(FileNotFoundError):
-            texts_of(path)
+            find_text_file(path)
             whole[split] = path
-    return dict(sorted(in_order(whole).items(), key=lambda item: not _names_images(item[1][0])))
+    return dict(sorted(order_splits(whole).items(), key=lambda item: not _names_images(item[1][0])))
 
 
 def _names_images(images: Path) -> bool:
-    texts = texts_of(images)
+    texts = find_text_file(images)
     for name, line in numbered_lines(texts):
         try:
             return bool(as_object(line, name).get(text_keys(texts)[2]))
@@ -193,7 +197,7 @@ def _names_images(images: Path) -> bool:
 
 def _read(images: Path, split: str, folders: ImageFolders) -> Benchmark:
     """Images and texts have their published ids. A text without image ids stays in the gallery and is not a query."""
-    collector, texts = Collector(), texts_of(images)
+    collector, texts = Collector(), find_text_file(images)
     _read_images(collector, Lines(images))
     for name, line in numbered_lines(texts):
         with collector.entry():
@@ -215,14 +219,14 @@ def _read_images(collector: Collector, rows: Lines) -> None:
     first: dict[str, int] = {}
     for index in range(len(rows)):
         with collector.entry():
-            columns = rows.columns(index, LONGEST_ID)
+            columns = rows.read_columns(index, LONGEST_ID)
             image_id = columns[0].decode("utf-8", "replace").strip()
             if len(columns) != 2 or not image_id:
-                raise BadSample(Reason.MALFORMED_ROW, rows.row_name(index))
+                raise BadSample(Reason.MALFORMED_ROW, rows.describe_row(index))
             if image_id in first:
-                same = rows.columns(first[image_id]) == rows.columns(index)
+                same = rows.read_columns(first[image_id]) == rows.read_columns(index)
                 raise BadSample(
-                    Reason.REPEATED_IMAGE if same else Reason.DIFFERENT_IMAGE, f"{rows.row_name(index)}, {image_id}"
+                    Reason.REPEATED_IMAGE if same else Reason.DIFFERENT_IMAGE, f"{rows.describe_row(index)}, {image_id}"
                 )
             first[image_id] = index
             collector.add_image(BenchmarkImage(image_id, partial(image_of_row, rows, index)), index)
@@ -230,10 +234,12 @@ def _read_images(collector: Collector, rows: Lines) -> None:
 
 CHINESE_CLIP = Layout(
     name="chinese-clip",
-    files="{split}_imgs.tsv and {split}_texts.jsonl, or MUGE's MR_{split}_imgs.tsv and MR_{split}_queries.jsonl",
+    file_description=(
+        "{split}_imgs.tsv and {split}_texts.jsonl, or MUGE's MR_{split}_imgs.tsv and MR_{split}_queries.jsonl"
+    ),
     find=_find,
-    fits=_is_here,
-    endings=(IMAGES, *TEXTS),
+    accepts=_is_here,
+    suffixes=(IMAGES_SUFFIX, *TEXTS),
     # The pairs alone, of which only an index is in memory.
     open=lambda location, data: ChineseClipSource(location.name, data.text_id),
     read=_read,
@@ -346,12 +352,12 @@ os.register_at_fork(after_in_child=_close_inherited)
 def _find_lmdb(folder: Path) -> dict[str, list[Path]]:
     """The folder of one split, that of all, or the one that holds `lmdb/`."""
     folders = [folder, *(entry for home in (folder, folder / "lmdb") if home.is_dir() for entry in home.iterdir())]
-    return in_order({entry.name: entry for entry in folders if all((entry / part).is_dir() for part in PARTS)})
+    return order_splits({entry.name: entry for entry in folders if all((entry / part).is_dir() for part in PARTS)})
 
 
 LMDB = Layout(
     name="lmdb",
-    files="lmdb/{split}/ with pairs/ and imgs/",
+    file_description="lmdb/{split}/ with pairs/ and imgs/",
     find=_find_lmdb,
     open=lambda location, data: ChineseClipLmdb(location.name, data.text_id),
     precedence=Precedence.DATABASE,

@@ -13,7 +13,7 @@ from typing import Any
 
 from ernie_vil2.data.benchmark import BenchmarkImage
 from ernie_vil2.data.readers.caption_benchmarks import FLICKR30K_FOLDERS
-from ernie_vil2.data.readers.layout import ImageFolders, Layout, Precedence, find_file, found_files, in_order
+from ernie_vil2.data.readers.layout import ImageFolders, Layout, Precedence, find_file, find_split_files, order_splits
 from ernie_vil2.data.readers.locations import Location
 from ernie_vil2.data.readers.tables import JsonTable
 from ernie_vil2.data.samples import BadSample, Reason, Statement, as_object, check_text, is_blank, is_id
@@ -69,10 +69,10 @@ class StatementSource:
     def __len__(self) -> int:
         return len(self._table)
 
-    def row(self, index: int) -> StatementRow:
+    def read_row(self, index: int) -> StatementRow:
         """A row without the bytes of its images; BadSample if it cannot be used."""
-        where = self._table.row_name(index)
-        row = self._parse(self._table.row(index), where)
+        where = self._table.describe_row(index)
+        row = self._parse(self._table.read_row(index), where)
         check_text(row.text, where)
         if is_blank(row.text):
             raise BadSample(Reason.EMPTY_TEXT, where)
@@ -84,12 +84,12 @@ class StatementSource:
         """All of them, in order; of one that cannot be used the reason."""
         for index in range(len(self)):
             try:
-                yield self.row(index)
+                yield self.read_row(index)
             except BadSample as bad:
                 yield bad
 
     def __getitem__(self, index: int) -> Statement:
-        row = self.row(index)
+        row = self.read_row(index)
         left, *right = [image.read() for image in row.images]
         return Statement(
             row.images[0].id, row.id, left, {}, text=row.text, label=row.label, right=right[0] if right else None
@@ -115,9 +115,9 @@ def open_statements(
         ValueError: as `StatementSource`.
     """
     path = Path(location.name)
-    folders = layout.images_of(path, data)
+    folders = layout.find_image_folders(path, data)
     source = StatementSource(layout.name, path, labels, partial(parse, folders))
-    folders.require(source.first_images())
+    folders.check_images(source.first_images())
     return source
 
 
@@ -143,14 +143,16 @@ def _snli_ve_row(folders: ImageFolders, row: dict, where: str) -> StatementRow:
     name = row.get("pairID", where)
     if not is_id(name):
         raise BadSample(Reason.NO_ID, where)
-    image = folders.image(image_id, f"{image_id}.jpg")
+    image = folders.get_image(image_id, f"{image_id}.jpg")
     return StatementRow(str(name), (image,), text_of(row, "sentence2", where), text_of(row, "gold_label", where))
 
 
 SNLI_VE: Layout = Layout(
     name="snli-ve",
-    files=", ".join(SNLI_VE_FILES.values()),
-    find=lambda folder: in_order({split: path for split, [path] in found_files(folder, SNLI_VE_FILES).items()}),
+    file_description=", ".join(SNLI_VE_FILES.values()),
+    find=lambda folder: order_splits(
+        {split: path for split, [path] in find_split_files(folder, SNLI_VE_FILES).items()}
+    ),
     open=lambda location, data: open_statements(SNLI_VE, SNLI_VE_LABELS, _snli_ve_row, location, data),
     image_folders=FLICKR30K_FOLDERS,
     precedence=Precedence.BENCHMARK,
@@ -166,7 +168,7 @@ _IDENTIFIER = re.compile(r"([^/\s]+-\d+-\d+)-(\d+)")  # split, set and pair; and
 def _find_nlvr2(folder: Path) -> dict[str, list[Path]]:
     """The names of the files say little, so that one counts only if its first row is of this form."""
     found = {split: path for split in NLVR2_SPLITS if (path := find_file(folder, f"{split}.json", _is_nlvr2))}
-    return in_order(found)
+    return order_splits(found)
 
 
 def _is_nlvr2(path: Path) -> bool:
@@ -194,10 +196,10 @@ def _nlvr2_row(folders: ImageFolders, row: dict, where: str) -> StatementRow:
 def _nlvr2_image(folders: ImageFolders, file: str, directory: object, where: str) -> BenchmarkImage:
     """Images of train lie in sub-folders of 100 by name; those of others do not."""
     if directory is None:
-        return folders.image(file, file)
+        return folders.get_image(file, file)
     if not is_id(directory):
         raise BadSample(Reason.MALFORMED_ROW, f"{where}, directory")
-    return folders.image(file, f"{directory}/{file}", file)
+    return folders.get_image(file, f"{directory}/{file}", file)
 
 
 def published_subsets(annotations: Path) -> dict[str, frozenset[str]]:
@@ -214,7 +216,7 @@ def published_subsets(annotations: Path) -> dict[str, frozenset[str]]:
 
 NLVR2: Layout = Layout(
     name="nlvr2",
-    files=f"{'.json, '.join(NLVR2_SPLITS)}.json",
+    file_description=f"{'.json, '.join(NLVR2_SPLITS)}.json",
     find=_find_nlvr2,
     open=lambda location, data: open_statements(NLVR2, NLVR2_LABELS, _nlvr2_row, location, data),
     image_folders=NLVR2_SPLITS,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector, ImageIds, image_bytes
 from ernie_vil2.data.readers import ShardedSource, open_sources
 from ernie_vil2.data.readers.columns import names_here
-from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, family
+from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, canonical_split
 from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR
 from ernie_vil2.data.readers.tables import TABLES, Table, image_of, open_table
 from ernie_vil2.data.samples import BadSample, Reason, is_id
@@ -206,9 +206,11 @@ def _found(data: DataSpec, label: str) -> Found:
 def _in_folders(root: Path, split: str | None, default: str | None) -> Found | None:
     """The images of a folder of classes; None if it is none, as no folder in it has an image file."""
     folder, classes = root, _folders(root)
-    splits = {family(one.name): one for one in classes if family(one.name) in SPLITS and _folders(one)}
+    splits = {
+        canonical_split(one.name): one for one in classes if canonical_split(one.name) in SPLITS and _folders(one)
+    }
     if splits:
-        chosen = family(split or default or "test")
+        chosen = canonical_split(split or default or "test")
         if split is None and chosen != "train" and chosen not in splits:
             chosen = next(one for one in SPLITS if one in splits)
         if chosen not in splits:
@@ -241,24 +243,24 @@ def _in_table(path: Path, label: str, data: DataSpec) -> list[tuple[BenchmarkIma
     names = names_here(table.column_names, data.columns or {}, str(path))
     entries, in_files = list[tuple[BenchmarkImage, tuple[str, ...]] | BadSample](), list[BenchmarkImage]()
     for index in range(len(table)):
-        where = table.row_name(index)
+        where = table.describe_row(index)
         try:
-            row = table.row(index, names)
+            row = table.read_row(index, names)
             _, name, file, content = image_of(row, where, home)
             if content is None:
-                in_files.append(image := folders.image(name, file))
+                in_files.append(image := folders.get_image(name, file))
             else:
                 image = BenchmarkImage(name, partial(_bytes_of, table, index, names))
             entries.append((image, _labels(row.get(label), where)))
         except BadSample as bad:
             entries.append(bad)
     if in_files:
-        folders.require(in_files)
+        folders.check_images(in_files)
     return entries
 
 
 def _bytes_of(table: Table, index: int, names: Mapping[str, str]) -> bytes:
-    *_, data = image_of(table.row(index, names), table.row_name(index))
+    *_, data = image_of(table.read_row(index, names), table.describe_row(index))
     return data or b""
 
 

@@ -1,4 +1,4 @@
-"""What is known about one way to lay data out on disk."""
+"""A layout: one way in which data lie on disk, how it is recognised and how it is read."""
 
 from __future__ import annotations
 
@@ -16,131 +16,171 @@ from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.source_files import check_inside, found_image
 from ernie_vil2.data.spec import DataSpec
 
-# In the order in which the split that is scored is chosen when none is named.
+# If no split is named, the first of these that exists is scored.
 SPLITS = ("test", "val", "train")
-_SPELLING = re.compile(r"(test|train|val)(id|idation)?\d*|(dev)")
+_SPLIT_SPELLING = re.compile(r"(test|train|val)(id|idation)?\d*|(dev)")
+# Images that are tried before a folder of images is rejected: some may be missing or broken without the folder being
+# the wrong one, and reading all of them would take too long.
+MAX_IMAGES_TRIED = 100
 
 
 class Precedence(IntEnum):
-    """Which layout a folder has that holds the files of several: the one of the lowest precedence."""
+    """Order in which layouts are tried: a folder with files of several layouts has the one of lowest precedence."""
 
     BENCHMARK = 0
-    """A published benchmark; a folder that holds several of these is ambiguous."""
+    """A published benchmark. A folder that holds several benchmarks is ambiguous."""
     CAPTIONS = 1
-    """MSCOCO's own captions, which lie next to what others made of them."""
+    """MSCOCO's original captions, which lie next to benchmarks that were derived from them."""
     SHARDS = 2
-    """Shards, which lie next to what they were made of."""
+    """Shards, which lie next to the files that they were made from."""
     DATABASE = 3
     ROWS = 4
     FILES = 5
-    """Images with a text of their name. img2dataset leaves a table without images next to each folder of these."""
+    """Images, each with a text file of the same name. img2dataset writes folders of these, and next to each folder a
+    table without images."""
     TABLE = 6
-    OWN = 7
-    """A layout of the user's own that does not say otherwise."""
+    USER = 7
+    """Default for layouts that users add."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A layout by name. One that is published as a benchmark has `read`, one of samples has `open`.
+    """One way in which data lie on disk. A published benchmark defines `read`, a layout of samples defines `open`.
 
     Attributes:
-        name: by which a command line names it.
-        files: by which files it is recognised, for a person.
-        find: the files or folders of every split that a folder holds, the split that is scored first; under "" what
-            has no splits. Nothing if the folder has another layout.
-        fits: whether a single file, an address or a command is a shard of it; None: none is.
-        endings: of the names of those that may be, of which alone `fits` is asked.
-        open: opens a shard; its data have one path, what the user named, and the split by its name there.
-        read: makes a benchmark of a split's annotation file.
-        image_folders: published names of the folders with image files; None: the files of the layout hold the images.
-        by_name_only: whether it is not recognised from the files, but has to be named.
-        precedence: decides where a folder holds files of several layouts.
+        name: name on the command line.
+        file_description: the files that identify the layout, in words for error messages.
+        find: returns the files or folders of each split in a folder, the preferred split for scoring first. Data
+            without splits are under ""; the mapping is empty if the folder has another layout.
+        accepts: returns whether a single file, an address or a command is a shard of this layout; None: nothing is.
+        suffixes: `accepts` is only called for names that end with one of these.
+        open: opens a shard. Its DataSpec has one path, the one that the user named, and the split's name on disk.
+        read: makes a benchmark from the annotation file of a split.
+        image_folders: names that the publisher gave the folders of image files; None: the files hold the images.
+        is_detectable: False if the layout is used only when the user names it.
+        precedence: decides which layout a folder has that holds files of several.
     """
 
     name: str
-    files: str
+    file_description: str
     find: Callable[[Path], Mapping[str, Sequence[Path]]]
-    fits: Callable[[Location], bool] | None = None
-    endings: tuple[str, ...] = ("",)
+    accepts: Callable[[Location], bool] | None = None
+    suffixes: tuple[str, ...] = ("",)
     open: Callable[[Location, DataSpec], Shard] | None = None
     read: Callable[[Path, str, ImageFolders], Benchmark] | None = None
     image_folders: tuple[str, ...] | None = None
-    by_name_only: bool = False
-    precedence: Precedence = Precedence.OWN
+    is_detectable: bool = True
+    precedence: Precedence = Precedence.USER
 
     @property
     def is_benchmark(self) -> bool:
-        """Whether it is one of the benchmarks of which a folder holds one."""
+        """Whether this is a published benchmark, of which a folder should hold only one."""
         return self.precedence == Precedence.BENCHMARK
 
-    def images_of(self, annotations: Path, data: DataSpec) -> ImageFolders:
-        """Return the folders in which the image files of an annotation file are looked for."""
+    def find_image_folders(self, annotations: Path, data: DataSpec) -> ImageFolders:
+        """Return the folders in which the images of an annotation file are searched."""
         published_names = self.image_folders or ()
         if data.image_folder:
             return ImageFolders([data.image_folder], published_names)
-        nearby = [Path(data.paths[0]), *annotations.parents[:2]]
-        return ImageFolders([folder for folder in dict.fromkeys(nearby) if folder.is_dir()], published_names)
+        nearby = dict.fromkeys([Path(data.paths[0]), *annotations.parents[:2]])
+        return ImageFolders([folder for folder in nearby if folder.is_dir()], published_names)
 
 
-def family(split: str) -> str:
-    """`test`, `val` or `train` for all spellings of these (`valid`, `dev`, `train2014`); another split as it is."""
-    found = _SPELLING.fullmatch(split)
-    return split if not found else "val" if found[3] else found[1]
+def canonical_split(split: str) -> str:
+    """Return `test`, `val` or `train` for any spelling (`valid`, `dev`, `train2014`); other names stay as they are."""
+    spelling = _SPLIT_SPELLING.fullmatch(split)
+    if spelling is None:
+        return split
+    return "val" if spelling[3] else spelling[1]
 
 
-def find_file(folder: Path, name: str, counts: Callable[[Path], bool] = lambda path: True) -> Path | None:
-    """The file of this name that `counts` in a folder or, if it is not there, in one of its sub-folders. ValueError if
-    several of these have one."""
-    here = folder / name
-    found = [here] if here.is_file() and counts(here) else sorted(filter(counts, folder.glob(f"*/{name}")))
-    if len(found) > 1:
-        raise ValueError(f"{folder}: {name} is there more than once ({', '.join(map(str, found))}); give one's folder")
-    return found[0] if found else None
+def find_file(folder: Path, name: str, predicate: Callable[[Path], bool] = lambda path: True) -> Path | None:
+    """Return the file of this name in a folder or else in one of its sub-folders; None if there is none.
+
+    Args:
+        folder: folder to search; sub-folders are searched only if the file is not in the folder itself.
+        name: name of the file.
+        predicate: files for which it returns False are ignored.
+
+    Raises:
+        ValueError: several sub-folders have such a file.
+    """
+    path = folder / name
+    if path.is_file() and predicate(path):
+        return path
+    paths = sorted(filter(predicate, folder.glob(f"*/{name}")))
+    if len(paths) > 1:
+        raise ValueError(f"{folder}: {name} exists more than once ({', '.join(map(str, paths))}); name one folder")
+    return paths[0] if paths else None
 
 
-def found_files(folder: Path, names: Mapping[str, str]) -> dict[str, list[Path]]:
-    """Of the splits by the name of their file those whose file is there, as `find_file` finds it."""
-    found = {split: find_file(folder, name) for split, name in names.items()}
-    return {split: [path] for split, path in found.items() if path}
+def find_split_files(folder: Path, names: Mapping[str, str]) -> dict[str, list[Path]]:
+    """Return the annotation file of each split for which `find_file` finds one.
+
+    Args:
+        folder: folder to search.
+        names: file name of each split.
+    """
+    files = {}
+    for split, name in names.items():
+        path = find_file(folder, name)
+        if path:
+            files[split] = [path]
+    return files
 
 
-def in_order(splits: Mapping[str, Path]) -> dict[str, list[Path]]:
-    """The one file of every split, in the order of `SPLITS`, others behind them by name."""
+def order_splits(splits: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """Return the file of each split as a list of one, in the order of `SPLITS`; then other splits by name."""
     positions = {split: position for position, split in enumerate(SPLITS)}
-    order = sorted(splits, key=lambda split: (positions.get(family(split), len(SPLITS)), split))
+    order = sorted(splits, key=lambda split: (positions.get(canonical_split(split), len(SPLITS)), split))
     return {split: [splits[split]] for split in order}
 
 
 class ImageFolders:
-    """The folders in which image files are looked for, one after the other, when they are read.
+    """Folders in which image files are searched, in order, at the moment when an image is read.
 
     Args:
-        roots: folders that hold the published ones, or the image files themselves.
-        published: names of the sub-folders as the authors publish them; they may be in `images/` too.
+        roots: folders that hold the published folders, or the image files themselves.
+        subfolders: names of the published folders; each may lie in a root or in `images/` of a root.
     """
 
-    def __init__(self, roots: Sequence[Path], published: Sequence[str]):
+    def __init__(self, roots: Sequence[Path], subfolders: Sequence[str]):
         self.roots = tuple(roots)
-        self.published = tuple(published)
-        homes = [home for root in roots for home in (root, root / "images")]
-        below = [home / name for home in homes for name in published]
-        self._folders = tuple(folder for folder in (*below, *homes) if folder.is_dir())
+        self.subfolders = tuple(subfolders)
+        parents: list[Path] = []
+        for root in roots:
+            parents += [root, root / "images"]
+        # Published folders are more specific than their parents and therefore come first.
+        candidates: list[Path] = []
+        for parent in parents:
+            candidates += [parent / name for name in subfolders]
+        self._folders = tuple(folder for folder in (*candidates, *parents) if folder.is_dir())
 
-    def image(self, image_id: str, *names: str, fields: Mapping[str, object] | None = None) -> BenchmarkImage:
-        """The image in the file of the first of the names that is there, read when it is asked for. BadSample if a name
-        leads out of the folders."""
+    def get_image(self, image_id: str, *names: str, fields: Mapping[str, object] | None = None) -> BenchmarkImage:
+        """Return an image whose file is searched only when the image is read.
+
+        Args:
+            image_id: id of the image in the benchmark.
+            *names: possible names of its file; the first one that exists is read.
+            fields: further values that the annotations have for the image.
+
+        Raises:
+            BadSample: a name leads out of the folders.
+        """
         for name in names:
             check_inside(name)
         find = partial(found_image, self._folders, *names)
         return BenchmarkImage(image_id, lambda: find()[1], fields or {}, find)
 
-    def require(self, images: Sequence[BenchmarkImage]) -> None:
-        """Raises FileNotFoundError when not one of the first hundred images is found: the folder is another one."""
-        if any(_is_readable(image) for image in images[:100]):
+    def check_images(self, images: Sequence[BenchmarkImage]) -> None:
+        """Raise FileNotFoundError if none of the first images can be read: the folder must be the wrong one."""
+        if any(_is_readable(image) for image in images[:MAX_IMAGES_TRIED]):
             return
-        looked_in = ", ".join(f"{root}/{name}" for root in self.roots for name in (*self.published, ""))
+        folders: list[str] = []
+        for root in self.roots:
+            folders += [f"{root}/{name}" for name in (*self.subfolders, "")]
         raise FileNotFoundError(
-            f"no image file was found, for example of {images[0].id}; looked in {looked_in}; "
+            f"no image file was found, for example of {images[0].id}; looked in {', '.join(folders)}; "
             "say in which folder the images are (images, --images)"
         )
 

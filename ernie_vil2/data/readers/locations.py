@@ -1,81 +1,92 @@
-"""Files by their address, which of them a person names at once, and what the index of prepared shards says of them."""
+"""Locations of files, which users name by path, address, pattern, list or command, and the index next to shards."""
 
 import glob
 import math
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, NamedTuple, Protocol
 
 from braceexpand import braceexpand
 
-from ernie_vil2.data.readers.remote import WEB, FetchError, PipeOutput, RemoteFile, asked, fetch, file_system
+from ernie_vil2.data.readers.remote import (
+    HTTP,
+    FetchError,
+    PipeOutput,
+    RemoteFile,
+    ask_server,
+    download,
+    open_file_system,
+)
 from ernie_vil2.data.samples import MAX_BYTES
 from ernie_vil2.data.source_files import read_json
 from ernie_vil2.io.files import read_text
 
 PIPE = "pipe:"
-LIST = ".txt"
+LIST_SUFFIX = ".txt"
 INDEX = "index.json"
-MOST = 1_000_000  # files that a pattern or a list may name
-MOST_CHARACTERS = 2**28  # of their names together
-LONGEST = 4096  # characters of a pattern, as of a path
-LETTERS = 52  # of a range such as {a..z}, at most
-_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?\}")
-_RANGE_PIECES = re.compile(r"(\{-?\d+\.\.-?\d+(?:\.\.-?\d+)?\})")
-_LETTERS = re.compile(r"\{[A-Za-z]\.\.[A-Za-z](?:\.\.-?\d+)?\}")
-_INMOST, _COUNTED = re.compile(r"\{[^{}]*\}"), re.compile(r"\0(\d+)\0")
+# A pattern of a few characters can name billions of files. These bounds keep a mistyped one from filling the memory.
+MAX_FILES = 1_000_000
+MAX_TOTAL_CHARACTERS = 2**28  # all names of a pattern together
+MAX_PATTERN_CHARACTERS = 4096  # the longest path that Linux accepts
+MAX_LETTERS = 52  # the most that a range such as {a..z} can name
+_NUMBER_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?\}")
+_NUMBER_RANGE_AS_GROUP = re.compile(r"(\{-?\d+\.\.-?\d+(?:\.\.-?\d+)?\})")
+_LETTER_RANGE = re.compile(r"\{[A-Za-z]\.\.[A-Za-z](?:\.\.-?\d+)?\}")
+_INNERMOST_BRACES = re.compile(r"\{[^{}]*\}")
+_COUNT = re.compile(r"\0(\d+)\0")
 
 
 class Location(Protocol):
     """A file by its address.
 
     Attributes:
-        name: the address as a person writes it.
-        samples: how many samples it holds, if an index says so.
+        name: the address as the user writes it.
+        num_samples: number of samples in the file, if an index gives it.
     """
 
     name: str
-    samples: int | None
+    num_samples: int | None
 
     def identity(self) -> str:
-        """Changes when the file's content does; what was found out about the file is kept under it."""
+        """Return a text that changes when the content of the file does; scans of the file are cached under it."""
         ...
 
     def open(self) -> BinaryIO:
-        """The file, readable at any position; it may have to be fetched first."""
+        """Open the file for random access, fetching it first if necessary."""
         ...
 
 
 class LocalFile:
-    """A file that is here already.
+    """A file on this machine.
 
-    OSError says that it cannot be read, or that it is not a file: a pipe, above all, which would be waited for.
+    `identity` and `open` raise OSError if it cannot be read or is not an ordinary file. A pipe would be waited for.
     """
 
-    def __init__(self, path: str | Path, samples: int | None = None):
-        self.name, self.samples = str(path), samples
+    def __init__(self, path: str | Path, num_samples: int | None = None):
+        self.name = str(path)
+        self.num_samples = num_samples
 
     def identity(self) -> str:
-        with self._explained():
-            found = Path(self.name).stat()
-        if not stat.S_ISREG(found.st_mode):
+        with self._explain_errors():
+            status = Path(self.name).stat()
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(f"{self.name}: not an ordinary file; rows are read at random, so write it to a disk first")
-        return f"{os.path.abspath(self.name)} {found.st_size} {found.st_mtime_ns}"  # noqa: PTH100  -- resolve() would follow links
+        return f"{os.path.abspath(self.name)} {status.st_size} {status.st_mtime_ns}"  # noqa: PTH100  -- resolve() would follow links
 
     def open(self) -> BinaryIO:
-        with self._explained():
+        with self._explain_errors():
             return Path(self.name).open("rb")
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explain_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -84,21 +95,21 @@ class LocalFile:
             ) from error
 
 
-def as_location(source: str | Path | Location) -> Location:
-    """The location of a path; a location is returned unchanged."""
+def to_location(source: str | Path | Location) -> Location:
+    """Return the location of a path; return a location unchanged."""
     return LocalFile(source) if isinstance(source, str | Path) else source
 
 
-# In this process and those forked from it; another thread starts without the permission.
+# Holds for this process and those forked from it. A new thread starts without the permission.
 _runs_pipes: ContextVar[bool] = ContextVar("runs_pipes", default=False)
 
 
 @contextmanager
 def pipes_allowed() -> Iterator[None]:
-    """Run the commands of `pipe:` entries that are named within the block.
+    """Allow the commands of `pipe:` entries that are named within the block.
 
-    Whoever wrote a configuration or a list chose these commands, so that only the command line (`--allow-pipes`) or a
-    program may allow them, never a file.
+    Such commands come from whoever wrote the configuration or the list of files. So only the command line
+    (`--allow-pipes`) or a program may allow them, never a file.
     """
     before = _runs_pipes.set(True)
     try:
@@ -107,92 +118,118 @@ def pipes_allowed() -> Iterator[None]:
         _runs_pipes.reset(before)
 
 
-def expand_braces(pattern: str, lists: bool = True) -> list[str]:
-    """`{0000..0123}`, `{0..10..2}` and `{a,b}`, nested too, in the order and with the leading zeros of bash.
+def expand_braces(pattern: str, expand_lists: bool = True) -> list[str]:
+    """Expand `{0000..0123}`, `{0..10..2}` and `{a,b}`, nested too, as bash does: same order, same leading zeros.
 
-    Other braces are ordinary characters, and so are all of a pattern in which they are not in pairs.
+    Other braces are ordinary characters. If braces are unbalanced, all of them are.
 
     Args:
-        lists: False: only number ranges are expanded, so that `awk '{print $1, $2}'` stays as it is.
+        pattern: a path, an address or a command.
+        expand_lists: False expands number ranges only, so that `awk '{print $1, $2}'` stays as it is.
 
     Raises:
         ValueError: the pattern names more than a million files, or is longer than a path may be.
     """
-    shown = pattern[:100]
-    if len(pattern) > LONGEST:
-        raise ValueError(f"{shown}...: more than {LONGEST:,} characters; is this a path, address or command?")
-    pieces = [pattern] if lists else _RANGE_PIECES.split(pattern)  # every second one is a range
-    most = min(MOST, MOST_CHARACTERS // max(len(pattern), 1))
-    if _count("".join(pieces if lists else pieces[1::2])) > most:  # braceexpand holds all that is in a pair of braces
-        raise ValueError(f"{shown}: names more than {most:,} files; name fewer")
+    beginning = pattern[:100]
+    if len(pattern) > MAX_PATTERN_CHARACTERS:
+        raise ValueError(
+            f"{beginning}...: more than {MAX_PATTERN_CHARACTERS:,} characters; is this a path, address or command?"
+        )
+    if expand_lists:
+        pieces = [pattern]
+        braces = pattern
+    else:
+        pieces = _NUMBER_RANGE_AS_GROUP.split(pattern)  # text, range, text, range, ..., text
+        braces = "".join(pieces[1::2])
+
+    # Count first: braceexpand holds all the names of a pair of braces in memory.
+    max_names = min(MAX_FILES, MAX_TOTAL_CHARACTERS // max(len(pattern), 1))
+    if _count_names(braces) > max_names:
+        raise ValueError(f"{beginning}: names more than {max_names:,} files; name fewer")
+
+    options: list[list[str]] = []
     try:
-        options = [
-            list(braceexpand(piece, escape=False)) if lists or number % 2 else [piece]
-            for number, piece in enumerate(pieces)
-        ]
-    except ValueError:  # they are not in pairs
+        for number, piece in enumerate(pieces):
+            is_expanded = expand_lists or number % 2 == 1
+            options.append(list(braceexpand(piece, escape=False)) if is_expanded else [piece])
+    except ValueError:  # unbalanced braces
         return [pattern]
     except RecursionError:
-        raise ValueError(f"{shown}...: hundreds of braces; name the files in a list") from None
-    return ["".join(names) for names in product(*options)]
+        raise ValueError(f"{beginning}...: hundreds of braces; name the files in a list") from None
+    return ["".join(combination) for combination in product(*options)]
 
 
-def _count(pattern: str) -> int:
-    """At most how many names a pattern means: from inside out, braces are replaced by their number of options."""
+def _count_names(pattern: str) -> int:
+    """Return an upper bound of the number of names that a pattern expands to.
 
-    def names(text: str) -> int:
-        return math.prod(map(int, _COUNTED.findall(text)))
+    Braces are replaced from the inside out by the number of their options, between NUL characters.
+    """
 
-    def options(braces: re.Match[str]) -> str:
-        if bounds := _RANGE.fullmatch(braces[0]):
+    def multiply_counts(text: str) -> int:
+        return math.prod(map(int, _COUNT.findall(text)))
+
+    def count_options(braces: re.Match[str]) -> str:
+        bounds = _NUMBER_RANGE.fullmatch(braces[0])
+        if bounds:
             first, last, step = (int(number or 1) for number in bounds.groups())
             return f"\0{abs(last - first) // max(abs(step), 1) + 1}\0"
-        letters = LETTERS if _LETTERS.fullmatch(braces[0]) else 1
-        return f"\0{letters * sum(map(names, braces[0][1:-1].split(',')))}\0"
+        num_letters = MAX_LETTERS if _LETTER_RANGE.fullmatch(braces[0]) else 1
+        options = braces[0][1:-1].split(",")
+        return f"\0{num_letters * sum(map(multiply_counts, options))}\0"
 
-    pattern, found = pattern.replace("\0", ""), 1
-    while found:
-        pattern, found = _INMOST.subn(options, pattern)
-    return names(pattern)
+    pattern = pattern.replace("\0", "")
+    num_replaced = 1
+    while num_replaced:
+        pattern, num_replaced = _INNERMOST_BRACES.subn(count_options, pattern)
+    return multiply_counts(pattern)
 
 
-def find(pattern: str) -> list[Location]:
-    """The files that a pattern names, in its order; what `*`, `?` and `[...]` find is sorted.
+def find_locations(pattern: str) -> list[Location]:
+    """Return the files that a pattern names, in its order; files that match `*`, `?` and `[...]` are sorted.
 
-    A path, an address that fsspec opens, both with braces and glob patterns; a `.txt` file with such patterns, one a
-    line, relative to its folder; or `pipe:` and a command, with number ranges in braces.
+    Args:
+        pattern: a path or an address that fsspec opens, which may have braces and wildcards; a `.txt` file with a
+            pattern in each line, relative to its folder; or `pipe:` and a command, which may have number ranges in
+            braces.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: the address cannot be opened with what is installed, or it is a command and these are not allowed.
-        FetchError: the server does not say what it has.
+        FileNotFoundError: no file matches.
+        ValueError: the packages that open such an address are not installed, or a command is named and not allowed.
+        FetchError: the server cannot list its files.
     """
     if pattern.startswith(PIPE):
         if not _runs_pipes.get():
             raise ValueError(f"{pattern[:1000]}: a command is run only with --allow-pipes; read it before you add that")
-        return [PipeOutput(command) for command in expand_braces(pattern.removeprefix(PIPE), lists=False)]
+        return [PipeOutput(command) for command in expand_braces(pattern.removeprefix(PIPE), expand_lists=False)]
+    # The name of an existing file is no pattern, whatever characters it has.
     if os.path.exists(pattern):  # noqa: PTH110  -- Path raises where this says no
-        return _listed(Path(pattern)) if pattern.endswith(LIST) else [LocalFile(pattern)]
-    return [location for address in expand_braces(pattern) for location in _matches(address)]
+        return _read_path_list(Path(pattern)) if pattern.endswith(LIST_SUFFIX) else [LocalFile(pattern)]
+    locations: list[Location] = []
+    for address in expand_braces(pattern):
+        locations.extend(_match_wildcards(address))
+    return locations
 
 
-def _matches(address: str) -> list[Location]:
+def _match_wildcards(address: str) -> list[Location]:
     address = address.removeprefix("file://")
     if "://" not in address:
         paths = sorted(glob.glob(address))  # noqa: PTH207  -- Path.glob takes no absolute pattern
         if not paths:
             raise FileNotFoundError(f"no file matches {address}; check Data.train, Data.val or --data")
         return [LocalFile(path) for path in paths]
-    if not glob.has_magic(address) or address.startswith(WEB):
+
+    # HTTP has no listing of files, and "?" begins a query there.
+    if not glob.has_magic(address) or address.startswith(HTTP):
         return [RemoteFile(address)]
-    system, path = file_system(address)
-    paths = sorted(asked(address, lambda: system.glob(path)))
+    system, path = open_file_system(address)
+    paths = sorted(ask_server(address, lambda: system.glob(path)))
     if not paths:
         raise FileNotFoundError(f"no file matches {address}; check the address and your access to it")
     return [RemoteFile(system.unstrip_protocol(path)) for path in paths]
 
 
-def _listed(path: Path) -> list[Location]:
+def _read_path_list(path: Path) -> list[Location]:
+    """Return the files that a list names; its paths are relative to the folder of the list."""
     try:
         text = read_text(path)
     except ValueError as error:
@@ -201,82 +238,89 @@ def _listed(path: Path) -> list[Location]:
     patterns = [line for line in lines if line and not line.startswith("#")]
     if not patterns:
         raise FileNotFoundError(f"{path}: names no file; a list holds a path or address a line")
-    here = [line if line.startswith(PIPE) or "://" in line else str(path.parent / line) for line in patterns]
-    if any(pattern.endswith(LIST) and os.path.exists(pattern) for pattern in here):  # noqa: PTH110  -- Path raises where this says no
+
+    for number, pattern in enumerate(patterns):
+        if not pattern.startswith(PIPE) and "://" not in pattern:
+            patterns[number] = str(path.parent / pattern)
+    # Lists in lists could name each other in a circle.
+    if any(pattern.endswith(LIST_SUFFIX) and os.path.exists(pattern) for pattern in patterns):  # noqa: PTH110  -- Path raises where this says no
         raise ValueError(f"{path}: names another list; name the files themselves, or both lists")
-    return at_most(location for pattern in here for location in find(pattern))
+    locations: list[Location] = []
+    for pattern in patterns:
+        locations.extend(find_locations(pattern))
+        check_count(locations)
+    return locations
 
 
-def at_most(locations: Iterable[Location]) -> list[Location]:
-    """The locations; ValueError if they are more than a million."""
-    found = list(islice(locations, MOST + 1))
-    if len(found) > MOST:
-        raise ValueError(f"{found[0].name}, ...: more than {MOST:,} files; name fewer")
-    return found
+def check_count(locations: Sequence[Location]) -> None:
+    """Raise ValueError if there are more than a million locations."""
+    if len(locations) > MAX_FILES:
+        raise ValueError(f"{locations[0].name}, ...: more than {MAX_FILES:,} files; name fewer")
 
 
-class _Entry(NamedTuple):
-    samples: int
-    bytes: int
+class _IndexEntry(NamedTuple):
+    num_samples: int
+    num_bytes: int
     checksum: str
 
 
-class PreparedShards:
-    """What the index next to a shard says of it; each index is read once, also one at an address."""
+class ShardIndexes:
+    """The `index.json` files that `tools/prepare.py` writes next to its shards; each is read once."""
 
     def __init__(self) -> None:
-        self._of_folder = cache(_in_folder)
-        self._of_address: dict[str, dict[str, _Entry]] = {}
+        self._read_folder = cache(_read_index)
+        self._entries_by_address: dict[str, dict[str, _IndexEntry]] = {}
 
-    def __call__(self, location: Location) -> Location:
-        """Return the shard with the number of its samples, one at an address with size and checksum as well.
+    def look_up(self, location: Location) -> Location:
+        """Return the location with what its index says: the number of samples; size and checksum too if it is remote.
 
-        The number is None where there is no index, it does not name the shard, or a shard that is here is of another
-        size than it says.
+        The number is None if there is no index, if the index does not have the shard, or if a local shard has another
+        size than the index says.
 
         Raises:
-            FetchError: a server does not say whether there is an index.
+            FetchError: a server does not answer whether it has an index.
         """
         if isinstance(location, LocalFile):
             path = Path(location.name)
-            entry = self._of_folder(path.parent).get(path.name)
-            if entry and path.stat().st_size == entry.bytes:
-                return LocalFile(path, entry.samples)
-            return location
-        if isinstance(location, RemoteFile):
+            entry = self._read_folder(path.parent).get(path.name)
+            if entry and path.stat().st_size == entry.num_bytes:
+                return LocalFile(path, entry.num_samples)
+        elif isinstance(location, RemoteFile):
+            # The query of a signed address usually holds for the whole folder.
             address, *query = location.name.split("?", 1)
             folder, _, name = address.rpartition("/")
-            index = "?".join([f"{folder}/{INDEX}", *query])
-            if name.endswith(".tar") and index not in self._of_address:
-                self._of_address[index] = _at_address(index, asked_for=location.name)
-            if entry := self._of_address.get(index, {}).get(name):
-                return RemoteFile(location.name, entry.bytes, entry.checksum, entry.samples)
+            index_address = "?".join([f"{folder}/{INDEX}", *query])
+            if name.endswith(".tar") and index_address not in self._entries_by_address:
+                self._entries_by_address[index_address] = _fetch_index(index_address, shard_address=location.name)
+            entry = self._entries_by_address.get(index_address, {}).get(name)
+            if entry:
+                return RemoteFile(location.name, entry.num_bytes, entry.checksum, entry.num_samples)
         return location
 
 
-def _in_folder(folder: Path) -> dict[str, _Entry]:
-    """The shards by name; nothing where there is no such index: then the shards are scanned."""
+def _read_index(folder: Path) -> dict[str, _IndexEntry]:
+    """Return the shards in the index of a folder by name; empty if the folder has no such index: shards are scanned."""
     if not os.path.exists(folder / INDEX):  # noqa: PTH110  -- Path raises where this says no
         return {}
+    entries: dict[str, _IndexEntry] = {}
     try:
-        index = read_json(folder / INDEX, dict)
-        found = {
-            shard["name"]: _Entry(int(shard["samples"]), int(shard["bytes"]), str(shard["sha256"]))
-            for shard in index["shards"]
-        }
+        for shard in read_json(folder / INDEX, dict)["shards"]:
+            entry = _IndexEntry(int(shard["samples"]), int(shard["bytes"]), str(shard["sha256"]))
+            # A later entry replaces an earlier one of the same name, also by saying that the shard is empty.
+            entries[shard["name"]] = entry
     except (OSError, ValueError, TypeError, KeyError):
         return {}
-    return {name: entry for name, entry in found.items() if entry.samples}
+    return {name: entry for name, entry in entries.items() if entry.num_samples}
 
 
-def _at_address(address: str, asked_for: str) -> dict[str, _Entry]:
-    """As `_in_folder`; errors name the address that a person has `asked_for`."""
+def _fetch_index(address: str, shard_address: str) -> dict[str, _IndexEntry]:
+    """Read the index at an address as `_read_index`; errors name the shard, which is what the user asked for."""
     with TemporaryDirectory() as folder:
         try:
-            asked(asked_for, lambda: fetch(address, Path(folder, INDEX), MAX_BYTES))
+            ask_server(shard_address, lambda: download(address, Path(folder, INDEX), MAX_BYTES))
         except ValueError:
-            pass  # no such address can be opened, as whoever opens the shard will say
+            pass  # such addresses cannot be opened, which opening the shard will explain
         except FetchError as error:
-            if not error.lasting:
+            if not error.is_permanent:
                 raise
-        return _in_folder(Path(folder))
+        return _read_index(Path(folder))

@@ -1,28 +1,29 @@
-"""What is at a location, by the registry of layouts, and opens it: as samples to train on or as benchmarks to score.
+"""Open data of any layout, as samples to train on or as benchmarks to score.
 
-Whatever can be one can be the other. docs/data.md and docs/benchmarks.md show each layout on disk.
+`recognise` determines the layout and the split of the files at a location. Each layout can be opened both ways: the
+pairs of a benchmark are samples, and samples make a benchmark. docs/data.md and docs/benchmarks.md show the layouts.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm import tqdm
 
-from ernie_vil2.data.benchmark import Benchmark, BenchmarkSource, benchmarks_of
-from ernie_vil2.data.readers.chinese_clip import IMAGES
-from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, Layout, Precedence, family
-from ernie_vil2.data.readers.locations import LocalFile, Location, PreparedShards, at_most, find
-from ernie_vil2.data.readers.source import THREADS, Shard, ShardedSource
-from ernie_vil2.data.readers.splits import held_out
-from ernie_vil2.data.readers.tables import TABLE, find_tables, what_tables_lack
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkSource, make_benchmarks
+from ernie_vil2.data.readers.chinese_clip import IMAGES_SUFFIX
+from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, Layout, Precedence, canonical_split
+from ernie_vil2.data.readers.locations import LocalFile, Location, ShardIndexes, check_count, find_locations
+from ernie_vil2.data.readers.source import NUM_THREADS, Shard, ShardedSource
+from ernie_vil2.data.readers.splits import holdout_part
+from ernie_vil2.data.readers.tables import TABLE, describe_missing_columns, find_tables
 from ernie_vil2.data.readers.webdataset import TAR
 from ernie_vil2.data.source_files import image_files
 from ernie_vil2.data.spec import TRAIN, DataLike, DataSpec
@@ -52,52 +53,74 @@ LAYOUTS: Registry[Layout] = Registry(
         "table": "ernie_vil2.data.readers.tables:TABLE",
         "texts": "ernie_vil2.data.readers.tables:TEXTS",
     },
-    ("find", "fits", "open", "read"),
+    ("find", "accepts", "open", "read"),
 )
-MANY = 10_000  # shards that wait to be opened at once
-HOLDING_OUT = "parts of it held out: -o 'Data.holdout={val: 0.15, test: 0.2}'"
+# Shards that wait for a thread at the same time. A data set may have hundreds of thousands of shards, and queueing all
+# of them at once would take more memory than the shards themselves.
+MAX_QUEUED_SHARDS = 10_000
+HOLDOUT_HINT = "a part of it held out: -o 'Data.holdout={val: 0.15, test: 0.2}'"
+
+Splits = Mapping[str, Sequence[Path]]  # files or folders of each split
+
+
+@dataclass(frozen=True)
+class DataFiles:
+    """The files at one location, and how they are read.
+
+    Attributes:
+        data: the user's spec, reduced to this location and with the name that the split has on disk.
+        layout: layout of the files.
+        shards: files or folders of the split.
+    """
+
+    data: DataSpec
+    layout: Layout
+    shards: Sequence[Location]
+
+
+class UnknownLayout(ValueError):  # noqa: N818  -- named by what has happened
+    """A folder has none of the layouts."""
 
 
 def open_sources(data: DataLike, **fields: Any) -> ShardedSource:
-    """Open the samples of all files that the paths name, in the order given, sorted within a pattern.
+    """Open all samples in the files that the paths name.
 
-    A shard of `tools/prepare.py` is as long as the `index.json` next to it says, if it has the size in bytes that
-    this names; one at an address is compared with size and checksum when it is fetched. Every other shard is scanned,
-    once: what the scan found is kept in the cache folder if it took long.
+    Shards are in the order of the paths; the files that match one pattern are sorted by name.
+
+    The number of samples in a shard of `tools/prepare.py` is taken from the `index.json` next to it, provided that the
+    shard has the size in bytes that is given there; a shard at an address is compared with size and checksum when it is
+    fetched. Any other shard is scanned once. A scan that takes long is kept in the cache folder.
 
     Args:
-        data: a spec, or one path or several.
-        fields: of `DataSpec`. With paths the split that is meant where none is named is train.
+        data: a spec, a path or several paths.
+        fields: fields of `DataSpec`. Given paths, the default split is train.
 
     Raises:
-        FileNotFoundError: a pattern names no file, or no image file is there.
-        ValueError: a file is of no layout that is known, or it is unreadable or empty; the split is not there.
+        FileNotFoundError: a pattern matches no file, or no image file exists.
+        ValueError: a file has no known layout, is unreadable or empty, or the split does not exist.
         OSError: a file cannot be fetched.
     """
     if not isinstance(data, DataSpec):
         fields = {"default_split": TRAIN, **fields}
     spec = DataSpec.of(data, **fields)
-    return _open_contents([recognise(location, spec) for location in _find_locations(spec.paths)])
+    return _open_all([recognise(location, spec) for location in _find_locations(spec.paths)])
 
 
 def open_local(path: Path) -> ShardedSource:
-    """Open the samples of one file or folder that lies here; unlike for `open_sources`, its name is only a name.
-
-    Errors are those of `open_sources`.
-    """
-    return _open_contents([recognise(LocalFile(path), DataSpec([str(path)], default_split=TRAIN))])
+    """Open the samples of one local file or folder, whose name may contain braces or `*`; raise as `open_sources`."""
+    return _open_all([recognise(LocalFile(path), DataSpec([str(path)], default_split=TRAIN))])
 
 
 def open_benchmark(data: DataLike, language: str | None = None, **fields: Any) -> Benchmark:
-    """Open the images and texts that are scored: a published benchmark, or whatever can be trained on.
+    """Open images and texts to score: a published benchmark, or any data that can be trained on.
 
     Args:
         data: as for `open_benchmarks`.
-        language: of the captions; None: the only one that they are in.
-        fields: of `DataSpec`.
+        language: language of the captions; None: the only language that the data have.
+        fields: fields of `DataSpec`.
 
     Raises:
-        ValueError: there are captions in several languages; and as `open_benchmarks`.
+        ValueError: there are captions in several languages; otherwise as `open_benchmarks`.
         FileNotFoundError: as `open_benchmarks`.
     """
     spec = DataSpec.of(data, **fields)
@@ -111,273 +134,312 @@ def open_benchmark(data: DataLike, language: str | None = None, **fields: Any) -
 
 
 def open_benchmarks(data: DataLike, **fields: Any) -> dict[str, Benchmark]:
-    """Open what is scored, by the language of its captions; the data are read once for all of them.
+    """Open images and texts to score in each language of the captions, reading the data once.
 
-    Captions that name no language are under `unnamed_language`. Languages whose texts are the same, as those of a
-    published benchmark, are one entry under their joined names: nothing is scored twice.
+    Languages with the same texts share one entry under their joined names, so that nothing is scored twice. This is
+    always so for a published benchmark, which has one set of texts.
 
     Args:
-        data: a spec, or one path or several.
-        fields: of `DataSpec`. Where no split is named, it is test, or validation where test is not there or has no
-            answers.
+        data: a spec, a path or several paths.
+        fields: fields of `DataSpec`. The default split is test, or validation if test is missing or has no answers.
+
+    Returns:
+        Benchmarks by language. Captions without a language are under `DataSpec.unnamed_language`.
 
     Raises:
-        FileNotFoundError: there is no such path, or none of the images is found.
-        ValueError: the layout cannot be recognised, the split is not there, or no image or text could be used.
+        FileNotFoundError: a path does not exist, or no image file was found.
+        ValueError: the layout cannot be recognised, the split does not exist, or no image or text could be used.
     """
     spec = DataSpec.of(data, **fields)
-    contents = [recognise(location, spec) for location in _find_locations(spec.paths)]
-    first = contents[0]
-    published = [content.layout.name for content in contents if content.layout.read]
+    all_files = [recognise(location, spec) for location in _find_locations(spec.paths)]
+    first = all_files[0]
     path = Path(first.shards[0].name)
-    if published and spec.holdout is None:
-        if len(contents) > 1:
-            raise ValueError(f"layout {published[0]} is that of one folder; {len(contents)} paths were given")
-        _note_unused(contents)
-        _check_images(first)
+    benchmark_layouts = [files.layout.name for files in all_files if files.layout.read]
+
+    # A holdout divides samples, so it needs the pairs of a published benchmark as samples, as any other data.
+    if benchmark_layouts and spec.holdout is None:
+        if len(all_files) > 1:
+            raise ValueError(f"layout {benchmark_layouts[0]} is that of one folder; {len(all_files)} paths were given")
+        _note_unused_options(all_files)
+        _check_image_folder(first)
         benchmarks = {", ".join(spec.languages or ()): read_benchmark(first.layout, path, first.data)}
     else:
         split = first.data.split
         name = f"{path.parent.name}-{split}" if split else path.stem
-        source = _open_contents(contents)
+        source = _open_all(all_files)
         if spec.holdout is not None:
-            source, name = held_out(spec.holdout, spec.part).of(source), f"{name}-{spec.part}"
-        benchmarks = _each_once(benchmarks_of(source, name, spec))
+            source = holdout_part(spec.holdout, spec.part).select(source)
+            name = f"{name}-{spec.part}"
+        benchmarks = _join_equal_languages(make_benchmarks(source, name, spec))
     return {language or spec.unnamed_language: benchmark for language, benchmark in benchmarks.items()}
 
 
-def _each_once(benchmarks: Mapping[str, Benchmark]) -> dict[str, Benchmark]:
-    joined: dict[tuple[str, ...], list[str]] = {}
+def _join_equal_languages(benchmarks: Mapping[str, Benchmark]) -> dict[str, Benchmark]:
+    languages_by_texts: dict[tuple[str, ...], list[str]] = {}
     for language, benchmark in benchmarks.items():
-        joined.setdefault(tuple(text.text for text in benchmark.texts), []).append(language)
-    return {", ".join(same): benchmarks[same[0]] for same in joined.values()}
+        texts = tuple(text.text for text in benchmark.texts)
+        languages_by_texts.setdefault(texts, []).append(language)
+    return {", ".join(languages): benchmarks[languages[0]] for languages in languages_by_texts.values()}
 
 
 def _find_locations(paths: Iterable[str]) -> list[Location]:
-    locations = at_most(_each_location(paths))
+    """Expand paths and patterns to the locations that they name."""
+    layouts = LAYOUTS.parts()
+    locations: list[Location] = []
+    for path in paths:
+        # Some benchmarks have annotations in .txt files, which `find_locations` would take for lists of paths.
+        if _find_annotated(Path(path), layouts):
+            locations.append(LocalFile(path))
+        else:
+            locations.extend(find_locations(path))
+        check_count(locations)
     if not locations:
         raise ValueError("no data given: name tar shards, a benchmark or another source (docs/data.md)")
     return locations
 
 
-def _each_location(paths: Iterable[str]) -> Iterator[Location]:
-    layouts = LAYOUTS.parts()
-    for path in paths:
-        # A list of images that a benchmark has is not a list of paths.
-        if annotates(Path(path), layouts):
-            yield LocalFile(path)
-        else:
-            yield from find(path)
-
-
-def _open_contents(contents: Sequence[Content]) -> ShardedSource:
-    _note_unused(contents)
-    add_index = PreparedShards()
+def _open_all(all_files: Sequence[DataFiles]) -> ShardedSource:
+    """Open the shards of all locations as one source."""
+    _note_unused_options(all_files)
+    indexes = ShardIndexes()
     shards: list[tuple[Layout, Location, DataSpec]] = []
-    for content in contents:
-        _check_images(content)
-        shards.extend((content.layout, add_index(shard), content.data) for shard in content.shards)
-    quiet = not shows_progress()
-    bar = tqdm(desc="shards", total=len(shards), unit="shard", delay=2, file=sys.stdout, disable=quiet)
-    with ThreadPoolExecutor(THREADS) as threads, bar:
-        sources: list[Shard] = []
-        # A task each would take more memory than the shards, which may be hundreds of thousands.
-        for start in range(0, len(shards), MANY):
-            for source in threads.map(open_shard, *zip(*shards[start : start + MANY], strict=True)):
-                sources.append(source)
+    for files in all_files:
+        _check_image_folder(files)
+        shards.extend((files.layout, indexes.look_up(shard), files.data) for shard in files.shards)
+
+    opened_shards: list[Shard] = []
+    bar = tqdm(desc="shards", total=len(shards), unit="shard", delay=2, file=sys.stdout, disable=not shows_progress())
+    with ThreadPoolExecutor(NUM_THREADS) as threads, bar:
+        for start in range(0, len(shards), MAX_QUEUED_SHARDS):
+            queue = shards[start : start + MAX_QUEUED_SHARDS]
+            for shard in threads.map(lambda arguments: open_shard(*arguments), queue):
+                opened_shards.append(shard)
                 bar.update()
-    return ShardedSource(sources, [location for _, location, _ in shards])
+    return ShardedSource(opened_shards, [location for _, location, _ in shards])
 
 
-def _note_unused(contents: Sequence[Content]) -> None:
-    """Print a note on each option that nothing of these contents understands.
+def _note_unused_options(all_files: Sequence[DataFiles]) -> None:
+    """Print a note on each option that has no effect on these files.
 
-    A note, and not an error, as one option of a configuration is for all of its data.
+    This is no error, because a configuration has one such option for all of its data.
     """
-    data = contents[0].data
-    # A layout of the user's own may understand anything.
-    has_own_layout = any(content.layout.name not in LAYOUTS for content in contents)
-    tables = [content for content in contents if content.layout.precedence == Precedence.TABLE]
-    is_csv = any(Path(shard.name).suffix.lower() in (".csv", ".tsv") for content in tables for shard in content.shards)
-    names_texts = any(content.layout.open and content.layout.precedence != Precedence.ROWS for content in contents)
-    unused = {
-        "--encoding (Data.encoding) is of CSV files, and there is none": data.encoding and not is_csv,
-        "--columns (Data.columns) is of tables, and there is none": data.columns and not tables,
-        "--text-id (Data.text_id) names a field, and texts have names of their own": data.text_id and not names_texts,
-    }
-    for option, is_unused in unused.items():
-        if is_unused and not has_own_layout and shows_progress():
-            print_once(f"{data.paths[0]} (layout {contents[0].layout.name}): {option} here; it changes nothing")
+    if not shows_progress() or any(files.layout.name not in LAYOUTS for files in all_files):
+        return  # a layout that is not in the registry is the user's, and may use any option
+
+    data = all_files[0].data
+    tables = [files for files in all_files if files.layout.precedence == Precedence.TABLE]
+    suffixes = {Path(shard.name).suffix.lower() for files in tables for shard in files.shards}
+    # A row of the official TSV has its image and text only; a published benchmark brings its own text ids.
+    uses_text_id = any(files.layout.open and files.layout.precedence != Precedence.ROWS for files in all_files)
+
+    notes: list[str] = []
+    if data.encoding and suffixes.isdisjoint({".csv", ".tsv"}):
+        notes.append("--encoding (Data.encoding) applies to CSV files, and there are none")
+    if data.columns and not tables:
+        notes.append("--columns (Data.columns) applies to tables, and there are none")
+    if data.text_id and not uses_text_id:
+        notes.append("--text-id (Data.text_id) names a field, and the texts have names already")
+    for note in notes:
+        print_once(f"{data.paths[0]} (layout {all_files[0].layout.name}): {note} here; it changes nothing")
 
 
-def _check_images(content: Content) -> None:
-    folder, name = content.data.image_folder, content.data.paths[0]
-    if folder and content.layout.image_folders is None:
-        raise ValueError(f"{name}: layout {content.layout.name} holds its images; leave out images")
+def _check_image_folder(files: DataFiles) -> None:
+    """Raise if the user names a folder of images that does not exist, or that the layout does not use."""
+    folder, name = files.data.image_folder, files.data.paths[0]
+    if folder and files.layout.image_folders is None:
+        raise ValueError(f"{name}: layout {files.layout.name} holds its images; leave out images")
     if folder and not folder.is_dir():
-        raise FileNotFoundError(f"{content.data.images}: no such folder of images")
+        raise FileNotFoundError(f"{files.data.images}: no such folder of images")
 
 
 def read_benchmark(layout: Layout, annotations: Path, data: DataSpec) -> Benchmark:
-    """Read the split of a published benchmark: the annotations here, once; an image when it is asked for.
+    """Read the annotations of a split of a published benchmark; each image is read when it is needed.
 
     Raises:
-        FileNotFoundError: there is no such folder of images, or none of the images is found.
+        FileNotFoundError: the folder of images does not exist, or no image file was found.
         ValueError: a file is malformed as a whole, or no image or text could be used.
     """
     if layout.read is None:
         raise ValueError(f"{layout.name}: a layout needs `open` or `read`")
     if layout.image_folders is None:
         return layout.read(annotations, data.split or "", ImageFolders([], []))
-    folders = layout.images_of(annotations, data)
+    folders = layout.find_image_folders(annotations, data)
     benchmark = layout.read(annotations, data.split or "", folders)
-    folders.require(benchmark.images)
+    folders.check_images(benchmark.images)
     return benchmark
 
 
 def open_shard(layout: Layout, location: Location, data: DataSpec) -> Shard:
-    """Open a shard of samples, or a benchmark as one; errors are those of the source and of `read_benchmark`."""
+    """Open a shard of samples, or a published benchmark as one shard; raise as the layout or `read_benchmark` does."""
     if layout.open:
         return layout.open(location, data)
     return BenchmarkSource(read_benchmark(layout, Path(location.name), data), location.name)
 
 
-class UnknownLayout(ValueError):  # noqa: N818  -- named by what has happened
-    """A folder has none of the layouts."""
-
-
-class Content(NamedTuple):
-    """The files of one location.
-
-    data: as they were asked for, of this location alone, with the split by its name there.
-    layout: how they are read.
-    shards: files or folders of the split.
-    """
-
-    data: DataSpec
-    layout: Layout
-    shards: Sequence[Location]
-
-
-def recognise(location: Location, data: DataSpec) -> Content:
-    """Find the layout and the split of a location.
+def recognise(location: Location, data: DataSpec) -> DataFiles:
+    """Determine the layout and the split of the files at a location.
 
     Args:
         location: a folder, a file, an address or a command.
-        data: names the layout and the split, or leaves them open. `val`, `valid`, `validation` and `dev` are one
-            split, and so are `train` and `train2014`. Where the default split is missing, it is the one that is
-            scored; only for `train` there is no other: nobody wants to train on test data unawares.
+        data: may name the layout and the split. Spellings do not matter: `val`, `valid`, `validation` and `dev` are one
+            split, and so are `train` and `train2014`. If the default split does not exist, the preferred split for
+            scoring is taken. The default "train" has no such substitute, so that nobody trains on test data unawares.
 
     Raises:
-        ValueError: the layout cannot be recognised, or the split is not there.
+        ValueError: the layout cannot be recognised, or the split does not exist.
     """
-    layouts = [LAYOUTS.find(data.layout)] if data.layout else _recognisable_layouts()
+    if data.layout:
+        layouts = [LAYOUTS.find(data.layout)]
+    else:
+        layouts = [layout for layout in LAYOUTS.parts() if layout.is_detectable]
+        layouts.sort(key=lambda layout: layout.precedence)
     if data.columns:
+        # Tables are recognised by their columns, which the user may have named.
         find_in_folder = partial(find_tables, columns=data.columns)
         layouts = [replace(layout, find=find_in_folder) if layout is TABLE else layout for layout in layouts]
-    path, is_local = Path(location.name), isinstance(location, LocalFile)
+
+    path = Path(location.name)
+    is_local = isinstance(location, LocalFile)
     if is_local and path.is_dir():
-        layout, splits = _in_folder(path, layouts)
-    elif is_local and (annotated := annotates(path, layouts)):
+        layout, splits = _recognise_folder(path, layouts)
+    elif is_local and (annotated := _find_annotated(path, layouts)):
         layout, splits = annotated
     else:
-        layout, splits = _of_file(location, layouts), {"": [path]}
-    split = _choose(f"{location.name} (layout {layout.name})", path, splits, data.split, data.default_split)
-    shards = [LocalFile(shard) for shard in splits[split]] if is_local else [location]
-    return Content(replace(data, paths=[location.name], split=split), layout, shards)
+        layout, splits = _recognise_file(location, layouts), {"": [path]}
+
+    description = f"{location.name} (layout {layout.name})"
+    split = _choose_split(description, path, splits, data.split, data.default_split)
+    shards: list[Location] = [location]
+    if is_local:
+        shards = [LocalFile(shard) for shard in splits[split]]
+    return DataFiles(replace(data, paths=[location.name], split=split), layout, shards)
 
 
-def _recognisable_layouts() -> list[Layout]:
-    layouts = [layout for layout in LAYOUTS.parts() if not layout.by_name_only]
-    return sorted(layouts, key=lambda layout: layout.precedence)
-
-
-def _of_file(location: Location, layouts: Sequence[Layout]) -> Layout:
+def _recognise_file(location: Location, layouts: Sequence[Layout]) -> Layout:
     """Return the layout of a single file, an address or a command."""
     for layout in layouts:
-        if layout.fits and location.name.endswith(layout.endings) and layout.fits(location):
+        if layout.accepts and location.name.endswith(layout.suffixes) and layout.accepts(location):
             return layout
     if Path(location.name).suffix.lower() in (".xls", ".et"):
-        raise ValueError(f"{location.name}: an older workbook, which is not read; save it as .xlsx or CSV UTF-8")
-    where = "" if isinstance(location, LocalFile) else "; only .tar and .tsv are read at an address"
-    raise ValueError(f"{location.name}: no layout that is known; {_names(layouts)}{where}")
+        raise ValueError(f"{location.name}: an old workbook format, which is not read; save it as .xlsx or CSV UTF-8")
+    remark = "" if isinstance(location, LocalFile) else "; only .tar and .tsv are read at an address"
+    raise ValueError(f"{location.name}: no known layout; {_describe_layouts(layouts)}{remark}")
 
 
-def annotates(path: Path, known: Iterable[Layout]) -> tuple[Layout, Mapping[str, Sequence[Path]]] | None:
-    """The benchmark that has a file for its annotations, with the splits in it; None: it is not such a file."""
-    if path.suffix in (".json", ".jsonl", ".txt") or path.name.endswith(IMAGES):
-        for layout in known:
-            if not layout.read and not layout.is_benchmark:
-                continue
-            with suppress(ValueError):
-                if own := {split: paths for split, paths in layout.find(path.parent).items() if path in paths}:
-                    return layout, own
+def _find_annotated(path: Path, layouts: Iterable[Layout]) -> tuple[Layout, Splits] | None:
+    """Return the benchmark that a file annotates, with the splits in the file; None if it is no annotation file."""
+    if path.suffix not in (".json", ".jsonl", ".txt") and not path.name.endswith(IMAGES_SUFFIX):
+        return None
+    for layout in layouts:
+        if not layout.read and not layout.is_benchmark:
+            continue
+        # An ambiguous folder is no reason to reject the file: the user may have named it to be clear.
+        with suppress(ValueError):
+            splits = {split: paths for split, paths in layout.find(path.parent).items() if path in paths}
+            if splits:
+                return layout, splits
     return None
 
 
-def _in_folder(folder: Path, known: Sequence[Layout]) -> tuple[Layout, Mapping[str, Sequence[Path]]]:
-    fitting, problems = dict[Layout, Mapping[str, Sequence[Path]]](), list[ValueError]()
-    for layout in known:
-        # Shards of a benchmark that lies in a sub-folder are as likely to be meant.
-        may_be_meant = layout.is_benchmark or (layout is TAR and not _is_inside(fitting, folder))
-        if fitting and not may_be_meant:
+def _recognise_folder(folder: Path, layouts: Sequence[Layout]) -> tuple[Layout, Splits]:
+    """Return the layout of the files in a folder, and its splits; raise ValueError if there are several or none."""
+    splits_by_layout: dict[Layout, Splits] = {}
+    errors: list[ValueError] = []
+    for layout in layouts:
+        # Once a layout fits, another one counts only if the user may well mean it: a second benchmark, or tar shards in
+        # the folder itself where the first layout has files only in a sub-folder.
+        may_be_meant = layout.is_benchmark or (layout is TAR and not _has_files_in(folder, splits_by_layout))
+        if splits_by_layout and not may_be_meant:
             continue
         try:
             splits = layout.find(folder)
-        except ValueError as problem:
-            problems.append(problem)
+        except ValueError as error:
+            errors.append(error)
             continue
         if splits:
-            fitting[layout] = splits
-    if len(fitting) > 1:
-        names = ", ".join(layout.name for layout in fitting)
+            splits_by_layout[layout] = splits
+
+    if len(splits_by_layout) == 1:
+        return next(iter(splits_by_layout.items()))
+    if splits_by_layout:
+        names = ", ".join(layout.name for layout in splits_by_layout)
         raise ValueError(f"{folder}: files of several layouts are here ({names}); name one as the layout, or its file")
-    if fitting:
-        return next(iter(fitting.items()))
-    if problems:
-        raise problems[0]
-    here = sorted(entry.name for entry in folder.iterdir())
-    shown = f"{', '.join(here[:10]) or 'no files'}{', ...' * (len(here) > 10)}"
-    lacking = what_tables_lack(folder)[:3]
+    if errors:
+        raise errors[0]
+    raise UnknownLayout(_describe_unknown_folder(folder, layouts))
+
+
+def _has_files_in(folder: Path, splits_by_layout: Mapping[Layout, Splits]) -> bool:
+    """Return whether a layout has files in the folder itself, and not only in its sub-folders."""
+    for splits in splits_by_layout.values():
+        for paths in splits.values():
+            if any(path.parent == folder for path in paths):
+                return True
+    return False
+
+
+def _describe_unknown_folder(folder: Path, layouts: Sequence[Layout]) -> str:
+    """Return a message that says what a folder without a known layout holds, and what would make it readable."""
+    table_problems = describe_missing_columns(folder)[:3]
     if not image_files(folder):
-        what = "no images in this folder, and no layout that is known"
-    elif lacking:
-        what = "no layout that is known"
+        problem = "no images in this folder, and no known layout"
+    elif table_problems:
+        problem = "no known layout"
     else:
-        what = "images without texts: put a table with the columns image and text next to them (train.csv), "
-        what += "or next to each a .txt of its name"
-    about = [f"{folder}: {what}", f"here are {shown}", *lacking]
-    raise UnknownLayout("; ".join([*about, _names(known)]))
+        problem = (
+            "images without texts: put a table with the columns image and text next to them (train.csv), "
+            "or next to each a .txt of its name"
+        )
+    names = sorted(entry.name for entry in folder.iterdir())
+    listing = ", ".join(names[:10]) or "no files"
+    if len(names) > 10:
+        listing += ", ..."
+    return "; ".join([f"{folder}: {problem}", f"here are {listing}", *table_problems, _describe_layouts(layouts)])
 
 
-def _is_inside(fitting: Mapping[Layout, Mapping[str, Sequence[Path]]], folder: Path) -> bool:
-    """Whether a benchmark lies in the folder itself, and not only in one of its sub-folders."""
-    return any(path.parent == folder for splits in fitting.values() for paths in splits.values() for path in paths)
+def _describe_layouts(layouts: Sequence[Layout]) -> str:
+    if len(layouts) == 1:
+        return f"{layouts[0].name} is recognised by {layouts[0].file_description}"
+    return f"known layouts: {', '.join(layout.name for layout in layouts)} (docs/data.md, docs/benchmarks.md)"
 
 
-def _names(known: Sequence[Layout]) -> str:
-    if len(known) == 1:
-        return f"{known[0].name} is recognised by {known[0].files}"
-    return f"known are {', '.join(layout.name for layout in known)} (docs/data.md, docs/benchmarks.md)"
+def _choose_split(location: str, path: Path, splits: Splits, split: str | None, default: str | None) -> str:
+    """Return the name on disk of the split that is meant.
 
-
-def _choose(
-    location: str, path: Path, splits: Mapping[str, Sequence[Path]], split: str | None, default: str | None
-) -> str:
+    Args:
+        location: description of the location, for errors.
+        path: path that the user named; it may be the file of one split.
+        splits: files of each split, the preferred one for scoring first.
+        split: split that the user named; None: choose one.
+        default: as `DataSpec.default_split`.
+    """
     names = ", ".join(splits)
     if split is None:
-        own = [name for name, paths in splits.items() if path in paths]  # the path is that of one split
-        if len(own or splits) == 1 and (own or family(names) not in SPLITS):
-            return next(iter(own or splits))
-        named = default is not None and (default == "train" or default in map(family, splits))
-        split = default if default and named else family(next(iter(splits)))
+        splits_of_path = [name for name, paths in splits.items() if path in paths]
+        if len(splits_of_path) == 1:
+            return splits_of_path[0]
+        first = next(iter(splits))
+        # A single table of any name is taken. A single split called "test" must not be taken for training.
+        if len(splits) == 1 and canonical_split(first) not in SPLITS:
+            return first
+        canonical_names = {canonical_split(name) for name in splits}
+        if default and (default == TRAIN or default in canonical_names):
+            split = default
+        else:
+            split = canonical_split(first)
         if split not in SPLITS:
             raise ValueError(f"{location} holds several tables ({names}); name one as the split")
     elif list(splits) == [""]:
-        raise ValueError(f"{location} has no splits; leave out split, or train with {HOLDING_OUT}")
-    matching = [name for name in splits if name == split] or [name for name in splits if family(name) == family(split)]
-    if len(matching) == 1:
-        return matching[0]
-    found = "several splits" if matching else "no split"
-    instead = "" if matching else f", or train with {HOLDING_OUT}"
-    raise ValueError(f"{location} has {found} {split}; choose a split of {names}, or name its file{instead}")
+        raise ValueError(f"{location} has no splits; leave out split, or train with {HOLDOUT_HINT}")
+
+    # The exact name goes first: a folder may have train2014 and train2017.
+    matches = [name for name in splits if name == split]
+    if not matches:
+        matches = [name for name in splits if canonical_split(name) == canonical_split(split)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ValueError(f"{location} has several splits {split}; choose a split of {names}, or name its file")
+    raise ValueError(
+        f"{location} has no split {split}; choose a split of {names}, or name its file, or train with {HOLDOUT_HINT}"
+    )

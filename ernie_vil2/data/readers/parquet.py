@@ -73,14 +73,14 @@ class ParquetTable:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def row_name(self, index: int) -> str:
+    def describe_row(self, index: int) -> str:
         """File and row, from 0 on."""
         return f"{self.name.rpartition('/')[2]}:{index}"
 
-    def row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+    def read_row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The row's columns, without those that are null; by other `names` where given. BadSample if its row group is
         damaged or too large, or a value has no meaning in Python."""
-        name, group = self.row_name(index), int(np.searchsorted(self._ends, index, side="right"))
+        name, group = self.describe_row(index), int(np.searchsorted(self._ends, index, side="right"))
         if group not in self._groups:
             self._groups[group] = self._read_group(group)
             few = sum(getattr(kept, "nbytes", 0) for kept in self._groups.values()) <= MAX_GROUP_BYTES

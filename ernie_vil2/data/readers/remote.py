@@ -1,6 +1,6 @@
-"""Files that have to be fetched first, from an address or the output of a command, and the local cache of them.
+"""Files that are fetched before they are read, from an address or the output of a command, and their local cache.
 
-The size of the cache is bounded: what was not used for longest goes first.
+The cache has a bounded size; the files that have not been used for the longest time are removed first.
 """
 
 import errno
@@ -24,132 +24,162 @@ from ernie_vil2.io.locks import Locked, hold, lock
 from ernie_vil2.io.terminal import shows_progress
 
 T = TypeVar("T")
-WEB = ("http://", "https://")
-
-ATTEMPTS = 3  # to get something from a server
-PAUSE = 2.0  # seconds before the second attempt, twice that before the third
-TIMEOUT = 30.0  # seconds in which nothing arrives
-SLOWEST = 2**10  # bytes a second; what is slower has stopped
-DEADLINE = 300.0  # seconds after which nothing is asked for again
+HTTP = ("http://", "https://")
 SHELL = "/bin/bash"
-# What a file system may say about the version of a file, besides its size.
-VERSIONS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created", "sha256")
-DEFAULT_GIB = 100.0
-ROOM = "room"  # the lock of who counts what is there
-RESERVED = ".reserved"
+
+# A request is tried a few times here, to ride out a dropped connection. Outages that last longer are the caller's to
+# wait for: `ShardedSource` reads a shard again for minutes.
+MAX_ATTEMPTS = 3
+RETRY_PAUSE = 2.0  # seconds before the second attempt; twice that before the third
+REQUEST_DEADLINE = 300.0  # seconds after which a request is not tried again
+TIMEOUT = 30.0  # seconds without any data after which a connection has failed
+MIN_SPEED = 2**10  # bytes a second; a slower transfer counts as stalled
+
+# Keys under which the file systems of fsspec give the version of a file, besides its size.
+VERSION_KEYS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created", "sha256")
+
+DEFAULT_CACHE_GIB = 100.0
+ROOM_LOCK = "room"  # held by the process that counts and removes files of the cache
+RESERVED_SUFFIX = ".reserved"
 
 
 class FetchError(OSError):
-    """A file could not be fetched; the message says what the server did, or did not do. Where it is `lasting`, asking
-    again is of no use."""
+    """A file could not be fetched; the message tells what the server did.
 
-    def __init__(self, message: str, lasting: bool = False):
+    Attributes:
+        is_permanent: whether it is useless to try again.
+    """
+
+    def __init__(self, message: str, is_permanent: bool = False):
         super().__init__(message)
-        self.lasting = lasting
+        self.is_permanent = is_permanent
 
 
 class RemoteFile:
     """A file at an address that fsspec opens (`s3://`, `https://`, `hdfs://`, ...); it is fetched into the cache.
 
-    The server is asked when the file is needed. FetchError then says why the file cannot be had, ValueError that what
-    this kind of address needs is not installed.
+    The server is first contacted when the file is needed. Methods raise FetchError if the file cannot be fetched, and
+    ValueError if the package for this kind of address is not installed.
 
     Args:
-        address: of the file.
-        size, checksum: bytes and SHA-256, if they are known; what arrives is compared with them.
-        samples: how many samples it holds, if that is known.
+        address: address of the file.
+        size: number of bytes, if known; compared with the data that arrive.
+        checksum: SHA-256, if known; compared with the data that arrive.
+        num_samples: number of samples in the file, if known.
 
     Attributes:
-        failures: transfers that failed, in this process.
+        failures: number of failed transfers in this process.
     """
 
-    __slots__ = ("_info", "checksum", "failures", "name", "samples")
+    # A data set may have hundreds of thousands of these.
+    __slots__ = ("_size_and_identity", "checksum", "failures", "name", "num_samples")
 
-    def __init__(self, address: str, size: int | None = None, checksum: str | None = None, samples: int | None = None):
-        self.name, self.checksum, self.samples = address, checksum, samples
+    def __init__(
+        self, address: str, size: int | None = None, checksum: str | None = None, num_samples: int | None = None
+    ):
+        self.name = address
+        self.checksum = checksum
+        self.num_samples = num_samples
         self.failures = 0
-        # Equal content is fetched once, from whichever address.
-        self._info: tuple[int | None, str] | None = (size, f"sha256 {checksum}") if checksum else None
+        self._size_and_identity: tuple[int | None, str] | None = None
+        if checksum:
+            # With the checksum as identity, equal files at several addresses are fetched once.
+            self._size_and_identity = (size, f"sha256 {checksum}")
 
-    def _size_and_identity(self) -> tuple[int | None, str]:
-        if self._info is None:
-            self._info = asked(self.name, self._ask)
-        return self._info
+    def _get_size_and_identity(self) -> tuple[int | None, str]:
+        if self._size_and_identity is None:
+            self._size_and_identity = ask_server(self.name, self._request_size_and_identity)
+        return self._size_and_identity
 
-    def _ask(self) -> tuple[int | None, str]:
-        system, path = file_system(self.name, DEADLINE)
+    def _request_size_and_identity(self) -> tuple[int | None, str]:
+        system, path = open_file_system(self.name, REQUEST_DEADLINE)
         info = system.info(path)
-        version = next((_plain(info[key]) for key in VERSIONS if info.get(key)), "")
-        # Not the address as it was written: the same file may have several.
+        version = next((info[key] for key in VERSION_KEYS if info.get(key)), "")
+        if isinstance(version, date):
+            version = version.isoformat()
+        # The address in the file system's own spelling: users may write it in several ways.
         return info.get("size"), f"{system.unstrip_protocol(path)} {info.get('size')} {version}"
 
     def identity(self) -> str:
-        return self._size_and_identity()[1]
+        return self._get_size_and_identity()[1]
 
-    def open(self, ahead: bool = False) -> BinaryIO:
-        """As `Location.open`; `ahead` as of `fetched`."""
-        size, identity = self._size_and_identity()
-        return fetched(identity, self.name, lambda path: asked(self.name, lambda: self._fetch(path, size)), size, ahead)
+    def open(self, is_prefetch: bool = False) -> BinaryIO:
+        """Open the file as `Location.open`; for `is_prefetch` see `open_cached`."""
+        size, identity = self._get_size_and_identity()
+
+        def fetch(path: Path) -> None:
+            ask_server(self.name, lambda: self._fetch(path, size))
+
+        return open_cached(identity, self.name, fetch, size, is_prefetch)
 
     def _fetch(self, path: Path, size: int | None) -> None:
-        self.failures += 1
-        fetch(self.name, path, cache_bytes() if size is None else size)
-        got = path.stat().st_size
-        if size is not None and got != size:
-            raise OSError(f"{got} of {size} bytes arrived")
+        self.failures += 1  # taken back at the end, which an error does not reach
+        download(self.name, path, cache_bytes() if size is None else size)
+        received = path.stat().st_size
+        if size is not None and received != size:
+            raise OSError(f"{received} of {size} bytes arrived")
         if self.checksum and sha256(path) != self.checksum:
             raise OSError("what arrived differs from its SHA-256 checksum")
         self.failures -= 1
 
 
-def fetch(address: str, path: Path, most: int) -> None:
-    """Writes the file at an address to a path; errors as fsspec's, and OSError for more than `most` bytes."""
-    system, remote = file_system(address)
-    with _progress(address, most) as callback:
-        system.get_file(remote, str(path), callback=callback)
+def download(address: str, path: Path, max_bytes: int) -> None:
+    """Write the file at an address to a path; raise fsspec's errors, and OSError if it has more than `max_bytes`."""
+    system, remote_path = open_file_system(address)
+    with _progress_callback(address, max_bytes) as callback:
+        system.get_file(remote_path, str(path), callback=callback)
 
 
-def asked(address: str, ask: Callable[[], T]) -> T:
-    """The answer of a server that may fail now and then.
+def ask_server(address: str, request: Callable[[], T]) -> T:
+    """Return the result of a request, trying it again if it fails for a reason that may pass.
+
+    Args:
+        address: address for error messages.
+        request: function that contacts the server.
 
     Raises:
         FetchError: the server refuses, has no such file, or has failed again and again.
-        ValueError, MissingPackage: what this kind of address needs is not installed.
-        OSError: the disk here is full, or more arrives than was announced.
+        ValueError, MissingPackage: the package for this kind of address is not installed.
+        OSError: the local disk is full, or the file is larger than announced.
     """
-    shown, deadline = address.partition("?")[0], time.monotonic() + DEADLINE  # what follows is a signature, mostly
+    public_address = address.partition("?")[0]  # a query usually holds a signature, which is secret
+    deadline = time.monotonic() + REQUEST_DEADLINE
     attempt = 0
     while True:
         attempt += 1
         try:
-            return ask()
+            return request()
         except (ValueError, MissingPackage):
             raise
-        except Exception as error:  # every kind of address has its own
+        except Exception as error:  # each file system of fsspec has its own kinds of errors
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            reason, lasting = _reason(error)
-            if lasting:
-                raise FetchError(f"{shown}: {reason}", lasting) from error
-            if attempt >= ATTEMPTS or time.monotonic() > deadline:
-                raise FetchError(f"{shown}: {reason}; attempts made: {attempt}. Try again later") from error
-            time.sleep(PAUSE * attempt)
+            reason, is_permanent = _explain(error)
+            if is_permanent:
+                raise FetchError(f"{public_address}: {reason}", is_permanent) from error
+            if attempt >= MAX_ATTEMPTS or time.monotonic() > deadline:
+                raise FetchError(f"{public_address}: {reason}; attempts made: {attempt}. Try again later") from error
+            time.sleep(RETRY_PAUSE * attempt)
 
 
-def _reason(error: BaseException) -> tuple[str, bool]:
-    """Why a file is not to be had, and whether asking again is of no use."""
+def _explain(error: BaseException) -> tuple[str, bool]:
+    """Return why a file cannot be fetched, and whether it is useless to try again."""
     from aiohttp import ClientPayloadError, ClientResponseError, TooManyRedirects
 
-    if isinstance(error, FileNotFoundError) and error.__cause__:  # which fsspec makes of whatever HTTP says
+    # fsspec turns every error of HTTP into FileNotFoundError.
+    if isinstance(error, FileNotFoundError) and error.__cause__:
         error = error.__cause__
     if isinstance(error, ClientResponseError) and not isinstance(error, TooManyRedirects):
-        answer = f"{error.status} {error.message.partition(chr(10))[0][:100]}".rstrip(":")
+        first_line = error.message.partition("\n")[0][:100]
+        answer = f"{error.status} {first_line}".rstrip(":")
         if error.status in (404, 410):
             return f"no such file ({answer}); check the address", True
         if error.status in (401, 403, 407):
             return f"the server refuses it ({answer}); check your access to it", True
+        # Request timeout, too early and too many requests are the client errors that may pass.
         return f"the server answers {answer}", error.status < 500 and error.status not in (408, 425, 429)
-    for kind, reason, lasting in (
+
+    for kind, reason, is_permanent in (
         (ConnectionRefusedError, "the connection is refused; check the address, and that the server runs", False),
         (socket.gaierror, "no server of this name is found; check the address and the network", False),
         (TimeoutError, f"nothing arrived for {TIMEOUT:.0f} seconds, or hardly anything", False),
@@ -159,12 +189,13 @@ def _reason(error: BaseException) -> tuple[str, bool]:
         (FileNotFoundError, "no such file; check the address and your access to it", True),
     ):
         if isinstance(error, kind) or isinstance(error.__cause__, kind):
-            return reason, lasting
-    return f"it cannot be fetched ({' '.join(str(error).split())[:300] or type(error).__name__})", False
+            return reason, is_permanent
+    message = " ".join(str(error).split())[:300]
+    return f"it cannot be fetched ({message or type(error).__name__})", False
 
 
-def _progress(address: str, most: int) -> Any:
-    """fsspec's callback with a bar, which ends a transfer that is too slow, or of more than `most` bytes."""
+def _progress_callback(address: str, max_bytes: int) -> Any:
+    """Return fsspec's progress bar, which also aborts a transfer that stalls or exceeds `max_bytes`."""
     from fsspec.callbacks import TqdmCallback
 
     start = time.monotonic()
@@ -172,9 +203,9 @@ def _progress(address: str, most: int) -> Any:
     class Progress(TqdmCallback):
         def relative_update(self, inc: int = 1) -> None:
             super().relative_update(inc)
-            if self.value > most:
-                raise OSError(errno.EFBIG, f"more than {most} bytes, as announced or the cache holds", address)
-            if time.monotonic() - start > TIMEOUT + self.value / SLOWEST:
+            if self.value > max_bytes:
+                raise OSError(errno.EFBIG, f"more than {max_bytes} bytes, as announced or the cache holds", address)
+            if time.monotonic() - start > TIMEOUT + self.value / MIN_SPEED:
                 raise TimeoutError
 
     bar = {"desc": address.rpartition("/")[2], "unit": "B", "unit_scale": True, "unit_divisor": 1024}
@@ -182,75 +213,79 @@ def _progress(address: str, most: int) -> Any:
 
 
 class PipeOutput:
-    """What a shell command writes to its standard output; it runs once and the output is kept in the cache.
+    """The standard output of a shell command, which runs once; its output is kept in the cache.
 
-    The command identifies its content: to run a changed one again, delete its file in the cache, or change the command.
+    The output is identified by the command. To run it again, change the command or delete its file in the cache.
     """
 
     def __init__(self, command: str):
         self.command = command.strip()
         self.name = f"pipe:{self.command}"
-        self.samples: int | None = None
+        self.num_samples: int | None = None
 
     def identity(self) -> str:
         return self.name
 
-    def open(self, ahead: bool = False) -> BinaryIO:
-        """As `RemoteFile.open`."""
-        return fetched(self.identity(), "pipe.tar", self._run, None, ahead)
+    def open(self, is_prefetch: bool = False) -> BinaryIO:
+        """Open the output as `RemoteFile.open`."""
+        return open_cached(self.identity(), "pipe.tar", self._run, None, is_prefetch)
 
     def _run(self, path: Path) -> None:
-        # A pipe of which any part fails has failed; sh would only see the last.
+        # With pipefail, a failure anywhere in the pipe counts; plain sh only reports that of the last command.
         call = [SHELL, "-o", "pipefail", "-c"] if Path(SHELL).exists() else ["sh", "-c"]
         with path.open("wb") as output:
-            done = subprocess.run(  # noqa: S603  -- a command of the user, which --allow-pipes has allowed
+            process = subprocess.run(  # noqa: S603  -- a command of the user, which --allow-pipes has allowed
                 [*call, self.command], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE
             )
-        if done.returncode:
-            printed = done.stderr.decode("utf-8", "replace").strip()[-500:]
+        if process.returncode:
+            message = process.stderr.decode("utf-8", "replace").strip()[-500:]
             raise OSError(
-                f"{self.name}: the command ended with status {done.returncode}: {printed or '(it printed nothing)'}"
+                f"{self.name}: the command ended with status {process.returncode}: {message or '(it printed nothing)'}"
             )
 
 
-def file_system(address: str, total: float | None = None) -> tuple[Any, str]:
-    """fsspec's file system of an address, and the path in it; ValueError if what the address needs is not installed.
+def open_file_system(address: str, total_timeout: float | None = None) -> tuple[Any, str]:
+    """Return fsspec's file system for an address, and the path in it.
 
-    Over HTTP a request may take `total` seconds, besides `TIMEOUT`.
+    Args:
+        address: address of a file.
+        total_timeout: seconds that a whole request over HTTP may take; None: no limit besides `TIMEOUT`.
+
+    Raises:
+        ValueError: the package for this kind of address is not installed.
     """
     require(address, "fsspec")
     from fsspec.core import url_to_fs
 
     options = {}
     try:
-        if address.startswith(WEB):
+        if address.startswith(HTTP):
             from aiohttp import ClientTimeout
 
-            timeout = ClientTimeout(total=total, sock_connect=TIMEOUT, sock_read=TIMEOUT)
+            timeout = ClientTimeout(total=total_timeout, sock_connect=TIMEOUT, sock_read=TIMEOUT)
             options = {"client_kwargs": {"timeout": timeout}}
-        # A kept instance cannot be used after a fork.
+        # A cached instance cannot be used after a fork.
         return url_to_fs(address, skip_instance_cache=True, **options)
     except (ValueError, ImportError) as error:
         raise ValueError(f"{address}: fsspec cannot open it ({error}); or fetch it and name the local file") from error
 
 
-def _forget_loop() -> None:
-    """fsspec's thread does not survive a fork, and what asked it would wait for ever."""
+def _reset_event_loop() -> None:
+    """Forget fsspec's thread after a fork: it does not exist in the child, which would wait for it for ever."""
     if "fsspec.asyn" in sys.modules:
         sys.modules["fsspec.asyn"].reset_lock()
 
 
-os.register_at_fork(after_in_child=_forget_loop)
-
-
-def _plain(version: Any) -> str:
-    return version.isoformat() if isinstance(version, date) else str(version)
+os.register_at_fork(after_in_child=_reset_event_loop)
 
 
 def cache_bytes() -> int:
-    """`$ERNIE_VIL2_SHARD_CACHE_GIB` (100 if it is not set): how much the fetched shards may take, in bytes. ValueError
-    if it is not a positive number."""
-    value = os.environ.get("ERNIE_VIL2_SHARD_CACHE_GIB") or DEFAULT_GIB
+    """Return the size that the fetched files may have together: `$ERNIE_VIL2_SHARD_CACHE_GIB` (default 100), in bytes.
+
+    Raises:
+        ValueError: the variable is not a positive number.
+    """
+    value = os.environ.get("ERNIE_VIL2_SHARD_CACHE_GIB") or DEFAULT_CACHE_GIB
     try:
         gib = float(value)
     except ValueError:
@@ -260,108 +295,122 @@ def cache_bytes() -> int:
     return int(gib * 2**30)
 
 
-class NoRoom(OSError):  # noqa: N818  -- named by what has happened
-    """The cache has no room for a file but that of files that are open."""
+class CacheFull(OSError):  # noqa: N818  -- named by what has happened
+    """The cache has no room for a file, unless files that are open are removed."""
 
 
-def fetched(identity: str, name: str, fetch: Callable[[Path], None], size: int | None, ahead: bool = False) -> BinaryIO:
-    """A file of the cache, opened; it is fetched if it is not there. Processes that want the same file wait for one.
+def open_cached(
+    identity: str, name: str, fetch: Callable[[Path], None], size: int | None, is_prefetch: bool = False
+) -> BinaryIO:
+    """Open a file of the cache, fetching it first if necessary. Only one process fetches it; others wait.
 
-    Files that are open are the last to be taken out of the cache, and stay readable.
+    Open files are removed from the cache last, and stay readable after that.
 
     Args:
-        identity: of the file and its content.
-        name: whose last part makes the file in the cache recognisable.
+        identity: identity of the file and its content.
+        name: address of the file; its end makes the file in the cache recognisable.
         fetch: writes the file to a path.
-        size: in bytes, if it is known beforehand.
-        ahead: the file is not needed yet: where there is no room but that of files that are open, it is not fetched.
+        size: number of bytes, if known.
+        is_prefetch: the file is not needed yet. It is not fetched if open files would have to be removed for it.
 
     Raises:
-        NoRoom: the file is wanted ahead and there is no room.
-        OSError: the file could not be fetched, or it is larger than the cache may be.
+        CacheFull: the file is prefetched and there is no room.
+        OSError: the file could not be fetched, or it is larger than the whole cache.
     """
     folder = cache_folder() / "shards"
     key = blake2b(identity.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
     path = folder / f"{key}-{name.rpartition('/')[2][-80:]}"
     with _locked(folder / "locks" / key[:2]):
         try:
-            file = _opened(path)
+            file = _open_and_hold(path)
             os.utime(path)
             return file
         except FileNotFoundError:
             pass
-        for left in folder.glob(f".{path.name}.*.partial"):  # by a process that was killed; none writes now
-            left.unlink(missing_ok=True)
-        reserved = _reserve(path, size or 0, name, ahead)
-        if reserved is None:
-            raise NoRoom(f"{name}: the cache has no room")
+        # Remains of killed processes; nobody else writes the file while this process has the lock.
+        for remains in folder.glob(f".{path.name}.*.partial"):
+            remains.unlink(missing_ok=True)
+        reservation = _reserve(path, size or 0, name, is_prefetch)
+        if reservation is None:
+            raise CacheFull(f"{name}: the cache has no room")
         try:
-            with ExitStack() as settled, atomic_write(path) as aside:
-                fetch(aside)
-                file = _opened(aside)  # before others can see and remove it
-                # While nobody counts, the file replaces its reserved size: who counts sees one of the two.
-                settled.enter_context(_locked(folder / "locks" / ROOM))
-                settled.callback(Path(reserved.name).unlink, missing_ok=True)
+            with ExitStack() as after_renaming, atomic_write(path) as partial_path:
+                fetch(partial_path)
+                file = _open_and_hold(partial_path)  # before others can see the file and remove it
+                # The room is locked until the file has its name and the reservation is gone, so that a process which
+                # counts sees exactly one of the two.
+                after_renaming.enter_context(_locked(folder / "locks" / ROOM_LOCK))
+                after_renaming.callback(Path(reservation.name).unlink, missing_ok=True)
         finally:
-            Path(reserved.name).unlink(missing_ok=True)
-            reserved.close()
-    with _locked(folder / "locks" / ROOM):
-        _make_room(folder, 0, name, ahead)  # for what was larger than expected
+            Path(reservation.name).unlink(missing_ok=True)
+            reservation.close()
+    # The file may be larger than expected.
+    with _locked(folder / "locks" / ROOM_LOCK):
+        _make_room(folder, 0, name, is_prefetch)
     return file
 
 
-def _reserve(path: Path, size: int, name: str, only_unused: bool) -> BinaryIO | None:
-    """Makes room for a file, and an empty one of its size that holds it while it is open; None: there is no room."""
-    with _locked(path.parent / "locks" / ROOM):
-        if not _make_room(path.parent, size, name, only_unused) and only_unused:
+def _reserve(path: Path, size: int, name: str, keep_open_files: bool) -> BinaryIO | None:
+    """Make room for a file and return an open sparse file that reserves it; None if there is no room."""
+    with _locked(path.parent / "locks" / ROOM_LOCK):
+        if not _make_room(path.parent, size, name, keep_open_files) and keep_open_files:
             return None
-        file = path.with_name(f".{path.name}{RESERVED}").open("wb")
+        file = path.with_name(f".{path.name}{RESERVED_SUFFIX}").open("wb")
         hold(file)
         file.truncate(size)
     return file
 
 
-def _opened(path: Path) -> BinaryIO:
+def _open_and_hold(path: Path) -> BinaryIO:
     file = path.open("rb")
-    hold(file)  # until it is closed, however its process ends
+    hold(file)  # until the file is closed, however its process ends
     return file
 
 
-def _make_room(folder: Path, size: int, name: str, only_unused: bool) -> bool:
-    """Removes the files that were not used for longest until `size` more bytes fit in; whether they do.
+def _make_room(folder: Path, size: int, name: str, keep_open_files: bool) -> bool:
+    """Remove files until `size` more bytes fit into the cache; return whether they do.
 
-    Files that are open go when all others have gone, or not at all (`only_unused`).
+    Files that have not been used for the longest time go first. Open files go after all others, or stay if
+    `keep_open_files`.
     """
     limit = cache_bytes()
     if size > limit:
         raise OSError(
             f"{name}: {size} bytes do not fit into the cache of {limit} bytes; raise ERNIE_VIL2_SHARD_CACHE_GIB"
         )
-    files, coming = [], dict[str, int]()
+    files: list[tuple[int, int, Path]] = []  # time of last use, size, path
+    incoming_sizes: dict[str, int] = {}
     for entry in os.scandir(folder):
-        path, hidden = Path(entry.path), entry.name.startswith(".")
+        path = Path(entry.path)
+        is_hidden = entry.name.startswith(".")
+        is_reservation = is_hidden and path.suffix == RESERVED_SUFFIX
         try:
-            if not entry.is_file() or (hidden and path.suffix == RESERVED and _remove_unused(path)):
-                continue  # of a process that was killed
-            stat = entry.stat()
+            if not entry.is_file():
+                continue
+            if is_reservation and _remove_if_unused(path):
+                continue  # reserved by a killed process
+            status = entry.stat()
         except FileNotFoundError:  # another process has removed it
             continue
-        if hidden:  # the reserved size, or what has come if it is more: `.NAME.PROCESS.partial`
-            own = entry.name.removesuffix(RESERVED) if path.suffix == RESERVED else entry.name.rsplit(".", 2)[0]
-            coming[own] = max(coming.get(own, 0), stat.st_size)
+        if is_hidden:
+            # A file that is being fetched takes its reserved size, or that of `.NAME.PROCESS.partial` if it is larger.
+            target = entry.name.removesuffix(RESERVED_SUFFIX) if is_reservation else entry.name.rsplit(".", 2)[0]
+            incoming_sizes[target] = max(incoming_sizes.get(target, 0), status.st_size)
         else:
-            files.append((stat.st_mtime_ns, stat.st_size, path))
-    used = sum(size for _, size, _ in files) + sum(coming.values())
-    for remove in (_remove_unused,) if only_unused else (_remove_unused, _remove):
-        for _, taken, path in sorted(files):
+            files.append((status.st_mtime_ns, status.st_size, path))
+    files.sort()
+
+    used = sum(file_size for _, file_size, _ in files) + sum(incoming_sizes.values())
+    for remove in (_remove_if_unused,) if keep_open_files else (_remove_if_unused, _remove):
+        for _, file_size, path in files:
             if used + size <= limit:
                 return True
             if remove(path):
-                used -= taken
+                used -= file_size
     return used + size <= limit
 
 
-def _remove_unused(path: Path) -> bool:
+def _remove_if_unused(path: Path) -> bool:
     try:
         with path.open("r+b") as file:
             lock(file)
@@ -385,65 +434,76 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-class FetchAhead:
-    """Fetches files before they are read, on threads of the process that reads them, as far as the cache has room.
+class Prefetcher:
+    """Threads that fetch files before they are read, as far as the cache has room.
 
-    What cannot be fetched is left to who reads it, who then says why. Processes that read the same files begin with
-    different ones. It is of the process that makes it: threads do not survive a fork.
+    A file that cannot be fetched is skipped; whoever reads it then gets the error. Processes that read the same files
+    begin with different ones. A prefetcher belongs to the process that makes it, because threads do not survive a fork.
 
     Args:
-        fetch: opens the file of a number; NoRoom where there is no room for it, OSError and ValueError if it cannot be
-            had.
+        fetch: opens the file of a number. It raises CacheFull if there is no room, and OSError or ValueError if the
+            file cannot be fetched.
     """
 
-    THREADS = 4
-    PAUSE = 2.0  # seconds until it is seen whether others have closed files since
+    NUM_THREADS = 4
+    PAUSE = 2.0  # seconds until a thread looks again whether others have closed files and made room
 
     def __init__(self, fetch: Callable[[int], BinaryIO]):
         self.process = os.getpid()
         self._fetch = fetch
         self._lock = Lock()
-        self._wanted: dict[int, None] = {}
-        self._missing: list[int] = []  # of these, the one that is needed first last
-        self._open: dict[int, BinaryIO] = {}  # so that nobody takes them out of the cache before they are read
-        self._threads = 0
+        self._requested: dict[int, None] = {}
+        self._queue: list[int] = []  # files to fetch, the most urgent one last
+        self._open_files: dict[int, BinaryIO] = {}  # open, so that nobody removes them before they are read
+        self._num_threads = 0
 
-    def want(self, now: Iterable[int], later: Iterable[int]) -> None:
-        """Names the files that are read from now on, and after these; others are wanted no more."""
-        order = Random(os.getpid())  # noqa: S311  -- no secret
-        now, later = list(now), list(later)
-        order.shuffle(now)
-        order.shuffle(later)
+    def request(self, current: Iterable[int], upcoming: Iterable[int]) -> None:
+        """Replace the files to fetch.
+
+        Args:
+            current: numbers of the files that are read from now on.
+            upcoming: numbers of the files that are read after those.
+        """
+        # Another order in each process, so that two processes seldom wait for the same file.
+        random = Random(os.getpid())  # noqa: S311  -- no secret
+        current, upcoming = list(current), list(upcoming)
+        random.shuffle(current)
+        random.shuffle(upcoming)
         with self._lock:
-            self._wanted = dict.fromkeys([*now, *later])
-            for number, file in list(self._open.items()):
-                taken = not os.fstat(file.fileno()).st_nlink  # out of the cache, by who needed the room at once
-                if taken or number not in self._wanted:
-                    self._open.pop(number).close()
-            self._missing = [number for number in self._wanted if number not in self._open][::-1]
-            for _ in range(min(self.THREADS, len(self._missing)) - self._threads):
+            self._requested = dict.fromkeys([*current, *upcoming])
+            for number, file in list(self._open_files.items()):
+                # A process that needed room at once may have removed the file: it has no name any more.
+                was_removed = os.fstat(file.fileno()).st_nlink == 0
+                if was_removed or number not in self._requested:
+                    self._open_files.pop(number).close()
+            self._queue = [number for number in self._requested if number not in self._open_files]
+            self._queue.reverse()
+            for _ in range(min(self.NUM_THREADS, len(self._queue)) - self._num_threads):
                 Thread(target=self._work, daemon=True).start()
-                self._threads += 1
+                self._num_threads += 1
 
     def _work(self) -> None:
         while True:
             with self._lock:
-                if not self._missing:
-                    self._threads -= 1
+                if not self._queue:
+                    self._num_threads -= 1
                     return
-                number = self._missing.pop()
+                number = self._queue.pop()
             try:
                 file = self._fetch(number)
-            except NoRoom:
+            except CacheFull:
                 with self._lock:
-                    if number in self._wanted and number not in self._open:
-                        self._missing.append(number)
+                    if self._is_missing(number):
+                        self._queue.append(number)
                 time.sleep(self.PAUSE)
                 continue
             except (OSError, ValueError):
                 continue
             with self._lock:
-                if number in self._wanted and number not in self._open:
-                    self._open[number] = file
+                if self._is_missing(number):
+                    self._open_files[number] = file
                 else:
                     file.close()
+
+    def _is_missing(self, number: int) -> bool:
+        return number in self._requested and number not in self._open_files

@@ -1,11 +1,11 @@
-"""A source divided into parts, to train on and to score: by a seed, and so that two parts share no image.
+"""Divide a source into parts to train on and to score, by a seed, so that no two parts share an image.
 
-They share no caption either, but for the most frequent ones (`MOST_OF_A_CAPTION`).
+They share no caption either, except for very frequent ones (`MAX_CAPTION_SHARE`).
 """
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -20,229 +20,271 @@ from ernie_vil2.data.readers.source import Shard, ShardedSource
 from ernie_vil2.data.samples import BadSample, Sample, content_id, is_blank, text_key
 from ernie_vil2.io.terminal import counted, printable, shows_progress
 
-MOST_OF_A_CAPTION = 0.05
-"""Share of the samples up to which those of one caption are kept together. What more samples have in common says little
-of each, as the name of a category, and one group of them would leave the parts without their shares."""
-MOST_LACKING = 0.5
-"""Fraction of its share that a part may lack while captions are kept together: they may join most samples step by step,
-those of A and B, of B and C and so on, although none of them is frequent. Groups of a few samples lack far less."""
-SHOWN_LETTERS = 40  # of a caption in a message
+MAX_CAPTION_SHARE = 0.05
+"""Samples with one caption stay together up to this share of all samples. A caption of more samples, such as the name
+of a category, says little about each of them, and keeping them together would leave the parts without their shares."""
+MAX_SHORTFALL = 0.5
+"""Fraction of its share that a part may lack before captions are no longer kept together. Captions can join most
+samples step by step (A and B, B and C, ...) although none is frequent. Groups of a few samples lack far less."""
+MAX_SHOWN_CHARACTERS = 40  # of a caption in a message
 
 
 @dataclass(frozen=True)
 class Division:
-    """How a source is divided.
+    """A rule that divides a source into parts.
 
     Attributes:
-        parts: by name their shares, which sum to 1.
-        group_by: field of which no value is in two parts, as an article's number, by its name or by the header of the
-            user's table; None: images and captions alone are kept together.
-        stratify_by: likewise a field of whose values each part has about the same share, as a category.
-        seed: another one divides otherwise.
+        shares: share of the samples in each part, by the part's name; they sum to 1.
+        group_by: field whose values stay in one part each, such as an article's number. Its name may be that of a
+            sample's field or the header of the user's table. None: only images and captions are kept together.
+        stratify_by: field, such as a category, whose values have about the same share in each part; named likewise.
+        seed: another seed gives other parts.
 
     Raises:
-        ValueError: a share is not between 0 and 1, or they do not sum to 1.
+        ValueError: a share is not between 0 and 1, or the shares do not sum to 1.
     """
 
-    parts: dict[str, float]
+    shares: dict[str, float]
     group_by: str | None = None
     stratify_by: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        shares = list(self.parts.values())
+        shares = list(self.shares.values())
         if not all(0 < share < 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
             raise ValueError(f"parts of {', '.join(f'{share:g}' for share in shares)}: shares above 0 that sum to 1")
 
-    def rows(self, source: ShardedSource, quiet: bool = False) -> dict[str, np.ndarray]:
-        """Return the samples of every part by their numbers, in order. All samples are read once.
+    def assign_rows(self, source: ShardedSource, quiet: bool = False) -> dict[str, np.ndarray]:
+        """Return the numbers of the samples in each part, in order. All samples are read once.
 
-        Samples of one image, byte for byte, or of one value of `group_by` are in one part, and those of one caption as
-        far as `MOST_OF_A_CAPTION` and `MOST_LACKING` say. What cannot be read stays in the first part, where it is
-        reported.
+        Samples with the same image, byte for byte, or the same value of `group_by` are in one part. So are samples with
+        the same caption, within the limits of `MAX_CAPTION_SHARE` and `MAX_SHORTFALL`. Samples that cannot be read stay
+        in the first part, whose reader reports them.
 
         Args:
-            source: what is divided.
-            quiet: whether nothing is printed of samples that lack a value of `group_by`, and of captions that are not
-                kept together.
+            source: samples to divide.
+            quiet: do not print that samples lack a value of `group_by`, or that captions are not kept together.
 
         Raises:
-            ValueError: its shards are fetched from elsewhere, no sample has the field, or a part would be empty.
+            ValueError: the shards are fetched from elsewhere, no sample has the field, or a part would be empty.
         """
-        if source.fetches:
+        if source.has_remote_shards:
             raise ValueError(
                 "Data.holdout and --parts divide files that lie here, of which they read every sample first; these are "
                 "fetched: copy them here, or name data of their own for val and test"
             )
-        groups = _Groups()
-        names_of_shards: dict[int, tuple[str | None, str | None]] = {}
-        strata: dict[int, Hashable] = {}
-        captions_of: dict[int, set[str]] = {}
-        unusable, fields = list[int](), dict[str, None]()
-        rows = tqdm(
-            range(len(source)), "dividing", unit="sample", delay=2, file=sys.stdout, disable=not shows_progress()
-        )
-        for row in rows:
-            try:
-                sample = source[row]
-            except BadSample:
-                unusable.append(row)
-                continue
-            number, _ = source.locate(row)
-            if number not in names_of_shards:
-                shard = source.shards[number]
-                names_of_shards[number] = _field_name(shard, self.group_by), _field_name(shard, self.stratify_by)
-                fields |= dict.fromkeys(getattr(shard, "column_names", ()))
-            group_field, stratum_field = names_of_shards[number]
-            fields |= dict.fromkeys(sample.fields)
-            # Parallel texts have no image: each row is one of its own.
-            image = content_id("" if sample.image else sample.image_name, sample.image)
-            groups.add(row, image, _value(sample, group_field))
-            strata[row] = _value(sample, stratum_field)
-            captions_of[row] = {text_key(text) for text in sample.captions.values() if not is_blank(text)}
-        for position, given in enumerate((self.group_by, self.stratify_by)):
-            names = [names_here[position] for names_here in names_of_shards.values()]
-            if given is not None and not any(name in fields or name in IMAGE_KEYS for name in names):
-                raise ValueError(f"no sample has the field {given}; fields here: {', '.join(fields) or 'none'}")
-        if self.group_by and groups.ungrouped and not quiet:
-            some = f"{groups.ungrouped:,} of {counted(len(source), 'sample')} have no {self.group_by}"
-            print(f"{some}: only those of one image or caption are kept together", file=sys.stderr)
+        scan = self._scan(source)
+        if self.group_by and scan.groups.num_ungrouped and not quiet:
+            count = f"{scan.groups.num_ungrouped:,} of {counted(len(source), 'sample')}"
+            print(
+                f"{count} have no {self.group_by}: only those of one image or caption are kept together",
+                file=sys.stderr,
+            )
 
-        counts = Counter(caption for captions in captions_of.values() for caption in captions)
-        most = MOST_OF_A_CAPTION * len(source) + 1e-9  # as floats, 5 % of some numbers are a bit less than they are
-        frequent = {caption for caption, count in counts.items() if count > most}
-        with_captions = groups.joined(
-            (row, caption) for row, captions in captions_of.items() for caption in sorted(captions - frequent)
-        )
-        remark = _remark_on_frequent(counts, frequent, len(source))
-        chosen = self._assigned(with_captions.members(), strata)
-        if self._shortfall(chosen) > MOST_LACKING:
-            without_captions = self._assigned(groups.members(), strata)
-            if self._shortfall(without_captions) < self._shortfall(chosen):
-                chosen = without_captions
+        # Keep equal captions together, except for frequent ones.
+        counts: Counter[str] = Counter()
+        for captions in scan.captions.values():
+            counts.update(captions)
+        # 5 % of some numbers are slightly too small as floats.
+        max_count = MAX_CAPTION_SHARE * len(source) + 1e-9
+        frequent_captions = {caption for caption, count in counts.items() if count > max_count}
+        remark = _describe_frequent_captions(counts, frequent_captions, len(source))
+        groups_by_caption = scan.groups.copy()
+        for row, captions in scan.captions.items():
+            for caption in sorted(captions - frequent_captions):
+                groups_by_caption.join(row, ("caption", caption))
+        parts = self._assign_groups(groups_by_caption.list_members(), scan.strata)
+
+        # If that joins too many samples, keep equal images and values of `group_by` together only.
+        if self._max_shortfall(parts) > MAX_SHORTFALL:
+            parts_without_captions = self._assign_groups(scan.groups.list_members(), scan.strata)
+            if self._max_shortfall(parts_without_captions) < self._max_shortfall(parts):
+                parts = parts_without_captions
+                alternative = f" or {self.group_by}" if self.group_by else ""
                 remark = (
                     "equal captions join too many samples for parts of these shares: only those of one image"
-                    f"{f' or {self.group_by}' if self.group_by else ''} are kept together"
+                    f"{alternative} are kept together"
                 )
         if remark and not quiet:
             print(remark, file=sys.stderr)
 
-        first = next(iter(self.parts))
-        chosen[first] = sorted([*chosen[first], *unusable])
-        for name, members in chosen.items():
-            if not members:
-                what = f"{counted(len(source), 'sample')} are in {counted(len(groups.members()), 'group')}"
+        first = next(iter(self.shares))
+        parts[first] = sorted([*parts[first], *scan.unreadable_rows])
+        for name, rows in parts.items():
+            if not rows:
+                num_groups = len(scan.groups.list_members())
                 raise ValueError(
-                    f"the part {name} would be empty: {what} of which each stays in one part; name larger shares, or "
+                    f"the part {name} would be empty: {counted(len(source), 'sample')} are in "
+                    f"{counted(num_groups, 'group')} of which each stays in one part; name larger shares, or "
                     "another group_by"
                 )
-        return {name: np.array(members, np.int64) for name, members in chosen.items()}
+        return {name: np.array(rows, np.int64) for name, rows in parts.items()}
 
-    def _shortfall(self, chosen: Mapping[str, Sequence[int]]) -> float:
-        """Return which fraction of its share the part lacks that is furthest from it: 1 of an empty part."""
-        total = max(1, sum(map(len, chosen.values())))
-        return max(1 - len(chosen[name]) / (share * total) for name, share in self.parts.items())
+    def _scan(self, source: ShardedSource) -> "_Scan":
+        """Read all samples and collect what decides on their parts."""
+        scan = _Scan()
+        field_names: dict[int, tuple[str | None, str | None]] = {}  # of group_by and stratify_by in each shard
+        fields: dict[str, None] = {}
+        progress = tqdm(
+            range(len(source)), "dividing", unit="sample", delay=2, file=sys.stdout, disable=not shows_progress()
+        )
+        for row in progress:
+            try:
+                sample = source[row]
+            except BadSample:
+                scan.unreadable_rows.append(row)
+                continue
+            number, _ = source.locate(row)
+            if number not in field_names:
+                shard = source.shards[number]
+                field_names[number] = _find_field(shard, self.group_by), _find_field(shard, self.stratify_by)
+                fields |= dict.fromkeys(getattr(shard, "column_names", ()))
+            group_field, stratum_field = field_names[number]
+            fields |= dict.fromkeys(sample.fields)
 
-    def _assigned(self, groups: list[tuple[int, list[int]]], strata: dict[int, Hashable]) -> dict[str, list[int]]:
-        by_stratum: defaultdict[Hashable, list[tuple[bytes, list[int]]]] = defaultdict(list)
-        for key, members in groups:
-            by_stratum[strata[members[0]]].append((self._digest(key), members))
-        ends, names = np.cumsum(list(self.parts.values())), list(self.parts)
-        chosen: dict[str, list[int]] = {name: [] for name in names}
-        for stratum, ordered in by_stratum.items():
-            total, done = sum(len(members) for _, members in ordered), 0
-            # Where the parts begin in a stratum differs from one to the next, so that small ones fill all parts.
+            # Parallel texts have no image. Then the name, which differs from row to row, takes its place.
+            image = content_id("" if sample.image else sample.image_name, sample.image)
+            scan.groups.add(row, image, _field_value(sample, group_field))
+            scan.strata[row] = _field_value(sample, stratum_field)
+            scan.captions[row] = {text_key(text) for text in sample.captions.values() if not is_blank(text)}
+
+        for position, field in enumerate((self.group_by, self.stratify_by)):
+            names = {names_of_shard[position] for names_of_shard in field_names.values()}
+            if field is not None and names.isdisjoint([*fields, *IMAGE_KEYS]):
+                raise ValueError(f"no sample has the field {field}; fields here: {', '.join(fields) or 'none'}")
+        return scan
+
+    def _max_shortfall(self, parts: Mapping[str, Sequence[int]]) -> float:
+        """Return the fraction of its share that a part lacks, for the part that lacks most; 1 for an empty part."""
+        total = max(1, sum(map(len, parts.values())))
+        return max(1 - len(parts[name]) / (share * total) for name, share in self.shares.items())
+
+    def _assign_groups(
+        self, groups: Sequence[tuple[int, list[int]]], strata: Mapping[int, Hashable]
+    ) -> dict[str, list[int]]:
+        """Return the rows of each part; the rows of a group are in the stratum of its first row."""
+        groups_by_stratum: defaultdict[Hashable, list[tuple[bytes, list[int]]]] = defaultdict(list)
+        for key, rows in groups:
+            groups_by_stratum[strata[rows[0]]].append((self._digest(key), rows))
+
+        names = list(self.shares)
+        ends = np.cumsum(list(self.shares.values()))
+        parts: dict[str, list[int]] = {name: [] for name in names}
+        for stratum, groups_of_stratum in groups_by_stratum.items():
+            # The rows of a stratum, in random order, are spread over the interval [0, 1), which the parts divide. Each
+            # stratum begins elsewhere in the interval, so that many small strata together fill all parts.
             begin = int.from_bytes(self._digest(stratum)[:6], "big") / 2**48
-            for _, members in sorted(ordered):
-                middle = (begin + (done + len(members) / 2) / total) % 1
+            num_rows = sum(len(rows) for _, rows in groups_of_stratum)
+            num_assigned = 0
+            for _, rows in sorted(groups_of_stratum):
+                middle = (begin + (num_assigned + len(rows) / 2) / num_rows) % 1
                 part = min(int(np.searchsorted(ends, middle, side="right")), len(names) - 1)
-                chosen[names[part]] += members
-                done += len(members)
-        return {name: sorted(members) for name, members in chosen.items()}
+                parts[names[part]] += rows
+                num_assigned += len(rows)
+        return {name: sorted(rows) for name, rows in parts.items()}
 
     def _digest(self, key: Hashable) -> bytes:
         return blake2b(f"{self.seed} {key}".encode("utf-8", "backslashreplace"), digest_size=16).digest()
 
 
 class _Groups:
-    """Rows that stay together: joined by what they have in common, step by step (union-find)."""
+    """Rows that stay together, because they share an image, a value or a caption (union-find)."""
 
     def __init__(self) -> None:
         self._parents: dict[int, int] = {}
-        self._first: dict[Hashable, int] = {}
+        self._first_rows: dict[Hashable, int] = {}  # first row with a key
         self._images: dict[int, int] = {}
-        self.ungrouped = 0
+        self.num_ungrouped = 0  # rows without a value of `group_by`
 
     def add(self, row: int, image: int, group: Hashable) -> None:
-        self._parents[row], self._images[row] = row, image
-        self.ungrouped += group is None
-        for key in [("image", image), *([("group", group)] if group is not None else [])]:
-            self._join(row, key)
+        """Add a row with the number of its image, and its value of `group_by` or None."""
+        self._parents[row] = row
+        self._images[row] = image
+        self.join(row, ("image", image))
+        if group is None:
+            self.num_ungrouped += 1
+        else:
+            self.join(row, ("group", group))
 
-    def joined(self, captions: Iterable[tuple[int, str]]) -> "_Groups":
-        """Return the groups with the rows of each caption together as well."""
-        copy = _Groups()
-        copy._parents, copy._first, copy._images = dict(self._parents), dict(self._first), self._images
-        for row, caption in captions:
-            copy._join(row, ("caption", caption))
-        return copy
+    def join(self, row: int, key: Hashable) -> None:
+        """Join the group of a row with that of other rows which have the same key."""
+        self._parents[self._find_root(row)] = self._find_root(self._first_rows.setdefault(key, row))
 
-    def _join(self, row: int, key: Hashable) -> None:
-        self._parents[self._root(row)] = self._root(self._first.setdefault(key, row))
+    def copy(self) -> "_Groups":
+        """Return groups that can be joined further; rows are no longer added to either."""
+        groups = _Groups()
+        groups._parents = dict(self._parents)
+        groups._first_rows = dict(self._first_rows)
+        groups._images = self._images
+        return groups
 
-    def _root(self, row: int) -> int:
+    def _find_root(self, row: int) -> int:
         while self._parents[row] != row:
+            # Shorten the path on the way.
             self._parents[row] = row = self._parents[self._parents[row]]
         return row
 
-    def members(self) -> list[tuple[int, list[int]]]:
-        """Each group's rows, behind a number that is its own whatever the order of the rows."""
-        found: defaultdict[int, list[int]] = defaultdict(list)
+    def list_members(self) -> list[tuple[int, list[int]]]:
+        """Return for each group a number that does not depend on the order of the rows, and its rows."""
+        rows_by_root: defaultdict[int, list[int]] = defaultdict(list)
         for row in self._parents:
-            found[self._root(row)].append(row)
-        return [(min(self._images[row] for row in rows), sorted(rows)) for rows in found.values()]
+            rows_by_root[self._find_root(row)].append(row)
+        return [(min(self._images[row] for row in rows), sorted(rows)) for rows in rows_by_root.values()]
 
 
-def _remark_on_frequent(counts: Counter[str], frequent: Iterable[str], samples: int) -> str:
-    """Return a line for people on captions that too many samples have to be kept together, "" if there are none."""
-    most_frequent = sorted(frequent, key=lambda caption: (-counts[caption], caption))
-    if not most_frequent:
+class _Scan:
+    """What the samples of a source say about their parts, by row."""
+
+    def __init__(self) -> None:
+        self.groups = _Groups()
+        self.strata: dict[int, Hashable] = {}
+        self.captions: dict[int, set[str]] = {}
+        self.unreadable_rows: list[int] = []
+
+
+def _describe_frequent_captions(counts: Counter[str], captions: Collection[str], num_samples: int) -> str:
+    """Return a remark on captions that too many samples have to be kept together; "" if there are none."""
+    if not captions:
         return ""
-    caption = most_frequent[0]
-    text = printable(caption if len(caption) <= SHOWN_LETTERS else f"{caption[:SHOWN_LETTERS]}...")
-    others = f", and {counted(len(most_frequent) - 1, 'other caption')}," if len(most_frequent) > 1 else ""
+    most_frequent = min(captions, key=lambda caption: (-counts[caption], caption))
+    text = most_frequent
+    if len(text) > MAX_SHOWN_CHARACTERS:
+        text = f"{text[:MAX_SHOWN_CHARACTERS]}..."
+    others = f", and {counted(len(captions) - 1, 'other caption')}," if len(captions) > 1 else ""
     return (
-        f'the caption "{text}" ({counts[caption]:,} of {counted(samples, "sample")}){others} is that of more than '
-        f"{MOST_OF_A_CAPTION:.0%} of the samples, so that several parts may have it; those of any other caption stay "
-        "together"
+        f'the caption "{printable(text)}" ({counts[most_frequent]:,} of {counted(num_samples, "sample")}){others} is '
+        f"that of more than {MAX_CAPTION_SHARE:.0%} of the samples, so that several parts may have it; those of any "
+        "other caption stay together"
     )
 
 
-def _field_name(shard: Shard, field: str | None) -> str | None:
-    """Return the name here of a field that is named as in the table of a shard, if it is one."""
+def _find_field(shard: Shard, field: str | None) -> str | None:
+    """Return the field of samples for a name that may be a header of the shard's table."""
     return shard.field_name(field) if field is not None and hasattr(shard, "field_name") else field
 
 
-def _value(sample: Sample, field: str | None) -> Hashable:
+def _field_value(sample: Sample, field: str | None) -> Hashable:
     if field is None:
         return None
+    # A table's column of image files is not a field of its samples; their image name holds it.
     value = sample.image_name if field in IMAGE_KEYS and field not in sample.fields else sample.fields.get(field)
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
-class PartOfShard:
-    """Some rows of a shard."""
+class ShardPart:
+    """Some rows of a shard, as a shard."""
 
     def __init__(self, shard: Shard, rows: np.ndarray):
         self._shard, self._rows = shard, rows
         self.name: str = shard.name
         self.files: Sequence[Path] = shard.files
         self.release = shard.release
-        if hasattr(shard, "image_name"):
-            self.image_name = self._image_name
+        # Whoever reads names asks whether the shard has this method.
+        if hasattr(shard, "read_image_name"):
+            self.read_image_name = self._read_image_name
 
-    def _image_name(self, index: int) -> str:
-        return self._shard.image_name(int(self._rows[index]))  # type: ignore[attr-defined]  # as above
+    def _read_image_name(self, index: int) -> str:
+        return self._shard.read_image_name(int(self._rows[index]))  # type: ignore[attr-defined]  # checked above
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -252,28 +294,31 @@ class PartOfShard:
 
 
 class Part(NamedTuple):
-    """A part of a source by its name."""
+    """A part of a division, by its name."""
 
     division: Division
     name: str
 
-    def of(self, source: ShardedSource) -> ShardedSource:
-        """Its samples as a source; errors as of `Division.rows`."""
-        return part_of(source, self.division.rows(source, self.name != next(iter(self.division.parts)))[self.name])
+    def select(self, source: ShardedSource) -> ShardedSource:
+        """Return the samples of the part as a source; raise as `Division.assign_rows` does."""
+        # Remarks on the division are printed once, with its first part.
+        is_first = self.name == next(iter(self.division.shares))
+        rows = self.division.assign_rows(source, quiet=not is_first)
+        return select_rows(source, rows[self.name])
 
 
-def held_out(holdout: HoldoutConfig, name: str) -> Part:
-    """The part of `Data.holdout` that is called train, val or test."""
+def holdout_part(holdout: HoldoutConfig, name: str) -> Part:
+    """Return the part of `Data.holdout` that is called train, val or test."""
     return Part(Division(holdout.shares, holdout.group_by, holdout.stratify_by, holdout.seed), name)
 
 
-def part_of(source: ShardedSource, rows: np.ndarray) -> ShardedSource:
-    """The samples of these numbers, in order, as a source."""
+def select_rows(source: ShardedSource, rows: np.ndarray) -> ShardedSource:
+    """Return the samples with these numbers, which are sorted, as a source of the shards that have some of them."""
     starts = np.append(0, np.cumsum(source.shard_sizes))
     bounds = np.searchsorted(rows, starts)
-    parts = [
-        PartOfShard(shard, rows[first:last] - start)
-        for shard, start, first, last in zip(source.shards, starts[:-1], bounds[:-1], bounds[1:], strict=True)
-        if first < last
-    ]
-    return ShardedSource(parts)
+    shards = []
+    for number, shard in enumerate(source.shards):
+        first, last = bounds[number], bounds[number + 1]
+        if first < last:
+            shards.append(ShardPart(shard, rows[first:last] - starts[number]))
+    return ShardedSource(shards)

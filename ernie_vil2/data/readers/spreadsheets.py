@@ -82,7 +82,7 @@ class CsvTable(IndexedFile):
             "dialect": np.array([encoding, delimiter]),
         }
 
-    def _rows(self, index: Index) -> int:
+    def _count_rows(self, index: Index) -> int:
         return len(index["bounds"]) - 1
 
     @property
@@ -92,14 +92,14 @@ class CsvTable(IndexedFile):
             return self._values(0, self.name)
         return []
 
-    def row_name(self, index: int) -> str:
+    def describe_row(self, index: int) -> str:
         """File and the line on which the row ends."""
         return f"{self.name.rpartition('/')[2]}:{self.index['lines'][index + 1]}"
 
     def _values(self, row: int, name: str) -> list[str]:
         start, end = self.index["bounds"][row].tolist()
         encoding, delimiter = self.index["dialect"].tolist()
-        content = self._bytes(start, end - start, name).removeprefix(BYTE_ORDER_MARK)
+        content = self._read_bytes(start, end - start, name).removeprefix(BYTE_ORDER_MARK)
         try:
             text = content.decode(encoding)
         except UnicodeDecodeError as error:
@@ -109,10 +109,10 @@ class CsvTable(IndexedFile):
         except csv.Error as error:  # the scan found none: the file was changed in place
             raise BadSample(Reason.MALFORMED_ROW, name) from error
 
-    def row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+    def read_row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The row's columns, by other `names` where given; BadSample if it has more or fewer than there are, or cannot
         be decoded."""
-        name = self.row_name(index)
+        name = self.describe_row(index)
         columns, values = self._values(0, name), self._values(index + 1, name)
         if len(columns) != len(values):
             raise BadSample(Reason.MALFORMED_ROW, name)
@@ -257,10 +257,10 @@ class XlsxTable:
     def __len__(self) -> int:
         return len(self._lines)
 
-    def row_name(self, index: int) -> str:
+    def describe_row(self, index: int) -> str:
         return f"{self.name.rpartition('/')[2]}:{self._lines[index]}"
 
-    def row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+    def read_row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
         return _typed(self.column_names, self._rows[index + 1][1], self._numbers, names or {})
 
     def release(self) -> None:

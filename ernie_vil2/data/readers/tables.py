@@ -17,12 +17,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from ernie_vil2.data.readers.columns import IMAGE_KEYS, Names, addresses, lacking, names_here, plain_name, quoted
-from ernie_vil2.data.readers.layout import SPLITS, Layout, Precedence, family, in_order
+from ernie_vil2.data.readers.layout import SPLITS, Layout, Precedence, canonical_split, order_splits
 from ernie_vil2.data.readers.locations import LocalFile, Location
 from ernie_vil2.data.readers.parquet import ParquetTable, parquet_file, readable_columns
-from ernie_vil2.data.readers.source import Index, TextLines, measured_lines
+from ernie_vil2.data.readers.source import Index, TextLines, scan_lines
 from ernie_vil2.data.readers.spreadsheets import LOOKED_AT, CsvTable, XlsxTable, header, read_sheet
-from ernie_vil2.data.readers.webdataset import IMAGE_ID, text_name, texts_of
+from ernie_vil2.data.readers.webdataset import IMAGE_ID, choose_text_name, parse_texts
 from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, check_text, is_id
 from ernie_vil2.data.source_files import BYTE_ORDER_MARK, check_inside, found_image
 from ernie_vil2.data.spec import DataSpec
@@ -37,12 +37,12 @@ class Table(Protocol):
 
     def __len__(self) -> int: ...
 
-    def row_name(self, index: int) -> str: ...
+    def describe_row(self, index: int) -> str: ...
 
     @property
     def column_names(self) -> Sequence[str]: ...
 
-    def row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+    def read_row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
         """A row by the names of its columns, or other `names` where these are given."""
 
     def release(self) -> None: ...
@@ -64,17 +64,17 @@ class JsonTable(TextLines):
 
     def _scan(self) -> Index:
         with self.location.open() as file:
-            lines = np.fromiter(measured_lines(file, self.name), np.dtype("i8, ?"))
+            lines = np.fromiter(scan_lines(file, self.name), np.dtype("i8, ?"))
         rows = np.flatnonzero(~lines["f1"])
         if not len(rows):
             raise ValueError(f"{self.name}: no rows in this file; is it whole?")
         return {"bounds": np.append(0, np.cumsum(lines["f0"])), "rows": rows}
 
-    def _rows(self, index: Index) -> int:
+    def _count_rows(self, index: Index) -> int:
         return len(index["rows"])
 
-    def row_name(self, index: int) -> str:
-        return super().row_name(int(self.index["rows"][index]))
+    def describe_row(self, index: int) -> str:
+        return super().describe_row(int(self.index["rows"][index]))
 
     @property
     def column_names(self) -> list[str]:
@@ -82,15 +82,15 @@ class JsonTable(TextLines):
         found: dict[str, None] = {}
         for index in range(min(FIRST_ROWS, len(self))):
             with suppress(BadSample):
-                found |= dict.fromkeys(self.row(index))
+                found |= dict.fromkeys(self.read_row(index))
         return list(found)
 
-    def row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+    def read_row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The row's columns, by other `names` where given.
 
         BadSample if it is not JSON object, or longer than `MAX_TEXT_BYTES`.
         """
-        return renamed(as_object(self.line(int(self.index["rows"][index])), self.row_name(index)), names or {})
+        return renamed(as_object(self.read_line(int(self.index["rows"][index])), self.describe_row(index)), names or {})
 
 
 def renamed(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -145,9 +145,9 @@ class TableSource:
             raise ValueError(f"{self.name}: {what}")
         outside, missing = list[str](), ""
         for index in range(min(CHECKED_ROWS, len(self))):
-            where = self._table.row_name(index)
+            where = self._table.describe_row(index)
             try:
-                row = self._table.row(index, self._names)
+                row = self._table.read_row(index, self._names)
                 key, _, file, data = image_of(row, where, self._images)
             except BadSample as bad:
                 if bad.reason == Reason.OUTSIDE_FOLDER and (_is_absolute(bad.name) or bad.name.startswith("../")):
@@ -194,9 +194,9 @@ class TableSource:
         return len(self._table)
 
     def __getitem__(self, index: int) -> Sample:
-        where = self._table.row_name(index)
-        row = self._table.row(index, self._names)
-        captions, tags = texts_of(row, where)
+        where = self._table.describe_row(index)
+        row = self._table.read_row(index, self._names)
+        captions, tags = parse_texts(row, where)
         if row.get("text") is not None:
             if not isinstance(row["text"], str):
                 raise BadSample(Reason.MALFORMED_CAPTION, where)
@@ -207,11 +207,13 @@ class TableSource:
         path: str | Path = ""
         if data is None:
             path, data = found_image(self._folders, file, file.strip())
-        return Sample(name, text_name(captions, fields, self._text_id, where), data, captions, tags, fields, str(path))
+        return Sample(
+            name, choose_text_name(captions, fields, self._text_id, where), data, captions, tags, fields, str(path)
+        )
 
-    def image_name(self, index: int) -> str:
+    def read_image_name(self, index: int) -> str:
         """What the image of a row is called, see `Shard`."""
-        return image_of(self._table.row(index, self._names), self._table.row_name(index), self._images)[1]
+        return image_of(self._table.read_row(index, self._names), self._table.describe_row(index), self._images)[1]
 
 
 class TextSource(TableSource):
@@ -234,14 +236,14 @@ class TextSource(TableSource):
         return self
 
     def __getitem__(self, index: int) -> Sample:
-        where = self.image_name(index)
-        row = self._table.row(index, self._names)
-        captions, _ = texts_of(row, where)
-        return Sample(where, text_name(captions, row, self._text_id, where), b"", captions)
+        where = self.read_image_name(index)
+        row = self._table.read_row(index, self._names)
+        captions, _ = parse_texts(row, where)
+        return Sample(where, choose_text_name(captions, row, self._text_id, where), b"", captions)
 
-    def image_name(self, index: int) -> str:
+    def read_image_name(self, index: int) -> str:
         """As of `TableSource`: every row is one of its own."""
-        return self._table.row_name(index)
+        return self._table.describe_row(index)
 
 
 def image_of(row: Mapping[str, Any], where: str, images: Path | None = None) -> tuple[str, str, str, bytes | None]:
@@ -320,8 +322,8 @@ def find_tables(folder: Path, columns: Mapping[str, str] | None = None) -> dict[
     for path in sorted(tables):
         if path.suffix == ".parquet":
             split = path.stem.partition("-")[0]  # train-00000-of-00012
-            parts[split if family(split) in SPLITS else ""].append(path)
-    return parts or in_order({path.stem: path for path in tables})
+            parts[split if canonical_split(split) in SPLITS else ""].append(path)
+    return parts or order_splits({path.stem: path for path in tables})
 
 
 def tables_in(folder: Path) -> list[Path]:
@@ -331,7 +333,7 @@ def tables_in(folder: Path) -> list[Path]:
     ]
 
 
-def what_tables_lack(folder: Path) -> list[str]:
+def describe_missing_columns(folder: Path) -> list[str]:
     """For each table of a folder that has columns, but not those that are needed, a sentence that says it."""
     found = []
     for path in sorted(path for path in tables_in(folder) if path.suffix.lower() != ".tsv"):
@@ -380,21 +382,21 @@ def _open(kind: type[TableSource], location: Location, data: DataSpec) -> TableS
 
 TABLE = Layout(
     name="table",
-    files=f"{', '.join(TABLES)} with the columns image and text, or caption_zh, ...",
+    file_description=f"{', '.join(TABLES)} with the columns image and text, or caption_zh, ...",
     find=find_tables,
-    fits=lambda location: isinstance(location, LocalFile),
-    endings=tuple(TABLES),
+    accepts=lambda location: isinstance(location, LocalFile),
+    suffixes=tuple(TABLES),
     open=partial(_open, TableSource),
     image_folders=(),
     precedence=Precedence.TABLE,
 )
 TEXTS = Layout(
     name="texts",
-    files=f"{', '.join(TABLES)} with the columns caption_en, caption_zh, ...",
-    find=lambda folder: in_order({path.stem: path for path in tables_in(folder)}),
-    fits=TABLE.fits,
-    endings=TABLE.endings,
+    file_description=f"{', '.join(TABLES)} with the columns caption_en, caption_zh, ...",
+    find=lambda folder: order_splits({path.stem: path for path in tables_in(folder)}),
+    accepts=TABLE.accepts,
+    suffixes=TABLE.suffixes,
     open=partial(_open, TextSource),
-    by_name_only=True,
+    is_detectable=False,
     precedence=Precedence.TABLE,
 )

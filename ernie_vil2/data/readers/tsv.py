@@ -3,7 +3,7 @@
 from hashlib import blake2b
 from pathlib import Path
 
-from ernie_vil2.data.readers.chinese_clip import IMAGES
+from ernie_vil2.data.readers.chinese_clip import IMAGES_SUFFIX
 from ernie_vil2.data.readers.columns import lacking, names_here
 from ernie_vil2.data.readers.layout import Layout, Precedence
 from ernie_vil2.data.readers.locations import Location
@@ -34,8 +34,8 @@ class TsvSource:
         return len(self._lines)
 
     def __getitem__(self, index: int) -> Sample:
-        name = self._lines.row_name(index)
-        first, _, rest = self._lines.line(index).rstrip().partition(b"\t")
+        name = self._lines.describe_row(index)
+        first, _, rest = self._lines.read_line(index).rstrip().partition(b"\t")
         between, _, encoded = rest.rpartition(b"\t")
         if not encoded:
             raise BadSample(Reason.MALFORMED_ROW, name)
@@ -49,7 +49,7 @@ class TsvSource:
 
 def _is_tsv(name: str) -> bool:
     """Whether a file is one of the official layout, and not a table whose first line names its columns."""
-    if not name.endswith(".tsv") or name.endswith(IMAGES):
+    if not name.endswith(".tsv") or name.endswith(IMAGES_SUFFIX):
         return False
     try:
         with Path(name).open("rb") as file:
@@ -66,9 +66,9 @@ def _find(folder: Path) -> dict[str, list[Path]]:
 
 TSV = Layout(
     name="tsv",
-    files="official .tsv files",
+    file_description="official .tsv files",
     find=_find,
-    fits=lambda location: _is_tsv(location.name),
+    accepts=lambda location: _is_tsv(location.name),
     open=lambda location, data: TsvSource(location),
     precedence=Precedence.ROWS,
 )

@@ -1,17 +1,17 @@
-"""Samples whose files share a name: in tar shards of the WebDataset layout, or in a folder."""
+"""Samples whose files share a name: in tar shards of the WebDataset layout, or side by side in a folder."""
 
 import os
 import tarfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from functools import partial
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from ernie_vil2.data.readers.layout import SPLITS, Layout, Precedence, family
-from ernie_vil2.data.readers.locations import Location, as_location
+from ernie_vil2.data.readers.layout import SPLITS, Layout, Precedence, canonical_split
+from ernie_vil2.data.readers.locations import Location, to_location
 from ernie_vil2.data.readers.remote import PipeOutput
 from ernie_vil2.data.readers.source import Index, IndexedFile, pack_names, unpack_name
 from ernie_vil2.data.samples import (
@@ -27,137 +27,249 @@ from ernie_vil2.data.samples import (
 )
 from ernie_vil2.data.source_files import BYTE_ORDER_MARK, IMAGE_SUFFIXES, read_file, readable
 
-IMAGE_ID = "image_id"  # field that names the image, where several samples share one; otherwise its file does
-# Why a row of the index is not a sample; the index holds the position, 0 of a sample.
+IMAGE_ID = "image_id"  # JSON field that names the image, if several samples share one; otherwise its file name does
+
+# ---- Samples ----
+
+
+def split_file_name(name: str) -> tuple[str, str]:
+    """Return the name of the sample that a file belongs to, and the file's suffix: all after the first dot."""
+    folder, slash, file = name.rpartition("/")
+    stem, _, suffix = file.partition(".")
+    return f"{folder}{slash}{stem}", suffix.lower()
+
+
+def find_image_suffix(suffixes: Collection[str]) -> str | None:
+    """Return the suffix of the image among the files of a sample; None if there is no image."""
+    return next((suffix for suffix in suffixes if suffix in IMAGE_SUFFIXES), None)
+
+
+def assemble_sample(
+    name: str, suffixes: Collection[str], read: Callable[[str, int], bytes], text_id: str | None
+) -> Sample:
+    """Make a sample from an image file and the `.json` (captions, tags, fields) and `.txt` (a caption) next to it.
+
+    Args:
+        name: name that the files share.
+        suffixes: suffixes of the files that exist.
+        read: returns the content of the file with a suffix, given the most bytes that it may have.
+        text_id: as for `TarSource`.
+
+    Raises:
+        BadSample: there is no image, or the texts cannot be used.
+    """
+    image_suffix = find_image_suffix(suffixes)
+    if image_suffix is None:
+        raise BadSample(Reason.NO_IMAGE_MEMBER, name)
+
+    # The JSON object comes first: if the .txt file has another caption, that of the object counts.
+    fields = as_object(read("json", MAX_TEXT_BYTES), name) if "json" in suffixes else {}
+    captions, tags = parse_texts(fields, name)
+    if "txt" in suffixes:
+        try:
+            text = read("txt", MAX_TEXT_BYTES).removeprefix(BYTE_ORDER_MARK).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise BadSample(Reason.CAPTION_NOT_UTF8, name) from error
+        check_text(text, name)
+        captions.setdefault("", text)
+
+    image_name = fields.get(IMAGE_ID, name)
+    if not is_id(image_name):
+        raise BadSample(Reason.MALFORMED_IMAGE_ID, name)
+    text_name = choose_text_name(captions, fields, text_id, name)
+    # The image is read last: it is not needed if something else is wrong.
+    return Sample(str(image_name), text_name, read(image_suffix, MAX_BYTES), captions, tags, fields)
+
+
+def parse_texts(fields: Mapping, name: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """Return captions and tags by language from fields such as `caption`, `caption_zh` and `tags_en`; null is none.
+
+    Raises:
+        BadSample: a caption is not a text, or tags are not a list of texts.
+    """
+    captions, tags = {}, {}
+    for key, value in fields.items():
+        kind, _, language = key.partition("_")
+        if value is None:
+            continue
+        if kind == "caption":
+            if not isinstance(value, str):
+                raise BadSample(Reason.MALFORMED_CAPTION, name)
+            check_text(value, name)
+            captions[language] = value
+        elif kind == "tags":
+            if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
+                raise BadSample(Reason.MALFORMED_TAGS, name)
+            check_text("".join(value), name)
+            tags[language] = tuple(tag for tag in value if not is_blank(tag))
+    return captions, tags
+
+
+def choose_text_name(captions: Mapping[str, str], fields: Mapping, text_id: str | None, name: str) -> str:
+    """Return the name of a sample's text: the value of a field, or the captions themselves.
+
+    Args:
+        captions: captions by language.
+        fields: fields of the sample.
+        text_id: field that names the text; None: the captions do.
+        name: name of the sample, for errors.
+
+    Raises:
+        BadSample: there is no caption, or no such field.
+    """
+    if not captions:
+        raise BadSample(Reason.NO_CAPTION, name)
+    if text_id is None:
+        return "\n".join(captions.values())
+    if fields.get(text_id) is None:
+        raise BadSample(Reason.NO_FIELD, f"{name}, {text_id}")
+    text_name = str(fields[text_id])
+    check_text(text_name, name)
+    return text_name
+
+
+# ---- Tar shards ----
+
+# Why a row of the index is not a sample. The index holds positions in this tuple, so their order must not change
+# unless `INDEX_VERSION` does.
 PROBLEMS = (
     None, Reason.CUT_SHARD, Reason.EMPTY_SHARD, Reason.LINK, Reason.DEVICE, Reason.OUTSIDE_SHARD, Reason.SPARSE_MEMBER,
     Reason.NAME_NOT_UTF8, Reason.DATA_BEHIND,
 )  # fmt: skip
-MAX_HEADER = 2**20  # bytes that a header may take, with a long name in it
-MAX_PADDING = 2**24  # bytes behind the end mark that are looked through: tar pads with some thousand zeros
-COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+MAX_HEADER_BYTES = 2**20  # a header takes 512 bytes, or more with a long name; a damaged one may claim gigabytes
+# Bytes after the end mark that are searched for more data. `tar` itself pads a shard with some thousand zeros.
+MAX_PADDING_BYTES = 2**24
+COMPRESSION_BY_MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+ARCHIVE_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 class TarSource(IndexedFile):
-    """Samples of one tar shard: members that share their name up to the first dot.
+    """Samples of a tar shard: members that share their name up to the first dot.
 
-    An image member (`.jpg`, `.png`, `.webp`, ...) and texts from `.json` (`caption`, `tags`, or with a
-    language: `caption_zh`, `tags_en`, ...) or from `.txt` (the caption). A member whose name repeats begins a new
-    sample; folders and names that begin with a dot are skipped.
+    A sample has an image (`.jpg`, `.png`, `.webp`, ...) and texts from `.json` (`caption`, `tags`, or with a language
+    `caption_zh`, `tags_en`, ...) or from `.txt` (the caption). A member whose name repeats begins a new sample. Folders
+    and names that begin with a dot are skipped.
 
-    Nothing is ever unpacked. A sample with a link, a device, or a name that leads out of the shard is a bad sample.
-    Of a shard that is cut, the samples before the cut are read, and one more row is the cut; so it is where
-    data follows the end mark, as in two shards that were joined by `cat`.
+    Nothing is ever unpacked. A sample with a link, a device, or a name that leads out of the shard is a bad sample. If
+    a shard is cut off, its samples before the cut are read, and one more row is a bad sample that reports the cut. It
+    is the same with data after the end mark, as in two shards that were joined by `cat`.
 
     Args:
-        location: the shard; one whose number of samples is known is not read before its first sample is.
-        text_id: JSON field that names the text (`Data.text_id`); None: the captions name it.
+        location: the shard. If its number of samples is known, it is not scanned before a sample is read.
+        text_id: JSON field that names the text (`Data.text_id`); None: the captions do.
 
     Raises:
-        ValueError: the file is not a tar file, or it is compressed.
+        ValueError: the file is no tar file, or it is compressed.
     """
 
     kind = "tar"
 
     def __init__(self, location: str | Path | Location, text_id: str | None = None):
         self._text_id = text_id
-        location = as_location(location)
-        super().__init__(location, location.samples)
+        location = to_location(location)
+        super().__init__(location, location.num_samples)
 
     def _scan(self) -> Index:
-        scan = _Scan()
+        builder = _TarIndexBuilder()
         with self.location.open() as file:
-            start = file.read(8)
-            for magic, packer in COMPRESSED.items():
-                if start.startswith(magic):
+            magic = file.read(8)
+            for beginning, compression in COMPRESSION_BY_MAGIC.items():
+                if magic.startswith(beginning):
                     raise ValueError(
-                        f"{self.name}: compressed with {packer}; samples are read at random, so unpack it first "
+                        f"{self.name}: compressed with {compression}; samples are read at random, so unpack it first "
                         "(images do not become smaller by it)"
                     )
-            size = file.seek(0, 2)
+            size = file.seek(0, os.SEEK_END)
             file.seek(0)
             try:
-                end = scan.members(file, size)
+                end = builder.add_members(file, size)
             except (tarfile.TarError, ValueError, RecursionError) as error:
                 raise ValueError(f"{self.name}: not a tar shard ({error}); is it whole?") from error
+
+            # The members should be followed by zeros only; the first block of zeros is the end mark.
             end = min(end, size)  # a damaged header may point anywhere
             file.seek(end)
-            where = f"{self.name} at byte {end} of {size}"
+            place = f"{self.name} at byte {end} of {size}"
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                scan.add(where, Reason.CUT_SHARD)
-            elif any(file.read(2**20).strip(b"\0") for _ in range(MAX_PADDING >> 20)):
-                scan.add(where, Reason.DATA_BEHIND)
-        if not scan.names:
-            scan.add(self.name, Reason.EMPTY_SHARD)
-        return scan.index()
+                builder.add_row(place, Reason.CUT_SHARD)
+            elif any(file.read(2**20).strip(b"\0") for _ in range(MAX_PADDING_BYTES >> 20)):
+                builder.add_row(place, Reason.DATA_BEHIND)
+        if not builder.names:
+            builder.add_row(self.name, Reason.EMPTY_SHARD)
+        return builder.make_index()
 
-    def _rows(self, index: Index) -> int:
+    def _count_rows(self, index: Index) -> int:
         return len(index["name_ends"])
 
     def __getitem__(self, index: int) -> Sample:
-        found = self.index
-        name = unpack_name(found, index)
-        if problem := PROBLEMS[found["problems"][index]]:
+        arrays = self.index
+        name = unpack_name(arrays, index)
+        problem = PROBLEMS[arrays["problems"][index]]
+        if problem:
             raise BadSample(problem, name)
-        first, last = np.searchsorted(found["member_rows"], [index, index + 1])
-        members = {
-            found["suffixes"][suffix].item(): (offset, size)
-            for suffix, offset, size in found["members"][first:last].tolist()
-        }
-        return assemble(name, members, lambda suffix, most: self._bytes(*members[suffix], name, most), self._text_id)
+        first, last = np.searchsorted(arrays["member_rows"], [index, index + 1])
+        positions: dict[str, tuple[int, int]] = {}
+        for suffix, offset, size in arrays["members"][first:last].tolist():
+            positions[arrays["suffixes"][suffix].item()] = offset, size
+
+        def read_member(suffix: str, max_bytes: int) -> bytes:
+            return self._read_bytes(*positions[suffix], name, max_bytes)
+
+        return assemble_sample(name, positions, read_member, self._text_id)
 
 
-class _Headers:
-    """A file as `tarfile` is to see it, which reads headers only: one that is damaged may ask for gigabytes."""
+class _HeaderReader:
+    """A file for `tarfile`, which only reads headers from it; a damaged header may ask for gigabytes."""
 
     def __init__(self, file: BinaryIO):
-        self.seek, self.tell, self._file = file.seek, file.tell, file
+        self.seek, self.tell = file.seek, file.tell
+        self._file = file
 
     def read(self, size: int) -> bytes:
-        if not 0 <= size <= MAX_HEADER:
+        if not 0 <= size <= MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {size} bytes")
         return self._file.read(size)
 
 
-class _Scan:
-    """The rows of an index, as they are found."""
+class _TarIndexBuilder:
+    """Collects the rows of a tar shard's index in the order of the members."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
         self.problems: list[Reason | None] = []
-        self._members: list[tuple[int, int, int, int]] = []
+        self._members: list[tuple[int, int, int, int]] = []  # row, number of the suffix, offset, size
         self._suffixes: dict[str, int] = {}
-        self._row_of: dict[str, int] = {}
-        self._seen: set[tuple[int, str]] = set()
+        self._rows_by_name: dict[str, int] = {}
+        self._suffixes_of_rows: set[tuple[int, str]] = set()
 
-    def members(self, file: BinaryIO, size: int) -> int:
-        """Takes the members of a tar file up to its end or a cut; returns the byte where that is."""
-        headers: Any = _Headers(file)  # all that tarfile asks of a file that it reads
+    def add_members(self, file: BinaryIO, size: int) -> int:
+        """Add the members of a tar file of this size; return the byte at which they end or are cut off."""
+        headers: Any = _HeaderReader(file)  # has all the methods that tarfile calls
         with tarfile.open(fileobj=headers, mode="r:") as archive:
             try:
                 while (member := archive.next()) is not None:
-                    # A size below zero leads back, and round in a circle.
-                    leads_back = member.size < 0 or archive.offset <= member.offset
-                    if leads_back or (member.isfile() and member.offset_data + member.size > size):
+                    # With a negative size, tarfile would go back and read in a circle.
+                    goes_back = member.size < 0 or archive.offset <= member.offset
+                    if goes_back or (member.isfile() and member.offset_data + member.size > size):
                         return member.offset
-                    self._take(member)
-                    archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every one
-            except (tarfile.ReadError, ValueError, RecursionError):  # the latter two of damaged headers
+                    self._add_member(member)
+                    archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all of them in memory
+            except (tarfile.ReadError, ValueError, RecursionError):  # damaged headers cause the latter two
                 if not self.names:
                     raise
             return archive.offset
 
-    def add(self, name: str, problem: Reason | None = None) -> None:
-        """A row; it is not a sample if there is a problem."""
+    def add_row(self, name: str, problem: Reason | None = None) -> None:
+        """Add a row, which is a bad sample if there is a problem."""
         self.names.append(name)
         self.problems.append(problem)
 
-    def _take(self, member: tarfile.TarInfo) -> None:
+    def _add_member(self, member: tarfile.TarInfo) -> None:
         path = PurePosixPath(member.name)
         if member.isdir() or path.name.startswith("."):
             return
-        name, suffix = split_name(member.name)
-        row = self._row(name, suffix)
+        name, suffix = split_file_name(member.name)
+        row = self._find_row(name, suffix)
         if member.issym() or member.islnk():
             self.problems[row] = Reason.LINK
         elif not member.isfile():
@@ -169,22 +281,24 @@ class _Scan:
         elif not _is_unicode(member.name):
             self.problems[row] = Reason.NAME_NOT_UTF8
         else:
-            code = self._suffixes.setdefault(suffix, len(self._suffixes))
-            self._members.append((row, code, member.offset_data, member.size))
+            suffix_number = self._suffixes.setdefault(suffix, len(self._suffixes))
+            self._members.append((row, suffix_number, member.offset_data, member.size))
 
-    def _row(self, name: str, suffix: str) -> int:
-        row = self._row_of.get(name)
-        if row is None or (row, suffix) in self._seen:
-            row = self._row_of[name] = len(self.names)
-            self.add(name)
-        self._seen.add((row, suffix))
+    def _find_row(self, name: str, suffix: str) -> int:
+        """Return the row of a member's sample, which is a new one if the last sample of the name has this suffix."""
+        row = self._rows_by_name.get(name)
+        if row is None or (row, suffix) in self._suffixes_of_rows:
+            row = self._rows_by_name[name] = len(self.names)
+            self.add_row(name)
+        self._suffixes_of_rows.add((row, suffix))
         return row
 
-    def index(self) -> Index:
+    def make_index(self) -> Index:
+        """Return the index as arrays, the members sorted by row."""
         members = np.array(sorted(self._members, key=lambda member: member[0]), np.int64).reshape(-1, 4)
         return {
             **pack_names(self.names),
-            "problems": np.array(list(map(PROBLEMS.index, self.problems)), np.int8),
+            "problems": np.array([PROBLEMS.index(problem) for problem in self.problems], np.int8),
             "member_rows": members[:, 0].copy(),
             "members": members[:, 1:].copy(),
             "suffixes": np.array(list(self._suffixes) or [""]),
@@ -199,116 +313,45 @@ def _is_unicode(name: str) -> bool:
     return True
 
 
-def split_name(name: str) -> tuple[str, str]:
-    """The name of the sample that a file belongs to, and the file's suffix: what follows the first dot of its name."""
-    folder, slash, file = name.rpartition("/")
-    stem, _, suffix = file.partition(".")
-    return f"{folder}{slash}{stem}", suffix.lower()
-
-
-def assemble(name: str, suffixes: Collection[str], read: Callable[[str, int], bytes], text_id: str | None) -> Sample:
-    """The sample of an image file, and of `.json` (captions, tags, fields) and `.txt` (a caption) next to it. BadSample
-    if there is no image, or the texts cannot be used.
-
-    Args:
-        suffixes: of the files that there are.
-        read: gives the content of the one with a suffix, of so many bytes at most.
-        text_id: as of `TarSource`.
-    """
-    image = image_suffix(suffixes)
-    if image is None:
-        raise BadSample(Reason.NO_IMAGE_MEMBER, name)
-    fields = as_object(read("json", MAX_TEXT_BYTES), name) if "json" in suffixes else {}
-    captions, tags = texts_of(fields, name)
-    if "txt" in suffixes:
-        try:
-            text = read("txt", MAX_TEXT_BYTES).removeprefix(BYTE_ORDER_MARK).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise BadSample(Reason.CAPTION_NOT_UTF8, name) from error
-        check_text(text, name)
-        captions.setdefault("", text)
-    image_name = fields.get(IMAGE_ID, name)
-    if not is_id(image_name):
-        raise BadSample(Reason.MALFORMED_IMAGE_ID, name)
-    text = text_name(captions, fields, text_id, name)
-    return Sample(str(image_name), text, read(image, MAX_BYTES), captions, tags, fields)
-
-
-def image_suffix(suffixes: Collection[str]) -> str | None:
-    """Of the suffixes of a sample's files the one of its image; None: it has none."""
-    return next((suffix for suffix in suffixes if suffix in IMAGE_SUFFIXES), None)
-
-
-def texts_of(fields: Mapping, name: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """Captions and tags by language of fields such as `caption`, `caption_zh`, `tags_en`; null means none. BadSample if
-    a caption is not a text, or tags are not a list of texts."""
-    captions, tags = {}, {}
-    for key, value in fields.items():
-        kind, _, language = key.partition("_")
-        if kind not in ("caption", "tags") or value is None:
-            continue
-        if kind == "caption":
-            if not isinstance(value, str):
-                raise BadSample(Reason.MALFORMED_CAPTION, name)
-            check_text(value, name)
-            captions[language] = value
-        else:
-            if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
-                raise BadSample(Reason.MALFORMED_TAGS, name)
-            check_text("".join(value), name)
-            tags[language] = tuple(tag for tag in value if not is_blank(tag))
-    return captions, tags
-
-
-def text_name(captions: Mapping[str, str], fields: Mapping, text_id: str | None, name: str) -> str:
-    """What names the text: a field, or the captions themselves. BadSample if there is no caption, or no such field."""
-    if not captions:
-        raise BadSample(Reason.NO_CAPTION, name)
-    if text_id is None:
-        return "\n".join(captions.values())
-    if fields.get(text_id) is None:
-        raise BadSample(Reason.NO_FIELD, f"{name}, {text_id}")
-    value = str(fields[text_id])
-    check_text(value, name)
-    return value
-
-
-ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
-
-
 def _find_tars(folder: Path) -> dict[str, list[Path]]:
-    """Shards, or those of folders that are called as splits, as `prepare --parts` writes them."""
-    if paths := sorted(folder.glob("[!.]*.tar")):
+    """Return the shards in a folder, or those in folders named as splits, which `prepare --parts` writes."""
+    paths = sorted(folder.glob("[!.]*.tar"))
+    if paths:
         return {"": paths}
-    splits = {one.name: sorted(one.glob("[!.]*.tar")) for one in folder.iterdir() if family(one.name) in SPLITS}
-    order = sorted(splits, key=lambda name: (SPLITS.index(family(name)), name))
-    return {name: splits[name] for name in order if splits[name]}
+    names = [entry.name for entry in folder.iterdir() if canonical_split(entry.name) in SPLITS]
+    names.sort(key=lambda name: (SPLITS.index(canonical_split(name)), name))
+    splits = {name: sorted((folder / name).glob("[!.]*.tar")) for name in names}
+    return {name: paths for name, paths in splits.items() if paths}
 
 
 TAR = Layout(
     name="tar",
-    files=".tar shards, or folders of them for train, val and test",
+    file_description=".tar shards, or folders of them for train, val and test",
     find=_find_tars,
-    fits=lambda location: isinstance(location, PipeOutput) or location.name.endswith(ARCHIVES),
+    # Compressed archives are accepted so that the source can say how to unpack them.
+    accepts=lambda location: isinstance(location, PipeOutput) or location.name.endswith(ARCHIVE_SUFFIXES),
     open=lambda location, data: TarSource(location, data.text_id),
     precedence=Precedence.SHARDS,
 )
 
 
-LOOKED_AT = 1000  # files of a folder, by which it is recognised
+# ---- Files in a folder ----
+
+MAX_FILES_TRIED = 1000  # first files of a folder that are searched for an image with a text; a folder may have millions
 
 
 class FilesSource:
-    """Files of one folder that share their name up to the first dot: `000000001.jpg`, `.txt`, `.json`; by name.
+    """Samples in one folder: files that share their name up to the first dot, such as `000000001.jpg`, `.txt`, `.json`.
 
-    What they hold is as in a tar shard. Names that begin with a dot are skipped.
+    Samples are sorted by name, and have the same files as in a tar shard. Names that begin with a dot are skipped.
+    img2dataset writes such folders with `output_format=files`.
 
     Args:
-        folder: the folder itself; sub-folders are not looked into.
-        text_id: JSON field that names the text; None: the captions name it.
+        folder: the folder itself; sub-folders are ignored.
+        text_id: JSON field that names the text; None: the captions do.
 
     Raises:
-        ValueError: there is no file in it.
+        ValueError: the folder has no file.
     """
 
     def __init__(self, folder: str | Path, text_id: str | None = None):
@@ -322,18 +365,18 @@ class FilesSource:
 
     @property
     def index(self) -> Index:
-        """Names and suffixes, each sample's as one text."""
+        """File names of each sample, packed as one text with a slash between them."""
         if self._index is None:
-            samples: dict[str, list[str]] = {}
+            file_names: dict[str, list[str]] = {}
             for entry in os.scandir(self.name):
                 if entry.is_file() and not entry.name.startswith("."):
-                    name, _ = split_name(entry.name)
-                    samples.setdefault(name, []).append(entry.name)
-            self._index = pack_names(["/".join(sorted(samples[name])) for name in sorted(samples)])
+                    name, _ = split_file_name(entry.name)
+                    file_names.setdefault(name, []).append(entry.name)
+            self._index = pack_names(["/".join(sorted(file_names[name])) for name in sorted(file_names)])
         return self._index
 
     def release(self) -> None:
-        """Gives the list of files back; the next sample reads the folder again."""
+        """Free the list of files; reading the next sample lists the folder again."""
         self._index = None
 
     def __len__(self) -> int:
@@ -342,39 +385,39 @@ class FilesSource:
     def __getitem__(self, index: int) -> Sample:
         if len(self.index["name_ends"]) != self._size:
             raise OSError(f"{self.name} has changed while in use")
-        files = unpack_name(self.index, index).split("/")
-        name, _ = split_name(files[0])
-        paths = {split_name(file)[1]: Path(self.name, file) for file in files}
-        sample = assemble(readable(name), paths, partial(_read_member, paths), self._text_id)
-        suffix = image_suffix(paths)
+        file_names = unpack_name(self.index, index).split("/")
+        name, _ = split_file_name(file_names[0])
+        paths = {split_file_name(file_name)[1]: Path(self.name, file_name) for file_name in file_names}
+
+        def read_with_suffix(suffix: str, max_bytes: int) -> bytes:
+            try:
+                return read_file(paths[suffix], max_bytes)
+            except FileNotFoundError as error:
+                raise BadSample(Reason.MISSING_FILE, str(paths[suffix])) from error
+
+        sample = assemble_sample(readable(name), paths, read_with_suffix, self._text_id)
+        suffix = find_image_suffix(paths)
         return replace(sample, image_file=str(paths[suffix]) if suffix else "")
 
 
-def _read_member(paths: dict[str, Path], suffix: str, most: int) -> bytes:
-    try:
-        return read_file(paths[suffix], most)
-    except FileNotFoundError as error:
-        raise BadSample(Reason.MISSING_FILE, str(paths[suffix])) from error
-
-
 def _holds_samples(folder: Path) -> bool:
-    """Whether an image has a text of its name, among the first files of a folder."""
-    suffixes: dict[str, set[str]] = {}
-    for entry, _ in zip(os.scandir(folder), range(LOOKED_AT), strict=False):
-        name, suffix = split_name(entry.name)
-        suffixes.setdefault(name, set()).add(suffix)
-    return any(found & IMAGE_SUFFIXES and found & {"txt", "json"} for found in suffixes.values())
+    """Return whether an image has a text of the same name among the first files of a folder."""
+    suffixes_by_name: dict[str, set[str]] = {}
+    for entry in islice(os.scandir(folder), MAX_FILES_TRIED):
+        name, suffix = split_file_name(entry.name)
+        suffixes_by_name.setdefault(name, set()).add(suffix)
+    return any(suffixes & IMAGE_SUFFIXES and suffixes & {"txt", "json"} for suffixes in suffixes_by_name.values())
 
 
 def _find_folders(folder: Path) -> dict[str, list[Path]]:
-    folders = [folder, *sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")]
-    folders = [one for one in folders if _holds_samples(one)]
+    subfolders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    folders = [candidate for candidate in (folder, *subfolders) if _holds_samples(candidate)]
     return {"": folders} if folders else {}
 
 
 FILES = Layout(
     name="files",
-    files="images with a .txt or .json of their name",
+    file_description="images with a .txt or .json of their name",
     find=_find_folders,
     open=lambda location, data: FilesSource(location.name, data.text_id),
     precedence=Precedence.FILES,

@@ -61,7 +61,7 @@ def splits_of(folder: str | Path) -> list[str]:
         for layout in (SNLI_VE, NLVR2):
             if found := layout.find(path):
                 return list(found)
-        raise ValueError(f"{folder}: neither {SNLI_VE.files} nor {NLVR2.files} are here")
+        raise ValueError(f"{folder}: neither {SNLI_VE.file_description} nor {NLVR2.file_description} are here")
     return [path.stem.removeprefix("snli_ve_")]
 
 

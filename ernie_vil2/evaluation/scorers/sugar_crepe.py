@@ -80,13 +80,13 @@ class SugarCrepe(Scorer):
             for number, row in read_json(path, dict).items():
                 with collector.entry():
                     item = _item(path.stem, number, row)
-                    collector.add_image(folders.image(item.image, item.image), item.image)
+                    collector.add_image(folders.get_image(item.image, item.image), item.image)
                     for text in (item.caption, item.negative):
                         collector.add_text(BenchmarkText(text, text))
                     collector.add_pair(item.image, item.caption)
                     items.append(item)
         benchmark = collector.benchmark("sugar-crepe", files)
-        folders.require(benchmark.images)
+        folders.check_images(benchmark.images)
         return ScorerInput(data, {"": benchmark}, items)
 
     def score(self, opened: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2 | None) -> Report:

@@ -16,7 +16,7 @@ from ernie_vil2.config import load_config
 from ernie_vil2.data.decoding import collect_remarks
 from ernie_vil2.data.loader import SampleRows, load_batches
 from ernie_vil2.data.readers import open_sources, remote, source
-from ernie_vil2.data.readers.remote import FetchAhead, NoRoom, RemoteFile
+from ernie_vil2.data.readers.remote import CacheFull, Prefetcher, RemoteFile
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from tests.hostile.bad_input.case import member
@@ -27,8 +27,8 @@ from tests.support.misbehaving_server import MisbehavingServer
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote, "PAUSE", 0)
-    monkeypatch.setattr(source, "PAUSES", (0.01, 0.1))
+    monkeypatch.setattr(remote, "RETRY_PAUSE", 0)
+    monkeypatch.setattr(source, "RETRY_PAUSES", (0.01, 0.1))
     return tmp_path / "cache" / "shards"
 
 
@@ -74,7 +74,7 @@ def test_an_index_counts_shards_without_a_request_for_each(cache):
 
 @pytest.mark.parametrize(("manner", "fault"), [("well", "differs from its SHA-256 checksum"), ("half", "broke off")])
 def test_a_shard_unlike_its_index_is_asked_again_and_not_used(monkeypatch, manner, fault):
-    monkeypatch.setattr(source, "DEADLINE", 0)
+    monkeypatch.setattr(source, "RETRY_SECONDS", 0)
     with store(1) as server:
         samples = open_sources([f"{server.address}/well/0.tar"])
         server.files["0.tar"], server.manners["0.tar"] = content(0).replace(b"image", b"imagf"), manner
@@ -88,7 +88,7 @@ def test_a_store_that_fails_for_a_while_costs_no_sample():
         server.manners["0.tar"] = "503-then-9"
         with collect_remarks() as found:
             assert samples[0].image_name == "0-0"
-        assert found == [source.LATE] and server.asked["GET", "503-then-9"] == 10
+        assert found == [source.LATE_REMARK] and server.asked["GET", "503-then-9"] == 10
         with collect_remarks() as found:
             assert samples[1].image_name == "0-1"
         assert found == []
@@ -100,7 +100,7 @@ def test_shards_are_fetched_once_for_all_before_they_are_read(cache):
         for samples in readers:
             samples.fetch_ahead(0, [2, 3], [5])
             samples.fetch_ahead(1, [0], [])
-        wait_for(lambda: all(len(samples._ahead._open) == 4 for samples in readers))
+        wait_for(lambda: all(len(samples._prefetcher._open_files) == 4 for samples in readers))
         assert cached(cache) == ["0.tar", "2.tar", "3.tar", "5.tar"]
         asked = sum(server.asked.values())
         for samples in readers:
@@ -131,10 +131,10 @@ def test_open_files_leave_the_cache_last_and_not_for_prefetch(cache, monkeypatch
         files = [RemoteFile(f"{server.address}/well/{number}.tar") for number in range(5)]
         first = files[0].open()
         files[1].open().close()
-        second = files[2].open(ahead=True)  # evicts 1, though 0 was used before it
+        second = files[2].open(is_prefetch=True)  # evicts 1, though 0 was used before it
         assert cached(cache) == ["0.tar", "2.tar"]
-        with pytest.raises(NoRoom):
-            files[3].open(ahead=True)
+        with pytest.raises(CacheFull):
+            files[3].open(is_prefetch=True)
         assert cached(cache) == ["0.tar", "2.tar"]
         files[4].open().close()
         assert cached(cache) == ["2.tar", "4.tar"]
@@ -143,12 +143,12 @@ def test_open_files_leave_the_cache_last_and_not_for_prefetch(cache, monkeypatch
 
 def test_prefetch_stays_within_the_bound_of_the_cache(cache, monkeypatch):
     bounded(monkeypatch, 3)
-    monkeypatch.setattr(FetchAhead, "PAUSE", 0.01)
+    monkeypatch.setattr(Prefetcher, "PAUSE", 0.01)
     with store(8) as server:
         samples = open_sources([f"{server.address}/well/{{0..7}}.tar"])
         assert samples[0].image_name == "0-0"  # not open any more when others are read
         samples.fetch_ahead(0, [1, 2], [3, 4, 5, 6, 7])
-        wait_for(lambda: len(samples._ahead._open) == 3)
+        wait_for(lambda: len(samples._prefetcher._open_files) == 3)
         assert len(cached(cache)) == 3 and "0.tar" not in cached(cache)
         assert [samples[4 * number].image_name for number in (1, 2, 7)] == ["1-0", "2-0", "7-0"]
         samples.fetch_ahead(0, [6], [])
@@ -166,10 +166,10 @@ def test_room_that_a_killed_process_had_reserved_is_free_again(cache, monkeypatc
         reserved.write_bytes(bytes(2 * len(content(0))))
         with reserved.open("rb") as shared:
             fcntl.flock(shared, fcntl.LOCK_SH)
-            with pytest.raises(NoRoom):
-                files[1].open(ahead=True)
+            with pytest.raises(CacheFull):
+                files[1].open(is_prefetch=True)
             assert cached(cache) == []
-        with files[1].open(ahead=True), files[2].open(ahead=True):
+        with files[1].open(is_prefetch=True), files[2].open(is_prefetch=True):
             assert cached(cache) == ["1.tar", "2.tar"] and not list(cache.glob(".*"))
 
 
@@ -186,7 +186,7 @@ def test_an_epoch_from_a_faulty_store_holds_every_sample_once(cache, monkeypatch
         batches.close()
     names = [name for batch in epoch for name in batch["names"]]
     assert sorted(names) == sorted(f"{number}-{row}" for number in range(24) for row in range(4))
-    assert {remark for batch in epoch for remark, _ in batch["remarks"]} == {source.LATE}
+    assert {remark for batch in epoch for remark, _ in batch["remarks"]} == {source.LATE_REMARK}
 
 
 class Names(SampleRows):
@@ -200,14 +200,14 @@ class Names(SampleRows):
 
 def test_what_fails_ahead_is_left_to_who_reads_it(monkeypatch):
     """It is tried again when the shard is opened another time."""
-    monkeypatch.setattr(source, "DEADLINE", 0)
+    monkeypatch.setattr(source, "RETRY_SECONDS", 0)
     before = threading.active_count()
     with store(2) as server:
         samples = open_sources([f"{server.address}/well/{{0..1}}.tar"])
-        samples.most_open = 1
+        samples.max_open_shards = 1
         gone = server.files.pop("0.tar")
         samples.fetch_ahead(0, [0, 1], [])
-        wait_for(lambda: samples._ahead._threads == 0)
+        wait_for(lambda: samples._prefetcher._num_threads == 0)
         with pytest.raises(BadSample, match="no such file"):
             samples[0]
         server.files["0.tar"] = gone

@@ -7,7 +7,7 @@ import pytest
 from ernie_vil2.data.prepare import Settings, prepare
 from ernie_vil2.data.readers import TarSource, open_benchmark, open_benchmarks, open_sources
 from ernie_vil2.data.readers.locations import LocalFile
-from ernie_vil2.data.readers.source import OPEN_SHARDS, PART, ShardedSource, fingerprint
+from ernie_vil2.data.readers.source import EXCERPT_BYTES, MAX_OPEN_SHARDS, ShardedSource, fingerprint
 from ernie_vil2.data.readers.webdataset import FilesSource
 from ernie_vil2.io import terminal
 from tests.support.published_files import image, img2dataset, read_all, write
@@ -28,11 +28,11 @@ class Numbers(list):
 
 
 def test_rows_of_many_shards_are_found_with_few_of_them_open():
-    sizes = np.random.default_rng(0).integers(0, 4, 2 * OPEN_SHARDS).tolist()
+    sizes = np.random.default_rng(0).integers(0, 4, 2 * MAX_OPEN_SHARDS).tolist()
     shards = [Numbers(range(sum(sizes[:number]), sum(sizes[: number + 1]))) for number in range(len(sizes))]
     source = ShardedSource(shards)
     for row in [*range(sum(sizes)), 0, 1, 0, sum(sizes) - 1]:
-        assert source[row] == row and sum(shard.open for shard in shards) <= OPEN_SHARDS
+        assert source[row] == row and sum(shard.open for shard in shards) <= MAX_OPEN_SHARDS
     assert len(source) == sum(sizes) and source.shard_sizes.tolist() == sizes
     with pytest.raises(IndexError):
         source[sum(sizes)]
@@ -46,7 +46,7 @@ def test_threads_that_read_at_once_get_their_own_rows(tmp_path):
             members += [(f"{number}-{row}.png", image(1)), (f"{number}-{row}.txt", b"red")]
         write_tar(tmp_path / f"{number}.tar", members)
     source = open_sources([str(tmp_path / "*.tar")])
-    source.most_open = 2
+    source.max_open_shards = 2
     rows = [row for start in range(6) for row in range(start, len(source), 6)] * 10
     with ThreadPoolExecutor(8) as threads:
         read = list(threads.map(lambda row: source[row].image_name, rows))
@@ -84,7 +84,7 @@ def test_prepared_shards_are_scanned_where_their_index_is_wrong(prepared, monkey
 
 def test_an_index_that_took_long_is_kept_until_the_file_changes(tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("ernie_vil2.data.readers.source.WORTH_KEEPING", -1)
+    monkeypatch.setattr("ernie_vil2.data.readers.source.MIN_CACHED_SECONDS", -1)
     path = write_tar(tmp_path / "a.tar", [("1.png", image(1)), ("1.txt", b"x")])
     first = TarSource(path)
     with monkeypatch.context() as patch:
@@ -172,7 +172,7 @@ def test_option_that_one_of_several_files_takes_is_not_named(data, capsys):
     assert capsys.readouterr().err == ""
 
 
-LENGTH = 10 * PART
+LENGTH = 10 * EXCERPT_BYTES
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def file_of_parts(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("position", [0, PART - 1, LENGTH // 2, LENGTH // 2 + PART - 1, LENGTH - 1])
+@pytest.mark.parametrize("position", [0, EXCERPT_BYTES - 1, LENGTH // 2, LENGTH // 2 + EXCERPT_BYTES - 1, LENGTH - 1])
 def test_a_byte_that_differs_in_a_part_makes_another_fingerprint(file_of_parts, position):
     before, content = fingerprint([file_of_parts]), bytearray(file_of_parts.read_bytes())
     content[position] ^= 1

@@ -64,7 +64,7 @@ def test_a_workbook_is_read_by_the_rules_of_a_csv(shop):
     book.save(shop / "train.xlsx")
     check(open_sources([str(shop)]))
     table = XlsxTable(shop / "train.xlsx")
-    assert [table.row_name(row) for row in range(len(table))] == ["train.xlsx:3", "train.xlsx:4"]
+    assert [table.describe_row(row) for row in range(len(table))] == ["train.xlsx:3", "train.xlsx:4"]
     book.active["D4"] = "3.50"
     book.save(shop / "train.xlsx")
     source = TableSource(shop / "train.xlsx")
@@ -81,7 +81,7 @@ def test_title_merged_cells_and_dates_of_a_workbook_are_read(shop):
         sheet.merge_cells(cells)
     book.save(shop / "train.xlsx")
     table = XlsxTable(shop / "train.xlsx")
-    rows = [table.row(index) for index in range(len(table))]
+    rows = [table.read_row(index) for index in range(len(table))]
     assert [row.get("标题") for row in rows] == ["猫", "猫", "狗", None]  # what is not merged stays empty
     assert [row.get("货号") for row in rows] == ["A1", "A1", "A1", None]
     assert [row.get("上架") for row in rows] == ["2024-03-05", "2024-03-05T09:00:00", None, None]

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ernie_vil2.data.readers.locations import expand_braces, find
+from ernie_vil2.data.readers.locations import expand_braces, find_locations
 from tests.support.limits import examples
 from tests.support.processes import run_process
 
@@ -34,13 +34,13 @@ def test_braces_that_are_not_in_pairs_mean_themselves(pattern):
 
 def test_a_command_keeps_braces_that_are_not_a_range():
     command = "awk '{print $1, $2}' ${HOME}/{000..002}.tar"
-    assert expand_braces(command, lists=False) == [
+    assert expand_braces(command, expand_lists=False) == [
         f"awk '{{print $1, $2}}' ${{HOME}}/{number}.tar" for number in ("000", "001", "002")
     ]
 
 
 def names(pattern):
-    return [location.name for location in find(str(pattern))]
+    return [location.name for location in find_locations(str(pattern))]
 
 
 def test_files_come_in_the_order_of_the_pattern(tmp_path):

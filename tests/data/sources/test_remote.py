@@ -17,8 +17,8 @@ MEMBERS = [("1.png", b"image"), ("1.txt", b"x")]
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote, "PAUSE", 0)
-    monkeypatch.setattr(source, "DEADLINE", 0)
+    monkeypatch.setattr(remote, "RETRY_PAUSE", 0)
+    monkeypatch.setattr(source, "RETRY_SECONDS", 0)
     with pipes_allowed():
         yield tmp_path / "cache" / "shards"
 
@@ -99,7 +99,7 @@ def test_no_more_arrives_than_the_cache_holds(cache, monkeypatch, manner):
 
 
 def test_nothing_is_asked_again_after_the_deadline(monkeypatch):
-    monkeypatch.setattr(remote, "DEADLINE", -1)
+    monkeypatch.setattr(remote, "REQUEST_DEADLINE", -1)
     with MisbehavingServer(a_tar=SHARD) as server, pytest.raises(FetchError, match="503 .*attempts made: 1"):
         RemoteFile(f"{server.address}/503/a.tar").open()
     assert server.asked["GET", "503"] == 1

@@ -78,7 +78,7 @@ def test_whatever_csv_writes_is_read_again(tmp_path_factory, rows, end, mark):
     path.write_bytes(text.getvalue().encode("utf-8-sig" if mark else "utf-8"))
     read = CsvTable(path)
     expected = [{key: cell for key, cell in zip(("text", "caption_en"), row, strict=True) if cell} for row in rows]
-    assert [read.row(row) for row in range(len(read))] == expected
+    assert [read.read_row(row) for row in range(len(read))] == expected
 
 
 NUMBERS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False)).map(str)
@@ -95,7 +95,7 @@ def test_a_csv_column_is_of_numbers_if_all_print_back_the_same(tmp_path_factory,
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("image", "price", "image_id", "caption"), *rows, ("b.png", "", "", "")])
     table = CsvTable(path)
-    *read, last = [table.row(index) for index in range(len(table))]
+    *read, last = [table.read_row(index) for index in range(len(table))]
     assert last == {"image": "b.png"}
     assert [str(row["price"]) for row in read] == values
     assert all(isinstance(row["price"], str) == bool(texts) for row in read)

@@ -16,8 +16,8 @@ def impatient():
     """With a cache of its own, and without pauses."""
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
         patch.setenv("ERNIE_VIL2_CACHE", folder)
-        patch.setattr(remote, "PAUSE", 0)
-        patch.setattr(source, "DEADLINE", 0)
+        patch.setattr(remote, "RETRY_PAUSE", 0)
+        patch.setattr(source, "RETRY_SECONDS", 0)
         yield
 
 

@@ -203,15 +203,15 @@ def test_a_caption_is_blank_where_the_tokeniser_finds_nothing(examples, tokenize
 
 def test_a_damaged_index_is_made_again(examples, tmp_path, monkeypatch):
     monkeypatch.setattr(source, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(source, "WORTH_KEEPING", -math.inf)
+    monkeypatch.setattr(source, "MIN_CACHED_SECONDS", -math.inf)
     made = {"bounds": np.arange(50), "names": np.array(["a", "bc"])}
-    source.cached_index("fuzz", "x", lambda: made)
+    source.load_or_scan_index("fuzz", "x", lambda: made)
     (kept,) = (tmp_path / "indexes").iterdir()
     whole = kept.read_bytes()
 
     def read(content):
         kept.write_bytes(content)
-        again = source.cached_index("fuzz", "x", lambda: made)
+        again = source.load_or_scan_index("fuzz", "x", lambda: made)
         assert all(np.array_equal(again[name], value) for name, value in made.items())
 
     survive(examples, damaged(whole), read)

@@ -289,7 +289,7 @@ def test_translated_captions_of_coco_cn_are_known_by_their_mark(tmp_path):
     translated = open_benchmark(write(tmp_path, {"pair.txt": lines} | images))
     assert [text.id for text in translated.texts][:2] == [f"{name}#zhm#3", f"{name}#zhm#0"]  # in the order of the file
     assert translated.texts[0].text == "机舱内有座椅3。" and len(translated.images) == 2
-    with pytest.raises(ValueError, match="no layout that is known"):
+    with pytest.raises(ValueError, match="no known layout"):
         recognise(LocalFile(write(tmp_path / "other", {"pair.txt": "a b\n"})), DataSpec([]))
 
 

@@ -33,7 +33,7 @@ def test_a_row_of_nlvr2_is_two_images_a_sentence_and_a_label(tmp_path):
     first, second = read_all(open_sources([str(write(tmp_path, TEST))], split="test1"))
     assert (first.image, first.right, first.text, first.label) == (image(0), image(1), SENTENCE, "True")
     assert (second.image, second.right, second.label) == (image(2), image(3), "False")
-    row = open_sources([str(tmp_path)], split="test1").shards[0].row(0)
+    row = open_sources([str(tmp_path)], split="test1").shards[0].read_row(0)
     assert (row.id, row.group, len(row.origins)) == ("test1-0-1-0", "test1-0-0", 2)
 
 
