@@ -67,7 +67,7 @@ def write(folder: Path) -> int:
     config, _ = CHINESE_CLIP.configure(Folder(weights, Settings(folder / "config.json", about), {}, {}))
     model = build_dual_encoder(config, WORDS)
     arrays = {name: value.numpy() for name, value in model.state_dict().items()}
-    write_torch(weights, CHINESE_CLIP.names(config, {}).to_theirs(arrays), is_checkpoint=False)
+    write_torch(weights, CHINESE_CLIP.make_name_table(config, {}).to_theirs(arrays), is_checkpoint=False)
     return weights.stat().st_size
 
 

@@ -389,9 +389,9 @@ def named_model(args: argparse.Namespace, labels: bool = False) -> tuple[ErnieVi
     from ernie_vil2.encoder import describe_backend, load_model
     from ernie_vil2.evaluation.scorers.entailment import load_classifier
     from ernie_vil2.io.run_folder import run_of
-    from ernie_vil2.models.weights.format import weights_path
+    from ernie_vil2.models.weights.format import find_weights
 
-    weights = weights_path(args.checkpoint)
+    weights = find_weights(args.checkpoint)
     options = {"batch_size": args.batch_size, "precision": args.precision}
     if labels:
         model = load_classifier(weights, args.vocab, args.device, **options)

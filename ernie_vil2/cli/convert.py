@@ -114,10 +114,10 @@ def _write_adapter(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
     from ernie_vil2.io.run_folder import CONFIG
     from ernie_vil2.models.weights.adapter import write_adapter
-    from ernie_vil2.models.weights.format import weights_path
+    from ernie_vil2.models.weights.format import find_weights
     from ernie_vil2.models.weights.hand_back import origin_of
 
-    weights, origin = weights_path(args.source), origin_of(args.origin or args.source)
+    weights, origin = find_weights(args.source), origin_of(args.origin or args.source)
     if origin is None or not weights.with_name(CONFIG).is_file():
         raise ValueError(f"{args.source}: no run whose origin is known; name the folder that it began with by --origin")
     notes = write_adapter(weights, load_config(weights.with_name(CONFIG), is_strangers=True), origin, args.target)

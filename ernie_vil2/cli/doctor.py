@@ -64,10 +64,10 @@ def check_model(source: str) -> list[Result]:
     """Check that a model loads, and computes what its integrity file says."""
     from ernie_vil2.encoder import load_model
     from ernie_vil2.io.files import INTEGRITY
-    from ernie_vil2.models.weights.format import weights_path
+    from ernie_vil2.models.weights.format import find_weights
     from ernie_vil2.models.weights.integrity import MissingGoldenError, check_golden, has_integrity
 
-    loaded, folder = load_model(source), weights_path(source).parent
+    loaded, folder = load_model(source), find_weights(source).parent
     results = [Result("ok", "model", _one_line(loaded))]
     if not has_integrity(folder):
         why = f"no {INTEGRITY}: nothing says what it should compute"

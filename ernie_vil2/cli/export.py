@@ -59,13 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ernie_vil2.encoder import load_model
     from ernie_vil2.export import export, require_backend
-    from ernie_vil2.models.weights.format import weights_path
+    from ernie_vil2.models.weights.format import find_weights
 
     require_backend(TARGETS[args.to])
     if not args.data and not DEMO.is_file():
         raise ValueError("name real inputs to compare the export on, --data SOURCE: the demo's are not there")
     name = f"{args.to}-{args.precision}" + (f"-{args.width}" if args.width else "")
-    args.folder = args.folder or weights_path(args.checkpoint).parent / name
+    args.folder = args.folder or find_weights(args.checkpoint).parent / name
     loaded = load_model(args.checkpoint, args.vocab, "cpu")
     real_inputs = inputs(loaded, data_spec(args, args.data or [str(DEMO)]), args.samples)
     report = export(

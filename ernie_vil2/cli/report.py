@@ -56,10 +56,10 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
     from ernie_vil2.evaluation.report_page import ReportedRun, read_evaluations, write_run_report
     from ernie_vil2.io.run_folder import CONFIG, LOG, RESULTS, run_of
-    from ernie_vil2.models.weights.format import weights_path
+    from ernie_vil2.models.weights.format import find_weights
     from ernie_vil2.training.run_log import config_facts, progress_facts, read_log
 
-    checkpoints = [weights_path(path).parent for path in args.run]
+    checkpoints = [find_weights(path).parent for path in args.run]
     folders = [run_of(checkpoint) or Path(path) for checkpoint, path in zip(checkpoints, args.run, strict=True)]
     runs, cards, licences, thumbnails = [], [], set[str](), dict[str, bytes]()
     for checkpoint, folder, name in zip(checkpoints, folders, _names(args.run, folders), strict=True):

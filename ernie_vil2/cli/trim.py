@@ -100,10 +100,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read_model(path: str, vocabulary: str | None) -> StoredModel:
-    from ernie_vil2.models.weights.format import WORDS, read_model
+    from ernie_vil2.models.weights.format import WORD_EMBEDDING, read_model
 
     stored = read_model(path, vocabulary)
-    if stored.tokens is None or WORDS not in stored.arrays:
+    if stored.tokens is None or WORD_EMBEDDING not in stored.arrays:
         raise ValueError(f"{path}: no vocabulary or word embedding there; name its vocabulary: --vocab FILE")
     return stored
 
@@ -115,7 +115,7 @@ def _open_vocabulary(stored: StoredModel | None, vocabulary: str | None) -> tupl
 
     if stored is None:
         return Tokenizer(vocabulary, max_length=MAX_LENGTH), ViewsConfig()
-    return stored.tokenizer(MAX_LENGTH), stored.config.Views
+    return stored.build_tokenizer(MAX_LENGTH), stored.config.Views
 
 
 def _read_data(args: argparse.Namespace, views: ViewsConfig) -> set[str]:
@@ -150,7 +150,7 @@ def _write_vocabulary(path: str, tokenizer: TextTokenizer, rows: Sequence[int]) 
 def _write_trimmed_model(args: argparse.Namespace, stored: StoredModel, kept_ids: Iterable[int]) -> list[int]:
     """Write the model with these rows of its word embedding, and return all rows that it keeps."""
     from ernie_vil2.encoder import build_encoder
-    from ernie_vil2.models.weights.format import WORDS, write_model
+    from ernie_vil2.models.weights.format import WORD_EMBEDDING, write_model
     from ernie_vil2.models.weights.integrity import compute_golden
 
     rows = sorted({*kept_ids, *_find_special_ids(stored)})
@@ -158,7 +158,7 @@ def _write_trimmed_model(args: argparse.Namespace, stored: StoredModel, kept_ids
     encoder = build_encoder(trimmed.build()[0], trimmed, trimmed.config, "float32", 8)
     write_model(trimmed, args.output, "ernie_vil2", compute_golden(encoder))
 
-    num_words, width = stored.arrays[WORDS].shape
+    num_words, width = stored.arrays[WORD_EMBEDDING].shape
     total = sum(array.size for array in stored.arrays.values())
     saved = (num_words - len(rows)) * width
     print(
@@ -195,11 +195,11 @@ def trim_model(model: StoredModel, rows: Sequence[int], source: str | None = Non
 
     from ernie_vil2.data.tokenizer_files import LibraryTokenizer
     from ernie_vil2.data.trimming import trimmed
-    from ernie_vil2.models.weights.format import WORDS
+    from ernie_vil2.models.weights.format import WORD_EMBEDDING
     from ernie_vil2.towers.transformer import text_variant
 
     config, text = model.config, model.config.Model.text
-    tokenizer = trimmed(model.tokenizer(config.Data.max_length), list(rows))
+    tokenizer = trimmed(model.build_tokenizer(config.Data.max_length), list(rows))
     new_ids = {old_id: new_id for new_id, old_id in enumerate(rows)}
     variant = text_variant(text)
     if variant is not None:
@@ -211,15 +211,15 @@ def trim_model(model: StoredModel, rows: Sequence[int], source: str | None = Non
     if weights is None and source and model.family:
         weights = str(source)
     towers = config.Model.model_copy(update={"text": text, "weights": weights})
-    arrays = {**model.arrays, WORDS: np.ascontiguousarray(model.arrays[WORDS][list(rows)])}
+    arrays = {**model.arrays, WORD_EMBEDDING: np.ascontiguousarray(model.arrays[WORD_EMBEDDING][list(rows)])}
     return replace(
         model,
         layout="ernie_vil2",
         arrays=arrays,
         config=config.model_copy(update={"Model": towers}),
         tokens=tokenizer.tokens,
-        library=tokenizer if isinstance(tokenizer, LibraryTokenizer) else None,
-        vocabulary=None,
+        library_tokenizer=tokenizer if isinstance(tokenizer, LibraryTokenizer) else None,
+        vocabulary_path=None,
         family=None,
     )
 

@@ -531,7 +531,7 @@ def load_model(
                          f"{backend.replace('_', '-')}")  # fmt: skip
 
     stored = read_stored_model(source, vocab, device, precision, heads, dialect)
-    from ernie_vil2.models.weights.format import weights_path
+    from ernie_vil2.models.weights.format import find_weights
     from ernie_vil2.models.weights.integrity import check_golden
 
     config = stored.config
@@ -548,7 +548,7 @@ def load_model(
         raise ValueError(f"{source}: {error}") from None
     encoder = build_encoder(model, stored, config, precision, batch_size)
 
-    folder = weights_path(source).parent
+    folder = find_weights(source).parent
     if verify:
         # Golden embeddings were computed with the length of the stored configuration.
         check_golden(folder, build_encoder(model, stored, stored.config, precision, batch_size))
@@ -619,7 +619,7 @@ def build_encoder(
     """Return the encoder of a model that was built from stored weights."""
     model.eval()
     backend = PaddleBackend(model, Preprocessing.from_config(config.Model.image), precision)
-    return ErnieViL2(backend, stored.tokenizer(config.Data.max_length), config, batch_size)
+    return ErnieViL2(backend, stored.build_tokenizer(config.Data.max_length), config, batch_size)
 
 
 def _load_export(folder: Path, device: str | None, batch_size: int, backend_name: str) -> ErnieViL2:

@@ -28,7 +28,7 @@ from ernie_vil2.evaluation.scorers.entailment import load_classifier
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.terminal import counted
-from ernie_vil2.models.weights.format import weights_path
+from ernie_vil2.models.weights.format import find_weights
 from ernie_vil2.pages import Table
 
 PIXELS = "nearest train image by pixels"
@@ -330,7 +330,7 @@ def measured(model: ErnieViL2, benchmarks: Mapping[str, Benchmark], source: str 
     return Cost(
         by_image,
         by_text,
-        None if source is None else _megabytes(weights_path(source)),
+        None if source is None else _megabytes(find_weights(source)),
         model.embed_dim,
         _index_megabytes(benchmarks, model.embed_dim),
         sum(map(model.tokenizer.cuts, texts)),

@@ -117,7 +117,7 @@ class NewLanguageTask(MultiViewTask):
         self._stored = read_model(config.Model.weights)
         if self._stored.tokens is None:
             raise ConfigError(f"Model.weights: {config.Model.weights} has no vocabulary, which the teacher needs")
-        self._known = self._stored.tokenizer(self._stored.config.Data.max_length)
+        self._known = self._stored.build_tokenizer(self._stored.config.Data.max_length)
         super().__init__(config)
 
     def _build_loss(self) -> DistanceLoss:

@@ -61,7 +61,7 @@ def test_from_the_folder_and_back(name, shapes, tmp_path):
 
     succeed("convert", run, tmp_path / "back")
     back = read_model(tmp_path / "back")
-    assert layout_of(tmp_path / "back") == layout_of(folder) and back.family.names == source.family.names
+    assert layout_of(tmp_path / "back") == layout_of(folder) and back.family.array_names == source.family.array_names
     assert_same_arrays(dict(back.arrays), dict(trained.arrays))
     handed = ernie_vil2.load_model(tmp_path / "back")
     np.testing.assert_array_equal(handed.encode_texts(TEXTS), model.encode_texts(TEXTS))

@@ -6,7 +6,7 @@ import pytest
 
 from ernie_vil2.models.weights import format as module
 from ernie_vil2.models.weights.files import read_weights
-from ernie_vil2.models.weights.format import FORMATS, ModelFiles, NoWeights, read_model, recognise, write_model
+from ernie_vil2.models.weights.format import FORMATS, ModelFiles, NoWeights, read_model, recognise_model, write_model
 from tests.support.other_families import OWN
 from tests.support.paths import FIXTURES
 
@@ -38,8 +38,8 @@ def is_recognised(name, path):
 def test_a_format_recognises_its_own_models_alone(name, run_folder):
     folder = FOLDERS.get(name, run_folder)
     assert [candidate for candidate in FORMATS if is_recognised(candidate, folder)] == [name]
-    for path in (folder, recognise(folder)[1].weights):
-        assert recognise(path)[0] is FORMATS.find(name)
+    for path in (folder, recognise_model(folder)[1].weights):
+        assert recognise_model(path)[0] is FORMATS.find(name)
 
 
 def test_arrays_tell_the_releases_apart_under_any_name(tmp_path):

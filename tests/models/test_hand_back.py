@@ -20,7 +20,7 @@ from ernie_vil2.encoder import load_model
 from ernie_vil2.io.files import sha256
 from ernie_vil2.models.lora import add_lora
 from ernie_vil2.models.weights.files import INDEX_SUFFIX, read_weights, write_torch_weights
-from ernie_vil2.models.weights.format import WORDS, read_model, weights_path, write_model
+from ernie_vil2.models.weights.format import WORD_EMBEDDING, find_weights, read_model, write_model
 from ernie_vil2.models.weights.hand_back import layout_of, origin_of
 from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
 from tests.support.commands import call, succeed
@@ -35,7 +35,7 @@ TEXTS = 6
 
 
 def weights_in(folder):
-    return read_weights(weights_path(folder), keep_bfloat16=True)
+    return read_weights(find_weights(folder), keep_bfloat16=True)
 
 
 def given_back(name, folder, change=lambda array: array):
@@ -85,7 +85,7 @@ def test_a_trimmed_model_goes_back_with_its_tokenizer(name, tmp_path):
     assert small.tokenizer.vocab_size < model.tokenizer.vocab_size
     np.testing.assert_array_equal(small.encode_texts(texts), model.encode_texts(texts))
     settings = "".join(path.read_text() for path in tmp_path.glob("back/**/*.json") if path.name != "integrity.json")
-    assert f'"vocab_size": {len(read_model(tmp_path / "back").arrays[WORDS])}' in settings
+    assert f'"vocab_size": {len(read_model(tmp_path / "back").arrays[WORD_EMBEDDING])}' in settings
     if name not in RECORDED:
         return
     assert tree_digest(tmp_path / "back") == RECORDED[name]["trimmed"]

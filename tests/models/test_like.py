@@ -12,7 +12,7 @@ from ernie_vil2.config import ConfigError, dump_config, load_config
 from ernie_vil2.encoder import PaddleBackend
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights
-from ernie_vil2.models.weights.format import read_model, weights_path, write_model
+from ernie_vil2.models.weights.format import find_weights, read_model, write_model
 from ernie_vil2.models.weights.initial import _read_like, load_initial_weights, with_model_like
 from ernie_vil2.training.trainer import Trainer
 from tests.support.commands import succeed
@@ -83,7 +83,7 @@ def test_fgclip_2_reads_texts_in_the_chosen_way(way, tmp_path):
     arrays = {name: value.numpy() + np.float32(0.25) for name, value in model.state_dict().items()}
     write_model(replace(stored, arrays=arrays, config=read, family=None), tmp_path / "run", "ernie_vil2")
     succeed("convert", tmp_path / "run", tmp_path / "back")
-    before, after = read_weights(weights_path(folder)), read_weights(weights_path(tmp_path / "back"))
+    before, after = read_weights(find_weights(folder)), read_weights(find_weights(tmp_path / "back"))
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     prefixes = {"box": ("boxtext_head", f"{POSITIONS}."), "long": ("longtext_head", f"{POSITIONS}_")}[way]
     of_any_way = ("text_model.head", "boxtext_head", "longtext_head", "dense_feature_head", POSITIONS)

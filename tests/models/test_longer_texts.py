@@ -11,7 +11,7 @@ import pytest
 import ernie_vil2
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.models.weights.files import read_weights, write_weights
-from ernie_vil2.models.weights.format import read_model, weights_path, write_model
+from ernie_vil2.models.weights.format import find_weights, read_model, write_model
 from ernie_vil2.models.weights.hand_back import layout_of
 from ernie_vil2.models.weights.initial import stretched_positions, with_model_like
 from ernie_vil2.training.checkpoint import list_checkpoints
@@ -88,7 +88,7 @@ def test_every_layout_takes_longer_positions_and_gives_them_back(name, tmp_path)
         return
     arrays = {key: value for key, value in expected(name).items() if key.startswith(("pixel", "spatial"))}
     texts = [" ".join(["a red disc 红色的圆"] * count) for count in (1, 20, 80)]
-    ids = model.tokenizer(longer)(texts)
+    ids = model.build_tokenizer(longer)(texts)
     padding = model.config.Model.text.variant.padding
     assert (ids[2, :-1] != padding).all()  # the end token is padding as well in SigLIP
     with paddle.no_grad():
@@ -110,7 +110,7 @@ def test_settings_without_a_length_say_it_afterwards(tmp_path):
     sizes = json.loads((tmp_path / "config.json").read_text())
     assert sizes["text_config"].pop("max_position_embeddings") == 77
     (tmp_path / "config.json").write_text(json.dumps(sizes))
-    arrays = read_weights(weights_path(FOLDERS["hf_clip"]))
+    arrays = read_weights(find_weights(FOLDERS["hf_clip"]))
     counted = {"text_model.embeddings.position_ids": np.arange(77)[None]}
     write_weights(tmp_path / "model.safetensors", {**arrays, **counted})
     model, _ = stretched("hf_clip", 248)
@@ -118,7 +118,7 @@ def test_settings_without_a_length_say_it_afterwards(tmp_path):
     sizes = json.loads((tmp_path / "back/config.json").read_text())
     assert sizes["text_config"]["max_position_embeddings"] == 248
     assert json.loads((tmp_path / "back/tokenizer_config.json").read_text())["model_max_length"] == 248
-    assert read_weights(weights_path(tmp_path / "back")).keys() == arrays.keys()
+    assert read_weights(find_weights(tmp_path / "back")).keys() == arrays.keys()
 
 
 def test_what_a_folder_cuts_at_is_noted(tmp_path):

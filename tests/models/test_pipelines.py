@@ -198,7 +198,7 @@ def test_gradients_are_the_authors(name):
     ours = {key: np.zeros(value.shape, "float32") if value.grad is None else value.grad.numpy()
             for key, value in model.named_parameters()}  # fmt: skip
     family = found.family
-    theirs = family.family.names(found.config.Model, family.dialect, family.names).to_theirs(ours)
+    theirs = family.format.make_name_table(found.config.Model, family.dialect, family.array_names).to_theirs(ours)
     names = [key.removeprefix("grad/") for key in arrays if key.startswith("grad/")]
     assert len(names) >= 6
     for key in names:

@@ -33,7 +33,7 @@ def test_towers_tokenizer_length_and_loss_are_the_folders(name):
     assert config.Data.max_length == source.config.Data.max_length
     task = built_task(config)
     texts = ["a red disc", "红色的圆", ""]
-    np.testing.assert_array_equal(task.tokenizer(texts), source.tokenizer(source.config.Data.max_length)(texts))
+    np.testing.assert_array_equal(task.tokenizer(texts), source.build_tokenizer(source.config.Data.max_length)(texts))
     state = task.model.state_dict()
     assert state.keys() == dict(source.arrays).keys()
     for key, value in state.items():
@@ -72,7 +72,7 @@ def test_gradients_of_the_trainers_step_are_the_authors(name, micro_batch):
     ours |= {"logit_bias": np.zeros(1, "float32")} if "logit_bias" in found.arrays else {}
     ours |= taken_gradients(task.model)
     family = found.family
-    theirs = family.family.names(found.config.Model, family.dialect, family.names).to_theirs(ours)
+    theirs = family.format.make_name_table(found.config.Model, family.dialect, family.array_names).to_theirs(ours)
     names = [key for key in arrays if key.startswith("grad/")]
     assert len(names) >= 6
     for key in names:
@@ -108,7 +108,7 @@ def test_resume_is_bit_equal(overrides, tmp_path, name):
     # A run says all by itself: tokenizer, towers and loss are in its folder.
     alone, source = read_model(list_checkpoints(whole.run)[-1]), read_model(FOLDERS[name])
     texts = ["a red disc", "红色的圆"]
-    np.testing.assert_array_equal(alone.tokenizer(20)(texts), source.tokenizer(20)(texts))
+    np.testing.assert_array_equal(alone.build_tokenizer(20)(texts), source.build_tokenizer(20)(texts))
     assert alone.config.Loss.kind == source.config.Loss.kind
     load_model(whole.run, verify=True)
 

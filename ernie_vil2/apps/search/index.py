@@ -371,9 +371,9 @@ def _loaded(
         export = find_export(Path(source), fingerprint, backends=["onnx"]) if fingerprint and can_use_export else None
         if export:
             return export, source
-        from ernie_vil2.models.weights.format import weights_path
+        from ernie_vil2.models.weights.format import find_weights
 
-        folder = weights_path(source).parent
+        folder = find_weights(source).parent
         source = folder if run_of(folder) else source
     return load_model(source, device=device, precision=precision, backend="fastest"), source
 

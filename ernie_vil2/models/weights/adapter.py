@@ -15,7 +15,7 @@ from ernie_vil2.models.heads import HEAD_PREFIX
 from ernie_vil2.models.lora import LORA_A, LORA_B, LORA_NAMES
 from ernie_vil2.models.weights.families.family import Family
 from ernie_vil2.models.weights.files import read_weights, write_torch_weights
-from ernie_vil2.models.weights.format import recognise
+from ernie_vil2.models.weights.format import recognise_model
 from ernie_vil2.models.weights.name_table import NameTable
 
 SCALARS = ("log_logit_scale", "logit_bias")
@@ -39,14 +39,14 @@ def write_adapter(weights: Path, config: Config, origin: Path, folder: Path) -> 
     layers = [name.removesuffix(f".{LORA_A}") for name in arrays if name.endswith(f".{LORA_A}")]
     if lora is None or not layers:
         raise ValueError(f"{weights.parent} has no LoRA to keep apart; leave --lora out")
-    family, files = recognise(origin)
+    family, files = recognise_model(origin)
     if not isinstance(family, Family) or family.layout != "hf":
         raise ValueError(
             f"{origin}: peft adds to models of transformers only; merge LoRA into this one (--lora merged)"
         )
     was = family.read_towers(files.weights, config.Model.dialect)
     _check_untouched(arrays, was.arrays, origin)
-    names = family.names(config.Model, was.dialect, was.names)
+    names = family.make_name_table(config.Model, was.dialect, was.array_names)
     changes: dict[str, np.ndarray] = {}
     for layer in layers:
         changes |= _of_layer(names, layer, arrays[f"{layer}.{LORA_A}"], arrays[f"{layer}.{LORA_B}"])

@@ -1,11 +1,11 @@
-"""Whole models on disk: formats are recognised, read and written.
+"""Read and write whole models on disk, in any format.
 
-ernie_vil2    formats/run.py: model.safetensors, config.yaml, vocab.txt; a training checkpoint is such a folder
-official      formats/official.py: model.pdparams, vocab.txt (`token<TAB>id` lines), ernie_config.json
-paddlenlp     formats/paddlenlp.py: as `from_pretrained` of ErnieViLModel and ErnieViLProcessor read it
+ernie_vil2    formats/run.py: model.safetensors, config.yaml, vocab.txt; the checkpoints of a training are such folders
+official      formats/official.py: model.pdparams, vocab.txt (lines `token<TAB>id`), ernie_config.json
+paddlenlp     formats/paddlenlp.py: what `from_pretrained` of ErnieViLModel and ErnieViLProcessor reads
 others        families/*.py: other families of dual encoders
 
-A format is one file and one line in `FORMATS`.
+A new format is one file and one line in `FORMATS`.
 """
 
 import os
@@ -42,43 +42,48 @@ from ernie_vil2.registry import Registry
 from ernie_vil2.towers.base import ImageTowerConfig
 from ernie_vil2.towers.transformer import image_variant, text_variant
 
-WORDS = "text.network.embeddings.word_embeddings.weight"
+WORD_EMBEDDING = "text.network.embeddings.word_embeddings.weight"
 """Name of the word embedding, `[rows, width]`; it may have more rows than the vocabulary has tokens."""
-ERNIE_ROWS = 40_000  # rows of the word embedding of ERNIE 3.0; its vocabulary, packaged here, has 39,980 tokens
-MOST_BUILT = 10  # parameters that a configuration may ask for, as a multiple of those that the weights next to it hold
-Golden = Mapping[str, Any] | None  # what `compute_golden` gave for a model
-OWN_LAYOUTS = ("paddlenlp", "official", "ernie_vil2")  # of ERNIE-ViL 2.0, written from the model alone
-OWN_TYPE = "ernie_vil"  # `model_type` in the config.json of PaddleNLP's folders
+ERNIE_ROWS = 40_000  # rows of the word embedding of ERNIE 3.0; its vocabulary, which is packaged, has 39,980 tokens
+# A configuration may ask for this many times the parameters that the weights next to it hold. Without a bound, a small
+# file from elsewhere could make this process allocate all memory.
+MAX_PARAMETER_RATIO = 10
+Golden = Mapping[str, Any] | None  # result of `compute_golden` for a model
+ERNIE_VIL_LAYOUTS = ("paddlenlp", "official", "ernie_vil2")
+"""Layouts of ERNIE-ViL 2.0; all their files are written from a model alone."""
+ERNIE_VIL_TYPE = "ernie_vil"  # `model_type` in the config.json of PaddleNLP's folders
 
 
 class ModelFiles:
-    """A folder, or a file of weights in one, that may hold a model; its arrays are read once.
+    """Folder, or file of weights in a folder, that may hold a model; its arrays are read once.
 
     Attributes:
         path: the folder or the file.
-        weights: the weights, or the index of their shards, once a format has recognised them; before that `path`.
+        folder: the folder.
+        weights: file of the weights, or index of their shards, once a format has recognised it; `path` before that.
     """
 
     def __init__(self, path: Path):
         self.path = self.weights = path
         self.folder = path if path.is_dir() else path.parent
-        self._arrays: tuple[Path, dict[str, np.ndarray]] | None = None
+        self._cache: tuple[Path, dict[str, np.ndarray]] | None = None
 
     def read(self, weights: Path) -> dict[str, np.ndarray]:
-        """Return the arrays of a file, which takes a second for a large `.pdparams`."""
-        if self._arrays is None or self._arrays[0] != weights:
-            self._arrays = weights, read_weights(weights)
-        return self._arrays[1]
+        """Return the arrays of a file; the last file is cached, because a large `.pdparams` takes a second."""
+        if self._cache is None or self._cache[0] != weights:
+            self._cache = weights, read_weights(weights)
+        return self._cache[1]
 
 
 class Format(Protocol):
-    """A format of models on disk.
+    """Format of models on disk.
 
     Attributes:
-        title: for people.
-        layout: as `ernie-vil2 convert --to` names it; several families share one.
-        settings: file that describes a model; empty if the weights do.
-        dialects: what is done in more than one way with the same weights: names of the ways, the default first.
+        title: name for people.
+        layout: name for `ernie-vil2 convert --to`; several families share one.
+        settings: name of the file that describes a model; empty if the weights do.
+        dialects: what can be done in several ways with the same weights, such as "tokenizer"; the names of the ways,
+            the default first.
     """
 
     title: str
@@ -87,7 +92,7 @@ class Format(Protocol):
     dialects: Mapping[str, tuple[str, ...]]
 
     def recognise(self, files: ModelFiles) -> Path | None:
-        """Return the weights of a model in this format, or the index of their shards; None for another format.
+        """Return the file of the weights, or the index of their shards; None if the model is in another format.
 
         Raises:
             NoWeights: the folder is in this format, but its weights are missing.
@@ -95,24 +100,26 @@ class Format(Protocol):
         """
 
     def read(self, files: ModelFiles, options: "ReadOptions") -> "StoredModel":
-        """Read a model that has been recognised."""
+        """Read a model that `recognise` has accepted."""
 
     def write(self, model: "StoredModel", folder: Path, origin: Path | None, golden: Golden) -> list[str]:
         """Write a model and its integrity file into an empty folder.
 
         Args:
-            origin: folder or file in this format from which the settings and the tokenizer are taken, where the model
-                does not say all; None: they are written from the model.
-            golden: what `compute_golden` gave for the model; left out where the format changes what it computes.
+            model: the model to write.
+            folder: an empty folder.
+            origin: folder or file in this format; settings and tokenizer are copied from it. None: they are written
+                from the model alone.
+            golden: result of `compute_golden` for the model; it is left out if the format changes the embeddings.
 
         Returns:
-            What a person should know of the result, a line each.
+            Notes for the user, a line each.
         """
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Options of `read_model`: what a caller says of a model besides its files."""
+    """Options of `read_model` that add to the files of a model or overrule them."""
 
     vocabulary: str | os.PathLike | None = None
     heads: tuple[int, int] | None = None
@@ -121,114 +128,129 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class FamilyModel:
-    """A model as it was found in a folder of another family."""
+    """Model as read from a folder of another family."""
 
-    family: Any  # the format, `families.family.Family`
-    config: Config  # its towers and text length, the loss that it was trained by, and the views of its size
-    arrays: Mapping[str, np.ndarray]  # by our names, each made when asked for; unknown ones keep their names
-    names: tuple[str, ...]  # those of the file
-    count: int  # of the file's numbers
-    unused: dict[str, str]  # why arrays of the file are not part of the model, by the authors' names
-    dialect: dict[str, str]  # the ways that were chosen, or are the default
-    licence: str | None  # what the folder's model card says
+    format: Any  # a `families.family.Family`
+    config: Config  # towers, text length, loss of its training, and views in the size of its images
+    arrays: Mapping[str, np.ndarray]  # by our names, computed at each access; unknown arrays keep their names
+    array_names: tuple[str, ...]  # by the authors' names, all arrays of the file
+    num_weights: int  # in all arrays of the file
+    unused: dict[str, str]  # authors' name of an array -> why it is not part of the model
+    dialect: dict[str, str]  # the chosen way of each dialect, or its default
+    licence: str | None  # as the folder's model card names it
 
     def __str__(self) -> str:
-        """Return on one line what decides the embeddings."""
+        """Return a line with all that decides the embeddings."""
         image, text = self.config.Model.image, self.config.Model.text
-        of_images, of_texts = image_variant(image), text_variant(text)
-        if of_texts is None:
+        image_options, text_options = image_variant(image), text_variant(text)
+        if text_options is None:
             raise ValueError(f"{text.name}: the text tower of a family has a variant")
-        parts = [
-            self.family.title,
+        image_activation, image_pooling = "relu", "attention"  # of a ResNet, which has no variant
+        if image_options is not None:
+            image_activation, image_pooling = image_options.activation, image_options.pooling
+        phrases = [
+            self.format.title,
             f"tokenizer {text.tokenizer}",
             f"preprocessing {_describe_preprocessing(image)}",
-            f"activation {of_images.activation if of_images else 'relu'} (images), {of_texts.activation} (texts)",
-            f"pooling {of_images.pooling if of_images else 'attention'} (images), {text.pooling} (texts)",
+            f"activation {image_activation} (images), {text_options.activation} (texts)",
+            f"pooling {image_pooling} (images), {text.pooling} (texts)",
         ]
         for key, way in self.dialect.items():
-            alternatives = [name for name in self.family.dialects[key] if name != way]
-            parts.append(f"dialect {key}={way} (or {', '.join(alternatives)})")
-        parts.append(f"licence {printable(self.licence, longest=60)}" if self.licence else "no licence named")
-        for reason in dict.fromkeys(self.unused.values()):
-            names = [name for name, why in self.unused.items() if why == reason]
-            shown = printable(names[0], longest=100) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-            parts.append(f"unused {shown}: {reason}")
-        return "; ".join(parts)
+            alternatives = [name for name in self.format.dialects[key] if name != way]
+            phrases.append(f"dialect {key}={way} (or {', '.join(alternatives)})")
+        phrases.append(f"licence {printable(self.licence, longest=60)}" if self.licence else "no licence named")
+
+        names_by_reason: dict[str, list[str]] = {}
+        for name, reason in self.unused.items():
+            names_by_reason.setdefault(reason, []).append(name)
+        for reason, names in names_by_reason.items():
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            phrases.append(f"unused {printable(names[0], longest=100)}{more}: {reason}")
+        return "; ".join(phrases)
 
 
 def _describe_preprocessing(image: ImageTowerConfig) -> str:
+    size: str = image.resize
     if image.preprocessing == "naflex":
-        way = f"at most {image.most_patches} patches" if image.most_patches else "128 to 1,024 patches by the image"
-    else:
-        way = image.resize
-    return f"{image.preprocessing} ({way}, {image.interpolation})"
+        size = f"at most {image.most_patches} patches" if image.most_patches else "128 to 1,024 patches by the image"
+    return f"{image.preprocessing} ({size}, {image.interpolation})"
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model as it was found on disk.
+    """Model as read from disk.
 
     Attributes:
-        arrays: its weights by our names, unchanged; what our model has no counterpart for keeps its name.
-        config: its architecture, preprocessing and text length; for a run of ours the run's whole configuration.
+        layout: name of the layout; for another family its title.
+        arrays: weights by our names, unchanged; arrays without a counterpart in our model keep their names.
+        config: architecture, preprocessing and text length; for a run of this package its whole configuration.
+        tokens: vocabulary in the order of the ids; None: the model has none.
+        vocabulary_path: file of the vocabulary.
+        family: facts about a model of another family; None: it is an ERNIE-ViL 2.0.
+        library_tokenizer: tokenizer of the tokenizers library; None: the tokens are word pieces.
     """
 
-    layout: str  # the layout it was in, of another family its title
+    layout: str
     arrays: Mapping[str, np.ndarray]
     config: Config
-    tokens: list[str] | None  # its vocabulary in the order of the ids; None: none was found
-    vocabulary: Path | None = None  # the file that they are from
-    family: FamilyModel | None = None  # what a family's folder says besides; None: it is an ERNIE-ViL 2.0
-    library: LibraryTokenizer | None = None  # its tokenizer where that is not of word pieces
+    tokens: list[str] | None
+    vocabulary_path: Path | None = None
+    family: FamilyModel | None = None
+    library_tokenizer: LibraryTokenizer | None = None
 
     @property
     def vocab_size(self) -> int:
-        """Rows of the word embedding, to build the model with: at least the number of tokens.
-
-        ValueError: the weights have none.
-        """
+        """Rows of the word embedding, at least the number of tokens; ValueError if the weights have none."""
         if self.config.Model.text.is_own and self.tokens is not None:
-            return len(self.tokens)  # a tower of the user's own names its weights as it likes
-        if WORDS not in self.arrays:
-            raise ValueError(f"the weights are not whole: {WORDS} is missing")
-        return len(self.arrays[WORDS])
+            return len(self.tokens)  # a user-defined tower may name its word embedding differently
+        if WORD_EMBEDDING not in self.arrays:
+            raise ValueError(f"the weights are not whole: {WORD_EMBEDDING} is missing")
+        return len(self.arrays[WORD_EMBEDDING])
 
-    def vocabulary_files(self) -> dict[str, str]:
-        """Return the files of its vocabulary, by name.
-
-        Raises:
-            ValueError: it has no vocabulary.
-        """
-        if self.library is not None:
-            return self.library.files()
+    def render_vocabulary(self) -> dict[str, str]:
+        """Return the content of the vocabulary's files, by name; raise ValueError if the model has no vocabulary."""
+        if self.library_tokenizer is not None:
+            return self.library_tokenizer.files()
         if self.tokens is None:
             raise ValueError("the model has no vocabulary next to it: name its vocabulary file")
         return {VOCABULARY: "\n".join(self.tokens) + "\n"}
 
-    def tokenizer(self, max_length: int) -> TextTokenizer:
-        """Return its tokenizer for texts of so many tokens; there must be a vocabulary."""
-        if self.library is not None:
-            return self.library.of_length(max_length)
+    def build_tokenizer(self, max_length: int) -> TextTokenizer:
+        """Return a tokenizer that cuts texts at `max_length` tokens; the model must have a vocabulary."""
+        if self.library_tokenizer is not None:
+            return self.library_tokenizer.of_length(max_length)
         return open_tokenizer(self.tokens, max_length, self.config.Model.text.tokenizer)
 
     def build(self, allow: Sequence[str] = ()) -> tuple[DualEncoder, WeightReport]:
-        """Build the towers with these weights, all finite, without a head; `allow` and errors as of `set_weights`."""
+        """Build the dual encoder, without a classification head, and set its weights.
+
+        Args:
+            allow: see `set_weights`.
+
+        Raises:
+            WeightMismatch: see `set_weights`.
+            ValueError: a weight is not finite.
+        """
         loss = self.config.Loss
         bias = loss.bias if loss.kind == "sigmoid" or "logit_bias" in self.arrays else None
-        # Nothing is drawn for weights that come from the file, which would take longer than reading it.
-        late = self.family is not None and paddle.get_device() == "cpu"
-        with paddle.LazyGuard() if late else nullcontext():
+        # On a CPU the parameters get their memory in set_weights: drawing random numbers that are overwritten at once
+        # takes longer than reading the file.
+        is_lazy = self.family is not None and paddle.get_device() == "cpu"
+        with paddle.LazyGuard() if is_lazy else nullcontext():
             model = build_dual_encoder(self.config.Model, self.vocab_size, bias=bias)
-        arrays = self.arrays if self.family else {k: v for k, v in self.arrays.items() if not k.startswith(HEAD_PREFIX)}
+        arrays = self.arrays
+        if self.family is None:
+            arrays = {name: array for name, array in arrays.items() if not name.startswith(HEAD_PREFIX)}
         try:
             report = set_weights(model, arrays, allow)
         except WeightMismatch as error:
             if self.family is None:
                 raise
-            settings = self.family.family.settings or "their own shapes"
+            settings = self.family.format.settings or "their own shapes"
             raise WeightMismatch(f"{error}; the weights are not those that {settings} describes") from None
-        for name in model.state_dict().keys() - report.matched if late else ():
-            model.state_dict()[name].initialize()
+        if is_lazy:
+            for name in model.state_dict().keys() - report.matched:
+                model.state_dict()[name].initialize()
         check_finite(model)
         return model, report
 
@@ -253,57 +275,63 @@ FORMATS: Registry[Format] = Registry(
     },
     ("title", "layout", "settings", "dialects", "recognise", "read", "write"),
 )
-"""Formats in the order in which they are asked: a folder for transformers and for OpenCLIP is read as the former.
+"""Formats in the order in which they are tried: a folder for both transformers and OpenCLIP is read as the former.
 
-Those of transformers are named by the `model_type` of their config.json.
+Formats of transformers have the name that `model_type` has in their config.json.
 """
 
 
 class NoWeights(FileNotFoundError):  # noqa: N818  -- named by what has happened
-    """A folder is in a format, but its weights are missing."""
+    """A folder is in a known format, but its weights are missing."""
 
 
 def find_model(source: str | os.PathLike) -> Path:
-    """Return the file or folder that a source means.
+    """Return the file or folder of a model, fetching it if necessary.
 
     Args:
-        source: a file or folder; a run's folder, which means its newest checkpoint, `RUN@best` or `RUN@newest`; a name
-            of `hub.MODELS`; or OWNER/NAME, see `hub.fetch_from_hub`.
+        source: a file or folder; the folder of a run, for its newest checkpoint, `RUN@best` or `RUN@newest`; a name of
+            `hub.MODELS`; or OWNER/NAME, see `hub.fetch_from_hub`.
 
     Raises:
-        FileNotFoundError: there is nothing there, or it cannot be fetched.
+        FileNotFoundError: there is no such model, or it cannot be fetched.
     """
     checkpoint = named_checkpoint(source)
-    if checkpoint is not None or os.path.exists(source):  # noqa: PTH110  -- Path raises where this says no
-        return checkpoint or Path(source)
-    if str(source) in hub.MODELS:
-        return hub.fetch(str(source))
-    if hub.is_hub_name(str(source)):
-        return hub.fetch_from_hub(str(source))
+    if checkpoint is not None:
+        return checkpoint
+    if os.path.exists(source):  # noqa: PTH110  -- Path raises for some names where this returns False
+        return Path(source)
+    name = str(source)
+    if name in hub.MODELS:
+        return hub.fetch(name)
+    if hub.is_hub_name(name):
+        return hub.fetch_from_hub(name)
     raise FileNotFoundError(f"{source}: no such file or folder, and no known name ({', '.join(hub.MODELS)})")
 
 
-def weights_path(source: str | os.PathLike) -> Path:
-    """Return the weights of the model that a source means, or the index of their shards; of an export `export.json`.
+def find_weights(source: str | os.PathLike) -> Path:
+    """Return the weights of a model, or the index of their shards; for an exported model its `export.json`.
+
+    Args:
+        source: see `find_model`.
 
     Raises:
-        FileNotFoundError: as `find_model`, or there is no model in the folder.
-        ValueError: the folder is of a model that is not known here.
+        FileNotFoundError: see `find_model`; or the folder holds no model.
+        ValueError: the model in the folder is of an unknown kind.
     """
     path = find_model(source)
     if path.is_file():
         return path
     if (path / ABOUT).is_file():
         return path / ABOUT
-    return recognise(path)[1].weights
+    return recognise_model(path)[1].weights
 
 
-def recognise(path: Path) -> tuple[Format, ModelFiles]:
+def recognise_model(path: Path) -> tuple[Format, ModelFiles]:
     """Return the format of a folder, or of a file of weights, and its files.
 
     Raises:
         FileNotFoundError: the folder holds no model, or a model without weights.
-        ValueError: the folder is of a model that is not known here, or a file that is needed to decide is damaged.
+        ValueError: the model in the folder is of an unknown kind, or a file that is needed to decide is damaged.
     """
     files = ModelFiles(path)
     missing: NoWeights | None = None
@@ -312,7 +340,7 @@ def recognise(path: Path) -> tuple[Format, ModelFiles]:
         try:
             weights = candidate.recognise(files)
         except NoWeights as error:
-            missing = missing or error
+            missing = missing or error  # a later format may still find weights
             continue
         if weights is not None:
             files.weights = weights
@@ -320,11 +348,12 @@ def recognise(path: Path) -> tuple[Format, ModelFiles]:
     if missing is not None:
         raise missing
 
-    kind = model_type(files.folder)
-    if kind not in (None, OWN_TYPE):
-        names = ", ".join((*FORMATS, OWN_TYPE))
+    # Nothing fits: say why.
+    kind = read_model_type(files.folder)
+    if kind not in (None, ERNIE_VIL_TYPE):
+        known_types = ", ".join((*FORMATS, ERNIE_VIL_TYPE))
         raise ValueError(
-            f"{files.folder / 'config.json'}: model_type is {printable(kind, longest=60)}; known are {names}"
+            f"{files.folder / 'config.json'}: model_type is {printable(kind, longest=60)}; known are {known_types}"
         )
     if path.is_file():
         try:
@@ -338,8 +367,8 @@ def recognise(path: Path) -> tuple[Format, ModelFiles]:
     )
 
 
-def model_type(folder: Path) -> str | None:
-    """Return the type of model that the config.json of a folder names; None if there is none, or it names none."""
+def read_model_type(folder: Path) -> str | None:
+    """Return the `model_type` in the config.json of a folder; None if there is none."""
     if not (folder / "config.json").is_file():
         return None
     settings = load_json(folder / "config.json", MAX_CHARACTERS)
@@ -347,9 +376,12 @@ def model_type(folder: Path) -> str | None:
     return None if kind is None else str(kind)
 
 
-def first_file(folder: Path, names: Sequence[str]) -> Path | None:
-    """Return the first of these files that a folder has; None if it has none of them."""
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+def find_first_file(folder: Path, names: Sequence[str]) -> Path | None:
+    """Return the first of these files that exists in a folder; None if none does."""
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    return None
 
 
 def read_model(
@@ -358,52 +390,60 @@ def read_model(
     heads: tuple[int, int] | None = None,
     dialect: Mapping[str, str] | None = None,
 ) -> StoredModel:
-    """Read a model in any of these formats.
+    """Read a model in any of the formats.
 
     Args:
-        source: as `find_model` takes it.
-        vocabulary, heads: as for `load_model`; a configuration of ours is not overruled.
-        dialect: of another family, the ways that are not the default, see `Format.dialects`.
+        source: see `find_model`.
+        vocabulary: see `load_model`.
+        heads: see `load_model`; ignored for a model of this package, whose configuration says it.
+        dialect: for another family, the ways to use instead of the defaults, see `Format.dialects`.
 
     Raises:
-        FileNotFoundError: as `weights_path`.
-        ValueError: its files are damaged, do not belong together, or describe a model of another kind.
+        FileNotFoundError: see `find_weights`.
+        ValueError: files are damaged, do not belong together, or describe a model of another kind.
     """
     path = find_model(source)
     folder = path if path.is_dir() else path.parent
     if (folder / ABOUT).is_file():
-        raise ValueError(f"{folder} is an export, which has graphs instead of weights; name the checkpoint "
-                         "that it was made of")  # fmt: skip
-    check_model_files(path)  # before anything of a damaged file is read
-    layout, files = recognise(path)
-    model = layout.read(files, ReadOptions(vocabulary, heads, dialect))
-    _check_built(files.weights, model)
-    if not dialect:  # which departs from the folder's conventions on purpose
+        raise ValueError(
+            f"{folder} is an export, which has graphs instead of weights; name the checkpoint that it was made of"
+        )
+    check_model_files(path)  # first, so that a damaged file gives no misleading error
+    model_format, files = recognise_model(path)
+    model = model_format.read(files, ReadOptions(vocabulary, heads, dialect))
+    _check_parameter_count(files.weights, model)
+    if not dialect:  # a dialect departs from the folder's conventions on purpose
         check_conventions(files.weights, model.config)
     return model
 
 
-def _check_built(weights: Path, model: StoredModel) -> None:
-    """Raise ValueError if a configuration asks for many more parameters than the weights next to it hold."""
-    words = len(model.arrays[WORDS]) if WORDS in model.arrays else 0
-    count = model.family.count if model.family else sum(array.size for array in model.arrays.values())
-    least = count_min_parameters(model.config.Model, words)
-    if least > MOST_BUILT * count:
+def _check_parameter_count(weights: Path, model: StoredModel) -> None:
+    """Raise ValueError if a configuration describes a far larger model than the weights next to it."""
+    vocab_size = len(model.arrays[WORD_EMBEDDING]) if WORD_EMBEDDING in model.arrays else 0
+    if model.family:
+        count = model.family.num_weights
+    else:
+        count = sum(array.size for array in model.arrays.values())
+    min_count = count_min_parameters(model.config.Model, vocab_size)
+    if min_count > MAX_PARAMETER_RATIO * count:
         raise ValueError(
-            f"{weights.parent}: its configuration describes a model of at least {least:,} parameters, but "
+            f"{weights.parent}: its configuration describes a model of at least {min_count:,} parameters, but "
             f"{weights.name} has {count:,}"
         )
 
 
-def vocabulary_of(path: Path, words: np.ndarray | None) -> Path | None:
-    """Return the vocabulary next to a file of weights; else that of ERNIE 3.0, if it has 40,000 rows of words."""
-    vocabulary = first_file(path.parent, (VOCABULARY, TOKENIZER))
-    if vocabulary is None and words is not None and len(words) == ERNIE_ROWS:
+def find_vocabulary(weights: Path, word_embedding: np.ndarray | None) -> Path | None:
+    """Return the vocabulary next to a file of weights.
+
+    If there is none, and the word embedding has the size of ERNIE 3.0's, return the packaged vocabulary of ERNIE 3.0.
+    """
+    vocabulary = find_first_file(weights.parent, (VOCABULARY, TOKENIZER))
+    if vocabulary is None and word_embedding is not None and len(word_embedding) == ERNIE_ROWS:
         return ERNIE_VOCABULARY
     return vocabulary
 
 
-def with_vocabulary(
+def make_stored_model(
     layout: str,
     arrays: Mapping[str, np.ndarray],
     config: Config,
@@ -411,25 +451,34 @@ def with_vocabulary(
     vocabulary: str | os.PathLike | None,
     default: str | os.PathLike | None = None,
 ) -> StoredModel:
-    """Return an ERNIE-ViL 2.0 with its vocabulary: the one that is named, the one next to the weights, or the default.
+    """Return an ERNIE-ViL 2.0 together with its vocabulary.
+
+    Args:
+        layout: name of its layout.
+        arrays: weights by our names.
+        config: its configuration.
+        weights: file of the weights.
+        vocabulary: vocabulary that the user named; None: the one next to the weights.
+        default: vocabulary to use if there is none next to the weights.
 
     Raises:
-        ValueError: the vocabulary is damaged, or has more tokens than the weights have rows.
+        ValueError: the vocabulary is damaged, or has more tokens than the word embedding has rows.
     """
-    words = arrays.get(WORDS)
-    vocabulary = vocabulary or vocabulary_of(weights, words) or default
+    word_embedding = arrays.get(WORD_EMBEDDING)
+    vocabulary = vocabulary or find_vocabulary(weights, word_embedding) or default
     if not vocabulary:
         return StoredModel(layout, arrays, config, None)
     tokenizer = open_tokenizer(Path(vocabulary), config.Data.max_length, config.Model.text.tokenizer)
-    tokens = tokenizer.tokens
-    if words is not None and len(tokens) > len(words):
-        raise ValueError(f"{weights}: {len(words)} rows of words, but {vocabulary} has {len(tokens)} tokens")
-    library = tokenizer if isinstance(tokenizer, LibraryTokenizer) else None
-    return StoredModel(layout, arrays, config, tokens, Path(vocabulary), library=library)
+    if word_embedding is not None and len(tokenizer.tokens) > len(word_embedding):
+        raise ValueError(
+            f"{weights}: {len(word_embedding)} rows of words, but {vocabulary} has {len(tokenizer.tokens)} tokens"
+        )
+    library_tokenizer = tokenizer if isinstance(tokenizer, LibraryTokenizer) else None
+    return StoredModel(layout, arrays, config, tokenizer.tokens, Path(vocabulary), library_tokenizer=library_tokenizer)
 
 
-def refuse_dialect(weights: Path, options: ReadOptions) -> None:
-    """Raise ValueError for a dialect of an ERNIE-ViL 2.0, which has none."""
+def check_no_dialect(weights: Path, options: ReadOptions) -> None:
+    """Raise ValueError if a dialect is asked of an ERNIE-ViL 2.0, which has none."""
     if options.dialect:
         raise ValueError(f"{weights}: an ERNIE-ViL 2.0 has no dialects ({', '.join(options.dialect)})")
 
@@ -441,14 +490,18 @@ def write_model(
     golden: Golden = None,
     origin: Path | None = None,
 ) -> list[str]:
-    """Write a model into a new folder of a layout, with its integrity file.
+    """Write a model into a new folder, with an integrity file.
 
     Args:
-        golden: what `compute_golden` gave for the model.
-        origin: for layouts of other families, the folder or file that the model came from, or one alike.
+        model: the model to write.
+        folder: folder to make.
+        layout: see `Format.layout`.
+        golden: result of `compute_golden` for the model.
+        origin: for layouts of other families, the folder or file that the model came from, or one with the same
+            architecture.
 
     Returns:
-        What a person should know of the result, a line each.
+        Notes for the user, a line each.
 
     Raises:
         FileExistsError: the folder holds files already.
@@ -456,28 +509,32 @@ def write_model(
         ValueError: the format cannot hold this model, or model and origin do not go together.
     """
     folder = Path(folder)
-    target, origin = _format_to_write(layout, origin)
+    target, origin = _choose_format(layout, origin)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists already; name another folder")
-    with atomic_folder(folder) as aside:
-        return target.write(model, aside, origin, golden)
+    with atomic_folder(folder) as temporary_folder:
+        return target.write(model, temporary_folder, origin, golden)
 
 
-def _format_to_write(layout: str, origin: Path | None) -> tuple[Format, Path | None]:
-    """Return the format in which a model is written, and the origin if its files are taken from there."""
-    if layout in OWN_LAYOUTS:
+def _choose_format(layout: str, origin: Path | None) -> tuple[Format, Path | None]:
+    """Return the format to write, and the origin if its files are to be copied."""
+    if layout in ERNIE_VIL_LAYOUTS:
         return FORMATS.find(layout), None
     if origin is None:
         raise ValueError(f"a model of {layout} is written into a copy of a folder of that layout; name one")
-    source, _ = recognise(origin)
+    source, _ = recognise_model(origin)
     if source.layout == layout:
         return source, origin
-    # Chinese-CLIP has a layout of its authors and one of transformers, each of which says all that the other does.
+    # Chinese-CLIP has two layouts, its authors' and that of transformers. Each says all that the other one does, so
+    # that the files are written from the model.
     sister = getattr(source, "sister", None)
     if sister and FORMATS.find(sister).layout == layout:
         return FORMATS.find(sister), None
-    what = "not the folder of another family" if source.layout in OWN_LAYOUTS else f"of the layout {source.layout}"
+    if source.layout in ERNIE_VIL_LAYOUTS:
+        problem = "not the folder of another family"
+    else:
+        problem = f"of the layout {source.layout}"
     raise ValueError(
-        f"{origin} is {what}: settings and tokenizer of {layout} are taken from a folder of that "
-        "layout with a model of this architecture; name one with --origin"
+        f"{origin} is {problem}: settings and tokenizer of {layout} are taken from a folder of that layout with a "
+        "model of this architecture; name one with --origin"
     )

@@ -19,13 +19,13 @@ from ernie_vil2.io.run_folder import CONFIG, VOCABULARY
 from ernie_vil2.io.terminal import printable
 from ernie_vil2.models.weights.files import INDEX_SUFFIX, read_weights, write_torch_weights
 from ernie_vil2.models.weights.format import (
-    WORDS,
+    WORD_EMBEDDING,
     FamilyModel,
     Golden,
     StoredModel,
     find_model,
     read_model,
-    recognise,
+    recognise_model,
 )
 from ernie_vil2.models.weights.integrity import TRAINING_FIELDS, write_model_integrity
 from ernie_vil2.models.weights.name_table import NameTable
@@ -68,7 +68,7 @@ def origin_of(source: str | os.PathLike) -> Path | None:
 
 def layout_of(origin: Path) -> str:
     """Return the layout of a folder or file, as `ernie-vil2 convert --to` names it."""
-    return recognise(origin)[0].layout
+    return recognise_model(origin)[0].layout
 
 
 def hand_back(
@@ -93,13 +93,13 @@ def hand_back(
     Raises:
         ValueError: the model and its origin do not go together; the message says in what.
     """
-    family, was = before.family, before.config.Model
+    family, was = before.format, before.config.Model
     arrays_before = read_weights(weights, keep_bfloat16=True)
-    theirs = family.names(model.config.Model, before.dialect, arrays_before.keys()).to_theirs(model.arrays)
+    theirs = family.make_name_table(model.config.Model, before.dialect, arrays_before.keys()).to_theirs(model.arrays)
     lacking = [name for name in theirs if name not in arrays_before]
     if lacking:
         raise ValueError(f"{weights} has no {printable(lacking[0], longest=100)}, which this model has")
-    is_trimmed = len(model.arrays[WORDS]) != len(before.arrays[WORDS])
+    is_trimmed = len(model.arrays[WORD_EMBEDDING]) != len(before.arrays[WORD_EMBEDDING])
     positions = {}
     if is_trimmed:
         positions = _positions(read_model(origin, dialect=before.dialect), model, origin, family.layout)
@@ -246,7 +246,7 @@ def _positions(was: StoredModel, model: StoredModel, origin: Path, layout: str) 
         )
     old = {token: number for number, token in enumerate(was.tokens or [])}
     positions = {old[token]: number for number, token in enumerate(model.tokens or []) if token in old}
-    if len(positions) != len(model.arrays[WORDS]) or list(positions) != sorted(positions):
+    if len(positions) != len(model.arrays[WORD_EMBEDDING]) or list(positions) != sorted(positions):
         raise ValueError(f"the words of this model are not a part of those of {origin}, whose tokenizer it would get")
     return positions
 
@@ -255,7 +255,7 @@ def _renumber(folder: Path, model: StoredModel) -> None:
     """Bring what settings say of words to a trimmed vocabulary."""
     variant = text_variant(model.config.Model.text) or TextVariant()
     ids = {"pad": variant.padding} | ({} if variant.end is None else {"eos": variant.end})
-    size = {"vocab_size": len(model.arrays[WORDS])}
+    size = {"vocab_size": len(model.arrays[WORD_EMBEDDING])}
     for path in [folder / "config.json", folder / "open_clip_config.json", *(folder / SIZES).glob("*.json")]:
         if not path.is_file():
             continue

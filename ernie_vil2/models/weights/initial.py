@@ -33,7 +33,14 @@ from ernie_vil2.models.dual_encoder import DualEncoder
 from ernie_vil2.models.heads import HEAD_PREFIX
 from ernie_vil2.models.lora import merge_lora
 from ernie_vil2.models.weights.files import WeightMismatch, WeightReport, detect_format, set_weights
-from ernie_vil2.models.weights.format import OWN_LAYOUTS, ModelFiles, find_model, read_model, recognise, vocabulary_of
+from ernie_vil2.models.weights.format import (
+    ERNIE_VIL_LAYOUTS,
+    ModelFiles,
+    find_model,
+    find_vocabulary,
+    read_model,
+    recognise_model,
+)
 from ernie_vil2.models.weights.formats.official import find_arrays, to_ours
 from ernie_vil2.models.weights.integrity import check_model_files
 from ernie_vil2.towers.base import ImageTowerConfig, TextTowerConfig, TowerConfig, without_suite
@@ -122,7 +129,7 @@ def _read_like(like: str, dialect: tuple[tuple[str, str], ...]) -> tuple[dict[st
         raise ConfigError(f"Model.like: {like}: no vocab.txt next to it, without which its words have no ids")
     weights: dict[str, Any] = {"weights": True, "image": {"weights"}, "text": {"weights"}, "allow": True}
     model = stored.config.Model.model_dump(exclude=weights)
-    model["text"]["vocabulary"] = None if stored.vocabulary == ERNIE_VOCABULARY else str(stored.vocabulary)
+    model["text"]["vocabulary"] = None if stored.vocabulary_path == ERNIE_VOCABULARY else str(stored.vocabulary_path)
     return model, stored.config.Data.max_length, stored.config.Loss.kind
 
 
@@ -189,9 +196,9 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
 
 
 def _whole(source: str, dialect: Mapping[str, str]) -> _Source:
-    layout, files = recognise(find_model(source))
+    layout, files = recognise_model(find_model(source))
     is_run = (files.folder / CONFIG).is_file()  # which has read its own in the way of the dialect
-    if layout.layout in OWN_LAYOUTS and (is_run or not dialect):
+    if layout.layout in ERNIE_VIL_LAYOUTS and (is_run or not dialect):
         found = _read(files.weights, "", files=files)
     else:
         stored = read_model(source, dialect=dialect)
@@ -212,14 +219,14 @@ def _read(path: Path, tower: str, vocabulary: Path | None = None, files: ModelFi
     else:
         arrays = {name.removeprefix(tower): array for name, array in arrays.items() if name.startswith(tower)}
     words = next((array for name, array in arrays.items() if name.endswith(_WORDS)), None)
-    vocabulary = vocabulary or vocabulary_of(path, words)
+    vocabulary = vocabulary or find_vocabulary(path, words)
     return _Source(arrays, read_tokens(vocabulary) if vocabulary and words is not None else None)
 
 
 def _tower_weights(source: str) -> Path:
     """Return the file of a tower's weights: of a whole model, or of a tower alone, which is in no format."""
     path = find_model(source)
-    return find_arrays(path) or recognise(path)[1].weights
+    return find_arrays(path) or recognise_model(path)[1].weights
 
 
 def _image_source(source: str, name: str, tower: nn.Layer) -> _Source:

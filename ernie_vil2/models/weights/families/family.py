@@ -27,15 +27,15 @@ from ernie_vil2.io.export_folder import RESIZES
 from ernie_vil2.models.weights.files import INDEX_SUFFIX, read_weights
 from ernie_vil2.models.weights.format import (
     FORMATS,
-    WORDS,
+    WORD_EMBEDDING,
     FamilyModel,
     Golden,
     ModelFiles,
     NoWeights,
     ReadOptions,
     StoredModel,
-    first_file,
-    model_type,
+    find_first_file,
+    read_model_type,
 )
 from ernie_vil2.models.weights.hand_back import hand_back, write_anew
 from ernie_vil2.models.weights.name_table import LazyArrays, NameTable, Row, select_arrays
@@ -114,7 +114,7 @@ class Family:
     unused: Mapping[str, str] = field(default_factory=dict)
     dialects: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     settings: str = "config.json"  # describes the model; empty: the weights do
-    weights: Callable[[Path], Path | None] = lambda folder: first_file(folder, _WEIGHT_FILES)
+    weights: Callable[[Path], Path | None] = lambda folder: find_first_file(folder, _WEIGHT_FILES)
     layout: str = "hf"  # for `ernie-vil2 convert --to`
     gives_length: bool = False  # whether the authors' code says how long texts are, whatever their tokenizer says
     describes: Callable[[Path], bool] | None = None
@@ -141,10 +141,10 @@ class Family:
         """Return whether a config.json of this family lies in a folder, or next to a file of weights."""
         if path.is_file() and (path.suffix in TORCH_SUFFIXES or path.name.startswith("open_clip")):
             return False
-        kind = model_type(path if path.is_dir() else path.parent)
+        kind = read_model_type(path if path.is_dir() else path.parent)
         return kind is not None and kind in FORMATS and FORMATS.find(kind) is self
 
-    def names(self, model: ModelConfig, dialect: Mapping[str, str], has: Collection[str] = ()) -> NameTable:
+    def make_name_table(self, model: ModelConfig, dialect: Mapping[str, str], has: Collection[str] = ()) -> NameTable:
         """Return the table of names for a model."""
         sizes = model.image.sizes
         blocks = {f"image.layer{stage}.": range(depth) for stage, depth in enumerate(sizes.get("layers", ()), 1)}
@@ -155,7 +155,7 @@ class Family:
     def read(self, files: ModelFiles, options: ReadOptions) -> StoredModel:
         weights, vocabulary = files.weights, options.vocabulary
         model = self.read_towers(weights, options.dialect)
-        config, words = model.config, len(model.arrays[WORDS])
+        config, words = model.config, len(model.arrays[WORD_EMBEDDING])
         rules = config.Model.text.tokenizer
         tokenizer: TextTokenizer | None = None
         path: Path | None = None
@@ -183,7 +183,7 @@ class Family:
             return hand_back(model, before, weights, origin, folder, golden)
         if self.new_settings is None:
             raise ValueError(f"a model of {self.layout} is written into a copy of a folder of that layout; name one")
-        names, settings = self.names(model.config.Model, {}), self.new_settings(model)
+        names, settings = self.make_name_table(model.config.Model, {}), self.new_settings(model)
         return write_anew(model, names, self.new_weights, settings, folder, golden)
 
     def _read_alike(self, weights: Path, model: ModelConfig) -> FamilyModel:
@@ -235,12 +235,12 @@ class Family:
         text = model.text.model_copy(update={"tokenizer": rules})
         others = {key: way for key, way in chosen.items() if way != self.dialects[key][0]}
         model = model.model_copy(update={"image": image, "text": text, "dialect": others})
-        names = self.names(model, chosen, folder.arrays.keys())
+        names = self.make_name_table(model, chosen, folder.arrays.keys())
         try:
             ours = names.to_ours(folder.arrays)
         except ValueError as error:
             raise ValueError(f"{weights}: {error}, which {settings.path.name} asks for") from None
-        _check_words(settings, len(ours[WORDS]))
+        _check_words(settings, len(ours[WORD_EMBEDDING]))
         unused = {
             name: next((reason for pattern, reason in self.unused.items() if fnmatchcase(name, pattern)), None)
             for name in names.find_unused(folder.arrays)
@@ -248,7 +248,7 @@ class Family:
         unknown = select_arrays(folder.arrays, [name for name, reason in unused.items() if reason is None])
         loss = LossConfig(kind="sigmoid") if "logit_bias" in ours else LossConfig()
         return FamilyModel(
-            family=self,
+            format=self,
             config=Config(
                 Model=model,
                 Loss=loss,
@@ -256,8 +256,8 @@ class Family:
                 Data=DataConfig(max_length=longest),
             ),
             arrays=LazyArrays({**ours.makers, **unknown.makers}),
-            names=tuple(folder.arrays),
-            count=sum(array.size for array in folder.arrays.values()),
+            array_names=tuple(folder.arrays),
+            num_weights=sum(array.size for array in folder.arrays.values()),
             unused={name: reason for name, reason in unused.items() if reason is not None},
             dialect=chosen,
             licence=licence_of(weights.parent),

@@ -13,7 +13,7 @@ from ernie_vil2.config import ModelConfig
 from ernie_vil2.io.files import is_count
 from ernie_vil2.models.weights.families.clip import CLIP_MEAN, CLIP_STD
 from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder, word_count
-from ernie_vil2.models.weights.format import first_file
+from ernie_vil2.models.weights.format import find_first_file
 from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import Activation, ImageTowerConfig, ImageVariant, Pooling, TextTowerConfig, TextVariant
@@ -369,7 +369,7 @@ OPEN_CLIP = Family(
     preprocessing="open_clip",
     dialects={**ACTIVATION, "tokenizer": ("stored", "clip"), "preprocessing": ("stored", "transformers")},
     settings=SETTINGS,
-    weights=lambda folder: first_file(folder, WEIGHTS),
+    weights=lambda folder: find_first_file(folder, WEIGHTS),
     layout="openclip",
     describes=lambda path: (path if path.is_dir() else path.parent).joinpath(SETTINGS).is_file(),
     unused={"*attn_mask": "the causal mask, which the text tower makes by itself", "*.num_batches_tracked": COUNTED},

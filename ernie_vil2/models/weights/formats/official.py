@@ -24,16 +24,16 @@ from ernie_vil2.io.run_folder import CONFIG, MODEL, TOKENIZER, VOCABULARY
 from ernie_vil2.models.dual_encoder import with_sizes
 from ernie_vil2.models.weights.files import INDEX_SUFFIX, WeightFormat, detect_format, write_weights
 from ernie_vil2.models.weights.format import (
-    OWN_TYPE,
-    WORDS,
+    ERNIE_VIL_TYPE,
+    WORD_EMBEDDING,
     Golden,
     ModelFiles,
     ReadOptions,
     StoredModel,
-    first_file,
-    model_type,
-    refuse_dialect,
-    with_vocabulary,
+    check_no_dialect,
+    find_first_file,
+    make_stored_model,
+    read_model_type,
 )
 from ernie_vil2.models.weights.integrity import write_model_integrity
 from ernie_vil2.models.weights.name_table import Form, NameTable, Row
@@ -58,7 +58,7 @@ _ROWS: list[tuple[str, str, str, Form]] = [
     ("image.cls_token", "visual.class_embedding", "vision_model.class_embedding", "token"),
     ("image.pos_embed", "visual.positional_embedding", "vision_model.positional_embedding.weight", "grid"),
     ("image.patch_embed.proj.weight", "visual.patch_embed.proj.weight", "vision_model.conv1.weight", "array"),
-    (WORDS, "text_model.word_emb.weight", "text_model.embeddings.word_embeddings.weight", "array"),
+    (WORD_EMBEDDING, "text_model.word_emb.weight", "text_model.embeddings.word_embeddings.weight", "array"),
     (POSITIONS, "text_model.pos_emb.weight", "text_model.embeddings.position_embeddings.weight", "array"),
     ("image.ln_pre", "visual.norm_pre", "vision_model.ln_pre", "layer"),
     ("image.norm", "visual.norm_post", "vision_model.ln_post", "layer"),
@@ -150,7 +150,7 @@ def architecture(arrays: Mapping[str, np.ndarray], heads: Heads, layout: WeightF
     if side * side != tokens - 1 or channels != 3:
         raise ValueError(f"a ViT of {tokens - 1} patches and {channels} channels; a square of 3 channels is expected")
     positions, text_width = _shape(arrays, POSITIONS, 2)
-    _shape(arrays, WORDS, 2)
+    _shape(arrays, WORD_EMBEDDING, 2)
     for name, narrow in (("image.blocks.0.mlp.fc1", width), ("text.network.encoder.layers.0.linear1", text_width)):
         if _shape(arrays, f"{name}.weight", 2) != (narrow, 4 * narrow):
             raise ValueError(f"{name} is not four times as wide as its tower")
@@ -208,7 +208,7 @@ def find_arrays(path: Path) -> Path | None:
     if path.is_file():
         return path
     has_settings = (path / "config.json").is_file() or (path / CONFIG).is_file()
-    return first_file(path, (*_PDPARAMS, *(_SAFETENSORS if has_settings else ())))
+    return find_first_file(path, (*_PDPARAMS, *(_SAFETENSORS if has_settings else ())))
 
 
 class Release:
@@ -231,7 +231,7 @@ class Release:
         if weights is None:
             return None
         # Arrays of other people's models have such names, too: CLIP's in transformers, and those of OpenCLIP.
-        if weights.suffix != ".pdparams" and model_type(weights.parent) not in (None, OWN_TYPE):
+        if weights.suffix != ".pdparams" and read_model_type(weights.parent) not in (None, ERNIE_VIL_TYPE):
             return None
         arrays = files.read(weights)
         try:
@@ -241,13 +241,13 @@ class Release:
 
     def read(self, files: ModelFiles, options: ReadOptions) -> StoredModel:
         weights = files.weights
-        refuse_dialect(weights, options)
+        check_no_dialect(weights, options)
         try:
             ours = to_ours(files.read(weights), self.layout)
         except ValueError as error:
             raise ValueError(f"{weights}: {error}") from None
         config = self.configure(weights, ours, options.heads)
-        return with_vocabulary(self.layout, ours, config, weights, options.vocabulary)
+        return make_stored_model(self.layout, ours, config, weights, options.vocabulary)
 
     def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: Golden) -> list[str]:
         if model.tokens is None:
@@ -259,7 +259,7 @@ class Release:
         if model.config.Model.text.pooling != "cls":
             raise ValueError(f"the {self.layout} format pools texts by their [CLS] state, this model by their mean")
         arrays = from_ours(model.arrays, self.layout)
-        if model.library is not None:
+        if model.library_tokenizer is not None:
             raise ValueError(f"the {self.layout} format holds the words of a vocab.txt, this model has a {TOKENIZER}")
 
         write_text(folder / VOCABULARY, "\n".join(self.vocabulary_lines(model.tokens)) + "\n")
@@ -381,7 +381,7 @@ class Official(Release):
         settings.check_values(hidden_act="gelu", has_pooler=True)
         heads_in_file = settings.read_count(IMAGE_HEADS, None), settings.read_count("num_attention_heads", None)
         model = architecture_of(weights, arrays, heads or heads_in_file, self.layout)
-        settings.check_sizes(text_sizes(model, len(arrays[WORDS])), {})
+        settings.check_sizes(text_sizes(model, len(arrays[WORD_EMBEDDING])), {})
         return release_config(with_dropout(model, settings), LENGTH)
 
     def vocabulary_lines(self, tokens: list[str]) -> list[str]:

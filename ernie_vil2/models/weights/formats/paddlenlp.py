@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.config import Config, ModelConfig
-from ernie_vil2.models.weights.format import OWN_TYPE, WORDS
+from ernie_vil2.models.weights.format import ERNIE_VIL_TYPE, WORD_EMBEDDING
 from ernie_vil2.models.weights.formats.official import (
     Release,
     architecture_of,
@@ -64,7 +64,7 @@ class PaddleNlp(Release):
         vision.check_values(**_VISION_FACTS)
 
         defaults = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}
-        sizes = text_sizes(model, len(arrays[WORDS])) | {"intermediate_size": 4 * model.text.sizes["width"]}
+        sizes = text_sizes(model, len(arrays[WORD_EMBEDDING])) | {"intermediate_size": 4 * model.text.sizes["width"]}
         text.check_sizes(sizes, defaults | {"vocab_size": 40_000, "max_position_embeddings": 2048})
         model = _with_image_size(model, vision.read_count("image_size", 224))
         vision.check_sizes(_vision_sizes(model), defaults | {"image_size": 224, "patch_size": 16})
@@ -91,7 +91,7 @@ class PaddleNlp(Release):
         return {
             "config.json": {
                 "architectures": ["ErnieViLModel"],
-                "model_type": OWN_TYPE,
+                "model_type": ERNIE_VIL_TYPE,
                 "text_config": text,
                 "vision_config": vision,
             },

@@ -16,9 +16,9 @@ from ernie_vil2.models.weights.format import (
     ModelFiles,
     ReadOptions,
     StoredModel,
-    first_file,
-    refuse_dialect,
-    with_vocabulary,
+    check_no_dialect,
+    find_first_file,
+    make_stored_model,
 )
 from ernie_vil2.models.weights.integrity import write_model_integrity
 
@@ -34,7 +34,7 @@ class RunFormat:
 
     def recognise(self, files: ModelFiles) -> Path | None:
         path, folder = files.path, files.folder
-        weights = path if path.is_file() else first_file(path, (MODEL, f"{MODEL}{INDEX_SUFFIX}"))
+        weights = path if path.is_file() else find_first_file(path, (MODEL, f"{MODEL}{INDEX_SUFFIX}"))
         if weights is None or not (folder / CONFIG).is_file():
             return None
         # A folder of other people may hold a config.yaml, too; then the names of its arrays decide.
@@ -49,7 +49,7 @@ class RunFormat:
 
     def read(self, files: ModelFiles, options: ReadOptions) -> StoredModel:
         weights = files.weights
-        refuse_dialect(weights, options)
+        check_no_dialect(weights, options)
         arrays = files.read(weights)
         try:
             if any(name.endswith(LORA_NAMES) for name in arrays):
@@ -60,10 +60,10 @@ class RunFormat:
         config = load_config(weights.with_name(CONFIG), is_strangers=True)
         text = config.Model.text
         default = text.vocabulary or (ERNIE_VOCABULARY if text.tokenizer in WORD_RULES else None)
-        return with_vocabulary(LAYOUT, arrays, config, weights, options.vocabulary, default)
+        return make_stored_model(LAYOUT, arrays, config, weights, options.vocabulary, default)
 
     def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: Golden) -> list[str]:
-        for name, text in model.vocabulary_files().items():
+        for name, text in model.render_vocabulary().items():
             write_text(folder / name, text)
         write_weights(folder / MODEL, model.arrays)
         write_text(folder / CONFIG, dump_config(model.config))
