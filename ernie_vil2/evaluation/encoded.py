@@ -1,4 +1,4 @@
-"""A benchmark as embeddings: encoded chunk by chunk, by one process or several ranks, and kept on disk."""
+"""Encoding of benchmarks: chunk by chunk, by one process or several ranks, with a cache on disk."""
 
 from __future__ import annotations
 
@@ -30,9 +30,13 @@ from ernie_vil2.io.terminal import counted
 
 @dataclass(frozen=True)
 class EncodedBenchmark:
-    """Embeddings of a benchmark: `images` `[N, D]` and `texts` `[M, D]` float32, rows as in `benchmark`.
+    """The embeddings of a benchmark.
 
-    `problems` counts the images that were asked for and those that could not be used; `benchmark` is without them.
+    Attributes:
+        benchmark: the benchmark without the images that could not be used.
+        image_embeddings: `[N, D]` float32, rows as in `benchmark.images`.
+        text_embeddings: `[M, D]` float32, rows as in `benchmark.texts`.
+        bad_samples: number of images that were read, and those that could not be used.
     """
 
     benchmark: Benchmark
@@ -42,7 +46,7 @@ class EncodedBenchmark:
 
     @property
     def embeddings(self) -> dict[str, np.ndarray]:
-        """The embeddings by side, as protocols name them."""
+        """Embeddings by side, "image" and "text"."""
         return {"image": self.image_embeddings, "text": self.text_embeddings}
 
 
@@ -55,163 +59,201 @@ def encode_benchmark(
     rank: int = 0,
     ranks: int = 1,
 ) -> EncodedBenchmark:
-    """Encodes every image and every distinct text of a benchmark.
+    """Encode every image and every distinct text of a benchmark.
 
-    While the model encodes one chunk of rows, threads read and preprocess the next, so that no more than two chunks of
-    pixels are in memory. Images that are missing or broken are counted and named in `problems` and left out; their
-    texts stay in the gallery.
+    While the model encodes a chunk of rows, threads read and preprocess the next one, so that no more than two chunks
+    of pixels are in memory. Images that are missing or broken are counted in `bad_samples` and left out; their texts
+    stay in the gallery.
 
-    With `cache`, an interrupted run goes on after its last finished chunk, and a second one encodes nothing. A chunk
-    is found by the model's fingerprint, the benchmark's name and the ids, and used only if the digest of the images'
-    own bytes is still the same: every image is read again, which is cheap next to encoding it, and a replaced one is
-    never missed. A damaged chunk is reported as a warning and encoded again.
+    With `cache`, an interrupted run continues after its last finished chunk, and a second run encodes nothing. A chunk
+    is looked up by the model's fingerprint, the benchmark's name and the ids, and used only if the digest of the
+    images' bytes is unchanged: every image is read again, which is cheap compared to encoding, and a replaced image is
+    always noticed. A damaged chunk is reported as a warning and encoded again.
 
-    With several ranks, each takes every `ranks`-th chunk and all get the whole result, bit for bit that of one
-    process, since the same chunks pass through the model. All must call it, with Paddle's process group initialised.
+    With several ranks, each encodes every `ranks`-th chunk, and all return the whole result, bit-equal to that of one
+    process, because the same chunks pass through the model. This is then a collective: all ranks must call it, with
+    Paddle's process group initialised.
 
     Args:
-        model: of which `fingerprint`, `preprocess`, `encode_pixels` and `encode_texts` are used.
-        cache: folder of finished chunks, made if missing; None: nothing is kept.
-        progress: called with the number of rows just done, in all `len(benchmark.images) + len(benchmark.texts)` on
-            rank 0, which counts with each own chunk those that the other ranks encode meanwhile.
-        chunk_rows: rows of a chunk, and so the most that the model is given at once.
-        rank, ranks: this process's rank among those that share the work.
+        model: model whose `fingerprint`, `preprocess`, `encode_pixels` and `encode_texts` are used.
+        benchmark: rows to encode.
+        cache: folder of finished chunks, created if missing; None: no cache.
+        progress: called with the number of finished rows; on rank 0, which reports the other ranks' rows as well, the
+            numbers add up to `len(benchmark.images) + len(benchmark.texts)`.
+        chunk_rows: rows of a chunk, the largest batch that the model gets. Larger chunks need more memory, and an
+            interrupted run loses more.
+        rank: rank of this process.
+        ranks: number of ranks that share the work.
 
     Raises:
-        ValueError: there is nothing to encode, or none of the images could be used; another rank failed.
+        ValueError: there is nothing to encode, no image could be used, or another rank failed.
     """
-    rows_of_text = {text: row for row, text in enumerate(dict.fromkeys(text.text for text in benchmark.texts))}
-    image_chunks = _chunks(benchmark.images, chunk_rows)
-    text_chunks = _chunks(list(rows_of_text), chunk_rows)
-    progress(len(benchmark.texts) - len(rows_of_text))
+    # Equal texts are encoded once, and their embeddings copied at the end.
+    distinct_texts = list(dict.fromkeys(text.text for text in benchmark.texts))
+    image_chunks = _split_chunks(benchmark.images, chunk_rows)
+    text_chunks = _split_chunks(distinct_texts, chunk_rows)
+    progress(len(benchmark.texts) - len(distinct_texts))
 
-    store = None if cache is None else _Cache(Path(cache), model.fingerprint)
-    workers = max(1, runtime.usable_cores() // ranks)
-    # Text chunks are numbered after image chunks, so that a rank left without images has texts to do.
+    chunk_cache = None if cache is None else _ChunkCache(Path(cache), model.fingerprint)
+    num_threads = max(1, runtime.usable_cores() // ranks)
+    # Text chunks are numbered after image chunks, so that a rank that gets no images encodes texts.
+    first_text_chunk = (rank - len(image_chunks)) % ranks
     encoding = chain(
-        _encoded_images(model, benchmark.name, image_chunks[rank::ranks], store, workers),
-        _encoded_texts(model, text_chunks[(rank - len(image_chunks)) % ranks :: ranks], store),
+        _encode_images(model, benchmark.name, image_chunks[rank::ranks], chunk_cache, num_threads),
+        _encode_texts(model, text_chunks[first_text_chunk::ranks], chunk_cache),
     )
-    sizes = [len(chunk) for chunk in chain(image_chunks, text_chunks)]
-    encoded: dict[int, _Encoded] = {}
-    with _errors_of_all_ranks(ranks):
-        for number, chunk in zip(range(rank, len(sizes), ranks), encoding, strict=True):
-            encoded[number] = chunk
-            progress(sum(sizes[number - rank : number - rank + ranks]))
+    chunk_sizes = [len(chunk) for chunk in chain(image_chunks, text_chunks)]
+    encoded_chunks: dict[int, _EncodedChunk] = {}
+    with _errors_on_all_ranks(ranks):
+        for number, encoded_chunk in zip(range(rank, len(chunk_sizes), ranks), encoding, strict=True):
+            encoded_chunks[number] = encoded_chunk
+            # The other ranks have encoded their chunks of the same round in about the same time.
+            round_start = number - rank
+            progress(sum(chunk_sizes[round_start : round_start + ranks]))
     if ranks > 1:
-        encoded = _of_all_ranks(encoded)
+        encoded_chunks = _gather_chunks(encoded_chunks)
 
-    images = [encoded[number] for number in range(len(image_chunks))]
-    texts = [encoded[number] for number in range(len(image_chunks), len(sizes))]
-    problems = BadSampleReport()
-    unusable: dict[int, str] = {}
-    for number, chunk in enumerate(images):
-        unusable |= {number * chunk_rows + position: reason for position, reason in chunk.bad}
-    problems.add(len(benchmark.images), [(reason, benchmark.images[row].id) for row, reason in unusable.items()])
-    if len(unusable) == len(benchmark.images) and (unusable or not benchmark.texts):
+    encoded_images = [encoded_chunks[number] for number in range(len(image_chunks))]
+    encoded_texts = [encoded_chunks[number] for number in range(len(image_chunks), len(chunk_sizes))]
+    bad_rows: dict[int, str] = {}
+    for number, encoded_chunk in enumerate(encoded_images):
+        for position, reason in encoded_chunk.bad_rows:
+            bad_rows[number * chunk_rows + position] = reason
+    bad_samples = BadSampleReport()
+    bad_samples.add(len(benchmark.images), [(reason, benchmark.images[row].id) for row, reason in bad_rows.items()])
+    if len(bad_rows) == len(benchmark.images) and (bad_rows or not benchmark.texts):
         raise ValueError(
             f"{benchmark.name}: nothing to score, {counted(len(benchmark.texts), 'text')} and "
-            f"{len(benchmark.images) - len(unusable)} usable images\n{problems}"
+            f"{len(benchmark.images) - len(bad_rows)} usable images\n{bad_samples}"
         )
-    if unusable:
-        benchmark = benchmark.select(images=[row for row in range(len(benchmark.images)) if row not in unusable])
-    order = [rows_of_text[text.text] for text in benchmark.texts]
-    return EncodedBenchmark(benchmark, _joined(images), _joined(texts)[order], problems)
+    if bad_rows:
+        benchmark = benchmark.select(images=[row for row in range(len(benchmark.images)) if row not in bad_rows])
+    text_rows = {text: row for row, text in enumerate(distinct_texts)}
+    text_embeddings = _concatenate(encoded_texts)[[text_rows[text.text] for text in benchmark.texts]]
+    return EncodedBenchmark(benchmark, _concatenate(encoded_images), text_embeddings, bad_samples)
 
 
-_NONE = np.empty([0, 0], np.float32)
+_NO_EMBEDDINGS = np.empty([0, 0], np.float32)
 
 
-class _Encoded(NamedTuple):
-    """One chunk: embeddings `[n, D]` of the usable rows, and the others as (position in the chunk, reason)."""
+class _EncodedChunk(NamedTuple):
+    """Embeddings `[n, D]` of the usable rows of a chunk, and (position in the chunk, reason) of the other rows."""
 
     embeddings: np.ndarray
-    bad: list[tuple[int, str]]
+    bad_rows: list[tuple[int, str]]
 
 
-_Stored = tuple[str, _Encoded]  # with what it was made from
-_View = tuple[str, np.ndarray | str | None]  # digest of an image's bytes, its pixels or the reason why there are none
+class _CachedChunk(NamedTuple):
+    """A chunk of the cache, and the digest of the model and the rows that it was made from."""
+
+    content: str
+    chunk: _EncodedChunk
 
 
-def _chunks(rows: Sequence, size: int) -> list[Sequence]:
+class _ReadImage(NamedTuple):
+    """An image that was read: digest of its bytes, "" if it cannot be read, and its pixels or the reason for none."""
+
+    digest: str
+    pixels: np.ndarray | None
+    reason: str | None = None
+
+
+class _PendingChunk(NamedTuple):
+    """A chunk of images that threads are reading."""
+
+    names: list[str]
+    images: Sequence[BenchmarkImage]
+    cached: _CachedChunk | None
+    reading: Iterator[_ReadImage]
+
+
+def _split_chunks(rows: Sequence, size: int) -> list[Sequence]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-def _joined(chunks: Sequence[_Encoded]) -> np.ndarray:
-    # A chunk without a usable row does not know the width.
-    return np.concatenate([chunk.embeddings for chunk in chunks if len(chunk.embeddings)] or [_NONE])
+def _concatenate(chunks: Sequence[_EncodedChunk]) -> np.ndarray:
+    # The embeddings of a chunk without a usable row have width 0.
+    embeddings = [chunk.embeddings for chunk in chunks if len(chunk.embeddings)]
+    return np.concatenate(embeddings or [_NO_EMBEDDINGS])
 
 
-def _encoded_images(
-    model: ErnieViL2, name: str, chunks: Sequence[Sequence[BenchmarkImage]], cache: _Cache | None, workers: int
-) -> Iterator[_Encoded]:
-    pool = ThreadPoolExecutor(workers)
-    prepare = functools.partial(_prepared, model.preprocess)
-    only_read = functools.partial(_prepared, None)
+def _encode_images(
+    model: ErnieViL2, name: str, chunks: Sequence[Sequence[BenchmarkImage]], cache: _ChunkCache | None, num_threads: int
+) -> Iterator[_EncodedChunk]:
+    """Encode chunks of images; `name` of the benchmark is part of the name of their files in the cache."""
+    pool = ThreadPoolExecutor(num_threads)
+    read_and_preprocess = functools.partial(_read_image, model.preprocess)
+    read_only = functools.partial(_read_image, None)
 
-    def names_of(chunk: Sequence[BenchmarkImage]) -> list[str]:
-        return [name, *(image.id for image in chunk)]
+    def start_reading(images: Sequence[BenchmarkImage]) -> _PendingChunk:
+        names = [name, *(image.id for image in images)]
+        cached = cache.read("images", names, len(images)) if cache else None
+        reading = pool.map(read_only if cached else read_and_preprocess, images)
+        return _PendingChunk(names, images, cached, reading)
 
-    def start(chunk: Sequence[BenchmarkImage]) -> tuple[Sequence[BenchmarkImage], _Stored | None, Iterator[_View]]:
-        stored = cache.read("images", names_of(chunk), len(chunk)) if cache else None
-        return chunk, stored, pool.map(only_read if stored else prepare, chunk)
+    def encode(pending: _PendingChunk) -> _EncodedChunk:
+        read_images = list(pending.reading)
+        if pending.cached and cache:
+            if pending.cached.content == cache.digest_rows([image.digest for image in read_images]):
+                return pending.cached.chunk
+            # An image has been replaced since; so far the images were read for their digests only.
+            read_images = list(pool.map(read_and_preprocess, pending.images))
 
-    def finish(chunk: Sequence[BenchmarkImage], stored: _Stored | None, prepared: Iterator[_View]) -> _Encoded:
-        digests, pixels = zip(*prepared, strict=True)
-        if stored and cache:
-            content, encoded = stored
-            if content == cache.content(digests):
-                return encoded
-            digests, pixels = zip(*pool.map(prepare, chunk), strict=True)
-        usable = [view for view in pixels if isinstance(view, np.ndarray)]
-        embeddings = model.encode_pixels(np.stack(usable)) if usable else _NONE
-        encoded = _Encoded(embeddings, [(position, why) for position, why in enumerate(pixels) if isinstance(why, str)])
+        pixels = [image.pixels for image in read_images if image.pixels is not None]
+        embeddings = model.encode_pixels(np.stack(pixels)) if pixels else _NO_EMBEDDINGS
+        bad_rows = [(row, image.reason) for row, image in enumerate(read_images) if image.reason is not None]
+        encoded = _EncodedChunk(embeddings, bad_rows)
         if cache:
-            cache.write("images", names_of(chunk), cache.content(digests), encoded)
+            cache.write("images", pending.names, [image.digest for image in read_images], encoded)
         return encoded
 
     try:
-        ready = started = None
+        pending = None
         for chunk in chunks:
-            ready, started = started, start(chunk)
-            if ready:
-                yield finish(*ready)
-        if started:
-            yield finish(*started)
+            # Threads read this chunk while the model encodes the previous one.
+            previous, pending = pending, start_reading(chunk)
+            if previous:
+                yield encode(previous)
+        if pending:
+            yield encode(pending)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _prepared(preprocess: Callable[[bytes], np.ndarray] | None, image: BenchmarkImage) -> _View:
+def _read_image(preprocess: Callable[[bytes], np.ndarray] | None, image: BenchmarkImage) -> _ReadImage:
     try:
-        data = image.read()
+        content = image.read()
     except FileNotFoundError:
-        return "", "missing image"
+        return _ReadImage("", None, "missing image")
     except OSError:
-        return "", "unreadable image"
-    except BadSample as bad:
-        return "", bad.reason
-    digest = blake2b(data, digest_size=16).hexdigest()
+        return _ReadImage("", None, "unreadable image")
+    except BadSample as error:
+        return _ReadImage("", None, error.reason)
+    digest = blake2b(content, digest_size=16).hexdigest()
+    if preprocess is None:
+        return _ReadImage(digest, None)
     try:
-        return digest, preprocess(data) if preprocess else None
-    except BadSample as bad:
-        return digest, bad.reason
+        return _ReadImage(digest, preprocess(content))
+    except BadSample as error:
+        return _ReadImage(digest, None, error.reason)
 
 
-def _encoded_texts(model: ErnieViL2, chunks: Sequence[Sequence[str]], cache: _Cache | None) -> Iterator[_Encoded]:
-    for chunk in chunks:
-        stored = cache.read("texts", chunk, len(chunk)) if cache else None
-        if stored and cache and stored[0] == cache.content(chunk):
-            yield stored[1]
+def _encode_texts(
+    model: ErnieViL2, chunks: Sequence[Sequence[str]], cache: _ChunkCache | None
+) -> Iterator[_EncodedChunk]:
+    for texts in chunks:
+        cached = cache.read("texts", texts, len(texts)) if cache else None
+        if cached and cache and cached.content == cache.digest_rows(texts):
+            yield cached.chunk
             continue
-        encoded = _Encoded(model.encode_texts(chunk), [])
+        encoded = _EncodedChunk(model.encode_texts(texts), [])
         if cache:
-            cache.write("texts", chunk, cache.content(chunk), encoded)
+            cache.write("texts", texts, texts, encoded)
         yield encoded
 
 
-class _Cache:
-    """Chunks of embeddings of one model as safetensors files, each with what it was made from and its checksum."""
+class _ChunkCache:
+    """Embeddings of one model on disk: a safetensors file for each chunk, with its content digest and a checksum."""
 
     def __init__(self, folder: Path, fingerprint: str):
         self._fingerprint = fingerprint
@@ -219,34 +261,41 @@ class _Cache:
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def _path(self, side: str, names: Sequence[str]) -> Path:
-        """Where the chunk of these rows belongs."""
         return self._folder / f"{side}-{_digest(names)}.safetensors"
 
-    def content(self, rows: Sequence[str]) -> str:
-        """What a chunk is made from: the model and its rows, each by its text or the digest of its bytes."""
+    def digest_rows(self, rows: Sequence[str]) -> str:
+        """Return the digest of the model and of rows, each as its text or as the digest of its bytes."""
         return _digest([self._fingerprint, *rows])
 
-    def read(self, side: str, names: Sequence[str], rows: int) -> _Stored | None:
-        """Content and embeddings of a chunk of so many rows; None if there is none or it is damaged."""
+    def read(self, side: str, names: Sequence[str], num_rows: int) -> _CachedChunk | None:
+        """Read the chunk of the rows with these names; None if there is none, or it is damaged."""
         path = self._path(side, names)
         if not path.exists():
             return None
         try:
             with safe_open(path, framework="numpy") as file:
-                about, embeddings = parse_json(file.metadata()["chunk"]), file.get_tensor("embeddings")
-            bad = [(int(position), str(reason)) for position, reason in about["bad"]]
-            whole = about["checksum"] == _checksum(embeddings) and len(embeddings) + len(bad) == rows
+                record = parse_json(file.metadata()["chunk"])
+                embeddings = file.get_tensor("embeddings")
+            bad_rows = [(int(position), str(reason)) for position, reason in record["bad"]]
+            is_complete = len(embeddings) + len(bad_rows) == num_rows
+            is_intact = is_complete and record["checksum"] == _checksum(embeddings)
+            content = record["content"]
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
-            whole = False
-        if not whole:
-            warnings.warn(f"{path}: damaged, its {rows} rows are encoded again", stacklevel=2)
+            is_intact = False
+        if not is_intact:
+            warnings.warn(f"{path}: damaged, its {num_rows} rows are encoded again", stacklevel=2)
             return None
-        return about["content"], _Encoded(embeddings, bad)
+        return _CachedChunk(content, _EncodedChunk(embeddings, bad_rows))
 
-    def write(self, side: str, names: Sequence[str], content: str, encoded: _Encoded) -> None:
-        about = {"content": content, "checksum": _checksum(encoded.embeddings), "bad": encoded.bad}
-        with atomic_write(self._path(side, names)) as aside:
-            save_arrays(aside, {"embeddings": encoded.embeddings}, {"chunk": json.dumps(about)})
+    def write(self, side: str, names: Sequence[str], rows: Sequence[str], encoded: _EncodedChunk) -> None:
+        """Write a chunk; `rows` as in `digest_rows`."""
+        record = {
+            "content": self.digest_rows(rows),
+            "checksum": _checksum(encoded.embeddings),
+            "bad": encoded.bad_rows,
+        }
+        with atomic_write(self._path(side, names)) as temporary_path:
+            save_arrays(temporary_path, {"embeddings": encoded.embeddings}, {"chunk": json.dumps(record)})
 
 
 def _digest(names: Sequence[str]) -> str:
@@ -257,7 +306,7 @@ def _checksum(embeddings: np.ndarray) -> str:
     return blake2b(np.ascontiguousarray(embeddings).data, digest_size=16).hexdigest()
 
 
-def _errors_of_all_ranks(ranks: int) -> AbstractContextManager[None]:
+def _errors_on_all_ranks(ranks: int) -> AbstractContextManager[None]:
     if ranks == 1:
         return nullcontext()
     from ernie_vil2.parallel.collectives import errors_on_all_ranks
@@ -265,48 +314,55 @@ def _errors_of_all_ranks(ranks: int) -> AbstractContextManager[None]:
     return errors_on_all_ranks()
 
 
-def _of_all_ranks(encoded: dict[int, _Encoded]) -> dict[int, _Encoded]:
-    """A collective: the chunks of all ranks, by number."""
+def _gather_chunks(local_chunks: dict[int, _EncodedChunk]) -> dict[int, _EncodedChunk]:
+    """Return the chunks of all ranks by number. A collective."""
     import paddle
 
     from ernie_vil2.parallel import collectives, gather_rows
 
-    about = [(number, len(chunk.embeddings), chunk.bad) for number, chunk in encoded.items()]
-    width = max((chunk.embeddings.shape[1] for chunk in encoded.values()), default=0)
-    notes: list[tuple[int, list]] = collectives.all_gather_object((width, about))
-    width = max(width for width, _ in notes)
-    if not width:
-        return {number: _Encoded(np.empty([0, 0], np.float32), bad) for _, about in notes for number, _, bad in about}
-    own = [chunk.embeddings for chunk in encoded.values() if len(chunk.embeddings)]
-    rows = np.concatenate([np.empty([0, width], np.float32), *own])
-    counts = [sum(count for _, count, _ in about) for _, about in notes]
-    joined = gather_rows(paddle.to_tensor(rows), counts)[0].numpy()
+    # First the number of rows of each chunk and the width, which a rank without a usable row does not know.
+    local_summary = [(number, len(chunk.embeddings), chunk.bad_rows) for number, chunk in local_chunks.items()]
+    local_width = max((chunk.embeddings.shape[1] for chunk in local_chunks.values()), default=0)
+    gathered: list[tuple[int, list]] = collectives.all_gather_object((local_width, local_summary))
+    width = max(rank_width for rank_width, _ in gathered)
+    summaries = [summary for _, summary in gathered]
 
-    everything, start = {}, 0
-    for number, count, bad in chain.from_iterable(about for _, about in notes):
-        everything[number] = _Encoded(joined[start : start + count], bad)
-        start += count
-    return everything
+    # Then the rows of all ranks in one array.
+    embeddings = _NO_EMBEDDINGS
+    if width:
+        local_embeddings = [chunk.embeddings for chunk in local_chunks.values() if len(chunk.embeddings)]
+        local_rows = np.concatenate([np.empty([0, width], np.float32), *local_embeddings])
+        row_counts = [sum(num_rows for _, num_rows, _ in summary) for summary in summaries]
+        embeddings = gather_rows(paddle.to_tensor(local_rows), row_counts)[0].numpy()
+
+    chunks, start = {}, 0
+    for number, num_rows, bad_rows in chain.from_iterable(summaries):
+        chunks[number] = _EncodedChunk(embeddings[start : start + num_rows], bad_rows)
+        start += num_rows
+    return chunks
 
 
 def encode_on_all_ranks(
     model: ErnieViL2, benchmark: Benchmark, name: str = "", cache: Path | None = None
 ) -> EncodedBenchmark:
-    """Encodes a benchmark, with a progress bar on rank 0. A collective of the ranks of a command.
+    """Encode a benchmark with a progress bar on rank 0. A collective of the ranks of a command.
 
     Args:
-        name: of the benchmark, for the bar.
-        cache: as for `encode_benchmark`.
+        model: model that encodes.
+        benchmark: rows to encode.
+        name: name of the benchmark in the progress bar.
+        cache: folder of finished chunks, see `encode_benchmark`.
     """
     rank, ranks = launched_rank()
     if ranks > 1:
         _join_ranks()
-    rows, title = len(benchmark.images) + len(benchmark.texts), f"encoding {name}".strip()
-    with tqdm(total=rows, unit="row", desc=title, disable=rank != 0, file=sys.stdout) as bar:
+    num_rows = len(benchmark.images) + len(benchmark.texts)
+    title = f"encoding {name}".strip()
+    with tqdm(total=num_rows, unit="row", desc=title, disable=rank != 0, file=sys.stdout) as bar:
         return encode_benchmark(model, benchmark, cache, bar.update, rank=rank, ranks=ranks)
 
 
-@functools.cache  # once per command, however many data sets it encodes
+@functools.cache  # The process group is initialised once per command, however many data sets it encodes.
 def _join_ranks() -> None:
     from ernie_vil2.parallel.ranks import join_ranks
 
