@@ -269,7 +269,7 @@ def _thumbnails(config: Config, ids: set[str]) -> dict[str, bytes]:
     """Small images of these images of `Data.test`, as far as they can be read."""
     from ernie_vil2.data.readers import open_benchmarks
     from ernie_vil2.data.spec import DataSpec
-    from ernie_vil2.evaluation.examples import thumbnail
+    from ernie_vil2.evaluation.examples import make_thumbnail
 
     tested = config.Data.tested
     if not ids or tested is None:
@@ -280,7 +280,7 @@ def _thumbnails(config: Config, ids: set[str]) -> dict[str, bytes]:
         print(f"warning: {error}; queries are shown without their images", file=sys.stderr)
         return {}
     images = {image.id: image for one in benchmarks for image in one.images if image.id in ids}
-    return {name: made for name, image in images.items() if (made := thumbnail(image)) is not None}
+    return {name: made for name, image in images.items() if (made := make_thumbnail(image)) is not None}
 
 
 def _names(given: list[str], folders: list[Path]) -> list[str]:
@@ -295,7 +295,7 @@ def _cards(
     """For every language of a run its cards; adds to the licences of the images."""
     from ernie_vil2.data.readers import open_benchmarks
     from ernie_vil2.encoder import load_model
-    from ernie_vil2.evaluation.examples import Cards, random_queries
+    from ernie_vil2.evaluation.examples import CardMaker, draw_queries
     from ernie_vil2.evaluation.protocol import evaluate, find_protocol
 
     model = load_model(checkpoint, device="auto", precision=args.precision)
@@ -304,8 +304,7 @@ def _cards(
     for language, benchmark in open_benchmarks(data).items():
         licences |= {str(image.fields["license"]) for image in benchmark.images if "license" in image.fields}
         evaluation = evaluate(model, benchmark, find_protocol("pairs"))
-        chosen = random_queries(evaluation.results["text_to_image"], args.queries, args.seed)
-        made.append(
-            Cards(evaluation, language=language, tags=[*tags, *filter(None, [language])]).of("text_to_image", chosen)
-        )
+        chosen = draw_queries(evaluation.results["text_to_image"], args.queries, args.seed)
+        card_maker = CardMaker(evaluation, language=language, tags=[*tags, *filter(None, [language])])
+        made.append(card_maker.make_cards("text_to_image", chosen))
     return made

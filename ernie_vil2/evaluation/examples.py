@@ -16,10 +16,14 @@ from ernie_vil2.evaluation.report import Page, Section
 from ernie_vil2.evaluation.retrieval import DirectionResult, Row, format_direction, make_recall_table
 from ernie_vil2.pages import Answer, Card
 
-SIDE = 160  # pixels of a thumbnail's longer side: twice what the page shows, for fine screens
-QUALITY = 80
-SHOWN = 12
-"""Queries of a kind on a page."""
+# Longer side of a thumbnail in pixels: twice what the page shows, for screens of high resolution.
+THUMBNAIL_SIDE = 160
+# Quality of the JPEG files; with it, a thumbnail takes a few KiB of the page.
+JPEG_QUALITY = 80
+# Best and worst queries on a page, for each direction: enough for an impression, and the page stays small.
+NUM_EXAMPLES = 12
+# Answers to each query on a page: one row of thumbnails.
+NUM_ANSWERS = 5
 CSV_COLUMNS = (
     "result",
     "direction",
@@ -32,231 +36,268 @@ CSV_COLUMNS = (
     "top_score",
 )
 Evaluations = Mapping[str, Evaluation]
-"""By the label that each has in the table."""
+"""Evaluations by their label in the table."""
 
 
-def ranks(evaluations: Evaluations) -> Iterator[list]:
-    """For each query a row of `CSV_COLUMNS`: its rank, its best right answer and what comes first.
+def list_ranks(evaluations: Evaluations) -> Iterator[list]:
+    """Yield for each query a row of `CSV_COLUMNS`: its rank, its best right answer and the first answer.
 
-    `query` is the text or, for an image, its id. Of equal scores the answer of the lower row is named.
+    `query` is the text or, for an image, its id. Of answers with equal scores, the one of the lower row is listed.
     """
     for label, evaluation in evaluations.items():
         for direction, result in evaluation.results.items():
             queries, gallery = map(evaluation.encoded.benchmark.side, result.matching.sides)
-            found, rows = result.ranking, result.matching.right
-            for position in np.flatnonzero(found.rank):
+            ranking, gallery_rows = result.ranking, result.matching.right
+            for position in np.flatnonzero(ranking.rank):
                 query = queries[result.matching.left[position]]
                 yield [
                     label,
                     direction,
                     query.id,
-                    query.text if isinstance(query, BenchmarkText) else query.id,
-                    found.rank[position],
-                    gallery[rows[found.positive[position]]].id,
-                    found.positive_score[position],
-                    gallery[rows[found.top[position]]].id,
-                    found.top_score[position],
+                    _text_or_id(query),
+                    ranking.rank[position],
+                    gallery[gallery_rows[ranking.positive[position]]].id,
+                    ranking.positive_score[position],
+                    gallery[gallery_rows[ranking.top[position]]].id,
+                    ranking.top_score[position],
                 ]
 
 
-def best_answers(evaluations: Evaluations, k: int, device: str = "cpu") -> Iterator[dict[str, Any]]:
-    """For each query its k best answers, best first.
+def list_best_answers(evaluations: Evaluations, k: int, device: str = "cpu") -> Iterator[dict[str, Any]]:
+    """Yield the k best answers to each query, best first.
 
-    `{"result", "direction", "query_id", "query", "answers": [{"id", "score"}, ...]}`
+    An entry is `{"result", "direction", "query_id", "query", "answers": [{"id", "score"}, ...]}`.
+
+    Args:
+        evaluations: the evaluations.
+        k: number of answers to each query.
+        device: device that computes the scores.
     """
     for label, evaluation in evaluations.items():
         for direction, result in evaluation.results.items():
-            for query, answers in _answers(evaluation, result, k, device):
+            for query, answers in _find_answers(evaluation, result, k, device):
                 yield {
                     "result": label,
                     "direction": direction,
                     "query_id": query.id,
-                    "query": query.text if isinstance(query, BenchmarkText) else query.id,
+                    "query": _text_or_id(query),
                     "answers": [{"id": answer, "score": score} for answer, score in answers],
                 }
 
 
-def predictions(evaluation: Evaluation, k: int, device: str = "cpu") -> Iterator[dict[str, Any]]:
-    """The k best images of every text in the form of Chinese-CLIP and MUGE: `{"text_id", "image_ids"}`.
+def list_predictions(evaluation: Evaluation, k: int, device: str = "cpu") -> Iterator[dict[str, Any]]:
+    """Yield the k best images of every text as Chinese-CLIP and MUGE expect them: `{"text_id", "image_ids"}`.
 
-    The ids are those of `number_ids`; where they are not the benchmark's own, these follow them, as `name` and
+    The ids are numbers from `number_ids`. If they differ from the benchmark's ids, these follow as `name` and
     `image_names`.
+
+    Args:
+        evaluation: the evaluation.
+        k: number of images of each text.
+        device: device that computes the scores.
     """
     benchmark = evaluation.encoded.benchmark
-    images, texts = (
-        {row.id: number for row, number in zip(side, number_ids(side), strict=True)}
-        for side in (benchmark.images, benchmark.texts)
-    )
-    for query, answers in _answers(evaluation, evaluation.results["text_to_image"], k, device):
+    number_of_image = _map_ids_to_numbers(benchmark.images)
+    number_of_text = _map_ids_to_numbers(benchmark.texts)
+    for query, answers in _find_answers(evaluation, evaluation.results["text_to_image"], k, device):
         names = [name for name, _ in answers]
-        entry: dict[str, Any] = {"text_id": texts[query.id], "image_ids": [images[name] for name in names]}
-        if str(entry["text_id"]) != query.id:
+        text_id, image_ids = number_of_text[query.id], [number_of_image[name] for name in names]
+        entry: dict[str, Any] = {"text_id": text_id, "image_ids": image_ids}
+        if str(text_id) != query.id:
             entry["name"] = query.id
-        if list(map(str, entry["image_ids"])) != names:
+        if list(map(str, image_ids)) != names:
             entry["image_names"] = names
         yield entry
 
 
-def _answers(
+def _map_ids_to_numbers(entries: Sequence[BenchmarkImage] | Sequence[BenchmarkText]) -> dict[str, int]:
+    return {entry.id: number for entry, number in zip(entries, number_ids(entries), strict=True)}
+
+
+def _text_or_id(entry: BenchmarkImage | BenchmarkText) -> str:
+    return entry.text if isinstance(entry, BenchmarkText) else entry.id
+
+
+def _find_answers(
     evaluation: Evaluation, result: DirectionResult, k: int, device: str
 ) -> Iterator[tuple[BenchmarkImage | BenchmarkText, list[tuple[str, float]]]]:
-    """Every query with the ids and scores of its best answers."""
+    """Yield every query with the ids and scores of its best answers."""
     queries, gallery = map(evaluation.encoded.benchmark.side, result.matching.sides)
-    positions = np.arange(len(result.matching.left))
-    best = result.find_best_answers(
-        evaluation.encoded.embeddings, positions, min(k, len(result.matching.right)), device
-    )
-    for row, *found in zip(result.matching.left, *(one.tolist() for one in best), strict=True):
-        yield (
-            queries[row],
-            [
-                (gallery[result.matching.right[position]].id, score)
-                for position, score in zip(*found, strict=True)
-                if position >= 0
-            ],
-        )
+    query_rows, gallery_rows = result.matching.left, result.matching.right
+    k = min(k, len(gallery_rows))
+    positions = np.arange(len(query_rows))
+    answers, scores = result.find_best_answers(evaluation.encoded.embeddings, positions, k, device)  # [Q, k] each
+    for row, query_answers, query_scores in zip(query_rows, answers.tolist(), scores.tolist(), strict=True):
+        answers_with_scores = []
+        for answer, score in zip(query_answers, query_scores, strict=True):
+            if answer >= 0:  # -1: the gallery of the fold has fewer than k answers
+                answers_with_scores.append((gallery[gallery_rows[answer]].id, score))
+        yield queries[row], answers_with_scores
 
 
-def extreme_queries(result: DirectionResult, count: int, worst: bool) -> np.ndarray:
-    """The positions of the worst or best queries, most extreme first.
+def find_extreme_queries(result: DirectionResult, count: int, worst: bool) -> np.ndarray:
+    """Return the positions of the worst or of the best queries, most extreme first.
 
-    The worst have the highest rank, the best the lowest; among equal ranks the score of the best right answer decides,
-    then the order of the benchmark.
+    The worst queries have the highest ranks, the best ones the lowest. Among equal ranks the score of the best right
+    answer decides, then the order of the benchmark.
     """
-    positions, sign = np.flatnonzero(result.ranking.rank), -1 if worst else 1
-    rank, score = result.ranking.rank[positions], result.ranking.positive_score[positions]
-    return positions[np.lexsort((-sign * score, sign * rank))][:count]
+    positions = np.flatnonzero(result.ranking.rank)
+    ranks, scores = result.ranking.rank[positions], result.ranking.positive_score[positions]
+    # The last key of lexsort is the primary one.
+    order = np.lexsort((scores, -ranks)) if worst else np.lexsort((-scores, ranks))
+    return positions[order][:count]
 
 
-def random_queries(result: DirectionResult, count: int, seed: int) -> np.ndarray:
-    """Positions of queries drawn, not picked, in the order of the draw; equal seeds draw alike."""
+def draw_queries(result: DirectionResult, count: int, seed: int) -> np.ndarray:
+    """Draw the positions of queries at random; the same seed draws the same queries."""
     return np.random.default_rng(seed).permutation(np.flatnonzero(result.ranking.rank))[:count]
 
 
 class Thumbnails:
-    """Images as small JPEG files, so that a page stays small whatever the benchmark; each is read once."""
+    """Cache of small JPEG files of images, so that a page stays small and each image is read once."""
 
     def __init__(self) -> None:
-        self._made: dict[str, bytes | None] = {}
+        self._cache: dict[str, bytes | None] = {}
 
     def __call__(self, *images: BenchmarkImage) -> list[bytes]:
-        """Those of some images, without the ones that cannot be read."""
+        """Return the thumbnails of those of the images that can be read."""
+        thumbnails = []
         for image in images:
-            if image.id not in self._made:
-                self._made[image.id] = thumbnail(image)
-        return [small for image in images if (small := self._made[image.id])]
+            if image.id not in self._cache:
+                self._cache[image.id] = make_thumbnail(image)
+            thumbnail = self._cache[image.id]
+            if thumbnail:
+                thumbnails.append(thumbnail)
+        return thumbnails
 
 
-def thumbnail(image: BenchmarkImage) -> bytes | None:
-    """The image as a small JPEG file; None if it cannot be read."""
+def make_thumbnail(image: BenchmarkImage) -> bytes | None:
+    """Return the image as a small JPEG file; None if it cannot be read."""
     try:
-        return encode_thumbnail(decode_image(image.read(), image.id), SIDE, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        pixels = decode_image(image.read(), image.id)
+        return encode_thumbnail(pixels, THUMBNAIL_SIDE, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     except (BadSample, OSError):
         return None
 
 
-class Cards:
-    """Makes queries of an evaluation into cards.
-
-    An image that cannot be read is left out.
+class CardMaker:
+    """Makes cards of an evaluation's queries; images that cannot be read are left out.
 
     Args:
-        answers: best ones shown; a right answer that is not among them follows with its rank.
-        language: of the texts; "": recognised from each.
-        tags: that precede every query.
+        evaluation: the evaluation.
+        num_answers: best answers on a card; if no right one is among them, the best right answer follows with its
+            rank.
+        device: device that computes the scores.
+        language: language of the texts; "": recognised from each text.
+        tags: tags in front of every query.
     """
 
     def __init__(
         self,
         evaluation: Evaluation,
-        answers: int = 5,
+        num_answers: int = NUM_ANSWERS,
         device: str = "cpu",
         language: str = "",
         tags: Sequence[str] = (),
     ):
         self.evaluation, self.benchmark = evaluation, evaluation.encoded.benchmark
-        self.answers, self.device, self.language, self.tags = answers, device, language, tags
+        self.num_answers, self.device, self.language, self.tags = num_answers, device, language, tags
         self._thumbnails = Thumbnails()
-        self._captions = {image: self.benchmark.texts[text].text for image, text in self.benchmark.pairs[::-1].tolist()}
+        # The first text of each image: going backwards, it is set last.
+        self._captions: dict[int, str] = {}
+        for image_row, text_row in self.benchmark.pairs[::-1].tolist():
+            self._captions[image_row] = self.benchmark.texts[text_row].text
 
-    def of(self, direction: str, positions: np.ndarray) -> list[Card]:
-        """The cards of the queries at some positions of a direction, in that order."""
+    def make_cards(self, direction: str, positions: np.ndarray) -> list[Card]:
+        """Return the cards of the queries at these positions of a direction, in this order."""
         result = self.evaluation.results[direction]
-        best = result.find_best_answers(self.evaluation.encoded.embeddings, positions, self.answers, self.device)
-        found = zip(*(one.tolist() for one in (positions, *best)), strict=True)
-        return [self._card(result, *query) for query in found]
+        answers, scores = result.find_best_answers(
+            self.evaluation.encoded.embeddings, positions, self.num_answers, self.device
+        )
+        cards = []
+        for position, query_answers, query_scores in zip(
+            positions.tolist(), answers.tolist(), scores.tolist(), strict=True
+        ):
+            cards.append(self._make_card(result, position, query_answers, query_scores))
+        return cards
 
-    def _card(self, result: DirectionResult, position: int, answers: list[int], scores: list[float]) -> Card:
-        (asking, answering), found = result.matching.sides, result.ranking
-        owners, targets = result.matching.positives.T
-        right = set(targets[owners == position].tolist())
-        shown = [
-            self._answer(answering, result.matching.right[answer], score, answer in right)
-            for answer, score in zip(answers, scores, strict=True)
-            if answer >= 0
-        ]
-        rank = int(found.rank[position])
-        if not right & set(answers):
-            row = result.matching.right[found.positive[position]]
-            shown.append(self._answer(answering, row, float(found.positive_score[position]), True, rank))
-        query = self.benchmark.side(asking)[result.matching.left[position]]
+    def _make_card(self, result: DirectionResult, position: int, answers: list[int], scores: list[float]) -> Card:
+        query_side, gallery_side = result.matching.sides
+        gallery_rows, ranking = result.matching.right, result.ranking
+        positive_queries, positive_answers = result.matching.positives.T
+        right_answers = set(positive_answers[positive_queries == position].tolist())
+
+        card_answers = []
+        for answer, score in zip(answers, scores, strict=True):
+            if answer >= 0:  # -1: the gallery has fewer answers
+                is_right = answer in right_answers
+                card_answers.append(self._make_answer(gallery_side, gallery_rows[answer], score, is_right))
+        rank = int(ranking.rank[position])
+        if right_answers.isdisjoint(answers):
+            row, score = gallery_rows[ranking.positive[position]], float(ranking.positive_score[position])
+            card_answers.append(self._make_answer(gallery_side, row, score, True, rank))
+
+        query = self.benchmark.side(query_side)[result.matching.left[position]]
         tags = [*self.tags, f"rank {rank:,}"]
         if isinstance(query, BenchmarkText):
-            return Card(query.text, shown, tags=tags, language=self.language)
-        return Card(query.id, shown, self._thumbnails(query), tags)
+            return Card(query.text, card_answers, tags=tags, language=self.language)
+        return Card(query.id, card_answers, self._thumbnails(query), tags)
 
-    def _answer(self, side: str, row: int, score: float, correct: bool, rank: int | None = None) -> Answer:
-        answer = self.benchmark.side(side)[row]
-        if isinstance(answer, BenchmarkText):
-            return Answer(answer.text, score, correct, rank=rank)
-        image = next(iter(self._thumbnails(answer)), None)
-        return Answer(self._captions.get(row, answer.id), score, correct, image, rank)
+    def _make_answer(self, side: str, row: int, score: float, is_correct: bool, rank: int | None = None) -> Answer:
+        entry = self.benchmark.side(side)[row]
+        if isinstance(entry, BenchmarkText):
+            return Answer(entry.text, score, is_correct, rank=rank)
+        thumbnails = self._thumbnails(entry)
+        image = thumbnails[0] if thumbnails else None
+        return Answer(self._captions.get(row, entry.id), score, is_correct, image, rank)
 
 
-def retrieval_page(
-    evaluation: Evaluation, rows: Sequence[Row], device: str = "cpu", count: int = SHOWN, answers: int = 5
+def make_retrieval_page(
+    evaluation: Evaluation,
+    rows: Sequence[Row],
+    device: str = "cpu",
+    num_examples: int = NUM_EXAMPLES,
+    num_answers: int = NUM_ANSWERS,
 ) -> Page:
-    """The table, in each direction the queries of the highest rank and of the lowest, and the protocol in words.
+    """Return the page of an evaluation: table, worst and best queries of each direction, and the protocol in words.
 
     Args:
-        count: queries of a kind.
-        answers: of each, see `Cards`.
+        evaluation: the evaluation.
+        rows: rows of the table.
+        device: device that computes the scores.
+        num_examples: number of worst, and of best, queries of each direction.
+        num_answers: answers to each query, see `CardMaker`.
     """
-    protocol, cards = evaluation.protocol, Cards(evaluation, answers, device)
-    notes = [*evaluation.notes, figures_note(TIE_RULES[protocol.ties])]
-    examples = [
-        Section(
-            f"{heading} queries, {format_direction(direction)}",
-            cards=cards.of(direction, extreme_queries(result, count, heading == "Worst")),
-        )
-        for direction, result in evaluation.results.items()
-        for heading in ("Worst", "Best")
-    ]
-    return Page(
-        {"Protocol": protocol.name, "Galleries": evaluation.sizes},
-        [
-            Section("Retrieval", tables=[make_recall_table(rows, notes)]),
-            *examples,
-            Section("What the figures mean", definitions={f"Protocol {protocol.name}": protocol.definition}),
-        ],
-        data={"summary": _in_a_sentence(evaluation)},
-    )
+    protocol, card_maker = evaluation.protocol, CardMaker(evaluation, num_answers, device)
+    notes = [*evaluation.notes, describe_recalls(TIE_RULES[protocol.ties])]
+    sections = [Section("Retrieval", tables=[make_recall_table(rows, notes)])]
+    for direction, result in evaluation.results.items():
+        for heading, worst in (("Worst", True), ("Best", False)):
+            positions = find_extreme_queries(result, num_examples, worst)
+            cards = card_maker.make_cards(direction, positions)
+            sections.append(Section(f"{heading} queries, {format_direction(direction)}", cards=cards))
+    definitions = {f"Protocol {protocol.name}": protocol.definition}
+    sections.append(Section("What the figures mean", definitions=definitions))
+    facts = {"Protocol": protocol.name, "Galleries": evaluation.sizes}
+    return Page(facts, sections, data={"summary": _summarise(evaluation)})
 
 
-def _in_a_sentence(evaluation: Evaluation) -> str:
-    """The share of queries that find a right answer first, by direction, and the mean recall; "" without recalls."""
-    recalls = {
-        format_direction(way): result.recall["R@1"]
-        for way, result in evaluation.results.items()
-        if "R@1" in result.recall
-    }
-    if not recalls:
+def _summarise(evaluation: Evaluation) -> str:
+    """Return a sentence on how many queries find a right answer first; "" if the evaluation has no recalls."""
+    shares = []
+    for direction, result in evaluation.results.items():
+        if "R@1" in result.recall:
+            shares.append(f"{result.recall['R@1']:.1f} % ({format_direction(direction)})")
+    if not shares:
         return ""
-    first = " and ".join(f"{recall:.1f} % ({way})" for way, recall in recalls.items())
     mean = "" if evaluation.mean_recall is None else f"; mean recall {evaluation.mean_recall:.2f} %"
-    return f"A right answer comes first for {first} of the queries{mean}."
+    return f"A right answer comes first for {' and '.join(shares)} of the queries{mean}."
 
 
-def figures_note(tie_rule: str) -> str:
-    """The notes below a table of recalls."""
+def describe_recalls(tie_rule: str) -> str:
+    """Return the note below a table of recalls.
+
+    Args:
+        tie_rule: how equal scores count, in words.
+    """
     return f"Percent; mR is the mean of both directions; {tie_rule}."

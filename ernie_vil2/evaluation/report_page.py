@@ -12,7 +12,7 @@ import numpy as np
 
 from ernie_vil2.config import MISSING, Config, differences
 from ernie_vil2.data.samples import text_key
-from ernie_vil2.evaluation.examples import figures_note
+from ernie_vil2.evaluation.examples import describe_recalls
 from ernie_vil2.evaluation.intervals import Interval
 from ernie_vil2.evaluation.outcomes import (
     Comparison,
@@ -387,7 +387,7 @@ def write_run_report(
         path: file of the page.
         title: title of the page.
         runs: one run, or several to be compared, whose names differ.
-        queries: cards of queries by heading, see `Cards`.
+        queries: cards of queries by heading, made by `CardMaker`.
         facts: facts at the top of the page; those of a single run come before them.
         thumbnails: small JPEG or PNG files of the images that won and lost queries are about, by image id.
     """
@@ -504,7 +504,7 @@ def _collect_notes(scored_runs: Sequence[tuple[ReportedRun, Mapping]]) -> list[s
     for _, record in scored_runs:
         for result in record["results"].values():
             deviations += result["differences"]
-            tie_rules.append(figures_note(result["tie_rule"]))
+            tie_rules.append(describe_recalls(result["tie_rule"]))
         for row in record.get("published", []):
             source = f"{row['source']}; {row['note']}" if row["note"] else row["source"]
             models_by_source[source][row["model"]] = None

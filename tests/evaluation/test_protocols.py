@@ -12,7 +12,7 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from ernie_vil2.evaluation.examples import ranks as rank_rows
+from ernie_vil2.evaluation.examples import list_ranks
 from ernie_vil2.evaluation.protocol import (
     CONVENTIONS,
     PROTOCOLS,
@@ -234,7 +234,7 @@ def test_a_protocol_may_ask_one_side_for_itself():
     assert ranks(scored) == ([2, 1, 1, 0],)
     assert scored.results["text_to_text"].recall["R@1"] == pytest.approx(200 / 3)
     assert scored.sizes == "4 texts, 6 pairs"
-    assert [row[1:5] for row in rank_rows({"": scored})] == [
+    assert [row[1:5] for row in list_ranks({"": scored})] == [
         ["text_to_text", f"t{n}", f"text {n}", rank] for n, rank in enumerate((2, 1, 1))
     ]
 

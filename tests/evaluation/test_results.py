@@ -16,12 +16,12 @@ from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import (
     CSV_COLUMNS,
-    SIDE,
-    extreme_queries,
-    random_queries,
-    ranks,
-    retrieval_page,
-    thumbnail,
+    THUMBNAIL_SIDE,
+    draw_queries,
+    find_extreme_queries,
+    list_ranks,
+    make_retrieval_page,
+    make_thumbnail,
 )
 from ernie_vil2.evaluation.protocol import PROTOCOLS, make_table_rows, score_embeddings
 from ernie_vil2.evaluation.published import find_published
@@ -83,7 +83,7 @@ def expecting_more(evaluation):
 
 
 def write_ranks(path, evaluations):
-    write_csv(path, CSV_COLUMNS, ranks(evaluations))
+    write_csv(path, CSV_COLUMNS, list_ranks(evaluations))
 
 
 def rows_of(path):
@@ -139,7 +139,7 @@ def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
     results = {"small model": expecting_more(evaluation)}
     rows = make_table_rows("pairs", results, published=published)
     report = Report(
-        {}, [make_recall_table(rows)], record(results, rows, published), CSV_COLUMNS, ranks(results),
+        {}, [make_recall_table(rows)], record(results, rows, published), CSV_COLUMNS, list_ranks(results),
         paragraphs=[format_counts(results), format_definitions(results, published)], make_pages=list,
     )  # fmt: skip
     written = write_report(report, tmp_path / "new" / "folder", "drawings", {"data": "x", "checksums": digests})
@@ -156,13 +156,13 @@ def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
 
 def html_of(path, evaluation, **changes):
     rows = make_table_rows("drawings", {"small": evaluation})
-    report = Report({}, make_pages=lambda: [retrieval_page(evaluation, rows, **changes)])
+    report = Report({}, make_pages=lambda: [make_retrieval_page(evaluation, rows, **changes)])
     write_report(report, path.parent, path.stem, {"model": "small", "data": "drawings"})
     return path.read_text(encoding="utf-8")
 
 
 def test_the_page_shows_worst_and_best_queries_with_their_images(tmp_path, evaluation):
-    html = html_of(tmp_path / "page.html", expecting_more(evaluation), count=1, answers=1)
+    html = html_of(tmp_path / "page.html", expecting_more(evaluation), num_examples=1, num_answers=1)
     cards = re.findall(r"<article>.*?</article>", html, re.DOTALL)
     assert len(cards) == 4
     # The worst image, blue, finds text a first; its own text follows with its rank.
@@ -179,10 +179,11 @@ def test_the_page_shows_worst_and_best_queries_with_their_images(tmp_path, evalu
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [((3000, 1500), (SIDE, SIDE // 2)), ((20, 10), (20, 10)), ((900, 5), (SIDE, 1))]
+    ("size", "expected"),
+    [((3000, 1500), (THUMBNAIL_SIDE, THUMBNAIL_SIDE // 2)), ((20, 10), (20, 10)), ((900, 5), (THUMBNAIL_SIDE, 1))],
 )
 def test_thumbnails_are_small_jpeg_of_the_same_shape(size, expected):
-    small = thumbnail(BenchmarkImage("x", lambda: noise_image((10, 120, 250), size)))
+    small = make_thumbnail(BenchmarkImage("x", lambda: noise_image((10, 120, 250), size)))
     pixels = cv2.imdecode(np.frombuffer(small, np.uint8), cv2.IMREAD_COLOR)
     assert small.startswith(b"\xff\xd8\xff") and pixels.shape[:2] == expected and len(small) < 3000
     assert np.abs(pixels.reshape(-1, 3).mean(axis=0) - (10, 120, 250)).max() < 4
@@ -213,11 +214,11 @@ def test_the_names_of_results_carry_the_data(tmp_path, evaluation):
 def test_extreme_queries_are_in_a_fixed_order(evaluation):
     found = evaluation.results["text_to_image"]
     # Texts: ranks 2, 1, 1, with right answers at 0.5, 0.75, 0.5.
-    assert extreme_queries(found, 3, worst=True).tolist() == [0, 2, 1]
-    assert extreme_queries(found, 2, worst=False).tolist() == [1, 2]
+    assert find_extreme_queries(found, 3, worst=True).tolist() == [0, 2, 1]
+    assert find_extreme_queries(found, 2, worst=False).tolist() == [1, 2]
 
 
 def test_random_queries_are_those_of_the_seed(evaluation):
     result = evaluation.results["text_to_image"]
-    drawn = random_queries(result, 3, seed=1).tolist()
-    assert sorted(drawn) == [0, 1, 2] and random_queries(result, 2, seed=1).tolist() == drawn[:2]
+    drawn = draw_queries(result, 3, seed=1).tolist()
+    assert sorted(drawn) == [0, 1, 2] and draw_queries(result, 2, seed=1).tolist() == drawn[:2]

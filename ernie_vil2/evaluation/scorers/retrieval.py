@@ -17,12 +17,12 @@ from ernie_vil2.evaluation.check import Inspection, check_benchmark
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import (
     CSV_COLUMNS,
-    Cards,
+    CardMaker,
     Evaluations,
-    best_answers,
-    predictions,
-    ranks,
-    retrieval_page,
+    list_best_answers,
+    list_predictions,
+    list_ranks,
+    make_retrieval_page,
 )
 from ernie_vil2.evaluation.outcomes import Outcomes, compute_recalls
 from ernie_vil2.evaluation.pixel_baseline import PixelBaseline, compute_pixel_baseline
@@ -119,7 +119,7 @@ class Retrieval(Scorer):
             [make_recall_table(rows)] if any(one.results for one in labelled.values()) else [],
             record(labelled, rows, published),
             CSV_COLUMNS,
-            ranks(labelled),
+            list_ranks(labelled),
             best_by=self.best_by,
             progress_metrics=[name for name in metrics if name.rpartition("/")[2] not in LOGGED_ALONE],
             extra_lines=format_measures(labelled),
@@ -134,7 +134,7 @@ class Retrieval(Scorer):
 
     def _pages(self, evaluations: Evaluations, rows: Sequence[Row], device: str) -> Iterator[Page]:
         for label, evaluation in evaluations.items():
-            page = retrieval_page(evaluation, rows, device)
+            page = make_retrieval_page(evaluation, rows, device)
             yield replace(page, label=label, file_suffix=make_file_suffix(label) if len(evaluations) > 1 else "")
 
     def _rows(
@@ -193,10 +193,10 @@ def outcomes(evaluation: Evaluation, device: str = "cpu") -> Outcomes:
         groups += len(result.folds)
     ranks, clusters, group = (np.concatenate(parts) for parts in zip(*columns, strict=True))
     found = compute_recalls([direction for direction, *_ in asked], ranks)
-    cards = Cards(evaluation, SHOWN_SIDE_BY_SIDE, device)
+    cards = CardMaker(evaluation, SHOWN_SIDE_BY_SIDE, device)
 
     def made(chosen: Sequence[int]) -> list[Card]:
-        return [cards.of(asked[row][0], np.array([asked[row][1]]))[0] for row in chosen]
+        return [cards.make_cards(asked[row][0], np.array([asked[row][1]]))[0] for row in chosen]
 
     return Outcomes(
         query_ids=[f"{direction} {query.id}" for direction, _, query in asked],
@@ -215,8 +215,8 @@ def _answers(evaluations: Evaluations, k: int, device: str) -> Iterator[tuple[st
     for label, evaluation in evaluations.items():
         if "text_to_image" in evaluation.results:
             ending = make_file_suffix(label) if len(evaluations) > 1 else ""
-            yield f"{ending}.predictions.jsonl", predictions(evaluation, k, device)
-    yield ".answers.jsonl", best_answers(evaluations, k, device)
+            yield f"{ending}.predictions.jsonl", list_predictions(evaluation, k, device)
+    yield ".answers.jsonl", list_best_answers(evaluations, k, device)
 
 
 def figures(evaluation: Evaluation) -> dict[str, float]:

@@ -27,7 +27,7 @@ from ernie_vil2.evaluation.classification import (
     describe_templates,
     make_prompt_benchmark,
 )
-from ernie_vil2.evaluation.classification_page import confusions_page
+from ernie_vil2.evaluation.classification_page import make_classification_page
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.linear_probe import score_linear_probe
@@ -146,7 +146,7 @@ class ZeroShot(Scorer):
             notes=notes,
             paragraphs=["\n".join(notes), DEFINITION],
             settings={"templates": {language: list(own) for language, own in templates.items()}},
-            make_pages=lambda: [confusions_page(classes, results, table, notes)],
+            make_pages=lambda: [make_classification_page(classes, results, table, notes)],
             make_outcomes=lambda: {label: outcomes(classes, one) for label, one in results.items()},
         )
 
