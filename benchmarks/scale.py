@@ -109,14 +109,14 @@ def write_index(samples: int, shards: int) -> np.ndarray:
 
 def number(stream, position: int) -> int:
     """The sample at a position, counted over all shards: what a loader's process computes for each row."""
-    return stream._numbered(position)[1]
+    return stream.find_sample(position)[1]
 
 
 def readings(stream, machines: int) -> tuple[list[set[int]], int]:
     """The shards of each group's windows of the first epoch, and the most that a window and the next one have."""
     opened, most = [], 0
     for order in stream._orders[0]:
-        windows = [set(order.window_shards(0, window)) for window in range(order._windows)]
+        windows = [set(order.window_shards(0, window)) for window in range(order._share(0).num_windows)]
         opened.append(set().union(*windows))
         most = max([most, *(len(now | later) for now, later in itertools.pairwise(windows))])
     return opened, most

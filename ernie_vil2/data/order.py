@@ -1,12 +1,11 @@
-"""The order of samples: a function of the seed and of the position in an endless stream, without any other state.
+"""The order of samples, a function of the seed and the position in an endless stream without further state.
 
-What is drawn at a position does not depend on what was drawn before it. A run that continues at a position therefore
-needs to know that position alone, and any number of ranks and workers may share the stream.
+What is drawn at a position does not depend on earlier draws. So a run that continues needs to know only its position,
+and any number of ranks and workers can share the stream.
 """
 
 from __future__ import annotations
 
-import itertools
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
@@ -15,12 +14,16 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+# Positions of the stream in which every source has exactly its share. A share is rounded to a whole number of
+# positions, at least one: a smaller block rounds more coarsely, a larger one takes longer to shuffle.
 BLOCK = 65_536
-"""Positions that hold every source exactly in its share; a share is a whole number of them, at least one."""
 
 
-class Draw(IntEnum):
-    """What a random number is drawn for; draws for different purposes are independent."""
+class Purpose(IntEnum):
+    """The use of a random number; numbers for different purposes are independent.
+
+    The values are part of the generators' keys: changing one changes every run.
+    """
 
     SHARDS = 0
     WINDOW = 1
@@ -30,18 +33,23 @@ class Draw(IntEnum):
     UNIT = 5
 
 
-def generator(draw: Draw, seed: int, *position: int) -> np.random.Generator:
-    """Random numbers for one purpose at one position, of up to three coordinates.
+def make_generator(purpose: Purpose, seed: int, *position: int) -> np.random.Generator:
+    """Return the random numbers for one purpose at one position.
 
-    A counter-based generator (Philox, Salmon et al. 2011): seed and purpose are its key, the position is the upper part
-    of its counter, so that no two positions ever share a number.
+    The generator is counter-based (Philox, Salmon et al. 2011). Seed and purpose are its key, and the position is the
+    upper part of its counter, so that no two positions share a number.
+
+    Args:
+        purpose: what the numbers are used for.
+        seed: the run's seed.
+        position: up to three coordinates.
     """
     counter = [0, *position, *[0] * (3 - len(position))]
-    return np.random.Generator(np.random.Philox(key=[seed, draw], counter=counter))
+    return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=counter))
 
 
-class Draws(Protocol):
-    """Which samples of the shards are in an epoch, where that is drawn (`data/selection.py`)."""
+class EpochDraws(Protocol):
+    """The rows that are drawn for each epoch, where rows have probabilities (`data/selection.py`)."""
 
     expected: float
 
@@ -51,243 +59,256 @@ class Draws(Protocol):
 
 
 class ShardOrder:
-    """The samples of one source in a row that is new in every epoch: shards in random order, one behind the other.
+    """The samples of one source in a sequence per epoch: the shards in random order, each from its first row on.
 
     Args:
-        sizes: samples of each shard; at least one sample in all.
-        seed: the run's.
+        sizes: number of samples of each shard; at least one sample in all.
+        seed: the run's seed.
         source: number of the source, so that equal sources are in different orders.
-        draws: which of the samples are in an epoch; None: all of them in each.
+        draws: the samples of each epoch; None: every epoch has all samples.
     """
 
-    def __init__(self, sizes: Sequence[int] | np.ndarray, seed: int, source: int = 0, draws: Draws | None = None):
+    def __init__(self, sizes: Sequence[int] | np.ndarray, seed: int, source: int = 0, draws: EpochDraws | None = None):
         self._sizes = np.asarray(sizes, np.int64)
         self._starts = np.cumsum(self._sizes) - self._sizes
-        self.samples = int(self._sizes.sum())
+        self.num_samples = int(self._sizes.sum())
         self.draws = draws
         self.key = seed, source
-        # Groups do not come to the end of an epoch with the same row of a batch.
-        self._epoch = lru_cache(maxsize=2)(self._shuffled)
+        # Two epochs, because groups do not reach the end of an epoch with the same row of a batch.
+        self._epoch = lru_cache(maxsize=2)(self._shuffle_shards)
 
     @property
-    def expected(self) -> int:
-        """The samples of an epoch, on average."""
-        return self.samples if self.draws is None else max(1, round(self.draws.expected))
+    def expected_samples(self) -> int:
+        """Mean number of samples of an epoch."""
+        return self.num_samples if self.draws is None else max(1, round(self.draws.expected))
 
-    def size(self, epoch: int) -> int:
-        """The samples of an epoch."""
-        return self.samples if self.draws is None else int(self.draws.sizes(epoch).sum())
+    def epoch_size(self, epoch: int) -> int:
+        """Return the number of samples of an epoch."""
+        return self.num_samples if self.draws is None else int(self.draws.sizes(epoch).sum())
 
     def sample(self, epoch: int, position: int) -> int:
-        """Number of the sample at a position of an epoch's row, counted over all shards as they were given."""
+        """Return the number of the sample at a position of an epoch's sequence, counted over all shards as given."""
         shards, ends = self._epoch(epoch)
         number = int(np.searchsorted(ends, position, side="right"))
         shard = shards[number]
         row = position - (int(ends[number - 1]) if number else 0)
-        return int(self._starts[shard]) + (row if self.draws is None else int(self.draws.rows(epoch, shard)[row]))
+        if self.draws is not None:
+            row = int(self.draws.rows(epoch, shard)[row])
+        return int(self._starts[shard]) + row
 
     def shards(self, epoch: int, first: int, last: int) -> list[int]:
-        """The shards that hold the positions from `first` up to `last`, in their order."""
+        """Return the shards that hold the positions from `first` to `last`, both included, in their order."""
         shards, ends = self._epoch(epoch)
         begin, end = np.searchsorted(ends, [first, last], side="right")
-        found = shards[begin : end + 1]
-        return found[self._sizes_in(epoch)[found] > 0].tolist()
+        touched = shards[begin : end + 1]
+        return touched[self._epoch_sizes(epoch)[touched] > 0].tolist()
 
-    def _sizes_in(self, epoch: int) -> np.ndarray:
+    def _epoch_sizes(self, epoch: int) -> np.ndarray:
         return self._sizes if self.draws is None else self.draws.sizes(epoch)
 
-    def _shuffled(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def _shuffle_shards(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the shards of an epoch in their order, and the position behind the end of each."""
         seed, source = self.key
-        shards = generator(Draw.SHARDS, seed, source, epoch).permutation(len(self._sizes))
-        return shards, np.cumsum(self._sizes_in(epoch)[shards])
+        shards = make_generator(Purpose.SHARDS, seed, source, epoch).permutation(len(self._sizes))
+        return shards, np.cumsum(self._epoch_sizes(epoch)[shards])
 
 
 class SampleOrder:
-    """Which sample of one source is at a position of a group's endless stream; each sample once in every epoch.
+    """The order of one source's samples in a group's endless stream; every epoch has each sample once.
 
-    Where samples are drawn, an epoch has those that are drawn for it.
+    Where samples are drawn, an epoch has the samples that are drawn for it.
 
-    An epoch's row of samples is cut into one part for each group, of sizes that differ by one at most: whole shards,
-    but for the two at its ends. A part is cut into windows of nearly equal size, which are shuffled each on its own.
-    Reading thus goes from shard to shard: a window touches as many shards as its samples fill, and at most two beyond.
+    An epoch's sequence is cut into one share for each group, of sizes that differ by one at most; a shard that lies
+    across a border belongs to two shares. A share is cut into windows of nearly equal size, each shuffled by itself. So
+    reading goes from shard to shard: a window touches the shards that its samples fill, and at most two more.
 
     Args:
-        shards: of the source; its groups share them.
-        buffer: largest window, in samples.
+        shards: order of the source's shards, common to its groups.
+        buffer: largest window, in samples. A larger one mixes more shards, and keeps more of them open.
         group: number of the group.
-        groups: how many there are; no more than samples.
+        num_groups: number of groups; at most the number of samples.
     """
 
-    def __init__(self, shards: ShardOrder, buffer: int = 100_000, group: int = 0, groups: int = 1):
+    def __init__(self, shards: ShardOrder, buffer: int = 100_000, group: int = 0, num_groups: int = 1):
         self._shards = shards
-        self._group, self._groups, self._buffer = group, groups, buffer
-        self._part = lru_cache(maxsize=4)(self._part_of)
-        self.samples = self._part(0).samples
-        self._starts = [0]  # of the epochs, where these differ in size
-        # Windows are numbered over all groups, so that each is shuffled in its own way.
-        self._first_window = group * -(-shards.samples // buffer)
-        self._at = -1, -1
+        self._group, self._num_groups, self._buffer = group, num_groups, buffer
+        self._share = lru_cache(maxsize=4)(self._cut_share)
+        self.num_samples = self._share(0).num_samples
+        self._epoch_starts = [0]  # position of each epoch, where epochs differ in size
+        # Windows are numbered over all groups, so that each is shuffled differently.
+        self._first_window = group * -(-shards.num_samples // buffer)
+        self._shuffled_window = -1, -1  # epoch and window of `_order`
 
     def __getitem__(self, position: int) -> int:
-        """Number of the sample, counted over all shards as they were given."""
-        epoch, window, position = self.window(position)
-        part = self._part(epoch)
-        if (epoch, window) != self._at:
+        """Return the number of the sample, counted over all shards as given."""
+        epoch, window, row = self.window(position)
+        share = self._share(epoch)
+        if (epoch, window) != self._shuffled_window:
             seed, source = self._shards.key
-            self._order = generator(Draw.WINDOW, seed, source, epoch, self._first_window + window).permutation(
-                min(part.width, part.samples - window * part.width)
-            )
-            self._at = epoch, window
-        return self._shards.sample(epoch, part.first + window * part.width + int(self._order[position]))
+            generator = make_generator(Purpose.WINDOW, seed, source, epoch, self._first_window + window)
+            size = min(share.window_size, share.num_samples - window * share.window_size)
+            self._order = generator.permutation(size)
+            self._shuffled_window = epoch, window
+        return self._shards.sample(epoch, share.first + window * share.window_size + int(self._order[row]))
 
     def window(self, position: int) -> tuple[int, int, int]:
-        """The epoch of a position, its window in there, and the position in that window."""
+        """Return the epoch of a position, its window in the epoch, and its row in the window."""
         if self._shards.draws is None:
-            epoch, position = divmod(position, self.samples)
+            epoch, position = divmod(position, self.num_samples)
         else:
-            while self._starts[-1] <= position:
-                self._starts.append(self._starts[-1] + self._part(len(self._starts) - 1).samples)
-            epoch = bisect_right(self._starts, position) - 1
-            position -= self._starts[epoch]
-        return epoch, *divmod(position, self._part(epoch).width)
+            while self._epoch_starts[-1] <= position:
+                last_epoch = len(self._epoch_starts) - 1
+                self._epoch_starts.append(self._epoch_starts[-1] + self._share(last_epoch).num_samples)
+            epoch = bisect_right(self._epoch_starts, position) - 1
+            position -= self._epoch_starts[epoch]
+        window, row = divmod(position, self._share(epoch).window_size)
+        return epoch, window, row
 
     def window_shards(self, epoch: int, window: int) -> list[int]:
-        """The shards that a window is of; a window behind an epoch's last is the next epoch's first."""
-        while window >= (windows := self._part(epoch).windows):
-            epoch, window = epoch + 1, window - windows
-        part = self._part(epoch)
-        first = part.first + window * part.width
-        last = min(first + part.width, part.first + part.samples) - 1
+        """Return the shards that a window touches; a window after an epoch's last one is the next epoch's first."""
+        while window >= (num_windows := self._share(epoch).num_windows):
+            epoch, window = epoch + 1, window - num_windows
+        share = self._share(epoch)
+        first = share.first + window * share.window_size
+        last = min(first + share.window_size, share.first + share.num_samples) - 1
         return self._shards.shards(epoch, first, last)
 
-    def _part_of(self, epoch: int) -> _Part:
-        size = self._shards.size(epoch)
-        first = size * self._group // self._groups
-        samples = size * (self._group + 1) // self._groups - first
-        windows = -(-samples // self._buffer)
-        return _Part(first, samples, windows, -(-samples // max(windows, 1)))
+    def _cut_share(self, epoch: int) -> _GroupShare:
+        size = self._shards.epoch_size(epoch)
+        first = size * self._group // self._num_groups
+        num_samples = size * (self._group + 1) // self._num_groups - first
+        num_windows = -(-num_samples // self._buffer)
+        return _GroupShare(first, num_samples, num_windows, -(-num_samples // max(num_windows, 1)))
 
 
-class _Part(NamedTuple):
-    """Of an epoch, a group's: its first sample, how many they are, its windows, and the samples of one."""
+class _GroupShare(NamedTuple):
+    """A group's share of an epoch: its first position in the epoch's sequence, its size, and that of its windows."""
 
     first: int
-    samples: int
-    windows: int
-    width: int
+    num_samples: int
+    num_windows: int
+    window_size: int
 
 
 class Mixture:
-    """Which source is at a position of the endless stream, and how often it was drawn before.
+    """The source at each position of a group's endless stream, and its earlier positions.
 
-    Every block of 65,536 positions holds each source equally often, in a new order drawn from the seed, so that
-    the shares hold exactly over blocks and as well as chance lets them within.
+    Every block of 65,536 positions has each source equally often, in a new random order. So shares are exact over
+    blocks, and within a block as exact as chance allows.
 
     Args:
         weights: shares of the sources, of any sum.
-        seed: the run's.
-        group: that the stream is of; each has an order of its own.
+        seed: the run's seed.
+        group: number of the group; each has an order of its own.
     """
 
     def __init__(self, weights: Sequence[float], seed: int, group: int = 0):
         self._seed, self._group = seed, group
-        self.quotas = _quotas(np.asarray(weights, np.float64))
+        self.quotas = _compute_quotas(np.asarray(weights, np.float64))
         self._block = -1
 
     def __getitem__(self, position: int) -> tuple[int, int]:
-        """The source's number, and the position in that source's own stream."""
+        """Return the source's number, and the position in that source's own stream."""
         block, position = divmod(position, BLOCK)
         self._shuffle(block)
         source = int(self._sources[position])
         return source, block * int(self.quotas[source]) + int(self._positions[position])
 
     def positions(self, position: int) -> list[int]:
-        """For each source the samples of it that come before a position: its own next position."""
+        """Return for each source the number of its samples before a position, which is its own next position."""
         block, position = divmod(position, BLOCK)
         self._shuffle(block)
         return (block * self.quotas + np.bincount(self._sources[:position], minlength=len(self.quotas))).tolist()
 
     def first_positions(self, source: int, count: int) -> list[int]:
-        """The first `count` positions that hold a source."""
-        found: list[int] = []
-        blocks = itertools.count()
-        while len(found) < count:
-            self._shuffle(block := next(blocks))
-            found += (block * BLOCK + np.flatnonzero(self._sources == source)[: count - len(found)]).tolist()
-        return found
+        """Return the first `count` positions that hold a source."""
+        positions: list[int] = []
+        block = 0
+        while len(positions) < count:
+            self._shuffle(block)
+            rows = np.flatnonzero(self._sources == source)[: count - len(positions)]
+            positions += (block * BLOCK + rows).tolist()
+            block += 1
+        return positions
 
     def _shuffle(self, block: int) -> None:
         if block == self._block:
             return
         self._block = block
-        every = np.repeat(np.arange(len(self.quotas)), self.quotas)
-        order = generator(Draw.MIXTURE, self._seed, block, self._group).permutation(every)
-        self._sources = order.astype(np.uint16)  # there is a block of every group
+        sources = np.repeat(np.arange(len(self.quotas)), self.quotas)
+        order = make_generator(Purpose.MIXTURE, self._seed, block, self._group).permutation(sources)
+        self._sources = order.astype(np.uint16)  # small, because every group keeps a block
         self._positions = np.empty(BLOCK, np.int32)
         for source, quota in enumerate(self.quotas):
             self._positions[self._sources == source] = np.arange(quota)
 
 
-def _quotas(weights: np.ndarray) -> np.ndarray:
-    """Positions of a block by weight: whole numbers by largest remainder, at least one for each source."""
+def _compute_quotas(weights: np.ndarray) -> np.ndarray:
+    """Return each source's positions in a block: whole numbers by largest remainder, at least one."""
     exact = weights / weights.sum() * BLOCK
     quotas = np.maximum(1, np.floor(exact)).astype(np.int64)
     missing = BLOCK - quotas.sum()
     if missing > 0:
         quotas[np.argsort(quotas - exact)[:missing]] += 1
-    else:  # what lifted the smallest comes from the largest
+    else:  # the largest source pays for those that were raised to one
         quotas[np.argmax(quotas)] += missing
     return quotas
 
 
 class RowsByImage:
-    """The rows of a source by image, for epochs in which each image occurs once, with one text (`Data.unit: image`).
+    """The rows of a source grouped by image, for epochs with one row of each image (`Data.unit: image`).
 
-    A row whose image has no name is a unit of its own. A unit's rows take turns: each occurs once in as many epochs as
-    there are of them, in an order that is drawn each time.
+    The rows of one image are a unit; a row whose image has no name is a unit by itself. The rows of a unit take turns:
+    of n rows, each occurs once in n epochs, in a random order that is drawn anew for every n epochs.
 
     Args:
-        shards: for each shard the name of every row's image, as `ShardedSource.image_names` gives them. Rows of one
-            image lie in one shard, otherwise it is a unit of each.
-        seed: the run's.
-        number: of the source, so that equal sources take other turns.
+        shards: for each shard the image name of every row, as `ShardedSource.read_image_names` yields them. An image whose
+            rows lie in several shards is a unit in each of them.
+        seed: the run's seed.
+        source: number of the source, so that equal sources take different turns.
 
     Attributes:
-        shard_sizes: units of each shard.
+        shard_sizes: number of units of each shard.
     """
 
-    def __init__(self, shards: Iterable[Sequence[str | None]], seed: int, number: int = 0):
-        self._key = seed, number
-        units, rows = [np.zeros(0, np.int64)], 0
+    def __init__(self, shards: Iterable[Sequence[str | None]], seed: int, source: int = 0):
+        self._key = seed, source
+        units_of_shards = [np.zeros(0, np.int64)]
+        num_units = 0
         self.shard_sizes: list[int] = []
         for names in shards:
-            own = _numbered(names)
-            units.append(own + sum(self.shard_sizes))
-            self.shard_sizes.append(int(own.max(initial=-1)) + 1)
-            rows += len(names)
-        joined = np.concatenate(units)
-        self._rows = np.argsort(joined, kind="stable")
-        self._ends = np.cumsum(np.bincount(joined, minlength=sum(self.shard_sizes)))
+            units = _number_names(names)
+            units_of_shards.append(units + num_units)
+            self.shard_sizes.append(int(units.max(initial=-1)) + 1)
+            num_units += self.shard_sizes[-1]
+        units_of_rows = np.concatenate(units_of_shards)
+        self._rows = np.argsort(units_of_rows, kind="stable")  # row numbers, unit after unit
+        self._ends = np.cumsum(np.bincount(units_of_rows, minlength=num_units))
 
     def __len__(self) -> int:
         return len(self._ends)
 
     def largest(self, values: np.ndarray) -> np.ndarray:
-        """For each unit the largest of its rows' values."""
+        """Return for each unit the largest value of its rows."""
         return np.maximum.reduceat(values[self._rows], np.append(0, self._ends[:-1]))
 
     def row(self, unit: int, epoch: int) -> int:
-        """The row that a unit is in an epoch."""
+        """Return the row of a unit in an epoch."""
         first = int(self._ends[unit - 1]) if unit else 0
         rows = self._rows[first : self._ends[unit]]
+        if len(rows) == 1:
+            return int(rows[0])
         turn, position = divmod(epoch, len(rows))
-        seed, number = self._key
-        order = generator(Draw.UNIT, seed, number, unit, turn).permutation(len(rows)) if len(rows) > 1 else [0]
+        seed, source = self._key
+        order = make_generator(Purpose.UNIT, seed, source, unit, turn).permutation(len(rows))
         return int(rows[order[position]])
 
 
-def _numbered(names: Sequence[str | None]) -> np.ndarray:
-    """The names as numbers from 0 in the order in which they come first; every None is another."""
-    known: dict[object, int] = {}
-    return np.array([known.setdefault(row if name is None else name, len(known)) for row, name in enumerate(names)],
-                    np.int64)  # fmt: skip
+def _number_names(names: Sequence[str | None]) -> np.ndarray:
+    """Number the names from 0 in the order of their first occurrence; every None has a number of its own."""
+    numbers: dict[object, int] = {}
+    numbered = np.empty(len(names), np.int64)
+    for row, name in enumerate(names):
+        key = row if name is None else name
+        numbered[row] = numbers.setdefault(key, len(numbers))
+    return numbered

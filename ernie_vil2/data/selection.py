@@ -1,7 +1,8 @@
-"""Which pairs of a source are trained on, and how often: the table of a curation, as `Data.select` takes it.
+"""The pairs of a source that are trained on, and how often, as a curation has decided (`Data.select`).
 
-The table has one Parquet file for each shard of the data that it was made of, next to `curation.json`. Shards are
-recognised by name, size and content, so that a selection serves parts of its data, in another folder too, and no other.
+A curation's table has one Parquet file for each shard of the data that were curated, next to `curation.json`. Shards
+are recognised by name, size and content, so that a selection also serves some of its data, or its data in another
+folder, but no other data.
 """
 
 from collections import defaultdict
@@ -22,39 +23,44 @@ from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import check_version, load_json
 
 ABOUT = "curation.json"
-TABLE = "table"  # folder of the Parquet files, one for each shard
-VERSION = 1
-CHUNK = 2**22  # rows of which draws are counted at once
+TABLE = "table"  # folder of the Parquet files
+VERSION = 1  # of the format
+CHUNK = 2**22  # rows whose draws are counted at a time, which bounds the memory
 T = TypeVar("T")
 
 
 class ShardIdentity(NamedTuple):
-    """What a shard is recognised by: the last part of its name, its samples, and the digest of its content in
-    hexadecimal, empty for what would have to be fetched."""
+    """The properties by which a shard is recognised.
+
+    name: last component of its name.
+    samples: number of samples.
+    content: hexadecimal digest of its content; empty for a shard that would have to be fetched.
+    """
 
     name: str
     samples: int
     content: str
 
 
-def identities(source: ShardedSource) -> list[ShardIdentity]:
-    """Of every shard; OSError if a file cannot be read."""
+def identify_shards(source: ShardedSource) -> list[ShardIdentity]:
+    """Return the identity of every shard; OSError if a file cannot be read."""
     with ThreadPoolExecutor(NUM_THREADS) as threads:
-        contents = threads.map(fingerprint, [shard.files for shard in source.shards])
-        return [
-            ShardIdentity(Path(shard.name).name, size, content.hex())
-            for shard, size, content in zip(source.shards, source.shard_sizes.tolist(), contents, strict=True)
-        ]
+        digests = threads.map(fingerprint, [shard.files for shard in source.shards])
+        identities = []
+        for shard, size, digest in zip(source.shards, source.shard_sizes.tolist(), digests, strict=True):
+            identities.append(ShardIdentity(Path(shard.name).name, size, digest.hex()))
+    return identities
 
 
 @dataclass(frozen=True)
-class Selected:
-    """The pairs of a source that may be drawn, in its order.
+class Selection:
+    """The N pairs of a source that may be drawn, in the source's order.
 
-    numbers: `[N]` int64, of each in the source.
-    shard_sizes: `[shards]` int64, how many of them each shard has.
-    weights: `[N]` float64 above 0, the probability of being drawn in an epoch.
-    ids: `[N]` uint64, what the draws of each follow from.
+    Attributes:
+        numbers: `[N]` int64, number of each pair in the source.
+        shard_sizes: `[shards]` int64, number of pairs of each shard.
+        weights: `[N]` float64 above 0, probability of being drawn in an epoch.
+        ids: `[N]` uint64, numbers from which the draws of each pair follow.
     """
 
     numbers: np.ndarray
@@ -64,30 +70,38 @@ class Selected:
 
     @cached_property
     def digest(self) -> str:
-        """Distinguishes it from other selections of the same data."""
+        """Digest that distinguishes this selection from others of the same data."""
         content = blake2b(digest_size=8)
         for array in (self.numbers, self.weights):
             content.update(np.ascontiguousarray(array).data)
         return content.hexdigest()
 
-    def of_each(self, shards: Iterable[Sequence[T]], sizes: Sequence[int]) -> Iterator[list[T]]:
-        """For each shard the values of its selected rows, of those of all its rows."""
-        ends, first = np.cumsum(self.shard_sizes), 0
-        for values, end, count, size in zip(shards, ends, self.shard_sizes, sizes, strict=True):
-            yield [values[row] for row in (self.numbers[end - count : end] - first).tolist()]
-            first += size
+    def filter_rows(self, shards: Iterable[Sequence[T]], sizes: Sequence[int]) -> Iterator[list[T]]:
+        """Yield for each shard the values of its selected rows.
+
+        Args:
+            shards: for each shard the values of all its rows.
+            sizes: number of rows of each shard.
+        """
+        start = 0  # of the shard's pairs in `numbers`
+        first_row = 0  # of the shard in the source
+        for values, count, size in zip(shards, self.shard_sizes.tolist(), sizes, strict=True):
+            rows = self.numbers[start : start + count] - first_row
+            yield [values[row] for row in rows.tolist()]
+            start += count
+            first_row += size
 
 
-def read_selection(folder: str | Path, source: ShardedSource) -> Selected:
-    """What a curation has selected of a source.
+def read_selection(folder: str | Path, source: ShardedSource) -> Selection:
+    """Read what a curation has selected from a source.
 
     Args:
         folder: output of `ernie-vil2 curate`.
         source: all or some of the shards that were curated, in any order.
 
     Raises:
-        FileNotFoundError: it is not the output of a curation, or of one that has not ended.
-        ValueError: the table was not made of these data, it is damaged, or nothing of the data was kept.
+        FileNotFoundError: the folder is not the output of a finished curation.
+        ValueError: the table is of other data, it is damaged, or no pair of the source was selected.
     """
     require("Data.select", "pyarrow")
     folder = Path(folder)
@@ -95,125 +109,135 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selected:
         raise FileNotFoundError(f"{folder}: there is no {ABOUT}; name the output of a whole run of ernie-vil2 curate")
     about = load_json(folder / ABOUT, most=2**28)
     check_version(about.get("version") if isinstance(about, dict) else None, VERSION, folder / ABOUT, "curate again")
-    known: dict[ShardIdentity, list[str]] = defaultdict(list)
+    files_of_shards: dict[ShardIdentity, list[str]] = defaultdict(list)
     for shard in about["shards"]:
-        known[ShardIdentity(shard["name"], shard["samples"], shard["content"])].append(shard["file"])
-    rows, weights, ids, first = [], [], [], 0
-    for identity in identities(source):
-        files = known.get(identity)
+        identity = ShardIdentity(shard["name"], shard["samples"], shard["content"])
+        files_of_shards[identity].append(shard["file"])
+
+    numbers, weights, ids = [], [], []
+    first_row = 0
+    for identity in identify_shards(source):
+        files = files_of_shards.get(identity)
         if not files:
-            raise ValueError(_unknown(folder, identity, known))
-        # Of equal shards, which only the order distinguishes, the first is taken first.
-        found = _read_part(folder / TABLE / (files.pop(0) if len(files) > 1 else files[0]), identity.samples)
-        rows.append(found[0] + first)
-        weights.append(found[1])
-        ids.append(found[2])
-        first += identity.samples
-    selected = Selected(
-        np.concatenate(rows),
-        np.array(list(map(len, rows)), np.int64),
-        np.concatenate(weights),
-        np.concatenate(ids),
-    )
-    if not len(selected.numbers):
+            raise ValueError(_explain_unknown_shard(folder, identity, files_of_shards))
+        # Identical shards can be told apart only by their order, so their files are used in order.
+        file = files.pop(0) if len(files) > 1 else files[0]
+        rows, shard_weights, shard_ids = _read_table(folder / TABLE / file, identity.samples)
+        numbers.append(rows + first_row)
+        weights.append(shard_weights)
+        ids.append(shard_ids)
+        first_row += identity.samples
+
+    shard_sizes = np.array([len(rows) for rows in numbers], np.int64)
+    selection = Selection(np.concatenate(numbers), shard_sizes, np.concatenate(weights), np.concatenate(ids))
+    if not len(selection.numbers):
         raise ValueError(f"{folder}: nothing of {source.shards[0].name} was kept; look at its page for the reasons")
-    return selected
+    return selection
 
 
 class SelectedSamples:
-    """The pairs of a source that were kept, in its order, for what takes a source; weights do not matter to it.
+    """The selected pairs of a source as a sequence of samples, in the source's order; weights are ignored.
 
     Args, Raises: as `read_selection`.
     """
 
     def __init__(self, folder: str | Path, source: ShardedSource):
-        self._source, self._selected = source, read_selection(folder, source)
+        self._source, self._selection = source, read_selection(folder, source)
 
     def __len__(self) -> int:
-        return len(self._selected.numbers)
+        return len(self._selection.numbers)
 
     def __getitem__(self, index: int) -> Sample:
-        return self._source[int(self._selected.numbers[index])]
+        return self._source[int(self._selection.numbers[index])]
 
     @property
     def contents(self) -> list[str]:
-        """As of `ShardedSource`, and the selection's digest."""
-        return [*self._source.contents, f"selection {self._selected.digest}"]
+        """The source's `contents`, and the digest of the selection."""
+        return [*self._source.contents, f"selection {self._selection.digest}"]
 
 
-def _unknown(folder: Path, wanted: ShardIdentity, known: Iterable[ShardIdentity]) -> str:
-    alike = next((one for one in known if one.name == wanted.name), None)
-    was = (
-        f"it had {alike.samples:,} samples of content {alike.content or 'unknown'} then, "
-        f"and has {wanted.samples:,} of {wanted.content or 'unknown'} now"
-        if alike
-        else f"it was made of {', '.join([one.name for one in known][:3])}, ..."
-    )
-    return f"{folder} was not made of {wanted.name}: {was}. Curate these data, or leave out Data.select"
+def _explain_unknown_shard(folder: Path, shard: ShardIdentity, curated_shards: Iterable[ShardIdentity]) -> str:
+    namesake = next((curated for curated in curated_shards if curated.name == shard.name), None)
+    if namesake:
+        difference = (
+            f"it had {namesake.samples:,} samples of content {namesake.content or 'unknown'} then, "
+            f"and has {shard.samples:,} of {shard.content or 'unknown'} now"
+        )
+    else:
+        names = [curated.name for curated in curated_shards]
+        difference = f"it was made of {', '.join(names[:3])}, ..."
+    return f"{folder} was not made of {shard.name}: {difference}. Curate these data, or leave out Data.select"
 
 
-def _read_part(path: Path, samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _read_table(path: Path, num_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return row, weight and id of the pairs of a shard whose weight is not zero."""
     from pyarrow import ArrowException, parquet
 
     try:
         table = parquet.read_table(path, columns=["row", "weight", "id"])
     except (ArrowException, OSError) as error:
         raise ValueError(f"{path}: not a part of a curation's table ({error}); curate again") from None
-    if len(table) != samples:
-        raise ValueError(f"{path}: {len(table):,} rows for {samples:,} samples; curate again")
+    if len(table) != num_samples:
+        raise ValueError(f"{path}: {len(table):,} rows for {num_samples:,} samples; curate again")
     weights = table["weight"].to_numpy()
-    drawn = np.flatnonzero(weights > 0)
+    selected = np.flatnonzero(weights > 0)
     ids = table["id"].fill_null(0).to_numpy().astype(np.uint64)
-    return table["row"].to_numpy().astype(np.int64)[drawn], weights[drawn].astype(np.float64), ids[drawn]
+    return table["row"].to_numpy().astype(np.int64)[selected], weights[selected].astype(np.float64), ids[selected]
 
 
-class Draws:
-    """Which rows of a source are in an epoch, where each has a probability: a function of seed, epoch and its id.
+class WeightedDraws:
+    """The rows of a source that are in an epoch, where each has a probability.
+
+    Whether a row is drawn is a function of the seed, the epoch and the row's id.
 
     Args:
-        weights, ids: of the rows, as of `Selected`.
-        shard_sizes: rows of each shard.
-        seed: the run's.
+        weights: of the rows, as in `Selection`.
+        ids: of the rows, as in `Selection`.
+        shard_sizes: number of rows of each shard.
+        seed: the run's seed.
         source: number of the source, so that equal sources are drawn differently.
 
     Attributes:
-        expected: rows of an epoch, on average.
-        sizes: of an epoch, for each shard the number of its rows in it.
-        rows: of an epoch and a shard, its rows that are in the epoch, counted within the shard.
+        expected: mean number of rows of an epoch.
+        sizes: function of an epoch to the number of drawn rows of each shard.
+        rows: function of an epoch and a shard to its drawn rows, counted within the shard.
     """
 
     def __init__(self, weights: np.ndarray, ids: np.ndarray, shard_sizes: np.ndarray, seed: int, source: int = 0):
-        self._bounds = np.minimum(weights * 2.0**64, 2.0**64 - 2048).astype(np.uint64)  # floats end there
-        self._always = weights >= 1
+        # A row is drawn if its random uint64 is below its weight times 2^64. The largest float64 below 2^64 is
+        # 2^64 - 2048, so rows of weight 1 are marked separately.
+        self._bounds = np.minimum(weights * 2.0**64, 2.0**64 - 2048).astype(np.uint64)
+        self._is_certain = weights >= 1
         self._ids = ids
         self.expected = float(weights.sum())
         self._ends = np.cumsum(shard_sizes)
         self._starts = self._ends - shard_sizes
         self._key = seed, source
-        self.sizes = lru_cache(maxsize=4)(self._sizes)
-        self.rows = lru_cache(maxsize=MAX_OPEN_SHARDS)(self._rows)
+        self.sizes = lru_cache(maxsize=4)(self._count_rows)
+        self.rows = lru_cache(maxsize=MAX_OPEN_SHARDS)(self._find_rows)
 
-    def drawn(self, epoch: int, first: int, last: int) -> np.ndarray:
-        """For the rows from `first` up to `last` whether they are in an epoch, bool."""
-        number = 0
-        for part in (*self._key, epoch):
-            number = int(_mixed(np.array([number ^ part & 0xFFFFFFFFFFFFFFFF], np.uint64))[0])
-        draw = _mixed(self._ids[first:last] ^ np.uint64(number))
-        return self._always[first:last] | (draw < self._bounds[first:last])
+    def are_drawn(self, epoch: int, first: int, last: int) -> np.ndarray:
+        """Return for the rows from `first` to `last`, without `last`, whether they are in an epoch, bool."""
+        epoch_key = 0
+        for number in (*self._key, epoch):
+            mixed = _mix_bits(np.array([epoch_key ^ number & 0xFFFFFFFFFFFFFFFF], np.uint64))
+            epoch_key = int(mixed[0])
+        random_numbers = _mix_bits(self._ids[first:last] ^ np.uint64(epoch_key))
+        return self._is_certain[first:last] | (random_numbers < self._bounds[first:last])
 
-    def _sizes(self, epoch: int) -> np.ndarray:
-        before = np.zeros(len(self._ids) + 1, np.int64)
+    def _count_rows(self, epoch: int) -> np.ndarray:
+        drawn_before = np.zeros(len(self._ids) + 1, np.int64)
         for first in range(0, len(self._ids), CHUNK):
             last = min(first + CHUNK, len(self._ids))
-            before[first + 1 : last + 1] = before[first] + np.cumsum(self.drawn(epoch, first, last))
-        return before[self._ends] - before[self._starts]
+            drawn_before[first + 1 : last + 1] = drawn_before[first] + np.cumsum(self.are_drawn(epoch, first, last))
+        return drawn_before[self._ends] - drawn_before[self._starts]
 
-    def _rows(self, epoch: int, shard: int) -> np.ndarray:
-        return np.flatnonzero(self.drawn(epoch, int(self._starts[shard]), int(self._ends[shard])))
+    def _find_rows(self, epoch: int, shard: int) -> np.ndarray:
+        return np.flatnonzero(self.are_drawn(epoch, int(self._starts[shard]), int(self._ends[shard])))
 
 
-def _mixed(numbers: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser (Steele et al. 2014): every bit of a uint64 depends on all bits of it."""
+def _mix_bits(numbers: np.ndarray) -> np.ndarray:
+    """Apply SplitMix64's finaliser (Steele et al. 2014), after which every bit depends on all bits of a uint64."""
     with np.errstate(over="ignore"):
         numbers = numbers + np.uint64(0x9E3779B97F4A7C15)
         numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -169,7 +169,7 @@ def hash_samples(stream: SampleStream, num_samples: int = 16) -> str:
     """
     summary = blake2b(digest_size=8)
     for position in range(num_samples):
-        if not stream.is_here(position):
+        if not stream.is_local(position):
             summary.update(stream.where(position).encode())
             continue
         try:

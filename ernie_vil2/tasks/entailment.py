@@ -16,7 +16,7 @@ from ernie_vil2.config.sections import IMAGE_VIEWS
 from ernie_vil2.data.augment import draw_image_views
 from ernie_vil2.data.loader import Batch, RowPreview, ViewRows
 from ernie_vil2.data.loader_workers import Arrays, RowLayout
-from ernie_vil2.data.order import Draw, generator
+from ernie_vil2.data.order import Purpose, make_generator
 from ernie_vil2.data.readers.entailment import NLVR2_LABELS, SNLI_VE_LABELS
 from ernie_vil2.data.samples import BadSample, Reason, Statement
 from ernie_vil2.data.stream import SampleStream
@@ -51,7 +51,7 @@ class EntailmentRows(ViewRows):
             raise BadSample(Reason.UNKNOWN_LABEL, sample.text_name)
         row["label"][0] = self._labels.index(sample.label)
         self._write_text(row, sample.text)
-        random = generator(Draw.IMAGES, self._seed, position)
+        random = make_generator(Purpose.IMAGES, self._seed, position)
         for view, image in zip(self._image_views, (sample.image, sample.right or b""), strict=False):
             name, size = sample.text_name, self._image.image_size
             row[view][0] = draw_image_views(image, name, 1, size, self._views, random, self._image.background)[0]

@@ -23,7 +23,7 @@ from ernie_vil2.data.augment import draw_image_views, draw_texts, format_tags
 from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.loader import Batch, RowPreview, ViewRows
 from ernie_vil2.data.loader_workers import Arrays, RowLayout
-from ernie_vil2.data.order import Draw, generator
+from ernie_vil2.data.order import Purpose, make_generator
 from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, as_object
 from ernie_vil2.data.source_files import check_widths, numbered_lines, open_embeddings
 from ernie_vil2.data.stream import SampleStream
@@ -78,7 +78,7 @@ class MultiViewRows(ViewRows):
             if sample.has_lines and not self.stream.views[source].caption_lines:
                 warnings.warn(SEVERAL_LINES, ImageRemark, stacklevel=1)
             views = self.stream.views[source]
-            text, other = draw_texts(sample, views, generator(Draw.TEXT, self._seed, position))
+            text, other = draw_texts(sample, views, make_generator(Purpose.TEXT, self._seed, position))
             self._write_text(row, text)
             if "text_2" in self._tokenizers:
                 self._write_text(row, other, "text_2")
@@ -91,7 +91,7 @@ class MultiViewRows(ViewRows):
                 len(self._image_views),
                 self._image.image_size,
                 self._views,
-                generator(Draw.IMAGES, self._seed, position),
+                make_generator(Purpose.IMAGES, self._seed, position),
                 self._image.background,
             )
             for view, image in zip(self._image_views, images, strict=True):

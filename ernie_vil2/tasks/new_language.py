@@ -17,7 +17,7 @@ from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.data.augment import draw_texts
 from ernie_vil2.data.loader import Batch, RowPreview, ViewRows
 from ernie_vil2.data.loader_workers import Arrays, RowLayout
-from ernie_vil2.data.order import Draw, generator
+from ernie_vil2.data.order import Purpose, make_generator
 from ernie_vil2.data.readers.tables import TABLES, TEXTS
 from ernie_vil2.data.samples import content_id
 from ernie_vil2.data.stream import SampleStream
@@ -52,7 +52,7 @@ class ParallelRows(ViewRows):
         """As `SampleRows.fill`; the language of `text` is drawn by its weight."""
         source, sample = self.stream[position]
         known = sample.caption(self._language)
-        text, _ = draw_texts(sample, self.stream.views[source], generator(Draw.TEXT, self._seed, position))
+        text, _ = draw_texts(sample, self.stream.views[source], make_generator(Purpose.TEXT, self._seed, position))
         row["ids"][0] = content_id(known)
         self._write_text(row, known, "known")
         self._write_text(row, text)

@@ -83,7 +83,7 @@ def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = No
     task = build_task(config)
     make = task.rows()
     stream = make.stream
-    config = with_steps(config, stream.samples)
+    config = with_steps(config, stream.num_samples)
     training = config.Training
     evaluators = build_evaluators(config, task)
     rows = min(training.global_batch // ranks, MOST_ROWS)

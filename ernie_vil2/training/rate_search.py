@@ -140,7 +140,7 @@ def tune_rate(config: Config) -> Config:
         chosen = record["chosen"] and Trial(*record["chosen"])
         print(f"rates were tried before ({path})")
     else:
-        samples = SampleStream(config).samples
+        samples = SampleStream(config).num_samples
         results = Results()
         for trial in propose_trials(config, samples, results.trials, results.is_better):
             scored, queries = _score(config, trial, samples)

@@ -12,7 +12,7 @@ from ernie_vil2.config.sections import as_installed
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.loader import Batch, SampleRows, load_batches
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
-from ernie_vil2.data.stream import SampleStream, watch
+from ernie_vil2.data.stream import SampleStream, watch_for_leaks
 from ernie_vil2.device import runtime
 from ernie_vil2.io.run_folder import Best, State, checkpoint_folder, list_checkpoints, owned
 from ernie_vil2.models import DualEncoder
@@ -156,7 +156,7 @@ class Trainer:
         if self.comparison:
             benchmarks += self.comparison.benchmarks
         with errors_on_all_ranks():
-            self.progress.say(watch(self.stream, benchmarks))
+            self.progress.say(watch_for_leaks(self.stream, benchmarks))
 
     def _build_model(self, resumed: bool) -> DualEncoder:
         """Return the task's model, with its initial weights if it needs them. A collective."""
@@ -198,7 +198,7 @@ class Trainer:
         local_names = {parameter.name for parameter in local_parameters}
         state = load_checkpoint(checkpoint, self.model, self.optimizer, self.average, local_names)
 
-        self.stream.check(state["data"])
+        self.stream.check_state(state["data"])
         self.position, self.step, best = state["data"]["position"], state["step"], state["best"]
         if best and not checkpoint_folder(self.run, best["step"]).is_dir():
             best = None
@@ -440,7 +440,7 @@ def _open_training_data(
             config = config.model_copy(update={"Model": as_installed(config.Model)})
         task = make_task(config)
         rows = task.rows()
-    return with_steps(config, rows.stream.samples), task, rows
+    return with_steps(config, rows.stream.num_samples), task, rows
 
 
 def _open_on_all_ranks(build: Callable[[], T], best_effort: BestEffort | None, rank: int) -> T | None:

@@ -6,7 +6,7 @@ import pytest
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.data.decoding import collect_remarks
 from ernie_vil2.data.readers import open_benchmark
-from ernie_vil2.data.stream import SampleStream, watch
+from ernie_vil2.data.stream import SampleStream, watch_for_leaks
 from ernie_vil2.training.trainer import Trainer
 from tests.support.published_files import TRAIN_SPLITS, write
 from tests.support.shapes import png, write_tsv
@@ -19,7 +19,7 @@ def images(path, numbers, prefix=""):
 
 def watched(train, scored):
     stream = SampleStream(load_config(None, [f"Data.train=['{train}']"]))
-    return stream, watch(stream, [open_benchmark(scored)])
+    return stream, watch_for_leaks(stream, [open_benchmark(scored)])
 
 
 def test_content_is_remarked_on_whatever_it_is_called(tmp_path):
@@ -48,7 +48,7 @@ def test_an_image_that_cannot_be_read_is_not_a_leak(tmp_path):
     for path in (tmp_path / "scored").rglob("*.jpg"):
         path.unlink()
     stream = SampleStream(load_config(None, [f"Data.train=['{images(tmp_path / 'a.tsv', range(3))}']"]))
-    assert watch(stream, [benchmark]) == [] and stream.scored == frozenset()
+    assert watch_for_leaks(stream, [benchmark]) == [] and stream.scored_contents == frozenset()
 
 
 def test_a_run_counts_them(tmp_path, capsys):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_vil2.data.order import BLOCK, Draw, Mixture, SampleOrder, ShardOrder, generator
+from ernie_vil2.data.order import BLOCK, Mixture, Purpose, SampleOrder, ShardOrder, make_generator
 from tests.support.limits import examples
 
 SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=8).filter(any)
@@ -73,7 +73,7 @@ def test_without_a_buffer_shards_are_read_in_order():
 def test_seeds_epochs_sources_and_groups_have_their_own_orders():
     def order(*key, epoch=0):
         samples = sample_order([100] * 4, *key)
-        return tuple(samples[epoch * samples.samples + position] % 100 for position in range(100))
+        return tuple(samples[epoch * samples.num_samples + position] % 100 for position in range(100))
 
     orders = {order(seed, source, epoch=epoch) for seed in (0, 1) for source in (0, 1) for epoch in (0, 1)}
     assert len(orders) == 8
@@ -92,15 +92,15 @@ def test_every_sample_is_as_likely_at_every_position():
 
 def test_draws_do_not_coincide():
     firsts = {
-        tuple(generator(draw, seed, *position).integers(0, 2**63, 2))
-        for draw in Draw
+        tuple(make_generator(draw, seed, *position).integers(0, 2**63, 2))
+        for draw in Purpose
         for seed in (0, 1)
         for position in ((0,), (1,), (0, 1), (0, 0, 1), (2**40,))
     }
-    assert len(firsts) == len(Draw) * 2 * 5
+    assert len(firsts) == len(Purpose) * 2 * 5
     # A position has numbers enough: its last are not the next one's first.
-    long = generator(Draw.IMAGES, 0, 7).integers(0, 2**63, 100_000)
-    assert not np.isin(generator(Draw.IMAGES, 0, 8).integers(0, 2**63, 100), long).any()
+    long = make_generator(Purpose.IMAGES, 0, 7).integers(0, 2**63, 100_000)
+    assert not np.isin(make_generator(Purpose.IMAGES, 0, 8).integers(0, 2**63, 100), long).any()
 
 
 @examples(50)
@@ -108,11 +108,11 @@ def test_draws_do_not_coincide():
 def test_groups_share_every_epoch_and_have_their_own_shards(sizes, seed, buffer, groups):
     groups = min(groups, sum(sizes))
     parts = [sample_order(sizes, seed, 0, buffer, group, groups) for group in range(groups)]
-    assert sum(part.samples for part in parts) == sum(sizes)
-    assert max(part.samples for part in parts) - min(part.samples for part in parts) <= 1
+    assert sum(part.num_samples for part in parts) == sum(sizes)
+    assert max(part.num_samples for part in parts) - min(part.num_samples for part in parts) <= 1
     shard_of = np.repeat(np.arange(len(sizes)), sizes)
     for epoch in range(3):
-        read = [[part[epoch * part.samples + position] for position in range(part.samples)] for part in parts]
+        read = [[part[epoch * part.num_samples + position] for position in range(part.num_samples)] for part in parts]
         assert sorted(itertools.chain.from_iterable(read)) == list(range(sum(sizes)))
         # A shard is opened once, and once more for every border that lies in it.
         opened = sum(len(set(shard_of[samples])) for samples in read)
@@ -124,7 +124,7 @@ def test_groups_share_every_epoch_and_have_their_own_shards(sizes, seed, buffer,
 def test_a_window_knows_its_shards_and_those_of_the_next(sizes, seed, buffer, groups):
     part = sample_order(sizes, seed, 0, buffer, groups=min(groups, sum(sizes)))
     shard_of, read = np.repeat(np.arange(len(sizes)), sizes), {}
-    for position in range(3 * part.samples):
+    for position in range(3 * part.num_samples):
         read.setdefault(part.window(position)[:2], set()).add(shard_of[part[position]])
     windows = list(read)
     for (epoch, window), following in itertools.pairwise(windows):

@@ -48,7 +48,7 @@ def test_each_image_of_a_benchmark_is_once_in_an_epoch(tmp_path, layout):
     files, rows = TRAIN_SPLITS[layout]
     images = sorted({name for name, _, _ in rows})
     units = open_stream(f"[{write(tmp_path, files)}]", "Data.unit=image")
-    assert units.samples == len(images) and units.epochs(2 * len(images)) == [2.0]
+    assert units.num_samples == len(images) and units.epochs(2 * len(images)) == [2.0]
     texts = set()
     for epoch in range(4):
         samples = [units[epoch * len(images) + number][1] for number in range(len(images))]
@@ -61,7 +61,7 @@ def test_a_pair_without_its_image_is_a_unit_that_is_counted(tmp_path):
     texts = CLIP_FILES["train_texts.jsonl"] + json_lines(clip_text(9, "x", 77))
     write(tmp_path, CLIP_FILES | {"train_texts.jsonl": texts})
     units = open_stream(f"[{tmp_path}]", "Data.unit=image")
-    assert units.samples == 3
+    assert units.num_samples == 3
     with pytest.raises(BadSample, match="unmatched image id"):
         read_names(units, range(3))
 
@@ -77,4 +77,4 @@ def test_tables_and_shards_of_ones_own(tmp_path):
     for data in (table, shard):
         units = open_stream(f"[{data}]", "Data.unit=image")
         assert sorted(read_names(units, range(2))) == [(0, "a.jpg"), (0, "b.jpg")]
-    assert open_stream(f"[{shard}]").samples == 6
+    assert open_stream(f"[{shard}]").num_samples == 6

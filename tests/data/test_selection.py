@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from ernie_vil2.data.order import SampleOrder, ShardOrder
 from ernie_vil2.data.readers import open_sources
-from ernie_vil2.data.selection import Draws, identities, read_selection
+from ernie_vil2.data.selection import WeightedDraws, identify_shards, read_selection
 from tests.support.shapes import write_tsv
 from tests.support.streams import open_stream, read_names, write_shard
 
@@ -20,7 +20,7 @@ def write_selection(folder, paths, weights):
     source = open_sources(list(map(str, paths)))
     (folder / "table").mkdir(parents=True)
     shards, first = [], 0
-    for number, identity in enumerate(identities(source)):
+    for number, identity in enumerate(identify_shards(source)):
         rows = range(identity.samples)
         own = [float(weights.get(source[first + row].text_name, 0)) for row in rows]
         ids = [first + row + 1000 for row in rows]
@@ -61,7 +61,7 @@ def test_a_weight_is_the_probability_of_being_drawn_in_an_epoch(tmp_path, three)
         deviation = np.sqrt(epochs * weight * (1 - weight))
         assert abs(often[name] - epochs * weight) <= 4 * deviation
     expected = sum(weights.values())
-    assert chosen.samples == round(expected)
+    assert chosen.num_samples == round(expected)
     assert abs(position / epochs - expected) < 4 * np.sqrt(sum(w * (1 - w) for w in weights.values()) / epochs)
 
 
@@ -76,7 +76,7 @@ def test_draws_are_the_same_over_groups_and_after_a_resume(tmp_path, three):
         for order in chosen._orders[0]:
             position = 0
             while (epoch := order.window(position)[0]) < 2:
-                numbers[epoch].append(int(chosen._selected[0].numbers[order[position]]))
+                numbers[epoch].append(int(chosen._selections[0].numbers[order[position]]))
                 position += 1
         drawn.append([sorted(numbers[0]), sorted(numbers[1])])
         resumed = open_stream(f"[{tmp_path}/*.tsv]", *options)
@@ -89,7 +89,7 @@ def test_an_image_comes_as_often_as_the_best_of_its_rows(tmp_path):
     path = write_tsv(tmp_path / "a.tsv", rows)
     folder = write_selection(tmp_path / "curated", [path], {f"text {number}": 1 for number in (0, 1, 5)})
     chosen = open_stream(f"[{path}]", f"Data.select={folder}", "Data.unit=image")
-    assert chosen.samples == 2
+    assert chosen.num_samples == 2
     texts = [chosen[position][1].text_name for position in range(8)]
     assert set(texts) == {"text 0", "text 1", "text 5"}
     assert texts.count("text 5") == 4 and texts.count("text 0") == 2
@@ -97,11 +97,11 @@ def test_an_image_comes_as_often_as_the_best_of_its_rows(tmp_path):
 
 def test_draws_follow_from_seed_epoch_and_id_alone():
     ids, sizes, weights = np.arange(1000, dtype=np.uint64), np.array([400, 600]), np.full(1000, 0.5)
-    draws = Draws(weights, ids, sizes, seed=3)
-    drawn = draws.drawn(7, 0, 1000)
-    assert np.array_equal(drawn, Draws(weights, ids[::-1].copy(), sizes, seed=3).drawn(7, 0, 1000)[::-1])
-    assert not np.array_equal(drawn, draws.drawn(8, 0, 1000))
-    assert not np.array_equal(drawn, Draws(weights, ids, sizes, seed=4).drawn(7, 0, 1000))
+    draws = WeightedDraws(weights, ids, sizes, seed=3)
+    drawn = draws.are_drawn(7, 0, 1000)
+    assert np.array_equal(drawn, WeightedDraws(weights, ids[::-1].copy(), sizes, seed=3).are_drawn(7, 0, 1000)[::-1])
+    assert not np.array_equal(drawn, draws.are_drawn(8, 0, 1000))
+    assert not np.array_equal(drawn, WeightedDraws(weights, ids, sizes, seed=4).are_drawn(7, 0, 1000))
     assert draws.sizes(7).tolist() == [len(draws.rows(7, 0)), len(draws.rows(7, 1))]
     assert 400 < draws.sizes(7).sum() < 600
 
@@ -109,9 +109,9 @@ def test_draws_follow_from_seed_epoch_and_id_alone():
 def test_an_epoch_for_which_nothing_is_drawn_is_passed():
     """Three samples that are each drawn in one of ten epochs, counted by hand, epoch after epoch."""
     ids, sizes = np.arange(3, dtype=np.uint64), np.array([3])
-    draws = Draws(np.full(3, 0.1), ids, sizes, seed=0)
+    draws = WeightedDraws(np.full(3, 0.1), ids, sizes, seed=0)
     order = SampleOrder(ShardOrder(sizes, 0, 0, draws))
-    expected = [(epoch, {row for row in range(3) if draws.drawn(epoch, row, row + 1)}) for epoch in range(60)]
+    expected = [(epoch, {row for row in range(3) if draws.are_drawn(epoch, row, row + 1)}) for epoch in range(60)]
     assert not expected[0][1] and sum(not rows for _, rows in expected) > 20
     position = 0
     for epoch, rows in expected:
@@ -141,7 +141,7 @@ def test_a_run_goes_on_with_its_own_selection_alone(tmp_path, three):
     second = write_selection(tmp_path / "second", three, {"3": 1, "5": 1})
     begun = open_stream(f"[{tmp_path}/*.tsv]", f"Data.select={first}")
     state = begun.state(1)
-    begun.check(state)
+    begun.check_state(state)
     for options in ([f"Data.select={second}"], []):
         with pytest.raises(ValueError, match="selection"):
-            open_stream(f"[{tmp_path}/*.tsv]", *options).check(state)
+            open_stream(f"[{tmp_path}/*.tsv]", *options).check_state(state)

@@ -185,7 +185,7 @@ def test_a_holdout_divides_what_is_trained_on_and_scored(table):
                 "Data.holdout={val: 0.2, test: 0.2, group_by: Article Number}"]  # fmt: skip
     config = load_config(None, settings)
     stream = SampleStream(config)
-    parts = [{stream[position][1].image_name for position in range(stream.samples)}]
+    parts = [{stream[position][1].image_name for position in range(stream.num_samples)}]
     for part, scored in (("val", config.Data.validation), ("test", config.Data.tested)):
         (benchmark,) = open_benchmarks(DataSpec.of_scored(config, scored, part)).values()
         parts.append({image.id for image in benchmark.images})

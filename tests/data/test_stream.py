@@ -75,10 +75,10 @@ def test_changed_data_is_named(two, tmp_path, shard, samples):
     state = open_stream(two).state(400)
     moved = two.replace(str(tmp_path), str(shutil.copytree(tmp_path, tmp_path / "moved")))
     os.utime(tmp_path / "moved" / "b.tsv", (1, 1))
-    open_stream(moved).check(state)
+    open_stream(moved).check_state(state)
     write_shard(tmp_path / "moved" / f"{shard}.tsv", samples, "a")
     with pytest.raises(ValueError, match=r"a\*\.tsv has changed"):
-        open_stream(moved).check(state)
+        open_stream(moved).check_state(state)
 
 
 def test_a_window_is_of_no_more_shards_than_a_process_holds_open(tmp_path):

@@ -49,7 +49,7 @@ def test_who_differs_is_named_in_every_key(monkeypatch):
 class Rows(list):
     """A stream of one source."""
 
-    def is_here(self, position):
+    def is_local(self, position):
         return not isinstance(super().__getitem__(position), str)
 
     def where(self, position):

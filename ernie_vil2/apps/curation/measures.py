@@ -21,7 +21,7 @@ from ernie_vil2.apps.curation.joins import Measured, read_all
 from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, content_id
-from ernie_vil2.data.selection import ShardIdentity, identities
+from ernie_vil2.data.selection import ShardIdentity, identify_shards
 from ernie_vil2.data.shard_processes import Count
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import atomic_write
@@ -57,7 +57,7 @@ class Maps:
 
     @cached_property
     def shards(self) -> list[ShardIdentity]:
-        return identities(self.source)
+        return identify_shards(self.source)
 
     @cached_property
     def firsts(self) -> list[int]:

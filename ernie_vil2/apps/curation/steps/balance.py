@@ -15,7 +15,7 @@ from pydantic import Field
 from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.languages import language_of
 from ernie_vil2.apps.curation.step import Pair, Step
-from ernie_vil2.data.selection import Draws
+from ernie_vil2.data.selection import WeightedDraws
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import read_text
 from ernie_vil2.section import Count, Section
@@ -126,8 +126,8 @@ class Balance(Step[Settings]):
 
 def _not_drawn(batch: pa.RecordBatch, seed: int) -> np.ndarray:
     """The samples that a draw leaves out, by the rule of `Data.select`."""
-    draws = Draws(batch["weight"].to_numpy(), batch["id"].to_numpy(), np.array([len(batch)]), seed)
-    return batch["sample"].to_numpy()[~draws.drawn(0, 0, len(batch))]
+    draws = WeightedDraws(batch["weight"].to_numpy(), batch["id"].to_numpy(), np.array([len(batch)]), seed)
+    return batch["sample"].to_numpy()[~draws.are_drawn(0, 0, len(batch))]
 
 
 class Words:
