@@ -262,8 +262,8 @@ class RowsByImage:
     of n rows, each occurs once in n epochs, in a random order that is drawn anew for every n epochs.
 
     Args:
-        shards: for each shard the image name of every row, as `ShardedSource.read_image_names` yields them. An image whose
-            rows lie in several shards is a unit in each of them.
+        shards: for each shard the image name of every row, see `ShardedSource.read_image_names`. An image whose rows
+            lie in several shards is a unit in each of them.
         seed: the run's seed.
         source: number of the source, so that equal sources take different turns.
 
