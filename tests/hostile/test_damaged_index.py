@@ -336,7 +336,7 @@ def test_check_reads_all_and_names_what_is_damaged(copied, capsys, damage, messa
 def test_an_index_of_another_width_than_its_models_is_damaged(tmp_path, model):
     about = ABOUT | {"fingerprint": model.fingerprint, "width": model.embed_dim + 1}
     (tmp_path / "index.json").write_text(json.dumps(integrity.seal(about)))
-    with pytest.raises(DamagedIndex, match=f"index.json has the width {model.embed_dim + 1}, its model"):
+    with pytest.raises(DamagedIndex, match=f"index.json has the width {model.embed_dim + 1}, but its model"):
         open_index(tmp_path, model)
     (tmp_path / "index.json").write_text(json.dumps(integrity.seal(about | {"fingerprint": "other"})))
     with pytest.raises(OtherModel):

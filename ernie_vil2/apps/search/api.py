@@ -22,7 +22,7 @@ from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationE
 from ernie_vil2.apps.search.add_items import THUMBNAIL_SIDE, make_thumbnail
 from ernie_vil2.apps.search.batching import Batcher, Options, dumped
 from ernie_vil2.apps.search.collection import KINDS, MAX_FIELDS, Item
-from ernie_vil2.apps.search.index import Index, check_queries
+from ernie_vil2.apps.search.index import Index, check_query_lengths
 from ernie_vil2.apps.search.items import dump_json
 from ernie_vil2.apps.search.locations import compute_digest
 from ernie_vil2.apps.search.middleware import Uploads
@@ -333,7 +333,7 @@ def _writing(index: Index) -> Iterator[Index]:
     due = time.monotonic() + WRITING_SECONDS
     while True:
         try:
-            writer = index.writer()
+            writer = index.open_writer()
             break
         except BusyIndex:
             if time.monotonic() > due:
@@ -354,7 +354,7 @@ def _answer(hits: bytes, start: float, name: bytes = b"hits") -> Response:
 
 def _parts(plus: str, minus: str) -> list[tuple[float, Any]]:
     parts = [(sign, text) for sign, text in ((1.0, plus.strip()), (-1.0, minus.strip())) if text]
-    check_queries(text for _, text in parts)
+    check_query_lengths(text for _, text in parts)
     return parts
 
 
@@ -419,7 +419,7 @@ def _read_embeddings(content: bytes) -> tuple[Embeddings, list[str | None], list
         images.append(None if image is None else _image(image))
     present_texts = [text for text in texts if text is not None]
     _check_length(present_texts)
-    check_queries(present_texts)
+    check_query_lengths(present_texts)
     return parameters, texts, images
 
 

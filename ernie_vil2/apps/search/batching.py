@@ -229,7 +229,7 @@ class Batcher:
 
     def _search(self, options: Options, group: Sequence[_Query]) -> None:
         try:
-            found = self.index.closest(np.stack([one.embedding for one in group]), **options.closest())
+            found = self.index.search_embeddings(np.stack([one.embedding for one in group]), **options.closest())
             answers: Sequence[Any] = [_written(hits[options.offset :]) for hits in found]
         except Exception as error:
             answers = _copies(error, len(group))

@@ -298,9 +298,9 @@ def _query(args: argparse.Namespace) -> int:
         if args.threshold == CALIBRATED:
             direction = "image_to_text" if args.among == "texts" else "text_to_image"
             options["threshold"] = calibrated(index.model, index.name, direction, quiet=args.json)
-        change = index.weighted(changes)
+        change = index.combine_embeddings(changes)
         for names, vectors in _queries(index, texts, args.image):
-            for name, hits in zip(names, index.closest(vectors + change, **options), strict=True):
+            for name, hits in zip(names, index.search_embeddings(vectors + change, **options), strict=True):
                 words = filter(None, [name, *(f"+ {t}" for t in args.plus), *(f"- {t}" for t in args.minus)])
                 _show(" ".join(words), hits, args.json)
     return 0

@@ -1,12 +1,12 @@
-"""An index: images and texts of one model, found by sentences, by images, or by each other.
+"""An index of images and texts of one model, searched by sentences and by images.
 
-    index.json     the model that it is of, and the version of this layout
+    index.json     the model, and the version of this layout
     images/        a collection of images (`search.collection`)
     texts/         a collection of texts, such as tags
-    .lock          locked by the one process that writes
+    .lock          locked by the process that writes
 
-Anything that a model encodes may be asked for: a sentence, an image, an item of the index, or a signed sum of them
-("like this image, but at night").
+A query is anything that the model encodes: a sentence, an image, an item of the index, or a weighted sum of them ("like
+this image, but at night").
 """
 
 from __future__ import annotations
@@ -41,23 +41,26 @@ from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.run_folder import run_of, step_of
 from ernie_vil2.section import Precision
 
-LONGEST_QUERY = 10_000  # characters of a query; only what fits into the model's text length counts
+# Characters of a query. Tokenizing takes time in proportion, and only what fits into the model's text length counts.
+MAX_QUERY_LENGTH = 10_000
+SHORT_FINGERPRINT = 12  # digits of a fingerprint in a message
+MIN_NORM = 1e-12  # a query of zeros stays zero, and all of its scores are 0
 
 
 class OtherModel(ValueError):  # noqa: N818  -- named by what has happened
-    """The index is of another model than the one given; the message names both."""
+    """The index belongs to another model than the given one; the message names both."""
 
 
 class Index:
-    """Images and texts of one model; `open_index` makes one.
+    """Images and texts of one model; `open_index` creates it.
 
     Args:
-        model: that encodes the queries.
-        store: where the collections lie.
-        name: of the model, for people.
-        new: whether it was made just now; it is not kept if nothing comes into it.
-        images_only: whether only images of the index are the model's, as another text tower encoded its texts.
-        width: numbers of the embeddings by which items are found, to be ranked by all; None: all.
+        model: encodes the queries.
+        store: holds the collections.
+        name: path or name of the model, for messages.
+        is_new: the index was created just now, and is removed when it is closed without items.
+        images_only: the texts of the index were encoded by another text tower, so only its images can be searched.
+        width: if set, items are found by the first `width` numbers of their embeddings, and ranked by all.
     """
 
     def __init__(
@@ -65,82 +68,87 @@ class Index:
         model: ErnieViL2,
         store: Store,
         name: str,
-        new: bool = False,
+        is_new: bool = False,
         images_only: bool = False,
         width: int | None = None,
     ):
-        self.model, self.name, self._store, self._new = model, name, store, new
+        self.model, self.name = model, name
+        self._store, self._is_new = store, is_new
         self._images_only, self._width = images_only, width
         self._collections: dict[str, Collection] = {}
         self._fingerprint = store.about["fingerprint"]
-        self._opening = threading.Lock()
+        self._open_lock = threading.Lock()
 
     @property
     def title(self) -> str:
-        """What the model is called where its path is nobody's business: of a run its name and the step."""
+        """Name of the model without its path, which clients need not know; for a run its name and the step."""
         run = run_of(Path(self.name))
         return f"{run.name}, step {step_of(Path(self.name)):,}" if run else Path(self.name).name
 
     @property
     def folder(self) -> Path | None:
-        """The index's own folder; None of one in a Milvus."""
+        """Folder of the index; None if it lies in Milvus."""
         return self._store.folder
 
     def stored_path(self, path: str) -> str:
-        """A path as this index keeps it: relative to its own folder, then it begins with `./`, or to its root.
+        """Return a path as the index stores it, so that a server on another machine finds the file.
 
-        So that a server on another machine finds the file. A path that lies in neither stays absolute, an address and a
-        path that is kept already as they are.
+        A path in the folder of the index becomes relative to it and begins with `./`. Otherwise, a path below the root
+        of the index becomes relative to the root. All other paths become absolute. Addresses stay as they are, and so
+        do stored paths that begin with `./`.
         """
         if is_address(path) or path.startswith(INDEX_FOLDER_PREFIX):
             return path
         path = self.absolute_path(path)
-        for folder, start in ((self.folder, INDEX_FOLDER_PREFIX), (self._store.about["root"], "")):
+        for folder, prefix in ((self.folder, INDEX_FOLDER_PREFIX), (self._store.about["root"], "")):
             if folder is not None and Path(path).is_relative_to(os.path.abspath(folder)):  # noqa: PTH100  -- resolve() would follow links
-                return start + os.path.relpath(path, folder)
+                return prefix + os.path.relpath(path, folder)
         return path
 
     def absolute_path(self, path: str) -> str:
-        """Filter a path that this index keeps leads to; an address as it is."""
+        """Return the absolute form of a path that `stored_path` has returned; an address stays as it is."""
         if is_address(path):
             return path
-        own = self.folder if path.startswith(INDEX_FOLDER_PREFIX) else None
-        return os.path.abspath(os.path.join(own or self._store.about["root"], path))  # noqa: PTH100, PTH118  -- resolve() would follow links
+        folder = self._store.about["root"]
+        if path.startswith(INDEX_FOLDER_PREFIX) and self.folder is not None:
+            folder = self.folder
+        return os.path.abspath(os.path.join(folder, path))  # noqa: PTH100, PTH118  -- resolve() would follow links
 
     def collection(self, kind: str) -> Collection:
-        """The collection of `images` or `texts`, as it is now.
+        """Return the collection of `images` or `texts` in its current state.
 
         Raises:
-            ValueError: the index has none of this kind.
-            DamagedIndex, OtherModel: as `open_index`, of an index that has replaced the one opened.
+            ValueError: the index has no such collection.
+            DamagedIndex, OtherModel: as `open_index`, if another index has replaced the opened one.
         """
-        found = self._collection(kind)
-        if found is None and self._images_only and kind in KINDS:
+        collection = self._open_collection(kind)
+        if collection is not None:
+            return collection
+        if self._images_only and kind in KINDS:
             about = self._store.about
             raise OtherModel(
-                f"{self._store} is an index of {about['model']} ({about['fingerprint'][:12]}), of which {self.name} "
-                "has the image tower alone: texts are encoded otherwise. Build an index of its own for them"
+                f"{self._store} is an index of {about['model']} ({about['fingerprint'][:SHORT_FINGERPRINT]}); "
+                f"{self.name} has the same image tower and encodes texts otherwise. Build another index for texts"
             )
-        if found is None:
-            raise ValueError(f"this index has no {kind}")
-        return found
+        raise ValueError(f"this index has no {kind}")
 
     def has(self, kind: str) -> bool:
-        """Whether there is a collection of `images` or `texts` with items."""
-        found = self._collection(kind)
-        return found is not None and len(found) > 0
+        """Return whether there is a collection of `images` or `texts` with items."""
+        collection = self._open_collection(kind)
+        return collection is not None and len(collection) > 0
 
-    def _collection(self, kind: str) -> Collection | None:
-        with self._opening:
+    def _open_collection(self, kind: str) -> Collection | None:
+        with self._open_lock:
             if self._store.detect_replacement():
-                self._collections.clear()  # searches of other threads go on with what they began with
+                # Not closed: searches of other threads finish with the collections that they have.
+                self._collections.clear()
             _check_model(self._store, self._fingerprint, self.name, self.model.embed_dim)
             if kind not in self._collections:
-                kinds = KINDS[:1] if self._images_only else KINDS
-                found = self._store.collection(kind) if kind in kinds else None
-                if found is None:
+                usable_kinds = ("images",) if self._images_only else KINDS
+                collection = self._store.collection(kind) if kind in usable_kinds else None
+                if collection is None:
                     return None
-                self._collections[kind] = found
+                self._collections[kind] = collection
             self._collections[kind].refresh()
             return self._collections[kind]
 
@@ -153,56 +161,75 @@ class Index:
         where: Filter | None = None,
         threshold: float | None = None,
     ) -> list[list[Hit]]:
-        """For each text and then each image, the closest items.
+        """Return the closest items for each text and then for each image, best first.
 
         Args:
-            count: of items for each query; all there are where there are fewer.
+            texts: queries.
+            images: queries; paths, bytes, PIL images or arrays.
+            count: items for each query; fewer if there are fewer.
             among: `images` or `texts`.
-            where: filter, as {"license": "MIT", "set": ["mdi", "tabler"]}.
-            threshold: least cosine of an item that is an answer; None: any.
+            where: filter, such as {"license": "MIT", "set": ["mdi", "tabler"]}.
+            threshold: smallest cosine similarity of a hit; None: any.
 
         Raises:
             BadSample: an image cannot be read.
-            ValueError: a count below 1, an unknown kind, a field that no item has, no items at all, or a query that is
-                too long.
+            ValueError: the count is below 1, the collection does not exist or is empty, no item has a field of the
+                filter, or a query is too long.
         """
-        return self.closest(np.concatenate([self.encode_texts(texts), self.model.encode_images(images)]), count, among,
-                            where, threshold)  # fmt: skip
+        queries = np.concatenate([self.encode_texts(texts), self.model.encode_images(images)])
+        return self.search_embeddings(queries, count, among, where, threshold)
 
     def tags(self, images: Sequence[ImageLike], count: int = 5) -> list[list[Hit]]:
-        """For each image the texts that name it; none where no text is as close as the model's calibration asks for."""
+        """Return for each image the texts that name it; none below the threshold of the model's calibration."""
         return self.search(images=images, count=count, among="texts", threshold=self.threshold("image_to_text"))
 
     def threshold(self, direction: str) -> float | None:
-        """The least cosine of an answer by the model's calibration; None without one."""
+        """Return the smallest cosine of a match by the model's calibration; None if the model has none."""
         calibration = self.model.calibration
         return calibration.thresholds[direction].cosine if calibration else None
 
     def combined(self, parts: Sequence[tuple[float, str | ImageLike]], **options: Any) -> list[Hit]:
-        """The items closest to a weighted sum of texts and images, as [(1, image), (1, "at night"), (-1, "people")].
+        """Return the items closest to a weighted sum of texts and images.
 
-        A text is a str; an image is anything else that `encode_images` takes. `options` as for `search`.
+        Args:
+            parts: weights, each with a text or an image: [(1, image), (1, "at night"), (-1, "people")].
+            options: of `search`.
         """
-        return self.closest(self.weighted(parts)[None], **options)[0]
+        return self.search_embeddings(self.combine_embeddings(parts)[None], **options)[0]
 
-    def weighted(self, parts: Sequence[tuple[float, str | ImageLike]]) -> np.ndarray:
-        """`[D]`: the sum of texts and images, for `closest`; see `combined`."""
-        vectors = [
-            weight * (self.encode_texts([part]) if isinstance(part, str) else self.model.encode_images([part]))[0]
-            for weight, part in parts
-        ]
-        return np.sum(vectors, axis=0) if vectors else np.zeros(self.model.embed_dim, np.float32)
+    def combine_embeddings(self, terms: Sequence[tuple[float, str | ImageLike]]) -> np.ndarray:
+        """Return the weighted sum of embeddings, `[D]`, see `combined`."""
+        total = np.zeros(self.model.embed_dim, np.float32)
+        for weight, content in terms:
+            if isinstance(content, str):
+                (embedding,) = self.encode_texts([content])
+            else:
+                (embedding,) = self.model.encode_images([content])
+            total += weight * embedding
+        return total
 
-    def similar(self, item: str, kind: str = "images", among: str = "images", **options: Any) -> list[Hit]:
-        """The items closest to one of the index, itself left out; KeyError if there is none of this id."""
-        vector = self.collection(kind).get_embedding(item)
-        if vector is None:
-            raise KeyError(item)
+    def similar(self, item_id: str, kind: str = "images", among: str = "images", **options: Any) -> list[Hit]:
+        """Return the items closest to an item of the index, without that item.
+
+        Args:
+            item_id: of the item.
+            kind: the collection of the item.
+            among: the collection that is searched.
+            options: of `search`.
+
+        Raises:
+            KeyError: there is no such item.
+        """
+        embedding = self.collection(kind).get_embedding(item_id)
+        if embedding is None:
+            raise KeyError(item_id)
         count = options.pop("count", 10)
-        hits = self.closest(vector[None], count + (kind == among), among, **options)[0]
-        return [hit for hit in hits if kind != among or hit.id != item][:count]
+        if kind != among:
+            return self.search_embeddings(embedding[None], count, among, **options)[0]
+        hits = self.search_embeddings(embedding[None], count + 1, among, **options)[0]
+        return [hit for hit in hits if hit.id != item_id][:count]
 
-    def closest(
+    def search_embeddings(
         self,
         queries: np.ndarray,
         count: int = 10,
@@ -210,35 +237,41 @@ class Index:
         where: Filter | None = None,
         threshold: float | None = None,
     ) -> list[list[Hit]]:
-        """As `search`, for embeddings `[Q, D]` of any length."""
+        """Return the same as `search` for embeddings `[Q, D]` of any length."""
         if count < 1:
-            raise ValueError(f"{count} answers cannot be given; ask for 1 or more")
+            raise ValueError(f"the count is {count}; ask for 1 or more items")
         check_filter(where or {})
         collection = self.collection(among)
         if not len(collection):
             raise ValueError(f"there are no {among} in this index; add some (ernie-vil2 search add)")
         norms = np.linalg.norm(queries, axis=1, keepdims=True)
-        found = collection.search(queries / np.maximum(norms, 1e-12), count, where, self._width)
-        if where and not any(found):
+        answers = collection.search(queries / np.maximum(norms, MIN_NORM), count, where, self._width)
+        # Listing the fields takes a pass over all items, so it waits until a filter has admitted none.
+        if where and not any(answers):
             check_field_names(where, collection.field_names())
-        return [[hit for hit in hits if threshold is None or hit.score >= threshold] for hits in found]
+        if threshold is None:
+            return answers
+        close_hits = []
+        for hits in answers:
+            close_hits.append([hit for hit in hits if hit.score >= threshold])
+        return close_hits
 
     def encode_texts(self, texts: Sequence[str], batch_size: int | None = None) -> np.ndarray:
-        """`[N, D]` of texts, of which each may have `LONGEST_QUERY` characters."""
-        check_queries(texts)
+        """Return embeddings `[N, D]` of texts; ValueError for one of more than `MAX_QUERY_LENGTH` characters."""
+        check_query_lengths(texts)
         return self.model.encode_texts(texts, batch_size)
 
     @contextmanager
     def compact(self, kind: str) -> Iterator[Collection]:
-        """A copy of a collection without rows of removed items; it replaces the collection when the block succeeds."""
+        """Yield a copy of a collection without the rows of removed items; see `Store.compact`."""
         collection = self.collection(kind)
         with self._store.compact(kind, collection) as copy:
             yield copy
         del self._collections[kind]
         collection.close()
 
-    def writer(self) -> Index:
-        """This index, opened to be changed, with the same model; close it at once.
+    def open_writer(self) -> Index:
+        """Open this index again to change it, with the same model. Close it soon: it keeps out other writers.
 
         Raises:
             BusyIndex: another process changes it.
@@ -252,10 +285,10 @@ class Index:
             return Index(self.model, store, self.name, images_only=self._images_only, width=self._width)
 
     def close(self) -> None:
-        empty = self._new and not any(map(len, self._collections.values()))
+        should_discard = self._is_new and not any(map(len, self._collections.values()))
         for collection in self._collections.values():
             collection.close()
-        if empty:
+        if should_discard:
             self._store.discard()
         self._store.close()
 
@@ -275,23 +308,24 @@ def open_index(
     root: str | Path | None = None,
     width: int | None = None,
 ) -> Index:
-    """Opens an index, or makes an empty one.
+    """Open an index, or create an empty one.
 
     Args:
-        path: a folder; `http://host:port` of a Milvus, with `/name` of the index; or a `.db` folder of milvus-lite.
-        model: the model, or what `load_model` takes; None: the one that the index was built with, from where it was.
-        writable: whether it will be changed; a folder that is not there is made then, and removed if nothing comes into
-            it.
-        device, precision: of a model that is loaded, as for `load_model`; an index is of one precision.
-        root: of an index to be changed, the folder from which it counts the paths of images; None: the one that it
-            has, of a new one the working directory.
-        width: one of the model's `widths`. A new index holds embeddings of this width, and remains of it. In one that
-            is there, and holds wider ones, items are found by their first numbers and ranked by all. None: all.
+        path: a folder; `http://host:port` of Milvus, optionally with `/NAME` of the index; or a `.db` of milvus-lite.
+        model: the model, or what `load_model` takes; None: the model that the index was built with.
+        writable: whether the index will be changed. A missing folder is then created, and removed again if nothing is
+            added.
+        device: of a model that is loaded, see `load_model`.
+        precision: of a model that is loaded, see `load_model`; all embeddings of an index have one precision.
+        root: folder to which the paths of images are relative, if the index is writable; None: the previous one, at
+            first the working directory.
+        width: one of the model's `widths`. A new index stores embeddings of this width. In an existing index with
+            wider embeddings, items are found by their first numbers and ranked by all. None: all numbers.
 
     Raises:
-        FileNotFoundError: there is no such index, and it is not to be written.
-        OtherModel: the index is of another model, which also encodes images otherwise; with a model that has another
-            text tower alone, its images are searched and added to, its texts are not.
+        FileNotFoundError: there is no such index, and it is not opened to be written.
+        OtherModel: the index belongs to another model that encodes images otherwise. If only the text tower differs,
+            the index opens, and its images can be searched and added to.
         DamagedIndex: its files do not fit together.
         BusyIndex: another process writes to it.
         ValueError: the model or the index does not have this width.
@@ -299,101 +333,109 @@ def open_index(
     with ExitStack() as undo:
         store = open_store(path, writable)
         undo.callback(store.close)
-        about, new, named = store.about, not store.about, model is None
-        if new:
+        about = store.about
+        is_new = not about
+        if is_new:
             undo.callback(store.discard)
+
+        uses_stored_model = model is None
         if model is None:
-            if new:
-                raise ValueError(f"{store} is new: name the model that it shall be of (--checkpoint)")
+            if is_new:
+                raise ValueError(f"{store} is new: name the model to build it with (--checkpoint)")
             model = about["model"]
-        if not isinstance(model, ErnieViL2):
+        if isinstance(model, ErnieViL2):
+            name = "the model given" if is_new else about["model"]
+        else:
             try:
-                model, source = _loaded(model, None if new else about["fingerprint"], device, precision)
+                model, source = _load_model(model, None if is_new else about["fingerprint"], device, precision)
             except FileNotFoundError as error:
-                if not named:
+                if not uses_stored_model:
                     raise
                 raise FileNotFoundError(
-                    f"{store} names its model {model}, which is not there any more ({error}); name where it is now: "
+                    f"{store} names its model {model}, which is not there any more ({error}); name its present path: "
                     "--checkpoint MODEL (model= in Python)"
                 ) from error
-            # By its path, as another folder may be current then.
+            # An absolute path, since the working directory may be another one when the index is opened again.
             name = os.path.abspath(source) if os.path.exists(source) else str(source)  # noqa: PTH100, PTH110  -- Path raises where this says no
-        else:
-            name = "the model given" if new else about["model"]
-        model = model.with_width(width) if new else _of_width(model, about["width"])
-        fingerprint, images_only = model.fingerprint, False
-        if new:
+
+        images_only = False
+        if is_new:
+            model = model.with_width(width)
             about = {
                 "version": VERSION,
                 "model": name,
-                "fingerprint": fingerprint,
+                "fingerprint": model.fingerprint,
                 "width": model.embed_dim,
-                "image_fingerprint": image_fingerprint(model),
+                "image_fingerprint": fingerprint_image_tower(model),
             }
         else:
-            if fingerprint != about["fingerprint"] and not named:
-                images_only = image_fingerprint(model) == about["image_fingerprint"]
-            _check_model(store, about["fingerprint"] if images_only else fingerprint, name, model.embed_dim)
-            if width is not None:
-                model.with_width(width)
-        if writable and (root is not None or new):
-            store.describe(about | {"root": os.path.abspath(root or os.curdir)})  # noqa: PTH100  -- resolve() would follow links
+            if about["width"] in model.widths:
+                model = model.with_width(about["width"])
+            if model.fingerprint != about["fingerprint"] and not uses_stored_model:
+                images_only = fingerprint_image_tower(model) == about["image_fingerprint"]
+            fingerprint = about["fingerprint"] if images_only else model.fingerprint
+            _check_model(store, fingerprint, name, model.embed_dim)
+            model.with_width(width)  # raises if the model does not have this width
+
+        if writable and (root is not None or is_new):
+            root = os.path.abspath(root or os.curdir)  # noqa: PTH100  -- resolve() would follow links
+            store.describe(about | {"root": root})
         undo.pop_all()
-        return Index(model, store, name, new, images_only, None if width == model.embed_dim else width)
+        prefix_width = None if width == model.embed_dim else width
+        return Index(model, store, name, is_new, images_only, prefix_width)
 
 
-def image_fingerprint(model: ErnieViL2) -> str:
-    """Return what `ErnieViL2.fingerprint` is, of what embeddings of images follow from."""
+def fingerprint_image_tower(model: ErnieViL2) -> str:
+    """Return a digest of everything that embeddings of images depend on, as `ErnieViL2.fingerprint` of the model."""
     config = without_implementation(model.config.Model)
-    parts = {
+    ingredients = {
         "preprocessing": model.preprocessing.as_dict(),
         "precision": model.precision,
         "image": config.image.model_dump(exclude={"weights"}, exclude_defaults=True),
         "weights": model.backend.digest("image"),
     }
-    return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return blake2b(json.dumps(ingredients, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _of_width(model: ErnieViL2, width: int) -> ErnieViL2:
-    """The model with embeddings of the width of an index, where it has it."""
-    return model.with_width(width) if width in model.widths else model
-
-
-def _loaded(
+def _load_model(
     source: str | os.PathLike, fingerprint: str | None, device: str | None, precision: Precision
 ) -> tuple[ErnieViL2, str | os.PathLike]:
-    """A model, and from where: of a run the checkpoint, as its newest will be another one later.
+    """Load a model for an index with this fingerprint; None: a new index.
 
-    Paddle is not imported for an ONNX export, nor for a checkpoint that has one with the fingerprint of an index.
+    Returns:
+        The model, and the source to store. Of a run it is the checkpoint, because the newest one changes later.
     """
     if not Path(source, ABOUT).is_file():
-        can_use_export = precision == "float32" and runtime.surely_cpu(device)
-        export = find_export(Path(source), fingerprint, backends=["onnx"]) if fingerprint and can_use_export else None
-        if export:
-            return export, source
+        # An ONNX export with the same fingerprint computes the same embeddings, and Paddle need not be imported.
+        if fingerprint and precision == "float32" and runtime.surely_cpu(device):
+            export = find_export(Path(source), fingerprint, backends=["onnx"])
+            if export:
+                return export, source
         from ernie_vil2.models.weights.format import find_weights
 
         folder = find_weights(source).parent
-        source = folder if run_of(folder) else source
+        if run_of(folder):
+            source = folder
     return load_model(source, device=device, precision=precision, backend="fastest"), source
 
 
-def check_queries(texts: Iterable[str]) -> None:
-    """ValueError for a text that is too long."""
-    long = next((text for text in texts if len(text) > LONGEST_QUERY), None)
-    if long is not None:
-        raise ValueError(f"a query of {len(long):,} characters; at most {LONGEST_QUERY:,} are taken")
+def check_query_lengths(texts: Iterable[str]) -> None:
+    """Raise ValueError for a text that is too long to be a query."""
+    for text in texts:
+        if len(text) > MAX_QUERY_LENGTH:
+            raise ValueError(f"a query has {len(text):,} characters; at most {MAX_QUERY_LENGTH:,} are allowed")
 
 
 def _check_model(store: Store, fingerprint: str, name: str, width: int) -> None:
     about = store.about
     if about["fingerprint"] != fingerprint:
         raise OtherModel(
-            f"{store} is an index of {about['model']} ({about['fingerprint'][:12]}), not of {name} "
-            f"({fingerprint[:12]}): embeddings of two models cannot be compared. Build an index of its own for it"
+            f"{store} is an index of {about['model']} ({about['fingerprint'][:SHORT_FINGERPRINT]}), not of {name} "
+            f"({fingerprint[:SHORT_FINGERPRINT]}): embeddings of two models cannot be compared. Build another index "
+            "for it"
         )
     if about["width"] != width:
         raise DamagedIndex(
-            f"{store}: index.json has the width {about['width']}, its model {width}; "
+            f"{store}: index.json has the width {about['width']}, but its model has {width}; "
             f"remove {store} and build the index again"
         )

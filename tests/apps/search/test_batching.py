@@ -73,7 +73,7 @@ def test_an_answer_is_the_same_whatever_is_encoded_with_it(request, name):
     parts = [(1, QUERIES[1]), (-1, "bar")]
     expected = index.combined(parts, count=5, among="texts")
     # What is left of two texts is short, and divided by its length.
-    rounding = 1e-6 / float(np.linalg.norm(index.weighted(parts)))
+    rounding = 1e-6 / float(np.linalg.norm(index.combine_embeddings(parts)))
     assert json.loads(alone[3])[0]["score"] == pytest.approx(expected[0].score, abs=rounding)
 
 

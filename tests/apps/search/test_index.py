@@ -175,7 +175,7 @@ def test_damage_is_named_with_what_to_do(folder, model, shapes, name):
 
 @pytest.mark.parametrize(("options", "culprit"), [
     ({"texts": ["红" * 100_000]}, "100,000 characters"),
-    ({"count": 0}, "0 answers"),
+    ({"count": 0}, "count is 0"),
     ({"where": {'a"b': 1}}, "no field"),
     ({"where": {"kind": 2**70}}, "64 bits"),
     ({"where": {"kind": None}}, "kind"),

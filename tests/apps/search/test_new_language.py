@@ -38,14 +38,14 @@ def test_images_are_found_by_another_text_tower(index, models):
     model = ernie_vil2.load_model(models["text"])
     with open_index(index, models["own"]) as own, open_index(index, models["text"]) as other:
         assert own.has("texts") and not other.has("texts")
-        with pytest.raises(OtherModel, match="has the image tower alone"):
+        with pytest.raises(OtherModel, match="has the same image tower"):
             other.collection("texts")
         found = other.search(["red disc"], count=16)[0]
     with pytest.raises(OtherModel, match="two models"):
         open_index(index, models["image"])
     with open_index(index, models["own"]) as own:
         # Stored in 16 bits, from which the exact type computes again.
-        rows = {hit.id: hit.score for hit in own.closest(model.encode_texts(["red disc"]), 16)[0]}
+        rows = {hit.id: hit.score for hit in own.search_embeddings(model.encode_texts(["red disc"]), 16)[0]}
     assert {hit.id: hit.score for hit in found} == rows
 
 
@@ -54,7 +54,7 @@ def test_another_text_tower_adds_images_and_no_texts(index, models, shapes):
     succeed("search", "build", "--index", index, "--checkpoint", models["text"], "--data", shapes["train"])
     refused = call("search", "build", "--index", index, "--checkpoint", models["text"], "--data", shapes["val"],
                    "--texts", shapes["val"])  # fmt: skip
-    assert refused.returncode == 2 and "has the image tower alone: texts are encoded otherwise" in refused.stderr
+    assert refused.returncode == 2 and "has the same image tower and encodes texts otherwise" in refused.stderr
     assert (index / "index.json").read_bytes() == before
     with open_index(index) as own:
         assert len(own.collection("images")) == 144 and own.has("texts")

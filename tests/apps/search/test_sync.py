@@ -174,7 +174,7 @@ def test_rows_that_are_gone_or_not_covered_are_built_again(tmp_path, model):
         assert rebuild() and any("50.0 % of the rows" in line for line in lines)
         # Who has opened the files of before goes on with them, and finds the copy at the next question.
         assert reading.search(rows[700:701], 1)[0][0].id == "700"
-        assert reader.closest(rows[700:701], 3)[0][0].id == "700" and len(reader.collection("images")) == 500
+        assert reader.search_embeddings(rows[700:701], 3)[0][0].id == "700" and len(reader.collection("images")) == 500
         images = index.collection("images")
         assert {item.id: item for item in images.iterate_items()} == expected and images.removed_share() == 0
         assert (images.index_type["name"], images.index_type["rows"]) == ("ivf", 500)
@@ -191,7 +191,7 @@ def test_rows_that_are_gone_or_not_covered_are_built_again(tmp_path, model):
         assert images.uncovered_share() == 0 and images.index_type["rows"] == 590
     assert check_index(path).faults == []
     with open_index(path, model) as index:
-        assert len(index.collection("images")) == 590 and index.closest(rows[1:2], 1)[0][0].id == "1"
+        assert len(index.collection("images")) == 590 and index.search_embeddings(rows[1:2], 1)[0][0].id == "1"
 
 
 def test_compacting_that_is_killed_leaves_what_was_there(tmp_path, model, monkeypatch):
@@ -207,6 +207,6 @@ def test_compacting_that_is_killed_leaves_what_was_there(tmp_path, model, monkey
                 optimize_collection(index, "images", None, 0.9, print)
         assert len(list((tmp_path / "index").glob("images-*"))) == 1
     with open_index(tmp_path / "index", model) as index:
-        assert len(index.collection("images")) == 50 and index.closest(rows[60:61], 1)[0][0].id == "60"
+        assert len(index.collection("images")) == 50 and index.search_embeddings(rows[60:61], 1)[0][0].id == "60"
     with open_index(tmp_path / "index", model, writable=True) as index:
         assert not list((tmp_path / "index").glob("images-*")) and len(index.collection("images")) == 50

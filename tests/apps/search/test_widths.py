@@ -83,6 +83,6 @@ def test_hits_of_prefixes_are_ranked_by_all_numbers(model, index, items, monkeyp
             admitted = [row for row in range(16) if where is None or kinds[row] in where["caption_en"]]
             candidates = sorted(admitted, key=lambda row: -narrow[row])[:4]
             expected = sorted(candidates, key=lambda row: -(images[row] @ query))[:2]
-            hits = opened.closest(query[None], 2, where=where)[0]
+            hits = opened.search_embeddings(query[None], 2, where=where)[0]
             assert [hit.id for hit in hits] == [names[row] for row in expected]
             np.testing.assert_allclose([hit.score for hit in hits], images[expected] @ query, atol=2e-3)
