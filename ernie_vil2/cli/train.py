@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         return code
 
     from ernie_vil2.io.terminal import counted
-    from ernie_vil2.models.weights.initial import with_model_like
+    from ernie_vil2.models.weights.initial import resolve_model_like
     from ernie_vil2.registry import import_named
     from ernie_vil2.training.trainer import Trainer
 
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         from ernie_vil2.training.rate_search import tune_rate
 
         import_named(config.names)
-        config = tune_rate(with_model_like(config))
+        config = tune_rate(resolve_model_like(config))
     trainer = Trainer(config, args.resume, args.extend)
     finished = trainer.fit()
     if trainer.rank == 0:

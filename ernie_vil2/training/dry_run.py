@@ -28,7 +28,7 @@ from ernie_vil2.device.launch import launched_rank
 from ernie_vil2.io.files import write_text
 from ernie_vil2.io.run_folder import CONFIG, DRY_RUN, check_run_folder, list_checkpoints
 from ernie_vil2.io.terminal import counted
-from ernie_vil2.models.weights.initial import with_model_like
+from ernie_vil2.models.weights.initial import resolve_model_like
 from ernie_vil2.pages import Axis, Chart, Series, make_line_chart, write_page
 from ernie_vil2.planning.plan import DEVICES, duration, headline, plan_run, recognise_device
 from ernie_vil2.registry import import_named
@@ -73,7 +73,7 @@ def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = No
     """
     import_named(config.names)
     changed = _changed(base[1], config) if base else ""
-    config = with_model_like(config)
+    config = resolve_model_like(config)
     training = config.Training
     run = Path(training.output)
     check_run_folder(run)

@@ -16,7 +16,7 @@ from ernie_vil2.data.stream import SampleStream, watch_for_leaks
 from ernie_vil2.device import runtime
 from ernie_vil2.io.run_folder import Best, State, checkpoint_folder, list_checkpoints, owned
 from ernie_vil2.models import DualEncoder
-from ernie_vil2.models.weights.initial import with_model_like
+from ernie_vil2.models.weights.initial import resolve_model_like
 from ernie_vil2.models.weights.integrity import compute_golden
 from ernie_vil2.parallel import average_statistics, collectives
 from ernie_vil2.parallel.collectives import check_agreement, errors_on_all_ranks, hash_samples, run_on_first_rank_first
@@ -399,7 +399,7 @@ def _resolve_names(config: Config) -> Config:
     # Before the names that come with weights are read: only those that the user wrote are imported.
     with errors_on_all_ranks():
         import_named(config.names)
-    return run_on_first_rank_first(lambda: with_model_like(config))
+    return run_on_first_rank_first(lambda: resolve_model_like(config))
 
 
 def _check_ranks_and_device(config: Config, ranks: int) -> None:

@@ -13,7 +13,7 @@ from ernie_vil2.encoder import PaddleBackend
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.format import find_weights, read_model, write_model
-from ernie_vil2.models.weights.initial import _read_like, load_initial_weights, with_model_like
+from ernie_vil2.models.weights.initial import _read_like, load_initial_weights, resolve_model_like
 from ernie_vil2.training.trainer import Trainer
 from tests.support.commands import succeed
 from tests.support.other_families import FOLDERS, expected, text_difference
@@ -33,7 +33,7 @@ def forgotten():
 @pytest.mark.parametrize("folder", [OFFICIAL, PADDLENLP], ids=lambda folder: folder.name)
 def test_towers_tokeniser_and_preprocessing_are_taken(folder, tmp_path):
     read = load_config(None, [f"Model.like={folder}", f"Model.weights={folder}", "Model.text.dropout=0.0"])
-    found = with_model_like(read)
+    found = resolve_model_like(read)
     source = read_model(folder).config
     expected = source.Model.model_dump()
     expected["text"] |= {"vocabulary": str(folder / "vocab.txt"), "dropout": 0.0}
@@ -41,7 +41,7 @@ def test_towers_tokeniser_and_preprocessing_are_taken(folder, tmp_path):
     assert found.Data.max_length == source.Data.max_length
     assert found.model_dump(exclude={"Model", "Data"}) == read.model_dump(exclude={"Model", "Data"})
     (tmp_path / "config.yaml").write_text(dump_config(found))
-    assert load_config(tmp_path / "config.yaml") == found == with_model_like(found)
+    assert load_config(tmp_path / "config.yaml") == found == resolve_model_like(found)
 
     original = ernie_vil2.load_model(folder)
     model = build_dual_encoder(found.Model, len(original.tokenizer.tokens))
@@ -54,17 +54,17 @@ def test_towers_tokeniser_and_preprocessing_are_taken(folder, tmp_path):
 def test_a_way_of_reading_another_family_is_chosen_and_kept(tmp_path):
     """OpenCLIP's tokenizer on CLIP, also in a run after that run."""
     chosen = ["Model.like=weights", f"Model.weights={FOLDERS['hf_clip']}", "Model.dialect={tokenizer: open_clip}"]
-    found = with_model_like(load_config(None, chosen))
+    found = resolve_model_like(load_config(None, chosen))
     assert (found.Model.text.tokenizer, found.Model.dialect) == ("open_clip", {"tokenizer": "open_clip"})
     stored = read_model(FOLDERS["hf_clip"], dialect=found.Model.dialect)
     write_model(stored, tmp_path / "run", "ernie_vil2")
-    again = with_model_like(load_config(None, [chosen[0], f"Model.weights={tmp_path / 'run'}"])).Model
+    again = resolve_model_like(load_config(None, [chosen[0], f"Model.weights={tmp_path / 'run'}"])).Model
     assert (again.text.tokenizer, again.dialect) == ("open_clip", found.Model.dialect)
     (report,) = load_initial_weights(build_dual_encoder(again, stored.vocab_size), again)
     assert len(report.matched) == len(stored.arrays)
     for source, message in ((FOLDERS["hf_clip"], "CLIP has no dialect text=long"), (OFFICIAL, "has no dialects")):
         with pytest.raises(ConfigError, match=message):
-            with_model_like(load_config(None, [f"Model.like={source}", "Model.dialect={text: long}"]))
+            resolve_model_like(load_config(None, [f"Model.like={source}", "Model.dialect={text: long}"]))
 
 
 @pytest.mark.skipif("fgclip2" not in FOLDERS, reason="its folder is not carried")
@@ -72,7 +72,7 @@ def test_a_way_of_reading_another_family_is_chosen_and_kept(tmp_path):
 def test_fgclip_2_reads_texts_in_the_chosen_way(way, tmp_path):
     folder = FOLDERS["fgclip2"]
     chosen = ["Model.like=weights", f"Model.weights={folder}", f"Model.dialect={{text: {way}}}"]
-    read = with_model_like(load_config(None, chosen))
+    read = resolve_model_like(load_config(None, chosen))
     stored = read_model(folder, dialect={"text": way})
     model = build_dual_encoder(read.Model, stored.vocab_size, bias=0.0)
     load_initial_weights(model, read.Model)
@@ -93,30 +93,30 @@ def test_fgclip_2_reads_texts_in_the_chosen_way(way, tmp_path):
 
 
 def test_what_the_configuration_sets_itself_stays():
-    found = with_model_like(load_config(None, [
+    found = resolve_model_like(load_config(None, [
         f"Model.like={PADDLENLP}", "Model.image.mean=[0.5, 0.5, 0.5]", "Model.embed_dim=16", "Data.max_length=20",
         "Views.resize=40",
     ]))  # fmt: skip
     image = found.Model.image
     assert (image.mean, image.heads, image.preprocessing) == ([0.5] * 3, 4, "paddlenlp")
     assert (found.Model.embed_dim, found.Data.max_length, found.Views.resize) == (16, 20, 40)
-    other = with_model_like(load_config(None, [f"Model.like={OFFICIAL}", "Model.image.name=PPLCNet_x0_25"])).Model
+    other = resolve_model_like(load_config(None, [f"Model.like={OFFICIAL}", "Model.image.name=PPLCNet_x0_25"])).Model
     assert (other.image.name, other.image.image_size, other.image.sizes) == ("PPLCNet_x0_25", 32, {})
     few = [f"Model.like={OFFICIAL}", "Data.max_length=100", "Model.text.max_positions=64"]
     with pytest.raises(ConfigError, match="Data.max_length .100. .* Model.text.max_positions .64"):
-        with_model_like(load_config(None, few))
+        resolve_model_like(load_config(None, few))
 
 
 def test_what_cannot_be_taken_is_explained(tmp_path):
     with pytest.raises(ConfigError, match="Model.like=weights"):
-        with_model_like(load_config(None, ["Model.like=weights"]))
+        resolve_model_like(load_config(None, ["Model.like=weights"]))
     for source in (tmp_path / "none", tmp_path):
         with pytest.raises(ConfigError, match=f"Model.like: .*{source}: no "):
-            with_model_like(load_config(None, [f"Model.like={source}"]))
+            resolve_model_like(load_config(None, [f"Model.like={source}"]))
     shutil.copy(OFFICIAL / "model.pdparams", tmp_path)
     shutil.copy(OFFICIAL / "ernie_config.json", tmp_path)
     with pytest.raises(ConfigError, match="Model.like: .*: no vocab.txt"):
-        with_model_like(load_config(None, [f"Model.like={tmp_path}"]))
+        resolve_model_like(load_config(None, [f"Model.like={tmp_path}"]))
 
 
 def test_a_module_that_a_model_names_is_not_imported_for_it(tmp_path):
@@ -125,7 +125,7 @@ def test_a_module_that_a_model_names_is_not_imported_for_it(tmp_path):
     text = (tmp_path / "m/config.yaml").read_text()
     (tmp_path / "m/config.yaml").write_text(text.replace("name: ViT", "name: antigravity:Tower"))
     with pytest.raises(ConfigError, match="antigravity:Tower"):
-        with_model_like(load_config(None, [f"Model.like={tmp_path / 'm'}"]))
+        resolve_model_like(load_config(None, [f"Model.like={tmp_path / 'm'}"]))
 
 
 def test_a_run_needs_its_source_no_more(config, tmp_path):

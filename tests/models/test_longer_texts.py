@@ -13,7 +13,7 @@ from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.format import find_weights, read_model, write_model
 from ernie_vil2.models.weights.hand_back import layout_of
-from ernie_vil2.models.weights.initial import stretched_positions, with_model_like
+from ernie_vil2.models.weights.initial import resolve_model_like, stretch_positions
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
 from tests.support.commands import succeed
@@ -34,12 +34,12 @@ def by_four(table):
 
 def test_positions_by_hand():
     """Squares, so that no two slopes are equal."""
-    found = stretched_positions(np.arange(77.0)[:, None] ** 2, 248)[:, 0]
+    found = stretch_positions(np.arange(77.0)[:, None] ** 2, 248)[:, 0]
     assert found[:20].tolist() == [row**2 for row in range(20)]
     assert found[20:25].tolist() == [400, 410.25, 420.5, 430.75, 441]
     assert found[244:].tolist() == [5776, 5813.75, 5851.5, 5889.25]  # 76^2 and quarters of 76^2 - 75^2 = 151
     # RoBERTa's texts begin at row 2: of four positions two stay.
-    rows = stretched_positions(np.array([[-5.0], [-7], [0], [1], [4], [9]]), 8, first=2)[:, 0]
+    rows = stretch_positions(np.array([[-5.0], [-7], [0], [1], [4], [9]]), 8, first_position=2)[:, 0]
     assert rows.tolist() == [-5, -7, 0, 1, 4, 6.5, 9, 11.5]
 
 
@@ -50,7 +50,7 @@ def test_other_lengths_lie_on_the_same_lines(rows, longer):
     at = [*range(kept), *(kept + number * (rows - kept) / (longer - kept) for number in range(longer - kept))]
     behind = np.concatenate([table, [2 * table[-1] - table[-2]]])
     lines = np.stack([np.interp(at, range(rows + 1), column) for column in behind.T], axis=1)
-    np.testing.assert_allclose(stretched_positions(table, longer), lines, atol=1e-12)
+    np.testing.assert_allclose(stretch_positions(table, longer), lines, atol=1e-12)
 
 
 def stretched(name, length, *changes):
@@ -164,7 +164,7 @@ def test_texts_beyond_the_positions_name_the_option():
     if "hf_altclip" in FOLDERS:  # its first position is row 2
         source = read_model(FOLDERS["hf_altclip"]).config.Model.text
         like = ["Model.like=weights", f"Model.weights={FOLDERS['hf_altclip']}", f"Data.max_length={source.longest + 1}"]
-        assert with_model_like(load_config(None, like)).Model.text.max_positions == source.max_positions + 1
+        assert resolve_model_like(load_config(None, like)).Model.text.max_positions == source.max_positions + 1
         kept = f"Model.text.max_positions={source.max_positions}"
         with pytest.raises(ConfigError, match=f"set Model.text.max_positions={source.max_positions + 1}"):
-            with_model_like(load_config(None, [*like, kept]))
+            resolve_model_like(load_config(None, [*like, kept]))

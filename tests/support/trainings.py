@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ernie_vil2.config import load_config
-from ernie_vil2.models.weights.initial import with_model_like
+from ernie_vil2.models.weights.initial import resolve_model_like
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.run_log import read_log
@@ -64,7 +64,7 @@ def begin_with(overrides, name, *changes):
 
 def like_folder(name, *changes):
     """Return the resolved configuration of a training that starts from the folder of another family's model."""
-    return with_model_like(load_config(None, ["Model.like=weights", f"Model.weights={FOLDERS[name]}", *changes]))
+    return resolve_model_like(load_config(None, ["Model.like=weights", f"Model.weights={FOLDERS[name]}", *changes]))
 
 
 def built_task(config, initialize=True):

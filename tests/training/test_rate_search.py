@@ -7,7 +7,7 @@ import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.evaluation.outcomes import Outcomes
-from ernie_vil2.models.weights.initial import recipe_of, with_model_like
+from ernie_vil2.models.weights.initial import choose_recipe, resolve_model_like
 from ernie_vil2.training import rate_search
 from ernie_vil2.training.rate_search import Trial
 from tests.support.checkpoints import untrained_checkpoint
@@ -18,17 +18,17 @@ LADDER = [2e-5, 5e-5, 1e-4, 2e-4, 4e-4, 1e-3]
 
 def test_rate_and_batch_follow_the_size_of_the_model_unless_set(tmp_path):
     settings = [f"Model.weights={untrained_checkpoint(tmp_path / 'MODEL', TOKENS)}", "Data.train=[x]"]
-    small = with_model_like(load_config("configs/finetune/own.yaml", settings))
+    small = resolve_model_like(load_config("configs/finetune/own.yaml", settings))
     assert (small.Tuning.initial_share, small.Tuning.freeze_norms) == (0.3, False)
     assert (small.Optimizer.learning_rate, small.Training.global_batch, small.Training.micro_batch) == (2e-3, 64, None)
     changes = ["Optimizer.learning_rate=3e-4", "Training.global_batch=128"]
-    changed = with_model_like(with_model_like(load_config("configs/finetune/own.yaml", settings + changes)))
+    changed = resolve_model_like(resolve_model_like(load_config("configs/finetune/own.yaml", settings + changes)))
     assert (changed.Optimizer.learning_rate, changed.Training.global_batch) == (3e-4, 128)
-    released = recipe_of({"image": {}, "text": {"width": 768}})
+    released = choose_recipe({"image": {}, "text": {"width": 768}})
     assert {key: value for _, key, value in released} == {
         "learning_rate": 5e-5, "global_batch": 256, "micro_batch": 64, "initial_share": 0, "freeze_norms": False,
     }  # fmt: skip
-    convolutional = recipe_of({"image": {"name": "RepVGG"}, "text": {"width": 192}})
+    convolutional = choose_recipe({"image": {"name": "RepVGG"}, "text": {"width": 192}})
     assert ("Tuning", "freeze_norms", True) in convolutional
 
 

@@ -1,13 +1,13 @@
-"""What a training starts from: the architecture of another model (`Model.like`), and initial weights, of the whole
-model, or of a tower from what others have pretrained.
+"""What a training starts from: an architecture like that of another model, and initial weights.
 
-Names are matched and reported as everywhere. What is done to arrays before is noted in the report:
+`Model.like` names a model whose architecture is taken over. `Model.weights` names the initial weights of the whole
+model, `Model.image.weights` and `Model.text.weights` those of a pretrained tower. Weights have to match by name and
+shape; before they are compared, they are adapted, and the report has a note of each change:
 
-- word embeddings are matched by token where the source has a vocabulary file, so that its rows may be in another
-  order, or be more;
-- position embeddings of images are resized to another grid, those of texts cut or stretched;
-- what ERNIE adds to every token alike, token type 0 and task type 0, goes into the position embeddings, because the
-  text tower of the released models, and ours, has neither.
+- Word embeddings are matched by token if the source has a vocabulary: its rows may be in another order, or be more.
+- Position embeddings of images are resized to another grid, those of texts cut or stretched.
+- ERNIE adds its embeddings of token type 0 and task type 0 to every token. Our text tower has neither, like those of
+  the released models, so they are added to the position embeddings.
 """
 
 import math
@@ -47,146 +47,195 @@ from ernie_vil2.towers.base import ImageTowerConfig, TextTowerConfig, TowerConfi
 from ernie_vil2.towers.layers.suite import SuiteVit, imported, paddleclas
 from ernie_vil2.towers.layers.transformer import VisionTransformer
 
-WEIGHTS = "weights"  # in `Model.like`: the model that `Model.weights` names
-SIGMOID_SCALE = 1000.0  # bound of the logit scale in training by the sigmoid loss, for which its authors set none
-SMALL_WIDTH = 512  # of the states of a text tower: narrower ones are of small models, such as the demo's
+FROM_WEIGHTS = "weights"  # value of `Model.like`: the model that `Model.weights` names
+SIGMOID_MAX_LOGIT_SCALE = 1000.0  # bound of the scale under the sigmoid loss; its authors set none
+# Width of the text tower from which on a model counts as large. The demo's models have 192, CLIP B/32 has 512.
+SMALL_WIDTH = 512
 
 
-def with_model_like(config: Config) -> Config:
-    """The configuration with what `Model.like` names put in: towers and joint space, vocabulary and rules of the
-    tokeniser, preprocessing of images, the length of texts, and the loss that its scalars belong to. What the
-    configuration sets itself stays; where its `Data.max_length` is beyond the model's positions, these are more.
+def resolve_model_like(config: Config) -> Config:
+    """Return the configuration with the settings of the model that `Model.like` names.
+
+    The model gives its towers and joint space, the vocabulary and rules of its tokenizer, the preprocessing of images,
+    the length of texts, and the loss that it was trained with. Whatever the configuration sets explicitly stays. If its
+    `Data.max_length` is larger than the model's number of positions, the number of positions grows.
 
     Raises:
-        ConfigError: there is no model, it brings no vocabulary or a tower of a module of its own, or what it has and
-            what the configuration sets do not go together.
+        ConfigError: the model does not exist, has no vocabulary, or has a user-defined tower that the configuration
+            does not name; or its settings contradict those of the configuration.
     """
     like = config.Model.like
     if like is None:
         return config
-    if like == WEIGHTS:
+    if like == FROM_WEIGHTS:
         if config.Model.weights is None:
-            raise ConfigError("Model.like=weights takes the towers from Model.weights, which names no model: set "
-                              "-o Model.weights=... to the model that training starts from")  # fmt: skip
+            raise ConfigError(
+                "Model.like=weights takes the towers from Model.weights, which names no model: set "
+                "-o Model.weights=... to the model that training starts from"
+            )
         like = config.Model.weights
-    taken, longest, loss = deepcopy(_read_like(like, tuple(config.Model.dialect.items())))
-    tree, own = config.model_dump(), config.model_dump(exclude_unset=True)
-    rows = own.get("Data", {}).get("max_length", 0) + (taken["text"].get("variant") or {}).get("first_position", 0)
-    taken["text"]["max_positions"] = max(taken["text"]["max_positions"], rows)
+    model, text_length, loss_kind = deepcopy(_read_like(like, tuple(config.Model.dialect.items())))
+    tree = config.model_dump()
+    explicit = config.model_dump(exclude_unset=True)
+    explicit_data, explicit_loss = explicit.get("Data", {}), explicit.get("Loss", {})
+
+    # Some models do not use the first rows of their position embedding.
+    first_position = (model["text"].get("variant") or {}).get("first_position", 0)
+    min_positions = explicit_data.get("max_length", 0) + first_position
+    model["text"]["max_positions"] = max(model["text"]["max_positions"], min_positions)
+
     bases: dict[str, type[TowerConfig]] = {"image": ImageTowerConfig, "text": TextTowerConfig}
-    for tower, base in bases.items():
-        given = own["Model"].pop(tower, {})
-        if without_suite(given.get("name", taken[tower]["name"])) != without_suite(taken[tower]["name"]):
-            if taken[tower]["name"] == "transformer":
-                taken[tower] = {}  # pooling, variant and tokenizer are of its family
-            taken[tower] = {key: value for key, value in taken[tower].items() if key in base.model_fields}
-        elif base.find_kind(taken[tower]["name"]).is_own and "name" not in given:
-            raise ConfigError(f"Model.like={like}: its {tower} tower {taken[tower]['name']} is of a module of its own; "
-                              f"to have that imported, name it yourself in Model.{tower}.name")  # fmt: skip
-        taken[tower] |= given
-    tree["Model"] = {**taken, **own["Model"], "like": None}
-    if "max_length" not in own.get("Data", {}):
-        tree["Data"]["max_length"] = longest
-    if "resize" not in own.get("Views", {}):
-        tree["Views"]["resize"] = max(tree["Views"]["resize"], taken["image"]["image_size"])
+    for kind, base in bases.items():
+        tower, explicit_tower = model[kind], explicit["Model"].pop(kind, {})
+        name = tower["name"]
+        if without_suite(explicit_tower.get("name", name)) != without_suite(name):
+            # Another architecture. It takes over what all towers share, such as preprocessing and image size; but
+            # nothing from a transformer of another family, whose pooling and tokenizer belong to its own layers.
+            shared_fields = base.model_fields if name != "transformer" else ()
+            tower = {key: value for key, value in tower.items() if key in shared_fields}
+        elif base.find_kind(name).is_own and "name" not in explicit_tower:
+            # Importing a module runs it, so only a name that the user wrote may do so.
+            raise ConfigError(
+                f"Model.like={like}: its {kind} tower {name} is defined in a module outside this package; to have the "
+                f"module imported, set Model.{kind}.name yourself"
+            )
+        model[kind] = {**tower, **explicit_tower}
+    tree["Model"] = {**model, **explicit["Model"], "like": None}
+
+    if "max_length" not in explicit_data:
+        tree["Data"]["max_length"] = text_length
+    if "resize" not in explicit.get("Views", {}):
+        tree["Views"]["resize"] = max(tree["Views"]["resize"], model["image"]["image_size"])
     if config.Tuning.by_size:
-        for section, key, value in recipe_of(taken):
-            if key not in own.get(section, {}):
+        for section, key, value in choose_recipe(model):
+            if key not in explicit.get(section, {}):
                 tree[section][key] = value
-    if "kind" not in own.get("Loss", {}):
-        tree["Loss"]["kind"] = loss
-    if tree["Loss"]["kind"] == "sigmoid" and "max_logit_scale" not in own.get("Loss", {}):
-        tree["Loss"]["max_logit_scale"] = SIGMOID_SCALE
+    if "kind" not in explicit_loss:
+        tree["Loss"]["kind"] = loss_kind
+    if tree["Loss"]["kind"] == "sigmoid" and "max_logit_scale" not in explicit_loss:
+        tree["Loss"]["max_logit_scale"] = SIGMOID_MAX_LOGIT_SCALE
     return validated(tree, f"Model.like={like}")
 
 
-def recipe_of(model: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
-    """Rate and batches of a fine-tuning by the size of the model, and what it keeps of it, as section, key and value.
+def choose_recipe(model: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
+    """Return learning rate, batches and share of the initial weights for fine-tuning a model of this size.
 
-    Those of small towers were measured on sets of 200, 600 and 936 images (docs/own_data.md), which ask for the same;
-    those of released ones are the rate that Chinese-CLIP and PaddleNLP fine-tune with, and PaddleNLP's batch.
+    The values for small towers were measured on sets of 200, 600 and 936 images, which all have the same optimum
+    (docs/own_data.md). Those for released models are the rate of Chinese-CLIP and PaddleNLP and the batch of PaddleNLP.
+
+    Args:
+        model: the section `Model` of a configuration.
+
+    Returns:
+        Section, key and value of each setting.
     """
     width = model["text"].get("width")
-    small = width is not None and width < SMALL_WIDTH
-    rate, batch, micro_batch, share = (2e-3, 64, None, 0.3) if small else (5e-5, 256, 64, 0.0)
+    is_small = width is not None and width < SMALL_WIDTH
+    if is_small:
+        rate, global_batch, micro_batch, initial_share = 2e-3, 64, None, 0.3
+    else:
+        rate, global_batch, micro_batch, initial_share = 5e-5, 256, 64, 0.0
     return [
         ("Optimizer", "learning_rate", rate),
-        ("Training", "global_batch", batch),
+        ("Training", "global_batch", global_batch),
         ("Training", "micro_batch", micro_batch),
-        ("Tuning", "initial_share", share),
-        ("Tuning", "freeze_norms", small and model["image"].get("name") == "RepVGG"),
+        ("Tuning", "initial_share", initial_share),
+        ("Tuning", "freeze_norms", is_small and model["image"].get("name") == "RepVGG"),
     ]
 
 
-@lru_cache(maxsize=1)  # a plan asks again for every piece of advice
+@lru_cache(maxsize=1)  # a plan reads the same model for each piece of advice
 def _read_like(like: str, dialect: tuple[tuple[str, str], ...]) -> tuple[dict[str, Any], int, str]:
-    """A model's part of a configuration without its initial weights, tokens of a text, and the kind of its loss."""
+    """Return the section `Model` of a model without its weights, its text length in tokens and the kind of its loss."""
     try:
         stored = read_model(like, dialect=dict(dialect))
     except (OSError, ValueError) as error:
         raise ConfigError(f"Model.like: {error}") from None
     if stored.tokens is None:
         raise ConfigError(f"Model.like: {like}: no vocab.txt next to it, without which its words have no ids")
-    weights: dict[str, Any] = {"weights": True, "image": {"weights"}, "text": {"weights"}, "allow": True}
-    model = stored.config.Model.model_dump(exclude=weights)
-    model["text"]["vocabulary"] = None if stored.vocabulary_path == ERNIE_VOCABULARY else str(stored.vocabulary_path)
+    weight_fields: dict[str, Any] = {"weights": True, "image": {"weights"}, "text": {"weights"}, "allow": True}
+    model = stored.config.Model.model_dump(exclude=weight_fields)
+    model["text"]["vocabulary"] = None  # the packaged one
+    if stored.vocabulary_path != ERNIE_VOCABULARY:
+        model["text"]["vocabulary"] = str(stored.vocabulary_path)
     return model, stored.config.Data.max_length, stored.config.Loss.kind
 
 
+# Names of ViTs under which PaddleClas publishes weights.
 _PADDLECLAS_VITS = {"ViT-B/16": "CLIP_vit_base_patch16_224", "ViT-L/14": "CLIP_vit_large_patch14_224"}
-_VIT_HEADS = ["head.*", "proj"]
-_HEADS = [f"{HEAD_PREFIX}*", "logit_bias"]  # the bias is the sigmoid loss's, and a model may change its loss
-_TEXT_HEADS = ["network.cls.*", "network.classifier.*"]
+
+# Glob patterns of arrays that a source may have and a model need not: heads of a pretraining, and the bias of the
+# sigmoid loss, because a training may choose another loss.
+_MODEL_EXTRAS = [f"{HEAD_PREFIX}*", "logit_bias"]
+_VIT_EXTRAS = ["head.*", "proj"]
+_TEXT_EXTRAS = ["network.cls.*", "network.classifier.*"]
+
+# Endings of the names of embeddings.
 _WORDS = "embeddings.word_embeddings.weight"
 _POSITIONS = "embeddings.position_embeddings.weight"
 _TYPES = "embeddings.token_type_embeddings.weight"
 _TASKS = "embeddings.task_type_embeddings.weight"
 
+# Text positions that stay when others are stretched: they are trained best, and short texts need no more.
+NUM_FIXED_POSITIONS = 20
+
 
 @dataclass
 class _Source:
-    """Arrays by their names in the part that they are for."""
+    """Initial weights of a model or a tower, before and after they are adapted.
+
+    Attributes:
+        arrays: arrays by their names in the model or tower.
+        tokens: vocabulary of the word embedding; None: not known.
+        extras: glob patterns of arrays that may be left out.
+        notes: lines for the report: how the arrays were adapted.
+    """
 
     arrays: dict[str, np.ndarray]
     tokens: list[str] | None = None
-    heads: list[str] = field(default_factory=list)
+    extras: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[WeightReport]:
-    """Sets what `config.weights`, `config.image.weights` and `config.text.weights` name, in this order.
+    """Set the weights that `config.weights`, `config.image.weights` and `config.text.weights` name, in this order.
 
-    A classifier or another head of a pretrained tower is left out; every other difference is an error that
-    `config.allow` does not cover.
+    Heads of pretrained towers are left out. Any other difference is an error unless `config.allow` covers it.
 
     Returns:
-        A report for each source that is named; the first of its notes says which.
+        A report for each source; its first note names the source.
 
     Raises:
-        FileNotFoundError: a source is neither a file or folder nor a name known to those who publish it.
-        ValueError: weights that do not fit the model.
+        FileNotFoundError: a source is neither a file or folder nor the name of a published model.
+        ValueError: weights do not fit the model.
     """
+    tokens_of_model: list[str] | None = None
     reports = []
-    for key, source, part in (
+    for key, name, target in (
         ("Model.weights", config.weights, model),
         ("Model.image.weights", config.image.weights, model.image),
         ("Model.text.weights", config.text.weights, model.text),
     ):
-        if source is None:
+        if name is None:
             continue
         try:
-            if part is model.image:
-                found = _image_source(source, without_suite(config.image.name), model.image)
-            elif part is model.text:
-                found = _text_source(source, config.text.family)
+            if target is model.image:
+                source = _read_image_tower(name, without_suite(config.image.name), model.image)
+            elif target is model.text:
+                source = _read_text_tower(name, config.text.family)
             else:
-                found = _whole(source, config.dialect)
-            tokens = open_tokenizer(config.text.vocabulary, config.text.max_positions, config.text.tokenizer).tokens
-            _fit(found, part, tokens, config.text.first_position)
-            report = set_weights(part, found.arrays, [*config.allow, *found.heads], [f"{key}: {source}", *found.notes])
+                source = _read_whole_model(name, config.dialect)
+            if tokens_of_model is None:
+                text = config.text
+                tokens_of_model = open_tokenizer(text.vocabulary, text.max_positions, text.tokenizer).tokens
+            _adapt_embeddings(source, target, tokens_of_model, config.text.first_position)
+            notes = [f"{key}: {name}", *source.notes]
+            report = set_weights(target, source.arrays, [*config.allow, *source.extras], notes)
         except WeightMismatch as error:
-            raise WeightMismatch(f"{key}: {source}: {error}; what may differ must be named in Model.allow, and "
-                                 f"Model.like={source} takes the sizes of a whole model from it") from None  # fmt: skip
+            raise WeightMismatch(
+                f"{key}: {name}: {error}; list what may differ in Model.allow, or set Model.like={name} to take over "
+                "the sizes of a whole model"
+            ) from None
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{key}: {error}") from None
         except ValueError as error:
@@ -195,71 +244,93 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
     return reports
 
 
-def _whole(source: str, dialect: Mapping[str, str]) -> _Source:
-    layout, files = recognise_model(find_model(source))
-    is_run = (files.folder / CONFIG).is_file()  # which has read its own in the way of the dialect
-    if layout.layout in ERNIE_VIL_LAYOUTS and (is_run or not dialect):
-        found = _read(files.weights, "", files=files)
+def _read_whole_model(name: str, dialect: Mapping[str, str]) -> _Source:
+    model_format, files = recognise_model(find_model(name))
+    # The weights of a run were converted with its dialect when it began; to other ERNIE-ViL 2.0 a dialect is an error,
+    # which read_model raises.
+    is_run = (files.folder / CONFIG).is_file()
+    if model_format.layout in ERNIE_VIL_LAYOUTS and (is_run or not dialect):
+        source = _read_arrays(files.weights, "", files=files)
     else:
-        stored = read_model(source, dialect=dialect)
-        found = _Source(dict(stored.arrays), stored.tokens, notes=[str(stored.family)])
-    found.heads = _HEADS
-    return found
+        stored = read_model(name, dialect=dialect)
+        source = _Source(dict(stored.arrays), stored.tokens, notes=[str(stored.family)])
+    source.extras = _MODEL_EXTRAS
+    return source
 
 
-def _read(path: Path, tower: str, vocabulary: Path | None = None, files: ModelFiles | None = None) -> _Source:
-    """A weight file; of an ERNIE-ViL 2.0 the arrays whose names start with `tower`, without it."""
+def _read_image_tower(name: str, tower_name: str, tower: nn.Layer) -> _Source:
+    """Read weights for an image tower from a file, a folder, or PaddleClas ("paddleclas")."""
+    if name == "paddleclas":
+        path = _fetch_from_paddleclas(tower_name)
+    else:
+        path = _find_tower_weights(name)
+    source = _read_arrays(path, "image.")
+    if isinstance(tower, VisionTransformer | SuiteVit):
+        source.extras = _VIT_EXTRAS
+        return source
+    # A backbone of PaddleClas lies in `network` of our tower, with an Identity instead of its classifier.
+    source.arrays = _put_in_network(source.arrays, "")
+    source.extras = [f"{path}.*" for path, layer in tower.named_sublayers() if isinstance(layer, nn.Identity)]
+    return source
+
+
+def _read_text_tower(name: str, family: str) -> _Source:
+    """Read weights for a text tower from a file, a folder, or PaddleNLP, which knows some by name."""
+    if Path(name).exists() or named_checkpoint(name) or name in hub.MODELS:
+        source = _read_arrays(_find_tower_weights(name), "text.")
+    else:
+        weights, vocabulary = _fetch_from_paddlenlp(name, family)
+        source = _read_arrays(weights, "text.", vocabulary)
+    source.arrays = _put_in_network(source.arrays, f"{family}.")
+    source.extras = _TEXT_EXTRAS
+    return source
+
+
+def _read_arrays(path: Path, prefix: str, vocabulary: Path | None = None, files: ModelFiles | None = None) -> _Source:
+    """Read a weight file and the vocabulary next to it.
+
+    Args:
+        path: the file.
+        prefix: "image." or "text.": from a whole ERNIE-ViL 2.0, keep the arrays under this prefix, without it. "": keep
+            all; the file must then hold an ERNIE-ViL 2.0.
+        vocabulary: vocabulary to use instead of the one next to the file.
+        files: files of the model, if they have been read already.
+    """
     check_model_files(path)
     arrays = merge_lora((files or ModelFiles(path)).read(path))
     try:
         arrays = to_ours(arrays, detect_format(arrays))
     except ValueError:
-        if not tower:
+        if not prefix:
             raise
+        # A tower alone, with the names of its library.
     else:
-        arrays = {name.removeprefix(tower): array for name, array in arrays.items() if name.startswith(tower)}
-    words = next((array for name, array in arrays.items() if name.endswith(_WORDS)), None)
-    vocabulary = vocabulary or find_vocabulary(path, words)
-    return _Source(arrays, read_tokens(vocabulary) if vocabulary and words is not None else None)
+        arrays = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+    word_embedding = next((array for name, array in arrays.items() if name.endswith(_WORDS)), None)
+    vocabulary = vocabulary or find_vocabulary(path, word_embedding)
+    if vocabulary is None or word_embedding is None:
+        return _Source(arrays)
+    return _Source(arrays, read_tokens(vocabulary))
 
 
-def _tower_weights(source: str) -> Path:
-    """Return the file of a tower's weights: of a whole model, or of a tower alone, which is in no format."""
-    path = find_model(source)
+def _find_tower_weights(name: str) -> Path:
+    path = find_model(name)
+    # A tower alone is in no format, so arrays of any names will do.
     return find_arrays(path) or recognise_model(path)[1].weights
 
 
-def _image_source(source: str, name: str, tower: nn.Layer) -> _Source:
-    found = _read(_from_paddleclas(name) if source == "paddleclas" else _tower_weights(source), "image.")
-    if isinstance(tower, VisionTransformer | SuiteVit):
-        found.heads = _VIT_HEADS
-        return found
-    found.arrays = _in_network(found.arrays, "")
-    # The tower has an Identity instead of the classifier.
-    found.heads = [f"{path}.*" for path, layer in tower.named_sublayers() if isinstance(layer, nn.Identity)]
-    return found
-
-
-def _text_source(source: str, family: str) -> _Source:
-    if Path(source).exists() or named_checkpoint(source) or source in hub.MODELS:
-        found = _read(_tower_weights(source), "text.")
-    else:
-        found = _read(*_from_paddlenlp(source, family))
-    found.arrays = _in_network(found.arrays, f"{family}.")
-    found.heads = _TEXT_HEADS
-    return found
-
-
-def _in_network(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """A library's names as the tower around its network has them."""
+def _put_in_network(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Rename the arrays of a library's network to those of our tower, which holds it as `network`."""
     return {f"network.{name.removeprefix('network.').removeprefix(prefix)}": array for name, array in arrays.items()}
 
 
-def _from_paddleclas(name: str) -> Path:
-    """The file that PaddleClas publishes for a backbone, from its cache or its server."""
+def _fetch_from_paddleclas(name: str) -> Path:
+    """Return the weights that PaddleClas publishes for a backbone, from its cache or its server."""
     task = "Model.image.weights=paddleclas"
     backbone, download = paddleclas(task), imported("paddleclas.ppcls.utils.download", task)
     name = _PADDLECLAS_VITS.get(name, name)
+    # Each module of backbones has a table of addresses, but none of them is public.
     module = sys.modules.get(getattr(getattr(backbone, name, None), "__module__", ""))
     url = getattr(module, "MODEL_URLS", {}).get(name)
     if not url:
@@ -270,94 +341,129 @@ def _from_paddleclas(name: str) -> Path:
         raise FileNotFoundError(f"{url} could not be fetched ({error}); give a file in Model.image.weights") from None
 
 
-def _from_paddlenlp(name: str, family: str) -> tuple[Path, str, Path]:
-    """What `_read` takes for the model that PaddleNLP has under a name, from its cache or its server."""
+def _fetch_from_paddlenlp(name: str, family: str) -> tuple[Path, Path]:
+    """Return weights and vocabulary of the model that PaddleNLP has under a name, from its cache or its server."""
     task = f"Model.text.weights={name}, a name that PaddleNLP knows,"
     transformers, download = imported("paddlenlp.transformers", task), imported("paddlenlp.utils.download", task)
-    model, tokenizer = (getattr(transformers, f"{family.title()}{kind}") for kind in ("Model", "Tokenizer"))
+    model = getattr(transformers, f"{family.title()}Model")
+    tokenizer = getattr(transformers, f"{family.title()}Tokenizer")
     weights = model.pretrained_resource_files_map["model_state"].get(name, "model_state.pdparams")
     vocabulary = tokenizer.pretrained_resource_files_map["vocab_file"].get(name, "vocab.txt")
     try:
         paths = [download.resolve_file_path(name, file) for file in (weights, vocabulary)]
     except OSError as error:
-        raise FileNotFoundError(f"{name}: no such file or folder, and PaddleNLP could not fetch a model of that name "
-                                f"({error}); give a folder in Model.text.weights") from None  # fmt: skip
+        raise FileNotFoundError(
+            f"{name}: no such file or folder, and PaddleNLP could not fetch a model of that name ({error}); give a "
+            "folder in Model.text.weights"
+        ) from None
     if None in paths:
         raise FileNotFoundError(f"{name}: no such file or folder, and PaddleNLP has no model of that name")
-    return Path(paths[0]), "text.", Path(paths[1])
+    return Path(paths[0]), Path(paths[1])
 
 
-def _fit(found: _Source, part: nn.Layer, tokens: list[str], first: int) -> None:
-    """Adapts embeddings to the sizes of `part`, whose first token has the position `first`; what cannot be adapted is
-    left for the report."""
-    state = part.state_dict()
-    for name in [name for name in found.arrays if name.endswith((_TYPES, _TASKS)) and name not in state]:
-        _fold(found, name)
-    for name, array in found.arrays.items():
+def _adapt_embeddings(source: _Source, target: nn.Layer, tokens: list[str], first_position: int) -> None:
+    """Bring the embeddings of a source to the sizes of a model or tower, in place, where that is possible.
+
+    Args:
+        source: arrays to adapt.
+        target: the model or tower.
+        tokens: vocabulary of the target.
+        first_position: row of the position embedding that belongs to the first token of a text.
+    """
+    state = target.state_dict()
+    for name in list(source.arrays):
+        if name.endswith((_TYPES, _TASKS)) and name not in state:
+            _add_to_positions(source, name)
+
+    for name, array in source.arrays.items():
+        # Arrays of another width cannot be adapted; the report lists them.
         if name not in state or array.ndim != state[name].ndim or array.shape[-1] != state[name].shape[-1]:
             continue
-        value, rows = state[name].numpy(), state[name].shape[0]
-        if name.endswith(_WORDS) and found.tokens is not None and (found.tokens != tokens or len(array) != rows):
-            found.arrays[name] = _matched_words(found, array, value, tokens)
-        elif name.endswith("pos_embed") and array.shape != value.shape:
-            found.arrays[name] = _resized_positions(found, array, value.shape[1])
+        initial, rows = state[name].numpy(), state[name].shape[0]
+        if name.endswith(_WORDS) and source.tokens is not None:
+            if source.tokens != tokens or len(array) != rows:
+                source.arrays[name] = _match_words(source, array, initial, tokens)
+        elif name.endswith("pos_embed") and array.shape != initial.shape:
+            source.arrays[name] = _resize_positions(source, array, initial.shape[1])
         elif name.endswith(_POSITIONS) and len(array) > rows:
-            found.arrays[name] = array[:rows]
-            found.notes.append(f"{name}: the first {rows} of {len(array)} positions")
+            source.arrays[name] = array[:rows]
+            source.notes.append(f"{name}: the first {rows} of {len(array)} positions")
         elif name.endswith(_POSITIONS) and len(array) < rows:
-            found.arrays[name] = stretched_positions(array, rows, first)
-            found.notes.append(f"{name}: stretched from {len(array) - first} to {rows - first} positions, of which the "
-                               f"first {_kept(array, first) - first} stay as they are")  # fmt: skip
+            source.arrays[name] = stretch_positions(array, rows, first_position)
+            num_fixed = _count_fixed_rows(len(array), first_position) - first_position
+            source.notes.append(
+                f"{name}: stretched from {len(array) - first_position} to {rows - first_position} positions; the first "
+                f"{num_fixed} stay as they are"
+            )
         elif name.endswith(_TYPES) and len(array) != rows:
-            found.arrays[name] = np.concatenate([array[:rows], value[len(array) :]])
-            found.notes.append(f"{name}: {min(len(array), rows)} of {rows} types; the model uses type 0")
+            source.arrays[name] = np.concatenate([array[:rows], initial[len(array) :]])
+            source.notes.append(f"{name}: {min(len(array), rows)} of {rows} types; the model uses type 0")
 
 
-def _fold(found: _Source, name: str) -> None:
+def _add_to_positions(source: _Source, name: str) -> None:
+    """Add row 0 of an embedding of types to every position embedding, where it has the same effect."""
     positions = name.removesuffix(_TYPES).removesuffix(_TASKS) + _POSITIONS
-    if positions in found.arrays:
-        found.arrays[positions] = found.arrays[positions] + found.arrays.pop(name)[0]
-        found.notes.append(f"{name}: type 0 was added to the positions, which has the same effect")
+    if positions in source.arrays:
+        source.arrays[positions] = source.arrays[positions] + source.arrays.pop(name)[0]
+        source.notes.append(f"{name}: type 0 was added to the positions, which has the same effect")
 
 
-def _matched_words(found: _Source, array: np.ndarray, value: np.ndarray, tokens: list[str]) -> np.ndarray:
-    """The model's rows, with those of `array` for the tokens that the source has too."""
-    rows = {token: row for row, token in enumerate(found.tokens or [])}
-    known = [number for number, token in enumerate(tokens) if rows.get(token, len(array)) < len(array)]
-    value[known] = array[[rows[tokens[number]] for number in known]]
-    found.notes.append(f"word embeddings: {len(known)} of {len(tokens)} tokens found in the source's vocabulary")
-    return value
+def _match_words(source: _Source, array: np.ndarray, initial: np.ndarray, tokens: list[str]) -> np.ndarray:
+    """Return the initial word embedding with the rows of `array` for all tokens that the source has, too."""
+    source_row_of = {token: row for row, token in enumerate(source.tokens or [])}
+    rows, source_rows = [], []
+    for row, token in enumerate(tokens):
+        source_row = source_row_of.get(token)
+        if source_row is not None and source_row < len(array):
+            rows.append(row)
+            source_rows.append(source_row)
+    initial[rows] = array[source_rows]
+    source.notes.append(f"word embeddings: {len(rows)} of {len(tokens)} tokens found in the source's vocabulary")
+    return initial
 
 
-def stretched_positions(array: np.ndarray, rows: int, first: int = 0) -> np.ndarray:
-    """Position embeddings of texts `[old, width]` for longer ones, `[rows, width]`.
+def stretch_positions(array: np.ndarray, rows: int, first_position: int = 0) -> np.ndarray:
+    """Stretch position embeddings of texts `[num_rows, width]` to more rows, `[rows, width]`.
 
-    The first 20 positions stay, because they are trained best and short texts need them; position 20 + i becomes
-    20 + r i, those between are interpolated by straight lines, and the line of the last two goes on behind the last.
-    With r = 4 this makes 248 of 77 positions, as in Long-CLIP (Zhang et al. 2024, arXiv 2403.15378), and 196 of 64, as
-    in FG-CLIP 2. Of fewer than 40 positions the first half stays, and so do the rows before that of the first token.
+    The first 20 positions stay. Position 20 + i moves to 20 + r i; those between are interpolated linearly, and the
+    line of the last two is continued. With r = 4 this turns 77 positions into 248, as in Long-CLIP (Zhang et al. 2024,
+    arXiv 2403.15378), and 64 into 196, as in FG-CLIP 2. Of fewer than 40 positions the first half stays.
+
+    Args:
+        array: rows before `first_position` stay, too.
+        rows: number of rows of the result.
+        first_position: row of the first token.
     """
     array = array.astype(np.result_type(array, np.float32))
-    kept = _kept(array, first)
-    step = (len(array) - kept) / (rows - kept)
-    positions = np.concatenate([np.arange(kept), kept + np.arange(rows - kept) * step])
-    below = np.minimum(positions.astype(np.int64), len(array) - 2)
-    share = (positions - below).astype(array.dtype)[:, None]
-    return array[below] * (1 - share) + array[below + 1] * share
+    num_fixed = _count_fixed_rows(len(array), first_position)
+    step = (len(array) - num_fixed) / (rows - num_fixed)
+    # Where in `array` each row of the result lies, as a fraction between two rows.
+    positions = np.concatenate([np.arange(num_fixed), num_fixed + np.arange(rows - num_fixed) * step])
+    lower_rows = np.minimum(positions.astype(np.int64), len(array) - 2)
+    upper_share = (positions - lower_rows).astype(array.dtype)[:, None]
+    return array[lower_rows] * (1 - upper_share) + array[lower_rows + 1] * upper_share
 
 
-def _kept(array: np.ndarray, first: int) -> int:
-    return first + min(20, (len(array) - first) // 2)
+def _count_fixed_rows(num_rows: int, first_position: int) -> int:
+    return first_position + min(NUM_FIXED_POSITIONS, (num_rows - first_position) // 2)
 
 
-def _resized_positions(found: _Source, array: np.ndarray, length: int) -> np.ndarray:
-    """A square grid of position embeddings `[1, tokens, width]` at another size, bicubic; class tokens stay."""
-    for extra in (1, 0, 2):
-        old, new = math.isqrt(array.shape[1] - extra), math.isqrt(length - extra)
-        if old * old + extra == array.shape[1] and new * new + extra == length:
-            grid = paddle.to_tensor(array[:, extra:].reshape(1, old, old, -1).transpose(0, 3, 1, 2))
-            resized = F.interpolate(grid, size=[new, new], mode="bicubic", align_corners=False).numpy()
-            found.notes.append(f"position embeddings: from a grid of {old} x {old} to {new} x {new}, bicubic")
-            patches = resized.transpose(0, 2, 3, 1).reshape(1, new * new, -1)
-            return np.concatenate([array[:, :extra], patches], axis=1)
+def _resize_positions(source: _Source, array: np.ndarray, length: int) -> np.ndarray:
+    """Resize a square grid of position embeddings, `[1, tokens, width]`, to `length` tokens.
+
+    Rows of class tokens stay. An array that is no square grid is returned as it is.
+    """
+    for num_class_tokens in (1, 0, 2):  # 2: DeiT's class and distillation token
+        old_side, new_side = math.isqrt(array.shape[1] - num_class_tokens), math.isqrt(length - num_class_tokens)
+        if old_side**2 + num_class_tokens != array.shape[1] or new_side**2 + num_class_tokens != length:
+            continue
+        grid = array[:, num_class_tokens:].reshape(1, old_side, old_side, -1).transpose(0, 3, 1, 2)  # [1, width, h, w]
+        resized = F.interpolate(
+            paddle.to_tensor(grid), size=[new_side, new_side], mode="bicubic", align_corners=False
+        ).numpy()
+        source.notes.append(
+            f"position embeddings: from a grid of {old_side} x {old_side} to {new_side} x {new_side}, bicubic"
+        )
+        patches = resized.transpose(0, 2, 3, 1).reshape(1, new_side * new_side, -1)
+        return np.concatenate([array[:, :num_class_tokens], patches], axis=1)
     return array
