@@ -1,7 +1,8 @@
-"""What an evaluation knows of a benchmark and its metric: a scorer is a file in `scorers/`, and a name below.
+"""Scorers: what an evaluation needs to know of a benchmark and its metric.
 
-The rest is written once: `run_scorer` runs a scorer for commands and trainings, `encoded.py` encodes what it opens,
-on all ranks, and `report.py` writes what it finds.
+A scorer is a class in `scorers/`, with a name in `SCORERS`. Everything else is written once: `run_scorer` runs a scorer
+for commands and training runs, `encoded.py` encodes the data that it opens on all ranks, and `report.py` writes its
+report.
 """
 
 from __future__ import annotations
@@ -38,34 +39,37 @@ SCORERS: Registry[type[Scorer]] = Registry(
     ("from_config", "recognises", "open", "check", "score"),
 )
 DEFAULT_SCORER = "retrieval"
-"""Scores whatever has images and texts, where no scorer recognises the data."""
+"""Scorer of images and texts that no scorer recognises as its own."""
 
 
 def make_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
-    """A scorer with these options; the others are as it says.
+    """Make a scorer with these options; the other options have their defaults.
 
     Raises:
         ValueError: there is no such scorer, or it has no such option.
     """
-    make = SCORERS.find(name)
-    check_options(make, name, options)
-    return make(**options)
+    scorer_class = SCORERS.find(name)
+    check_options(scorer_class, name, options)
+    return scorer_class(**options)
 
 
-def list_options(scorer: type[Scorer]) -> list[str]:
-    return [field.name for field in fields(scorer)] if is_dataclass(scorer) else []
+def list_options(scorer_class: type[Scorer]) -> list[str]:
+    """Return the names of the options of a scorer."""
+    if not is_dataclass(scorer_class):
+        return []
+    return [field.name for field in fields(scorer_class)]
 
 
-def check_options(scorer: type[Scorer], name: str, options: Iterable[str]) -> None:
-    """ValueError if a scorer of this name has not all of these options."""
-    known = list_options(scorer)
+def check_options(scorer_class: type[Scorer], name: str, options: Iterable[str]) -> None:
+    """Raise ValueError if the scorer with this name lacks one of the options."""
+    existing = list_options(scorer_class)
     for option in options:
-        if option not in known:
-            raise ValueError(f"{name}: {option}: no such option; known: {', '.join(known) or 'none'}")
+        if option not in existing:
+            raise ValueError(f"{name}: {option}: no such option; known: {', '.join(existing) or 'none'}")
 
 
 def find_scorer(data: DataSpec, protocols: Sequence[str] = ()) -> str:
-    """Return the name of the scorer that knows protocols or, where none is named, of the one that recognises data."""
+    """Return the name of the scorer that knows the protocols or, without protocols, recognises the data."""
     if protocols:
         return find_protocol_scorer(protocols)
     path = Path(data.paths[0])
@@ -78,7 +82,7 @@ def find_scorer(data: DataSpec, protocols: Sequence[str] = ()) -> str:
         layout = ""
     except ValueError:
         layout = None
-    # The last one is asked first: a scorer of the user's own goes before ours, and special ones before general ones.
+    # The last scorer is asked first: scorers of the user come before ours, and special ones before general ones.
     for name in reversed(SCORERS):
         if SCORERS.find(name).recognises(path, layout):
             return name
@@ -87,13 +91,13 @@ def find_scorer(data: DataSpec, protocols: Sequence[str] = ()) -> str:
 
 @dataclass(frozen=True)
 class ScorerInput:
-    """What a scorer has opened, and all that it scores by.
+    """Data that a scorer has opened: all that it needs besides the embeddings.
 
     Attributes:
-        data: where it lies.
-        benchmarks: what is encoded, by name.
-        context: what else the scorer has read.
-        best_by: the metric that chooses the best checkpoint of a run, if that depends on the data; None: the scorer's.
+        data: location and options of the data.
+        benchmarks: benchmarks to encode, by name.
+        context: whatever else the scorer needs.
+        best_by: metric that chooses the best checkpoint of a run, if that depends on the data; None: the scorer's.
     """
 
     data: DataSpec
@@ -103,18 +107,19 @@ class ScorerInput:
 
 
 ProgressBar = Callable[[int], AbstractContextManager[Callable[[int], Any]]]
-"""Shows the progress of so many images; the block calls what it is given with the number of those just done."""
+"""Makes a context manager that shows the progress of so many images; in its block, call the function that it yields
+with the number of images just finished."""
 
 
 class Scorer(Protocol):
-    """A benchmark and its metric. A subclass is a dataclass whose fields are its options; it keeps no other state.
+    """A benchmark and its metric. A subclass is a dataclass whose fields are its options; it has no other state.
 
     Attributes:
-        best_by: the metric that chooses the best checkpoint of a run; None: none does, or `ScorerInput` says which.
-        labels: whether it scores models that were trained to label statements, and no others.
-        separate: whether its benchmarks can be scored each on its own, so that one that fails does not cost the others.
-        held_out: whether none of its images should be trained on; they are looked for in the training data of a run.
-        folder: of its results, in a run or where there is none.
+        best_by: metric that chooses the best checkpoint of a run; None: no metric does, or `ScorerInput` names it.
+        needs_classifier: whether it scores models that were trained to label statements, and no others.
+        is_separable: whether each benchmark can be scored on its own, so that an error of one leaves the others.
+        is_held_out: whether its images should not be trained on; a run searches its training data for them.
+        folder: name of the folder of results, in a run folder or in the working directory.
     """
 
     best_by: str | None = None
@@ -124,95 +129,106 @@ class Scorer(Protocol):
     folder: ClassVar[str] = "evaluation"
 
     @classmethod
-    def from_config(cls, config: Config, scored: ScoredConfig | None, default: str) -> tuple[Scorer, DataSpec | None]:
-        """Return the scorer of a run's models, and the data that it scores; None: the configuration names none.
+    def from_config(
+        cls, config: Config, scored: ScoredConfig | None, default_split: str
+    ) -> tuple[Scorer, DataSpec | None]:
+        """Return the scorer of a run's models, and the data to score; None if the configuration names no data.
 
         Args:
-            config: of the run.
-            scored, default: as for `DataSpec.of_scored`; None: the run has no such data.
+            config: configuration of the run.
+            scored: data to score; None: the run has no such data.
+            default_split: split to score if `scored` names none.
 
         Raises:
-            ConfigError, ValueError: the configuration lacks something, or names what there is not.
+            ConfigError, ValueError: a setting is missing, or names something that does not exist.
         """
-        return cls(), DataSpec.of_scored(config, scored, default) if scored else None
+        return cls(), DataSpec.of_scored(config, scored, default_split) if scored else None
 
     @classmethod
     def recognises(cls, path: Path, layout: str | None) -> bool:
-        """Return whether data are for this scorer, and not only something that it can score as well.
+        """Return whether data are meant for this scorer, not only something that it can score as well.
 
         Args:
-            path: an existing file or folder.
-            layout: the name of its layout; "": it has none; None: opening the data will say what is wrong with them.
+            path: existing file or folder.
+            layout: name of its layout; "": it has none; None: opening the data will report an error.
         """
         return False
 
     def open(self, data: DataSpec) -> ScorerInput:
-        """Open what is to be encoded; no image is read.
+        """Open the data to encode; no image is read yet.
 
         Raises:
-            OSError, ValueError: nothing can be read of it.
+            OSError, ValueError: the data cannot be read.
         """
 
-    def describe_sizes(self, opened: ScorerInput) -> dict[str, str]:
-        """Return how much there is of each benchmark, in words."""
-        return {
-            name: f"{counted(len(benchmark.images), 'image')}, {counted(len(benchmark.texts), 'text')}"
-            for name, benchmark in opened.benchmarks.items()
-        }
+    def describe_sizes(self, inputs: ScorerInput) -> dict[str, str]:
+        """Return the sizes of each benchmark in words."""
+        sizes = {}
+        for name, benchmark in inputs.benchmarks.items():
+            sizes[name] = f"{counted(len(benchmark.images), 'image')}, {counted(len(benchmark.texts), 'text')}"
+        return sizes
 
-    def check(self, opened: ScorerInput, model: ErnieViL2, name: str) -> None:
-        """Raise ValueError if a model of this name cannot be scored on what was opened; nothing is computed yet."""
+    def check(self, inputs: ScorerInput, model: ErnieViL2, name: str) -> None:
+        """Raise ValueError if the model with this name cannot be scored on the data; nothing is computed yet."""
         return
 
-    def score(self, opened: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
-        """Score the embeddings of the opened benchmarks. Runs on rank 0 alone.
+    def score(self, inputs: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
+        """Score the embeddings of the benchmarks. Runs on rank 0 only.
 
         Raises:
             ValueError: an embedding is not finite, or there is nothing to score.
         """
 
-    def file_name_parts(self, opened: ScorerInput) -> list[str]:
-        """Return what distinguishes results on the same data, for the names of their files."""
-        return [*filter(None, [opened.data.split]), *(opened.data.languages or ())]
+    def file_name_parts(self, inputs: ScorerInput) -> list[str]:
+        """Return words that distinguish the file names of several results on the same data."""
+        split = [inputs.data.split] if inputs.data.split else []
+        return [*split, *(inputs.data.languages or ())]
 
     def inspect(self, data: DataSpec, bar: ProgressBar) -> Inspection:
-        """Read the data and decode all images."""
+        """Read the data and decode all images, without a model."""
         lines: list[str] = []
         is_good = True
-        opened = self.open(data)
-        for name, benchmark in opened.benchmarks.items():
+        inputs = self.open(data)
+        for name, benchmark in inputs.benchmarks.items():
             with bar(len(benchmark.images)) as progress:
-                files = decode_all(benchmark.images, progress)
-            sizes = self.describe_sizes(replace(opened, benchmarks={name or benchmark.name: benchmark}))
-            lines += [*map(": ".join, sizes.items()), f"entries: {benchmark.rows}", f"images: {files}"]
-            is_good &= not (benchmark.rows.counts or files.counts)
+                bad_images = decode_all(benchmark.images, progress)
+            sizes = self.describe_sizes(replace(inputs, benchmarks={name or benchmark.name: benchmark}))
+            lines += [f"{title}: {size}" for title, size in sizes.items()]
+            lines += [f"entries: {benchmark.rows}", f"images: {bad_images}"]
+            if benchmark.rows.counts or bad_images.counts:
+                is_good = False
         return Inspection("\n".join(lines), is_good)
 
 
 def run_scorer(
     scorer: Scorer,
     model: ErnieViL2,
-    opened: ScorerInput,
+    inputs: ScorerInput,
     name: str | None = None,
     encode: Callable[[ErnieViL2, Benchmark, str], EncodedBenchmark] | None = None,
     rank: int = 0,
     ranks: int = 1,
 ) -> Report:
-    """Check a model, encode with it what a scorer has opened, and score that. A collective of the ranks.
+    """Check a model, encode the benchmarks with it, and score the embeddings. A collective of the ranks.
 
     Args:
-        scorer: what scores.
-        model: what is scored.
-        opened: by this scorer.
-        name: of the model, for errors; None: it needs no check any more.
-        encode: gives the embeddings of a benchmark of a name; None: as `encode_benchmark`.
-        rank, ranks: of this process, and how many share the work; on others than rank 0 the report is empty.
+        scorer: scorer that opened the data.
+        model: model to score.
+        inputs: data that the scorer has opened.
+        name: name of the model in errors; None: the model has been checked before.
+        encode: encodes a benchmark, given model, benchmark and name of the benchmark; None: `encode_benchmark`.
+        rank: rank of this process; on ranks other than 0 the report is empty.
+        ranks: number of ranks that share the encoding.
 
     Raises:
         ValueError: see `Scorer.check`, `encode_benchmark` and `Scorer.score`.
     """
     if name is not None:
-        scorer.check(opened, model, name)
-    encode = encode or (lambda model, benchmark, _: encode_benchmark(model, benchmark, rank=rank, ranks=ranks))
-    encoded = {key: encode(model, benchmark, key) for key, benchmark in opened.benchmarks.items()}
-    return Report({}) if rank else scorer.score(opened, encoded, model)
+        scorer.check(inputs, model, name)
+    encoded = {}
+    for key, benchmark in inputs.benchmarks.items():
+        if encode is None:
+            encoded[key] = encode_benchmark(model, benchmark, rank=rank, ranks=ranks)
+        else:
+            encoded[key] = encode(model, benchmark, key)
+    return Report({}) if rank else scorer.score(inputs, encoded, model)
