@@ -20,7 +20,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
 
 from ernie_vil2.apps.search.add_items import THUMBNAIL_SIDE, make_thumbnail
-from ernie_vil2.apps.search.batching import Batcher, Options, dumped
+from ernie_vil2.apps.search.batching import Batcher, Options, encode_json
 from ernie_vil2.apps.search.collection import KINDS, MAX_FIELDS, Item
 from ernie_vil2.apps.search.index import Index, check_query_lengths
 from ernie_vil2.apps.search.items import dump_json
@@ -168,7 +168,7 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
     async def by_image(request: Request, options: Asked, q: str = "", without: str = "") -> Response:
         start, parts = time.perf_counter(), _parts(q, without)
         async with uploads.received(request) as content:
-            pixels = await batcher.pixels(content)
+            pixels = await batcher.decode_pixels(content)
         return _answer(await batcher.answer([(1.0, pixels), *parts], options), start)
 
     @router.post(
@@ -180,19 +180,19 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
     async def batch(request: Request) -> Response:
         start = time.perf_counter()
         async with uploads.received(request) as content:
-            asked, texts, images = await batcher.prepared(_read_batch, content)
-            pixels = await batcher.all_pixels(images)
+            asked, texts, images = await batcher.run_in_thread(_read_batch, content)
+            pixels = await batcher.decode_all_pixels(images)
         queries = []
         for parts, image in zip(texts, pixels, strict=True):
             queries.append(parts if image is None else [(1.0, image), *parts])
         options = Options(asked.count, asked.among, asked.threshold, dump_json(asked.where))
-        return _answer(b"[%b]" % b",".join(await batcher.answers(queries, options)), start, b"results")
+        return _answer(b"[%b]" % b",".join(await batcher.answer_all(queries, options)), start, b"results")
 
     @router.get("/similar", summary="Items like one of the index", responses=_ANSWERS)
     async def similar(id: str, options: Asked, kind: Kind = "images") -> Response:
-        start, found = time.perf_counter(), options.closest()
+        start, found = time.perf_counter(), options.search_arguments()
         try:
-            hits = await batcher.searched(lambda: index.similar(id, kind, **found)[options.offset :])
+            hits = await batcher.run_search(lambda: index.similar(id, kind, **found)[options.offset :])
             return _answer(hits, start)
         except KeyError:
             raise HTTPException(404, "no item of this id") from None
@@ -213,7 +213,7 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
         async with uploads.received(request) as content:
             if not index.has("texts"):
                 return _answer(b"[]", start)
-            pixels = await batcher.pixels(content)
+            pixels = await batcher.decode_pixels(content)
         return _answer(await batcher.answer([(1.0, pixels)], Options(count, "texts", threshold)), start)
 
     @router.get("/facets", summary="Fields to filter by, with their values and the number of items of each")
@@ -258,14 +258,14 @@ def model_routes(index: Index, batcher: Batcher, uploads: Uploads, shown: Sequen
     )
     async def embeddings(request: Request) -> Response:
         async with uploads.received(request) as content:
-            asked, texts, images = await batcher.prepared(_read_embeddings, content)
+            asked, texts, images = await batcher.run_in_thread(_read_embeddings, content)
             if asked.dimensions not in (None, *index.model.widths):
                 known = " or ".join(map(str, index.model.widths))
                 raise HTTPException(422, f"this model's embeddings have {known} dimensions")
-            pixels = await batcher.all_pixels(images)
+            pixels = await batcher.decode_all_pixels(images)
         parts = [text or "" if image is None else image for text, image in zip(texts, pixels, strict=True)]
-        vectors = await batcher.embeddings(parts)
-        body = await batcher.prepared(_write_embeddings, index, asked, texts, vectors)
+        vectors = await batcher.encode(parts)
+        body = await batcher.run_in_thread(_write_embeddings, index, asked, texts, vectors)
         return Response(body, media_type="application/json")
 
     return router
@@ -280,15 +280,15 @@ def item_routes(index: Index, batcher: Batcher, uploads: Uploads) -> APIRouter:
     )
     async def add(request: Request) -> dict[str, Any]:
         async with uploads.received(request) as content:
-            new_items, images = await batcher.prepared(_read_items, content)
-            decoded = await batcher.decoded(images, partial(_finish_image, index))
+            new_items, images = await batcher.run_in_thread(_read_items, content)
+            decoded = await batcher.decode_all(images, partial(_finish_image, index))
         made = []
         for new, image, finished in zip(new_items, images, decoded, strict=True):
             if image is None or finished is None:
                 made.append(_text_item(new))
             else:
                 made.append(_image_item(new, image, *finished))
-        vectors = await batcher.embeddings([part for _, _, part in made])
+        vectors = await batcher.encode([part for _, _, part in made])
         added = {}
         for kind in get_args(Kind):
             if chosen := [number for number, (of, _, _) in enumerate(made) if of == kind]:
@@ -435,7 +435,7 @@ def _write_embeddings(
         for number, vector in enumerate(vectors)
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return dumped({"object": "list", "data": data, "model": index.title, "usage": usage})
+    return encode_json({"object": "list", "data": data, "model": index.title, "usage": usage})
 
 
 def _read_items(content: bytes) -> tuple[list[NewItem], list[bytes | None]]:

@@ -1,8 +1,8 @@
-"""Queries that arrive together are encoded together, and searched together outside of the encoder.
+"""Encodes queries that arrive together in one batch, and searches for them on other threads.
 
-One thread encodes. While it encodes a batch the next queries gather; an embedding goes on to the threads that search,
-and the answer, written as JSON once, back to the event loop that waits for it. What an answer says does not depend on
-what else is in its batch. No more than a bound of queries wait: one more is refused at once.
+One thread encodes. While it encodes a batch, the next queries gather. Embeddings go on to the threads that search, and
+the answers, written as JSON once, to the event loops that wait for them. An answer does not depend on the other queries
+of its batch. The number of waiting queries is bounded; a query too many is refused at once.
 """
 
 import asyncio
@@ -22,40 +22,46 @@ import numpy as np
 import orjson
 
 from ernie_vil2.apps.search.collection import Hit
-from ernie_vil2.apps.search.image_decoding import Content, ImageDecoder
+from ernie_vil2.apps.search.image_decoding import ImageDecoder, Result
 from ernie_vil2.apps.search.index import Index
-from ernie_vil2.apps.search.metrics import CACHED, WAITING, Metrics
+from ernie_vil2.apps.search.metrics import CACHED_ANSWERS, WAITING_QUERIES, Metrics
 from ernie_vil2.io.files import parse_json
 
-MOST_TOGETHER = 32  # queries of a batch
-LONGEST_WAIT = 0.002  # seconds that a query may wait for others, and does only while several ask
-MOST_WAITING = 256  # queries in progress: at 450 a second the last one waits for about half a second
-KEPT_ANSWERS = 2048  # answers of the cache, some 20 MB
-LONGEST_KEPT = 2000  # characters of a query and its filter whose answer is kept: 16 MB of all
-SEARCHING, PREPARING = 2, 2  # threads
+MAX_BATCH_SIZE = 32  # queries; bounds how long the first one waits for the encoding of the others
+# Seconds that a query waits for others, and only while several ask. Longer makes larger batches and later answers.
+MAX_BATCH_DELAY = 0.002
+MAX_QUEUE = 256  # queries in progress; at 450 a second the last one waits for about half a second
+CACHE_SIZE = 2048  # answers, some 20 MB
+MAX_CACHED_LENGTH = 2000  # characters of a query and its filter whose answer is cached: 16 MB for all
+NUM_SEARCHERS = 2  # threads
+NUM_PREPARERS = 2  # threads that parse and write JSON
 
-Part = tuple[float, str | np.ndarray]
-"""A weight, and a text or the pixels of an image as `ErnieViL2.preprocess` gives them."""
+Term = tuple[float, str | np.ndarray]
+"""A weight, and a text or the pixels of an image as `ErnieViL2.preprocess` returns them. A query is a sum of terms."""
 
 
 class Overloaded(Exception):  # noqa: N818  -- named by what has happened
-    """More queries wait than may; `retry` seconds later there may be room."""
+    """Too many queries wait.
 
-    retry = 1
+    Attributes:
+        retry_seconds: after which the client may try again.
+    """
+
+    retry_seconds = 1
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is searched for: `count` items after the first `offset`; `where` is JSON."""
+    """The options of a query, see `Index.search`; hashable, so that they are part of the key of a cached answer."""
 
     count: int = 40
     among: str = "images"
     threshold: float | None = None
-    where: str = "{}"
-    offset: int = 0
+    where: str = "{}"  # JSON
+    offset: int = 0  # number of best items that are left out
 
-    def closest(self) -> dict[str, Any]:
-        """Arguments of `Index.closest`, which finds what is left out as well."""
+    def search_arguments(self) -> dict[str, Any]:
+        """Return arguments of `Index.search_embeddings`; its hits include those that `offset` leaves out."""
         return {
             "count": self.offset + self.count,
             "among": self.among,
@@ -66,88 +72,116 @@ class Options:
 
 @dataclass(eq=False)
 class _Query:
-    parts: Sequence[Part]
-    options: Options | None
+    terms: Sequence[Term]
+    options: Options | None  # None: only the embedding is wanted
     answer: asyncio.Future
-    arrived: float = field(default_factory=time.monotonic)
+    arrival: float = field(default_factory=time.monotonic)
     embedding: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
 class Batcher:
     """Answers queries of an index in batches, for any number of event loops.
 
-    At most `most_waiting` queries are in progress, and `kept` answers of texts are kept until the index changes.
+    Args:
+        index: the index.
+        max_queue: queries that may be in progress.
+        cache_size: answers to texts that are kept until the index changes; 0: none.
+        metrics: counts batches, cached answers and waiting queries.
     """
 
     def __init__(
-        self, index: Index, most_waiting: int = MOST_WAITING, kept: int = KEPT_ANSWERS, counts: Metrics | None = None
+        self, index: Index, max_queue: int = MAX_QUEUE, cache_size: int = CACHE_SIZE, metrics: Metrics | None = None
     ):
-        self.index, self.most_waiting = index, most_waiting
-        self.counts = counts or Metrics()
-        # The scale of an int8 graph's activations is that of a batch.
-        self._alone = index.model.precision == "int8"
+        self.index, self.max_queue = index, max_queue
+        self.metrics = metrics or Metrics()
+        # int8 graphs scale activations by the largest of a batch, so a query must be encoded alone.
+        self._encoding_batch_size = 1 if index.model.precision == "int8" else None
         self._queue: deque[_Query] = deque()
-        self._lock = threading.Lock()
-        self._encoding, self.waiting = False, 0
+        self._queue_lock = threading.Lock()
+        self._is_encoding = False
+        self.num_waiting = 0
         self._encoder = ThreadPoolExecutor(1, "encode")
-        self._searchers = ThreadPoolExecutor(SEARCHING, "search", _limit_threads)
-        self._preparers = ThreadPoolExecutor(PREPARING, "prepare")
+        self._searchers = ThreadPoolExecutor(NUM_SEARCHERS, "search", _limit_faiss_threads)
+        self._preparers = ThreadPoolExecutor(NUM_PREPARERS, "prepare")
         self._decoder = ImageDecoder(index.model.preprocessing)
-        self._answers = _ItemCache(kept)
+        self._cache = _AnswerCache(cache_size)
 
-    async def answer(self, parts: Sequence[Part], options: Options) -> bytes:
-        """The hits of a query as a JSON array; Overloaded if too many wait, ValueError as of `Index.closest`."""
-        return (await self.answers([parts], options))[0]
+    async def answer(self, terms: Sequence[Term], options: Options) -> bytes:
+        """Return the hits of a query as a JSON array.
 
-    async def answers(self, queries: Sequence[Sequence[Part]], options: Options) -> list[bytes]:
-        """As `answer`, for several queries."""
+        Raises:
+            Overloaded: too many queries wait.
+            ValueError: as `Index.search_embeddings`.
+        """
+        (answer,) = await self.answer_all([terms], options)
+        return answer
+
+    async def answer_all(self, queries: Sequence[Sequence[Term]], options: Options) -> list[bytes]:
+        """Return the same as `answer` for several queries."""
         version = self.index.collection(options.among).version
-        keys = [(tuple(parts), options) if version and _is_kept(parts, options) else None for parts in queries]
-        known = [self._answers.get(key, version) for key in keys]
-        self.counts.add(CACHED, sum(one is not None for one in known))
-        found = iter(await self._results([q for q, one in zip(queries, known, strict=True) if one is None], options))
-        answers = [next(found) if one is None else one for one in known]
-        for key, one in zip(keys, answers, strict=True):
-            self._answers.keep(key, version, one)
+        keys: list[Hashable] = []
+        cached_answers = []
+        for terms in queries:
+            is_cacheable = version is not None and _is_cacheable(terms, options)
+            key: Hashable = (tuple(terms), options) if is_cacheable else None
+            keys.append(key)
+            cached_answers.append(self._cache.get(key, version))
+
+        new_queries = [terms for terms, answer in zip(queries, cached_answers, strict=True) if answer is None]
+        self.metrics.add(CACHED_ANSWERS, len(queries) - len(new_queries))
+        new_answers = iter(await self._process(new_queries, options))
+
+        answers = []
+        for key, cached_answer in zip(keys, cached_answers, strict=True):
+            answer = next(new_answers) if cached_answer is None else cached_answer
+            self._cache.add(key, version, answer)
+            answers.append(answer)
         return answers
 
-    async def embeddings(self, parts: Sequence[str | np.ndarray]) -> list[np.ndarray]:
-        """`[D]` of each text or image; Overloaded as for `answer`."""
-        return await self._results([[(1.0, part)] for part in parts], None)
+    async def encode(self, contents: Sequence[str | np.ndarray]) -> list[np.ndarray]:
+        """Return the embedding `[D]` of each text or image; Overloaded if too many queries wait."""
+        return await self._process([[(1.0, content)] for content in contents], None)
 
-    async def searched(self, work: Callable[[], list[Hit]]) -> bytes:
-        """The hits of a search that needs no encoder, as a JSON array; Overloaded as for `answer`."""
-        self._enter(1)
+    async def run_search(self, search: Callable[[], list[Hit]]) -> bytes:
+        """Return the hits of a search that needs no encoder as a JSON array; Overloaded if too many queries wait."""
+        self._enter_queue(1)
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._searchers, lambda: _written(work()))
+            return await loop.run_in_executor(self._searchers, lambda: _encode_hits(search()))
         finally:
-            self._leave(1)
+            self._leave_queue(1)
 
-    async def prepared(self, work: Callable[..., Content], *arguments: Any) -> Content:
-        """What `work` returns on a thread: parsing, counting and writing, for which the event loop has no time."""
+    async def run_in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """Return the result of `work` from a thread: parsing and writing would block the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._preparers, work, *arguments)
 
-    async def pixels(self, image: bytes) -> np.ndarray:
-        """The pixels of an image file as the model sees them; errors as of `ImageDecoder`."""
-        plan = await self.prepared(self._decoder.plan_one, image)
+    async def decode_pixels(self, image: bytes) -> np.ndarray:
+        """Return the pixels of an image file as the model sees them; errors as `ImageDecoder`."""
+        plan = await self.run_in_thread(self._decoder.plan_one, image)
         return await self._decoder.decode(image, "image", plan, self.index.model.preprocessing.view)
 
-    async def all_pixels(self, images: Sequence[bytes | None]) -> list[np.ndarray | None]:
-        """As `pixels`, of all images of a request; None of what is none."""
-        return await self.decoded(images, lambda _, decoded: self.index.model.preprocessing.view(decoded))
+    async def decode_all_pixels(self, images: Sequence[bytes | None]) -> list[np.ndarray | None]:
+        """Return the same as `decode_pixels` for all images of a request; None stays None."""
+        return await self.decode_all(images, lambda _, decoded: self.index.model.preprocessing.view(decoded))
 
-    async def decoded(
-        self, images: Sequence[bytes | None], finish: Callable[[bytes, Any], Content]
-    ) -> list[Content | None]:
-        """What `finish` makes of each image and its pixels, on the thread that decodes; one image after the other.
+    async def decode_all(
+        self, images: Sequence[bytes | None], finish: Callable[[bytes, Any], Result]
+    ) -> list[Result | None]:
+        """Decode the images of a request one after the other.
 
-        None of what is none. All are looked at before the first one is decoded; errors as of `ImageDecoder`.
+        All of them are planned before the first one is decoded, so that a request that is too large is refused early.
+
+        Args:
+            images: image files; None stays None.
+            finish: is called with each file and its pixels on the thread that decodes, and returns the result.
+
+        Raises:
+            As `ImageDecoder`.
         """
         if all(image is None for image in images):
             return [None] * len(images)
-        plans = await self.prepared(self._decoder.plan_all, images)
-        results: list[Content | None] = []
+        plans = await self.run_in_thread(self._decoder.plan_all, images)
+        results: list[Result | None] = []
         for image, plan in zip(images, plans, strict=True):
             if image is None or plan is None:
                 results.append(None)
@@ -155,166 +189,183 @@ class Batcher:
                 results.append(await self._decoder.decode(image, "image", plan, partial(finish, image)))
         return results
 
-    def _enter(self, count: int) -> None:
-        if self.waiting + count > self.most_waiting:
-            raise Overloaded(f"{self.waiting} queries wait already; try again")
-        self.waiting += count
-        self.counts.set(WAITING, self.waiting)
+    def _enter_queue(self, count: int) -> None:
+        if self.num_waiting + count > self.max_queue:
+            raise Overloaded(f"{self.num_waiting} queries are waiting already; try again")
+        self.num_waiting += count
+        self.metrics.set(WAITING_QUERIES, self.num_waiting)
 
-    def _leave(self, count: int) -> None:
-        self.waiting -= count
-        self.counts.set(WAITING, self.waiting)
+    def _leave_queue(self, count: int) -> None:
+        self.num_waiting -= count
+        self.metrics.set(WAITING_QUERIES, self.num_waiting)
 
-    async def _results(self, queries: Sequence[Sequence[Part]], options: Options | None) -> list[Any]:
+    async def _process(self, queries: Sequence[Sequence[Term]], options: Options | None) -> list[Any]:
+        """Return the answers to queries, or their embeddings if there are no options."""
         if not queries:
             return []
-        self._enter(len(queries))
+        self._enter_queue(len(queries))
         loop = asyncio.get_running_loop()
-        waiting = [_Query(parts, options, loop.create_future()) for parts in queries]
+        waiting = [_Query(terms, options, loop.create_future()) for terms in queries]
         try:
-            self._add(waiting)
-            return (
-                [await waiting[0].answer] if len(waiting) == 1 else await asyncio.gather(*(q.answer for q in waiting))
-            )
+            self._submit(waiting)
+            if len(waiting) == 1:  # without the overhead of gather
+                return [await waiting[0].answer]
+            return await asyncio.gather(*(query.answer for query in waiting))
         finally:
-            self._leave(len(queries))
-            for one in waiting:  # of a client that is gone
-                one.answer.cancel()
+            self._leave_queue(len(queries))
+            for query in waiting:  # if the client has gone, the others need not be encoded any more
+                query.answer.cancel()
 
-    def _add(self, queries: Iterable[_Query]) -> None:
-        with self._lock:
+    def _submit(self, queries: Iterable[_Query]) -> None:
+        with self._queue_lock:
             self._queue.extend(queries)
-            if self._encoding:
+            if self._is_encoding:
                 return
-            self._encoding = True
-        self._encoder.submit(self._encode_all)
+            self._is_encoding = True
+        self._encoder.submit(self._encode_queue)
 
-    def _encode_all(self) -> None:
-        """Encodes what waits, batch by batch, until nothing waits."""
-        size = 0
-        while batch := self._next_batch(crowd=size > 1):
-            size = len(batch)
-            self.counts.batch(size)
+    def _encode_queue(self) -> None:
+        """Encode batch by batch until no query waits; runs on the encoder's thread."""
+        batch_size = 0
+        while True:
+            # One query after the other means one client, for which there is nobody to wait.
+            batch = self._take_batch(should_wait=batch_size > 1)
+            if not batch:
+                return
+            batch_size = len(batch)
+            self.metrics.count_batch(batch_size)
             try:
-                self._encode(batch)
+                self._encode_batch(batch)
             except Exception as error:
-                _resolve(batch, _copies(error, size))
+                _resolve(batch, _copy_error(error, batch_size))
                 continue
-            alone = [one for one in batch if one.options is None]
-            _resolve(alone, [one.embedding for one in alone])
-            asked = sorted((one for one in batch if one.options is not None), key=lambda one: repr(one.options))
-            for options, group in groupby(asked, lambda one: one.options):
+
+            embedding_queries = [query for query in batch if query.options is None]
+            _resolve(embedding_queries, [query.embedding for query in embedding_queries])
+            search_queries = [query for query in batch if query.options is not None]
+            search_queries.sort(key=lambda query: repr(query.options))
+            for options, group in groupby(search_queries, lambda query: query.options):
                 self._searchers.submit(self._search, options, list(group))
 
-    def _next_batch(self, crowd: bool) -> list[_Query]:
-        if crowd and self._queue and len(self._queue) < MOST_TOGETHER:
-            time.sleep(max(0.0, self._queue[0].arrived + LONGEST_WAIT - time.monotonic()))
-        with self._lock:
-            batch = list[_Query]()
-            while self._queue and len(batch) < MOST_TOGETHER:
-                if not (one := self._queue.popleft()).answer.cancelled():
-                    batch.append(one)
-            self._encoding = bool(batch)
+    def _take_batch(self, should_wait: bool) -> list[_Query]:
+        if should_wait and self._queue and len(self._queue) < MAX_BATCH_SIZE:
+            deadline = self._queue[0].arrival + MAX_BATCH_DELAY
+            time.sleep(max(0.0, deadline - time.monotonic()))
+        with self._queue_lock:
+            batch: list[_Query] = []
+            while self._queue and len(batch) < MAX_BATCH_SIZE:
+                query = self._queue.popleft()
+                if not query.answer.cancelled():
+                    batch.append(query)
+            self._is_encoding = bool(batch)
         return batch
 
-    def _encode(self, batch: Sequence[_Query]) -> None:
-        parts = [part for one in batch for _, part in one.parts]
-        size = 1 if self._alone else None
-        texts = iter(self.index.encode_texts([part for part in parts if isinstance(part, str)], size))
-        images = iter(self.index.model.encode_pixels([part for part in parts if not isinstance(part, str)], size))
-        for one in batch:
-            one.embedding = np.sum(
-                [weight * next(texts if isinstance(part, str) else images) for weight, part in one.parts], axis=0
-            )
+    def _encode_batch(self, batch: Sequence[_Query]) -> None:
+        texts, images = [], []
+        for query in batch:
+            for _, content in query.terms:
+                if isinstance(content, str):
+                    texts.append(content)
+                else:
+                    images.append(content)
+        text_embeddings = iter(self.index.encode_texts(texts, self._encoding_batch_size))
+        image_embeddings = iter(self.index.model.encode_pixels(images, self._encoding_batch_size))
 
-    def _search(self, options: Options, group: Sequence[_Query]) -> None:
+        for query in batch:
+            weighted_embeddings = []
+            for weight, content in query.terms:
+                embedding = next(text_embeddings if isinstance(content, str) else image_embeddings)
+                weighted_embeddings.append(weight * embedding)
+            query.embedding = np.sum(weighted_embeddings, axis=0)
+
+    def _search(self, options: Options, queries: Sequence[_Query]) -> None:
+        answers: list[Any] = []
         try:
-            found = self.index.search_embeddings(np.stack([one.embedding for one in group]), **options.closest())
-            answers: Sequence[Any] = [_written(hits[options.offset :]) for hits in found]
+            embeddings = np.stack([query.embedding for query in queries])
+            for hits in self.index.search_embeddings(embeddings, **options.search_arguments()):
+                answers.append(_encode_hits(hits[options.offset :]))
         except Exception as error:
-            answers = _copies(error, len(group))
-        _resolve(group, answers)
+            answers = _copy_error(error, len(queries))
+        _resolve(queries, answers)
 
 
-def _is_kept(parts: Sequence[Part], options: Options) -> bool:
-    """Return whether the answer to a query is kept: of texts alone, and not of long ones, which fill the memory."""
+def _is_cacheable(terms: Sequence[Term], options: Options) -> bool:
+    """Return whether a query consists of texts, and these are not so long that they would fill the memory."""
     length = len(options.where)
-    for _, part in parts:
-        if not isinstance(part, str):
+    for _, content in terms:
+        if not isinstance(content, str):
             return False
-        length += len(part)
-    return length <= LONGEST_KEPT
+        length += len(content)
+    return length <= MAX_CACHED_LENGTH
 
 
-class _ItemCache:
-    """The last answers, each of one version of what was searched."""
+class _AnswerCache:
+    """Recent answers, each for one version of the searched collection."""
 
-    def __init__(self, most: int):
-        self._most = most
-        self._found: OrderedDict[Hashable, tuple[object, bytes]] = OrderedDict()
+    def __init__(self, size: int):
+        self._size = size
+        self._entries: OrderedDict[Hashable, tuple[object, bytes]] = OrderedDict()
 
     def get(self, key: Hashable, version: object) -> bytes | None:
-        kept_for, answer = self._found.get(key, (None, None))
-        if answer is None or kept_for is not version:
+        answer_version, answer = self._entries.get(key, (None, None))
+        if answer is None or answer_version is not version:
             return None
-        self._found.move_to_end(key)
+        self._entries.move_to_end(key)
         return answer
 
-    def keep(self, key: Hashable, version: object, answer: bytes) -> None:
-        if key is not None and self._most:
-            self._found[key] = version, answer
-            if len(self._found) > self._most:
-                self._found.popitem(last=False)
+    def add(self, key: Hashable, version: object, answer: bytes) -> None:
+        if key is not None and self._size:
+            self._entries[key] = version, answer
+            if len(self._entries) > self._size:
+                self._entries.popitem(last=False)
 
 
-def dumped(value: Any) -> bytes:
-    """JSON; of what orjson does not know, such as whole numbers of more than 64 bits, as Python writes it."""
+def encode_json(value: Any) -> bytes:
+    """Return a value as JSON; by Python where orjson fails, such as for whole numbers of more than 64 bits."""
     try:
         return orjson.dumps(value)
     except TypeError:
         return json.dumps(value).encode()
 
 
-def _written(hits: Iterable[Hit]) -> bytes:
-    """Hits as JSON without NaN and Infinity, which an index that something else wrote may hold."""
-    found = []
+def _encode_hits(hits: Iterable[Hit]) -> bytes:
+    """Return hits as a JSON array; fields are copied as text, because parsing them would take longer than all else."""
+    objects = []
     for hit in hits:
-        fields = (
-            dumped(hit.fields).decode()
-            if "NaN" in hit.fields_json or "Infinity" in hit.fields_json
-            else hit.fields_json
-        )
-        identity = dumped(hit.id).decode()
-        found.append(f'{{"id":{identity},"score":{hit.score!r},"fields":{fields},"version":"{hit.digest.hex()}"}}')
-    return f"[{','.join(found)}]".encode()
+        fields = hit.fields_json
+        if "NaN" in fields or "Infinity" in fields:  # not JSON; an index that something else wrote may hold them
+            fields = encode_json(hit.fields).decode()
+        item_id = encode_json(hit.id).decode()
+        objects.append(f'{{"id":{item_id},"score":{hit.score!r},"fields":{fields},"version":"{hit.digest.hex()}"}}')
+    return f"[{','.join(objects)}]".encode()
 
 
-def _limit_threads() -> None:
-    """A thread that searches does so alone: others search and answer meanwhile."""
+def _limit_faiss_threads() -> None:
+    # A search uses one thread: the other cores search and answer for others meanwhile.
     import faiss
 
     faiss.omp_set_num_threads(1)
 
 
-def _copies(error: Exception, count: int) -> list[Exception]:
-    """One for each query: what is raised refers to the frames of its request."""
+def _copy_error(error: Exception, count: int) -> list[Exception]:
+    """Return a copy for each query: a raised exception refers to the frames of its request and keeps them alive."""
     error.__traceback__ = None
     return [copy.copy(error) for _ in range(count)]
 
 
 def _resolve(queries: Sequence[_Query], answers: Sequence[Any]) -> None:
-    """Gives answers or exceptions to the event loops that wait for them."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future, Any]]] = {}
-    for one, answer in zip(queries, answers, strict=True):
-        by_loop.setdefault(one.answer.get_loop(), []).append((one.answer, answer))
-    for loop, pairs in by_loop.items():
+    """Pass answers or exceptions to the event loops that wait for them, with one call for each loop."""
+    answers_of_loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future, Any]]] = {}
+    for query, answer in zip(queries, answers, strict=True):
+        answers_of_loops.setdefault(query.answer.get_loop(), []).append((query.answer, answer))
+    for loop, pairs in answers_of_loops.items():
         if not loop.is_closed():
-            loop.call_soon_threadsafe(_set, pairs)
+            loop.call_soon_threadsafe(_set_results, pairs)
 
 
-def _set(pairs: Iterable[tuple[asyncio.Future, Any]]) -> None:
+def _set_results(pairs: Iterable[tuple[asyncio.Future, Any]]) -> None:
     for future, answer in pairs:
-        if future.done():
+        if future.done():  # the client has gone
             continue
         if isinstance(answer, Exception):
             future.set_exception(answer)

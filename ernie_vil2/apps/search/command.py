@@ -345,8 +345,8 @@ def _serve(args: argparse.Namespace) -> int:
         trusted_proxies=args.trusted_proxy,
         threshold=args.threshold,
         roots=args.root,
-        most_waiting=args.queue,
-        kept=args.cache,
+        max_queue=args.queue,
+        cache_size=args.cache,
         shown=args.show,
         writable=args.writable,
     )

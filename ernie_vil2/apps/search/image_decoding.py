@@ -1,8 +1,8 @@
-"""Decoding of the images that clients send, bounded over a whole process.
+"""Decodes the images that clients send, with a bound on the memory that this takes in the whole process.
 
-A file of 150 KB can hold 88 megapixels. What decoding an image takes is estimated from its header, and only as many
-images are decoded at a time as fit into a bound; the others wait in the order in which they came, and not for long.
-Large images wait in a line of their own, so that small ones are not held up by them.
+A file of 150 KB can hold 88 megapixels. The memory for decoding an image is estimated from its header, and only as many
+images are decoded at a time as fit under the bound. The others wait in their order of arrival, for a limited time.
+Large images have a queue of their own, so that small ones need not wait for them.
 """
 
 import asyncio
@@ -21,42 +21,45 @@ from ernie_vil2.data.decoding import DecodingPlan
 from ernie_vil2.data.preprocessing import Preprocessing
 
 MIB = 2**20
+# Memory of all large images that are being decoded: enough for a PNG with the largest allowed number of pixels, nine
+# bytes for each of 89,478,485. An image that needs more is refused.
 MAX_LARGE_BYTES = 768 * MIB
-"""Of all large images being decoded: what a PNG of the most pixels that an image may have takes, nine bytes for each of
-89,478,485 pixels. An image that takes more is refused."""
-MAX_SMALL_BYTES = 128 * MIB  # of all small images being decoded
+MAX_SMALL_BYTES = 128 * MIB  # memory of all small images that are being decoded
+# An image up to both of these is small. A JPEG of 12 megapixels is: it is decoded to some MiB in 0.1 s.
 SMALL_BYTES = 32 * MIB
 SMALL_PIXELS = 2**24
-"""Up to both an image is small, as a JPEG of 12 megapixels is, of which the decoder makes some MiB in 0.1 s."""
-NUM_SMALL, NUM_LARGE = 4, 2  # threads
+NUM_SMALL_THREADS, NUM_LARGE_THREADS = 4, 2
+# Stored pixels of all images of a request: two images of the largest phones, or 64 of 4 megapixels. Decoding them takes
+# about two seconds of a core.
 MAX_REQUEST_PIXELS = 256 * 10**6
-"""Stored pixels of all images of a request: two of the largest phones, or 64 of 4 megapixels. Decoding them takes about
-two seconds of a core."""
-MAX_WAIT = 10.0  # seconds that an image waits for others; then the client may try again
+MAX_WAIT = 10.0  # seconds that an image waits for others; then the client is told to try again
 
-Content = TypeVar("Content")
+Result = TypeVar("Result")
 
 
 class DecodingOverload(Exception):  # noqa: N818  -- named by what has happened
-    """Images that others sent take all the memory there is for decoding."""
+    """The images of other clients take all the memory for decoding."""
 
 
 class ImageTooLarge(ValueError):  # noqa: N818  -- named by what has happened
-    """An image, or all of a request, that would take too much to decode."""
+    """Decoding an image, or all images of a request, would take too much memory or time."""
 
 
 @dataclass(eq=False)
 class _Waiter:
     weight: int
-    admitted: asyncio.Future[None]
-    is_admitted: bool = False
+    admission: asyncio.Future[None]
+    is_admitted: bool = False  # set under the lock, before the event loop is told by `admission`
 
 
 class FairLimit:
-    """A semaphore of weights that admits in the order of arrival; for any number of event loops and threads.
+    """A semaphore with weights that admits in the order of arrival; for any number of event loops and threads.
+
+    Args:
+        capacity: largest sum of weights that are admitted at a time.
 
     Attributes:
-        used: sum of the weights that are admitted.
+        used: current sum.
     """
 
     def __init__(self, capacity: int):
@@ -65,7 +68,7 @@ class FairLimit:
         self._lock = threading.Lock()
 
     async def acquire(self, weight: int, max_wait: float) -> None:
-        """Wait until there is room; DecodingOverload if there is none after so many seconds."""
+        """Wait until there is room for a weight; DecodingOverload if there is none after `max_wait` seconds."""
         loop = asyncio.get_running_loop()
         waiter = _Waiter(weight, loop.create_future())
         with self._lock:
@@ -75,7 +78,7 @@ class FairLimit:
             return
         try:
             async with asyncio.timeout(max_wait):
-                await waiter.admitted
+                await waiter.admission
         except TimeoutError:
             self._give_up(waiter)
             raise DecodingOverload("too many images are being decoded; try again") from None
@@ -84,14 +87,14 @@ class FairLimit:
             raise
 
     def release(self, weight: int) -> None:
-        """Give back what was acquired; from any thread."""
+        """Release a weight that was acquired; from any thread."""
         with self._lock:
             self.used -= weight
             self._admit()
 
     def _give_up(self, waiter: _Waiter) -> None:
         with self._lock:
-            if waiter.is_admitted:  # in the moment in which it gave up
+            if waiter.is_admitted:  # at the same moment, by another thread
                 self.used -= waiter.weight
             else:
                 self._waiters.remove(waiter)
@@ -100,21 +103,21 @@ class FairLimit:
     def _admit(self) -> None:
         while self._waiters and self.used + self._waiters[0].weight <= self.capacity:
             waiter = self._waiters.popleft()
-            loop = waiter.admitted.get_loop()
+            loop = waiter.admission.get_loop()
             if loop.is_closed():
                 continue
             waiter.is_admitted = True
             self.used += waiter.weight
-            loop.call_soon_threadsafe(_wake, waiter.admitted)
+            loop.call_soon_threadsafe(_wake, waiter.admission)
 
 
-def _wake(admitted: asyncio.Future[None]) -> None:
-    if not admitted.done():
-        admitted.set_result(None)
+def _wake(admission: asyncio.Future[None]) -> None:
+    if not admission.done():  # it may have been cancelled meanwhile
+        admission.set_result(None)
 
 
 class _Lane:
-    """Threads that decode, and the memory that they may take together."""
+    """Threads that decode, with a limit of the memory that they take together."""
 
     def __init__(self, name: str, num_threads: int, max_bytes: int):
         self.limit = FairLimit(max_bytes)
@@ -122,50 +125,56 @@ class _Lane:
 
 
 class ImageDecoder:
-    """Decodes images of clients for one model."""
+    """Decodes images of clients for one model; small and large ones on separate threads."""
 
     def __init__(self, preprocessing: Preprocessing):
         self._preprocessing = preprocessing
-        self._small = _Lane("decode", NUM_SMALL, MAX_SMALL_BYTES)
-        self._large = _Lane("decode large", NUM_LARGE, MAX_LARGE_BYTES)
+        self._small = _Lane("decode", NUM_SMALL_THREADS, MAX_SMALL_BYTES)
+        self._large = _Lane("decode large", NUM_LARGE_THREADS, MAX_LARGE_BYTES)
 
     def plan(self, image: bytes, name: str) -> DecodingPlan:
-        """Return how an image is decoded; BadSample if it is none, ImageTooLarge if it takes too much memory."""
+        """Return a plan for decoding an image.
+
+        Raises:
+            BadSample: it is not an image.
+            ImageTooLarge: decoding it takes too much memory.
+        """
         plan = self._preprocessing.plan(image, name)
         if plan.num_bytes > self._large.limit.capacity:
             raise ImageTooLarge(
-                f"{name} would take {plan.num_bytes // MIB:,} MiB to decode, and {self._large.limit.capacity // MIB:,} "
-                "are allowed: make it smaller, or send a JPEG that is not progressive"
+                f"{name} would take {plan.num_bytes // MIB:,} MiB to decode, but only "
+                f"{self._large.limit.capacity // MIB:,} are allowed: make it smaller, or send a JPEG that is not "
+                "progressive"
             )
         return plan
 
     def plan_one(self, image: bytes) -> DecodingPlan:
-        """Plan the only image of a request; errors as of `plan`."""
+        """Return the plan for the only image of a request; errors as `plan`."""
         plan = self.plan(image, "image")
         _check_pixels(plan.num_pixels)
         return plan
 
     def plan_all(self, images: Sequence[bytes | None]) -> list[DecodingPlan | None]:
-        """Plan all images of a request before the first one is decoded; errors as of `plan`."""
+        """Return the plans for all images of a request; None stays None; errors as `plan`."""
         plans = [None if image is None else self.plan(image, "image") for image in images]
         num_pixels = sum(plan.num_pixels for plan in plans if plan is not None)
         _check_pixels(num_pixels)
         return plans
 
     async def decode(
-        self, image: bytes, name: str, plan: DecodingPlan, finish: Callable[[np.ndarray | Image.Image], Content]
-    ) -> Content:
-        """Decode an image as planned, on a thread, and return what `finish` makes of its pixels there.
+        self, image: bytes, name: str, plan: DecodingPlan, finish: Callable[[np.ndarray | Image.Image], Result]
+    ) -> Result:
+        """Decode an image on a thread and return the result of `finish`, which gets the pixels there.
 
         Raises:
-            BadSample: it is not an image that can be used.
-            DecodingOverload: the images of others leave no room for it.
+            BadSample: the image cannot be used.
+            DecodingOverload: the images of other clients leave no memory for it.
         """
         is_large = plan.num_bytes > SMALL_BYTES or plan.num_pixels > SMALL_PIXELS
         lane = self._large if is_large else self._small
         await lane.limit.acquire(plan.num_bytes, MAX_WAIT)
         work = lane.threads.submit(self._decode, image, name, plan, finish, is_large)
-        # Not when this coroutine ends: a client that goes away does not stop the thread.
+        # When the thread ends, not this coroutine: a client that disconnects does not stop the thread.
         work.add_done_callback(lambda _: lane.limit.release(plan.num_bytes))
         return await asyncio.wrap_future(work)
 
@@ -180,13 +189,13 @@ class ImageDecoder:
 def _check_pixels(num_pixels: int) -> None:
     if num_pixels > MAX_REQUEST_PIXELS:
         raise ImageTooLarge(
-            f"images of {num_pixels / 1e6:,.0f} megapixels together, counted again for every 16 scans of a JPEG; "
-            f"at most {MAX_REQUEST_PIXELS / 1e6:,.0f} are taken in a request"
+            f"the images have {num_pixels / 1e6:,.0f} megapixels together (those of a JPEG count again for every 16 "
+            f"scans); a request may have {MAX_REQUEST_PIXELS / 1e6:,.0f}"
         )
 
 
 def _return_memory() -> None:
-    """Give freed memory back to the system, which glibc keeps in pieces of up to 32 MiB for each thread."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
+    """Return freed memory to the system; glibc would keep it for the thread, in pieces of up to 32 MiB."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
     if trim is not None:
         trim(0)

@@ -1,16 +1,18 @@
-"""What a server counts, of all its processes together, in the text format of Prometheus.
+"""Counters of a server, summed over its processes, in the text format of Prometheus.
 
-Each process writes into its own part of one shared array; any of them can add up all parts.
+Each process writes its own slice of a shared array, and any of them can add up all slices.
 """
 
 import ctypes
 import os
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+# Other paths and statuses are counted together as "other": clients can ask for any number of paths.
 PATHS = (
     "/api/v1/search",
     "/api/v1/search/image",
@@ -30,77 +32,102 @@ PATHS = (
     "other",
 )
 STATUSES = ("200", "304", "400", "401", "403", "404", "408", "413", "415", "422", "499", "503", "other")
-SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Bounds of the histogram of latencies; one more holds what takes longer."""
-SIZES = (1, 2, 4, 8, 16, 32)  # bounds of the histogram of batches
+# Upper bounds of the histograms: seconds of a request, and queries of a batch. One more bucket holds larger values.
+LATENCY_BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+BATCH_SIZE_BOUNDS = (1, 2, 4, 8, 16, 32)
+
+# Positions in the slice of a process. A histogram has its buckets, one for larger values, and the sum of all values.
 REQUESTS = 0
-LATENCY = REQUESTS + len(PATHS) * len(STATUSES)  # the buckets, then the sum
-BATCHES = LATENCY + len(SECONDS) + 2
-CACHED, WAITING, PID, READY = range(BATCHES + len(SIZES) + 2, BATCHES + len(SIZES) + 6)
-LENGTH = READY + 1  # numbers of one process
+LATENCY = REQUESTS + len(PATHS) * len(STATUSES)
+BATCH_SIZE = LATENCY + len(LATENCY_BOUNDS) + 2
+CACHED_ANSWERS = BATCH_SIZE + len(BATCH_SIZE_BOUNDS) + 2
+WAITING_QUERIES = CACHED_ANSWERS + 1
+PID = WAITING_QUERIES + 1
+IS_READY = PID + 1
+SLICE_LENGTH = IS_READY + 1
 
 
 class Metrics:
-    """The counts of one process, `number` among those that share an array of `LENGTH` numbers each, if any."""
+    """Counters of one process.
+
+    Args:
+        shared: array of `SLICE_LENGTH` numbers for each process; None: this process is the only one.
+        number: of this process among those that share the array.
+    """
 
     def __init__(self, shared: Any = None, number: int = 0):
-        self._shared = (ctypes.c_double * LENGTH)() if shared is None else shared
-        self._first = number * LENGTH
-        self._shared[self._first + PID] = os.getpid()
+        self._shared = (ctypes.c_double * SLICE_LENGTH)() if shared is None else shared
+        self._start = number * SLICE_LENGTH
+        self._shared[self._start + PID] = os.getpid()
 
-    def add(self, what: int, by: float = 1) -> None:
-        self._shared[self._first + what] += by
+    def add(self, position: int, value: float = 1) -> None:
+        self._shared[self._start + position] += value
 
-    def set(self, what: int, value: float) -> None:
-        self._shared[self._first + what] = value
+    def set(self, position: int, value: float) -> None:
+        self._shared[self._start + position] = value
 
-    def request(self, path: str, status: int, seconds: float) -> None:
-        """Counts an answered request, and how long the answer of an API took."""
-        name, code = path if path in PATHS else "other", str(status)
-        self.add(REQUESTS + PATHS.index(name) * len(STATUSES) + STATUSES.index(code if code in STATUSES else "other"))
-        if name.startswith("/api"):
-            self._observe(LATENCY, SECONDS, seconds)
+    def count_request(self, path: str, status: int, seconds: float) -> None:
+        """Count a request that was answered, and for the API its latency."""
+        path = path if path in PATHS else "other"
+        status_name = str(status) if str(status) in STATUSES else "other"
+        self.add(REQUESTS + PATHS.index(path) * len(STATUSES) + STATUSES.index(status_name))
+        if path.startswith("/api"):
+            self._observe(LATENCY, LATENCY_BOUNDS, seconds)
 
-    def batch(self, size: int) -> None:
-        """Counts queries that were encoded together."""
-        self._observe(BATCHES, SIZES, size)
+    def count_batch(self, size: int) -> None:
+        """Count queries that were encoded together."""
+        self._observe(BATCH_SIZE, BATCH_SIZE_BOUNDS, size)
 
-    def _observe(self, first: int, bounds: Sequence[float], value: float) -> None:
-        self.add(first + next((number for number, bound in enumerate(bounds) if value <= bound), len(bounds)))
-        self.add(first + len(bounds) + 1, value)
+    def _observe(self, histogram: int, bounds: Sequence[float], value: float) -> None:
+        self.add(histogram + bisect_left(bounds, value))
+        self.add(histogram + len(bounds) + 1, value)
 
-    def text(self, index: Mapping[str, Mapping[str, float]]) -> str:
-        """All of it for Prometheus, with gauges of the index, by their name and the kind of items."""
-        return "\n".join([*self._lines(index), ""])
+    def format(self, index_gauges: Mapping[str, Mapping[str, float]]) -> str:
+        """Return all metrics as text.
 
-    def _lines(self, index: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-        parts = range(0, len(self._shared), LENGTH)
-        total = [sum(self._shared[first + what] for first in parts) for what in range(LENGTH)]
+        Args:
+            index_gauges: values of the index by name of the metric, then by kind of items.
+        """
+        return "\n".join([*self._format_lines(index_gauges), ""])
+
+    def _format_lines(self, index_gauges: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+        starts = range(0, len(self._shared), SLICE_LENGTH)
+        totals = []
+        for position in range(SLICE_LENGTH):
+            totals.append(sum(self._shared[start + position] for start in starts))
+
         yield "# TYPE ernie_vil2_requests_total counter"
         for row, path in enumerate(PATHS):
             for column, status in enumerate(STATUSES):
-                if count := total[REQUESTS + row * len(STATUSES) + column]:
+                count = totals[REQUESTS + row * len(STATUSES) + column]
+                if count:
                     yield f'ernie_vil2_requests_total{{path="{path}",status="{status}"}} {count:.0f}'
-        yield from _histogram("ernie_vil2_request_seconds", SECONDS, total[LATENCY:])
-        yield from _histogram("ernie_vil2_batch_size", SIZES, total[BATCHES:])
+        yield from _format_histogram("ernie_vil2_request_seconds", LATENCY_BOUNDS, totals[LATENCY:])
+        yield from _format_histogram("ernie_vil2_batch_size", BATCH_SIZE_BOUNDS, totals[BATCH_SIZE:])
         yield "# TYPE ernie_vil2_cached_answers_total counter"
-        yield f"ernie_vil2_cached_answers_total {total[CACHED]:.0f}"
+        yield f"ernie_vil2_cached_answers_total {totals[CACHED_ANSWERS]:.0f}"
         yield "# TYPE ernie_vil2_waiting_queries gauge"
-        yield f"ernie_vil2_waiting_queries {total[WAITING]:.0f}"
-        for name, kinds in index.items():
+        yield f"ernie_vil2_waiting_queries {totals[WAITING_QUERIES]:.0f}"
+
+        for name, values in index_gauges.items():
             yield f"# TYPE ernie_vil2_index_{name} gauge"
-            yield from (f'ernie_vil2_index_{name}{{kind="{kind}"}} {count}' for kind, count in kinds.items())
+            for kind, value in values.items():
+                yield f'ernie_vil2_index_{name}{{kind="{kind}"}} {value}'
+
         yield "# TYPE ernie_vil2_resident_bytes gauge"
-        for number, first in enumerate(parts):
-            with suppress(OSError), Path(f"/proc/{int(self._shared[first + PID])}/statm").open() as file:
+        for number, start in enumerate(starts):
+            pid = int(self._shared[start + PID])
+            with suppress(OSError), Path(f"/proc/{pid}/statm").open() as file:  # a worker may have died
                 resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
                 yield f'ernie_vil2_resident_bytes{{worker="{number}"}} {resident}'
 
 
-def _histogram(name: str, bounds: Sequence[float], counts: Sequence[float]) -> Iterator[str]:
+def _format_histogram(name: str, bounds: Sequence[float], values: Sequence[float]) -> Iterator[str]:
+    """Yield the lines of a histogram; `values` are its buckets and then the sum, and may go on after it."""
+    counts = values[: len(bounds) + 1]
     yield f"# TYPE {name} histogram"
-    labels = [*(f"{bound:g}" for bound in bounds), "+Inf"]
-    for label, count in zip(labels, accumulate(counts[: len(bounds) + 1]), strict=True):
-        yield f'{name}_bucket{{le="{label}"}} {count:.0f}'
-    yield f"{name}_sum {counts[len(bounds) + 1]:.6f}"
-    yield f"{name}_count {sum(counts[: len(bounds) + 1]):.0f}"
+    labels = [f"{bound:g}" for bound in bounds] + ["+Inf"]
+    for label, cumulative_count in zip(labels, accumulate(counts), strict=True):
+        yield f'{name}_bucket{{le="{label}"}} {cumulative_count:.0f}'
+    yield f"{name}_sum {values[len(bounds) + 1]:.6f}"
+    yield f"{name}_count {sum(counts):.0f}"

@@ -93,7 +93,7 @@ class Middleware:
             await (self._refusal(path, scope["headers"]) or self.app)(inner, receive, sent)
         finally:
             seconds = time.perf_counter() - start
-            self.metrics.request(path, status, seconds)
+            self.metrics.count_request(path, status, seconds)
             if self.access.log:
                 self._log(scope, status, size, seconds)
 

@@ -28,7 +28,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ernie_vil2.apps.search import metrics
-from ernie_vil2.apps.search.batching import KEPT_ANSWERS, MOST_WAITING, Batcher
+from ernie_vil2.apps.search.batching import CACHE_SIZE, MAX_QUEUE, Batcher
 from ernie_vil2.apps.search.connections import GRACE_SECONDS, MOST_CONNECTIONS, NUM_RESERVED, Connections, Network
 from ernie_vil2.apps.search.index import Index
 from ernie_vil2.apps.search.metrics import Metrics
@@ -58,7 +58,7 @@ class Settings:
 
     Attributes:
         threshold, roots, shown, writable: as for `build_app`.
-        most_waiting, kept: as for `Batcher`, of each process.
+        max_queue, cache_size: as for `Batcher`, of each process.
     """
 
     host: str = "127.0.0.1"
@@ -68,8 +68,8 @@ class Settings:
     trusted_proxies: Sequence[Network] = ()  # whose slow connections are not counted, and whose X-Forwarded-For counts
     threshold: float | None = None
     roots: Sequence[str | Path] = ()
-    most_waiting: int = MOST_WAITING
-    kept: int = KEPT_ANSWERS
+    max_queue: int = MAX_QUEUE
+    cache_size: int = CACHE_SIZE
     shown: Sequence[str] = ()
     writable: bool = False
 
@@ -105,7 +105,7 @@ def _work(
     runtime.ignore_ccache_hint()  # a started process has none of the parent's filters
     counts = Metrics(shared, number)
     with opening() as index:
-        batcher = Batcher(index, settings.most_waiting, settings.kept, counts)
+        batcher = Batcher(index, settings.max_queue, settings.cache_size, counts)
         app = build_app(
             index, settings.threshold, settings.access, settings.roots, batcher, settings.shown, settings.writable
         )
@@ -123,26 +123,26 @@ def _work(
             )
             shown = f"http://{address}{settings.access.root_path}"
             print(f"{about(index)}\n{shown} (Ctrl-C ends it)", flush=True)
-        counts.set(metrics.READY, 1)
+        counts.set(metrics.IS_READY, 1)
         run(server, listener)
 
 
 def _supervise(opening: Callable[[], Index], settings: Settings) -> int:
     """Start the processes, start again those that die, and end all of them; return the exit code."""
     context = multiprocessing.get_context("spawn")  # a fork would take threads and locks of libraries along
-    shared = context.RawArray("d", settings.workers * metrics.LENGTH)
+    shared = context.RawArray("d", settings.workers * metrics.SLICE_LENGTH)
     ours, theirs = context.Pipe()  # who has theirs sees when we end, and ours with us
     signals: list[int] = []
 
     def start(number: int) -> multiprocessing.process.BaseProcess:
-        shared[number * metrics.LENGTH + metrics.READY] = 0
+        shared[number * metrics.SLICE_LENGTH + metrics.IS_READY] = 0
         arguments = (opening, settings, None, shared, number, theirs)
         worker = context.Process(target=_work, args=arguments, name=f"search worker {number}")
         worker.start()
         return worker
 
     def is_ready(number: int) -> bool:
-        return bool(shared[number * metrics.LENGTH + metrics.READY])
+        return bool(shared[number * metrics.SLICE_LENGTH + metrics.IS_READY])
 
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, lambda number, _: signals.append(number))

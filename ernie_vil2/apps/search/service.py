@@ -57,7 +57,7 @@ def build_app(
     threshold = index.threshold("image_to_text") if threshold is None else threshold
     app = FastAPI(title="ERNIE-ViL 2.0 search", docs_url=None, redoc_url=None, description=about(index))
     batcher = batcher or Batcher(index)
-    app.add_middleware(Middleware, access=access or Access(), metrics=batcher.counts)
+    app.add_middleware(Middleware, access=access or Access(), metrics=batcher.metrics)
     uploads = Uploads()
 
     @app.exception_handler(BadSample)
@@ -71,7 +71,7 @@ def build_app(
 
     @app.exception_handler(Overloaded)
     async def overloaded(request: Request, error: Overloaded) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": str(error.retry)})
+        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": str(error.retry_seconds)})
 
     @app.exception_handler(DecodingOverload)
     async def decoding_overload(request: Request, error: DecodingOverload) -> JSONResponse:
@@ -140,7 +140,7 @@ def build_app(
         gauges["uncovered_share"] = {kind: found.uncovered_share() for kind, found in there.items()}
         gauges["gone_share"] = {kind: found.removed_share() for kind, found in there.items()}
         gauges["generation"] = {kind: getattr(found.version, "generation", 0) for kind, found in there.items()}
-        return batcher.counts.text(gauges)
+        return batcher.metrics.format(gauges)
 
     for path, name in {"/": "index.html", "/docs": "docs.html", "/favicon.ico": "icon.svg"}.items():
         app.add_api_route(path, _static(name), include_in_schema=False)

@@ -48,7 +48,7 @@ class BatchSizes(Metrics):
         super().__init__()
         self.sizes = []
 
-    def batch(self, size):
+    def count_batch(self, size):
         self.sizes.append(size)
 
 
@@ -58,11 +58,11 @@ def test_an_answer_is_the_same_whatever_is_encoded_with_it(request, name):
     queries = list(mixed_queries(index)) * 3
 
     async def crowd():
-        batcher = Batcher(index, kept=0, counts=metrics)
+        batcher = Batcher(index, cache_size=0, metrics=metrics)
         return await asyncio.gather(*(batcher.answer(*query) for query in queries))
 
     async def one_by_one():
-        batcher = Batcher(index, kept=0)
+        batcher = Batcher(index, cache_size=0)
         return [await batcher.answer(*query) for query in queries]
 
     together, alone = asyncio.run(crowd()), asyncio.run(one_by_one())
@@ -86,7 +86,7 @@ def test_int8_exports_encode_one_at_a_time(onnx_index, monkeypatch):
         calls.attach_mock(getattr(backend, name), name)
 
     async def crowd():
-        batcher = Batcher(onnx_index, kept=0)
+        batcher = Batcher(onnx_index, cache_size=0)
         await asyncio.gather(*(batcher.answer(*query) for query in mixed_queries(onnx_index)))
 
     asyncio.run(crowd())
@@ -97,31 +97,31 @@ def test_one_query_too_many_is_refused_until_one_ends(index, monkeypatch):
     blocked = BlockedEncoder(index, monkeypatch)
 
     async def run():
-        batcher = Batcher(index, most_waiting=3, kept=0)
+        batcher = Batcher(index, max_queue=3, cache_size=0)
 
         def ask(text):
             return asyncio.create_task(batcher.answer([(1.0, text)], Options(1)))
 
         tasks = [ask("red"), ask("green"), ask("blue")]
         await asyncio.to_thread(blocked.begun.acquire)
-        for refused in (batcher.answer([(1.0, "a")], Options(1)), batcher.embeddings(["a"]), batcher.searched(list)):
+        for refused in (batcher.answer([(1.0, "a")], Options(1)), batcher.encode(["a"]), batcher.run_search(list)):
             with pytest.raises(Overloaded):
                 await refused
         tasks[2].cancel()
         await asyncio.wait([tasks[2]])
         tasks[2] = ask("yellow")
         await asyncio.sleep(0)
-        assert batcher.waiting == 3
+        assert batcher.num_waiting == 3
         blocked.go.set()
         assert [len(json.loads(answer)) for answer in await asyncio.gather(*tasks)] == [1, 1, 1]
-        assert batcher.waiting == 0
+        assert batcher.num_waiting == 0
 
     asyncio.run(run())
 
 
 def test_an_error_is_that_of_its_query_alone(index):
     async def run():
-        batcher = Batcher(index, kept=0)
+        batcher = Batcher(index, cache_size=0)
         options = [Options(1), Options(1, where='{"no": 1}')] * 2
         queries = [batcher.answer([(1.0, "red")], choice) for choice in options]
         return await asyncio.gather(*queries, return_exceptions=True)
@@ -138,7 +138,7 @@ def test_equal_queries_are_answered_once_until_the_index_changes(tmp_path, model
     with open_index(tmp_path / "index", model, writable=True) as writer, open_index(writer.folder, model) as reader:
 
         async def run():
-            batcher = Batcher(reader, kept=2, counts=metrics)
+            batcher = Batcher(reader, cache_size=2, metrics=metrics)
 
             async def ask(text, count=3):
                 return json.loads(await batcher.answer([(1.0, text)], Options(count)))
@@ -161,7 +161,7 @@ def test_answers_to_long_queries_are_not_kept(index):
     metrics = BatchSizes()
 
     async def run():
-        batcher = Batcher(index, counts=metrics)
+        batcher = Batcher(index, metrics=metrics)
         for text, where in (("a" * 1998, "{}"), ("a" * 1999, "{}"), ("a", json.dumps({"kind": "b" * 2000}))):
             for _ in range(2):
                 await batcher.answer([(1.0, text)], Options(1, where=where))
@@ -171,4 +171,4 @@ def test_answers_to_long_queries_are_not_kept(index):
 
 
 def test_numbers_beyond_64_bits_are_written():
-    assert json.loads(batching.dumped([{"big": 2**70, "text": "红"}])) == [{"big": 2**70, "text": "红"}]
+    assert json.loads(batching.encode_json([{"big": 2**70, "text": "红"}])) == [{"big": 2**70, "text": "红"}]

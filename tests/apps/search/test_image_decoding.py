@@ -155,8 +155,8 @@ def test_memory_of_all_images_being_decoded_is_bounded(monkeypatch, limit):
     content = encoded(50, 40, "PNG")
     num_bytes = preprocessing().plan(content, "a").num_bytes
     monkeypatch.setattr(image_decoding, limit, 2 * num_bytes)
-    monkeypatch.setattr(image_decoding, "NUM_SMALL", 6)
-    monkeypatch.setattr(image_decoding, "NUM_LARGE", 6)
+    monkeypatch.setattr(image_decoding, "NUM_SMALL_THREADS", 6)
+    monkeypatch.setattr(image_decoding, "NUM_LARGE_THREADS", 6)
     if limit == "MAX_LARGE_BYTES":
         monkeypatch.setattr(image_decoding, "SMALL_BYTES", 0)
     gate = Gate(num_bytes)

@@ -86,7 +86,7 @@ def test_counts_of_all_processes_are_added_up(index):
     metrics = Metrics()
     shared = (type(metrics._shared)._type_ * (2 * len(metrics._shared)))()
     counts = [Metrics(shared, number) for number in range(2)]
-    servers = [TestClient(build_app(index, batcher=Batcher(index, counts=counter))) for counter in counts]
+    servers = [TestClient(build_app(index, batcher=Batcher(index, metrics=counter))) for counter in counts]
     for server in (*servers, servers[0]):
         server.get("/api/v1/search", params={"q": "red"})
     servers[1].get("/nothing")
@@ -107,23 +107,23 @@ def test_counts_of_all_processes_are_added_up(index):
 
 def test_a_client_that_goes_away_frees_its_slot(index, monkeypatch):
     blocked = BlockedEncoder(index, monkeypatch)
-    batcher = Batcher(index, most_waiting=2, kept=0)
+    batcher = Batcher(index, max_queue=2, cache_size=0)
     with Running(build_app(index, batcher=batcher)) as running:
         clients = [running.connect(request(path=f"/api/v1/search?q={word}")) for word in ("red", "green")]
         blocked.begun.acquire()
-        until(lambda: batcher.waiting == 2)
+        until(lambda: batcher.num_waiting == 2)
         refused = running.ask(request(path="/api/v1/search?q=blue"))
         assert b" 503 " in refused and b"retry-after: 1" in refused.lower()
         assert b" 200 " in running.ask(request(path="/health"))
         reset(clients.pop())
-        until(lambda: batcher.waiting == 1)
+        until(lambda: batcher.num_waiting == 1)
         clients.append(running.connect(request(path="/api/v1/search?q=blue")))
-        until(lambda: batcher.waiting == 2)
+        until(lambda: batcher.num_waiting == 2)
         blocked.go.set()
         for connection in clients:
             assert b" 200 " in connection.recv(1000)
             connection.close()
-        until(lambda: batcher.waiting == 0)
+        until(lambda: batcher.num_waiting == 0)
     assert not running.tracebacks
 
 
@@ -231,7 +231,7 @@ def test_workers_are_started_again_and_end_with_0(shapes_index, checkpoint, tmp_
 
 @pytest.mark.slow
 def test_memory_is_flat_over_100_000_requests(index):
-    with Running(build_app(index, batcher=Batcher(index, kept=batching.KEPT_ANSWERS))) as running:
+    with Running(build_app(index, batcher=Batcher(index, cache_size=batching.CACHE_SIZE))) as running:
 
         def ask(first, last):
             with running.connect() as connection:

@@ -104,7 +104,7 @@ def test_an_index_that_cannot_be_read_now_is_not_to_be_removed(index, client, mo
     def search(*_, **options):
         raise OSError("items.sqlite: disk I/O error")
 
-    monkeypatch.setattr(index, "closest", search)
+    monkeypatch.setattr(index, "search_embeddings", search)
     assert client.get("/api/v1/search", params={"q": "red"}).status_code == 503
     log = capsys.readouterr().err
     assert "disk I/O error" in log and "remove" not in log and "Traceback" not in log
