@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
             from_tsv = all(file.suffix == ".tsv" for file in benchmark.files)
             lines = embedding_files.read_official_rows(benchmark.files, encoded.benchmark) if from_tsv else None
             embedding_files.write_official(folder / embedding_files.OFFICIAL_FILE, encoded, lines)
-    print(f"model: {args.checkpoint}\ndata: {encoded.benchmark.rows}\nimages: {encoded.bad_samples}")
+    print(f"model: {args.checkpoint}\ndata: {encoded.benchmark.entry_report}\nimages: {encoded.bad_samples}")
     rows = f"{counted(len(encoded.image_embeddings), 'image')} and {counted(len(encoded.text_embeddings), 'text')}"
     print(f"{rows}, {model.embed_dim} numbers each: {args.output}")
     return 0

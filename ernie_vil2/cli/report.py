@@ -275,7 +275,7 @@ def _thumbnails(config: Config, ids: set[str]) -> dict[str, bytes]:
     if not ids or tested is None:
         return {}
     try:
-        benchmarks = open_benchmarks(DataSpec.of_scored(config, tested, "test")).values()
+        benchmarks = open_benchmarks(DataSpec.from_scored(config, tested, "test")).values()
     except (OSError, ValueError) as error:
         print(f"warning: {error}; queries are shown without their images", file=sys.stderr)
         return {}

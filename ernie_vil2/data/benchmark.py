@@ -1,6 +1,6 @@
-"""A retrieval benchmark: images, texts and which of them belong together, before anything is encoded.
+"""A retrieval benchmark: images, texts and the pairs of them that match, before anything is encoded.
 
-Samples become one in every language of their captions, and its pairs are samples to train on.
+Samples make a benchmark in each language of their captions, and the pairs of a benchmark are samples to train on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ernie_vil2.data.source_files import image_files, numbered_lines, read_file
 from ernie_vil2.data.spec import DataSpec
 
 TEXT_ID = "text_id"  # field that names a text in tables and in Chinese-CLIP's files
-SHARED_NAME = "name of an earlier, different image"  # remark on one that is distinguished by its content
+SHARED_NAME_REMARK = "name of an earlier, different image"  # its content tells such an image from the earlier one
 
 
 class BenchmarkRow:
@@ -42,10 +42,13 @@ class BenchmarkRow:
 
 @dataclass(frozen=True)
 class BenchmarkImage(BenchmarkRow):
-    """An image of the gallery. `read` gives the encoded file's bytes, and raises OSError or BadSample.
+    """An image of the gallery.
 
-    `fields` holds what else the source says, for filters. `find`, of an image in a file of its own, gives that file and
-    what `read` gives.
+    Attributes:
+        id: id of the image, unique in the benchmark.
+        read: returns the bytes of the encoded file; raises OSError or BadSample.
+        fields: further values from the annotations, for filters.
+        find: for an image in a file of its own: returns that file, and what `read` returns. None: it has no such file.
     """
 
     id: str
@@ -65,84 +68,112 @@ class BenchmarkText(BenchmarkRow):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a reader makes of the files on disk.
+    """Images, texts and pairs, as a reader makes them of the files on disk.
 
-    Images and texts are distinct by id in the order of the files, on which protocols rely ("the first
-    10,000 images"). `pairs` `[P, 2]` int64 are (image row, text row), many to many, each once, in the order of the
-    files too; a row without a pair is in the gallery, but no query. `rows` counts the entries that were read and
-    those of them that could not be used. `files` are the annotation and shard files it was read from.
+    Images and texts have distinct ids and the order of the files, on which protocols rely ("the first 10,000 images").
+
+    Attributes:
+        name: name of the benchmark, with its split.
+        images: the image gallery.
+        texts: the text gallery.
+        pairs: int64 `[P, 2]` of (image row, text row), many to many, each pair once, in the order of the files. A row
+            without a pair is in the gallery, but is no query.
+        entry_report: counts of the entries in the files and of those that could not be used.
+        files: annotation and shard files that were read.
     """
 
     name: str
     images: Sequence[BenchmarkImage]
     texts: Sequence[BenchmarkText]
     pairs: np.ndarray
-    rows: BadSampleReport
+    entry_report: BadSampleReport
     files: tuple[Path, ...] = ()
 
-    def side(self, name: str) -> Sequence[BenchmarkImage] | Sequence[BenchmarkText]:
-        """The rows of the side `image` or `text`."""
+    def get_side(self, name: str) -> Sequence[BenchmarkImage] | Sequence[BenchmarkText]:
+        """Return the rows of the side `image` or `text`."""
         return self.images if name == "image" else self.texts
 
     def select(
         self, images: Sequence[int] | np.ndarray | None = None, texts: Sequence[int] | np.ndarray | None = None
     ) -> Benchmark:
-        """The benchmark of these rows alone, in this order, with the pairs that have both sides; None: all rows."""
-        chosen = [np.arange(len(side)) if rows is None else np.asarray(rows, np.int64)
-                  for side, rows in ((self.images, images), (self.texts, texts))]  # fmt: skip
+        """Return the benchmark of some rows, with the pairs that keep both sides.
+
+        Args:
+            images: numbers of the images, in the new order; None: all.
+            texts: likewise for texts.
+        """
+        image_rows = np.arange(len(self.images)) if images is None else np.asarray(images, np.int64)
+        text_rows = np.arange(len(self.texts)) if texts is None else np.asarray(texts, np.int64)
         pairs = self.pairs
-        for column, (side, rows) in enumerate(zip((self.images, self.texts), chosen, strict=True)):
-            position = np.full(len(side), -1, np.int64)
-            position[rows] = np.arange(len(rows))
+        for column, (size, rows) in enumerate(((len(self.images), image_rows), (len(self.texts), text_rows))):
+            # Replace the old row numbers of this side by the new ones, and drop pairs that lose this side.
+            new_rows = np.full(size, -1, np.int64)
+            new_rows[rows] = np.arange(len(rows))
             pairs = pairs.copy()
-            pairs[:, column] = position[pairs[:, column]]
+            pairs[:, column] = new_rows[pairs[:, column]]
             pairs = pairs[pairs[:, column] >= 0]
         return replace(
             self,
-            images=[self.images[row] for row in chosen[0].tolist()],
-            texts=[self.texts[row] for row in chosen[1].tolist()],
+            images=[self.images[row] for row in image_rows.tolist()],
+            texts=[self.texts[row] for row in text_rows.tolist()],
             pairs=pairs,
         )
 
 
 class Collector:
-    """Images, texts and pairs in the order of the files. Of several entries with one id the first one is kept."""
+    """Collects images, texts and pairs in the order of the files; the first of several entries with one id counts."""
 
     def __init__(self) -> None:
-        self.rows = BadSampleReport()
-        self.entry = self.rows.attempt
+        self.entry_report = BadSampleReport()
+        self.entry = self.entry_report.attempt
         self._images: dict[str, tuple[int, BenchmarkImage, Hashable]] = {}
         self._texts: dict[str, tuple[int, BenchmarkText]] = {}
         self._pairs: dict[tuple[int, int], None] = {}
 
-    def add_image(self, image: BenchmarkImage, content: Hashable, once: bool = False) -> None:
-        """Takes an image, unless it is there already.
+    def add_image(self, image: BenchmarkImage, content: Hashable, must_be_new: bool = False) -> None:
+        """Add an image, unless it has been added already.
 
         Args:
-            content: equal for images that are the same, such as the file's name or a digest of its bytes.
-            once: the files name an image once.
+            image: the image.
+            content: value that is equal for equal images, such as the file's name or a digest of its bytes.
+            must_be_new: the files name each image once, so that a second entry is an error.
 
         Raises:
-            BadSample: another image has this id, or it is there already and was to be named `once`.
+            BadSample: another image has this id, or the image is not new and must be.
         """
         self._check_image(image, content)
-        if once and image.id in self._images:
+        if must_be_new and image.id in self._images:
             raise BadSample(Reason.REPEATED_IMAGE, image.id)
         self._images.setdefault(image.id, (len(self._images), image, content))
 
-    def add_text(self, text: BenchmarkText, once: bool = False) -> None:
-        """Takes a text, unless it is there already; `once` as of `add_image`. BadSample if it is empty, or another text
-        has this id, or it is there already and was to be named `once`."""
+    def add_text(self, text: BenchmarkText, must_be_new: bool = False) -> None:
+        """Add a text, unless it has been added already.
+
+        Args:
+            text: the text.
+            must_be_new: the files name each text once, so that a second entry is an error.
+
+        Raises:
+            BadSample: the text is empty, another text has this id, or the text is not new and must be.
+        """
         self._check_text(text, text.id)
-        if once and text.id in self._texts:
+        if must_be_new and text.id in self._texts:
             raise BadSample(Reason.REPEATED_TEXT, text.id)
         self._texts.setdefault(text.id, (len(self._texts), text))
 
     def add_sample(self, image: BenchmarkImage, content: Hashable, text: BenchmarkText, name: str) -> None:
-        """Takes an image, a text, both or neither if they are there already, and their pair: all of it, or nothing.
+        """Add an image and a text, unless they have been added already, and their pair: all of them, or nothing.
 
-        BadSample if the text is empty, where it has the entry's `name`, or another image or text has the id.
+        Args:
+            image: the image.
+            content: as for `add_image`.
+            text: the text.
+            name: name of the entry, for the error if the text is empty.
+
+        Raises:
+            BadSample: the text is empty, or another image or text has the id.
         """
+        # Check both before adding either.
         self._check_image(image, content)
         self._check_text(text, name)
         self.add_image(image, content)
@@ -150,11 +181,11 @@ class Collector:
         self.add_pair(image.id, text.id)
 
     def has_image(self, image_id: str) -> bool:
-        """Whether an image with this id has been taken."""
+        """Return whether an image with this id has been added."""
         return image_id in self._images
 
     def add_pair(self, image_id: str, text_id: str) -> None:
-        """An image and a text, both taken before, belong together; adding a pair twice changes nothing."""
+        """Pair an image with a text, which have been added before; adding a pair twice changes nothing."""
         self._pairs[self._images[image_id][0], self._texts[text_id][0]] = None
 
     def _check_image(self, image: BenchmarkImage, content: Hashable) -> None:
@@ -170,179 +201,203 @@ class Collector:
         if text.id in self._texts and self._texts[text.id][1].text != text.text:
             raise BadSample(Reason.DIFFERENT_TEXT, text.id)
 
-    def benchmark(self, name: str, files: Sequence[Path]) -> Benchmark:
-        """All that was taken; ValueError if there is no image, or no text."""
-        for kind, taken in (("image", self._images), ("text", self._texts)):
-            if not taken:
+    def make_benchmark(self, name: str, files: Sequence[Path]) -> Benchmark:
+        """Return everything that has been added; raise ValueError if there is no image or no text."""
+        for kind, entries in (("image", self._images), ("text", self._texts)):
+            if not entries:
                 names = ", ".join(map(str, files))
-                raise ValueError(f"{names}: no {kind} could be used\n{self.rows}")
+                raise ValueError(f"{names}: no {kind} could be used\n{self.entry_report}")
         return Benchmark(
             name,
             [image for _, image, _ in self._images.values()],
             [text for _, text in self._texts.values()],
             np.array(list(self._pairs), np.int64).reshape(-1, 2),
-            self.rows,
+            self.entry_report,
             tuple(files),
         )
 
 
 def read_unpaired(folder: Path | None, lines: Path | None) -> Benchmark:
-    """Both sides as a benchmark without pairs, either of which may be left out.
+    """Read images and texts as a benchmark without pairs. Either side may be omitted.
 
     Args:
-        folder: its image files, those of folders within it too, are named by their path in it.
-        lines: a UTF-8 file with a text in each line that is not blank, which is named by its number.
+        folder: folder with image files, also in sub-folders; their ids are their paths in it.
+        lines: a UTF-8 file with a text in each line; blank lines are skipped. The ids are the line numbers.
 
     Raises:
         OSError: one of them cannot be read.
         ValueError: there is no image file in the folder, or no text in the file.
     """
-    found = image_files(folder) if folder else []
-    texts, rows = [], BadSampleReport()
-    rows.add(len(found), [])
-    for name, line in numbered_lines(lines) if lines else ():
-        with rows.attempt():
-            check_text(text := as_text(line, name).strip(), name)
-            texts.append(BenchmarkText(name.rpartition(":")[2], text))
-    for path, side, kind in ((folder, found, "image file"), (lines, texts, "text")):
-        if path and not side:
-            raise ValueError(f"{path}: no {kind} in it that can be used\n{rows}")
+    report = BadSampleReport()
+    files = image_files(folder) if folder else []
+    report.add(len(files), [])
     root = folder or Path()
-    images = [BenchmarkImage(file.relative_to(root).as_posix(), partial(read_file, file)) for file in found]
-    files = (lines,) if lines else ()
-    return Benchmark(str(folder or lines), images, texts, np.empty([0, 2], np.int64), rows, files)
+    images = [BenchmarkImage(file.relative_to(root).as_posix(), partial(read_file, file)) for file in files]
+
+    texts: list[BenchmarkText] = []
+    for name, line in numbered_lines(lines) if lines else ():
+        with report.attempt():
+            text = as_text(line, name).strip()
+            check_text(text, name)
+            texts.append(BenchmarkText(name.rpartition(":")[2], text))
+
+    if folder and not images:
+        raise ValueError(f"{folder}: no image file in it that can be used\n{report}")
+    if lines and not texts:
+        raise ValueError(f"{lines}: no text in it that can be used\n{report}")
+    return Benchmark(str(folder or lines), images, texts, np.empty([0, 2], np.int64), report, (lines,) if lines else ())
 
 
 class BenchmarkSource:
-    """The pairs of a benchmark as samples: an image with five texts is five of them. Equal texts have one name.
+    """The pairs of a benchmark as samples: an image with five texts gives five samples. Equal texts share their name.
 
-    What the annotations hold that cannot be used comes after the pairs, as bad samples.
+    Entries of the annotations that cannot be used follow after the pairs, as bad samples.
 
     Args:
-        benchmark: as it was read.
-        name: of its annotation file.
+        benchmark: the benchmark.
+        name: name of its annotation file.
     """
 
     def __init__(self, benchmark: Benchmark, name: str):
         self.name, self.files = name, benchmark.files
         self._benchmark = benchmark
-        rows = benchmark.rows
-        self._bad = [
-            (Reason(reason), rows.names[reason][min(index, len(rows.names[reason]) - 1)])
-            for reason, count in rows.counts.items()
-            for index in range(count)
-        ]
+        self._bad_entries: list[tuple[Reason, str]] = []
+        report = benchmark.entry_report
+        for reason, count in report.counts.items():
+            # The report keeps the first names only; the last of them stands for the others.
+            names = report.names[reason]
+            for index in range(count):
+                self._bad_entries.append((Reason(reason), names[min(index, len(names) - 1)]))
 
     def __len__(self) -> int:
-        return len(self._benchmark.pairs) + len(self._bad)
+        return len(self._benchmark.pairs) + len(self._bad_entries)
 
-    def _pair(self, index: int) -> tuple[BenchmarkImage, BenchmarkText]:
+    def _get_pair(self, index: int) -> tuple[BenchmarkImage, BenchmarkText]:
         pairs = self._benchmark.pairs
         if index >= len(pairs):
-            raise BadSample(*self._bad[index - len(pairs)])
-        image, text = pairs[index].tolist()
-        return self._benchmark.images[image], self._benchmark.texts[text]
+            raise BadSample(*self._bad_entries[index - len(pairs)])
+        image_row, text_row = pairs[index].tolist()
+        return self._benchmark.images[image_row], self._benchmark.texts[text_row]
 
     def read_image_name(self, index: int) -> str:
-        """What the image of a row is called, see `Shard`."""
-        return self._pair(index)[0].id
+        """Return the name of a row's image, see `Shard`."""
+        return self._get_pair(index)[0].id
 
     def __getitem__(self, index: int) -> Sample:
-        image, text = self._pair(index)
-        file, content = image.find() if image.find else ("", image.read())
+        image, text = self._get_pair(index)
+        file: str | Path = ""
+        if image.find:
+            file, content = image.find()
+        else:
+            content = image.read()
         return Sample(image.id, text.text, content, {"": text.text}, {}, {**image.fields, **text.fields}, str(file))
 
     def release(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no file is open."""
 
 
 class ImageIds:
-    """Ids of images that are distinct: the names, where different images have one, with the file and row."""
+    """Assigns distinct ids to images: their names, with file and row added if different images have one name."""
 
     def __init__(self) -> None:
-        self._ids: dict[str, dict[int, str]] = {}
+        self._ids_by_name: dict[str, dict[int, str]] = {}
 
-    def __call__(self, sample: Sample, where: str) -> str:
-        """The id of a sample's image; what samples have in common is as for `SampleStream.ids`."""
-        known = self._ids.setdefault(sample.image_name, {})
-        own = f"{sample.image_name} ({where})" if known else sample.image_name
-        return known.setdefault(content_id(sample.image_name, sample.image), own)
+    def assign(self, sample: Sample, where: str) -> str:
+        """Return the id of a sample's image; samples share it if they share the image (`SampleStream.ids`)."""
+        ids = self._ids_by_name.setdefault(sample.image_name, {})
+        new_id = f"{sample.image_name} ({where})" if ids else sample.image_name
+        return ids.setdefault(content_id(sample.image_name, sample.image), new_id)
+
+
+SampleImage = tuple[Sample, BenchmarkImage]  # a sample without the bytes of its image, and the image
 
 
 def make_benchmarks(source: LocatedSamples, name: str, data: DataSpec) -> dict[str, Benchmark]:
-    """Return the samples of a source as a benchmark in every language, in their order.
+    """Return the samples of a source as a benchmark in each language, in their order.
 
-    Images are distinct by name and content, texts by `data.text_id`, by the field `text_id`, or else by themselves; the
-    fields of the sample that comes first stay with them. All samples are read once here; an image is read again when it
-    is asked for.
+    Images are distinguished by name and content. Texts are distinguished by the field `data.text_id`, or by the field
+    `text_id`, or else by the text itself. An image or a text has the fields of its first sample. All samples are read
+    once here, and an image is read again when it is needed.
 
     Args:
-        source: that the data were opened as.
-        name: of the benchmarks.
-        data: says in which languages; a sample without a caption in one of them is not used there.
+        source: the samples.
+        name: name of the benchmarks.
+        data: names the languages. A sample without a caption in a language is a bad sample of that benchmark.
 
     Raises:
         ValueError: no sample could be used.
     """
-    read: list[tuple[Sample, BenchmarkImage] | BadSample] = []  # samples without their bytes, and their images
-    ids, found = ImageIds(), dict[str, None]()
+    samples: list[SampleImage | BadSample] = []
+    image_ids = ImageIds()
+    available_languages: dict[str, None] = {}
     for index in range(len(source)):
         try:
             sample = source[index]
-        except BadSample as bad:
-            read.append(bad)
+        except BadSample as bad_sample:
+            samples.append(bad_sample)
             continue
-        image = BenchmarkImage(ids(sample, source.where(index)), partial(image_bytes, source, index), sample.fields)
-        read.append((replace(sample, image=b""), image))
-        found |= {language: None for language, caption in sample.captions.items() if not is_blank(caption)}
+        image_id = image_ids.assign(sample, source.where(index))
+        image = BenchmarkImage(image_id, partial(read_image, source, index), sample.fields)
+        samples.append((replace(sample, image=b""), image))
+        for language, caption in sample.captions.items():
+            if not is_blank(caption):
+                available_languages[language] = None
+
     languages = data.languages
     if languages is None:
-        languages = [language for language in data.preferred_languages if language in found] or list(found) or [""]
-    for language in languages:
-        if found and "" not in found and language not in found:
-            raise ValueError(
-                f"{name}: no caption in {language or 'no language'}; there are captions in {', '.join(found)}"
-            )
+        languages = [language for language in data.preferred_languages if language in available_languages]
+        languages = languages or list(available_languages) or [""]
+    # Captions of no language ("") are read as those of any language.
+    if available_languages and "" not in available_languages:
+        for language in languages:
+            if language not in available_languages:
+                raise ValueError(
+                    f"{name}: no caption in {language or 'no language'}; there are captions in "
+                    f"{', '.join(available_languages)}"
+                )
     files = source.files
-    return {language: _in_language(read, name, language, data, files) for language in languages}
+    return {language: _collect_language(samples, name, language, data, files) for language in languages}
 
 
-def _in_language(
-    read: Sequence[tuple[Sample, BenchmarkImage] | BadSample],
-    name: str,
-    language: str,
-    data: DataSpec,
-    files: Sequence[Path],
+def _collect_language(
+    samples: Sequence[SampleImage | BadSample], name: str, language: str, data: DataSpec, files: Sequence[Path]
 ) -> Benchmark:
     collector = Collector()
-    for row in read:
-        odd: list[tuple[str, str]] = []
-        with collector.entry(odd):
-            if isinstance(row, BadSample):
-                raise BadSample(row.reason, row.name)
-            sample, image = row
+    for entry in samples:
+        remarks: list[tuple[str, str]] = []
+        with collector.entry(remarks):
+            if isinstance(entry, BadSample):
+                raise BadSample(entry.reason, entry.name)
+            sample, image = entry
             texts = sample.caption_lines(language)
             if not data.caption_lines:
-                odd += [(SEVERAL_LINES, sample.image_name)] * (len(texts) > 1)
+                if len(texts) > 1:
+                    remarks.append((SEVERAL_LINES, sample.image_name))
                 texts = [sample.caption(language)]
             if image.id != sample.image_name and not collector.has_image(image.id):
-                odd.append((SHARED_NAME, sample.image_name))
-            own = _text_id(sample, data.text_id)
+                remarks.append((SHARED_NAME_REMARK, sample.image_name))
+            text_id = _find_text_id(sample, data.text_id)
             for number, text in enumerate(texts):
-                key = text if own is None else own if number == 0 else f"{own}#{number}"
+                if text_id is None:
+                    key = text
+                else:
+                    key = text_id if number == 0 else f"{text_id}#{number}"
                 collector.add_sample(image, image.id, BenchmarkText(key, text, sample.fields), sample.image_name)
-    return collector.benchmark(name, files)
+    return collector.make_benchmark(name, files)
 
 
-def _text_id(sample: Sample, text_id: str | None) -> str | None:
-    if text_id is not None:
-        return sample.text_name
-    value = sample.fields.get(TEXT_ID)
-    if value is not None and not is_id(value):
+def _find_text_id(sample: Sample, text_id_field: str | None) -> str | None:
+    """Return the id of a sample's text from the field that the user names, or from `text_id`; None if it has none."""
+    if text_id_field is not None:
+        return sample.text_name  # the reader took it from the field
+    text_id = sample.fields.get(TEXT_ID)
+    if text_id is None:
+        return None
+    if not is_id(text_id):
         raise BadSample(Reason.MALFORMED_ROW, f"{sample.image_name}, {TEXT_ID}")
-    return None if value is None else str(value)
+    return str(text_id)
 
 
-def image_bytes(source: SampleSequence, index: int) -> bytes:
-    """The image of a sample, read again."""
+def read_image(source: SampleSequence, index: int) -> bytes:
+    """Read the image of a sample again."""
     return source[index].image

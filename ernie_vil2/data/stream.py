@@ -65,7 +65,7 @@ class SampleStream:
         self.views = [source.views(config.Views) for source in data.sources]
 
         # Open them, and choose their samples.
-        specs = [DataSpec.of_source(config, source) for source in data.sources]
+        specs = [DataSpec.from_source(config, source) for source in data.sources]
         self._text_ids = [spec.text_id for spec in specs]
         self.sources = [open_sources(spec) for spec in specs]
         if data.holdout:

@@ -64,7 +64,7 @@ def check_benchmark(
         lines.append(f"texts without an image, in the gallery only: {_list_first(text_ids)}")
 
     image_report = decode_all(benchmark.images, progress)
-    lines += [f"entries of the annotations: {benchmark.rows}", f"images: {image_report}"]
+    lines += [f"entries of the annotations: {benchmark.entry_report}", f"images: {image_report}"]
 
     all_differences = []
     for protocol in protocols:
@@ -75,7 +75,7 @@ def check_benchmark(
             verdict = ", as it expects" if protocol.expected_counts else ""
             lines.append(f"protocol {protocol.name}: {_describe_sizes(selection)}{verdict}")
     lines += all_differences
-    is_good = not (all_differences or benchmark.rows.counts or image_report.counts)
+    is_good = not (all_differences or benchmark.entry_report.counts or image_report.counts)
     return Inspection("\n".join(lines), is_good)
 
 
@@ -172,8 +172,8 @@ def check_labelled(labelled: Benchmark, progress: Callable[[int], object]) -> In
     lines = [f"{labelled.name}: {counted(len(labelled.images), 'image')}, {classes}"]
     for language in labelled.texts[0].fields:
         lines.append(f"names in {language}: {_list_first(class_names(labelled, language))}")
-    lines += [f"entries: {labelled.rows}", f"images: {image_report}", *remarks]
-    return Inspection("\n".join(lines), not (remarks or labelled.rows.counts or image_report.counts))
+    lines += [f"entries: {labelled.entry_report}", f"images: {image_report}", *remarks]
+    return Inspection("\n".join(lines), not (remarks or labelled.entry_report.counts or image_report.counts))
 
 
 def _find_equal_images(labelled: Benchmark) -> tuple[list[str], list[str]]:

@@ -184,7 +184,7 @@ def compare_models(
     """
     if len(models) < 2:
         raise ValueError(f"two models or more are compared; here are {', '.join(models) or 'none'}")
-    spec = DataSpec.of(data)
+    spec = DataSpec.from_data(data)
     scorer = scorer or make_scorer(find_scorer(spec), {})
     scoring = _Scoring(scorer, spec)
     for name, model in models.items():
@@ -194,7 +194,7 @@ def compare_models(
             scoring.pixels(name, model.train)
         else:
             scoring.model(name, model, cache, **loading)
-    notes = [f"{one.name}: {one.rows}" for one in scoring.benchmarks.values() if one.rows.counts]
+    notes = [f"{one.name}: {one.entry_report}" for one in scoring.benchmarks.values() if one.entry_report.counts]
     protocols = scorer.protocol if isinstance(scorer, Retrieval) else ()
     published = [row for name in protocols for row in find_published(name)]
     return Compared(

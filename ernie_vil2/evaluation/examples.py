@@ -46,7 +46,7 @@ def list_ranks(evaluations: Evaluations) -> Iterator[list]:
     """
     for label, evaluation in evaluations.items():
         for direction, result in evaluation.results.items():
-            queries, gallery = map(evaluation.encoded.benchmark.side, result.matching.sides)
+            queries, gallery = map(evaluation.encoded.benchmark.get_side, result.matching.sides)
             ranking, gallery_rows = result.ranking, result.matching.right
             for position in np.flatnonzero(ranking.rank):
                 query = queries[result.matching.left[position]]
@@ -122,7 +122,7 @@ def _find_answers(
     evaluation: Evaluation, result: DirectionResult, k: int, device: str
 ) -> Iterator[tuple[BenchmarkImage | BenchmarkText, list[tuple[str, float]]]]:
     """Yield every query with the ids and scores of its best answers."""
-    queries, gallery = map(evaluation.encoded.benchmark.side, result.matching.sides)
+    queries, gallery = map(evaluation.encoded.benchmark.get_side, result.matching.sides)
     query_rows, gallery_rows = result.matching.left, result.matching.right
     k = min(k, len(gallery_rows))
     positions = np.arange(len(query_rows))
@@ -237,14 +237,14 @@ class CardMaker:
             row, score = gallery_rows[ranking.positive[position]], float(ranking.positive_score[position])
             card_answers.append(self._make_answer(gallery_side, row, score, True, rank))
 
-        query = self.benchmark.side(query_side)[result.matching.left[position]]
+        query = self.benchmark.get_side(query_side)[result.matching.left[position]]
         tags = [*self.tags, f"rank {rank:,}"]
         if isinstance(query, BenchmarkText):
             return Card(query.text, card_answers, tags=tags, language=self.language)
         return Card(query.id, card_answers, self._thumbnails(query), tags)
 
     def _make_answer(self, side: str, row: int, score: float, is_correct: bool, rank: int | None = None) -> Answer:
-        entry = self.benchmark.side(side)[row]
+        entry = self.benchmark.get_side(side)[row]
         if isinstance(entry, BenchmarkText):
             return Answer(entry.text, score, is_correct, rank=rank)
         thumbnails = self._thumbnails(entry)

@@ -243,7 +243,7 @@ class Evaluation:
                 "pairs": len(benchmark.pairs),
                 "queries": num_queries,
                 "files": [str(path) for path in benchmark.files],
-                "rows": benchmark.rows.as_dict(),
+                "rows": benchmark.entry_report.as_dict(),
                 "encoded": self.encoded.bad_samples.as_dict(),
             },
             "result": self.as_dict(),
@@ -268,7 +268,7 @@ class Evaluation:
         existing_values: set[str] = set()
         for direction, result in self.results.items():
             query_side, _ = result.matching.sides
-            rows = self.encoded.benchmark.side(query_side)
+            rows = self.encoded.benchmark.get_side(query_side)
             is_selected = np.zeros(len(rows), bool)
             for number, row in enumerate(rows):
                 row_value = row.fields.get(field_name)

@@ -142,7 +142,7 @@ class Scorer(Protocol):
         Raises:
             ConfigError, ValueError: a setting is missing, or names something that does not exist.
         """
-        return cls(), DataSpec.of_scored(config, scored, default_split) if scored else None
+        return cls(), DataSpec.from_scored(config, scored, default_split) if scored else None
 
     @classmethod
     def recognises(cls, path: Path, layout: str | None) -> bool:
@@ -194,8 +194,8 @@ class Scorer(Protocol):
                 bad_images = decode_all(benchmark.images, progress)
             sizes = self.describe_sizes(replace(inputs, benchmarks={name or benchmark.name: benchmark}))
             lines += [f"{title}: {size}" for title, size in sizes.items()]
-            lines += [f"entries: {benchmark.rows}", f"images: {bad_images}"]
-            if benchmark.rows.counts or bad_images.counts:
+            lines += [f"entries: {benchmark.entry_report}", f"images: {bad_images}"]
+            if benchmark.entry_report.counts or bad_images.counts:
                 is_good = False
         return Inspection("\n".join(lines), is_good)
 

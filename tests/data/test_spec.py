@@ -22,8 +22,8 @@ def test_every_setting_of_a_location_reaches_the_spec():
     assert set(LOCATION) == set(LocationConfig.model_fields)
     config = load_config(None, [f"Data.train=[{LOCATION}]", f"Data.test=[{LOCATION}]"])
     for spec in (
-        DataSpec.of_source(config, config.Data.sources[0]),
-        DataSpec.of_scored(config, config.Data.tested, "test"),
+        DataSpec.from_source(config, config.Data.sources[0]),
+        DataSpec.from_scored(config, config.Data.tested, "test"),
     ):
         assert {name: getattr(spec, name) for name in LOCATION if name != "data"} | {"data": spec.paths} == LOCATION
 

@@ -187,12 +187,12 @@ def test_a_holdout_divides_what_is_trained_on_and_scored(table):
     stream = SampleStream(config)
     parts = [{stream[position][1].image_name for position in range(stream.num_samples)}]
     for part, scored in (("val", config.Data.validation), ("test", config.Data.tested)):
-        (benchmark,) = open_benchmarks(DataSpec.of_scored(config, scored, part)).values()
+        (benchmark,) = open_benchmarks(DataSpec.from_scored(config, scored, part)).values()
         parts.append({image.id for image in benchmark.images})
     assert sum(map(len, parts)) == 60 == len(set().union(*parts))
     assert {len(images) % 4 for images in parts} == {0}
     explicit = load_config(None, [*settings, f"Data.test=[{table}]"])
-    assert DataSpec.of_scored(explicit, explicit.Data.tested, "test").holdout is None
+    assert DataSpec.from_scored(explicit, explicit.Data.tested, "test").holdout is None
 
 
 @pytest.mark.parametrize(("header", "size"), [("No", 4), ("ARTICLE NUMBER ", 4), ("2024", 4), ("标题", 2)])

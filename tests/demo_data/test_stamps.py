@@ -70,7 +70,7 @@ def test_tables_and_folders_of_classes(tmp_path, monkeypatch):
 
     classes = open_labelled([out], {language: str(out / f"names_{language}.txt") for language in ("zh", "en")})
     assert len(classes.texts) == 16 and classes.texts[0].fields == {"zh": "动物", "en": "an animal"}
-    assert len(classes.images) == len(rows["test"]) and not classes.rows.counts
+    assert len(classes.images) == len(rows["test"]) and not classes.entry_report.counts
     assert len(open_labelled([out / "test.csv"]).images) == len(rows["test"])
     counts = {language: len(benchmark.images) for language, benchmark in open_benchmarks(out).items()}
     assert counts == dict.fromkeys(("zh", "en"), len(rows["test"]))

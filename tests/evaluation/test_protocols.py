@@ -330,7 +330,7 @@ def test_items_of_sugar_crepe_that_cannot_be_used_are_counted(tmp_path):
     (folder / "swap_obj.json").write_text(json.dumps(rows))
     opened = SugarCrepe().open(DataSpec([str(folder)]))
     (benchmark,) = opened.benchmarks.values()
-    assert len(opened.context) == 5 and benchmark.rows.counts == {"malformed row": 2}
+    assert len(opened.context) == 5 and benchmark.entry_report.counts == {"malformed row": 2}
     with pytest.raises(ValueError, match="SugarCrepe"):
         SugarCrepe().open(DataSpec([str(folder / "val2017")]))
 

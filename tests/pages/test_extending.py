@@ -95,7 +95,7 @@ def test_the_published_layout(parts, tmp_path):
     for row in rows:
         (tmp_path / "photos" / row["file"]).write_bytes(png(np.zeros([8, 8, 3], np.uint8)))
     benchmark = open_benchmark(tmp_path)
-    assert benchmark.name == "birds-test" and benchmark.rows.counts.total() == 1
+    assert benchmark.name == "birds-test" and benchmark.entry_report.counts.total() == 1
     assert [image.id for image in benchmark.images] == ["0.png", "1.png", "2.png"]
     assert benchmark.pairs.tolist() == [[image, 2 * image + text] for image in range(3) for text in range(2)]
 

@@ -113,7 +113,7 @@ def test_the_verdict_says_how_many_test_texts_are_trained_on(folder, monkeypatch
     """Of a division that keeps no caption together, as of tables that somebody else has divided."""
     assert re.search("; none of the [0-9]+ test texts is trained on", call(*REPORT, "apart.html").stdout)
     config = load_config(folder / "runs" / "own" / "config.yaml")
-    (benchmark,) = open_benchmarks(DataSpec.of_scored(config, config.Data.tested, "test")).values()
+    (benchmark,) = open_benchmarks(DataSpec.from_scored(config, config.Data.tested, "test")).values()
     texts = {text.text for text in benchmark.texts}
     seen = sorted(texts)[: len(texts) // 2]
     monkeypatch.setattr(SampleStream, "training_texts", lambda *_: ({text_key(f" {text} ") for text in seen}, True))

@@ -52,7 +52,7 @@ def read_all(source):
 
 def problems(benchmark):
     """Return the names of what could not be used, by reason."""
-    return {reason: entry["names"] for reason, entry in benchmark.rows.as_dict()["reasons"].items()}
+    return {reason: entry["names"] for reason, entry in benchmark.entry_report.as_dict()["reasons"].items()}
 
 
 # COCO-CN

@@ -129,7 +129,7 @@ def list_images(data: DataLike) -> list[SourceImage]:
     Raises:
         ValueError, FileNotFoundError: as `open_sources`; also for a folder without images.
     """
-    spec = DataSpec.of(data, default_split=TRAIN)
+    spec = DataSpec.from_data(data, default_split=TRAIN)
     images: list[SourceImage] = []
     for entry in spec.paths:
         entry_spec = replace(spec, paths=[entry])
@@ -327,7 +327,7 @@ def sync_images(
         thumbnail_side: as in `add_images`.
         is_dry_run: only count what would be done.
     """
-    spec = DataSpec.of(data)
+    spec = DataSpec.from_data(data)
     images = list_images(spec)
     collection = index.collection("images")
     dry_run = DryRun(collection) if is_dry_run else None

@@ -56,13 +56,13 @@ def _read_karpathy(name: str, annotations: Path, split: str, folders: ImageFolde
             file, sentences = values_of(row, f"{annotations.name}, image {number}", filename=str, sentences=list)
             fields = {name: row[name] for name in FIELDS if name in row}
             image = folders.get_image(file, file, fields=fields)
-            collector.add_image(image, image.id, once=True)
+            collector.add_image(image, image.id, must_be_new=True)
             for position, sentence in enumerate(sentences):
                 with collector.entry():
                     text = _karpathy_text(sentence, row, f"{image.id}, sentence {position}")
-                    collector.add_text(text, once=True)
+                    collector.add_text(text, must_be_new=True)
                     collector.add_pair(image.id, text.id)
-    return collector.benchmark(f"{name}-{split}", [annotations])
+    return collector.make_benchmark(f"{name}-{split}", [annotations])
 
 
 def _karpathy_text(sentence: Any, row: dict, where: str) -> BenchmarkText:
@@ -107,7 +107,7 @@ def _read_coco_captions(annotations: Path, split: str, folders: ImageFolders) ->
     for number, row in enumerate(content["images"]):
         with collector.entry():
             image_id, file = values_of(row, f"{annotations.name}, image {number}", "id", file_name=str)
-            collector.add_image(folders.get_image(image_id, file), file, once=True)
+            collector.add_image(folders.get_image(image_id, file), file, must_be_new=True)
     for number, row in enumerate(content["annotations"]):
         with collector.entry():
             where = f"{annotations.name}, annotation {number}"
@@ -115,9 +115,9 @@ def _read_coco_captions(annotations: Path, split: str, folders: ImageFolders) ->
             image_id = str(row.get("image_id"))
             if not collector.has_image(image_id):
                 raise BadSample(Reason.UNMATCHED_IMAGE, f"{where}, {image_id}")
-            collector.add_text(BenchmarkText(text_id, caption.strip()), once=True)
+            collector.add_text(BenchmarkText(text_id, caption.strip()), must_be_new=True)
             collector.add_pair(image_id, text_id)
-    return collector.benchmark(f"coco-captions-{split}", [annotations])
+    return collector.make_benchmark(f"coco-captions-{split}", [annotations])
 
 
 COCO_CAPTIONS = Layout(
@@ -153,7 +153,7 @@ def _read_caption_lines(
     for where, line in numbered_lines(ids):
         with collector.entry():
             image_id = as_text(line, where).strip()
-            collector.add_image(folders.get_image(image_id, f"{image_id}.jpg"), image_id, once=True)
+            collector.add_image(folders.get_image(image_id, f"{image_id}.jpg"), image_id, must_be_new=True)
     for where, line in numbered_lines(captions):
         if line.partition(b"#")[0] in other_ids:
             continue
@@ -164,9 +164,9 @@ def _read_caption_lines(
                 raise BadSample(Reason.MALFORMED_ROW, where)
             if not collector.has_image(image_id):
                 raise BadSample(Reason.UNMATCHED_IMAGE, text_id)
-            collector.add_text(BenchmarkText(text_id, clean("".join(caption))), once=True)
+            collector.add_text(BenchmarkText(text_id, clean("".join(caption))), must_be_new=True)
             collector.add_pair(image_id, text_id)
-    return collector.benchmark(name, [ids, captions])
+    return collector.make_benchmark(name, [ids, captions])
 
 
 COCO_CN_CAPTIONS = "imageid.human-written-caption.txt"
@@ -234,13 +234,13 @@ def _read_aic_icc(annotations: Path, split: str, folders: ImageFolders) -> Bench
             image_id, captions = values_of(row, where, image_id=str, caption=list)
             if not all(isinstance(caption, str) for caption in captions):
                 raise BadSample(Reason.MALFORMED_ROW, where)
-            collector.add_image(folders.get_image(image_id, image_id), image_id, once=True)
+            collector.add_image(folders.get_image(image_id, image_id), image_id, must_be_new=True)
             for position, caption in enumerate(captions):
                 with collector.entry():
                     text_id = f"{image_id}#{position}"
                     collector.add_text(BenchmarkText(text_id, caption.strip()))
                     collector.add_pair(image_id, text_id)
-    return collector.benchmark(f"aic-icc-{split}", [annotations])
+    return collector.make_benchmark(f"aic-icc-{split}", [annotations])
 
 
 AIC_ICC = Layout(
@@ -262,7 +262,7 @@ def _read_lines(
         with collector.entry():
             image, text = parse(as_text(line, where), where, folders)
             collector.add_sample(image, image.id, text, where)
-    return collector.benchmark(f"{name}-{split}" if split else name, [path])
+    return collector.make_benchmark(f"{name}-{split}" if split else name, [path])
 
 
 def _numbered(line: str, where: str, folders: ImageFolders) -> Line:

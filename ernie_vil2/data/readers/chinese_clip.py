@@ -205,14 +205,14 @@ def _read(images: Path, split: str, folders: ImageFolders) -> Benchmark:
             matched = [image_id for image_id in image_ids if collector.has_image(image_id)]
             if image_ids and not matched:
                 raise BadSample(Reason.UNMATCHED_IMAGE, f"{name}, {image_ids[0]}")
-            collector.add_text(BenchmarkText(text_id, content), once=True)
+            collector.add_text(BenchmarkText(text_id, content), must_be_new=True)
             for image_id in matched:
                 collector.add_pair(image_id, text_id)
             for image_id in image_ids:
                 if image_id not in matched:
                     with collector.entry():
                         raise BadSample(Reason.UNMATCHED_IMAGE, f"{name}, {image_id}")
-    return collector.benchmark(f"{images.parent.name}-{split}", [images, texts])
+    return collector.make_benchmark(f"{images.parent.name}-{split}", [images, texts])
 
 
 def _read_images(collector: Collector, rows: Lines) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector, ImageIds, image_bytes
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector, ImageIds, read_image
 from ernie_vil2.data.readers import ShardedSource, open_sources
 from ernie_vil2.data.readers.columns import names_here
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, canonical_split
@@ -146,7 +146,7 @@ def open_labelled(
         FileNotFoundError: there is no such path.
         ValueError: it is not clear what is there, a class has no name, or no image can be used.
     """
-    spec = DataSpec.of(data, **fields)
+    spec = DataSpec.from_data(data, **fields)
     found = _found(replace(spec, default_split=spec.default_split or "test"), label)
     sources = dict(names or ({"zh": str(found.names)} if found.names else {}))
     by_language = {
@@ -172,10 +172,10 @@ def open_labelled(
             image, labels = entry
             if unknown := [one for one in labels if one not in classes]:
                 raise BadSample(Reason.UNKNOWN_LABEL, f"{image.id}: {unknown[0]}")
-            collector.add_image(image, image.id, once=True)
+            collector.add_image(image, image.id, must_be_new=True)
             for one in labels:
                 collector.add_pair(image.id, one)
-    return collector.benchmark(found.name, found.files)
+    return collector.make_benchmark(found.name, found.files)
 
 
 def _language(labels: Sequence[str]) -> str:
@@ -270,7 +270,7 @@ def _in_samples(source: ShardedSource, label: str) -> Iterator:
         try:
             sample = source[index]
             labels = _labels(sample.fields.get(label), sample.image_name)
-            yield BenchmarkImage(ids(sample, source.where(index)), partial(image_bytes, source, index)), labels
+            yield BenchmarkImage(ids.assign(sample, source.where(index)), partial(read_image, source, index)), labels
         except BadSample as bad:
             yield bad
 

@@ -102,7 +102,7 @@ def open_sources(data: DataLike, **fields: Any) -> ShardedSource:
     """
     if not isinstance(data, DataSpec):
         fields = {"default_split": TRAIN, **fields}
-    spec = DataSpec.of(data, **fields)
+    spec = DataSpec.from_data(data, **fields)
     return _open_all([recognise(location, spec) for location in _find_locations(spec.paths)])
 
 
@@ -123,7 +123,7 @@ def open_benchmark(data: DataLike, language: str | None = None, **fields: Any) -
         ValueError: there are captions in several languages; otherwise as `open_benchmarks`.
         FileNotFoundError: as `open_benchmarks`.
     """
-    spec = DataSpec.of(data, **fields)
+    spec = DataSpec.from_data(data, **fields)
     if language is not None:
         spec = replace(spec, languages=[language])
     benchmarks = open_benchmarks(spec)
@@ -150,7 +150,7 @@ def open_benchmarks(data: DataLike, **fields: Any) -> dict[str, Benchmark]:
         FileNotFoundError: a path does not exist, or no image file was found.
         ValueError: the layout cannot be recognised, the split does not exist, or no image or text could be used.
     """
-    spec = DataSpec.of(data, **fields)
+    spec = DataSpec.from_data(data, **fields)
     all_files = [recognise(location, spec) for location in _find_locations(spec.paths)]
     first = all_files[0]
     path = Path(first.shards[0].name)
@@ -168,8 +168,8 @@ def open_benchmarks(data: DataLike, **fields: Any) -> dict[str, Benchmark]:
         name = f"{path.parent.name}-{split}" if split else path.stem
         source = _open_all(all_files)
         if spec.holdout is not None:
-            source = holdout_part(spec.holdout, spec.part).select(source)
-            name = f"{name}-{spec.part}"
+            source = holdout_part(spec.holdout, spec.holdout_part).select(source)
+            name = f"{name}-{spec.holdout_part}"
         benchmarks = _join_equal_languages(make_benchmarks(source, name, spec))
     return {language or spec.unnamed_language: benchmark for language, benchmark in benchmarks.items()}
 

@@ -186,7 +186,7 @@ class CxcProtocol(_OfTestSplit):
         """Images with texts, texts with texts, images with images."""
         (galleries,) = super().make_matchings(benchmark)
         positions = {
-            side: {benchmark.side(side)[row].id: position for position, row in enumerate(rows)}
+            side: {benchmark.get_side(side)[row].id: position for position, row in enumerate(rows)}
             for side, rows in zip(galleries.sides, galleries[:2], strict=True)
         }
         rated = {kind: self._positives(benchmark, kind, positions) for kind in KINDS_OF_RATINGS}
@@ -257,7 +257,7 @@ class CxcCorrelation(_OfTestSplit):
         benchmark, found = encoded.benchmark, dict[str, float]()
         for kind, sides in KINDS_OF_RATINGS.items():
             ratings = read_ratings(_folder(benchmark), kind, self.split)
-            rows = [{row.id: number for number, row in enumerate(benchmark.side(side))} for side in sides]
+            rows = [{row.id: number for number, row in enumerate(benchmark.get_side(side))} for side in sides]
             pairs = np.array([(rows[0].get(a, -1), rows[1].get(b, -1))
                               for a, b in zip(ratings.first, ratings.second, strict=True)])  # fmt: skip
             there = (pairs >= 0).all(axis=1)
@@ -296,7 +296,7 @@ def _retrieved(result: DirectionResult, encoded: EncodedBenchmark) -> dict[int, 
     rows = np.arange(len(result.matching.left))
     answers, _ = result.find_best_answers(encoded.embeddings, rows, min(RETRIEVED, len(result.matching.right)))
     numbers = [
-        np.array([int(re.findall(r"\d+", encoded.benchmark.side(side)[row].id)[-1]) for row in chosen])
+        np.array([int(re.findall(r"\d+", encoded.benchmark.get_side(side)[row].id)[-1]) for row in chosen])
         for side, chosen in zip(result.matching.sides, result.matching[:2], strict=True)
     ]
     return dict(zip(numbers[0].tolist(), numbers[1][answers].tolist(), strict=True))

@@ -123,7 +123,7 @@ def read_statements(sources: ShardedSource) -> Statements:
             rows.append(row)
     path = Path(source.name)
     split = path.stem.removeprefix("snli_ve_")
-    benchmark = collector.benchmark(f"{source.kind}-{split}", source.files)
+    benchmark = collector.make_benchmark(f"{source.kind}-{split}", source.files)
     subsets = published_subsets(path) if source.kind == NLVR2.name else {}
     return Statements(source.kind, split, source.labels, rows, benchmark, subsets)
 
@@ -233,7 +233,7 @@ def check_statements(splits: Sequence[Statements], progress: Callable[[int], obj
     for statements in splits:
         total, *parts = statements.counts.items()
         shown = ", ".join(f"{name} {count:,}" for name, count in parts)
-        rows, files = statements.benchmark.rows, decode_all(statements.benchmark.images, progress)
+        rows, files = statements.benchmark.entry_report, decode_all(statements.benchmark.images, progress)
         lines += [
             f"{statements.name}: {counted(total[1], 'statement')} ({shown})",
             *(f"  {name}: {counted(len(ids), 'statement')}" for name, ids in statements.subsets.items()),
@@ -432,7 +432,7 @@ def confusion_table(scores: EntailmentScores) -> Table:
 def notes_of(scores: EntailmentScores) -> list[str]:
     """Remarks on the figures: what was left out, and where others are."""
     statements = scores.statements
-    total, rows = len(statements.rows), statements.benchmark.rows
+    total, rows = len(statements.rows), statements.benchmark.entry_report
     lines = [f"{statements.name}: {len(scores.rows):,} of {counted(total, 'statement')} scored"]
     lines += [f"rows: {rows}"] * bool(rows.counts) + [f"images: {scores.problems}"] * bool(scores.problems.counts)
     return [*lines, TABLE_7, DEFINITION]
@@ -451,7 +451,7 @@ def record(scores: EntailmentScores) -> dict[str, Any]:
         "published": [
             {"model": row.label, "values": row.values, "source": row.source} for row in find_published(statements.kind)
         ],
-        "rows": statements.benchmark.rows.as_dict(),
+        "rows": statements.benchmark.entry_report.as_dict(),
         "images": scores.problems.as_dict(),
         "definition": DEFINITION,
     }

@@ -186,7 +186,7 @@ def outcomes(evaluation: Evaluation, device: str = "cpu") -> Outcomes:
     for direction, result in evaluation.results.items():
         side, positions = result.matching.sides[0], np.flatnonzero(result.ranking.rank)
         rows = result.matching.left[positions]
-        entries = benchmark.side(side)
+        entries = benchmark.get_side(side)
         asked += [(direction, at, entries[row]) for at, row in zip(positions.tolist(), rows.tolist(), strict=True)]
         fold = groups + np.searchsorted([queries.start for queries, _ in result.folds], positions, side="right")
         columns.append((result.ranking.rank[positions], rows if side == "image" else image_of[rows], fold))
@@ -230,7 +230,10 @@ def format_counts(evaluations: Evaluations) -> str:
     """What was scored: for each result its protocol, its galleries, and how they differ from the protocol's."""
     lines = []
     for label, evaluation in evaluations.items():
-        reports = (("annotations", evaluation.encoded.benchmark.rows), ("images", evaluation.encoded.bad_samples))
+        reports = (
+            ("annotations", evaluation.encoded.benchmark.entry_report),
+            ("images", evaluation.encoded.bad_samples),
+        )
         lines.append(f"{label}: protocol {evaluation.protocol.name}, {evaluation.sizes}")
         lines += [f"note: {sentence}" for sentence in evaluation.notes]
         lines += [f"{what}: {report}" for what, report in reports if report.counts or report.remarks]

@@ -85,7 +85,7 @@ class SugarCrepe(Scorer):
                         collector.add_text(BenchmarkText(text, text))
                     collector.add_pair(item.image, item.caption)
                     items.append(item)
-        benchmark = collector.benchmark("sugar-crepe", files)
+        benchmark = collector.make_benchmark("sugar-crepe", files)
         folders.check_images(benchmark.images)
         return ScorerInput(data, {"": benchmark}, items)
 

@@ -154,7 +154,7 @@ class ZeroShot(Scorer):
         self, labelled: LabelledImages, classes: EncodedClasses, results: Results, model: ErnieViL2
     ) -> list[str]:
         """Return what a person should know of templates, data and threshold."""
-        reports = (("entries", labelled.benchmark.rows), ("images", classes.bad_samples))
+        reports = (("entries", labelled.benchmark.entry_report), ("images", classes.bad_samples))
         notes = [
             *describe_templates(labelled.templates, self.templates),
             *find_class_remarks(labelled.benchmark),
@@ -242,7 +242,7 @@ def record(encoded: EncodedClasses, results: Results, notes: Sequence[str]) -> d
             for row, one in enumerate(benchmark.texts)
         ],
         "notes": list(notes),
-        "rows": benchmark.rows.as_dict(),
+        "rows": benchmark.entry_report.as_dict(),
         "encoded": encoded.bad_samples.as_dict(),
     }
 

@@ -19,7 +19,9 @@ def test_different_images_of_one_name_are_kept_and_reported(tmp_path):
     assert pairs(benchmark) == [("0", "cat"), ("1", "dog"), ("2", "a dog"), ("0", "a cat"), (other, "bird"),
                                 ("2", "the dog")]  # fmt: skip
     assert [one.read() for one in benchmark.images] == [image(1), image(2), image(2), image(3)]
-    assert not benchmark.rows.counts and "name of an earlier, different image: 1 (1)" in str(benchmark.rows)
+    assert not benchmark.entry_report.counts and "name of an earlier, different image: 1 (1)" in str(
+        benchmark.entry_report
+    )
 
 
 def bilingual(tmp_path):
@@ -61,9 +63,11 @@ def test_lines_of_a_caption_are_texts_where_it_is_asked_for(tmp_path, suffix):
         members += [(f"{number}.png", image(number)), (f"{number}.{suffix}", content.encode())]
     path = write_tar(tmp_path / "a.tar", members)
     whole = open_benchmark(path)
-    assert [text.text for text in whole.texts] == [captions[0].strip(), "a dog"] and "several lines" in str(whole.rows)
+    assert [text.text for text in whole.texts] == [captions[0].strip(), "a dog"] and "several lines" in str(
+        whole.entry_report
+    )
     lines = open_benchmark(path, caption_lines=True)
-    assert [text.id for text in lines.texts] == LINES[suffix] and "several lines" not in str(lines.rows)
+    assert [text.id for text in lines.texts] == LINES[suffix] and "several lines" not in str(lines.entry_report)
 
 
 IMAGES = {"images/a.png": image(1), "images/sub/b.png": image(2)}

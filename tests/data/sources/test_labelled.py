@@ -41,7 +41,7 @@ def test_a_folder_per_class(tmp_path):
     assert names == {"dog": {"en": "dog"}, "none": {"en": "none"}, "sea_lion": {"en": "sea lion"}}
     assert own == {"dog/0.png": ["dog"], "dog/deep/9.jpg": ["dog"], "sea_lion/0.png": ["sea_lion"],
                    "sea_lion/1.png": ["sea_lion"]}  # fmt: skip
-    assert labelled.rows.counts == {"no label": 1} and labelled.rows.read == 5
+    assert labelled.entry_report.counts == {"no label": 1} and labelled.entry_report.read == 5
     assert labelled.name == "set" and labelled.images[0].read() == IMAGES["red"]
     with pytest.raises(ValueError, match="no splits"):
         open_labelled([tmp_path / "set"], split="test")
@@ -85,7 +85,7 @@ def test_tables_without_captions_and_with_several_labels(tmp_path, kind):
     names, own = shown(labelled)
     assert names == {"狗": {"zh": "狗"}, "猫": {"zh": "猫"}} and own == {"1": ["猫"], "2": ["狗", "猫"]}
     assert [image.read() for image in labelled.images] == [IMAGES["red"], IMAGES["blue"]]
-    assert not labelled.rows.counts
+    assert not labelled.entry_report.counts
 
 
 def test_rows_that_cannot_be_used_are_counted_and_named(tmp_path):
@@ -99,7 +99,7 @@ def test_rows_that_cannot_be_used_are_counted_and_named(tmp_path):
     labelled = open_labelled([table(tmp_path, "jsonl", rows)], {"en": str(tmp_path / "names.txt")}, label="species")
     names, classes = shown(labelled)
     assert names["dog"] == {"en": "Dog"} and classes == {"red.png": ["cat"], "blue.png": ["7"]}
-    assert labelled.rows.counts == {
+    assert labelled.entry_report.counts == {
         "no label": 2, "repeated image id": 1, "image outside its folder": 1, "malformed row": 1, "no image": 1,
         "unknown label": 1,
     }  # fmt: skip

@@ -144,7 +144,7 @@ def table(shop):
 
 def test_a_path_that_leads_back_is_outside_the_named_folder(shop, table):
     table.write_text(f"image,text\n{shop}/tables/../a.png,x\nb.png,y\n", encoding="utf-8")
-    assert open_benchmark(table, images=shop).rows.counts == {"image outside its folder": 1}
+    assert open_benchmark(table, images=shop).entry_report.counts == {"image outside its folder": 1}
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_pairs_are_those_of_the_files_in_their_order(tmp_path, name):
         assert benchmark.name == name and pairs(benchmark) == expected
         assert [text.text for text in benchmark.texts] == texts
         assert [one.read() for one in benchmark.images] == [image(number) for number in numbers]
-        assert benchmark.rows.counts.total() == 0
+        assert benchmark.entry_report.counts.total() == 0
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_long_captions_are_lines_of_path_and_caption(tmp_path):
     assert [one.id for one in found.images] == ["images/a.jpg", "/data/them/b.jpg"]
     assert found.images[1].read() == image(2)
     assert len(found.texts) == 2 and len(found.pairs) == 2  # equal captions are two texts
-    assert sum(entry["count"] for entry in found.rows.as_dict()["reasons"].values()) == 3
+    assert sum(entry["count"] for entry in found.entry_report.as_dict()["reasons"].values()) == 3
     write(tmp_path / "lit", {"image_caption_long_cn.txt": "x.jpg\t长\n", "x.jpg": image(3)})
     assert open_benchmark(tmp_path / "lit").images[0].read() == image(3)
 
