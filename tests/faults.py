@@ -37,7 +37,7 @@ FILES = {
     "ernie_vil2/evaluation/scorers/cxc.py": "tests/evaluation/test_cxc.py",
     "ernie_vil2/training/checkpoint.py": "tests/training/test_checkpoint.py tests/hostile/test_checkpoints.py",
     "ernie_vil2/training/update.py": "tests/training/test_nonfinite.py tests/training/test_tuning.py",
-    "ernie_vil2/models/lora.py": "tests/models/test_lora.py tests/models/test_hand_back.py",
+    "ernie_vil2/models/lora.py": "tests/models/test_lora.py tests/models/test_write_back.py",
     "ernie_vil2/data/order.py": "tests/data/test_order.py tests/data/test_stream.py",
     "ernie_vil2/apps/search/local_collection.py": "tests/apps/search tests/hostile/test_damaged_index.py",
 }

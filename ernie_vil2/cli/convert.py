@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.io.files import remove_folder
     from ernie_vil2.io.run_folder import named_checkpoint
     from ernie_vil2.models.weights.format import read_model, write_model
-    from ernie_vil2.models.weights.hand_back import layout_of, origin_of
     from ernie_vil2.models.weights.integrity import add_golden, check_golden, compute_golden, has_golden
+    from ernie_vil2.models.weights.write_back import find_layout, find_origin
 
     if args.target.exists() and any(args.target.iterdir()):
         raise FileExistsError(f"{args.target} exists already; name another folder")
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--origin {args.origin} is not needed with --to {args.to}; leave it out")
         origin, layout = None, args.to
     else:
-        origin = origin_of(args.origin or args.source)
+        origin = find_origin(args.origin or args.source)
         if origin is None and args.origin:
             raise ValueError(f"--origin {args.origin}: no model is there")
         if origin is None:
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
                 f"{args.source}: the folder that it came from is not known or not there any more; name it "
                 f"with --origin, or choose --to {', '.join(OWN)}"
             )
-        layout = args.to or layout_of(origin)
+        layout = args.to or find_layout(origin)
     made = compute_golden(build_encoder(model, stored, stored.config, "float32", 8)) if stored.tokens else None
     notes = write_model(kept, args.target, layout, made, origin)
     if layout == "chinese-clip":
@@ -113,11 +113,11 @@ def run(args: argparse.Namespace) -> int:
 def _write_adapter(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
     from ernie_vil2.io.run_folder import CONFIG
-    from ernie_vil2.models.weights.adapter import write_adapter
     from ernie_vil2.models.weights.format import find_weights
-    from ernie_vil2.models.weights.hand_back import origin_of
+    from ernie_vil2.models.weights.lora_adapter import write_adapter
+    from ernie_vil2.models.weights.write_back import find_origin
 
-    weights, origin = find_weights(args.source), origin_of(args.origin or args.source)
+    weights, origin = find_weights(args.source), find_origin(args.origin or args.source)
     if origin is None or not weights.with_name(CONFIG).is_file():
         raise ValueError(f"{args.source}: no run whose origin is known; name the folder that it began with by --origin")
     notes = write_adapter(weights, load_config(weights.with_name(CONFIG), is_strangers=True), origin, args.target)

@@ -9,7 +9,7 @@ import pytest
 import ernie_vil2
 from ernie_vil2 import runtime_onnx
 from ernie_vil2.models.weights.format import read_model
-from ernie_vil2.models.weights.hand_back import layout_of
+from ernie_vil2.models.weights.write_back import find_layout
 from tests.support.commands import succeed
 from tests.support.other_families import FOLDERS
 from tests.support.trainings import assert_same_arrays
@@ -61,7 +61,9 @@ def test_from_the_folder_and_back(name, shapes, tmp_path):
 
     succeed("convert", run, tmp_path / "back")
     back = read_model(tmp_path / "back")
-    assert layout_of(tmp_path / "back") == layout_of(folder) and back.family.array_names == source.family.array_names
+    assert (
+        find_layout(tmp_path / "back") == find_layout(folder) and back.family.array_names == source.family.array_names
+    )
     assert_same_arrays(dict(back.arrays), dict(trained.arrays))
     handed = ernie_vil2.load_model(tmp_path / "back")
     np.testing.assert_array_equal(handed.encode_texts(TEXTS), model.encode_texts(TEXTS))

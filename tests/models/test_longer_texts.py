@@ -12,8 +12,8 @@ import ernie_vil2
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.format import find_weights, read_model, write_model
-from ernie_vil2.models.weights.hand_back import layout_of
 from ernie_vil2.models.weights.initial import resolve_model_like, stretch_positions
+from ernie_vil2.models.weights.write_back import find_layout
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
 from tests.support.commands import succeed
@@ -77,7 +77,7 @@ def test_every_layout_takes_longer_positions_and_gives_them_back(name, tmp_path)
     if not first and tokens > 40:
         table = before.arrays[POSITIONS].astype("float32")  # Chinese-CLIP's files are float16
         np.testing.assert_allclose(model.arrays[POSITIONS], by_four(table), atol=1e-6)
-    write_model(model, tmp_path / "back", layout_of(FOLDERS[name]), origin=FOLDERS[name])
+    write_model(model, tmp_path / "back", find_layout(FOLDERS[name]), origin=FOLDERS[name])
     dialect = {"text": "long"} if name == "fgclip2" else None  # its authors' own 196 positions
     found = read_model(tmp_path / "back", dialect=dialect)
     assert found.config.Model.text == model.config.Model.text.model_copy(

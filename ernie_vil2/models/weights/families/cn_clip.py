@@ -17,9 +17,9 @@ from ernie_vil2.models.weights.families.clip import ACTIVATIONS, CLIP_MEAN, CLIP
 from ernie_vil2.models.weights.families.family import TORCH_SUFFIXES, Family, Folder
 from ernie_vil2.models.weights.families.open_clip import COUNTED, image_rows, resnet_tower
 from ernie_vil2.models.weights.format import StoredModel
-from ernie_vil2.models.weights.hand_back import SIZES
 from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
+from ernie_vil2.models.weights.write_back import MODEL_CONFIGS
 from ernie_vil2.towers.base import ImageTowerConfig, ImageVariant, TextVariant
 from ernie_vil2.towers.convolution import ModifiedResNet
 from ernie_vil2.towers.layers.convolution import REDUCTION
@@ -246,8 +246,8 @@ def _settings_of(model: StoredModel) -> dict[str, Any]:
         "vision_patch_size": sizes["patch_size"],
     }
     return {
-        f"{SIZES}/ViT.json": of_images,
-        f"{SIZES}/RoBERTa.json": {"vocab_size": words, "text_initializer_range": 0.02, **of_text},
+        f"{MODEL_CONFIGS}/ViT.json": of_images,
+        f"{MODEL_CONFIGS}/RoBERTa.json": {"vocab_size": words, "text_initializer_range": 0.02, **of_text},
     }
 
 

@@ -37,9 +37,9 @@ from ernie_vil2.models.weights.format import (
     find_first_file,
     read_model_type,
 )
-from ernie_vil2.models.weights.hand_back import hand_back, write_anew
 from ernie_vil2.models.weights.name_table import LazyArrays, NameTable, Row, select_arrays
 from ernie_vil2.models.weights.settings import Settings
+from ernie_vil2.models.weights.write_back import write_back, write_new
 from ernie_vil2.towers.base import ImageTowerConfig
 from ernie_vil2.towers.transformer import image_variant, text_variant
 
@@ -180,11 +180,11 @@ class Family:
         if origin is not None:
             weights = self.recognise(ModelFiles(origin)) or origin
             before = self._read_alike(weights, model.config.Model)
-            return hand_back(model, before, weights, origin, folder, golden)
+            return write_back(model, before, weights, origin, folder, golden)
         if self.new_settings is None:
             raise ValueError(f"a model of {self.layout} is written into a copy of a folder of that layout; name one")
         names, settings = self.make_name_table(model.config.Model, {}), self.new_settings(model)
-        return write_anew(model, names, self.new_weights, settings, folder, golden)
+        return write_new(model, names, self.new_weights, settings, folder, golden)
 
     def _read_alike(self, weights: Path, model: ModelConfig) -> FamilyModel:
         """Read a model, its texts in the way of another model where there is more than one way (FG-CLIP 2).

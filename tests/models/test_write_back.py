@@ -21,8 +21,8 @@ from ernie_vil2.io.files import sha256
 from ernie_vil2.models.lora import add_lora
 from ernie_vil2.models.weights.files import INDEX_SUFFIX, read_weights, write_torch_weights
 from ernie_vil2.models.weights.format import WORD_EMBEDDING, find_weights, read_model, write_model
-from ernie_vil2.models.weights.hand_back import layout_of, origin_of
 from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
+from ernie_vil2.models.weights.write_back import find_layout, find_origin
 from tests.support.commands import call, succeed
 from tests.support.other_families import CARRIED_FIRST, FOLDERS, OWN, built, check_with_authors, expected
 from tests.support.towers import assert_same_bits
@@ -42,7 +42,7 @@ def given_back(name, folder, change=lambda array: array):
     """A fixture's model, its arrays changed, in a new folder; what was noted."""
     stored = read_model(FOLDERS[name])
     arrays = {key: change(array) for key, array in stored.arrays.items()}
-    return write_model(replace(stored, arrays=arrays), folder, layout_of(FOLDERS[name]), origin=FOLDERS[name])
+    return write_model(replace(stored, arrays=arrays), folder, find_layout(FOLDERS[name]), origin=FOLDERS[name])
 
 
 def tree_digest(folder):
@@ -136,7 +136,7 @@ def test_a_run_after_a_run_goes_back_to_the_first_origin(tmp_path):
         model = stored.config.Model.model_copy(update={"weights": str(weights)})
         begun = replace(stored, config=stored.config.model_copy(update={"Model": model}))
         write_model(begun, tmp_path / name, "ernie_vil2")
-    assert origin_of(tmp_path / "second") == source
+    assert find_origin(tmp_path / "second") == source
     succeed("convert", tmp_path / "second", tmp_path / "back")
     assert_same_bits(weights_in(source), weights_in(tmp_path / "back"))
     again = call("convert", tmp_path / "second", tmp_path / "back")
