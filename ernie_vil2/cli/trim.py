@@ -131,7 +131,7 @@ def _read_data(args: argparse.Namespace, views: ViewsConfig) -> set[str]:
         with report.attempt():
             sample = source[row]
             texts.update(sample.captions.values(), *sample.tags.values())
-    if report.counts.total() == report.read:
+    if report.counts.total() == report.num_read:
         raise ValueError(f"no sample could be used\n{report}")
     print(report)
     return texts

@@ -20,9 +20,9 @@ from ernie_vil2.data.samples import (
     Reason,
     Sample,
     SampleSequence,
-    as_text,
     check_text,
     content_id,
+    decode_utf8,
     is_blank,
     is_id,
 )
@@ -237,7 +237,7 @@ def read_unpaired(folder: Path | None, lines: Path | None) -> Benchmark:
     texts: list[BenchmarkText] = []
     for name, line in numbered_lines(lines) if lines else ():
         with report.attempt():
-            text = as_text(line, name).strip()
+            text = decode_utf8(line, name).strip()
             check_text(text, name)
             texts.append(BenchmarkText(name.rpartition(":")[2], text))
 

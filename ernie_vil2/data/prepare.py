@@ -28,7 +28,7 @@ from ernie_vil2.data.samples import (
     SampleSequence,
     check_text,
     content_id,
-    first_names,
+    format_names,
 )
 from ernie_vil2.data.selection import SelectedSamples
 from ernie_vil2.data.shard_processes import Count, each_shard
@@ -153,7 +153,11 @@ def make_shard(work: Work, shard: int, folder: Path | None) -> dict:
                     archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every one
             entry |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
     report, counts = found.report, dict(found.counts)
-    return entry | counts | {"input": found.input.hexdigest(), "read": report.read, "bad_samples": report.as_dict()}
+    return (
+        entry
+        | counts
+        | {"input": found.input.hexdigest(), "num_read": report.num_read, "bad_samples": report.as_dict()}
+    )
 
 
 class _Found:
@@ -208,7 +212,7 @@ def _good_samples(work: Work, shard: int, found: _Found) -> Iterator[tuple[int, 
             found.report.add(1, [(bad.reason, bad.name)])
             continue
         name = sample.image_name
-        odd += [SEVERAL_LINES] * sample.has_lines
+        odd += [SEVERAL_LINES] * sample.has_several_lines
         found.report.add(1, [], [(remark, name) for remark in odd])
         found.counts["samples"] += 1
         found.counts["tagged"] += any(field.partition("_")[0] == "tags" for field in fields)
@@ -303,7 +307,7 @@ class PreparedIndex:
 
     def write(self, folder: Path) -> None:
         """Writes `index.json` and `report.txt`."""
-        totals = {count: self.total(count) for count in ("samples", "bytes", "read", "duplicates", "tagged")}
+        totals = {count: self.total(count) for count in ("samples", "bytes", "num_read", "duplicates", "tagged")}
         files = [
             {key: shard[key] for key in ("name", "samples", "bytes", "sha256")}
             for shard in self.shards
@@ -325,7 +329,7 @@ class PreparedIndex:
             lines.append(f"{counted(self.total('duplicates'), 'duplicate')} dropped")
         if self.shared_names[0]:
             lines.append(
-                f"names that different images have, by which no tags can be joined: {first_names(*self.shared_names)}"
+                f"names that different images have, by which no tags can be joined: {format_names(*self.shared_names)}"
             )
         return "\n".join([*lines, str(self.bad_samples)])
 
@@ -345,7 +349,7 @@ def check(
     entries = _each_shard(work, processes, "checking", lambda work, shard: make_shard(work, shard, None))
     images = np.array([image for entry in entries for image in entry.pop("images")], np.int64).reshape(-1, 3)
     shared = _shared(images)
-    names = [source[row].image_name for row in shared[: BadSampleReport.NAMES]]
+    names = [source[row].image_name for row in shared[: BadSampleReport.MAX_NAMES]]
     return PreparedIndex(job, entries, (len(shared), names))
 
 

@@ -1,4 +1,4 @@
-"""A sample as a source yields it, and what becomes of those that cannot be used."""
+"""The samples that sources yield, and the report on samples that cannot be used."""
 
 import unicodedata
 from collections import Counter, defaultdict
@@ -14,14 +14,15 @@ from zlib import crc32
 from ernie_vil2.io.files import RepeatedKey, parse_json, write_json, write_text
 from ernie_vil2.io.terminal import RunError, counted, printable
 
-MAX_BYTES = 2**28  # of an image file, of a row that holds an image, of a member of a shard; what is longer is not read
-MAX_TEXT_BYTES = 2**22  # of a JSON object, a text file, a row without image: as Python objects they take far more
-MAX_CHARACTERS = 100_000  # of a caption, or all tags in a language; a longer one is a whole document, or damage
-MAX_ID_BITS = 4096  # of a whole number that is an id
+# Limits on what is read of strangers' files; whatever is larger is a bad sample.
+MAX_BYTES = 2**28  # of an image file, a table row with an image, or a member of a shard
+MAX_TEXT_BYTES = 2**22  # of a JSON object, a text file, or a row without image: Python objects take many times as much
+MAX_CHARACTERS = 100_000  # of a caption, or of all tags in a language; a longer one is a whole document, or damage
+MAX_ID_BITS = 4096  # of an integer id; Python refuses to write integers of more than 4,300 digits
 
 
 class Reason(StrEnum):
-    """Why a sample cannot be used: fixed phrases, so that equal faults are counted together (docs/bad_input.md)."""
+    """Reasons why a sample cannot be used, in fixed phrases that are counted (docs/bad_input.md)."""
 
     # the image
     BROKEN_IMAGE = "broken image"
@@ -90,34 +91,33 @@ class BadSample(ValueError):  # noqa: N818  -- named by what has happened
 
     Args:
         reason: one of the fixed phrases.
-        name: the sample's name, for a person who looks for it; a long one is cut, characters that cannot be printed are
-            written as escapes.
+        name: name of the sample, for a person who looks for it. A long one is cut; unprintable characters are escaped.
     """
 
-    LONGEST_NAME = 200
+    MAX_NAME = 200  # characters: a line of a terminal or two, even if the name is a whole row
 
     def __init__(self, reason: Reason, name: str):
         self.reason = Reason(reason)
-        self.name = printable(name, longest=self.LONGEST_NAME) or "(without a name)"
+        self.name = printable(name, longest=self.MAX_NAME) or "(without a name)"
         super().__init__(f"{self.name}: {self.reason}")
 
 
-def check_size(size: int, most: int, name: str) -> None:
-    """BadSample if something is larger than `most` bytes, which is `MAX_BYTES` or `MAX_TEXT_BYTES`."""
-    if size > most:
-        raise BadSample(Reason.TOO_LARGE if most == MAX_BYTES else Reason.TOO_MUCH_TEXT, name)
+def check_size(size: int, max_bytes: int, name: str) -> None:
+    """Raise BadSample if a size exceeds `max_bytes`, which is `MAX_BYTES` or `MAX_TEXT_BYTES`."""
+    if size > max_bytes:
+        raise BadSample(Reason.TOO_LARGE if max_bytes == MAX_BYTES else Reason.TOO_MUCH_TEXT, name)
 
 
-def as_text(line: bytes, name: str) -> str:
-    """A line as UTF-8; BadSample if it is not."""
+def decode_utf8(line: bytes, name: str) -> str:
+    """Decode a line; BadSample if it is not UTF-8."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadSample(Reason.NOT_UTF8, name) from error
 
 
-def as_object(line: bytes, name: str) -> dict:
-    """A line as JSON object; BadSample if it is none, has a key twice, or is longer than `MAX_TEXT_BYTES`."""
+def parse_object(line: bytes, name: str) -> dict:
+    """Parse a line as a JSON object; BadSample if it is none, repeats a key, or is longer than `MAX_TEXT_BYTES`."""
     check_size(len(line), MAX_TEXT_BYTES, name)
     try:
         row = parse_json(line)
@@ -131,9 +131,14 @@ def as_object(line: bytes, name: str) -> dict:
 
 
 def check_text(text: str, name: str | None = None) -> None:
-    """BadSample if a text is longer than `MAX_CHARACTERS`, or holds half a character, as the JSON escape `\\ud800`; of
-    the row's name, or else of what the text begins with."""
-    name = text if name is None else name
+    """Raise BadSample if a text has more than `MAX_CHARACTERS` or a lone surrogate, as the JSON escape `\\ud800`.
+
+    Args:
+        text: the text.
+        name: name of its row, for the error; None: the text itself.
+    """
+    if name is None:
+        name = text
     if len(text) > MAX_CHARACTERS:
         raise BadSample(Reason.TEXT_TOO_LONG, name)
     try:
@@ -143,11 +148,15 @@ def check_text(text: str, name: str | None = None) -> None:
 
 
 def is_id(value: object) -> bool:
-    """Whether a value can be an id: a text that is not blank, or a whole number. BadSample as `check_text`."""
+    """Return whether a value can be an id: a text that is not blank, or an integer.
+
+    Raises:
+        BadSample: as `check_text`.
+    """
     if isinstance(value, str):
         check_text(value)
         return bool(value.strip())
-    # A pickle can hold a number that is longer than Python is willing to write in digits (4,300).
+    # JSON cannot hold an integer that is too long to write, but a pickle can.
     return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= MAX_ID_BITS
 
 
@@ -155,10 +164,17 @@ def is_id(value: object) -> bool:
 class Sample:
     """One image with its texts.
 
-    `captions` and `tags` are by language; the language "" is that of a source that names none.
-    Samples share an image if their `image_name` and their bytes are equal, and a text if their `text_name` is.
-    `fields` holds what else the source says, for filters. `image_file` is the file that the image has to itself; empty
-    where it lies in a shard.
+    Samples share an image if `image_name` and bytes are equal. They share a text if `text_name` is equal.
+
+    Attributes:
+        image_name: name of the image.
+        text_name: name of the text.
+        image: bytes of the image file.
+        captions: captions by language; the language "" is that of a source that names none.
+        tags: object tags by language, likewise.
+        fields: other fields of the source, for filters.
+        image_file: path of the image file; empty if the image lies in a shard.
+        no_caption: reason why a sample without a caption cannot be used.
     """
 
     image_name: str
@@ -169,58 +185,69 @@ class Sample:
     fields: Mapping[str, object] = field(default_factory=dict)
     image_file: str = ""
     no_caption: ClassVar[Reason] = Reason.EMPTY_CAPTION
-    """Why it cannot be used where a caption is needed and there is none."""
 
     @property
     def stored_bytes(self) -> int:
-        """Of its images as they are stored."""
+        """Size of its image files in bytes."""
         return len(self.image)
 
     def caption(self, language: str) -> str:
-        """The caption in a language, or the one that has no language; BadSample if nothing can be read in it."""
+        """Return the caption in a language, or else the one without a language; BadSample if it is blank."""
         text = (self.captions.get(language) or self.captions.get("") or "").strip()
         if is_blank(text):
             raise BadSample(self.no_caption, self.image_name)
         return text
 
     def readable_captions(self) -> dict[str, str]:
-        """Those that are not blank, stripped; BadSample if there is none."""
+        """Return the captions that are not blank, stripped; BadSample if there is none."""
         captions = {language: text.strip() for language, text in self.captions.items() if not is_blank(text)}
         if not captions:
             raise BadSample(self.no_caption, self.image_name)
         return captions
 
     def caption_lines(self, language: str) -> list[str]:
-        """The lines of the caption that are not blank; each is a caption where `Views.caption_lines` says so."""
+        """Return the lines of the caption that are not blank; with `Views.caption_lines` each is a caption."""
         return [line.strip() for line in self.caption(language).splitlines() if not is_blank(line)]
 
     def long_caption(self, name: str, language: str) -> str | None:
-        """The caption `NAME_LANGUAGE`, or the one `NAME`; None if nothing can be read in it."""
+        """Return the caption `NAME_LANGUAGE`, or else `NAME`; None if it is blank."""
         text = (self.captions.get(f"{name}_{language}") or self.captions.get(name) or "").strip()
         return None if is_blank(text) else text
 
-    def text_name_without(self, long: str) -> str:
-        """`text_name`, where captions make it without the long ones: two long ones may belong to one short text."""
+    def text_name_without(self, long_caption: str) -> str:
+        """Return `text_name` without the long captions of this name, if it consists of the captions.
+
+        Two long captions may belong to one short text.
+        """
         if self.text_name != "\n".join(self.captions.values()):
             return self.text_name
-        short = [text for language, text in self.captions.items() if language.partition("_")[0] != long]
+        short = [text for key, text in self.captions.items() if key.partition("_")[0] != long_caption]
         return "\n".join(short) or self.text_name
 
     @property
-    def has_lines(self) -> bool:
+    def has_several_lines(self) -> bool:
         """Whether a caption has several lines that are not blank."""
-        return any(sum(not is_blank(line) for line in text.splitlines()) > 1 for text in self.captions.values())
+        for text in self.captions.values():
+            lines = [line for line in text.splitlines() if not is_blank(line)]
+            if len(lines) > 1:
+                return True
+        return False
 
     def tag_list(self, language: str) -> tuple[str, ...]:
-        """The object tags in a language, or those that have no language; possibly none."""
+        """Return the object tags in a language, or else those without a language; maybe none."""
         return self.tags.get(language) or self.tags.get("") or ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statement(Sample):
-    """A text about an image, or about a left and a right one, and what it is to them: true, entailed, contradicted, ...
+    """A text about one or two images, with a label: true, entailed, contradicted, ...
 
-    It may be false, so it is not a caption. `image` is the left one of two.
+    The text may be false, so it is not a caption.
+
+    Attributes:
+        text: the statement.
+        label: what the images say about it.
+        right: bytes of the second image; `image` is then the left one.
     """
 
     text: str
@@ -234,12 +261,12 @@ class Statement(Sample):
 
 
 def is_blank(text: str) -> bool:
-    """Whether a text is empty to the tokenisers: they drop spaces, control characters and lone accents."""
+    """Return whether tokenizers see nothing in a text: they drop spaces, control characters and lone accents."""
     return all(letter == "\ufffd" or unicodedata.category(letter).startswith(("C", "Z", "Mn")) for letter in text)
 
 
 def text_key(text: str) -> str:
-    """Return what two texts have in common that a person takes for the same: neither case nor spaces count."""
+    """Return a text without differences of case and spaces, equal for texts that people take for the same."""
     return " ".join(text.split()).casefold()
 
 
@@ -247,21 +274,22 @@ SEVERAL_LINES = "caption of several lines, read as one text (see caption_lines)"
 
 
 def content_id(name: str, image: bytes | None = None) -> int:
-    """A name as a 63-bit number that travels with the batch; for an image with its bytes.
+    """Return a name, or an image's name and bytes, as a 63-bit number that travels with the batch.
 
-    An image's name alone does not distinguish it from others: keys begin again in each shard, and a table with
-    images in it may keep but the last part of their paths. Samples of one name and other bytes are different images.
+    Names of images are not unique: keys start again in each shard, and a table with images may hold only the last
+    component of their paths. Samples of equal names and different bytes are different images.
     """
     digest = blake2b(name.encode(), digest_size=8)
     if image is not None:
-        # It is distinguished from others of its name alone: this is enough, and blake2b would take six times as long.
+        # CRC-32 is enough to tell apart the few images of one name, and takes a sixth of blake2b's time.
         digest.update(f"\0{len(image)} {crc32(image)}".encode())
     return int.from_bytes(digest.digest(), "little") >> 1
 
 
-def first_names(count: int, names: Sequence[str]) -> str:
-    """A count with the first of the names that it counts."""
-    return f"{count:,} ({', '.join(names)}{', ...' * (count > len(names))})"
+def format_names(count: int, names: Sequence[str]) -> str:
+    """Return a count with the first names of what is counted, as in "3 (a, b, ...)"."""
+    ellipsis = ", ..." if count > len(names) else ""
+    return f"{count:,} ({', '.join(names)}{ellipsis})"
 
 
 class TooManyBadSamples(RunError):  # noqa: N818  -- named by what has happened
@@ -269,97 +297,113 @@ class TooManyBadSamples(RunError):  # noqa: N818  -- named by what has happened
 
 
 class BadSampleReport:
-    """Counts the samples that could not be used, by reason, and what is odd about others; with the first names of each.
-    A share of `max_share` that could not be used is tolerated."""
+    """Counts of the samples that could not be used, by reason, and of remarks on others, with the first names of each.
 
-    NAMES = 10  # of each reason
-    PATIENCE = 100  # samples that are read before the share is judged
+    Args:
+        max_share: share of bad samples that is tolerated.
+
+    Attributes:
+        num_read: number of samples read.
+        counts: number of bad samples by reason.
+        remarks: number of used samples by remark.
+        names: names of the first samples by reason or remark.
+    """
+
+    MAX_NAMES = 10  # of each reason; bounds the report, in memory and on the screen
+    MIN_READ = 100  # samples that are read before the share is judged, so that a bad start does not end the run
 
     def __init__(self, max_share: float = 1.0):
         self.max_share = max_share
-        self.read = 0
+        self.num_read = 0
         self.counts: Counter[str] = Counter()
-        self.remarks: Counter[str] = Counter()  # on samples that are used
+        self.remarks: Counter[str] = Counter()
         self.names: defaultdict[str, list[str]] = defaultdict(list)
 
-    def add(self, read: int, bad: Iterable[tuple[str, str]], remarks: Iterable[tuple[str, str]] = ()) -> None:
-        """Takes `read` more samples of which `bad`, as (reason, name), could not be used.
+    def add(self, num_read: int, bad: Iterable[tuple[str, str]], remarks: Iterable[tuple[str, str]] = ()) -> None:
+        """Count samples.
 
-        `remarks`, as (remark, name), are on samples that are used, see `decoding.collect_remarks`.
+        Args:
+            num_read: number of samples read.
+            bad: reason and name of those that cannot be used.
+            remarks: remark and name of others, see `decoding.collect_remarks`.
 
         Raises:
-            TooManyBadSamples: their share over the whole run passes `max_share`.
+            TooManyBadSamples: the share of bad samples over the whole run exceeds `max_share`.
         """
-        self.read += read
-        for counts, found in ((self.counts, bad), (self.remarks, remarks)):
-            for reason, name in found:
+        self.num_read += num_read
+        for counts, entries in ((self.counts, bad), (self.remarks, remarks)):
+            for reason, name in entries:
                 counts[reason] += 1
-                if len(self.names[reason]) < self.NAMES and name not in self.names[reason]:
+                if len(self.names[reason]) < self.MAX_NAMES and name not in self.names[reason]:
                     self.names[reason].append(name)
-        if self.read >= self.PATIENCE and self.counts.total() > self.max_share * self.read:
+        if self.num_read >= self.MIN_READ and self.counts.total() > self.max_share * self.num_read:
             raise TooManyBadSamples(
-                f"{self.counts.total():,} of {counted(self.read, 'sample')} could not be used, more than "
+                f"{self.counts.total():,} of {counted(self.num_read, 'sample')} could not be used, more than "
                 f"Data.max_bad_share = {self.max_share} allows\n{self}"
             )
 
     @contextmanager
     def attempt(self, remarks: Iterable[tuple[str, str]] = ()) -> Iterator[None]:
-        """The block reads one sample; a BadSample that it raises is counted, and the run goes on.
+        """Count the sample that is read in the block; a BadSample raised there is counted and suppressed.
 
         Args:
-            remarks: as of `add`, if the sample is used.
+            remarks: as in `add`, counted if the sample is used.
         """
         bad = []
         try:
             yield
-        except BadSample as problem:
-            bad.append((problem.reason, problem.name))
+        except BadSample as error:
+            bad.append((error.reason, error.name))
         self.add(1, bad, () if bad else remarks)
 
     def merge(self, saved: dict) -> None:
-        """Adds what another report's `as_dict` gave: that of an earlier run, or of another rank."""
-        self.read += saved["read"]
+        """Add another report, given as its `as_dict`: of an earlier run or another rank."""
+        self.num_read += saved["num_read"]
         for counts, entries in ((self.counts, saved["reasons"]), (self.remarks, saved.get("remarks", {}))):
             for reason, entry in entries.items():
                 counts[reason] += entry["count"]
-                self.names[reason] = list(dict.fromkeys(self.names[reason] + entry["names"]))[: self.NAMES]
+                names = dict.fromkeys(self.names[reason] + entry["names"])  # without repetitions
+                self.names[reason] = list(names)[: self.MAX_NAMES]
 
     def as_dict(self) -> dict:
-        """For JSON: samples read, samples bad, and by reason the count and the first names; remarks, if any, alike."""
-        reasons, remarks = (
-            {reason: {"count": count, "names": self.names[reason]} for reason, count in counts.most_common()}
-            for counts in (self.counts, self.remarks)
-        )
-        return {"read": self.read, "bad": self.counts.total(), "reasons": reasons} | (
-            {"remarks": remarks} if remarks else {}
-        )
+        """Return the report as JSON: number of samples read and bad, and count and first names by reason and remark."""
+        content = {"num_read": self.num_read, "num_bad": self.counts.total(), "reasons": self._entries(self.counts)}
+        if self.remarks:
+            content["remarks"] = self._entries(self.remarks)
+        return content
+
+    def _entries(self, counts: Counter[str]) -> dict[str, dict]:
+        return {reason: {"count": count, "names": self.names[reason]} for reason, count in counts.most_common()}
 
     def write(self, folder: Path) -> None:
-        """Writes `bad_samples.json`, and `bad_samples.txt` for a person."""
+        """Write `bad_samples.json`, and `bad_samples.txt` for people."""
         write_json(folder / "bad_samples.json", self.as_dict())
         write_text(folder / "bad_samples.txt", f"{self}\n")
 
     def __str__(self) -> str:
-        bad, read = self.counts.total(), f"{counted(self.read, 'sample')} read"
-        lines = [
-            f"{bad:,} of {read} could not be used and {'was' if bad == 1 else 'were'} skipped:"
-            if bad
-            else f"{'the one sample read' if self.read == 1 else f'all {read}'} could be used"
-        ]
+        num_bad, samples_read = self.counts.total(), f"{counted(self.num_read, 'sample')} read"
+        if num_bad:
+            verb = "was" if num_bad == 1 else "were"
+            lines = [f"{num_bad:,} of {samples_read} could not be used and {verb} skipped:"]
+        elif self.num_read == 1:
+            lines = ["the one sample read could be used"]
+        else:
+            lines = [f"all {samples_read} could be used"]
         lines += self._lines(self.counts)
         if self.remarks:
             lines += ["odd, but used:", *self._lines(self.remarks)]
         return "\n".join(lines)
 
     def _lines(self, counts: Counter[str]) -> list[str]:
-        return [
-            f"  {reason}: {count} ({', '.join(self.names[reason])}{', ...' * (count > self.NAMES)})"
-            for reason, count in counts.most_common()
-        ]
+        lines = []
+        for reason, count in counts.most_common():
+            ellipsis = ", ..." if count > self.MAX_NAMES else ""
+            lines.append(f"  {reason}: {count} ({', '.join(self.names[reason])}{ellipsis})")
+        return lines
 
 
 class SampleSequence(Protocol):
-    """Random access to samples; reading one raises BadSample when it cannot be used."""
+    """Random access to samples; reading a sample that cannot be used raises BadSample."""
 
     def __len__(self) -> int: ...
 
@@ -367,11 +411,11 @@ class SampleSequence(Protocol):
 
 
 class LocatedSamples(SampleSequence, Protocol):
-    """Samples of which a person can be told where they lie."""
+    """Samples whose places a person can be told."""
 
     @property
     def files(self) -> list[Path]:
         """The local files that rows are read from."""
 
     def where(self, index: int) -> str:
-        """Shard and row of a sample, for a person who looks for it."""
+        """Return shard and row of a sample, for a person who looks for it."""

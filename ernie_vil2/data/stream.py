@@ -17,7 +17,7 @@ from ernie_vil2.data.order import Mixture, RowsByImage, SampleOrder, ShardOrder
 from ernie_vil2.data.readers import MAX_OPEN_SHARDS, ShardedSource, open_sources
 from ernie_vil2.data.readers.source import NUM_THREADS
 from ernie_vil2.data.readers.splits import holdout_part
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, first_names, is_blank, text_key
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, format_names, is_blank, text_key
 from ernie_vil2.data.selection import Selection, WeightedDraws, read_selection
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.io.terminal import counted
@@ -342,9 +342,9 @@ def watch_for_leaks(stream: SampleStream, benchmarks: Iterable[Benchmark]) -> li
                 if image_name is not None and image_name in scored_ids:
                     common_ids[image_name] = None
         if common_ids:
-            examples = list(common_ids)[: BadSampleReport.NAMES]
+            examples = list(common_ids)[: BadSampleReport.MAX_NAMES]
             lines.append(f"leakage: of {counted(len(scored_ids), 'scored image')} "
-                         f"{first_names(len(common_ids), examples)} have the ids of training "
+                         f"{format_names(len(common_ids), examples)} have the ids of training "
                          f"images of {name}; equal content is counted as the run reads it")  # fmt: skip
     return lines
 

@@ -11,7 +11,7 @@ from ernie_vil2.data.readers.source import Index, TextLines, load_or_scan_index
 from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR, CsvTable
 from ernie_vil2.data.readers.tables import JsonTable
 from ernie_vil2.data.readers.webdataset import parse_texts
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample, as_text, content_id
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample, content_id, decode_utf8
 from ernie_vil2.io.terminal import shows_progress
 
 ID = "id"
@@ -104,7 +104,9 @@ class TagsTsv(TextLines):
 
     def read_row(self, index: int) -> dict[str, object]:
         """The columns of a row; BadSample if it has more or fewer than there are names."""
-        columns, values = ([as_text(value, self.name) for value in self.read_columns(row)] for row in (0, index + 1))
+        columns, values = (
+            [decode_utf8(value, self.name) for value in self.read_columns(row)] for row in (0, index + 1)
+        )
         if len(columns) != len(values):
             raise BadSample(Reason.MALFORMED_ROW, self.describe_row(index))
         return {

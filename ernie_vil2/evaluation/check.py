@@ -11,7 +11,7 @@ import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.decoding import decode_image
-from ernie_vil2.data.samples import BadSample, BadSampleReport, first_names
+from ernie_vil2.data.samples import BadSample, BadSampleReport, format_names
 from ernie_vil2.evaluation.classification import class_names
 from ernie_vil2.evaluation.protocol import Protocol
 from ernie_vil2.io.terminal import counted
@@ -201,4 +201,4 @@ def _find_equal_images(labelled: Benchmark) -> tuple[list[str], list[str]]:
 
 
 def _list_first(names: Sequence[str]) -> str:
-    return first_names(len(names), names[: BadSampleReport.NAMES])
+    return format_names(len(names), names[: BadSampleReport.MAX_NAMES])

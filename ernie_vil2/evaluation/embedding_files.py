@@ -26,7 +26,7 @@ import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, ImageIds
 from ernie_vil2.data.readers import ShardedSource, TsvSource
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, as_object, is_id
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, is_id, parse_object
 from ernie_vil2.data.source_files import check_widths, numbered_lines, open_embeddings
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.report import write_json_lines
@@ -494,7 +494,7 @@ def _number_rows() -> Iterator[tuple[str, str]]:
 def _read_json_lines(path: Path) -> Iterator[tuple[str, dict]]:
     for place, line in numbered_lines(path):
         try:
-            yield place, as_object(line, place)
+            yield place, parse_object(line, place)
         except BadSample as error:
             raise ValueError(f"{error}; {path} is not JSON lines") from error
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ernie_vil2.data.samples import BadSampleReport, first_names
+from ernie_vil2.data.samples import BadSampleReport, format_names
 from ernie_vil2.evaluation.classification import ClassScores, EncodedClasses
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.protocol import number_occurrences
@@ -103,9 +103,9 @@ def score_linear_probe(classes: EncodedClasses, training: EncodedBenchmark) -> t
     _, cosines = top_matches(classes.image_embeddings, embeddings, 1)
     trained_rows = np.flatnonzero(cosines[:, 0] > SAME_IMAGE_COSINE).tolist()
     if trained_rows:
-        ids = [classes.benchmark.images[row].id for row in trained_rows[: BadSampleReport.NAMES]]
+        ids = [classes.benchmark.images[row].id for row in trained_rows[: BadSampleReport.MAX_NAMES]]
         lines.append(
-            f"linear probe: images that are both scored and trained on: {first_names(len(trained_rows), ids)}; "
+            f"linear probe: images that are both scored and trained on: {format_names(len(trained_rows), ids)}; "
             "remove them from the training data or from the scored data"
         )
     names = next(iter(classes.score_classes(1.0).values())).names

@@ -24,7 +24,7 @@ from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.loader import Batch, RowPreview, ViewRows
 from ernie_vil2.data.loader_workers import Arrays, RowLayout
 from ernie_vil2.data.order import Purpose, make_generator
-from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, as_object
+from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, parse_object
 from ernie_vil2.data.source_files import check_widths, numbered_lines, open_embeddings
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import TextTokenizer
@@ -75,7 +75,7 @@ class MultiViewRows(ViewRows):
         source, sample = self.stream[position]
         row["ids"][0] = self.stream.ids(source, sample)
         if self._has_text:
-            if sample.has_lines and not self.stream.views[source].caption_lines:
+            if sample.has_several_lines and not self.stream.views[source].caption_lines:
                 warnings.warn(SEVERAL_LINES, ImageRemark, stacklevel=1)
             views = self.stream.views[source]
             text, other = draw_texts(sample, views, make_generator(Purpose.TEXT, self._seed, position))
@@ -265,7 +265,7 @@ def _side(folder: Path, kind: str, key: str) -> tuple[np.ndarray, dict[str, int]
         raise FileNotFoundError(f"{path}: no such file; ernie-vil2 embed writes a teacher's embeddings")
     table, rows, count = open_embeddings(path), dict[str, int](), 0
     for where, line in numbered_lines(names):
-        name = as_object(line, where).get(key)
+        name = parse_object(line, where).get(key)
         if name is None:
             raise ValueError(f"{where}: no {key}")
         rows.setdefault(str(name), count)

@@ -207,7 +207,7 @@ def timed_step(config: Config, ranks: int, weights: str | None = None) -> str:
 def _stops(config: Config, ranks: int, bad_samples: BadSampleReport) -> list[str]:
     """Why training would end with an error, on this device and with such data."""
     stops = []
-    if bad_samples.counts.total() > config.Data.max_bad_share * bad_samples.read:
+    if bad_samples.counts.total() > config.Data.max_bad_share * bad_samples.num_read:
         stops.append(f"more samples cannot be used than Data.max_bad_share = {config.Data.max_bad_share} allows")
     for check, arguments in (
         (runtime.check_precision, (config.Training.precision,)),

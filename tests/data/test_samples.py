@@ -19,8 +19,8 @@ def test_the_report_counts_by_reason_and_names_the_first():
     again = BadSampleReport()
     again.merge(json.loads(json.dumps(report.as_dict())))
     assert again.as_dict() == report.as_dict()
-    again.merge({"read": 5, "bad": 1, "reasons": {"empty caption": {"count": 1, "names": ["u"]}}})
-    assert again.read == 35 and again.as_dict()["reasons"]["empty caption"] == {"count": 2, "names": ["t", "u"]}
+    again.merge({"num_read": 5, "num_bad": 1, "reasons": {"empty caption": {"count": 1, "names": ["u"]}}})
+    assert again.num_read == 35 and again.as_dict()["reasons"]["empty caption"] == {"count": 2, "names": ["t", "u"]}
 
 
 def test_too_many_bad_samples_stop_the_run():

@@ -50,7 +50,7 @@ def test_unusable_images_are_named_and_left_out(tmp_path):
     expected, _ = by_hand(StandIn(), [noise_image(1), noise_image(2)], ["x"])
     np.testing.assert_allclose(encoded.image_embeddings, expected, atol=1e-6)
     reasons = encoded.bad_samples.as_dict()
-    assert reasons["read"] == 5 and reasons["bad"] == 3
+    assert reasons["num_read"] == 5 and reasons["num_bad"] == 3
     names = {reason: entry["names"] for reason, entry in reasons["reasons"].items()}
     assert names == {"missing image": ["gone"], "broken image": ["torn"], "malformed row": ["row"]}
     assert again.bad_samples.as_dict() == reasons and np.array_equal(again.image_embeddings, encoded.image_embeddings)

@@ -140,7 +140,7 @@ def test_pixel_baseline_counts_what_it_cannot_use(tmp_path):
     sources = [open_sources([str(path)]) for path in paths]
     baseline = compute_pixel_baseline(*sources)
     assert baseline.ranks.tolist() == [1] and len(baseline.samples) == 1
-    assert baseline.bad_samples.counts == {"broken image": 2, "malformed row": 1} and baseline.bad_samples.read == 7
+    assert baseline.bad_samples.counts == {"broken image": 2, "malformed row": 1} and baseline.bad_samples.num_read == 7
     with pytest.raises(ValueError, match="pixel baseline"):
         compute_pixel_baseline(open_sources([str(write_tsv(tmp_path / "bad.tsv", train[1:2]))]), sources[1])
 

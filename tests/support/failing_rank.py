@@ -41,7 +41,7 @@ def run(fault, overrides):
         parameter = trainer.model.text.parameters()[0]
         parameter.register_hook(lambda gradient: gradient * float("nan") if trainer.step in (1, 4) else gradient)
     if fault == "bad samples" and dist.get_rank() == 1:
-        trainer.bad_samples.PATIENCE, trainer.bad_samples.max_share = 0, -1.0
+        trainer.bad_samples.MIN_READ, trainer.bad_samples.max_share = 0, -1.0
     if fault == "disk" and dist.get_rank() == 0:
         training.save_checkpoint = fails
     if fault == "evaluation" and dist.get_rank() == 1:

@@ -41,7 +41,7 @@ def test_reasons_remarks_and_first_names_are_reported(config, tmp_path, workers,
         with contextlib.suppress(BadSample):
             names.append(stream[index][1].image_name)
     report = json.loads((trainer.run / "bad_samples.json").read_text())
-    assert report["read"] == 80 and report["bad"] == 16
+    assert report["num_read"] == 80 and report["num_bad"] == 16
     assert report["reasons"] == {
         "empty caption": {"count": 12, "names": [name for name in names if name.startswith("blank")][:10]},
         "broken image": {"count": 3, "names": [name for name in names if name.startswith("broken")]},
@@ -65,7 +65,7 @@ def test_batches_without_samples_are_skipped(config, lost_shard):
     # Three batches of an epoch can be used.
     assert trainer.step == 6 and trainer.position >= 9 * 16
     report = json.loads((trainer.run / "bad_samples.json").read_text())
-    assert report["read"] == trainer.position and set(report["reasons"]) == {"empty caption"}
+    assert report["num_read"] == trainer.position and set(report["reasons"]) == {"empty caption"}
     assert [record["step"] for record in train_records(trainer.run)] == [1, 2, 3, 4, 5, 6]
 
 

@@ -50,7 +50,7 @@ def test_the_page_shows_the_views_the_plan_and_the_schedule(mixture):
 def test_bad_samples_are_found_before_they_end_a_run(mixture, config, tmp_path):
     found = dry_run(mixture)
     report = json.loads((found.folder / "bad_samples.json").read_text())
-    assert report["read"] == 32 and report["reasons"]["broken image"]["count"] == 8  # the TSV's 16 rows, once each
+    assert report["num_read"] == 32 and report["reasons"]["broken image"]["count"] == 8  # the TSV's 16 rows, once each
     assert not found.would_stop
     few = dry_run(with_overrides(mixture, ["Data.max_bad_share=0.2"]))
     assert few.would_stop and "Data.max_bad_share = 0.2" in few.text

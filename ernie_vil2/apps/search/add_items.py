@@ -179,7 +179,7 @@ def add_images(
     collection: EditableItems = dry_run or index.collection("images")
     catalogue = Catalogue(collection, index.stored_path)
     result = FillResult()
-    result.bad_samples.read = len(images)
+    result.bad_samples.num_read = len(images)
     deferred_images: list[SourceImage] = []
 
     with ThreadPoolExecutor(NUM_READERS) as readers, _progress_bar("encoding", len(images), "image") as bar:
@@ -246,7 +246,7 @@ def add_texts(index: Index, lines: Iterable[str], dry_run: DryRun | None = None)
                 embeddings = dry_run.embeddings if dry_run else index.encode_texts(new_texts)
                 collection.add(new_items, embeddings)
                 result.num_added += len(new_items)
-            result.bad_samples.read += len(chunk)
+            result.bad_samples.num_read += len(chunk)
             bar.update(len(chunk))
     return result
 

@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ernie_vil2.data.readers import ShardedSource
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, first_names
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, format_names
 from ernie_vil2.data.tags import Tags, tags_id
 from ernie_vil2.io.files import atomic_write, load_json, parse_json, system_errors_named, write_json
 from ernie_vil2.io.locks import Locked, OtherJob, check_job, lock
@@ -192,7 +192,7 @@ class Names:
 
     def add(self, names: Sequence[str]) -> None:
         self.count += len(names)
-        self.names += names[: BadSampleReport.NAMES - len(self.names)]
+        self.names += names[: BadSampleReport.MAX_NAMES - len(self.names)]
 
 
 @dataclass
@@ -249,9 +249,9 @@ class TaggingReport:
             of = f"tags_{language}" if language else "tags"
             lines.append(f"  {of}: {counted(counts['ids'], 'id')}, {counts['tags'] / counts['ids']:.1f} tags each")
         if self.untagged.count:
-            lines.append(f"ids without tags: {first_names(**vars(self.untagged))}")
+            lines.append(f"ids without tags: {format_names(**vars(self.untagged))}")
         if self.shared.count:
-            found = first_names(**vars(self.shared))
+            found = format_names(**vars(self.shared))
             lines.append(f"names of several different images, left without tags: {found}; give each an image_id")
         return "\n".join([*lines, *self.remarks, str(self.samples)])
 

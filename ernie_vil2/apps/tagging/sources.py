@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ernie_vil2.apps.tagging.extract import Tagger
-from ernie_vil2.data.samples import BadSampleReport, Sample, first_names
+from ernie_vil2.data.samples import BadSampleReport, Sample, format_names
 from ernie_vil2.data.tags import Tags, TagsFile
 from ernie_vil2.evaluation.classification import compute_class_embeddings
 from ernie_vil2.evaluation.ranking import Blocks, top_matches
@@ -87,11 +87,11 @@ class FileTagger(Tagger):
         if self._bad_rows.counts:
             lines.append(f"rows of {self._file.name} that were skipped:")
             for reason, count in self._bad_rows.counts.most_common():
-                lines.append(f"  {reason}: {first_names(count, self._bad_rows.names[reason])}")
+                lines.append(f"  {reason}: {format_names(count, self._bad_rows.names[reason])}")
         unused = np.sort(self._file.usable_rows[~np.isin(self._file.ids, ids)])
         if len(unused):
-            names = [self._file.id_at(row) for row in unused[: BadSampleReport.NAMES].tolist()]
-            lines.append(f"tags whose id no sample has: {first_names(len(unused), names)}")
+            names = [self._file.id_at(row) for row in unused[: BadSampleReport.MAX_NAMES].tolist()]
+            lines.append(f"tags whose id no sample has: {format_names(len(unused), names)}")
         return lines
 
 

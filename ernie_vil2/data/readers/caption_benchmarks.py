@@ -31,7 +31,7 @@ from ernie_vil2.data.readers.layout import (
     order_splits,
 )
 from ernie_vil2.data.readers.locations import Location
-from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, as_text, is_blank
+from ernie_vil2.data.samples import BadSample, Reason, Sample, decode_utf8, is_blank, parse_object
 from ernie_vil2.data.source_files import numbered_lines, read_json, values_of
 from ernie_vil2.data.spec import DataSpec
 
@@ -152,13 +152,13 @@ def _read_caption_lines(
     collector = Collector()
     for where, line in numbered_lines(ids):
         with collector.entry():
-            image_id = as_text(line, where).strip()
+            image_id = decode_utf8(line, where).strip()
             collector.add_image(folders.get_image(image_id, f"{image_id}.jpg"), image_id, must_be_new=True)
     for where, line in numbered_lines(captions):
         if line.partition(b"#")[0] in other_ids:
             continue
         with collector.entry():
-            text_id, *caption = as_text(line, where).split(maxsplit=1) or [""]
+            text_id, *caption = decode_utf8(line, where).split(maxsplit=1) or [""]
             image_id, mark, _ = text_id.partition("#")
             if not mark:
                 raise BadSample(Reason.MALFORMED_ROW, where)
@@ -260,7 +260,7 @@ def _read_lines(
     collector = Collector()
     for where, line in numbered_lines(path):
         with collector.entry():
-            image, text = parse(as_text(line, where), where, folders)
+            image, text = parse(decode_utf8(line, where), where, folders)
             collector.add_sample(image, image.id, text, where)
     return collector.make_benchmark(f"{name}-{split}" if split else name, [path])
 
@@ -353,7 +353,7 @@ class Xm3600:
         self._rows: list[tuple[BenchmarkImage, int, dict[str, str]] | BadSample] = []
         for where, line in numbered_lines(path):
             try:
-                self._rows += self._of_image(as_object(line, where), where, folders)
+                self._rows += self._of_image(parse_object(line, where), where, folders)
             except BadSample as bad:
                 self._rows.append(bad)
 

@@ -25,10 +25,10 @@ from ernie_vil2.data.samples import (
     BadSample,
     Reason,
     Sample,
-    as_object,
     check_size,
     check_text,
     is_id,
+    parse_object,
 )
 from ernie_vil2.data.source_files import numbered_lines
 from ernie_vil2.device.extras import require
@@ -137,7 +137,7 @@ class ChineseClipSource:
 
     def _text(self, row: int) -> tuple[str, str, list[str]]:
         name = self._texts.describe_row(row)
-        return parse_text(as_object(self._texts.read_line(row), name), name, self._keys)
+        return parse_text(parse_object(self._texts.read_line(row), name), name, self._keys)
 
     def release(self) -> None:
         """Gives indexes and open files back."""
@@ -189,7 +189,7 @@ def _names_images(images: Path) -> bool:
     texts = find_text_file(images)
     for name, line in numbered_lines(texts):
         try:
-            return bool(as_object(line, name).get(text_keys(texts)[2]))
+            return bool(parse_object(line, name).get(text_keys(texts)[2]))
         except BadSample:
             continue
     return False
@@ -201,7 +201,7 @@ def _read(images: Path, split: str, folders: ImageFolders) -> Benchmark:
     _read_images(collector, Lines(images))
     for name, line in numbered_lines(texts):
         with collector.entry():
-            text_id, content, image_ids = parse_text(as_object(line, name), name, text_keys(texts))
+            text_id, content, image_ids = parse_text(parse_object(line, name), name, text_keys(texts))
             matched = [image_id for image_id in image_ids if collector.has_image(image_id)]
             if image_ids and not matched:
                 raise BadSample(Reason.UNMATCHED_IMAGE, f"{name}, {image_ids[0]}")

@@ -23,7 +23,7 @@ from ernie_vil2.data.readers.parquet import ParquetTable, parquet_file, readable
 from ernie_vil2.data.readers.source import Index, TextLines, scan_lines
 from ernie_vil2.data.readers.spreadsheets import LOOKED_AT, CsvTable, XlsxTable, header, read_sheet
 from ernie_vil2.data.readers.webdataset import IMAGE_ID, choose_text_name, parse_texts
-from ernie_vil2.data.samples import BadSample, Reason, Sample, as_object, check_text, is_id
+from ernie_vil2.data.samples import BadSample, Reason, Sample, check_text, is_id, parse_object
 from ernie_vil2.data.source_files import BYTE_ORDER_MARK, check_inside, found_image
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.device.extras import require
@@ -90,7 +90,8 @@ class JsonTable(TextLines):
 
         BadSample if it is not JSON object, or longer than `MAX_TEXT_BYTES`.
         """
-        return renamed(as_object(self.read_line(int(self.index["rows"][index])), self.describe_row(index)), names or {})
+        line = self.read_line(int(self.index["rows"][index]))
+        return renamed(parse_object(line, self.describe_row(index)), names or {})
 
 
 def renamed(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -372,7 +373,7 @@ def _columns(path: Path) -> list[str]:
     columns: dict[str, None] = {}
     for line in start.removeprefix(BYTE_ORDER_MARK).splitlines()[:FIRST_ROWS]:
         with suppress(BadSample):
-            columns |= dict.fromkeys(as_object(line, path.name))
+            columns |= dict.fromkeys(parse_object(line, path.name))
     return list(columns)
 
 

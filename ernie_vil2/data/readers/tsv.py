@@ -9,7 +9,7 @@ from ernie_vil2.data.readers.layout import Layout, Precedence
 from ernie_vil2.data.readers.locations import Location
 from ernie_vil2.data.readers.source import Lines, decode_base64
 from ernie_vil2.data.readers.spreadsheets import header
-from ernie_vil2.data.samples import BadSample, Reason, Sample, as_text, check_text, is_id
+from ernie_vil2.data.samples import BadSample, Reason, Sample, check_text, decode_utf8, is_id
 
 LONGEST_HEADER = 2**16  # bytes of a line of column names
 
@@ -39,7 +39,7 @@ class TsvSource:
         between, _, encoded = rest.rpartition(b"\t")
         if not encoded:
             raise BadSample(Reason.MALFORMED_ROW, name)
-        text, image_name = as_text(first, name), as_text(between.partition(b"\t")[0], name)
+        text, image_name = decode_utf8(first, name), decode_utf8(between.partition(b"\t")[0], name)
         check_text(text, name)
         image = decode_base64(encoded, name)
         if not is_id(image_name):

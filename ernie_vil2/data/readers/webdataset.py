@@ -20,10 +20,10 @@ from ernie_vil2.data.samples import (
     BadSample,
     Reason,
     Sample,
-    as_object,
     check_text,
     is_blank,
     is_id,
+    parse_object,
 )
 from ernie_vil2.data.source_files import BYTE_ORDER_MARK, IMAGE_SUFFIXES, read_file, readable
 
@@ -63,7 +63,7 @@ def assemble_sample(
         raise BadSample(Reason.NO_IMAGE_MEMBER, name)
 
     # The JSON object comes first: if the .txt file has another caption, that of the object counts.
-    fields = as_object(read("json", MAX_TEXT_BYTES), name) if "json" in suffixes else {}
+    fields = parse_object(read("json", MAX_TEXT_BYTES), name) if "json" in suffixes else {}
     captions, tags = parse_texts(fields, name)
     if "txt" in suffixes:
         try:

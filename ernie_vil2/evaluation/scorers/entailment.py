@@ -12,7 +12,7 @@ import numpy as np
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
 from ernie_vil2.data.readers import ShardedSource, open_sources
 from ernie_vil2.data.readers.entailment import NLVR2, SNLI_VE, StatementRow, StatementSource, published_subsets
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, first_names
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, format_names
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.encoder import ErnieViL2, Source, build_encoder, read_stored_model
 from ernie_vil2.evaluation.check import Inspection, decode_all
@@ -261,7 +261,7 @@ def _leaks(splits: Sequence[Statements]) -> list[str]:
     }
     train = used.pop("train", set())
     return [
-        f"images of {split} that occur in train: {first_names(len(shared), shared[: BadSampleReport.NAMES])}"
+        f"images of {split} that occur in train: {format_names(len(shared), shared[: BadSampleReport.MAX_NAMES])}"
         for split, origins in used.items()
         if (shared := sorted(origins & train))
     ]

@@ -241,10 +241,10 @@ def detect_format(arrays: Mapping[str, np.ndarray]) -> WeightFormat:
         layout = _FORMAT_BY_PREFIX.get(name.partition(".")[0])
         if layout:
             return layout
-    first_names = [printable(name, longest=100) for name in list(arrays)[:3]]
+    format_names = [printable(name, longest=100) for name in list(arrays)[:3]]
     raise ValueError(
         "these are not the weights of an ERNIE-ViL 2.0: no name starts with visual., vision_model. or image.; "
-        f"the first are {', '.join(first_names)}"
+        f"the first are {', '.join(format_names)}"
     )
 
 

@@ -83,7 +83,8 @@ def test_bad_images_are_counted_and_the_rest_is_indexed(tmp_path, model):
         path.write_bytes(content)
     with open_index(tmp_path / "index", model, writable=True) as index:
         filled = add_images(index, list_images([str(tmp_path / "photos")]))
-        assert (filled.num_added, filled.num_unchanged, filled.bad_samples.counts.total(), filled.bad_samples.read) == (
+        bad = filled.bad_samples
+        assert (filled.num_added, filled.num_unchanged, bad.counts.total(), bad.num_read) == (
             2,
             0,
             2,

@@ -71,7 +71,7 @@ def test_the_index_counts_and_sums_what_is_there(rows, tmp_path):
         prepare(rows, tmp_path / name, settings, processes=processes)
     assert files(tmp_path / "out") == files(tmp_path / "again")
     index = json.loads((tmp_path / "out" / "index.json").read_text())
-    assert (index["samples"], index["read"], index["duplicates"]) == (21, 25, 2)
+    assert (index["samples"], index["num_read"], index["duplicates"]) == (21, 25, 2)
     # Row 24, the only one of a seventh shard, is a duplicate: there is no such shard.
     assert [shard["samples"] for shard in index["shards"]] == [3, 3, 3, 4, 4, 4]
     assert len(files(tmp_path / "out")) == 6 + 2
