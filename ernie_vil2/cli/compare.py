@@ -78,23 +78,23 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("name two models or more, and --data; --embeddings NAME=FOLDER counts as a model")
 
     from ernie_vil2.evaluation.compare import (
-        PIXELS,
+        PIXEL_BASELINE_NAME,
         EmbeddingFolder,
         NearestPixels,
         compare_models,
-        names_of,
+        name_models,
     )
-    from ernie_vil2.evaluation.compare_page import comparison_report
+    from ernie_vil2.evaluation.compare_page import make_comparison_report
     from ernie_vil2.evaluation.report import describe_run
     from ernie_vil2.evaluation.scorer import find_scorer, make_scorer
     from ernie_vil2.registry import import_named
 
     import_named([*filter(None, [args.scorer]), *args.protocol])
-    unnamed = iter(names_of([path for name, path in args.models if not name]))
+    unnamed = iter(name_models([path for name, path in args.models if not name]))
     models: list[tuple[str, Any]] = [(name or next(unnamed), path) for name, path in args.models]
     models += [(name, EmbeddingFolder(folder)) for name, folder in args.embeddings]
     if args.pixel_baseline:
-        models.append((PIXELS, NearestPixels(args.pixel_baseline)))
+        models.append((PIXEL_BASELINE_NAME, NearestPixels(args.pixel_baseline)))
     if len(dict(models)) < len(models):
         names = ", ".join(name for name, _ in models)
         raise ValueError(f"each model has a name of its own; here are {names}")
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
         resamples=args.resamples,
         seed=args.seed,
     )
-    report = comparison_report(compared, args.queries)
+    report = make_comparison_report(compared, args.queries)
     record = describe_run(" ".join(compared.sources), list(map(str, args.data)), report.settings, None)
     suffixes = [*filter(None, [args.split]), *(args.language or []), *args.protocol]
     return write_results(args, report, record, args.output, suffixes)

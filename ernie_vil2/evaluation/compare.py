@@ -1,4 +1,4 @@
-"""Models side by side on one's own data: what they reach, with intervals, which is better, and what each costs."""
+"""Comparison of models on one's own data: figures with intervals, which model is better, and what each costs."""
 
 import os
 import time
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.spec import DataLike, DataSpec
@@ -31,8 +31,9 @@ from ernie_vil2.io.terminal import counted
 from ernie_vil2.models.weights.format import find_weights
 from ernie_vil2.pages import Table
 
-PIXELS = "nearest train image by pixels"
-TIMED_IMAGES, TIMED_TEXTS = 64, 24
+PIXEL_BASELINE_NAME = "nearest train image by pixels"
+# Images are timed in one batch, texts one by one, as queries come. Their number bounds how long the measurement takes.
+NUM_TIMED_IMAGES, NUM_TIMED_TEXTS = 64, 24
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class EmbeddingFolder:
 
 @dataclass(frozen=True)
 class NearestPixels:
-    """For a model, the text of the nearest training image by pixels.
+    """Baseline that stands for a model: the text of the nearest training image by pixels.
 
     Attributes:
         train: paths of the training data.
@@ -53,21 +54,21 @@ class NearestPixels:
     train: Sequence[str]
 
 
-Compares = str | os.PathLike | ErnieViL2 | EmbeddingFolder | NearestPixels
-"""What stands for a model in a comparison; a path or a known name as for `load_model`."""
+ModelSource = str | os.PathLike | ErnieViL2 | EmbeddingFolder | NearestPixels
+"""A model to compare, or what stands for one; a path or a known name as for `load_model`."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model costs on this machine, as measured in this run; None where only its embeddings are known.
+    """Cost of a model on this machine, measured in this run; None if only its embeddings are known.
 
     Attributes:
-        milliseconds_image: of one image, read from its bytes, prepared and encoded in a batch of up to 64.
-        milliseconds_query: of one text encoded on its own, the median of 24.
-        megabytes: of its weights or of its export on disk.
-        width: of the embeddings.
-        index_megabytes: of the images of the data as float32 rows.
-        cut_texts: how many texts of the data are longer than the model sees.
+        milliseconds_image: to read, prepare and encode an image, in a batch of up to 64.
+        milliseconds_query: to encode a single text, the median of 24.
+        megabytes: size of the weights, or of the export, on disk.
+        width: numbers of an embedding.
+        index_megabytes: size of the embeddings of the data's images as float32.
+        cut_texts: number of texts of the data that are longer than the model's input.
     """
 
     milliseconds_image: float | None = None
@@ -79,16 +80,16 @@ class Cost:
 
 
 @dataclass
-class Compared:
-    """The result of `compare_models`.
+class ComparisonResult:
+    """Result of `compare_models`.
 
     Attributes:
         comparison: figures, intervals and verdicts.
-        costs: by model.
+        costs: cost of each model.
         notes: sentences on data and models that a reader of the figures should know.
         definitions: what is scored, in words.
-        published: rows that the authors of the protocol's models published.
-        sources: by model, where it came from.
+        published: published results on the same data.
+        sources: where each model came from.
     """
 
     comparison: Comparison
@@ -99,67 +100,75 @@ class Compared:
     sources: dict[str, str] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """Plain dictionaries and arrays: `figures`, `differences`, `queries` and `costs` by column, and sentences."""
-        costs = {}
+        """Return `figures`, `differences`, `queries` and `costs` as columns, `verdicts` and `notes` as sentences."""
+        costs: dict[str, Any] = {"model": list(self.costs)}
         for name in vars(Cost()):
             costs[name] = np.array([getattr(cost, name) for cost in self.costs.values()], float)
         return {
             **self.comparison.record(),
-            "costs": {"model": list(self.costs), **costs},
+            "costs": costs,
             "verdicts": list(map(str, self.comparison.verdicts)),
             "notes": [*self.comparison.notes, *self.notes],
         }
 
-    def table(self) -> Table:
-        """The figures, with published rows below them."""
-        rows = [(f"published: {row.title}", _flat(row.values)) for row in self.published]
-        return self.comparison.make_table(rows)
+    def make_table(self) -> Table:
+        """Return the table of figures, with published results below them."""
+        published_rows = [(f"published: {row.title}", _flatten_figures(row.values)) for row in self.published]
+        return self.comparison.make_table(published_rows)
 
-    def costs_table(self) -> Table:
-        """What each model costs."""
+    def make_cost_table(self) -> Table:
+        """Return the table of costs."""
         columns = ["ms an image", "ms a query", "MB of weights", "width", "MB of index", "texts cut"]
         rows = []
         for name, cost in self.costs.items():
-            rows.append((name, ["-" if value is None else _short(value) for value in vars(cost).values()]))
+            rows.append((name, [_format_cost(value) for value in vars(cost).values()]))
         return Table(columns, rows, kind="figures")
 
 
 def compare(
-    models: Sequence[str | os.PathLike] | Mapping[str, Compares],
+    models: Sequence[str | os.PathLike] | Mapping[str, ModelSource],
     data: DataLike,
     **options: Any,
 ) -> dict[str, Any]:
-    """Find which model is better on this data: the first is what the others are compared with.
+    """Find which model is better on this data: all others are compared with the first one.
 
     Args:
-        models: all that `load_model` takes, exports among it; a mapping gives them names and may hold models that are
-            loaded already.
+        models: whatever `load_model` takes, including exports. A mapping gives the models names, and may hold loaded
+            models.
         data: a spec, or files and folders as `tools/eval.py --data` takes them.
-        options: those of `compare_models`.
+        options: options of `compare_models`.
 
     Returns:
-        Columns of which data frames are made: `figures` (value, low, high by result, model and figure), `differences`
-        to the first model (with p, corrected_p and verdict), `queries` (the rank of every query's right answer by
-        model), `costs`; and the sentences `verdicts` and `notes`.
+        Columns from which data frames can be made: `figures` (value, low and high by result, model and figure),
+        `differences` to the first model (with p, corrected_p and verdict), `queries` (the rank of every query's right
+        answer by each model) and `costs`; and the sentences `verdicts` and `notes`.
 
     Raises:
-        FileNotFoundError, ValueError: as of `compare_models`.
+        FileNotFoundError, ValueError: as for `compare_models`.
     """
-    named = models if isinstance(models, Mapping) else names_of(list(map(str, models)))
-    return compare_models(named, data, **options).record()
+    if not isinstance(models, Mapping):
+        models = name_models(list(map(str, models)))
+    return compare_models(models, data, **options).record()
 
 
-def names_of(sources: Sequence[str]) -> dict[str, str]:
-    """Sources by a name each: the last part of the path, of several with the same one all of it."""
-    short = [Path(source).name or source for source in sources]
-    names = [name if short.count(name) == 1 else source for name, source in zip(short, sources, strict=True)]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{twice[0]} is named twice; give each model once, or names: NAME={twice[0]}")
-    return dict(zip(names, sources, strict=True))
+def name_models(sources: Sequence[str]) -> dict[str, str]:
+    """Name each source by the last part of its path, or by the whole path if several end alike.
+
+    Raises:
+        ValueError: a source is given twice.
+    """
+    last_parts = [Path(source).name or source for source in sources]
+    models: dict[str, str] = {}
+    for last_part, source in zip(last_parts, sources, strict=True):
+        name = last_part if last_parts.count(last_part) == 1 else source
+        if name in models:
+            raise ValueError(f"{name} is named twice; give each model once, or names: NAME={name}")
+        models[name] = source
+    return models
 
 
 def compare_models(
-    models: Mapping[str, Compares],
+    models: Mapping[str, ModelSource],
     data: DataLike,
     *,
     scorer: Scorer | None = None,
@@ -167,201 +176,246 @@ def compare_models(
     resamples: int = RESAMPLES,
     seed: int = 0,
     **loading: Any,
-) -> Compared:
+) -> ComparisonResult:
     """Score models on the same data and compare them.
 
     Args:
-        models: by name.
-        data: what is scored.
-        scorer: what scores them; None: the one that recognises the data.
-        cache: folder of finished embeddings.
-        resamples, seed: of intervals and tests.
+        models: models by name; the first one is the baseline.
+        data: the data to score.
+        scorer: scorer of the models; None: the scorer that recognises the data.
+        cache: folder that keeps embeddings; None: none are kept.
+        resamples: number of resamples of intervals and tests.
+        seed: of their random draws.
         loading: `device`, `precision` and `batch_size`, as for `load_model`.
 
     Raises:
-        FileNotFoundError: there is no such model, data or embeddings.
-        ValueError: fewer than two models; a model cannot be scored on the data, or not on all of it.
+        FileNotFoundError: a model, the data or embeddings do not exist.
+        ValueError: there are fewer than two models, or a model cannot be scored on all of the data.
     """
     if len(models) < 2:
         raise ValueError(f"two models or more are compared; here are {', '.join(models) or 'none'}")
     spec = DataSpec.from_data(data)
     scorer = scorer or make_scorer(find_scorer(spec), {})
     scoring = _Scoring(scorer, spec)
+    sources = {}
     for name, model in models.items():
         if isinstance(model, EmbeddingFolder):
-            scoring.embedded(name, model.path)
+            scoring.score_embeddings(name, model.path)
+            sources[name] = str(model.path)
         elif isinstance(model, NearestPixels):
-            scoring.pixels(name, model.train)
+            scoring.score_pixels(name, model.train)
         else:
-            scoring.model(name, model, cache, **loading)
-    notes = [f"{one.name}: {one.entry_report}" for one in scoring.benchmarks.values() if one.entry_report.counts]
-    protocols = scorer.protocol if isinstance(scorer, Retrieval) else ()
-    published = [row for name in protocols for row in find_published(name)]
-    return Compared(
-        Comparison(scoring.outcomes, resamples, seed),
-        scoring.costs,
-        [*scoring.notes, *notes],
-        scoring.definitions,
-        published,
-        {name: _source(model) for name, model in models.items() if not isinstance(model, NearestPixels)},
-    )
+            scoring.score_model(name, model, cache, **loading)
+            sources[name] = str(model)
 
-
-def _source(model: Compares) -> str:
-    return str(model.path if isinstance(model, EmbeddingFolder) else model)
+    notes = list(scoring.notes)
+    for benchmark in scoring.benchmarks.values():
+        if benchmark.entry_report.counts:
+            notes.append(f"{benchmark.name}: {benchmark.entry_report}")
+    published = []
+    if isinstance(scorer, Retrieval):
+        for protocol in scorer.protocol:
+            published += find_published(protocol)
+    comparison = Comparison(scoring.outcomes, resamples, seed)
+    return ComparisonResult(comparison, scoring.costs, notes, scoring.definitions, published, sources)
 
 
 class _Scoring:
-    """Scores one model after the other on data that are opened once, in the languages of the first model."""
+    """Scores one model after the other on data that are opened once, in the languages of the first model.
+
+    Attributes:
+        outcomes: outcomes of each model by result.
+        costs: cost of each model.
+        notes: sentences on the models.
+        definitions: what is scored, in words.
+    """
 
     def __init__(self, scorer: Scorer, data: DataSpec):
         self._scorer, self._data = scorer, data
-        self._opened: ScorerInput | None = None
-        self._galleries: dict[str, tuple[str, set[str]]] = {}  # by benchmark the first model and its images
+        self._scorer_input: ScorerInput | None = None
+        self._galleries: dict[str, tuple[str, set[str]]] = {}  # by benchmark, the first model and its image ids
         self.outcomes: dict[str, Mapping[str, Outcomes]] = {}
         self.costs: dict[str, Cost] = {}
         self.notes: list[str] = []
         self.definitions: list[str] = []
 
-    def model(self, name: str, source: str | os.PathLike | ErnieViL2, cache: Path | None, **loading: Any) -> None:
-        """Loads a model, or takes one that is loaded, encodes with it and measures what it costs."""
-        load = load_classifier if self._scorer.needs_classifier else load_model
-        model = source if isinstance(source, ErnieViL2) else load(source, **loading)
-        opened = self._open(list(model.config.Views.languages))
+    def score_model(self, name: str, source: str | os.PathLike | ErnieViL2, cache: Path | None, **loading: Any) -> None:
+        """Load a model, unless it is loaded, score it and measure its cost."""
+        if isinstance(source, ErnieViL2):
+            model, weights = source, None
+        else:
+            load = load_classifier if self._scorer.needs_classifier else load_model
+            model, weights = load(source, **loading), find_weights(source)
+        scorer_input = self._open(list(model.config.Views.languages))
 
         def encode(model: ErnieViL2, benchmark: Benchmark, key: str) -> EncodedBenchmark:
             encoded = encode_on_all_ranks(model, benchmark, f"{name} {key}".strip(), cache)
-            return self._of_one_gallery(name, key, encoded)
+            self._check_gallery(name, key, encoded)
+            return encoded
 
-        self._keep(name, run_scorer(self._scorer, model, opened, name, encode))
-        cost = measured(model, self.benchmarks, None if isinstance(source, ErnieViL2) else source)
+        self._add_outcomes(name, run_scorer(self._scorer, model, scorer_input, name, encode))
+        cost = measure_cost(model, self.benchmarks, weights)
         self.costs[name] = cost
         if cost.cut_texts:
-            every = len({text.text for one in self.benchmarks.values() for text in one.texts})
+            num_texts = len(_distinct_texts(self.benchmarks))
             self.notes.append(
                 f"{name} sees {model.tokenizer.max_length} tokens of a text: {cost.cut_texts:,} of "
-                f"{counted(every, 'text')} are longer and are cut."
+                f"{counted(num_texts, 'text')} are longer and are cut."
             )
 
-    def embedded(self, name: str, folder: str | os.PathLike) -> None:
-        """Takes the embeddings of a folder for those of a model."""
+    def score_embeddings(self, name: str, folder: str | os.PathLike) -> None:
+        """Score the embeddings in a folder in place of a model's."""
         if self._scorer.needs_classifier:
             raise ValueError(f"{name}: embeddings label no statements; compare models that were trained to")
-        opened = self._open()
-        encoded = {}
-        for key, one in opened.benchmarks.items():
-            found, remarks = read_benchmark_embeddings(folder, one)
-            self.notes += [note for remark in remarks if (note := f"{name}: {remark}") not in self.notes]
-            encoded[key] = self._of_one_gallery(name, key, found)
+        scorer_input = self._open()
+        encoded_benchmarks = {}
+        for key, benchmark in scorer_input.benchmarks.items():
+            encoded, remarks = read_benchmark_embeddings(folder, benchmark)
+            self._check_gallery(name, key, encoded)
+            encoded_benchmarks[key] = encoded
+            for remark in remarks:
+                note = f"{name}: {remark}"
+                if note not in self.notes:  # other languages have the same images
+                    self.notes.append(note)
+        # Scorers ask a model for these alone; the scale only matters for probabilities, which are not compared.
         model: Any = SimpleNamespace(device="cpu", logit_scale=100.0, calibration=None, labels=(), backend=None)
-        self._keep(name, self._scorer.score(opened, encoded, model))
-        width = next(iter(encoded.values())).image_embeddings.shape[1]
+        self._add_outcomes(name, self._scorer.score(scorer_input, encoded_benchmarks, model))
+        width = next(iter(encoded_benchmarks.values())).image_embeddings.shape[1]
         self.costs[name] = Cost(width=width, index_megabytes=_index_megabytes(self.benchmarks, width))
 
-    def pixels(self, name: str, train: Sequence[str]) -> None:
-        """Take the nearest image of these by pixels for a model: images ask for texts, in every language alike."""
+    def score_pixels(self, name: str, train: Sequence[str]) -> None:
+        """Score the nearest training image by pixels in place of a model: image to text, in all languages alike."""
         self._open()
-        training = DataSpec(train, text_id=self._data.text_id)
-        found = compute_pixel_baseline(open_sources(training), open_sources(self._data))
-        way = "image_to_text"
-        one = Outcomes(
-            query_ids=[f"{way} {sample.image_name}" for sample in found.samples],
-            figures=compute_recalls([way] * len(found.ranks), found.ranks),
-            main_figure=f"{way}/mR",
-            clusters=np.arange(len(found.ranks)),
-            ranks=found.ranks,
+        training_data = DataSpec(train, text_id=self._data.text_id)
+        baseline = compute_pixel_baseline(open_sources(training_data), open_sources(self._data))
+        direction = "image_to_text"
+        outcomes = Outcomes(
+            query_ids=[f"{direction} {sample.image_name}" for sample in baseline.samples],
+            figures=compute_recalls([direction] * len(baseline.ranks), baseline.ranks),
+            main_figure=f"{direction}/mR",
+            clusters=np.arange(len(baseline.ranks)),
+            ranks=baseline.ranks,
         )
-        self.outcomes[name] = dict.fromkeys(self.benchmarks, one)
+        self.outcomes[name] = dict.fromkeys(self.benchmarks, outcomes)
         self.costs[name] = Cost()
 
     @property
     def benchmarks(self) -> Mapping[str, Benchmark]:
-        """What is scored, by name; nothing before the first model."""
-        return self._opened.benchmarks if self._opened else {}
+        """The benchmarks that are scored, by name; empty before the first model."""
+        return self._scorer_input.benchmarks if self._scorer_input else {}
 
     def _open(self, languages: Sequence[str] = ()) -> ScorerInput:
-        if self._opened is None:
+        if self._scorer_input is None:
             preferred_languages = self._data.preferred_languages or languages
-            self._opened = self._scorer.open(replace(self._data, preferred_languages=preferred_languages))
-        return self._opened
+            self._scorer_input = self._scorer.open(replace(self._data, preferred_languages=preferred_languages))
+        return self._scorer_input
 
-    def _of_one_gallery(self, name: str, key: str, encoded: EncodedBenchmark) -> EncodedBenchmark:
-        ids = {image.id for image in encoded.benchmark.images}
-        first, expected = self._galleries.setdefault(key, (name, ids))
-        if lost := sorted(ids ^ expected):
+    def _check_gallery(self, name: str, key: str, encoded: EncodedBenchmark) -> None:
+        """Raise ValueError if a model could not use the same images as the first one."""
+        image_ids = {image.id for image in encoded.benchmark.images}
+        first_model, expected_ids = self._galleries.setdefault(key, (name, image_ids))
+        unshared_ids = sorted(image_ids ^ expected_ids)
+        if unshared_ids:
+            ids = ", ".join(unshared_ids[:3])
+            if len(unshared_ids) > 3:
+                ids += " and others"
             raise ValueError(
-                f"{name} could not use the same images as {first}, which differ in {', '.join(lost[:3])}"
-                f"{' and others' * (len(lost) > 3)}; leave them out of the data: the gallery must be one for all models"
+                f"{name} could not use the same images as {first_model}, which differ in {ids}; leave them out of the "
+                "data: all models need the same gallery"
             )
-        return encoded
 
-    def _keep(self, name: str, report: Report) -> None:
+    def _add_outcomes(self, name: str, report: Report) -> None:
         self.outcomes[name] = report.make_outcomes() if report.make_outcomes else {}
         if not self.outcomes[name]:
-            raise ValueError(f"{self._data.paths[0]}: its figures are not means over queries, which are compared here")
+            raise ValueError(
+                f"{self._data.paths[0]}: its figures are not means over queries, and no others can be compared"
+            )
         if not self.definitions:
+            # The first paragraph says what was scored; the others define the figures.
             self.definitions = [*(report.paragraphs or [])[1:], *report.notes[:1]]
 
 
-def measured(model: ErnieViL2, benchmarks: Mapping[str, Benchmark], source: str | os.PathLike | None) -> Cost:
-    """What a model costs, by a few images and texts of the data."""
-    images = [image for one in benchmarks.values() for image in one.images][:TIMED_IMAGES]
-    texts = list(dict.fromkeys(text.text for one in benchmarks.values() for text in one.texts))
+def measure_cost(model: ErnieViL2, benchmarks: Mapping[str, Benchmark], weights: Path | None) -> Cost:
+    """Measure what a model costs, with a few images and texts of the data.
+
+    Args:
+        model: the model.
+        benchmarks: the data, by name.
+        weights: file of the model's weights; None: unknown.
+    """
+    images: list[BenchmarkImage] = []
+    for benchmark in benchmarks.values():
+        images += benchmark.images
     contents = []
-    for image in images:
+    for image in images[:NUM_TIMED_IMAGES]:
         try:
             contents.append(image.read())
         except (BadSample, OSError):
             continue
-    by_image = by_text = None
+
+    # The first call of each kind compiles kernels and fills caches, and is not timed.
+    milliseconds_image = milliseconds_query = None
     if contents:
-        model.encode_images(contents[:1], on_error="skip")  # what is made once is made now
+        model.encode_images(contents[:1], on_error="skip")
         start = time.perf_counter()
         model.encode_images(contents, on_error="skip")
-        by_image = 1000 * (time.perf_counter() - start) / len(contents)
+        milliseconds_image = 1000 * (time.perf_counter() - start) / len(contents)
+    texts = _distinct_texts(benchmarks)
     if texts:
         model.encode_texts(texts[:1])
-        times = []
-        for text in texts[:TIMED_TEXTS]:
+        durations = []
+        for text in texts[:NUM_TIMED_TEXTS]:
             start = time.perf_counter()
             model.encode_texts([text])
-            times.append(time.perf_counter() - start)
-        by_text = 1000 * median(times)
+            durations.append(time.perf_counter() - start)
+        milliseconds_query = 1000 * median(durations)
     return Cost(
-        by_image,
-        by_text,
-        None if source is None else _megabytes(find_weights(source)),
+        milliseconds_image,
+        milliseconds_query,
+        None if weights is None else _file_megabytes(weights),
         model.embed_dim,
         _index_megabytes(benchmarks, model.embed_dim),
         sum(map(model.tokenizer.cuts, texts)),
     )
 
 
+def _distinct_texts(benchmarks: Mapping[str, Benchmark]) -> list[str]:
+    texts: dict[str, None] = {}
+    for benchmark in benchmarks.values():
+        texts |= dict.fromkeys(text.text for text in benchmark.texts)
+    return list(texts)
+
+
 def _index_megabytes(benchmarks: Mapping[str, Benchmark], width: int) -> float:
-    return max(len(one.images) for one in benchmarks.values()) * width * 4 / 1e6
+    num_images = max(len(benchmark.images) for benchmark in benchmarks.values())
+    return num_images * width * 4 / 1e6
 
 
-def _megabytes(path: Path) -> float:
-    """Of a weight file, of all that an export has, or of all shards that an index names."""
+def _file_megabytes(path: Path) -> float:
+    """Return the size of a weight file, of all files of an export, or of all shards that an index names."""
     if path.name == ABOUT:
-        files = [one for one in path.parent.iterdir() if one.is_file()]
+        files = [file for file in path.parent.iterdir() if file.is_file()]
     elif path.suffix == ".json":
         files = list(path.parent.glob(f"{path.name.partition('.')[0]}*"))
     else:
         files = [path]
-    return sum(one.stat().st_size for one in files) / 1e6
+    return sum(file.stat().st_size for file in files) / 1e6
 
 
-def _flat(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return published values by the names of figures."""
+def _flatten_figures(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return published values by the names of figures, such as `image_to_text/R@1`."""
     figures: dict[str, float] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            figures |= {f"{name}/{measure}": figure for measure, figure in value.items()}
+            for measure, figure in value.items():
+                figures[f"{name}/{measure}"] = figure
         else:
             figures[name] = value
     return figures
 
 
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.2g}"
+def _format_cost(value: float | None) -> str:
+    if value is None:
+        return "-"
+    is_whole = value >= 100 or value == int(value)
+    return f"{value:,.0f}" if is_whole else f"{value:.2g}"

@@ -1,4 +1,4 @@
-"""The report of a comparison and its page: bars of figures, queries, a scatter of ranks, and costs."""
+"""The report of a comparison and its page: bars of figures, queries, scatters of ranks, and costs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.evaluation.compare import Compared
+from ernie_vil2.evaluation.compare import ComparisonResult
 from ernie_vil2.evaluation.intervals import Interval
 from ernie_vil2.evaluation.outcomes import Comparison, describe_figure, format_difference, format_interval
 from ernie_vil2.evaluation.report import Page, Report, wrap_lines
@@ -18,22 +18,31 @@ from ernie_vil2.evaluation.retrieval import CUTOFFS, format_direction
 from ernie_vil2.evaluation.scorers.retrieval import cited
 from ernie_vil2.pages.page import Card, data_uri
 
+# Kinds of queries: only the other model ranks a right answer first, only the baseline does, no model has one among its
+# first ten.
 WON, LOST, FAILED = "won", "lost", "failed"
-SHOWN = 12
-"""Queries of each kind for each model, result and direction."""
-MOST_VALUES = 12
-"""A field with more values than these is not one to choose by."""
-STEPS = 16
-"""Positions of a scatter between a rank and ten times it; queries at one position are one circle."""
-
-
-Images = dict[bytes, int]
-"""The images of a page, each once, by its number."""
+# Queries of each kind for each model, result and direction. Each brings the answers of two models, mostly images, so
+# that the number decides how large the page is.
+NUM_QUERIES = 12
+# A field with more values than this offers no useful choice of queries: each value would have one or two.
+MAX_FIELD_VALUES = 12
+# Positions of a scatter between a rank and ten times it. Queries at one position become one circle, so that a page of
+# many queries has at most some hundred circles.
+STEPS_PER_DECADE = 16
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure as a bar, its interval as a line over it; positions in percent of the axis."""
+    """Figure as a bar with its interval as a line over it; positions and lengths are in percent of the axis.
+
+    Attributes:
+        model: name of the model.
+        value: the figure as text.
+        interval: its interval as text.
+        start, width: of the bar.
+        low, span: start and length of the line; None if there is no interval.
+        word: verdict on the model.
+    """
 
     model: str
     value: str
@@ -45,231 +54,328 @@ class Bar:
     word: str = ""
 
 
-def comparison_report(compared: Compared, queries: int = SHOWN) -> Report:
+class _ImageTable:
+    """Images of a page; each is stored once and named by its number."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[bytes, int] = {}
+
+    def add(self, image: bytes | None) -> int | None:
+        """Return the number of an image, None for no image."""
+        if image is None:
+            return None
+        return self._numbers.setdefault(image, len(self._numbers))
+
+    def data_uris(self) -> list[str]:
+        return list(map(data_uri, self._numbers))
+
+
+def make_comparison_report(result: ComparisonResult, num_queries: int = NUM_QUERIES) -> Report:
     """Return the report of a comparison.
 
     Args:
-        compared: result of `compare_models`.
-        queries: as for `compare_page`.
+        result: result of `compare_models`.
+        num_queries: as for `make_comparison_page`.
     """
-    record = compared.record()
+    record = result.record()
+    queries = record.pop("queries")
     verdicts = [f"- {sentence}" for sentence in record["verdicts"]]
-    columns = list(record["queries"])
+    sources = [cited(row) for row in result.published]
     return Report(
         {},
-        [compared.table(), compared.costs_table()],
-        {name: _plain(value) for name, value in record.items() if name != "queries"},
-        columns,
-        zip(*(record["queries"][name] for name in columns), strict=True),
+        tables=[result.make_table(), result.make_cost_table()],
+        record={name: _to_json(value) for name, value in record.items()},
+        csv_columns=list(queries),
+        csv_rows=zip(*queries.values(), strict=True),
         extra_lines=wrap_lines(verdicts).splitlines(),
         sizes=None,
         notes=record["notes"],
-        paragraphs=[wrap_lines(record["notes"]), wrap_lines([*compared.definitions, *map(cited, compared.published)])],
-        settings={"models": compared.sources},
-        make_pages=lambda: [compare_page(compared, queries)],
+        paragraphs=[wrap_lines(record["notes"]), wrap_lines([*result.definitions, *sources])],
+        settings={"models": result.sources},
+        make_pages=lambda: [make_comparison_page(result, num_queries)],
     )
 
 
-def compare_page(found: Compared, queries: int = SHOWN) -> Page:
-    """The page of a comparison.
+def make_comparison_page(result: ComparisonResult, num_queries: int = NUM_QUERIES) -> Page:
+    """Return the page of a comparison.
 
     Args:
-        queries: of each kind that are shown for each model, result and direction.
+        result: result of `compare_models`.
+        num_queries: queries of each kind for each model, result and direction.
     """
-    comparison, images, table = found.comparison, Images(), found.table()
-    shown = list(_queries(comparison, images, queries))
+    comparison, table, images = result.comparison, result.make_table(), _ImageTable()
+    queries = list(_select_queries(comparison, images, num_queries))
+    scatters = []
+    for name in comparison.results:
+        scatters += [_make_scatter(comparison, name, model) for model in comparison.candidates]
     data = {
-        "results": [_result(comparison, result) for result in comparison.results],
-        "first": comparison.baseline,
+        "results": [_describe_result(comparison, name) for name in comparison.results],
+        "baseline": comparison.baseline,
         "columns": table.columns,
         "groups": table.groups,
         "published": [row for row in table.rows if row[0].startswith("published")],
         "verdicts": comparison.verdicts,
         "summary": str(comparison.verdicts[0]) if comparison.verdicts else "",
         "notes": comparison.notes,
-        "remarks": found.notes,
-        "definitions": found.definitions,
-        "costs": found.costs_table(),
-        "scatters": [one for result in comparison.results for one in _scatters(comparison, result)],
-        "queries": shown,
-        "choices": _choices(shown),
-        "images": list(map(data_uri, images)),
+        "remarks": result.notes,
+        "definitions": result.definitions,
+        "costs": result.make_cost_table(),
+        "scatters": scatters,
+        "choices": _list_choices(queries),
+        "queries": queries,
+        "images": images.data_uris(),
     }
     return Page({"Compared with": comparison.baseline}, (), "comparison", template="compare.html", data=data)
 
 
-def _result(comparison: Comparison, result: str) -> dict[str, Any]:
-    """The main figure of every model as bars, and the differences to the first."""
-    main = comparison.outcomes[comparison.baseline][result].main_figure
-    levels, differences = [], []
-    verdicts = {one.model: one for one in comparison.verdicts if one.result == result}
-    compared = [(one.model, one.figure, one.difference, one.word) for one in verdicts.values()]
-    widest = max((abs(edge) for _, _, one, _ in compared for edge in (one.mean, one.low, one.high) if edge), default=1)
-    for model, results in comparison.outcomes.items():
-        figure = results[result].choose_shared_figure(comparison.outcomes[comparison.baseline][result])
-        name = model if figure == main else f"{model}, {describe_figure(figure)} alone"
-        levels.append(_bar(name, comparison.estimates[result, model, figure], 0, 100, ".1f"))
-    for model, figure, difference, word in compared:
-        name = model if figure == main else f"{model}, {describe_figure(figure)} alone"
-        differences.append(_bar(name, difference, -widest, widest, "+.1f", word))
-    rows = [
-        (model, [_cell(comparison, result, model, figure) for figure in comparison.figures])
-        for model in comparison.outcomes
-    ]
-    return {"name": result, "figure": describe_figure(main), "levels": levels, "differences": differences, "rows": rows}
+def _describe_result(comparison: Comparison, result: str) -> dict[str, Any]:
+    """Return a result for the template: bars of the main figure and of the differences, and a row for each model."""
+    baseline = comparison.outcomes[comparison.baseline][result]
+    figures, names = {}, {}
+    for model, outcomes in comparison.outcomes.items():
+        figures[model] = outcomes[result].choose_shared_figure(baseline)
+        is_main = figures[model] == baseline.main_figure
+        names[model] = model if is_main else f"{model}, {describe_figure(figures[model])} alone"
+
+    estimates, rows = [], []
+    for model, figure in figures.items():
+        estimates.append(_make_bar(names[model], comparison.estimates[result, model, figure], axis=(0, 100)))
+        rows.append((model, [_make_cell(comparison, result, model, column) for column in comparison.figures]))
+
+    # The axis of the differences reaches as far as the longest bar or interval.
+    verdicts = [verdict for verdict in comparison.verdicts if verdict.result == result]
+    largest = 0.0
+    for verdict in verdicts:
+        for end in (verdict.difference.mean, verdict.difference.low, verdict.difference.high):
+            largest = max(largest, abs(end or 0))
+    axis = (-largest, largest) if largest else (-1, 1)
+    differences = []
+    for verdict in verdicts:
+        bar = _make_bar(names[verdict.model], verdict.difference, axis, is_difference=True, word=verdict.word)
+        differences.append(bar)
+    return {
+        "name": result,
+        "figure": describe_figure(baseline.main_figure),
+        "estimates": estimates,
+        "differences": differences,
+        "rows": rows,
+    }
 
 
-def _cell(comparison: Comparison, result: str, model: str, figure: str) -> tuple[Bar | None, Bar | None]:
-    level, difference = (found.get((result, model, figure)) for found in (comparison.estimates, comparison.differences))
-    return (
-        None if level is None else _bar(model, level, 0, 100, ".1f"),
-        None if difference is None else _bar(model, difference, -100, 100, "+.1f"),
-    )
+def _make_cell(comparison: Comparison, result: str, model: str, figure: str) -> tuple[Bar | None, Bar | None]:
+    """Return the bars of a figure and of its difference to the baseline; None for a missing value."""
+    estimate_bar = difference_bar = None
+    estimate = comparison.estimates.get((result, model, figure))
+    if estimate:
+        estimate_bar = _make_bar(model, estimate, axis=(0, 100))
+    difference = comparison.differences.get((result, model, figure))
+    if difference:
+        difference_bar = _make_bar(model, difference, axis=(-100, 100), is_difference=True)
+    return estimate_bar, difference_bar
 
 
-def _bar(model: str, one: Interval, least: float, most: float, form: str, word: str = "") -> Bar:
-    def at(value: float) -> float:
-        return round(100 * (min(max(value, least), most) - least) / (most - least), 2)
+def _make_bar(
+    model: str, interval: Interval, axis: tuple[float, float], is_difference: bool = False, word: str = ""
+) -> Bar:
+    """Return a bar from zero to a figure.
 
-    start, end = sorted((at(0), at(one.mean)))
+    Args:
+        model: name of the model.
+        interval: the figure with its interval.
+        axis: smallest and largest value of the axis.
+        is_difference: whether numbers have a sign.
+        word: verdict on the model.
+    """
+    axis_start, axis_end = axis
+
+    def to_percent(value: float) -> float:
+        clipped = min(max(value, axis_start), axis_end)
+        return round(100 * (clipped - axis_start) / (axis_end - axis_start), 2)
+
+    start, end = sorted((to_percent(0), to_percent(interval.mean)))
     low = span = None
-    if one.low is not None and one.high is not None:
-        low, span = at(one.low), round(at(one.high) - at(one.low), 2)
-    value = f"{one.mean:.1f}" if form == ".1f" else format_difference(one.mean)
-    return Bar(
-        model, value, format_interval(one, form).replace(" ", " to "), start, round(end - start, 2), low, span, word
-    )
+    if interval.low is not None and interval.high is not None:
+        low = to_percent(interval.low)
+        span = round(to_percent(interval.high) - low, 2)
+    if is_difference:
+        value, interval_text = format_difference(interval.mean), format_interval(interval, "+.1f")
+    else:
+        value, interval_text = f"{interval.mean:.1f}", format_interval(interval, ".1f")
+    return Bar(model, value, interval_text.replace(" ", " to "), start, round(end - start, 2), low, span, word)
 
 
-def _scatters(comparison: Comparison, result: str) -> Iterator[dict[str, Any]]:
-    """For every model but the first the ranks of both as circles, on logarithmic axes from 0 to 1."""
-    first = comparison.outcomes[comparison.baseline][result]
-    for model in comparison.candidates:
-        ranks = comparison.find_ranks(model, result)
-        asked = np.flatnonzero(ranks)
-        pairs = list(zip(first.ranks[asked].tolist(), ranks[asked].tolist(), strict=True))
-        most = max([10, *(rank for pair in pairs for rank in pair)])
-        counts = Counter((round(STEPS * math.log10(x)), round(STEPS * math.log10(y))) for x, y in pairs)
-        scale = STEPS * math.log10(most)
-        yield {
-            "result": result,
-            "model": model,
-            "first": comparison.baseline,
-            "circles": [
-                (round(x / scale, 4), round(y / scale, 4), round(1 + math.sqrt(count), 1), count, _side(x, y))
-                for (x, y), count in sorted(counts.items())
-            ],
-            "ticks": [
-                (round(math.log10(10**power) * STEPS / scale, 4), f"{10**power:,}")
-                for power in range(int(math.log10(most)) + 1)
-            ],
-            "better": sum(y < x for x, y in pairs),
-            "worse": sum(y > x for x, y in pairs),
-            "equal": sum(y == x for x, y in pairs),
-        }
+def _make_scatter(comparison: Comparison, result: str, model: str) -> dict[str, Any]:
+    """Return a scatter of the ranks by the baseline (x) and by a model (y), on logarithmic axes from 0 to 1."""
+    baseline_ranks = comparison.outcomes[comparison.baseline][result].ranks
+    model_ranks = comparison.find_ranks(model, result)
+    is_answered = model_ranks > 0
+    baseline_ranks, model_ranks = baseline_ranks[is_answered], model_ranks[is_answered]
+    largest_rank = max(10, *baseline_ranks.tolist(), *model_ranks.tolist())
+    num_steps = STEPS_PER_DECADE * math.log10(largest_rank)
+
+    counts: Counter[tuple[int, int]] = Counter()
+    for baseline_rank, model_rank in zip(baseline_ranks.tolist(), model_ranks.tolist(), strict=True):
+        x_step = round(STEPS_PER_DECADE * math.log10(baseline_rank))
+        y_step = round(STEPS_PER_DECADE * math.log10(model_rank))
+        counts[x_step, y_step] += 1
+    circles = []
+    for (x_step, y_step), count in sorted(counts.items()):
+        if x_step == y_step:
+            style = "even"
+        else:
+            style = "right" if y_step < x_step else "wrong"
+        radius = round(1 + math.sqrt(count), 1)
+        circles.append((round(x_step / num_steps, 4), round(y_step / num_steps, 4), radius, count, style))
+
+    ticks = []
+    for power in range(int(math.log10(largest_rank)) + 1):
+        ticks.append((round(power * STEPS_PER_DECADE / num_steps, 4), f"{10**power:,}"))
+    return {
+        "result": result,
+        "model": model,
+        "baseline": comparison.baseline,
+        "circles": circles,
+        "ticks": ticks,
+        "better": int((model_ranks < baseline_ranks).sum()),
+        "worse": int((model_ranks > baseline_ranks).sum()),
+        "equal": int((model_ranks == baseline_ranks).sum()),
+    }
 
 
-def _side(first: int, model: int) -> str:
-    return "even" if first == model else "right" if model < first else "wrong"
-
-
-def _queries(comparison: Comparison, images: Images, count: int) -> Iterator[dict[str, Any]]:
-    """What one model finds first and the other does not, by the gap, and what none has among its first ten."""
+def _select_queries(comparison: Comparison, images: _ImageTable, count: int) -> Iterator[dict[str, Any]]:
+    """Yield the queries that a model won or lost against the baseline, by the gap, then those that no model answers."""
     for result in comparison.results:
-        first = comparison.outcomes[comparison.baseline][result]
+        baseline = comparison.outcomes[comparison.baseline][result]
         models = [model for model in comparison.candidates if comparison.outcomes[model][result].make_cards]
-        ranks = {model: comparison.find_ranks(model, result) for model in (comparison.baseline, *models)}
-        own = ranks[comparison.baseline]
-        directions = np.array([name.partition(" ")[0] if "_to_" in name else "" for name in first.query_ids])
-
-        def chosen(here: np.ndarray, gap: np.ndarray, directions: np.ndarray = directions) -> Iterator[int]:
-            for direction in dict.fromkeys(directions.tolist()):
-                rows = np.flatnonzero(here & (directions == direction))
-                yield from rows[np.argsort(-gap[rows], kind="stable")][:count].tolist()
+        directions = np.array([_find_direction(query_id) for query_id in baseline.query_ids])
 
         for model in models:
-            other = ranks[model]
-            gap = np.abs(np.log(np.maximum(other, 1)) - np.log(np.maximum(own, 1)))
-            for kind, here in ((WON, (other == 1) & (own > 1)), (LOST, (own == 1) & (other > 1))):
-                for row in chosen(here, gap):
-                    yield _query(comparison, result, row, [comparison.baseline, model], kind, model, images)
-        best = np.min([np.where(one > 0, one, 1) for one in ranks.values()], axis=0)
-        if first.make_cards:
-            for row in chosen(best > max(CUTOFFS), best):
-                yield _query(comparison, result, row, [comparison.baseline, *models], FAILED, "", images)
+            ranks = comparison.find_ranks(model, result)
+            # Rank 0: the model did not answer the query.
+            gaps = np.abs(np.log(np.maximum(ranks, 1)) - np.log(np.maximum(baseline.ranks, 1)))
+            is_won = (ranks == 1) & (baseline.ranks > 1)
+            is_lost = (baseline.ranks == 1) & (ranks > 1)
+            for kind, is_kind in ((WON, is_won), (LOST, is_lost)):
+                for row in _find_largest(is_kind, gaps, directions, count):
+                    yield _describe_query(comparison, result, row, [comparison.baseline, model], kind, images)
+
+        if baseline.make_cards:
+            ranks_by_model = [comparison.find_ranks(model, result) for model in (comparison.baseline, *models)]
+            best_ranks = np.min([np.where(ranks > 0, ranks, 1) for ranks in ranks_by_model], axis=0)
+            for row in _find_largest(best_ranks > max(CUTOFFS), best_ranks, directions, count):
+                yield _describe_query(comparison, result, row, [comparison.baseline, *models], FAILED, images)
 
 
-def _query(
-    comparison: Comparison, result: str, row: int, models: Sequence[str], kind: str, against: str, images: Images
+def _find_direction(query_id: str) -> str:
+    """Return the direction that a query's id begins with, such as `image_to_text`; "" if there is none."""
+    first_word = query_id.partition(" ")[0]
+    return first_word if "_to_" in first_word else ""
+
+
+def _find_largest(is_candidate: np.ndarray, sizes: np.ndarray, directions: np.ndarray, count: int) -> Iterator[int]:
+    """Yield for each direction the candidate rows of the largest sizes, at most `count`."""
+    for direction in dict.fromkeys(directions.tolist()):
+        rows = np.flatnonzero(is_candidate & (directions == direction))
+        yield from rows[np.argsort(-sizes[rows], kind="stable")][:count].tolist()
+
+
+def _describe_query(
+    comparison: Comparison, result: str, row: int, models: Sequence[str], kind: str, images: _ImageTable
 ) -> dict[str, Any]:
-    first = comparison.outcomes[comparison.baseline][result]
-    name, sides, card = first.query_ids[row], [], None
+    """Return a query with the answers of models for the template.
 
-    def number(image: bytes | None) -> int | None:  # each image is on the page once
-        return None if image is None else images.setdefault(image, len(images))
-
+    Args:
+        comparison: the comparison.
+        result: name of the result.
+        row: row of the query in the outcomes of the baseline.
+        models: the baseline, then the models whose answers are shown next to it.
+        kind: `WON`, `LOST` or `FAILED`.
+        images: gets the images of the query and its answers.
+    """
+    baseline = comparison.outcomes[comparison.baseline][result]
+    query_id = baseline.query_ids[row]
+    query_card: Card | None = None
+    sides = []
     for model in models:
-        one = comparison.outcomes[model][result]
-        position = row if list(one.query_ids) == list(first.query_ids) else list(one.query_ids).index(name)
-        made: Card | None = one.make_cards([position])[0] if one.make_cards else None
-        card = card or made
-        shown = made.answers if made else ()
-        answers = [{**vars(answer), "image": number(answer.image)} for answer in shown]
-        sides.append({"model": model, "rank": int(one.ranks[position]), "answers": answers})
-    text = first.texts[row] if first.texts else ""
-    direction = name.partition(" ")[0]
+        outcomes = comparison.outcomes[model][result]
+        if list(outcomes.query_ids) == list(baseline.query_ids):
+            position = row
+        else:
+            position = list(outcomes.query_ids).index(query_id)
+        card = outcomes.make_cards([position])[0] if outcomes.make_cards else None
+        query_card = query_card or card
+        answers = []
+        for answer in card.answers if card else ():
+            answers.append({**vars(answer), "image": images.add(answer.image)})
+        sides.append({"model": model, "rank": int(outcomes.ranks[position]), "answers": answers})
+
+    text = baseline.texts[row] if baseline.texts else ""
+    fields = {}
+    for key, value in (baseline.fields[row] if baseline.fields else {}).items():
+        if isinstance(value, str | int | bool):
+            fields[key] = str(value)
+    direction = _find_direction(query_id)
     return {
         "result": result,
         "kind": kind,
-        "against": against,
-        "direction": format_direction(direction) if "_to_" in direction else "",
+        "against": "" if kind == FAILED else models[1],
+        "direction": format_direction(direction) if direction else "",
         "text": text,
-        "query": card.query if card else text,
-        "images": [number(image) for image in (card.images if card else ())],
+        "query": query_card.query if query_card else text,
+        "images": [images.add(image) for image in query_card.images] if query_card else [],
         "sides": sides,
-        "fields": {
-            key: str(value)
-            for key, value in (first.fields[row] if first.fields else {}).items()
-            if isinstance(value, str | int | bool)
-        },
+        "fields": fields,
     }
 
 
-def _choices(queries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What can be chosen by: results, directions, fields with few values, and lengths of texts in thirds."""
-    lengths = sorted(len(one["text"]) for one in queries if one["text"])
-    short, long = (lengths[len(lengths) // 3], lengths[2 * len(lengths) // 3]) if lengths else (0, 0)
-    for one in queries:
-        size = len(one["text"])
-        one["length"] = "" if not size else "short" if size <= short else "long" if size > long else "middle"
-    values: dict[str, Counter[str]] = {}
-    for one in queries:
-        for key, value in one["fields"].items():
-            values.setdefault(key, Counter())[value] += 1
-    return {
-        "results": list(dict.fromkeys(one["result"] for one in queries)),
-        "directions": list(dict.fromkeys(one["direction"] for one in queries)),
-        "against": list(dict.fromkeys(one["against"] for one in queries if one["against"])),
-        "fields": [
-            f"{key} = {value}"
-            for key, found in values.items()
-            if 2 <= len(found) <= MOST_VALUES
-            for value in sorted(found)
-        ],
-        "lengths": {
-            "short": f"up to {short} characters",
-            "middle": f"{short + 1} to {long}",
-            "long": f"more than {long}",
+def _list_choices(queries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what queries can be chosen by, and put the class of its text's length into each query.
+
+    Queries are chosen by result, direction, model, fields with few values, and length of the text in thirds.
+    """
+    lengths = sorted(len(query["text"]) for query in queries if query["text"])
+    max_short = max_middle = 0
+    if lengths:
+        max_short, max_middle = lengths[len(lengths) // 3], lengths[2 * len(lengths) // 3]
+    value_counts: dict[str, Counter[str]] = {}
+    for query in queries:
+        query["length"] = _classify_length(len(query["text"]), max_short, max_middle)
+        for key, value in query["fields"].items():
+            value_counts.setdefault(key, Counter())[value] += 1
+
+    fields = []
+    for key, counts in value_counts.items():
+        if 2 <= len(counts) <= MAX_FIELD_VALUES:
+            fields += [f"{key} = {value}" for value in sorted(counts)]
+    length_names = {}
+    if max_short < max_middle:
+        length_names = {
+            "short": f"up to {max_short} characters",
+            "middle": f"{max_short + 1} to {max_middle}",
+            "long": f"more than {max_middle}",
         }
-        if short < long
-        else {},
+    return {
+        "results": list(dict.fromkeys(query["result"] for query in queries)),
+        "directions": list(dict.fromkeys(query["direction"] for query in queries)),
+        "against": list(dict.fromkeys(query["against"] for query in queries if query["against"])),
+        "fields": fields,
+        "lengths": length_names,
     }
 
 
-def _plain(value: Any) -> Any:
-    """Columns for JSON, with null for what is not there."""
+def _classify_length(length: int, max_short: int, max_middle: int) -> str:
+    if not length:
+        return ""
+    if length <= max_short:
+        return "short"
+    return "middle" if length <= max_middle else "long"
+
+
+def _to_json(value: Any) -> Any:
+    """Turn columns into lists for JSON, with null for NaN."""
     if isinstance(value, Mapping):
-        return {name: _plain(one) for name, one in value.items()}
+        return {name: _to_json(entry) for name, entry in value.items()}
     if isinstance(value, np.ndarray):
-        return [None if isinstance(one, float) and np.isnan(one) else one for one in value.tolist()]
+        entries = value.tolist()
+        return [None if isinstance(entry, float) and math.isnan(entry) else entry for entry in entries]
     return value

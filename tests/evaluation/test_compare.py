@@ -12,7 +12,7 @@ from ernie_vil2.data.readers import open_benchmarks
 from ernie_vil2.data.samples import Reason
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.evaluation import compare as module
-from ernie_vil2.evaluation.compare import Cost, EmbeddingFolder, compare_models, names_of
+from ernie_vil2.evaluation.compare import Cost, EmbeddingFolder, compare_models, name_models
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.protocol import evaluate, find_protocol
 from tests.support.checkpoints import untrained_checkpoint
@@ -130,9 +130,9 @@ def test_what_cannot_be_compared_is_explained(models, data, tmp_path):
     folder = entailment_folder(tmp_path / "snli-ve")
     with pytest.raises(ValueError, match="no statements"):
         compare_models({name: EmbeddingFolder(tmp_path) for name in "ab"}, DataSpec([str(folder)], split="test"))
-    assert names_of(["runs/a", "other/a", "b"]) == {"runs/a": "runs/a", "other/a": "other/a", "b": "b"}
+    assert name_models(["runs/a", "other/a", "b"]) == {"runs/a": "runs/a", "other/a": "other/a", "b": "b"}
     with pytest.raises(ValueError, match="x/a is named twice"):
-        names_of(["x/a", "x/a"])
+        name_models(["x/a", "x/a"])
 
 
 @pytest.mark.thorough
@@ -163,6 +163,6 @@ def test_the_command_writes_table_record_ranks_and_page(models, shapes, tmp_path
     assert record["models"]["one"] == models["first"] and len(record["verdicts"]) == 2
     assert None in record["differences"]["corrected_p"]
     lines = (tmp_path / "x.csv").read_text().splitlines()
-    assert lines[0] == f"result,query,text,rank/one,rank/second,rank/{module.PIXELS}" and len(lines) == 33
+    assert lines[0] == f"result,query,text,rank/one,rank/second,rank/{module.PIXEL_BASELINE_NAME}" and len(lines) == 33
     page = (tmp_path / "x.html").read_text()
     assert "Who finds what" in page and "data:image/jpeg" in page and "http" not in page.replace("http-equiv", "")
