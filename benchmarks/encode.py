@@ -124,7 +124,7 @@ def prepare(folder, count, of_family, backends):
     runtime.configure()
     import paddle
 
-    from ernie_vil2.cli.export import DEMO, inputs
+    from ernie_vil2.cli.export import DEMO, read_inputs
     from ernie_vil2.config import dump_config, load_config
     from ernie_vil2.data.spec import DataSpec
     from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
@@ -150,7 +150,7 @@ def prepare(folder, count, of_family, backends):
         (checkpoint / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     (checkpoint / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
     model = load_model(checkpoint, device="cpu")
-    images, texts = inputs(model, DataSpec([str(DEMO)]), count)
+    images, texts = read_inputs(model, DataSpec([str(DEMO)]), count)
     np.savez(folder / "inputs.npz", images=np.stack(images), texts=model.tokenizer(texts[:count]))
     (folder / "means.json").write_text(model.config.Model.image.model_dump_json(include={"mean", "std"}))
     weights = model.backend.model.state_dict()

@@ -3,8 +3,8 @@
 model = ernie_vil2.load_model("ernie-vil-2.0-base-zh")
 scores, probabilities = model.rank(["cat.jpg"], ["一只猫", "一只狗"])
 
-Importing the package changes nothing in the process. On CPU Paddle is about twice as fast after
-`ernie_vil2.runtime.configure()`, which the command lines call; it must run before Paddle is imported.
+Importing the package changes nothing in the process. On a CPU, Paddle is about twice as fast after
+`ernie_vil2.runtime.configure()`, which must be called before Paddle is imported; the command lines do so.
 """
 
 from importlib import import_module
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BadSample", "EncodedImages", "ErnieViL2", "Ranking", "__version__", "compare", "load_model", "open_index"]
 
-# Imported when asked for: they bring Paddle with them, which takes seconds.
+# Imported at the first use, since they import Paddle, which takes seconds.
 _MODULES = {
     "BadSample": ".data.samples",
     "EncodedImages": ".encoder",

@@ -1,12 +1,11 @@
-"""A model as an exported folder: its towers as static graphs, which an inference library runs without the code that
-trained them, and how far their embeddings are from its own.
+"""Export of a model: its towers as static graphs in a folder, which an inference library runs without Paddle's layers.
 
-The graphs are for Paddle Inference, or ONNX, in float32 or with 8-bit weights.
+The graphs are for Paddle Inference or ONNX, in float32 or with 8-bit weights.
 
-`image.json`, `image.pdiparams`: `pixels` `[B, S, S, 3]` uint8 RGB, of NaFlex `[B, H, W, 3]` of whole patches, to
-`image_embeddings` `[B, D]` float32, normalised to length 1; the normalisation of the pixels is part of the graph.
-`text.json`, `text.pdiparams`: `token_ids` `[B, L]` int64, padded, to `text_embeddings` likewise. `image.onnx` and
-`text.onnx` are made of these.
+- `image.json`, `image.pdiparams`: `pixels` `[B, S, S, 3]` uint8 RGB (NaFlex: `[B, H, W, 3]` in whole patches) to
+  `image_embeddings` `[B, D]` float32 of length 1. The graph normalises the pixels.
+- `text.json`, `text.pdiparams`: `token_ids` `[B, L]` int64, padded, to `text_embeddings` of the same form.
+- `image.onnx` and `text.onnx` are converted from these.
 """
 
 import dataclasses
@@ -37,10 +36,24 @@ from ernie_vil2.io.export_folder import ABOUT, CONFIG, INPUTS, OUTPUTS, PARITY, 
 from ernie_vil2.io.files import atomic_folder, write_integrity, write_json, write_text
 from ernie_vil2.io.terminal import silenced
 from ernie_vil2.models import DualEncoder
-from ernie_vil2.runtime_onnx import reason
+from ernie_vil2.runtime_onnx import last_line
 
-TOP = 10
-OPSET = 17
+TOP_K = 10  # closest images that `compare_rankings` looks at, as many as R@10
+OPSET = 17  # first version of ONNX with LayerNormalization; a newer one needs a newer onnxruntime
+
+# Runs in a new process, since paddle2onnx ends its process at an operator that it does not know; one process for both
+# towers, as importing it takes longer than a conversion. Without its optimiser: the default one lets pip install
+# packages that break NumPy and OpenCV.
+_CONVERT_GRAPHS = """
+import os, sys, paddle2onnx
+
+opset, *graphs = sys.argv[1:]
+for graph in graphs:
+    partial = f"{graph}.partial"
+    paddle2onnx.export(f"{graph}.json", f"{graph}.pdiparams", partial, opset_version=int(opset), optimize_tool="None")
+    os.replace(partial, f"{graph}.onnx")
+"""
+_AXES = {"image": ("batch", "height", "width"), "text": ("batch", "length")}  # names of the inputs' dynamic axes
 
 
 class NotExportable(ValueError):  # noqa: N818  -- named by what has happened
@@ -48,7 +61,7 @@ class NotExportable(ValueError):  # noqa: N818  -- named by what has happened
 
 
 def require_backend(backend: str) -> None:
-    """MissingPackage if what makes and runs the graphs of a backend is not installed."""
+    """Raise MissingPackage if the packages that make and run the graphs of a backend are not installed."""
     if backend == "onnx":
         require("an ONNX export", "paddle2onnx", "onnx", "onnxruntime")
 
@@ -62,40 +75,44 @@ def export(
     source: str = "",
     width: int | None = None,
 ) -> dict[str, Any]:
-    """Writes a model as graphs for an inference library, into a new folder that appears when it is whole.
+    """Write a model as graphs for an inference library into a new folder, which appears when it is complete.
 
     Args:
+        model: model that runs in Paddle.
+        folder: new folder.
         backend: `paddle_inference` or `onnx`.
-        precision: in which the towers compute: bfloat16 is computed by Paddle Inference's kernels from a graph in
-            float32; int8 are the weights of matrix products in the ONNX file.
+        precision: precision of the towers. bfloat16: Paddle Inference computes the float32 graph by bfloat16 kernels;
+            int8: the ONNX file has 8-bit weights in matrix products.
         inputs: real images and texts, on which the export is compared with the model.
-        source: where the model came from, for people.
-        width: of the embeddings, one of the model's `widths`: the first numbers alone; None: all.
+        source: where the model came from, recorded for people.
+        width: width of the embeddings, one of the model's `widths`, which keeps their first numbers; None: all.
 
     Returns:
-        What `compare` found, which is in the folder as well.
+        The result of `compare`, which the folder holds as well.
 
     Raises:
         NotExportable: a tower cannot become a graph, or the backend does not have the precision.
         ValueError: the model was not trained with this width.
-        FileExistsError: there is something at `folder`.
-        OSError: it cannot be written.
+        FileExistsError: `folder` exists.
+        OSError: the folder cannot be written.
         MissingPackage: see `require_backend`.
     """
     require_backend(backend)
     folder = Path(folder)
     if precision not in PRECISIONS[backend]:
-        known = " or ".join(PRECISIONS[backend])
-        raise NotExportable(f"{backend} computes in {known}, not in {precision}; name another --precision or --to")
+        supported = " or ".join(PRECISIONS[backend])
+        raise NotExportable(f"{backend} computes in {supported}, not in {precision}; name another --precision or --to")
     if not isinstance(model.backend, PaddleBackend):
         raise NotExportable(f"{source or 'this model'} is an export already; name the checkpoint that it was made of")
     if folder.exists():
-        raise FileExistsError(errno.EEXIST, "is there already; name a new folder", str(folder))
-    whole, model = model.backend, model.with_width(width)
-    with atomic_folder(folder) as made, named_in_utf8(made) as aside:
-        save_graphs(whole, model.preprocessing, aside, width)
+        raise FileExistsError(errno.EEXIST, "exists already; name a new folder", str(folder))
+
+    full_width_backend, model = model.backend, model.with_width(width)
+    with atomic_folder(folder) as new_folder, named_in_utf8(new_folder) as utf8_folder:
+        save_graphs(full_width_backend, model.preprocessing, utf8_folder, width)
         if backend == "onnx":
-            convert(aside, quantize=precision == "int8")
+            convert_to_onnx(utf8_folder, should_quantize=precision == "int8")
+
         about = {
             "version": VERSION,
             "backend": backend,
@@ -114,70 +131,91 @@ def export(
             "inputs": INPUTS,
             "outputs": OUTPUTS,
         }
-        write_json(aside / ABOUT, about)
+        write_json(utf8_folder / ABOUT, about)
         for name, text in model.tokenizer.files().items():
-            write_text(aside / name, text)
-        write_text(aside / CONFIG, dump_config(model.config))
-        exported = ErnieViL2(
-            ExportedBackend(aside, about, model.device), model.tokenizer, model.config, model.batch_size
-        )
+            write_text(utf8_folder / name, text)
+        write_text(utf8_folder / CONFIG, dump_config(model.config))
+
+        exported_backend = ExportedBackend(utf8_folder, about, model.device)
+        exported = ErnieViL2(exported_backend, model.tokenizer, model.config, model.batch_size)
         try:
             report = compare(model, exported, *inputs)
-        except (RuntimeError, ValueError) as error:  # Paddle's and onnxruntime's own are of these
-            raise NotExportable(f"the graphs for {backend} do not run: {reason(error)}") from error
-        write_json(aside / PARITY, report)
-        write_integrity(aside, sorted(path.name for path in aside.iterdir()))
-        if model.calibration:  # after the integrity file: it may be found again
-            write_calibration(dataclasses.replace(model.calibration, fingerprint=exported.fingerprint), aside)
+        except (RuntimeError, ValueError) as error:  # the errors of Paddle and onnxruntime derive from these
+            raise NotExportable(f"the graphs for {backend} do not run: {last_line(error)}") from error
+        write_json(utf8_folder / PARITY, report)
+        write_integrity(utf8_folder, sorted(path.name for path in utf8_folder.iterdir()))
+        if model.calibration:
+            # After the integrity file, which must not list it: a new calibration may replace it later.
+            calibration = dataclasses.replace(model.calibration, fingerprint=exported.fingerprint)
+            write_calibration(calibration, utf8_folder)
     return report
 
 
 def compare(
-    model: ErnieViL2, other: ErnieViL2, images: Sequence[ImageLike], texts: Sequence[str]
+    model: ErnieViL2, exported: ErnieViL2, images: Sequence[ImageLike], texts: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """How far another backend's embeddings are from a model's own.
+    """Measure how far the embeddings of an export are from those of the model.
 
     Returns:
-        For `images` and for `texts`, where there are any: the number of `inputs`, the `largest_difference` of two
-        numbers, and the `least_cosine`; for `top_10`, where there are both: of the texts the share whose ten closest
-        images are the `same_ten`, and `same_order`, and of these ten images the mean share `in_both`.
+        For `images` and for `texts`, if there are any: `num_inputs`, `max_difference` between two numbers, and
+        `min_cosine` between two embeddings. If there are both, `top_10` from `compare_rankings`.
     """
-    report, found = {}, []
+    report: dict[str, dict[str, float]] = {}
+    embeddings = {}
     for side, inputs in (("images", images), ("texts", texts)):
-        if len(inputs):
-            ours, theirs = (getattr(one, f"encode_{side}")(inputs) for one in (model, other))
-            found.append((ours, theirs))
-            report[side] = {
-                "inputs": len(inputs),
-                "largest_difference": float(np.abs(ours - theirs).max()),
-                "least_cosine": float((ours * theirs).sum(axis=1).min()),
-            }
-    if len(found) == 2:
-        report["top_10"] = ranked_alike(*found)
+        if not len(inputs):
+            continue
+        expected = getattr(model, f"encode_{side}")(inputs)
+        actual = getattr(exported, f"encode_{side}")(inputs)
+        embeddings[side] = expected, actual
+        report[side] = {
+            "num_inputs": len(inputs),
+            "max_difference": float(np.abs(expected - actual).max()),
+            "min_cosine": float((expected * actual).sum(axis=1).min()),
+        }
+    if len(embeddings) == 2:
+        report["top_10"] = compare_rankings(embeddings["images"], embeddings["texts"])
     return report
 
 
-def ranked_alike(images: Sequence[np.ndarray], texts: Sequence[np.ndarray]) -> dict[str, float]:
-    """`top_10` of `compare`, of two backends' embeddings of images `[N, D]` and of texts `[M, D]`."""
-    ours, theirs = (
-        np.argsort(-(text @ image.T), axis=1, kind="stable")[:, :TOP] for image, text in zip(images, texts, strict=True)
-    )
-    shared = np.array([len(np.intersect1d(*rows)) / len(rows[0]) for rows in zip(ours, theirs, strict=True)])
-    same_order = (ours == theirs).all(axis=1)
+def compare_rankings(images: Sequence[np.ndarray], texts: Sequence[np.ndarray]) -> dict[str, float]:
+    """Compare the ten images closest to each text in two backends.
+
+    Args:
+        images: embeddings of the images in both backends, `[N, D]` each.
+        texts: embeddings of the texts in both backends, `[M, D]` each.
+
+    Returns:
+        `same_images`: share of the texts with the same ten images; `same_order`: also in the same order;
+        `mean_overlap`: share of the ten images that both backends find, mean over the texts.
+    """
+    closest = []
+    for image_embeddings, text_embeddings in zip(images, texts, strict=True):
+        scores = text_embeddings @ image_embeddings.T
+        closest.append(np.argsort(-scores, axis=1, kind="stable")[:, :TOP_K])
+    expected, actual = closest
+    overlaps = [len(np.intersect1d(*rows)) / len(rows[0]) for rows in zip(expected, actual, strict=True)]
     return {
-        "same_ten": float((shared == 1).mean()),
-        "same_order": float(same_order.mean()),
-        "in_both": float(shared.mean()),
+        "same_images": float((np.array(overlaps) == 1).mean()),
+        "same_order": float((expected == actual).all(axis=1).mean()),
+        "mean_overlap": float(np.mean(overlaps)),
     }
 
 
 def save_graphs(backend: PaddleBackend, preprocessing: Preprocessing, folder: Path, width: int | None = None) -> None:
-    """Writes both towers into `folder`, with a width of embeddings that are cut to their first numbers; NotExportable
-    if a tower's code cannot be traced."""
-    model, size = backend.model, None if preprocessing.kind == "naflex" else preprocessing.size
+    """Write the graphs of both towers into a folder; `width` cuts embeddings to their first numbers.
+
+    Raises:
+        NotExportable: the code of a tower cannot be traced.
+        OSError: a file cannot be written completely.
+    """
+    model = backend.model
+    size = None if preprocessing.kind == "naflex" else preprocessing.size  # NaFlex: any height and width
+    image_spec = InputSpec([None, size, size, 3], "uint8", INPUTS["image"])
+    text_spec = InputSpec([None, None], "int64", INPUTS["text"])
     graphs = {
-        "image": (_Image(model, preprocessing, width), InputSpec([None, size, size, 3], "uint8", INPUTS["image"])),
-        "text": (_Text(model, width), InputSpec([None, None], "int64", INPUTS["text"])),
+        "image": (_ImageGraph(model, preprocessing, width), image_spec),
+        "text": (_TextGraph(model, width), text_spec),
     }
     was_training = model.training
     for tower, (layer, spec) in graphs.items():
@@ -188,25 +226,29 @@ def save_graphs(backend: PaddleBackend, preprocessing: Preprocessing, folder: Pa
                 paddle.jit.save(static, str(folder / tower))
         except OSError:
             raise
-        except Exception as error:  # tracing runs the tower's own code, which may raise anything
-            raise NotExportable(f"the {tower} tower cannot be traced into a graph: {reason(error)}") from error
+        except Exception as error:  # tracing runs the code of the tower, which may raise anything
+            raise NotExportable(f"the {tower} tower cannot be traced into a graph: {last_line(error)}") from error
         finally:
-            model.train() if was_training else model.eval()
-        _check_written(folder / f"{tower}.json", folder / f"{tower}.pdiparams")
+            if was_training:
+                model.train()
+            else:
+                model.eval()
+        _check_complete(folder / f"{tower}.json", folder / f"{tower}.pdiparams")
 
 
-def _check_written(*files: Path) -> None:
-    """OSError if the disk is full or a file has reached the limit of its size: Paddle writes what fits, silently."""
+def _check_complete(*files: Path) -> None:
+    """Raise OSError if a file was cut off: Paddle raises nothing on a full disk or at a limit of the file size."""
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     for file in files:
         if limit != resource.RLIM_INFINITY and file.stat().st_size >= limit:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(file))
+    # On a disk that is full, not even one more page can be written, and this raises.
     probe = files[0].with_name("probe")
-    probe.write_bytes(bytes(resource.getpagesize()))  # had one of them been cut off, there would be no page left
+    probe.write_bytes(bytes(resource.getpagesize()))
     probe.unlink()
 
 
-class _Image(nn.Layer):
+class _ImageGraph(nn.Layer):
     def __init__(self, model: DualEncoder, preprocessing: Preprocessing, width: int | None):
         super().__init__()
         self.model, self.mean, self.std, self.width = model, preprocessing.mean, preprocessing.std, width
@@ -215,7 +257,7 @@ class _Image(nn.Layer):
         return self.model.encode_image(normalize_images(pixels, self.mean, self.std), self.width)
 
 
-class _Text(nn.Layer):
+class _TextGraph(nn.Layer):
     def __init__(self, model: DualEncoder, width: int | None):
         super().__init__()
         self.model, self.width = model, width
@@ -224,61 +266,56 @@ class _Text(nn.Layer):
         return self.model.encode_text(token_ids, self.width)
 
 
-# In a process of its own, which it ends over an operator that it does not know; one for both towers, as importing it
-# takes longer than they do. Without an optimiser: the default one has pip install what breaks NumPy and OpenCV.
-_CONVERT = """
-import os, sys, paddle2onnx
+def convert_to_onnx(folder: Path, should_quantize: bool) -> None:
+    """Convert the graphs in a folder to `image.onnx` and `text.onnx`, and remove the former.
 
-opset, *graphs = sys.argv[1:]
-for graph in graphs:
-    made = f"{graph}.partial"
-    paddle2onnx.export(f"{graph}.json", f"{graph}.pdiparams", made, opset_version=int(opset), optimize_tool="None")
-    os.replace(made, f"{graph}.onnx")
-"""
-_AXES = {"image": ("batch", "height", "width"), "text": ("batch", "length")}
+    Args:
+        folder: folder of the graphs.
+        should_quantize: whether weights of matrix products become 8-bit integers.
 
-
-def convert(folder: Path, quantize: bool) -> None:
-    """Makes `image.onnx` and `text.onnx` of the graphs in `folder`, and removes those; quantised, weights of matrix
-    products are 8-bit integers. NotExportable if an operator has no counterpart in ONNX."""
+    Raises:
+        NotExportable: an operator has no counterpart in ONNX.
+        OSError: the disk is full.
+    """
     import onnx
 
-    command = [sys.executable, "-c", _CONVERT, str(OPSET), *(str(folder / tower) for tower in INPUTS)]
+    command = [sys.executable, "-c", _CONVERT_GRAPHS, str(OPSET), *(str(folder / tower) for tower in INPUTS)]
     child = subprocess.run(command, capture_output=True, text=True, errors="replace")  # noqa: S603  -- this Python, with code of ours
     for tower in INPUTS:
-        made = folder / f"{tower}.onnx"
-        if not made.exists():
-            if "Errno 28" in child.stderr:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(made))
-            raise NotExportable(f"the {tower} tower cannot become ONNX: {reason(child.stdout + child.stderr)}")
-        model = onnx.load(str(made))
-        for ending in ("json", "pdiparams"):
-            (folder / f"{tower}.{ending}").unlink()
-        _name(model.graph, tower)
+        path = folder / f"{tower}.onnx"
+        if not path.exists():
+            if "Errno 28" in child.stderr:  # no space left on the device
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            raise NotExportable(f"the {tower} tower cannot become ONNX: {last_line(child.stdout + child.stderr)}")
+        for suffix in ("json", "pdiparams"):
+            (folder / f"{tower}.{suffix}").unlink()
+
+        model = onnx.load(str(path))
+        _name_values(model.graph, tower)
         _constants_to_initializers(model.graph)
-        onnx.save(model, str(made))
-        if quantize:
-            _quantize(made)
-        onnx.checker.check_model(str(made))
+        onnx.save(model, str(path))
+        if should_quantize:
+            _quantize(path)
+        onnx.checker.check_model(str(path))
 
 
-def _name(graph: Any, tower: str) -> None:
-    """Names the output, which paddle2onnx calls fetch_name_0, and the dynamic axes."""
-    (given,), (output,) = graph.input, graph.output
+def _name_values(graph: Any, tower: str) -> None:
+    """Name the output of a graph, which paddle2onnx calls fetch_name_0, and the dynamic axes."""
+    (graph_input,), (graph_output,) = graph.input, graph.output
     for node in graph.node:
         for names in (node.input, node.output):
             for position, name in enumerate(names):
-                if name == output.name:
+                if name == graph_output.name:
                     names[position] = OUTPUTS[tower]
-    output.name = OUTPUTS[tower]
-    for value, axes in ((given, _AXES[tower]), (output, ("batch",))):
+    graph_output.name = OUTPUTS[tower]
+    for value, axes in ((graph_input, _AXES[tower]), (graph_output, ("batch",))):
         for dimension, axis in zip(value.type.tensor_type.shape.dim, axes, strict=False):
-            if dimension.dim_value <= 0:  # a square input's sides are known
+            if dimension.dim_value <= 0:  # the sides of a square input are fixed
                 dimension.dim_param = axis
 
 
 def _constants_to_initializers(graph: Any) -> None:
-    """Weights arrive as nodes; quantisation and runtimes look for them among the initializers."""
+    """Turn weights, which paddle2onnx writes as nodes, into initializers: quantisation and runtimes expect these."""
     constants = [node for node in graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"]
     for node in constants:
         tensor = graph.initializer.add()
@@ -290,14 +327,19 @@ def _constants_to_initializers(graph: Any) -> None:
 def _quantize(path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    whole = path.with_suffix(".float32.onnx")
-    path.rename(whole)
-    log = logging.getLogger()
-    level = log.level
-    log.setLevel(logging.ERROR)  # it advises a preparation that changes nothing here
+    float32_path = path.with_suffix(".float32.onnx")
+    path.rename(float32_path)
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # hides the advice to preprocess the model, which would change nothing here
     try:
-        quantize_dynamic(str(whole), str(path), weight_type=QuantType.QInt8, per_channel=True,
-                         op_types_to_quantize=["MatMul", "Gemm"])  # fmt: skip
+        quantize_dynamic(
+            str(float32_path),
+            str(path),
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            op_types_to_quantize=["MatMul", "Gemm"],
+        )
     finally:
-        log.setLevel(level)
-    whole.unlink()
+        logger.setLevel(level)
+    float32_path.unlink()

@@ -1,11 +1,11 @@
-"""An ONNX export in use with NumPy, OpenCV, Pillow, simplejpeg and onnxruntime alone: Paddle is not imported.
+"""Use of an ONNX export without Paddle: only NumPy, OpenCV, Pillow, simplejpeg and onnxruntime are needed.
 
     from ernie_vil2.runtime_onnx import OnnxModel
 
     model = OnnxModel("exports/emoji")
     scores = model.encode_texts(["一个红苹果"]) @ model.encode_images(["apple.jpg"]).T * model.logit_scale
 
-Files are decoded as `ErnieViL2` decodes them.
+Images are decoded by the same code as in `ErnieViL2`.
 """
 
 import os
@@ -24,20 +24,26 @@ from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.export_folder import AGAIN, INPUTS, OUTPUTS, BadExport, named_in_utf8, read_export, vocabulary_name
 
-UNIT = 0.05  # how far from 1 the squared length of an embedding may be: bfloat16 and int8 round
+# Largest difference of the squared length of an embedding from 1. It leaves room for the rounding of bfloat16 and int8;
+# without normalisation, lengths are not near 1.
+MAX_LENGTH_ERROR = 0.05
+
+Encoder = Callable[[np.ndarray], np.ndarray]
 
 
 class OnnxGraph:
-    """One tower, `image` or `text`; a call takes the rows of a batch and returns their embeddings.
+    """Graph of one tower; a call takes a batch and returns its embeddings.
 
     Args:
-        precision: as exported; the graph has it.
+        folder: exported folder.
+        tower: `image` or `text`.
+        precision: not used, since the graph has its precision; other backends need it.
         device: `cpu`, or a GPU that the installed onnxruntime is built for.
-        threads: on CPU.
+        threads: threads on a CPU.
 
     Raises:
         MissingPackage: onnxruntime is not installed.
-        BadExport: it is too old or not built for the device, or it refuses the graph.
+        BadExport: it is not built for the device, or it cannot load the graph.
     """
 
     def __init__(self, folder: Path, tower: str, precision: str, device: str, threads: int):
@@ -46,9 +52,9 @@ class OnnxGraph:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # Threads that spin for work between two calls take the processor from whoever decodes, searches and answers.
+        # Threads that spin between two calls would keep cores from decoding, searching and answering.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        options.log_severity_level = 3  # errors only
         provider: str | tuple[str, dict[str, int]] = "CPUExecutionProvider"
         if device != "cpu":
             provider = ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)})
@@ -57,75 +63,83 @@ class OnnxGraph:
                                 "install onnxruntime-gpu instead")  # fmt: skip
         try:
             self._session = onnxruntime.InferenceSession(str(folder / f"{tower}.onnx"), options, providers=[provider])
-        except Exception as error:  # its classes are those of its C++
+        except Exception as error:  # onnxruntime raises classes of its C++ library
             version = onnxruntime.__version__
-            raise BadExport(f"{folder}: onnxruntime {version} refuses {tower}.onnx: {reason(error)}") from None
+            raise BadExport(f"{folder}: onnxruntime {version} cannot load {tower}.onnx: {last_line(error)}") from None
         self._input, self._outputs = INPUTS[tower], [OUTPUTS[tower]]
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         return self._session.run(self._outputs, {self._input: rows})[0]
 
 
-def checked(graph: Callable[[np.ndarray], np.ndarray], name: str, width: int) -> Callable[[np.ndarray], np.ndarray]:
-    """A graph whose embeddings are checked: a stranger's may give NaN, or those of another model.
+def check_outputs(graph: Encoder, name: str, width: int) -> Encoder:
+    """Return a function that runs a graph and checks its embeddings, as a damaged or foreign graph may give anything.
 
-    A call raises BadExport, which names the export's folder and the tower, where the graph does not run, or gives
-    anything but `[B, width]` float32 of unit length for B rows.
+    The function raises BadExport if the graph does not run, or does not return `[B, width]` float32 of length 1 for B
+    rows.
+
+    Args:
+        graph: the graph.
+        name: folder and tower, for the message.
+        width: width of the embeddings.
     """
 
-    def run(rows: np.ndarray) -> np.ndarray:
+    def run_checked(rows: np.ndarray) -> np.ndarray:
         try:
-            found = graph(rows)
+            embeddings = graph(rows)
         except MemoryError:
             raise
-        except Exception as error:  # of the classes of a library in C++
-            raise BadExport(f"{name} tower's graph does not run ({reason(error)}); {AGAIN}") from error
-        if found.shape != (len(rows), width) or found.dtype != np.float32:
-            given = f"{found.dtype} {list(found.shape)}"
-            raise BadExport(f"{name} tower's graph gives {given}, not float32 {[len(rows), width]}; {AGAIN}")
-        if not (np.abs(np.einsum("bd,bd->b", found, found) - 1) < UNIT).all():
-            raise BadExport(f"{name} tower's graph gives embeddings that are not finite, of unit length; {AGAIN}")
-        return found
+        except Exception as error:  # classes of a C++ library
+            raise BadExport(f"{name} tower's graph does not run ({last_line(error)}); {AGAIN}") from error
+        if embeddings.shape != (len(rows), width) or embeddings.dtype != np.float32:
+            output = f"{embeddings.dtype} {list(embeddings.shape)}"
+            raise BadExport(f"{name} tower's graph gives {output}, not float32 {[len(rows), width]}; {AGAIN}")
+        squared_lengths = np.einsum("bd,bd->b", embeddings, embeddings)
+        # Written so that NaN fails, too.
+        if not (np.abs(squared_lengths - 1) < MAX_LENGTH_ERROR).all():
+            raise BadExport(f"{name} tower's graph gives embeddings that are not finite or not of length 1; {AGAIN}")
+        return embeddings
 
-    return run
+    return run_checked
 
 
 def check_vocabulary(folder: Path, about: dict[str, Any], tokenizer: TextTokenizer) -> None:
-    """Raise BadExport if the vocabulary has fewer or more entries than the one that was exported.
+    """Raise BadExport if the vocabulary does not have as many entries as the exported one.
 
-    A shorter one gives other words' ids, and a longer one ids beyond the embedding, where Paddle Inference reads
-    whatever lies in memory.
+    A shorter vocabulary gives the ids of other words. A longer one gives ids beyond the word embedding, for which
+    Paddle Inference reads whatever lies in memory.
     """
     exported = about["tokenizer"].get("entries", tokenizer.entries)
     if tokenizer.entries != exported:
         raise BadExport(
-            f"{folder}: {vocabulary_name(tokenizer.rules)} has {tokenizer.entries:,} entries, and {exported:,} were "
+            f"{folder}: {vocabulary_name(tokenizer.rules)} has {tokenizer.entries:,} entries, but {exported:,} were "
             f"exported: it is damaged; {AGAIN}"
         )
 
 
-def reason(error: Exception | str) -> str:
-    """The line of a library's long message that says what is wrong: the last one."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+def last_line(error: Exception | str) -> str:
+    """Return the last line of a library's long message, which says what is wrong."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip()
 
 
 class OnnxModel:
-    """Encodes images and texts like the exported model; see `ErnieViL2` for more methods.
+    """Model that encodes images and texts like the exported one; see `ErnieViL2` for more methods.
 
     Args:
-        folder: of an ONNX export.
+        folder: folder of an ONNX export.
         batch_size: rows encoded at once.
         device: `cpu`, or a GPU that the installed onnxruntime is built for.
-        threads: on CPU; None: as many as there are usable cores.
+        threads: threads on a CPU; None: one for each usable core.
 
     Attributes:
-        embed_dim: D.
-        logit_scale: by which a cosine is multiplied to a score.
-        logit_bias: what is added then; 0 unless the model was trained by the sigmoid loss.
+        embed_dim: width D of the embeddings.
+        logit_scale: factor from cosine similarity to score.
+        logit_bias: added to a score; 0 unless the model was trained with the sigmoid loss.
 
     Raises:
-        BadExport: the folder is damaged or no ONNX export, or onnxruntime is not installed; and of the two methods, if
-            a graph does not run or gives no embeddings.
+        BadExport: the folder is damaged or not an ONNX export, or onnxruntime is not installed. The encoding methods
+            raise it if a graph does not run or does not return embeddings.
     """
 
     def __init__(self, folder: str | Path, batch_size: int = 64, device: str = "cpu", threads: int | None = None):
@@ -133,41 +147,46 @@ class OnnxModel:
         about = read_export(folder)
         if about["backend"] != "onnx":
             raise BadExport(f"{folder} is an export for {about['backend']}; export the checkpoint with --to onnx")
-        threads = threads or runtime.threads()
-        with named_in_utf8(folder) as plain:
-            self._image, self._text = (
-                checked(OnnxGraph(plain, tower, about["precision"], device, threads), f"{folder}: the {tower}",
-                        about["embed_dim"])
-                for tower in ("image", "text")
-            )  # fmt: skip
-        rules, longest = about["tokenizer"]["rules"], about["tokenizer"]["max_length"]
-        self.tokenizer = open_tokenizer(folder / vocabulary_name(rules), longest, rules)
-        check_vocabulary(folder, about, self.tokenizer)
         self.batch_size = batch_size
         self.embed_dim = about["embed_dim"]
         self.logit_scale = about["scalars"]["logit_scale"]
         self.logit_bias = about["scalars"].get("logit_bias", 0.0)
+
+        threads = threads or runtime.threads()
+        with named_in_utf8(folder) as utf8_folder:
+            image_graph = OnnxGraph(utf8_folder, "image", about["precision"], device, threads)
+            text_graph = OnnxGraph(utf8_folder, "text", about["precision"], device, threads)
+        self._encode_pixels = check_outputs(image_graph, f"{folder}: the image", self.embed_dim)
+        self._encode_ids = check_outputs(text_graph, f"{folder}: the text", self.embed_dim)
+
+        rules, max_length = about["tokenizer"]["rules"], about["tokenizer"]["max_length"]
+        self.tokenizer = open_tokenizer(folder / vocabulary_name(rules), max_length, rules)
+        check_vocabulary(folder, about, self.tokenizer)
         self._preprocess = Preprocessing.from_dict(about["preprocessing"])
 
     def encode_images(self, images: Iterable[str | os.PathLike | bytes | np.ndarray]) -> np.ndarray:
-        """N images to `[N, D]` float32, L2-normalised.
+        """Return the embeddings of N images, `[N, D]` float32 of length 1.
 
         Args:
-            images: paths, bytes of files, or `[H, W, 3]` uint8 RGB.
+            images: paths, contents of files, or arrays `[H, W, 3]` uint8 RGB.
 
         Raises:
-            ValueError: one of them is not an image that can be used, as of `data.decoding.EncodedImage`.
+            ValueError: an image cannot be used, see `data.decoding.EncodedImage`.
             OSError: a file cannot be read.
         """
-        encode = partial(encode_by_shape, self._image)
+        encode = partial(encode_by_shape, self._encode_pixels)
         return encode_batches(encode, map(self.preprocess, images), self.batch_size, self.embed_dim)
 
     def encode_texts(self, texts: Iterable[str]) -> np.ndarray:
-        """N texts to `[N, D]` float32, L2-normalised."""
-        return encode_batches(lambda batch: self._text(self.tokenizer(batch)), texts, self.batch_size, self.embed_dim)
+        """Return the embeddings of N texts, `[N, D]` float32 of length 1."""
+
+        def encode(batch: list[str]) -> np.ndarray:
+            return self._encode_ids(self.tokenizer(batch))
+
+        return encode_batches(encode, texts, self.batch_size, self.embed_dim)
 
     def preprocess(self, image: str | os.PathLike | bytes | np.ndarray) -> np.ndarray:
-        """An image as the model sees it, before normalisation: `[H, W, 3]` uint8 RGB; errors as of `encode_images`."""
+        """Return the input of the image graph for an image, `[H, W, 3]` uint8 RGB; errors: see `encode_images`."""
         name = "an image"
         if isinstance(image, str | os.PathLike):
             name, image = str(image), Path(image).read_bytes()

@@ -14,7 +14,7 @@ from ernie_vil2.data.preprocessing import Geometry, Preprocessing
 from ernie_vil2.device import runtime
 from ernie_vil2.io.export_folder import ABOUT, AGAIN, CONFIG, BadExport, named_in_utf8, read_export
 from ernie_vil2.io.terminal import silenced
-from ernie_vil2.runtime_onnx import OnnxGraph, checked
+from ernie_vil2.runtime_onnx import OnnxGraph, check_outputs
 
 
 class PaddleGraph:
@@ -88,8 +88,8 @@ class ExportedBackend:
         with named_in_utf8(folder) as ascii_folder:
             image = open_graph(ascii_folder, "image", self.precision, device, runtime.threads())
             text = open_graph(ascii_folder, "text", self.precision, device, runtime.threads())
-        self.encode_pixels = checked(image, f"{folder}: the image", self.embed_dim)
-        self.encode_ids = checked(text, f"{folder}: the text", self.embed_dim)
+        self.encode_pixels = check_outputs(image, f"{folder}: the image", self.embed_dim)
+        self.encode_ids = check_outputs(text, f"{folder}: the text", self.embed_dim)
 
     def __str__(self) -> str:
         return f"{self.name}, {self.precision} on {self.device}"

@@ -23,7 +23,7 @@ from ernie_vil2.io.calibration import FILE, read_calibration
 from ernie_vil2.io.export_folder import ABOUT, CONFIG, BadExport, read_export
 from ernie_vil2.io.files import INTEGRITY, write_integrity
 from ernie_vil2.io.run_folder import MODEL
-from ernie_vil2.runtime_onnx import OnnxModel, checked
+from ernie_vil2.runtime_onnx import OnnxModel, check_outputs
 from tests.hostile.bad_input.case import bounded_time
 from tests.support.commands import succeed
 from tests.support.limits import PATIENCE
@@ -213,9 +213,9 @@ def test_graphs_that_give_nan_or_do_not_fit_are_refused(export):
 @pytest.mark.parametrize("row", [[math.inf, 0], [0, 0], [0.9, 0]])
 def test_only_finite_embeddings_of_unit_length_pass(row):
     good = np.array([[0.6, 0.8], [1, 0]], np.float32)
-    assert (checked(lambda rows: good, "x", 2)(good) == good).all()
-    with pytest.raises(BadExport, match="not finite, of unit length"):
-        checked(lambda rows: np.array([[1, 0], row], np.float32), "x", 2)(good)
+    assert (check_outputs(lambda rows: good, "x", 2)(good) == good).all()
+    with pytest.raises(BadExport, match="not finite or not of length 1"):
+        check_outputs(lambda rows: np.array([[1, 0], row], np.float32), "x", 2)(good)
 
 
 def test_a_calibration_with_another_value_is_damaged(tmp_path):
