@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import EXTRAS, missing
 from ernie_vil2.io.terminal import PrintableStream, RunError, printable
-from ernie_vil2.registry import import_named
+from ernie_vil2.registry import import_user_modules
 
 # Module, or module and class, of each command, in the order of the help. Commands of applications are listed here and
 # imported when they are called.
@@ -103,7 +103,7 @@ def run(command: Command, arguments: Sequence[str] | None = None, prog: str | No
         try:
             runtime.configure()  # before a command imports Paddle
             args = make_parser(implementation, prog).parse_args(arguments)
-            import_user_modules(args)
+            import_modules(args)
             code = _run_command(implementation, args)
             sys.stdout.flush()
             return code
@@ -139,13 +139,13 @@ def _run_command(implementation: Any, args: argparse.Namespace) -> int:
         return implementation.run(args)
 
 
-def import_user_modules(args: argparse.Namespace) -> None:
+def import_modules(args: argparse.Namespace) -> None:
     """Import the modules of `--import` and of a user-defined `--layout`; processes that a command starts do so too."""
     for name in args.imports:
         importlib.import_module(name)
     layout = getattr(args, "layout", None)
     if layout:
-        import_named([layout])
+        import_user_modules([layout])
 
 
 def format_error(error: BaseException) -> str:

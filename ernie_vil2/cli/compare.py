@@ -87,9 +87,9 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.evaluation.compare_page import make_comparison_report
     from ernie_vil2.evaluation.report import describe_run
     from ernie_vil2.evaluation.scorer import find_scorer, make_scorer
-    from ernie_vil2.registry import import_named
+    from ernie_vil2.registry import import_user_modules
 
-    import_named([*filter(None, [args.scorer]), *args.protocol])
+    import_user_modules([*filter(None, [args.scorer]), *args.protocol])
     unnamed = iter(name_models([path for name, path in args.models if not name]))
     models: list[tuple[str, Any]] = [(name or next(unnamed), path) for name, path in args.models]
     models += [(name, EmbeddingFolder(folder)) for name, folder in args.embeddings]

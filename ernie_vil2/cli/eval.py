@@ -189,10 +189,10 @@ def add_result_options(parser: argparse.ArgumentParser, folder: str) -> None:
 def choose_scorer(args: argparse.Namespace, data: DataSpec) -> tuple[Scorer, Sequence[str]]:
     """Return the scorer that the options name, or the one for the protocol or the layout of the data."""
     from ernie_vil2.evaluation.scorer import SCORERS, find_scorer, list_options, make_scorer
-    from ernie_vil2.registry import import_named
+    from ernie_vil2.registry import import_user_modules
 
     if args.scorer:
-        import_named([args.scorer])
+        import_user_modules([args.scorer])
     options = changed_retrieval_options(args)
     # A file of embeddings has no layout by which a scorer could be chosen.
     is_by_protocol = args.embeddings or "protocol" in options
@@ -252,9 +252,9 @@ def score_by(choose: ScorerChoice, args: argparse.Namespace) -> int:
     if args.processes > 1 and (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
         return code
 
-    from ernie_vil2.registry import import_named
+    from ernie_vil2.registry import import_user_modules
 
-    import_named(args.protocol)
+    import_user_modules(args.protocol)
     data = arguments.data_spec(args, languages=args.language)
     scorer, suffixes = choose(args, data)
     if args.embeddings:

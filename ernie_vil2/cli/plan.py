@@ -12,7 +12,7 @@ from pathlib import Path
 from ernie_vil2.cli import rewrite_commands
 from ernie_vil2.cli.arguments import add_config_options, add_import_option, amount, count, input_folder, output_file
 from ernie_vil2.planning.plan import DEVICES, MEASUREMENT_OPTIONS, check_run, plan_run
-from ernie_vil2.registry import import_named
+from ernie_vil2.registry import import_user_modules
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
 
     device, config = DEVICES[args.device], load_config(args.config, args.override)
-    import_named(config.names)
+    import_user_modules(config.names)
     check_run(config, args.ranks, device)  # before Paddle is imported, which takes seconds
 
     os.environ.setdefault("GLOG_minloglevel", "2")  # hides Paddle's log lines about traced graphs

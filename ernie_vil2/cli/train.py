@@ -80,13 +80,13 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_vil2.io.terminal import counted
     from ernie_vil2.models.weights.initial import resolve_model_like
-    from ernie_vil2.registry import import_named
+    from ernie_vil2.registry import import_user_modules
     from ernie_vil2.training.trainer import Trainer
 
     if args.tune_rate:
         from ernie_vil2.training.rate_search import tune_rate
 
-        import_named(config.names)
+        import_user_modules(config.names)
         config = tune_rate(resolve_model_like(config))
     trainer = Trainer(config, args.resume, args.extend)
     finished = trainer.fit()

@@ -33,7 +33,7 @@ from ernie_vil2.evaluation.retrieval import (
     summarize,
 )
 from ernie_vil2.io.terminal import counted
-from ernie_vil2.registry import Registry, unknown
+from ernie_vil2.registry import Registry, unknown_name
 
 
 @dataclass(frozen=True)
@@ -431,7 +431,7 @@ def find_protocol(name: str) -> Protocol:
         UnknownName: there is none; the message suggests the nearest name.
     """
     if name not in PROTOCOLS and ":" not in name:
-        raise unknown("protocol", name, [*PROTOCOLS, ALL_CONVENTIONS])
+        raise unknown_name("protocol", name, [*PROTOCOLS, ALL_CONVENTIONS])
     return PROTOCOLS.find(name)
 
 

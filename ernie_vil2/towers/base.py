@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from ernie_vil2.device.extras import installed
 from ernie_vil2.io.export_folder import Interpolation, LibraryRules, PreprocessingKind, Resize, WordRules
 from ernie_vil2.io.terminal import print_once
-from ernie_vil2.registry import Registry, unknown
+from ernie_vil2.registry import Registry, unknown_name
 from ernie_vil2.section import Epsilon, Fraction, Probability, Section, Size
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class TowerConfig(Section):
         if kind is not None and library in ("", kind.suite):
             return kind
         if BACKBONE not in cls.registry:
-            raise unknown(cls.registry.kind, name, cls._registered_names())
+            raise unknown_name(cls.registry.kind, name, cls._registered_names())
         return cls.registry.find(BACKBONE)
 
     @classmethod
@@ -173,7 +173,7 @@ class TowerConfig(Section):
             # A name without a library may be a backbone of PaddleClas; with sizes, it is rather a misspelt tower.
             names = cls._registered_names()
             if name not in cls.registry and difflib.get_close_matches(name, names, n=1):
-                raise unknown(cls.registry.kind, name, names)
+                raise unknown_name(cls.registry.kind, name, names)
             holders = [holder for holder in cls.registry if {*wrong} <= cls.find_kind(holder).model_fields.keys()]
             raise ValueError(f"{name!r} has no {', '.join(wrong)}: remove that, or name one of {', '.join(holders)}")
         return kind.model_validate({key: value for key, value in settings.items() if key not in foreign})

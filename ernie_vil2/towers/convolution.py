@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from ernie_vil2.registry import unknown
+from ernie_vil2.registry import unknown_name
 from ernie_vil2.section import Depth, Size
 from ernie_vil2.towers.base import IMAGE_TOWERS, OWN, ImageTowerConfig, without_suite
 
@@ -62,7 +62,7 @@ class Backbone(ImageTowerConfig):
         name = without_suite(self.name)
         builders = suite.backbone_builders(f"the image tower {self.name}")
         if name not in builders:
-            raise unknown(
+            raise unknown_name(
                 "image tower", name, [*(known for known in IMAGE_TOWERS if known != OWN), "EfficientNetL2"], builders
             )
         return suite.Backbone(name, builders[name], self.image_size)

@@ -31,7 +31,7 @@ from ernie_vil2.io.terminal import counted
 from ernie_vil2.models.weights.initial import resolve_model_like
 from ernie_vil2.pages import Axis, Chart, Series, make_line_chart, write_page
 from ernie_vil2.planning.plan import DEVICES, duration, headline, plan_run, recognise_device
-from ernie_vil2.registry import import_named
+from ernie_vil2.registry import import_user_modules
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.optimizer import check_sharding, learning_rate, with_steps
 from ernie_vil2.training.run_log import config_facts
@@ -71,7 +71,7 @@ def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = No
         FileNotFoundError, ValueError: data or vocabulary cannot be used.
         WorkerError: a loader process failed or was killed.
     """
-    import_named(config.names)
+    import_user_modules(config.names)
     changed = _changed(base[1], config) if base else ""
     config = resolve_model_like(config)
     training = config.Training

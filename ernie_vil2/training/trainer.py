@@ -22,7 +22,7 @@ from ernie_vil2.parallel import average_statistics, collectives
 from ernie_vil2.parallel.collectives import check_agreement, errors_on_all_ranks, hash_samples, run_on_first_rank_first
 from ernie_vil2.parallel.norms import prepare_norms
 from ernie_vil2.parallel.ranks import join_ranks, watch_ranks
-from ernie_vil2.registry import import_named
+from ernie_vil2.registry import import_user_modules
 from ernie_vil2.tasks import Task, build_task
 from ernie_vil2.training.checkpoint import (
     Checkpoint,
@@ -398,7 +398,7 @@ def _resolve_names(config: Config) -> Config:
     """Import the parts that the configuration names, and resolve `Model.like`. A collective."""
     # Before the names that come with weights are read: only those that the user wrote are imported.
     with errors_on_all_ranks():
-        import_named(config.names)
+        import_user_modules(config.names)
     return run_on_first_rank_first(lambda: resolve_model_like(config))
 
 

@@ -53,4 +53,4 @@ def test_a_spec_is_opened_as_its_paths_and_fields_are(tmp_path):
 
 
 def test_every_layout_is_registered_by_its_name():
-    assert [layout.name for layout in LAYOUTS.parts()] == list(LAYOUTS)
+    assert [layout.name for layout in LAYOUTS.load_all()] == list(LAYOUTS)

@@ -26,7 +26,7 @@ from ernie_vil2.evaluation.published import read_published
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, Matching
 from ernie_vil2.evaluation.scorer import find_scorer
 from ernie_vil2.evaluation.scorers.sugar_crepe import KINDS, SugarCrepe
-from ernie_vil2.registry import UnknownName, import_named
+from ernie_vil2.registry import UnknownName, import_user_modules
 from tests.support.embedded_pairs import noisy_pairs
 from tests.support.limits import examples
 from tests.support.published_files import image, write
@@ -197,7 +197,7 @@ def test_selecting_first_changes_no_figure(name, seed):
 def test_an_unknown_protocol_is_answered_with_the_nearest():
     with pytest.raises(ValueError, match="'coco_cn_test'.* coco-cn-test"):
         find_protocol("coco_cn_test")
-    import_named(["os:system"])
+    import_user_modules(["os:system"])
     with pytest.raises(UnknownName, match="os:system"):
         choose_protocols(["os:system"])
 

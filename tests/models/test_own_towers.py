@@ -8,7 +8,7 @@ import pytest
 import ernie_vil2
 from ernie_vil2.config import ConfigError, load_config, validated
 from ernie_vil2.planning.towers import Towers
-from ernie_vil2.registry import import_named
+from ernie_vil2.registry import import_user_modules
 from ernie_vil2.towers import IMAGE_TOWERS, TEXT_TOWERS
 from ernie_vil2.training.trainer import Trainer
 from tests.support.paths import ROOT
@@ -107,14 +107,14 @@ def test_towers_of_ones_own_train_and_come_back(my_towers, shapes, tmp_path):
 )
 def test_what_is_not_a_tower_is_named(my_towers, name, message):
     config = load_config(None, [f"Model.image.name={name}"])
-    import_named(config.names)
+    import_user_modules(config.names)
     with pytest.raises(ValueError, match=message):
         config.Model.image.build()
 
 
 def test_a_module_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="no_such_module.*PYTHONPATH"):
-        import_named(load_config(None, ["Model.text.name=no_such_module:Bag"]).names)
+        import_user_modules(load_config(None, ["Model.text.name=no_such_module:Bag"]).names)
     with pytest.raises(ConfigError, match="there is no text tower 'gpt'; known: ernie-base"):
         load_config(None, ["Model.text.name=gpt"])
 
@@ -122,7 +122,7 @@ def test_a_module_that_is_not_there_is_named():
 def test_a_plan_of_ones_own_towers(my_towers):
     """They list no blocks: a row keeps its pixels and the width of its embedding at the least."""
     config = load_config(None, [*TOWERS, "Data.max_length=24"])
-    import_named(config.names)
+    import_user_modules(config.names)
     cost = Towers(config).row_cost("image")
     assert cost.flops == 2 * 3 * 16
     assert cost.saved >= 4 * (3 * 32 * 32 + 16)
@@ -131,7 +131,7 @@ def test_a_plan_of_ones_own_towers(my_towers):
 
 def test_a_registered_tower_is_chosen_by_its_name(my_towers, monkeypatch):
     """With the sizes that it likes, and neither heads nor blocks."""
-    import_named(["my_towers:Bag"])
+    import_user_modules(["my_towers:Bag"])
     for registry, name in ((TEXT_TOWERS, "Bag"), (IMAGE_TOWERS, "Pixels")):
         with pytest.raises(ValueError, match=f"my-{name}"):
             load_config(None, [f"Model.{'text' if name == 'Bag' else 'image'}={{name: my-{name}, width: 10}}"])

@@ -16,7 +16,7 @@ from ernie_vil2.config.load import explained, override, read_yaml, split_key
 from ernie_vil2.data.decoding import EncodedImage
 from ernie_vil2.data.samples import Sample
 from ernie_vil2.io.terminal import ConfigError
-from ernie_vil2.registry import Registry, UnknownName, import_named
+from ernie_vil2.registry import Registry, UnknownName, import_user_modules
 from ernie_vil2.section import Section
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def load_steps(path: str | Path, overrides: Iterable[str] = ()) -> list[Step]:
     named += [split_key(text.partition("=")[0])[0] for text in overrides]
     origin = " ".join([str(path), *(f"-o {text}" for text in overrides)])
     try:
-        import_named(named)
+        import_user_modules(named)
         steps = {name: STEPS.find(name) for name in dict.fromkeys([*STEPS, *named])}
     except UnknownName as error:
         raise ConfigError(f"{origin}: {error}") from None

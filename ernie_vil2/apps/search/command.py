@@ -215,7 +215,7 @@ def _build(args: argparse.Namespace) -> int:
     from ernie_vil2.apps.search.add_items import optimize_collection
     from ernie_vil2.apps.search.index_types import find_index_type
     from ernie_vil2.apps.search.store import open_store
-    from ernie_vil2.registry import import_named
+    from ernie_vil2.registry import import_user_modules
 
     _check_table_options(args)
     if not (args.data or args.texts):  # then what is there already gets an index type
@@ -226,7 +226,7 @@ def _build(args: argparse.Namespace) -> int:
                 f"{args.index} is not an index yet: name its model (--checkpoint) and content (--data, --texts)"
             ) from None
 
-    import_named([args.index_type or ""])
+    import_user_modules([args.index_type or ""])
     if args.index_type is not None:
         find_index_type(args.index_type)  # before all images are encoded
     with _opened(args, writable=True) as index:
@@ -362,10 +362,10 @@ def _opened_to_serve(args: argparse.Namespace) -> Index:
 
 def _opened_by_worker(args: argparse.Namespace) -> Index:
     """As `_opened_to_serve`, in a process that does nothing else."""
-    from ernie_vil2.cli import EXPECTED_ERRORS, format_error, import_user_modules, rewrite_commands
+    from ernie_vil2.cli import EXPECTED_ERRORS, format_error, import_modules, rewrite_commands
 
     try:
-        import_user_modules(args)
+        import_modules(args)
         return _opened_to_serve(args)
     except EXPECTED_ERRORS as error:
         print(f"error: {rewrite_commands(format_error(error), args.prog)}", file=sys.stderr, flush=True)

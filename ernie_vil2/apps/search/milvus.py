@@ -29,7 +29,7 @@ from ernie_vil2.apps.search.collection import (
 from ernie_vil2.apps.search.integrity import check_about, parse_item
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import OtherVersion, check_version
-from ernie_vil2.registry import unknown
+from ernie_vil2.registry import unknown_name
 
 MAX_ID_LENGTH = 1024  # a VARCHAR of Milvus has a fixed bound; names of files have 255 bytes
 MAX_TEXT_LENGTH = 65_535  # the largest that Milvus allows
@@ -261,7 +261,7 @@ class MilvusCollection(Collection):
     ) -> None:
         if index_type is not None:
             if index_type not in INDEX_TYPES:
-                raise unknown("index type in Milvus", index_type, INDEX_TYPES)
+                raise unknown_name("index type in Milvus", index_type, INDEX_TYPES)
             milvus_type, parameters = INDEX_TYPES[index_type]
             self._client.release_collection(self._name)  # a loaded collection cannot change its index
             if self._client.list_indexes(self._name):

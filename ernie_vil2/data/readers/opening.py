@@ -184,7 +184,7 @@ def _join_equal_languages(benchmarks: Mapping[str, Benchmark]) -> dict[str, Benc
 
 def _find_locations(paths: Iterable[str]) -> list[Location]:
     """Expand paths and patterns to the locations that they name."""
-    layouts = LAYOUTS.parts()
+    layouts = LAYOUTS.load_all()
     locations: list[Location] = []
     for path in paths:
         # Some benchmarks have annotations in .txt files, which `find_locations` would take for lists of paths.
@@ -291,7 +291,7 @@ def recognise(location: Location, data: DataSpec) -> DataFiles:
     if data.layout:
         layouts = [LAYOUTS.find(data.layout)]
     else:
-        layouts = [layout for layout in LAYOUTS.parts() if layout.is_detectable]
+        layouts = [layout for layout in LAYOUTS.load_all() if layout.is_detectable]
         layouts.sort(key=lambda layout: layout.precedence)
     if data.columns:
         # Tables are recognised by their columns, which the user may have named.

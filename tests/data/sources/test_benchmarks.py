@@ -112,7 +112,7 @@ def test_a_table_is_chosen_by_its_name(tmp_path):
 
 def test_an_unknown_folder_is_reported_with_known_layouts(tmp_path):
     write(tmp_path, {"notes.txt": "", "photos/1.jpg": image(1)})
-    recognised = [layout.name for layout in LAYOUTS.parts() if layout.is_detectable]
+    recognised = [layout.name for layout in LAYOUTS.load_all() if layout.is_detectable]
     with pytest.raises(ValueError, match=f"notes.txt, photos; .*{', '.join(recognised)}"):
         open_benchmark(tmp_path)
 
