@@ -1,4 +1,4 @@
-"""What can be trained; the trainer knows a task by `Task` alone, and `TASKS` imports the one that is named."""
+"""Trainable tasks; the trainer knows a task only by `Task`, and `TASKS` imports the one that is configured."""
 
 from ernie_vil2.tasks.task import TASKS, ParameterGroup, Task, build_task, decay_groups
 

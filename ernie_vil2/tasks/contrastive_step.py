@@ -1,18 +1,18 @@
 """What one optimiser step computes before the optimiser acts: the losses, and their gradients in the parameters.
 
 `DirectStep` keeps the activations of all rows of a rank for backward. `CachedStep` keeps those of a micro batch: it
-encodes all micro batches without them, computes the gradient of the embeddings, and encodes every micro batch a second
-time to carry it on into the parameters (gradient cache, Gao et al. 2021, arXiv 2101.06983). Both give the same
-gradients; batch norms are the exception, see `CachedStep`.
+encodes all micro batches without keeping activations, computes the gradient of the embeddings, and encodes every micro
+batch a second time to carry that gradient on into the parameters (gradient cache, Gao et al. 2021, arXiv 2101.06983).
+Both give the same gradients; batch norms are the exception, see `CachedStep`.
 
 A step has two halves, so that the caller can look at the losses of all ranks before anything changes:
 
     total, pairs = step.forward(views, ids, positions, number)
     step.backward()
 
-`forward` gives this rank's shares of the losses, whose sums over the ranks are the means over the global batch;
-`backward` adds to every parameter's `grad` the gradient of the global mean, equal on all ranks, multiplied by the
-loss scale where there is a scaler.
+`forward` returns this rank's shares of the losses, whose sums over the ranks are the means over the global batch;
+`backward` adds the gradient of the global mean to every parameter's `grad`, equal on all ranks, multiplied by the
+loss scale if there is a scaler.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
 
 Views = Mapping[str, paddle.Tensor]
 Tensors = dict[str, paddle.Tensor]
-Losses = tuple[paddle.Tensor, Tensors]  # their weighted sum, and each by name
+Losses = tuple[paddle.Tensor, Tensors]  # the weighted sum, and the losses by name
 
 
 def build_step(
@@ -50,28 +50,30 @@ def build_step(
     parallel: paddle.nn.Layer | None = None,
     scaler: paddle.amp.GradScaler | None = None,
 ) -> DirectStep:
-    """The step that `Training.micro_batch` asks for: cached where it is set, direct where it is null."""
+    """Build a cached step if `Training.micro_batch` is set, otherwise a direct one; arguments as for `DirectStep`."""
     kind = CachedStep if config.Training.micro_batch else DirectStep
     return kind(model, loss, config, parallel, scaler)
 
 
 def tie_outputs(total: paddle.Tensor, outputs: Sequence[paddle.Tensor]) -> paddle.Tensor:
-    """Return a loss that has a gradient in all outputs of the model: 0 in those that it leaves unused.
+    """Return the loss, changed so that every output of the model has a gradient: zeros in those that it does not use.
 
-    Paddle's data parallel waits for the gradient of every parameter that an output depends on, and breaks off in the
-    next step if one has none, as the temperature under a loss of distances. `find_unused_parameters` is no remedy: it
+    Paddle's data parallel waits for the gradient of every parameter that an output depends on, and fails in the next
+    step if one has none, as the temperature under a loss of distances. `find_unused_parameters` does not help: it
     looks for parameters that no output depends on (data parallel finds those by itself in its first step), not for
-    outputs that the loss does without. Zeros cost a few kernels on embeddings; 0 times an output, added to the loss,
+    outputs that the loss does not use. Zeros cost a few kernels on embeddings; 0 times an output, added to the loss,
     would be NaN where the output is infinite.
 
     Args:
         total: the loss, a scalar.
-        outputs: what the model gave; those without gradient are left alone.
+        outputs: outputs of the model; those without gradient are ignored.
     """
-    return _Tied.apply(total, *(output for output in outputs if not output.stop_gradient))
+    return _TieOutputs.apply(total, *(output for output in outputs if not output.stop_gradient))
 
 
-class _Tied(PyLayer):
+class _TieOutputs(PyLayer):
+    """Autograd function of `tie_outputs`."""
+
     @staticmethod
     def forward(ctx: Any, total: paddle.Tensor, *outputs: paddle.Tensor) -> paddle.Tensor:
         ctx.kinds = [(output.shape, output.dtype) for output in outputs]  # the outputs themselves are not kept
@@ -83,15 +85,15 @@ class _Tied(PyLayer):
 
 
 class DirectStep:
-    """All rows of this rank in one forward.
+    """A step that encodes all rows of this rank in one forward.
 
     Args:
         model: the two towers.
-        loss: over the view pairs, see `MultiViewLoss`.
-        config: the run's; seed, precision, and the normalisation of images are read.
-        parallel: what `fleet.distributed_model` made of the model; it averages gradients over the ranks.
+        loss: the loss over the view pairs, see `MultiViewLoss`.
+        config: configuration of the run.
+        parallel: the model wrapped by `fleet.distributed_model`, which averages gradients over the ranks.
             None: one process.
-        scaler: of float16's gradients.
+        scaler: loss scaler of float16.
     """
 
     _total: paddle.Tensor
@@ -107,12 +109,14 @@ class DirectStep:
         self.model = model
         self.parallel = parallel or model
         self.loss = loss
-        seed, native = config.Training.seed, config.Training.dropout == "native"
-        self.dropout = NativeDropout(seed) if native else CounterBasedDropout(model, seed)
-        self.capacity = config.Training.global_batch // dist.get_world_size()
+        seed, is_native = config.Training.seed, config.Training.dropout == "native"
+        self.dropout = NativeDropout(seed) if is_native else CounterBasedDropout(model, seed)
+        self.capacity = config.Training.global_batch // dist.get_world_size()  # rows of a rank
         self.micro_batch = config.Training.micro_batch or self.capacity
         self.recomputes = config.Training.recompute
-        if self.recomputes and isinstance(self.dropout, CounterBasedDropout):  # the configuration refuses the other
+        if self.recomputes and isinstance(
+            self.dropout, CounterBasedDropout
+        ):  # the configuration refuses native dropout
             recompute_blocks(model, self.dropout)
         self.duplicates = config.Loss.duplicates
         self.precision = config.Training.precision
@@ -122,7 +126,7 @@ class DirectStep:
         self._send = Sender()
 
     @property
-    def parts(self) -> int:
+    def num_micro_batches(self) -> int:
         """Micro batches of a step; a rank needs a row for each."""
         return 1
 
@@ -132,174 +136,183 @@ class DirectStep:
         """Return the losses of this rank's rows against those of all ranks. A collective: every rank must call it.
 
         Args:
-            views: those that the loss needs: images `[b, H, W, 3]` uint8 (or `[b, 3, H, W]`, normalised) and token
-                ids `[b, L]`.
+            views: the views that the loss needs: images `[b, H, W, 3]` uint8 (or `[b, 3, H, W]`, normalised) and
+                token ids `[b, L]`.
             ids: int64 `[b, 2]`, image id and text id of each row, on the host.
-            positions: int64 `[b]`, position of each row in the global batch; dropout follows from it.
-            number: of the optimiser step, from 0.
-            loss_inputs: `[b, ...]`, what the loss takes besides embeddings, such as those of a teacher; no gradient
-                goes into them.
+            positions: int64 `[b]`, position of each row in the global batch, which determines its dropout.
+            number: number of the optimiser step, from 0.
+            loss_inputs: `[b, ...]`, inputs of the loss besides embeddings, such as a teacher's embeddings; they get no
+                gradient.
 
         Returns:
             This rank's share of the weighted sum, a scalar, and of each pair's loss.
 
         Raises:
-            NoNegatives: on all ranks, where duplicates leave most rows without a negative.
+            NoNegatives: on all ranks, if duplicates leave most rows without a negative.
         """
-        ids_of_rows, keys = self._on_device(views, ids, positions, number)
-        of_all = self._of_all_ranks(ids_of_rows, ids)
+        device_ids, keys = self._send_to_device(views, ids, positions, number)
+        # Begun before the rows are encoded, so that the result is there when they are scored.
+        pending = self._begin_gather(device_ids, ids)
         local, scalars = self._encode(self.parallel, views, keys)
-        total, pairs = self._score(local, scalars, ids_of_rows, of_all, **loss_inputs)
+        total, pairs = self._score(local, scalars, device_ids, pending, **loss_inputs)
         self._total = tie_outputs(total, [*local.values(), *scalars.values()])
         return self._total.detach(), pairs
 
     def backward(self) -> None:
-        """Adds the gradients of what `forward` returned. A collective, like it."""
+        """Add the gradients of the losses that `forward` returned to the parameters. A collective, like `forward`."""
         with preserve_statistics(self.model) if self.recomputes else nullcontext():
-            self._scaled(self._total).backward()
+            self._scale(self._total).backward()
         del self._total
 
-    def _on_device(
+    def _send_to_device(
         self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int
     ) -> tuple[paddle.Tensor, Tensors]:
-        """The ids of the rows, and their keys for dropout, in one copy to the device."""
-        keys = self.dropout.keys(number, views.keys(), positions)
+        """Send the ids of the rows and their dropout keys to the device, in one copy; return both."""
+        keys = self.dropout.make_keys(number, views.keys(), positions)
         columns = self._send(np.column_stack([ids, *keys.values()]))
-        of_keys = columns[:, ids.shape[1] :].unbind(axis=1) if keys else []
-        return columns[:, : ids.shape[1]], dict(zip(keys, of_keys, strict=True))
+        num_ids = ids.shape[1]
+        key_columns = columns[:, num_ids:].unbind(axis=1) if keys else []
+        return columns[:, :num_ids], dict(zip(keys, key_columns, strict=True))
 
     def _encode(
         self, model: paddle.nn.Layer, views: Views, keys: Mapping[str, paddle.Tensor]
     ) -> tuple[Tensors, Tensors]:
-        """Embeddings of the views, `[b, D]` float32, and the scalars that the loss learns."""
-        pixels = any(view.dtype == paddle.uint8 for view in views.values())
-        reduced = self.precision != "float32"
+        """Return the embeddings of the views, `[b, D]` float32, and the scalars that the loss learns."""
+        has_raw_pixels = any(view.dtype == paddle.uint8 for view in views.values())
+        is_mixed = self.precision != "float32"
         with (
-            self.dropout.rows(keys),
-            paddle.amp.auto_cast(enable=reduced, dtype=self.precision if reduced else "float16"),
+            self.dropout.use_keys(keys),
+            # A type must be named even where autocast is off.
+            paddle.amp.auto_cast(enable=is_mixed, dtype=self.precision if is_mixed else "float16"),
         ):
-            return model(views, self.normalize if pixels else None)
+            return model(views, self.normalize if has_raw_pixels else None)
 
-    def _of_all_ranks(self, ids: paddle.Tensor, on_host: np.ndarray) -> Any:
-        """What `_score` has to know of all ranks' rows; asked for before the rows are encoded, so that it is there."""
-        return gather_ids(ids, on_host, self.capacity)
+    def _begin_gather(self, ids: paddle.Tensor, host_ids: np.ndarray) -> Any:
+        """Begin to gather what `_score` needs of all ranks' rows besides their embeddings."""
+        return gather_ids(ids, host_ids, self.capacity)
 
     def _score(
-        self, local: Tensors, scalars: Tensors, ids: paddle.Tensor, of_all: Any, /, **loss_inputs: paddle.Tensor
+        self, local: Tensors, scalars: Tensors, ids: paddle.Tensor, pending: Any, /, **loss_inputs: paddle.Tensor
     ) -> Losses:
-        gathered_ids, all_on_host, counts = of_all()
+        gathered_ids, gathered_host_ids, counts = pending()
         if self.duplicates != "ignored":
-            check_negatives(all_on_host)
+            check_negatives(gathered_host_ids)
         gathered, offset = gather_views(local, counts)
         return self.loss(local, gathered, scalars, ids, gathered_ids, offset, **loss_inputs)
 
-    def _scaled(self, total: paddle.Tensor) -> paddle.Tensor:
+    def _scale(self, total: paddle.Tensor) -> paddle.Tensor:
         # Data parallel averages gradients over ranks; the loss of a rank is its share of a sum.
         total = total * dist.get_world_size()
         return self.scaler.scale(total) if self.scaler else total
 
 
 class CachedStep(DirectStep):
-    """The rows of this rank in micro batches: memory grows with `Training.micro_batch`, not with the global batch.
+    """A step in micro batches: its memory grows with `Training.micro_batch`, not with the global batch.
 
-    The number of micro batches is the same on every rank, as many as `Training.micro_batch` rows each make it for the
-    rank's share of the global batch; their rows are shared out evenly. Dropout is that of the direct step, row by row.
+    The number of micro batches is the same on every rank: as many as a rank's share of the global batch needs. The
+    rows are distributed evenly over them. Dropout is the same as in the direct step, row by row.
 
-    A batch norm sees one micro batch at a time (with `Training.sync_norms` that of all ranks), in both encodings the
-    same one. Gradients are exact for this definition, which the direct step's is not; every micro batch counts once
-    in the running statistics.
+    A batch norm sees one micro batch at a time (with `Training.sync_norms` that of all ranks), and the same one in both
+    encodings. Gradients are exact for this definition, which differs from the direct step's; every micro batch counts
+    once in the running statistics.
 
     Raises:
-        ValueError: by `forward`, where a rank has fewer rows than micro batches.
+        ValueError: by `forward`, if a rank has fewer rows than micro batches.
     """
 
     @property
-    def parts(self) -> int:
+    def num_micro_batches(self) -> int:
         return -(-self.capacity // self.micro_batch)
 
     def forward(
         self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int, **loss_inputs: paddle.Tensor
     ) -> Losses:
-        if len(positions) < self.parts:
+        if len(positions) < self.num_micro_batches:
             raise ValueError(
-                f"{len(positions)} rows cannot be shared out over {self.parts} micro batches; "
+                f"{len(positions)} rows cannot be shared out over {self.num_micro_batches} micro batches; "
                 "raise Training.micro_batch, or look at the samples that could not be used"
             )
-        ids_of_rows, keys = self._on_device(views, ids, positions, number)
-        of_all = self._of_all_ranks(ids_of_rows, ids)
+        device_ids, keys = self._send_to_device(views, ids, positions, number)
+        pending = self._begin_gather(device_ids, ids)
+
+        # Encode all micro batches without keeping activations.
         self._rows = views, keys
-        encoded = []
+        chunks = []
         with paddle.no_grad():
-            for _, part, part_keys in self._micro_batches():
-                embeddings, scalars = self._encode(self.model, part, part_keys)
-                encoded.append(embeddings)
-        self._embeddings = {name: paddle.concat([part[name] for part in encoded]) for name in encoded[0]}
+            for _, micro_views, micro_keys in self._split_rows():
+                embeddings, scalars = self._encode(self.model, micro_views, micro_keys)
+                chunks.append(embeddings)
+        self._embeddings = {name: paddle.concat([chunk[name] for chunk in chunks]) for name in chunks[0]}
         self._scalars = scalars
+
+        # The graph of the loss begins at embeddings and scalars.
         for leaf in (*self._embeddings.values(), *self._scalars.values()):
             leaf.stop_gradient = False
-        total, pairs = self._score(self._embeddings, self._scalars, ids_of_rows, of_all, **loss_inputs)
+        total, pairs = self._score(self._embeddings, self._scalars, device_ids, pending, **loss_inputs)
         self._total = tie_outputs(total, [*self._embeddings.values(), *self._scalars.values()])
         return self._total.detach(), pairs
 
     def backward(self) -> None:
-        self._scaled(self._total).backward()
-        of_rows, of_scalars = (
-            {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
-            for leaves in (self._embeddings, self._scalars)
-        )
+        self._scale(self._total).backward()
+        embedding_gradients = {name: leaf.grad for name, leaf in self._embeddings.items() if leaf.grad is not None}
+        scalar_gradients = {name: leaf.grad for name, leaf in self._scalars.items() if leaf.grad is not None}
         with preserve_statistics(self.model):
-            for index, (rows, part, keys) in enumerate(self._micro_batches()):
-                # Only what goes through the data-parallel wrapper is reduced over ranks: all that has been added up.
-                last = index == self.parts - 1
-                embeddings, scalars = self._encode(self.parallel if last else self.model, part, keys)
-                # Their sum is a scalar whose gradient in the parameters is that of the loss.
-                products = [(embeddings[name] * gradient[rows]).sum() for name, gradient in of_rows.items()]
-                if last:
-                    products += [(scalars[name] * gradient).sum() for name, gradient in of_scalars.items()]
+            for index, (rows, micro_views, micro_keys) in enumerate(self._split_rows()):
+                # Gradients are reduced over the ranks only in a forward of the data-parallel wrapper: that of the last
+                # micro batch, when all have been added up.
+                is_last = index == self.num_micro_batches - 1
+                model = self.parallel if is_last else self.model
+                embeddings, scalars = self._encode(model, micro_views, micro_keys)
+                # The sum of these products is a scalar that has the gradient of the loss in the parameters.
+                products = [(embeddings[name] * grad[rows]).sum() for name, grad in embedding_gradients.items()]
+                if is_last:
+                    products += [(scalars[name] * grad).sum() for name, grad in scalar_gradients.items()]
                 paddle.add_n(products).backward()
         del self._total, self._embeddings, self._scalars, self._rows
 
-    def _micro_batches(self) -> Iterator[tuple[slice, Views, Tensors]]:
-        """Which rows a micro batch holds, their views, and their keys for dropout."""
+    def _split_rows(self) -> Iterator[tuple[slice, Views, Tensors]]:
+        """Yield the rows of each micro batch, their views, and their dropout keys."""
         views, keys = self._rows
-        count = next(iter(views.values())).shape[0]
-        bounds = [count * part // self.parts for part in range(self.parts + 1)]
+        num_rows = next(iter(views.values())).shape[0]
+        bounds = [num_rows * index // self.num_micro_batches for index in range(self.num_micro_batches + 1)]
         for rows in map(slice, bounds, bounds[1:]):
-            part, own = ({name: value[rows] for name, value in values.items()} for values in (views, keys))
-            yield rows, part, own
+            micro_views = {name: view[rows] for name, view in views.items()}
+            micro_keys = {name: key[rows] for name, key in keys.items()}
+            yield rows, micro_views, micro_keys
 
 
 def recompute_blocks(model: DualEncoder, dropout: CounterBasedDropout) -> None:
-    """Makes the blocks of a dual encoder's towers recompute themselves in backward, in place.
+    """Make the blocks of a dual encoder's towers recompute themselves in backward, in place.
 
-    Blocks are a transformer's layers, or the repeated parts of a convolutional network; see the towers' `blocks`.
+    Blocks are a transformer's layers, or the repeated stages of a convolutional network; see the towers' `blocks`.
     The second run draws the same dropout. In evaluation, and without gradient, nothing changes.
 
     Args:
-        dropout: what the model draws from.
+        model: the dual encoder.
+        dropout: the dropout of the model.
     """
     for tower in (model.image, model.text):
         for block in tower.blocks:
-            # Past `__setattr__`: PaddleNLP puts a wrapper of its own around a forward that is set on its layers.
-            block.__dict__["forward"] = _recomputing(block, block.forward, dropout)
+            # Bypasses `__setattr__`: PaddleNLP wraps a forward that is assigned to one of its layers.
+            block.__dict__["forward"] = _make_recomputing(block, block.forward, dropout)
 
 
-def _recomputing(block: nn.Layer, forward: Callable, dropout: CounterBasedDropout) -> Callable:
-    def recomputing(*args: Any, **kwargs: Any) -> Any:
+def _make_recomputing(block: nn.Layer, forward: Callable, dropout: CounterBasedDropout) -> Callable:
+    def recomputing_forward(*args: Any, **kwargs: Any) -> Any:
         if not (block.training and paddle.is_grad_enabled()):
             return forward(*args, **kwargs)
-        # The second run is in backward, where what was set for the first is over: what of the texts is padding, too.
-        state, context, again = dropout.state, copy_context(), False
+        # The second run is in backward, where settings of the first run are over, such as the padding of the texts.
+        state, context, has_run = dropout.state, copy_context(), False
 
         def run(*inputs: Any, **options: Any) -> Any:
-            nonlocal again
-            if not again:
-                again = True
+            nonlocal has_run
+            if not has_run:
+                has_run = True
                 return forward(*inputs, **options)
             with dropout.replay(state):
                 return context.run(forward, *inputs, **options)
 
-        # By hooks, not re-entrant: a first block's images need no gradient, its parameters do.
+        # By hooks (use_reentrant=False): the images that enter the first block need no gradient, its parameters do.
         return recompute(run, *args, preserve_rng_state=False, use_reentrant=False, **kwargs)
 
-    return recomputing
+    return recomputing_forward

@@ -1,4 +1,4 @@
-"""Dropout that depends on a row's position in the global batch and on nothing else of how the step is computed.
+"""Dropout that depends on a row's position in the global batch, and not on how the step is computed.
 
 Dropout is the augmentation of texts here (paper, section 3), so its masks belong to the objective. They are a function
 of seed, step, view, the row's position in the global batch, the number of the draw within its tower's forward, and the
@@ -22,43 +22,41 @@ from paddle.nn import functional as F
 from ernie_vil2.config.sections import VIEWS, VIEWS_OF
 from ernie_vil2.device.cpu_kernels import broadcast, keep
 
-# Odd multipliers of the finalisers of MurmurHash3, as int32, and of SplitMix64.
-_MULTIPLY_1, _MULTIPLY_2 = 0x85EBCA6B - 2**32, 0xC2B2AE35 - 2**32
-_WEYL, _MIX_1, _MIX_2 = map(np.uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
-_DRAWS_AT_ONCE = 64
+# Odd multipliers of the finalisers of MurmurHash3, as int32, and of SplitMix64, as uint64.
+_MURMUR_1, _MURMUR_2 = 0x85EBCA6B - 2**32, 0xC2B2AE35 - 2**32
+_SPLITMIX_STEP, _SPLITMIX_1, _SPLITMIX_2 = map(np.uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+# Draws whose keys are computed by the same kernels. A tower of twelve layers makes some dozens of draws: fewer at once
+# launch more kernels, more compute keys that no draw uses.
+_DRAWS_PER_BLOCK = 64
 
 
 class DropoutState(NamedTuple):
-    """Where in a tower's forward its random draws have arrived.
+    """Position in the random draws of a tower's forward."""
 
-    keys: of its rows' draws; None outside of a tower.
-    draws: draws that have been made.
-    """
-
-    keys: DrawKeys | None
-    draws: int
+    keys: DrawKeys | None  # keys of the draws of its rows; None outside of a tower
+    num_draws: int  # draws made so far
 
 
 class CounterBasedDropout:
-    """Makes the random draws of a dual encoder's towers, row by row.
+    """Random draws of a dual encoder's towers, made row by row.
 
-    While `rows` or `replay` is in force, `paddle.nn.functional.dropout` and `paddle.rand`, from which all layers of
-    PaddleNLP's and PaddleClas's towers draw (dropout of states and of attention weights, stochastic depth), are this
-    object's. Paddle's own random state is neither read nor moved. `paddle.to_tensor` of a number, by which stochastic
-    depth of PaddleClas makes its rate, fills a tensor on the device instead of sending one there.
+    Within `use_keys` and `replay`, this object replaces `paddle.nn.functional.dropout` and `paddle.rand`, from which
+    all layers of PaddleNLP's and PaddleClas's towers draw (dropout of states and of attention weights, stochastic
+    depth). Paddle's own random state is neither read nor changed. `paddle.to_tensor` of a number, which PaddleClas's
+    stochastic depth calls for its rate, then fills a tensor on the device instead of sending one there.
 
     Args:
         model: the dual encoder, with towers `image` and `text`.
-        seed: the run's.
+        seed: seed of the run.
 
     Raises:
         ValueError: a layer of the model draws in another way.
     """
 
     def __init__(self, model: nn.Layer, seed: int):
-        others = nn.Dropout2D | nn.Dropout3D | nn.AlphaDropout | nn.RReLU
+        unsupported = nn.Dropout2D | nn.Dropout3D | nn.AlphaDropout | nn.RReLU
         for name, layer in model.named_sublayers():
-            if isinstance(layer, others):
+            if isinstance(layer, unsupported):
                 raise ValueError(f"{name} is a {type(layer).__name__}, whose random draws cannot be counted by row")
         self.seed = seed
         self._tower_keys: dict[str, DrawKeys | None] = {}
@@ -66,54 +64,60 @@ class CounterBasedDropout:
         for tower in VIEWS_OF:
             getattr(model, tower).register_forward_pre_hook(lambda layer, inputs, tower=tower: self._enter(tower))
 
-    def keys(self, step: int, views: Collection[str], positions: np.ndarray) -> dict[str, np.ndarray]:
-        """The keys of a step's rows, for `rows`: all that the device needs for its dropout.
+    def make_keys(self, step: int, views: Collection[str], positions: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the keys of a step's rows for `use_keys`: all that the device needs for its dropout.
+
+        Args:
+            step: number of the optimiser step.
+            views: names of the views.
+            positions: int64 `[b]`, positions of the rows in the global batch.
 
         Returns:
             By view int64 `[b]`, a hash of seed, step, view and the row's position in the global batch.
         """
-        return {
-            view: _row_keys(self.seed, step, number, positions).view(np.int64)
-            for number, view in enumerate(VIEWS)
-            if view in views
-        }
+        keys = {}
+        for number, view in enumerate(VIEWS):
+            if view in views:
+                keys[view] = _hash_rows(self.seed, step, number, positions).view(np.int64)
+        return keys
 
     @contextmanager
-    def rows(self, keys: Mapping[str, paddle.Tensor]) -> Iterator[None]:
-        """For a forward of the dual encoder over the views and rows that `keys` are of."""
-        for tower, own in VIEWS_OF.items():
-            found = [keys[view] for view in own if view in keys]
-            self._tower_keys[tower] = DrawKeys(paddle.concat(found)) if found else None
-        with self._drawing():
+    def use_keys(self, keys: Mapping[str, paddle.Tensor]) -> Iterator[None]:
+        """Draw by these keys in the block, which is a forward of the dual encoder over their views and rows."""
+        for tower, views in VIEWS_OF.items():
+            tower_keys = [keys[view] for view in views if view in keys]
+            self._tower_keys[tower] = DrawKeys(paddle.concat(tower_keys)) if tower_keys else None
+        with self._replace_functions():
             yield
 
     @property
     def state(self) -> DropoutState:
-        """The state before the next draw, for `replay`."""
+        """State before the next draw, for `replay`."""
         return self._state
 
     @contextmanager
     def replay(self, state: DropoutState) -> Iterator[None]:
-        """Draws again what was drawn from `state` on; afterwards goes on where it was."""
-        before, self._state = self._state, state
+        """Repeat in the block the draws from `state` on; afterwards continue with the current state."""
+        current, self._state = self._state, state
         try:
-            with self._drawing():
+            with self._replace_functions():
                 yield
         finally:
-            self._state = before
+            self._state = current
 
     def _enter(self, tower: str) -> None:
         self._state = DropoutState(self._tower_keys.get(tower), 0)
 
     @contextmanager
-    def _drawing(self) -> Iterator[None]:
-        before = F.dropout, paddle.rand, paddle.to_tensor
-        ours: Any = self._dropout, self._rand, partial(_filled, before[2])  # not every way to call Paddle's
-        F.dropout, paddle.rand, paddle.to_tensor = ours
+    def _replace_functions(self) -> Iterator[None]:
+        originals = F.dropout, paddle.rand, paddle.to_tensor
+        # Any, because they do not take every argument that Paddle's functions take.
+        replacements: Any = self._dropout, self._rand, partial(_fill_tensor, paddle.to_tensor)
+        F.dropout, paddle.rand, paddle.to_tensor = replacements
         try:
             yield
         finally:
-            F.dropout, paddle.rand, paddle.to_tensor = before
+            F.dropout, paddle.rand, paddle.to_tensor = originals
 
     def _dropout(
         self,
@@ -124,16 +128,16 @@ class CounterBasedDropout:
         mode: str = "upscale_in_train",
         **_: Any,  # inplace and name
     ) -> paddle.Tensor:
-        upscale = mode == "upscale_in_train"
+        should_upscale = mode == "upscale_in_train"
         if not training or p == 0:
-            return x if upscale or training else x * (1 - p)
+            return x if should_upscale or training else x * (1 - p)
         if p == 1:
             return x * 0.0
         axes = range(x.ndim) if axis is None else np.atleast_1d(axis).tolist()
         bits = self._draw([size if dimension in axes else 1 for dimension, size in enumerate(x.shape)])
         # As signed numbers the bits are uniform from -2^31 on.
-        kept = bits >= round(p * 2**32) - 2**31
-        return _Mask.apply(x, kept, 1 / (1 - p) if upscale else 1.0)
+        mask = bits >= round(p * 2**32) - 2**31
+        return _ApplyMask.apply(x, mask, 1 / (1 - p) if should_upscale else 1.0)
 
     def _rand(self, shape: Sequence[int], dtype: Any = None, name: str | None = None) -> paddle.Tensor:
         # 24 bits: what float32 holds without rounding up to 1. A narrower type rounds the number, not its bits.
@@ -141,145 +145,150 @@ class CounterBasedDropout:
         return uniform.astype(dtype or paddle.get_default_dtype())
 
     def _draw(self, shape: Sequence[int]) -> paddle.Tensor:
-        """int32 of `shape`, all values equally probable; the rows of the tower lie along the first axis."""
+        """Return int32 of `shape`, all values equally probable; the rows of the tower lie along the first axis."""
         keys, draw = self._state
-        count = keys.rows if keys else 0
-        first, *rest = shape
-        if keys is None or not count or first % count:
+        num_rows = keys.num_rows if keys else 0
+        first_size, *other_sizes = shape
+        if keys is None or not num_rows or first_size % num_rows:
             raise ValueError(
-                f"a random draw of shape {list(shape)} in a tower that sees {count} rows: "
+                f"a random draw of shape {list(shape)} in a tower that sees {num_rows} rows: "
                 "only draws with the rows, or equal parts of them, along the first axis can be assigned"
             )
         self._state = DropoutState(keys, draw + 1)
-        coordinates = _coordinates(paddle.get_device(), first // count, *rest).reshape([1, -1])
-        size = [count, coordinates.size]
-        low, high = (broadcast(half.unsqueeze(1), size) for half in keys.of(draw))
-        bits = (broadcast(coordinates, size) ^ low) * _MULTIPLY_1
-        bits = ((bits ^ _shift(bits, 15)) + high) * _MULTIPLY_2
+        coordinates = _hash_coordinates(paddle.get_device(), first_size // num_rows, *other_sizes).reshape([1, -1])
+        size = [num_rows, coordinates.size]
+        low, high = (broadcast(half.unsqueeze(1), size) for half in keys.get_halves(draw))
+        # The finaliser of MurmurHash3, with the two halves of the key mixed in.
+        bits = (broadcast(coordinates, size) ^ low) * _MURMUR_1
+        bits = ((bits ^ _shift(bits, 15)) + high) * _MURMUR_2
         return bits.reshape(list(shape))
 
 
 class NativeDropout:
-    """Paddle's own dropout, of which every step and rank has its own, and a step that is repeated the same.
+    """Paddle's dropout, seeded by step and rank, so that a repeated step draws the same masks.
 
-    As `CounterBasedDropout` where a row is encoded once and masks may depend on how rows are shared out over ranks.
+    It replaces `CounterBasedDropout` where every row is encoded once, and masks may depend on the ranks of the rows.
     """
 
     def __init__(self, seed: int):
         self.seed = seed
 
-    def keys(self, step: int, views: Collection[str], positions: np.ndarray) -> dict[str, np.ndarray]:
-        """None: that Paddle draws for this step from now on is all that there is to do."""
-        (key,) = _row_keys(self.seed, step, len(VIEWS), np.array([dist.get_rank()]))
+    def make_keys(self, step: int, views: Collection[str], positions: np.ndarray) -> dict[str, np.ndarray]:
+        """Seed Paddle's generator for this step; return no keys, because no row needs one."""
+        key = _hash_rows(self.seed, step, len(VIEWS), np.array([dist.get_rank()]))[0]
         paddle.seed(int(key >> np.uint64(32)))
         return {}
 
     @contextmanager
-    def rows(self, keys: Mapping[str, paddle.Tensor]) -> Iterator[None]:
-        """Nothing: the towers draw as they are."""
+    def use_keys(self, keys: Mapping[str, paddle.Tensor]) -> Iterator[None]:
+        """Do nothing: the towers call Paddle's functions."""
         yield
 
 
 class DrawKeys:
-    """The keys of the draws in one forward of a tower, made on the device: of each row's key and each draw's number.
+    """Keys of the draws in one forward of a tower, computed on the device from a row's key and a draw's number.
 
     Args:
-        rows: int64 `[R]`, the keys of the rows that the tower sees.
+        row_keys: int64 `[R]`, the keys of the rows that the tower sees.
 
     Attributes:
-        rows: R.
+        num_rows: R.
     """
 
-    def __init__(self, rows: paddle.Tensor):
-        self.rows = rows.shape[0]
-        self._keys = rows
-        self._halves: list[tuple[paddle.Tensor, paddle.Tensor]] = []
+    def __init__(self, row_keys: paddle.Tensor):
+        self.num_rows = row_keys.shape[0]
+        self._row_keys = row_keys
+        self._blocks: list[tuple[paddle.Tensor, paddle.Tensor]] = []
 
-    def of(self, draw: int) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """The lower and the upper half of the keys of a draw, int32 `[R]` each."""
-        while draw >= _DRAWS_AT_ONCE * len(self._halves):
-            self._halves.append(self._next_halves())
-        low, high = self._halves[draw // _DRAWS_AT_ONCE]
-        return low[draw % _DRAWS_AT_ONCE], high[draw % _DRAWS_AT_ONCE]
+    def get_halves(self, draw: int) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Return the lower and the upper half of the keys of a draw, int32 `[R]` each."""
+        while draw >= _DRAWS_PER_BLOCK * len(self._blocks):
+            self._blocks.append(self._compute_block())
+        low, high = self._blocks[draw // _DRAWS_PER_BLOCK]
+        return low[draw % _DRAWS_PER_BLOCK], high[draw % _DRAWS_PER_BLOCK]
 
-    def _next_halves(self) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """For the next draws, int32 `[_DRAWS_AT_ONCE, R]` each."""
-        first = _DRAWS_AT_ONCE * len(self._halves)
-        keys = _folded(self._keys.unsqueeze(0), paddle.arange(first, first + _DRAWS_AT_ONCE).unsqueeze(1))
+    def _compute_block(self) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Return both halves of the keys of the next draws, int32 `[_DRAWS_PER_BLOCK, R]` each."""
+        first = _DRAWS_PER_BLOCK * len(self._blocks)
+        draws = paddle.arange(first, first + _DRAWS_PER_BLOCK).unsqueeze(1)
+        keys = _fold_on_device(self._row_keys.unsqueeze(0), draws)
         return keys.astype("int32"), _shift(keys, 32).astype("int32")
 
 
-def _filled(
+def _fill_tensor(
     to_tensor: Callable[..., paddle.Tensor], data: Any, *arguments: Any, dtype: Any = None, **options: Any
 ) -> paddle.Tensor:
-    """`to_tensor`, without a copy to the device where the data is one number and nothing else is asked for."""
+    """Call `to_tensor`, but make a tensor of a single number on the device, without a copy from the host."""
     if arguments or options or not isinstance(data, float):
         return to_tensor(data, *arguments, dtype=dtype, **options)
-    own = "float64" if isinstance(data, np.float64) else paddle.get_default_dtype()
-    return paddle.full([], data, dtype or own)
+    default_dtype = "float64" if isinstance(data, np.float64) else paddle.get_default_dtype()
+    return paddle.full([], data, dtype or default_dtype)
 
 
-class _Mask(PyLayer):
-    """`x` times a mask of which one byte an element is kept for backward."""
+class _ApplyMask(PyLayer):
+    """Product of `x`, a mask and a scale that keeps only the mask for backward, one byte an element."""
 
     @staticmethod
-    def forward(ctx: Any, x: paddle.Tensor, kept: paddle.Tensor, scale: float) -> paddle.Tensor:
-        keep(ctx, kept)
+    def forward(ctx: Any, x: paddle.Tensor, mask: paddle.Tensor, scale: float) -> paddle.Tensor:
+        keep(ctx, mask)
         ctx.scale = scale
-        return _masked(x, kept, scale)
+        return _multiply_by_mask(x, mask, scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: paddle.Tensor) -> paddle.Tensor:
-        (kept,) = ctx.saved_tensor()
-        return _masked(gradient, kept, ctx.scale)
+        (mask,) = ctx.saved_tensor()
+        return _multiply_by_mask(gradient, mask, ctx.scale)
 
 
-def _masked(x: paddle.Tensor, kept: paddle.Tensor, scale: float) -> paddle.Tensor:
-    # In bfloat16 the scale itself would be off by up to 0.2 %, and all that is kept with it.
+def _multiply_by_mask(x: paddle.Tensor, mask: paddle.Tensor, scale: float) -> paddle.Tensor:
+    # In bfloat16 the scale itself would be off by up to 0.2 %, and all values with it.
     dtype = paddle.float64 if x.dtype == paddle.float64 else paddle.float32
-    return (x.astype(dtype) * (kept.astype(dtype) * scale)).astype(x.dtype)
+    return (x.astype(dtype) * (mask.astype(dtype) * scale)).astype(x.dtype)
 
 
-def _row_keys(seed: int, step: int, view: int, positions: np.ndarray) -> np.ndarray:
+def _hash_rows(seed: int, step: int, view: int, positions: np.ndarray) -> np.ndarray:
+    """Return a key for each row, uint64 `[b]`."""
     key = np.zeros(1, np.uint64)
-    for part in (seed, step, view, positions):
-        key = _fold(key, part)
+    for number in (seed, step, view, positions):
+        key = _fold(key, number)
     return key
 
 
-def _fold(key: np.ndarray, part: int | np.ndarray) -> np.ndarray:
-    """A new uint64 key of a key and of one number more: a step of SplitMix64 (Steele et al. 2014)."""
-    x = key + _WEYL * (np.atleast_1d(part).astype(np.uint64) + np.uint64(1))
-    x = (x ^ x >> np.uint64(30)) * _MIX_1
-    x = (x ^ x >> np.uint64(27)) * _MIX_2
+def _fold(key: np.ndarray, number: int | np.ndarray) -> np.ndarray:
+    """Combine uint64 keys with one more number: a step of SplitMix64 (Steele et al. 2014)."""
+    x = key + _SPLITMIX_STEP * (np.atleast_1d(number).astype(np.uint64) + np.uint64(1))
+    x = (x ^ x >> np.uint64(30)) * _SPLITMIX_1
+    x = (x ^ x >> np.uint64(27)) * _SPLITMIX_2
     return x ^ x >> np.uint64(31)
 
 
-def _folded(key: paddle.Tensor, part: paddle.Tensor) -> paddle.Tensor:
-    """`_fold` on the device, of int64 keys: their products keep the lower 64 bits."""
+def _fold_on_device(key: paddle.Tensor, number: paddle.Tensor) -> paddle.Tensor:
+    """Compute `_fold` on the device with int64 keys, whose products keep the lower 64 bits."""
     device = paddle.get_device()
-    x = key + (part + 1) * _constant(device, _WEYL, "int64")
-    x = (x ^ _shift(x, 30)) * _constant(device, _MIX_1, "int64")
-    x = (x ^ _shift(x, 27)) * _constant(device, _MIX_2, "int64")
+    x = key + (number + 1) * _make_constant(device, _SPLITMIX_STEP, "int64")
+    x = (x ^ _shift(x, 30)) * _make_constant(device, _SPLITMIX_1, "int64")
+    x = (x ^ _shift(x, 27)) * _make_constant(device, _SPLITMIX_2, "int64")
     return x ^ _shift(x, 31)
 
 
+# The caches below are keyed by Paddle's current device, too, on which their tensors lie. The shapes of draws vary with
+# the length of the texts; beyond 256 of them the oldest are computed again.
 @lru_cache(maxsize=256)
-def _coordinates(device: str, *shape: int) -> paddle.Tensor:
-    """int32 `[1, *shape]`, a hash of every element's coordinates; the sizes of the axes do not enter it. On Paddle's
-    device, by which it is kept."""
+def _hash_coordinates(device: str, *shape: int) -> paddle.Tensor:
+    """Return int32 `[1, *shape]`, a hash of every element's coordinates, whatever the sizes of the axes."""
     key = paddle.zeros([1], "int64")
     for size in shape:
-        key = _folded(key.unsqueeze(-1), paddle.arange(size))
+        key = _fold_on_device(key.unsqueeze(-1), paddle.arange(size))
     return _shift(key, 32).astype("int32")
 
 
 @lru_cache(maxsize=64)
-def _constant(device: str, value: int | np.uint64, dtype: str) -> paddle.Tensor:
-    """A 0-D integer tensor of the lowest bits of a number."""
+def _make_constant(device: str, value: int | np.uint64, dtype: str) -> paddle.Tensor:
+    """Return a 0-D integer tensor of the lowest bits of a number."""
     return paddle.to_tensor(np.array(value).astype(dtype), place=device)
 
 
-def _shift(bits: paddle.Tensor, by: int) -> paddle.Tensor:
+def _shift(bits: paddle.Tensor, distance: int) -> paddle.Tensor:
+    """Shift bits to the right, filling with zeros."""
     dtype = "int64" if bits.dtype == paddle.int64 else "int32"
-    return paddle.bitwise_right_shift(bits, _constant(paddle.get_device(), by, dtype), is_arithmetic=False)
+    return paddle.bitwise_right_shift(bits, _make_constant(paddle.get_device(), distance, dtype), is_arithmetic=False)

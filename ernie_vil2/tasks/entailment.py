@@ -1,6 +1,7 @@
-"""Whether a text is true of an image (SNLI-VE, arXiv 1901.06706) or of two (NLVR2, arXiv 1811.00491).
+"""Training on labels that say whether a text is true of an image or of two.
 
-A dual encoder with a head is trained on labels (paper, appendix C).
+The data are SNLI-VE (arXiv 1901.06706) and NLVR2 (two images, arXiv 1811.00491). The model is a dual encoder with a
+classification head (paper, appendix C).
 """
 
 from collections.abc import Sequence
@@ -29,14 +30,22 @@ from ernie_vil2.tasks.task import ParameterGroup, Task, decay_groups
 
 
 class EntailmentRows(ViewRows):
-    """`image_1`, of two images `image_2` as well; `text`; `label` `[b, 1]`, a number of `labels`, on the host."""
+    """Rows of statements: `image_1`, with two images also `image_2`; `text`; `label` `[b, 1]`, its number, on the host.
+
+    Args:
+        stream: the samples by their position.
+        config: configuration of the run.
+        tokenizer: tokenizer of the texts.
+        num_images: images of a statement, 1 or 2.
+        labels: the labels, in the order of their numbers.
+    """
 
     host_arrays = ("label",)
 
     def __init__(
-        self, stream: SampleStream, config: Config, tokenizer: TextTokenizer, images: int, labels: tuple[str, ...]
+        self, stream: SampleStream, config: Config, tokenizer: TextTokenizer, num_images: int, labels: tuple[str, ...]
     ):
-        super().__init__(stream, config, tokenizer, IMAGE_VIEWS[:images], has_text=True)
+        super().__init__(stream, config, tokenizer, IMAGE_VIEWS[:num_images], has_text=True)
         self._labels = labels
 
     @property
@@ -52,88 +61,98 @@ class EntailmentRows(ViewRows):
         row["label"][0] = self._labels.index(sample.label)
         self._write_text(row, sample.text)
         random = make_generator(Purpose.IMAGES, self._seed, position)
+        # One image view needs the first image only, although the sample may have two.
         for view, image in zip(self._image_views, (sample.image, sample.right or b""), strict=False):
             name, size = sample.text_name, self._image.image_size
             row[view][0] = draw_image_views(image, name, 1, size, self._views, random, self._image.background)[0]
         return sample.text_name
 
     def preview(self, batch: Batch, row: int, position: int) -> RowPreview:
-        """As `SampleRows.preview`, with the statement as it is written, and its label."""
+        """Return the views of a row, the statement as it is written, and its label."""
         images, texts = super().preview(batch, row, position)
         sample = self.stream[position][1]
-        if not isinstance(sample, Statement):  # never: `fill` has refused it
+        if not isinstance(sample, Statement):  # unreachable: `fill` has refused it
             raise TypeError(f"position {position} of the stream is no statement")
         return RowPreview(images, {**texts, "statement": sample.text, "label": sample.label})
 
 
-class _Direct(DirectStep):
-    """The loss is the cross-entropy of every row by itself, its mean over the rows of all ranks."""
+class _DirectStep(DirectStep):
+    """A step whose loss is the cross-entropy of each row, averaged over the rows of all ranks."""
 
-    def _of_all_ranks(self, labels: paddle.Tensor, on_host: np.ndarray) -> paddle.Tensor:
-        """How many rows there are."""
-        rows = paddle.full([], len(on_host), "int64")
-        return collectives.all_reduce(rows) if dist.get_world_size() > 1 else rows
+    def _begin_gather(self, labels: paddle.Tensor, host_labels: np.ndarray) -> paddle.Tensor:
+        """Return the number of rows of all ranks; no row needs those of other ranks."""
+        num_rows = paddle.full([], len(host_labels), "int64")
+        return collectives.all_reduce(num_rows) if dist.get_world_size() > 1 else num_rows
 
     def _score(
-        self, outputs: Tensors, scalars: Tensors, labels: paddle.Tensor, rows: Any, /, **loss_inputs: paddle.Tensor
+        self, outputs: Tensors, scalars: Tensors, labels: paddle.Tensor, num_rows: Any, /, **loss_inputs: paddle.Tensor
     ) -> Losses:
-        return self.loss(outputs["logits"], labels, rows, **loss_inputs)
+        return self.loss(outputs["logits"], labels, num_rows, **loss_inputs)
 
 
-class _Cached(_Direct, CachedStep):
+class _CachedStep(_DirectStep, CachedStep):
     pass
 
 
-def _cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor, rows: paddle.Tensor) -> Losses:
-    rows = rows.astype(logits.dtype)
-    right = paddle.take_along_axis(logits, labels, axis=1)
-    correct = logits.argmax(axis=1, keepdim=True) == labels
+def _cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor, num_rows: paddle.Tensor) -> Losses:
+    """Return this rank's shares of the cross-entropy and of the accuracy.
+
+    Args:
+        logits: `[b, C]`.
+        labels: int64 `[b, 1]`.
+        num_rows: number of rows of all ranks, a scalar.
+    """
+    num_rows = num_rows.astype(logits.dtype)
+    label_logits = paddle.take_along_axis(logits, labels, axis=1)
+    is_correct = logits.argmax(axis=1, keepdim=True) == labels
     # Not cross_entropy: on CPU it cuts a loss off at 64.
-    return paddle.logsumexp(logits - right, axis=1).sum() / rows, {"accuracy": correct.sum() / rows}
+    loss = paddle.logsumexp(logits - label_logits, axis=1).sum() / num_rows
+    return loss, {"accuracy": is_correct.sum() / num_rows}
 
 
 class EntailmentTask(Task):
-    """Whether a text is entailed by an image, contradicted or neither; learns labels of `data.samples.Statement`s.
+    """Classification of statements: an image entails a text, contradicts it, or neither; see `data.samples.Statement`.
 
     Attributes:
-        labels: in the order of the model's outputs.
-        images: that a text is about.
+        labels: the labels, in the order of the model's outputs.
+        num_images: images that a text is about.
     """
 
     labels: tuple[str, ...] = SNLI_VE_LABELS
-    images = 1
+    num_images = 1
     evaluators: Sequence[str] = ("entailment",)
 
-    def rows(self) -> EntailmentRows:
-        return EntailmentRows(SampleStream(self.config), self.config, self.tokenizer, self.images, self.labels)
+    def open_rows(self) -> EntailmentRows:
+        return EntailmentRows(SampleStream(self.config), self.config, self.tokenizer, self.num_images, self.labels)
 
     def build(self, initialize: bool) -> list[str]:
-        """As `Task.build`; a head begins at random unless the initial weights have one."""
+        """Build the model; its head begins at random unless the initial weights have one."""
         config = self.config
         self.model = build_classifier(
-            config.Model, config.Head, self.tokenizer.vocab_size, self.images, len(self.labels)
+            config.Model, config.Head, self.tokenizer.vocab_size, self.num_images, len(self.labels)
         )
         return self._set_up(initialize)
 
     def prepare(self, parallel: nn.Layer, scaler: paddle.amp.GradScaler) -> None:
-        kind = _Cached if self.config.Training.micro_batch else _Direct
+        kind = _CachedStep if self.config.Training.micro_batch else _DirectStep
         self._step = kind(self.model, _cross_entropy, self.config, parallel, scaler)
 
     def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
-        """As `Task.forward`: "loss", and "accuracy", the share of the labels that are right."""
-        views = {view: batch[view] for view in IMAGE_VIEWS[: self.images]} | {"text_1": batch["text"]}
-        total, shares = self._step.forward(views, batch["label"], batch["positions"], step)
-        return {"loss": total, **shares}
+        """Return "loss", and "accuracy", the share of correct labels; see `Task.forward`."""
+        views = {view: batch[view] for view in IMAGE_VIEWS[: self.num_images]} | {"text_1": batch["text"]}
+        total, metrics = self._step.forward(views, batch["label"], batch["positions"], step)
+        return {"loss": total, **metrics}
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """As `Task.parameter_groups`: the head at `Head.rate`, the towers at the rates that `Tuning` gives them."""
-        names = [name for name, _ in self.model.named_parameters() if name.startswith(HEAD_PREFIX)]
-        factors = compute_rate_factors(self.model, self.config.Tuning) | dict.fromkeys(names, self.config.Head.rate)
-        return decay_groups(self.model, factors)
+        """Return the trained parameters: the head with `Head.rate`, the towers with the rates of `Tuning`."""
+        head_names = [name for name, _ in self.model.named_parameters() if name.startswith(HEAD_PREFIX)]
+        rate_factors = compute_rate_factors(self.model, self.config.Tuning)
+        rate_factors |= dict.fromkeys(head_names, self.config.Head.rate)
+        return decay_groups(self.model, rate_factors)
 
 
 class Nlvr2Task(EntailmentTask):
-    """Whether a text is true of a left and a right image."""
+    """Classification of statements about a left and a right image, which are true or false."""
 
     labels = NLVR2_LABELS
-    images = 2
+    num_images = 2

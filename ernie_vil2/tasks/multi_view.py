@@ -1,8 +1,8 @@
-"""Multi-view contrastive pretraining (arXiv 2209.15270, section 3), and a teacher whose embeddings lie in a folder.
+"""Multi-view contrastive pretraining (arXiv 2209.15270, section 3), optionally with a teacher's embeddings.
 
-The folder is as `ernie-vil2 embed` writes it (format numpy): `image_embeddings.npy` `[N, W]` with
-`images.jsonl` (`{"image_id"}`), `text_embeddings.npy` `[M, W]` with `texts.jsonl` (`{"text"}`), rows in the same order.
-Any model may have made them.
+The embeddings of any model can teach. They lie in a folder as `ernie-vil2 embed` writes it (format numpy):
+`image_embeddings.npy` `[N, W]` with `images.jsonl` (`{"image_id"}`), and `text_embeddings.npy` `[M, W]` with
+`texts.jsonl` (`{"text"}`), rows in the same order.
 """
 
 from __future__ import annotations
@@ -36,18 +36,23 @@ from ernie_vil2.parallel import gather_rows
 from ernie_vil2.tasks.contrastive_step import Losses, Views, build_step
 from ernie_vil2.tasks.task import Task
 
-UNKNOWN = "image or text without the teacher's embedding"
-"""Remark on a sample."""
+# Remark on a sample.
+NO_TEACHER_EMBEDDING = "image or text without the teacher's embedding"
 
 
 class MultiViewRows(ViewRows):
-    """`image_1`, `image_2`; `text`, of both text views, or of the first, where `Views.long_caption` makes `text_2` of
-    the second; `ids` `[b, 2]`, image and text, on the host; with a teacher `teacher` `[b, 2 W]`, its embeddings of
-    image and text side by side.
+    """Rows of pretraining.
+
+    `image_1` and `image_2` are views of the image. `text` serves both text views; with `Views.long_caption` it is the
+    first, and `text_2` the second. `ids` `[b, 2]` are image id and text id, on the host. `teacher` `[b, 2 W]`, if there
+    is a teacher, holds its embeddings of image and text side by side.
 
     Args:
+        stream: the samples by their position.
+        config: configuration of the run.
+        tokenizer: tokenizer of the texts.
         views: names of the views that the loss needs; others are not made.
-        teacher: what knows better.
+        teacher: embeddings of a teacher.
     """
 
     host_arrays = ("ids",)
@@ -68,22 +73,24 @@ class MultiViewRows(ViewRows):
 
     @property
     def layout(self) -> RowLayout:
-        taught = {"teacher": ((2 * self._teacher.width,), np.float32)} if self._teacher else {}
-        return {"ids": ((2,), np.int64), **taught, **super().layout}
+        layout: dict = {"ids": ((2,), np.int64)}
+        if self._teacher:
+            layout["teacher"] = (2 * self._teacher.width,), np.float32
+        return {**layout, **super().layout}
 
     def fill(self, position: int, row: Arrays) -> str:
         source, sample = self.stream[position]
         row["ids"][0] = self.stream.ids(source, sample)
         if self._has_text:
-            if sample.has_several_lines and not self.stream.views[source].caption_lines:
-                warnings.warn(SEVERAL_LINES, ImageRemark, stacklevel=1)
             views = self.stream.views[source]
-            text, other = draw_texts(sample, views, make_generator(Purpose.TEXT, self._seed, position))
+            if sample.has_several_lines and not views.caption_lines:
+                warnings.warn(SEVERAL_LINES, ImageRemark, stacklevel=1)
+            text, long_caption = draw_texts(sample, views, make_generator(Purpose.TEXT, self._seed, position))
             self._write_text(row, text)
             if "text_2" in self._tokenizers:
-                self._write_text(row, other, "text_2")
+                self._write_text(row, long_caption, "text_2")
             if self._teacher:
-                row["teacher"][0] = self._teacher.row(sample.image_name, text)
+                row["teacher"][0] = self._teacher.get_embeddings(sample.image_name, text)
         if self._image_views:
             images = draw_image_views(
                 sample.image,
@@ -99,14 +106,14 @@ class MultiViewRows(ViewRows):
         return sample.image_name
 
     def collate(self, arrays: Arrays) -> Arrays:
-        """As `ViewRows.collate`; the tower encodes both texts at once, so that they are of one length."""
+        """Cut both texts to the same length, because the tower encodes them at once."""
         if "text_2" in arrays:
             arrays["text_length"] = np.maximum(arrays["text_length"], arrays["text_2_length"])
             arrays["text_2_length"] = arrays["text_length"]
         return super().collate(arrays)
 
     def preview(self, batch: Batch, row: int, position: int) -> RowPreview:
-        """As `SampleRows.preview`, with the captions and tags, as a sentence, of which the text was drawn."""
+        """Return the views of a row, and the captions and tags from which its text was drawn."""
         images, texts = super().preview(batch, row, position)
         source, sample = self.stream[position]
         views = self.stream.views[source]
@@ -114,24 +121,25 @@ class MultiViewRows(ViewRows):
         for language in views.languages:
             with suppress(BadSample):
                 captions[f"caption, {language}"] = sample.caption(language)
-            if found := sample.tag_list(language):
-                tags[f"tags, {language}"] = format_tags(found, language, views)
+            tag_list = sample.tag_list(language)
+            if tag_list:
+                tags[f"tags, {language}"] = format_tags(tag_list, language, views)
         return RowPreview(images, {**texts, **captions, **tags})
 
 
 class MultiViewTask(Task):
-    """A dual encoder, contrasted over the view pairs whose weight is not zero; see `Task`.
+    """A dual encoder that contrasts the view pairs whose weight is not zero; see `Task`.
 
     Args:
-        config: the run's.
+        config: configuration of the run.
 
     Raises:
         ValueError: a vocabulary that cannot be read, or a tower that cannot be built.
     """
 
     evaluators: Sequence[str] = ("retrieval",)
-    embeds = True
-    planned = True
+    has_embeddings = True
+    has_plan = True
 
     def __init__(self, config: Config):
         super().__init__(config)
@@ -143,21 +151,21 @@ class MultiViewTask(Task):
         if teacher is None:
             return loss
         self.teacher = Teacher(teacher.embeddings)
-        return TaughtLoss(loss, teacher)
+        return DistillationLoss(loss, teacher)
 
-    def rows(self) -> ViewRows:
+    def open_rows(self) -> ViewRows:
         return MultiViewRows(SampleStream(self.config), self.config, self.tokenizer, self.loss.views, self.teacher)
 
     def build(self, initialize: bool) -> list[str]:
-        """As `Task.build`; a tower that encodes no view is not trained."""
+        """Build the model; a tower that encodes no view is not trained."""
         config = self.config
         if initialize:
             self._check()
         self.model = build_dual_encoder(
             config.Model, self.tokenizer.vocab_size, config.Loss.temperature, get_initial_bias(config.Loss)
         )
-        taught = config.Tuning.teacher
-        if self.teacher and taught and taught.distance and self.teacher.width != self.model.embed_dim:
+        teaches_distance = config.Tuning.teacher is not None and config.Tuning.teacher.distance
+        if self.teacher and teaches_distance and self.teacher.width != self.model.embed_dim:
             raise ConfigError(
                 f"Tuning.teacher.distance: the teacher's embeddings are {self.teacher.width} wide, the model's "
                 f"{self.model.embed_dim}; set Model.embed_dim={self.teacher.width}"
@@ -166,6 +174,7 @@ class MultiViewTask(Task):
         return self._set_up(initialize)
 
     def _check(self) -> None:
+        """Raise ConfigError if a loss of this configuration could teach nothing."""
         check_text_pair(self.config)
 
     def prepare(self, parallel: nn.Layer, scaler: paddle.amp.GradScaler) -> None:
@@ -173,31 +182,31 @@ class MultiViewTask(Task):
 
     def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
         """Return "loss", and the loss of each view pair; see `Task.forward`."""
-        batch_names = {"text_1": "text", "text_2": "text_2" if "text_2" in batch else "text"}
-        views = {view: batch[batch_names.get(view, view)] for view in self.loss.views}
+        array_names = {"text_1": "text", "text_2": "text_2" if "text_2" in batch else "text"}
+        views = {view: batch[array_names.get(view, view)] for view in self.loss.views}
         loss_inputs = {"teacher": batch["teacher"]} if self.teacher else {}
         total, pairs = self._step.forward(views, batch["ids"], batch["positions"], step, **loss_inputs)
         return {"loss": total, **pairs}
 
     def after_update(self) -> None:
-        """Brings the temperature back within its bounds."""
+        """Clamp the temperature to its bounds."""
         self.model.clamp_temperature(self.config.Loss.max_logit_scale)
 
-    def logged(self) -> dict[str, float]:
-        """The scalars that the loss learns."""
+    def get_log_values(self) -> dict[str, float]:
+        """Return the scalars that the loss learns."""
         return {name: value.numpy().item() for name, value in self.model.scalars.items()}
 
 
 def check_text_pair(config: Config) -> None:
-    """ConfigError if the text-text pair has a weight, and neither dropout nor tags nor long captions.
+    """Raise ConfigError if the text-text pair has a weight, but both encodings of a text would be equal.
 
-    CLIP's and SigLIP's text towers are trained without dropout. Whether a tower of the user's own has any is not known.
+    They differ by dropout, tags or long captions. The text towers of CLIP and SigLIP are trained without dropout.
+    Whether a user's own tower has dropout is unknown; it is not refused.
     """
     text = config.Model.text
-    tags = any(source.views(config.Views).tag_probability for source in config.Data.sources)
-    long = config.Views.long_caption
-    varied = text.dropout or text.attention_dropout or tags or long or text.is_own
-    if config.Loss.weights.text_text and not varied:
+    has_tags = any(source.views(config.Views).tag_probability for source in config.Data.sources)
+    is_varied = text.dropout or text.attention_dropout or has_tags or config.Views.long_caption or text.is_own
+    if config.Loss.weights.text_text and not is_varied:
         raise ConfigError(
             "Loss.weights.text_text: without dropout and without tags both encodings of a caption are "
             "equal, and nothing is learnt from them: set Model.text.dropout (0.1 in the paper), or "
@@ -206,7 +215,13 @@ def check_text_pair(config: Config) -> None:
 
 
 class Teacher:
-    """Embeddings by image id and by text, `width` (W) wide; both sides are read when they are asked for.
+    """Embeddings of a teacher by image id and by text, memory-mapped.
+
+    Args:
+        folder: the folder that `ernie-vil2 embed` has written.
+
+    Attributes:
+        width: W, the width of the embeddings.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -214,62 +229,73 @@ class Teacher:
     """
 
     def __init__(self, folder: str):
-        self._images, self._image_rows = _side(Path(folder), "image", "image_id")
-        self._texts, self._text_rows = _side(Path(folder), "text", "text")
+        self._images, self._image_rows = _open_teacher_embeddings(Path(folder), "image", "image_id")
+        self._texts, self._text_rows = _open_teacher_embeddings(Path(folder), "text", "text")
         self.width = self._images.shape[1]
         check_widths(folder, self._images, self._texts)
 
-    def row(self, image_id: str, text: str) -> np.ndarray:
-        """`[2 W]`, the two embeddings, L2-normalised; zeros, with a remark, where one is unknown."""
-        found = np.zeros(2 * self.width, np.float32)
-        rows = self._image_rows.get(image_id), self._text_rows.get(text)
-        if None in rows:
-            warnings.warn(UNKNOWN, ImageRemark, stacklevel=1)
-            return found
-        for part, table, row in zip(np.split(found, 2), (self._images, self._texts), rows, strict=True):
-            part[:] = table[row] / max(float(np.linalg.norm(table[row])), 1e-12)
-        return found
+    def get_embeddings(self, image_id: str, text: str) -> np.ndarray:
+        """Return `[2 W]`, both embeddings, L2-normalised; zeros, with a warning, if one of them is missing."""
+        embeddings = np.zeros(2 * self.width, np.float32)
+        image_row, text_row = self._image_rows.get(image_id), self._text_rows.get(text)
+        if image_row is None or text_row is None:
+            warnings.warn(NO_TEACHER_EMBEDDING, ImageRemark, stacklevel=1)
+            return embeddings
+        image_embedding, text_embedding = self._images[image_row], self._texts[text_row]
+        embeddings[: self.width] = image_embedding / max(float(np.linalg.norm(image_embedding)), 1e-12)
+        embeddings[self.width :] = text_embedding / max(float(np.linalg.norm(text_embedding)), 1e-12)
+        return embeddings
 
 
-class TaughtLoss:
-    """A multi-view loss with the teacher's as one more term; see `MultiViewLoss`."""
+def _open_teacher_embeddings(folder: Path, kind: str, key: str) -> tuple[np.ndarray, dict[str, int]]:
+    """Return the embeddings, memory-mapped, and the row of each name; of equal names the first row counts."""
+    path, names_path = folder / f"{kind}_embeddings.npy", folder / f"{kind}s.jsonl"
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; ernie-vil2 embed writes a teacher's embeddings")
+    embeddings = open_embeddings(path)
+    rows: dict[str, int] = {}
+    num_names = 0
+    for where, line in numbered_lines(names_path):
+        name = parse_object(line, where).get(key)
+        if name is None:
+            raise ValueError(f"{where}: no {key}")
+        rows.setdefault(str(name), num_names)
+        num_names += 1
+    if num_names != len(embeddings):
+        raise ValueError(
+            f"{names_path}: {num_names} rows for {len(embeddings)} embeddings; the folder mixes two runs, extract again"
+        )
+    return embeddings, rows
+
+
+class DistillationLoss:
+    """A multi-view loss with a teacher's terms added; see `MultiViewLoss`."""
 
     def __init__(self, loss: MultiViewLoss, config: TeacherConfig):
         self.views, self.weights = loss.views, loss.weights
         self._loss, self._config = loss, config
 
-    def __call__(self, local: Views, gathered: Views, scalars: Scalars, *others: Any, teacher: paddle.Tensor) -> Losses:
-        """Return the losses of `MultiViewLoss`, and "teacher" as one more of them. A collective.
+    def __call__(
+        self, local: Views, gathered: Views, scalars: Scalars, *loss_arguments: Any, teacher: paddle.Tensor
+    ) -> Losses:
+        """Return the weighted sum, and the losses of `MultiViewLoss` with "teacher" among them. A collective.
 
         Args:
-            local, gathered, scalars, others: as for `MultiViewLoss`.
-            teacher: `[b, 2 W]`, the teacher's embeddings of this rank's rows, see `Teacher.row`.
+            local: as for `MultiViewLoss`.
+            gathered: as for `MultiViewLoss`.
+            scalars: as for `MultiViewLoss`.
+            loss_arguments: the other arguments of `MultiViewLoss`.
+            teacher: `[b, 2 W]`, the teacher's embeddings of this rank's rows, see `Teacher.get_embeddings`.
         """
-        total, losses = self._loss(local, gathered, scalars, *others)
+        total, losses = self._loss(local, gathered, scalars, *loss_arguments)
         images = local["image_1"], gathered["image_1"]
         texts = local["text_1"], gathered["text_1"]
         teacher_rows = teacher, gather_rows(teacher)[0]
         divergence = teacher_loss(images, texts, teacher_rows, scalars["logit_scale"], self._config.logit_scale)
-        total, losses = total + self._config.weight * divergence, {**losses, "teacher": divergence}
+        total = total + self._config.weight * divergence
+        losses = {**losses, "teacher": divergence}
         if self._config.distance:
             embeddings = paddle.concat([images[0], texts[0]], axis=1)
             losses["teacher_distance"] = teacher_distance(embeddings, teacher_rows)
             total = total + self._config.distance * losses["teacher_distance"]
         return total, losses
-
-
-def _side(folder: Path, kind: str, key: str) -> tuple[np.ndarray, dict[str, int]]:
-    """The embeddings, as a memory map, and the row of each name; of equal names the first."""
-    path, names = folder / f"{kind}_embeddings.npy", folder / f"{kind}s.jsonl"
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; ernie-vil2 embed writes a teacher's embeddings")
-    table, rows, count = open_embeddings(path), dict[str, int](), 0
-    for where, line in numbered_lines(names):
-        name = parse_object(line, where).get(key)
-        if name is None:
-            raise ValueError(f"{where}: no {key}")
-        rows.setdefault(str(name), count)
-        count += 1
-    if count != len(table):
-        raise ValueError(f"{names}: {count} rows for {len(table)} embeddings; the folder mixes two runs, extract again")
-    return table, rows

@@ -1,4 +1,4 @@
-"""What the trainer knows of what it trains: a task is a file next to this one, and a name below."""
+"""The interface between the trainer and what it trains; a task is a file next to this one, and a name in `TASKS`."""
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -23,46 +23,49 @@ from ernie_vil2.tasks.contrastive_step import DirectStep
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that are updated alike.
+    """Parameters that the optimiser updates in the same way.
 
     Attributes:
-        names: in the model.
-        decay: whether weight decay applies to them.
-        factor: of the learning rate.
+        names: names of the parameters in the model.
+        has_decay: whether weight decay applies to them.
+        rate_factor: factor of the learning rate.
     """
 
     names: Sequence[str]
-    decay: bool
-    factor: float = 1.0
+    has_decay: bool
+    rate_factor: float = 1.0
 
 
-def decay_groups(model: nn.Layer, factors: Mapping[str, float] | None = None) -> list[ParameterGroup]:
-    """What is trained of a model: norms, biases, temperature and embeddings of position do not decay.
+def decay_groups(model: nn.Layer, rate_factors: Mapping[str, float] | None = None) -> list[ParameterGroup]:
+    """Group the trained parameters of a model; norms, biases, temperature and position embeddings do not decay.
 
     Args:
-        factors: factor of the learning rate by parameter, see `compute_rate_factors`; 1 if a parameter has none.
+        model: the model.
+        rate_factors: factor of the learning rate by parameter, see `compute_rate_factors`; 1 if a parameter has none.
     """
+    rate_factors = rate_factors or {}
     groups: dict[tuple[bool, float], list[str]] = {}
     for name, value in model.named_parameters():
         if not value.stop_gradient:
-            groups.setdefault((has_weight_decay(name, value), (factors or {}).get(name, 1.0)), []).append(name)
-    return [ParameterGroup(names, decay, factor) for (decay, factor), names in groups.items()]
+            settings = has_weight_decay(name, value), rate_factors.get(name, 1.0)
+            groups.setdefault(settings, []).append(name)
+    return [ParameterGroup(names, has_decay, factor) for (has_decay, factor), names in groups.items()]
 
 
 class Task(Protocol):
     """A model, the rows that it learns from, and the losses of a step.
 
-    A step is `forward`, which changes nothing, and `backward`; both are collectives. What the losses are is the task's
-    affair, but for "loss", their weighted sum.
+    A step is `forward`, which changes nothing, and `backward`; both are collectives. A task may have any losses; one of
+    them is "loss", their weighted sum.
 
     Attributes:
-        config: the run's.
-        model: what is trained and saved, from `build` on.
-        tokenizer: of its texts.
-        evaluators: names of the scorers that score it, unless `Evaluation.evaluators` names others.
-        labels: that its model gives to statements, which `data.samples.Statement`s have; empty without any.
-        embeds: whether its model gives embeddings of images and of texts, which retrieval scores (`Data.test`).
-        planned: whether `planning` knows what a step of it needs.
+        config: configuration of the run.
+        model: the model that is trained and saved; set by `build`.
+        tokenizer: tokenizer of the model's texts.
+        evaluators: names of the scorers that evaluate it, unless `Evaluation.evaluators` names others.
+        labels: labels that its model gives to a `data.samples.Statement`; empty if it gives none.
+        has_embeddings: whether its model embeds images and texts, so that `Data.test` can be scored by retrieval.
+        has_plan: whether `planning` can compute what a step of it needs.
     """
 
     config: Config
@@ -70,8 +73,8 @@ class Task(Protocol):
     tokenizer: TextTokenizer
     evaluators: Sequence[str]
     labels: tuple[str, ...] = ()
-    embeds: bool = False
-    planned: bool = False
+    has_embeddings: bool = False
+    has_plan: bool = False
     _step: DirectStep
 
     def __init__(self, config: Config):
@@ -80,59 +83,69 @@ class Task(Protocol):
         self.tokenizer = open_tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
 
     @property
-    def least_rows(self) -> int:
-        """Rows that a rank needs for a step, from `prepare` on: one for each micro batch."""
-        return self._step.parts
+    def min_rows(self) -> int:
+        """Rows that a rank needs for a step, one for each micro batch; available after `prepare`."""
+        return self._step.num_micro_batches
 
-    def rows(self) -> SampleRows:
-        """The stream of samples, and how the rows of a batch are made of them.
+    def open_rows(self) -> SampleRows:
+        """Open the stream of samples, and return what makes the rows of a batch from them.
 
         Raises:
-            OSError, ValueError: data that cannot be read.
+            OSError: data that cannot be read.
+            ValueError: data that cannot be used.
         """
 
     def build(self, initialize: bool) -> list[str]:
-        """Makes `model`; says what a person should know of it.
+        """Build `model`; return lines for the user.
 
         Args:
-            initialize: whether initial weights are loaded; a resumed run has its own.
+            initialize: whether to load initial weights; a resumed run has its own.
         """
 
     def _set_up(self, initialize: bool) -> list[str]:
-        """Does to `model` what the configuration asks for: initial weights, fused attention, `Tuning`."""
-        model, config, remarks = self.model, self.config, list[str]()
+        """Apply the configuration to `model`: initial weights, fused attention, `Tuning`; return lines for the user."""
+        model, config, lines = self.model, self.config, list[str]()
         if initialize:
-            remarks += [f"initial weights\n{report}" for report in load_initial_weights(model, config.Model)]
-        remarks += prepare_attention(model, config.Training)
-        return remarks + tune(model, config.Tuning, resumed=not initialize)
+            for report in load_initial_weights(model, config.Model):
+                lines.append(f"initial weights\n{report}")
+        lines += prepare_attention(model, config.Training)
+        lines += apply_tuning(model, config.Tuning, is_resumed=not initialize)
+        return lines
 
     def prepare(self, parallel: nn.Layer, scaler: paddle.amp.GradScaler) -> None:
-        """Takes what the trainer has made of the model for several ranks, before the first step."""
-
-    def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
-        """This rank's shares of the losses, scalars whose sums over the ranks are those of the global batch.
+        """Get ready for the first step.
 
         Args:
+            parallel: the model as the trainer has wrapped it for several ranks.
+            scaler: the loss scaler.
+        """
+
+    def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
+        """Return this rank's shares of the losses: scalars whose sums over the ranks are those of the global batch.
+
+        Args:
+            batch: the rows of this rank.
             step: number of the optimiser step, from 0.
         """
 
     def backward(self) -> None:
-        """Adds the gradients of "loss" to the parameters."""
+        """Add the gradients of "loss" to the parameters."""
         self._step.backward()
 
     def after_update(self) -> None:
-        """What follows every update, as keeping a parameter within bounds."""
+        """Adjust the model after every update, for example keep a parameter within bounds."""
         return
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """All parameters that are trained, at the rates that `Tuning` gives the layer groups."""
+        """Return all trained parameters, with the rates that `Tuning` gives the layer groups."""
         return decay_groups(self.model, compute_rate_factors(self.model, self.config.Tuning))
 
-    def logged(self) -> dict[str, float]:
-        """Numbers of the model for the log."""
+    def get_log_values(self) -> dict[str, float]:
+        """Return numbers of the model for the log."""
         return {}
 
 
+# Tasks by `Training.task`.
 TASKS: Registry[Callable[[Config], Task]] = Registry(
     "task",
     {
@@ -141,104 +154,116 @@ TASKS: Registry[Callable[[Config], Task]] = Registry(
         "entailment": "ernie_vil2.tasks.entailment:EntailmentTask",
         "nlvr2": "ernie_vil2.tasks.entailment:Nlvr2Task",
     },
-    ("rows", "build", "forward", "backward"),
+    ("open_rows", "build", "forward", "backward"),
 )
-"""By `Training.task`."""
 
 
 def build_task(config: Config) -> Task:
-    """The task that `Training.task` names; its model is not built yet.
+    """Return the task that `Training.task` names; its model is not built yet.
 
     Raises:
         ConfigError: there is no such task.
     """
     try:
-        task = TASKS.find(config.Training.task)
+        task_class = TASKS.find(config.Training.task)
     except UnknownName as error:
         raise ConfigError(f"Training.task: {error}") from None
-    return task(config)
+    return task_class(config)
 
 
-def tune(model: DualEncoder, tuning: TuningConfig, resumed: bool = False) -> list[str]:
-    """Does what `Tuning.lora`, `Tuning.freeze` and `Tuning.freeze_norms` ask, in place; says what that was.
+def apply_tuning(model: DualEncoder, tuning: TuningConfig, is_resumed: bool = False) -> list[str]:
+    """Apply `Tuning.lora`, `Tuning.freeze` and `Tuning.freeze_norms` to a model, in place.
 
-    A batch norm of which no weight is trained any more is one of a model in evaluation from then on.
+    A batch norm none of whose weights is trained any more normalises by its running statistics from then on, as in
+    evaluation.
 
     Args:
-        resumed: whether the run has begun already.
+        model: the model.
+        tuning: section `Tuning` of the configuration.
+        is_resumed: whether the run continues from a checkpoint.
+
+    Returns:
+        Lines for the user.
 
     Raises:
-        ConfigError: a pattern names nothing, nothing is left to train, or LoRA's rank is above a layer's width.
+        ConfigError: a pattern matches nothing, nothing is left to train, or LoRA's rank is above a layer's width.
     """
-    before = {name for name, value in model.named_parameters() if not value.stop_gradient}
+    trained = {name for name, value in model.named_parameters() if not value.stop_gradient}
+    lines = []
+    if tuning.lora:
+        try:
+            lines.append(add_lora(model, tuning.lora, is_resumed))
+        except ValueError as error:
+            raise ConfigError(f"Tuning.lora.layers: {error}") from None
+
     try:
-        remarks = [add_lora(model, tuning.lora, resumed)] if tuning.lora else []
-    except ValueError as error:
-        raise ConfigError(f"Tuning.lora.layers: {error}") from None
-    try:
-        frozen = match_parameters(model, tuning.freeze)
+        frozen_names = match_parameters(model, tuning.freeze)
     except ValueError as error:
         raise ConfigError(f"Tuning.freeze: {error}") from None
-    norms = find_batch_norms(model) if tuning.freeze_norms else {}
-    if tuning.freeze_norms and not norms:
-        raise ConfigError("Tuning.freeze_norms: this model has no batch norms; leave it out")
-    for name, norm in norms.items():
+    descriptions = list(tuning.freeze)
+    if tuning.freeze_norms:
+        norms = find_batch_norms(model)
+        if not norms:
+            raise ConfigError("Tuning.freeze_norms: this model has no batch norms; leave it out")
+        for name, norm in norms.items():
+            # The switch of Paddle's batch norms (as of 3.3.1) that makes them use running statistics in training.
+            norm._use_global_stats = True
+            frozen_names |= {f"{name}.{parameter}" for parameter, _ in norm.named_parameters()}
+        descriptions.append(f"{len(norms)} batch norms")
+    if descriptions:
+        lines.append(_freeze(model, frozen_names, descriptions))
+
+    # Norms whose weights have been frozen above, by name or with the layers around them.
+    moving_norms = [norm for norm in find_frozen_norms(model, trained).values() if not norm._use_global_stats]
+    for norm in moving_norms:
         norm._use_global_stats = True
-        frozen |= {f"{name}.{part}" for part, _ in norm.named_parameters()}
-    if tuning.freeze or norms:
-        remarks.append(_freeze(model, frozen, [*tuning.freeze, *[f"{len(norms)} batch norms"] * bool(norms)]))
-    return remarks + _keep_statistics(find_frozen_norms(model, before))
+    if moving_norms:
+        lines.append(f"{len(moving_norms)} frozen batch norms normalise by their running statistics, which stay")
+    return lines
 
 
-def _freeze(model: DualEncoder, frozen: Set[str], named: Sequence[str]) -> str:
-    trained = {name: value for name, value in model.named_parameters() if not value.stop_gradient}
-    for name in frozen & trained.keys():
-        trained[name].stop_gradient = True
-    left = {name: value.size for name, value in trained.items() if not value.stop_gradient}
-    if not any(name.startswith(("image", "text", HEAD_PREFIX)) for name in left):
+def _freeze(model: DualEncoder, frozen_names: Set[str], descriptions: Sequence[str]) -> str:
+    """Freeze parameters in place; return a line for the user."""
+    parameters = {name: value for name, value in model.named_parameters() if not value.stop_gradient}
+    for name in frozen_names & parameters.keys():
+        parameters[name].stop_gradient = True
+    trained_sizes = {name: value.size for name, value in parameters.items() if not value.stop_gradient}
+    if not any(name.startswith(("image", "text", HEAD_PREFIX)) for name in trained_sizes):
         raise ConfigError("Tuning.freeze leaves nothing of the towers to train")
-    every = sum(value.size for value in trained.values())
-    return f"frozen: {', '.join(named)}; {sum(left.values()):,} of {every:,} weights are trained"
-
-
-def _keep_statistics(frozen: Mapping[str, nn.Layer]) -> list[str]:
-    norms = [norm for norm in frozen.values() if not norm._use_global_stats]
-    if not norms:
-        return []
-    for norm in norms:
-        norm._use_global_stats = True
-    return [f"{len(norms)} frozen batch norms normalise by their running statistics, which stay"]
+    num_trained, num_all = sum(trained_sizes.values()), sum(value.size for value in parameters.values())
+    return f"frozen: {', '.join(descriptions)}; {num_trained:,} of {num_all:,} weights are trained"
 
 
 def prepare_attention(model: DualEncoder, training: TrainingConfig) -> list[str]:
-    """Does what `Training.fused_attention` says, in place: `on`, `off`, or `auto`, which is on with a GPU.
+    """Fuse the attention of the towers as `Training.fused_attention` says, in place: `on`, `off` or `auto`.
 
-    The text tower's attention has dropout. It is fused where that is Paddle's own (`Training.dropout=native`): masks
-    that follow from a row's position in the global batch could not be had from within a kernel.
+    `auto` fuses it on GPUs. The text tower's attention has dropout, and is fused only with Paddle's own dropout
+    (`Training.dropout=native`): a kernel cannot draw masks that depend on a row's position in the global batch.
 
     Returns:
-        Lines for people, of that and of the dropout.
+        Lines for the user about attention and dropout.
 
     Raises:
-        ConfigError: `on`, and there is no tower whose attention can be fused.
+        ConfigError: it is `on`, and no tower's attention can be fused.
     """
-    native, setting = training.dropout == "native", training.fused_attention
-    lines = ["dropout: Paddle's own; another number of ranks draws other masks"] if native else []
-    fusing = [name for name in ("image", "text") if hasattr(getattr(model, name), "fuse_attention")]
-    towers = [name for name in fusing if name == "image" or native]
-    if setting == "on" and not towers:
+    has_native_dropout, setting = training.dropout == "native", training.fused_attention
+    lines = []
+    if has_native_dropout:
+        lines.append("dropout: Paddle's own; another number of ranks draws other masks")
+    switchable = [name for name in ("image", "text") if hasattr(getattr(model, name), "fuse_attention")]
+    fusable = [name for name in switchable if name == "image" or has_native_dropout]
+    if setting == "on" and not fusable:
         raise ConfigError("Training.fused_attention=on is for image towers named ViT..., and with dropout=native for "
                           "text towers; set auto or off")  # fmt: skip
     if setting == "off":
-        for name in fusing:
+        for name in switchable:
             getattr(model, name).fuse_attention(False)
-    if setting == "off" or not towers:
+    if setting == "off" or not fusable:
         return lines
     on_cpu = paddle.get_device() == "cpu"
     if setting == "auto" and on_cpu:
         return [*lines, "fused attention: off, Paddle has no such kernel for CPUs"]
-    for name in towers:
+    for name in fusable:
         getattr(model, name).fuse_attention()
-    where = f"in the {' and the '.join(towers)} tower"
     kernel = ", by Paddle's plain formula, as CPUs have no such kernel" if on_cpu else ""
-    return [*lines, f"fused attention: on {where}{kernel}"]
+    return [*lines, f"fused attention: on in the {' and the '.join(fusable)} tower{kernel}"]

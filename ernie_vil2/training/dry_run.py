@@ -81,7 +81,7 @@ def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = No
         raise ConfigError(f"Training.global_batch ({training.global_batch}) must be divisible by the {ranks} ranks")
     runtime.set_device(training.device)
     task = build_task(config)
-    make = task.rows()
+    make = task.open_rows()
     stream = make.stream
     config = with_steps(config, stream.num_samples)
     training = config.Training
@@ -100,8 +100,8 @@ def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = No
     write_text(folder / CONFIG, dump_config(config))
     bad_samples.write(folder)
     stops = _stops(config, ranks, bad_samples)
-    plan, plan_line = _plan(config, ranks, read) if task.planned else (NO_PLAN, NO_PLAN)
-    timed = timed_step(config, ranks, None if task.planned else config.Model.weights)
+    plan, plan_line = _plan(config, ranks, read) if task.has_plan else (NO_PLAN, NO_PLAN)
+    timed = timed_step(config, ranks, None if task.has_plan else config.Model.weights)
     plan = f"{plan}\n\n{timed}"
     sources = _sources(stream, config, read)
     facts = {

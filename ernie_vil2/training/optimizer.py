@@ -93,8 +93,8 @@ def build_optimizer(
     decayed = set()
     for group in groups:
         for name in group.names:
-            named[name].optimize_attr["learning_rate"] = group.factor
-            if group.decay:
+            named[name].optimize_attr["learning_rate"] = group.rate_factor
+            if group.has_decay:
                 decayed.add(named[name].name)
     return paddle.optimizer.AdamW(
         learning_rate=config.learning_rate,

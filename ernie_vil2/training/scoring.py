@@ -288,7 +288,7 @@ class Comparison:
     """
 
     def __init__(self, config: Config, task: Task):
-        if not task.embeds:
+        if not task.has_embeddings:
             raise ConfigError(
                 f"Data.test is scored by retrieval, which Training.task={config.Training.task} is not; leave it out"
             )

@@ -288,7 +288,7 @@ class Trainer:
         except Exception as raised:
             error = raised
         try:
-            usable = self.gate.lets_through(len(batch["names"]) if batch else 0, self.task.least_rows, error)
+            usable = self.gate.lets_through(len(batch["names"]) if batch else 0, self.task.min_rows, error)
         except TooManyBadSamples:
             with self.best_effort.attempt("report of bad samples"):
                 self.bad_samples.write(self.run)
@@ -298,7 +298,7 @@ class Trainer:
     def _state(self) -> dict[str, Any]:
         """Of model, steps and data, for the log."""
         epochs = dict(zip(self.stream.names, self.stream.epochs(self.position), strict=True))
-        return {**self.task.logged(), "skipped_steps": self.nonfinite.skipped, "epochs": epochs}
+        return {**self.task.get_log_values(), "skipped_steps": self.nonfinite.skipped, "epochs": epochs}
 
     def _save_and_evaluate(self) -> None:
         """What is due after a step: its checkpoint first, as an evaluation may take the process with it."""
@@ -439,7 +439,7 @@ def _open_training_data(
         else:
             config = config.model_copy(update={"Model": as_installed(config.Model)})
         task = make_task(config)
-        rows = task.rows()
+        rows = task.open_rows()
     return with_steps(config, rows.stream.num_samples), task, rows
 
 

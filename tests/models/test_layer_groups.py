@@ -9,7 +9,7 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.dual_encoder import compute_rate_factors, find_layer_groups
 from ernie_vil2.parallel.norms import find_batch_norms, get_running_statistics
 from ernie_vil2.tasks import decay_groups
-from ernie_vil2.tasks.task import tune
+from ernie_vil2.tasks.task import apply_tuning
 from ernie_vil2.training.optimizer import build_optimizer
 from tests.support.towers import CNN, TEXT, VIT
 
@@ -71,7 +71,7 @@ def test_the_optimiser_moves_each_group_at_its_rate():
 )
 def test_groups_and_patterns_freeze(patterns, frozen, trained):
     model = model_of(embed_dim=48)
-    (printed,) = tune(model, TuningConfig(freeze=patterns))
+    (printed,) = apply_tuning(model, TuningConfig(freeze=patterns))
     parameters = dict(model.named_parameters())
     assert parameters[frozen].stop_gradient and not parameters[trained].stop_gradient
     count = sum(value.size for value in parameters.values() if not value.stop_gradient)
@@ -90,7 +90,7 @@ def test_groups_and_patterns_freeze(patterns, frozen, trained):
 )  # fmt: skip
 def test_what_cannot_be_frozen_is_reported(tuning, message):
     with pytest.raises(ConfigError, match=message):
-        tune(model_of(), TuningConfig(**tuning))
+        apply_tuning(model_of(), TuningConfig(**tuning))
 
 
 def test_frozen_batch_norms_compute_as_in_evaluation():
@@ -103,7 +103,7 @@ def test_frozen_batch_norms_compute_as_in_evaluation():
     model.eval()
     expected = model.encode_image(images).numpy()
     norms = find_batch_norms(model)
-    (printed,) = tune(model, TuningConfig(freeze_norms=True))
+    (printed,) = apply_tuning(model, TuningConfig(freeze_norms=True))
     assert f"{len(norms)} batch norms" in printed
     model.train()
     embeddings = model.encode_image(images)

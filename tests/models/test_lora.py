@@ -8,7 +8,7 @@ from ernie_vil2.config import ConfigError, LoraConfig, ModelConfig, TuningConfig
 from ernie_vil2.models import build_dual_encoder, set_weights
 from ernie_vil2.models.lora import LoraConv2D, add_lora, merge_lora
 from ernie_vil2.tasks import decay_groups
-from ernie_vil2.tasks.task import tune
+from ernie_vil2.tasks.task import apply_tuning
 from tests.support.towers import CNN, TEXT, VIT
 
 CONVOLUTIONS = LoraConfig(rank=3, alpha=6.0, layers=["image.network.*", "text.network.encoder.*", "*_projection"])
@@ -97,7 +97,7 @@ def test_only_the_change_has_gradients():
 
 def test_a_frozen_tower_stays_so_with_lora():
     model = build_dual_encoder(ModelConfig(image=VIT, text=TEXT), 100)
-    tune(model, TuningConfig(lora=LoraConfig(), freeze=["text.*"]))
+    apply_tuning(model, TuningConfig(lora=LoraConfig(), freeze=["text.*"]))
     assert not any(name.startswith("text") for group in decay_groups(model) for name in group.names)
 
 
@@ -111,7 +111,7 @@ def test_a_frozen_tower_stays_so_with_lora():
 def test_a_tower_that_lacks_the_pattern_is_one_line(image, layers, culprit):
     model = build_dual_encoder(ModelConfig(image=image, text=TEXT), 100)
     with pytest.raises(ConfigError, match=f"^Tuning.lora.layers: .*{culprit}") as caught:
-        tune(model, TuningConfig(lora=LoraConfig(layers=layers)))
+        apply_tuning(model, TuningConfig(lora=LoraConfig(layers=layers)))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
 
 
@@ -139,7 +139,7 @@ def test_a_rank_above_a_layers_width_is_refused(image, layers, width, weight):
 
     def set_rank(rank, resumed=False):
         model = build_dual_encoder(ModelConfig(image=image, text=TEXT, embed_dim=48), 100)
-        return tune(model, TuningConfig(lora=LoraConfig(rank=rank, layers=layers)), resumed)
+        return apply_tuning(model, TuningConfig(lora=LoraConfig(rank=rank, layers=layers)), resumed)
 
     assert f"LoRA of rank {width} in" in set_rank(width)[0]
     assert f"LoRA of rank {width + 1} in" in set_rank(width + 1, resumed=True)[0]

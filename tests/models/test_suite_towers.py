@@ -100,9 +100,9 @@ def test_dropout_draws_in_the_same_order(name):
             {"image": tower, "text": other} if kind == "image" else {"image": other, "text": tower}
         )
         dropout = CounterBasedDropout(model, seed=5)
-        keys = dropout.keys(2, [f"{kind}_1"], np.arange(3))
+        keys = dropout.make_keys(2, [f"{kind}_1"], np.arange(3))
         tower.train()
-        with dropout.rows({view: paddle.to_tensor(key) for view, key in keys.items()}):
+        with dropout.use_keys({view: paddle.to_tensor(key) for view, key in keys.items()}):
             features.append(tower(batch).numpy())
     assert_near(*features, of_largest=2e-6)
     if name != "RepVGG":

@@ -101,4 +101,4 @@ def errors(found, expected):
 
 
 def keys_on_device(dropout, step, views, positions):
-    return {view: paddle.to_tensor(keys) for view, keys in dropout.keys(step, views, positions).items()}
+    return {view: paddle.to_tensor(keys) for view, keys in dropout.make_keys(step, views, positions).items()}

@@ -28,7 +28,7 @@ class Towers(nn.Layer):
 
 def drawing(dropout, step, views, positions):
     """Draws for these views and rows within the block."""
-    return dropout.rows(keys_on_device(dropout, step, views, positions))
+    return dropout.use_keys(keys_on_device(dropout, step, views, positions))
 
 
 def masks(texts, step=0, views=("text_1",), positions=None, p=0.5, layers=1, seed=0):
@@ -178,7 +178,7 @@ def test_native_dropout_is_one_of_each_step():
 
     def drawn(seed, step):
         dropout = NativeDropout(seed)
-        with dropout.rows(dropout.keys(step, ["text_1"], np.arange(4))):
+        with dropout.use_keys(dropout.make_keys(step, ["text_1"], np.arange(4))):
             return F.dropout(paddle.ones([4, 1000]), 0.5).numpy()
 
     assert np.array_equal(drawn(0, 3), drawn(0, 3))

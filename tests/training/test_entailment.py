@@ -69,7 +69,7 @@ def test_resume_is_bit_equal(statements, tmp_path, task, head):
 @pytest.mark.parametrize("task", FOLDERS)
 def test_head_learns_faster_and_the_first_layers_slower(statements, task):
     trainer = Trainer(statements(task, "Head.rate=10", "Tuning.layer_decay=0.5"))
-    factors = {name: group.factor for group in trainer.task.parameter_groups() for name in group.names}
+    factors = {name: group.rate_factor for group in trainer.task.parameter_groups() for name in group.names}
     assert {factor for name, factor in factors.items() if name.startswith("head.")} == {10}
     assert factors["image.norm.weight"] == 1 and factors["image.patch_embed.proj.weight"] == 0.25
     assert "log_logit_scale" not in factors

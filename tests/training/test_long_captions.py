@@ -39,7 +39,7 @@ def long_config(overrides, long_shapes):
 
 def batch_of(settings):
     task = built_task(load_config(None, settings))
-    return task, next(load_batches(task.rows(), task.config))
+    return task, next(load_batches(task.open_rows(), task.config))
 
 
 def test_a_batch_holds_both_texts_and_all_else_as_before(long_config):

@@ -60,7 +60,7 @@ def test_batch_norms_see_micro_batches_and_count_each_once():
         step = CachedStep(model, loss, config)
         parts = []
         for rows in (slice(0, 3), slice(3, 6), slice(6, 10)):
-            with step.dropout.rows(keys_on_device(step.dropout, 3, views, positions[rows])):
+            with step.dropout.use_keys(keys_on_device(step.dropout, 3, views, positions[rows])):
                 parts.append(model({name: view[rows] for name, view in views.items()})[0])
         statistics = [norm._mean.numpy() for norm in norms]
         joined = {name: paddle.concat([part[name] for part in parts]) for name in views}

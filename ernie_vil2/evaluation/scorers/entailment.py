@@ -293,7 +293,7 @@ def load_classifier(
     task = TASKS.find(config.Training.task) if config.Training.task in TASKS else None
     if not (isinstance(task, type) and issubclass(task, EntailmentTask)):
         raise ValueError(f"{source} labels no statements: it was trained on Training.task {config.Training.task}")
-    model = build_classifier(config.Model, config.Head, stored.vocab_size, task.images, len(task.labels))
+    model = build_classifier(config.Model, config.Head, stored.vocab_size, task.num_images, len(task.labels))
     try:
         set_weights(model, stored.arrays)
     except ValueError as error:
