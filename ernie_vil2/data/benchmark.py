@@ -26,7 +26,7 @@ from ernie_vil2.data.samples import (
     is_blank,
     is_id,
 )
-from ernie_vil2.data.source_files import image_files, numbered_lines, read_file
+from ernie_vil2.data.source_files import list_image_files, read_file, read_numbered_lines
 from ernie_vil2.data.spec import DataSpec
 
 TEXT_ID = "text_id"  # field that names a text in tables and in Chinese-CLIP's files
@@ -229,13 +229,13 @@ def read_unpaired(folder: Path | None, lines: Path | None) -> Benchmark:
         ValueError: there is no image file in the folder, or no text in the file.
     """
     report = BadSampleReport()
-    files = image_files(folder) if folder else []
+    files = list_image_files(folder) if folder else []
     report.add(len(files), [])
     root = folder or Path()
     images = [BenchmarkImage(file.relative_to(root).as_posix(), partial(read_file, file)) for file in files]
 
     texts: list[BenchmarkText] = []
-    for name, line in numbered_lines(lines) if lines else ():
+    for name, line in read_numbered_lines(lines) if lines else ():
         with report.attempt():
             text = decode_utf8(line, name).strip()
             check_text(text, name)

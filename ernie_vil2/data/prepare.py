@@ -32,7 +32,7 @@ from ernie_vil2.data.samples import (
 )
 from ernie_vil2.data.selection import SelectedSamples
 from ernie_vil2.data.shard_processes import Count, each_shard
-from ernie_vil2.data.tags import TagsFile, join_tags, tags_id
+from ernie_vil2.data.tags import TagsFile, find_tags_id, join_tags
 from ernie_vil2.io.files import atomic_files, atomic_write, load_json, sha256, write_json, write_text
 from ernie_vil2.io.locks import claimed
 from ernie_vil2.io.terminal import counted
@@ -249,7 +249,7 @@ def _fields(sample: Sample, work: Work) -> dict:
     """The JSON of a sample: the name of its image, what else its source says, captions and tags."""
     captions, tags = sample.readable_captions(), dict(sample.tags)
     if work.tags:
-        tags = join_tags(tags, tags_id(sample, work.settings.tags_id), work.tags)
+        tags = join_tags(tags, find_tags_id(sample, work.settings.tags_id), work.tags)
     fields = {
         name: value
         for name, value in sample.fields.items()

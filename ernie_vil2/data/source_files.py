@@ -1,6 +1,6 @@
-"""Files of a data set as they lie on disk: annotations row by row, and images.
+"""Files of data sets on a local disk: annotations row by row, and images.
 
-A row or an image that cannot be read is named, and the others are still used.
+An error names the row or image that cannot be read; the others are still used.
 """
 
 import os
@@ -16,13 +16,16 @@ from ernie_vil2.io.files import check_ordinary, parse_json, read_text, system_er
 
 T = TypeVar("T")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+# Limit of a JSON file's values, counted by its commas and brackets, which bounds the memory of the Python objects. The
+# largest benchmark, Karpathy's COCO, has 12 million.
 MAX_JSON_VALUES = 2**24
-"""Of a JSON file, by its commas and brackets. The largest of the benchmarks, Karpathy's COCO, has 12 million."""
+
 IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"})
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The lines that are not blank, each with its name `file:line`, without line end and byte order mark.
+def read_numbered_lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the lines that are not blank, each with its name `file:line`, without line end and byte order mark.
 
     Raises:
         OSError: the file cannot be read, or it is not an ordinary file.
@@ -30,7 +33,10 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, bytes]]:
     """
     check_ordinary(path)
     with system_errors_named(path), path.open("rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(MAX_TEXT_BYTES + 1), b""), 1):
+        number = 0
+        # One byte more than allowed, to see that a line is too long without reading all of it.
+        while line := file.readline(MAX_TEXT_BYTES + 1):
+            number += 1
             if len(line) > MAX_TEXT_BYTES:
                 raise ValueError(f"{path}:{number}: a line of more than {MAX_TEXT_BYTES} bytes; is it the right file?")
             if number == 1:
@@ -40,15 +46,15 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def read_json(path: Path, kind: type[T]) -> T:
-    """A whole JSON file.
+    """Read a whole JSON file whose top level is of type `kind`.
 
     Raises:
-        OSError: it cannot be read, or it is not an ordinary file.
-        ValueError: it is not JSON, too large or of too many values, or its top level is of another kind.
+        OSError: the file cannot be read, or it is not an ordinary file.
+        ValueError: the file is not JSON, it is too large or has too many values, or its top level is of another type.
     """
     text = read_text(path, MAX_BYTES)
-    values = sum(map(text.count, ",[{"))
-    if values > MAX_JSON_VALUES:
+    num_values = text.count(",") + text.count("[") + text.count("{")
+    if num_values > MAX_JSON_VALUES:
         raise ValueError(f"{path}: more than {MAX_JSON_VALUES:,} values; is this the right file?")
     try:
         content = parse_json(text)
@@ -60,11 +66,11 @@ def read_json(path: Path, kind: type[T]) -> T:
 
 
 def open_embeddings(path: Path) -> np.ndarray:
-    """A `.npy` file of embeddings, `[rows, width]`, as a memory map; errors name it.
+    """Open a `.npy` file of embeddings `[rows, width]` as a memory map.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or holds something else.
+        ValueError: the file is damaged or holds something else.
     """
     try:
         array = np.lib.format.open_memmap(path, mode="r")
@@ -77,45 +83,59 @@ def open_embeddings(path: Path) -> np.ndarray:
     return array
 
 
-def check_widths(where: str | Path, images: np.ndarray, texts: np.ndarray) -> None:
-    """ValueError, which names the folder or file, if embeddings of images and of texts are not of one width."""
+def check_widths(location: str | Path, images: np.ndarray, texts: np.ndarray) -> None:
+    """Raise ValueError, with the folder or file, if embeddings of images and texts have different widths."""
     if images.shape[1] != texts.shape[1]:
         raise ValueError(
-            f"{where}: image embeddings are {images.shape[1]} wide, text embeddings {texts.shape[1]}; both must come "
-            "from one model"
+            f"{location}: image embeddings are {images.shape[1]} wide, text embeddings {texts.shape[1]}; both must "
+            "come from one model"
         )
 
 
-def values_of(row: object, where: str, *ids: str, **kinds: type) -> list[Any]:
-    """The values of a JSON object: ids, as texts, and those of the given types, by their keys.
+def extract_values(row: object, name: str, *ids: str, **types: type) -> list[Any]:
+    """Return values of a JSON object by their keys.
 
-    BadSample if it is not an object, or does not hold these.
+    Args:
+        row: the object.
+        name: name of the row, for the error.
+        ids: keys of ids, which are returned as texts.
+        types: types of further values, by key.
+
+    Raises:
+        BadSample: the row is not an object, or a value is missing or of another type.
     """
-    if not isinstance(row, dict) or not all(isinstance(row.get(key), kind) for key, kind in kinds.items()):
-        raise BadSample(Reason.MALFORMED_ROW, where)
-    if not all(is_id(row.get(key)) for key in ids):
-        raise BadSample(Reason.MALFORMED_ROW, where)
-    return [*(str(row[key]) for key in ids), *(row[key] for key in kinds)]
+    if not isinstance(row, dict):
+        raise BadSample(Reason.MALFORMED_ROW, name)
+    for key, expected_type in types.items():
+        if not isinstance(row.get(key), expected_type):
+            raise BadSample(Reason.MALFORMED_ROW, name)
+    for key in ids:
+        if not is_id(row.get(key)):
+            raise BadSample(Reason.MALFORMED_ROW, name)
+    return [str(row[key]) for key in ids] + [row[key] for key in types]
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The files in a folder and those within it whose names end as those of images; hidden folders are left out."""
-    found = []
+def list_image_files(folder: Path) -> list[Path]:
+    """Return the files with a suffix of images in a folder and its subfolders, in order, without hidden folders."""
+    paths = []
     for root, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(root, name) for name in sorted(files) if name.rpartition(".")[2].lower() in IMAGE_SUFFIXES]
-    return found
+        folders[:] = sorted(name for name in folders if not name.startswith("."))  # os.walk enters what is left here
+        for name in sorted(files):
+            if name.rpartition(".")[2].lower() in IMAGE_SUFFIXES:
+                paths.append(Path(root, name))
+    return paths
 
 
-def readable(path: str) -> str:
-    """A path as text. Names that are not UTF-8 are read as GBK, as Chinese Windows writes them, or shown with escapes.
+def decode_path(path: str) -> str:
+    """Return a path as a text that can be written to a file, a database or an answer.
 
-    Python's own form of such names cannot be written to a file, a database or an answer.
+    Python's own form of a name that is not UTF-8 cannot. Such names are decoded as GBK, in which Chinese Windows writes
+    them, or else shown with escapes.
     """
-    return os.sep.join(map(_readable, path.split(os.sep)))  # noqa: PTH118, PTH206  -- a text to show
+    return os.sep.join(map(_decode_name, path.split(os.sep)))  # noqa: PTH118, PTH206  -- a text to show
 
 
-def _readable(name: str) -> str:
+def _decode_name(name: str) -> str:
     content = os.fsencode(name)
     for encoding in ("utf-8", "gbk"):
         with suppress(UnicodeDecodeError):
@@ -124,15 +144,22 @@ def _readable(name: str) -> str:
 
 
 def check_inside(name: str) -> None:
-    """BadSample if the name of a file leads out of its folder, or is none."""
+    """Raise BadSample if a relative path is empty or leads out of its folder."""
     check_text(name)
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
         raise BadSample(Reason.OUTSIDE_FOLDER, name)
 
 
-def found_image(folders: Sequence[Path], *names: str) -> tuple[Path, bytes]:
-    """The file of the first name that a folder has, in the first folder that has it, with its bytes; else BadSample."""
+def read_first_image(folders: Sequence[Path], *names: str) -> tuple[Path, bytes]:
+    """Read the first image that exists, trying each name in all folders before the next name.
+
+    Returns:
+        The path of the image, and its bytes.
+
+    Raises:
+        BadSample: no folder has an image of these names, or it cannot be read.
+    """
     for name in names:
         for folder in folders:
             try:
@@ -142,15 +169,15 @@ def found_image(folders: Sequence[Path], *names: str) -> tuple[Path, bytes]:
     raise BadSample(Reason.MISSING_IMAGE, names[0])
 
 
-def read_file(path: Path, most: int = MAX_BYTES) -> bytes:
-    """The bytes of a file.
+def read_file(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """Read a file.
 
     Raises:
-        FileNotFoundError: there is none.
-        BadSample: it cannot be read, it is not an ordinary file, or it is longer than `most` (as `check_size`).
+        FileNotFoundError: there is no such file.
+        BadSample: the file cannot be read, is not an ordinary file, or is longer than `max_bytes` (as `check_size`).
     """
     try:
-        check_size(check_ordinary(path).st_size, most, str(path))
+        check_size(check_ordinary(path).st_size, max_bytes, str(path))
         return path.read_bytes()
     except NotADirectoryError as error:
         raise FileNotFoundError(path) from error

@@ -21,80 +21,88 @@ Tags = dict[str, tuple[str, ...]]
 class TagsFile:
     """Tags by id and language: JSON lines `{"id": ..., "tags_zh": [...], "tags_en": [...]}`, a TSV or a CSV.
 
-    The first line of a TSV or CSV names its columns, `id` and `tags`, `tags_zh`, ...; `|` separates two tags. Only
-    the ids are kept in memory, as 16 bytes a row. Of rows with one id the first one counts.
+    The first line of a TSV or CSV names its columns: `id`, and `tags`, `tags_zh`, ...; `|` separates two tags. Only the
+    ids are kept in memory, in 16 bytes a row. Of several rows with the same id the first one is used.
 
     Args:
         path: the file, `.jsonl`, `.tsv` or `.csv`.
-        bad: counts the rows that have no id or malformed tags, and those that repeat an id; None: the former are an
-            error, the latter are skipped.
+        bad_rows: report that counts rows without id, rows with malformed tags, and repeated ids. None: the first two
+            raise an error and repeated ids are ignored.
+
+    Attributes:
+        name: path of the file as a text.
+        ids: `[N]` int64, `content_id` of every usable row, sorted.
+        usable_rows: `[N]` int64, number of each of these rows.
 
     Raises:
-        ValueError: the file is not of such a kind, there is no row in it, or (without `bad`) a row cannot be used.
+        ValueError: the file has another suffix or no rows, or (without `bad_rows`) a row cannot be used.
     """
 
-    def __init__(self, path: str | Path, bad: BadSampleReport | None = None):
+    def __init__(self, path: str | Path, bad_rows: BadSampleReport | None = None):
         self.name = str(path)
-        kind = READERS.get(Path(path).suffix)
-        if kind is None:
+        reader = READERS.get(Path(path).suffix)
+        if reader is None:
             raise ValueError(f"{path}: tags are in a .jsonl, .tsv or .csv file")
-        self._rows: JsonTable | TagsTsv | CsvTable = kind(path)
-        if bad is None:
+        self._rows: JsonTable | TagsTsv | CsvTable = reader(path)
+        if bad_rows is None:
             index = load_or_scan_index("tags", self._rows.location.identity(), self._scan)
-        else:  # only a scan finds what is wrong with the rows
-            index = self._scan(bad)
+        else:  # a cached index does not say what is wrong with the rows
+            index = self._scan(bad_rows)
         self.ids: np.ndarray = index["ids"]
-        """`content_id` of every row that can be used, sorted."""
         self.usable_rows: np.ndarray = index["rows"]
-        """The number of each of these rows."""
         self._rows.release()
 
-    def _scan(self, bad: BadSampleReport | None = None) -> Index:
-        ids, usable = np.zeros(len(self._rows), np.int64), np.ones(len(self._rows), bool)
-        quiet = not shows_progress()
-        for row in tqdm(range(len(ids)), "ids", unit="row", delay=2, leave=False, file=sys.stdout, disable=quiet):
+    def _scan(self, bad_rows: BadSampleReport | None = None) -> Index:
+        num_rows = len(self._rows)
+        ids, is_usable = np.zeros(num_rows, np.int64), np.ones(num_rows, bool)
+        is_quiet = not shows_progress()
+        for row in tqdm(range(num_rows), "ids", unit="row", delay=2, leave=False, file=sys.stdout, disable=is_quiet):
             try:
-                ids[row] = content_id(self._row(row)[0])
+                ids[row] = content_id(self.id_at(row))
             except BadSample as error:
-                if bad is None:
+                if bad_rows is None:
                     raise ValueError(f"{self.name}: {error}; fix the row or take it out") from error
-                bad.add(0, [(error.reason, error.name)])
-                usable[row] = False
-        usable_rows = np.flatnonzero(usable)
+                bad_rows.add(0, [(error.reason, error.name)])
+                is_usable[row] = False
+
+        usable_rows = np.flatnonzero(is_usable)
+        # Stable, so that the first row of an id comes first.
         usable_rows = usable_rows[np.argsort(ids[usable_rows], kind="stable")]
-        if bad is not None:
-            sorted_ids = ids[usable_rows]
+        sorted_ids = ids[usable_rows]
+        if bad_rows is not None:
             repeated = np.sort(usable_rows[1:][sorted_ids[1:] == sorted_ids[:-1]])
-            bad.add(len(self._rows), [(Reason.REPEATED_ID, self._rows.describe_row(row)) for row in repeated.tolist()])
-        return {"ids": ids[usable_rows], "rows": usable_rows}
+            names = [self._rows.describe_row(row) for row in repeated.tolist()]
+            bad_rows.add(num_rows, [(Reason.REPEATED_ID, name) for name in names])
+        return {"ids": sorted_ids, "rows": usable_rows}
 
     def id_at(self, row: int) -> str:
-        """The id of a row."""
-        return self._row(row)[0]
+        """Return the id of a row; BadSample if it has none or its tags are malformed."""
+        return self._read_row(row)[0]
 
-    def _row(self, row: int) -> tuple[str, Tags]:
-        where, fields = self._rows.describe_row(row), self._rows.read_row(row)
-        name = fields.get(ID)
-        if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
-            raise BadSample(Reason.NO_ID, where)
-        return str(name), parse_texts(fields, where)[1]
+    def _read_row(self, row: int) -> tuple[str, Tags]:
+        row_name, fields = self._rows.describe_row(row), self._rows.read_row(row)
+        row_id = fields.get(ID)
+        if not isinstance(row_id, str | int) or isinstance(row_id, bool) or row_id == "":
+            raise BadSample(Reason.NO_ID, row_name)
+        _, tags = parse_texts(fields, row_name)
+        return str(row_id), tags
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, name: str) -> Tags:
-        """The tags of an id by language; none if the file has no such id."""
-        number = content_id(name)
+    def __getitem__(self, sample_id: str) -> Tags:
+        """Return the tags of an id by language; none if the file does not have the id."""
+        number = content_id(sample_id)
         first, last = np.searchsorted(self.ids, [number, number + 1])
         for row in self.usable_rows[first:last].tolist():
-            found, tags = self._row(row)
-            if found == name:
+            row_id, tags = self._read_row(row)
+            if row_id == sample_id:  # two ids may have the same number
                 return tags
         return {}
 
 
 class TagsTsv(TextLines):
-    """A TSV with named columns, whose tags are lists."""
+    """A TSV whose first line names the columns, and whose tags are lists."""
 
     def __len__(self) -> int:
         return super().__len__() - 1
@@ -103,16 +111,16 @@ class TagsTsv(TextLines):
         return super().describe_row(index + 1)
 
     def read_row(self, index: int) -> dict[str, object]:
-        """The columns of a row; BadSample if it has more or fewer than there are names."""
-        columns, values = (
-            [decode_utf8(value, self.name) for value in self.read_columns(row)] for row in (0, index + 1)
-        )
+        """Return the columns of a row by name; BadSample if their number is not that of the names."""
+        columns = [decode_utf8(value, self.name) for value in self.read_columns(0)]
+        values = [decode_utf8(value, self.name) for value in self.read_columns(index + 1)]
         if len(columns) != len(values):
             raise BadSample(Reason.MALFORMED_ROW, self.describe_row(index))
-        return {
-            column: value.split(LIST_SEPARATOR) if column.partition("_")[0] == "tags" else value
-            for column, value in zip(columns, values, strict=True)
-        }
+        row: dict[str, object] = {}
+        for column, value in zip(columns, values, strict=True):
+            is_list = column.partition("_")[0] == "tags"
+            row[column] = value.split(LIST_SEPARATOR) if is_list else value
+        return row
 
 
 READERS: dict[str, type[JsonTable] | type[TagsTsv] | type[CsvTable]] = {
@@ -122,8 +130,12 @@ READERS: dict[str, type[JsonTable] | type[TagsTsv] | type[CsvTable]] = {
 }
 
 
-def tags_id(sample: Sample, field: str | None) -> str:
-    """What a sample's tags are joined by: one of its fields, or its image's name; BadSample if it has no such field."""
+def find_tags_id(sample: Sample, field: str | None) -> str:
+    """Return the id by which a sample's tags are found: one of its fields, or the name of its image.
+
+    Raises:
+        BadSample: the sample does not have the field.
+    """
     if field is None:
         return sample.image_name
     value = sample.fields.get(field)
@@ -132,9 +144,11 @@ def tags_id(sample: Sample, field: str | None) -> str:
     return str(value)
 
 
-def join_tags(tags: Tags, name: str, files: Iterable[TagsFile]) -> Tags:
-    """Tags with those that files have for a name; a file's replace what was there in the same language."""
+def join_tags(tags: Tags, sample_id: str, files: Iterable[TagsFile]) -> Tags:
+    """Return tags with those of an id in files, which replace tags of the same language; later files win."""
     joined = dict(tags)
     for file in files:
-        joined |= {language: found for language, found in file[name].items() if found}
+        for language, words in file[sample_id].items():
+            if words:
+                joined[language] = words
     return joined

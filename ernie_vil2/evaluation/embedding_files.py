@@ -27,7 +27,7 @@ import numpy as np
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, ImageIds
 from ernie_vil2.data.readers import ShardedSource, TsvSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, is_id, parse_object
-from ernie_vil2.data.source_files import check_widths, numbered_lines, open_embeddings
+from ernie_vil2.data.source_files import check_widths, open_embeddings, read_numbered_lines
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.report import write_json_lines
 from ernie_vil2.io.files import atomic_write
@@ -171,7 +171,7 @@ def _read_row_names(folder: Path, kind: str) -> list[tuple[str, str | None]]:
     names: list[tuple[str, str | None]] = []
     plain_file = folder / f"{kind}s.txt"
     if plain_file.is_file():
-        for _, line in numbered_lines(plain_file):
+        for _, line in read_numbered_lines(plain_file):
             names.append((line.decode("utf-8", "replace").strip(), None))
     else:
         for place, entry in _read_json_lines(folder / f"{kind}s.jsonl"):
@@ -465,7 +465,7 @@ def _raise_no_content(name: str) -> bytes:
 
 def _read_official_lines(path: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield the place, the text embedding and the image embedding of each row."""
-    for place, line in numbered_lines(path):
+    for place, line in read_numbered_lines(path):
         columns = line.split(b"\t")
         if len(columns) != 3 or columns[2] != b"1":
             raise ValueError(f"{place}: a row is a text embedding, a tab, an image embedding, a tab, and 1")
@@ -492,7 +492,7 @@ def _number_rows() -> Iterator[tuple[str, str]]:
 
 
 def _read_json_lines(path: Path) -> Iterator[tuple[str, dict]]:
-    for place, line in numbered_lines(path):
+    for place, line in read_numbered_lines(path):
         try:
             yield place, parse_object(line, place)
         except BadSample as error:

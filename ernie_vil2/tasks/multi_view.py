@@ -25,7 +25,7 @@ from ernie_vil2.data.loader import Batch, RowPreview, ViewRows
 from ernie_vil2.data.loader_workers import Arrays, RowLayout
 from ernie_vil2.data.order import Purpose, make_generator
 from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, parse_object
-from ernie_vil2.data.source_files import check_widths, numbered_lines, open_embeddings
+from ernie_vil2.data.source_files import check_widths, open_embeddings, read_numbered_lines
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.losses import MultiViewLoss, build_loss, get_initial_bias
@@ -255,7 +255,7 @@ def _open_teacher_embeddings(folder: Path, kind: str, key: str) -> tuple[np.ndar
     embeddings = open_embeddings(path)
     rows: dict[str, int] = {}
     num_names = 0
-    for where, line in numbered_lines(names_path):
+    for where, line in read_numbered_lines(names_path):
         name = parse_object(line, where).get(key)
         if name is None:
             raise ValueError(f"{where}: no {key}")

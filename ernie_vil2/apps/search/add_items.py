@@ -25,7 +25,7 @@ from ernie_vil2.data.decoding import encode_thumbnail, to_rgb_array
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.source import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, check_text
-from ernie_vil2.data.source_files import image_files, read_file, readable
+from ernie_vil2.data.source_files import decode_path, list_image_files, read_file
 from ernie_vil2.data.spec import TRAIN, DataLike, DataSpec
 from ernie_vil2.io.files import read_text
 
@@ -133,7 +133,7 @@ def list_images(data: DataLike) -> list[SourceImage]:
     images: list[SourceImage] = []
     for entry in spec.paths:
         entry_spec = replace(spec, paths=[entry])
-        files = image_files(Path(entry)) if os.path.isdir(entry) else []  # noqa: PTH112  -- Path raises where this says no
+        files = list_image_files(Path(entry)) if os.path.isdir(entry) else []  # noqa: PTH112  -- Path raises where this says no
         if files and not _is_source(entry_spec):
             for file in files:
                 images.append(SourceImage(str(file), partial(_load_file, Path(entry), file), _absolute_path(file)))
@@ -398,12 +398,12 @@ def _load_image(image: SourceImage) -> tuple[SourceImage, ImageRecord] | BadSamp
 
 
 def _load_file(folder: Path, file: Path) -> ImageRecord:
-    name = readable(str(file.relative_to(folder)))
+    name = decode_path(str(file.relative_to(folder)))
     try:
         content = read_file(file)
     except FileNotFoundError as error:
         raise BadSample(Reason.MISSING_IMAGE, str(file)) from error
-    return ImageRecord(name, content, {"file": readable(file.name)}, _absolute_path(file), is_bare=True)
+    return ImageRecord(name, content, {"file": decode_path(file.name)}, _absolute_path(file), is_bare=True)
 
 
 def _load_sample(source: ShardedSource, row: int) -> ImageRecord:

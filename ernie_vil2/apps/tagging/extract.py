@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, format_names
-from ernie_vil2.data.tags import Tags, tags_id
+from ernie_vil2.data.tags import Tags, find_tags_id
 from ernie_vil2.io.files import atomic_write, load_json, parse_json, system_errors_named, write_json
 from ernie_vil2.io.locks import Locked, OtherJob, check_job, lock
 from ernie_vil2.io.terminal import RunError, counted
@@ -276,7 +276,7 @@ class _RowsRead:
         for row in rows:
             try:
                 sample = self.source[row]
-                name = tags_id(sample, self._id_field)
+                name = find_tags_id(sample, self._id_field)
             except BadSample as bad:
                 self._digest.update(blake2b(str(bad).encode()).digest())
                 yield bad

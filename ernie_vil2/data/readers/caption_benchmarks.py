@@ -32,7 +32,7 @@ from ernie_vil2.data.readers.layout import (
 )
 from ernie_vil2.data.readers.locations import Location
 from ernie_vil2.data.samples import BadSample, Reason, Sample, decode_utf8, is_blank, parse_object
-from ernie_vil2.data.source_files import numbered_lines, read_json, values_of
+from ernie_vil2.data.source_files import extract_values, read_json, read_numbered_lines
 from ernie_vil2.data.spec import DataSpec
 
 Line = tuple[BenchmarkImage, BenchmarkText]  # the image and the text of a line
@@ -53,7 +53,7 @@ def _read_karpathy(name: str, annotations: Path, split: str, folders: ImageFolde
         if isinstance(row, dict) and row.get("split") not in wanted:
             continue
         with collector.entry():
-            file, sentences = values_of(row, f"{annotations.name}, image {number}", filename=str, sentences=list)
+            file, sentences = extract_values(row, f"{annotations.name}, image {number}", filename=str, sentences=list)
             fields = {name: row[name] for name in FIELDS if name in row}
             image = folders.get_image(file, file, fields=fields)
             collector.add_image(image, image.id, must_be_new=True)
@@ -66,7 +66,7 @@ def _read_karpathy(name: str, annotations: Path, split: str, folders: ImageFolde
 
 
 def _karpathy_text(sentence: Any, row: dict, where: str) -> BenchmarkText:
-    text_id, raw = values_of(sentence, where, "sentid", raw=str)
+    text_id, raw = extract_values(sentence, where, "sentid", raw=str)
     if sentence.get("imgid", row.get("imgid")) != row.get("imgid"):
         raise BadSample(Reason.UNMATCHED_IMAGE, where)
     return BenchmarkText(text_id, raw.strip())
@@ -106,12 +106,12 @@ def _read_coco_captions(annotations: Path, split: str, folders: ImageFolders) ->
     collector = Collector()
     for number, row in enumerate(content["images"]):
         with collector.entry():
-            image_id, file = values_of(row, f"{annotations.name}, image {number}", "id", file_name=str)
+            image_id, file = extract_values(row, f"{annotations.name}, image {number}", "id", file_name=str)
             collector.add_image(folders.get_image(image_id, file), file, must_be_new=True)
     for number, row in enumerate(content["annotations"]):
         with collector.entry():
             where = f"{annotations.name}, annotation {number}"
-            text_id, caption = values_of(row, where, "id", caption=str)
+            text_id, caption = extract_values(row, where, "id", caption=str)
             image_id = str(row.get("image_id"))
             if not collector.has_image(image_id):
                 raise BadSample(Reason.UNMATCHED_IMAGE, f"{where}, {image_id}")
@@ -150,11 +150,11 @@ def _read_caption_lines(
     if not captions.is_file():
         raise FileNotFoundError(f"{captions} is missing; {ids.name} lists images, and it holds their captions")
     collector = Collector()
-    for where, line in numbered_lines(ids):
+    for where, line in read_numbered_lines(ids):
         with collector.entry():
             image_id = decode_utf8(line, where).strip()
             collector.add_image(folders.get_image(image_id, f"{image_id}.jpg"), image_id, must_be_new=True)
-    for where, line in numbered_lines(captions):
+    for where, line in read_numbered_lines(captions):
         if line.partition(b"#")[0] in other_ids:
             continue
         with collector.entry():
@@ -174,7 +174,7 @@ COCO_CN_CAPTIONS = "imageid.human-written-caption.txt"
 
 def _read_coco_cn(ids: Path, split: str, folders: ImageFolders) -> Benchmark:
     """Images and texts have their published ids: `COCO_val2014_000000001234`, `COCO_val2014_000000001234#0`."""
-    lists = {path: {line.strip() for _, line in numbered_lines(path)} for path in ids.parent.glob("coco-cn_*.txt")}
+    lists = {path: {line.strip() for _, line in read_numbered_lines(path)} for path in ids.parent.glob("coco-cn_*.txt")}
     others = set().union(*lists.values()) - lists[ids]
     return _read_caption_lines(f"coco-cn-{split}", ids, ids.with_name(COCO_CN_CAPTIONS), folders, others)
 
@@ -231,7 +231,7 @@ def _read_aic_icc(annotations: Path, split: str, folders: ImageFolders) -> Bench
     for number, row in enumerate(read_json(annotations, list)):
         with collector.entry():
             where = f"{annotations.name}, entry {number}"
-            image_id, captions = values_of(row, where, image_id=str, caption=list)
+            image_id, captions = extract_values(row, where, image_id=str, caption=list)
             if not all(isinstance(caption, str) for caption in captions):
                 raise BadSample(Reason.MALFORMED_ROW, where)
             collector.add_image(folders.get_image(image_id, image_id), image_id, must_be_new=True)
@@ -258,7 +258,7 @@ def _read_lines(
 ) -> Benchmark:
     """A pair in each line, which `parse` makes of the line and its name for errors."""
     collector = Collector()
-    for where, line in numbered_lines(path):
+    for where, line in read_numbered_lines(path):
         with collector.entry():
             image, text = parse(decode_utf8(line, where), where, folders)
             collector.add_sample(image, image.id, text, where)
@@ -306,7 +306,7 @@ def _find_translated(folder: Path) -> dict[str, Sequence[Path]]:
 
 
 def _begins_with(path: Path, mark: bytes) -> bool:
-    return mark in next((line for _, line in numbered_lines(path)), b"")
+    return mark in next((line for _, line in read_numbered_lines(path)), b"")
 
 
 COCO_CN_TRANSLATED = Layout(
@@ -351,7 +351,7 @@ class Xm3600:
     def __init__(self, path: Path, folders: ImageFolders):
         self.name, self.files = str(path), [path]
         self._rows: list[tuple[BenchmarkImage, int, dict[str, str]] | BadSample] = []
-        for where, line in numbered_lines(path):
+        for where, line in read_numbered_lines(path):
             try:
                 self._rows += self._of_image(parse_object(line, where), where, folders)
             except BadSample as bad:

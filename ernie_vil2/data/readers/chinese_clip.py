@@ -30,7 +30,7 @@ from ernie_vil2.data.samples import (
     is_id,
     parse_object,
 )
-from ernie_vil2.data.source_files import numbered_lines
+from ernie_vil2.data.source_files import read_numbered_lines
 from ernie_vil2.device.extras import require
 from ernie_vil2.io import restricted_pickle
 
@@ -187,7 +187,7 @@ def _find(folder: Path) -> dict[str, list[Path]]:
 
 def _names_images(images: Path) -> bool:
     texts = find_text_file(images)
-    for name, line in numbered_lines(texts):
+    for name, line in read_numbered_lines(texts):
         try:
             return bool(parse_object(line, name).get(text_keys(texts)[2]))
         except BadSample:
@@ -199,7 +199,7 @@ def _read(images: Path, split: str, folders: ImageFolders) -> Benchmark:
     """Images and texts have their published ids. A text without image ids stays in the gallery and is not a query."""
     collector, texts = Collector(), find_text_file(images)
     _read_images(collector, Lines(images))
-    for name, line in numbered_lines(texts):
+    for name, line in read_numbered_lines(texts):
         with collector.entry():
             text_id, content, image_ids = parse_text(parse_object(line, name), name, text_keys(texts))
             matched = [image_id for image_id in image_ids if collector.has_image(image_id)]

@@ -17,7 +17,7 @@ from ernie_vil2.data.readers.layout import ImageFolders, Layout, Precedence, fin
 from ernie_vil2.data.readers.locations import Location
 from ernie_vil2.data.readers.tables import JsonTable
 from ernie_vil2.data.samples import BadSample, Reason, Statement, check_text, is_blank, is_id, parse_object
-from ernie_vil2.data.source_files import numbered_lines
+from ernie_vil2.data.source_files import read_numbered_lines
 from ernie_vil2.data.spec import DataSpec
 
 NO_GOLD_LABEL = "-"
@@ -173,7 +173,7 @@ def _find_nlvr2(folder: Path) -> dict[str, list[Path]]:
 
 def _is_nlvr2(path: Path) -> bool:
     try:
-        where, line = next(numbered_lines(path))
+        where, line = next(read_numbered_lines(path))
         return {"sentence", "identifier", "label"} <= parse_object(line, where).keys()
     except (OSError, ValueError, StopIteration):
         return False
@@ -209,7 +209,7 @@ def published_subsets(annotations: Path) -> dict[str, frozenset[str]]:
     for name in SUBSETS:
         path = find_file(annotations.parent, f"{name}_{annotations.name}")
         if path:
-            rows = (parse_object(line, where) for where, line in numbered_lines(path))
+            rows = (parse_object(line, where) for where, line in read_numbered_lines(path))
             found[name] = frozenset(text_of(row, "identifier", path.name) for row in rows)
     return found
 

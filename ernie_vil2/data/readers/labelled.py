@@ -16,7 +16,7 @@ from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, canonical_split
 from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR
 from ernie_vil2.data.readers.tables import TABLES, Table, image_of, open_table
 from ernie_vil2.data.samples import BadSample, Reason, is_id
-from ernie_vil2.data.source_files import image_files, read_file, read_json
+from ernie_vil2.data.source_files import list_image_files, read_file, read_json
 from ernie_vil2.data.spec import DataLike, DataSpec
 from ernie_vil2.io.files import read_text
 from ernie_vil2.io.terminal import counted
@@ -217,7 +217,7 @@ def _in_folders(root: Path, split: str | None, default: str | None) -> Found | N
             raise ValueError(f"{root} has no split {split or default}; choose one of {', '.join(splits)}")
         folder = splits[chosen]
         classes = _folders(folder)
-    files = {one.name: image_files(one) for one in classes}
+    files = {one.name: list_image_files(one) for one in classes}
     if not any(files.values()):
         return None
     if split is not None and not splits:
@@ -227,7 +227,7 @@ def _in_folders(root: Path, split: str | None, default: str | None) -> Found | N
         for name, paths in files.items()
         for path in paths
     ]
-    entries += [BadSample(Reason.NO_LABEL, path.name) for path in image_files(folder) if path.parent == folder]
+    entries += [BadSample(Reason.NO_LABEL, path.name) for path in list_image_files(folder) if path.parent == folder]
     names = next((home / CHINESE_NAMES for home in (folder, folder.parent) if (home / CHINESE_NAMES).is_file()), None)
     name = folder.name if folder == root else f"{root.name}-{folder.name}"
     return Found(name, entries, list(files), (), names)

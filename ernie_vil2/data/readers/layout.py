@@ -13,7 +13,7 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.readers.locations import Location
 from ernie_vil2.data.readers.source import Shard
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.source_files import check_inside, found_image
+from ernie_vil2.data.source_files import check_inside, read_first_image
 from ernie_vil2.data.spec import DataSpec
 
 # If no split is named, the first of these that exists is scored.
@@ -169,7 +169,7 @@ class ImageFolders:
         """
         for name in names:
             check_inside(name)
-        find = partial(found_image, self._folders, *names)
+        find = partial(read_first_image, self._folders, *names)
         return BenchmarkImage(image_id, lambda: find()[1], fields or {}, find)
 
     def check_images(self, images: Sequence[BenchmarkImage]) -> None:

@@ -25,7 +25,7 @@ from ernie_vil2.data.readers.source import NUM_THREADS, Shard, ShardedSource
 from ernie_vil2.data.readers.splits import holdout_part
 from ernie_vil2.data.readers.tables import TABLE, describe_missing_columns, find_tables
 from ernie_vil2.data.readers.webdataset import TAR
-from ernie_vil2.data.source_files import image_files
+from ernie_vil2.data.source_files import list_image_files
 from ernie_vil2.data.spec import TRAIN, DataLike, DataSpec
 from ernie_vil2.io.terminal import print_once, shows_progress
 from ernie_vil2.registry import Registry
@@ -381,7 +381,7 @@ def _has_files_in(folder: Path, splits_by_layout: Mapping[Layout, Splits]) -> bo
 def _describe_unknown_folder(folder: Path, layouts: Sequence[Layout]) -> str:
     """Return a message that says what a folder without a known layout holds, and what would make it readable."""
     table_problems = describe_missing_columns(folder)[:3]
-    if not image_files(folder):
+    if not list_image_files(folder):
         problem = "no images in this folder, and no known layout"
     elif table_problems:
         problem = "no known layout"

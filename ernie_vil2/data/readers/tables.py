@@ -24,7 +24,7 @@ from ernie_vil2.data.readers.source import Index, TextLines, scan_lines
 from ernie_vil2.data.readers.spreadsheets import LOOKED_AT, CsvTable, XlsxTable, header, read_sheet
 from ernie_vil2.data.readers.webdataset import IMAGE_ID, choose_text_name, parse_texts
 from ernie_vil2.data.samples import BadSample, Reason, Sample, check_text, is_id, parse_object
-from ernie_vil2.data.source_files import BYTE_ORDER_MARK, check_inside, found_image
+from ernie_vil2.data.source_files import BYTE_ORDER_MARK, check_inside, read_first_image
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.device.extras import require
 
@@ -207,7 +207,7 @@ class TableSource:
         fields = {column: value for column, value in row.items() if column != key}
         path: str | Path = ""
         if data is None:
-            path, data = found_image(self._folders, file, file.strip())
+            path, data = read_first_image(self._folders, file, file.strip())
         return Sample(
             name, choose_text_name(captions, fields, self._text_id, where), data, captions, tags, fields, str(path)
         )

@@ -25,7 +25,7 @@ from ernie_vil2.data.samples import (
     is_id,
     parse_object,
 )
-from ernie_vil2.data.source_files import BYTE_ORDER_MARK, IMAGE_SUFFIXES, read_file, readable
+from ernie_vil2.data.source_files import BYTE_ORDER_MARK, IMAGE_SUFFIXES, decode_path, read_file
 
 IMAGE_ID = "image_id"  # JSON field that names the image, if several samples share one; otherwise its file name does
 
@@ -395,7 +395,7 @@ class FilesSource:
             except FileNotFoundError as error:
                 raise BadSample(Reason.MISSING_FILE, str(paths[suffix])) from error
 
-        sample = assemble_sample(readable(name), paths, read_with_suffix, self._text_id)
+        sample = assemble_sample(decode_path(name), paths, read_with_suffix, self._text_id)
         suffix = find_image_suffix(paths)
         return replace(sample, image_file=str(paths[suffix]) if suffix else "")
 

@@ -11,7 +11,7 @@ import numpy as np
 from ernie_vil2.config import Config, ConfigError, ScoredConfig
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.readers.labelled import LABEL, open_labelled
-from ernie_vil2.data.source_files import image_files
+from ernie_vil2.data.source_files import list_image_files
 from ernie_vil2.data.spec import TRAIN, DataSpec, option
 from ernie_vil2.device.extras import require
 from ernie_vil2.encoder import ErnieViL2
@@ -86,7 +86,7 @@ class ZeroShot(Scorer):
 
     @classmethod
     def recognises(cls, path: Path, layout: str | None) -> bool:
-        return layout == "" and any(map(image_files, path.glob("[!.]*/")))
+        return layout == "" and any(map(list_image_files, path.glob("[!.]*/")))
 
     def open(self, data: DataSpec) -> ScorerInput:
         """Open the images with all prompts, and the training part of a probe."""

@@ -41,7 +41,7 @@ def test_a_folder_per_class(tmp_path):
     assert names == {"dog": {"en": "dog"}, "none": {"en": "none"}, "sea_lion": {"en": "sea lion"}}
     assert own == {"dog/0.png": ["dog"], "dog/deep/9.jpg": ["dog"], "sea_lion/0.png": ["sea_lion"],
                    "sea_lion/1.png": ["sea_lion"]}  # fmt: skip
-    assert labelled.entry_report.counts == {"no label": 1} and labelled.entry_report.read == 5
+    assert labelled.entry_report.counts == {"no label": 1} and labelled.entry_report.num_read == 5
     assert labelled.name == "set" and labelled.images[0].read() == IMAGES["red"]
     with pytest.raises(ValueError, match="no splits"):
         open_labelled([tmp_path / "set"], split="test")

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.source_files import numbered_lines, read_json
+from ernie_vil2.data.source_files import read_json, read_numbered_lines
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import read_vocabulary
 from tests.hostile.bad_input.case import Case, file
@@ -30,7 +30,7 @@ def endless(input, opened):
 
 
 def read_lines(path):
-    return list(numbered_lines(Path(path)))
+    return list(read_numbered_lines(Path(path)))
 
 
 def pipe(name):
