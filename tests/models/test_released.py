@@ -12,7 +12,7 @@ from ernie_vil2.config import Config, ModelConfig
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.format import FORMATS, StoredModel, read_model, write_model
-from ernie_vil2.models.weights.formats.official import architecture, from_ours, to_ours
+from ernie_vil2.models.weights.formats.official import from_ours, infer_architecture, to_ours
 from ernie_vil2.towers.transformer import ENCODER_SIZES, VIT_SIZES
 from tests.support.encoding_model import unit
 from tests.support.other_families import built, copy_folder
@@ -164,7 +164,7 @@ def test_shapes_that_no_such_model_has(name, array, culprit):
     official[name] = array
     arrays = to_ours({name: array for name, array in official.items() if array is not None}, "official")
     with pytest.raises(ValueError, match=culprit):
-        architecture(arrays, (3, 2), "official")
+        infer_architecture(arrays, (3, 2), "official")
 
 
 def test_epsilon_and_dropout_of_a_paddlenlp_folder(paddlenlp, tmp_path):
@@ -258,7 +258,7 @@ def test_sizes_that_a_name_is_for_are_written(tmp_path, monkeypatch, layout):
     write_model(stored, tmp_path / "there", layout)
     found = read_model(tmp_path / "there").config.Model
     assert (found.image.width, found.image.heads, found.text.width, found.text.heads) == (24, 3, 24, 2)
-    assert any("prepares images" in change for change in FORMATS.find(layout).changes(stored.config))
+    assert any("prepares images" in change for change in FORMATS.find(layout).find_changes(stored.config))
 
 
 @pytest.mark.parametrize("layout", ["official", "paddlenlp", "ernie_vil2"])
@@ -299,6 +299,6 @@ def test_what_a_format_fixes_is_reported():
         (own, "paddlenlp", ["epsilon 1e-12", "images", "transparency", "splits texts", "7 tokens"]),
         (Config(Model=release), "official", []),
     ):
-        changes = FORMATS.find(layout).changes(config)
+        changes = FORMATS.find(layout).find_changes(config)
         assert len(changes) == len(settings)
         assert all(setting in change for setting, change in zip(settings, changes, strict=True))

@@ -1,12 +1,12 @@
-"""The release of the paper's authors, and what both releases of ERNIE-ViL 2.0 share: names, shapes and settings.
+"""Release of the paper's authors, and what both releases of ERNIE-ViL 2.0 share: names, shapes and settings.
 
-`official`: the file of the paper's authors. `paddlenlp`: `ErnieViLModel` of PaddleNLP. `ernie_vil2`: `DualEncoder`
-with a ViT, an ERNIE and no projection. All hold the same numbers; only PaddleNLP cuts the attention's input
-projection into three and leaves out axes of size 1. All store the temperature as log(1 / tau).
+`official` is the file of the paper's authors, `paddlenlp` the `ErnieViLModel` of PaddleNLP, and `ernie_vil2` our
+`DualEncoder` with a ViT, an ERNIE and no projection. All three hold the same numbers, with the temperature as
+log(1 / tau). Only PaddleNLP splits the input projection of the attention in three, and leaves out axes of size 1.
 
-Of the JSON files next to the weights, whatever the release's own code would obey is read, or refused by name where our
-towers cannot do the same: two models of equal weights may differ in nothing else. Sizes are those of the weights, with
-which the files must agree.
+From the JSON files next to the weights, every setting is read that the release's own code would obey. If our towers
+cannot do the same, the setting is refused by its name, so that no model is loaded with other outputs than its release
+has. Sizes come from the weights, and the files must agree with them.
 """
 
 import json
@@ -40,32 +40,33 @@ from ernie_vil2.models.weights.name_table import Form, NameTable, Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.transformer import Encoder, PublishedVit, Vit, text_variant
 
-LENGTH = 48  # tokens of a text in the release's configuration
-SETTINGS_NAMES = ("ernie_config.json", "ernie_config.base.json")  # the first is also what is written
-# The official code fixes the image tower's heads; this key, which it ignores, keeps those of other models.
-IMAGE_HEADS = "image_num_attention_heads"
-HEAD_WIDTH = 64
-TEXT_EPSILON = {"official": 1e-5, "paddlenlp": 1e-12, "ernie_vil2": 1e-5}
-"""Of the text tower's LayerNorms; PaddleNLP's ErnieModel sets it so after its configuration has asked for 1e-5."""
+TEXT_LENGTH = 48  # tokens of a text in the authors' configuration
+SETTINGS_FILES = ("ernie_config.json", "ernie_config.base.json")  # names that are read; the first one is written
+# The authors' code fixes the number of heads of the image tower. It ignores this key, which keeps that of other models.
+IMAGE_HEADS_KEY = "image_num_attention_heads"
+HEAD_WIDTH = 64  # decides the number of attention heads where no file says it
+# Of the text tower's LayerNorms. PaddleNLP's ErnieModel sets 1e-12 after its configuration has asked for 1e-5.
+TEXT_EPSILONS = {"official": 1e-5, "paddlenlp": 1e-12, "ernie_vil2": 1e-5}
 Heads = tuple[int | None, int | None]
-POSITIONS = "text.network.embeddings.position_embeddings.weight"
-_PDPARAMS = ("model_state.pdparams", f"model_state.pdparams{INDEX_SUFFIX}", "model.pdparams")
-_SAFETENSORS = (MODEL, f"{MODEL}{INDEX_SUFFIX}")
+POSITION_EMBEDDING = "text.network.embeddings.position_embeddings.weight"
+_PDPARAMS_FILES = ("model_state.pdparams", f"model_state.pdparams{INDEX_SUFFIX}", "model.pdparams")
+_SAFETENSORS_FILES = (MODEL, f"{MODEL}{INDEX_SUFFIX}")
 
-# Ours, official, PaddleNLP, and the form of PaddleNLP's, see `names`; official arrays have ours.
+# Our name, the official name, PaddleNLP's name, and the form of PaddleNLP's array (see `name_table`). Official arrays
+# have our form.
 _ROWS: list[tuple[str, str, str, Form]] = [
     ("log_logit_scale", "contrastive_loss_mm.temperature_b", "temperature", "array"),
     ("image.cls_token", "visual.class_embedding", "vision_model.class_embedding", "token"),
     ("image.pos_embed", "visual.positional_embedding", "vision_model.positional_embedding.weight", "grid"),
     ("image.patch_embed.proj.weight", "visual.patch_embed.proj.weight", "vision_model.conv1.weight", "array"),
     (WORD_EMBEDDING, "text_model.word_emb.weight", "text_model.embeddings.word_embeddings.weight", "array"),
-    (POSITIONS, "text_model.pos_emb.weight", "text_model.embeddings.position_embeddings.weight", "array"),
+    (POSITION_EMBEDDING, "text_model.pos_emb.weight", "text_model.embeddings.position_embeddings.weight", "array"),
     ("image.ln_pre", "visual.norm_pre", "vision_model.ln_pre", "layer"),
     ("image.norm", "visual.norm_post", "vision_model.ln_post", "layer"),
     ("text.network.embeddings.layer_norm", "text_model.ln", "text_model.embeddings.layer_norm", "layer"),
     ("text.network.pooler.dense", "text_model.pooler", "text_model.pooler.dense", "layer"),
 ]
-# Of a layer of the image tower: ours, which the official file has too, and PaddleNLP's.
+# Layers in a block of the image tower: our name, which the official file has, too, and PaddleNLP's.
 _IMAGE_LAYER = {
     "norm1": "norm1",
     "norm2": "norm2",
@@ -74,7 +75,7 @@ _IMAGE_LAYER = {
     "mlp.fc1": "linear1",
     "mlp.fc2": "linear2",
 }
-# Of a layer of the text tower: ours, which PaddleNLP has too, and official.
+# Layers in a block of the text tower: our name, which PaddleNLP has, too, and the official name.
 _TEXT_LAYER = {
     "self_attn.q_proj": "attn.q",
     "self_attn.k_proj": "attn.k",
@@ -85,75 +86,83 @@ _TEXT_LAYER = {
     "norm1": "ln1",
     "norm2": "ln2",
 }
-MOST_LAYERS = 1024
+MAX_LAYERS = 1024  # bounds the table of names that a file with absurd names can ask for
 
 
 def to_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str, np.ndarray]:
-    """Return the arrays of a release by our names, bit for bit; what has no counterpart keeps its name."""
+    """Return the arrays of a release by our names, bit for bit; arrays without a counterpart keep their names."""
     if layout == "ernie_vil2":
         return dict(arrays)
-    return dict(_names(arrays, layout, shaped=True).to_ours(arrays, is_complete=False))
+    table = _make_name_table(arrays, layout, may_lack_axes=True)
+    return dict(table.to_ours(arrays, is_complete=False))
 
 
 def from_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str, np.ndarray]:
-    """Return arrays of ours by a release's names; raise ValueError if it cannot hold one, such as a projection."""
+    """Return our arrays by the names of a release.
+
+    Raises:
+        ValueError: the release has no place for an array, such as a projection.
+    """
     try:
-        return dict(_names(arrays, layout).to_theirs(arrays, is_complete=False))
+        return dict(_make_name_table(arrays, layout).to_theirs(arrays, is_complete=False))
     except ValueError as error:
         raise ValueError(
             f"the {layout} format holds a ViT and an ERNIE of one width and nothing more: {error}"
         ) from None
 
 
-def _names(arrays: Mapping[str, np.ndarray], layout: WeightFormat, shaped: bool = False) -> NameTable:
-    """Return the table of names for the layers whose numbers are in those of the arrays, which may be a stranger's.
+def _make_name_table(arrays: Mapping[str, np.ndarray], layout: WeightFormat, may_lack_axes: bool = False) -> NameTable:
+    """Return the table of names for the blocks that the arrays have.
 
     Args:
-        shaped: whether official arrays may lack axes of size 1, as PaddleNLP's do.
+        arrays: arrays by our names or by those of the release.
+        layout: name of the release.
+        may_lack_axes: whether official arrays may lack the axes of size 1 that PaddleNLP's lack.
     """
     rows: list[Row] = []
     if layout == "official":
         for ours, official, _, form in _ROWS:
-            rows.append((ours, official, form if shaped or form == "layer" else "array"))
+            rows.append((ours, official, form if may_lack_axes or form == "layer" else "array"))
         image_names, text_names = {ours: ours for ours in _IMAGE_LAYER}, _TEXT_LAYER
-        image, text = "visual.blocks.N.", "text_model.encoder_stack.block.N."
+        image_block, text_block = "visual.blocks.N.", "text_model.encoder_stack.block.N."
     else:
-        rows += [(ours, paddlenlp, form) for ours, _, paddlenlp, form in _ROWS]
+        for ours, _, paddlenlp, form in _ROWS:
+            rows.append((ours, paddlenlp, form))
         image_names, text_names = _IMAGE_LAYER, {ours: ours for ours in _TEXT_LAYER}
-        image, text = "vision_model.transformer.layers.N.", "text_model.encoder.layers.N."
-    rows += [(f"image.blocks.N.{ours}", f"{image}{theirs}", "layer") for ours, theirs in image_names.items()]
-    rows += [
-        (f"text.network.encoder.layers.N.{ours}", f"{text}{theirs}", "layer") for ours, theirs in text_names.items()
-    ]
+        image_block, text_block = "vision_model.transformer.layers.N.", "text_model.encoder.layers.N."
+    for ours, theirs in image_names.items():
+        rows.append((f"image.blocks.N.{ours}", f"{image_block}{theirs}", "layer"))
+    for ours, theirs in text_names.items():
+        rows.append((f"text.network.encoder.layers.N.{ours}", f"{text_block}{theirs}", "layer"))
 
     matches = [re.search(r"\.(\d+)\.", name) for name in arrays]
     numbers = dict.fromkeys(match[1] for match in matches if match)
-    return NameTable(rows, {"": list(islice(numbers, MOST_LAYERS))})
+    return NameTable(rows, {"": list(islice(numbers, MAX_LAYERS))})
 
 
-def architecture(arrays: Mapping[str, np.ndarray], heads: Heads, layout: WeightFormat) -> ModelConfig:
-    """Return the model that arrays belong to, from their shapes, with what a release does around them.
+def infer_architecture(arrays: Mapping[str, np.ndarray], heads: Heads, layout: WeightFormat) -> ModelConfig:
+    """Return the towers that arrays belong to, inferred from their shapes.
 
-    That is its preprocessing, its tokenizer's rules and the epsilon of its text tower.
+    Preprocessing, rules of the tokenizer and epsilon of the text tower are those of the release.
 
     Args:
-        arrays: by our names.
-        heads: attention heads of the image and of the text tower, which no shape shows; None for either: width / 64.
+        arrays: arrays by our names.
+        heads: attention heads of the image and of the text tower, which no shape shows; None for width / 64.
+        layout: name of the release.
 
     Raises:
-        ValueError: arrays are missing or of shapes that no such model has, or the heads do not divide a width.
+        ValueError: arrays are missing or have shapes that no such model has, or the heads do not divide a width.
     """
-    # [width, 3, patch, patch]
-    width, channels, patch_size, _ = _shape(arrays, "image.patch_embed.proj.weight", 4)
-    _, tokens, _ = _shape(arrays, "image.pos_embed", 3)
-    side = round((tokens - 1) ** 0.5)
+    width, channels, patch_size, _ = _get_shape(arrays, "image.patch_embed.proj.weight", 4)
+    _, tokens, _ = _get_shape(arrays, "image.pos_embed", 3)
+    side = round((tokens - 1) ** 0.5)  # one token is the class token
     if side * side != tokens - 1 or channels != 3:
         raise ValueError(f"a ViT of {tokens - 1} patches and {channels} channels; a square of 3 channels is expected")
-    positions, text_width = _shape(arrays, POSITIONS, 2)
-    _shape(arrays, WORD_EMBEDDING, 2)
-    for name, narrow in (("image.blocks.0.mlp.fc1", width), ("text.network.encoder.layers.0.linear1", text_width)):
-        if _shape(arrays, f"{name}.weight", 2) != (narrow, 4 * narrow):
-            raise ValueError(f"{name} is not four times as wide as its tower")
+    positions, text_width = _get_shape(arrays, POSITION_EMBEDDING, 2)
+    _get_shape(arrays, WORD_EMBEDDING, 2)
+    for layer, narrow in (("image.blocks.0.mlp.fc1", width), ("text.network.encoder.layers.0.linear1", text_width)):
+        if _get_shape(arrays, f"{layer}.weight", 2) != (narrow, 4 * narrow):
+            raise ValueError(f"{layer} is not four times as wide as its tower")
     image_heads, text_heads = heads
     return ModelConfig(
         image=Vit(
@@ -161,33 +170,33 @@ def architecture(arrays: Mapping[str, np.ndarray], heads: Heads, layout: WeightF
             image_size=side * patch_size,
             patch_size=patch_size,
             width=width,
-            depth=_depth(arrays, "image.blocks."),
-            heads=_heads(image_heads, width, "image"),
+            depth=_count_layers(arrays, "image.blocks."),
+            heads=_choose_heads(image_heads, width, "image"),
             preprocessing=layout,
         ),
         text=Encoder(
             name="ernie",
             width=text_width,
-            depth=_depth(arrays, "text.network.encoder.layers."),
-            heads=_heads(text_heads, text_width, "text"),
+            depth=_count_layers(arrays, "text.network.encoder.layers."),
+            heads=_choose_heads(text_heads, text_width, "text"),
             max_positions=positions,
-            epsilon=TEXT_EPSILON[layout],
+            epsilon=TEXT_EPSILONS[layout],
             tokenizer="paddlenlp" if layout == "paddlenlp" else "official",
         ),
     )
 
 
-def _shape(arrays: Mapping[str, np.ndarray], name: str, axes: int) -> tuple[int, ...]:
+def _get_shape(arrays: Mapping[str, np.ndarray], name: str, num_axes: int) -> tuple[int, ...]:
     if name not in arrays:
         raise ValueError(f"the weights are not whole: {name} is missing")
     shape = arrays[name].shape
-    if len(shape) != axes or 0 in shape:
-        raise ValueError(f"{name} has the shape {list(shape)}; {axes} axes are expected, none of them empty")
+    if len(shape) != num_axes or 0 in shape:
+        raise ValueError(f"{name} has the shape {list(shape)}; {num_axes} axes are expected, none of them empty")
     return shape
 
 
-def _depth(arrays: Mapping[str, np.ndarray], prefix: str) -> int:
-    """Return the number of layers, of which none may be missing: a name alone must not make a model deep."""
+def _count_layers(arrays: Mapping[str, np.ndarray], prefix: str) -> int:
+    """Return the number of layers; raise ValueError if one is missing, so that one large number makes no deep model."""
     layers = {name.removeprefix(prefix).partition(".")[0] for name in arrays if name.startswith(prefix)}
     missing = {str(layer) for layer in range(len(layers))} - layers
     if missing:
@@ -195,7 +204,7 @@ def _depth(arrays: Mapping[str, np.ndarray], prefix: str) -> int:
     return len(layers)
 
 
-def _heads(heads: int | None, width: int, kind: str) -> int:
+def _choose_heads(heads: int | None, width: int, kind: str) -> int:
     if heads is None and width % HEAD_WIDTH:
         raise ValueError(f"the {kind} tower's width, {width}, is not a multiple of 64: give the number of its heads")
     if heads is not None and (heads < 1 or width % heads):
@@ -207,17 +216,22 @@ def find_arrays(path: Path) -> Path | None:
     """Return the file of the arrays in a folder, or the index of its shards; None if there is none."""
     if path.is_file():
         return path
-    has_settings = (path / "config.json").is_file() or (path / CONFIG).is_file()
-    return find_first_file(path, (*_PDPARAMS, *(_SAFETENSORS if has_settings else ())))
+    names = list(_PDPARAMS_FILES)
+    # Of a folder without settings only .pdparams files are taken: a .safetensors file may be anything.
+    if (path / "config.json").is_file() or (path / CONFIG).is_file():
+        names += _SAFETENSORS_FILES
+    return find_first_file(path, names)
 
 
 class Release:
-    """A release of ERNIE-ViL 2.0, in which a model is an array file and a few settings.
+    """Release of ERNIE-ViL 2.0: a file of arrays and a few settings.
 
     Attributes:
-        title, layout: name of the release.
-        settings: file that describes the text tower, or the model.
-        weights: name of the file of the arrays that is written.
+        title: name of the release.
+        layout: the same.
+        settings: name of the file that describes the text tower, or the model.
+        weights: name of the array file that is written.
+        dialects: none.
     """
 
     title: str
@@ -230,7 +244,7 @@ class Release:
         weights = find_arrays(files.path)
         if weights is None:
             return None
-        # Arrays of other people's models have such names, too: CLIP's in transformers, and those of OpenCLIP.
+        # CLIP in transformers and models of OpenCLIP have arrays with such names, too.
         if weights.suffix != ".pdparams" and read_model_type(weights.parent) not in (None, ERNIE_VIL_TYPE):
             return None
         arrays = files.read(weights)
@@ -243,13 +257,14 @@ class Release:
         weights = files.weights
         check_no_dialect(weights, options)
         try:
-            ours = to_ours(files.read(weights), self.layout)
+            arrays = to_ours(files.read(weights), self.layout)
         except ValueError as error:
             raise ValueError(f"{weights}: {error}") from None
-        config = self.configure(weights, ours, options.heads)
-        return make_stored_model(self.layout, ours, config, weights, options.vocabulary)
+        config = self.configure(weights, arrays, options.heads)
+        return make_stored_model(self.layout, arrays, config, weights, options.vocabulary)
 
     def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: Golden) -> list[str]:
+        # Refuse what the release cannot hold.
         if model.tokens is None:
             raise ValueError("the model has no vocabulary next to it: name its vocabulary file")
         if text_variant(model.config.Model.text) is not None:
@@ -262,43 +277,48 @@ class Release:
         if model.library_tokenizer is not None:
             raise ValueError(f"the {self.layout} format holds the words of a vocab.txt, this model has a {TOKENIZER}")
 
-        write_text(folder / VOCABULARY, "\n".join(self.vocabulary_lines(model.tokens)) + "\n")
+        write_text(folder / VOCABULARY, "\n".join(self.make_vocabulary_lines(model.tokens)) + "\n")
         write_weights(folder / self.weights, arrays)
         config = model.config.model_copy(update={"Model": with_sizes(model.config.Model)})
-        for name, content in self.settings_files(config, model.vocab_size).items():
+        for name, content in self.make_settings(config, model.vocab_size).items():
             write_text(folder / name, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
-        notes = self.changes(model.config)
+        notes = self.find_changes(model.config)
         written = self.configure(folder / self.weights, model.arrays, None)
         names = sorted(path.name for path in folder.iterdir())
         write_model_integrity(folder, written, names, None if notes else golden)
         return notes
 
     def configure(self, weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int, int] | None) -> Config:
-        """Return the configuration of a model from its arrays, by our names, and the files next to them.
+        """Return the configuration of a model.
+
+        Args:
+            weights: file of the arrays, next to the settings.
+            arrays: the arrays by our names.
+            heads: attention heads of the image and of the text tower; None: as the settings say.
 
         Raises:
             ValueError: a file is missing or damaged, or they do not belong together.
         """
         raise NotImplementedError
 
-    def settings_files(self, config: Config, vocab_size: int) -> dict[str, dict[str, Any]]:
-        """Return the JSON files that go with a model of this configuration, by name."""
+    def make_settings(self, config: Config, vocab_size: int) -> dict[str, dict[str, Any]]:
+        """Return the content of the JSON files for a model, by name."""
         raise NotImplementedError
 
-    def vocabulary_lines(self, tokens: list[str]) -> list[str]:
+    def make_vocabulary_lines(self, tokens: list[str]) -> list[str]:
         """Return the lines of the vocabulary file."""
         return tokens
 
-    def changes(self, config: Config) -> list[str]:
-        """Return in what a model computes otherwise once it is in this format, which fixes it; a sentence each."""
+    def find_changes(self, config: Config) -> list[str]:
+        """Return in a sentence each what a model will compute differently, because the release's code fixes it."""
         model = with_sizes(config.Model)
         image, text = model.image, model.text
         changes = []
-        if text.epsilon != TEXT_EPSILON[self.layout]:
+        if text.epsilon != TEXT_EPSILONS[self.layout]:
             changes.append(
                 f"the {self.layout} code computes the text tower's LayerNorms with epsilon "
-                f"{TEXT_EPSILON[self.layout]:g}, this model has {text.epsilon:g}: embeddings change slightly"
+                f"{TEXT_EPSILONS[self.layout]:g}, this model has {text.epsilon:g}: embeddings change slightly"
             )
         if image.preprocessing != self.layout:
             changes.append(
@@ -314,17 +334,16 @@ class Release:
             )
         return changes
 
+    def infer_architecture(self, weights: Path, arrays: Mapping[str, np.ndarray], heads: Heads) -> ModelConfig:
+        """Return the towers that arrays belong to; errors name the file of the weights."""
+        try:
+            return infer_architecture(arrays, heads, self.layout)
+        except ValueError as error:
+            raise ValueError(f"{weights}: {error}") from None
 
-def architecture_of(weights: Path, arrays: Mapping[str, np.ndarray], heads: Heads, layout: WeightFormat) -> ModelConfig:
-    """Return what `architecture` does; its errors name the file of the weights."""
-    try:
-        return architecture(arrays, heads, layout)
-    except ValueError as error:
-        raise ValueError(f"{weights}: {error}") from None
 
-
-def text_sizes(model: ModelConfig, vocab_size: int) -> dict[str, int]:
-    """Return the sizes of a text tower by the releases' keys."""
+def describe_text_sizes(model: ModelConfig, vocab_size: int) -> dict[str, int]:
+    """Return the sizes of a text tower by the keys of the releases."""
     return {
         "hidden_size": model.text.sizes["width"],
         "max_position_embeddings": model.text.max_positions,
@@ -333,10 +352,10 @@ def text_sizes(model: ModelConfig, vocab_size: int) -> dict[str, int]:
     }
 
 
-def text_settings(model: ModelConfig, vocab_size: int) -> dict[str, Any]:
-    """Return the settings of a text tower by the releases' keys."""
+def describe_text_tower(model: ModelConfig, vocab_size: int) -> dict[str, Any]:
+    """Return all settings of a text tower by the keys of the releases."""
     return {
-        **text_sizes(model, vocab_size),
+        **describe_text_sizes(model, vocab_size),
         "attention_probs_dropout_prob": model.text.attention_dropout,
         "hidden_act": "gelu",
         "hidden_dropout_prob": model.text.dropout,
@@ -348,19 +367,19 @@ def text_settings(model: ModelConfig, vocab_size: int) -> dict[str, Any]:
 
 def with_dropout(model: ModelConfig, text: Settings) -> ModelConfig:
     """Return the model with the dropout that the settings of its text tower name."""
-    shares = {
+    rates = {
         "dropout": text.read_probability("hidden_dropout_prob", 0.1),
         "attention_dropout": text.read_probability("attention_probs_dropout_prob", 0.1),
     }
-    return model.model_copy(update={"text": model.text.model_copy(update=shares)})
+    return model.model_copy(update={"text": model.text.model_copy(update=rates)})
 
 
-def release_config(model: ModelConfig, longest: int) -> Config:
-    """Return the configuration of a model that reads texts of so many tokens, or as many as it has positions."""
+def make_config(model: ModelConfig, text_length: int) -> Config:
+    """Return the configuration of a model that cuts texts at `text_length` tokens, or at its number of positions."""
     return Config(
         Model=model,
         Views=ViewsConfig(resize=max(model.image.image_size, ViewsConfig().resize)),
-        Data=DataConfig(max_length=min(longest, model.text.max_positions)),
+        Data=DataConfig(max_length=min(text_length, model.text.max_positions)),
     )
 
 
@@ -368,36 +387,39 @@ class Official(Release):
     """Arrays with the names of the authors' code; the file may have any name."""
 
     title = layout = "official"
-    settings = SETTINGS_NAMES[0]
+    settings = SETTINGS_FILES[0]
     weights = "model.pdparams"
 
     def configure(self, weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int, int] | None) -> Config:
         """Return the configuration of a model from its arrays and the settings of its text tower.
 
-        The settings may be missing: then heads are `heads`, or width / 64.
+        The settings may be missing: the number of heads is then `heads`, or width / 64.
         """
-        paths = [path for path in map(weights.with_name, SETTINGS_NAMES) if path.is_file()]
+        paths = [path for path in map(weights.with_name, SETTINGS_FILES) if path.is_file()]
         settings = Settings.from_file(paths[0]) if paths else Settings(weights, {})
         settings.check_values(hidden_act="gelu", has_pooler=True)
-        heads_in_file = settings.read_count(IMAGE_HEADS, None), settings.read_count("num_attention_heads", None)
-        model = architecture_of(weights, arrays, heads or heads_in_file, self.layout)
-        settings.check_sizes(text_sizes(model, len(arrays[WORD_EMBEDDING])), {})
-        return release_config(with_dropout(model, settings), LENGTH)
+        stored_heads = settings.read_count(IMAGE_HEADS_KEY, None), settings.read_count("num_attention_heads", None)
+        model = self.infer_architecture(weights, arrays, heads or stored_heads)
+        settings.check_sizes(describe_text_sizes(model, len(arrays[WORD_EMBEDDING])), {})
+        return make_config(with_dropout(model, settings), TEXT_LENGTH)
 
-    def vocabulary_lines(self, tokens: list[str]) -> list[str]:
-        return [f"{token}\t{number}" for number, token in enumerate(tokens)]
+    def make_vocabulary_lines(self, tokens: list[str]) -> list[str]:
+        return [f"{token}\t{token_id}" for token_id, token in enumerate(tokens)]
 
-    def settings_files(self, config: Config, vocab_size: int) -> dict[str, dict[str, Any]]:
-        model = config.Model
-        text = {**text_settings(model, vocab_size), "sent_type_vocab_size": 4, IMAGE_HEADS: model.image.sizes["heads"]}
-        return {SETTINGS_NAMES[0]: dict(sorted(text.items()))}
+    def make_settings(self, config: Config, vocab_size: int) -> dict[str, dict[str, Any]]:
+        settings = describe_text_tower(config.Model, vocab_size)
+        settings["sent_type_vocab_size"] = 4
+        settings[IMAGE_HEADS_KEY] = config.Model.image.sizes["heads"]
+        return {SETTINGS_FILES[0]: dict(sorted(settings.items()))}
 
-    def changes(self, config: Config) -> list[str]:
-        changes = super().changes(config)
-        model, longest = with_sizes(config.Model), config.Data.max_length
+    def find_changes(self, config: Config) -> list[str]:
+        changes = super().find_changes(config)
+        model, text_length = with_sizes(config.Model), config.Data.max_length
         image = model.image
-        if longest != min(LENGTH, model.text.max_positions):
-            changes.append(f"the official configuration cuts texts at {LENGTH} tokens, this model at {longest}")
+        if text_length != min(TEXT_LENGTH, model.text.max_positions):
+            changes.append(
+                f"the official configuration cuts texts at {TEXT_LENGTH} tokens, this model at {text_length}"
+            )
         if image.image_size % image.sizes["patch_size"]:
             changes.append(
                 "the official file knows the size of images by their whole patches, this model's have "

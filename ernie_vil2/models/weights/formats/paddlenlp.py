@@ -1,7 +1,7 @@
-"""The release in PaddleNLP: a folder as `from_pretrained` of ErnieViLModel and ErnieViLProcessor read it.
+"""Release in PaddleNLP: a folder that `from_pretrained` of ErnieViLModel and ErnieViLProcessor reads.
 
-It has model_state.pdparams or model.safetensors, or an index.json of its shards, config.json, vocab.txt (`token`
-lines), and the JSON files of its tokenizer and image processor.
+It holds model_state.pdparams or model.safetensors, or their shards with an index, and config.json, vocab.txt (lines
+`token`), and the JSON files of the tokenizer and of the image processor.
 """
 
 from collections.abc import Mapping
@@ -14,10 +14,9 @@ from ernie_vil2.config import Config, ModelConfig
 from ernie_vil2.models.weights.format import ERNIE_VIL_TYPE, WORD_EMBEDDING
 from ernie_vil2.models.weights.formats.official import (
     Release,
-    architecture_of,
-    release_config,
-    text_settings,
-    text_sizes,
+    describe_text_sizes,
+    describe_text_tower,
+    make_config,
     with_dropout,
 )
 from ernie_vil2.models.weights.settings import Settings
@@ -29,7 +28,8 @@ _SPECIAL_TOKENS = {
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
-# What our towers compute. The text tower's layer_norm_eps is not in it: PaddleNLP's code sets 1e-12 whatever it says.
+# Settings with the only values that our towers compute. The text tower's layer_norm_eps is not among them: PaddleNLP's
+# code sets 1e-12, whatever the file says.
 _TEXT_FACTS = {"hidden_act": "gelu", "type_vocab_size": 0, "use_task_id": False, "pad_token_id": 0}
 _VISION_FACTS = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-6, "num_channels": 3}
 _PROCESSOR_FACTS = {
@@ -48,42 +48,44 @@ class PaddleNlp(Release):
     weights = "model_state.pdparams"
 
     def configure(self, weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int, int] | None) -> Config:
-        """Return the configuration of a folder from its arrays and its JSON files, none of which may be missing."""
-        paths = [weights.with_name(f"{name}config.json") for name in ("", "preprocessor_", "tokenizer_")]
+        """Return the configuration of a folder from its arrays and its JSON files, which must all exist."""
+        paths = [weights.with_name(f"{prefix}config.json") for prefix in ("", "preprocessor_", "tokenizer_")]
         missing = [path.name for path in paths if not path.is_file()]
         if missing:
             raise ValueError(
                 f"{weights.parent}: {', '.join(missing)} missing next to PaddleNLP's weights; without that it "
                 "is another model: copy the whole folder"
             )
-        whole, processor, tokenizer = map(Settings.from_file, paths)
-        text, vision = whole.open_section("text_config"), whole.open_section("vision_config")
-        heads_in_file = vision.read_count("num_attention_heads", 12), text.read_count("num_attention_heads", 12)
-        model = architecture_of(weights, arrays, heads or heads_in_file, self.layout)
+        settings, processor, tokenizer = map(Settings.from_file, paths)
+        text, vision = settings.open_section("text_config"), settings.open_section("vision_config")
+        stored_heads = vision.read_count("num_attention_heads", 12), text.read_count("num_attention_heads", 12)
+        model = self.infer_architecture(weights, arrays, heads or stored_heads)
         text.check_values(**_TEXT_FACTS)
         vision.check_values(**_VISION_FACTS)
 
+        # The files may leave out sizes that are PaddleNLP's defaults.
         defaults = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}
-        sizes = text_sizes(model, len(arrays[WORD_EMBEDDING])) | {"intermediate_size": 4 * model.text.sizes["width"]}
+        sizes = describe_text_sizes(model, len(arrays[WORD_EMBEDDING]))
+        sizes["intermediate_size"] = 4 * model.text.sizes["width"]
         text.check_sizes(sizes, defaults | {"vocab_size": 40_000, "max_position_embeddings": 2048})
         model = _with_image_size(model, vision.read_count("image_size", 224))
-        vision.check_sizes(_vision_sizes(model), defaults | {"image_size": 224, "patch_size": 16})
+        vision.check_sizes(_describe_image_sizes(model), defaults | {"image_size": 224, "patch_size": 16})
 
         tokenizer.check_values(**_TOKENIZER_FACTS)
-        longest = tokenizer.read_count("model_max_length", model.text.max_positions, minimum=3)
-        return release_config(with_dropout(_with_preprocessing(model, processor), text), longest)
+        text_length = tokenizer.read_count("model_max_length", model.text.max_positions, minimum=3)
+        return make_config(with_dropout(_with_normalisation(model, processor), text), text_length)
 
-    def settings_files(self, config: Config, vocab_size: int) -> dict[str, dict[str, Any]]:
+    def make_settings(self, config: Config, vocab_size: int) -> dict[str, dict[str, Any]]:
         model, size = config.Model, config.Model.image.image_size
         text = {
-            **text_settings(model, vocab_size),
+            **describe_text_tower(model, vocab_size),
             **_TEXT_FACTS,
             "intermediate_size": 4 * model.text.sizes["width"],
             "layer_norm_eps": 1e-12,
             "model_type": "ernie_vil_text_model",
         }
         vision = {
-            **_vision_sizes(model),
+            **_describe_image_sizes(model),
             **_VISION_FACTS,
             "model_type": "ernie_vil_vision_model",
             "num_attention_heads": model.image.sizes["heads"],
@@ -111,15 +113,15 @@ class PaddleNlp(Release):
             "special_tokens_map.json": _SPECIAL_TOKENS,
         }
 
-    def changes(self, config: Config) -> list[str]:
+    def find_changes(self, config: Config) -> list[str]:
         return [
-            *super().changes(config),
+            *super().find_changes(config),
             f"this model cuts texts at {config.Data.max_length} tokens; PaddleNLP's tokenizer does when it is called "
             "with truncation=True",
         ]
 
 
-def _vision_sizes(model: ModelConfig) -> dict[str, int]:
+def _describe_image_sizes(model: ModelConfig) -> dict[str, int]:
     sizes = model.image.sizes
     return {
         "hidden_size": sizes["width"],
@@ -131,22 +133,25 @@ def _vision_sizes(model: ModelConfig) -> dict[str, int]:
 
 
 def _with_image_size(model: ModelConfig, size: int) -> ModelConfig:
-    """Return the model for images of that size, if they have as many whole patches as its weights say."""
-    patch = model.image.sizes["patch_size"]
-    if size // patch != model.image.image_size // patch:
+    """Return the model for images of this size, if they have as many whole patches as the weights have positions."""
+    patch_size = model.image.sizes["patch_size"]
+    if size // patch_size != model.image.image_size // patch_size:
         return model
     return model.model_copy(update={"image": model.image.model_copy(update={"image_size": size})})
 
 
-def _with_preprocessing(model: ModelConfig, processor: Settings) -> ModelConfig:
-    """Return the model with the mean and deviation of PaddleNLP's image processor."""
+def _with_normalisation(model: ModelConfig, processor: Settings) -> ModelConfig:
+    """Return the model with the mean and standard deviation of PaddleNLP's image processor."""
     processor.check_values(**_PROCESSOR_FACTS)
-    side, image = model.image.image_size, model.image
+    image, size = model.image, model.image.image_size
     normalisation = processor.read_normalisation(image.mean, image.std)
-    expected = {"size": (side, {"shortest_edge": side}), "crop_size": (side, {"height": side, "width": side})}
-    for key, shapes in expected.items():
-        if processor.values.get(key, 224) not in shapes:
-            raise processor.make_error(key, f"the model takes {side} pixels")
+    allowed_values = {
+        "size": (size, {"shortest_edge": size}),
+        "crop_size": (size, {"height": size, "width": size}),
+    }
+    for key, allowed in allowed_values.items():
+        if processor.values.get(key, 224) not in allowed:
+            raise processor.make_error(key, f"the model takes {size} pixels")
     return model.model_copy(update={"image": image.model_copy(update=normalisation)})
 
 

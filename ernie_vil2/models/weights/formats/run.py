@@ -1,4 +1,4 @@
-"""Our own format: a checkpoint of a run, or a converted model."""
+"""Format of this package: a checkpoint of a run, or a converted model."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,15 +37,14 @@ class RunFormat:
         weights = path if path.is_file() else find_first_file(path, (MODEL, f"{MODEL}{INDEX_SUFFIX}"))
         if weights is None or not (folder / CONFIG).is_file():
             return None
-        # A folder of other people may hold a config.yaml, too; then the names of its arrays decide.
-        of_others = any((folder / name).is_file() for name in ("config.json", "open_clip_config.json"))
-        if weights.name == MODEL and not of_others:
+        # Folders of other projects may hold a config.yaml, too; then the names of the arrays decide.
+        has_other_settings = any((folder / name).is_file() for name in ("config.json", "open_clip_config.json"))
+        if weights.name == MODEL and not has_other_settings:
             return weights
         try:
-            is_ours = detect_format(files.read(weights)) == LAYOUT
+            return weights if detect_format(files.read(weights)) == LAYOUT else None
         except ValueError:
-            is_ours = False
-        return weights if is_ours else None
+            return None
 
     def read(self, files: ModelFiles, options: ReadOptions) -> StoredModel:
         weights = files.weights
@@ -57,9 +56,12 @@ class RunFormat:
         except ValueError as error:
             raise ValueError(f"{weights}: {error}") from None
 
+        # The configuration may come from somebody else: load_config bounds what it reads.
         config = load_config(weights.with_name(CONFIG), is_strangers=True)
         text = config.Model.text
-        default = text.vocabulary or (ERNIE_VOCABULARY if text.tokenizer in WORD_RULES else None)
+        default: str | Path | None = text.vocabulary
+        if not default and text.tokenizer in WORD_RULES:
+            default = ERNIE_VOCABULARY
         return make_stored_model(LAYOUT, arrays, config, weights, options.vocabulary, default)
 
     def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: Golden) -> list[str]:
