@@ -205,7 +205,7 @@ def score_mixtures(
     from ernie_vil2.encoder import build_encoder
     from ernie_vil2.evaluation.protocol import find_protocol
     from ernie_vil2.evaluation.scorer import run_scorer
-    from ernie_vil2.evaluation.scorers.retrieval import MEAN, Retrieval
+    from ernie_vil2.evaluation.scorers.retrieval import MEAN_RECALL, Retrieval
     from ernie_vil2.models import set_weights
 
     config = stored[0].config
@@ -237,7 +237,7 @@ def score_mixtures(
             report = run_scorer(scorer, encoder, benchmarks)
             found = report.record["results"].items()
             row["results"] |= {label.replace(", ", " ", 1): one["result"] for label, one in found}
-            row[side] = report.metrics.get(MEAN)
+            row[side] = report.metrics.get(MEAN_RECALL)
         row["mean"] = fmean(row[side] for side in SIDES if row[side] is not None)
         rows.append(row)
     return rows

@@ -15,7 +15,7 @@ from ernie_vil2.evaluation.intervals import Interval
 from ernie_vil2.evaluation.outcomes import Comparison, describe_figure, format_difference, format_interval
 from ernie_vil2.evaluation.report import Page, Report, wrap_lines
 from ernie_vil2.evaluation.retrieval import CUTOFFS, format_direction
-from ernie_vil2.evaluation.scorers.retrieval import cited
+from ernie_vil2.evaluation.scorers.retrieval import format_citation
 from ernie_vil2.pages.page import Card, data_uri
 
 # Kinds of queries: only the other model ranks a right answer first, only the baseline does, no model has one among its
@@ -80,7 +80,7 @@ def make_comparison_report(result: ComparisonResult, num_queries: int = NUM_QUER
     record = result.record()
     queries = record.pop("queries")
     verdicts = [f"- {sentence}" for sentence in record["verdicts"]]
-    sources = [cited(row) for row in result.published]
+    sources = [format_citation(row) for row in result.published]
     return Report(
         {},
         tables=[result.make_table(), result.make_cost_table()],

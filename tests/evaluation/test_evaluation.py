@@ -110,11 +110,11 @@ def test_queries_of_a_field_that_one_side_alone_has(kinds, name, side, asking, o
     assert plain.as_dict()[other] == {} and plain.as_dict()["mR"] is None
     scorer = Retrieval(only=[("kind", "plain"), ("kind", "odd")])
     both = {"a": evaluation, "b": evaluate(ColourModel(), without_fields(kinds, "image", "text"), scoring)}
-    headings = [label for label, values in scorer._rows(both, []) if values is None and "kind" in label]
+    headings = [label for label, values in scorer._make_rows(both, []) if values is None and "kind" in label]
     assert len(headings) == 2 and "0 to 3" in headings[0] and "0 to 1" in headings[1]
     neither = {"": evaluate(ColourModel(), without_fields(kinds, "image", "text"), scoring)}
     with pytest.raises(ValueError, match="kind = large"):
-        Retrieval(only=[("kind", "large")])._rows(neither, [])
+        Retrieval(only=[("kind", "large")])._make_rows(neither, [])
 
 
 def test_pixel_baseline_by_hand(tmp_path):

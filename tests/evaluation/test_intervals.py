@@ -27,7 +27,7 @@ from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, compute_recalls
 from ernie_vil2.evaluation.protocol import Protocol, find_protocol, score_embeddings
 from ernie_vil2.evaluation.scorers.entailment import EntailmentScores, Statements
 from ernie_vil2.evaluation.scorers.entailment import outcomes as outcomes_of_statements
-from ernie_vil2.evaluation.scorers.retrieval import outcomes
+from ernie_vil2.evaluation.scorers.retrieval import make_outcomes
 from ernie_vil2.evaluation.scorers.zero_shot import outcomes as outcomes_of_classes
 from tests.support.embedded_pairs import noisy_pairs
 from tests.support.limits import examples
@@ -180,7 +180,7 @@ def test_one_seed_has_no_interval_and_none_no_mean():
 
 
 def found(noise=1.0, name="pairs", **options):
-    return outcomes(score_embeddings(noisy_pairs(noise=noise, **options), find_protocol(name)))
+    return make_outcomes(score_embeddings(noisy_pairs(noise=noise, **options), find_protocol(name)))
 
 
 def outcome(hits, ids=None, main="accuracy"):
@@ -193,7 +193,7 @@ def outcome(hits, ids=None, main="accuracy"):
 def test_figures_are_those_of_the_evaluation(name):
     scoring = Protocol("folds", "", fold_size=12) if name == "folds" else find_protocol(name)
     evaluation = score_embeddings(noisy_pairs(), scoring)
-    one = outcomes(evaluation)
+    one = make_outcomes(evaluation)
     if name == "folds":
         assert len(set(one.groups["mR"].tolist())) == 6  # two directions of three folds
     else:
@@ -205,7 +205,7 @@ def test_figures_are_those_of_the_evaluation(name):
 
 def test_queries_of_an_image_are_one_cluster():
     evaluation = score_embeddings(noisy_pairs(images=3), find_protocol("pairs"))
-    one = outcomes(evaluation)
+    one = make_outcomes(evaluation)
     assert list(zip(one.query_ids, one.clusters.tolist(), strict=True)) == [
         ("image_to_text i0", 0), ("image_to_text i1", 1), ("image_to_text i2", 2),
         ("text_to_image t0", 0), ("text_to_image t1", 0), ("text_to_image t2", 1), ("text_to_image t3", 1),

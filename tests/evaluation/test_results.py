@@ -36,7 +36,7 @@ from ernie_vil2.evaluation.report import (
     write_report,
 )
 from ernie_vil2.evaluation.retrieval import make_recall_table
-from ernie_vil2.evaluation.scorers.retrieval import format_counts, format_definitions, record
+from ernie_vil2.evaluation.scorers.retrieval import format_counts, format_definitions, make_record
 
 # Image 0 ("red") has texts 0 and 1, image 1 ("blue") text 2. Scores, rows = images, columns = texts:
 #   red:  0.5 0.75 0.25     blue: 1 0 0.5
@@ -139,7 +139,7 @@ def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
     results = {"small model": expecting_more(evaluation)}
     rows = make_table_rows("pairs", results, published=published)
     report = Report(
-        {}, [make_recall_table(rows)], record(results, rows, published), CSV_COLUMNS, list_ranks(results),
+        {}, [make_recall_table(rows)], make_record(results, rows, published), CSV_COLUMNS, list_ranks(results),
         paragraphs=[format_counts(results), format_definitions(results, published)], make_pages=list,
     )  # fmt: skip
     written = write_report(report, tmp_path / "new" / "folder", "drawings", {"data": "x", "checksums": digests})

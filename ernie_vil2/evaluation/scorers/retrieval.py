@@ -1,7 +1,8 @@
-"""Image-text retrieval by named protocols: recalls next to what was published, every query's rank, and examples."""
+"""Image-text retrieval by named protocols: recalls next to published results, ranks of the queries, and examples."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import Any, ClassVar
 
@@ -42,231 +43,287 @@ from ernie_vil2.evaluation.retrieval import Row, make_recall_table
 from ernie_vil2.evaluation.scorer import ProgressBar, Scorer, ScorerInput, make_scorer
 from ernie_vil2.pages import Card
 
-MEAN = "mean_recall"
-SHOWN_SIDE_BY_SIDE = 4
-"""Answers of each model, where several are compared."""
-LOGGED_ALONE = ("R@5", "mR", "MRR")
-"""Of each language; the others are printed and drawn in the course of training as well."""
+MEAN_RECALL = "mean_recall"
+NUM_ANSWERS_SIDE_BY_SIDE = 4  # answers of each model on a page that compares models next to each other
+LOGGED_ONLY = ("R@5", "mR", "MRR")
+"""Metrics of each language that a run logs, but neither prints nor draws during training."""
 
 
 @dataclass
 class Retrieval(Scorer):
-    """Scores a dual encoder language by language; its best checkpoint is that of the best mean recall over them.
+    """Scores a dual encoder by retrieval, language by language; the best checkpoint has the best mean recall over all.
 
-    The fields are options of commands, by their descriptions. `protocol` takes names as `choose_protocols` does, and
-    `only` pairs of a field and a value.
+    The fields are options of commands, where they are described. `protocol` takes names like `choose_protocols`, and
+    `only` takes pairs of a field and a value.
     """
 
     protocol: Sequence[str] = option(
-        ("pairs",), "default: pairs; all-conventions: any-of, first-text, row-label side by side", "NAME"
+        ("pairs",),
+        "protocols to score by; all-conventions: any-of, first-text, row-label side by side; default: pairs",
+        "NAME",
     )
     only: Sequence[tuple[str, str]] = option(
-        (), "additional rows for the queries with this value; galleries stay whole", "FIELD=VALUE"
+        (), "add rows for the queries whose field has this value; the galleries stay whole", "FIELD=VALUE"
     )
-    top_k: int | None = option(None, "write the K best answers to every query; 10 for MUGE's test split", "K")
+    top_k: int | None = option(None, "write the K best answers to every query; use 10 for MUGE's test split", "K")
     pixel_baseline: Sequence[str] = option(
-        (), "one more row: the text of the nearest training image by pixels", "TRAIN_FILE"
+        (), "add a row: every image gets the text of the nearest image in these training data, by pixels", "TRAIN_FILE"
     )
-    title: str = option("model", "what the model is called in the table", "LABEL")
-    block: int = option(1024, "rows of either side that are scored at once")
-    best_by: str | None = MEAN
+    title: str = option("model", "name of the model in the table", "LABEL")
+    block: int = option(1024, "rows of either side that are scored at once; a larger block needs more memory")
+    best_by: str | None = MEAN_RECALL
     is_separable: ClassVar[bool] = True
     is_held_out: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self.protocols = choose_protocols(self.protocol)
-        for name, one in self.protocols.items():
-            if one.packages:
-                require(f"the protocol {name}", *one.packages)
+        for name, protocol in self.protocols.items():
+            if protocol.packages:
+                require(f"the protocol {name}", *protocol.packages)
 
     @classmethod
-    def from_config(cls, config: Config, scored: ScoredConfig | None, default: str) -> tuple[Scorer, DataSpec | None]:
-        """Return the scorer of the protocol of the data or of the run."""
-        named = find_protocol((scored and scored.protocol) or config.Evaluation.protocol)
-        _, data = super().from_config(config, scored, default)
-        return make_scorer(named.scorer, {"protocol": [named.name], "block": config.Evaluation.block}), data
+    def from_config(
+        cls, config: Config, scored: ScoredConfig | None, default_split: str
+    ) -> tuple[Scorer, DataSpec | None]:
+        """Return the scorer of the protocol that the data name, or else the run."""
+        name = config.Evaluation.protocol
+        if scored and scored.protocol:
+            name = scored.protocol
+        protocol = find_protocol(name)
+        _, data = super().from_config(config, scored, default_split)
+        return make_scorer(protocol.scorer, {"protocol": [protocol.name], "block": config.Evaluation.block}), data
 
     def open(self, data: DataSpec) -> ScorerInput:
-        """Open what the protocols select_rows, by the language of the captions."""
+        """Open the rows that the protocols select, as a benchmark for each language of the captions."""
         protocols = list(self.protocols.values())
         data = replace(data, default_split=protocols[0].split or data.default_split)
-        benchmarks = open_benchmarks(data)
-        return ScorerInput(data, {language: select_rows(benchmarks[language], protocols) for language in benchmarks})
+        benchmarks = {language: select_rows(whole, protocols) for language, whole in open_benchmarks(data).items()}
+        return ScorerInput(data, benchmarks)
 
-    def score(self, opened: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2 | None) -> Report:
-        """Score `zh/image_to_text/R@1`, `zh/mR`, further measures of a protocol, and `mean_recall`."""
+    def score(self, inputs: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2 | None) -> Report:
+        """Report `zh/image_to_text/R@1`, `zh/mR`, further measures of the protocols, and `mean_recall`."""
         device = model.device if model else "cpu"
-        evaluations = {
-            (language, convention): score_embeddings(one, scoring, self.block, device, not self.top_k)
-            for language, one in encoded.items()
-            for convention, scoring in self.protocols.items()
-        }
-        metrics = {
-            "/".join(filter(None, [*keys, name])): value
-            for keys, evaluation in evaluations.items()
-            for name, value in figures(evaluation).items()
-        }
-        means = [mean for one in evaluations.values() if (mean := one.mean_recall) is not None]
-        if means and len(means) == len(evaluations):
-            metrics[MEAN] = fmean(means)
-        labelled = {", ".join(filter(None, [self.title, *keys])): one for keys, one in evaluations.items()}
-        published = [row for name in self.protocol for row in find_published(name)]
-        baseline = self._baseline(opened.data) if self.pixel_baseline else None
-        rows = self._rows(labelled, published, baseline)
-        counts = format_counts(labelled)
+        # By language and convention; both are "" where there is only one.
+        evaluations: dict[tuple[str, str], Evaluation] = {}
+        for language, embeddings in encoded.items():
+            for convention, protocol in self.protocols.items():
+                evaluations[language, convention] = score_embeddings(
+                    embeddings, protocol, self.block, device, needs_answers=not self.top_k
+                )
+
+        metrics: dict[str, float] = {}
+        for keys, evaluation in evaluations.items():
+            for name, value in list_metrics(evaluation).items():
+                metrics["/".join(filter(None, [*keys, name]))] = value
+        means = [evaluation.mean_recall for evaluation in evaluations.values()]
+        known_means = [mean for mean in means if mean is not None]
+        # Without one of them, the mean could not be compared with that of other runs.
+        if known_means and len(known_means) == len(means):
+            metrics[MEAN_RECALL] = fmean(known_means)
+
+        evaluations_by_label: dict[str, Evaluation] = {}
+        outcome_makers: dict[str, Callable[[], Outcomes]] = {}
+        for keys, evaluation in evaluations.items():
+            evaluations_by_label[", ".join(filter(None, [self.title, *keys]))] = evaluation
+            if evaluation.results:
+                outcome_makers[", ".join(filter(None, keys))] = partial(make_outcomes, evaluation, device)
+        published: list[PublishedResult] = []
+        for name in self.protocol:
+            published += find_published(name)
+        baseline = self._compute_baseline(inputs.data) if self.pixel_baseline else None
+        rows = self._make_rows(evaluations_by_label, published, baseline)
+        counts = format_counts(evaluations_by_label)
         return Report(
             metrics,
-            [make_recall_table(rows)] if any(one.results for one in labelled.values()) else [],
-            record(labelled, rows, published),
+            [make_recall_table(rows)] if outcome_makers else [],
+            make_record(evaluations_by_label, rows, published),
             CSV_COLUMNS,
-            list_ranks(labelled),
+            list_ranks(evaluations_by_label),
             best_by=self.best_by,
-            progress_metrics=[name for name in metrics if name.rpartition("/")[2] not in LOGGED_ALONE],
-            extra_lines=format_measures(labelled),
+            progress_metrics=[name for name in metrics if name.rpartition("/")[2] not in LOGGED_ONLY],
+            extra_lines=format_measures(evaluations_by_label),
             notes=counts.splitlines(),
-            paragraphs=[counts, format_definitions(labelled, published)],
-            make_pages=lambda: self._pages(labelled, rows, device),
-            json_lines=_answers(labelled, self.top_k, device) if self.top_k else (),
-            make_outcomes=lambda: {
-                ", ".join(filter(None, keys)): outcomes(one, device) for keys, one in evaluations.items() if one.results
-            },
+            paragraphs=[counts, format_definitions(evaluations_by_label, published)],
+            make_pages=lambda: self._make_pages(evaluations_by_label, rows, device),
+            json_lines=_list_answers(evaluations_by_label, self.top_k, device) if self.top_k else (),
+            make_outcomes=lambda: {label: make() for label, make in outcome_makers.items()},
         )
 
-    def _pages(self, evaluations: Evaluations, rows: Sequence[Row], device: str) -> Iterator[Page]:
+    def _make_pages(self, evaluations: Evaluations, rows: Sequence[Row], device: str) -> Iterator[Page]:
         for label, evaluation in evaluations.items():
-            page = make_retrieval_page(evaluation, rows, device)
-            yield replace(page, label=label, file_suffix=make_file_suffix(label) if len(evaluations) > 1 else "")
+            file_suffix = make_file_suffix(label) if len(evaluations) > 1 else ""
+            yield replace(make_retrieval_page(evaluation, rows, device), label=label, file_suffix=file_suffix)
 
-    def _rows(
+    def _make_rows(
         self, evaluations: Evaluations, published: Sequence[PublishedResult], baseline: PixelBaseline | None = None
     ) -> list[Row]:
-        """Return the rows of all queries, and for each field and value those of its queries alone."""
-        rows: list[Row] = []
-        for chosen in (None, *self.only):
-            results = dict(evaluations)
-            if chosen:
-                results = {
-                    label: one.select_queries(*chosen, needs_queries=False) for label, one in evaluations.items()
-                }
-                if all(len(one.empty_directions) == len(one.results) for one in results.values()):
-                    next(iter(evaluations.values())).select_queries(*chosen)  # says which values there are
-            baselines = {"nearest train image by pixels": baseline.select_queries(*(chosen or ()))} if baseline else {}
-            title = make_queries_title(" = ".join(chosen) if chosen else "all queries", results.values())
-            rows += make_table_rows(title, results, baselines, [] if chosen else published)
+        """Return the rows of all queries, then those of the queries with each field and value of `only`."""
+        baselines = {}
+        if baseline:
+            baselines["nearest train image by pixels"] = baseline.select_queries()
+        title = make_queries_title("all queries", evaluations.values())
+        rows = make_table_rows(title, evaluations, baselines, published)
+
+        for field, value in self.only:
+            selected: dict[str, Evaluation] = {}
+            for label, evaluation in evaluations.items():
+                selected[label] = evaluation.select_queries(field, value, needs_queries=False)
+            if all(len(evaluation.empty_directions) == len(evaluation.results) for evaluation in selected.values()):
+                # Raises an error that lists the existing values.
+                next(iter(evaluations.values())).select_queries(field, value)
+            if baseline:
+                baselines["nearest train image by pixels"] = baseline.select_queries(field, value)
+            title = make_queries_title(f"{field} = {value}", selected.values())
+            rows += make_table_rows(title, selected, baselines)
         return rows
 
-    def _baseline(self, data: DataSpec) -> PixelBaseline:
+    def _compute_baseline(self, data: DataSpec) -> PixelBaseline:
         training = DataSpec(self.pixel_baseline, text_id=data.text_id)
         baseline = compute_pixel_baseline(open_sources(training), open_sources(data))
         if baseline.bad_samples.counts:
             print(f"pixel baseline: {baseline.bad_samples}")
         return baseline
 
-    def file_name_parts(self, opened: ScorerInput) -> list[str]:
-        """Return split, languages and protocols."""
-        return [*super().file_name_parts(opened), *(name for name in self.protocol if name != "pairs")]
+    def file_name_parts(self, inputs: ScorerInput) -> list[str]:
+        """Return split, languages and protocols other than the default."""
+        return [*super().file_name_parts(inputs), *(name for name in self.protocol if name != "pairs")]
 
     def inspect(self, data: DataSpec, bar: ProgressBar) -> Inspection:
-        """Read the data and decode all images, and compare the counts with those that the protocols expect."""
-        protocols, found = list(self.protocols.values()), {}
+        """Read the data, decode all images, and compare the counts with those that the protocols expect."""
+        protocols = list(self.protocols.values())
+        texts = []
+        is_good = True
         for language, benchmark in self.open(data).benchmarks.items():
             with bar(len(benchmark.images)) as progress:
-                found[language] = check_benchmark(benchmark, protocols, progress)
-        texts = [f"captions in {language}\n" * bool(language) + str(report) for language, report in found.items()]
-        return Inspection("\n".join(texts), all(report.is_good for report in found.values()))
+                inspection = check_benchmark(benchmark, protocols, progress)
+            if language:
+                texts.append(f"captions in {language}")
+            texts.append(str(inspection))
+            is_good = is_good and inspection.is_good
+        return Inspection("\n".join(texts), is_good)
 
 
-def outcomes(evaluation: Evaluation, device: str = "cpu") -> Outcomes:
-    """What each query found. Queries of one image are those that it or one of its texts asks, by its first image."""
-    benchmark, groups = evaluation.encoded.benchmark, 0
-    image_of = np.arange(len(benchmark.images), len(benchmark.images) + len(benchmark.texts))
-    image_of[benchmark.pairs[::-1, 1]] = benchmark.pairs[::-1, 0]
-    asked: list[tuple[str, int, BenchmarkImage | BenchmarkText]] = []
-    columns = []
+def make_outcomes(evaluation: Evaluation, device: str = "cpu") -> Outcomes:
+    """Return the outcomes of the queries; an image and its texts form a cluster."""
+    benchmark = evaluation.encoded.benchmark
+    num_images, num_texts = len(benchmark.images), len(benchmark.texts)
+    # A text belongs to its first image: going backwards, that pair is set last. One without an image is a cluster of
+    # its own, numbered after the images.
+    image_of_text = np.arange(num_images, num_images + num_texts)
+    image_of_text[benchmark.pairs[::-1, 1]] = benchmark.pairs[::-1, 0]
+
+    directions: list[str] = []
+    positions: list[int] = []  # of each query within its direction
+    queries: list[BenchmarkImage | BenchmarkText] = []
+    ranks, clusters, folds = [], [], []
+    num_folds = 0
     for direction, result in evaluation.results.items():
-        side, positions = result.matching.sides[0], np.flatnonzero(result.ranking.rank)
-        rows = result.matching.left[positions]
-        entries = benchmark.get_side(side)
-        asked += [(direction, at, entries[row]) for at, row in zip(positions.tolist(), rows.tolist(), strict=True)]
-        fold = groups + np.searchsorted([queries.start for queries, _ in result.folds], positions, side="right")
-        columns.append((result.ranking.rank[positions], rows if side == "image" else image_of[rows], fold))
-        groups += len(result.folds)
-    ranks, clusters, group = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-    found = compute_recalls([direction for direction, *_ in asked], ranks)
-    cards = CardMaker(evaluation, SHOWN_SIDE_BY_SIDE, device)
+        query_side, _ = result.matching.sides
+        query_positions = np.flatnonzero(result.ranking.rank)
+        query_rows = result.matching.left[query_positions]
+        entries = benchmark.get_side(query_side)
+        directions += [direction] * len(query_positions)
+        positions += query_positions.tolist()
+        queries += [entries[row] for row in query_rows.tolist()]
+        ranks.append(result.ranking.rank[query_positions])
+        clusters.append(query_rows if query_side == "image" else image_of_text[query_rows])
+        fold_starts = [fold.queries.start for fold in result.folds]
+        folds.append(num_folds + np.searchsorted(fold_starts, query_positions, side="right"))
+        num_folds += len(result.folds)
+    all_ranks = np.concatenate(ranks)
+    recalls = compute_recalls(directions, all_ranks)
+    cards = CardMaker(evaluation, NUM_ANSWERS_SIDE_BY_SIDE, device)
 
-    def made(chosen: Sequence[int]) -> list[Card]:
-        return [cards.make_cards(asked[row][0], np.array([asked[row][1]]))[0] for row in chosen]
+    def make_cards(numbers: Sequence[int]) -> list[Card]:
+        cards_of_queries = []
+        for number in numbers:
+            cards_of_queries += cards.make_cards(directions[number], np.array([positions[number]]))
+        return cards_of_queries
 
     return Outcomes(
-        query_ids=[f"{direction} {query.id}" for direction, _, query in asked],
-        figures=found,
-        main_figure="mR" if "mR" in found else f"{next(iter(evaluation.results))}/mR",
-        clusters=clusters,
-        ranks=ranks,
-        groups=dict.fromkeys(found, group) if groups > 1 else {},
-        texts=[query.text if isinstance(query, BenchmarkText) else "" for *_, query in asked],
-        fields=[query.fields for *_, query in asked],
-        make_cards=made,
+        query_ids=[f"{direction} {query.id}" for direction, query in zip(directions, queries, strict=True)],
+        figures=recalls,
+        main_figure="mR" if "mR" in recalls else f"{directions[0]}/mR",
+        clusters=np.concatenate(clusters),
+        ranks=all_ranks,
+        # With folds, a recall is the mean of the folds' recalls.
+        groups=dict.fromkeys(recalls, np.concatenate(folds)) if num_folds > 1 else {},
+        texts=[query.text if isinstance(query, BenchmarkText) else "" for query in queries],
+        fields=[query.fields for query in queries],
+        make_cards=make_cards,
     )
 
 
-def _answers(evaluations: Evaluations, k: int, device: str) -> Iterator[tuple[str, Iterable[Mapping[str, Any]]]]:
+def _list_answers(evaluations: Evaluations, k: int, device: str) -> Iterator[tuple[str, Iterable[Mapping[str, Any]]]]:
+    """Return the files of the best answers: their name endings and lines."""
     for label, evaluation in evaluations.items():
         if "text_to_image" in evaluation.results:
-            ending = make_file_suffix(label) if len(evaluations) > 1 else ""
-            yield f"{ending}.predictions.jsonl", list_predictions(evaluation, k, device)
+            file_suffix = make_file_suffix(label) if len(evaluations) > 1 else ""
+            yield f"{file_suffix}.predictions.jsonl", list_predictions(evaluation, k, device)
     yield ".answers.jsonl", list_best_answers(evaluations, k, device)
 
 
-def figures(evaluation: Evaluation) -> dict[str, float]:
-    """Recalls by direction, their mean, and what else the protocol measures."""
+def list_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """Return the recalls of the directions, their mean, and the measures of the protocol, by name."""
     values = evaluation.as_dict()
-    recalls = {f"{way}/{name}": value for way in evaluation.results for name, value in values[way].items()}
-    return recalls | ({} if values["mR"] is None else {"mR": values["mR"]}) | dict(evaluation.measures)
+    metrics = {}
+    for direction in evaluation.results:
+        for name, value in values[direction].items():
+            metrics[f"{direction}/{name}"] = value
+    if values["mR"] is not None:
+        metrics["mR"] = values["mR"]
+    return metrics | dict(evaluation.measures)
 
 
 def format_counts(evaluations: Evaluations) -> str:
-    """What was scored: for each result its protocol, its galleries, and how they differ from the protocol's."""
+    """Return lines on protocol and galleries of each result, and on how they differ from the expected ones."""
     lines = []
     for label, evaluation in evaluations.items():
-        reports = (
-            ("annotations", evaluation.encoded.benchmark.entry_report),
-            ("images", evaluation.encoded.bad_samples),
-        )
         lines.append(f"{label}: protocol {evaluation.protocol.name}, {evaluation.sizes}")
         lines += [f"note: {sentence}" for sentence in evaluation.notes]
-        lines += [f"{what}: {report}" for what, report in reports if report.counts or report.remarks]
+        encoded = evaluation.encoded
+        for name, bad_samples in (("annotations", encoded.benchmark.entry_report), ("images", encoded.bad_samples)):
+            if bad_samples.counts or bad_samples.remarks:
+                lines.append(f"{name}: {bad_samples}")
     return wrap_lines(lines)
 
 
 def format_measures(evaluations: Evaluations) -> list[str]:
-    """Lines of the figures that are in no column."""
-    return [
-        f"{f'{label}: ' * (len(evaluations) > 1)}{name} {value:.2f}"
-        for label, evaluation in evaluations.items()
-        for name, value in evaluation.measures.items()
-    ]
+    """Return lines with the measures of the protocols, which have no column in the table."""
+    lines = []
+    for label, evaluation in evaluations.items():
+        prefix = f"{label}: " if len(evaluations) > 1 else ""
+        lines += [f"{prefix}{name} {value:.2f}" for name, value in evaluation.measures.items()]
+    return lines
 
 
 def format_definitions(evaluations: Evaluations, published: Sequence[PublishedResult] = ()) -> str:
-    """What the figures of a table mean: each protocol and its tie rule in words, and the sources of published rows."""
+    """Return the definition and the tie rule of each protocol, and the sources of the published results."""
     lines = []
-    for one in dict.fromkeys(evaluation.protocol for evaluation in evaluations.values()):
-        lines += [f"protocol {one.name}: {one.definition}", TIE_RULES[one.ties]]
-    return wrap_lines([*lines, *map(cited, published)])
+    for protocol in dict.fromkeys(evaluation.protocol for evaluation in evaluations.values()):
+        lines += [f"protocol {protocol.name}: {protocol.definition}", TIE_RULES[protocol.ties]]
+    lines += map(format_citation, published)
+    return wrap_lines(lines)
 
 
-def cited(row: PublishedResult) -> str:
-    """A published row with its source."""
-    return f"published: {row.title}: {row.source}{f'; {row.note}' if row.note else ''}"
+def format_citation(result: PublishedResult) -> str:
+    """Return a published result with its source and its note."""
+    note = f"; {result.note}" if result.note else ""
+    return f"published: {result.title}: {result.source}{note}"
 
 
-def record(evaluations: Evaluations, rows: Sequence[Row], published: Sequence[PublishedResult]) -> dict[str, Any]:
-    """All that the figures depend on, for JSON."""
-    others = [
-        {"model": row.label, "values": row.values, "source": row.source, "note": row.note, "fine_tuned": row.fine_tuned}
-        for row in published
-    ]
+def make_record(evaluations: Evaluations, rows: Sequence[Row], published: Sequence[PublishedResult]) -> dict[str, Any]:
+    """Return the results, the published results and the table for JSON."""
+    published_records = []
+    for result in published:
+        published_records.append(
+            {
+                "model": result.label,
+                "values": result.values,
+                "source": result.source,
+                "note": result.note,
+                "fine_tuned": result.fine_tuned,
+            }
+        )
     results = {label: evaluation.record for label, evaluation in evaluations.items()}
-    return {"results": results, "published": others, "table": rows}
+    return {"results": results, "published": published_records, "table": rows}
