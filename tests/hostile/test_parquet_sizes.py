@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.data.readers import parquet
-from ernie_vil2.data.readers.parquet import ParquetTable, decoded_size, size_in_python
+from ernie_vil2.data.readers.parquet import ParquetTable, estimate_decoded_bytes, estimate_python_bytes
 from ernie_vil2.data.samples import BadSample
 
 COLUMNS = {
@@ -48,11 +48,11 @@ def test_a_row_group_is_as_written_and_within_its_footer(tmp_path_factory, rows,
         columns = ["text", "image.bytes", "image.path", "tags.list.element"] * dictionary
         file = pq.ParquetFile(source, read_dictionary=columns)
         group = file.metadata.row_group(0)
-        most = sum(decoded_size(group.column(n), 0, dictionary) for n in range(group.num_columns))
+        most = sum(estimate_decoded_bytes(group.column(n), 0, dictionary) for n in range(group.num_columns))
         assert file.read_row_group(0).nbytes <= most + 200  # of offsets and flags of a few values
         tags = file.read_row_group(0)["tags"]
         characters = sum(len(tag or "") for row in tags.to_pylist() for tag in row or ())
-        assert sum(map(size_in_python, tags.chunks)) + 2000 >= characters  # one that is alone is not counted
+        assert sum(map(estimate_python_bytes, tags.chunks)) + 2000 >= characters  # one that is alone is not counted
 
 
 def test_a_row_group_larger_than_its_footer_says_is_not_kept(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Columns of a table by the names that they have here: as people call them, or as an option says."""
+"""Columns of a table, and the names under which they are read: the user's, our own, or common synonyms."""
 
 import re
 import shlex
@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from ernie_vil2.data.source_files import IMAGE_SUFFIXES
 
-# The first of these that a row has counts; `file_name` is what the image folders of Hugging Face say, and img2dataset
-# puts the bytes of an image under its suffix.
+# The first of these columns that a row has is its image. `file_name` is the column of Hugging Face's image folders, and
+# img2dataset puts the bytes of an image under its suffix.
 IMAGE_KEYS = ("image", "image_path", "file_name", *sorted(IMAGE_SUFFIXES))
 TEXT_KEYS = ("text", "caption")
-IDS = ("key", "image_id", "text_id")
-OTHER_NAMES = {
+ID_KEYS = ("key", "image_id", "text_id")
+SYNONYMS = {
     "image": (  # noqa: SIM905  -- words are read as a text
         "图片 图像 照片 主图 图片路径 图像路径 图片文件 图片名 图片名称 图片文件名 文件名 文件路径 圖片 img "
         "img_path picture photo pic filename filepath file image_file image_name path"
@@ -23,96 +23,126 @@ OTHER_NAMES = {
     "caption_en": "英文标题 英文 英文描述 text_en title_en description_en".split(),  # noqa: SIM905  -- words are read as a text
     "caption": "title product_title product_name sentence description".split(),  # noqa: SIM905  -- words are read as a text
 }
-"""What other people call a column; of several that mean the same the first counts, and the others stay fields."""
-ADDRESSES = ("url", "link", "链接", "网址", "图片地址")  # parts of the names of columns that hold addresses of images
-SHOWN = 20
-Names = dict[str, str]
+"""What people call these columns. Only the first synonym in a table is renamed; others remain fields."""
+ADDRESS_WORDS = ("url", "link", "链接", "网址", "图片地址")  # in names of columns that hold addresses of images
+MAX_SHOWN_COLUMNS = 20  # in a message
+ColumnNames = dict[str, str]  # new name of each column that is renamed, by its header
 
 
-def is_text(column: str) -> bool:
-    """Whether the values of a column are texts whatever they look like."""
-    return column in (*IMAGE_KEYS, *TEXT_KEYS, *IDS) or column.partition("_")[0] in ("caption", "tags")
+def is_text_column(column: str) -> bool:
+    """Return whether the values of a column are texts even if they look like numbers."""
+    return column in (*IMAGE_KEYS, *TEXT_KEYS, *ID_KEYS) or column.partition("_")[0] in ("caption", "tags")
 
 
-def holds_images(columns: Sequence[str]) -> bool:
-    """Whether one of the columns, by their names here, holds images."""
+def has_images(columns: Sequence[str]) -> bool:
+    """Return whether one of the columns, after renaming, holds images."""
     return not set(columns).isdisjoint(IMAGE_KEYS)
 
 
-def holds_texts(columns: Sequence[str]) -> bool:
-    """Likewise texts."""
+def has_texts(columns: Sequence[str]) -> bool:
+    """Return whether one of the columns, after renaming, holds texts."""
     return any(column in TEXT_KEYS or column.startswith("caption_") for column in columns)
 
 
-def plain_name(column: str) -> str:
-    """Return a column's name without what people write one way or another: case, spaces, hyphens and underscores."""
+def simplify_name(column: str) -> str:
+    """Return a header without what people write in several ways: case, spaces, hyphens and underscores."""
     return re.sub(r"[\s_-]+", "_", column.strip().casefold())
 
 
-def names_here(columns: Sequence[str], given: Mapping[str, str], where: str) -> Names:
-    """The name here of every column that a table calls otherwise; ValueError if one is not there that the user has
-    given by its name here."""
-    for here, column in given.items():
-        if column not in columns:
-            raise ValueError(f"{where}: there is no column {column} (for {here}); columns here: {_shown(columns)}")
-    names = {column: here for here, column in given.items()}
-    names |= {column: f"{column}_" for column in columns if column in given and column not in names}
-    plain: dict[str, str] = {}
-    for column in columns:
-        if column not in names:
-            plain.setdefault(plain_name(column), column)
+def rename_columns(headers: Sequence[str], user_columns: Mapping[str, str], where: str) -> ColumnNames:
+    """Return the new names of the columns that a table calls otherwise.
 
-    def taken() -> list[str]:
-        return [names.get(column, column) for column in columns]
+    Args:
+        headers: headers of the table.
+        user_columns: headers that the user names, by the new name: `{"image": "照片"}`.
+        where: the table, for the error.
 
-    for name, column in plain.items():
-        if name != column and name not in taken() and is_text(name):
-            names[column] = name
-    for here, others in OTHER_NAMES.items():
-        has = holds_images(taken()) if here == "image" else here in taken()
-        found = next((plain[other] for other in others if other in plain), None)
-        if found is not None and not has and not (here == "caption" and holds_texts(taken())):
-            names[found] = here
-    return names
+    Raises:
+        ValueError: the table lacks a header that the user names.
+    """
+    for name, header in user_columns.items():
+        if header not in headers:
+            raise ValueError(f"{where}: there is no column {header} (for {name}); columns here: {_list_names(headers)}")
+    new_names = {header: name for name, header in user_columns.items()}
+    # Another column that already has a name which the user gives to a column makes way for it.
+    for header in headers:
+        if header in user_columns and header not in new_names:
+            new_names[header] = f"{header}_"
+
+    simple_headers: dict[str, str] = {}
+    for header in headers:
+        if header not in new_names:
+            simple_headers.setdefault(simplify_name(header), header)
+
+    # Our own names in another spelling, such as "Image Path".
+    for name, header in simple_headers.items():
+        if name != header and is_text_column(name) and name not in _apply_names(headers, new_names):
+            new_names[header] = name
+
+    # Synonyms, unless there is a column of the kind already.
+    for name, synonyms in SYNONYMS.items():
+        columns = _apply_names(headers, new_names)
+        is_needless = has_images(columns) if name == "image" else name in columns
+        # "caption" is a text in an unknown language, which a text in a known language makes needless.
+        if name == "caption" and has_texts(columns):
+            is_needless = True
+        matches = [simple_headers[synonym] for synonym in synonyms if synonym in simple_headers]
+        if matches and not is_needless:
+            new_names[matches[0]] = name
+    return new_names
 
 
-def lacking(columns: Sequence[str], names: Mapping[str, str]) -> str | None:
-    """What a table lacks of a column of images and one of texts, and what to do; None if it has both."""
-    here = [names.get(column, column) for column in columns]
-    missing = ["image"] * (not holds_images(here)) + ["text, caption, caption_zh or caption_en"] * (
-        not holds_texts(here)
-    )
+def _apply_names(headers: Sequence[str], new_names: Mapping[str, str]) -> list[str]:
+    return [new_names.get(header, header) for header in headers]
+
+
+def describe_missing(headers: Sequence[str], new_names: Mapping[str, str]) -> str | None:
+    """Return which column, of images or of texts, a table lacks and what to do; None if it has both."""
+    columns = _apply_names(headers, new_names)
+    missing: list[str] = []
+    examples: list[str] = []
+    if not has_images(columns):
+        missing.append("image")
+        examples.append("image")
+    if not has_texts(columns):
+        missing.append("text, caption, caption_zh or caption_en")
+        examples.append("caption_zh")
     if not missing:
         return None
-    if missing[0] == "image":
-        for column in columns:
-            if any(part in column.casefold() for part in ADDRESSES):
-                return addresses(column, columns, names)
-    free = [column for column in columns if column not in names and column not in (*IMAGE_KEYS, *TEXT_KEYS)]
-    wanted = ["image"] * (missing[0] == "image") + ["caption_zh"] * (not holds_texts(here))
-    example = ",".join(f"{one}={free[number] if number < len(free) else 'NAME'}" for number, one in enumerate(wanted))
-    if any(column.rpartition(".")[2].lower() in IMAGE_SUFFIXES for column in columns if "." in column):
-        return f"columns here: {_shown(columns)}; the first line is to hold names of columns, as image,caption_zh"
+
+    if "image" in missing:
+        for header in headers:
+            if any(word in header.casefold() for word in ADDRESS_WORDS):
+                return describe_addresses(header, headers, new_names)
+    # A table without headers begins with a row of data, such as the name of an image file.
+    if any(header.rpartition(".")[2].lower() in IMAGE_SUFFIXES for header in headers if "." in header):
+        return f"columns here: {_list_names(headers)}; the first line is to hold names of columns, as image,caption_zh"
+
+    unused = [header for header in headers if header not in new_names and header not in (*IMAGE_KEYS, *TEXT_KEYS)]
+    unused += ["NAME"] * len(examples)
+    option = ",".join(f"{name}={header}" for name, header in zip(examples, unused, strict=False))
     return (
-        f"columns here: {_shown(columns)}; one must be {' and one '.join(missing)}, or name them: "
-        f"--columns {quoted(example)} (Data.columns)"
+        f"columns here: {_list_names(headers)}; one must be {' and one '.join(missing)}, or name them: "
+        f"--columns {quote_argument(option)} (Data.columns)"
     )
 
 
-def addresses(column: str, columns: Sequence[str], names: Mapping[str, str]) -> str:
-    """That a column holds addresses of images, and how these become files."""
-    text = next((one for one in columns if holds_texts([names.get(one, one)])), "TEXT_COLUMN")
+def describe_addresses(column: str, headers: Sequence[str], new_names: Mapping[str, str]) -> str:
+    """Return that a column holds addresses of images, and how to fetch them."""
+    text_columns = [header for header in headers if has_texts([new_names.get(header, header)])]
+    text_column = text_columns[0] if text_columns else "TEXT_COLUMN"
     return (
         f"the images are addresses (column {column}), which are not fetched here; img2dataset fetches them: "
-        f"img2dataset --url_list TABLE --input_format csv --url_col {column} --caption_col {text} "
+        f"img2dataset --url_list TABLE --input_format csv --url_col {column} --caption_col {text_column} "
         "--output_format webdataset --output_folder FOLDER; its folder is then the data"
     )
 
 
-def quoted(text: str) -> str:
-    """A word of a command line as a shell takes it; letters of any language need no quotes."""
+def quote_argument(text: str) -> str:
+    """Return an argument of a command line, quoted if a shell needs it; letters of any language need no quotes."""
     return shlex.quote(text) if re.search(r"[^\w@%+=:,./-]", text) else text
 
 
-def _shown(columns: Sequence[str]) -> str:
-    return ", ".join(column or '""' for column in columns[:SHOWN]) + ", ..." * (len(columns) > SHOWN)
+def _list_names(headers: Sequence[str]) -> str:
+    listing = ", ".join(header or '""' for header in headers[:MAX_SHOWN_COLUMNS])
+    return f"{listing}, ..." if len(headers) > MAX_SHOWN_COLUMNS else listing

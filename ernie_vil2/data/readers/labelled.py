@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector, ImageIds, read_image
 from ernie_vil2.data.readers import ShardedSource, open_sources
-from ernie_vil2.data.readers.columns import names_here
+from ernie_vil2.data.readers.columns import rename_columns
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, canonical_split
 from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR
-from ernie_vil2.data.readers.tables import TABLES, Table, image_of, open_table
+from ernie_vil2.data.readers.tables import TABLES, Table, find_image, open_table
 from ernie_vil2.data.samples import BadSample, Reason, is_id
 from ernie_vil2.data.source_files import list_image_files, read_file, read_json
 from ernie_vil2.data.spec import DataLike, DataSpec
@@ -240,13 +240,13 @@ def _folders(folder: Path) -> list[Path]:
 def _in_table(path: Path, label: str, data: DataSpec) -> list[tuple[BenchmarkImage, tuple[str, ...]] | BadSample]:
     home = data.image_folder
     table, folders = open_table(path, data.encoding), ImageFolders([home or path.parent], ())
-    names = names_here(table.column_names, data.columns or {}, str(path))
+    names = rename_columns(table.column_names, data.columns or {}, str(path))
     entries, in_files = list[tuple[BenchmarkImage, tuple[str, ...]] | BadSample](), list[BenchmarkImage]()
     for index in range(len(table)):
         where = table.describe_row(index)
         try:
             row = table.read_row(index, names)
-            _, name, file, content = image_of(row, where, home)
+            _, name, file, content = find_image(row, where, home)
             if content is None:
                 in_files.append(image := folders.get_image(name, file))
             else:
@@ -260,7 +260,7 @@ def _in_table(path: Path, label: str, data: DataSpec) -> list[tuple[BenchmarkIma
 
 
 def _bytes_of(table: Table, index: int, names: Mapping[str, str]) -> bytes:
-    *_, data = image_of(table.read_row(index, names), table.describe_row(index))
+    *_, data = find_image(table.read_row(index, names), table.describe_row(index))
     return data or b""
 
 

@@ -1,6 +1,6 @@
-"""Spreadsheets as people have them: CSV and Excel's workbooks.
+"""Spreadsheets as people save them: CSV files and Excel workbooks.
 
-CSV is separated by commas, semicolons or tabs, in UTF-8 or in the GB18030 that Excel writes.
+CSV may be separated by commas, semicolons or tabs, and be in UTF-8 or in GB18030, which the Chinese Excel writes.
 """
 
 import codecs
@@ -19,66 +19,68 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ernie_vil2.data.readers.columns import is_text
+from ernie_vil2.data.readers.columns import is_text_column
 from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.readers.source import Index, IndexedFile
 from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason
 from ernie_vil2.data.source_files import BYTE_ORDER_MARK
 from ernie_vil2.device.extras import require
 
-LIST_SEPARATOR = "|"  # in a column of tags
-LOOKED_AT = 2**20  # bytes by which the format of a file is recognised
+LIST_SEPARATOR = "|"  # between the tags in a column
+HEAD_BYTES = 2**20  # beginning of a file from which its format is detected
 DELIMITERS = (",", ";", "\t")
-CHINESE = "gb18030"
-MAX_ROWS = 2**20  # of a sheet, as Excel has it
+CHINESE_ENCODING = "gb18030"
+MAX_ROWS = 2**20  # of a sheet; Excel's own limit
 
 
 class CsvTable(IndexedFile):
-    """Rows below a line of column names; a quoted value may hold line ends. Empty values count as missing.
+    """Rows of a CSV file below a line of headers. A quoted value may hold line ends. Empty values count as missing.
 
     Columns whose name begins with `tags` hold lists, separated by `|`. A column holds numbers if each of its values is
-    one that is printed as it is written: "00123" and "3.50" are texts, and so are all values of their columns.
-    Images, texts and ids are texts in any case.
+    printed as it is written. In a column with "00123" or "3.50", all values are texts. Images, texts and ids are always
+    texts.
 
     Args:
         path: the file.
-        encoding: of the file, as Python calls it; None: UTF-8, or GB18030 where most lines are not UTF-8.
+        encoding: encoding of the file, as Python calls it; None: UTF-8, or GB18030 if most lines are not UTF-8.
 
     Raises:
-        ValueError: it is not a CSV file, it has no rows, or there is no such encoding.
+        ValueError: the file is no CSV file, it has no rows, or the encoding does not exist.
     """
 
     def __init__(self, path: str | Path, encoding: str | None = None):
-        self._given = checked_encoding(encoding)
-        self.kind = f"csv by dialect {self._given or ''}"
+        self._user_encoding = normalize_encoding(encoding)
+        self.kind = f"csv by dialect {self._user_encoding or ''}"
         super().__init__(path)
 
     def _scan(self) -> Index:
         with self.location.open() as file:
-            encoding, delimiter = dialect(file.read(LOOKED_AT), self._given, self.name)
+            encoding, delimiter = detect_dialect(file.read(HEAD_BYTES), self._user_encoding, self.name)
             file.seek(0)
-            counted = _Counted(self.name, file, encoding)
-            rows = csv.reader(counted, delimiter=delimiter, strict=True)
-            ends, lines = list[tuple[int, int]](), list[int]()
-            columns, numbers = list[str](), list[bool]()
+            lines = _LineCounter(self.name, file, encoding)
+            reader = csv.reader(lines, delimiter=delimiter, strict=True)
+            bounds: list[tuple[int, int]] = []  # first and last byte of each row, the headers first
+            line_numbers: list[int] = []
+            headers: list[str] = []
+            are_numbers: list[bool] = []
             try:
-                for row in rows:
-                    if not ends:
-                        columns, numbers = row, [True] * len(row)
-                    elif len(row) == len(columns):
-                        numbers = _still_numbers(numbers, row)
-                    if row or not ends:
-                        ends.append((counted.row_start, counted.read))
-                        lines.append(rows.line_num)
-                    counted.row_start = counted.read
+                for row in reader:
+                    if not bounds:
+                        headers, are_numbers = row, [True] * len(row)
+                    elif len(row) == len(headers):
+                        are_numbers = _update_are_numbers(are_numbers, row)
+                    if row or not bounds:  # blank lines are no rows
+                        bounds.append((lines.row_start, lines.position))
+                        line_numbers.append(reader.line_num)
+                    lines.row_start = lines.position
             except csv.Error as error:
-                raise ValueError(f"{self.name}, after line {rows.line_num}: not a CSV file ({error})") from error
-        if len(ends) < 2:
+                raise ValueError(f"{self.name}, after line {reader.line_num}: not a CSV file ({error})") from error
+        if len(bounds) < 2:
             raise ValueError(f"{self.name}: no rows below the column names; is it whole?")
         return {
-            "bounds": np.array(ends, np.int64),
-            "lines": np.array(lines, np.int64),
-            "numbers": np.array(numbers, bool),
+            "bounds": np.array(bounds, np.int64),
+            "lines": np.array(line_numbers, np.int64),
+            "numbers": np.array(are_numbers, bool),
             "dialect": np.array([encoding, delimiter]),
         }
 
@@ -87,16 +89,17 @@ class CsvTable(IndexedFile):
 
     @property
     def column_names(self) -> list[str]:
-        """Their names; none where these are not text."""
+        """Headers of the table; none if they cannot be decoded."""
         with suppress(BadSample):
-            return self._values(0, self.name)
+            return self._read_values(0, self.name)
         return []
 
     def describe_row(self, index: int) -> str:
-        """File and the line on which the row ends."""
+        """Return the file and the line on which the row ends."""
         return f"{self.name.rpartition('/')[2]}:{self.index['lines'][index + 1]}"
 
-    def _values(self, row: int, name: str) -> list[str]:
+    def _read_values(self, row: int, name: str) -> list[str]:
+        """Return the values of a row, counted with the headers as row 0."""
         start, end = self.index["bounds"][row].tolist()
         encoding, delimiter = self.index["dialect"].tolist()
         content = self._read_bytes(start, end - start, name).removeprefix(BYTE_ORDER_MARK)
@@ -106,220 +109,260 @@ class CsvTable(IndexedFile):
             raise BadSample(Reason.NOT_UTF8, name) from error
         try:
             return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
-        except csv.Error as error:  # the scan found none: the file was changed in place
+        except csv.Error as error:  # the scan found none, so the file has been changed in place
             raise BadSample(Reason.MALFORMED_ROW, name) from error
 
     def read_row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """The row's columns, by other `names` where given; BadSample if it has more or fewer than there are, or cannot
-        be decoded."""
+        """Return a row by its headers, or by other `names`.
+
+        Raises:
+            BadSample: the row has more or fewer values than there are headers, or cannot be decoded.
+        """
         name = self.describe_row(index)
-        columns, values = self._values(0, name), self._values(index + 1, name)
-        if len(columns) != len(values):
+        headers = self._read_values(0, name)
+        values = self._read_values(index + 1, name)
+        if len(headers) != len(values):
             raise BadSample(Reason.MALFORMED_ROW, name)
-        return _typed(columns, values, self.index["numbers"].tolist(), names or {})
+        return _convert_row(headers, values, self.index["numbers"].tolist(), names or {})
 
 
-def checked_encoding(encoding: str | None) -> str | None:
-    """The name of an encoding in which line ends are those of ASCII; ValueError for another."""
+def normalize_encoding(encoding: str | None) -> str | None:
+    """Return Python's name of an encoding; raise ValueError if its line ends are not those of ASCII."""
     if encoding is None:
         return None
-    try:
+    with suppress(LookupError, UnicodeError, TypeError):
         name = codecs.lookup(encoding).name
         if "\n".encode(name) == b"\n":
             return name
-    except (LookupError, UnicodeError, TypeError):
-        pass
     raise ValueError(f"encoding {encoding}: not one that a table is read in; use utf-8, gb18030, big5, shift_jis, ...")
 
 
-def dialect(start: bytes, encoding: str | None, name: str) -> tuple[str, str]:
-    """Encoding, None: found in its lines, and delimiter of a CSV file that begins so; ValueError if it is UTF-16."""
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+def detect_dialect(head: bytes, encoding: str | None, name: str) -> tuple[str, str]:
+    """Return the encoding and the delimiter of a CSV file.
+
+    Args:
+        head: beginning of the file.
+        encoding: encoding that the user names; None: detect it.
+        name: the file, for the error.
+
+    Raises:
+        ValueError: the file is in UTF-16.
+    """
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ValueError(f'{name}: UTF-16, as Excel\'s "Unicode text"; save it as CSV UTF-8')
-    lines = start.removeprefix(BYTE_ORDER_MARK).splitlines()
+    lines = head.removeprefix(BYTE_ORDER_MARK).splitlines()
     if encoding is None:
-        beyond_ascii = [line for line in lines[: max(1, len(lines) - 1)] if not line.isascii()]
-        wrong = [line for line in beyond_ascii if not _decodes(line, "utf-8")]
-        chinese = sum(_decodes(line, CHINESE) for line in wrong)
-        encoding = CHINESE if 2 * len(wrong) > len(beyond_ascii) and 2 * chinese > len(wrong) else "utf-8"
-    header = lines[0].decode(encoding, "replace") if lines else ""
-    return encoding, max(DELIMITERS, key=lambda delimiter: len(_first_row(header, delimiter)))
+        # Single damaged lines must not decide. The last line may be cut, and is left out if there are others.
+        non_ascii_lines = [line for line in lines[: max(1, len(lines) - 1)] if not line.isascii()]
+        broken_lines = [line for line in non_ascii_lines if not _can_decode(line, "utf-8")]
+        num_chinese = sum(_can_decode(line, CHINESE_ENCODING) for line in broken_lines)
+        encoding = "utf-8"
+        if 2 * len(broken_lines) > len(non_ascii_lines) and 2 * num_chinese > len(broken_lines):
+            encoding = CHINESE_ENCODING
+    first_line = lines[0].decode(encoding, "replace") if lines else ""
+    # The delimiter that gives the most headers.
+    return encoding, max(DELIMITERS, key=lambda delimiter: len(_split_first_row(first_line, delimiter)))
 
 
-def header(start: bytes, name: str) -> list[str]:
-    """The columns of a CSV file that begins so; errors as of `dialect`."""
-    encoding, delimiter = dialect(start, None, name)
-    return _first_row(start.removeprefix(BYTE_ORDER_MARK).decode(encoding, "replace"), delimiter)
+def read_headers(head: bytes, name: str) -> list[str]:
+    """Return the headers of a CSV file from its beginning; raise as `detect_dialect` does."""
+    encoding, delimiter = detect_dialect(head, None, name)
+    return _split_first_row(head.removeprefix(BYTE_ORDER_MARK).decode(encoding, "replace"), delimiter)
 
 
-def _decodes(line: bytes, encoding: str) -> bool:
+def _can_decode(line: bytes, encoding: str) -> bool:
     with suppress(UnicodeDecodeError):
         line.decode(encoding)
         return True
     return False
 
 
-def _first_row(text: str, delimiter: str) -> list[str]:
+def _split_first_row(text: str, delimiter: str) -> list[str]:
     with suppress(csv.Error):
         return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
     return []
 
 
-def _still_numbers(numbers: Sequence[bool], row: Sequence[str]) -> list[bool]:
-    """Of the columns that hold numbers so far, whether each does with one more row."""
-    return [maybe and (not value or _as_number(value) is not None) for maybe, value in zip(numbers, row, strict=True)]
+def _update_are_numbers(are_numbers: Sequence[bool], row: Sequence[str]) -> list[bool]:
+    """Return for each column whether it holds numbers only, up to this row."""
+    return [
+        is_number and (not value or _parse_number(value) is not None)
+        for is_number, value in zip(are_numbers, row, strict=True)
+    ]
 
 
-def _typed(
-    columns: Sequence[str], values: Sequence[str], numbers: Sequence[bool], names: Mapping[str, str]
+def _convert_row(
+    headers: Sequence[str], values: Sequence[str], are_numbers: Sequence[bool], names: Mapping[str, str]
 ) -> dict[str, Any]:
-    """A row by the names that its columns have here: tags as lists, columns of numbers as these, others as texts."""
+    """Return a row by the new names of its columns: tags as lists, columns of numbers as numbers, others as texts."""
     row: dict[str, Any] = {}
-    for column, value, is_number in zip(columns, values, numbers, strict=True):
-        here = names.get(column, column)
+    for header, value, is_number in zip(headers, values, are_numbers, strict=True):
+        name = names.get(header, header)
         if not value:
             continue
-        if here.partition("_")[0] == "tags":
-            row[here] = value.split(LIST_SEPARATOR)
+        if name.partition("_")[0] == "tags":
+            row[name] = value.split(LIST_SEPARATOR)
+        elif is_number and not is_text_column(name):
+            row[name] = _parse_number(value)
         else:
-            row[here] = _as_number(value) if is_number and not is_text(here) else value
+            row[name] = value
     return row
 
 
-def _as_number(text: str) -> int | float | None:
-    """The number that a text is, of 64 bits and finite; None if it is none that is printed as it is written."""
+def _parse_number(text: str) -> int | float | None:
+    """Return a number that is printed as the text, if it has 64 bits and is finite; else None."""
     with suppress(ValueError):
-        if str(number := int(text)) == text:
-            return number if -(2**63) <= number < 2**63 else None
+        integer = int(text)
+        if str(integer) == text:
+            return integer if -(2**63) <= integer < 2**63 else None
     with suppress(ValueError):
-        if str(real := float(text)) == text and math.isfinite(real):
+        real = float(text)
+        if str(real) == text and math.isfinite(real):
             return real
     return None
 
 
-class _Counted:
-    """Lines of a file for `csv`, which takes one only when it needs it, so that a row's bytes are known.
+class _LineCounter:
+    """Lines of a file for `csv`, with the position in the file.
 
-    ValueError if a row is longer than `MAX_TEXT_BYTES`.
+    `csv` takes a line only when it needs one, so that the position is known after each row.
+
+    Raises:
+        ValueError: a row is longer than `MAX_TEXT_BYTES`.
     """
 
     def __init__(self, name: str, file: BinaryIO, encoding: str):
         self._name, self._file, self._encoding = name, file, encoding
-        self.read = self.row_start = 0
+        self.position = 0
+        self.row_start = 0
 
     def __iter__(self) -> Iterator[str]:
         while line := self._file.readline(MAX_TEXT_BYTES + 1):
-            if self.read - self.row_start + len(line) > MAX_TEXT_BYTES:
+            if self.position - self.row_start + len(line) > MAX_TEXT_BYTES:
                 raise ValueError(f"{self._name}: a row of more than {MAX_TEXT_BYTES} bytes; is this a CSV file?")
-            if not self.read:
-                self.row_start = len(BYTE_ORDER_MARK) * line.startswith(BYTE_ORDER_MARK)
-            self.read += len(line)
-            # What cannot be decoded is found in the row that has it.
+            if self.position == 0 and line.startswith(BYTE_ORDER_MARK):
+                self.row_start = len(BYTE_ORDER_MARK)
+            self.position += len(line)
+            # Bytes that cannot be decoded are reported when their row is read.
             yield line.removeprefix(BYTE_ORDER_MARK).decode(self._encoding, "surrogateescape")
 
 
 class XlsxTable:
-    """Rows of the first sheet of an `.xlsx` file, below a row of column names, with values as in a CSV.
+    """Rows of the first sheet of an `.xlsx` file, below a row of headers, with values as in a CSV file.
 
-    They are in memory from the first row that is read until `release`. Formulas count by the values that Excel saved.
-    Rows above the column names that hold one value, as a title, are skipped. Cells that are merged downwards share
-    their value.
+    They are in memory from the first row that is read until `release`. A formula has the value that Excel saved. Rows
+    above the headers with a single value, such as a title, are skipped. Cells that are merged vertically share a value.
 
     Raises:
-        ValueError: it is not a workbook, it is too large, or it has no rows.
+        ValueError: the file is no workbook, is too large, or has no rows.
     """
 
     def __init__(self, path: str | Path):
         require(f"{path}, an Excel workbook,", "openpyxl")
         self.name = str(path)
         self._identity = LocalFile(path).identity()
-        self._read: list[tuple[int, list[str]]] | None = None
-        rows = self._rows
-        self.column_names = rows[0][1]
-        width = len(self.column_names)
-        self._numbers = [True] * width
-        for _, row in rows[1:]:
-            self._numbers = _still_numbers(self._numbers, row)
-        self._lines = [line for line, _ in rows[1:]]
+        self._rows: list[tuple[int, list[str]]] | None = None
+        headers, *rows = self._load_rows()
+        self.column_names = headers[1]
+        self._are_numbers = [True] * len(self.column_names)
+        for _, row in rows:
+            self._are_numbers = _update_are_numbers(self._are_numbers, row)
+        self._line_numbers = [line_number for line_number, _ in rows]
         self.release()
 
-    @property
-    def _rows(self) -> list[tuple[int, list[str]]]:
-        """Column names and rows, each with its number in the sheet; OSError if the file is another one by now."""
-        if self._read is None:
+    def _load_rows(self) -> list[tuple[int, list[str]]]:
+        """Return headers and rows, each with its number in the sheet; raise OSError if the file has changed."""
+        if self._rows is None:
             if LocalFile(self.name).identity() != self._identity:
                 raise OSError(f"{self.name} has changed while in use")
-            self._read = list(read_sheet(self.name))
-            if len(self._read) < 2:
+            self._rows = list(read_sheet(self.name))
+            if len(self._rows) < 2:
                 raise ValueError(f"{self.name}: no rows below the column names of the first sheet")
-        return self._read
+        return self._rows
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._line_numbers)
 
     def describe_row(self, index: int) -> str:
-        return f"{self.name.rpartition('/')[2]}:{self._lines[index]}"
+        return f"{self.name.rpartition('/')[2]}:{self._line_numbers[index]}"
 
     def read_row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
-        return _typed(self.column_names, self._rows[index + 1][1], self._numbers, names or {})
+        _, values = self._load_rows()[index + 1]
+        return _convert_row(self.column_names, values, self._are_numbers, names or {})
 
     def release(self) -> None:
-        """Gives the rows in memory back; the next one reads the file again."""
-        self._read = None
+        """Free the rows in memory; reading the next row reads the file again."""
+        self._rows = None
 
 
 def read_sheet(path: str | Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows of the first sheet that are not blank, as texts, each with its number; as wide as the first is.
-    ValueError if it is not a workbook, or it unpacks to more than `MAX_BYTES`."""
+    """Yield the rows of the first sheet that are not blank, as texts with their numbers, cut to the width of the first.
+
+    Raises:
+        ValueError: the file is no workbook, or unpacks to more than `MAX_BYTES`.
+    """
     require(f"{path}, an Excel workbook,", "openpyxl")
     import openpyxl
 
     try:
-        with zipfile.ZipFile(path) as parts:
-            if sum(part.file_size for part in parts.infolist()) > MAX_BYTES:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
                 raise ValueError(f"{path}: unpacks to more than {MAX_BYTES >> 20} MiB; save it as CSV UTF-8")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about styles and extensions, of which nothing is read
+            warnings.simplefilter("ignore")  # about styles and extensions, which are not read
             book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-            sheet, width = book.worksheets[0], 0
-            merged, repeated = _merged(path, sheet._worksheet_path), dict[int, tuple[int, str]]()
+            sheet = book.worksheets[0]
+            width = 0  # known after the headers
+            merged_cells = _find_merged_cells(path, sheet._worksheet_path)
+            repeated_values: dict[int, tuple[int, str]] = {}  # last row and value, by column
             for number, cells in enumerate(islice(sheet.iter_rows(values_only=True), MAX_ROWS), 1):
-                row = [_text(cell) for cell in cells]
-                if not any(row) or (not width and sum(map(bool, row)) == 1):
+                row = [_format_cell(cell) for cell in cells]
+                num_values = sum(map(bool, row))
+                is_title = width == 0 and num_values == 1
+                if num_values == 0 or is_title:
                     continue
-                if not width:
+                if width == 0:
                     width = max(position for position, value in enumerate(row, 1) if value)
-                row = [*row[:width], *[""] * (width - len(row))]
-                repeated |= {column: (last, row[column]) for column, last in merged.get(number, ()) if column < width}
-                for column, (last, value) in repeated.items():
-                    row[column] = row[column] or value * (number <= last)
+                row = row[:width] + [""] * (width - len(row))
+
+                # Repeat the value of merged cells, which only the first of them has.
+                for column, last_row in merged_cells.get(number, ()):
+                    if column < width:
+                        repeated_values[column] = last_row, row[column]
+                for column, (last_row, value) in repeated_values.items():
+                    if number <= last_row:
+                        row[column] = row[column] or value
                 yield number, row
             book.close()
-    except Exception as error:  # openpyxl raises whatever damaged XML brings it to
+    except Exception as error:  # damaged XML makes openpyxl raise almost anything
         if isinstance(error, OSError) or str(path) in str(error):
             raise
-        what = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path}: not an .xlsx workbook ({what}); is it whole?") from error
+        cause = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: not an .xlsx workbook ({cause}); is it whole?") from error
 
 
-def _merged(path: str | Path, sheet: str) -> dict[int, list[tuple[int, int]]]:
-    """Of each row from which cells are merged downwards their columns, from 0, and last rows; openpyxl lists merged
-    cells only when it has the whole sheet in memory."""
+def _find_merged_cells(path: str | Path, sheet: str) -> dict[int, list[tuple[int, int]]]:
+    """Return the cells that are merged vertically: by first row, columns (from 0) with the last row.
+
+    openpyxl would list merged cells only if it had the whole sheet in memory, so this looks into the XML.
+    """
     import openpyxl
 
-    found: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
-    with zipfile.ZipFile(path) as parts:
-        for cells in re.findall(rb'<mergeCell ref="([A-Z]+\d+:[A-Z]+\d+)"', parts.read(sheet)):
+    merged_cells: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+    with zipfile.ZipFile(path) as archive:
+        for cells in re.findall(rb'<mergeCell ref="([A-Z]+\d+:[A-Z]+\d+)"', archive.read(sheet)):
             left, top, _, bottom = openpyxl.utils.range_boundaries(cells.decode())
             if bottom > top:
-                found[top].append((left - 1, bottom))
-    return found
+                merged_cells[top].append((left - 1, bottom))
+    return merged_cells
 
 
-def _text(cell: Any) -> str:
-    """A cell as text: a whole number without a point, a date as ISO writes it, without a time if it has none."""
+def _format_cell(cell: Any) -> str:
+    """Return a cell as text: an integer without a point, a date in ISO format, without the time if it is midnight."""
     if cell is None:
         return ""
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
-    return cell.isoformat().removesuffix("T00:00:00") if hasattr(cell, "isoformat") else str(cell)
+    if hasattr(cell, "isoformat"):
+        return cell.isoformat().removesuffix("T00:00:00")
+    return str(cell)

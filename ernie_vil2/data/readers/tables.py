@@ -1,4 +1,4 @@
-"""Tables: JSON lines, CSV, Excel and Parquet by row; pairs whose images are files next to one, or values in it.
+"""Tables of pairs: JSON lines, CSV, Excel and Parquet, with the images in files next to the table or in its rows.
 
 Parallel texts are a table without images.
 """
@@ -12,63 +12,65 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ernie_vil2.data.readers.columns import IMAGE_KEYS, Names, addresses, lacking, names_here, plain_name, quoted
+from ernie_vil2.data.readers.columns import (
+    IMAGE_KEYS,
+    ColumnNames,
+    describe_addresses,
+    describe_missing,
+    quote_argument,
+    rename_columns,
+    simplify_name,
+)
 from ernie_vil2.data.readers.layout import SPLITS, Layout, Precedence, canonical_split, order_splits
 from ernie_vil2.data.readers.locations import LocalFile, Location
-from ernie_vil2.data.readers.parquet import ParquetTable, parquet_file, readable_columns
+from ernie_vil2.data.readers.parquet import ParquetTable, find_readable_columns, open_parquet
 from ernie_vil2.data.readers.source import Index, TextLines, scan_lines
-from ernie_vil2.data.readers.spreadsheets import LOOKED_AT, CsvTable, XlsxTable, header, read_sheet
+from ernie_vil2.data.readers.spreadsheets import HEAD_BYTES, CsvTable, XlsxTable, read_headers, read_sheet
 from ernie_vil2.data.readers.webdataset import IMAGE_ID, choose_text_name, parse_texts
 from ernie_vil2.data.samples import BadSample, Reason, Sample, check_text, is_id, parse_object
 from ernie_vil2.data.source_files import BYTE_ORDER_MARK, check_inside, read_first_image
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.device.extras import require
 
-FIRST_ROWS = 10  # by which the columns of JSON lines are known
-CHECKED_ROWS = 100  # of which one image at least must be there
+NUM_HEADER_ROWS = 10  # first rows of JSON lines whose keys are the columns; a single row may lack some
+NUM_CHECKED_ROWS = 100  # first rows of which one must have its image; single images may be missing
 
 
 class Table(Protocol):
-    """Rows by number, each a mapping from column to value."""
+    """Rows by number. A row is a mapping from column to value."""
 
     def __len__(self) -> int: ...
 
-    def describe_row(self, index: int) -> str: ...
+    def describe_row(self, index: int) -> str:
+        """Return file and row, for a user who looks for the row."""
 
     @property
-    def column_names(self) -> Sequence[str]: ...
+    def column_names(self) -> Sequence[str]:
+        """Headers of the table."""
 
     def read_row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """A row by the names of its columns, or other `names` where these are given."""
+        """Return a row by the headers of its columns; `names` gives some of these new names."""
 
-    def release(self) -> None: ...
-
-
-def open_table(path: str | Path, encoding: str | None = None) -> Table:
-    """The table in a `.jsonl`, `.csv`, `.tsv`, `.xlsx` or `.parquet` file; the encoding is of a CSV, None: recognised.
-    ValueError if it is none of these, or has no rows."""
-    kind = TABLES.get(Path(path).suffix.lower())
-    if kind is None:
-        raise ValueError(f"{path}: a table is a {', '.join(TABLES)} file")
-    return CsvTable(path, encoding) if kind is CsvTable else kind(path)
+    def release(self) -> None:
+        """Close files and free memory; reading the next row opens the table again."""
 
 
 class JsonTable(TextLines):
-    """A JSON object a line; blank lines are skipped."""
+    """A JSON object in each line; blank lines are skipped."""
 
     kind = "json lines"
 
     def _scan(self) -> Index:
         with self.location.open() as file:
-            lines = np.fromiter(scan_lines(file, self.name), np.dtype("i8, ?"))
-        rows = np.flatnonzero(~lines["f1"])
+            lines = np.fromiter(scan_lines(file, self.name), np.dtype([("size", "i8"), ("is_blank", "?")]))
+        rows = np.flatnonzero(~lines["is_blank"])
         if not len(rows):
             raise ValueError(f"{self.name}: no rows in this file; is it whole?")
-        return {"bounds": np.append(0, np.cumsum(lines["f0"])), "rows": rows}
+        return {"bounds": np.append(0, np.cumsum(lines["size"])), "rows": rows}
 
     def _count_rows(self, index: Index) -> int:
         return len(index["rows"])
@@ -78,48 +80,76 @@ class JsonTable(TextLines):
 
     @property
     def column_names(self) -> list[str]:
-        """Those of the first rows."""
-        found: dict[str, None] = {}
-        for index in range(min(FIRST_ROWS, len(self))):
+        """Keys of the first rows."""
+        names: dict[str, None] = {}
+        for index in range(min(NUM_HEADER_ROWS, len(self))):
             with suppress(BadSample):
-                found |= dict.fromkeys(self.read_row(index))
-        return list(found)
+                names |= dict.fromkeys(self.read_row(index))
+        return list(names)
 
     def read_row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """The row's columns, by other `names` where given.
+        """Return a row as `Table.read_row`.
 
-        BadSample if it is not JSON object, or longer than `MAX_TEXT_BYTES`.
+        Raises:
+            BadSample: the line is no JSON object, or longer than `MAX_TEXT_BYTES`.
         """
-        line = self.read_line(int(self.index["rows"][index]))
-        return renamed(parse_object(line, self.describe_row(index)), names or {})
-
-
-def renamed(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """A row whose columns have other names."""
-    return {names.get(column, column): value for column, value in row.items()}
+        row = parse_object(self.read_line(int(self.index["rows"][index])), self.describe_row(index))
+        names = names or {}
+        return {names.get(column, column): value for column, value in row.items()}
 
 
 TABLES = {".jsonl": JsonTable, ".csv": CsvTable, ".tsv": CsvTable, ".xlsx": XlsxTable, ".parquet": ParquetTable}
 
 
-class TableSource:
-    """Rows of a table: an image, its texts, and other columns, which become fields.
+def open_table(path: str | Path, encoding: str | None = None) -> Table:
+    """Open the table in a `.jsonl`, `.csv`, `.tsv`, `.xlsx` or `.parquet` file.
 
-    The image is a file name relative to the table's folder or to `images/` there, or its bytes, as such or in a column
-    `bytes` of their own (Parquet). Texts are `text` or `caption`, captions and tags by language as in a tar shard
-    (`caption_zh`, `tags_en`, ...). `image_id` names the image, otherwise its file does. What people call these columns
-    is understood (`columns.OTHER_NAMES`).
+    Args:
+        path: the file.
+        encoding: encoding of a CSV file; None: detect it.
+
+    Raises:
+        ValueError: the file is of another kind, or has no rows.
+    """
+    kind = TABLES.get(Path(path).suffix.lower())
+    if kind is None:
+        raise ValueError(f"{path}: a table is a {', '.join(TABLES)} file")
+    return CsvTable(path, encoding) if kind is CsvTable else kind(path)
+
+
+class ImageValue(NamedTuple):
+    """The image of a row.
+
+    Attributes:
+        column: column that holds the image.
+        name: name of the image.
+        file: path of its file, relative to a folder of images; "" if the row holds its bytes.
+        data: bytes of the image; None if it is in a file.
+    """
+
+    column: str
+    name: str
+    file: str
+    data: bytes | None
+
+
+class TableSource:
+    """Rows of a table as samples: an image, its texts, and other columns, which become fields.
+
+    The image is a file name relative to the table's folder or to `images/` in it; or its bytes, directly or under the
+    key `bytes` (Parquet). Texts are in the columns `text` or `caption`; captions and tags by language as in a tar shard
+    (`caption_zh`, `tags_en`, ...). `image_id` names the image; otherwise its file does. Common synonyms of these
+    columns are recognised (`columns.SYNONYMS`).
 
     Args:
         path: the table.
-        text_id: column that names the text; None: the captions name it.
-        images: folder where image files are looked for, instead of the table's; absolute paths within it are
-            followed.
-        columns: of the table by their names here: `{"image": "图片"}`.
-        encoding: of a CSV; None: recognised.
+        text_id: column that names the text; None: the captions do.
+        images: folder of the image files, instead of the table's; absolute paths may lead into it.
+        columns: headers of the table by the names above: `{"image": "图片"}`.
+        encoding: encoding of a CSV file; None: detect it.
 
     Raises:
-        ValueError: the file is not such a table, it has no rows, or one of the columns is not there.
+        ValueError: the file is no such table, has no rows, or lacks one of the `columns`.
     """
 
     def __init__(
@@ -133,62 +163,83 @@ class TableSource:
         self.name, self.files = str(path), [Path(path)]
         self._images = images
         self._table = open_table(path, encoding)
-        self._names = names_here(self._table.column_names, columns or {}, self.name)
+        self._names = rename_columns(self._table.column_names, columns or {}, self.name)
         self._text_id = None if text_id is None else self.field_name(text_id)
-        home = images or Path(path).parent
-        self._folders = (home, home / "images")
+        root = images or Path(path).parent
+        self._folders = (root, root / "images")
         self.release = self._table.release
 
-    def checked(self) -> TableSource:
-        """Itself, where the table has the columns that are needed, and not all of the first rows lack their image.
-        ValueError or FileNotFoundError if it is not so; the message says which option helps."""
-        if what := lacking(self._table.column_names, self._names):
-            raise ValueError(f"{self.name}: {what}")
-        outside, missing = list[str](), ""
-        for index in range(min(CHECKED_ROWS, len(self))):
+    def check(self) -> None:
+        """Check that the table has the columns that are needed, and that one of the first images exists.
+
+        Raises:
+            ValueError, FileNotFoundError: it is not so; the message tells which option helps.
+        """
+        problem = describe_missing(self._table.column_names, self._names)
+        if problem:
+            raise ValueError(f"{self.name}: {problem}")
+        self._check_images()
+        self.release()
+
+    def _check_images(self) -> None:
+        outside_files: list[str] = []
+        missing_file = ""
+        for index in range(min(NUM_CHECKED_ROWS, len(self))):
             where = self._table.describe_row(index)
             try:
                 row = self._table.read_row(index, self._names)
-                key, _, file, data = image_of(row, where, self._images)
-            except BadSample as bad:
-                if bad.reason == Reason.OUTSIDE_FOLDER and (_is_absolute(bad.name) or bad.name.startswith("../")):
-                    outside.append(bad.name)
+                image = find_image(row, where, self._images)
+            except BadSample as error:
+                if error.reason == Reason.OUTSIDE_FOLDER and (_is_absolute(error.name) or error.name.startswith("../")):
+                    outside_files.append(error.name)
                 continue
-            found = (os.path.lexists(folder / one) for folder in self._folders for one in (file, file.strip()))
-            if data is not None or any(found):
-                self.release()
-                return self
-            if re.match(r"https?://", str(row[key])):
-                theirs = next((one for one, here in self._names.items() if here == key), key)
-                raise ValueError(f"{self.name}: {addresses(theirs, self._table.column_names, self._names)}")
-            missing = missing or file
+            if image.data is not None or self._has_file(image.file):
+                return
+            if re.match(r"https?://", str(row[image.column])):
+                headers = [header for header, name in self._names.items() if name == image.column]
+                header = headers[0] if headers else image.column
+                problem = describe_addresses(header, self._table.column_names, self._names)
+                raise ValueError(f"{self.name}: {problem}")
+            missing_file = missing_file or image.file
+
         self.release()
-        if missing:
-            looked_in = ", ".join(map(str, self._folders))
-            known = next((one for one in sorted(self._folders[0].glob("*/")) if os.path.lexists(one / missing)), None)
-            option = f"it is in {known}: --images {quoted(str(known))}" if known else "--images"
-            raise FileNotFoundError(
-                f"{self.name}: no image file was found, for example {missing}; looked in {looked_in}; say in which "
-                f"folder the images are ({option}, Data.images)"
-            )
-        if outside:
-            raise ValueError(f"{self.name}: {_elsewhere(outside, self._folders[0])}")
-        return self
+        if missing_file:
+            raise FileNotFoundError(f"{self.name}: {self._describe_missing_file(missing_file)}")
+        if outside_files:
+            raise ValueError(f"{self.name}: {_describe_outside_files(outside_files, self._folders[0])}")
+
+    def _has_file(self, file: str) -> bool:
+        for folder in self._folders:
+            if os.path.lexists(folder / file) or os.path.lexists(folder / file.strip()):
+                return True
+        return False
+
+    def _describe_missing_file(self, file: str) -> str:
+        """Return that no image was found, and in which folder next to the table one would be."""
+        option = "--images"
+        for folder in sorted(self._folders[0].glob("*/")):
+            if os.path.lexists(folder / file):
+                option = f"it is in {folder}: --images {quote_argument(str(folder))}"
+                break
+        return (
+            f"no image file was found, for example {file}; looked in {', '.join(map(str, self._folders))}; say in "
+            f"which folder the images are ({option}, Data.images)"
+        )
 
     @property
     def column_names(self) -> Sequence[str]:
-        """The headers of the table, as it has them."""
+        """Headers of the table, as they are written in it."""
         return self._table.column_names
 
     def field_name(self, column: str) -> str:
-        """Return what a column is called here that is named as in the table; another case and other spaces will do.
+        """Return the field of samples that holds a column, whose header may be written in another case or spacing.
 
-        A name that no header resembles is returned as it is.
+        A name that resembles no header is returned unchanged.
         """
         headers = list(self._table.column_names)
         if column not in headers and column not in self._names.values():
-            alike = (header for header in headers if plain_name(header) == plain_name(column))
-            column = next(alike, column)
+            similar_headers = (header for header in headers if simplify_name(header) == simplify_name(column))
+            column = next(similar_headers, column)
         return self._names.get(column, column)
 
     def __len__(self) -> int:
@@ -203,38 +254,39 @@ class TableSource:
                 raise BadSample(Reason.MALFORMED_CAPTION, where)
             check_text(row["text"], where)
             captions.setdefault("", row["text"])
-        key, name, file, data = image_of(row, where, self._images)
-        fields = {column: value for column, value in row.items() if column != key}
+
+        image = find_image(row, where, self._images)
+        fields = {column: value for column, value in row.items() if column != image.column}
         path: str | Path = ""
+        data = image.data
         if data is None:
-            path, data = read_first_image(self._folders, file, file.strip())
-        return Sample(
-            name, choose_text_name(captions, fields, self._text_id, where), data, captions, tags, fields, str(path)
-        )
+            # Spaces at the end of a value are usually a mistake, but may belong to the file's name.
+            path, data = read_first_image(self._folders, image.file, image.file.strip())
+        text_name = choose_text_name(captions, fields, self._text_id, where)
+        return Sample(image.name, text_name, data, captions, tags, fields, str(path))
 
     def read_image_name(self, index: int) -> str:
-        """What the image of a row is called, see `Shard`."""
-        return image_of(self._table.read_row(index, self._names), self._table.describe_row(index), self._images)[1]
+        """Return the name of a row's image, see `Shard`."""
+        row = self._table.read_row(index, self._names)
+        return find_image(row, self._table.describe_row(index), self._images).name
 
 
 class TextSource(TableSource):
     """Rows of a table as samples without an image, for `Training.task=new_language`: parallel texts.
 
-    What the columns `caption_en`, `caption_zh`, ... of a row say means the same.
-
-    Args, Raises: as of `TableSource`, without `images`.
+    The columns `caption_en`, `caption_zh`, ... of a row have the same meaning. Arguments are those of `TableSource`.
     """
 
-    def checked(self) -> TextSource:
-        """Itself, where there are columns of texts in two languages; else ValueError."""
-        there = self._table.column_names
-        if sum(self._names.get(column, column).startswith("caption_") for column in there) < 2:
+    def check(self) -> None:
+        """Raise ValueError if there are no columns of texts in two languages."""
+        headers = self._table.column_names
+        names = [self._names.get(header, header) for header in headers]
+        if sum(name.startswith("caption_") for name in names) < 2:
             raise ValueError(
-                f"{self.name}: columns here: {', '.join(there)}; parallel texts have one for each language, "
+                f"{self.name}: columns here: {', '.join(headers)}; parallel texts have one for each language, "
                 "caption_en, caption_zh, ...; name them: Data.columns={caption_en: NAME, caption_zh: NAME}"
             )
         self.release()
-        return self
 
     def __getitem__(self, index: int) -> Sample:
         where = self.read_image_name(index)
@@ -243,37 +295,57 @@ class TextSource(TableSource):
         return Sample(where, choose_text_name(captions, row, self._text_id, where), b"", captions)
 
     def read_image_name(self, index: int) -> str:
-        """As of `TableSource`: every row is one of its own."""
+        """Return a name that differs from row to row, as no two rows share an image."""
         return self._table.describe_row(index)
 
 
-def image_of(row: Mapping[str, Any], where: str, images: Path | None = None) -> tuple[str, str, str, bytes | None]:
-    """The column of a row that holds its image, the image's name, and its file, or "" and its bytes.
+def find_image(row: Mapping[str, Any], where: str, images: Path | None = None) -> ImageValue:
+    """Return the image of a row.
 
-    BadSample if there is none, or it is malformed, or the file leads out of its folder; absolute paths may lead into
-    the folder `images`.
+    Args:
+        row: the row by the names that its columns have here.
+        where: file and row, for errors.
+        images: folder of images into which absolute paths may lead.
+
+    Raises:
+        BadSample: there is no image, it is malformed, or its path leads out of the folder.
     """
-    key = next((key for key in IMAGE_KEYS if row.get(key) not in (None, "")), None)
-    if key is None:
+    column = next((key for key in IMAGE_KEYS if row.get(key) not in (None, "")), None)
+    if column is None:
         raise BadSample(Reason.NO_IMAGE, where)
-    file, data = _file_and_bytes(row[key], where)
+
+    # The value is a path, bytes, or Hugging Face's object with both.
+    value = row[column]
+    if isinstance(value, dict):
+        file, data = value.get("path"), value.get("bytes")
+    elif isinstance(value, bytes):
+        file, data = None, value
+    else:
+        file, data = value, None
+    if not isinstance(data, bytes) and not (data is None and isinstance(file, str)):
+        raise BadSample(Reason.MALFORMED_ROW, where)
+    if not isinstance(file, str):
+        file = ""
+
     if data is None:
         check_text(file)
-        file = _within(file, images)
-    name = row.get(IMAGE_ID) if row.get(IMAGE_ID) is not None else file or row.get("key") or where
+        file = _make_relative(file, images)
+    name = row.get(IMAGE_ID)
+    if name is None:
+        name = file or row.get("key") or where
     if not is_id(name):
         raise BadSample(Reason.MALFORMED_ROW, where)
     if data is None:
         check_inside(file)
-        if _is_absolute(file):  # of Windows
+        if _is_absolute(file):  # in the form of Windows, which `check_inside` does not know
             raise BadSample(Reason.OUTSIDE_FOLDER, file)
-    return key, str(name), file, data
+    return ImageValue(column, str(name), file, data)
 
 
-def _within(file: str, images: Path | None) -> str:
-    """A path out of the table's folder from the folder of images on, if it is a part of that; any other as it is.
+def _make_relative(file: str, images: Path | None) -> str:
+    """Return an absolute path, or one that begins with `..`, relative to the folder of images if that is a part of it.
 
-    In paths of Windows and of other machines, where nothing is here, the folder is found by its name.
+    Other paths stay as they are. In paths of Windows and of other machines, the folder is recognised by its name.
     """
     file = file.replace("\\", "/")
     path = PurePosixPath(file)
@@ -282,9 +354,13 @@ def _within(file: str, images: Path | None) -> str:
     for folder in (os.path.abspath(images), os.path.realpath(images)):  # noqa: PTH100  -- paths as they are written
         if path.is_relative_to(folder) and ".." not in path.parts:
             return str(path.relative_to(folder))
-    parts, name = path.parts[:-1], os.path.basename(os.path.abspath(images))  # noqa: PTH100, PTH119  -- paths as they are written
-    if name in parts and not (path.is_absolute() and os.path.lexists(path)):
-        return "/".join(path.parts[len(parts) - parts[::-1].index(name) :])
+
+    # A path that exists here is not one of another machine, even if a folder in it has the name.
+    parents = path.parts[:-1]
+    folder_name = os.path.basename(os.path.abspath(images))  # noqa: PTH100, PTH119  -- paths as they are written
+    if folder_name in parents and not (path.is_absolute() and os.path.lexists(path)):
+        last_position = len(parents) - 1 - parents[::-1].index(folder_name)
+        return "/".join(path.parts[last_position + 1 :])
     return file
 
 
@@ -292,68 +368,76 @@ def _is_absolute(file: str) -> bool:
     return file.startswith("/") or PureWindowsPath(file).is_absolute()
 
 
-def _elsewhere(outside: Sequence[str], home: Path) -> str:
-    """That images lie outside the folder where a table's images are looked for, and which option helps."""
-    first = outside[0]
-    alike = [one for one in outside if one[:1] == first[:1]]  # commonpath refuses paths of Windows among others
-    folders = [os.path.dirname(one) for one in alike]  # noqa: PTH120  -- paths as they are written
-    folder = os.path.commonpath([os.path.normpath(one if _is_absolute(first) else home / one) for one in folders])
-    return (
-        f"images are named by {'absolute paths' if _is_absolute(first) else 'paths out of their folder'}, as {first}; "
-        f"name the folder of which each is a part: --images {quoted(folder)} (Data.images)"
-        + ("" if os.path.isdir(folder) else "; it is not on this machine: name its copy, a folder of the same name")  # noqa: PTH112  -- Path raises where this says no
+def _describe_outside_files(files: Sequence[str], root: Path) -> str:
+    """Return that images lie outside the folder in which a table's images are searched, and which option helps."""
+    first = files[0]
+    is_absolute = _is_absolute(first)
+    # Only paths that begin alike: commonpath refuses a mixture of paths of Windows and others.
+    folders: list[str] = []
+    for file in files:
+        if file[:1] == first[:1]:
+            parent = os.path.dirname(file)  # noqa: PTH120  -- paths as they are written
+            folders.append(os.path.normpath(parent if is_absolute else root / parent))
+    folder = os.path.commonpath(folders)
+    kind = "absolute paths" if is_absolute else "paths out of their folder"
+    message = (
+        f"images are named by {kind}, as {first}; name the folder of which each is a part: "
+        f"--images {quote_argument(folder)} (Data.images)"
     )
-
-
-def _file_and_bytes(value: Any, where: str) -> tuple[str, bytes | None]:
-    file, data = value, None
-    if isinstance(value, dict):  # Hugging Face's images
-        file, data = value.get("path"), value.get("bytes")
-    elif isinstance(value, bytes):
-        file, data = None, value
-    if not (isinstance(data, bytes) or (data is None and isinstance(file, str))):
-        raise BadSample(Reason.MALFORMED_ROW, where)
-    return file if isinstance(file, str) else "", data
+    if not os.path.isdir(folder):  # noqa: PTH112  -- Path raises where this says no
+        message += "; it is not on this machine: name its copy, a folder of the same name"
+    return message
 
 
 def find_tables(folder: Path, columns: Mapping[str, str] | None = None) -> dict[str, list[Path]]:
-    """Tables are splits by their names. Parquet files that say no split are joined: they are parts of one table."""
-    tables = [path for path in tables_in(folder) if not lacking(*_seen(path, columns or {}))]
-    parts = defaultdict(list)
+    """Return the tables of a folder that have images and texts, each as the split of its name.
+
+    If there are Parquet files, only these are tables. They are grouped by the split in their names
+    (`train-00000-of-00012`); files without one are shards of one table.
+
+    Args:
+        folder: folder of the tables.
+        columns: as for `TableSource`.
+    """
+    tables = [path for path in list_tables(folder) if describe_missing(*_read_columns(path, columns or {})) is None]
+    shards = defaultdict(list)
     for path in sorted(tables):
         if path.suffix == ".parquet":
-            split = path.stem.partition("-")[0]  # train-00000-of-00012
-            parts[split if canonical_split(split) in SPLITS else ""].append(path)
-    return parts or order_splits({path.stem: path for path in tables})
+            split = path.stem.partition("-")[0]
+            shards[split if canonical_split(split) in SPLITS else ""].append(path)
+    return shards or order_splits({path.stem: path for path in tables})
 
 
-def tables_in(folder: Path) -> list[Path]:
-    """Files that may be tables; `~$` begins what Excel leaves next to one that is open."""
+def list_tables(folder: Path) -> list[Path]:
+    """Return the files of a folder that may be tables, without hidden ones and Excel's lock files (`~$`)."""
     return [
         path for path in folder.iterdir() if path.suffix.lower() in TABLES and not path.name.startswith((".", "~$"))
     ]
 
 
 def describe_missing_columns(folder: Path) -> list[str]:
-    """For each table of a folder that has columns, but not those that are needed, a sentence that says it."""
-    found = []
-    for path in sorted(path for path in tables_in(folder) if path.suffix.lower() != ".tsv"):
-        columns, names = _seen(path, {})
-        if columns and (what := lacking(columns, names)):
-            found.append(f"{path.name}: {what}")
-    return found
+    """Return a sentence for each table of a folder that lacks a column of images or texts."""
+    sentences: list[str] = []
+    for path in sorted(list_tables(folder)):
+        if path.suffix.lower() == ".tsv":
+            continue
+        headers, names = _read_columns(path, {})
+        problem = describe_missing(headers, names)
+        if headers and problem:
+            sentences.append(f"{path.name}: {problem}")
+    return sentences
 
 
-def _seen(path: Path, given: Mapping[str, str]) -> tuple[list[str], Names]:
-    """The columns of a table as far as its beginning shows them, and their names here; none of what cannot be read."""
+def _read_columns(path: Path, user_columns: Mapping[str, str]) -> tuple[list[str], ColumnNames]:
+    """Return the headers in the beginning of a table, and their new names; nothing if it cannot be read."""
     try:
-        columns = _columns(path)
-        return columns, names_here(columns, given, str(path))
+        headers = _read_headers(path)
+        return headers, rename_columns(headers, user_columns, str(path))
     except (ValueError, OSError, BadSample):
         return [], {}
 
 
-def _columns(path: Path) -> list[str]:
+def _read_headers(path: Path) -> list[str]:
     if not path.is_file():
         return []
     if path.suffix == ".parquet":
@@ -361,24 +445,26 @@ def _columns(path: Path) -> list[str]:
         from pyarrow import ArrowException
 
         try:
-            return list(readable_columns(parquet_file(path).schema_arrow))
+            return list(find_readable_columns(open_parquet(path).schema_arrow))
         except (ArrowException, OSError):
             return []
     if path.suffix.lower() == ".xlsx":
         return next((row for _, row in read_sheet(path)), [])
     with path.open("rb") as file:
-        start = file.read(LOOKED_AT)
+        head = file.read(HEAD_BYTES)
     if path.suffix.lower() in (".csv", ".tsv"):
-        return header(start, path.name)
-    columns: dict[str, None] = {}
-    for line in start.removeprefix(BYTE_ORDER_MARK).splitlines()[:FIRST_ROWS]:
+        return read_headers(head, path.name)
+    keys: dict[str, None] = {}
+    for line in head.removeprefix(BYTE_ORDER_MARK).splitlines()[:NUM_HEADER_ROWS]:
         with suppress(BadSample):
-            columns |= dict.fromkeys(parse_object(line, path.name))
-    return list(columns)
+            keys |= dict.fromkeys(parse_object(line, path.name))
+    return list(keys)
 
 
-def _open(kind: type[TableSource], location: Location, data: DataSpec) -> TableSource:
-    return kind(location.name, data.text_id, data.image_folder, data.columns, data.encoding).checked()
+def _open_source(kind: type[TableSource], location: Location, data: DataSpec) -> TableSource:
+    source = kind(location.name, data.text_id, data.image_folder, data.columns, data.encoding)
+    source.check()
+    return source
 
 
 TABLE = Layout(
@@ -387,17 +473,18 @@ TABLE = Layout(
     find=find_tables,
     accepts=lambda location: isinstance(location, LocalFile),
     suffixes=tuple(TABLES),
-    open=partial(_open, TableSource),
+    open=partial(_open_source, TableSource),
     image_folders=(),
     precedence=Precedence.TABLE,
 )
 TEXTS = Layout(
     name="texts",
     file_description=f"{', '.join(TABLES)} with the columns caption_en, caption_zh, ...",
-    find=lambda folder: order_splits({path.stem: path for path in tables_in(folder)}),
+    find=lambda folder: order_splits({path.stem: path for path in list_tables(folder)}),
     accepts=TABLE.accepts,
     suffixes=TABLE.suffixes,
-    open=partial(_open, TextSource),
+    open=partial(_open_source, TextSource),
+    # Any table could be one of texts.
     is_detectable=False,
     precedence=Precedence.TABLE,
 )

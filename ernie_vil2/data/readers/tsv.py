@@ -4,11 +4,11 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ernie_vil2.data.readers.chinese_clip import IMAGES_SUFFIX
-from ernie_vil2.data.readers.columns import lacking, names_here
+from ernie_vil2.data.readers.columns import describe_missing, rename_columns
 from ernie_vil2.data.readers.layout import Layout, Precedence
 from ernie_vil2.data.readers.locations import Location
 from ernie_vil2.data.readers.source import Lines, decode_base64
-from ernie_vil2.data.readers.spreadsheets import header
+from ernie_vil2.data.readers.spreadsheets import read_headers
 from ernie_vil2.data.samples import BadSample, Reason, Sample, check_text, decode_utf8, is_id
 
 LONGEST_HEADER = 2**16  # bytes of a line of column names
@@ -53,10 +53,10 @@ def _is_tsv(name: str) -> bool:
         return False
     try:
         with Path(name).open("rb") as file:
-            columns = header(file.readline(LONGEST_HEADER), name)
+            columns = read_headers(file.readline(LONGEST_HEADER), name)
     except (OSError, ValueError):  # an address, or what reading it explains
         return True
-    return lacking(columns, names_here(columns, {}, name)) is not None
+    return describe_missing(columns, rename_columns(columns, {}, name)) is not None
 
 
 def _find(folder: Path) -> dict[str, list[Path]]:

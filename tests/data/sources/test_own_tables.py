@@ -11,7 +11,7 @@ import pytest
 
 from ernie_vil2.cli.arguments import columns as columns_option
 from ernie_vil2.data.readers import open_benchmark, open_sources
-from ernie_vil2.data.readers.columns import names_here
+from ernie_vil2.data.readers.columns import rename_columns
 from ernie_vil2.data.readers.spreadsheets import XlsxTable
 from ernie_vil2.data.readers.tables import TableSource
 from tests.support.published_files import image, read_all
@@ -125,7 +125,7 @@ def test_columns_are_named_by_the_user_as_the_example_says(shop):
     ],
 )
 def test_headers_in_chinese_and_english_are_understood(columns, names):
-    assert names_here(columns, {}, "t.csv") == names
+    assert rename_columns(columns, {}, "t.csv") == names
 
 
 @pytest.mark.parametrize(("header", "columns"), [("图片链接,商品名称", {"image": "图片链接"}), ("image,标题", None)])
