@@ -1,6 +1,14 @@
 """Typed configuration: one section per concern, YAML files and command-line overrides."""
 
-from ernie_vil2.config.load import MISSING, differences, dump_config, load_config, read_yaml, validated, with_overrides
+from ernie_vil2.config.load import (
+    MISSING,
+    apply_overrides,
+    differences,
+    dump_config,
+    load_config,
+    read_yaml,
+    validate_config,
+)
 from ernie_vil2.config.sections import (
     ClassesConfig,
     Config,
@@ -42,10 +50,10 @@ __all__ = [
     "TrainingConfig",
     "TuningConfig",
     "ViewsConfig",
+    "apply_overrides",
     "differences",
     "dump_config",
     "load_config",
     "read_yaml",
-    "validated",
-    "with_overrides",
+    "validate_config",
 ]

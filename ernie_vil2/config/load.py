@@ -1,7 +1,4 @@
-"""Reads a configuration: defaults, then a YAML overlay, then `Section.key=value` overrides.
-
-How two configurations differ is computed here as well.
-"""
+"""Read a configuration: defaults, then a YAML overlay, then `Section.key=value` overrides; and compare two of them."""
 
 import difflib
 import re
@@ -18,26 +15,33 @@ from ernie_vil2.io.files import OtherVersion, check_version, read_text
 from ernie_vil2.io.terminal import ConfigError, print_once
 from ernie_vil2.section import Section, SwitchWord
 
-VERSION = 1  # of the keys; a file that names none is taken for one of this version
+VERSION = 1  # of the keys; a file without a version is read as this one
 Tree = dict[str, Any]
-MAX_CHARACTERS = 2**20
-MAX_VALUES = 100_000  # of a stranger's YAML file; an alias counts as all that it means
-MAX_DIGITS = 100  # likewise
-MAX_PROBLEMS, MAX_SHOWN = 10, 500  # that one message names, and characters of each
-_SHOWN = reprlib.Repr()  # of values: what a file holds may be longer than a message
-_SHOWN.maxstring = _SHOWN.maxlong = _SHOWN.maxother = 100
+MAX_CHARACTERS = 2**20  # of a configuration file: a hundred times the length of configs/default.yaml
+# Bounds of files that others hand over. A configuration has some 200 values; an alias counts as all values it stands
+# for, because ten lines of nested aliases can stand for more values than memory holds.
+MAX_VALUES = 100_000
+MAX_DIGITS = 100
+# Bounds of one message: a file with a thousand errors must not fill the terminal.
+MAX_PROBLEMS, MAX_PROBLEM_LENGTH = 10, 500
+_VALUE_REPR = reprlib.Repr()
+_VALUE_REPR.maxstring = _VALUE_REPR.maxlong = _VALUE_REPR.maxother = 100
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `1e-4` as a string; people mean a number. A key that occurs twice is an error, as YAML has it:
-    PyYAML drops the first, and with a section all that it says."""
+    """YAML loader that reads `1e-4` as a number and refuses a key that occurs twice.
+
+    YAML 1.1 reads `1e-4` as a string. Of two equal keys PyYAML drops the first, and with a section all that it says.
+    """
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         lines: dict[Any, int] = {}
-        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
             line = key.start_mark.line + 1
-            # By its value, as 1 and 0x1 are one key; `<<` and `=` have none.
+            # Compared by value, since 1 and 0x1 are the same key; `<<` and `=` have no value.
             value = key.value if key.tag.endswith((":merge", ":value")) else self.construct_object(key)
             if value in lines:
                 raise yaml.YAMLError(f"the key {key.value[:100]} occurs twice, in lines {lines[value]} and {line}")
@@ -46,33 +50,34 @@ class _Loader(yaml.SafeLoader):
 
 
 class _StrangersLoader(_Loader):
-    """Loader of files that others hand over, in which ten lines of aliases can mean more than memory holds."""
+    """Loader of files that others hand over, which bounds the values and digits that a text stands for."""
 
     def __init__(self, text: str):
         super().__init__(text)
-        self._values = 0
+        self._num_values = 0
         self._sizes: dict[yaml.Node, int] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Count the values while the tree is made."""
-        before, is_alias = self._values, self.check_event(yaml.AliasEvent)
+        num_values_before = self._num_values
+        is_alias = self.check_event(yaml.AliasEvent)
         node = super().compose_node(parent, index)
-        # A node whose size is not known yet holds its own alias.
-        self._values += self._sizes.get(node, MAX_VALUES) if is_alias else 1
-        if self._values > MAX_VALUES:
-            raise yaml.YAMLError(f"more than {MAX_VALUES:,} values, each alias counted as all that it means")
-        self._sizes[node] = self._values - before
+        # A node that is not in the table yet contains its own alias.
+        self._num_values += self._sizes.get(node, MAX_VALUES) if is_alias else 1
+        if self._num_values > MAX_VALUES:
+            raise yaml.YAMLError(f"more than {MAX_VALUES:,} values; an alias counts as all values it stands for")
+        self._sizes[node] = self._num_values - num_values_before
         if node.tag.endswith((":int", ":float")) and len(node.value) > MAX_DIGITS:
-            raise yaml.YAMLError(f"a number of more than {MAX_DIGITS} digits")  # 1:1:1: ... takes quadratic time
+            # PyYAML reads 1:1:1: ... in base 60, in quadratic time.
+            raise yaml.YAMLError(f"a number of more than {MAX_DIGITS} digits")
         return node
 
 
 class _WordLoader(_Loader):
-    """Loader that keeps the words that YAML 1.1 takes for booleans, for fields that take them as texts."""
+    """Loader that keeps the words that YAML 1.1 reads as booleans, for fields that take them as texts."""
 
 
 class _StrangersWordLoader(_StrangersLoader):
-    """Loader of files that others hand over that keeps those words, too."""
+    """`_StrangersLoader` that keeps these words, too."""
 
 
 def _construct_switch_word(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> SwitchWord:
@@ -84,17 +89,17 @@ _StrangersWordLoader.add_constructor("tag:yaml.org,2002:bool", _construct_switch
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts a text that `_Loader` would take for a number in quotes."""
+    """YAML dumper that quotes texts that `_Loader` would read as numbers."""
 
     def represent_text(self, text: str) -> yaml.Node:
-        # PyYAML folds a text at U+0085 and does not find the position again; between double quotes it is escaped.
+        # PyYAML folds a text at U+0085 and reads it back without; between double quotes it is escaped.
         return self.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
 
 
 _Dumper.add_representer(str, _Dumper.represent_text)
 
-for _kind in (_Loader, _Dumper):
-    _kind.add_implicit_resolver(
+for _yaml_class in (_Loader, _Dumper):
+    _yaml_class.add_implicit_resolver(
         "tag:yaml.org,2002:float",
         re.compile(r"^[-+]?(\d[\d_]*+(?:\.\d*+)?|\.\d++)[eE][-+]?\d+$"),
         list("-+.0123456789"),
@@ -102,17 +107,17 @@ for _kind in (_Loader, _Dumper):
 
 
 def parse_yaml(text: str, origin: str, keep_words: bool = False, is_strangers: bool = False) -> Any:
-    """Return what a YAML text says.
+    """Parse a YAML text.
 
     Args:
         text: YAML.
-        origin: where it comes from, for errors.
-        keep_words: whether on, off, yes, no, true and false become a `SwitchWord`, which a `Section` reads by its
+        origin: where the text comes from, for errors.
+        keep_words: keep on, off, yes, no, true and false as `SwitchWord`, which a `Section` reads according to its
             fields; otherwise they are booleans.
-        is_strangers: whether it is from a file that others hand over, and not the user's own: its values are counted.
+        is_strangers: the text is from a file that others hand over, so its size is bounded.
 
     Raises:
-        ConfigError: the text is not YAML, or too much; `origin` comes before the reason.
+        ConfigError: the text is not YAML, or too large; the message begins with `origin`.
     """
     if is_strangers:
         loader = _StrangersWordLoader if keep_words else _StrangersLoader
@@ -120,15 +125,15 @@ def parse_yaml(text: str, origin: str, keep_words: bool = False, is_strangers: b
         loader = _WordLoader if keep_words else _Loader
     try:
         return yaml.load(text, Loader=loader)  # noqa: S506 - subclasses of SafeLoader
-    except Exception as error:  # YAML's own, or that of a value that a tag before it does not fit: `!!bool x`
+    except Exception as error:  # YAML's own, or any that a wrong tag causes: `!!bool x`
         raise ConfigError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def read_yaml(path: str | Path, keep_words: bool = False, is_strangers: bool = False) -> Any:
-    """Return what a YAML file says, see `parse_yaml`.
+    """Read a YAML file; arguments as in `parse_yaml`.
 
     Raises:
-        ConfigError: it cannot be read, is not YAML, or is too much.
+        ConfigError: the file cannot be read, is not YAML, or is too large.
     """
     try:
         text = read_text(path, MAX_CHARACTERS)
@@ -139,162 +144,205 @@ def read_yaml(path: str | Path, keep_words: bool = False, is_strangers: bool = F
     return parse_yaml(text, str(path), keep_words, is_strangers)
 
 
-def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def _list_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the keys of a section and of the sections in it: `Model`, `Model.image`, `Model.image.name`, ..."""
     for name, field in section.model_fields.items():
         yield prefix + name
-        for inner in _sections(field.annotation):
-            yield from _keys(inner, f"{prefix}{name}.")
+        for inner_section in _find_sections(field.annotation):
+            yield from _list_keys(inner_section, f"{prefix}{name}.")
 
 
-def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the sections that a type is made of: itself and its kinds, or those in its list or union."""
+def _find_sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the sections that a type allows: itself or its kinds, or those in its list or union."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         yield from annotation.kinds()
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
-    for part in get_args(annotation):
-        yield from _sections(part)
+    for argument in get_args(annotation):
+        yield from _find_sections(argument)
 
 
-def _nearest(key: str, of: type[BaseModel]) -> str:
-    """The existing key of `of` that `key` was most likely meant to be, or else what its section knows.
+def _suggest_key(key: str, section: type[BaseModel]) -> str:
+    """Return the end of a message: the keys that an unknown key was most likely meant to be, or those that exist.
 
-    A name that is nearly the same or shares a word counts in its own section, one that is nearly the same anywhere.
-    Sections are left out of the comparison, as `Training.ema` and `Training.seed` have little in common."""
-    known = list(dict.fromkeys(_keys(of)))
+    Only the last words of keys are compared, since `Training.ema` and `Training.seed` have little in common. In its own
+    section a key may be nearly the same or share a word; elsewhere it must be nearly the same.
+    """
+    all_keys = list(dict.fromkeys(_list_keys(section)))
     parent, _, leaf = key.rpartition(".")
-    siblings = [name for name in known if name.rpartition(".")[0] == parent]
+    siblings = [name for name in all_keys if name.rpartition(".")[0] == parent]
     words = set(leaf.lower().split("_"))
-    meant = (
-        _near(leaf, siblings, 0.75)
-        or [name for name in siblings if words & set(_leaf(name).split("_"))]
-        or _near(leaf, known, 0.8)
-    )
-    if meant:
-        return f"; did you mean {' or '.join(meant[:3])}?"
-    return f"; known here: {', '.join(siblings or of.model_fields)}"
+
+    # 0.75 accepts a wrong or missing letter in four; other sections must be closer, as they have many more keys.
+    suggestions = _find_similar(leaf, siblings, 0.75)
+    if not suggestions:
+        suggestions = [name for name in siblings if words & set(_last_word(name).split("_"))]
+    if not suggestions:
+        suggestions = _find_similar(leaf, all_keys, 0.8)
+    if suggestions:
+        return f"; did you mean {' or '.join(suggestions[:3])}?"
+    return f"; known here: {', '.join(siblings or section.model_fields)}"
 
 
-def _near(leaf: str, names: list[str], cutoff: float) -> list[str]:
-    found = difflib.get_close_matches(leaf.lower(), {_leaf(name).lower() for name in names}, n=1, cutoff=cutoff)
-    return [name for name in names if found and _leaf(name).lower() == found[0]]
+def _find_similar(leaf: str, keys: list[str], cutoff: float) -> list[str]:
+    """Return the keys whose last word is the one most similar to `leaf`."""
+    last_words = {_last_word(key).lower() for key in keys}
+    nearest = difflib.get_close_matches(leaf.lower(), last_words, n=1, cutoff=cutoff)
+    return [key for key in keys if _last_word(key).lower() in nearest]
 
 
-def _leaf(key: str) -> str:
+def _last_word(key: str) -> str:
     return key.rpartition(".")[2]
 
 
 def split_key(key: str) -> list[str]:
-    """Return the parts of `Section.key`. The first may be an import path, `package.module:Class`, with its own dots."""
+    """Split `Section.key` at its dots, except those of an import path in it, `package.module:Class`."""
     return re.split(r"\.(?!.*:)", key.strip())
 
 
-def override(tree: Tree, text: str, of: type[BaseModel] = Config) -> str | None:
-    """Sets in a tree of settings what `Section.key=value` says, the value as YAML; ConfigError if it is malformed.
-    Returns what a person should know of what was there, see `_merge_kinds`."""
-    key, equals, value = text.partition("=")
+def override(tree: Tree, text: str, section: type[BaseModel] = Config) -> str | None:
+    """Set a value in a tree of settings.
+
+    Args:
+        tree: settings by section and key, changed in place.
+        text: `Section.key=value`, the value as YAML.
+        section: type of the whole tree.
+
+    Returns:
+        A sentence for people about settings that were there and are changed too (see `_merge_kinds`), or None.
+
+    Raises:
+        ConfigError: the text is malformed.
+    """
+    key, equals, yaml_value = text.partition("=")
     path = split_key(key)
     if not equals or not all(path):
         raise ConfigError(f"-o {text}: write Section.key=value, for example -o Loss.temperature=0.05")
-    for part in path[:-1]:
-        tree = tree.setdefault(part, {})
+    for name in path[:-1]:
+        tree = tree.setdefault(name, {})
         if not isinstance(tree, dict):
-            raise ConfigError(f"-o {text}: {part} is a value and has no keys{_nearest(key, of)}")
-    new, remark = parse_yaml(value, f"-o {text[:MAX_SHOWN]}", keep_words=True), None
-    before, section = tree.get(path[-1]), _section_at(path, of)
-    if section and isinstance(before, Mapping) and isinstance(new, Mapping):
-        new, remark = _merge_kinds(section, ".".join(path), before, new)
-    tree[path[-1]] = new
-    if of is Config and path == ["Training", "steps"] and tree.get("epochs") is not None:
-        # A short try of a recipe that is given in epochs, which would count otherwise, and run to its end.
-        remark = f"Training.steps={new} takes the place of Training.epochs={tree['epochs']}"
+            raise ConfigError(f"-o {text}: {name} is a value and has no keys{_suggest_key(key, section)}")
+
+    remark = None
+    value = parse_yaml(yaml_value, f"-o {text[:MAX_PROBLEM_LENGTH]}", keep_words=True)
+    old_value = tree.get(path[-1])
+    section_of_kinds = _find_section_of_kinds(path, section)
+    if section_of_kinds and isinstance(old_value, Mapping) and isinstance(value, Mapping):
+        value, remark = _merge_kinds(section_of_kinds, ".".join(path), old_value, value)
+    tree[path[-1]] = value
+
+    if section is Config and path == ["Training", "steps"] and tree.get("epochs") is not None:
+        # A short try of a recipe that is given in epochs: the epochs would win, and the run go on to their end.
+        remark = f"Training.steps={value} takes the place of Training.epochs={tree['epochs']}"
         tree["epochs"] = None
     return remark
 
 
-def _section_at(path: Sequence[str], of: type[BaseModel]) -> type[Section] | None:
-    """Return the section of several kinds at a path, if it is one."""
-    section: Any = of
-    for key in path:
-        field = section.model_fields.get(key)
-        section = field.annotation if field else None
-        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+def _find_section_of_kinds(path: Sequence[str], section: type[BaseModel]) -> type[Section] | None:
+    """Return the type of the section at a path if it is one of several kinds, such as `Model.image`; else None."""
+    annotation: Any = section
+    for name in path:
+        field = annotation.model_fields.get(name)
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return None
-    return section if issubclass(section, Section) and section.lasting else None
+    return annotation if issubclass(annotation, Section) and annotation.shared_fields else None
 
 
 def _merge_kinds(
-    section: type[Section], key: str, before: Mapping[str, Any], value: Mapping[str, Any]
+    section: type[Section], key: str, old_settings: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> tuple[Tree, str | None]:
     """Merge an override of a whole section of kinds, `-o 'Model.image={name: ViT, width: 64}'`, with what was there.
 
-    One of the same kind changes only what it names, and weights do not outlive the sizes that they fit. One of another
-    kind keeps what every kind has: not the sizes and weights of a tower, nor where a loss starts.
+    An override of the same kind changes only what it names, but drops weights if it changes a size, since they would
+    not fit. An override of another kind keeps only the fields that every kind has: not the sizes and weights of a
+    tower, nor the initial temperature of a loss.
 
     Args:
-        section: its type.
-        key: its name, as `Model.image`.
-        before: what the file, or an earlier override, says of it.
-        value: what the override says.
+        section: type of the section.
+        key: name of the section, such as `Model.image`.
+        old_settings: settings of the file or of an earlier override.
+        settings: settings of the override.
 
     Returns:
-        The section, and a sentence for people; None where the override says all of it.
+        The merged section, and a sentence for people about what it keeps and drops; None if it does neither.
     """
-    field = section.kind_field
-    kind_before = before.get(field, section.model_fields[field].default)
-    kind = value.get(field, kind_before)
-    others = [name for name in before if name not in value and name != field]
-    sizes = {size for each in section.kinds() for size in each.required_fields()}
-    if kind != kind_before:
-        kept = [name for name in others if name in section.lasting]
-    elif any(name in sizes and value[name] != before.get(name) for name in value):
-        kept = [name for name in others if name != "weights"]
-    else:
-        kept = others
-    dropped = [name for name in others if name not in kept]
+    kind_field = section.kind_field
+    old_kind = old_settings.get(kind_field, section.model_fields[kind_field].default)
+    kind = settings.get(kind_field, old_kind)
+    size_fields = {size for kind_section in section.kinds() for size in kind_section.required_fields()}
+    changes_sizes = any(settings[name] != old_settings.get(name) for name in settings if name in size_fields)
 
-    result = {field: kind} if field in before else {}
-    result |= {name: before[name] for name in kept} | dict(value)
-    remarks = [
-        f"{verb} {', '.join(f'{name}: {before[name]}' for name in names)}"
-        for verb, names in (("keeps", kept), ("drops", dropped))
-        if names
-    ]
-    change = f"{kind_before} becomes {kind}" if kind != kind_before else str(kind)
-    return result, f"{key} ({change}) {' and '.join(remarks)}" if remarks else None
+    kept: list[str] = []
+    dropped: list[str] = []
+    for name in old_settings:
+        if name in settings or name == kind_field:
+            continue
+        if kind != old_kind:
+            should_keep = name in section.shared_fields
+        else:
+            should_keep = name != "weights" or not changes_sizes
+        (kept if should_keep else dropped).append(name)
+
+    merged: Tree = {}
+    if kind_field in old_settings:
+        merged[kind_field] = kind
+    for name in kept:
+        merged[name] = old_settings[name]
+    merged.update(settings)
+
+    remarks = []
+    for verb, names in (("keeps", kept), ("drops", dropped)):
+        if names:
+            remarks.append(f"{verb} {', '.join(f'{name}: {old_settings[name]}' for name in names)}")
+    if not remarks:
+        return merged, None
+    change = f"{old_kind} becomes {kind}" if kind != old_kind else str(kind)
+    return merged, f"{key} ({change}) {' and '.join(remarks)}"
 
 
-def explained(error: ValidationError, origin: str, of: type[BaseModel] = Config) -> ConfigError:
-    """What is wrong with a tree of settings that should be of a kind, on one line."""
+def describe_problems(error: ValidationError, origin: str, section: type[BaseModel] = Config) -> ConfigError:
+    """Return the error that says on one line what is wrong with a tree of settings.
+
+    Args:
+        error: pydantic's error.
+        origin: where the settings come from; the message begins with it.
+        section: type of the whole tree.
+    """
     problems = error.errors()
     lines = []
     for problem in problems[:MAX_PROBLEMS]:
-        key = ".".join(str(part) for part in problem["loc"])[:MAX_SHOWN]
+        key = ".".join(str(name) for name in problem["loc"])[:MAX_PROBLEM_LENGTH]
         if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown key {key}{_nearest(key, of)}")
+            lines.append(f"unknown key {key}{_suggest_key(key, section)}")
         elif problem["type"] == "value_error":
-            lines.append(f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"]))
+            reason = str(problem["ctx"]["error"])
+            lines.append(f"{key}: {reason}" if key else reason)
         else:
-            what, example = problem["msg"].partition(" or instance of")[0], ""
+            reason = problem["msg"].partition(" or instance of")[0]
+            example = ""
             if problem["type"] == "list_type" and isinstance(problem["input"], str | int | float):
                 example = f"; write [{problem['input']}]"
-            lines.append(f"{key}: {what}, got {_SHOWN.repr(problem['input'])}{example}")
-    more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
-    shown = dict.fromkeys(line[:MAX_SHOWN] for line in lines)
-    return ConfigError(f"{origin}: " + "; ".join([*shown, *more]))
+            lines.append(f"{key}: {reason}, got {_VALUE_REPR.repr(problem['input'])}{example}")
+
+    # The kinds of a union report the same problem several times.
+    sentences = list(dict.fromkeys(line[:MAX_PROBLEM_LENGTH] for line in lines))
+    if len(problems) > MAX_PROBLEMS:
+        sentences.append(f"and {len(problems) - MAX_PROBLEMS} more")
+    return ConfigError(f"{origin}: {'; '.join(sentences)}")
 
 
 def load_config(path: str | Path | None = None, overrides: Iterable[str] = (), is_strangers: bool = False) -> Config:
-    """The configuration of a run.
+    """Load the configuration of a run.
 
     Args:
         path: YAML overlay; what it does not name keeps its default. None: the defaults.
         overrides: `Section.key=value` texts, the value written as in YAML; the last one wins.
-        is_strangers: whether the file lies in a model, run or export that others may have handed over.
+        is_strangers: the file lies in a model, run or export that others may have handed over.
 
     Raises:
-        ConfigError: unknown key (with the nearest right one), wrong type, value out of range, invalid YAML or too much
-            of it, a file that is missing or no text, or one of another version.
+        ConfigError: unknown key (the message names the nearest existing one), wrong type, value out of range, invalid
+            YAML or too much of it, a file that is missing, is not text, or is of another version.
     """
     tree: Any = {}
     if path is not None:
@@ -303,51 +351,65 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = (), i
             tree = {}
         if not isinstance(tree, dict):
             raise ConfigError(f"{path}: the top level must be sections ({', '.join(Config.model_fields)})")
-        take_version(tree, path)
+        pop_version(tree, path)
     overrides = list(overrides)
     for text in overrides:
-        if remark := override(tree, text):
+        remark = override(tree, text)
+        if remark:
             print_once(f"note: {remark}")
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        wrong = {str(location[0]) if (location := problem["loc"]) else "" for problem in error.errors()}
-        in_it = [text for text in overrides if "" in wrong or re.split("[.=]", text.strip(), maxsplit=1)[0] in wrong]
-        raise explained(error, _origin(path, in_it)) from None
+        origin = _describe_origin(path, overrides, error)
+        raise describe_problems(error, origin) from None
 
 
-def _origin(path: str | Path | None, overrides: Sequence[str]) -> str:
-    return " ".join([str(path or "defaults"), *(f"-o {text[:MAX_SHOWN]}" for text in overrides)])
+def _describe_origin(path: str | Path | None, overrides: Sequence[str], error: ValidationError) -> str:
+    """Return the file, and those overrides that may have caused the error: of its sections, or all if it names none."""
+    wrong_sections = {str(problem["loc"][0]) if problem["loc"] else "" for problem in error.errors()}
+    origin = [str(path or "defaults")]
+    for text in overrides:
+        section = re.split("[.=]", text.strip(), maxsplit=1)[0]
+        if "" in wrong_sections or section in wrong_sections:
+            origin.append(f"-o {text[:MAX_PROBLEM_LENGTH]}")
+    return " ".join(origin)
 
 
-def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
-    """The configuration with other values, as `Section.key=value` texts; ConfigError as of `load_config`."""
+def apply_overrides(config: Config, overrides: Sequence[str]) -> Config:
+    """Return the configuration with other values, `Section.key=value` texts; ConfigError as in `load_config`."""
     tree = config.model_dump()
     for text in overrides:
         override(tree, text)
-    return validated(tree, " ".join(overrides))
+    return validate_config(tree, " ".join(overrides))
 
 
-def take_version(tree: Tree, path: str | Path) -> None:
-    """Take the version out of a tree that a file holds; ConfigError if it is not the one that is read."""
+def pop_version(tree: Tree, path: str | Path) -> None:
+    """Remove the version from the tree of a file; raise ConfigError if it is not the one that is read here."""
+    version = tree.pop("version", VERSION)
     try:
-        check_version(
-            tree.pop("version", VERSION), VERSION, path, "write its keys as configs/default.yaml explains them"
-        )
+        check_version(version, VERSION, path, "write its keys as configs/default.yaml explains them")
     except OtherVersion as error:
         raise ConfigError(str(error)) from None
 
 
-def validated(tree: Any, origin: str) -> Config:
-    """The configuration of sections with their keys; ConfigError, with `origin` before the reason, if it is none."""
+def validate_config(tree: Any, origin: str) -> Config:
+    """Return the configuration of a tree of settings.
+
+    Args:
+        tree: sections with their keys.
+        origin: where they come from, for the error.
+
+    Raises:
+        ConfigError: the settings are no configuration; the message begins with `origin`.
+    """
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise explained(error, origin) from None
+        raise describe_problems(error, origin) from None
 
 
 def dump_config(config: Config) -> str:
-    """The resolved configuration as YAML that `load_config` reads back to an equal one."""
+    """Return the resolved configuration as YAML, from which `load_config` reads an equal one."""
     return yaml.dump({"version": VERSION, **config.model_dump()}, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
@@ -360,12 +422,12 @@ MISSING = _Missing()  # the value of a key that a tree lacks
 
 
 def differences(*trees: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[Any]]]:
-    """The keys in which trees of settings differ, each with the values that the trees have, in their order.
+    """Yield the keys in which trees of settings differ, each with the values of the trees in their order.
 
     Args:
-        trees: as `Config.model_dump` gives them, or parts of that. Mappings are compared key by key where all trees
+        trees: as `Config.model_dump` returns them, or sections of that. Mappings are compared key by key if all trees
             have one; other values, lists too, as a whole.
-        prefix: goes before each key, which is written as `Section.key`.
+        prefix: prefix of each key, which is written as `Section.key`.
     """
     for key in dict.fromkeys(key for tree in trees for key in tree):
         values = [tree.get(key, MISSING) for tree in trees]

@@ -22,7 +22,7 @@ from ernie_vil2.towers.transformer import PublishedEncoder, PublishedVit
 
 IMAGE_VIEWS = ("image_1", "image_2")
 TEXT_VIEWS = ("text_1", "text_2")
-VIEWS_OF = {"image": IMAGE_VIEWS, "text": TEXT_VIEWS}  # the views that each tower encodes
+TOWER_VIEWS = {"image": IMAGE_VIEWS, "text": TEXT_VIEWS}  # the views that each tower encodes
 VIEWS = (*IMAGE_VIEWS, *TEXT_VIEWS)
 
 PAIRS = {
@@ -31,218 +31,263 @@ PAIRS = {
     "image_text": ("image_1", "text_1"),
     "text_image": ("text_1", "image_1"),
 }
-"""The view pairs: the view of the rows and the view of the columns."""
+"""View pairs: the view of the rows and the view of the columns of the matrix of scores."""
 
 
 class ViewsConfig(Section):
+    """Views of a sample."""
+
     resize: Size = Field(256, description="the short side is resized to this many pixels before the crop")
     crop_area: list[Fraction] | None = Field(
         None,
         min_length=2,
         max_length=2,
-        description="[least, most] share of the area of a random crop; null: a crop of the input size",
+        description="smallest and largest share of the image that a random crop covers; null: a crop of the input size",
     )
     flip: Probability = Field(0.5, description="probability of a horizontal flip")
     jitter: Probability = Field(0.8, description="probability of colour jitter")
-    brightness: Strength = Field(0.4, description="jitter: factor drawn from 1 +- this")
-    contrast: Strength = Field(0.4, description="jitter: factor drawn from 1 +- this")
-    saturation: Strength = Field(0.2, description="jitter: factor drawn from 1 +- this")
-    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(0.1, description="jitter: rotation, share of the colour circle")
+    brightness: Strength = Field(0.4, description="colour jitter: factor drawn from 1 +- this")
+    contrast: Strength = Field(0.4, description="colour jitter: factor drawn from 1 +- this")
+    saturation: Strength = Field(0.2, description="colour jitter: factor drawn from 1 +- this")
+    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.1, description="colour jitter: largest rotation, as a share of the colour circle"
+    )
     blur: Probability = Field(0.5, description="probability of a Gaussian blur")
     blur_sigma: list[Positive] = Field(
-        default=[0.1, 2.0], min_length=2, max_length=2, description="[least, most] standard deviation in pixels"
+        default=[0.1, 2.0],
+        min_length=2,
+        max_length=2,
+        description="smallest and largest standard deviation of the blur in pixels",
     )
-    grayscale: Probability = Field(0.2, description="probability of dropping the colour")
-    tag_probability: Probability = Field(0.5, description="probability that the tags, not the caption, are the text")
+    grayscale: Probability = Field(0.2, description="probability of conversion to grey")
+    tag_probability: Probability = Field(
+        0.5, description="probability that the text is the tags instead of the caption"
+    )
     caption_lines: bool = Field(
-        False, description="each line of a caption is a caption of its own, of which one is drawn"
+        False, description="treat each line of a caption as a caption of its own, one of which is drawn"
     )
     long_caption: Annotated[str, Field(pattern="^[A-Za-z0-9]+$")] | None = Field(
         None,
-        description="long: the second text is caption_long_en or the like, where a sample has it; null: the same text",
+        description="field of the second text: long reads caption_long_en and the like where a sample has it; null: "
+        "same text",
     )
-    long_first: Probability = Field(0.0, description="probability that images are contrasted with the long caption")
+    long_first: Probability = Field(
+        0.0, description="probability that the image is contrasted with the long caption instead of the short one"
+    )
     languages: dict[str, Positive] = Field(
-        default={"zh": 1.0}, min_length=1, description="languages of the texts, with which weight each is drawn"
+        default={"zh": 1.0}, min_length=1, description="languages of the texts and the weight with which each is drawn"
     )
     prompts: dict[str, str] = Field(
-        default={"zh": "图片中包含", "en": "The picture contains "}, description="what precedes the tags, by language"
+        default={"zh": "图片中包含", "en": "The picture contains "}, description="text before the tags, by language"
     )
     separators: dict[str, str] = Field(
-        default={"zh": "、", "en": ", "}, description="what separates two tags, by language"
+        default={"zh": "、", "en": ", "}, description="separator of two tags, by language"
     )
-    shuffle_tags: bool = Field(True, description="draw the order of the tags again for every view")
+    shuffle_tags: bool = Field(True, description="draw a new order of the tags for every view")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         for name in ("crop_area", "blur_sigma"):
             bounds = getattr(self, name)
             if bounds is not None and bounds[0] > bounds[1]:
-                raise ValueError(f"{name} runs from the least to the most, got {bounds}")
-        for language in self.languages if self.tag_probability else ():
-            if language not in self.prompts or language not in self.separators:
-                raise ValueError(f"language {language!r} needs an entry in prompts and in separators")
+                raise ValueError(f"{name} is [smallest, largest], got {bounds}")
+        if self.tag_probability:
+            for language in self.languages:
+                if language not in self.prompts or language not in self.separators:
+                    raise ValueError(f"language {language!r} needs an entry in prompts and in separators")
         return self
 
 
 class LocationConfig(Section):
-    """Where data lies."""
+    """Location of data, and how it is read."""
 
-    data: list[str] = Field(default=[], description="as plain entries of Data.train")
+    data: list[str] = Field(default=[], description="paths or patterns, as the plain entries of Data.train")
     layout: Name | None = Field(
-        None, description="by its name in docs/data.md or as module:NAME; null: recognised from the files"
+        None,
+        description="layout by its name in docs/data.md, or your own as module:NAME; null: recognised from the files",
     )
     split: Name | None = Field(
-        None, description="of a benchmark or of tables; null: train in Data.train, in Data.val val or else test"
+        None, description="split to read; null: train for Data.train, val (else test) for Data.val"
     )
     images: Name | None = Field(
-        None, description="folder of the image files, of which absolute paths in tables are a part; null: with the data"
+        None,
+        description="folder of the image files, which absolute paths in tables must lie in; null: next to the data",
     )
-    columns: dict[str, str] = Field(default={}, description="of tables by their names here, as in Data.columns")
-    encoding: Name | None = Field(None, description="of CSV files: utf-8, gb18030, ...; null: recognised")
-    text_id: Name | None = Field(None, description="null: Data.text_id")
-    caption_lines: bool | None = Field(None, description="null: as in Views")
+    columns: dict[str, str] = Field(
+        default={}, description="columns of tables by the names used here, as in Data.columns"
+    )
+    encoding: Name | None = Field(None, description="encoding of CSV files: utf-8, gb18030, ...; null: recognised")
+    text_id: Name | None = Field(None, description="field that names the text of a tar sample; null: Data.text_id")
+    caption_lines: bool | None = Field(None, description="treat each line as a caption; null: Views.caption_lines")
 
 
 class ScoredConfig(LocationConfig):
-    """Data that are scored; without `data` of their own those of the first source of `Data.train`."""
+    """Data to score; without `data` of its own, the data of the first source of `Data.train`."""
 
-    protocol: Name | None = Field(None, description="how they are scored; null: Evaluation.protocol")
+    protocol: Name | None = Field(None, description="protocol of the scores; null: Evaluation.protocol")
 
 
 class SourceConfig(LocationConfig):
-    """One source of a mixture; what it leaves open is as in `Data` and `Views`."""
+    """One source of a mixture; a field that is null is taken from `Data` or `Views`."""
 
-    data: list[str] = Field(min_length=1, description="as plain entries of Data.train")
+    data: list[str] = Field(min_length=1, description="paths or patterns, as the plain entries of Data.train")
     weight: Positive | None = Field(
-        None, description="share in the mixture, relative to the other sources; null in all of them: their sizes"
+        None, description="share in the mixture, relative to the other sources; null in all sources: by their sizes"
     )
-    select: Name | None = Field(None, description="null: Data.select")
-    tag_probability: Probability | None = Field(None, description="null: as in Views")
-    languages: dict[str, Positive] | None = Field(None, min_length=1, description="null: as in Views")
-    prompts: dict[str, str] = Field(default={}, description="by language; the others are as in Views")
-    separators: dict[str, str] = Field(default={}, description="by language; the others are as in Views")
+    select: Name | None = Field(None, description="output of ernie-vil2 curate; null: Data.select")
+    tag_probability: Probability | None = Field(
+        None, description="probability that the text is the tags; null: Views.tag_probability"
+    )
+    languages: dict[str, Positive] | None = Field(
+        None, min_length=1, description="languages and their weights; null: Views.languages"
+    )
+    prompts: dict[str, str] = Field(
+        default={}, description="text before the tags, by language; other languages: Views.prompts"
+    )
+    separators: dict[str, str] = Field(
+        default={}, description="separator of two tags, by language; other languages: Views.separators"
+    )
 
     @property
     def name(self) -> str:
-        """For people: what it reads."""
+        """Paths of the source, as a name for people."""
         return ", ".join(self.data)
 
     def views(self, views: ViewsConfig) -> ViewsConfig:
-        """The views of this source's samples; ValueError if a language lacks a prompt or a separator."""
-        own = self.model_dump(include={"tag_probability", "languages", "caption_lines"}, exclude_none=True)
-        own["prompts"] = views.prompts | self.prompts
-        own["separators"] = views.separators | self.separators
-        return ViewsConfig(**views.model_dump() | own)
+        """Return how samples of this source become views; ValueError if a language lacks a prompt or a separator."""
+        settings = views.model_dump()
+        settings |= self.model_dump(include={"tag_probability", "languages", "caption_lines"}, exclude_none=True)
+        settings["prompts"] = views.prompts | self.prompts
+        settings["separators"] = views.separators | self.separators
+        return ViewsConfig(**settings)
 
 
-def _kind_of_source(entry: Any) -> str:
+def _tag_entry(entry: Any) -> str:
     return "pattern" if isinstance(entry, str) else "source"
 
 
 S = TypeVar("S", bound=LocationConfig)
-Entries = list[Annotated[Annotated[str, Tag("pattern")] | Annotated[S, Tag("source")], Discriminator(_kind_of_source)]]
+Entries = list[Annotated[Annotated[str, Tag("pattern")] | Annotated[S, Tag("source")], Discriminator(_tag_entry)]]
 
 
 class HoldoutConfig(Section):
-    """Parts of the first source of `Data.train` that are not trained on, but scored; nothing is written."""
+    """Parts of the first source of `Data.train` that are scored instead of trained on; no file is written."""
 
-    val: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share that is scored during training")
-    test: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share that is scored before and after it")
+    val: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="share of the data that is scored during training"
+    )
+    test: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="share of the data that is scored before and after training"
+    )
     group_by: Name | None = Field(
         None,
-        description="field, or header of a table, of which no value is in two parts, as an article's number; null: "
-        "images and captions alone are not",
+        description="field or table column, such as an article number, no value of which is in two parts; null: only "
+        "images and captions are kept together",
     )
     stratify_by: Name | None = Field(
         None,
-        description="field or header of whose values each part has about the same share, as a category; null: none",
+        description="field or table column, such as a category, to stratify the parts by; null: none",
     )
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="another one divides otherwise")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="seed of the division")
 
     @field_validator("group_by", "stratify_by", mode="before")
     @classmethod
     def _name_numbers(cls, header: Any) -> Any:
-        # A header may be a number, as a year, which YAML reads as one.
+        # YAML reads a header that is a number, such as a year, as one.
         return str(header) if type(header) is int else header
 
     @property
     def shares(self) -> dict[str, float]:
-        """Of the parts by name, those that are empty left out."""
-        parts = {name: share for name, share in (("val", self.val), ("test", self.test)) if share}
-        return {"train": 1 - sum(parts.values()), **parts}
+        """Shares of the parts train, val and test; empty ones are left out."""
+        shares = {"train": 1 - (self.val + self.test)}
+        if self.val:
+            shares["val"] = self.val
+        if self.test:
+            shares["test"] = self.test
+        return shares
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.val + self.test >= 1 or not self.val + self.test:
-            raise ValueError(f"val {self.val:g} and test {self.test:g}: together they are above 0 and below 1")
+        total = self.val + self.test
+        if total == 0 or total >= 1:
+            raise ValueError(f"val {self.val:g} and test {self.test:g}: their sum must be above 0 and below 1")
         return self
 
 
 class DataConfig(Section):
+    """Sources of the samples."""
+
     train: Entries[SourceConfig] = Field(
         default=[],
-        description="sources of docs/data.md, plain entries together as one, mappings as more (docs/streaming.md)",
+        description="sources (docs/data.md): all plain entries are one source, each mapping is another "
+        "(docs/streaming.md)",
     )
     val: Entries[ScoredConfig] = Field(
-        default=[], description="scored during training: plain entries, or one mapping, which may leave data to train"
+        default=[],
+        description="data scored during training: plain entries, or one mapping, which without data uses those of "
+        "train",
     )
     test: Entries[ScoredConfig] = Field(
-        default=[], description="scored before training and after it, with the best checkpoint: as val"
+        default=[], description="data scored before training and after it, with the best checkpoint; written as val"
     )
-    images: Name | None = Field(None, description="of plain entries: folder of the image files (docs/data.md)")
+    images: Name | None = Field(None, description="folder of the image files of plain entries (docs/data.md)")
     columns: dict[str, str] = Field(
-        default={}, description="of plain entries that are tables: columns by their names here"
+        default={}, description="columns of tables among the plain entries, by the names used here"
     )
-    encoding: Name | None = Field(None, description="of plain entries that are CSV files; null: recognised")
-    text_id: Name | None = Field(None, description="field that names a tar sample's text; null: its caption")
+    encoding: Name | None = Field(None, description="encoding of CSV files among the plain entries; null: recognised")
+    text_id: Name | None = Field(None, description="field that names the text of a tar sample; null: its caption")
     select: Name | None = Field(
-        None, description="output of ernie-vil2 curate, by which pairs are drawn (docs/curate.md); null: all pairs"
+        None, description="output of ernie-vil2 curate: only its pairs are drawn (docs/curate.md); null: all pairs"
     )
     holdout: HoldoutConfig | None = Field(
-        None, description="parts of the first source of train that are val and test (docs/own_data.md); null: none"
+        None, description="parts of the first source of train that serve as val and test (docs/own_data.md); null: none"
     )
     unit: Literal["pair", "image"] = Field(
-        "pair", description="what occurs once in an epoch: each pair, or each image, with one of its texts drawn"
+        "pair", description="pair: an epoch has every pair once; image: every image once, with one of its texts drawn"
     )
-    shuffle_buffer: Count = Field(100_000, description="samples that are shuffled together; over all groups")
+    shuffle_buffer: Count = Field(100_000, description="number of samples that are shuffled together, over all groups")
     groups: Count = Field(
-        1, description="parts of the shards, of which machines read their own only (docs/streaming.md)"
+        1,
+        description="number of parts into which shards are divided; a machine reads only its parts (docs/streaming.md)",
     )
-    max_length: Annotated[int, Field(ge=3)] = Field(48, description="tokens of a text with [CLS] and [SEP]")
-    workers: Annotated[int, Field(ge=0, le=1024)] = Field(2, description="loader processes on each rank; 0: none")
+    max_length: Annotated[int, Field(ge=3)] = Field(
+        48, description="largest number of tokens of a text, with [CLS] and [SEP]"
+    )
+    workers: Annotated[int, Field(ge=0, le=1024)] = Field(
+        2, description="number of loader processes of each rank; 0: the training process loads"
+    )
     patience: Positive = Field(
-        600, description="seconds that a loader process may take over one sample, which is then skipped"
+        600, description="seconds that a loader process may spend on one sample before it is skipped"
     )
-    max_bad_share: Probability = Field(
-        0.01, description="a run stops when a larger share of the samples cannot be used"
-    )
+    max_bad_share: Probability = Field(0.01, description="share of unusable samples above which a run stops")
 
     @property
     def sources(self) -> list[SourceConfig]:
-        """`train` as sources: plain entries together are the first."""
-        plain = [entry for entry in self.train if isinstance(entry, str)]
-        own = [entry for entry in self.train if not isinstance(entry, str)]
-        return [SourceConfig(data=plain, **self._location), *own] if plain else own
+        """`train` as a list of sources; all plain entries together are the first."""
+        plain_entries = [entry for entry in self.train if isinstance(entry, str)]
+        sources = [entry for entry in self.train if not isinstance(entry, str)]
+        if plain_entries:
+            sources.insert(0, SourceConfig(data=plain_entries, **self._location))
+        return sources
 
     @property
     def _location(self) -> dict[str, Any]:
-        """What holds for all plain entries."""
+        """Fields that hold for all plain entries."""
         return {"images": self.images, "columns": self.columns, "encoding": self.encoding}
 
     @property
     def validation(self) -> ScoredConfig | None:
-        """`val` as one entry; None: there is none."""
-        return self._scored("val")
+        """`val` as one entry; None if there is none."""
+        return self._find_scored("val")
 
     @property
     def tested(self) -> ScoredConfig | None:
-        """Likewise `test`."""
-        return self._scored("test")
+        """`test` as one entry; None if there is none."""
+        return self._find_scored("test")
 
     @property
     def unscored(self) -> list[str]:
-        """Sentences on parts of `holdout` that are 0, where no other data are scored instead."""
+        """Sentences on shares of `holdout` that are 0 although no other data are scored instead."""
         sentences = []
         for name, when in (("val", "during"), ("test", "before and after")):
             if self.holdout is not None and getattr(self.holdout, name) == 0 and not getattr(self, name):
@@ -252,26 +297,35 @@ class DataConfig(Section):
         return sentences
 
     def holds_out(self, name: str) -> bool:
-        """Whether `val` or `test` is a part of the training data, instead of files of its own."""
+        """Return whether `val` or `test` is a part of the training data instead of files of its own."""
         entries = getattr(self, name)
-        own = entries and (isinstance(entries[0], str) or entries[0].data)
-        return self.holdout is not None and name in self.holdout.shares and not own
+        has_files = bool(entries) and (isinstance(entries[0], str) or bool(entries[0].data))
+        return self.holdout is not None and name in self.holdout.shares and not has_files
 
-    def _scored(self, name: str) -> ScoredConfig | None:
+    def _find_scored(self, name: str) -> ScoredConfig | None:
+        """Return what `val` or `test` scores as one entry that names its data, or None."""
         entries: list[Any] = getattr(self, name)
-        if self.holds_out(name):  # of the files that are trained on, whatever their splits
-            entries = [entries[0].model_copy(update={"split": None}) if entries else ScoredConfig()]
-        if not entries:
+        if self.holds_out(name):
+            # A part of the files that are trained on, so a split of its own does not apply.
+            entry = entries[0].model_copy(update={"split": None}) if entries else ScoredConfig()
+        elif not entries:
             return None
-        scored = ScoredConfig(data=entries, **self._location) if isinstance(entries[0], str) else entries[0]
-        if scored.data:
-            return scored
+        elif isinstance(entries[0], str):
+            entry = ScoredConfig(data=entries, **self._location)
+        else:
+            entry = entries[0]
+        if entry.data:
+            return entry
+
+        # Without files of its own it scores those of the first source of train, read as training reads them.
         if not self.sources:
             raise ValueError("data to score that name no files of their own are those of Data.train: set it")
-        of_training = self.sources[0]
-        taken = [*self._location, *(["split", "text_id", "layout"] if self.holds_out(name) else [])]
-        location = {key: getattr(scored, key) or getattr(of_training, key) for key in taken}
-        return scored.model_copy(update={"data": of_training.data, **location})
+        source = self.sources[0]
+        names = list(self._location)
+        if self.holds_out(name):
+            names += ["split", "text_id", "layout"]
+        location = {key: getattr(entry, key) or getattr(source, key) for key in names}
+        return entry.model_copy(update={"data": source.data, **location})
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -282,88 +336,99 @@ class DataConfig(Section):
             is_part = bool(entries) and not isinstance(entries[0], str) and not (entries[0].data or entries[0].split)
             if is_part and self.holdout is not None and getattr(self.holdout, name) == 0:
                 raise ValueError(
-                    f"{name} names no data, and holdout.{name} is 0: it would be what is trained on; name data or a "
+                    f"{name} names no data, and holdout.{name} is 0: it would score what is trained on; name data or a "
                     f"split, or a share above 0"
                 )
-        weighted = [source.weight is not None for source in self.sources]
-        if any(weighted) and not all(weighted):
-            left = self.sources[weighted.index(False)]
+
+        unweighted = [source for source in self.sources if source.weight is None]
+        if unweighted and len(unweighted) < len(self.sources):
             raise ValueError(
-                f"train: {left.name} has no weight, other sources have one; write {{data: [...], weight: ...}} for each"
+                f"train: {unweighted[0].name} has no weight, other sources have one; write {{data: [...], weight: ...}}"
+                " for each"
             )
         return self
 
 
 ImageTower = Annotated[SerializeAsAny[ImageTowerConfig], BeforeValidator(ImageTowerConfig.read)]
 TextTower = Annotated[SerializeAsAny[TextTowerConfig], BeforeValidator(TextTowerConfig.read)]
-"""Sections whose fields are those of the tower that they name: not a union, because a user's own tower is one, too."""
+"""Sections whose fields depend on the tower that they name; no union of all kinds, since users register their own."""
 
 
 class ModelConfig(Section):
-    # Before the towers, whose names follow from them.
+    """Towers, joint space and initial weights of the model."""
+
+    # These two come before the towers, because the validator of the towers reads them.
     implementation: Literal["native", "suite"] | None = Field(
         None,
-        description="who builds the towers that there are twice: we, Paddle's suites, or as their names say (null)",
+        description="library of the towers that exist twice: this package (native), PaddleClas and PaddleNLP "
+        "(suite); null: as their names say",
     )
     like: str | None = Field(
         None,
-        description="a model whose architecture is taken (weights: that one) where the configuration does not set it",
+        description="model whose architecture holds for all that the configuration does not set; weights: the "
+        "initial one",
     )
     image: ImageTower = Field(PublishedVit(), validate_default=True, description="image tower")
     text: TextTower = Field(PublishedEncoder(), validate_default=True, description="text tower")
     embed_dim: Size | None = Field(None, description="width of the joint space; null: the text tower's width")
     projections: Literal["by_width", "always", "text"] = Field(
         "by_width",
-        description="after which towers a linear projection comes: those of another width, both, or the text tower",
+        description="towers followed by a linear projection: those of another width (by_width), both (always), or text",
     )
     weights: str | None = Field(
-        None, description="initial: of the whole model, file, folder or known name; those of a tower come after it"
+        None, description="initial weights of the whole model: file, folder or known name; a tower's own replace them"
     )
     dialect: dict[str, str] = Field(
-        default={}, description="how the model of another family in weights is read (docs/models.md)"
+        default={}, description="variants of how a model of another family is read from weights (docs/models.md)"
     )
     allow: list[str] = Field(
-        default=[], description="names, as glob patterns, in which initial weights may differ from the model"
+        default=[],
+        description="glob patterns of parameters that the initial weights may lack, or have beyond the model's",
     )
 
     @field_validator("image", "text")
     @classmethod
     def _name_builder(cls, tower: TowerConfig, info: ValidationInfo) -> TowerConfig:
-        """Bring the name of a tower to what `implementation` asks for."""
+        """Return the tower under the name that `implementation` asks for."""
         builder = info.data.get("implementation")
         if builder is None or (info.data.get("like") and "name" not in tower.model_fields_set):
-            return tower  # the name says who builds it, or that of the model that `like` names does
+            return tower  # its name decides, or that of the model in `like`
         return tower.built_by(builder)
 
 
 def without_implementation(config: ModelConfig) -> ModelConfig:
-    """Return the same towers, whoever builds them: for what is equal to rounding."""
+    """Return the configuration with native towers, to compare models that are equal up to rounding."""
     towers = {"image": config.image.native(), "text": config.text.native()}
     return config.model_copy(update={**towers, "implementation": None})
 
 
 def as_installed(config: ModelConfig) -> ModelConfig:
-    """Return the configuration with native towers instead of those whose library is missing, which is reported.
+    """Return the configuration with native towers in place of those whose library is missing; each is reported.
 
-    From then on the names alone say who builds a tower.
+    `implementation` is null afterwards: the names of the towers say who builds them.
     """
     towers = {"image": config.image.as_installed(), "text": config.text.as_installed()}
     return config.model_copy(update={**towers, "implementation": None})
 
 
 class HeadConfig(Section):
-    lasting: ClassVar[tuple[str, ...]] = ("dropout", "rate")
+    """Classifier on the embeddings, of the tasks entailment and nlvr2."""
+
+    shared_fields: ClassVar[tuple[str, ...]] = ("dropout", "rate")
 
     kind: Literal["concatenation", "interaction"] = Field(
         "concatenation",
-        description="an MLP on the embeddings side by side, as in the paper, or with differences and products as well",
+        description="input of the MLP: the embeddings (concatenation, as in the paper), or differences and "
+        "products, too",
     )
-    width: Size | None = Field(None, description="of its hidden layer; null: twice that of the joint space")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="behind its hidden layer")
-    rate: Positive = Field(10.0, description="factor of its learning rate")
+    width: Size | None = Field(None, description="width of the hidden layer; null: twice that of the joint space")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="dropout after the hidden layer")
+    rate: Positive = Field(10.0, description="factor of the learning rate of the head")
 
 
 class PairWeights(Section):
+    """Weights of the view pairs: lambda of equation 2."""
+
     image_image: Strength = Field(1.0, description="two augmentations of the image")
     text_text: Strength = Field(1.0, description="the text under two dropout masks")
     image_text: Strength = Field(1.0, description="image against all texts")
@@ -371,201 +436,239 @@ class PairWeights(Section):
 
 
 class LossConfig(Section):
-    lasting: ClassVar[tuple[str, ...]] = ("weights", "max_logit_scale", "duplicates", "tile")
+    """Multi-view contrastive loss."""
+
+    shared_fields: ClassVar[tuple[str, ...]] = ("weights", "max_logit_scale", "duplicates", "tile")
 
     kind: str = Field(
         "info_nce",
-        description="of a view pair: equation 1 (info_nce), SigLIP's (sigmoid), or a class of your own as module:Class",
+        description="loss of a view pair: equation 1 (info_nce), SigLIP's (sigmoid), or your own class as module:Class",
     )
     weights: PairWeights = Field(
-        PairWeights(), description="lambda of equation 2 by view pair; 0: off, and its encodings are not computed"
+        PairWeights(), description="lambda of equation 2 by view pair; 0: the pair is off and not encoded"
     )
     temperature: Positive = Field(0.07, description="initial temperature tau of equation 1")
     bias: float = Field(-10.0, description="sigmoid: initial bias of the logits, learned (SigLIP: -10)")
-    max_logit_scale: Annotated[float, Field(ge=1)] = Field(100.0, description="1 / tau is kept between 1 and this")
+    max_logit_scale: Annotated[float, Field(ge=1)] = Field(
+        100.0, description="largest value of 1 / tau; the smallest is 1"
+    )
     duplicates: Literal["ignored", "masked", "positives"] = Field(
         "masked",
-        description="what rows of the batch with the same image or text are; ignored: negatives, as in the paper",
+        description="rows with the same image or text: negatives as in the paper (ignored), left out (masked), or "
+        "positives",
     )
     tile: Count | None = Field(
-        1024, description="rows and columns of the tiles of the logits (docs/loss.md); null: all at once"
+        1024, description="rows and columns of a tile of logits (docs/loss.md); null: the whole matrix at once"
     )
     widths: list[Size] = Field(
         default=[],
-        description="prefixes of the embeddings, the losses of which are added (docs/loss.md); []: whole ones alone",
+        description="widths of prefixes of the embeddings whose losses are added (docs/loss.md); []: whole embeddings",
     )
-    options: dict[str, Any] = Field(default={}, description="further arguments of a class of your own, by name")
+    options: dict[str, Any] = Field(default={}, description="further arguments of your own class, by name")
 
     @field_validator("widths")
     @classmethod
     def _ascend(cls, widths: list[int]) -> list[int]:
-        if any(one >= other for one, other in pairwise(widths)):
-            raise ValueError(f"{widths} do not ascend; write the narrowest first, each once")
+        if any(width >= next_width for width, next_width in pairwise(widths)):
+            raise ValueError(f"{widths} do not ascend; write the narrowest first, and each once")
         return widths
 
 
 class OptimizerConfig(Section):
+    """AdamW."""
+
     learning_rate: Positive = Field(1e-4, description="peak learning rate (paper: 1e-4)")
     beta1: Fraction = Field(0.9, description="decay of the first moment")
     beta2: Fraction = Field(0.999, description="decay of the second moment")
-    epsilon: Positive = Field(1e-8, description="added to the denominator")
-    weight_decay: Strength = Field(0.01, description="decoupled; never on norms, biases and temperature (paper: 0)")
+    epsilon: Positive = Field(1e-8, description="number added to the denominator")
+    weight_decay: Strength = Field(
+        0.01, description="decoupled weight decay, not of norms, biases and temperature (paper: 0)"
+    )
     clip_norm: Positive | None = Field(1.0, description="largest global gradient norm; null: no clipping")
 
 
 class ScheduleConfig(Section):
+    """Learning rate over the steps: linear warm-up, then half a cosine."""
+
     warmup_steps: Annotated[int, Field(ge=0)] = Field(
-        2000, description="steps of linear warm-up (paper: 2,000); in a run that is not longer, a tenth of its steps"
+        2000, description="steps of linear warm-up (paper: 2,000); a tenth of the steps of a run that is not longer"
     )
     floor: Strength = Field(1e-6, description="learning rate at the end of the cosine (paper: 1e-6)")
 
 
 class TrainingConfig(Section):
+    """Length, batch, memory and files of the run."""
+
     task: str = Field(
         "multi_view",
-        description="multi_view, new_language, entailment or nlvr2 (docs/finetuning.md, docs/entailment.md)",
+        description="what is trained: multi_view, new_language, entailment, nlvr2 (docs/finetuning.md, "
+        "docs/entailment.md)",
     )
     output: Name = Field("runs/default", description="run folder")
-    steps: Count = Field(100_000, description="optimiser steps")
+    steps: Count = Field(100_000, description="number of optimiser steps")
     epochs: Positive | None = Field(
-        None, description="how often each sample is seen, instead of steps; null: as many steps as are given"
+        None, description="number of passes over the data, in place of steps; null: steps counts"
     )
     global_batch: Annotated[int, Field(ge=2)] = Field(
-        7168, description="pairs in a step over all ranks, which divide it (paper: 7,168 to 23,200)"
+        7168, description="pairs of a step over all ranks; divisible by their number (paper: 7,168 to 23,200)"
     )
     micro_batch: Count | None = Field(
-        None, description="rows of a rank that are encoded at once, twice (docs/memory.md); null: all rows"
+        None, description="rows that a rank encodes at once, each twice (docs/memory.md); null: all rows, once"
     )
-    recompute: bool = Field(False, description="the blocks of both towers run a second time in backward")
+    recompute: bool = Field(False, description="save memory: run the blocks of both towers a second time in backward")
     dropout: Literal["counter", "native"] = Field(
         "counter",
-        description="masks that depend on a row's position alone (counter), or Paddle's (native; docs/memory.md)",
+        description="masks that depend only on a row's position (counter), or Paddle's own (native; docs/memory.md)",
     )
     fused_attention: Literal["auto", "on", "off"] = Field(
-        "auto", description="as one kernel: of a ViT and, with dropout: native, of texts; auto: on GPUs"
+        "auto", description="attention as one kernel: of a ViT, and with dropout: native of texts; auto: on GPUs"
     )
     sharding: Literal["none", "stage1", "stage2"] = Field(
-        "none", description="what the ranks divide: the optimiser state (stage1), and the gradients (docs/memory.md)"
+        "none",
+        description="divide among the ranks the optimiser state (stage1), or also the gradients (stage2; "
+        "docs/memory.md)",
     )
-    sync_norms: bool = Field(True, description="batch norms see the rows of all ranks, where they can")
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="every random draw follows from it")
+    sync_norms: bool = Field(True, description="batch norms compute over the rows of all ranks, where they can")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="seed of every random draw")
     precision: Precision = Field(
-        "float32", description="of the towers; the loss is float32. An error where the device does not have it"
+        "float32", description="precision of the towers; the loss is float32. An error if the device lacks it"
     )
     nonfinite: Literal["stop", "skip"] = Field(
-        "stop", description="a step whose loss or gradient is not finite ends the run, or is left out (docs/runs.md)"
+        "stop",
+        description="a step whose loss or gradient is not finite ends the run (stop) or is skipped (docs/runs.md)",
     )
     max_skipped_share: Probability = Field(
-        0.25, description="nonfinite: skip: a run stops when a larger share of its steps was left out"
+        0.25, description="nonfinite: skip: share of skipped steps above which the run stops"
     )
-    device: Name = Field("auto", description="auto, cpu, gpu, gpu:0, ...; auto: GPU where Paddle has one")
-    log_every: Count = Field(10, description="steps between two log records")
+    device: Name = Field("auto", description="auto, cpu, gpu, gpu:0, ...; auto: a GPU if Paddle has one")
+    log_every: Count = Field(10, description="steps between two records of the log")
     checkpoint_every: Count = Field(1000, description="steps between two checkpoints")
-    keep_checkpoints: Count = Field(2, description="newest checkpoints that are kept, besides the best evaluated one")
+    keep_checkpoints: Count = Field(
+        2, description="number of newest checkpoints to keep, besides the best evaluated one"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.dropout == "native" and (self.micro_batch or self.recompute):
-            # Rows are encoded twice, and the second time must draw the masks of the first.
+            # Both encode rows a second time, which must draw the masks of the first time.
             raise ValueError("dropout: native does not go with micro_batch or recompute; use dropout: counter")
         if self.sharding == "stage2" and self.micro_batch:
-            # It sends gradients away during backward, and the cached step has one backward for every micro batch.
+            # stage2 sends gradients away during backward, and the cached step has one backward for every micro batch.
             raise ValueError("sharding: stage2 does not go with micro_batch; use stage1, or micro_batch: null")
         return self
 
 
 class ClassesConfig(Section):
-    data: list[str] = Field(min_length=1, description="a folder of classes, tables, or other sources")
-    label: Name = Field("label", description="column or field of the classes")
-    names: dict[str, str] = Field(default={}, description="files of the classes' names by language")
-    templates: dict[str, str] = Field(default={}, description="files of prompt templates by language")
-    split: Name | None = Field(None, description="null: val, else what is scored")
-    images: Name | None = Field(None, description="folder of a table's image files; null: next to it")
+    """Labelled images that the evaluator classification scores."""
+
+    data: list[str] = Field(min_length=1, description="folder of classes, tables, or other sources")
+    label: Name = Field("label", description="column or field of the class")
+    names: dict[str, str] = Field(default={}, description="files of class names, by language")
+    templates: dict[str, str] = Field(default={}, description="files of prompt templates, by language")
+    split: Name | None = Field(None, description="split to score; null: val if there is one")
+    images: Name | None = Field(None, description="folder of a table's image files; null: next to the table")
 
 
 NamedPart = Annotated[
     Annotated[str, Tag("name")] | Annotated[dict[str, dict[str, Any]], Tag("options")],
     Discriminator(lambda value: "options" if isinstance(value, dict) else "name"),
 ]
-"""A name, or a mapping of names to options."""
+"""A name, or a mapping of one name to its options."""
 
 
 class EvaluationConfig(Section):
+    """Scores during training."""
+
     every: Annotated[int, Field(ge=0)] = Field(1000, description="steps between two evaluations; 0: none")
-    at_start: bool = Field(False, description="also before the first step, for comparison")
+    at_start: bool = Field(False, description="also evaluate before the first step, for comparison")
     evaluators: list[NamedPart] | None = Field(
-        None, description="what scores the model, by name or as {name: {option: value}}; null: what the task names"
+        None, description="scorers by name, or as {name: {option: value}}; null: those of the task"
     )
-    protocol: Name = Field("pairs", description="how Data.val is scored; docs/protocols.md defines each")
+    protocol: Name = Field("pairs", description="protocol by which Data.val is scored (docs/protocols.md)")
     classes: ClassesConfig | None = Field(
-        None, description="images that the evaluator classification scores (docs/classification.md)"
+        None, description="labelled images for the evaluator classification (docs/classification.md)"
     )
     batch_size: Count = Field(256, description="rows encoded at once")
-    block: Count = Field(1024, description="rows of either side that are scored at once")
+    block: Count = Field(1024, description="rows of either side whose scores are computed at once")
 
     @property
     def options(self) -> dict[str, dict[str, Any]] | None:
-        """Those of the evaluators, by their names; None: what the task names scores the model."""
+        """Options of the evaluators by name; None if the task names the evaluators."""
         if self.evaluators is None:
             return None
-        return {k: v for one in self.evaluators for k, v in ({one: {}} if isinstance(one, str) else one).items()}
+        options: dict[str, dict[str, Any]] = {}
+        for entry in self.evaluators:
+            options.update({entry: {}} if isinstance(entry, str) else entry)
+        return options
 
 
 class LoraConfig(Section):
-    rank: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="of the change to a weight")
-    alpha: Positive = Field(16.0, description="the change counts alpha / rank times")
+    """Low-rank adaptation (LoRA)."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="rank of the change to a weight")
+    alpha: Positive = Field(16.0, description="the change is multiplied by alpha / rank")
     layers: list[str] = Field(
         default=["image.blocks.*", "text.network.encoder.layers.*"],
         min_length=1,
-        description="linear layers and convolutions, by name or glob pattern",
+        description="linear layers and convolutions to adapt, by name or glob pattern",
     )
 
 
 class TeacherConfig(Section):
-    embeddings: str = Field(description="of the training data by any model, as ernie-vil2 embed writes them")
-    weight: Positive = Field(1.0, description="of its term, as those of Loss.weights")
-    logit_scale: Positive = Field(100.0, description="1 / temperature of the teacher's distributions over a batch")
+    """Distillation from the embeddings of a teacher."""
+
+    embeddings: str = Field(
+        description="folder of a teacher's embeddings of the training data, written by ernie-vil2 embed"
+    )
+    weight: Positive = Field(1.0, description="weight of the distillation loss, on the scale of Loss.weights")
+    logit_scale: Positive = Field(100.0, description="1 / temperature of the teacher's softmax over a batch")
     distance: Strength = Field(
-        0.0, description="weight of the mean squared distance to the teacher's embeddings, then as wide as ours"
+        0.0, description="weight of the mean squared distance to the teacher's embeddings, which must have our width"
     )
 
 
 class TuningConfig(Section):
+    """Fine-tuning: how much of a trained model changes, and how fast."""
+
     freeze: list[str] = Field(
         default=[],
-        description="what is not trained: layer groups, parameters, or glob patterns of either (docs/finetuning.md)",
+        description="layer groups or parameters to freeze, by name or glob pattern (docs/finetuning.md)",
     )
-    freeze_norms: bool = Field(False, description="batch norms keep their weights and their running statistics")
+    freeze_norms: bool = Field(False, description="freeze weights and running statistics of batch norms")
     layer_decay: Fraction = Field(
-        1.0, description="factor of the learning rate from a layer group to the one before it"
+        1.0, description="factor of the learning rate from each layer group to the one before it"
     )
     image_rate: Positive = Field(1.0, description="factor of the image tower's learning rate")
     text_rate: Positive = Field(1.0, description="factor of the text tower's learning rate")
     base_batch: Count | None = Field(
-        None, description="the rate is multiplied by Training.global_batch / this; null: it is not"
+        None,
+        description="batch that the learning rate is meant for: it is scaled by global_batch / base_batch; null: "
+        "unscaled",
     )
     by_size: bool = Field(
         False,
-        description="what is not set of rate and batches follows the model that Model.like names (docs/own_data.md)",
+        description="choose unset rates and batches by the size of the model in Model.like (docs/own_data.md)",
     )
     ema: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        None, description="decay of the average of the weights that is scored and saved; null: there is none"
+        None, description="decay of a moving average of the weights, which is scored and saved; null: no average"
     )
     initial_share: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="of the initial weights in what is scored and saved (WiSE-FT)"
+        0.0, description="share of the initial weights in the weights that are scored and saved (WiSE-FT)"
     )
-    patience: Count | None = Field(None, description="evaluations without a better one that end the run; null: none do")
+    patience: Count | None = Field(
+        None, description="evaluations without improvement after which the run ends; null: it goes on"
+    )
     lora: LoraConfig | None = Field(
-        None, description="only a change of low rank to some weights is trained; null: the weights themselves"
+        None, description="train low-rank changes to some weights (LoRA); null: train the weights themselves"
     )
-    teacher: TeacherConfig | None = Field(
-        None, description="a term of how far the model is from a teacher's embeddings; null: there is none"
+    teacher: TeacherConfig | None = Field(None, description="distillation from a teacher's embeddings; null: none")
+    known_language: str = Field(
+        "en", description="new_language: language of the parallel texts that the teacher encodes"
     )
-    known_language: str = Field("en", description="new_language: of the parallel texts that the teacher encodes")
 
 
 class Config(Section):
-    """The whole configuration of a run."""
+    """Whole configuration of a run."""
 
     Model: ModelConfig = Field(ModelConfig(), description="the two towers and the joint space")
     Views: ViewsConfig = Field(ViewsConfig(), description="how a sample becomes its views (paper, section 3)")
@@ -573,26 +676,40 @@ class Config(Section):
     Data: DataConfig = Field(DataConfig(), description="where samples come from")
     Optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW")
     Schedule: ScheduleConfig = Field(ScheduleConfig(), description="learning rate over the steps")
-    Tuning: TuningConfig = Field(TuningConfig(), description="how much of a trained model changes, and how fast")
-    Head: HeadConfig = Field(HeadConfig(), description="entailment, nlvr2: what classifies embeddings")
+    Tuning: TuningConfig = Field(
+        TuningConfig(), description="fine-tuning: how much of a trained model changes, and how fast"
+    )
+    Head: HeadConfig = Field(HeadConfig(), description="entailment, nlvr2: classifier on the embeddings")
     Training: TrainingConfig = Field(TrainingConfig(), description="the run itself")
-    Evaluation: EvaluationConfig = Field(EvaluationConfig(), description="scores in the course of training")
+    Evaluation: EvaluationConfig = Field(EvaluationConfig(), description="scores during training")
 
     @property
     def names(self) -> list[str]:
-        """Names of parts, which may be import paths of the user's own: towers, loss, task, evaluators, layouts."""
+        """Names of towers, loss, task, evaluators and layouts, any of which may be the import path of a user's own."""
         entries = [*self.Data.train, *self.Data.val, *self.Data.test]
         layouts = [entry.layout for entry in entries if not isinstance(entry, str) and entry.layout]
         towers = [tower.name for tower in (self.Model.image, self.Model.text) if tower.is_own]
         return [*towers, self.Loss.kind, self.Training.task, *(self.Evaluation.options or {}), *layouts]
 
-    def narrowed(self, width: int, whole: int) -> Config:
-        """That of the model whose embeddings of `whole` numbers are cut to one of `Loss.widths`, or ValueError."""
-        widths = self.Loss.widths or [whole]
+    def with_width(self, width: int, embed_dim: int) -> Config:
+        """Return the configuration of the model whose embeddings are cut to one of `Loss.widths`.
+
+        Args:
+            width: width of the cut embeddings.
+            embed_dim: width of the whole embeddings.
+
+        Raises:
+            ValueError: the model was not trained with this width.
+        """
+        if self.Loss.widths:
+            widths, reason = self.Loss.widths, f"its widths are {', '.join(map(str, self.Loss.widths))}"
+        else:
+            widths, reason = [embed_dim], "it has no Loss.widths"
         if width not in widths:
-            why = f"its widths are {', '.join(map(str, widths))}" if self.Loss.widths else "it has no Loss.widths"
-            raise ValueError(f"embeddings of this model have {whole} numbers and cannot be cut to {width}: {why}")
-        loss = self.Loss.model_copy(update={"widths": [one for one in self.Loss.widths if one <= width]})
+            raise ValueError(
+                f"embeddings of this model have {embed_dim} numbers and cannot be cut to {width}: {reason}"
+            )
+        loss = self.Loss.model_copy(update={"widths": [prefix for prefix in self.Loss.widths if prefix <= width]})
         model = self.Model.model_copy(update={"embed_dim": width})
         return self.model_copy(update={"Model": model, "Loss": loss})
 
@@ -624,13 +741,13 @@ class Config(Section):
                 f"({self.Model.image.image_size})"
             )
         text, widths = self.Model.text, self.Loss.widths
-        width = self.Model.embed_dim or text.sizes.get("width")
-        if widths and width and widths[-1] != width:
-            raise ValueError(f"Loss.widths ends with {widths[-1]}; its last is the width of the embeddings, {width}")
-        if self.Data.max_length > self.Model.text.longest:
-            needed = self.Data.max_length + self.Model.text.first_position
+        embed_dim = self.Model.embed_dim or text.sizes.get("width")
+        if widths and embed_dim and widths[-1] != embed_dim:
+            raise ValueError(f"Loss.widths ends with {widths[-1]}, not with the width of the embeddings, {embed_dim}")
+        if self.Data.max_length > text.longest:
+            needed = self.Data.max_length + text.first_position
             raise ValueError(
                 f"Data.max_length ({self.Data.max_length}) exceeds Model.text.max_positions "
-                f"({self.Model.text.longest}): shorten the texts, or set Model.text.max_positions={needed}, to which "
-                "positions of initial weights are stretched"
+                f"({text.longest}): shorten the texts, or set Model.text.max_positions={needed}; positions of initial "
+                "weights are then stretched"
             )

@@ -165,7 +165,7 @@ class ErnieViL2:
         """
         if width is None or width == self.embed_dim:
             return self
-        config = self.config.narrowed(width, self.embed_dim)
+        config = self.config.with_width(width, self.embed_dim)
         return ErnieViL2(TruncatedBackend(self.backend, width), self.tokenizer, config, self.batch_size)
 
     @property

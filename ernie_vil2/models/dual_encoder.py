@@ -14,7 +14,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.config import ModelConfig, TuningConfig
-from ernie_vil2.config.sections import VIEWS_OF, without_implementation
+from ernie_vil2.config.sections import TOWER_VIEWS, without_implementation
 from ernie_vil2.device.cpu_kernels import speed_up
 from ernie_vil2.io.terminal import listed
 
@@ -145,7 +145,7 @@ class DualEncoder(nn.Layer):
         """
         embeddings: dict[str, paddle.Tensor] = {}
         for kind, encode in (("image", self.encode_image), ("text", self.encode_text)):
-            names = [name for name in VIEWS_OF[kind] if name in views]
+            names = [name for name in TOWER_VIEWS[kind] if name in views]
             if not names:
                 continue
             batch = paddle.concat([views[name] for name in names])
@@ -195,7 +195,7 @@ def find_layer_groups(model: DualEncoder) -> dict[str, dict[str, list[str]]]:
         Names of parameters by tower ("image", "text") and group.
     """
     groups = {}
-    for tower in VIEWS_OF:
+    for tower in TOWER_VIEWS:
         layer, projection = getattr(model, tower), f"{tower}_projection"
         blocks = list(layer.blocks) if hasattr(layer, "blocks") else []
         name_of = {id(parameter): name for name, parameter in layer.named_parameters()}

@@ -15,7 +15,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.config import LoraConfig
-from ernie_vil2.config.sections import VIEWS_OF
+from ernie_vil2.config.sections import TOWER_VIEWS
 from ernie_vil2.models.dual_encoder import DualEncoder, fnmatch_filter
 
 LORA_NAMES = LORA_A, LORA_B, LORA_SCALE = "lora_a", "lora_b", "lora_scale"
@@ -138,7 +138,7 @@ def _match_layers(layers: Iterable[str], patterns: Iterable[str]) -> list[str]:
         if not names:
             tower = pattern.partition(".")[0]
             where = "this model"
-            if tower in VIEWS_OF:
+            if tower in TOWER_VIEWS:
                 layers, where = [name for name in layers if name.startswith(tower)], f"the {tower} tower"
             more = ", ..." if len(layers) > MAX_LISTED_LAYERS else ""
             raise ValueError(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ernie_vil2.config import Config, ConfigError, LossConfig, with_overrides
+from ernie_vil2.config import Config, ConfigError, LossConfig, apply_overrides
 from ernie_vil2.io.terminal import counted
 
 if TYPE_CHECKING:
@@ -354,7 +354,7 @@ def plan_run(
 
     def replan(overrides: tuple[str, ...]) -> Plan:
         # Without a time: the step was measured without the overrides.
-        return Plan(with_overrides(config, overrides), towers, ranks, device, sample_bytes)
+        return Plan(apply_overrides(config, overrides), towers, ranks, device, sample_bytes)
 
     advice = advise(plan, replan)
     model = config.Model

@@ -19,7 +19,7 @@ from paddle import nn
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
-from ernie_vil2.config.sections import VIEWS, VIEWS_OF
+from ernie_vil2.config.sections import TOWER_VIEWS, VIEWS
 from ernie_vil2.device.cpu_kernels import broadcast, keep
 
 # Odd multipliers of the finalisers of MurmurHash3, as int32, and of SplitMix64, as uint64.
@@ -61,7 +61,7 @@ class CounterBasedDropout:
         self.seed = seed
         self._tower_keys: dict[str, DrawKeys | None] = {}
         self._state = DropoutState(None, 0)
-        for tower in VIEWS_OF:
+        for tower in TOWER_VIEWS:
             getattr(model, tower).register_forward_pre_hook(lambda layer, inputs, tower=tower: self._enter(tower))
 
     def make_keys(self, step: int, views: Collection[str], positions: np.ndarray) -> dict[str, np.ndarray]:
@@ -84,7 +84,7 @@ class CounterBasedDropout:
     @contextmanager
     def use_keys(self, keys: Mapping[str, paddle.Tensor]) -> Iterator[None]:
         """Draw by these keys in the block, which is a forward of the dual encoder over their views and rows."""
-        for tower, views in VIEWS_OF.items():
+        for tower, views in TOWER_VIEWS.items():
             tower_keys = [keys[view] for view in views if view in keys]
             self._tower_keys[tower] = DrawKeys(paddle.concat(tower_keys)) if tower_keys else None
         with self._replace_functions():

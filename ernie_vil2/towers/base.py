@@ -220,7 +220,7 @@ class ImageTowerConfig(TowerConfig):
     """What the configurations of all image towers have in common: what an image becomes before it is encoded."""
 
     registry = IMAGE_TOWERS
-    lasting: ClassVar[tuple[str, ...]] = ("image_size", "mean", "std", "preprocessing", "background")
+    shared_fields: ClassVar[tuple[str, ...]] = ("image_size", "mean", "std", "preprocessing", "background")
 
     name: str = Field(
         "ViT-B/16",
@@ -275,7 +275,13 @@ class TextTowerConfig(TowerConfig):
     """What the configurations of all text towers have in common: how a text is split, and how long it may be."""
 
     registry = TEXT_TOWERS
-    lasting: ClassVar[tuple[str, ...]] = ("max_positions", "vocabulary", "tokenizer", "dropout", "attention_dropout")
+    shared_fields: ClassVar[tuple[str, ...]] = (
+        "max_positions",
+        "vocabulary",
+        "tokenizer",
+        "dropout",
+        "attention_dropout",
+    )
 
     name: str = Field(
         "ernie-base", description="ERNIE, BERT or transformer; paddlenlp:NAME; or a Layer of your own as module:Class"

@@ -18,7 +18,7 @@ import paddle.distributed as dist
 from paddle import _C_ops
 from paddle.distributed import fleet
 
-from ernie_vil2.config import Config, ConfigError, OptimizerConfig, validated
+from ernie_vil2.config import Config, ConfigError, OptimizerConfig, validate_config
 from ernie_vil2.models.lora import LORA_A
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.norms import get_running_statistics
@@ -46,7 +46,7 @@ def with_steps(config: Config, samples: int) -> Config:
     tree = config.model_dump()
     tree["Training"] |= {"steps": steps, "epochs": None}
     tree["Schedule"]["warmup_steps"] = min(warmup, steps // WARMUP_SHARE)
-    return validated(tree, f"Training.steps={steps}" if epochs is None else f"Training.epochs={epochs:g}")
+    return validate_config(tree, f"Training.steps={steps}" if epochs is None else f"Training.epochs={epochs:g}")
 
 
 def learning_rate(step: int, config: Config) -> float:

@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from ernie_vil2.config import Config, ConfigError, with_overrides
+from ernie_vil2.config import Config, ConfigError, apply_overrides
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.evaluation.intervals import CONFIDENCE_LEVEL, Interval, correct_p_values, estimate_query_difference
 from ernie_vil2.evaluation.outcomes import Outcomes, format_difference
@@ -160,7 +160,7 @@ def tune_rate(config: Config) -> Config:
     if config.Training.micro_batch and config.Training.micro_batch >= chosen.batch:
         overrides.append("Training.micro_batch=null")
     print(f"trains with {' '.join(f'-o {override}' for override in overrides)}")
-    return with_overrides(config, overrides)
+    return apply_overrides(config, overrides)
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:
@@ -247,7 +247,7 @@ def _score(config: Config, trial: Trial, samples: int) -> tuple[Trial, Queries |
     steps = max(FEWEST_STEPS, seen // trial.batch)
     folder = Path(config.Training.output) / TRIALS
     micro = config.Training.micro_batch
-    short = with_overrides(
+    short = apply_overrides(
         config,
         [
             f"Optimizer.learning_rate={trial.rate!r}",

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ernie_vil2.config import Config, ConfigError, differences, validated
+from ernie_vil2.config import Config, ConfigError, differences, validate_config
 from ernie_vil2.config.sections import without_implementation
 from ernie_vil2.io.files import is_number, load_json
 from ernie_vil2.io.run_folder import LOG
@@ -85,7 +85,7 @@ def _unusable(run: Run, result: Mapping[str, Any] | None) -> str | None:
 def _recorded_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a run's recorded configuration as `_settings` gives it, or as it is if it is none."""
     try:
-        return _settings(validated(config, "config"))
+        return _settings(validate_config(config, "config"))
     except ConfigError:
         return config
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ernie_vil2.config import Config, ConfigError
-from ernie_vil2.config.load import read_yaml, take_version, validated
+from ernie_vil2.config.load import pop_version, read_yaml, validate_config
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # of a model or a group: it names a folder
 
@@ -147,7 +147,7 @@ class Study:
         tree = merged(tree, group.set)
         folder = self.output / group.name / f"{model}-{seed}"
         tree = merged(tree, {"Training": {"seed": seed, "output": str(folder)}})
-        return Run(group.name, model, seed, folder, validated(tree, f"{self.path}, {group.name}/{model}"))
+        return Run(group.name, model, seed, folder, validate_config(tree, f"{self.path}, {group.name}/{model}"))
 
 
 def read_study(path: str | Path, small: bool = False) -> Study:
@@ -187,7 +187,7 @@ def _sections(path: Path) -> dict[str, Any]:
     tree = read_yaml(path, keep_words=True)
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: the top level must be sections ({', '.join(Config.model_fields)})")
-    take_version(tree, path)
+    pop_version(tree, path)
     return tree
 
 
@@ -268,7 +268,7 @@ def first_twice(values: list) -> Any:
 
 
 def reason(error: ValidationError) -> str:
-    """The first fault of what was validated, with its key."""
+    """The first fault of what was validate_config, with its key."""
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))[:200]
     problem = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]

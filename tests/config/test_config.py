@@ -8,7 +8,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ernie_vil2.config import MISSING, Config, ConfigError, differences, dump_config, load_config, with_overrides
+from ernie_vil2.config import MISSING, Config, ConfigError, apply_overrides, differences, dump_config, load_config
 from ernie_vil2.config.load import override
 from ernie_vil2.towers import ImageTowerConfig, TextTowerConfig
 from ernie_vil2.training.checkpoint import changed_settings
@@ -27,7 +27,7 @@ from tests.support.paths import ROOT
         ("Model.image={name: 'm:X', layers: [3, 4, 6]}", "Model.image.layers: List should have at least 4 items"),
         ("Model.text.depth=2", "Model.text: 'ernie-base' has no depth"),
         ("Views.resize=100", "Views.resize (100) is smaller than the crop"),
-        ("Views.crop_area=[0.9, 0.1]", "crop_area runs from the least to the most"),
+        ("Views.crop_area=[0.9, 0.1]", "Views: crop_area"),
         ("Views.languages={fr: 1}", "language 'fr' needs an entry in prompts"),
         ("Data.groups=9", "Data.groups (9) does not divide Training.global_batch (7168)"),
         ("Data.train=[{data: [a.tar], wieght: 2}]", "did you mean Data.train.weight or "),
@@ -158,7 +158,7 @@ def test_attention_is_switched_by_the_words_of_its_field(tmp_path):
     for word in ("on", "off", "auto"):
         path.write_text(f"Training: {{fused_attention: {word}}}\n")
         override = [f"Training.fused_attention={word}"]
-        for config in (load_config(path), load_config(None, override), with_overrides(Config(), override)):
+        for config in (load_config(path), load_config(None, override), apply_overrides(Config(), override)):
             assert config.Training.fused_attention == word
     with pytest.raises(ConfigError, match="Training.fused_attention: .*yes"):
         load_config(None, ["Training.fused_attention=yes"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ernie_vil2
-from ernie_vil2.config import ConfigError, load_config, validated
+from ernie_vil2.config import ConfigError, load_config, validate_config
 from ernie_vil2.planning.towers import Towers
 from ernie_vil2.registry import import_user_modules
 from ernie_vil2.towers import IMAGE_TOWERS, TEXT_TOWERS
@@ -150,7 +150,7 @@ def test_a_tower_of_the_package_is_a_line_of_its_registry(my_towers, monkeypatch
     assert (type(tower).__name__, tower.width) == ("Pixels", 12)
     config = load_config(None, ["Model.text={name: bag, words_wide: 10}"])
     assert config.Model.text.build(7).width == 10
-    assert validated(config.model_dump(), "its dump") == config
+    assert validate_config(config.model_dump(), "its dump") == config
     with pytest.raises(ConfigError, match="'bag' leaves its size open: set words_wide"):
         load_config(None, ["Model.text.name=bag"])
 

@@ -15,7 +15,7 @@ import paddle
 import pytest
 
 from ernie_vil2 import load_model
-from ernie_vil2.config import with_overrides
+from ernie_vil2.config import apply_overrides
 from ernie_vil2.data.preprocessing import normalize_images
 from ernie_vil2.data.readers import TsvSource
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer
@@ -48,7 +48,7 @@ def release(request, tmp_path_factory):
         pytest.importorskip("paddleclas")
         pytest.importorskip("paddlenlp")
         stored, source = read_model(folder), tmp_path_factory.mktemp("suite") / "model"
-        config = with_overrides(stored.config, ["Model.implementation=suite"])
+        config = apply_overrides(stored.config, ["Model.implementation=suite"])
         write_model(dataclasses.replace(stored, config=config), source, "ernie_vil2")
     expected = np.load(folder / "expected.npz")
     rows = TsvSource(folder.with_name("official_tiny") / "coco_rows.tsv")

@@ -5,7 +5,7 @@ import os
 import paddle
 import pytest
 
-from ernie_vil2.config import load_config, with_overrides
+from ernie_vil2.config import apply_overrides, load_config
 from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.tasks import decay_groups
@@ -36,7 +36,7 @@ class SmallRun:
     def save(self, step, keep=2, best=None):
         state = {"step": step, "seed": 0, "best": best and {"step": best}}
         arrays = optimizer_arrays(self.optimizer, self.model)
-        config = with_overrides(self.config, [f"Training.keep_checkpoints={keep}"])
+        config = apply_overrides(self.config, [f"Training.keep_checkpoints={keep}"])
         return save_checkpoint(self.folder, Checkpoint(state, self.model, arrays, config, Tokenizer(VOCABULARY)))
 
     def arrays(self):

@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.config import ConfigError, load_config, with_overrides
+from ernie_vil2.config import ConfigError, apply_overrides, load_config
 from ernie_vil2.data.loader import load_batches, read_batch
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer
@@ -52,7 +52,7 @@ def test_bad_samples_are_found_before_they_end_a_run(mixture, config, tmp_path):
     report = json.loads((found.folder / "bad_samples.json").read_text())
     assert report["num_read"] == 32 and report["reasons"]["broken image"]["count"] == 8  # the TSV's 16 rows, once each
     assert not found.would_stop
-    few = dry_run(with_overrides(mixture, ["Data.max_bad_share=0.2"]))
+    few = dry_run(apply_overrides(mixture, ["Data.max_bad_share=0.2"]))
     assert few.would_stop and "Data.max_bad_share = 0.2" in few.text
 
     broken = write_tsv(tmp_path / "broken.tsv", [(f"text {number}", str(number), b"GIF89a") for number in range(20)])

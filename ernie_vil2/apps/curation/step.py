@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ValidationError, create_model
 
 from ernie_vil2.apps.curation.likeness import Thumbnail, shrunk, thumbnails_of
-from ernie_vil2.config.load import explained, override, read_yaml, split_key
+from ernie_vil2.config.load import describe_problems, override, read_yaml, split_key
 from ernie_vil2.data.decoding import EncodedImage
 from ernie_vil2.data.samples import Sample
 from ernie_vil2.io.terminal import ConfigError
@@ -186,7 +186,7 @@ def load_steps(path: str | Path, overrides: Iterable[str] = ()) -> list[Step]:
     try:
         settings = whole.model_validate(tree)
     except ValidationError as error:
-        raise explained(error, origin, whole) from None
+        raise describe_problems(error, origin, whole) from None
     made = [step(own) for name, step in steps.items() if (own := getattr(settings, name)) is not None]
     if not made:
         raise ConfigError(f"{origin}: no step is left; name one of {', '.join(STEPS)}")

@@ -24,7 +24,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from ernie_vil2.config import Config, ConfigError, ModelConfig, validated
+from ernie_vil2.config import Config, ConfigError, ModelConfig, validate_config
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY
 from ernie_vil2.data.tokenizer_files import open_tokenizer, read_tokens
 from ernie_vil2.io import hub
@@ -114,7 +114,7 @@ def resolve_model_like(config: Config) -> Config:
         tree["Loss"]["kind"] = loss_kind
     if tree["Loss"]["kind"] == "sigmoid" and "max_logit_scale" not in explicit_loss:
         tree["Loss"]["max_logit_scale"] = SIGMOID_MAX_LOGIT_SCALE
-    return validated(tree, f"Model.like={like}")
+    return validate_config(tree, f"Model.like={like}")
 
 
 def choose_recipe(model: Mapping[str, Any]) -> list[tuple[str, str, Any]]:

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig
-from ernie_vil2.config.load import explained
+from ernie_vil2.config.load import describe_problems
 from ernie_vil2.config.sections import LossConfig
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.data.tokenizer_files import LibraryTokenizer, open_tokenizer, vocabulary_file
@@ -224,7 +224,9 @@ class Family:
         try:
             model, longest = self.configure(folder)
         except ValidationError as error:
-            raise ValueError(str(explained(error, f"{settings.path} describes a tower that is not built"))) from None
+            raise ValueError(
+                str(describe_problems(error, f"{settings.path} describes a tower that is not built"))
+            ) from None
         model = _activated(model, chosen.get("activation"))
         image = with_preprocessing(model.image, self.preprocessing, weights.parent, settings)
         if (way := chosen.get("preprocessing", STORED)) != STORED:
