@@ -56,12 +56,14 @@ def check_benchmark(
         shares.append(f"{num_texts} ({counted(num_images, 'image')})")
     lines = [f"{benchmark.name}: {_describe_sizes(benchmark)}", f"texts per image: {', '.join(shares)}"]
 
-    image_ids = [benchmark.images[row].id for row in np.flatnonzero(texts_per_image == 0).tolist()]
-    if image_ids:
-        lines.append(f"images without a text, in the gallery only: {_list_first(image_ids)}")
-    text_ids = [benchmark.texts[row].id for row in np.flatnonzero(images_per_text == 0).tolist()]
-    if text_ids:
-        lines.append(f"texts without an image, in the gallery only: {_list_first(text_ids)}")
+    # Rows without a pair can be wrong answers, but cannot be queries.
+    for description, rows, counts in (
+        ("images without a text", benchmark.images, texts_per_image),
+        ("texts without an image", benchmark.texts, images_per_text),
+    ):
+        unpaired_ids = [rows[row].id for row in np.flatnonzero(counts == 0).tolist()]
+        if unpaired_ids:
+            lines.append(f"{description}, in the gallery only: {_list_first(unpaired_ids)}")
 
     image_report = decode_all(benchmark.images, progress)
     lines += [f"entries of the annotations: {benchmark.entry_report}", f"images: {image_report}"]
@@ -100,8 +102,7 @@ def decode_all(images: Sequence[BenchmarkImage], progress: Callable[[int], objec
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(images), CHUNK_SIZE):
             chunk = images[start : start + CHUNK_SIZE]
-            problems = [problem for problem in pool.map(_find_problem, chunk) if problem]
-            report.add(len(chunk), problems)
+            report.add(len(chunk), filter(None, pool.map(_find_problem, chunk)))
             progress(len(chunk))
     return report
 
@@ -139,7 +140,10 @@ def find_class_remarks(labelled: Benchmark) -> list[str]:
         ids_of_name: dict[str, list[str]] = {}
         for class_text in labelled.texts:
             ids_of_name.setdefault(str(class_text.fields[language]), []).append(class_text.id)
-        shared_names = [f"{name} ({' and '.join(ids)})" for name, ids in ids_of_name.items() if len(ids) > 1]
+        shared_names = []
+        for name, ids in ids_of_name.items():
+            if len(ids) > 1:
+                shared_names.append(f"{name} ({' and '.join(ids)})")
         if shared_names:
             remarks.append(
                 f"names of several classes in {language}: {_list_first(shared_names)}; "

@@ -38,7 +38,9 @@ def make_classification_page(
             sections.append(_make_confusion_section(f"Confusions: {label}", scores, matrix_classes))
 
         num_hidden = len(classes) - MAX_TABLE_CLASSES
-        table_notes = [f"{num_hidden:,} more classes are in the JSON file."] if num_hidden > 0 else []
+        table_notes = []
+        if num_hidden > 0:
+            table_notes.append(f"{num_hidden:,} more classes are in the JSON file.")
         class_table = _make_class_table(scores, classes[:MAX_TABLE_CLASSES])
         sections.append(Section(f"Classes, the hardest first: {label}", tables=[class_table], notes=table_notes))
 

@@ -325,8 +325,9 @@ class _Scoring:
             )
 
     def _add_outcomes(self, name: str, report: Report) -> None:
-        self.outcomes[name] = report.make_outcomes() if report.make_outcomes else {}
-        if not self.outcomes[name]:
+        if report.make_outcomes:
+            self.outcomes[name] = report.make_outcomes()
+        if not self.outcomes.get(name):
             raise ValueError(
                 f"{self._data.paths[0]}: its figures are not means over queries, and no others can be compared"
             )
@@ -372,10 +373,10 @@ def measure_cost(model: ErnieViL2, benchmarks: Mapping[str, Benchmark], weights:
     return Cost(
         milliseconds_image,
         milliseconds_query,
-        None if weights is None else _file_megabytes(weights),
-        model.embed_dim,
-        _index_megabytes(benchmarks, model.embed_dim),
-        sum(map(model.tokenizer.cuts, texts)),
+        megabytes=_file_megabytes(weights) if weights else None,
+        width=model.embed_dim,
+        index_megabytes=_index_megabytes(benchmarks, model.embed_dim),
+        cut_texts=sum(map(model.tokenizer.cuts, texts)),
     )
 
 
@@ -388,7 +389,7 @@ def _distinct_texts(benchmarks: Mapping[str, Benchmark]) -> list[str]:
 
 def _index_megabytes(benchmarks: Mapping[str, Benchmark], width: int) -> float:
     num_images = max(len(benchmark.images) for benchmark in benchmarks.values())
-    return num_images * width * 4 / 1e6
+    return num_images * width * 4 / 1e6  # a float32 has 4 bytes
 
 
 def _file_megabytes(path: Path) -> float:

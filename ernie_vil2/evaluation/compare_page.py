@@ -80,7 +80,7 @@ def make_comparison_report(result: ComparisonResult, num_queries: int = NUM_QUER
     record = result.record()
     queries = record.pop("queries")
     verdicts = [f"- {sentence}" for sentence in record["verdicts"]]
-    sources = [format_citation(row) for row in result.published]
+    definitions = [*result.definitions, *map(format_citation, result.published)]
     return Report(
         {},
         tables=[result.make_table(), result.make_cost_table()],
@@ -90,7 +90,7 @@ def make_comparison_report(result: ComparisonResult, num_queries: int = NUM_QUER
         extra_lines=wrap_lines(verdicts).splitlines(),
         sizes=None,
         notes=record["notes"],
-        paragraphs=[wrap_lines(record["notes"]), wrap_lines([*result.definitions, *sources])],
+        paragraphs=[wrap_lines(record["notes"]), wrap_lines(definitions)],
         settings={"models": result.sources},
         make_pages=lambda: [make_comparison_page(result, num_queries)],
     )
@@ -131,6 +131,7 @@ def make_comparison_page(result: ComparisonResult, num_queries: int = NUM_QUERIE
 def _describe_result(comparison: Comparison, result: str) -> dict[str, Any]:
     """Return a result for the template: bars of the main figure and of the differences, and a row for each model."""
     baseline = comparison.outcomes[comparison.baseline][result]
+    # A model without the main figure is compared by a similar one, which its name on the page then says.
     figures, names = {}, {}
     for model, outcomes in comparison.outcomes.items():
         figures[model] = outcomes[result].choose_shared_figure(baseline)
@@ -210,9 +211,11 @@ def _make_scatter(comparison: Comparison, result: str, model: str) -> dict[str, 
     model_ranks = comparison.find_ranks(model, result)
     is_answered = model_ranks > 0
     baseline_ranks, model_ranks = baseline_ranks[is_answered], model_ranks[is_answered]
+    # Both axes reach to the same rank, so that the diagonal is where both models are equal.
     largest_rank = max(10, *baseline_ranks.tolist(), *model_ranks.tolist())
     num_steps = STEPS_PER_DECADE * math.log10(largest_rank)
 
+    # Queries at the same step of both axes become one circle, whose area grows with their number.
     counts: Counter[tuple[int, int]] = Counter()
     for baseline_rank, model_rank in zip(baseline_ranks.tolist(), model_ranks.tolist(), strict=True):
         x_step = round(STEPS_PER_DECADE * math.log10(baseline_rank))
@@ -222,8 +225,10 @@ def _make_scatter(comparison: Comparison, result: str, model: str) -> dict[str, 
     for (x_step, y_step), count in sorted(counts.items()):
         if x_step == y_step:
             style = "even"
+        elif y_step < x_step:
+            style = "right"
         else:
-            style = "right" if y_step < x_step else "wrong"
+            style = "wrong"
         radius = round(1 + math.sqrt(count), 1)
         circles.append((round(x_step / num_steps, 4), round(y_step / num_steps, 4), radius, count, style))
 
@@ -260,8 +265,11 @@ def _select_queries(comparison: Comparison, images: _ImageTable, count: int) -> 
                     yield _describe_query(comparison, result, row, [comparison.baseline, model], kind, images)
 
         if baseline.make_cards:
-            ranks_by_model = [comparison.find_ranks(model, result) for model in (comparison.baseline, *models)]
-            best_ranks = np.min([np.where(ranks > 0, ranks, 1) for ranks in ranks_by_model], axis=0)
+            # A query that a model did not answer (rank 0) counts as found: nothing is known of it.
+            best_ranks = baseline.ranks
+            for model in models:
+                ranks = comparison.find_ranks(model, result)
+                best_ranks = np.minimum(best_ranks, np.where(ranks > 0, ranks, 1))
             for row in _find_largest(best_ranks > max(CUTOFFS), best_ranks, directions, count):
                 yield _describe_query(comparison, result, row, [comparison.baseline, *models], FAILED, images)
 
@@ -302,27 +310,32 @@ def _describe_query(
             position = row
         else:
             position = list(outcomes.query_ids).index(query_id)
-        card = outcomes.make_cards([position])[0] if outcomes.make_cards else None
-        query_card = query_card or card
         answers = []
-        for answer in card.answers if card else ():
-            answers.append({**vars(answer), "image": images.add(answer.image)})
+        if outcomes.make_cards:
+            (card,) = outcomes.make_cards([position])
+            query_card = query_card or card
+            for answer in card.answers:
+                answers.append({**vars(answer), "image": images.add(answer.image)})
         sides.append({"model": model, "rank": int(outcomes.ranks[position]), "answers": answers})
 
+    # The query itself looks the same on the cards of all models; without a card only its text is known.
     text = baseline.texts[row] if baseline.texts else ""
+    query, query_images = text, []
+    if query_card:
+        query, query_images = query_card.query, [images.add(image) for image in query_card.images]
     fields = {}
-    for key, value in (baseline.fields[row] if baseline.fields else {}).items():
-        if isinstance(value, str | int | bool):
-            fields[key] = str(value)
-    direction = _find_direction(query_id)
+    if baseline.fields:
+        for key, value in baseline.fields[row].items():
+            if isinstance(value, str | int | bool):  # lists and floats are no values to choose by
+                fields[key] = str(value)
     return {
         "result": result,
         "kind": kind,
         "against": "" if kind == FAILED else models[1],
-        "direction": format_direction(direction) if direction else "",
+        "direction": format_direction(_find_direction(query_id)),
         "text": text,
-        "query": query_card.query if query_card else text,
-        "images": [images.add(image) for image in query_card.images] if query_card else [],
+        "query": query,
+        "images": query_images,
         "sides": sides,
         "fields": fields,
     }
@@ -333,6 +346,7 @@ def _list_choices(queries: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     Queries are chosen by result, direction, model, fields with few values, and length of the text in thirds.
     """
+    # The lengths at one and two thirds of all lengths divide short, middle and long texts.
     lengths = sorted(len(query["text"]) for query in queries if query["text"])
     max_short = max_middle = 0
     if lengths:
@@ -348,19 +362,23 @@ def _list_choices(queries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if 2 <= len(counts) <= MAX_FIELD_VALUES:
             fields += [f"{key} = {value}" for value in sorted(counts)]
     length_names = {}
-    if max_short < max_middle:
+    if max_short < max_middle:  # otherwise most texts are equally long
         length_names = {
             "short": f"up to {max_short} characters",
             "middle": f"{max_short + 1} to {max_middle}",
             "long": f"more than {max_middle}",
         }
     return {
-        "results": list(dict.fromkeys(query["result"] for query in queries)),
-        "directions": list(dict.fromkeys(query["direction"] for query in queries)),
-        "against": list(dict.fromkeys(query["against"] for query in queries if query["against"])),
+        "results": _list_values(queries, "result"),
+        "directions": _list_values(queries, "direction"),
+        "against": _list_values(queries, "against"),
         "fields": fields,
         "lengths": length_names,
     }
+
+
+def _list_values(queries: Sequence[dict[str, Any]], key: str) -> list[str]:
+    return list(dict.fromkeys(query[key] for query in queries if query[key]))
 
 
 def _classify_length(length: int, max_short: int, max_middle: int) -> str:
@@ -368,7 +386,9 @@ def _classify_length(length: int, max_short: int, max_middle: int) -> str:
         return ""
     if length <= max_short:
         return "short"
-    return "middle" if length <= max_middle else "long"
+    if length <= max_middle:
+        return "middle"
+    return "long"
 
 
 def _to_json(value: Any) -> Any:
@@ -376,6 +396,8 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _to_json(entry) for name, entry in value.items()}
     if isinstance(value, np.ndarray):
-        entries = value.tolist()
-        return [None if isinstance(entry, float) and math.isnan(entry) else entry for entry in entries]
+        entries = value.astype(object)
+        if value.dtype.kind == "f":
+            entries[np.isnan(value)] = None
+        return entries.tolist()
     return value

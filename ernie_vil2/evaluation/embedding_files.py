@@ -117,6 +117,7 @@ def read_numpy(folder: str | Path) -> EncodedBenchmark:
                 captions.append(_get_text(entry, place))
         arrays.append(array)
 
+    # Rows without a pair are part of the gallery, so pairs are read last and may leave out rows.
     pairs = []
     for place, entry in _read_json_lines(folder / "pairs.jsonl"):
         image_row = images.find_row(_get_id(entry, "image_id", place), place)
@@ -255,6 +256,7 @@ def read_official(path: str | Path, tsv: str | Path | None = None) -> EncodedBen
         if ids is None:
             raise ValueError(f"{place}: {tsv} has no such row; give the TSV that this file was computed from")
         image_id, text_id = ids
+        # The file repeats an image for each of its texts, so a row is new or must have the known embedding.
         for side, name, embedding in ((images, image_id, image_embedding), (texts, text_id, text_embedding)):
             if name not in side.rows:
                 side.add(name, embedding, place)
@@ -364,6 +366,7 @@ def read_chinese_clip(
             f"{text_file}: {annotation_file} does not know text {unknown[0]!r} ({len(unknown)} such texts)"
         )
 
+    # From here on rows are named by the benchmark's ids, which `write_chinese_clip` keeps as names.
     for side, names, file in ((images, image_names, image_file), (texts, text_names, text_file)):
         side.rows = {names[number]: row for number, row in side.rows.items()}
         if len(side.rows) < len(names):
@@ -436,7 +439,8 @@ def _make_encoded(
     """Make a benchmark with embeddings from what was read.
 
     Args:
-        images, texts: the two sides.
+        images: the images.
+        texts: the texts.
         captions: text of each row of `texts`.
         pairs: (image row, text row); repeated ones count once.
         files: files that were read; the benchmark is called after them.
@@ -470,7 +474,8 @@ def _read_official_lines(path: Path) -> Iterator[tuple[str, np.ndarray, np.ndarr
         if len(columns) != 3 or columns[2] != b"1":
             raise ValueError(f"{place}: a row is a text embedding, a tab, an image embedding, a tab, and 1")
         # Other characters than ASCII are replaced, and then refused because they are not numbers.
-        text_numbers, image_numbers = [column.decode("ascii", "replace").split() for column in columns[:2]]
+        text_numbers = columns[0].decode("ascii", "replace").split()
+        image_numbers = columns[1].decode("ascii", "replace").split()
         yield place, _parse_embedding(text_numbers, place), _parse_embedding(image_numbers, place)
 
 

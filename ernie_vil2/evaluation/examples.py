@@ -100,6 +100,7 @@ def list_predictions(evaluation: Evaluation, k: int, device: str = "cpu") -> Ite
     number_of_image = _map_ids_to_numbers(benchmark.images)
     number_of_text = _map_ids_to_numbers(benchmark.texts)
     for query, answers in _find_answers(evaluation, evaluation.results["text_to_image"], k, device):
+        # The original ids are added only if the numbers are others: evaluations elsewhere expect the two keys alone.
         names = [name for name, _ in answers]
         text_id, image_ids = number_of_text[query.id], [number_of_image[name] for name in names]
         entry: dict[str, Any] = {"text_id": text_id, "image_ids": image_ids}
@@ -248,7 +249,7 @@ class CardMaker:
         if isinstance(entry, BenchmarkText):
             return Answer(entry.text, score, is_correct, rank=rank)
         thumbnails = self._thumbnails(entry)
-        image = thumbnails[0] if thumbnails else None
+        image = thumbnails[0] if thumbnails else None  # no thumbnail if the image cannot be read
         return Answer(self._captions.get(row, entry.id), score, is_correct, image, rank)
 
 
@@ -290,8 +291,10 @@ def _summarise(evaluation: Evaluation) -> str:
             shares.append(f"{result.recall['R@1']:.1f} % ({format_direction(direction)})")
     if not shares:
         return ""
-    mean = "" if evaluation.mean_recall is None else f"; mean recall {evaluation.mean_recall:.2f} %"
-    return f"A right answer comes first for {' and '.join(shares)} of the queries{mean}."
+    sentence = f"A right answer comes first for {' and '.join(shares)} of the queries"
+    if evaluation.mean_recall is not None:
+        sentence += f"; mean recall {evaluation.mean_recall:.2f} %"
+    return f"{sentence}."
 
 
 def describe_recalls(tie_rule: str) -> str:

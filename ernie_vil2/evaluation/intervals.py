@@ -112,7 +112,7 @@ def estimate_over_queries(
         ValueError: there is no query.
     """
     kinds = _group_clusters(values, clusters, groups)
-    mean, num_clusters = float(kinds.means.mean()), kinds.num_clusters
+    mean, num_clusters = float(kinds.means.mean()), kinds.num_clusters  # the mean of the means of the groups
     num_queries = int(np.count_nonzero(~np.isnan(values)))
     if num_clusters == 1:
         return Interval(mean, None, None, num_queries)
@@ -145,8 +145,11 @@ def estimate_query_difference(
     Args:
         values: `[Q]`, what each query contributes to the figure of the model.
         baseline: `[Q]`, the same for the model that it is compared with.
-        clusters, groups, resamples, seed: as for `estimate_over_queries`.
+        clusters: as for `estimate_over_queries`.
+        groups: as for `estimate_over_queries`.
         bounds: smallest and largest possible figure of one model.
+        resamples: number of resamples of the bootstrap and of the test.
+        seed: of the random draws.
 
     Raises:
         ValueError: there is no query, or the two do not have the same queries.
@@ -154,6 +157,7 @@ def estimate_query_difference(
     values, baseline = np.asarray(values, float), np.asarray(baseline, float)
     if values.shape != baseline.shape or (np.isnan(values) != np.isnan(baseline)).any():
         raise ValueError("a paired difference needs the same queries of both models")
+    # A difference of two figures between the bounds lies between -span and span.
     differences, span = values - baseline, bounds[1] - bounds[0]
     interval = estimate_over_queries(
         differences, clusters, groups, bounds=(-span, span), resamples=resamples, seed=seed
@@ -282,10 +286,12 @@ def _draw_figures(kinds: _ClusterKinds, resamples: int, seed: int) -> Iterator[n
     # A number from a multinomial distribution costs as much as several draws of a cluster.
     uses_multinomial = 8 * num_kinds < num_clusters
     kind_of_cluster = np.repeat(np.arange(num_kinds), kinds.counts)
-    for count in _block_sizes(resamples, num_kinds if uses_multinomial else num_clusters):
+    numbers_per_resample = num_kinds if uses_multinomial else num_clusters
+    for count in _block_sizes(resamples, numbers_per_resample):
         if uses_multinomial:
             draws = random.multinomial(num_clusters, kinds.counts / num_clusters, size=count)  # [count, K]
         else:
+            # Count the kinds of all resamples at once: each resample has its own range of numbers.
             drawn_kinds = kind_of_cluster[random.integers(num_clusters, size=(count, num_clusters))]
             cells = drawn_kinds + num_kinds * np.arange(count)[:, None]
             draws = np.bincount(cells.ravel(), minlength=count * num_kinds).reshape(count, num_kinds)

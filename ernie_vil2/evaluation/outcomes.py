@@ -100,6 +100,7 @@ class Outcomes:
         baseline_rows = np.flatnonzero(~np.isnan(baseline.figures[figure]))
         query_ids = [self.query_ids[row] for row in rows.tolist()]
         baseline_ids = [baseline.query_ids[row] for row in baseline_rows.tolist()]
+        # Pairs need the same order: sort the rows as the baseline's, if they are the same queries at all.
         if query_ids != baseline_ids:
             row_of_id = dict(zip(query_ids, rows.tolist(), strict=True))
             if len(row_of_id) != len(baseline_ids) or row_of_id.keys() != set(baseline_ids):
@@ -109,11 +110,13 @@ class Outcomes:
                 )
             rows = np.array([row_of_id[query_id] for query_id in baseline_ids])
         groups = baseline.groups.get(figure)
+        if groups is not None:
+            groups = groups[baseline_rows]
         return estimate_query_difference(
             self.figures[figure][rows],
             baseline.figures[figure][baseline_rows],
             baseline.clusters[baseline_rows],
-            None if groups is None else groups[baseline_rows],
+            groups,
             **options,
         )
 
@@ -272,6 +275,7 @@ class Comparison:
             p_value = self.differences[key].p_value
             p_values.append(1.0 if p_value is None else p_value)
 
+        # Corrected together: with a dozen models, one would otherwise be called better by chance every other time.
         verdicts = []
         for key, p_value in zip(keys, correct_p_values(p_values), strict=True):
             result, model, figure = key
@@ -284,9 +288,11 @@ class Comparison:
     def notes(self) -> list[str]:
         """Sentences that explain the intervals and verdicts."""
         sentences = [INTERVAL_NOTE.format(resamples=self.resamples)]
-        if self.verdicts:
-            correction = f", corrected for {len(self.verdicts)} verdicts (Holm)" if len(self.verdicts) > 1 else ""
-            sentences.append(f"{TEST_NOTE}{correction}. {DISAGREEMENT_NOTE}")
+        if len(self.verdicts) > 1:
+            correction = f"corrected for {len(self.verdicts)} verdicts (Holm)"
+            sentences.append(f"{TEST_NOTE}, {correction}. {DISAGREEMENT_NOTE}")
+        elif self.verdicts:
+            sentences.append(f"{TEST_NOTE}. {DISAGREEMENT_NOTE}")
         return sentences
 
     @property
@@ -310,17 +316,18 @@ class Comparison:
             if len(self.results) > 1 or result:
                 rows.append((result or "all", None))
             for model in self.outcomes:
-                estimates = [self.estimates.get((result, model, figure)) for figure in self.figures]
-                rows.append((model, ["-" if interval is None else f"{interval.mean:.1f}" for interval in estimates]))
-                rows.append(("  95 %", [format_interval(interval, ".1f") for interval in estimates]))
+                means, intervals = self._format_cells(self.estimates, result, model, ".1f")
+                rows += [(model, means), ("  95 %", intervals)]
                 if model != self.baseline:
-                    differences = [self.differences.get((result, model, figure)) for figure in self.figures]
-                    cells = ["-" if interval is None else format_difference(interval.mean) for interval in differences]
-                    rows.append(("  difference", cells))
-                    rows.append(("  95 %", [format_interval(interval, "+.1f") for interval in differences]))
+                    means, intervals = self._format_cells(self.differences, result, model, "+.1f")
+                    rows += [("  difference", means), ("  95 %", intervals)]
         for label, values in published:
-            rows.append((label, [f"{values[figure]:.1f}" if figure in values else "-" for figure in self.figures]))
+            cells = []
+            for figure in self.figures:
+                cells.append(f"{values[figure]:.1f}" if figure in values else "-")
+            rows.append((label, cells))
 
+        # Figures of a direction stand under its name, so that their columns need not repeat it.
         columns = []
         column_counts: dict[str, int] = {}  # by direction
         for figure in self.figures:
@@ -332,22 +339,32 @@ class Comparison:
                 columns.append(figure.replace("_", " "))
         return Table(columns, rows, groups=list(column_counts.items()), kind="compared", min_width=12)
 
+    def _format_cells(
+        self, intervals: Mapping[tuple[str, str, str], Interval], result: str, model: str, number_format: str
+    ) -> tuple[list[str], list[str]]:
+        """Return the cells of the means and those of the intervals, a cell for each figure."""
+        mean_cells, interval_cells = [], []
+        for figure in self.figures:
+            interval = intervals.get((result, model, figure))
+            mean_cells.append("-" if interval is None else f"{_round(interval.mean):{number_format}}")
+            interval_cells.append(format_interval(interval, number_format))
+        return mean_cells, interval_cells
+
     def record(self) -> dict[str, Any]:
         """Return `figures`, `differences` and `queries` as columns, from which data frames can be made."""
         figures = []
         for key, interval in self.estimates.items():
             figures.append([*key, interval.mean, interval.low, interval.high, interval.count])
 
-        verdicts = {(verdict.result, verdict.model, verdict.figure): verdict for verdict in self.verdicts}
+        # Verdicts are given on the main figures only; the cells of other figures stay empty.
+        verdict_cells: dict[tuple[str, str, str], list[Any]] = {}
+        for verdict in self.verdicts:
+            key = (verdict.result, verdict.model, verdict.figure)
+            verdict_cells[key] = [verdict.p_value, verdict.word, verdict.queries_needed]
         differences = []
         for key, interval in self.differences.items():
             row = [*key, self.baseline, interval.mean, interval.low, interval.high, interval.count, interval.p_value]
-            verdict = verdicts.get(key)
-            if verdict:
-                row += [verdict.p_value, verdict.word, verdict.queries_needed]
-            else:
-                row += [None, "", None]
-            differences.append(row)
+            differences.append(row + verdict_cells.get(key, [None, "", None]))
         return {
             "figures": _make_columns("result model figure value low high queries", figures),
             "differences": _make_columns(
@@ -390,18 +407,17 @@ def describe_figure(figure: str) -> str:
 
 def format_difference(value: float) -> str:
     """Format a difference with its sign; zero is +0.0."""
-    return f"{_without_negative_zero(value):+.1f}"
+    return f"{_round(value):+.1f}"
 
 
 def format_interval(interval: Interval | None, number_format: str) -> str:
     """Format an interval as a cell, such as `57.1 60.3`; "-" if there is none."""
     if interval is None or interval.low is None or interval.high is None:
         return "-"
-    low, high = _without_negative_zero(interval.low), _without_negative_zero(interval.high)
-    return f"{low:{number_format}} {high:{number_format}}"
+    return f"{_round(interval.low):{number_format}} {_round(interval.high):{number_format}}"
 
 
-def _without_negative_zero(value: float) -> float:
+def _round(value: float) -> float:
     return round(value, 1) + 0.0  # -0.04 rounds to -0.0, and -0.0 + 0.0 is 0.0
 
 
@@ -411,5 +427,5 @@ def _make_columns(names: str, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
     for position, name in enumerate(names.split()):
         values = [row[position] for row in rows]
         has_words = any(isinstance(value, str) for value in values)
-        columns[name] = values if has_words else np.array(values, float)
+        columns[name] = values if has_words else np.array(values, float)  # float turns None into NaN
     return columns

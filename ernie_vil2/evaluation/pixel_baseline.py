@@ -1,6 +1,6 @@
 """Baseline without a model: the nearest training image by pixels lends its text to the query image."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -73,38 +73,42 @@ def compute_pixel_baseline(train: SampleSequence, test: SampleSequence, block: i
         ValueError: no training image that can be used has a text of `test`.
     """
     report = BadSampleReport()
-    queries = list(_embed_samples(test, report))
-    texts = sorted({sample.text_name for sample, _ in queries})
+    queries, query_embeddings = _embed_samples(test, report)
+    texts = sorted({sample.text_name for sample in queries})
     column_of_text = {text: column for column, text in enumerate(texts)}
+    query_columns = np.array([column_of_text[sample.text_name] for sample in queries])
 
-    # The training images, ordered by text, so that the images of a text are neighbours.
-    references = list(_embed_samples(train, report, column_of_text))
+    references, gallery = _embed_samples(train, report, column_of_text)
     if not references:
         raise ValueError(f"pixel baseline: no training image has a text of the data; {report}")
-    references.sort(key=lambda reference: column_of_text[reference[0].text_name])
-    gallery = np.stack([embedding for _, embedding in references])  # [T, D]
-    reference_columns = np.array([column_of_text[sample.text_name] for sample, _ in references])
-    scored_columns, starts = np.unique(reference_columns, return_index=True)
+    # Order the training images by text: reduceat needs the images of a text to be neighbours.
+    reference_columns = np.array([column_of_text[sample.text_name] for sample in references])
+    order = np.argsort(reference_columns, kind="stable")
+    gallery = np.stack(gallery)[order]  # [T, D]
+    scored_columns, starts = np.unique(reference_columns[order], return_index=True)
 
     ranks = []
     for start in range(0, len(queries), block):
-        chunk = queries[start : start + block]
-        similarities = np.stack([embedding for _, embedding in chunk]) @ gallery.T  # [b, T]
-        scores = np.full([len(chunk), len(texts)], -np.inf, np.float32)
+        columns = query_columns[start : start + block]
+        similarities = np.stack(query_embeddings[start : start + block]) @ gallery.T  # [b, T]
+        # The score of a text is that of its nearest image; texts without an image stay at -inf.
+        scores = np.full([len(columns), len(texts)], -np.inf, np.float32)
         scores[:, scored_columns] = np.maximum.reduceat(similarities, starts, axis=1)
-        right_columns = np.array([column_of_text[sample.text_name] for sample, _ in chunk])
-        right_scores = scores[np.arange(len(chunk)), right_columns]
+        right_scores = scores[np.arange(len(columns)), columns]
         # The right text itself is among those that score at least as high, so ranks start at 1.
         ranks.append((scores >= right_scores[:, None]).sum(axis=1))
-    return PixelBaseline(np.concatenate(ranks), [sample for sample, _ in queries], report)
+    return PixelBaseline(np.concatenate(ranks), queries, report)
 
 
 def _embed_samples(
     source: SampleSequence, report: BadSampleReport, texts: Container[str] | None = None
-) -> Iterator[tuple[Sample, np.ndarray]]:
-    """Yield samples, without their bytes, and embeddings; only samples with one of the texts, if there are any."""
+) -> tuple[list[Sample], list[np.ndarray]]:
+    """Return samples, without their bytes, and their embeddings; only samples with one of the texts, unless None."""
+    samples, embeddings = [], []
     for row in range(len(source)):
         with report.attempt():
             sample = source[row]
             if texts is None or sample.text_name in texts:
-                yield replace(sample, image=b""), embed_pixels(sample.image, sample.image_name)
+                embeddings.append(embed_pixels(sample.image, sample.image_name))
+                samples.append(replace(sample, image=b""))
+    return samples, embeddings

@@ -48,7 +48,8 @@ class PublishedResult:
         training = "fine-tuned" if self.fine_tuned else "zero-shot"
         has_training = training in self.label or "fine-tuned" in self.label
         label = self.label if has_training else f"{self.label}, {training}"
-        return f"{label} ({'paper' if 'arxiv.org' in self.source else 'repository'})"
+        publication = "paper" if "arxiv.org" in self.source else "repository"
+        return f"{label} ({publication})"
 
     @property
     def sort_value(self) -> float:

@@ -128,7 +128,9 @@ def write_report(
         The files in the folder.
     """
     text = json.dumps({**report.record, **run, **environment()}, ensure_ascii=False, indent=1)
-    paragraphs = ["\n".join(report.notes)] if report.paragraphs is None else report.paragraphs
+    paragraphs = report.paragraphs
+    if paragraphs is None:
+        paragraphs = ["\n".join(report.notes)]
     if report.make_pages:
         pages = report.make_pages()
     else:
@@ -159,7 +161,9 @@ def make_file_suffix(label: str) -> str:
 
 def _write_page(path: Path, page: Page, name: str, run: Mapping[str, Any]) -> None:
     data = run["data"]
-    facts = {"Model": run["model"], "Data": data if isinstance(data, str) else " ".join(data), **page.facts}
+    if not isinstance(data, str):
+        data = " ".join(data)
+    facts = {"Model": run["model"], "Data": data, **page.facts}
     title = f"{name}: {page.label}" if page.label else name
     write_page(path, page.template, title=title, facts=facts, sections=page.sections, **page.data)
 
@@ -170,7 +174,7 @@ def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         for row in rows:
-            writer.writerow([escape_cell(cell) if isinstance(cell, str) else cell for cell in row])
+            writer.writerow(map(escape_cell, row))
 
 
 def write_json_lines(path: str | Path, entries: Iterable[Mapping[str, Any]]) -> None:
@@ -179,22 +183,25 @@ def write_json_lines(path: str | Path, entries: Iterable[Mapping[str, Any]]) -> 
         file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
 
 
-def escape_cell(text: str) -> str:
-    """Put an apostrophe in front of a text that a spreadsheet would compute as a formula.
+def escape_cell(cell: object) -> object:
+    """Put an apostrophe in front of a text that a spreadsheet would compute as a formula; leave other cells alone.
 
     Such texts begin with `=`, `+`, `-`, `@`, their wide forms, a tab or a line end. Texts that begin so behind
     apostrophes of their own get another one, so that `unescape_cell` restores every text.
     """
-    return f"'{text}" if _FORMULA.match(text) else text
+    if isinstance(cell, str) and _FORMULA.match(cell):
+        return f"'{cell}"
+    return cell
 
 
 def unescape_cell(cell: str) -> str:
     """Return the text that `escape_cell` turned into this cell."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+    is_escaped = cell.startswith("'") and _FORMULA.match(cell)
+    return cell[1:] if is_escaped else cell
 
 
 def wrap_lines(lines: Iterable[str]) -> str:
-    """Wrap lines at 110 characters; continued lines are indented."""
+    """Wrap lines at `_LINE_WIDTH`; continued lines are indented."""
     wrapped_lines = []
     for text in lines:
         for line in text.splitlines():
@@ -213,13 +220,8 @@ def describe_run(
         settings: further choices, see `Report.settings`.
         files: files whose SHA-256 are recorded; None: no checksums are recorded.
     """
-    record = {
-        "version": RECORD_VERSION,
-        "model": model,
-        "data": data,
-        "paths": make_absolute([data] if isinstance(data, str) else data),
-        **settings,
-    }
+    paths = make_absolute([data]) if isinstance(data, str) else make_absolute(data)
+    record = {"version": RECORD_VERSION, "model": model, "data": data, "paths": paths, **settings}
     if files is not None:
         record["checksums"] = compute_checksums(files)
     return record
@@ -232,7 +234,11 @@ def compute_checksums(files: Iterable[str | Path]) -> dict[str, str]:
 
 def make_absolute(data: Sequence[str]) -> list[str]:
     """Make paths absolute, so that they mean the same in whichever folder they are read; URLs stay as they are."""
-    return [path if "://" in path else str(Path(path).resolve()) for path in data]
+    paths = []
+    for path in data:
+        is_url = "://" in path
+        paths.append(path if is_url else str(Path(path).resolve()))
+    return paths
 
 
 def choose_result_name(folder: Path, data: Sequence[str], name_parts: Iterable[str] = ()) -> str:
@@ -252,6 +258,7 @@ def choose_result_name(folder: Path, data: Sequence[str], name_parts: Iterable[s
     if len(data) > 1:
         words.append(f"and-{len(data) - 1}-more")
     words += name_parts
+    # At first the parent folder alone is part of the name, then the folder above it as well, and so on.
     for depth in range(1, max(2, len(parents) + 1)):
         name = re.sub(r"[^\w.+-]+", "_", "-".join([*parents[-depth:], *words]))
         if len(name.encode()) > _MAX_NAME_BYTES:

@@ -65,6 +65,7 @@ def _read_ranks(path: Path) -> list[_RankedQuery]:
     with system_errors_named(path), path.open(encoding="utf-8", newline="") as file:
         try:
             for row in csv.DictReader(file, strict=True):
+                # An image query is about itself, a text query about the image that is its best right answer.
                 image_column = "query_id" if row["direction"].startswith("image") else "best_positive_id"
                 queries.append(
                     _RankedQuery(
@@ -150,13 +151,22 @@ def read_changes(path_before: Path, path_after: Path) -> dict[str, ChangeSummary
 
 
 def _summarise(changes: Sequence[RankChange]) -> ChangeSummary:
-    won = [change for change in changes if change.rank_before > 1 and change.rank_after == 1]
-    won.sort(key=lambda change: change.rank_before, reverse=True)
-    lost = [change for change in changes if change.rank_before == 1 and change.rank_after > 1]
-    lost.sort(key=lambda change: change.rank_after, reverse=True)
-    num_kept = sum(change.rank_before == 1 and change.rank_after == 1 for change in changes)
-    num_missed = len(changes) - num_kept - len(won) - len(lost)
-    return ChangeSummary(num_kept, len(won), len(lost), num_missed, won[:MAX_LISTED_QUERIES], lost[:MAX_LISTED_QUERIES])
+    gains, losses = [], []
+    num_kept = num_missed = 0
+    for change in changes:
+        if change.rank_before == 1 and change.rank_after == 1:
+            num_kept += 1
+        elif change.rank_after == 1:
+            gains.append(change)
+        elif change.rank_before == 1:
+            losses.append(change)
+        else:
+            num_missed += 1
+    gains.sort(key=lambda change: change.rank_before, reverse=True)
+    losses.sort(key=lambda change: change.rank_after, reverse=True)
+    return ChangeSummary(
+        num_kept, len(gains), len(losses), num_missed, gains[:MAX_LISTED_QUERIES], losses[:MAX_LISTED_QUERIES]
+    )
 
 
 def read_outcomes(path: Path) -> dict[str, Outcomes]:
@@ -170,17 +180,23 @@ def read_outcomes(path: Path) -> dict[str, Outcomes]:
     """
     outcomes = {}
     for language, queries in _read_ranks_by_language(path).items():
-        directions = [query.direction for query in queries]
-        ranks = np.array([query.rank for query in queries])
-        figures = compute_recalls(directions, ranks)
+        query_ids, directions, ranks, image_ids = [], [], [], []
+        for query in queries:
+            query_ids.append(f"{query.direction} {query.id}")
+            directions.append(query.direction)
+            ranks.append(query.rank)
+            image_ids.append(query.image_id)
+
+        figures = compute_recalls(directions, np.array(ranks))
         distinct_directions, groups = np.unique(directions, return_inverse=True)
-        _, clusters = np.unique([query.image_id for query in queries], return_inverse=True)
+        _, clusters = np.unique(image_ids, return_inverse=True)
         outcomes[language] = Outcomes(
-            query_ids=[f"{query.direction} {query.id}" for query in queries],
+            query_ids=query_ids,
             figures=figures,
+            # The mean over the directions is a figure only if there are several.
             main_figure="mR" if "mR" in figures else f"{distinct_directions[0]}/mR",
             clusters=clusters,
-            ranks=ranks,
+            ranks=np.array(ranks),
             groups=dict.fromkeys(figures, groups),
         )
     return outcomes
@@ -198,19 +214,20 @@ def compare_rank_files(paths: Mapping[str, Path]) -> Comparison | None:
     """
     try:
         outcomes = {name: read_outcomes(path) for name, path in paths.items()}
-        first, *others = outcomes.values()
-        languages = list(first)
-        for outcomes_by_language in others:
+        first_outcomes, *other_outcomes = outcomes.values()
+        languages = list(first_outcomes)
+        for outcomes_by_language in other_outcomes:
             languages = [language for language in languages if language in outcomes_by_language]
 
         shared_outcomes = {}
         for name, outcomes_by_language in outcomes.items():
             shared_outcomes[name] = {language: outcomes_by_language[language] for language in languages}
         comparison = Comparison(shared_outcomes)
-        return comparison if comparison.verdicts else None
+        if comparison.verdicts:
+            return comparison
     except (OSError, ValueError) as error:
         print(f"warning: {error}; how sure the difference is cannot be computed", file=sys.stderr)
-        return None
+    return None
 
 
 @dataclass(frozen=True)
@@ -249,6 +266,7 @@ def find_trained_queries(path: Path, trained_texts: Collection[str]) -> dict[str
 
         query_ids = set()
         for query in queries:
+            # An image has several texts; the one that it ranked best stands for them.
             text_id = query.id if query.direction.startswith("text") else query.best_positive_id
             if text_id in trained_ids:
                 query_ids.add(f"{query.direction} {query.id}")
@@ -284,8 +302,10 @@ def make_headline(
     for name, change in (other_changes or {}).items():
         if not round(change, 1):
             clauses.append(f"on {name} it stayed as it was")
+        elif change > 0:
+            clauses.append(f"on {name} it rose by {change:.1f}")
         else:
-            clauses.append(f"on {name} it {'rose' if change > 0 else 'fell'} by {abs(change):.1f}")
+            clauses.append(f"on {name} it fell by {-change:.1f}")
     return f"{'; '.join(clauses)}."
 
 
@@ -306,6 +326,7 @@ def _describe_gains(comparison: Comparison, verdict: Verdict, trained: TrainedQu
 
     outcomes_before = comparison.outcomes[verdict.baseline][verdict.result]
     outcomes_after = comparison.outcomes[verdict.model][verdict.result]
+    # The gain of texts that are trained on may be memorised; that of the other texts is not.
     gains = []
     for query_ids in (trained.ids, set(outcomes_before.query_ids) - trained.ids):
         selected_before, selected_after = outcomes_before.select(query_ids), outcomes_after.select(query_ids)
@@ -349,7 +370,8 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
     Other JSON files are left out with a warning. `rank_file` of a record is the path of the result's file of ranks.
     """
     records = []
-    for path in sorted(folder.glob("*.json"), key=lambda path: (path.stem != BEFORE, path.name)):
+    paths = sorted(folder.glob("*.json"), key=lambda path: (path.stem != BEFORE, path.name))
+    for path in paths:
         try:
             record = load_json(path)
             check_version(record.get("version"), RECORD_VERSION, path, "score again")
@@ -432,16 +454,20 @@ def _summarise_recalls(runs: Sequence[ReportedRun]) -> list[str]:
     """Return a sentence on the mean recall of each run's last evaluation; no sentence if nothing was scored."""
     clauses = []
     for run in runs:
-        rows = run.evaluations[-1]["table"] if run.evaluations else []
+        if not run.evaluations:
+            continue
+        rows = run.evaluations[-1]["table"]
         # Two figures of each run are enough for a sentence.
         figures = [f"{label} {values['mR']:.2f}" for label, values in rows if values and "mR" in values][:2]
         if figures:
-            clauses.append(f"{run.name}: {', '.join(figures)}" if len(runs) > 1 else ", ".join(figures))
+            prefix = f"{run.name}: " if len(runs) > 1 else ""
+            clauses.append(prefix + ", ".join(figures))
     return [f"Mean recall in percent: {'; '.join(clauses)}."] if clauses else []
 
 
 def make_result_tables(runs: Sequence[ReportedRun]) -> dict[str, Table]:
     """Make a table for each data set and protocol, with the rows of all runs scored by it; return them by heading."""
+    # Runs share a table if they were scored on the same files by the same protocols.
     scored_runs_by_data: dict[tuple, list[tuple[ReportedRun, Mapping]]] = {}
     for run in runs:
         for record in run.evaluations:
@@ -493,7 +519,9 @@ def _compare_trained_runs(scored_runs: Sequence[tuple[ReportedRun, Mapping]]) ->
         path = record.get("rank_file")
         if path and path.is_file() and path.stem != BEFORE:
             paths.setdefault(run.name, path)
-    comparison = compare_rank_files(paths) if len(paths) > 1 else None
+    if len(paths) < 2:
+        return []
+    comparison = compare_rank_files(paths)
     return comparison.sentences if comparison else []
 
 
@@ -506,7 +534,7 @@ def _collect_notes(scored_runs: Sequence[tuple[ReportedRun, Mapping]]) -> list[s
             deviations += result["differences"]
             tie_rules.append(describe_recalls(result["tie_rule"]))
         for row in record.get("published", []):
-            source = f"{row['source']}; {row['note']}" if row["note"] else row["source"]
+            source = "; ".join(filter(None, [row["source"], row["note"]]))
             models_by_source[source][row["model"]] = None
     sources = [f"published, {', '.join(models)}: {source}" for source, models in models_by_source.items()]
     return list(dict.fromkeys([*deviations, *tie_rules, *sources]))  # each note once
@@ -520,5 +548,9 @@ def _compare_settings(runs: Sequence[ReportedRun]) -> Iterator[tuple[str, list[s
     for name in fact_names:
         yield name, [run.facts.get(name, "–") for run in runs]
     for key, values in differences(*(run.config.model_dump() for run in runs)):
-        if key != "Training.output":  # differs always
-            yield key, [str(None if value is MISSING else value) for value in values]
+        if key == "Training.output":
+            continue  # differs in all runs
+        cells = []
+        for value in values:
+            cells.append("None" if value is MISSING else str(value))
+        yield key, cells
