@@ -8,7 +8,7 @@ from typing import Any
 
 from ernie_vil2.config import ModelConfig
 from ernie_vil2.models.weights.families.clip import POSITION_IDS, image_rows, image_tower, mlp, section, sizes
-from ernie_vil2.models.weights.families.family import Family, Folder, word_count
+from ernie_vil2.models.weights.families.family import Family, Folder, count_words
 from ernie_vil2.models.weights.format import StoredModel
 from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
@@ -72,7 +72,7 @@ def _chinese_clip(folder: Folder) -> tuple[ModelConfig, int]:
             1e-12,
             **mlp(text, 3072, "gelu"),
             token_types=text.read_count("type_vocab_size", 2),
-            padding=text.read_token_id("pad_token_id", 0, word_count(folder)),
+            padding=text.read_token_id("pad_token_id", 0, count_words(folder)),
         ),
         embed_dim=settings.read_count("projection_dim", 512),
         projections="always",
@@ -81,7 +81,7 @@ def _chinese_clip(folder: Folder) -> tuple[ModelConfig, int]:
 
 def _altclip(folder: Folder) -> tuple[ModelConfig, int]:
     settings, text = folder.settings, section(folder.settings, "text_config")
-    padding = text.read_token_id("pad_token_id", 1, word_count(folder))
+    padding = text.read_token_id("pad_token_id", 1, count_words(folder))
     positions = text.read_count("max_position_embeddings", 514, minimum=padding + 2)
     return ModelConfig(
         image=image_tower(section(settings, "vision_config")),
@@ -202,7 +202,7 @@ CHINESE_CLIP = Family(
     tokenizer="bert",
     preprocessing="square",
     dialects={"tokenizer": ("stored", "cn_clip"), "preprocessing": ("stored", "open_clip")},
-    new_settings=_settings_of,
+    make_settings=_settings_of,
     sister="cn_clip",
     unused={"*.position_ids": POSITION_IDS, "text_model.pooler.*": NO_POOLER},
 )

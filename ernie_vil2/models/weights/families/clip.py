@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ernie_vil2.config import ModelConfig
-from ernie_vil2.models.weights.families.family import Family, Folder, word_count
+from ernie_vil2.models.weights.families.family import Family, Folder, count_words
 from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import Activation, ImageTowerConfig, ImageVariant, TextVariant
@@ -98,7 +98,7 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     settings = folder.settings
     text = section(settings, "text_config")
     # "2" is what older files say for any model; their code then took the position of the largest id.
-    end = text.read_token_id("eos_token_id", 49407, word_count(folder))
+    end = text.read_token_id("eos_token_id", 49407, count_words(folder))
     largest = end == 2 and settings.values.get("model_type") == "clip"
     longest = text.read_count("max_position_embeddings", 77)
     return ModelConfig(

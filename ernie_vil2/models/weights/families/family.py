@@ -1,7 +1,7 @@
-"""What a family of dual encoders is: how its folders are read, by a table of names and conventions.
+"""Read and write families of dual encoders that other projects have published.
 
-A family is a `Family` in one of the files of this folder, and a line in `format.FORMATS`. It says which
-configuration of our towers its settings mean, and which of its arrays is which of ours; there is no model class for it.
+A family is a `Family` in one of the files of this folder, and a line in `format.FORMATS`. It says which configuration
+of our towers its settings describe, and which of its arrays is which of ours. There is no model class for a family.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +49,15 @@ _WEIGHT_FILES = (
     f"pytorch_model.bin{INDEX_SUFFIX}",
 )
 TORCH_SUFFIXES = (".pt", ".pth")
-_SUFFIXES = (".safetensors", ".bin", ".json", *TORCH_SUFFIXES)
-SHORT_TEXT = 64  # tokens of a short text in FG-CLIP 2
-STORED = "stored"  # the way of a dialect that is the folder's own
+_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".json", *TORCH_SUFFIXES)
+MIN_LONG_LENGTH = 64  # tokens of a short text in FG-CLIP 2; its longer texts have at least as many
+MAX_RESIZED = 4096  # pixels of the short side before a crop; more would only waste memory
+CARD_BYTES = 4096  # of a model card that are searched for its licence; the metadata are at its beginning
+
+STORED = "stored"  # way of a dialect: as the folder says
 ACTIVATION = {"activation": (STORED, "gelu", "gelu_tanh", "quick_gelu")}
-"""The dialect of families whose weights are in use with more than one activation: the folder's, or one for both."""
-OF_ARRAYS = ("text",)  # dialects whose ways take different arrays of a file
+"""Dialect of families whose weights are used with several activations: that of the folder, or one for both towers."""
+TEXT_DIALECT = "text"  # dialect whose ways use different arrays of a file
 PREPROCESSING: Mapping[str, Mapping[str, Any]] = {
     "clip": {"preprocessing": "transformers", "resize": "shortest", "interpolation": "bicubic"},
     "square": {"preprocessing": "transformers", "resize": "squash", "interpolation": "bicubic"},
@@ -64,72 +66,82 @@ PREPROCESSING: Mapping[str, Mapping[str, Any]] = {
     "open_clip": {"preprocessing": "open_clip", "resize": "shortest", "interpolation": "bicubic"},
     "cn_clip": {"preprocessing": "open_clip", "resize": "squash", "interpolation": "bicubic"},
 }
-"""What a family does with images where a folder says nothing, by `Family.preprocessing`."""
+"""Preprocessing of images, by `Family.preprocessing`, where a folder does not say otherwise."""
 _WORD_EMBEDDINGS = ("token_embedding.weight", "word_embeddings.weight")
-_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # numbers of Pillow's filters
 _LICENCE = re.compile(r"^license:[ \t]*['\"]?([\w .+-]{1,60})", re.MULTILINE)
+# Rules of tokenizers whose maximal length the folder's settings give. The others belong to code that fixes the length.
+_RULES_WITH_LENGTH = ("bert", "clip", "xlm_roberta", "siglip", "siglip2")
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A family's folder, or file, as its reader sees it."""
+    """Contents of a family's folder, or of a single file, as `Family.configure` gets them."""
 
-    weights: Path  # of the arrays, or the index of their shards
-    settings: Settings  # of the file that describes the model
+    weights: Path  # file of the arrays, or index of their shards
+    settings: Settings  # from the file that describes the model
     arrays: Mapping[str, np.ndarray]  # by the authors' names
     dialect: Mapping[str, str]  # see `Family.dialects`
 
 
-def word_count(folder: Folder) -> int | None:
-    """Return the rows of the word embedding of a folder; None if it has none, which is reported where it is read."""
-    for name in folder.arrays:
+def count_words(folder: Folder) -> int | None:
+    """Return the number of rows of a folder's word embedding; None if it has none, which is an error later."""
+    for name, array in folder.arrays.items():
         if name.endswith(_WORD_EMBEDDINGS):
-            shape = folder.arrays[name].shape
-            return shape[0] if shape else None
+            return array.shape[0] if array.ndim else None
     return None
 
 
 @dataclass(frozen=True)
 class Family:
-    """A family of dual encoders.
+    """Family of dual encoders.
 
     Attributes:
-        configure: the towers that a folder describes, and the longest text in tokens; ValueError names the culprit.
-        rows: the table of names for a model, a dialect, and the names of a file, where a family is spelt in more than
-            one way; see `weights.name_table`.
+        title: name for people.
+        configure: function that returns the towers that a folder describes and the longest text in tokens; its
+            ValueError names the culprit.
+        rows: function that returns the table of names (see `name_table`) for a model, a dialect, and the names of the
+            arrays in a file, because some families have several spellings.
+        tokenizer: value of `Model.text.tokenizer`, or a function that finds it for a folder.
+        preprocessing: a key of `PREPROCESSING`.
         unused: reasons why arrays are not part of the model, by glob patterns of the authors' names.
-        dialects: what is done in more than one way with the same weights: the names of the ways, the default first.
-        describes: whether a folder, or a file of weights in it, is of this family; None: its config.json says it.
-        new_settings: JSON files by name that describe a model; ValueError if the layout cannot hold it. None: settings
-            are taken from another folder.
-        new_weights: name of the weights' file next to them.
-        sister: name of the format of the same models in another layout.
+        dialects: what can be done in several ways with the same weights; names of the ways, the default first.
+        settings: name of the file that describes the model; empty if the weights do.
+        find_weights: function that returns the weights in a folder, or None.
+        layout: name for `ernie-vil2 convert --to`.
+        has_fixed_length: whether the authors' code fixes how long texts are, whatever their tokenizer says.
+        is_family: function that returns whether a folder, or a file of weights in it, is of this family; None: the
+            folder's config.json says so.
+        make_settings: function that returns the JSON files that describe a model, by name; ValueError if the layout
+            cannot hold it. None: settings are copied from another folder.
+        weights_name: name of the weight file next to those settings.
+        sister: name of the format that has the same models in another layout.
     """
 
-    title: str  # for people
+    title: str
     configure: Callable[[Folder], tuple[ModelConfig, int]]
     rows: Callable[[ModelConfig, Mapping[str, str], Collection[str]], Sequence[Row]]
-    tokenizer: str | Callable[[Folder], str]  # see `Model.text.tokenizer`
-    preprocessing: str  # a name of `PREPROCESSING`
+    tokenizer: str | Callable[[Folder], str]
+    preprocessing: str
     unused: Mapping[str, str] = field(default_factory=dict)
     dialects: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    settings: str = "config.json"  # describes the model; empty: the weights do
-    weights: Callable[[Path], Path | None] = lambda folder: find_first_file(folder, _WEIGHT_FILES)
-    layout: str = "hf"  # for `ernie-vil2 convert --to`
-    gives_length: bool = False  # whether the authors' code says how long texts are, whatever their tokenizer says
-    describes: Callable[[Path], bool] | None = None
-    new_settings: Callable[[StoredModel], dict[str, Any]] | None = None
-    new_weights: str = "model.safetensors"
+    settings: str = "config.json"
+    find_weights: Callable[[Path], Path | None] = lambda folder: find_first_file(folder, _WEIGHT_FILES)
+    layout: str = "hf"
+    has_fixed_length: bool = False
+    is_family: Callable[[Path], bool] | None = None
+    make_settings: Callable[[StoredModel], dict[str, Any]] | None = None
+    weights_name: str = "model.safetensors"
     sister: str | None = None
 
     def recognise(self, files: ModelFiles) -> Path | None:
         path = files.path
-        if path.is_file() and path.suffix not in _SUFFIXES:
+        if path.is_file() and path.suffix not in _WEIGHT_SUFFIXES:
             return None
-        describes = self.describes or self._describes
-        if not describes(path):
+        is_family = self.is_family or self._has_model_type
+        if not is_family(path):
             return None
-        weights = path if path.is_file() else self.weights(path)
+        weights = path if path.is_file() else self.find_weights(path)
         if weights is None:
             raise NoWeights(
                 f"{path}: the folder of a {self.title}, but its weights are not there, or more than one file could be "
@@ -137,25 +149,34 @@ class Family:
             )
         return weights
 
-    def _describes(self, path: Path) -> bool:
-        """Return whether a config.json of this family lies in a folder, or next to a file of weights."""
+    def _has_model_type(self, path: Path) -> bool:
+        """Return whether the config.json in a folder, or next to a file of weights, names this family."""
+        # Files of these names belong to the layouts of Chinese-CLIP and OpenCLIP.
         if path.is_file() and (path.suffix in TORCH_SUFFIXES or path.name.startswith("open_clip")):
             return False
         kind = read_model_type(path if path.is_dir() else path.parent)
         return kind is not None and kind in FORMATS and FORMATS.find(kind) is self
 
-    def make_name_table(self, model: ModelConfig, dialect: Mapping[str, str], has: Collection[str] = ()) -> NameTable:
-        """Return the table of names for a model."""
+    def make_name_table(
+        self, model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str] = ()
+    ) -> NameTable:
+        """Return the table of names for a model.
+
+        Args:
+            model: its towers.
+            dialect: see `dialects`.
+            array_names: names of the arrays in its file; empty for a file that is yet to be written.
+        """
         sizes = model.image.sizes
         blocks = {f"image.layer{stage}.": range(depth) for stage, depth in enumerate(sizes.get("layers", ()), 1)}
         blocks["image.blocks."] = range(sizes.get("depth", 0))
         blocks["text.network.encoder.layers."] = range(model.text.sizes["depth"])
-        return NameTable(self.rows(model, dialect, has), blocks)
+        return NameTable(self.rows(model, dialect, array_names), blocks)
 
     def read(self, files: ModelFiles, options: ReadOptions) -> StoredModel:
         weights, vocabulary = files.weights, options.vocabulary
         model = self.read_towers(weights, options.dialect)
-        config, words = model.config, len(model.arrays[WORD_EMBEDDING])
+        config, num_words = model.config, len(model.arrays[WORD_EMBEDDING])
         rules = config.Model.text.tokenizer
         tokenizer: TextTokenizer | None = None
         path: Path | None = None
@@ -165,125 +186,107 @@ class Family:
         except FileNotFoundError:
             if vocabulary:
                 raise
+        # CLIP's byte pairs, which are packaged, fit only a model with as many words.
         is_packaged = path is not None and path.parent != weights.parent and not vocabulary
-        if tokenizer is None or (is_packaged and words != tokenizer.vocab_size):
-            # CLIP's byte pairs, which are packaged, belong to no other model.
+        if tokenizer is None or (is_packaged and num_words != tokenizer.vocab_size):
             return StoredModel(self.title, model.arrays, config, None, family=model)
 
-        if len(tokenizer.tokens) > words:
-            raise ValueError(f"{weights}: {words} rows of words, but {path} has {len(tokenizer.tokens)} tokens")
+        if len(tokenizer.tokens) > num_words:
+            raise ValueError(f"{weights}: {num_words} rows of words, but {path} has {len(tokenizer.tokens)} tokens")
         _check_token_ids(weights, config, tokenizer)
-        library = tokenizer if isinstance(tokenizer, LibraryTokenizer) else None
-        return StoredModel(self.title, model.arrays, config, tokenizer.tokens, path, model, library)
+        library_tokenizer = tokenizer if isinstance(tokenizer, LibraryTokenizer) else None
+        return StoredModel(self.title, model.arrays, config, tokenizer.tokens, path, model, library_tokenizer)
 
     def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: Golden) -> list[str]:
         if origin is not None:
             weights = self.recognise(ModelFiles(origin)) or origin
-            before = self._read_alike(weights, model.config.Model)
+            before = self._read_origin(weights, model.config.Model)
             return write_back(model, before, weights, origin, folder, golden)
-        if self.new_settings is None:
+        if self.make_settings is None:
             raise ValueError(f"a model of {self.layout} is written into a copy of a folder of that layout; name one")
-        names, settings = self.make_name_table(model.config.Model, {}), self.new_settings(model)
-        return write_new(model, names, self.new_weights, settings, folder, golden)
+        table, settings = self.make_name_table(model.config.Model, {}), self.make_settings(model)
+        return write_new(model, table, self.weights_name, settings, folder, golden)
 
-    def _read_alike(self, weights: Path, model: ModelConfig) -> FamilyModel:
-        """Read a model, its texts in the way of another model where there is more than one way (FG-CLIP 2).
+    def _read_origin(self, weights: Path, model: ModelConfig) -> FamilyModel:
+        """Read the origin of a model; of FG-CLIP 2, in the way of reading texts that has the model's positions.
 
-        Of ways of computing with the same arrays the model keeps its own.
+        All other dialects have their defaults: they do not change the arrays, and the model keeps its own way.
         """
-        ways = {}
-        for key, known in self.dialects.items():
-            if key in OF_ARRAYS:
-                ways[key] = (model.dialect.get(key, known[0]), *known)
-        for chosen in product(*ways.values()):
-            candidate = self.read_towers(weights, dict(zip(ways, chosen, strict=True)))
-            if candidate.config.Model.text.max_positions == model.text.max_positions:
-                return candidate
-        return self.read_towers(weights, {key: known[0] for key, known in ways.items()})
+        ways = self.dialects.get(TEXT_DIALECT)
+        if ways is None:
+            return self.read_towers(weights)
+        for way in (model.dialect.get(TEXT_DIALECT, ways[0]), *ways):
+            origin = self.read_towers(weights, {TEXT_DIALECT: way})
+            if origin.config.Model.text.max_positions == model.text.max_positions:
+                return origin
+        return self.read_towers(weights)
 
     def read_towers(self, weights: Path, dialect: Mapping[str, str] | None = None) -> FamilyModel:
-        """Read towers and arrays of a model.
+        """Read the towers and the arrays of a model.
 
         Args:
-            weights: file that `recognise` gave.
-            dialect: the ways that are not the default.
+            weights: file that `recognise` returned.
+            dialect: ways that differ from the defaults.
 
         Raises:
-            FileNotFoundError: a file of it is missing.
-            ValueError: a file is damaged, or they do not belong together; or there is no such dialect.
+            FileNotFoundError: one of its files is missing.
+            ValueError: a file is damaged, the files do not belong together, or there is no such dialect.
         """
-        settings = self._settings(weights)
-        chosen = {key: ways[0] for key, ways in self.dialects.items()} | dict(dialect or {})
-        for key, way in chosen.items():
-            if way not in self.dialects.get(key, ()):
-                known = (
-                    "; ".join(f"{key}: {', '.join(ways)}" for key, ways in self.dialects.items()) or "there are none"
-                )
-                raise ValueError(f"{weights.parent}: {self.title} has no dialect {key}={way}; {known}")
-        folder = Folder(weights, settings, read_weights(weights), chosen)
+        settings = self._read_settings(weights)
+        ways = self._choose_ways(weights, dialect or {})
+        folder = Folder(weights, settings, read_weights(weights), ways)
+
+        # Towers as the folder describes them, then as the dialect wants them.
         try:
-            model, longest = self.configure(folder)
+            model, text_length = self.configure(folder)
         except ValidationError as error:
             raise ValueError(
                 str(describe_problems(error, f"{settings.path} describes a tower that is not built"))
             ) from None
-        model = _activated(model, chosen.get("activation"))
+        model = _with_activation(model, ways.get("activation"))
         image = with_preprocessing(model.image, self.preprocessing, weights.parent, settings)
-        if (way := chosen.get("preprocessing", STORED)) != STORED:
-            image = image.model_copy(update={"preprocessing": way})
+        if ways.get("preprocessing", STORED) != STORED:
+            image = image.model_copy(update={"preprocessing": ways["preprocessing"]})
         rules = self.tokenizer if isinstance(self.tokenizer, str) else self.tokenizer(folder)
-        rules = rules if chosen.get("tokenizer", STORED) == STORED else chosen["tokenizer"]
-        longest = self._text_length(folder, rules, longest)
+        if ways.get("tokenizer", STORED) != STORED:
+            rules = ways["tokenizer"]
         text = model.text.model_copy(update={"tokenizer": rules})
-        others = {key: way for key, way in chosen.items() if way != self.dialects[key][0]}
-        model = model.model_copy(update={"image": image, "text": text, "dialect": others})
-        names = self.make_name_table(model, chosen, folder.arrays.keys())
+        text_length = self._read_text_length(folder, rules, text_length)
+        changed_ways = {key: way for key, way in ways.items() if way != self.dialects[key][0]}
+        model = model.model_copy(update={"image": image, "text": text, "dialect": changed_ways})
+
+        # Arrays by our names. Those in no row are unused for a known reason, or unexpected.
+        table = self.make_name_table(model, ways, folder.arrays.keys())
         try:
-            ours = names.to_ours(folder.arrays)
+            arrays = table.to_ours(folder.arrays)
         except ValueError as error:
             raise ValueError(f"{weights}: {error}, which {settings.path.name} asks for") from None
-        _check_words(settings, len(ours[WORD_EMBEDDING]))
-        unused = {
-            name: next((reason for pattern, reason in self.unused.items() if fnmatchcase(name, pattern)), None)
-            for name in names.find_unused(folder.arrays)
-        }
-        unknown = select_arrays(folder.arrays, [name for name, reason in unused.items() if reason is None])
-        loss = LossConfig(kind="sigmoid") if "logit_bias" in ours else LossConfig()
+        _check_vocab_size(settings, len(arrays[WORD_EMBEDDING]))
+        unused, unexpected = {}, []
+        for name in table.find_unused(folder.arrays):
+            reasons = [reason for pattern, reason in self.unused.items() if fnmatchcase(name, pattern)]
+            if reasons:
+                unused[name] = reasons[0]
+            else:
+                unexpected.append(name)
+
         return FamilyModel(
             format=self,
             config=Config(
                 Model=model,
-                Loss=loss,
+                Loss=LossConfig(kind="sigmoid") if "logit_bias" in arrays else LossConfig(),
                 Views=ViewsConfig(resize=max(model.image.image_size, ViewsConfig().resize)),
-                Data=DataConfig(max_length=longest),
+                Data=DataConfig(max_length=text_length),
             ),
-            arrays=LazyArrays({**ours.makers, **unknown.makers}),
+            arrays=LazyArrays({**arrays.makers, **select_arrays(folder.arrays, unexpected).makers}),
             array_names=tuple(folder.arrays),
             num_weights=sum(array.size for array in folder.arrays.values()),
-            unused={name: reason for name, reason in unused.items() if reason is not None},
-            dialect=chosen,
-            licence=licence_of(weights.parent),
+            unused=unused,
+            dialect=ways,
+            licence=read_licence(weights.parent),
         )
 
-    def _text_length(self, folder: Folder, rules: str, longest: int) -> int:
-        """Return the tokens at which a text is cut: those of the model, or fewer where its tokenizer says so."""
-        path = folder.weights.with_name(TOKENIZER_SETTINGS)
-        # The other rules are of code that gives the length itself, whatever the tokenizer says.
-        if rules not in ("bert", "clip", "xlm_roberta", "siglip", "siglip2") or not path.is_file():
-            return longest
-        settings = Settings.from_file(path)
-        limit = settings.values.get("model_max_length")
-        if limit is None:
-            return longest
-        if type(limit) not in (int, float) or limit < 3:  # two special tokens and one of the text
-            raise settings.make_error("model_max_length", "a number of at least 3 is expected")
-        if self.gives_length:
-            if limit < min(longest, SHORT_TEXT):
-                raise settings.make_error("model_max_length", f"the authors' code reads {SHORT_TEXT} tokens or more")
-            return longest
-        return int(min(limit, longest))
-
-    def _settings(self, weights: Path) -> Settings:
+    def _read_settings(self, weights: Path) -> Settings:
         if not self.settings:
             return Settings(weights, {})
         path = weights.with_name(self.settings)
@@ -291,22 +294,54 @@ class Family:
             raise FileNotFoundError(f"{path}: no such file; {weights.name} alone does not say which model it is of")
         return Settings.from_file(path)
 
+    def _choose_ways(self, weights: Path, dialect: Mapping[str, str]) -> dict[str, str]:
+        """Return the way of each dialect; raise ValueError if the family does not have it."""
+        for key, way in dialect.items():
+            if way not in self.dialects.get(key, ()):
+                choices = [f"{name}: {', '.join(ways)}" for name, ways in self.dialects.items()]
+                raise ValueError(
+                    f"{weights.parent}: {self.title} has no dialect {key}={way}; "
+                    f"{'; '.join(choices) or 'there are none'}"
+                )
+        defaults = {key: ways[0] for key, ways in self.dialects.items()}
+        return {**defaults, **dialect}
 
-def _check_words(settings: Settings, rows: int) -> None:
-    """Raise ValueError if a description of the text tower has another vocabulary than the weights."""
+    def _read_text_length(self, folder: Folder, rules: str, text_length: int) -> int:
+        """Return the number of tokens at which texts are cut: the model's, or fewer if its tokenizer says so."""
+        path = folder.weights.with_name(TOKENIZER_SETTINGS)
+        if rules not in _RULES_WITH_LENGTH or not path.is_file():
+            return text_length
+        settings = Settings.from_file(path)
+        limit = settings.values.get("model_max_length")
+        if limit is None:
+            return text_length
+        if type(limit) not in (int, float) or limit < 3:  # two special tokens and one of the text
+            raise settings.make_error("model_max_length", "a number of at least 3 is expected")
+        if self.has_fixed_length:
+            if limit < min(text_length, MIN_LONG_LENGTH):
+                raise settings.make_error(
+                    "model_max_length", f"the authors' code reads {MIN_LONG_LENGTH} tokens or more"
+                )
+            return text_length
+        return int(min(limit, text_length))
+
+
+def _check_vocab_size(settings: Settings, num_words: int) -> None:
+    """Raise ValueError if the settings of the text tower state another vocabulary size than the weights have."""
     for path in (("text_config",), ("model_cfg", "text_cfg")):
-        values: Any = settings.values
+        section: Any = settings.values
         for key in path:
-            values = values.get(key) if isinstance(values, Mapping) else None
-        stated = values.get("vocab_size") if isinstance(values, Mapping) else None
-        if stated is not None and stated != rows:
-            raise Settings(settings.path, values, ".".join((*path, ""))).make_error(
-                "vocab_size", f"its weights say {rows}"
-            )
+            section = section.get(key) if isinstance(section, Mapping) else None
+        if not isinstance(section, Mapping):
+            continue
+        vocab_size = section.get("vocab_size")
+        if vocab_size is not None and vocab_size != num_words:
+            prefix = ".".join((*path, ""))
+            raise Settings(settings.path, section, prefix).make_error("vocab_size", f"its weights say {num_words}")
 
 
 def _check_token_ids(weights: Path, config: Config, tokenizer: TextTokenizer) -> None:
-    """Raise ValueError if a text tower looks for other special tokens than those that its tokenizer writes."""
+    """Raise ValueError if the text tower looks for other special tokens than its tokenizer writes."""
     text = config.Model.text
     variant = text_variant(text)
     if variant is None:
@@ -324,102 +359,127 @@ def _check_token_ids(weights: Path, config: Config, tokenizer: TextTokenizer) ->
         )
 
 
-def licence_of(folder: Path) -> str | None:
-    """Return the licence that a model card, README.md, names at its beginning."""
+def read_licence(folder: Path) -> str | None:
+    """Return the licence in the metadata of a folder's model card, README.md; None if it names none."""
     card = folder / "README.md"
     if not card.is_file():
         return None
     with card.open("rb") as file:
-        head = file.read(4096).decode(errors="replace")
-    found = _LICENCE.search(head) if head.startswith("---") else None
-    return found[1].strip() if found else None
+        beginning = file.read(CARD_BYTES).decode(errors="replace")
+    if not beginning.startswith("---"):
+        return None
+    match = _LICENCE.search(beginning)
+    return match[1].strip() if match else None
 
 
-def _activated(model: ModelConfig, activation: str | None) -> ModelConfig:
+def _with_activation(model: ModelConfig, activation: str | None) -> ModelConfig:
     if activation in (None, STORED):
         return model
     towers = {}
-    variants = image_variant(model.image), text_variant(model.text)
-    for side, tower, variant in zip(("image", "text"), (model.image, model.text), variants, strict=True):
+    for kind, tower, variant in (
+        ("image", model.image, image_variant(model.image)),
+        ("text", model.text, text_variant(model.text)),
+    ):
         if variant is None:
             raise ValueError(f"{tower.name}: a tower without a variant has no activation to choose")
-        towers[side] = tower.model_copy(update={"variant": variant.model_copy(update={"activation": activation})})
+        towers[kind] = tower.model_copy(update={"variant": variant.model_copy(update={"activation": activation})})
     return model.model_copy(update=towers)
 
 
-def with_preprocessing(image: ImageTowerConfig, kind: str, folder: Path, described: Settings) -> ImageTowerConfig:
-    """An image tower with the preprocessing of its folder: `preprocessor_config.json` of transformers 4,
-    `processor_config.json` of transformers 5, or `preprocess_cfg` of OpenCLIP.
+def with_preprocessing(image: ImageTowerConfig, kind: str, folder: Path, description: Settings) -> ImageTowerConfig:
+    """Return an image tower with the preprocessing that its folder describes.
+
+    It is read from `preprocessor_config.json` of transformers 4, `processor_config.json` of transformers 5, or the
+    section `preprocess_cfg` of OpenCLIP.
 
     Args:
-        image: its size is that of the weights, its mean and deviation those of the family.
-        kind: a name of `PREPROCESSING`.
-        described: what describes the model, which of OpenCLIP has a section for images.
+        image: tower with the image size of the weights and the mean and standard deviation of the family.
+        kind: a key of `PREPROCESSING`.
+        folder: the folder.
+        description: settings of the model; those of OpenCLIP have a section for images.
 
     Raises:
-        ValueError: the settings ask for what is not done here, or for another size than the model's.
+        ValueError: the settings ask for something that is not implemented, or for another size than the model's.
     """
     values = dict(PREPROCESSING[kind])
     if kind == "open_clip":
-        values |= _of_open_clip(described.open_optional_section("preprocess_cfg"), image)
+        values |= _read_open_clip(description.open_optional_section("preprocess_cfg"), image)
     elif kind != "cn_clip":
-        for name, section in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
-            if (folder / name).is_file():
-                found = Settings.from_file(folder / name)
-                values |= _of_transformers(found.open_optional_section(section) if section else found, image, values)
-                break
+        old_path, new_path = folder / "preprocessor_config.json", folder / "processor_config.json"
+        if old_path.is_file():
+            values |= _read_transformers(Settings.from_file(old_path), image, values)
+        elif new_path.is_file():
+            processor = Settings.from_file(new_path).open_optional_section("image_processor")
+            values |= _read_transformers(processor, image, values)
     return image.model_copy(update=values)
 
 
-def _of_open_clip(settings: Settings, image: ImageTowerConfig) -> dict[str, Any]:
+def _read_open_clip(settings: Settings, image: ImageTowerConfig) -> dict[str, Any]:
     settings.check_values(fill_color=0, mode="RGB")
     size = settings.values.get("size", image.image_size)
     if size not in (image.image_size, [image.image_size] * 2):
         raise settings.make_error("size", f"the model takes {image.image_size} pixels")
+    filters = {"bicubic": "bicubic", "bilinear": "bilinear"}
     return {
-        "resize": settings.read_choice("resize_mode", "shortest", {one: one for one in RESIZES}),
-        "interpolation": settings.read_choice(
-            "interpolation", "bicubic", {one: one for one in ("bicubic", "bilinear")}
-        ),
+        "resize": settings.read_choice("resize_mode", "shortest", {mode: mode for mode in RESIZES}),
+        "interpolation": settings.read_choice("interpolation", "bicubic", filters),
         "mean": settings.read_colour("mean", image.mean),
         "std": settings.read_colour("std", image.std, is_positive=True),
     }
 
 
-def _of_transformers(settings: Settings, image: ImageTowerConfig, usual: Mapping[str, Any]) -> dict[str, Any]:
+def _read_transformers(settings: Settings, image: ImageTowerConfig, defaults: Mapping[str, Any]) -> dict[str, Any]:
     settings.check_values(do_resize=True, do_rescale=True, do_normalize=True)
     if settings.values.get("do_pad"):
         raise settings.make_error("do_pad", "images are not padded here")
-    normalisation = settings.read_normalisation(image.mean, image.std)
+    values: dict[str, Any] = settings.read_normalisation(image.mean, image.std)
+
+    values["interpolation"] = defaults["interpolation"]
     resample = settings.values.get("resample")
-    if resample is not None and (type(resample) is not int or resample not in _FILTERS):
-        raise settings.make_error("resample", f"known are {', '.join(map(str, _FILTERS))}")
-    values = normalisation | {"interpolation": usual["interpolation"] if resample is None else _FILTERS[resample]}
-    if usual["preprocessing"] == "naflex":
-        patch_size = image.sizes["patch_size"]
-        if settings.values.get("patch_size", patch_size) != patch_size:
-            raise settings.make_error("patch_size", f"the model has patches of {patch_size} pixels")
-        most = usual.get("most_patches")
-        return values | {"most_patches": most and settings.read_count("max_num_patches", most)}
-    return values | _sides(settings, image.image_size, usual["resize"])
+    if resample is not None:
+        if type(resample) is not int or resample not in _FILTERS:
+            raise settings.make_error("resample", f"known are {', '.join(map(str, _FILTERS))}")
+        values["interpolation"] = _FILTERS[resample]
+
+    if defaults["preprocessing"] != "naflex":
+        return values | _read_resize(settings, image.image_size, defaults["resize"])
+    patch_size = image.sizes["patch_size"]
+    if settings.values.get("patch_size", patch_size) != patch_size:
+        raise settings.make_error("patch_size", f"the model has patches of {patch_size} pixels")
+    max_patches = defaults.get("most_patches")
+    if max_patches:  # otherwise the size of an image decides, as in FG-CLIP 2
+        max_patches = settings.read_count("max_num_patches", max_patches)
+    return values | {"most_patches": max_patches}
 
 
-def _sides(settings: Settings, side: int, usual: str) -> dict[str, Any]:
-    """The resize, and the side before a crop where that is not the model's."""
-    size, is_short_side = settings.values.get("size", side), usual == "shortest"
+def _read_resize(settings: Settings, side: int, default: str) -> dict[str, Any]:
+    """Read how images get the size of a tower, and the short side before a crop if it is larger than that.
+
+    Args:
+        settings: settings of an image processor.
+        side: side of the tower's images in pixels.
+        default: "shortest" (resize the short side, then crop) or "squash", where the settings leave it out.
+    """
+    is_short_side = default == "shortest"
     settings.check_values(default_to_square=not is_short_side)
-    if type(settings.values.get("do_center_crop", is_short_side)) not in (bool, type(None)):
+    has_crop = settings.values.get("do_center_crop", is_short_side)
+    if type(has_crop) not in (bool, type(None)):
         raise settings.make_error("do_center_crop", "true or false is expected")
-    if type(size) is int:  # before 2023, as the family has it
-        size = {"shortest_edge": size} if usual == "shortest" else {"height": size, "width": size}
+
+    # Before 2023 a size was a number, which meant what the family does.
+    square = {"height": side, "width": side}
+    size = settings.values.get("size", side)
+    if type(size) is int:
+        size = {"shortest_edge": size} if is_short_side else {"height": size, "width": size}
     crop = settings.values.get("crop_size", side)
-    crop = {"height": crop, "width": crop} if type(crop) is int else crop
-    square, cropped = {"height": side, "width": side}, settings.values.get("do_center_crop", usual == "shortest")
-    if cropped and crop != square:
+    if type(crop) is int:
+        crop = {"height": crop, "width": crop}
+
+    if has_crop and crop != square:
         raise settings.make_error("crop_size", f"the model takes {side} pixels")
     if size == square:
         return {"resize": "squash"}
-    short = size.get("shortest_edge") if isinstance(size, dict) and len(size) == 1 else None
-    if not cropped or type(short) is not int or not side <= short <= 4096:
+    short_side = size.get("shortest_edge") if isinstance(size, dict) and len(size) == 1 else None
+    if not has_crop or type(short_side) is not int or not side <= short_side <= MAX_RESIZED:
         raise settings.make_error("size", f"the model takes {side} pixels")
-    return {"resize": "shortest", "resized": short if short != side else None}
+    return {"resize": "shortest", "resized": short_side if short_side != side else None}

@@ -12,7 +12,7 @@ import numpy as np
 from ernie_vil2.config import ModelConfig
 from ernie_vil2.io.files import is_count
 from ernie_vil2.models.weights.families.clip import CLIP_MEAN, CLIP_STD
-from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder, word_count
+from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder, count_words
 from ernie_vil2.models.weights.format import find_first_file
 from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
@@ -294,7 +294,7 @@ def _text_tower(text: Settings, quick: Activation, dim: int, folder: Folder) -> 
     proj_bias = text.read_bool("proj_bias", False)
     if proj_bias != any(f"{start}text_projection.bias" in folder.arrays for start in ("", "text.")):
         raise text.make_error("proj_bias", f"its weights have {'no' if proj_bias else 'a'} bias of the text projection")
-    rows = word_count(folder)
+    rows = count_words(folder)
     width, longest = text.read_count("width", 512), text.read_count("context_length", 77)
     pooling = text.read_choice("pool_type", _POOLING["argmax"], _POOLING)
     return Transformer(
@@ -369,8 +369,8 @@ OPEN_CLIP = Family(
     preprocessing="open_clip",
     dialects={**ACTIVATION, "tokenizer": ("stored", "clip"), "preprocessing": ("stored", "transformers")},
     settings=SETTINGS,
-    weights=lambda folder: find_first_file(folder, WEIGHTS),
+    find_weights=lambda folder: find_first_file(folder, WEIGHTS),
     layout="openclip",
-    describes=lambda path: (path if path.is_dir() else path.parent).joinpath(SETTINGS).is_file(),
+    is_family=lambda path: (path if path.is_dir() else path.parent).joinpath(SETTINGS).is_file(),
     unused={"*attn_mask": "the causal mask, which the text tower makes by itself", "*.num_batches_tracked": COUNTED},
 )

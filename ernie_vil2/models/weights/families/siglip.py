@@ -160,5 +160,5 @@ FGCLIP_2 = Family(
         f"{_EMBEDDINGS}_*": "positions of the dialect text=long",
     },
     dialects={"text": ("short", "box", "long")},
-    gives_length=True,
+    has_fixed_length=True,
 )
