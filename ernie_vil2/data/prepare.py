@@ -1,7 +1,9 @@
-"""Any source made into tar shards by several processes, with their index and a report; a run that was stopped goes on.
+"""Conversion of any source to tar shards by several processes, with an index and a report.
 
-`tools/prepare.py` is the command line, docs/data.md the guide.
+A stopped run can be continued. `tools/prepare.py` is the command line, docs/data.md the guide.
 """
+
+from __future__ import annotations
 
 import io
 import json
@@ -31,34 +33,37 @@ from ernie_vil2.data.samples import (
     format_names,
 )
 from ernie_vil2.data.selection import SelectedSamples
-from ernie_vil2.data.shard_processes import Count, each_shard
+from ernie_vil2.data.shard_processes import CountSamples, map_shards
 from ernie_vil2.data.tags import TagsFile, find_tags_id, join_tags
 from ernie_vil2.io.files import atomic_files, atomic_write, load_json, sha256, write_json, write_text
 from ernie_vil2.io.locks import claimed
 from ernie_vil2.io.terminal import counted
 
-VERSION = 1  # of what is kept of a job, and of the notes of its shards
+VERSION = 1  # of the job in the state folder, and of the notes on shards
 REPORT = "report.txt"
 STATE = ".prepare"
-"""Folder in the output that holds what a run needs to go on: the job, and a note on each finished shard."""
+"""Folder in the output with what a run needs to continue: the job, and a note on each finished shard."""
+
+# 128 bits: among a billion samples the probability of two equal digests is 1e-21.
 DIGEST_BYTES = 16
-# How the formats that a shard may hold begin; whatever else can be decoded becomes JPEG.
+
+# First bytes of the formats that a shard may hold; images of all others become JPEG.
 SIGNATURES = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png", b"BM": "bmp"}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a sample is written, and how many go into a shard.
+    """How samples are written.
 
     Args:
-        short_side: images whose short side is longer become JPEG of this short side, in pixels; None: images keep
-            their bytes.
-        quality: of that JPEG, 1 to 100.
-        samples_per_shard: of the input; what cannot be used is missing from the shard.
-        tags_id: field whose value the tags are joined by; None: the image's name.
-        drop_duplicates: of samples with equal image and captions only the first is kept.
+        short_side: images with a longer short side become JPEG of this short side, in pixels; None: images keep their
+            bytes.
+        quality: quality of that JPEG, 1 to 100.
+        samples_per_shard: number of input samples for a shard; samples that cannot be used are missing from it.
+        tags_id: field by which tags are joined; None: name of the image.
+        drop_duplicates: whether only the first of several samples with equal image and captions is written.
         text_id: JSON field that names a text, as in `Data.text_id`.
-        background: [red, green, blue] behind transparent pixels where an image becomes JPEG, 0 to 255.
+        background: [red, green, blue] behind transparent pixels of an image that becomes JPEG, 0 to 255.
 
     Raises:
         ValueError: a number is out of its range.
@@ -84,281 +89,32 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Work:
-    """All that a process needs to make any of the shards.
+class ShardWork:
+    """Everything that a process needs to make any of the shards.
 
-    `kept` says which samples are not duplicates of an earlier one; None: all. `count` is called with the samples read
-    since.
+    Attributes:
+        source: the samples.
+        settings: how they are written.
+        tags: files of tags.
+        is_unique: `[N]` bool, whether each sample is no duplicate of an earlier one; None: all are written.
+        count: function that is called with the number of samples read since the last call.
     """
 
     source: SampleSequence
     settings: Settings
     tags: Sequence[TagsFile] = ()
-    kept: np.ndarray | None = None
+    is_unique: np.ndarray | None = None
     count: Callable[[int], None] = lambda samples: None
 
     @property
-    def shards(self) -> int:
-        """How many shards there will be."""
+    def num_shards(self) -> int:
+        """Number of shards."""
         return -(-len(self.source) // self.settings.samples_per_shard)
 
     def rows(self, shard: int) -> range:
-        """The samples of the input that a shard is made of."""
+        """Return the input samples of a shard."""
         size = self.settings.samples_per_shard
         return range(shard * size, min((shard + 1) * size, len(self.source)))
-
-
-def digests(work: Work, shard: int) -> np.ndarray:
-    """What distinguishes the samples of a shard, by image and captions, `[samples, 16]` uint8.
-
-    A sample that cannot be read has zeros, and is not a duplicate.
-    """
-    found = np.zeros((len(work.rows(shard)), DIGEST_BYTES), np.uint8)
-    for position, row in enumerate(work.rows(shard)):
-        try:
-            sample = work.source[row]
-        except BadSample:
-            continue
-        finally:
-            work.count(1)
-        content = blake2b(blake2b(sample.image).digest(), digest_size=DIGEST_BYTES)
-        content.update(json.dumps(sorted(sample.captions.items())).encode())
-        found[position] = np.frombuffer(content.digest(), np.uint8)
-    return found
-
-
-def make_shard(work: Work, shard: int, folder: Path | None) -> dict:
-    """Makes a shard in a folder; None: only checks its samples. A shard without any sample is not written.
-
-    Returns:
-        For JSON: `name`, `samples`, `bytes`, `sha256` (null without a file), `input` (see `input_digest`), `read`,
-        `duplicates`, `tagged` (samples with tags) and `bad_samples` as in a run's report. Without a folder also
-        `images`: of each sample the row, the image's name as a number, and one of name and content.
-    """
-    found = _Found()
-    entry: dict[str, Any] = {"name": f"{shard:05d}.tar", "bytes": 0, "sha256": None}
-    samples = _good_samples(work, shard, found)
-    if folder is None:
-        for _ in samples:
-            pass
-        entry["images"] = found.images
-    else:
-        path = folder / entry["name"]
-        path.unlink(missing_ok=True)  # one of other content, which could not be verified
-        first = next(samples, None)
-        if first is not None:
-            with atomic_write(path) as aside, tarfile.open(aside, "w", format=tarfile.PAX_FORMAT) as archive:
-                for row, suffix, image, fields in chain([first], samples):
-                    write_sample(archive, f"{row:09d}", suffix, image, fields)
-                    archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every one
-            entry |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    report, counts = found.report, dict(found.counts)
-    return (
-        entry
-        | counts
-        | {"input": found.input.hexdigest(), "num_read": report.num_read, "bad_samples": report.as_dict()}
-    )
-
-
-class _Found:
-    """What is found out about the samples of a shard while they are read."""
-
-    def __init__(self) -> None:
-        self.input = blake2b(digest_size=DIGEST_BYTES)
-        self.report = BadSampleReport()
-        self.counts = {"samples": 0, "duplicates": 0, "tagged": 0}
-        self.images: list[tuple[int, int, int]] = []
-
-
-def input_digest(work: Work, shard: int) -> str:
-    """A digest of all that decides a shard: images, texts and tags as they are now; no image is decoded."""
-    content = blake2b(digest_size=DIGEST_BYTES)
-    for _ in _read(work, shard, content):
-        pass
-    return content.hexdigest()
-
-
-def _read(work: Work, shard: int, content: blake2b) -> Iterator[tuple[int, Sample, dict] | BadSample | None]:
-    """The rows of a shard with the JSON of each, None for a duplicate; what was read goes into the digest."""
-    for row in work.rows(shard):
-        work.count(1)
-        read: tuple[int, Sample, dict] | BadSample | None = None
-        parts = [b"duplicate"]
-        if work.kept is None or work.kept[row]:
-            try:
-                sample = work.source[row]
-                fields = _fields(sample, work)
-                read, parts = (row, sample, fields), [sample.image, _as_json(fields)]
-            except BadSample as bad:
-                read, parts = bad, [str(bad).encode()]
-        for part in parts:
-            content.update(blake2b(part).digest())
-        yield read
-
-
-def _good_samples(work: Work, shard: int, found: _Found) -> Iterator[tuple[int, str, bytes, dict]]:
-    for read in _read(work, shard, found.input):
-        if read is None:
-            found.report.add(1, [])
-            found.counts["duplicates"] += 1
-            continue
-        try:
-            if isinstance(read, BadSample):
-                raise read
-            row, sample, fields = read
-            with collect_remarks() as odd:
-                suffix, image = _image(sample, work.settings)
-        except BadSample as bad:
-            found.report.add(1, [(bad.reason, bad.name)])
-            continue
-        name = sample.image_name
-        odd += [SEVERAL_LINES] * sample.has_several_lines
-        found.report.add(1, [], [(remark, name) for remark in odd])
-        found.counts["samples"] += 1
-        found.counts["tagged"] += any(field.partition("_")[0] == "tags" for field in fields)
-        found.images.append((row, content_id(name), content_id(name, sample.image)))
-        yield row, suffix, image, fields
-
-
-def _image(sample: Sample, settings: Settings) -> tuple[str, bytes]:
-    """Suffix and bytes of what is written; BadSample if the image cannot be decoded."""
-    image = EncodedImage(sample.image, sample.image_name, settings.background)
-    short, suffix = min(image.height, image.width), _suffix(sample.image)
-    if settings.short_side is not None and short > settings.short_side:
-        shrink = short / settings.short_side
-        size = [max(1, round(side / shrink)) for side in (image.width, image.height)]
-        pixels = cv2.resize(image.decode(shrink), size, interpolation=cv2.INTER_AREA)
-    else:
-        pixels = image.decode()
-        if suffix:
-            return suffix, sample.image
-    flags = [cv2.IMWRITE_JPEG_QUALITY, settings.quality]
-    done, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), flags)
-    if not done:  # JPEG ends at 65,535 pixels a side
-        raise BadSample(Reason.TOO_LONG_FOR_JPEG, sample.image_name)
-    return "jpg", encoded.tobytes()
-
-
-def _suffix(image: bytes) -> str | None:
-    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
-        return "webp"
-    return next((suffix for start, suffix in SIGNATURES.items() if image.startswith(start)), None)
-
-
-def _fields(sample: Sample, work: Work) -> dict:
-    """The JSON of a sample: the name of its image, what else its source says, captions and tags."""
-    captions, tags = sample.readable_captions(), dict(sample.tags)
-    if work.tags:
-        tags = join_tags(tags, find_tags_id(sample, work.settings.tags_id), work.tags)
-    fields = {
-        name: value
-        for name, value in sample.fields.items()
-        if name != "text" and name.partition("_")[0] not in ("caption", "tags")
-    }
-    fields["image_id"] = sample.image_name
-    for kind, texts in (
-        ("caption", captions),
-        ("tags", {language: list(one) for language, one in tags.items() if one}),
-    ):
-        for language, value in texts.items():
-            fields[f"{kind}_{language}" if language else kind] = value
-    check_text(sample.image_name)
-    return fields
-
-
-def _as_json(fields: dict) -> bytes:
-    # str: what a table may hold and JSON may not, such as dates.
-    return json.dumps(fields, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
-
-
-def write_sample(archive: tarfile.TarFile, name: str, suffix: str, image: bytes, fields: dict) -> None:
-    """Adds a sample to a shard: the file of its image, and one of its fields."""
-    for ending, content in ((suffix, image), ("json", _as_json(fields))):
-        member = tarfile.TarInfo(f"{name}.{ending}")  # owner, mode and time are the same for all
-        member.size = len(content)
-        archive.addfile(member, io.BytesIO(content))
-
-
-@dataclass(frozen=True)
-class PreparedIndex:
-    """Shards with their counts, sizes and checksums.
-
-    Args:
-        job: what was made of what.
-        shards: what `make_shard` returned for each, in order, those without a sample among them.
-        shared_names: how many names different images have, and the first of these; where that was looked for.
-    """
-
-    job: Mapping
-    shards: Sequence[Mapping]
-    shared_names: tuple[int, Sequence[str]] = (0, ())
-
-    @property
-    def bad_samples(self) -> BadSampleReport:
-        """Of all shards."""
-        joined = BadSampleReport()
-        for shard in self.shards:
-            joined.merge(shard["bad_samples"])
-        return joined
-
-    def total(self, count: str) -> int:
-        """A count (`samples`, `bytes`, `duplicates`, `tagged`) over all shards."""
-        return sum(shard[count] for shard in self.shards)
-
-    def write(self, folder: Path) -> None:
-        """Writes `index.json` and `report.txt`."""
-        totals = {count: self.total(count) for count in ("samples", "bytes", "num_read", "duplicates", "tagged")}
-        files = [
-            {key: shard[key] for key in ("name", "samples", "bytes", "sha256")}
-            for shard in self.shards
-            if shard["samples"]
-        ]
-        content = totals | {"shards": files, "bad_samples": self.bad_samples.as_dict(), "job": self.job}
-        with atomic_files(folder) as temporary:
-            write_text(temporary / REPORT, f"{self}\n")
-            write_json(temporary / INDEX, content)
-
-    def __str__(self) -> str:
-        lines = [
-            f"{counted(self.total('samples'), 'sample')} in "
-            f"{counted(sum(bool(shard['samples']) for shard in self.shards), 'shard')}"
-            + (f", {self.total('bytes'):,} bytes" if self.total("bytes") else ""),
-            f"{self.total('tagged'):,} of them with tags",
-        ]
-        if self.job["settings"]["drop_duplicates"]:
-            lines.append(f"{counted(self.total('duplicates'), 'duplicate')} dropped")
-        if self.shared_names[0]:
-            lines.append(
-                f"names that different images have, by which no tags can be joined: {format_names(*self.shared_names)}"
-            )
-        return "\n".join([*lines, str(self.bad_samples)])
-
-
-def _job(source: ShardedSource | SelectedSamples, settings: Settings, tags: Sequence[TagsFile]) -> dict:
-    """What determines the output, for JSON, but for the content of the input, which is noted shard by shard."""
-    made = asdict(settings) | {"background": list(settings.background)}  # as JSON gives it back
-    return {"version": VERSION, "settings": made, "input": source.contents, "tags": [file.name for file in tags]}
-
-
-def check(
-    source: ShardedSource | SelectedSamples, settings: Settings, tags: Sequence[TagsFile] = (), processes: int = 1
-) -> PreparedIndex:
-    """Reads and decodes every sample and writes nothing; the result has no files. Otherwise as `prepare`."""
-    job = _job(source, settings, tags)
-    work = replace(Work(source, settings, tags), kept=_kept(Work(source, settings), processes))
-    entries = _each_shard(work, processes, "checking", lambda work, shard: make_shard(work, shard, None))
-    images = np.array([image for entry in entries for image in entry.pop("images")], np.int64).reshape(-1, 3)
-    shared = _shared(images)
-    names = [source[row].image_name for row in shared[: BadSampleReport.MAX_NAMES]]
-    return PreparedIndex(job, entries, (len(shared), names))
-
-
-def _shared(images: np.ndarray) -> list[int]:
-    """Rows of the first image of each name that different images have; `images` as `make_shard` gives them."""
-    rows, names, contents = images.T
-    distinct = np.sort(np.unique(contents, return_index=True)[1])  # of each image its first row
-    _, first, counts = np.unique(names[distinct], return_index=True, return_counts=True)
-    return sorted(rows[distinct[first[counts > 1]]].tolist())
 
 
 def prepare(
@@ -368,32 +124,34 @@ def prepare(
     tags: Sequence[TagsFile] = (),
     processes: int = 1,
 ) -> PreparedIndex:
-    """Turns a source into tar shards, with `index.json` and `report.txt` next to them.
+    """Convert a source to tar shards, with `index.json` and `report.txt` next to them.
 
-    The bytes of the output follow from input, tags and settings, whatever the number of processes and whatever the
-    folder holds of an earlier run. A shard appears when it is whole. One that is there already is kept if its checksum
-    and that of its input, which is read for this, are as they were; so what was edited since is made again.
+    The bytes of the output follow from input, tags and settings. They depend neither on the number of processes nor on
+    what an earlier run left in the folder. A shard appears when it is complete. A shard of an earlier run is kept if
+    its checksum and the digest of its input, which is read again for this, are unchanged.
 
     Args:
         source: the samples, in the order of the output.
         output: folder of the shards.
-        tags: files of tags; the later one counts where several have tags of an id in a language.
-        processes: that read, decode and write.
+        settings: how samples are written.
+        tags: files of tags; if several have tags of an id in a language, the last one is used.
+        processes: number of processes that read, decode and write.
 
     Raises:
         OtherJob: the folder holds something else, or another run is writing there.
-        KilledProcess: something killed a process.
+        KilledProcess: a process was killed.
         ValueError: no sample could be used.
         OSError: the folder cannot be written.
     """
     output = Path(output)
-    job = _job(source, settings, tags)
+    job = _describe_job(source, settings, tags)
     with claimed(output, STATE, job) as state:
-        for left in output.glob(".*.partial"):  # by a run that was killed
-            left.unlink()
-        work = Work(source, settings, tags)
-        work = replace(work, kept=_kept(work, processes))
-        entries = _each_shard(work, processes, "writing", lambda work, shard: _resumed(work, shard, output, state))
+        for partial_file in output.glob(".*.partial"):  # left by a run that was killed
+            partial_file.unlink()
+        work = ShardWork(source, settings, tags)
+        if settings.drop_duplicates:
+            work = replace(work, is_unique=_find_unique_samples(work, processes))
+        entries = _map_shards(lambda work, shard: _resume_shard(work, shard, output, state), work, processes, "writing")
         index = PreparedIndex(job, entries)
         if not index.total("samples"):
             raise ValueError(f"no sample could be used, so that there is no shard\n{index.bad_samples}")
@@ -401,35 +159,327 @@ def prepare(
     return index
 
 
-def _resumed(work: Work, shard: int, output: Path, state: Path) -> dict:
-    """What a finished shard's run noted, if shard and input are as they were then; otherwise the shard is made."""
+def check(
+    source: ShardedSource | SelectedSamples, settings: Settings, tags: Sequence[TagsFile] = (), processes: int = 1
+) -> PreparedIndex:
+    """Read and decode every sample like `prepare`, and write nothing; the result has no files."""
+    job = _describe_job(source, settings, tags)
+    work = ShardWork(source, settings, tags)
+    if settings.drop_duplicates:
+        work = replace(work, is_unique=_find_unique_samples(work, processes))
+    entries = _map_shards(lambda work, shard: make_shard(work, shard, None), work, processes, "checking")
+    images: list[tuple[int, int, int]] = []
+    for entry in entries:
+        images += entry.pop("images")
+    shared_rows = _find_shared_names(np.array(images, np.int64).reshape(-1, 3))
+    names = [source[row].image_name for row in shared_rows[: BadSampleReport.MAX_NAMES]]
+    return PreparedIndex(job, entries, (len(shared_rows), names))
+
+
+def _find_shared_names(images: np.ndarray) -> list[int]:
+    """Return, for each name that different images have, the row of the first of them.
+
+    Args:
+        images: `[samples, 3]`: row, name and content as numbers, as in `make_shard`.
+    """
+    rows, names, contents = images.T
+    _, first_samples = np.unique(contents, return_index=True)
+    first_samples.sort()  # the first sample of each image, in order
+    _, positions, counts = np.unique(names[first_samples], return_index=True, return_counts=True)
+    return sorted(rows[first_samples[positions[counts > 1]]].tolist())
+
+
+def _describe_job(source: ShardedSource | SelectedSamples, settings: Settings, tags: Sequence[TagsFile]) -> dict:
+    """Return what determines the output, as JSON; the content of the input is noted shard by shard."""
+    return {
+        "version": VERSION,
+        "settings": asdict(settings) | {"background": list(settings.background)},  # JSON has no tuples
+        "input": source.contents,
+        "tags": [file.name for file in tags],
+    }
+
+
+def _map_shards(task: Callable[[ShardWork, int], Any], work: ShardWork, num_processes: int, description: str) -> list:
+    """Do a task for every shard in several processes; return the results in order."""
+
+    def run(shard: int, count: CountSamples) -> Any:
+        return task(replace(work, count=count), shard)
+
+    return map_shards(run, range(work.num_shards), num_processes, description, len(work.source))
+
+
+def _find_unique_samples(work: ShardWork, num_processes: int) -> np.ndarray:
+    """Return which samples are no duplicates of an earlier one, `[N]` bool."""
+    digests = np.concatenate(_map_shards(_digest_samples, work, num_processes, "looking for duplicates"))
+    is_unique = ~digests.any(axis=1)  # samples that could not be read, which are reported when shards are made
+    digests_as_values = np.ascontiguousarray(digests).view(f"V{DIGEST_BYTES}")
+    _, first_rows = np.unique(digests_as_values, return_index=True)
+    is_unique[first_rows] = True
+    return is_unique
+
+
+def _digest_samples(work: ShardWork, shard: int) -> np.ndarray:
+    """Return digests of image and captions of a shard's samples, `[samples, 16]` uint8; zeros if one is unreadable."""
+    rows = work.rows(shard)
+    digests = np.zeros((len(rows), DIGEST_BYTES), np.uint8)
+    for position, row in enumerate(rows):
+        try:
+            sample = work.source[row]
+        except BadSample:
+            continue
+        finally:
+            work.count(1)
+        content = blake2b(blake2b(sample.image).digest(), digest_size=DIGEST_BYTES)
+        content.update(json.dumps(sorted(sample.captions.items())).encode())
+        digests[position] = np.frombuffer(content.digest(), np.uint8)
+    return digests
+
+
+def _resume_shard(work: ShardWork, shard: int, output: Path, state: Path) -> dict:
+    """Return the note on a finished shard if shard and input are unchanged; else make the shard."""
     note = state / f"{shard:05d}.json"
     if note.exists():
         entry = load_json(note)
         path = output / entry["name"]
-        if entry["sha256"] is None or (path.exists() and sha256(path) == entry["sha256"]):
-            if entry["input"] == input_digest(work, shard):
+        is_intact = entry["sha256"] is None or (path.exists() and sha256(path) == entry["sha256"])
+        if is_intact:
+            if entry["input"] == digest_input(work, shard):
                 return entry
-            work.count(-len(work.rows(shard)))
-    (output / INDEX).unlink(missing_ok=True)  # until all shards are of one input again
+            work.count(-len(work.rows(shard)))  # they will be read again
+    # The index of an earlier run is wrong until all shards are of the present input.
+    (output / INDEX).unlink(missing_ok=True)
     entry = make_shard(work, shard, output)
     write_json(note, entry, indent=None)
     return entry
 
 
-def _kept(work: Work, processes: int) -> np.ndarray | None:
-    """Which samples are not the same as an earlier one, `[N]` bool; None if duplicates are not looked for."""
-    if not work.settings.drop_duplicates:
-        return None
-    found = np.concatenate(_each_shard(work, processes, "looking for duplicates", digests))
-    kept = ~found.any(1)  # what could not be read is reported later
-    _, first = np.unique(np.ascontiguousarray(found).view(f"V{DIGEST_BYTES}"), return_index=True)
-    kept[first] = True
-    return kept
+def make_shard(work: ShardWork, shard: int, folder: Path | None) -> dict:
+    """Write a shard, unless none of its samples can be used.
+
+    Args:
+        work: source and settings.
+        shard: number of the shard.
+        folder: folder of the shard; None: samples are checked, and nothing is written.
+
+    Returns:
+        For JSON: `name`, `samples`, `bytes`, `sha256` (null without a file), `input` (see `digest_input`), `num_read`,
+        `duplicates`, `tagged` (samples with tags) and `bad_samples` as in a run's report. Without a folder also
+        `images`: of each sample the row, the image's name as a number, and name and content as a number.
+    """
+    log = _ShardLog()
+    entry: dict[str, Any] = {"name": f"{shard:05d}.tar", "bytes": 0, "sha256": None}
+    samples = _usable_samples(work, shard, log)
+    if folder is None:
+        for _ in samples:
+            pass
+        entry["images"] = log.images
+    else:
+        path = folder / entry["name"]
+        path.unlink(missing_ok=True)  # a shard of other content, without a note to verify it
+        first_sample = next(samples, None)
+        if first_sample is not None:
+            with atomic_write(path) as temporary, tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as archive:
+                for row, suffix, image, fields in chain([first_sample], samples):
+                    write_sample(archive, f"{row:09d}", suffix, image, fields)
+                    archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all of them in memory
+            entry |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    return {
+        **entry,
+        **log.counts,
+        "input": log.input_digest.hexdigest(),
+        "num_read": log.report.num_read,
+        "bad_samples": log.report.as_dict(),
+    }
 
 
-def _each_shard(work: Work, processes: int, what: str, task: Callable[[Work, int], Any]) -> list[Any]:
-    def run(shard: int, count: Count) -> Any:
-        return task(replace(work, count=count), shard)
+class _ShardLog:
+    """Counts, digests and faults of a shard's samples, collected while they are read.
 
-    return each_shard(run, range(work.shards), processes, what, len(work.source))
+    Attributes:
+        input_digest: see `digest_input`.
+        report: the bad samples.
+        counts: numbers of samples written, of duplicates, and of samples with tags.
+        images: of each sample written the row, the image's name as a number, and name and content as a number.
+    """
+
+    def __init__(self) -> None:
+        self.input_digest = blake2b(digest_size=DIGEST_BYTES)
+        self.report = BadSampleReport()
+        self.counts = {"samples": 0, "duplicates": 0, "tagged": 0}
+        self.images: list[tuple[int, int, int]] = []
+
+
+def digest_input(work: ShardWork, shard: int) -> str:
+    """Return a digest of everything that determines a shard: images, texts and tags; no image is decoded."""
+    digest = blake2b(digest_size=DIGEST_BYTES)
+    for _ in _read_samples(work, shard, digest):
+        pass
+    return digest.hexdigest()
+
+
+def _read_samples(
+    work: ShardWork, shard: int, digest: blake2b
+) -> Iterator[tuple[int, Sample, dict] | BadSample | None]:
+    """Yield row, sample and JSON of a shard's samples, an error for a bad one, and None for a duplicate.
+
+    What is read is added to the digest.
+    """
+    for row in work.rows(shard):
+        work.count(1)
+        outcome: tuple[int, Sample, dict] | BadSample | None
+        if work.is_unique is not None and not work.is_unique[row]:
+            outcome, contents = None, [b"duplicate"]
+        else:
+            try:
+                sample = work.source[row]
+                fields = _make_fields(sample, work)
+                outcome, contents = (row, sample, fields), [sample.image, _encode_json(fields)]
+            except BadSample as bad:
+                outcome, contents = bad, [str(bad).encode()]
+        for content in contents:
+            digest.update(blake2b(content).digest())
+        yield outcome
+
+
+def _usable_samples(work: ShardWork, shard: int, log: _ShardLog) -> Iterator[tuple[int, str, bytes, dict]]:
+    """Yield row, image suffix, image and JSON of the samples to write, and log all of them."""
+    for outcome in _read_samples(work, shard, log.input_digest):
+        if outcome is None:
+            log.report.add(1, [])
+            log.counts["duplicates"] += 1
+            continue
+        try:
+            if isinstance(outcome, BadSample):
+                raise outcome
+            row, sample, fields = outcome
+            with collect_remarks() as remarks:
+                suffix, image = _make_image(sample, work.settings)
+        except BadSample as bad:
+            log.report.add(1, [(bad.reason, bad.name)])
+            continue
+
+        name = sample.image_name
+        if sample.has_several_lines:
+            remarks.append(SEVERAL_LINES)
+        log.report.add(1, [], [(remark, name) for remark in remarks])
+        log.counts["samples"] += 1
+        log.counts["tagged"] += any(field.partition("_")[0] == "tags" for field in fields)
+        log.images.append((row, content_id(name), content_id(name, sample.image)))
+        yield row, suffix, image, fields
+
+
+def _make_image(sample: Sample, settings: Settings) -> tuple[str, bytes]:
+    """Return suffix and bytes of the image to write; BadSample if it cannot be decoded."""
+    image = EncodedImage(sample.image, sample.image_name, settings.background)
+    short_side = min(image.height, image.width)
+    if settings.short_side is not None and short_side > settings.short_side:
+        shrink = short_side / settings.short_side
+        size = [max(1, round(side / shrink)) for side in (image.width, image.height)]
+        pixels = cv2.resize(image.decode(shrink), size, interpolation=cv2.INTER_AREA)
+    else:
+        pixels = image.decode()  # also if the bytes are kept: a damaged image is found now
+        suffix = _find_suffix(sample.image)
+        if suffix:
+            return suffix, sample.image
+
+    flags = [cv2.IMWRITE_JPEG_QUALITY, settings.quality]
+    is_encoded, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), flags)
+    if not is_encoded:  # a side of a JPEG has at most 65,535 pixels
+        raise BadSample(Reason.TOO_LONG_FOR_JPEG, sample.image_name)
+    return "jpg", encoded.tobytes()
+
+
+def _find_suffix(image: bytes) -> str | None:
+    """Return the suffix of an image's format; None for a format that a shard may not hold."""
+    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
+        return "webp"
+    for signature, suffix in SIGNATURES.items():
+        if image.startswith(signature):
+            return suffix
+    return None
+
+
+def _make_fields(sample: Sample, work: ShardWork) -> dict:
+    """Return the JSON of a sample: the fields of its source, the name of its image, captions and tags."""
+    captions, tags = sample.readable_captions(), dict(sample.tags)
+    if work.tags:
+        tags = join_tags(tags, find_tags_id(sample, work.settings.tags_id), work.tags)
+    fields = {}
+    for name, value in sample.fields.items():
+        if name != "text" and name.partition("_")[0] not in ("caption", "tags"):
+            fields[name] = value
+    fields["image_id"] = sample.image_name
+    for language, caption in captions.items():
+        fields[f"caption_{language}" if language else "caption"] = caption
+    for language, words in tags.items():
+        if words:
+            fields[f"tags_{language}" if language else "tags"] = list(words)
+    check_text(sample.image_name)
+    return fields
+
+
+def _encode_json(fields: dict) -> bytes:
+    # default=str: a table may hold values that JSON does not have, such as dates.
+    return json.dumps(fields, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
+
+
+def write_sample(archive: tarfile.TarFile, name: str, suffix: str, image: bytes, fields: dict) -> None:
+    """Add a sample to a shard: a file of its image, and a JSON file of its fields."""
+    for file_suffix, content in ((suffix, image), ("json", _encode_json(fields))):
+        member = tarfile.TarInfo(f"{name}.{file_suffix}")  # owner, mode and time are the same for all
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+
+
+@dataclass(frozen=True)
+class PreparedIndex:
+    """Shards with their counts, sizes and checksums.
+
+    Args:
+        job: what determines the output, see `prepare`.
+        shards: results of `make_shard`, in order, also those of shards without samples.
+        shared_names: number of names that different images have, and the first of these names, as `check` finds them.
+    """
+
+    job: Mapping
+    shards: Sequence[Mapping]
+    shared_names: tuple[int, Sequence[str]] = (0, ())
+
+    @property
+    def bad_samples(self) -> BadSampleReport:
+        """The report of all shards."""
+        report = BadSampleReport()
+        for shard in self.shards:
+            report.merge(shard["bad_samples"])
+        return report
+
+    def total(self, count: str) -> int:
+        """Return a count (`samples`, `bytes`, `num_read`, `duplicates` or `tagged`) over all shards."""
+        return sum(shard[count] for shard in self.shards)
+
+    def write(self, folder: Path) -> None:
+        """Write `index.json` and `report.txt`."""
+        totals = {count: self.total(count) for count in ("samples", "bytes", "num_read", "duplicates", "tagged")}
+        files = []
+        for shard in self.shards:
+            if shard["samples"]:
+                files.append({key: shard[key] for key in ("name", "samples", "bytes", "sha256")})
+        content = totals | {"shards": files, "bad_samples": self.bad_samples.as_dict(), "job": self.job}
+        with atomic_files(folder) as temporary:
+            write_text(temporary / REPORT, f"{self}\n")
+            write_json(temporary / INDEX, content)
+
+    def __str__(self) -> str:
+        num_shards = sum(1 for shard in self.shards if shard["samples"])
+        size = f", {self.total('bytes'):,} bytes" if self.total("bytes") else ""
+        lines = [
+            f"{counted(self.total('samples'), 'sample')} in {counted(num_shards, 'shard')}{size}",
+            f"{self.total('tagged'):,} of them with tags",
+        ]
+        if self.job["settings"]["drop_duplicates"]:
+            lines.append(f"{counted(self.total('duplicates'), 'duplicate')} dropped")
+        if self.shared_names[0]:
+            lines.append(
+                f"names that different images have, by which no tags can be joined: {format_names(*self.shared_names)}"
+            )
+        return "\n".join([*lines, str(self.bad_samples)])

@@ -1,4 +1,4 @@
-"""A task done for many shards by several processes, with a bar of the samples that they have read."""
+"""Processes that do a task for each of many shards, with a progress bar of the samples read."""
 
 import multiprocessing
 import os
@@ -17,10 +17,14 @@ from ernie_vil2.device.launch import end_with_parent
 from ernie_vil2.io.terminal import RunError
 
 T = TypeVar("T")
-Count = Callable[[int], None]
-"""Called by a task with the samples that it has read since; it ends the task with KeyboardInterrupt where the parent
-stops."""
-REFRESH = 0.5  # seconds between two looks at the progress
+
+CountSamples = Callable[[int], None]
+"""Function that a task calls with the number of samples read since the last call.
+
+It raises KeyboardInterrupt in the task when the parent stops.
+"""
+
+REFRESH_INTERVAL = 0.5  # seconds between two updates of the bar
 
 
 class KilledProcess(RunError):  # noqa: N818  -- named by what has happened
@@ -28,50 +32,57 @@ class KilledProcess(RunError):  # noqa: N818  -- named by what has happened
 
 
 class _Process:
-    """What a process of the pool has from its parent: by the fork, not by a pipe."""
+    """The task of a pool's process, inherited by the fork, because a closure cannot be sent through a pipe."""
 
     task: Callable[[int], Any]
 
 
-def each_shard(
-    task: Callable[[int, Count], T], shards: Sequence[int], processes: int, what: str, samples: int
+def map_shards(
+    task: Callable[[int, CountSamples], T],
+    shards: Sequence[int],
+    num_processes: int,
+    description: str,
+    num_samples: int,
 ) -> list[T]:
-    """The task's result for every shard, in order.
+    """Do a task for every shard, and return the results in order.
 
     Args:
-        task: called with the number of a shard and with `Count`, in any of the processes, which are forked for it.
-        what: is done, for the bar.
-        samples: of all shards, for the bar.
+        task: function of a shard's number and a `CountSamples`, called in any of the processes, which are forked.
+        shards: numbers of the shards.
+        num_processes: number of processes.
+        description: label of the bar, such as "writing".
+        num_samples: number of samples of all shards, for the bar.
 
     Raises:
-        KilledProcess: something killed a process.
+        KilledProcess: a process was killed.
     """
     if not shards:
         return []
     context = multiprocessing.get_context("fork")
-    done, stopped = context.Value("q", 0), context.Value("b", 0, lock=False)
+    num_read, is_stopped = context.Value("q", 0), context.Value("b", 0, lock=False)
 
-    def count(read: int) -> None:
-        if stopped.value:
+    def count(samples: int) -> None:
+        if is_stopped.value:
             raise KeyboardInterrupt
-        with done.get_lock():
-            done.value += read
+        with num_read.get_lock():
+            num_read.value += samples
 
     pool = ProcessPoolExecutor(
-        min(processes, len(shards)),
+        min(num_processes, len(shards)),
         context,
-        initializer=_begin,
+        initializer=_initialize_process,
         initargs=(os.getpid(), lambda shard: task(shard, count)),
     )
-    bar = tqdm(desc=what, total=samples, unit="sample", dynamic_ncols=True, file=sys.stdout)
-    results, left, running = dict[int, T](), iter(shards), dict[Future, int]()
+    bar = tqdm(desc=description, total=num_samples, unit="sample", dynamic_ncols=True, file=sys.stdout)
+    results, remaining, running = dict[int, T](), iter(shards), dict[Future, int]()
     with bar:
         try:
             while len(results) < len(shards):
-                for shard in islice(left, 2 * processes - len(running)):
-                    running[pool.submit(_run, shard)] = shard
-                finished, _ = wait(running, REFRESH, FIRST_COMPLETED)
-                bar.update(done.value - bar.n)
+                # Two shards for each process: the next one waits while the first is read.
+                for shard in islice(remaining, 2 * num_processes - len(running)):
+                    running[pool.submit(_run_task, shard)] = shard
+                finished, _ = wait(running, REFRESH_INTERVAL, FIRST_COMPLETED)
+                bar.update(num_read.value - bar.n)
                 for future in finished:
                     results[running.pop(future)] = future.result()
             return [results[shard] for shard in shards]
@@ -80,16 +91,16 @@ def each_shard(
                 "a process was killed, perhaps for its memory; run again, with fewer --processes, to continue"
             ) from error
         finally:
-            stopped.value = 1
+            is_stopped.value = 1
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(parent: int, task: Callable[[int], Any]) -> None:
-    end_with_parent(parent)
+def _initialize_process(parent_pid: int, task: Callable[[int], Any]) -> None:
+    end_with_parent(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     cv2.setNumThreads(0)  # processes are the parallelism here
     _Process.task = staticmethod(task)
 
 
-def _run(shard: int) -> Any:
+def _run_task(shard: int) -> Any:
     return cast(Any, _Process.task(shard))

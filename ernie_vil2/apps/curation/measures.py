@@ -22,7 +22,7 @@ from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, content_id
 from ernie_vil2.data.selection import ShardIdentity, identify_shards
-from ernie_vil2.data.shard_processes import Count
+from ernie_vil2.data.shard_processes import CountSamples
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import atomic_write
 
@@ -84,7 +84,7 @@ class Maps:
         return PartFile(self.part(shard).path, self.schema, int(self.source.shard_sizes[shard]))
 
 
-def measure_shard(maps: Maps, shard: int, count: Count = lambda read: None) -> Path:
+def measure_shard(maps: Maps, shard: int, count: CountSamples = lambda read: None) -> Path:
     """Measures the pairs of a shard, and writes the part under its name when it is whole; `count` is called with the
     pairs read since."""
     part = maps.part(shard)

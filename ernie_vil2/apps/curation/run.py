@@ -26,7 +26,7 @@ from ernie_vil2.apps.curation.step import UNREADABLE, Step
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.selection import ABOUT, TABLE, VERSION
-from ernie_vil2.data.shard_processes import each_shard
+from ernie_vil2.data.shard_processes import map_shards
 from ernie_vil2.io.export_folder import named_in_utf8
 from ernie_vil2.io.files import atomic_files, atomic_folder, remove_partial, write_json
 from ernie_vil2.io.locks import claimed
@@ -91,7 +91,7 @@ def curate(
         if ray is not None and open_source is not None:
             measure_on_ray(partial(_opened, open_source, steps, maps.folder.resolve()), missing, ray)
         else:
-            each_shard(lambda shard, count: measure_shard(maps, shard, count), missing, processes, "measuring", samples)
+            map_shards(lambda shard, count: measure_shard(maps, shard, count), missing, processes, "measuring", samples)
         if embedder is not None:
             left = [shard for shard in own if not embedder.part(maps, shard).path.exists()]
             for shard in tqdm(left, "embedding", unit="shard", file=sys.stdout):

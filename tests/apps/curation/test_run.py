@@ -46,7 +46,7 @@ def measured(monkeypatch):
 
     monkeypatch.setattr(running, "measure_shard", note)
     monkeypatch.setattr(
-        running, "each_shard", lambda task, shards, *_: [task(one, lambda read: None) for one in shards]
+        running, "map_shards", lambda task, shards, *_: [task(one, lambda read: None) for one in shards]
     )
     return found
 

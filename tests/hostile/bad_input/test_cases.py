@@ -9,7 +9,7 @@ import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.data.loader import load_batches
-from ernie_vil2.data.prepare import Settings, Work, make_shard
+from ernie_vil2.data.prepare import Settings, ShardWork, make_shard
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import Tokenizer
@@ -66,7 +66,7 @@ def look_at(case, folder, location, tokenizer):
     assert all(name for _, name in batch["bad"])
     assert Counter(remark for remark, _ in batch["remarks"]) == ({case.remark: 2 * case.used} if case.remark else {})
 
-    entry = make_shard(Work(source, Settings()), 0, None)
+    entry = make_shard(ShardWork(source, Settings()), 0, None)
     assert entry["samples"] == case.used
     assert {reason: found["count"] for reason, found in entry["bad_samples"]["reasons"].items()} == case.skipped
     assert entry["bad_samples"].get("remarks", {}).keys() == {case.remark} - {""}
