@@ -1,7 +1,8 @@
-"""Arguments that commands have in common: options, their types, and the model and the data that they name.
+"""Options that several commands have, types of arguments, and the model and data that options name.
 
-A type takes the text of an argument and returns the value; argparse says what it raises on one line. A path that cannot
-be used is refused before the work begins, not after it.
+A type is a function that takes the text of an argument and returns its value, or raises ArgumentTypeError, which
+argparse reports on one line. Types are named by nouns, as argparse shows these names in messages. A path that cannot be
+used is refused here, before the work begins.
 """
 
 from __future__ import annotations
@@ -23,30 +24,35 @@ if TYPE_CHECKING:
     from ernie_vil2.data.benchmark import Benchmark
     from ernie_vil2.encoder import ErnieViL2
 
-CALIBRATED = "calibrated"
-DOTS = "..."
+CALIBRATED = "calibrated"  # value of --threshold: the threshold of the model's calibration
+ELLIPSIS = "..."  # in a row of shares
 _PACKAGE = Path(__file__).parents[1]
-CONFIGURATIONS = next((path for path in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if path.is_dir()), _PACKAGE)
-"""Of an installation, or of a checkout."""
+
+
+def _find_configurations() -> Path:
+    """Return the folder `configs` of an installation, or of a checkout."""
+    for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs"):
+        if folder.is_dir():
+            return folder
+    return _PACKAGE
+
+
+CONFIGURATIONS = _find_configurations()
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Adds `-c FILE` and `-o Section.key=value`."""
-    parser.add_argument(
-        "-c",
-        "--config",
-        type=configuration,
-        metavar="FILE",
-        help="YAML overlay over the defaults of configs/default.yaml; those in configs/ are found from any folder",
-    )
+    """Add `-c FILE` and `-o Section.key=value`."""
+    parser.add_argument("-c", "--config", type=configuration, metavar="FILE",
+                        help="YAML file whose settings replace those of configs/default.yaml; files in configs/ are "
+                        "found from any folder")  # fmt: skip
     parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value",
-                        help="overrides one value; may be repeated")  # fmt: skip
+                        help="replace one setting; may be repeated")  # fmt: skip
 
 
 def add_import_option(parser: argparse.ArgumentParser) -> None:
-    """The option of every command that uses parts which may be the user's own; `cli.run` does what it says."""
+    """Add the option that imports modules with user-defined components; `cli.run` imports them."""
     parser.add_argument("--import", dest="imports", action="append", default=[], type=module, metavar="MODULE",
-                        help="import this module of your own first: what it registers can then be named")  # fmt: skip
+                        help="import this module of your own first; what it registers can then be named")  # fmt: skip
 
 
 def add_sources(
@@ -54,162 +60,174 @@ def add_sources(
     name: str = "input",
     metavar: str = "INPUT",
     help: str = "files, patterns, addresses, pipe: commands, folders",
-    **how: Any,
+    **settings: Any,
 ) -> None:
-    """An argument that takes sources, as `Data.train` does; without it there are none."""
-    parser.add_argument(name, nargs="+", type=source, metavar=metavar, help=help, **{"default": [], **how})
+    """Add an argument that takes sources, as `Data.train` does; its default is an empty list."""
+    parser.add_argument(name, nargs="+", type=source, metavar=metavar, help=help, **{"default": [], **settings})
 
 
 def add_pipe_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option of every command that opens sources; `cli.run` does what it says."""
-    parser.add_argument("--allow-pipes", action="store_true", help="run the commands of pipe: entries; read them first")
+    """Add the option that permits `pipe:` entries; `cli.run` passes the permission on."""
+    parser.add_argument("--allow-pipes", action="store_true",
+                        help="run the commands of pipe: entries; read these commands first")  # fmt: skip
 
 
-def add_field_option(parser: argparse._ActionsContainer, owner: type, name: str, *flags: str, **settings: Any) -> None:
-    """Add the option that sets a field of a dataclass; help, placeholder and default are those of the field.
+def add_field_option(
+    parser: argparse._ActionsContainer, dataclass: type, name: str, *flags: str, **settings: Any
+) -> None:
+    """Add the option that sets a field of a dataclass, with the help, placeholder and default of the field.
 
     Args:
-        parser: that gets the option, or a group of its options.
-        owner: the dataclass.
-        name: of the field, and of its value among the arguments.
-        flags: that the user writes; none: the name of the field.
-        settings: how the option is read, as for `add_argument`; they go before what the field says.
+        parser: parser, or group of its options.
+        dataclass: class that has the field.
+        name: name of the field, and of its value among the arguments.
+        flags: option strings; none: derived from the name of the field.
+        settings: arguments of `add_argument`, which replace those of the field.
     """
-    (field,) = (field for field in dataclasses.fields(owner) if field.name == name)
-    default = default_of(field)
+    field = next(field for field in dataclasses.fields(dataclass) if field.name == name)
+    default = get_default(field)
     if isinstance(default, bool):
         settings = {"action": "store_true", **settings}
-    described = {key: value for key, value in field.metadata.items() if value is not None}
-    names = flags or (f"--{name.replace('_', '-')}",)
-    parser.add_argument(*names, **{"dest": name, "default": default, **described, **settings})
+    description = {key: value for key, value in field.metadata.items() if value is not None}
+    flags = flags or (f"--{name.replace('_', '-')}",)
+    parser.add_argument(*flags, **{"dest": name, "default": default, **description, **settings})
 
 
-def default_of(field: dataclasses.Field) -> Any:
-    """Return the default of a field as argparse has it: lists, to which options may append."""
+def get_default(field: dataclasses.Field) -> Any:
+    """Return the default of a field as argparse needs it: tuples and mappings become lists, which options append to."""
     default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     return list(default) if isinstance(default, tuple | dict) else default
 
 
-def changed_options(args: argparse.Namespace, owner: type) -> dict[str, Any]:
-    """Return the values of options of `add_field_option` that are not the fields' defaults, by field."""
-    defaults = {field.name: default_of(field) for field in dataclasses.fields(owner) if field.metadata}
-    return {name: vars(args)[name] for name, default in defaults.items() if vars(args)[name] != default}
+def find_changed_options(args: argparse.Namespace, dataclass: type) -> dict[str, Any]:
+    """Return the values of options of `add_field_option` that are not the defaults of their fields, by field."""
+    changed = {}
+    for field in dataclasses.fields(dataclass):
+        if field.metadata and vars(args)[field.name] != get_default(field):
+            changed[field.name] = vars(args)[field.name]
+    return changed
 
 
-def add_table_options(parser: argparse.ArgumentParser, **images: Any) -> None:
-    """Add the options of every command that opens sources, on tables of the user's own; `images`: as for --images."""
-    add_field_option(parser, DataSpec, "images", type=input_folder, **images)
+def add_table_options(parser: argparse.ArgumentParser, **image_settings: Any) -> None:
+    """Add the options on a user's tables; `image_settings` are arguments of `add_argument` for --images."""
+    add_field_option(parser, DataSpec, "images", type=input_folder, **image_settings)
     add_field_option(parser, DataSpec, "columns", type=columns)
     add_field_option(parser, DataSpec, "encoding")
 
 
-def add_source_options(parser: argparse.ArgumentParser, *what: str, **how: Any) -> None:
-    """An argument that takes sources, as of `add_sources`, with the options that say how these are opened."""
-    add_sources(parser, *what, **how)
+def add_source_options(parser: argparse.ArgumentParser, *names: str, **settings: Any) -> None:
+    """Add an argument that takes sources, see `add_sources`, and the options that say how they are opened."""
+    add_sources(parser, *names, **settings)
     add_pipe_option(parser)
     add_table_options(parser)
 
 
-def data_spec(args: argparse.Namespace, paths: Sequence[str] | None = None, **fields: Any) -> DataSpec:
-    """Return the data that the options name.
+def make_data_spec(args: argparse.Namespace, paths: Sequence[str] | None = None, **fields: Any) -> DataSpec:
+    """Return the spec of the data that the options name.
 
     Args:
-        args: values of options that are fields of `DataSpec`.
-        paths: of the data; None: those of --data.
-        fields: that are not options of the command.
+        args: values of the options, some of which are fields of `DataSpec`.
+        paths: paths of the data; None: those of --data.
+        fields: further fields of the spec; they replace options.
     """
     names = {field.name for field in dataclasses.fields(DataSpec)}
     options = {name: value for name, value in vars(args).items() if name in names}
     return DataSpec(args.data if paths is None else paths, **options | fields)
 
 
-def table_overrides(args: argparse.Namespace) -> list[str]:
-    """Return the options on tables as texts of `-o`."""
-    values = {name: vars(args)[name] for name in ("images", "columns", "encoding")}
-    return [f"Data.{name}={json.dumps(value, ensure_ascii=False)}" for name, value in values.items() if value]
+def make_table_overrides(args: argparse.Namespace) -> list[str]:
+    """Return the options on tables as overrides of the configuration, as `-o` takes them."""
+    overrides = []
+    for name in ("images", "columns", "encoding"):
+        value = vars(args)[name]
+        if value:
+            overrides.append(f"Data.{name}={json.dumps(value, ensure_ascii=False)}")
+    return overrides
 
 
 def add_backend_option(parser: argparse.ArgumentParser) -> None:
-    """The option of every command that loads a model to encode with."""
-    parser.add_argument("--backend", choices=("fastest", "paddle", "paddle_inference", "onnx"),
-                        default="fastest", help="what computes; default: an export's own library, for a checkpoint on "
-                        "CPU a float32 export next to it that ranks alike, else Paddle")  # fmt: skip
+    """Add the option that chooses what computes the embeddings."""
+    parser.add_argument("--backend", choices=("fastest", "paddle", "paddle_inference", "onnx"), default="fastest",
+                        help="library that computes the embeddings. fastest (default): for an export its own; for a "
+                        "checkpoint on a CPU that of a float32 export next to it with the same rankings; otherwise "
+                        "Paddle")  # fmt: skip
 
 
 def add_precision_option(parser: argparse.ArgumentParser) -> None:
-    """The option of every command that encodes."""
+    """Add the option that sets the precision of the towers."""
     parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="float32",
-                        help="of the towers, on a GPU that has it; embeddings and scores are float32")  # fmt: skip
+                        help="precision of the towers; 16 bits need a GPU that supports them; embeddings and scores "
+                        "stay float32")  # fmt: skip
 
 
 def add_encoding_options(parser: argparse.ArgumentParser) -> None:
-    """The options of every command that encodes a benchmark: how many rows at once, on what, and how precisely."""
-    parser.add_argument("--batch-size", type=count, default=128, help="rows encoded at once, up to 128")
-    parser.add_argument("--device", default="auto", help="auto, cpu, gpu, gpu:0, ...")
+    """Add the options that say how a benchmark is encoded: batch size, device and precision."""
+    parser.add_argument("--batch-size", type=count, default=128, help="rows encoded at once (default 128)")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, gpu, gpu:0, ...")
     add_precision_option(parser)
 
 
 def add_width_option(parser: argparse.ArgumentParser) -> None:
-    """The option of commands that use embeddings of a model trained with several widths."""
-    parser.add_argument("--width", type=count, metavar="NUMBERS", help="of embeddings, one of the model's Loss.widths; "
+    """Add the option that shortens the embeddings of a model trained with several widths."""
+    parser.add_argument("--width", type=count, metavar="NUMBERS",
+                        help="use the first NUMBERS of each embedding, one of the widths of the model's Loss.widths; "
                         "default: all")  # fmt: skip
 
 
-def add_model_options(parser: argparse.ArgumentParser, backends: bool = True) -> None:
-    """Options that name a model and say how it encodes; `backends`: also by which backend, an export's among them."""
-    parser.add_argument(
-        "--checkpoint",
-        type=model,
-        metavar="MODEL",
-        help="run folder (its newest checkpoint; RUN@best: that of the best evaluation), checkpoint, official "
-        ".pdparams, PaddleNLP folder, export, or a known name",
-    )
-    if backends:
-        add_backend_option(parser)
-    parser.add_argument(
-        "--vocab", type=input_file, metavar="FILE", help="vocabulary file, where the model does not bring its own"
-    )
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a model and say how it encodes."""
+    parser.add_argument("--checkpoint", type=model, metavar="MODEL",
+                        help="run folder (its newest checkpoint; RUN@best: that of the best evaluation), checkpoint, "
+                        "official .pdparams, PaddleNLP folder, export, or name of a released model")  # fmt: skip
+    add_backend_option(parser)
+    parser.add_argument("--vocab", type=input_file, metavar="FILE",
+                        help="vocabulary file, if the model does not include one")  # fmt: skip
     add_import_option(parser)
     add_encoding_options(parser)
-    parser.add_argument(
-        "--processes", type=count, default=1, help="CPU: ranks to start on this machine; GPUs: use fleetrun instead"
-    )
+    parser.add_argument("--processes", type=count, default=1,
+                        help="number of CPU ranks to start on this machine; for GPUs use fleetrun instead")  # fmt: skip
 
 
-def add_data_options(parser: argparse.ArgumentParser, **images: Any) -> None:
-    """Add the options that name a benchmark, as docs/benchmarks.md shows them; `images`: as for --images."""
-    what = "a benchmark's folder as its authors publish it, or whatever can be trained on"
-    add_sources(parser, "--data", "PATH", what)
+def add_data_options(parser: argparse.ArgumentParser, **image_settings: Any) -> None:
+    """Add the options that name a benchmark (docs/benchmarks.md); `image_settings`: see `add_table_options`."""
+    description = "folder of a benchmark as its authors publish it, or any data that can be trained on"
+    add_sources(parser, "--data", "PATH", description)
     add_pipe_option(parser)
     add_field_option(parser, DataSpec, "layout")
     add_field_option(parser, DataSpec, "split")
-    add_table_options(parser, **images)
+    add_table_options(parser, **image_settings)
     add_field_option(parser, DataSpec, "text_id")
     add_field_option(parser, DataSpec, "caption_lines")
 
 
+# In the types, functions of os.path instead of pathlib: for names that no file can have, such as one of 10,000
+# characters, Path raises where os.path returns False.
+
+
 def configuration(text: str) -> str:
-    """A YAML file; where there is none of that name, the one that comes with the package: configs/demo/emoji.yaml."""
+    """Return a YAML file; a missing one is looked up among those of the package, such as configs/demo/emoji.yaml."""
     packaged = CONFIGURATIONS / text.removeprefix("configs/")
-    return input_file(str(packaged) if packaged.is_file() and not os.path.exists(text) else text)  # noqa: PTH110  -- Path raises where this says no
+    if packaged.is_file() and not os.path.exists(text):  # noqa: PTH110
+        return input_file(str(packaged))
+    return input_file(text)
 
 
 def input_file(text: str) -> str:
-    """An existing file, device or pipe."""
-    if os.path.isdir(text):  # noqa: PTH112  -- Path raises where this says no
+    """Return the path of an existing file, device or pipe."""
+    if os.path.isdir(text):  # noqa: PTH112
         raise ArgumentTypeError(f"{text} is a folder; name a file")
     return input_path(text)
 
 
 def input_folder(text: str) -> str:
-    """An existing folder."""
-    if not os.path.isdir(input_path(text)):  # noqa: PTH112  -- Path raises where this says no
+    """Return the path of an existing folder."""
+    if not os.path.isdir(input_path(text)):  # noqa: PTH112
         raise ArgumentTypeError(f"{text} is not a folder")
     return text
 
 
 def input_path(text: str) -> str:
-    """An existing file or folder."""
+    """Return the path of an existing file or folder."""
     try:
         Path(text).stat()
     except OSError as error:
@@ -218,24 +236,24 @@ def input_path(text: str) -> str:
 
 
 def source(text: str) -> str:
-    """What `Data.train` takes: a file, a folder, a pattern, an address or a `pipe:` command."""
+    """Return an entry of `Data.train`: a file, a folder, a pattern, an address or a `pipe:` command."""
     return input_path(text) if os.path.lexists(text) else text
 
 
 def model(text: str) -> str:
-    """A file or folder of weights, or the name of a published model."""
+    """Return a file or folder of weights, or the name of a released model."""
     return input_path(text) if os.path.lexists(text) else text
 
 
 def run_folder(text: str) -> str:
-    """The folder of a run; RUN@best or RUN@newest name one of its checkpoints."""
-    if os.path.exists(text) and not os.path.isdir(text):  # noqa: PTH110, PTH112  -- Path raises where this says no
+    """Return the folder of a run; RUN@best and RUN@newest name one of its checkpoints."""
+    if os.path.exists(text) and not os.path.isdir(text):  # noqa: PTH110, PTH112
         raise ArgumentTypeError(f"{text} is not a folder")
     return model(text)
 
 
 def named_file(text: str) -> tuple[str, str]:
-    """Name and file of NAME=FILE."""
+    """Return name and file of NAME=FILE."""
     name, equals, path = text.partition("=")
     if not name or not equals:
         raise ArgumentTypeError(f"{text}: write LANG=FILE, for example zh=words.txt")
@@ -243,9 +261,9 @@ def named_file(text: str) -> tuple[str, str]:
 
 
 def named_list(text: str) -> tuple[str, str]:
-    """Name and file of NAME=FILE, or of NAME=FILE@LIST, a list in a JSON file."""
+    """Return name and file of NAME=FILE, or of NAME=FILE@LIST, which names a list in a JSON file."""
     name, equals, file = text.partition("=")
-    if not equals or os.path.exists(file):  # noqa: PTH110  -- Path raises where this says no
+    if not equals or os.path.exists(file):  # noqa: PTH110
         return named_file(text)
     path, mark, _ = file.rpartition("@")
     named_file(f"{name}={path if mark else file}")
@@ -253,15 +271,17 @@ def named_list(text: str) -> tuple[str, str]:
 
 
 def columns(text: str) -> dict[str, str]:
-    """Columns of a table by their names here, of NAME=COLUMN,NAME=COLUMN."""
-    named = dict(part.strip().split("=", 1) for part in text.split(",") if "=" in part)
-    if len(named) < len(text.split(",")) or not all(name and column for name, column in named.items()):
+    """Return the columns of a table by our names for them, from NAME=COLUMN,NAME=COLUMN."""
+    entries = [entry.strip().partition("=") for entry in text.split(",")]
+    columns_by_name = {name: column for name, _, column in entries}
+    has_duplicates = len(columns_by_name) < len(entries)
+    if has_duplicates or not all(name and column for name, column in columns_by_name.items()):
         raise ArgumentTypeError(f"{text}: write NAME=COLUMN,..., for example image=图片,caption_zh=标题")
-    return named
+    return columns_by_name
 
 
 def option(text: str) -> tuple[str, Any]:
-    """Name and value of NAME=VALUE, the value as YAML."""
+    """Return name and value of NAME=VALUE; the value is parsed as YAML."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ArgumentTypeError(f"{text}: write NAME=VALUE")
@@ -275,13 +295,13 @@ def option(text: str) -> tuple[str, Any]:
 
 
 def optional_file(text: str) -> tuple[str, str | None]:
-    """Name and file of NAME=FILE, or a name alone."""
+    """Return name and file of NAME=FILE, or a name and None."""
     return named_file(text) if "=" in text else (text, None)
 
 
 def output_file(text: str) -> str:
-    """A file that can be written: new, there already, a link, or a device."""
-    if os.path.isdir(text):  # noqa: PTH112  -- Path raises where this says no
+    """Return the path of a file that can be written: a new or existing file, a link, or a device."""
+    if os.path.isdir(text):  # noqa: PTH112
         raise ArgumentTypeError(f"{text} is a folder; name a file")
     target = Path(os.path.realpath(text))
     if target.is_symlink():
@@ -289,27 +309,28 @@ def output_file(text: str) -> str:
     folder = target.parent
     if not folder.is_dir():
         raise ArgumentTypeError(f"{text}: there is no folder {folder}")
-    special = target.exists() and not target.is_file()
-    if not os.access(text if special else folder, os.W_OK):
+    # A regular file is replaced by a new one in its folder; a device or pipe is itself written to.
+    is_device = target.exists() and not target.is_file()
+    if not os.access(text if is_device else folder, os.W_OK):
         raise ArgumentTypeError(f"{text} cannot be written; name another file")
     return text
 
 
 def output_folder(text: str) -> Path:
-    """A folder that can be written into or made, with all that are missing above it."""
-    there = Path(os.path.abspath(text))  # noqa: PTH100  -- resolve() would follow links
-    while not os.path.lexists(there):
-        there = there.parent
-    if not there.is_dir():
-        raise ArgumentTypeError(f"{text}: {there} is not a folder")
-    if not os.access(there, os.W_OK):
+    """Return a folder that can be written to, or created with all missing folders above it."""
+    existing = Path(os.path.abspath(text))  # noqa: PTH100  -- resolve() would follow links
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        raise ArgumentTypeError(f"{text}: {existing} is not a folder")
+    if not os.access(existing, os.W_OK):
         raise ArgumentTypeError(f"{text} cannot be written; name another folder")
     return Path(text)
 
 
 def output_path(text: str) -> str:
-    """A file or a folder that can be written, where another argument decides which of both it is."""
-    if os.path.isdir(text) or not os.path.lexists(text):  # noqa: PTH112  -- Path raises where this says no
+    """Return a file or folder that can be written, where another argument decides which of the two it is."""
+    if os.path.isdir(text) or not os.path.lexists(text):  # noqa: PTH112
         output_folder(text)
     else:
         output_file(text)
@@ -317,74 +338,91 @@ def output_path(text: str) -> str:
 
 
 def file_name(text: str) -> str:
-    """What a file can be called, without its suffix."""
+    """Return the name of a file without its suffix."""
+    # File systems allow 255 bytes; suffixes follow.
     if text in ("", ".", "..") or "/" in text or len(os.fsencode(text)) > 200:
         raise ArgumentTypeError(f"{text!r} is not a name for a file")
     return text
 
 
 def count(text: str) -> int:
-    """A whole number from 1."""
-    return _whole(text, 1)
+    """Return a whole number from 1."""
+    return _parse_whole_number(text, 1)
 
 
 def natural(text: str) -> int:
-    """A whole number from 0."""
-    return _whole(text, 0)
+    """Return a whole number from 0."""
+    return _parse_whole_number(text, 0)
 
 
 def port(text: str) -> int:
-    """A number of a TCP port; 0 is any that is free."""
+    """Return the number of a TCP port; 0 stands for any free port."""
     if natural(text) > 65535:
         raise ArgumentTypeError(f"{text} is not a port; they end at 65535")
     return int(text)
 
 
 def number(text: str) -> float:
-    """A finite number."""
+    """Return a finite number."""
     if not math.isfinite(float(text)):
         raise ArgumentTypeError(f"{text} is not a number")
     return float(text)
 
 
 def threshold(text: str) -> float | str:
-    """A cosine, or `CALIBRATED`."""
+    """Return a cosine, or `CALIBRATED`."""
     return text if text == CALIBRATED else number(text)
 
 
 def share(text: str) -> float | str:
-    """A share from 0 to 1, or the dots in a row of them."""
-    if text != DOTS and not 0 <= number(text) <= 1:
+    """Return a share from 0 to 1, or the ellipsis in a row of shares."""
+    if text == ELLIPSIS:
+        return text
+    if not 0 <= number(text) <= 1:
         raise ArgumentTypeError(f"{text} is not a share from 0 to 1")
-    return text if text == DOTS else float(text)
+    return float(text)
 
 
 def module(text: str) -> str:
-    """The name of a Python module."""
-    if not all(part.isidentifier() for part in text.split(".")):
-        raise ArgumentTypeError(f"{text!r} is not the name of a module; write package.module, as Python "
-                                         "finds it in its path")  # fmt: skip
+    """Return the name of a Python module."""
+    if not all(name.isidentifier() for name in text.split(".")):
+        raise ArgumentTypeError(f"{text!r} is not the name of a module; write package.module, as in an import "
+                                "statement")  # fmt: skip
     return text
 
 
 def fraction(text: str) -> float:
-    """A share above 0, up to 1."""
+    """Return a share above 0 and up to 1."""
     if not 0 < number(text) <= 1:
         raise ArgumentTypeError(f"{text} is not a share above 0 and up to 1")
     return float(text)
 
 
 def amount(text: str) -> float:
-    """A number above 0."""
+    """Return a number above 0."""
     if number(text) <= 0:
         raise ArgumentTypeError(f"{text} is not a number above 0")
     return float(text)
 
 
-def named_model(args: argparse.Namespace, labels: bool = False) -> tuple[ErnieViL2, Path]:
-    """The model that the options name, and its weight file.
+def _parse_whole_number(text: str, minimum: int) -> int:
+    # Ten digits are enough to see that a number is too large; int() refuses thousands of digits.
+    if not text.isdecimal() or not minimum <= int(text[:10]) < 10**9:
+        raise ArgumentTypeError(f"{text} is not a whole number from {minimum} to 999999999")
+    return int(text)
 
-    `args.checkpoint` becomes the checkpoint that was taken where it names a run. With `labels` it labels statements.
+
+def load_named_model(args: argparse.Namespace, has_head: bool = False) -> tuple[ErnieViL2, Path]:
+    """Load the model that the options name.
+
+    If `args.checkpoint` names a run, it is replaced by the checkpoint that was loaded.
+
+    Args:
+        args: values of the options of `add_model_options`.
+        has_head: whether to load a model with a head, which labels statements.
+
+    Returns:
+        The model and its weight file.
     """
     from ernie_vil2.encoder import describe_backend, load_model
     from ernie_vil2.evaluation.scorers.entailment import load_classifier
@@ -393,27 +431,34 @@ def named_model(args: argparse.Namespace, labels: bool = False) -> tuple[ErnieVi
 
     weights = find_weights(args.checkpoint)
     options = {"batch_size": args.batch_size, "precision": args.precision}
-    if labels:
-        model = load_classifier(weights, args.vocab, args.device, **options)
+    if has_head:
+        encoder = load_classifier(weights, args.vocab, args.device, **options)
     else:
-        model = load_model(weights, args.vocab, args.device, **options, backend=args.backend)
+        encoder = load_model(weights, args.vocab, args.device, **options, backend=args.backend)
         if launched_rank()[0] == 0:
-            print(f"backend: {describe_backend(model.backend)}")
+            print(f"backend: {describe_backend(encoder.backend)}")
     if run_of(weights.parent):
         args.checkpoint = weights.parent
-    return model, weights
+    return encoder, weights
 
 
-def calibrated(model: ErnieViL2, name: str, direction: str, quiet: bool = False) -> float:
-    """The least cosine of an answer by the model's calibration, which `CALIBRATED` names.
+def get_calibrated_threshold(encoder: ErnieViL2, name: str, direction: str, is_quiet: bool = False) -> float:
+    """Return the least cosine of an answer, by the calibration of a model.
 
-    Precision and recall that it had on its validation set are printed, unless quiet.
+    Args:
+        encoder: the model.
+        name: name of the model, for the message.
+        direction: `image_to_text` or `text_to_image`.
+        is_quiet: whether not to print the precision and recall of the threshold on its validation set.
+
+    Raises:
+        ValueError: the model has no calibration.
     """
-    if model.calibration is None:
+    if encoder.calibration is None:
         raise ValueError(f"{name} has no calibration: run ernie-vil2 calibrate, or give a number")
-    if not quiet:
-        print(model.calibration.described(direction))
-    return model.calibration.thresholds[direction].cosine
+    if not is_quiet:
+        print(encoder.calibration.described(direction))
+    return encoder.calibration.thresholds[direction].cosine
 
 
 def open_data(
@@ -422,21 +467,15 @@ def open_data(
     """Open the benchmarks that the options name, by language; see `open_benchmarks`."""
     from ernie_vil2.data.readers import open_benchmarks
 
-    benchmarks = open_benchmarks(data_spec(args, languages=languages, preferred_languages=preferred_languages))
-    name_equal_captions(benchmarks)
+    benchmarks = open_benchmarks(make_data_spec(args, languages=languages, preferred_languages=preferred_languages))
+    report_shared_captions(benchmarks)
     return benchmarks
 
 
-def name_equal_captions(benchmarks: Iterable[str]) -> None:
-    """Prints which languages are one benchmark, as their captions are the same."""
+def report_shared_captions(benchmarks: Iterable[str]) -> None:
+    """Print which languages share one benchmark because the captions name no language."""
     if launched_rank()[0] != 0:
         return
     for languages in benchmarks:
         if ", " in languages:
-            print(f"{languages}: the captions are the same, as they name no language; they are taken once")
-
-
-def _whole(text: str, least: int) -> int:
-    if not text.isdecimal() or not least <= int(text[:10]) < 10**9:
-        raise ArgumentTypeError(f"{text} is not a whole number from {least} to 999999999")
-    return int(text)
+            print(f"{languages}: the captions name no language; they are used once, for all of these")

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.evaluation.encoded import encode_on_all_ranks
     from ernie_vil2.io.calibration import write_calibration
 
-    model, weights = arguments.named_model(args)
+    model, weights = arguments.load_named_model(args)
     benchmarks = arguments.open_data(args, [args.language] if args.language else None)
     language, benchmark = next(iter(benchmarks.items()))
     encoded = encode_on_all_ranks(model, benchmark)

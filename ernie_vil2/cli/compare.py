@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     if len(dict(models)) < len(models):
         names = ", ".join(name for name, _ in models)
         raise ValueError(f"each model has a name of its own; here are {names}")
-    data = arguments.data_spec(args, languages=args.language)
+    data = arguments.make_data_spec(args, languages=args.language)
     options = dict(args.option) | ({"protocol": tuple(args.protocol)} if args.protocol else {})
     compared = compare_models(
         dict(models),

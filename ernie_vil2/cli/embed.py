@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.evaluation.encoded import encode_on_all_ranks
     from ernie_vil2.io.files import atomic_files
 
-    model = arguments.named_model(args)[0].with_width(args.width)
+    model = arguments.load_named_model(args)[0].with_width(args.width)
     if unpaired:
         benchmark = read_unpaired(*(Path(path) if path else None for path in (args.images, args.texts)))
     else:

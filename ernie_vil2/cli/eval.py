@@ -147,7 +147,7 @@ class EvalClassification:
         from ernie_vil2.evaluation.scorers.zero_shot import ZeroShot
 
         scorer = ZeroShot(args.label, dict(args.names), dict(args.templates), args.linear_probe, args.threshold)
-        return score_model(args, scorer, arguments.data_spec(args), args.width, json_file=args.json)
+        return score_model(args, scorer, arguments.make_data_spec(args), args.width, json_file=args.json)
 
 
 def add_model_and_data_options(parser: argparse.ArgumentParser) -> None:
@@ -229,7 +229,7 @@ def changed_retrieval_options(args: argparse.Namespace) -> dict[str, Any]:
     """
     from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 
-    return arguments.changed_options(args, Retrieval)
+    return arguments.find_changed_options(args, Retrieval)
 
 
 def score_by(choose: ScorerChoice, args: argparse.Namespace) -> int:
@@ -255,7 +255,7 @@ def score_by(choose: ScorerChoice, args: argparse.Namespace) -> int:
     from ernie_vil2.registry import import_user_modules
 
     import_user_modules(args.protocol)
-    data = arguments.data_spec(args, languages=args.language)
+    data = arguments.make_data_spec(args, languages=args.language)
     scorer, suffixes = choose(args, data)
     if args.embeddings:
         return score_embeddings(args, scorer, data)
@@ -314,7 +314,7 @@ def score_model(
     from ernie_vil2.evaluation.scorer import run_scorer
     from ernie_vil2.io.run_folder import run_of
 
-    model, weights = arguments.named_model(args, scorer.needs_classifier)
+    model, weights = arguments.load_named_model(args, scorer.needs_classifier)
     if width:
         model = model.with_width(width)
     run_folder = run_of(weights.parent)
@@ -324,7 +324,7 @@ def score_model(
     cache = None if args.no_cache else output / "embeddings"
 
     opened = scorer.open(replace(data, preferred_languages=model.config.Views.languages))
-    arguments.name_equal_captions(opened.benchmarks)
+    arguments.report_shared_captions(opened.benchmarks)
     encode = partial(encode_on_all_ranks, cache=cache)
     rank, _ = launched_rank()
     report = run_scorer(scorer, model, opened, str(args.checkpoint), encode, rank)

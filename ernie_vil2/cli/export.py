@@ -21,8 +21,8 @@ from ernie_vil2.cli.arguments import (
     add_table_options,
     add_width_option,
     count,
-    data_spec,
     input_file,
+    make_data_spec,
     model,
     output_folder,
 )
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         args.folder = find_weights(args.checkpoint).parent / name
 
     encoder = load_model(args.checkpoint, args.vocab, "cpu")
-    inputs = read_inputs(encoder, data_spec(args, args.data or [str(DEMO)]), args.samples)
+    inputs = read_inputs(encoder, make_data_spec(args, args.data or [str(DEMO)]), args.samples)
     report = export(encoder, args.folder, backend, args.precision, inputs, str(args.checkpoint), args.width)
 
     num_bytes = sum(path.stat().st_size for path in args.folder.iterdir())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ernie_vil2.cli.arguments import (
-    DOTS,
+    ELLIPSIS,
     add_pipe_option,
     add_precision_option,
     add_sources,
@@ -123,7 +123,7 @@ def shares_of(given: list[float | str]) -> list[float]:
     """The shares of `--alpha`; of `a b ... c` all from a to c in steps of b - a."""
     shares = [share for share in given if not isinstance(share, str)]
     if len(shares) < len(given):
-        if len(given) != 4 or len(shares) != 3 or given.index(DOTS) != 2:
+        if len(given) != 4 or len(shares) != 3 or given.index(ELLIPSIS) != 2:
             raise ValueError("write a row of shares as --alpha FIRST SECOND ... LAST, for example 0 0.1 ... 1")
         first, second, last = shares
         steps = round((last - first) / (second - first)) if second > first else -1

@@ -17,10 +17,10 @@ from ernie_vil2.cli.arguments import (
     add_field_option,
     add_source_options,
     count,
-    data_spec,
     fraction,
     input_file,
     input_folder,
+    make_data_spec,
     natural,
     output_folder,
 )
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         args.text_id,
         tuple(args.background),
     )
-    opened = open_sources(data_spec(args, args.input, default_split=TRAIN))
+    opened = open_sources(make_data_spec(args, args.input, default_split=TRAIN))
     source = SelectedSamples(args.select, opened) if args.select else opened
     tags = [TagsFile(path) for path in args.tags]
     processes = args.processes or usable_cores()

@@ -19,7 +19,7 @@ from ernie_vil2.cli.arguments import (
     add_source_options,
     add_sources,
     count,
-    data_spec,
+    make_data_spec,
     natural,
     output_file,
     run_folder,
@@ -130,7 +130,7 @@ def _of_old(args: argparse.Namespace, folder: Path, config: Config) -> dict[str,
 
     models = {BEFORE: config.Model.weights, AFTER: _after(folder)["model"]}
     run_settings = {"preferred_languages": config.Views.languages, "text_id": config.Data.text_id}
-    data = data_spec(args, args.old, default_split="test", **run_settings)
+    data = make_data_spec(args, args.old, default_split="test", **run_settings)
     if args.data:  # the options on tables are of these
         data = replace(data, images=None, columns=None, encoding=None)
     found = compare_models(models, data, resamples=100, precision=args.precision)
@@ -300,7 +300,7 @@ def _cards(
 
     model = load_model(checkpoint, device="auto", precision=args.precision)
     made = []
-    data = data_spec(args, preferred_languages=config.Views.languages)
+    data = make_data_spec(args, preferred_languages=config.Views.languages)
     for language, benchmark in open_benchmarks(data).items():
         licences |= {str(image.fields["license"]) for image in benchmark.images if "license" in image.fields}
         evaluation = evaluate(model, benchmark, find_protocol("pairs"))

@@ -18,7 +18,7 @@ from ernie_vil2.cli.arguments import (
     add_pipe_option,
     add_table_options,
     count,
-    table_overrides,
+    make_table_overrides,
 )
 from ernie_vil2.device.launch import launched_rank, start_ranks
 
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             "--tune-rate tries on one process: run it without --processes and fleetrun, then train on several with "
             "the rate and batch that it found"
         )
-    config = load_config(args.config, [*args.override, *table_overrides(args)])
+    config = load_config(args.config, [*args.override, *make_table_overrides(args)])
     if args.dry_run:
         base = (str(args.config), load_config(args.config)) if args.config else None
         return dry_run(config, args.processes, base)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from ernie_vil2.cli.arguments import (
     add_source_options,
-    data_spec,
     input_file,
+    make_data_spec,
     model,
     output_file,
     output_folder,
@@ -124,7 +124,7 @@ def _read_data(args: argparse.Namespace, views: ViewsConfig) -> set[str]:
     from ernie_vil2.data.samples import BadSampleReport
     from ernie_vil2.data.spec import TRAIN
 
-    source = open_sources(data_spec(args, default_split=TRAIN))
+    source = open_sources(make_data_spec(args, default_split=TRAIN))
     texts = {*views.prompts.values(), *views.separators.values()}
     report = BadSampleReport()
     for row in range(len(source)):

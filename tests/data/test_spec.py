@@ -37,7 +37,7 @@ def test_every_field_with_a_description_is_an_option_of_commands(tmp_path):
     arguments.add_data_options(parser)
     words = [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", value)]
 
-    spec = arguments.data_spec(parser.parse_args(["--data", "a.csv", "--caption-lines", *words]), languages=["zh"])
+    spec = arguments.make_data_spec(parser.parse_args(["--data", "a.csv", "--caption-lines", *words]), languages=["zh"])
 
     expected = values | {"columns": {"image": "图"}, "caption_lines": True, "languages": ["zh"]}
     assert {name: getattr(spec, name) for name in expected} == expected and spec.paths == ["a.csv"]

@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.device.runtime import usable_cores
 
     steps = load_steps(args.config, args.override)
-    open_data = partial(open_sources, arguments.data_spec(args, default_split=TRAIN))
+    open_data = partial(open_sources, arguments.make_data_spec(args, default_split=TRAIN))
     processes = args.processes or usable_cores()
     share = args.share
     rank, ranks = launched_rank()

@@ -33,12 +33,12 @@ from ernie_vil2.cli.arguments import (
     add_precision_option,
     add_sources,
     add_table_options,
-    calibrated,
     count,
-    data_spec,
     fraction,
+    get_calibrated_threshold,
     input_file,
     input_folder,
+    make_data_spec,
     model,
     natural,
     number,
@@ -256,7 +256,7 @@ def _sync(args: argparse.Namespace) -> int:
     _check_table_options(args)
     with _opened(args, writable=not args.dry_run) as index:
         if args.data:
-            data = data_spec(args)
+            data = make_data_spec(args)
             print(f"images: {sync_images(index, data, args.thumbnails, args.dry_run)}")
         if args.texts:
             print(f"texts: {sync_texts(index, args.texts, args.dry_run)}")
@@ -297,7 +297,7 @@ def _query(args: argparse.Namespace) -> int:
     with _opened(args) as index:
         if args.threshold == CALIBRATED:
             direction = "image_to_text" if args.among == "texts" else "text_to_image"
-            options["threshold"] = calibrated(index.model, index.name, direction, quiet=args.json)
+            options["threshold"] = get_calibrated_threshold(index.model, index.name, direction, is_quiet=args.json)
         change = index.combine_embeddings(changes)
         for names, vectors in _queries(index, texts, args.image):
             for name, hits in zip(names, index.search_embeddings(vectors + change, **options), strict=True):
@@ -404,7 +404,7 @@ def _fill(index: Index, args: argparse.Namespace) -> int:
 
     used = 0
     if args.data:
-        sources = list_images(data_spec(args))
+        sources = list_images(make_data_spec(args))
         images = add_images(index, sources, args.thumbnails)
         print(f"images: {images}")
         used += images.num_used

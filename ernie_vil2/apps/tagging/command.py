@@ -18,14 +18,14 @@ from ernie_vil2.cli.arguments import (
     add_backend_option,
     add_precision_option,
     add_source_options,
-    calibrated,
     count,
-    data_spec,
+    get_calibrated_threshold,
     input_file,
     input_folder,
+    load_named_model,
+    make_data_spec,
     model,
     named_file,
-    named_model,
     number,
     optional_file,
     output_file,
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.data.readers import open_sources
     from ernie_vil2.data.spec import TRAIN
 
-    source = open_sources(data_spec(args, args.input, default_split=TRAIN))
+    source = open_sources(make_data_spec(args, args.input, default_split=TRAIN))
     tagger, options = TAGGERS[args.way](args)
     print(extract_tags(source, tagger, args.output, **options))
     return 0
@@ -125,8 +125,8 @@ def lexicon_tagger(args: argparse.Namespace) -> tuple[Tagger, dict[str, Any]]:
     words, templates = (
         {language: read_names(path) for language, path in values} for values in (args.words, args.templates)
     )
-    name, (model, _) = args.checkpoint, named_model(args)
-    least = calibrated(model, name, "image_to_text") if args.threshold == CALIBRATED else args.threshold
+    name, (model, _) = args.checkpoint, load_named_model(args)
+    least = get_calibrated_threshold(model, name, "image_to_text") if args.threshold == CALIBRATED else args.threshold
     return LexiconTagger(model, words, templates, args.top, least, paddle.get_device()), image_options(args)
 
 
