@@ -1,7 +1,7 @@
 """Checks of a benchmark before anything is encoded: what is missing, broken or unlike the protocol."""
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
@@ -182,10 +182,11 @@ def check_labelled(labelled: Benchmark, progress: Callable[[int], object]) -> In
 
 def _find_equal_images(labelled: Benchmark) -> tuple[list[str], list[str]]:
     """Find images with the same bytes: pairs in the same classes, and pairs in different classes, in words."""
-    classes_of_image: list[set[int]] = [set() for _ in labelled.images]
+    classes_of_image: dict[int, set[int]] = defaultdict(set)
     for row, class_row in labelled.pairs.tolist():
         classes_of_image[row].add(class_row)
 
+    # Digests stand for the images, which would not fit the memory together.
     repeats, conflicts = [], []
     first_row_of_digest: dict[bytes, int] = {}
     for row, image in enumerate(labelled.images):

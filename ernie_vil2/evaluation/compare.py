@@ -121,7 +121,7 @@ class ComparisonResult:
         columns = ["ms an image", "ms a query", "MB of weights", "width", "MB of index", "texts cut"]
         rows = []
         for name, cost in self.costs.items():
-            rows.append((name, [_format_cost(value) for value in vars(cost).values()]))
+            rows.append((name, list(map(_format_cost, vars(cost).values()))))
         return Table(columns, rows, kind="figures")
 
 

@@ -84,7 +84,7 @@ def make_comparison_report(result: ComparisonResult, num_queries: int = NUM_QUER
     return Report(
         {},
         tables=[result.make_table(), result.make_cost_table()],
-        record={name: _to_json(value) for name, value in record.items()},
+        record=_to_json(record),
         csv_columns=list(queries),
         csv_rows=zip(*queries.values(), strict=True),
         extra_lines=wrap_lines(verdicts).splitlines(),
@@ -105,11 +105,13 @@ def make_comparison_page(result: ComparisonResult, num_queries: int = NUM_QUERIE
     """
     comparison, table, images = result.comparison, result.make_table(), _ImageTable()
     queries = list(_select_queries(comparison, images, num_queries))
-    scatters = []
+    results, scatters = [], []
     for name in comparison.results:
-        scatters += [_make_scatter(comparison, name, model) for model in comparison.candidates]
+        results.append(_describe_result(comparison, name))
+        for model in comparison.candidates:
+            scatters.append(_make_scatter(comparison, name, model))
     data = {
-        "results": [_describe_result(comparison, name) for name in comparison.results],
+        "results": results,
         "baseline": comparison.baseline,
         "columns": table.columns,
         "groups": table.groups,
@@ -149,7 +151,8 @@ def _describe_result(comparison: Comparison, result: str) -> dict[str, Any]:
     for verdict in verdicts:
         for end in (verdict.difference.mean, verdict.difference.low, verdict.difference.high):
             largest = max(largest, abs(end or 0))
-    axis = (-largest, largest) if largest else (-1, 1)
+    largest = largest or 1  # all models are equal: any axis will do
+    axis = (-largest, largest)
     differences = []
     for verdict in verdicts:
         bar = _make_bar(names[verdict.model], verdict.difference, axis, is_difference=True, word=verdict.word)

@@ -123,7 +123,7 @@ def read_numpy(folder: str | Path) -> EncodedBenchmark:
         image_row = images.find_row(_get_id(entry, "image_id", place), place)
         text_row = texts.find_row(_get_id(entry, "text_id", place), place)
         pairs.append((image_row, text_row))
-    files = [folder / name for name in ("image_embeddings.npy", "text_embeddings.npy", "pairs.jsonl")]
+    files = [folder / "image_embeddings.npy", folder / "text_embeddings.npy", folder / "pairs.jsonl"]
     return _make_encoded(images, texts, captions, pairs, files, arrays)
 
 
@@ -359,7 +359,8 @@ def read_chinese_clip(
         image_ids = entry.get("image_ids")
         if not isinstance(image_ids, list):
             raise ValueError(f"{place}: no image_ids, which is a list")
-        pairs += [(images.find_row(str(image_id), place), text_row) for image_id in image_ids]
+        for image_id in image_ids:
+            pairs.append((images.find_row(str(image_id), place), text_row))
     unknown = [name for name, row in texts.rows.items() if row not in captions]
     if unknown:
         raise ValueError(
@@ -382,7 +383,9 @@ def _read_features(path: Path, kind: str) -> tuple[_Side, dict[str, str]]:
     for place, entry in _read_json_lines(path):
         number = _get_id(entry, f"{kind}_id", place)
         side.add(number, _parse_embedding(entry.get("feature"), place), place)
-        names[number] = _get_id(entry, "name", place) if "name" in entry else number
+        names[number] = number
+        if "name" in entry:  # the number replaces an id that Chinese-CLIP could not read
+            names[number] = _get_id(entry, "name", place)
     return side, names
 
 
@@ -452,8 +455,11 @@ def _make_encoded(
     check_widths(files[0], image_embeddings, text_embeddings)
     report = BadSampleReport()
     report.add(len(pairs), [])
+    name = files[0].stem
+    if len(files) > 1:
+        name = files[0].parent.name
     benchmark = Benchmark(
-        files[0].stem if len(files) == 1 else files[0].parent.name,
+        name,
         [BenchmarkImage(name, partial(_raise_no_content, name)) for name in images.rows],
         [BenchmarkText(name, caption) for name, caption in zip(texts.rows, captions, strict=True)],
         np.array(list(dict.fromkeys(pairs)), np.int64),

@@ -144,7 +144,7 @@ def find_extreme_queries(result: DirectionResult, count: int, worst: bool) -> np
     """
     positions = np.flatnonzero(result.ranking.rank)
     ranks, scores = result.ranking.rank[positions], result.ranking.positive_score[positions]
-    # The last key of lexsort is the primary one.
+    # Ranks come before scores: the last key of lexsort is the primary one.
     order = np.lexsort((scores, -ranks)) if worst else np.lexsort((-scores, ranks))
     return positions[order][:count]
 

@@ -376,16 +376,15 @@ class Comparison:
 
     def _list_queries(self) -> dict[str, Any]:
         """Return every query of the baseline with its rank by each model, as columns; rank 0: it was not answered."""
-        columns: dict[str, list] = {"result": [], "query": [], "text": []}
-        ranks: dict[str, list[int]] = {f"rank/{model}": [] for model in self.outcomes}
+        columns: dict[str, Any] = {"result": [], "query": [], "text": []}
         for result in self.results:
             baseline = self.outcomes[self.baseline][result]
             columns["result"] += [result] * len(baseline.query_ids)
             columns["query"] += baseline.query_ids
             columns["text"] += baseline.texts or [""] * len(baseline.query_ids)
-            for model in self.outcomes:
-                ranks[f"rank/{model}"] += self.find_ranks(model, result).tolist()
-        return columns | {name: np.array(values, np.int64) for name, values in ranks.items()}
+        for model in self.outcomes:
+            columns[f"rank/{model}"] = np.concatenate([self.find_ranks(model, result) for result in self.results])
+        return columns
 
     def find_ranks(self, model: str, result: str) -> np.ndarray:
         """Return a model's ranks in the order of the baseline's queries; 0 for queries that it did not answer."""

@@ -127,7 +127,8 @@ def write_report(
     Returns:
         The files in the folder.
     """
-    text = json.dumps({**report.record, **run, **environment()}, ensure_ascii=False, indent=1)
+    # Versions and settings of the machine are part of the record, so that a result can be reproduced.
+    record = json.dumps({**report.record, **run, **environment()}, ensure_ascii=False, indent=1)
     paragraphs = report.paragraphs
     if paragraphs is None:
         paragraphs = ["\n".join(report.notes)]
@@ -140,11 +141,14 @@ def write_report(
     # The copy is entered first, so that it is replaced last, once the folder's files are complete.
     with atomic_write(record_copy) if record_copy else nullcontext() as copy, atomic_files(folder) as draft_folder:
         if copy:
-            Path(copy).write_text(text, encoding="utf-8")
-        paths = [draft_folder / f"{name}.{suffix}" for suffix in ("txt", "json", "csv")]
-        write_text(paths[0], "\n\n".join(filter(None, [report.as_text(), *paragraphs])) + "\n")
-        write_text(paths[1], text)
-        write_csv(paths[2], report.csv_columns, report.csv_rows)
+            Path(copy).write_text(record, encoding="utf-8")
+        text_path = draft_folder / f"{name}.txt"
+        json_path = draft_folder / f"{name}.json"
+        csv_path = draft_folder / f"{name}.csv"
+        write_text(text_path, "\n\n".join(filter(None, [report.as_text(), *paragraphs])) + "\n")
+        write_text(json_path, record)
+        write_csv(csv_path, report.csv_columns, report.csv_rows)
+        paths = [text_path, json_path, csv_path]
         for page in pages:
             paths.append(draft_folder / f"{name}{page.file_suffix}.html")
             _write_page(paths[-1], page, name, run)

@@ -56,7 +56,7 @@ class _RankedQuery(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What names the same query in the files of two evaluations."""
+        """Key that identifies the query in the files of different evaluations."""
         return self.language, self.direction, self.id
 
 
@@ -138,6 +138,7 @@ def read_changes(path_before: Path, path_after: Path) -> dict[str, ChangeSummary
         OSError: a file cannot be read.
         ValueError: a file is not a file of ranks.
     """
+    # By key, because a protocol may ask the same query several times.
     queries_before = {query.key: query for query in _read_ranks(path_before)}
     ranks_after = {query.key: query.rank for query in _read_ranks(path_after)}
     changes_by_name = defaultdict(list)
@@ -287,18 +288,18 @@ def make_headline(
         trained_queries: by result, the queries whose text is also trained on; None: unknown.
     """
     verdicts = comparison.verdicts
-    levels, gains = [], []
+    level_clauses, gain_clauses = [], []
     for verdict in verdicts:
         outcomes = comparison.outcomes[verdict.model][verdict.result]
         level = comparison.estimates[verdict.result, verdict.model, verdict.figure].mean
         images = counted(len(np.unique(outcomes.clusters)), "test image")
-        language = f" in {verdict.result}" if len(verdicts) > 1 else ""
-        figure = f"{describe_figure(verdict.figure)} on your {images}{language}"
-        levels.append(f"{figure} is {level:.1f} ({_format_change(verdict.difference)})")
+        in_language = f" in {verdict.result}" if len(verdicts) > 1 else ""
+        figure = f"{describe_figure(verdict.figure)} on your {images}{in_language}"
+        level_clauses.append(f"{figure} is {level:.1f} ({_format_change(verdict.difference)})")
         if trained_queries and verdict.result in trained_queries:
-            gains.append(_describe_gains(comparison, verdict, trained_queries[verdict.result], language))
+            gain_clauses.append(_describe_gains(comparison, verdict, trained_queries[verdict.result], in_language))
 
-    clauses = [f"After fine-tuning, {' and '.join(levels)}", *gains]
+    clauses = [f"After fine-tuning, {' and '.join(level_clauses)}", *gain_clauses]
     for name, change in (other_changes or {}).items():
         if not round(change, 1):
             clauses.append(f"on {name} it stayed as it was")
@@ -316,9 +317,9 @@ def _format_change(change: Interval) -> str:
     return f"{format_difference(change.mean)}, 95 % interval {low} to {high}"
 
 
-def _describe_gains(comparison: Comparison, verdict: Verdict, trained: TrainedQueries, language: str) -> str:
+def _describe_gains(comparison: Comparison, verdict: Verdict, trained: TrainedQueries, in_language: str) -> str:
     """Say how many test texts are also trained on, and what their queries and the other queries gain."""
-    texts = f"{counted(trained.num_texts, 'test text')}{language}"
+    texts = f"{counted(trained.num_texts, 'test text')}{in_language}"
     if not trained.num_trained:
         return f"none of the {texts} is trained on"
     if trained.num_trained == trained.num_texts:
@@ -427,7 +428,7 @@ def write_run_report(
 
     if is_comparison:
         facts = dict(facts)
-        comparison = {"runs": [run.name for run in runs], "rows": list(_compare_settings(runs))}
+        comparison = {"runs": [run.name for run in runs], "rows": list(_compare_runs(runs))}
         charts = make_comparison_charts({run.name: run.records for run in runs})
     else:
         facts = {**runs[0].facts, **facts}
@@ -462,21 +463,23 @@ def _summarise_recalls(runs: Sequence[ReportedRun]) -> list[str]:
         if figures:
             prefix = f"{run.name}: " if len(runs) > 1 else ""
             clauses.append(prefix + ", ".join(figures))
-    return [f"Mean recall in percent: {'; '.join(clauses)}."] if clauses else []
+    if not clauses:
+        return []
+    return [f"Mean recall in percent: {'; '.join(clauses)}."]
 
 
 def make_result_tables(runs: Sequence[ReportedRun]) -> dict[str, Table]:
     """Make a table for each data set and protocol, with the rows of all runs scored by it; return them by heading."""
     # Runs share a table if they were scored on the same files by the same protocols.
-    scored_runs_by_data: dict[tuple, list[tuple[ReportedRun, Mapping]]] = {}
+    scored_runs_by_data: dict[tuple[tuple, tuple], list[tuple[ReportedRun, Mapping]]] = defaultdict(list)
     for run in runs:
         for record in run.evaluations:
-            used_protocols = dict.fromkeys(result["protocol"] for result in record["results"].values())
             paths = tuple(record.get("paths") or make_absolute(record["data"]))
-            scored_runs_by_data.setdefault((paths, *used_protocols), []).append((run, record))
+            protocols = tuple(dict.fromkeys(result["protocol"] for result in record["results"].values()))
+            scored_runs_by_data[paths, protocols].append((run, record))
 
     tables = {}
-    for (_, *protocols), scored_runs in scored_runs_by_data.items():
+    for (_, protocols), scored_runs in scored_runs_by_data.items():
         _, first_record = scored_runs[0]
         heading = f"{' '.join(first_record['data'])}, {' and '.join(protocols)}"
         rows = _merge_rows(scored_runs, has_run_names=len(runs) > 1)
@@ -491,7 +494,7 @@ def _merge_rows(scored_runs: Sequence[tuple[ReportedRun, Mapping]], has_run_name
         scored_runs: runs, each with the record of its result.
         has_run_names: whether the name of the run is put in front of its rows.
     """
-    # Both by heading.
+    # Rows by heading. Runs share the rows of chance and of published results.
     run_rows: dict[str, list[Row]] = defaultdict(list)
     shared_rows: dict[str, list[Row]] = defaultdict(list)
     for run, record in scored_runs:
@@ -502,8 +505,9 @@ def _merge_rows(scored_runs: Sequence[tuple[ReportedRun, Mapping]], has_run_name
                 heading = label
                 run_rows.setdefault(heading, [])
             elif name in record["results"]:
-                run_rows[heading].append((f"  {run.name}: {name}" if has_run_names else label, values))
-            elif (label, values) not in shared_rows[heading]:  # chance and published results
+                run_label = f"  {run.name}: {name}" if has_run_names else label
+                run_rows[heading].append((run_label, values))
+            elif (label, values) not in shared_rows[heading]:
                 shared_rows[heading].append((label, values))
 
     merged_rows: list[Row] = []
@@ -540,7 +544,7 @@ def _collect_notes(scored_runs: Sequence[tuple[ReportedRun, Mapping]]) -> list[s
     return list(dict.fromkeys([*deviations, *tie_rules, *sources]))  # each note once
 
 
-def _compare_settings(runs: Sequence[ReportedRun]) -> Iterator[tuple[str, list[str]]]:
+def _compare_runs(runs: Sequence[ReportedRun]) -> Iterator[tuple[str, list[str]]]:
     """Yield names and values, one for each run, of the runs' facts and of the settings in which they differ."""
     fact_names: dict[str, None] = {}
     for run in runs:
@@ -548,8 +552,9 @@ def _compare_settings(runs: Sequence[ReportedRun]) -> Iterator[tuple[str, list[s
     for name in fact_names:
         yield name, [run.facts.get(name, "–") for run in runs]
     for key, values in differences(*(run.config.model_dump() for run in runs)):
+        # Every run has its own folder, which says nothing of how it was trained.
         if key == "Training.output":
-            continue  # differs in all runs
+            continue
         cells = []
         for value in values:
             cells.append("None" if value is MISSING else str(value))
