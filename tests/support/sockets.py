@@ -22,9 +22,9 @@ class Running:
     """A server in a thread; `tracebacks` is what it logged with one."""
 
     def __init__(self, app, host="127.0.0.1", trusted_proxies=()):
-        self.listener = server.listening(host, 0)
+        self.listener = server.listen(host, 0)
         self.address = self.listener.getsockname()[:2]
-        self.server = server.bounded(app, trusted_proxies)
+        self.server = server.make_server(app, trusted_proxies)
         self.tracebacks = []
         self._thread = threading.Thread(target=self.server.run, args=([self.listener],), daemon=True)
 

@@ -323,16 +323,16 @@ def _queries(index: Index, texts: list[str], images: list[str]) -> Iterator[tupl
 def _serve(args: argparse.Namespace) -> int:
     require("the page of a search", "fastapi", "uvicorn", "orjson")
     from ernie_vil2.apps.search.locations import Originals
-    from ernie_vil2.apps.search.middleware import LOOPBACK, Access, read_token
+    from ernie_vil2.apps.search.middleware import LOOPBACK_HOSTS, Access, read_token
     from ernie_vil2.apps.search.server import Settings, serve
     from ernie_vil2.apps.search.store import open_store
 
     Originals(args.root)  # before the model is loaded
     open_store(args.index, writable=False).close()
     token = read_token(args.token_file) if args.token_file else None
-    if args.host not in LOOPBACK and not (token or args.public):
+    if args.host not in LOOPBACK_HOSTS and not (token or args.public):
         raise ValueError(f"--host {args.host} lets other machines ask: name a --token-file, or --public if anybody may")
-    own = LOOPBACK if args.host in LOOPBACK or args.allowed_host else ("*",)
+    own = LOOPBACK_HOSTS if args.host in LOOPBACK_HOSTS or args.allowed_host else ("*",)
     access = Access((*own, *map(str.lower, args.allowed_host)), token, args.root_path,
                     args.access_log or args.log_queries, args.log_queries)  # fmt: skip
     if args.writable and not token:
@@ -347,7 +347,7 @@ def _serve(args: argparse.Namespace) -> int:
         roots=args.root,
         max_queue=args.queue,
         cache_size=args.cache,
-        shown=args.show,
+        card_fields=args.show,
         writable=args.writable,
     )
     return serve(partial(_opened_by_worker if args.workers > 1 else _opened_to_serve, args), settings)

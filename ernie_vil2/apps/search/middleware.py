@@ -1,9 +1,7 @@
-"""What every request passes: who may ask and under which name, headers for browsers, counts, and a line in the log.
+"""What happens to every request: access control, security headers, counters and the log. Also receiving of uploads.
 
-Also how large, how many and how slow the images may be that clients send.
-
-Messages are passed on as they come. A middleware of Starlette would copy bodies, and keep exceptions with the frames of
-the requests in which they were raised.
+Messages are passed on as they come. A middleware of Starlette would copy bodies, and keep exceptions alive with the
+frames of their requests.
 """
 
 import asyncio
@@ -26,15 +24,19 @@ from ernie_vil2.apps.search.metrics import Metrics
 from ernie_vil2.io.files import read_text
 from ernie_vil2.io.terminal import printable
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")  # this machine's own addresses, as options and as URLs write them
-OPEN = ("/healthz", "/readyz")  # paths that need neither a name nor a token: those of who restarts the server
-SHORTEST_TOKEN = 16
-MOST_BYTES = 20 * 2**20  # of an uploaded image
-MOST_UPLOADS = 128  # in progress at once, from the first byte to the answer
-MOST_BYTES_AT_ONCE = 8 * MOST_BYTES  # of all uploads in progress
-MOST_SECONDS = 60  # until an upload is complete: 20 MiB at 2.8 Mbit/s
-RETRY_SECONDS = 5  # after which a client that was sent away may ask again
-HEADERS = [
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1", "[::1]")  # this machine, as options and as URLs write it
+PROBE_PATHS = ("/healthz", "/readyz")  # need neither a known host nor a token: a supervisor of the server asks for them
+MIN_TOKEN_LENGTH = 16  # characters; a shorter secret can be guessed
+MAX_UPLOAD_BYTES = 20 * 2**20  # of one upload, an image or a JSON body
+# Bounds of all uploads in progress, from the first byte to the answer: their number, and the memory that they take.
+MAX_UPLOADS = 128
+MAX_PENDING_BYTES = 8 * MAX_UPLOAD_BYTES
+MAX_UPLOAD_SECONDS = 60  # until an upload is complete: enough for 20 MiB at 2.8 Mbit/s
+RETRY_SECONDS = 5  # after which a client that was refused may try again
+CLIENT_CLOSED_REQUEST = 499  # status in log and counters, as nginx has it, if a client left before the answer
+MAX_HOST_IN_MESSAGE = 100  # characters
+MAX_URL_IN_LOG = 2000  # characters; a query with its filter may be longer than a line should be
+SECURITY_HEADERS = [
     (b"content-security-policy", b"default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -43,172 +45,193 @@ HEADERS = [
 
 @dataclass(frozen=True)
 class Access:
-    """Who may send requests, and what is logged of them.
+    """Who may send requests, and what is logged about them.
 
     Attributes:
-        hosts: names by which the server may be addressed, so that a page of elsewhere cannot make a name lead here;
-            `*` is any, `*.example.com` any below example.com.
-        token: that every request must bear, `Authorization: Bearer TOKEN` or as the password of a browser; None: none.
-        root_path: under which a proxy shows the server, as `/images`; whether it takes that off or not.
-        log: whether there is a line for each request; `log_queries`: with what was asked.
+        hosts: names by which the server may be addressed, so that a foreign page cannot point a name of its own to it;
+            `*` means any name, `*.example.com` any name below example.com.
+        token: every request must have it, as `Authorization: Bearer TOKEN` or as the password of a browser; None: no
+            token is needed.
+        root_path: path under which a proxy shows the server, such as `/images`; the proxy may remove it or keep it.
+        log_requests: whether to log a line for each request.
+        log_queries: whether that line has the query.
     """
 
     hosts: Sequence[str] = ("*",)
     token: str | None = None
     root_path: str = ""
-    log: bool = False
+    log_requests: bool = False
     log_queries: bool = False
 
 
 class Middleware:
-    """See the module; HEAD is answered as GET without its content."""
+    """The middleware of the server; it also answers HEAD, as GET without the content."""
 
     def __init__(self, app: ASGIApp, access: Access, metrics: Metrics):
         self.app, self.access, self.metrics = app, access, metrics
-        self._root = access.root_path.rstrip("/")
+        self._root_path = access.root_path.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, status, size = time.perf_counter(), 499, 0
-        path = scope["path"].removeprefix(self._root) if scope["path"].startswith(f"{self._root}/") else scope["path"]
-        head = scope["method"] == "HEAD"
+        start, status, num_bytes = time.perf_counter(), CLIENT_CLOSED_REQUEST, 0
+        path = scope["path"]
+        if path.startswith(f"{self._root_path}/"):
+            path = path.removeprefix(self._root_path)
+        is_head = scope["method"] == "HEAD"
 
-        async def sent(message: Message) -> None:
-            nonlocal status, size
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status, num_bytes
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *HEADERS]
+                message["headers"] = [*message["headers"], *SECURITY_HEADERS]
             elif message["type"] == "http.response.body":
-                if head:
+                if is_head:
                     message = {**message, "body": b""}
-                size += len(message.get("body", b""))
+                num_bytes += len(message.get("body", b""))
             await send(message)
 
-        inner = {**scope, "root_path": self._root, "path": self._root + path}
-        if head:
-            inner["method"] = "GET"
+        app_scope = {**scope, "root_path": self._root_path, "path": self._root_path + path}
+        if is_head:
+            app_scope["method"] = "GET"
         try:
-            await (self._refusal(path, scope["headers"]) or self.app)(inner, receive, sent)
+            app = self._refuse(path, scope["headers"]) or self.app
+            await app(app_scope, receive, send_with_headers)
         finally:
             seconds = time.perf_counter() - start
             self.metrics.count_request(path, status, seconds)
-            if self.access.log:
-                self._log(scope, status, size, seconds)
+            if self.access.log_requests:
+                self._log(scope, status, num_bytes, seconds)
 
-    def _refusal(self, path: str, headers: Sequence[tuple[bytes, bytes]]) -> JSONResponse | None:
-        """The answer to a request that is not let in."""
-        if path in OPEN:
+    def _refuse(self, path: str, headers: Sequence[tuple[bytes, bytes]]) -> JSONResponse | None:
+        """Return the answer to a request that is not allowed, or None."""
+        if path in PROBE_PATHS:
             return None
-        if sum(name == b"authorization" for name, _ in headers) > 1:
-            # A proxy may look at one of them and this server at the other.
+        num_credentials = sum(name == b"authorization" for name, _ in headers)
+        if num_credentials > 1:
+            # A proxy may check one of them and this server the other.
             return JSONResponse({"detail": "two Authorization headers: send one"}, 400)
-        given = dict(headers)
-        host = _name(given.get(b"host", b"").decode("latin-1"))
-        if not any(one in ("*", host) or (one[:2] == "*." and host.endswith(one[1:])) for one in self.access.hosts):
-            shown = printable(host, longest=100)
+
+        values = dict(headers)
+        host = _remove_port(values.get(b"host", b"").decode("latin-1"))
+        if not self._is_known_host(host):
+            name = printable(host, longest=MAX_HOST_IN_MESSAGE)
             return JSONResponse(
                 {
-                    "detail": f"this server is not called {shown}: start it with --allowed-host {shown}, "
+                    "detail": f"this server is not called {name}: start it with --allowed-host {name}, "
                     "or let the proxy send a Host that it knows"
                 },
                 400,
             )
+
         token = self.access.token
-        if token and not hmac.compare_digest(_credentials(given.get(b"authorization", b"")), token.encode()):
+        # Compared in constant time: how long it takes must not tell how many characters are right.
+        if token and not hmac.compare_digest(_parse_credentials(values.get(b"authorization", b"")), token.encode()):
             challenge = {"WWW-Authenticate": 'Basic realm="search", charset="UTF-8"'}
             return JSONResponse({"detail": "a token is needed: Authorization: Bearer TOKEN"}, 401, challenge)
         return None
 
-    def _log(self, scope: Scope, status: int, size: int, seconds: float) -> None:
+    def _is_known_host(self, host: str) -> bool:
+        for name in self.access.hosts:
+            if name in ("*", host) or (name.startswith("*.") and host.endswith(name[1:])):
+                return True
+        return False
+
+    def _log(self, scope: Scope, status: int, num_bytes: int, seconds: float) -> None:
         client = (scope.get("client") or ("-",))[0]
-        query = scope["query_string"].decode("latin-1") if self.access.log_queries else ""
-        asked = printable(f"{scope['path']}{'?' * bool(query)}{query}", longest=2000)
+        url = scope["path"]
+        query = scope["query_string"].decode("latin-1")
+        if self.access.log_queries and query:
+            url += f"?{query}"
+        url = printable(url, longest=MAX_URL_IN_LOG)
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        sys.stdout.write(f'{now} {client} "{scope["method"]} {asked}" {status} {size} {1000 * seconds:.1f} ms\n')
+        sys.stdout.write(f'{now} {client} "{scope["method"]} {url}" {status} {num_bytes} {1000 * seconds:.1f} ms\n')
         sys.stdout.flush()
 
 
 def read_token(path: str | Path) -> str:
-    """The token in a file; OSError if that cannot be read, ValueError if none in it is long enough to be a secret."""
+    """Return the token in a file; OSError if it cannot be read, ValueError if it is too short to be a secret."""
     token = read_text(path).strip()
-    if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable():
+    if len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable():
         raise ValueError(
-            f"{path} holds no token: write {SHORTEST_TOKEN} or more printable ASCII characters into it, "
+            f"{path} holds no token: write {MIN_TOKEN_LENGTH} or more printable ASCII characters into it, "
             "for example from: openssl rand -hex 32"
         )
     return token
 
 
-def _name(host: str) -> str:
-    """A Host header without its port."""
+def _remove_port(host: str) -> str:
+    """Return the name in a Host header, in lower case."""
     name, _, port = host.rpartition(":")
     return (name if name and port.isdecimal() else host).lower()
 
 
-def _credentials(header: bytes) -> bytes:
-    """The token of `Bearer TOKEN`, or the password of `Basic ...`; empty where there is none."""
+def _parse_credentials(header: bytes) -> bytes:
+    """Return the token of `Bearer TOKEN`, or the password of `Basic ...`; empty if there is none."""
     scheme, _, value = header.strip().partition(b" ")
     if scheme.lower() == b"bearer":
         return value.strip()
+    if scheme.lower() != b"basic":
+        return b""
     try:
-        return base64.b64decode(value, validate=True).partition(b":")[2] if scheme.lower() == b"basic" else b""
+        _, _, password = base64.b64decode(value, validate=True).partition(b":")
     except binascii.Error:
         return b""
+    return password
 
 
 class Uploads:
     """The uploads in progress of one server; for one event loop.
 
-    What arrives is kept in a mapping of its own, which goes back to the system when the question is answered or the
-    client has gone. A buffer of Python would wait for the frames that refer to it: an exception that keeps them in a
-    cycle keeps 20 MiB until the next full garbage collection, which a process with Paddle in it hardly ever sees.
+    An upload is stored in a memory mapping of its own, which returns to the system when the request is answered or the
+    client has left. A buffer of Python would live as long as the frames that refer to it: an exception that holds them
+    in a cycle keeps 20 MiB until the next full garbage collection, which hardly ever runs in a process with Paddle.
     """
 
     def __init__(self) -> None:
-        self.count, self.bytes = 0, 0
+        self.num_uploads, self.num_bytes = 0, 0
 
     @asynccontextmanager
-    async def received(self, request: Request) -> AsyncIterator[bytes]:
-        """The body of a request; its bytes count as in progress until the block ends.
+    async def receive(self, request: Request) -> AsyncIterator[bytes]:
+        """Yield the body of a request; it counts as in progress until the block ends.
 
         Raises:
             HTTPException: 413 for a body that is too large, 408 for one that is too slow, 503 for one too many.
-            ClientDisconnect: the client has gone.
+            ClientDisconnect: the client has left.
         """
-        if self.count >= MOST_UPLOADS:
-            raise _busy()
-        self.count += 1
-        content = mmap.mmap(-1, MOST_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if self.num_uploads >= MAX_UPLOADS:
+            raise _busy_error()
+        self.num_uploads += 1
+        content = mmap.mmap(-1, MAX_UPLOAD_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         try:
             try:
-                async with asyncio.timeout(MOST_SECONDS):
-                    await self._read(request, content)
+                async with asyncio.timeout(MAX_UPLOAD_SECONDS):
+                    await self._read_body(request, content)
             except TimeoutError:
                 close = {"Connection": "close"}
-                raise HTTPException(408, f"an upload may take {MOST_SECONDS} seconds", close) from None
+                raise HTTPException(408, f"an upload may take {MAX_UPLOAD_SECONDS} seconds", close) from None
             yield content[: content.tell()]
         finally:
-            self.count -= 1
-            self.bytes -= content.tell()
+            self.num_uploads -= 1
+            self.num_bytes -= content.tell()
             content.close()
 
-    async def _read(self, request: Request, content: mmap.mmap) -> None:
-        declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > len(content):
-            raise _too_large()
-        async for part in request.stream():
-            if content.tell() + len(part) > len(content):
-                raise _too_large()
-            if self.bytes + len(part) > MOST_BYTES_AT_ONCE:
-                raise _busy()
-            self.bytes += content.write(part)
+    async def _read_body(self, request: Request, content: mmap.mmap) -> None:
+        declared_length = request.headers.get("content-length", "")
+        if declared_length.isdecimal() and int(declared_length) > len(content):
+            raise _size_error()
+        async for chunk in request.stream():  # a chunked body declares no length
+            if content.tell() + len(chunk) > len(content):
+                raise _size_error()
+            if self.num_bytes + len(chunk) > MAX_PENDING_BYTES:
+                raise _busy_error()
+            self.num_bytes += content.write(chunk)
 
 
-def _too_large() -> HTTPException:
-    return HTTPException(413, f"an image may have {MOST_BYTES // 2**20} MiB")
+def _size_error() -> HTTPException:
+    return HTTPException(413, f"an image may have {MAX_UPLOAD_BYTES // 2**20} MiB")
 
 
-def _busy() -> HTTPException:
+def _busy_error() -> HTTPException:
     return HTTPException(503, "too many uploads at once; try again", {"Retry-After": str(RETRY_SECONDS)})

@@ -1,8 +1,8 @@
-"""A server of an index: one process, or several that share a port and, by memory map, the index.
+"""Serves an index with one process, or with several that share a port and, by memory map, the index.
 
-uvicorn has a limit for the size of headers and one for connections between two requests. What it waits for without end
-is bounded here: headers that are never finished, answers that are never read, and clients that are in the middle of
-something when the server shall end.
+uvicorn limits the size of headers and the time between two requests of a connection. This module limits what uvicorn
+would wait for forever: headers that are never finished, answers that are never read, and clients that are in the middle
+of a request when the server is to end.
 """
 
 import asyncio
@@ -29,151 +29,172 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ernie_vil2.apps.search import metrics
 from ernie_vil2.apps.search.batching import CACHE_SIZE, MAX_QUEUE, Batcher
-from ernie_vil2.apps.search.connections import GRACE_SECONDS, MOST_CONNECTIONS, NUM_RESERVED, Connections, Network
+from ernie_vil2.apps.search.connections import GRACE_SECONDS, MAX_CONNECTIONS, NUM_RESERVED, Connections, Network
 from ernie_vil2.apps.search.index import Index
 from ernie_vil2.apps.search.metrics import Metrics
-from ernie_vil2.apps.search.middleware import OPEN, RETRY_SECONDS, Access
-from ernie_vil2.apps.search.service import about, build_app
+from ernie_vil2.apps.search.middleware import PROBE_PATHS, RETRY_SECONDS, Access
+from ernie_vil2.apps.search.service import build_app, describe_content
 from ernie_vil2.device import runtime
 
 BACKLOG = 1000  # connections that the system holds ready, and that are accepted at once
-NUM_OWN_FILES = 500  # besides those of connections
+NUM_OTHER_FILES = 500  # open files besides connections: the index, the model, libraries
+# From opening a connection, or from the first byte of a later request, until its headers are complete. Also for bytes
+# that still arrive after the answer, such as those of an image that was too large.
 HEADER_SECONDS = 10
-"""Until the headers of a request are complete, from when a connection is opened or the first byte of a later request
-comes; also for what still comes after the answer, as of an image that was too large."""
 READ_SECONDS = 120  # until a client has read what was written to it
-KEPT_OPEN = 75
-"""Seconds that a connection without a question stays open; one that is closed just as it is used is an error there."""
+# For so long an idle connection stays open. If it is closed just as a client sends a request, the client sees an error;
+# most clients and proxies close it earlier themselves.
+KEEP_ALIVE_SECONDS = 75
+# After so long a thread lets another one run (5 ms by default). The encoder waits for its turn many times, behind all
+# threads that answer.
 SWITCH_SECONDS = 0.0005
-"""After which a thread lets another one run: encoding waits for its turn many times, behind all that answers."""
-DRAIN_SECONDS = 3  # from the signal to end: requests that are not answered by then are cut off
-END_SECONDS = 8  # from the signal to end until processes that still run are killed
-PAUSE_SECONDS = 1.0  # before a process that has died is started again, doubled each time that it was not ready
+DRAIN_SECONDS = 3  # after the signal to end, requests without an answer are cut off
+END_SECONDS = 8  # after the signal to end, processes that still run are killed
+PAUSE_SECONDS = 1.0  # before a dead process is started again; doubles each time that it dies before it is ready
 MAX_PAUSE_SECONDS = 60.0
+SUPERVISION_SECONDS = 0.5  # between two looks at the processes
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How an index is served.
+    """Settings of a server.
 
     Attributes:
-        threshold, roots, shown, writable: as for `build_app`.
-        max_queue, cache_size: as for `Batcher`, of each process.
+        host: name or address to listen at.
+        port: 0: a free one.
+        workers: number of processes.
+        access: who may send requests.
+        trusted_proxies: proxies whose slow connections are not counted, and whose X-Forwarded-For is believed.
+        threshold: as for `build_app`.
+        roots: as for `build_app`.
+        max_queue: as for `Batcher`, of each process.
+        cache_size: as for `Batcher`, of each process.
+        card_fields: as for `build_app`.
+        writable: as for `build_app`.
     """
 
     host: str = "127.0.0.1"
-    port: int = 8000  # 0: one that is free
-    workers: int = 1  # processes
-    access: Access = field(default_factory=Access)  # who may ask
-    trusted_proxies: Sequence[Network] = ()  # whose slow connections are not counted, and whose X-Forwarded-For counts
+    port: int = 8000
+    workers: int = 1
+    access: Access = field(default_factory=Access)
+    trusted_proxies: Sequence[Network] = ()
     threshold: float | None = None
     roots: Sequence[str | Path] = ()
     max_queue: int = MAX_QUEUE
     cache_size: int = CACHE_SIZE
-    shown: Sequence[str] = ()
+    card_fields: Sequence[str] = ()
     writable: bool = False
 
 
-def serve(opening: Callable[[], Index], settings: Settings) -> int:
-    """Serves an index until the process is interrupted or terminated, and some seconds longer.
+def serve(open_index: Callable[[], Index], settings: Settings) -> int:
+    """Serve an index until the process is interrupted or terminated, and some seconds longer.
 
-    `opening` opens the index, once in each process; with several it must be one that can be pickled. OSError if the
-    address is in use or not this machine's. The exit code is 0, or that of a process if none was ever ready.
+    Args:
+        open_index: opens the index, once in each process; with several processes it must be picklable.
+        settings: of the server.
+
+    Returns:
+        The exit code: 0, or that of a worker if none was ever ready.
+
+    Raises:
+        OSError: the address is in use, or not one of this machine.
     """
     if settings.workers == 1:
-        _work(opening, settings, listening(settings.host, settings.port))
+        _run_worker(open_index, settings, listen(settings.host, settings.port))
         return 0
-    share = str(max(1, runtime.threads() // settings.workers))
-    os.environ |= {"OMP_NUM_THREADS": share, "MKL_NUM_THREADS": share}  # of the processes that are started from here
-    with reserved(settings.host, settings.port) as reservation:
-        return _supervise(opening, replace(settings, port=reservation.getsockname()[1]))
+    # The processes that are started from here read these variables when they load the libraries.
+    num_threads = str(max(1, runtime.threads() // settings.workers))
+    os.environ |= {"OMP_NUM_THREADS": num_threads, "MKL_NUM_THREADS": num_threads}
+    with reserve_address(settings.host, settings.port) as reservation:
+        return _supervise(open_index, replace(settings, port=reservation.getsockname()[1]))
 
 
-def _work(
-    opening: Callable[[], Index],
+def _run_worker(
+    open_index: Callable[[], Index],
     settings: Settings,
     listener: socket.socket | None = None,
-    shared: Any = None,
+    shared_metrics: Any = None,
     number: int = 0,
-    parent: Connection | None = None,
+    supervisor: Connection | None = None,
 ) -> None:
-    """One process; it ends when it is asked to, or when its parent has ended.
+    """Serve in this process until it is asked to end, or its supervisor has ended.
 
-    One of several opens its `listener` when it is ready: the system deals connections out to all that listen, and those
-    dealt to a process that has died, or has not loaded its model yet, would wait for it.
+    One of several workers has no `listener` and opens one when it is ready. The system distributes connections over all
+    sockets that listen, and those of a worker that has died, or has not loaded its model yet, would wait for it.
     """
-    runtime.ignore_ccache_hint()  # a started process has none of the parent's filters
-    counts = Metrics(shared, number)
-    with opening() as index:
-        batcher = Batcher(index, settings.max_queue, settings.cache_size, counts)
+    runtime.ignore_ccache_hint()  # a started process does not inherit the filters of warnings
+    worker_metrics = Metrics(shared_metrics, number)
+    with open_index() as index:
+        batcher = Batcher(index, settings.max_queue, settings.cache_size, worker_metrics)
         app = build_app(
-            index, settings.threshold, settings.access, settings.roots, batcher, settings.shown, settings.writable
+            index, settings.threshold, settings.access, settings.roots, batcher, settings.card_fields, settings.writable
         )
-        server = bounded(app, settings.trusted_proxies, settings.access.root_path)
-        if parent is not None:
-            threading.Thread(target=_end_with, args=[parent, server], daemon=True).start()
+        server = make_server(app, settings.trusted_proxies, settings.access.root_path)
+        if supervisor is not None:
+            threading.Thread(target=_end_with_supervisor, args=[supervisor, server], daemon=True).start()
         if listener is None:
-            listener = listening(settings.host, settings.port, shared=True)
-        if number == 0:
-            address = authority(settings.host, listener.getsockname()[1])
-            print(
-                f"images in full: {', '.join(map(str, settings.roots))}"
-                if settings.roots
-                else "thumbnails alone; --root names folders whose images are served in full"
-            )
-            shown = f"http://{address}{settings.access.root_path}"
-            print(f"{about(index)}\n{shown} (Ctrl-C ends it)", flush=True)
-        counts.set(metrics.IS_READY, 1)
-        run(server, listener)
+            listener = listen(settings.host, settings.port, is_shared=True)
+        if number == 0:  # one of the workers speaks for all
+            if settings.roots:
+                print(f"images in full: {', '.join(map(str, settings.roots))}")
+            else:
+                print("thumbnails alone; --root names folders whose images are served in full")
+            address = format_authority(settings.host, listener.getsockname()[1])
+            url = f"http://{address}{settings.access.root_path}"
+            print(f"{describe_content(index)}\n{url} (Ctrl-C ends it)", flush=True)
+        worker_metrics.set(metrics.IS_READY, 1)
+        run_server(server, listener)
 
 
-def _supervise(opening: Callable[[], Index], settings: Settings) -> int:
-    """Start the processes, start again those that die, and end all of them; return the exit code."""
-    context = multiprocessing.get_context("spawn")  # a fork would take threads and locks of libraries along
-    shared = context.RawArray("d", settings.workers * metrics.SLICE_LENGTH)
-    ours, theirs = context.Pipe()  # who has theirs sees when we end, and ours with us
+def _supervise(open_index: Callable[[], Index], settings: Settings) -> int:
+    """Start the workers, restart those that die, and end all of them; return the exit code."""
+    context = multiprocessing.get_context("spawn")  # a fork would copy threads and locks of libraries
+    shared_metrics = context.RawArray("d", settings.workers * metrics.SLICE_LENGTH)
+    # The workers hold `worker_end`. When this process ends, even if it is killed, reading from it fails there.
+    supervisor_end, worker_end = context.Pipe()
     signals: list[int] = []
 
-    def start(number: int) -> multiprocessing.process.BaseProcess:
-        shared[number * metrics.SLICE_LENGTH + metrics.IS_READY] = 0
-        arguments = (opening, settings, None, shared, number, theirs)
-        worker = context.Process(target=_work, args=arguments, name=f"search worker {number}")
+    def start_worker(number: int) -> multiprocessing.process.BaseProcess:
+        shared_metrics[number * metrics.SLICE_LENGTH + metrics.IS_READY] = 0
+        arguments = (open_index, settings, None, shared_metrics, number, worker_end)
+        worker = context.Process(target=_run_worker, args=arguments, name=f"search worker {number}")
         worker.start()
         return worker
 
     def is_ready(number: int) -> bool:
-        return bool(shared[number * metrics.SLICE_LENGTH + metrics.IS_READY])
+        return bool(shared_metrics[number * metrics.SLICE_LENGTH + metrics.IS_READY])
 
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, lambda number, _: signals.append(number))
-    supervisor = Supervisor(settings.workers, start, is_ready)
+    supervisor = Supervisor(settings.workers, start_worker, is_ready)
     while not signals and supervisor.exit_code is None:
-        wait([worker.sentinel for worker in supervisor.alive()], timeout=0.5)
+        wait([worker.sentinel for worker in supervisor.live_workers()], timeout=SUPERVISION_SECONDS)
         if not signals:
             supervisor.check()
 
-    workers = supervisor.alive()
+    workers = supervisor.live_workers()
     for worker in workers:
         worker.terminate()
-    due = time.monotonic() + END_SECONDS
+    deadline = time.monotonic() + END_SECONDS
     for worker in workers:
-        worker.join(max(0.0, due - time.monotonic()))
+        worker.join(max(0.0, deadline - time.monotonic()))
         worker.kill()
         worker.join()
-    ours.close()
+    supervisor_end.close()
     return supervisor.exit_code or 0
 
 
 class Supervisor:
-    """Starts workers, and again those that die, after a pause that grows while they are not ready before they do.
+    """Starts workers, and restarts those that die after a pause, which grows while they die before they are ready.
 
     Args:
-        start: starts the worker of a number, as a process.
-        is_ready: says whether the worker of a number has been ready since it was started.
-        clock: seconds that only grow.
+        num_workers: number of workers.
+        start: starts the worker with a number and returns its process.
+        is_ready: returns whether the worker with a number has been ready since it was started.
+        clock: returns seconds that only grow.
 
     Attributes:
-        exit_code: that of a worker if each of them has died and none was ever ready; else None.
+        exit_code: that of a worker if all of them have died and none was ever ready; else None.
     """
 
     def __init__(
@@ -186,76 +207,83 @@ class Supervisor:
         self._start, self._is_ready, self._clock = start, is_ready, clock
         self._workers: list[Any] = [start(number) for number in range(num_workers)]
         self._pauses = [PAUSE_SECONDS] * num_workers
-        self._due: dict[int, float] = {}  # when the worker of a number is started again
-        self._failures: dict[int, str] = {}
-        self._was_ready = False
+        self._restart_times: dict[int, float] = {}  # of dead workers, by number
+        self._failures: dict[int, str] = {}  # how workers died before they were ready, by number
+        self._was_any_ready = False
         self.exit_code: int | None = None
 
-    def alive(self) -> list[Any]:
+    def live_workers(self) -> list[Any]:
         """Return the workers that were started and have not been seen to die."""
-        return [worker for number, worker in enumerate(self._workers) if number not in self._due]
+        return [worker for number, worker in enumerate(self._workers) if number not in self._restart_times]
 
     def check(self) -> None:
-        """Look after all workers once."""
+        """Check all workers once, and restart those whose pause is over."""
         for number, worker in enumerate(self._workers):
-            self._was_ready = self._was_ready or self._is_ready(number)
-            if number in self._due:
-                if self._clock() >= self._due[number]:
-                    del self._due[number]
+            self._was_any_ready = self._was_any_ready or self._is_ready(number)
+            if number in self._restart_times:
+                if self._clock() >= self._restart_times[number]:
+                    del self._restart_times[number]
                     self._workers[number] = self._start(number)
             elif not worker.is_alive():
                 self._handle_death(number, worker.exitcode)
                 if self.exit_code is not None:
                     return
 
-    def _handle_death(self, number: int, code: int) -> None:
-        how = describe_exit(code)
+    def _handle_death(self, number: int, exit_code: int) -> None:
+        death = describe_exit(exit_code)
         if self._is_ready(number):
             self._pauses[number] = PAUSE_SECONDS
         else:
-            how += " before it was ready"
-            self._failures[number] = how
-        if not self._was_ready and len(self._failures) == len(self._workers):
-            self.exit_code = max(1, code)  # that of a signal is negative
+            death += " before it was ready"
+            self._failures[number] = death
+
+        # If no worker can start, starting them again will not help: the index, the model or an option is wrong.
+        if not self._was_any_ready and len(self._failures) == len(self._workers):
+            self.exit_code = max(1, exit_code)  # that of a signal is negative
             reasons = "; ".join(f"worker {failed} {reason}" for failed, reason in sorted(self._failures.items()))
             print(f"error: no worker was ever ready: {reasons}", file=sys.stderr, flush=True)
             return
+
         pause = self._pauses[number]
-        print(f"worker {number} {how} and is started again in {pause:g} s", file=sys.stderr, flush=True)
+        print(f"worker {number} {death} and is started again in {pause:g} s", file=sys.stderr, flush=True)
         if not self._is_ready(number):
             self._pauses[number] = min(2 * pause, MAX_PAUSE_SECONDS)
-        self._due[number] = self._clock() + pause
+        self._restart_times[number] = self._clock() + pause
 
 
-def describe_exit(code: int) -> str:
-    """Return how a process ended, by its exit code as multiprocessing gives it."""
-    if code >= 0:
-        return f"ended with {code}"
+def describe_exit(exit_code: int) -> str:
+    """Return how a process ended, by its exit code in multiprocessing: negative for a signal."""
+    if exit_code >= 0:
+        return f"ended with {exit_code}"
     try:
-        name = signal.Signals(-code).name
+        name = signal.Signals(-exit_code).name
     except ValueError:
-        name = f"signal {-code}"
-    advice = ", as the system does when memory runs out," if code == -signal.SIGKILL else ""
-    return f"was ended by {name}{advice}"
+        name = f"signal {-exit_code}"
+    hint = ", as the system does when memory runs out," if exit_code == -signal.SIGKILL else ""
+    return f"was ended by {name}{hint}"
 
 
 class BoundedProtocol(H11Protocol):
-    """HTTP as uvicorn speaks it through h11, which bounds the bytes of headers, with bounds on time.
+    """The HTTP protocol of uvicorn with h11, which limits the bytes of headers, with limits on time added.
 
     Args:
-        open_connections: all of the server.
-        open_paths: that are answered where there are too many connections.
+        args: of uvicorn's protocol.
+        open_connections: all connections of the server, with their states; uvicorn's `connections` have none.
+        probe_paths: paths that are answered even if there are too many connections.
+        options: of uvicorn's protocol.
     """
 
-    def __init__(self, *args: Any, open_connections: Connections, open_paths: Collection[str] = OPEN, **options: Any):
+    def __init__(
+        self, *args: Any, open_connections: Connections, probe_paths: Collection[str] = PROBE_PATHS, **options: Any
+    ):
         super().__init__(*args, **options)
-        self._open_connections, self._open_paths, self.address = open_connections, open_paths, ""
+        self._open_connections, self._probe_paths, self.address = open_connections, probe_paths, ""
         self._may_ask_anything = True
-        self._grace: asyncio.TimerHandle | None = None
         self._application, self.app = self.app, self._answer
-        self._answering: asyncio.Task | None = None
-        self._headers_due: asyncio.TimerHandle | None = None
-        self._reading_due: asyncio.TimerHandle | None = None
+        self._answer_task: asyncio.Task | None = None
+        self._slow_timer: asyncio.TimerHandle | None = None
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._read_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -265,23 +293,24 @@ class BoundedProtocol(H11Protocol):
             self._begin_headers()
 
     def abort(self) -> None:
-        """Close the connection at once, whatever has not been sent."""
+        """Close the connection at once, and drop what has not been sent."""
         self.transport.abort()
 
     def _begin_headers(self) -> None:
-        self._headers_due = self._abort_after(HEADER_SECONDS)
-        self._grace = self.loop.call_later(GRACE_SECONDS, self._open_connections.set_slow, self)
+        self._header_timer = self._abort_after(HEADER_SECONDS)
+        self._slow_timer = self.loop.call_later(GRACE_SECONDS, self._open_connections.set_slow, self)
 
     def _end_headers(self) -> None:
-        self._headers_due = _cancelled(self._headers_due)
-        self._grace = _cancelled(self._grace)
+        _cancel_timer(self._header_timer)
+        _cancel_timer(self._slow_timer)
+        self._header_timer = None  # the next bytes begin a new request
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """What is asked is given up when its client goes away, so that it takes no room of those that wait."""
-        self._answering = asyncio.current_task()
+        # The task is cancelled when the client disconnects, so that its query takes no place in the queue any more.
+        self._answer_task = asyncio.current_task()
         try:
             is_full = not self._may_ask_anything and self._open_connections.are_too_many()
-            if is_full and scope["path"] not in self._open_paths:
+            if is_full and scope["path"] not in self._probe_paths:
                 await _refuse(send)
             else:
                 await self._application(scope, receive, send)
@@ -289,40 +318,40 @@ class BoundedProtocol(H11Protocol):
             if not self.transport.is_closing():
                 raise
         finally:
-            self._answering = None
+            self._answer_task = None
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._end_headers()
             self._open_connections.set_busy(self)
-        elif self._headers_due is None:
+        elif self._header_timer is None:
             self._open_connections.set_half_open(self)
             self._begin_headers()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle.response_complete:  # else the next request had come already
+        if self.cycle.response_complete:  # otherwise the next request had arrived already
             self._open_connections.set_idle(self)
 
     def pause_writing(self) -> None:
         super().pause_writing()
         self._open_connections.set_unread(self)
-        self._reading_due = self._abort_after(READ_SECONDS)
+        self._read_timer = self._abort_after(READ_SECONDS)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self.cycle is not None and not self.cycle.response_complete:
             self._open_connections.set_busy(self)
-        self._reading_due = _cancelled(self._reading_due)
+        _cancel_timer(self._read_timer)
 
     def send_400_response(self, msg: str) -> None:
         try:
             super().send_400_response(msg)
-        except h11.LocalProtocolError:  # an answer has begun already, or none may have content, as that of HEAD
+        except h11.LocalProtocolError:  # the answer has begun already, or may have no content, such as that of HEAD
             self.transport.close()
         if self.cycle is not None:
-            self.cycle.disconnected = True  # the application may be about to answer
+            self.cycle.disconnected = True  # otherwise the application might still answer
 
     def shutdown(self) -> None:
         super().shutdown()
@@ -331,10 +360,10 @@ class BoundedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._open_connections.close(self)
-        if self._answering is not None:
-            self._answering.cancel()
+        if self._answer_task is not None:
+            self._answer_task.cancel()
         self._end_headers()
-        self._reading_due = _cancelled(self._reading_due)
+        _cancel_timer(self._read_timer)
 
     def _abort_after(self, seconds: float) -> asyncio.TimerHandle:
         return self.loop.call_later(seconds, self.transport.abort)
@@ -350,53 +379,69 @@ async def _refuse(send: Send) -> None:
     await send({"type": "http.response.body", "body": b'{"detail":"too many connections; try again"}'})
 
 
+def _cancel_timer(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
 class Server(uvicorn.Server):
-    """Ends when the process is interrupted or terminated, as one that has done its work."""
+    """A server of uvicorn that ends normally when the process is interrupted or terminated.
+
+    uvicorn itself would raise the signal again at the end, so that the process would seem to have failed.
+    """
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {signum: signal.signal(signum, self.handle_exit) for signum in (signal.SIGINT, signal.SIGTERM)}
+        signums = (signal.SIGINT, signal.SIGTERM)
+        previous_handlers = {signum: signal.signal(signum, self.handle_exit) for signum in signums}
         try:
             yield
         finally:
-            for signum, handler in before.items():
+            for signum, handler in previous_handlers.items():
                 signal.signal(signum, handler)
 
 
-def _end_with(parent: Connection, server: Server) -> None:
+def _end_with_supervisor(supervisor: Connection, server: Server) -> None:
     try:
-        parent.recv()
+        supervisor.recv()  # nothing is ever sent
     except EOFError:
         server.should_exit = True
 
 
-def listening(host: str, port: int, shared: bool = False) -> socket.socket:
-    """A socket that listens at an address: a name, or a number of IPv4 or IPv6; of a name with both, that of IPv4.
+def listen(host: str, port: int, is_shared: bool = False) -> socket.socket:
+    """Return a socket that listens at an address.
 
-    Others of this program may listen at a shared one, among which the system deals connections out.
+    Args:
+        host: a name, or an address of IPv4 or IPv6; for a name with both kinds of addresses, IPv4 is taken.
+        port: 0: a free one.
+        is_shared: other processes of this program may listen there too; the system distributes connections over them.
+
+    Raises:
+        OSError: the address is in use, or not one of this machine.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = min(found)
-        listener = socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=shared)
-        # Connections inherit it. Headers and content are two writes, and the second one would wait for 40 ms otherwise.
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = min(addresses)
+        listener = socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=is_shared)
+        # Connections inherit it. Headers and content are two writes, and without it the second would wait for 40 ms.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except OSError as error:
-        advice = "--host" if isinstance(error, socket.gaierror) else "--port or --host"
-        raise OSError(f"{authority(host, port)}: {error.strerror}; choose another {advice}") from error
+        options = "--host" if isinstance(error, socket.gaierror) else "--port or --host"
+        raise OSError(f"{format_authority(host, port)}: {error.strerror}; choose another {options}") from error
 
 
 @contextlib.contextmanager
-def reserved(host: str, port: int) -> Iterator[socket.socket]:
-    """Keep an address for processes of this program, which listen at it as shared; it is no other program's."""
-    with listening(host, port) as alone:
-        family, address = alone.family, alone.getsockname()
+def reserve_address(host: str, port: int) -> Iterator[socket.socket]:
+    """Reserve an address for the processes of this program, and yield the socket that does."""
+    # Not shared at first, which fails if another program listens there.
+    with listen(host, port) as listener:
+        family, address = listener.family, listener.getsockname()
     with socket.socket(family) as reservation:
-        # Without listening: the system deals no connections out to it.
+        # It is bound but does not listen, so that the system gives it no connections.
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
@@ -405,10 +450,10 @@ def reserved(host: str, port: int) -> Iterator[socket.socket]:
         yield reservation
 
 
-def bounded(app: Callable, trusted_proxies: Sequence[Network] = (), root_path: str = "") -> Server:
-    """Return a server with these bounds."""
-    open_paths = {prefix + path for prefix in ("", root_path) for path in OPEN}
-    protocol: Any = partial(BoundedProtocol, open_connections=Connections(trusted_proxies), open_paths=open_paths)
+def make_server(app: Callable, trusted_proxies: Sequence[Network] = (), root_path: str = "") -> Server:
+    """Return a server of an application, with the limits of this module."""
+    probe_paths = {*PROBE_PATHS, *(root_path + path for path in PROBE_PATHS)}
+    protocol: Any = partial(BoundedProtocol, open_connections=Connections(trusted_proxies), probe_paths=probe_paths)
     return Server(
         uvicorn.Config(
             app,
@@ -417,33 +462,27 @@ def bounded(app: Callable, trusted_proxies: Sequence[Network] = (), root_path: s
             forwarded_allow_ips=["127.0.0.1", *map(str, trusted_proxies)],
             log_level="warning",
             access_log=False,
-            timeout_keep_alive=KEPT_OPEN,
-            timeout_graceful_shutdown=DRAIN_SECONDS + 2,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=DRAIN_SECONDS + 2,  # after the connections have been cut off
         )
     )
 
 
-def run(server: Server, listener: socket.socket) -> None:
-    """Serves until the process is interrupted or terminated, and at most some seconds longer."""
-    _allow_files(MOST_CONNECTIONS + NUM_RESERVED + BACKLOG + NUM_OWN_FILES)
+def run_server(server: Server, listener: socket.socket) -> None:
+    """Serve until the process is interrupted or terminated, and at most some seconds longer."""
+    _allow_open_files(MAX_CONNECTIONS + NUM_RESERVED + BACKLOG + NUM_OTHER_FILES)
     sys.setswitchinterval(SWITCH_SECONDS)
     server.run(sockets=[listener])
 
 
-def authority(host: str, port: int) -> str:
-    """Host and port as a URL writes them."""
+def format_authority(host: str, port: int) -> str:
+    """Return host and port as a URL writes them."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _allow_files(count: int) -> None:
-    """Lets the process open as many files, where the system allows it: a connection is one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _cancelled(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
-    if timer is not None:
-        timer.cancel()
-    return None
+def _allow_open_files(count: int) -> None:
+    """Raise the limit of open files to `count`, or as far as the system allows; each connection is a file."""
+    soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = count if hard_limit == resource.RLIM_INFINITY else min(count, hard_limit)
+    if soft_limit != resource.RLIM_INFINITY and soft_limit < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard_limit))

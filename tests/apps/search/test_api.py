@@ -21,7 +21,7 @@ DATA_URL = f"data:image/png;base64,{IN_BASE64}"
 
 @pytest.fixture
 def client(index):
-    return TestClient(build_app(index, shown=["kind"]))
+    return TestClient(build_app(index, card_fields=["kind"]))
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_batch_is_answered_as_its_queries_one_by_one(client, index):
 ])  # fmt: skip
 def test_length_of_all_texts_together_is_bounded(writable, monkeypatch, path, body):
     _, client = writable
-    monkeypatch.setattr(api, "MOST_CHARACTERS", 20 * 150)
+    monkeypatch.setattr(api, "MAX_CHARACTERS", 20 * 150)
     for length, code in ((100, 200), (151, 422)):
         assert client.post(f"/api/v1/{path}", json=body("a" * length)).status_code == code
 
@@ -71,7 +71,7 @@ def test_values_are_counted_before_a_body_is_parsed(client, monkeypatch):
     def parse(*_, **__):
         raise AssertionError("this body was parsed")
 
-    monkeypatch.setattr(api.Embeddings, "model_validate_json", parse)
+    monkeypatch.setattr(api.EmbeddingsRequest, "model_validate_json", parse)
     for content in (b"[" * 300_000, b'{"input":[' + b"1," * 300_000 + b"1]}", b"{" * 300_000):
         answer = client.post("/api/v1/embeddings", content=content)
         assert answer.status_code == 422 and "values" in answer.json()["detail"]
@@ -122,7 +122,7 @@ def test_items_are_added_replaced_and_removed(writable):
 
 def test_a_change_waits_for_the_one_that_another_process_makes(writable, monkeypatch):
     index, client = writable
-    monkeypatch.setattr(api, "WRITING_SECONDS", 0.2)
+    monkeypatch.setattr(api, "WRITE_TIMEOUT", 0.2)
     with locks.owned(index.folder / ".lock"):
         answer = client.post("/api/v1/items", json={"items": [{"image": IN_BASE64}]})
         assert answer.status_code == 503 and answer.headers["retry-after"]

@@ -87,7 +87,7 @@ def is_open(client):
 
 @pytest.mark.parametrize("state", ["half-open", "idle"])
 def test_new_connection_closes_the_oldest_that_waits(running, monkeypatch, state):
-    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 3)
     clients = []
     for number in range(3):
         clients.append(running.connect(request(close=False) if state == "idle" else b"GET /"))
@@ -102,7 +102,7 @@ def test_new_connection_closes_the_oldest_that_waits(running, monkeypatch, state
 
 
 def test_only_health_is_answered_beside_busy_connections(running, monkeypatch):
-    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 2)
     monkeypatch.setattr(connections, "NUM_RESERVED", 1)
     uploads = [running.connect(request("POST", "/body", b"a", length=2)) for _ in range(2)]
     until(lambda: len(running.server.server_state.tasks) == 2)
@@ -141,7 +141,7 @@ class Recorded:
 
 
 def test_address_with_most_half_open_connections_makes_room(monkeypatch):
-    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 5)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 5)
     registry = Connections([ip_network("10.0.0.0/8")])
     addresses = ["10.0.0.1", "192.0.2.1", "2001:db8::1", "192.0.2.2", "2001:db8::2"]
     opened = [Recorded(address) for address in addresses]
@@ -205,18 +205,20 @@ def test_ipv6():
         pytest.skip("this machine has no IPv6")
     with Running(app, "::1") as running:
         assert running.ask(request(host="[::1]")).endswith(b"answer")
-    assert server.authority("::1", 80) == "[::1]:80" and server.authority("localhost", 80) == "localhost:80"
+    assert (
+        server.format_authority("::1", 80) == "[::1]:80" and server.format_authority("localhost", 80) == "localhost:80"
+    )
 
 
 def test_an_address_that_cannot_be_had_is_named():
-    with server.listening("127.0.0.1", 0) as taken:
+    with server.listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
-            server.listening("127.0.0.1", port)
+            server.listen("127.0.0.1", port)
     with pytest.raises(OSError, match="no-such.invalid:80"):
-        server.listening("no-such.invalid", 80)
+        server.listen("no-such.invalid", 80)
     with pytest.raises(OSError, match=r"\[2001:db8::1\]:80"):
-        server.listening("2001:db8::1", 80)
+        server.listen("2001:db8::1", 80)
 
 
 def test_headers_and_content_do_not_wait_for_each_other(running):

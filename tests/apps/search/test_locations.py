@@ -157,7 +157,7 @@ def test_a_server_shows_thumbnails_unless_it_is_given_folders(built, model, tmp_
     moved = shutil.copytree(built, tmp_path / "moved")
     original = (moved / "photos" / "0.png").read_bytes()
     shutil.rmtree(built / "photos")
-    monkeypatch.setattr("ernie_vil2.apps.search.server.run", lambda _, listener: listener.close())
+    monkeypatch.setattr("ernie_vil2.apps.search.server.run_server", lambda _, listener: listener.close())
     with open_index(moved / "index", model) as index:
         thumbnail = index.collection("images").get("0.png").thumbnail
         assert served(index, "0.png") == thumbnail != original

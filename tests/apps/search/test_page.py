@@ -36,7 +36,7 @@ def address(tmp_path_factory, model, shapes):
         thresholds = {"image_to_text": Threshold(-1.0, 9.0, 9.0, 9.0), "text_to_image": Threshold(0.25, 9.0, 9.0, 9.0)}
         index.model = type("Calibrated", (), {"__getattr__": lambda _, name: getattr(model, name)})()
         index.model.calibration = Calibration("", "", 10.0, thresholds)
-        with Running(build_app(index, shown=["price"])) as running:
+        with Running(build_app(index, card_fields=["price"])) as running:
             yield f"http://127.0.0.1:{running.address[1]}/"
 
 

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from ernie_vil2.apps.search import batching
 from ernie_vil2.apps.search.batching import Batcher
 from ernie_vil2.apps.search.metrics import Metrics
-from ernie_vil2.apps.search.middleware import LOOPBACK, Access, read_token
+from ernie_vil2.apps.search.middleware import LOOPBACK_HOSTS, Access, read_token
 from ernie_vil2.apps.search.server import MAX_PAUSE_SECONDS, Supervisor
 from ernie_vil2.apps.search.service import build_app
 from tests.support.limits import PATIENCE
@@ -31,14 +31,14 @@ def client(index, *access, **options):
 
 
 def test_a_refused_host_is_named_and_can_be_allowed(index):
-    refused = client(index, LOOPBACK).get("/health", headers={"host": "example.com:443"})
+    refused = client(index, LOOPBACK_HOSTS).get("/health", headers={"host": "example.com:443"})
     assert refused.status_code == 400 and "--allowed-host example.com" in refused.json()["detail"]
-    allowed = client(index, (*LOOPBACK, "example.com", "*.example.org"))
+    allowed = client(index, (*LOOPBACK_HOSTS, "example.com", "*.example.org"))
     for host, code in (("example.com", 200), ("EXAMPLE.com:80", 200), ("a.example.org", 200), ("example.org", 400),
                        ("evilexample.org", 400), ("[::1]:8000", 200), ("[::2]", 400), ("localhost", 200),
                        ("", 400)):  # fmt: skip
         assert allowed.get("/health", headers={"host": host}).status_code == code, host
-    assert client(index, LOOPBACK).get("/healthz", headers={"host": "10.0.0.1:80"}).status_code == 200
+    assert client(index, LOOPBACK_HOSTS).get("/healthz", headers={"host": "10.0.0.1:80"}).status_code == 200
 
 
 def test_a_token_is_asked_for_except_by_probes(index):
@@ -180,7 +180,7 @@ def test_worker_killed_before_it_is_ready_is_started_again():
     pauses = []
     for _ in range(9):
         workers.kill(1)
-        assert workers.supervisor.exit_code is None and len(workers.supervisor.alive()) == 1
+        assert workers.supervisor.exit_code is None and len(workers.supervisor.live_workers()) == 1
         pauses.append(workers.starts_after(1))
     assert pauses == [min(2.0**n, MAX_PAUSE_SECONDS) for n in range(9)]
     workers.ready[1] = True

@@ -83,8 +83,8 @@ def test_a_client_that_goes_away_leaves_nothing_behind(running, sent):
                 received(client)
         client.close()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(middleware, "MOST_UPLOADS", 1)
-        patch.setattr(middleware, "MOST_BYTES_AT_ONCE", len(IMAGE))
+        patch.setattr(middleware, "MAX_UPLOADS", 1)
+        patch.setattr(middleware, "MAX_PENDING_BYTES", len(IMAGE))
         until(lambda: is_free(running))
     until(lambda: not running.server.server_state.connections and not running.server.server_state.tasks)
     assert not running.tracebacks
@@ -117,7 +117,7 @@ def test_an_error_keeps_no_image(running, path):
 
 
 def test_one_upload_too_many_is_sent_away(running, monkeypatch):
-    monkeypatch.setattr(middleware, "MOST_UPLOADS", 2)
+    monkeypatch.setattr(middleware, "MAX_UPLOADS", 2)
     slow = [running.connect(request("POST", path, b"a", length=100)) for path in PATHS]
     until(lambda: len(running.server.server_state.tasks) == 2)
     for path in PATHS:
@@ -129,14 +129,14 @@ def test_one_upload_too_many_is_sent_away(running, monkeypatch):
 
 
 def test_the_bytes_of_all_uploads_are_bounded(running, monkeypatch):
-    monkeypatch.setattr(middleware, "MOST_BYTES_AT_ONCE", len(IMAGE) + 100)
+    monkeypatch.setattr(middleware, "MAX_PENDING_BYTES", len(IMAGE) + 100)
     with running.connect(request("POST", SEARCH, bytes(101), length=200)):
         until(lambda: status(running.ask(POST)) == 503)
     until(lambda: is_free(running))
 
 
 def test_an_upload_has_its_time(running, monkeypatch):
-    monkeypatch.setattr(middleware, "MOST_SECONDS", 0.3)
+    monkeypatch.setattr(middleware, "MAX_UPLOAD_SECONDS", 0.3)
     with running.connect(request("POST", SEARCH, b"a", length=100, close=False)) as client:
         assert status(received(client)) == 408  # to the end: the connection is closed
 
@@ -153,13 +153,13 @@ CHUNK = b"1000\r\n" + bytes(4096) + b"\r\n"
     ids=["declared", "chunked"],
 )
 def test_an_upload_too_large_is_refused_before_it_is_read(running, monkeypatch, sent):
-    monkeypatch.setattr(middleware, "MOST_BYTES", 4096)
+    monkeypatch.setattr(middleware, "MAX_UPLOAD_BYTES", 4096)
     with running.connect(sent) as client:
         assert status(client.recv(1000)) == 413
     assert is_free(running)
 
 
 def test_the_largest_upload_there_may_be_is_read(running, monkeypatch):
-    monkeypatch.setattr(middleware, "MOST_BYTES", len(IMAGE))
+    monkeypatch.setattr(middleware, "MAX_UPLOAD_BYTES", len(IMAGE))
     assert is_free(running)
     assert status(running.ask(request("POST", SEARCH, IMAGE + b"a"))) == 413
