@@ -143,14 +143,9 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): "what the padding holds is cut off after the gather",
     (
         "ernie_vil2/evaluation/scorers/cxc.py",
-        "while line := file.readline(_LONGEST_LINE + 1):",
+        "while line := file.readline(_MAX_LINE_LENGTH + 1):",
         "1 -> (2)",
     ): "one character more of a line that is refused is read",
-    (
-        "ernie_vil2/evaluation/scorers/cxc.py",
-        "pairs = np.array([(rows[0].get(a, -1), rows[1].get(b, -1))",
-        "1 -> (2)",
-    ): "every negative number says that a row is not there",
     (
         "ernie_vil2/training/update.py",
         "_C_ops.update_loss_scaling_(gradients, ~finite.reshape([1]), one, zero, zero.clone(), 1, 1, 2.0, 0.5, True)",

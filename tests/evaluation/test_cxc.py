@@ -16,7 +16,7 @@ from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.protocol import find_protocol, score_embeddings
 from ernie_vil2.evaluation.scorers import cxc
-from ernie_vil2.evaluation.scorers.cxc import correlations, read_ratings
+from ernie_vil2.evaluation.scorers.cxc import compute_correlations, read_ratings
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.commands import succeed
 from tests.support.cxc_ratings import (
@@ -142,14 +142,14 @@ def test_correlations_equal_ranks_in_numpy():
     def ranks(values):
         return np.array([(values < value).sum() + ((values == value).sum() + 1) / 2 for value in values])
 
-    whole, drawn = correlations(cosines, scores, queries, draws=50)
+    whole, drawn = compute_correlations(cosines, scores, queries, num_draws=50)
     assert whole == pytest.approx(np.corrcoef(ranks(cosines), ranks(scores))[0, 1])
     assert len(drawn) == 50 and drawn.std() > 0
-    np.testing.assert_array_equal(drawn, correlations(cosines, scores, queries, draws=50)[1])  # seeded
+    np.testing.assert_array_equal(drawn, compute_correlations(cosines, scores, queries, num_draws=50)[1])  # seeded
     rows = np.array([np.flatnonzero(queries == query)[-1] for query in np.unique(queries)])
-    last, same = correlations(cosines[rows], scores[rows], queries[rows], draws=1)
+    last, same = compute_correlations(cosines[rows], scores[rows], queries[rows], num_draws=1)
     assert same[0] == pytest.approx(last)  # a draw has all queries, not a part of them
-    once, same = correlations(cosines, scores, np.arange(200), draws=2)
+    once, same = compute_correlations(cosines, scores, np.arange(200), num_draws=2)
     np.testing.assert_allclose(same, once)  # every query has one partner: each draw is the whole
 
 
@@ -165,8 +165,8 @@ def test_a_draw_has_one_partner_of_every_query():
     rng = np.random.default_rng(1)
     queries = np.concatenate([np.arange(30), rng.integers(0, 30, 70)])
     cosines, scores = rng.normal(size=30), rng.integers(0, 6, 30) / 1.0
-    once, _ = correlations(cosines, scores, np.arange(30), draws=1)
-    whole, drawn = correlations(cosines[queries], scores[queries], queries, draws=20)
+    once, _ = compute_correlations(cosines, scores, np.arange(30), num_draws=1)
+    whole, drawn = compute_correlations(cosines[queries], scores[queries], queries, num_draws=20)
     np.testing.assert_allclose(drawn, once)
     assert abs(whole - once) > 1e-3  # over all pairs, a query counts as often as it was rated
 
@@ -190,7 +190,7 @@ def test_ratings_of_other_images_are_an_error(folder, name):
 
 
 def test_the_published_numbers_of_pairs_add_up():
-    assert sum(cxc.ROWS.values()) == 267_095
+    assert sum(cxc.NUM_RATINGS.values()) == 267_095
 
 
 @pytest.mark.slow  # a minute, and 3 GB for 25,000 captions

@@ -29,9 +29,9 @@ def test_a_compressed_file_that_is_damaged_anywhere_is_named(tmp_path_factory, d
     """Cut, changed or longer, it gives the ratings that were written, or an error."""
     folder = tmp_path_factory.mktemp("damaged")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(cxc.ROWS, ("sts", "test"), 60)
+        patch.setitem(cxc.NUM_RATINGS, ("sts", "test"), 60)
         path = ratings_file(folder, 60, ".gz")
-        cxc._read.cache_clear()
+        cxc._read_ratings_file.cache_clear()
         whole, content = read_ratings(folder, "sts", "test"), path.read_bytes()
         position = data.draw(st.integers(0, len(content) - 1))
         kind = data.draw(st.sampled_from(["cut", "changed", "longer"]))
@@ -39,13 +39,13 @@ def test_a_compressed_file_that_is_damaged_anywhere_is_named(tmp_path_factory, d
             content[:position] + bytes([content[position] ^ data.draw(st.integers(1, 255))]) + content[position + 1 :]
         )
         path.write_bytes({"cut": content[:position], "changed": changed, "longer": content + content[:position]}[kind])
-        cxc._read.cache_clear()
+        cxc._read_ratings_file.cache_clear()
         try:
             found = read_ratings(folder, "sts", "test")
         except ValueError as error:
             assert str(error).startswith(str(path)) and "\n" not in str(error)  # noqa: PT017  -- there may be no error
         else:
-            assert found.first == whole.first and (found.scores == whole.scores).all()
+            assert found.first_ids == whole.first_ids and (found.scores == whole.scores).all()
 
 
 @pytest.mark.thorough
@@ -143,7 +143,7 @@ def test_texts_and_names_are_escaped_on_the_page_of_compare(tmp_path):
 ])  # fmt: skip
 def test_other_than_the_published_ratings_are_an_error(tmp_path, monkeypatch, rows, ending, reason):
     """Sixty are as many as were published, and here all alike."""
-    monkeypatch.setitem(cxc.ROWS, ("sts", "test"), 60)
+    monkeypatch.setitem(cxc.NUM_RATINGS, ("sts", "test"), 60)
     path = ratings_file(tmp_path, rows, ending, scores=["2.5"] * rows if rows == 60 else None)
     with pytest.raises(ValueError, match=f"{re.escape(str(path))}: {reason}"):
         read_ratings(tmp_path, "sts", "test")

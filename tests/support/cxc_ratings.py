@@ -42,7 +42,7 @@ def rated_folder(tmp_path, monkeypatch):
         a, b = rng.choice(IMAGES, 2, replace=False)
         tables["sis"].append((image_id(a), image_id(b), rating(rng)))
     for kind, rows in tables.items():
-        monkeypatch.setitem(cxc.ROWS, (kind, "test"), len(rows))
+        monkeypatch.setitem(cxc.NUM_RATINGS, (kind, "test"), len(rows))
         with (tmp_path / f"{kind}_test.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["first", "second", "agg_score", "sampling_method"])
@@ -63,7 +63,7 @@ def write_images(folder, split="test"):
 
 
 def ratings_file(tmp_path, rows, ending="", scores=None):
-    """Ratings of captions that are as many as ROWS says, unless `rows` differ."""
+    """Ratings of captions that are as many as NUM_RATINGS says, unless `rows` differ."""
     path = tmp_path / f"sts_test.csv{ending}"
     scores = scores or [f"{number % 6}" for number in range(rows)]
     text = "caption1,caption2,agg_score,sampling_method\n"

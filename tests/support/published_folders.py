@@ -5,7 +5,7 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from ernie_vil2.evaluation.scorers.cxc import ROWS
+from ernie_vil2.evaluation.scorers.cxc import NUM_RATINGS
 from tests.support.published_files import clip_images, clip_text, json_lines, write
 from tests.support.shapes import COLOURS, SHAPES, SPECIAL_TOKENS, draw, png
 
@@ -109,7 +109,7 @@ def cxc(folder, split):
         "sis": [(images[row], images[row - 1], 1.0 + row % 4) for row in range(len(images))],
     }  # fmt: skip
     for kind, rated in rows.items():
-        rated = islice(cycle(rated), ROWS[kind, split])
+        rated = islice(cycle(rated), NUM_RATINGS[kind, split])
         lines = "".join(f"{first},{second},{score},made\n" for first, second, score in rated)
         write(folder, {f"{kind}_{split}.csv": f"first,second,agg_score,sampling_method\n{lines}"})
 

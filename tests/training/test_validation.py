@@ -30,7 +30,7 @@ def test_run_is_evaluated_by_every_protocol_and_resumes(config, folder, monkeypa
         write_images(folder, scoring.split)
         for kind in ("sts", "sis", "sits"):
             shutil.copy(folder / f"{kind}_test.csv", folder / f"{kind}_val.csv")
-            monkeypatch.setitem(cxc.ROWS, (kind, "val"), cxc.ROWS[kind, "test"])
+            monkeypatch.setitem(cxc.NUM_RATINGS, (kind, "val"), cxc.NUM_RATINGS[kind, "test"])
         settings.append(f"Data.val=[{folder}]")
         languages = 1
     settings = config(*settings)

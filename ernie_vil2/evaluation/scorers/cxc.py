@@ -3,8 +3,8 @@
 People rated pairs of MSCOCO's validation images and captions from 0 to 5: captions with captions (STS), images with
 images (SIS), captions with images (SITS).
 
-No official code scores retrieval on the ratings; what public code leaves open is a field of
-`CxcProtocol`, with a protocol of its own for the other choice.
+There is no official code that scores retrieval by these ratings. Where public code leaves a choice open, `CxcProtocol`
+has a field for it, and a protocol of its own makes the other choice.
 """
 
 import gzip
@@ -24,142 +24,173 @@ from ernie_vil2.evaluation.protocol import AGAINST, ANY_OF, MEASURES, SCORE, Pro
 from ernie_vil2.evaluation.retrieval import DIRECTIONS, DirectionResult, Matching, Results
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 
+RATED_SIDES = {"sts": ("text", "text"), "sis": ("image", "image"), "sits": ("text", "image")}
+"""The kinds of ratings, as in the names of the files, and the sides of a rated pair."""
 MIN_POSITIVE_RATING = {"sts": 3.0, "sits": 3.0, "sis": 2.5}
-"""From which rating on a pair belongs together."""
-RETRIEVED = 100
-KINDS_OF_RATINGS = {"sts": ("text", "text"), "sis": ("image", "image"), "sits": ("text", "image")}
-"""The ratings by file name, and the sides of a rated pair."""
-ROWS = {
+"""A pair with this rating or a higher one belongs together."""
+NUM_RATINGS = {
     ("sts", "val"): 44_009, ("sis", "val"): 42_767, ("sits", "val"): 44_722,
     ("sts", "test"): 44_045, ("sis", "test"): 46_719, ("sits", "test"): 44_833,
 }  # fmt: skip
-"""Rated pairs of each published file, 267,095 together."""
-DRAWS = 1000
+"""Number of rated pairs in each published file, 267,095 in all."""
+NUM_DRAWS = 1000
+"""Draws of a correlation; more draws make its mean and its standard deviation more precise."""
+NUM_ECCV_ANSWERS = 100
+"""Answers to each query that ECCV Caption's metrics get."""
+# Folders of the ratings next to Karpathy's JSON: as a name, or as a clone of the authors' repository.
 _FOLDERS = ("", "cxc", "Crisscrossed-Captions/data", "crisscrossed-captions/data")
-_CAPTION = re.compile(r"COCO_val2014:sentid:(\d+)")
-_IMAGE = re.compile(r"COCO_val2014_\d{12}\.jpg")
-_LONGEST_LINE = 200  # characters; the published ones have 74
-_AGAIN = "is it the whole file? Get it again from github.com/google-research-datasets/Crisscrossed-Captions"
+_CAPTION_ID = re.compile(r"COCO_val2014:sentid:(\d+)")
+_IMAGE_ID = re.compile(r"COCO_val2014_\d{12}\.jpg")
+_MAX_LINE_LENGTH = 200  # characters; the lines of the published files have up to 74
+_DOWNLOAD_AGAIN = "is it the whole file? Get it again from github.com/google-research-datasets/Crisscrossed-Captions"
 
 
 @dataclass(frozen=True)
 class Ratings:
-    """Rated pairs: ids of the first and the second of each, the score, and the file that says so."""
+    """Rated pairs of one file.
+
+    Attributes:
+        path: the file.
+        first_ids: ids of the first members of the pairs.
+        second_ids: ids of the second members.
+        scores: ratings from 0 to 5, float64.
+    """
 
     path: Path
-    first: tuple[str, ...]
-    second: tuple[str, ...]
+    first_ids: tuple[str, ...]
+    second_ids: tuple[str, ...]
     scores: np.ndarray
 
 
 def read_ratings(folder: Path, kind: str, split: str) -> Ratings:
-    """The ratings of `sts`, `sis` or `sits` as published, `KIND_SPLIT.csv`, or that file compressed, `.csv.gz`.
+    """Read the published ratings `KIND_SPLIT.csv`, or the same file compressed as `.csv.gz`.
+
+    Args:
+        folder: folder of the file; folders such as `cxc` within it are searched as well.
+        kind: "sts", "sis" or "sits".
+        split: "val" or "test".
 
     Raises:
-        FileNotFoundError: it is neither in `folder` nor in a folder `cxc` there.
-        OSError: it cannot be read.
-        ValueError: it is damaged: it is not as long as the published one, a row is not one of such a file, or all
-            scores are one number. The message names it.
+        FileNotFoundError: there is no such file.
+        OSError: the file cannot be read.
+        ValueError: the file is damaged: its number of rows is not that of the published file, a row is malformed, or
+            all scores are equal. The message names the file.
     """
-    names = [folder / sub / f"{kind}_{split}.csv{ending}" for sub in _FOLDERS for ending in ("", ".gz")]
-    path = next((name for name in names if name.is_file()), None)
-    if path is None:
-        raise FileNotFoundError(
-            f"{folder}: no {kind}_{split}.csv of Crisscrossed Captions here nor in a folder cxc; put sts, sis and sits "
-            "next to Karpathy's JSON"
-        )
-    return _read(path, kind, split)
+    for subfolder in _FOLDERS:
+        for suffix in (".csv", ".csv.gz"):
+            path = folder / subfolder / f"{kind}_{split}{suffix}"
+            if path.is_file():
+                return _read_ratings_file(path, kind, split)
+    raise FileNotFoundError(
+        f"{folder}: no {kind}_{split}.csv of Crisscrossed Captions here nor in a folder cxc; put sts, sis and sits "
+        "next to Karpathy's JSON"
+    )
 
 
+# An evaluation reads up to three of the six published files, and a run evaluates many times: all six stay in memory.
 @lru_cache(maxsize=8)
-def _read(path: Path, kind: str, split: str) -> Ratings:
-    patterns = [{"text": _CAPTION, "image": _IMAGE}[side] for side in KINDS_OF_RATINGS[kind]]
-    sides, scores = (list[str](), list[str]()), list[float]()
-    published = ROWS[kind, split]
-    for number, line in enumerate(_lines(path), 1):
-        if number == 1:
+def _read_ratings_file(path: Path, kind: str, split: str) -> Ratings:
+    first_side, second_side = RATED_SIDES[kind]
+    first_ids, second_ids, scores = list[str](), list[str](), list[float]()
+    num_published = NUM_RATINGS[kind, split]
+    for line_number, line in enumerate(_read_lines(path), 1):
+        if line_number == 1:
             continue  # the names of the columns
-        if len(scores) == published:
-            raise ValueError(f"{path}: more than the {published:,} pairs that were published; {_AGAIN}")
+        if len(scores) == num_published:
+            raise ValueError(f"{path}: more than the {num_published:,} pairs that were published; {_DOWNLOAD_AGAIN}")
         try:
-            *pair, score, _ = line.split(",")
-            for ids, pattern, text in zip(sides, patterns, pair, strict=True):
-                if (match := pattern.fullmatch(text)) is None:
-                    raise ValueError
-                ids.append(match[match.re.groups])
-            scores.append(float(score))
-            if not 0 <= scores[-1] <= 5:
+            first, second, rating, _ = line.split(",")
+            first_ids.append(_parse_id(first_side, first))
+            second_ids.append(_parse_id(second_side, second))
+            score = float(rating)
+            if not 0 <= score <= 5:
                 raise ValueError
         except ValueError:
-            raise ValueError(f"{path}, line {number}: no pair with a rating from 0 to 5") from None
-    if len(scores) != published:
-        raise ValueError(f"{path}: {len(scores):,} of the {published:,} pairs that were published; {_AGAIN}")
-    ratings = Ratings(path, tuple(sides[0]), tuple(sides[1]), np.array(scores))
+            raise ValueError(f"{path}, line {line_number}: no pair with a rating from 0 to 5") from None
+        scores.append(score)
+    if len(scores) != num_published:
+        raise ValueError(
+            f"{path}: {len(scores):,} of the {num_published:,} pairs that were published; {_DOWNLOAD_AGAIN}"
+        )
+    ratings = Ratings(path, tuple(first_ids), tuple(second_ids), np.array(scores))
     check_ratings_differ(ratings, ratings.scores)
     return ratings
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """The lines without their ends; ValueError if the file is damaged, or a line is longer than any rating."""
+def _parse_id(side: str, text: str) -> str:
+    """Return the id in Karpathy's file: the number of a caption, or the file name of an image."""
+    match = (_CAPTION_ID if side == "text" else _IMAGE_ID).fullmatch(text)
+    if match is None:
+        raise ValueError
+    return match[1] if side == "text" else text
+
+
+def _read_lines(path: Path) -> Iterator[str]:
+    """Yield the lines without their ends; raise ValueError if the file is damaged or a line is too long."""
+    open_file = gzip.open if path.suffix == ".gz" else open
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-            while line := file.readline(_LONGEST_LINE + 1):
-                if len(line) > _LONGEST_LINE:
+        with open_file(path, "rt", encoding="utf-8") as file:
+            while line := file.readline(_MAX_LINE_LENGTH + 1):
+                if len(line) > _MAX_LINE_LENGTH:
                     raise ValueError("a line is too long for a rating")
                 yield line.rstrip("\n")
     except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: damaged ({error}); {_AGAIN}") from None
+        raise ValueError(f"{path}: damaged ({error}); {_DOWNLOAD_AGAIN}") from None
 
 
 def check_ratings_differ(ratings: Ratings, scores: np.ndarray) -> None:
-    """ValueError if these of the ratings are none or all alike: nothing agrees with them more or less than another."""
+    """Raise ValueError if a selection of the scores is empty or constant: no correlation with it is defined."""
     if not len(scores):
         raise ValueError(f"{ratings.path}: none of its pairs is of the images and captions that are scored")
     if scores.min() == scores.max():
-        raise ValueError(f"{ratings.path}: all {len(scores):,} ratings are {scores[0]:g}; {_AGAIN}")
+        raise ValueError(f"{ratings.path}: all {len(scores):,} ratings are {scores[0]:g}; {_DOWNLOAD_AGAIN}")
 
 
-def correlations(
-    cosines: np.ndarray, scores: np.ndarray, queries: np.ndarray, draws: int = DRAWS
+def compute_correlations(
+    cosines: np.ndarray, scores: np.ndarray, queries: np.ndarray, num_draws: int = NUM_DRAWS
 ) -> tuple[float, np.ndarray]:
-    """Spearman's correlation of cosines and ratings `[P]`.
+    """Return Spearman's correlation of cosines and ratings, over all pairs and over draws of them.
+
+    A draw takes one pair of every query, so that a query does not count more for being rated more often.
 
     Args:
-        queries: `[P]`, what each pair is a partner of: in each draw every query has one of its partners, so that none
-            counts more than another for being rated more often.
+        cosines: `[P]`, cosine of each pair.
+        scores: `[P]`, rating of each pair.
+        queries: `[P]`, number of the first member of each pair.
+        num_draws: number of draws, with a fixed seed.
 
     Returns:
-        That over all pairs, and those of the draws, `[draws]`.
+        The correlation over all pairs, and the correlations of the draws `[num_draws]`.
     """
     from scipy.stats import spearmanr
 
     order = np.argsort(queries, kind="stable")
     _, starts, counts = np.unique(queries[order], return_index=True, return_counts=True)
     rng = np.random.default_rng(0)
-    drawn = []
-    for _ in range(draws):
+    correlations = []
+    for _ in range(num_draws):
         rows = order[starts + (rng.random(len(starts)) * counts).astype(np.int64)]
-        drawn.append(spearmanr(cosines[rows], scores[rows]).statistic)
-    return float(spearmanr(cosines, scores).statistic), np.array(drawn)
+        correlations.append(spearmanr(cosines[rows], scores[rows]).statistic)
+    return float(spearmanr(cosines, scores).statistic), np.array(correlations)
 
 
 @dataclass
 class Cxc(Retrieval):
-    """Retrieval by the protocols below; those of `Retrieval` can be named as well.
+    """Scores by the protocols below, and by those of `Retrieval`.
 
-    Its best checkpoint is that of the best mean recall, unless ratings alone are compared.
+    The best checkpoint has the best mean recall; if only correlations are computed, no checkpoint is the best.
     """
 
     protocol: Sequence[str] = ("cxc",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not any(one.directions for one in self.protocols.values()):
+        if not any(protocol.directions for protocol in self.protocols.values()):
             self.best_by = None
 
 
 @dataclass(frozen=True)
-class _OfTestSplit(Protocol):
+class _CocoTestProtocol(Protocol):
     scorer: ClassVar[str] = "cxc"
     split: str = "test"
     num_images: int | None = 5_000
@@ -168,138 +199,167 @@ class _OfTestSplit(Protocol):
 
 
 @dataclass(frozen=True)
-class CxcProtocol(_OfTestSplit):
+class CxcProtocol(_CocoTestProtocol):
     """Retrieval in four directions.
 
     Attributes:
-        both_orders: whether an image pair that was rated in one order counts in the other as well.
-        co_captions: whether the other captions of a caption's image belong to it, besides those rated so.
-        every_caption: whether a caption without a positive counts as a query that finds nothing.
+        is_symmetric: whether an image pair that was rated in one order also counts in the other order.
+        has_co_captions: whether the other captions of its image are right for a caption, besides those rated so.
+        has_unpaired_queries: whether a caption without a right image counts as a query that finds nothing.
     """
 
     directions: tuple[str, ...] = (*DIRECTIONS, "text_to_text", "image_to_image")
-    both_orders: bool = True
-    co_captions: bool = True
-    every_caption: bool = False
+    is_symmetric: bool = True
+    has_co_captions: bool = True
+    has_unpaired_queries: bool = False
 
     def make_matchings(self, benchmark: Benchmark) -> list[Matching]:
-        """Images with texts, texts with texts, images with images."""
+        """Return the matchings of images with texts, texts with texts, and images with images."""
         (galleries,) = super().make_matchings(benchmark)
-        positions = {
-            side: {benchmark.get_side(side)[row].id: position for position, row in enumerate(rows)}
-            for side, rows in zip(galleries.sides, galleries[:2], strict=True)
-        }
-        rated = {kind: self._positives(benchmark, kind, positions) for kind in KINDS_OF_RATINGS}
-        if self.both_orders:
-            rated["sis"] = np.concatenate([rated["sis"], rated["sis"][:, ::-1]])
-        texts = [rated["sts"], rated["sts"][:, ::-1]]
-        if self.co_captions:
-            texts.append(_co_captions(galleries.positives))
+        texts_of_images = galleries.positives
+        positions = {}
+        for side, rows in (("image", galleries.left), ("text", galleries.right)):
+            entries = benchmark.get_side(side)
+            positions[side] = {entries[row].id: position for position, row in enumerate(rows)}
+        caption_pairs = self._find_positives(benchmark, "sts", positions)
+        image_pairs = self._find_positives(benchmark, "sis", positions)
+        caption_image_pairs = self._find_positives(benchmark, "sits", positions)
+
+        caption_pairs = np.concatenate([caption_pairs, caption_pairs[:, ::-1]])
+        if self.has_co_captions:
+            caption_pairs = np.concatenate([caption_pairs, _find_co_captions(texts_of_images)])
+        if self.is_symmetric:
+            image_pairs = np.concatenate([image_pairs, image_pairs[:, ::-1]])
         return [
-            galleries._replace(positives=np.unique(rated["sits"][:, ::-1], axis=0)),
-            _with_itself("text", galleries.right, np.concatenate(texts)),
-            _with_itself("image", galleries.left, rated["sis"]),
+            galleries._replace(positives=np.unique(caption_image_pairs[:, ::-1], axis=0)),
+            _match_with_itself("text", galleries.right, caption_pairs),
+            _match_with_itself("image", galleries.left, image_pairs),
         ]
 
-    def _positives(self, benchmark: Benchmark, kind: str, positions: Mapping[str, Mapping[str, int]]) -> np.ndarray:
-        """Pairs of rows that were rated highly enough, of those whose rows are in the galleries."""
-        ratings = read_ratings(_folder(benchmark), kind, self.split)
-        first, second = (positions[side] for side in KINDS_OF_RATINGS[kind])
-        good = (ratings.scores >= MIN_POSITIVE_RATING[kind]).nonzero()[0].tolist()
-        pairs = [(first.get(ratings.first[row], -1), second.get(ratings.second[row], -1)) for row in good]
-        found = np.array(pairs, np.int64).reshape(-1, 2)
-        found = found[(found >= 0).all(axis=1)]
-        if not len(found):
-            raise ValueError(f"{ratings.path}: no pair of the images and captions that are scored is rated "
-                             f"{MIN_POSITIVE_RATING[kind]} or more")  # fmt: skip
-        return found
+    def _find_positives(
+        self, benchmark: Benchmark, kind: str, positions: Mapping[str, Mapping[str, int]]
+    ) -> np.ndarray:
+        """Return the pairs of gallery positions `[P, 2]` whose rating is high enough."""
+        ratings = read_ratings(_ratings_folder(benchmark), kind, self.split)
+        first_side, second_side = RATED_SIDES[kind]
+        pairs = []
+        for row in np.flatnonzero(ratings.scores >= MIN_POSITIVE_RATING[kind]).tolist():
+            first = positions[first_side].get(ratings.first_ids[row])
+            second = positions[second_side].get(ratings.second_ids[row])
+            if first is not None and second is not None:
+                pairs.append((first, second))
+        if not pairs:
+            raise ValueError(
+                f"{ratings.path}: no pair of the images and captions that are scored is rated "
+                f"{MIN_POSITIVE_RATING[kind]} or more"
+            )
+        return np.array(pairs, np.int64)
 
     def adjust_results(self, results: Results) -> Results:
-        """Captions without a positive as queries that find nothing, where they shall count."""
-        if not self.every_caption:
+        """Count captions without a right image as queries that find nothing, if the protocol says so."""
+        if not self.has_unpaired_queries:
             return results
         return {**results, "text_to_image": results["text_to_image"].count_unpaired_as_misses()}
 
     def compute_measures(self, encoded: EncodedBenchmark, results: Results) -> dict[str, float]:
-        """ECCV Caption's (Chun et al. 2022) mAP@R and R-Precision in percent, where its package is installed."""
-        if self.find_differences(encoded.benchmark) or self.split != "test":
-            return {}  # its positives are those of the whole test split
+        """Return mAP@R and R-Precision of ECCV Caption (Chun et al. 2022) in percent, if its package is installed."""
+        # Its positives are those of the whole test split.
+        if self.split != "test" or self.find_differences(encoded.benchmark):
+            return {}
         try:
             from eccv_caption import Metrics
         except ImportError:
             return {}
-        retrieved = {
-            short: _retrieved(results[direction], encoded)
-            for short, direction in (("i2t", "image_to_text"), ("t2i", "text_to_image"))
-        }
-        found = Metrics().compute_all_metrics(
-            retrieved["i2t"], retrieved["t2i"], target_metrics=("eccv_map_at_r", "eccv_rprecision"), Ks=(1,)
+        scores = Metrics().compute_all_metrics(
+            _list_answers_by_number(results["image_to_text"], encoded),
+            _list_answers_by_number(results["text_to_image"], encoded),
+            target_metrics=("eccv_map_at_r", "eccv_rprecision"),
+            Ks=(1,),
         )
-        names = {"eccv_map_at_r": "ECCV mAP@R", "eccv_rprecision": "ECCV R-Precision"}
-        ways = {"i2t": "image to text", "t2i": "text to image"}
-        return {
-            f"{names[measure]}, {ways[way]}": 100 * float(value)
-            for measure, values in found.items()
-            for way, value in values.items()
-        }
+        measures = {}
+        for measure, name in (("eccv_map_at_r", "ECCV mAP@R"), ("eccv_rprecision", "ECCV R-Precision")):
+            for direction, direction_name in (("i2t", "image to text"), ("t2i", "text to image")):
+                measures[f"{name}, {direction_name}"] = 100 * float(scores[measure][direction])
+        return measures
 
 
 @dataclass(frozen=True)
-class CxcCorrelation(_OfTestSplit):
+class CxcCorrelation(_CocoTestProtocol):
     """Spearman's correlation of cosine and rating, for STS, SIS and SITS."""
 
     directions: tuple[str, ...] = ()
     packages: tuple[str, ...] = ("scipy",)
-    draws: int = DRAWS
+    num_draws: int = NUM_DRAWS
 
     def compute_measures(self, encoded: EncodedBenchmark, results: Results) -> dict[str, float]:
-        """Times 100, over all rated pairs; and the mean of the draws with its standard deviation."""
-        benchmark, found = encoded.benchmark, dict[str, float]()
-        for kind, sides in KINDS_OF_RATINGS.items():
-            ratings = read_ratings(_folder(benchmark), kind, self.split)
-            rows = [{row.id: number for number, row in enumerate(benchmark.get_side(side))} for side in sides]
-            pairs = np.array([(rows[0].get(a, -1), rows[1].get(b, -1))
-                              for a, b in zip(ratings.first, ratings.second, strict=True)])  # fmt: skip
-            there = (pairs >= 0).all(axis=1)
-            check_ratings_differ(ratings, ratings.scores[there])
-            first, second = (encoded.embeddings[side][pairs[there, column]] for column, side in enumerate(sides))
-            cosines = np.einsum("pd,pd->p", first.astype(np.float64), second.astype(np.float64))
-            whole, drawn = correlations(cosines, ratings.scores[there], pairs[there, 0], self.draws)
-            found |= {kind.upper(): whole, f"{kind.upper()}, drawn": drawn.mean(),
-                      f"{kind.upper()}, drawn, standard deviation": drawn.std()}  # fmt: skip
-        return {name: 100 * float(value) for name, value in found.items()}
+        """Return the correlations times 100: over all rated pairs, and mean and standard deviation of the draws."""
+        benchmark = encoded.benchmark
+        measures: dict[str, float] = {}
+        for kind, (first_side, second_side) in RATED_SIDES.items():
+            ratings = read_ratings(_ratings_folder(benchmark), kind, self.split)
+            first_row_of = {entry.id: row for row, entry in enumerate(benchmark.get_side(first_side))}
+            second_row_of = {entry.id: row for row, entry in enumerate(benchmark.get_side(second_side))}
+            first_rows, second_rows, scores = [], [], []
+            for first_id, second_id, score in zip(ratings.first_ids, ratings.second_ids, ratings.scores, strict=True):
+                if first_id in first_row_of and second_id in second_row_of:
+                    first_rows.append(first_row_of[first_id])
+                    second_rows.append(second_row_of[second_id])
+                    scores.append(score)
+            check_ratings_differ(ratings, np.array(scores))
+
+            # Summed in float64, like the scores in ranking.py.
+            first = encoded.embeddings[first_side][first_rows].astype(np.float64)
+            second = encoded.embeddings[second_side][second_rows].astype(np.float64)
+            cosines = np.einsum("pd,pd->p", first, second)
+            correlation, draws = compute_correlations(cosines, np.array(scores), np.array(first_rows), self.num_draws)
+            name = kind.upper()
+            measures[name] = 100 * correlation
+            measures[f"{name}, drawn"] = 100 * float(draws.mean())
+            measures[f"{name}, drawn, standard deviation"] = 100 * float(draws.std())
+        return measures
 
 
-def _folder(benchmark: Benchmark) -> Path:
+def _ratings_folder(benchmark: Benchmark) -> Path:
     if not benchmark.files:
         raise ValueError("Crisscrossed Captions is scored on MSCOCO's folder: the ratings lie next to its JSON")
     return benchmark.files[0].parent
 
 
-def _co_captions(pairs: np.ndarray) -> np.ndarray:
-    """All pairs of different texts that share an image, of pairs (image, text)."""
+def _find_co_captions(pairs: np.ndarray) -> np.ndarray:
+    """Return all pairs of different texts that share an image, from pairs (image, text)."""
     order = np.argsort(pairs[:, 0], kind="stable")
-    groups = np.split(pairs[order, 1], np.flatnonzero(np.diff(pairs[order, 0])) + 1)
-    found = [np.stack(np.meshgrid(texts, texts, indexing="ij"), axis=-1).reshape(-1, 2) for texts in groups]
-    joined = np.concatenate(found)
-    return joined[joined[:, 0] != joined[:, 1]]
+    image_starts = np.flatnonzero(np.diff(pairs[order, 0])) + 1
+    co_captions = []
+    for texts in np.split(pairs[order, 1], image_starts):
+        first, second = np.meshgrid(texts, texts, indexing="ij")
+        co_captions.append(np.stack([first.ravel(), second.ravel()], axis=1))
+    text_pairs = np.concatenate(co_captions)
+    return text_pairs[text_pairs[:, 0] != text_pairs[:, 1]]
 
 
-def _with_itself(side: str, rows: np.ndarray, positives: np.ndarray) -> Matching:
-    own = np.arange(len(rows))
+def _match_with_itself(side: str, rows: np.ndarray, positives: np.ndarray) -> Matching:
+    """Match the rows of a side with themselves; no row is an answer to itself."""
     positives = np.unique(positives[positives[:, 0] != positives[:, 1]], axis=0)
-    return Matching(rows, rows, positives, (side, side), np.stack([own, own], axis=1))
+    positions = np.arange(len(rows))
+    return Matching(rows, rows, positives, (side, side), np.stack([positions, positions], axis=1))
 
 
-def _retrieved(result: DirectionResult, encoded: EncodedBenchmark) -> dict[int, list[int]]:
-    """The best answers to every row by MSCOCO's numbers, as ECCV Caption takes them."""
-    rows = np.arange(len(result.matching.left))
-    answers, _ = result.find_best_answers(encoded.embeddings, rows, min(RETRIEVED, len(result.matching.right)))
-    numbers = [
-        np.array([int(re.findall(r"\d+", encoded.benchmark.get_side(side)[row].id)[-1]) for row in chosen])
-        for side, chosen in zip(result.matching.sides, result.matching[:2], strict=True)
-    ]
-    return dict(zip(numbers[0].tolist(), numbers[1][answers].tolist(), strict=True))
+def _list_answers_by_number(result: DirectionResult, encoded: EncodedBenchmark) -> dict[int, list[int]]:
+    """Return the best answers to every query, both by MSCOCO's numbers, as ECCV Caption expects them."""
+    matching = result.matching
+    positions = np.arange(len(matching.left))
+    num_answers = min(NUM_ECCV_ANSWERS, len(matching.right))
+    answers, _ = result.find_best_answers(encoded.embeddings, positions, num_answers)
+    query_side, gallery_side = matching.sides
+    query_numbers = _list_coco_numbers(encoded.benchmark, query_side, matching.left)
+    gallery_numbers = np.array(_list_coco_numbers(encoded.benchmark, gallery_side, matching.right))
+    return dict(zip(query_numbers, gallery_numbers[answers].tolist(), strict=True))
+
+
+def _list_coco_numbers(benchmark: Benchmark, side: str, rows: np.ndarray) -> list[int]:
+    """Return the numbers in the ids of rows: the last one of `COCO_val2014_000000000042.jpg` is 42."""
+    entries = benchmark.get_side(side)
+    return [int(re.findall(r"\d+", entries[row].id)[-1]) for row in rows]
 
 
 _DEFINITION = (
@@ -312,7 +372,7 @@ _DEFINITION = (
 )
 
 
-_USUAL = {
+_DEFAULT_WORDS = {
     "split": "test",
     "unrated": "a caption without such an image is not a query (24,972 of the test's are)",
     "co_captions": "the other sentences of the same image, and ",
@@ -320,27 +380,27 @@ _USUAL = {
 }
 
 
-def _protocol(name: str, words: dict[str, str], **choices: Any) -> CxcProtocol:
-    """The protocol that differs in some choices, with the words in which its definition differs."""
-    return CxcProtocol(name, _DEFINITION.format(**_USUAL | words), **choices)
+def _make_protocol(name: str, words: dict[str, str], **choices: Any) -> CxcProtocol:
+    """Make a protocol with some other choices, and the words of its definition that differ."""
+    return CxcProtocol(name, _DEFINITION.format(**(_DEFAULT_WORDS | words)), **choices)
 
 
-CXC = _protocol("cxc", {})
-CXC_VAL = _protocol("cxc-val", {"split": "val"}, split="val")
-CXC_DIRECTED = _protocol("cxc-directed", {"orders": ", in the order in which they were rated"}, both_orders=False)
-CXC_EVERY_CAPTION = _protocol(
+CXC = _make_protocol("cxc", {})
+CXC_VAL = _make_protocol("cxc-val", {"split": "val"}, split="val")
+CXC_DIRECTED = _make_protocol("cxc-directed", {"orders": ", in the order in which they were rated"}, is_symmetric=False)
+CXC_EVERY_CAPTION = _make_protocol(
     "cxc-every-caption",
     {"unrated": "a caption without such an image counts as a query that finds nothing (25,000 queries of the test)"},
-    every_caption=True,
+    has_unpaired_queries=True,
 )
-CXC_WITHOUT_CO_CAPTIONS = _protocol("cxc-without-co-captions", {"co_captions": ""}, co_captions=False)
+CXC_WITHOUT_CO_CAPTIONS = _make_protocol("cxc-without-co-captions", {"co_captions": ""}, has_co_captions=False)
 CXC_CORRELATION = CxcCorrelation(
     name="cxc-correlation",
     definition=(
         "Spearman's correlation, times 100, of the cosine of two embeddings with the rating of the pair in "
         "Crisscrossed Captions, on the test split of MSCOCO by Karpathy: captions with captions (STS), images with "
         "images (SIS), captions with images (SITS). Over all rated pairs; and drawn, as the mean and the standard "
-        f"deviation of {DRAWS:,} draws from a fixed seed. A draw takes every first member of a pair, all of them "
+        f"deviation of {NUM_DRAWS:,} draws from a fixed seed. A draw takes every first member of a pair, all of them "
         "and not a part, each with one of its rated partners, so that none counts more for being rated more often."
     ),
 )
