@@ -5,16 +5,16 @@ import numpy as np
 from ernie_vil2.evaluation.ranking import rank_queries, top_matches
 from ernie_vil2.io.calibration import Calibration, Threshold
 
-# Images from which the temperature is estimated. All scores of so many images are in memory at once, in float64.
+# Images from which the temperature is estimated. It bounds memory: their scores with all texts are in memory at once.
 _MAX_IMAGES = 2000
 
 
 def calibrate(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray, fingerprint: str, data: str) -> Calibration:
     """Find temperature and thresholds.
 
-    Every query counts twice: as it is, with an answer, and with its positives removed from the gallery, without an
-    answer. The threshold is that of the largest F1: precision over all answers given to both kinds of queries, recall
-    over the queries with an answer.
+    Every query counts twice: once with its positives in the gallery, so that it has an answer, and once without them,
+    so that it has none. The threshold is the one with the largest F1. Its precision is over all answers that score at
+    least the threshold, its recall over the queries that have an answer.
 
     Args:
         images: `[N, D]`, L2-normalised embeddings.

@@ -16,7 +16,7 @@ from ernie_vil2.evaluation.classification import class_names
 from ernie_vil2.evaluation.protocol import Protocol
 from ernie_vil2.io.terminal import counted
 
-# Images that are handed to the threads at once: progress is shown, and files are read ahead, by so many.
+# Images that are handed to the threads at once. Progress moves in steps of this size.
 CHUNK_SIZE = 256
 
 
@@ -186,7 +186,7 @@ def _find_equal_images(labelled: Benchmark) -> tuple[list[str], list[str]]:
     for row, class_row in labelled.pairs.tolist():
         classes_of_image[row].add(class_row)
 
-    # Digests stand for the images, which would not fit the memory together.
+    # Digests are compared, because the images together may not fit into memory.
     repeats, conflicts = [], []
     first_row_of_digest: dict[bytes, int] = {}
     for row, image in enumerate(labelled.images):

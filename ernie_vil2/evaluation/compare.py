@@ -63,8 +63,8 @@ class Cost:
     """Cost of a model on this machine, measured in this run; None if only its embeddings are known.
 
     Attributes:
-        milliseconds_image: to read, prepare and encode an image, in a batch of up to 64.
-        milliseconds_query: to encode a single text, the median of 24.
+        milliseconds_image: time to read, prepare and encode an image, in a batch of up to 64.
+        milliseconds_query: time to encode a single text, the median of 24.
         megabytes: size of the weights, or of the export, on disk.
         width: numbers of an embedding.
         index_megabytes: size of the embeddings of the data's images as float32.
@@ -277,7 +277,7 @@ class _Scoring:
                 note = f"{name}: {remark}"
                 if note not in self.notes:  # other languages have the same images
                     self.notes.append(note)
-        # Scorers ask a model for these alone; the scale only matters for probabilities, which are not compared.
+        # The only attributes that scorers use; the scale matters only for probabilities, which are not compared.
         model: Any = SimpleNamespace(device="cpu", logit_scale=100.0, calibration=None, labels=(), backend=None)
         self._add_outcomes(name, self._scorer.score(scorer_input, encoded_benchmarks, model))
         width = next(iter(encoded_benchmarks.values())).image_embeddings.shape[1]

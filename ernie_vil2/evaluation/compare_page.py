@@ -24,10 +24,10 @@ WON, LOST, FAILED = "won", "lost", "failed"
 # Queries of each kind for each model, result and direction. Each brings the answers of two models, mostly images, so
 # that the number decides how large the page is.
 NUM_QUERIES = 12
-# A field with more values than this offers no useful choice of queries: each value would have one or two.
+# A field with more values than this is not offered for choosing queries: each value would have only a few.
 MAX_FIELD_VALUES = 12
-# Positions of a scatter between a rank and ten times it. Queries at one position become one circle, so that a page of
-# many queries has at most some hundred circles.
+# Positions of a scatter between a rank and ten times that rank. Queries at one position become one circle; more
+# positions would make more circles, which overlap.
 STEPS_PER_DECADE = 16
 
 
@@ -131,7 +131,7 @@ def make_comparison_page(result: ComparisonResult, num_queries: int = NUM_QUERIE
 
 
 def _describe_result(comparison: Comparison, result: str) -> dict[str, Any]:
-    """Return a result for the template: bars of the main figure and of the differences, and a row for each model."""
+    """Return a result for the template: bars of its main figure and of the differences, and a row for each model."""
     baseline = comparison.outcomes[comparison.baseline][result]
     # A model without the main figure is compared by a similar one, which its name on the page then says.
     figures, names = {}, {}
@@ -251,7 +251,7 @@ def _make_scatter(comparison: Comparison, result: str, model: str) -> dict[str, 
 
 
 def _select_queries(comparison: Comparison, images: _ImageTable, count: int) -> Iterator[dict[str, Any]]:
-    """Yield the queries that a model won or lost against the baseline, by the gap, then those that no model answers."""
+    """Yield the queries that a model won or lost, largest change of rank first, then those that no model answers."""
     for result in comparison.results:
         baseline = comparison.outcomes[comparison.baseline][result]
         models = [model for model in comparison.candidates if comparison.outcomes[model][result].make_cards]

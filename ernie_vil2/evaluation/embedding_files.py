@@ -36,8 +36,8 @@ from ernie_vil2.io.files import atomic_write
 OFFICIAL_FILE = "cross_modal_embeddings.out"
 
 _IMAGE_FEATURES, _TEXT_FEATURES, _TEXTS = "_imgs.img_feat.jsonl", "_texts.txt_feat.jsonl", "_texts.jsonl"
-# Largest difference between the numbers of two embeddings that count as equal: two runs of a model on the same input
-# differ by less, two inputs by more.
+# Largest difference between numbers of two embeddings that count as equal. Two runs of a model on the same input differ
+# by less, two inputs by more.
 _TOLERANCE = 1e-3
 # Chinese-CLIP reads ids into tensors of 63-bit numbers, which hold any number of 18 digits.
 _MAX_ID_DIGITS = 18

@@ -102,9 +102,10 @@ def estimate_over_queries(
         clusters: `[Q]` integers, equal for queries that are drawn together; None: each query is drawn alone.
         groups: `[Q]` integers; the figure is the mean of the means of the groups, such as the two directions. None:
             there is one group.
-        bounds: smallest and largest possible figure. They matter if all clusters have the same mean in each group, so
-            that resamples cannot differ. The interval then covers what a share of up to 1 - 0.025^(1 / clusters) of
-            other outcomes would make of the figure, as for a binomial share without a success.
+        bounds: smallest and largest possible figure. They are used only if all clusters have the same mean in each
+            group, so that resamples do not differ. The interval then assumes that a share of up to
+            1 - 0.025^(1 / clusters) of all clusters has the smallest or the largest outcome, as the exact interval of
+            a binomial share without a success does.
         resamples: number of bootstrap resamples.
         seed: of the random draws.
 
@@ -124,7 +125,8 @@ def estimate_over_queries(
         return Interval(mean, low, high, num_queries, 0.0)
 
     figures = np.concatenate(list(_draw_figures(kinds, resamples, seed)))
-    # Hesterberg's expansion: plain percentiles are too narrow by sqrt((n - 1) / n) and by normal for t quantiles.
+    # Hesterberg's expansion: with few clusters, plain percentiles are too narrow, by sqrt((n - 1) / n) and because they
+    # correspond to normal quantiles instead of Student's.
     tail = _NORMAL.cdf(-math.sqrt(num_clusters / (num_clusters - 1)) * _student_quantile(num_clusters - 1))
     low, high = np.quantile(figures, [tail, 1 - tail]).tolist()
     return Interval(mean, low, high, num_queries, float(figures.std()))

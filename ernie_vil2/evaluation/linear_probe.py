@@ -19,7 +19,7 @@ STRENGTHS = np.logspace(-2, 5, 15)
 VALIDATION_STEP = 5
 # Steps of the solver. Only weak regularisation, which is seldom chosen, needs more.
 MAX_ITERATIONS = 1000
-# Two images are taken for the same from this cosine on; the rest is rounding.
+# Two images count as the same from this cosine on; it is a little below 1 to allow for rounding.
 SAME_IMAGE_COSINE = 1 - 1e-5
 
 

@@ -100,7 +100,7 @@ class Outcomes:
         baseline_rows = np.flatnonzero(~np.isnan(baseline.figures[figure]))
         query_ids = [self.query_ids[row] for row in rows.tolist()]
         baseline_ids = [baseline.query_ids[row] for row in baseline_rows.tolist()]
-        # Pairs need the same order: sort the rows as the baseline's, if they are the same queries at all.
+        # A paired difference needs both models in the same order: bring the rows into that of the baseline.
         if query_ids != baseline_ids:
             row_of_id = dict(zip(query_ids, rows.tolist(), strict=True))
             if len(row_of_id) != len(baseline_ids) or row_of_id.keys() != set(baseline_ids):
@@ -275,7 +275,7 @@ class Comparison:
             p_value = self.differences[key].p_value
             p_values.append(1.0 if p_value is None else p_value)
 
-        # Corrected together: with a dozen models, one would otherwise be called better by chance every other time.
+        # Uncorrected, one of a dozen equal models would be called better or worse about every other time.
         verdicts = []
         for key, p_value in zip(keys, correct_p_values(p_values), strict=True):
             result, model, figure = key

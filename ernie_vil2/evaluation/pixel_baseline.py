@@ -103,7 +103,7 @@ def compute_pixel_baseline(train: SampleSequence, test: SampleSequence, block: i
 def _embed_samples(
     source: SampleSequence, report: BadSampleReport, texts: Container[str] | None = None
 ) -> tuple[list[Sample], list[np.ndarray]]:
-    """Return samples, without their bytes, and their embeddings; only samples with one of the texts, unless None."""
+    """Return samples without their bytes, and their embeddings; with `texts`, only samples that have one of them."""
     samples, embeddings = [], []
     for row in range(len(source)):
         with report.attempt():

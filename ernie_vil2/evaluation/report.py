@@ -248,8 +248,8 @@ def make_absolute(data: Sequence[str]) -> list[str]:
 def choose_result_name(folder: Path, data: Sequence[str], name_parts: Iterable[str] = ()) -> str:
     """Return the base name for the files of a result.
 
-    It is the name of the first path behind that of its folder. Further parent folders go in front while the name
-    belongs to a result on other data; a result on the same data is replaced.
+    It consists of the first path's parent folder and its name, such as `folder-file`. Further parent folders are put in
+    front as long as a result on other data has that name; a result on the same data is replaced.
 
     Args:
         folder: folder of the results.
