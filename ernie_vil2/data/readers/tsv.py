@@ -1,4 +1,4 @@
-"""The TSV of the official release."""
+"""TSV files of the official release."""
 
 from hashlib import blake2b
 from pathlib import Path
@@ -11,15 +11,15 @@ from ernie_vil2.data.readers.source import Lines, decode_base64
 from ernie_vil2.data.readers.spreadsheets import read_headers
 from ernie_vil2.data.samples import BadSample, Reason, Sample, check_text, decode_utf8, is_id
 
-LONGEST_HEADER = 2**16  # bytes of a line of column names
+MAX_HEADER_BYTES = 2**16  # beginning of the first line that is searched for headers; a row with an image is far longer
 
 
 class TsvSource:
-    """Rows of an official TSV: `text<TAB>image id<TAB>base64 image`, UTF-8, one pair a row.
+    """Rows of an official TSV file: `text<TAB>image id<TAB>base64 image`, UTF-8, one pair in each row.
 
-    As in the official reader (`datasets/coco.py`), the first column is the text and the last one the image, whatever
-    separates them, with whatever blanks follow. The second of three and more is the id; an image without one is
-    known by its content. Rows with the same image id share an image, rows with the same text share a text.
+    As in the official reader (`datasets/coco.py`), the first column is the text and the last one the image, whatever is
+    between them and whatever white space follows. The second of three or more columns is the image id. An image without
+    an id is named by its content. Rows with the same image id share an image; rows with the same text share a text.
 
     Raises:
         ValueError: the file is empty.
@@ -35,28 +35,29 @@ class TsvSource:
 
     def __getitem__(self, index: int) -> Sample:
         name = self._lines.describe_row(index)
-        first, _, rest = self._lines.read_line(index).rstrip().partition(b"\t")
-        between, _, encoded = rest.rpartition(b"\t")
-        if not encoded:
+        first_column, _, rest = self._lines.read_line(index).rstrip().partition(b"\t")
+        middle_columns, _, encoded_image = rest.rpartition(b"\t")
+        if not encoded_image:
             raise BadSample(Reason.MALFORMED_ROW, name)
-        text, image_name = decode_utf8(first, name), decode_utf8(between.partition(b"\t")[0], name)
+        text = decode_utf8(first_column, name)
+        image_name = decode_utf8(middle_columns.partition(b"\t")[0], name)
         check_text(text, name)
-        image = decode_base64(encoded, name)
+        image = decode_base64(encoded_image, name)
         if not is_id(image_name):
             image_name = blake2b(image, digest_size=8).hexdigest()
         return Sample(image_name, text, image, {"": text})
 
 
 def _is_tsv(name: str) -> bool:
-    """Whether a file is one of the official layout, and not a table whose first line names its columns."""
+    """Return whether a file has the official layout, and is no table whose first line names its columns."""
     if not name.endswith(".tsv") or name.endswith(IMAGES_SUFFIX):
         return False
     try:
         with Path(name).open("rb") as file:
-            columns = read_headers(file.readline(LONGEST_HEADER), name)
-    except (OSError, ValueError):  # an address, or what reading it explains
-        return True
-    return describe_missing(columns, rename_columns(columns, {}, name)) is not None
+            headers = read_headers(file.readline(MAX_HEADER_BYTES), name)
+    except (OSError, ValueError):
+        return True  # an address, or a file whose problem will be explained when it is read
+    return describe_missing(headers, rename_columns(headers, {}, name)) is not None
 
 
 def _find(folder: Path) -> dict[str, list[Path]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkText, Collector
 from ernie_vil2.data.readers import ShardedSource, open_sources
-from ernie_vil2.data.readers.entailment import NLVR2, SNLI_VE, StatementRow, StatementSource, published_subsets
+from ernie_vil2.data.readers.entailment import NLVR2, SNLI_VE, StatementRow, StatementSource, read_nlvr2_subsets
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, format_names
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.encoder import ErnieViL2, Source, build_encoder, read_stored_model
@@ -111,7 +111,7 @@ def read_statements(sources: ShardedSource) -> Statements:
         names = ", ".join(shard.name for shard in sources.shards[:2])
         raise ValueError(f"{names}: one file of statements with labels is needed, as SNLI-VE and NLVR2 have them")
     rows, collector = [], Collector()
-    for row in source.rows():
+    for row in source.read_rows():
         with collector.entry():
             if isinstance(row, BadSample):
                 raise row
@@ -124,7 +124,7 @@ def read_statements(sources: ShardedSource) -> Statements:
     path = Path(source.name)
     split = path.stem.removeprefix("snli_ve_")
     benchmark = collector.make_benchmark(f"{source.kind}-{split}", source.files)
-    subsets = published_subsets(path) if source.kind == NLVR2.name else {}
+    subsets = read_nlvr2_subsets(path) if source.kind == NLVR2.name else {}
     return Statements(source.kind, split, source.labels, rows, benchmark, subsets)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ernie_vil2.data.readers import open_benchmark, open_sources
-from ernie_vil2.data.readers.entailment import published_subsets
+from ernie_vil2.data.readers.entailment import read_nlvr2_subsets
 from tests.support.published_files import image, json_lines, read_all, write
 
 SENTENCE = "One image shows exactly two brown acorns."
@@ -69,10 +69,10 @@ def test_labels_are_texts_or_truth_values_and_bad_rows_are_named(tmp_path):
 
 def test_the_published_subsets(tmp_path):
     write(tmp_path, TEST | {"balanced/balanced_test1.json": json_lines(row("test1-0-1-0"))})
-    assert published_subsets(tmp_path / "test1.json") == {"balanced": {"test1-0-1-0"}}
+    assert read_nlvr2_subsets(tmp_path / "test1.json") == {"balanced": {"test1-0-1-0"}}
     (tmp_path / "balanced/balanced_test1.json").write_text("{")
     with pytest.raises(ValueError, match="balanced_test1.json:1: malformed JSON"):
-        published_subsets(tmp_path / "test1.json")
+        read_nlvr2_subsets(tmp_path / "test1.json")
 
 
 HYPOTHESIS = "Two men are outside."
