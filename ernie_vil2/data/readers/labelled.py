@@ -1,6 +1,6 @@
-"""Images with the classes that they are of, and the names of classes, from whichever file holds them.
+"""Images with their classes, and the names of classes from any kind of file.
 
-The classes are a folder each, a column of a table, or a field of samples.
+The class of an image is the folder that it is in, a column of a table, or a field of a sample.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,76 +17,96 @@ from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR
 from ernie_vil2.data.readers.tables import TABLES, Table, find_image, open_table
 from ernie_vil2.data.samples import BadSample, Reason, is_id
 from ernie_vil2.data.source_files import list_image_files, read_file, read_json
-from ernie_vil2.data.spec import DataLike, DataSpec
+from ernie_vil2.data.spec import TRAIN, DataLike, DataSpec
 from ernie_vil2.io.files import read_text
 from ernie_vil2.io.terminal import counted
 
-SET_MARK = "@"  # between a JSON file and the name of one of its lists: `classnames.json@imagenet1k`
+LIST_MARK = "@"  # between a JSON file and the name of a list in it: `classnames.json@imagenet1k`
 LABEL = "label"
-CHINESE_NAMES = "label_cn.txt"  # Chinese names next to the folders of a data set, as Chinese-CLIP lays it out
+CHINESE_NAMES = "label_cn.txt"  # Chinese names next to the folders of classes, as in Chinese-CLIP's data sets
+MAX_SHOWN_NAMES = 10  # in a message
+
+# ---- Names of classes ----
 
 
 def read_list(source: str) -> list[str] | dict[str, str]:
-    """Texts in the order of a file, or by label.
+    """Read texts from a file: a list in the order of the file, or texts by label.
 
     Args:
-        source: a text file with one of them a line, or `label<TAB>text` in every line; or JSON: a list, an object of
-            texts by label, or an object of lists of which `FILE@NAME` names one.
+        source: a text file with a text in each line, or with `label<TAB>text` in each line. Or a JSON file with a list,
+            or with an object of texts by label, or `FILE@NAME` with an object of lists.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is none of these, it is empty, or an entry in it is.
+        ValueError: the file has another form, or it or an entry in it is empty.
     """
-    before, mark, after = source.rpartition(SET_MARK)
-    path, name = (Path(before), after) if mark and not Path(source).exists() else (Path(source), "")
-    found = _from_json(path, name) if path.suffix == ".json" else _from_lines(path)
-    entries = list(found.items()) if isinstance(found, dict) else list(enumerate(found, 1))
+    file, mark, name = source.rpartition(LIST_MARK)
+    path = Path(source)
+    if mark and not path.exists():
+        path = Path(file)
+    else:
+        name = ""
+    texts = _read_json_list(path, name) if path.suffix == ".json" else _read_lines(path)
+
+    if isinstance(texts, dict):
+        kind, entries = "class", list(texts.items())
+    else:
+        kind, entries = "entry", list(enumerate(texts, 1))
     if not all(isinstance(text, str) for _, text in entries):
         raise ValueError(f"{source}: a list of texts is expected, or texts by label")
-    for label, text in entries:
+    for key, text in entries:
         if not text.strip():
-            what = f"class {label} has no name" if isinstance(found, dict) else f"entry {label} is empty"
-            raise ValueError(f"{source}: {what}; write it, or take it out with what belongs to it")
+            problem = "has no name" if kind == "class" else "is empty"
+            raise ValueError(f"{source}: {kind} {key} {problem}; write it, or take it out with what belongs to it")
     if not entries:
         raise ValueError(f"{source}: nothing in it")
-    return found
+    return texts
 
 
-def _from_json(path: Path, name: str) -> list | dict:
+def _read_json_list(path: Path, name: str) -> list | dict:
     content = read_json(path, object)
-    lists = content if isinstance(content, dict) and any(isinstance(one, list) for one in content.values()) else {}
+    lists: dict[str, Any] = {}
+    if isinstance(content, dict) and any(isinstance(value, list) for value in content.values()):
+        lists = content
     if name or lists:
         if not isinstance(lists.get(name), list):
-            raise ValueError(f"{path}: name one of its lists as {path.name}{SET_MARK}NAME; it holds {_some(lists)}")
+            listing = ", ".join(list(lists)[:MAX_SHOWN_NAMES]) or "none"
+            if len(lists) > MAX_SHOWN_NAMES:
+                listing += ", ..."
+            raise ValueError(f"{path}: name one of its lists as {path.name}{LIST_MARK}NAME; it holds {listing}")
         return lists[name]
     if not isinstance(content, dict | list):
         raise ValueError(f"{path}: a list of texts is expected, or texts by label")
     return content
 
 
-def _from_lines(path: Path) -> list[str] | dict[str, str]:
+def _read_lines(path: Path) -> list[str] | dict[str, str]:
     lines = read_text(path).rstrip("\n ").split("\n")
+    if lines == [""]:
+        return []
     if not all("\t" in line for line in lines):
-        return [line.strip() for line in lines] if lines != [""] else []
-    found: dict[str, str] = {}
+        return [line.strip() for line in lines]
+    texts: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         label, _, text = line.partition("\t")
-        if label.strip() in found:
+        if label.strip() in texts:
             raise ValueError(f"{path}, line {number}: {label.strip()} is there twice")
-        found[label.strip()] = text.strip()
-    return found
+        texts[label.strip()] = text.strip()
+    return texts
 
 
-def named_classes(labels: Collection[str], names: Sequence[str] | Mapping[str, str], source: str) -> dict[str, str]:
-    """The name of every class, in their order.
+def assign_class_names(
+    labels: Collection[str], names: Sequence[str] | Mapping[str, str], source: str
+) -> dict[str, str]:
+    """Return the name of each class by its label, in the order of the classes.
 
-    Names in an order belong to the labels that say so: to themselves, where labels are names; to numbers, which count
-    from 0; otherwise to the sorted labels, of which there must be as many.
+    A list of names belongs to labels as follows. If labels are names themselves, they belong to themselves. If labels
+    are numbers, names are counted from 0. Otherwise names belong to the sorted labels, and there must be as many.
 
     Args:
-        labels: that the images have; further ones may have a name.
-        names: as `read_list` gives them.
-        source: of the names, for the error.
+        labels: labels of the images. There may be names for more classes.
+        names: names as `read_list` returns them.
+        source: file of the names, for errors.
 
     Raises:
         ValueError: it is not clear which name belongs to which class.
@@ -95,16 +115,20 @@ def named_classes(labels: Collection[str], names: Sequence[str] | Mapping[str, s
         return dict(names)
     if not set(labels).isdisjoint(names):
         return {name: name for name in names}
+
     if all(label.isdecimal() for label in labels):
-        by_number = {int(label): label for label in labels}
-        if max(by_number, default=0) >= len(names):
+        labels_by_number = {int(label): label for label in labels}
+        max_number = max(labels_by_number, default=0)
+        if max_number >= len(names):
             raise ValueError(
-                f"{source}: {counted(len(names), 'name')}, but there is a class {by_number[max(by_number)]}, counted "
-                "from 0; give every class a line, or write label<TAB>name"
+                f"{source}: {counted(len(names), 'name')}, but there is a class {labels_by_number[max_number]}, "
+                "counted from 0; give every class a line, or write label<TAB>name"
             )
-        widths = set(map(len, labels))
+        # Classes without images are numbered as the others: with leading zeros if all labels have the same width.
+        widths = {len(label) for label in labels}
         width = max(widths) if len(widths) == 1 else 1
-        return {by_number.get(number, f"{number:0{width}d}"): name for number, name in enumerate(names)}
+        return {labels_by_number.get(number, f"{number:0{width}d}"): name for number, name in enumerate(names)}
+
     if len(labels) != len(names):
         raise ValueError(
             f"{source}: {counted(len(names), 'name')} for {counted(len(labels), 'class', 'classes')}; give every class "
@@ -113,15 +137,24 @@ def named_classes(labels: Collection[str], names: Sequence[str] | Mapping[str, s
     return dict(zip(sorted(labels), names, strict=True))
 
 
-def _some(names: Collection[str]) -> str:
-    return ", ".join(list(names)[:10]) + ", ..." * (len(names) > 10) or "none"
+# ---- Images with labels ----
+
+Entry = tuple[BenchmarkImage, tuple[str, ...]] | BadSample  # an image with its labels, or why it cannot be used
 
 
-class Found(NamedTuple):
-    """What images there are: each with its labels, or why it cannot be used; `labels` are of empty folders too."""
+class LabelledImages(NamedTuple):
+    """Images with their labels.
+
+    Attributes:
+        name: name of the data.
+        entries: images with labels, and errors.
+        labels: labels of the classes, sorted; also of folders without images.
+        files: files that were read.
+        names: file with the Chinese names of the classes, if there is one.
+    """
 
     name: str
-    entries: list[tuple[BenchmarkImage, tuple[str, ...]] | BadSample]
+    entries: list[Entry]
     labels: list[str]
     files: tuple[Path, ...]
     names: Path | None = None
@@ -132,154 +165,212 @@ def open_labelled(
 ) -> Benchmark:
     """Open images and their classes, as a benchmark whose texts are the classes.
 
-    The id of a class is its label; `fields` has its name in every language, the text is that of the first.
+    The id of a class is its label. Its text is its name in the first language, and its fields are the names in all
+    languages.
 
     Args:
-        data: a spec, or paths: a folder with a folder for each class, or with such a folder for each split; tables with
-            the columns `image` and `label`; or what `open_sources` takes.
+        data: a spec or paths: a folder with a folder for each class, or with such a folder for each split; tables with
+            the columns `image` and `label`; or any data of `open_sources`.
         names: files of names by language, see `read_list`. None: `label_cn.txt` next to the folders, else the labels
-            themselves, as zh where there is a Chinese character in them and as en otherwise.
-        label: column or field that says the class of an image; several are a list, in CSV separated by `|`.
-        fields: of `DataSpec`. Where no split is named and there are several, it is test.
+            themselves: Chinese if a label has a Chinese character, otherwise English.
+        label: column or field with the class of an image. If an image has several, it holds a list; in CSV they are
+            separated by `|`.
+        fields: fields of `DataSpec`. The default split is test, if there are several.
 
     Raises:
-        FileNotFoundError: there is no such path.
-        ValueError: it is not clear what is there, a class has no name, or no image can be used.
+        FileNotFoundError: a path does not exist.
+        ValueError: the data are not clear, a class has no name, or no image can be used.
     """
     spec = DataSpec.from_data(data, **fields)
-    found = _found(replace(spec, default_split=spec.default_split or "test"), label)
-    sources = dict(names or ({"zh": str(found.names)} if found.names else {}))
-    by_language = {
-        language: named_classes(found.labels, read_list(source), source) for language, source in sources.items()
-    } or {_language(found.labels): {one: one.replace("_", " ") for one in found.labels}}
-    classes = next(iter(by_language.values()))
-    for language, named in by_language.items():
-        for missing in [*(classes.keys() - named.keys()), *(named.keys() - classes.keys())]:
-            raise ValueError(f"class {missing} has a name in one language and none in another ({language}); write it")
-    if len(classes) < 2:
+    images = _find_images(replace(spec, default_split=spec.default_split or "test"), label)
+    names_by_language = _read_class_names(images, names)
+    class_names = next(iter(names_by_language.values()))
+    if len(class_names) < 2:
         raise ValueError(
-            f"{found.name}: one class alone ({', '.join(classes)}) is not a question; a folder for each class is "
+            f"{images.name}: one class alone ({', '.join(class_names)}) is not a question; a folder for each class is "
             f"expected, or a table with the columns image and {label}"
         )
+
     collector = Collector()
-    for one, text in classes.items():
-        named = {language: each[one] for language, each in by_language.items()}
-        collector.add_text(BenchmarkText(one, text, named))
-    for entry in found.entries:
+    for class_label, name in class_names.items():
+        translations = {language: names_of[class_label] for language, names_of in names_by_language.items()}
+        collector.add_text(BenchmarkText(class_label, name, translations))
+    for entry in images.entries:
         with collector.entry():
             if isinstance(entry, BadSample):
                 raise entry
             image, labels = entry
-            if unknown := [one for one in labels if one not in classes]:
-                raise BadSample(Reason.UNKNOWN_LABEL, f"{image.id}: {unknown[0]}")
+            for class_label in labels:
+                if class_label not in class_names:
+                    raise BadSample(Reason.UNKNOWN_LABEL, f"{image.id}: {class_label}")
             collector.add_image(image, image.id, must_be_new=True)
-            for one in labels:
-                collector.add_pair(image.id, one)
-    return collector.make_benchmark(found.name, found.files)
+            for class_label in labels:
+                collector.add_pair(image.id, class_label)
+    return collector.make_benchmark(images.name, images.files)
 
 
-def _language(labels: Sequence[str]) -> str:
-    return "zh" if any("\u4e00" <= letter <= "\u9fff" for label in labels for letter in label) else "en"
+def _read_class_names(images: LabelledImages, sources: Mapping[str, str] | None) -> dict[str, dict[str, str]]:
+    """Return the names of the classes by language and label; raise ValueError if a language lacks one."""
+    if not sources and images.names:
+        sources = {"zh": str(images.names)}
+    names_by_language: dict[str, dict[str, str]] = {}
+    for language, source in (sources or {}).items():
+        names_by_language[language] = assign_class_names(images.labels, read_list(source), source)
+    if not names_by_language:
+        language = _guess_language(images.labels)
+        names_by_language[language] = {label: label.replace("_", " ") for label in images.labels}
+
+    first_names = next(iter(names_by_language.values()))
+    for language, names in names_by_language.items():
+        unmatched_labels = [*(first_names.keys() - names.keys()), *(names.keys() - first_names.keys())]
+        if unmatched_labels:
+            raise ValueError(
+                f"class {unmatched_labels[0]} has a name in one language and none in another ({language}); write it"
+            )
+    return names_by_language
 
 
-def _found(data: DataSpec, label: str) -> Found:
+def _guess_language(labels: Sequence[str]) -> str:
+    return "zh" if any("\u4e00" <= character <= "\u9fff" for character in "".join(labels)) else "en"
+
+
+def _find_images(data: DataSpec, label: str) -> LabelledImages:
+    """Find the images of folders of classes, of tables or of samples, whichever the paths are."""
     path = Path(data.paths[0])
-    if path.is_dir() and (found := _in_folders(path, data.split, data.default_split)):
-        if len(data.paths) > 1:
-            raise ValueError(f"{path} is a folder of classes; give it alone")
-        return found
-    if all(Path(one).suffix.lower() in TABLES for one in data.paths):
+    if path.is_dir():
+        images = _find_in_folders(path, data.split, data.default_split)
+        if images:
+            if len(data.paths) > 1:
+                raise ValueError(f"{path} is a folder of classes; give it alone")
+            return images
+
+    paths = [Path(name) for name in data.paths]
+    entries: list[Entry] = []
+    files: list[Path] = []
+    if all(table.suffix.lower() in TABLES for table in paths):
         if data.split:
             raise ValueError(f"{path} has no splits; name the table of the split")
-        entries = [entry for one in data.paths for entry in _in_table(Path(one), label, data)]
-        files = tuple(map(Path, data.paths))
+        for table in paths:
+            entries += _read_table(table, label, data)
+        files = paths
     else:
         source = open_sources(data)
-        entries = list(_in_samples(source, label))
-        files = tuple(file for shard in source.shards for file in shard.files if file.is_file())
-    if all(isinstance(entry, BadSample) and entry.reason == Reason.NO_LABEL for entry in entries):
+        entries += _read_samples(source, label)
+        for shard in source.shards:
+            files += [file for file in shard.files if file.is_file()]
+
+    labels: set[str] = set()
+    has_label = False
+    for entry in entries:
+        if isinstance(entry, BadSample):
+            has_label |= entry.reason != Reason.NO_LABEL
+        else:
+            has_label = True
+            labels.update(entry[1])
+    if not has_label:
         raise ValueError(f"{path}: nothing has a {label}; say which column or field is the class (label, --label)")
-    labels = {one: None for entry in entries if not isinstance(entry, BadSample) for one in entry[1]}
-    return Found(path.stem, entries, sorted(labels), files)
+    return LabelledImages(path.stem, entries, sorted(labels), tuple(files))
 
 
-def _in_folders(root: Path, split: str | None, default: str | None) -> Found | None:
-    """The images of a folder of classes; None if it is none, as no folder in it has an image file."""
-    folder, classes = root, _folders(root)
-    splits = {
-        canonical_split(one.name): one for one in classes if canonical_split(one.name) in SPLITS and _folders(one)
-    }
+def _find_in_folders(root: Path, split: str | None, default: str | None) -> LabelledImages | None:
+    """Return the images in the folders of classes, by their folder; None if no folder has an image file."""
+    # A folder of a split has folders itself; one of a class that is called "test" has images.
+    folder = root
+    class_folders = _list_folders(root)
+    splits: dict[str, Path] = {}
+    for candidate in class_folders:
+        if canonical_split(candidate.name) in SPLITS and _list_folders(candidate):
+            splits[canonical_split(candidate.name)] = candidate
     if splits:
-        chosen = canonical_split(split or default or "test")
-        if split is None and chosen != "train" and chosen not in splits:
-            chosen = next(one for one in SPLITS if one in splits)
-        if chosen not in splits:
-            raise ValueError(f"{root} has no split {split or default}; choose one of {', '.join(splits)}")
-        folder = splits[chosen]
-        classes = _folders(folder)
-    files = {one.name: list_image_files(one) for one in classes}
-    if not any(files.values()):
+        folder = _choose_split_folder(root, splits, split, default)
+        class_folders = _list_folders(folder)
+
+    files_by_class = {class_folder.name: list_image_files(class_folder) for class_folder in class_folders}
+    if not any(files_by_class.values()):
         return None
     if split is not None and not splits:
         raise ValueError(f"{root} has no splits; leave out split")
-    entries: list = [
-        (BenchmarkImage(path.relative_to(folder).as_posix(), partial(read_file, path)), (name,))
-        for name, paths in files.items()
-        for path in paths
-    ]
-    entries += [BadSample(Reason.NO_LABEL, path.name) for path in list_image_files(folder) if path.parent == folder]
-    names = next((home / CHINESE_NAMES for home in (folder, folder.parent) if (home / CHINESE_NAMES).is_file()), None)
+    entries: list[Entry] = []
+    for class_name, paths in files_by_class.items():
+        for path in paths:
+            image = BenchmarkImage(path.relative_to(folder).as_posix(), partial(read_file, path))
+            entries.append((image, (class_name,)))
+    # Images next to the folders have no class.
+    for path in list_image_files(folder):
+        if path.parent == folder:
+            entries.append(BadSample(Reason.NO_LABEL, path.name))
+
+    name_files = [parent / CHINESE_NAMES for parent in (folder, folder.parent) if (parent / CHINESE_NAMES).is_file()]
     name = folder.name if folder == root else f"{root.name}-{folder.name}"
-    return Found(name, entries, list(files), (), names)
+    return LabelledImages(name, entries, list(files_by_class), (), name_files[0] if name_files else None)
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+def _choose_split_folder(root: Path, splits: Mapping[str, Path], split: str | None, default: str | None) -> Path:
+    name = canonical_split(split or default or "test")
+    # As elsewhere, another split may replace a missing default, except for training.
+    if split is None and name != TRAIN and name not in splits:
+        name = next(candidate for candidate in SPLITS if candidate in splits)
+    if name not in splits:
+        raise ValueError(f"{root} has no split {split or default}; choose one of {', '.join(splits)}")
+    return splits[name]
 
 
-def _in_table(path: Path, label: str, data: DataSpec) -> list[tuple[BenchmarkImage, tuple[str, ...]] | BadSample]:
-    home = data.image_folder
-    table, folders = open_table(path, data.encoding), ImageFolders([home or path.parent], ())
+def _list_folders(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _read_table(path: Path, label: str, data: DataSpec) -> list[Entry]:
+    """Return the rows of a table, which needs no column of texts."""
+    table = open_table(path, data.encoding)
+    folders = ImageFolders([data.image_folder or path.parent], ())
     names = rename_columns(table.column_names, data.columns or {}, str(path))
-    entries, in_files = list[tuple[BenchmarkImage, tuple[str, ...]] | BadSample](), list[BenchmarkImage]()
+    entries: list[Entry] = []
+    images_in_files: list[BenchmarkImage] = []
     for index in range(len(table)):
         where = table.describe_row(index)
         try:
             row = table.read_row(index, names)
-            _, name, file, content = find_image(row, where, home)
-            if content is None:
-                in_files.append(image := folders.get_image(name, file))
+            value = find_image(row, where, data.image_folder)
+            if value.data is None:
+                image = folders.get_image(value.name, value.file)
+                images_in_files.append(image)
             else:
-                image = BenchmarkImage(name, partial(_bytes_of, table, index, names))
-            entries.append((image, _labels(row.get(label), where)))
-        except BadSample as bad:
-            entries.append(bad)
-    if in_files:
-        folders.check_images(in_files)
+                image = BenchmarkImage(value.name, partial(_read_table_image, table, index, names))
+            entries.append((image, _parse_labels(row.get(label), where)))
+        except BadSample as error:
+            entries.append(error)
+    if images_in_files:
+        folders.check_images(images_in_files)
     return entries
 
 
-def _bytes_of(table: Table, index: int, names: Mapping[str, str]) -> bytes:
-    *_, data = find_image(table.read_row(index, names), table.describe_row(index))
-    return data or b""
+def _read_table_image(table: Table, index: int, names: Mapping[str, str]) -> bytes:
+    return find_image(table.read_row(index, names), table.describe_row(index)).data or b""
 
 
-def _in_samples(source: ShardedSource, label: str) -> Iterator:
-    ids = ImageIds()
+def _read_samples(source: ShardedSource, label: str) -> Iterator[Entry]:
+    image_ids = ImageIds()
     for index in range(len(source)):
         try:
             sample = source[index]
-            labels = _labels(sample.fields.get(label), sample.image_name)
-            yield BenchmarkImage(ids.assign(sample, source.where(index)), partial(read_image, source, index)), labels
-        except BadSample as bad:
-            yield bad
+            labels = _parse_labels(sample.fields.get(label), sample.image_name)
+            image_id = image_ids.assign(sample, source.where(index))
+            yield BenchmarkImage(image_id, partial(read_image, source, index)), labels
+        except BadSample as error:
+            yield error
 
 
-def _labels(value: Any, name: str) -> tuple[str, ...]:
+def _parse_labels(value: Any, name: str) -> tuple[str, ...]:
     if value in (None, "", []):
         raise BadSample(Reason.NO_LABEL, name)
-    value = str(value) if isinstance(value, float) else value
-    values = value if isinstance(value, list) else value.split(LIST_SEPARATOR) if isinstance(value, str) else [value]
+    if isinstance(value, list):
+        values = value
+    elif isinstance(value, str):
+        values = value.split(LIST_SEPARATOR)
+    elif isinstance(value, float):
+        values = [str(value)]
+    else:
+        values = [value]
     if not all(map(is_id, values)):
         raise BadSample(Reason.MALFORMED_ROW, name)
-    return tuple(dict.fromkeys(str(one).strip() for one in values))
+    return tuple(dict.fromkeys(str(label).strip() for label in values))

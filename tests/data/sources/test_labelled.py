@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ernie_vil2.data.readers.labelled import named_classes, open_labelled, read_list
+from ernie_vil2.data.readers.labelled import assign_class_names, open_labelled, read_list
 from tests.support.published_files import write
 from tests.support.shapes import COLOURS, draw, png
 
@@ -168,10 +168,10 @@ def test_what_names_nothing_is_explained(tmp_path, name, content, location, erro
     ],
 )
 def test_whose_a_name_is(labels, names, expected):
-    assert list(named_classes(labels, names, "n.txt").items()) == list(expected.items())
+    assert list(assign_class_names(labels, names, "n.txt").items()) == list(expected.items())
 
 
 @pytest.mark.parametrize("labels", [["a", "b", "c"], ["1", "2"]])
 def test_names_that_do_not_go_up_are_refused(labels):
     with pytest.raises(ValueError, match="n.txt: 2 names"):
-        named_classes(labels, ["x", "y"], "n.txt")
+        assign_class_names(labels, ["x", "y"], "n.txt")
