@@ -64,7 +64,7 @@ def rank(args) -> int:
     from ernie_vil2.parallel.ranks import join_ranks
     from ernie_vil2.tasks import decay_groups
     from ernie_vil2.tasks.contrastive_step import build_step
-    from ernie_vil2.training.optimizer import build_optimizer, distribute, squared_gradient_norms
+    from ernie_vil2.training.optimizer import build_optimizer, compute_squared_gradient_norms, distribute
 
     size = f"width: {args.width}, depth: 8, heads: 8"
     config = load_config(
@@ -95,7 +95,7 @@ def rank(args) -> int:
     for turn in range(3):
         step.forward(views, ids, positions, turn)
         step.backward()
-        squared_gradient_norms(optimizer, trained, args.sharding)
+        compute_squared_gradient_norms(optimizer, trained, args.sharding)
         optimizer.step()
         optimizer.clear_grad()
     peak = resident("VmHWM") - before

@@ -168,7 +168,7 @@ def paddle_step(folder: Path, batch: int, implementation: str):
     from ernie_vil2.models import build_dual_encoder
     from ernie_vil2.tasks import decay_groups
     from ernie_vil2.tasks.contrastive_step import DirectStep
-    from ernie_vil2.training.optimizer import build_optimizer, squared_gradient_norms
+    from ernie_vil2.training.optimizer import build_optimizer, compute_squared_gradient_norms
 
     config = load_config(None, [*OVERRIDES, f"Model.implementation={implementation}"])
     runtime.set_device("cpu")
@@ -206,7 +206,7 @@ def paddle_step(folder: Path, batch: int, implementation: str):
         with runtime.flushed_denormals():
             step.forward(views, names, positions, 0)
             step.backward()
-            float(squared_gradient_norms(optimizer, trained, "none")[1].sum())
+            float(compute_squared_gradient_norms(optimizer, trained, "none")[1].sum())
             optimizer.step()
             optimizer.clear_grad()
 

@@ -148,12 +148,12 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
     ): "one character more of a line that is refused is read",
     (
         "ernie_vil2/training/update.py",
-        "_C_ops.update_loss_scaling_(gradients, ~finite.reshape([1]), one, zero, zero.clone(), 1, 1, 2.0, 0.5, True)",
+        "_C_ops.update_loss_scaling_(gradients, is_bad, one, zero, zero.clone(), 1, 1, 2.0, 0.5, True)",
         "0.5 -> (2.0)",
     ): "the scale that the kernel changes is thrown away",
     (
         "ernie_vil2/training/update.py",
-        "_C_ops.update_loss_scaling_(gradients, ~finite.reshape([1]), one, zero, zero.clone(), 1, 1, 2.0, 0.5, True)",
+        "_C_ops.update_loss_scaling_(gradients, is_bad, one, zero, zero.clone(), 1, 1, 2.0, 0.5, True)",
         "1 -> (2)",
     ): "after how many steps the scale changes, which is thrown away",
     (

@@ -44,13 +44,13 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("GLOG_minloglevel", "2")  # hides Paddle's log lines about traced graphs
     from ernie_vil2.io.files import write_json
     from ernie_vil2.models.weights.initial import resolve_model_like
-    from ernie_vil2.training.optimizer import with_steps
+    from ernie_vil2.training.optimizer import resolve_steps
 
     step_seconds = args.step_seconds
     if args.measured:
         step_seconds = read_step_seconds(args.measured, config.Training.global_batch)
     with warnings.catch_warnings(action="ignore"):  # Paddle's warnings about traces and missing packages
-        run_config = with_steps(resolve_model_like(config), args.samples)
+        run_config = resolve_steps(resolve_model_like(config), args.samples)
         text, plan, advice = plan_run(run_config, args.ranks, device, round(args.sample_kb * 1000), step_seconds)
 
     print(rewrite_commands(text, args.prog))

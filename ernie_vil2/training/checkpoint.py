@@ -50,7 +50,7 @@ from ernie_vil2.io.run_folder import (
 )
 from ernie_vil2.models import load_weights, save_weights
 from ernie_vil2.models.weights.integrity import write_model_integrity
-from ernie_vil2.training.optimizer import RAW, WARMUP_SHARE, WeightAverage
+from ernie_vil2.training.optimizer import RAW_WEIGHTS, WARMUP_DIVISOR, WeightAverage
 
 VERSION = 1  # of `state.json`
 INODES = 8
@@ -68,7 +68,7 @@ class FullDisk(OSError):  # noqa: N818  -- named by what has happened
 @dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint holds: steps, position and counters, the model's parameters and buffers, the optimiser's as
-    `optimizer_arrays` gives them, and what the model computes, see `integrity.compute_golden`."""
+    `gather_optimizer_state` gives them, and what the model computes, see `integrity.compute_golden`."""
 
     state: State
     model: paddle.nn.Layer
@@ -188,7 +188,7 @@ def load_checkpoint(
     weights, state = model.state_dict(), {}
     for key, array in load_file(folder / OPTIMIZER).items():
         name, _, kind = key.rpartition("/")
-        if kind == RAW:
+        if kind == RAW_WEIGHTS:
             weights[name].set_value(array)
         elif own is None or weights[name].name in own:
             state[f"{weights[name].name}_{kind}"] = paddle.to_tensor(array)
@@ -312,7 +312,7 @@ def check_changes(checkpoint: Path, now: Config, extend: bool) -> None:
     steps = before.Training.steps, now.Training.steps
     if steps[1] > steps[0]:
         # A warm-up that was cut to a tenth of the shorter run is that of the longer one now, as its rates are.
-        if before.Schedule.warmup_steps == before.Training.steps // WARMUP_SHARE:
+        if before.Schedule.warmup_steps == before.Training.steps // WARMUP_DIVISOR:
             changed = [name for name in changed if name != "Schedule.warmup_steps"]
         if extend:
             changed.remove("Training.steps")

@@ -33,7 +33,7 @@ from ernie_vil2.pages import Axis, Chart, Series, make_line_chart, write_page
 from ernie_vil2.planning.plan import DEVICES, duration, headline, plan_run, recognise_device
 from ernie_vil2.registry import import_user_modules
 from ernie_vil2.tasks import build_task
-from ernie_vil2.training.optimizer import check_sharding, learning_rate, with_steps
+from ernie_vil2.training.optimizer import check_sharding, compute_learning_rate, resolve_steps
 from ernie_vil2.training.run_log import config_facts
 from ernie_vil2.training.scoring import build_evaluators
 from ernie_vil2.training.trainer import Trainer
@@ -83,7 +83,7 @@ def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = No
     task = build_task(config)
     make = task.open_rows()
     stream = make.stream
-    config = with_steps(config, stream.num_samples)
+    config = resolve_steps(config, stream.num_samples)
     training = config.Training
     evaluators = build_evaluators(config, task)
     rows = min(training.global_batch // ranks, MOST_ROWS)
@@ -190,7 +190,7 @@ def timed_step(config: Config, ranks: int, weights: str | None = None) -> str:
                     batch = next(batches)
                     waited.append(time.monotonic() - began)
                     trainer.update(batch, step, 0.0)
-                    trainer.update.settled()
+                    trainer.update.finish_pending()
                     seconds.append(time.monotonic() - began)
         except Exception as error:  # whatever a step of this model, on so little data, runs into
             return f"no step was timed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
@@ -261,7 +261,7 @@ def _sources(stream: SampleStream, config: Config, read: Sequence[Preview]) -> l
 def _schedule(config: Config) -> Chart:
     steps = sorted({*np.linspace(0, config.Training.steps - 1, SCHEDULE_POINTS, dtype=int).tolist(),
                     max(0, config.Schedule.warmup_steps - 1)})  # fmt: skip
-    points = [(step + 1, learning_rate(step, config)) for step in steps]
+    points = [(step + 1, compute_learning_rate(step, config)) for step in steps]
     note = (f"{config.Schedule.warmup_steps:,} steps up to {config.Optimizer.learning_rate:g}, "
             f"then a cosine down to {config.Schedule.floor:g}.")  # fmt: skip
     return make_line_chart("Learning rate", note, [Series("learning rate", points, 1)], Axis("learning rate"))

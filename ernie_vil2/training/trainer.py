@@ -39,12 +39,12 @@ from ernie_vil2.training.optimizer import (
     WeightAverage,
     build_optimizer,
     check_sharding,
+    compute_learning_rate,
     distribute,
-    learning_rate,
-    optimizer_arrays,
-    own_parameters,
-    scaler_state,
-    with_steps,
+    gather_optimizer_state,
+    get_local_parameters,
+    get_scaler_state,
+    resolve_steps,
 )
 from ernie_vil2.training.run_log import BestEffort, Progress
 from ernie_vil2.training.scoring import Comparison, Evaluator, Scores, as_lines, build_evaluators, encoder_of
@@ -194,7 +194,7 @@ class Trainer:
         """Restore the state of the run from a checkpoint."""
         check_changes(checkpoint, self.config, extend)
         trained = [parameter for parameter in self.model.parameters() if not parameter.stop_gradient]
-        local_parameters = own_parameters(self.optimizer, trained, self.config.Training.sharding)
+        local_parameters = get_local_parameters(self.optimizer, trained, self.config.Training.sharding)
         local_names = {parameter.name for parameter in local_parameters}
         state = load_checkpoint(checkpoint, self.model, self.optimizer, self.average, local_names)
 
@@ -220,7 +220,7 @@ class Trainer:
 
         Returns:
             True when the run is finished, False when SIGINT or SIGTERM stopped it; then its checkpoint is saved, and
-            `signals.agreed` says which.
+            `signals.stop_signal` says which.
 
         Raises:
             NotFinite: a loss, a gradient or a weight is NaN or infinite, see `Training.nonfinite`; or more steps were
@@ -254,13 +254,13 @@ class Trainer:
                     self._evaluate(saved=self.step > 0)
                     self.progress.write_reports()
             for batch in self._batches():
-                rate = learning_rate(self.step, self.config)
+                rate = compute_learning_rate(self.step, self.config)
                 self._train_step(batch, rate)
-                losses = self.update.settled() if self.progress.due(self.step) else self.update.losses
+                losses = self.update.finish_pending() if self.progress.due(self.step) else self.update.losses
                 self.progress.step(self.step, losses, rate, self._state)
                 self._save_and_evaluate()
         settled = f"no better evaluation since step {self.scores.best_step}: ended by Tuning.patience"
-        self.progress.end(settled if self.scores.settled else None, self.nonfinite.skipped)
+        self.progress.end(settled if self.scores.settled else None, self.nonfinite.num_skipped)
         if finished := self._finished():
             self.nonfinite.check_share(self.step)
         return finished
@@ -272,7 +272,7 @@ class Trainer:
         """The batches of the steps, up to the last or until the run is stopped."""
         training = self.config.Training
         batches = load_batches(self.rows, self.config, self.position, self.rank, self.ranks)
-        while self.step < training.steps and not self.signals.agreed and not self.scores.settled:
+        while self.step < training.steps and not self.signals.stop_signal and not self.scores.settled:
             batch = self._next(batches)
             self.position += training.global_batch
             if batch is not None:
@@ -288,7 +288,7 @@ class Trainer:
         except Exception as raised:
             error = raised
         try:
-            usable = self.gate.lets_through(len(batch["names"]) if batch else 0, self.task.min_rows, error)
+            usable = self.gate.admit_batch(len(batch["names"]) if batch else 0, self.task.min_rows, error)
         except TooManyBadSamples:
             with self.best_effort.attempt("report of bad samples"):
                 self.bad_samples.write(self.run)
@@ -298,17 +298,17 @@ class Trainer:
     def _state(self) -> dict[str, Any]:
         """Of model, steps and data, for the log."""
         epochs = dict(zip(self.stream.names, self.stream.epochs(self.position), strict=True))
-        return {**self.task.get_log_values(), "skipped_steps": self.nonfinite.skipped, "epochs": epochs}
+        return {**self.task.get_log_values(), "skipped_steps": self.nonfinite.num_skipped, "epochs": epochs}
 
     def _save_and_evaluate(self) -> None:
         """What is due after a step: its checkpoint first, as an evaluation may take the process with it."""
         training, due = self.config.Training, self.scores.due(self.step)
-        if due and not self.signals.agreed:
+        if due and not self.signals.stop_signal:
             self.gate.agree_to_stop()  # before what may take long
-        save = self.step == training.steps or self.signals.agreed or self.step % training.checkpoint_every == 0
+        save = self.step == training.steps or self.signals.stop_signal or self.step % training.checkpoint_every == 0
         if save:
             self._save()
-        evaluate = due and not self.signals.agreed
+        evaluate = due and not self.signals.stop_signal
         if evaluate:
             with self.progress.meter.paused():
                 self._evaluate(saved=bool(save))
@@ -322,20 +322,20 @@ class Trainer:
         self.step += 1
 
     def _save(self) -> None:
-        self.update.settled()
+        self.update.finish_pending()
         bad_samples = self.progress.joined_bad_samples()
         average_statistics(self.model)
         check_weights(self.model, self.step)
-        optimizer = optimizer_arrays(self.optimizer, self.model)
+        optimizer = gather_optimizer_state(self.optimizer, self.model)
         if self.average and self.rank == 0:
-            optimizer |= self.average.raw()
+            optimizer |= self.average.get_raw_weights()
         state: State = {
             "step": self.step,
             "seed": self.config.Training.seed,
             "ranks": self.ranks,
-            "scaler": scaler_state(self.scaler),
+            "scaler": get_scaler_state(self.scaler),
             "bad_samples": bad_samples.as_dict(),
-            "skipped_steps": [self.nonfinite.skipped, self.nonfinite.in_a_row],
+            "skipped_steps": [self.nonfinite.num_skipped, self.nonfinite.num_in_a_row],
             "data": self.stream.state(self.position),
             "evaluated": self.scores.evaluated,
             "best": self.best,
@@ -361,7 +361,7 @@ class Trainer:
         if self.average is None:
             yield
             return
-        with self.average.in_place():
+        with self.average.use_averages():
             average_statistics(self.model)
             yield
 
@@ -371,7 +371,7 @@ class Trainer:
         Args:
             saved: whether this step has its checkpoint.
         """
-        self.update.settled()
+        self.update.finish_pending()
         average_statistics(self.model)
         with self._scored_weights():
             found = self.scores.score(self.model, self.step)
@@ -440,7 +440,7 @@ def _open_training_data(
             config = config.model_copy(update={"Model": as_installed(config.Model)})
         task = make_task(config)
         rows = task.open_rows()
-    return with_steps(config, rows.stream.num_samples), task, rows
+    return resolve_steps(config, rows.stream.num_samples), task, rows
 
 
 def _open_on_all_ranks(build: Callable[[], T], best_effort: BestEffort | None, rank: int) -> T | None:

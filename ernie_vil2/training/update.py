@@ -1,7 +1,7 @@
-"""One optimiser step on all ranks: whether all have samples, the gradients, and the update if they are finite.
+"""One optimiser step on all ranks: check that all have samples, compute the gradients, update if they are finite.
 
 SIGINT, SIGTERM and SIGHUP end a run after a step, with a checkpoint, on all ranks at the same step. A step whose loss
-or gradient is not finite ends the run or is left out.
+or gradient is not finite ends the run or is skipped, see `Training.nonfinite`.
 """
 
 import math
@@ -32,103 +32,119 @@ from ernie_vil2.parallel.collectives import errors_on_all_ranks, raise_on_all_ra
 from ernie_vil2.parallel.norms import copy_statistics, get_running_statistics, set_statistics
 from ernie_vil2.parallel.ranks import HostSums
 from ernie_vil2.tasks import Task
-from ernie_vil2.training.optimizer import WeightAverage, set_rate, squared_gradient_norms
+from ernie_vil2.training.optimizer import WeightAverage, compute_squared_gradient_norms, set_learning_rate
 
-MOST_SKIPPED = 100
-"""Batches that are skipped, one after another, before the run ends."""
+# Batches skipped in a row before the run ends. If data have been lost, every batch is skipped, and a larger number only
+# delays the error.
+MAX_SKIPPED_BATCHES = 100
 
 
 class StopSignals:
-    """Within its context a signal of `STOPPED` is a request to stop: noted by one rank, agreed by all of them.
+    """Context in which the signals of `STOPPED` are requests to stop: noted by one rank, obeyed by all at once.
 
-    A request that one rank alone acted on would leave the others waiting for it. Each rank therefore adds `requests` to
-    what the ranks sum on their hosts before every step (`BatchGate`), and hands the sums to `agree`. Who will not wait
-    for that presses Ctrl-C again: it ends the process as it is. A process that ignores SIGHUP, as under `nohup`,
-    continues to ignore it.
+    If one rank alone obeyed a request, the others would wait for it. Each rank therefore adds `count_requests` to what
+    the ranks sum on their hosts before every step (`BatchGate`), and passes the sums to `decide`. A second Ctrl-C ends
+    the process at once. A process that ignores SIGHUP, as under `nohup`, continues to ignore it.
 
     Attributes:
-        agreed: the signal that ends the run, the same on every rank; None: the run continues.
+        stop_signal: the signal that ends the run, the same on every rank; None: the run continues.
     """
 
     def __init__(self) -> None:
-        self.agreed: signal.Signals | None = None
-        self._noted: set[int] = set()
+        self.stop_signal: signal.Signals | None = None
+        self._received: set[int] = set()
         self._second_ctrl_c = SecondCtrlC()
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._note) for number in heard()}
+        self._previous_handlers = {number: signal.signal(number, self._handle) for number in heard()}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, _: object) -> None:
+    def _handle(self, number: int, _: object) -> None:
         if self._second_ctrl_c.is_this(number):
             os._exit(STOPPED[signal.SIGINT])
-        self._noted.add(number)
+        self._received.add(number)
         if number == signal.SIGHUP:
             leave_closed_terminal()
 
     @property
     def exit_code(self) -> int:
-        """Of a process whose run `agreed` has ended; 0 where nothing has."""
-        return STOPPED[self.agreed] if self.agreed else 0
+        """Exit code of a process whose run a signal has ended; 0 if none has."""
+        return STOPPED[self.stop_signal] if self.stop_signal else 0
 
-    def requests(self) -> list[int]:
-        """For each of the signals 1 if this rank has received it, else 0."""
-        return [int(number in self._noted) for number in STOPPED]
+    def count_requests(self) -> list[int]:
+        """Return 1 for each signal that this rank has received, 0 for the others."""
+        return [int(number in self._received) for number in STOPPED]
 
-    def agree(self, requests: Sequence[int]) -> None:
-        """Takes the sums of all ranks' `requests`."""
-        self.agreed = next((number for number, ranks in zip(STOPPED, requests, strict=True) if ranks), None)
+    def decide(self, num_requests: Sequence[int]) -> None:
+        """Set `stop_signal` by the sums of all ranks' `count_requests`."""
+        for number, num_ranks in zip(STOPPED, num_requests, strict=True):
+            if num_ranks:
+                self.stop_signal = number
+                return
+        self.stop_signal = None
 
 
 class BatchGate:
-    """Lets a batch through to the step if every rank has samples enough in it; otherwise all ranks skip it.
+    """Admits a batch to the step if every rank has enough samples in it; otherwise all ranks skip it.
 
-    Bad samples may follow one another, as those of a shard that has been lost, and so fill the whole share of a rank.
-    What the ranks exchange goes by the store, which asks no device, and with it the requests to stop.
+    Bad samples may follow one another, as those of a lost shard, and fill the whole share of a rank. The ranks exchange
+    their counts and requests to stop through the store, so no device waits for them.
+
+    Args:
+        ranks: number of ranks.
+        signals: requests to stop.
     """
 
     def __init__(self, ranks: int, signals: StopSignals):
         self._ranks, self._signals = ranks, signals
         self._sums = HostSums()
-        self._in_a_row = 0
+        self._num_skipped_in_a_row = 0
 
-    def lets_through(self, samples: int, least: int, error: Exception | None = None) -> bool:
-        """Whether all ranks have samples enough, of which this one has `samples`, or an error. A collective.
+    def admit_batch(self, num_samples: int, min_samples: int, error: Exception | None = None) -> bool:
+        """Return whether all ranks have enough samples. A collective.
+
+        Args:
+            num_samples: usable samples of this rank.
+            min_samples: samples that a rank needs.
+            error: error of this rank while it read the batch.
 
         Raises:
             Exception: a rank has an error, see `raise_on_all_ranks`.
-            TooManyBadSamples: it is the hundredth batch in a row that is skipped.
+            TooManyBadSamples: `MAX_SKIPPED_BATCHES` batches in a row have been skipped.
         """
-        enough, failed, *requests = self._sums(samples >= least, error is not None, *self._signals.requests())
-        if failed:
+        has_enough, has_failed = num_samples >= min_samples, error is not None
+        num_ready, num_failed, *num_requests = self._sums(has_enough, has_failed, *self._signals.count_requests())
+        if num_failed:
             raise_on_all_ranks(error)
-        if enough == self._ranks:
-            self._in_a_row = 0
-            self._signals.agree(requests)
+        if num_ready == self._ranks:
+            self._num_skipped_in_a_row = 0
+            self._signals.decide(num_requests)
             return True
-        self._in_a_row += 1
-        if self._in_a_row == MOST_SKIPPED:
+        self._num_skipped_in_a_row += 1
+        if self._num_skipped_in_a_row == MAX_SKIPPED_BATCHES:
             raise TooManyBadSamples(
-                f"{MOST_SKIPPED} batches in a row lacked samples that can be used; is the data still there? "
+                f"{MAX_SKIPPED_BATCHES} batches in a row lacked samples that can be used; is the data still there? "
                 "The run folder has the reasons in bad_samples.txt; --resume continues from the last checkpoint"
             )
         return False
 
     def agree_to_stop(self) -> None:
-        """Lets the ranks agree on requests to stop between two batches. A collective."""
-        self._signals.agree(self._sums(*self._signals.requests()))
+        """Decide with the other ranks on requests to stop, between two batches. A collective."""
+        self._signals.decide(self._sums(*self._signals.count_requests()))
 
 
-MOST_NOT_FINITE = 10
-"""Steps left out, one after another, before the run ends."""
-STEPS_BEFORE_SHARE = 100
-"""Steps before the share of those left out is judged in the course of a run: at its beginning a few are a large one. A
-run that is shorter is judged at its end."""
-_SHOWN = 5
+# Steps skipped in a row before the run ends. A run that has diverged skips every step, and a larger number only delays
+# its end.
+MAX_NONFINITE_STEPS = 10
+# Before this step the share of skipped steps is not judged: of a few steps, one is a large share. A shorter run is
+# judged at its end.
+MIN_STEPS_FOR_SHARE = 100
+# Names of parameters in a message.
+MAX_NAMES = 5
 
 
 class NotFinite(RunError):  # noqa: N818  -- named by what has happened
@@ -136,183 +152,196 @@ class NotFinite(RunError):  # noqa: N818  -- named by what has happened
 
 
 class NonFiniteSteps:
-    """Ends the run at the first step that is not finite, or leaves such steps out, as `Training.nonfinite` says.
+    """Ends the run at the first step that is not finite, or skips such steps, as `Training.nonfinite` says.
 
     Args:
-        run: the run folder, for the evidence.
-        skip: whether they are left out; the tenth in a row ends the run all the same.
-        max_share: the largest share of all steps that may be left out, `Training.max_skipped_share`.
+        run: the run folder, where evidence is saved.
+        skip: whether they are skipped; the tenth in a row still ends the run.
+        max_share: largest share of all steps that may be skipped, `Training.max_skipped_share`.
 
     Attributes:
-        skipped: steps left out so far.
-        in_a_row: of these, since the last update.
+        num_skipped: steps skipped so far.
+        num_in_a_row: steps skipped since the last update.
     """
 
     def __init__(self, run: Path, skip: bool, max_share: float = 1.0):
         self._run, self._skip, self._max_share = run, skip, max_share
-        self.skipped = 0
-        self.in_a_row = 0
+        self.num_skipped = 0
+        self.num_in_a_row = 0
 
-    def resume(self, skipped: int, in_a_row: int) -> None:
-        """Continue from the counts that a checkpoint holds."""
-        self.skipped, self.in_a_row = skipped, in_a_row
+    def resume(self, num_skipped: int, num_in_a_row: int) -> None:
+        """Continue from the counts of a checkpoint."""
+        self.num_skipped, self.num_in_a_row = num_skipped, num_in_a_row
 
-    def note_finite(self) -> None:
-        """Note that the newest step is finite, which ends a row of steps left out."""
-        self.in_a_row = 0
+    def record_finite(self) -> None:
+        """Record that the newest step is finite."""
+        self.num_in_a_row = 0
 
-    def record(
+    def record_nonfinite(
         self,
         step: int,
         batch: Batch,
-        own: Mapping[str, float],
-        gradients: Sequence[str],
+        local_losses: Mapping[str, float],
+        gradient_names: Sequence[str],
         model: paddle.nn.Layer,
         rank: int,
     ) -> None:
-        """Saves what led to a step, numbered from 1, that is not finite and has changed no weight. A collective.
+        """Save the evidence of a step that is not finite; it has changed no weight. A collective.
 
-        Every rank saves the names of its samples and what is not finite of its `own` losses and of its gradients, by
-        the parameters' names; where the run ends, also its batch, and rank 0 the weights.
+        Every rank saves the names of its samples, its losses, and the names of the parameters whose gradients are not
+        finite. If the run ends, every rank also saves its batch, and rank 0 the weights.
+
+        Args:
+            step: number of the step, from 1.
+            batch: the batch of this rank.
+            local_losses: losses of this rank's rows.
+            gradient_names: parameters whose gradient on this rank is not finite.
+            model: the model.
+            rank: number of this rank.
 
         Raises:
             NotFinite: the run ends, on all ranks.
         """
-        self.skipped += 1
-        self.in_a_row += 1
-        too_many = step >= STEPS_BEFORE_SHARE and self._exceeds_share(step)
-        ends = not self._skip or self.in_a_row == MOST_NOT_FINITE or too_many
+        self.num_skipped += 1
+        self.num_in_a_row += 1
+        are_too_many = step >= MIN_STEPS_FOR_SHARE and self._exceeds_share(step)
+        ends_run = not self._skip or self.num_in_a_row == MAX_NONFINITE_STEPS or are_too_many
+
         folder = self._run / f"nonfinite_step_{step:08d}"
-        found = {
-            "losses": {name: loss if math.isfinite(loss) else str(loss) for name, loss in own.items()},
-            "gradients": list(gradients),
-        }
+        evidence: dict[str, Any] = {"losses": {}, "gradients": list(gradient_names)}
+        for name, loss in local_losses.items():
+            evidence["losses"][name] = loss if math.isfinite(loss) else str(loss)  # JSON has no NaN
         with errors_on_all_ranks():
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / f"batch_rank{rank}.json", {**found, "names": batch["names"]})
-            if ends:
-                arrays = {name: np.ascontiguousarray(value) for name, value in batch.items()
-                          if isinstance(value, paddle.Tensor | np.ndarray)}  # fmt: skip
+            write_json(folder / f"batch_rank{rank}.json", {**evidence, "names": batch["names"]})
+            if ends_run:
+                arrays = {}
+                for name, value in batch.items():
+                    if isinstance(value, paddle.Tensor | np.ndarray):
+                        arrays[name] = np.ascontiguousarray(value)
                 save_arrays(folder / f"batch_rank{rank}.safetensors", arrays)
                 if rank == 0:
                     weights = {name: value.numpy() for name, value in model.state_dict().items()}
                     save_arrays(folder / MODEL, weights)
-        # Nobody ends before all have saved: the launcher ends the others then.
-        what = _described(step, collectives.all_gather_object(found))
-        if not ends:
+
+        # This gather also makes all ranks wait until all have saved: the launcher ends the others when one ends.
+        cause = _describe_cause(step, collectives.all_gather_object(evidence))
+        if not ends_run:
             if rank == 0:
-                tqdm.write(f"warning: {what}; the step is left out ({self.skipped} so far), names are in {folder}",
+                tqdm.write(f"warning: {cause}; the step is left out ({self.num_skipped} so far), names are in {folder}",
                            sys.stderr)  # fmt: skip
             return
-        if self._skip and self.in_a_row == MOST_NOT_FINITE:
+        if self._skip and self.num_in_a_row == MAX_NONFINITE_STEPS:
             raise NotFinite(
-                f"{what}, as those of the {MOST_NOT_FINITE - 1} before; batches and weights are in {folder}"
+                f"{cause}, as those of the {MAX_NONFINITE_STEPS - 1} before; batches and weights are in {folder}"
             )
         if self._skip:
-            raise NotFinite(f"{what}; {self._share_in_words(step)}; batches and weights are in {folder}")
+            raise NotFinite(f"{cause}; {self._describe_share(step)}; batches and weights are in {folder}")
         raise NotFinite(
-            f"{what}; batches and the weights before it are in {folder}. --resume comes to the same step again, "
+            f"{cause}; batches and the weights before it are in {folder}. --resume comes to the same step again, "
             "and leaves it out with -o Training.nonfinite=skip; a lower learning rate needs a new run"
         )
 
     def check_share(self, steps: int) -> None:
-        """Raise NotFinite if too many of all steps of a run that is at its end were left out."""
+        """Raise NotFinite if too many of all steps of a run were skipped; called at its end."""
         if self._skip and self._exceeds_share(steps):
             raise NotFinite(
-                f"{self._share_in_words(steps)}. The last checkpoint is as the others left it. Look at the samples "
+                f"{self._describe_share(steps)}. The last checkpoint is as the others left it. Look at the samples "
                 f"that {self._run}/nonfinite_step_... names and at Optimizer.learning_rate, and train again"
             )
 
     def _exceeds_share(self, steps: int) -> bool:
-        return self.skipped > self._max_share * steps
+        return self.num_skipped > self._max_share * steps
 
-    def _share_in_words(self, steps: int) -> str:
+    def _describe_share(self, steps: int) -> str:
         return (
-            f"{self.skipped:,} of {counted(steps, 'step')} were not finite and left out, more than "
+            f"{self.num_skipped:,} of {counted(steps, 'step')} were not finite and left out, more than "
             f"Training.max_skipped_share = {self._max_share:g} allows"
         )
 
 
 def check_weights(model: paddle.nn.Layer, step: int) -> None:
-    """For weights that are about to be saved.
-
-    Raises:
-        NotFinite: names those that are NaN or infinite.
-    """
-    state = {name: value for name, value in model.state_dict().items() if paddle.is_floating_point(value)}
-    if not paddle.stack([paddle.isfinite(value).all() for value in state.values()]).all():
+    """Raise NotFinite, with the names of the weights, if a weight that is about to be saved is NaN or infinite."""
+    weights = {name: value for name, value in model.state_dict().items() if paddle.is_floating_point(value)}
+    # One transfer from the device for the usual case, in which all are finite.
+    if not paddle.stack([paddle.isfinite(value).all() for value in weights.values()]).all():
+        names = [name for name, value in weights.items() if not paddle.isfinite(value).all()]
         raise NotFinite(
-            f"the weights after step {step} are not finite ({_listed(not_finite(state))}): they are not saved, and the "
+            f"the weights after step {step} are not finite ({_list_names(names)}): they are not saved, and the "
             "checkpoints before stay. Look at Optimizer.learning_rate and Optimizer.epsilon"
         )
 
 
-def not_finite(values: Mapping[str, paddle.Tensor]) -> list[str]:
-    """Names of the tensors in which a value is NaN or infinite."""
-    return [name for name, value in values.items() if not paddle.isfinite(value).all()]
-
-
-def _described(step: int, everyone: Sequence[dict[str, Any]]) -> str:
-    """Says of the ranks' evidence what is not finite, and where."""
-    losses = [
-        f"rank {rank}: {', '.join(f'{name} {loss}' for name, loss in own['losses'].items())}"
-        for rank, own in enumerate(everyone)
-        if any(isinstance(loss, str) for loss in own["losses"].values())
-    ]
+def _describe_cause(step: int, evidence_of_ranks: Sequence[dict[str, Any]]) -> str:
+    """Return what is not finite, and on which ranks or in which parameters."""
+    losses = []
+    for rank, evidence in enumerate(evidence_of_ranks):
+        if any(isinstance(loss, str) for loss in evidence["losses"].values()):
+            values = ", ".join(f"{name} {loss}" for name, loss in evidence["losses"].items())
+            losses.append(f"rank {rank}: {values}")
     if losses:
         return f"the loss of step {step} is not finite ({'; '.join(losses)})"
-    parameters = list(dict.fromkeys(name for own in everyone for name in own["gradients"]))
-    return f"the gradient of step {step} is not finite ({_listed(parameters) or 'its norm is too large for float32'})"
+    names: dict[str, None] = {}  # an ordered set
+    for evidence in evidence_of_ranks:
+        names |= dict.fromkeys(evidence["gradients"])
+    cause = _list_names(list(names)) or "its norm is too large for float32"
+    return f"the gradient of step {step} is not finite ({cause})"
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + f" and {len(names) - _SHOWN:,} others" * (len(names) > _SHOWN)
+def _list_names(names: Sequence[str]) -> str:
+    text = ", ".join(names[:MAX_NAMES])
+    if len(names) > MAX_NAMES:
+        text += f" and {len(names) - MAX_NAMES:,} others"
+    return text
 
 
-NORM = "gradient_norm"
+GRADIENT_NORM = "gradient_norm"
 
 
 @dataclass
-class _Step:
+class _PendingStep:
     """A step of which the host does not know yet whether it was finite.
 
     Attributes:
-        number: from 1.
-        batch: it was made of.
-        own: the losses of this rank's rows.
-        parameters: P of those that are trained.
-        squares: `[P]`, of their gradients.
-        statistics: running ones, as they were before.
-        values: gives the losses over the global batch and the squared norm of the gradient.
+        number: number of the step, from 1.
+        batch: its batch.
+        local_losses: losses of this rank's rows.
+        parameters: P trained parameters.
+        squared_norms: `[P]`, squared norms of their gradients.
+        statistics: running statistics before the step.
+        wait_for_values: waits for the device; returns the losses over the global batch, then the squared norm of the
+            gradient.
     """
 
     number: int
     batch: Batch
-    own: dict[str, paddle.Tensor]
+    local_losses: dict[str, paddle.Tensor]
     parameters: list[paddle.Tensor]
-    squares: paddle.Tensor
+    squared_norms: paddle.Tensor
     statistics: paddle.Tensor
-    values: Callable[[], np.ndarray]
+    wait_for_values: Callable[[], np.ndarray]
 
 
 class Update:
     """Updates a task's model by steps that are finite.
 
-    Where a step that is not finite ends the run (`Training.nonfinite=stop`), the device itself spares the weights: such
-    gradients become 0, and the rate with them. The host learns of it while the next step is on its way, or when it asks
-    by `settled`, and waits for the device only then. Where such steps are left out, which is to leave no trace in the
-    optimiser either, and with float16's loss scale, the host waits for each.
+    If a step that is not finite ends the run (`Training.nonfinite=stop`), the device itself protects the weights: it
+    sets such gradients and the learning rate to 0. The host learns of it while the next step is running, or when it
+    calls `finish_pending`, and does not wait for the device otherwise. If such steps are skipped, which must leave no
+    trace in the optimiser, or with float16's loss scale, the host waits for each step.
 
     Args:
-        task: with its model, prepared.
-        parallel: what the ranks' data parallelism made of the model.
+        task: the task with its model, prepared.
+        parallel: the model wrapped for data parallelism.
         adamw: the optimiser of this rank.
-        optimizer, scaler: what the ranks made of it and of the loss scaler.
-        average: of the weights, which follows them.
-        nonfinite: what becomes of steps that are not finite.
+        optimizer: the optimiser wrapped for several ranks.
+        scaler: the loss scaler wrapped for several ranks.
+        average: average of the weights, which is updated with them.
+        nonfinite_steps: policy for steps that are not finite.
+        config: configuration of the run.
 
     Attributes:
-        losses: of the newest step that is known, over the global batch, and the norm of its gradient.
+        losses: losses over the global batch and gradient norm of the newest step that the host knows.
     """
 
     def __init__(
@@ -323,65 +352,82 @@ class Update:
         optimizer: paddle.optimizer.Optimizer,
         scaler: paddle.amp.GradScaler,
         average: WeightAverage | None,
-        nonfinite: NonFiniteSteps,
+        nonfinite_steps: NonFiniteSteps,
         config: Config,
     ):
         self._task, self._parallel, self._adamw, self._optimizer = task, parallel, adamw, optimizer
-        self._scaler, self._average, self._nonfinite = scaler, average, nonfinite
-        self._waits = config.Training.nonfinite == "skip"
+        self._scaler, self._average, self._nonfinite_steps = scaler, average, nonfinite_steps
+        self._skips_steps = config.Training.nonfinite == "skip"
         self._sharding = config.Training.sharding
         self._trained = [parameter for parameter in task.model.parameters() if not parameter.stop_gradient]
         self._statistics = get_running_statistics(task.model)
-        self._unsettled: _Step | None = None
+        self._pending: _PendingStep | None = None
         self.losses: dict[str, float] = {}
 
     def __call__(self, batch: Batch, step: int, rate: float) -> None:
-        """Makes optimiser step `step`, from 0, at a learning rate. A collective.
+        """Run one optimiser step. A collective.
+
+        Args:
+            batch: the batch of this rank.
+            step: number of the step, from 0.
+            rate: learning rate.
 
         Raises:
-            NotFinite: this step or the one before it was not, see `NonFiniteSteps`.
+            NotFinite: this step or the previous one was not finite, see `NonFiniteSteps`.
         """
         self._parallel.train()
         statistics = copy_statistics(self._statistics)
-        own = self._task.forward(batch, step)
-        self.settled()  # the step before: the device is busy with this one
+        local_losses = self._task.forward(batch, step)
+        # The previous step is finished only here, where the device is busy with this one.
+        self.finish_pending()
         self._task.backward()
-        parameters, squares = squared_gradient_norms(self._optimizer, self._trained, self._sharding)
-        squares = squares / self._scaler.scale(paddle.ones([])) ** 2
-        values = self._over_ranks([*own.values(), squares.sum()])
-        self._unsettled = _Step(step + 1, batch, own, parameters, squares, statistics, fetched(values))
-        if self._waits or self._scaler.is_enable():
-            losses = self.settled()
-            if _finite(losses) or self._is_scaled_too_much(losses):
-                set_rate(self._adamw, rate)
+
+        # Losses and gradient norm over all ranks.
+        parameters, squared_norms = compute_squared_gradient_norms(self._optimizer, self._trained, self._sharding)
+        squared_norms = squared_norms / self._scaler.scale(paddle.ones([])) ** 2
+        values = self._sum_over_ranks([*local_losses.values(), squared_norms.sum()])
+        self._pending = _PendingStep(
+            step + 1, batch, local_losses, parameters, squared_norms, statistics, fetched(values)
+        )
+
+        if self._skips_steps or self._scaler.is_enable():
+            losses = self.finish_pending()
+            # The scaler itself skips the update if its scale was too large, and lowers it.
+            if _are_finite(losses) or self._is_scale_too_large(losses):
+                set_learning_rate(self._adamw, rate)
                 self._apply(step)
         else:
-            finite = paddle.isfinite(values).all()
-            _clear_unless(finite, [each.grad for each in self._trained if each.grad is not None])
-            set_rate(self._adamw, rate, finite.astype(paddle.get_default_dtype()))
+            is_finite = paddle.isfinite(values).all()
+            gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
+            _clear_unless_finite(is_finite, gradients)
+            set_learning_rate(self._adamw, rate, is_finite.astype(paddle.get_default_dtype()))
             self._apply(step)
         self._optimizer.clear_grad()
 
-    def settled(self) -> dict[str, float]:
-        """Waits for the newest step; what `losses` then is. A collective.
+    def finish_pending(self) -> dict[str, float]:
+        """Wait for the newest step; record whether it was finite, and return its `losses`. A collective.
 
         Raises:
             NotFinite: see `NonFiniteSteps`.
         """
-        step, self._unsettled = self._unsettled, None
+        step, self._pending = self._pending, None
         if step is None:
             return self.losses
-        self.losses = dict(zip([*step.own, NORM], step.values().tolist(), strict=True))
-        self.losses[NORM] **= 0.5
-        if _finite(self.losses):
-            self._nonfinite.note_finite()
-        elif not self._is_scaled_too_much(self.losses):
+        self.losses = dict(zip([*step.local_losses, GRADIENT_NORM], step.wait_for_values().tolist(), strict=True))
+        self.losses[GRADIENT_NORM] **= 0.5
+        if _are_finite(self.losses):
+            self._nonfinite_steps.record_finite()
+        elif not self._is_scale_too_large(self.losses):
             set_statistics(self._statistics, step.statistics)
-            losses = {name: float(loss) for name, loss in step.own.items()}
+            local_losses = {name: float(loss) for name, loss in step.local_losses.items()}
             names = {id(parameter): name for name, parameter in self._task.model.named_parameters()}
-            bad = ~np.isfinite(step.squares.numpy())
-            gradients = [names[id(each)] for each, is_bad in zip(step.parameters, bad, strict=True) if is_bad]
-            self._nonfinite.record(step.number, step.batch, losses, gradients, self._task.model, dist.get_rank())
+            gradient_names = []
+            for parameter, is_finite in zip(step.parameters, np.isfinite(step.squared_norms.numpy()), strict=True):
+                if not is_finite:
+                    gradient_names.append(names[id(parameter)])
+            self._nonfinite_steps.record_nonfinite(
+                step.number, step.batch, local_losses, gradient_names, self._task.model, dist.get_rank()
+            )
         return self.losses
 
     def _apply(self, step: int) -> None:
@@ -391,24 +437,29 @@ class Update:
         if self._average:
             self._average.update(step + 1)
 
-    def _is_scaled_too_much(self, found: dict[str, float]) -> bool:
-        """Whether a gradient is not finite because of float16's loss scale, which the scaler then halves."""
-        finite = _finite({name: value for name, value in found.items() if name != NORM})
-        return self._scaler.is_enable() and finite and float(self._scaler.scale(paddle.ones([]))) > 1
+    def _is_scale_too_large(self, losses: dict[str, float]) -> bool:
+        """Return whether the gradient is not finite because of float16's loss scale, which the scaler then halves."""
+        has_finite_losses = _are_finite({name: value for name, value in losses.items() if name != GRADIENT_NORM})
+        return self._scaler.is_enable() and has_finite_losses and float(self._scaler.scale(paddle.ones([]))) > 1
 
-    def _over_ranks(self, shares: Sequence[paddle.Tensor]) -> paddle.Tensor:
-        """Scalars, each summed over the ranks."""
+    def _sum_over_ranks(self, shares: Sequence[paddle.Tensor]) -> paddle.Tensor:
+        """Return the sums of S scalars over the ranks, `[S]`."""
         values = paddle.stack([share.reshape([]).astype(paddle.get_default_dtype()) for share in shares]).detach()
         return collectives.all_reduce(values) if dist.get_world_size() > 1 else values
 
 
-def _finite(losses: dict[str, float]) -> bool:
+def _are_finite(losses: dict[str, float]) -> bool:
     return all(map(math.isfinite, losses.values()))
 
 
 @paddle.no_grad()
-def _clear_unless(finite: paddle.Tensor, gradients: list[paddle.Tensor]) -> None:
-    """Makes gradients 0, in place, unless a bool on the device is true; by a kernel of Paddle's loss scaling."""
+def _clear_unless_finite(is_finite: paddle.Tensor, gradients: list[paddle.Tensor]) -> None:
+    """Set gradients to 0, in place, unless a bool on the device is true.
+
+    Multiplying by 0 would keep NaN, and the host cannot branch without waiting for the device. A kernel of Paddle's
+    loss scaling does it (as of Paddle 3.3.1); the scale that it also updates is not used.
+    """
     if gradients:
         one, zero = paddle.ones([1]), paddle.zeros([1], "int32")
-        _C_ops.update_loss_scaling_(gradients, ~finite.reshape([1]), one, zero, zero.clone(), 1, 1, 2.0, 0.5, True)
+        is_bad = ~is_finite.reshape([1])
+        _C_ops.update_loss_scaling_(gradients, is_bad, one, zero, zero.clone(), 1, 1, 2.0, 0.5, True)

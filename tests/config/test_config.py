@@ -12,7 +12,7 @@ from ernie_vil2.config import MISSING, Config, ConfigError, apply_overrides, dif
 from ernie_vil2.config.load import override
 from ernie_vil2.towers import ImageTowerConfig, TextTowerConfig
 from ernie_vil2.training.checkpoint import changed_settings
-from ernie_vil2.training.optimizer import with_steps
+from ernie_vil2.training.optimizer import resolve_steps
 from tests.support.paths import ROOT
 
 
@@ -67,7 +67,7 @@ CONFIGURATIONS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {*STUDIES, *CURA
 def test_every_shipped_configuration_loads(path):
     """A short try of it has its steps."""
     load_config(path)
-    training = with_steps(load_config(path, ["Training.steps=5"]), 100_000).Training
+    training = resolve_steps(load_config(path, ["Training.steps=5"]), 100_000).Training
     assert (training.steps, training.epochs) == (5, None)
 
 

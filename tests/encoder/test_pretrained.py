@@ -21,7 +21,7 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.tasks import decay_groups
 from ernie_vil2.training.checkpoint import Checkpoint, save_checkpoint
-from ernie_vil2.training.optimizer import build_optimizer, optimizer_arrays
+from ernie_vil2.training.optimizer import build_optimizer, gather_optimizer_state
 from tests.support.paths import FIXTURES
 from tests.support.shapes import draw, png
 
@@ -69,7 +69,7 @@ def checkpoint(tmp_path):
     paddle.seed(1)
     model = build_dual_encoder(config.Model, len(TOKENS))
     state = {"step": 5, "scaler": {}, "bad_samples": {}, "best": None}
-    optimizer = optimizer_arrays(build_optimizer(model, decay_groups(model), config.Optimizer), model)
+    optimizer = gather_optimizer_state(build_optimizer(model, decay_groups(model), config.Optimizer), model)
     return save_checkpoint(tmp_path / "run", Checkpoint(state, model, optimizer, config, Tokenizer(TOKENS)))
 
 

@@ -113,8 +113,8 @@ def main(folder):
         )
     gate = BatchGate(ranks, StopSignals())
     error = TooManyBadSamples("3 of 4 samples") if rank == 1 else None
-    found["gate"] = [ended(lambda: gate.lets_through(4, 2)), ended(lambda: gate.lets_through(rank, 1)),
-                     ended(lambda: gate.lets_through(4, 2, error))]  # fmt: skip
+    found["gate"] = [ended(lambda: gate.admit_batch(4, 2)), ended(lambda: gate.admit_batch(rank, 1)),
+                     ended(lambda: gate.admit_batch(4, 2, error))]  # fmt: skip
     (folder / f"{rank}.json").write_text(json.dumps(found))
     dist.barrier()
 

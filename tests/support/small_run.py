@@ -10,7 +10,7 @@ from ernie_vil2.data.tokenizer import Tokenizer
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.tasks import decay_groups
 from ernie_vil2.training.checkpoint import Checkpoint, save_checkpoint
-from ernie_vil2.training.optimizer import build_optimizer, optimizer_arrays
+from ernie_vil2.training.optimizer import build_optimizer, gather_optimizer_state
 
 VOCABULARY = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *(f"token{number}" for number in range(16))]
 
@@ -35,7 +35,7 @@ class SmallRun:
 
     def save(self, step, keep=2, best=None):
         state = {"step": step, "seed": 0, "best": best and {"step": best}}
-        arrays = optimizer_arrays(self.optimizer, self.model)
+        arrays = gather_optimizer_state(self.optimizer, self.model)
         config = apply_overrides(self.config, [f"Training.keep_checkpoints={keep}"])
         return save_checkpoint(self.folder, Checkpoint(state, self.model, arrays, config, Tokenizer(VOCABULARY)))
 

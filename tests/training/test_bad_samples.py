@@ -11,7 +11,7 @@ from PIL import Image
 from ernie_vil2.data.samples import BadSample, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.training.trainer import Trainer
-from ernie_vil2.training.update import MOST_SKIPPED, BatchGate, StopSignals
+from ernie_vil2.training.update import MAX_SKIPPED_BATCHES, BatchGate, StopSignals
 from tests.support.shapes import draw, png, write_tsv
 from tests.support.trainings import before_steps, fit, train_records
 
@@ -81,8 +81,8 @@ def test_batch_of_fewer_samples_than_micro_batches_is_skipped(config, tmp_path):
 def test_run_whose_data_is_gone_stops():
     gate = BatchGate(1, StopSignals())
     for _ in range(2):
-        assert not any(gate.lets_through(0, 1) for _ in range(MOST_SKIPPED - 1))
-        assert gate.lets_through(1, 1)
-    assert not any(gate.lets_through(3, 4) for _ in range(MOST_SKIPPED - 1))
+        assert not any(gate.admit_batch(0, 1) for _ in range(MAX_SKIPPED_BATCHES - 1))
+        assert gate.admit_batch(1, 1)
+    assert not any(gate.admit_batch(3, 4) for _ in range(MAX_SKIPPED_BATCHES - 1))
     with pytest.raises(TooManyBadSamples, match="is the data still there"):
-        gate.lets_through(3, 4)
+        gate.admit_batch(3, 4)

@@ -14,7 +14,7 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer
 from ernie_vil2.tasks.multi_view import MultiViewRows
 from ernie_vil2.training.dry_run import SHOWN, dry_run, preview
-from ernie_vil2.training.optimizer import learning_rate
+from ernie_vil2.training.optimizer import compute_learning_rate
 from tests.support.entailment_data import entailment_folder, nlvr2_folder
 from tests.support.html_pages import Page, lines_of
 from tests.support.shapes import draw, png, write_tsv
@@ -43,7 +43,7 @@ def test_the_page_shows_the_views_the_plan_and_the_schedule(mixture):
     assert load_config(found.folder / "config.yaml") == mixture
     (line,) = lines_of(html, "Learning rate")
     heights = np.array([y for _, y in line])
-    rates = np.array([learning_rate(step, mixture) for step in range(mixture.Training.steps)])
+    rates = np.array([compute_learning_rate(step, mixture) for step in range(mixture.Training.steps)])
     assert len(line) == 8 and np.corrcoef(heights, rates)[0, 1] < -0.9999  # y points down
 
 

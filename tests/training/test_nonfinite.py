@@ -12,9 +12,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from ernie_vil2.training.checkpoint import list_checkpoints, recover
-from ernie_vil2.training.optimizer import squared_gradient_norms
+from ernie_vil2.training.optimizer import compute_squared_gradient_norms
 from ernie_vil2.training.trainer import Trainer
-from ernie_vil2.training.update import MOST_NOT_FINITE, NotFinite
+from ernie_vil2.training.update import MAX_NONFINITE_STEPS, NotFinite
 from tests.support.trainings import (
     REPVGG,
     assert_same_arrays,
@@ -105,7 +105,7 @@ def test_evidence_of_a_stop_holds_the_last_good_weights(config, what, image, mic
     # Good checkpoints are all there; going on comes to the same step, or passes it by.
     assert [path.name for path in list_checkpoints(trainer.run)] == ["step_00000002", "step_00000004"]
     resumed = spoilt(Trainer(config(*settings, "Training.nonfinite=skip"), resume=True), what, {4})
-    assert resumed.step == 4 and resumed.fit() and resumed.nonfinite.skipped == 1
+    assert resumed.step == 4 and resumed.fit() and resumed.nonfinite.num_skipped == 1
 
 
 @pytest.mark.parametrize("nonfinite", ["stop", "skip"])
@@ -138,7 +138,7 @@ def test_step_left_out_changes_nothing_and_is_counted(config, tmp_path, capsys, 
     trainer = spoilt(Trainer(config(*settings)), what, {1, 3})
     states = []
     before_steps(trainer, lambda batch: states.append(whole_state(trainer)))
-    assert trainer.fit() and trainer.step == 5 and trainer.nonfinite.skipped == 2
+    assert trainer.fit() and trainer.step == 5 and trainer.nonfinite.num_skipped == 2
     states.append(whole_state(trainer))
     for number, (before, after) in enumerate(pairwise(states)):
         is_same = all(np.array_equal(before.get(name), value) for name, value in after.items())
@@ -156,17 +156,17 @@ def test_step_left_out_changes_nothing_and_is_counted(config, tmp_path, capsys, 
     interrupted = config(*settings, "Training.checkpoint_every=2", f"Training.output={tmp_path / 'interrupted'}")
     crash_after(spoilt(Trainer(interrupted), what, {1, 3}), 3)
     again = spoilt(Trainer(interrupted, resume=True), what, {1, 3})
-    assert again.nonfinite.skipped == 1 and again.fit()
-    assert losses(again) == losses(trainer) and again.nonfinite.skipped == 2
+    assert again.nonfinite.num_skipped == 1 and again.fit()
+    assert losses(again) == losses(trainer) and again.nonfinite.num_skipped == 2
     assert_same_arrays(weights(again), weights(trainer))
 
 
 @pytest.mark.parametrize(("share", "good", "last"), [
-    (1.0, {0, 2}, 3 + MOST_NOT_FINITE),
+    (1.0, {0, 2}, 3 + MAX_NONFINITE_STEPS),
     (0.4, set(range(1, 12, 2)), 5),  # every other step, judged from the fifth on: three of five
 ], ids=["in a row", "share"])  # fmt: skip
 def test_too_many_steps_left_out_end_a_run_in_its_course(config, monkeypatch, share, good, last):
-    monkeypatch.setattr("ernie_vil2.training.update.STEPS_BEFORE_SHARE", 5)
+    monkeypatch.setattr("ernie_vil2.training.update.MIN_STEPS_FOR_SHARE", 5)
     settings = ["Training.nonfinite=skip", "Training.steps=16", "Training.checkpoint_every=1",
                 "Training.keep_checkpoints=1", f"Training.max_skipped_share={share}"]  # fmt: skip
     trainer = spoilt(Trainer(config(*settings)), "gradient", set(range(16)) - good)
@@ -242,7 +242,7 @@ def test_loss_scaler_leaves_out_steps_until_nothing_is_lower(config, tmp_path):
             with pytest.raises(NotFinite, match=f"gradient of step {ends} is"):
                 trainer.fit()
         else:
-            assert trainer.fit() and trainer.nonfinite.skipped == 0
+            assert trainer.fit() and trainer.nonfinite.num_skipped == 0
             state = json.loads((list_checkpoints(trainer.run)[-1] / "state.json").read_text())
             assert state["scaler"] == {"scale": [1.0]}
         assert trainer.scaler.factor == 1.0
@@ -263,5 +263,5 @@ def test_shares_of_the_ranks_add_up(monkeypatch, ranks, stage):
     total = 0.0
     for rank in range(ranks):
         monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
-        total += float(squared_gradient_norms(SimpleNamespace(param2rank=owners), parameters, stage)[1].sum())
+        total += float(compute_squared_gradient_norms(SimpleNamespace(param2rank=owners), parameters, stage)[1].sum())
     assert total == pytest.approx(sum((average**2).sum() for average in averages), rel=1e-5)

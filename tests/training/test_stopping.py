@@ -102,7 +102,7 @@ def test_what_nohup_lets_be_ignored_stays_ignored():
     try:
         with StopSignals() as signals:
             os.kill(os.getpid(), signal.SIGHUP)
-            assert not any(signals.requests())
+            assert not any(signals.count_requests())
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -131,24 +131,24 @@ def signalled_in(trainer, owner, method, step):
 
 
 @pytest.mark.parametrize("method", [
-    "_evaluate", "_over_ranks", *(pytest.param(name, marks=pytest.mark.slow) for name in ("_save", "agree"))
+    "_evaluate", "_sum_over_ranks", *(pytest.param(name, marks=pytest.mark.slow) for name in ("_save", "decide"))
 ])  # fmt: skip
 def test_a_signal_is_heard_at_any_time(config, method):
     """Ranks agree before a step and before an evaluation; a request that comes later waits for the next."""
     trainer = Trainer(config("Evaluation.every=2", "Training.checkpoint_every=2"))
-    owner = {"agree": trainer.signals, "_over_ranks": trainer.update}.get(method, trainer)
+    owner = {"decide": trainer.signals, "_sum_over_ranks": trainer.update}.get(method, trainer)
     signalled_in(trainer, owner, method, 2)
     assert not trainer.fit()
-    assert trainer.signals.agreed == signal.SIGTERM and trainer.step == (4 if method == "_over_ranks" else 3)
+    assert trainer.signals.stop_signal == signal.SIGTERM and trainer.step == (4 if method == "_sum_over_ranks" else 3)
     check_saved(trainer.run)
 
 
 def test_stopped_run_is_evaluated_when_it_goes_on(config, tmp_path):
     settings = "Evaluation.every=2", "Training.checkpoint_every=100", "Training.steps=6"
     whole = fit(config(*settings, f"Training.output={tmp_path / 'whole'}"))
-    for step in (3, 5):  # `_over_ranks` is called before the step is counted
+    for step in (3, 5):  # `_sum_over_ranks` is called before the step is counted
         stopped = Trainer(config(*settings), resume=True)
-        signalled_in(stopped, stopped.update, "_over_ranks", step)
+        signalled_in(stopped, stopped.update, "_sum_over_ranks", step)
         assert not stopped.fit() and stopped.step == step + 1 and stopped.scores.evaluated == step - 1
         assert list_checkpoints(stopped.run)[-1].name == f"step_{step + 1:08d}"
     last = Trainer(config(*settings), resume=True)

@@ -11,7 +11,7 @@ from ernie_vil2.encoder import PaddleBackend
 from ernie_vil2.models.lora import merge_lora
 from ernie_vil2.models.weights.format import read_model, write_model
 from ernie_vil2.training.checkpoint import list_checkpoints
-from ernie_vil2.training.optimizer import with_steps
+from ernie_vil2.training.optimizer import resolve_steps
 from ernie_vil2.training.trainer import Trainer
 from tests.support.ranks import forked_ranks, train
 from tests.support.trainings import REPVGG, check_resume, evaluation_records, fit, weights
@@ -131,13 +131,13 @@ def test_share_of_the_initial_weights_mixes_two_lora_models(config, tmp_path):
 def test_epochs_are_steps(config):
     """128 samples in batches of 16 are 8 steps an epoch."""
     read = config("Training.epochs=2.5", "Schedule.warmup_steps=100")
-    fitted = with_steps(read, 128)
+    fitted = resolve_steps(read, 128)
     assert (fitted.Training.steps, fitted.Training.epochs, fitted.Schedule.warmup_steps) == (20, None, 2)
-    assert with_steps(config("Training.epochs=5", "Schedule.warmup_steps=3"), 128).Schedule.warmup_steps == 3
-    assert with_steps(read, 3).Training.steps == 1
+    assert resolve_steps(config("Training.epochs=5", "Schedule.warmup_steps=3"), 128).Schedule.warmup_steps == 3
+    assert resolve_steps(read, 3).Training.steps == 1
     # A run that is shorter than its warm-up has a tenth of it.
     for steps, warmup, expected in ((100, 100, 10), (9, 2000, 0), (101, 100, 100)):
-        fitted = with_steps(config(f"Training.steps={steps}", f"Schedule.warmup_steps={warmup}"), 128)
+        fitted = resolve_steps(config(f"Training.steps={steps}", f"Schedule.warmup_steps={warmup}"), 128)
         assert (fitted.Training.steps, fitted.Schedule.warmup_steps) == (steps, expected)
     assert fit(config("Training.epochs=0.5")).step == 4
     assert Trainer(config("Training.epochs=0.5"), resume=True).fit()
