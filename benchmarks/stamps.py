@@ -119,9 +119,9 @@ def scores(model) -> dict[str, float]:
     templates = choose_templates(test, {})
     classes = assemble_classes(test, templates, encode_benchmark(model, make_prompt_benchmark(test, templates)))
     for language, answers in classes.score_classes(model.logit_scale).items():
-        found[language] = answers.figures["acc1"]
+        found[language] = answers.metrics["acc1"]
     probe, _ = score_linear_probe(classes, encode_benchmark(model, training))
-    return found | {"linear probe": probe.figures["acc1"]}
+    return found | {"linear probe": probe.metrics["acc1"]}
 
 
 def work(study: Study, seeds: int, minutes: float) -> bool:

@@ -1,7 +1,7 @@
-"""Classification by embeddings: classes as prompts, what they answer to images, and how right that is.
+"""Zero-shot classification by embeddings: prompts of classes, their scores for images, and metrics.
 
-The definitions are those of CLIP_benchmark: the prompts' embeddings are normalised, averaged over the templates and
-normalised again; an image's answer is the class of the highest cosine.
+The definitions are those of CLIP_benchmark: the embeddings of the prompts are normalised, averaged over the templates
+and normalised again; the answer to an image is the class with the highest cosine.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 
 MIN_CLASSES_FOR_ACC5 = 5
-"""Classes from which acc5 says something."""
+"""With fewer classes acc5 is left out: it would always be 100 %."""
 COLUMNS = ("acc1", "acc5", "mean_per_class_recall", "mAP")
 DEFINITION = (
     "Every class is the mean of its prompts' normalised embeddings, normalised again; an image's answer is the class "
@@ -31,87 +30,107 @@ DEFINITION = (
     "several classes, mAP is the mean over the classes of the average precision with which the cosine ranks all "
     "images. Classes without an image can be answered and count in no mean. Percent."
 )
-
-
 SLOTS = ("{c}", "{}")
-"""Where the name goes in a template; the former is CLIP_benchmark's."""
-OWN = Path(__file__).with_name("templates")
-"""Our own templates, a file per language."""
+"""Placeholders of the name in a template; the first one is CLIP_benchmark's."""
+TEMPLATE_FOLDER = Path(__file__).with_name("templates")
+"""Built-in templates, a file per language."""
 
 
 def read_templates(language: str, source: str | None = None) -> tuple[str, ...]:
-    """The templates in a file, or our own in a language.
+    """Read the templates of a language.
 
     Args:
-        source: as for `read_list`; None: our own.
+        language: language of built-in templates.
+        source: file of templates, see `read_list`; None: the built-in ones.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: there are none, or one has no slot for the name.
+        ValueError: there are no templates, or one has no slot for the name.
     """
-    if source is None and not (OWN / f"{language}.txt").is_file():
-        known = ", ".join(sorted(path.stem for path in OWN.iterdir()))
-        raise ValueError(f"there are no templates in {language or 'no language'} here, only in {known}; give a file")
-    found = read_list(source or str(OWN / f"{language}.txt"))
-    if isinstance(found, dict):
+    if source is None and not (TEMPLATE_FOLDER / f"{language}.txt").is_file():
+        languages = ", ".join(sorted(path.stem for path in TEMPLATE_FOLDER.iterdir()))
+        raise ValueError(
+            f"there are no templates in {language or 'no language'} here, only in {languages}; give a file"
+        )
+    templates = read_list(source or str(TEMPLATE_FOLDER / f"{language}.txt"))
+    if isinstance(templates, dict):
         raise ValueError(f"{source}: templates are a list, not texts by label")
-    for template in found:
+    for template in templates:
         if not any(slot in template for slot in SLOTS):
             raise ValueError(f"{source}: template {template!r} has no slot; put {SLOTS[1]} where the name belongs")
-    return tuple(found)
+    return tuple(templates)
 
 
 def choose_templates(labelled: Benchmark, sources: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Templates in every language of the classes' names.
+    """Return the templates for every language of the class names.
 
     Args:
-        sources: files by language, see `read_templates`; the other languages have our own.
+        labelled: images with classes, as `open_labelled` returns them.
+        sources: files of templates by language; other languages use the built-in templates.
 
     Raises:
-        OSError, ValueError: see `read_templates`; or a file is for a language in which there are no names.
+        OSError, ValueError: see `read_templates`.
+        ValueError: a file is for a language without class names.
     """
     languages = list(labelled.texts[0].fields)
-    if extra := sources.keys() - set(languages):
-        raise ValueError(f"templates in {', '.join(sorted(extra))}, but the names are in {', '.join(languages)}")
+    extra_languages = sources.keys() - set(languages)
+    if extra_languages:
+        raise ValueError(
+            f"templates in {', '.join(sorted(extra_languages))}, but the names are in {', '.join(languages)}"
+        )
     return {language: read_templates(language, sources.get(language)) for language in languages}
 
 
 def find_repeated(templates: Sequence[str]) -> list[str]:
-    """Those that occur several times; each counts as often as it occurs, as elsewhere."""
+    """Return the templates that occur several times."""
     return [template for template, count in Counter(templates).items() if count > 1]
 
 
-def describe_templates(chosen: Mapping[str, Sequence[str]], files: Mapping[str, str]) -> list[str]:
-    """By language how many templates there are and from which file, then those that occur several times."""
-    notes = [
-        f"{len(own)} templates in {language}: {files.get(language, 'our own')}" for language, own in chosen.items()
-    ]
-    for language, own in chosen.items():
-        if same := find_repeated(own):
-            notes.append(f"templates in {language} that occur several times, and count so: {', '.join(same)}")
+def describe_templates(templates_by_language: Mapping[str, Sequence[str]], files: Mapping[str, str]) -> list[str]:
+    """Return lines with the number and the file of the templates of each language, and those that are repeated."""
+    notes = []
+    for language, templates in templates_by_language.items():
+        notes.append(f"{len(templates)} templates in {language}: {files.get(language, 'our own')}")
+    for language, templates in templates_by_language.items():
+        # A repeated template weighs as often as it occurs, as in other implementations.
+        repeated = find_repeated(templates)
+        if repeated:
+            notes.append(f"templates in {language} that occur several times, and count so: {', '.join(repeated)}")
     return notes
 
 
 def make_prompts(names: Sequence[str], templates: Sequence[str]) -> list[str]:
-    """Every name in every template, `[C * T]`, class by class."""
-    return [template.replace(SLOTS[0], name).replace(SLOTS[1], name) for name in names for template in templates]
+    """Put every class name into every template: C * T prompts, class by class."""
+    prompts = []
+    for name in names:
+        prompts += [template.replace(SLOTS[0], name).replace(SLOTS[1], name) for template in templates]
+    return prompts
 
 
-def compute_class_embeddings(embeddings: np.ndarray, templates: int) -> np.ndarray:
-    """The normalised mean of the normalised embeddings of every class's prompts: `[C * T, D]` to `[C, D]` float32.
+def compute_class_embeddings(prompt_embeddings: np.ndarray, num_templates: int) -> np.ndarray:
+    """Normalise the prompts, average them by class and normalise again, as in CLIP_benchmark and open_clip.
 
-    So do CLIP_benchmark, open_clip and Chinese-CLIP.
+    Args:
+        prompt_embeddings: `[C * T, D]` float32, class by class.
+        num_templates: number T of prompts of each class.
+
+    Returns:
+        Class embeddings `[C, D]` float32, L2-normalised.
     """
-    rows = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    means = rows.reshape(-1, templates, rows.shape[1]).mean(axis=1)
+    rows = prompt_embeddings / np.linalg.norm(prompt_embeddings, axis=1, keepdims=True)
+    means = rows.reshape(-1, num_templates, rows.shape[1]).mean(axis=1)
     return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
 @dataclass(frozen=True)
 class EncodedClasses:
-    """Images `[N, D]`, and classes `[C, D]` by language; rows as in `benchmark`, whose texts are the classes.
+    """Embeddings of images and of their classes.
 
-    `problems` counts the images that were asked for and those that could not be used; `benchmark` is without them.
+    Attributes:
+        benchmark: the images that could be used, with the C classes as texts.
+        image_embeddings: `[N, D]` float32, rows as in `benchmark.images`.
+        class_embeddings: `[C, D]` float32 by language, rows as in `benchmark.texts`.
+        bad_samples: number of images that were read, and those that could not be used.
     """
 
     benchmark: Benchmark
@@ -121,69 +140,80 @@ class EncodedClasses:
 
     @cached_property
     def truth(self) -> np.ndarray:
-        """`[N, C]`, whether an image is of a class."""
-        found = np.zeros((len(self.benchmark.images), len(self.benchmark.texts)), bool)
-        found[self.benchmark.pairs[:, 0], self.benchmark.pairs[:, 1]] = True
-        return found
+        """Whether an image belongs to a class, `[N, C]`."""
+        truth = np.zeros((len(self.benchmark.images), len(self.benchmark.texts)), bool)
+        truth[self.benchmark.pairs[:, 0], self.benchmark.pairs[:, 1]] = True
+        return truth
 
     def score_classes(self, logit_scale: float) -> dict[str, ClassScores]:
-        """What the classes of each language answer."""
-        found = {}
-        for language, classes in self.class_embeddings.items():
-            # As in ranking: equal classes tie, in whichever order the sum was taken.
-            cosines = (self.image_embeddings.astype(np.float64) @ classes.astype(np.float64).T).astype(np.float32)
-            found[language] = ClassScores(self.truth, cosines, class_names(self.benchmark, language), logit_scale)
-        return found
+        """Score every image against the classes of each language.
+
+        Args:
+            logit_scale: factor from cosine to logit, for the probabilities.
+        """
+        scores = {}
+        for language, class_embeddings in self.class_embeddings.items():
+            # In float64, rounded to float32, as in ranking.py: equal classes tie in whatever order sums are taken.
+            cosines = self.image_embeddings.astype(np.float64) @ class_embeddings.astype(np.float64).T
+            names = class_names(self.benchmark, language)
+            scores[language] = ClassScores(self.truth, cosines.astype(np.float32), names, logit_scale)
+        return scores
 
 
 def class_names(labelled: Benchmark, language: str) -> tuple[str, ...]:
-    """The names of the classes in a language."""
-    return tuple(str(one.fields[language]) for one in labelled.texts)
+    """Return the names of the classes in a language."""
+    return tuple(str(text.fields[language]) for text in labelled.texts)
 
 
 def make_prompt_benchmark(labelled: Benchmark, templates: Mapping[str, Sequence[str]]) -> Benchmark:
-    """The images with every class in every template of every language as texts, to be encoded.
+    """Return a benchmark of the images and of the prompts of every language, to be encoded.
 
     Args:
-        labelled: as `open_labelled` gives it.
-        templates: by the languages of the names.
+        labelled: images with classes, as `open_labelled` returns them.
+        templates: templates by the language of the class names.
     """
-    texts = [
-        BenchmarkText(f"{language}/{row}", text)
-        for language, own in templates.items()
-        for row, text in enumerate(make_prompts(class_names(labelled, language), own))
-    ]
+    texts = []
+    for language, templates_of_language in templates.items():
+        prompts = make_prompts(class_names(labelled, language), templates_of_language)
+        texts += [BenchmarkText(f"{language}/{row}", prompt) for row, prompt in enumerate(prompts)]
     return replace(labelled, texts=texts, pairs=np.empty([0, 2], np.int64))
 
 
 def assemble_classes(
     labelled: Benchmark, templates: Mapping[str, Sequence[str]], encoded: EncodedBenchmark
 ) -> EncodedClasses:
-    """Classes and images from what became of `make_prompt_benchmark`; ValueError if an embedding is not finite."""
+    """Compute the class embeddings from an encoded `make_prompt_benchmark` of the same images and templates.
+
+    Raises:
+        ValueError: an embedding is not finite.
+    """
     if not (np.isfinite(encoded.image_embeddings).all() and np.isfinite(encoded.text_embeddings).all()):
         raise ValueError(
             "an embedding is not finite; evaluate an earlier checkpoint, or in float32 if it was half precision"
         )
-    rows = {image.id: row for row, image in enumerate(labelled.images)}
-    used = labelled.select(images=[rows[image.id] for image in encoded.benchmark.images])
-    counts = [len(labelled.texts) * len(own) for own in templates.values()]
-    parts = np.split(encoded.text_embeddings, list(accumulate(counts))[:-1])
-    classes = {
-        language: compute_class_embeddings(part, len(own))
-        for (language, own), part in zip(templates.items(), parts, strict=True)
-    }
-    return EncodedClasses(used, encoded.image_embeddings, classes, encoded.bad_samples)
+    # Images that could not be used are missing from the encoded benchmark.
+    row_of_image = {image.id: row for row, image in enumerate(labelled.images)}
+    benchmark = labelled.select(images=[row_of_image[image.id] for image in encoded.benchmark.images])
+
+    class_embeddings = {}
+    start = 0
+    for language, templates_of_language in templates.items():
+        end = start + len(labelled.texts) * len(templates_of_language)
+        prompt_embeddings = encoded.text_embeddings[start:end]
+        class_embeddings[language] = compute_class_embeddings(prompt_embeddings, len(templates_of_language))
+        start = end
+    return EncodedClasses(benchmark, encoded.image_embeddings, class_embeddings, encoded.bad_samples)
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """The scores of a classifier for N images and C classes.
+    """Scores of a classifier for N images and C classes, and the metrics that follow from them.
 
     Attributes:
-        truth: `[N, C]`, whether an image is of a class.
+        truth: `[N, C]`, whether an image belongs to a class.
         scores: `[N, C]`, cosines or probabilities.
-        names: of the classes.
-        logit_scale: by which cosines become logits; None: scores are probabilities.
+        names: names of the classes.
+        logit_scale: factor from cosine to logit; None: scores are probabilities.
     """
 
     truth: np.ndarray
@@ -193,93 +223,113 @@ class ClassScores:
 
     @cached_property
     def is_multi_label(self) -> bool:
-        """Whether images have several classes, or none: then they are ranked and not answered."""
+        """Whether an image has several classes or none; classes then rank images instead of answering them."""
         return bool((self.truth.sum(axis=1) != 1).any())
 
     @cached_property
     def answers(self) -> np.ndarray:
-        """`[N]`, the class of each image's highest score."""
+        """Class with the highest score of each image, `[N]`."""
         return self.scores.argmax(axis=1)
 
     @cached_property
     def rank(self) -> np.ndarray:
-        """`[N]`, the rank of each image's own class, from 1 on; of several classes the best one."""
+        """Rank of each image's class, `[N]`, from 1; of several classes the best rank."""
+        # Stable: of equal scores the first class comes first, as in `answers`.
         order = np.argsort(-self.scores, axis=1, kind="stable")
         return 1 + np.take_along_axis(self.truth, order, axis=1).argmax(axis=1)
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """`[N, C]`, the softmax of the logits over the classes."""
+        """Softmax of the logits over the classes, `[N, C]`."""
         if self.logit_scale is None:
             return self.scores
+        # The largest logit of a row becomes 0, so that no exponential overflows.
         weights = np.exp(self.logit_scale * (self.scores - self.scores.max(axis=1, keepdims=True)))
         return weights / weights.sum(axis=1, keepdims=True)
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """`[C]`, how many images each class has."""
+        """Number of images of each class, `[C]`."""
         return self.truth.sum(axis=0)
 
     @cached_property
     def confusion(self) -> np.ndarray:
-        """`[C, C]`, how many images of a class (row) get an answer (column)."""
-        classes = len(self.names)
-        found = np.zeros((classes, classes), np.int64)
-        np.add.at(found, (self.truth.argmax(axis=1), self.answers), 1)
-        return found
+        """Number of images of a class (row) that get an answer (column), `[C, C]`."""
+        num_classes = len(self.names)
+        confusion = np.zeros((num_classes, num_classes), np.int64)
+        np.add.at(confusion, (self.truth.argmax(axis=1), self.answers), 1)
+        return confusion
 
     @cached_property
     def class_metrics(self) -> np.ndarray:
-        """`[C]`, the recall of each class, or where images have several its average precision; NaN without any."""
+        """Recall of each class, `[C]`, or its average precision if multi-label; NaN for a class without images."""
         if self.is_multi_label:
             return average_precision(self.truth, self.scores)
         with np.errstate(invalid="ignore"):
             return np.diag(self.confusion) / self.counts
 
     @cached_property
-    def figures(self) -> dict[str, float]:
-        """Those of `COLUMNS` that apply, in percent."""
-        mean = 100 * float(np.nanmean(self.class_metrics))
+    def metrics(self) -> dict[str, float]:
+        """Those metrics of `COLUMNS` that apply, in percent."""
+        class_mean = 100 * float(np.nanmean(self.class_metrics))
         if self.is_multi_label:
-            return {"mAP": mean}
-        found = {"acc1": 100 * float(np.mean(self.rank <= 1))}
+            return {"mAP": class_mean}
+        metrics = {"acc1": 100 * float(np.mean(self.rank <= 1))}
         if len(self.names) >= MIN_CLASSES_FOR_ACC5:
-            found["acc5"] = 100 * float(np.mean(self.rank <= 5))
-        return found | {"mean_per_class_recall": mean}
+            metrics["acc5"] = 100 * float(np.mean(self.rank <= 5))
+        metrics["mean_per_class_recall"] = class_mean
+        return metrics
 
     @cached_property
     def chance(self) -> dict[str, float]:
-        """What a random order of the classes would be expected to reach; {} where images have several."""
-        classes = len(self.names)
-        reached = {"acc1": 100 / classes, "acc5": 500 / classes, "mean_per_class_recall": 100 / classes}
-        return {name: reached[name] for name in self.figures if name in reached}
+        """Expected metrics of a random order of the classes, in percent; {} if multi-label."""
+        num_classes = len(self.names)
+        expected = {
+            "acc1": 100 / num_classes,
+            "acc5": 500 / num_classes,
+            "mean_per_class_recall": 100 / num_classes,
+        }
+        return {name: expected[name] for name in self.metrics if name in expected}
 
-    def threshold_metrics(self, least: float) -> dict[str, float]:
-        """Of answers that score at least so much: their share of the images, precision and recall, in percent.
+    def threshold_metrics(self, threshold: float) -> dict[str, float]:
+        """Return the metrics of the answers that score at least `threshold`, in percent.
 
-        Where images have several classes, every class is an answer that scores enough.
+        If multi-label, every class with such a score is an answer; otherwise only the best class can be one.
+
+        Returns:
+            Share of the images that are answered, precision and recall of the answers.
         """
-        given = self.scores >= least
+        is_answer = self.scores >= threshold
         if not self.is_multi_label:
-            given &= np.arange(len(self.names)) == self.answers[:, None]
-        right = int((given & self.truth).sum())
+            is_answer &= np.arange(len(self.names)) == self.answers[:, None]
+        num_right = int((is_answer & self.truth).sum())
         return {
-            "answered": 100 * float(given.any(axis=1).mean()),
-            "precision": 100 * right / max(int(given.sum()), 1),
-            "recall": 100 * right / max(int(self.truth.sum()), 1),
+            "answered": 100 * float(is_answer.any(axis=1).mean()),
+            "precision": 100 * num_right / max(int(is_answer.sum()), 1),
+            "recall": 100 * num_right / max(int(self.truth.sum()), 1),
         }
 
 
 def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """`[C]`, for each class the mean over its images of the precision among all that score no less.
+    """Return the average precision of each class: the mean, over its images, of the precision up to their score.
 
-    So equal scores count in no order of their own; without them it is CLIP_benchmark's. NaN without an image.
+    Images with equal scores are counted together, so that their order does not matter; without such images the result
+    is that of CLIP_benchmark.
+
+    Args:
+        truth: `[N, C]`, whether an image belongs to a class.
+        scores: `[N, C]`, score of each image for each class.
+
+    Returns:
+        Average precision `[C]`; NaN for a class without images.
     """
-    found = np.full(truth.shape[1], np.nan)
+    precisions = np.full(truth.shape[1], np.nan)
     for column in np.flatnonzero(truth.any(axis=0)):
         order = np.argsort(-scores[:, column], kind="stable")
-        falling = -scores[order, column]
-        right = truth[order, column]
-        reached = np.searchsorted(falling, falling[right], side="right")  # how many score no less
-        found[column] = (np.cumsum(right)[reached - 1] / reached).mean()
-    return found
+        negative_scores = -scores[order, column]  # ascending, as searchsorted needs them
+        is_positive = truth[order, column]
+        # For each positive, the number of images that score at least as high, and how many of them are positive.
+        num_retrieved = np.searchsorted(negative_scores, negative_scores[is_positive], side="right")
+        num_positive = np.cumsum(is_positive)[num_retrieved - 1]
+        precisions[column] = (num_positive / num_retrieved).mean()
+    return precisions

@@ -56,7 +56,7 @@ def _summarise(results: Mapping[str, ClassScores]) -> str:
     """Return a sentence with the first figure of each result."""
     clauses = []
     for label, scores in results.items():
-        name, value = next(iter(scores.figures.items()))
+        name, value = next(iter(scores.metrics.items()))
         clauses.append(f"{label}: {name} {value:.1f} %")
     return f"{'; '.join(clauses)}."
 

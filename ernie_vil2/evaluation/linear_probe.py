@@ -68,7 +68,7 @@ def fit_linear_probe(embeddings: np.ndarray, truth: np.ndarray, query_embeddings
             embeddings[~is_validation], truth[~is_validation], embeddings[is_validation], strength, is_multi_label
         )
         answers = ClassScores(truth[is_validation], scores, class_names)
-        validation[strength] = answers.figures["mAP" if answers.is_multi_label else "acc1"]
+        validation[strength] = answers.metrics["mAP" if answers.is_multi_label else "acc1"]
     best = max(validation, key=lambda strength: (validation[strength], -strength))
     scores = _fit_and_score(embeddings, truth, query_embeddings, best, is_multi_label)
     return LinearProbe(scores, best, validation)

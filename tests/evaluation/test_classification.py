@@ -55,7 +55,7 @@ def test_figures_by_hand():
     assert found.answers.tolist() == [0, 1, 2, 1] and found.rank.tolist() == [1, 3, 2, 1]
     assert found.confusion.tolist() == [[1, 1, 1], [0, 1, 0], [0, 0, 0]]
     # Class 2 has no image: it was answered once, and is in no mean.
-    assert found.figures == pytest.approx({"acc1": 50, "mean_per_class_recall": 100 * (1 / 3 + 1) / 2})
+    assert found.metrics == pytest.approx({"acc1": 50, "mean_per_class_recall": 100 * (1 / 3 + 1) / 2})
     assert found.chance == pytest.approx({"acc1": 100 / 3, "mean_per_class_recall": 100 / 3})
 
 
@@ -68,7 +68,7 @@ def test_several_classes_are_scored_as_scikit_learn_does(seed, images, classes, 
     scores = np.round(scores) if ties else scores
     found = answers(truth, scores)
     expected = 100 * average_precision_score(truth, scores, average="macro")
-    assert found.is_multi_label and found.figures == {"mAP": pytest.approx(expected, abs=1e-6)} and found.chance == {}
+    assert found.is_multi_label and found.metrics == {"mAP": pytest.approx(expected, abs=1e-6)} and found.chance == {}
 
 
 @examples(40)
@@ -77,7 +77,7 @@ def test_figures_follow_the_definitions_of_clip_benchmark(seed, images, classes)
     """`accuracy` and `balanced_accuracy_score` as CLIP_benchmark's zeroshot_classification.py calls them."""
     labels, embeddings, texts = drawn(seed, images, classes)
     logits = 100 * embeddings @ texts.T
-    found = answers(one_hot(labels, classes), embeddings @ texts.T).figures
+    found = answers(one_hot(labels, classes), embeddings @ texts.T).metrics
     order = np.argsort(-logits, axis=1)
     assert found["acc1"] == pytest.approx(100 * np.mean(order[:, 0] == labels))
     assert found["mean_per_class_recall"] == pytest.approx(100 * balanced_accuracy_score(labels, logits.argmax(axis=1)))
@@ -146,7 +146,7 @@ def test_unusable_images_are_left_out_with_their_classes():
         # The broken images were all of the first class: it has none left, and no mean breaks.
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert np.isnan(found.class_metrics[0]) and 0 <= found.figures["mean_per_class_recall"] <= 100
+            assert np.isnan(found.class_metrics[0]) and 0 <= found.metrics["mean_per_class_recall"] <= 100
 
 
 def test_embeddings_that_are_not_finite_are_not_answers():
@@ -232,7 +232,7 @@ def test_classes_are_matched_by_label_and_leaks_are_reported():
         texts=[BenchmarkText(name, name) for name in order], pairs=np.argwhere(own),
     )  # fmt: skip
     answers, lines = score_linear_probe(classes, EncodedBenchmark(source, train, train[:4], BadSampleReport()))
-    assert answers.figures["acc1"] == 100 and answers.names == ("a", "b", "c")
+    assert answers.metrics["acc1"] == 100 and answers.names == ("a", "b", "c")
     assert lines[0].startswith("linear probe: 54 training images, C = ")
     assert "6 training images of other classes" in lines[1] and "scored and trained on: 1 (0)" in lines[2]
 
@@ -240,4 +240,4 @@ def test_classes_are_matched_by_label_and_leaks_are_reported():
 def test_of_equal_scores_the_first_class_is_the_answer():
     equal = answers(one_hot([0, 1, 2], 3), np.ones((3, 3)))
     assert equal.answers.tolist() == [0, 0, 0] and equal.rank.tolist() == [1, 2, 3]
-    assert equal.figures["acc1"] == pytest.approx(100 / 3) == equal.figures["mean_per_class_recall"]
+    assert equal.metrics["acc1"] == pytest.approx(100 / 3) == equal.metrics["mean_per_class_recall"]

@@ -222,9 +222,9 @@ def test_classes_give_accuracy_and_the_mean_over_classes():
     images = Benchmark("x", [BenchmarkImage(str(row), bytes) for row in range(5)], [], np.zeros([0, 2], np.int64),
                          BadSampleReport())  # fmt: skip
     one = outcomes_of_classes(EncodedClasses(images, np.zeros([5, 1]), {}, BadSampleReport()), scores)
-    assert one.estimate("acc1").mean == pytest.approx(60) == scores.figures["acc1"]
+    assert one.estimate("acc1").mean == pytest.approx(60) == scores.metrics["acc1"]
     assert one.estimate("mean_per_class_recall").mean == pytest.approx(100 * (2 / 3 + 1 + 0) / 3)
-    assert one.estimate("mean_per_class_recall").mean == pytest.approx(scores.figures["mean_per_class_recall"])
+    assert one.estimate("mean_per_class_recall").mean == pytest.approx(scores.metrics["mean_per_class_recall"])
     assert "acc5" not in one.figures
 
 

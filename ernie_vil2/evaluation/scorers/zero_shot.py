@@ -130,7 +130,7 @@ class ZeroShot(Scorer):
             results["linear probe"], lines = score_linear_probe(classes, encoded[TRAINING])
             notes += lines
         metrics = {
-            f"{language}/{name}": value for language, one in by_language.items() for name, value in one.figures.items()
+            f"{language}/{name}": value for language, one in by_language.items() for name, value in one.metrics.items()
         }
         metrics[best_by] = fmean(metrics[f"{language}/{best_by}"] for language in by_language)
         table = figures_table(results)
@@ -213,7 +213,7 @@ def outcomes(encoded: EncodedClasses, scores: ClassScores) -> Outcomes:
 
 def figures_table(results: Results) -> Table:
     """Figures by label, and chance below them, without the columns that none has."""
-    rows = [(label, scores.figures) for label, scores in results.items()]
+    rows = [(label, scores.metrics) for label, scores in results.items()]
     if chance := next(iter(results.values())).chance:
         rows.append(("chance", chance))
     columns = [name for name in COLUMNS if any(name in figures for _, figures in rows)]
@@ -227,7 +227,7 @@ def record(encoded: EncodedClasses, results: Results, notes: Sequence[str]) -> d
     return {
         "definition": DEFINITION,
         "images": len(benchmark.images),
-        "results": {label: scores.figures for label, scores in results.items()},
+        "results": {label: scores.metrics for label, scores in results.items()},
         "chance": first.chance,
         "classes": [
             {
