@@ -5,13 +5,13 @@
     python tools/search.py query --index icons --image cat.jpg --among texts
     python tools/search.py query --index icons --image cat.jpg --plus "at night" --minus "people" --where license=MIT
     python tools/search.py add --index icons --data more/    # or: remove --index icons ID ...
-    python tools/search.py sync --index icons --data more/   # what is new, changed and gone since
+    python tools/search.py sync --index icons --data more/   # add, update and remove what has changed
     python tools/search.py serve --index icons               # a page at http://127.0.0.1:8000
-    python tools/search.py check --index icons               # is every file what was written?
+    python tools/search.py check --index icons               # compare all files with their checksums
 
-An index is a folder, or lies in a Milvus: --index http://host:19530/NAME, or a .db folder of milvus-lite. It belongs to
-the checkpoint that it was built with. What is there already with the same content is not encoded again, so that a
-build that was stopped continues. docs/search.md has the rest.
+An index is a folder, or lies in Milvus: --index http://host:19530/NAME, or a .db folder of milvus-lite. It belongs to
+the checkpoint that it was built with. Content that an index has is not encoded again, so a build that was interrupted
+continues where it stopped. docs/search.md explains the rest.
 """
 
 from __future__ import annotations
@@ -53,145 +53,194 @@ if TYPE_CHECKING:
 
     from ernie_vil2.apps.search.index import Index
 
-BATCH = 256  # queries of a file that are encoded and answered together
-
-LONGEST_FILTER = 1000
+KINDS = ("images", "texts")
+BATCH_SIZE = 256  # queries that are encoded and answered together; answers appear batch by batch
+MAX_CONDITION_LENGTH = 1000  # characters of --where
+MAX_INTEGER = 2**63  # of a filter, as SQLite has it
+ACTIONS = {
+    "build": "add images and texts, and make the index fast to search",
+    "add": "add or replace images and texts",
+    "sync": "bring the index up to date with its sources: add, update and remove images and texts",
+    "remove": "remove images or texts by their ids",
+    "query": "search by sentences and images",
+    "serve": "serve a page and an API",
+    "check": "read the whole index and report what is damaged",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    kinds = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions = {
-        name: kinds.add_parser(name, help=text, description=text)
-        for name, text in (
-            ("build", "add images and texts, and make searching them fast"),
-            ("add", "add or replace images and texts"),
-            ("sync", "bring images and texts up to date: add, refresh and remove what has come, changed and gone"),
-            ("remove", "remove images or texts by their ids"),
-            ("query", "ask"),
-            ("serve", "serve a page and an API"),
-            ("check", "read all of an index and report what is damaged"),
+    subparsers = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    parsers = {name: subparsers.add_parser(name, help=text, description=text) for name, text in ACTIONS.items()}
+    for name, action in parsers.items():
+        action.add_argument(
+            "--index", required=True, metavar="INDEX", help="folder, .db of milvus-lite, or address of Milvus"
         )
-    }
-    for name, action in actions.items():
-        action.add_argument("--index", required=True, metavar="INDEX", help="folder, .db of milvus-lite, or address")
         if name == "check":
             add_import_option(action)
-            continue
-        action.add_argument(
-            "--checkpoint", type=model, metavar="MODEL", help="as for load_model; default: the index's own"
-        )
-        action.add_argument("--device", help="auto, cpu, gpu, gpu:0, ...")
-        action.add_argument(
-            "--width",
-            type=count,
-            metavar="NUMBERS",
-            help="of the model's Loss.widths: of embeddings a new index keeps so many numbers; in one of wider "
-            "embeddings items are found by them and ranked by all; default: all",
-        )
-        add_precision_option(action)
-        add_import_option(action)
-        add_pipe_option(action)
+        else:
+            _add_model_options(action)
     for name in ("build", "add", "sync"):
-        add_sources(actions[name], "--data", "SOURCE", "any source of docs/data.md, or folders of images")
-        add_table_options(actions[name])
-        add_sources(actions[name], "--texts", "FILE", "lines of a .txt, or the tags of a source of samples")
-        actions[name].add_argument(
-            "--thumbnails",
-            type=natural,
-            default=160,
-            metavar="PIXELS",
-            help="longer side of the small images that the page shows; 0: none",
-        )
-        actions[name].add_argument(
-            "--root",
-            type=input_folder,
-            metavar="FOLDER",
-            help="paths of images count from here; default: from where they did, at first the working directory",
-        )
-    actions["build"].add_argument(
-        "--index-type", metavar="NAME", help="exact, ivf or your own; default: by the number of items"
+        _add_source_options(parsers[name])
+
+    parsers["build"].add_argument(
+        "--index-type", metavar="NAME", help="exact, ivf or your own; default: chosen by the number of items"
     )
-    actions["build"].add_argument(
-        "--recall", type=fraction, default=0.98, help="share of the ten closest items that it finds; default: 0.98"
+    parsers["build"].add_argument(
+        "--recall",
+        type=fraction,
+        default=0.98,
+        help="share of the ten closest items that the index type must find; default: 0.98",
     )
-    actions["sync"].add_argument("--dry-run", action="store_true", help="report what would be done, and change nothing")
-    actions["sync"].add_argument(
+    parsers["sync"].add_argument("--dry-run", action="store_true", help="report what would be done, and change nothing")
+    parsers["sync"].add_argument(
         "--rebuild",
         type=fraction,
         default=0.1,
         metavar="SHARE",
-        help="build the index type again where it does not cover a larger share of the rows, and drop rows of items "
-        "that are gone where these are a larger share; default: 0.1",
+        help="build the index type again if it does not cover a larger share of the rows than this, and drop the rows "
+        "of removed items if their share is larger; default: 0.1",
     )
-    actions["remove"].add_argument("ids", nargs="+", metavar="ID")
-    actions["remove"].add_argument("--among", choices=("images", "texts"), default="images")
-    query = actions["query"]
-    query.add_argument("text", nargs="*", help="sentences")
-    query.add_argument("--file", type=input_file, metavar="FILE", help="more sentences, one per line")
-    query.add_argument("--image", nargs="+", default=[], type=input_file, metavar="FILE", help="images")
-    query.add_argument("--plus", action="append", default=[], metavar="TEXT", help="is added to every query")
-    query.add_argument("--minus", action="append", default=[], metavar="TEXT", help="is subtracted from every query")
-    query.add_argument("--among", choices=("images", "texts"), default="images")
-    query.add_argument("--count", type=count, default=10, help="answers to each query")
-    query.add_argument(
+    parsers["remove"].add_argument("ids", nargs="+", metavar="ID")
+    parsers["remove"].add_argument("--among", choices=KINDS, default="images")
+    _add_query_options(parsers["query"])
+    _add_serve_options(parsers["serve"])
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        type=model,
+        metavar="MODEL",
+        help="model, as for load_model; default: the one that the index was built with",
+    )
+    parser.add_argument("--device", help="auto, cpu, gpu, gpu:0, ...")
+    parser.add_argument(
+        "--width",
+        type=count,
+        metavar="NUMBERS",
+        help="one of the model's Loss.widths: a new index stores embeddings of this width; in an index of wider "
+        "embeddings items are found by their first numbers and ranked by all; default: all numbers",
+    )
+    add_precision_option(parser)
+    add_import_option(parser)
+    add_pipe_option(parser)
+
+
+def _add_source_options(parser: argparse.ArgumentParser) -> None:
+    add_sources(parser, "--data", "SOURCE", "any source of docs/data.md, or folders of images")
+    add_table_options(parser)
+    add_sources(parser, "--texts", "FILE", "lines of a .txt, or the tags of a source of samples")
+    parser.add_argument(
+        "--thumbnails",
+        type=natural,
+        default=160,
+        metavar="PIXELS",
+        help="longer side of the thumbnails that the page shows; 0: no thumbnails; default: 160",
+    )
+    parser.add_argument(
+        "--root",
+        type=input_folder,
+        metavar="FOLDER",
+        help="folder to which the paths of images are relative; default: the previous one, at first the working "
+        "directory",
+    )
+
+
+def _add_query_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("text", nargs="*", help="sentences")
+    parser.add_argument("--file", type=input_file, metavar="FILE", help="more sentences, one per line")
+    parser.add_argument("--image", nargs="+", default=[], type=input_file, metavar="FILE", help="images")
+    parser.add_argument("--plus", action="append", default=[], metavar="TEXT", help="text to add to every query")
+    parser.add_argument(
+        "--minus", action="append", default=[], metavar="TEXT", help="text to subtract from every query"
+    )
+    parser.add_argument("--among", choices=KINDS, default="images", help="what to search; default: images")
+    parser.add_argument("--count", type=count, default=10, help="number of hits for each query; default: 10")
+    parser.add_argument(
         "--threshold",
         type=threshold,
         metavar="COSINE",
-        help="least cosine of an answer; calibrated: by tools/calibrate.py; default: any",
+        help="smallest cosine similarity of a hit; calibrated: from tools/calibrate.py; default: any",
     )
-    query.add_argument(
+    parser.add_argument(
         "--where",
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="only items of this value, or within bounds: price<100, date>=2025-01-01",
+        help="only items with this value, or within bounds: price<100, date>=2025-01-01",
     )
-    query.add_argument("--json", action="store_true", help="one JSON object per query")
-    serve = actions["serve"]
-    serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
-    serve.add_argument("--port", type=port, default=8000, help="default: 8000; 0: one that is free")
-    serve.add_argument(
+    parser.add_argument("--json", action="store_true", help="print a JSON object for each query")
+
+
+def _add_serve_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: 127.0.0.1, this machine")
+    parser.add_argument("--port", type=port, default=8000, help="default: 8000; 0: any free port")
+    parser.add_argument(
         "--root",
         nargs="+",
         default=[],
         type=input_folder,
         metavar="FOLDER",
-        help="folders whose images are served in full; default: thumbnails alone",
+        help="folders whose images are served in full; default: only thumbnails are served",
     )
-    serve.add_argument("--threshold", type=number, help="least cosine of a tag; default: the checkpoint's calibration")
-    serve.add_argument("--workers", type=count, default=1, help="processes that share port and index; default: 1")
-    serve.add_argument(
-        "--queue", type=count, default=256, help="queries that may wait in a process; one more gets 503; default: 256"
+    parser.add_argument(
+        "--threshold", type=number, help="smallest cosine similarity of a tag; default: from the model's calibration"
     )
-    serve.add_argument(
+    parser.add_argument(
+        "--workers", type=count, default=1, help="number of processes that share port and index; default: 1"
+    )
+    parser.add_argument(
+        "--queue",
+        type=count,
+        default=256,
+        help="number of queries that may wait in a process; further ones get status 503; default: 256",
+    )
+    parser.add_argument(
         "--cache",
         type=natural,
         default=2048,
-        help="answers that a process keeps until the index changes; default: 2048; 0: none",
+        help="number of answers that a process keeps until the index changes; 0: none; default: 2048",
     )
-    serve.add_argument(
+    parser.add_argument(
         "--token-file",
         type=input_file,
         metavar="FILE",
-        help="every request but /healthz and /readyz needs the token in this file",
+        help="file with a token, which every request except /healthz and /readyz must have",
     )
-    serve.add_argument("--trusted-proxy", nargs="+", action="extend", default=[], type=network, metavar="ADDRESS",
-                       help="addresses or networks (10.0.0.0/8) of proxies: any number of their connections may be "
-                       "slow, and their X-Forwarded-For is logged")  # fmt: skip
-    serve.add_argument("--public", action="store_true", help="other machines may ask without a token")
-    serve.add_argument("--allowed-host", nargs="+", default=[], metavar="NAME",
-                       help="names by which it is addressed, as a proxy passes them; default: 127.0.0.1 and localhost, "
-                       "with another --host any")  # fmt: skip
-    serve.add_argument("--root-path", type=root_path, default="", metavar="/PATH",
-                       help="where a proxy shows it: https://example.com/PATH/")  # fmt: skip
-    serve.add_argument("--show", nargs="+", default=[], metavar="FIELD", help="fields on the cards of the page")
-    serve.add_argument("--writable", action="store_true", help="the API adds and removes items; needs a token")
-    serve.add_argument("--access-log", action="store_true", help="a line for each request, without the query")
-    serve.add_argument("--log-queries", action="store_true", help="that line with the query")
+    parser.add_argument(
+        "--trusted-proxy",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=network,
+        metavar="ADDRESS",
+        help="addresses or networks (10.0.0.0/8) of proxies: any number of their connections may be slow, and their "
+        "X-Forwarded-For is logged",
+    )
+    parser.add_argument("--public", action="store_true", help="let other machines ask without a token")
+    parser.add_argument(
+        "--allowed-host",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="names of the server in requests, as a proxy passes them; default: 127.0.0.1 and localhost, with another "
+        "--host any",
+    )
+    parser.add_argument(
+        "--root-path",
+        type=root_path,
+        default="",
+        metavar="/PATH",
+        help="path under which a proxy shows the server: https://example.com/PATH/",
+    )
+    parser.add_argument("--show", nargs="+", default=[], metavar="FIELD", help="fields on the cards of the page")
+    parser.add_argument("--writable", action="store_true", help="let the API add and remove items; needs a token")
+    parser.add_argument("--access-log", action="store_true", help="log a line for each request, without the query")
+    parser.add_argument("--log-queries", action="store_true", help="log a line for each request, with the query")
 
 
 def network(text: str) -> IPv4Network | IPv6Network:
-    """Return the network of an option, or of one address."""
+    """Return the network, or the single address, that is the value of an option."""
     try:
         return ip_network(text, strict=False)
     except ValueError:
@@ -201,14 +250,23 @@ def network(text: str) -> IPv4Network | IPv6Network:
 
 
 def root_path(text: str) -> str:
-    """A path of an address, as `/images`."""
+    """Return the path of a URL, such as `/images`, that is the value of an option."""
     if not re.fullmatch(r"(/[\w.~-]+)*/?", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"{text} is not a path such as /images")
     return text.rstrip("/")
 
 
 def run(args: argparse.Namespace) -> int:
-    return globals()[f"_{args.action}"](args)
+    actions = {
+        "build": _build,
+        "add": _add,
+        "sync": _sync,
+        "remove": _remove,
+        "query": _query,
+        "serve": _serve,
+        "check": _check,
+    }
+    return actions[args.action](args)
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -218,7 +276,7 @@ def _build(args: argparse.Namespace) -> int:
     from ernie_vil2.registry import import_user_modules
 
     _check_table_options(args)
-    if not (args.data or args.texts):  # then what is there already gets an index type
+    if not (args.data or args.texts):  # only the index type is built, so the index must exist
         try:
             open_store(args.index, writable=False).close()
         except FileNotFoundError:
@@ -226,26 +284,27 @@ def _build(args: argparse.Namespace) -> int:
                 f"{args.index} is not an index yet: name its model (--checkpoint) and content (--data, --texts)"
             ) from None
 
-    import_user_modules([args.index_type or ""])
+    # A wrong name is reported now, and not when all images have been encoded.
     if args.index_type is not None:
-        find_index_type(args.index_type)  # before all images are encoded
-    with _opened(args, writable=True) as index:
-        used = _fill(index, args)
-        for kind in ("images", "texts"):
+        import_user_modules([args.index_type])
+        find_index_type(args.index_type)
+    with _open_index(args, writable=True) as index:
+        num_used = _add_sources(index, args)
+        for kind in KINDS:
             if index.has(kind):
                 optimize_collection(index, kind, args.index_type, args.recall)
                 collection = index.collection(kind)
                 print(f"{kind}: {len(collection):,}, {json.dumps(collection.index_type)}")
-    return _checked(used, args)
+    return _exit_code(num_used, args)
 
 
 def _add(args: argparse.Namespace) -> int:
     if not (args.data or args.texts):
         raise ValueError("nothing to add: name --data or --texts")
     _check_table_options(args)
-    with _opened(args, writable=True) as index:
-        used = _fill(index, args)
-    return _checked(used, args)
+    with _open_index(args, writable=True) as index:
+        num_used = _add_sources(index, args)
+    return _exit_code(num_used, args)
 
 
 def _sync(args: argparse.Namespace) -> int:
@@ -254,67 +313,75 @@ def _sync(args: argparse.Namespace) -> int:
     if not (args.data or args.texts):
         raise ValueError("nothing to bring up to date: name --data or --texts")
     _check_table_options(args)
-    with _opened(args, writable=not args.dry_run) as index:
+    with _open_index(args, writable=not args.dry_run) as index:
         if args.data:
-            data = make_data_spec(args)
-            print(f"images: {sync_images(index, data, args.thumbnails, args.dry_run)}")
+            print(f"images: {sync_images(index, make_data_spec(args), args.thumbnails, args.dry_run)}")
         if args.texts:
             print(f"texts: {sync_texts(index, args.texts, args.dry_run)}")
-        for kind in ("images", "texts"):
+        for kind in KINDS:
             if index.has(kind) and not args.dry_run:
                 rebuild_if_needed(index, kind, args.rebuild)
     return 0
 
 
-def _checked(used: int, args: argparse.Namespace) -> int:
-    """The exit code: 1 where there was data and nothing of it could be used."""
-    if used or not (args.data or args.texts):
+def _exit_code(num_used: int, args: argparse.Namespace) -> int:
+    """Return 1, with a message, if there were sources and nothing in them could be used."""
+    if num_used or not (args.data or args.texts):
         return 0
-    print(f"error: nothing of {', '.join(args.data + args.texts)} could be used", file=sys.stderr)
+    print(f"error: nothing in {', '.join(args.data + args.texts)} could be used", file=sys.stderr)
     return 1
 
 
 def _remove(args: argparse.Namespace) -> int:
-    with _opened(args, writable=True) as index:
-        removed = index.collection(args.among).remove(args.ids)
-    print(f"{removed} of {len(args.ids)} removed")
-    return 0 if removed == len(args.ids) else 1
+    with _open_index(args, writable=True) as index:
+        num_removed = index.collection(args.among).remove(args.ids)
+    print(f"{num_removed} of {len(args.ids)} removed")
+    return 0 if num_removed == len(args.ids) else 1
 
 
 def _query(args: argparse.Namespace) -> int:
     from ernie_vil2.data.samples import is_blank
     from ernie_vil2.io.files import read_text
 
-    for option, given in (("a query", args.text), ("--plus", args.plus), ("--minus", args.minus)):
-        if any(is_blank(text) for text in given):
+    for option, values in (("a query", args.text), ("--plus", args.plus), ("--minus", args.minus)):
+        if any(is_blank(text) for text in values):
             raise ValueError(f"{option} is empty: write a sentence")
-    texts = args.text + ([line for line in read_text(args.file).split("\n") if line.strip()] if args.file else [])
+    texts = list(args.text)
+    if args.file:
+        texts += [line for line in read_text(args.file).split("\n") if line.strip()]
     if not (texts or args.image or args.plus):
-        raise ValueError("ask something: a sentence, --file, --image or --plus")
-    where = _where(args.where)
-    changes = [(1.0, text) for text in args.plus] + [(-1.0, text) for text in args.minus]
-    options = {"count": args.count, "among": args.among, "where": where, "threshold": args.threshold}
-    with _opened(args) as index:
+        raise ValueError("nothing to search for: write a sentence, or name --file, --image or --plus")
+
+    terms = [(1.0, text) for text in args.plus] + [(-1.0, text) for text in args.minus]
+    suffixes = [f"+ {text}" for text in args.plus] + [f"- {text}" for text in args.minus]
+    options = {
+        "count": args.count,
+        "among": args.among,
+        "where": _parse_conditions(args.where),
+        "threshold": args.threshold,
+    }
+    with _open_index(args) as index:
         if args.threshold == CALIBRATED:
             direction = "image_to_text" if args.among == "texts" else "text_to_image"
             options["threshold"] = get_calibrated_threshold(index.model, index.name, direction, is_quiet=args.json)
-        change = index.combine_embeddings(changes)
-        for names, vectors in _queries(index, texts, args.image):
-            for name, hits in zip(names, index.search_embeddings(vectors + change, **options), strict=True):
-                words = filter(None, [name, *(f"+ {t}" for t in args.plus), *(f"- {t}" for t in args.minus)])
-                _show(" ".join(words), hits, args.json)
+        offset = index.combine_embeddings(terms)
+        for names, embeddings in _encode_queries(index, texts, args.image):
+            answers = index.search_embeddings(embeddings + offset, **options)
+            for name, hits in zip(names, answers, strict=True):
+                words = [name, *suffixes] if name else suffixes  # there is no name for --plus alone
+                _print_hits(" ".join(words), hits, args.json)
     return 0
 
 
-def _queries(index: Index, texts: list[str], images: list[str]) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Batches of queries, with their embeddings `[Q, D]`; without any one that is zero, for --plus alone."""
+def _encode_queries(index: Index, texts: list[str], images: list[str]) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yield batches of queries with their embeddings `[Q, D]`; without any query a zero one, for --plus alone."""
     import numpy as np
 
-    for start in range(0, len(texts), BATCH):
-        batch = texts[start : start + BATCH]
+    for start in range(0, len(texts), BATCH_SIZE):
+        batch = texts[start : start + BATCH_SIZE]
         yield batch, index.encode_texts(batch)
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
+    for start in range(0, len(images), BATCH_SIZE):
+        batch = images[start : start + BATCH_SIZE]
         yield batch, index.model.encode_images([Path(name) for name in batch])
     if not (texts or images):
         yield [""], np.zeros([1, index.model.embed_dim], np.float32)
@@ -327,16 +394,24 @@ def _serve(args: argparse.Namespace) -> int:
     from ernie_vil2.apps.search.server import Settings, serve
     from ernie_vil2.apps.search.store import open_store
 
-    Originals(args.root)  # before the model is loaded
+    # Wrong folders are reported now, and not when the model has been loaded.
+    Originals(args.root)
     open_store(args.index, writable=False).close()
+
     token = read_token(args.token_file) if args.token_file else None
-    if args.host not in LOOPBACK_HOSTS and not (token or args.public):
+    is_local = args.host in LOOPBACK_HOSTS
+    if not is_local and not (token or args.public):
         raise ValueError(f"--host {args.host} lets other machines ask: name a --token-file, or --public if anybody may")
-    own = LOOPBACK_HOSTS if args.host in LOOPBACK_HOSTS or args.allowed_host else ("*",)
-    access = Access((*own, *map(str.lower, args.allowed_host)), token, args.root_path,
-                    args.access_log or args.log_queries, args.log_queries)  # fmt: skip
     if args.writable and not token:
         raise ValueError("--writable lets clients change the index: name a --token-file as well")
+    default_hosts = LOOPBACK_HOSTS if is_local or args.allowed_host else ("*",)
+    access = Access(
+        hosts=(*default_hosts, *map(str.lower, args.allowed_host)),
+        token=token,
+        root_path=args.root_path,
+        log_requests=args.access_log or args.log_queries,
+        log_queries=args.log_queries,
+    )
     settings = Settings(
         host=args.host,
         port=args.port,
@@ -350,23 +425,24 @@ def _serve(args: argparse.Namespace) -> int:
         card_fields=args.show,
         writable=args.writable,
     )
-    return serve(partial(_opened_by_worker if args.workers > 1 else _opened_to_serve, args), settings)
+    open_index = _open_index_in_worker if args.workers > 1 else _open_index_to_serve
+    return serve(partial(open_index, args), settings)
 
 
-def _opened_to_serve(args: argparse.Namespace) -> Index:
-    index = _opened(args)
+def _open_index_to_serve(args: argparse.Namespace) -> Index:
+    index = _open_index(args)
     if args.threshold is None and index.model.calibration and index.has("texts"):
         print(f"tags: {index.model.calibration.described('image_to_text')}")
     return index
 
 
-def _opened_by_worker(args: argparse.Namespace) -> Index:
-    """As `_opened_to_serve`, in a process that does nothing else."""
+def _open_index_in_worker(args: argparse.Namespace) -> Index:
+    """Open the index in a started process, which has not been through the command line and reports its own errors."""
     from ernie_vil2.cli import EXPECTED_ERRORS, format_error, import_modules, rewrite_commands
 
     try:
         import_modules(args)
-        return _opened_to_serve(args)
+        return _open_index_to_serve(args)
     except EXPECTED_ERRORS as error:
         print(f"error: {rewrite_commands(format_error(error), args.prog)}", file=sys.stderr, flush=True)
         sys.exit(2)
@@ -375,17 +451,18 @@ def _opened_by_worker(args: argparse.Namespace) -> Index:
 def _check(args: argparse.Namespace) -> int:
     from ernie_vil2.apps.search.checking import check_index
 
-    checked = check_index(args.index)
-    for line in (*checked.summary, *checked.faults):
+    result = check_index(args.index)
+    for line in (*result.summary, *result.faults):
         print(line)
-    return 1 if checked.faults else 0
+    return 1 if result.faults else 0
 
 
-def _opened(args: argparse.Namespace, writable: bool = False) -> Index:
+def _open_index(args: argparse.Namespace, writable: bool = False) -> Index:
     from ernie_vil2.apps.search import open_index
     from ernie_vil2.encoder import describe_backend
 
-    root = args.root if writable and args.action != "remove" else None
+    has_root = args.action in ("build", "add", "sync")  # --root of serve is another option
+    root = args.root if writable and has_root else None
     index = open_index(args.index, args.checkpoint, writable, args.device, args.precision, root, args.width)
     if args.action != "query":
         print(f"backend: {describe_backend(index.model.backend)}")
@@ -395,27 +472,26 @@ def _opened(args: argparse.Namespace, writable: bool = False) -> Index:
 def _check_table_options(args: argparse.Namespace) -> None:
     """Raise ValueError if there are options of --data without it."""
     if not args.data and (args.images or args.columns or args.encoding):
-        raise ValueError("--images, --columns and --encoding are of --data: name it, or leave them out")
+        raise ValueError("--images, --columns and --encoding describe --data: name it, or leave them out")
 
 
-def _fill(index: Index, args: argparse.Namespace) -> int:
-    """Adds what the arguments name; returns how much of it could be used."""
+def _add_sources(index: Index, args: argparse.Namespace) -> int:
+    """Add the images and texts of the options, and return how many of them could be used."""
     from ernie_vil2.apps.search.add_items import add_images, add_texts, list_images, read_texts
 
-    used = 0
+    num_used = 0
     if args.data:
-        sources = list_images(make_data_spec(args))
-        images = add_images(index, sources, args.thumbnails)
-        print(f"images: {images}")
-        used += images.num_used
+        result = add_images(index, list_images(make_data_spec(args)), args.thumbnails)
+        print(f"images: {result}")
+        num_used += result.num_used
     for file in args.texts:
-        texts = add_texts(index, read_texts(file))
-        print(f"texts: {texts}")
-        used += texts.num_used
-    return used
+        result = add_texts(index, read_texts(file))
+        print(f"texts: {result}")
+        num_used += result.num_used
+    return num_used
 
 
-def _show(query: str, hits: list, as_json: bool) -> None:
+def _print_hits(query: str, hits: list, as_json: bool) -> None:
     from ernie_vil2.io.terminal import printable
 
     if as_json:
@@ -427,30 +503,37 @@ def _show(query: str, hits: list, as_json: bool) -> None:
         captions = [str(value) for name, value in hit.fields.items() if name.startswith("caption")]
         print(f"  {hit.score:.3f}  {printable(hit.id)}  {printable(', '.join(captions))}")
     if not hits:
-        print("  nothing that is close enough")
+        print("  nothing is close enough")
 
 
-def _where(given: list[str]) -> dict[str, Any]:
-    """The filter that `--where` options are: values of a field, or bounds of it."""
+def _parse_conditions(conditions: list[str]) -> dict[str, Any]:
+    """Return the filter that the values of --where describe: values or bounds of each field."""
     where: dict[str, Any] = {}
-    for text in given:
-        if len(text) > LONGEST_FILTER:
-            raise ValueError(f"--where {text[:40]}...: more than {LONGEST_FILTER:,} characters; name a shorter value")
-        found = re.fullmatch(r"([^<>=]+)(<=|>=|<|>|=)(.*)", text, re.DOTALL)
-        if not found:
-            raise ValueError(f"--where {text}: write FIELD=VALUE or FIELD<VALUE, as license=MIT or price<100")
-        name, sign, value = found.groups()
+    for text in conditions:
+        if len(text) > MAX_CONDITION_LENGTH:
+            raise ValueError(
+                f"--where {text[:40]}...: more than {MAX_CONDITION_LENGTH:,} characters; name a shorter value"
+            )
+        match = re.fullmatch(r"([^<>=]+)(<=|>=|<|>|=)(.*)", text, re.DOTALL)
+        if not match:
+            raise ValueError(f"--where {text}: write FIELD=VALUE or FIELD<VALUE, such as license=MIT or price<100")
+        name, operator, value = match.groups()
         try:
-            meant = parse_json(value)
+            json_value = parse_json(value)
         except ValueError:
-            meant = value
-        is_number = isinstance(meant, int | float)
-        ranged = sign != "="
-        if isinstance(where.setdefault(name, {} if ranged else []), dict) != ranged:
-            raise ValueError(f"--where {text}: {name} is given values and bounds; give one kind")
-        if ranged:  # by a number, or by a date, of which the index says whether it is one
-            where[name][sign] = meant if is_number else value
-        else:  # the text itself, and what it is in JSON (true, 3), as far as a filter takes it
-            taken = (is_number and -(2**63) <= meant < 2**63) or (isinstance(meant, str) and meant != value)
-            where[name] += [value, meant] if taken else [value]
+            json_value = value
+        is_number = isinstance(json_value, int | float)
+
+        is_bound = operator != "="
+        condition = where.setdefault(name, {} if is_bound else [])
+        if isinstance(condition, dict) != is_bound:
+            raise ValueError(f"--where {text}: {name} has both values and bounds; give one kind")
+        if is_bound:  # a number, or a text that the index accepts only if it is a date
+            condition[operator] = json_value if is_number else value
+        else:
+            # A field may hold the text itself, or the value that it has as JSON, such as true or 3.
+            condition.append(value)
+            is_other_text = isinstance(json_value, str) and json_value != value
+            if is_other_text or (is_number and -MAX_INTEGER <= json_value < MAX_INTEGER):
+                condition.append(json_value)
     return where

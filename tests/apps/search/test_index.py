@@ -197,7 +197,7 @@ def test_a_folder_without_an_index_is_named(model, tmp_path):
 
 
 def test_queries_of_a_file_are_encoded_in_batches(folder, search, model, monkeypatch, tmp_path):
-    monkeypatch.setattr("ernie_vil2.apps.search.command.BATCH", 4)
+    monkeypatch.setattr("ernie_vil2.apps.search.command.BATCH_SIZE", 4)
     encode = Mock(wraps=model.encode_texts)
     monkeypatch.setattr(model, "encode_texts", encode)
     lines = ["red disc", "红色的圆", "blue", "a bar", "a cross"]
@@ -224,7 +224,7 @@ def test_the_command_line_asks_removes_and_waits_for_nobody(folder, search, shap
 
 
 @pytest.mark.parametrize(("arguments", "culprit"), [
-    (["query", "--index", "index"], "ask something"),
+    (["query", "--index", "index"], "nothing to search for"),
     (["build", "--index", "new"], "model"),
     *((["query", "--index", "index", "x", *conditions], culprit) for conditions, culprit in (
         (["--where", "<3"], "FIELD=VALUE"),
