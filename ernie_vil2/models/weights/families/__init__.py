@@ -1,1 +1,1 @@
-"""Families of dual encoders that others have published: a file for each of those that are spelt alike."""
+"""Families of dual encoders of other projects: one file for each group with similar names of arrays."""

@@ -7,7 +7,14 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ernie_vil2.config import ModelConfig
-from ernie_vil2.models.weights.families.clip import POSITION_IDS, image_rows, image_tower, mlp, section, sizes
+from ernie_vil2.models.weights.families.clip import (
+    POSITION_IDS,
+    make_image_rows,
+    open_section,
+    read_image_tower,
+    read_mlp,
+    read_sizes,
+)
 from ernie_vil2.models.weights.families.family import Family, Folder, count_words
 from ernie_vil2.models.weights.format import StoredModel
 from ernie_vil2.models.weights.name_table import Row
@@ -15,13 +22,14 @@ from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import TextTowerConfig, TextVariant
 from ernie_vil2.towers.transformer import Transformer, Vit, image_variant, text_variant
 
-LENGTH = 52  # tokens of a text with which Chinese-CLIP was trained; its position embedding has 512
-_LAYERS, _LAYERS_5 = "vision_model.encoder.layers.", "vision_model.encoder.layer."
-NO_POOLER = "BERT's pooler, which the family does not use: its features are the [CLS] state"
+TEXT_LENGTH = 52  # tokens of the texts that Chinese-CLIP was trained on; its position embedding has 512 rows
+# Prefix of the blocks of AltCLIP's image tower: in transformers 4 and the published files, and in transformers 5.
+_BLOCKS_4, _BLOCKS_5 = "vision_model.encoder.layers.", "vision_model.encoder.layer."
+NO_POOLER = "BERT's pooler, which the family does not use: its features are the [CLS] state"  # why it is unused
 
 
-def bert_rows(theirs: str) -> list[Row]:
-    """Rows of a BERT whose names begin with `theirs`."""
+def make_bert_rows(theirs: str) -> list[Row]:
+    """Return the rows of a BERT whose names begin with `theirs`."""
     layers, network = f"{theirs}encoder.layer.N.", "text.network."
     ours = f"{network}encoder.layers.N."
     return [
@@ -44,7 +52,7 @@ def bert_rows(theirs: str) -> list[Row]:
     ]
 
 
-def _text_tower(
+def _read_text_tower(
     text: Settings, sizes: Mapping[str, Any], positions: int, epsilon: float, **variant: Any
 ) -> TextTowerConfig:
     text.check_values(position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
@@ -60,50 +68,54 @@ def _text_tower(
     )
 
 
-def _chinese_clip(folder: Folder) -> tuple[ModelConfig, int]:
-    settings, text = folder.settings, section(folder.settings, "text_config")
+def _configure_chinese_clip(folder: Folder) -> tuple[ModelConfig, int]:
+    settings, text = folder.settings, open_section(folder.settings, "text_config")
     positions = text.read_count("max_position_embeddings", 512)
-    return ModelConfig(
-        image=image_tower(section(settings, "vision_config")),
-        text=_text_tower(
+    model = ModelConfig(
+        image=read_image_tower(open_section(settings, "vision_config")),
+        text=_read_text_tower(
             text,
-            sizes(text, 768, 12, 12),
+            read_sizes(text, 768, 12, 12),
             positions,
             1e-12,
-            **mlp(text, 3072, "gelu"),
+            **read_mlp(text, 3072, "gelu"),
             token_types=text.read_count("type_vocab_size", 2),
             padding=text.read_token_id("pad_token_id", 0, count_words(folder)),
         ),
         embed_dim=settings.read_count("projection_dim", 512),
         projections="always",
-    ), min(LENGTH, positions)
+    )
+    return model, min(TEXT_LENGTH, positions)
 
 
-def _altclip(folder: Folder) -> tuple[ModelConfig, int]:
-    settings, text = folder.settings, section(folder.settings, "text_config")
+def _configure_altclip(folder: Folder) -> tuple[ModelConfig, int]:
+    settings, text = folder.settings, open_section(folder.settings, "text_config")
+    # RoBERTa counts positions from the row after that of the padding token.
     padding = text.read_token_id("pad_token_id", 1, count_words(folder))
-    positions = text.read_count("max_position_embeddings", 514, minimum=padding + 2)
-    return ModelConfig(
-        image=image_tower(section(settings, "vision_config")),
-        text=_text_tower(
+    first_position = padding + 1
+    positions = text.read_count("max_position_embeddings", 514, minimum=first_position + 1)
+    model = ModelConfig(
+        image=read_image_tower(open_section(settings, "vision_config")),
+        text=_read_text_tower(
             text,
-            sizes(text, 1024, 24, 16),
+            read_sizes(text, 1024, 24, 16),
             positions,
             1e-5,
-            **mlp(text, 4096, "gelu"),
+            **read_mlp(text, 4096, "gelu"),
             token_types=text.read_count("type_vocab_size", 1),
-            first_position=padding + 1,  # RoBERTa's row of the padding token comes before the first position
+            first_position=first_position,
             padding=padding,
             head=text.read_count("project_dim", 768),
             head_norm=True,
         ),
         embed_dim=settings.read_count("projection_dim", 768),
         projections="always",
-    ), positions - padding - 1
+    )
+    return model, positions - first_position
 
 
 def check_vit(model: StoredModel, layout: str) -> None:
-    """Raise ValueError if a Chinese-CLIP has no ViT or no vocabulary, without which no settings are written."""
+    """Raise ValueError if a Chinese-CLIP has no ViT or no vocabulary, and its settings cannot be written."""
     image = model.config.Model.image
     if not isinstance(image, Vit) or model.tokens is None:
         raise ValueError(
@@ -112,8 +124,8 @@ def check_vit(model: StoredModel, layout: str) -> None:
         )
 
 
-def text_settings(config: ModelConfig) -> dict[str, Any]:
-    """Return what both layouts of Chinese-CLIP say of the text tower."""
+def describe_text_tower(config: ModelConfig) -> dict[str, Any]:
+    """Return the settings of the text tower that both layouts of Chinese-CLIP share."""
     text = config.text
     variant = text_variant(text)
     if variant is None:
@@ -132,42 +144,42 @@ def text_settings(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _settings_of(model: StoredModel) -> dict[str, Any]:
-    """Return the JSON files of a Chinese-CLIP for transformers."""
+def _make_settings(model: StoredModel) -> dict[str, Any]:
+    """Return the JSON files of a Chinese-CLIP for transformers, by name."""
     check_vit(model, "hf")
-    config, words = model.config.Model, model.vocab_size
+    config = model.config.Model
     image, text, size = config.image, config.text, config.image.image_size
     sizes = image.sizes
-    of_image, of_words = image_variant(image), text_variant(text)
-    if of_image is None or of_words is None:
+    image_options, text_options = image_variant(image), text_variant(text)
+    if image_options is None or text_options is None:
         raise ValueError(f"{image.name}, {text.name}: a tower without a variant has no settings in this layout")
-    of_text = {
+    text_config = {
         "model_type": "chinese_clip_text_model",
-        "vocab_size": words,
-        **text_settings(config),
+        "vocab_size": model.vocab_size,
+        **describe_text_tower(config),
         "layer_norm_eps": text.epsilon,
-        "pad_token_id": of_words.padding,
+        "pad_token_id": text_options.padding,
     }
-    of_images = {
+    vision_config = {
         "model_type": "chinese_clip_vision_model",
         "hidden_size": sizes["width"],
         "num_hidden_layers": sizes["depth"],
         "num_attention_heads": sizes["heads"],
-        "intermediate_size": of_image.hidden,
-        "hidden_act": of_image.activation,
+        "intermediate_size": image_options.hidden,
+        "hidden_act": image_options.activation,
         "image_size": size,
         "patch_size": sizes["patch_size"],
-        "layer_norm_eps": of_image.epsilon,
+        "layer_norm_eps": image_options.epsilon,
         "projection_dim": config.embed_dim,
     }
-    whole = {
+    settings = {
         "model_type": "chinese_clip",
         "architectures": ["ChineseCLIPModel"],
         "projection_dim": config.embed_dim,
-        "text_config": of_text,
-        "vision_config": of_images,
+        "text_config": text_config,
+        "vision_config": vision_config,
     }
-    prepared = {
+    processor = {
         "image_processor_type": "ChineseCLIPImageProcessor",
         "processor_class": "ChineseCLIPProcessor",
         **dict.fromkeys(("do_convert_rgb", "do_resize", "do_rescale", "do_normalize"), True),
@@ -178,18 +190,18 @@ def _settings_of(model: StoredModel) -> dict[str, Any]:
         "image_mean": image.mean,
         "image_std": image.std,
     }
-    return {"config.json": whole, "preprocessor_config.json": prepared}
+    return {"config.json": settings, "preprocessor_config.json": processor}
 
 
-def _chinese_clip_rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) -> list[Row]:
-    return [*image_rows(), *bert_rows("text_model.")]
+def _make_chinese_clip_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str]) -> list[Row]:
+    return [*make_image_rows(), *make_bert_rows("text_model.")]
 
 
-def _altclip_rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) -> list[Row]:
-    spelt_by_5 = any(name.startswith(_LAYERS_5) for name in has)  # of transformers; 4 and the published files: layers
+def _make_altclip_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str]) -> list[Row]:
+    is_version_5 = any(name.startswith(_BLOCKS_5) for name in array_names)
     return [
-        *image_rows(_LAYERS_5 if spelt_by_5 else _LAYERS),
-        *bert_rows("text_model.roberta."),
+        *make_image_rows(_BLOCKS_5 if is_version_5 else _BLOCKS_4),
+        *make_bert_rows("text_model.roberta."),
         ("text.head_norm", "text_model.pre_LN", "layer"),
         ("text.head", "text_model.transformation", "linear"),
     ]
@@ -197,19 +209,19 @@ def _altclip_rows(model: ModelConfig, dialect: Mapping[str, str], has: Collectio
 
 CHINESE_CLIP = Family(
     "Chinese-CLIP",
-    _chinese_clip,
-    _chinese_clip_rows,
+    _configure_chinese_clip,
+    _make_chinese_clip_rows,
     tokenizer="bert",
     preprocessing="square",
     dialects={"tokenizer": ("stored", "cn_clip"), "preprocessing": ("stored", "open_clip")},
-    make_settings=_settings_of,
+    make_settings=_make_settings,
     sister="cn_clip",
     unused={"*.position_ids": POSITION_IDS, "text_model.pooler.*": NO_POOLER},
 )
 ALTCLIP = Family(
     "AltCLIP",
-    _altclip,
-    _altclip_rows,
+    _configure_altclip,
+    _make_altclip_rows,
     tokenizer="xlm_roberta",
     preprocessing="clip",
     unused={"*.position_ids": POSITION_IDS, "text_model.roberta.pooler.*": "RoBERTa's pooler, which is not used"},

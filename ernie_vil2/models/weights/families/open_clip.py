@@ -1,7 +1,7 @@
-"""Folders of OpenCLIP: its own towers with the text tower's names on the top level or under `text.`, and SigLIP's image
-towers of timm.
+"""Folders of OpenCLIP: its own towers, and SigLIP's image towers of timm.
 
-Its own towers have the names of OpenAI's CLIP, which Chinese-CLIP's own files have too: its ViTs and its ResNets.
+Its own ViTs and ResNets have the names of OpenAI's CLIP, which Chinese-CLIP's own files use, too. The names of the text
+tower are on the top level, or under `text.`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -26,7 +26,7 @@ _TRUNK = "visual.trunk."
 
 
 class TimmVit(NamedTuple):
-    """Facts of an image tower that timm fixes by its name, and no shape of its weights shows."""
+    """What timm fixes by the name of an image tower, and no shape of its weights shows."""
 
     width: int
     heads: int
@@ -53,8 +53,10 @@ TIMM_VITS = {
     "vit_giantopt_patch16_siglip_256": _GIANT,
     "vit_giantopt_patch16_siglip_384": _GIANT,
 }
-"""SigLIP's image towers with attention pooling in timm 1.0.31, written down from its registry by
-`tests/fixtures/open_clip/make.py`. A tower of another name is refused: its heads and its gelu would be a guess."""
+"""SigLIP's image towers with attention pooling in timm 1.0.31; `tests/fixtures/open_clip/make.py` reads its registry.
+
+A tower of another name is refused, because its number of heads and its gelu would be a guess.
+"""
 _BLOCK_FACTS = {
     "qk_norm": False,
     "scaled_cosine_attn": False,
@@ -66,7 +68,8 @@ _BLOCK_FACTS = {
     "block_type": None,
     "output_tokens": False,
 }
-"""Settings of both towers that change what a block computes; only OpenCLIP's defaults are built here."""
+"""Settings of both towers that change what a block computes; only OpenCLIP's defaults are implemented."""
+# All settings that OpenCLIP knows. Others are refused: nobody knows what they change.
 _MODEL_KEYS = (
     "embed_dim vision_cfg text_cfg quick_gelu custom_text init_logit_scale init_logit_bias nonscalar_logit_scale "
     "multimodal_cfg text_trunk cast_dtype output_dict"
@@ -82,12 +85,12 @@ _TEXT_KEYS = (
     "hf_model_name hf_model_pretrained hf_proj_type hf_pooler_type"
 )
 _POOLING: dict[str, Pooling] = {"argmax": "largest", "last": "last", "first": "first", "eos": "end"}
-COUNTED = "how many batches its averages have seen, which nothing depends on"
-"""Why `num_batches_tracked` of a batch norm is not used."""
+BATCH_COUNT = "how many batches its averages have seen, which nothing depends on"
+"""Why `num_batches_tracked` of a batch norm is unused."""
 
 
-def blocks(ours: str, theirs: str) -> list[Row]:
-    """Rows of the blocks as OpenAI's code spells them."""
+def make_block_rows(ours: str, theirs: str) -> list[Row]:
+    """Return the rows of the blocks by the names of OpenAI's code."""
     return [
         (f"{ours}N.norm1", f"{theirs}N.ln_1", "layer"),
         (f"{ours}N.norm2", f"{theirs}N.ln_2", "layer"),
@@ -103,34 +106,38 @@ _VIT: list[Row] = [
     ("image.patch_embed.proj.weight", "visual.conv1.weight", "array"),
     ("image.pos_embed", "visual.positional_embedding", "grid"),
     ("image.ln_pre", "visual.ln_pre", "layer"),
-    *blocks("image.blocks.", "visual.transformer.resblocks."),
+    *make_block_rows("image.blocks.", "visual.transformer.resblocks."),
     ("image.norm", "visual.ln_post", "layer"),
     ("image_projection.weight", "visual.proj", "array"),
 ]
 
 
-def image_rows(tower: ImageTowerConfig) -> list[Row]:
-    """Rows of an image tower, and of the scale."""
-    rows = _VIT if tower.name == "ViT" else _resnet()
+def make_image_rows(tower: ImageTowerConfig) -> list[Row]:
+    """Return the rows of an image tower, and of the scale."""
+    rows = _VIT if tower.name == "ViT" else _make_resnet_rows()
     return [("log_logit_scale", "logit_scale", "scalar"), *rows]
 
 
-def _resnet() -> list[Row]:
-    stem: list[Row] = [(f"image.conv{part}.weight", f"visual.conv{part}.weight", "array") for part in (1, 2, 3)]
-    rows = stem + [row for part in (1, 2, 3) for row in _batch_norm(f"bn{part}")]
+def _make_resnet_rows() -> list[Row]:
+    rows: list[Row] = []
+    for number in (1, 2, 3):
+        rows.append((f"image.conv{number}.weight", f"visual.conv{number}.weight", "array"))
+    for number in (1, 2, 3):
+        rows += _make_batch_norm_rows(f"bn{number}")
     for stage in (1, 2, 3, 4):
-        block, first = f"layer{stage}.N.", f"layer{stage}.0.downsample."
-        for part in (1, 2, 3):
-            rows.append((f"image.{block}conv{part}.weight", f"visual.{block}conv{part}.weight", "array"))
-            rows += _batch_norm(f"{block}bn{part}")
-        rows.append((f"image.{first}0.weight", f"visual.{first}0.weight", "array"))
-        rows += _batch_norm(f"{first}1")
-    pool = [(f"image.attnpool.{part}_proj", f"visual.attnpool.{part}_proj") for part in ("q", "k", "v", "c")]
+        block, downsample = f"layer{stage}.N.", f"layer{stage}.0.downsample."
+        for number in (1, 2, 3):
+            rows.append((f"image.{block}conv{number}.weight", f"visual.{block}conv{number}.weight", "array"))
+            rows += _make_batch_norm_rows(f"{block}bn{number}")
+        rows.append((f"image.{downsample}0.weight", f"visual.{downsample}0.weight", "array"))
+        rows += _make_batch_norm_rows(f"{downsample}1")
     rows.append(("image.attnpool.pos_embed", "visual.attnpool.positional_embedding", "grid"))
-    return rows + [(ours, theirs, "linear") for ours, theirs in pool]
+    for letter in ("q", "k", "v", "c"):
+        rows.append((f"image.attnpool.{letter}_proj", f"visual.attnpool.{letter}_proj", "linear"))
+    return rows
 
 
-def _batch_norm(name: str) -> list[Row]:
+def _make_batch_norm_rows(name: str) -> list[Row]:
     return [
         (f"image.{name}", f"visual.{name}", "layer"),
         (f"image.{name}._mean", f"visual.{name}.running_mean", "array"),
@@ -138,15 +145,25 @@ def _batch_norm(name: str) -> list[Row]:
     ]
 
 
-def resnet_tower(image_size: int, layers: Sequence[int], width: int, head_width: int, dim: int) -> ImageTowerConfig:
-    """CLIP's ResNet, whose attention pooling has heads of `head_width` and makes features of width `dim`."""
+def make_resnet(
+    image_size: int, layers: Sequence[int], width: int, head_width: int, embed_dim: int
+) -> ImageTowerConfig:
+    """Return the configuration of CLIP's ResNet.
+
+    Args:
+        image_size: side of the images in pixels.
+        layers: number of blocks in each of the four stages.
+        width: channels of the first stage.
+        head_width: width of a head of the attention pooling, which reads features 32 times as wide as `width`.
+        embed_dim: width of the features that the pooling returns.
+    """
     return ModifiedResNet(
         name="ModifiedResNet",
         image_size=image_size,
         layers=list(layers),
         width=width,
         heads=max(1, 32 * width // head_width),
-        projection=dim,
+        projection=embed_dim,
         mean=CLIP_MEAN,
         std=CLIP_STD,
     )
@@ -173,32 +190,37 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     for section, keys in ((vision, _VISION_KEYS), (text, _TEXT_KEYS)):
         section.check_keys([*keys.split(), *_BLOCK_FACTS])
         section.check_values(**_BLOCK_FACTS)
-    # Of a tower of timm the flag changes the texts alone: timm has its own activation whatever the flag says.
-    quick: Activation = "quick_gelu" if settings.read_bool("quick_gelu", False) else "gelu"
-    dim = settings.read_count("embed_dim", 512)
-    timm = vision.values.get("timm_model_name") is not None
-    image = _timm_tower(vision, folder.arrays) if timm else _image_tower(vision, quick, dim)
+
+    activation: Activation = "quick_gelu" if settings.read_bool("quick_gelu", False) else "gelu"
+    embed_dim = settings.read_count("embed_dim", 512)
+    projections: Literal["text", "always", "by_width"]
+    if vision.values.get("timm_model_name") is not None:
+        # The activation is that of the texts alone: timm has its own.
+        image, projections = _read_timm_tower(vision, folder.arrays), "by_width"
+    else:
+        image = _read_image_tower(vision, activation, embed_dim)
+        # A ResNet projects within its attention pooling.
+        projections = "text" if isinstance(image, ModifiedResNet) else "always"
     image = image.model_copy(update={"mean": CLIP_MEAN, "std": CLIP_STD})
-    tower, longest = _text_tower(text, quick, dim, folder)
-    projections: Literal["text", "always"] = "text" if isinstance(image, ModifiedResNet) else "always"
-    return ModelConfig(image=image, text=tower, embed_dim=dim, projections="by_width" if timm else projections), longest
+    text_tower, text_length = _read_text_tower(text, activation, embed_dim, folder)
+    return ModelConfig(image=image, text=text_tower, embed_dim=embed_dim, projections=projections), text_length
 
 
-_CLEANING = {"whitespace": "open_clip_hf", "lower": "open_clip_lower", "canonicalize": "open_clip_canonical"}
-"""Rules of a tokenizer of transformers within OpenCLIP, by what is done to a text before."""
+_RULES_BY_CLEANING = {"whitespace": "open_clip_hf", "lower": "open_clip_lower", "canonicalize": "open_clip_canonical"}
+"""Rules of a tokenizer of transformers within OpenCLIP, by how a text is cleaned first."""
 
 
-def _tokenizer(folder: Folder) -> str:
+def _find_rules(folder: Folder) -> str:
     text = folder.settings.open_section("model_cfg").open_section("text_cfg")
-    named, options = text.values.get("hf_tokenizer_name"), text.open_optional_section("tokenizer_kwargs")
-    if not named:
+    options = text.open_optional_section("tokenizer_kwargs")
+    if not text.values.get("hf_tokenizer_name"):
         options.check_values(clean="lower", reduction_mask="")
         return "open_clip"
     options.check_values(strip_sep_token=False, tokenizer_mode=None, language=None)
-    return options.read_choice("clean", "open_clip_hf", _CLEANING)
+    return options.read_choice("clean", "open_clip_hf", _RULES_BY_CLEANING)
 
 
-def _image_tower(vision: Settings, quick: Activation, dim: int) -> ImageTowerConfig:
+def _read_image_tower(vision: Settings, activation: Activation, embed_dim: int) -> ImageTowerConfig:
     vision.check_values(
         attentional_pool=False,
         no_ln_pre=False,
@@ -206,38 +228,35 @@ def _image_tower(vision: Settings, quick: Activation, dim: int) -> ImageTowerCon
         pool_type="tok",
         final_ln_after_pool=False,
     )
-    layers, width, size = (
-        vision.values.get("layers"),
-        vision.read_count("width", 768),
-        vision.read_count("image_size", 224),
-    )
+    layers, width = vision.values.get("layers"), vision.read_count("width", 768)
+    image_size = vision.read_count("image_size", 224)
     if isinstance(layers, list):
         if len(layers) != 4 or not all(is_count(depth, most=1024) for depth in layers):
             raise vision.make_error("layers", "a number, or those of the four stages of a ResNet are expected")
-        return resnet_tower(size, layers, width, vision.read_count("head_width", 64), dim)
+        return make_resnet(image_size, layers, width, vision.read_count("head_width", 64), embed_dim)
     return Vit(
         name="ViT",
-        image_size=size,
+        image_size=image_size,
         patch_size=vision.read_count("patch_size", 16),
         width=width,
         depth=vision.read_count("layers", 12),
-        heads=_heads(vision, width, vision.read_count("head_width", 64)),
+        heads=_count_heads(vision, width, vision.read_count("head_width", 64)),
         variant=ImageVariant(
             hidden=int(width * vision.read_number("mlp_ratio", 4.0)),
-            activation=_activation(vision, quick),
-            epsilon=_epsilon(vision, 1e-5),
+            activation=_read_activation(vision, activation),
+            epsilon=_read_epsilon(vision, 1e-5),
         ),
     )
 
 
-def _timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowerConfig:
+def _read_timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowerConfig:
     """Describe an image tower of timm by its name and its arrays.
 
-    Depth, width and patches are those of the arrays. Heads are those that `head_width` says, if the folder gives it,
-    and otherwise those of the name.
+    Depth, width and patch size are those of the arrays. The number of heads follows from `head_width`, if the folder
+    gives it, and otherwise from the name.
     """
     name = vision.values["timm_model_name"]
-    # timm takes the name of published weights behind a full stop; they do not change what is computed.
+    # After a full stop comes the name of published weights, which does not change what is computed.
     facts = TIMM_VITS.get(name.partition(".")[0]) if isinstance(name, str) else None
     if facts is None:
         raise vision.make_error(
@@ -248,21 +267,18 @@ def _timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowe
         raise vision.make_error("timm_proj", "only 'none' is read")
     if vision.values.get("timm_pool", "avg") != "map":
         raise vision.make_error("timm_pool", "only 'map' is read")
-    shapes = {
-        part: arrays[f"{_TRUNK}{part}"].shape
-        for part in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
-        if f"{_TRUNK}{part}" in arrays
-    }
-    if len(shapes) < 2 or any(len(shape) not in (2, 4) for shape in shapes.values()):
+
+    kernel = arrays.get(f"{_TRUNK}patch_embed.proj.weight")
+    matrix = arrays.get(f"{_TRUNK}blocks.0.mlp.fc1.weight")
+    if kernel is None or matrix is None or kernel.ndim != 4 or matrix.ndim != 2:
         raise ValueError(
             f"{vision.path}: it describes {name}, of which the weights hold no {_TRUNK}patch_embed.proj "
             f"or {_TRUNK}blocks.0.mlp.fc1"
         )
-    width, _, size, _ = shapes["patch_embed.proj.weight"]
-    hidden, _ = shapes["blocks.0.mlp.fc1.weight"]
-    numbers = {part.split(".")[3] for part in arrays if part.startswith(f"{_TRUNK}blocks.")}
+    width, _, patch_size, _ = kernel.shape
+    blocks = {array_name.split(".")[3] for array_name in arrays if array_name.startswith(f"{_TRUNK}blocks.")}
     if "head_width" in vision.values:
-        heads = _heads(vision, width, vision.read_count("head_width", 64))
+        heads = _count_heads(vision, width, vision.read_count("head_width", 64))
     elif width == facts.width:
         heads = facts.heads
     else:
@@ -272,12 +288,12 @@ def _timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowe
     return Vit(
         name="ViT",
         image_size=vision.read_count("image_size", 224),
-        patch_size=size,
+        patch_size=patch_size,
         width=width,
-        depth=len(numbers),
+        depth=len(blocks),
         heads=heads,
         variant=ImageVariant(
-            hidden=hidden,
+            hidden=matrix.shape[0],
             activation=facts.activation,
             patch_bias=True,
             class_token=False,
@@ -287,76 +303,87 @@ def _timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowe
     )
 
 
-def _text_tower(text: Settings, quick: Activation, dim: int, folder: Folder) -> tuple[TextTowerConfig, int]:
+def _read_text_tower(
+    text: Settings, activation: Activation, embed_dim: int, folder: Folder
+) -> tuple[TextTowerConfig, int]:
     text.check_values(
         hf_model_name=None, tokenizer_mode=None, embed_cls=False, final_ln_after_pool=False, proj_type="linear"
     )
-    proj_bias = text.read_bool("proj_bias", False)
-    if proj_bias != any(f"{start}text_projection.bias" in folder.arrays for start in ("", "text.")):
-        raise text.make_error("proj_bias", f"its weights have {'no' if proj_bias else 'a'} bias of the text projection")
-    rows = count_words(folder)
-    width, longest = text.read_count("width", 512), text.read_count("context_length", 77)
+    has_projection_bias = text.read_bool("proj_bias", False)
+    if has_projection_bias != any(f"{prefix}text_projection.bias" in folder.arrays for prefix in ("", "text.")):
+        raise text.make_error(
+            "proj_bias", f"its weights have {'no' if has_projection_bias else 'a'} bias of the text projection"
+        )
+    num_words = count_words(folder)
+    width, text_length = text.read_count("width", 512), text.read_count("context_length", 77)
     pooling = text.read_choice("pool_type", _POOLING["argmax"], _POOLING)
-    return Transformer(
+    tower = Transformer(
         name="transformer",
         width=width,
         depth=text.read_count("layers", 12),
         heads=text.read_count("heads", 8),
-        max_positions=longest,
+        max_positions=text_length,
         pooling=pooling,
         dropout=0.0,
         attention_dropout=0.0,
-        epsilon=_epsilon(text, 1e-5),
+        epsilon=_read_epsilon(text, 1e-5),
         variant=TextVariant(
             hidden=int(width * text.read_number("mlp_ratio", 4.0)),
-            activation=_activation(text, quick),
+            activation=_read_activation(text, activation),
             mask="none" if text.read_bool("no_causal_mask", False) else "causal",
-            padding=text.read_token_id("pad_id", 0, rows),
-            end=text.read_token_id("eos_id", 2, rows) if pooling == "end" else None,
-            head=dim if proj_bias else None,
+            padding=text.read_token_id("pad_id", 0, num_words),
+            end=text.read_token_id("eos_id", 2, num_words) if pooling == "end" else None,
+            head=embed_dim if has_projection_bias else None,
         ),
-    ), longest
+    )
+    return tower, text_length
 
 
-def _heads(vision: Settings, width: int, head_width: int) -> int:
+def _count_heads(vision: Settings, width: int, head_width: int) -> int:
     if width % head_width:
         raise vision.make_error("head_width", f"it does not divide the width, {width}")
     return width // head_width
 
 
-def _activation(tower: Settings, plain: Activation) -> Activation:
-    given = tower.values.get("act_kwargs") or {}
-    if given not in ({}, {"approximate": "tanh"}, {"approximate": "none"}):
+def _read_activation(tower: Settings, activation: Activation) -> Activation:
+    """Return the activation of a tower; `activation` is that of the model, which options may modify."""
+    options = tower.values.get("act_kwargs") or {}
+    if options not in ({}, {"approximate": "tanh"}, {"approximate": "none"}):
         raise tower.make_error("act_kwargs", "only an approximate gelu is read")
-    if given and plain == "quick_gelu":
+    if options and activation == "quick_gelu":
         raise tower.make_error("act_kwargs", "quick_gelu, which the model has, takes none")
-    return "gelu_tanh" if given == {"approximate": "tanh"} else plain
+    return "gelu_tanh" if options == {"approximate": "tanh"} else activation
 
 
-def _epsilon(tower: Settings, default: float) -> float:
-    given = tower.values.get("norm_kwargs") or {}
-    if not isinstance(given, dict) or given.keys() - {"eps"}:
+def _read_epsilon(tower: Settings, default: float) -> float:
+    options = tower.values.get("norm_kwargs") or {}
+    if not isinstance(options, dict) or options.keys() - {"eps"}:
         raise tower.make_error("norm_kwargs", "only eps is read")
-    return Settings(tower.path, given, f"{tower.prefix}norm_kwargs.").read_epsilon("eps", default)
+    return Settings(tower.path, options, f"{tower.prefix}norm_kwargs.").read_epsilon("eps", default)
 
 
-def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) -> list[Row]:
+def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str]) -> list[Row]:
     variant = text_variant(model.text)
-    timm, head = model.projections == "by_width", variant is not None and variant.head
-    # Of a model that is made anew there are no names yet; one with a bias is a CustomTextCLIP there.
-    under = "text." if "text.token_embedding.weight" in has or (head and not has) else ""
+    has_head = variant is not None and variant.head
+    # The names of the text tower begin with "text." in a CustomTextCLIP. A model that is yet to be written has no names
+    # of arrays; if its projection has a bias, it will be a CustomTextCLIP.
+    is_custom = "text.token_embedding.weight" in array_names or (has_head and not array_names)
+    prefix = "text." if is_custom else ""
     network = "text.network."
-    projection: Row = ("text_projection.weight", f"{under}text_projection", "array")
-    if head:
-        projection = ("text.head", f"{under}text_projection", "linear")
-    bias: list[Row] = [("logit_bias", "logit_bias", "scalar")] if "logit_bias" in has else []
+    projection: Row = ("text_projection.weight", f"{prefix}text_projection", "array")
+    if has_head:
+        projection = ("text.head", f"{prefix}text_projection", "linear")
+    bias: list[Row] = []
+    if "logit_bias" in array_names:
+        bias.append(("logit_bias", "logit_bias", "scalar"))
+    is_timm = model.projections == "by_width"
     return [
-        *(_TIMM_IMAGE if timm else image_rows(model.image)),
+        *(_TIMM_IMAGE if is_timm else make_image_rows(model.image)),
         *bias,
-        (f"{network}embeddings.word_embeddings.weight", f"{under}token_embedding.weight", "array"),
-        (f"{network}embeddings.position_embeddings.weight", f"{under}positional_embedding", "array"),
-        *blocks(f"{network}encoder.layers.", f"{under}transformer.resblocks."),
-        (f"{network}norm", f"{under}ln_final", "layer"),
+        (f"{network}embeddings.word_embeddings.weight", f"{prefix}token_embedding.weight", "array"),
+        (f"{network}embeddings.position_embeddings.weight", f"{prefix}positional_embedding", "array"),
+        *make_block_rows(f"{network}encoder.layers.", f"{prefix}transformer.resblocks."),
+        (f"{network}norm", f"{prefix}ln_final", "layer"),
         projection,
     ]
 
@@ -364,13 +391,16 @@ def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) 
 OPEN_CLIP = Family(
     "OpenCLIP",
     _configure,
-    _rows,
-    tokenizer=_tokenizer,
+    _make_rows,
+    tokenizer=_find_rules,
     preprocessing="open_clip",
     dialects={**ACTIVATION, "tokenizer": ("stored", "clip"), "preprocessing": ("stored", "transformers")},
     settings=SETTINGS,
     find_weights=lambda folder: find_first_file(folder, WEIGHTS),
     layout="openclip",
     is_family=lambda path: (path if path.is_dir() else path.parent).joinpath(SETTINGS).is_file(),
-    unused={"*attn_mask": "the causal mask, which the text tower makes by itself", "*.num_batches_tracked": COUNTED},
+    unused={
+        "*attn_mask": "the causal mask, which the text tower makes by itself",
+        "*.num_batches_tracked": BATCH_COUNT,
+    },
 )

@@ -2,10 +2,9 @@
 
 Zhai et al. 2023, arXiv 2303.15343; Tschannen et al. 2025, arXiv 2502.14786; Xie et al. 2025, arXiv 2510.10921.
 
-FG-CLIP 2 is SigLIP 2 NaFlex with three ways of reading a text. Its folders carry code, which is read by nobody here.
-The dialect `text` is how texts are read: `short` as SigLIP 2 (64 tokens), `box` the same with the head for captions of
-regions, `long` (196 tokens) with positions and a head of their own. The three share all else, and a model here has one
-of them.
+FG-CLIP 2 is SigLIP 2 NaFlex with three ways of reading a text; the code in its folders is never run. The dialect `text`
+chooses the way: `short` as in SigLIP 2 (64 tokens), `box` the same with a head for captions of regions, and `long` (196
+tokens) with its own positions and head. The ways share everything else, and a model of this package has one of them.
 """
 
 import math
@@ -13,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ernie_vil2.config import ModelConfig
-from ernie_vil2.models.weights.families.clip import POSITION_IDS, TEXT_ROWS, blocks, mlp, sizes
+from ernie_vil2.models.weights.families.clip import POSITION_IDS, TEXT_ROWS, make_block_rows, read_mlp, read_sizes
 from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder
 from ernie_vil2.models.weights.name_table import SPLICE, Form, Row
 from ernie_vil2.models.weights.settings import Settings
@@ -21,20 +20,20 @@ from ernie_vil2.towers.base import ImageVariant, TextVariant
 from ernie_vil2.towers.transformer import NaFlex, Transformer, Vit, image_variant
 
 HALF = [0.5, 0.5, 0.5]
-GEMMA_WORDS = 256_000  # of SigLIP 2's vocabulary
+GEMMA_WORDS = 256_000  # tokens of SigLIP 2's vocabulary, which is Gemma's
 _HEADS = {"short": "text_model.head", "box": "boxtext_head", "long": "longtext_head"}
 _EMBEDDINGS = "text_model.embeddings.position_embedding"
 
 
-def _image_rows(patches: str) -> list[Row]:
-    """Rows of the image tower, and of scale and bias."""
-    embedded: Form = "linear" if patches == "linear" else "layer"
+def _make_image_rows(patches: str) -> list[Row]:
+    """Return the rows of the image tower, and of scale and bias."""
+    embedding_form: Form = "linear" if patches == "linear" else "layer"
     return [
         ("log_logit_scale", "logit_scale", "array"),
         ("logit_bias", "logit_bias", "array"),
-        ("image.patch_embed.proj", "vision_model.embeddings.patch_embedding", embedded),
+        ("image.patch_embed.proj", "vision_model.embeddings.patch_embedding", embedding_form),
         ("image.pos_embed", "vision_model.embeddings.position_embedding.weight", "grid"),
-        *blocks("image.blocks.", "vision_model.encoder.layers."),
+        *make_block_rows("image.blocks.", "vision_model.encoder.layers."),
         ("image.norm", "vision_model.post_layernorm", "layer"),
         ("image.attn_pool.probe", "vision_model.head.probe", "array"),
         ("image.attn_pool.{q,kv}", "vision_model.head.attention.in_proj_*", "linear"),
@@ -46,108 +45,118 @@ def _image_rows(patches: str) -> list[Row]:
 
 
 def _configure(folder: Folder) -> tuple[ModelConfig, int]:
-    """The towers of `SiglipModel`, and of `Siglip2Model`, whose images have any shape."""
+    """Return the towers of `SiglipModel`, or of `Siglip2Model`, whose images may have any shape."""
     settings = folder.settings
     text, vision = settings.open_optional_section("text_config"), settings.open_optional_section("vision_config")
     vision.check_values(num_channels=3, vision_use_head=True)
-    of_text, longest = sizes(text, 768, 12, 12), text.read_count("max_position_embeddings", 64)
-    size, side = vision.read_count("patch_size", 16), None
-    any_shape = settings.values["model_type"] != "siglip"
-    if any_shape:
-        side = math.isqrt(count := vision.read_count("num_patches", 256))
-        if side * side != count:
+    text_sizes = read_sizes(text, 768, 12, 12)
+    text_length = text.read_count("max_position_embeddings", 64)
+    patch_size = vision.read_count("patch_size", 16)
+    is_naflex = settings.values["model_type"] != "siglip"
+    if is_naflex:
+        # Its position embedding is a square grid that is resized to each image.
+        num_patches = vision.read_count("num_patches", 256)
+        side = math.isqrt(num_patches)
+        if side * side != num_patches:
             raise vision.make_error("num_patches", "a square number is expected")
-    image_size = vision.read_count("image_size", 224) if side is None else side * size
+        image_size = side * patch_size
+    else:
+        image_size = vision.read_count("image_size", 224)
     fields: dict[str, Any] = {
         "image_size": image_size,
-        "patch_size": size,
-        **sizes(vision, 768, 12, 12),
+        "patch_size": patch_size,
+        **read_sizes(vision, 768, 12, 12),
         "mean": HALF,
         "std": HALF,
         "variant": ImageVariant(
-            **mlp(vision, 3072, "gelu_tanh"),
+            **read_mlp(vision, 3072, "gelu_tanh"),
             epsilon=vision.read_epsilon("layer_norm_eps", 1e-6),
-            patches="linear" if any_shape else "convolution",
+            patches="linear" if is_naflex else "convolution",
             patch_bias=True,
             class_token=False,
             input_norm=False,
             pooling="attention",
         ),
     }
-    image = NaFlex(name="NaFlex", **fields) if any_shape else Vit(name="ViT", **fields)
-    head = text.read_count("projection_size", None) or of_text["width"]
-    return ModelConfig(
-        image=image,
-        text=Transformer(
-            name="transformer",
-            **of_text,
-            max_positions=longest,
-            pooling="last",
-            dropout=0.0,
-            attention_dropout=0.0,
-            epsilon=text.read_epsilon("layer_norm_eps", 1e-6),
-            variant=TextVariant(
-                **mlp(text, 3072, "gelu_tanh"),
-                mask="none",
-                padding=text.read_count("pad_token_id", 1, minimum=0),
-                head=head,
-            ),
+    head_width = text.read_count("projection_size", None) or text_sizes["width"]
+    text_tower = Transformer(
+        name="transformer",
+        **text_sizes,
+        max_positions=text_length,
+        pooling="last",
+        dropout=0.0,
+        attention_dropout=0.0,
+        epsilon=text.read_epsilon("layer_norm_eps", 1e-6),
+        variant=TextVariant(
+            **read_mlp(text, 3072, "gelu_tanh"),
+            mask="none",
+            padding=text.read_count("pad_token_id", 1, minimum=0),
+            head=head_width,
         ),
-        embed_dim=head,
-    ), longest
+    )
+    model = ModelConfig(
+        image=NaFlex(name="NaFlex", **fields) if is_naflex else Vit(name="ViT", **fields),
+        text=text_tower,
+        embed_dim=head_width,
+    )
+    return model, text_length
 
 
-def _tokenizer(folder: Folder) -> str:
-    """SigLIP 2's where the folder names its class, which is Gemma's, or has as many words; else SigLIP's."""
+def _find_rules(folder: Folder) -> str:
+    """Return SigLIP 2's rules if the folder has Gemma's tokenizer, or as many words as it; otherwise SigLIP's."""
     path = folder.weights.with_name("tokenizer_config.json")
-    kind = str(Settings.from_file(path).values.get("tokenizer_class")) if path.is_file() else ""
-    words = folder.settings.open_optional_section("text_config").read_count("vocab_size", 32_000)
-    return "siglip2" if "gemma" in kind.lower() or "siglip2" in kind.lower() or words == GEMMA_WORDS else "siglip"
+    tokenizer_class = ""
+    if path.is_file():
+        tokenizer_class = str(Settings.from_file(path).values.get("tokenizer_class")).lower()
+    num_words = folder.settings.open_optional_section("text_config").read_count("vocab_size", 32_000)
+    if "gemma" in tokenizer_class or "siglip2" in tokenizer_class or num_words == GEMMA_WORDS:
+        return "siglip2"
+    return "siglip"
 
 
-def _rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) -> list[Row]:
+def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str]) -> list[Row]:
     variant = image_variant(model.image) or ImageVariant()
-    return [*_image_rows(variant.patches), *TEXT_ROWS, ("text.head", "text_model.head", "linear")]
+    return [*_make_image_rows(variant.patches), *TEXT_ROWS, ("text.head", "text_model.head", "linear")]
 
 
-def _fgclip2(folder: Folder) -> tuple[ModelConfig, int]:
-    model, short = _configure(folder)
+def _configure_fgclip2(folder: Folder) -> tuple[ModelConfig, int]:
+    model, short_length = _configure(folder)
     text = folder.settings.open_optional_section("text_config")
-    kept, longest = text.read_count("keep_len", SPLICE), text.read_count("longtext_len", 196)
-    if kept != SPLICE:
+    num_fixed_positions, long_length = text.read_count("keep_len", SPLICE), text.read_count("longtext_len", 196)
+    if num_fixed_positions != SPLICE:
         raise text.make_error("keep_len", f"only models that keep {SPLICE} positions are read")
     if folder.dialect["text"] != "long":
-        return model, short
-    return model.model_copy(update={"text": model.text.model_copy(update={"max_positions": longest})}), longest
+        return model, short_length
+    tower = model.text.model_copy(update={"max_positions": long_length})
+    return model.model_copy(update={"text": tower}), long_length
 
 
-def _fgclip2_rows(model: ModelConfig, dialect: Mapping[str, str], has: Collection[str]) -> list[Row]:
-    positions = "text.network.embeddings.position_embeddings.weight"
-    long: list[Row] = [(positions, f"{_EMBEDDINGS}_{{ori,res}}.weight", "spliced")]
-    return [
-        *_image_rows("linear"),
-        *(row for row in TEXT_ROWS if dialect["text"] != "long" or row[0] != positions),
-        *(long if dialect["text"] == "long" else ()),
-        ("text.head", _HEADS[dialect["text"]], "linear"),
-    ]
+def _make_fgclip2_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str]) -> list[Row]:
+    way = dialect["text"]
+    text_rows = TEXT_ROWS
+    if way == "long":
+        positions = "text.network.embeddings.position_embeddings.weight"
+        text_rows = [row for row in TEXT_ROWS if row[0] != positions]
+        text_rows.append((positions, f"{_EMBEDDINGS}_{{ori,res}}.weight", "spliced"))
+    return [*_make_image_rows("linear"), *text_rows, ("text.head", _HEADS[way], "linear")]
 
 
 SIGLIP = Family(
     "SigLIP",
     _configure,
-    _rows,
-    tokenizer=_tokenizer,
+    _make_rows,
+    tokenizer=_find_rules,
     preprocessing="square",
     unused={"*.position_ids": POSITION_IDS},
     dialects=ACTIVATION,
 )
 SIGLIP_2 = Family(
-    "SigLIP 2 NaFlex", _configure, _rows, tokenizer="siglip2", preprocessing="naflex", dialects=ACTIVATION
+    "SigLIP 2 NaFlex", _configure, _make_rows, tokenizer="siglip2", preprocessing="naflex", dialects=ACTIVATION
 )
 FGCLIP_2 = Family(
     "FG-CLIP 2",
-    _fgclip2,
-    _fgclip2_rows,
+    _configure_fgclip2,
+    _make_fgclip2_rows,
     tokenizer="siglip2",
     preprocessing="fgclip2",
     unused={
