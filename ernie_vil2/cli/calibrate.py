@@ -1,10 +1,10 @@
-"""Find on a validation set what a checkpoint's scores mean: a temperature, and a threshold for "nothing matches".
+"""Find what a checkpoint's scores mean, on a validation set: a temperature, and a threshold for "nothing matches".
 
     python tools/calibrate.py --checkpoint runs/emoji --data demo_data/emoji-val.tar --language zh
     python tools/calibrate.py --checkpoint model.pdparams --data coco-cn-version1805v1.1 --split val
 
 Writes calibration.json next to the checkpoint, which `rank`, classification, tagging and search use, and prints
-precision and recall of the threshold. docs/search.md says how they are found.
+precision and recall of the threshold. docs/search.md explains how both are found.
 """
 
 import argparse
@@ -16,7 +16,8 @@ from ernie_vil2.device.extras import require
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_model_options(parser)
     arguments.add_data_options(parser)
-    parser.add_argument("--language", default="", help="language of the captions, where the data has several")
+    parser.add_argument("--language", default="",
+                        help="language of the captions, if the data have several")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,20 +28,21 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.evaluation.encoded import encode_on_all_ranks
     from ernie_vil2.io.calibration import write_calibration
 
-    model, weights = arguments.load_named_model(args)
+    encoder, weights = arguments.load_named_model(args)
     benchmarks = arguments.open_data(args, [args.language] if args.language else None)
     language, benchmark = next(iter(benchmarks.items()))
-    encoded = encode_on_all_ranks(model, benchmark)
-    name = " ".join(filter(None, [*map(str, args.data), args.split, language]))
-    found = calibrate(
-        encoded.image_embeddings, encoded.text_embeddings, encoded.benchmark.pairs, model.fingerprint, name
-    )
-    path = write_calibration(found, weights.parent)
-    sizes = f"{len(encoded.image_embeddings):,} images, {len(encoded.text_embeddings):,} texts"
-    print(f"\n{sizes}; logit scale {found.logit_scale:.1f}")
+    encoded = encode_on_all_ranks(encoder, benchmark)
+    images, texts = encoded.image_embeddings, encoded.text_embeddings
+
+    words = [*map(str, args.data), args.split, language]
+    data_name = " ".join(word for word in words if word)
+    calibration = calibrate(images, texts, encoded.benchmark.pairs, encoder.fingerprint, data_name)
+    path = write_calibration(calibration, weights.parent)
+
+    print(f"\n{len(images):,} images, {len(texts):,} texts; logit scale {calibration.logit_scale:.1f}")
     print(f"{'':<16}{'threshold':>11}{'precision %':>13}{'recall %':>10}{'refused %':>11}")
-    for way, one in found.thresholds.items():
-        numbers = f"{one.cosine:>11.3f}{one.precision:>13.1f}{one.recall:>10.1f}{one.refused:>11.1f}"
-        print(f"{way.replace('_to_', ' to '):<16}{numbers}")
+    for direction, threshold in calibration.thresholds.items():
+        figures = f"{threshold.precision:>13.1f}{threshold.recall:>10.1f}{threshold.refused:>11.1f}"
+        print(f"{direction.replace('_to_', ' to '):<16}{threshold.cosine:>11.3f}{figures}")
     print(f"written: {path}")
     return 0

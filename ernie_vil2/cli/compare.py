@@ -1,13 +1,13 @@
-"""Compare models on your own data: figures with intervals, which is better, who finds what, and what each costs.
+"""Compare models on your own data: scores with intervals, which model is better, what each finds, and what it costs.
 
     python tools/compare.py runs/emoji runs/scratch --data demo_data/emoji-test.tar --language zh en
     python tools/compare.py ernie-vil-2.0-base-zh mine=runs/mine --data titles.csv --images photos
     python tools/compare.py runs/emoji --embeddings api=embeddings --data titles.csv --images photos
     python tools/compare.py first second --data coco-cn-version1805v1.1 --protocol coco-cn-test
 
-Models are checkpoints, exports and known names; the first is what the others are compared with. Prints a table and a
+Models are checkpoints, exports and names of released models; all are compared with the first. Prints a table and a
 verdict for each, and writes them as text and JSON, every query's ranks as CSV, and a page with what one model finds and
-another does not. docs/compare.md says how intervals and verdicts are meant.
+another does not. docs/compare.md explains intervals and verdicts.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from ernie_vil2.cli.eval import write_results
 
 
 def labelled_model(text: str) -> tuple[str, str]:
-    """Name, if any, and source of `MODEL` or `NAME=MODEL`."""
+    """Return name and source of NAME=MODEL, or "" and the source of MODEL."""
     name, equals, path = text.partition("=")
     if equals and not os.path.lexists(text):
         return name, model(path)
@@ -30,7 +30,7 @@ def labelled_model(text: str) -> tuple[str, str]:
 
 
 def labelled_folder(text: str) -> tuple[str, str]:
-    """Name and folder of `NAME=FOLDER`."""
+    """Return name and folder of NAME=FOLDER."""
     name, equals, path = text.partition("=")
     if not name or not equals:
         raise ArgumentTypeError(f"{text}: write NAME=FOLDER")
@@ -41,35 +41,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 
     add = parser.add_argument
-    add(
-        "models",
-        nargs="*",
-        type=labelled_model,
-        metavar="MODEL",
-        help="as --checkpoint of tools/eval.py; NAME=MODEL names it",
-    )
-    add(
-        "--embeddings",
-        nargs="+",
-        default=[],
-        type=labelled_folder,
-        metavar="NAME=FOLDER",
-        help="embeddings of another library: image_embeddings.npy and text_embeddings.npy with images.jsonl and "
-        "texts.jsonl as embed.py writes them, or images.txt and texts.txt, a name per line",
-    )
+    add("models", nargs="*", type=labelled_model, metavar="MODEL",
+        help="model, like --checkpoint of tools/eval.py; NAME=MODEL gives it a name")  # fmt: skip
+    add("--embeddings", nargs="+", default=[], type=labelled_folder, metavar="NAME=FOLDER",
+        help="embeddings of another library: image_embeddings.npy and text_embeddings.npy, with images.jsonl and "
+        "texts.jsonl as tools/embed.py writes them, or images.txt and texts.txt with a name on each line")  # fmt: skip
     arguments.add_data_options(parser)
-    add("--language", nargs="+", help="of the captions, where they have several; default: the first model's")
-    add("--protocol", nargs="+", default=[], metavar="NAME", help="of retrieval, see docs/protocols.md; default: pairs")
-    add("--scorer", metavar="NAME", help="what is scored, where the data's layout does not say it")
-    add("--option", action="append", default=[], type=option, metavar="NAME=VALUE", help="of the scorer, as YAML")
+    add("--language", nargs="+",
+        help="languages of the captions to compare on; default: those that the first model was trained on")  # fmt: skip
+    add("--protocol", nargs="+", default=[], metavar="NAME",
+        help="protocols of retrieval, see docs/protocols.md; default: pairs")  # fmt: skip
+    add("--scorer", metavar="NAME", help="scorer; default: chosen by the layout of the data")
+    add("--option", action="append", default=[], type=option, metavar="NAME=VALUE",
+        help="option of the scorer, its value written as YAML; may be repeated")  # fmt: skip
     arguments.add_field_option(parser, Retrieval, "pixel_baseline", nargs="+", type=source)
     arguments.add_import_option(parser)
     arguments.add_encoding_options(parser)
-    add("--resamples", type=count, default=10_000, help="of the bootstrap and the test; default: 10,000")
-    add("--seed", type=natural, default=0, help="of both")
-    add("--queries", type=count, default=12, help="of each kind on the page, for each model and direction")
-    add("--name", type=file_name, help="of the files written; default: the data's")
-    add("--output", type=output_folder, default=Path("comparison"), metavar="FOLDER", help="default: comparison")
+    add("--resamples", type=count, default=10_000,
+        help="number of resamples for the intervals and the significance test; default: 10,000")  # fmt: skip
+    add("--seed", type=natural, default=0, help="seed of the resamples (default 0)")
+    add("--queries", type=count, default=12,
+        help="queries of each kind on the page, for each model and direction (default 12)")  # fmt: skip
+    add("--name", type=file_name, help="base name of the output files; default: derived from the data")
+    add("--output", type=output_folder, default=Path("comparison"), metavar="FOLDER",
+        help="output folder; default: comparison")  # fmt: skip
     add("--no-cache", action="store_true", help="do not keep embeddings in the output folder")
 
 
@@ -89,19 +84,28 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.evaluation.scorer import find_scorer, make_scorer
     from ernie_vil2.registry import import_user_modules
 
-    import_user_modules([*filter(None, [args.scorer]), *args.protocol])
-    unnamed = iter(name_models([path for name, path in args.models if not name]))
-    models: list[tuple[str, Any]] = [(name or next(unnamed), path) for name, path in args.models]
-    models += [(name, EmbeddingFolder(folder)) for name, folder in args.embeddings]
+    scorer_names = [args.scorer] if args.scorer else []
+    import_user_modules([*scorer_names, *args.protocol])
+    sources: list[tuple[str, Any]] = []
+    # Models without a name are named after their sources.
+    new_names = iter(name_models([path for name, path in args.models if not name]))
+    for name, path in args.models:
+        sources.append((name or next(new_names), path))
+    for name, folder in args.embeddings:
+        sources.append((name, EmbeddingFolder(folder)))
     if args.pixel_baseline:
-        models.append((PIXEL_BASELINE_NAME, NearestPixels(args.pixel_baseline)))
-    if len(dict(models)) < len(models):
-        names = ", ".join(name for name, _ in models)
-        raise ValueError(f"each model has a name of its own; here are {names}")
+        sources.append((PIXEL_BASELINE_NAME, NearestPixels(args.pixel_baseline)))
+    models = dict(sources)
+    if len(models) < len(sources):
+        names = ", ".join(name for name, _ in sources)
+        raise ValueError(f"two models have the same name: {names}; write NAME=MODEL")
+
     data = arguments.make_data_spec(args, languages=args.language)
-    options = dict(args.option) | ({"protocol": tuple(args.protocol)} if args.protocol else {})
-    compared = compare_models(
-        dict(models),
+    options = dict(args.option)
+    if args.protocol:
+        options["protocol"] = tuple(args.protocol)
+    comparison = compare_models(
+        models,
         data,
         scorer=make_scorer(args.scorer or find_scorer(data, args.protocol), options),
         cache=None if args.no_cache else args.output / "embeddings",
@@ -111,7 +115,9 @@ def run(args: argparse.Namespace) -> int:
         resamples=args.resamples,
         seed=args.seed,
     )
-    report = make_comparison_report(compared, args.queries)
-    record = describe_run(" ".join(compared.sources), list(map(str, args.data)), report.settings, None)
-    suffixes = [*filter(None, [args.split]), *(args.language or []), *args.protocol]
+    report = make_comparison_report(comparison, args.queries)
+    record = describe_run(" ".join(comparison.sources), list(map(str, args.data)), report.settings, None)
+    suffixes = [*(args.language or []), *args.protocol]
+    if args.split:
+        suffixes.insert(0, args.split)
     return write_results(args, report, record, args.output, suffixes)

@@ -1,4 +1,4 @@
-"""Turn any source of pairs into tar shards: checked, made smaller, with tags, without duplicates.
+"""Turn any source of image-text pairs into checked tar shards: smaller images, added tags, no duplicates, splits.
 
     python tools/prepare.py 'downloads/{00000..00099}.tar' --output data/train --short-side 256
     python tools/prepare.py pairs/train.csv --output data/train --tags tags.jsonl --drop-duplicates
@@ -6,9 +6,9 @@
     python tools/prepare.py lmdb/train --check
     python tools/prepare.py crawl --select curated --output data/train
 
-INPUT is whatever Data.train takes (docs/data.md). The output holds 00000.tar, ..., index.json (counts, sizes and
-checksums) and report.txt (what could not be used). Stopped or killed, the same command continues. --check reads and
-decodes everything and writes nothing; its exit status is 1 if a sample cannot be used.
+INPUT is anything that Data.train takes (docs/data.md). The output holds 00000.tar, ..., index.json (counts, sizes and
+checksums) and report.txt (samples that could not be used). After an interruption the same command continues. --check
+reads and decodes everything and writes nothing; its exit status is 1 if a sample cannot be used.
 """
 
 import argparse
@@ -26,59 +26,60 @@ from ernie_vil2.cli.arguments import (
 )
 from ernie_vil2.data.spec import TRAIN, DataSpec
 
-NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}  # of parts, by how many there are
+SPLIT_NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}  # by the number of shares in --parts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_options(parser)
     parser.add_argument("--output", type=output_folder, metavar="FOLDER", help="folder of the shards")
-    parser.add_argument("--check", action="store_true", help="only read everything, and report what is wrong")
+    parser.add_argument("--check", action="store_true", help="only read everything and report what is wrong")
     parser.add_argument("--short-side", type=count, metavar="PIXELS",
-                        help="longer ones become JPEG of this; default: images keep their bytes")  # fmt: skip
-    parser.add_argument("--quality", type=count, default=90, help="of that JPEG, 1 to 100; default 90")
+                        help="turn images with a longer short side into JPEG with this short side; default: keep the "
+                        "bytes of all images")  # fmt: skip
+    parser.add_argument("--quality", type=count, default=90, help="quality of that JPEG, 1 to 100 (default 90)")
     parser.add_argument("--background", type=natural, nargs=3, default=(255, 255, 255),
                         metavar=("RED", "GREEN", "BLUE"),
-                        help="behind transparent pixels of what becomes JPEG; default 255 255 255")  # fmt: skip
+                        help="colour behind the transparent pixels of an image that becomes JPEG (default 255 255 "
+                        "255)")  # fmt: skip
     parser.add_argument("--tags", action="append", default=[], type=input_file, metavar="FILE",
-                        help=".jsonl, .tsv or .csv with id, tags, tags_zh, ... a row; may be repeated")  # fmt: skip
-    parser.add_argument("--tags-id", metavar="FIELD", help="field with the id of the tags; default: the image's name")
-    parser.add_argument("--drop-duplicates", action="store_true", help="keep the first of equal image and captions")
-    parser.add_argument(
-        "--select",
-        type=input_folder,
-        metavar="FOLDER",
-        help="output of ernie-vil2 curate: only what it kept, whatever its weight",
-    )
+                        help=".jsonl, .tsv or .csv file with id, tags, tags_zh, ... in each row; may be "
+                        "repeated")  # fmt: skip
+    parser.add_argument("--tags-id", metavar="FIELD",
+                        help="field of a sample that holds the id of its tags; default: the name of the "
+                        "image")  # fmt: skip
+    parser.add_argument("--drop-duplicates", action="store_true",
+                        help="keep only the first of several samples with equal image and captions")  # fmt: skip
+    parser.add_argument("--select", type=input_folder, metavar="FOLDER",
+                        help="output folder of ernie-vil2 curate: write only the samples that it selected, whatever "
+                        "their weight")  # fmt: skip
     add_field_option(parser, DataSpec, "text_id", help="field that names a text, like Data.text_id")
-    parser.add_argument(
-        "--parts",
-        nargs="+",
-        type=fraction,
-        default=[],
-        metavar="SHARE",
-        help="0.8 0.1 0.1: folders train, val and test in --output, or of two shares train and test; "
-        "no image is in two of them",
-    )
-    parser.add_argument("--group-by", metavar="FIELD", help="with --parts: no value of this field is in two of them")
-    parser.add_argument("--stratify-by", metavar="FIELD", help="with --parts: each part has its share of every value")
-    parser.add_argument("--seed", type=natural, default=0, help="with --parts: seed of the division")
-    parser.add_argument("--samples-per-shard", type=count, default=10_000, metavar="N", help="default 10000")
-    parser.add_argument("--processes", type=count, metavar="N", help="default: one for each core that may be used")
+    parser.add_argument("--parts", nargs="+", type=fraction, default=[], metavar="SHARE",
+                        help="divide the samples: 0.8 0.1 0.1 makes the folders train, val and test in --output, two "
+                        "shares make train and test; no image is in two of them")  # fmt: skip
+    parser.add_argument("--group-by", metavar="FIELD",
+                        help="with --parts: no value of this field is in two folders")  # fmt: skip
+    parser.add_argument("--stratify-by", metavar="FIELD",
+                        help="with --parts: every value of this field is divided by the same shares")  # fmt: skip
+    parser.add_argument("--seed", type=natural, default=0, help="with --parts: seed of the division (default 0)")
+    parser.add_argument("--samples-per-shard", type=count, default=10_000, metavar="N",
+                        help="samples in each shard (default 10000)")  # fmt: skip
+    parser.add_argument("--processes", type=count, metavar="N",
+                        help="number of processes; default: one for each usable core")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     if bool(args.output) == args.check:
         raise ValueError("give --output FOLDER, or --check")
-    if args.parts and (args.check or len(args.parts) not in NAMES):
+    if args.parts and (args.check or len(args.parts) not in SPLIT_NAMES):
         raise ValueError("--parts takes two or three shares, for --output: 0.8 0.2 or 0.8 0.1 0.1")
     if args.parts and args.select:
-        raise ValueError("--parts is of a whole source: write what --select keeps first, then its parts")
+        raise ValueError("--parts divides a whole source: write the samples of --select first, then divide the output")
     if (args.group_by or args.stratify_by) and not args.parts:
         raise ValueError("--group-by and --stratify-by go with --parts")
     if args.seed and not args.parts:
-        raise ValueError("--seed goes with --parts: nothing else is drawn")
+        raise ValueError("--seed goes with --parts: nothing else is random")
     if args.tags_id and not args.tags:
-        raise ValueError("--tags-id says by which field the tags of --tags are joined: name --tags FILE as well")
+        raise ValueError("--tags-id names the field for joining --tags: name --tags FILE as well")
 
     from ernie_vil2.data.prepare import Settings, check, prepare
     from ernie_vil2.data.readers import open_sources
@@ -88,27 +89,29 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.device.runtime import usable_cores
 
     settings = Settings(
-        args.short_side,
-        args.quality,
-        args.samples_per_shard,
-        args.tags_id,
-        args.drop_duplicates,
-        args.text_id,
-        tuple(args.background),
+        short_side=args.short_side,
+        quality=args.quality,
+        samples_per_shard=args.samples_per_shard,
+        tags_id=args.tags_id,
+        drop_duplicates=args.drop_duplicates,
+        text_id=args.text_id,
+        background=tuple(args.background),
     )
-    opened = open_sources(make_data_spec(args, args.input, default_split=TRAIN))
-    source = SelectedSamples(args.select, opened) if args.select else opened
+    source = open_sources(make_data_spec(args, args.input, default_split=TRAIN))
     tags = [TagsFile(path) for path in args.tags]
     processes = args.processes or usable_cores()
+    if args.parts:
+        shares = dict(zip(SPLIT_NAMES[len(args.parts)], args.parts, strict=True))
+        division = Division(shares, args.group_by, args.stratify_by, args.seed)
+        for name, rows in division.assign_rows(source).items():
+            summary = prepare(select_rows(source, rows), args.output / name, settings, tags, processes)
+            print(f"{name}: {summary}")
+        return 0
+
+    samples = SelectedSamples(args.select, source) if args.select else source
     if args.check:
-        index = check(source, settings, tags, processes)
+        index = check(samples, settings, tags, processes)
         print(index)
         return 1 if index.bad_samples.counts else 0
-    if not args.parts:
-        print(prepare(source, args.output, settings, tags, processes))
-        return 0
-    shares = dict(zip(NAMES[len(args.parts)], args.parts, strict=True))
-    division = Division(shares, args.group_by, args.stratify_by, args.seed)
-    for name, rows in division.assign_rows(opened).items():
-        print(f"{name}: {prepare(select_rows(opened, rows), args.output / name, settings, tags, processes)}")
+    print(prepare(samples, args.output, settings, tags, processes))
     return 0

@@ -9,6 +9,7 @@ fleetrun tools/train.py -c configs/pretrain/vit_b16_ernie_base_zh.yaml
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from typing import TYPE_CHECKING
 
@@ -32,22 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pipe_option(parser)
     add_table_options(parser)
     parser.add_argument("--resume", action="store_true",
-                        help="resume from the newest complete checkpoint; start if there is none")  # fmt: skip
+                        help="resume from the newest complete checkpoint; without one, start anew")  # fmt: skip
     parser.add_argument("--extend", action="store_true",
-                        help="with --resume: to more Training.steps than the run has; the learning rates from there on "
-                        "are those of a run of the new length")  # fmt: skip
+                        help="with --resume: continue to more Training.steps than the run had; from there on the "
+                        "learning rates are those of a run of the new length")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true",
-                        help="train nothing: read one batch of every source, and leave a page of its views, the "
-                        "plan and the schedule in <run folder>/dry_run")  # fmt: skip
-    parser.add_argument(
-        "--tune-rate",
-        action="store_true",
-        help="first try a few learning rates and batches on the data for a short time each, and train with the best if "
-        "it is better than the configuration's by more than its interval (docs/own_data.md)",
-    )
-    parser.add_argument(
-        "--processes", type=count, default=1, help="CPU: ranks to start on this machine; GPUs: use fleetrun instead"
-    )
+                        help="train nothing: read one batch of every source, and write a page with its views, the plan "
+                        "and the schedule to <run folder>/dry_run")  # fmt: skip
+    parser.add_argument("--tune-rate", action="store_true",
+                        help="first try a few learning rates and batch sizes on the data for a short time each; train "
+                        "with the best if it beats the configuration's by more than the interval of the difference "
+                        "(docs/own_data.md)")  # fmt: skip
+    parser.add_argument("--processes", type=count, default=1,
+                        help="number of CPU ranks to start on this machine; for GPUs use fleetrun instead")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,26 +55,26 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--extend goes with --resume")
     if args.tune_rate and max(args.processes, launched_rank()[1]) > 1:
         raise ValueError(
-            "--tune-rate tries on one process: run it without --processes and fleetrun, then train on several with "
-            "the rate and batch that it found"
+            "--tune-rate works in one process: run it without --processes and fleetrun, then train in several with the "
+            "rate and batch that it found"
         )
     config = load_config(args.config, [*args.override, *make_table_overrides(args)])
     if args.dry_run:
-        base = (str(args.config), load_config(args.config)) if args.config else None
-        return dry_run(config, args.processes, base)
+        file_config = (str(args.config), load_config(args.config)) if args.config else None
+        return write_dry_run(config, args.processes, file_config)
     batch = config.Training.global_batch
     if batch % args.processes:
-        # Here, and not in the ranks, which would all import Paddle first.
+        # Checked here and not in the ranks, each of which would import Paddle first.
         fewer = max(number for number in range(1, min(args.processes, batch) + 1) if batch % number == 0)
+        larger_batch = args.processes * math.ceil(batch / args.processes)
         raise ValueError(
             f"--processes {args.processes}: Training.global_batch ({batch}) must be divisible by the ranks; name "
-            f"{fewer}, or another batch: -o Training.global_batch={args.processes * -(-batch // args.processes)}"
+            f"{fewer}, or another batch: -o Training.global_batch={larger_batch}"
         )
-    if (
-        args.processes > 1
-        and (code := start_ranks(args.processes, config.Training.device, "-o Training.device=cpu")) is not None
-    ):
-        return code
+    if args.processes > 1:
+        code = start_ranks(args.processes, config.Training.device, "-o Training.device=cpu")
+        if code is not None:  # this process has started the ranks; None: it is one of them
+            return code
 
     from ernie_vil2.io.terminal import counted
     from ernie_vil2.models.weights.initial import resolve_model_like
@@ -89,27 +87,34 @@ def run(args: argparse.Namespace) -> int:
         import_user_modules(config.names)
         config = tune_rate(resolve_model_like(config))
     trainer = Trainer(config, args.resume, args.extend)
-    finished = trainer.fit()
+    is_finished = trainer.fit()
     if trainer.rank == 0:
-        if finished:
+        if is_finished:
             print(f"finished: {counted(trainer.step, 'step')}, run folder {trainer.run}")
             if trainer.best:
                 print("best: step {step}, {metric} {value:.4g}, ".format(**trainer.best)
                       + f"in {trainer.run / 'checkpoints' / 'best'}")  # fmt: skip
         else:
             print(f"stopped after step {trainer.step}; continue with the same command and --resume")
-    return 0 if finished else trainer.signals.exit_code
+    return 0 if is_finished else trainer.signals.exit_code
 
 
-def dry_run(config: Config, processes: int, base: tuple[str, Config] | None) -> int:
+def write_dry_run(config: Config, processes: int, file_config: tuple[str, Config] | None) -> int:
+    """Write the page of a dry run, and return the exit code: 1 if a training would stop.
+
+    Args:
+        config: configuration of the run.
+        processes: value of --processes.
+        file_config: name and content of the configuration file, without the overrides.
+    """
     rank, ranks = launched_rank()
     if rank != 0:
         return 0  # the first rank does it for all
-    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's remarks on traces
+    os.environ.setdefault("GLOG_minloglevel", "2")  # hides Paddle's log lines about traced graphs
 
     from ernie_vil2.training.dry_run import dry_run
 
-    found = dry_run(config, processes if ranks == 1 else ranks, base)
-    print(found.text)
-    print(f"nothing was trained; look at {found.folder / 'dry_run.html'}")
-    return 1 if found.would_stop else 0
+    result = dry_run(config, processes if ranks == 1 else ranks, file_config)
+    print(result.text)
+    print(f"nothing was trained; look at {result.folder / 'dry_run.html'}")
+    return 1 if result.would_stop else 0

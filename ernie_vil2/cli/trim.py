@@ -1,11 +1,11 @@
-"""Leave out the words of a vocabulary that your languages, or your texts, never use.
+"""Remove the words of a vocabulary that your languages, or your texts, never use.
 
     ernie-vil2 trim MODEL --keep zh en --output TRIMMED
     ernie-vil2 trim MODEL --texts captions.txt --held-out others.txt --output TRIMMED
     ernie-vil2 trim --data demo_data/emoji-train.tar --output demo_data/vocabulary.txt
 
-With MODEL, OUTPUT is a folder with the trimmed model. Embeddings of such texts stay the same to the last bit; ids are
-other numbers, and the tokenizer is written for them. In SigLIP 2 B, words are 197 of 375 million parameters.
+With MODEL, OUTPUT is a folder with the trimmed model. Its embeddings of such texts are the same to the last bit; the
+ids change, and the tokenizer is written for the new ones. In SigLIP 2 B, words are 197 of 375 million parameters.
 ernie-vil2 convert brings the folder back to the layout that the model came from.
 
 Without MODEL, OUTPUT is a vocabulary file for a model that is yet to be trained: the tokens of ERNIE 3.0 that the texts
@@ -33,35 +33,26 @@ if TYPE_CHECKING:
     from ernie_vil2.data.tokenizer import TextTokenizer
     from ernie_vil2.models.weights.format import StoredModel
 
-MAX_LENGTH = 2**20  # tokens of a text; no text of a file is cut, so that all of its words are seen
-SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")  # the first lines of a vocabulary file
+MAX_LENGTH = 2**20  # tokens of a text; so large that no text is cut, and all of its words are seen
+SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")  # first lines of a vocabulary file, in this order
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "model", nargs="?", type=model, metavar="MODEL", help="as for load_model; default: the words of ERNIE 3.0 alone"
-    )
-    add(
-        "--keep",
-        nargs="+",
-        default=[],
-        metavar="LANGUAGE",
-        help="keep what texts in these languages can have: zh, en, ja, ko, ru, ...; these options add up",
-    )
-    add(
-        "--texts", nargs="+", default=[], type=input_file, metavar="FILE", help="keep what these texts have, one a line"
-    )
-    add_source_options(
-        parser, "--data", "PATH", "keep what captions and tags of these have: whatever can be trained on"
-    )
-    add(
-        "--held-out",
-        type=input_file,
-        metavar="FILE",
-        help="other texts, one a line, whose words outside the new vocabulary are counted",
-    )
-    add("--vocab", type=input_file, metavar="FILE", help="vocabulary file, where MODEL has none, or instead of ERNIE's")
+    add("model", nargs="?", type=model, metavar="MODEL",
+        help="model to trim, anything that load_model takes; default: only the vocabulary of ERNIE 3.0")  # fmt: skip
+    add("--keep", nargs="+", default=[], metavar="LANGUAGE",
+        help="keep the words that texts in these languages can have: zh, en, ja, ko, ru, ...; with --texts or --data, "
+        "all their words are kept")  # fmt: skip
+    add("--texts", nargs="+", default=[], type=input_file, metavar="FILE",
+        help="keep the words of these texts, one text on each line")  # fmt: skip
+    add_source_options(parser, "--data", "PATH",
+                       "keep the words of the captions and tags of these data, anything that can be trained "
+                       "on")  # fmt: skip
+    add("--held-out", type=input_file, metavar="FILE",
+        help="other texts, one on each line; counts their words outside the new vocabulary")  # fmt: skip
+    add("--vocab", type=input_file, metavar="FILE",
+        help="vocabulary file, if MODEL does not include one, or instead of that of ERNIE 3.0")  # fmt: skip
     add("--output", required=True, type=output_path, metavar="PATH", help="new folder; without MODEL, a file")
 
 
@@ -69,13 +60,13 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.data.trimming import characters, kept_of_characters, kept_of_texts
 
     if not (args.keep or args.texts or args.data):
-        raise ValueError("name what stays: --keep zh en, --texts FILE or --data PATH")
+        raise ValueError("name the words to keep: --keep zh en, --texts FILE or --data PATH")
     if args.model is None:
         output_file(args.output)
     else:
         output_folder(args.output)
     allowed_characters = characters(args.keep)
-    # All input is read before anything is written: a file that cannot be read leaves no trimmed model behind.
+    # Read before anything is written: a file that cannot be read leaves no trimmed model behind.
     held_out_texts = _read_lines(args.held_out) if args.held_out else []
 
     stored = None if args.model is None else _read_model(args.model, args.vocab)
@@ -84,7 +75,9 @@ def run(args: argparse.Namespace) -> int:
     if args.keep:
         kept_ids.update(kept_of_characters(tokenizer, allowed_characters))
     if args.texts or args.data:
-        texts = {line for path in args.texts for line in _read_lines(path)}
+        texts = set[str]()
+        for path in args.texts:
+            texts.update(_read_lines(path))
         if args.data:
             texts.update(_read_data(args, views))
         kept_ids.update(kept_of_texts(tokenizer, texts))
@@ -104,12 +97,12 @@ def _read_model(path: str, vocabulary: str | None) -> StoredModel:
 
     stored = read_model(path, vocabulary)
     if stored.tokens is None or WORD_EMBEDDING not in stored.arrays:
-        raise ValueError(f"{path}: no vocabulary or word embedding there; name its vocabulary: --vocab FILE")
+        raise ValueError(f"{path}: no vocabulary or word embedding; name its vocabulary: --vocab FILE")
     return stored
 
 
 def _open_vocabulary(stored: StoredModel | None, vocabulary: str | None) -> tuple[TextTokenizer, ViewsConfig]:
-    """Return the tokenizer to be trimmed, and the settings by which a training makes texts of captions and tags."""
+    """Return the tokenizer to trim, and the settings that turn captions and tags into texts for a training."""
     from ernie_vil2.config import ViewsConfig
     from ernie_vil2.data.tokenizer import Tokenizer
 
@@ -119,7 +112,7 @@ def _open_vocabulary(stored: StoredModel | None, vocabulary: str | None) -> tupl
 
 
 def _read_data(args: argparse.Namespace, views: ViewsConfig) -> set[str]:
-    """Return the captions and tags of a data set, with what a training puts around tags, and print what is unusable."""
+    """Return the captions and tags of the data and the prompts around tags; print the samples that are unusable."""
     from ernie_vil2.data.readers import open_sources
     from ernie_vil2.data.samples import BadSampleReport
     from ernie_vil2.data.spec import TRAIN
@@ -148,7 +141,7 @@ def _write_vocabulary(path: str, tokenizer: TextTokenizer, rows: Sequence[int]) 
 
 
 def _write_trimmed_model(args: argparse.Namespace, stored: StoredModel, kept_ids: Iterable[int]) -> list[int]:
-    """Write the model with these rows of its word embedding, and return all rows that it keeps."""
+    """Write the model with these rows of its word embedding and the special ones, and return the rows."""
     from ernie_vil2.encoder import build_encoder
     from ernie_vil2.models.weights.format import WORD_EMBEDDING, write_model
     from ernie_vil2.models.weights.integrity import compute_golden
@@ -163,7 +156,7 @@ def _write_trimmed_model(args: argparse.Namespace, stored: StoredModel, kept_ids
     saved = (num_words - len(rows)) * width
     print(
         f"{len(rows):,} of {num_words:,} tokens kept in {args.output}; {saved / 1e6:.1f} of {total / 1e6:.1f} million "
-        f"parameters left out ({saved / total:.0%})"
+        f"parameters removed ({saved / total:.0%})"
     )
     return rows
 
@@ -185,8 +178,8 @@ def trim_model(model: StoredModel, rows: Sequence[int], source: str | None = Non
 
     Args:
         model: a model with a vocabulary.
-        rows: ids to keep, ascending, with those that the configuration names.
-        source: where the model was read from. It is recorded for a folder of another family, so that
+        rows: ids to keep, ascending; the special ids are among them.
+        source: path or name that the model was read from. For a model of another family it is recorded, so that
             `ernie-vil2 convert` can write the model back to its layout.
     """
     from dataclasses import replace
@@ -227,10 +220,10 @@ def trim_model(model: StoredModel, rows: Sequence[int], source: str | None = Non
 def _print_missing_words(path: str, texts: Sequence[str], tokenizer: TextTokenizer, rows: Sequence[int]) -> None:
     from ernie_vil2.data.trimming import missing_share
 
-    tokens, lost, num_texts, with_lost = missing_share(tokenizer, rows, texts)
+    num_tokens, num_missing, num_texts, num_affected = missing_share(tokenizer, rows, texts)
     print(
-        f"{path}: {lost:,} of {tokens:,} tokens ({lost / max(1, tokens):.2%}) are no longer in the vocabulary, in "
-        f"{with_lost:,} of {num_texts:,} texts"
+        f"{path}: {num_missing:,} of {num_tokens:,} tokens ({num_missing / max(1, num_tokens):.2%}) are no longer in "
+        f"the vocabulary, in {num_affected:,} of {num_texts:,} texts"
     )
 
 
