@@ -28,7 +28,7 @@ from ernie_vil2.evaluation.protocol import Protocol, find_protocol, score_embedd
 from ernie_vil2.evaluation.scorers.entailment import EntailmentScores, Statements
 from ernie_vil2.evaluation.scorers.entailment import outcomes as outcomes_of_statements
 from ernie_vil2.evaluation.scorers.retrieval import make_outcomes
-from ernie_vil2.evaluation.scorers.zero_shot import outcomes as outcomes_of_classes
+from ernie_vil2.evaluation.scorers.zero_shot import make_outcomes as make_class_outcomes
 from tests.support.embedded_pairs import noisy_pairs
 from tests.support.limits import examples
 
@@ -221,7 +221,7 @@ def test_classes_give_accuracy_and_the_mean_over_classes():
     scores = ClassScores(truth, np.eye(3)[[0, 0, 1, 1, 0]] + 0.1, ("a", "b", "c"), 10.0)
     images = Benchmark("x", [BenchmarkImage(str(row), bytes) for row in range(5)], [], np.zeros([0, 2], np.int64),
                          BadSampleReport())  # fmt: skip
-    one = outcomes_of_classes(EncodedClasses(images, np.zeros([5, 1]), {}, BadSampleReport()), scores)
+    one = make_class_outcomes(EncodedClasses(images, np.zeros([5, 1]), {}, BadSampleReport()), scores)
     assert one.estimate("acc1").mean == pytest.approx(60) == scores.metrics["acc1"]
     assert one.estimate("mean_per_class_recall").mean == pytest.approx(100 * (2 / 3 + 1 + 0) / 3)
     assert one.estimate("mean_per_class_recall").mean == pytest.approx(scores.metrics["mean_per_class_recall"])
