@@ -21,7 +21,7 @@ from ernie_vil2.device.extras import installed
 from ernie_vil2.device.tracing import tracing
 from ernie_vil2.models import DualEncoder, build_dual_encoder
 from ernie_vil2.parallel.norms import find_batch_norms
-from ernie_vil2.towers.layers.suite import imported
+from ernie_vil2.towers.layers.suite import import_suite
 
 # Bytes of activations to measure with, within 2 to 64 rows: enough to hide allocations that do not grow with the rows.
 MEASURED_BYTES = 2**27
@@ -116,7 +116,9 @@ def _build_without_weights(config: Config, vocab_size: int) -> DualEncoder:
     no_initial_weights = nullcontext()
     # PaddleNLP has its own switch against initial weights.
     if config.Model.text.name.startswith("paddlenlp:") and installed("paddlenlp"):
-        no_initial_weights = imported("paddlenlp.transformers.model_utils", config.Model.text.name).no_init_weights()
+        no_initial_weights = import_suite(
+            "paddlenlp.transformers.model_utils", config.Model.text.name
+        ).no_init_weights()
     with paddle.LazyGuard(), no_initial_weights:
         model = build_dual_encoder(config.Model, vocab_size)
     model.train()

@@ -1,6 +1,6 @@
-"""The registries of towers, and what configurations of several kinds have in common.
+"""Registries of towers, and the base classes of their configurations.
 
-Nothing here imports Paddle: a configuration is read without it, and `build` imports the layers.
+Nothing here imports Paddle, so that configurations are read without it; `build` imports the layers.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from ernie_vil2.section import Epsilon, Fraction, Probability, Section, Size
 if TYPE_CHECKING:
     from paddle import nn
 
-SUITE = ("paddleclas:", "paddlenlp:")  # prefixes of the names of towers that PaddleClas or PaddleNLP builds
-OWN, BACKBONE = "module:Class", "paddleclas:NAME"  # in the registries: the user's own towers, PaddleClas's backbones
+SUITE_PREFIXES = ("paddleclas:", "paddlenlp:")  # of the names of towers that PaddleClas or PaddleNLP builds
+# Two names that stand for many: the user's own towers, and the backbones of PaddleClas.
+OWN, BACKBONE = "module:Class", "paddleclas:NAME"
 Pooling = Literal["cls", "mean", "first", "end", "largest", "last"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -39,7 +40,7 @@ IMAGE_TOWERS: Registry[Any] = Registry(
         OWN: "ernie_vil2.towers.own:OwnImageTower",
     },
 )
-"""Configurations, or layers of the user's own, by name."""
+"""Configurations by name; users register layers of their own."""
 TEXT_TOWERS: Registry[Any] = Registry(
     "text tower",
     {
@@ -49,46 +50,49 @@ TEXT_TOWERS: Registry[Any] = Registry(
         OWN: "ernie_vil2.towers.own:OwnTextTower",
     },
 )
-"""Likewise."""
+"""Configurations by name; users register layers of their own."""
 
 
 class ImageVariant(Section):
-    """What the ViTs of different families do differently; the defaults are the released models'."""
+    """Differences of the ViTs of other families; the defaults are the released models'."""
 
     hidden: Size | None = Field(None, description="width of the MLPs; null: four times that of the tokens")
-    activation: Activation = Field("quick_gelu", description="of the MLPs: gelu (exact), gelu_tanh or quick_gelu")
-    epsilon: Epsilon = Field(1e-6, description="of the LayerNorms")
+    activation: Activation = Field(
+        "quick_gelu", description="activation of the MLPs: gelu (exact), gelu_tanh or quick_gelu"
+    )
+    epsilon: Epsilon = Field(1e-6, description="epsilon of the LayerNorms")
     patches: Literal["convolution", "linear"] = Field(
-        "convolution", description="what embeds a patch; linear: over (row, column, channel)"
+        "convolution", description="layer that embeds a patch; linear: of pixels by (row, column, channel)"
     )
     patch_bias: bool = Field(False, description="whether that layer has a bias")
     class_token: bool = Field(True, description="whether a learned token goes before the patches")
     input_norm: bool = Field(True, description="whether a LayerNorm comes before the first block")
     pooling: Literal["class", "mean", "attention"] = Field(
-        "class", description="features: the class token's, the patches' mean, or what a learned query attends to"
+        "class",
+        description="features: class token (class), mean of the patches (mean), or a learned query's (attention)",
     )
 
 
 class TextVariant(Section):
-    """What the text transformers of different families do differently."""
+    """Differences of the text transformers of other families; the defaults are CLIP's."""
 
     norm: Literal["before", "after"] = Field(
-        "before", description="LayerNorms before the parts of a block and once at the end (CLIP), or after them (BERT)"
+        "before", description="LayerNorms before attention and MLP and once at the end (CLIP), or after each (BERT)"
     )
     hidden: Size | None = Field(None, description="width of the MLPs; null: four times that of the states")
-    activation: Activation = Field("gelu", description="of the MLPs: gelu (exact), gelu_tanh or quick_gelu")
+    activation: Activation = Field("gelu", description="activation of the MLPs: gelu (exact), gelu_tanh or quick_gelu")
     token_types: Annotated[int, Field(ge=0, le=1024)] = Field(
-        0, description="norm after: rows of the embedding of token types, of which the first is added to all"
+        0, description="norm: after: rows of the token type embedding; the first is added to all tokens"
     )
     first_position: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="row of the position embedding that belongs to the first token (RoBERTa: 2)"
     )
     mask: Literal["padding", "causal", "none"] = Field(
-        "causal", description="what attention does not see: padding, what comes after a token (causal), or nothing"
+        "causal", description="tokens hidden from attention: padding, later tokens (causal), or none"
     )
     padding: TokenId = Field(0, description="id of the padding token")
     end: TokenId | None = Field(None, description="id of the token whose first state pooling: end takes")
-    head: Size | None = Field(None, description="width of a linear layer behind the pooling; null: there is none")
+    head: Size | None = Field(None, description="width of a linear layer after the pooling; null: no such layer")
     head_norm: bool = Field(False, description="whether a LayerNorm comes before that layer (AltCLIP)")
 
     @model_validator(mode="after")
@@ -99,8 +103,8 @@ class TextVariant(Section):
 
 
 def without_suite(name: str) -> str:
-    """Return the name of a tower without who builds it: `ernie-base` for `paddlenlp:ernie-base`."""
-    return name.partition(":")[2] if name.startswith(SUITE) else name
+    """Return the name of a tower without its library: `ernie-base` for `paddlenlp:ernie-base`."""
+    return name.partition(":")[2] if name.startswith(SUITE_PREFIXES) else name
 
 
 def check_divides(name: str, size: int, divisor: str, by: int) -> None:
@@ -110,13 +114,18 @@ def check_divides(name: str, size: int, divisor: str, by: int) -> None:
 
 
 class TowerConfig(Section):
-    """Configuration of a tower: a kind of tower adds fields of its own, and what `build` makes of them."""
+    """Base class of the configurations of towers; each kind of tower adds its fields and `build`.
+
+    Attributes:
+        registry: towers by name.
+        suite: library of Paddle that builds the tower too, if its name begins with that; None: only this package does.
+        is_own: the tower is a class of the user's.
+    """
 
     kind_field: ClassVar[str] = "name"
     registry: ClassVar[Registry[Any]]
     suite: ClassVar[str | None] = None
-    """The library that builds the tower as well, or instead, where its name begins with it."""
-    is_own: ClassVar[bool] = False  # whether it is a class of the user's
+    is_own: ClassVar[bool] = False
 
     name: str
 
@@ -131,13 +140,13 @@ class TowerConfig(Section):
 
     @classmethod
     def find_kind(cls, name: str) -> type[Self]:
-        """Return the configuration that the tower of a name has; UnknownName if there is none."""
+        """Return the configuration class of the tower of a name; UnknownName if there is none."""
         library, colon, bare = name.rpartition(":")
-        if colon and not name.startswith(SUITE):
+        if colon and not name.startswith(SUITE_PREFIXES):
             return cls.registry.find(OWN)
         kind = cls.registry.find(bare) if bare in cls.registry else None
         if kind is not None and not (isinstance(kind, type) and issubclass(kind, cls)):
-            kind = cls.registry.find(OWN)  # a Layer without a configuration of its own
+            kind = cls.registry.find(OWN)  # a Layer that the user registered
         if kind is not None and library in ("", kind.suite):
             return kind
         if BACKBONE not in cls.registry:
@@ -146,13 +155,13 @@ class TowerConfig(Section):
 
     @classmethod
     def read(cls, settings: Any) -> Any:
-        """Return what a section says as the configuration of the kind of tower that it names.
+        """Return the settings of a section as the configuration of the tower that they name.
 
         Raises:
-            ValueError: there is no such tower, it has not a field that is set, or sizes are missing.
+            ValueError: there is no such tower, it lacks a field that is set, or sizes are missing.
         """
         if not isinstance(settings, Mapping):
-            return settings  # a configuration already, or nothing that could be one, which pydantic says
+            return settings  # a configuration already, or something that pydantic refuses
         name = settings.get("name", cls.model_fields["name"].default)
         if not isinstance(name, str):
             return cls.model_validate({"name": name})
@@ -161,16 +170,16 @@ class TowerConfig(Section):
         if missing:
             raise ValueError(f"{name!r} leaves its size open: set {', '.join(missing)}")
 
-        # Null and zero say nothing: a file may give the fields of all kinds, as configs/default.yaml does.
+        # Null and zero mean "not set": a file may list the fields of all kinds, as configs/default.yaml does.
         foreign = settings.keys() - kind.model_fields.keys()
-        if foreign:  # otherwise nothing of the other kinds is imported
+        if foreign:  # listing the fields of all kinds imports their modules
             fields_of_kinds: set[str] = set()
             for registered in cls.kinds():
                 fields_of_kinds.update(registered.model_fields)
             foreign &= fields_of_kinds
         wrong = [key for key in settings if key in foreign and settings[key]]
         if wrong:
-            # A name without a library may be a backbone of PaddleClas; with sizes, it is rather a misspelt tower.
+            # Any name may be a backbone of PaddleClas; but with sizes, it is more likely a misspelt tower.
             names = cls._registered_names()
             if name not in cls.registry and difflib.get_close_matches(name, names, n=1):
                 raise unknown_name(cls.registry.kind, name, names)
@@ -180,32 +189,32 @@ class TowerConfig(Section):
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """Sizes by field: those given, or those that the name means."""
+        """Sizes by field: as configured, or as the name says."""
         return {size: getattr(self, size) for size in self.required_fields()}
 
     @property
     def lacks_suite(self) -> bool:
-        """Whether the library that should build the tower is missing, and this package can build it instead."""
+        """Whether the library that should build the tower is missing and this package can build it instead."""
         library, colon, bare = self.name.partition(":")
         return bool(colon) and library == self.suite and bare in self.registry and not installed(library)
 
     def with_sizes(self) -> TowerConfig:
-        """Return the same tower with the sizes spelt out that a name such as ViT-B/16 means."""
+        """Return the same tower with explicit sizes in place of a name such as ViT-B/16."""
         return self
 
     def native(self) -> Self:
-        """Return the same tower under the name that says nothing of who builds it."""
+        """Return the same tower, built by this package."""
         return self.model_copy(update={"name": without_suite(self.name)})
 
     def built_by(self, builder: Literal["native", "suite"]) -> Self:
-        """Return the same tower under the name that says who builds it; the same if that one builds none."""
+        """Return the same tower, built by this package or by the suite; unchanged if that one cannot build it."""
         native = self.native()
         if builder == "suite" and self.suite:
             return self.model_copy(update={"name": f"{self.suite}:{native.name}"})
         return native if builder == "native" and native.name in self.registry else self
 
     def as_installed(self) -> Self:
-        """Return the native tower instead of one whose library is missing, which is reported; others as they are."""
+        """Return the native tower if the library of this one is missing, and report that; else the tower itself."""
         if not self.lacks_suite:
             return self
         native = self.native()
@@ -217,62 +226,73 @@ class TowerConfig(Section):
 
 
 class ImageTowerConfig(TowerConfig):
-    """What the configurations of all image towers have in common: what an image becomes before it is encoded."""
+    """Base class of the configurations of image towers, with the preprocessing of images."""
 
     registry = IMAGE_TOWERS
     shared_fields: ClassVar[tuple[str, ...]] = ("image_size", "mean", "std", "preprocessing", "background")
 
     name: str = Field(
         "ViT-B/16",
-        description="CLIP's ViT or ResNet, RepVGG, NaFlex; paddleclas:NAME; or a Layer of your own as module:Class",
+        description="CLIP's ViT or ResNet, RepVGG, NaFlex; paddleclas:NAME; or your own Layer as module:Class",
     )
     image_size: Annotated[int, Field(ge=1, le=4096)] = Field(224, description="side of the square input in pixels")
     preprocessing: PreprocessingKind = Field(
         "ernie_vil2",
-        description="how an image that is scored becomes the input: ours, a release's, or another family's",
+        description="preprocessing outside of training: ours (ernie_vil2), a release's, or another family's",
     )
     resize: Resize = Field(
         "shortest",
-        description="transformers, open_clip: to the short side and cut, to both, or to the long one with black",
+        description="transformers, open_clip: resize the short side and crop (shortest), both (squash), or "
+        "the long side "
+        "and pad (longest)",
     )
-    interpolation: Interpolation = Field("bicubic", description="of that resize, by Pillow; also of naflex")
-    resized: Size | None = Field(None, description="shortest: side before the crop; null: image_size")
-    most_patches: Size | None = Field(None, description="naflex: patches of an image; null: by FG-CLIP 2's rule")
+    interpolation: Interpolation = Field(
+        "bicubic", description="interpolation of that resize, by Pillow; also of naflex"
+    )
+    resized: Size | None = Field(
+        None, description="resize: shortest: length of the short side before the crop; null: image_size"
+    )
+    most_patches: Size | None = Field(
+        None, description="naflex: largest number of patches of an image; null: by FG-CLIP 2's rule"
+    )
     mean: list[Probability] = Field(
         default=[0.485, 0.456, 0.406],
         min_length=3,
         max_length=3,
-        description="of the input's normalisation, [red, green, blue], pixels from 0 to 1",
+        description="mean of the pixels, [red, green, blue] from 0 to 1, which normalisation subtracts",
     )
     std: list[Fraction] = Field(
-        default=[0.229, 0.224, 0.225], min_length=3, max_length=3, description="its standard deviation"
+        default=[0.229, 0.224, 0.225],
+        min_length=3,
+        max_length=3,
+        description="standard deviation of the pixels, by which normalisation divides",
     )
     background: list[Annotated[int, Field(ge=0, le=255)]] = Field(
         default=[255, 255, 255],
         min_length=3,
         max_length=3,
-        description="[red, green, blue] behind transparent pixels, where preprocessing is ernie_vil2",
+        description="colour behind transparent pixels, [red, green, blue]; preprocessing: ernie_vil2 only",
     )
     weights: str | None = Field(
-        None, description="initial: paddleclas, a PaddleClas file, or an ERNIE-ViL 2.0 model; null: random"
+        None, description="initial weights: paddleclas, a file of PaddleClas, or an ERNIE-ViL 2.0 model; null: random"
     )
 
     def build(self) -> nn.Layer:
-        """Return the tower, `[B, 3, H, W]` images to `[B, width]` features, randomly initialised.
+        """Build the tower, `[B, 3, H, W]` images to `[B, width]` features, randomly initialised.
 
         Raises:
-            MissingPackage: PaddleClas builds it and is not installed.
+            MissingPackage: PaddleClas builds the tower and is not installed.
             ValueError: there is no such tower, or its sizes do not fit each other.
         """
         raise NotImplementedError
 
     def fewest_parameters(self) -> int:
-        """Return how many parameters the tower has at least, before it is built; 0 where only its layers know."""
+        """Return a lower bound of the number of parameters, before the tower is built; 0 if it is unknown."""
         return 0
 
 
 class TextTowerConfig(TowerConfig):
-    """What the configurations of all text towers have in common: how a text is split, and how long it may be."""
+    """Base class of the configurations of text towers, with tokenizer and length of texts."""
 
     registry = TEXT_TOWERS
     shared_fields: ClassVar[tuple[str, ...]] = (
@@ -284,26 +304,30 @@ class TextTowerConfig(TowerConfig):
     )
 
     name: str = Field(
-        "ernie-base", description="ERNIE, BERT or transformer; paddlenlp:NAME; or a Layer of your own as module:Class"
+        "ernie-base", description="ERNIE, BERT or transformer; paddlenlp:NAME; or your own Layer as module:Class"
     )
     max_positions: Size = Field(
-        512, description="rows of the position embedding, to which initial weights are stretched"
+        512, description="rows of the position embedding; those of initial weights are stretched to this number"
     )
     pooling: Pooling = Field(
         "cls",
-        description="features: as released (cls), the mean of the states, or, of a transformer, the state of a token",
+        description="features: first state through a linear layer and tanh (cls), mean of the states (mean), or, of a "
+        "transformer, the state of one token",
     )
-    dropout: Probability = Field(0.1, description="hidden dropout; it is what makes the two text views differ")
+    dropout: Probability = Field(0.1, description="dropout of the states; it makes the two text views differ")
     attention_dropout: Probability = Field(0.1, description="dropout of the attention weights")
-    epsilon: Epsilon = Field(1e-5, description="ernie, transformer: of the LayerNorms; 1e-12 in PaddleNLP")
+    epsilon: Epsilon = Field(1e-5, description="ernie, transformer: epsilon of the LayerNorms; 1e-12 in PaddleNLP")
     vocabulary: str | None = Field(
-        None, description="a vocab.txt, tokenizer.json or sentencepiece .model; null: ERNIE 3.0 (open_clip: CLIP)"
+        None,
+        description="vocab.txt, tokenizer.json or sentencepiece .model; null: ERNIE 3.0 (tokenizer: open_clip: CLIP)",
     )
     tokenizer: Literal[WordRules, LibraryRules] = Field(
-        "official", description="how a text becomes tokens: as a release, or as another family (docs/models.md)"
+        "official",
+        description="rules by which a text becomes tokens: a release's, or another family's (docs/models.md)",
     )
     weights: str | None = Field(
-        None, description="initial: of PaddleNLP, by name, folder or file, or an ERNIE-ViL 2.0 model; null: random"
+        None,
+        description="initial weights: a name, folder or file of PaddleNLP, or an ERNIE-ViL 2.0 model; null: random",
     )
 
     @property
@@ -313,18 +337,18 @@ class TextTowerConfig(TowerConfig):
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest text."""
+        """Number of tokens of the longest text."""
         return self.max_positions - self.first_position
 
     @property
     def family(self) -> str:
-        """The kind of encoder that the name begins with, such as ernie or bert."""
+        """First word of the name: ernie, bert, ..."""
         return without_suite(self.name).partition("-")[0]
 
     def build(self, vocab_size: int) -> nn.Layer:
-        """Return the tower, `[B, L]` ids of `vocab_size` tokens to `[B, width]` features; see the image towers'."""
+        """Build the tower, `[B, L]` ids of `vocab_size` tokens to `[B, width]` features; errors as of image towers."""
         raise NotImplementedError
 
     def fewest_parameters(self, vocab_size: int) -> int:
-        """Return how many parameters the tower has at least, before it is built; 0 where only its layers know."""
+        """Return a lower bound of the number of parameters, before the tower is built; 0 if it is unknown."""
         return 0

@@ -1,4 +1,4 @@
-"""Configurations of the convolutional towers: RepVGG, CLIP's ResNet, and the backbones of PaddleClas."""
+"""Configurations of convolutional towers: RepVGG, CLIP's ResNet, and the backbones of PaddleClas."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class RepVgg(ImageTowerConfig):
-    """RepVGG in any size, which learns from scratch when it is small."""
+    """RepVGG of any size, which learns from scratch when it is small."""
 
     suite: ClassVar[str | None] = "paddleclas"
-    name: Literal["RepVGG", "paddleclas:RepVGG"] = Field(description="who builds it: this package, or PaddleClas")
-    width: Size = Field(description="channels of the first stage of four")
+    name: Literal["RepVGG", "paddleclas:RepVGG"] = Field(description="RepVGG of this package, or of PaddleClas")
+    width: Size = Field(description="channels of the first of four stages")
     depth: Depth = Field(description="blocks of each stage")
 
     def build(self) -> nn.Layer:
@@ -34,12 +34,12 @@ class RepVgg(ImageTowerConfig):
 
 
 class ModifiedResNet(ImageTowerConfig):
-    """The ResNet of CLIP and Chinese-CLIP, whose features are pooled by attention."""
+    """ResNet of CLIP and Chinese-CLIP, whose features are pooled by attention."""
 
     name: Literal["ModifiedResNet"] = Field(description="CLIP's ResNet")
-    width: Size = Field(description="channels of the first stage of four")
+    width: Size = Field(description="channels of the first of four stages")
     layers: list[Depth] = Field(min_length=4, max_length=4, description="blocks of each stage (RN50: 3, 4, 6, 3)")
-    heads: Size = Field(description="of the attention pooling; they divide 32 times the width")
+    heads: Size = Field(description="heads of the attention pooling; 32 times the width must be divisible by them")
     projection: Size = Field(description="width of the features (RN50: 1024)")
 
     def build(self) -> nn.Layer:
@@ -52,7 +52,7 @@ class ModifiedResNet(ImageTowerConfig):
 
 
 class Backbone(ImageTowerConfig):
-    """Any backbone of PaddleClas, whose name fixes its sizes: `paddleclas:NAME`, or its name alone."""
+    """Backbone of PaddleClas, whose name fixes its sizes: `paddleclas:NAME`, or NAME alone."""
 
     suite: ClassVar[str | None] = "paddleclas"
 
@@ -62,7 +62,6 @@ class Backbone(ImageTowerConfig):
         name = without_suite(self.name)
         builders = suite.backbone_builders(f"the image tower {self.name}")
         if name not in builders:
-            raise unknown_name(
-                "image tower", name, [*(known for known in IMAGE_TOWERS if known != OWN), "EfficientNetL2"], builders
-            )
+            registered = [tower for tower in IMAGE_TOWERS if tower != OWN]
+            raise unknown_name("image tower", name, [*registered, "EfficientNetL2"], builders)
         return suite.Backbone(name, builders[name], self.image_size)

@@ -1,4 +1,4 @@
-"""Configurations of towers of the user's own: a Layer that takes from its section what it likes."""
+"""Configurations of the user's own towers: a Layer that reads from its section the fields that it needs."""
 
 from __future__ import annotations
 
@@ -14,41 +14,42 @@ if TYPE_CHECKING:
 
 
 class OwnImageTower(ImageTowerConfig):
-    """An image tower of the user's own, `module:Class` or registered by name."""
+    """Image tower of the user's own, `module:Class` or registered by name."""
 
     is_own: ClassVar[bool] = True
-    patch_size: Size | None = Field(None, description="what the tower makes of it")
-    width: Size | None = Field(None, description="likewise")
-    depth: Depth | None = Field(None, description="likewise")
-    heads: Size | None = Field(None, description="likewise")
-    layers: list[Depth] | None = Field(None, min_length=4, max_length=4, description="likewise")
-    projection: Size | None = Field(None, description="likewise")
-    drop_path: Probability = Field(0.0, description="likewise")
+    # The fields of all kinds, for the tower to use as it likes.
+    patch_size: Size | None = Field(None, description="passed to your tower")
+    width: Size | None = Field(None, description="passed to your tower")
+    depth: Depth | None = Field(None, description="passed to your tower")
+    heads: Size | None = Field(None, description="passed to your tower")
+    layers: list[Depth] | None = Field(None, min_length=4, max_length=4, description="passed to your tower")
+    projection: Size | None = Field(None, description="passed to your tower")
+    drop_path: Probability = Field(0.0, description="passed to your tower")
 
     def build(self) -> nn.Layer:
-        return _build(self)
+        return _build_layer(self)
 
 
 class OwnTextTower(TextTowerConfig):
-    """A text tower of the user's own."""
+    """Text tower of the user's own, `module:Class` or registered by name."""
 
     is_own: ClassVar[bool] = True
-    width: Size | None = Field(None, description="what the tower makes of it")
-    depth: Depth | None = Field(None, description="likewise")
-    heads: Size | None = Field(None, description="likewise")
+    width: Size | None = Field(None, description="passed to your tower")
+    depth: Depth | None = Field(None, description="passed to your tower")
+    heads: Size | None = Field(None, description="passed to your tower")
 
     def build(self, vocab_size: int) -> nn.Layer:
-        return _build(self, vocab_size)
+        return _build_layer(self, vocab_size)
 
 
-def _build(config: TowerConfig, *arguments: Any) -> nn.Layer:
+def _build_layer(config: TowerConfig, *arguments: Any) -> nn.Layer:
     from paddle import nn
 
-    kind = config.registry.find(config.name)
-    is_layer = isinstance(kind, type) and issubclass(kind, nn.Layer)
+    layer_class = config.registry.find(config.name)
+    is_layer = isinstance(layer_class, type) and issubclass(layer_class, nn.Layer)
     if not is_layer:
         raise ValueError(f"{config.name} is not a class of paddle.nn.Layer")
-    tower: Any = kind(config, *arguments)
+    tower: Any = layer_class(config, *arguments)
     if not isinstance(getattr(tower, "width", None), int):
         raise ValueError(f"{config.name} does not say its output width: set self.width")
     if not hasattr(tower, "blocks"):

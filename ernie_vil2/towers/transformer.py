@@ -1,5 +1,4 @@
-"""Configurations of the transformer towers: vision transformers of a published or any size and for images of any shape;
-ERNIE, BERT and other text transformers."""
+"""Configurations of transformer towers: vision transformers; ERNIE, BERT and other text transformers."""
 
 from __future__ import annotations
 
@@ -28,14 +27,16 @@ VIT_SIZES = {
 
 
 class _AnyVit(ImageTowerConfig):
-    """What all vision transformers have in common."""
+    """Base class of all vision transformers."""
 
     drop_path: Probability = Field(0.0, description="stochastic depth of the last block")
 
     def fewest_parameters(self) -> int:
         sizes = self.sizes
-        side, width = sizes["patch_size"], sizes["width"]
-        return width * (12 * width * sizes["depth"] + 3 * side**2 + (self.image_size // side) ** 2)
+        patch_size, width = sizes["patch_size"], sizes["width"]
+        num_patches = (self.image_size // patch_size) ** 2
+        # A block has 12 width^2 weights: 4 of attention, and 8 of an MLP four times as wide.
+        return width * (12 * width * sizes["depth"] + 3 * patch_size**2 + num_patches)
 
     def _check_sizes(self) -> None:
         sizes = self.sizes
@@ -48,7 +49,7 @@ class _AnyVit(ImageTowerConfig):
 
         self._check_sizes()
         if ":" in self.as_installed().name:
-            suite.paddleclas(f"the image tower {self.name}")
+            suite.import_paddleclas(f"the image tower {self.name}")
             return suite.SuiteVit(self.image_size, **self.sizes, drop_path=self.drop_path)
         return transformer.VisionTransformer(
             self.image_size, **self.sizes, drop_path=self.drop_path, variant=image_variant(self)
@@ -56,7 +57,7 @@ class _AnyVit(ImageTowerConfig):
 
 
 class PublishedVit(_AnyVit):
-    """The ViT of the published size that its name means."""
+    """ViT of the published size that its name stands for."""
 
     suite: ClassVar[str | None] = "paddleclas"
 
@@ -69,20 +70,20 @@ class PublishedVit(_AnyVit):
 
 
 class _SizedVit(_AnyVit):
-    """What the vision transformers have in common whose sizes are given."""
+    """Base class of vision transformers whose sizes are fields."""
 
     patch_size: Size = Field(description="side of a patch in pixels")
-    width: Size = Field(description="of the tokens")
+    width: Size = Field(description="width of the tokens")
     depth: Depth = Field(description="number of blocks")
-    heads: Size = Field(description="attention heads; they divide the width")
-    variant: ImageVariant | None = Field(None, description="what another family does differently; null: as released")
+    heads: Size = Field(description="number of attention heads; the width must be divisible by it")
+    variant: ImageVariant | None = Field(None, description="differences of another family; null: as released")
 
 
 class Vit(_SizedVit):
-    """A ViT of any size."""
+    """ViT of any size."""
 
     suite: ClassVar[str | None] = "paddleclas"
-    name: Literal["ViT", "paddleclas:ViT"] = Field(description="who builds it: this package, or PaddleClas")
+    name: Literal["ViT", "paddleclas:ViT"] = Field(description="ViT of this package, or of PaddleClas")
 
     @model_validator(mode="after")
     def _check_builder(self) -> Self:
@@ -92,9 +93,9 @@ class Vit(_SizedVit):
 
 
 class NaFlex(_SizedVit):
-    """A ViT for images of any shape."""
+    """ViT for images of any shape."""
 
-    name: Literal["NaFlex"] = Field(description="images of any shape, in whole patches")
+    name: Literal["NaFlex"] = Field(description="ViT for images of any shape, in whole patches")
 
     def build(self) -> nn.Layer:
         from ernie_vil2.towers.layers.transformer import NaFlexTransformer
@@ -104,7 +105,7 @@ class NaFlex(_SizedVit):
 
 
 def image_variant(tower: ImageTowerConfig) -> ImageVariant | None:
-    """Return what the ViT of another family does differently; None: it is the released one, or no ViT."""
+    """Return the differences of another family's ViT; None if the tower is the released ViT, or no ViT."""
     return tower.variant if isinstance(tower, _SizedVit) else None
 
 
@@ -112,18 +113,19 @@ ENCODER_SIZES = {
     "base": {"width": 768, "depth": 12, "heads": 12},
     "large": {"width": 1024, "depth": 24, "heads": 16},
 }
-"""By the last part of the name."""
-# What ERNIE and BERT do differently from CLIP's text transformer; PaddleNLP's BERT has 16 token types.
+"""Sizes by the last word of the name."""
+# Differences from CLIP's text transformer; PaddleNLP's BERT has 16 token types.
 ERNIE = TextVariant(norm="after", mask="padding")
 BERT = TextVariant(norm="after", mask="padding", token_types=16)
-BERT_EPSILON = 1e-12  # of BERT's LayerNorms, whatever the configuration says
+BERT_EPSILON = 1e-12  # all released BERTs have it; the field epsilon is not used
 
 
 class _AnyText(TextTowerConfig):
-    """What the text towers of this package have in common."""
+    """Base class of the text towers of this package."""
 
     def fewest_parameters(self, vocab_size: int) -> int:
         width: int = self.sizes["width"]
+        # 12 width^2 weights a block: see the vision transformers.
         return width * (12 * width * self.sizes["depth"] + self.max_positions + vocab_size)
 
     def _build(self, vocab_size: int, variant: TextVariant, epsilon: float) -> nn.Layer:
@@ -136,18 +138,21 @@ class _AnyText(TextTowerConfig):
 
 
 class _SizedText(_AnyText):
-    """What those have in common whose sizes are given."""
+    """Base class of text towers whose sizes are fields."""
 
-    width: Size = Field(description="hidden width")
-    depth: Depth = Field(description="number of layers")
-    heads: Size = Field(description="attention heads; they divide the width")
+    width: Size = Field(description="width of the states")
+    depth: Depth = Field(description="number of blocks")
+    heads: Size = Field(description="number of attention heads; the width must be divisible by it")
 
 
 class _AnyEncoder(_AnyText):
-    """What ERNIE and BERT of all sizes have in common."""
+    """Base class of ERNIE and BERT."""
 
     suite: ClassVar[str | None] = "paddlenlp"
-    pooling: Literal["cls", "mean"] = Field("cls", description="features: as released (cls), or the mean of the states")
+    pooling: Literal["cls", "mean"] = Field(
+        "cls",
+        description="features: first state through a linear layer and tanh, as released (cls), or the mean of states",
+    )
 
     def build(self, vocab_size: int) -> nn.Layer:
         if self.family == "bert":
@@ -156,7 +161,7 @@ class _AnyEncoder(_AnyText):
 
 
 class PublishedEncoder(_AnyEncoder):
-    """ERNIE or BERT of the published size that its name means."""
+    """ERNIE or BERT of the published size that its name stands for."""
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -170,15 +175,15 @@ class Encoder(_AnyEncoder, _SizedText):
     """ERNIE or BERT of any size."""
 
     name: Literal["ernie", "bert", "paddlenlp:ernie", "paddlenlp:bert"] = Field(
-        description="which of both, and who builds it: this package, or PaddleNLP"
+        description="ERNIE or BERT, of this package or of PaddleNLP"
     )
 
 
 class Transformer(_SizedText):
-    """The text transformer of any family, of any size."""
+    """Text transformer of any family and size."""
 
-    name: Literal["transformer"] = Field(description="of any variant")
-    variant: TextVariant | None = Field(None, description="what its family does; null: as CLIP")
+    name: Literal["transformer"] = Field(description="text transformer of any family")
+    variant: TextVariant | None = Field(None, description="differences of the family; null: as CLIP")
 
     @property
     def first_position(self) -> int:
@@ -195,5 +200,5 @@ class Transformer(_SizedText):
 
 
 def text_variant(tower: TextTowerConfig) -> TextVariant | None:
-    """Return what the text transformer of a family does; None: it is as CLIP's, or no such transformer."""
+    """Return the differences of a family's text transformer; None if it is as CLIP's, or no such transformer."""
     return tower.variant if isinstance(tower, Transformer) else None

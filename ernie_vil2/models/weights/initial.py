@@ -44,7 +44,7 @@ from ernie_vil2.models.weights.format import (
 from ernie_vil2.models.weights.formats.official import find_arrays, to_ours
 from ernie_vil2.models.weights.integrity import check_model_files
 from ernie_vil2.towers.base import ImageTowerConfig, TextTowerConfig, TowerConfig, without_suite
-from ernie_vil2.towers.layers.suite import SuiteVit, imported, paddleclas
+from ernie_vil2.towers.layers.suite import SuiteVit, import_paddleclas, import_suite
 from ernie_vil2.towers.layers.transformer import VisionTransformer
 
 FROM_WEIGHTS = "weights"  # value of `Model.like`: the model that `Model.weights` names
@@ -328,7 +328,7 @@ def _put_in_network(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.
 def _fetch_from_paddleclas(name: str) -> Path:
     """Return the weights that PaddleClas publishes for a backbone, from its cache or its server."""
     task = "Model.image.weights=paddleclas"
-    backbone, download = paddleclas(task), imported("paddleclas.ppcls.utils.download", task)
+    backbone, download = import_paddleclas(task), import_suite("paddleclas.ppcls.utils.download", task)
     name = _PADDLECLAS_VITS.get(name, name)
     # Each module of backbones has a table of addresses, but none of them is public.
     module = sys.modules.get(getattr(getattr(backbone, name, None), "__module__", ""))
@@ -344,7 +344,8 @@ def _fetch_from_paddleclas(name: str) -> Path:
 def _fetch_from_paddlenlp(name: str, family: str) -> tuple[Path, Path]:
     """Return weights and vocabulary of the model that PaddleNLP has under a name, from its cache or its server."""
     task = f"Model.text.weights={name}, a name that PaddleNLP knows,"
-    transformers, download = imported("paddlenlp.transformers", task), imported("paddlenlp.utils.download", task)
+    transformers = import_suite("paddlenlp.transformers", task)
+    download = import_suite("paddlenlp.utils.download", task)
     model = getattr(transformers, f"{family.title()}Model")
     tokenizer = getattr(transformers, f"{family.title()}Tokenizer")
     weights = model.pretrained_resource_files_map["model_state"].get(name, "model_state.pdparams")

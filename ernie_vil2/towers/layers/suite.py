@@ -1,4 +1,4 @@
-"""Towers that PaddleClas and PaddleNLP build: `paddleclas:NAME` any backbone, `paddlenlp:NAME` ERNIE and BERT."""
+"""Towers that Paddle's suites build: any backbone of PaddleClas (`paddleclas:NAME`), ERNIE and BERT of PaddleNLP."""
 
 import inspect
 import logging
@@ -20,79 +20,101 @@ from ernie_vil2.device.extras import installed, missing
 from ernie_vil2.towers.base import TextTowerConfig
 from ernie_vil2.towers.layers.transformer import PAD_ID, check_length, check_size, cut_to_patches
 
+# Output width by which the classifier of a backbone is recognised: no backbone has another layer of this width.
 CLASSES = 1237
-"""Output width by which a backbone's classifier is recognised: no backbone has a layer of this width itself."""
 
 
-def imported(module: str, task: str) -> ModuleType:
-    """A module of PaddleClas or PaddleNLP; MissingPackage, with `task` as its subject, if it cannot be imported."""
+def import_suite(module: str, task: str) -> ModuleType:
+    """Import a module of PaddleClas or PaddleNLP.
+
+    Args:
+        module: full name of the module.
+        task: what needs it, the subject of the error.
+
+    Raises:
+        MissingPackage: the module cannot be imported.
+    """
     try:
         return import_module(module)
     except ImportError as error:
         library = module.partition(".")[0]
-        raise missing(library, f"{task} ({error})" if installed(library) else task) from error
+        if installed(library):
+            task = f"{task} ({error})"  # something else is missing
+        raise missing(library, task) from error
 
 
-def paddleclas(task: str) -> ModuleType:
-    """PaddleClas's module of backbones, imported and used without its chatter; see `imported`."""
+def import_paddleclas(task: str) -> ModuleType:
+    """Import PaddleClas's module of backbones and silence its log; arguments and errors as of `import_suite`."""
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
-    backbone = imported("paddleclas.ppcls.arch.backbone", task)
-    # Its import sets the level; the warnings are about its own deprecated calls.
+    backbone = import_suite("paddleclas.ppcls.arch.backbone", task)
+    # After the import, which sets the level. The warnings are about its own deprecated calls.
     logging.getLogger("ppcls").setLevel(logging.ERROR)
     return backbone
 
 
 def backbone_builders(task: str) -> dict[str, Callable[..., nn.Layer]]:
-    """Return what builds the backbones that PaddleClas has, by name, and EfficientNetL2; see `imported`."""
-    builders = {name: value for name, value in vars(paddleclas(task)).items() if inspect.isfunction(value)}
-    del builders["get_apis"]
-    return builders | {"EfficientNetL2": _efficientnet_l2}
+    """Return the functions that build PaddleClas's backbones and EfficientNetL2, by name; errors as `import_suite`."""
+    members = vars(import_paddleclas(task))
+    builders: dict[str, Callable[..., nn.Layer]] = {}
+    for name, member in members.items():
+        if inspect.isfunction(member):
+            builders[name] = member
+    del builders["get_apis"]  # its only function that builds no backbone
+    builders["EfficientNetL2"] = _build_efficientnet_l2
+    return builders
 
 
 def build_repvgg(width: int, depth: int, image_size: int) -> nn.Layer:
     """Return PaddleClas's RepVGG of any size; MissingPackage if PaddleClas cannot be imported."""
-    paddleclas("the image tower paddleclas:RepVGG")
-    return Backbone("RepVGG", partial(_repvgg, width, depth), image_size)
+    import_paddleclas("the image tower paddleclas:RepVGG")
+    return Backbone("RepVGG", partial(_build_repvgg, width, depth), image_size)
 
 
 class Backbone(nn.Layer):
-    """A PaddleClas backbone, which its constructor builds, without its classifier: what that saw are the features.
-    ValueError if it does not end in exactly one linear classifier."""
+    """Backbone of PaddleClas without its classifier, whose input are the features.
+
+    Args:
+        name: name of the backbone, for errors.
+        build: function that builds it.
+        image_size: side of the images in pixels.
+
+    Raises:
+        ValueError: the backbone does not have exactly one linear classifier.
+    """
 
     def __init__(self, name: str, build: Callable[..., nn.Layer], image_size: int):
         super().__init__()
         self.network = _construct(name, build, image_size)
-        _settle(self.network)
-        classifiers = [
-            (parent, child, layer)
-            for parent in self.network.sublayers(include_self=True)
-            for child, layer in parent.named_children()
-            if isinstance(layer, nn.Linear) and layer.weight.shape[1] == CLASSES
-        ]
+        _prepare_for_training(self.network)
+        classifiers = []
+        for parent in self.network.sublayers(include_self=True):
+            for child_name, layer in parent.named_children():
+                if isinstance(layer, nn.Linear) and layer.weight.shape[1] == CLASSES:
+                    classifiers.append((parent, child_name, layer))
         if len(classifiers) != 1:
             raise ValueError(
                 f"image tower {name!r}: expected one linear classifier to remove, found {len(classifiers)}; "
                 "choose another backbone"
             )
-        parent, child, layer = classifiers[0]
-        setattr(parent, child, nn.Identity())
+        parent, child_name, layer = classifiers[0]
+        setattr(parent, child_name, nn.Identity())
         self.width = layer.weight.shape[0]
 
     @property
     def blocks(self) -> list[nn.Layer]:
-        """The parts that the network repeats: outermost layers made of others, of a class that occurs again."""
-        classes = Counter(type(layer) for layer in self.network.sublayers())
+        """Blocks that the network repeats: outermost layers made of others, whose class occurs more than once."""
+        class_counts = Counter(type(layer) for layer in self.network.sublayers())
 
-        def outermost(layer: nn.Layer) -> Iterator[nn.Layer]:
-            for part in layer.children():
-                if not list(part.children()):
+        def find_outermost(layer: nn.Layer) -> Iterator[nn.Layer]:
+            for child in layer.children():
+                if not list(child.children()):
                     continue
-                if classes[type(part)] > 1 and not isinstance(part, nn.Sequential | nn.LayerList):
-                    yield part
+                if class_counts[type(child)] > 1 and not isinstance(child, nn.Sequential | nn.LayerList):
+                    yield child
                 else:
-                    yield from outermost(part)
+                    yield from find_outermost(child)
 
-        return list(outermost(self.network))
+        return list(find_outermost(self.network))
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         return self.network(images).flatten(1)
@@ -100,13 +122,12 @@ class Backbone(nn.Layer):
 
 def _construct(name: str, build: Callable[..., nn.Layer], image_size: int) -> nn.Layer:
     # The constructors pass their arguments on, so only a call shows which of them takes an image size.
-    # Some default to downloaded weights.
-    arguments = {"class_num": CLASSES, "pretrained": False}
-    for extra in ({"img_size": image_size}, {}):
+    arguments = {"class_num": CLASSES, "pretrained": False}  # some download weights by default
+    for size_argument in ({"img_size": image_size}, {}):
         try:
-            # Many give their parameters fixed names, which Paddle refuses a second time in its namespace.
+            # Many give their parameters fixed names, which Paddle refuses a second time in the same namespace.
             with unique_name.guard():
-                network = build(**arguments, **extra)
+                network = build(**arguments, **size_argument)
         except (TypeError, KeyError) as error:
             refusal = error
         else:
@@ -116,50 +137,52 @@ def _construct(name: str, build: Callable[..., nn.Layer], image_size: int) -> nn
     raise ValueError(f"image tower {name!r} cannot be built without its classifier: {refusal}")
 
 
-def _settle(network: nn.Layer) -> None:
-    """Rids a network of parameters that its forward leaves out, which break data parallel, and of globals."""
+def _prepare_for_training(network: nn.Layer) -> None:
+    """Freeze parameters that the forward does not use, which break data parallel, and isolate module globals."""
     for layer in network.sublayers():
-        if hasattr(layer, "dw_conv_list"):  # PP-LCNetV2: the sum of this list, fused for deployment
+        if hasattr(layer, "dw_conv_list"):  # PP-LCNetV2: dw_conv is the sum of this list, for deployment only
             for parameter in layer.dw_conv.parameters():
                 parameter.stop_gradient = True
     module = sys.modules[type(network).__module__]
-    if hasattr(module, "_model_size"):  # foundation_vit: see SuiteVit
+    if hasattr(module, "_model_size"):
+        # foundation_vit: its constructor sets these globals and its forward reads them, so that the last model
+        # constructed would decide for all.
         network.proj = None
-        own = {name: getattr(module, name) for name in ("_model_size", "_model_diff")}
+        globals_of_network = {name: getattr(module, name) for name in ("_model_size", "_model_diff")}
 
-        def restore(layer: nn.Layer, inputs: Any) -> Any:
-            vars(module).update(own)
+        def restore_globals(layer: nn.Layer, inputs: Any) -> Any:
+            vars(module).update(globals_of_network)
 
-        network.register_forward_pre_hook(restore)
+        network.register_forward_pre_hook(restore_globals)
 
 
-def _efficientnet_l2(class_num: int, pretrained: bool) -> nn.Layer:
-    """EfficientNet-L2, which PaddleClas lacks: width 4.3, depth 5.3, dropout 0.5 (Noisy Student, Xie et al. 2020)."""
+def _build_efficientnet_l2(class_num: int, pretrained: bool) -> nn.Layer:
+    """Build EfficientNet-L2, which PaddleClas lacks (Noisy Student, Xie et al. 2020)."""
     from paddleclas.ppcls.arch.backbone.model_zoo.efficientnet import EfficientNet, efficientnet
 
     blocks, sizes = efficientnet(width_coefficient=4.3, depth_coefficient=5.3, dropout_rate=0.5)
-    # SAME padding is tabulated for B0 to B7 only; DYNAMIC follows from the kernel and serves every image size.
+    # PaddleClas has tables of SAME padding for B0 to B7 only; DYNAMIC computes it for every image size.
     return EfficientNet(blocks, sizes, padding_type="DYNAMIC", class_num=class_num)
 
 
-def _repvgg(width: int, depth: int, class_num: int, pretrained: bool) -> nn.Layer:
+def _build_repvgg(width: int, depth: int, class_num: int, pretrained: bool) -> nn.Layer:
     from paddleclas.ppcls.arch.backbone.model_zoo.repvgg import RepVGG
 
     return RepVGG(num_blocks=[depth] * 4, width_multiplier=[width / 64] * 4, class_num=class_num)
 
 
 class SuiteVit(nn.Layer):
-    """`transformer.VisionTransformer` of PaddleClas's parts.
+    """`transformer.VisionTransformer` made of PaddleClas's layers; arguments as there.
 
-    Its own forward is not used, because it reads module globals that the last constructed model of its family has set.
+    PaddleClas's own forward is not used, because it reads module globals that the last constructed model has set.
     """
 
     def __init__(self, image_size: int, patch_size: int, width: int, depth: int, heads: int, drop_path: float = 0.0):
         from paddleclas.ppcls.arch.backbone.model_zoo import foundation_vit
 
         super().__init__()
-        parts = foundation_vit.VisionTransformer(
-            "CLIP_vit_large_patch14_224",  # of the family, the variant with class token and ln_pre
+        network = foundation_vit.VisionTransformer(
+            "CLIP_vit_large_patch14_224",  # the name of the variant with class token and ln_pre
             img_size=image_size,
             patch_size=patch_size,
             embed_dim=width,
@@ -171,10 +194,11 @@ class SuiteVit(nn.Layer):
             head_init_scale=1,
         )
         self.width, self.image_size, self.patch_size = width, image_size, patch_size
-        self.patch_embed = parts.patch_embed
-        self.cls_token = parts.cls_token  # [1, 1, width]
-        self.pos_embed = parts.pos_embed  # [1, 1 + patches, width]
-        self.ln_pre, self.blocks, self.norm = parts.ln_pre, parts.blocks, parts.norm
+        self.patch_embed = network.patch_embed
+        self.cls_token = network.cls_token  # [1, 1, width]
+        self.pos_embed = network.pos_embed  # [1, 1 + patches, width]
+        self.ln_pre, self.blocks, self.norm = network.ln_pre, network.blocks, network.norm
+        # The released model differs from PaddleClas's in activation and epsilon.
         for block in self.blocks:
             block.mlp.act = foundation_vit.QuickGELU()
         for layer in self.sublayers():
@@ -184,13 +208,13 @@ class SuiteVit(nn.Layer):
                 _rescale(layer.weight, (768 / width) ** 0.5)
 
     def fuse_attention(self, fused: bool = True) -> None:
-        """As `VisionTransformer.fuse_attention`."""
+        """Compute attention by Paddle's fused kernel, or no longer; see `transformer.Transformer.fuse_attention`."""
         for block in self.blocks:
             block.attn.use_fused_attn = fused
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         check_size(images.shape[2], images.shape[3], self.image_size)
-        # PaddleClas would pad what is left of an image to another patch, for which there is no position.
+        # PaddleClas would pad the rest of an image to another patch, which has no position.
         patches, _ = self.patch_embed(cut_to_patches(images, self.image_size, self.patch_size))  # [B, P, width]
         tokens = paddle.concat([self.cls_token.expand([images.shape[0], -1, -1]), patches], axis=1)
         tokens = self.ln_pre(tokens + self.pos_embed)
@@ -200,7 +224,7 @@ class SuiteVit(nn.Layer):
 
 
 class SuiteText(nn.Layer):
-    """`transformer.TextTransformer` around an encoder of PaddleNLP, of which pooling "cls" is its own pooled output."""
+    """`transformer.TextTransformer` made of an encoder of PaddleNLP, whose pooled output is the pooling "cls"."""
 
     def __init__(self, network: nn.Layer, pooling: str):
         super().__init__()
@@ -208,7 +232,8 @@ class SuiteText(nn.Layer):
         if pooling == "mean":
             network.pooler = nn.Identity()
         self.width = network.config.hidden_size
-        for layer in network.sublayers():  # see TextTransformer
+        # Initial weights as in TextTransformer, which explains them.
+        for layer in network.sublayers():
             if isinstance(layer, nn.Linear):
                 _rescale(layer.weight, (768 / self.width) ** 0.5)
             elif isinstance(layer, nn.Embedding) and self.width < 768:
@@ -216,43 +241,44 @@ class SuiteText(nn.Layer):
 
     @property
     def blocks(self) -> list[nn.Layer]:
-        """The transformer's layers, first to last."""
+        """Blocks, first to last."""
         return list(self.network.encoder.layers)
 
     def fuse_attention(self, fused: bool = True) -> None:
-        """As `TextTransformer.fuse_attention`."""
+        """Compute attention by Paddle's fused kernel, or no longer; see `transformer.Transformer.fuse_attention`."""
         for block in self.blocks:
             block.self_attn.__class__ = _FusedAttention if fused else nn.MultiHeadAttention
 
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
         check_length(ids.shape[1], self.network.config.max_position_embeddings)
-        tokens = (ids != PAD_ID).astype("float32")  # [B, L]
+        is_token = (ids != PAD_ID).astype("float32")  # [B, L]
         with tokens_alone(ids, PAD_ID):
-            states, pooled = self.network(ids, attention_mask=tokens)
+            states, pooled = self.network(ids, attention_mask=is_token)
         if self.pooling == "cls":
             return pooled
-        weights = (tokens / tokens.sum(axis=1, keepdim=True)).unsqueeze(1)  # [B, 1, L]
+        weights = (is_token / is_token.sum(axis=1, keepdim=True)).unsqueeze(1)  # [B, 1, L]
         return weights.astype(states.dtype).matmul(states).squeeze(1)
 
 
 class _FusedAttention(nn.MultiHeadAttention):
-    """Self-attention whose weights nobody asks for."""
+    """Self-attention by Paddle's fused kernel, which does not return the attention weights."""
 
     def forward(self, query: Any, key: Any = None, value: Any = None, attn_mask: Any = None, cache: Any = None) -> Any:
         if cache is not None or self.need_weights:
             return super().forward(query, key, value, attn_mask, cache)
-        heads = [0, 0, self.num_heads, self.head_dim]
-        q, k, v = (project(query).reshape(heads) for project in (self.q_proj, self.k_proj, self.v_proj))  # [B, L, h, d]
+        by_head = [0, 0, self.num_heads, self.head_dim]
+        q = self.q_proj(query).reshape(by_head)  # [B, L, heads, d]
+        k = self.k_proj(query).reshape(by_head)
+        v = self.v_proj(query).reshape(by_head)
         mask = attn_mask.astype(q.dtype).expand([query.shape[0], 1, query.shape[1], query.shape[1]])
-        mixed = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0, training=self.training
-        )
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, training=self.training)
         return self.out_proj(mixed.flatten(start_axis=2))
 
 
 def build_encoder(config: TextTowerConfig, vocab_size: int) -> SuiteText:
-    """ERNIE or BERT of a published or given size; MissingPackage if PaddleNLP is not installed."""
-    library = imported("paddlenlp.transformers", f"the text tower {config.name}")
+    """Build PaddleNLP's ERNIE or BERT; MissingPackage if PaddleNLP is not installed."""
+    library = import_suite("paddlenlp.transformers", f"the text tower {config.name}")
     sizes = config.sizes
     arguments = {
         "vocab_size": vocab_size,
@@ -270,12 +296,13 @@ def build_encoder(config: TextTowerConfig, vocab_size: int) -> SuiteText:
     model = library.ErnieModel(library.ErnieConfig(**arguments, type_vocab_size=0, use_task_id=False))
     for layer in model.sublayers():
         if isinstance(layer, nn.LayerNorm):
-            # PaddleNLP's initialiser sets 1e-12 whatever its configuration says.
+            # PaddleNLP's initialiser sets 1e-12, whatever its configuration says.
             layer._epsilon = config.epsilon
     return SuiteText(model, config.pooling)
 
 
 def _rescale(parameter: paddle.Tensor, factor: float) -> None:
-    """Multiplies an initialised parameter in place; one that `paddle.LazyGuard` has left without values stays so."""
+    """Multiply the values of a parameter in place; one without values, made under `paddle.LazyGuard`, stays so."""
+    # Private, as of Paddle 3.3.1; no public function tells whether a parameter has values.
     if parameter._is_initialized():
         parameter.set_value(parameter * factor)

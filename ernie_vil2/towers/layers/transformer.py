@@ -1,7 +1,7 @@
-"""Transformers as towers, and their blocks: with a norm before each part (ViT, CLIP, SigLIP) or after it (BERT, ERNIE).
+"""Vision and text transformers, with LayerNorms before attention and MLP (ViT, CLIP, SigLIP) or after them (BERT).
 
-Parameters have the names that PaddleClas's ViT and PaddleNLP's ERNIE and BERT give them, so that all files of weights
-fit either implementation. Dropout draws in the same order.
+Parameters have the names of PaddleClas's ViT and PaddleNLP's ERNIE and BERT, so weights fit either implementation.
+Layers are made in the same order as theirs, so that one seed gives the same initial weights and dropout masks.
 """
 
 import math
@@ -18,18 +18,20 @@ from paddle.nn import functional as F
 from ernie_vil2.device.cpu_kernels import together, tokens_alone
 from ernie_vil2.towers.base import ImageVariant, TextTowerConfig, TextVariant
 
-MASKED = -1e4  # what is added to the score of a token that attention must not see; float16 holds it
+PAD_ID = 0
+MASKED = -1e4  # added to the score of a hidden token: its softmax is 0, and float16 can hold it
 
 
 def gelu_tanh(x: paddle.Tensor) -> paddle.Tensor:
-    """GELU by tanh. A graph has it written out, as paddle2onnx takes every GELU for the exact one."""
+    """Return the tanh approximation of GELU."""
     if paddle.in_dynamic_mode():
         return F.gelu(x, approximate=True)
+    # Written out in traced graphs, because paddle2onnx exports every GELU as the exact one.
     return 0.5 * x * (1 + paddle.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
 def quick_gelu(x: paddle.Tensor) -> paddle.Tensor:
-    """The activation of OpenAI's CLIP and of the released models."""
+    """Return `x * sigmoid(1.702 x)`, the activation of OpenAI's CLIP and of the released models."""
     return x * F.sigmoid(1.702 * x)
 
 
@@ -41,10 +43,11 @@ ACTIVATIONS: dict[str, Callable[[paddle.Tensor], paddle.Tensor]] = {
 
 
 class Attention(nn.Layer):
-    """Self-attention. A kind says by its layers how the projections of a token are stored.
+    """Base class of attention; subclasses hold the projections.
 
-    Where it is `fused`, Paddle's kernel computes it, which on GPUs never holds the `L x L` weights and draws dropout by
-    itself; None: on a GPU, where there is no dropout.
+    Attributes:
+        fused: compute attention by Paddle's fused kernel, which on GPUs never holds the `L x L` weights and draws its
+            own dropout masks; None: only on GPUs and without dropout.
     """
 
     def __init__(self, heads: int, dropout: float = 0.0):
@@ -53,14 +56,19 @@ class Attention(nn.Layer):
         self.fused: bool | None = None
 
     def by_head(self, x: paddle.Tensor, parts: int = 1) -> list[paddle.Tensor]:
-        """`[B, L, parts * width]` to each part by head, `[B, heads, L, d]`."""
-        x = x.reshape([0, 0, parts, self.heads, x.shape[2] // (parts * self.heads)])
+        """Split `[B, L, parts * width]` into its parts and each part by head, `[B, heads, L, d]`."""
+        head_width = x.shape[2] // (parts * self.heads)
+        x = x.reshape([0, 0, parts, self.heads, head_width])
         return x.transpose([2, 0, 3, 1, 4]).unbind(0)
 
     def attend(self, q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None) -> paddle.Tensor:
-        """Queries `[B, heads, L, d]`, keys and values `[B, heads, M, d]` to `[B, L, width]`.
+        """Attend with queries `[B, heads, L, d]` to keys and values `[B, heads, M, d]`; return `[B, L, width]`.
 
-        `mask` is added to the scores, `[B or 1, 1, L or 1, M]`.
+        Args:
+            q: queries.
+            k: keys.
+            v: values.
+            mask: added to the scores, `[B or 1, 1, L or 1, M]`; None: all tokens are visible.
         """
         dropout = self.dropout if self.training else 0.0
         fused = self.fused
@@ -69,18 +77,21 @@ class Attention(nn.Layer):
         if fused:
             if mask is not None:
                 mask = mask.astype(q.dtype).expand([q.shape[0], 1, q.shape[2], k.shape[2]])
-            q, k, v = (x.transpose([0, 2, 1, 3]) for x in (q, k, v))
+            # Paddle's kernel takes [B, L, heads, d].
+            q, k, v = q.transpose([0, 2, 1, 3]), k.transpose([0, 2, 1, 3]), v.transpose([0, 2, 1, 3])
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, training=self.training)
             return mixed.flatten(2)
-        scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)
-        weights = F.softmax(scores if mask is None else scores + mask.astype(scores.dtype))
+        scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)  # [B, heads, L, M]
+        if mask is not None:
+            scores = scores + mask.astype(scores.dtype)
+        weights = F.softmax(scores)
         if dropout:
             weights = F.dropout(weights, dropout)
         return paddle.matmul(weights, v).transpose([0, 2, 1, 3]).flatten(2)
 
 
 class PackedAttention(Attention):
-    """One matrix holds the projections to queries, keys and values side by side, as in PaddleClas's ViT."""
+    """Self-attention with queries, keys and values from one linear layer, as in PaddleClas's ViT."""
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0):
         super().__init__(heads, dropout)
@@ -93,24 +104,29 @@ class PackedAttention(Attention):
 
 
 class SplitAttention(Attention):
-    """Each projection is a layer of its own, as in PaddleNLP's encoders; in training one product computes all three."""
+    """Self-attention with a linear layer for each projection, as in PaddleNLP's encoders."""
 
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__(heads, dropout)
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
-        layers = self.q_proj, self.k_proj, self.v_proj
-        packed = together(layers) if self.training else None
-        if packed is None:
-            q, k, v = (self.by_head(layer(x))[0] for layer in layers)
-        else:
+        # In training, one matrix product computes all three projections.
+        packed = together((self.q_proj, self.k_proj, self.v_proj)) if self.training else None
+        if packed is not None:
             q, k, v = self.by_head(packed(x), parts=3)
+        else:
+            (q,) = self.by_head(self.q_proj(x))
+            (k,) = self.by_head(self.k_proj(x))
+            (v,) = self.by_head(self.v_proj(x))
         return self.out_proj(self.attend(q, k, v, mask))
 
 
 class Mlp(nn.Layer):
-    """Two linear layers with an activation between them."""
+    """Two linear layers with an activation in between."""
 
     def __init__(self, width: int, hidden: int, activation: str):
         super().__init__()
@@ -122,7 +138,7 @@ class Mlp(nn.Layer):
 
 
 class DropPath(nn.Layer):
-    """Stochastic depth (Huang et al. 2016): leaves a residual branch out, row by row."""
+    """Stochastic depth (Huang et al. 2016): drops a residual branch, for each row of the batch independently."""
 
     def __init__(self, rate: float):
         super().__init__()
@@ -131,15 +147,23 @@ class DropPath(nn.Layer):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         if not self.training:
             return x
-        kept = paddle.floor(1 - self.rate + paddle.rand([x.shape[0], *[1] * (x.ndim - 1)]).astype(x.dtype))
-        return x * (kept / (1 - self.rate))
+        random = paddle.rand([x.shape[0]] + [1] * (x.ndim - 1)).astype(x.dtype)
+        keep_mask = paddle.floor(1 - self.rate + random)  # 1 with probability 1 - rate, else 0
+        return x * (keep_mask / (1 - self.rate))
 
 
 class PreNormBlock(nn.Layer):
-    """Attention and MLP, each after a LayerNorm of what it is given (ViT, CLIP, SigLIP).
+    """Transformer block with LayerNorms before attention and MLP (ViT, CLIP, SigLIP).
 
-    `drop_path` leaves a whole branch out, `dropout` numbers of what it adds, `attention` attention weights. The
-    published models of this kind have none of them.
+    Args:
+        width: width of the tokens.
+        heads: number of attention heads.
+        hidden: width of the MLP's hidden layer.
+        activation: activation of the MLP.
+        epsilon: epsilon of the LayerNorms.
+        drop_path: probability of dropping a whole residual branch; 0 in all published models.
+        dropout: dropout of what a branch adds; likewise 0.
+        attention: dropout of the attention weights; likewise 0.
     """
 
     def __init__(
@@ -168,7 +192,7 @@ class PreNormBlock(nn.Layer):
 
 
 class PostNormBlock(nn.Layer):
-    """Attention and MLP, each before a LayerNorm of its sum with what it was given (BERT, RoBERTa, ERNIE)."""
+    """Transformer block with LayerNorms after the residual sums of attention and MLP (BERT, RoBERTa, ERNIE)."""
 
     def __init__(
         self, width: int, heads: int, hidden: int, activation: str, epsilon: float, dropout: float, attention: float
@@ -184,65 +208,82 @@ class PostNormBlock(nn.Layer):
         return self.norm2(x + self.dropout(self.linear2(self.activation(self.linear1(x)))))
 
 
-def for_each(token: paddle.Tensor, tokens: paddle.Tensor) -> paddle.Tensor:
-    """`[1, 1, D]` to `[B, 1, D]` for `[B, L, D]` tokens; B may be unknown, as in a traced graph."""
+def repeat_for_batch(token: paddle.Tensor, tokens: paddle.Tensor) -> paddle.Tensor:
+    """Repeat a token `[1, 1, D]` for the batch of `[B, L, D]` tokens: `[B, 1, D]`."""
+    # Not by `expand`: a traced graph does not know B.
     return paddle.zeros_like(tokens[:, :1]) + token
 
 
 class AttentionPool(Attention):
-    """One learned query attends to all tokens; an MLP follows (SigLIP, Zhai et al. 2023)."""
+    """Pooling by a learned query that attends to all tokens, followed by an MLP (SigLIP, Zhai et al. 2023)."""
 
     def __init__(self, width: int, heads: int, hidden: int, activation: str, epsilon: float):
         super().__init__(heads)
         self.probe = self.create_parameter([1, 1, width], default_initializer=nn.initializer.TruncatedNormal(std=0.02))
-        self.q, self.kv, self.proj = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, epsilon)
         self.mlp = Mlp(width, hidden, activation)
 
     def forward(self, tokens: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
-        (query,), (k, v) = self.by_head(for_each(self.q(self.probe), tokens)), self.by_head(self.kv(tokens), parts=2)
-        pooled = self.proj(self.attend(query, k, v, mask))
+        (query,) = self.by_head(repeat_for_batch(self.q(self.probe), tokens))
+        k, v = self.by_head(self.kv(tokens), parts=2)
+        pooled = self.proj(self.attend(query, k, v, mask))  # [B, 1, width]
         return (pooled + self.mlp(self.norm(pooled))).squeeze(1)
 
 
 class Transformer(nn.Layer):
-    """The parts that both towers share."""
+    """Base class of both transformer towers."""
 
     def fuse_attention(self, fused: bool = True) -> None:
-        """Whether attention is left to Paddle's kernel of the device, which draws its dropout by itself.
+        """Compute attention by Paddle's fused kernel, or no longer.
 
-        Without dropout the features are the same to rounding.
+        The kernel draws its own dropout masks. Without dropout the features are equal up to rounding.
         """
         for layer in self.sublayers():
             if isinstance(layer, Attention):
                 layer.fused = fused
 
-    def initialise(self, width: int, kind: Callable[..., nn.initializer.Initializer], embeddings: float = 0.02) -> None:
-        """Draws the weights of the layers once more; Paddle draws them when it makes a layer.
+    def initialise(
+        self, width: int, initializer: Callable[..., nn.initializer.Initializer], embedding_std: float = 0.02
+    ) -> None:
+        """Draw the weights of linear layers and embeddings again, after Paddle has drawn its own.
 
-        The libraries' deviation of 0.02 belongs to width 768: a narrow tower's layers would hardly pass a signal on.
+        Args:
+            width: width of the tower.
+            initializer: class of the distribution.
+            embedding_std: standard deviation of embeddings.
         """
+        # The libraries' standard deviation of 0.02 belongs to width 768. It is scaled so that a signal keeps its size
+        # through a layer of any width; the layers of a narrow tower would hardly pass it on otherwise.
+        linear_std = 0.02 * (768 / width) ** 0.5
         for layer in self.sublayers():
-            if isinstance(layer, nn.Linear | nn.Embedding):
-                linear = isinstance(layer, nn.Linear)
-                kind(std=0.02 * (768 / width) ** 0.5 if linear else embeddings)(layer.weight)
-
-
-PAD_ID = 0
+            if isinstance(layer, nn.Linear):
+                initializer(std=linear_std)(layer.weight)
+            elif isinstance(layer, nn.Embedding):
+                initializer(std=embedding_std)(layer.weight)
 
 
 class VisionTransformer(Transformer):
-    """`[B, 3, S, S]` images to `[B, width]`: square patches through pre-norm blocks.
+    """Vision transformer: `[B, 3, S, S]` images to `[B, width]` features.
 
-    An image has as many whole patches as fit into it. Pixels right of and below the last ones are not used, as in
-    SigLIP So400m/14 at 384 pixels, which sees 27 x 27 patches.
+    An image is cut into as many whole patches as fit. Pixels right of and below the last ones are not used: SigLIP
+    So400m/14 sees 27 x 27 patches of 384 pixels.
 
-    By default it is the released models' ViT: CLIP's, with the epsilon of ViT and without a projection. `ImageVariant`
-    says what else it can be.
+    The default is the ViT of the released models: CLIP's, with the epsilon of ViT and without a projection.
+
+    Args:
+        image_size: side of the images in pixels, S.
+        patch_size: side of a patch in pixels.
+        width: width of the tokens and features.
+        depth: number of blocks.
+        heads: number of attention heads.
+        drop_path: stochastic depth of the last block; it grows linearly from 0 at the first.
+        variant: differences of other families; None: the released models' ViT.
 
     Attributes:
-        width: of the features.
-        blocks: first to last.
+        blocks: blocks, first to last.
     """
 
     def __init__(
@@ -257,25 +298,34 @@ class VisionTransformer(Transformer):
     ):
         super().__init__()
         variant = variant or ImageVariant()
-        epsilon = variant.epsilon
-        self.width, self.pooling = width, variant.pooling
         self.image_size, self.patch_size = image_size, patch_size
-        block = width, heads, variant.hidden or 4 * width, variant.activation, epsilon
-        bias = None if variant.patch_bias else False
+        self.width, self.pooling = width, variant.pooling
+        epsilon = variant.epsilon
+
+        bias_attr = None if variant.patch_bias else False
         if variant.patches == "linear":
-            embed: nn.Linear | nn.Conv2D = nn.Linear(3 * patch_size**2, width, bias_attr=bias)
+            embed: nn.Linear | nn.Conv2D = nn.Linear(3 * patch_size**2, width, bias_attr=bias_attr)
         else:
-            embed = nn.Conv2D(3, width, patch_size, stride=patch_size, bias_attr=bias)
+            embed = nn.Conv2D(3, width, patch_size, stride=patch_size, bias_attr=bias_attr)
         self.patch_embed = nn.LayerDict({"proj": embed})
-        zero, tokens = nn.initializer.Constant(0.0), (image_size // patch_size) ** 2 + variant.class_token
-        self.cls_token = self.create_parameter([1, 1, width], default_initializer=zero) if variant.class_token else None
-        self.pos_embed = self.create_parameter([1, tokens, width], default_initializer=zero)
-        paddle.randn([width, 512])  # as PaddleClas draws a projection here, which the tower does not have
+
+        zero = nn.initializer.Constant(0.0)
+        self.cls_token = None
+        num_tokens = (image_size // patch_size) ** 2
+        if variant.class_token:
+            self.cls_token = self.create_parameter([1, 1, width], default_initializer=zero)
+            num_tokens += 1
+        self.pos_embed = self.create_parameter([1, num_tokens, width], default_initializer=zero)
+        # PaddleClas draws a projection here, which this tower lacks; later draws must be the same as there.
+        paddle.randn([width, 512])
+
         self.ln_pre = nn.LayerNorm(width, epsilon) if variant.input_norm else nn.Identity()
+        block_sizes = width, heads, variant.hidden or 4 * width, variant.activation, epsilon
         rates = np.linspace(0, drop_path, depth)
-        self.blocks = nn.LayerList(PreNormBlock(*block, drop_path=rate) for rate in rates)
+        self.blocks = nn.LayerList(PreNormBlock(*block_sizes, drop_path=rate) for rate in rates)
         self.norm = nn.LayerNorm(width, epsilon)
-        self.attn_pool = AttentionPool(*block) if variant.pooling == "attention" else None
+        self.attn_pool = AttentionPool(*block_sizes) if variant.pooling == "attention" else None
+
         for parameter in (self.pos_embed, self.cls_token):
             if parameter is not None:
                 nn.initializer.TruncatedNormal(std=0.02)(parameter)
@@ -286,11 +336,11 @@ class VisionTransformer(Transformer):
         check_size(images.shape[2], images.shape[3], self.image_size)
         tokens = self.embed(cut_to_patches(images, self.image_size, self.patch_size))
         if self.cls_token is not None:
-            tokens = paddle.concat([for_each(self.cls_token, tokens), tokens], axis=1)
+            tokens = paddle.concat([repeat_for_batch(self.cls_token, tokens), tokens], axis=1)
         return self.encode(tokens + self.pos_embed)
 
     def embed(self, images: paddle.Tensor) -> paddle.Tensor:
-        """`[B, 3, H, W]`, of whole patches, to them, row by row, `[B, P, width]`."""
+        """Embed images `[B, 3, H, W]` of whole patches: P patches row by row, `[B, P, width]`."""
         embed, size = self.patch_embed["proj"], self.patch_size
         if isinstance(embed, nn.Conv2D):
             return embed(images).flatten(2).transpose([0, 2, 1])
@@ -299,13 +349,19 @@ class VisionTransformer(Transformer):
         return embed(patches.reshape([-1, rows * columns, 3 * size**2]))
 
     def grid(self, images: paddle.Tensor) -> list[Any]:
-        """Rows and columns of patches; scalars where a traced graph knows the size only when it runs."""
-        known = min(images.shape[2:]) > 0
-        sizes = images.shape[2:] if known else paddle.shape(images)[2:].unbind(0)
-        return [length // self.patch_size for length in sizes]
+        """Return rows and columns of patches: numbers, or tensors in a traced graph, which knows no sizes."""
+        sizes = images.shape[2:]
+        if min(sizes) < 0:
+            sizes = paddle.shape(images)[2:].unbind(0)
+        return [size // self.patch_size for size in sizes]
 
     def encode(self, tokens: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
-        """Tokens with their positions, `[B, T, width]`, to features; `mask` is `MASKED` for padding, `[B, 1, 1, T]`."""
+        """Encode tokens with their positions to features.
+
+        Args:
+            tokens: `[B, T, width]`.
+            mask: `MASKED` for padding and 0 for patches, `[B, 1, 1, T]`; None: there is no padding.
+        """
         tokens = self.ln_pre(tokens)
         for block in self.blocks:
             tokens = block(tokens, mask)
@@ -313,18 +369,20 @@ class VisionTransformer(Transformer):
             return self.norm(tokens[:, 0])
         if self.attn_pool is not None:
             return self.attn_pool(self.norm(tokens), mask)
-        return self.norm(tokens)[:, int(self.cls_token is not None) :].mean(axis=1)
+        patches = self.norm(tokens)
+        if self.cls_token is not None:
+            patches = patches[:, 1:]
+        return patches.mean(axis=1)
 
 
 class NaFlexTransformer(VisionTransformer):
-    """A ViT for images of any shape: `[B, 3, H, W]`, H and W of whole patches, to `[B, width]`.
+    """Vision transformer for images of any shape: `[B, 3, H, W]` of whole patches to `[B, width]` features.
 
-    The position embedding is resized to each, as in SigLIP 2 NaFlex (Tschannen et al. 2025, arXiv 2502.14786) and
-    FG-CLIP 2.
+    The position embedding is resized to each shape, as in SigLIP 2 NaFlex (Tschannen et al. 2025, arXiv 2502.14786) and
+    FG-CLIP 2. `image_size` is the side of the square whose patches have the learned positions. There is no class token.
 
-    Images of one batch have one shape: the authors pad images of several shapes to one number of patches, and mask the
-    padding wherever it could be seen, so that an image's features are the same by itself. `image_size` is the side of
-    the square whose patches have the learned positions; there is no class token.
+    Images of one batch have one shape. The authors pad images of several shapes to one number of patches and mask the
+    padding everywhere, so an image alone has the same features.
     """
 
     @paddle.jit.not_to_static
@@ -333,30 +391,34 @@ class NaFlexTransformer(VisionTransformer):
         return self.encode(self.embed(images) + self.positions(*self.grid(images)))
 
     def positions(self, rows: int | paddle.Tensor, columns: int | paddle.Tensor) -> paddle.Tensor:
-        """The position embedding for a grid of patches, whose sides a traced graph has as tensors,
-        `[1, rows * columns, width]`."""
+        """Return the position embedding for a grid of patches, `[1, rows * columns, width]`.
+
+        Args:
+            rows: rows of patches; a tensor in a traced graph.
+            columns: columns of patches; likewise.
+        """
         side = self.image_size // self.patch_size
         grid = self.pos_embed.reshape([side, side * self.width])
-        grid = paddle.matmul(_resizing(rows, side, grid), grid).reshape([rows, side, self.width])
-        return paddle.matmul(_resizing(columns, side, grid), grid).reshape([1, -1, self.width])
+        grid = paddle.matmul(_resize_weights(rows, side, grid), grid).reshape([rows, side, self.width])
+        return paddle.matmul(_resize_weights(columns, side, grid), grid).reshape([1, -1, self.width])
 
 
 class TextTransformer(Transformer):
-    """`[B, L]` token ids to `[B, width]`: a transformer with learned positions, and features for the whole text.
+    """Text transformer with learned positions: `[B, L]` token ids to `[B, width]` features.
 
-    ERNIE and BERT are encoders as the released models have them, in which padding changes no feature.
+    ERNIE and BERT are encoders as in the released models: padding changes no feature.
 
     Args:
-        config: whose pooling is of the first token through a linear layer and tanh (cls), the mean over all tokens but
-            padding, or the state of the first token, of the first one of the id `variant.end` (end), of the largest id
-            (largest), or of the last position (last).
+        config: sizes, dropout and pooling. The pooling is the first token through a linear layer and tanh (cls), the
+            mean over all tokens but padding (mean), or the state of one token: the first (first), the first one with
+            the id `variant.end` (end), the one with the largest id (largest), or the last position (last).
         vocab_size: number of tokens.
-        variant: what the family does differently.
-        epsilon: of the LayerNorms.
+        variant: differences of the family.
+        epsilon: epsilon of the LayerNorms.
 
     Attributes:
-        width: of the features.
-        blocks: first to last.
+        width: width of the features.
+        blocks: blocks, first to last.
     """
 
     def __init__(self, config: TextTowerConfig, vocab_size: int, variant: TextVariant, epsilon: float):
@@ -365,30 +427,36 @@ class TextTransformer(Transformer):
         self.width, self.first_position = variant.head or width, variant.first_position
         self.longest = config.max_positions - variant.first_position
         self.mask, self.padding, self.pooling, self.end = variant.mask, variant.padding, config.pooling, variant.end
-        sizes = width, config.sizes["heads"], variant.hidden or 4 * width, variant.activation, epsilon
-        dropout: dict[str, Any] = {"dropout": config.dropout, "attention": config.attention_dropout}
+        is_post_norm = variant.norm == "after"
+
         embeddings: dict[str, nn.Layer] = {"word_embeddings": nn.Embedding(vocab_size, width)}
         embeddings["position_embeddings"] = nn.Embedding(config.max_positions, width)
         if variant.token_types:
             embeddings["token_type_embeddings"] = nn.Embedding(variant.token_types, width)
-        if variant.norm == "after":
+        if is_post_norm:
             embeddings["layer_norm"] = nn.LayerNorm(width, epsilon)
-        kind = PostNormBlock if variant.norm == "after" else PreNormBlock
-        blocks = [kind(*sizes, **dropout) for _ in range(depth)]
-        parts: dict[str, nn.Layer] = {"embeddings": nn.LayerDict(embeddings)}
-        parts["encoder"] = nn.LayerDict({"layers": nn.LayerList(blocks)})
-        if variant.norm == "before":
-            parts["norm"] = nn.LayerNorm(width, epsilon)
-        parts["pooler"] = nn.LayerDict({"dense": nn.Linear(width, width)})
-        self.network: Any = nn.LayerDict(parts)  # of LayerDicts
+
+        block_class = PostNormBlock if is_post_norm else PreNormBlock
+        block_sizes = width, config.sizes["heads"], variant.hidden or 4 * width, variant.activation, epsilon
+        dropout: dict[str, Any] = {"dropout": config.dropout, "attention": config.attention_dropout}
+        blocks = [block_class(*block_sizes, **dropout) for _ in range(depth)]
+
+        # Nested as in PaddleNLP's encoders, since the names of parameters follow from it.
+        layers: dict[str, nn.Layer] = {"embeddings": nn.LayerDict(embeddings)}
+        layers["encoder"] = nn.LayerDict({"layers": nn.LayerList(blocks)})
+        if not is_post_norm:
+            layers["norm"] = nn.LayerNorm(width, epsilon)
+        layers["pooler"] = nn.LayerDict({"dense": nn.Linear(width, width)})
+        self.network: Any = nn.LayerDict(layers)
         self.dropout = nn.Dropout(config.dropout)
         self.head_norm = nn.LayerNorm(width, epsilon) if variant.head_norm else None
         self.head = nn.Linear(width, variant.head) if variant.head else None
-        # The sum of the embeddings is normalised, so that their scale only says how far a step of Adam, whose length is
-        # given, turns them. Smaller ones let a small tower learn its words in fewer steps.
+
+        # The sum of the embeddings is normalised, so their scale decides only how far a step of Adam, whose length is
+        # fixed, turns them: with smaller embeddings a small tower learns its words in fewer steps.
         self.initialise(width, nn.initializer.Normal, 0.02 if width >= 768 else 0.005)
         if config.pooling != "cls":
-            del self.network["pooler"]  # PaddleNLP draws it in any case
+            del self.network["pooler"]  # made and drawn above all the same, as PaddleNLP does
 
     @property
     def blocks(self) -> list[nn.Layer]:
@@ -397,27 +465,30 @@ class TextTransformer(Transformer):
     @paddle.jit.not_to_static
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
         check_length(ids.shape[1], self.longest)
+        # Where padding is masked, CPU kernels may skip it.
         with tokens_alone(ids, self.padding) if self.mask == "padding" else nullcontext():
-            states, mask = self._embedded(ids), self._masked(ids)
+            states, mask = self._embed(ids), self._build_mask(ids)
             for block in self.blocks:
                 states = block(states, mask)
             if "norm" in self.network:
                 states = self.network["norm"](states)
-            features = self._pooled(states, ids)
+            features = self._pool(states, ids)
         if self.head_norm is not None:
             features = self.head_norm(features)
         return features if self.head is None else self.head(features)
 
-    def _embedded(self, ids: paddle.Tensor) -> paddle.Tensor:
+    def _embed(self, ids: paddle.Tensor) -> paddle.Tensor:
         embeddings = self.network["embeddings"]
         states = embeddings["word_embeddings"](ids)
         states = states + embeddings["position_embeddings"](_positions(ids) + self.first_position)
         if "token_type_embeddings" in embeddings:
             states = states + embeddings["token_type_embeddings"].weight[0]
-        return self.dropout(embeddings["layer_norm"](states) if "layer_norm" in embeddings else states)
+        if "layer_norm" in embeddings:
+            states = embeddings["layer_norm"](states)
+        return self.dropout(states)
 
-    def _masked(self, ids: paddle.Tensor) -> paddle.Tensor | None:
-        """What is added to the scores of attention, `[B or 1, 1, L or 1, L]`."""
+    def _build_mask(self, ids: paddle.Tensor) -> paddle.Tensor | None:
+        """Return what is added to the scores of attention, `[B or 1, 1, L or 1, L]`."""
         if self.mask == "padding":
             return ((ids == self.padding).astype("float32") * MASKED).unsqueeze([1, 2])
         if self.mask == "causal":
@@ -425,53 +496,66 @@ class TextTransformer(Transformer):
             return ((positions > positions.transpose([1, 0])).astype("float32") * MASKED).unsqueeze([0, 1])
         return None
 
-    def _pooled(self, states: paddle.Tensor, ids: paddle.Tensor) -> paddle.Tensor:
+    def _pool(self, states: paddle.Tensor, ids: paddle.Tensor) -> paddle.Tensor:
         if self.pooling == "cls":
             return F.tanh(self.network["pooler"]["dense"](states[:, 0]))
-        if self.pooling in ("first", "last"):
-            return states[:, 0 if self.pooling == "first" else -1]
+        if self.pooling == "first":
+            return states[:, 0]
+        if self.pooling == "last":
+            return states[:, -1]
+
+        # Weights of the states, [B, L]: the same for all tokens, or 1 for one of them.
         if self.pooling == "mean":
-            tokens = (ids != self.padding).astype(states.dtype)
-            weights = (tokens / tokens.sum(axis=1, keepdim=True)).unsqueeze(1)  # [B, 1, L]
+            is_token = (ids != self.padding).astype(states.dtype)
+            weights = is_token / is_token.sum(axis=1, keepdim=True)
         else:
-            chosen = ids if self.pooling == "largest" else (ids == (self.end or 0)).astype("int32")
-            weights = (_positions(ids) == chosen.argmax(axis=1, keepdim=True)).astype(states.dtype).unsqueeze(1)
-        return weights.matmul(states).squeeze(1)
+            # argmax finds the first of several maxima.
+            ranked = ids if self.pooling == "largest" else (ids == (self.end or 0)).astype("int32")
+            weights = (_positions(ids) == ranked.argmax(axis=1, keepdim=True)).astype(states.dtype)
+        return weights.unsqueeze(1).matmul(states).squeeze(1)
 
 
 def _positions(ids: paddle.Tensor) -> paddle.Tensor:
-    """The number of each token in its text, from 0, `[B, L]`; L may be unknown, as in a traced graph."""
+    """Return the position of each token in its text, from 0, `[B, L]`."""
+    # Not by `arange`: a traced graph does not know L.
     return paddle.cumsum(paddle.ones_like(ids), axis=1) - 1
 
 
-@paddle.jit.not_to_static  # with the error in it, tracing takes the batch of the moment for that of all
+@paddle.jit.not_to_static  # traced with its error, it would fix the batch size of the graph
 def check_size(height: int, width: int, side: int) -> None:
+    """Raise ValueError unless images are squares of this side."""
     if (height, width) != (side, side):
         raise ValueError(f"images of {height} x {width} pixels; this tower takes {side} x {side}")
 
 
 def cut_to_patches(images: paddle.Tensor, side: int, patch_size: int) -> paddle.Tensor:
-    """Return the part of square images that whole patches cover, from the upper left corner."""
-    covered = side // patch_size * patch_size
-    return images if covered == side else images[:, :, :covered, :covered]
+    """Cut square images to the region that whole patches cover, from the upper left corner."""
+    covered_side = side // patch_size * patch_size
+    if covered_side == side:
+        return images
+    return images[:, :, :covered_side, :covered_side]
 
 
 @paddle.jit.not_to_static  # a traced graph has no length yet
 def check_length(length: int, longest: int) -> None:
+    """Raise ValueError if texts have more tokens than the tower has positions."""
     if paddle.in_dynamic_mode() and length > longest:
         raise ValueError(f"texts of {length} tokens, but Model.text.max_positions is {longest}")
 
 
 @paddle.jit.not_to_static
 def check_patches(height: int, width: int, patch_size: int) -> None:
-    """ValueError if an image is not of whole patches; a traced graph has -1 for a size that it does not know."""
+    """Raise ValueError if images are not of whole patches."""
+    # A traced graph has -1 for unknown sizes.
     if paddle.in_dynamic_mode() and (height % patch_size or width % patch_size):
         raise ValueError(f"images of {height} x {width} pixels; this tower takes multiples of {patch_size}")
 
 
-def _resizing(size: int | paddle.Tensor, side: int, like: paddle.Tensor) -> paddle.Tensor:
+def _resize_weights(size: int | paddle.Tensor, side: int, like: paddle.Tensor) -> paddle.Tensor:
+    """Return `resize_weights` as a tensor like another one; in a traced graph `size` is a tensor."""
     if isinstance(size, int):
-        return paddle.to_tensor(resizing(size, side), dtype=like.dtype, place=like.place)
+        return paddle.to_tensor(resize_weights(size, side), dtype=like.dtype, place=like.place)
+    # The same formula in operations that a graph can hold.
     scale = side / size.astype(like.dtype)
     centres = scale * (paddle.cumsum(paddle.ones([size], like.dtype)) - 0.5)
     cells = paddle.to_tensor(np.arange(side) + 0.5, dtype=like.dtype)
@@ -479,12 +563,14 @@ def _resizing(size: int | paddle.Tensor, side: int, like: paddle.Tensor) -> padd
     return weights / weights.sum(axis=1, keepdim=True)
 
 
-@lru_cache(maxsize=256)
-def resizing(size: int, side: int) -> np.ndarray:
-    """The matrix `[size, side]` by which `side` values in a row become `size`: bilinear, with antialiasing where they
-    become fewer, as PyTorch's `interpolate` and Pillow have it."""
+@lru_cache(maxsize=256)  # images come in few shapes
+def resize_weights(size: int, side: int) -> np.ndarray:
+    """Return the matrix `[size, side]` that resizes a row of `side` values to `size` values.
+
+    Resizing is bilinear, with antialiasing if values become fewer, as in Pillow and PyTorch's `interpolate`.
+    """
     scale = side / size
-    reach = max(scale, 1.0)
+    reach = max(scale, 1.0)  # half the width of the triangle filter
     matrix = np.zeros([size, side])
     for row in range(size):
         centre = scale * (row + 0.5)
