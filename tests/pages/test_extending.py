@@ -209,7 +209,7 @@ def test_a_field_of_a_sample_that_is_forgotten_is_named(tmp_path):
         ("Loss.kind=my_parts:Missing", "my_parts has no Missing"),
         ("Loss.kind=no_such_module:Loss", "no_such_module:Loss: "),
         ("Loss.kind=json:dumps", "json:dumps"),
-        ("Training.task=json:dumps", "json:dumps has no rows, build"),
+        ("Training.task=json:dumps", "json:dumps has no open_rows, build"),
         ("Evaluation.evaluators=['json:dumps']", "json:dumps has no from_config, recognises, open"),
         ("Data.train=[{data: [.], layout: 'json:dumps'}]", "json:dumps has no find, accepts, open, read"),
     ],
