@@ -87,7 +87,7 @@ def test_all_of_it_works_by_the_keyboard(browser, address):
 
 
 def test_a_link_is_shared_and_back_works(browser, address):
-    browser.open(f"{address}?q=red&least=0&where={quote(DISCS)}")
+    browser.open(f"{address}?q=red&threshold=0&where={quote(DISCS)}")
     browser.until(f"{HITS} && !{STATUS}.includes('searching')")
     inputs = "document.querySelectorAll('#text, #without, #threshold, #filters select')"
     assert browser.run(f"[...{inputs}].map((one) => one.value)") == ["red", "", "0", '"disc"']
@@ -125,7 +125,7 @@ def test_the_calibrated_threshold_is_shown_and_taken(browser, address):
     assert browser.run("document.getElementById('calibration').textContent") == "calibrated: 0.25"
     assert browser.run("document.querySelector('#calibrated option').value") == "0.25"
     browser.run("document.getElementById('calibration').click()")
-    browser.until("location.search.includes('least=0.25')")
+    browser.until("location.search.includes('threshold=0.25')")
 
 
 @pytest.mark.parametrize(("width", "dark", "language"), [(1280, False, "en-US"), (390, True, "zh-CN")])

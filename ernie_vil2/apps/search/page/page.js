@@ -1,26 +1,34 @@
-// Everything that comes from the index is shown as text: nothing of it becomes markup. The address holds what is asked.
+// The search page. Everything from the index is shown as text and never becomes markup. The address holds the query, so
+// that a link can be shared and Back works.
 import { chinese, translate, words } from "./words.js";
 
-const PAGE = 60, MOST = 2000, PAUSE = 250, RETRIES = 5;
+const PAGE_SIZE = 60;      // hits of one request
+const MAX_HITS = 2000;     // the largest offset that the API allows
+const TYPING_PAUSE = 250;  // milliseconds without a key before the query is sent
+const MAX_RETRIES = 5;     // of a request that a busy server has refused
+const SCROLL_MARGIN = 400; // pixels below the window in which the next hits are loaded ahead
+
 const find = (id) => document.getElementById(id);
-const [form, text, without, hits, status, detail, threshold] =
-  ["form", "text", "without", "hits", "status", "detail", "threshold"].map(find);
-let info = {};          // of the index
-let queryImage = null;  // a file, or the id of an item
-let controller = null;  // of the question that is under way
-let found = [];         // hits that are shown
-let more = false;       // whether there may be others
-let typing = false;     // whether the address is that of a query that is being typed
-let pause = 0;
+const form = find("form"), text = find("text"), without = find("without"), threshold = find("threshold");
+const hitList = find("hits"), status = find("status"), detail = find("detail");
+
+let info = {};           // the answer of api/v1/info
+let queryImage = null;   // the image of the query: { file, url, name } or { id, url, name }
+let controller = null;   // aborts the current request
+let hits = [];           // the visible hits
+let hasMore = false;     // whether there may be more hits
+let isTyping = false;    // whether the address holds a query that is still being typed
+let typingTimer = 0;
 
 const say = (message, isError = false) => {
   status.textContent = message;
   status.classList.toggle("error", isError);
 };
-const wait = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
-const label = (name) => name.replaceAll("_", " ");
+const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const fieldLabel = (name) => name.replaceAll("_", " ");
 const isEmpty = () => !queryImage && !text.value.trim() && !without.value.trim();
 
+// Set the text of an element, and its language if it is not that of the page.
 function write(element, value) {
   element.textContent = value;
   if (/[\u3400-\u9fff]/.test(value) !== chinese) element.lang = chinese ? "en" : "zh";
@@ -33,12 +41,12 @@ function caption(fields) {
   return names.map((name) => fields[name]).join(" · ");
 }
 
-const named = (hit) => caption(hit.fields) || hit.id;
-const thumbnail = (hit) => `thumbnail?${new URLSearchParams({ id: hit.id, version: hit.version || "" })}`;
-const original = (hit) => `image?${new URLSearchParams({ id: hit.id })}`;
+const hitName = (hit) => caption(hit.fields) || hit.id;
+const thumbnailUrl = (hit) => `thumbnail?${new URLSearchParams({ id: hit.id, version: hit.version || "" })}`;
+const imageUrl = (hit) => `image?${new URLSearchParams({ id: hit.id })}`;
 
-// An answer of the API; one that is refused because many ask is asked for again.
-async function ask(path, options = {}, retries = RETRIES) {
+// Send a request to the API and return its answer. A request that a busy server refuses is sent again.
+async function request(path, options = {}, retries = MAX_RETRIES) {
   let response;
   try {
     response = await fetch(path, options);
@@ -48,14 +56,16 @@ async function ask(path, options = {}, retries = RETRIES) {
   if (response.status === 503 && response.headers.has("Retry-After") && retries) {
     say(words.busy);
     await wait(1000 * Number(response.headers.get("Retry-After")));
-    return ask(path, options, retries - 1);
+    return request(path, options, retries - 1);
   }
   const body = await response.json().catch(() => ({}));
   if (!response.ok) throw new Error(typeof body.detail === "string" ? body.detail : `${response.status}`);
   return body;
 }
 
-function filters() {
+const requestTags = (id) => request(`api/v1/tags?${new URLSearchParams({ id })}`);
+
+function readFilters() {
   const where = {};
   for (const select of document.querySelectorAll("#filters select")) {
     if (select.value) where[select.dataset.field] = JSON.parse(select.value);
@@ -63,307 +73,336 @@ function filters() {
   return where;
 }
 
-function least() {
+// Return the threshold, or null if the slider is at its lower end, and show it next to the slider.
+function readThreshold() {
   const value = Number(threshold.value);
-  find("least").textContent = value < 0 ? words.any : value.toFixed(2);
+  find("threshold-value").textContent = value < 0 ? words.any : value.toFixed(2);
   return value < 0 ? null : value;
 }
 
-// The question as the address holds it.
-function address() {
-  const asked = new URLSearchParams(), where = filters();
-  if (queryImage && queryImage.id) asked.set("like", queryImage.id);
-  if (text.value.trim()) asked.set("q", text.value.trim());
-  if (without.value.trim()) asked.set("without", without.value.trim());
-  if (least() !== null) asked.set("least", least());
-  if (Object.keys(where).length) asked.set("where", JSON.stringify(where));
-  return asked;
+// Return the query as the address holds it.
+function readQuery() {
+  const query = new URLSearchParams(), where = readFilters(), cosine = readThreshold();
+  if (queryImage && queryImage.id) query.set("like", queryImage.id);
+  if (text.value.trim()) query.set("q", text.value.trim());
+  if (without.value.trim()) query.set("without", without.value.trim());
+  if (cosine !== null) query.set("threshold", cosine);
+  if (Object.keys(where).length) query.set("where", JSON.stringify(where));
+  return query;
 }
 
-function note(replace) {
-  const asked = address().toString(), url = asked ? `?${asked}` : location.pathname;
-  if (location.search === (asked ? url : "")) return;
-  history[replace ? "replaceState" : "pushState"](null, "", url);
+function updateAddress(shouldReplace) {
+  const query = readQuery().toString(), url = query ? `?${query}` : location.pathname;
+  if (location.search === (query ? url : "")) return;
+  history[shouldReplace ? "replaceState" : "pushState"](null, "", url);
 }
 
-// Asks for the first answers, or for those after what is shown.
-async function search(next = false) {
-  clearTimeout(pause);
+// Request the first hits of the query, or those after the visible ones.
+async function search(isNextPage = false) {
+  clearTimeout(typingTimer);
   if (controller) controller.abort();
   controller = new AbortController();
-  const { signal } = controller, asked = address(), offset = next ? found.length : 0;
+  const { signal } = controller, query = readQuery(), offset = isNextPage ? hits.length : 0;
   find("examples").hidden = !isEmpty();
-  if (isEmpty()) return start();
-  const chosen = new URLSearchParams({ count: Math.min(PAGE, MOST - offset), offset });
-  for (const [name, to] of [["q", "q"], ["without", "without"], ["least", "threshold"], ["where", "where"], ["like", "id"]]) {
-    if (asked.has(name)) chosen.set(to, asked.get(name));
+  if (isEmpty()) return showStart();
+
+  const parameters = new URLSearchParams({ count: Math.min(PAGE_SIZE, MAX_HITS - offset), offset });
+  for (const name of ["q", "without", "threshold", "where"]) {
+    if (query.has(name)) parameters.set(name, query.get(name));
   }
-  if (!next) say(words.searching);
+  if (query.has("like")) parameters.set("id", query.get("like"));
+  if (!isNextPage) say(words.searching);
   try {
-    const path = queryImage && queryImage.id ? "similar" : queryImage ? "search/image" : "search";
-    const body = queryImage && queryImage.file && { method: "POST", body: queryImage.file };
-    const answer = await ask(`api/v1/${path}?${chosen}`, { ...body, signal });
-    more = answer.hits.length === PAGE && offset + PAGE < MOST;
-    show(answer.hits, next);
-    const nothing = asked.has("least") ? words.nothing : words.nothingAtAll;
-    say(found.length ? words.found(found.length, more, answer.milliseconds.toFixed(0)) : nothing);
-    fill();
+    let path = "search", options = { signal };
+    if (queryImage && queryImage.id) path = "similar";
+    if (queryImage && queryImage.file) {
+      path = "search/image";
+      options = { signal, method: "POST", body: queryImage.file };
+    }
+    const answer = await request(`api/v1/${path}?${parameters}`, options);
+    hasMore = answer.hits.length === PAGE_SIZE && offset + PAGE_SIZE < MAX_HITS;
+    showHits(answer.hits, isNextPage);
+    if (hits.length) say(words.hitCount(hits.length, hasMore, answer.milliseconds.toFixed(0)));
+    else say(query.has("threshold") ? words.nothingClose : words.noHits);
+    fillWindow();
   } catch (error) {
     if (error.name === "AbortError") return;
-    more = false;
-    show([]);
+    hasMore = false;
+    showHits([]);
     say(error.message, true);
   }
 }
 
-function show(answers, next = false) {
-  found = next ? found.concat(answers) : answers;
-  const cards = answers.map((hit) => {
-    const item = document.createElement("li"), button = document.createElement("button");
-    const image = document.createElement("img");
-    image.src = thumbnail(hit);
-    image.alt = "";
-    image.loading = "lazy";
-    button.append(image, write(document.createElement("b"), named(hit)));
-    for (const name of info.show || []) {
-      if (name in hit.fields) button.append(write(document.createElement("small"), `${label(name)}: ${hit.fields[name]}`));
-    }
-    if (hit.score !== undefined) button.append(write(document.createElement("small"), hit.score.toFixed(3)));
-    button.hit = hit;
-    button.addEventListener("click", () => open(hit));
-    item.append(button);
-    return item;
-  });
-  if (next) hits.append(...cards);
-  else hits.replaceChildren(...cards);
+function makeCard(hit) {
+  const card = document.createElement("li"), button = document.createElement("button");
+  const image = document.createElement("img");
+  image.src = thumbnailUrl(hit);
+  image.alt = "";
+  image.loading = "lazy";
+  button.append(image, write(document.createElement("b"), hitName(hit)));
+  for (const name of info.show || []) {
+    const line = `${fieldLabel(name)}: ${hit.fields[name]}`;
+    if (name in hit.fields) button.append(write(document.createElement("small"), line));
+  }
+  if (hit.score !== undefined) button.append(write(document.createElement("small"), hit.score.toFixed(3)));
+  button.hit = hit;
+  button.addEventListener("click", () => openDetail(hit));
+  card.append(button);
+  return card;
 }
 
-// As long as the end of the list can be seen, the next answers are fetched.
-const fill = () => more && find("end").getBoundingClientRect().top < innerHeight + 400 && search(true);
-new IntersectionObserver(fill, { rootMargin: "400px" }).observe(find("end"));
+function showHits(newHits, shouldAppend = false) {
+  hits = shouldAppend ? hits.concat(newHits) : newHits;
+  const cards = newHits.map(makeCard);
+  if (shouldAppend) hitList.append(...cards);
+  else hitList.replaceChildren(...cards);
+}
 
-// What there is before anything is asked.
-async function start() {
-  more = false;
+// Load the next hits while the end of the list is visible.
+function fillWindow() {
+  if (hasMore && find("end").getBoundingClientRect().top < innerHeight + SCROLL_MARGIN) search(true);
+}
+new IntersectionObserver(fillWindow, { rootMargin: `${SCROLL_MARGIN}px` }).observe(find("end"));
+
+// Show some images and queries to try, while there is no query.
+async function showStart() {
+  hasMore = false;
   if (!info.images) {
-    show([]);
+    showHits([]);
     say(words.empty);
     return;
   }
-  const examples = await ask("api/v1/examples", { signal: controller.signal }).catch(() => null);
-  if (!examples || !isEmpty()) return;
-  show(examples.items);
+  const examples = await request("api/v1/examples", { signal: controller.signal }).catch(() => null);
+  if (!examples || !isEmpty()) return;  // the user has begun a query meanwhile
+  showHits(examples.items);
   say(words.start);
-  find("examples").replaceChildren(...examples.texts.map((query) => chip(query, query)));
+  find("examples").replaceChildren(...examples.texts.map((query) => makeQueryButton(query, query)));
 }
 
-function chip(shown, query) {
-  const button = write(document.createElement("button"), shown);
+function makeQueryButton(label, query) {
+  const button = write(document.createElement("button"), label);
   button.type = "button";
   button.addEventListener("click", () => {
     detail.close();
-    forget();
+    removeImage();
     text.value = query;
-    question();
+    submitQuery();
   });
   return button;
 }
 
-function question() {
-  typing = false;
-  note(false);
+function submitQuery() {
+  isTyping = false;
+  updateAddress(false);
   return search();
 }
 
-function value(content) {
-  const shown = document.createElement("dd"), plain = Array.isArray(content) ? content.join(", ") : String(content);
-  if (!/^https?:\/\/\S+$/.test(plain)) return write(shown, plain);
+function makeFieldValue(content) {
+  const element = document.createElement("dd");
+  const value = Array.isArray(content) ? content.join(", ") : String(content);
+  // Only these become links: an address such as javascript: would run a stranger's code.
+  if (!/^https?:\/\/\S+$/.test(value)) return write(element, value);
   const link = document.createElement("a");
-  link.href = plain;
+  link.href = value;
   link.rel = "noopener noreferrer";
   link.target = "_blank";
-  shown.append(write(link, plain));
-  return shown;
+  element.append(write(link, value));
+  return element;
 }
 
-function open(hit) {
-  find("large").src = original(hit);
-  find("large").alt = named(hit);
-  find("download").href = original(hit);
-  find("download").download = hit.id.split("/").pop();
+function openDetail(hit) {
   detail.hit = hit;
-  const rows = [["id", hit.id], ...Object.entries(hit.fields).filter(([name]) => name !== "id")];
-  if (hit.score !== undefined) rows.splice(1, 0, [words.similarity, hit.score.toFixed(4)]);
-  find("fields").replaceChildren(...rows.flatMap(([name, content]) => [
-    write(document.createElement("dt"), label(name)), value(content),
-  ]));
-  const number = found.indexOf(hit);
-  find("previous").disabled = number <= 0;
-  find("next").disabled = number === found.length - 1 && !more;
+  find("large").src = imageUrl(hit);
+  find("large").alt = hitName(hit);
+  find("download").href = imageUrl(hit);
+  find("download").download = hit.id.split("/").pop();
+
+  const rows = [["id", hit.id]];
+  if (hit.score !== undefined) rows.push([words.similarity, hit.score.toFixed(4)]);
+  rows.push(...Object.entries(hit.fields).filter(([name]) => name !== "id"));
+  find("fields").replaceChildren();
+  for (const [name, content] of rows) {
+    find("fields").append(write(document.createElement("dt"), fieldLabel(name)), makeFieldValue(content));
+  }
+
+  const position = hits.indexOf(hit);
+  find("previous").disabled = position <= 0;
+  find("next").disabled = position === hits.length - 1 && !hasMore;
   if (!detail.open) detail.showModal();
-  showTags(find("tags"), () => ask(`api/v1/tags?${new URLSearchParams({ id: hit.id })}`), () => detail.hit === hit);
+  showTags(find("tags"), () => requestTags(hit.id), () => detail.hit === hit);
 }
 
-async function step(by) {
-  const number = found.indexOf(detail.hit) + by;
-  if (number === found.length && more) await search(true);
-  if (found[number]) open(found[number]);
+async function openNeighbour(step) {
+  const position = hits.indexOf(detail.hit) + step;
+  if (position === hits.length && hasMore) await search(true);
+  if (hits[position]) openDetail(hits[position]);
 }
 
 detail.addEventListener("close", () => {
-  const button = [...hits.querySelectorAll("button")].find((one) => one.hit === detail.hit);
+  const button = [...hitList.querySelectorAll("button")].find((candidate) => candidate.hit === detail.hit);
   if (button) button.focus();
 });
 
-// Shows the tags of an image, as long as it is the one that is looked at.
-async function showTags(where, asking, current) {
-  where.replaceChildren();
-  const answer = info.texts ? await asking().catch(() => null) : null;
-  if (!answer || !current()) return;
-  where.replaceChildren(...answer.hits.map((tag) => chip(`${tag.id} ${tag.score.toFixed(2)}`, tag.id)));
-  if (!answer.hits.length) where.textContent = words.noTag;
+// Show the tags of an image in an element, unless another image is current when they arrive.
+async function showTags(element, requestAnswer, isCurrent) {
+  element.replaceChildren();
+  const answer = info.texts ? await requestAnswer().catch(() => null) : null;
+  if (!answer || !isCurrent()) return;
+  element.replaceChildren(...answer.hits.map((tag) => makeQueryButton(`${tag.id} ${tag.score.toFixed(2)}`, tag.id)));
+  if (!answer.hits.length) element.textContent = words.noTag;
 }
 
-function like(hit) {
+function searchSimilar(hit) {
   detail.close();
   text.value = without.value = "";
-  use({ id: hit.id, url: thumbnail(hit), name: named(hit) });
-  question();
+  setImage({ id: hit.id, url: thumbnailUrl(hit), name: hitName(hit) });
+  submitQuery();
 }
 
-function use(chosen) {
-  queryImage = chosen;
-  find("seen").src = chosen.url;
-  find("seen").alt = words.seen;
-  write(find("asked").querySelector("span"), (chosen.id ? words.like : words.words)(chosen.name));
-  find("asked").hidden = false;
-  const asking = chosen.id ? () => ask(`api/v1/tags?${new URLSearchParams({ id: chosen.id })}`)
-    : () => ask("api/v1/tags", { method: "POST", body: chosen.file });
-  showTags(find("names"), asking, () => queryImage === chosen);
+function setImage(image) {
+  queryImage = image;
+  find("query-thumbnail").src = image.url;
+  find("query-thumbnail").alt = words.queryImage;
+  const description = image.id ? words.like(image.name) : words.likeWithWords(image.name);
+  write(find("query-image").querySelector("span"), description);
+  find("query-image").hidden = false;
+  const requestAnswer = image.id ? () => requestTags(image.id)
+    : () => request("api/v1/tags", { method: "POST", body: image.file });
+  showTags(find("query-tags"), requestAnswer, () => queryImage === image);
 }
 
-function forget() {
+function removeImage() {
   queryImage = null;
-  find("asked").hidden = true;
+  find("query-image").hidden = true;
 }
 
-function take(files) {
-  const file = [...files].find((one) => one.type.startsWith("image/"));
+function takeFile(files) {
+  const file = [...files].find((candidate) => candidate.type.startsWith("image/"));
   if (!file) return say(words.notImage, true);
-  use({ file, url: URL.createObjectURL(file), name: file.name });
-  return question();
+  setImage({ file, url: URL.createObjectURL(file), name: file.name });
+  return submitQuery();
 }
 
-// Makes the page what the address says, as after Back or by a link that was shared.
-function restore() {
-  const asked = new URLSearchParams(location.search);
-  text.value = asked.get("q") || "";
-  without.value = asked.get("without") || "";
-  threshold.value = asked.get("least") || threshold.min;
+// Set the page to the query in the address, after Back or from a shared link.
+function restoreQuery() {
+  const query = new URLSearchParams(location.search);
+  text.value = query.get("q") || "";
+  without.value = query.get("without") || "";
+  threshold.value = query.get("threshold") || threshold.min;
   let where = {};
   try {
-    where = Object(JSON.parse(asked.get("where") || "{}"));
-  } catch { /* an address that was cut off asks for everything */ }
+    where = Object(JSON.parse(query.get("where") || "{}"));
+  } catch { /* an address that was cut off has no filter */ }
   for (const select of document.querySelectorAll("#filters select")) select.value = "";
-  for (const [field, condition] of Object.entries(where)) admit(field, condition);
-  const id = asked.get("like");
-  if (id) use({ id, url: thumbnail({ id }), name: id });
-  else forget();
-  typing = false;
+  for (const [field, condition] of Object.entries(where)) selectFilter(field, condition);
+  const id = query.get("like");
+  if (id) setImage({ id, url: thumbnailUrl({ id }), name: id });
+  else removeImage();
+  isTyping = false;
   return search();
 }
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (queryImage && queryImage.id) forget();
-  question();
+  if (queryImage && queryImage.id) removeImage();
+  submitQuery();
 });
 for (const input of [text, without]) {
   input.addEventListener("input", () => {
-    clearTimeout(pause);
-    pause = setTimeout(() => {
-      if (queryImage && queryImage.id) forget();
-      note(typing);
-      typing = true;
+    clearTimeout(typingTimer);
+    typingTimer = setTimeout(() => {
+      if (queryImage && queryImage.id) removeImage();
+      updateAddress(isTyping);  // one entry in the history for all that is typed
+      isTyping = true;
       search();
-    }, PAUSE);
+    }, TYPING_PAUSE);
   });
-  input.addEventListener("change", () => { typing = false; });
+  input.addEventListener("change", () => { isTyping = false; });
 }
-window.addEventListener("popstate", () => { detail.close(); restore(); });
-find("forget").addEventListener("click", () => { forget(); question(); });
+window.addEventListener("popstate", () => { detail.close(); restoreQuery(); });
+find("remove-image").addEventListener("click", () => { removeImage(); submitQuery(); });
 find("close").addEventListener("click", () => detail.close());
-find("similar").addEventListener("click", () => like(detail.hit));
-find("previous").addEventListener("click", () => step(-1));
-find("next").addEventListener("click", () => step(1));
-find("choose").addEventListener("click", () => find("file").click());
-find("file").addEventListener("change", (event) => take(event.target.files));
-threshold.addEventListener("input", least);
-threshold.addEventListener("change", question);
-find("calibration").addEventListener("click", () => { threshold.value = info.thresholds.images; least(); question(); });
-for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
-  document.addEventListener(kind, (event) => {
+find("similar").addEventListener("click", () => searchSimilar(detail.hit));
+find("previous").addEventListener("click", () => openNeighbour(-1));
+find("next").addEventListener("click", () => openNeighbour(1));
+find("choose-image").addEventListener("click", () => find("file").click());
+find("file").addEventListener("change", (event) => takeFile(event.target.files));
+threshold.addEventListener("input", readThreshold);
+threshold.addEventListener("change", submitQuery);
+find("calibration").addEventListener("click", () => {
+  threshold.value = info.thresholds.images;
+  readThreshold();
+  submitQuery();
+});
+for (const type of ["dragenter", "dragover", "dragleave", "drop"]) {
+  document.addEventListener(type, (event) => {
     event.preventDefault();
-    document.body.classList.toggle("over", kind === "dragenter" || kind === "dragover");
-    if (kind === "drop") take(event.dataTransfer.files);
+    document.body.classList.toggle("over", type === "dragenter" || type === "dragover");
+    if (type === "drop") takeFile(event.dataTransfer.files);
   });
 }
 document.addEventListener("paste", (event) => {
-  if (event.clipboardData.files.length) take(event.clipboardData.files);
+  if (event.clipboardData.files.length) takeFile(event.clipboardData.files);
 });
+
+const countColumns = () => getComputedStyle(hitList).gridTemplateColumns.split(" ").length;
+
 document.addEventListener("keydown", (event) => {
-  const inField = event.target.matches("input, select");
-  if (event.key === "/" && !inField) { event.preventDefault(); text.focus(); text.select(); }
+  const isInField = event.target.matches("input, select");
+  if (event.key === "/" && !isInField) { event.preventDefault(); text.focus(); text.select(); }
   const focused = document.activeElement, hit = detail.open ? detail.hit : focused && focused.hit;
-  if (event.key === "s" && !inField && hit) like(hit);
+  if (event.key === "s" && !isInField && hit) searchSimilar(hit);
   if (detail.open) {
-    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (by) { event.preventDefault(); step(by); }
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (step) { event.preventDefault(); openNeighbour(step); }
     return;
   }
-  const by = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns(), ArrowUp: -columns() }[event.key];
-  if (!by || (inField && event.key !== "ArrowDown") || event.target.matches("input[type=range], select")) return;
-  const buttons = [...hits.querySelectorAll("button")], number = buttons.indexOf(focused);
-  const next = buttons[number < 0 ? 0 : number + by];
-  if (next) { event.preventDefault(); next.focus(); }
+  // Arrows move between the cards; out of a text field only the one that points to them does.
+  const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: countColumns(), ArrowUp: -countColumns() }[event.key];
+  if (!step || (isInField && event.key !== "ArrowDown") || event.target.matches("input[type=range], select")) return;
+  const buttons = [...hitList.querySelectorAll("button")], position = buttons.indexOf(focused);
+  const target = buttons[position < 0 ? 0 : position + step];
+  if (target) { event.preventDefault(); target.focus(); }
 });
 
-const columns = () => getComputedStyle(hits).gridTemplateColumns.split(" ").length;
-
-function filter(field) {
+function addFilter(field) {
   const select = document.createElement("select");
   select.dataset.field = field;
-  select.setAttribute("aria-label", label(field));
-  select.append(new Option(words.anyValue(label(field)), ""));
-  select.addEventListener("change", question);
+  select.setAttribute("aria-label", fieldLabel(field));
+  select.append(new Option(words.anyValue(fieldLabel(field)), ""));
+  select.addEventListener("change", submitQuery);
   find("filters").append(select);
   return select;
 }
 
-function offer(facets) {
+function addFilters(facets) {
   for (const [field, values] of Object.entries(facets)) {
     if (/^(caption|tags|id$)/.test(field)) continue;
-    filter(field).append(...values.map(([one, count]) => new Option(`${one} (${count})`, JSON.stringify(one))));
+    const options = values.map(([value, count]) => new Option(`${value} (${count})`, JSON.stringify(value)));
+    addFilter(field).append(...options);
   }
 }
 
-// Filters by a condition of an address; one that is not offered, such as a bound, becomes an option.
-function admit(field, condition) {
+// Select a condition from an address; one that is no facet, such as a bound, is added to the options.
+function selectFilter(field, condition) {
   const selects = [...document.querySelectorAll("#filters select")], value = JSON.stringify(condition);
-  const select = selects.find((one) => one.dataset.field === field) || filter(field);
-  if (![...select.options].some((one) => one.value === value)) {
-    const parts = Array.isArray(condition) ? condition.join(", ") : Object.entries(Object(condition)).flat().join(" ");
-    select.append(new Option(typeof condition === "object" ? parts : condition, value));
+  const select = selects.find((candidate) => candidate.dataset.field === field) || addFilter(field);
+  if (![...select.options].some((option) => option.value === value)) {
+    let label = condition;
+    if (Array.isArray(condition)) label = condition.join(", ");
+    else if (typeof condition === "object") label = Object.entries(Object(condition)).flat().join(" ");
+    select.append(new Option(label, value));
   }
   select.value = value;
 }
 
-async function begin() {
+async function start() {
   translate();
   find("keys").textContent = words.keys;
-  info = await ask("api/v1/info");
-  const counts = ["images", "texts"].filter((kind) => info[kind]).map((kind) => words[kind](info[kind].toLocaleString()));
-  find("about").textContent = [...counts, info.model].join(" · ");
+  info = await request("api/v1/info");
+  const kinds = ["images", "texts"].filter((kind) => info[kind]);
+  const counts = kinds.map((kind) => words[kind](info[kind].toLocaleString()));
+  find("summary").textContent = [...counts, info.model].join(" · ");
   const calibrated = info.thresholds.images;
   if (calibrated !== null) {
     find("calibrated").append(new Option("", calibrated));
@@ -371,8 +410,8 @@ async function begin() {
     find("calibration").title = words.calibratedTitle;
     find("calibration").hidden = false;
   }
-  offer(await ask("api/v1/facets"));
-  await restore();
+  addFilters(await request("api/v1/facets"));
+  await restoreQuery();
 }
 
-begin().catch((error) => say(error.message, true));
+start().catch((error) => say(error.message, true));
