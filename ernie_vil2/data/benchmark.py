@@ -126,9 +126,9 @@ class Collector:
     def __init__(self) -> None:
         self.entry_report = BadSampleReport()
         self.entry = self.entry_report.attempt
-        self._images: dict[str, tuple[int, BenchmarkImage, Hashable]] = {}
-        self._texts: dict[str, tuple[int, BenchmarkText]] = {}
-        self._pairs: dict[tuple[int, int], None] = {}
+        self._images: dict[str, tuple[int, BenchmarkImage, Hashable]] = {}  # row, image and content, by id
+        self._texts: dict[str, tuple[int, BenchmarkText]] = {}  # row and text, by id
+        self._pairs: dict[tuple[int, int], None] = {}  # an ordered set of (image row, text row)
 
     def add_image(self, image: BenchmarkImage, content: Hashable, must_be_new: bool = False) -> None:
         """Add an image, unless it has been added already.
@@ -336,6 +336,7 @@ def make_benchmarks(source: LocatedSamples, name: str, data: DataSpec) -> dict[s
         except BadSample as bad_sample:
             samples.append(bad_sample)
             continue
+        # Forget the bytes of the image: all images together may not fit into memory.
         image_id = image_ids.assign(sample, source.where(index))
         image = BenchmarkImage(image_id, partial(read_image, source, index), sample.fields)
         samples.append((replace(sample, image=b""), image))
@@ -343,6 +344,7 @@ def make_benchmarks(source: LocatedSamples, name: str, data: DataSpec) -> dict[s
             if not is_blank(caption):
                 available_languages[language] = None
 
+    # Without a choice of the user, score the languages that the model was trained for, or else all.
     languages = data.languages
     if languages is None:
         languages = [language for language in data.preferred_languages if language in available_languages]
@@ -376,6 +378,7 @@ def _collect_language(
                 texts = [sample.caption(language)]
             if image.id != sample.image_name and not collector.has_image(image.id):
                 remarks.append((SHARED_NAME_REMARK, sample.image_name))
+            # Further lines of a caption are texts of their own, numbered after the first.
             text_id = _find_text_id(sample, data.text_id)
             for number, text in enumerate(texts):
                 if text_id is None:

@@ -198,10 +198,13 @@ def _read_coco_cn(ids: Path, split: str, folders: ImageFolders) -> Benchmark:
     # One file has the captions of all splits. An id in no list at all remains an error.
     excluded_ids: set[bytes] = set()
     for path in ids.parent.glob("coco-cn_*.txt"):
-        if path != ids:
-            excluded_ids.update(line.strip() for _, line in read_numbered_lines(path))
-    excluded_ids.difference_update(line.strip() for _, line in read_numbered_lines(ids))
+        excluded_ids |= _read_id_list(path)
+    excluded_ids -= _read_id_list(ids)
     return _read_caption_lines(f"coco-cn-{split}", ids, ids.with_name(COCO_CN_CAPTIONS), folders, excluded_ids)
+
+
+def _read_id_list(path: Path) -> set[bytes]:
+    return {line.strip() for _, line in read_numbered_lines(path)}
 
 
 COCO_CN = Layout(
@@ -218,6 +221,7 @@ FLICKR30K_CN_FILES = {
     "val": "ImageSets/flickr30kzhbbosonval.txt",
     "train": "ImageSets/flickr30kzhbbosontrain.txt",
 }
+# BosonNLP writes the part of speech behind a word, as in `警车:n`.
 PART_OF_SPEECH = re.compile(r":[A-Za-z]+$")
 
 
@@ -252,6 +256,7 @@ AIC_ICC_FILES = {
 
 def _read_aic_icc(annotations: Path, split: str, folders: ImageFolders) -> Benchmark:
     """Read a split; ids are the file name of an image, and `<file name>#0` to `#4` for its texts."""
+    # The texts have no published ids, so their ids are made of the position.
     collector = Collector()
     for number, row in enumerate(read_json(annotations, list)):
         with collector.entry():
@@ -291,6 +296,7 @@ def _read_pair_lines(
         with collector.entry():
             image, text = parse(decode_utf8(line, where), where, folders)
             collector.add_sample(image, image.id, text, where)
+    # The long captions are published without splits.
     return collector.make_benchmark(f"{name}-{split}" if split else name, [path])
 
 
@@ -406,6 +412,7 @@ class Xm3600:
         for language, value in entry.items():
             if isinstance(value, dict) and isinstance(value.get("caption"), list):
                 captions_by_language[language] = [text for text in value["caption"] if isinstance(text, str)]
+        # Languages differ in the number of captions.
         num_rows = max(map(len, captions_by_language.values()), default=0)
         if not num_rows:
             raise BadSample(Reason.EMPTY_CAPTION, where)

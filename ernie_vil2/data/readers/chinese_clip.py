@@ -77,9 +77,9 @@ def _get_keys(texts: Path) -> TextKeys:
 
 
 def _parse_text_row(row: Mapping, name: str, keys: TextKeys) -> TextRow:
-    text_id, text, image_ids = (row.get(key) for key in keys)
+    text_id, text, image_ids = row.get(keys.text_id), row.get(keys.text), row.get(keys.image_ids)
     if image_ids is None:
-        image_ids = []
+        image_ids = []  # a test split whose answers are not published
     if not is_id(text_id) or not isinstance(text, str) or not isinstance(image_ids, list):
         raise BadSample(Reason.MALFORMED_ROW, name)
     if not all(map(is_id, image_ids)):
@@ -133,6 +133,7 @@ class ChineseClipSource:
         return self._pairs
 
     def _scan(self) -> Index:
+        # Of several images with one id the first counts.
         image_rows: dict[str, int] = {}
         for row in range(len(self._images)):
             image_rows.setdefault(_read_image_id(self._images, row), row)
@@ -146,10 +147,13 @@ class ChineseClipSource:
                 image_ids = self._read_text(row).image_ids
             except BadSample:
                 image_ids = []  # the error is raised again when the row is read
-            rows = [image_rows.get(image_id, NO_IMAGE) for image_id in image_ids]
-            for image_row in rows or [NO_IMAGE]:
+            for image_id in image_ids:
                 text_column.append(row)
-                image_column.append(image_row)
+                image_column.append(image_rows.get(image_id, NO_IMAGE))
+            # A text without image is a pair too. Reading it raises BadSample, so that it is counted.
+            if not image_ids:
+                text_column.append(row)
+                image_column.append(NO_IMAGE)
         return {"texts": np.array(text_column, np.int64), "images": np.array(image_column, np.int64)}
 
     def _read_text(self, row: int) -> TextRow:
@@ -254,6 +258,7 @@ def _collect_images(collector: Collector, images: Lines) -> None:
             name = images.describe_row(row)
             if len(columns) != 2 or not image_id:
                 raise BadSample(Reason.MALFORMED_ROW, name)
+            # An equal image is harmless, so the report distinguishes it from a different one.
             if image_id in first_rows:
                 is_equal = images.read_columns(first_rows[image_id]) == images.read_columns(row)
                 reason = Reason.REPEATED_IMAGE if is_equal else Reason.DIFFERENT_IMAGE

@@ -60,10 +60,11 @@ def rename_columns(headers: Sequence[str], user_columns: Mapping[str, str], wher
     Raises:
         ValueError: the table lacks a header that the user names.
     """
+    new_names: ColumnNames = {}
     for name, header in user_columns.items():
         if header not in headers:
             raise ValueError(f"{where}: there is no column {header} (for {name}); columns here: {_list_names(headers)}")
-    new_names = {header: name for name, header in user_columns.items()}
+        new_names[header] = name
     # Another column that already has a name which the user gives to a column makes way for it.
     for header in headers:
         if header in user_columns and header not in new_names:
@@ -76,12 +77,12 @@ def rename_columns(headers: Sequence[str], user_columns: Mapping[str, str], wher
 
     # Our own names in another spelling, such as "Image Path".
     for name, header in simple_headers.items():
-        if name != header and is_text_column(name) and name not in _apply_names(headers, new_names):
+        if name != header and is_text_column(name) and name not in apply_names(headers, new_names):
             new_names[header] = name
 
     # Synonyms, unless there is a column of the kind already.
     for name, synonyms in SYNONYMS.items():
-        columns = _apply_names(headers, new_names)
+        columns = apply_names(headers, new_names)
         is_needless = has_images(columns) if name == "image" else name in columns
         # "caption" is a text in an unknown language, which a text in a known language makes needless.
         if name == "caption" and has_texts(columns):
@@ -92,13 +93,14 @@ def rename_columns(headers: Sequence[str], user_columns: Mapping[str, str], wher
     return new_names
 
 
-def _apply_names(headers: Sequence[str], new_names: Mapping[str, str]) -> list[str]:
+def apply_names(headers: Sequence[str], new_names: Mapping[str, str]) -> list[str]:
+    """Return the names of all columns after renaming."""
     return [new_names.get(header, header) for header in headers]
 
 
 def describe_missing(headers: Sequence[str], new_names: Mapping[str, str]) -> str | None:
     """Return which column, of images or of texts, a table lacks and what to do; None if it has both."""
-    columns = _apply_names(headers, new_names)
+    columns = apply_names(headers, new_names)
     missing: list[str] = []
     examples: list[str] = []
     if not has_images(columns):
@@ -118,9 +120,12 @@ def describe_missing(headers: Sequence[str], new_names: Mapping[str, str]) -> st
     if any(header.rpartition(".")[2].lower() in IMAGE_SUFFIXES for header in headers if "." in header):
         return f"columns here: {_list_names(headers)}; the first line is to hold names of columns, as image,caption_zh"
 
+    # Suggest the first columns that have no meaning yet, as long as there are some.
     unused = [header for header in headers if header not in new_names and header not in (*IMAGE_KEYS, *TEXT_KEYS)]
-    unused += ["NAME"] * len(examples)
-    option = ",".join(f"{name}={header}" for name, header in zip(examples, unused, strict=False))
+    for position, name in enumerate(examples):
+        header = unused[position] if position < len(unused) else "NAME"
+        examples[position] = f"{name}={header}"
+    option = ",".join(examples)
     return (
         f"columns here: {_list_names(headers)}; one must be {' and one '.join(missing)}, or name them: "
         f"--columns {quote_argument(option)} (Data.columns)"
@@ -129,8 +134,11 @@ def describe_missing(headers: Sequence[str], new_names: Mapping[str, str]) -> st
 
 def describe_addresses(column: str, headers: Sequence[str], new_names: Mapping[str, str]) -> str:
     """Return that a column holds addresses of images, and how to fetch them."""
-    text_columns = [header for header in headers if has_texts([new_names.get(header, header)])]
-    text_column = text_columns[0] if text_columns else "TEXT_COLUMN"
+    text_column = "TEXT_COLUMN"
+    for header, name in zip(headers, apply_names(headers, new_names), strict=True):
+        if has_texts([name]):
+            text_column = header
+            break
     return (
         f"the images are addresses (column {column}), which are not fetched here; img2dataset fetches them: "
         f"img2dataset --url_list TABLE --input_format csv --url_col {column} --caption_col {text_column} "

@@ -202,14 +202,20 @@ def _parse_nlvr2(folders: ImageFolders, row: dict, where: str) -> StatementRow:
     if not match:
         raise BadSample(Reason.NO_ID, f"{where}, identifier {identifier}")
     pair, sentence = match.groups()
-    images = tuple(_get_nlvr2_image(folders, f"{pair}-img{side}.png", row.get("directory"), where) for side in (0, 1))
+    directory = row.get("directory")
+    left_image = _get_nlvr2_image(folders, f"{pair}-img0.png", directory, where)
+    right_image = _get_nlvr2_image(folders, f"{pair}-img1.png", directory, where)
     # The authors' metrics.py groups the statements of a sentence in the same way.
     group = f"{pair.rpartition('-')[0]}-{sentence}"
-    addresses = [row.get("left_url"), row.get("right_url")]
-    origins = tuple(address for address in addresses if isinstance(address, str))
+    origins: list[str] = []
+    for key in ("left_url", "right_url"):
+        if isinstance(row.get(key), str):
+            origins.append(row[key])
+    # A label is a text, or a truth value of JSON.
     label = row.get("label")
     label = str(label) if isinstance(label, bool) else _get_text(row, "label", where)
-    return StatementRow(identifier, images, _get_text(row, "sentence", where), label, group, origins)
+    text = _get_text(row, "sentence", where)
+    return StatementRow(identifier, (left_image, right_image), text, label, group, tuple(origins))
 
 
 def _get_nlvr2_image(folders: ImageFolders, file: str, directory: object, where: str) -> BenchmarkImage:
@@ -233,9 +239,12 @@ def read_nlvr2_subsets(annotations: Path) -> dict[str, frozenset[str]]:
     identifiers_by_subset: dict[str, frozenset[str]] = {}
     for name in NLVR2_SUBSETS:
         path = find_file(annotations.parent, f"{name}_{annotations.name}")
-        if path:
-            rows = (parse_object(line, where) for where, line in read_numbered_lines(path))
-            identifiers_by_subset[name] = frozenset(_get_text(row, "identifier", path.name) for row in rows)
+        if path is None:
+            continue
+        identifiers: set[str] = set()
+        for where, line in read_numbered_lines(path):
+            identifiers.add(_get_text(parse_object(line, where), "identifier", path.name))
+        identifiers_by_subset[name] = frozenset(identifiers)
     return identifiers_by_subset
 
 

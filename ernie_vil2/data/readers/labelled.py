@@ -127,7 +127,10 @@ def assign_class_names(
         # Classes without images are numbered as the others: with leading zeros if all labels have the same width.
         widths = {len(label) for label in labels}
         width = max(widths) if len(widths) == 1 else 1
-        return {labels_by_number.get(number, f"{number:0{width}d}"): name for number, name in enumerate(names)}
+        class_names: dict[str, str] = {}
+        for number, name in enumerate(names):
+            class_names[labels_by_number.get(number, f"{number:0{width}d}")] = name
+        return class_names
 
     if len(labels) != len(names):
         raise ValueError(
@@ -300,9 +303,14 @@ def _find_in_folders(root: Path, split: str | None, default: str | None) -> Labe
         if path.parent == folder:
             entries.append(BadSample(Reason.NO_LABEL, path.name))
 
-    name_files = [parent / CHINESE_NAMES for parent in (folder, folder.parent) if (parent / CHINESE_NAMES).is_file()]
+    # The names lie next to the folders of classes, or next to those of the splits.
+    names: Path | None = None
+    for parent in (folder, folder.parent):
+        if (parent / CHINESE_NAMES).is_file():
+            names = parent / CHINESE_NAMES
+            break
     name = folder.name if folder == root else f"{root.name}-{folder.name}"
-    return LabelledImages(name, entries, list(files_by_class), (), name_files[0] if name_files else None)
+    return LabelledImages(name, entries, list(files_by_class), (), names)
 
 
 def _choose_split_folder(root: Path, splits: Mapping[str, Path], split: str | None, default: str | None) -> Path:

@@ -18,6 +18,7 @@ from ernie_vil2.data.spec import DataSpec
 
 # If no split is named, the first of these that exists is scored.
 SPLITS = ("test", "val", "train")
+# `train2014`, `valid`, `validation`, `test1`, `dev`, ...
 _SPLIT_SPELLING = re.compile(r"(test|train|val)(id|idation)?\d*|(dev)")
 # Images that are tried before a folder of images is rejected: some may be missing or broken without the folder being
 # the wrong one, and reading all of them would take too long.
@@ -82,6 +83,7 @@ class Layout:
         published_names = self.image_folders or ()
         if data.image_folder:
             return ImageFolders([data.image_folder], published_names)
+        # Annotations lie next to the folders of images, or in a folder next to them.
         nearby = dict.fromkeys([Path(data.paths[0]), *annotations.parents[:2]])
         return ImageFolders([folder for folder in nearby if folder.is_dir()], published_names)
 
@@ -131,9 +133,12 @@ def find_split_files(folder: Path, names: Mapping[str, str]) -> dict[str, list[P
 
 def order_splits(splits: Mapping[str, Path]) -> dict[str, list[Path]]:
     """Return the file of each split as a list of one, in the order of `SPLITS`; then other splits by name."""
-    positions = {split: position for position, split in enumerate(SPLITS)}
-    order = sorted(splits, key=lambda split: (positions.get(canonical_split(split), len(SPLITS)), split))
-    return {split: [splits[split]] for split in order}
+
+    def sort_key(split: str) -> tuple[int, str]:
+        name = canonical_split(split)
+        return SPLITS.index(name) if name in SPLITS else len(SPLITS), split
+
+    return {split: [splits[split]] for split in sorted(splits, key=sort_key)}
 
 
 class ImageFolders:
@@ -153,7 +158,8 @@ class ImageFolders:
         # Published folders are more specific than their parents and therefore come first.
         candidates: list[Path] = []
         for parent in parents:
-            candidates += [parent / name for name in subfolders]
+            for name in subfolders:
+                candidates.append(parent / name)
         self._folders = tuple(folder for folder in (*candidates, *parents) if folder.is_dir())
 
     def get_image(self, image_id: str, *names: str, fields: Mapping[str, object] | None = None) -> BenchmarkImage:
@@ -178,7 +184,8 @@ class ImageFolders:
             return
         folders: list[str] = []
         for root in self.roots:
-            folders += [f"{root}/{name}" for name in (*self.subfolders, "")]
+            for name in (*self.subfolders, ""):
+                folders.append(f"{root}/{name}")
         raise FileNotFoundError(
             f"no image file was found, for example of {images[0].id}; looked in {', '.join(folders)}; "
             "say in which folder the images are (images, --images)"

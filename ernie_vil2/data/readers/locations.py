@@ -111,11 +111,11 @@ def pipes_allowed() -> Iterator[None]:
     Such commands come from whoever wrote the configuration or the list of files. So only the command line
     (`--allow-pipes`) or a program may allow them, never a file.
     """
-    before = _runs_pipes.set(True)
+    token = _runs_pipes.set(True)
     try:
         yield
     finally:
-        _runs_pipes.reset(before)
+        _runs_pipes.reset(token)
 
 
 def expand_braces(pattern: str, expand_lists: bool = True) -> list[str]:
@@ -171,7 +171,7 @@ def _count_names(pattern: str) -> int:
     def count_options(braces: re.Match[str]) -> str:
         bounds = _NUMBER_RANGE.fullmatch(braces[0])
         if bounds:
-            first, last, step = (int(number or 1) for number in bounds.groups())
+            first, last, step = int(bounds[1]), int(bounds[2]), int(bounds[3] or 1)
             return f"\0{abs(last - first) // max(abs(step), 1) + 1}\0"
         num_letters = MAX_LETTERS if _LETTER_RANGE.fullmatch(braces[0]) else 1
         options = braces[0][1:-1].split(",")
@@ -234,17 +234,20 @@ def _read_path_list(path: Path) -> list[Location]:
         text = read_text(path)
     except ValueError as error:
         raise ValueError(f"{error}; a list holds a path or address a line") from error
-    lines = [line.strip() for line in text.split("\n")]
-    patterns = [line for line in lines if line and not line.startswith("#")]
+    patterns: list[str] = []
+    for line in text.split("\n"):
+        pattern = line.strip()
+        if not pattern or pattern.startswith("#"):
+            continue
+        if not pattern.startswith(PIPE) and "://" not in pattern:
+            pattern = str(path.parent / pattern)
+        # Lists in lists could name each other in a circle.
+        if pattern.endswith(LIST_SUFFIX) and os.path.exists(pattern):  # noqa: PTH110  -- Path raises where this says no
+            raise ValueError(f"{path}: names another list; name the files themselves, or both lists")
+        patterns.append(pattern)
     if not patterns:
         raise FileNotFoundError(f"{path}: names no file; a list holds a path or address a line")
 
-    for number, pattern in enumerate(patterns):
-        if not pattern.startswith(PIPE) and "://" not in pattern:
-            patterns[number] = str(path.parent / pattern)
-    # Lists in lists could name each other in a circle.
-    if any(pattern.endswith(LIST_SUFFIX) and os.path.exists(pattern) for pattern in patterns):  # noqa: PTH110  -- Path raises where this says no
-        raise ValueError(f"{path}: names another list; name the files themselves, or both lists")
     locations: list[Location] = []
     for pattern in patterns:
         locations.extend(find_locations(pattern))

@@ -30,6 +30,7 @@ from ernie_vil2.data.spec import TRAIN, DataLike, DataSpec
 from ernie_vil2.io.terminal import print_once, shows_progress
 from ernie_vil2.registry import Registry
 
+# Messages list the layouts in this order. Which one a folder has is decided by `Layout.precedence`.
 LAYOUTS: Registry[Layout] = Registry(
     "layout",
     {
@@ -103,7 +104,7 @@ def open_sources(data: DataLike, **fields: Any) -> ShardedSource:
     if not isinstance(data, DataSpec):
         fields = {"default_split": TRAIN, **fields}
     spec = DataSpec.from_data(data, **fields)
-    return _open_all([recognise(location, spec) for location in _find_locations(spec.paths)])
+    return _open_all(_find_files(spec))
 
 
 def open_local(path: Path) -> ShardedSource:
@@ -136,8 +137,7 @@ def open_benchmark(data: DataLike, language: str | None = None, **fields: Any) -
 def open_benchmarks(data: DataLike, **fields: Any) -> dict[str, Benchmark]:
     """Open images and texts to score in each language of the captions, reading the data once.
 
-    Languages with the same texts share one entry under their joined names, so that nothing is scored twice. This is
-    always so for a published benchmark, which has one set of texts.
+    Languages with the same texts share one entry under their joined names, so that nothing is scored twice.
 
     Args:
         data: a spec, a path or several paths.
@@ -151,17 +151,18 @@ def open_benchmarks(data: DataLike, **fields: Any) -> dict[str, Benchmark]:
         ValueError: the layout cannot be recognised, the split does not exist, or no image or text could be used.
     """
     spec = DataSpec.from_data(data, **fields)
-    all_files = [recognise(location, spec) for location in _find_locations(spec.paths)]
+    all_files = _find_files(spec)
     first = all_files[0]
     path = Path(first.shards[0].name)
     benchmark_layouts = [files.layout.name for files in all_files if files.layout.read]
 
-    # A holdout divides samples, so it needs the pairs of a published benchmark as samples, as any other data.
+    # A holdout divides samples. For it, the pairs of a published benchmark are read as samples, like any other data.
     if benchmark_layouts and spec.holdout is None:
         if len(all_files) > 1:
             raise ValueError(f"layout {benchmark_layouts[0]} is that of one folder; {len(all_files)} paths were given")
         _note_unused_options(all_files)
         _check_image_folder(first)
+        # It has one set of texts, which is scored once for all languages.
         benchmarks = {", ".join(spec.languages or ()): read_benchmark(first.layout, path, first.data)}
     else:
         split = first.data.split
@@ -182,11 +183,11 @@ def _join_equal_languages(benchmarks: Mapping[str, Benchmark]) -> dict[str, Benc
     return {", ".join(languages): benchmarks[languages[0]] for languages in languages_by_texts.values()}
 
 
-def _find_locations(paths: Iterable[str]) -> list[Location]:
-    """Expand paths and patterns to the locations that they name."""
+def _find_files(data: DataSpec) -> list[DataFiles]:
+    """Find the locations that the paths and patterns name, and recognise the files there."""
     layouts = LAYOUTS.load_all()
     locations: list[Location] = []
-    for path in paths:
+    for path in data.paths:
         # Some benchmarks have annotations in .txt files, which `find_locations` would take for lists of paths.
         if _find_annotated(Path(path), layouts):
             locations.append(LocalFile(path))
@@ -195,27 +196,33 @@ def _find_locations(paths: Iterable[str]) -> list[Location]:
         check_count(locations)
     if not locations:
         raise ValueError("no data given: name tar shards, a benchmark or another source (docs/data.md)")
-    return locations
+    return [recognise(location, data) for location in locations]
 
 
 def _open_all(all_files: Sequence[DataFiles]) -> ShardedSource:
     """Open the shards of all locations as one source."""
     _note_unused_options(all_files)
     indexes = ShardIndexes()
-    shards: list[tuple[Layout, Location, DataSpec]] = []
+    locations: list[Location] = []
+    arguments: list[tuple[Layout, Location, DataSpec]] = []  # of `open_shard`
     for files in all_files:
         _check_image_folder(files)
-        shards.extend((files.layout, indexes.look_up(shard), files.data) for shard in files.shards)
+        for shard in files.shards:
+            location = indexes.look_up(shard)
+            locations.append(location)
+            arguments.append((files.layout, location, files.data))
 
     opened_shards: list[Shard] = []
-    bar = tqdm(desc="shards", total=len(shards), unit="shard", delay=2, file=sys.stdout, disable=not shows_progress())
+    bar = tqdm(
+        desc="shards", total=len(arguments), unit="shard", delay=2, file=sys.stdout, disable=not shows_progress()
+    )
     with ThreadPoolExecutor(NUM_THREADS) as threads, bar:
-        for start in range(0, len(shards), MAX_QUEUED_SHARDS):
-            queue = shards[start : start + MAX_QUEUED_SHARDS]
-            for shard in threads.map(lambda arguments: open_shard(*arguments), queue):
-                opened_shards.append(shard)
+        for start in range(0, len(arguments), MAX_QUEUED_SHARDS):
+            queue = arguments[start : start + MAX_QUEUED_SHARDS]
+            for opened_shard in threads.map(lambda shard_arguments: open_shard(*shard_arguments), queue):
+                opened_shards.append(opened_shard)
                 bar.update()
-    return ShardedSource(opened_shards, [location for _, location, _ in shards])
+    return ShardedSource(opened_shards, locations)
 
 
 def _note_unused_options(all_files: Sequence[DataFiles]) -> None:
@@ -227,15 +234,19 @@ def _note_unused_options(all_files: Sequence[DataFiles]) -> None:
         return  # a layout that is not in the registry is the user's, and may use any option
 
     data = all_files[0].data
-    tables = [files for files in all_files if files.layout.precedence == Precedence.TABLE]
-    suffixes = {Path(shard.name).suffix.lower() for files in tables for shard in files.shards}
-    # A row of the official TSV has its image and text only; a published benchmark brings its own text ids.
-    uses_text_id = any(files.layout.open and files.layout.precedence != Precedence.ROWS for files in all_files)
+    has_tables = has_csv = uses_text_id = False
+    for files in all_files:
+        layout = files.layout
+        if layout.precedence == Precedence.TABLE:
+            has_tables = True
+            has_csv |= any(Path(shard.name).suffix.lower() in (".csv", ".tsv") for shard in files.shards)
+        # A published benchmark brings its own text ids, and the official TSV has no fields.
+        uses_text_id |= layout.open is not None and layout.precedence != Precedence.ROWS
 
     notes: list[str] = []
-    if data.encoding and suffixes.isdisjoint({".csv", ".tsv"}):
+    if data.encoding and not has_csv:
         notes.append("--encoding (Data.encoding) applies to CSV files, and there are none")
-    if data.columns and not tables:
+    if data.columns and not has_tables:
         notes.append("--columns (Data.columns) applies to tables, and there are none")
     if data.text_id and not uses_text_id:
         notes.append("--text-id (Data.text_id) names a field, and the texts have names already")
@@ -422,8 +433,8 @@ def _choose_split(location: str, path: Path, splits: Splits, split: str | None, 
         # A single table of any name is taken. A single split called "test" must not be taken for training.
         if len(splits) == 1 and canonical_split(first) not in SPLITS:
             return first
-        canonical_names = {canonical_split(name) for name in splits}
-        if default and (default == TRAIN or default in canonical_names):
+        # A default split that does not exist is replaced by the preferred one for scoring, except for "train".
+        if default and (default == TRAIN or default in map(canonical_split, splits)):
             split = default
         else:
             split = canonical_split(first)
@@ -433,9 +444,9 @@ def _choose_split(location: str, path: Path, splits: Splits, split: str | None, 
         raise ValueError(f"{location} has no splits; leave out split, or train with {HOLDOUT_HINT}")
 
     # The exact name goes first: a folder may have train2014 and train2017.
-    matches = [name for name in splits if name == split]
-    if not matches:
-        matches = [name for name in splits if canonical_split(name) == canonical_split(split)]
+    if split in splits:
+        return split
+    matches = [name for name in splits if canonical_split(name) == canonical_split(split)]
     if len(matches) == 1:
         return matches[0]
     if matches:

@@ -51,8 +51,9 @@ class ParquetTable:
             raise ValueError(f"{path}: not a Parquet file ({sum(sizes)} rows); is it whole?")
         if not sum(sizes):
             raise ValueError(f"{path}: no rows in this file")
-        self._ends = np.cumsum(sizes, dtype=np.int64)
+        self._ends = np.cumsum(sizes, dtype=np.int64)  # row after each row group
 
+        # Decide which columns are read.
         schema = self._open().schema_arrow
         self.column_names = find_readable_columns(schema)
         self._columns: list[str] | None = None  # columns of a row group to read; None: all
@@ -107,6 +108,7 @@ class ParquetTable:
         if isinstance(table, Reason):
             raise BadSample(table, f"{name} (its row group)")
 
+        # Estimate the size first: a row of a few bytes can expand to gigabytes of Python objects.
         start = int(self._ends[group]) - table.num_rows
         arrow_row = table.slice(index - start, 1)
         num_bytes = 0

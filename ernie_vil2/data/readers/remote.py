@@ -170,6 +170,7 @@ def _explain(error: BaseException) -> tuple[str, bool]:
     if isinstance(error, FileNotFoundError) and error.__cause__:
         error = error.__cause__
     if isinstance(error, ClientResponseError) and not isinstance(error, TooManyRedirects):
+        # Some servers send a whole page as the message.
         first_line = error.message.partition("\n")[0][:100]
         answer = f"{error.status} {first_line}".rstrip(":")
         if error.status in (404, 410):
@@ -179,6 +180,7 @@ def _explain(error: BaseException) -> tuple[str, bool]:
         # Request timeout, too early and too many requests are the client errors that may pass.
         return f"the server answers {answer}", error.status < 500 and error.status not in (408, 425, 429)
 
+    # The file systems raise these errors, or others with these as their cause.
     for kind, reason, is_permanent in (
         (ConnectionRefusedError, "the connection is refused; check the address, and that the server runs", False),
         (socket.gaierror, "no server of this name is found; check the address and the network", False),
@@ -319,11 +321,13 @@ def open_cached(
     """
     folder = cache_folder() / "shards"
     key = blake2b(identity.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
+    # The end of the name keeps the suffix, and the file name short enough for any file system.
     path = folder / f"{key}-{name.rpartition('/')[2][-80:]}"
+    # There are 256 locks for all files, rather than a lock file for each of them.
     with _locked(folder / "locks" / key[:2]):
         try:
             file = _open_and_hold(path)
-            os.utime(path)
+            os.utime(path)  # the time of last use, by which files are removed
             return file
         except FileNotFoundError:
             pass
@@ -400,6 +404,7 @@ def _make_room(folder: Path, size: int, name: str, keep_open_files: bool) -> boo
             files.append((status.st_mtime_ns, status.st_size, path))
     files.sort()
 
+    # Files that nobody reads go first, from the one that was not used for the longest time.
     used = sum(file_size for _, file_size, _ in files) + sum(incoming_sizes.values())
     for remove in (_remove_if_unused,) if keep_open_files else (_remove_if_unused, _remove):
         for _, file_size, path in files:
@@ -445,7 +450,7 @@ class Prefetcher:
             file cannot be fetched.
     """
 
-    NUM_THREADS = 4
+    NUM_THREADS = 4  # files that a process fetches at the same time
     PAUSE = 2.0  # seconds until a thread looks again whether others have closed files and made room
 
     def __init__(self, fetch: Callable[[int], BinaryIO]):

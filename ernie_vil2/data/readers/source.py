@@ -186,6 +186,7 @@ def load_or_scan_index(kind: str, identity: str, scan: Callable[[], Index]) -> I
         identity: identity of the file and its content (`Location.identity`).
         scan: makes the index.
     """
+    # The key changes with the content of the file, so that an outdated index is never found.
     key = blake2b(f"{INDEX_VERSION} {kind} {identity}".encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
     path = cache_folder() / "indexes" / key
     # A cache that cannot be read or written only costs time. So does a damaged file in it.
@@ -217,7 +218,7 @@ def _checksum(content: bytes | memoryview) -> bytes:
 def pack_names(names: list[str]) -> Index:
     """Return texts, which may be file names in Python's form, as two arrays: all bytes, and where each text ends."""
     encoded_names = [name.encode("utf-8", "surrogateescape") for name in names]
-    ends = np.cumsum([len(name) for name in encoded_names], dtype=np.int64)
+    ends = np.cumsum(list(map(len, encoded_names)), dtype=np.int64)
     return {"name_bytes": np.frombuffer(b"".join(encoded_names), np.uint8), "name_ends": ends}
 
 
@@ -333,7 +334,7 @@ class ShardedSource:
 
     def __init__(self, shards: Sequence[Shard], locations: Sequence[Location] = ()):
         self.shards = tuple(shards)
-        self.shard_sizes = np.array([len(shard) for shard in shards], np.int64)
+        self.shard_sizes = np.array(list(map(len, shards)), np.int64)
         self._ends = np.cumsum(self.shard_sizes)
         self._remote_locations: dict[int, RemoteFile | PipeOutput] = {}
         for number, location in enumerate(locations):
@@ -456,6 +457,7 @@ class ShardedSource:
         if number in self._failed_shards:
             raise BadSample(self._failed_shards[number], shard.name)
 
+        # Close the shard that has not been read for the longest time.
         self._open_shards[number] = None
         self._open_shards.move_to_end(number)
         if len(self._open_shards) > self.max_open_shards:
@@ -472,6 +474,7 @@ class ShardedSource:
         except BadSample:
             raise
         except Exception as error:
+            # An error in a user's own shard is explained; one in this package is a defect, whose traceback is needed.
             if type(shard).__module__.startswith("ernie_vil2."):
                 raise
             class_name = f"{type(shard).__module__}.{type(shard).__qualname__}"
@@ -480,6 +483,7 @@ class ShardedSource:
                 "what a sample has"
             ) from error
 
+        # Report once that fetching the shard took several attempts.
         location = self._remote_locations.get(number)
         if isinstance(location, RemoteFile) and location.failures:
             location.failures = 0

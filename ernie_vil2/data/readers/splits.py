@@ -52,7 +52,8 @@ class Division:
     def __post_init__(self) -> None:
         shares = list(self.shares.values())
         if not all(0 < share < 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
-            raise ValueError(f"parts of {', '.join(f'{share:g}' for share in shares)}: shares above 0 that sum to 1")
+            listing = ", ".join(map("{:g}".format, shares))
+            raise ValueError(f"parts of {listing}: shares above 0 that sum to 1")
 
     def assign_rows(self, source: ShardedSource, quiet: bool = False) -> dict[str, np.ndarray]:
         """Return the numbers of the samples in each part, in order. All samples are read once.
@@ -93,13 +94,13 @@ class Division:
         for row, captions in scan.captions.items():
             for caption in sorted(captions - frequent_captions):
                 groups_by_caption.join(row, ("caption", caption))
-        parts = self._assign_groups(groups_by_caption.list_members(), scan.strata)
+        rows_by_part = self._assign_groups(groups_by_caption.list_members(), scan.strata)
 
         # If that joins too many samples, keep equal images and values of `group_by` together only.
-        if self._max_shortfall(parts) > MAX_SHORTFALL:
-            parts_without_captions = self._assign_groups(scan.groups.list_members(), scan.strata)
-            if self._max_shortfall(parts_without_captions) < self._max_shortfall(parts):
-                parts = parts_without_captions
+        if self._max_shortfall(rows_by_part) > MAX_SHORTFALL:
+            rows_without_captions = self._assign_groups(scan.groups.list_members(), scan.strata)
+            if self._max_shortfall(rows_without_captions) < self._max_shortfall(rows_by_part):
+                rows_by_part = rows_without_captions
                 alternative = f" or {self.group_by}" if self.group_by else ""
                 remark = (
                     "equal captions join too many samples for parts of these shares: only those of one image"
@@ -108,9 +109,10 @@ class Division:
         if remark and not quiet:
             print(remark, file=sys.stderr)
 
+        # Samples that cannot be read belong to no group.
         first = next(iter(self.shares))
-        parts[first] = sorted([*parts[first], *scan.unreadable_rows])
-        for name, rows in parts.items():
+        rows_by_part[first] = sorted([*rows_by_part[first], *scan.unreadable_rows])
+        for name, rows in rows_by_part.items():
             if not rows:
                 num_groups = len(scan.groups.list_members())
                 raise ValueError(
@@ -118,7 +120,7 @@ class Division:
                     f"{counted(num_groups, 'group')} of which each stays in one part; name larger shares, or "
                     "another group_by"
                 )
-        return {name: np.array(rows, np.int64) for name, rows in parts.items()}
+        return {name: np.array(rows, np.int64) for name, rows in rows_by_part.items()}
 
     def _scan(self, source: ShardedSource) -> "_Scan":
         """Read all samples and collect what decides on their parts."""
@@ -154,22 +156,23 @@ class Division:
                 raise ValueError(f"no sample has the field {field}; fields here: {', '.join(fields) or 'none'}")
         return scan
 
-    def _max_shortfall(self, parts: Mapping[str, Sequence[int]]) -> float:
+    def _max_shortfall(self, rows_by_part: Mapping[str, Sequence[int]]) -> float:
         """Return the fraction of its share that a part lacks, for the part that lacks most; 1 for an empty part."""
-        total = max(1, sum(map(len, parts.values())))
-        return max(1 - len(parts[name]) / (share * total) for name, share in self.shares.items())
+        total = max(1, sum(map(len, rows_by_part.values())))
+        return max(1 - len(rows_by_part[name]) / (share * total) for name, share in self.shares.items())
 
     def _assign_groups(
         self, groups: Sequence[tuple[int, list[int]]], strata: Mapping[int, Hashable]
     ) -> dict[str, list[int]]:
         """Return the rows of each part; the rows of a group are in the stratum of its first row."""
+        # The digest gives the groups of a stratum a random order that depends on the seed alone.
         groups_by_stratum: defaultdict[Hashable, list[tuple[bytes, list[int]]]] = defaultdict(list)
         for key, rows in groups:
             groups_by_stratum[strata[rows[0]]].append((self._digest(key), rows))
 
         names = list(self.shares)
         ends = np.cumsum(list(self.shares.values()))
-        parts: dict[str, list[int]] = {name: [] for name in names}
+        rows_by_part: dict[str, list[int]] = {name: [] for name in names}
         for stratum, groups_of_stratum in groups_by_stratum.items():
             # The rows of a stratum, in random order, are spread over the interval [0, 1), which the parts divide. Each
             # stratum begins elsewhere in the interval, so that many small strata together fill all parts.
@@ -178,10 +181,10 @@ class Division:
             num_assigned = 0
             for _, rows in sorted(groups_of_stratum):
                 middle = (begin + (num_assigned + len(rows) / 2) / num_rows) % 1
-                part = min(int(np.searchsorted(ends, middle, side="right")), len(names) - 1)
-                parts[names[part]] += rows
+                part_number = min(int(np.searchsorted(ends, middle, side="right")), len(names) - 1)
+                rows_by_part[names[part_number]] += rows
                 num_assigned += len(rows)
-        return {name: sorted(rows) for name, rows in parts.items()}
+        return {name: sorted(rows) for name, rows in rows_by_part.items()}
 
     def _digest(self, key: Hashable) -> bytes:
         return blake2b(f"{self.seed} {key}".encode("utf-8", "backslashreplace"), digest_size=16).digest()
@@ -229,7 +232,11 @@ class _Groups:
         rows_by_root: defaultdict[int, list[int]] = defaultdict(list)
         for row in self._parents:
             rows_by_root[self._find_root(row)].append(row)
-        return [(min(self._images[row] for row in rows), sorted(rows)) for rows in rows_by_root.values()]
+        members: list[tuple[int, list[int]]] = []
+        for rows in rows_by_root.values():
+            smallest_image = min(map(self._images.__getitem__, rows))
+            members.append((smallest_image, sorted(rows)))
+        return members
 
 
 class _Scan:
@@ -250,11 +257,12 @@ def _describe_frequent_captions(counts: Counter[str], captions: Collection[str],
     text = most_frequent
     if len(text) > MAX_SHOWN_CHARACTERS:
         text = f"{text[:MAX_SHOWN_CHARACTERS]}..."
-    others = f", and {counted(len(captions) - 1, 'other caption')}," if len(captions) > 1 else ""
+    subject = f'the caption "{printable(text)}" ({counts[most_frequent]:,} of {counted(num_samples, "sample")})'
+    if len(captions) > 1:
+        subject += f", and {counted(len(captions) - 1, 'other caption')},"
     return (
-        f'the caption "{printable(text)}" ({counts[most_frequent]:,} of {counted(num_samples, "sample")}){others} is '
-        f"that of more than {MAX_CAPTION_SHARE:.0%} of the samples, so that several parts may have it; those of any "
-        "other caption stay together"
+        f"{subject} is that of more than {MAX_CAPTION_SHARE:.0%} of the samples, so that several parts may have it; "
+        "those of any other caption stay together"
     )
 
 

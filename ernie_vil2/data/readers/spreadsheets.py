@@ -153,12 +153,16 @@ def detect_dialect(head: bytes, encoding: str | None, name: str) -> tuple[str, s
     lines = head.removeprefix(BYTE_ORDER_MARK).splitlines()
     if encoding is None:
         # Single damaged lines must not decide. The last line may be cut, and is left out if there are others.
-        non_ascii_lines = [line for line in lines[: max(1, len(lines) - 1)] if not line.isascii()]
-        broken_lines = [line for line in non_ascii_lines if not _can_decode(line, "utf-8")]
-        num_chinese = sum(_can_decode(line, CHINESE_ENCODING) for line in broken_lines)
-        encoding = "utf-8"
-        if 2 * len(broken_lines) > len(non_ascii_lines) and 2 * num_chinese > len(broken_lines):
-            encoding = CHINESE_ENCODING
+        num_non_ascii = num_broken = num_chinese = 0
+        for line in lines[: max(1, len(lines) - 1)]:
+            if line.isascii():
+                continue
+            num_non_ascii += 1
+            if not _can_decode(line, "utf-8"):
+                num_broken += 1
+                num_chinese += _can_decode(line, CHINESE_ENCODING)
+        is_chinese = 2 * num_broken > num_non_ascii and 2 * num_chinese > num_broken
+        encoding = CHINESE_ENCODING if is_chinese else "utf-8"
     first_line = lines[0].decode(encoding, "replace") if lines else ""
     # The delimiter that gives the most headers.
     return encoding, max(DELIMITERS, key=lambda delimiter: len(_split_first_row(first_line, delimiter)))
@@ -322,7 +326,10 @@ def read_sheet(path: str | Path) -> Iterator[tuple[int, list[str]]]:
                 if num_values == 0 or is_title:
                     continue
                 if width == 0:
-                    width = max(position for position, value in enumerate(row, 1) if value)
+                    # Cells to the right of the headers may be formatted, but empty.
+                    width = len(row)
+                    while not row[width - 1]:
+                        width -= 1
                 row = row[:width] + [""] * (width - len(row))
 
                 # Repeat the value of merged cells, which only the first of them has.
@@ -351,9 +358,9 @@ def _find_merged_cells(path: str | Path, sheet: str) -> dict[int, list[tuple[int
     merged_cells: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
     with zipfile.ZipFile(path) as archive:
         for cells in re.findall(rb'<mergeCell ref="([A-Z]+\d+:[A-Z]+\d+)"', archive.read(sheet)):
-            left, top, _, bottom = openpyxl.utils.range_boundaries(cells.decode())
+            first_column, top, _, bottom = openpyxl.utils.range_boundaries(cells.decode())
             if bottom > top:
-                merged_cells[top].append((left - 1, bottom))
+                merged_cells[top].append((first_column - 1, bottom))
     return merged_cells
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from ernie_vil2.data.readers.columns import (
     IMAGE_KEYS,
     ColumnNames,
+    apply_names,
     describe_addresses,
     describe_missing,
     quote_argument,
@@ -195,9 +196,9 @@ class TableSource:
                 continue
             if image.data is not None or self._has_file(image.file):
                 return
+            # Addresses are a common mistake, for which there is a remedy.
             if re.match(r"https?://", str(row[image.column])):
-                headers = [header for header, name in self._names.items() if name == image.column]
-                header = headers[0] if headers else image.column
+                header = next((header for header, name in self._names.items() if name == image.column), image.column)
                 problem = describe_addresses(header, self._table.column_names, self._names)
                 raise ValueError(f"{self.name}: {problem}")
             missing_file = missing_file or image.file
@@ -238,8 +239,10 @@ class TableSource:
         """
         headers = list(self._table.column_names)
         if column not in headers and column not in self._names.values():
-            similar_headers = (header for header in headers if simplify_name(header) == simplify_name(column))
-            column = next(similar_headers, column)
+            for header in headers:
+                if simplify_name(header) == simplify_name(column):
+                    column = header
+                    break
         return self._names.get(column, column)
 
     def __len__(self) -> int:
@@ -280,8 +283,7 @@ class TextSource(TableSource):
     def check(self) -> None:
         """Raise ValueError if there are no columns of texts in two languages."""
         headers = self._table.column_names
-        names = [self._names.get(header, header) for header in headers]
-        if sum(name.startswith("caption_") for name in names) < 2:
+        if sum(name.startswith("caption_") for name in apply_names(headers, self._names)) < 2:
             raise ValueError(
                 f"{self.name}: columns here: {', '.join(headers)}; parallel texts have one for each language, "
                 "caption_en, caption_zh, ...; name them: Data.columns={caption_en: NAME, caption_zh: NAME}"
@@ -399,7 +401,11 @@ def find_tables(folder: Path, columns: Mapping[str, str] | None = None) -> dict[
         folder: folder of the tables.
         columns: as for `TableSource`.
     """
-    tables = [path for path in list_tables(folder) if describe_missing(*_read_columns(path, columns or {})) is None]
+    tables: list[Path] = []
+    for path in list_tables(folder):
+        headers, names = _read_columns(path, columns or {})
+        if describe_missing(headers, names) is None:
+            tables.append(path)
     shards = defaultdict(list)
     for path in sorted(tables):
         if path.suffix == ".parquet":
@@ -420,7 +426,7 @@ def describe_missing_columns(folder: Path) -> list[str]:
     sentences: list[str] = []
     for path in sorted(list_tables(folder)):
         if path.suffix.lower() == ".tsv":
-            continue
+            continue  # rather an official TSV, which has no headers
         headers, names = _read_columns(path, {})
         problem = describe_missing(headers, names)
         if headers and problem:

@@ -35,8 +35,8 @@ class TsvSource:
 
     def __getitem__(self, index: int) -> Sample:
         name = self._lines.describe_row(index)
-        first_column, _, rest = self._lines.read_line(index).rstrip().partition(b"\t")
-        middle_columns, _, encoded_image = rest.rpartition(b"\t")
+        first_column, _, other_columns = self._lines.read_line(index).rstrip().partition(b"\t")
+        middle_columns, _, encoded_image = other_columns.rpartition(b"\t")
         if not encoded_image:
             raise BadSample(Reason.MALFORMED_ROW, name)
         text = decode_utf8(first_column, name)

@@ -139,6 +139,7 @@ PROBLEMS = (
 MAX_HEADER_BYTES = 2**20  # a header takes 512 bytes, or more with a long name; a damaged one may claim gigabytes
 # Bytes after the end mark that are searched for more data. `tar` itself pads a shard with some thousand zeros.
 MAX_PADDING_BYTES = 2**24
+# First bytes of compressed files, which may have any name.
 COMPRESSION_BY_MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 ARCHIVE_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
@@ -172,6 +173,7 @@ class TarSource(IndexedFile):
     def _scan(self) -> Index:
         builder = _TarIndexBuilder()
         with self.location.open() as file:
+            # A compressed file cannot be read at random.
             magic = file.read(8)
             for beginning, compression in COMPRESSION_BY_MAGIC.items():
                 if magic.startswith(beginning):
@@ -192,7 +194,7 @@ class TarSource(IndexedFile):
             place = f"{self.name} at byte {end} of {size}"
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 builder.add_row(place, Reason.CUT_SHARD)
-            elif any(file.read(2**20).strip(b"\0") for _ in range(MAX_PADDING_BYTES >> 20)):
+            elif _has_data(file):
                 builder.add_row(place, Reason.DATA_BEHIND)
         if not builder.names:
             builder.add_row(self.name, Reason.EMPTY_SHARD)
@@ -268,6 +270,7 @@ class _TarIndexBuilder:
         path = PurePosixPath(member.name)
         if member.isdir() or path.name.startswith("."):
             return
+        # A member that cannot be used still belongs to a sample, which is a bad one then.
         name, suffix = split_file_name(member.name)
         row = self._find_row(name, suffix)
         if member.issym() or member.islnk():
@@ -295,14 +298,23 @@ class _TarIndexBuilder:
 
     def make_index(self) -> Index:
         """Return the index as arrays, the members sorted by row."""
+        # The members of a sample need not be next to each other in the shard.
         members = np.array(sorted(self._members, key=lambda member: member[0]), np.int64).reshape(-1, 4)
         return {
             **pack_names(self.names),
-            "problems": np.array([PROBLEMS.index(problem) for problem in self.problems], np.int8),
+            "problems": np.array(list(map(PROBLEMS.index, self.problems)), np.int8),
             "member_rows": members[:, 0].copy(),
             "members": members[:, 1:].copy(),
             "suffixes": np.array(list(self._suffixes) or [""]),
         }
+
+
+def _has_data(file: BinaryIO) -> bool:
+    """Return whether the padding that follows contains anything but zeros."""
+    for _ in range(MAX_PADDING_BYTES >> 20):
+        if file.read(2**20).strip(b"\0"):
+            return True
+    return False
 
 
 def _is_unicode(name: str) -> bool:
@@ -320,8 +332,12 @@ def _find_tars(folder: Path) -> dict[str, list[Path]]:
         return {"": paths}
     names = [entry.name for entry in folder.iterdir() if canonical_split(entry.name) in SPLITS]
     names.sort(key=lambda name: (SPLITS.index(canonical_split(name)), name))
-    splits = {name: sorted((folder / name).glob("[!.]*.tar")) for name in names}
-    return {name: paths for name, paths in splits.items() if paths}
+    splits: dict[str, list[Path]] = {}
+    for name in names:
+        paths = sorted((folder / name).glob("[!.]*.tar"))
+        if paths:
+            splits[name] = paths
+    return splits
 
 
 TAR = Layout(
@@ -406,7 +422,10 @@ def _holds_samples(folder: Path) -> bool:
     for entry in islice(os.scandir(folder), MAX_FILES_TRIED):
         name, suffix = split_file_name(entry.name)
         suffixes_by_name.setdefault(name, set()).add(suffix)
-    return any(suffixes & IMAGE_SUFFIXES and suffixes & {"txt", "json"} for suffixes in suffixes_by_name.values())
+    for suffixes in suffixes_by_name.values():
+        if suffixes & IMAGE_SUFFIXES and suffixes & {"txt", "json"}:
+            return True
+    return False
 
 
 def _find_folders(folder: Path) -> dict[str, list[Path]]:
