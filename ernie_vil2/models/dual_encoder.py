@@ -33,6 +33,7 @@ def build_dual_encoder(
     image, text = config.image.build(), config.text.build(vocab_size)
     projected_towers = [tower for tower in ("image", "text") if config.projections in ("always", tower)]
     model = DualEncoder(image, text, config.embed_dim or text.width, temperature, bias, projected_towers)
+    # Last, because it replaces the classes of layers that exist; parameters and their names stay.
     speed_up(model)
     return model
 
@@ -80,6 +81,7 @@ class DualEncoder(nn.Layer):
         self.image, self.text, self.embed_dim = image, text, embed_dim
         self.image_projection = _build_projection(image.width, embed_dim, "image" in projected_towers)
         self.text_projection = _build_projection(text.width, embed_dim, "text" in projected_towers)
+        # The log is learned, as in CLIP: the scale stays positive, and steps change it by a factor.
         self.log_logit_scale = self.create_parameter(
             [1], default_initializer=nn.initializer.Constant(-math.log(temperature))
         )
@@ -179,6 +181,7 @@ def has_weight_decay(name: str, parameter: paddle.Tensor) -> bool:
     It applies to matrices, kernels and word embeddings. It applies neither to norms, biases and the temperature, which
     have one dimension, nor to class tokens and position embeddings.
     """
+    # Decay would pull these learned vectors towards zero, although they have the form of matrices.
     tokens_and_positions = ("cls_token", "dist_token", "pos_embed", "position_embedding", "position_bias")
     return parameter.ndim > 1 and not any(word in name for word in tokens_and_positions)
 
@@ -198,6 +201,7 @@ def find_layer_groups(model: DualEncoder) -> dict[str, dict[str, list[str]]]:
     for tower in TOWER_VIEWS:
         layer, projection = getattr(model, tower), f"{tower}_projection"
         blocks = list(layer.blocks) if hasattr(layer, "blocks") else []
+        # Blocks know their parameters by other names than the tower, so they are matched by identity.
         name_of = {id(parameter): name for name, parameter in layer.named_parameters()}
         names = list(name_of.values())
 
@@ -207,7 +211,8 @@ def find_layer_groups(model: DualEncoder) -> dict[str, dict[str, list[str]]]:
                 block_of[name_of[id(parameter)]] = number
         last_in_block = max((position for position, name in enumerate(names) if name in block_of), default=-1)
 
-        # Bucket 0 holds the embeddings, bucket 1 + number a block, the last one the head.
+        # Bucket 0 holds the embeddings, bucket 1 + number a block, the last one the head. A parameter between two
+        # blocks goes to the first of them; behind the last block it goes to the head.
         buckets: list[list[str]] = [[] for _ in range(len(blocks) + 2)]
         number = -1
         for position, name in enumerate(names):
@@ -232,7 +237,7 @@ def compute_rate_factors(model: DualEncoder, tuning: TuningConfig) -> dict[str, 
     rates = {"image": tuning.image_rate, "text": tuning.text_rate}
     factors = {}
     for tower, groups in find_layer_groups(model).items():
-        for position, names in enumerate(groups.values()):
+        for position, names in enumerate(groups.values()):  # the last group, the head, is not decayed
             factor = rates[tower] * tuning.layer_decay ** (len(groups) - 1 - position)
             factors.update(dict.fromkeys(names, factor))
     return factors

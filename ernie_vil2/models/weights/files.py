@@ -69,6 +69,11 @@ _FOREIGN_FILES = {
 """First bytes of files that are no weights but often lie in their place, and what to do about each."""
 
 
+def get_folder(path: Path) -> Path:
+    """Return the folder of a model that is named by its folder or by its weight file."""
+    return path if path.is_dir() else path.parent
+
+
 class WeightFileError(ValueError):
     """A weight file is damaged, of another kind, or holds more than arrays; the message says which file and why."""
 
@@ -176,6 +181,7 @@ def _read_file(path: str | Path) -> dict[str, np.ndarray]:
     for first_bytes, reason in _FOREIGN_FILES.items():
         if head.startswith(first_bytes):
             raise WeightFileError(path, reason)
+    # The signature of a tar archive lies within its first header.
     if head[257:262] == b"ustar":
         raise WeightFileError(path, "a tar archive; unpack it first")
     raise WeightFileError(path, "neither a .pdparams nor a .safetensors file, nor a zip archive of PyTorch")
@@ -224,6 +230,7 @@ def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         }
         offset += array.nbytes
     header_bytes = json.dumps(header).encode()
+    # Spaces fill the header up to a multiple of 8 bytes, so that the numbers behind it are aligned.
     header_bytes += b" " * (-len(header_bytes) % 8)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(header_bytes)) + header_bytes)
@@ -304,12 +311,14 @@ def set_weights(
         if number % 16 == 15:  # releasing takes time, so not after every array
             _release_pages(array)
 
-    with ThreadPoolExecutor(2) as threads:  # most of the time goes into copying and into new pages
+    # Two threads: most of the time goes into copying and into new pages, where NumPy and the system let others run.
+    with ThreadPoolExecutor(2) as threads:
         list(threads.map(fill, range(len(lazy_names)), lazy_names))
 
     buffers: dict[tuple[int, ...], np.ndarray] = {}
+    # All others are copied by Paddle, which wants them contiguous; fill() has removed the lazy ones.
     for name in report.matched:
-        if name in arrays:  # it was not lazy
+        if name in arrays:
             array = arrays[name]
             state[name].set_value(_make_contiguous(np.asarray(array, dtype=_numpy_type(state[name])), buffers))
             _release_pages(array)
@@ -352,6 +361,7 @@ def _copy_into(array: np.ndarray, target: np.ndarray) -> None:
 
 def _release_pages(array: np.ndarray) -> None:
     """Drop the pages of a mapped file that an array is a view of, so that the model is not in memory twice."""
+    # A view of a view of ... a mapped file.
     owner: Any = array
     while isinstance(owner, np.ndarray | memoryview):
         owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
@@ -409,6 +419,7 @@ def _read_safetensors(path: str | Path, header_size: int) -> dict[str, np.ndarra
                 f"{printable(name, longest=100)} is {type_name}, a type that NumPy does not have; convert it to "
                 "float32",
             )
+        # Offsets count from the end of the header, which follows 8 bytes with its length.
         dtype = np.dtype(_NUMPY_TYPES[type_name])
         count = (end - start) // dtype.itemsize
         if count:

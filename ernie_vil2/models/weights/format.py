@@ -33,6 +33,7 @@ from ernie_vil2.models.weights.files import (
     WeightReport,
     check_finite,
     detect_format,
+    get_folder,
     read_weights,
     set_weights,
 )
@@ -65,7 +66,7 @@ class ModelFiles:
 
     def __init__(self, path: Path):
         self.path = self.weights = path
-        self.folder = path if path.is_dir() else path.parent
+        self.folder = get_folder(path)
         self._cache: tuple[Path, dict[str, np.ndarray]] | None = None
 
     def read(self, weights: Path) -> dict[str, np.ndarray]:
@@ -232,12 +233,14 @@ class StoredModel:
             ValueError: a weight is not finite.
         """
         loss = self.config.Loss
+        # The model has a bias if its loss wants one, or if its weights have one.
         bias = loss.bias if loss.kind == "sigmoid" or "logit_bias" in self.arrays else None
         # On a CPU the parameters get their memory in set_weights: drawing random numbers that are overwritten at once
         # takes longer than reading the file.
         is_lazy = self.family is not None and paddle.get_device() == "cpu"
         with paddle.LazyGuard() if is_lazy else nullcontext():
             model = build_dual_encoder(self.config.Model, self.vocab_size, bias=bias)
+        # Only runs of this package have a classification head; those who want it set all arrays themselves.
         arrays = self.arrays
         if self.family is None:
             arrays = {name: array for name, array in arrays.items() if not name.startswith(HEAD_PREFIX)}
@@ -248,6 +251,7 @@ class StoredModel:
                 raise
             settings = self.family.format.settings or "their own shapes"
             raise WeightMismatch(f"{error}; the weights are not those that {settings} describes") from None
+        # Parameters without an array, which `allow` may permit, are initialised after all.
         if is_lazy:
             for name in model.state_dict().keys() - report.matched:
                 model.state_dict()[name].initialize()
@@ -295,6 +299,7 @@ def find_model(source: str | os.PathLike) -> Path:
     Raises:
         FileNotFoundError: there is no such model, or it cannot be fetched.
     """
+    # What exists on disk goes before a published model of the same name.
     checkpoint = named_checkpoint(source)
     if checkpoint is not None:
         return checkpoint
@@ -321,7 +326,7 @@ def find_weights(source: str | os.PathLike) -> Path:
     path = find_model(source)
     if path.is_file():
         return path
-    if (path / ABOUT).is_file():
+    if (path / ABOUT).is_file():  # an export, which has graphs instead of weights
         return path / ABOUT
     return recognise_model(path)[1].weights
 
@@ -403,7 +408,7 @@ def read_model(
         ValueError: files are damaged, do not belong together, or describe a model of another kind.
     """
     path = find_model(source)
-    folder = path if path.is_dir() else path.parent
+    folder = get_folder(path)
     if (folder / ABOUT).is_file():
         raise ValueError(
             f"{folder} is an export, which has graphs instead of weights; name the checkpoint that it was made of"
@@ -512,6 +517,7 @@ def write_model(
     target, origin = _choose_format(layout, origin)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists already; name another folder")
+    # The folder appears when it is whole, or not at all.
     with atomic_folder(folder) as temporary_folder:
         return target.write(model, temporary_folder, origin, golden)
 

@@ -74,16 +74,18 @@ def resolve_model_like(config: Config) -> Config:
                 "-o Model.weights=... to the model that training starts from"
             )
         like = config.Model.weights
+    # A copy, because the cached result must not change.
     model, text_length, loss_kind = deepcopy(_read_like(like, tuple(config.Model.dialect.items())))
     tree = config.model_dump()
     explicit = config.model_dump(exclude_unset=True)
     explicit_data, explicit_loss = explicit.get("Data", {}), explicit.get("Loss", {})
 
-    # Some models do not use the first rows of their position embedding.
+    # Longer texts need more positions. RoBERTa does not use the first rows of its position embedding.
     first_position = (model["text"].get("variant") or {}).get("first_position", 0)
     min_positions = explicit_data.get("max_length", 0) + first_position
     model["text"]["max_positions"] = max(model["text"]["max_positions"], min_positions)
 
+    # Towers of the model, with the values that the configuration sets.
     bases: dict[str, type[TowerConfig]] = {"image": ImageTowerConfig, "text": TextTowerConfig}
     for kind, base in bases.items():
         tower, explicit_tower = model[kind], explicit["Model"].pop(kind, {})
@@ -102,6 +104,7 @@ def resolve_model_like(config: Config) -> Config:
         model[kind] = {**tower, **explicit_tower}
     tree["Model"] = {**model, **explicit["Model"], "like": None}
 
+    # Other sections, where the configuration leaves them open.
     if "max_length" not in explicit_data:
         tree["Data"]["max_length"] = text_length
     if "resize" not in explicit.get("Views", {}):
@@ -198,7 +201,7 @@ class _Source:
 
 
 def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[WeightReport]:
-    """Set the weights that `config.weights`, `config.image.weights` and `config.text.weights` name, in this order.
+    """Set a model's weights from the sources that its configuration names.
 
     Heads of pretrained towers are left out. Any other difference is an error unless `config.allow` covers it.
 
@@ -211,6 +214,7 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
     """
     tokens_of_model: list[str] | None = None
     reports = []
+    # Towers come last, so that their weights replace those of the whole model.
     for key, name, target in (
         ("Model.weights", config.weights, model),
         ("Model.image.weights", config.image.weights, model.image),
@@ -270,7 +274,7 @@ def _read_image_tower(name: str, tower_name: str, tower: nn.Layer) -> _Source:
         return source
     # A backbone of PaddleClas lies in `network` of our tower, with an Identity instead of its classifier.
     source.arrays = _put_in_network(source.arrays, "")
-    source.extras = [f"{path}.*" for path, layer in tower.named_sublayers() if isinstance(layer, nn.Identity)]
+    source.extras = [f"{key}.*" for key, layer in tower.named_sublayers() if isinstance(layer, nn.Identity)]
     return source
 
 
@@ -296,6 +300,7 @@ def _read_arrays(path: Path, prefix: str, vocabulary: Path | None = None, files:
         vocabulary: vocabulary to use instead of the one next to the file.
         files: files of the model, if they have been read already.
     """
+    # First, so that a damaged file gives no misleading error.
     check_model_files(path)
     arrays = merge_lora((files or ModelFiles(path)).read(path))
     try:
@@ -348,6 +353,7 @@ def _fetch_from_paddlenlp(name: str, family: str) -> tuple[Path, Path]:
     download = import_suite("paddlenlp.utils.download", task)
     model = getattr(transformers, f"{family.title()}Model")
     tokenizer = getattr(transformers, f"{family.title()}Tokenizer")
+    # A name that is not in the tables may be that of a contributed model, whose files have these fixed names.
     weights = model.pretrained_resource_files_map["model_state"].get(name, "model_state.pdparams")
     vocabulary = tokenizer.pretrained_resource_files_map["vocab_file"].get(name, "vocab.txt")
     try:
@@ -377,7 +383,7 @@ def _adapt_embeddings(source: _Source, target: nn.Layer, tokens: list[str], firs
             _add_to_positions(source, name)
 
     for name, array in source.arrays.items():
-        # Arrays of another width cannot be adapted; the report lists them.
+        # Arrays of another width cannot be adapted; set_weights will report them.
         if name not in state or array.ndim != state[name].ndim or array.shape[-1] != state[name].shape[-1]:
             continue
         initial, rows = state[name].numpy(), state[name].shape[0]
@@ -397,6 +403,7 @@ def _adapt_embeddings(source: _Source, target: nn.Layer, tokens: list[str], firs
                 f"{num_fixed} stay as they are"
             )
         elif name.endswith(_TYPES) and len(array) != rows:
+            # Surplus types are cut off, missing ones keep their random values.
             source.arrays[name] = np.concatenate([array[:rows], initial[len(array) :]])
             source.notes.append(f"{name}: {min(len(array), rows)} of {rows} types; the model uses type 0")
 
@@ -411,6 +418,7 @@ def _add_to_positions(source: _Source, name: str) -> None:
 
 def _match_words(source: _Source, array: np.ndarray, initial: np.ndarray, tokens: list[str]) -> np.ndarray:
     """Return the initial word embedding with the rows of `array` for all tokens that the source has, too."""
+    # A vocabulary may have more tokens than its word embedding has rows.
     source_row_of = {token: row for row, token in enumerate(source.tokens or [])}
     rows, source_rows = [], []
     for row, token in enumerate(tokens):

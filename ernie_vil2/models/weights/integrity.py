@@ -19,6 +19,7 @@ from ernie_vil2.io.files import INTEGRITY, DamagedFile, Integrity, OtherVersion,
 from ernie_vil2.io.run_folder import CONFIG, MODEL_FILES, OPTIMIZER, STATE, with_its_vocabulary
 from ernie_vil2.io.terminal import printable
 from ernie_vil2.models.dual_encoder import with_sizes
+from ernie_vil2.models.weights.files import get_folder
 
 # Bounds of what an integrity file from elsewhere can make this process compute.
 MAX_GOLDEN_INPUTS = 64
@@ -111,7 +112,7 @@ def check_model_files(path: Path) -> None:
     Raises:
         IntegrityError: a file is missing or has changed, or the integrity file is damaged.
     """
-    folder = path if path.is_dir() else path.parent
+    folder = get_folder(path)
     if not has_integrity(folder):
         return
     integrity = _read_integrity(folder)

@@ -46,10 +46,11 @@ def write_adapter(weights: Path, config: Config, origin: Path, folder: Path) -> 
         raise ValueError(
             f"{origin}: peft adds to models of transformers only; merge LoRA into this one (--lora merged)"
         )
-    before = family.read_towers(files.weights, config.Model.dialect)
-    _check_unchanged(arrays, before.arrays, origin)
+    original = family.read_towers(files.weights, config.Model.dialect)
+    _check_unchanged(arrays, original.arrays, origin)
 
-    names = family.make_name_table(config.Model, before.dialect, before.array_names)
+    names = family.make_name_table(config.Model, original.dialect, original.array_names)
+    # peft prefixes all names with those of its own wrappers, base_model and model.
     factors: dict[str, np.ndarray] = {}
     for layer in layers:
         factors |= _translate_layer(names, layer, arrays[f"{layer}.{LORA_A}"], arrays[f"{layer}.{LORA_B}"])
@@ -69,20 +70,21 @@ def write_adapter(weights: Path, config: Config, origin: Path, folder: Path) -> 
         write_torch_weights(temporary_folder / "adapter_model.safetensors", adapter)
         write_json(temporary_folder / "adapter_config.json", settings, indent=2)
 
+    # LoRA freezes the towers, but not the scalars.
     changed = []
     for name in SCALARS:
-        if name in arrays and not np.array_equal(arrays[name], before.arrays[name]):
+        if name in arrays and not np.array_equal(arrays[name], original.arrays[name]):
             changed.append(name)
     if not changed:
         return []
     return [f"{' and '.join(changed)} were trained, too, but an adapter cannot hold them: scores differ by that"]
 
 
-def _check_unchanged(arrays: Mapping[str, np.ndarray], before: Mapping[str, np.ndarray], origin: Path) -> None:
+def _check_unchanged(arrays: Mapping[str, np.ndarray], original: Mapping[str, np.ndarray], origin: Path) -> None:
     for name, array in arrays.items():
         if name.rpartition(".")[2] in LORA_NAMES or name in SCALARS or name.startswith(HEAD_PREFIX):
             continue
-        if name not in before or not np.array_equal(array, before[name].astype(array.dtype)):
+        if name not in original or not np.array_equal(array, original[name].astype(array.dtype)):
             raise ValueError(
                 f"{name} differs from {origin}, to which an adapter would be added: merge LoRA into this model "
                 "(--lora merged)"

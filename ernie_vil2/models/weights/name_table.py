@@ -88,6 +88,7 @@ class _Link:
             if not shape or any(list(piece.shape) != shape for piece in pieces):
                 raise ValueError(f"{names[0]} and {names[1]} are of different shapes")
             shape[self._output_axis] *= len(pieces)
+            # Into memory that was requested as a whole, see allocate_array.
             memory = allocate_array(shape, np.result_type(*pieces))
             return _to_our_form(np.concatenate(pieces, self._output_axis, memory), self.form)
         array = arrays[names[0]]
@@ -131,6 +132,7 @@ class NameTable:
 
     def __init__(self, rows: Sequence[Row], blocks: Mapping[str, Iterable[int | str]]):
         self._links: list[_Link] = []
+        # A row with N becomes a link for each block.
         for row in rows:
             for link in _make_links(row):
                 if not any("N" in name.split(".") for name in link.ours):
@@ -159,6 +161,7 @@ class NameTable:
             subject = "an array is" if len(missing) == 1 else f"{len(missing)} arrays are"
             raise ValueError(f"{subject} missing: {listed(missing, 3)}")
 
+        # Nothing is computed yet: each array gets a function that makes it.
         makers: dict[str, Callable[[], np.ndarray]] = {}
         for link in links:
             for position, name in enumerate(link.ours):
@@ -219,6 +222,7 @@ def _make_links(row: Row) -> Iterator[_Link]:
     if form not in ("linear", "layer"):
         yield _Link((ours,), their_names, form, ())
         return
+    # A bias has no matrix to transpose.
     for kind in ("weight", "bias"):
         form_of_array: Form = "matrix" if (form, kind) == ("linear", "weight") else "array"
         yield _Link(

@@ -71,6 +71,7 @@ class Settings:
 
     def read_bool(self, key: str, default: bool) -> bool:
         """Return true or false; a word such as "false", which Python takes for true, is an error."""
+        # isinstance would not do in these methods: True is an int for Python.
         value = self.values.get(key, default)
         if type(value) is not bool:
             raise self.make_error(key, "true or false is expected")
@@ -128,6 +129,7 @@ class Settings:
 
     def read_normalisation(self, mean: list[float], std: list[float]) -> dict[str, list[float]]:
         """Return `mean` and `std` of an image processor that scales pixels to 0 to 1; the arguments are defaults."""
+        # With a tolerance, because files round 1 / 255.
         factor = self.values.get("rescale_factor", 1 / 255)
         if type(factor) not in (int, float) or abs(255 * factor - 1) > 1e-6:
             raise self.make_error("rescale_factor", "only 1 / 255 is read")

@@ -18,7 +18,7 @@ from ernie_vil2.data.trimming import trim_files
 from ernie_vil2.io.files import INTEGRITY, load_json, write_json, write_text
 from ernie_vil2.io.run_folder import CONFIG, VOCABULARY
 from ernie_vil2.io.terminal import printable
-from ernie_vil2.models.weights.files import INDEX_SUFFIX, read_weights, write_torch_weights
+from ernie_vil2.models.weights.files import INDEX_SUFFIX, get_folder, read_weights, write_torch_weights
 from ernie_vil2.models.weights.format import (
     WORD_EMBEDDING,
     FamilyModel,
@@ -76,12 +76,13 @@ def find_origin(source: str | os.PathLike) -> Path | None:
     Returns:
         The origin; None if the model came from none, or one of the models on the way no longer exists.
     """
+    # From run to run, until there is a folder without a config.yaml.
     for _ in range(MAX_ORIGINS):
         try:
             path = find_model(source)
         except FileNotFoundError:
             return None
-        folder = path if path.is_dir() else path.parent
+        folder = get_folder(path)
         if not (folder / CONFIG).is_file():
             return path
         weights = load_config(folder / CONFIG, is_strangers=True).Model.weights
@@ -98,7 +99,7 @@ def find_layout(origin: Path) -> str:
 
 def write_back(
     model: StoredModel,
-    before: FamilyModel,
+    original: FamilyModel,
     weights: Path,
     origin: Path,
     folder: Path,
@@ -108,8 +109,8 @@ def write_back(
 
     Args:
         model: the model to write.
-        before: the model that it came from, or one with the same architecture; read in the same dialect.
-        weights: weight file of `before`.
+        original: the model that it came from, or one with the same architecture; read in the same dialect.
+        weights: weight file of `original`.
         origin: what the user called it, for messages.
         folder: the empty folder.
         golden: result of `compute_golden` for the model.
@@ -120,9 +121,9 @@ def write_back(
     Raises:
         ValueError: the model and its origin do not go together; the message says why.
     """
-    family, old_towers, new_towers = before.format, before.config.Model, model.config.Model
+    family, old_towers, new_towers = original.format, original.config.Model, model.config.Model
     old_arrays = read_weights(weights, keep_bfloat16=True)
-    table = family.make_name_table(new_towers, before.dialect, old_arrays.keys())
+    table = family.make_name_table(new_towers, original.dialect, old_arrays.keys())
     new_arrays = table.to_theirs(model.arrays)
     missing = [name for name in new_arrays if name not in old_arrays]
     if missing:
@@ -130,9 +131,9 @@ def write_back(
 
     # A model whose word embedding has another size was trimmed.
     new_ids: dict[int, int] = {}
-    is_trimmed = len(model.arrays[WORD_EMBEDDING]) != len(before.arrays[WORD_EMBEDDING])
+    is_trimmed = len(model.arrays[WORD_EMBEDDING]) != len(original.arrays[WORD_EMBEDDING])
     if is_trimmed:
-        new_ids = _map_token_ids(read_model(origin, dialect=before.dialect), model, origin, family.layout)
+        new_ids = _map_token_ids(read_model(origin, dialect=original.dialect), model, origin, family.layout)
 
     # All weights keep the types of the file if these hold them exactly; otherwise all are written in float32.
     is_exact = all(_holds(old_arrays[name].dtype, new_arrays[name]) for name in new_arrays)
@@ -152,7 +153,7 @@ def write_back(
     write_torch_weights(folder / weights.name.removesuffix(INDEX_SUFFIX), arrays)
 
     # Read it back. Whoever loads the folder without a dialect gets the default, so the integrity file describes that.
-    written = read_model(folder, dialect=before.dialect)
+    written = read_model(folder, dialect=original.dialect)
     notes = compare_models(written, model, origin)
     is_default = not old_towers.dialect
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix not in DOCUMENT_SUFFIXES)
@@ -161,7 +162,7 @@ def write_back(
 
     if not is_default:
         notes.append(
-            f"load_model reads the folder by default in another way: give dialect={before.dialect} for this model"
+            f"load_model reads the folder by default in another way: give dialect={original.dialect} for this model"
         )
     old_length, new_length = written.config.Data.max_length, model.config.Data.max_length
     if old_length != new_length:
@@ -170,6 +171,7 @@ def write_back(
         )
     num_unchanged = len(old_arrays) - len(new_arrays)
     unchanged = f"; {num_unchanged} others are as in {origin}" if num_unchanged else ""
+    # What most people want to know comes first.
     notes.insert(0, f"{len(new_arrays)} arrays are the model's{unchanged}")
     if not is_exact:
         narrow_types = sorted({_type_name(old_arrays[name].dtype) for name in new_arrays} - {"float32"})
@@ -207,6 +209,7 @@ def write_new(
     write_text(folder / VOCABULARY, "\n".join(model.tokens or []) + "\n")
     write_torch_weights(folder / weights, dict(arrays))
 
+    # Read it back, since only that shows that the settings describe the model.
     written = read_model(folder)
     notes = compare_models(written, model, folder)
     file_names = sorted(path.name for path in folder.iterdir() if path.is_file())

@@ -61,6 +61,7 @@ def _read_text_tower(
         **sizes,
         max_positions=positions,
         pooling="first",
+        # Dropout changes nothing until the model is trained.
         dropout=text.read_probability("hidden_dropout_prob", 0.1),
         attention_dropout=text.read_probability("attention_probs_dropout_prob", 0.1),
         epsilon=text.read_epsilon("layer_norm_eps", epsilon),

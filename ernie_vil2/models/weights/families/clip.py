@@ -97,6 +97,7 @@ def open_section(settings: Settings, name: str) -> Settings:
 
 def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     settings = folder.settings
+    # Here and in the other families, the defaults are those of the classes in transformers.
     text = open_section(settings, "text_config")
     # Older files have the end token 2, whatever the model. Their code takes the position of the largest id instead.
     end = text.read_token_id("eos_token_id", 49407, count_words(folder))

@@ -23,7 +23,7 @@ from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.data.tokenizer_files import LibraryTokenizer, open_tokenizer, vocabulary_file
 from ernie_vil2.data.tokenizer_settings import FILE as TOKENIZER_SETTINGS
 from ernie_vil2.io.export_folder import RESIZES
-from ernie_vil2.models.weights.files import INDEX_SUFFIX, read_weights
+from ernie_vil2.models.weights.files import INDEX_SUFFIX, get_folder, read_weights
 from ernie_vil2.models.weights.format import (
     FORMATS,
     WORD_EMBEDDING,
@@ -154,7 +154,7 @@ class Family:
         # Files of these names belong to the layouts of Chinese-CLIP and OpenCLIP.
         if path.is_file() and (path.suffix in TORCH_SUFFIXES or path.name.startswith("open_clip")):
             return False
-        kind = read_model_type(path if path.is_dir() else path.parent)
+        kind = read_model_type(get_folder(path))
         return kind is not None and kind in FORMATS and FORMATS.find(kind) is self
 
     def make_name_table(
@@ -167,6 +167,7 @@ class Family:
             dialect: see `dialects`.
             array_names: names of the arrays in its file; empty for a file that is yet to be written.
         """
+        # A ResNet has four stages of blocks, a ViT one.
         sizes = model.image.sizes
         blocks = {f"image.layer{stage}.": range(depth) for stage, depth in enumerate(sizes.get("layers", ()), 1)}
         blocks["image.blocks."] = range(sizes.get("depth", 0))
@@ -178,6 +179,7 @@ class Family:
         model = self.read_towers(weights, options.dialect)
         config, num_words = model.config, len(model.arrays[WORD_EMBEDDING])
         rules = config.Model.text.tokenizer
+        # Without a vocabulary the model can still be trained from, or get one by name; a named one must exist.
         tokenizer: TextTokenizer | None = None
         path: Path | None = None
         try:
@@ -200,8 +202,8 @@ class Family:
     def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: Golden) -> list[str]:
         if origin is not None:
             weights = self.recognise(ModelFiles(origin)) or origin
-            before = self._read_origin(weights, model.config.Model)
-            return write_back(model, before, weights, origin, folder, golden)
+            original = self._read_origin(weights, model.config.Model)
+            return write_back(model, original, weights, origin, folder, golden)
         if self.make_settings is None:
             raise ValueError(f"a model of {self.layout} is written into a copy of a folder of that layout; name one")
         table, settings = self.make_name_table(model.config.Model, {}), self.make_settings(model)
@@ -346,6 +348,7 @@ def _check_token_ids(weights: Path, config: Config, tokenizer: TextTokenizer) ->
     variant = text_variant(text)
     if variant is None:
         return
+    # An empty text is encoded as its special tokens alone.
     end = tokenizer.encode("")[-1:]
     if text.pooling == "end" and [variant.end] != end:
         raise ValueError(

@@ -13,6 +13,7 @@ from ernie_vil2.config import ModelConfig
 from ernie_vil2.io.files import is_count
 from ernie_vil2.models.weights.families.clip import CLIP_MEAN, CLIP_STD
 from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder, count_words
+from ernie_vil2.models.weights.files import get_folder
 from ernie_vil2.models.weights.format import find_first_file
 from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
@@ -398,7 +399,7 @@ OPEN_CLIP = Family(
     settings=SETTINGS,
     find_weights=lambda folder: find_first_file(folder, WEIGHTS),
     layout="openclip",
-    is_family=lambda path: (path if path.is_dir() else path.parent).joinpath(SETTINGS).is_file(),
+    is_family=lambda path: (get_folder(path) / SETTINGS).is_file(),
     unused={
         "*attn_mask": "the causal mask, which the text tower makes by itself",
         "*.num_batches_tracked": BATCH_COUNT,

@@ -135,8 +135,12 @@ def _make_name_table(arrays: Mapping[str, np.ndarray], layout: WeightFormat, may
     for ours, theirs in text_names.items():
         rows.append((f"text.network.encoder.layers.N.{ours}", f"{text_block}{theirs}", "layer"))
 
-    matches = [re.search(r"\.(\d+)\.", name) for name in arrays]
-    numbers = dict.fromkeys(match[1] for match in matches if match)
+    # Block numbers are taken from the names: the depth of the towers is not known yet.
+    numbers: dict[str, None] = {}
+    for name in arrays:
+        match = re.search(r"\.(\d+)\.", name)
+        if match:
+            numbers[match[1]] = None
     return NameTable(rows, {"": list(islice(numbers, MAX_LAYERS))})
 
 
@@ -283,6 +287,7 @@ class Release:
         for name, content in self.make_settings(config, model.vocab_size).items():
             write_text(folder / name, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
+        # Golden embeddings of this package would be wrong if the release's code computes something else.
         notes = self.find_changes(model.config)
         written = self.configure(folder / self.weights, model.arrays, None)
         names = sorted(path.name for path in folder.iterdir())
