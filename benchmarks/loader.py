@@ -214,7 +214,7 @@ def loader_rate(files: list[bytes], rounds: int) -> float:
     from ernie_vil2.config.sections import VIEWS
     from ernie_vil2.data.loader import load_batches
     from ernie_vil2.data.stream import SampleStream
-    from ernie_vil2.data.tokenizer import Tokenizer
+    from ernie_vil2.data.tokenizer import WordPieceTokenizer
     from ernie_vil2.tasks.multi_view import MultiViewRows
 
     caption = "一座古老的寺庙，屋檐下挂着红色的灯笼".encode()
@@ -227,7 +227,7 @@ def loader_rate(files: list[bytes], rounds: int) -> float:
                     shard.addfile(member, io.BytesIO(content))
         settings = [f"Data.train=[{folder}/a.tar]", "Data.workers=0", f"Training.global_batch={len(files)}"]
         config = load_config(None, settings)
-        tokenizer = Tokenizer(max_length=config.Data.max_length)
+        tokenizer = WordPieceTokenizer(max_length=config.Data.max_length)
         batches = load_batches(MultiViewRows(SampleStream(config), config, tokenizer, VIEWS), config)
         seconds = []
         for _ in range(rounds + 1):

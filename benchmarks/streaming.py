@@ -160,7 +160,7 @@ def epoch(args, root: str, cache: Path, rate: float | None) -> dict:
     from ernie_vil2.data.loader import load_batches
     from ernie_vil2.data.readers.source import LATE_REMARK
     from ernie_vil2.data.stream import SampleStream
-    from ernie_vil2.data.tokenizer import Tokenizer
+    from ernie_vil2.data.tokenizer import WordPieceTokenizer
     from ernie_vil2.tasks.multi_view import MultiViewRows
 
     shutil.rmtree(cache, ignore_errors=True)
@@ -169,7 +169,7 @@ def epoch(args, root: str, cache: Path, rate: float | None) -> dict:
                 f"Data.workers={args.workers}", f"Data.shuffle_buffer={args.shards * args.samples // 20}"]  # fmt: skip
     config = load_config(None, settings)
     begun = time.monotonic()
-    batches = load_batches(MultiViewRows(SampleStream(config), config, Tokenizer(), VIEWS), config)
+    batches = load_batches(MultiViewRows(SampleStream(config), config, WordPieceTokenizer(), VIEWS), config)
     seen, late, waited, most = Counter(), 0, 0.0, 0
     for number in range(args.shards * args.samples // batch):
         asked = time.monotonic()

@@ -126,7 +126,7 @@ def export(
             "tokenizer": {
                 "rules": model.tokenizer.rules,
                 "max_length": model.tokenizer.max_length,
-                "entries": model.tokenizer.entries,
+                "entries": model.tokenizer.num_tokens,
             },
             "inputs": INPUTS,
             "outputs": OUTPUTS,

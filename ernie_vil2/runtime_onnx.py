@@ -109,10 +109,10 @@ def check_vocabulary(folder: Path, about: dict[str, Any], tokenizer: TextTokeniz
     A shorter vocabulary gives the ids of other words. A longer one gives ids beyond the word embedding, for which
     Paddle Inference reads whatever lies in memory.
     """
-    exported = about["tokenizer"].get("entries", tokenizer.entries)
-    if tokenizer.entries != exported:
+    exported = about["tokenizer"].get("entries", tokenizer.num_tokens)
+    if tokenizer.num_tokens != exported:
         raise BadExport(
-            f"{folder}: {vocabulary_name(tokenizer.rules)} has {tokenizer.entries:,} entries, but {exported:,} were "
+            f"{folder}: {vocabulary_name(tokenizer.rules)} has {tokenizer.num_tokens:,} entries, but {exported:,} were "
             f"exported: it is damaged; {AGAIN}"
         )
 

@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ernie_vil2.data.trimming import characters, kept_of_characters, kept_of_texts
+    from ernie_vil2.data.trimming import find_ids_of_characters, find_ids_of_texts, list_characters
 
     if not (args.keep or args.texts or args.data):
         raise ValueError("name the words to keep: --keep zh en, --texts FILE or --data PATH")
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         output_file(args.output)
     else:
         output_folder(args.output)
-    allowed_characters = characters(args.keep)
+    allowed_characters = list_characters(args.keep)
     # Read before anything is written: a file that cannot be read leaves no trimmed model behind.
     held_out_texts = _read_lines(args.held_out) if args.held_out else []
 
@@ -73,14 +73,14 @@ def run(args: argparse.Namespace) -> int:
     tokenizer, views = _open_vocabulary(stored, args.vocab)
     kept_ids: set[int] = set()
     if args.keep:
-        kept_ids.update(kept_of_characters(tokenizer, allowed_characters))
+        kept_ids.update(find_ids_of_characters(tokenizer, allowed_characters))
     if args.texts or args.data:
         texts = set[str]()
         for path in args.texts:
             texts.update(_read_lines(path))
         if args.data:
             texts.update(_read_data(args, views))
-        kept_ids.update(kept_of_texts(tokenizer, texts))
+        kept_ids.update(find_ids_of_texts(tokenizer, texts))
 
     if stored is None:
         rows = sorted(kept_ids)
@@ -104,10 +104,10 @@ def _read_model(path: str, vocabulary: str | None) -> StoredModel:
 def _open_vocabulary(stored: StoredModel | None, vocabulary: str | None) -> tuple[TextTokenizer, ViewsConfig]:
     """Return the tokenizer to trim, and the settings that turn captions and tags into texts for a training."""
     from ernie_vil2.config import ViewsConfig
-    from ernie_vil2.data.tokenizer import Tokenizer
+    from ernie_vil2.data.tokenizer import WordPieceTokenizer
 
     if stored is None:
-        return Tokenizer(vocabulary, max_length=MAX_LENGTH), ViewsConfig()
+        return WordPieceTokenizer(vocabulary, max_length=MAX_LENGTH), ViewsConfig()
     return stored.build_tokenizer(MAX_LENGTH), stored.config.Views
 
 
@@ -187,12 +187,12 @@ def trim_model(model: StoredModel, rows: Sequence[int], source: str | None = Non
     import numpy as np
 
     from ernie_vil2.data.tokenizer_files import LibraryTokenizer
-    from ernie_vil2.data.trimming import trimmed
+    from ernie_vil2.data.trimming import trim_tokenizer
     from ernie_vil2.models.weights.format import WORD_EMBEDDING
     from ernie_vil2.towers.transformer import text_variant
 
     config, text = model.config, model.config.Model.text
-    tokenizer = trimmed(model.build_tokenizer(config.Data.max_length), list(rows))
+    tokenizer = trim_tokenizer(model.build_tokenizer(config.Data.max_length), list(rows))
     new_ids = {old_id: new_id for new_id, old_id in enumerate(rows)}
     variant = text_variant(text)
     if variant is not None:
@@ -218,9 +218,9 @@ def trim_model(model: StoredModel, rows: Sequence[int], source: str | None = Non
 
 
 def _print_missing_words(path: str, texts: Sequence[str], tokenizer: TextTokenizer, rows: Sequence[int]) -> None:
-    from ernie_vil2.data.trimming import missing_share
+    from ernie_vil2.data.trimming import count_missing_tokens
 
-    num_tokens, num_missing, num_texts, num_affected = missing_share(tokenizer, rows, texts)
+    num_tokens, num_missing, num_texts, num_affected = count_missing_tokens(tokenizer, rows, texts)
     print(
         f"{path}: {num_missing:,} of {num_tokens:,} tokens ({num_missing / max(1, num_tokens):.2%}) are no longer in "
         f"the vocabulary, in {num_affected:,} of {num_texts:,} texts"

@@ -237,9 +237,12 @@ def plan_decoding(data: bytes, name: str, minimum_sides: Callable[[int, int], tu
 
 
 def decode_image(data: bytes, name: str, background: Sequence[int] | None = WHITE, factor: int = 1) -> np.ndarray:
-    """Decode an image file to `[H, W, 3]` uint8 RGB; other arguments and errors are those of `EncodedImage`.
+    """Decode an image file to `[H, W, 3]` uint8 RGB, see `EncodedImage` for errors.
 
     Args:
+        data: bytes of the file.
+        name: name of the image, for the error.
+        background: [red, green, blue] behind transparent pixels, 0 to 255; None drops the transparency.
         factor: number that the sides of a JPEG are divided by: 1, 2, 4 or 8, as `plan_decoding` chooses it.
     """
     return EncodedImage(data, name, background, _max_stored_pixels(factor)).decode(factor)

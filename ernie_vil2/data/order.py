@@ -305,7 +305,7 @@ class RowsByImage:
 
 
 def _number_names(names: Sequence[str | None]) -> np.ndarray:
-    """Number the names from 0 in the order of their first occurrence; every None has a number of its own."""
+    """Return the names as numbers, from 0 in the order of their first occurrence; every None is a new number."""
     numbers: dict[object, int] = {}
     numbered = np.empty(len(names), np.int64)
     for row, name in enumerate(names):

@@ -131,7 +131,7 @@ def parse_object(line: bytes, name: str) -> dict:
 
 
 def check_text(text: str, name: str | None = None) -> None:
-    """Raise BadSample if a text has more than `MAX_CHARACTERS` or a lone surrogate, as the JSON escape `\\ud800`.
+    """Raise BadSample if a text has more than `MAX_CHARACTERS` or a lone surrogate (JSON escape D800 to DFFF).
 
     Args:
         text: the text.

@@ -1,4 +1,4 @@
-"""A sentencepiece model as the `tokenizers` library computes it: unigram, and byte pairs as Gemma has them."""
+"""Conversion of sentencepiece models for the `tokenizers` library: unigrams, and byte pairs like Gemma's."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-# Of a file; XLM-V's has 18 million bytes, in 901,629 pieces. Of as many empty pieces as fit, the parser makes 0.9 GiB.
+# Limits of a file. XLM-V's has 18 million bytes and 901,629 pieces; the parser takes 0.9 GiB for as many empty pieces
+# as fit.
 MAX_BYTES = 2**25
 MAX_PIECES = 2**21
-MAX_PIECE_CHARACTERS = 1000  # the merges of a piece take the square of it; sentencepiece trains pieces of up to 16
-_SPACE = "\u2581"
+# Finding the merges of a piece takes the square of its length. sentencepiece trains pieces of up to 16 characters.
+MAX_PIECE_CHARACTERS = 1000
+
+_SPACE = "\u2581"  # how sentencepiece writes a space
 
 
 def parse_model(data: bytes) -> ModelProto:
     """Parse the bytes of a sentencepiece `.model`.
 
     Raises:
-        ValueError: they are not a model of unigrams or byte pairs, or it has more or longer pieces than are read.
+        ValueError: they are not a model of unigrams or byte pairs, or it has too many or too long pieces.
     """
     from google.protobuf.message import DecodeError
     from sentencepiece.sentencepiece_model_pb2 import ModelProto
@@ -34,7 +37,7 @@ def parse_model(data: bytes) -> ModelProto:
     if len(model.pieces) > MAX_PIECES:
         raise ValueError(f"{len(model.pieces):,} pieces are too many for a sentencepiece model")
     for piece in model.pieces:
-        if isinstance(piece.piece, bytes):  # as protobuf returns a text that is not UTF-8
+        if isinstance(piece.piece, bytes):  # so protobuf returns a text that is not UTF-8
             raise ValueError("not a sentencepiece model (a piece is not UTF-8)")
         if len(piece.piece) > MAX_PIECE_CHARACTERS:
             raise ValueError(f"a piece of {len(piece.piece):,} characters is too long for a sentencepiece model")
@@ -42,12 +45,12 @@ def parse_model(data: bytes) -> ModelProto:
 
 
 def remove_pieces(data: bytes, kept_ids: Collection[int], rules: str) -> bytes:
-    """Return a sentencepiece model with the pieces of these ids alone; ids are those of `tokenizer_of_pieces`."""
+    """Return a sentencepiece model with only the pieces of these ids, which are those of `convert_model`."""
     model = parse_model(data)
     kept_pieces = []
     for position, piece in enumerate(model.pieces):
         if rules == "xlm_roberta":
-            # The ids of fairseq are one more; its special tokens stand in place of the first three pieces.
+            # The ids of fairseq are one more; its special tokens replace the first three pieces.
             is_kept = position < 3 or position + 1 in kept_ids
         else:
             is_kept = position in kept_ids
@@ -58,68 +61,78 @@ def remove_pieces(data: bytes, kept_ids: Collection[int], rules: str) -> bytes:
     return model.SerializeToString()
 
 
-def tokenizer_of_pieces(data: bytes, rules: str) -> str:
-    """The text of a `tokenizer.json` that gives the ids of a sentencepiece model.
+def convert_model(data: bytes, rules: str) -> str:
+    """Return the text of a `tokenizer.json` with the ids of a sentencepiece model.
 
     Args:
-        data: the bytes of the `.model`.
-        rules: "xlm_roberta": ids are those of fairseq, one more, with four special tokens before and one after them;
-            "siglip2": as Gemma, where spaces are kept; else as T5 and SigLIP.
+        data: bytes of the `.model`.
+        rules: "xlm_roberta": ids of fairseq, which are one more, with four special tokens before them and one after;
+            "siglip2": as Gemma, which keeps spaces; "siglip" and others: as T5.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
     model = parse_model(data)
-    byte_fallback = model.trainer_spec.byte_fallback
-    characters = model.normalizer_spec.precompiled_charsmap
-    fairseq = rules == "xlm_roberta"
     pieces = model.pieces
-    special = {piece.piece for piece in pieces if piece.type == piece.CONTROL}
-    unknown = next((number for number, piece in enumerate(pieces) if piece.type == piece.UNKNOWN), 0)
-    scored = [(piece.piece, piece.score) for piece in pieces]
-    if fairseq:
-        scored = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *scored[3:], ("<mask>", 0.0)]
-        special, unknown = {"<s>", "<pad>", "</s>", "<unk>", "<mask>"}, 3
+    byte_fallback = model.trainer_spec.byte_fallback
+    is_fairseq = rules == "xlm_roberta"
+
+    # Choose the vocabulary: pieces with their scores, the special ones, and the one for unknown characters.
+    scored_pieces = [(piece.piece, piece.score) for piece in pieces]
+    special_tokens = {piece.piece for piece in pieces if piece.type == piece.CONTROL}
+    unknown_id = next((position for position, piece in enumerate(pieces) if piece.type == piece.UNKNOWN), 0)
+    if is_fairseq:
+        first_tokens = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+        scored_pieces = [*first_tokens, *scored_pieces[3:], ("<mask>", 0.0)]
+        special_tokens, unknown_id = {"<s>", "<pad>", "</s>", "<unk>", "<mask>"}, 3
     elif rules == "siglip":
-        special = {"</s>", pieces[unknown].piece}  # what transformers' tokenizer of SigLIP looks for in a text
-    vocab = {text: number for number, (text, _) in enumerate(scored)}
+        # The tokens that transformers' tokenizer of SigLIP looks for in a text.
+        special_tokens = {"</s>", pieces[unknown_id].piece}
+    vocab = {text: token_id for token_id, (text, _) in enumerate(scored_pieces)}
     if model.trainer_spec.model_type == model.trainer_spec.UNIGRAM:
-        library = Tokenizer(models.Unigram(scored, unknown, byte_fallback))
+        library = Tokenizer(models.Unigram(scored_pieces, unknown_id, byte_fallback))
     else:
-        pairs = _pairs(scored, vocab)
-        name = scored[unknown][0]
-        library = Tokenizer(models.BPE(vocab, pairs, unk_token=name, fuse_unk=True, byte_fallback=byte_fallback))
+        merges = _find_merges(scored_pieces, vocab)
+        unknown_token = scored_pieces[unknown_id][0]
+        library = Tokenizer(
+            models.BPE(vocab, merges, unk_token=unknown_token, fuse_unk=True, byte_fallback=byte_fallback)
+        )
+
+    # Normalise texts and split them at spaces.
     if rules == "siglip2":
         library.normalizer = normalizers.Replace(" ", _SPACE)
         library.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     else:
-        steps = [normalizers.Precompiled(characters)] if characters else []
+        character_map = model.normalizer_spec.precompiled_charsmap
+        steps = [normalizers.Precompiled(character_map)] if character_map else []
         spaces = normalizers.Replace(Regex(" {2,}"), _SPACE)
         library.normalizer = normalizers.Sequence([*steps, normalizers.Strip(left=False, right=True), spaces])
         library.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, "first" if rules == "siglip" else "always")
-    stripped = rules == "siglip"
-    added = [
-        AddedToken(text, normalized=False, special=True, lstrip=stripped or text == "<mask>", rstrip=stripped)
-        for text in vocab
-        if text in special
-    ]
-    library.add_special_tokens(added)
+
+    # Declare the tokens that a text is searched for, and put the special ones around it.
+    is_siglip = rules == "siglip"
+    added_tokens = []
+    for text in vocab:
+        if text in special_tokens:
+            strips_left = is_siglip or text == "<mask>"
+            added_tokens.append(AddedToken(text, normalized=False, special=True, lstrip=strips_left, rstrip=is_siglip))
+    library.add_special_tokens(added_tokens)
     user_defined = [piece.piece for piece in pieces if piece.type == piece.USER_DEFINED]
     library.add_tokens([AddedToken(text, normalized=False) for text in user_defined])
     end = next((text for text in ("<eos>", "</s>") if text in vocab), None)
     if end:
-        template = f"<s> $A {end}" if fairseq else f"$A {end}"
-        used = [(text, vocab[text]) for text in ("<s>", end) if text in vocab]
-        library.post_processor = processors.TemplateProcessing(template, special_tokens=used)
+        template = f"<s> $A {end}" if is_fairseq else f"$A {end}"
+        template_tokens = [(text, vocab[text]) for text in ("<s>", end) if text in vocab]
+        library.post_processor = processors.TemplateProcessing(template, special_tokens=template_tokens)
     return library.to_str()
 
 
-def _pairs(scored: list[tuple[str, float]], vocab: dict[str, int]) -> list[tuple[str, str]]:
+def _find_merges(scored_pieces: list[tuple[str, float]], vocab: dict[str, int]) -> list[tuple[str, str]]:
     """Return the merges of byte pairs, which sentencepiece does not store.
 
-    They are all ways to make a piece of two others, those of the best pieces first.
+    They are all ways to make a piece of two other pieces, those of the pieces with the highest scores first.
     """
     merges = []
-    for text, score in scored:
+    for text, score in scored_pieces:
         for cut in range(1, len(text)):
             left, right = text[:cut], text[cut:]
             if left in vocab and right in vocab:

@@ -1,4 +1,4 @@
-"""Texts to token ids: BERT's tokenisation as the official release has it, or as PaddleNLP has it."""
+"""The interface of tokenizers, and BERT's tokenisation in the variants of three projects."""
 
 import re
 import string
@@ -15,11 +15,12 @@ from ernie_vil2.io.files import read_text
 
 ERNIE_VOCABULARY = Path(__file__).parent / "vocab_ernie_3.0.tsv"
 PAD_ID = 0
-LONGEST_WORD = {"official": 100, "paddlenlp": 100, "cn_clip": 200}
-"""Characters of a word that is still looked up, by the rules; a longer one is unknown."""
+
+# Longest word that is looked up, in characters, by the rules of each project; a longer word is unknown.
+MAX_WORD_LENGTH = {"official": 100, "paddlenlp": 100, "cn_clip": 200}
 
 _SPECIAL = re.compile(r"(\[(?:PAD|CLS|SEP|MASK|UNK)\])")
-# What PaddleNLP takes for symbols besides those that Unicode calls so: soft hyphen, ² º 〇 µ Ø ŋ Ʊ.
+# Characters that PaddleNLP treats as symbols although Unicode does not: soft hyphen, ² º 〇 µ Ø ŋ Ʊ.
 _SYMBOLS = "\u00ad\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1"
 
 # The ranges that BERT calls CJK characters: unified and compatibility ideographs, without kana and hangul.
@@ -30,15 +31,15 @@ _CJK = [
 
 
 class TextTokenizer(ABC):
-    """Texts to ids, whatever the vocabulary is of; `open_tokenizer` makes one from files.
+    """A tokenizer of texts to ids; `open_tokenizer` makes one from files.
 
     Attributes:
-        tokens: in the order of their ids.
-        rules: how a text is split and cleaned, see `Model.text.tokenizer`.
-        max_length: tokens of a text, special ones included.
-        pad_id: what a shorter text is filled up with, on the right.
-        unknown_id: of what is not in the vocabulary; None: everything is.
-        to_full_length: whether every text is filled up to `max_length`; else to the longest of its batch.
+        tokens: the tokens in the order of their ids; "" for an id without a token.
+        rules: how texts are cleaned and split, see `Model.text.tokenizer`.
+        max_length: maximum number of tokens of a text, with special tokens.
+        pad_id: id that fills up shorter texts, on the right.
+        unknown_id: id of everything that is not in the vocabulary; None if the vocabulary covers all texts.
+        to_full_length: whether texts are padded to `max_length`; else to the longest of their batch.
     """
 
     tokens: list[str]
@@ -50,49 +51,50 @@ class TextTokenizer(ABC):
 
     @property
     def vocab_size(self) -> int:
+        """Number of ids."""
         return len(self.tokens)
 
     @property
-    def entries(self) -> int:
-        """Number of ids that a token has; a `tokenizer.json` may leave ids out."""
-        return sum(map(bool, self.tokens))
+    def num_tokens(self) -> int:
+        """Number of ids that have a token; a `tokenizer.json` may leave ids out."""
+        return sum(1 for token in self.tokens if token)
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """Ids of one text, not padded, at most `max_length`."""
+        """Return the ids of a text, at most `max_length`, without padding."""
 
     @abstractmethod
     def cuts(self, text: str) -> bool:
-        """Whether a text is longer than what is kept of it."""
+        """Return whether `encode` leaves tokens of a text out."""
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """Ids of a batch, `[B, L]` int64, padded to the longest of its texts, or as `to_full_length` says."""
+        """Return the ids of a batch of texts, `[B, L]` int64, padded as `to_full_length` says."""
         rows = [self.encode(text) for text in texts]
         length = self.max_length if self.to_full_length else max(map(len, rows))
         ids = np.full([len(rows), length], self.pad_id, dtype=np.int64)
-        for row, values in zip(ids, rows, strict=True):
-            row[: len(values)] = values
+        for row, text_ids in zip(ids, rows, strict=True):
+            row[: len(text_ids)] = text_ids
         return ids
 
     @abstractmethod
     def files(self) -> dict[str, str]:
-        """What a folder needs to hold so that the tokenizer can be opened from it: text of each file by name."""
+        """Return the files from which `open_tokenizer` makes this tokenizer: their texts by their names."""
 
     @abstractmethod
     def identity(self) -> dict[str, object]:
-        """What its ids depend on, for fingerprints."""
+        """Return everything that the ids depend on, for fingerprints."""
 
 
 def read_vocabulary(path: str | Path) -> list[str]:
-    """Tokens in the order of their ids.
+    """Read tokens in the order of their ids.
 
     Args:
-        path: a file of `token` lines (PaddleNLP) or of `token<TAB>id` lines (official release).
+        path: file with lines of `token` (PaddleNLP) or of `token<TAB>id` (official release).
 
     Raises:
         FileNotFoundError: there is no such file.
-        OSError: it cannot be read, or it is not an ordinary file.
-        ValueError: not UTF-8, too long, ids that are not the numbers 0 to n - 1, or a missing special token.
+        OSError: the file cannot be read, or it is not an ordinary file.
+        ValueError: the file is not UTF-8, it is too long, its ids are not 0 to n - 1, or a special token is missing.
     """
     try:
         text = read_text(path)
@@ -104,18 +106,20 @@ def read_vocabulary(path: str | Path) -> list[str]:
         raise OSError(f"vocabulary {path}: {error.strerror}") from None
     except ValueError as error:
         raise ValueError(f"vocabulary {error}") from None
+
     lines = text.removesuffix("\n").split("\n")
     if all("\t" in line for line in lines):
         pairs = [line.rsplit("\t", 1) for line in lines]
         try:
-            by_id = {int(number): token for token, number in pairs}
+            tokens_by_id = {int(token_id): token for token, token_id in pairs}
         except ValueError as error:
             raise ValueError(f"vocabulary {path}: an id is not a number ({error})") from error
-        if sorted(by_id) != list(range(len(lines))):
+        if sorted(tokens_by_id) != list(range(len(lines))):
             raise ValueError(f"vocabulary {path}: ids must be 0 to {len(lines) - 1}, each once")
-        tokens = [by_id[number] for number in range(len(lines))]
+        tokens = [tokens_by_id[token_id] for token_id in range(len(lines))]
     else:
         tokens = lines
+
     missing = {"[PAD]", "[CLS]", "[SEP]", "[UNK]"} - set(tokens)
     if missing:
         raise ValueError(f"vocabulary {path}: {', '.join(sorted(missing))} missing; is this a vocabulary file?")
@@ -124,16 +128,18 @@ def read_vocabulary(path: str | Path) -> list[str]:
     return tokens
 
 
-class Tokenizer(TextTokenizer):
-    """Texts to ids by words and their pieces, `[CLS] ... [SEP]`, cut to `max_length`; see `TextTokenizer`.
+class WordPieceTokenizer(TextTokenizer):
+    """A tokenizer of words and word pieces, `[CLS] ... [SEP]`, cut to `max_length`; see `TextTokenizer`.
+
+    The rules of the three projects differ in three ways. PaddleNLP splits symbols off one by one, so that `©®` is two
+    words. Only PaddleNLP reads `[MASK]` and the like in a text as special tokens. And cn_clip keeps private and
+    unassigned characters, and words of more than 100 characters.
 
     Args:
-        vocabulary: file as `read_vocabulary` takes it, or its tokens; None: the packaged ERNIE 3.0 vocabulary.
-        max_length: tokens of a text, special ones included.
-        rules: "official" as the code of the official release; "paddlenlp" as PaddleNLP's ErnieViLTokenizer; "cn_clip"
-            as Chinese-CLIP's own code. They differ in symbols, which PaddleNLP splits off one by one (`©®` is one word
-            or two), in `[MASK]` and the like in a text, which only PaddleNLP takes for the special token, and in
-            private and unassigned characters and words of more than 100 characters, which cn_clip keeps.
+        vocabulary: file for `read_vocabulary`, or its tokens; None: the packaged ERNIE 3.0 vocabulary.
+        max_length: maximum number of tokens of a text, with special tokens.
+        rules: "official": the code of the official release; "paddlenlp": PaddleNLP's ErnieViLTokenizer; "cn_clip":
+            Chinese-CLIP's own code.
     """
 
     pad_id: int = PAD_ID
@@ -148,38 +154,39 @@ class Tokenizer(TextTokenizer):
         self.tokens = vocabulary if isinstance(vocabulary, list) else read_vocabulary(vocabulary or ERNIE_VOCABULARY)
         self.max_length = max_length
         self.rules: str = rules
-        self._ids = {token: number for number, token in enumerate(self.tokens)}
-        self._start, self._end, self._unknown = (self._ids[token] for token in ("[CLS]", "[SEP]", "[UNK]"))
-        self.unknown_id: int | None = self._unknown
-        # Longer pieces are not looked up: a word of 100 characters takes 5,000 look-ups otherwise.
-        self._longest_piece = max(map(len, self.tokens))
+        self._ids = {token: token_id for token_id, token in enumerate(self.tokens)}
+        self._start_id, self._end_id = self._ids["[CLS]"], self._ids["[SEP]"]
+        self._unknown_id = self._ids["[UNK]"]
+        self.unknown_id: int | None = self._unknown_id
+        # Longer pieces are not looked up; otherwise a word of 100 characters would take 5,000 look-ups.
+        self._max_piece_length = max(map(len, self.tokens))
 
     def encode(self, text: str) -> list[int]:
-        return [self._start, *islice(self._inner(text), self.max_length - 2), self._end]
+        return [self._start_id, *islice(self._encode_words(text), self.max_length - 2), self._end_id]
 
     def cuts(self, text: str) -> bool:
-        first_ids = list(islice(self._inner(text), self.max_length - 1))
+        first_ids = list(islice(self._encode_words(text), self.max_length - 1))
         return len(first_ids) > self.max_length - 2
 
-    def _inner(self, text: str) -> Iterator[int]:
-        """Yield the ids of a text, without the special ones around it.
+    def _encode_words(self, text: str) -> Iterator[int]:
+        """Yield the ids of a text, without the special tokens around it.
 
-        One by one, so that words behind the last id that is kept are not looked up: that takes ten times as long as
-        all else.
+        They are yielded one by one, so that words after the last id that is used are not looked up, which would take
+        ten times as long as everything else.
         """
         if self.rules != "paddlenlp":
-            words = split_words(text, dropped=("Cc", "Cf") if self.rules == "cn_clip" else ("C",))
-            for word in words:
-                yield from self._pieces(word)
-        else:
-            for position, part in enumerate(_SPECIAL.split(text)):
-                if position % 2:
-                    yield self._ids.get(part, self._unknown)
-                else:
-                    # PaddleNLP lowers letter by letter, which knows no final sigma.
-                    words = split_words("".join(map(str.lower, part)), symbols=True)
-                    for word in words:
-                        yield from self._pieces(word)
+            dropped_categories = ("Cc", "Cf") if self.rules == "cn_clip" else ("C",)
+            for word in split_words(text, dropped_categories=dropped_categories):
+                yield from self._split_word(word)
+            return
+        for position, segment in enumerate(_SPECIAL.split(text)):
+            if position % 2:  # a special token
+                yield self._ids.get(segment, self._unknown_id)
+            else:
+                # PaddleNLP lowers letter by letter, so that a sigma at the end of a word becomes the usual one.
+                lowered = "".join(map(str.lower, segment))
+                for word in split_words(lowered, split_symbols=True):
+                    yield from self._split_word(word)
 
     def files(self) -> dict[str, str]:
         return {"vocab.txt": "\n".join(self.tokens) + "\n"}
@@ -187,44 +194,55 @@ class Tokenizer(TextTokenizer):
     def identity(self) -> dict[str, object]:
         return {"tokens": self.tokens, "rules": self.rules, "max_length": self.max_length}
 
-    def _pieces(self, word: str) -> list[int]:
-        """WordPiece (Wu et al. 2016): from the left, always the longest piece that the vocabulary has."""
-        if len(word) > LONGEST_WORD[self.rules]:
-            return [self._unknown]
-        pieces, start = [], 0
+    def _split_word(self, word: str) -> list[int]:
+        """Return the ids of a word's pieces by WordPiece (Wu et al. 2016): from the left, always the longest piece."""
+        if len(word) > MAX_WORD_LENGTH[self.rules]:
+            return [self._unknown_id]
+        ids, start = [], 0
         while start < len(word):
-            for end in range(min(len(word), start + self._longest_piece), start, -1):
-                piece = self._ids.get("##" * (start > 0) + word[start:end])
-                if piece is not None:
+            prefix = "##" if start else ""
+            for end in range(min(len(word), start + self._max_piece_length), start, -1):
+                token_id = self._ids.get(prefix + word[start:end])
+                if token_id is not None:
                     break
             else:
-                return [self._unknown]
-            pieces.append(piece)
+                return [self._unknown_id]
+            ids.append(token_id)
             start = end
-        return pieces
+        return ids
 
 
-def split_words(text: str, symbols: bool = False, dropped: tuple[str, ...] = ("C",)) -> Iterator[str]:
-    """BERT's words (Devlin et al. 2019): lower case, without accents; CJK and punctuation characters are words of their
-    own, and with `symbols` those as well. Characters of the Unicode categories that start with `dropped` are left
-    out."""
+def split_words(text: str, split_symbols: bool = False, dropped_categories: tuple[str, ...] = ("C",)) -> Iterator[str]:
+    """Split a text into BERT's words (Devlin et al. 2019), in lower case and without accents.
+
+    CJK characters and punctuation are words by themselves.
+
+    Args:
+        text: the text.
+        split_symbols: whether symbols are words by themselves, too.
+        dropped_categories: prefixes of the Unicode categories whose characters are left out.
+    """
     spaced = []
     for char in text:
         if unicodedata.category(char) == "Zs" or char in "\t\n\r":
             spaced.append(" ")
-        elif unicodedata.category(char).startswith(dropped) or char == "\ufffd":
+        elif unicodedata.category(char).startswith(dropped_categories) or char == "\ufffd":
             continue
         elif any(first <= ord(char) <= last for first, last in _CJK):
             spaced.append(f" {char} ")
         else:
             spaced.append(char)
+
     for word in "".join(spaced).split():
+        decomposed = unicodedata.normalize("NFD", word.lower())
+        word = "".join(char for char in decomposed if unicodedata.category(char) != "Mn")
         start = 0
-        word = "".join(c for c in unicodedata.normalize("NFD", word.lower()) if unicodedata.category(c) != "Mn")
         for position, char in enumerate(word):
-            # In ASCII, BERT counts symbols such as $ and ^ as well.
             category = unicodedata.category(char)[0]
-            if char in string.punctuation or category == "P" or (symbols and (category == "S" or char in _SYMBOLS)):
+            # BERT counts all of string.punctuation, which has symbols such as $ and ^.
+            is_punctuation = char in string.punctuation or category == "P"
+            is_symbol = category == "S" or char in _SYMBOLS
+            if is_punctuation or (split_symbols and is_symbol):
                 if position > start:
                     yield word[start:position]
                 yield char

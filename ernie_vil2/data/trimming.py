@@ -1,25 +1,26 @@
-"""A vocabulary cut down to what some texts use, such that the ids of these texts stay the same tokens.
+"""Vocabularies reduced to what some texts use, so that these texts have the same tokens as before.
 
-The rows that stay keep their order, so that the end token keeps the largest id where a model looks for that.
+The remaining rows keep their order. So the end token keeps the largest id, where a model finds it by that.
 """
 
 import json
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ernie_vil2.data.sentencepiece import remove_pieces
-from ernie_vil2.data.tokenizer import TextTokenizer, Tokenizer
+from ernie_vil2.data.tokenizer import TextTokenizer, WordPieceTokenizer
 from ernie_vil2.data.tokenizer_files import MAX_CHARACTERS, LibraryTokenizer, byte_characters
 from ernie_vil2.io.files import load_json, parse_json, read_text, write_json, write_text
 from ernie_vil2.io.run_folder import TOKENIZER, VOCABULARY
 
-# Characters of texts as ranges of code points, without their ends. All texts have ASCII, symbols and emoji.
-_SHARED = "20-7F A0-C0 2000-2070 20A0-20D0 2100-2150 2190-2800 FE0F-FE10 1F300-1FB00"
+# Characters of texts, as hexadecimal ranges of code points without their ends. The common ones, which texts in all
+# languages have, are ASCII, punctuation, symbols and emoji.
+_COMMON = "20-7F A0-C0 2000-2070 20A0-20D0 2100-2150 2190-2800 FE0F-FE10 1F300-1FB00"
 _LATIN, _HAN = "C0-180", "2E80-3040 3100-3130 3190-A000 F900-FB00 FE10-FE70 FF00-10000 20000-32000"
 LANGUAGES = {
     "zh": _HAN,
@@ -32,201 +33,278 @@ LANGUAGES = {
     "th": "E00-E80",
     **dict.fromkeys(("de", "es", "fr", "it", "pt"), _LATIN),
 }
-_SPACE = "\u2581"
-_PAIRS = "vocab.json", "merges.txt"
+
+_SPACE = "\u2581"  # how sentencepiece writes a space
+_VOCAB_JSON, _MERGES = "vocab.json", "merges.txt"
 
 
-def characters(languages: Iterable[str]) -> set[str]:
-    """The characters of texts in these languages; ValueError if one is not known."""
-    ranges = _SHARED.split()
+def list_characters(languages: Iterable[str]) -> set[str]:
+    """Return the characters of texts in these languages; ValueError if a language is unknown."""
+    ranges = _COMMON.split()
     for language in languages:
         if language not in LANGUAGES:
             raise ValueError(f"--keep {language}: known are {', '.join(LANGUAGES)}; for others give --texts FILE")
         ranges += LANGUAGES[language].split()
-    codes = (range(*(int(end, 16) for end in ends.split("-"))) for ends in ranges)
-    return set(map(chr, chain.from_iterable(codes))) | set("\t\n\r")
+    characters = set("\t\n\r")
+    for code_points in ranges:
+        first, _, end = code_points.partition("-")
+        characters.update(map(chr, range(int(first, 16), int(end, 16))))
+    return characters
 
 
-def kept_of_characters(tokenizer: TextTokenizer, allowed: set[str]) -> list[int]:
-    """The ids that any text of these characters can have, in order, with those that every text may have."""
-    if isinstance(tokenizer, Tokenizer):
-        normal = {piece for one in allowed for piece in unicodedata.normalize("NFD", one.lower()) + one.lower()}
-        kept = {number for number, token in enumerate(tokenizer.tokens) if set(token.removeprefix("##")) <= normal}
-        return sorted(kept | _always(tokenizer))
+def find_ids_of_characters(tokenizer: TextTokenizer, characters: set[str]) -> list[int]:
+    """Return all ids that texts of these characters can have, in order, with the ids that every text may have."""
+    if isinstance(tokenizer, WordPieceTokenizer):
+        normalized = set[str]()
+        for character in characters:
+            lowered = character.lower()
+            normalized.update(unicodedata.normalize("NFD", lowered) + lowered)
+        ids = {number for number, token in enumerate(tokenizer.tokens) if set(token.removeprefix("##")) <= normalized}
+        return sorted(ids | _find_permanent_ids(tokenizer))
+
     settings = parse_json(tokenizer.files()["tokenizer.json"])
-    normal = {piece for one in allowed for piece in tokenizer.normalized(one)} | {_SPACE}  # type: ignore[attr-defined]
-    fits = _bytes_of(normal) if _of_bytes(settings) else (lambda token: set(token.removeprefix("##")) <= normal)
-    kept = {number for number, token in enumerate(tokenizer.tokens) if fits(token)}
-    return sorted(kept | _always(tokenizer, settings))
+    normalized = {_SPACE}
+    for character in characters:
+        normalized.update(tokenizer.normalize(character))  # type: ignore[attr-defined]
+    if _is_byte_level(settings):
+        can_occur = _match_byte_tokens(normalized)
+        ids = {number for number, token in enumerate(tokenizer.tokens) if can_occur(token)}
+    else:
+        ids = {number for number, token in enumerate(tokenizer.tokens) if set(token.removeprefix("##")) <= normalized}
+    return sorted(ids | _find_permanent_ids(tokenizer, settings))
 
 
-def kept_of_texts(tokenizer: TextTokenizer, texts: Iterable[str]) -> list[int]:
-    """The ids that these texts have, in order, with those that every text may have, and of byte pairs those that become
-    them."""
-    used = {number for text in texts for number in tokenizer.encode(text)}
-    if isinstance(tokenizer, Tokenizer):
-        return sorted(used | _always(tokenizer))
+def find_ids_of_texts(tokenizer: TextTokenizer, texts: Iterable[str]) -> list[int]:
+    """Return the ids of these texts, in order, with the ids that every text may have.
+
+    For byte pairs, the tokens that merge into these tokens are included.
+    """
+    ids: set[int] = set()
+    for text in texts:
+        ids.update(tokenizer.encode(text))
+    if isinstance(tokenizer, WordPieceTokenizer):
+        return sorted(ids | _find_permanent_ids(tokenizer))
     settings = parse_json(tokenizer.files()["tokenizer.json"])
     if settings["model"]["type"] == "BPE":
-        used |= _parts(settings["model"], {tokenizer.tokens[number] for number in used})
-    return sorted(used | _always(tokenizer, settings))
+        ids |= _find_merged_ids(settings["model"], {tokenizer.tokens[number] for number in ids})
+    return sorted(ids | _find_permanent_ids(tokenizer, settings))
 
 
-def trimmed(tokenizer: TextTokenizer, kept: list[int]) -> TextTokenizer:
-    """The tokenizer with the rows `kept` alone, in their order."""
-    tokens = [tokenizer.tokens[number] for number in kept]
-    if isinstance(tokenizer, Tokenizer):
-        return Tokenizer(tokens, tokenizer.max_length, tokenizer.rules)  # type: ignore[arg-type]
+def trim_tokenizer(tokenizer: TextTokenizer, ids: list[int]) -> TextTokenizer:
+    """Return a tokenizer with only the tokens of these ids, in their order."""
+    if isinstance(tokenizer, WordPieceTokenizer):
+        tokens = [tokenizer.tokens[number] for number in ids]
+        return WordPieceTokenizer(tokens, tokenizer.max_length, tokenizer.rules)  # type: ignore[arg-type]
     settings = parse_json(tokenizer.files()["tokenizer.json"])
-    _renumber(settings, {number: position for position, number in enumerate(kept)})
+    _renumber(settings, {old_id: new_id for new_id, old_id in enumerate(ids)})
     content = json.dumps(settings, ensure_ascii=False)
     return LibraryTokenizer(content, tokenizer.max_length, tokenizer.rules)
 
 
-def trim_files(folder: Path, positions: Mapping[int, int], rules: str) -> None:
-    """Cuts the tokenizer in a folder down, in the files of its own that the authors' code reads.
+def trim_files(folder: Path, new_ids: Mapping[int, int], rules: str) -> None:
+    """Trim the tokenizer's files in a folder, which its authors' code reads.
 
     Args:
-        positions: the new id of each old one that stays.
-        rules: of the tokenizer, as `Model.text.tokenizer`.
+        folder: folder of the files, which are overwritten.
+        new_ids: new id of each old id that remains, in order.
+        rules: the tokenizer's rules, as in `Model.text.tokenizer`.
     """
-    known: dict[str, int] = load_json(folder / _PAIRS[0]) if (folder / _PAIRS[0]).is_file() else {}
-    stay = {token for token, number in known.items() if number in positions}
+    vocab: dict[str, int] = {}
+    if (folder / _VOCAB_JSON).is_file():
+        vocab = load_json(folder / _VOCAB_JSON)
+    remaining_tokens = {token for token, old_id in vocab.items() if old_id in new_ids}
+
     for path in sorted(folder.iterdir()):
         if path.name == VOCABULARY:
             lines = read_text(path).removesuffix("\n").split("\n")
-            write_text(path, "".join(f"{lines[number]}\n" for number in positions))
+            write_text(path, "".join(f"{lines[old_id]}\n" for old_id in new_ids))
         elif path.name == TOKENIZER:
             settings = load_json(path, MAX_CHARACTERS)
-            _renumber(settings, positions)
+            _renumber(settings, new_ids)
             write_text(path, json.dumps(settings, ensure_ascii=False))
-        elif path.name == _PAIRS[0]:
-            write_json(path, {token: positions[known[token]] for token in known if token in stay})
-        elif path.name == _PAIRS[1]:
-            head, *lines = read_text(path).split("\n")  # the first says their version
-            lines = [line for line in lines if not line or {*_pair(line), line.replace(" ", "")} <= stay]
-            write_text(path, "\n".join([head, *lines]))
+        elif path.name == _VOCAB_JSON:
+            write_json(path, {token: new_ids[old_id] for token, old_id in vocab.items() if token in remaining_tokens})
+        elif path.name == _MERGES:
+            version, *lines = read_text(path).split("\n")
+            merges = []
+            for line in lines:
+                if not line or {*_split_merge(line), line.replace(" ", "")} <= remaining_tokens:
+                    merges.append(line)
+            write_text(path, "\n".join([version, *merges]))
         elif path.suffix == ".model":
-            path.write_bytes(remove_pieces(path.read_bytes(), positions, rules))
+            path.write_bytes(remove_pieces(path.read_bytes(), new_ids, rules))
         elif path.name == "tokenizer_config.json":
             settings = load_json(path)
-            added = {int(number): token for number, token in settings.get("added_tokens_decoder", {}).items()}
-            moved = {str(positions[number]): token for number, token in added.items() if number in positions}
-            write_json(path, settings | ({"added_tokens_decoder": moved} if added else {}), indent=2)
+            if settings.get("added_tokens_decoder"):
+                added_tokens = {}
+                for old_id, token in settings["added_tokens_decoder"].items():
+                    if int(old_id) in new_ids:
+                        added_tokens[str(new_ids[int(old_id)])] = token
+                settings["added_tokens_decoder"] = added_tokens
+            write_json(path, settings, indent=2)
 
 
-def missing_share(tokenizer: TextTokenizer, kept: Iterable[int], texts: Iterable[str]) -> tuple[int, int, int, int]:
-    """Of other texts the tokens and how many of them are not kept, and the texts and how many have one of these."""
-    stays = np.zeros(tokenizer.vocab_size, bool)
-    stays[list(kept)] = True
-    lost = [(len(ids), int((~stays[ids]).sum())) for ids in map(tokenizer.encode, texts)]
-    return sum(count for count, _ in lost), sum(gone for _, gone in lost), len(lost), sum(gone > 0 for _, gone in lost)
+class MissingTokens(NamedTuple):
+    """Counts of the tokens of some texts that a trimmed vocabulary lacks."""
+
+    num_tokens: int
+    num_missing: int
+    num_texts: int
+    num_texts_with_missing: int  # texts with at least one missing token
 
 
-def _always(tokenizer: TextTokenizer, settings: Mapping[str, Any] | None = None) -> set[int]:
-    """Special tokens, bytes, what is around every text, and the piece of the least score, by which sentencepiece counts
-    what it does not know."""
-    by_name = {token: number for number, token in enumerate(tokenizer.tokens)}
-    always = {tokenizer.pad_id, *tokenizer.encode(""), *({tokenizer.unknown_id} - {None})}
+def count_missing_tokens(tokenizer: TextTokenizer, ids: Iterable[int], texts: Iterable[str]) -> MissingTokens:
+    """Count the tokens of texts that a vocabulary trimmed to `ids` lacks.
+
+    Args:
+        tokenizer: the tokenizer before it is trimmed.
+        ids: ids that remain.
+        texts: texts that were not used to choose them.
+    """
+    is_remaining = np.zeros(tokenizer.vocab_size, bool)
+    is_remaining[list(ids)] = True
+    num_tokens = num_missing = num_texts = num_texts_with_missing = 0
+    for text in texts:
+        text_ids = tokenizer.encode(text)
+        num_missing_here = int((~is_remaining[text_ids]).sum())
+        num_tokens += len(text_ids)
+        num_missing += num_missing_here
+        num_texts += 1
+        num_texts_with_missing += num_missing_here > 0
+    return MissingTokens(num_tokens, num_missing, num_texts, num_texts_with_missing)
+
+
+def _find_permanent_ids(tokenizer: TextTokenizer, settings: Mapping[str, Any] | None = None) -> set[int]:
+    """Return the ids that no vocabulary may lack.
+
+    They are those of special tokens and of bytes, and that of the piece with the lowest score, from which sentencepiece
+    computes the score of unknown characters.
+    """
+    ids_of_tokens = {token: token_id for token_id, token in enumerate(tokenizer.tokens)}
+    ids = {tokenizer.pad_id, *tokenizer.encode("")}
+    if tokenizer.unknown_id is not None:
+        ids.add(tokenizer.unknown_id)
     if settings is None:
-        always |= {by_name[token] for token in ("[MASK]",) if token in by_name}
-        return always  # type: ignore[return-value]
+        if "[MASK]" in ids_of_tokens:
+            ids.add(ids_of_tokens["[MASK]"])
+        return ids
+
+    ids |= {token["id"] for token in settings.get("added_tokens", ())}
+    # sentencepiece writes bytes as <0x00> to <0xFF>.
+    ids |= {number for token, number in ids_of_tokens.items() if token.startswith("<0x") and len(token) == 6}
+    if _is_byte_level(settings):
+        for character in byte_characters():
+            for token in (character, f"{character}</w>"):
+                if token in ids_of_tokens:
+                    ids.add(ids_of_tokens[token])
     model = settings["model"]
-    always |= {token["id"] for token in settings.get("added_tokens", ())}
-    always |= {number for token, number in by_name.items() if token.startswith("<0x") and len(token) == 6}
-    if _of_bytes(settings):
-        single = {f"{one}{end}" for one in byte_characters() for end in ("", "</w>")}
-        always |= {by_name[token] for token in single if token in by_name}
     if model["type"] == "Unigram":
         scores = [score for _, score in model["vocab"]]
-        always.add(scores.index(min(scores)))
-    return always  # type: ignore[return-value]
+        ids.add(scores.index(min(scores)))
+    return ids
 
 
-def _of_bytes(settings: Mapping[str, Any]) -> bool:
+def _is_byte_level(settings: Mapping[str, Any]) -> bool:
     return "ByteLevel" in json.dumps(settings.get("pre_tokenizer"))
 
 
-def _bytes_of(normal: set[str]) -> Callable[[str], bool]:
-    """Whether a token of byte pairs is a part of a text of these characters, which may begin and end within one."""
-    of_character = byte_characters()
-    encoded = {one.encode() for one in normal if not "\ud800" <= one <= "\udfff"}
-    starts = {one[:cut] for one in encoded for cut in range(1, len(one))}
-    ends = {one[cut:] for one in encoded for cut in range(1, len(one))}
-    inner = {one[first:last] for one in encoded for first in range(1, len(one)) for last in range(first + 1, len(one))}
+def _match_byte_tokens(characters: set[str]) -> Callable[[str], bool]:
+    """Return a function that says whether a token of bytes can occur in texts of these characters.
 
-    def fits(token: str) -> bool:
+    Such a token may begin and end inside a character: it is the end of a character, whole characters, and the start of
+    a character, or lies inside a single one.
+    """
+    byte_of_character = byte_characters()
+    starts, ends, middles = set[bytes](), set[bytes](), set[bytes]()
+    for character in characters:
+        if "\ud800" <= character <= "\udfff":  # a lone surrogate, which UTF-8 does not have
+            continue
+        encoded = character.encode()
+        for first in range(1, len(encoded)):
+            starts.add(encoded[:first])
+            ends.add(encoded[first:])
+            middles.update(encoded[first:last] for last in range(first + 1, len(encoded)))
+
+    def can_occur(token: str) -> bool:
         try:
-            data = bytes(of_character[one] for one in token.removesuffix("</w>"))
+            data = bytes(byte_of_character[character] for character in token.removesuffix("</w>"))
         except KeyError:
             return False
-        if data in inner:
+        if data in middles:
             return True
-        for head in range(min(4, len(data) + 1)):
-            if head and data[:head] not in ends:
+        # UTF-8 has at most four bytes a character, so at most three of one that is cut.
+        for head_length in range(min(4, len(data) + 1)):
+            if head_length and data[:head_length] not in ends:
                 continue
-            for tail in range(min(4, len(data) - head + 1)):
-                if tail and data[len(data) - tail :] not in starts:
+            for tail_length in range(min(4, len(data) - head_length + 1)):
+                whole_end = len(data) - tail_length
+                if tail_length and data[whole_end:] not in starts:
                     continue
                 try:
-                    middle = data[head : len(data) - tail].decode()
+                    whole_characters = data[head_length:whole_end].decode()
                 except UnicodeDecodeError:
                     continue
-                if set(middle) <= normal:
+                if set(whole_characters) <= characters:
                     return True
         return False
 
-    return fits
+    return can_occur
 
 
-def _pair(merge: str | list[str]) -> tuple[str, str]:
+def _split_merge(merge: str | list[str]) -> tuple[str, str]:
     left, right = merge.split(" ") if isinstance(merge, str) else merge
     return left, right
 
 
-def _parts(model: Mapping[str, Any], tokens: set[str]) -> set[int]:
-    """Of byte pairs, what these tokens become on the way from their characters, by the merges in their order."""
-    ranks = {_pair(merge): rank for rank, merge in enumerate(model["merges"])}
-    vocab, end, found = model["vocab"], model.get("end_of_word_suffix") or "", set()
+def _find_merged_ids(model: Mapping[str, Any], tokens: set[str]) -> set[int]:
+    """Return the ids of all tokens that occur while characters are merged to these tokens, themselves included."""
+    ranks = {_split_merge(merge): rank for rank, merge in enumerate(model["merges"])}
+    vocab, word_end = model["vocab"], model.get("end_of_word_suffix") or ""
+    seen: set[str] = set()
     for token in tokens:
-        parts = list(token.removesuffix(end)) if end else list(token)
-        if end and token.endswith(end) and parts:
-            parts[-1] += end
-        while len(parts) > 1:
-            found.update(parts)
-            pairs = list(pairwise(parts))
-            best = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))
-            if best not in ranks:
+        symbols = list(token.removesuffix(word_end)) if word_end else list(token)
+        if word_end and token.endswith(word_end) and symbols:
+            symbols[-1] += word_end
+        while len(symbols) > 1:
+            seen.update(symbols)
+            pairs = list(pairwise(symbols))
+            best_pair = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))
+            if best_pair not in ranks:
                 break
-            position = pairs.index(best)
-            parts[position : position + 2] = ["".join(best)]
-        found.update(parts)
-    return {vocab[part] for part in found if part in vocab}
+            position = pairs.index(best_pair)
+            symbols[position : position + 2] = ["".join(best_pair)]
+        seen.update(symbols)
+    return {vocab[symbol] for symbol in seen if symbol in vocab}
 
 
-def _renumber(settings: dict[str, Any], positions: Mapping[int, int]) -> None:
+def _renumber(settings: dict[str, Any], new_ids: Mapping[int, int]) -> None:
+    """Reduce a `tokenizer.json` to the ids that remain, in place."""
     model = settings["model"]
     if model["type"] == "Unigram":
-        model["vocab"] = [row for number, row in enumerate(model["vocab"]) if number in positions]
+        model["vocab"] = [piece for old_id, piece in enumerate(model["vocab"]) if old_id in new_ids]
         if model.get("unk_id") is not None:
-            model["unk_id"] = positions[model["unk_id"]]
+            model["unk_id"] = new_ids[model["unk_id"]]
     else:
-        model["vocab"] = {token: positions[number] for token, number in model["vocab"].items() if number in positions}
+        model["vocab"] = {token: new_ids[old_id] for token, old_id in model["vocab"].items() if old_id in new_ids}
     if "merges" in model:
-        pairs = [(_pair(merge), merge) for merge in model["merges"]]
-        model["merges"] = [merge for (one, two), merge in pairs if {one, two, one + two} <= model["vocab"].keys()]
+        merges = []
+        for merge in model["merges"]:
+            left, right = _split_merge(merge)
+            if {left, right, left + right} <= model["vocab"].keys():
+                merges.append(merge)
+        model["merges"] = merges
     for token in settings.get("added_tokens", ()):
-        token["id"] = positions[token["id"]]
+        token["id"] = new_ids[token["id"]]
     if settings.get("padding"):
-        settings["padding"]["pad_id"] = positions[settings["padding"]["pad_id"]]
-    _renumber_processor(settings.get("post_processor") or {}, positions)
+        settings["padding"]["pad_id"] = new_ids[settings["padding"]["pad_id"]]
+    _renumber_processor(settings.get("post_processor") or {}, new_ids)
 
 
-def _renumber_processor(processor: dict[str, Any], positions: Mapping[int, int]) -> None:
-    for special in processor.get("special_tokens", {}).values():
-        special["ids"] = [positions[number] for number in special["ids"]]
+def _renumber_processor(processor: dict[str, Any], new_ids: Mapping[int, int]) -> None:
+    for special_token in processor.get("special_tokens", {}).values():
+        special_token["ids"] = [new_ids[old_id] for old_id in special_token["ids"]]
     for key in ("sep", "cls"):
         if key in processor:
-            processor[key][1] = positions[processor[key][1]]
-    for inner in processor.get("processors", ()):
-        _renumber_processor(inner, positions)
+            processor[key][1] = new_ids[processor[key][1]]
+    for inner_processor in processor.get("processors", ()):
+        _renumber_processor(inner_processor, new_ids)

@@ -10,7 +10,7 @@ import pytest
 from ernie_vil2.config import load_config
 from ernie_vil2.data.loader import load_batches
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.data.tokenizer import WordPieceTokenizer
 from ernie_vil2.tasks.multi_view import MultiViewRows
 from tests.support.image_formats import FILES, forbid_opencv
 from tests.support.shapes import draw, png, write_tar, write_tsv
@@ -20,7 +20,7 @@ VIEWS = {"image_1", "image_2", "text_1", "text_2"}
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer(max_length=24)
+    return WordPieceTokenizer(max_length=24)
 
 
 PLAIN = ["Model.image.image_size=32", "Views.crop_area=[0.5, 1.0]", "Views.languages={zh: 1.0, en: 1.0}",

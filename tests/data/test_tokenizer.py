@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, read_vocabulary
+from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, WordPieceTokenizer, read_vocabulary
 from tests.support.limits import examples
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer(max_length=200)
+    return WordPieceTokenizer(max_length=200)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def paddlenlp(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("vocabulary")
     (folder / "vocab.txt").write_text("\n".join(read_vocabulary(ERNIE_VOCABULARY)), encoding="utf-8")
-    return Tokenizer(max_length=200, rules="paddlenlp"), ErnieViLTokenizer.from_pretrained(str(folder))
+    return WordPieceTokenizer(max_length=200, rules="paddlenlp"), ErnieViLTokenizer.from_pretrained(str(folder))
 
 
 # Ids that the tokenizer in the official release's code gives, without [CLS] and [SEP].
@@ -51,7 +51,7 @@ def test_words_of_more_than_100_characters_are_unknown(tokenizer):
 
 
 def test_long_texts_are_cut_and_short_ones_padded():
-    tokenizer = Tokenizer(max_length=12)
+    tokenizer = WordPieceTokenizer(max_length=12)
     ids = tokenizer(["猫" * 50, "猫"])
     assert ids.shape == (2, 12) and ids.dtype == np.int64
     assert ids[0, -1] == 2 and ids[1].tolist() == [1, 1821, 2] + [0] * 9
@@ -62,7 +62,7 @@ def test_both_vocabulary_formats_give_the_same_tokens(tmp_path):
     tokens = read_vocabulary(ERNIE_VOCABULARY)
     plain = tmp_path / "vocab.txt"
     plain.write_text("\n".join(tokens) + "\n", encoding="utf-8-sig")  # with the mark that Windows editors add
-    assert read_vocabulary(plain) == tokens == Tokenizer(plain).tokens and len(tokens) == 39980
+    assert read_vocabulary(plain) == tokens == WordPieceTokenizer(plain).tokens and len(tokens) == 39980
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,15 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2.cli import run
-from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer, read_vocabulary
+from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, WordPieceTokenizer, read_vocabulary
 from ernie_vil2.data.tokenizer_files import open_tokenizer
-from ernie_vil2.data.trimming import characters, kept_of_characters, kept_of_texts, missing_share, trimmed
+from ernie_vil2.data.trimming import (
+    count_missing_tokens,
+    find_ids_of_characters,
+    find_ids_of_texts,
+    list_characters,
+    trim_tokenizer,
+)
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.commands import call
 from tests.support.other_families import FOLDERS
@@ -38,20 +44,20 @@ def whole(request):
 def test_the_texts_that_it_is_for_have_the_same_tokens(whole):
     name, tokenizer = whole
     for chosen in (texts(name), texts(name)[:6], []):
-        kept = kept_of_texts(tokenizer, chosen)
-        small = trimmed(tokenizer, kept)
+        kept = find_ids_of_texts(tokenizer, chosen)
+        small = trim_tokenizer(tokenizer, kept)
         assert small.tokens == [tokenizer.tokens[number] for number in kept]
         for text in chosen:
             assert words(small, text) == words(tokenizer, text) and small.cuts(text) == tokenizer.cuts(text)
         assert small.tokens[small.pad_id] == tokenizer.tokens[tokenizer.pad_id]
-        assert missing_share(tokenizer, kept, chosen)[1] == 0
+        assert count_missing_tokens(tokenizer, kept, chosen).num_missing == 0
     assert len(kept) < tokenizer.vocab_size
 
 
 def test_any_text_of_the_languages_has_the_same_tokens(whole):
     _, tokenizer = whole
-    small = trimmed(tokenizer, kept_of_characters(tokenizer, characters(["en"])))
-    allowed = sorted(characters(["en"]))
+    small = trim_tokenizer(tokenizer, find_ids_of_characters(tokenizer, list_characters(["en"])))
+    allowed = sorted(list_characters(["en"]))
     rng = random.Random(0)  # noqa: S311  -- no secret
     for length in (1, 3, 10, 40):
         for _ in range(50):
@@ -61,8 +67,8 @@ def test_any_text_of_the_languages_has_the_same_tokens(whole):
 
 
 def test_the_words_of_ernie_for_chinese_and_english():
-    tokenizer = Tokenizer(read_vocabulary(ERNIE_VOCABULARY), 60)
-    small = trimmed(tokenizer, kept_of_characters(tokenizer, characters(["zh", "en"])))
+    tokenizer = WordPieceTokenizer(read_vocabulary(ERNIE_VOCABULARY), 60)
+    small = trim_tokenizer(tokenizer, find_ids_of_characters(tokenizer, list_characters(["zh", "en"])))
     assert small.vocab_size < tokenizer.vocab_size
     for text in ["一只猫在绿色的草地上", "Café naïve ÜBER", "ＡＢＣ１２３", "mixed 中文 and English"]:
         assert words(small, text) == words(tokenizer, text)
@@ -93,7 +99,7 @@ def test_a_vocabulary_and_a_model_hold_the_words_of_the_data(shapes, tmp_path):
     for source, output in (([], tmp_path / "words.txt"), ([whole], tmp_path / "small")):
         made = call("trim", *source, "--data", shapes["val"], "--output", output)
         assert made.returncode == 0, made.stderr
-    ernie, words_alone = Tokenizer(None, 60), Tokenizer(tmp_path / "words.txt", 60)
+    ernie, words_alone = WordPieceTokenizer(None, 60), WordPieceTokenizer(tmp_path / "words.txt", 60)
     assert words_alone.tokens[:5] == ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
     captions = [json.loads(data) for name, data in shape_members(1, seed=1) if name.endswith(".json")]
     sentences = {text for entry in captions for key, text in entry.items() if key.startswith("caption")}

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ernie_vil2.config import load_config
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.data.tokenizer import WordPieceTokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.encoder import load_model
 from ernie_vil2.io import hub
@@ -70,7 +70,7 @@ def checkpoint(tmp_path):
     model = build_dual_encoder(config.Model, len(TOKENS))
     state = {"step": 5, "scaler": {}, "bad_samples": {}, "best": None}
     optimizer = gather_optimizer_state(build_optimizer(model, decay_groups(model), config.Optimizer), model)
-    return save_checkpoint(tmp_path / "run", Checkpoint(state, model, optimizer, config, Tokenizer(TOKENS)))
+    return save_checkpoint(tmp_path / "run", Checkpoint(state, model, optimizer, config, WordPieceTokenizer(TOKENS)))
 
 
 def test_an_official_file_needs_its_vocabulary(official, tmp_path):

@@ -18,7 +18,7 @@ from ernie_vil2 import load_model
 from ernie_vil2.config import apply_overrides
 from ernie_vil2.data.preprocessing import normalize_images
 from ernie_vil2.data.readers import TsvSource
-from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, Tokenizer
+from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, WordPieceTokenizer
 from ernie_vil2.evaluation.embedding_files import read_embeddings
 from ernie_vil2.evaluation.protocol import PROTOCOLS, score_embeddings
 from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS
@@ -102,7 +102,7 @@ def test_the_whole_chain_gives_the_official_file_and_table(folder, tmp_path):
 @pytest.mark.parametrize(("reference", "vocabulary"), SENTENCES, ids=str)
 def test_the_reference_sentences(reference, vocabulary):
     entries = json.loads(reference.read_text(encoding="utf-8"))
-    tokenizer = Tokenizer(vocabulary, max_length=512)
+    tokenizer = WordPieceTokenizer(vocabulary, max_length=512)
     assert len(entries) >= 42
     for entry in entries:
         assert tokenizer.encode(entry["text"])[1:-1] == entry["ids"], entry["text"]

@@ -9,7 +9,7 @@ from paddle import nn
 from paddle.base import core
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.data.tokenizer import WordPieceTokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.planning.plan import advise_on_words
@@ -42,7 +42,7 @@ def as_in_training():
 
 def whole_model(config):
     text = config.Model.text
-    model = build_dual_encoder(config.Model, Tokenizer(text.vocabulary, config.Data.max_length).vocab_size)
+    model = build_dual_encoder(config.Model, WordPieceTokenizer(text.vocabulary, config.Data.max_length).vocab_size)
     model.train()
     return model
 

@@ -6,7 +6,7 @@ import pytest
 
 from ernie_vil2.config import load_config
 from ernie_vil2.data.preprocessing import Preprocessing
-from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.data.tokenizer import WordPieceTokenizer
 from ernie_vil2.encoder import ErnieViL2, PaddleBackend
 from ernie_vil2.export import export
 from ernie_vil2.losses import get_initial_bias
@@ -29,7 +29,9 @@ def untrained(*overrides):
     paddle.seed(0)
     model = build_dual_encoder(config.Model, len(TOKENS), bias=get_initial_bias(config.Loss))
     model.eval()
-    return ErnieViL2(PaddleBackend(model, Preprocessing.from_config(config.Model.image)), Tokenizer(TOKENS, 16), config)
+    return ErnieViL2(
+        PaddleBackend(model, Preprocessing.from_config(config.Model.image)), WordPieceTokenizer(TOKENS, 16), config
+    )
 
 
 @pytest.fixture(scope="session")

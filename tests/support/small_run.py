@@ -6,7 +6,7 @@ import paddle
 import pytest
 
 from ernie_vil2.config import apply_overrides, load_config
-from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.data.tokenizer import WordPieceTokenizer
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.tasks import decay_groups
 from ernie_vil2.training.checkpoint import Checkpoint, save_checkpoint
@@ -37,7 +37,9 @@ class SmallRun:
         state = {"step": step, "seed": 0, "best": best and {"step": best}}
         arrays = gather_optimizer_state(self.optimizer, self.model)
         config = apply_overrides(self.config, [f"Training.keep_checkpoints={keep}"])
-        return save_checkpoint(self.folder, Checkpoint(state, self.model, arrays, config, Tokenizer(VOCABULARY)))
+        return save_checkpoint(
+            self.folder, Checkpoint(state, self.model, arrays, config, WordPieceTokenizer(VOCABULARY))
+        )
 
     def arrays(self):
         state = {**self.model.state_dict(), **self.optimizer.state_dict()}

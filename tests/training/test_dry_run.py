@@ -11,7 +11,7 @@ import pytest
 from ernie_vil2.config import ConfigError, apply_overrides, load_config
 from ernie_vil2.data.loader import load_batches, read_batch
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.tokenizer import PAD_ID, Tokenizer
+from ernie_vil2.data.tokenizer import PAD_ID, WordPieceTokenizer
 from ernie_vil2.tasks.multi_view import MultiViewRows
 from ernie_vil2.training.dry_run import SHOWN, dry_run, preview
 from ernie_vil2.training.optimizer import compute_learning_rate
@@ -119,7 +119,7 @@ def settings(shapes, tmp_path):
 
 
 def test_a_preview_shows_what_training_will_see(settings):
-    tokenizer = Tokenizer(max_length=16)
+    tokenizer = WordPieceTokenizer(max_length=16)
     stream = SampleStream(settings)
     batch = next(load_batches(MultiViewRows(stream, settings, tokenizer, VIEWS), settings))
     expected = {}  # by source, in order
@@ -140,7 +140,7 @@ def test_a_preview_shows_what_training_will_see(settings):
 
 
 def test_it_counts_and_names_what_is_wrong(settings):
-    tokenizer = Tokenizer(max_length=7)  # [CLS] a disc 2 9 [SEP] or shorter; tags are longer
+    tokenizer = WordPieceTokenizer(max_length=7)  # [CLS] a disc 2 9 [SEP] or shorter; tags are longer
     rows = MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS)
     found = preview(rows, settings, 1, 30)  # an epoch of the TSV
     assert sorted(found.bad) == [("broken image", str(number)) for number in sorted(map(str, range(0, 30, 3)))]
@@ -158,7 +158,7 @@ def test_it_counts_and_names_what_is_wrong(settings):
 
 
 def test_tokens_that_the_vocabulary_lacks_are_counted(settings):
-    tokenizer = Tokenizer(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a"], max_length=16)
+    tokenizer = WordPieceTokenizer(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a"], max_length=16)
     found = preview(MultiViewRows(SampleStream(settings), settings, tokenizer, {"text_1"}), settings, 1, 30)
     assert found.samples[0].texts["text, as tokens"] == "[CLS] a [UNK] [UNK] [SEP]"
     assert found.notes == ["texts of 5.0 tokens, 0 of them cut at 16, 40.0% of the tokens unknown"]

@@ -223,9 +223,9 @@ def _read_class_names(images: LabelledImages, sources: Mapping[str, str] | None)
         language = _guess_language(images.labels)
         names_by_language[language] = {label: label.replace("_", " ") for label in images.labels}
 
-    first_names = next(iter(names_by_language.values()))
+    format_names = next(iter(names_by_language.values()))
     for language, names in names_by_language.items():
-        unmatched_labels = [*(first_names.keys() - names.keys()), *(names.keys() - first_names.keys())]
+        unmatched_labels = [*(format_names.keys() - names.keys()), *(names.keys() - format_names.keys())]
         if unmatched_labels:
             raise ValueError(
                 f"class {unmatched_labels[0]} has a name in one language and none in another ({language}); write it"

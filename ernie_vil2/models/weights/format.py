@@ -219,7 +219,7 @@ class StoredModel:
     def build_tokenizer(self, max_length: int) -> TextTokenizer:
         """Return a tokenizer that cuts texts at `max_length` tokens; the model must have a vocabulary."""
         if self.library_tokenizer is not None:
-            return self.library_tokenizer.of_length(max_length)
+            return self.library_tokenizer.with_length(max_length)
         return open_tokenizer(self.tokens, max_length, self.config.Model.text.tokenizer)
 
     def build(self, allow: Sequence[str] = ()) -> tuple[DualEncoder, WeightReport]:

@@ -12,7 +12,7 @@ from ernie_vil2.data.loader import load_batches
 from ernie_vil2.data.prepare import Settings, ShardWork, make_shard
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.data.tokenizer import WordPieceTokenizer
 from ernie_vil2.tasks.multi_view import MultiViewRows
 from tests.hostile.bad_input.case import bounded_time
 from tests.hostile.bad_input.page import PAGE, SECTIONS, with_tables
@@ -25,7 +25,7 @@ LARGE = re.compile(r"\d,\d{3}|million|MiB")
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer(max_length=24)
+    return WordPieceTokenizer(max_length=24)
 
 
 @pytest.fixture

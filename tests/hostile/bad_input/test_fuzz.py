@@ -21,7 +21,7 @@ from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.readers.opening import open_shard, recognise
 from ernie_vil2.data.samples import BadSample, is_blank
 from ernie_vil2.data.spec import DataSpec
-from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.data.tokenizer import WordPieceTokenizer
 from tests.hostile.bad_input.case import CAPTION, as_json, bounded_time, encoded, member, smooth_image
 from tests.hostile.bad_input.images import JPEG, animated
 from tests.hostile.bad_input.shards import of_type, with_size
@@ -37,7 +37,7 @@ SHARD = (member("0.png", SMALL) + member("0.txt", CAPTION.encode())) * 2 + bytes
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer(max_length=24)
+    return WordPieceTokenizer(max_length=24)
 
 
 @pytest.fixture(params=[40, pytest.param(2000, marks=pytest.mark.slow)])

@@ -3,7 +3,7 @@
 from functools import partial
 
 from ernie_vil2.data.samples import MAX_CHARACTERS, SEVERAL_LINES, Reason
-from ernie_vil2.data.tokenizer import Tokenizer
+from ernie_vil2.data.tokenizer import WordPieceTokenizer
 from tests.hostile.bad_input.case import CAPTION, GOOD, Case, as_json, members, shard
 
 
@@ -11,7 +11,7 @@ def caption(input, text, reason=None, reads_as=None, **used):
     """A caption in a .txt; it is used if no reason is given, and then the tokens are those of `reads_as`."""
 
     def check(samples):
-        tokenizer = Tokenizer(max_length=24)
+        tokenizer = WordPieceTokenizer(max_length=24)
         for sample in samples:
             assert tokenizer.encode(sample.caption("en")) == tokenizer.encode(reads_as)
 

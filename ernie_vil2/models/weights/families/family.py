@@ -20,7 +20,7 @@ from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig
 from ernie_vil2.config.load import describe_problems
 from ernie_vil2.config.sections import LossConfig
 from ernie_vil2.data.tokenizer import TextTokenizer
-from ernie_vil2.data.tokenizer_files import LibraryTokenizer, open_tokenizer, vocabulary_file
+from ernie_vil2.data.tokenizer_files import LibraryTokenizer, find_vocabulary_file, open_tokenizer
 from ernie_vil2.data.tokenizer_settings import FILE as TOKENIZER_SETTINGS
 from ernie_vil2.io.export_folder import RESIZES
 from ernie_vil2.models.weights.files import INDEX_SUFFIX, get_folder, read_weights
@@ -183,7 +183,7 @@ class Family:
         tokenizer: TextTokenizer | None = None
         path: Path | None = None
         try:
-            path = vocabulary_file(Path(vocabulary or weights.parent), rules)
+            path = find_vocabulary_file(Path(vocabulary or weights.parent), rules)
             tokenizer = open_tokenizer(path, config.Data.max_length, rules, weights.parent)
         except FileNotFoundError:
             if vocabulary:
