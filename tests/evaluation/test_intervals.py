@@ -26,7 +26,7 @@ from ernie_vil2.evaluation.intervals import (
 from ernie_vil2.evaluation.outcomes import Comparison, Outcomes, compute_recalls
 from ernie_vil2.evaluation.protocol import Protocol, find_protocol, score_embeddings
 from ernie_vil2.evaluation.scorers.entailment import EntailmentScores, Statements
-from ernie_vil2.evaluation.scorers.entailment import outcomes as outcomes_of_statements
+from ernie_vil2.evaluation.scorers.entailment import make_outcomes as make_statement_outcomes
 from ernie_vil2.evaluation.scorers.retrieval import make_outcomes
 from ernie_vil2.evaluation.scorers.zero_shot import make_outcomes as make_class_outcomes
 from tests.support.embedded_pairs import noisy_pairs
@@ -234,9 +234,9 @@ def test_statements_give_accuracy_by_label_and_consistency():
             for number, group in enumerate(groups)]  # fmt: skip
     statements = Statements("nlvr2", "dev", labels, rows, None, {})
     scores = EntailmentScores(statements, rows, np.eye(2, dtype=np.float32)[printed], BadSampleReport())
-    one = outcomes_of_statements(scores)
+    one = make_statement_outcomes(scores)
     for name in ("accuracy", "accuracy/True", "accuracy/False", "consistency"):
-        assert one.estimate(name).mean == pytest.approx(scores.values[name])
+        assert one.estimate(name).mean == pytest.approx(scores.metrics[name])
     assert one.clusters.tolist() == [0, 0, 1, 1, 2] and one.ranks.tolist() == [1, 1, 1, 2, 2]
 
 

@@ -1,6 +1,10 @@
-"""Visual entailment (SNLI-VE) and NLVR2: which label a model gives to a statement about an image, or about two."""
+"""Visual entailment (SNLI-VE) and NLVR2: labels that a model gives to statements about one image or two.
 
-from collections import Counter, defaultdict
+Reads statements with their labels, classifies them, reports accuracy, consistency and confusions, and compares a data
+set with the published counts.
+"""
+
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,9 +30,8 @@ from ernie_vil2.io.terminal import counted
 from ernie_vil2.pages import Answer, Card, Table, format_percent
 from ernie_vil2.section import Precision
 
-SHOWN = 12
-"""Examples of a kind on a page."""
-TABLE_7 = "published: Table 7 of the paper, which does not say on which split"
+NUM_EXAMPLES = 12  # cards of each kind on a page
+PAPER_NOTE = "published: Table 7 of the paper, which does not say on which split"
 DEFINITION = (
     "Percent of the statements whose label is predicted; of a label and of a published subset, of its own. "
     "Consistency: percent of the sentences of which every statement is right, as the authors of NLVR2 compute it. A "
@@ -36,9 +39,9 @@ DEFINITION = (
 )
 
 Classify = Callable[[Sequence[np.ndarray], np.ndarray], np.ndarray]
-"""`[N, D]` embeddings of the image, or of the left and the right ones, and of the texts, to `[N, labels]` logits."""
+"""Computes logits `[N, labels]` from embeddings `[N, D]` of the image, or of the left and right image, and the text."""
 
-PUBLISHED = {
+PUBLISHED_COUNTS = {
     ("snli-ve", "train"): {"entailment": 176_932, "neutral": 176_045, "contradiction": 176_550, "images": 29_783},
     ("snli-ve", "dev"): {"entailment": 5_959, "neutral": 5_960, "contradiction": 5_939, "images": 1_000},
     ("snli-ve", "test"): {"entailment": 5_973, "neutral": 5_964, "contradiction": 5_964, "images": 1_000},
@@ -47,34 +50,36 @@ PUBLISHED = {
     ("nlvr2", "test1"): {"statements": 6_967},
     ("nlvr2", "test2"): {"statements": 6_970},
 }
-"""What the authors count in their splits: statements by label, or in all, and images."""
+"""Counts that the authors publish for each data set and split: statements by label or in all, and images."""
 
 
-def splits_of(folder: str | Path) -> list[str]:
-    """The splits that a folder holds, or of a file its own.
+def list_splits(path: str | Path) -> list[str]:
+    """Return the splits of a folder, or the split of a file.
 
     Raises:
-        ValueError: there are none.
+        ValueError: the folder holds no split.
     """
-    path = Path(folder)
-    if path.is_dir():
-        for layout in (SNLI_VE, NLVR2):
-            if found := layout.find(path):
-                return list(found)
-        raise ValueError(f"{folder}: neither {SNLI_VE.file_description} nor {NLVR2.file_description} are here")
-    return [path.stem.removeprefix("snli_ve_")]
+    path = Path(path)
+    if not path.is_dir():
+        return [path.stem.removeprefix("snli_ve_")]
+    for layout in (SNLI_VE, NLVR2):
+        splits = layout.find(path)
+        if splits:
+            return list(splits)
+    raise ValueError(f"{path}: neither {SNLI_VE.file_description} nor {NLVR2.file_description} are here")
 
 
 @dataclass(frozen=True)
 class Statements:
-    """The rows of a split that can be used, in the order of the file.
+    """The usable statements of one split, in the order of the file.
 
     Attributes:
-        kind: of data, `snli-ve` or `nlvr2`.
-        split: by the name of its file.
-        labels: in the order of the model's outputs.
-        benchmark: their distinct images and texts, and what could not be used.
-        subsets: ids of rows by the name of a published subset that they make up.
+        kind: name of the data set, `snli-ve` or `nlvr2`.
+        split: name of the split, taken from the name of its file.
+        labels: labels in the order of the model's outputs.
+        rows: the statements.
+        benchmark: distinct images and texts of the statements, and a report of entries that cannot be used.
+        subsets: ids of the rows of each published subset by its name.
     """
 
     kind: str
@@ -86,25 +91,25 @@ class Statements:
 
     @property
     def name(self) -> str:
-        """For people: `nlvr2 dev`."""
+        """Name for people, such as `nlvr2 dev`."""
         return f"{self.kind} {self.split}"
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """Statements, those of each label, and distinct images."""
-        of_label = Counter(row.label for row in self.rows)
+        """Number of statements, of statements with each label, and of distinct images."""
+        label_counts = Counter(row.label for row in self.rows)
         return {
             "statements": len(self.rows),
-            **{label: of_label[label] for label in self.labels},
+            **{label: label_counts[label] for label in self.labels},
             "images": len(self.benchmark.images),
         }
 
 
 def read_statements(sources: ShardedSource) -> Statements:
-    """The statements of one annotation file; no image is read.
+    """Read the statements of one annotation file, but not their images.
 
     Raises:
-        ValueError: there are several, it holds something else, or no row can be used.
+        ValueError: there are several files, the file holds something else, or none of its rows can be used.
     """
     source = sources.shards[0]
     if len(sources.shards) > 1 or not isinstance(source, StatementSource):
@@ -112,6 +117,7 @@ def read_statements(sources: ShardedSource) -> Statements:
         raise ValueError(f"{names}: one file of statements with labels is needed, as SNLI-VE and NLVR2 have them")
     rows, collector = [], Collector()
     for row in source.read_rows():
+        # A row that raises BadSample is counted and left out.
         with collector.entry():
             if isinstance(row, BadSample):
                 raise row
@@ -130,90 +136,106 @@ def read_statements(sources: ShardedSource) -> Statements:
 
 @dataclass(frozen=True)
 class EntailmentScores:
-    """Predictions for the N `rows` of which all images could be used: `probabilities` `[N, labels]` float32.
+    """Predictions for the N statements whose images can all be used.
 
-    `problems` counts the images that were asked for and those that could not be used.
+    Attributes:
+        statements: all statements of the split.
+        rows: the N statements.
+        probabilities: `[N, labels]` float32.
+        bad_samples: number of images that were read, and those that could not be used.
     """
 
     statements: Statements
     rows: Sequence[StatementRow]
     probabilities: np.ndarray
-    problems: BadSampleReport
+    bad_samples: BadSampleReport
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """In the order of the columns."""
+        """Labels in the order of the columns of `probabilities`."""
         return self.statements.labels
 
     @cached_property
-    def answers(self) -> np.ndarray:
-        """`[N]` int64, the number of each row's label."""
+    def truth(self) -> np.ndarray:
+        """Column of each statement's label, `[N]` int64."""
         return np.array([self.labels.index(row.label) for row in self.rows], np.int64)
 
     @cached_property
-    def predicted(self) -> np.ndarray:
-        """`[N]` int64, the number of the most probable label."""
+    def predictions(self) -> np.ndarray:
+        """Column of the most probable label, `[N]` int64."""
         return self.probabilities.argmax(axis=1)
+
+    @cached_property
+    def true_probabilities(self) -> np.ndarray:
+        """Probability of each statement's label, `[N]`."""
+        return self.probabilities[np.arange(len(self.rows)), self.truth]
 
     @property
     def confusion(self) -> np.ndarray:
-        """`[labels, labels]` int64: rows of a label, by what was predicted."""
-        table = np.zeros([len(self.labels)] * 2, np.int64)
-        np.add.at(table, (self.answers, self.predicted), 1)
-        return table
+        """Number of statements with a label (row) by predicted label (column), `[labels, labels]` int64."""
+        confusion = np.zeros([len(self.labels)] * 2, np.int64)
+        np.add.at(confusion, (self.truth, self.predictions), 1)
+        return confusion
 
     @property
-    def values(self) -> dict[str, float]:
-        """Figures in percent: `accuracy`, `accuracy/<label>`, and of NLVR2 `consistency`, the share of sentences of
-        which every row is right; of a published subset `accuracy/<subset>` and `consistency/<subset>`.
+    def metrics(self) -> dict[str, float]:
+        """`accuracy`, `accuracy/<label>` and, for NLVR2, `consistency` in percent; both also for published subsets.
+
+        Consistency is the share of sentences all of whose statements are right.
         """
-        right = self.predicted == self.answers
-        values = {"accuracy": _percent(right)}
+        is_right = self.predictions == self.truth
+        metrics = {"accuracy": _percent(is_right)}
         for number, label in enumerate(self.labels):
-            values[f"accuracy/{label}"] = _percent(right[self.answers == number])
-        grouped = self.statements.kind == NLVR2.name
-        if grouped:
-            values["consistency"] = self._consistency(right, np.ones(len(right), bool))
+            metrics[f"accuracy/{label}"] = _percent(is_right[self.truth == number])
+        if self.statements.kind == NLVR2.name:
+            metrics["consistency"] = self._compute_consistency(is_right, np.ones(len(is_right), bool))
         for name, ids in self.statements.subsets.items():
-            chosen = np.array([row.id in ids for row in self.rows], bool)
-            values[f"accuracy/{name}"] = _percent(right[chosen])
-            values[f"consistency/{name}"] = self._consistency(right, chosen)
-        return {name: value for name, value in values.items() if value is not None}
+            is_selected = np.array([row.id in ids for row in self.rows], bool)
+            metrics[f"accuracy/{name}"] = _percent(is_right[is_selected])
+            metrics[f"consistency/{name}"] = self._compute_consistency(is_right, is_selected)
+        return {name: value for name, value in metrics.items() if value is not None}
 
     @property
-    def most_frequent(self) -> float:
-        """The accuracy of who always says the most frequent label, in percent."""
-        return 100 * float(np.bincount(self.answers, minlength=1).max()) / len(self.rows)
+    def majority_accuracy(self) -> float:
+        """Accuracy in percent of always predicting the most frequent label."""
+        return 100 * float(np.bincount(self.truth, minlength=1).max()) / len(self.rows)
 
-    def _consistency(self, right: np.ndarray, chosen: np.ndarray) -> float | None:
-        """As the authors' `metrics.py` computes it."""
-        of_group: dict[str, bool] = defaultdict(lambda: True)
-        for position in np.flatnonzero(chosen).tolist():
-            of_group[self.rows[position].group] &= bool(right[position])
-        return _percent(np.array(list(of_group.values()), bool))
+    def _compute_consistency(self, is_right: np.ndarray, is_selected: np.ndarray) -> float | None:
+        """Return the consistency of the selected statements in percent, as the authors' `metrics.py` computes it."""
+        is_group_right: dict[str, bool] = {}
+        for number in np.flatnonzero(is_selected).tolist():
+            group = self.rows[number].group
+            is_group_right[group] = is_group_right.get(group, True) and bool(is_right[number])
+        return _percent(np.array(list(is_group_right.values()), bool))
 
 
-def _percent(right: np.ndarray) -> float | None:
-    return 100 * float(right.mean()) if len(right) else None
+def _percent(is_right: np.ndarray) -> float | None:
+    return 100 * float(is_right.mean()) if len(is_right) else None
 
 
 def classify_statements(statements: Statements, encoded: EncodedBenchmark, classify: Classify) -> EntailmentScores:
-    """Classifies every statement whose images could be used.
+    """Classify every statement whose images can all be used.
 
     Args:
+        statements: statements of a split.
         encoded: embeddings of `statements.benchmark`.
+        classify: computes logits from embeddings.
 
     Raises:
-        ValueError: none could, or a logit is not finite.
+        ValueError: no statement can be used, or a logit is not finite.
     """
-    position = {image.id: row for row, image in enumerate(encoded.benchmark.images)}
-    text_position = {text.text: row for row, text in enumerate(encoded.benchmark.texts)}
-    rows = [row for row in statements.rows if all(image.id in position for image in row.images)]
+    image_rows = {image.id: row for row, image in enumerate(encoded.benchmark.images)}
+    text_rows = {text.text: row for row, text in enumerate(encoded.benchmark.texts)}
+    rows = [row for row in statements.rows if all(image.id in image_rows for image in row.images)]
     if not rows:
         raise ValueError(f"{statements.name}: no statement could be scored\n{encoded.bad_samples}")
-    sides = zip(*([position[image.id] for image in row.images] for row in rows), strict=True)
-    images = [encoded.image_embeddings[list(side)] for side in sides]
-    logits = classify(images, encoded.text_embeddings[[text_position[row.text] for row in rows]])
+
+    # All rows of a data set have one image, or all have a left and a right one.
+    image_embeddings = []
+    for side in range(len(rows[0].images)):
+        image_embeddings.append(encoded.image_embeddings[[image_rows[row.images[side].id] for row in rows]])
+    text_embeddings = encoded.text_embeddings[[text_rows[row.text] for row in rows]]
+    logits = classify(image_embeddings, text_embeddings)
     if not np.isfinite(logits).all():
         raise ValueError(f"{statements.name}: logits are NaN or infinite")
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -221,50 +243,55 @@ def classify_statements(statements: Statements, encoded: EncodedBenchmark, class
 
 
 def check_statements(splits: Sequence[Statements], progress: Callable[[int], object]) -> Inspection:
-    """Reads and decodes every image of the splits of a data set, and compares with what the authors count.
+    """Read and decode every image of the splits of a data set, and compare the counts with the published ones.
 
-    All is good if every row with a gold label and every image can be used, the counts are those that were published,
+    The result is good if every row with a gold label and every image can be used, the counts are the published ones,
     and no split shares an image with train.
 
     Args:
-        progress: called with the number of images just done.
+        splits: statements of each split.
+        progress: called with the number of images just finished.
     """
-    lines, good = [], True
+    lines, differences = [], []
+    is_good = True
     for statements in splits:
-        total, *parts = statements.counts.items()
-        shown = ", ".join(f"{name} {count:,}" for name, count in parts)
-        rows, files = statements.benchmark.entry_report, decode_all(statements.benchmark.images, progress)
-        lines += [
-            f"{statements.name}: {counted(total[1], 'statement')} ({shown})",
-            *(f"  {name}: {counted(len(ids), 'statement')}" for name, ids in statements.subsets.items()),
-            f"rows: {rows}",
-            f"images: {files}",
-        ]
-        good &= not (rows.counts.keys() - {Reason.NO_GOLD_LABEL} or files.counts)
-    differences = [
-        f"{statements.name} has {count:,} {name} as published; here are {statements.counts[name]:,}"
-        for statements in splits
-        for name, count in PUBLISHED.get((statements.kind, statements.split), {}).items()
-        if statements.counts[name] != count
-    ]
-    differences += _leaks(splits)
-    return Inspection("\n".join([*lines, *differences]), good and not differences)
+        counts = statements.counts
+        details = ", ".join(f"{name} {count:,}" for name, count in counts.items() if name != "statements")
+        lines.append(f"{statements.name}: {counted(counts['statements'], 'statement')} ({details})")
+        lines += [f"  {name}: {counted(len(ids), 'statement')}" for name, ids in statements.subsets.items()]
+
+        bad_rows = statements.benchmark.entry_report
+        bad_images = decode_all(statements.benchmark.images, progress)
+        lines += [f"rows: {bad_rows}", f"images: {bad_images}"]
+        # SNLI-VE itself has rows without a gold label, which its authors do not count.
+        if bad_rows.counts.keys() - {Reason.NO_GOLD_LABEL} or bad_images.counts:
+            is_good = False
+
+        published_counts = PUBLISHED_COUNTS.get((statements.kind, statements.split), {})
+        for name, published in published_counts.items():
+            if counts[name] != published:
+                differences.append(
+                    f"{statements.name} has {published:,} {name} as published; here are {counts[name]:,}"
+                )
+    differences += _find_leaks(splits)
+    return Inspection("\n".join([*lines, *differences]), is_good and not differences)
 
 
-def _leaks(splits: Sequence[Statements]) -> list[str]:
-    """Images of another split that are in train: by their ids, or those of NLVR2 by their addresses."""
-    used = {
-        statements.split: {
-            origin for row in statements.rows for origin in row.origins or [image.id for image in row.images]
-        }
-        for statements in splits
-    }
-    train = used.pop("train", set())
-    return [
-        f"images of {split} that occur in train: {format_names(len(shared), shared[: BadSampleReport.MAX_NAMES])}"
-        for split, origins in used.items()
-        if (shared := sorted(origins & train))
-    ]
+def _find_leaks(splits: Sequence[Statements]) -> list[str]:
+    """Return a sentence for each split that shares images with train, by their addresses or else by their ids."""
+    origins_by_split: dict[str, set[str]] = {}
+    for statements in splits:
+        origins = origins_by_split.setdefault(statements.split, set())
+        for row in statements.rows:
+            origins.update(row.origins or [image.id for image in row.images])
+    train_origins = origins_by_split.pop("train", set())
+    sentences = []
+    for split, origins in origins_by_split.items():
+        shared = sorted(origins & train_origins)
+        if shared:
+            names = format_names(len(shared), shared[: BadSampleReport.MAX_NAMES])
+            sentences.append(f"images of {split} that occur in train: {names}")
+    return sentences
 
 
 def load_classifier(
@@ -274,16 +301,23 @@ def load_classifier(
     batch_size: int = 64,
     precision: Precision = "float32",
 ) -> ErnieViL2:
-    """A model trained to label statements; its `labels` are in the order of `backend.model.compute_label_logits`.
+    """Load a model that was trained to label statements.
+
+    Its `labels` are in the order of the columns of `backend.model.compute_label_logits`.
 
     Args:
-        source: the run, or a checkpoint of it; these and the others as for `load_model`.
+        source: run folder, or a checkpoint of a run; for this and the other arguments see `load_model`.
+        vocab: vocabulary.
+        device: device of the model.
+        batch_size: rows that are encoded at once.
+        precision: precision of the computation.
 
     Raises:
-        FileNotFoundError: as for `load_model`.
-        ValueError: as for `load_model`, or the model was trained for something else.
+        FileNotFoundError: see `load_model`.
+        ValueError: see `load_model`; or the model was trained for another task.
     """
     stored = read_stored_model(source, vocab, device, precision)
+    # Paddle is imported only when a model is loaded.
     from ernie_vil2.models import set_weights
     from ernie_vil2.models.heads import build_classifier
     from ernie_vil2.tasks import TASKS
@@ -298,17 +332,17 @@ def load_classifier(
         set_weights(model, stored.arrays)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    made = build_encoder(model, stored, config, precision, batch_size)
-    made.labels = task.labels
-    return made
+    encoder = build_encoder(model, stored, config, precision, batch_size)
+    encoder.labels = task.labels
+    return encoder
 
 
 @dataclass
 class Entailment(Scorer):
-    """Scores a model that was trained on the statements of SNLI-VE, by its accuracy.
+    """Scores a model that was trained on the statements of SNLI-VE; the best checkpoint has the best accuracy.
 
     Attributes:
-        title: what the model is called in the table.
+        title: name of the model in the table.
     """
 
     title: str = "model"
@@ -326,48 +360,48 @@ class Entailment(Scorer):
         statements = read_statements(open_sources(data))
         return ScorerInput(data, {"": statements.benchmark}, statements)
 
-    def describe_sizes(self, opened: ScorerInput) -> dict[str, str]:
-        statements: Statements = opened.context
+    def describe_sizes(self, inputs: ScorerInput) -> dict[str, str]:
+        statements: Statements = inputs.context
         counts = statements.counts
         sizes = f"{counted(counts['statements'], 'statement')}, {counted(counts['images'], 'image')}"
         return {statements.name: sizes}
 
-    def check(self, opened: ScorerInput, model: ErnieViL2, name: str) -> None:
+    def check(self, inputs: ScorerInput, model: ErnieViL2, name: str) -> None:
         """Raise ValueError if the model was trained on other labels."""
-        statements: Statements = opened.context
+        statements: Statements = inputs.context
         if statements.labels != model.labels:
             raise ValueError(
                 f"{name} predicts {', '.join(model.labels) or 'no labels'}; the labels of {statements.name} are "
                 f"{', '.join(statements.labels)}"
             )
 
-    def score(self, opened: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
-        """Score the statements, see `EntailmentScores.values`."""
-        backend: Any = model.backend  # of an `EntailmentClassifier`, as `check` has found
-        scores = classify_statements(opened.context, encoded[""], backend.model.compute_label_logits)
-        notes = notes_of(scores)
-        table = accuracy_table(self.title, scores)
+    def score(self, inputs: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
+        """Report `EntailmentScores.metrics`."""
+        backend: Any = model.backend  # that of an `EntailmentClassifier`, as `check` has made sure
+        scores = classify_statements(inputs.context, encoded[""], backend.model.compute_label_logits)
+        notes = make_notes(scores)
+        table = make_accuracy_table(self.title, scores)
         return Report(
-            scores.values,
-            [table, confusion_table(scores)],
-            record(scores),
+            scores.metrics,
+            [table, make_confusion_table(scores)],
+            make_record(scores),
             ["id", "predicted", "label", *(f"probability of {label}" for label in scores.labels), "text"],
-            predictions(scores),
+            list_predictions(scores),
             best_by=self.best_by,
             sizes=None,
             notes=notes,
             paragraphs=[wrap_lines(notes)],
-            make_pages=lambda: [page(scores, table, notes)],
-            make_outcomes=lambda: {"": outcomes(scores)},
+            make_pages=lambda: [make_page(scores, table, notes)],
+            make_outcomes=lambda: {"": make_outcomes(scores)},
         )
 
-    def file_name_parts(self, opened: ScorerInput) -> list[str]:
-        """Return the split by the name of its file."""
-        return [opened.context.split]
+    def file_name_parts(self, inputs: ScorerInput) -> list[str]:
+        """Return the split, by the name of its file."""
+        return [inputs.context.split]
 
     def inspect(self, data: DataSpec, bar: ProgressBar) -> Inspection:
-        """Read every split, and compare it with what the authors count, and with train."""
-        names = [data.split] if data.split else splits_of(data.paths[0])
+        """Read every split, and compare it with the published counts and with train."""
+        names = [data.split] if data.split else list_splits(data.paths[0])
         splits = [read_statements(open_sources(data, split=name)) for name in names]
         with bar(sum(len(statements.benchmark.images) for statements in splits)) as progress:
             return check_statements(splits, progress)
@@ -375,118 +409,125 @@ class Entailment(Scorer):
 
 @dataclass
 class Nlvr2(Entailment):
-    """Scores a model that was trained on the statements of NLVR2, as `Entailment` does."""
+    """Scores a model that was trained on the statements of NLVR2, like `Entailment`."""
 
     layout: ClassVar[str] = NLVR2.name
 
 
-def outcomes(scores: EntailmentScores) -> Outcomes:
-    """Which statements were labelled rightly; those of an image, of NLVR2 those of a sentence, are drawn together."""
-    right = np.where(scores.predicted == scores.answers, 100.0, 0.0)
-    found = {"accuracy": right}
+def make_outcomes(scores: EntailmentScores) -> Outcomes:
+    """Return the outcomes of the statements; those of an image, or of a sentence in NLVR2, form a cluster."""
+    right_percent = np.where(scores.predictions == scores.truth, 100.0, 0.0)
+    outcomes = {"accuracy": right_percent}
     for number, label in enumerate(scores.labels):
-        found[f"accuracy/{label}"] = np.where(scores.answers == number, right, np.nan)
-    owners = [row.group or row.images[0].id for row in scores.rows]
-    _, first, clusters = np.unique(owners, return_index=True, return_inverse=True)
+        outcomes[f"accuracy/{label}"] = np.where(scores.truth == number, right_percent, np.nan)
+    cluster_names = [row.group or row.images[0].id for row in scores.rows]
+    _, first_rows, clusters = np.unique(cluster_names, return_index=True, return_inverse=True)
     if any(row.group for row in scores.rows):
-        least = np.full(len(first), 100.0)
-        np.minimum.at(least, clusters, right)
-        found["consistency"] = np.full(len(right), np.nan)
-        found["consistency"][first] = least
-    own = scores.probabilities[np.arange(len(right)), scores.answers]
+        # A sentence counts once, by its first statement, and is right if all of its statements are.
+        sentence_percent = np.full(len(first_rows), 100.0)
+        np.minimum.at(sentence_percent, clusters, right_percent)
+        outcomes["consistency"] = np.full(len(right_percent), np.nan)
+        outcomes["consistency"][first_rows] = sentence_percent
+
     thumbnails = Thumbnails()
     return Outcomes(
         query_ids=[row.id for row in scores.rows],
-        figures={name: values for name, values in found.items() if not np.isnan(values).all()},
+        figures={name: values for name, values in outcomes.items() if not np.isnan(values).all()},
         main_figure="accuracy",
         clusters=clusters,
-        ranks=1 + (scores.probabilities > own[:, None]).sum(axis=1),
+        ranks=1 + (scores.probabilities > scores.true_probabilities[:, None]).sum(axis=1),
         texts=[row.text for row in scores.rows],
         fields=[{"label": row.label} for row in scores.rows],
-        make_cards=lambda chosen: [_card(scores, row, thumbnails) for row in chosen],
+        make_cards=lambda numbers: [_make_card(scores, number, thumbnails) for number in numbers],
     )
 
 
-def accuracy_table(label: str, scores: EntailmentScores) -> Table:
-    """The model, the most frequent label, and published results."""
+def make_accuracy_table(title: str, scores: EntailmentScores) -> Table:
+    """Make a table of the model, of always predicting the most frequent label, and of published results."""
     rows: list[tuple[str, Mapping[str, Any]]] = [
-        (label, scores.values),
-        ("most frequent label", {"accuracy": scores.most_frequent}),
+        (title, scores.metrics),
+        ("most frequent label", {"accuracy": scores.majority_accuracy}),
     ]
-    rows += [(f"published: {row.title}", row.values) for row in find_published(scores.statements.kind)]
-    columns = list(scores.values)
-    cells = [(name, [format_percent(values.get(column)) for column in columns]) for name, values in rows]
+    rows += [(f"published: {result.title}", result.values) for result in find_published(scores.statements.kind)]
+    columns = list(scores.metrics)
+    cells = []
+    for label, values in rows:
+        cells.append((label, [format_percent(values.get(column)) for column in columns]))
     return Table(columns, cells, has_rule=False)
 
 
-def confusion_table(scores: EntailmentScores) -> Table:
-    """Statements of a row's label that were given a column's."""
-    cells = [
-        (name, [f"{count:,}" for count in counts])
-        for name, counts in zip(scores.labels, scores.confusion.tolist(), strict=True)
-    ]
-    least = 1 + max(7, *map(len, scores.labels))
-    return Table(scores.labels, cells, has_rule=False, column_gap=1, min_width=least, heading_suffix="  predicted")
+def make_confusion_table(scores: EntailmentScores) -> Table:
+    """Make a table of the number of statements with a label (row) by predicted label (column)."""
+    cells = []
+    for label, counts in zip(scores.labels, scores.confusion.tolist(), strict=True):
+        cells.append((label, [f"{count:,}" for count in counts]))
+    # Columns of equal width: that of the longest label, or of a count such as 176,932.
+    min_width = 1 + max(7, *map(len, scores.labels))
+    return Table(scores.labels, cells, has_rule=False, column_gap=1, min_width=min_width, heading_suffix="  predicted")
 
 
-def notes_of(scores: EntailmentScores) -> list[str]:
-    """Remarks on the figures: what was left out, and where others are."""
+def make_notes(scores: EntailmentScores) -> list[str]:
+    """Return sentences on statements that were left out, on the published results, and on the definition."""
     statements = scores.statements
-    total, rows = len(statements.rows), statements.benchmark.entry_report
-    lines = [f"{statements.name}: {len(scores.rows):,} of {counted(total, 'statement')} scored"]
-    lines += [f"rows: {rows}"] * bool(rows.counts) + [f"images: {scores.problems}"] * bool(scores.problems.counts)
-    return [*lines, TABLE_7, DEFINITION]
+    notes = [f"{statements.name}: {len(scores.rows):,} of {counted(len(statements.rows), 'statement')} scored"]
+    if statements.benchmark.entry_report.counts:
+        notes.append(f"rows: {statements.benchmark.entry_report}")
+    if scores.bad_samples.counts:
+        notes.append(f"images: {scores.bad_samples}")
+    return [*notes, PAPER_NOTE, DEFINITION]
 
 
-def record(scores: EntailmentScores) -> dict[str, Any]:
-    """All figures, for JSON."""
+def make_record(scores: EntailmentScores) -> dict[str, Any]:
+    """Return metrics, confusion and published results for JSON."""
     statements = scores.statements
+    published = []
+    for result in find_published(statements.kind):
+        published.append({"model": result.label, "values": result.values, "source": result.source})
     return {
         "benchmark": {"kind": statements.kind, "split": statements.split, **statements.counts},
         "scored": len(scores.rows),
-        "values": scores.values,
+        "values": scores.metrics,
         "labels": scores.labels,
         "confusion": scores.confusion.tolist(),
-        "most_frequent": scores.most_frequent,
-        "published": [
-            {"model": row.label, "values": row.values, "source": row.source} for row in find_published(statements.kind)
-        ],
+        "most_frequent": scores.majority_accuracy,
+        "published": published,
         "rows": statements.benchmark.entry_report.as_dict(),
-        "images": scores.problems.as_dict(),
+        "images": scores.bad_samples.as_dict(),
         "definition": DEFINITION,
     }
 
 
-def predictions(scores: EntailmentScores) -> Iterator[list[str]]:
-    """A row of CSV for each statement; the first two columns are what NLVR2's `metrics.py` reads."""
-    for row, predicted, probabilities in zip(scores.rows, scores.predicted, scores.probabilities, strict=True):
-        shares = [f"{share:.6f}" for share in probabilities.tolist()]
-        yield [row.id, scores.labels[predicted], row.label, *shares, row.text]
+def list_predictions(scores: EntailmentScores) -> Iterator[list[str]]:
+    """Yield the CSV row of each statement; NLVR2's `metrics.py` reads the first two columns."""
+    for row, prediction, probabilities in zip(scores.rows, scores.predictions, scores.probabilities, strict=True):
+        cells = [f"{probability:.6f}" for probability in probabilities.tolist()]
+        yield [row.id, scores.labels[prediction], row.label, *cells, row.text]
 
 
-def page(scores: EntailmentScores, table: Table, notes: list[str]) -> Page:
-    """The tables, and the most confident wrong and right answers."""
-    own = scores.probabilities[np.arange(len(scores.rows)), scores.answers]
-    right, order = scores.predicted == scores.answers, np.argsort(own, kind="stable")
-    wrong = [row for row in order if not right[row]]
-    sure = [row for row in order[::-1] if right[row]]
+def make_page(scores: EntailmentScores, table: Table, notes: list[str]) -> Page:
+    """Make the page with the tables and the most confident wrong and right answers."""
+    is_right = scores.predictions == scores.truth
+    # By the probability of the right label: the most confident errors come first, the most confident hits last.
+    order = np.argsort(scores.true_probabilities, kind="stable")
+    errors = [row for row in order if not is_right[row]]
+    hits = [row for row in order[::-1] if is_right[row]]
+    intro = "Statements of a row's label that were given a column's."
+    sections = [
+        Section("Labels", tables=[table], notes=notes),
+        Section("Confusion", intro, [make_confusion_table(scores)]),
+    ]
     thumbnails = Thumbnails()
-    return Page(
-        {"Statements": f"{len(scores.rows):,}"},
-        [
-            Section("Labels", tables=[table], notes=notes),
-            Section("Confusion", "Statements of a row's label that were given a column's.", [confusion_table(scores)]),
-            *(
-                Section(heading, cards=[_card(scores, row, thumbnails) for row in rows[:SHOWN]])
-                for heading, rows in (("Most confident wrong answers", wrong), ("Most confident right answers", sure))
-            ),
-        ],
-        data={"summary": f"{100 * right.mean():.2f} % of {len(scores.rows):,} statements are labelled correctly."},
-    )
+    for heading, rows in (("Most confident wrong answers", errors), ("Most confident right answers", hits)):
+        cards = [_make_card(scores, row, thumbnails) for row in rows[:NUM_EXAMPLES]]
+        sections.append(Section(heading, cards=cards))
+    summary = f"{100 * is_right.mean():.2f} % of {len(scores.rows):,} statements are labelled correctly."
+    return Page({"Statements": f"{len(scores.rows):,}"}, sections, data={"summary": summary})
 
 
-def _card(scores: EntailmentScores, number: int, thumbnails: Thumbnails) -> Card:
-    """A statement with its images and the probability of each label."""
-    row, shares = scores.rows[number], scores.probabilities[number].tolist()
-    answers = [Answer(label, share, label == row.label) for label, share in zip(scores.labels, shares, strict=True)]
+def _make_card(scores: EntailmentScores, number: int, thumbnails: Thumbnails) -> Card:
+    """Make the card of a statement, with its images and the probability of each label."""
+    row = scores.rows[number]
+    answers = []
+    for label, probability in zip(scores.labels, scores.probabilities[number].tolist(), strict=True):
+        answers.append(Answer(label, probability, label == row.label))
     return Card(row.text, answers, thumbnails(*row.images), [row.id])
