@@ -122,9 +122,9 @@ class Format(Protocol):
 class ReadOptions:
     """Options of `read_model` that add to the files of a model or overrule them."""
 
-    vocabulary: str | os.PathLike | None = None
-    heads: tuple[int, int] | None = None
-    dialect: Mapping[str, str] | None = None
+    vocabulary: str | os.PathLike | None = None  # file to use instead of the one next to the weights
+    heads: tuple[int, int] | None = None  # attention heads of the image and of the text tower
+    dialect: Mapping[str, str] | None = None  # see `Format.dialects`
 
 
 @dataclass(frozen=True)

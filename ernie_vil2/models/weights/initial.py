@@ -4,7 +4,7 @@
 model, `Model.image.weights` and `Model.text.weights` those of a pretrained tower. Weights have to match by name and
 shape; before they are compared, they are adapted, and the report has a note of each change:
 
-- Word embeddings are matched by token if the source has a vocabulary: its rows may be in another order, or be more.
+- Word embeddings are matched by token if the source has a vocabulary. Its rows may then have another order or be more.
 - Position embeddings of images are resized to another grid, those of texts cut or stretched.
 - ERNIE adds its embeddings of token type 0 and task type 0 to every token. Our text tower has neither, like those of
   the released models, so they are added to the position embeddings.
@@ -49,7 +49,7 @@ from ernie_vil2.towers.layers.transformer import VisionTransformer
 
 FROM_WEIGHTS = "weights"  # value of `Model.like`: the model that `Model.weights` names
 SIGMOID_MAX_LOGIT_SCALE = 1000.0  # bound of the scale under the sigmoid loss; its authors set none
-# Width of the text tower from which on a model counts as large. The demo's models have 192, CLIP B/32 has 512.
+# A model is small if its text tower is narrower than this. The demo's models have 192, CLIP B/32 has 512.
 SMALL_WIDTH = 512
 
 
@@ -185,13 +185,13 @@ NUM_FIXED_POSITIONS = 20
 
 @dataclass
 class _Source:
-    """Initial weights of a model or a tower, before and after they are adapted.
+    """Initial weights of a model or a tower, and what their report says about them.
 
     Attributes:
         arrays: arrays by their names in the model or tower.
         tokens: vocabulary of the word embedding; None: not known.
-        extras: glob patterns of arrays that may be left out.
-        notes: lines for the report: how the arrays were adapted.
+        extras: glob patterns of arrays that the model need not have.
+        notes: lines for the report, each on a change of the arrays.
     """
 
     arrays: dict[str, np.ndarray]
@@ -250,8 +250,8 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
 
 def _read_whole_model(name: str, dialect: Mapping[str, str]) -> _Source:
     model_format, files = recognise_model(find_model(name))
-    # The weights of a run were converted with its dialect when it began; to other ERNIE-ViL 2.0 a dialect is an error,
-    # which read_model raises.
+    # The weights of a run were converted with its dialect when it began, so that they are read as they are. For any
+    # other ERNIE-ViL 2.0 a dialect is an error, which read_model raises.
     is_run = (files.folder / CONFIG).is_file()
     if model_format.layout in ERNIE_VIL_LAYOUTS and (is_run or not dialect):
         source = _read_arrays(files.weights, "", files=files)
@@ -335,7 +335,7 @@ def _fetch_from_paddleclas(name: str) -> Path:
     task = "Model.image.weights=paddleclas"
     backbone, download = import_paddleclas(task), import_suite("paddleclas.ppcls.utils.download", task)
     name = _PADDLECLAS_VITS.get(name, name)
-    # Each module of backbones has a table of addresses, but none of them is public.
+    # Each module of backbones has a table of addresses, MODEL_URLS, which the package does not export.
     module = sys.modules.get(getattr(getattr(backbone, name, None), "__module__", ""))
     url = getattr(module, "MODEL_URLS", {}).get(name)
     if not url:

@@ -50,7 +50,7 @@ _WEIGHT_FILES = (
 )
 TORCH_SUFFIXES = (".pt", ".pth")
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".json", *TORCH_SUFFIXES)
-MIN_LONG_LENGTH = 64  # tokens of a short text in FG-CLIP 2; its longer texts have at least as many
+SHORT_TEXT_LENGTH = 64  # tokens of a short text in FG-CLIP 2; no tokenizer of it may cut texts earlier
 MAX_RESIZED = 4096  # pixels of the short side before a crop; more would only waste memory
 CARD_BYTES = 4096  # of a model card that are searched for its licence; the metadata are at its beginning
 
@@ -179,7 +179,7 @@ class Family:
         model = self.read_towers(weights, options.dialect)
         config, num_words = model.config, len(model.arrays[WORD_EMBEDDING])
         rules = config.Model.text.tokenizer
-        # Without a vocabulary the model can still be trained from, or get one by name; a named one must exist.
+        # A model without a vocabulary still has weights to start from, so only one that the user names must exist.
         tokenizer: TextTokenizer | None = None
         path: Path | None = None
         try:
@@ -320,9 +320,9 @@ class Family:
         if type(limit) not in (int, float) or limit < 3:  # two special tokens and one of the text
             raise settings.make_error("model_max_length", "a number of at least 3 is expected")
         if self.has_fixed_length:
-            if limit < min(text_length, MIN_LONG_LENGTH):
+            if limit < min(text_length, SHORT_TEXT_LENGTH):
                 raise settings.make_error(
-                    "model_max_length", f"the authors' code reads {MIN_LONG_LENGTH} tokens or more"
+                    "model_max_length", f"the authors' code reads {SHORT_TEXT_LENGTH} tokens or more"
                 )
             return text_length
         return int(min(limit, text_length))
