@@ -1,4 +1,4 @@
-"""Retrieval metrics, the tables that print them, and the report page."""
+"""Evaluation: scores of encoded benchmarks, and their tables, files and pages."""
 
 from ernie_vil2.evaluation.retrieval import (
     DirectionResult,

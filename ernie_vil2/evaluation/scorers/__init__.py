@@ -1,1 +1,1 @@
-"""What is scored: a benchmark and its metric in each file, which `evaluation.scorer.SCORERS` names."""
+"""Scorers: each file holds a benchmark and its metric; `evaluation.scorer.SCORERS` gives them their names."""

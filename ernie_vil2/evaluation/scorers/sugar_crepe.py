@@ -1,7 +1,7 @@
 """SugarCrepe (Hsieh et al. 2023, arXiv 2306.14610): does a model distinguish a caption from a wrong one?
 
 Each item is an image of MSCOCO's validation set of 2017 with a caption and a negative caption, in which an object, an
-attribute or a relation was replaced, swapped or added. A model answers rightly if the caption scores more.
+attribute or a relation was replaced, swapped or added. A model is right if the caption scores higher.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from ernie_vil2.io.terminal import counted
 from ernie_vil2.pages import Answer, Card, Table, format_percent
 
 KINDS = ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
-"""The files `<kind>.json`, in the order of the authors' evaluation."""
+"""Kinds of items, each with a file `<kind>.json`, in the order of the authors' evaluation."""
 IMAGE_FOLDERS = ("val2017", "coco/images/val2017")
 DEFINITION = (
     "SugarCrepe: percent of the items whose caption scores more than its negative caption; equal scores are wrong, as "
@@ -36,7 +36,7 @@ DEFINITION = (
 
 
 class Item(NamedTuple):
-    """A caption and a wrong one of an image, by its id."""
+    """An image, by its id, with a caption and a negative caption."""
 
     id: str
     kind: str
@@ -47,10 +47,10 @@ class Item(NamedTuple):
 
 @dataclass
 class SugarCrepe(Scorer):
-    """Scores a dual encoder on the kinds that the folder holds; its best checkpoint is that of the best mean.
+    """Scores a dual encoder on all kinds that the folder holds; the best checkpoint has the best mean over them.
 
     Attributes:
-        title: what the model is called in the table.
+        title: name of the model in the table.
     """
 
     title: str = "model"
@@ -59,108 +59,130 @@ class SugarCrepe(Scorer):
 
     @classmethod
     def recognises(cls, path: Path, layout: str | None) -> bool:
+        # These two files are enough to tell the data set; a folder may lack the other kinds.
         return any((path / name).is_file() for name in ("swap_obj.json", "replace_rel.json"))
 
     def open(self, data: DataSpec) -> ScorerInput:
-        """Open the images and both texts of all items.
+        """Open the images and both captions of all items.
 
         Raises:
-            FileNotFoundError: none of the images is found.
-            ValueError: the folder holds no file of a kind, or no item of them can be used.
+            FileNotFoundError: none of the images exists.
+            ValueError: the folder holds no file of a kind, or none of the items can be used.
         """
-        home = Path(data.paths[0])
-        files = [path for kind in KINDS if (path := home / f"{kind}.json").is_file()]
+        folder = Path(data.paths[0])
+        paths = [folder / f"{kind}.json" for kind in KINDS]
+        files = [path for path in paths if path.is_file()]
         if not files:
-            raise ValueError(
-                f"{home}: no file of SugarCrepe here; it has {', '.join(f'{kind}.json' for kind in KINDS)}"
-            )
-        folders = ImageFolders([data.image_folder] if data.image_folder else [home, home.parent], IMAGE_FOLDERS)
+            raise ValueError(f"{folder}: no file of SugarCrepe here; it has {', '.join(path.name for path in paths)}")
+        image_folders = [data.image_folder] if data.image_folder else [folder, folder.parent]
+        images = ImageFolders(image_folders, IMAGE_FOLDERS)
         collector, items = Collector(), list[Item]()
         for path in files:
-            for number, row in read_json(path, dict).items():
+            for key, row in read_json(path, dict).items():
+                # A malformed row is counted and left out.
                 with collector.entry():
-                    item = _item(path.stem, number, row)
-                    collector.add_image(folders.get_image(item.image, item.image), item.image)
+                    item = _parse_item(path.stem, key, row)
+                    collector.add_image(images.get_image(item.image, item.image), item.image)
                     for text in (item.caption, item.negative):
                         collector.add_text(BenchmarkText(text, text))
                     collector.add_pair(item.image, item.caption)
                     items.append(item)
         benchmark = collector.make_benchmark("sugar-crepe", files)
-        folders.check_images(benchmark.images)
+        images.check_images(benchmark.images)
         return ScorerInput(data, {"": benchmark}, items)
 
-    def score(self, opened: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2 | None) -> Report:
-        """Score each kind in percent, and their mean."""
-        (one,) = encoded.values()
-        images, texts = (
-            {row.id: number for number, row in enumerate(side)} for side in (one.benchmark.images, one.benchmark.texts)
-        )
-        items = [item for item in opened.context if item.image in images]
+    def score(self, inputs: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2 | None) -> Report:
+        """Report the accuracy of each kind in percent, and the mean over the kinds."""
+        (embeddings,) = encoded.values()
+        bad_samples = embeddings.bad_samples
+        image_rows = {image.id: row for row, image in enumerate(embeddings.benchmark.images)}
+        text_rows = {text.id: row for row, text in enumerate(embeddings.benchmark.texts)}
+        items = [item for item in inputs.context if item.image in image_rows]
         if not items:
-            raise ValueError(f"SugarCrepe: no item could be scored\n{one.bad_samples}")
-        asked = one.image_embeddings[[images[item.image] for item in items]].astype(np.float64)
-        right, wrong = (
-            np.einsum("nd,nd->n", asked, one.text_embeddings[[texts[text] for text in side]].astype(np.float64))
-            for side in ([item.caption for item in items], [item.negative for item in items])
-        )
-        scores = np.stack([right, wrong], axis=1)
-        hit = 100.0 * (scores[:, 0] > scores[:, 1])
-        kinds = np.array([item.kind for item in items])
-        names = [kind for kind in KINDS if (kinds == kind).any()]
-        metrics = {kind: float(hit[kinds == kind].mean()) for kind in names}
+            raise ValueError(f"SugarCrepe: no item could be scored\n{bad_samples}")
+
+        # Dot products in float64, like the scores of ranking.py.
+        images = embeddings.image_embeddings[[image_rows[item.image] for item in items]].astype(np.float64)
+        captions = embeddings.text_embeddings[[text_rows[item.caption] for item in items]].astype(np.float64)
+        negatives = embeddings.text_embeddings[[text_rows[item.negative] for item in items]].astype(np.float64)
+        caption_scores = np.einsum("nd,nd->n", images, captions)
+        negative_scores = np.einsum("nd,nd->n", images, negatives)
+        scores = np.stack([caption_scores, negative_scores], axis=1)  # [N, 2]
+
+        right_percent = 100.0 * (caption_scores > negative_scores)
+        kind_of_item = np.array([item.kind for item in items])
+        metrics = {}
+        for kind in KINDS:
+            if (kind_of_item == kind).any():
+                metrics[kind] = float(right_percent[kind_of_item == kind].mean())
         metrics["mean"] = fmean(metrics.values())
-        notes = [f"{counted(len(items), 'item')} of {len(opened.context):,} scored", DEFINITION]
-        notes += [f"images: {one.bad_samples}"] * bool(one.bad_samples.counts)
-        columns, cells = [name.replace("_", " ") for name in metrics], list(map(format_percent, metrics.values()))
+
+        notes = [f"{counted(len(items), 'item')} of {len(inputs.context):,} scored", DEFINITION]
+        if bad_samples.counts:
+            notes.append(f"images: {bad_samples}")
+        columns = [name.replace("_", " ") for name in metrics]
+        cells = [format_percent(value) for value in metrics.values()]
+        num_images, num_texts = len(embeddings.image_embeddings), len(embeddings.text_embeddings)
         return Report(
             metrics,
             [Table(columns, [(self.title, cells)])],
-            {"items": len(items), "results": metrics, "definition": DEFINITION, "encoded": one.bad_samples.as_dict()},
+            {"items": len(items), "results": metrics, "definition": DEFINITION, "encoded": bad_samples.as_dict()},
             ("id", "kind", "image", "caption", "negative_caption", "score", "negative_score", "right"),
-            ([*item, *pair, int(pair[0] > pair[1])] for item, pair in zip(items, scores.tolist(), strict=True)),
+            [[*item, *pair, int(pair[0] > pair[1])] for item, pair in zip(items, scores.tolist(), strict=True)],
             best_by=self.best_by,
-            sizes=f"{counted(len(one.image_embeddings), 'image')}, {counted(len(one.text_embeddings), 'text')}",
+            sizes=f"{counted(num_images, 'image')}, {counted(num_texts, 'text')}",
             notes=notes,
-            make_outcomes=lambda: {"": outcomes(items, one, scores)},
+            make_outcomes=lambda: {"": make_outcomes(items, embeddings, scores)},
         )
 
 
-def _item(kind: str, number: str, row: object) -> Item:
-    keys = ("filename", "caption", "negative_caption")
-    values: list[Any] = [row.get(key) for key in keys] if isinstance(row, dict) else []
+def _parse_item(kind: str, key: str, row: object) -> Item:
+    """Parse a row of the file of a kind, where it stands under a key; raise BadSample if it is malformed."""
+    values: list[Any] = []
+    if isinstance(row, dict):
+        values = [row.get(name) for name in ("filename", "caption", "negative_caption")]
     if not values or not all(isinstance(value, str) for value in values):
-        raise BadSample(Reason.MALFORMED_ROW, f"{kind}.json, {number}")
+        raise BadSample(Reason.MALFORMED_ROW, f"{kind}.json, {key}")
     image, caption, negative = values
-    return Item(f"{kind}/{number}", kind, image, caption.strip(), negative.strip())
+    return Item(f"{kind}/{key}", kind, image, caption.strip(), negative.strip())
 
 
-def outcomes(items: Sequence[Item], encoded: EncodedBenchmark, scores: np.ndarray) -> Outcomes:
-    """Which items were answered rightly; those of an image are drawn together.
+def make_outcomes(items: Sequence[Item], encoded: EncodedBenchmark, scores: np.ndarray) -> Outcomes:
+    """Return the outcomes of the items; those of one image form a cluster.
 
     Args:
-        scores: `[N, 2]`, of the caption and of the negative one.
+        items: items that were scored.
+        encoded: embeddings of the benchmark.
+        scores: `[N, 2]`, score of the caption and of the negative caption of each item.
     """
-    hit, kinds = 100.0 * (scores[:, 0] > scores[:, 1]), np.array([item.kind for item in items])
-    images, thumbnails = {image.id: image for image in encoded.benchmark.images}, Thumbnails()
+    right_percent = 100.0 * (scores[:, 0] > scores[:, 1])
+    kind_of_item = np.array([item.kind for item in items])
+    outcomes = {}
+    for kind in KINDS:
+        if (kind_of_item == kind).any():
+            outcomes[kind] = np.where(kind_of_item == kind, right_percent, np.nan)
+    images = {image.id: image for image in encoded.benchmark.images}
+    thumbnails = Thumbnails()
 
-    def cards(chosen: Sequence[int]) -> list[Card]:
-        made = []
-        for row in chosen:
-            texts = zip(items[row][3:], scores[row].tolist(), (True, False), strict=True)
-            answers = sorted((Answer(*text) for text in texts), key=lambda answer: -answer.score)
-            image = images[items[row].image]
-            made.append(Card(image.id, answers, thumbnails(image), [items[row].kind]))
-        return made
+    def make_cards(numbers: Sequence[int]) -> list[Card]:
+        cards = []
+        for number in numbers:
+            item = items[number]
+            caption_score, negative_score = scores[number].tolist()
+            answers = [Answer(item.caption, caption_score, True), Answer(item.negative, negative_score, False)]
+            answers.sort(key=lambda answer: answer.score, reverse=True)
+            image = images[item.image]
+            cards.append(Card(image.id, answers, thumbnails(image), [item.kind]))
+        return cards
 
-    figures = {kind: np.where(kinds == kind, hit, np.nan) for kind in KINDS if (kinds == kind).any()}
     return Outcomes(
         query_ids=[item.id for item in items],
-        figures={**figures, "mean": hit},
+        figures={**outcomes, "mean": right_percent},
         main_figure="mean",
         clusters=np.unique([item.image for item in items], return_inverse=True)[1],
-        ranks=np.where(hit > 0, 1, 2),
-        groups={"mean": np.unique(kinds, return_inverse=True)[1]},
+        ranks=np.where(right_percent > 0, 1, 2),
+        groups={"mean": np.unique(kind_of_item, return_inverse=True)[1]},
         texts=[item.caption for item in items],
         fields=[{"kind": item.kind} for item in items],
-        make_cards=cards,
+        make_cards=make_cards,
     )
