@@ -32,7 +32,8 @@ from ernie_vil2.io.files import read_text
 # Items that are added or removed in one commit. A process that is killed has to encode at most so many again; larger
 # chunks need more memory, since the decoded images of a chunk are held together.
 CHUNK_SIZE = 2048
-NUM_READERS = 4  # threads that read and decode images for the encoder
+# Threads that read and decode the images of a chunk. The encoder waits for them, so that both do not share the cores.
+NUM_READERS = 4
 THUMBNAIL_SIDE = 160  # pixels; a thumbnail takes some KiB of the database then
 MAX_PNG_SIZE = 8192  # bytes up to which a PNG of few pixels, such as an icon, is stored as it is, without loss
 WEBP_QUALITY = 82  # of 100; larger makes larger thumbnails
@@ -102,7 +103,7 @@ class FillResult:
         return self.num_added + self.num_refreshed + self.num_unchanged
 
     def drop_bad_samples(self, results: Iterable[Any]) -> list[Any]:
-        """Return the results that are no BadSample, and report those that are."""
+        """Return the results without BadSamples, which are added to the report."""
         good_results = []
         for result in results:
             if isinstance(result, BadSample):
@@ -134,6 +135,7 @@ def list_images(data: DataLike) -> list[SourceImage]:
     for entry in spec.paths:
         entry_spec = replace(spec, paths=[entry])
         files = list_image_files(Path(entry)) if os.path.isdir(entry) else []  # noqa: PTH112  -- Path raises where this says no
+        # A folder can also be a source that knows captions of its images; then it is read as a source.
         if files and not _is_source(entry_spec):
             for file in files:
                 images.append(SourceImage(str(file), partial(_load_file, Path(entry), file), _absolute_path(file)))
@@ -183,8 +185,8 @@ def add_images(
     deferred_images: list[SourceImage] = []
 
     with ThreadPoolExecutor(NUM_READERS) as readers, _progress_bar("encoding", len(images), "image") as bar:
-        # The second pass takes the images that the first one deferred: new images with the name and the path of an
-        # item. Only when everything has been read is it known whether that item's own image is still there.
+        # The first pass defers new images that lie where an item of the same name was. They replace this item if its
+        # own image is gone, which is known only when all images have been read: hence the second pass.
         for pass_images, is_last_pass in ((images, False), (deferred_images, True)):
             for start in range(0, len(pass_images), CHUNK_SIZE):
                 chunk = pass_images[start : start + CHUNK_SIZE]
@@ -192,12 +194,14 @@ def add_images(
                 for image, outcome in zip(chunk, outcomes, strict=True):
                     if isinstance(outcome, BadSample) and outcome.reason != Reason.MISSING_IMAGE:
                         result.unreadable_paths.add(index.stored_path(image.path))
-                records = result.drop_bad_samples(outcomes)
+                loaded_images = result.drop_bad_samples(outcomes)
 
-                changes = catalogue.compare(records, is_last_pass)
+                # Known images need an update of their items at most.
+                changes = catalogue.compare(loaded_images, is_last_pass)
                 deferred_images += changes.deferred
                 collection.update(list(changes.updated_items.values()))
 
+                # New images are decoded and encoded.
                 prepare = partial(_prepare_image, index, thumbnail_side)
                 prepared_images = result.drop_bad_samples(readers.map(prepare, changes.new_items.values()))
                 if prepared_images:
@@ -210,7 +214,7 @@ def add_images(
 
                 result.num_refreshed += changes.num_refreshed
                 result.num_unchanged += changes.num_unchanged
-                bar.update(len(chunk) - len(changes.deferred))
+                bar.update(len(chunk) - len(changes.deferred))  # these are counted in the second pass
 
     # Items whose image another one has replaced lose that location, and without any location they are removed.
     updated_items, vanished_ids = catalogue.finish()
@@ -285,6 +289,7 @@ def optimize_collection(
             queries = np.concatenate([queries, collection.sample_embeddings(MAX_TUNING_QUERIES)])
         return queries
 
+    # Compacting copies all rows, so it waits until there are enough of removed items.
     removed_share = collection.removed_share()
     if removed_share <= max_removed_share:
         collection.build_index_type(index_type, encode_queries, recall, log)
@@ -307,7 +312,7 @@ def rebuild_if_needed(index: Index, kind: str, max_share: float, log: Callable[[
             "one by one")  # fmt: skip
     if max(uncovered_share, collection.removed_share()) <= max_share:
         return False
-    # A collection that has been searched exactly may have outgrown it.
+    # A collection that was searched exactly may have grown too large for that: then another index type is chosen.
     index_type = None if facts["name"] == Exact.name else facts["name"]
     optimize_collection(index, kind, index_type, facts.get("target_recall", DEFAULT_RECALL), log, max_share)
     return True
@@ -333,6 +338,8 @@ def sync_images(
     dry_run = DryRun(collection) if is_dry_run else None
     result = add_images(index, images, thumbnail_side, dry_run)
 
+    # An item keeps a location if the image was seen there, if it cannot be read at present, or if the location is not
+    # in these sources, which say nothing about it then.
     sources = [_absolute_path(source) for source in [*spec.paths, spec.image_folder] if source]
     vanished_ids: list[str] = []
     updated_items: list[Item] = []
@@ -415,6 +422,7 @@ def _load_sample(source: ShardedSource, row: int) -> ImageRecord:
             fields[_escape_surrogates(name)] = _escape_surrogates(value)
         elif isinstance(value, int) or is_finite_float:
             fields[_escape_surrogates(name)] = value
+    # Captions and tags become fields with the language in their names, if the source says the language.
     for language, text in sample.captions.items():
         fields[f"caption_{language}".rstrip("_")] = text
     for language, tags in sample.tags.items():

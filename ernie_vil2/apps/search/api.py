@@ -45,7 +45,7 @@ MAX_VALUES = 2 * MAX_CHARACTERS
 MAX_ID_LENGTH = 1024  # characters
 MAX_WHERE_LENGTH = 2**16  # characters of a filter in a body; in a URL it is bounded by the size of headers
 
-NUM_EXAMPLES = 24  # items of the first page
+NUM_EXAMPLES = 24  # items that the page shows before there is a query, and a third as many queries to try
 WRITE_TIMEOUT = 10  # seconds that a change waits for another process that writes
 WRITE_RETRY_DELAY = 0.05  # seconds between two attempts
 IMAGE_DESCRIPTION = "an image in base64, or a data: URL"
@@ -174,6 +174,7 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
     async def search_by_image(request: Request, options: QueryOptions, q: str = "", without: str = "") -> Response:
         start = time.perf_counter()
         terms = _make_terms(q, without)
+        # The upload is released before the query waits for the encoder: only its pixels are needed then.
         async with uploads.receive(request) as content:
             pixels = await batcher.decode_pixels(content)
         return _respond(await batcher.answer([(1.0, pixels), *terms], options), start)
@@ -242,6 +243,7 @@ def model_routes(index: Index, batcher: Batcher, uploads: Uploads, card_fields: 
 
     @router.get("/info", summary="The model, the number of items, the calibrated thresholds, and fields of a card")
     def describe_index() -> dict[str, Any]:
+        # A text finds images, and an image finds texts: the thresholds are those of the direction of the search.
         counts = {kind: len(index.collection(kind)) for kind in KINDS if index.has(kind)}
         thresholds = {"images": index.threshold("text_to_image"), "texts": index.threshold("image_to_text")}
         return {
@@ -309,6 +311,7 @@ def item_routes(index: Index, batcher: Batcher, uploads: Uploads) -> APIRouter:
         async with uploads.receive(request) as content:
             new_items, images = await batcher.run_in_thread(_read_items, content)
             finished_images = await batcher.decode_all(images, partial(_finish_image, index))
+        # Images and texts are encoded together, then written to their collections.
         prepared_items: list[_PreparedItem] = []
         for new_item, image, finished_image in zip(new_items, images, finished_images, strict=True):
             if image is None or finished_image is None:
@@ -432,6 +435,7 @@ def _read_batch(content: bytes) -> tuple[BatchRequest, list[list[tuple[float, An
     _check_total_length(query.text + query.without for query in batch.queries)
     if len(dump_json(batch.where)) > MAX_WHERE_LENGTH:
         raise HTTPException(422, f"the filter has more than {MAX_WHERE_LENGTH:,} characters")
+    # Images are decoded later, on other threads; here only their base64 is checked.
     text_terms, images = [], []
     for query in batch.queries:
         terms = _make_terms(query.text, query.without)

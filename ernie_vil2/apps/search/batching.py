@@ -127,6 +127,7 @@ class Batcher:
             keys.append(key)
             cached_answers.append(self._cache.get(key, version))
 
+        # Only the queries without a cached answer are encoded; their answers come back in the same order.
         new_queries = [terms for terms, answer in zip(queries, cached_answers, strict=True) if answer is None]
         self.metrics.add(CACHED_ANSWERS, len(queries) - len(new_queries))
         new_answers = iter(await self._process(new_queries, options))
@@ -240,6 +241,7 @@ class Batcher:
                 _resolve(batch, _copy_error(error, batch_size))
                 continue
 
+            # Queries without options want the embedding only. The others are searched in groups of equal options.
             embedding_queries = [query for query in batch if query.options is None]
             _resolve(embedding_queries, [query.embedding for query in embedding_queries])
             search_queries = [query for query in batch if query.options is not None]
@@ -248,6 +250,7 @@ class Batcher:
                 self._searchers.submit(self._search, options, list(group))
 
     def _take_batch(self, should_wait: bool) -> list[_Query]:
+        # A small batch may grow for a moment, if queries have been arriving together.
         if should_wait and self._queue and len(self._queue) < MAX_BATCH_SIZE:
             deadline = self._queue[0].arrival + MAX_BATCH_DELAY
             time.sleep(max(0.0, deadline - time.monotonic()))
@@ -261,6 +264,7 @@ class Batcher:
         return batch
 
     def _encode_batch(self, batch: Sequence[_Query]) -> None:
+        # The texts of all queries are encoded in one call, and so are their images.
         texts, images = [], []
         for query in batch:
             for _, content in query.terms:

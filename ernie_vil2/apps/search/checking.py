@@ -59,6 +59,7 @@ def _check_collection(folder: Path, kind: str, width: int, result: CheckResult) 
         collection = _Collection(folder, width)
         with collection.items.snapshot():
             collection.reopen()  # now that the snapshot holds, the state is that of the items
+            # One kind of faults does not hide the others, and of each kind the first ones are enough.
             for find_faults in (_find_item_faults, _find_row_faults, _find_index_type_faults):
                 faults.extend(islice(_continue_after_damage(find_faults, collection), MAX_FAULTS))
         size = f"{len(collection):,} items, {len(collection.rows):,} rows of width {width}"
@@ -86,6 +87,7 @@ def _find_item_faults(collection: _Collection) -> Iterator[str]:
     for message in items.find_faults(MAX_FAULTS):
         yield f"{path}: {message}"
 
+    # SQLite has checked the structure of the file; the content is compared with the checksums.
     num_items = 0
     for record in items.iterate_records():
         num_items += 1
@@ -152,6 +154,7 @@ def _check_index_type(folder: Path, collection: _Collection) -> str | None:
     path = folder / facts["file"] if "file" in facts else None
     if path and not path.is_file():
         return f"{path} is missing"
+    # Opening compares only the header of the file with its checksum; then the whole file is read.
     open_index_type(collection.rows, folder)
     if path and facts.get("sha256") not in (None, sha256(path)):  # a user's own index type may have no checksum
         return f"{path} differs from its checksum"

@@ -69,6 +69,7 @@ ACTIONS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    # Defaults are written out here: importing the modules that define them would take longer than printing the help.
     subparsers = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     parsers = {name: subparsers.add_parser(name, help=text, description=text) for name, text in ACTIONS.items()}
     for name, action in parsers.items():
@@ -352,6 +353,7 @@ def _query(args: argparse.Namespace) -> int:
     if not (texts or args.image or args.plus):
         raise ValueError("nothing to search for: write a sentence, or name --file, --image or --plus")
 
+    # --plus and --minus are the same for all queries, so their sum is encoded once.
     terms = [(1.0, text) for text in args.plus] + [(-1.0, text) for text in args.minus]
     suffixes = [f"+ {text}" for text in args.plus] + [f"- {text}" for text in args.minus]
     options = {
@@ -404,6 +406,8 @@ def _serve(args: argparse.Namespace) -> int:
         raise ValueError(f"--host {args.host} lets other machines ask: name a --token-file, or --public if anybody may")
     if args.writable and not token:
         raise ValueError("--writable lets clients change the index: name a --token-file as well")
+    # A local server must not be reachable under a name that a foreign page has pointed to it (DNS rebinding). For other
+    # addresses the names are not known here.
     default_hosts = LOOPBACK_HOSTS if is_local or args.allowed_host else ("*",)
     access = Access(
         hosts=(*default_hosts, *map(str.lower, args.allowed_host)),
@@ -479,6 +483,7 @@ def _add_sources(index: Index, args: argparse.Namespace) -> int:
     """Add the images and texts of the options, and return how many of them could be used."""
     from ernie_vil2.apps.search.add_items import add_images, add_texts, list_images, read_texts
 
+    # Texts are added file by file, each with a summary of its own.
     num_used = 0
     if args.data:
         result = add_images(index, list_images(make_data_spec(args)), args.thumbnails)

@@ -93,6 +93,7 @@ class Connections:
             self._open.add(connection)
             self.set_half_open(connection)
             return True
+        # All others are being answered: this one gets a reserved place, unless these are taken too.
         self._open.add(connection)
         self.set_half_open(connection)
         if len(self._open) > MAX_CONNECTIONS + NUM_RESERVED:

@@ -170,6 +170,7 @@ class ImageDecoder:
             BadSample: the image cannot be used.
             DecodingOverload: the images of other clients leave no memory for it.
         """
+        # Large images have their own threads and their own share of the memory, so that small ones overtake them.
         is_large = plan.num_bytes > SMALL_BYTES or plan.num_pixels > SMALL_PIXELS
         lane = self._large if is_large else self._small
         await lane.limit.acquire(plan.num_bytes, MAX_WAIT)

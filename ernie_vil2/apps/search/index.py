@@ -224,6 +224,7 @@ class Index:
         if embedding is None:
             raise KeyError(item_id)
         count = options.pop("count", 10)
+        # Among its own kind the item finds itself, so one hit more is needed.
         if kind != among:
             return self.search_embeddings(embedding[None], count, among, **options)[0]
         hits = self.search_embeddings(embedding[None], count + 1, among, **options)[0]
@@ -338,6 +339,7 @@ def open_index(
         if is_new:
             undo.callback(store.discard)
 
+        # Find the model: a given one, or the one that the index names.
         uses_stored_model = model is None
         if model is None:
             if is_new:
@@ -358,6 +360,7 @@ def open_index(
             # An absolute path, since the working directory may be another one when the index is opened again.
             name = os.path.abspath(source) if os.path.exists(source) else str(source)  # noqa: PTH100, PTH110  -- Path raises where this says no
 
+        # Compare the model with the index, or describe the new index.
         images_only = False
         if is_new:
             model = model.with_width(width)
@@ -371,6 +374,7 @@ def open_index(
         else:
             if about["width"] in model.widths:
                 model = model.with_width(about["width"])
+            # Another text tower finds the same images, because their embeddings have not changed.
             if model.fingerprint != about["fingerprint"] and not uses_stored_model:
                 images_only = fingerprint_image_tower(model) == about["image_fingerprint"]
             fingerprint = about["fingerprint"] if images_only else model.fingerprint

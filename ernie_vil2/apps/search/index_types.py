@@ -99,6 +99,7 @@ class Exact:
     def find_candidates(self, queries: np.ndarray, count: int, allowed: np.ndarray | None = None) -> np.ndarray:
         import faiss
 
+        # Each thread scans a block of consecutive rows, and the best of all blocks are merged.
         queries = np.ascontiguousarray(queries, np.float32)
         num_threads = min(faiss.omp_get_max_threads(), max(len(self._rows) // ROWS_PER_THREAD, 1))
         bounds = np.linspace(0, len(self._rows), num_threads + 1, dtype=int)

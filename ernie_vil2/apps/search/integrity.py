@@ -29,6 +29,7 @@ MAX_VALUE_IN_MESSAGE = 100  # characters
 
 def hash_values(*values: str | bytes | int | None) -> bytes:
     """Return a 16-byte digest of values in their order; types and lengths are part of it."""
+    # Without types and lengths, ("ab", "c") would have the digest of ("a", "bc"), and 1 that of "1".
     chunks = []
     for value in values:
         if isinstance(value, bytes):
@@ -76,7 +77,7 @@ def check_form(values: Any, checks: Mapping[str, Callable[[Any], Any]], name: st
 
 
 def is_text(value: Any, pattern: str = "(?s:.*)") -> bool:
-    """Return whether a value is a text that matches a pattern as a whole."""
+    """Return whether a value is a text that matches a pattern as a whole; by default any text does."""
     return isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 

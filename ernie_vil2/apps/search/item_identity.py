@@ -79,6 +79,7 @@ class Catalogue:
             images: each with its record.
             is_last_pass: whether all sources have been read and `images` are those that were deferred.
         """
+        # `groups` and `taken_ids` include the changes of this batch, since it may hold two images of a name.
         changes = CatalogueChanges()
         items_of_names = self._collection.find_by_name({record.name for _, record in images})
         taken_ids: set[str] = set()
@@ -92,7 +93,8 @@ class Catalogue:
             digest = compute_digest(record.content)
             location = Location(self._stored_path(record.path), record.name, record.row)
             known_item = next((item for item in group.values() if item.digest == digest), None)
-            rivals = []  # other images of the name that were at the same path
+            # Other images of the name that were at the same path: replaced by this one, or still in the same shard.
+            rivals = []
             for item in group.values():
                 if item is not known_item and self._was_at(item, location.path):
                     rivals.append(item)
@@ -148,6 +150,7 @@ class Catalogue:
 
     def _update_item(self, item: Item, record: ImageRecord, location: Location) -> Item:
         """Return an item with its current location, and with the fields of the first source of the run that has any."""
+        # By path, so that a source that is read again does not add its locations again.
         locations: dict[str, Location] = {}
         for previous in parse_locations(item):
             # An old way to write the same path is dropped in favour of the current one.
@@ -163,6 +166,7 @@ class Catalogue:
 
     def _remaining_locations(self, item: Item) -> list[Location]:
         """Return the locations of an item without those where only another image of its name was seen."""
+        # A path counts as lost if another image of the name was seen there in this run, and this image was not.
         lost_paths = []
         for path in self._contested_paths.get(item.id, ()):
             if (item.id, path) not in self.seen_locations:

@@ -60,9 +60,11 @@ class ItemsFile:
             self._connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode={mode}", uri=True, check_same_thread=False, timeout=LOCK_TIMEOUT
             )
+            # The schema of a stranger's file may not call functions, and damaged pages are noticed when they are read.
             for setting in ("trusted_schema = OFF", "cell_size_check = ON", f"query_only = {not writable}"):
                 self._connection.execute(f"PRAGMA {setting}")
             if writable:
+                # With a write-ahead log, readers go on with the previous state while a writer commits.
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 if is_new or not self.has_tables():
                     self._connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
@@ -176,6 +178,7 @@ class ItemsFile:
 
     def update_state(self, **values: Any) -> None:
         """Set values of the state and begin a new generation; readers see by it that something has changed."""
+        # Readers compare generations instead of whole states, see `is_generation`.
         state = self._read_state_and_extremes()[0] | values
         state["generation"] += 1
         records = [(key, json.dumps(value)) for key, value in integrity.seal(state).items()]

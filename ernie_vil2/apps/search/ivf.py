@@ -55,6 +55,7 @@ class Ivf:
     def build(cls, rows: np.ndarray, queries: Callable[[], np.ndarray], recall: float, folder: Path, log: Log) -> Self:
         import faiss
 
+        # The rows that each query should find, by the exact product.
         tuning_queries = queries()
         candidates = _find_closest(rows.astype(np.float32), tuning_queries)
         _, closest = rank(rows, tuning_queries, candidates, min(RECALL_AT, len(rows)))
@@ -70,6 +71,7 @@ class Ivf:
         cells = faiss.index_factory(len(directions), f"IVF{num_cells},SQ8", faiss.METRIC_INNER_PRODUCT)
         facts = {"name": cls.name, "rows": len(rows), "cells": num_cells, "directions": len(directions)}
         log(f"{json.dumps(facts)} of {rows.shape[1]}")
+        # The projection is linear and was computed above, so only the cells are trained.
         projection = faiss.LinearTransform(rows.shape[1], len(directions), False)
         faiss.copy_array_to_vector(directions.ravel(), projection.A)
         projection.is_trained = True
@@ -78,6 +80,7 @@ class Ivf:
         for block in _convert_blocks(rows):
             index.add(block)
 
+        # Recall is measured on queries that were not tuned on, if there are enough of them.
         index_type = cls(index, facts)
         index_type._choose_num_probes(rows, probe_queries, recall, log)
         if not len(test_queries.queries):
@@ -94,6 +97,7 @@ class Ivf:
                 f"tuned on, less than the recall {recall} that was requested; the index type exact finds all"
             )
 
+        # A new name, so that readers of the previous file are not disturbed.
         path = folder / f"{cls.name}-{secrets.token_hex(4)}.faiss"
         facts |= _write_index(index, path)
         facts |= {"crc32": integrity.compute_crc32(path, _header_size(facts)), "sha256": sha256(path)}
@@ -153,6 +157,7 @@ def _choose_directions(
     eigenvectors = np.linalg.eigh(second_moment)[1].T[::-1]  # largest first
     directions = np.ascontiguousarray(eigenvectors, np.float32)
     required_recall = 1 - (1 - recall) / 4
+    # From a quarter of the directions on. Each try searches all rows, so that steps of an eighth are fine enough.
     for num_eighths in range(2, 8):
         chosen = directions[: max(len(directions) * num_eighths // 8, 1)]
         projected_rows = np.concatenate([block @ chosen.T for block in _convert_blocks(rows)])

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ernie_vil2.apps.search import integrity
+from ernie_vil2.apps.search import index_types, integrity
 from ernie_vil2.apps.search.collection import (
     Collection,
     DamagedIndex,
@@ -30,18 +30,7 @@ from ernie_vil2.apps.search.collection import (
     count_facets,
     validate_embeddings,
 )
-from ernie_vil2.apps.search.index_types import (
-    EXACT_UP_TO,
-    NUM_CANDIDATES,
-    ROWS_PER_THREAD,
-    Exact,
-    IndexType,
-    Log,
-    build_index_type,
-    index_type_folder,
-    open_index_type,
-    rank,
-)
+from ernie_vil2.apps.search.index_types import EXACT_UP_TO, NUM_CANDIDATES, ROWS_PER_THREAD, Exact, IndexType, Log, rank
 from ernie_vil2.apps.search.items import FILE_NAME, ItemsFile, dump_json, verify_record
 from ernie_vil2.encoder import truncate_embeddings
 from ernie_vil2.io.files import parse_json
@@ -135,7 +124,7 @@ class LocalCollection(Collection):
         return np.asarray(np.memmap(path, np.float16, "r", shape=shape))
 
     def _open_index_type(self, rows: np.ndarray) -> IndexType:
-        return open_index_type(rows, index_type_folder(self.folder))
+        return index_types.open_index_type(rows, index_types.index_type_folder(self.folder))
 
     def refresh(self) -> None:
         if not self.items.is_generation(self._snapshot.generation):
@@ -183,6 +172,7 @@ class LocalCollection(Collection):
             return
         last_items = {item.id: item for item in items}  # the last item with an id wins
         with self.items.transaction():
+            # Digest, thumbnail and row stay: only what a source says about the content has changed.
             updated_items = []
             for item in last_items.values():
                 for row, stored_item in self._iterate_items("id = ?", item.id):
@@ -212,6 +202,7 @@ class LocalCollection(Collection):
             scores, rows = rank(snapshot.rows, queries, candidates, count)
 
         items = self._read_items(snapshot, np.unique(rows).tolist())
+        # An item that was removed since the snapshot is left out, so an answer may have fewer hits than `count`.
         answers = []
         for query_scores, query_rows in zip(scores.tolist(), rows.tolist(), strict=True):
             hits = []
@@ -311,12 +302,12 @@ class LocalCollection(Collection):
         self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Log
     ) -> None:
         rows = self._snapshot.rows
-        folder = index_type_folder(self.folder)
+        folder = index_types.index_type_folder(self.folder)
         if not index_type:
             index_type = "exact" if len(rows) <= EXACT_UP_TO else "ivf"
         folder.mkdir(exist_ok=True)
         with self.items.translate_errors():
-            build_index_type(index_type, rows, queries, recall, folder, log)
+            index_types.build_index_type(index_type, rows, queries, recall, folder, log)
         # Facets are counted here, since it takes a pass over all items and they need not be up to date.
         texts = self.items.iterate("fields FROM items")
         fields = (integrity.parse_json_as(dict, text, f"{FILE_NAME}: fields of an item") for (text,) in texts)
@@ -339,7 +330,7 @@ class LocalCollection(Collection):
             if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
                 raise RuntimeError("it proposes a row twice")
         except RuntimeError as error:  # also raised by faiss
-            folder = index_type_folder(self.folder)
+            folder = index_types.index_type_folder(self.folder)
             raise DamagedIndex(f"{folder} is damaged ({error}); remove {folder} and build the index again") from error
         return candidates
 
@@ -354,6 +345,7 @@ class LocalCollection(Collection):
             elif row >= 0:
                 missing_rows.append(row)
 
+        # All others are read from the database, in as few statements as possible, and compared with their checksums.
         new_hits: dict[int, Hit] = {}
         with self.items.translate_errors():
             for start in range(0, len(missing_rows), READ_CHUNK):
@@ -403,6 +395,7 @@ class LocalCollection(Collection):
             if num_items != snapshot.count:
                 self._check_unchanged(snapshot, f"{FILE_NAME} has {num_items:,} of {snapshot.count:,} items")
 
+        # Dropping all of them is simpler than knowing which one was used last.
         if len(snapshot.filter_masks) >= MAX_CACHED_FILTERS:
             snapshot.filter_masks.clear()
         snapshot.filter_masks[filter_json] = allowed
@@ -455,8 +448,10 @@ def find_candidates(
     allowed_rows = np.arange(len(rows)) if allowed is None else np.flatnonzero(allowed)
     are_few = allowed is not None and len(allowed_rows) <= min(EXACT_UP_TO, len(rows) // 2)
     if index_type.name != Exact.name and (are_few or count * MIN_ROWS_PER_CANDIDATE > num_covered):
-        # An approximate index type scans a small share of all rows, and would see too few of the allowed ones.
+        # An approximate index type scans a small share of all rows, and would see too few of the allowed ones. Few rows
+        # are scanned quickly anyway.
         return _scan_rows(rows, allowed_rows, queries, count)
+    # Otherwise the index type searches the rows that it covers, and the others are scanned.
     allowed_covered = None if allowed is None else allowed[:num_covered]
     candidates = index_type.find_candidates(queries, count, allowed_covered)
     if num_covered == len(rows):

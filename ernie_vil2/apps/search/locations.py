@@ -115,6 +115,7 @@ class Originals:
             if row is None:
                 return read_file(path)
 
+            # An image in a shard; nothing is fetched from the network, and no command is run.
             source = open_local(path)
             shard, _ = source.locate(row)
             sample = source[row]

@@ -91,6 +91,7 @@ class Metrics:
         return "\n".join([*self._format_lines(index_gauges), ""])
 
     def _format_lines(self, index_gauges: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+        # The sums over the slices of all processes.
         starts = range(0, len(self._shared), SLICE_LENGTH)
         totals = []
         for position in range(SLICE_LENGTH):

@@ -75,6 +75,7 @@ class Middleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        # A client that leaves gets no status, and the log shows the one of nginx for that.
         start, status, num_bytes = time.perf_counter(), CLIENT_CLOSED_REQUEST, 0
         path = scope["path"]
         if path.startswith(f"{self._root_path}/"):
@@ -92,6 +93,7 @@ class Middleware:
                 num_bytes += len(message.get("body", b""))
             await send(message)
 
+        # Whether the proxy has removed its path or not, the application sees it once.
         app_scope = {**scope, "root_path": self._root_path, "path": self._root_path + path}
         if is_head:
             app_scope["method"] = "GET"

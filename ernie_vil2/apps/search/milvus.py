@@ -56,6 +56,7 @@ class MilvusStore:
         require("an index in Milvus", "pymilvus")
         from pymilvus import MilvusClient
 
+        # The name of the index is the path of the address; milvus-lite has a folder of its own for each index.
         uri, self.name = address, "index"
         if address.startswith("http"):
             scheme, _, location = address.partition("://")
@@ -130,6 +131,7 @@ class MilvusStore:
     def _create_collection(self, name: str) -> None:
         from pymilvus import DataType, MilvusClient
 
+        # Digest and location are texts, because Milvus has no binary scalars. A collection begins with an exact index.
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=MAX_ID_LENGTH)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=self.about["width"])
@@ -192,6 +194,7 @@ class MilvusCollection(Collection):
             filter=_make_expression(where or {}),
             output_fields=["fields", "digest"],
         )
+        # The answer may come from a stranger's Milvus, and is checked like the files of a folder.
         hits_of_queries = []
         for hits in answers:
             hits_of_queries.append([self._parse_hit(hit["id"], hit["distance"], hit["entity"]) for hit in hits])

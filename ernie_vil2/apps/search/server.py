@@ -172,6 +172,7 @@ def _supervise(open_index: Callable[[], Index], settings: Settings) -> int:
         if not signals:
             supervisor.check()
 
+    # Workers answer the requests in progress for some seconds; those that do not end then are killed.
     workers = supervisor.live_workers()
     for worker in workers:
         worker.terminate()
@@ -322,6 +323,7 @@ class BoundedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        # With complete headers there is a cycle of request and response; without one a request is half-open.
         if self.cycle is not None and not self.cycle.response_complete:
             self._end_headers()
             self._open_connections.set_busy(self)

@@ -132,6 +132,7 @@ def build_app(
                 gauges["generation"][kind] = getattr(collection.version, "generation", 0)
         return batcher.metrics.format(gauges)
 
+    # The files of the page are read once, when the server starts.
     for path, name in {"/": "index.html", "/docs": "docs.html", "/favicon.ico": "icon.svg"}.items():
         app.add_api_route(path, _page_file_route(name), include_in_schema=False)
     for name in ("icon.svg", "page.css", "page.js", "words.js", "docs.js"):

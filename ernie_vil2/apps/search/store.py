@@ -77,6 +77,7 @@ class FolderStore:
             except locks.Locked as error:
                 raise BusyIndex(f"{folder} is being changed by {error.owner}; wait until it ends") from None
 
+        # A new index has no description yet. It may only be created in a folder without other files.
         self._about_path = folder / "index.json"
         self._about_identity: FileIdentity = (0, 0)
         self.about: dict[str, Any] = {}
@@ -152,6 +153,7 @@ class FolderStore:
         return self.folder / self.about.get(kind, kind)
 
     def collection(self, kind: str) -> LocalCollection | None:
+        # Local copies: the description that was opened changes only when `detect_replacement` is called.
         about, identity = self.about, self._about_identity
         while True:
             folder = self.folder / about.get(kind, kind)
@@ -177,7 +179,7 @@ class FolderStore:
             with closing(copy):
                 collection.copy_to(copy)
                 yield copy
-            # Readers keep the old files open until their next question.
+            # From here on the copy is the collection. Readers keep the old files open until their next query.
             self.describe(self.about | {kind: copy.folder.name})
         finally:
             self._remove_unused_folders()
