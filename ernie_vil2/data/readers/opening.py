@@ -343,7 +343,7 @@ def _find_annotated(path: Path, layouts: Iterable[Layout]) -> tuple[Layout, Spli
         return None
     for layout in layouts:
         if not layout.read and not layout.is_benchmark:
-            continue
+            continue  # samples have no annotation file
         # An ambiguous folder is no reason to reject the file: the user may have named it to be clear.
         with suppress(ValueError):
             splits = {split: paths for split, paths in layout.find(path.parent).items() if path in paths}
