@@ -30,7 +30,7 @@ from ernie_vil2.cli.arguments import amount, model
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import EXTRAS, PYTHON, ROOT, install_command, installed
 from ernie_vil2.device.launch import rank_environments
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -265,11 +265,11 @@ def check_devices() -> Result:
     """Processors and GPUs, and whether the installed Paddle can use the latter."""
     import paddle
 
-    cores = counted(runtime.usable_cores(), "CPU core")
+    cores = pluralize(runtime.usable_cores(), "CPU core")
     if paddle.is_compiled_with_cuda():
         count = paddle.device.cuda.device_count()
         if count:
-            gpus = f"{counted(count, 'GPU')} ({paddle.device.cuda.get_device_name(0)})"
+            gpus = f"{pluralize(count, 'GPU')} ({paddle.device.cuda.get_device_name(0)})"
             return Result("ok", "devices", f"{cores}, {gpus}")
         fix = "nvidia-smi (is the driver there?), and check CUDA_VISIBLE_DEVICES"
         return Result("warn", "devices", f"{cores}, a GPU build of Paddle that sees no GPU", fix)
@@ -282,7 +282,7 @@ def check_devices() -> Result:
 
 _ALL_REDUCE = """
 import ernie_vil2, paddle, paddle.distributed as dist
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 paddle.set_device("cpu")
 dist.init_parallel_env()
 total = paddle.to_tensor([dist.get_rank() + 1.0])

@@ -17,7 +17,7 @@ from pathlib import Path
 from ernie_vil2.cli import arguments
 from ernie_vil2.cli.arguments import input_file, output_folder
 from ernie_vil2.device.launch import launched_rank, start_ranks
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 
 FORMATS = ("numpy", "official", "chinese-clip")
 
@@ -87,6 +87,6 @@ def run(args: argparse.Namespace) -> int:
                 rows = embedding_files.read_official_rows(benchmark.files, encoded.benchmark)
             embedding_files.write_official(folder / embedding_files.OFFICIAL_FILE, encoded, rows)
     print(f"model: {args.checkpoint}\ndata: {encoded.benchmark.entry_report}\nimages: {encoded.bad_samples}")
-    sizes = f"{counted(len(encoded.image_embeddings), 'image')} and {counted(len(encoded.text_embeddings), 'text')}"
+    sizes = f"{pluralize(len(encoded.image_embeddings), 'image')} and {pluralize(len(encoded.text_embeddings), 'text')}"
     print(f"{sizes}, {encoder.embed_dim} numbers each: {args.output}")
     return 0

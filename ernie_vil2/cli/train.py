@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         if code is not None:  # this process has started the ranks; None: it is one of them
             return code
 
-    from ernie_vil2.io.terminal import counted
+    from ernie_vil2.io.terminal import pluralize
     from ernie_vil2.models.weights.initial import resolve_model_like
     from ernie_vil2.registry import import_user_modules
     from ernie_vil2.training.trainer import Trainer
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     is_finished = trainer.fit()
     if trainer.rank == 0:
         if is_finished:
-            print(f"finished: {counted(trainer.step, 'step')}, run folder {trainer.run}")
+            print(f"finished: {pluralize(trainer.step, 'step')}, run folder {trainer.run}")
             if trainer.best:
                 print("best: step {step}, {metric} {value:.4g}, ".format(**trainer.best)
                       + f"in {trainer.run / 'checkpoints' / 'best'}")  # fmt: skip

@@ -37,7 +37,7 @@ from ernie_vil2.data.shard_processes import CountSamples, map_shards
 from ernie_vil2.data.tags import TagsFile, find_tags_id, join_tags
 from ernie_vil2.io.files import atomic_files, atomic_write, load_json, sha256, write_json, write_text
 from ernie_vil2.io.locks import claimed
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 
 VERSION = 1  # of the job in the state folder, and of the notes on shards
 REPORT = "report.txt"
@@ -473,11 +473,11 @@ class PreparedIndex:
         num_shards = sum(1 for shard in self.shards if shard["samples"])
         size = f", {self.total('bytes'):,} bytes" if self.total("bytes") else ""
         lines = [
-            f"{counted(self.total('samples'), 'sample')} in {counted(num_shards, 'shard')}{size}",
+            f"{pluralize(self.total('samples'), 'sample')} in {pluralize(num_shards, 'shard')}{size}",
             f"{self.total('tagged'):,} of them with tags",
         ]
         if self.job["settings"]["drop_duplicates"]:
-            lines.append(f"{counted(self.total('duplicates'), 'duplicate')} dropped")
+            lines.append(f"{pluralize(self.total('duplicates'), 'duplicate')} dropped")
         if self.shared_names[0]:
             lines.append(
                 f"names that different images have, by which no tags can be joined: {format_names(*self.shared_names)}"

@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 from zlib import crc32
 
 from ernie_vil2.io.files import RepeatedKey, parse_json, write_json, write_text
-from ernie_vil2.io.terminal import RunError, counted, printable
+from ernie_vil2.io.terminal import RunError, pluralize, printable
 
 # Limits on what is read of strangers' files; whatever is larger is a bad sample.
 MAX_BYTES = 2**28  # of an image file, a table row with an image, or a member of a shard
@@ -338,7 +338,7 @@ class BadSampleReport:
                     self.names[reason].append(name)
         if self.num_read >= self.MIN_READ and self.counts.total() > self.max_share * self.num_read:
             raise TooManyBadSamples(
-                f"{self.counts.total():,} of {counted(self.num_read, 'sample')} could not be used, more than "
+                f"{self.counts.total():,} of {pluralize(self.num_read, 'sample')} could not be used, more than "
                 f"Data.max_bad_share = {self.max_share} allows\n{self}"
             )
 
@@ -381,7 +381,7 @@ class BadSampleReport:
         write_text(folder / "bad_samples.txt", f"{self}\n")
 
     def __str__(self) -> str:
-        num_bad, samples_read = self.counts.total(), f"{counted(self.num_read, 'sample')} read"
+        num_bad, samples_read = self.counts.total(), f"{pluralize(self.num_read, 'sample')} read"
         if num_bad:
             verb = "was" if num_bad == 1 else "were"
             lines = [f"{num_bad:,} of {samples_read} could not be used and {verb} skipped:"]

@@ -20,7 +20,7 @@ from ernie_vil2.data.readers.splits import holdout_part
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, format_names, is_blank, text_key
 from ernie_vil2.data.selection import Selection, WeightedDraws, read_selection
 from ernie_vil2.data.spec import DataSpec
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 
 LEAK_REMARK = "image that is scored too"
 
@@ -82,7 +82,7 @@ class SampleStream:
         for name, num_samples in zip(self.names, self._num_samples, strict=True):
             if num_samples < data.groups:
                 raise ValueError(
-                    f"{name}: {counted(num_samples, 'sample')} for {data.groups} groups; lower Data.groups"
+                    f"{name}: {pluralize(num_samples, 'sample')} for {data.groups} groups; lower Data.groups"
                 )
         self._orders: list[list[SampleOrder]] = []
         for source, shards in zip(self.sources, shard_orders, strict=True):
@@ -310,7 +310,7 @@ def _describe_content(source: ShardedSource, selection: Selection | None) -> dic
 
 def _format_content(content: dict[str, Any]) -> str:
     return (
-        f"{counted(content['samples'], 'sample')} in {counted(content['shards'], 'shard')} "
+        f"{pluralize(content['samples'], 'sample')} in {pluralize(content['shards'], 'shard')} "
         f"(names and sizes: {content['digest']}, content: {content['content']})"
     )
 
@@ -343,7 +343,7 @@ def watch_for_leaks(stream: SampleStream, benchmarks: Iterable[Benchmark]) -> li
                     common_ids[image_name] = None
         if common_ids:
             examples = list(common_ids)[: BadSampleReport.MAX_NAMES]
-            lines.append(f"leakage: of {counted(len(scored_ids), 'scored image')} "
+            lines.append(f"leakage: of {pluralize(len(scored_ids), 'scored image')} "
                          f"{format_names(len(common_ids), examples)} have the ids of training "
                          f"images of {name}; equal content is counted as the run reads it")  # fmt: skip
     return lines

@@ -14,7 +14,7 @@ from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample, BadSampleReport, format_names
 from ernie_vil2.evaluation.classification import class_names
 from ernie_vil2.evaluation.protocol import Protocol
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 
 # Images that are handed to the threads at once. Progress moves in steps of this size.
 CHUNK_SIZE = 256
@@ -53,7 +53,7 @@ def check_benchmark(
     images_per_text = np.bincount(benchmark.pairs[:, 1], minlength=len(benchmark.texts))
     shares = []
     for num_texts, num_images in sorted(Counter(texts_per_image.tolist()).items()):
-        shares.append(f"{num_texts} ({counted(num_images, 'image')})")
+        shares.append(f"{num_texts} ({pluralize(num_images, 'image')})")
     lines = [f"{benchmark.name}: {_describe_sizes(benchmark)}", f"texts per image: {', '.join(shares)}"]
 
     # Rows without a pair can be wrong answers, but cannot be queries.
@@ -83,9 +83,9 @@ def check_benchmark(
 
 def _describe_sizes(benchmark: Benchmark) -> str:
     counts = [
-        counted(len(benchmark.images), "image"),
-        counted(len(benchmark.texts), "text"),
-        counted(len(benchmark.pairs), "pair"),
+        pluralize(len(benchmark.images), "image"),
+        pluralize(len(benchmark.texts), "text"),
+        pluralize(len(benchmark.pairs), "pair"),
     ]
     return ", ".join(counts)
 
@@ -152,7 +152,7 @@ def find_class_remarks(labelled: Benchmark) -> list[str]:
 
     num_multi_label = int((classes_per_image > 1).sum())
     if num_multi_label:
-        remarks.append(f"{counted(num_multi_label, 'image')} of several classes: mAP is scored")
+        remarks.append(f"{pluralize(num_multi_label, 'image')} of several classes: mAP is scored")
     return remarks
 
 
@@ -173,7 +173,7 @@ def check_labelled(labelled: Benchmark, progress: Callable[[int], object]) -> In
 
     counts = np.bincount(labelled.pairs[:, 1], minlength=len(labelled.texts)).tolist()
     classes = f"{len(labelled.texts):,} classes of {min(counts):,} to {max(counts):,} images each"
-    lines = [f"{labelled.name}: {counted(len(labelled.images), 'image')}, {classes}"]
+    lines = [f"{labelled.name}: {pluralize(len(labelled.images), 'image')}, {classes}"]
     for language in labelled.texts[0].fields:
         lines.append(f"names in {language}: {_list_first(class_names(labelled, language))}")
     lines += [f"entries: {labelled.entry_report}", f"images: {image_report}", *remarks]

@@ -27,7 +27,7 @@ from ernie_vil2.evaluation.scorer import Scorer, ScorerInput, find_scorer, make_
 from ernie_vil2.evaluation.scorers.entailment import load_classifier
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from ernie_vil2.io.export_folder import ABOUT
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.models.weights.format import find_weights
 from ernie_vil2.pages import Table
 
@@ -260,7 +260,7 @@ class _Scoring:
             num_texts = len(_distinct_texts(self.benchmarks))
             self.notes.append(
                 f"{name} sees {model.tokenizer.max_length} tokens of a text: {cost.cut_texts:,} of "
-                f"{counted(num_texts, 'text')} are longer and are cut."
+                f"{pluralize(num_texts, 'text')} are longer and are cut."
             )
 
     def score_embeddings(self, name: str, folder: str | os.PathLike) -> None:

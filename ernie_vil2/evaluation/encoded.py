@@ -25,7 +25,7 @@ from ernie_vil2.device import runtime
 from ernie_vil2.device.launch import launched_rank
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.io.files import atomic_write, parse_json, save_arrays
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def encode_benchmark(
     bad_samples.add(len(benchmark.images), [(reason, benchmark.images[row].id) for row, reason in bad_rows.items()])
     if len(bad_rows) == len(benchmark.images) and (bad_rows or not benchmark.texts):
         raise ValueError(
-            f"{benchmark.name}: nothing to score, {counted(len(benchmark.texts), 'text')} and "
+            f"{benchmark.name}: nothing to score, {pluralize(len(benchmark.texts), 'text')} and "
             f"{len(benchmark.images) - len(bad_rows)} usable images\n{bad_samples}"
         )
     if bad_rows:

@@ -10,7 +10,7 @@ from ernie_vil2.evaluation.classification import ClassScores, EncodedClasses
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.protocol import number_occurrences
 from ernie_vil2.evaluation.ranking import top_matches
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 
 # Values of scikit-learn's `C` that are tried, from the strongest regularisation to almost none: two for each power of
 # ten.
@@ -94,11 +94,11 @@ def score_linear_probe(classes: EncodedClasses, training: EncodedBenchmark) -> t
     embeddings = training.image_embeddings[is_used]
     probe = fit_linear_probe(embeddings, truth[is_used], classes.image_embeddings)
     lines = [
-        f"linear probe: {counted(int(is_used.sum()), 'training image')}, C = {probe.strength:.3g} of "
+        f"linear probe: {pluralize(int(is_used.sum()), 'training image')}, C = {probe.strength:.3g} of "
         f"{len(probe.validation)} tried, {probe.validation[probe.strength]:.1f} % on the validation images among them"
     ]
     if not is_used.all():
-        lines.append(f"linear probe: {counted(int((~is_used).sum()), 'training image')} of other classes left out")
+        lines.append(f"linear probe: {pluralize(int((~is_used).sum()), 'training image')} of other classes left out")
 
     _, cosines = top_matches(classes.image_embeddings, embeddings, 1)
     trained_rows = np.flatnonzero(cosines[:, 0] > SAME_IMAGE_COSINE).tolist()

@@ -25,7 +25,7 @@ from ernie_vil2.evaluation.intervals import (
     find_detectable_difference,
 )
 from ernie_vil2.evaluation.retrieval import CUTOFFS, format_direction
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.pages import Card, Table
 
 _LEVEL_TEXT = f"{100 * CONFIDENCE_LEVEL:.0f} %"
@@ -194,7 +194,7 @@ class Verdict:
 
     def __str__(self) -> str:
         difference = self.difference
-        queries = counted(difference.count, "query", "queries")
+        queries = pluralize(difference.count, "query", "queries")
         place = f"{self.result}: " if self.result else ""
         if not difference.standard_error and not difference.mean:
             return (

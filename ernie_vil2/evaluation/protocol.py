@@ -32,7 +32,7 @@ from ernie_vil2.evaluation.retrieval import (
     score_matchings,
     summarize,
 )
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.registry import Registry, unknown_name
 
 
@@ -204,7 +204,7 @@ class Evaluation:
     def sizes(self) -> str:
         """Sizes of the galleries and number of pairs, in words."""
         values = summarize(self.results)
-        sizes = [counted(values[f"{kind}s"], kind) for kind in ("image", "text", "pair") if f"{kind}s" in values]
+        sizes = [pluralize(values[f"{kind}s"], kind) for kind in ("image", "text", "pair") if f"{kind}s" in values]
         return ", ".join(sizes)
 
     @cached_property
@@ -316,7 +316,7 @@ def make_queries_title(name: str, evaluations: Iterable[Evaluation]) -> str:
             side, _ = result.matching.sides
             num_rows = len(result.ranking.rank)
             num_queries = int(np.count_nonzero(result.ranking.rank))
-            count = counted(num_rows, side)
+            count = pluralize(num_rows, side)
             if num_queries < num_rows:
                 count = f"{num_queries:,} of {count}"
             counts[count] = None
@@ -327,7 +327,7 @@ def make_queries_title(name: str, evaluations: Iterable[Evaluation]) -> str:
 
     ranges = []
     for side, query_counts in counts_by_side.items():
-        count = counted(max(query_counts), side)
+        count = pluralize(max(query_counts), side)
         if min(query_counts) < max(query_counts):
             count = f"{min(query_counts):,} to {count}"
         ranges.append(count)

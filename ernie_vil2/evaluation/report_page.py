@@ -26,7 +26,7 @@ from ernie_vil2.evaluation.report import RECORD_VERSION, make_absolute, unescape
 from ernie_vil2.evaluation.retrieval import Row, format_direction, make_recall_table
 from ernie_vil2.io.files import check_version, load_json, system_errors_named
 from ernie_vil2.io.run_folder import BEFORE
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.pages import Card, Table, make_comparison_charts, make_training_charts, write_page
 
 # Queries that each list of won or lost queries shows: enough for an impression, and the page stays short.
@@ -292,7 +292,7 @@ def make_headline(
     for verdict in verdicts:
         outcomes = comparison.outcomes[verdict.model][verdict.result]
         level = comparison.estimates[verdict.result, verdict.model, verdict.figure].mean
-        images = counted(len(np.unique(outcomes.clusters)), "test image")
+        images = pluralize(len(np.unique(outcomes.clusters)), "test image")
         in_language = f" in {verdict.result}" if len(verdicts) > 1 else ""
         figure = f"{describe_figure(verdict.figure)} on your {images}{in_language}"
         level_clauses.append(f"{figure} is {level:.1f} ({_format_change(verdict.difference)})")
@@ -319,7 +319,7 @@ def _format_change(change: Interval) -> str:
 
 def _describe_gains(comparison: Comparison, verdict: Verdict, trained: TrainedQueries, in_language: str) -> str:
     """Say how many test texts are also trained on, and what their queries and the other queries gain."""
-    texts = f"{counted(trained.num_texts, 'test text')}{in_language}"
+    texts = f"{pluralize(trained.num_texts, 'test text')}{in_language}"
     if not trained.num_trained:
         return f"none of the {texts} is trained on"
     if trained.num_trained == trained.num_texts:

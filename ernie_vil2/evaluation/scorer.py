@@ -23,7 +23,7 @@ from ernie_vil2.evaluation.check import Inspection, decode_all
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
 from ernie_vil2.evaluation.protocol import find_protocol_scorer
 from ernie_vil2.evaluation.report import Report
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.registry import Registry
 
 SCORERS: Registry[type[Scorer]] = Registry(
@@ -165,7 +165,7 @@ class Scorer(Protocol):
         """Return the sizes of each benchmark in words."""
         sizes = {}
         for name, benchmark in inputs.benchmarks.items():
-            sizes[name] = f"{counted(len(benchmark.images), 'image')}, {counted(len(benchmark.texts), 'text')}"
+            sizes[name] = f"{pluralize(len(benchmark.images), 'image')}, {pluralize(len(benchmark.texts), 'text')}"
         return sizes
 
     def check(self, inputs: ScorerInput, model: ErnieViL2, name: str) -> None:

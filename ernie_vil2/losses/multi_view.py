@@ -14,7 +14,7 @@ from paddle.autograd import PyLayer
 from ernie_vil2.config import LossConfig
 from ernie_vil2.config.sections import PAIRS
 from ernie_vil2.device.cpu_kernels import keep
-from ernie_vil2.io.terminal import RunError, counted
+from ernie_vil2.io.terminal import RunError, pluralize
 from ernie_vil2.registry import Registry
 
 from .tiles import (
@@ -348,7 +348,7 @@ def check_negatives(ids: np.ndarray) -> None:
     if num_rows > 1 and 2 * num_without > num_rows:
         raise NoNegatives(
             f"{num_without} of the {num_rows} rows of a batch have no negative left, so that nothing is learnt from "
-            f"them: one image is in {counted(image_counts.max(), 'row')}, one text in {text_counts.max():,}. Look at "
+            f"them: one image is in {pluralize(image_counts.max(), 'row')}, one text in {text_counts.max():,}. Look at "
             "images, captions and Data.text_id, raise Training.global_batch, or set Loss.duplicates=ignored"
         )
 

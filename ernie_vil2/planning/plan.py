@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ernie_vil2.config import Config, ConfigError, LossConfig, apply_overrides
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 
 if TYPE_CHECKING:
     from ernie_vil2.planning.towers import Towers
@@ -412,8 +412,8 @@ def headline(plan: Plan) -> str:
 
 def describe(plan: Plan) -> Iterator[str]:
     """Yield the lines that describe a plan, one figure on each."""
-    views = " and ".join(counted(number, f"{kind} view") for kind, number in plan.views.items() if number)
-    rows = f"{counted(plan.ranks, 'rank')} of {counted(plan.rows_per_rank, 'row')}, {views} of each"
+    views = " and ".join(pluralize(number, f"{kind} view") for kind, number in plan.views.items() if number)
+    rows = f"{pluralize(plan.ranks, 'rank')} of {pluralize(plan.rows_per_rank, 'row')}, {views} of each"
     yield _format_line("batch", f"{plan.global_batch:,}", rows)
     if plan.rows_at_once < plan.rows_per_rank:
         yield _format_line("micro batch", f"{plan.rows_at_once:,}", "rows of a rank encoded at once, every row twice")
@@ -438,7 +438,7 @@ def describe(plan: Plan) -> Iterator[str]:
         yield _format_line("nothing", "")
 
     num_samples = plan.steps * plan.global_batch
-    pairs = counted(num_samples, "pair") if num_samples < 1e6 else f"{num_samples / 1e6:,.0f} M pairs"
+    pairs = pluralize(num_samples, "pair") if num_samples < 1e6 else f"{num_samples / 1e6:,.0f} M pairs"
     yield from ("", "schedule")
     yield _format_line("steps", f"{plan.steps:,}", pairs)
     per_rank = f"{_format_flops(plan.flops / plan.ranks)} per rank"

@@ -27,7 +27,7 @@ from ernie_vil2.device import runtime
 from ernie_vil2.device.launch import launched_rank
 from ernie_vil2.io.files import write_text
 from ernie_vil2.io.run_folder import CONFIG, DRY_RUN, check_run_folder, list_checkpoints
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.models.weights.initial import resolve_model_like
 from ernie_vil2.pages import Axis, Chart, Series, make_line_chart, write_page
 from ernie_vil2.planning.plan import DEVICES, duration, headline, plan_run, recognise_device
@@ -198,9 +198,9 @@ def timed_step(config: Config, ranks: int, weights: str | None = None) -> str:
     share = training.global_batch // ranks
     unit, count = duration(taken * share / rows * training.steps)
     return (
-        f"a step of {counted(rows, 'sample')} takes {taken:.2g} s on this machine, {wait:.2g} s of it waiting for "
+        f"a step of {pluralize(rows, 'sample')} takes {taken:.2g} s on this machine, {wait:.2g} s of it waiting for "
         f"data to be read and decoded; {training.steps:,} steps of {share:,} take about "
-        f"{counted(round(count), unit[:-1])}, without evaluations"
+        f"{pluralize(round(count), unit[:-1])}, without evaluations"
     )
 
 
@@ -249,7 +249,7 @@ def _sources(stream: SampleStream, config: Config, read: Sequence[Preview]) -> l
     lines = []
     for share, content, each in zip(stream.shares, contents, read, strict=True):
         parts = [
-            f"{counted(content['samples'], 'sample')} in {counted(content['shards'], 'shard')}, "
+            f"{pluralize(content['samples'], 'sample')} in {pluralize(content['shards'], 'shard')}, "
             f"{share:.2%} of the stream, {content['epochs']:,.1f} epochs",
             f"{each.read:,} read in {each.seconds:.1f} s (Data.workers: {config.Data.workers}), "
             f"{len(each.bad):,} unusable",
@@ -307,7 +307,9 @@ def preview(make: SampleRows, config: Config, source: int, rows: int) -> Preview
     samples = [make.stream[position][1] for position in shown]
     side = config.Model.image.image_size
     small = sum(_short_side(sample) < side for sample in samples)
-    scaled = [f"{small} of {counted(len(samples), 'image')} looked at are smaller than {side} pixels and are scaled up"]
+    scaled = [
+        f"{small} of {pluralize(len(samples), 'image')} looked at are smaller than {side} pixels and are scaled up"
+    ]
     return Preview(
         read=rows,
         bad=[tuple(each) for each in batch["bad"]],

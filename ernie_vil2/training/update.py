@@ -26,7 +26,7 @@ from ernie_vil2.device.launch import STOPPED, SecondCtrlC, heard, leave_closed_t
 from ernie_vil2.device.transfers import fetched
 from ernie_vil2.io.files import save_arrays, write_json
 from ernie_vil2.io.run_folder import MODEL
-from ernie_vil2.io.terminal import RunError, counted
+from ernie_vil2.io.terminal import RunError, pluralize
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.collectives import errors_on_all_ranks, raise_on_all_ranks
 from ernie_vil2.parallel.norms import copy_statistics, get_running_statistics, set_statistics
@@ -255,7 +255,7 @@ class NonFiniteSteps:
 
     def _describe_share(self, steps: int) -> str:
         return (
-            f"{self.num_skipped:,} of {counted(steps, 'step')} were not finite and left out, more than "
+            f"{self.num_skipped:,} of {pluralize(steps, 'step')} were not finite and left out, more than "
             f"Training.max_skipped_share = {self._max_share:g} allows"
         )
 

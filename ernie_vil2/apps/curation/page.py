@@ -13,7 +13,7 @@ from ernie_vil2.apps.curation.step import Shown, Step
 from ernie_vil2.data.decoding import decode_image, encode_thumbnail
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.pages import Axis, Chart, Series, Table, make_line_chart, write_page
 
 FILE = "curation.html"
@@ -52,7 +52,7 @@ class Curation:
             left -= count
             rows.append((f"{step:<18} {reason}", [f"{count:,}", f"{left:,}"]))
         lines = [Table(["went", "left"], rows, min_width=13, has_rule=False).as_text()]
-        lines.append(f"{self.kept:,} of {counted(self.pairs, 'pair')} stay ({self.kept / max(1, self.pairs):.1%})")
+        lines.append(f"{self.kept:,} of {pluralize(self.pairs, 'pair')} stay ({self.kept / max(1, self.pairs):.1%})")
         if round(self.drawn) != self.kept:
             lines.append(f"of them {self.drawn:,.0f} are drawn in an epoch, on average")
         lines += [f"{step}: {fact}" for step, facts in self.facts.items() for fact in facts]

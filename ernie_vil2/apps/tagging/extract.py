@@ -27,7 +27,7 @@ from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_
 from ernie_vil2.data.tags import Tags, find_tags_id
 from ernie_vil2.io.files import atomic_write, load_json, parse_json, system_errors_named, write_json
 from ernie_vil2.io.locks import Locked, OtherJob, check_job, lock
-from ernie_vil2.io.terminal import RunError, counted
+from ernie_vil2.io.terminal import RunError, pluralize
 
 VERSION = 1  # of journals and reports
 
@@ -244,10 +244,10 @@ class TaggingReport:
 
     def __str__(self) -> str:
         tagged = self.ids - self.untagged.count
-        lines = [f"{tagged:,} of {counted(self.ids, 'id')} {'has' if tagged == 1 else 'have'} tags"]
+        lines = [f"{tagged:,} of {pluralize(self.ids, 'id')} {'has' if tagged == 1 else 'have'} tags"]
         for language, counts in sorted(self.languages.items()):
             of = f"tags_{language}" if language else "tags"
-            lines.append(f"  {of}: {counted(counts['ids'], 'id')}, {counts['tags'] / counts['ids']:.1f} tags each")
+            lines.append(f"  {of}: {pluralize(counts['ids'], 'id')}, {counts['tags'] / counts['ids']:.1f} tags each")
         if self.untagged.count:
             lines.append(f"ids without tags: {format_names(**vars(self.untagged))}")
         if self.shared.count:

@@ -19,7 +19,7 @@ from ernie_vil2.data.samples import BadSample, Reason, is_id
 from ernie_vil2.data.source_files import list_image_files, read_file, read_json
 from ernie_vil2.data.spec import TRAIN, DataLike, DataSpec
 from ernie_vil2.io.files import read_text
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 
 LIST_MARK = "@"  # between a JSON file and the name of a list in it: `classnames.json@imagenet1k`
 LABEL = "label"
@@ -121,7 +121,7 @@ def assign_class_names(
         max_number = max(labels_by_number, default=0)
         if max_number >= len(names):
             raise ValueError(
-                f"{source}: {counted(len(names), 'name')}, but there is a class {labels_by_number[max_number]}, "
+                f"{source}: {pluralize(len(names), 'name')}, but there is a class {labels_by_number[max_number]}, "
                 "counted from 0; give every class a line, or write label<TAB>name"
             )
         # Classes without images are numbered as the others: with leading zeros if all labels have the same width.
@@ -134,8 +134,8 @@ def assign_class_names(
 
     if len(labels) != len(names):
         raise ValueError(
-            f"{source}: {counted(len(names), 'name')} for {counted(len(labels), 'class', 'classes')}; give every class "
-            "a line, in the order of the sorted labels, or write label<TAB>name"
+            f"{source}: {pluralize(len(names), 'name')} for {pluralize(len(labels), 'class', 'classes')}; give every "
+            "class a line, in the order of the sorted labels, or write label<TAB>name"
         )
     return dict(zip(sorted(labels), names, strict=True))
 

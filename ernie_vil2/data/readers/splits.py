@@ -18,7 +18,7 @@ from ernie_vil2.config import HoldoutConfig
 from ernie_vil2.data.readers.columns import IMAGE_KEYS
 from ernie_vil2.data.readers.source import Shard, ShardedSource
 from ernie_vil2.data.samples import BadSample, Sample, content_id, is_blank, text_key
-from ernie_vil2.io.terminal import counted, printable, shows_progress
+from ernie_vil2.io.terminal import pluralize, printable, shows_progress
 
 MAX_CAPTION_SHARE = 0.05
 """Samples with one caption stay together up to this share of all samples. A caption of more samples, such as the name
@@ -76,7 +76,7 @@ class Division:
             )
         scan = self._scan(source)
         if self.group_by and scan.groups.num_ungrouped and not quiet:
-            count = f"{scan.groups.num_ungrouped:,} of {counted(len(source), 'sample')}"
+            count = f"{scan.groups.num_ungrouped:,} of {pluralize(len(source), 'sample')}"
             print(
                 f"{count} have no {self.group_by}: only those of one image or caption are kept together",
                 file=sys.stderr,
@@ -116,8 +116,8 @@ class Division:
             if not rows:
                 num_groups = len(scan.groups.list_members())
                 raise ValueError(
-                    f"the part {name} would be empty: {counted(len(source), 'sample')} are in "
-                    f"{counted(num_groups, 'group')} of which each stays in one part; name larger shares, or "
+                    f"the part {name} would be empty: {pluralize(len(source), 'sample')} are in "
+                    f"{pluralize(num_groups, 'group')} of which each stays in one part; name larger shares, or "
                     "another group_by"
                 )
         return {name: np.array(rows, np.int64) for name, rows in rows_by_part.items()}
@@ -257,9 +257,9 @@ def _describe_frequent_captions(counts: Counter[str], captions: Collection[str],
     text = most_frequent
     if len(text) > MAX_SHOWN_CHARACTERS:
         text = f"{text[:MAX_SHOWN_CHARACTERS]}..."
-    subject = f'the caption "{printable(text)}" ({counts[most_frequent]:,} of {counted(num_samples, "sample")})'
+    subject = f'the caption "{printable(text)}" ({counts[most_frequent]:,} of {pluralize(num_samples, "sample")})'
     if len(captions) > 1:
-        subject += f", and {counted(len(captions) - 1, 'other caption')},"
+        subject += f", and {pluralize(len(captions) - 1, 'other caption')},"
     return (
         f"{subject} is that of more than {MAX_CAPTION_SHARE:.0%} of the samples, so that several parts may have it; "
         "those of any other caption stay together"

@@ -26,7 +26,7 @@ from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.published import find_published
 from ernie_vil2.evaluation.report import Page, Report, Section, wrap_lines
 from ernie_vil2.evaluation.scorer import ProgressBar, Scorer, ScorerInput
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.pages import Answer, Card, Table, format_percent
 from ernie_vil2.section import Precision
 
@@ -257,8 +257,8 @@ def check_statements(splits: Sequence[Statements], progress: Callable[[int], obj
     for statements in splits:
         counts = statements.counts
         details = ", ".join(f"{name} {count:,}" for name, count in counts.items() if name != "statements")
-        lines.append(f"{statements.name}: {counted(counts['statements'], 'statement')} ({details})")
-        lines += [f"  {name}: {counted(len(ids), 'statement')}" for name, ids in statements.subsets.items()]
+        lines.append(f"{statements.name}: {pluralize(counts['statements'], 'statement')} ({details})")
+        lines += [f"  {name}: {pluralize(len(ids), 'statement')}" for name, ids in statements.subsets.items()]
 
         bad_rows = statements.benchmark.entry_report
         bad_images = decode_all(statements.benchmark.images, progress)
@@ -363,7 +363,7 @@ class Entailment(Scorer):
     def describe_sizes(self, inputs: ScorerInput) -> dict[str, str]:
         statements: Statements = inputs.context
         counts = statements.counts
-        sizes = f"{counted(counts['statements'], 'statement')}, {counted(counts['images'], 'image')}"
+        sizes = f"{pluralize(counts['statements'], 'statement')}, {pluralize(counts['images'], 'image')}"
         return {statements.name: sizes}
 
     def check(self, inputs: ScorerInput, model: ErnieViL2, name: str) -> None:
@@ -469,7 +469,7 @@ def make_confusion_table(scores: EntailmentScores) -> Table:
 def make_notes(scores: EntailmentScores) -> list[str]:
     """Return sentences on statements that were left out, on the published results, and on the definition."""
     statements = scores.statements
-    notes = [f"{statements.name}: {len(scores.rows):,} of {counted(len(statements.rows), 'statement')} scored"]
+    notes = [f"{statements.name}: {len(scores.rows):,} of {pluralize(len(statements.rows), 'statement')} scored"]
     if statements.benchmark.entry_report.counts:
         notes.append(f"rows: {statements.benchmark.entry_report}")
     if scores.bad_samples.counts:

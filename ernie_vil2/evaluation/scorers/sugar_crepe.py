@@ -23,7 +23,7 @@ from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import Report
 from ernie_vil2.evaluation.scorer import Scorer, ScorerInput
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.pages import Answer, Card, Table, format_percent
 
 KINDS = ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
@@ -117,7 +117,7 @@ class SugarCrepe(Scorer):
                 metrics[kind] = float(right_percent[kind_of_item == kind].mean())
         metrics["mean"] = fmean(metrics.values())
 
-        notes = [f"{counted(len(items), 'item')} of {len(inputs.context):,} scored", DEFINITION]
+        notes = [f"{pluralize(len(items), 'item')} of {len(inputs.context):,} scored", DEFINITION]
         if bad_samples.counts:
             notes.append(f"images: {bad_samples}")
         columns = [name.replace("_", " ") for name in metrics]
@@ -130,7 +130,7 @@ class SugarCrepe(Scorer):
             ("id", "kind", "image", "caption", "negative_caption", "score", "negative_score", "right"),
             [[*item, *pair, int(pair[0] > pair[1])] for item, pair in zip(items, scores.tolist(), strict=True)],
             best_by=self.best_by,
-            sizes=f"{counted(num_images, 'image')}, {counted(num_texts, 'text')}",
+            sizes=f"{pluralize(num_images, 'image')}, {pluralize(num_texts, 'text')}",
             notes=notes,
             make_outcomes=lambda: {"": make_outcomes(items, embeddings, scores)},
         )

@@ -34,7 +34,7 @@ from ernie_vil2.evaluation.linear_probe import score_linear_probe
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import Report
 from ernie_vil2.evaluation.scorer import ProgressBar, Scorer, ScorerInput
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.pages import Answer, Card, Table, format_percent
 
 CSV_COLUMNS = ("result", "image_id", "labels", "answer", "answer_name", "probability", "score", "rank", "right")
@@ -123,7 +123,7 @@ class ZeroShot(Scorer):
 
     def describe_sizes(self, inputs: ScorerInput) -> dict[str, str]:
         labelled, templates = inputs.context
-        sizes = f"{counted(len(labelled.images), 'image')}, {counted(len(labelled.texts), 'class', 'classes')}"
+        sizes = f"{pluralize(len(labelled.images), 'image')}, {pluralize(len(labelled.texts), 'class', 'classes')}"
         return {labelled.name: f"{sizes}, named in {' and '.join(templates)}"}
 
     def check(self, inputs: ScorerInput, model: ErnieViL2, name: str) -> None:

@@ -23,7 +23,7 @@ from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.readers import open_benchmarks
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.io.files import atomic_write
-from ernie_vil2.io.terminal import counted
+from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.section import Count, Fraction
 
 
@@ -94,7 +94,7 @@ class Leaks(Step[Settings]):
                 if own.texts == "remove":
                     joins.remove("caption of a benchmark", query)
             joins.facts.setdefault(self.name, []).append(
-                f"{path}: {counted(len(found), 'pair')} {'have' if len(found) != 1 else 'has'} one of its "
+                f"{path}: {pluralize(len(found), 'pair')} {'have' if len(found) != 1 else 'has'} one of its "
                 f"{len(set(names)):,} images, {captions:,} more one of its captions, or nearly so"
                 + ("" if own.texts == "remove" else " (which stay)")
             )
