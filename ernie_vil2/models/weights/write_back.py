@@ -62,10 +62,9 @@ _POSITION_KEYS = (
     "longtext_len",
 )
 _LENGTH_KEYS = ("model_max_length",)
-_POSITION_IDS = (
-    "position_ids"  # array of the numbers 0 to n - 1 in older files; the authors' classes make it themselves
-)
-MAX_ORIGINS = 100  # runs that began with each other; damaged folders may name each other in a circle
+# Array of the numbers 0 to n - 1 in older files. It has the old length; the authors' classes can make it themselves.
+_POSITION_IDS = "position_ids"
+MAX_RUNS = 100  # between a model and its origin; without a bound, damaged folders could name each other in a circle
 
 
 def find_origin(source: str | os.PathLike) -> Path | None:
@@ -77,7 +76,7 @@ def find_origin(source: str | os.PathLike) -> Path | None:
         The origin; None if the model came from none, or one of the models on the way no longer exists.
     """
     # From run to run, until there is a folder without a config.yaml.
-    for _ in range(MAX_ORIGINS):
+    for _ in range(MAX_RUNS):
         try:
             path = find_model(source)
         except FileNotFoundError:
@@ -162,7 +161,7 @@ def write_back(
 
     if not is_default:
         notes.append(
-            f"load_model reads the folder by default in another way: give dialect={original.dialect} for this model"
+            f"by default, load_model reads the folder in another way; for this model give it dialect={original.dialect}"
         )
     old_length, new_length = written.config.Data.max_length, model.config.Data.max_length
     if old_length != new_length:
