@@ -57,7 +57,7 @@ def main() -> int:
     before, times = resident(), []
     for epoch in range(5):
         start = time.process_time()
-        stream.where((epoch * args.samples + args.samples // 3) // args.batch * args.batch)
+        stream.describe_location((epoch * args.samples + args.samples // 3) // args.batch * args.batch)
         times.append(time.process_time() - start)
     print(f"order       first position of an epoch after a resume: {np.median(times) * 1e3:.0f} ms, "
           f"{resident() - before:.0f} MiB")  # fmt: skip

@@ -337,7 +337,7 @@ def make_benchmarks(source: LocatedSamples, name: str, data: DataSpec) -> dict[s
             samples.append(bad_sample)
             continue
         # Forget the bytes of the image: all images together may not fit into memory.
-        image_id = image_ids.assign(sample, source.where(index))
+        image_id = image_ids.assign(sample, source.describe_location(index))
         image = BenchmarkImage(image_id, partial(read_image, source, index), sample.fields)
         samples.append((replace(sample, image=b""), image))
         for language, caption in sample.captions.items():

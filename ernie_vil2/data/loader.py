@@ -101,10 +101,10 @@ class SampleRows(ABC):
 
     def report_stuck(self, position: int) -> RowReport:
         """Return the report of a row whose sample did not arrive in time."""
-        return RowReport(self.stream.where(position), Reason.NO_ANSWER)
+        return RowReport(self.stream.describe_location(position), Reason.NO_ANSWER)
 
 
-TEXT_ARRAYS = ("text", "text_2")
+TEXT_ARRAYS = ("text", "text_2")  # the second one only with `Views.long_caption`
 
 
 class ViewRows(SampleRows):
@@ -139,6 +139,7 @@ class ViewRows(SampleRows):
         return layout
 
     def _write_text(self, row: Arrays, text: str, name: str = "text") -> None:
+        """Write the ids of a text into a row, padded to the maximum length, and the length that the batch needs."""
         tokenizer = self._tokenizers[name]
         ids = tokenizer.encode(text)
         row[name][0] = tokenizer.pad_id
@@ -221,6 +222,7 @@ def load_batches(
     cv2.setNumThreads(0)
     size = config.Training.global_batch // num_ranks
     first_row = rank * size
+    # The positions of this rank in one global batch after the other, without end.
     starts = itertools.count(position + first_row, config.Training.global_batch)
     positions = (range(start, start + size) for start in starts)
 
@@ -256,18 +258,19 @@ def _fill(
 
 def _assemble_batch(rows: SampleRows, arrays: Arrays, reports: list[RowReport], first_row: int) -> tuple[Arrays, Batch]:
     """Return the arrays that go to the device, which are views of the workers' memory, and the rest of the batch."""
-    usable = [row for row, report in enumerate(reports) if report.reason is None]
-    batch: Batch = {
-        "rows": len(reports),
-        "bad": [[report.reason, report.name] for report in reports if report.reason is not None],
-        "remarks": [],
-        "names": [reports[row].name for row in usable],
-    }
-    for report in reports:
+    batch: Batch = {"rows": len(reports), "bad": [], "remarks": [], "names": []}
+    usable = []
+    for row, report in enumerate(reports):
+        if report.reason is not None:
+            batch["bad"].append([report.reason, report.name])
+            continue
+        usable.append(row)
+        batch["names"].append(report.name)
         batch["remarks"] += [[remark, report.name] for remark in report.remarks]
     if not usable:
         return {}, batch
 
+    # Copies are made only where rows are missing; `fill_batches` says how long the memory remains valid.
     if len(usable) < len(reports):
         arrays = {name: array[usable] for name, array in arrays.items()}
     collated = rows.collate(dict(arrays))

@@ -92,7 +92,7 @@ class ShardOrder:
         number = int(np.searchsorted(ends, position, side="right"))
         shard = shards[number]
         row = position - (int(ends[number - 1]) if number else 0)
-        if self.draws is not None:
+        if self.draws is not None:  # of the drawn rows, whose numbers in the shard are looked up
             row = int(self.draws.rows(epoch, shard)[row])
         return int(self._starts[shard]) + row
 
@@ -249,6 +249,7 @@ def _compute_quotas(weights: np.ndarray) -> np.ndarray:
     quotas = np.maximum(1, np.floor(exact)).astype(np.int64)
     missing = BLOCK - quotas.sum()
     if missing > 0:
+        # Positions that rounding left over go to the sources that lost most by it.
         quotas[np.argsort(quotas - exact)[:missing]] += 1
     else:  # the largest source pays for those that were raised to one
         quotas[np.argmax(quotas)] += missing

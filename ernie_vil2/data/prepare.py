@@ -212,6 +212,7 @@ def _find_unique_samples(work: ShardWork, num_processes: int) -> np.ndarray:
     """Return which samples are no duplicates of an earlier one, `[N]` bool."""
     digests = np.concatenate(_map_shards(_digest_samples, work, num_processes, "looking for duplicates"))
     is_unique = ~digests.any(axis=1)  # samples that could not be read, which are reported when shards are made
+    # np.unique compares whole digests, and returns the first row of each.
     digests_as_values = np.ascontiguousarray(digests).view(f"V{DIGEST_BYTES}")
     _, first_rows = np.unique(digests_as_values, return_index=True)
     is_unique[first_rows] = True
@@ -237,6 +238,7 @@ def _digest_samples(work: ShardWork, shard: int) -> np.ndarray:
 
 def _resume_shard(work: ShardWork, shard: int, output: Path, state: Path) -> dict:
     """Return the note on a finished shard if shard and input are unchanged; else make the shard."""
+    # A note is written after its shard, so that a shard without a note is incomplete or of unknown input.
     note = state / f"{shard:05d}.json"
     if note.exists():
         entry = load_json(note)
@@ -326,6 +328,7 @@ def _read_samples(
     """
     for row in work.rows(shard):
         work.count(1)
+        # Each of `contents` is digested by itself, so that their borders count.
         outcome: tuple[int, Sample, dict] | BadSample | None
         if work.is_unique is not None and not work.is_unique[row]:
             outcome, contents = None, [b"duplicate"]
@@ -404,6 +407,7 @@ def _make_fields(sample: Sample, work: ShardWork) -> dict:
     captions, tags = sample.readable_captions(), dict(sample.tags)
     if work.tags:
         tags = join_tags(tags, find_tags_id(sample, work.settings.tags_id), work.tags)
+    # Fields of the source that hold texts are replaced by `captions` and `tags`.
     fields = {}
     for name, value in sample.fields.items():
         if name != "text" and name.partition("_")[0] not in ("caption", "tags"):
@@ -470,7 +474,7 @@ class PreparedIndex:
             write_json(temporary / INDEX, content)
 
     def __str__(self) -> str:
-        num_shards = sum(1 for shard in self.shards if shard["samples"])
+        num_shards = len([shard for shard in self.shards if shard["samples"]])
         size = f", {self.total('bytes'):,} bytes" if self.total("bytes") else ""
         lines = [
             f"{pluralize(self.total('samples'), 'sample')} in {pluralize(num_shards, 'shard')}{size}",

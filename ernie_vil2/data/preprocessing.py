@@ -134,7 +134,7 @@ def make_pillow_view(image: Image.Image, kind: PillowKind, size: int, geometry: 
     Returns:
         `[size, size, 3]` uint8 RGB; with naflex `[H, W, 3]`, whole patches.
     """
-    if kind != "open_clip":
+    if kind != "open_clip":  # which converts after the resize
         image = image.convert("RGB")
     resample = Image.Resampling[geometry.interpolation.upper()]
     if kind == "naflex":
@@ -314,6 +314,7 @@ class Preprocessing:
             return short, long
         if self.geometry.resize == "longest":
             return 0, self.size
+        # The two sides become equal (squash), or the longer one follows from the shorter one.
         return max(self.size, self.geometry.resized or 0), 0
 
     def decode(self, image: bytes | Image.Image, name: str, factor: int = 1) -> np.ndarray | Image.Image:

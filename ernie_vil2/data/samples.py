@@ -334,6 +334,7 @@ class BadSampleReport:
         for counts, entries in ((self.counts, bad), (self.remarks, remarks)):
             for reason, name in entries:
                 counts[reason] += 1
+                # An image that is read in every epoch is named once.
                 if len(self.names[reason]) < self.MAX_NAMES and name not in self.names[reason]:
                     self.names[reason].append(name)
         if self.num_read >= self.MIN_READ and self.counts.total() > self.max_share * self.num_read:
@@ -417,5 +418,5 @@ class LocatedSamples(SampleSequence, Protocol):
     def files(self) -> list[Path]:
         """The local files that rows are read from."""
 
-    def where(self, index: int) -> str:
+    def describe_location(self, index: int) -> str:
         """Return shard and row of a sample, for a person who looks for it."""

@@ -105,6 +105,8 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selection:
     """
     require("Data.select", "pyarrow")
     folder = Path(folder)
+
+    # Find the tables of the shards by what the shards are.
     if not (folder / ABOUT).is_file():
         raise FileNotFoundError(f"{folder}: there is no {ABOUT}; name the output of a whole run of ernie-vil2 curate")
     about = load_json(folder / ABOUT, most=2**28)
@@ -114,6 +116,7 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selection:
         identity = ShardIdentity(shard["name"], shard["samples"], shard["content"])
         files_of_shards[identity].append(shard["file"])
 
+    # Read the tables in the order of the source's shards.
     numbers, weights, ids = [], [], []
     first_row = 0
     for identity in identify_shards(source):
@@ -218,6 +221,7 @@ class WeightedDraws:
 
     def are_drawn(self, epoch: int, first: int, last: int) -> np.ndarray:
         """Return for the rows from `first` to `last`, without `last`, whether they are in an epoch, bool."""
+        # Seed, source and epoch become one number, which is combined with each id.
         epoch_key = 0
         for number in (*self._key, epoch):
             mixed = _mix_bits(np.array([epoch_key ^ number & 0xFFFFFFFFFFFFFFFF], np.uint64))
@@ -226,6 +230,7 @@ class WeightedDraws:
         return self._is_certain[first:last] | (random_numbers < self._bounds[first:last])
 
     def _count_rows(self, epoch: int) -> np.ndarray:
+        # Entry i counts the drawn rows before row i, so that a shard's count is a difference of two entries.
         drawn_before = np.zeros(len(self._ids) + 1, np.int64)
         for first in range(0, len(self._ids), CHUNK):
             last = min(first + CHUNK, len(self._ids))

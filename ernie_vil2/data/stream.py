@@ -111,10 +111,11 @@ class SampleStream:
             units = self._units[number] = RowsByImage(names, seed, number)
             sizes = units.shard_sizes
 
+        # Without weights below one nothing is drawn: every epoch has all samples.
         if selection is None or (selection.weights >= 1).all():
             return ShardOrder(sizes, seed, number)
         weights, ids = selection.weights, selection.ids
-        if units is not None:
+        if units is not None:  # an image is drawn if the best of its rows is
             weights, ids = units.largest(weights), units.largest(ids)
         return ShardOrder(sizes, seed, number, WeightedDraws(weights, ids, np.asarray(sizes), seed, number))
 
@@ -165,16 +166,17 @@ class SampleStream:
         source, number = self.find_sample(position)
         return self.sources[source].is_local(number)
 
-    def where(self, position: int) -> str:
+    def describe_location(self, position: int) -> str:
         """Return shard and row of the sample at a position, for a person who looks for it."""
         source, number = self.find_sample(position)
-        return self.sources[source].where(number)
+        return self.sources[source].describe_location(number)
 
     def ids(self, source: int, sample: Sample) -> tuple[int, int]:
-        """Return the image and the text of a sample as numbers.
+        """Return the image and the text of a sample as numbers, by which the loss finds equal ones in a batch.
 
-        Two samples are of one image if source, image name and bytes are equal: an image name means nothing in another
-        data set. A caption is a text of its own in any data set.
+        Two samples share an image if source, image name and bytes are equal: in another data set the same name may mean
+        another image. Two samples share a text if it is equal, in any data set; ids of texts are compared within one
+        data set only.
         """
         data_name, long_caption = self._data_names[source], self.views[source].long_caption
         text = sample.text_name_without(long_caption) if long_caption else sample.text_name
@@ -255,17 +257,17 @@ class SampleStream:
         Raises:
             ValueError: a source has other shards, shards of other sizes, or other content in them.
         """
-        for then, source, selection in zip(state["sources"], self.sources, self._selections, strict=True):
-            now = _describe_content(source, selection)
-            if then.get("selection") != now.get("selection"):
+        for saved, source, selection in zip(state["sources"], self.sources, self._selections, strict=True):
+            current = _describe_content(source, selection)
+            if saved.get("selection") != current.get("selection"):
                 raise ValueError(
-                    f"the selection of {then['name']} has changed since the checkpoint. Set Data.select to what the "
+                    f"the selection of {saved['name']} has changed since the checkpoint. Set Data.select to what the "
                     "curation had made then, or start a new run with another -o Training.output=..."
                 )
-            if any(then[key] != value for key, value in now.items()):
+            if any(saved[key] != value for key, value in current.items()):
                 raise ValueError(
-                    f"the data {then['name']} has changed since the checkpoint: {_format_content(then)} then, "
-                    f"{_format_content(now)} now. Put the files back as they were, or start a new run with another "
+                    f"the data {saved['name']} has changed since the checkpoint: {_format_content(saved)} then, "
+                    f"{_format_content(current)} now. Put the files back as they were, or start a new run with another "
                     "-o Training.output=..."
                 )
 
@@ -324,7 +326,10 @@ def watch_for_leaks(stream: SampleStream, benchmarks: Iterable[Benchmark]) -> li
     Returns:
         Lines for people; none if no ids are equal.
     """
-    images = {id(image): image for benchmark in benchmarks for image in benchmark.images}.values()
+    unique_images = {}  # benchmarks may share images, which need to be read only once
+    for benchmark in benchmarks:
+        unique_images.update({id(image): image for image in benchmark.images})
+    images = list(unique_images.values())
     if not images:
         return []
     with ThreadPoolExecutor(NUM_THREADS) as threads:

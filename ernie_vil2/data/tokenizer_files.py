@@ -282,6 +282,7 @@ def _open_library_tokenizer(
         if settings and rules == "bert":
             content = apply_bert_settings(content, settings)
         tokenizer = LibraryTokenizer(content, max_length, rules)
+        # Tokens can be added only to a tokenizer of the library, whose text is then opened again.
         missing_tokens = find_missing_tokens(tokenizer.library, settings)
         if missing_tokens:
             library = _parse(content)
@@ -303,6 +304,7 @@ def find_vocabulary_file(source: str | Path | None, rules: str) -> Path:
     Raises:
         FileNotFoundError: there is none.
     """
+    # Folders with the rules of this package have a vocab.txt.
     names: tuple[str, ...] = (VOCABULARY,)
     if rules in DIALECTS:
         names = _FILES_OF_RULES.get(rules, (FILE, *_SENTENCEPIECE_FILES))
@@ -423,6 +425,7 @@ def _convert_byte_pairs(vocab: dict[str, int], merges: Sequence[str], rules: str
         models.BPE(vocab, pairs, unk_token=end, continuing_subword_prefix="", end_of_word_suffix="</w>")
     )
 
+    # OpenCLIP lowers the case and cleans the text before, see `DIALECTS`; transformers does so here.
     if is_open_clip:
         split = pre_tokenizers.Split(Regex(f"(?i){_CLIP_WORDS}"), "removed", invert=True)
         to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -163,12 +163,14 @@ def check_special_tokens(library: tokenizers.Tokenizer, settings: dict[str, Any]
     """Raise ValueError if settings and tokenizer disagree on the tokens around a text or for unknown words."""
     ids = library.encode("").ids
     start_key, end_key = _START_AND_END.get(rules, (None, None))
+    # The tokens around every text.
     for key, position in ((start_key, 0), (end_key, -1)):
         name = find_token(settings, key) if key else None
         if key and name and (not ids or library.token_to_id(name) != ids[position]):
             actual = printable(repr(library.id_to_token(ids[position])), longest=60) if ids else "nothing"
             raise _setting_error(settings, key, f"the tokenizer puts {actual} there")
 
+    # Whether there are such tokens at all.
     for key, name_key in (("add_bos_token", "bos_token"), ("add_eos_token", "eos_token")):
         name = find_token(settings, name_key)
         token_id = library.token_to_id(name) if name else None

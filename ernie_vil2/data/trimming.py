@@ -55,12 +55,12 @@ def list_characters(languages: Iterable[str]) -> set[str]:
 def find_ids_of_characters(tokenizer: TextTokenizer, characters: set[str]) -> list[int]:
     """Return all ids that texts of these characters can have, in order, with the ids that every text may have."""
     if isinstance(tokenizer, WordPieceTokenizer):
+        # Words are lowered and decomposed before they are looked up; composed forms remain as well.
         normalized = set[str]()
         for character in characters:
             lowered = character.lower()
             normalized.update(unicodedata.normalize("NFD", lowered) + lowered)
-        ids = {number for number, token in enumerate(tokenizer.tokens) if set(token.removeprefix("##")) <= normalized}
-        return sorted(ids | _find_permanent_ids(tokenizer))
+        return sorted(_find_ids_within(tokenizer, normalized) | _find_permanent_ids(tokenizer))
 
     settings = parse_json(tokenizer.files()["tokenizer.json"])
     normalized = {_SPACE}
@@ -68,10 +68,19 @@ def find_ids_of_characters(tokenizer: TextTokenizer, characters: set[str]) -> li
         normalized.update(tokenizer.normalize(character))  # type: ignore[attr-defined]
     if _is_byte_level(settings):
         can_occur = _match_byte_tokens(normalized)
-        ids = {number for number, token in enumerate(tokenizer.tokens) if can_occur(token)}
+        ids = {token_id for token_id, token in enumerate(tokenizer.tokens) if can_occur(token)}
     else:
-        ids = {number for number, token in enumerate(tokenizer.tokens) if set(token.removeprefix("##")) <= normalized}
+        ids = _find_ids_within(tokenizer, normalized)
     return sorted(ids | _find_permanent_ids(tokenizer, settings))
+
+
+def _find_ids_within(tokenizer: TextTokenizer, characters: set[str]) -> set[int]:
+    """Return the ids of tokens that consist of these characters; "##" marks a piece inside a word."""
+    ids = set()
+    for token_id, token in enumerate(tokenizer.tokens):
+        if set(token.removeprefix("##")) <= characters:
+            ids.add(token_id)
+    return ids
 
 
 def find_ids_of_texts(tokenizer: TextTokenizer, texts: Iterable[str]) -> list[int]:
@@ -191,7 +200,7 @@ def _find_permanent_ids(tokenizer: TextTokenizer, settings: Mapping[str, Any] | 
 
     ids |= {token["id"] for token in settings.get("added_tokens", ())}
     # sentencepiece writes bytes as <0x00> to <0xFF>.
-    ids |= {number for token, number in ids_of_tokens.items() if token.startswith("<0x") and len(token) == 6}
+    ids |= {token_id for token, token_id in ids_of_tokens.items() if token.startswith("<0x") and len(token) == 6}
     if _is_byte_level(settings):
         for character in byte_characters():
             for token in (character, f"{character}</w>"):
@@ -265,6 +274,7 @@ def _find_merged_ids(model: Mapping[str, Any], tokens: set[str]) -> set[int]:
         symbols = list(token.removesuffix(word_end)) if word_end else list(token)
         if word_end and token.endswith(word_end) and symbols:
             symbols[-1] += word_end
+        # Apply the merge that comes first in the file, as BPE does, until none applies.
         while len(symbols) > 1:
             seen.update(symbols)
             pairs = list(pairwise(symbols))

@@ -493,7 +493,7 @@ def _read_tsv_ids(*paths: str | Path) -> Iterator[tuple[str, str]]:
             sample = source[index]
         except BadSample:
             continue
-        yield image_ids.assign(sample, source.where(index)), sample.captions[""].strip()
+        yield image_ids.assign(sample, source.describe_location(index)), sample.captions[""].strip()
 
 
 def _number_rows() -> Iterator[tuple[str, str]]:

@@ -170,7 +170,7 @@ def hash_samples(stream: SampleStream, num_samples: int = 16) -> str:
     summary = blake2b(digest_size=8)
     for position in range(num_samples):
         if not stream.is_local(position):
-            summary.update(stream.where(position).encode())
+            summary.update(stream.describe_location(position).encode())
             continue
         try:
             source, sample = stream[position]

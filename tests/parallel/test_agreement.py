@@ -52,7 +52,7 @@ class Rows(list):
     def is_local(self, position):
         return not isinstance(super().__getitem__(position), str)
 
-    def where(self, position):
+    def describe_location(self, position):
         return super().__getitem__(position)
 
     def __getitem__(self, position):

@@ -362,7 +362,7 @@ def _read_samples(source: ShardedSource, label: str) -> Iterator[Entry]:
         try:
             sample = source[index]
             labels = _parse_labels(sample.fields.get(label), sample.image_name)
-            image_id = image_ids.assign(sample, source.where(index))
+            image_id = image_ids.assign(sample, source.describe_location(index))
             yield BenchmarkImage(image_id, partial(read_image, source, index)), labels
         except BadSample as error:
             yield error

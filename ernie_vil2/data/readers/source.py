@@ -368,7 +368,7 @@ class ShardedSource:
         shard = int(np.searchsorted(self._ends, index, side="right"))
         return shard, int(index - (self._ends[shard] - self.shard_sizes[shard]))
 
-    def where(self, index: int) -> str:
+    def describe_location(self, index: int) -> str:
         """Return shard and row of a sample, for a user who looks for it."""
         shard, row = self.locate(index)
         return f"{self.shards[shard].name}, {row + 1}"
