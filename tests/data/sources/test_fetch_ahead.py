@@ -114,8 +114,8 @@ def test_the_stream_names_the_window_that_is_read_and_the_next(cache):
         stream = SampleStream(load_config(None, [data, "Data.shuffle_buffer=16", "Data.groups=2",
                                                  "Training.global_batch=4"]))  # fmt: skip
         assert not stream.is_local(0)
-        expected = {shard for row_number in range(16, 48) for shard in [stream.describe_location(row_number).split("/")[-1][:5]]
-                    if row_number % 4 >= 2}  # fmt: skip
+        locations = [stream.describe_location(row) for row in range(16, 48) if row % 4 >= 2]
+        expected = {location.split("/")[-1][:5] for location in locations}
         stream.fetch_ahead(18)
         wait_for(lambda: set(cached(cache)) == expected)
         assert len(expected) == 4
