@@ -19,8 +19,8 @@ from ernie_vil2.data.readers.labelled import read_list
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 
+# With fewer classes acc5 is left out: it would always be 100 %.
 MIN_CLASSES_FOR_ACC5 = 5
-"""With fewer classes acc5 is left out: it would always be 100 %."""
 COLUMNS = ("acc1", "acc5", "mean_per_class_recall", "mAP")
 DEFINITION = (
     "Every class is the mean of its prompts' normalised embeddings, normalised again; an image's answer is the class "
@@ -30,10 +30,10 @@ DEFINITION = (
     "several classes, mAP is the mean over the classes of the average precision with which the cosine ranks all "
     "images. Classes without an image can be answered and count in no mean. Percent."
 )
+# Placeholders of the name in a template; the first one is CLIP_benchmark's.
 SLOTS = ("{c}", "{}")
-"""Placeholders of the name in a template; the first one is CLIP_benchmark's."""
+# Built-in templates, a file per language.
 TEMPLATE_FOLDER = Path(__file__).with_name("templates")
-"""Built-in templates, a file per language."""
 
 
 def read_templates(language: str, source: str | None = None) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ def compute_class_embeddings(prompt_embeddings: np.ndarray, num_templates: int) 
         Class embeddings `[C, D]` float32, L2-normalised.
     """
     rows = prompt_embeddings / np.linalg.norm(prompt_embeddings, axis=1, keepdims=True)
-    means = rows.reshape(-1, num_templates, rows.shape[1]).mean(axis=1)
+    means = rows.reshape(-1, num_templates, rows.shape[1]).mean(axis=1)  # [C, D]
     return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
@@ -176,6 +176,7 @@ def make_prompt_benchmark(labelled: Benchmark, templates: Mapping[str, Sequence[
     for language, templates_of_language in templates.items():
         prompts = make_prompts(class_names(labelled, language), templates_of_language)
         texts += [BenchmarkText(f"{language}/{row}", prompt) for row, prompt in enumerate(prompts)]
+    # Prompts are not paired with images: which classes an image has, `labelled` still says.
     return replace(labelled, texts=texts, pairs=np.empty([0, 2], np.int64))
 
 
@@ -195,6 +196,7 @@ def assemble_classes(
     row_of_image = {image.id: row for row, image in enumerate(labelled.images)}
     benchmark = labelled.select(images=[row_of_image[image.id] for image in encoded.benchmark.images])
 
+    # The prompts lie language by language, as `make_prompt_benchmark` lists them.
     class_embeddings = {}
     start = 0
     for language, templates_of_language in templates.items():
@@ -257,6 +259,7 @@ class ClassScores:
         """Number of images of a class (row) that get an answer (column), `[C, C]`."""
         num_classes = len(self.names)
         confusion = np.zeros((num_classes, num_classes), np.int64)
+        # Unlike +=, this counts an index as often as it occurs.
         np.add.at(confusion, (self.truth.argmax(axis=1), self.answers), 1)
         return confusion
 
@@ -265,6 +268,7 @@ class ClassScores:
         """Recall of each class, `[C]`, or its average precision if multi-label; NaN for a class without images."""
         if self.is_multi_label:
             return average_precision(self.truth, self.scores)
+        # 0 / 0 is NaN for a class without images, which the mean leaves out.
         with np.errstate(invalid="ignore"):
             return np.diag(self.confusion) / self.counts
 
@@ -302,6 +306,7 @@ class ClassScores:
         is_answer = self.scores >= threshold
         if not self.is_multi_label:
             is_answer &= np.arange(len(self.names)) == self.answers[:, None]
+        # Without any answer, precision is 0.
         num_right = int((is_answer & self.truth).sum())
         return {
             "answered": 100 * float(is_answer.any(axis=1).mean()),

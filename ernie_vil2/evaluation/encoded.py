@@ -49,6 +49,10 @@ class EncodedBenchmark:
         """Embeddings by side, "image" and "text"."""
         return {"image": self.image_embeddings, "text": self.text_embeddings}
 
+    def index_rows(self, side: str) -> dict[str, int]:
+        """Return the row of each image, or of each text, by its id."""
+        return {entry.id: row for row, entry in enumerate(self.benchmark.get_side(side))}
+
 
 def encode_benchmark(
     model: ErnieViL2,
@@ -113,8 +117,8 @@ def encode_benchmark(
     if ranks > 1:
         encoded_chunks = _gather_chunks(encoded_chunks)
 
-    encoded_images = [encoded_chunks[number] for number in range(len(image_chunks))]
-    encoded_texts = [encoded_chunks[number] for number in range(len(image_chunks), len(chunk_sizes))]
+    chunks_in_order = [encoded_chunks[number] for number in range(len(chunk_sizes))]
+    encoded_images, encoded_texts = chunks_in_order[: len(image_chunks)], chunks_in_order[len(image_chunks) :]
     bad_rows: dict[int, str] = {}
     for number, encoded_chunk in enumerate(encoded_images):
         for position, reason in encoded_chunk.bad_rows:
@@ -126,6 +130,7 @@ def encode_benchmark(
             f"{benchmark.name}: nothing to score, {pluralize(len(benchmark.texts), 'text')} and "
             f"{len(benchmark.images) - len(bad_rows)} usable images\n{bad_samples}"
         )
+    # Without its broken images the benchmark has fewer rows, like the embeddings.
     if bad_rows:
         benchmark = benchmark.select(images=[row for row in range(len(benchmark.images)) if row not in bad_rows])
     text_rows = {text: row for row, text in enumerate(distinct_texts)}
@@ -133,6 +138,7 @@ def encode_benchmark(
     return EncodedBenchmark(benchmark, _concatenate(encoded_images), text_embeddings, bad_samples)
 
 
+# Embeddings of a chunk without a usable row, whose width is not known.
 _NO_EMBEDDINGS = np.empty([0, 0], np.float32)
 
 
@@ -172,7 +178,6 @@ def _split_chunks(rows: Sequence, size: int) -> list[Sequence]:
 
 
 def _concatenate(chunks: Sequence[_EncodedChunk]) -> np.ndarray:
-    # The embeddings of a chunk without a usable row have width 0.
     embeddings = [chunk.embeddings for chunk in chunks if len(chunk.embeddings)]
     return np.concatenate(embeddings or [_NO_EMBEDDINGS])
 
@@ -229,8 +234,9 @@ def _read_image(preprocess: Callable[[bytes], np.ndarray] | None, image: Benchma
         return _ReadImage("", None, "unreadable image")
     except BadSample as error:
         return _ReadImage("", None, error.reason)
+    # 128 bits: two different images do not get the same digest by accident.
     digest = blake2b(content, digest_size=16).hexdigest()
-    if preprocess is None:
+    if preprocess is None:  # the digest is enough, as the embedding is in the cache
         return _ReadImage(digest, None)
     try:
         return _ReadImage(digest, preprocess(content))
@@ -260,6 +266,7 @@ class _ChunkCache:
         self._folder = folder / _digest([fingerprint])
         self._folder.mkdir(parents=True, exist_ok=True)
 
+    # A chunk is named by its rows, so that another benchmark, or another order of it, is another file.
     def _path(self, side: str, names: Sequence[str]) -> Path:
         return self._folder / f"{side}-{_digest(names)}.safetensors"
 
@@ -335,6 +342,7 @@ def _gather_chunks(local_chunks: dict[int, _EncodedChunk]) -> dict[int, _Encoded
         row_counts = [sum(num_rows for _, num_rows, _ in summary) for summary in summaries]
         embeddings = gather_rows(paddle.to_tensor(local_rows), row_counts)[0].numpy()
 
+    # The rows of a rank follow those of the rank before it, chunk by chunk.
     chunks, start = {}, 0
     for number, num_rows, bad_rows in chain.from_iterable(summaries):
         chunks[number] = _EncodedChunk(embeddings[start : start + num_rows], bad_rows)

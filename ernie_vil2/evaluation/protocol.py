@@ -117,6 +117,7 @@ class Protocol:
         selected_pairs = pairs[is_selected]
 
         if self.has_row_labels:
+            # Every pair is a row: an image with two texts is in the gallery twice.
             rows = np.arange(len(selected_pairs))
             return [Matching(selected_pairs[:, 0], selected_pairs[:, 1], np.stack([rows, rows], axis=1))]
 
@@ -126,6 +127,7 @@ class Protocol:
             text_rows = np.setdiff1d(np.arange(len(benchmark.texts)), removed_texts)
             return [_make_matching(image_rows, text_rows, selected_pairs)]
 
+        # A fold is a gallery of its own: some images and their texts, without the texts that have no pair.
         folds = []
         for start in range(0, len(image_rows), self.fold_size):
             fold_images = image_rows[start : start + self.fold_size]
@@ -165,6 +167,7 @@ def select_rows(benchmark: Benchmark, protocols: Sequence[Protocol]) -> Benchmar
     Select before encoding: an image that turns out to be broken then leaves a gap that is counted, and no image beyond
     `Protocol.max_images` takes its place.
     """
+    # An empty array each, as a protocol may have no texts or no images at all.
     rows_by_side = {"image": [np.zeros(0, np.int64)], "text": [np.zeros(0, np.int64)]}
     for protocol in protocols:
         for matching in protocol.make_matchings(benchmark):
@@ -215,6 +218,7 @@ class Evaluation:
     def as_dict(self) -> dict:
         """Return sizes, recalls, chance and measures for JSON and tables, see `retrieval.summarize`."""
         values = summarize(self.results) | {"mR": self.mean_recall}
+        # The official evaluator, whose convention row labels are, prints the mean reciprocal rank as well.
         if self.protocol.has_row_labels:
             for direction, result in self.results.items():
                 ranks = result.ranking.rank[result.ranking.rank > 0]
@@ -296,6 +300,7 @@ def make_table_rows(
     Chance is left out where it differs between the results, as with galleries of different sizes.
     """
     results = {label: evaluation.as_dict() for label, evaluation in evaluations.items()}
+    # The rows below the heading are indented.
     rows: list[Row] = [(title, None)]
     rows += [(f"  {label}", values) for label, values in results.items()]
     rows += [(f"  {label}", dict(values)) for label, values in (baselines or {}).items()]
@@ -325,6 +330,7 @@ def make_queries_title(name: str, evaluations: Iterable[Evaluation]) -> str:
     if len(descriptions) == 1:
         return f"{name} ({next(iter(descriptions))})"
 
+    # The results differ, as languages do: the range over all results.
     ranges = []
     for side, query_counts in counts_by_side.items():
         count = pluralize(max(query_counts), side)
@@ -353,6 +359,7 @@ def score_embeddings(
     Raises:
         ValueError: an embedding is not finite, or no query has a right answer.
     """
+    # A protocol without directions has measures only, and its galleries are not ranked.
     matchings = protocol.make_matchings(encoded.benchmark) if protocol.directions else []
     blocks = Blocks(block, device)
     results = score_matchings(matchings, encoded.embeddings, protocol.directions, ties=protocol.ties, blocks=blocks)
@@ -384,6 +391,7 @@ MEASURES = (
     "R@K is the share of queries of rank at most K, mR the mean of R@1, R@5 and R@10, and the two-way mR the mean of "
     "both directions."
 )
+# Sentences that definitions share, by the names that stand for them in `protocols.yaml`.
 SENTENCES = {
     "score": SCORE,
     "any_of": ANY_OF,
@@ -391,7 +399,6 @@ SENTENCES = {
     "measures": MEASURES,
     "usual": f"{_BOTH_WAYS} {ANY_OF} {AGAINST} {MEASURES}",
 }
-"""Sentences that definitions share, by the names that stand for them in `protocols.yaml`."""
 PROTOCOL_FILE = Path(__file__).with_name("protocols.yaml")
 
 
@@ -399,12 +406,14 @@ def _read_protocols() -> dict[str, Protocol]:
     """Read the protocols of retrieval by name; raise TypeError if an entry has an unknown field."""
     protocols = {}
     for name, entry in read_yaml(PROTOCOL_FILE).items():
+        # Most definitions end in the same sentences, which the file abbreviates.
         definition = entry.pop("definition").format(**SENTENCES)
         directions = tuple(entry.pop("directions", Protocol.directions))
         protocols[name] = Protocol(name, definition, directions=directions, **entry)
     return protocols
 
 
+# All protocols by name; those of other scorers are imported when they are looked up.
 PROTOCOLS: Registry[Protocol] = Registry(
     "protocol",
     {
@@ -418,10 +427,9 @@ PROTOCOLS: Registry[Protocol] = Registry(
     },
     [protocol_field.name for protocol_field in fields(Protocol)],
 )
-"""All protocols by name; those of other scorers are imported when they are looked up."""
 ALL_CONVENTIONS = "all-conventions"
+# The conventions in use, and the protocol that follows each: the same embeddings score very differently.
 CONVENTIONS = {"any-of": "pairs", "first-text": "first-text", "row-label": "official-rows"}
-"""The conventions in use, and the protocol that follows each: the same embeddings score very differently."""
 
 
 def find_protocol(name: str) -> Protocol:
@@ -466,6 +474,7 @@ def choose_protocols(names: Sequence[str]) -> dict[str, Protocol]:
     protocols_by_label = {protocol.name: protocol for protocol in protocols}
     if ALL_CONVENTIONS in names:
         protocols_by_label |= make_conventions(protocols[0] if protocols else None)
+    # A single protocol needs no label to tell its results from others.
     if len(protocols_by_label) == 1:
         return {"": protocols[0]}
     return protocols_by_label

@@ -17,6 +17,7 @@ TIE_RULES = {
     "optimistic": "ties count for the model: rank = 1 + the non-positives that score more than the best positive",
 }
 
+# Default of `excluded`: all rows are answers to each other.
 NO_PAIRS = np.zeros((0, 2), np.int64)
 
 
@@ -279,6 +280,7 @@ def _numpy_scores(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
 def _paddle_scores(rows: np.ndarray, columns: np.ndarray, device: str) -> np.ndarray:
     import paddle
 
+    # Converted on the device: float32 is half as much to copy.
     left = paddle.to_tensor(rows, place=device).astype("float64")
     right = paddle.to_tensor(columns, place=device).astype("float64")
     return paddle.matmul(left, right, transpose_y=True).astype("float32").numpy()

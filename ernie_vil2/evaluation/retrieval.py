@@ -26,8 +26,10 @@ from ernie_vil2.evaluation.ranking import (
 from ernie_vil2.evaluation.ranking import first_positive_ranks as first_positive_ranks
 from ernie_vil2.pages import Table, format_percent
 
+# Cutoffs K of R@K, those of the paper's tables; mR is the mean over them.
 CUTOFFS = (1, 5, 10)
 COLUMNS = ("R@1", "R@5", "R@10")
+# The usual directions. A protocol may score others, such as text_to_text.
 DIRECTIONS = ("image_to_text", "text_to_image")
 
 
@@ -115,6 +117,7 @@ class DirectionResult:
     def chance(self) -> dict[str, float]:
         """Expected recall of a random ranking, averaged like `recall`."""
         num_queries = len(self.matching.left)
+        # A pair that is listed twice is one positive.
         num_positives = np.bincount(np.unique(self.matching.positives, axis=0)[:, 0], minlength=num_queries)
         num_excluded = np.bincount(self.matching.excluded[:, 0], minlength=num_queries)
         recalls = []
@@ -133,6 +136,7 @@ class DirectionResult:
 
     def count_unpaired_as_misses(self) -> DirectionResult:
         """Return the result in which rows without a positive are queries too, which find nothing."""
+        # A miss ranks behind the whole gallery.
         rank = np.where(self.ranking.rank, self.ranking.rank, len(self.matching.right) + 1)
         return replace(self, ranking=replace(self.ranking, rank=rank))
 
@@ -142,6 +146,7 @@ class DirectionResult:
         Args:
             is_selected: bool, an entry for each row of the queries' side of the benchmark.
         """
+        # A row of rank 0 is not a query.
         rank = np.where(is_selected[self.matching.left], self.ranking.rank, 0)
         return replace(self, ranking=replace(self.ranking, rank=rank))
 
@@ -186,13 +191,14 @@ class DirectionResult:
                 Blocks(device=device),
                 excluded,
             )
+            # An excluded row scores -inf and is no answer, even if the gallery holds nothing else.
             answers[in_fold, :num_answers] = np.where(np.isneginf(match_scores), -1, matches + fold.gallery.start)
             scores[in_fold, :num_answers] = match_scores
         return answers, scores
 
 
+# The results of an evaluation by direction.
 Results = Mapping[str, DirectionResult]
-"""The results of an evaluation by direction."""
 
 
 def score_matchings(
@@ -354,8 +360,8 @@ def mean_reciprocal_rank(ranks: ArrayLike) -> float:
     return float(100 * np.mean(1 / np.asarray(ranks)))
 
 
+# A row of a table: its label, and recalls by direction as in `summarize`; None instead opens a group of rows.
 Row = tuple[str, Mapping | None]
-"""A row of a table: its label, and recalls by direction as in `summarize`; None instead opens a group of rows."""
 
 
 def make_recall_table(rows: Iterable[Row], notes: Sequence[str] = ()) -> Table:

@@ -38,8 +38,8 @@ SCORERS: Registry[type[Scorer]] = Registry(
     },
     ("from_config", "recognises", "open", "check", "score"),
 )
+# Scorer of images and texts that no scorer recognises as its own.
 DEFAULT_SCORER = "retrieval"
-"""Scorer of images and texts that no scorer recognises as its own."""
 
 
 def make_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
@@ -75,6 +75,7 @@ def find_scorer(data: DataSpec, protocols: Sequence[str] = ()) -> str:
     path = Path(data.paths[0])
     if not path.exists():
         return DEFAULT_SCORER
+    # "" and None as `Scorer.recognises` takes them.
     layout: str | None
     try:
         layout = recognise(LocalFile(path), replace(data, default_split="test")).layout.name
@@ -106,9 +107,9 @@ class ScorerInput:
     best_by: str | None = None
 
 
+# Makes a context manager that shows the progress of so many images; in its block, call the function that it yields
+# with the number of images just finished.
 ProgressBar = Callable[[int], AbstractContextManager[Callable[[int], Any]]]
-"""Makes a context manager that shows the progress of so many images; in its block, call the function that it yields
-with the number of images just finished."""
 
 
 class Scorer(Protocol):
@@ -225,6 +226,7 @@ def run_scorer(
     """
     if name is not None:
         scorer.check(inputs, model, name)
+    # All ranks encode, rank 0 alone scores.
     encoded = {}
     for key, benchmark in inputs.benchmarks.items():
         if encode is None:

@@ -24,21 +24,22 @@ from ernie_vil2.evaluation.protocol import AGAINST, ANY_OF, MEASURES, SCORE, Pro
 from ernie_vil2.evaluation.retrieval import DIRECTIONS, DirectionResult, Matching, Results
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 
+# The kinds of ratings, as in the names of the files, and the sides of a rated pair.
 RATED_SIDES = {"sts": ("text", "text"), "sis": ("image", "image"), "sits": ("text", "image")}
-"""The kinds of ratings, as in the names of the files, and the sides of a rated pair."""
+# A pair with this rating or a higher one belongs together.
 MIN_POSITIVE_RATING = {"sts": 3.0, "sits": 3.0, "sis": 2.5}
-"""A pair with this rating or a higher one belongs together."""
+# Number of rated pairs in each published file, 267,095 in all.
 NUM_RATINGS = {
     ("sts", "val"): 44_009, ("sis", "val"): 42_767, ("sits", "val"): 44_722,
     ("sts", "test"): 44_045, ("sis", "test"): 46_719, ("sits", "test"): 44_833,
 }  # fmt: skip
-"""Number of rated pairs in each published file, 267,095 in all."""
+# Draws of a correlation; more draws make its mean and its standard deviation more precise.
 NUM_DRAWS = 1000
-"""Draws of a correlation; more draws make its mean and its standard deviation more precise."""
+# Answers to each query that ECCV Caption's metrics get.
 NUM_ECCV_ANSWERS = 100
-"""Answers to each query that ECCV Caption's metrics get."""
 # Folders of the ratings next to Karpathy's JSON: as a name, or as a clone of the authors' repository.
 _FOLDERS = ("", "cxc", "Crisscrossed-Captions/data", "crisscrossed-captions/data")
+# Ids in the files of the authors.
 _CAPTION_ID = re.compile(r"COCO_val2014:sentid:(\d+)")
 _IMAGE_ID = re.compile(r"COCO_val2014_\d{12}\.jpg")
 _MAX_LINE_LENGTH = 200  # characters; the lines of the published files have up to 74
@@ -164,9 +165,10 @@ def compute_correlations(
     """
     from scipy.stats import spearmanr
 
+    # Sorted by query, the pairs of a query lie next to each other: `counts` of them from `starts` on.
     order = np.argsort(queries, kind="stable")
     _, starts, counts = np.unique(queries[order], return_index=True, return_counts=True)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(0)  # the same draws for all models
     correlations = []
     for _ in range(num_draws):
         rows = order[starts + (rng.random(len(starts)) * counts).astype(np.int64)]
@@ -192,6 +194,7 @@ class Cxc(Retrieval):
 @dataclass(frozen=True)
 class _CocoTestProtocol(Protocol):
     scorer: ClassVar[str] = "cxc"
+    # Karpathy's test split has some images with more than five captions.
     split: str = "test"
     num_images: int | None = 5_000
     num_texts: int | None = 25_000
@@ -225,6 +228,7 @@ class CxcProtocol(_CocoTestProtocol):
         image_pairs = self._find_positives(benchmark, "sis", positions)
         caption_image_pairs = self._find_positives(benchmark, "sits", positions)
 
+        # Two captions belong together in whichever order they were rated.
         caption_pairs = np.concatenate([caption_pairs, caption_pairs[:, ::-1]])
         if self.has_co_captions:
             caption_pairs = np.concatenate([caption_pairs, _find_co_captions(texts_of_images)])
@@ -297,8 +301,7 @@ class CxcCorrelation(_CocoTestProtocol):
         measures: dict[str, float] = {}
         for kind, (first_side, second_side) in RATED_SIDES.items():
             ratings = read_ratings(_ratings_folder(benchmark), kind, self.split)
-            first_row_of = {entry.id: row for row, entry in enumerate(benchmark.get_side(first_side))}
-            second_row_of = {entry.id: row for row, entry in enumerate(benchmark.get_side(second_side))}
+            first_row_of, second_row_of = encoded.index_rows(first_side), encoded.index_rows(second_side)
             first_rows, second_rows, scores = [], [], []
             for first_id, second_id, score in zip(ratings.first_ids, ratings.second_ids, ratings.scores, strict=True):
                 if first_id in first_row_of and second_id in second_row_of:

@@ -31,6 +31,7 @@ from ernie_vil2.pages import Answer, Card, Table, format_percent
 from ernie_vil2.section import Precision
 
 NUM_EXAMPLES = 12  # cards of each kind on a page
+# Printed with every result, since the published results can be of another split.
 PAPER_NOTE = "published: Table 7 of the paper, which does not say on which split"
 DEFINITION = (
     "Percent of the statements whose label is predicted; of a label and of a published subset, of its own. "
@@ -38,9 +39,10 @@ DEFINITION = (
     "statement of which an image cannot be used is left out."
 )
 
+# Computes logits `[N, labels]` from embeddings `[N, D]` of the image, or of the left and right image, and the text.
 Classify = Callable[[Sequence[np.ndarray], np.ndarray], np.ndarray]
-"""Computes logits `[N, labels]` from embeddings `[N, D]` of the image, or of the left and right image, and the text."""
 
+# Counts that the authors publish for each data set and split: statements by label or in all, and images.
 PUBLISHED_COUNTS = {
     ("snli-ve", "train"): {"entailment": 176_932, "neutral": 176_045, "contradiction": 176_550, "images": 29_783},
     ("snli-ve", "dev"): {"entailment": 5_959, "neutral": 5_960, "contradiction": 5_939, "images": 1_000},
@@ -50,7 +52,6 @@ PUBLISHED_COUNTS = {
     ("nlvr2", "test1"): {"statements": 6_967},
     ("nlvr2", "test2"): {"statements": 6_970},
 }
-"""Counts that the authors publish for each data set and split: statements by label or in all, and images."""
 
 
 def list_splits(path: str | Path) -> list[str]:
@@ -115,6 +116,7 @@ def read_statements(sources: ShardedSource) -> Statements:
     if len(sources.shards) > 1 or not isinstance(source, StatementSource):
         names = ", ".join(shard.name for shard in sources.shards[:2])
         raise ValueError(f"{names}: one file of statements with labels is needed, as SNLI-VE and NLVR2 have them")
+    # Equal images and texts are encoded once.
     rows, collector = [], Collector()
     for row in source.read_rows():
         # A row that raises BadSample is counted and left out.
@@ -174,6 +176,7 @@ class EntailmentScores:
     def confusion(self) -> np.ndarray:
         """Number of statements with a label (row) by predicted label (column), `[labels, labels]` int64."""
         confusion = np.zeros([len(self.labels)] * 2, np.int64)
+        # Unlike +=, this counts an index as often as it occurs.
         np.add.at(confusion, (self.truth, self.predictions), 1)
         return confusion
 
@@ -184,6 +187,7 @@ class EntailmentScores:
         Consistency is the share of sentences all of whose statements are right.
         """
         is_right = self.predictions == self.truth
+        # A label or subset without a statement has no metric: its percent is None.
         metrics = {"accuracy": _percent(is_right)}
         for number, label in enumerate(self.labels):
             metrics[f"accuracy/{label}"] = _percent(is_right[self.truth == number])
@@ -224,8 +228,8 @@ def classify_statements(statements: Statements, encoded: EncodedBenchmark, class
     Raises:
         ValueError: no statement can be used, or a logit is not finite.
     """
-    image_rows = {image.id: row for row, image in enumerate(encoded.benchmark.images)}
-    text_rows = {text.text: row for row, text in enumerate(encoded.benchmark.texts)}
+    # A text is its own id, see `read_statements`.
+    image_rows, text_rows = encoded.index_rows("image"), encoded.index_rows("text")
     rows = [row for row in statements.rows if all(image.id in image_rows for image in row.images)]
     if not rows:
         raise ValueError(f"{statements.name}: no statement could be scored\n{encoded.bad_samples}")
@@ -238,6 +242,7 @@ def classify_statements(statements: Statements, encoded: EncodedBenchmark, class
     logits = classify(image_embeddings, text_embeddings)
     if not np.isfinite(logits).all():
         raise ValueError(f"{statements.name}: logits are NaN or infinite")
+    # Softmax: the largest logit of a row becomes 0, so that no exponential overflows.
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     return EntailmentScores(statements, rows, weights / weights.sum(axis=1, keepdims=True), encoded.bad_samples)
 
@@ -263,7 +268,7 @@ def check_statements(splits: Sequence[Statements], progress: Callable[[int], obj
         bad_rows = statements.benchmark.entry_report
         bad_images = decode_all(statements.benchmark.images, progress)
         lines += [f"rows: {bad_rows}", f"images: {bad_images}"]
-        # SNLI-VE itself has rows without a gold label, which its authors do not count.
+        # SNLI-VE has rows without a gold label, which are no fault; the published counts are without them.
         if bad_rows.counts.keys() - {Reason.NO_GOLD_LABEL} or bad_images.counts:
             is_good = False
 
@@ -420,6 +425,7 @@ def make_outcomes(scores: EntailmentScores) -> Outcomes:
     outcomes = {"accuracy": right_percent}
     for number, label in enumerate(scores.labels):
         outcomes[f"accuracy/{label}"] = np.where(scores.truth == number, right_percent, np.nan)
+    # NLVR2 has groups of rows with one sentence; in SNLI-VE an image has several statements.
     cluster_names = [row.group or row.images[0].id for row in scores.rows]
     _, first_rows, clusters = np.unique(cluster_names, return_index=True, return_inverse=True)
     if any(row.group for row in scores.rows):
@@ -509,8 +515,8 @@ def make_page(scores: EntailmentScores, table: Table, notes: list[str]) -> Page:
     is_right = scores.predictions == scores.truth
     # By the probability of the right label: the most confident errors come first, the most confident hits last.
     order = np.argsort(scores.true_probabilities, kind="stable")
-    errors = [row for row in order if not is_right[row]]
-    hits = [row for row in order[::-1] if is_right[row]]
+    errors = order[~is_right[order]].tolist()
+    hits = order[is_right[order]][::-1].tolist()
     intro = "Statements of a row's label that were given a column's."
     sections = [
         Section("Labels", tables=[table], notes=notes),

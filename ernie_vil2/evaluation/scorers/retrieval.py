@@ -45,8 +45,8 @@ from ernie_vil2.pages import Card
 
 MEAN_RECALL = "mean_recall"
 NUM_ANSWERS_SIDE_BY_SIDE = 4  # answers of each model on a page that compares models next to each other
+# Metrics of each language that a run logs, but neither prints nor draws during training.
 LOGGED_ONLY = ("R@5", "mR", "MRR")
-"""Metrics of each language that a run logs, but neither prints nor draws during training."""
 
 
 @dataclass
@@ -86,6 +86,7 @@ class Retrieval(Scorer):
         cls, config: Config, scored: ScoredConfig | None, default_split: str
     ) -> tuple[Scorer, DataSpec | None]:
         """Return the scorer of the protocol that the data name, or else the run."""
+        # The protocol of the data goes before that of the run.
         name = config.Evaluation.protocol
         if scored and scored.protocol:
             name = scored.protocol
@@ -103,7 +104,7 @@ class Retrieval(Scorer):
     def score(self, inputs: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2 | None) -> Report:
         """Report `zh/image_to_text/R@1`, `zh/mR`, further measures of the protocols, and `mean_recall`."""
         device = model.device if model else "cpu"
-        # By language and convention; both are "" where there is only one.
+        # By language and convention, each "" if there is only one.
         evaluations: dict[tuple[str, str], Evaluation] = {}
         for language, embeddings in encoded.items():
             for convention, protocol in self.protocols.items():
@@ -121,6 +122,7 @@ class Retrieval(Scorer):
         if known_means and len(known_means) == len(means):
             metrics[MEAN_RECALL] = fmean(known_means)
 
+        # The label of a result begins with the model in tables, but not where several models are compared.
         evaluations_by_label: dict[str, Evaluation] = {}
         outcome_makers: dict[str, Callable[[], Outcomes]] = {}
         for keys, evaluation in evaluations.items():
@@ -158,6 +160,7 @@ class Retrieval(Scorer):
         self, evaluations: Evaluations, published: Sequence[PublishedResult], baseline: PixelBaseline | None = None
     ) -> list[Row]:
         """Return the rows of all queries, then those of the queries with each field and value of `only`."""
+        # Published results are of all queries, so the rows of a selection are without them.
         baselines = {}
         if baseline:
             baselines["nearest train image by pixels"] = baseline.select_queries()
@@ -231,7 +234,7 @@ def make_outcomes(evaluation: Evaluation, device: str = "cpu") -> Outcomes:
         folds.append(num_folds + np.searchsorted(fold_starts, query_positions, side="right"))
         num_folds += len(result.folds)
     all_ranks = np.concatenate(ranks)
-    recalls = compute_recalls(directions, all_ranks)
+    recalls = compute_recalls(directions, all_ranks)  # by name, [Q] each
     cards = CardMaker(evaluation, NUM_ANSWERS_SIDE_BY_SIDE, device)
 
     def make_cards(numbers: Sequence[int]) -> list[Card]:

@@ -26,8 +26,9 @@ from ernie_vil2.evaluation.scorer import Scorer, ScorerInput
 from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.pages import Answer, Card, Table, format_percent
 
+# Kinds of items, each with a file `<kind>.json`, in the order of the authors' evaluation.
 KINDS = ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
-"""Kinds of items, each with a file `<kind>.json`, in the order of the authors' evaluation."""
+# Folders of the images below the folder of the annotations, or next to it.
 IMAGE_FOLDERS = ("val2017", "coco/images/val2017")
 DEFINITION = (
     "SugarCrepe: percent of the items whose caption scores more than its negative caption; equal scores are wrong, as "
@@ -95,8 +96,7 @@ class SugarCrepe(Scorer):
         """Report the accuracy of each kind in percent, and the mean over the kinds."""
         (embeddings,) = encoded.values()
         bad_samples = embeddings.bad_samples
-        image_rows = {image.id: row for row, image in enumerate(embeddings.benchmark.images)}
-        text_rows = {text.id: row for row, text in enumerate(embeddings.benchmark.texts)}
+        image_rows, text_rows = embeddings.index_rows("image"), embeddings.index_rows("text")
         items = [item for item in inputs.context if item.image in image_rows]
         if not items:
             raise ValueError(f"SugarCrepe: no item could be scored\n{bad_samples}")
@@ -109,6 +109,7 @@ class SugarCrepe(Scorer):
         negative_scores = np.einsum("nd,nd->n", images, negatives)
         scores = np.stack([caption_scores, negative_scores], axis=1)  # [N, 2]
 
+        # Kinds differ in their number of items: the mean is over the kinds, not over the items.
         right_percent = 100.0 * (caption_scores > negative_scores)
         kind_of_item = np.array([item.kind for item in items])
         metrics = {}
@@ -170,6 +171,7 @@ def make_outcomes(items: Sequence[Item], encoded: EncodedBenchmark, scores: np.n
             item = items[number]
             caption_score, negative_score = scores[number].tolist()
             answers = [Answer(item.caption, caption_score, True), Answer(item.negative, negative_score, False)]
+            # A stable sort: with equal scores the caption stays first, although such an item counts as wrong.
             answers.sort(key=lambda answer: answer.score, reverse=True)
             image = images[item.image]
             cards.append(Card(image.id, answers, thumbnails(image), [item.kind]))

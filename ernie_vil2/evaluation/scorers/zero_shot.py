@@ -41,8 +41,8 @@ CSV_COLUMNS = ("result", "image_id", "labels", "answer", "answer_name", "probabi
 TRAINING = "the training part"  # name of the benchmark that a linear probe is trained on, in progress bars too
 CALIBRATED = "calibrated"
 NUM_CARD_ANSWERS = 4  # best classes on the card of an image
+# Scores by their label in the table.
 Results = Mapping[str, ClassScores]
-"""Scores by their label in the table."""
 
 
 class LabelledImages(NamedTuple):
@@ -137,6 +137,7 @@ class ZeroShot(Scorer):
         best_by = inputs.best_by or "acc1"
         classes = assemble_classes(labelled, templates, encoded[""])
         calibration = model.calibration
+        # A calibrated model says how sure it is by the scale of its calibration.
         scores_by_language = classes.score_classes(calibration.logit_scale if calibration else model.logit_scale)
 
         metrics = {}
@@ -145,6 +146,7 @@ class ZeroShot(Scorer):
             results[f"zero-shot, {language}"] = scores
             for name, value in scores.metrics.items():
                 metrics[f"{language}/{name}"] = value
+        # The mean over the languages chooses the best checkpoint.
         metrics[best_by] = fmean(metrics[f"{language}/{best_by}"] for language in scores_by_language)
         notes = self._make_notes(inputs.context, classes, results, model)
         if TRAINING in encoded:
@@ -178,6 +180,7 @@ class ZeroShot(Scorer):
             if bad_samples.counts or bad_samples.remarks:
                 notes.append(f"{name}: {bad_samples}")
 
+        # A number that the user gives takes precedence over the calibration.
         threshold, calibration = self.threshold, model.calibration
         if calibration and threshold in (None, CALIBRATED):
             threshold = calibration.thresholds["image_to_text"].cosine
@@ -205,6 +208,7 @@ def make_outcomes(encoded: EncodedClasses, scores: ClassScores) -> Outcomes:
     outcomes = {"acc1": 100.0 * (scores.rank <= 1)}
     if len(scores.names) >= MIN_CLASSES_FOR_ACC5:
         outcomes["acc5"] = 100.0 * (scores.rank <= 5)
+    # The mean per-class recall is a mean of means: images are grouped by class.
     groups = {}
     if not scores.is_multi_label:
         outcomes["mean_per_class_recall"] = outcomes["acc1"]
@@ -253,7 +257,7 @@ def make_record(encoded: EncodedClasses, results: Results, notes: Sequence[str])
     for row, text in enumerate(benchmark.texts):
         percents: dict[str, float | None] = {}
         for label, scores in results.items():
-            share = float(scores.class_metrics[row])
+            share = float(scores.class_metrics[row])  # NaN without an image, which JSON lacks
             percents[label] = None if np.isnan(share) else 100 * share
         classes.append(
             {
