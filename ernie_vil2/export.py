@@ -34,7 +34,7 @@ from ernie_vil2.encoder.exports import ExportedBackend
 from ernie_vil2.io.calibration import write_calibration
 from ernie_vil2.io.export_folder import ABOUT, CONFIG, INPUTS, OUTPUTS, PARITY, PRECISIONS, VERSION, named_in_utf8
 from ernie_vil2.io.files import atomic_folder, write_integrity, write_json, write_text
-from ernie_vil2.io.terminal import silenced
+from ernie_vil2.io.terminal import suppress_output
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.runtime_onnx import last_line
 
@@ -221,7 +221,7 @@ def save_graphs(backend: PaddleBackend, preprocessing: Preprocessing, folder: Pa
     for tower, (layer, spec) in graphs.items():
         layer.eval()
         try:
-            with silenced(), warnings.catch_warnings(action="ignore"), tracing():
+            with suppress_output(), warnings.catch_warnings(action="ignore"), tracing():
                 static = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True)
                 paddle.jit.save(static, str(folder / tower))
         except OSError:

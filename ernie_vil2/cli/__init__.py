@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import EXTRAS, missing
-from ernie_vil2.io.terminal import PrintableStream, RunError, printable
+from ernie_vil2.io.terminal import EscapingStream, RunError, make_printable
 from ernie_vil2.registry import import_user_modules
 
 # Module, or module and class, of each command, in the order of the help. Commands of applications are listed here and
@@ -99,7 +99,7 @@ def run(command: Command, arguments: Sequence[str] | None = None, prog: str | No
         # File names need not be UTF-8, and neither need the terminal.
         sys.stdout.reconfigure(errors="backslashreplace")
     implementation = _load_command(command)
-    with redirect_stdout(PrintableStream(sys.stdout)), redirect_stderr(PrintableStream(sys.stderr)):
+    with redirect_stdout(EscapingStream(sys.stdout)), redirect_stderr(EscapingStream(sys.stderr)):
         try:
             runtime.configure()  # before a command imports Paddle
             args = make_parser(implementation, prog).parse_args(arguments)
@@ -156,7 +156,7 @@ def format_error(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
     text = re.sub(r"\s*\n\s*", "; ", text.strip())
-    return printable(text, longest=MAX_ERROR_LENGTH)
+    return make_printable(text, max_length=MAX_ERROR_LENGTH)
 
 
 def rewrite_commands(text: str, prog: str | None) -> str:

@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 from zlib import crc32
 
 from ernie_vil2.io.files import RepeatedKey, parse_json, write_json, write_text
-from ernie_vil2.io.terminal import RunError, pluralize, printable
+from ernie_vil2.io.terminal import RunError, make_printable, pluralize
 
 # Limits on what is read of strangers' files; whatever is larger is a bad sample.
 MAX_BYTES = 2**28  # of an image file, a table row with an image, or a member of a shard
@@ -98,7 +98,7 @@ class BadSample(ValueError):  # noqa: N818  -- named by what has happened
 
     def __init__(self, reason: Reason, name: str):
         self.reason = Reason(reason)
-        self.name = printable(name, longest=self.MAX_NAME) or "(without a name)"
+        self.name = make_printable(name, max_length=self.MAX_NAME) or "(without a name)"
         super().__init__(f"{self.name}: {self.reason}")
 
 

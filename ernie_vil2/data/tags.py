@@ -12,7 +12,7 @@ from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR, CsvTable
 from ernie_vil2.data.readers.tables import JsonTable
 from ernie_vil2.data.readers.webdataset import parse_texts
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample, content_id, decode_utf8
-from ernie_vil2.io.terminal import shows_progress
+from ernie_vil2.io.terminal import should_show_progress
 
 ID = "id"
 Tags = dict[str, tuple[str, ...]]
@@ -55,7 +55,7 @@ class TagsFile:
     def _scan(self, bad_rows: BadSampleReport | None = None) -> Index:
         num_rows = len(self._rows)
         ids, is_usable = np.zeros(num_rows, np.int64), np.ones(num_rows, bool)
-        is_quiet = not shows_progress()
+        is_quiet = not should_show_progress()
         for row in tqdm(range(num_rows), "ids", unit="row", delay=2, leave=False, file=sys.stdout, disable=is_quiet):
             try:
                 ids[row] = content_id(self.id_at(row))

@@ -31,7 +31,7 @@ from ernie_vil2.io.export_folder import WORD_RULES
 from ernie_vil2.io.files import check_ordinary, load_json, parse_json, read_text
 from ernie_vil2.io.run_folder import TOKENIZER as FILE
 from ernie_vil2.io.run_folder import VOCABULARY
-from ernie_vil2.io.terminal import printable
+from ernie_vil2.io.terminal import make_printable
 
 if TYPE_CHECKING:
     import tokenizers
@@ -375,7 +375,9 @@ def _set_padding(content: str, token: str | None, is_required: bool = False) -> 
     library = _parse(content)
     token_id = library.token_to_id(token) if token else None
     if token_id is None and is_required:
-        raise ValueError(f"pad_token is {printable(repr(token), longest=60)}, which the vocabulary does not have")
+        raise ValueError(
+            f"pad_token is {make_printable(repr(token), max_length=60)}, which the vocabulary does not have"
+        )
     if token_id is None:
         token_id, token = 0, library.id_to_token(0) or ""
     library.enable_padding(pad_id=token_id, pad_token=token)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ernie_vil2.io.files import load_json, parse_json
-from ernie_vil2.io.terminal import printable
+from ernie_vil2.io.terminal import make_printable
 
 if TYPE_CHECKING:
     import tokenizers
@@ -94,7 +94,7 @@ def find_token(settings: dict[str, Any], key: str) -> str | None:
 
 
 def _setting_error(settings: dict[str, Any], key: str, expected: str) -> ValueError:
-    return ValueError(f"{FILE}: {key} is {printable(repr(settings.get(key)), longest=60)}; {expected}")
+    return ValueError(f"{FILE}: {key} is {make_printable(repr(settings.get(key)), max_length=60)}; {expected}")
 
 
 def apply_bert_settings(content: str, settings: dict[str, Any]) -> str:
@@ -149,7 +149,7 @@ def find_missing_tokens(library: tokenizers.Tokenizer, settings: dict[str, Any])
             continue
         if token_id != int(number):
             problem = "is not in the vocabulary" if token_id is None else f"has the id {token_id}"
-            quoted = printable(repr(text), longest=60)
+            quoted = make_printable(repr(text), max_length=60)
             raise ValueError(
                 f"{FILE}: added_tokens_decoder gives {quoted} the id {int(number)}, but that token {problem}"
             )
@@ -167,7 +167,7 @@ def check_special_tokens(library: tokenizers.Tokenizer, settings: dict[str, Any]
     for key, position in ((start_key, 0), (end_key, -1)):
         name = find_token(settings, key) if key else None
         if key and name and (not ids or library.token_to_id(name) != ids[position]):
-            actual = printable(repr(library.id_to_token(ids[position])), longest=60) if ids else "nothing"
+            actual = make_printable(repr(library.id_to_token(ids[position])), max_length=60) if ids else "nothing"
             raise _setting_error(settings, key, f"the tokenizer puts {actual} there")
 
     # Whether there are such tokens at all.
@@ -182,7 +182,9 @@ def check_special_tokens(library: tokenizers.Tokenizer, settings: dict[str, Any]
 
     unknown_token, library_token = find_token(settings, "unk_token"), getattr(library.model, "unk_token", None)
     if rules == "bert" and unknown_token and unknown_token != library_token:
-        raise _setting_error(settings, "unk_token", f"the tokenizer has {printable(repr(library_token), longest=60)}")
+        raise _setting_error(
+            settings, "unk_token", f"the tokenizer has {make_printable(repr(library_token), max_length=60)}"
+        )
 
 
 def check_growth(settings: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from ernie_vil2.config import Config, load_config
 from ernie_vil2.data.preprocessing import Geometry, Preprocessing
 from ernie_vil2.device import runtime
 from ernie_vil2.io.export_folder import ABOUT, AGAIN, CONFIG, BadExport, named_in_utf8, read_export
-from ernie_vil2.io.terminal import silenced
+from ernie_vil2.io.terminal import suppress_output
 from ernie_vil2.runtime_onnx import OnnxGraph, check_outputs
 
 
@@ -35,7 +35,7 @@ class PaddleGraph:
             config.set_cpu_math_library_num_threads(threads)
             config.enable_mkldnn()
             if precision == "bfloat16":
-                with silenced():
+                with suppress_output():
                     config.enable_mkldnn_bfloat16()
         else:
             precision_type = inference.PrecisionType.Float32

@@ -12,7 +12,7 @@ from typing import IO, Any, TextIO
 from weakref import WeakSet
 
 from ernie_vil2.io.files import OtherVersion, check_version, load_json, write_json
-from ernie_vil2.io.terminal import RunError, printable
+from ernie_vil2.io.terminal import RunError, make_printable
 
 JOB = "job.json"
 
@@ -61,7 +61,7 @@ def owned(path: Path) -> TextIO:
         lock(file)
     except Locked as error:
         file.seek(0)
-        owner = printable(file.read(200).strip()) or error.owner
+        owner = make_printable(file.read(200).strip()) or error.owner
         file.close()
         raise Locked(path, owner) from None
     file.truncate(0)

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ernie_vil2.io import locks
-from ernie_vil2.io.terminal import ConfigError, listed
+from ernie_vil2.io.terminal import ConfigError, join_names
 
 CHECKPOINTS = "checkpoints"
 BEST = "best"
@@ -139,8 +139,8 @@ def check_run_folder(run: Path) -> None:
     others = sorted(path.name for path in run.iterdir() if path.name[0] != "." and path.name != DRY_RUN)
     if others and not begun and not list_checkpoints(run):
         raise ConfigError(
-            f"{run} holds no run but other files ({listed(others, 3)}), which stay as they are; choose a new or empty "
-            "folder, -o Training.output=..."
+            f"{run} holds no run but other files ({join_names(others, 3)}), which stay as they are; choose a new or "
+            "empty folder, -o Training.output=..."
         )
 
 

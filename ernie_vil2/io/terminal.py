@@ -1,4 +1,4 @@
-"""What a terminal shows: errors without a traceback, text of strangers, and whether progress is shown at all."""
+"""Terminal output: errors that are printed without a traceback, safe text from strangers, and progress."""
 
 import json
 import multiprocessing
@@ -13,7 +13,10 @@ from typing import Any, TextIO
 
 from ernie_vil2.device.launch import launched_rank
 
-_IMPORTED_BY = os.getpid()
+# Process that imported this module. A process that is forked from it has another id, and shows no progress.
+_IMPORTING_PROCESS = os.getpid()
+# Characters of a name in a list of names: the names of arrays are shorter, and a hostile one does not fill the screen.
+_MAX_NAME_LENGTH = 200
 
 
 class RunError(RuntimeError):
@@ -25,77 +28,89 @@ class LostRank(RunError):  # noqa: N818  -- named by what has happened
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the key and what to do."""
+    """A configuration cannot be used; the message names the key and says what to do."""
 
 
-class PrintableStream:
-    """A stream that passes on as `printable` what is written to it: whatever a command prints, draws or warns of."""
+class EscapingStream:
+    """Stream that passes text through `make_printable`, whatever a command prints, draws or warns about."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
 
     def write(self, text: str) -> int:
-        self._stream.write(printable(text, keep="\n\r\t"))
+        self._stream.write(make_printable(text, kept_characters="\n\r\t"))
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
-def printable(text: str, keep: str = "", longest: int | None = None) -> str:
-    """A text whose characters a terminal only shows: control characters and the like are written as escapes.
+def make_printable(text: str, kept_characters: str = "", max_length: int | None = None) -> str:
+    """Replace control characters and the like by escapes, so that a terminal only shows the text.
 
     An id, the name of a weight or a key of a configuration may hold a sequence that clears the screen, sets its title
-    or turns the direction of writing; whatever shows such text passes it through here. The escapes are those of JSON,
-    so that JSON stays what it is.
+    or reverses the direction of writing. Whatever shows such text calls this function first. The escapes are those of
+    JSON, so that JSON remains JSON.
 
     Args:
-        keep: characters that stay as they are, as the line ends of a text of several lines.
-        longest: characters that are shown; a longer text ends in "...".
+        text: text that may come from a stranger.
+        kept_characters: characters that are not escaped, such as the line ends of a text with several lines.
+        max_length: number of characters to show; a longer text is cut and ends in "...". None: no limit.
     """
-    if longest is not None and len(text) > longest:
-        text = f"{text[:longest]}..."
-    return "".join(letter if _harmless(letter) or letter in keep else json.dumps(letter)[1:-1] for letter in text)
+    if max_length is not None and len(text) > max_length:
+        text = f"{text[:max_length]}..."
 
-
-def _harmless(letter: str) -> bool:
-    return letter.isprintable() or unicodedata.category(letter) == "Zs"
+    characters = []
+    for character in text:
+        # Python calls only the usual space printable; the other spaces, such as the ideographic one, do no harm either.
+        is_harmless = character.isprintable() or unicodedata.category(character) == "Zs"
+        if is_harmless or character in kept_characters:
+            characters.append(character)
+        else:
+            characters.append(json.dumps(character)[1:-1])  # without the quotation marks
+    return "".join(characters)
 
 
 @contextmanager
-def silenced() -> Iterator[None]:
-    """Keeps from the terminal what libraries in C++ write there; their errors are exceptions."""
+def suppress_output() -> Iterator[None]:
+    """Suppress what is printed in the block, also by libraries in C++, whose errors are raised as exceptions."""
     sys.stdout.flush()
-    kept = [(stream, os.dup(stream)) for stream in (1, 2)]
+    # Libraries in C++ write to the descriptors and not to sys.stdout, so the descriptors are redirected.
+    copies = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
     try:
         with tempfile.TemporaryFile() as file:
-            for stream, _ in kept:
-                os.dup2(file.fileno(), stream)
+            for descriptor in copies:
+                os.dup2(file.fileno(), descriptor)
             yield
     finally:
-        for stream, copy in kept:
-            os.dup2(copy, stream)
+        for descriptor, copy in copies.items():
+            os.dup2(copy, descriptor)
             os.close(copy)
 
 
-def listed(names: Sequence[str], most: int = 5, separator: str = ", ") -> str:
-    """The first of some names, as `printable`, and "..." for the others."""
-    shown = [printable(name, longest=200) for name in names[:most]]
-    return separator.join([*shown, *["..."] * (len(names) > most)])
+def join_names(names: Sequence[str], max_names: int = 5, separator: str = ", ") -> str:
+    """Join the first names, made printable, and add "..." if there are more."""
+    printable_names = [make_printable(name, max_length=_MAX_NAME_LENGTH) for name in names[:max_names]]
+    if len(names) > max_names:
+        printable_names.append("...")
+    return separator.join(printable_names)
 
 
 def pluralize(number: int, noun: str, plural: str | None = None) -> str:
-    """A number with its noun: `1 shard`, `2 shards`, `1,555 queries`; the plural is the noun with an s unless given."""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+    """Return a number with its noun: `1 shard`, `2 shards`, `1,555 queries`; the default plural is the noun plus s."""
+    if number != 1:
+        noun = plural or f"{noun}s"
+    return f"{number:,} {noun}"
 
 
 @cache
 def print_once(line: str) -> None:
-    """Prints a line on standard error, once in a process."""
+    """Print a line on standard error, once in a process."""
     print(line, file=sys.stderr)
 
 
-def shows_progress() -> bool:
-    """Whether this is the process that a person looks at: not a loader's, and not a rank but the first."""
+def should_show_progress() -> bool:
+    """Return whether this process shows progress: only rank 0 does, and none of its child processes."""
     rank, _ = launched_rank()
-    return rank == 0 and os.getpid() == _IMPORTED_BY and multiprocessing.parent_process() is None
+    is_main_process = os.getpid() == _IMPORTING_PROCESS and multiprocessing.parent_process() is None
+    return rank == 0 and is_main_process

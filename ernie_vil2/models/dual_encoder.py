@@ -16,7 +16,7 @@ from paddle.nn import functional as F
 from ernie_vil2.config import ModelConfig, TuningConfig
 from ernie_vil2.config.sections import TOWER_VIEWS, without_implementation
 from ernie_vil2.device.cpu_kernels import speed_up
-from ernie_vil2.io.terminal import listed
+from ernie_vil2.io.terminal import join_names
 
 
 def build_dual_encoder(
@@ -265,7 +265,7 @@ def match_parameters(model: DualEncoder, patterns: Sequence[str]) -> set[str]:
             usable_groups = [group for group, names in groups.items() if names]
             raise ValueError(
                 f"{pattern} matches no layer group and no parameter of this model; its groups are "
-                f"{listed(usable_groups, 12)}"
+                f"{join_names(usable_groups, 12)}"
             )
         matches.update(matching_parameters)
         for group in matching_groups:

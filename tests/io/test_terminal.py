@@ -6,19 +6,19 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_vil2.io.terminal import printable
+from ernie_vil2.io.terminal import make_printable
 
 
 @given(st.text(st.characters()), st.sampled_from(["", "\n", "\r\n"]))
 def test_nothing_is_left_that_a_terminal_obeys(text, keep):
-    shown = printable(text, keep)
+    shown = make_printable(text, keep)
     for letter in shown:
         assert letter in keep or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
-    assert printable(shown, keep) == shown
+    assert make_printable(shown, keep) == shown
     line = json.dumps(text, ensure_ascii=False)
-    assert json.loads(printable(line)) == text
+    assert json.loads(make_printable(line)) == text
 
 
 def test_what_a_terminal_shows_stays():
-    assert printable("一 全角　空格 ok\x1b") == "一 全角　空格 ok\\u001b"
-    assert printable("two\nlines\t", keep="\n") == "two\nlines\\t"
+    assert make_printable("一 全角　空格 ok\x1b") == "一 全角　空格 ok\\u001b"
+    assert make_printable("two\nlines\t", kept_characters="\n") == "two\nlines\\t"

@@ -497,16 +497,16 @@ def _add_sources(index: Index, args: argparse.Namespace) -> int:
 
 
 def _print_hits(query: str, hits: list, as_json: bool) -> None:
-    from ernie_vil2.io.terminal import printable
+    from ernie_vil2.io.terminal import make_printable
 
     if as_json:
         json.dump({"query": query, "hits": [hit.as_json() for hit in hits]}, sys.stdout, ensure_ascii=False)
         print()
         return
-    print(printable(query))
+    print(make_printable(query))
     for hit in hits:
         captions = [str(value) for name, value in hit.fields.items() if name.startswith("caption")]
-        print(f"  {hit.score:.3f}  {printable(hit.id)}  {printable(', '.join(captions))}")
+        print(f"  {hit.score:.3f}  {make_printable(hit.id)}  {make_printable(', '.join(captions))}")
     if not hits:
         print("  nothing is close enough")
 

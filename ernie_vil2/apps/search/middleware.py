@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ernie_vil2.apps.search.metrics import Metrics
 from ernie_vil2.io.files import read_text
-from ernie_vil2.io.terminal import printable
+from ernie_vil2.io.terminal import make_printable
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1", "[::1]")  # this machine, as options and as URLs write it
 PROBE_PATHS = ("/healthz", "/readyz")  # need neither a known host nor a token: a supervisor of the server asks for them
@@ -118,7 +118,7 @@ class Middleware:
         values = dict(headers)
         host = _remove_port(values.get(b"host", b"").decode("latin-1"))
         if not self._is_known_host(host):
-            name = printable(host, longest=MAX_HOST_IN_MESSAGE)
+            name = make_printable(host, max_length=MAX_HOST_IN_MESSAGE)
             return JSONResponse(
                 {
                     "detail": f"this server is not called {name}: start it with --allowed-host {name}, "
@@ -146,7 +146,7 @@ class Middleware:
         query = scope["query_string"].decode("latin-1")
         if self.access.log_queries and query:
             url += f"?{query}"
-        url = printable(url, longest=MAX_URL_IN_LOG)
+        url = make_printable(url, max_length=MAX_URL_IN_LOG)
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         sys.stdout.write(f'{now} {client} "{scope["method"]} {url}" {status} {num_bytes} {1000 * seconds:.1f} ms\n')
         sys.stdout.flush()

@@ -23,7 +23,7 @@ from ernie_vil2.apps.search.index import Index, OtherModel
 from ernie_vil2.apps.search.locations import Originals, compute_digest
 from ernie_vil2.apps.search.middleware import CLIENT_CLOSED_REQUEST, RETRY_SECONDS, Access, Middleware, Uploads
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.io.terminal import printable
+from ernie_vil2.io.terminal import make_printable
 
 # Bounds of an error report, which repeats words of the request: a body of 20 MiB can have a million errors, and a key
 # of any length.
@@ -180,8 +180,8 @@ def _summarize_errors(error: RequestValidationError) -> list[dict[str, Any]]:
     for detail in error.errors()[:MAX_ERRORS]:
         location = []
         for step in detail["loc"]:
-            location.append(printable(step, longest=MAX_WORD_LENGTH) if isinstance(step, str) else step)
-        message = printable(detail["msg"], longest=MAX_WORD_LENGTH)
+            location.append(make_printable(step, max_length=MAX_WORD_LENGTH) if isinstance(step, str) else step)
+        message = make_printable(detail["msg"], max_length=MAX_WORD_LENGTH)
         reports.append({"type": detail["type"], "loc": location, "msg": message})
     return reports
 

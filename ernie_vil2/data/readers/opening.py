@@ -27,7 +27,7 @@ from ernie_vil2.data.readers.tables import TABLE, describe_missing_columns, find
 from ernie_vil2.data.readers.webdataset import TAR
 from ernie_vil2.data.source_files import list_image_files
 from ernie_vil2.data.spec import TRAIN, DataLike, DataSpec
-from ernie_vil2.io.terminal import print_once, shows_progress
+from ernie_vil2.io.terminal import print_once, should_show_progress
 from ernie_vil2.registry import Registry
 
 # Messages list the layouts in this order. Which one a folder has is decided by `Layout.precedence`.
@@ -214,7 +214,7 @@ def _open_all(all_files: Sequence[DataFiles]) -> ShardedSource:
 
     opened_shards: list[Shard] = []
     bar = tqdm(
-        desc="shards", total=len(arguments), unit="shard", delay=2, file=sys.stdout, disable=not shows_progress()
+        desc="shards", total=len(arguments), unit="shard", delay=2, file=sys.stdout, disable=not should_show_progress()
     )
     with ThreadPoolExecutor(NUM_THREADS) as threads, bar:
         for start in range(0, len(arguments), MAX_QUEUED_SHARDS):
@@ -230,7 +230,7 @@ def _note_unused_options(all_files: Sequence[DataFiles]) -> None:
 
     This is no error, because a configuration has one such option for all of its data.
     """
-    if not shows_progress() or any(files.layout.name not in LAYOUTS for files in all_files):
+    if not should_show_progress() or any(files.layout.name not in LAYOUTS for files in all_files):
         return  # a layout that is not in the registry is the user's, and may use any option
 
     data = all_files[0].data

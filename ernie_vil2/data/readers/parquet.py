@@ -10,7 +10,7 @@ import numpy as np
 from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.samples import MAX_BYTES, BadSample, Reason, check_size
 from ernie_vil2.device.extras import require
-from ernie_vil2.io.terminal import listed, print_once, shows_progress
+from ernie_vil2.io.terminal import join_names, print_once, should_show_progress
 
 # Row groups in memory. If rows of more groups are read in turn, a whole group is read again for each row.
 MAX_CACHED_GROUPS = 4
@@ -60,10 +60,10 @@ class ParquetTable:
         unreadable_columns = [name for name in schema.names if name not in self.column_names]
         if unreadable_columns:
             self._columns = list(self.column_names)
-            if shows_progress():  # in one process only
+            if should_show_progress():  # in one process only
                 folder = Path(self.name).parent
                 print_once(
-                    f"{folder}: columns of maps, or nested too deeply, are left out: {listed(unreadable_columns)}"
+                    f"{folder}: columns of maps, or nested too deeply, are left out: {join_names(unreadable_columns)}"
                 )
         self.release()
 

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, TypeVar
 from ernie_vil2.device.extras import MissingPackage, require
 from ernie_vil2.io.files import atomic_write, cache_folder, sha256
 from ernie_vil2.io.locks import Locked, hold, lock
-from ernie_vil2.io.terminal import shows_progress
+from ernie_vil2.io.terminal import should_show_progress
 
 T = TypeVar("T")
 HTTP = ("http://", "https://")
@@ -211,7 +211,7 @@ def _progress_callback(address: str, max_bytes: int) -> Any:
                 raise TimeoutError
 
     bar = {"desc": address.rpartition("/")[2], "unit": "B", "unit_scale": True, "unit_divisor": 1024}
-    return Progress({**bar, "delay": 2, "leave": False, "disable": not shows_progress()})
+    return Progress({**bar, "delay": 2, "leave": False, "disable": not should_show_progress()})
 
 
 class PipeOutput:

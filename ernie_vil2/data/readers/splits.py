@@ -18,7 +18,7 @@ from ernie_vil2.config import HoldoutConfig
 from ernie_vil2.data.readers.columns import IMAGE_KEYS
 from ernie_vil2.data.readers.source import Shard, ShardedSource
 from ernie_vil2.data.samples import BadSample, Sample, content_id, is_blank, text_key
-from ernie_vil2.io.terminal import pluralize, printable, shows_progress
+from ernie_vil2.io.terminal import make_printable, pluralize, should_show_progress
 
 MAX_CAPTION_SHARE = 0.05
 """Samples with one caption stay together up to this share of all samples. A caption of more samples, such as the name
@@ -128,7 +128,7 @@ class Division:
         field_names: dict[int, tuple[str | None, str | None]] = {}  # of group_by and stratify_by in each shard
         fields: dict[str, None] = {}
         progress = tqdm(
-            range(len(source)), "dividing", unit="sample", delay=2, file=sys.stdout, disable=not shows_progress()
+            range(len(source)), "dividing", unit="sample", delay=2, file=sys.stdout, disable=not should_show_progress()
         )
         for row in progress:
             try:
@@ -257,7 +257,7 @@ def _describe_frequent_captions(counts: Counter[str], captions: Collection[str],
     text = most_frequent
     if len(text) > MAX_SHOWN_CHARACTERS:
         text = f"{text[:MAX_SHOWN_CHARACTERS]}..."
-    subject = f'the caption "{printable(text)}" ({counts[most_frequent]:,} of {pluralize(num_samples, "sample")})'
+    subject = f'the caption "{make_printable(text)}" ({counts[most_frequent]:,} of {pluralize(num_samples, "sample")})'
     if len(captions) > 1:
         subject += f", and {pluralize(len(captions) - 1, 'other caption')},"
     return (

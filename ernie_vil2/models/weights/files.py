@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 
 from ernie_vil2.io.files import atomic_write, check_ordinary, load_json, parse_json, save_arrays, system_errors_named
 from ernie_vil2.io.restricted_pickle import Array, Refused, load
-from ernie_vil2.io.terminal import listed, printable
+from ernie_vil2.io.terminal import join_names, make_printable
 from ernie_vil2.models.weights.torch_files import BFLOAT16, OLD_FORMAT, as_float32, read_torch, write_torch
 
 # Layouts of ERNIE-ViL 2.0, see `formats`, and the first word of an array's name that gives one away.
@@ -105,16 +105,16 @@ class WeightReport:
         for title, items, separator in self._groups():
             line = f"{len(items)} {title}"
             if items:
-                line += f": {listed(items, 50, separator)}"
+                line += f": {join_names(items, 50, separator)}"
             lines.append(line)
-        return "\n".join(f"  {printable(line)}" for line in lines)
+        return "\n".join(f"  {make_printable(line)}" for line in lines)
 
     def describe_mismatch(self, names: Collection[str]) -> str:
         """Describe on one line what does not fit about these names."""
         sentences = []
         for title, items, separator in self._groups(names):
             if items:
-                sentences.append(f"{len(items)} {title} ({listed(items, separator=separator)})")
+                sentences.append(f"{len(items)} {title} ({join_names(items, separator=separator)})")
         return ", ".join(sentences)
 
     def _groups(self, names: Collection[str] | None = None) -> Iterator[tuple[str, list[str], str]]:
@@ -124,7 +124,7 @@ class WeightReport:
         descriptions = []
         for name, difference in self.differing.items():
             if names is None or name in names:
-                descriptions.append(f"{printable(name, longest=100)}: {difference}")
+                descriptions.append(f"{make_printable(name, max_length=100)}: {difference}")
         yield "of another shape", descriptions, "; "
 
 
@@ -248,7 +248,7 @@ def detect_format(arrays: Mapping[str, np.ndarray]) -> WeightFormat:
         layout = _FORMAT_BY_PREFIX.get(name.partition(".")[0])
         if layout:
             return layout
-    format_names = [printable(name, longest=100) for name in list(arrays)[:3]]
+    format_names = [make_printable(name, max_length=100) for name in list(arrays)[:3]]
     raise ValueError(
         "these are not the weights of an ERNIE-ViL 2.0: no name starts with visual., vision_model. or image.; "
         f"the first are {', '.join(format_names)}"
@@ -403,7 +403,7 @@ def _read_safetensors(path: str | Path, header_size: int) -> dict[str, np.ndarra
         with safe_open(path, framework="numpy"):
             pass
     except SafetensorError as error:
-        reason = printable(str(error), longest=200)
+        reason = make_printable(str(error), max_length=200)
         raise WeightFileError(path, f"not a whole safetensors file ({reason})") from None
 
     with Path(path).open("rb") as file:
@@ -416,8 +416,8 @@ def _read_safetensors(path: str | Path, header_size: int) -> dict[str, np.ndarra
         if type_name not in _NUMPY_TYPES:
             raise WeightFileError(
                 path,
-                f"{printable(name, longest=100)} is {type_name}, a type that NumPy does not have; convert it to "
-                "float32",
+                f"{make_printable(name, max_length=100)} is {type_name}, a type that NumPy does not have; convert it "
+                "to float32",
             )
         # Offsets count from the end of the header, which follows 8 bytes with its length.
         dtype = np.dtype(_NUMPY_TYPES[type_name])
@@ -446,7 +446,7 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
         names = [name for name, file in shard_of.items() if file == shard]
         missing = [name for name in names if name not in arrays_in_shard]
         if missing:
-            shown = printable(missing[0], longest=100)
+            shown = make_printable(missing[0], max_length=100)
             raise WeightFileError(index.with_name(shard), f"{shown} is not in it, as {index.name} says")
         arrays |= {name: arrays_in_shard[name] for name in names}
     return arrays
@@ -463,12 +463,12 @@ def _collect_arrays(content: Any, file_size: int) -> dict[str, np.ndarray]:
             value = value[1]  # a Paddle tensor is saved as its name and its array
         if isinstance(value, Array):
             if value.value is None:
-                raise Refused(f"the array {printable(name, longest=100)} has no content")
+                raise Refused(f"the array {make_printable(name, max_length=100)} has no content")
             arrays[name] = value.value
     _join_pieces(arrays, piece_table)
 
     if not arrays:
-        names = [printable(name, longest=100) for name in list(content)[:5]]
+        names = [make_printable(name, max_length=100) for name in list(content)[:5]]
         raise Refused(f"no arrays at its top level, only {', '.join(map(repr, names)) or 'nothing'}")
     # Tied weights are listed twice; anything beyond is made to fill the memory.
     if sum(array.nbytes for array in arrays.values()) > 2 * file_size:

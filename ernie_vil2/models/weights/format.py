@@ -25,7 +25,7 @@ from ernie_vil2.io import hub
 from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.files import atomic_folder, load_json
 from ernie_vil2.io.run_folder import CONFIG, TOKENIZER, VOCABULARY, named_checkpoint
-from ernie_vil2.io.terminal import printable
+from ernie_vil2.io.terminal import make_printable
 from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, count_min_parameters
 from ernie_vil2.models.heads import HEAD_PREFIX
 from ernie_vil2.models.weights.files import (
@@ -159,14 +159,14 @@ class FamilyModel:
         for key, way in self.dialect.items():
             alternatives = [name for name in self.format.dialects[key] if name != way]
             phrases.append(f"dialect {key}={way} (or {', '.join(alternatives)})")
-        phrases.append(f"licence {printable(self.licence, longest=60)}" if self.licence else "no licence named")
+        phrases.append(f"licence {make_printable(self.licence, max_length=60)}" if self.licence else "no licence named")
 
         names_by_reason: dict[str, list[str]] = {}
         for name, reason in self.unused.items():
             names_by_reason.setdefault(reason, []).append(name)
         for reason, names in names_by_reason.items():
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            phrases.append(f"unused {printable(names[0], longest=100)}{more}: {reason}")
+            phrases.append(f"unused {make_printable(names[0], max_length=100)}{more}: {reason}")
         return "; ".join(phrases)
 
 
@@ -358,7 +358,8 @@ def recognise_model(path: Path) -> tuple[Format, ModelFiles]:
     if kind not in (None, ERNIE_VIL_TYPE):
         known_types = ", ".join((*FORMATS, ERNIE_VIL_TYPE))
         raise ValueError(
-            f"{files.folder / 'config.json'}: model_type is {printable(kind, longest=60)}; known are {known_types}"
+            f"{files.folder / 'config.json'}: model_type is {make_printable(kind, max_length=60)}; known are "
+            f"{known_types}"
         )
     if path.is_file():
         try:

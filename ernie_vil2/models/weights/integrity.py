@@ -17,7 +17,7 @@ from PIL import Image
 from ernie_vil2.config import Config, differences
 from ernie_vil2.io.files import INTEGRITY, DamagedFile, Integrity, OtherVersion, read_integrity, write_integrity
 from ernie_vil2.io.run_folder import CONFIG, MODEL_FILES, OPTIMIZER, STATE, with_its_vocabulary
-from ernie_vil2.io.terminal import printable
+from ernie_vil2.io.terminal import make_printable
 from ernie_vil2.models.dual_encoder import with_sizes
 from ernie_vil2.models.weights.files import get_folder
 
@@ -149,7 +149,7 @@ def check_conventions(weights: Path, config: Config) -> None:
     # The first difference is enough for a message.
     expected = integrity.conventions or {}
     for key, (stored, actual) in differences(expected, collect_conventions(config), prefix="Model."):
-        stored, actual = printable(repr(stored), longest=60), printable(repr(actual), longest=60)
+        stored, actual = make_printable(repr(stored), max_length=60), make_printable(repr(actual), max_length=60)
         raise IntegrityError(
             f"{folder / INTEGRITY}: the model was written with {key} {stored}, the other files say {actual}: undo the "
             f"change, or delete {INTEGRITY} if you meant it"
@@ -194,7 +194,7 @@ def check_golden(folder: Path, encoder: Any) -> float:
     for text, stored_ids, ids in zip(texts, expected_ids, encoder.tokenizer(texts).tolist(), strict=True):
         if stored_ids != ids:
             raise IntegrityError(
-                f"{folder}: the text {printable(text, longest=60)!r} has other token ids than {INTEGRITY} says"
+                f"{folder}: the text {make_printable(text, max_length=60)!r} has other token ids than {INTEGRITY} says"
             )
 
     tolerance = 10 * OTHER_TOLERANCE

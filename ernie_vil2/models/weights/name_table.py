@@ -31,7 +31,7 @@ from typing import Literal
 
 import numpy as np
 
-from ernie_vil2.io.terminal import listed, printable
+from ernie_vil2.io.terminal import join_names, make_printable
 from ernie_vil2.models.weights.files import allocate_array
 
 Form = Literal["linear", "layer", "array", "matrix", "token", "grid", "scalar", "spliced"]
@@ -115,7 +115,8 @@ class _Link:
         count = sum(self.sizes)
         if not array.ndim or array.shape[self._output_axis] % count:
             raise ValueError(
-                f"{printable(name, longest=100)} has the shape {list(array.shape)}, which is not {count} equal parts"
+                f"{make_printable(name, max_length=100)} has the shape {list(array.shape)}, which is not {count} "
+                "equal parts"
             )
         unit = array.shape[self._output_axis] // count
         return np.split(array, np.cumsum(self.sizes)[:-1] * unit, self._output_axis)
@@ -159,7 +160,7 @@ class NameTable:
         if is_complete and len(links) < len(self._links):
             missing = [name for name in self._their_names() if name not in arrays]
             subject = "an array is" if len(missing) == 1 else f"{len(missing)} arrays are"
-            raise ValueError(f"{subject} missing: {listed(missing, 3)}")
+            raise ValueError(f"{subject} missing: {join_names(missing, 3)}")
 
         # Nothing is computed yet: each array gets a function that makes it.
         makers: dict[str, Callable[[], np.ndarray]] = {}
@@ -184,10 +185,10 @@ class NameTable:
             our_names.update(link.ours)
         unexpected = [name for name in arrays if name not in our_names]
         if unexpected:
-            raise ValueError(f"the format cannot hold {listed(unexpected)}")
+            raise ValueError(f"the format cannot hold {join_names(unexpected)}")
         missing = sorted(our_names - arrays.keys())
         if is_complete and missing:
-            raise ValueError(f"the format has {listed(missing, 3)}, which the model lacks")
+            raise ValueError(f"the format has {join_names(missing, 3)}, which the model lacks")
 
         makers: dict[str, Callable[[], np.ndarray]] = {}
         for link in self._links:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ernie_vil2.io.files import check_ordinary, system_errors_named
 from ernie_vil2.io.restricted_pickle import Refused, load
-from ernie_vil2.io.terminal import printable
+from ernie_vil2.io.terminal import make_printable
 
 OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """First bytes of files by PyTorch before 1.6: a pickle of their magic number."""
@@ -76,7 +76,7 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
 
     arrays = {str(name): entry for name, entry in entries.items() if isinstance(entry, np.ndarray)}
     if not arrays:
-        names = [printable(str(name), longest=100) for name in list(entries)[:5]]
+        names = [make_printable(str(name), max_length=100) for name in list(entries)[:5]]
         raise Refused(f"no arrays at its top level or in state_dict, only {', '.join(names) or 'nothing'}")
     # Tied weights are listed twice; anything beyond is made to fill the memory.
     if sum(array.nbytes for array in arrays.values()) > 2 * file_size:
@@ -188,7 +188,7 @@ class _Archive:
             with zipfile.ZipFile(path) as archive:
                 entries = archive.infolist()
         except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
-            raise Refused(f"a damaged zip archive ({printable(str(error), longest=200)})") from None
+            raise Refused(f"a damaged zip archive ({make_printable(str(error), max_length=200)})") from None
 
         names = [entry.filename for entry in entries]
         if any("/code/" in f"/{name}" or name.endswith("constants.pkl") for name in names):
@@ -256,13 +256,13 @@ class _Archive:
             return None
         start, size = self._locate(name)
         if size > max_bytes:
-            raise Refused(f"{printable(name, longest=100)} has {size:,} bytes; at most {max_bytes:,} are read")
+            raise Refused(f"{make_printable(name, max_length=100)} has {size:,} bytes; at most {max_bytes:,} are read")
         return self.content[start : start + size]
 
     def _locate(self, name: str) -> tuple[int, int]:
         """Return where the bytes of a member start in the file, and how many there are."""
         entry = self.entries.get(name)
-        shown = printable(name, longest=100)
+        shown = make_printable(name, max_length=100)
         if entry is None:
             raise Refused(f"{shown} is not in the archive: the file is damaged")
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size != entry.compress_size:

@@ -17,7 +17,7 @@ from ernie_vil2.config import ModelConfig, differences, load_config
 from ernie_vil2.data.trimming import trim_files
 from ernie_vil2.io.files import INTEGRITY, load_json, write_json, write_text
 from ernie_vil2.io.run_folder import CONFIG, VOCABULARY
-from ernie_vil2.io.terminal import printable
+from ernie_vil2.io.terminal import make_printable
 from ernie_vil2.models.weights.files import INDEX_SUFFIX, get_folder, read_weights, write_torch_weights
 from ernie_vil2.models.weights.format import (
     WORD_EMBEDDING,
@@ -126,7 +126,7 @@ def write_back(
     new_arrays = table.to_theirs(model.arrays)
     missing = [name for name in new_arrays if name not in old_arrays]
     if missing:
-        raise ValueError(f"{weights} has no {printable(missing[0], longest=100)}, which this model has")
+        raise ValueError(f"{weights} has no {make_printable(missing[0], max_length=100)}, which this model has")
 
     # A model whose word embedding has another size was trimmed.
     new_ids: dict[int, int] = {}
