@@ -1,10 +1,10 @@
-"""Check this installation, one line a check, with the command that fixes what is wrong; or check the folder of a model.
+"""Check this installation, one line for each check, with the command that fixes what is wrong; or check a model.
 
     python tools/doctor.py
     python tools/doctor.py runs/emoji/checkpoints/best
 
-The exit code is 1 when anything FAILs. It takes about half a minute, the last ten seconds a tiny training. Of a model
-the files, the conventions and the golden embeddings are compared with its integrity.json.
+The exit code is 1 if a check FAILs. Checking the installation takes about half a minute; the last ten seconds are a
+tiny training. For a model, its files, conventions and golden embeddings are compared with its integrity.json.
 """
 
 from __future__ import annotations
@@ -36,23 +36,24 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 INSTALL = install_command()
-PYTHONS = ((3, 11), (3, 12), (3, 13))
-SWAPS = {"paddlepaddle": "paddlepaddle-gpu", "opencv-python": "opencv-python-headless"}
-"""Distributions that may be there instead of others; both of a pair unpack into one folder."""
-MODULES = {
+PYTHONS = ((3, 11), (3, 12), (3, 13))  # versions that were tested; the Paddle suite is published for the first only
+# Distribution -> one that may be installed in its place; both unpack into the same folder.
+SUBSTITUTES = {"paddlepaddle": "paddlepaddle-gpu", "opencv-python": "opencv-python-headless"}
+# Distribution -> module, for those that are also imported: they break when versions do not match.
+IMPORTED_MODULES = {
     "paddlepaddle": "paddle",
     "paddlenlp": "paddlenlp",
     "paddleclas": "paddleclas",
     "numpy": "numpy",
     "opencv-python": "cv2",
 }
-"""Distribution -> module, for those whose import is worth a try: they break when the pins do not hold."""
+MIN_STEPS = 50  # of the tiny training; after so many its loss has halved, however slow the machine is
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=model, nargs="?", metavar="MODEL", help="a model's file or folder, to check "
-                        "instead of the installation")  # fmt: skip
-    parser.add_argument("--seconds", type=amount, default=10, help="time of the tiny training (default 10)")
+    parser.add_argument("model", type=model, nargs="?", metavar="MODEL",
+                        help="file or folder of a model to check instead of the installation")  # fmt: skip
+    parser.add_argument("--seconds", type=amount, default=10, help="length of the tiny training (default 10)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,20 +62,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_model(source: str) -> list[Result]:
-    """Check that a model loads, and computes what its integrity file says."""
+    """Check that a model loads and gives the embeddings of its integrity file."""
     from ernie_vil2.encoder import load_model
     from ernie_vil2.io.files import INTEGRITY
     from ernie_vil2.models.weights.format import find_weights
     from ernie_vil2.models.weights.integrity import MissingGoldenError, check_golden, has_integrity
 
-    loaded, folder = load_model(source), find_weights(source).parent
-    results = [Result("ok", "model", _one_line(loaded))]
+    encoder, folder = load_model(source), find_weights(source).parent
+    results = [Result("ok", "model", _one_line(encoder))]
     if not has_integrity(folder):
-        why = f"no {INTEGRITY}: nothing says what it should compute"
-        return [*results, Result("none", "integrity", why, "ernie-vil2 convert writes one")]
-    results.append(Result("ok", "integrity", "conventions and files are as written"))
+        fact = f"no {INTEGRITY}: the embeddings that it should give are unknown"
+        results.append(Result("none", "integrity", fact, "ernie-vil2 convert writes one"))
+        return results
+    results.append(Result("ok", "integrity", "conventions and files are unchanged"))
     try:
-        results.append(Result("ok", "golden", f"embeddings differ by at most {check_golden(folder, loaded):.1e}"))
+        results.append(Result("ok", "golden", f"embeddings differ by at most {check_golden(folder, encoder):.1e}"))
     except MissingGoldenError as error:
         results.append(Result("none", "golden", _one_line(error)))
     return results
@@ -82,17 +84,20 @@ def check_model(source: str) -> list[Result]:
 
 @dataclass
 class Result:
-    """What one check found.
+    """Result of a check.
 
     Attributes:
-        status: "ok"; "none", an extra that is not installed; "warn", it works but slower or not everywhere; "FAIL",
+        status: "ok"; "none": an extra that is not installed; "warn": it works, but slower or not everywhere; "FAIL":
             something will not work.
+        name: name of the check.
+        fact: finding, on one line.
+        fix: command or advice that fixes it; empty if nothing is wrong.
     """
 
     status: str
-    name: str  # what was checked
-    fact: str  # what was found, on one line
-    fix: str = ""  # the command that fixes it, or what to do; empty when nothing is wrong
+    name: str
+    fact: str
+    fix: str = ""
 
     def __str__(self) -> str:
         line = f"{self.status:<5}{self.name:<16}{self.fact}"
@@ -103,21 +108,25 @@ Check = Callable[[], Result | list[Result]]
 
 
 def diagnose(checks: Iterable[tuple[str, Check]], show: Callable[[Result], object] = print) -> int:
-    """Run named checks in turn and show each result at once; 1 if any failed, as one that raises does, otherwise 0."""
-    failed = False
+    """Run named checks one after the other and show each result at once.
+
+    Returns:
+        1 if a check failed or raised an exception, otherwise 0.
+    """
+    has_failed = False
     for name, check in checks:
         try:
             results = check()
-        except Exception as error:  # a broken installation can raise anything, and the rest must still run
+        except Exception as error:  # a broken installation can raise anything, and the other checks must still run
             results = Result("FAIL", name, f"{type(error).__name__}: {_one_line(error)}")
         for result in results if isinstance(results, list) else [results]:
             show(result)
-            failed = failed or result.status == "FAIL"
-    return int(failed)
+            has_failed = has_failed or result.status == "FAIL"
+    return int(has_failed)
 
 
 def all_checks(seconds: float = 10) -> list[tuple[str, Check]]:
-    """The checks of `tools/doctor.py` in order; `seconds` is the time of the tiny training."""
+    """Return the checks of the installation in order; `seconds` is the length of the tiny training."""
     checks: list[tuple[str, Check]] = [
         ("Python", check_python),
         ("packages", check_packages),
@@ -135,7 +144,7 @@ def all_checks(seconds: float = 10) -> list[tuple[str, Check]]:
 
 
 def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Result:
-    """Those for which all wheels were tried; the Paddle suite is published for the first of them alone."""
+    """Check the version of Python."""
     text = ".".join(map(str, version))
     if version[:2] in PYTHONS:
         return Result("ok", "Python", f"{text}, {sys.executable}")
@@ -144,9 +153,9 @@ def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Result:
 
 
 def requirements() -> list[tuple[Requirement, str]]:
-    """What the installed package requires on this Python, as pairs of a requirement and its extra ("" for the base).
+    """Return what the installed package requires on this Python: requirements with their extra ("": no extra).
 
-    A requirement of several extras is named with the first. Of a checkout that is not installed: requirements.txt.
+    A requirement of several extras has the first of them. In a checkout that is not installed, requirements.txt counts.
     """
     from packaging.requirements import Requirement
 
@@ -154,81 +163,95 @@ def requirements() -> list[tuple[Requirement, str]]:
     lines = file.read_text().splitlines() if file.exists() else []
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         lines = importlib.metadata.requires("ernie_vil2") or []
-    found: dict[tuple[str, str], tuple[Requirement, str]] = {}
-    wanted = [Requirement(line) for line in (line.split("#")[0].strip() for line in lines) if line]
+    lines = [line.split("#")[0].strip() for line in lines]
+    candidates = [Requirement(line) for line in lines if line]
+
+    extras_by_requirement: dict[tuple[str, str], tuple[Requirement, str]] = {}
     for extra in ("", *dict.fromkeys(EXTRAS.values())):
-        for requirement in wanted:
+        for requirement in candidates:
             if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
-                found.setdefault((requirement.name, str(requirement.specifier)), (requirement, extra))
-    return list(found.values())
+                key = (requirement.name, str(requirement.specifier))
+                extras_by_requirement.setdefault(key, (requirement, extra))
+    return list(extras_by_requirement.values())
 
 
 def check_packages() -> list[Result]:
-    """Every requirement: installed, in its range; those of `MODULES` are imported too, in a new process.
+    """Check that each requirement is installed in its range, and that those of `IMPORTED_MODULES` can be imported.
 
-    What is not there of an extra is one line for the extra.
+    The missing packages of an extra are one result.
     """
     results, missing = [], dict[str, list[str]]()
     for requirement, extra in requirements():
-        if extra and not _found(requirement.name):
+        if extra and not _installed_versions(requirement.name):
             missing.setdefault(extra, []).append(requirement.name)
         else:
             results.append(_check_package(requirement))
-    return results + [
-        Result("none", f"[{extra}]", f"not installed: {', '.join(names)}", install_command(extra))
-        for extra, names in missing.items()
-    ]
+    for extra, names in missing.items():
+        fact = f"not installed: {', '.join(names)}"
+        results.append(Result("none", f"[{extra}]", fact, install_command(extra)))
+    return results
 
 
-def _found(name: str) -> dict[str, str]:
-    """The version of a distribution, or of its substitute, by the name of the installed one."""
-    versions = {dist: _version(dist) for dist in (name, SWAPS.get(name, name))}
-    return {dist: version for dist, version in versions.items() if version}
+def _installed_versions(name: str) -> dict[str, str]:
+    """Return the versions of a distribution and of its substitute, by their names, as far as they are installed."""
+    versions = {}
+    for distribution in (name, SUBSTITUTES.get(name, name)):
+        version = _version(distribution)
+        if version:
+            versions[distribution] = version
+    return versions
 
 
 def _check_package(requirement: Requirement) -> Result:
     name = requirement.name
-    found = _found(name)
-    if not found:
+    versions = _installed_versions(name)
+    if not versions:
         return Result("FAIL", name, "is not installed", INSTALL)
-    if len(found) > 1:
-        fact = f"and {SWAPS[name]} are both installed, and share one folder"
-        return Result("FAIL", name, fact, f"{PYTHON} -m pip uninstall -y {' '.join(found)}, then install one of them")
-    dist, version = found.popitem()
+    if len(versions) > 1:
+        fact = f"and {SUBSTITUTES[name]} are both installed, and share one folder"
+        fix = f"{PYTHON} -m pip uninstall -y {' '.join(versions)}, then install one of them"
+        return Result("FAIL", name, fact, fix)
+    distribution, version = versions.popitem()
     if not requirement.specifier.contains(version.split("+")[0], prereleases=True):
-        return Result("FAIL", dist, f"{version}, but {requirement.specifier} is needed", INSTALL)
-    if name not in MODULES:
-        return Result("ok", dist, version)
+        return Result("FAIL", distribution, f"{version}, but {requirement.specifier} is needed", INSTALL)
+    if name not in IMPORTED_MODULES:
+        return Result("ok", distribution, version)
+
+    # Imported in a new process: a broken package can end it, and the time of an import should not depend on others.
     start = time.perf_counter()
-    child = _python("-c", f"import ernie_vil2, {MODULES[name]}", timeout=120)
+    child = _run_python("-c", f"import ernie_vil2, {IMPORTED_MODULES[name]}", timeout=120)
     if child.returncode:
-        again = f"{PYTHON} -m pip install --force-reinstall --no-deps {dist}=={version}"
+        reinstall = f"{PYTHON} -m pip install --force-reinstall --no-deps {distribution}=={version}"
         fact = f"{version}, but its import fails: {_last_line(child)}"
-        return Result("FAIL", dist, fact, f"fix the other packages first, then: {again}")
-    return Result("ok", dist, f"{version}, imports in {time.perf_counter() - start:.1f} s")
+        return Result("FAIL", distribution, fact, f"fix the other packages first, then: {reinstall}")
+    return Result("ok", distribution, f"{version}, imports in {time.perf_counter() - start:.1f} s")
 
 
 def check_conflicts() -> Result:
-    """What pip itself finds wrong among the installed packages."""
-    child = _python("-m", "pip", "check", timeout=60)
+    """Report the conflicts that pip finds among the installed packages."""
+    child = _run_python("-m", "pip", "check", timeout=60)
     if child.returncode == 0:
         return Result("ok", "conflicts", "none (pip check)")
     lines = (child.stdout or child.stderr).strip().splitlines()
-    meant = [line for line in lines if _is_meant(line)]
-    lines = [line for line in lines if line not in meant]
-    if not lines:
-        return Result("ok", "conflicts", f"none but those that were asked for: {'; '.join(meant[:3])}")
-    return Result("FAIL", "conflicts", "; ".join(lines[:3]) + (" ..." if len(lines) > 3 else ""), INSTALL)
+    intended = [line for line in lines if _is_intended(line)]
+    conflicts = [line for line in lines if line not in intended]
+    if not conflicts:
+        return Result("ok", "conflicts", f"only intended ones: {'; '.join(intended[:3])}")
+    fact = "; ".join(conflicts[:3])
+    if len(conflicts) > 3:
+        fact += " ..."
+    return Result("FAIL", "conflicts", fact, INSTALL)
 
 
-def _is_meant(conflict: str) -> bool:
-    """Whether pip finds a swap of OpenCV, or paddleclas without its requirements where they cannot be installed."""
-    swapped = "requires opencv-python, which is not installed" in conflict and _version(SWAPS["opencv-python"])
-    return bool(swapped) or (conflict.startswith("paddleclas ") and sys.version_info[:2] > PYTHONS[0])
+def _is_intended(conflict: str) -> bool:
+    """Return whether a conflict is a substitute of OpenCV, or paddleclas where its requirements cannot be installed."""
+    if "requires opencv-python, which is not installed" in conflict and _version(SUBSTITUTES["opencv-python"]):
+        return True
+    return conflict.startswith("paddleclas ") and sys.version_info[:2] > PYTHONS[0]
 
 
 def check_runtime() -> Result:
-    """The switches of `ernie_vil2.device.runtime`, and whether one that is missing costs speed here."""
+    """Check the CPU switches of `ernie_vil2.device.runtime`: without them Paddle can be slow on this processor."""
     vendor, flags = runtime.processor()
     facts = "; ".join(runtime.applied().values())
     mkl_type = os.environ.get("MKL_DEBUG_CPU_TYPE")
@@ -244,32 +267,36 @@ def check_runtime() -> Result:
 
 
 def check_shared_memory(folder: str | os.PathLike = "/dev/shm", need: int = 1 << 30) -> Result:  # noqa: S108  -- a name alone, nothing is written there
-    """Room for the batches that loader workers hand over; `need` in bytes."""
-    name, without = "shared memory", "or load in the training process: -o Data.workers=0"
+    """Check that there is room for the batches that loader workers hand over; `need` in bytes.
+
+    A batch of 1,024 images of 224 pixels is 147 MiB, and workers prepare several ahead.
+    """
+    name, alternative = "shared memory", "or load in the training process: -o Data.workers=0"
     if not Path(folder).is_dir():
-        return Result("FAIL", name, f"{folder} is missing", f"mount -t tmpfs -o size=8G tmpfs {folder}, {without}")
+        return Result("FAIL", name, f"{folder} is missing", f"mount -t tmpfs -o size=8G tmpfs {folder}, {alternative}")
     try:
         with tempfile.TemporaryFile(dir=str(folder)) as file:
             file.write(bytes(1 << 20))
     except OSError as error:
-        return Result("FAIL", name, f"{folder} cannot be written: {error.strerror}", f"chmod 1777 {folder}, {without}")
-    free = shutil.disk_usage(folder).free
-    fact = f"{folder} has {free / 2**30:.1f} GiB free"
-    if free < need:
-        fix = f"mount -o remount,size=8G {folder} (Docker: --shm-size=8g), {without}"
+        fact = f"{folder} cannot be written: {error.strerror}"
+        return Result("FAIL", name, fact, f"chmod 1777 {folder}, {alternative}")
+    num_free = shutil.disk_usage(folder).free
+    fact = f"{folder} has {num_free / 2**30:.1f} GiB free"
+    if num_free < need:
+        fix = f"mount -o remount,size=8G {folder} (Docker: --shm-size=8g), {alternative}"
         return Result("warn", name, f"{fact}; loader workers may run out of it", fix)
     return Result("ok", name, fact)
 
 
 def check_devices() -> Result:
-    """Processors and GPUs, and whether the installed Paddle can use the latter."""
+    """Check that the installed Paddle can use the GPUs of this machine."""
     import paddle
 
     cores = pluralize(runtime.usable_cores(), "CPU core")
     if paddle.is_compiled_with_cuda():
-        count = paddle.device.cuda.device_count()
-        if count:
-            gpus = f"{pluralize(count, 'GPU')} ({paddle.device.cuda.get_device_name(0)})"
+        num_gpus = paddle.device.cuda.device_count()
+        if num_gpus:
+            gpus = f"{pluralize(num_gpus, 'GPU')} ({paddle.device.cuda.get_device_name(0)})"
             return Result("ok", "devices", f"{cores}, {gpus}")
         fix = "nvidia-smi (is the driver there?), and check CUDA_VISIBLE_DEVICES"
         return Result("warn", "devices", f"{cores}, a GPU build of Paddle that sees no GPU", fix)
@@ -280,9 +307,9 @@ def check_devices() -> Result:
     return Result("ok", "devices", f"{cores}, no GPU (CPU build of Paddle)")
 
 
+# The program of each of two ranks.
 _ALL_REDUCE = """
 import ernie_vil2, paddle, paddle.distributed as dist
-from ernie_vil2.io.terminal import pluralize
 paddle.set_device("cpu")
 dist.init_parallel_env()
 total = paddle.to_tensor([dist.get_rank() + 1.0])
@@ -292,13 +319,12 @@ assert total.item() == 3.0, f"1 + 2 gave {total.item()} on rank {dist.get_rank()
 
 
 def check_collectives(timeout: float = 60) -> Result:
-    """Two local processes add their numbers over gloo; `timeout` in seconds for both together."""
+    """Check that two local processes can add their numbers over gloo; `timeout` in seconds for both together."""
     start = time.perf_counter()
     with ThreadPoolExecutor(2) as pool:
-        ranks = [
-            pool.submit(_python, "-c", _ALL_REDUCE, timeout=timeout, **environment)
-            for environment in rank_environments(2)
-        ]
+        ranks = []
+        for environment in rank_environments(2):
+            ranks.append(pool.submit(_run_python, "-c", _ALL_REDUCE, timeout=timeout, **environment))
         try:
             children = [rank.result() for rank in ranks]
         except subprocess.TimeoutExpired:
@@ -306,29 +332,26 @@ def check_collectives(timeout: float = 60) -> Result:
             return Result("FAIL", "collectives", fact, "let local ports through (firewall, proxy variables)")
     for child in children:
         if child.returncode:
-            fix = "fix what is wrong above, then rerun; else see if a firewall blocks local ports"
+            fix = "fix what is wrong above, then run this again; otherwise check if a firewall blocks local ports"
             return Result("FAIL", "collectives", _last_line(child), fix)
     return Result("ok", "collectives", f"two processes, gloo all_reduce, {time.perf_counter() - start:.1f} s")
 
 
-LEAST_STEPS = 50  # of the tiny training, after which its loss has halved on a machine of any speed
-
-
 def check_training(seconds: float = 10) -> Result:
-    """The tiny training: its loss must fall."""
-    first, last, rate = tiny_training(seconds)
-    fact = f"loss {first:.3f} -> {last:.3f}, {rate:.0f} steps/s"
-    if last < 0.5 * first:  # false for nan too
+    """Check that the loss of a tiny training falls."""
+    first_loss, last_loss, steps_per_second = tiny_training(seconds)
+    fact = f"loss {first_loss:.3f} -> {last_loss:.3f}, {steps_per_second:.0f} steps/s"
+    if last_loss < 0.5 * first_loss:  # also false for NaN
         return Result("ok", "training", fact)
     fix = f"git -C {shlex.quote(str(ROOT))} status (did a change break the loss?), else: {INSTALL}"
     return Result("FAIL", "training", f"{fact}; it should have halved", fix)
 
 
 def tiny_training(seconds: float) -> tuple[float, float, float]:
-    """Train two small towers on noisy views of hidden concepts with the multi-view loss, for `LEAST_STEPS` at least.
+    """Train two small towers on noisy views of hidden concepts with the multi-view loss, for at least `MIN_STEPS`.
 
     Returns:
-        Loss of the first step, mean loss of the last ten, and steps a second.
+        Loss of the first step, mean loss of the last ten steps, and steps per second.
     """
     import paddle
     from paddle import nn
@@ -337,42 +360,46 @@ def tiny_training(seconds: float) -> tuple[float, float, float]:
     from ernie_vil2.losses import MultiViewLoss
 
     paddle.seed(0)
-    rows, width, hidden = 64, 32, 128
-    towers = {
-        kind: nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)) for kind in ("image", "text")
-    }
-    # How a concept looks, and how it reads: two fixed maps that the towers have to undo.
+    num_rows, width, hidden_width = 64, 32, 128
+    towers = {}
+    for kind in ("image", "text"):
+        towers[kind] = nn.Sequential(nn.Linear(width, hidden_width), nn.GELU(), nn.Linear(hidden_width, width))
+    # How a concept looks and how it reads: a fixed map for each tower, which the tower has to invert.
     senses = {kind: paddle.randn([width, width]) / width**0.5 for kind in towers}
-    loss = MultiViewLoss(dict.fromkeys(PAIRS, 1.0))
-    parameters = [parameter for tower in towers.values() for parameter in tower.parameters()]
+    loss_function = MultiViewLoss(dict.fromkeys(PAIRS, 1.0))
+    parameters = [*towers["image"].parameters(), *towers["text"].parameters()]
     optimizer = paddle.optimizer.AdamW(2e-3, parameters=parameters)
+
     losses, start = list[float](), time.perf_counter()
-    while len(losses) < LEAST_STEPS or time.perf_counter() - start < seconds:
-        concepts = paddle.randn([rows, width])
-        views = {}
+    while len(losses) < MIN_STEPS or time.perf_counter() - start < seconds:
+        concepts = paddle.randn([num_rows, width])
+        embeddings = {}
         for view in VIEWS:
             kind = view.split("_")[0]
-            seen = concepts @ senses[kind] + 0.1 * paddle.randn([rows, width])
-            views[view] = nn.functional.normalize(towers[kind](seen))  # [rows, width]
-        total, _ = loss(views, views, {"logit_scale": paddle.to_tensor(10.0)})
-        total.backward()
+            observations = concepts @ senses[kind] + 0.1 * paddle.randn([num_rows, width])
+            embeddings[view] = nn.functional.normalize(towers[kind](observations))  # [num_rows, width]
+        loss, _ = loss_function(embeddings, embeddings, {"logit_scale": paddle.to_tensor(10.0)})
+        loss.backward()
         optimizer.step()
         optimizer.clear_grad()
-        losses.append(float(total))
-    recent = losses[-10:]
-    return losses[0], sum(recent) / len(recent), len(losses) / (time.perf_counter() - start)
+        losses.append(float(loss))
+    last_losses = losses[-10:]
+    steps_per_second = len(losses) / (time.perf_counter() - start)
+    return losses[0], sum(last_losses) / len(last_losses), steps_per_second
 
 
-def _version(dist: str) -> str | None:
+def _version(distribution: str) -> str | None:
     try:
-        return importlib.metadata.version(dist)
+        return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _python(*arguments: str, timeout: float, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run this Python with the package on its path and more environment variables; output as text."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+def _run_python(*arguments: str, timeout: float, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run this Python with the package on its path and further environment variables; capture the output as text."""
+    path = str(ROOT)
+    if os.environ.get("PYTHONPATH"):
+        path = os.pathsep.join([path, os.environ["PYTHONPATH"]])
     return subprocess.run(  # noqa: S603  -- this Python, with arguments of ours
         [sys.executable, *arguments],
         env={**os.environ, "PYTHONPATH": path, **variables},
@@ -383,9 +410,10 @@ def _python(*arguments: str, timeout: float, **variables: str) -> subprocess.Com
 
 
 def _last_line(child: subprocess.CompletedProcess[str]) -> str:
-    return _one_line((child.stderr.strip() or child.stdout.strip() or "no message").splitlines()[-1])
+    output = child.stderr.strip() or child.stdout.strip() or "no message"
+    return _one_line(output.splitlines()[-1])
 
 
-def _one_line(message: object, limit: int = 160) -> str:
+def _one_line(message: object, max_length: int = 160) -> str:
     text = " ".join(str(message).split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return text if len(text) <= max_length else text[: max_length - 3] + "..."

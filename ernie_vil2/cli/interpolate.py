@@ -4,9 +4,10 @@
     python tools/interpolate.py runs/emoji runs/tuned@best --alpha 0.5 --write runs/mixed
     python tools/interpolate.py runs/seed0 runs/seed1 runs/seed2 --write runs/soup
 
-Of two models --alpha is the share of the second (WiSE-FT); without it all have the same share (a soup). With data every
-mixture is scored: a table, interpolation.json, and interpolation.html with the new task against the old one. --write
-makes a folder of the mixture of --choose, by default of the best mean over the data; all tools read it as a model.
+With two models, --alpha is the share of the second (WiSE-FT); without --alpha all models have the same share (a model
+soup). With data every mixture is scored; the results are a table, interpolation.json, and interpolation.html, which
+shows the new task against the old one. --write makes a folder of one mixture, which all commands read as a model: that
+of --choose, by default the one with the best mean over the data.
 """
 
 from __future__ import annotations
@@ -32,46 +33,57 @@ from ernie_vil2.cli.arguments import (
 if TYPE_CHECKING:
     import numpy as np
 
+    from ernie_vil2.config import Config
+    from ernie_vil2.data.spec import DataSpec
     from ernie_vil2.models.weights.format import StoredModel
 
-SIDES = ("new", "old")
-MOST = 1001
+SIDES = ("new", "old")  # what the second model was fine-tuned for, and what it could do before
+MAX_SHARES = 1001  # in a row of shares: steps of a thousandth; each is scored, which takes long
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("first", type=model, metavar="MODEL",
-                        help="run folder (its newest checkpoint; RUN@best), checkpoint or released model")  # fmt: skip
-    parser.add_argument("others", nargs="+", type=model, metavar="MODEL", help="its fine-tuned version, or several")
-    parser.add_argument("--alpha", nargs="+", default=[], type=share, metavar="SHARE",
-                        help="shares of the second model, from 0 to 1; 0 0.1 ... 1 is 0 to 1 in tenths")  # fmt: skip
-    for side, what in zip(SIDES, ("was fine-tuned for", "could do before"), strict=True):
-        add_sources(parser, f"--{side}", "PATH", f"data that is scored, of what the second model {what}")
-        parser.add_argument(f"--{side}-split", metavar="SPLIT", help="of it; default: the protocol's, else test")
-        parser.add_argument(f"--{side}-protocol", default="pairs", metavar="NAME", help="default: pairs")
+    add = parser.add_argument
+    add("first", type=model, metavar="MODEL",
+        help="run folder (its newest checkpoint; RUN@best), checkpoint or released model")  # fmt: skip
+    add("others", nargs="+", type=model, metavar="MODEL", help="its fine-tuned version, or several")
+    add("--alpha", nargs="+", default=[], type=share, metavar="SHARE",
+        help="shares of the second model, from 0 to 1; 0 0.1 ... 1 stands for 0 to 1 in tenths")  # fmt: skip
+    add_sources(parser, "--new", "PATH", "data of the task that the second model was fine-tuned for")
+    _add_scoring_options(parser, "new")
+    add_sources(parser, "--old", "PATH", "data of a task that the second model could do before")
+    _add_scoring_options(parser, "old")
     add_pipe_option(parser)
-    add_table_options(parser)  # of --new, which is the user's own
-    parser.add_argument("--choose", type=number, metavar="SHARE", help="the mixture to write; default: see above")
-    parser.add_argument("--write", type=output_folder, metavar="FOLDER", help="new folder for the chosen mixture")
-    parser.add_argument("--output", type=output_folder, default=Path("interpolation"), metavar="FOLDER",
-                        help="of table and page (default interpolation)")  # fmt: skip
-    parser.add_argument("--device", default="auto", help="auto, cpu, gpu, gpu:0, ...")
+    add_table_options(parser)  # apply to --new, which is the user's own data
+    add("--choose", type=number, metavar="SHARE",
+        help="share of the mixture to write; default: the one with the best mean over the data")  # fmt: skip
+    add("--write", type=output_folder, metavar="FOLDER", help="new folder for the chosen mixture")
+    add("--output", type=output_folder, default=Path("interpolation"), metavar="FOLDER",
+        help="folder of table and page (default interpolation)")  # fmt: skip
+    add("--device", default="auto", help="auto (default), cpu, gpu, gpu:0, ...")
     add_precision_option(parser)
-    parser.add_argument("--batch-size", type=count, default=128, help="rows encoded at once, up to 128")
+    add("--batch-size", type=count, default=128, help="rows encoded at once (default 128)")
+
+
+def _add_scoring_options(parser: argparse.ArgumentParser, side: str) -> None:
+    parser.add_argument(f"--{side}-split", metavar="SPLIT",
+                        help=f"split of --{side}; default: that of the protocol, else test")  # fmt: skip
+    parser.add_argument(f"--{side}-protocol", default="pairs", metavar="NAME",
+                        help=f"protocol for --{side}, see docs/protocols.md (default pairs)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     from contextlib import nullcontext
-    from dataclasses import replace
 
-    alphas = shares_of(args.alpha)
+    alphas = expand_shares(args.alpha)
     args.models = [str(name) for name in (args.first, *args.others)]
+    has_data = bool(args.new or args.old)
     if alphas and len(args.models) > 2:
-        raise ValueError(f"--alpha is of two models, and here are {len(args.models)}; leave it out for their mean")
+        raise ValueError(f"--alpha takes two models, but there are {len(args.models)}; leave it out for their mean")
     if args.choose is not None and args.choose not in alphas:
         raise ValueError(f"--choose {args.choose:g} is none of --alpha")
-    if not (args.write or args.new or args.old):
+    if not (args.write or has_data):
         raise ValueError("nothing to do: name data to score the mixtures on, --new or --old, or a folder to --write")
-    if args.write and args.choose is None and len(alphas) > 1 and not (args.new or args.old):
+    if args.write and args.choose is None and len(alphas) > 1 and not has_data:
         raise ValueError("--write needs data to choose by, --choose, or a single --alpha")
     if args.write and args.write.exists() and (not args.write.is_dir() or any(args.write.iterdir())):
         raise FileExistsError(f"{args.write} exists already; name another folder")
@@ -79,39 +91,37 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from ernie_vil2.device import runtime
-    from ernie_vil2.encoder import build_encoder
     from ernie_vil2.io.files import atomic_files
-    from ernie_vil2.models.weights.format import read_model, write_model
-    from ernie_vil2.models.weights.integrity import compute_golden
+    from ernie_vil2.models.weights.format import read_model
 
     runtime.set_device(args.device)
     runtime.check_precision(args.precision, "--precision")
-    stored = [read_model(name) for name in args.models]
-    check_mixable(stored, args.models)
+    models = [read_model(name) for name in args.models]
+    check_mixable(models, args.models)
+
+    # Shares of all models by the name of the mixture.
     if alphas:
         mixtures = {f"{alpha:g}": [1 - alpha, alpha] for alpha in alphas}
     else:
-        mixtures = dict(zip(args.models, np.eye(len(stored)).tolist(), strict=True))
-        mixtures["mean"] = [1 / len(stored)] * len(stored)
-    rows = score_mixtures(args, stored, mixtures) if args.new or args.old else []
+        mixtures = dict(zip(args.models, np.eye(len(models)).tolist(), strict=True))
+        mixtures["mean"] = [1 / len(models)] * len(models)
+    rows = score_mixtures(args, models, mixtures) if has_data else []
+
     if not alphas:
         chosen = "mean"
-    elif args.choose is not None or not rows:
-        chosen = f"{alphas[0] if args.choose is None else args.choose:g}"
+    elif args.choose is not None:
+        chosen = f"{args.choose:g}"
+    elif rows:
+        chosen = max(rows, key=lambda row: row["mean"])["mixture"]
     else:
-        chosen = max(rows, key=lambda row: row["mean"])["share"]
-    # Both or neither, should the disk be full.
+        chosen = f"{alphas[0]:g}"
+
+    # If the disk is full, neither the table nor the model is written.
     with atomic_files(args.output) if rows else nullcontext(args.output) as folder:
         if rows:
             write_table(args, rows, chosen, folder)
         if args.write:
-            mixed = replace(stored[0], arrays=mix_weights(stored, mixtures[chosen]))
-            made = (
-                compute_golden(build_encoder(mixed.build()[0], mixed, mixed.config, "float32", 8))
-                if mixed.tokens
-                else None
-            )
-            write_model(mixed, args.write, "ernie_vil2", made)
+            write_mixture(models, mixtures[chosen], args.write)
     if rows:
         print(f"written: {args.output / 'interpolation.json'}, {args.output / 'interpolation.html'}")
     if args.write:
@@ -119,17 +129,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def shares_of(given: list[float | str]) -> list[float]:
-    """The shares of `--alpha`; of `a b ... c` all from a to c in steps of b - a."""
-    shares = [share for share in given if not isinstance(share, str)]
-    if len(shares) < len(given):
-        if len(given) != 4 or len(shares) != 3 or given.index(ELLIPSIS) != 2:
+def expand_shares(values: list[float | str]) -> list[float]:
+    """Return the shares of `--alpha`, without repetitions; `a b ... c` stands for a to c in steps of b - a."""
+    shares = [value for value in values if not isinstance(value, str)]
+    if len(shares) < len(values):
+        if len(values) != 4 or len(shares) != 3 or values.index(ELLIPSIS) != 2:
             raise ValueError("write a row of shares as --alpha FIRST SECOND ... LAST, for example 0 0.1 ... 1")
         first, second, last = shares
-        steps = round((last - first) / (second - first)) if second > first else -1
-        if not 1 <= steps < MOST or abs(first + steps * (second - first) - last) > 1e-9:
-            raise ValueError(f"--alpha {first:g} {second:g} ... {last:g}: the last is not reached in such steps")
-        shares = [round(first + (last - first) * step / steps, 12) for step in range(steps + 1)]
+        num_steps = round((last - first) / (second - first)) if second > first else -1
+        reached = first + num_steps * (second - first)
+        if not 1 <= num_steps < MAX_SHARES or abs(reached - last) > 1e-9:
+            raise ValueError(f"--alpha {first:g} {second:g} ... {last:g}: such steps do not reach the last share")
+        # Rounded, so that 0.3 is not 0.30000000000000004.
+        shares = [round(first + (last - first) * step / num_steps, 12) for step in range(num_steps + 1)]
     return list(dict.fromkeys(shares))
 
 
@@ -191,87 +203,136 @@ def mix_weights(models: Sequence[StoredModel], shares: Sequence[float]) -> dict[
     return mixed
 
 
-def score_mixtures(
-    args: argparse.Namespace, stored: Sequence[StoredModel], mixtures: dict[str, list[float]]
-) -> list[dict]:
-    """For each mixture its recalls on the data, by side and language."""
-    import sys
+def write_mixture(models: Sequence[StoredModel], shares: Sequence[float], folder: Path) -> None:
+    """Write a mixture as a model."""
     from dataclasses import replace
+
+    from ernie_vil2.encoder import build_encoder
+    from ernie_vil2.models.weights.format import write_model
+    from ernie_vil2.models.weights.integrity import compute_golden
+
+    mixed = replace(models[0], arrays=mix_weights(models, shares))
+    golden = None
+    if mixed.tokens:  # without a vocabulary there are no texts to embed
+        golden = compute_golden(build_encoder(mixed.build()[0], mixed, mixed.config, "float32", 8))
+    write_model(mixed, folder, "ernie_vil2", golden)
+
+
+def score_mixtures(
+    args: argparse.Namespace, models: Sequence[StoredModel], mixtures: dict[str, list[float]]
+) -> list[dict]:
+    """Score each mixture on the data.
+
+    Args:
+        args: values of the options.
+        models: the models that are mixed.
+        mixtures: shares of the models by the name of the mixture.
+
+    Returns:
+        For each mixture its name, its `results` by side and language, its mean recall on each side, and the `mean`
+        over the sides.
+    """
+    import sys
     from statistics import fmean
 
     from tqdm import tqdm
 
-    from ernie_vil2.data.spec import DataSpec
     from ernie_vil2.encoder import build_encoder
     from ernie_vil2.evaluation.protocol import find_protocol
     from ernie_vil2.evaluation.scorer import run_scorer
     from ernie_vil2.evaluation.scorers.retrieval import MEAN_RECALL, Retrieval
     from ernie_vil2.models import set_weights
 
-    config = stored[0].config
-    if stored[0].tokens is None:
-        raise ValueError(f"{args.models[0]}: no vocab.txt next to it, without which its words have no ids")
-    opened = {}
+    config = models[0].config
+    if models[0].tokens is None:
+        raise ValueError(f"{args.models[0]}: there is no vocab.txt next to it, so texts cannot be encoded")
+    inputs = {}
     for side in SIDES:
-        paths = getattr(args, side)
-        if not paths:
-            continue
-        data = DataSpec(
-            paths,
-            split=getattr(args, f"{side}_split"),
-            text_id=config.Data.text_id,
-            caption_lines=config.Views.caption_lines,
-            preferred_languages=config.Views.languages,
-        )
-        if side == "new":  # the options on tables are of the user's own data
-            data = replace(data, images=args.images, columns=args.columns, encoding=args.encoding)
-        scorer = Retrieval([find_protocol(getattr(args, f"{side}_protocol")).name], title=side)
-        opened[side] = scorer, scorer.open(data)
-    network, _ = stored[0].build()
-    encoder = build_encoder(network, stored[0], config, args.precision, args.batch_size)
+        if getattr(args, side):
+            scorer = Retrieval([find_protocol(getattr(args, f"{side}_protocol")).name], title=side)
+            inputs[side] = scorer, scorer.open(_make_side_spec(args, side, config))
+
+    network, _ = models[0].build()
+    encoder = build_encoder(network, models[0], config, args.precision, args.batch_size)
     rows = []
     for name, shares in tqdm(mixtures.items(), unit="mixture", file=sys.stdout):
-        set_weights(network, mix_weights(stored, shares))
-        row: dict = {"share": name, "results": {}, **dict.fromkeys(SIDES)}
-        for side, (scorer, benchmarks) in opened.items():
-            report = run_scorer(scorer, encoder, benchmarks)
-            found = report.record["results"].items()
-            row["results"] |= {label.replace(", ", " ", 1): one["result"] for label, one in found}
+        set_weights(network, mix_weights(models, shares))
+        row: dict = {"mixture": name, "results": {}, **dict.fromkeys(SIDES)}
+        for side, (scorer, scorer_input) in inputs.items():
+            report = run_scorer(scorer, encoder, scorer_input)
+            for label, entry in report.record["results"].items():
+                row["results"][label.replace(", ", " ", 1)] = entry["result"]
             row[side] = report.metrics.get(MEAN_RECALL)
         row["mean"] = fmean(row[side] for side in SIDES if row[side] is not None)
         rows.append(row)
     return rows
 
 
+def _make_side_spec(args: argparse.Namespace, side: str, config: Config) -> DataSpec:
+    from dataclasses import replace
+
+    from ernie_vil2.data.spec import DataSpec
+
+    data = DataSpec(
+        getattr(args, side),
+        split=getattr(args, f"{side}_split"),
+        text_id=config.Data.text_id,
+        caption_lines=config.Views.caption_lines,
+        preferred_languages=config.Views.languages,
+    )
+    if side == "new":
+        return replace(data, images=args.images, columns=args.columns, encoding=args.encoding)
+    return data
+
+
 def write_table(args: argparse.Namespace, rows: list[dict], chosen: str, folder: Path) -> None:
-    """Prints the table, and writes it with the page."""
+    """Print the table of the mixtures, and write it and the page to a folder."""
     from ernie_vil2.io.files import write_json
     from ernie_vil2.pages import Axis, Series, Table, make_line_chart, write_page
 
     sides = [side for side in SIDES if rows[0][side] is not None]
-    cells = [
-        (row["share"], [*(f"{row[side]:.2f}" for side in [*sides, "mean"]), "chosen" * (row["share"] == chosen)])
-        for row in rows
-    ]
-    print(Table([*sides, "mean", ""], cells, min_width=8, has_rule=False).as_text())
-    print("two-way mean recall, %, the mean over languages")
-    record = {"models": args.models, "chosen": chosen, "mixtures": rows,
-              **{side: list(map(str, getattr(args, side))) for side in SIDES}}  # fmt: skip
+    columns = [*sides, "mean"]
+    lines = []
+    for row in rows:
+        remark = "chosen" if row["mixture"] == chosen else ""
+        lines.append((row["mixture"], [*(f"{row[name]:.2f}" for name in columns), remark]))
+    print(Table([*columns, ""], lines, min_width=8, has_rule=False).as_text())
+    print("two-way mean recall in percent, mean over the languages")
+
+    record = {"models": args.models, "chosen_mixture": chosen, "mixtures": rows}
+    for side in SIDES:
+        record[side] = list(map(str, getattr(args, side)))
     write_json(folder / "interpolation.json", record)
+
     charts = []
     if args.alpha:
-        along = [Series(side, [(float(row["share"]), row[side]) for row in rows], position)
-                 for position, side in enumerate(sides, 1)]  # fmt: skip
-        charts.append(
-            make_line_chart("Along the path", "", along, Axis("mean recall, %"), x=Axis("share of the second"))
-        )
+        series = []
+        for colour, side in enumerate(sides, start=1):
+            series.append(Series(side, [(float(row["mixture"]), row[side]) for row in rows], colour))
+        share_axis = Axis("share of the second")
+        charts.append(make_line_chart("Along the path", "", series, Axis("mean recall, %"), x=share_axis))
     if args.alpha and len(sides) == 2:
         points = [(row["old"], row["new"]) for row in rows]
-        charts.append(make_line_chart(
-            "The new task against the old one", f"From {rows[0]['share']} to {rows[-1]['share']} of the second model.",
-            [Series("mixtures", points, 1)], Axis("new, mean recall, %", has_zero=False),
-            x=Axis("old, mean recall, %", has_zero=False),
-        ))  # fmt: skip
-    facts = {"Models": " and ".join(record["models"]), **{side.capitalize(): " ".join(record[side]) for side in sides}}
-    write_page(folder / "interpolation.html", "interpolation.html", title="Between models", facts=facts, charts=charts,
-               columns=[*sides, "mean"], rows=rows, chosen=chosen)  # fmt: skip
+        note = f"From {rows[0]['mixture']} to {rows[-1]['mixture']} of the second model."
+        charts.append(
+            make_line_chart(
+                "The new task against the old one",
+                note,
+                [Series("mixtures", points, 1)],
+                Axis("new, mean recall, %", has_zero=False),
+                x=Axis("old, mean recall, %", has_zero=False),
+            )
+        )
+    facts = {"Models": " and ".join(args.models)}
+    for side in sides:
+        facts[side.capitalize()] = " ".join(record[side])
+    write_page(
+        folder / "interpolation.html",
+        "interpolation.html",
+        title="Between models",
+        facts=facts,
+        charts=charts,
+        columns=columns,
+        rows=rows,
+        chosen=chosen,
+    )

@@ -1,4 +1,4 @@
-"""Write report.html for a run, or for several side by side: tables by data set, curves, and a dozen queries.
+"""Write report.html for a run, or for several side by side: tables by data set, curves, and a few queries.
 
 python tools/report.py --run runs/emoji --data demo_data/emoji-test.tar
 python tools/report.py --run runs/first runs/second@best --data demo_data/emoji-test.tar --output comparison.html
@@ -27,29 +27,33 @@ from ernie_vil2.cli.arguments import (
 
 if TYPE_CHECKING:
     from ernie_vil2.config import Config
+    from ernie_vil2.evaluation.report_page import ChangeSummary, ReportedRun
     from ernie_vil2.pages import Card
     from ernie_vil2.section import Precision
 
-FORGOTTEN = 1.0  # points of mean recall on the old task, of which a loss is worth a remark
-MOST_OLD_IMAGES = 2_000
-"""Images of what the initial model was validated on that are scored. Small models take about a minute of a CPU for
-them; with more, a report would take long to come."""
-MOST_TRAINING_SAMPLES = 100_000
-"""Training samples that are read for their captions, which are looked up among the test texts. Sets of one's own are
-smaller; of larger ones a report would take long to come."""
+# Loss of mean recall on the old task, in points, from which the command advises to mix the weights.
+FORGETTING = 1.0
+# Images of the initial model's validation data that are scored: about a minute of a CPU for small models. With more, a
+# report takes long.
+MAX_OLD_IMAGES = 2_000
+# Training samples whose captions are looked up among the test texts. A user's own data have fewer; reading more takes
+# long.
+MAX_TRAINING_SAMPLES = 100_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", nargs="+", required=True, type=run_folder, metavar="RUN",
-                        help="run folders; RUN@best: with the answers of its best checkpoint")  # fmt: skip
-    add_source_options(parser, "--data", "FILE", "where queries and answers come from; default: none are shown")
+                        help="run folders; RUN@best shows the answers of its best checkpoint")  # fmt: skip
+    add_source_options(parser, "--data", "FILE", "data of the queries and answers to show; default: none are shown")
     add_precision_option(parser)
-    add_sources(parser, "--old", "FILE", "what the model could do before: scored with both weights, for the verdict; "
-                "default: Data.val of the run that the initial weights are of")  # fmt: skip
-    parser.add_argument("--queries", type=count, default=12, help="captions shown, each in every language of the run")
-    parser.add_argument("--seed", type=natural, default=0, help="which captions are drawn")
+    add_sources(parser, "--old", "FILE",
+                "data of what the model could do before its training: scored with the weights before and after it, for "
+                "the verdict; default: Data.val of the run that made the initial weights")  # fmt: skip
+    parser.add_argument("--queries", type=count, default=12,
+                        help="number of captions to show, each in every language of the run (default 12)")  # fmt: skip
+    parser.add_argument("--seed", type=natural, default=0, help="seed of the choice of captions (default 0)")
     parser.add_argument("--output", type=output_file, metavar="FILE",
-                        help="default: report.html in the (first) run folder")  # fmt: skip
+                        help="page to write; default: report.html in the folder of the first run")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,196 +65,239 @@ def run(args: argparse.Namespace) -> int:
 
     checkpoints = [find_weights(path).parent for path in args.run]
     folders = [run_of(checkpoint) or Path(path) for checkpoint, path in zip(checkpoints, args.run, strict=True)]
-    runs, cards, licences, thumbnails = [], [], set[str](), dict[str, bytes]()
-    for checkpoint, folder, name in zip(checkpoints, folders, _names(args.run, folders), strict=True):
+    runs: list[ReportedRun] = []
+    card_lists: list[list[Card]] = []  # one for each run and language
+    licences, thumbnails = set[str](), dict[str, bytes]()
+    for checkpoint, folder, name in zip(checkpoints, folders, _name_runs(args.run, folders), strict=True):
         config = load_config(checkpoint / CONFIG, is_strangers=True)
         records = read_log(folder / LOG)
         facts = {"Checkpoint": checkpoint.name}
-        if scored := _after(folder).get("model"):
-            facts["Scored after training"] = f"{Path(scored).name}, the best of its evaluations"
+        if trained_model := _read_result_after(folder).get("model"):
+            facts["Scored after training"] = f"{Path(trained_model).name}, the best of its evaluations"
         facts |= config_facts(config) | progress_facts(config, records)
-        changes, verdicts, sentence = _before_and_after(args, folder, config)
-        thumbnails |= _thumbnails(config, {image for summary in changes.values() for image in summary.image_ids})
+
+        changes, verdicts, headline = _compare_before_and_after(args, folder, config)
+        image_ids = set[str]()
+        for summary in changes.values():
+            image_ids.update(summary.image_ids)
+        thumbnails |= _make_thumbnails(config, image_ids)
+
         evaluations = read_evaluations(folder / RESULTS)
-        runs.append(ReportedRun(name, config, facts, records, evaluations, changes, verdicts, sentence))
+        runs.append(ReportedRun(name, config, facts, records, evaluations, changes, verdicts, headline))
         if args.data:
-            cards += _cards(args, checkpoint, config, [name] if len(folders) > 1 else [], licences)
-    # Captions are drawn alike by every run and in every language: show them side by side.
-    shown = [each[row] for row in range(args.queries) for each in cards if row < len(each)]
+            card_lists += _make_cards(args, checkpoint, config, [name] if len(folders) > 1 else [], licences)
+
+    # All runs and languages draw the same captions: show the cards of a caption next to each other.
+    cards = []
+    for row in range(args.queries):
+        cards += [card_list[row] for card_list in card_lists if row < len(card_list)]
     output = Path(args.output) if args.output else folders[0] / "report.html"
     write_run_report(
         output,
-        title=f"ERNIE-ViL 2.0: {' and '.join(each.name for each in runs)}",
+        title=f"ERNIE-ViL 2.0: {' and '.join(run.name for run in runs)}",
         runs=runs,
-        queries={" ".join(map(str, args.data)): shown} if shown else {},
+        queries={" ".join(map(str, args.data)): cards} if cards else {},
         facts={"Licence of the images": ", ".join(sorted(licences))} if licences else {},
         thumbnails=thumbnails,
     )
-    for each in runs:
-        if each.headline:
-            print(each.headline)
+    for reported_run in runs:
+        if reported_run.headline:
+            print(reported_run.headline)
     print(f"report: {output.resolve()}, with answers of {', '.join(map(str, checkpoints))}")
     return 0
 
 
-def _before_and_after(args: argparse.Namespace, folder: Path, config: Config) -> tuple[dict, list[str], str]:
-    """What changed between the results before and after training, how sure that is, and a sentence that says both;
-    nothing if one is missing."""
+def _compare_before_and_after(
+    args: argparse.Namespace, folder: Path, config: Config
+) -> tuple[dict[str, ChangeSummary], list[str], str]:
+    """Compare the results of a run before and after training.
+
+    Returns:
+        Won and lost queries by language and direction, sentences on how certain the changes are, and a headline; all
+        empty if a result is missing.
+    """
     from ernie_vil2.evaluation.report_page import compare_rank_files, find_trained_queries, make_headline, read_changes
     from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS
 
-    ranks = {when: folder / RESULTS / f"{when}.csv" for when in (BEFORE, AFTER)}
-    needed = [*ranks.values(), *[folder / RESULTS / f"{AFTER}.json"] * bool(args.old)]
-    if missing := [path for path in needed if not path.is_file()]:
-        if args.old:
-            raise ValueError(
-                f"--old {' '.join(map(str, args.old))}: there is nothing to set it against without "
-                f"{missing[0]}, which a fine-tuning leaves"
-            )
+    rank_files = {name: folder / RESULTS / f"{name}.csv" for name in (BEFORE, AFTER)}
+    needed_files = list(rank_files.values())
+    if args.old:
+        needed_files.append(folder / RESULTS / f"{AFTER}.json")
+    missing_files = [path for path in needed_files if not path.is_file()]
+    if missing_files and args.old:
+        raise ValueError(
+            f"--old {' '.join(map(str, args.old))}: there is no {missing_files[0]}, which a fine-tuning leaves, to "
+            "compare with"
+        )
+    if missing_files:
         return {}, [], ""
-    old = _of_old(args, folder, config) if args.old else _of_initial_run(args, folder, config)
+
+    old_changes = _score_old(args, folder, config) if args.old else _score_initial_run(args, folder, config)
     try:
-        changes, comparison = read_changes(*ranks.values()), compare_rank_files(ranks)
+        changes = read_changes(rank_files[BEFORE], rank_files[AFTER])
+        comparison = compare_rank_files(rank_files)
         if comparison is None:
             return changes, [], ""
-        trained_texts = _trained_texts(config)
-        trained = None if trained_texts is None else find_trained_queries(ranks[BEFORE], trained_texts)
-        return changes, comparison.sentences, make_headline(comparison, old, trained)
+        trained_queries = None
+        trained_texts = _read_trained_texts(config)
+        if trained_texts is not None:
+            trained_queries = find_trained_queries(rank_files[BEFORE], trained_texts)
+        return changes, comparison.sentences, make_headline(comparison, old_changes, trained_queries)
     except (OSError, ValueError) as error:
-        print(f"warning: {error}; what was won and lost is left out", file=sys.stderr)
+        print(f"warning: {error}; won and lost queries are left out", file=sys.stderr)
         return {}, [], ""
 
 
-def _of_old(args: argparse.Namespace, folder: Path, config: Config) -> dict[str, float]:
-    """Return how mean recall changed from the initial weights to those scored, by the data of `--old` and language."""
-    if config.Model.weights is None:
-        raise ValueError(f"{folder} was trained from random weights: --old has nothing to compare with")
+def _score_old(args: argparse.Namespace, folder: Path, config: Config) -> dict[str, float]:
+    """Return how mean recall on the data of --old changed by the training, by data and language."""
     from ernie_vil2.evaluation.compare import compare_models
     from ernie_vil2.io.run_folder import AFTER, BEFORE
 
-    models = {BEFORE: config.Model.weights, AFTER: _after(folder)["model"]}
+    if config.Model.weights is None:
+        raise ValueError(f"{folder} was trained from random weights: --old has nothing to compare with")
+    models = {BEFORE: config.Model.weights, AFTER: _read_result_after(folder)["model"]}
     run_settings = {"preferred_languages": config.Views.languages, "text_id": config.Data.text_id}
     data = make_data_spec(args, args.old, default_split="test", **run_settings)
-    if args.data:  # the options on tables are of these
+    if args.data:  # the options on tables apply to --data
         data = replace(data, images=None, columns=None, encoding=None)
-    found = compare_models(models, data, resamples=100, precision=args.precision)
-    name = " ".join(map(str, args.old))
-    by = {f"{name} in {one.result}" if one.result else name: one.difference.mean for one in found.comparison.verdicts}
-    _advise_on_forgetting(args, by, models[BEFORE], models[AFTER], name)
-    return by
+    # Few resamples: only the means are used.
+    result = compare_models(models, data, resamples=100, precision=args.precision)
+
+    data_name = " ".join(map(str, args.old))
+    changes = {}
+    for verdict in result.comparison.verdicts:
+        name = f"{data_name} in {verdict.result}" if verdict.result else data_name
+        changes[name] = verdict.difference.mean
+    _advise_on_forgetting(args, changes, models[BEFORE], models[AFTER], data_name)
+    return changes
 
 
-def _of_initial_run(args: argparse.Namespace, folder: Path, config: Config) -> dict[str, float]:
-    """Return how mean recall changed on what the run of the initial weights was validated on, by data and language.
+def _score_initial_run(args: argparse.Namespace, folder: Path, config: Config) -> dict[str, float]:
+    """Return how mean recall changed on the validation data of the run that made the initial weights.
 
-    Nothing where the initial weights are of no run, or where its data are not at hand, which is said.
+    Returns:
+        The change by data and language. Empty if the initial weights come from no run, or, with a warning, if its data
+        cannot be scored.
     """
     from ernie_vil2.config import ConfigError, load_config
     from ernie_vil2.io.run_folder import CONFIG, named_checkpoint
 
     initial = config.Model.weights
+    if not initial:
+        return {}
     try:
-        checkpoint = initial and (named_checkpoint(initial) or Path(initial))
-        if not checkpoint or not (checkpoint / CONFIG).is_file():
+        checkpoint = named_checkpoint(initial) or Path(initial)
+        if not (checkpoint / CONFIG).is_file():
             return {}
-        before = load_config(checkpoint / CONFIG)
-        scored = before.Data.validation
-        # The configuration came with the weights: nothing is fetched, run or imported for it.
-        if scored is None or scored.layout or any(map(_is_elsewhere, scored.data)):
+        initial_config = load_config(checkpoint / CONFIG)
+        validation = initial_config.Data.validation
+        # This configuration came with the weights: nothing is fetched, run or imported because of it.
+        if validation is None or validation.layout or any(map(_is_remote, validation.data)):
             return {}
-        changes = _change_of_recall(before, str(initial), _after(folder)["model"], args.precision)
+        trained = _read_result_after(folder)["model"]
+        changes = _measure_recall_change(initial_config, str(initial), trained, args.precision)
     except (OSError, ValueError, ConfigError, KeyError) as error:
         print(
             f"warning: what {initial} could do before is not scored ({error}); name its data with --old",
             file=sys.stderr,
         )
         return {}
-    name = " ".join(scored.data)
-    by = {
-        f"{name} (Data.val of {initial}){f' in {language}' if language else ''}": change
-        for language, change in changes.items()
-    }
-    _advise_on_forgetting(args, by, str(initial), _after(folder)["model"], name)
-    return by
+
+    data_name = " ".join(validation.data)
+    changes_by_name = {}
+    for language, change in changes.items():
+        in_language = f" in {language}" if language else ""
+        changes_by_name[f"{data_name} (Data.val of {initial}){in_language}"] = change
+    _advise_on_forgetting(args, changes_by_name, str(initial), trained, data_name)
+    return changes_by_name
 
 
-def _change_of_recall(before: Config, initial: str, trained: str, precision: Precision) -> dict[str, float]:
-    """Return how mean recall changed from one model to another on what the configuration of the first validated by.
+def _measure_recall_change(
+    initial_config: Config, initial: str, trained: str, precision: Precision
+) -> dict[str, float]:
+    """Measure how mean recall differs between two models on the validation data of the first one's run.
 
     Args:
-        before: of the run of the initial weights.
-        initial, trained: the two models.
-        precision: of their towers.
+        initial_config: configuration of the run that made the initial weights.
+        initial: the initial weights.
+        trained: the weights after training.
+        precision: precision of the towers.
 
     Returns:
-        The difference by language, "" where the data have one.
+        The difference by language; the language is "" if there is only one result.
 
     Raises:
-        OSError, ValueError: the data or a model cannot be read, or the two cannot be scored alike.
+        OSError: the data or a model cannot be read.
+        ValueError: the data or a model cannot be used, or the two models cannot be scored on the same data.
     """
     from ernie_vil2.encoder import load_model
     from ernie_vil2.evaluation.outcomes import Comparison
     from ernie_vil2.evaluation.scorer import run_scorer
     from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 
-    scorer, data = Retrieval.from_config(before, before.Data.validation, "val")
+    scorer, data = Retrieval.from_config(initial_config, initial_config.Data.validation, "val")
     if data is None or not isinstance(scorer, Retrieval):
         return {}
-    opened = scorer.open(data)
-    benchmarks = dict(opened.benchmarks)
+    scorer_input = scorer.open(data)
+    benchmarks = dict(scorer_input.benchmarks)
     for language, benchmark in benchmarks.items():
-        if len(benchmark.images) > MOST_OLD_IMAGES:
-            texts = sorted({text for image, text in benchmark.pairs.tolist() if image < MOST_OLD_IMAGES})
-            benchmarks[language] = benchmark.select(range(MOST_OLD_IMAGES), texts)
-    opened = replace(opened, benchmarks=benchmarks)
+        if len(benchmark.images) > MAX_OLD_IMAGES:
+            texts = {text for image, text in benchmark.pairs.tolist() if image < MAX_OLD_IMAGES}
+            benchmarks[language] = benchmark.select(range(MAX_OLD_IMAGES), sorted(texts))
+    scorer_input = replace(scorer_input, benchmarks=benchmarks)
+
     outcomes = {}
     for name, source in (("before", initial), ("after", trained)):
-        report = run_scorer(scorer, load_model(source, device="auto", precision=precision), opened, name)
+        report = run_scorer(scorer, load_model(source, device="auto", precision=precision), scorer_input, name)
         outcomes[name] = report.make_outcomes() if report.make_outcomes else {}
-    verdicts = Comparison(outcomes, resamples=100).verdicts
-    return {verdict.result if len(verdicts) > 1 else "": verdict.difference.mean for verdict in verdicts}
+    verdicts = Comparison(outcomes, resamples=100).verdicts  # few resamples: only the means are used
+    if len(verdicts) == 1:
+        return {"": verdicts[0].difference.mean}
+    return {verdict.result: verdict.difference.mean for verdict in verdicts}
 
 
 def _advise_on_forgetting(
     args: argparse.Namespace, changes: Mapping[str, float], initial: str, trained: str, data: str
 ) -> None:
-    if not changes or min(changes.values()) >= -FORGOTTEN:
+    """Print what to do if mean recall on the old task has fallen."""
+    if not changes or min(changes.values()) >= -FORGETTING:
         return
     command = f"ernie-vil2 interpolate {initial} {trained} --alpha 0 0.1 ... 1 --old {data} --new ..."
     print(
-        f"mixed weights keep more of what it could do: {rewrite_commands(command, args.prog)}; and "
-        "a run that is trained on some of its old data, too, forgets least (docs/finetuning.md)"
+        f"mixed weights forget less: {rewrite_commands(command, args.prog)}; training on some of the old data as well "
+        "forgets least (docs/finetuning.md)"
     )
 
 
-def _is_elsewhere(path: str) -> bool:
-    """Return whether data have to be fetched, or are the output of a command."""
+def _is_remote(path: str) -> bool:
+    """Return whether data must be fetched, or are the output of a command."""
     return "://" in path or path.startswith("pipe:")
 
 
-def _trained_texts(config: Config) -> set[str] | None:
-    """Return the captions that a run was trained on; None where they are not at hand or too many."""
+def _read_trained_texts(config: Config) -> set[str] | None:
+    """Return the captions that a run was trained on; None if they are not on this machine, or too many."""
     from ernie_vil2.data.stream import SampleStream
 
-    if any(_is_elsewhere(path) for source in config.Data.sources for path in source.data):
-        return None  # a report fetches no training data
+    for source in config.Data.sources:
+        if any(map(_is_remote, source.data)):
+            return None  # a report fetches no training data
     try:
-        texts, is_complete = SampleStream(config).training_texts(MOST_TRAINING_SAMPLES)
+        texts, is_complete = SampleStream(config).training_texts(MAX_TRAINING_SAMPLES)
     except (OSError, ValueError) as error:
-        print(f"warning: {error}; how many test texts are trained on is not known", file=sys.stderr)
+        print(f"warning: {error}; it is unknown how many test texts were trained on", file=sys.stderr)
         return None
     if not is_complete:
         print(
-            f"how many test texts are trained on is not looked up: that reads up to {MOST_TRAINING_SAMPLES:,} training "
-            "samples that lie here",
+            "it is unknown how many test texts were trained on: they are looked up in data on this machine with up to "
+            f"{MAX_TRAINING_SAMPLES:,} training samples",
             file=sys.stderr,
         )
         return None
     return texts
 
 
-def _after(folder: Path) -> dict:
-    """The record of the result after training."""
+def _read_result_after(folder: Path) -> dict:
+    """Return the record of the result after training; empty if there is none."""
     from ernie_vil2.evaluation.report import RECORD_VERSION
     from ernie_vil2.io.files import check_version, load_json
     from ernie_vil2.io.run_folder import AFTER, RESULTS
@@ -259,52 +306,61 @@ def _after(folder: Path) -> dict:
     if not path.is_file():
         return {}
     record = load_json(path)
-    check_version(
-        record.get("version"), RECORD_VERSION, path, "remove it, and continue the run with --resume to score again"
-    )
+    remedy = "remove it, and continue the run with --resume to score again"
+    check_version(record.get("version"), RECORD_VERSION, path, remedy)
     return record
 
 
-def _thumbnails(config: Config, ids: set[str]) -> dict[str, bytes]:
-    """Small images of these images of `Data.test`, as far as they can be read."""
+def _make_thumbnails(config: Config, image_ids: set[str]) -> dict[str, bytes]:
+    """Return thumbnails of images of `Data.test` by their ids; images that cannot be read are left out."""
     from ernie_vil2.data.readers import open_benchmarks
     from ernie_vil2.data.spec import DataSpec
     from ernie_vil2.evaluation.examples import make_thumbnail
 
     tested = config.Data.tested
-    if not ids or tested is None:
+    if not image_ids or tested is None:
         return {}
     try:
         benchmarks = open_benchmarks(DataSpec.from_scored(config, tested, "test")).values()
     except (OSError, ValueError) as error:
         print(f"warning: {error}; queries are shown without their images", file=sys.stderr)
         return {}
-    images = {image.id: image for one in benchmarks for image in one.images if image.id in ids}
-    return {name: made for name, image in images.items() if (made := make_thumbnail(image)) is not None}
+    images = {}
+    for benchmark in benchmarks:
+        for image in benchmark.images:
+            if image.id in image_ids:
+                images[image.id] = image
+    thumbnails = {}
+    for image_id, image in images.items():
+        thumbnail = make_thumbnail(image)
+        if thumbnail is not None:
+            thumbnails[image_id] = thumbnail
+    return thumbnails
 
 
-def _names(given: list[str], folders: list[Path]) -> list[str]:
-    """The folders' own names, or where two are alike what was given."""
+def _name_runs(paths: list[str], folders: list[Path]) -> list[str]:
+    """Return the names of the folders, or if two are equal the paths that the user wrote."""
     names = [folder.resolve().name for folder in folders]
-    return names if len({*names}) == len(names) else list(map(str, given))
+    return names if len(set(names)) == len(names) else list(map(str, paths))
 
 
-def _cards(
+def _make_cards(
     args: argparse.Namespace, checkpoint: Path, config: Config, tags: list[str], licences: set[str]
 ) -> list[list[Card]]:
-    """For every language of a run its cards; adds to the licences of the images."""
+    """Return the cards of a run for each language, and add the licences of the images to `licences`."""
     from ernie_vil2.data.readers import open_benchmarks
     from ernie_vil2.encoder import load_model
     from ernie_vil2.evaluation.examples import CardMaker, draw_queries
     from ernie_vil2.evaluation.protocol import evaluate, find_protocol
 
-    model = load_model(checkpoint, device="auto", precision=args.precision)
-    made = []
+    encoder = load_model(checkpoint, device="auto", precision=args.precision)
     data = make_data_spec(args, preferred_languages=config.Views.languages)
+    card_lists = []
     for language, benchmark in open_benchmarks(data).items():
         licences |= {str(image.fields["license"]) for image in benchmark.images if "license" in image.fields}
-        evaluation = evaluate(model, benchmark, find_protocol("pairs"))
-        chosen = draw_queries(evaluation.results["text_to_image"], args.queries, args.seed)
-        card_maker = CardMaker(evaluation, language=language, tags=[*tags, *filter(None, [language])])
-        made.append(card_maker.make_cards("text_to_image", chosen))
-    return made
+        evaluation = evaluate(encoder, benchmark, find_protocol("pairs"))
+        queries = draw_queries(evaluation.results["text_to_image"], args.queries, args.seed)
+        card_tags = [*tags, language] if language else tags
+        card_maker = CardMaker(evaluation, language=language, tags=card_tags)
+        card_lists.append(card_maker.make_cards("text_to_image", queries))
+    return card_lists

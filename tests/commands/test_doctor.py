@@ -62,7 +62,7 @@ def test_packages_are_compared_with_the_pins(require, requirement, installed, st
 def test_conflicts_are_those_of_pip(require, monkeypatch, package, status):
     require({"opencv-python>=4.8.1.78": ""}, {"opencv-python-headless": "5.0.0.93"})
     output = f"{package}, which is not installed.\n"
-    monkeypatch.setattr(doctor, "_python", lambda *_, timeout: subprocess.CompletedProcess([], 1, output, ""))
+    monkeypatch.setattr(doctor, "_run_python", lambda *_, timeout: subprocess.CompletedProcess([], 1, output, ""))
     result = doctor.check_conflicts()
     assert result.status == status and (status == "ok" or result.fact == output.strip())
 

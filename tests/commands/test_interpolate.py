@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ernie_vil2 import cli as commands
 from ernie_vil2.cli.arguments import share
-from ernie_vil2.cli.interpolate import check_mixable, mix_weights, shares_of
+from ernie_vil2.cli.interpolate import check_mixable, expand_shares, mix_weights
 from ernie_vil2.config import dump_config, load_config
 from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.models.weights.files import read_weights, write_weights
@@ -70,7 +70,7 @@ def test_the_ends_of_the_path_are_the_models_bit_for_bit(pair):
     ],
 )
 def test_rows_of_shares(texts, expected):
-    assert shares_of([share(text) for text in texts.split()]) == expected
+    assert expand_shares([share(text) for text in texts.split()]) == expected
 
 
 def test_the_path_is_scored_and_the_chosen_mixture_is_a_model(pair, shapes, tmp_path, capsys):
@@ -78,10 +78,10 @@ def test_the_path_is_scored_and_the_chosen_mixture_is_a_model(pair, shapes, tmp_
                        "--output", tmp_path / "out", "--choose", "0.5", "--write", tmp_path / "mixed") == 0  # fmt: skip
     printed = capsys.readouterr().out
     record = json.loads((tmp_path / "out" / "interpolation.json").read_text())
-    assert [row["share"] for row in record["mixtures"]] == ["0", "0.5", "1"] and record["chosen"] == "0.5"
+    assert [row["mixture"] for row in record["mixtures"]] == ["0", "0.5", "1"] and record["chosen_mixture"] == "0.5"
     for row in record["mixtures"]:
         assert row["mean"] == pytest.approx((row["new"] + row["old"]) / 2)
-        assert f"{row['share']:<3}{row['new']:>8.2f}{row['old']:>8.2f}{row['mean']:>8.2f}" in printed
+        assert f"{row['mixture']:<3}{row['new']:>8.2f}{row['old']:>8.2f}{row['mean']:>8.2f}" in printed
     assert (tmp_path / "out" / "interpolation.html").read_text().count("<svg") >= 2
     first, second, mixed = (read_model(folder).arrays for folder in (*pair, tmp_path / "mixed"))
     for name, array in mixed.items():
@@ -97,8 +97,8 @@ def test_without_a_choice_the_best_mean_is_written(pair, shapes, tmp_path):
     assert interpolate(*pair, "--alpha", "0", "1", "--new", shapes["val"], "--output", tmp_path, "--write",
                        tmp_path / "best") == 0  # fmt: skip
     record = json.loads((tmp_path / "interpolation.json").read_text())
-    best = max(record["mixtures"], key=lambda row: row["mean"])["share"]
-    assert record["chosen"] == best
+    best = max(record["mixtures"], key=lambda row: row["mean"])["mixture"]
+    assert record["chosen_mixture"] == best
     assert_same_arrays(read_weights(tmp_path / "best" / MODEL), read_weights(pair[int(best)] / MODEL))
 
 

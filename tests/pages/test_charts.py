@@ -112,7 +112,7 @@ def test_what_users_wrote_is_text_not_markup(name):
         thumbnails={},
         charts=[line],
         columns=[evil, evil],
-        rows=[{"share": evil, evil: 1.0}],
+        rows=[{"mixture": evil, evil: 1.0}],
         chosen=evil,
         plan=evil,
         schedule=line,

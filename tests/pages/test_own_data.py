@@ -69,7 +69,7 @@ def test_the_verdict_says_what_the_old_task_lost(folder):
     printed = call(*old).stdout
     (change,) = re.findall(r"; on shop/商品.csv.* it (rose by|fell by|stayed as it was)([ 0-9.]*)\.\n", printed)
     assert "".join(change) in (folder / "old.html").read_text(encoding="utf-8")
-    assert ("mixed weights keep more" in printed) == (change[0] == "fell by" and float(change[1]) > 1)
+    assert ("mixed weights forget less" in printed) == (change[0] == "fell by" and float(change[1]) > 1)
     record = folder / "runs" / "own" / "evaluation" / "before.csv"
     record.rename(folder / record.name)
     result = call(*old)
@@ -86,7 +86,7 @@ def mean_recall(model, data, language, most):
 
 def test_what_the_initial_run_validated_on_is_compared(folder, monkeypatch):
     """Without --old: by the first images of Data.val of the run that the initial weights are of."""
-    monkeypatch.setattr(report, "MOST_OLD_IMAGES", 20)
+    monkeypatch.setattr(report, "MAX_OLD_IMAGES", 20)
     path = folder / "MODEL" / "config.yaml"
     original = path.read_text(encoding="utf-8")
     settings = yaml.safe_load(original)
