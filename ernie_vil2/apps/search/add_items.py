@@ -187,16 +187,16 @@ def add_images(
     with ThreadPoolExecutor(NUM_READERS) as readers, _progress_bar("encoding", len(images), "image") as bar:
         # The first pass defers new images that lie where an item of the same name was. They replace this item if its
         # own image is gone, which is known only when all images have been read: hence the second pass.
-        for pass_images, is_last_pass in ((images, False), (deferred_images, True)):
-            for start in range(0, len(pass_images), CHUNK_SIZE):
-                chunk = pass_images[start : start + CHUNK_SIZE]
+        for images_of_pass, is_last_pass in ((images, False), (deferred_images, True)):
+            for start in range(0, len(images_of_pass), CHUNK_SIZE):
+                chunk = images_of_pass[start : start + CHUNK_SIZE]
                 outcomes = list(readers.map(_load_image, chunk))
                 for image, outcome in zip(chunk, outcomes, strict=True):
                     if isinstance(outcome, BadSample) and outcome.reason != Reason.MISSING_IMAGE:
                         result.unreadable_paths.add(index.stored_path(image.path))
                 loaded_images = result.drop_bad_samples(outcomes)
 
-                # Known images need an update of their items at most.
+                # Known images update their items, and are not encoded.
                 changes = catalogue.compare(loaded_images, is_last_pass)
                 deferred_images += changes.deferred
                 collection.update(list(changes.updated_items.values()))
@@ -244,7 +244,7 @@ def add_texts(index: Index, lines: Iterable[str], dry_run: DryRun | None = None)
             stored_digests = collection.get_digests([item.id for item in items])
             new_items = [item for item in items if stored_digests.get(item.id) != item.digest]
             result.num_unchanged += len(items) - len(new_items)
-            result.seen_locations.update((item.id, "") for item in items)
+            result.seen_locations.update((item.id, "") for item in items)  # a text has no location
             if new_items:
                 new_texts = [item.id for item in new_items]
                 embeddings = dry_run.embeddings if dry_run else index.encode_texts(new_texts)
@@ -289,7 +289,7 @@ def optimize_collection(
             queries = np.concatenate([queries, collection.sample_embeddings(MAX_TUNING_QUERIES)])
         return queries
 
-    # Compacting copies all rows, so it waits until there are enough of removed items.
+    # Compacting copies all rows that are in use, so it pays only if enough others are dropped.
     removed_share = collection.removed_share()
     if removed_share <= max_removed_share:
         collection.build_index_type(index_type, encode_queries, recall, log)
@@ -308,8 +308,8 @@ def rebuild_if_needed(index: Index, kind: str, max_share: float, log: Callable[[
     collection = index.collection(kind)
     uncovered_share, facts = collection.uncovered_share(), collection.index_type
     if uncovered_share:
-        log(f"{kind}: {100 * uncovered_share:.1f} % of the rows are not covered by the index type, and are searched "
-            "one by one")  # fmt: skip
+        percentage = f"{100 * uncovered_share:.1f} %"
+        log(f"{kind}: {percentage} of the rows are not covered by the index type, and are searched one by one")
     if max(uncovered_share, collection.removed_share()) <= max_share:
         return False
     # A collection that was searched exactly may have grown too large for that: then another index type is chosen.

@@ -209,7 +209,7 @@ class LocalCollection(Collection):
             for score, row in zip(query_scores, query_rows, strict=True):
                 item = items.get(row)
                 if item is not None:
-                    hits.append(item._replace(score=score))
+                    hits.append(Hit(item.id, score, item.fields_json, item.digest))
             answers.append(hits)
         return answers
 
