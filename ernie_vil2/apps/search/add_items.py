@@ -436,7 +436,7 @@ def _load_sample(source: ShardedSource, row: int) -> ImageRecord:
 
 
 def _escape_surrogates(text: str) -> str:
-    """Replace lone surrogates, which JSON can escape (`\\ud800`) and the database cannot store, by their escapes."""
+    """Replace lone surrogates, which JSON can hold and the database cannot, by their escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -71,6 +71,8 @@ QueryOptions = Annotated[Options, Depends(_parse_options)]
 
 
 class HitAnswer(BaseModel):
+    """An item in an answer."""
+
     id: str
     score: float = Field(description="cosine similarity of the item and the query")
     fields: dict[str, Any]
@@ -78,16 +80,22 @@ class HitAnswer(BaseModel):
 
 
 class SearchAnswer(BaseModel):
+    """The answer to a query."""
+
     hits: list[HitAnswer]
     milliseconds: float
 
 
 class BatchAnswer(BaseModel):
+    """The answers to several queries, in their order."""
+
     results: list[list[HitAnswer]]
     milliseconds: float
 
 
 class BatchQuery(BaseModel):
+    """One of several queries: the sum of its text and its image, less `without`."""
+
     text: str = ""
     without: str = Field("", description="a text that is subtracted")
     image: str | None = Field(None, description=IMAGE_DESCRIPTION)
@@ -95,6 +103,8 @@ class BatchQuery(BaseModel):
 
 # With fail_fast a list that is too long is refused before its elements are validated.
 class BatchRequest(BaseModel):
+    """Several queries with the same options."""
+
     queries: list[BatchQuery] = Field(min_length=1, max_length=MAX_BATCH_QUERIES, fail_fast=True)
     count: int = Field(10, ge=1, le=MAX_HITS)
     among: Kind = "images"
@@ -103,6 +113,8 @@ class BatchRequest(BaseModel):
 
 
 class EmbeddingInput(BaseModel):
+    """A text or an image to embed."""
+
     text: str | None = None
     image: str | None = Field(None, description=IMAGE_DESCRIPTION)
 
@@ -111,6 +123,8 @@ EmbeddingInputs = Annotated[list[str | EmbeddingInput], Field(min_length=1, max_
 
 
 class EmbeddingsRequest(BaseModel):
+    """A request in OpenAI's form; `model` is ignored, since a server has one model."""
+
     input: str | EmbeddingInputs = Field(description="texts; images as data: URLs, or as objects with image")
     model: str = ""
     encoding_format: Literal["float", "base64"] = "float"
@@ -133,6 +147,8 @@ ItemFields = Annotated[
 
 
 class NewItem(BaseModel):
+    """An item to add: an image or a text, with fields."""
+
     image: str | None = Field(None, description=IMAGE_DESCRIPTION)
     text: str | None = Field(None, description="adds an item to the texts")
     id: str | None = Field(
@@ -142,6 +158,8 @@ class NewItem(BaseModel):
 
 
 class AddRequest(BaseModel):
+    """Items to add."""
+
     items: list[NewItem] = Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)
 
 

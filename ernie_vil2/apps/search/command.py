@@ -69,6 +69,7 @@ ACTIONS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the actions of the command with their options."""
     # Defaults are written out here: importing the modules that define them would take longer than printing the help.
     subparsers = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     parsers = {name: subparsers.add_parser(name, help=text, description=text) for name, text in ACTIONS.items()}
@@ -258,6 +259,7 @@ def root_path(text: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the action of the command and return the exit code."""
     actions = {
         "build": _build,
         "add": _add,

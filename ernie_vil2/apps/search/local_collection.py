@@ -1,4 +1,4 @@
-"""A collection in a folder:
+"""A collection in a folder.
 
     items.sqlite   items with their fields, thumbnails and checksums (`search.items`); what is committed here is the
                    content of the collection
@@ -41,7 +41,8 @@ MAX_CACHED_ITEMS = 100_000  # some 50 MB; popular items are then neither read no
 DATE_GLOB = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"  # as `DATE_PATTERN` of `search.collection`
 READ_CHUNK = 10_000  # items that are read together; SQLite takes 32,766 values in a statement
 COPY_CHUNK = 2048  # items that are copied together, with thumbnails of some KiB each
-# With fewer rows per candidate than this, an approximate index type would scan most of its cells: all rows are scanned.
+# An approximate index type scans a small share of the rows that it covers. If it covers fewer rows per candidate than
+# this, it would see too few, and all rows are scanned instead.
 MIN_ROWS_PER_CANDIDATE = 20
 
 
