@@ -140,7 +140,7 @@ class EncodedClasses:
 
     @cached_property
     def truth(self) -> np.ndarray:
-        """Whether an image belongs to a class, `[N, C]`."""
+        """Membership of each image in each class, `[N, C]` bool."""
         truth = np.zeros((len(self.benchmark.images), len(self.benchmark.texts)), bool)
         truth[self.benchmark.pairs[:, 0], self.benchmark.pairs[:, 1]] = True
         return truth
@@ -274,7 +274,7 @@ class ClassScores:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """Those metrics of `COLUMNS` that apply, in percent."""
+        """Metrics of `COLUMNS` that apply, in percent."""
         class_mean = 100 * float(np.nanmean(self.class_metrics))
         if self.is_multi_label:
             return {"mAP": class_mean}

@@ -204,9 +204,13 @@ def _encode_images(
             # An image has been replaced since; so far the images were read for their digests only.
             read_images = list(pool.map(read_and_preprocess, pending.images))
 
-        pixels = [image.pixels for image in read_images if image.pixels is not None]
+        pixels, bad_rows = [], []
+        for row, image in enumerate(read_images):
+            if image.pixels is not None:
+                pixels.append(image.pixels)
+            elif image.reason is not None:
+                bad_rows.append((row, image.reason))
         embeddings = model.encode_pixels(np.stack(pixels)) if pixels else _NO_EMBEDDINGS
-        bad_rows = [(row, image.reason) for row, image in enumerate(read_images) if image.reason is not None]
         encoded = _EncodedChunk(embeddings, bad_rows)
         if cache:
             cache.write("images", pending.names, [image.digest for image in read_images], encoded)
@@ -328,8 +332,12 @@ def _gather_chunks(local_chunks: dict[int, _EncodedChunk]) -> dict[int, _Encoded
     from ernie_vil2.parallel import collectives, gather_rows
 
     # First the number of rows of each chunk and the width, which a rank without a usable row does not know.
-    local_summary = [(number, len(chunk.embeddings), chunk.bad_rows) for number, chunk in local_chunks.items()]
-    local_width = max((chunk.embeddings.shape[1] for chunk in local_chunks.values()), default=0)
+    local_width, local_summary, local_embeddings = 0, [], []
+    for number, chunk in local_chunks.items():
+        local_summary.append((number, len(chunk.embeddings), chunk.bad_rows))
+        if len(chunk.embeddings):
+            local_width = chunk.embeddings.shape[1]
+            local_embeddings.append(chunk.embeddings)
     gathered: list[tuple[int, list]] = collectives.all_gather_object((local_width, local_summary))
     width = max(rank_width for rank_width, _ in gathered)
     summaries = [summary for _, summary in gathered]
@@ -337,7 +345,6 @@ def _gather_chunks(local_chunks: dict[int, _EncodedChunk]) -> dict[int, _Encoded
     # Then the rows of all ranks in one array.
     embeddings = _NO_EMBEDDINGS
     if width:
-        local_embeddings = [chunk.embeddings for chunk in local_chunks.values() if len(chunk.embeddings)]
         local_rows = np.concatenate([np.empty([0, width], np.float32), *local_embeddings])
         row_counts = [sum(num_rows for _, num_rows, _ in summary) for summary in summaries]
         embeddings = gather_rows(paddle.to_tensor(local_rows), row_counts)[0].numpy()

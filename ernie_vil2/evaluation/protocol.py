@@ -299,15 +299,19 @@ def make_table_rows(
 
     Chance is left out where it differs between the results, as with galleries of different sizes.
     """
-    results = {label: evaluation.as_dict() for label, evaluation in evaluations.items()}
     # The rows below the heading are indented.
     rows: list[Row] = [(title, None)]
-    rows += [(f"  {label}", values) for label, values in results.items()]
-    rows += [(f"  {label}", dict(values)) for label, values in (baselines or {}).items()]
-    chances = [values["chance"] for values in results.values()]
+    chances = []
+    for label, evaluation in evaluations.items():
+        values = evaluation.as_dict()
+        rows.append((f"  {label}", values))
+        chances.append(values["chance"])
+    for label, recalls in (baselines or {}).items():
+        rows.append((f"  {label}", dict(recalls)))
     if all(chance == chances[0] for chance in chances):
         rows.append(("  chance", chances[0]))
-    rows += [(f"  published: {result.title}", dict(result.values)) for result in published]
+    for result in published:
+        rows.append((f"  published: {result.title}", dict(result.values)))
     return rows
 
 

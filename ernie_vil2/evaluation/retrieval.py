@@ -87,30 +87,31 @@ class DirectionResult:
     @classmethod
     def from_folds(cls, ranked_folds: Sequence[tuple[Matching, QueryRanks]]) -> DirectionResult:
         """Concatenate the folds of one direction."""
-        matchings = [matching for matching, _ in ranked_folds]
-        positives, excluded, rankings, folds = [], [], [], []
+        left, right, positives, excluded, rankings, folds = [], [], [], [], [], []
         query_start = gallery_start = 0
         for matching, ranking in ranked_folds:
             query_end = query_start + len(matching.left)
             gallery_end = gallery_start + len(matching.right)
             folds.append(Fold(slice(query_start, query_end), slice(gallery_start, gallery_end)))
+            left.append(matching.left)
+            right.append(matching.right)
             offset = np.array([query_start, gallery_start])
             positives.append(matching.positives + offset)
             excluded.append(matching.excluded + offset)
             rankings.append(ranking.shift_gallery(gallery_start))
             query_start, gallery_start = query_end, gallery_end
-        whole = Matching(
-            np.concatenate([matching.left for matching in matchings]),
-            np.concatenate([matching.right for matching in matchings]),
+        concatenated = Matching(
+            np.concatenate(left),
+            np.concatenate(right),
             np.concatenate(positives),
-            matchings[0].sides,
+            ranked_folds[0][0].sides,
             np.concatenate(excluded),
         )
-        return cls(whole, QueryRanks.concatenate(rankings), tuple(folds))
+        return cls(concatenated, QueryRanks.concatenate(rankings), tuple(folds))
 
     @cached_property
     def recall(self) -> dict[str, float]:
-        """R@1, R@5, R@10 and mR in percent, averaged over the folds that have queries; {} if none has."""
+        """Recalls R@1, R@5, R@10 and mR in percent, averaged over the folds that have queries; {} if none has."""
         return _average([recall(self.ranking.rank[queries]) for queries, _ in self._queries_by_fold()])
 
     @cached_property
@@ -269,8 +270,8 @@ def evaluate_retrieval(
     images, texts = np.asarray(image_embeddings), np.asarray(text_embeddings)
     if not allow_unpaired:
         check_all_paired(pairs, len(images), len(texts))
-    whole = Matching(np.arange(len(images)), np.arange(len(texts)), np.asarray(pairs))
-    return score_matchings([whole], {"image": images, "text": texts}, directions, ties=ties, blocks=blocks)
+    matching = Matching(np.arange(len(images)), np.arange(len(texts)), np.asarray(pairs))
+    return score_matchings([matching], {"image": images, "text": texts}, directions, ties=ties, blocks=blocks)
 
 
 def mean_recall(results: Results) -> float | None:
@@ -282,24 +283,22 @@ def mean_recall(results: Results) -> float | None:
 def summarize(results: Results) -> dict:
     """Return sizes, recalls, mR and chance of all directions, for JSON and `make_recall_table`."""
     sizes: dict[str, int] = {}
-    for result in results.values():
+    recalls, chances = {}, {}
+    for direction, result in results.items():
         left_side, right_side = result.matching.sides
         sizes[f"{left_side}s"] = len(result.matching.left)
         sizes[f"{right_side}s"] = len(result.matching.right)
         sizes["pairs"] = len(np.unique(result.matching.positives, axis=0))
-    return {
-        **sizes,
-        **{direction: result.recall for direction, result in results.items()},
-        "mR": mean_recall(results),
-        "chance": {direction: result.chance for direction, result in results.items()},
-    }
+        recalls[direction], chances[direction] = result.recall, result.chance
+    return {**sizes, **recalls, "mR": mean_recall(results), "chance": chances}
 
 
 def _average(recalls: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Average recalls name by name; {} if there are none."""
-    if not recalls:
-        return {}
-    return {name: fmean(values[name] for values in recalls) for name in recalls[0]}
+    averages = {}
+    for name in recalls[0] if recalls else ():
+        averages[name] = fmean(values[name] for values in recalls)
+    return averages
 
 
 def recall(ranks: ArrayLike) -> dict[str, float]:
@@ -316,7 +315,7 @@ def recall(ranks: ArrayLike) -> dict[str, float]:
         raise ValueError("recall of no queries is undefined: the evaluation set is empty")
     if ranks.min() < 1:
         raise ValueError("ranks count from 1; a row of rank 0 has no pair and is not a query: leave it out")
-    return _recalls_in_percent([float(np.mean(ranks <= cutoff)) for cutoff in CUTOFFS])
+    return _name_recalls([100 * float(np.mean(ranks <= cutoff)) for cutoff in CUTOFFS])
 
 
 def chance_recall(num_positives: ArrayLike, gallery_size: ArrayLike) -> dict[str, float]:
@@ -336,20 +335,19 @@ def chance_recall(num_positives: ArrayLike, gallery_size: ArrayLike) -> dict[str
     gallery_size = np.broadcast_to(gallery_size, num_positives.shape)
     if num_positives.size == 0 or num_positives.min() < 0 or (num_positives > gallery_size).any():
         raise ValueError("there is no query, or one has more positives than its gallery has rows")
-    shares = []
+    percents = []
     for cutoff in CUTOFFS:
         draws = np.arange(cutoff)
         # Where k exceeds the gallery, all rows are drawn and a factor of the product is 0 / 1.
         num_remaining = np.maximum(gallery_size[:, None] - draws, 1)
         num_wrong = np.maximum(gallery_size[:, None] - num_positives[:, None] - draws, 0)
         miss_probability = (num_wrong / num_remaining).prod(axis=1)  # [Q]
-        shares.append(float(np.mean(1 - miss_probability)))
-    return _recalls_in_percent(shares)
+        percents.append(100 * float(np.mean(1 - miss_probability)))
+    return _name_recalls(percents)
 
 
-def _recalls_in_percent(shares: Sequence[float]) -> dict[str, float]:
-    """Return recalls by column, and their mean, from the shares of queries within each cutoff."""
-    percents = [100 * share for share in shares]
+def _name_recalls(percents: Sequence[float]) -> dict[str, float]:
+    """Return the recalls at the cutoffs by column, and their mean mR."""
     recalls = dict(zip(COLUMNS, percents, strict=True))
     recalls["mR"] = sum(percents) / len(percents)
     return recalls
@@ -380,7 +378,9 @@ def make_recall_table(rows: Iterable[Row], notes: Sequence[str] = ()) -> Table:
     # With more than the two usual directions, each shows its own mean as well.
     columns = COLUMNS if len(directions) == len(DIRECTIONS) else (*COLUMNS, "mR")
 
-    cells = [(label, None if values is None else _format_cells(values, directions, columns)) for label, values in rows]
+    cells: list[tuple[str, list[str] | None]] = []
+    for label, values in rows:
+        cells.append((label, None if values is None else _format_cells(values, directions, columns)))
     return Table(
         (*columns * len(directions), "mR"),
         cells,
@@ -395,14 +395,16 @@ def _format_cells(values: Mapping, directions: Sequence[str], columns: Sequence[
 
     Without `values["mR"]`, it is the mean of the directions' mR, and "-" if a direction lacks it.
     """
-    recalls = [values.get(direction) or {} for direction in directions]
-    cells = []
-    for recalls_of_direction in recalls:
-        cells += [format_percent(recalls_of_direction.get(column)) for column in columns]
+    cells, means = [], []
+    for direction in directions:
+        recalls = values.get(direction) or {}
+        cells += [format_percent(recalls.get(column)) for column in columns]
+        if "mR" in recalls:
+            means.append(recalls["mR"])
 
     mean = values.get("mR")
-    if "mR" not in values and all("mR" in recalls_of_direction for recalls_of_direction in recalls):
-        mean = fmean(recalls_of_direction["mR"] for recalls_of_direction in recalls)
+    if "mR" not in values and len(means) == len(directions):
+        mean = fmean(means)
     return [*cells, format_percent(mean)]
 
 

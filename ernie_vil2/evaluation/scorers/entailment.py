@@ -454,7 +454,8 @@ def make_accuracy_table(title: str, scores: EntailmentScores) -> Table:
         (title, scores.metrics),
         ("most frequent label", {"accuracy": scores.majority_accuracy}),
     ]
-    rows += [(f"published: {result.title}", result.values) for result in find_published(scores.statements.kind)]
+    for result in find_published(scores.statements.kind):
+        rows.append((f"published: {result.title}", result.values))
     columns = list(scores.metrics)
     cells = []
     for label, values in rows:

@@ -98,7 +98,9 @@ class Retrieval(Scorer):
         """Open the rows that the protocols select, as a benchmark for each language of the captions."""
         protocols = list(self.protocols.values())
         data = replace(data, default_split=protocols[0].split or data.default_split)
-        benchmarks = {language: select_rows(whole, protocols) for language, whole in open_benchmarks(data).items()}
+        benchmarks = {}
+        for language, benchmark in open_benchmarks(data).items():
+            benchmarks[language] = select_rows(benchmark, protocols)
         return ScorerInput(data, benchmarks)
 
     def score(self, inputs: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2 | None) -> Report:
@@ -113,14 +115,15 @@ class Retrieval(Scorer):
                 )
 
         metrics: dict[str, float] = {}
+        means = []
         for keys, evaluation in evaluations.items():
             for name, value in list_metrics(evaluation).items():
                 metrics["/".join(filter(None, [*keys, name]))] = value
-        means = [evaluation.mean_recall for evaluation in evaluations.values()]
-        known_means = [mean for mean in means if mean is not None]
-        # Without one of them, the mean could not be compared with that of other runs.
-        if known_means and len(known_means) == len(means):
-            metrics[MEAN_RECALL] = fmean(known_means)
+            if evaluation.mean_recall is not None:
+                means.append(evaluation.mean_recall)
+        # If an evaluation has no mean, the mean over the others could not be compared with that of other runs.
+        if means and len(means) == len(evaluations):
+            metrics[MEAN_RECALL] = fmean(means)
 
         # The label of a result begins with the model in tables, but not where several models are compared.
         evaluations_by_label: dict[str, Evaluation] = {}
