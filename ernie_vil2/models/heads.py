@@ -35,6 +35,7 @@ class EntailmentHead(nn.Layer):
         # The coordinates of a unit vector have a size of 1 / sqrt(D); times this they are about 1, as the initial
         # weights of the MLPs expect.
         self.scale = embed_dim**0.5
+        # Embeddings side by side: of the images and of the text, unless the images are combined first.
         num_inputs = num_images + 1
         self.pair = None
         if self.has_interaction:

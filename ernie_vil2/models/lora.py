@@ -71,11 +71,13 @@ def add_lora(model: DualEncoder, config: LoraConfig, is_resumed: bool = False) -
         if lora_type is not None:
             lora_types[name] = lora_type
     names = _match_layers(lora_types, config.layers)
+    # Check all layers before the first one is changed.
     layers = dict(model.named_sublayers())
     if not is_resumed:
         for name in names:
             _check_rank(name, layers[name], config.rank)
 
+    # Freeze all parameters that exist; the factors that are added next are trained.
     for tower in (model.image, model.text, model.image_projection, model.text_projection):
         for parameter in tower.parameters():
             parameter.stop_gradient = True

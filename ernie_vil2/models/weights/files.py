@@ -448,6 +448,7 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
         if missing:
             shown = make_printable(missing[0], max_length=100)
             raise WeightFileError(index.with_name(shard), f"{shown} is not in it, as {index.name} says")
+        # Arrays that the index does not list are left out.
         arrays |= {name: arrays_in_shard[name] for name in names}
     return arrays
 
@@ -470,7 +471,7 @@ def _collect_arrays(content: Any, file_size: int) -> dict[str, np.ndarray]:
     if not arrays:
         names = [make_printable(name, max_length=100) for name in list(content)[:5]]
         raise Refused(f"no arrays at its top level, only {', '.join(map(repr, names)) or 'nothing'}")
-    # Tied weights are listed twice; anything beyond is made to fill the memory.
+    # Tied weights are listed twice; a file with more copies was made to fill the memory.
     if sum(array.nbytes for array in arrays.values()) > 2 * file_size:
         raise Refused("its arrays share their content, and together are more than twice as large as the file")
     return arrays

@@ -338,6 +338,7 @@ def recognise_model(path: Path) -> tuple[Format, ModelFiles]:
         FileNotFoundError: the folder holds no model, or a model without weights.
         ValueError: the model in the folder is of an unknown kind, or a file that is needed to decide is damaged.
     """
+    # A folder may fit several formats; the first one in the registry is taken.
     files = ModelFiles(path)
     missing: NoWeights | None = None
     for name in FORMATS:

@@ -78,9 +78,10 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     if not arrays:
         names = [make_printable(str(name), max_length=100) for name in list(entries)[:5]]
         raise Refused(f"no arrays at its top level or in state_dict, only {', '.join(names) or 'nothing'}")
-    # Tied weights are listed twice; anything beyond is made to fill the memory.
+    # Tied weights are listed twice; a file with more copies was made to fill the memory.
     if sum(array.nbytes for array in arrays.values()) > 2 * file_size:
         raise Refused("its arrays share their content, and together are more than twice as large as the file")
+    # Data parallel trains a wrapper, which holds the model as `module`.
     if all(name.startswith("module.") for name in arrays):
         arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
     return arrays

@@ -44,6 +44,7 @@ _VISION_FACTS = ("vision_head_width",)
 # channels of a ResNet's first stage (RN50).
 _TRANSFORMER_HEADS = {768: 64, 1024: 64, 1280: 80}
 _RESNET_HEADS = {64: 64}
+# Our layers that FlashAttention's training holds as one, Wqkv.
 _SPLIT = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 

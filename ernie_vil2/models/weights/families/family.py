@@ -42,6 +42,7 @@ from ernie_vil2.models.weights.write_back import write_back, write_new
 from ernie_vil2.towers.base import ImageTowerConfig
 from ernie_vil2.towers.transformer import image_variant, text_variant
 
+# In order of preference, if a folder has several.
 _WEIGHT_FILES = (
     "model.safetensors",
     f"model.safetensors{INDEX_SUFFIX}",

@@ -22,8 +22,9 @@ from ernie_vil2.towers.convolution import ModifiedResNet
 from ernie_vil2.towers.transformer import Transformer, Vit, text_variant
 
 SETTINGS = "open_clip_config.json"
+# In order of preference, if a folder has several.
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt")
-_TRUNK = "visual.trunk."
+_TRUNK = "visual.trunk."  # prefix of the arrays of an image tower of timm
 
 
 class TimmVit(NamedTuple):
@@ -85,6 +86,7 @@ _TEXT_KEYS = (
     "embed_cls pad_id eos_id no_causal_mask final_ln_after_pool pool_type proj_bias proj_type act_kwargs norm_kwargs "
     "hf_model_name hf_model_pretrained hf_proj_type hf_pooler_type"
 )
+# OpenCLIP's names of how a text's features are chosen among its tokens.
 _POOLING: dict[str, Pooling] = {"argmax": "largest", "last": "last", "first": "first", "eos": "end"}
 BATCH_COUNT = "how many batches its averages have seen, which nothing depends on"
 """Why `num_batches_tracked` of a batch norm is unused."""

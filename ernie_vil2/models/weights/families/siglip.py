@@ -19,8 +19,9 @@ from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import ImageVariant, TextVariant
 from ernie_vil2.towers.transformer import NaFlex, Transformer, Vit, image_variant
 
-HALF = [0.5, 0.5, 0.5]
+HALF = [0.5, 0.5, 0.5]  # mean and standard deviation of red, green and blue
 GEMMA_WORDS = 256_000  # tokens of SigLIP 2's vocabulary, which is Gemma's
+# Authors' names of the layer that projects a text, by the way of the dialect `text`.
 _HEADS = {"short": "text_model.head", "box": "boxtext_head", "long": "longtext_head"}
 _EMBEDDINGS = "text_model.embeddings.position_embedding"
 

@@ -49,6 +49,7 @@ HEAD_WIDTH = 64  # decides the number of attention heads where no file says it
 TEXT_EPSILONS = {"official": 1e-5, "paddlenlp": 1e-12, "ernie_vil2": 1e-5}
 Heads = tuple[int | None, int | None]
 POSITION_EMBEDDING = "text.network.embeddings.position_embeddings.weight"
+# In order of preference, if a folder has several.
 _PDPARAMS_FILES = ("model_state.pdparams", f"model_state.pdparams{INDEX_SUFFIX}", "model.pdparams")
 _SAFETENSORS_FILES = (MODEL, f"{MODEL}{INDEX_SUFFIX}")
 
@@ -157,6 +158,7 @@ def infer_architecture(arrays: Mapping[str, np.ndarray], heads: Heads, layout: W
     Raises:
         ValueError: arrays are missing or have shapes that no such model has, or the heads do not divide a width.
     """
+    # The kernel is [width, 3, patch, patch], the position embedding [1, tokens, width].
     width, channels, patch_size, _ = _get_shape(arrays, "image.patch_embed.proj.weight", 4)
     _, tokens, _ = _get_shape(arrays, "image.pos_embed", 3)
     side = round((tokens - 1) ** 0.5)  # one token is the class token
