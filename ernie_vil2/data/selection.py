@@ -109,7 +109,7 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selection:
     # Find the tables of the shards by what the shards are.
     if not (folder / ABOUT).is_file():
         raise FileNotFoundError(f"{folder}: there is no {ABOUT}; name the output of a whole run of ernie-vil2 curate")
-    about = load_json(folder / ABOUT, most=2**28)
+    about = load_json(folder / ABOUT, max_characters=2**28)
     check_version(about.get("version") if isinstance(about, dict) else None, VERSION, folder / ABOUT, "curate again")
     files_of_shards: dict[ShardIdentity, list[str]] = defaultdict(list)
     for shard in about["shards"]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, check_size, check_text, is_id
-from ernie_vil2.io.files import check_ordinary, parse_json, read_text, system_errors_named
+from ernie_vil2.io.files import add_path_to_errors, parse_json, read_text, stat_regular_file
 
 T = TypeVar("T")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -31,8 +31,8 @@ def read_numbered_lines(path: Path) -> Iterator[tuple[str, bytes]]:
         OSError: the file cannot be read, or it is not an ordinary file.
         ValueError: a line is longer than `MAX_TEXT_BYTES`.
     """
-    check_ordinary(path)
-    with system_errors_named(path), path.open("rb") as file:
+    stat_regular_file(path)
+    with add_path_to_errors(path), path.open("rb") as file:
         number = 0
         # One byte more than allowed, to see that a line is too long without reading all of it.
         while line := file.readline(MAX_TEXT_BYTES + 1):
@@ -177,7 +177,7 @@ def read_file(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
         BadSample: the file cannot be read, is not an ordinary file, or is longer than `max_bytes` (as `check_size`).
     """
     try:
-        check_size(check_ordinary(path).st_size, max_bytes, str(path))
+        check_size(stat_regular_file(path).st_size, max_bytes, str(path))
         return path.read_bytes()
     except NotADirectoryError as error:
         raise FileNotFoundError(path) from error

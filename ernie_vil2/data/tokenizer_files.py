@@ -28,7 +28,7 @@ from ernie_vil2.data.tokenizer_settings import (
     read_settings,
 )
 from ernie_vil2.io.export_folder import WORD_RULES
-from ernie_vil2.io.files import check_ordinary, load_json, parse_json, read_text
+from ernie_vil2.io.files import load_json, parse_json, read_text, stat_regular_file
 from ernie_vil2.io.run_folder import TOKENIZER as FILE
 from ernie_vil2.io.run_folder import VOCABULARY
 from ernie_vil2.io.terminal import make_printable
@@ -338,7 +338,7 @@ def _make_tokenizer_json(path: Path, rules: str, folder: Path) -> str:
     """Return the text of a tokenizer.json for a vocabulary file of any kind; `folder` names the padding token."""
     pad_token = _find_special_token(folder, "pad_token")
     if path.suffix == ".model":
-        size = check_ordinary(path).st_size
+        size = stat_regular_file(path).st_size
         if size > MAX_BYTES:
             raise ValueError(f"{size:,} bytes are too many for a sentencepiece model")
         default_pad_token = "</s>" if rules == "siglip" else "<pad>"

@@ -24,7 +24,7 @@ from ernie_vil2.evaluation.outcomes import (
 )
 from ernie_vil2.evaluation.report import RECORD_VERSION, make_absolute, unescape_cell
 from ernie_vil2.evaluation.retrieval import Row, format_direction, make_recall_table
-from ernie_vil2.io.files import check_version, load_json, system_errors_named
+from ernie_vil2.io.files import add_path_to_errors, check_version, load_json
 from ernie_vil2.io.run_folder import BEFORE
 from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.pages import Card, Table, make_comparison_charts, make_training_charts, write_page
@@ -62,7 +62,7 @@ class _RankedQuery(NamedTuple):
 
 def _read_ranks(path: Path) -> list[_RankedQuery]:
     queries = []
-    with system_errors_named(path), path.open(encoding="utf-8", newline="") as file:
+    with add_path_to_errors(path), path.open(encoding="utf-8", newline="") as file:
         try:
             for row in csv.DictReader(file, strict=True):
                 # An image query is about itself, a text query about the image that is its best right answer.

@@ -59,8 +59,8 @@ PRECISIONS = {"paddle_inference": ("float32", "bfloat16"), "onnx": ("float32", "
 INPUTS = {"image": "pixels", "text": "token_ids"}
 OUTPUTS = {"image": "image_embeddings", "text": "text_embeddings"}
 AGAIN = "export the checkpoint again (ernie-vil2 export), or put back a copy"
-WIDTHS = {"least": 1, "most": 65_536}
-SIDES = {"least": 1, "most": 4096}  # bounds of sizes, as the configuration has them
+WIDTHS = {"minimum": 1, "maximum": 65_536}
+SIDES = {"minimum": 1, "maximum": 4096}  # bounds of sizes, as the configuration has them
 
 
 class BadExport(ValueError):  # noqa: N818  -- named by what has happened
@@ -134,7 +134,7 @@ def _checked(about: dict[str, Any]) -> dict[str, bool]:
         "preprocessing.background": three("background", is_count, 0, 255),
         "tokenizer.rules": value("tokenizer", "rules") in (*WORD_RULES, *LIBRARY_RULES),
         "tokenizer.entries": (entries := value("tokenizer", "entries")) is None or is_count(entries),
-        "tokenizer.max_length": is_count(value("tokenizer", "max_length"), 3, WIDTHS["most"]),
+        "tokenizer.max_length": is_count(value("tokenizer", "max_length"), 3, WIDTHS["maximum"]),
     }
 
 

@@ -21,12 +21,12 @@ from ernie_vil2.device.extras import EXTRAS, install_command, installed
 from ernie_vil2.device.runtime import environment
 from ernie_vil2.io.files import (
     MAX_NUMBER,
-    check_ordinary,
+    add_path_to_errors,
     check_version,
     load_json,
     parse_json,
     remove_partial,
-    system_errors_named,
+    stat_regular_file,
     write_json,
     write_text,
 )
@@ -85,7 +85,7 @@ class RunLog:
         """Appends one record; numbers, nested ones too, become VisualDL curves."""
         seconds = round(time.monotonic() - self._start, 2)
         record = json.dumps({"kind": kind, "step": step, "seconds": seconds, **values}, ensure_ascii=False)
-        with system_errors_named(self._file.name):
+        with add_path_to_errors(self._file.name):
             self._file.write(record + "\n")
             self._file.flush()
         if self._curves is None:
@@ -137,7 +137,7 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
     records, damaged = list[dict[str, Any]](), dict[int, bytes]()
     if not path.exists():
         return records, damaged
-    check_ordinary(path)
+    stat_regular_file(path)
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             record = _record(line)

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, format_names
 from ernie_vil2.data.tags import Tags, find_tags_id
-from ernie_vil2.io.files import atomic_write, load_json, parse_json, system_errors_named, write_json
+from ernie_vil2.io.files import add_path_to_errors, atomic_write, load_json, parse_json, write_json
 from ernie_vil2.io.locks import Locked, OtherJob, check_job, lock
 from ernie_vil2.io.terminal import RunError, pluralize
 
@@ -178,7 +178,7 @@ class Journal:
                 yield content
 
     def _write(self, content: dict) -> None:
-        with system_errors_named(self.path):
+        with add_path_to_errors(self.path):
             self._file.write(json.dumps(content, ensure_ascii=False).encode() + b"\n")
             self._file.flush()
 

@@ -33,7 +33,7 @@ from ernie_vil2.data.samples import (
     check_size,
 )
 from ernie_vil2.data.source_files import BYTE_ORDER_MARK
-from ernie_vil2.io.files import atomic_write, cache_folder, system_errors_named
+from ernie_vil2.io.files import add_path_to_errors, atomic_write, cache_folder
 from ernie_vil2.io.terminal import RunError
 
 Index = dict[str, np.ndarray]  # result of a scan: where the rows of a file are
@@ -123,7 +123,7 @@ class IndexedFile(ABC):
 
     def _load_index(self) -> Index:
         try:
-            with system_errors_named(self.name):
+            with add_path_to_errors(self.name):
                 index = load_or_scan_index(self.kind, self._identity, self._scan)
         except ValueError as error:
             if self._expected_rows is None:

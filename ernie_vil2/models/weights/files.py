@@ -23,7 +23,7 @@ import numpy as np
 import paddle
 from safetensors import SafetensorError, safe_open
 
-from ernie_vil2.io.files import atomic_write, check_ordinary, load_json, parse_json, save_arrays, system_errors_named
+from ernie_vil2.io.files import add_path_to_errors, atomic_write, load_json, parse_json, save_arrays, stat_regular_file
 from ernie_vil2.io.restricted_pickle import Array, Refused, load
 from ernie_vil2.io.terminal import join_names, make_printable
 from ernie_vil2.models.weights.torch_files import BFLOAT16, OLD_FORMAT, as_float32, read_torch, write_torch
@@ -155,8 +155,8 @@ def read_weights(path: str | Path, keep_bfloat16: bool = False) -> dict[str, np.
 
 
 def _read_file(path: str | Path) -> dict[str, np.ndarray]:
-    check_ordinary(path)
-    with system_errors_named(path), Path(path).open("rb") as file:
+    stat_regular_file(path)
+    with add_path_to_errors(path), Path(path).open("rb") as file:
         head = file.read(512)
         if not head:
             raise WeightFileError(path, "the file is empty")

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ernie_vil2.io.files import check_ordinary, system_errors_named
+from ernie_vil2.io.files import add_path_to_errors, stat_regular_file
 from ernie_vil2.io.restricted_pickle import Refused, load
 from ernie_vil2.io.terminal import make_printable
 
@@ -65,8 +65,8 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         Refused: the file is of another kind, damaged, or holds more than plain data.
     """
-    check_ordinary(path)
-    with system_errors_named(path), Path(path).open("rb") as file:
+    stat_regular_file(path)
+    with add_path_to_errors(path), Path(path).open("rb") as file:
         file_size = file.seek(0, 2)
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     value = _Archive(Path(path), content, file_size).unpickle()

@@ -234,7 +234,7 @@ def _read_image_tower(vision: Settings, activation: Activation, embed_dim: int) 
     layers, width = vision.values.get("layers"), vision.read_count("width", 768)
     image_size = vision.read_count("image_size", 224)
     if isinstance(layers, list):
-        if len(layers) != 4 or not all(is_count(depth, most=1024) for depth in layers):
+        if len(layers) != 4 or not all(is_count(depth, maximum=1024) for depth in layers):
             raise vision.make_error("layers", "a number, or those of the four stages of a ResNet are expected")
         return make_resnet(image_size, layers, width, vision.read_count("head_width", 64), embed_dim)
     return Vit(
