@@ -111,7 +111,7 @@ def encode_benchmark(
     with _errors_on_all_ranks(ranks):
         for number, encoded_chunk in zip(range(rank, len(chunk_sizes), ranks), encoding, strict=True):
             encoded_chunks[number] = encoded_chunk
-            # The other ranks have encoded their chunks of the same round in about the same time.
+            # A round is one chunk of each rank; the other ranks finish theirs at about the same time.
             round_start = number - rank
             progress(sum(chunk_sizes[round_start : round_start + ranks]))
     if ranks > 1:
@@ -123,12 +123,14 @@ def encode_benchmark(
     for number, encoded_chunk in enumerate(encoded_images):
         for position, reason in encoded_chunk.bad_rows:
             bad_rows[number * chunk_rows + position] = reason
+    num_usable = len(benchmark.images) - len(bad_rows)
     bad_samples = BadSampleReport()
     bad_samples.add(len(benchmark.images), [(reason, benchmark.images[row].id) for row, reason in bad_rows.items()])
-    if len(bad_rows) == len(benchmark.images) and (bad_rows or not benchmark.texts):
+    # Texts alone can be encoded, but not texts whose images are all broken.
+    if num_usable == 0 and (bad_rows or not benchmark.texts):
         raise ValueError(
             f"{benchmark.name}: nothing to score, {pluralize(len(benchmark.texts), 'text')} and "
-            f"{len(benchmark.images) - len(bad_rows)} usable images\n{bad_samples}"
+            f"{num_usable} usable images\n{bad_samples}"
         )
     # Without its broken images the benchmark has fewer rows, like the embeddings.
     if bad_rows:

@@ -388,10 +388,10 @@ class Entailment(Scorer):
         table = make_accuracy_table(self.title, scores)
         return Report(
             scores.metrics,
-            [table, make_confusion_table(scores)],
-            make_record(scores),
-            ["id", "predicted", "label", *(f"probability of {label}" for label in scores.labels), "text"],
-            list_predictions(scores),
+            tables=[table, make_confusion_table(scores)],
+            record=make_record(scores),
+            csv_columns=["id", "predicted", "label", *(f"probability of {label}" for label in scores.labels), "text"],
+            csv_rows=list_predictions(scores),
             best_by=self.best_by,
             sizes=None,
             notes=notes,

@@ -85,8 +85,7 @@ class Retrieval(Scorer):
     def from_config(
         cls, config: Config, scored: ScoredConfig | None, default_split: str
     ) -> tuple[Scorer, DataSpec | None]:
-        """Return the scorer of the protocol that the data name, or else the run."""
-        # The protocol of the data goes before that of the run.
+        """Return the scorer of the data's protocol or, if the data name none, of the run's protocol."""
         name = config.Evaluation.protocol
         if scored and scored.protocol:
             name = scored.protocol
@@ -140,10 +139,10 @@ class Retrieval(Scorer):
         counts = format_counts(evaluations_by_label)
         return Report(
             metrics,
-            [make_recall_table(rows)] if outcome_makers else [],
-            make_record(evaluations_by_label, rows, published),
-            CSV_COLUMNS,
-            list_ranks(evaluations_by_label),
+            tables=[make_recall_table(rows)] if outcome_makers else [],
+            record=make_record(evaluations_by_label, rows, published),
+            csv_columns=CSV_COLUMNS,
+            csv_rows=list_ranks(evaluations_by_label),
             best_by=self.best_by,
             progress_metrics=[name for name in metrics if name.rpartition("/")[2] not in LOGGED_ONLY],
             extra_lines=format_measures(evaluations_by_label),

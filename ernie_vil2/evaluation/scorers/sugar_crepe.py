@@ -123,13 +123,17 @@ class SugarCrepe(Scorer):
             notes.append(f"images: {bad_samples}")
         columns = [name.replace("_", " ") for name in metrics]
         cells = [format_percent(value) for value in metrics.values()]
+        record = {"items": len(items), "results": metrics, "definition": DEFINITION, "encoded": bad_samples.as_dict()}
+        rows = []
+        for item, (caption_score, negative_score) in zip(items, scores.tolist(), strict=True):
+            rows.append([*item, caption_score, negative_score, int(caption_score > negative_score)])
         num_images, num_texts = len(embeddings.image_embeddings), len(embeddings.text_embeddings)
         return Report(
             metrics,
-            [Table(columns, [(self.title, cells)])],
-            {"items": len(items), "results": metrics, "definition": DEFINITION, "encoded": bad_samples.as_dict()},
-            ("id", "kind", "image", "caption", "negative_caption", "score", "negative_score", "right"),
-            [[*item, *pair, int(pair[0] > pair[1])] for item, pair in zip(items, scores.tolist(), strict=True)],
+            tables=[Table(columns, [(self.title, cells)])],
+            record=record,
+            csv_columns=("id", "kind", "image", "caption", "negative_caption", "score", "negative_score", "right"),
+            csv_rows=rows,
             best_by=self.best_by,
             sizes=f"{pluralize(num_images, 'image')}, {pluralize(num_texts, 'text')}",
             notes=notes,

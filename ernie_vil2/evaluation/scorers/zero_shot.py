@@ -156,10 +156,10 @@ class ZeroShot(Scorer):
         table = make_metrics_table(results)
         return Report(
             metrics,
-            [table],
-            make_record(classes, results, notes),
-            CSV_COLUMNS,
-            list_answers(classes, results),
+            tables=[table],
+            record=make_record(classes, results, notes),
+            csv_columns=CSV_COLUMNS,
+            csv_rows=list_answers(classes, results),
             best_by=best_by,
             progress_metrics=[name for name in metrics if name.rpartition("/")[2] == best_by],
             sizes=f"{len(classes.benchmark.images):,} images, {len(classes.benchmark.texts):,} classes",
