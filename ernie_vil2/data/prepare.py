@@ -36,7 +36,7 @@ from ernie_vil2.data.selection import SelectedSamples
 from ernie_vil2.data.shard_processes import CountSamples, map_shards
 from ernie_vil2.data.tags import TagsFile, find_tags_id, join_tags
 from ernie_vil2.io.files import atomic_files, atomic_write, load_json, sha256, write_json, write_text
-from ernie_vil2.io.locks import claimed
+from ernie_vil2.io.locks import claim_output
 from ernie_vil2.io.terminal import pluralize
 
 VERSION = 1  # of the job in the state folder, and of the notes on shards
@@ -145,7 +145,7 @@ def prepare(
     """
     output = Path(output)
     job = _describe_job(source, settings, tags)
-    with claimed(output, STATE, job) as state:
+    with claim_output(output, STATE, job) as state:
         for partial_file in output.glob(".*.partial"):  # left by a run that was killed
             partial_file.unlink()
         work = ShardWork(source, settings, tags)

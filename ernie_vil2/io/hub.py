@@ -14,7 +14,7 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from ernie_vil2.io.files import cache_folder
-from ernie_vil2.io.locks import lock
+from ernie_vil2.io.locks import lock_exclusive
 
 PADDLENLP = "https://paddlenlp.bj.bcebos.com/models/community/PaddlePaddle/ernie_vil-2.0-base-zh"
 
@@ -183,7 +183,7 @@ def download(url: str, path: str | Path, md5: str | None = None) -> None:
     tag = hashlib.md5(f"{url} {version} {size}".encode()).hexdigest()[:8]  # noqa: S324  -- a number, not a secret
     part = path.with_name(f".{path.name}.{tag}.partial")
     with part.open("ab") as file:
-        lock(file, wait=True)
+        lock_exclusive(file, wait=True)
         if path.is_file():  # another process has been faster
             part.unlink(missing_ok=True)
             return

@@ -151,7 +151,7 @@ def owned(run: Path) -> Iterator[None]:
     check_run_folder(run)
     run.mkdir(parents=True, exist_ok=True)
     try:
-        lock = locks.owned(run / LOCK)
+        lock = locks.open_lock_file(run / LOCK)
     except locks.Locked as error:
         raise ConfigError(
             f"{run} is in use: {error.owner} trains there. Wait for its end, stop it, or choose another "

@@ -6,31 +6,31 @@ import pytest
 
 from ernie_vil2.data.prepare import Settings, prepare
 from ernie_vil2.data.readers import open_sources
-from ernie_vil2.io.locks import Locked, OtherJob, lock, owned
+from ernie_vil2.io.locks import Locked, OtherJob, lock_exclusive, open_lock_file
 from tests.support.shapes import write_tsv
 
 
 def test_the_holder_is_named_until_the_file_is_closed(tmp_path):
-    with owned(tmp_path / "lock"), pytest.raises(Locked, match=f"lock .* process {os.getpid()} on "):
-        owned(tmp_path / "lock")
-    owned(tmp_path / "lock").close()
+    with open_lock_file(tmp_path / "lock"), pytest.raises(Locked, match=f"lock .* process {os.getpid()} on "):
+        open_lock_file(tmp_path / "lock")
+    open_lock_file(tmp_path / "lock").close()
     (tmp_path / "empty").touch()
     with (tmp_path / "empty").open() as first, (tmp_path / "empty").open() as second:
-        lock(first)
+        lock_exclusive(first)
         with pytest.raises(Locked, match="empty"):
-            lock(second)
+            lock_exclusive(second)
 
 
 def test_a_forked_process_holds_no_lock(tmp_path):
     reading, writing = os.pipe()
     with (tmp_path / "lock").open("w") as file:
-        lock(file)
+        lock_exclusive(file)
         child = os.fork()
         if not child:
             os.read(reading, 1)
             os._exit(0)
     with (tmp_path / "lock").open() as file:
-        lock(file, wait=True)
+        lock_exclusive(file, wait=True)
     os.write(writing, b"x")
     os.waitpid(child, 0)
     os.close(reading)
@@ -40,6 +40,6 @@ def test_a_forked_process_holds_no_lock(tmp_path):
 def test_what_another_process_writes_is_left_alone(tmp_path):
     source = open_sources([str(write_tsv(tmp_path / "a.tsv", [("text", "1", b"no image")]))])
     (tmp_path / "out" / ".prepare").mkdir(parents=True)
-    held = owned(tmp_path / "out" / ".prepare" / "lock")
+    held = open_lock_file(tmp_path / "out" / ".prepare" / "lock")
     with held, pytest.raises(OtherJob, match=f"out: process {os.getpid()} "):
         prepare(source, tmp_path / "out", Settings())

@@ -73,7 +73,7 @@ class FolderStore:
         if writable:
             folder.mkdir(parents=True, exist_ok=True)
             try:
-                self._lock = locks.owned(folder / ".lock")
+                self._lock = locks.open_lock_file(folder / ".lock")
             except locks.Locked as error:
                 raise BusyIndex(f"{folder} is being changed by {error.owner}; wait until it ends") from None
 

@@ -26,7 +26,7 @@ from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, format_names
 from ernie_vil2.data.tags import Tags, find_tags_id
 from ernie_vil2.io.files import add_path_to_errors, atomic_write, load_json, parse_json, write_json
-from ernie_vil2.io.locks import Locked, OtherJob, check_job, lock
+from ernie_vil2.io.locks import Locked, OtherJob, check_job, lock_exclusive
 from ernie_vil2.io.terminal import RunError, pluralize
 
 VERSION = 1  # of journals and reports
@@ -147,7 +147,7 @@ class Journal:
         """
         with path.open("ab+") as file:
             try:
-                lock(file)
+                lock_exclusive(file)
             except Locked:
                 raise OtherJob(f"{path}: another run is writing it; wait for it or stop it") from None
             file.seek(0)

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from ernie_vil2.device.extras import MissingPackage, require
 from ernie_vil2.io.files import atomic_write, cache_folder, sha256
-from ernie_vil2.io.locks import Locked, hold, lock
+from ernie_vil2.io.locks import Locked, lock_exclusive, lock_shared
 from ernie_vil2.io.terminal import should_show_progress
 
 T = TypeVar("T")
@@ -360,14 +360,14 @@ def _reserve(path: Path, size: int, name: str, keep_open_files: bool) -> BinaryI
         if not _make_room(path.parent, size, name, keep_open_files) and keep_open_files:
             return None
         file = path.with_name(f".{path.name}{RESERVED_SUFFIX}").open("wb")
-        hold(file)
+        lock_shared(file)
         file.truncate(size)
     return file
 
 
 def _open_and_hold(path: Path) -> BinaryIO:
     file = path.open("rb")
-    hold(file)  # until the file is closed, however its process ends
+    lock_shared(file)  # until the file is closed, however its process ends
     return file
 
 
@@ -418,7 +418,7 @@ def _make_room(folder: Path, size: int, name: str, keep_open_files: bool) -> boo
 def _remove_if_unused(path: Path) -> bool:
     try:
         with path.open("r+b") as file:
-            lock(file)
+            lock_exclusive(file)
             return _remove(path)
     except FileNotFoundError:
         return True
@@ -435,7 +435,7 @@ def _remove(path: Path) -> bool:
 def _locked(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        lock(file, wait=True)
+        lock_exclusive(file, wait=True)
         yield
 
 

@@ -122,7 +122,7 @@ def test_a_folder_of_other_files_or_of_another_run_is_refused(tmp_path, crawl, s
     with pytest.raises(locks.OtherJob, match="other holds other files"):
         curate(source, steps(RULES), tmp_path / "other")
     (tmp_path / "busy" / ".curate").mkdir(parents=True)
-    held = locks.owned(tmp_path / "busy" / ".curate" / "lock")
+    held = locks.open_lock_file(tmp_path / "busy" / ".curate" / "lock")
     with held, pytest.raises(locks.OtherJob, match="process .* is writing"):
         curate(source, steps(RULES), tmp_path / "busy")
 

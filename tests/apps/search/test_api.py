@@ -123,7 +123,7 @@ def test_items_are_added_replaced_and_removed(writable):
 def test_a_change_waits_for_the_one_that_another_process_makes(writable, monkeypatch):
     index, client = writable
     monkeypatch.setattr(api, "WRITE_TIMEOUT", 0.2)
-    with locks.owned(index.folder / ".lock"):
+    with locks.open_lock_file(index.folder / ".lock"):
         answer = client.post("/api/v1/items", json={"items": [{"image": IN_BASE64}]})
         assert answer.status_code == 503 and answer.headers["retry-after"]
         assert client.get("/api/v1/search", params={"q": "red"}).status_code == 200
