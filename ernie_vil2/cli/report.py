@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.evaluation.report_page import ReportedRun, read_evaluations, write_run_report
     from ernie_vil2.io.run_folder import CONFIG, LOG, RESULTS, run_of
     from ernie_vil2.models.weights.format import find_weights
-    from ernie_vil2.training.run_log import config_facts, progress_facts, read_log
+    from ernie_vil2.training.run_log import describe_config, describe_progress, read_log
 
     checkpoints = [find_weights(path).parent for path in args.run]
     folders = [run_of(checkpoint) or Path(path) for checkpoint, path in zip(checkpoints, args.run, strict=True)]
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         facts = {"Checkpoint": checkpoint.name}
         if trained_model := _read_result_after(folder).get("model"):
             facts["Scored after training"] = f"{Path(trained_model).name}, the best of its evaluations"
-        facts |= config_facts(config) | progress_facts(config, records)
+        facts |= describe_config(config) | describe_progress(config, records)
 
         changes, verdicts, headline = _compare_before_and_after(args, folder, config)
         image_ids = set[str]()

@@ -75,7 +75,7 @@ class State(TypedDict):
     bad_samples: dict[str, Any]  # see `BadSampleReport.as_dict`
     skipped_steps: list[int]  # that were not finite: in all, and in a row
     data: dict[str, Any]  # what the data is, and the position in it, see `SampleStream.state`
-    evaluated: int  # step of the last evaluation, -1 before the first
+    evaluated_step: int  # of the last evaluation, -1 before the first
     best: Best | None
 
 

@@ -397,7 +397,7 @@ def _metric_series(records: Sequence[Mapping]) -> list[Series]:
     points_by_name: dict[str, list[Point]] = {}
     for record in records:
         metrics = record["metrics"]
-        for name in record.get("shown") or metrics:
+        for name in record.get("progress_metrics") or metrics:
             if metrics.get(name) is not None:
                 points_by_name.setdefault(name, []).append((record["step"], metrics[name]))
 

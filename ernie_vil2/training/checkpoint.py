@@ -1,6 +1,6 @@
-"""Checkpoints, and what a run that continues from one may change of its configuration.
+"""Checkpoints, and what a resumed run may change in its configuration.
 
-A checkpoint is a folder, written aside and renamed, of safetensors and JSON only; see `io.run_folder`.
+A checkpoint is a folder of safetensors and JSON files only, written aside and renamed; see `io.run_folder`.
 """
 
 import contextlib
@@ -53,8 +53,8 @@ from ernie_vil2.models.weights.integrity import write_model_integrity
 from ernie_vil2.training.optimizer import RAW_WEIGHTS, WARMUP_DIVISOR, WeightAverage
 
 VERSION = 1  # of `state.json`
-INODES = 8
-"""Files, folder and link of a checkpoint."""
+# Inodes that a checkpoint needs for its files, folder and link.
+INODES_PER_CHECKPOINT = 8
 
 
 class DamagedCheckpoint(ValueError):  # noqa: N818  -- named by what has happened
@@ -62,103 +62,114 @@ class DamagedCheckpoint(ValueError):  # noqa: N818  -- named by what has happene
 
 
 class FullDisk(OSError):  # noqa: N818  -- named by what has happened
-    """A checkpoint finds no room; the message says what it needs (bytes, inodes, larger files) and what there is."""
+    """There is no room for a checkpoint; the message says what it needs (bytes, inodes, larger files), what is free."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds: steps, position and counters, the model's parameters and buffers, the optimiser's as
-    `gather_optimizer_state` gives them, and what the model computes, see `integrity.compute_golden`."""
+    """Content of a checkpoint.
+
+    Attributes:
+        state: steps, position and counters.
+        model: the model, whose parameters and buffers are saved.
+        optimizer_state: arrays that `gather_optimizer_state` returned.
+        config: configuration of the run.
+        tokenizer: tokenizer of the model.
+        golden: outputs of the model for a few inputs, see `integrity.compute_golden`.
+    """
 
     state: State
     model: paddle.nn.Layer
-    optimizer: Mapping[str, np.ndarray]
+    optimizer_state: Mapping[str, np.ndarray]
     config: Config
     tokenizer: TextTokenizer
     golden: Mapping[str, Any] | None = None
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
-    """Writes a checkpoint into a run folder; removes all but the newest `Training.keep_checkpoints` and the best.
+    """Write a checkpoint into a run folder; remove all but the newest `Training.keep_checkpoints` and the best.
 
-    The folder appears under its name only when it is whole and on the disk; then older ones are removed.
+    The folder gets its name only when it is complete and on the disk; only then are older ones removed.
 
     Returns:
         The checkpoint's folder.
 
     Raises:
-        FullDisk: there is no room; the checkpoints that there are stay as they are.
+        FullDisk: there is no room; existing checkpoints are unchanged.
     """
-    state, model, arrays, config = checkpoint.state, checkpoint.model, checkpoint.optimizer, checkpoint.config
-    final, best = checkpoint_folder(run, state["step"]), state["best"]
-    weights = sum(value.size * value.element_size() for value in model.state_dict().values())
-    with _room_for([weights, sum(array.nbytes for array in arrays.values())], final.parent):
-        with atomic_folder(final) as aside:
-            save_weights(model, aside / MODEL)
-            save_arrays(aside / OPTIMIZER, arrays)
-            write_json(aside / STATE, {"version": VERSION, **state})
-            (aside / CONFIG).write_text(dump_config(config), encoding="utf-8")
+    state, model, config = checkpoint.state, checkpoint.model, checkpoint.config
+    folder, best = checkpoint_folder(run, state["step"]), state["best"]
+    model_bytes = sum(value.size * value.element_size() for value in model.state_dict().values())
+    optimizer_bytes = sum(array.nbytes for array in checkpoint.optimizer_state.values())
+    with _check_disk_space([model_bytes, optimizer_bytes], folder.parent):
+        with atomic_folder(folder) as partial_folder:
+            save_weights(model, partial_folder / MODEL)
+            save_arrays(partial_folder / OPTIMIZER, checkpoint.optimizer_state)
+            write_json(partial_folder / STATE, {"version": VERSION, **state})
+            (partial_folder / CONFIG).write_text(dump_config(config), encoding="utf-8")
             for name, text in checkpoint.tokenizer.files().items():
-                (aside / name).write_text(text, encoding="utf-8")
-            write_model_integrity(aside, config, with_its_vocabulary(aside, CHECKPOINT_FILES), checkpoint.golden)
-        keep_only(run, config.Training.keep_checkpoints, best and best["step"])
-    return final
+                (partial_folder / name).write_text(text, encoding="utf-8")
+            # Last, because it holds the checksums of the others.
+            names = with_its_vocabulary(partial_folder, CHECKPOINT_FILES)
+            write_model_integrity(partial_folder, config, names, checkpoint.golden)
+        remove_old_checkpoints(run, config.Training.keep_checkpoints, best and best["step"])
+    return folder
 
 
-def keep_only(run: Path, keep: int, best: int | None) -> None:
-    """Removes all checkpoints but the newest `keep` and that of step `best`, to which `checkpoints/best` leads then."""
-    mark_best(run, best)
-    for old in list_checkpoints(run)[:-keep]:
-        if best is None or old != checkpoint_folder(run, best):
-            remove_folder(old)
+def remove_old_checkpoints(run: Path, num_newest: int, best_step: int | None) -> None:
+    """Remove all checkpoints but the newest and the best one, to which `checkpoints/best` then links."""
+    link_best(run, best_step)
+    for folder in list_checkpoints(run)[:-num_newest]:
+        if best_step is None or folder != checkpoint_folder(run, best_step):
+            remove_folder(folder)
 
 
-def note_evaluation(run: Path, step: int, best: Best | None) -> None:
-    """Notes with the checkpoint of a step that it has been evaluated, and the best evaluation so far."""
-    write_json(checkpoint_folder(run, step) / EVALUATION, {"evaluated": step, "best": best})
+def save_evaluation(run: Path, step: int, best: Best | None) -> None:
+    """Record in the checkpoint of a step that it has been evaluated, and the best evaluation so far."""
+    write_json(checkpoint_folder(run, step) / EVALUATION, {"evaluated_step": step, "best": best})
 
 
-def mark_best(run: Path, step: int | None) -> None:
-    """Lets `checkpoints/best` lead to the checkpoint of a step; None: to none."""
+def link_best(run: Path, step: int | None) -> None:
+    """Make `checkpoints/best` a link to the checkpoint of a step; None: remove the link."""
     link = run / CHECKPOINTS / BEST
-    if link.is_dir() and not link.is_symlink():  # as copying with the links followed makes of it
+    # A copy that follows links makes it a folder.
+    if link.is_dir() and not link.is_symlink():
         _set_aside(link, "it is a folder and no link")
     if step is None:
         link.unlink(missing_ok=True)
         return
-    aside = link.with_name(f".{BEST}.partial")
-    aside.symlink_to(checkpoint_folder(run, step).name)
-    aside.replace(link)
+    new_link = link.with_name(f".{BEST}.partial")
+    new_link.symlink_to(checkpoint_folder(run, step).name)
+    new_link.replace(link)
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Compare every file with its checksum; raise DamagedFile if one is missing or another than was written."""
+    """Compare every file with its checksum; raise DamagedFile if a file is missing or has changed."""
     read_integrity(folder).check_files(folder, with_its_vocabulary(folder, CHECKPOINT_FILES))
 
 
-def recover(run: Path) -> Path | None:
-    """The newest complete checkpoint, or None; removes what a crash has left.
+def recover_checkpoint(run: Path) -> Path | None:
+    """Return the newest complete checkpoint, or None; remove partial folders that a crash has left.
 
-    The caller owns the run folder. Partial folders of killed runs are removed. A damaged checkpoint newer than the one
-    returned is reported on standard error and renamed to `damaged_step_...`, so that it is neither counted nor taken
-    for the newest again.
+    The caller owns the run folder. A damaged checkpoint newer than the returned one is reported on standard error and
+    renamed to `damaged_step_...`, so that it is no longer counted or taken for the newest.
 
     Raises:
-        DamagedCheckpoint: there are checkpoints, but none is whole; they stay as they are.
+        DamagedCheckpoint: there are checkpoints, but all are damaged; they are left unchanged.
     """
     remove_partial(run / CHECKPOINTS, f"{STEP.pattern}|{BEST}")
-    damaged: dict[Path, str] = {}
+    errors: dict[Path, str] = {}  # of damaged checkpoints
     for folder in reversed(list_checkpoints(run)):
         try:
             check_checkpoint(folder)
         except DamagedFile as error:
-            damaged[folder] = str(error)
+            errors[folder] = str(error)
             continue
-        for other, why in damaged.items():
-            _set_aside(other, why, f"; going on from {folder.name}")
+        for damaged_folder, error_text in errors.items():
+            _set_aside(damaged_folder, error_text, f"; going on from {folder.name}")
         return folder
-    if damaged:
-        reasons = "; ".join(f"{folder.name}: {why}" for folder, why in damaged.items())
+    if errors:
+        reasons = "; ".join(f"{folder.name}: {error_text}" for folder, error_text in errors.items())
         raise DamagedCheckpoint(
             f"no checkpoint of {run / CHECKPOINTS} is whole ({reasons}). Put one back from a copy, or start again with "
             "another -o Training.output=..."
@@ -171,38 +182,44 @@ def load_checkpoint(
     model: paddle.nn.Layer,
     optimizer: paddle.optimizer.Optimizer,
     average: WeightAverage | None = None,
-    own: Collection[str] | None = None,
+    local_names: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """Restores model and optimiser in place, and the average of the weights, where there is one.
+    """Restore model, optimiser and average of the weights, in place.
 
     Args:
-        own: Paddle's names of the parameters whose state this rank holds; None: all. Paddle would keep that of the
-            others, too, for as long as the run lasts.
+        folder: the checkpoint.
+        model: the model.
+        optimizer: its optimiser.
+        average: average of the weights; None: the run has none.
+        local_names: Paddle's names of the parameters whose optimiser state this rank holds; None: all. Paddle would
+            keep the state of other parameters, too, for as long as the run lasts.
 
     Returns:
-        What `state.json` holds, with what is known of the step's evaluation.
+        Content of `state.json`, with the evaluation of the step if it is recorded.
     """
     load_weights(model, folder / MODEL)
     if average:
-        average.restart()
-    weights, state = model.state_dict(), {}
+        average.restart()  # before raw weights replace the averages in the model
+    weights, optimizer_state = model.state_dict(), {}
     for key, array in load_file(folder / OPTIMIZER).items():
         name, _, kind = key.rpartition("/")
+        parameter = weights[name]
         if kind == RAW_WEIGHTS:
-            weights[name].set_value(array)
-        elif own is None or weights[name].name in own:
-            state[f"{weights[name].name}_{kind}"] = paddle.to_tensor(array)
-    optimizer.set_state_dict(state)
+            parameter.set_value(array)
+        elif local_names is None or parameter.name in local_names:
+            optimizer_state[f"{parameter.name}_{kind}"] = paddle.to_tensor(array)
+    optimizer.set_state_dict(optimizer_state)
+
     state = load_json(folder / STATE)
     check_version(state.pop("version", None), VERSION, folder / STATE, "start a new run, -o Training.output=...")
-    state |= _noted_evaluation(folder / EVALUATION)
-    return state
+    return state | _read_evaluation(folder / EVALUATION)
 
 
-def _noted_evaluation(path: Path) -> dict[str, Any]:
+def _read_evaluation(path: Path) -> dict[str, Any]:
+    """Return the fields of `State` that `save_evaluation` has written later; empty if there are none."""
     try:
-        noted = load_json(path)
-        return {"evaluated": int(noted["evaluated"]), "best": noted["best"] and dict(noted["best"])}
+        record = load_json(path)
+        return {"evaluated_step": int(record["evaluated_step"]), "best": record["best"] and dict(record["best"])}
     except FileNotFoundError:
         pass
     except (ValueError, LookupError, TypeError):
@@ -210,47 +227,59 @@ def _noted_evaluation(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _set_aside(folder: Path, why: str, then: str = "") -> None:
-    aside = folder.with_name(f"damaged_{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    folder.rename(aside)
-    print(f"warning: checkpoint {folder} is damaged: {why}. It is now {aside.name}{then}", file=sys.stderr)
+def _set_aside(folder: Path, reason: str, consequence: str = "") -> None:
+    """Rename a damaged checkpoint to `damaged_...`, with a warning."""
+    damaged_folder = folder.with_name(f"damaged_{folder.name}")
+    shutil.rmtree(damaged_folder, ignore_errors=True)
+    folder.rename(damaged_folder)
+    print(
+        f"warning: checkpoint {folder} is damaged: {reason}. It is now {damaged_folder.name}{consequence}",
+        file=sys.stderr,
+    )
 
 
 @contextlib.contextmanager
-def _room_for(sizes: Sequence[int], folder: Path) -> Iterator[None]:
-    """Says of a disk without room for files of these sizes, or that turns out to be so in the block, what it lacks."""
+def _check_disk_space(sizes: Sequence[int], folder: Path) -> Iterator[None]:
+    """Raise FullDisk if the file system cannot hold files of these sizes, before or during the block."""
     if folder.is_dir() and sum(sizes) > shutil.disk_usage(folder).free:
-        raise FullDisk(_lack(errno.ENOSPC, sizes, folder))
+        raise FullDisk(_describe_shortage(errno.ENOSPC, sizes, folder))
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        raise FullDisk(_lack(error.errno, sizes, folder)) from error
+        raise FullDisk(_describe_shortage(error.errno, sizes, folder)) from error
 
 
-def _lack(code: int, sizes: Sequence[int], folder: Path) -> str:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    needed, largest, free = sum(sizes), max(sizes), shutil.disk_usage(there).free
-    inodes, limit = os.statvfs(there), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    lack = f"it needs {needed:,} bytes, {free:,} are free"
+def _describe_shortage(code: int, sizes: Sequence[int], folder: Path) -> str:
+    """Return a message that says what a checkpoint needs, what is free, and what to do.
+
+    Args:
+        code: error number of the failed write.
+        sizes: bytes of the large files.
+        folder: where the checkpoint was to be written.
+    """
+    existing_folder = next(path for path in (folder, *folder.parents) if path.exists())
+    num_bytes, free_bytes = sum(sizes), shutil.disk_usage(existing_folder).free
+    file_system, limit = os.statvfs(existing_folder), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    shortage = f"it needs {num_bytes:,} bytes, {free_bytes:,} are free"
     if code == errno.EFBIG:
-        allowed = f"ulimit -f allows {limit:,}" if limit != resource.RLIM_INFINITY else "this file system allows less"
-        lack = f"its largest file needs {largest:,} bytes, {allowed}"
+        cause = f"ulimit -f allows {limit:,}" if limit != resource.RLIM_INFINITY else "this file system allows less"
+        shortage = f"its largest file needs {max(sizes):,} bytes, {cause}"
     elif code == errno.EDQUOT:
-        lack += ", but this user's quota is used up"
-    elif inodes.f_files and inodes.f_favail < INODES:
-        lack = f"it needs {INODES} inodes, {inodes.f_favail:,} of {inodes.f_files:,} are free (df -i)"
-    elif free > needed:
-        lack += " now, which they were not while it was written"
+        shortage += ", but this user's quota is used up"
+    elif file_system.f_files and file_system.f_favail < INODES_PER_CHECKPOINT:
+        inodes = f"{file_system.f_favail:,} of {file_system.f_files:,} are free (df -i)"
+        shortage = f"it needs {INODES_PER_CHECKPOINT} inodes, {inodes}"
+    elif free_bytes > num_bytes:
+        shortage += " now, which they were not while it was written"
     return (
-        f"no room for a checkpoint in {folder}: {lack}. Make room or raise the limit, or move the run folder to "
+        f"no room for a checkpoint in {folder}: {shortage}. Make room or raise the limit, or move the run folder to "
         "another disk and set Training.output, then continue with --resume"
     )
 
 
-# Nothing that the weights depend on, but for rounding.
+# Settings that a resumed run may change: the weights do not depend on them, except for rounding.
 FREE_ON_RESUME = {
     "Loss.tile",
     "Data.val",
@@ -275,68 +304,73 @@ FREE_ON_RESUME = {
 }
 
 
-def as_begun(config: Config, checkpoint: Path) -> Config:
-    """Return the configuration with towers by whom the run's were built, unless `Model.implementation` says by whom.
+def restore_towers(config: Config, checkpoint: Path) -> Config:
+    """Return the configuration with towers from the libraries that the run began with.
+
+    `Model.implementation` overrides this choice, and is resolved in the result.
 
     Raises:
-        ConfigError: the library that built a tower is not installed.
+        ConfigError: the library of a tower is not installed.
     """
-    before, model = load_config(checkpoint / CONFIG, is_strangers=True), config.Model
+    saved_config, model = load_config(checkpoint / CONFIG, is_strangers=True), config.Model
     if model.implementation is None:
         for side in ("image", "text"):
-            now, then = getattr(model, side), getattr(before.Model, side)
-            if now.native().name == then.native().name:
-                model = model.model_copy(update={side: now.model_copy(update={"name": then.name})})
-    missing = [tower.name for tower in (model.image, model.text) if tower.lacks_suite]
-    if missing:
+            tower, saved_tower = getattr(model, side), getattr(saved_config.Model, side)
+            # The same architecture, whichever library builds it.
+            if tower.native().name == saved_tower.native().name:
+                model = model.model_copy(update={side: tower.model_copy(update={"name": saved_tower.name})})
+    names = [tower.name for tower in (model.image, model.text) if tower.lacks_suite]
+    if names:
         raise ConfigError(
-            f"{checkpoint} was trained with {' and '.join(missing)}, and that library is not installed: install it, or "
+            f"{checkpoint} was trained with {' and '.join(names)}, and that library is not installed: install it, or "
             "use this package's own towers, equal to rounding: -o Model.implementation=native"
         )
-    model = model.model_copy(update={"implementation": None})
-    return config.model_copy(update={"Model": model})
+    return config.model_copy(update={"Model": model.model_copy(update={"implementation": None})})
 
 
-def check_changes(checkpoint: Path, now: Config, extend: bool) -> None:
-    """Whether a run may resume from a checkpoint with this configuration.
+def check_changes(checkpoint: Path, config: Config, can_extend: bool) -> None:
+    """Raise ConfigError if a run may not resume from a checkpoint with this configuration.
 
     Args:
-        extend: whether it may have more steps. Their learning rates are those of a run that has had so many from the
-            beginning: the cosine of the new length, from the next step on.
+        checkpoint: the checkpoint.
+        config: configuration of the resumed run.
+        can_extend: whether it may have more steps. Their learning rates are those of a run that has had so many from
+            the beginning: the cosine of the new length, from the next step on.
 
     Raises:
-        ConfigError: it was trained with other values; the message names them, and the way.
+        ConfigError: the message names the settings that differ, and what to do.
     """
-    before = load_config(checkpoint / CONFIG, is_strangers=True)
-    changed = changed_settings(before, now)
-    steps = before.Training.steps, now.Training.steps
-    if steps[1] > steps[0]:
-        # A warm-up that was cut to a tenth of the shorter run is that of the longer one now, as its rates are.
-        if before.Schedule.warmup_steps == before.Training.steps // WARMUP_DIVISOR:
-            changed = [name for name in changed if name != "Schedule.warmup_steps"]
-        if extend:
-            changed.remove("Training.steps")
-        elif changed == ["Training.steps"]:
+    saved_config = load_config(checkpoint / CONFIG, is_strangers=True)
+    changed_names = find_changed_settings(saved_config, config)
+    saved_steps, steps = saved_config.Training.steps, config.Training.steps
+    if steps > saved_steps:
+        # A warm-up that was cut to a tenth of the shorter run is now cut to a tenth of the longer one.
+        if saved_config.Schedule.warmup_steps == saved_steps // WARMUP_DIVISOR:
+            changed_names = [name for name in changed_names if name != "Schedule.warmup_steps"]
+        if can_extend:
+            changed_names.remove("Training.steps")
+        elif changed_names == ["Training.steps"]:
             raise ConfigError(
-                f"{checkpoint} is of a run of {steps[0]:,} Training.steps: --resume --extend makes them {steps[1]:,}, "
-                f"with the learning rates of a run of {steps[1]:,} (docs/runs.md)"
+                f"{checkpoint} is of a run of {saved_steps:,} Training.steps: --resume --extend makes them {steps:,}, "
+                f"with the learning rates of a run of {steps:,} (docs/runs.md)"
             )
-    if changed:
+    if changed_names:
         raise ConfigError(
-            f"{checkpoint} was trained with other values of {', '.join(changed)}; "
+            f"{checkpoint} was trained with other values of {', '.join(changed_names)}; "
             "resume with the run's own or choose another -o Training.output=..."
         )
 
 
-def changed_settings(before: Config, now: Config) -> list[str]:
-    """The names of the values that differ and must not: all but `FREE_ON_RESUME` and where the training data lies."""
-    changed = [name for name, _ in differences(_settings(before), _settings(now))]
-    return [name for name in changed if not FREE_ON_RESUME & {name, name.partition(".")[0]}]
+def find_changed_settings(saved_config: Config, config: Config) -> list[str]:
+    """Return the names of the settings that differ and must not.
 
-
-def _settings(config: Config) -> dict[str, Any]:
-    """The configuration as a tree, without where the training data lies, whose content must not change, and without who
-    builds the towers, which only `Model.implementation` changes."""
-    tree = {**config.model_dump(), "Model": without_implementation(config.Model).model_dump()}
-    tree["Data"]["train"] = [source.model_dump(exclude={"data"}) for source in config.Data.sources]
-    return tree
+    `FREE_ON_RESUME` may differ. So may the location of the training data, whose content is checked elsewhere, and the
+    library that builds the towers, which only `Model.implementation` changes.
+    """
+    trees = []
+    for compared in (saved_config, config):
+        tree = {**compared.model_dump(), "Model": without_implementation(compared.Model).model_dump()}
+        tree["Data"]["train"] = [source.model_dump(exclude={"data"}) for source in compared.Data.sources]
+        trees.append(tree)
+    names = [name for name, _ in differences(*trees)]
+    return [name for name in names if not FREE_ON_RESUME & {name, name.partition(".")[0]}]

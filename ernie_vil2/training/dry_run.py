@@ -34,7 +34,7 @@ from ernie_vil2.planning.plan import DEVICES, duration, headline, plan_run, reco
 from ernie_vil2.registry import import_user_modules
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.optimizer import check_sharding, compute_learning_rate, resolve_steps
-from ernie_vil2.training.run_log import config_facts
+from ernie_vil2.training.run_log import describe_config
 from ernie_vil2.training.scoring import build_evaluators
 from ernie_vil2.training.trainer import Trainer
 
@@ -105,12 +105,12 @@ def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = No
     plan = f"{plan}\n\n{timed}"
     sources = _sources(stream, config, read)
     facts = {
-        **config_facts(config),
+        **describe_config(config),
         "Ranks": f"{ranks}",
         "Steps": f"{training.steps:,}",
         **({"Changed from " + base[0]: changed} if base and changed else {}),
         "Validation": "; ".join(
-            f"{what}: {sizes}" for evaluator in evaluators.values() for what, sizes in evaluator.data.items()
+            f"{what}: {sizes}" for evaluator in evaluators.values() for what, sizes in evaluator.data_sizes.items()
         ) or "none",
         "Run folder": _state(run),
     }  # fmt: skip
@@ -182,9 +182,9 @@ def timed_step(config: Config, ranks: int, weights: str | None = None) -> str:
             }
         )
         try:
-            trainer = Trainer(short, evaluators=lambda *_: {}, compares=False)
+            trainer = Trainer(short, make_evaluators=lambda *_: {}, should_compare=False)
             seconds, waited = [], []
-            with trainer.owner, closing(load_batches(trainer.rows, short)) as batches:
+            with trainer.folder_lock, closing(load_batches(trainer.rows, short)) as batches:
                 for step in range(TIMED_STEPS):
                     began = time.monotonic()
                     batch = next(batches)

@@ -13,7 +13,7 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.evaluation.intervals import CONFIDENCE_LEVEL, Interval, correct_p_values, estimate_query_difference
 from ernie_vil2.evaluation.outcomes import Outcomes, format_difference
 from ernie_vil2.io.files import check_version, load_json, write_json
-from ernie_vil2.training.scoring import Scored, build_evaluators
+from ernie_vil2.training.scoring import ScorerEvaluator, build_evaluators
 from ernie_vil2.training.trainer import Trainer
 from ernie_vil2.training.update import NotFinite
 
@@ -267,8 +267,8 @@ def _score(config: Config, trial: Trial, samples: int) -> tuple[Trial, Queries |
     outcomes: dict[str, dict[str, Outcomes]] = {}
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        trainer = Trainer(short, evaluators=partial(build_evaluators, outcomes=outcomes), compares=False)
-        chooser = trainer.scores.chooser
+        trainer = Trainer(short, make_evaluators=partial(build_evaluators, outcomes=outcomes), should_compare=False)
+        chooser = trainer.evaluations.chooser
         if chooser is None:
             raise ConfigError("--tune-rate compares single queries, which what scores this run does not give")
         if not trainer.fit():
@@ -276,7 +276,7 @@ def _score(config: Config, trial: Trial, samples: int) -> tuple[Trial, Queries |
         if trainer.best is None:
             return trial, None
         if not outcomes[chooser]:
-            scorer = cast(Scored, trainer.scores.evaluators[chooser]).scorer
+            scorer = cast(ScorerEvaluator, trainer.evaluations.evaluators[chooser]).scorer
             raise ConfigError(
                 f"--tune-rate compares single queries, which {type(scorer).__name__} does not give; set "
                 "Optimizer.learning_rate, or name another of Evaluation.evaluators first"

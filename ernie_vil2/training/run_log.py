@@ -36,53 +36,61 @@ from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.collectives import errors_on_all_ranks
 
 VERSION = 1  # of a run folder's layout, and of the records of its log
-DAMAGED = "damaged_log.jsonl"
+DAMAGED_LOG = "damaged_log.jsonl"
+# Fields that every record of a kind has; pages rely on them.
 _FIELDS: dict[str, dict[str, Any]] = {
     "train": {"loss": Real | None, "samples_per_second": Real, "loader_wait": Real},
-    "evaluation": {"evaluator": str, "best_by": str | None, "shown": list | None, "metrics": dict},
+    "evaluation": {"evaluator": str, "best_by": str | None, "progress_metrics": list | None, "metrics": dict},
 }
-"""By its kind what every record has, and pages rely on."""
-_WRITTEN = (CONFIG, ENVIRONMENT, LOG, "bad_samples.json", "bad_samples.txt", CURVES)
+# Files of which a killed run may have left partial ones.
+_WRITTEN_FILES = (CONFIG, ENVIRONMENT, LOG, "bad_samples.json", "bad_samples.txt", CURVES)
 
 
 def check_run_version(run: Path) -> None:
-    """Raise OtherVersion if a run folder is of another layout; one without a readable `environment.json` passes."""
+    """Raise OtherVersion if a run folder has another layout; one without a readable `environment.json` passes."""
     try:
-        found = load_json(run / ENVIRONMENT)
-    except (OSError, ValueError):  # the run has not begun, or a copy has cut the file: it is written again
+        environment_record = load_json(run / ENVIRONMENT)
+    except (OSError, ValueError):  # the run has not begun, or a copy has cut the file, which is written again
         return
-    version = found.get("version") if isinstance(found, dict) else None
+    version = environment_record.get("version") if isinstance(environment_record, dict) else None
     check_version(version, VERSION, run / ENVIRONMENT, "choose another folder, -o Training.output=...")
 
 
 class RunLog:
-    """Writes a run's records to `log.jsonl`, and where VisualDL is installed to its curves as well.
+    """Log of a run: writes records to `log.jsonl`, and to VisualDL's curves if it is installed.
 
-    Of an interrupted run, records of steps after `first_step` and of evaluations after `evaluated` are dropped. Lines
-    of the log that are not records go into `damaged_log.jsonl`, with a warning.
+    When a run resumes, records of later steps and evaluations are dropped, because they are written again. Lines that
+    are not records are moved to `damaged_log.jsonl`, with a warning.
+
+    Args:
+        run: the run folder.
+        config: configuration of the run.
+        first_step: step at which the run resumes.
+        evaluated_step: step of the last evaluation at which it resumes.
     """
 
-    def __init__(self, run: Path, config: Config, first_step: int = 0, evaluated: int = 0):
+    def __init__(self, run: Path, config: Config, first_step: int = 0, evaluated_step: int = 0):
         run.mkdir(parents=True, exist_ok=True)
-        remove_partial(run, "|".join(map(re.escape, _WRITTEN)))
+        remove_partial(run, "|".join(map(re.escape, _WRITTEN_FILES)))
         write_text(run / CONFIG, dump_config(config))
         check_run_version(run)
         write_json(run / ENVIRONMENT, {"version": VERSION, **environment()})
+
         path = run / LOG
-        done = {"train": first_step, "evaluation": evaluated}
-        records, damaged = _read(path)
-        if damaged:
-            with (run / DAMAGED).open("ab") as aside:
-                aside.writelines(damaged.values())
-            _warn(path, damaged, f"now in {DAMAGED}")
-        kept = [record for record in records if record["step"] <= done[record["kind"]]]
-        write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+        records, damaged_lines = _read_records(path)
+        if damaged_lines:
+            with (run / DAMAGED_LOG).open("ab") as damaged_log:
+                damaged_log.writelines(damaged_lines.values())
+            _warn_of_damage(path, damaged_lines, f"now in {DAMAGED_LOG}")
+        last_steps = {"train": first_step, "evaluation": evaluated_step}
+        records = [record for record in records if record["step"] <= last_steps[record["kind"]]]
+        write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
         self._file = path.open("a", encoding="utf-8")
-        self._curves = _visualdl(run / "visualdl")
-        self._start = time.monotonic() - (kept[-1]["seconds"] if kept else 0)
+        self._curves = _open_visualdl(run / "visualdl")
+        self._start = time.monotonic() - (records[-1]["seconds"] if records else 0)
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Appends one record; numbers, nested ones too, become VisualDL curves."""
+        """Append a record; its numbers, also nested ones, become VisualDL curves."""
         seconds = round(time.monotonic() - self._start, 2)
         record = json.dumps({"kind": kind, "step": step, "seconds": seconds, **values}, ensure_ascii=False)
         with add_path_to_errors(self._file.name):
@@ -90,7 +98,7 @@ class RunLog:
             self._file.flush()
         if self._curves is None:
             return
-        for name, value in _numbers(values.get("metrics", values), kind):
+        for name, value in _flatten_numbers(values.get("metrics", values), kind):
             self._curves.add_scalar(tag=name, step=step, value=value)
 
     def close(self) -> None:
@@ -99,8 +107,8 @@ class RunLog:
             self._curves.close()
 
 
-def _visualdl(folder: Path) -> Any:
-    """VisualDL's writer; None, and a line that says so, where it is not installed."""
+def _open_visualdl(folder: Path) -> Any:
+    """Return VisualDL's writer; if it is not installed, print a line that says so and return None."""
     if not installed("visualdl"):
         command = install_command(EXTRAS["visualdl"])
         print(f"VisualDL is not installed: {LOG} and {CURVES} have the curves ({command} for its own)", file=sys.stderr)
@@ -110,97 +118,114 @@ def _visualdl(folder: Path) -> Any:
     return LogWriter(logdir=str(folder))
 
 
-def _numbers(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+def _flatten_numbers(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    """Yield the numbers of nested mappings, named by their path."""
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _numbers(value, f"{prefix}/{name}")
+            yield from _flatten_numbers(value, f"{prefix}/{name}")
         elif isinstance(value, int | float):
             yield f"{prefix}/{name}", value
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Records of a `log.jsonl`, oldest first; lines that are none are left out with a warning.
+    """Return the records of a `log.jsonl`, oldest first; other lines are left out with a warning.
 
-    A last line cut short by a crash is left out without one.
+    A last line that a crash has cut short is left out without a warning.
 
     Raises:
         OSError: it cannot be read, or it is not an ordinary file.
     """
-    records, damaged = _read(path)
-    if damaged:
-        _warn(path, damaged, "left out")
+    records, damaged_lines = _read_records(path)
+    if damaged_lines:
+        _warn_of_damage(path, damaged_lines, "left out")
     return records
 
 
-def _read(path: Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
-    """The records, and by their number the lines that are none."""
-    records, damaged = list[dict[str, Any]](), dict[int, bytes]()
+def _read_records(path: Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
+    """Return the records, and the lines that are not records by their numbers."""
+    records, damaged_lines = list[dict[str, Any]](), dict[int, bytes]()
     if not path.exists():
-        return records, damaged
+        return records, damaged_lines
     stat_regular_file(path)
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            record = _record(line)
+            record = _parse_record(line)
             if record is not None:
                 records.append(record)
             elif line.endswith(b"\n"):
-                damaged[number] = line
-    return records, damaged
+                damaged_lines[number] = line
+    return records, damaged_lines
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
+def _parse_record(line: bytes) -> dict[str, Any] | None:
+    """Return the record in a line, or None if the line has no record with all fields of its kind."""
+    if not line.endswith(b"\n"):
+        return None
     try:
-        record = parse_json(line) if line.endswith(b"\n") else None
+        record = parse_json(line)
     except ValueError:
         return None
+    # A list, because what a damaged line has for a kind may have no hash.
     if not isinstance(record, dict) or record.get("kind") not in list(_FIELDS):
         return None
     fields = {"step": int, "seconds": Real, **_FIELDS[record["kind"]]}
     if not all(isinstance(record.get(name), kind) for name, kind in fields.items()):
         return None
-    numbers = [*record["metrics"].values()] if "metrics" in fields else []
-    if not all(isinstance(number, Real | None) for number in numbers):
+    metrics = list(record["metrics"].values()) if "metrics" in fields else []
+    if not all(isinstance(metric, Real | None) for metric in metrics):
         return None
-    whole = [value for value in (*record.values(), *numbers) if isinstance(value, int)]
-    return record if all(abs(value) <= MAX_NUMBER for value in whole) else None  # digits that no float can hold
+    # JSON allows integers of more digits than a float can hold.
+    for value in (*record.values(), *metrics):
+        if isinstance(value, int) and abs(value) > MAX_NUMBER:
+            return None
+    return record
 
 
-def _warn(path: Path, damaged: dict[int, bytes], what: str) -> None:
-    first = next(iter(damaged))
-    others = f" and {len(damaged) - 1} others" * (len(damaged) > 1)
-    print(f"warning: {path}: line {first}{others} no record of a run, {what}", file=sys.stderr)
+def _warn_of_damage(path: Path, damaged_lines: dict[int, bytes], consequence: str) -> None:
+    numbers = str(next(iter(damaged_lines)))
+    if len(damaged_lines) > 1:
+        numbers += f" and {len(damaged_lines) - 1} others"
+    print(f"warning: {path}: line {numbers} no record of a run, {consequence}", file=sys.stderr)
 
 
-def in_a_sentence(records: Sequence[Mapping[str, Any]], steps: int) -> str:
-    """How far a run came, its last loss, and the best value of the first scorer's metric; "" before both."""
-    parts = []
+def summarize_run(records: Sequence[Mapping[str, Any]], steps: int) -> str:
+    """Return a sentence with a run's last step and loss, and the best value of its first metric; "" without records.
+
+    Args:
+        records: records of the log.
+        steps: `Training.steps`.
+    """
+    sentences = []
     trained = [record for record in records if record.get("kind") == "train" and record.get("loss") is not None]
     if trained:
-        parts.append(f"step {trained[-1]['step']:,} of {steps:,} with a loss of {trained[-1]['loss']:.3f}")
+        sentences.append(f"step {trained[-1]['step']:,} of {steps:,} with a loss of {trained[-1]['loss']:.3f}")
     best_by = next((str(record["best_by"]) for record in records if record.get("best_by")), "")
-    scored = [(record.get("metrics") or {}, record["step"]) for record in records if record.get("best_by") == best_by]
-    values = [(metrics[best_by], step) for metrics, step in scored if metrics.get(best_by) is not None]
+    values = []  # of this metric, with their steps
+    for record in records:
+        metrics = record.get("metrics") or {}
+        if record.get("best_by") == best_by and metrics.get(best_by) is not None:
+            values.append((metrics[best_by], record["step"]))
     if values:
-        value, step = max(values, key=lambda one: one[0])
-        parts.append(f"best {best_by.replace('_', ' ')} {value:.2f} at step {step:,}")
-    sentence = "; ".join(parts)
-    return f"{sentence[0].upper()}{sentence[1:]}." if sentence else ""
+        value, step = max(values, key=lambda pair: pair[0])
+        sentences.append(f"best {best_by.replace('_', ' ')} {value:.2f} at step {step:,}")
+    text = "; ".join(sentences)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def write_run_page(run: Path, config: Config, bad_samples: BadSampleReport) -> None:
-    """Writes `curves.html` from the run's log: facts, losses, scores, schedule, speed, and what could not be used.
+    """Write `curves.html` from the run's log: facts, losses, scores, schedule, speed and bad samples.
 
     Args:
         run: the run folder, with its `log.jsonl` and `environment.json`.
         config: the resolved configuration.
-        bad_samples: of all ranks.
+        bad_samples: bad samples of all ranks.
     """
     records = read_log(run / LOG)
     check_run_version(run)
     machine = load_json(run / ENVIRONMENT)
     facts = {
-        **config_facts(config),
-        **progress_facts(config, records),
+        **describe_config(config),
+        **describe_progress(config, records),
         "Versions": ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
         "Git revision": machine["git"] or "not a checkout",
     }
@@ -208,7 +233,7 @@ def write_run_page(run: Path, config: Config, bad_samples: BadSampleReport) -> N
         run / CURVES,
         "run.html",
         title=f"ERNIE-ViL 2.0: {run.name}",
-        summary=in_a_sentence(records, config.Training.steps),
+        summary=summarize_run(records, config.Training.steps),
         facts=facts,
         training=make_training_charts(records),
         speed=make_speed_charts(records),
@@ -216,8 +241,8 @@ def write_run_page(run: Path, config: Config, bad_samples: BadSampleReport) -> N
     )
 
 
-def config_facts(config: Config) -> dict[str, str]:
-    """Names and values of what a run trains, for the head of a page."""
+def describe_config(config: Config) -> dict[str, str]:
+    """Return facts about what a run trains, for the head of a page."""
     return {
         "Task": config.Training.task.replace("_", " "),
         "Towers": f"{config.Model.image.name} ({config.Model.image.image_size} px), {config.Model.text.name}",
@@ -227,105 +252,121 @@ def config_facts(config: Config) -> dict[str, str]:
     }
 
 
-def progress_facts(config: Config, records: Sequence[Mapping]) -> dict[str, str]:
-    """How far a run has come and how fast; empty before its first log record."""
-    train = [record for record in records if record["kind"] == "train"]
-    if not train:
+def describe_progress(config: Config, records: Sequence[Mapping]) -> dict[str, str]:
+    """Return facts about progress and speed of a run; empty before its first log record."""
+    train_records = [record for record in records if record["kind"] == "train"]
+    if not train_records:
         return {}
+    newest = train_records[-1]
+    throughput = median(record["samples_per_second"] for record in train_records)
     return {
-        "Steps": f"{train[-1]['step']:,} of {config.Training.steps:,}",
-        "Training time": f"{train[-1]['seconds'] / 60:.1f} minutes",
-        "Throughput": f"{median(record['samples_per_second'] for record in train):,.0f} samples a second (median)",
-        "Loader wait": f"{fmean(record['loader_wait'] for record in train):.1%} of the time",
+        "Steps": f"{newest['step']:,} of {config.Training.steps:,}",
+        "Training time": f"{newest['seconds'] / 60:.1f} minutes",
+        "Throughput": f"{throughput:,.0f} samples a second (median)",
+        "Loader wait": f"{fmean(record['loader_wait'] for record in train_records):.1%} of the time",
     }
 
 
 class BestEffort:
-    """Lets a run continue when such work fails: every failure is a warning on standard error, and is counted."""
+    """Lets a run continue when optional work fails: every failure is counted, with a warning on standard error."""
 
     def __init__(self) -> None:
-        self.failures = Counter[str]()  # by what was attempted
+        self.failures = Counter[str]()  # by the name of the work
 
     @contextmanager
-    def attempt(self, what: str) -> Iterator[None]:
-        """Ends the block at its first error, and no more than the block. There must be no collective in it."""
+    def attempt(self, work: str) -> Iterator[None]:
+        """Run the block up to its first error, which only ends the block. It must not contain a collective."""
         try:
             yield
         except Exception as error:
-            self.failed(what, str(error) or type(error).__name__)
+            self.report_failure(work, str(error) or type(error).__name__)
 
-    def failed(self, what: str, why: str) -> None:
-        """Warns of a failure that has been caught elsewhere."""
-        self.failures[what] += 1
-        tqdm.write(f"warning: {what}: {why}; the run continues without it (failure {self.failures[what]})", sys.stderr)
+    def report_failure(self, work: str, reason: str) -> None:
+        """Count a failure that has been caught elsewhere, and warn of it."""
+        self.failures[work] += 1
+        count = self.failures[work]
+        tqdm.write(f"warning: {work}: {reason}; the run continues without it (failure {count})", sys.stderr)
 
 
 class Meter:
     """Counts samples and seconds between two readings."""
 
     def __init__(self) -> None:
-        self._start()
+        self._restart()
 
-    def _start(self) -> None:
-        self._samples, self._waited, self._since, self._computed = 0, 0.0, time.monotonic(), time.process_time()
+    def _restart(self) -> None:
+        self._num_samples, self._waited = 0, 0.0
+        self._start, self._cpu_start = time.monotonic(), time.process_time()
 
-    def count(self, samples: int) -> None:
-        """So many samples have been trained on, by all ranks."""
-        self._samples += samples
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """The block waits for the loader; one that ends by an error counts nothing."""
-        began = time.monotonic()
-        yield
-        self._waited += time.monotonic() - began
+    def add_samples(self, num_samples: int) -> None:
+        """Add the samples that all ranks have trained on in a step."""
+        self._num_samples += num_samples
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """The block is left out."""
-        began, computed = time.monotonic(), time.process_time()
+    def measure_wait(self) -> Iterator[None]:
+        """Count the time of the block as waiting for the loader, unless it ends by an error."""
+        start = time.monotonic()
         yield
-        self._since += time.monotonic() - began
-        self._computed += time.process_time() - computed
+        self._waited += time.monotonic() - start
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Leave the time of the block out."""
+        start, cpu_start = time.monotonic(), time.process_time()
+        yield
+        self._start += time.monotonic() - start
+        self._cpu_start += time.process_time() - cpu_start
 
     def read(self) -> dict[str, float]:
-        """What was measured since the last reading.
+        """Return what was measured since the last reading, and restart.
 
-        `samples_per_second`; `loader_wait`, a share of the time; `cpu_seconds` of this process, all its threads, to
-        which other load and a process that is stopped add nothing.
+        Returns:
+            `samples_per_second`; `loader_wait`, a share of the time; `cpu_seconds` of this process with all its
+            threads, which neither other load on the machine nor a suspended process increases.
         """
-        seconds = time.monotonic() - self._since
-        found = {
-            "samples_per_second": round(self._samples / seconds, 2),
+        seconds = time.monotonic() - self._start
+        reading = {
+            "samples_per_second": round(self._num_samples / seconds, 2),
             "loader_wait": round(self._waited / seconds, 4),
-            "cpu_seconds": round(time.process_time() - self._computed, 3),
+            "cpu_seconds": round(time.process_time() - self._cpu_start, 3),
         }
-        self._start()
-        return found
+        self._restart()
+        return reading
 
 
 class Progress:
-    """Shows and writes on rank 0; every rank calls its methods, which are collectives but for `say`.
+    """Output of a run on rank 0. Every rank calls its methods: all but `print_lines` are collectives.
+
+    Args:
+        config: configuration of the run.
+        rank: rank of this process.
+        bad_samples: bad samples of this rank.
+        best_effort: runs the work whose failure does not end the run.
 
     Attributes:
-        meter: of the steps since the last record, from `shown` on.
+        meter: speed of the steps since the last record; available within `open`.
     """
 
     def __init__(self, config: Config, rank: int, bad_samples: BadSampleReport, best_effort: BestEffort):
         self._run, self._config = Path(config.Training.output), config
         self._rank, self._bad_samples, self._best_effort = rank, bad_samples, best_effort
 
-    def say(self, lines: Iterable[str]) -> None:
-        """Prints lines on rank 0."""
+    def print_lines(self, lines: Iterable[str]) -> None:
+        """Print lines on rank 0."""
         if self._rank == 0:
             for line in lines:
                 print(line)
 
     @contextmanager
-    def shown(self, step: int, evaluated: int) -> Iterator[None]:
-        """Opens log and bar at a step; `evaluated` is that of the last evaluation."""
+    def open(self, step: int, evaluated_step: int) -> Iterator[None]:
+        """Open log and bar for the block.
+
+        Args:
+            step: step at which the run begins or resumes.
+            evaluated_step: step of the last evaluation.
+        """
         with errors_on_all_ranks():
-            self._log = RunLog(self._run, self._config, step, evaluated) if self._rank == 0 else None
+            self._log = RunLog(self._run, self._config, step, evaluated_step) if self._rank == 0 else None
         self._bar = tqdm(
             total=self._config.Training.steps, initial=step, unit="step", disable=self._rank != 0, file=sys.stdout,
             dynamic_ncols=True, mininterval=1.0,
@@ -336,36 +377,41 @@ class Progress:
         if self._log:
             self._log.close()
 
-    def due(self, step: int) -> bool:
-        """Whether a record of a step is due."""
+    def is_record_due(self, step: int) -> bool:
+        """Return whether a step is to be logged."""
         training = self._config.Training
         return step == training.steps or step % training.log_every == 0
 
-    def step(self, step: int, losses: Mapping[str, float], rate: float, more: Callable[[], dict[str, Any]]) -> None:
-        """Shows a step that is done, with the newest losses that are known, and logs it where a record is due.
+    def finish_step(
+        self, step: int, losses: Mapping[str, float], rate: float, get_state: Callable[[], dict[str, Any]]
+    ) -> None:
+        """Show that a step is finished, and log it if a record is due.
 
         Args:
-            more: what else a record holds.
+            step: number of the step, from 1.
+            losses: the newest losses that are known.
+            rate: learning rate of the step.
+            get_state: returns further fields of the record.
         """
-        self.meter.count(self._config.Training.global_batch)
+        self.meter.add_samples(self._config.Training.global_batch)
         loss = f"loss {losses['loss']:.3f}, " if losses else ""
         self._bar.set_postfix_str(f"{loss}lr {rate:.2e}", refresh=False)
         self._bar.update()
-        if not self.due(step):
+        if not self.is_record_due(step):
             return
         record = {
             **{name: value if math.isfinite(value) else None for name, value in losses.items()},
             "learning_rate": rate,
             **self.meter.read(),
             "bad_samples": self._bad_samples.counts.total(),
-            **more(),
+            **get_state(),
         }
         with errors_on_all_ranks():
             if self._log:
                 self._log.write("train", step, record)
 
-    def evaluation(self, step: int, records: Iterable[Mapping[str, Any]], lines: Iterable[str]) -> None:
-        """Logs what evaluators found at a step, and shows it as lines."""
+    def record_evaluation(self, step: int, records: Iterable[Mapping[str, Any]], lines: Iterable[str]) -> None:
+        """Log the records of an evaluation, and show it as lines."""
         with errors_on_all_ranks():
             if self._log:
                 for record in records:
@@ -373,32 +419,37 @@ class Progress:
                 for line in lines:
                     self._bar.write(f"step {step}, {line}", sys.stdout)
 
-    def joined_bad_samples(self) -> BadSampleReport:
-        """Those of all ranks."""
-        joined = BadSampleReport()
-        for report in collectives.all_gather_object(self._bad_samples.as_dict()):
-            joined.merge(report)
-        return joined
+    def gather_bad_samples(self) -> BadSampleReport:
+        """Return the bad samples of all ranks."""
+        report = BadSampleReport()
+        for rank_report in collectives.all_gather_object(self._bad_samples.as_dict()):
+            report.merge(rank_report)
+        return report
 
     def write_reports(self) -> None:
-        """The report of bad samples and the page of curves."""
-        report = self.joined_bad_samples()
+        """Write the report of bad samples and the page of curves."""
+        report = self.gather_bad_samples()
         if self._rank == 0:
             with self._best_effort.attempt("report of bad samples"):
                 report.write(self._run)
             with self._best_effort.attempt(CURVES):
                 write_run_page(self._run, self._config, report)
 
-    def end(self, ended: str | None, skipped: int) -> None:
-        """Says what was left out over the run.
+    def print_summary(self, reason: str | None, num_skipped: int) -> None:
+        """Print what the run has left out.
 
         Args:
-            ended: why it is over before its last step, if that is so.
-            skipped: steps that were not finite.
+            reason: why the run ends before its last step; None: it does not.
+            num_skipped: steps that were not finite.
         """
-        self.say([str(self.joined_bad_samples()), *filter(None, [ended])])
-        lost = [f"{skipped} steps that were not finite were left out"] * bool(skipped)
-        failures = ", ".join(f"{count} x {what}" for what, count in self._best_effort.failures.items())
-        lost += [f"left out after failures: {failures}"] * bool(failures)
-        for line in lost if self._rank == 0 else ():
-            print(f"warning: {line}", file=sys.stderr)
+        lines = [str(self.gather_bad_samples())]
+        if reason:
+            lines.append(reason)
+        self.print_lines(lines)
+        if self._rank != 0:
+            return
+        if num_skipped:
+            print(f"warning: {num_skipped} steps that were not finite were left out", file=sys.stderr)
+        failures = ", ".join(f"{count} x {work}" for work, count in self._best_effort.failures.items())
+        if failures:
+            print(f"warning: left out after failures: {failures}", file=sys.stderr)

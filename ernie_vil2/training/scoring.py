@@ -1,6 +1,7 @@
-"""Scorers in the course of a run: what they score and when, rank 0's numbers on every rank, errors that end no run.
+"""Evaluation during a run: scorers, the steps at which they are due, and the best step so far.
 
-`Comparison` scores `Data.test` before and after it.
+Rank 0's metrics count on every rank, and an error of a scorer does not end the run. `BeforeAfterComparison` scores
+`Data.test` before and after training.
 """
 
 import math
@@ -32,15 +33,15 @@ from ernie_vil2.tasks import Task
 
 
 class Metrics(NamedTuple):
-    """What an evaluator found.
+    """Result of an evaluator.
 
-    values: numbers by name; "/" divides them into groups, as in `zh/image_to_text/R@1`.
-    shown: names of those that are printed and drawn; all of them are logged. None: all.
-    failures: why there are no numbers, by what could not be scored.
+    values: metrics by name; "/" divides them into groups, as in `zh/image_to_text/R@1`.
+    progress_names: names of the metrics that are printed and drawn; all of them are logged. None: all.
+    failures: reasons why metrics are missing, by what could not be scored.
     """
 
     values: Mapping[str, float]
-    shown: Sequence[str] | None = None
+    progress_names: Sequence[str] | None = None
     failures: Mapping[str, str] = {}
 
 
@@ -48,80 +49,101 @@ class Evaluator(Protocol):
     """Scores a model.
 
     Attributes:
-        best_by: name of the number that chooses the best checkpoint, the higher the better; None: none of them does.
-        data: what is scored, in words by name.
-        benchmarks: of whose images none should be trained on; they are looked for in the training data.
+        best_by: name of the metric that chooses the best checkpoint, the higher the better; None: no metric does.
+        data_sizes: how much is scored, in words by the name of the data.
+        benchmarks: held-out sets; the training data are searched for their images.
     """
 
     best_by: str | None
-    data: Mapping[str, str]
+    data_sizes: Mapping[str, str]
     benchmarks: Sequence[Benchmark]
 
     def __call__(self, model: nn.Layer) -> Metrics:
-        """Scores the model of the run's task, which is in evaluation mode and without gradient.
+        """Score the model of the run's task, which is in evaluation mode and without gradient.
 
-        A collective: every rank calls it, and what rank 0 returns counts. Whatever it raises ends no run.
+        A collective: every rank calls it, and rank 0's result counts. No error that it raises ends the run, except
+        LostRank.
         """
 
 
-def encoder_of(
+def build_run_encoder(
     model: nn.Layer, tokenizer: TextTokenizer, config: Config, precision: Precision | None = None
 ) -> ErnieViL2:
-    """The model of a run, which is a dual encoder where something scores it, as an encoder; by default in the precision
-    of its training."""
+    """Wrap the model of a run as an encoder.
+
+    Args:
+        model: a dual encoder, because only such models are scored.
+        tokenizer: its tokenizer.
+        config: configuration of the run.
+        precision: precision of the encoder; None: that of training.
+    """
     precision = precision or config.Training.precision
     backend = PaddleBackend(cast(DualEncoder, model), Preprocessing.from_config(config.Model.image), precision)
     return ErnieViL2(backend, tokenizer, config, config.Evaluation.batch_size)
 
 
 @dataclass(eq=False)
-class Scored:
+class ScorerEvaluator:
     """A scorer as an `Evaluator`. The ranks share the encoding; rank 0 alone scores.
 
-    Of benchmarks that are scored each on its own, one that cannot be costs its own numbers, and the mean.
+    If the scorer can score benchmarks separately, one that fails is skipped; its metrics and the mean are then missing.
 
     Args:
-        outcomes: gets the outcomes of the queries by result, at each call those of that call, where the scorer has
-            them; None: they are not computed.
+        scorer: the scorer.
+        scorer_input: the data that it has opened.
+        config: configuration of the run.
+        tokenizer: tokenizer of the model.
+        outcomes: receives the outcomes of the queries by result at each call, if the scorer has them; None: they are
+            not computed.
     """
 
     scorer: Scorer
-    opened: ScorerInput
+    scorer_input: ScorerInput
     config: Config
     tokenizer: TextTokenizer
     outcomes: dict[str, Outcomes] | None = None
 
     def __post_init__(self) -> None:
-        self.best_by = self.opened.best_by or self.scorer.best_by
-        self.data: Mapping[str, str] = self.scorer.describe_sizes(self.opened)
+        self.best_by = self.scorer_input.best_by or self.scorer.best_by
+        self.data_sizes: Mapping[str, str] = self.scorer.describe_sizes(self.scorer_input)
         self.benchmarks: Sequence[Benchmark] = []
         if self.scorer.is_held_out:
-            self.benchmarks = list(self.opened.benchmarks.values())
+            self.benchmarks = list(self.scorer_input.benchmarks.values())
 
     def __call__(self, model: nn.Layer) -> Metrics:
-        """As `Evaluator.__call__`: the metrics of the scorer's report."""
-        encoder = encoder_of(model, self.tokenizer, self.config)
+        """Return the metrics of the scorer's report, see `Evaluator.__call__`."""
+        encoder = build_run_encoder(model, self.tokenizer, self.config)
         if self.outcomes is not None:
             self.outcomes.clear()
         if not self.scorer.is_separable:
-            return self._metrics(encoder, self.opened)
-        found, failures = [], {}
-        for name, benchmark in self.opened.benchmarks.items():
+            return self._score(encoder, self.scorer_input)
+
+        best_by = self.best_by or ""
+        values: dict[str, float] = {}
+        best_values: list[float] = []
+        progress_names: list[str] = []
+        failures: dict[str, str] = {}
+        for name, benchmark in self.scorer_input.benchmarks.items():
             try:
-                found.append(self._metrics(encoder, replace(self.opened, benchmarks={name: benchmark})))
+                metrics = self._score(encoder, replace(self.scorer_input, benchmarks={name: benchmark}))
             except LostRank:
                 raise
             except Exception as error:
                 failures[f"val, {name}"] = str(error) or type(error).__name__
-        best_by = self.best_by or ""
-        values = {name: value for one in found for name, value in one.values.items() if name != best_by}
-        best = [one.values[best_by] for one in found if best_by in one.values]
-        if best and len(best) == len(self.opened.benchmarks):
-            values[best_by] = fmean(best)
-        return Metrics(values, [name for one in found for name in one.shown or ()], failures)
+                continue
+            for metric, value in metrics.values.items():
+                if metric == best_by:
+                    best_values.append(value)
+                else:
+                    values[metric] = value
+            progress_names += metrics.progress_names or ()
+        # The mean over the benchmarks chooses the best step, so it needs all of them.
+        if best_values and len(best_values) == len(self.scorer_input.benchmarks):
+            values[best_by] = fmean(best_values)
+        return Metrics(values, progress_names, failures)
 
-    def _metrics(self, encoder: ErnieViL2, opened: ScorerInput) -> Metrics:
-        report = run_scorer(self.scorer, encoder, opened, rank=dist.get_rank(), ranks=dist.get_world_size())
+    def _score(self, encoder: ErnieViL2, scorer_input: ScorerInput) -> Metrics:
+        report = run_scorer(self.scorer, encoder, scorer_input, rank=dist.get_rank(), ranks=dist.get_world_size())
         if self.outcomes is not None and report.make_outcomes:
             self.outcomes.update(report.make_outcomes())
         return Metrics(report.metrics, report.progress_metrics)
@@ -130,161 +152,191 @@ class Scored:
 def build_evaluators(
     config: Config, task: Task, outcomes: dict[str, dict[str, Outcomes]] | None = None
 ) -> dict[str, Evaluator]:
-    """Return those of `Evaluation.evaluators`, or else of the task, that have something to score.
+    """Build the evaluators in `Evaluation.evaluators`, by default those of the task, that have data to score.
 
     Args:
-        outcomes: gets by evaluator the outcomes of the queries, see `Scored`; None: they are not computed.
+        config: configuration of the run.
+        task: its task.
+        outcomes: receives the outcomes of the queries by evaluator, see `ScorerEvaluator`; None: they are not computed.
 
     Raises:
         ConfigError: there is no such scorer, or it does not fit the task.
-        OSError, ValueError: what one of them scores cannot be read.
+        OSError: data that cannot be read.
+        ValueError: data that cannot be used.
     """
-    named = config.Evaluation.options
-    if named is None:
-        named = {name: {} for name in task.evaluators}
-    built: dict[str, Evaluator] = {}
-    for name, options in named.items():
+    options_by_name = config.Evaluation.options
+    if options_by_name is None:
+        options_by_name = {name: {} for name in task.evaluators}
+    evaluators: dict[str, Evaluator] = {}
+    for name, options in options_by_name.items():
         try:
-            make = SCORERS.find(name)
-            check_options(make, name, options)
+            scorer_class = SCORERS.find(name)
+            check_options(scorer_class, name, options)
         except ValueError as error:
             raise ConfigError(f"Evaluation.evaluators: {error}") from None
-        scorer, data = make.from_config(config, config.Data.validation, "val")
+        scorer, data = scorer_class.from_config(config, config.Data.validation, "val")
         if options:
             scorer = cast(Scorer, replace(cast(Any, scorer), **options))
         if data is None:
             continue
-        opened = scorer.open(data)
+        scorer_input = scorer.open(data)
         if scorer.needs_classifier:
+            # The task stands for the model, which is not built yet: the check looks at `labels`, which both have.
             try:
-                scorer.check(opened, cast(ErnieViL2, task), f"Training.task={config.Training.task}")
+                scorer.check(scorer_input, cast(ErnieViL2, task), f"Training.task={config.Training.task}")
             except ValueError as error:
                 raise ConfigError(f"Data.val: {error}") from None
-        outcomes_of_evaluator = None if outcomes is None else outcomes.setdefault(name, {})
-        built[name] = Scored(scorer, opened, config, task.tokenizer, outcomes_of_evaluator)
-    return built
+        evaluator_outcomes = None if outcomes is None else outcomes.setdefault(name, {})
+        evaluators[name] = ScorerEvaluator(scorer, scorer_input, config, task.tokenizer, evaluator_outcomes)
+    return evaluators
 
 
-def scored(name: str, evaluator: Evaluator, model: nn.Layer) -> Metrics:
-    """What an evaluator makes of the model, alike on all ranks; what it raises is a failure. A collective."""
-    own, error = Metrics({}), None
+def run_evaluator(name: str, evaluator: Evaluator, model: nn.Layer) -> Metrics:
+    """Return an evaluator's metrics, the same on all ranks; an error becomes one of their failures. A collective.
+
+    Args:
+        name: name of the evaluator.
+        evaluator: the evaluator.
+        model: the model, which is put into evaluation mode.
+
+    Raises:
+        LostRank: another rank is lost.
+    """
+    metrics, error_text = Metrics({}), None
     model.eval()
     try:
         with paddle.no_grad():
-            found = evaluator(model)
-        own = found._replace(values={key: float(value) for key, value in found.values.items()})
+            metrics = evaluator(model)
+        metrics = metrics._replace(values={key: float(value) for key, value in metrics.values.items()})
     except LostRank:
         raise
-    except Exception as raised:
-        error = str(raised) or type(raised).__name__
-    everyone = collectives.all_gather_object((own, error))
-    metrics, _ = everyone[0]
+    except Exception as error:
+        metrics, error_text = Metrics({}), str(error) or type(error).__name__
+
+    # Metrics of rank 0, failures of all ranks.
+    results = collectives.all_gather_object((metrics, error_text))
+    metrics, _ = results[0]
     failures = dict(metrics.failures)
-    for rank, (_, why) in enumerate(everyone):
-        if why is not None:
-            failures.setdefault(name, why if rank == 0 else f"rank {rank}: {why}")
+    for rank, (_, error_text) in enumerate(results):
+        if error_text is not None:
+            failures.setdefault(name, error_text if rank == 0 else f"rank {rank}: {error_text}")
     best_by = evaluator.best_by
     if not failures and best_by is not None and not math.isfinite(metrics.values.get(best_by, math.nan)):
         failures[name] = f"no finite {best_by}, by which the best checkpoint is chosen"
     return metrics._replace(failures=failures)
 
 
-class Scores:
-    """The evaluators of a run, when they are due, and which step they found best.
+class Evaluations:
+    """Evaluators of a run, when they are due, and the best step so far.
 
-    The first evaluator that has a number to choose by chooses.
+    The first evaluator with a metric that can choose the best step chooses it.
+
+    Args:
+        evaluators: the evaluators by name.
+        config: configuration of the run.
 
     Attributes:
-        evaluated: the step of the last evaluation, -1 before the first.
-        best: step, metric and value of the best evaluation whose checkpoint is kept, None before the first.
+        evaluated_step: step of the last evaluation, -1 before the first.
+        best: step, metric and value of the best evaluation whose checkpoint exists; None: there is none yet.
         chooser: name of the evaluator that chooses the best step; None: there is none.
     """
 
     def __init__(self, evaluators: Mapping[str, Evaluator], config: Config):
         self.evaluators, self._config = evaluators, config
-        self.evaluated = -1
+        self.evaluated_step = -1
         self.best: Best | None = None
         self.chooser = next((name for name, evaluator in evaluators.items() if evaluator.best_by), None)
 
-    def resume(self, evaluated: int, best: Best | None) -> None:
-        """Goes on from what a checkpoint holds; a best number of another name is none to compare with."""
-        self.evaluated = evaluated
+    def resume(self, evaluated_step: int, best: Best | None) -> None:
+        """Continue from the values in a checkpoint; a best value of another metric is dropped."""
+        self.evaluated_step = evaluated_step
         if best and (not self.chooser or best["metric"] == self.evaluators[self.chooser].best_by):
             self.best = best
 
     @property
     def best_step(self) -> int | None:
-        """The step that was found best."""
+        """Best step so far, None before the first."""
         return self.best and self.best["step"]
 
-    def due(self, step: int) -> bool:
-        """Whether the model of this step is to be scored."""
-        settings, last = self._config.Evaluation, step == self._config.Training.steps
-        if not self.evaluators or self.evaluated >= step:
+    def is_due(self, step: int) -> bool:
+        """Return whether the model of this step is to be evaluated."""
+        settings, is_last = self._config.Evaluation, step == self._config.Training.steps
+        if not self.evaluators or self.evaluated_step >= step:
             return False
         if step == 0:
             return settings.at_start
-        return bool(settings.every) and (last or step % settings.every == 0)
+        return bool(settings.every) and (is_last or step % settings.every == 0)
 
     @property
-    def settled(self) -> bool:
-        """Whether `Tuning.patience` is at its end."""
+    def is_out_of_patience(self) -> bool:
+        """Whether `Tuning.patience` evaluations have passed without a better one."""
         patience, every = self._config.Tuning.patience, self._config.Evaluation.every
-        return bool(patience and self.best and self.evaluated - self.best["step"] >= patience * every)
+        return bool(patience and self.best and self.evaluated_step - self.best["step"] >= patience * every)
 
-    def score(self, model: nn.Layer, step: int) -> dict[str, Metrics]:
-        """What each evaluator makes of the model of a step. A collective."""
-        found = {name: scored(name, evaluator, model) for name, evaluator in self.evaluators.items()}
-        self.evaluated = step
-        return found
+    def evaluate(self, model: nn.Layer, step: int) -> dict[str, Metrics]:
+        """Return each evaluator's metrics of the model of a step. A collective."""
+        metrics = {name: run_evaluator(name, evaluator, model) for name, evaluator in self.evaluators.items()}
+        self.evaluated_step = step
+        return metrics
 
-    def improved(self, found: Mapping[str, Metrics]) -> bool:
-        """Whether what was found makes the evaluated step the best one, which it then is; step 0 never is."""
-        if not self.evaluated or not self.chooser or found[self.chooser].failures:
+    def update_best(self, metrics: Mapping[str, Metrics]) -> bool:
+        """Make the evaluated step the best if its metric beats the best so far; return whether it did. Never step 0."""
+        if not self.evaluated_step or not self.chooser or metrics[self.chooser].failures:
             return False
         metric = self.evaluators[self.chooser].best_by or ""
-        value = found[self.chooser].values[metric]
+        value = metrics[self.chooser].values[metric]
         if self.best is not None and value <= self.best["value"]:
             return False
-        self.best = {"step": self.evaluated, "metric": metric, "value": value}
+        self.best = {"step": self.evaluated_step, "metric": metric, "value": value}
         return True
 
-    def records(self, found: Mapping[str, Metrics]) -> list[dict[str, Any]]:
-        """For the log; what is not finite is null."""
-        return [
-            {
+    def make_records(self, metrics: Mapping[str, Metrics]) -> list[dict[str, Any]]:
+        """Return a record for the log for each evaluator; numbers that are not finite become null."""
+        records = []
+        for name, evaluator_metrics in metrics.items():
+            values = evaluator_metrics.values
+            record = {
                 "evaluator": name,
                 "best_by": self.evaluators[name].best_by,
-                "shown": shown(metrics),
-                "metrics": {key: value if math.isfinite(value) else None for key, value in metrics.values.items()},
+                "progress_metrics": list_progress_names(evaluator_metrics),
+                "metrics": {key: value if math.isfinite(value) else None for key, value in values.items()},
             }
-            for name, metrics in found.items()
-        ]
+            records.append(record)
+        return records
 
 
-def shown(metrics: Metrics) -> list[str]:
-    """The names of the numbers that are printed and drawn."""
-    return [name for name in metrics.values if metrics.shown is None or name in metrics.shown]
+def list_progress_names(metrics: Metrics) -> list[str]:
+    """Return the names of the metrics that are printed and drawn."""
+    names = metrics.progress_names
+    return [name for name in metrics.values if names is None or name in names]
 
 
-def as_lines(found: Mapping[str, Metrics]) -> list[str]:
-    """For the terminal, one for the numbers of each first part of their names: `zh: image_to_text/R@1 47.3, ...`."""
+def format_metrics(metrics: Mapping[str, Metrics]) -> list[str]:
+    """Return a line for the terminal for each group of metrics, such as `zh: image_to_text/R@1 47.3, ...`.
+
+    Args:
+        metrics: metrics by evaluator.
+    """
     groups: dict[tuple[str, str], list[str]] = {}
-    for evaluator, metrics in found.items():
-        for name in shown(metrics):
-            group, _, rest = name.partition("/") if "/" in name else ("", "", name)
-            groups.setdefault((evaluator, group), []).append(f"{rest} {metrics.values[name]:.4g}")
+    for evaluator, evaluator_metrics in metrics.items():
+        for name in list_progress_names(evaluator_metrics):
+            group, separator, short_name = name.partition("/")
+            if not separator:
+                group, short_name = "", name
+            number = f"{short_name} {evaluator_metrics.values[name]:.4g}"
+            groups.setdefault((evaluator, group), []).append(number)
     return [f"{group}: {', '.join(numbers)}".removeprefix(": ") for (_, group), numbers in groups.items()]
 
 
-class Comparison:
-    """Scores `Data.test` with the weights that training began with, and with those that it found best.
+class BeforeAfterComparison:
+    """Scores `Data.test` with the weights before training, and with the best weights after it.
 
-    The results lie in the run's folder of results, where reports look.
+    The results are written into the run's folder of results, where reports look for them.
 
     Raises:
-        ConfigError: the task is not scored by retrieval.
-        OSError, ValueError: nothing can be read of the data.
+        ConfigError: the task cannot be scored by retrieval, or there is nothing to score.
+        OSError: data that cannot be read.
+        ValueError: data that cannot be used.
     """
 
     def __init__(self, config: Config, task: Task):
@@ -293,48 +345,52 @@ class Comparison:
                 f"Data.test is scored by retrieval, which Training.task={config.Training.task} is not; leave it out"
             )
         self._config, self._tokenizer, self._run = config, task.tokenizer, Path(config.Training.output)
-        tested = config.Data.tested
-        self._scorer, data = Retrieval.from_config(config, tested, "test")
-        if tested is None or data is None:
+        test_config = config.Data.tested
+        self._scorer, data = Retrieval.from_config(config, test_config, "test")
+        if test_config is None or data is None:
             raise ConfigError("Data.test names no data to score")
-        self._data = tested.data
-        self._opened = self._scorer.open(data)
+        self._data = test_config.data
+        self._scorer_input = self._scorer.open(data)
 
     @property
     def benchmarks(self) -> list[Benchmark]:
-        """What is scored."""
-        return list(self._opened.benchmarks.values())
+        """Benchmarks that are scored."""
+        return list(self._scorer_input.benchmarks.values())
 
-    def before(self, model: nn.Layer) -> str:
-        """Scores a dual encoder as training begins with it; a line for people for each language."""
-        encoder = encoder_of(model, self._tokenizer, self._config)
+    def score_before(self, model: nn.Layer) -> str:
+        """Score a dual encoder before training; return a line for each language."""
+        encoder = build_run_encoder(model, self._tokenizer, self._config)
         return self._score(BEFORE, encoder, self._config.Model.weights or "initial weights")
 
     @property
-    def lacks_after(self) -> bool:
-        """Whether the result at the end is not there yet."""
+    def lacks_result_after(self) -> bool:
+        """Whether the result after training has not been written yet."""
         return not (self._run / RESULTS / f"{AFTER}.json").is_file()
 
-    def after(self, step: int) -> str:
-        """Likewise the checkpoint of a step."""
+    def score_after(self, step: int) -> str:
+        """Score the checkpoint of a step after training; return a line for each language."""
         folder = checkpoint_folder(self._run, step)
-        model = load_model(
-            folder, batch_size=self._config.Evaluation.batch_size, precision=self._config.Training.precision
-        )
-        return self._score(AFTER, model, str(folder))
+        batch_size, precision = self._config.Evaluation.batch_size, self._config.Training.precision
+        encoder = load_model(folder, batch_size=batch_size, precision=precision)
+        return self._score(AFTER, encoder, str(folder))
 
-    def _score(self, name: str, model: ErnieViL2, source: str) -> str:
-        scorer, opened = self._scorer, self._opened
+    def _score(self, name: str, encoder: ErnieViL2, source: str) -> str:
+        scorer, scorer_input = self._scorer, self._scorer_input
         if isinstance(scorer, Retrieval):
             scorer = replace(scorer, title=name)
-        if len(self.benchmarks) == 1:
-            opened = replace(opened, benchmarks={"": self.benchmarks[0]})
-        report = run_scorer(scorer, model, opened)
+        if len(self.benchmarks) == 1:  # whose name need not be printed
+            scorer_input = replace(scorer_input, benchmarks={"": self.benchmarks[0]})
+        report = run_scorer(scorer, encoder, scorer_input)
         write_report(report, self._run / RESULTS, name, describe_run(source, self._data, {}, None))
-        return "\n".join(f"{label}: {_line(one['result'])}" for label, one in report.record["results"].items())
+        results = report.record["results"].items()
+        return "\n".join(f"{label}: {_format_result(entry['result'])}" for label, entry in results)
 
 
-def _line(result: Mapping[str, Any]) -> str:
-    figures = {f"{way.replace('_', ' ')} R@1": recalls.get("R@1") for way, recalls in result.items() if "_to_" in way}
+def _format_result(result: Mapping[str, Any]) -> str:
+    """Return the recalls of both directions and the other measures of a result, in one line."""
+    figures = {}
+    for direction, recalls in result.items():
+        if "_to_" in direction:
+            figures[f"{direction.replace('_', ' ')} R@1"] = recalls.get("R@1")
     figures |= {"mean recall": result["mR"], **result.get("measures", {})}
     return ", ".join(f"{name} {value:.1f}" for name, value in figures.items() if value is not None)

@@ -1,4 +1,4 @@
-"""The training run: how its parts are made, each from those before it, and the loop."""
+"""The training run: how its components are built, each from the ones before it, and the training loop."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -26,14 +26,14 @@ from ernie_vil2.registry import import_user_modules
 from ernie_vil2.tasks import Task, build_task
 from ernie_vil2.training.checkpoint import (
     Checkpoint,
-    as_begun,
     check_changes,
-    keep_only,
+    link_best,
     load_checkpoint,
-    mark_best,
-    note_evaluation,
-    recover,
+    recover_checkpoint,
+    remove_old_checkpoints,
+    restore_towers,
     save_checkpoint,
+    save_evaluation,
 )
 from ernie_vil2.training.optimizer import (
     WeightAverage,
@@ -47,7 +47,14 @@ from ernie_vil2.training.optimizer import (
     resolve_steps,
 )
 from ernie_vil2.training.run_log import BestEffort, Progress
-from ernie_vil2.training.scoring import Comparison, Evaluator, Scores, as_lines, build_evaluators, encoder_of
+from ernie_vil2.training.scoring import (
+    BeforeAfterComparison,
+    Evaluations,
+    Evaluator,
+    build_evaluators,
+    build_run_encoder,
+    format_metrics,
+)
 from ernie_vil2.training.update import BatchGate, NonFiniteSteps, StopSignals, Update, check_weights
 
 T = TypeVar("T")
@@ -56,125 +63,137 @@ MakeEvaluators = Callable[[Config, Task], dict[str, Evaluator]]
 
 
 class Trainer:
-    """One training run, on one process or as one of several ranks: `assemble` makes its parts, `fit` trains.
+    """A training run on one process, or one rank of a run on several: `assemble` builds it, `fit` trains.
 
-    A new run, or one that resumes from its newest complete checkpoint. Making it is a collective.
+    It is a new run, or one that resumes from its newest complete checkpoint. Creating it is a collective.
 
     Args:
         config: the whole configuration.
         resume: continue from the newest complete checkpoint of the run folder, or start if there is none.
-        extend: with `resume`, whether `Training.steps` may be more than the run's, see `check_changes`.
-        task, evaluators: make what is trained, and what scores it by name; by default what the configuration names.
-        compares: whether `Data.test` is scored before and after.
+        can_extend: with `resume`, whether `Training.steps` may be more than the run's, see `check_changes`.
+        make_task: makes what is trained; by default the task that the configuration names.
+        make_evaluators: makes what scores it, by name; by default the scorers that the configuration names.
+        should_compare: whether `Data.test` is scored before and after training.
 
     Attributes:
-        config: resolved: with what `Model.like` and `Training.epochs` mean.
-        run: the run folder, which `owner` keeps from other processes until it is closed.
-        optimizer, scaler: the optimiser and float16's loss scaler, as the ranks share them.
-        signals: the requests to stop; says which signal has stopped the run, if one has.
+        config: the configuration with `Model.like` and `Training.epochs` resolved.
+        run: the run folder.
+        folder_lock: keeps the run folder from other processes until it is closed.
+        optimizer: the optimiser, wrapped for several ranks.
+        scaler: float16's loss scaler, wrapped for several ranks.
+        signals: requests to stop; knows which signal has stopped the run.
         step: optimiser steps done.
         position: position in `stream` of the first sample of the next step.
 
     Raises:
-        ConfigError: ranks that do not divide the batch, a precision or sharding that this device lacks, a folder that
-            another process trains into, that holds a run and `resume` is not set, or that holds something else, or a
-            configuration that differs from the run's own.
-        DamagedCheckpoint: there are checkpoints and none is whole.
+        ConfigError: ranks that do not divide the batch; a precision or sharding that this device does not support; a
+            folder that another process trains into, that holds a run although `resume` is not set, or that holds
+            something else; or a configuration that differs from the resumed run's.
+        DamagedCheckpoint: there are checkpoints, but all are damaged.
     """
 
     def __init__(
         self,
         config: Config,
         resume: bool = False,
-        extend: bool = False,
-        task: MakeTask = build_task,
-        evaluators: MakeEvaluators = build_evaluators,
-        compares: bool = True,
+        can_extend: bool = False,
+        make_task: MakeTask = build_task,
+        make_evaluators: MakeEvaluators = build_evaluators,
+        should_compare: bool = True,
     ):
-        with ExitStack() as owner:
-            self.assemble(config, resume, extend, task, evaluators, compares, owner)
-            self.owner = owner.pop_all()  # it stays the owner; what fails before here leaves the folder to others
+        with ExitStack() as folder_lock:
+            self.assemble(config, resume, can_extend, make_task, make_evaluators, should_compare, folder_lock)
+            # The lock outlives this block only if nothing above has failed.
+            self.folder_lock = folder_lock.pop_all()
 
     def assemble(
-        self, config: Config, resume: bool, extend: bool, task: MakeTask, evaluators: MakeEvaluators, compares: bool,
-        owner: ExitStack
+        self, config: Config, resume: bool, can_extend: bool, make_task: MakeTask, make_evaluators: MakeEvaluators,
+        should_compare: bool, folder_lock: ExitStack
     ) -> None:  # fmt: skip
-        """Make the parts of the run, each from those before it. A collective.
+        """Build the components of the run, each from the ones before it. A collective.
 
         Args:
-            config, resume, extend, task, evaluators, compares: as for the class.
-            owner: gets the ownership of the run folder.
+            config: as for the class.
+            resume: as for the class.
+            can_extend: as for the class.
+            make_task: as for the class.
+            make_evaluators: as for the class.
+            should_compare: as for the class.
+            folder_lock: receives the lock of the run folder.
         """
         self.rank, self.ranks = _join_ranks(config)
         config = _resolve_names(config)
         _check_ranks_and_device(config, self.ranks)
 
-        # The folder is owned before anything in it is read or repaired.
-        checkpoint = _claim_run_folder(config, resume, self.rank, owner)
-        resumed = checkpoint is not None
-        self.config, self.task, self.rows = _open_training_data(config, checkpoint, task)
+        # The folder is locked before anything in it is read or repaired.
+        checkpoint = _claim_run_folder(config, resume, self.rank, folder_lock)
+        is_resumed = checkpoint is not None
+        self.config, self.task, self.rows = _open_training_data(config, checkpoint, make_task)
         self.stream, self.run = self.rows.stream, Path(config.Training.output)
 
         self.best_effort, self.bad_samples = BestEffort(), BadSampleReport(config.Data.max_bad_share)
         self.progress = Progress(self.config, self.rank, self.bad_samples, self.best_effort)
-        self.scores, self.comparison = self._open_scored_data(evaluators, compares, resumed)
+        self.evaluations, self.comparison = self._open_scored_data(make_evaluators, should_compare, is_resumed)
         if self.ranks > 1:
-            check_agreement(_collect_facts(self.config, self.stream, self.scores.evaluators, checkpoint))
-        self._watch_for_scored_images()
+            check_agreement(_collect_facts(self.config, self.stream, self.evaluations.evaluators, checkpoint))
+        self._find_leaked_images()
 
-        self.model = self._build_model(resumed)
+        self.model = self._build_model(is_resumed)
         parallel = self._build_update()
         self.step, self.position = 0, 0
         if checkpoint:
             with errors_on_all_ranks():
-                self._resume_from(checkpoint, extend)
-        self.progress.say(config.Data.unscored)
+                self._resume_from(checkpoint, can_extend)
+        self.progress.print_lines(config.Data.unscored)
 
-        # Last, on the model that the first step sees: norms are exchanged, and the task keeps what it finds.
-        self.progress.say(prepare_norms(self.model, self.ranks, config.Training))
+        # Last, on the model of the first step: norms are replaced, and the task keeps references to layers.
+        self.progress.print_lines(prepare_norms(self.model, self.ranks, config.Training))
         self.task.prepare(parallel, self.scaler)
 
     def _open_scored_data(
-        self, make_evaluators: MakeEvaluators, compares: bool, resumed: bool
-    ) -> tuple[Scores, Comparison | None]:
-        """Open what evaluators score, and `Data.test`. A collective.
+        self, make_evaluators: MakeEvaluators, should_compare: bool, is_resumed: bool
+    ) -> tuple[Evaluations, BeforeAfterComparison | None]:
+        """Open the data of the evaluators, and `Data.test`. A collective.
 
-        A resumed run continues without these data if they are gone.
+        A resumed run continues without these data if they can no longer be read.
         """
-        best_effort = self.best_effort if resumed else None
-        evaluators = _open_on_all_ranks(lambda: make_evaluators(self.config, self.task), best_effort, self.rank)
+        if_missing = self.best_effort if is_resumed else None
+        evaluators = _open_on_all_ranks(lambda: make_evaluators(self.config, self.task), if_missing, self.rank)
         comparison = None
-        if compares and self.config.Data.tested:
-            comparison = _open_on_all_ranks(lambda: Comparison(self.config, self.task), best_effort, self.rank)
-        return Scores(evaluators or {}, self.config), comparison
+        if should_compare and self.config.Data.tested:
+            comparison = _open_on_all_ranks(
+                lambda: BeforeAfterComparison(self.config, self.task), if_missing, self.rank
+            )
+        return Evaluations(evaluators or {}, self.config), comparison
 
-    def _watch_for_scored_images(self) -> None:
-        """Look for the images of scored benchmarks in the training data, and say what was found. A collective."""
+    def _find_leaked_images(self) -> None:
+        """Look for the images of scored benchmarks in the training data, and print what was found. A collective."""
         benchmarks: list[Benchmark] = []
-        for evaluator in self.scores.evaluators.values():
+        for evaluator in self.evaluations.evaluators.values():
             benchmarks += evaluator.benchmarks
         if self.comparison:
             benchmarks += self.comparison.benchmarks
         with errors_on_all_ranks():
-            self.progress.say(watch_for_leaks(self.stream, benchmarks))
+            self.progress.print_lines(watch_for_leaks(self.stream, benchmarks))
 
-    def _build_model(self, resumed: bool) -> DualEncoder:
+    def _build_model(self, is_resumed: bool) -> DualEncoder:
         """Return the task's model, with its initial weights if it needs them. A collective."""
 
         def build(initialize: bool) -> None:
             paddle.seed(self.config.Training.seed)
-            self.progress.say(self.task.build(initialize))
+            self.progress.print_lines(self.task.build(initialize))
 
         # A resumed run that mixes in a share of the initial weights needs them again.
-        if resumed and not self.config.Tuning.initial_share:
+        if is_resumed and not self.config.Tuning.initial_share:
             with errors_on_all_ranks():
                 build(initialize=False)
         else:
+            # Rank 0 may download the weights, which the other ranks then find.
             run_on_first_rank_first(lambda: build(initialize=True))
         return self.task.model
 
     def _build_update(self) -> paddle.nn.Layer:
-        """Make what updates the model and guards its steps; return the data-parallel model. A collective."""
+        """Build what updates the model and guards its steps; return the data-parallel model. A collective."""
         training, tuning = self.config.Training, self.config.Tuning
         adamw = build_optimizer(self.model, self.task.parameter_groups(), self.config.Optimizer)
         scaler = paddle.amp.GradScaler(enable=training.precision == "float16")
@@ -183,16 +202,16 @@ class Trainer:
         if tuning.ema is not None or tuning.initial_share:
             self.average = WeightAverage(self.model, tuning.ema or 0.0, tuning.initial_share)
         self.signals = StopSignals()
-        self.gate = BatchGate(self.ranks, self.signals)
-        self.nonfinite = NonFiniteSteps(self.run, training.nonfinite == "skip", training.max_skipped_share)
+        self.batch_gate = BatchGate(self.ranks, self.signals)
+        self.nonfinite_steps = NonFiniteSteps(self.run, training.nonfinite == "skip", training.max_skipped_share)
         self.update = Update(
-            self.task, parallel, adamw, self.optimizer, self.scaler, self.average, self.nonfinite, self.config
+            self.task, parallel, adamw, self.optimizer, self.scaler, self.average, self.nonfinite_steps, self.config
         )
         return parallel
 
-    def _resume_from(self, checkpoint: Path, extend: bool) -> None:
+    def _resume_from(self, checkpoint: Path, can_extend: bool) -> None:
         """Restore the state of the run from a checkpoint."""
-        check_changes(checkpoint, self.config, extend)
+        check_changes(checkpoint, self.config, can_extend)
         trained = [parameter for parameter in self.model.parameters() if not parameter.stop_gradient]
         local_parameters = get_local_parameters(self.optimizer, trained, self.config.Training.sharding)
         local_names = {parameter.name for parameter in local_parameters}
@@ -202,119 +221,134 @@ class Trainer:
         self.position, self.step, best = state["data"]["position"], state["step"], state["best"]
         if best and not checkpoint_folder(self.run, best["step"]).is_dir():
             best = None
-        self.scores.resume(state["evaluated"], best)
+        self.evaluations.resume(state["evaluated_step"], best)
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        self.nonfinite.resume(*state["skipped_steps"])
+        self.nonfinite_steps.resume(*state["skipped_steps"])
         if self.rank == 0:
             self.bad_samples.merge(state["bad_samples"])
-            mark_best(self.run, self.scores.best_step)
+            link_best(self.run, self.evaluations.best_step)
 
     @property
     def best(self) -> Best | None:
-        """Step, metric and value of the best evaluation whose checkpoint is kept, None before the first."""
-        return self.scores.best
+        """Step, metric and value of the best evaluation whose checkpoint exists, None before the first."""
+        return self.evaluations.best
 
     def fit(self) -> bool:
-        """Trains up to `Training.steps`, with evaluation, log and checkpoints on the way.
+        """Train up to `Training.steps`, with evaluations, log and checkpoints on the way.
 
         Returns:
-            True when the run is finished, False when SIGINT or SIGTERM stopped it; then its checkpoint is saved, and
-            `signals.stop_signal` says which.
+            True if the run is finished. False if a signal stopped it, which `signals.stop_signal` names; its checkpoint
+            is then saved.
 
         Raises:
             NotFinite: a loss, a gradient or a weight is NaN or infinite, see `Training.nonfinite`; or more steps were
-                left out for it than `Training.max_skipped_share` allows.
+                skipped for it than `Training.max_skipped_share` allows.
             TooManyBadSamples: see `Data.max_bad_share` and `BatchGate`.
-            FailedRank: another rank has raised one of these errors, or any other.
+            FailedRank: another rank has raised an error.
             LostRank: another rank has died or is stuck.
             FullDisk: there is no room for a checkpoint.
         """
-        with self.owner, self.signals, watch_ranks(), runtime.flushed_denormals():
-            began = self.step
-            compared = self.comparison if self.rank == 0 else None
-            if compared and began == 0:
+        with self.folder_lock, self.signals, watch_ranks(), runtime.flushed_denormals():
+            first_step = self.step
+            comparison = self.comparison if self.rank == 0 else None
+            if comparison and first_step == 0:
                 with self.best_effort.attempt("Data.test, before"):
-                    print(compared.before(self.model))
-            finished = self._train()
-            if compared and finished and (self.step > began or compared.lacks_after):
+                    print(comparison.score_before(self.model))
+            is_finished = self._train()
+            if comparison and is_finished and (self.step > first_step or comparison.lacks_result_after):
                 with self.best_effort.attempt("Data.test, after"):
-                    print(compared.after(self.scores.best_step or self.step))
-            return finished
+                    print(comparison.score_after(self.evaluations.best_step or self.step))
+            return is_finished
 
     def _train(self) -> bool:
-        if self._finished():
-            self.nonfinite.check_share(self.step)
+        """Run the training loop; return whether the run is finished. A collective."""
+        if self._is_finished():
+            self.nonfinite_steps.check_share(self.step)
             return True
         if self.rank == 0 and paddle.get_device() == "cpu":
             print(runtime.summary())
-        with self.progress.shown(self.step, self.scores.evaluated):
-            if self.scores.due(self.step):  # at the start, or the run was stopped where it would have been evaluated
-                with self.progress.meter.paused():
-                    self._evaluate(saved=self.step > 0)
+        with self.progress.open(self.step, self.evaluations.evaluated_step):
+            # At the start, or if the run was stopped between a step and its evaluation.
+            if self.evaluations.is_due(self.step):
+                with self.progress.meter.pause():
+                    self._evaluate(is_saved=self.step > 0)
                     self.progress.write_reports()
             for batch in self._batches():
                 rate = compute_learning_rate(self.step, self.config)
                 self._train_step(batch, rate)
-                losses = self.update.finish_pending() if self.progress.due(self.step) else self.update.losses
-                self.progress.step(self.step, losses, rate, self._state)
+                # A record needs the losses of this very step; the bar shows the newest that are known without waiting.
+                if self.progress.is_record_due(self.step):
+                    losses = self.update.finish_pending()
+                else:
+                    losses = self.update.losses
+                self.progress.finish_step(self.step, losses, rate, self._get_log_state)
                 self._save_and_evaluate()
-        settled = f"no better evaluation since step {self.scores.best_step}: ended by Tuning.patience"
-        self.progress.end(settled if self.scores.settled else None, self.nonfinite.num_skipped)
-        if finished := self._finished():
-            self.nonfinite.check_share(self.step)
-        return finished
+        reason = None
+        if self.evaluations.is_out_of_patience:
+            reason = f"no better evaluation since step {self.evaluations.best_step}: ended by Tuning.patience"
+        self.progress.print_summary(reason, self.nonfinite_steps.num_skipped)
+        is_finished = self._is_finished()
+        if is_finished:
+            self.nonfinite_steps.check_share(self.step)
+        return is_finished
 
-    def _finished(self) -> bool:
-        return (self.step >= self.config.Training.steps or self.scores.settled) and not self.scores.due(self.step)
+    def _is_finished(self) -> bool:
+        has_ended = self.step >= self.config.Training.steps or self.evaluations.is_out_of_patience
+        return has_ended and not self.evaluations.is_due(self.step)
 
     def _batches(self) -> Iterator[Batch]:
-        """The batches of the steps, up to the last or until the run is stopped."""
+        """Yield the batches of the steps, up to the last one or until the run is stopped."""
         training = self.config.Training
         batches = load_batches(self.rows, self.config, self.position, self.rank, self.ranks)
-        while self.step < training.steps and not self.signals.stop_signal and not self.scores.settled:
-            batch = self._next(batches)
+        while self.step < training.steps and not self.signals.stop_signal and not self.evaluations.is_out_of_patience:
+            batch = self._next_batch(batches)
             self.position += training.global_batch
             if batch is not None:
                 yield batch
 
-    def _next(self, batches: Iterator[Batch]) -> Batch | None:
-        """The next batch, its bad samples counted; None if a rank has too few others for a step. A collective."""
+    def _next_batch(self, batches: Iterator[Batch]) -> Batch | None:
+        """Return the next batch, and count its bad samples; None if a rank has too few usable ones. A collective."""
         batch, error = None, None
         try:
-            with self.progress.meter.waiting():
+            with self.progress.meter.measure_wait():
                 batch = next(batches)
             self.bad_samples.add(batch["rows"], batch["bad"], batch["remarks"])
         except Exception as raised:
             error = raised
+        num_samples = len(batch["names"]) if batch else 0
         try:
-            usable = self.gate.admit_batch(len(batch["names"]) if batch else 0, self.task.min_rows, error)
+            is_admitted = self.batch_gate.admit_batch(num_samples, self.task.min_rows, error)
         except TooManyBadSamples:
             with self.best_effort.attempt("report of bad samples"):
                 self.bad_samples.write(self.run)
             raise
-        return batch if usable else None
+        return batch if is_admitted else None
 
-    def _state(self) -> dict[str, Any]:
-        """Of model, steps and data, for the log."""
+    def _get_log_state(self) -> dict[str, Any]:
+        """Return the state of model, steps and data for the log."""
         epochs = dict(zip(self.stream.names, self.stream.epochs(self.position), strict=True))
-        return {**self.task.get_log_values(), "skipped_steps": self.nonfinite.num_skipped, "epochs": epochs}
+        return {**self.task.get_log_values(), "skipped_steps": self.nonfinite_steps.num_skipped, "epochs": epochs}
 
     def _save_and_evaluate(self) -> None:
-        """What is due after a step: its checkpoint first, as an evaluation may take the process with it."""
-        training, due = self.config.Training, self.scores.due(self.step)
-        if due and not self.signals.stop_signal:
-            self.gate.agree_to_stop()  # before what may take long
-        save = self.step == training.steps or self.signals.stop_signal or self.step % training.checkpoint_every == 0
-        if save:
+        """Save and evaluate after a step if they are due."""
+        training, is_evaluation_due = self.config.Training, self.evaluations.is_due(self.step)
+        # An evaluation may take long, so requests to stop are obeyed before it.
+        if is_evaluation_due and not self.signals.stop_signal:
+            self.batch_gate.agree_to_stop()
+        is_stopped = self.signals.stop_signal is not None
+        # Save before evaluating, because an evaluation may crash the process.
+        should_save = self.step == training.steps or is_stopped or self.step % training.checkpoint_every == 0
+        if should_save:
             self._save()
-        evaluate = due and not self.signals.stop_signal
-        if evaluate:
-            with self.progress.meter.paused():
-                self._evaluate(saved=bool(save))
-        if self.scores.settled and not save:
+        should_evaluate = is_evaluation_due and not is_stopped
+        if should_evaluate:
+            with self.progress.meter.pause():
+                self._evaluate(is_saved=should_save)
+        # The run ends here, so its last step needs a checkpoint.
+        if self.evaluations.is_out_of_patience and not should_save:
             self._save()
-        if save or evaluate:
+        if should_save or should_evaluate:
             self.progress.write_reports()
 
     def _train_step(self, batch: Batch, rate: float) -> None:
@@ -322,42 +356,45 @@ class Trainer:
         self.step += 1
 
     def _save(self) -> None:
+        """Save a checkpoint of the current step. A collective."""
         self.update.finish_pending()
-        bad_samples = self.progress.joined_bad_samples()
+        bad_samples = self.progress.gather_bad_samples()
         average_statistics(self.model)
         check_weights(self.model, self.step)
-        optimizer = gather_optimizer_state(self.optimizer, self.model)
+        optimizer_state = gather_optimizer_state(self.optimizer, self.model)
+        # The model is saved with its averages, so the weights themselves go with the optimiser's state.
         if self.average and self.rank == 0:
-            optimizer |= self.average.get_raw_weights()
+            optimizer_state |= self.average.get_raw_weights()
         state: State = {
             "step": self.step,
             "seed": self.config.Training.seed,
             "ranks": self.ranks,
             "scaler": get_scaler_state(self.scaler),
             "bad_samples": bad_samples.as_dict(),
-            "skipped_steps": [self.nonfinite.num_skipped, self.nonfinite.num_in_a_row],
+            "skipped_steps": [self.nonfinite_steps.num_skipped, self.nonfinite_steps.num_in_a_row],
             "data": self.stream.state(self.position),
-            "evaluated": self.scores.evaluated,
+            "evaluated_step": self.evaluations.evaluated_step,
             "best": self.best,
         }
-        with self._scored_weights(), errors_on_all_ranks():
+        with self._use_averages(), errors_on_all_ranks():
             if self.rank == 0:
-                made = self._golden()
-                save_checkpoint(
-                    self.run, Checkpoint(state, self.model, optimizer, self.config, self.task.tokenizer, made)
-                )
+                golden = self._compute_golden()
+                checkpoint = Checkpoint(state, self.model, optimizer_state, self.config, self.task.tokenizer, golden)
+                save_checkpoint(self.run, checkpoint)
 
-    def _golden(self) -> dict[str, Any] | None:
-        """What the model as it is computes in float32, of a few inputs and without a collective. None: it embeds
-        nothing, or failed to, which costs no checkpoint."""
+    def _compute_golden(self) -> dict[str, Any] | None:
+        """Return the model's float32 embeddings of a few inputs; no collective.
+
+        None if the model has no embeddings or computing them failed; the checkpoint is saved anyway.
+        """
         if isinstance(self.model, DualEncoder):
             with self.best_effort.attempt("golden embeddings"):
-                return compute_golden(encoder_of(self.model, self.task.tokenizer, self.config, "float32"))
+                return compute_golden(build_run_encoder(self.model, self.task.tokenizer, self.config, "float32"))
         return None
 
     @contextmanager
-    def _scored_weights(self) -> Iterator[None]:
-        """Within the block the model is what is scored and saved: its average, where there is one. A collective."""
+    def _use_averages(self) -> Iterator[None]:
+        """Give the model in the block the weights that are scored and saved: the averages, if any. A collective."""
         if self.average is None:
             yield
             return
@@ -365,27 +402,32 @@ class Trainer:
             average_statistics(self.model)
             yield
 
-    def _evaluate(self, saved: bool) -> None:
-        """Scores the model, and keeps the checkpoint of the best step. A collective.
+    def _evaluate(self, is_saved: bool) -> None:
+        """Score the model, and keep the checkpoint of the best step. A collective.
 
         Args:
-            saved: whether this step has its checkpoint.
+            is_saved: whether this step already has a checkpoint.
         """
         self.update.finish_pending()
         average_statistics(self.model)
-        with self._scored_weights():
-            found = self.scores.score(self.model, self.step)
-        self.progress.evaluation(self.step, self.scores.records(found), as_lines(found))
-        failures = {what: why for metrics in found.values() for what, why in metrics.failures.items()}
+        with self._use_averages():
+            metrics = self.evaluations.evaluate(self.model, self.step)
+        self.progress.record_evaluation(self.step, self.evaluations.make_records(metrics), format_metrics(metrics))
+        failures: dict[str, str] = {}
+        for evaluator_metrics in metrics.values():
+            failures |= evaluator_metrics.failures
         if self.rank == 0:
-            for what, why in failures.items():
-                self.best_effort.failed(f"evaluation on {what}", why)
-        if self.scores.improved(found) and not saved:
+            for data_name, reason in failures.items():
+                self.best_effort.report_failure(f"evaluation on {data_name}", reason)
+
+        # A failed evaluation is not recorded in the checkpoint, so that a resumed run repeats it.
+        if self.evaluations.update_best(metrics) and not is_saved:
             self._save()
-        elif saved and not failures and self.rank == 0:
+        elif is_saved and not failures and self.rank == 0:
             with self.best_effort.attempt("note of the evaluation"):
-                note_evaluation(self.run, self.step, self.best)
-                keep_only(self.run, self.config.Training.keep_checkpoints, self.scores.best_step)
+                save_evaluation(self.run, self.step, self.best)
+                best_step = self.evaluations.best_step
+                remove_old_checkpoints(self.run, self.config.Training.keep_checkpoints, best_step)
 
 
 def _join_ranks(config: Config) -> tuple[int, int]:
@@ -395,15 +437,15 @@ def _join_ranks(config: Config) -> tuple[int, int]:
 
 
 def _resolve_names(config: Config) -> Config:
-    """Import the parts that the configuration names, and resolve `Model.like`. A collective."""
-    # Before the names that come with weights are read: only those that the user wrote are imported.
+    """Import the modules that the configuration names, and resolve `Model.like`. A collective."""
+    # Before `Model.like` adds names that come with weights: only names that the user wrote are imported.
     with errors_on_all_ranks():
         import_user_modules(config.names)
     return run_on_first_rank_first(lambda: resolve_model_like(config))
 
 
 def _check_ranks_and_device(config: Config, ranks: int) -> None:
-    """Raise ConfigError if so many ranks of this device cannot run the configuration."""
+    """Raise ConfigError if this number of ranks on this device cannot run the configuration."""
     training = config.Training
     if training.global_batch % ranks:
         raise ConfigError(f"Training.global_batch ({training.global_batch}) must be divisible by the {ranks} ranks")
@@ -411,21 +453,21 @@ def _check_ranks_and_device(config: Config, ranks: int) -> None:
     check_sharding(training.sharding, ranks)
 
 
-def _claim_run_folder(config: Config, resume: bool, rank: int, owner: ExitStack) -> Path | None:
-    """Make rank 0 the owner of the run folder. A collective.
+def _claim_run_folder(config: Config, resume: bool, rank: int, folder_lock: ExitStack) -> Path | None:
+    """Lock the run folder on rank 0. A collective.
 
     Returns:
-        The checkpoint to continue from, None at the beginning of a run.
+        The checkpoint from which the run resumes; None: it begins.
     """
     run, checkpoint = Path(config.Training.output), None
     with errors_on_all_ranks():
         if rank == 0:
-            owner.enter_context(owned(run))
+            folder_lock.enter_context(owned(run))
             if list_checkpoints(run) and not resume:
                 raise ConfigError(
                     f"{run} already holds a run; continue with --resume or choose another -o Training.output=..."
                 )
-            checkpoint = recover(run)
+            checkpoint = recover_checkpoint(run)
     return collectives.all_gather_object(checkpoint)[0]
 
 
@@ -435,7 +477,7 @@ def _open_training_data(
     """Return the configuration with its final towers and steps, the task, and its rows. A collective."""
     with errors_on_all_ranks():
         if checkpoint:
-            config = as_begun(config, checkpoint)
+            config = restore_towers(config, checkpoint)
         else:
             config = config.model_copy(update={"Model": as_installed(config.Model)})
         task = make_task(config)
@@ -443,25 +485,24 @@ def _open_training_data(
     return resolve_steps(config, rows.stream.num_samples), task, rows
 
 
-def _open_on_all_ranks(build: Callable[[], T], best_effort: BestEffort | None, rank: int) -> T | None:
-    """Return what is built on data that are scored. A collective.
+def _open_on_all_ranks(open_data: Callable[[], T], if_missing: BestEffort | None, rank: int) -> T | None:
+    """Open data that are scored. A collective.
 
     Args:
-        build: opens the data.
-        best_effort: notes data that cannot be opened, instead of an error; the result is then None. None: an error
-            ends the run.
-        rank: that of this process.
+        open_data: opens the data.
+        if_missing: records that the data cannot be read, and the result is None; None: the error is raised.
+        rank: rank of this process.
     """
     try:
         with errors_on_all_ranks():
-            return build()
+            return open_data()
     except ConfigError:
         raise
     except (OSError, ValueError) as error:
-        if best_effort is None:
+        if if_missing is None:
             raise
         if rank == 0:
-            best_effort.failed("validation data", str(error))
+            if_missing.report_failure("validation data", str(error))
         return None
 
 
@@ -469,13 +510,13 @@ def _collect_facts(
     config: Config, stream: SampleStream, evaluators: Mapping[str, Evaluator], checkpoint: Path | None
 ) -> dict[str, Any]:
     """Return what the ranks of a run must have in common."""
-    here = runtime.environment()
+    environment = runtime.environment()
     return {
         **config.model_dump(),
         "training data": dict(zip(stream.names, stream.state(0)["sources"], strict=True)),
         "digest of the first samples": hash_samples(stream),
-        "scored data": {name: dict(evaluator.data) for name, evaluator in evaluators.items()},
+        "scored data": {name: dict(evaluator.data_sizes) for name, evaluator in evaluators.items()},
         "checkpoint": checkpoint.name if checkpoint and checkpoint.is_dir() else None,
-        "git revision": here["git"],
-        "versions": here["versions"],
+        "git revision": environment["git"],
+        "versions": environment["versions"],
     }

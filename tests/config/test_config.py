@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ernie_vil2.config import MISSING, Config, ConfigError, apply_overrides, differences, dump_config, load_config
 from ernie_vil2.config.load import override
 from ernie_vil2.towers import ImageTowerConfig, TextTowerConfig
-from ernie_vil2.training.checkpoint import changed_settings
+from ernie_vil2.training.checkpoint import find_changed_settings
 from ernie_vil2.training.optimizer import resolve_steps
 from tests.support.paths import ROOT
 
@@ -257,7 +257,7 @@ def test_what_is_free_on_resume_is_not_a_change():
     # A run on CPU that was configured in bfloat16 has trained in float32 in truth.
     free = ["Evaluation.every=7", "Training.device=cpu", "Data.workers=1", "Training.precision=bfloat16"]
     changed = load_config(None, [*free, "Optimizer.beta1=0.8"])
-    assert changed_settings(load_config(None, []), changed) == ["Optimizer.beta1"]
+    assert find_changed_settings(load_config(None, []), changed) == ["Optimizer.beta1"]
 
 
 def test_four_view_pairs_count_again_where_none_is_named():

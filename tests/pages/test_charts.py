@@ -42,7 +42,7 @@ def evaluation(step, language="en", evaluator="retrieval", **changes):
     for way in ("image_to_text", "text_to_image"):
         metrics |= {f"{language}/{way}/R@1": 10.0 + step, f"{language}/{way}/R@10": 50.0}
     record = {"kind": "evaluation", "step": step, "evaluator": evaluator, "best_by": "mean_recall",
-              "shown": list(metrics), "metrics": {**metrics, "mean_recall": 30.0}}  # fmt: skip
+              "progress_metrics": list(metrics), "metrics": {**metrics, "mean_recall": 30.0}}  # fmt: skip
     return record | changes
 
 
@@ -200,7 +200,8 @@ def test_recall_shows_cutoffs_directions_and_languages():
     records = []
     for step in (10, 20):
         zh, en = evaluation(step, "zh"), evaluation(step, "en")
-        records.append(zh | {"shown": zh["shown"] + en["shown"], "metrics": zh["metrics"] | en["metrics"]})
+        names = zh["progress_metrics"] + en["progress_metrics"]
+        records.append(zh | {"progress_metrics": names, "metrics": zh["metrics"] | en["metrics"]})
     html = run_page([*records, evaluation(20, "fr", "another")])
     assert [len(line) for line in lines_of(html, "Retrieval over time")] == [2] * 8
     assert len(lines_of(html, "Another over time")) == 4
@@ -212,9 +213,11 @@ def test_recall_shows_cutoffs_directions_and_languages():
 def test_numbers_of_any_name_are_drawn():
     """Of an evaluator and a task that nothing here knows; one that is missing or null leaves a gap."""
     metrics = {"accuracy": 60.0, "accuracy/entailment": 70.0, "accuracy/neutral": None, "accuracy/contradiction": 50.0}
-    scores = [evaluation(step, "", "snli_ve", best_by="accuracy", metrics=metrics, shown=None) for step in (1, 2)]
+    scores = [
+        evaluation(step, "", "snli_ve", best_by="accuracy", metrics=metrics, progress_metrics=None) for step in (1, 2)
+    ]
     steps = [{"kind": "train", "step": step, "loss": 1.0, "train_accuracy": 30.0} for step in (1, 2)]
-    html = run_page([*steps, *scores, evaluation(3, "", "snli_ve", metrics={"accuracy": 61.0}, shown=None)])
+    html = run_page([*steps, *scores, evaluation(3, "", "snli_ve", metrics={"accuracy": 61.0}, progress_metrics=None)])
     assert [len(line) for line in lines_of(html, "Snli ve over time")] == [3, 2, 2]
     for label in ("accuracy <b>61</b>", "accuracy entailment <b>70</b>", "accuracy contradiction <b>50</b>"):
         assert label in html
@@ -235,5 +238,7 @@ def test_an_outlier_does_not_rule_the_axis_of_the_loss(most, is_cut):
 
 def test_the_best_step_is_marked():
     recalls = {0: 90.0, 10: 40.0, 20: 50.0, 30: 45.0}
-    records = [evaluation(step, shown=None, metrics={"mean_recall": value}) for step, value in recalls.items()]
+    records = [
+        evaluation(step, progress_metrics=None, metrics={"mean_recall": value}) for step, value in recalls.items()
+    ]
     assert "best: 20" in run_page(records)  # step 0 is not a checkpoint

@@ -112,7 +112,7 @@ def test_the_scorer_in_training(parts, trainer, shapes, capsys):
     """Its metrics, of names that nothing else knows, are in the log, the curves, the terminal and the checkpoint."""
     run = trainer("Evaluation.evaluators=[{margin: {scale: 9}}, retrieval]", "Evaluation.every=1",
                   "Evaluation.at_start=true", f"Data.val=[{shapes['val']}]")  # fmt: skip
-    assert run.scores.evaluators["margin"].scorer.scale == 9
+    assert run.evaluations.evaluators["margin"].scorer.scale == 9
     assert run.fit() and not run.best_effort.failures
     records = [record for record in read_log(run.run / "log.jsonl") if record["kind"] == "evaluation"]
     expected = [(step, name) for step in (0, 1, 2) for name in ("margin", "retrieval")]

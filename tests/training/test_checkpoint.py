@@ -19,8 +19,8 @@ from ernie_vil2.training.checkpoint import (
     FullDisk,
     check_checkpoint,
     load_checkpoint,
-    note_evaluation,
-    recover,
+    recover_checkpoint,
+    save_evaluation,
 )
 from tests.support.small_run import (
     SmallRun,
@@ -48,7 +48,7 @@ def test_checkpoint_brings_weights_and_optimiser_back(run, tmp_path):
     # A rank that shards the optimiser takes its own state alone: two moments and two powers of the betas.
     other = SmallRun(tmp_path / "other")
     name = other.model.log_logit_scale.name
-    load_checkpoint(folder, other.model, other.optimizer, own={name})
+    load_checkpoint(folder, other.model, other.optimizer, local_names={name})
     assert len(other.optimizer.state_dict()) == 4
     assert all(key.startswith(f"{name}_") for key in other.optimizer.state_dict())
 
@@ -70,30 +70,30 @@ def test_state_of_another_version_is_refused(run):
 def test_damage_is_reported_and_the_one_before_used(run, capsys, name, damage, reason):
     whole, newest = run.save(1), run.save(2)
     damage(newest / name)
-    assert recover(run.folder) == whole
+    assert recover_checkpoint(run.folder) == whole
     error = capsys.readouterr().err
     assert f"checkpoint {newest} is damaged: " in error and reason in error
     assert name in error or damage is flip_bit
     assert run.names() == ["damaged_step_00000002", "step_00000001"]
-    assert recover(run.folder) == whole and capsys.readouterr().err == ""
+    assert recover_checkpoint(run.folder) == whole and capsys.readouterr().err == ""
 
 
 def test_without_a_whole_checkpoint_all_stay(run):
     for step, name in ((1, "state.json"), (2, "vocab.txt")):
         remove(run.save(step) / name)
     with pytest.raises(DamagedCheckpoint, match="step_00000002: vocab.txt .*step_00000001: state"):
-        recover(run.folder)
+        recover_checkpoint(run.folder)
     assert run.names() == ["step_00000001", "step_00000002"]
 
 
 def test_what_killed_processes_left_is_removed(run):
-    assert recover(run.folder) is None
+    assert recover_checkpoint(run.folder) is None
     whole = run.save(1)
     for name in (".step_00000002.partial", ".step_00000000.partial"):
         (whole.parent / name).mkdir()
         (whole.parent / name / "model.safetensors").write_bytes(b"half")
     (whole.parent / ".best.123.partial").symlink_to(whole.name)
-    assert recover(run.folder) == whole and run.names() == ["step_00000001"]
+    assert recover_checkpoint(run.folder) == whole and run.names() == ["step_00000001"]
 
 
 def test_newest_and_best_are_kept(run):
@@ -116,7 +116,7 @@ def test_what_is_not_ours_stays_as_it_is(run):
         shutil.copytree(newest, newest.parent / name)
     (newest.parent / "step_notes.txt").write_text("")
     theirs.append("step_notes.txt")
-    assert recover(run.folder) == newest
+    assert recover_checkpoint(run.folder) == newest
     run.save(3, keep=1, best=3)
     assert run.names() == sorted([*theirs, "best", "step_00000003"])
     check_checkpoint(run.folder / "elsewhere")
@@ -162,8 +162,8 @@ def test_disk_that_fills_up_leaves_the_checkpoint_before(run, monkeypatch, numbe
 def test_damaged_note_of_an_evaluation_is_left_out(run, capsys):
     folder = run.save(1)
     best = {"step": 1, "metric": "mean_recall", "value": 9.0}
-    note_evaluation(run.folder, 1, best)
+    save_evaluation(run.folder, 1, best)
     assert load_checkpoint(folder, run.model, run.optimizer)["best"] == best
-    (folder / "evaluation.json").write_text('{"evaluated": ')
+    (folder / "evaluation.json").write_text('{"evaluated_step": ')
     assert load_checkpoint(folder, run.model, run.optimizer) == {"step": 1, "seed": 0, "best": None}
     assert "evaluation.json is damaged" in capsys.readouterr().err

@@ -46,7 +46,7 @@ def test_golden_embeddings_are_of_their_checkpoint(config, tmp_path, monkeypatch
     if name == "widths":
         return
 
-    monkeypatch.setattr(module.Trainer, "_golden", lambda trainer: None)
+    monkeypatch.setattr(module.Trainer, "_compute_golden", lambda trainer: None)
     without = fit(config(*changes, f"Training.output={tmp_path / 'without'}"))
     assert losses(without) == losses(with_them)
     for folder in list_checkpoints(without.run):
@@ -82,5 +82,5 @@ def test_checkpoint_without_them_loads_and_resumes(config, monkeypatch, capsys):
     assert card(folder)["golden"] is None
     with pytest.raises(MissingGoldenError):
         load_model(trainer.run, verify=True)
-    fit(config("Training.steps=2"), resume=True, extend=True)
+    fit(config("Training.steps=2"), resume=True, can_extend=True)
     load_model(trainer.run, verify=True)

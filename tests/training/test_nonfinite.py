@@ -11,7 +11,7 @@ import paddle.distributed as dist
 import pytest
 from safetensors.numpy import load_file
 
-from ernie_vil2.training.checkpoint import list_checkpoints, recover
+from ernie_vil2.training.checkpoint import list_checkpoints, recover_checkpoint
 from ernie_vil2.training.optimizer import compute_squared_gradient_norms
 from ernie_vil2.training.trainer import Trainer
 from ernie_vil2.training.update import MAX_NONFINITE_STEPS, NotFinite
@@ -105,7 +105,7 @@ def test_evidence_of_a_stop_holds_the_last_good_weights(config, what, image, mic
     # Good checkpoints are all there; going on comes to the same step, or passes it by.
     assert [path.name for path in list_checkpoints(trainer.run)] == ["step_00000002", "step_00000004"]
     resumed = spoilt(Trainer(config(*settings, "Training.nonfinite=skip"), resume=True), what, {4})
-    assert resumed.step == 4 and resumed.fit() and resumed.nonfinite.num_skipped == 1
+    assert resumed.step == 4 and resumed.fit() and resumed.nonfinite_steps.num_skipped == 1
 
 
 @pytest.mark.parametrize("nonfinite", ["stop", "skip"])
@@ -138,7 +138,7 @@ def test_step_left_out_changes_nothing_and_is_counted(config, tmp_path, capsys, 
     trainer = spoilt(Trainer(config(*settings)), what, {1, 3})
     states = []
     before_steps(trainer, lambda batch: states.append(whole_state(trainer)))
-    assert trainer.fit() and trainer.step == 5 and trainer.nonfinite.num_skipped == 2
+    assert trainer.fit() and trainer.step == 5 and trainer.nonfinite_steps.num_skipped == 2
     states.append(whole_state(trainer))
     for number, (before, after) in enumerate(pairwise(states)):
         is_same = all(np.array_equal(before.get(name), value) for name, value in after.items())
@@ -156,8 +156,8 @@ def test_step_left_out_changes_nothing_and_is_counted(config, tmp_path, capsys, 
     interrupted = config(*settings, "Training.checkpoint_every=2", f"Training.output={tmp_path / 'interrupted'}")
     crash_after(spoilt(Trainer(interrupted), what, {1, 3}), 3)
     again = spoilt(Trainer(interrupted, resume=True), what, {1, 3})
-    assert again.nonfinite.num_skipped == 1 and again.fit()
-    assert losses(again) == losses(trainer) and again.nonfinite.num_skipped == 2
+    assert again.nonfinite_steps.num_skipped == 1 and again.fit()
+    assert losses(again) == losses(trainer) and again.nonfinite_steps.num_skipped == 2
     assert_same_arrays(weights(again), weights(trainer))
 
 
@@ -201,7 +201,7 @@ def test_weights_that_are_not_finite_are_not_saved(config):
     with pytest.raises(NotFinite, match=r"weights after step 4 .*\(text.*position"):
         trainer.fit()
     [checkpoint] = list_checkpoints(trainer.run)
-    assert checkpoint.name == "step_00000002" and recover(trainer.run) == checkpoint
+    assert checkpoint.name == "step_00000002" and recover_checkpoint(trainer.run) == checkpoint
 
 
 class Scaler:
@@ -242,7 +242,7 @@ def test_loss_scaler_leaves_out_steps_until_nothing_is_lower(config, tmp_path):
             with pytest.raises(NotFinite, match=f"gradient of step {ends} is"):
                 trainer.fit()
         else:
-            assert trainer.fit() and trainer.nonfinite.num_skipped == 0
+            assert trainer.fit() and trainer.nonfinite_steps.num_skipped == 0
             state = json.loads((list_checkpoints(trainer.run)[-1] / "state.json").read_text())
             assert state["scaler"] == {"scale": [1.0]}
         assert trainer.scaler.factor == 1.0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ernie_vil2.config import Config
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.io.files import OtherVersion
-from ernie_vil2.training.run_log import RunLog, in_a_sentence, progress_facts, read_log, write_run_page
+from ernie_vil2.training.run_log import RunLog, describe_progress, read_log, summarize_run, write_run_page
 
 
 def record(step, kind="train", **values):
@@ -33,7 +33,7 @@ BAD = [
     line(1, loss="low"),
     line(1, "evaluation", evaluator="mine", best_by=None, metrics={"accuracy": "high"}),
     line(1, "evaluation", evaluator="mine", best_by=None, metrics=[1.0]),
-    line(1, "evaluation", evaluator="mine", best_by=None, metrics={"accuracy": 1.0}, shown="accuracy"),
+    line(1, "evaluation", evaluator="mine", best_by=None, metrics={"accuracy": 1.0}, progress_metrics="accuracy"),
     line(1, "note"),
 ]
 
@@ -94,9 +94,9 @@ def test_progress_is_counted_from_the_log():
     rates = ((1, 10.0, 0.0), (2, 30.0, 0.1), (3, 50.0, 0.5))
     records = [record(step, seconds=60.0 * step, samples_per_second=rate, loader_wait=wait)
                for step, rate, wait in rates]  # fmt: skip
-    facts = " ".join(progress_facts(Config(), records).values())
+    facts = " ".join(describe_progress(Config(), records).values())
     assert all(figure in facts for figure in ("3 of ", "3.0 minutes", "30 samples", "20.0%"))
-    assert progress_facts(Config(), []) == {}
+    assert describe_progress(Config(), []) == {}
 
 
 def test_summary_leaves_out_what_is_not_finite_or_not_chosen():
@@ -107,5 +107,5 @@ def test_summary_leaves_out_what_is_not_finite_or_not_chosen():
         {"kind": "evaluation", "step": 2, "best_by": None, "metrics": {"loss": 1.0}},
         {"kind": "evaluation", "step": 2, "best_by": "mean_recall", "metrics": {"mean_recall": None}},
     ]
-    sentence = in_a_sentence(records, 10)
-    assert in_a_sentence([], 10) == "" and "2.000" in sentence and "12.50 at step 0" in sentence
+    sentence = summarize_run(records, 10)
+    assert summarize_run([], 10) == "" and "2.000" in sentence and "12.50 at step 0" in sentence

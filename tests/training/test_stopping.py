@@ -149,7 +149,7 @@ def test_stopped_run_is_evaluated_when_it_goes_on(config, tmp_path):
     for step in (3, 5):  # `_sum_over_ranks` is called before the step is counted
         stopped = Trainer(config(*settings), resume=True)
         signalled_in(stopped, stopped.update, "_sum_over_ranks", step)
-        assert not stopped.fit() and stopped.step == step + 1 and stopped.scores.evaluated == step - 1
+        assert not stopped.fit() and stopped.step == step + 1 and stopped.evaluations.evaluated_step == step - 1
         assert list_checkpoints(stopped.run)[-1].name == f"step_{step + 1:08d}"
     last = Trainer(config(*settings), resume=True)
     assert last.fit() and last.best == whole.best

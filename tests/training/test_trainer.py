@@ -132,11 +132,11 @@ def test_finished_run_is_extended_past_its_warm_up(config, tmp_path):
     first = fit(short)
     for change, key in (("Training.steps=3", "Training.steps"), ("Optimizer.beta1=0.5", "Optimizer.beta1")):
         with pytest.raises(ConfigError, match=f"other values of {key};"):
-            Trainer(config(*settings, "Training.steps=8", change), resume=True, extend=True)
+            Trainer(config(*settings, "Training.steps=8", change), resume=True, can_extend=True)
     copy = shutil.copytree(first.run, tmp_path / "copy")
     begun = losses(first)
 
-    extended = Trainer(long, resume=True, extend=True)
+    extended = Trainer(long, resume=True, can_extend=True)
     assert extended.step == 4 and extended.fit() and extended.step == 8
     rates = [record["learning_rate"] for record in train_records(extended.run)]
     fitted = resolve_steps(short, 128)
@@ -146,7 +146,7 @@ def test_finished_run_is_extended_past_its_warm_up(config, tmp_path):
 
     # It may be interrupted again, and is a run of eight steps then.
     long = config(*settings, "Training.steps=8", f"Training.output={copy}")
-    crash_after(Trainer(long, resume=True, extend=True), 7)
+    crash_after(Trainer(long, resume=True, can_extend=True), 7)
     again = Trainer(long, resume=True)
     assert again.step == 6 and again.fit() and losses(again) == losses(extended)
     assert_same_arrays(weights(again), weights(extended))

@@ -111,7 +111,7 @@ def test_average_is_scored_and_training_goes_on_without_it(config, tmp_path):
     for one, other in zip(plain.model.parameters(), averaged.model.parameters(), strict=True):
         assert np.array_equal(one.numpy(), other.numpy())
     loaded = ernie_vil2.load_model(averaged.run).backend.model
-    scored = averaged.scores.evaluators["retrieval"](loaded).values
+    scored = averaged.evaluations.evaluators["retrieval"](loaded).values
     assert evaluation_records(averaged.run)[-1]["metrics"] == pytest.approx(scored)
     assert any((weights(averaged)[name] != value).any() for name, value in weights(plain).items())
 

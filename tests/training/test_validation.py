@@ -36,14 +36,15 @@ def test_run_is_evaluated_by_every_protocol_and_resumes(config, folder, monkeypa
     settings = config(*settings)
     crash_after(Trainer(settings), 1)
     trainer = Trainer(settings, resume=True)
-    assert trainer.step == trainer.scores.evaluated == 1 and trainer.fit() and not trainer.best_effort.failures
+    assert trainer.step == trainer.evaluations.evaluated_step == 1
+    assert trainer.fit() and not trainer.best_effort.failures
     assert [record["step"] for record in evaluation_records(trainer.run)] == [1, 2]
     names = {name for record in evaluation_records(trainer.run) for name in record["metrics"]}
     scored = {way for way in DIRECTION_NAMES if any(f"/{way}/" in name for name in names)}
     assert scored == set(scoring.directions)
     assert (trainer.best is None) == (not scored)
     # R@1 and R@10 of each language and direction, and the mean recall.
-    assert not scored or len(evaluation_records(trainer.run)[0]["shown"]) == 2 * languages * len(scored) + 1
+    assert not scored or len(evaluation_records(trainer.run)[0]["progress_metrics"]) == 2 * languages * len(scored) + 1
 
 
 def test_missing_validation_data_end_a_run_before_its_first_step(config, shapes, tmp_path, capsys):
@@ -63,7 +64,7 @@ def test_missing_validation_data_end_a_run_before_its_first_step(config, shapes,
 
 
 @pytest.mark.parametrize("part", [
-    "training.run_log.write_run_page", pytest.param("training.trainer.note_evaluation", marks=pytest.mark.slow),
+    "training.run_log.write_run_page", pytest.param("training.trainer.save_evaluation", marks=pytest.mark.slow),
     "evaluation.scorers.retrieval.score_embeddings",
 ])  # fmt: skip
 def test_best_effort_that_fails_ends_no_run(config, monkeypatch, capsys, part):
@@ -80,7 +81,7 @@ def test_best_effort_that_fails_ends_no_run(config, monkeypatch, capsys, part):
     monkeypatch.undo()
     again = Trainer(settings, resume=True)
     assert again.fit() and not again.best_effort.failures
-    assert again.scores.evaluated == 4  # what had failed is made up for
+    assert again.evaluations.evaluated_step == 4  # what had failed is made up for
     assert "mean_recall" in evaluation_records(again.run)[-1]["metrics"]
 
 
@@ -93,7 +94,7 @@ def test_due_checkpoint_is_written_before_the_evaluation(config, monkeypatch):
 
     first = Trainer(settings)
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "scored", interrupted)
+        patch.setattr(scoring, "run_evaluator", interrupted)
         with pytest.raises(KeyboardInterrupt):
             first.fit()
     second = Trainer(settings, resume=True)
@@ -119,7 +120,7 @@ def test_classes_are_watched_next_to_retrieval_or_alone(config, classes, tmp_pat
     """The figures of the last step are those of the command on the checkpoint that is left."""
     settings = ["Evaluation.every=2", "Training.steps=3", "Evaluation.at_start=true", classes]
     trainer = Trainer(config(*settings, "Evaluation.evaluators=[retrieval, zero_shot]"))
-    assert trainer.scores.evaluators["zero_shot"].data == {"val": "16 images, 4 classes, named in zh and en"}
+    assert trainer.evaluations.evaluators["zero_shot"].data_sizes == {"val": "16 images, 4 classes, named in zh and en"}
     assert trainer.fit() and not trainer.best_effort.failures
     assert [record["step"] for record in zero_shot_records(trainer)] == [0, 2, 3]
     assert trainer.best["metric"] == "mean_recall"
@@ -199,12 +200,12 @@ def test_extended_run_keeps_what_it_was_before(tested, shapes, tmp_path):
     (trainer.run / "evaluation" / "after.json").unlink()
     again = fit(tested(*settings, "Training.steps=2"), resume=True)
     assert means(results(again, "after")) == means(after)
-    longer = fit(tested(*settings, "Training.steps=4"), resume=True, extend=True)
+    longer = fit(tested(*settings, "Training.steps=4"), resume=True, can_extend=True)
     assert results(longer, "before") == before
     assert results(longer, "after")["model"] != after["model"]
 
     data.unlink()
-    assert fit(tested(*settings, "Training.steps=6"), resume=True, extend=True).step == 6
+    assert fit(tested(*settings, "Training.steps=6"), resume=True, can_extend=True).step == 6
     with pytest.raises(FileNotFoundError):
         Trainer(tested(*settings, f"Training.output={tmp_path / 'new'}"))
 
