@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from ernie_vil2.io.files import add_path_to_errors, atomic_write, load_json, parse_json, save_arrays, stat_regular_file
 from ernie_vil2.io.restricted_pickle import Array, Refused, load
 from ernie_vil2.io.terminal import join_names, make_printable
-from ernie_vil2.models.weights.torch_files import BFLOAT16, OLD_FORMAT, as_float32, read_torch, write_torch
+from ernie_vil2.models.weights.torch_files import BFLOAT16, OLD_FORMAT, read_torch, write_torch
 
 # Layouts of ERNIE-ViL 2.0, see `formats`, and the first word of an array's name that gives one away.
 WeightFormat = Literal["official", "paddlenlp", "ernie_vil2"]
@@ -152,6 +152,14 @@ def read_weights(path: str | Path, keep_bfloat16: bool = False) -> dict[str, np.
     if keep_bfloat16:
         return arrays
     return {name: as_float32(array) for name, array in arrays.items()}
+
+
+def as_float32(array: np.ndarray) -> np.ndarray:
+    """Convert an array of bfloat16 to float32, exactly; return any other array as it is."""
+    if array.dtype != BFLOAT16:
+        return array
+    # bfloat16 is the upper half of a float32.
+    return (np.ascontiguousarray(array).view("<u2").astype("<u4") << 16).view("<f4").reshape(array.shape)
 
 
 def _read_file(path: str | Path) -> dict[str, np.ndarray]:

@@ -171,14 +171,6 @@ def _pickle_tuple(values: Sequence[int]) -> bytes:
     return b"".join([pickle.MARK, *map(_pickle_number, values), pickle.TUPLE])
 
 
-def as_float32(array: np.ndarray) -> np.ndarray:
-    """Convert an array of bfloat16 to float32, exactly; return any other array as it is."""
-    if array.dtype != BFLOAT16:
-        return array
-    # bfloat16 is the upper half of a float32.
-    return (np.ascontiguousarray(array).view("<u2").astype("<u4") << 16).view("<f4").reshape(array.shape)
-
-
 class _Archive:
     """Zip archive of a PyTorch file, whose members are all stored uncompressed."""
 

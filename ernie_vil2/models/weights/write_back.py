@@ -18,7 +18,7 @@ from ernie_vil2.data.trimming import trim_files
 from ernie_vil2.io.files import INTEGRITY, load_json, write_json, write_text
 from ernie_vil2.io.run_folder import CONFIG, VOCABULARY
 from ernie_vil2.io.terminal import make_printable
-from ernie_vil2.models.weights.files import INDEX_SUFFIX, get_folder, read_weights, write_torch_weights
+from ernie_vil2.models.weights.files import INDEX_SUFFIX, as_float32, get_folder, read_weights, write_torch_weights
 from ernie_vil2.models.weights.format import (
     WORD_EMBEDDING,
     FamilyModel,
@@ -30,7 +30,7 @@ from ernie_vil2.models.weights.format import (
 )
 from ernie_vil2.models.weights.integrity import TRAINING_FIELDS, write_model_integrity
 from ernie_vil2.models.weights.name_table import NameTable
-from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
+from ernie_vil2.models.weights.torch_files import BFLOAT16
 from ernie_vil2.towers.base import TextVariant
 from ernie_vil2.towers.transformer import text_variant
 
