@@ -19,9 +19,9 @@ from ernie_vil2.config import LoraConfig, TuningConfig
 from ernie_vil2.encoder import load_model
 from ernie_vil2.io.files import sha256
 from ernie_vil2.models.lora import add_lora
-from ernie_vil2.models.weights.files import INDEX_SUFFIX, read_weights, write_torch_weights
+from ernie_vil2.models.weights.files import INDEX_SUFFIX, as_float32, read_weights, write_torch_weights
 from ernie_vil2.models.weights.format import WORD_EMBEDDING, find_weights, read_model, write_model
-from ernie_vil2.models.weights.torch_files import BFLOAT16, as_float32
+from ernie_vil2.models.weights.torch_files import BFLOAT16
 from ernie_vil2.models.weights.write_back import find_layout, find_origin
 from tests.support.commands import call, succeed
 from tests.support.other_families import CARRIED_FIRST, FOLDERS, OWN, built, check_with_authors, expected
