@@ -22,7 +22,7 @@ from icon_study import write
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
-from ernie_vil2.io.run_folder import named_checkpoint
+from ernie_vil2.io.run_folder import resolve_checkpoint
 
 HERE = Path(__file__).resolve().parent
 STYLES = re.compile(r"twemoji|emojione|fluent-emoji|^noto|fxemoji")
@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, metavar="RUN", help="write the image tower of the run's newest checkpoint")
     args = parser.parse_args()
     if args.keep:
-        checkpoint = named_checkpoint(args.keep)
+        checkpoint = resolve_checkpoint(args.keep)
         if checkpoint is None:
             sys.exit(f"error: {args.keep} is not a run; run: python tools/train.py -c configs/demo/icon_tower.yaml")
         write_tower(HERE / "icon-tower.safetensors", load_file(checkpoint / "model.safetensors"))

@@ -426,7 +426,7 @@ def load_named_model(args: argparse.Namespace, has_head: bool = False) -> tuple[
     """
     from ernie_vil2.encoder import describe_backend, load_model
     from ernie_vil2.evaluation.scorers.entailment import load_classifier
-    from ernie_vil2.io.run_folder import run_of
+    from ernie_vil2.io.run_folder import find_run_folder
     from ernie_vil2.models.weights.format import find_weights
 
     weights = find_weights(args.checkpoint)
@@ -437,7 +437,7 @@ def load_named_model(args: argparse.Namespace, has_head: bool = False) -> tuple[
         encoder = load_model(weights, args.vocab, args.device, **options, backend=args.backend)
         if launched_rank()[0] == 0:
             print(f"backend: {describe_backend(encoder.backend)}")
-    if run_of(weights.parent):
+    if find_run_folder(weights.parent):
         args.checkpoint = weights.parent
     return encoder, weights
 

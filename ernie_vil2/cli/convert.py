@@ -50,14 +50,14 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_vil2.encoder import build_encoder, load_model
     from ernie_vil2.io.files import remove_folder
-    from ernie_vil2.io.run_folder import named_checkpoint
+    from ernie_vil2.io.run_folder import resolve_checkpoint
     from ernie_vil2.models.weights.format import read_model, write_model
     from ernie_vil2.models.weights.integrity import add_golden, check_golden, compute_golden, has_golden
     from ernie_vil2.models.weights.write_back import find_layout, find_origin
 
     if args.target.exists() and any(args.target.iterdir()):
         raise FileExistsError(f"{args.target} exists already; name another folder")
-    args.source = named_checkpoint(args.source) or args.source
+    args.source = resolve_checkpoint(args.source) or args.source
     if args.lora == "peft":
         return _write_adapter(args)
 

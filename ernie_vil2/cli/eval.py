@@ -312,12 +312,12 @@ def score_model(
     from ernie_vil2.evaluation.encoded import encode_on_all_ranks
     from ernie_vil2.evaluation.report import describe_run
     from ernie_vil2.evaluation.scorer import run_scorer
-    from ernie_vil2.io.run_folder import run_of
+    from ernie_vil2.io.run_folder import find_run_folder
 
     model, weights = arguments.load_named_model(args, scorer.needs_classifier)
     if width:
         model = model.with_width(width)
-    run_folder = run_of(weights.parent)
+    run_folder = find_run_folder(weights.parent)
     if args.output is None and run_folder:
         args.output = run_folder / scorer.folder
     output = args.output or Path(scorer.folder)

@@ -59,12 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
     from ernie_vil2.evaluation.report_page import ReportedRun, read_evaluations, write_run_report
-    from ernie_vil2.io.run_folder import CONFIG, LOG, RESULTS, run_of
+    from ernie_vil2.io.run_folder import CONFIG, LOG, RESULTS, find_run_folder
     from ernie_vil2.models.weights.format import find_weights
     from ernie_vil2.training.run_log import describe_config, describe_progress, read_log
 
     checkpoints = [find_weights(path).parent for path in args.run]
-    folders = [run_of(checkpoint) or Path(path) for checkpoint, path in zip(checkpoints, args.run, strict=True)]
+    folders = [
+        find_run_folder(checkpoint) or Path(path) for checkpoint, path in zip(checkpoints, args.run, strict=True)
+    ]
     runs: list[ReportedRun] = []
     card_lists: list[list[Card]] = []  # one for each run and language
     licences, thumbnails = set[str](), dict[str, bytes]()
@@ -180,13 +182,13 @@ def _score_initial_run(args: argparse.Namespace, folder: Path, config: Config) -
         cannot be scored.
     """
     from ernie_vil2.config import ConfigError, load_config
-    from ernie_vil2.io.run_folder import CONFIG, named_checkpoint
+    from ernie_vil2.io.run_folder import CONFIG, resolve_checkpoint
 
     initial = config.Model.weights
     if not initial:
         return {}
     try:
-        checkpoint = named_checkpoint(initial) or Path(initial)
+        checkpoint = resolve_checkpoint(initial) or Path(initial)
         if not (checkpoint / CONFIG).is_file():
             return {}
         initial_config = load_config(checkpoint / CONFIG)

@@ -26,7 +26,7 @@ from ernie_vil2.io.files import (
     read_integrity,
     read_text,
 )
-from ernie_vil2.io.run_folder import TOKENIZER, VOCABULARY, with_its_vocabulary
+from ernie_vil2.io.run_folder import TOKENIZER, VOCABULARY, resolve_vocabulary
 
 VERSION = 1
 ABOUT, CONFIG, PARITY = "export.json", "config.yaml", "parity.json"
@@ -78,7 +78,7 @@ def read_export(folder: str | Path) -> dict[str, Any]:
     folder = Path(folder)
     try:
         integrity = read_integrity(folder)
-        integrity.check_files(folder, {*integrity.files, ABOUT, CONFIG, *with_its_vocabulary(folder, [VOCABULARY])})
+        integrity.check_files(folder, {*integrity.files, ABOUT, CONFIG, *resolve_vocabulary(folder, [VOCABULARY])})
         about = _object(folder / ABOUT)
         check_version(about.get("version"), VERSION, folder / ABOUT, "export the checkpoint again with this release")
         if wrong := [key for key, right in _checked(about).items() if not right]:

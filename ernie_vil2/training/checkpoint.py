@@ -46,7 +46,7 @@ from ernie_vil2.io.run_folder import (
     State,
     checkpoint_folder,
     list_checkpoints,
-    with_its_vocabulary,
+    resolve_vocabulary,
 )
 from ernie_vil2.models import load_weights, save_weights
 from ernie_vil2.models.weights.integrity import write_model_integrity
@@ -110,7 +110,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
             for name, text in checkpoint.tokenizer.files().items():
                 (partial_folder / name).write_text(text, encoding="utf-8")
             # Last, because it holds the checksums of the others.
-            names = with_its_vocabulary(partial_folder, CHECKPOINT_FILES)
+            names = resolve_vocabulary(partial_folder, CHECKPOINT_FILES)
             write_model_integrity(partial_folder, config, names, checkpoint.golden)
         remove_old_checkpoints(run, config.Training.keep_checkpoints, best and best["step"])
     return folder
@@ -145,7 +145,7 @@ def link_best(run: Path, step: int | None) -> None:
 
 def check_checkpoint(folder: Path) -> None:
     """Compare every file with its checksum; raise DamagedFile if a file is missing or has changed."""
-    read_integrity(folder).check_files(folder, with_its_vocabulary(folder, CHECKPOINT_FILES))
+    read_integrity(folder).check_files(folder, resolve_vocabulary(folder, CHECKPOINT_FILES))
 
 
 def recover_checkpoint(run: Path) -> Path | None:

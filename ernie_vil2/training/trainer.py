@@ -14,7 +14,7 @@ from ernie_vil2.data.loader import Batch, SampleRows, load_batches
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream, watch_for_leaks
 from ernie_vil2.device import runtime
-from ernie_vil2.io.run_folder import Best, State, checkpoint_folder, list_checkpoints, owned
+from ernie_vil2.io.run_folder import Best, State, checkpoint_folder, list_checkpoints, lock_run_folder
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.models.weights.initial import resolve_model_like
 from ernie_vil2.models.weights.integrity import compute_golden
@@ -462,7 +462,7 @@ def _claim_run_folder(config: Config, resume: bool, rank: int, folder_lock: Exit
     run, checkpoint = Path(config.Training.output), None
     with errors_on_all_ranks():
         if rank == 0:
-            folder_lock.enter_context(owned(run))
+            folder_lock.enter_context(lock_run_folder(run))
             if list_checkpoints(run) and not resume:
                 raise ConfigError(
                     f"{run} already holds a run; continue with --resume or choose another -o Training.output=..."

@@ -17,7 +17,7 @@ from typing import Any
 from ernie_vil2.config import Config
 from ernie_vil2.device.launch import STOPPED, end_with_parent, heard
 from ernie_vil2.io.files import load_json, write_json
-from ernie_vil2.io.run_folder import RESULTS, STATE, list_checkpoints, step_of
+from ernie_vil2.io.run_folder import RESULTS, STATE, checkpoint_step, list_checkpoints
 from experiments.ablation.definition import VERSION, Measured, Run, Study
 
 RESULT = "study.json"  # in the folder `evaluation` of a run: what it was measured by
@@ -40,7 +40,7 @@ def make_run(study: Study, run: Run) -> None:
         raise ValueError(f"{path}: does not say what the run was trained on ({error!r})") from None
     result = {
         "version": VERSION,
-        "step": step_of(checkpoint),
+        "step": checkpoint_step(checkpoint),
         "config": run.config.model_dump(),
         "train": [{key: source[key] for key in source if key not in ("name", "epochs")} for source in sources],
         "tests": dict(tests.digests),
@@ -74,7 +74,7 @@ def read_result(run: Run) -> dict[str, Any] | None:
 def newest_step(folder: Path) -> int:
     """The step of the newest checkpoint of a run folder, 0 if there is none."""
     checkpoints = list_checkpoints(folder)
-    return step_of(checkpoints[-1]) if checkpoints else 0
+    return checkpoint_step(checkpoints[-1]) if checkpoints else 0
 
 
 def make_all(study: Study, command: Sequence[str], processes: int) -> dict[str, int]:

@@ -11,7 +11,7 @@ import pytest
 from ernie_vil2 import cli as commands
 from ernie_vil2.config import ConfigError
 from ernie_vil2.encoder import load_model
-from ernie_vil2.io.run_folder import list_checkpoints, owned
+from ernie_vil2.io.run_folder import list_checkpoints, lock_run_folder
 from experiments.ablation import command as ablation
 from experiments.ablation.collect import collect, curve_of
 from experiments.ablation.definition import read_study
@@ -142,7 +142,7 @@ def test_runs_of_other_data_or_settings_are_named(made, shapes, tmp_path):
 
 def is_free(folder):
     try:
-        with owned(folder):
+        with lock_run_folder(folder):
             return True
     except ConfigError:
         return False

@@ -8,11 +8,11 @@ import sys
 import pytest
 
 from ernie_vil2.config import ConfigError
-from ernie_vil2.io.run_folder import list_checkpoints, named_checkpoint, owned, run_of
+from ernie_vil2.io.run_folder import find_run_folder, list_checkpoints, lock_run_folder, resolve_checkpoint
 from tests.support.processes import start_process
 from tests.support.published_files import write
 
-OWNER = "import sys, pathlib, os; from ernie_vil2.io.run_folder import owned; lock = owned(pathlib.Path(sys.argv[1]))"
+IMPORT = "import os, pathlib, sys; from ernie_vil2.io.run_folder import lock_run_folder"
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def run(tmp_path):
 
 def start_owner(run, then):
     """Start a process that owns the run folder, says so, and goes on with `then`."""
-    code = f"{OWNER}\nwith lock:\n    print('mine', flush=True)\n    {then}"
+    code = f"{IMPORT}\nwith lock_run_folder(pathlib.Path(sys.argv[1])):\n    print('mine', flush=True)\n    {then}"
     command = [sys.executable, "-c", code, str(run)]
     process = start_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "mine\n"
@@ -35,13 +35,13 @@ def test_a_folder_has_one_owner_who_is_named(run):
     with start_owner(run, then) as process:
         assert process.stdout.readline() == "child\n"
         holder = f"{run} is in use: process {process.pid} on {socket.gethostname()} "
-        with pytest.raises(ConfigError, match=holder), owned(run):
+        with pytest.raises(ConfigError, match=holder), lock_run_folder(run):
             pass
         process.kill()
         process.wait()
-        with owned(run), pytest.raises(ConfigError, match=f"process {os.getpid()} on "), owned(run):
+        with lock_run_folder(run), pytest.raises(ConfigError, match=f"process {os.getpid()} on "), lock_run_folder(run):
             pass
-    with owned(run):
+    with lock_run_folder(run):
         pass
 
 
@@ -50,7 +50,7 @@ def test_without_locks_the_run_goes_on_with_a_warning(run, monkeypatch, capsys):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with owned(run):
+    with lock_run_folder(run):
         assert "run.lock cannot be locked (Function not implemented)" in capsys.readouterr().err
 
 
@@ -58,11 +58,11 @@ def test_without_locks_the_run_goes_on_with_a_warning(run, monkeypatch, capsys):
 def test_a_folder_of_something_else_is_not_taken_over(run, names):
     write(run, dict.fromkeys(names, "mine"))
     before = sorted(run.rglob("*"))
-    with pytest.raises(ConfigError, match=f"{run} holds no run .*{names[0].split('/')[0]}"), owned(run):
+    with pytest.raises(ConfigError, match=f"{run} is not a run .*{names[0].split('/')[0]}"), lock_run_folder(run):
         pass
     assert sorted(run.rglob("*")) == before
     path = run / names[0]
-    with pytest.raises(ConfigError, match=f"{path} is a file"), owned(path):
+    with pytest.raises(ConfigError, match=f"{path} is a file"), lock_run_folder(path):
         pass
 
 
@@ -70,7 +70,7 @@ def test_a_folder_of_something_else_is_not_taken_over(run, names):
 def test_an_empty_folder_and_one_with_a_run_are_taken(run, name):
     (run / name).parent.mkdir(parents=True)
     (run / name).touch()
-    with owned(run):
+    with lock_run_folder(run):
         assert (run / "run.lock").exists()
 
 
@@ -86,17 +86,17 @@ def checkpoints(run):
 def test_names_of_checkpoints(run, checkpoints):
     assert [path.name for path in list_checkpoints(run)] == ["step_00000020", "step_00000100", "step_123456789"]
     newest = checkpoints / "step_123456789"
-    assert named_checkpoint(run) == named_checkpoint(f"{run}@newest") == newest
+    assert resolve_checkpoint(run) == resolve_checkpoint(f"{run}@newest") == newest
     with pytest.raises(FileNotFoundError, match=f"{run}@newest"):
-        named_checkpoint(f"{run}@best")
+        resolve_checkpoint(f"{run}@best")
     (checkpoints / "best").symlink_to("step_00000100")
-    assert named_checkpoint(f"{run}@best") == checkpoints / "step_00000100"
-    assert run_of(checkpoints / "best") == run_of(newest) == run and run_of(run) is None
+    assert resolve_checkpoint(f"{run}@best") == checkpoints / "step_00000100"
+    assert find_run_folder(checkpoints / "best") == find_run_folder(newest) == run and find_run_folder(run) is None
     for other in (run / "checkpoints", f"{run}@500", f"{run}@", "ernie-vil-2.0-base-zh", "a@b.c"):
-        assert named_checkpoint(other) is None
+        assert resolve_checkpoint(other) is None
 
 
 def test_a_folder_whose_name_has_the_mark_is_itself(tmp_path):
     (tmp_path / "a@best" / "checkpoints" / "step_00000001").mkdir(parents=True)
-    assert named_checkpoint(tmp_path / "a@best").name == "step_00000001"
-    assert named_checkpoint(tmp_path / "a@best@newest").name == "step_00000001"
+    assert resolve_checkpoint(tmp_path / "a@best").name == "step_00000001"
+    assert resolve_checkpoint(tmp_path / "a@best@newest").name == "step_00000001"

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ernie_vil2.device.launch import run_ranks
-from ernie_vil2.io.run_folder import owned
+from ernie_vil2.io.run_folder import lock_run_folder
 from tests.support import failing_rank
 from tests.support.limits import PATIENCE
 from tests.support.paths import ROOT
@@ -97,7 +97,7 @@ def test_what_one_rank_has_not_finite_is_left_out_or_stops_both(
     ("folder in use", 0, "ConfigError: "),
 ])  # fmt: skip
 def test_an_error_of_one_rank_ends_both_with_its_cause(overrides, tmp_path, monkeypatch, capfd, fault, rank, cause):
-    with owned(tmp_path / "run") if fault == "folder in use" else contextlib.nullcontext():
+    with lock_run_folder(tmp_path / "run") if fault == "folder in use" else contextlib.nullcontext():
         assert run_two(monkeypatch, fault, overrides) == 2
     printed = capfd.readouterr().out
     assert f"rank {rank} ends with {cause}" in printed

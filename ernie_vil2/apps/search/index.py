@@ -38,7 +38,7 @@ from ernie_vil2.config.sections import without_implementation
 from ernie_vil2.device import runtime
 from ernie_vil2.encoder import ErnieViL2, ImageLike, find_export, load_model
 from ernie_vil2.io.export_folder import ABOUT
-from ernie_vil2.io.run_folder import run_of, step_of
+from ernie_vil2.io.run_folder import checkpoint_step, find_run_folder
 from ernie_vil2.section import Precision
 
 # Characters of a query. Tokenizing takes time in proportion, and only what fits into the model's text length counts.
@@ -82,8 +82,8 @@ class Index:
     @property
     def title(self) -> str:
         """Name of the model without its path, which clients need not know; for a run its name and the step."""
-        run = run_of(Path(self.name))
-        return f"{run.name}, step {step_of(Path(self.name)):,}" if run else Path(self.name).name
+        run = find_run_folder(Path(self.name))
+        return f"{run.name}, step {checkpoint_step(Path(self.name)):,}" if run else Path(self.name).name
 
     @property
     def folder(self) -> Path | None:
@@ -418,7 +418,7 @@ def _load_model(
         from ernie_vil2.models.weights.format import find_weights
 
         folder = find_weights(source).parent
-        if run_of(folder):
+        if find_run_folder(folder):
             source = folder
     return load_model(source, device=device, precision=precision, backend="fastest"), source
 

@@ -24,7 +24,7 @@ from ernie_vil2.data.tokenizer_files import LibraryTokenizer, open_tokenizer
 from ernie_vil2.io import hub
 from ernie_vil2.io.export_folder import ABOUT
 from ernie_vil2.io.files import atomic_folder, load_json
-from ernie_vil2.io.run_folder import CONFIG, TOKENIZER, VOCABULARY, named_checkpoint
+from ernie_vil2.io.run_folder import CONFIG, TOKENIZER, VOCABULARY, resolve_checkpoint
 from ernie_vil2.io.terminal import make_printable
 from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, count_min_parameters
 from ernie_vil2.models.heads import HEAD_PREFIX
@@ -300,7 +300,7 @@ def find_model(source: str | os.PathLike) -> Path:
         FileNotFoundError: there is no such model, or it cannot be fetched.
     """
     # What exists on disk goes before a published model of the same name.
-    checkpoint = named_checkpoint(source)
+    checkpoint = resolve_checkpoint(source)
     if checkpoint is not None:
         return checkpoint
     if os.path.exists(source):  # noqa: PTH110  -- Path raises for some names where this returns False

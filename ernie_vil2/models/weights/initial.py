@@ -28,7 +28,7 @@ from ernie_vil2.config import Config, ConfigError, ModelConfig, validate_config
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY
 from ernie_vil2.data.tokenizer_files import open_tokenizer, read_tokens
 from ernie_vil2.io import hub
-from ernie_vil2.io.run_folder import CONFIG, named_checkpoint
+from ernie_vil2.io.run_folder import CONFIG, resolve_checkpoint
 from ernie_vil2.models.dual_encoder import DualEncoder
 from ernie_vil2.models.heads import HEAD_PREFIX
 from ernie_vil2.models.lora import merge_lora
@@ -280,7 +280,7 @@ def _read_image_tower(name: str, tower_name: str, tower: nn.Layer) -> _Source:
 
 def _read_text_tower(name: str, family: str) -> _Source:
     """Read weights for a text tower from a file, a folder, or PaddleNLP, which knows some by name."""
-    if Path(name).exists() or named_checkpoint(name) or name in hub.MODELS:
+    if Path(name).exists() or resolve_checkpoint(name) or name in hub.MODELS:
         source = _read_arrays(_find_tower_weights(name), "text.")
     else:
         weights, vocabulary = _fetch_from_paddlenlp(name, family)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ernie_vil2.config import Config, differences
 from ernie_vil2.io.files import INTEGRITY, DamagedFile, Integrity, OtherVersion, read_integrity, write_integrity
-from ernie_vil2.io.run_folder import CONFIG, MODEL_FILES, OPTIMIZER, STATE, with_its_vocabulary
+from ernie_vil2.io.run_folder import CONFIG, MODEL_FILES, OPTIMIZER, STATE, resolve_vocabulary
 from ernie_vil2.io.terminal import make_printable
 from ernie_vil2.models.dual_encoder import with_sizes
 from ernie_vil2.models.weights.files import get_folder
@@ -122,7 +122,7 @@ def check_model_files(path: Path) -> None:
     if path != folder:
         names |= {path.name}
     if (folder / CONFIG).is_file():
-        names |= set(with_its_vocabulary(folder, MODEL_FILES))
+        names |= set(resolve_vocabulary(folder, MODEL_FILES))
     try:
         integrity.check_files(folder, sorted(names))
     except DamagedFile as error:

@@ -7,7 +7,7 @@ from ernie_vil2.config import dump_config, load_config
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY
 from ernie_vil2.io.export_folder import WORD_RULES
 from ernie_vil2.io.files import write_text
-from ernie_vil2.io.run_folder import CONFIG, MODEL, MODEL_FILES, with_its_vocabulary
+from ernie_vil2.io.run_folder import CONFIG, MODEL, MODEL_FILES, resolve_vocabulary
 from ernie_vil2.models.dual_encoder import with_sizes
 from ernie_vil2.models.lora import LORA_NAMES, merge_lora
 from ernie_vil2.models.weights.files import INDEX_SUFFIX, detect_format, write_weights
@@ -70,7 +70,7 @@ class RunFormat:
         write_weights(folder / MODEL, model.arrays)
         write_text(folder / CONFIG, dump_config(model.config))
         config = model.config.model_copy(update={"Model": with_sizes(model.config.Model)})
-        write_model_integrity(folder, config, with_its_vocabulary(folder, MODEL_FILES), golden)
+        write_model_integrity(folder, config, resolve_vocabulary(folder, MODEL_FILES), golden)
         return []
 
 
