@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import cv2
 import numpy as np
@@ -38,41 +39,58 @@ from ernie_vil2.training.run_log import describe_config
 from ernie_vil2.training.scoring import build_evaluators
 from ernie_vil2.training.trainer import Trainer
 
-MOST_ROWS = 512
-"""Samples of a source that are read, where the batch of a rank is larger."""
-SCHEDULE_POINTS = 200
-MOST_CHANGES = 20
-TIMED_ROWS, TIMED_STEPS = 16, 3
+# Samples read of a source, if the batch of a rank is larger: enough to judge the data in seconds.
+MAX_ROWS = 512
+# Samples of a source on the page, and those of them that are visible at once.
+MAX_PREVIEWS, MAX_VISIBLE_PREVIEWS = 24, 6
+SCHEDULE_POINTS = 200  # of the chart
+MAX_CHANGES = 20  # listed settings that differ from the configuration file
+# A step is timed on at most 16 samples, so that it fits into memory, and three times: the first warms up.
+MAX_TIMED_ROWS, TIMED_STEPS = 16, 3
 NO_PLAN = "no plan: what a step of this task needs is not known before it is run"
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a dry run found."""
+    """Result of a dry run."""
 
-    folder: Path  # that holds `dry_run.html`, `plan.txt`, `config.yaml` and the bad samples
+    folder: Path  # has `dry_run.html`, `plan.txt`, `config.yaml` and the bad samples
     text: str  # for the terminal
-    would_stop: bool  # for bad samples above `Data.max_bad_share`, or as this device lacks what is configured
+    would_stop: bool  # because of bad samples above `Data.max_bad_share`, or settings that this device lacks
+
+
+@dataclass(frozen=True)
+class SourcePreview:
+    """Result of reading one batch of a source."""
+
+    num_read: int
+    bad: list[tuple[str, str]]  # (reason, name) of samples that could not be used
+    remarks: list[tuple[str, str]]  # (remark, name) on other samples
+    seconds: float  # for reading, with the start of the loader's processes
+    notes: list[str]  # of the task, on all rows
+    rows: list[RowPreview]  # the first samples that could be used
+    stored_bytes: list[int]  # sizes of these samples
 
 
 def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = None) -> DryRun:
-    """Reads one batch of a rank from every source, plans the run, and writes both down in `<run>/dry_run/`.
+    """Read one batch of a rank from every source, plan the run, and write the results to `<run>/dry_run/`.
 
-    A few steps are timed in a folder of their own, on random weights unless the task needs those of a model. Nothing
-    else is trained, and whatever else the run folder holds stays as it is.
+    A few steps are timed in a temporary folder, with random weights unless the task needs those of a model. Nothing
+    else is trained, and everything else in the run folder stays unchanged.
 
     Args:
-        config: of the run.
-        ranks: that the run is going to have.
-        base: a file by its name, and its configuration, to which the run is compared.
+        config: configuration of the run.
+        ranks: number of ranks that the run will have.
+        base: name and configuration of a file with which the run is compared.
 
     Raises:
         ConfigError: the ranks do not divide the batch, or the run folder holds something else.
-        FileNotFoundError, ValueError: data or vocabulary cannot be used.
+        FileNotFoundError: data or vocabulary do not exist.
+        ValueError: data or vocabulary cannot be used.
         WorkerError: a loader process failed or was killed.
     """
     import_user_modules(config.names)
-    changed = _changed(base[1], config) if base else ""
+    changes = _list_changes(base[1], config) if base else ""
     config = resolve_model_like(config)
     training = config.Training
     run = Path(training.output)
@@ -81,247 +99,236 @@ def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = No
         raise ConfigError(f"Training.global_batch ({training.global_batch}) must be divisible by the {ranks} ranks")
     runtime.set_device(training.device)
     task = build_task(config)
-    make = task.open_rows()
-    stream = make.stream
+    rows = task.open_rows()
+    stream = rows.stream
     config = resolve_steps(config, stream.num_samples)
     training = config.Training
     evaluators = build_evaluators(config, task)
-    rows = min(training.global_batch // ranks, MOST_ROWS)
-    read = [
-        preview(make, config, source, rows)
-        for source in tqdm(range(len(stream.names)), "reading", unit="source", delay=2, file=sys.stdout)
-    ]
-    bad_samples = BadSampleReport()
-    for each in read:
-        bad_samples.add(each.read, each.bad, each.remarks)
+
+    # Read a batch of every source.
+    num_rows = min(training.global_batch // ranks, MAX_ROWS)
+    previews, bad_samples = [], BadSampleReport()
+    for source in tqdm(range(len(stream.names)), "reading", unit="source", delay=2, file=sys.stdout):
+        source_preview = preview_source(rows, config, source, num_rows)
+        previews.append(source_preview)
+        bad_samples.add(source_preview.num_read, source_preview.bad, source_preview.remarks)
 
     folder = run / DRY_RUN
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / CONFIG, dump_config(config))
     bad_samples.write(folder)
-    stops = _stops(config, ranks, bad_samples)
-    plan, plan_line = _plan(config, ranks, read) if task.has_plan else (NO_PLAN, NO_PLAN)
-    timed = timed_step(config, ranks, None if task.has_plan else config.Model.weights)
-    plan = f"{plan}\n\n{timed}"
-    sources = _sources(stream, config, read)
-    facts = {
-        **describe_config(config),
-        "Ranks": f"{ranks}",
-        "Steps": f"{training.steps:,}",
-        **({"Changed from " + base[0]: changed} if base and changed else {}),
-        "Validation": "; ".join(
-            f"{what}: {sizes}" for evaluator in evaluators.values() for what, sizes in evaluator.data_sizes.items()
-        ) or "none",
-        "Run folder": _state(run),
-    }  # fmt: skip
+    obstacles = _find_obstacles(config, ranks, bad_samples)
+    plan, plan_line = _make_plan(config, ranks, previews) if task.has_plan else (NO_PLAN, NO_PLAN)
+    timing = time_step(config, ranks, None if task.has_plan else config.Model.weights)
+    plan = f"{plan}\n\n{timing}"
+    source_lines = _describe_sources(stream, config, previews)
+
+    sizes = []
+    for evaluator in evaluators.values():
+        sizes += [f"{name}: {size}" for name, size in evaluator.data_sizes.items()]
+    facts = {**describe_config(config), "Ranks": f"{ranks}", "Steps": f"{training.steps:,}"}
+    if base and changes:
+        facts[f"Changed from {base[0]}"] = changes
+    facts |= {"Validation": "; ".join(sizes) or "none", "Run folder": _describe_run_folder(run)}
+    sources = []
+    for name, line, source_preview in zip(stream.names, source_lines, previews, strict=True):
+        samples = [_encode_views(row) for row in source_preview.rows]
+        sources.append({"name": name, "note": line, "samples": samples, "at_once": MAX_VISIBLE_PREVIEWS})
     write_page(
         folder / "dry_run.html",
         "dry_run.html",
         title=f"ERNIE-ViL 2.0: dry run of {run.name}",
-        summary=f"The run would stop: {'; '.join(stops)}." if stops else f"The run can start; {plan_line}.",
+        summary=f"The run would stop: {'; '.join(obstacles)}." if obstacles else f"The run can start; {plan_line}.",
         facts=facts,
-        sources=[
-            {
-                "name": name,
-                "note": line,
-                "samples": [_shown(sample) for sample in each.samples],
-                "at_once": SHOWN_AT_ONCE,
-            }
-            for name, line, each in zip(stream.names, sources, read, strict=True)
-        ],
+        sources=sources,
         plan=plan,
-        schedule=_schedule(config),
+        schedule=_draw_schedule(config),
         bad_samples=bad_samples,
     )
     write_text(folder / "plan.txt", f"{plan}\n")
-    lines = [f"{name}: {line}" for name, line in zip(stream.names, sources, strict=True)]
-    if base and changed:
-        lines.append(f"changed from {base[0]}: {changed}")
+
+    lines = [f"{name}: {line}" for name, line in zip(stream.names, source_lines, strict=True)]
+    if base and changes:
+        lines.append(f"changed from {base[0]}: {changes}")
     lines += config.Data.unscored
-    lines += [f"the run would stop: {why}" for why in stops]
-    return DryRun(folder, "\n".join([*lines, plan_line, timed, str(bad_samples)]), bool(stops))
+    lines += [f"the run would stop: {obstacle}" for obstacle in obstacles]
+    lines += [plan_line, timing, str(bad_samples)]
+    return DryRun(folder, "\n".join(lines), bool(obstacles))
 
 
-def _changed(base: Config, config: Config) -> str:
-    """In which keys a run differs from its file, with both values."""
-    found = [f"{key}: {values[0]} → {values[1]}" for key, values in differences(base.model_dump(), config.model_dump())]
-    return "; ".join(found[:MOST_CHANGES]) + "; ..." * (len(found) > MOST_CHANGES)
+def _list_changes(base: Config, config: Config) -> str:
+    """Return the settings in which a run differs from its file, with both values."""
+    changes = []
+    for key, (base_value, value) in differences(base.model_dump(), config.model_dump()):
+        changes.append(f"{key}: {base_value} → {value}")
+    text = "; ".join(changes[:MAX_CHANGES])
+    return f"{text}; ..." if len(changes) > MAX_CHANGES else text
 
 
-def timed_step(config: Config, ranks: int, weights: str | None = None) -> str:
-    """What a step takes on this machine and how much of that is waiting for data, as a sentence; or why it does not
-    say so.
+def time_step(config: Config, ranks: int, weights: str | None = None) -> str:
+    """Return a sentence about the time of a step on this machine, and how much of it is waiting for data.
 
-    The second and third step of a run are timed, on no more than `TIMED_ROWS` samples.
+    Some steps are run on at most `MAX_TIMED_ROWS` samples. If that fails, the sentence says why.
 
     Args:
-        weights: of the model, where the task may need them; None: random ones, which take as long.
+        config: configuration of the run.
+        ranks: number of ranks that the run will have.
+        weights: weights of the model if the task needs them; None: random ones, which take as long.
     """
     training = config.Training
-    rows = min(training.global_batch // ranks, training.micro_batch or TIMED_ROWS, TIMED_ROWS)
+    num_rows = min(training.global_batch // ranks, training.micro_batch or MAX_TIMED_ROWS, MAX_TIMED_ROWS)
     if launched_rank()[1] > 1:
         return "no step was timed: ranks take one together"
-    unweighted = {
-        tower: getattr(config.Model, tower).model_copy(update={"weights": None}) for tower in ("image", "text")
-    }
     with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        changes = {
+        model = config.Model
+        model_changes: dict[str, Any] = {"weights": weights, "like": None}
+        for tower in ("image", "text"):
+            model_changes[tower] = getattr(model, tower).model_copy(update={"weights": None})
+        training_changes = {
             "output": f"{folder}/run",
             "steps": TIMED_STEPS,
-            "global_batch": rows,
+            "global_batch": num_rows,
             "log_every": 1,
             "micro_batch": None,
             "checkpoint_every": 10**9,
             "sharding": "none",
         }
-        short = config.model_copy(
-            update={
-                "Model": config.Model.model_copy(update={"weights": weights, "like": None, **unweighted}),
-                "Training": training.model_copy(update=changes),
-                "Tuning": config.Tuning.model_copy(update={"base_batch": None}),
-            }
-        )
+        changes = {
+            "Model": model.model_copy(update=model_changes),
+            "Training": training.model_copy(update=training_changes),
+            "Tuning": config.Tuning.model_copy(update={"base_batch": None}),
+        }
+        timed_config = config.model_copy(update=changes)
         try:
-            trainer = Trainer(short, make_evaluators=lambda *_: {}, should_compare=False)
-            seconds, waited = [], []
-            with trainer.folder_lock, closing(load_batches(trainer.rows, short)) as batches:
+            trainer = Trainer(timed_config, make_evaluators=lambda *_: {}, should_compare=False)
+            step_seconds, wait_seconds = [], []
+            with trainer.folder_lock, closing(load_batches(trainer.rows, timed_config)) as batches:
                 for step in range(TIMED_STEPS):
-                    began = time.monotonic()
+                    start = time.monotonic()
                     batch = next(batches)
-                    waited.append(time.monotonic() - began)
+                    wait_seconds.append(time.monotonic() - start)
                     trainer.update(batch, step, 0.0)
                     trainer.update.finish_pending()
-                    seconds.append(time.monotonic() - began)
+                    step_seconds.append(time.monotonic() - start)
         except Exception as error:  # whatever a step of this model, on so little data, runs into
-            return f"no step was timed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-    taken, wait = fmean(seconds[1:]), fmean(waited[1:])
-    share = training.global_batch // ranks
-    unit, count = duration(taken * share / rows * training.steps)
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            return f"no step was timed: {reason}"
+
+    # The first step includes the start of the loader.
+    seconds, wait = fmean(step_seconds[1:]), fmean(wait_seconds[1:])
+    rows_of_rank = training.global_batch // ranks
+    unit, count = duration(seconds * rows_of_rank / num_rows * training.steps)
     return (
-        f"a step of {pluralize(rows, 'sample')} takes {taken:.2g} s on this machine, {wait:.2g} s of it waiting for "
-        f"data to be read and decoded; {training.steps:,} steps of {share:,} take about "
+        f"a step of {pluralize(num_rows, 'sample')} takes {seconds:.2g} s on this machine, {wait:.2g} s of it waiting "
+        f"for data to be read and decoded; {training.steps:,} steps of {rows_of_rank:,} take about "
         f"{pluralize(round(count), unit[:-1])}, without evaluations"
     )
 
 
-def _stops(config: Config, ranks: int, bad_samples: BadSampleReport) -> list[str]:
-    """Why training would end with an error, on this device and with such data."""
-    stops = []
+def _find_obstacles(config: Config, ranks: int, bad_samples: BadSampleReport) -> list[str]:
+    """Return the reasons why training would end with an error, on this device and with such data."""
+    obstacles = []
     if bad_samples.counts.total() > config.Data.max_bad_share * bad_samples.num_read:
-        stops.append(f"more samples cannot be used than Data.max_bad_share = {config.Data.max_bad_share} allows")
-    for check, arguments in (
-        (runtime.check_precision, (config.Training.precision,)),
-        (check_sharding, (config.Training.sharding, ranks)),
-    ):
-        try:
-            check(*arguments)
-        except ValueError as error:
-            stops.append(str(error))
-    return stops
+        obstacles.append(f"more samples cannot be used than Data.max_bad_share = {config.Data.max_bad_share} allows")
+    try:
+        runtime.check_precision(config.Training.precision)
+    except ValueError as error:
+        obstacles.append(str(error))
+    try:
+        check_sharding(config.Training.sharding, ranks)
+    except ValueError as error:
+        obstacles.append(str(error))
+    return obstacles
 
 
-def _state(run: Path) -> str:
+def _describe_run_folder(run: Path) -> str:
     checkpoints = list_checkpoints(run)
     if not checkpoints:
         return f"{run}, no checkpoint yet"
     return f"{run}, holds {checkpoints[-1].name}: continue with --resume, or choose another Training.output"
 
 
-def _plan(config: Config, ranks: int, read: Sequence[Preview]) -> tuple[str, str]:
-    """The plan for the device at hand and a line of it, or why there is none."""
-    stored = [size for each in read for size in each.stored_bytes]
+def _make_plan(config: Config, ranks: int, previews: Sequence[SourcePreview]) -> tuple[str, str]:
+    """Return the plan for the device at hand and its headline; twice the reason if there is none."""
+    options = {}
+    stored_bytes = [size for preview in previews for size in preview.stored_bytes]
+    if stored_bytes:
+        options["sample_bytes"] = round(fmean(stored_bytes))
     try:
         device = DEVICES["cpu"]
         if paddle.get_device() != "cpu":
-            found = paddle.device.cuda.get_device_properties(paddle.get_device())
-            device = recognise_device(found.name, found.total_memory)
-        text, plan, _ = plan_run(config, ranks, device, **({"sample_bytes": round(fmean(stored))} if stored else {}))
+            properties = paddle.device.cuda.get_device_properties(paddle.get_device())
+            device = recognise_device(properties.name, properties.total_memory)
+        text, plan, _ = plan_run(config, ranks, device, **options)
         return text, f"{headline(plan)} (plan.txt)"
     except (ConfigError, ValueError) as error:
-        why = f"no plan: {error}; the command plan plans for any device"
-        return why, why
+        reason = f"no plan: {error}; the command plan plans for any device"
+        return reason, reason
 
 
-def _sources(stream: SampleStream, config: Config, read: Sequence[Preview]) -> list[str]:
-    """For each source its share and epochs, what reading it took, and how its texts fit."""
+def _describe_sources(stream: SampleStream, config: Config, previews: Sequence[SourcePreview]) -> list[str]:
+    """Return a line for each source with its share and epochs, the time of reading it, and how its texts fit."""
     training = config.Training
     contents = stream.state(training.steps * training.global_batch)["sources"]
     lines = []
-    for share, content, each in zip(stream.shares, contents, read, strict=True):
-        parts = [
-            f"{pluralize(content['samples'], 'sample')} in {pluralize(content['shards'], 'shard')}, "
-            f"{share:.2%} of the stream, {content['epochs']:,.1f} epochs",
-            f"{each.read:,} read in {each.seconds:.1f} s (Data.workers: {config.Data.workers}), "
-            f"{len(each.bad):,} unusable",
+    for share, content, preview in zip(stream.shares, contents, previews, strict=True):
+        size = f"{pluralize(content['samples'], 'sample')} in {pluralize(content['shards'], 'shard')}, "
+        facts = [
+            f"{size}{share:.2%} of the stream, {content['epochs']:,.1f} epochs",
+            f"{preview.num_read:,} read in {preview.seconds:.1f} s (Data.workers: {config.Data.workers}), "
+            f"{len(preview.bad):,} unusable",
         ]
-        lines.append("; ".join([*parts, *each.notes]))
+        lines.append("; ".join([*facts, *preview.notes]))
     return lines
 
 
-def _schedule(config: Config) -> Chart:
-    steps = sorted({*np.linspace(0, config.Training.steps - 1, SCHEDULE_POINTS, dtype=int).tolist(),
-                    max(0, config.Schedule.warmup_steps - 1)})  # fmt: skip
-    points = [(step + 1, compute_learning_rate(step, config)) for step in steps]
+def _draw_schedule(config: Config) -> Chart:
+    steps = set(np.linspace(0, config.Training.steps - 1, SCHEDULE_POINTS, dtype=int).tolist())
+    steps.add(max(0, config.Schedule.warmup_steps - 1))  # the peak
+    points = [(step + 1, compute_learning_rate(step, config)) for step in sorted(steps)]
     note = (f"{config.Schedule.warmup_steps:,} steps up to {config.Optimizer.learning_rate:g}, "
             f"then a cosine down to {config.Schedule.floor:g}.")  # fmt: skip
     return make_line_chart("Learning rate", note, [Series("learning rate", points, 1)], Axis("learning rate"))
 
 
-def _shown(row: RowPreview) -> dict[str, dict]:
-    """Images, as PNG files, and texts by name, for the page."""
-    made = {
-        name: cv2.imencode(".png", cv2.cvtColor(view, cv2.COLOR_RGB2BGR))[1].tobytes()
-        for name, view in row.images.items()
-    }
-    return {"images": made, "texts": dict(row.texts)}
+def _encode_views(row: RowPreview) -> dict[str, dict]:
+    """Return images, as PNG files, and texts by name, for the page."""
+    images = {}
+    for name, view in row.images.items():
+        images[name] = cv2.imencode(".png", cv2.cvtColor(view, cv2.COLOR_RGB2BGR))[1].tobytes()
+    return {"images": images, "texts": dict(row.texts)}
 
 
-SHOWN, SHOWN_AT_ONCE = 24, 6
-"""Samples of a source that are looked at closely, and those of them that the page shows at once."""
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What one batch of one source says of it."""
-
-    read: int
-    bad: list[tuple[str, str]]  # (reason, name) of those that could not be used
-    remarks: list[tuple[str, str]]  # (remark, name) on others
-    seconds: float  # that reading took, with the start of the loader's processes
-    notes: list[str]  # of the task, on all rows
-    samples: list[RowPreview]  # the first that could be used
-    stored_bytes: list[int]  # of these
-
-
-def preview(make: SampleRows, config: Config, source: int, rows: int) -> Preview:
-    """Reads so many first samples of a source that training will see, as the task makes rows of them.
+def preview_source(rows: SampleRows, config: Config, source: int, num_rows: int) -> SourcePreview:
+    """Read the first samples of a source that training will see, as the task makes rows of them.
 
     Raises:
         WorkerError: a loader process failed or was killed.
     """
-    positions = make.stream.first_positions(source, rows)
-    began = time.monotonic()
-    batch = read_batch(make, config, positions)
-    seconds = time.monotonic() - began
-    shown = [positions[int(position)] for position in batch.get("positions", [])[:SHOWN]]
-    samples = [make.stream[position][1] for position in shown]
-    side = config.Model.image.image_size
-    small = sum(_short_side(sample) < side for sample in samples)
-    scaled = [
-        f"{small} of {pluralize(len(samples), 'image')} looked at are smaller than {side} pixels and are scaled up"
-    ]
-    return Preview(
-        read=rows,
-        bad=[tuple(each) for each in batch["bad"]],
-        remarks=[tuple(each) for each in batch["remarks"]],
+    positions = rows.stream.first_positions(source, num_rows)
+    start = time.monotonic()
+    batch = read_batch(rows, config, positions)
+    seconds = time.monotonic() - start
+    shown_positions = [positions[int(index)] for index in batch.get("positions", [])[:MAX_PREVIEWS]]
+    samples = [rows.stream[position][1] for position in shown_positions]
+    notes = rows.summarize(batch)
+    size = config.Model.image.image_size
+    num_small = sum(_get_short_side(sample) < size for sample in samples)
+    if num_small:
+        images = pluralize(len(samples), "image")
+        notes = [*notes, f"{num_small} of {images} looked at are smaller than {size} pixels and are scaled up"]
+    return SourcePreview(
+        num_read=num_rows,
+        bad=list(map(tuple, batch["bad"])),
+        remarks=list(map(tuple, batch["remarks"])),
         seconds=seconds,
-        notes=[*make.summarize(batch), *(scaled if small else [])],
-        samples=[make.preview(batch, row, position) for row, position in enumerate(shown)],
+        notes=notes,
+        rows=[rows.preview(batch, row, position) for row, position in enumerate(shown_positions)],
         stored_bytes=[sample.stored_bytes for sample in samples],
     )
 
 
-def _short_side(sample: Sample) -> float:
+def _get_short_side(sample: Sample) -> float:
     try:
         image = EncodedImage(sample.image, sample.image_name)
     except BadSample:

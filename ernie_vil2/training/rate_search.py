@@ -1,4 +1,4 @@
-"""A few learning rates and batches tried on the data at hand, each for a short time: `train --tune-rate`."""
+"""Short trials of several learning rates and batch sizes on the user's data: `train --tune-rate`."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,19 +18,24 @@ from ernie_vil2.training.trainer import Trainer
 from ernie_vil2.training.update import NotFinite
 
 RATES = (2e-5, 5e-5, 1e-4, 2e-4, 4e-4, 1e-3)
-HIGHEST = 8e-3
-"""Up to which the rate is doubled while the highest one is clearly the best."""
+# While the highest rate is clearly the best, it is doubled up to this one.
+MAX_RATE = 8e-3
+# Rates are first compared with a small batch, with which a trial of few samples has many steps.
 SMALL_BATCH = 64
-SAMPLES = 4096
-"""That a trial sees at most."""
-EPOCHS, FEWEST_STEPS = 5, 4
-VERSION = 1  # of the file of trials
-KEPT, TRIALS = ".rate_search.json", ".rate_search"
-"""In the run folder: what was found, and the trials while they run."""
+# A trial sees at most 4,096 samples or five epochs. More make the trials slower; fewer favour high rates even more.
+MAX_SAMPLES, MAX_EPOCHS = 4096, 5
+# A trial has at least so many steps, also with a batch that is large for the data.
+MIN_STEPS = 4
+VERSION = 1  # of the file of results
+# In the run folder: the results, and the folder of a running trial.
+RESULTS_FILE, TRIAL_FOLDER = ".rate_search.json", ".rate_search"
 
 
 class Trial(NamedTuple):
-    """A rate and a batch, and what the validation data scored after them; None: the trial failed."""
+    """A rate and a batch size, and the score on the validation data after training with them.
+
+    score: None if the trial has not run yet or has failed.
+    """
 
     rate: float
     batch: int
@@ -38,18 +43,18 @@ class Trial(NamedTuple):
 
     @property
     def setting(self) -> tuple[float, int]:
-        """What was tried."""
+        """Rate and batch size."""
         return self.rate, self.batch
 
 
 class Queries(NamedTuple):
-    """What the validation queries of a trial found, over all languages.
+    """Results of a trial's Q validation queries over all languages.
 
     Attributes:
-        ids: of the queries, by which those of two trials are the same.
-        values: `[Q]`, what each adds to the score.
+        ids: ids of the queries, which are the same in all trials.
+        values: `[Q]`, contribution of each query to the score.
         clusters: `[Q]`, equal for the queries of one image.
-        groups: `[Q]`, equal for those whose mean is one part of the score: a language and a direction.
+        groups: `[Q]`, equal for queries of one language and direction; the score is the mean over the groups' means.
     """
 
     ids: list[str]
@@ -66,28 +71,28 @@ class Results:
         self._queries: dict[tuple[float, int], Queries] = {}
 
     def add(self, trial: Trial, queries: Queries | None) -> None:
-        """Take a trial with its score, and with what its queries found if it was finished."""
+        """Add a trial with its score, and the results of its queries; None: it has failed."""
         self.trials.append(trial)
         if queries is not None:
             self._queries[trial.setting] = queries
 
-    def difference(self, trial: Trial, baseline: Trial) -> Interval | None:
-        """Return by how much the score of one trial is above that of another; None if one of them failed.
+    def compute_difference(self, trial: Trial, baseline: Trial) -> Interval | None:
+        """Return by how much the score of a trial is above that of a baseline; None if one of them failed.
 
-        Both answered the same queries, so that the interval is that of the paired differences, by the bootstrap of all
-        queries of an image together. It knows nothing of the chance in a training itself, of which there is one a
+        Both answered the same queries, so the interval is that of the paired differences, by the bootstrap of all
+        queries of an image together. It does not include the chance in training itself, of which there is one per
         trial: what is not better even on these queries is surely not worth another rate.
         """
         if trial.setting not in self._queries or baseline.setting not in self._queries:
             return None
-        own, other = self._queries[trial.setting], self._queries[baseline.setting]
-        if own.ids != other.ids:
+        queries, baseline_queries = self._queries[trial.setting], self._queries[baseline.setting]
+        if queries.ids != baseline_queries.ids:
             raise ValueError("two trials answered different queries; did the validation data change meanwhile?")
-        return estimate_query_difference(own.values, other.values, own.clusters, own.groups)
+        return estimate_query_difference(queries.values, baseline_queries.values, queries.clusters, queries.groups)
 
     def is_better(self, trial: Trial, baseline: Trial) -> bool:
-        """Return whether a trial is better than another by more than the interval of the difference."""
-        difference = self.difference(trial, baseline)
+        """Return whether a trial is better than a baseline by more than the interval of the difference."""
+        difference = self.compute_difference(trial, baseline)
         return difference is not None and difference.low is not None and difference.low > 0
 
     def choose(self) -> Trial | None:
@@ -95,110 +100,117 @@ class Results:
 
         The interval of the difference is above 0, and its test holds after Holm's correction: without it, one of ten
         rates that are no better than the recipe's would be chosen by chance in two searches of ten. If the recipe's
-        trial failed, any that was finished will do.
+        trial failed, the best finished trial is returned.
         """
-        recipe, *others = self.trials
+        recipe, *candidates = self.trials
         if recipe.score is None:
-            return best_of(others)
+            return find_best(candidates)
         trials: list[Trial] = []
         differences: list[Interval] = []
         p_values: list[float] = []
-        for trial in others:
-            difference = self.difference(trial, recipe)
+        for trial in candidates:
+            difference = self.compute_difference(trial, recipe)
             if difference is not None and difference.p_value is not None:
                 trials.append(trial)
                 differences.append(difference)
                 p_values.append(difference.p_value)
 
-        better = []
-        for trial, difference, p in zip(trials, differences, correct_p_values(p_values), strict=True):
-            if p < 1 - CONFIDENCE_LEVEL and difference.low is not None and difference.low > 0:
-                better.append(trial)
-        return best_of(better)
+        better_trials = []
+        for trial, difference, p_value in zip(trials, differences, correct_p_values(p_values), strict=True):
+            if p_value < 1 - CONFIDENCE_LEVEL and difference.low is not None and difference.low > 0:
+                better_trials.append(trial)
+        return find_best(better_trials)
 
 
 def tune_rate(config: Config) -> Config:
-    """Return the configuration with the rate and batch to train with, after short trials of several.
+    """Return the configuration with the rate and batch size that were best in short trials.
 
-    The recipe's own are tried first, and stay unless others are better by more than the interval of the difference: a
-    trial is short, which favours high rates, and a higher rate costs more of what the model could do before. Each trial
-    is a run of its own with a whole schedule, scored once, at its end, by what chooses the best checkpoint.
+    The recipe's are tried first, and stay unless others are better by more than the interval of the difference: a
+    trial is short, which favours high rates, and a model forgets more with a higher rate. Each trial is a run with a
+    whole schedule, scored once, at its end, by the metric that chooses the best checkpoint.
 
     Args:
-        config: of the run, whose folder keeps what was found.
+        config: configuration of the run, whose folder keeps the results.
 
     Raises:
-        ConfigError: there is nothing to score by, what scores gives no single queries, or no trial could be finished.
+        ConfigError: nothing can be scored, the scores are not of single queries, or all trials have failed.
     """
     if config.Data.validation is None:
         raise ConfigError("--tune-rate chooses by Data.val: name it, or hold a part out (Data.holdout)")
-    path = Path(config.Training.output) / KEPT
+    path = Path(config.Training.output) / RESULTS_FILE
     if path.is_file():
         record = load_json(path)
         version = record.get("version") if isinstance(record, dict) else None
         check_version(version, VERSION, path, "remove it, and the rates are tried again")
-        chosen = record["chosen"] and Trial(*record["chosen"])
+        best = record["best_trial"] and Trial(*record["best_trial"])
         print(f"rates were tried before ({path})")
     else:
-        samples = SampleStream(config).num_samples
+        samples_per_epoch = SampleStream(config).num_samples
         results = Results()
-        for trial in propose_trials(config, samples, results.trials, results.is_better):
-            scored, queries = _score(config, trial, samples)
-            results.add(scored, queries)
-            print(_in_words(scored, results))
-        if best_of(results.trials) is None:
+        for proposed_trial in propose_trials(config, samples_per_epoch, results.trials, results.is_better):
+            trial, queries = _run_trial(config, proposed_trial, samples_per_epoch)
+            results.add(trial, queries)
+            print(_describe_trial(trial, results))
+        if find_best(results.trials) is None:
             raise ConfigError("--tune-rate: no trial could be finished; train once without it, to see why")
-        chosen = results.choose()
+        best = results.choose()
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"version": VERSION, "trials": results.trials, "chosen": chosen})
-    if chosen is None:
+        write_json(path, {"version": VERSION, "trials": results.trials, "best_trial": best})
+
+    if best is None:
         print("keeps the rate and batch of the configuration: no other is better by more than its interval")
         return config
-    overrides = [f"Optimizer.learning_rate={chosen.rate!r}", f"Training.global_batch={chosen.batch}"]
+    overrides = [f"Optimizer.learning_rate={best.rate!r}", f"Training.global_batch={best.batch}"]
     if config.Tuning.base_batch:
         overrides.append("Tuning.base_batch=null")
-    if config.Training.micro_batch and config.Training.micro_batch >= chosen.batch:
+    if config.Training.micro_batch and config.Training.micro_batch >= best.batch:
         overrides.append("Training.micro_batch=null")
     print(f"trains with {' '.join(f'-o {override}' for override in overrides)}")
     return apply_overrides(config, overrides)
 
 
-def best_of(trials: Sequence[Trial]) -> Trial | None:
-    """Return the trial of the best score, of equal ones that of the lowest rate; None if none was finished."""
+def find_best(trials: Sequence[Trial]) -> Trial | None:
+    """Return the trial with the best score, of equal scores the lowest rate; None if no trial was finished."""
     finished = [trial for trial in trials if trial.score is not None]
     return max(finished, key=lambda trial: (trial.score, -trial.rate), default=None)
 
 
 def propose_trials(
-    config: Config, samples: int, finished: Sequence[Trial], is_better: Callable[[Trial, Trial], bool]
+    config: Config,
+    samples_per_epoch: int,
+    finished_trials: Sequence[Trial],
+    is_better: Callable[[Trial, Trial], bool],
 ) -> Iterator[Trial]:
-    """Yield what is tried next: the recipe, then rates with a small batch, then the best ones with the recipe's batch.
+    """Yield the next trial: the recipe, then rates with a small batch, then the best ones with the recipe's batch.
 
     Args:
-        config: of the run.
-        samples: of an epoch.
-        finished: the trials so far with their scores, which grow from one to the next.
+        config: configuration of the run.
+        samples_per_epoch: samples of an epoch.
+        finished_trials: the trials so far with their scores, to which the caller adds each yielded trial.
         is_better: whether a trial is better than another by more than chance.
     """
-    largest = max(2, samples // 2)
-    small, batch = min(SMALL_BATCH, largest), min(config.Training.global_batch, largest)
-    recipe = Trial(_peak_rate(config), batch)
+    max_batch = max(2, samples_per_epoch // 2)
+    small_batch, batch = min(SMALL_BATCH, max_batch), min(config.Training.global_batch, max_batch)
+    base_batch = config.Tuning.base_batch
+    rate_scale = config.Training.global_batch / base_batch if base_batch else 1
+    recipe = Trial(config.Optimizer.learning_rate * rate_scale, batch)
     yield recipe
     rates = sorted({*RATES, recipe.rate})
     for rate in rates:
-        if (rate, small) != recipe.setting:
-            yield Trial(rate, small)
+        if (rate, small_batch) != recipe.setting:
+            yield Trial(rate, small_batch)
 
-    # A higher rate costs more of the old task: the highest must gain clearly before a still higher one is tried.
-    with_small = {trial.rate: trial for trial in finished if trial.batch == small}
-    best = best_of(list(with_small.values()))
-    while best and best.rate == rates[-1] < HIGHEST and is_better(best, with_small[rates[-2]]):
+    # A model forgets more with a higher rate: the highest must gain clearly before a still higher one is tried.
+    small_trials = {trial.rate: trial for trial in finished_trials if trial.batch == small_batch}
+    best = find_best(list(small_trials.values()))
+    while best and best.rate == rates[-1] < MAX_RATE and is_better(best, small_trials[rates[-2]]):
         rates.append(2 * best.rate)
-        yield Trial(rates[-1], small)
-        with_small = {trial.rate: trial for trial in finished if trial.batch == small}
-        best = best_of(list(with_small.values()))
+        yield Trial(rates[-1], small_batch)
+        small_trials = {trial.rate: trial for trial in finished_trials if trial.batch == small_batch}
+        best = find_best(list(small_trials.values()))
 
-    if best is None or batch == small:
+    # The best rate and its neighbours with the recipe's batch.
+    if best is None or batch == small_batch:
         return
     position = rates.index(best.rate)
     for rate in rates[max(0, position - 1) : position + 2]:
@@ -206,32 +218,25 @@ def propose_trials(
             yield Trial(rate, batch)
 
 
-def _peak_rate(config: Config) -> float:
-    """Return the peak learning rate of a run, with what `Tuning.base_batch` makes of it."""
-    training, base_batch = config.Training, config.Tuning.base_batch
-    return config.Optimizer.learning_rate * (training.global_batch / base_batch if base_batch else 1)
-
-
 def pool_queries(outcomes: Mapping[str, Outcomes]) -> Queries:
-    """Return the queries of all languages as one set, the mean of whose groups' means is the mean of the languages.
+    """Return the queries of all languages as one set; the mean of its groups' means is the mean of the languages.
 
-    An image is one cluster whatever the language of the texts that it is asked for, or that ask for it.
+    An image is one cluster, whatever the language of the texts that it is asked for, or that ask for it.
     """
     ids: list[str] = []
     clusters: list[str] = []
     groups: list[str] = []
     values: list[np.ndarray] = []
     for language, outcome in outcomes.items():
-        group = outcome.groups.get(outcome.main_figure, np.zeros(len(outcome.query_ids), np.int64))
-        # The queries of an image have its number; the image's own query has its id, too.
-        names = {
-            int(number): query
-            for number, query in zip(outcome.clusters, outcome.query_ids, strict=True)
-            if query.startswith("image_to_")
-        }
-        ids += [f"{language} {query}" for query in outcome.query_ids]
-        clusters += [names.get(int(number), f"{language} {number}") for number in outcome.clusters]
-        groups += [f"{language} {number}" for number in group]
+        group_numbers = outcome.groups.get(outcome.main_figure, np.zeros(len(outcome.query_ids), np.int64))
+        # The queries of an image share a number in `clusters`; the query that is the image itself has its id, too.
+        image_names = {}
+        for number, query_id in zip(outcome.clusters, outcome.query_ids, strict=True):
+            if query_id.startswith("image_to_"):
+                image_names[int(number)] = query_id
+        ids += [f"{language} {query_id}" for query_id in outcome.query_ids]
+        clusters += [image_names.get(int(number), f"{language} {number}") for number in outcome.clusters]
+        groups += [f"{language} {number}" for number in group_numbers]
         values.append(outcome.figures[outcome.main_figure])
     return Queries(
         ids,
@@ -241,18 +246,20 @@ def pool_queries(outcomes: Mapping[str, Outcomes]) -> Queries:
     )
 
 
-def _score(config: Config, trial: Trial, samples: int) -> tuple[Trial, Queries | None]:
-    """Train a trial, and return it with its score and with what its queries found; without them if it failed."""
-    seen = min(SAMPLES, EPOCHS * samples)
-    steps = max(FEWEST_STEPS, seen // trial.batch)
-    folder = Path(config.Training.output) / TRIALS
-    micro = config.Training.micro_batch
-    short = apply_overrides(
+def _run_trial(config: Config, trial: Trial, samples_per_epoch: int) -> tuple[Trial, Queries | None]:
+    """Train a trial; return it with its score, and the results of its queries, or unchanged and None if it failed."""
+    num_samples = min(MAX_SAMPLES, MAX_EPOCHS * samples_per_epoch)
+    steps = max(MIN_STEPS, num_samples // trial.batch)
+    folder = Path(config.Training.output) / TRIAL_FOLDER
+    micro_batch = config.Training.micro_batch
+    if micro_batch and micro_batch >= trial.batch:
+        micro_batch = None
+    trial_config = apply_overrides(
         config,
         [
             f"Optimizer.learning_rate={trial.rate!r}",
             f"Training.global_batch={trial.batch}",
-            f"Training.micro_batch={micro if micro and micro < trial.batch else 'null'}",
+            f"Training.micro_batch={micro_batch or 'null'}",
             f"Training.output={folder}",
             f"Training.steps={steps}",
             "Training.epochs=null",
@@ -267,12 +274,13 @@ def _score(config: Config, trial: Trial, samples: int) -> tuple[Trial, Queries |
     outcomes: dict[str, dict[str, Outcomes]] = {}
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        trainer = Trainer(short, make_evaluators=partial(build_evaluators, outcomes=outcomes), should_compare=False)
+        make_evaluators = partial(build_evaluators, outcomes=outcomes)
+        trainer = Trainer(trial_config, make_evaluators=make_evaluators, should_compare=False)
         chooser = trainer.evaluations.chooser
         if chooser is None:
             raise ConfigError("--tune-rate compares single queries, which what scores this run does not give")
         if not trainer.fit():
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt  # a signal has stopped the trial, and so stops the search
         if trainer.best is None:
             return trial, None
         if not outcomes[chooser]:
@@ -288,14 +296,14 @@ def _score(config: Config, trial: Trial, samples: int) -> tuple[Trial, Queries |
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _in_words(trial: Trial, results: Results) -> str:
-    """Return a line for people on a trial, with its difference to the first one."""
+def _describe_trial(trial: Trial, results: Results) -> str:
+    """Return a line about a trial, with its difference from the first one."""
     setting = f"rate {trial.rate:g}, batch {trial.batch}"
     if trial.score is None:
         return f"{setting}: did not finish"
     if trial is results.trials[0]:
         return f"{setting}: {trial.score:.2f}, by the configuration"
-    difference = results.difference(trial, results.trials[0])
+    difference = results.compute_difference(trial, results.trials[0])
     if difference is None or difference.low is None or difference.high is None:
         return f"{setting}: {trial.score:.2f}"
     interval = f"95 % interval {format_difference(difference.low)} to {format_difference(difference.high)}"

@@ -125,22 +125,22 @@ def test_the_recipe_is_kept_unless_a_rate_is_clearly_better(folder, monkeypatch,
     """By the page's command, with the difference of every trial to the recipe's given here."""
     rates = rate_search.RATES[::3]
     difference = Interval(2.0, 0.5, 3.5, 20, 0.8, 0.001) if is_better else Interval(2.0, -0.5, 3.5, 20, 0.8, 0.2)
-    monkeypatch.setattr(rate_search, "SAMPLES", 64)
+    monkeypatch.setattr(rate_search, "MAX_SAMPLES", 64)
     monkeypatch.setattr(rate_search, "RATES", rates)
     monkeypatch.setattr(rate_search, "estimate_query_difference", lambda *_: difference)
     output = f"runs/tuned-{is_better}"
     code, printed = run_command(f"{TRAIN} --tune-rate -o Training.output={output}")
     assert code == 0, printed
-    record = json.loads((folder / output / rate_search.KEPT).read_text())
+    record = json.loads((folder / output / rate_search.RESULTS_FILE).read_text())
     recipe, *others = record["trials"]
     assert {trial[0] for trial in others} >= {*rates} - {recipe[0]}
     chosen = load_config(folder / output / "config.yaml").Optimizer.learning_rate
     if is_better:
         best = max(others, key=lambda trial: (trial[2], -trial[0]))
-        assert record["chosen"] == best and chosen == best[0]
+        assert record["best_trial"] == best and chosen == best[0]
         assert f"Optimizer.learning_rate={best[0]!r}" in printed
     else:
-        assert record["chosen"] is None and chosen == recipe[0] == 2e-3
+        assert record["best_trial"] is None and chosen == recipe[0] == 2e-3
     code, printed = run_command(f"{TRAIN} --tune-rate --resume -o Training.output={output}")
     assert code == 0 and "rates were tried before" in printed
 

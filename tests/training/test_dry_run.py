@@ -13,7 +13,7 @@ from ernie_vil2.data.loader import load_batches, read_batch
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import PAD_ID, WordPieceTokenizer
 from ernie_vil2.tasks.multi_view import MultiViewRows
-from ernie_vil2.training.dry_run import SHOWN, dry_run, preview
+from ernie_vil2.training.dry_run import MAX_PREVIEWS, dry_run, preview_source
 from ernie_vil2.training.optimizer import compute_learning_rate
 from tests.support.entailment_data import entailment_folder, nlvr2_folder
 from tests.support.html_pages import Page, lines_of
@@ -128,9 +128,9 @@ def test_a_preview_shows_what_training_will_see(settings):
         views = {view: batch[view][row].numpy() for view in ("image_1", "image_2")}
         expected.setdefault(stream[position][0], []).append((batch["names"][row], views, ids))
     for source, rows in expected.items():
-        found = preview(MultiViewRows(stream, settings, tokenizer, VIEWS), settings, source, 8)
-        assert found.read == 8 and found.seconds > 0
-        compared = list(zip(found.samples, rows, strict=False))
+        found = preview_source(MultiViewRows(stream, settings, tokenizer, VIEWS), settings, source, 8)
+        assert found.num_read == 8 and found.seconds > 0
+        compared = list(zip(found.rows, rows, strict=False))
         assert len(compared) >= 4, "too few to compare"
         for sample, (name, views, ids) in compared:
             assert sample.texts["sample"] == name
@@ -142,24 +142,24 @@ def test_a_preview_shows_what_training_will_see(settings):
 def test_it_counts_and_names_what_is_wrong(settings):
     tokenizer = WordPieceTokenizer(max_length=7)  # [CLS] a disc 2 9 [SEP] or shorter; tags are longer
     rows = MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS)
-    found = preview(rows, settings, 1, 30)  # an epoch of the TSV
+    found = preview_source(rows, settings, 1, 30)  # an epoch of the TSV
     assert sorted(found.bad) == [("broken image", str(number)) for number in sorted(map(str, range(0, 30, 3)))]
     mean = fmean(len(tokenizer.encode(f"a disc {number}")) for number in range(30) if number % 3)
     assert found.notes == [f"texts of {mean:.1f} tokens, 0 of them cut at 7, 0.0% of the tokens unknown"]
-    assert len(found.samples) == len(found.stored_bytes) == min(SHOWN, 20)  # that can be used
+    assert len(found.rows) == len(found.stored_bytes) == min(MAX_PREVIEWS, 20)  # that can be used
 
     rows = MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS)
-    shapes = preview(rows, settings, 0, 32)
+    shapes = preview_source(rows, settings, 0, 32)
     # "图片中包含绿色、方块" is cut, "绿色的方块" fills the seven tokens exactly or stays below.
     text = read_batch(rows, settings, rows.stream.first_positions(0, 32))["text"].numpy()
     full = int((text[:, 6] != PAD_ID).sum())
     assert full > 0 and f", {full} of them cut at 7, " in shapes.notes[0]
-    assert shapes.samples[0].texts.keys() == {"sample", "text, as tokens", "caption, zh", "tags, zh"}
+    assert shapes.rows[0].texts.keys() == {"sample", "text, as tokens", "caption, zh", "tags, zh"}
 
 
 def test_tokens_that_the_vocabulary_lacks_are_counted(settings):
     tokenizer = WordPieceTokenizer(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a"], max_length=16)
-    found = preview(MultiViewRows(SampleStream(settings), settings, tokenizer, {"text_1"}), settings, 1, 30)
-    assert found.samples[0].texts["text, as tokens"] == "[CLS] a [UNK] [UNK] [SEP]"
+    found = preview_source(MultiViewRows(SampleStream(settings), settings, tokenizer, {"text_1"}), settings, 1, 30)
+    assert found.rows[0].texts["text, as tokens"] == "[CLS] a [UNK] [UNK] [SEP]"
     assert found.notes == ["texts of 5.0 tokens, 0 of them cut at 16, 40.0% of the tokens unknown"]
-    assert not found.bad and found.samples[0].images == {}  # a broken image is not looked at
+    assert not found.bad and found.rows[0].images == {}  # a broken image is not looked at

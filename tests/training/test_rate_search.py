@@ -62,7 +62,7 @@ def test_a_rate_is_chosen_beyond_the_interval_of_its_difference():
     assert results_of(clearly, recipe, slightly).choose() is None  # worse ones are not chosen either
     assert results_of(None, slightly, clearly).choose().rate == 4e-3
     results = results_of(recipe, slightly)
-    difference = results.difference(*results.trials[::-1])
+    difference = results.compute_difference(*results.trials[::-1])
     assert difference.mean == pytest.approx(100 * 2 / 93) and difference.low < 0 < difference.high
 
 
