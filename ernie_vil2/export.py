@@ -109,6 +109,7 @@ def export(
 
     full_width_backend, model = model.backend, model.with_width(width)
     with atomic_folder(folder) as new_folder, named_in_utf8(new_folder) as utf8_folder:
+        # The graphs cut the embeddings of the full model themselves.
         save_graphs(full_width_backend, model.preprocessing, utf8_folder, width)
         if backend == "onnx":
             convert_to_onnx(utf8_folder, should_quantize=precision == "int8")
@@ -136,6 +137,7 @@ def export(
             write_text(utf8_folder / name, text)
         write_text(utf8_folder / CONFIG, dump_config(model.config))
 
+        # Load the export as a user would, and compare its embeddings with the model's.
         exported_backend = ExportedBackend(utf8_folder, about, model.device)
         exported = ErnieViL2(exported_backend, model.tokenizer, model.config, model.batch_size)
         try:
@@ -217,6 +219,7 @@ def save_graphs(backend: PaddleBackend, preprocessing: Preprocessing, folder: Pa
         "image": (_ImageGraph(model, preprocessing, width), image_spec),
         "text": (_TextGraph(model, width), text_spec),
     }
+    # Dropout and batch norms must be traced as in evaluation.
     was_training = model.training
     for tower, (layer, spec) in graphs.items():
         layer.eval()
@@ -287,6 +290,7 @@ def convert_to_onnx(folder: Path, should_quantize: bool) -> None:
             if "Errno 28" in child.stderr:  # no space left on the device
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             raise NotExportable(f"the {tower} tower cannot become ONNX: {last_line(child.stdout + child.stderr)}")
+        # The ONNX file replaces Paddle's graph.
         for suffix in ("json", "pdiparams"):
             (folder / f"{tower}.{suffix}").unlink()
 
@@ -301,6 +305,7 @@ def convert_to_onnx(folder: Path, should_quantize: bool) -> None:
 
 def _name_values(graph: Any, tower: str) -> None:
     """Name the output of a graph, which paddle2onnx calls fetch_name_0, and the dynamic axes."""
+    # The names that ONNX Runtime's callers use, see `INPUTS` and `OUTPUTS`.
     (graph_input,), (graph_output,) = graph.input, graph.output
     for node in graph.node:
         for names in (node.input, node.output):

@@ -49,6 +49,7 @@ class Registry(dict[str, T]):
             module, _, attribute = component.partition(":")
             return cast(T, getattr(importlib.import_module(module), attribute))
 
+        # A user-defined component.
         module, colon, attribute = name.partition(":")
         if not colon:
             raise unknown_name(self.kind, name, self)
@@ -76,8 +77,10 @@ def unknown_name(kind: str, name: str, registered: Iterable[str], unlisted: Iter
         unlisted: further names that may be meant, but are too many to list.
     """
     names = list(registered)
+    listing = "known"
     nearest = difflib.get_close_matches(name, [*names, *unlisted], n=1)
-    listing = f"did you mean {nearest[0]}? Known" if nearest else "known"
+    if nearest:
+        listing = f"did you mean {nearest[0]}? Known"
     return UnknownName(
         f"there is no {kind} {name!r}; {listing}: {', '.join(names)}, or your own as package.module:Name"
     )

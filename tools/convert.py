@@ -1,4 +1,4 @@
-"""`ernie-vil2 convert` in a checkout."""
+"""Run `ernie-vil2 convert` in a checkout."""
 
 import sys
 

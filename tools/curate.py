@@ -1,4 +1,4 @@
-"""`ernie-vil2 curate` in a checkout."""
+"""Run `ernie-vil2 curate` in a checkout."""
 
 import sys
 

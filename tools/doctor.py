@@ -1,4 +1,4 @@
-"""`ernie-vil2 doctor` in a checkout, also where the package is not installed."""
+"""Run `ernie-vil2 doctor` in a checkout; the package need not be installed."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`ernie-vil2 embed` in a checkout."""
+"""Run `ernie-vil2 embed` in a checkout."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`ernie-vil2 eval` in a checkout."""
+"""Run `ernie-vil2 eval` in a checkout."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`ernie-vil2 eval-classification` in a checkout."""
+"""Run `ernie-vil2 eval-classification` in a checkout."""
 
 import sys
 

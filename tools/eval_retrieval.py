@@ -1,4 +1,4 @@
-"""`ernie-vil2 eval-retrieval` in a checkout."""
+"""Run `ernie-vil2 eval-retrieval` in a checkout."""
 
 import sys
 

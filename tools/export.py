@@ -1,4 +1,4 @@
-"""`ernie-vil2 export` in a checkout."""
+"""Run `ernie-vil2 export` in a checkout."""
 
 import sys
 

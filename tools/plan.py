@@ -1,4 +1,4 @@
-"""`ernie-vil2 plan` in a checkout."""
+"""Run `ernie-vil2 plan` in a checkout."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`ernie-vil2 search` in a checkout."""
+"""Run `ernie-vil2 search` in a checkout."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The study of the paper's Table 4 (`experiments/ablation`), from a checkout."""
+"""Run the study of the paper's Table 4 (`experiments/ablation`) in a checkout."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`ernie-vil2 trim` in a checkout."""
+"""Run `ernie-vil2 trim` in a checkout."""
 
 import sys
 

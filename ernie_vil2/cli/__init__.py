@@ -176,6 +176,7 @@ def _console_name(command: str) -> str:
 def main() -> int:
     """Run the console command `ernie-vil2 COMMAND ...`."""
     arguments = sys.argv[1:]
+    # The name may be written with a hyphen or an underscore.
     if arguments and (command := arguments[0].replace("-", "_")) in COMMANDS:
         return run(command, arguments[1:], f"ernie-vil2 {arguments[0]}")
 

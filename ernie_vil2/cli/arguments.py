@@ -86,6 +86,7 @@ def add_field_option(
     """
     field = next(field for field in dataclasses.fields(dataclass) if field.name == name)
     default = get_default(field)
+    # A boolean field becomes a flag.
     if isinstance(default, bool):
         settings = {"action": "store_true", **settings}
     description = {key: value for key, value in field.metadata.items() if value is not None}
@@ -95,8 +96,12 @@ def add_field_option(
 
 def get_default(field: dataclasses.Field) -> Any:
     """Return the default of a field as argparse needs it: tuples and mappings become lists, which options append to."""
-    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return list(default) if isinstance(default, tuple | dict) else default
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    if isinstance(default, tuple | dict):
+        return list(default)
+    return default
 
 
 def find_changed_options(args: argparse.Namespace, dataclass: type) -> dict[str, Any]:
@@ -132,7 +137,9 @@ def make_data_spec(args: argparse.Namespace, paths: Sequence[str] | None = None,
     """
     names = {field.name for field in dataclasses.fields(DataSpec)}
     options = {name: value for name, value in vars(args).items() if name in names}
-    return DataSpec(args.data if paths is None else paths, **options | fields)
+    if paths is None:
+        paths = args.data
+    return DataSpec(paths, **options | fields)
 
 
 def make_table_overrides(args: argparse.Namespace) -> list[str]:
@@ -237,12 +244,14 @@ def input_path(text: str) -> str:
 
 def source(text: str) -> str:
     """Return an entry of `Data.train`: a file, a folder, a pattern, an address or a `pipe:` command."""
-    return input_path(text) if os.path.lexists(text) else text
+    if os.path.lexists(text):
+        return input_path(text)  # a link that leads nowhere is refused
+    return text
 
 
 def model(text: str) -> str:
     """Return a file or folder of weights, or the name of a released model."""
-    return input_path(text) if os.path.lexists(text) else text
+    return source(text)
 
 
 def run_folder(text: str) -> str:
@@ -265,6 +274,7 @@ def named_list(text: str) -> tuple[str, str]:
     name, equals, file = text.partition("=")
     if not equals or os.path.exists(file):  # noqa: PTH110
         return named_file(text)
+    # FILE itself may contain an @: the list follows the last one.
     path, mark, _ = file.rpartition("@")
     named_file(f"{name}={path if mark else file}")
     return name, file
@@ -296,7 +306,9 @@ def option(text: str) -> tuple[str, Any]:
 
 def optional_file(text: str) -> tuple[str, str | None]:
     """Return name and file of NAME=FILE, or a name and None."""
-    return named_file(text) if "=" in text else (text, None)
+    if "=" in text:
+        return named_file(text)
+    return text, None
 
 
 def output_file(text: str) -> str:
@@ -311,13 +323,15 @@ def output_file(text: str) -> str:
         raise ArgumentTypeError(f"{text}: there is no folder {folder}")
     # A regular file is replaced by a new one in its folder; a device or pipe is itself written to.
     is_device = target.exists() and not target.is_file()
-    if not os.access(text if is_device else folder, os.W_OK):
+    written_path = text if is_device else folder
+    if not os.access(written_path, os.W_OK):
         raise ArgumentTypeError(f"{text} cannot be written; name another file")
     return text
 
 
 def output_folder(text: str) -> Path:
     """Return a folder that can be written to, or created with all missing folders above it."""
+    # The nearest folder that exists is where the others will be created.
     existing = Path(os.path.abspath(text))  # noqa: PTH100  -- resolve() would follow links
     while not os.path.lexists(existing):
         existing = existing.parent
@@ -371,7 +385,9 @@ def number(text: str) -> float:
 
 def threshold(text: str) -> float | str:
     """Return a cosine, or `CALIBRATED`."""
-    return text if text == CALIBRATED else number(text)
+    if text == CALIBRATED:
+        return text
+    return number(text)
 
 
 def share(text: str) -> float | str:

@@ -14,6 +14,7 @@ from ernie_vil2.device.extras import require
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ernie-vil2 calibrate`."""
     arguments.add_model_options(parser)
     arguments.add_data_options(parser)
     parser.add_argument("--language", default="",
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run `ernie-vil2 calibrate` and return its exit code."""
     if not args.checkpoint or not args.data:
         raise ValueError("give --checkpoint and --data")
     require("a calibration", "scipy")
@@ -28,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.evaluation.encoded import encode_on_all_ranks
     from ernie_vil2.io.calibration import write_calibration
 
+    # A calibration is for one language: the first, if the data have several and none is named.
     encoder, weights = arguments.load_named_model(args)
     benchmarks = arguments.open_data(args, [args.language] if args.language else None)
     language, benchmark = next(iter(benchmarks.items()))

@@ -38,6 +38,7 @@ def labelled_folder(text: str) -> tuple[str, str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ernie-vil2 compare`."""
     from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 
     add = parser.add_argument
@@ -69,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run `ernie-vil2 compare` and return its exit code."""
     if not args.data or len(args.models) + len(args.embeddings) + bool(args.pixel_baseline) < 2:
         raise ValueError("name two models or more, and --data; --embeddings NAME=FOLDER counts as a model")
 
@@ -100,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
         names = ", ".join(name for name, _ in sources)
         raise ValueError(f"two models have the same name: {names}; write NAME=MODEL")
 
+    # All models are scored by one scorer on the same data.
     data = arguments.make_data_spec(args, languages=args.language)
     options = dict(args.option)
     if args.protocol:

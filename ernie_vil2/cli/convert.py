@@ -25,6 +25,7 @@ CN_CLIP_WORDS = 21_128  # lines of the vocab.txt in the package cn_clip, which i
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ernie-vil2 convert`."""
     parser.add_argument("source", type=model, metavar="SOURCE", help="file or folder of the model")
     parser.add_argument("target", type=output_folder, metavar="TARGET", help="new folder")
     parser.add_argument("--to", choices=LAYOUTS, help="layout of TARGET; default: the one that the model came from")
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run `ernie-vil2 convert` and return its exit code."""
     from dataclasses import replace
 
     from ernie_vil2.encoder import build_encoder, load_model
@@ -61,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if args.lora == "peft":
         return _write_adapter(args)
 
+    # Weights that do not match the model, and are allowed not to, are left out.
     stored = read_model(args.source, args.vocabulary, tuple(args.heads) if args.heads else None)
     try:
         network, report = stored.build(args.allow)
@@ -68,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.source}: {error}") from error
     matching = replace(stored, arrays={name: stored.arrays[name] for name in report.matched})
 
+    # The folder whose settings and tokenizer TARGET gets.
     if args.to in STANDALONE_LAYOUTS:
         if args.origin:
             raise ValueError(f"--origin {args.origin} is not needed with --to {args.to}; leave it out")
@@ -95,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
         if stored.vocab_size != CN_CLIP_WORDS:
             notes.append("cn_clip reads the vocab.txt of its package: replace it by that of TARGET")
 
+    # Load TARGET and compare its embeddings with those of SOURCE; without all weights they cannot be equal.
     if golden and not report.mismatches():
         encoder = load_model(args.target, args.vocabulary if origin else None)
         try:

@@ -51,13 +51,18 @@ MIN_STEPS = 50  # of the tiny training; after so many its loss has halved, howev
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ernie-vil2 doctor`."""
     parser.add_argument("model", type=model, nargs="?", metavar="MODEL",
                         help="file or folder of a model to check instead of the installation")  # fmt: skip
     parser.add_argument("--seconds", type=amount, default=10, help="length of the tiny training (default 10)")
 
 
 def run(args: argparse.Namespace) -> int:
-    checks = [("model", lambda: check_model(args.model))] if args.model else all_checks(args.seconds)
+    """Run `ernie-vil2 doctor` and return its exit code."""
+    if args.model:
+        checks: list[tuple[str, Check]] = [("model", lambda: check_model(args.model))]
+    else:
+        checks = all_checks(args.seconds)
     return diagnose(checks, lambda result: print(rewrite_commands(str(result), args.prog)))
 
 
@@ -134,6 +139,7 @@ def all_checks(seconds: float = 10) -> list[tuple[str, Check]]:
         ("CPU switches", check_runtime),
         ("shared memory", check_shared_memory),
     ]
+    # Without Paddle the package check has failed, and these would only repeat it.
     if installed("paddle"):
         checks += [
             ("devices", check_devices),
@@ -160,12 +166,15 @@ def requirements() -> list[tuple[Requirement, str]]:
     from packaging.requirements import Requirement
 
     file = ROOT / "requirements.txt"
-    lines = file.read_text().splitlines() if file.exists() else []
+    lines = []
+    if file.exists():
+        lines = file.read_text().splitlines()
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         lines = importlib.metadata.requires("ernie_vil2") or []
     lines = [line.split("#")[0].strip() for line in lines]
     candidates = [Requirement(line) for line in lines if line]
 
+    # The base comes first: a requirement that it shares with an extra belongs to the base.
     extras_by_requirement: dict[tuple[str, str], tuple[Requirement, str]] = {}
     for extra in ("", *dict.fromkeys(EXTRAS.values())):
         for requirement in candidates:
@@ -212,6 +221,7 @@ def _check_package(requirement: Requirement) -> Result:
         fix = f"{PYTHON} -m pip uninstall -y {' '.join(versions)}, then install one of them"
         return Result("FAIL", name, fact, fix)
     distribution, version = versions.popitem()
+    # A build such as 3.3.1+cu126 satisfies a pin of 3.3.1.
     if not requirement.specifier.contains(version.split("+")[0], prereleases=True):
         return Result("FAIL", distribution, f"{version}, but {requirement.specifier} is needed", INSTALL)
     if name not in IMPORTED_MODULES:
@@ -252,6 +262,8 @@ def _is_intended(conflict: str) -> bool:
 
 def check_runtime() -> Result:
     """Check the CPU switches of `ernie_vil2.device.runtime`: without them Paddle can be slow on this processor."""
+    # On AMD processors the MKL in Paddle uses its fast code only if MKL_DEBUG_CPU_TYPE=5 is set. Paddle's default is
+    # one thread.
     vendor, flags = runtime.processor()
     facts = "; ".join(runtime.applied().values())
     mkl_type = os.environ.get("MKL_DEBUG_CPU_TYPE")
@@ -300,6 +312,7 @@ def check_devices() -> Result:
             return Result("ok", "devices", f"{cores}, {gpus}")
         fix = "nvidia-smi (is the driver there?), and check CUDA_VISIBLE_DEVICES"
         return Result("warn", "devices", f"{cores}, a GPU build of Paddle that sees no GPU", fix)
+    # The driver's device file exists even if Paddle was built for CPUs.
     if Path("/dev/nvidiactl").exists():
         gpu_build = f"paddlepaddle-gpu {_version('paddlepaddle')} with the command on Paddle's install page"
         fix = f"{PYTHON} -m pip uninstall -y paddlepaddle, then install {gpu_build}"

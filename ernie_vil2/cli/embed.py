@@ -1,10 +1,10 @@
-"""Write a model's embeddings to disk: those of a benchmark, of a folder of images, or of lines of text.
+r"""Write a model's embeddings to disk: those of a benchmark, of a folder of images, or of lines of text.
 
     python tools/embed.py --checkpoint runs/mine --images photos --texts titles.txt --output embeddings
 
     python tools/embed.py --checkpoint ernie-vil-2.0-base-zh --data coco_cn.tsv --output embeddings
     python tools/embed.py --checkpoint model.pdparams --data coco_cn.tsv --format official --output out
-    python tools/embed.py --checkpoint runs/mine --data Flickr30k-CN --split test --format chinese-clip \\
+    python tools/embed.py --checkpoint runs/mine --data Flickr30k-CN --split test --format chinese-clip \
         --cache ~/.cache/embeddings --processes 2 --output features
 
 Other programs can use the embeddings, and they can be scored again without the model; docs/benchmarks.md describes the
@@ -23,6 +23,7 @@ FORMATS = ("numpy", "official", "chinese-clip")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ernie-vil2 embed`."""
     arguments.add_model_options(parser)
     arguments.add_width_option(parser)
     arguments.add_data_options(
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run `ernie-vil2 embed` and return its exit code."""
     is_paired = bool(args.data)
     if not args.checkpoint or (is_paired and args.texts) or not (is_paired or args.images or args.texts):
         raise ValueError("give --checkpoint, and --data, or without it --images, --texts or both")
@@ -75,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     if launched_rank()[0] != 0:
         return 0
 
+    # All files appear at once, or none if the disk is full.
     with atomic_files(args.output) as folder:
         if args.format == "numpy":
             embedding_files.write_numpy(folder, encoded)

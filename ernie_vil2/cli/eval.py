@@ -306,6 +306,7 @@ def score_model(
             f"--backend {args.backend} computes embeddings only; this scorer needs a head, which runs in Paddle: leave "
             "--backend out"
         )
+    # This needs no model.
     if args.check:
         return check_data(scorer, data)
 
@@ -317,6 +318,7 @@ def score_model(
     model, weights = arguments.load_named_model(args, scorer.needs_classifier)
     if width:
         model = model.with_width(width)
+    # Results of a run's checkpoint belong to the run.
     run_folder = find_run_folder(weights.parent)
     if args.output is None and run_folder:
         args.output = run_folder / scorer.folder
@@ -328,6 +330,7 @@ def score_model(
     encode = partial(encode_on_all_ranks, cache=cache)
     rank, _ = launched_rank()
     report = run_scorer(scorer, model, opened, str(args.checkpoint), encode, rank)
+    # All ranks encode; the first one has the report and writes it.
     if rank != 0:
         return 0
 

@@ -36,6 +36,7 @@ DEMO = Path(__file__).parents[2] / "demo_data" / "emoji-test.tar"  # in a checko
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ernie-vil2 export`."""
     parser.add_argument("checkpoint", type=model, metavar="CHECKPOINT",
                         help="model to export, like --checkpoint of tools/eval_retrieval.py")  # fmt: skip
     parser.add_argument("folder", nargs="?", type=output_folder, metavar="FOLDER",
@@ -60,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run `ernie-vil2 export` and return its exit code."""
     from ernie_vil2.encoder import load_model
     from ernie_vil2.export import export, require_backend
     from ernie_vil2.models.weights.format import find_weights

@@ -42,6 +42,7 @@ MAX_SHARES = 1001  # in a row of shares: steps of a thousandth; each is scored, 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ernie-vil2 interpolate`."""
     add = parser.add_argument
     add("first", type=model, metavar="MODEL",
         help="run folder (its newest checkpoint; RUN@best), checkpoint or released model")  # fmt: skip
@@ -72,6 +73,7 @@ def _add_scoring_options(parser: argparse.ArgumentParser, side: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run `ernie-vil2 interpolate` and return its exit code."""
     from contextlib import nullcontext
 
     alphas = expand_shares(args.alpha)
@@ -105,8 +107,11 @@ def run(args: argparse.Namespace) -> int:
     else:
         mixtures = dict(zip(args.models, np.eye(len(models)).tolist(), strict=True))
         mixtures["mean"] = [1 / len(models)] * len(models)
-    rows = score_mixtures(args, models, mixtures) if has_data else []
+    rows = []
+    if has_data:
+        rows = score_mixtures(args, models, mixtures)
 
+    # The mixture to write: the only one, the one that the user chose, or the best.
     if not alphas:
         chosen = "mean"
     elif args.choose is not None:
@@ -136,12 +141,16 @@ def expand_shares(values: list[float | str]) -> list[float]:
         if len(values) != 4 or len(shares) != 3 or values.index(ELLIPSIS) != 2:
             raise ValueError("write a row of shares as --alpha FIRST SECOND ... LAST, for example 0 0.1 ... 1")
         first, second, last = shares
-        num_steps = round((last - first) / (second - first)) if second > first else -1
-        reached = first + num_steps * (second - first)
-        if not 1 <= num_steps < MAX_SHARES or abs(reached - last) > 1e-9:
+        step = second - first
+        num_steps = 0
+        if step > 0:
+            num_steps = round((last - first) / step)
+        # The tolerance allows for decimal fractions, which floats do not represent exactly.
+        is_reached = abs(first + num_steps * step - last) <= 1e-9
+        if not 1 <= num_steps < MAX_SHARES or not is_reached:
             raise ValueError(f"--alpha {first:g} {second:g} ... {last:g}: such steps do not reach the last share")
         # Rounded, so that 0.3 is not 0.30000000000000004.
-        shares = [round(first + (last - first) * step / num_steps, 12) for step in range(num_steps + 1)]
+        shares = [round(first + (last - first) * number / num_steps, 12) for number in range(num_steps + 1)]
     return list(dict.fromkeys(shares))
 
 
@@ -252,6 +261,7 @@ def score_mixtures(
             scorer = Retrieval([find_protocol(getattr(args, f"{side}_protocol")).name], title=side)
             inputs[side] = scorer, scorer.open(_make_side_spec(args, side, config))
 
+    # One network for all mixtures: only its weights are replaced.
     network, _ = models[0].build()
     encoder = build_encoder(network, models[0], config, args.precision, args.batch_size)
     rows = []
@@ -304,6 +314,7 @@ def write_table(args: argparse.Namespace, rows: list[dict], chosen: str, folder:
         record[side] = list(map(str, getattr(args, side)))
     write_json(folder / "interpolation.json", record)
 
+    # Only mixtures along a path have an order in which they can be drawn.
     charts = []
     if args.alpha:
         series = []

@@ -16,6 +16,7 @@ from ernie_vil2.registry import import_user_modules
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ernie-vil2 plan`."""
     add_config_options(parser)
     add_import_option(parser)
     parser.add_argument("--ranks", type=count, required=True, help="number of devices, one rank on each")
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run `ernie-vil2 plan` and return its exit code."""
     from ernie_vil2.config import load_config
 
     device, config = DEVICES[args.device], load_config(args.config, args.override)

@@ -30,6 +30,7 @@ SPLIT_NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}  # by the numb
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ernie-vil2 prepare`."""
     add_source_options(parser)
     parser.add_argument("--output", type=output_folder, metavar="FOLDER", help="folder of the shards")
     parser.add_argument("--check", action="store_true", help="only read everything and report what is wrong")
@@ -68,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run `ernie-vil2 prepare` and return its exit code."""
     if bool(args.output) == args.check:
         raise ValueError("give --output FOLDER, or --check")
     if args.parts and (args.check or len(args.parts) not in SPLIT_NAMES):
@@ -101,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
     tags = [TagsFile(path) for path in args.tags]
     processes = args.processes or usable_cores()
     if args.parts:
+        # Rows are assigned before anything is written, so that all folders come from one division.
         shares = dict(zip(SPLIT_NAMES[len(args.parts)], args.parts, strict=True))
         division = Division(shares, args.group_by, args.stratify_by, args.seed)
         for name, rows in division.assign_rows(source).items():

@@ -42,6 +42,7 @@ MAX_TRAINING_SAMPLES = 100_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ernie-vil2 report`."""
     parser.add_argument("--run", nargs="+", required=True, type=run_folder, metavar="RUN",
                         help="run folders; RUN@best shows the answers of its best checkpoint")  # fmt: skip
     add_source_options(parser, "--data", "FILE", "data of the queries and answers to show; default: none are shown")
@@ -57,12 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run `ernie-vil2 report` and return its exit code."""
     from ernie_vil2.config import load_config
     from ernie_vil2.evaluation.report_page import ReportedRun, read_evaluations, write_run_report
     from ernie_vil2.io.run_folder import CONFIG, LOG, RESULTS, find_run_folder
     from ernie_vil2.models.weights.format import find_weights
     from ernie_vil2.training.run_log import describe_config, describe_progress, read_log
 
+    # A run is shown with the answers of a checkpoint, which RUN@best or RUN@newest names.
     checkpoints = [find_weights(path).parent for path in args.run]
     folders = [
         find_run_folder(checkpoint) or Path(path) for checkpoint, path in zip(checkpoints, args.run, strict=True)
@@ -71,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     card_lists: list[list[Card]] = []  # one for each run and language
     licences, thumbnails = set[str](), dict[str, bytes]()
     for checkpoint, folder, name in zip(checkpoints, folders, _name_runs(args.run, folders), strict=True):
+        # The configuration may come from somebody else: it must not import modules.
         config = load_config(checkpoint / CONFIG, is_strangers=True)
         records = read_log(folder / LOG)
         facts = {"Checkpoint": checkpoint.name}
@@ -93,13 +97,18 @@ def run(args: argparse.Namespace) -> int:
     cards = []
     for row in range(args.queries):
         cards += [card_list[row] for card_list in card_lists if row < len(card_list)]
-    output = Path(args.output) if args.output else folders[0] / "report.html"
+    queries, page_facts = {}, {}
+    if cards:
+        queries[" ".join(map(str, args.data))] = cards
+    if licences:
+        page_facts["Licence of the images"] = ", ".join(sorted(licences))
+    output = Path(args.output or folders[0] / "report.html")
     write_run_report(
         output,
         title=f"ERNIE-ViL 2.0: {' and '.join(run.name for run in runs)}",
         runs=runs,
-        queries={" ".join(map(str, args.data)): cards} if cards else {},
-        facts={"Licence of the images": ", ".join(sorted(licences))} if licences else {},
+        queries=queries,
+        facts=page_facts,
         thumbnails=thumbnails,
     )
     for reported_run in runs:
@@ -134,7 +143,11 @@ def _compare_before_and_after(
     if missing_files:
         return {}, [], ""
 
-    old_changes = _score_old(args, folder, config) if args.old else _score_initial_run(args, folder, config)
+    # What the model could do before: the user's data of it, or those that the initial weights were validated on.
+    if args.old:
+        old_changes = _score_old(args, folder, config)
+    else:
+        old_changes = _score_initial_run(args, folder, config)
     try:
         changes = read_changes(rank_files[BEFORE], rank_files[AFTER])
         comparison = compare_rank_files(rank_files)
@@ -168,8 +181,8 @@ def _score_old(args: argparse.Namespace, folder: Path, config: Config) -> dict[s
     data_name = " ".join(map(str, args.old))
     changes = {}
     for verdict in result.comparison.verdicts:
-        name = f"{data_name} in {verdict.result}" if verdict.result else data_name
-        changes[name] = verdict.difference.mean
+        in_language = f" in {verdict.result}" if verdict.result else ""
+        changes[f"{data_name}{in_language}"] = verdict.difference.mean
     _advise_on_forgetting(args, changes, models[BEFORE], models[AFTER], data_name)
     return changes
 
@@ -241,6 +254,7 @@ def _measure_recall_change(
     if data is None or not isinstance(scorer, Retrieval):
         return {}
     scorer_input = scorer.open(data)
+    # Only the first images and their texts, if there are many.
     benchmarks = dict(scorer_input.benchmarks)
     for language, benchmark in benchmarks.items():
         if len(benchmark.images) > MAX_OLD_IMAGES:
@@ -248,6 +262,7 @@ def _measure_recall_change(
             benchmarks[language] = benchmark.select(range(MAX_OLD_IMAGES), sorted(texts))
     scorer_input = replace(scorer_input, benchmarks=benchmarks)
 
+    # The same queries for both models, so that the difference is one of the weights.
     outcomes = {}
     for name, source in (("before", initial), ("after", trained)):
         report = run_scorer(scorer, load_model(source, device="auto", precision=precision), scorer_input, name)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ernie-vil2 train`."""
     add_config_options(parser)
     add_import_option(parser)
     add_pipe_option(parser)
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run `ernie-vil2 train` and return its exit code."""
     from ernie_vil2.config import load_config
 
     if args.extend and not args.resume:
@@ -60,7 +62,10 @@ def run(args: argparse.Namespace) -> int:
         )
     config = load_config(args.config, [*args.override, *make_table_overrides(args)])
     if args.dry_run:
-        file_config = (str(args.config), load_config(args.config)) if args.config else None
+        # The page of a dry run also shows what the overrides changed in the file.
+        file_config = None
+        if args.config:
+            file_config = str(args.config), load_config(args.config)
         return write_dry_run(config, args.processes, file_config)
     batch = config.Training.global_batch
     if batch % args.processes:
@@ -81,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.registry import import_user_modules
     from ernie_vil2.training.trainer import Trainer
 
+    # The search trains, so it needs the user's modules as the trainer does, which imports them itself.
     if args.tune_rate:
         from ernie_vil2.training.rate_search import tune_rate
 
@@ -114,7 +120,9 @@ def write_dry_run(config: Config, processes: int, file_config: tuple[str, Config
 
     from ernie_vil2.training.dry_run import dry_run
 
-    result = dry_run(config, processes if ranks == 1 else ranks, file_config)
+    if ranks == 1:
+        ranks = processes  # not started by a launcher: --processes would start them
+    result = dry_run(config, ranks, file_config)
     print(result.text)
     print(f"nothing was trained; look at {result.folder / 'dry_run.html'}")
     return 1 if result.would_stop else 0

@@ -38,6 +38,7 @@ SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")  # first lines o
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ernie-vil2 trim`."""
     add = parser.add_argument
     add("model", nargs="?", type=model, metavar="MODEL",
         help="model to trim, anything that load_model takes; default: only the vocabulary of ERNIE 3.0")  # fmt: skip
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run `ernie-vil2 trim` and return its exit code."""
     from ernie_vil2.data.trimming import find_ids_of_characters, find_ids_of_texts, list_characters
 
     if not (args.keep or args.texts or args.data):
@@ -69,7 +71,10 @@ def run(args: argparse.Namespace) -> int:
     # Read before anything is written: a file that cannot be read leaves no trimmed model behind.
     held_out_texts = _read_lines(args.held_out) if args.held_out else []
 
-    stored = None if args.model is None else _read_model(args.model, args.vocab)
+    stored = None
+    if args.model is not None:
+        stored = _read_model(args.model, args.vocab)
+    # The ids of all words that the languages or texts can have.
     tokenizer, views = _open_vocabulary(stored, args.vocab)
     kept_ids: set[int] = set()
     if args.keep:
@@ -82,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
             texts.update(_read_data(args, views))
         kept_ids.update(find_ids_of_texts(tokenizer, texts))
 
+    # Without a model only the vocabulary is written.
     if stored is None:
         rows = sorted(kept_ids)
         _write_vocabulary(args.output, tokenizer, rows)
@@ -133,6 +139,7 @@ def _read_data(args: argparse.Namespace, views: ViewsConfig) -> set[str]:
 def _write_vocabulary(path: str, tokenizer: TextTokenizer, rows: Sequence[int]) -> None:
     from ernie_vil2.io.files import write_text
 
+    # Special tokens first, in the order that a vocabulary file has by convention.
     tokens = [tokenizer.tokens[row] for row in rows]
     special_tokens = [token for token in SPECIAL_TOKENS if token in tokens]
     words = [token for token in tokens if token not in SPECIAL_TOKENS]
@@ -193,6 +200,7 @@ def trim_model(model: StoredModel, rows: Sequence[int], source: str | None = Non
 
     config, text = model.config, model.config.Model.text
     tokenizer = trim_tokenizer(model.build_tokenizer(config.Data.max_length), list(rows))
+    # The configuration names special tokens by their ids, which change.
     new_ids = {old_id: new_id for new_id, old_id in enumerate(rows)}
     variant = text_variant(text)
     if variant is not None:

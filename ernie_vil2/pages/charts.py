@@ -138,25 +138,29 @@ def make_line_chart(
         return chart
 
     # Values far above all others are drawn at the top, so that they do not flatten the rest.
-    largest = max(values) if y.has_outliers else _largest_without_outliers(values)
+    largest = max(values)
+    if not y.has_outliers:
+        largest = _largest_without_outliers(values)
     if largest < max(values):
         num_cut = sum(value > largest for value in values)
         points_are = "points are" if num_cut > 1 else "point is"
         note = f"{note} {num_cut:,} {points_are} above {_format_number(largest)}, and drawn at the top."
         values = [min(value, largest) for value in values]
 
-    # Limits of both axes.
+    # Limits of both axes. The vertical one ends at round values, the horizontal one at the last step.
     first_x = 0 if x.has_zero else min(positions)
     last_x = max(positions)
     if last_x <= first_x:
-        last_x = first_x + 1
+        last_x = first_x + 1  # a single point: any length of the axis will do
     scale: Callable[[float], float]
     if y.is_logarithmic:
         scale = math.log
         y_ticks = _logarithmic_ticks(min(values), max(values))
     else:
         scale = float
-        bottom = min(0, *values) if y.has_zero else min(values)
+        bottom = min(values)
+        if y.has_zero:
+            bottom = min(0, bottom)
         y_ticks = _linear_ticks(bottom, y.end or max(values), should_enclose=True)
     low, high = scale(y_ticks[0]), scale(y_ticks[-1])
 
@@ -170,8 +174,10 @@ def make_line_chart(
     for line in series:
         places: list[Point | None] = []
         for position, value in line.points:
-            is_gap = not is_drawable(value)
-            places.append(None if is_gap else (place_x(position), place_y(min(value, largest))))
+            if is_drawable(value):
+                places.append((place_x(position), place_y(min(value, largest))))
+            else:
+                places.append(None)
         lines.append(_draw_line(line, places))
     best_mark = None
     if best is not None:
@@ -196,10 +202,13 @@ def _largest_without_outliers(values: Sequence[float]) -> float:
     ordered = sorted(values)
     bound = 1.2 * ordered[int(0.95 * (len(ordered) - 1))]
     # Less than twice the bound, the largest value flattens the others too little to be cut.
-    return bound if 0 < 2 * bound < ordered[-1] else ordered[-1]
+    if 0 < 2 * bound < ordered[-1]:
+        return bound
+    return ordered[-1]
 
 
 def _draw_line(line: Series, places: Sequence[Point | None]) -> Line:
+    # A gap lifts the pen.
     commands, command = [], "M"  # SVG: move to a point without drawing, or "L": draw a line to it
     for place in places:
         if place is None:
@@ -238,13 +247,17 @@ def _x_ticks(first: float, last: float, place: Callable[[float], float]) -> list
 
 def _linear_ticks(low: float, high: float, should_enclose: bool = False) -> list[float]:
     """Return five to ten round values from `low` to `high`; `should_enclose`: first and last lie at or beyond these."""
+    # Steps of 1, 2 or 5 times a power of ten, the largest that gives at least four.
     span = high - low or 1
     unit = 10 ** math.floor(math.log10(span / 4))
     step = unit * max(factor for factor in (1, 2, 5) if factor * unit <= span / 4)
     slack = 1e-9  # 0.3 / 0.1 is slightly less than 3
     first = math.floor(low / step + slack)
     steps_to_end = (low + span) / step
-    last = math.ceil(steps_to_end - slack) if should_enclose else math.floor(steps_to_end + slack)
+    if should_enclose:
+        last = math.ceil(steps_to_end - slack)
+    else:
+        last = math.floor(steps_to_end + slack)
     return [number * step for number in range(first, last + 1)]
 
 
@@ -285,8 +298,11 @@ def make_training_charts(records: Sequence[Mapping]) -> list[Chart]:
     title = "Loss of each view pair"
     if not losses:
         title, losses = "Loss", _single_series(train, "loss")
+    note = "Every log record is shown."
     group_size = math.ceil(len(train) / MAX_POINTS)
-    note = f"Every point is the mean of {group_size} log records." if group_size > 1 else "Every log record is shown."
+    if group_size > 1:
+        note = f"Every point is the mean of {group_size} log records."
+    # A logarithmic axis shows factors: halving a loss looks the same early and late. Spikes must not flatten it.
     loss_axis = Axis("loss", is_logarithmic=True, has_outliers=False)
     charts = [make_line_chart(title, note, losses, loss_axis)]
 
@@ -311,6 +327,7 @@ def make_speed_charts(records: Sequence[Mapping]) -> list[Chart]:
     """Return the charts of throughput and of the time spent waiting for data; `records`: see `make_training_charts`."""
     train = _records_of_kind("train", records)
     waits = _average([(step, 100 * share) for step, share in _points(train, "loader_wait")])
+    wait_series = [Series("loader wait", waits, 2)] if waits else []
     return [
         make_line_chart(
             "Throughput",
@@ -322,7 +339,7 @@ def make_speed_charts(records: Sequence[Mapping]) -> list[Chart]:
         make_line_chart(
             "Loader wait",
             "Share of the time in which rank 0 waited for its batch.",
-            [Series("loader wait", waits, 2)] if waits else [],
+            wait_series,
             Axis("% of the time"),
             height=170,
         ),
@@ -401,6 +418,7 @@ def _metric_series(records: Sequence[Mapping]) -> list[Series]:
             if metrics.get(name) is not None:
                 points_by_name.setdefault(name, []).append((record["step"], metrics[name]))
 
+    # Metrics of a group differ only in their last part.
     groups: dict[str, list[str]] = {}
     for name in points_by_name:
         groups.setdefault(name.rpartition("/")[0], []).append(name)
@@ -442,6 +460,7 @@ def _records_of_kind(kind: str, records: Sequence[Mapping]) -> list[Mapping]:
 
     Of each step the last record counts: a resumed run logs the steps after its checkpoint again.
     """
+    # Later records replace earlier ones of the same step and evaluator.
     latest = {}
     for record in records:
         if record.get("kind") == kind:

@@ -58,6 +58,7 @@ class Table:
         label_width = max((len(label) for label, _ in self.rows), default=0)
         widths = [max(self.min_width, len(name) + self.column_gap) for name in self.columns]
         lines = []
+        # Names of groups end where their last column ends.
         if self.groups:
             heading, start = " " * label_width, 0
             for name, span in self.groups:
@@ -160,6 +161,7 @@ def render(template: str | Path, **data: Any) -> str:
 
 @cache
 def _environment() -> Environment:
+    # StrictUndefined: a variable that the data lack is an error, and not an empty text.
     environment = Environment(
         loader=PackageLoader("ernie_vil2.pages"),
         autoescape=True,

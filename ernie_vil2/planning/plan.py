@@ -170,10 +170,14 @@ class Plan:
         self.global_batch, self.steps = training.global_batch, training.steps
         self.rows_per_rank = self.global_batch // ranks
         self.num_pairs = len(loss.weights)
+        # The loss names only the views that it needs; others are not made.
         self.views = {kind: sum(view.startswith(kind) for view in loss.views) for kind in ("image", "text")}
 
         self.uses_micro_batches = training.micro_batch is not None
-        self.num_micro_batches = math.ceil(self.rows_per_rank / training.micro_batch) if training.micro_batch else 1
+        # Micro batches of equal size: 16 rows in micro batches of 5 are four of 4.
+        self.num_micro_batches = 1
+        if training.micro_batch:
+            self.num_micro_batches = math.ceil(self.rows_per_rank / training.micro_batch)
         self.rows_at_once = math.ceil(self.rows_per_rank / self.num_micro_batches)
 
         self.parameters = {**towers.tower_parameters, "all": sum(towers.parameter_sizes)}
@@ -187,7 +191,9 @@ class Plan:
         # Images reach the device as uint8, ids as int64; a row also has two ids of 8 bytes.
         self._image_bytes = self.views["image"] * 3 * config.Model.image.image_size**2
         # Two text views encode the same ids, unless the second one is the long caption.
-        num_texts = self.views["text"] if config.Views.long_caption else min(1, self.views["text"])
+        num_texts = self.views["text"]
+        if not config.Views.long_caption:
+            num_texts = min(1, num_texts)
         self.device_bytes = self._image_bytes + 8 * num_texts * config.Data.max_length + 16
         self.num_batches = 2 if device.name == "cpu" else 3
         self._embedding_bytes = self.rows_per_rank * sum(self.views.values()) * towers.embed_dim * 4
@@ -199,7 +205,9 @@ class Plan:
         """Bytes in use from the first step to the last, by what they hold."""
         num_parameters = self.parameters["all"]
         # A sharded optimiser holds its state for the parameters that the rank owns.
-        num_owned = num_parameters if self.sharding == "none" else self.towers.largest_share(self.ranks)
+        num_owned = num_parameters
+        if self.sharding != "none":
+            num_owned = self.towers.largest_share(self.ranks)
         return {
             "weights": 4 * (num_parameters + 2 * sum(self.towers.norm_channels)),  # with means and variances of norms
             "gradients": 4 * (num_owned if self.sharding == "stage2" else num_parameters),
@@ -210,7 +218,8 @@ class Plan:
     @cached_property
     def phase_memory(self) -> dict[str, dict[str, float]]:
         """Bytes in use beyond `permanent_memory`, by phase of a step and what they hold."""
-        # Activations: what forward saves for backward.
+        # Activations: tensors that forward saves for backward. Work space: the largest of both towers, as they run one
+        # after the other.
         rows = {kind: self.rows_at_once * self.views[kind] for kind in self._row_costs}
         activations = sum(rows[kind] * cost.saved for kind, cost in self._row_costs.items())
         work_space = max(rows[kind] * cost.work for kind, cost in self._row_costs.items())
@@ -218,6 +227,7 @@ class Plan:
             activations += 2 * self.parameters["all"]  # copies of the weights in 16 bits
 
         # Embeddings of this rank, and those gathered from all ranks, each with its gradient.
+        # A single process gathers nothing.
         num_copies = 1 + self.ranks if self.ranks > 1 else 1
         embeddings = 2 * self._embedding_bytes * num_copies
 
@@ -261,12 +271,15 @@ class Plan:
             sent = count_sent_bytes(collective, payload, self.ranks)
             return Transfer(name, collective, num_calls, payload, sent, is_overlapped)
 
+        # For the loss: ids of image and text, which mark duplicates, embeddings, and their gradients on the way back.
         yield transfer("ids of the rows", "all_gather", self.rows_per_rank * 2 * 8)
         yield transfer("embeddings", "all_gather", self._embedding_bytes)
         yield transfer("gradients of the embeddings", "reduce_scatter", self.ranks * self._embedding_bytes)
         # The total loss, the loss of each pair, and the norm of the gradient.
         yield transfer("losses", "all_reduce", (1 + self.num_pairs + 1) * 4)
 
+        # Paddle's data parallel reduces buckets during backward. Fleet's sharding sends each tensor to its owner,
+        # and the owner sends it back when it is updated.
         parameter_bytes, num_tensors = 4 * self.parameters["all"], len(self.towers.parameter_sizes)
         if self.sharding == "none":
             num_buckets = math.ceil(parameter_bytes / GRADIENT_BUCKET)
@@ -298,9 +311,11 @@ class Plan:
         row_flops = sum(self.views[kind] * cost.flops for kind, cost in self._row_costs.items())
         # Backward takes twice the operations of a forward.
         encoding = self.global_batch * (self._forwards_per_row + 2) * row_flops
-        # Matrix products of each pair: forward, and two for the gradients; a tile's forward is computed twice.
+        # The loss multiplies the embeddings of the two views of each pair: once in forward and twice for the gradients.
+        # With tiles, forward is computed again in backward.
         loss_config = self.config.Loss
-        num_products = 3 if loss_config.tile is None and not loss_config.widths else 4
+        is_tiled = loss_config.tile is not None or loss_config.widths
+        num_products = 4 if is_tiled else 3
         width = sum(loss_config.widths) or self.towers.embed_dim
         return encoding + self.num_pairs * num_products * 2.0 * self.global_batch**2 * width
 
@@ -383,10 +398,12 @@ def advise(plan: Plan, replan: Callable[[tuple[str, ...]], Plan]) -> Advice | No
     if not plan.fits:
         options["Loss.tile"] = (tile, [tile or LossConfig().tile])
         options["Training.recompute"] = (training.recompute, [True])
-        options["Training.sharding"] = (training.sharding, ["stage1"] if plan.ranks > 1 else [])
+        if plan.ranks > 1:
+            options["Training.sharding"] = (training.sharding, ["stage1"])
         micro_batches = [2**power for power in range(16) if 2**power < plan.rows_per_rank]
         options["Training.micro_batch"] = (training.micro_batch, micro_batches)
 
+    # All combinations are planned, which is quick: the cost of a row is measured only once.
     # For each setting: no override, or one of its alternatives.
     choices: list[list[tuple[str, ...]]] = []
     for key, (present, alternatives) in options.items():
@@ -438,11 +455,14 @@ def describe(plan: Plan) -> Iterator[str]:
         yield _format_line("nothing", "")
 
     num_samples = plan.steps * plan.global_batch
-    pairs = pluralize(num_samples, "pair") if num_samples < 1e6 else f"{num_samples / 1e6:,.0f} M pairs"
+    pairs = f"{num_samples / 1e6:,.0f} M pairs"
+    if num_samples < 1e6:
+        pairs = pluralize(num_samples, "pair")
     yield from ("", "schedule")
     yield _format_line("steps", f"{plan.steps:,}", pairs)
     per_rank = f"{_format_flops(plan.flops / plan.ranks)} per rank"
     yield _format_line("operations of a step", _format_flops(plan.flops), per_rank)
+    # Times, and the load on the data loader, need a measured step.
     rate = plan.samples_per_second
     if plan.step_seconds is None or plan.days is None or rate is None:
         yield f"  {HOW_TO_MEASURE}"

@@ -192,12 +192,12 @@ def measure_row(
         """Return the bytes saved by forward, the peak beyond these, and of each block the bytes kept and its result."""
         batch = row.expand([num_rows, *row.shape[1:]]).clone()
         gc.collect(0)
-        before = current_bytes()
+        start_bytes = current_bytes()
         reset_peak()
         embeddings = encode(batch)
-        saved = current_bytes() - before
+        saved = current_bytes() - start_bytes
         embeddings.sum().backward()
-        sizes = [saved, peak_bytes() - before - saved]
+        sizes = [saved, peak_bytes() - start_bytes - saved]
         for repeat in repeats:
             sizes += [repeat.kept, repeat.result]
         return np.array(sizes)
@@ -232,8 +232,9 @@ def _count_flops(encode: Callable, row: paddle.Tensor) -> float:
     for op in operations(encode, row):
         name = op.name().removeprefix("pd_op.")
         if name in ("matmul", "bmm"):
-            left = op.operands_source()[0].shape
-            inner = left[-2] if name == "matmul" and op.attrs()["transpose_x"] else left[-1]
+            shape = op.operands_source()[0].shape
+            is_transposed = name == "matmul" and op.attrs()["transpose_x"]
+            inner = shape[-2] if is_transposed else shape[-1]
         elif name in ("conv2d", "depthwise_conv2d"):
             inner = math.prod(op.operands_source()[1].shape[1:])  # filter [out, in / groups, height, width]
         else:
@@ -266,7 +267,9 @@ def _memory_counters() -> list[Callable[[], int]]:
     `core` is private: `paddle.device` has no such figures for a CPU (Paddle 3.3.1).
     """
     place = paddle.zeros([1]).place
-    memory, device_id = ("device", place.gpu_device_id()) if place.is_gpu_place() else ("host", 0)
+    memory, device_id = "host", 0
+    if place.is_gpu_place():
+        memory, device_id = "device", place.gpu_device_id()
     return [
         partial(getattr(core, f"{memory}_memory_stat_{name}_value"), "Allocated", device_id)
         for name in ("current", "peak", "reset_peak")
