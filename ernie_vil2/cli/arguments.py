@@ -473,7 +473,7 @@ def get_calibrated_threshold(encoder: ErnieViL2, name: str, direction: str, is_q
     if encoder.calibration is None:
         raise ValueError(f"{name} has no calibration: run ernie-vil2 calibrate, or give a number")
     if not is_quiet:
-        print(encoder.calibration.described(direction))
+        print(encoder.calibration.describe(direction))
     return encoder.calibration.thresholds[direction].cosine
 
 

@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
     path = write_calibration(calibration, weights.parent)
 
     print(f"\n{len(images):,} images, {len(texts):,} texts; logit scale {calibration.logit_scale:.1f}")
-    print(f"{'':<16}{'threshold':>11}{'precision %':>13}{'recall %':>10}{'refused %':>11}")
+    print(f"{'':<16}{'threshold':>11}{'precision %':>13}{'recall %':>10}{'rejected %':>12}")
     for direction, threshold in calibration.thresholds.items():
-        figures = f"{threshold.precision:>13.1f}{threshold.recall:>10.1f}{threshold.refused:>11.1f}"
+        figures = f"{threshold.precision:>13.1f}{threshold.recall:>10.1f}{threshold.rejection:>12.1f}"
         print(f"{direction.replace('_to_', ' to '):<16}{threshold.cosine:>11.3f}{figures}")
     print(f"written: {path}")
     return 0

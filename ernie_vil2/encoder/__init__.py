@@ -32,8 +32,7 @@ from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import MissingPackage
 from ernie_vil2.encoder.exports import open_export
-from ernie_vil2.io.calibration import FILE as CALIBRATION
-from ernie_vil2.io.calibration import Calibration, read_calibration
+from ernie_vil2.io.calibration import CALIBRATION, Calibration, read_calibration
 from ernie_vil2.io.export_folder import ABOUT, PARITY, BadExport, vocabulary_name
 from ernie_vil2.io.files import load_json
 from ernie_vil2.runtime_onnx import check_vocabulary

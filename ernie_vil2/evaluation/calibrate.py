@@ -52,12 +52,12 @@ def _find_threshold(queries: np.ndarray, gallery: np.ndarray, pairs: np.ndarray)
     num_right = _count_reaching(top_scores[is_right], thresholds)
     f1 = 2 * num_right / (num_answers + len(query_rows))
     best = int(f1.argmax())
-    num_refused = np.searchsorted(np.sort(unanswerable_scores), thresholds[best])
+    num_rejected = np.searchsorted(np.sort(unanswerable_scores), thresholds[best])
     return Threshold(
         float(thresholds[best]),
         100 * float(num_right[best] / num_answers[best]),
         100 * float(num_right[best] / len(query_rows)),
-        100 * float(num_refused / len(unanswerable_scores)),
+        100 * float(num_rejected / len(unanswerable_scores)),
     )
 
 

@@ -41,7 +41,7 @@ def test_search_and_tagging_answer_by_the_calibration(tmp_path, shapes, checkpoi
         ("search", query, "text_to_image"), ("tag", [*tag, str(output)], "image_to_text"),
     ):  # fmt: skip
         assert run(command, arguments) == 0
-        assert calibration.described(direction) in capsys.readouterr().out
+        assert calibration.describe(direction) in capsys.readouterr().out
 
     # There is no answer where the bound says so.
     thresholds = {direction: Threshold(1.05, 0.0, 0.0, 100.0) for direction in DIRECTIONS}

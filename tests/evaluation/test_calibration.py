@@ -7,7 +7,14 @@ import pytest
 
 from ernie_vil2 import load_model
 from ernie_vil2.evaluation.calibrate import calibrate
-from ernie_vil2.io.calibration import DIRECTIONS, FILE, Calibration, Threshold, read_calibration, write_calibration
+from ernie_vil2.io.calibration import (
+    CALIBRATION,
+    DIRECTIONS,
+    Calibration,
+    Threshold,
+    read_calibration,
+    write_calibration,
+)
 from ernie_vil2.io.files import OtherVersion
 from tests.support.checkpoints import untrained_checkpoint
 from tests.support.encoding_model import unit
@@ -54,7 +61,7 @@ def test_the_threshold_is_the_best_of_all(seed):
         threshold, (f1, _, *shares) = calibration.thresholds[direction], best_f1(*inputs)
         answered = threshold.recall / threshold.precision
         assert 2 * threshold.recall / 100 / (answered + 1) == pytest.approx(f1)
-        assert [threshold.precision, threshold.recall, threshold.refused] == pytest.approx(shares)
+        assert [threshold.precision, threshold.recall, threshold.rejection] == pytest.approx(shares)
 
 
 def test_the_temperature_is_that_of_the_least_loss():
@@ -113,7 +120,7 @@ def test_rank_by_a_calibration_by_hand(checkpoint, monkeypatch):
 
 @pytest.mark.parametrize("version", [0, 2, None, "1"])
 def test_a_calibration_of_another_version_is_refused(tmp_path, version):
-    record = json.loads((FIXTURES / "shapes" / "model" / FILE).read_text())
-    (tmp_path / FILE).write_text(json.dumps(record | {"version": version}))
-    with pytest.raises(OtherVersion, match=FILE):
+    record = json.loads((FIXTURES / "shapes" / "model" / CALIBRATION).read_text())
+    (tmp_path / CALIBRATION).write_text(json.dumps(record | {"version": version}))
+    with pytest.raises(OtherVersion, match=CALIBRATION):
         read_calibration(tmp_path, record["fingerprint"])

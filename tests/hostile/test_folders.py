@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from ernie_vil2 import cli as commands
 from ernie_vil2 import load_model
-from ernie_vil2.io.calibration import FILE, read_calibration
+from ernie_vil2.io.calibration import CALIBRATION, read_calibration
 from ernie_vil2.io.export_folder import ABOUT, CONFIG, BadExport, read_export
 from ernie_vil2.io.files import INTEGRITY, write_integrity
 from ernie_vil2.io.run_folder import MODEL
@@ -114,7 +114,7 @@ def export(exports, tmp_path):
 
 def rewrite(folder, name, text):
     (folder / name).write_text(text)
-    write_integrity(folder, [path.name for path in folder.iterdir() if path.name not in (INTEGRITY, FILE)])
+    write_integrity(folder, [path.name for path in folder.iterdir() if path.name not in (INTEGRITY, CALIBRATION)])
 
 
 def test_another_value_in_an_export_json_is_refused_or_harmless(export):
@@ -219,8 +219,8 @@ def test_only_finite_embeddings_of_unit_length_pass(row):
 
 
 def test_a_calibration_with_another_value_is_damaged(tmp_path):
-    record = json.loads((SHAPES / "model" / FILE).read_text())
-    path = tmp_path / FILE
+    record = json.loads((SHAPES / "model" / CALIBRATION).read_text())
+    path = tmp_path / CALIBRATION
     for name, damaged in damages(record):
         path.write_text(json.dumps(damaged))
         try:
@@ -228,7 +228,7 @@ def test_a_calibration_with_another_value_is_damaged(tmp_path):
         except ValueError as error:
             one_line(error, str(path))
         else:
-            assert found is None or found.described("image_to_text"), name
+            assert found is None or found.describe("image_to_text"), name
             assert name.split(".")[0].split(" ")[0] in ("fingerprint", "data", "date") or found is not None
             assert found is None or all(math.isfinite(one.cosine) and 0 <= one.recall <= 100
                                         for one in found.thresholds.values())  # fmt: skip

@@ -438,7 +438,7 @@ def _serve(args: argparse.Namespace) -> int:
 def _open_index_to_serve(args: argparse.Namespace) -> Index:
     index = _open_index(args)
     if args.threshold is None and index.model.calibration and index.has("texts"):
-        print(f"tags: {index.model.calibration.described('image_to_text')}")
+        print(f"tags: {index.model.calibration.describe('image_to_text')}")
     return index
 
 

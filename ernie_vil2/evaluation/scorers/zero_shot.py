@@ -184,7 +184,7 @@ class ZeroShot(Scorer):
         threshold, calibration = self.threshold, model.calibration
         if calibration and threshold in (None, CALIBRATED):
             threshold = calibration.thresholds["image_to_text"].cosine
-            notes.append(calibration.described("image_to_text"))
+            notes.append(calibration.describe("image_to_text"))
         if isinstance(threshold, (int, float)):
             for label, scores in results.items():
                 metrics = [f"{name} {value:.1f} %" for name, value in scores.threshold_metrics(threshold).items()]
