@@ -176,6 +176,7 @@ def count_facets(fields_of_items: Iterable[Mapping[str, Any]]) -> dict[str, list
             if isinstance(value, str | bool | int) and len(counter) <= MAX_FACET_VALUES:
                 counter[value] += 1
 
+    # A field with one value distinguishes nothing, and one with too many is no choice.
     facets = {}
     for name, counter in counters.items():
         if 1 < len(counter) <= MAX_FACET_VALUES:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     from ernie_vil2.apps.search.index import Index
 
+# Not imported from `search.collection`: NumPy would make every call of the command line slower.
 KINDS = ("images", "texts")
 BATCH_SIZE = 256  # queries that are encoded and answered together; answers appear batch by batch
 MAX_CONDITION_LENGTH = 1000  # characters of --where

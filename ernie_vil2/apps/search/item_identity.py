@@ -125,6 +125,7 @@ class Catalogue:
                 elif item != known_item:
                     changes.updated_items[item.id] = item
 
+            # The next images of this batch are compared with this one too.
             group[item.id] = item
             taken_ids.add(item.id)
             self.seen_locations.add((item.id, location.path))

@@ -79,6 +79,7 @@ class Metrics:
         self._observe(BATCH_SIZE, BATCH_SIZE_BOUNDS, size)
 
     def _observe(self, histogram: int, bounds: Sequence[float], value: float) -> None:
+        # A value that equals a bound belongs to its bucket, as Prometheus defines `le`.
         self.add(histogram + bisect_left(bounds, value))
         self.add(histogram + len(bounds) + 1, value)
 

@@ -94,6 +94,7 @@ def build_app(
         item = index.collection("images").get(id)
         if item is None:
             raise HTTPException(404, "no image of this id")
+        # An original that may not be read, or has changed, is replaced by the thumbnail.
         content = originals.read(item) or item.thumbnail
         if content is None:
             raise HTTPException(404, "this image is not where it was indexed, or the server may not read it there")

@@ -186,6 +186,7 @@ class FolderStore:
 
     def _remove_unused_folders(self) -> None:
         """Remove collections that a compacted copy has replaced, and copies that were not finished."""
+        # Only folders whose names this store gives are removed.
         for kind in KINDS:
             copies = self.folder.glob(f"{kind}-{8 * '[0-9a-f]'}")
             for folder in (self.folder / kind, *copies):
