@@ -382,7 +382,7 @@ def _add_to_collection(index: Index, kind: Kind, items: Sequence[Item], embeddin
 @contextmanager
 def _open_writer(index: Index) -> Iterator[Index]:
     """Yield the index, opened to be changed; HTTPException 503 if another process writes to it for too long."""
-    # Changes of other clients of this server take less than a second; a `search build` can take hours.
+    # The change of another client ends soon; a `search build` may take hours, and is not waited for.
     deadline = time.monotonic() + WRITE_TIMEOUT
     while True:
         try:
