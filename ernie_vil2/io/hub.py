@@ -1,4 +1,4 @@
-"""Known models: where they were published, and their copy in a local cache; and models of a hub by their names."""
+"""Published models: known ones with their addresses and a local cache, and models of a hub by OWNER/NAME."""
 
 import hashlib
 import importlib.util
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ernie_vil2.io.files import cache_folder
 from ernie_vil2.io.locks import lock_exclusive
 
-PADDLENLP = "https://paddlenlp.bj.bcebos.com/models/community/PaddlePaddle/ernie_vil-2.0-base-zh"
+_PADDLENLP = "https://paddlenlp.bj.bcebos.com/models/community/PaddlePaddle/ernie_vil-2.0-base-zh"
 
 MODELS: dict[str, dict[str, tuple[str, str | None]]] = {
     # The release of the paper's authors (README of PaddlePaddle/ERNIE, Research/ERNIE-ViL2), without a checksum.
@@ -28,16 +28,17 @@ MODELS: dict[str, dict[str, tuple[str, str | None]]] = {
     },
     # PaddleNLP's, with the MD5 sums that its Taskflow "feature_extraction" lists.
     "PaddlePaddle/ernie_vil-2.0-base-zh": {
-        "model_state.pdparams": (f"{PADDLENLP}/model_state.pdparams", "38d8c8e01f74ba881e87d9a3f669e5ae"),
-        "config.json": (f"{PADDLENLP}/config.json", "caf929b450d5638e8df2a95c936519e7"),
-        "vocab.txt": (f"{PADDLENLP}/vocab.txt", "1c1c1f4fd93c5bed3b4eebec4de976a8"),
-        "preprocessor_config.json": (f"{PADDLENLP}/preprocessor_config.json", "9a2e8da9f41896fedb86756b79355ee2"),
-        "special_tokens_map.json": (f"{PADDLENLP}/special_tokens_map.json", "8b3fb1023167bb4ab9d70708eb05f6ec"),
-        "tokenizer_config.json": (f"{PADDLENLP}/tokenizer_config.json", "da5385c23c8f522d33fc3aac829e4375"),
+        "model_state.pdparams": (f"{_PADDLENLP}/model_state.pdparams", "38d8c8e01f74ba881e87d9a3f669e5ae"),
+        "config.json": (f"{_PADDLENLP}/config.json", "caf929b450d5638e8df2a95c936519e7"),
+        "vocab.txt": (f"{_PADDLENLP}/vocab.txt", "1c1c1f4fd93c5bed3b4eebec4de976a8"),
+        "preprocessor_config.json": (f"{_PADDLENLP}/preprocessor_config.json", "9a2e8da9f41896fedb86756b79355ee2"),
+        "special_tokens_map.json": (f"{_PADDLENLP}/special_tokens_map.json", "8b3fb1023167bb4ab9d70708eb05f6ec"),
+        "tokenizer_config.json": (f"{_PADDLENLP}/tokenizer_config.json", "da5385c23c8f522d33fc3aac829e4375"),
     },
 }
-"""Known name -> its files -> address and MD5 sum, None where its publisher gives none."""
+"""Address and MD5 sum of each file of the known models; None: the publisher gives no sum."""
 
+# Names of the files of a model in a repository of a hub: settings and tokenizers of transformers and open_clip.
 SETTINGS = (
     "config.json",
     "preprocessor_config.json",
@@ -55,159 +56,203 @@ TOKENIZERS = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
+# Forms of a model's weights, of which the first that a repository has is fetched: safetensors before pickles, and those
+# of transformers before those of open_clip. Each may be split into shards.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-"""Forms of a model's weights, the first that a repository has; each may be in shards."""
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-_BLOCK = 1 << 20
-_TIMEOUT = 30  # seconds without a byte
+# Bytes between two updates of the progress bar; it bounds the memory that a download takes.
+_BLOCK_SIZE = 1 << 20
+# Seconds without a byte after which a download is given up; a second run continues it.
+_TIMEOUT = 30
+# Characters of another library's error that a message quotes.
+_MAX_REASON_LENGTH = 200
 
 
 class DownloadError(FileNotFoundError):
-    """A file is not in the cache and could not be fetched."""
+    """A file is not in the cache and could not be downloaded."""
 
 
 def is_hub_name(source: str) -> bool:
-    """Whether a source that does not exist can be OWNER/NAME of a hub: not where OWNER is a folder here, which is
-    another file's path with an error in it."""
-    return (
-        bool(_HUB_NAME.fullmatch(source)) and not Path(source).suffix[1:].isalpha() and not Path(source).parent.exists()
-    )
+    """Return whether a source that does not exist can be OWNER/NAME on a hub.
+
+    It cannot if OWNER is a folder here: then the source is the path of a file with a mistake in it.
+    """
+    has_file_suffix = Path(source).suffix[1:].isalpha()
+    return bool(_HUB_NAME.fullmatch(source)) and not has_file_suffix and not Path(source).parent.exists()
 
 
 def fetch_from_hub(name: str) -> Path:
-    """The folder of a model that the Hugging Face Hub or ModelScope has as OWNER/NAME: where a person has put its
-    files, else through `huggingface_hub` or `modelscope`, whichever is installed and can reach it or has a copy; else a
-    DownloadError, which says why, and which files belong where."""
+    """Return the folder of a model that the Hugging Face Hub or ModelScope has as OWNER/NAME.
+
+    Files that a person has put into the cache are taken first. Otherwise `huggingface_hub` or `modelscope` downloads
+    the model, whichever is installed and can reach its hub or has a copy.
+
+    Raises:
+        DownloadError: the model cannot be fetched; the message gives the reasons, and says which files belong where.
+    """
     folder = cache_folder() / name
-    if folder.is_dir() and wanted(path.name for path in folder.iterdir())[1]:
+    if folder.is_dir() and _has_weights(folder):
         return folder
+
     reasons = []
-    for library, download in (("huggingface_hub", _from_hugging_face), ("modelscope", _from_modelscope)):
+    downloads = {"huggingface_hub": _download_from_hugging_face, "modelscope": _download_from_modelscope}
+    for library, download_model in downloads.items():
         if importlib.util.find_spec(library) is None:
             reasons.append(f"{library} is not installed")
             continue
         try:
-            return download(name)
-        except Exception as error:  # the libraries have many kinds of their own, and of those below them
-            reasons.append(f"{library}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else error!r}")
+            return download_model(name)
+        except Exception as error:  # the libraries raise many types of their own, and those of the libraries below
+            text = str(error).strip()
+            reason = text.splitlines()[0][:_MAX_REASON_LENGTH] if text else repr(error)
+            reasons.append(f"{library}: {reason}")
     raise DownloadError(
-        f"{name}: no such file or folder, and it cannot be fetched ({'; '.join(reasons)}). Fetch its settings "
+        f"{name}: no such file or folder, and it cannot be fetched ({'; '.join(reasons)}). Download its settings "
         f"({', '.join(SETTINGS)}, as far as there are any), the files of its tokenizer ({', '.join(TOKENIZERS)}) and "
-        f"its weights (one of {', '.join(WEIGHTS)}) elsewhere, from https://huggingface.co/{name} or "
+        f"its weights (one of {', '.join(WEIGHTS)}) on another machine, from https://huggingface.co/{name} or "
         f"https://modelscope.cn/models/{name}, and put them into {folder}"
     )
 
 
-def wanted(files: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Of a repository's files the small ones that a model needs, and those of its weights in the best of the forms."""
-    names = [name for name in files if "/" not in name]
-    small = [name for name in names if name in (*SETTINGS, *TOKENIZERS, "README.md", "LICENSE")]
+def select_files(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Select the files of a repository that a model needs.
+
+    Args:
+        names: paths of all files of the repository.
+
+    Returns:
+        Names of the small files (settings, tokenizer, licence), and of the weights in the first of the `WEIGHTS` forms;
+        without any, all `.pt` files.
+    """
+    top_level_names = [name for name in names if "/" not in name]
+    small_files = [name for name in top_level_names if name in (*SETTINGS, *TOKENIZERS, "README.md", "LICENSE")]
     for weights in WEIGHTS:
-        suffix = Path(weights).suffix
-        stem = weights.removesuffix(suffix)
-        parts = [name for name in names if re.fullmatch(rf"{re.escape(stem)}-\d+-of-\d+{re.escape(suffix)}", name)]
-        if weights in names:
-            return small, [weights]
-        if f"{weights}.index.json" in names and parts:
-            return small, [f"{weights}.index.json", *parts]
-    return small, [name for name in names if name.endswith(".pt")]
+        if weights in top_level_names:
+            return small_files, [weights]
+        stem, suffix = Path(weights).stem, Path(weights).suffix
+        shard_name = re.compile(rf"{re.escape(stem)}-\d+-of-\d+{re.escape(suffix)}")
+        shards = [name for name in top_level_names if shard_name.fullmatch(name)]
+        index = f"{weights}.index.json"
+        if shards and index in top_level_names:
+            return small_files, [index, *shards]
+    return small_files, [name for name in top_level_names if name.endswith(".pt")]
 
 
-def _from_hugging_face(name: str) -> Path:
+def _has_weights(folder: Path) -> bool:
+    _, weights = select_files(path.name for path in folder.iterdir())
+    return bool(weights)
+
+
+def _download_from_hugging_face(name: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     try:
-        small, weights = wanted(HfApi().list_repo_files(name))
-    except Exception as error:  # no connection, as a rule: what its cache has is used then
+        names = HfApi().list_repo_files(name)
+    except Exception as error:
+        # Usually there is no connection: then the library's own cache is used if it has the model.
         try:
             folder = Path(snapshot_download(name, local_files_only=True))
         except Exception:
             raise error from None
-        if not wanted(path.name for path in folder.iterdir())[1]:
+        if not _has_weights(folder):
             raise
         return folder
-    return Path(snapshot_download(name, allow_patterns=[*small, *_some(weights)]))
+    return Path(snapshot_download(name, allow_patterns=_select_download(names)))
 
 
-def _from_modelscope(name: str) -> Path:
+def _download_from_modelscope(name: str) -> Path:
     from modelscope import HubApi, snapshot_download
 
-    small, weights = wanted(file["Path"] for file in HubApi().get_model_files(name))
-    return Path(snapshot_download(name, allow_patterns=[*small, *_some(weights)]))
+    names = [file["Path"] for file in HubApi().get_model_files(name)]
+    return Path(snapshot_download(name, allow_patterns=_select_download(names)))
 
 
-def _some(weights: list[str]) -> list[str]:
+def _select_download(names: Iterable[str]) -> list[str]:
+    small_files, weights = select_files(names)
     if not weights:
         raise ValueError(f"the repository has no weights that are read ({', '.join(WEIGHTS)})")
-    return weights
+    return [*small_files, *weights]
 
 
-def fetch(name: str) -> Path:
-    """A known model in the cache, its file or the folder of its files; what is missing there is downloaded, or a
-    DownloadError, which says what belongs where."""
+def fetch_known_model(name: str) -> Path:
+    """Return a known model in the cache, downloading what is missing there.
+
+    Returns:
+        The file of a model with one file; otherwise the folder of its files.
+
+    Raises:
+        DownloadError: a file cannot be downloaded; the message says which file belongs where.
+    """
     folder = cache_folder() / name
     for file, (url, md5) in MODELS[name].items():
         path = folder / file
-        if not path.is_file():
-            try:
-                download(url, path, md5)
-            except (OSError, ValueError) as error:
-                raise DownloadError(
-                    f"{name}: {file} cannot be downloaded ({error}). Run again to continue where it stopped, or fetch "
-                    f"{url} elsewhere and put it at {path}"
-                ) from None  # what the libraries say below is in the message
+        if path.is_file():
+            continue
+        try:
+            download(url, path, md5)
+        except (OSError, ValueError) as error:
+            raise DownloadError(
+                f"{name}: {file} cannot be downloaded ({error}). Run again to continue where it stopped, or download "
+                f"{url} on another machine and put it at {path}"
+            ) from None  # the message has what the libraries say
     return folder if len(MODELS[name]) > 1 else path
 
 
 def download(url: str, path: str | Path, md5: str | None = None) -> None:
-    """Fetches a file with a progress bar; it appears at `path` only when it is whole.
+    """Download a file with a progress bar; it appears at `path` only when it is complete.
 
-    What an interrupted download has left next to `path` is continued, if the server still has the same version of
-    the file. Processes that fetch the same file wait for the first of them.
+    An interrupted download is continued if the server still has the same version of the file. If several processes
+    download the same file, one does and the others wait for it.
 
     Args:
-        md5: the file's MD5 sum. None: only its size is checked, against what the server announces.
+        url: address of the file.
+        path: where to put it.
+        md5: MD5 sum of the file. None: only its size is checked, against the one that the server announces.
 
     Raises:
         OSError: the server cannot be reached, refuses, or breaks off.
-        ValueError: the file that arrived is not the one that was announced.
+        ValueError: the file that arrived is not the announced one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _open(urllib.request.Request(url, method="HEAD")) as answer:  # noqa: S310  -- https alone, and a mirror that the user has named
-        length, version = answer.headers.get("Content-Length"), answer.headers.get("ETag")
+    with _open(urllib.request.Request(url, method="HEAD")) as response:  # noqa: S310  -- https alone, and a mirror that the user has named
+        length, version = response.headers.get("Content-Length"), response.headers.get("ETag")
     if length is None:
         raise ValueError(f"{url}: the server does not say how large the file is")
     size = int(length)
-    # Bytes of two versions of a file are never mixed: the name of the part distinguishes them.
+
+    # The name of the partial file depends on the version, so that bytes of two versions are never mixed.
     tag = hashlib.md5(f"{url} {version} {size}".encode()).hexdigest()[:8]  # noqa: S324  -- a number, not a secret
-    part = path.with_name(f".{path.name}.{tag}.partial")
-    with part.open("ab") as file:
+    partial_path = path.with_name(f".{path.name}.{tag}.partial")
+    with partial_path.open("ab") as file:
         lock_exclusive(file, wait=True)
-        if path.is_file():  # another process has been faster
-            part.unlink(missing_ok=True)
+        if path.is_file():  # another process has completed it meanwhile
+            partial_path.unlink(missing_ok=True)
             return
         if file.tell() < size:
-            _append(url, file, size, path.name)
+            _append_remaining(url, file, size, path.name)
         if file.tell() != size:
             raise OSError(f"{url}: broke off after {file.tell()} of {size} bytes")
-        if md5 and _md5(part) != md5:
-            part.unlink()
+        if md5 and _md5(partial_path) != md5:
+            partial_path.unlink()
             raise ValueError(f"{url}: the MD5 sum of what arrived is not {md5}")
-        part.replace(path)
+        partial_path.replace(path)
 
 
-def _append(url: str, file: BinaryIO, size: int, name: str) -> None:
-    request = urllib.request.Request(url, headers={"Range": f"bytes={file.tell()}-"} if file.tell() else {})  # noqa: S310  -- https alone, and a mirror that the user has named
-    with _open(request) as answer:
-        if answer.status != 206:  # the whole file, asked for or not
+def _append_remaining(url: str, file: BinaryIO, size: int, name: str) -> None:
+    start = file.tell()
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310  -- https alone, and a mirror that the user has named
+    with _open(request) as response:
+        # Any status but 206 (Partial Content) means that the whole file comes, whether it was asked for or not.
+        if response.status != 206:
             file.truncate(0)
-        elif not answer.headers.get("Content-Range", "").startswith(f"bytes {file.tell()}-"):
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             raise ValueError(f"{url}: the server sends another part of the file than the one asked for")
         with tqdm(
             total=size, initial=file.tell(), desc=name, unit="B", unit_scale=True, unit_divisor=1024, file=sys.stdout
         ) as bar:
-            while file.tell() < size and (block := answer.read(_BLOCK)):
+            while file.tell() < size and (block := response.read(_BLOCK_SIZE)):
                 file.write(block)
                 bar.update(len(block))
     file.flush()

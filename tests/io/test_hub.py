@@ -128,11 +128,11 @@ def cache(tmp_path, monkeypatch):
 def test_a_known_model_comes_from_its_address_once(server, cache, monkeypatch):
     two = dict.fromkeys(("a", "b"), (server.url, None))
     monkeypatch.setattr(hub, "MODELS", {"one": {"a.bin": (server.url, DIGEST)}, "x/two": two})
-    assert hub.fetch("one") == cache / "one" / "a.bin"
-    assert hub.fetch("x/two") == cache / "x" / "two"
+    assert hub.fetch_known_model("one") == cache / "one" / "a.bin"
+    assert hub.fetch_known_model("x/two") == cache / "x" / "two"
     assert sorted(path.name for path in (cache / "x" / "two").iterdir()) == ["a", "b"]
     server.requests.clear()
-    hub.fetch("one")
+    hub.fetch_known_model("one")
     assert server.requests == []
 
 
@@ -140,8 +140,8 @@ def test_without_a_connection_the_file_and_its_place_are_named(server, cache, mo
     server.server_close()
     monkeypatch.setattr(hub, "MODELS", {"one": {"a.bin": (server.url, None)}})
     with pytest.raises(FileNotFoundError) as caught:
-        hub.fetch("one")
+        hub.fetch_known_model("one")
     message = str(caught.value)
     assert server.url in message and str(cache / "one" / "a.bin") in message and "\n" not in message
     (cache / "one" / "a.bin").write_bytes(b"by hand")
-    assert hub.fetch("one").read_bytes() == b"by hand"
+    assert hub.fetch_known_model("one").read_bytes() == b"by hand"

@@ -121,10 +121,10 @@ def test_modelscope_is_asked_where_the_other_is_missing(tmp_path, monkeypatch):
 def test_safetensors_are_taken_before_other_weights():
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     both = ["pytorch_model.bin", *shards, "model.safetensors.index.json", "flax_model.msgpack", "config.json"]
-    assert hub.wanted(both) == (["config.json"], ["model.safetensors.index.json", *shards])
-    assert hub.wanted(["pytorch_model.bin", "tf_model.h5"]) == ([], ["pytorch_model.bin"])
-    assert hub.wanted(["clip_cn_vit-b-16.pt", "README.md"]) == (["README.md"], ["clip_cn_vit-b-16.pt"])
-    assert hub.wanted(["x/model.safetensors"]) == ([], [])
+    assert hub.select_files(both) == (["config.json"], ["model.safetensors.index.json", *shards])
+    assert hub.select_files(["pytorch_model.bin", "tf_model.h5"]) == ([], ["pytorch_model.bin"])
+    assert hub.select_files(["clip_cn_vit-b-16.pt", "README.md"]) == (["README.md"], ["clip_cn_vit-b-16.pt"])
+    assert hub.select_files(["x/model.safetensors"]) == ([], [])
 
 
 def test_what_is_a_path_is_not_looked_for_on_a_hub(monkeypatch):

@@ -307,7 +307,7 @@ def find_model(source: str | os.PathLike) -> Path:
         return Path(source)
     name = str(source)
     if name in hub.MODELS:
-        return hub.fetch(name)
+        return hub.fetch_known_model(name)
     if hub.is_hub_name(name):
         return hub.fetch_from_hub(name)
     raise FileNotFoundError(f"{source}: no such file or folder, and no known name ({', '.join(hub.MODELS)})")
