@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from ernie_vil2.config import ViewsConfig
-from ernie_vil2.data.decoding import WHITE, EncodedImage, resize_pixels, size_of_short_side
+from ernie_vil2.data.decoding import WHITE, EncodedImage, resize_pixels, scale_to_short_side
 
 if TYPE_CHECKING:
     import paddle
@@ -94,7 +94,7 @@ def draw_image_views(
     """
     image = EncodedImage(data, name, background)
     numbers = rng.random((num_views, len(_ViewDraw._fields)))
-    draws = [_ViewDraw(*row) for row in numbers.tolist()]
+    draws = list(map(_ViewDraw._make, numbers.tolist()))
     if views.crop_area is None:
         windows = _cut_windows(image, draws, size, views.resize)
     else:
@@ -104,7 +104,7 @@ def draw_image_views(
 
 def _cut_windows(image: EncodedImage, draws: Sequence[_ViewDraw], size: int, short_side: int) -> Iterator[np.ndarray]:
     """Yield windows of the input size from the resized image."""
-    height, width = size_of_short_side(image.height, image.width, short_side)
+    height, width = scale_to_short_side(image.height, image.width, short_side)
     corners = np.array([_draw_corner(draw, height - size, width - size) for draw in draws])
 
     # Only the region that the windows cover together is resized.

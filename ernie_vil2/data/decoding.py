@@ -565,7 +565,7 @@ def resize_pixels(image: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def size_of_short_side(height: int, width: int, side: int) -> tuple[int, int]:
+def scale_to_short_side(height: int, width: int, side: int) -> tuple[int, int]:
     """Return height and width scaled so that the smaller of them is `side`."""
     scale = side / min(height, width)
     return max(side, round(height * scale)), max(side, round(width * scale))

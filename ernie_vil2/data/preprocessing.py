@@ -23,7 +23,7 @@ from ernie_vil2.data.decoding import (
     open_with_pillow,
     plan_decoding,
     resize_pixels,
-    size_of_short_side,
+    scale_to_short_side,
 )
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.device import runtime
@@ -45,7 +45,7 @@ def make_evaluation_view(image: np.ndarray, size: int) -> np.ndarray:
     Returns:
         `[size, size, 3]` uint8.
     """
-    height, width = size_of_short_side(image.shape[0], image.shape[1], size)
+    height, width = scale_to_short_side(image.shape[0], image.shape[1], size)
     image = resize_pixels(image, width, height)
     return _crop(image, (height - size) // 2, (width - size) // 2, size)
 

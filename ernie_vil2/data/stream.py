@@ -65,9 +65,11 @@ class SampleStream:
         self.views = [source.views(config.Views) for source in data.sources]
 
         # Open them, and choose their samples.
-        specs = [DataSpec.from_source(config, source) for source in data.sources]
-        self._text_ids = [spec.text_id for spec in specs]
-        self.sources = [open_sources(spec) for spec in specs]
+        self._text_ids, self.sources = [], []
+        for source_config in data.sources:
+            spec = DataSpec.from_source(config, source_config)
+            self._text_ids.append(spec.text_id)
+            self.sources.append(open_sources(spec))
         if data.holdout:
             self.sources[0] = holdout_part(data.holdout, "train").select(self.sources[0])
         self._selections: list[Selection | None] = []
@@ -88,7 +90,7 @@ class SampleStream:
         for source, shards in zip(self.sources, shard_orders, strict=True):
             # Each group's window touches up to two shards beyond those that it fills.
             source.max_open_shards += 2 * (data.groups - 1)
-            window = _window_size(source, data)
+            window = _choose_window_size(source, data)
             self._orders.append([SampleOrder(shards, window, group, data.groups) for group in range(data.groups)])
 
         # Mix the sources.
@@ -115,7 +117,7 @@ class SampleStream:
         if selection is None or (selection.weights >= 1).all():
             return ShardOrder(sizes, seed, number)
         weights, ids = selection.weights, selection.ids
-        if units is not None:  # an image is drawn if the best of its rows is
+        if units is not None:  # an image is drawn with the largest probability of its rows
             weights, ids = units.largest(weights), units.largest(ids)
         return ShardOrder(sizes, seed, number, WeightedDraws(weights, ids, np.asarray(sizes), seed, number))
 
@@ -131,10 +133,10 @@ class SampleStream:
         source, group, source_position = self._locate(position)
         order, units, selection = self._orders[source][group], self._units[source], self._selections[source]
         number = order[source_position]
-        if units is not None:
+        if units is not None:  # from an image to its row in this epoch
             epoch = order.window(source_position)[0]
             number = units.row(number, epoch)
-        if selection is not None:
+        if selection is not None:  # from the selected pairs to the whole source
             number = int(selection.numbers[number])
         return source, number
 
@@ -285,7 +287,7 @@ def _find_captions(sample: Sample, views: ViewsConfig) -> set[str]:
     return {text_key(caption) for caption in captions if not is_blank(caption)}
 
 
-def _window_size(source: ShardedSource, data: DataConfig) -> int:
+def _choose_window_size(source: ShardedSource, data: DataConfig) -> int:
     """Return the samples of one group's window.
 
     The windows of all groups together fill two shards less than a process keeps open, because a window touches up to

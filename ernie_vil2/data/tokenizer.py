@@ -109,9 +109,11 @@ def read_vocabulary(path: str | Path) -> list[str]:
 
     lines = text.removesuffix("\n").split("\n")
     if all("\t" in line for line in lines):
-        pairs = [line.rsplit("\t", 1) for line in lines]
+        tokens_by_id = {}
         try:
-            tokens_by_id = {int(token_id): token for token, token_id in pairs}
+            for line in lines:
+                token, token_id = line.rsplit("\t", 1)
+                tokens_by_id[int(token_id)] = token
         except ValueError as error:
             raise ValueError(f"vocabulary {path}: an id is not a number ({error})") from error
         if sorted(tokens_by_id) != list(range(len(lines))):

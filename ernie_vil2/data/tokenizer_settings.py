@@ -166,19 +166,23 @@ def check_special_tokens(library: tokenizers.Tokenizer, settings: dict[str, Any]
     # The tokens around every text.
     for key, position in ((start_key, 0), (end_key, -1)):
         name = find_token(settings, key) if key else None
-        if key and name and (not ids or library.token_to_id(name) != ids[position]):
-            actual = make_printable(repr(library.id_to_token(ids[position])), max_length=60) if ids else "nothing"
-            raise _setting_error(settings, key, f"the tokenizer puts {actual} there")
+        if not key or not name:
+            continue
+        if not ids:
+            raise _setting_error(settings, key, "the tokenizer puts nothing there")
+        if library.token_to_id(name) != ids[position]:
+            token = make_printable(repr(library.id_to_token(ids[position])), max_length=60)
+            raise _setting_error(settings, key, f"the tokenizer puts {token} there")
 
     # Whether there are such tokens at all.
     for key, name_key in (("add_bos_token", "bos_token"), ("add_eos_token", "eos_token")):
         name = find_token(settings, name_key)
         token_id = library.token_to_id(name) if name else None
         if token_id is not None and type(settings.get(key)) is bool:
-            is_added = token_id in ids
-            if settings[key] != is_added:
-                verb = "adds" if is_added else "does not add"
-                raise _setting_error(settings, key, f"the tokenizer {verb} that token")
+            if settings[key] and token_id not in ids:
+                raise _setting_error(settings, key, "the tokenizer does not add that token")
+            if not settings[key] and token_id in ids:
+                raise _setting_error(settings, key, "the tokenizer adds that token")
 
     unknown_token, library_token = find_token(settings, "unk_token"), getattr(library.model, "unk_token", None)
     if rules == "bert" and unknown_token and unknown_token != library_token:
