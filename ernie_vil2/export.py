@@ -32,7 +32,7 @@ from ernie_vil2.device.tracing import tracing
 from ernie_vil2.encoder import ErnieViL2, ImageLike, PaddleBackend
 from ernie_vil2.encoder.exports import ExportedBackend
 from ernie_vil2.io.calibration import write_calibration
-from ernie_vil2.io.export_folder import ABOUT, CONFIG, INPUTS, OUTPUTS, PARITY, PRECISIONS, VERSION, named_in_utf8
+from ernie_vil2.io.export_folder import CONFIG, EXPORT_INFO, INPUTS, OUTPUTS, PARITY, PRECISIONS, VERSION, utf8_path
 from ernie_vil2.io.files import atomic_folder, write_integrity, write_json, write_text
 from ernie_vil2.io.terminal import suppress_output
 from ernie_vil2.models import DualEncoder
@@ -108,7 +108,7 @@ def export(
         raise FileExistsError(errno.EEXIST, "exists already; name a new folder", str(folder))
 
     full_width_backend, model = model.backend, model.with_width(width)
-    with atomic_folder(folder) as new_folder, named_in_utf8(new_folder) as utf8_folder:
+    with atomic_folder(folder) as new_folder, utf8_path(new_folder) as utf8_folder:
         # The graphs cut the embeddings of the full model themselves.
         save_graphs(full_width_backend, model.preprocessing, utf8_folder, width)
         if backend == "onnx":
@@ -132,7 +132,7 @@ def export(
             "inputs": INPUTS,
             "outputs": OUTPUTS,
         }
-        write_json(utf8_folder / ABOUT, about)
+        write_json(utf8_folder / EXPORT_INFO, about)
         for name, text in model.tokenizer.files().items():
             write_text(utf8_folder / name, text)
         write_text(utf8_folder / CONFIG, dump_config(model.config))

@@ -22,7 +22,15 @@ from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import require
-from ernie_vil2.io.export_folder import AGAIN, INPUTS, OUTPUTS, BadExport, named_in_utf8, read_export, vocabulary_name
+from ernie_vil2.io.export_folder import (
+    EXPORT_AGAIN,
+    INPUTS,
+    OUTPUTS,
+    BadExport,
+    read_export,
+    utf8_path,
+    vocabulary_file,
+)
 
 # Largest difference of the squared length of an embedding from 1. It leaves room for the rounding of bfloat16 and int8;
 # without normalisation, lengths are not near 1.
@@ -90,14 +98,16 @@ def check_outputs(graph: Encoder, name: str, width: int) -> Encoder:
         except MemoryError:
             raise
         except Exception as error:  # classes of a C++ library
-            raise BadExport(f"{name} tower's graph does not run ({last_line(error)}); {AGAIN}") from error
+            raise BadExport(f"{name} tower's graph does not run ({last_line(error)}); {EXPORT_AGAIN}") from error
         if embeddings.shape != (len(rows), width) or embeddings.dtype != np.float32:
             output = f"{embeddings.dtype} {list(embeddings.shape)}"
-            raise BadExport(f"{name} tower's graph gives {output}, not float32 {[len(rows), width]}; {AGAIN}")
+            raise BadExport(f"{name} tower's graph gives {output}, not float32 {[len(rows), width]}; {EXPORT_AGAIN}")
         squared_lengths = np.einsum("bd,bd->b", embeddings, embeddings)
         # Written so that NaN fails, too.
         if not (np.abs(squared_lengths - 1) < MAX_LENGTH_ERROR).all():
-            raise BadExport(f"{name} tower's graph gives embeddings that are not finite or not of length 1; {AGAIN}")
+            raise BadExport(
+                f"{name} tower's graph gives embeddings that are not finite or not of length 1; {EXPORT_AGAIN}"
+            )
         return embeddings
 
     return run_checked
@@ -112,8 +122,8 @@ def check_vocabulary(folder: Path, about: dict[str, Any], tokenizer: TextTokeniz
     exported = about["tokenizer"].get("entries", tokenizer.num_tokens)
     if tokenizer.num_tokens != exported:
         raise BadExport(
-            f"{folder}: {vocabulary_name(tokenizer.rules)} has {tokenizer.num_tokens:,} entries, but {exported:,} were "
-            f"exported: it is damaged; {AGAIN}"
+            f"{folder}: {vocabulary_file(tokenizer.rules)} has {tokenizer.num_tokens:,} entries, but {exported:,} were "
+            f"exported: it is damaged; {EXPORT_AGAIN}"
         )
 
 
@@ -153,14 +163,14 @@ class OnnxModel:
         self.logit_bias = about["scalars"].get("logit_bias", 0.0)
 
         threads = threads or runtime.threads()
-        with named_in_utf8(folder) as utf8_folder:
+        with utf8_path(folder) as utf8_folder:
             image_graph = OnnxGraph(utf8_folder, "image", about["precision"], device, threads)
             text_graph = OnnxGraph(utf8_folder, "text", about["precision"], device, threads)
         self._encode_pixels = check_outputs(image_graph, f"{folder}: the image", self.embed_dim)
         self._encode_ids = check_outputs(text_graph, f"{folder}: the text", self.embed_dim)
 
         rules, max_length = about["tokenizer"]["rules"], about["tokenizer"]["max_length"]
-        self.tokenizer = open_tokenizer(folder / vocabulary_name(rules), max_length, rules)
+        self.tokenizer = open_tokenizer(folder / vocabulary_file(rules), max_length, rules)
         check_vocabulary(folder, about, self.tokenizer)
         self._preprocess = Preprocessing.from_dict(about["preprocessing"])
 

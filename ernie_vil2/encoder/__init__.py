@@ -33,7 +33,7 @@ from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import MissingPackage
 from ernie_vil2.encoder.exports import open_export
 from ernie_vil2.io.calibration import CALIBRATION, Calibration, read_calibration
-from ernie_vil2.io.export_folder import ABOUT, PARITY, BadExport, vocabulary_name
+from ernie_vil2.io.export_folder import EXPORT_INFO, PARITY, BadExport, vocabulary_file
 from ernie_vil2.io.files import load_json
 from ernie_vil2.runtime_onnx import check_vocabulary
 from ernie_vil2.section import Precision
@@ -512,9 +512,9 @@ def load_model(
         MissingPackage: the library of the backend or of the download is not installed.
     """
     folder = Path(source)
-    if folder.name == ABOUT:
+    if folder.name == EXPORT_INFO:
         folder = folder.parent
-    is_export = (folder / ABOUT).is_file()
+    is_export = (folder / EXPORT_INFO).is_file()
     if verify and (dialect or is_export):
         raise ValueError(f"{source}: golden embeddings are of weights in their own dialect, not of exports")
 
@@ -567,7 +567,7 @@ def find_export(
         batch_size: rows encoded at once.
         backends: backends in order of preference.
     """
-    export_folders = sorted(about.parent for about in folder.glob(f"*/{ABOUT}"))
+    export_folders = sorted(about.parent for about in folder.glob(f"*/{EXPORT_INFO}"))
     for backend in backends:
         for export_folder in export_folders:
             try:
@@ -624,6 +624,6 @@ def build_encoder(
 def _load_export(folder: Path, device: str | None, batch_size: int, backend_name: str) -> ErnieViL2:
     backend, config, about = open_export(folder, device, backend_name)
     rules = config.Model.text.tokenizer
-    tokenizer = open_tokenizer(folder / vocabulary_name(rules), config.Data.max_length, rules)
+    tokenizer = open_tokenizer(folder / vocabulary_file(rules), config.Data.max_length, rules)
     check_vocabulary(folder, about, tokenizer)
     return ErnieViL2(backend, tokenizer, config, batch_size)

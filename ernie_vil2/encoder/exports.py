@@ -12,7 +12,7 @@ import numpy as np
 from ernie_vil2.config import Config, load_config
 from ernie_vil2.data.preprocessing import Geometry, Preprocessing
 from ernie_vil2.device import runtime
-from ernie_vil2.io.export_folder import ABOUT, AGAIN, CONFIG, BadExport, named_in_utf8, read_export
+from ernie_vil2.io.export_folder import CONFIG, EXPORT_AGAIN, EXPORT_INFO, BadExport, read_export, utf8_path
 from ernie_vil2.io.terminal import suppress_output
 from ernie_vil2.runtime_onnx import OnnxGraph, check_outputs
 
@@ -85,7 +85,7 @@ class ExportedBackend:
         self._digests = {"": about["weights"], "image": about["image_weights"]}
 
         open_graph = GRAPHS[self.name]
-        with named_in_utf8(folder) as ascii_folder:
+        with utf8_path(folder) as ascii_folder:
             image = open_graph(ascii_folder, "image", self.precision, device, runtime.threads())
             text = open_graph(ascii_folder, "text", self.precision, device, runtime.threads())
         self.encode_pixels = check_outputs(image, f"{folder}: the image", self.embed_dim)
@@ -140,5 +140,7 @@ def _check_config(folder: Path, about: Mapping[str, Any], config: Config) -> Non
                 value = list(value)  # as JSON has it
             exported = about[section].get(key)
             if exported != value:
-                raise BadExport(f"{folder}: {section}.{key} is {exported} in {ABOUT} and {value} in {CONFIG}: it is "
-                                f"damaged; {AGAIN}")  # fmt: skip
+                raise BadExport(
+                    f"{folder}: {section}.{key} is {exported} in {EXPORT_INFO} and {value} in {CONFIG}: it is damaged; "
+                    f"{EXPORT_AGAIN}"
+                )

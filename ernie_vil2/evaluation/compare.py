@@ -26,7 +26,7 @@ from ernie_vil2.evaluation.report import Report
 from ernie_vil2.evaluation.scorer import Scorer, ScorerInput, find_scorer, make_scorer, run_scorer
 from ernie_vil2.evaluation.scorers.entailment import load_classifier
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
-from ernie_vil2.io.export_folder import ABOUT
+from ernie_vil2.io.export_folder import EXPORT_INFO
 from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.models.weights.format import find_weights
 from ernie_vil2.pages import Table
@@ -394,7 +394,7 @@ def _index_megabytes(benchmarks: Mapping[str, Benchmark], width: int) -> float:
 
 def _file_megabytes(path: Path) -> float:
     """Return the size of a weight file, of all files of an export, or of all shards that an index names."""
-    if path.name == ABOUT:
+    if path.name == EXPORT_INFO:
         files = [file for file in path.parent.iterdir() if file.is_file()]
     elif path.suffix == ".json":
         files = list(path.parent.glob(f"{path.name.partition('.')[0]}*"))

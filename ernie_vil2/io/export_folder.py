@@ -1,11 +1,11 @@
-"""An exported model: one folder that needs nothing else.
+"""An exported model: one folder that can be used alone.
 
-    export.json     what it is: backend, precision, sizes, preprocessing, tokeniser, scale, inputs and outputs
+    export.json     facts: backend, precision, sizes, preprocessing, tokenizer, scale, inputs and outputs
     image.*, text.* the two graphs
-    vocab.txt       the tokens in the order of their ids, one per line; of other people's models tokenizer.json
+    vocab.txt       the tokens in the order of their ids, one per line; other people's models have tokenizer.json
     config.yaml     the configuration of the model
     parity.json     how far its embeddings are from those of the checkpoint, on real inputs
-    integrity.json  bytes and SHA-256 of the others, see `io.files.Integrity`
+    integrity.json  size and SHA-256 of the other files, see `io.files.Integrity`
 
 Only the standard library is imported.
 """
@@ -29,13 +29,14 @@ from ernie_vil2.io.files import (
 from ernie_vil2.io.run_folder import TOKENIZER, VOCABULARY, resolve_vocabulary
 
 VERSION = 1
-ABOUT, CONFIG, PARITY = "export.json", "config.yaml", "parity.json"
+EXPORT_INFO, CONFIG, PARITY = "export.json", "config.yaml", "parity.json"
+# Values of `Model.image.preprocessing`.
 PreprocessingKind = Literal["ernie_vil2", "official", "paddlenlp", "transformers", "open_clip", "naflex"]
-"""Values of `Model.image.preprocessing`."""
 Resize = Literal["shortest", "squash", "longest"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+# Values of `Model.text.tokenizer` whose vocabulary is a `vocab.txt`.
 WordRules = Literal["official", "paddlenlp", "cn_clip"]
-"""Of `Model.text.tokenizer`: those whose vocabulary is a `vocab.txt`."""
+# Those whose vocabulary is a `tokenizer.json`.
 LibraryRules = Literal[
     "bert",
     "clip",
@@ -47,110 +48,122 @@ LibraryRules = Literal[
     "open_clip_lower",
     "open_clip_canonical",
 ]
-"""Those whose vocabulary is a `tokenizer.json`."""
 KINDS, RESIZES, INTERPOLATIONS = get_args(PreprocessingKind), get_args(Resize), get_args(Interpolation)
 WORD_RULES, LIBRARY_RULES = get_args(WordRules), get_args(LibraryRules)
+# Files of the graphs by backend.
 GRAPHS = {
     "paddle_inference": ("image.json", "image.pdiparams", "text.json", "text.pdiparams"),
     "onnx": ("image.onnx", "text.onnx"),
 }
-"""Files of the graphs by backend."""
 PRECISIONS = {"paddle_inference": ("float32", "bfloat16"), "onnx": ("float32", "int8")}
 INPUTS = {"image": "pixels", "text": "token_ids"}
 OUTPUTS = {"image": "image_embeddings", "text": "text_embeddings"}
-AGAIN = "export the checkpoint again (ernie-vil2 export), or put back a copy"
-WIDTHS = {"minimum": 1, "maximum": 65_536}
-SIDES = {"minimum": 1, "maximum": 4096}  # bounds of sizes, as the configuration has them
+EXPORT_AGAIN = "export the checkpoint again (ernie-vil2 export), or put back a copy"
+# Bounds of the sizes in `export.json`, as in the configuration.
+_WIDTHS = {"minimum": 1, "maximum": 65_536}
+_SIDES = {"minimum": 1, "maximum": 4096}
 
 
 class BadExport(ValueError):  # noqa: N818  -- named by what has happened
-    """An exported folder that cannot be used; the message says which, why and what to do."""
+    """An exported folder cannot be used; the message says which, why and what to do."""
 
 
 def read_export(folder: str | Path) -> dict[str, Any]:
-    """What `export.json` says, once all files have been compared with their checksums.
+    """Compare all files of an export with their checksums, and return the content of its `export.json`.
 
     Raises:
         OSError: a file cannot be read.
-        BadExport: it is of another version, a file is missing or is not the one that was written, or a value in
-            `export.json` is missing or cannot be; the message names it.
+        BadExport: the export has another version, a file is missing or has changed, or a value in `export.json` is
+            missing or impossible; the message names it.
     """
     folder = Path(folder)
     try:
         integrity = read_integrity(folder)
-        integrity.check_files(folder, {*integrity.files, ABOUT, CONFIG, *resolve_vocabulary(folder, [VOCABULARY])})
-        about = _object(folder / ABOUT)
-        check_version(about.get("version"), VERSION, folder / ABOUT, "export the checkpoint again with this release")
-        if wrong := [key for key, right in _checked(about).items() if not right]:
-            raise DamagedFile(f"{ABOUT} does not describe an export ({', '.join(wrong)})")
-        integrity.check_files(folder, GRAPHS[about["backend"]])
+        integrity.check_files(
+            folder, {*integrity.files, EXPORT_INFO, CONFIG, *resolve_vocabulary(folder, [VOCABULARY])}
+        )
+        info = _load_object(folder / EXPORT_INFO)
+        version = info.get("version")
+        check_version(version, VERSION, folder / EXPORT_INFO, "export the checkpoint again with this release")
+        invalid_keys = _find_invalid_keys(info)
+        if invalid_keys:
+            raise DamagedFile(f"{EXPORT_INFO} does not describe an export ({', '.join(invalid_keys)})")
+        integrity.check_files(folder, GRAPHS[info["backend"]])
     except OtherVersion as error:
         raise BadExport(str(error)) from None
     except DamagedFile as error:
-        raise BadExport(f"{folder}: {error}: it is damaged; {AGAIN}") from None
-    return about
+        raise BadExport(f"{folder}: {error}: it is damaged; {EXPORT_AGAIN}") from None
+    return info
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _load_object(path: Path) -> dict[str, Any]:
     try:
-        found = parse_json(read_text(path))
+        content = parse_json(read_text(path))
     except ValueError as error:
         raise DamagedFile(f"{path.name} cannot be read ({error})") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise DamagedFile(f"{path.name} is not a JSON object")
-    return found
+    return content
 
 
-def _checked(about: dict[str, Any]) -> dict[str, bool]:
-    """For each value of `export.json` that is read whether it is there and can be."""
+def _find_invalid_keys(info: dict[str, Any]) -> list[str]:
+    """Return the keys of `export.json` whose value is missing or impossible."""
 
-    def value(section: str, key: str, default: Any = None) -> Any:
-        within = about.get(section)
-        return within.get(key, default) if isinstance(within, dict) else None
+    def get(section: str, key: str, default: Any = None) -> Any:
+        content = info.get(section)
+        return content.get(key, default) if isinstance(content, dict) else None
 
-    def three(key: str, check: Callable[..., bool], *bounds: float) -> bool:
-        numbers = value("preprocessing", key)
-        return isinstance(numbers, list) and len(numbers) == 3 and all(check(one, *bounds) for one in numbers)
+    def is_triple(key: str, is_valid: Callable[..., bool], minimum: float, maximum: float) -> bool:
+        numbers = get("preprocessing", key)
+        if not isinstance(numbers, list) or len(numbers) != 3:
+            return False
+        return all(is_valid(number, minimum, maximum) for number in numbers)
 
-    backend = about.get("backend")
-    return {
-        "backend": backend in tuple(GRAPHS),
-        "precision": any(about.get("precision") in of for name, of in PRECISIONS.items() if name == backend),
-        "weights": isinstance(about.get("weights"), str),
-        "image_weights": isinstance(about.get("image_weights"), str),
-        "embed_dim": is_count(about.get("embed_dim"), **WIDTHS),
-        "scalars.logit_scale": is_number(value("scalars", "logit_scale"), 1e-9, 1e9),
-        "scalars.logit_bias": is_number(value("scalars", "logit_bias", 0), -1e9, 1e9),
-        "preprocessing.kind": value("preprocessing", "kind") in KINDS,
-        "preprocessing.resize": value("preprocessing", "resize", "shortest") in RESIZES,
-        "preprocessing.interpolation": value("preprocessing", "interpolation", "bicubic") in INTERPOLATIONS,
-        **{
-            f"preprocessing.{key}": (given := value("preprocessing", key)) is None or is_count(given, **WIDTHS)
-            for key in ("resized", "patch_size", "most_patches")
-        },
-        "preprocessing.size": is_count(value("preprocessing", "size"), **SIDES),
-        "preprocessing.mean": three("mean", is_number, 0, 1),
-        "preprocessing.std": three("std", is_number, 1e-9, 1),
-        "preprocessing.background": three("background", is_count, 0, 255),
-        "tokenizer.rules": value("tokenizer", "rules") in (*WORD_RULES, *LIBRARY_RULES),
-        "tokenizer.entries": (entries := value("tokenizer", "entries")) is None or is_count(entries),
-        "tokenizer.max_length": is_count(value("tokenizer", "max_length"), 3, WIDTHS["maximum"]),
+    backend = info.get("backend")
+    # Compared one by one, because a value of the file may be a list, which cannot be looked up.
+    allowed_precisions: tuple[str, ...] = ()
+    for name, precisions in PRECISIONS.items():
+        if name == backend:
+            allowed_precisions = precisions
+    are_valid = {
+        "backend": backend in list(PRECISIONS),
+        "precision": info.get("precision") in allowed_precisions,
+        "weights": isinstance(info.get("weights"), str),
+        "image_weights": isinstance(info.get("image_weights"), str),
+        "embed_dim": is_count(info.get("embed_dim"), **_WIDTHS),
+        "scalars.logit_scale": is_number(get("scalars", "logit_scale"), 1e-9, 1e9),
+        "scalars.logit_bias": is_number(get("scalars", "logit_bias", 0), -1e9, 1e9),
+        "preprocessing.kind": get("preprocessing", "kind") in KINDS,
+        "preprocessing.resize": get("preprocessing", "resize", "shortest") in RESIZES,
+        "preprocessing.interpolation": get("preprocessing", "interpolation", "bicubic") in INTERPOLATIONS,
+        "preprocessing.size": is_count(get("preprocessing", "size"), **_SIDES),
+        "preprocessing.mean": is_triple("mean", is_number, 0, 1),
+        "preprocessing.std": is_triple("std", is_number, 1e-9, 1),
+        "preprocessing.background": is_triple("background", is_count, 0, 255),
+        "tokenizer.rules": get("tokenizer", "rules") in (*WORD_RULES, *LIBRARY_RULES),
+        "tokenizer.max_length": is_count(get("tokenizer", "max_length"), 3, _WIDTHS["maximum"]),
     }
+    for key in ("resized", "patch_size", "most_patches"):
+        size = get("preprocessing", key)
+        are_valid[f"preprocessing.{key}"] = size is None or is_count(size, **_WIDTHS)
+    num_entries = get("tokenizer", "entries")
+    are_valid["tokenizer.entries"] = num_entries is None or is_count(num_entries)
+    return [key for key, is_valid in are_valid.items() if not is_valid]
 
 
-def vocabulary_name(rules: str) -> str:
-    """The file of an export that its tokenizer is opened from."""
+def vocabulary_file(rules: str) -> str:
+    """Return the name of the file of an export that its tokenizer is read from."""
     return VOCABULARY if rules in WORD_RULES else TOKENIZER
 
 
 @contextmanager
-def named_in_utf8(folder: Path) -> Iterator[Path]:
-    """The folder, or a link to it for as long as the block where its name is not UTF-8, which libraries in C++ need."""
+def utf8_path(folder: Path) -> Iterator[Path]:
+    """Yield the folder, or a link to it if its path is not UTF-8, which libraries in C++ need."""
     try:
         str(folder).encode()
     except UnicodeEncodeError:
-        with tempfile.TemporaryDirectory() as folder_of_link:
-            link = Path(folder_of_link, "folder")
+        with tempfile.TemporaryDirectory() as link_folder:
+            link = Path(link_folder, "folder")
             link.symlink_to(folder.absolute())
             yield link
     else:

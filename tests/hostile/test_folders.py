@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from ernie_vil2 import cli as commands
 from ernie_vil2 import load_model
 from ernie_vil2.io.calibration import CALIBRATION, read_calibration
-from ernie_vil2.io.export_folder import ABOUT, CONFIG, BadExport, read_export
+from ernie_vil2.io.export_folder import CONFIG, EXPORT_INFO, BadExport, read_export
 from ernie_vil2.io.files import INTEGRITY, write_integrity
 from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.runtime_onnx import OnnxModel, check_outputs
@@ -119,9 +119,9 @@ def rewrite(folder, name, text):
 
 def test_another_value_in_an_export_json_is_refused_or_harmless(export):
     folder = export("onnx-float32")
-    about, passed = json.loads((folder / ABOUT).read_text()), []
+    about, passed = json.loads((folder / EXPORT_INFO).read_text()), []
     for name, damaged in damages(about):
-        rewrite(folder, ABOUT, json.dumps(damaged))
+        rewrite(folder, EXPORT_INFO, json.dumps(damaged))
         try:
             passed.append(read_export(folder))
         except BadExport as error:
@@ -140,7 +140,7 @@ def test_another_value_in_an_export_json_is_refused_or_harmless(export):
 def test_an_export_with_other_values_answers_or_says_why(exports, export, data):
     kind = data.draw(st.sampled_from(EXPORTS))
     folder = export(kind)
-    name = data.draw(st.sampled_from([ABOUT, CONFIG, "parity.json"]))
+    name = data.draw(st.sampled_from([EXPORT_INFO, CONFIG, "parity.json"]))
     parse, dump = (yaml.safe_load, yaml.safe_dump) if name == CONFIG else (json.loads, json.dumps)
     tree = parse((exports / kind / name).read_text())
     rewrite(folder, name, dump(draw_damage(data, tree, 40 if name == CONFIG else 400)))
@@ -160,16 +160,16 @@ def test_an_export_with_other_values_answers_or_says_why(exports, export, data):
 ])  # fmt: skip
 def test_preprocessing_of_another_configuration_is_refused(export, section, key, value):
     folder = export("onnx-float32")
-    about = json.loads((folder / ABOUT).read_text())
+    about = json.loads((folder / EXPORT_INFO).read_text())
     about[section][key] = value
-    rewrite(folder, ABOUT, json.dumps(about))
+    rewrite(folder, EXPORT_INFO, json.dumps(about))
     with pytest.raises(BadExport, match=f"{section}.{key}"):
         load_model(folder)
 
 
 @pytest.mark.parametrize("sums", [
     "[[]]", "[" * 100_000, '{"a": 1, "a": 1}', '{"../x": {"bytes": 1, "sha256": ""}}',
-    *(json.dumps({ABOUT: {"bytes": value, "sha256": value}}) for value in [None, math.inf, 10**400]),
+    *(json.dumps({EXPORT_INFO: {"bytes": value, "sha256": value}}) for value in [None, math.inf, 10**400]),
 ], ids=lambda text: text[:20])  # fmt: skip
 def test_integrity_files_of_another_form_are_refused(export, sums):
     folder = export("onnx-float32")
@@ -188,7 +188,7 @@ def with_constants(folder, value):
         if array.dtype == np.float32 and array.ndim > 1:
             weight.CopyFrom(onnx.numpy_helper.from_array(np.full_like(array, value), weight.name))
     onnx.save(graph, folder / "text.onnx")
-    rewrite(folder, ABOUT, (folder / ABOUT).read_text())
+    rewrite(folder, EXPORT_INFO, (folder / EXPORT_INFO).read_text())
 
 
 def test_graphs_that_give_nan_or_do_not_fit_are_refused(export):
@@ -199,12 +199,12 @@ def test_graphs_that_give_nan_or_do_not_fit_are_refused(export):
             load(folder).encode_texts(["a red disc"])
         one_line(caught.value, str(folder))
     (folder / "text.onnx").write_bytes((folder / "image.onnx").read_bytes())
-    rewrite(folder, ABOUT, (folder / ABOUT).read_text())
+    rewrite(folder, EXPORT_INFO, (folder / EXPORT_INFO).read_text())
     with pytest.raises(BadExport, match="the text tower's graph does not run"):
         OnnxModel(folder).encode_texts(["a red disc"])
     folder = export("onnx-int8")
-    about = json.loads((folder / ABOUT).read_text())
-    rewrite(folder, ABOUT, json.dumps(about | {"embed_dim": 17}))
+    about = json.loads((folder / EXPORT_INFO).read_text())
+    rewrite(folder, EXPORT_INFO, json.dumps(about | {"embed_dim": 17}))
     for load in (load_model, OnnxModel):
         with pytest.raises(BadExport, match=r"the text tower's graph .* \[1, 16\], not float32 \[1, 17\]"):
             load(folder).encode_texts(["a red disc"])
@@ -252,7 +252,7 @@ def test_a_pipe_in_an_export_is_not_waited_for(export, kind):
         with pytest.raises(EXPLAINED) as caught:
             load_model(folder)
         one_line(caught.value, str(folder))
-        assert path.name in commands.format_error(caught.value) or path.name == ABOUT
+        assert path.name in commands.format_error(caught.value) or path.name == EXPORT_INFO
 
 
 def test_a_pipe_in_a_checkpoint_is_not_waited_for(tmp_path):

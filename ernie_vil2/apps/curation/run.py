@@ -27,7 +27,7 @@ from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.selection import ABOUT, TABLE, VERSION
 from ernie_vil2.data.shard_processes import map_shards
-from ernie_vil2.io.export_folder import named_in_utf8
+from ernie_vil2.io.export_folder import utf8_path
 from ernie_vil2.io.files import atomic_files, atomic_folder, remove_partial, write_json
 from ernie_vil2.io.locks import claim_output
 
@@ -78,7 +78,7 @@ def curate(
     for step in steps:
         if embedder is None and (setting := step.needs_embeddings()):
             raise ValueError(f"{step.name}.{setting} needs the embeddings of score: -o score.model=MODEL")
-    with claim_output(Path(output), STATE, is_exclusive=share is None), named_in_utf8(Path(output)) as output:
+    with claim_output(Path(output), STATE, is_exclusive=share is None), utf8_path(Path(output)) as output:
         if share is None:
             remove_partial(output, r"table|\d+")
         state = output / STATE

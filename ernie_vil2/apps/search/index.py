@@ -37,7 +37,7 @@ from ernie_vil2.apps.search.store import Store, open_store
 from ernie_vil2.config.sections import without_implementation
 from ernie_vil2.device import runtime
 from ernie_vil2.encoder import ErnieViL2, ImageLike, find_export, load_model
-from ernie_vil2.io.export_folder import ABOUT
+from ernie_vil2.io.export_folder import EXPORT_INFO
 from ernie_vil2.io.run_folder import checkpoint_step, find_run_folder
 from ernie_vil2.section import Precision
 
@@ -409,7 +409,7 @@ def _load_model(
     Returns:
         The model, and the source to store. Of a run it is the checkpoint, because the newest one changes later.
     """
-    if not Path(source, ABOUT).is_file():
+    if not Path(source, EXPORT_INFO).is_file():
         # An ONNX export with the same fingerprint computes the same embeddings, and Paddle need not be imported.
         if fingerprint and precision == "float32" and runtime.surely_cpu(device):
             export = find_export(Path(source), fingerprint, backends=["onnx"])

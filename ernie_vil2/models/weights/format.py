@@ -22,7 +22,7 @@ from ernie_vil2.config import Config
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, TextTokenizer
 from ernie_vil2.data.tokenizer_files import LibraryTokenizer, open_tokenizer
 from ernie_vil2.io import hub
-from ernie_vil2.io.export_folder import ABOUT
+from ernie_vil2.io.export_folder import EXPORT_INFO
 from ernie_vil2.io.files import atomic_folder, load_json
 from ernie_vil2.io.run_folder import CONFIG, TOKENIZER, VOCABULARY, resolve_checkpoint
 from ernie_vil2.io.terminal import make_printable
@@ -326,8 +326,8 @@ def find_weights(source: str | os.PathLike) -> Path:
     path = find_model(source)
     if path.is_file():
         return path
-    if (path / ABOUT).is_file():  # an export, which has graphs instead of weights
-        return path / ABOUT
+    if (path / EXPORT_INFO).is_file():  # an export, which has graphs instead of weights
+        return path / EXPORT_INFO
     return recognise_model(path)[1].weights
 
 
@@ -411,7 +411,7 @@ def read_model(
     """
     path = find_model(source)
     folder = get_folder(path)
-    if (folder / ABOUT).is_file():
+    if (folder / EXPORT_INFO).is_file():
         raise ValueError(
             f"{folder} is an export, which has graphs instead of weights; name the checkpoint that it was made of"
         )
