@@ -278,7 +278,8 @@ class MultiViewLoss:
         row_losses = {}
         if {"image_text", "text_image"} <= set(self.weights):
             images, texts = local["image_1"], gathered["text_1"]
-            if images.shape[0] == texts.shape[0]:  # all rows are local, so that one product serves both pairs
+            # If all rows are on this rank, one product serves both pairs.
+            if images.shape[0] == texts.shape[0]:
                 row_losses["image_text"], row_losses["text_image"] = self._pair_loss.both_ways(
                     images, texts, scalars, gathered_ids
                 )
@@ -288,6 +289,7 @@ class MultiViewLoss:
                 row_losses[pair] = self._pair_loss(
                     local[row_view], gathered[column_view], scalars, offset, local_ids, gathered_ids
                 )
+        # Each rank divides by the rows of all ranks, so that the sum over the ranks is the mean.
         num_rows = gathered[some_view].shape[0]
         losses = {pair: row_losses[pair].sum() / num_rows for pair in self.weights}
         return paddle.add_n([weight * losses[pair] for pair, weight in self.weights.items()]), losses
@@ -400,6 +402,7 @@ def teacher_loss(
             teacher_logits = teacher_scale * paddle.matmul(teacher_rows, teacher_columns, transpose_y=True)  # [b, N]
             target = _log_softmax(teacher_logits, is_known_column)
             log_softmax = _log_softmax(paddle.matmul(rows * logit_scale, columns, transpose_y=True), is_known_column)
+            # An unknown column has no share in the divergence; its huge logits only leave rounding errors.
             terms = target.exp() * (target - log_softmax)
             divergence = paddle.where(is_known_column, terms, paddle.zeros_like(log_softmax)).sum(axis=1)  # [b]
             divergence_sums.append((divergence * is_known_row.astype(divergence.dtype)).sum())

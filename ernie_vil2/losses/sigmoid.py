@@ -92,8 +92,9 @@ class _TiledSigmoid(PyLayer):
         # Paddle wants None as the gradient of an input that needs none.
         ctx.stop_gradients = [tensor.stop_gradient for tensor in (rows, columns, logit_scale, logit_bias)]
         ctx.tiles = tiles
-        losses_of_directions = (row_losses, column_losses) if tiles.both_ways else (row_losses,)
-        return tuple(losses.astype(rows.dtype) for losses in losses_of_directions)
+        if tiles.both_ways:
+            return row_losses.astype(rows.dtype), column_losses.astype(rows.dtype)
+        return (row_losses.astype(rows.dtype),)
 
     @staticmethod
     @float32_products()

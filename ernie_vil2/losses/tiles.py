@@ -111,6 +111,7 @@ class Prefix(NamedTuple):
     def _normalize(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """Return the unit prefixes `[n, width]`, and their norms `[n, 1]` before."""
         prefixes = embeddings[:, : self.width]
+        # The bound keeps a prefix of zeros from being divided by 0.
         norms = (prefixes * prefixes).sum(axis=1, keepdim=True).sqrt().clip(min=1e-12)
         return prefixes / norms, norms
 
@@ -307,6 +308,7 @@ def tiled_info_nce_both_ways(
 def _apply_loss(rows: Tensor, columns: Tensor, logit_scale: Tensor, tiles: _SoftmaxTiles) -> tuple[Tensor, ...]:
     tiles.check(rows, columns)
     with paddle.amp.auto_cast(enable=False):
+        # Autocast would multiply in a type that resolves logits of up to 100 to 0.5 (bfloat16).
         dtype = rows.dtype if rows.dtype == paddle.float64 else paddle.float32
         return _TiledInfoNCE.apply(rows.astype(dtype), columns.astype(dtype), logit_scale.astype(dtype), tiles)
 

@@ -99,8 +99,13 @@ def _open_store_on_loopback(port: int) -> core.TCPStore:
     # The store's thread inherits the mask: it would take an interrupted read for the end of a connection.
     with block_signals():
         store = core.TCPStore(LOOPBACK, temporary_port, True, 1)
+        # `run_ranks` has opened the socket already, so that no other process can take the port.
         inherited = os.environ.pop(STORE, None)
-        with socket.socket(fileno=int(inherited)) if inherited else socket.create_server((LOOPBACK, port)) as server:
+        if inherited:
+            server = socket.socket(fileno=int(inherited))
+        else:
+            server = socket.create_server((LOOPBACK, port))
+        with server:
             for descriptor, candidate in _list_sockets():
                 is_listening = candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
                 if is_listening and candidate.getsockname()[1:2] == (temporary_port,):

@@ -109,8 +109,12 @@ class DirectStep:
         self.model = model
         self.parallel = parallel or model
         self.loss = loss
-        seed, is_native = config.Training.seed, config.Training.dropout == "native"
-        self.dropout = NativeDropout(seed) if is_native else CounterBasedDropout(model, seed)
+        seed = config.Training.seed
+        self.dropout: CounterBasedDropout | NativeDropout
+        if config.Training.dropout == "native":
+            self.dropout = NativeDropout(seed)
+        else:
+            self.dropout = CounterBasedDropout(model, seed)
         self.capacity = config.Training.global_batch // dist.get_world_size()  # rows of a rank
         self.micro_batch = config.Training.micro_batch or self.capacity
         self.recomputes = config.Training.recompute
@@ -168,6 +172,7 @@ class DirectStep:
         self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int
     ) -> tuple[paddle.Tensor, Tensors]:
         """Send the ids of the rows and their dropout keys to the device, in one copy; return both."""
+        # In one array, because every copy to the device interrupts the host.
         keys = self.dropout.make_keys(number, views.keys(), positions)
         columns = self._send(np.column_stack([ids, *keys.values()]))
         num_ids = ids.shape[1]
@@ -235,7 +240,7 @@ class CachedStep(DirectStep):
         device_ids, keys = self._send_to_device(views, ids, positions, number)
         pending = self._begin_gather(device_ids, ids)
 
-        # Encode all micro batches without keeping activations.
+        # Encode all micro batches without keeping activations; `backward` encodes the same rows again.
         self._rows = views, keys
         chunks = []
         with paddle.no_grad():
@@ -245,7 +250,7 @@ class CachedStep(DirectStep):
         self._embeddings = {name: paddle.concat([chunk[name] for chunk in chunks]) for name in chunks[0]}
         self._scalars = scalars
 
-        # The graph of the loss begins at embeddings and scalars.
+        # The graph of the loss begins at embeddings and scalars, where backward leaves their gradients.
         for leaf in (*self._embeddings.values(), *self._scalars.values()):
             leaf.stop_gradient = False
         total, pairs = self._score(self._embeddings, self._scalars, device_ids, pending, **loss_inputs)

@@ -128,9 +128,12 @@ class CounterBasedDropout:
         mode: str = "upscale_in_train",
         **_: Any,  # inplace and name
     ) -> paddle.Tensor:
+        # As `paddle.nn.functional.dropout`: "upscale_in_train" scales in training, the other mode in evaluation.
         should_upscale = mode == "upscale_in_train"
+        if not training and not should_upscale:
+            return x * (1 - p)
         if not training or p == 0:
-            return x if should_upscale or training else x * (1 - p)
+            return x
         if p == 1:
             return x * 0.0
         axes = range(x.ndim) if axis is None else np.atleast_1d(axis).tolist()

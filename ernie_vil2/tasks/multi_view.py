@@ -182,9 +182,14 @@ class MultiViewTask(Task):
 
     def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
         """Return "loss", and the loss of each view pair; see `Task.forward`."""
-        array_names = {"text_1": "text", "text_2": "text_2" if "text_2" in batch else "text"}
+        # Both text views are encodings of `text`, unless there is a long caption.
+        array_names = {"text_1": "text"}
+        if "text_2" not in batch:
+            array_names["text_2"] = "text"
         views = {view: batch[array_names.get(view, view)] for view in self.loss.views}
-        loss_inputs = {"teacher": batch["teacher"]} if self.teacher else {}
+        loss_inputs = {}
+        if self.teacher:
+            loss_inputs["teacher"] = batch["teacher"]
         total, pairs = self._step.forward(views, batch["ids"], batch["positions"], step, **loss_inputs)
         return {"loss": total, **pairs}
 
@@ -241,6 +246,7 @@ class Teacher:
         if image_row is None or text_row is None:
             warnings.warn(NO_TEACHER_EMBEDDING, ImageRemark, stacklevel=1)
             return embeddings
+        # Embeddings in the folder may have any norm; the bound keeps zeros from being divided by 0.
         image_embedding, text_embedding = self._images[image_row], self._texts[text_row]
         embeddings[: self.width] = image_embedding / max(float(np.linalg.norm(image_embedding)), 1e-12)
         embeddings[self.width :] = text_embedding / max(float(np.linalg.norm(text_embedding)), 1e-12)

@@ -138,6 +138,7 @@ def link_best(run: Path, step: int | None) -> None:
     if step is None:
         link.unlink(missing_ok=True)
         return
+    # A link cannot be changed; renaming a new one over it leaves no moment without a link.
     new_link = link.with_name(f".{BEST}.partial")
     new_link.symlink_to(checkpoint_folder(run, step).name)
     new_link.replace(link)
@@ -241,6 +242,8 @@ def _set_aside(folder: Path, reason: str, consequence: str = "") -> None:
 @contextlib.contextmanager
 def _check_disk_space(sizes: Sequence[int], folder: Path) -> Iterator[None]:
     """Raise FullDisk if the file system cannot hold files of these sizes, before or during the block."""
+    # Fail before a long write if possible. The write may still fail: quotas and limits of the user are not known here,
+    # and other processes write, too.
     if folder.is_dir() and sum(sizes) > shutil.disk_usage(folder).free:
         raise FullDisk(_describe_shortage(errno.ENOSPC, sizes, folder))
     try:

@@ -118,8 +118,12 @@ def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = No
     write_text(folder / CONFIG, dump_config(config))
     bad_samples.write(folder)
     obstacles = _find_obstacles(config, ranks, bad_samples)
-    plan, plan_line = _make_plan(config, ranks, previews) if task.has_plan else (NO_PLAN, NO_PLAN)
-    timing = time_step(config, ranks, None if task.has_plan else config.Model.weights)
+    if task.has_plan:
+        plan, plan_line = _make_plan(config, ranks, previews)
+        timing = time_step(config, ranks)
+    else:
+        plan, plan_line = NO_PLAN, NO_PLAN
+        timing = time_step(config, ranks, config.Model.weights)
     plan = f"{plan}\n\n{timing}"
     source_lines = _describe_sources(stream, config, previews)
 
@@ -130,6 +134,9 @@ def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = No
     if base and changes:
         facts[f"Changed from {base[0]}"] = changes
     facts |= {"Validation": "; ".join(sizes) or "none", "Run folder": _describe_run_folder(run)}
+    summary = f"The run can start; {plan_line}."
+    if obstacles:
+        summary = f"The run would stop: {'; '.join(obstacles)}."
     sources = []
     for name, line, source_preview in zip(stream.names, source_lines, previews, strict=True):
         samples = [_encode_views(row) for row in source_preview.rows]
@@ -138,7 +145,7 @@ def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = No
         folder / "dry_run.html",
         "dry_run.html",
         title=f"ERNIE-ViL 2.0: dry run of {run.name}",
-        summary=f"The run would stop: {'; '.join(obstacles)}." if obstacles else f"The run can start; {plan_line}.",
+        summary=summary,
         facts=facts,
         sources=sources,
         plan=plan,
@@ -179,6 +186,7 @@ def time_step(config: Config, ranks: int, weights: str | None = None) -> str:
     num_rows = min(training.global_batch // ranks, training.micro_batch or MAX_TIMED_ROWS, MAX_TIMED_ROWS)
     if launched_rank()[1] > 1:
         return "no step was timed: ranks take one together"
+    # What the trainer prints is about its own short run.
     with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         model = config.Model
         model_changes: dict[str, Any] = {"weights": weights, "like": None}
@@ -190,7 +198,7 @@ def time_step(config: Config, ranks: int, weights: str | None = None) -> str:
             "global_batch": num_rows,
             "log_every": 1,
             "micro_batch": None,
-            "checkpoint_every": 10**9,
+            "checkpoint_every": 10**9,  # never
             "sharding": "none",
         }
         changes = {

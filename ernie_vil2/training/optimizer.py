@@ -38,12 +38,14 @@ def resolve_steps(config: Config, samples_per_epoch: int) -> Config:
     epochs, warmup, steps = config.Training.epochs, config.Schedule.warmup_steps, config.Training.steps
     if epochs is not None:
         steps = max(1, math.ceil(epochs * samples_per_epoch / config.Training.global_batch))
+        origin = f"Training.epochs={epochs:g}"
     elif warmup < steps:
         return config
+    else:
+        origin = f"Training.steps={steps}"
     tree = config.model_dump()
     tree["Training"] |= {"steps": steps, "epochs": None}
     tree["Schedule"]["warmup_steps"] = min(warmup, steps // WARMUP_DIVISOR)
-    origin = f"Training.steps={steps}" if epochs is None else f"Training.epochs={epochs:g}"
     return validate_config(tree, origin)
 
 
@@ -95,6 +97,7 @@ def build_optimizer(
             if name not in parameters or name in trained_names:
                 raise ValueError(f"parameter groups: {name} is in two groups, or the model has no such parameter")
             trained_names.add(name)
+            # Paddle multiplies the learning rate of the optimiser by this attribute.
             parameters[name].optimize_attr["learning_rate"] = group.rate_factor
             if group.has_decay:
                 decayed_names.add(parameters[name].name)
@@ -249,7 +252,9 @@ def compute_squared_gradient_norms(
             with_gradient.append(parameter)
             # Private in Paddle 3.3.1; public norms are 30 times slower on CPU, and 7 % off over 30 million elements.
             squares.append(_C_ops.squared_l2_norm(parameter.grad))
-    return with_gradient, paddle.concat(squares) / divisor if squares else paddle.zeros([0])
+    if not squares:
+        return [], paddle.zeros([0])
+    return with_gradient, paddle.concat(squares) / divisor
 
 
 def gather_optimizer_state(optimizer: Any, model: paddle.nn.Layer) -> dict[str, np.ndarray]:

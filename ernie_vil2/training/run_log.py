@@ -87,6 +87,7 @@ class RunLog:
         write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
         self._file = path.open("a", encoding="utf-8")
         self._curves = _open_visualdl(run / "visualdl")
+        # The clock of a resumed run continues where its last record stopped.
         self._start = time.monotonic() - (records[-1]["seconds"] if records else 0)
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
@@ -95,7 +96,7 @@ class RunLog:
         record = json.dumps({"kind": kind, "step": step, "seconds": seconds, **values}, ensure_ascii=False)
         with add_path_to_errors(self._file.name):
             self._file.write(record + "\n")
-            self._file.flush()
+            self._file.flush()  # a killed run keeps its records
         if self._curves is None:
             return
         for name, value in _flatten_numbers(values.get("metrics", values), kind):

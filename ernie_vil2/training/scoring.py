@@ -175,6 +175,7 @@ def build_evaluators(
         except ValueError as error:
             raise ConfigError(f"Evaluation.evaluators: {error}") from None
         scorer, data = scorer_class.from_config(config, config.Data.validation, "val")
+        # Options that are not set here keep the values that the scorer took from the configuration.
         if options:
             scorer = cast(Scorer, replace(cast(Any, scorer), **options))
         if data is None:
@@ -207,9 +208,11 @@ def run_evaluator(name: str, evaluator: Evaluator, model: nn.Layer) -> Metrics:
     try:
         with paddle.no_grad():
             metrics = evaluator(model)
+        # Converted here, so that a value that is not a number is a failure, too.
         metrics = metrics._replace(values={key: float(value) for key, value in metrics.values.items()})
     except LostRank:
         raise
+    # No error of a scorer, which may be the user's own, ends a long run.
     except Exception as error:
         metrics, error_text = Metrics({}), str(error) or type(error).__name__
 

@@ -198,6 +198,7 @@ class Trainer:
         adamw = build_optimizer(self.model, self.task.parameter_groups(), self.config.Optimizer)
         scaler = paddle.amp.GradScaler(enable=training.precision == "float16")
         parallel, self.optimizer, self.scaler = distribute(self.model, adamw, scaler, training.sharding)
+        # With a decay of 0 the average follows the weights at once, and only mixes in the initial ones.
         self.average: WeightAverage | None = None
         if tuning.ema is not None or tuning.initial_share:
             self.average = WeightAverage(self.model, tuning.ema or 0.0, tuning.initial_share)
@@ -219,6 +220,7 @@ class Trainer:
 
         self.stream.check_state(state["data"])
         self.position, self.step, best = state["data"]["position"], state["step"], state["best"]
+        # Its checkpoint may have been removed by hand.
         if best and not checkpoint_folder(self.run, best["step"]).is_dir():
             best = None
         self.evaluations.resume(state["evaluated_step"], best)
@@ -251,6 +253,7 @@ class Trainer:
         """
         with self.folder_lock, self.signals, watch_ranks(), runtime.flushed_denormals():
             first_step = self.step
+            # Rank 0 scores alone; the other ranks wait for it in their first collective.
             comparison = self.comparison if self.rank == 0 else None
             if comparison and first_step == 0:
                 with self.best_effort.attempt("Data.test, before"):
@@ -303,12 +306,14 @@ class Trainer:
         batches = load_batches(self.rows, self.config, self.position, self.rank, self.ranks)
         while self.step < training.steps and not self.signals.stop_signal and not self.evaluations.is_out_of_patience:
             batch = self._next_batch(batches)
+            # A skipped batch counts as well, so that the next one has other samples.
             self.position += training.global_batch
             if batch is not None:
                 yield batch
 
     def _next_batch(self, batches: Iterator[Batch]) -> Batch | None:
         """Return the next batch, and count its bad samples; None if a rank has too few usable ones. A collective."""
+        # An error is passed to the gate, which raises it on all ranks.
         batch, error = None, None
         try:
             with self.progress.meter.measure_wait():
@@ -359,6 +364,7 @@ class Trainer:
         """Save a checkpoint of the current step. A collective."""
         self.update.finish_pending()
         bad_samples = self.progress.gather_bad_samples()
+        # Each rank's running statistics are those of its own rows until here.
         average_statistics(self.model)
         check_weights(self.model, self.step)
         optimizer_state = gather_optimizer_state(self.optimizer, self.model)

@@ -376,6 +376,7 @@ class Update:
             NotFinite: this step or the previous one was not finite, see `NonFiniteSteps`.
         """
         self._parallel.train()
+        # The forward changes running statistics, which a step that is skipped restores.
         statistics = copy_statistics(self._statistics)
         local_losses = self._task.forward(batch, step)
         # The previous step is finished only here, where the device is busy with this one.
@@ -433,6 +434,7 @@ class Update:
     def _apply(self, step: int) -> None:
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        # The average comes last, so that it averages the weights within their bounds.
         self._task.after_update()
         if self._average:
             self._average.update(step + 1)
