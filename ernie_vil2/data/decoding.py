@@ -306,7 +306,9 @@ def _convert_band_to_rgb(image: Image.Image, background: Sequence[int] | None) -
 
 def to_rgb_array(image: np.ndarray | Image.Image) -> np.ndarray:
     """Return an image of either type as `[H, W, 3]` uint8 RGB, for display."""
-    return convert_to_rgb(image, WHITE) if isinstance(image, Image.Image) else image
+    if isinstance(image, Image.Image):
+        return convert_to_rgb(image, WHITE)
+    return image
 
 
 def encode_thumbnail(image: np.ndarray, side: int, suffix: str, flags: Sequence[int] = ()) -> bytes:

@@ -105,7 +105,8 @@ class BadSample(ValueError):  # noqa: N818  -- named by what has happened
 def check_size(size: int, max_bytes: int, name: str) -> None:
     """Raise BadSample if a size exceeds `max_bytes`, which is `MAX_BYTES` or `MAX_TEXT_BYTES`."""
     if size > max_bytes:
-        raise BadSample(Reason.TOO_LARGE if max_bytes == MAX_BYTES else Reason.TOO_MUCH_TEXT, name)
+        reason = Reason.TOO_LARGE if max_bytes == MAX_BYTES else Reason.TOO_MUCH_TEXT
+        raise BadSample(reason, name)
 
 
 def decode_utf8(line: bytes, name: str) -> str:

@@ -59,10 +59,13 @@ class SampleStream:
 
         # Name the sources; equal names get a number.
         self._data_names = [source.name for source in data.sources]
-        self.names = []
-        for number, name in enumerate(self._data_names, 1):
-            self.names.append(name if self._data_names.count(name) == 1 else f"{name} ({number})")
-        self.views = [source.views(config.Views) for source in data.sources]
+        self.names, self.views = [], []
+        for number, source_config in enumerate(data.sources, 1):
+            name = source_config.name
+            if self._data_names.count(name) > 1:
+                name = f"{name} ({number})"
+            self.names.append(name)
+            self.views.append(source_config.views(config.Views))
 
         # Open them, and choose their samples.
         self._text_ids, self.sources = [], []

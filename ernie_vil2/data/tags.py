@@ -71,8 +71,7 @@ class TagsFile:
         sorted_ids = ids[usable_rows]
         if bad_rows is not None:
             repeated = np.sort(usable_rows[1:][sorted_ids[1:] == sorted_ids[:-1]])
-            names = [self._rows.describe_row(row) for row in repeated.tolist()]
-            bad_rows.add(num_rows, [(Reason.REPEATED_ID, name) for name in names])
+            bad_rows.add(num_rows, [(Reason.REPEATED_ID, self._rows.describe_row(row)) for row in repeated.tolist()])
         return {"ids": sorted_ids, "rows": usable_rows}
 
     def id_at(self, row: int) -> str:

@@ -153,7 +153,9 @@ class WordPieceTokenizer(TextTokenizer):
         max_length: int = 48,
         rules: Literal["official", "paddlenlp", "cn_clip"] = "official",
     ):
-        self.tokens = vocabulary if isinstance(vocabulary, list) else read_vocabulary(vocabulary or ERNIE_VOCABULARY)
+        if not isinstance(vocabulary, list):
+            vocabulary = read_vocabulary(vocabulary or ERNIE_VOCABULARY)
+        self.tokens = vocabulary
         self.max_length = max_length
         self.rules: str = rules
         self._ids = {token: token_id for token_id, token in enumerate(self.tokens)}

@@ -165,8 +165,10 @@ def check_special_tokens(library: tokenizers.Tokenizer, settings: dict[str, Any]
     start_key, end_key = _START_AND_END.get(rules, (None, None))
     # The tokens around every text.
     for key, position in ((start_key, 0), (end_key, -1)):
-        name = find_token(settings, key) if key else None
-        if not key or not name:
+        if key is None:
+            continue
+        name = find_token(settings, key)
+        if not name:
             continue
         if not ids:
             raise _setting_error(settings, key, "the tokenizer puts nothing there")
@@ -177,8 +179,10 @@ def check_special_tokens(library: tokenizers.Tokenizer, settings: dict[str, Any]
     # Whether there are such tokens at all.
     for key, name_key in (("add_bos_token", "bos_token"), ("add_eos_token", "eos_token")):
         name = find_token(settings, name_key)
-        token_id = library.token_to_id(name) if name else None
-        if token_id is not None and type(settings.get(key)) is bool:
+        if not name or type(settings.get(key)) is not bool:
+            continue
+        token_id = library.token_to_id(name)
+        if token_id is not None:
             if settings[key] and token_id not in ids:
                 raise _setting_error(settings, key, "the tokenizer does not add that token")
             if not settings[key] and token_id in ids:

@@ -121,7 +121,7 @@ def trim_files(folder: Path, new_ids: Mapping[int, int], rules: str) -> None:
     vocab: dict[str, int] = {}
     if (folder / _VOCAB_JSON).is_file():
         vocab = load_json(folder / _VOCAB_JSON)
-    remaining_tokens = {token for token, old_id in vocab.items() if old_id in new_ids}
+    remaining_vocab = {token: new_ids[old_id] for token, old_id in vocab.items() if old_id in new_ids}
 
     for path in sorted(folder.iterdir()):
         if path.name == VOCABULARY:
@@ -132,12 +132,12 @@ def trim_files(folder: Path, new_ids: Mapping[int, int], rules: str) -> None:
             _renumber(settings, new_ids)
             write_text(path, json.dumps(settings, ensure_ascii=False))
         elif path.name == _VOCAB_JSON:
-            write_json(path, {token: new_ids[old_id] for token, old_id in vocab.items() if token in remaining_tokens})
+            write_json(path, remaining_vocab)
         elif path.name == _MERGES:
             version, *lines = read_text(path).split("\n")
             merges = []
             for line in lines:
-                if not line or {*_split_merge(line), line.replace(" ", "")} <= remaining_tokens:
+                if not line or {*_split_merge(line), line.replace(" ", "")} <= remaining_vocab.keys():
                     merges.append(line)
             write_text(path, "\n".join([version, *merges]))
         elif path.suffix == ".model":
