@@ -1,4 +1,4 @@
-"""Images that are scored and trained on: by id before a run, by content in it."""
+"""Images that are both scored and trained on are noticed: by id before a run, by content during it."""
 
 import numpy as np
 import pytest
@@ -12,48 +12,54 @@ from tests.support.published_files import TRAIN_SPLITS, write
 from tests.support.shapes import png, write_tsv
 
 
-def images(path, numbers, prefix=""):
-    """Rows of images that are their numbers."""
+def write_numbers(path, numbers, prefix=""):
+    """Write a TSV file whose images are their numbers."""
     return write_tsv(path, [(f"text {number}", f"{prefix}{number}", f"{number}".encode()) for number in numbers])
 
 
-def watched(train, scored):
+def open_and_watch(train, scored):
+    """Return the training stream that watches for scored images, and what is printed about their ids."""
     stream = SampleStream(load_config(None, [f"Data.train=['{train}']"]))
     return stream, watch_for_leaks(stream, [open_benchmark(scored)])
 
 
-def test_content_is_remarked_on_whatever_it_is_called(tmp_path):
-    stream, lines = watched(images(tmp_path / "a.tsv", range(6)), images(tmp_path / "b.tsv", range(4, 8), "other"))
-    heard = {}
+def test_equal_content_under_another_name_is_a_remark(tmp_path):
+    train = write_numbers(tmp_path / "a.tsv", range(6))
+    scored = write_numbers(tmp_path / "b.tsv", range(4, 8), "other")  # shares images 4 and 5
+    stream, lines = open_and_watch(train, scored)
+    remarks_by_image = {}
     for position in range(6):
-        with collect_remarks() as printed:
+        with collect_remarks() as remarks:
             _, sample = stream[position]
-        heard[sample.image] = printed
-    leaks = {content: printed for content, printed in heard.items() if printed}
-    assert leaks == {content: ["image that is scored too"] for content in (b"4", b"5")} and lines == []
+        if remarks:
+            remarks_by_image[sample.image] = remarks
+    assert remarks_by_image == {b"4": ["image that is scored too"], b"5": ["image that is scored too"]}
+    assert lines == []
 
 
-def test_ids_are_compared_where_they_are_known_without_reading(tmp_path):
+def test_ids_that_a_benchmark_lists_are_compared_before_the_run(tmp_path):
     files, samples = TRAIN_SPLITS["coco-captions"]
     write(tmp_path / "train", files)
-    shared = samples[0][0]
-    scored = write_tsv(tmp_path / "b.tsv", [("x", shared, b"other content"), ("y", "nobody's", b"another")])
-    _, (line,) = watched(tmp_path / "train", scored)
-    assert f"of 2 scored images 1 ({shared})" in line and f"{tmp_path}/train" in line
-    assert watched(tmp_path / "train", images(tmp_path / "c.tsv", range(3), "z"))[1] == []
+    shared_id = samples[0][0]
+    scored = write_tsv(tmp_path / "b.tsv", [("x", shared_id, b"other content"), ("y", "nobody's", b"another")])
+    _, (line,) = open_and_watch(tmp_path / "train", scored)
+    assert f"of 2 scored images 1 ({shared_id})" in line and f"{tmp_path}/train" in line
+    unshared = write_numbers(tmp_path / "c.tsv", range(3), "z")
+    assert open_and_watch(tmp_path / "train", unshared)[1] == []
 
 
-def test_an_image_that_cannot_be_read_is_not_a_leak(tmp_path):
+def test_unreadable_scored_image_is_not_a_leak(tmp_path):
     benchmark = open_benchmark(write(tmp_path / "scored", TRAIN_SPLITS["coco-captions"][0]))
     for path in (tmp_path / "scored").rglob("*.jpg"):
         path.unlink()
-    stream = SampleStream(load_config(None, [f"Data.train=['{images(tmp_path / 'a.tsv', range(3))}']"]))
+    train = write_numbers(tmp_path / "a.tsv", range(3))
+    stream = SampleStream(load_config(None, [f"Data.train=['{train}']"]))
     assert watch_for_leaks(stream, [benchmark]) == [] and stream.scored_contents == frozenset()
 
 
-def test_a_run_counts_them(tmp_path, capsys):
+def test_run_prints_how_many_images_are_scored_too(tmp_path, capsys):
     colours = [png(np.full((32, 32, 3), 20 * number, np.uint8)) for number in range(12)]
-    train = write_tsv(tmp_path / "train.tsv", [(f"a {n}", f"t{n}", colours[n]) for n in range(10)])
+    train = write_tsv(tmp_path / "train.tsv", [(f"a {n}", f"t{n}", colours[n]) for n in range(10)])  # shares 8 and 9
     val = write_tsv(tmp_path / "val.tsv", [(f"b {n}", f"v{n}", colours[n]) for n in range(8, 12)])
     config = load_config(None, [
         "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
@@ -65,7 +71,7 @@ def test_a_run_counts_them(tmp_path, capsys):
     assert "image that is scored too: 2 (t" in capsys.readouterr().out
 
 
-def test_scored_data_without_files_are_those_of_training(tmp_path):
+def test_scored_data_without_files_are_taken_from_training(tmp_path):
     data = load_config(None, ["Data.train=[{data: [a], images: photos}]", "Data.val=[{split: val}]",
                               "Data.test=[{split: test, protocol: coco-cn-test, images: others}]"]).Data  # fmt: skip
     assert (data.validation.data, data.validation.split, data.validation.images) == (["a"], "val", "photos")
