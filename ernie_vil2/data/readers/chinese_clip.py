@@ -351,8 +351,10 @@ class ChineseClipLmdb:
     def __getitem__(self, index: int) -> Sample:
         name = f"{self.name}, pair {index}"
         try:
-            pair = restricted_pickle.load(self._read_value("pairs", str(index).encode(), MAX_TEXT_BYTES, name) or b"")
-        except restricted_pickle.Refused as error:
+            pair = restricted_pickle.load_plain_data(
+                self._read_value("pairs", str(index).encode(), MAX_TEXT_BYTES, name) or b""
+            )
+        except restricted_pickle.NotPlainData as error:
             raise BadSample(Reason.MALFORMED_ROW, name) from error
         if not isinstance(pair, tuple) or len(pair) != 3:
             raise BadSample(Reason.MALFORMED_ROW, name)

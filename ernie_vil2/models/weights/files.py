@@ -24,7 +24,7 @@ import paddle
 from safetensors import SafetensorError, safe_open
 
 from ernie_vil2.io.files import add_path_to_errors, atomic_write, load_json, parse_json, save_arrays, stat_regular_file
-from ernie_vil2.io.restricted_pickle import Array, Refused, load
+from ernie_vil2.io.restricted_pickle import ArrayPlaceholder, NotPlainData, load_plain_data
 from ernie_vil2.io.terminal import join_names, make_printable
 from ernie_vil2.models.weights.torch_files import BFLOAT16, OLD_FORMAT, read_torch, write_torch
 
@@ -173,15 +173,15 @@ def _read_file(path: str | Path) -> dict[str, np.ndarray]:
         if head.startswith(b"PK\x03\x04"):
             try:
                 return read_torch(path)
-            except Refused as error:
+            except NotPlainData as error:
                 raise WeightFileError(path, f"not plain weights of PyTorch: {error}") from None
 
         # A pickle of Paddle. A safetensors file, whose first bytes are a length, has a brace in the ninth place.
         if head[8:9] != b"{" and head[0] == pickle.PROTO[0] and not head.startswith(OLD_FORMAT):
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 try:
-                    return _collect_arrays(load(content), len(content))
-                except Refused as error:
+                    return _collect_arrays(load_plain_data(content), len(content))
+                except NotPlainData as error:
                     raise WeightFileError(path, f"not a plain weight file: {error}") from None
 
     if head[8:9] == b"{":
@@ -464,24 +464,24 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
 def _collect_arrays(content: Any, file_size: int) -> dict[str, np.ndarray]:
     """Return the arrays in the unpickled content of a `.pdparams` file."""
     if not isinstance(content, dict):
-        raise Refused(f"it holds no dict of arrays but a {type(content).__name__.strip('_').lower()}")
+        raise NotPlainData(f"it holds no dict of arrays but a {type(content).__name__.strip('_').lower()}")
     piece_table = content.pop(_PIECE_TABLE, {})
     arrays = {}
     for name, value in content.items():
-        if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], Array):
+        if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], ArrayPlaceholder):
             value = value[1]  # a Paddle tensor is saved as its name and its array
-        if isinstance(value, Array):
+        if isinstance(value, ArrayPlaceholder):
             if value.value is None:
-                raise Refused(f"the array {make_printable(name, max_length=100)} has no content")
+                raise NotPlainData(f"the array {make_printable(name, max_length=100)} has no content")
             arrays[name] = value.value
     _join_pieces(arrays, piece_table)
 
     if not arrays:
         names = [make_printable(name, max_length=100) for name in list(content)[:5]]
-        raise Refused(f"no arrays at its top level, only {', '.join(map(repr, names)) or 'nothing'}")
+        raise NotPlainData(f"no arrays at its top level, only {', '.join(map(repr, names)) or 'nothing'}")
     # Tied weights are listed twice; a file with more copies was made to fill the memory.
     if sum(array.nbytes for array in arrays.values()) > 2 * file_size:
-        raise Refused("its arrays share their content, and together are more than twice as large as the file")
+        raise NotPlainData("its arrays share their content, and together are more than twice as large as the file")
     return arrays
 
 
@@ -491,10 +491,10 @@ def _join_pieces(arrays: dict[str, np.ndarray], piece_table: Any) -> None:
         for name, entry in piece_table.items():
             pieces = [arrays.pop(piece) for piece in entry["slices"]]
             if not pieces or any(piece.ndim != 1 or piece.dtype != pieces[0].dtype for piece in pieces):
-                raise Refused("pieces of an array that do not fit together")
+                raise NotPlainData("pieces of an array that do not fit together")
             arrays[name] = np.concatenate(pieces).reshape(tuple(entry["OriginShape"]))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise Refused("a table of array pieces that does not fit its arrays") from error
+        raise NotPlainData("a table of array pieces that does not fit its arrays") from error
 
 
 def _describe_difference(array: np.ndarray, value: paddle.Tensor) -> str | None:

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from ernie_vil2.io.files import add_path_to_errors, stat_regular_file
-from ernie_vil2.io.restricted_pickle import Refused, load
+from ernie_vil2.io.restricted_pickle import NotPlainData, load_plain_data
 from ernie_vil2.io.terminal import make_printable
 
 OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -53,7 +53,7 @@ class _StorageType:
         self.dtype = np.dtype(dtype)
 
     def __call__(self, *_: Any) -> Any:
-        raise Refused("a call of a type of storage, which may only be named as an argument")
+        raise NotPlainData("a call of a type of storage, which may only be named as an argument")
 
 
 def read_torch(path: str | Path) -> dict[str, np.ndarray]:
@@ -63,7 +63,7 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
         Arrays by name, without the `module.` that data parallel puts before all names; bfloat16 as `BFLOAT16`.
 
     Raises:
-        Refused: the file is of another kind, damaged, or holds more than plain data.
+        NotPlainData: the file is of another kind, damaged, or holds more than plain data.
     """
     stat_regular_file(path)
     with add_path_to_errors(path), Path(path).open("rb") as file:
@@ -72,15 +72,15 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     value = _Archive(Path(path), content, file_size).unpickle()
     entries = value.get("state_dict", value) if isinstance(value, dict) else value
     if not isinstance(entries, dict):
-        raise Refused(f"it holds no dict of arrays but a {type(entries).__name__}")
+        raise NotPlainData(f"it holds no dict of arrays but a {type(entries).__name__}")
 
     arrays = {str(name): entry for name, entry in entries.items() if isinstance(entry, np.ndarray)}
     if not arrays:
         names = [make_printable(str(name), max_length=100) for name in list(entries)[:5]]
-        raise Refused(f"no arrays at its top level or in state_dict, only {', '.join(names) or 'nothing'}")
+        raise NotPlainData(f"no arrays at its top level or in state_dict, only {', '.join(names) or 'nothing'}")
     # Tied weights are listed twice; a file with more copies was made to fill the memory.
     if sum(array.nbytes for array in arrays.values()) > 2 * file_size:
-        raise Refused("its arrays share their content, and together are more than twice as large as the file")
+        raise NotPlainData("its arrays share their content, and together are more than twice as large as the file")
     # Data parallel trains a wrapper, which holds the model as `module`.
     if all(name.startswith("module.") for name in arrays):
         arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
@@ -181,24 +181,26 @@ class _Archive:
             with zipfile.ZipFile(path) as archive:
                 entries = archive.infolist()
         except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
-            raise Refused(f"a damaged zip archive ({make_printable(str(error), max_length=200)})") from None
+            raise NotPlainData(f"a damaged zip archive ({make_printable(str(error), max_length=200)})") from None
 
         names = [entry.filename for entry in entries]
         if any("/code/" in f"/{name}" or name.endswith("constants.pkl") for name in names):
-            raise Refused("a TorchScript archive, which holds code; save the state_dict() of the model with torch.save")
+            raise NotPlainData(
+                "a TorchScript archive, which holds code; save the state_dict() of the model with torch.save"
+            )
         pickles = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
         if len(pickles) != 1:
-            raise Refused("a zip archive, but not one of torch.save, which has one data.pkl")
+            raise NotPlainData("a zip archive, but not one of torch.save, which has one data.pkl")
         self.folder = pickles[0].removesuffix("data.pkl")
         self.entries = {entry.filename: entry for entry in entries}
         if self._read_member(f"{self.folder}byteorder", 16) not in (None, b"little"):
-            raise Refused("numbers in another byte order than little-endian")
+            raise NotPlainData("numbers in another byte order than little-endian")
 
     def unpickle(self) -> Any:
-        """Return the content of `data.pkl`, with arrays in place of tensors; raise Refused if it is not plain data."""
+        """Return the content of `data.pkl`, with arrays for tensors; raise NotPlainData if it holds more."""
         content = self._read_member(f"{self.folder}data.pkl", MAX_PICKLE_BYTES)
         if content is None:
-            raise Refused("a zip archive without its data.pkl")
+            raise NotPlainData("a zip archive without its data.pkl")
         # All that the pickle may name, and what each name becomes.
         constructors: dict[tuple[str, str], Callable[..., Any]] = {
             ("torch._utils", "_rebuild_tensor_v2"): self._rebuild_array,
@@ -207,19 +209,19 @@ class _Archive:
         }
         for name, dtype in _STORAGE_TYPES.items():
             constructors["torch", name] = _StorageType(dtype)
-        return load(content, constructors, self._open_storage)
+        return load_plain_data(content, constructors, self._open_storage)
 
     def _open_storage(self, persistent_id: Any) -> np.ndarray:
         """Return the numbers of a storage, `[count]`, as a view of the file."""
         label, storage_type, name, _, count = persistent_id
         if label != "storage" or not isinstance(storage_type, _StorageType):
-            raise Refused("a persistent id that is not a storage's")
+            raise NotPlainData("a persistent id that is not a storage's")
         if type(name) is not str or type(count) is not int:
-            raise Refused("a persistent id that is not a storage's")
+            raise NotPlainData("a persistent id that is not a storage's")
         dtype = storage_type.dtype
         start, size = self._locate(f"{self.folder}data/{name}")
         if count < 0 or count * dtype.itemsize != size:
-            raise Refused(f"a storage of {count} numbers whose file has {size} bytes")
+            raise NotPlainData(f"a storage of {count} numbers whose file has {size} bytes")
         if not count:
             return np.empty(0, dtype)
         return np.frombuffer(self.content, dtype, count, start)
@@ -227,16 +229,16 @@ class _Archive:
     def _rebuild_array(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.ndarray:
         """Return a view of a storage; offset and strides count numbers, not bytes."""
         if not isinstance(storage, np.ndarray) or len(shape) != len(strides) or len(shape) > MAX_AXES:
-            raise Refused("a tensor that is not made of a storage, a shape and strides")
+            raise NotPlainData("a tensor that is not made of a storage, a shape and strides")
         for number in (offset, *shape, *strides):
             if type(number) is not int or not 0 <= number < 2**48:  # no file has so many numbers
-                raise Refused("a tensor whose shape or strides are not whole numbers")
+                raise NotPlainData("a tensor whose shape or strides are not whole numbers")
 
         shape = tuple(shape)
         count = math.prod(shape)
         end = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) + 1
         if count and (count > storage.size or end > storage.size):
-            raise Refused(f"a tensor of shape {shape} that reaches beyond its storage of {storage.size} numbers")
+            raise NotPlainData(f"a tensor of shape {shape} that reaches beyond its storage of {storage.size} numbers")
         if not count:
             return np.empty(shape, storage.dtype)
         if tuple(strides) == _contiguous_strides(shape):
@@ -249,7 +251,9 @@ class _Archive:
             return None
         start, size = self._locate(name)
         if size > max_bytes:
-            raise Refused(f"{make_printable(name, max_length=100)} has {size:,} bytes; at most {max_bytes:,} are read")
+            raise NotPlainData(
+                f"{make_printable(name, max_length=100)} has {size:,} bytes; at most {max_bytes:,} are read"
+            )
         return self.content[start : start + size]
 
     def _locate(self, name: str) -> tuple[int, int]:
@@ -257,19 +261,19 @@ class _Archive:
         entry = self.entries.get(name)
         shown = make_printable(name, max_length=100)
         if entry is None:
-            raise Refused(f"{shown} is not in the archive: the file is damaged")
+            raise NotPlainData(f"{shown} is not in the archive: the file is damaged")
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size != entry.compress_size:
-            raise Refused(
+            raise NotPlainData(
                 f"{shown} is compressed or encrypted in the archive, which torch.save never does; it might unpack to "
                 "any size"
             )
         # The header of a member has 30 bytes, a name and an extra field, whose lengths are its last numbers.
         header = self.content[entry.header_offset : entry.header_offset + 30]
         if len(header) < 30 or header[:4] != _FILE_HEADER:
-            raise Refused(f"no header for {shown}: the file is damaged")
+            raise NotPlainData(f"no header for {shown}: the file is damaged")
         start = entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
         if start + entry.file_size > self.file_size:
-            raise Refused(f"{shown} ends behind the end of the file: it is cut off")
+            raise NotPlainData(f"{shown} ends behind the end of the file: it is cut off")
         return start, entry.file_size
 
 
@@ -278,11 +282,11 @@ def _contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _check_directory_size(content: mmap.mmap, file_size: int) -> None:
-    """Raise Refused if the table of files would fill the memory; `zipfile` reads all of it at once."""
+    """Raise NotPlainData if the table of files would fill the memory; `zipfile` reads all of it at once."""
     # The end record has 22 bytes and a comment of up to 65,536.
     end = content.rfind(_DIRECTORY_END, max(0, file_size - 2**16 - 22))
     if end < 0 or end + 22 > file_size:
-        raise Refused("the end of the zip archive is missing: the file is cut off")
+        raise NotPlainData("the end of the zip archive is missing: the file is cut off")
     (length,) = struct.unpack("<I", content[end + 12 : end + 16])
 
     # In a zip64 archive a record of its own, which a locator of 20 bytes points to, holds the length.
@@ -291,7 +295,7 @@ def _check_directory_size(content: mmap.mmap, file_size: int) -> None:
         if end >= 20:
             (record,) = struct.unpack("<Q", content[end - 12 : end - 4])
         if record + 56 > file_size:
-            raise Refused("the end of the zip archive is damaged")
+            raise NotPlainData("the end of the zip archive is damaged")
         (length,) = struct.unpack("<Q", content[record + 40 : record + 48])
     if length > MAX_DIRECTORY_BYTES:
-        raise Refused(f"a table of files of {length:,} bytes; at most {MAX_DIRECTORY_BYTES:,} are read")
+        raise NotPlainData(f"a table of files of {length:,} bytes; at most {MAX_DIRECTORY_BYTES:,} are read")
