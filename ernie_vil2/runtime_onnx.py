@@ -119,8 +119,8 @@ def check_vocabulary(folder: Path, about: dict[str, Any], tokenizer: TextTokeniz
     A shorter vocabulary gives the ids of other words. A longer one gives ids beyond the word embedding, for which
     Paddle Inference reads whatever lies in memory.
     """
-    exported = about["tokenizer"].get("entries", tokenizer.num_tokens)
-    if tokenizer.num_tokens != exported:
+    exported = about["tokenizer"].get("entries")  # None if it is missing or null
+    if exported is not None and tokenizer.num_tokens != exported:
         raise BadExport(
             f"{folder}: {vocabulary_file(tokenizer.rules)} has {tokenizer.num_tokens:,} entries, but {exported:,} were "
             f"exported: it is damaged; {EXPORT_AGAIN}"
