@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import LAST_PYTHON
-from tests.support.shapes import shape_members, write_tar
+from tests.support.shapes import draw_shape_members, write_tar
 
 runtime.configure()  # before anything imports Paddle, as the command lines do
 
@@ -153,17 +153,17 @@ def shapes(tmp_path_factory):
     """Coloured shapes, 16 concepts in Chinese and English: a training shard of 128 and a validation shard of 16."""
     folder = tmp_path_factory.mktemp("shapes")
     return {
-        "train": write_tar(folder / "train.tar", shape_members(8, seed=1)),
-        "val": write_tar(folder / "val.tar", shape_members(1, seed=2)),
+        "train": write_tar(folder / "train.tar", draw_shape_members(8, seed=1)),
+        "val": write_tar(folder / "val.tar", draw_shape_members(1, seed=2)),
     }
 
 
 @pytest.fixture
 def overrides(shapes, tmp_path):
     """Overrides of a run of seconds, in `tmp_path / "run"`."""
-    from tests.support.trainings import tiny_run  # imports Paddle
+    from tests.support.trainings import list_tiny_overrides  # imports Paddle
 
-    return tiny_run(shapes, tmp_path / "run")
+    return list_tiny_overrides(shapes, tmp_path / "run")
 
 
 @pytest.fixture

@@ -21,17 +21,17 @@ from ernie_vil2.config import load_config
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from experiments.ablation import command as study
-from tests.support.checkpoints import TOWERS, untrained_checkpoint
-from tests.support.entailment_data import TOKENS, entailment_folder, nlvr2_folder
+from tests.support.checkpoints import SMALLEST_MODEL, write_untrained_checkpoint
+from tests.support.entailment_data import TOKENS, write_entailment_folder, write_nlvr2_folder
 from tests.support.paths import ROOT
-from tests.support.published_folders import cxc, karpathy
+from tests.support.published_folders import write_cxc, write_karpathy
 from tests.support.shapes import COLOURS
 
 GOLDEN = ROOT / "tests" / "golden"
 FIXTURE = Path("tests/fixtures/shapes")
 SHOULD_WRITE = os.environ.get("ERNIE_VIL2_GOLDEN") == "write"
 NUMBER = re.compile(r"-?\d+\.\d+(?:e[-+]\d+)?")
-SMALL = [*TOWERS, "Model.text.dropout=0.0", "Data.workers=0"]
+SMALL = [*SMALLEST_MODEL, "Model.text.dropout=0.0", "Data.workers=0"]
 TRAINING = ["Training.steps=4", "Training.global_batch=8", "Training.log_every=1", "Training.checkpoint_every=4",
             "Schedule.warmup_steps=1", "Training.device=cpu", "Evaluation.every=4"]  # fmt: skip
 
@@ -78,12 +78,12 @@ def test_help(command):
 def published(tmp_path_factory):
     """Folders of benchmarks in their published forms, and untrained models for statements."""
     folder = tmp_path_factory.mktemp("published")
-    karpathy(folder / "coco", "coco", "")
-    cxc(folder / "coco", "val")
-    entailment_folder(folder / "snli-ve")
-    nlvr2_folder(folder / "nlvr2")
+    write_karpathy(folder / "coco", "coco", "")
+    write_cxc(folder / "coco", "val")
+    write_entailment_folder(folder / "snli-ve")
+    write_nlvr2_folder(folder / "nlvr2")
     for task in ("entailment", "nlvr2"):
-        untrained_checkpoint(folder / task, TOKENS, task)
+        write_untrained_checkpoint(folder / task, TOKENS, task)
     return folder
 
 

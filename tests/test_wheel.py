@@ -7,15 +7,23 @@ import zipfile
 
 import pytest
 
-from tests.support.checkpoints import TOWERS
+from tests.support.checkpoints import SMALLEST_MODEL
 from tests.support.limits import PATIENCE
 from tests.support.paths import ROOT
 from tests.support.processes import run_process
-from tests.support.trainings import as_arguments
+from tests.support.trainings import to_arguments
 
 pytest.importorskip("wheel", reason="a wheel is built without a network, by the package wheel")
-TINY = [*TOWERS, "Model.text.vocabulary=words.txt", "Data.workers=0", "Training.steps=2", "Training.global_batch=8",
-        "Training.device=cpu", "Schedule.warmup_steps=1", "Evaluation.every=2"]  # fmt: skip
+TINY = [
+    *SMALLEST_MODEL,
+    "Model.text.vocabulary=words.txt",
+    "Data.workers=0",
+    "Training.steps=2",
+    "Training.global_batch=8",
+    "Training.device=cpu",
+    "Schedule.warmup_steps=1",
+    "Evaluation.every=2",
+]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +82,7 @@ def test_a_wheel_is_used_from_any_folder(installed, shapes):
 def test_a_wheel_trains_scores_and_reports_from_any_folder(installed, shapes):
     installed("ernie-vil2", "trim", "--data", shapes["train"], "--output", "words.txt")
     overrides = [*TINY, f"Data.train=[{shapes['train']}]", f"Data.val=[{shapes['val']}]", "Training.output=runs/tiny"]
-    options = as_arguments(overrides)
+    options = to_arguments(overrides)
     trained = installed("ernie-vil2", "train", "-c", "configs/demo/emoji.yaml", *options, "--processes", 2)
     assert "finished: 2 steps" in trained
     installed("ernie-vil2", "eval", "--checkpoint", "runs/tiny", "--data", shapes["val"], "--language", "zh")

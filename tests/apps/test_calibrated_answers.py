@@ -10,13 +10,13 @@ from ernie_vil2 import load_model
 from ernie_vil2.apps.search import open_index
 from ernie_vil2.cli import run
 from ernie_vil2.io.calibration import DIRECTIONS, Threshold, write_calibration
-from tests.support.checkpoints import untrained_checkpoint
+from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.shapes import SPECIAL_TOKENS
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    return untrained_checkpoint(tmp_path / "model", [*SPECIAL_TOKENS, "a", "red"])
+    return write_untrained_checkpoint(tmp_path / "model", [*SPECIAL_TOKENS, "a", "red"])
 
 
 @pytest.mark.thorough

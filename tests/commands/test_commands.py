@@ -10,7 +10,7 @@ import pytest
 from ernie_vil2 import cli as commands
 from ernie_vil2.cli import COMMANDS, make_parser, rewrite_commands, run
 from ernie_vil2.cli.arguments import configuration
-from tests.support.checkpoints import untrained_checkpoint
+from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.page_commands import ROOT
 from tests.support.processes import run_process
 
@@ -109,7 +109,7 @@ def test_commands_are_named_as_the_user_called_this_one():
 
 def test_errors_help_and_the_doctor_do_so(tmp_path, capsys):
     arguments = ["query", "--index", str(tmp_path / "none"), "a"]
-    model = untrained_checkpoint(tmp_path / "model")
+    model = write_untrained_checkpoint(tmp_path / "model")
     for prefix, called in (("tools/{}.py", None), ("ernie-vil2 {}", "ernie-vil2 {}")):
         assert run("search", arguments, called and called.format("search")) == 2
         assert f"{prefix.format('search')} build" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.format import StoredModel, write_model
 from tests.support.commands import call, succeed
 from tests.support.shapes import SPECIAL_TOKENS
-from tests.support.towers import image_tower, text_tower
+from tests.support.towers import make_image_config, make_text_config
 from tests.support.trainings import assert_same_arrays
 
 TOKENS = [*SPECIAL_TOKENS, "一"]
@@ -21,8 +21,8 @@ convert = partial(call, "convert")
 @pytest.fixture
 def official(tmp_path):
     config = ModelConfig(
-        image=image_tower(name="ViT", image_size=8, patch_size=4, width=24, depth=1, heads=3),
-        text=text_tower(name="ernie", width=24, depth=1, heads=2, max_positions=8),
+        image=make_image_config(name="ViT", image_size=8, patch_size=4, width=24, depth=1, heads=3),
+        text=make_text_config(name="ernie", width=24, depth=1, heads=2, max_positions=8),
     )
     arrays = {name: value.numpy() for name, value in build_dual_encoder(config, 6).state_dict().items()}
     stored = StoredModel("ernie_vil2", arrays, Config(Model=config, Data={"max_length": 8}), TOKENS)

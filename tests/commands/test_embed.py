@@ -8,15 +8,15 @@ import pytest
 import ernie_vil2
 from ernie_vil2.evaluation.embedding_files import read_embeddings
 from tests.support.commands import succeed
-from tests.support.published_files import image, write
-from tests.support.shapes import COLOURS, draw, png, write_tsv
+from tests.support.published_files import make_image, write_files
+from tests.support.shapes import COLOURS, draw, encode_png, write_tsv
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
     """Rows (text, image id, file); one comes twice, one image shows two texts, one is broken."""
     rng = np.random.default_rng(0)
-    files = {name: png(draw(rgb, "disc", rng)) for name, (rgb, _) in COLOURS.items()}
+    files = {name: encode_png(draw(rgb, "disc", rng)) for name, (rgb, _) in COLOURS.items()}
     rows = [(f"a {name} disc", name, files[name]) for name in files]
     rows[2:2] = [rows[0], ("a disc", "red", files["red"]), ("a torn disc", "torn", b"GIF89a")]
     return write_tsv(tmp_path_factory.mktemp("data") / "rows.tsv", rows), rows
@@ -56,9 +56,9 @@ def test_other_formats_have_each_image_and_text_once(model, rows, extract, tmp_p
 
 def test_a_plain_folder_of_images(model, extract, tmp_path):
     """Of folders too; one image is broken, and there are files that are none."""
-    images = {name: image(number) for number, name in enumerate(("b.png", "a/2.PNG", "a/10.png"))}
+    images = {name: make_image(number) for number, name in enumerate(("b.png", "a/2.PNG", "a/10.png"))}
     files = {"torn.gif": b"GIF89a", "notes.txt": b"none", ".hidden/c.png": b""}
-    photos = write(tmp_path / "photos", images | files)
+    photos = write_files(tmp_path / "photos", images | files)
     assert "broken image: 1 (torn.gif)" in extract("--images", photos)
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["image_embeddings.npy", "images.jsonl"]
     names = [json.loads(line)["image_id"] for line in (tmp_path / "o/images.jsonl").read_text().splitlines()]

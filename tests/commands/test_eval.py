@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ernie_vil2 import cli as commands
-from tests.support.published_files import write, write_clip_files
-from tests.support.shapes import COLOURS, SHAPES, draw, png
+from tests.support.published_files import write_clip_files, write_files
+from tests.support.shapes import COLOURS, SHAPES, draw, encode_png
 
 
 def flickr(folder, shapes=("disc", "square"), texts=2):
@@ -17,8 +17,8 @@ def flickr(folder, shapes=("disc", "square"), texts=2):
     for number, shape in enumerate(shapes):
         sentences = [{"raw": f"a red {shape}", "sentid": number * texts + n, "imgid": number} for n in range(texts)]
         images.append({"filename": f"{number}.png", "split": "test", "imgid": number, "sentences": sentences})
-        files[f"flickr30k-images/{number}.png"] = png(draw((200, 30, 30), shape, np.random.default_rng(number)))
-    return write(folder, files | {"dataset_flickr30k.json": {"images": images}})
+        files[f"flickr30k-images/{number}.png"] = encode_png(draw((200, 30, 30), shape, np.random.default_rng(number)))
+    return write_files(folder, files | {"dataset_flickr30k.json": {"images": images}})
 
 
 def read_lines(path):
@@ -43,7 +43,7 @@ def test_check_looks_at_every_protocol_that_is_named(tmp_path, capsys):
 
 def test_top_k_writes_all_answers_and_muges_submission(tmp_path, model, capsys):
     random = np.random.default_rng(0)
-    images = {1000 + n: png(draw(rgb, "disc", random)) for n, (rgb, _) in enumerate(COLOURS.values())}
+    images = {1000 + n: encode_png(draw(rgb, "disc", random)) for n, (rgb, _) in enumerate(COLOURS.values())}
     texts = [(7 + n, f"a {colour} disc", []) for n, colour in enumerate(COLOURS)]
     data = write_clip_files(tmp_path / "MUGE", "test", images, texts).parent
     arguments = ["--checkpoint", model, "--data", data, "--split", "test", "--output", tmp_path]

@@ -9,17 +9,17 @@ import pytest
 from ernie_vil2 import cli as commands
 from ernie_vil2 import load_model
 from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, write_calibration
-from tests.support.checkpoints import untrained_checkpoint
+from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.html_pages import Page
-from tests.support.published_files import write
-from tests.support.shapes import COLOURS, SHAPES, SPECIAL_TOKENS, draw, png
+from tests.support.published_files import write_files
+from tests.support.shapes import COLOURS, SHAPES, SPECIAL_TOKENS, draw, encode_png
 
 TOKENS = [*SPECIAL_TOKENS, "a", *COLOURS, *SHAPES, *"红绿蓝黄色圆方块条十字"]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return untrained_checkpoint(tmp_path_factory.mktemp("model"), TOKENS)
+    return write_untrained_checkpoint(tmp_path_factory.mktemp("model"), TOKENS)
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def data(tmp_path):
     for row, shape in enumerate(sorted(SHAPES)):
         for copy, (rgb, _) in enumerate(list(COLOURS.values()) * 2):
             split = "test" if copy < 3 else "train"
-            files[f"{split}/{row}/{copy}.png"] = png(draw(rgb, shape, np.random.default_rng([row, copy])))
-    return write(tmp_path / "shapes", files)
+            files[f"{split}/{row}/{copy}.png"] = encode_png(draw(rgb, shape, np.random.default_rng([row, copy])))
+    return write_files(tmp_path / "shapes", files)
 
 
 def evaluate(*arguments):
@@ -96,7 +96,7 @@ def test_several_classes_an_image(tmp_path, model, shapes):
 
 
 def test_a_calibration_says_what_an_answer_is(tmp_path, data, capsys):
-    checkpoint = untrained_checkpoint(tmp_path / "model", TOKENS)
+    checkpoint = write_untrained_checkpoint(tmp_path / "model", TOKENS)
     arguments = ("--checkpoint", checkpoint, "--data", data, "--output", tmp_path / "out")
     assert evaluate(*arguments, "--threshold", "calibrated") == 2
     assert "tools/calibrate.py" in capsys.readouterr().err

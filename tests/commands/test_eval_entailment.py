@@ -6,11 +6,11 @@ import json
 import pytest
 
 from ernie_vil2 import cli as commands
-from tests.support.checkpoints import untrained_checkpoint
-from tests.support.entailment_data import TOKENS, entailment_folder, nlvr2_folder
+from tests.support.checkpoints import write_untrained_checkpoint
+from tests.support.entailment_data import TOKENS, write_entailment_folder, write_nlvr2_folder
 from tests.support.html_pages import Page
 
-TASKS = {"entailment": (entailment_folder, "test", 48), "nlvr2": (nlvr2_folder, "test1", 64)}
+TASKS = {"entailment": (write_entailment_folder, "test", 48), "nlvr2": (write_nlvr2_folder, "test1", 64)}
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def made(tmp_path_factory):
     found = {}
     for task, (make, _, _) in TASKS.items():
         folder = tmp_path_factory.mktemp(task)
-        found[task] = make(folder / "data"), untrained_checkpoint(folder / "model", TOKENS, task)
+        found[task] = make(folder / "data"), write_untrained_checkpoint(folder / "model", TOKENS, task)
     return found
 
 
@@ -69,13 +69,13 @@ def official_consistency(predictions):
 
 
 def test_models_that_predict_other_labels_are_refused(score, made, tmp_path):
-    for checkpoint in (made["nlvr2"][1], untrained_checkpoint(tmp_path / "plain", TOKENS)):
+    for checkpoint in (made["nlvr2"][1], write_untrained_checkpoint(tmp_path / "plain", TOKENS)):
         code, _, printed = score("entailment", "--checkpoint", checkpoint)
         assert code == 2 and printed.startswith("error: ") and str(checkpoint) in printed
 
 
 def test_statements_without_an_image_are_left_out_and_counted(score, made, tmp_path):
-    data = entailment_folder(tmp_path / "data")
+    data = write_entailment_folder(tmp_path / "data")
     (data / "flickr30k-images" / "2003.jpg").unlink()
     (data / "flickr30k-images" / "2005.jpg").write_bytes(b"\x89PNG\r\n\x1a\n")
     with (data / "snli_ve_test.jsonl").open("a") as file:
@@ -96,14 +96,14 @@ def test_check_compares_with_the_published_counts(made, capsys, task):
 
 
 def test_check_finds_what_a_split_shares_with_train(tmp_path, capsys):
-    data = entailment_folder(tmp_path / "snli")
+    data = write_entailment_folder(tmp_path / "snli")
     lines = (data / "snli_ve_train.jsonl").read_text().splitlines(keepends=True)
     with (data / "snli_ve_test.jsonl").open("a") as file:
         file.write(lines[0])
     commands.run("eval", ["--check", "--data", str(data)])
     assert "images of test that occur in train: 1 (0)" in capsys.readouterr().out
 
-    data = nlvr2_folder(tmp_path / "nlvr2")
+    data = write_nlvr2_folder(tmp_path / "nlvr2")
     path = data / "data" / "dev.json"
     path.write_text(path.read_text().replace("https://example.com/dev-0-0-left", "https://example.com/train-3-0-right"))
     commands.run("eval", ["--check", "--data", str(data)])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ernie_vil2 import cli as commands
-from tests.support.published_files import write
-from tests.support.shapes import draw, png
+from tests.support.published_files import write_files
+from tests.support.shapes import draw, encode_png
 
 
 def score(command, *arguments):
@@ -48,7 +48,9 @@ def test_recall_is_that_of_the_embeddings(tmp_path):
 
 def test_a_folder_of_classes_is_not_classified(model, tmp_path, capsys):
     for name in ("bar", "disc"):
-        write(tmp_path / "classes", {f"{name}/0.png": png(draw((9, 9, 9), name, np.random.default_rng(0)))})
+        write_files(
+            tmp_path / "classes", {f"{name}/0.png": encode_png(draw((9, 9, 9), name, np.random.default_rng(0)))}
+        )
     arguments = ["--checkpoint", model, "--data", tmp_path / "classes", "--output", tmp_path / "out"]
     assert score("eval_retrieval", *arguments) == 2
     assert "classes" in capsys.readouterr().err and not (tmp_path / "out").exists()

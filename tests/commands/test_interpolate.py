@@ -14,9 +14,9 @@ from ernie_vil2.config import dump_config, load_config
 from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.format import read_model
-from tests.support.checkpoints import untrained_checkpoint
+from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.commands import call
-from tests.support.limits import examples
+from tests.support.limits import limit_examples
 from tests.support.shapes import SPECIAL_TOKENS
 from tests.support.trainings import assert_same_arrays
 
@@ -27,7 +27,7 @@ TOKENS = [*SPECIAL_TOKENS, *"abcdefghijklmnopqrstuvwxyz红绿蓝黄色的圆方�
 def pair(tmp_path):
     """Two models of one kind with other weights."""
     for seed, name in enumerate("ab"):
-        untrained_checkpoint(tmp_path / name, TOKENS)
+        write_untrained_checkpoint(tmp_path / name, TOKENS)
         rng = np.random.default_rng(seed)
         arrays = read_weights(tmp_path / name / MODEL)
         write_weights(tmp_path / name / MODEL,
@@ -40,7 +40,7 @@ def interpolate(*arguments):
     return commands.run("interpolate", [*map(str, arguments)])
 
 
-@examples(20)
+@limit_examples(20)
 @given(st.floats(0, 1, width=32))
 def test_mixtures_by_hand(share):
     class Stored:

@@ -5,7 +5,7 @@ import pytest
 from ernie_vil2.device import runtime
 from ernie_vil2.encoder import PaddleBackend
 from ernie_vil2.models.weights import integrity
-from tests.support.command_examples import run
+from tests.support.command_examples import run_example
 
 ENCODING = ["eval", "eval_classification", "eval entailment", "embed", "calibrate", "interpolate", "search build",
             "search query", "tag lexicon", "report"]  # fmt: skip
@@ -16,7 +16,7 @@ NAMES = [pytest.param(name, marks=() if name in ONE_OF_A_KIND else pytest.mark.s
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_precision_that_the_device_lacks_is_refused(name, inputs, tmp_path, capsys):
-    assert run(name, BFLOAT16, inputs, tmp_path) in (1, 2)
+    assert run_example(name, BFLOAT16, inputs, tmp_path) in (1, 2)
     printed = capsys.readouterr().err
     assert "precision=bfloat16: on cpu" in printed and printed.count("\n") == 1
 
@@ -35,5 +35,5 @@ def test_the_towers_compute_in_it(name, inputs, tmp_path, monkeypatch):
 
         monkeypatch.setattr(PaddleBackend, method, noted)
     monkeypatch.setattr(integrity, "compute_golden", lambda encoder: None)  # of what is written, always float32
-    assert run(name, BFLOAT16, inputs, tmp_path) == 0
+    assert run_example(name, BFLOAT16, inputs, tmp_path) == 0
     assert set(found) == {"bfloat16"}

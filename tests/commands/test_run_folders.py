@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ernie_vil2.models.weights.files import read_weights, write_weights
-from tests.support.checkpoints import untrained_checkpoint
+from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.commands import call
 
 
@@ -15,7 +15,7 @@ def run(tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "run"
     for step in (1, 2):
         (folder := run / "checkpoints" / f"step_{step:08d}").mkdir(parents=True)
-        untrained_checkpoint(folder)
+        write_untrained_checkpoint(folder)
         arrays = read_weights(folder / "model.safetensors")
         arrays["log_logit_scale"] = arrays["log_logit_scale"] + step
         write_weights(folder / "model.safetensors", arrays)

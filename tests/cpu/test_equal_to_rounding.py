@@ -4,8 +4,8 @@ import paddle
 import pytest
 
 from ernie_vil2.device import runtime
-from tests.support.freezing import TOWERS, Case, gradients
-from tests.support.steps import errors
+from tests.support.freezing import TOWERS, Case, compute_gradients
+from tests.support.steps import measure_errors
 
 STRIDES = "FLAGS_use_stride_kernel"
 ROUNDING = 1e-7
@@ -22,7 +22,7 @@ def switched(monkeypatch):
         paddle.set_flags({STRIDES: True})
         runtime.copy_transposed()
         with runtime.flushed_denormals():
-            return gradients(case)[0]
+            return compute_gradients(case)[0]
 
     yield found
     paddle.set_flags(before)
@@ -35,4 +35,4 @@ def test_a_step_is_the_same_without_a_switch(switched, image, text, step):
     case = Case(image, text, step=step)
     every = switched(case, "")
     for name in ("strides", "layers", "denormals"):
-        assert max(errors(switched(case, name), every)) < ROUNDING, name
+        assert max(measure_errors(switched(case, name), every)) < ROUNDING, name

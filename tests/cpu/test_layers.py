@@ -19,8 +19,8 @@ from ernie_vil2.device.cpu_kernels import (
     together,
     tokens_alone,
 )
-from tests.support.freezing import Case, built
-from tests.support.limits import examples
+from tests.support.freezing import Case, build_case
+from tests.support.limits import limit_examples
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def as_plain_and_fast(layer, x, weights):
 shapes = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple)
 
 
-@examples(25)
+@limit_examples(25)
 @given(shapes, st.integers(2, 33), st.sampled_from(["linear", "norm"]), st.integers(0, 2**32 - 1))
 def test_float64_agrees_to_rounding(lead, width, kind, seed):
     paddle.set_default_dtype("float64")
@@ -77,7 +77,7 @@ def test_float32_sums_are_as_near_to_float64_as_paddles(build):
     assert error < 4 * abs(plain - exact).max() / abs(exact).max() + 1e-6
 
 
-@examples(25)
+@limit_examples(25)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
 def test_a_linear_layer_of_texts_leaves_out_their_padding(lengths, seed):
     paddle.set_default_dtype("float64")
@@ -110,9 +110,9 @@ def test_other_layers_are_left_alone():
 
 
 def test_a_dual_encoder_has_them_where_the_switch_is_on(monkeypatch):
-    fast = built(Case("ViT", "ernie")).model
+    fast = build_case(Case("ViT", "ernie")).model
     monkeypatch.setenv("ERNIE_VIL2_RUNTIME", "-layers")
-    plain = built(Case("ViT", "ernie")).model
+    plain = build_case(Case("ViT", "ernie")).model
     kinds = [sum(type(layer) is kind for layer in fast.sublayers()) for kind in (CpuLayerNorm, CpuLinear)]
     assert kinds == [6 + 5, 8 + 12 + 1]
     assert not any(isinstance(layer, CpuLayerNorm | CpuLinear) for layer in plain.sublayers())
@@ -188,7 +188,7 @@ def test_layers_of_one_input_are_together_what_they_are_apart(kind):
     assert together(layers) is None
 
 
-@examples(30)
+@limit_examples(30)
 @given(shape=st.lists(st.integers(1, 9), min_size=2, max_size=4), seed=st.integers(0, 99))
 def test_sums_of_channels(shape, seed):
     values = np.random.default_rng(seed).normal(size=shape)

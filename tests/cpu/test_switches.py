@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.device import runtime
-from tests.support.limits import PATIENCE, examples
+from tests.support.limits import PATIENCE, limit_examples
 from tests.support.processes import run_process
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +104,7 @@ def test_after_paddle_it_says_that_it_is_too_late(machine, monkeypatch):
     assert all("configure()" in runtime.applied()[name] for name in ("mkl", "threads"))
 
 
-@examples(25)
+@limit_examples(25)
 @given(tenths=st.integers(1, 10_000))
 def test_a_container_quota_caps_the_cores(tmp_path_factory, tenths):
     cpu_max = tmp_path_factory.mktemp("cgroup") / "cpu.max"

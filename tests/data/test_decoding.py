@@ -15,16 +15,16 @@ from ernie_vil2.data import decoding
 from ernie_vil2.data.decoding import EncodedImage, collect_remarks, decode_image
 from ernie_vil2.data.samples import BadSample
 from tests.support import image_formats
-from tests.support.image_formats import smooth_image
-from tests.support.limits import examples
+from tests.support.image_formats import make_smooth_image
+from tests.support.limits import limit_examples
 
-COLOUR = Image.fromarray(smooth_image(75, 101))
-TRANSPARENT = smooth_image(75, 101, 4)
+COLOUR = Image.fromarray(make_smooth_image(75, 101))
+TRANSPARENT = make_smooth_image(75, 101, 4)
 WIDE = np.random.default_rng(0).integers(0, 2**16, [40, 60], dtype=np.uint16)  # grey of 16 bits
 
 
 def encode_image(image=COLOUR, kind="JPEG", **options):
-    return image_formats.encoded(image, kind, **options)
+    return image_formats.encode_image(image, kind, **options)
 
 
 def disable_simplejpeg(monkeypatch):
@@ -57,7 +57,7 @@ def test_both_decoders_give_pillows_pixels_at_every_scale(image, options, monkey
 
 @pytest.mark.parametrize(("shrink", "factor"), [(0.2, 1), (1.99, 1), (2, 2), (3.9, 2), (4, 4), (50, 8)])
 def test_jpeg_is_decoded_at_the_scale_of_the_caller(decoder, shrink, factor):
-    whole = smooth_image(80, 104)
+    whole = make_smooth_image(80, 104)
     image = EncodedImage(encode_image(Image.fromarray(whole), quality=95, subsampling=0), "a")
     assert (image.height, image.width) == (80, 104)
     # A pixel of the smaller image is about the mean of a block of the whole one.
@@ -104,7 +104,7 @@ PNG_KINDS = [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16), (3, 1), (
              (6, 8), (6, 16)]  # fmt: skip
 
 
-@examples(80)
+@limit_examples(80)
 @given(kind=st.sampled_from(PNG_KINDS), keyed=st.booleans(), seed=st.integers(0, 99), background=st.sampled_from(
     [(255, 255, 255), (0, 0, 0), (10, 200, 90)]))  # fmt: skip
 def test_transparency_of_every_kind_of_png_shows_the_background(kind, keyed, seed, background):

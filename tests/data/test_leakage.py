@@ -8,8 +8,8 @@ from ernie_vil2.data.decoding import collect_remarks
 from ernie_vil2.data.readers import open_benchmark
 from ernie_vil2.data.stream import SampleStream, watch_for_leaks
 from ernie_vil2.training.trainer import Trainer
-from tests.support.published_files import TRAIN_SPLITS, write
-from tests.support.shapes import png, write_tsv
+from tests.support.published_files import TRAIN_SPLITS, write_files
+from tests.support.shapes import encode_png, write_tsv
 
 
 def write_numbers(path, numbers, prefix=""):
@@ -39,7 +39,7 @@ def test_equal_content_under_another_name_is_a_remark(tmp_path):
 
 def test_ids_that_a_benchmark_lists_are_compared_before_the_run(tmp_path):
     files, samples = TRAIN_SPLITS["coco-captions"]
-    write(tmp_path / "train", files)
+    write_files(tmp_path / "train", files)
     shared_id = samples[0][0]
     scored = write_tsv(tmp_path / "b.tsv", [("x", shared_id, b"other content"), ("y", "nobody's", b"another")])
     _, (line,) = open_and_watch(tmp_path / "train", scored)
@@ -49,7 +49,7 @@ def test_ids_that_a_benchmark_lists_are_compared_before_the_run(tmp_path):
 
 
 def test_unreadable_scored_image_is_not_a_leak(tmp_path):
-    benchmark = open_benchmark(write(tmp_path / "scored", TRAIN_SPLITS["coco-captions"][0]))
+    benchmark = open_benchmark(write_files(tmp_path / "scored", TRAIN_SPLITS["coco-captions"][0]))
     for path in (tmp_path / "scored").rglob("*.jpg"):
         path.unlink()
     train = write_numbers(tmp_path / "a.tsv", range(3))
@@ -58,7 +58,7 @@ def test_unreadable_scored_image_is_not_a_leak(tmp_path):
 
 
 def test_run_prints_how_many_images_are_scored_too(tmp_path, capsys):
-    colours = [png(np.full((32, 32, 3), 20 * number, np.uint8)) for number in range(12)]
+    colours = [encode_png(np.full((32, 32, 3), 20 * number, np.uint8)) for number in range(12)]
     train = write_tsv(tmp_path / "train.tsv", [(f"a {n}", f"t{n}", colours[n]) for n in range(10)])  # shares 8 and 9
     val = write_tsv(tmp_path / "val.tsv", [(f"b {n}", f"v{n}", colours[n]) for n in range(8, 12)])
     config = load_config(None, [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.data.tokenizer_files import CLIP_BPE, LibraryTokenizer, open_tokenizer
-from tests.support.other_families import FOLDERS, OWN, copy_folder
+from tests.support.other_families import FAMILY_FIXTURES, FOLDERS, copy_folder
 from tests.support.paths import FIXTURES
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -154,7 +154,7 @@ def test_vocab_and_merges_are_read_as_a_tokenizer_json(tmp_path):
 
 
 # Settings in `tokenizer_config.json` next to a vocabulary are applied as transformers applies them, or refused.
-CHINESE = OWN / "hf_chinese_clip_bin"
+CHINESE = FAMILY_FIXTURES / "hf_chinese_clip_bin"
 BERT_CASES = json.loads((FIXTURES / "tokenizer_settings" / "bert.json").read_text("utf-8"))
 
 
@@ -204,6 +204,6 @@ def test_error_names_a_setting_that_is_not_supported(tmp_path, settings):
     ],
 )
 def test_unsupported_settings_of_other_dialects_are_refused(tmp_path, name, rules, settings):
-    folder = copy_folder(OWN / name, tmp_path / "model", "tokenizer_config.json", **settings)
+    folder = copy_folder(FAMILY_FIXTURES / name, tmp_path / "model", "tokenizer_config.json", **settings)
     with pytest.raises(ValueError, match=next(iter(settings))):
         open_tokenizer(folder, 32, rules)

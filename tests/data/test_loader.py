@@ -15,7 +15,7 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import WordPieceTokenizer
 from ernie_vil2.tasks.multi_view import MultiViewRows
 from tests.support.image_formats import FILES, forbid_opencv
-from tests.support.shapes import draw, png, write_tar, write_tsv
+from tests.support.shapes import draw, encode_png, write_tar, write_tsv
 
 VIEWS = {"image_1", "image_2", "text_1", "text_2"}
 
@@ -146,7 +146,7 @@ def test_texts_of_a_source_follow_its_own_settings(shapes, tokenizer):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_bad_samples_are_left_out_and_named(tmp_path, tokenizer, workers):
-    good = png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
+    good = encode_png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
     rows = [("x", "a", good), ("", "b", good), ("y", "c", b"no image"), ("z", "d", good)]
     options = ["Training.global_batch=4", f"Data.workers={workers}"]
     path = write_tsv(tmp_path / "a.tsv", rows)
@@ -162,7 +162,7 @@ def test_bad_samples_are_left_out_and_named(tmp_path, tokenizer, workers):
 
 
 def test_sample_that_never_arrives_is_bad_and_named(tmp_path, tokenizer, monkeypatch):
-    image = png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
+    image = encode_png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
     path = write_tsv(tmp_path / "a.tsv", [(f"text {row}", str(row), image) for row in range(8)])
     config = make_config("Training.global_batch=4", f"Data.train=[{path}]", "Data.workers=2", "Data.patience=1")
     stream = SampleStream(config)
@@ -199,7 +199,7 @@ def measure_mebibytes():
 
 @pytest.mark.slow
 def test_memory_does_not_grow_over_100_000_samples(tmp_path, tokenizer):
-    samples, image = 100_000, png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
+    samples, image = 100_000, encode_png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
     for first in range(0, samples, 250):  # 400 shards, more than a process holds open
         rows = [(f"text {number}", str(number), image) for number in range(first, first + 250)]
         write_tsv(tmp_path / f"{first:06}.tsv", rows)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.data.order import BLOCK, Mixture, Purpose, SampleOrder, ShardOrder, make_generator
-from tests.support.limits import examples
+from tests.support.limits import limit_examples
 
 SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=8).filter(any)
 WEIGHTS = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=5)
@@ -28,7 +28,7 @@ def test_the_order_is_that_of_earlier_versions():
         assert [order[position] for position in range(60, 60 + len(expected))] == expected
 
 
-@examples(50)
+@limit_examples(50)
 @given(sizes=SIZES, seed=st.integers(0, 2**31 - 1), source=st.integers(0, 5), buffer=st.integers(1, 50))
 def test_every_sample_is_once_in_every_epoch(sizes, seed, source, buffer):
     order = sample_order(sizes, seed, source, buffer)
@@ -37,7 +37,7 @@ def test_every_sample_is_once_in_every_epoch(sizes, seed, source, buffer):
         assert sorted(order[first + position] for position in range(sum(sizes))) == list(range(sum(sizes)))
 
 
-@examples(50)
+@limit_examples(50)
 @given(sizes=SIZES, seed=st.integers(0, 2**31 - 1), buffer=st.integers(1, 50), positions=st.data())
 def test_a_position_alone_says_which_sample_it_is(sizes, seed, buffer, positions):
     order = sample_order(sizes, seed, buffer=buffer)
@@ -48,7 +48,7 @@ def test_a_position_alone_says_which_sample_it_is(sizes, seed, buffer, positions
         assert sample_order(sizes, seed, buffer=buffer)[position] == whole[position]
 
 
-@examples(50)
+@limit_examples(50)
 @given(shards=st.integers(1, 40), size=st.integers(1, 20), buffer=st.integers(1, 200), seed=st.integers(0, 2**31 - 1))
 def test_reading_goes_from_shard_to_shard(shards, size, buffer, seed):
     """Shards that have begun and are not read to their end: no more than a window fills, and two."""
@@ -103,7 +103,7 @@ def test_draws_do_not_coincide():
     assert not np.isin(make_generator(Purpose.IMAGES, 0, 8).integers(0, 2**63, 100), long).any()
 
 
-@examples(50)
+@limit_examples(50)
 @given(sizes=SIZES, seed=st.integers(0, 2**31 - 1), buffer=st.integers(1, 50), groups=st.integers(1, 5))
 def test_groups_share_every_epoch_and_have_their_own_shards(sizes, seed, buffer, groups):
     groups = min(groups, sum(sizes))
@@ -119,7 +119,7 @@ def test_groups_share_every_epoch_and_have_their_own_shards(sizes, seed, buffer,
         assert opened <= np.count_nonzero(sizes) + groups - 1
 
 
-@examples(50)
+@limit_examples(50)
 @given(sizes=SIZES, seed=st.integers(0, 2**31 - 1), buffer=st.integers(1, 50), groups=st.integers(1, 5))
 def test_a_window_knows_its_shards_and_those_of_the_next(sizes, seed, buffer, groups):
     part = sample_order(sizes, seed, 0, buffer, groups=min(groups, sum(sizes)))

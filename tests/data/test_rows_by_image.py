@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.order import RowsByImage
 from ernie_vil2.data.samples import BadSample
-from tests.support.limits import examples
-from tests.support.published_files import CLIP_FILES, TRAIN_SPLITS, clip_text, json_lines, write
+from tests.support.limits import limit_examples
+from tests.support.published_files import CLIP_FILES, TRAIN_SPLITS, json_lines, make_clip_text, write_files
 from tests.support.shapes import write_tar
 from tests.support.streams import open_stream, read_names
 
 shards = st.lists(st.lists(st.sampled_from([None, *"abc"]), min_size=1, max_size=12), min_size=1, max_size=4)
 
 
-@examples(40)
+@limit_examples(40)
 @given(shards, st.integers(0, 2**31 - 1))
 def test_rows_of_a_unit_are_those_of_its_image_in_turn(named, seed):
     units = RowsByImage(named, seed)
@@ -47,7 +47,7 @@ def test_seeds_and_sources_have_turns_of_their_own():
 def test_each_image_of_a_benchmark_is_once_in_an_epoch(tmp_path, layout):
     files, rows = TRAIN_SPLITS[layout]
     images = sorted({name for name, _, _ in rows})
-    units = open_stream(f"[{write(tmp_path, files)}]", "Data.unit=image")
+    units = open_stream(f"[{write_files(tmp_path, files)}]", "Data.unit=image")
     assert units.num_samples == len(images) and units.epochs(2 * len(images)) == [2.0]
     texts = set()
     for epoch in range(4):
@@ -58,8 +58,8 @@ def test_each_image_of_a_benchmark_is_once_in_an_epoch(tmp_path, layout):
 
 
 def test_a_pair_without_its_image_is_a_unit_that_is_counted(tmp_path):
-    texts = CLIP_FILES["train_texts.jsonl"] + json_lines(clip_text(9, "x", 77))
-    write(tmp_path, CLIP_FILES | {"train_texts.jsonl": texts})
+    texts = CLIP_FILES["train_texts.jsonl"] + json_lines(make_clip_text(9, "x", 77))
+    write_files(tmp_path, CLIP_FILES | {"train_texts.jsonl": texts})
     units = open_stream(f"[{tmp_path}]", "Data.unit=image")
     assert units.num_samples == 3
     with pytest.raises(BadSample, match="unmatched image id"):
@@ -73,7 +73,7 @@ def test_tables_and_shards_of_ones_own(tmp_path):
         fields = {"caption": row["text"], "image_id": row["image"]}
         members += [(f"{number}.jpg", row["image"].encode()), (f"{number}.json", json.dumps(fields).encode())]
     shard = write_tar(tmp_path / "a.tar", members)
-    table = write(tmp_path / "table", {"train.jsonl": json_lines(*rows), "a.jpg": b"a", "b.jpg": b"b"})
+    table = write_files(tmp_path / "table", {"train.jsonl": json_lines(*rows), "a.jpg": b"a", "b.jpg": b"b"})
     for data in (table, shard):
         units = open_stream(f"[{data}]", "Data.unit=image")
         assert sorted(read_names(units, range(2))) == [(0, "a.jpg"), (0, "b.jpg")]

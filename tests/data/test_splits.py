@@ -14,8 +14,8 @@ from ernie_vil2.data.readers.splits import Division, Part, holdout_part, select_
 from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.data.stream import SampleStream
-from tests.support.limits import examples
-from tests.support.shapes import png
+from tests.support.limits import limit_examples
+from tests.support.shapes import encode_png
 
 PARTS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
@@ -45,7 +45,7 @@ def source(*shards):
 ROW = st.none() | st.tuples(st.sampled_from([b"%d" % n for n in range(40)]), st.integers(0, 30) | st.none(), st.none())
 
 
-@examples(30)
+@limit_examples(30)
 @given(st.lists(ROW, min_size=1, max_size=80), st.lists(ROW, max_size=20), st.integers(0, 5))
 def test_no_image_and_no_group_is_in_two_parts(first, second, seed):
     rows = [*first, *second]
@@ -84,7 +84,7 @@ def test_parts_have_their_shares_in_every_stratum():
     assert set(other["test"].tolist()) != set(parts["test"].tolist())
 
 
-@examples(20)
+@limit_examples(20)
 @given(st.lists(st.integers(0, 60), min_size=60, max_size=160), st.integers(0, 5))
 def test_no_caption_is_in_two_parts_but_frequent_ones(numbers, seed):
     """Captions of two languages; which are frequent is counted by hand here."""
@@ -170,7 +170,7 @@ def table(tmp_path):
     """Sixty images; under every header but the first two, four in a row have one value."""
     lines = [",".join(HEADERS)]
     for number in range(60):
-        (tmp_path / f"{number}.png").write_bytes(png(np.full((8, 8, 3), 4 * number, np.uint8)))
+        (tmp_path / f"{number}.png").write_bytes(encode_png(np.full((8, 8, 3), 4 * number, np.uint8)))
         lines.append(",".join([f"{number}.png", f"标题{number // 2}", *[f"V{number // 4}"] * 4]))
     (tmp_path / "table.csv").write_text("\n".join(lines), encoding="utf-8")
     return tmp_path / "table.csv"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, WordPieceTokenizer, read_vocabulary
-from tests.support.limits import examples
+from tests.support.limits import limit_examples
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ SPECIAL = st.sampled_from(["[MASK]", "[CLS]", "[PAD]", "[UNK]", "[SEP]", "[mask]
 
 
 @pytest.mark.thorough
-@examples(200)
+@limit_examples(200)
 @given(parts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | SPECIAL, max_size=6))
 def test_any_text_has_the_ids_of_paddlenlp_by_its_rules(paddlenlp, parts):
     ours, theirs = paddlenlp

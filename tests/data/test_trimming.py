@@ -17,10 +17,10 @@ from ernie_vil2.data.trimming import (
     list_characters,
     trim_tokenizer,
 )
-from tests.support.checkpoints import untrained_checkpoint
+from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.commands import call
 from tests.support.other_families import FOLDERS
-from tests.support.shapes import TOKENS, shape_members
+from tests.support.shapes import TOKENS, draw_shape_members
 
 KINDS = {"hf_clip": ("clip", 60), "hf_chinese_clip_bin": ("bert", 60), "cn_clip_pt": ("cn_clip", 60),
          "hf_siglip": ("siglip", 60), "hf_siglip2_naflex": ("siglip2", 60),
@@ -95,13 +95,13 @@ def test_embeddings_of_such_texts_are_the_same_to_the_last_bit(name, tmp_path, c
 
 def test_a_vocabulary_and_a_model_hold_the_words_of_the_data(shapes, tmp_path):
     """Against the ids of ERNIE's tokenizer; special tokens are the first lines."""
-    whole = untrained_checkpoint(tmp_path / "model", [*TOKENS, "猫"])
+    whole = write_untrained_checkpoint(tmp_path / "model", [*TOKENS, "猫"])
     for source, output in (([], tmp_path / "words.txt"), ([whole], tmp_path / "small")):
         made = call("trim", *source, "--data", shapes["val"], "--output", output)
         assert made.returncode == 0, made.stderr
     ernie, words_alone = WordPieceTokenizer(None, 60), WordPieceTokenizer(tmp_path / "words.txt", 60)
     assert words_alone.tokens[:5] == ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
-    captions = [json.loads(data) for name, data in shape_members(1, seed=1) if name.endswith(".json")]
+    captions = [json.loads(data) for name, data in draw_shape_members(1, seed=1) if name.endswith(".json")]
     sentences = {text for entry in captions for key, text in entry.items() if key.startswith("caption")}
     assert sentences and all(words(words_alone, text) == words(ernie, text) for text in sentences)
     assert "[UNK]" in words(words_alone, "猫 zebra")

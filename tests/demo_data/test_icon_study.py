@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.support.paths import DEMO_DATA, import_demo_script
-from tests.support.shapes import png, read_fields
+from tests.support.shapes import encode_png, read_fields
 
 L = [(8, 8, 8, 48), (8, 48, 40, 8)]
 T = [(8, 8, 48, 8), (28, 8, 8, 48)]
@@ -29,7 +29,7 @@ def drawn(*boxes, size=64):
     image = np.full([size, size], 255, np.uint8)
     for x, y, width, height in boxes:
         image[y : y + height, x : x + width] = 34
-    return png(image[..., None].repeat(3, axis=2))
+    return encode_png(image[..., None].repeat(3, axis=2))
 
 
 def test_a_drawing_is_the_same_wherever_it_is_and_at_any_size(families):

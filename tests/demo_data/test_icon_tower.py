@@ -11,7 +11,7 @@ from ernie_vil2.config import load_config
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.initial import load_initial_weights
 from tests.support.paths import DEMO_DATA, ROOT, import_demo_script
-from tests.support.shapes import png, read_fields, write_tar
+from tests.support.shapes import encode_png, read_fields, write_tar
 from tests.support.trainings import assert_same_arrays
 
 
@@ -23,7 +23,7 @@ def script():
 def test_no_style_of_the_demo_is_drawn_and_always_the_same_icons(script, monkeypatch, tmp_path):
     icons = tmp_path / "icons"
     icons.mkdir()
-    image = png(np.full([8, 8, 3], 255, np.uint8))
+    image = encode_png(np.full([8, 8, 3], 255, np.uint8))
     has_colour = {"colours": True, "lines": False, "twemoji": True, "emojione-v1": True, "noto-v1": True}
     for name in has_colour:
         num_icons = 300 if name in ("colours", "lines") else 20
@@ -57,7 +57,7 @@ def test_the_demo_starts_from_the_tower_that_is_shipped():
 def write_images(path, images):
     members = []
     for name, pixels in images.items():
-        members += [(f"{name}.png", png(pixels)), (f"{name}.txt", f"a {name}".encode())]
+        members += [(f"{name}.png", encode_png(pixels)), (f"{name}.txt", f"a {name}".encode())]
     write_tar(path, members)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ernie_vil2.data.readers import open_benchmarks
 from ernie_vil2.data.readers.labelled import open_labelled
-from tests.support.image_formats import encoded
+from tests.support.image_formats import encode_image
 from tests.support.paths import import_demo_script
 from tests.support.shapes import write_tar
 
@@ -20,7 +20,7 @@ SPLITS = ("train", "val", "test")
 def stamp_image(seed, size=(200, 100)):
     pixels = np.random.default_rng(seed).integers(0, 256, [size[1], size[0], 4], np.uint8)
     pixels[:, : size[0] // 2, 3] = 0  # transparent
-    return encoded(pixels)
+    return encode_image(pixels)
 
 
 def write_package(path, stamps):

@@ -23,7 +23,7 @@ from ernie_vil2.tasks import decay_groups
 from ernie_vil2.training.checkpoint import Checkpoint, save_checkpoint
 from ernie_vil2.training.optimizer import build_optimizer, gather_optimizer_state
 from tests.support.paths import FIXTURES
-from tests.support.shapes import draw, png
+from tests.support.shapes import draw, encode_png
 
 TEXTS = ["一个红圆", "a disc", "two discs, of bars", "绿", "一个蓝色的方块 a square"]
 TOKENS = (FIXTURES / "released" / "paddlenlp_tiny" / "vocab.txt").read_text(encoding="utf-8").split()
@@ -116,7 +116,7 @@ def test_a_source_that_is_nothing_or_something_else_is_named(tmp_path):
 def test_images_come_as_paths_bytes_pillow_images_and_arrays(model, tmp_path):
     array = draw((10, 90, 200), "bar", np.random.default_rng(1), 48)
     path = tmp_path / "bar.png"
-    path.write_bytes(png(array))
+    path.write_bytes(encode_png(array))
     embeddings = model.encode_images([path, str(path), path.read_bytes(), Image.open(path), array])
     assert embeddings.shape == (5, WIDTH) and embeddings.dtype == np.float32
     np.testing.assert_allclose(embeddings, embeddings[[0] * 5], atol=1e-6)

@@ -15,17 +15,17 @@ from ernie_vil2.models.weights.integrity import (
     write_model_integrity,
 )
 from ernie_vil2.runtime_onnx import OnnxModel
-from tests.support.checkpoints import checkpoint_with_widths, untrained_checkpoint
-from tests.support.shapes import COLOURS, SHAPES, TOKENS, draw, png
+from tests.support.checkpoints import write_checkpoint_with_widths, write_untrained_checkpoint
+from tests.support.shapes import COLOURS, SHAPES, TOKENS, draw, encode_png
 
 TEXTS = [f"a {colour} {shape}" for colour, shape in zip(COLOURS, SHAPES, strict=True)]
-IMAGES = [png(draw(rgb, shape, np.random.default_rng(0))) for (rgb, _), shape in
+IMAGES = [encode_png(draw(rgb, shape, np.random.default_rng(0))) for (rgb, _), shape in
           zip(COLOURS.values(), SHAPES, strict=True)]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    return checkpoint_with_widths(tmp_path_factory.mktemp("widths"))
+    return write_checkpoint_with_widths(tmp_path_factory.mktemp("widths"))
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def model(checkpoint):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The same weights, and no widths."""
-    return ernie_vil2.load_model(untrained_checkpoint(tmp_path_factory.mktemp("whole"), TOKENS))
+    return ernie_vil2.load_model(write_untrained_checkpoint(tmp_path_factory.mktemp("whole"), TOKENS))
 
 
 def cut(embeddings, width):

@@ -16,8 +16,8 @@ from ernie_vil2.io.calibration import (
     write_calibration,
 )
 from ernie_vil2.io.files import OtherVersion
-from tests.support.checkpoints import untrained_checkpoint
-from tests.support.encoding_model import unit
+from tests.support.checkpoints import write_untrained_checkpoint
+from tests.support.encoding_model import normalise_rows
 from tests.support.paths import FIXTURES
 from tests.support.shapes import SPECIAL_TOKENS
 
@@ -51,8 +51,8 @@ def best_f1(queries, gallery, pairs):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_threshold_is_the_best_of_all(seed):
     rng = np.random.default_rng(seed)
-    images = unit(rng.normal(size=(12, 4)))
-    texts = unit(np.repeat(images, 2, axis=0) + 0.6 * rng.normal(size=(24, 4)))
+    images = normalise_rows(rng.normal(size=(12, 4)))
+    texts = normalise_rows(np.repeat(images, 2, axis=0) + 0.6 * rng.normal(size=(24, 4)))
     pairs = np.stack([np.repeat(np.arange(12), 2), np.arange(24)], axis=1)
     calibration = calibrate(images, texts, pairs, "f", "made")
     for direction, inputs in {
@@ -66,8 +66,8 @@ def test_the_threshold_is_the_best_of_all(seed):
 
 def test_the_temperature_is_that_of_the_least_loss():
     rng = np.random.default_rng(0)
-    images = unit(rng.normal(size=(40, 8)))
-    texts = unit(images + 0.5 * rng.normal(size=images.shape))
+    images = normalise_rows(rng.normal(size=(40, 8)))
+    texts = normalise_rows(images + 0.5 * rng.normal(size=images.shape))
     scale = calibrate(images, texts, matches(40), "f", "made").logit_scale
 
     def loss(scale):
@@ -78,7 +78,7 @@ def test_the_temperature_is_that_of_the_least_loss():
 
 
 def test_it_is_kept_next_to_its_model_alone(tmp_path):
-    axes = unit(np.eye(3))
+    axes = normalise_rows(np.eye(3))
     calibration = calibrate(axes, axes, matches(3), "abc", "made")
     path = write_calibration(calibration, tmp_path)
     assert read_calibration(tmp_path, "abc") == calibration
@@ -92,7 +92,7 @@ def test_it_is_kept_next_to_its_model_alone(tmp_path):
 
 
 def test_a_set_that_teaches_nothing_is_refused():
-    axes = unit(np.eye(3))
+    axes = normalise_rows(np.eye(3))
     with pytest.raises(ValueError, match="nothing to calibrate on"):
         calibrate(axes, axes, np.zeros((0, 2), int), "f", "made")
     with pytest.raises(ValueError, match="everything belongs to one of the queries"):
@@ -101,7 +101,7 @@ def test_a_set_that_teaches_nothing_is_refused():
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    return untrained_checkpoint(tmp_path / "model", [*SPECIAL_TOKENS, "a", "red"])
+    return write_untrained_checkpoint(tmp_path / "model", [*SPECIAL_TOKENS, "a", "red"])
 
 
 def test_rank_by_a_calibration_by_hand(checkpoint, monkeypatch):

@@ -29,8 +29,14 @@ from ernie_vil2.evaluation.linear_probe import (
     fit_linear_probe,
     score_linear_probe,
 )
-from tests.support.encoding_model import StandIn, benchmark, no_file, noise_image, unit
-from tests.support.limits import examples
+from tests.support.encoding_model import (
+    ProjectionEncoder,
+    make_benchmark,
+    make_noise_image,
+    normalise_rows,
+    raise_missing_file,
+)
+from tests.support.limits import limit_examples
 
 
 def answers(truth, scores, **changes):
@@ -46,8 +52,8 @@ def drawn(seed, images, classes):
     """Embeddings of images and classes, and one class for each image, towards which it leans."""
     rng = np.random.default_rng(seed)
     labels = np.concatenate([np.arange(classes), rng.integers(0, classes, images - classes)])
-    texts = unit(rng.normal(size=(classes, 6)))
-    return labels, unit(texts[labels] + rng.normal(size=(images, 6))), texts
+    texts = normalise_rows(rng.normal(size=(classes, 6)))
+    return labels, normalise_rows(texts[labels] + rng.normal(size=(images, 6))), texts
 
 
 def test_figures_by_hand():
@@ -59,7 +65,7 @@ def test_figures_by_hand():
     assert found.chance == pytest.approx({"acc1": 100 / 3, "mean_per_class_recall": 100 / 3})
 
 
-@examples(40)
+@limit_examples(40)
 @given(seed=st.integers(0, 2**32 - 1), images=st.integers(1, 30), classes=st.integers(2, 8), ties=st.booleans())
 def test_several_classes_are_scored_as_scikit_learn_does(seed, images, classes, ties):
     rng = np.random.default_rng(seed)
@@ -71,7 +77,7 @@ def test_several_classes_are_scored_as_scikit_learn_does(seed, images, classes, 
     assert found.is_multi_label and found.metrics == {"mAP": pytest.approx(expected, abs=1e-6)} and found.chance == {}
 
 
-@examples(40)
+@limit_examples(40)
 @given(seed=st.integers(0, 2**32 - 1), images=st.integers(8, 40), classes=st.integers(2, 8))
 def test_figures_follow_the_definitions_of_clip_benchmark(seed, images, classes):
     """`accuracy` and `balanced_accuracy_score` as CLIP_benchmark's zeroshot_classification.py calls them."""
@@ -122,16 +128,18 @@ def test_a_file_without_templates_is_named(tmp_path, content, culprit):
 
 def labelled(images, own, names=("cat", "dog")):
     """Images of classes, of each the number or numbers of its class."""
-    made = benchmark(images, [""])
+    made = make_benchmark(images, [""])
     pairs = np.array([(row, one) for row, each in enumerate(own) for one in np.atleast_1d(each)], np.int64)
     texts = [BenchmarkText(f"c{row}", name, {"en": name, "zh": f"{name}类"}) for row, name in enumerate(names)]
     return replace(made, texts=texts, pairs=pairs)
 
 
 def test_unusable_images_are_left_out_with_their_classes():
-    data = labelled({"a": noise_image(1), "gone": no_file, "broken": b"x", "b": noise_image(2)}, [1, 0, 0, 1])
+    data = labelled(
+        {"a": make_noise_image(1), "gone": raise_missing_file, "broken": b"x", "b": make_noise_image(2)}, [1, 0, 0, 1]
+    )
     templates = {"zh": ("{}", "一个{}"), "en": ("a {}",)}
-    model = StandIn()
+    model = ProjectionEncoder()
     encoded = assemble_classes(data, templates, encode_benchmark(model, make_prompt_benchmark(data, templates)))
     assert [image.id for image in encoded.benchmark.images] == ["a", "b"]
     assert encoded.truth.tolist() == [[False, True], [False, True]]
@@ -150,28 +158,30 @@ def test_unusable_images_are_left_out_with_their_classes():
 
 
 def test_embeddings_that_are_not_finite_are_not_answers():
-    data, templates = labelled({"a": noise_image(1)}, [0]), {"en": ("{}",)}
-    encoded = encode_benchmark(StandIn(), make_prompt_benchmark(data, templates))
+    data, templates = labelled({"a": make_noise_image(1)}, [0]), {"en": ("{}",)}
+    encoded = encode_benchmark(ProjectionEncoder(), make_prompt_benchmark(data, templates))
     with pytest.raises(ValueError, match="not finite; evaluate an earlier checkpoint"):
         assemble_classes(data, templates, replace(encoded, image_embeddings=encoded.image_embeddings * np.nan))
 
 
 def test_what_is_odd_about_classes_is_reported():
-    assert find_class_remarks(labelled({"a": noise_image(1), "b": noise_image(2)}, [0, 1])) == []
-    (empty,) = find_class_remarks(labelled({"a": noise_image(1)}, [0]))
+    assert find_class_remarks(labelled({"a": make_noise_image(1), "b": make_noise_image(2)}, [0, 1])) == []
+    (empty,) = find_class_remarks(labelled({"a": make_noise_image(1)}, [0]))
     assert "classes without an image: 1 (c1)" in empty
-    same = find_class_remarks(labelled({"a": noise_image(1), "b": noise_image(2)}, [0, 1], ("cat", "cat")))
+    same = find_class_remarks(labelled({"a": make_noise_image(1), "b": make_noise_image(2)}, [0, 1], ("cat", "cat")))
     assert len(same) == 2 and "in en: 1 (cat (c0 and c1))" in same[0] and "in zh: 1 (cat类 (c0 and c1))" in same[1]
 
 
-CENTRES = unit(np.random.default_rng(9).normal(size=(3, 8)))
+CENTRES = normalise_rows(np.random.default_rng(9).normal(size=(3, 8)))
 
 
 def clouds(seed, count, noise=0.4):
     """Embeddings around three centres, and their classes `[count, 3]`."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 3
-    return unit(CENTRES[labels] + noise * rng.normal(size=(count, 8))).astype(np.float32), np.eye(3, dtype=bool)[labels]
+    return normalise_rows(CENTRES[labels] + noise * rng.normal(size=(count, 8))).astype(np.float32), np.eye(
+        3, dtype=bool
+    )[labels]
 
 
 def test_the_validation_part_has_a_fifth_of_every_class():
@@ -217,7 +227,7 @@ def test_too_few_training_images_are_explained(rows, error):
 def test_classes_are_matched_by_label_and_leaks_are_reported():
     (train, trained), (asked, right) = clouds(0, 60, noise=0.1), clouds(1, 6, noise=0.1)
     asked[0] = train[30]
-    data = benchmark({str(row): noise_image(row) for row in range(6)}, [""])
+    data = make_benchmark({str(row): make_noise_image(row) for row in range(6)}, [""])
     texts = [BenchmarkText(name, name, {"en": name}) for name in "abc"]
     classes = EncodedClasses(replace(data, texts=texts, pairs=np.argwhere(right)), asked, {"en": CENTRES},
                              BadSampleReport())  # fmt: skip
@@ -228,7 +238,7 @@ def test_classes_are_matched_by_label_and_leaks_are_reported():
         own[:, order.index(name)] = trained[:, column]
     own[:6] = [False, True, False, False]
     source = replace(
-        benchmark({str(row): b"" for row in range(60)}, [""]),
+        make_benchmark({str(row): b"" for row in range(60)}, [""]),
         texts=[BenchmarkText(name, name) for name in order], pairs=np.argwhere(own),
     )  # fmt: skip
     answers, lines = score_linear_probe(classes, EncodedBenchmark(source, train, train[:4], BadSampleReport()))

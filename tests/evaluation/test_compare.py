@@ -15,9 +15,9 @@ from ernie_vil2.evaluation import compare as module
 from ernie_vil2.evaluation.compare import Cost, EmbeddingFolder, compare_models, name_models
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.protocol import evaluate, find_protocol
-from tests.support.checkpoints import untrained_checkpoint
-from tests.support.entailment_data import entailment_folder
-from tests.support.shapes import COLOURS, SHAPES, draw, png
+from tests.support.checkpoints import write_untrained_checkpoint
+from tests.support.entailment_data import write_entailment_folder
+from tests.support.shapes import COLOURS, SHAPES, draw, encode_png
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES]
 
@@ -26,7 +26,7 @@ TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES]
 def models(tmp_path_factory):
     """Two models: an untrained one, and the same with other patches."""
     folder = tmp_path_factory.mktemp("models")
-    first, second = (untrained_checkpoint(folder / name, TOKENS) for name in ("first", "second"))
+    first, second = (write_untrained_checkpoint(folder / name, TOKENS) for name in ("first", "second"))
     weights = load_file(second / "model.safetensors")
     patches = next(name for name in weights if "patch" in name and weights[name].ndim > 1)
     weights[patches] = np.random.default_rng(1).normal(size=weights[patches].shape).astype(np.float32)
@@ -102,7 +102,7 @@ def test_embeddings_of_other_rows_than_the_data_are_refused(models, data, shapes
 def test_texts_longer_than_a_model_sees_are_counted_and_reported(models, tmp_path):
     (tmp_path / "long.csv").write_text(f"image,text\n1.png,a red disc\n2.png,{'a blue bar ' * 9}\n", encoding="utf-8")
     for name in ("1.png", "2.png"):
-        (tmp_path / name).write_bytes(png(draw((200, 30, 30), "disc", np.random.default_rng(int(name[0])))))
+        (tmp_path / name).write_bytes(encode_png(draw((200, 30, 30), "disc", np.random.default_rng(int(name[0])))))
     found = compare_models(models, DataSpec([str(tmp_path / "long.csv")]), device="cpu", resamples=50)
     assert found.costs["first"].cut_texts == 1
     assert "first sees 16 tokens of a text: 1 of 2 texts are longer and are cut." in found.notes
@@ -127,7 +127,7 @@ def test_an_image_that_one_model_cannot_use_is_named(models, data):
 def test_what_cannot_be_compared_is_explained(models, data, tmp_path):
     with pytest.raises(ValueError, match="two models"):
         compare_models({"first": models["first"]}, data)
-    folder = entailment_folder(tmp_path / "snli-ve")
+    folder = write_entailment_folder(tmp_path / "snli-ve")
     with pytest.raises(ValueError, match="no statements"):
         compare_models({name: EmbeddingFolder(tmp_path) for name in "ab"}, DataSpec([str(folder)], split="test"))
     assert name_models(["runs/a", "other/a", "b"]) == {"runs/a": "runs/a", "other/a": "other/a", "b": "b"}
@@ -141,12 +141,12 @@ def test_classes_and_statements_are_compared_by_their_scorers(models, tmp_path):
         (tmp_path / "classes" / name).mkdir(parents=True)
         for copy in range(3):
             drawing = draw(COLOURS["red"][0], name, np.random.default_rng(10 * number + copy))
-            (tmp_path / "classes" / name / f"{copy}.png").write_bytes(png(drawing))
+            (tmp_path / "classes" / name / f"{copy}.png").write_bytes(encode_png(drawing))
     found = compare_models(models, DataSpec([str(tmp_path / "classes")]), device="cpu", resamples=50)
     assert set(found.comparison.figures) == {"acc1", "mean_per_class_recall"}
     assert found.comparison.estimates[found.comparison.results[0], "first", "acc1"].count == 6
-    first, second = (untrained_checkpoint(tmp_path / name, TOKENS, "entailment") for name in ("c1", "c2"))
-    folder = entailment_folder(tmp_path / "snli-ve")
+    first, second = (write_untrained_checkpoint(tmp_path / name, TOKENS, "entailment") for name in ("c1", "c2"))
+    folder = write_entailment_folder(tmp_path / "snli-ve")
     data = DataSpec([str(folder)], split="test")
     found = compare_models({"c1": first, "c2": second}, data, device="cpu", resamples=50)
     assert found.comparison.verdicts[0].figure == "accuracy" and found.comparison.verdicts[0].difference.mean == 0

@@ -17,13 +17,13 @@ from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.protocol import find_protocol, score_embeddings
 from ernie_vil2.evaluation.scorers import cxc
 from ernie_vil2.evaluation.scorers.cxc import compute_correlations, read_ratings
-from tests.support.checkpoints import untrained_checkpoint
+from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.commands import succeed
 from tests.support.cxc_ratings import (
     IMAGES,
-    TEXTS_EACH,
-    caption_id,
-    image_id,
+    TEXTS_PER_IMAGE,
+    make_caption_id,
+    make_image_id,
     rated_folder,  # noqa: F401 - a fixture
     write_images,
 )
@@ -39,7 +39,7 @@ def encoded(folder, images, captions, width=WIDTH, seed=0):
     pairs = np.array([(image, row) for row, image in enumerate(captions.values())])
     benchmark = Benchmark(
         "mscoco-test",
-        [BenchmarkImage(image_id(number), lambda: b"") for number in images],
+        [BenchmarkImage(make_image_id(number), lambda: b"") for number in images],
         [BenchmarkText(str(number), "x") for number in captions],
         pairs[np.argsort(pairs[:, 0], kind="stable")],
         BadSampleReport(),
@@ -52,7 +52,9 @@ def encoded(folder, images, captions, width=WIDTH, seed=0):
 
 
 def small(folder):
-    return encoded(folder, range(IMAGES), {number: number // TEXTS_EACH for number in range(IMAGES * TEXTS_EACH)})
+    return encoded(
+        folder, range(IMAGES), {number: number // TEXTS_PER_IMAGE for number in range(IMAGES * TEXTS_PER_IMAGE)}
+    )
 
 
 def brute_force(queries, gallery, positives, itself=False):
@@ -83,7 +85,7 @@ def check(result, expected, queries):
 def test_four_directions_equal_brute_force(folder, name):
     data = small(folder)
     found = score_embeddings(data, find_protocol(name)).results
-    captions, images = range(IMAGES * TEXTS_EACH), range(IMAGES)
+    captions, images = range(IMAGES * TEXTS_PER_IMAGE), range(IMAGES)
     of_image, of_caption = {image: set() for image in images}, {caption: set() for caption in captions}
     for caption, image in rated(folder, "sits", 3.0):
         of_image[image].add(caption)
@@ -116,7 +118,7 @@ def test_eccv_caption_is_given_the_first_answers_by_number(folder, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "eccv_caption", types.SimpleNamespace(Metrics=Metrics))
     data, named = small(folder), find_protocol("cxc")
-    found = score_embeddings(data, replace(named, num_images=IMAGES, num_texts=IMAGES * TEXTS_EACH)).measures
+    found = score_embeddings(data, replace(named, num_images=IMAGES, num_texts=IMAGES * TEXTS_PER_IMAGE)).measures
     assert found["ECCV mAP@R, image to text"] == 25 and found["ECCV mAP@R, text to image"] == 50
     cosines = data.image_embeddings @ data.text_embeddings.T
     assert {image: answers[0] for image, answers in given_to_it["i2t"].items()} == dict(enumerate(cosines.argmax(1)))
@@ -130,9 +132,9 @@ def test_a_caption_without_an_image_counts_only_where_asked(folder):
     some = score_embeddings(data, find_protocol("cxc")).results["text_to_image"]
     every = score_embeddings(data, find_protocol("cxc-every-caption")).results["text_to_image"]
     asked = np.count_nonzero(some.ranking.rank)
-    assert asked < IMAGES * TEXTS_EACH == np.count_nonzero(every.ranking.rank)
+    assert asked < IMAGES * TEXTS_PER_IMAGE == np.count_nonzero(every.ranking.rank)
     for name in ("R@1", "R@5", "R@10"):
-        assert every.recall[name] == pytest.approx(some.recall[name] * asked / (IMAGES * TEXTS_EACH))
+        assert every.recall[name] == pytest.approx(some.recall[name] * asked / (IMAGES * TEXTS_PER_IMAGE))
 
 
 def test_correlations_equal_ranks_in_numpy():
@@ -154,9 +156,9 @@ def test_correlations_equal_ranks_in_numpy():
 
 
 def test_the_sixth_caption_of_an_image_is_not_scored(folder):
-    captions = {number: number // TEXTS_EACH for number in range(IMAGES * TEXTS_EACH)}
+    captions = {number: number // TEXTS_PER_IMAGE for number in range(IMAGES * TEXTS_PER_IMAGE)}
     five, six = (score_embeddings(encoded(folder, range(IMAGES), captions | more), find_protocol("cxc"))
-                 for more in ({}, {IMAGES * TEXTS_EACH: 0}))  # fmt: skip
+                 for more in ({}, {IMAGES * TEXTS_PER_IMAGE: 0}))  # fmt: skip
     assert [result.recall for result in five.results.values()] == [result.recall for result in six.results.values()]
 
 
@@ -172,7 +174,8 @@ def test_a_draw_has_one_partner_of_every_query():
 
 
 @pytest.mark.parametrize(
-    "row", ["a,b,3.0", f"{caption_id(1)},{caption_id(2)},5.01", f"{caption_id(1)},{caption_id(2)},nan"]
+    "row",
+    ["a,b,3.0", f"{make_caption_id(1)},{make_caption_id(2)},5.01", f"{make_caption_id(1)},{make_caption_id(2)},nan"],
 )
 def test_a_row_that_is_no_rating_is_named(tmp_path, row):
     (tmp_path / "sts_test.csv").write_text(f"caption1,caption2,agg_score,sampling_method\n{row},x\n")
@@ -184,7 +187,9 @@ def test_a_row_that_is_no_rating_is_named(tmp_path, row):
 
 @pytest.mark.parametrize("name", ["cxc", "cxc-correlation"])
 def test_ratings_of_other_images_are_an_error(folder, name):
-    others = encoded(folder, range(100, 100 + IMAGES), {1000 + n: n // TEXTS_EACH for n in range(IMAGES * TEXTS_EACH)})
+    others = encoded(
+        folder, range(100, 100 + IMAGES), {1000 + n: n // TEXTS_PER_IMAGE for n in range(IMAGES * TEXTS_PER_IMAGE)}
+    )
     with pytest.raises(ValueError, match=r"s\w+_test.csv"):
         score_embeddings(others, find_protocol(name))
 
@@ -231,7 +236,7 @@ def test_published_ratings_give_the_papers_counts():
 def test_the_command_prints_four_directions_next_to_the_papers(folder, tmp_path):
     """From a folder as MSCOCO's authors and Karpathy lay it out, with the ratings next to the JSON."""
     write_images(folder)
-    checkpoint = untrained_checkpoint(tmp_path / "checkpoint", [*SPECIAL_TOKENS, "a", "1"])
+    checkpoint = write_untrained_checkpoint(tmp_path / "checkpoint", [*SPECIAL_TOKENS, "a", "1"])
     for name in ("cxc", "cxc-correlation"):
         printed = succeed("eval", "--checkpoint", checkpoint, "--data", folder, "--protocol", name,
                           "--output", tmp_path / name, "--name", "found")  # fmt: skip

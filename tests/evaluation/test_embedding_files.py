@@ -21,8 +21,8 @@ from ernie_vil2.evaluation.embedding_files import (
     write_official,
 )
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
-from tests.support.embedded_pairs import PAIRS, encoded
-from tests.support.limits import examples
+from tests.support.embedded_pairs import PAIRS, make_encoded_benchmark
+from tests.support.limits import limit_examples
 from tests.support.shapes import write_tsv
 
 NUMBERS = arrays(np.float32, st.tuples(st.just(3), st.integers(1, 5)), elements=st.floats(width=32, allow_nan=False,
@@ -43,9 +43,9 @@ def assert_same(found, expected, pairs=PAIRS):
 
 
 def test_numpy_there_and_back(tmp_path):
-    write_numpy(tmp_path / "out", encoded())
+    write_numpy(tmp_path / "out", make_encoded_benchmark())
     found = read_embeddings(tmp_path / "out")
-    assert_same(found, encoded())
+    assert_same(found, make_encoded_benchmark())
     assert isinstance(found.image_embeddings, np.memmap), "an array larger than memory can be scored"
     lines = (tmp_path / "out" / "texts.jsonl").read_text(encoding="utf-8")
     assert lines.startswith('{"text_id": "猫", "text": "一只猫"}\n')
@@ -54,16 +54,16 @@ def test_numpy_there_and_back(tmp_path):
 
 
 def test_chinese_clip_there_and_back(tmp_path):
-    write_chinese_clip(tmp_path, encoded(), split="valid")
+    write_chinese_clip(tmp_path, make_encoded_benchmark(), split="valid")
     lines = [json.loads(line) for line in (tmp_path / "valid_imgs.img_feat.jsonl").read_text().splitlines()]
     assert [(line["image_id"], line["name"]) for line in lines] == [(0, "1076345"), (1, "007")]  # not both are numbers
-    assert_same(read_embeddings(tmp_path), encoded(), pairs=[[0, 0], [1, 1], [1, 2], [0, 2]])  # by text
+    assert_same(read_embeddings(tmp_path), make_encoded_benchmark(), pairs=[[0, 0], [1, 1], [1, 2], [0, 2]])  # by text
 
 
 DIGITS = st.integers(0, 10**20).map(str)
 
 
-@examples(15)
+@limit_examples(15)
 @given(ids=st.lists(DIGITS, min_size=1, unique=True) | st.lists(DIGITS | st.text(min_size=1), min_size=1, unique=True))
 def test_ids_are_numbers_for_chinese_clip_each_its_own(ids):
     numbers = number_ids([BenchmarkText(name, "") for name in ids])
@@ -101,24 +101,24 @@ def test_chinese_clip_by_hand(tmp_path):
 
 def test_official_row_by_row(tmp_path):
     path = tmp_path / "cross_modal_embeddings.out"
-    write_official(path, encoded())
+    write_official(path, make_encoded_benchmark())
     # 0.6 in float32 is printed as 0.6; 9.9e-5 as the shortest number that float32 reads back.
     assert path.read_bytes() == (
         b"0.0 1.0\t0.6 0.8\t1\n0.1 9.9e-05\t1.0 0.0\t1\n-0.6 0.8\t1.0 0.0\t1\n0.1 9.9e-05\t0.6 0.8\t1\n"
     )
     found = read_embeddings(tmp_path)
-    assert np.array_equal(found.text_embeddings, encoded().text_embeddings[[0, 2, 1, 2]])
-    assert np.array_equal(found.image_embeddings, encoded().image_embeddings[[0, 1, 1, 0]])
+    assert np.array_equal(found.text_embeddings, make_encoded_benchmark().text_embeddings[[0, 2, 1, 2]])
+    assert np.array_equal(found.image_embeddings, make_encoded_benchmark().image_embeddings[[0, 1, 1, 0]])
     assert found.benchmark.pairs.tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]
     assert [image.id for image in found.benchmark.images] == ["1", "2", "3", "4"]
 
 
-@examples(30)
+@limit_examples(30)
 @given(NUMBERS, NUMBERS)
 def test_official_numbers_come_back_exactly(tmp_path_factory, images, texts):
     path = tmp_path_factory.getbasetemp() / "rows.out"
     texts = np.resize(texts, images.shape)
-    write_official(path, encoded(images, texts), np.array([[0, 0], [1, 1], [2, 2]]))
+    write_official(path, make_encoded_benchmark(images, texts), np.array([[0, 0], [1, 1], [2, 2]]))
     found = read_official(path)
     assert np.array_equal(found.image_embeddings, images) and np.array_equal(found.text_embeddings, texts)
 
@@ -162,7 +162,7 @@ def test_a_folder_without_embeddings_says_what_is_wanted(tmp_path):
 
 
 def test_arrays_that_are_pickled_are_refused(tmp_path):
-    write_numpy(tmp_path, encoded())
+    write_numpy(tmp_path, make_encoded_benchmark())
     np.save(tmp_path / "text_embeddings.npy", np.array([[Path("unpickled")]]), allow_pickle=True)
     with pytest.raises(ValueError, match="text_embeddings.npy"):
         read_embeddings(tmp_path)

@@ -7,17 +7,23 @@ import pytest
 
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from tests.support import encoding_worker
-from tests.support.encoding_model import StandIn, benchmark, no_file, noise_image, not_base64
+from tests.support.encoding_model import (
+    ProjectionEncoder,
+    make_benchmark,
+    make_noise_image,
+    raise_malformed_row,
+    raise_missing_file,
+)
 from tests.support.encoding_worker import CASES
-from tests.support.ranks import forked_ranks
+from tests.support.ranks import run_ranks
 
-IMAGES = {f"i{n}": noise_image(n) for n in range(7)}
+IMAGES = {f"i{n}": make_noise_image(n) for n in range(7)}
 TEXTS = ["红色的圆", "a", "b", "a", "红色的圆", "c", "a"]
 
 
 @pytest.fixture
 def rows():
-    return benchmark(IMAGES, TEXTS)
+    return make_benchmark(IMAGES, TEXTS)
 
 
 def by_hand(model, images, texts):
@@ -27,7 +33,7 @@ def by_hand(model, images, texts):
 
 @pytest.mark.parametrize("chunk_rows", [1, 3, 7, 100])
 def test_rows_are_those_of_the_benchmark(rows, chunk_rows):
-    model, ticks = StandIn(), []
+    model, ticks = ProjectionEncoder(), []
     encoded = encode_benchmark(model, rows, progress=ticks.append, chunk_rows=chunk_rows)
     assert encoded.benchmark is rows
     assert model.rows == {"preprocessed": 7, "images": 7, "texts": 4}, "equal texts are encoded once"
@@ -41,13 +47,21 @@ def test_rows_are_those_of_the_benchmark(rows, chunk_rows):
 
 
 def test_unusable_images_are_named_and_left_out(tmp_path):
-    images = {"gone": no_file, "ok": noise_image(1), "torn": b"GIF89a", "row": not_base64, "last": noise_image(2)}
-    encoded, again = (encode_benchmark(StandIn(), benchmark(images, list("uvwxy")), tmp_path, chunk_rows=2)
-                      for _ in range(2))  # fmt: skip
+    images = {
+        "gone": raise_missing_file,
+        "ok": make_noise_image(1),
+        "torn": b"GIF89a",
+        "row": raise_malformed_row,
+        "last": make_noise_image(2),
+    }
+    encoded, again = (
+        encode_benchmark(ProjectionEncoder(), make_benchmark(images, list("uvwxy")), tmp_path, chunk_rows=2)
+        for _ in range(2)
+    )
     assert [image.id for image in encoded.benchmark.images] == ["ok", "last"]
     assert [text.id for text in encoded.benchmark.texts] == [f"t{n}" for n in range(5)], "texts stay in the gallery"
     assert encoded.benchmark.pairs.tolist() == [[0, 1], [1, 4]]
-    expected, _ = by_hand(StandIn(), [noise_image(1), noise_image(2)], ["x"])
+    expected, _ = by_hand(ProjectionEncoder(), [make_noise_image(1), make_noise_image(2)], ["x"])
     np.testing.assert_allclose(encoded.image_embeddings, expected, atol=1e-6)
     reasons = encoded.bad_samples.as_dict()
     assert reasons["num_read"] == 5 and reasons["num_bad"] == 3
@@ -56,18 +70,18 @@ def test_unusable_images_are_named_and_left_out(tmp_path):
     assert again.bad_samples.as_dict() == reasons and np.array_equal(again.image_embeddings, encoded.image_embeddings)
 
     # When the file is there at last, its chunk is encoded again.
-    images["gone"] = noise_image(5)
-    found = encode_benchmark(StandIn(), benchmark(images, list("uvwxy")), tmp_path, chunk_rows=2)
+    images["gone"] = make_noise_image(5)
+    found = encode_benchmark(ProjectionEncoder(), make_benchmark(images, list("uvwxy")), tmp_path, chunk_rows=2)
     assert [image.id for image in found.benchmark.images] == ["gone", "ok", "last"]
 
 
 def test_nothing_usable_is_an_error():
     with pytest.raises(ValueError, match="small: .* 0 usable images(.|\n)*missing image"):
-        encode_benchmark(StandIn(), benchmark({"a": no_file, "b": b"x"}, ["t"]))
+        encode_benchmark(ProjectionEncoder(), make_benchmark({"a": raise_missing_file, "b": b"x"}, ["t"]))
 
 
 def test_an_error_of_the_model_ends_the_run_and_its_threads(rows):
-    class Broken(StandIn):
+    class Broken(ProjectionEncoder):
         def preprocess(self, image):
             raise RuntimeError("out of memory")
 
@@ -78,7 +92,7 @@ def test_an_error_of_the_model_ends_the_run_and_its_threads(rows):
 
 
 def test_no_more_than_two_chunks_are_prepared_ahead():
-    class Watching(StandIn):
+    class Watching(ProjectionEncoder):
         ahead = 0
 
         def encode_pixels(self, pixels):
@@ -87,12 +101,12 @@ def test_no_more_than_two_chunks_are_prepared_ahead():
             return super().encode_pixels(pixels)
 
     model = Watching()
-    encode_benchmark(model, benchmark({str(n): noise_image(n) for n in range(40)}, ["t"]), chunk_rows=4)
+    encode_benchmark(model, make_benchmark({str(n): make_noise_image(n) for n in range(40)}, ["t"]), chunk_rows=4)
     assert model.ahead <= 8
 
 
 def test_an_interrupted_run_goes_on_after_its_last_chunk(rows, tmp_path):
-    class Interrupted(StandIn):
+    class Interrupted(ProjectionEncoder):
         def encode_pixels(self, pixels):
             if self.rows["images"] == 4:
                 raise KeyboardInterrupt
@@ -100,26 +114,26 @@ def test_an_interrupted_run_goes_on_after_its_last_chunk(rows, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         encode_benchmark(Interrupted(), rows, tmp_path, chunk_rows=2)
-    model = StandIn()
+    model = ProjectionEncoder()
     resumed = encode_benchmark(model, rows, tmp_path, chunk_rows=2)
     assert model.rows["images"] == 3 and model.rows["texts"] == 4
-    whole = encode_benchmark(StandIn(), rows, chunk_rows=2)
+    whole = encode_benchmark(ProjectionEncoder(), rows, chunk_rows=2)
     assert np.array_equal(resumed.image_embeddings, whole.image_embeddings) and np.array_equal(
         resumed.text_embeddings, whole.text_embeddings
     )
 
 
 def test_other_content_is_encoded_again(rows, tmp_path):
-    encode_benchmark(StandIn(), rows, tmp_path, chunk_rows=3)
-    changed = benchmark({**IMAGES, "i4": noise_image(99)}, [*TEXTS[:-1], "d"])
-    model = StandIn()
+    encode_benchmark(ProjectionEncoder(), rows, tmp_path, chunk_rows=3)
+    changed = make_benchmark({**IMAGES, "i4": make_noise_image(99)}, [*TEXTS[:-1], "d"])
+    model = ProjectionEncoder()
     encoded = encode_benchmark(model, changed, tmp_path, chunk_rows=3)
     assert model.rows["images"] == 3, "the chunk of the image that was replaced"
-    fresh = encode_benchmark(StandIn(), changed, chunk_rows=3)
+    fresh = encode_benchmark(ProjectionEncoder(), changed, chunk_rows=3)
     assert np.array_equal(encoded.image_embeddings, fresh.image_embeddings) and np.array_equal(
         encoded.text_embeddings, fresh.text_embeddings
     )
-    another = StandIn("another")
+    another = ProjectionEncoder("another")
     encode_benchmark(another, changed, tmp_path, chunk_rows=3)
     assert another.rows["images"] == 7, "a cache is of one model"
 
@@ -128,14 +142,14 @@ def test_other_content_is_encoded_again(rows, tmp_path):
 def ranks(tmp_path_factory):
     """What each of three processes found."""
     folder = tmp_path_factory.mktemp("ranks")
-    forked_ranks(encoding_worker.main, folder, ranks=3)
+    run_ranks(encoding_worker.main, folder, ranks=3)
     return [np.load(folder / f"rank_{rank}.npz") for rank in range(3)]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_three_ranks_equal_one_bit_for_bit(ranks, case):
     """The same chunks pass through the same model, wherever: nothing is summed across ranks."""
-    model = StandIn()
+    model = ProjectionEncoder()
     alone = encode_benchmark(model, CASES[case], chunk_rows=2)
     for rank in ranks:
         for run in ("first", "second"):

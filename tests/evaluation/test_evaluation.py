@@ -20,9 +20,9 @@ from ernie_vil2.evaluation.pixel_baseline import compute_pixel_baseline, embed_p
 from ernie_vil2.evaluation.protocol import PROTOCOLS, evaluate
 from ernie_vil2.evaluation.scorer import SCORERS, Scorer, ScorerInput, find_scorer, make_scorer
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
-from tests.support.entailment_data import entailment_folder, nlvr2_folder
-from tests.support.published_folders import karpathy
-from tests.support.shapes import draw, png, write_tar, write_tsv
+from tests.support.entailment_data import write_entailment_folder, write_nlvr2_folder
+from tests.support.published_folders import write_karpathy
+from tests.support.shapes import draw, encode_png, write_tar, write_tsv
 
 
 class ColourModel:
@@ -46,7 +46,7 @@ def unit(rows):
 
 
 def flat(colour):
-    return png(np.full([8, 8, 3], np.array(colour) * 200 + 20, np.uint8))
+    return encode_png(np.full([8, 8, 3], np.array(colour) * 200 + 20, np.uint8))
 
 
 RED, GREEN, BLUE = (flat(colour) for colour in ColourModel.COLOURS.values())
@@ -119,7 +119,7 @@ def test_queries_of_a_field_that_one_side_alone_has(kinds, name, side, asking, o
 
 def test_pixel_baseline_by_hand(tmp_path):
     rng = np.random.default_rng(0)
-    shapes = {name: png(draw((0, 0, 0), name, rng)) for name in ("disc", "bar", "cross")}
+    shapes = {name: encode_png(draw((0, 0, 0), name, rng)) for name in ("disc", "bar", "cross")}
     train = [(name, f"{name}-train", image) for name, image in shapes.items()]
     # The test's disc is the training disc; its "bar" looks like the cross; "square" has no training image.
     test = [("disc", "1", shapes["disc"]), ("bar", "2", shapes["cross"]), ("square", "3", shapes["disc"])]
@@ -132,7 +132,7 @@ def test_pixel_baseline_by_hand(tmp_path):
 
 
 def test_pixel_baseline_counts_what_it_cannot_use(tmp_path):
-    image = png(draw((0, 0, 0), "disc", np.random.default_rng(0)))
+    image = encode_png(draw((0, 0, 0), "disc", np.random.default_rng(0)))
     train = [("disc", "1", image), ("disc", "2", image[:50]), ("", "3", image), ("bar", "4", b"not looked at")]
     test = [("disc", "5", image), ("disc", "6", b"x")]
     paths = [write_tsv(tmp_path / f"{name}.tsv", rows) for name, rows in (("train", train), ("test", test))]
@@ -152,8 +152,8 @@ def class_folders(folder):
 
 
 def several_layouts(folder):
-    karpathy(folder, "coco", "")
-    karpathy(folder, "flickr30k", "")
+    write_karpathy(folder, "coco", "")
+    write_karpathy(folder, "flickr30k", "")
 
 
 def empty(folder):
@@ -163,10 +163,10 @@ def empty(folder):
 @pytest.mark.parametrize(
     ("make", "name"),
     [
-        (entailment_folder, "entailment"),
-        (nlvr2_folder, "nlvr2"),
+        (write_entailment_folder, "entailment"),
+        (write_nlvr2_folder, "nlvr2"),
         (class_folders, "zero_shot"),
-        (lambda folder: karpathy(folder, "coco", ""), "retrieval"),
+        (lambda folder: write_karpathy(folder, "coco", ""), "retrieval"),
         (several_layouts, "retrieval"),
         (empty, "retrieval"),
     ],
@@ -184,7 +184,7 @@ def test_a_registered_scorer_is_found_by_its_data(tmp_path, monkeypatch):
 
     monkeypatch.setitem(SCORERS, "own", Own)
     for name in ("own", "other"):
-        entailment_folder(tmp_path / name)
+        write_entailment_folder(tmp_path / name)
     assert find_scorer(DataSpec([str(tmp_path / "own")])) == "own"
     assert find_scorer(DataSpec([str(tmp_path / "other")])) == "entailment"
 
@@ -201,7 +201,7 @@ def test_a_scorer_is_a_name_or_an_import_path():
         make_scorer("retrieval", {"templates": {}})
 
 
-IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
+IMAGE = encode_png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 
 
 def raising(error):

@@ -29,8 +29,8 @@ from ernie_vil2.evaluation.scorers.entailment import EntailmentScores, Statement
 from ernie_vil2.evaluation.scorers.entailment import make_outcomes as make_statement_outcomes
 from ernie_vil2.evaluation.scorers.retrieval import make_outcomes
 from ernie_vil2.evaluation.scorers.zero_shot import make_outcomes as make_class_outcomes
-from tests.support.embedded_pairs import noisy_pairs
-from tests.support.limits import examples
+from tests.support.embedded_pairs import make_noisy_benchmark
+from tests.support.limits import limit_examples
 
 SEEDS = st.lists(st.floats(-100, 100, allow_subnormal=False), min_size=2, max_size=8)
 
@@ -162,7 +162,7 @@ def test_so_many_queries_find_the_difference_four_times_of_five():
     )
 
 
-@examples(40)
+@limit_examples(40)
 @given(SEEDS)
 def test_a_difference_over_seeds_has_the_t_tests_interval(values):
     others = [0.5 * value + position for position, value in enumerate(values)]
@@ -180,7 +180,7 @@ def test_one_seed_has_no_interval_and_none_no_mean():
 
 
 def found(noise=1.0, name="pairs", **options):
-    return make_outcomes(score_embeddings(noisy_pairs(noise=noise, **options), find_protocol(name)))
+    return make_outcomes(score_embeddings(make_noisy_benchmark(noise=noise, **options), find_protocol(name)))
 
 
 def outcome(hits, ids=None, main="accuracy"):
@@ -192,7 +192,7 @@ def outcome(hits, ids=None, main="accuracy"):
 @pytest.mark.parametrize("name", ["pairs", "first-text", "official-rows", "folds"])
 def test_figures_are_those_of_the_evaluation(name):
     scoring = Protocol("folds", "", fold_size=12) if name == "folds" else find_protocol(name)
-    evaluation = score_embeddings(noisy_pairs(), scoring)
+    evaluation = score_embeddings(make_noisy_benchmark(), scoring)
     one = make_outcomes(evaluation)
     if name == "folds":
         assert len(set(one.groups["mR"].tolist())) == 6  # two directions of three folds
@@ -204,7 +204,7 @@ def test_figures_are_those_of_the_evaluation(name):
 
 
 def test_queries_of_an_image_are_one_cluster():
-    evaluation = score_embeddings(noisy_pairs(images=3), find_protocol("pairs"))
+    evaluation = score_embeddings(make_noisy_benchmark(images=3), find_protocol("pairs"))
     one = make_outcomes(evaluation)
     assert list(zip(one.query_ids, one.clusters.tolist(), strict=True)) == [
         ("image_to_text i0", 0), ("image_to_text i1", 1), ("image_to_text i2", 2),

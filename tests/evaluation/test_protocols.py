@@ -27,9 +27,9 @@ from ernie_vil2.evaluation.retrieval import COLUMNS, DIRECTIONS, Matching
 from ernie_vil2.evaluation.scorer import find_scorer
 from ernie_vil2.evaluation.scorers.sugar_crepe import KINDS, SugarCrepe
 from ernie_vil2.registry import UnknownName, import_user_modules
-from tests.support.embedded_pairs import noisy_pairs
-from tests.support.limits import examples
-from tests.support.published_files import image, write
+from tests.support.embedded_pairs import make_noisy_benchmark
+from tests.support.limits import limit_examples
+from tests.support.published_files import make_image, write_files
 
 
 def benchmark(images, texts, pairs):
@@ -130,7 +130,7 @@ def test_muge_scores_texts_alone():
     assert scored.mean_recall == pytest.approx(200 / 3)
 
 
-@examples(50)
+@limit_examples(50)
 @given(st.integers(1, 23), st.integers(0, 2**32 - 1))
 def test_official_rows_equals_its_evaluators_arithmetic(rows, seed):
     """Whole score matrix, strict comparison with the diagonal; small integers, so that ties are frequent."""
@@ -171,7 +171,7 @@ def test_conventions_on_the_rows_of_a_protocol():
     assert sizes == {"any-of": [2, 3, 3], "first-text": [2, 2, 2], "row-label": [3, 3, 3]}
 
 
-@examples(40)
+@limit_examples(40)
 @given(st.sampled_from([name for name in PROTOCOLS if not name.startswith("cxc")]), st.integers(0, 2**32 - 1))
 def test_selecting_first_changes_no_figure(name, seed):
     """Scoring a whole benchmark and scoring its selected part are the same, since galleries choose the same rows."""
@@ -260,7 +260,7 @@ def score_captions(similarity, per_image, k):
     ],
 )
 def test_captions_of_an_image_are_scored_as_fg_clip_2_does(name, per_image):
-    made = noisy_pairs(40, per_image, noise=1.5, width=6)
+    made = make_noisy_benchmark(40, per_image, noise=1.5, width=6)
     results = score_embeddings(made, find_protocol(name)).results
     for k in (1, 5, 10):
         found = [results[way].recall[f"R@{k}"] for way in ("image_to_text", "text_to_image")]
@@ -274,11 +274,11 @@ ITEMS = {
 
 
 def crepe(folder):
-    files = {f"val2017/{number}.jpg": image(number) for number in (1, 2, 3)}
+    files = {f"val2017/{number}.jpg": make_image(number) for number in (1, 2, 3)}
     for kind, items in ITEMS.items():
         files[f"{kind}.json"] = {str(n): dict(zip(("filename", "caption", "negative_caption"), item, strict=True))
                                  for n, item in enumerate(items)}  # fmt: skip
-    return write(folder, files)
+    return write_files(folder, files)
 
 
 def test_sugar_crepe_is_scored_as_its_authors_do(tmp_path):

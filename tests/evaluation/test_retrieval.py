@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ernie_vil2.evaluation import chance_recall, evaluate_retrieval, first_positive_ranks, ranking, recall, top_matches
 from ernie_vil2.evaluation.ranking import Blocks, rank_queries
 from ernie_vil2.evaluation.retrieval import Matching, mean_recall, score_matchings, summarize
-from tests.support.limits import examples
+from tests.support.limits import limit_examples
 
 
 def ranks(results):
@@ -33,7 +33,7 @@ def small_problems(draw, paired=True):
     return left, right, positives, draw(st.integers(1, 10))
 
 
-@examples(25)
+@limit_examples(25)
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_a_copy_of_the_positive_ties_with_it_wherever_it_is(block, seed):
     rng = np.random.default_rng(seed)
@@ -59,7 +59,7 @@ def find_one_by_one(scores, pairs, optimistic):
     return found
 
 
-@examples(80)
+@limit_examples(80)
 @given(small_problems(paired=False), st.booleans())
 def test_one_pass_ranks_both_sides_by_either_tie_rule(problem, optimistic):
     left, right, pairs, block = problem
@@ -71,7 +71,7 @@ def test_one_pass_ranks_both_sides_by_either_tie_rule(problem, optimistic):
         assert list(zip(*columns, strict=True)) == find_one_by_one(rows, positives.tolist(), optimistic)
 
 
-@examples(60)
+@limit_examples(60)
 @given(small_problems(), st.booleans())
 def test_what_is_excluded_is_as_if_it_were_not_there(problem, optimistic):
     """Every row of a side asks among the others: against ranks in a gallery without the row itself."""
@@ -106,7 +106,7 @@ def test_what_is_right_and_excluded_at_once_is_named():
         rank_queries(np.eye(2), np.eye(2), np.array([[0, 1], [1, 1]]), excluded=np.array([[0, 0], [1, 1]]))
 
 
-@examples(15)
+@limit_examples(15)
 @given(small_problems())
 def test_paddle_computes_the_same_scores(problem):
     left, right, _, _ = problem
@@ -172,7 +172,7 @@ def test_both_directions_with_several_texts_per_image():
     assert values["chance"]["text_to_image"]["R@1"] == pytest.approx(50)
 
 
-@examples(50)
+@limit_examples(50)
 @given(small_problems(), st.data())
 def test_top_matches_equal_a_stable_sort(problem, data):
     queries, gallery, _, block = problem

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.ablation import measure
 from experiments.ablation.tables import _read_at
-from tests.support.embedded_pairs import normalised_pairs
+from tests.support.embedded_pairs import make_normalised_benchmark
 
 
 def test_a_curve_is_read_between_its_points():
@@ -19,7 +19,9 @@ def test_a_curve_is_read_between_its_points():
 
 def test_alignment_and_uniformity_are_their_definitions():
     rng = np.random.default_rng(0)
-    made = normalised_pairs(rng.normal(size=[5, 3]), rng.normal(size=[4, 3]), [(0, 0), (1, 1), (2, 1), (3, 2), (4, 3)])
+    made = make_normalised_benchmark(
+        rng.normal(size=[5, 3]), rng.normal(size=[4, 3]), [(0, 0), (1, 1), (2, 1), (3, 2), (4, 3)]
+    )
     found = measure.alignment_and_uniformity(made)
     gaps = [np.sum((made.image_embeddings[i] - made.text_embeddings[t]) ** 2) for i, t in made.benchmark.pairs]
     assert found["alignment"] == pytest.approx(np.mean(gaps), rel=1e-5)
@@ -33,8 +35,10 @@ AXES = np.eye(4)
 
 def test_images_ask_for_those_of_other_teams_by_the_same_name():
     # In degrees of one plane: cup 0, key 90, cup 6; the other team's Cup 50, key 79.
-    one = normalised_pairs([AXES[0], AXES[1], [1, 0.1, 0, 0]], AXES[:3], [(0, 0), (1, 1), (2, 0)], ["cup", "key", "x"])
-    two = normalised_pairs([[1, 1.2, 0, 0], [0.2, 1, 0, 0]], AXES[:2], [(0, 0), (1, 1)], ["Cup", "key"])
+    one = make_normalised_benchmark(
+        [AXES[0], AXES[1], [1, 0.1, 0, 0]], AXES[:3], [(0, 0), (1, 1), (2, 0)], ["cup", "key", "x"]
+    )
+    two = make_normalised_benchmark([[1, 1.2, 0, 0], [0.2, 1, 0, 0]], AXES[:2], [(0, 0), (1, 1)], ["Cup", "key"])
     found = measure._images([one, two])
     assert found["image_to_image/queries"] == 5
     # The cups skip each other, being of one team; to Cup the key of its own team is nearer than a cup.
@@ -43,12 +47,12 @@ def test_images_ask_for_those_of_other_teams_by_the_same_name():
 
 
 def test_names_in_the_second_language_ask_for_images():
-    made = normalised_pairs(AXES[:3], AXES[:3], [(0, 0), (1, 1), (2, 2)], ["cup", "Key", "unknown"])
+    made = make_normalised_benchmark(AXES[:3], AXES[:3], [(0, 0), (1, 1), (2, 2)], ["cup", "Key", "unknown"])
     of = {"cup": AXES[0], "Key": AXES[1], "杯": AXES[0], "钥匙": AXES[2], "home": AXES[0]}
     encoder = SimpleNamespace(encode_texts=lambda texts: np.array([of[text] for text in texts], np.float32))
     found = measure._second_language(encoder, made, {"cup": "杯", "key": "钥匙"})
     assert (found["second/queries"], found["first/R@1"], found["second/R@1"]) == (2, 100, 50)
-    named = normalised_pairs(AXES[:2], AXES[:2], [(0, 0), (1, 1)], ["house", "key"], [["home"], []])
+    named = make_normalised_benchmark(AXES[:2], AXES[:2], [(0, 0), (1, 1)], ["house", "key"], [["home"], []])
     assert measure._aliases(encoder, [named])["text_to_text/R@1"] == 100
 
 

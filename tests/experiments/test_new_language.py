@@ -9,8 +9,8 @@ import pytest
 from ernie_vil2.evaluation.retrieval import evaluate_retrieval
 from experiments import new_language, widths
 from experiments.new_language import FORMS, LEARNT, STUDENTS, is_held_out, recalls, tables, write_texts
-from tests.support.embedded_pairs import normalised_pairs
-from tests.support.loss_reference import normalised
+from tests.support.embedded_pairs import make_normalised_benchmark
+from tests.support.loss_reference import draw_unit_rows
 
 
 def test_a_third_of_the_words_is_held_out(tmp_path):
@@ -27,9 +27,9 @@ def test_recalls_are_by_kind_of_word_and_language(monkeypatch):
     monkeypatch.setattr(new_language, "FORMS", {"word": ("{}", "{}")})
     eye = np.eye(24)
     # The first test has twelve images of other things before a cup and a key, the second a cup alone.
-    one = normalised_pairs(eye[:14], eye[:14], [(row, row) for row in range(14)],
+    one = make_normalised_benchmark(eye[:14], eye[:14], [(row, row) for row in range(14)],
                   [*(f"thing {row}" for row in range(12)), "Cup", "key"])  # fmt: skip
-    two = normalised_pairs(eye[12:13], eye[12:13], [(0, 0)], ["cup"])
+    two = make_normalised_benchmark(eye[12:13], eye[12:13], [(0, 0)], ["cup"])
     far = eye[:12].sum(axis=0) / 12**0.5
     of = {"cup": eye[12], "key": eye[13], "杯": far, "钥匙": eye[13]}
     encoder = SimpleNamespace(encode_texts=lambda texts: np.array([of[text] for text in texts], np.float32))
@@ -55,7 +55,7 @@ def sides(seed, images=60, texts=40, width=8):
     """Images and texts, and pairs; every text belongs to one or two images."""
     rng = np.random.default_rng(seed)
     pairs = [(image, image % texts) for image in range(images)]
-    return (normalised(rng, images, width), normalised(rng, texts, width)), np.array(pairs)
+    return (draw_unit_rows(rng, images, width), draw_unit_rows(rng, texts, width)), np.array(pairs)
 
 
 def test_recall_is_that_of_the_evaluation():

@@ -18,7 +18,7 @@ from experiments.ablation.definition import read_study
 from experiments.ablation.measure import measure, open_tests
 from experiments.ablation.runs import make_run, newest_step, read_result
 from experiments.ablation.tables import _factors, all_tables
-from tests.support.limits import PATIENCE, until
+from tests.support.limits import PATIENCE, wait_until
 from tests.support.paths import ROOT
 from tests.support.processes import run_process, start_process
 from tests.support.small_study import write_definition, write_study
@@ -154,11 +154,11 @@ def test_a_stopped_or_killed_study_goes_on(definition, written, number):
     study = written(definition)
     (run,) = study.runs()
     with start_process(command(study), cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-        until(lambda: newest_step(run.folder) >= 2)
+        wait_until(lambda: newest_step(run.folder) >= 2)
         process.send_signal(number)
         code = process.wait(PATIENCE)
     assert code == (75 if number == signal.SIGTERM else -signal.SIGKILL)
-    until(lambda: is_free(run.folder))  # the run in progress is asked to end when the study is killed
+    wait_until(lambda: is_free(run.folder))  # the run in progress is asked to end when the study is killed
     step = newest_step(run.folder)
     assert 2 <= step < 4000 and list_checkpoints(run.folder)
     assert collect(study)["lacks"] == [f"main/A/0: stopped at step {step:,} of 4,000"]

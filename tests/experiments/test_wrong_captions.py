@@ -10,7 +10,7 @@ from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.selection import SelectedSamples
 from experiments.wrong_captions import area, best, main, right, with_wrong_texts
 from tests.support.paths import ROOT
-from tests.support.trainings import as_arguments
+from tests.support.trainings import to_arguments
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_area_and_best_are_those_of_their_definitions():
 def test_two_rounds_end_in_shards_and_go_on_where_they_were(drawings, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     arguments = ["--data", "demo_data/emoji-val.tar", "--output", str(tmp_path)]
-    arguments += as_arguments(["Training.steps=2", "Training.global_batch=16", "Schedule.warmup_steps=1",
+    arguments += to_arguments(["Training.steps=2", "Training.global_batch=16", "Schedule.warmup_steps=1",
                                "Training.checkpoint_every=2"])  # fmt: skip
     assert main(arguments) == 0
     noisy = open_sources([str(tmp_path / "noisy.tar")], text_id="id")

@@ -18,12 +18,11 @@ from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, write_
 from ernie_vil2.io.export_folder import BadExport
 from ernie_vil2.io.files import INTEGRITY, read_integrity, write_integrity
 from ernie_vil2.runtime_onnx import OnnxModel
-from tests.hostile.bad_input.case import encoded, smooth_image
-from tests.support.checkpoints import untrained_checkpoint
-from tests.support.exported_models import GRAPHS, IMAGES, TEXT, TEXTS, TOKENS, untrained
-from tests.support.image_formats import FILES, forbid_opencv
+from tests.support.checkpoints import write_untrained_checkpoint
+from tests.support.exported_models import GRAPHS, IMAGES, TEXT_TOWER, TEXTS, TOKENS, make_untrained_encoder
+from tests.support.image_formats import FILES, encode_image, forbid_opencv, make_smooth_image
 from tests.support.other_families import FOLDERS
-from tests.support.other_families import expected as expected_of_family
+from tests.support.other_families import read_expected as expected_of_family
 from tests.support.paths import FIXTURES, ROOT
 from tests.support.processes import run_process
 
@@ -31,12 +30,12 @@ RELEASED = FIXTURES / "released"
 MODELS = {
     "official": lambda: ernie_vil2.load_model(RELEASED / "official_tiny"),
     "paddlenlp": lambda: ernie_vil2.load_model(RELEASED / "paddlenlp_tiny"),
-    "sigmoid, BERT, mean": lambda: untrained(
-        "Model.image={name: RepVGG, image_size: 32, width: 16, depth: 2}", TEXT % ("bert", "mean"),
+    "sigmoid, BERT, mean": lambda: make_untrained_encoder(
+        "Model.image={name: RepVGG, image_size: 32, width: 16, depth: 2}", TEXT_TOWER % ("bert", "mean"),
         "Model.embed_dim=24", "Loss.kind=sigmoid",
     ),
-    "PaddleClas": lambda: untrained(
-        "Model.image={name: MobileNetV3_small_x0_35, image_size: 64}", TEXT % ("ernie", "cls")
+    "PaddleClas": lambda: make_untrained_encoder(
+        "Model.image={name: MobileNetV3_small_x0_35, image_size: 64}", TEXT_TOWER % ("ernie", "cls")
     ),
 }  # fmt: skip
 
@@ -124,7 +123,9 @@ def test_nothing_is_installed(model, tmp_path, monkeypatch):
 
 
 def test_a_calibration_goes_with_its_model(tmp_path):
-    calibrated = untrained(TEXT % ("ernie", "cls"), "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}")
+    calibrated = make_untrained_encoder(
+        TEXT_TOWER % ("ernie", "cls"), "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"
+    )
     thresholds = {direction: Threshold(0.25, 90.0, 80.0, 70.0) for direction in DIRECTIONS}
     calibrated.calibration = Calibration(calibrated.fingerprint, "shapes", 33.0, thresholds)
     folder = tmp_path / "exported"
@@ -138,7 +139,7 @@ def test_a_calibration_goes_with_its_model(tmp_path):
 
 
 def test_the_fastest_backend_computes_where_it_ranks_alike(tmp_path, shapes, capsys, monkeypatch):
-    checkpoint = untrained_checkpoint(tmp_path, TOKENS)
+    checkpoint = write_untrained_checkpoint(tmp_path, TOKENS)
     model = ernie_vil2.load_model(checkpoint, device="cpu")
 
     def backend(**options):
@@ -233,12 +234,12 @@ def kinds():
     """Files of every kind."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    yield encoded(smooth_image(61, 97), "JPEG", quality=90)
-    yield encoded(smooth_image(97, 61), "JPEG", quality=40, subsampling=2)
-    yield encoded(smooth_image(64, 50), "JPEG", exif=exif)
-    yield encoded(smooth_image(40, 40, 1)[..., 0], "JPEG")
-    yield encoded(smooth_image(64, 50), "WEBP", exif=exif)
-    yield encoded(Image.fromarray(smooth_image(48, 64)).quantize(16))
+    yield encode_image(make_smooth_image(61, 97), "JPEG", quality=90)
+    yield encode_image(make_smooth_image(97, 61), "JPEG", quality=40, subsampling=2)
+    yield encode_image(make_smooth_image(64, 50), "JPEG", exif=exif)
+    yield encode_image(make_smooth_image(40, 40, 1)[..., 0], "JPEG")
+    yield encode_image(make_smooth_image(64, 50), "WEBP", exif=exif)
+    yield encode_image(Image.fromarray(make_smooth_image(48, 64)).quantize(16))
     yield from FILES.values()
 
 
@@ -246,7 +247,7 @@ def test_pixels_ids_and_embeddings_are_those_of_the_model(pair, tmp_path, monkey
     forbid_opencv(monkeypatch)
     model, runtime = pair
     (tmp_path / "a.jpg").write_bytes(next(kinds()))
-    images = [*kinds(), tmp_path / "a.jpg", str(tmp_path / "a.jpg"), smooth_image(50, 33)]
+    images = [*kinds(), tmp_path / "a.jpg", str(tmp_path / "a.jpg"), make_smooth_image(50, 33)]
     for image in images:
         np.testing.assert_array_equal(runtime.preprocess(image), model.preprocess(image))
     np.testing.assert_allclose(runtime.encode_images(images), model.encode_images(images), atol=2e-6)
@@ -257,8 +258,8 @@ def test_pixels_ids_and_embeddings_are_those_of_the_model(pair, tmp_path, monkey
 
 @pytest.mark.parametrize(("image", "message"), [
     (b"no image", "broken image"),
-    (encoded(smooth_image(60, 60), "JPEG")[:-300], "truncated image"),
-    (encoded(Image.new("1", (9_500, 9_500))), "too many pixels"),
+    (encode_image(make_smooth_image(60, 60), "JPEG")[:-300], "truncated image"),
+    (encode_image(Image.new("1", (9_500, 9_500))), "too many pixels"),
     (np.zeros([4, 4]), "array"),
     (np.zeros([4, 1200, 3], np.uint8), "too narrow an image"),
 ])  # fmt: skip

@@ -16,7 +16,7 @@ from ernie_vil2.data.preprocessing import normalize_images
 from ernie_vil2.training.trainer import Trainer
 from tests.support.paths import ROOT
 from tests.support.processes import run_process, start_process
-from tests.support.trainings import as_arguments, fit, logged_losses, train_records
+from tests.support.trainings import fit, read_logged_losses, read_train_records, to_arguments
 
 TEXT = ["Model.text.dropout=0.1", "Model.text.attention_dropout=0.1"]
 STEPS = ["Training.steps=20", "Training.device=gpu"]
@@ -46,7 +46,7 @@ def test_what_holds_on_cpus_holds_here(tests):
 
 
 def trained_losses(config):
-    return logged_losses(fit(config).run)
+    return read_logged_losses(fit(config).run)
 
 
 def test_twenty_steps_of_bfloat16_are_near_those_of_float32(config, tmp_path, report):
@@ -105,9 +105,9 @@ def test_time_memory_wait_and_utilisation_of_a_step(config, changes, report):
         seconds = time.monotonic() - began
         watch.terminate()
         samples = watch.communicate()[0].splitlines()
-    record = train_records(trainer.run)[0]
+    record = read_train_records(trainer.run)[0]
     plan = run_process(
-        [sys.executable, "tools/plan.py", *as_arguments([*SIZES, *changes])],
+        [sys.executable, "tools/plan.py", *to_arguments([*SIZES, *changes])],
         cwd=ROOT, capture_output=True, text=True, env=os.environ,
     ).stdout  # fmt: skip
     report(

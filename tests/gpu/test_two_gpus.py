@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from ernie_vil2.io.run_folder import list_checkpoints
-from tests.support.trainings import as_arguments, rank_process, run, start, train_records, wait_for_steps
+from tests.support.trainings import (
+    find_rank_process,
+    read_train_records,
+    run_tool,
+    start_tool,
+    to_arguments,
+    wait_for_steps,
+)
 
 pytestmark = pytest.mark.gpus(2)
 
@@ -23,9 +30,11 @@ def trained(ranks, tmp_path, settings, *flags):
     """Return the run folder of some steps on as many GPUs, and the records of its log."""
     folder = tmp_path / f"run_{ranks}"
     settings = [*settings, f"Training.output={folder}", "Training.device=gpu"]
-    done = run("tools/train.py", *as_arguments(settings), *flags, launch=launch(ranks, tmp_path / "logs"), timeout=1200)
+    done = run_tool(
+        "tools/train.py", *to_arguments(settings), *flags, launch=launch(ranks, tmp_path / "logs"), timeout=1200
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder, train_records(folder)
+    return folder, read_train_records(folder)
 
 
 def assert_same(one, two):
@@ -66,9 +75,9 @@ def test_sharded_state_is_saved_and_resumed(overrides, tmp_path, sharding, repor
 def test_a_rank_that_is_killed_ends_the_run_and_is_named(overrides, tmp_path):
     folder = tmp_path / "run"
     settings = [*overrides, "Training.steps=100000", f"Training.output={folder}", "Training.device=gpu"]
-    with start("tools/train.py", *as_arguments(settings), launch=launch(2, tmp_path / "logs")) as process:
+    with start_tool("tools/train.py", *to_arguments(settings), launch=launch(2, tmp_path / "logs")) as process:
         wait_for_steps(process, folder, 3)
-        os.kill(rank_process(process.pid, 1), signal.SIGKILL)
+        os.kill(find_rank_process(process.pid, 1), signal.SIGKILL)
         process.communicate(timeout=300)
     assert process.returncode
     assert "rank 1" in "".join(path.read_text() for path in Path(tmp_path / "logs").iterdir())
@@ -77,9 +86,9 @@ def test_a_rank_that_is_killed_ends_the_run_and_is_named(overrides, tmp_path):
 def test_a_rank_0_that_is_paused_for_a_minute_goes_on(overrides, tmp_path):
     folder = tmp_path / "run"
     settings = [*overrides, "Training.steps=300", f"Training.output={folder}", "Training.device=gpu"]
-    with start("tools/train.py", *as_arguments(settings), launch=launch(2, tmp_path / "logs")) as process:
+    with start_tool("tools/train.py", *to_arguments(settings), launch=launch(2, tmp_path / "logs")) as process:
         wait_for_steps(process, folder, 3)
-        first = rank_process(process.pid, 0)
+        first = find_rank_process(process.pid, 0)
         os.kill(first, signal.SIGSTOP)
         time.sleep(60)
         os.kill(first, signal.SIGCONT)

@@ -17,7 +17,7 @@ from ernie_vil2 import cli as commands
 from ernie_vil2.apps.curation import command as curate
 from ernie_vil2.cli import arguments, compare
 from tests.hostile.bad_input.case import bounded_time
-from tests.support.command_examples import EXAMPLES, RESUMABLE, options
+from tests.support.command_examples import EXAMPLES, RESUMABLE_FILES, list_options
 from tests.support.limits import PATIENCE
 
 HUGE = 1 << 40  # bytes, of which none are on the disk
@@ -37,7 +37,7 @@ NAMES = {None, str, arguments.file_name, arguments.module, arguments.option, arg
 
 def tried_in(example, argument):
     """The examples of the same command that give an argument, or the first of those that can take it."""
-    alike = [other for other in EXAMPLES if other.split()[0] == example.split()[0] and argument in options(other)]
+    alike = [other for other in EXAMPLES if other.split()[0] == example.split()[0] and argument in list_options(other)]
     return [other for other in alike if argument in EXAMPLES[other]] or alike[:1]
 
 
@@ -46,12 +46,12 @@ def cases(kinds, bad, possible=lambda kind, what: True):
     pairs = [
         (example, argument)
         for example in EXAMPLES
-        for argument, action in options(example).items()
+        for argument, action in list_options(example).items()
         if action.type in kinds and not action.choices and example in tried_in(example, argument)
     ]
     parameters = []
     for turn, (example, argument) in enumerate(pairs):
-        values = [what for what in bad if possible(options(example)[argument].type, what)]
+        values = [what for what in bad if possible(list_options(example)[argument].type, what)]
         usual = {(VALUES_IN_TURN * turn + number) % len(values) for number in range(VALUES_IN_TURN)}
         for position, what in enumerate(values):
             identifier = ascii(f"{example} {argument} {what}"[:80])
@@ -63,7 +63,7 @@ def cases(kinds, bad, possible=lambda kind, what: True):
 def test_every_argument_of_every_command_is_tried():
     assert {example.split()[0] for example in EXAMPLES} == {*commands.COMMANDS, "study"} - {"doctor"}
     known = INPUTS | OUTPUTS | NUMBERS | NAMES
-    assert all(action.type in known for example in EXAMPLES for action in options(example).values())
+    assert all(action.type in known for example in EXAMPLES for action in list_options(example).values())
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def run(command, tmp_path, capsys):
         if code == 2:
             assert error.startswith("error: ") and error.count("\n") == 1 and error[:-1].isprintable(), error
             changed = [path for path in tmp_path.rglob("*") if path.lstat().st_mtime_ns != before.get(path)]
-            assert not [path for path in changed if path.is_file() and not RESUMABLE.search(str(path))]
+            assert not [path for path in changed if path.is_file() and not RESUMABLE_FILES.search(str(path))]
         return code, error
 
     return run
@@ -128,7 +128,7 @@ def is_unreadable(kind, what):
 
 @pytest.mark.parametrize(("example", "argument", "what"), cases(INPUTS, UNREADABLE, is_unreadable))
 def test_what_cannot_be_read(run, tmp_path, example, argument, what):
-    kind = options(example)[argument].type
+    kind = list_options(example)[argument].type
     path = tmp_path / (what + suffix(example, argument))
     UNREADABLE[what](path)
     code, error = run(example, {argument: value(kind, path)})
@@ -153,7 +153,7 @@ def is_something_else(kind, what):
 
 @pytest.mark.parametrize(("example", "argument", "what"), cases(INPUTS - FOLDERS, CONTENTS, is_something_else))
 def test_what_holds_something_else(run, tmp_path, example, argument, what):
-    kind = options(example)[argument].type
+    kind = list_options(example)[argument].type
     path = tmp_path / f"other-file{suffix(example, argument)}"
     path.write_bytes(CONTENTS[what])
     code, error = run(example, {argument: value(kind, path)})
@@ -209,7 +209,7 @@ def test_what_cannot_be_written(run, tmp_path, example, argument, what):
 
 @pytest.mark.parametrize(("example", "argument", "given"), cases(NUMBERS, BAD_NUMBERS))
 def test_numbers_out_of_range(run, example, argument, given):
-    times = options(example)[argument].nargs
+    times = list_options(example)[argument].nargs
     code, error = run(example, {argument: [given] * times if isinstance(times, int) else given})
     assert code in (0, 2) and (code == 2 or given not in ("x", "nan"))
     assert code == 0 or argument.strip("-") in error or given in error

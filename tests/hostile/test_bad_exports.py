@@ -17,9 +17,9 @@ from ernie_vil2.export import NotExportable, export
 from ernie_vil2.io.export_folder import BadExport
 from ernie_vil2.io.files import INTEGRITY
 from ernie_vil2.runtime_onnx import OnnxModel
-from tests.support.checkpoints import untrained_checkpoint
-from tests.support.commands import small_disk
-from tests.support.exported_models import GRAPHS, IMAGES, TEXT, TEXTS, TOKENS, untrained
+from tests.support.checkpoints import write_untrained_checkpoint
+from tests.support.commands import mount_small_disk
+from tests.support.exported_models import GRAPHS, IMAGES, TEXT_TOWER, TEXTS, TOKENS, make_untrained_encoder
 
 
 @pytest.fixture(params=GRAPHS)
@@ -66,7 +66,7 @@ def test_a_backend_that_lacks_its_package_or_device_says_so(exports, monkeypatch
 
 def test_a_checkpoint_is_not_an_export_and_the_other_way_round(exports, tmp_path):
     checkpoint = tmp_path / "model"
-    untrained_checkpoint(checkpoint, TOKENS)
+    write_untrained_checkpoint(checkpoint, TOKENS)
     with pytest.raises(ValueError, match=f"{checkpoint} is not an export for onnx"):
         ernie_vil2.load_model(checkpoint, backend="onnx")
     with pytest.raises(BadExport, match="for onnx, not for paddle"):
@@ -105,7 +105,9 @@ class Sorting(Peeking):
 ])  # fmt: skip
 def test_what_cannot_be_exported_says_why(tower, backend, message, tmp_path):
     sys.modules["peeking"] = sys.modules[__name__]
-    model = untrained(f"Model.image={{name: 'peeking:{tower}', image_size: 32}}", TEXT % ("ernie", "cls"))
+    model = make_untrained_encoder(
+        f"Model.image={{name: 'peeking:{tower}', image_size: 32}}", TEXT_TOWER % ("ernie", "cls")
+    )
     with pytest.raises(NotExportable, match=message) as caught:
         export(model, tmp_path / "made", backend, inputs=(IMAGES, TEXTS))
     assert "\n" not in str(caught.value) and len(str(caught.value)) > len(message)
@@ -139,7 +141,7 @@ def test_a_trace_keeps_no_python_stacks():
 
 @pytest.mark.parametrize("backend", GRAPHS)
 def test_a_full_disk_is_reported_and_leaves_nothing(model, tmp_path, backend):
-    with small_disk(tmp_path / "disk", "160k") as disk:
+    with mount_small_disk(tmp_path / "disk", "160k") as disk:
         with pytest.raises(OSError, match="No space left"):
             export(model, disk / "made", backend)
         assert list(disk.iterdir()) == []

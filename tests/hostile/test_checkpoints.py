@@ -6,7 +6,7 @@ import pytest
 
 from ernie_vil2.training import checkpoint as module
 from ernie_vil2.training.checkpoint import FullDisk, check_checkpoint, list_checkpoints
-from tests.support.commands import small_disk
+from tests.support.commands import mount_small_disk
 from tests.support.small_run import SmallRun, small_run  # noqa: F401  -- a fixture
 
 
@@ -25,7 +25,7 @@ def test_limit_on_the_size_of_files_is_named(run):
 
 def test_small_disk_is_full_and_keeps_what_it_has(tmp_path, monkeypatch):
     """Of 256 KiB, which a few checkpoints of `SmallRun` fit into."""
-    with small_disk(tmp_path / "disk", "256k") as disk:
+    with mount_small_disk(tmp_path / "disk", "256k") as disk:
         run = SmallRun(disk)
         steps = 0
         with pytest.raises(FullDisk, match=f"{run.folder}/checkpoints"):  # noqa: PT012  -- what comes before the error belongs to it
@@ -44,7 +44,7 @@ def test_small_disk_is_full_and_keeps_what_it_has(tmp_path, monkeypatch):
 @pytest.mark.parametrize("inodes", [3, 5, 8])
 def test_disk_without_inodes_says_so(tmp_path, inodes):
     """Wherever they end: two are taken by the disk and `checkpoints`."""
-    with small_disk(tmp_path / "disk", f"1m,nr_inodes={inodes}") as disk:
+    with mount_small_disk(tmp_path / "disk", f"1m,nr_inodes={inodes}") as disk:
         run = SmallRun(disk)
         (run.folder / "checkpoints").mkdir()
         with pytest.raises(FullDisk, match=rf"{inodes - 2} of {inodes} are free"):
@@ -53,7 +53,7 @@ def test_disk_without_inodes_says_so(tmp_path, inodes):
 
 
 def test_disk_with_just_enough_inodes_lacks_bytes(tmp_path):
-    with small_disk(tmp_path / "disk", "16k,nr_inodes=10") as disk:
+    with mount_small_disk(tmp_path / "disk", "16k,nr_inodes=10") as disk:
         run = SmallRun(disk)
         (run.folder / "checkpoints").mkdir()
         with pytest.raises(FullDisk, match="bytes, .* are free"):

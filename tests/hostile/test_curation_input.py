@@ -12,9 +12,15 @@ from ernie_vil2.apps.curation.step import STEPS
 from ernie_vil2.apps.curation.steps import text_rules
 from ernie_vil2.apps.curation.steps.score import Embedder
 from ernie_vil2.data.readers import open_sources
-from tests.support.checkpoints import untrained_checkpoint
-from tests.support.crawled_pairs import curated_table, smooth_image, steps_of_text, table_digests, write_tar  # noqa: F401
-from tests.support.image_formats import encoded
+from tests.support.checkpoints import write_untrained_checkpoint
+from tests.support.crawled_pairs import (  # noqa: F401
+    curated_table,
+    make_distinct_image,
+    steps_of_text,
+    table_digests,
+    write_pair_shard,
+)
+from tests.support.image_formats import encode_image
 
 # What is before, what is repeated, and what is behind it: texts that are nearly a fault, in many ways.
 NEARLY = [
@@ -79,8 +85,8 @@ RULES = "text_rules: {}\nimage_rules: {short_side: 32}\nexact_duplicates: {}\nne
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_measures_are_named_and_measured_again(tmp_path, steps, damage):
-    rows = [(encoded(smooth_image(number)), f"a picture of {number} things") for number in range(3)]
-    source = open_sources([str(write_tar(tmp_path / "crawl.tar", rows))])
+    rows = [(encode_image(make_distinct_image(number)), f"a picture of {number} things") for number in range(3)]
+    source = open_sources([str(write_pair_shard(tmp_path / "crawl.tar", rows))])
     curate(source, steps(RULES), tmp_path / "curated")
     expected = table_digests(tmp_path / "curated")
     path = max((tmp_path / "curated" / ".curate" / "measures").glob("*.parquet"))
@@ -99,9 +105,12 @@ def test_folder_named_as_every_measure_changes_no_row(tmp_path, curated):
     columns = {"sample", "shard", "filename", "weight", "score", *COLUMNS, *Embedder([], tags=True).schema.names}
     for name in list(STEPS):
         columns |= STEPS.find(name).columns.keys()
-    rows = [(encoded(smooth_image(number)), {"en": f"a red disc {number}", "zh": "红色圆"}) for number in range(4)]
-    pairs = write_tar(tmp_path / "crawl.tar", rows)
-    model = untrained_checkpoint(tmp_path / "model")
+    rows = [
+        (encode_image(make_distinct_image(number)), {"en": f"a red disc {number}", "zh": "红色圆"})
+        for number in range(4)
+    ]
+    pairs = write_pair_shard(tmp_path / "crawl.tar", rows)
+    model = write_untrained_checkpoint(tmp_path / "model")
     text = "text_rules: {han: 1, words: 1}\nimage_rules: {short_side: 32}\nexact_duplicates: {}\nnear_texts: {}\n"
     text += f"near_duplicates: {{embedding: 0.5}}\nscore: {{model: {model}, by: quantile, keep: 0.5, device: cpu}}"
 

@@ -21,13 +21,13 @@ from ernie_vil2.apps.search.collection import Item
 from ernie_vil2.apps.search.items import hash_block, hash_item
 from ernie_vil2.apps.search.local_collection import LocalCollection
 from ernie_vil2.apps.search.store import FolderStore
-from tests.support.limits import examples
-from tests.support.small_index import WIDTH, unit
+from tests.support.limits import limit_examples
+from tests.support.small_index import WIDTH, draw_unit_rows
 
 ROWS = 400
 RNG = np.random.default_rng(5)
-EMBEDDINGS = unit(RNG, ROWS)
-QUERIES = unit(RNG, 6)
+EMBEDDINGS = draw_unit_rows(RNG, ROWS)
+QUERIES = draw_unit_rows(RNG, 6)
 ITEMS = {
     str(row): Item(str(row), bytes([row % 256]) * 16, {"caption_en": f"text {row}", "third": row % 3},
                    [["a.tar", str(row), row]],
@@ -118,7 +118,7 @@ def damaged_bytes(content, kind, at, seed):
     return bytes(content)
 
 
-@examples(100)
+@limit_examples(100)
 @given(
     file=st.sampled_from(["index.json", "rows.f16", "items.sqlite", "index_type.json", ".faiss"]),
     kind=st.sampled_from(["bit", "bit", "cut", "random", "zeros", "ones"]),

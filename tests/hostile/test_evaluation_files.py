@@ -17,11 +17,11 @@ from ernie_vil2.evaluation.embedding_files import read_chinese_clip, read_embedd
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.scorers import cxc
 from ernie_vil2.evaluation.scorers.cxc import read_ratings
-from tests.support.checkpoints import untrained_checkpoint
-from tests.support.cxc_ratings import ratings_file
-from tests.support.embedded_pairs import encoded
-from tests.support.encoding_model import StandIn, benchmark, noise_image
-from tests.support.shapes import draw, png
+from tests.support.checkpoints import write_untrained_checkpoint
+from tests.support.cxc_ratings import write_ratings
+from tests.support.embedded_pairs import make_encoded_benchmark
+from tests.support.encoding_model import ProjectionEncoder, make_benchmark, make_noise_image
+from tests.support.shapes import draw, encode_png
 
 
 @given(st.data())
@@ -30,7 +30,7 @@ def test_a_compressed_file_that_is_damaged_anywhere_is_named(tmp_path_factory, d
     folder = tmp_path_factory.mktemp("damaged")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(cxc.NUM_RATINGS, ("sts", "test"), 60)
-        path = ratings_file(folder, 60, ".gz")
+        path = write_ratings(folder, 60, ".gz")
         cxc._read_ratings_file.cache_clear()
         whole, content = read_ratings(folder, "sts", "test"), path.read_bytes()
         position = data.draw(st.integers(0, len(content) - 1))
@@ -114,7 +114,7 @@ def test_bad_chinese_clip_rows_are_named(tmp_path, images, texts, rows, culprit)
     ("pairs.jsonl", b'{"image_id": "9", "text_id": "12"}\n', "pairs.jsonl:1: .*image '9'"),
 ])  # fmt: skip
 def test_a_bad_numpy_folder_is_named(tmp_path, name, content, culprit):
-    write_numpy(tmp_path, encoded())
+    write_numpy(tmp_path, make_encoded_benchmark())
     if isinstance(content, bytes):
         (tmp_path / name).write_bytes(content)
     else:
@@ -124,13 +124,13 @@ def test_a_bad_numpy_folder_is_named(tmp_path, name, content, culprit):
 
 
 def test_texts_and_names_are_escaped_on_the_page_of_compare(tmp_path):
-    model = untrained_checkpoint(tmp_path / "model")
+    model = write_untrained_checkpoint(tmp_path / "model")
     shutil.copytree(model, tmp_path / "<b>bold")
     rows = "".join(f"{number}.png,</script><img src=x onerror=alert({number})>\n" for number in range(3))
     (tmp_path / "bad.csv").write_text(f"image,text\n{rows}", encoding="utf-8")
     for number in range(3):
         drawing = draw((200, 30 * number, 30), "disc", np.random.default_rng(number))
-        (tmp_path / f"{number}.png").write_bytes(png(drawing))
+        (tmp_path / f"{number}.png").write_bytes(encode_png(drawing))
     given = [model, tmp_path / "<b>bold", "--data", tmp_path / "bad.csv", "--output", tmp_path, "--name", "x",
              "--resamples", 20, "--device", "cpu"]  # fmt: skip
     assert commands.run("compare", list(map(str, given))) == 0
@@ -144,7 +144,7 @@ def test_texts_and_names_are_escaped_on_the_page_of_compare(tmp_path):
 def test_other_than_the_published_ratings_are_an_error(tmp_path, monkeypatch, rows, ending, reason):
     """Sixty are as many as were published, and here all alike."""
     monkeypatch.setitem(cxc.NUM_RATINGS, ("sts", "test"), 60)
-    path = ratings_file(tmp_path, rows, ending, scores=["2.5"] * rows if rows == 60 else None)
+    path = write_ratings(tmp_path, rows, ending, scores=["2.5"] * rows if rows == 60 else None)
     with pytest.raises(ValueError, match=f"{re.escape(str(path))}: {reason}"):
         read_ratings(tmp_path, "sts", "test")
 
@@ -158,13 +158,13 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_wrong_file_in_the_cache_of_embeddings_is_noticed(tmp_path, damage):
-    rows = benchmark({f"i{n}": noise_image(n) for n in range(7)}, ["a", "b", "c", "d"])
-    whole = encode_benchmark(StandIn(), rows, tmp_path, chunk_rows=3)
+    rows = make_benchmark({f"i{n}": make_noise_image(n) for n in range(7)}, ["a", "b", "c", "d"])
+    whole = encode_benchmark(ProjectionEncoder(), rows, tmp_path, chunk_rows=3)
     for side in ("images", "texts"):
         path, other, *_ = sorted(tmp_path.glob(f"*/{side}-*.safetensors"), key=lambda path: -path.stat().st_size)
         path.write_bytes(DAMAGE[damage](path.read_bytes(), other.read_bytes()))
     for rows_encoded in (3, 0):  # once again, and then the damage is mended
-        model = StandIn()
+        model = ProjectionEncoder()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             again = encode_benchmark(model, rows, tmp_path, chunk_rows=3)

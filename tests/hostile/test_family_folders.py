@@ -5,11 +5,15 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2.models.weights.format import read_model
-from tests.support.other_families import OWN, copy_folder
+from tests.support.other_families import FAMILY_FIXTURES, copy_folder
 
 RELEASED = Path(__file__).parents[1] / "fixtures" / "released"
-CLIP, CHINESE_CLIP, SIGLIP = OWN / "hf_clip", OWN / "hf_chinese_clip_bin", OWN / "hf_siglip"
-TIMM, CN_CLIP = OWN / "openclip_siglip_timm", OWN / "cn_clip_pt"
+CLIP, CHINESE_CLIP, SIGLIP = (
+    FAMILY_FIXTURES / "hf_clip",
+    FAMILY_FIXTURES / "hf_chinese_clip_bin",
+    FAMILY_FIXTURES / "hf_siglip",
+)
+TIMM, CN_CLIP = FAMILY_FIXTURES / "openclip_siglip_timm", FAMILY_FIXTURES / "cn_clip_pt"
 PADDLENLP, OFFICIAL = RELEASED / "paddlenlp_tiny", RELEASED / "official_tiny"
 # The settings of Chinese-CLIP's two towers lie in a file each, whose names are the fixture's.
 TEXT_FILE, IMAGE_FILE = (

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.support.command_examples import EXAMPLES, RESUMABLE
-from tests.support.commands import small_disk
+from tests.support.command_examples import EXAMPLES, RESUMABLE_FILES
+from tests.support.commands import mount_small_disk
 from tests.support.processes import run_process
 
 WRITING = [name for name, arguments in EXAMPLES.items() if "OUT" in "".join(map(str, arguments.values()))
@@ -18,14 +18,14 @@ PAGE = 4096
 
 @pytest.fixture
 def disk(tmp_path):
-    with small_disk(tmp_path / "disk", "2m") as folder:
+    with mount_small_disk(tmp_path / "disk", "2m") as folder:
         yield folder
 
 
 def finished(folder):
     """What lies there but for what a command needs to go on."""
     return {path.relative_to(folder): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
-            if not RESUMABLE.search(str(path))}  # fmt: skip
+            if not RESUMABLE_FILES.search(str(path))}  # fmt: skip
 
 
 @contextmanager

@@ -9,10 +9,10 @@ import pytest
 from ernie_vil2.apps.search import DamagedIndex, open_index
 from ernie_vil2.apps.search.add_items import add_images, list_images, optimize_collection
 from ernie_vil2.apps.search.collection import Item
-from tests.support.commands import small_disk
+from tests.support.commands import mount_small_disk
 from tests.support.processes import run_process
-from tests.support.shapes import shape_members, write_tar
-from tests.support.small_index import TEXTS, fill_index, unit
+from tests.support.shapes import draw_shape_members, write_tar
+from tests.support.small_index import TEXTS, draw_unit_rows, fill_index
 
 
 @contextmanager
@@ -28,9 +28,9 @@ def fill_disk(mount):
 
 
 def test_a_full_disk_loses_nothing_that_was_committed(tmp_path, model, shapes):
-    with small_disk(tmp_path / "small", "1m") as mount:
+    with mount_small_disk(tmp_path / "small", "1m") as mount:
         fill_index(mount / "index", model, shapes["val"])
-        more = write_tar(tmp_path / "more.tar", shape_members(20, seed=6))
+        more = write_tar(tmp_path / "more.tar", draw_shape_members(20, seed=6))
         with fill_disk(mount), open_index(mount / "index", model, writable=True) as index:
             add_images(index, list_images([str(more)]))
         with open_index(mount / "index", model, writable=True) as index:
@@ -38,8 +38,8 @@ def test_a_full_disk_loses_nothing_that_was_committed(tmp_path, model, shapes):
 
 
 def test_a_full_disk_leaves_the_index_type_that_was_there(tmp_path, model):
-    rows = unit(np.random.default_rng(0), 1000, model.embed_dim)
-    with small_disk(tmp_path / "small", "2m") as mount:
+    rows = draw_unit_rows(np.random.default_rng(0), 1000, model.embed_dim)
+    with mount_small_disk(tmp_path / "small", "2m") as mount:
         with open_index(mount / "index", model, writable=True) as index:
             index.collection("images").add([Item(f"{row}", b"", {}) for row in range(1000)], rows)
             optimize_collection(index, "images", "ivf", 0.9, lambda line: None)
@@ -54,7 +54,7 @@ def test_a_full_disk_leaves_the_index_type_that_was_there(tmp_path, model):
 def test_an_index_on_a_read_only_volume_is_read(tmp_path, model, shapes):
     folder = fill_index(tmp_path / "index", model, shapes["val"], TEXTS)
     question = {"texts": ["red disc"], "where": {"kind": "disc"}}
-    with small_disk(tmp_path / "volume", "8m") as mount:
+    with mount_small_disk(tmp_path / "volume", "8m") as mount:
         shutil.copytree(folder, mount / "index")
         (mount / "index/texts/items.sqlite-wal").write_bytes(b"x" * 100)
         run_process(["mount", "-o", "remount,ro", str(mount)], check=True)

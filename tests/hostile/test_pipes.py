@@ -8,7 +8,7 @@ import pytest
 
 from ernie_vil2 import cli as commands
 from tests.support.processes import run_process
-from tests.support.shapes import shape_members, write_tar
+from tests.support.shapes import draw_shape_members, write_tar
 
 ROOT = Path(__file__).parents[2]
 # Commands that open sources, with DATA where each takes them.
@@ -44,7 +44,7 @@ def test_a_command_does_not_run_unless_it_is_allowed(command, listed, tmp_path, 
 
 @pytest.mark.parametrize("tool", ["prepare.py", pytest.param("train.py", marks=pytest.mark.slow)])
 def test_what_is_allowed_reaches_workers_and_ranks(tool, tmp_path):
-    write_tar(tmp_path / "a.tar", shape_members(1, seed=1))
+    write_tar(tmp_path / "a.tar", draw_shape_members(1, seed=1))
     data = f"pipe:cat {tmp_path}/a.tar"
     options = {
         "prepare.py": [data, "--output", tmp_path / "out", "--samples-per-shard", "3"],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.command_examples import EXAMPLES, run
+from tests.support.command_examples import EXAMPLES, run_example
 
 DEEP = "[" * 100_000
 NOTHING = {
@@ -23,7 +23,7 @@ def test_nothing_to_do_says_what_is_missing(inputs, tmp_path, monkeypatch, capsy
     changes, output = NOTHING[example]
     monkeypatch.setitem(EXAMPLES, example, without_empty(example, changes))
     monkeypatch.chdir(tmp_path)
-    assert run(example, {}, inputs, tmp_path) == 2
+    assert run_example(example, {}, inputs, tmp_path) == 2
     assert output in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

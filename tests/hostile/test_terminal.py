@@ -9,8 +9,8 @@ import pytest
 from ernie_vil2 import cli as commands
 from ernie_vil2.config import dump_config, load_config
 from ernie_vil2.models.weights.files import read_weights, write_weights
-from tests.support.checkpoints import untrained_checkpoint
-from tests.support.shapes import SPECIAL_TOKENS, draw, png, write_tar
+from tests.support.checkpoints import write_untrained_checkpoint
+from tests.support.shapes import SPECIAL_TOKENS, draw, encode_png, write_tar
 
 EVIL = "\x1b[2J\x1b]0;title\x07\x9b31m\u202e"
 TOKENS = [*SPECIAL_TOKENS, "a", "red", "disc"]
@@ -23,19 +23,19 @@ def folder(tmp_path_factory):
     members = []
     for row in range(6):
         fields = {"id": f"{row}{EVIL}", f"caption_{EVIL}": f"a red disc {row} {EVIL}", "caption_en": f"a {EVIL} disc"}
-        image = png(draw((200, 0, 0), "disc", np.random.default_rng(row))) if row > 1 else b"no image"
+        image = encode_png(draw((200, 0, 0), "disc", np.random.default_rng(row))) if row > 1 else b"no image"
         members += [(f"{row}{EVIL}.png", image), (f"{row}{EVIL}.json", json.dumps(fields).encode())]
     write_tar(folder / f"a{EVIL}.tar", members)
     (folder / "tags.jsonl").write_text(json.dumps({"id": f"3{EVIL}", f"tags_{EVIL}": [EVIL], "tags_en": []}))
     (model := folder / f"model{EVIL}").mkdir()
-    untrained_checkpoint(model, TOKENS)
+    write_untrained_checkpoint(model, TOKENS)
     write_weights(model / "model.safetensors", read_weights(model / "model.safetensors") | {EVIL: np.zeros(1)})
     languages = {"languages": 1.0, "prompts": "a ", "separators": " "}
     overrides = [f"Views.{key}={json.dumps({EVIL: value, 'en': value})}" for key, value in languages.items()]
     config = load_config(model / "config.yaml", overrides)
     (model / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     (whole := folder / "whole").mkdir()
-    untrained_checkpoint(whole, TOKENS)
+    write_untrained_checkpoint(whole, TOKENS)
     (whole / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     return folder
 

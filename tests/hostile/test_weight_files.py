@@ -18,20 +18,20 @@ from tests.support.processes import run_process
 from tests.support.weight_files import (
     BOMB,
     CANARY,
+    DEEP_LIST,
     DTYPE_F4,
-    PYTHON,
-    RUN,
-    WELL,
-    array,
-    calls,
-    dtype_state,
-    entry,
-    function,
-    raw,
-    safetensors,
-    tensor,
-    text,
-    torch_archive,
+    PYTHON_CODE,
+    SHELL_COMMAND,
+    describe_tensor,
+    make_safetensors,
+    pickle_array,
+    pickle_bytes,
+    pickle_call,
+    pickle_dtype_state,
+    pickle_entry,
+    pickle_function,
+    pickle_text,
+    write_torch_archive,
 )
 
 ARRAYS = {
@@ -43,54 +43,136 @@ ARRAYS = {
 
 HOSTILE = {
     # Running something.
-    "os.system": (calls(os.system, RUN), "asks for posix.system"),
-    "Paddle's own eval": (entry(function("builtins", "eval") + text(PYTHON) + b"}\x86R"), "builtins.eval"),
-    "open": (calls(builtins.open, CANARY, "w"), "io.open"),
-    "pickle in pickle": (entry(function("pickle", "loads") + raw(calls(os.system, RUN)) + b"\x85R"), "pickle.loads"),
-    "getattr": (entry(function("builtins", "getattr") + function("os", "system") + text("x") + b"\x86R"), "getattr"),
-    "a dotted name": (entry(text("numpy") + text("core.os.system") + b"\x93" + text(RUN) + b"\x85R"), "core.os.system"),
-    "NEWOBJ": (entry(function("numpy", "dtype") + b")\x81"), "operation NEWOBJ"),
-    "INST": (b"\x80\x02(" + text(RUN) + b"ios\nsystem\n.", "operation INST"),
-    "a persistent id": (entry(b"Pwhatever\n"), "operation PERSID"),
+    "os.system": (pickle_call(os.system, SHELL_COMMAND), "asks for posix.system"),
+    "Paddle's own eval": (
+        pickle_entry(pickle_function("builtins", "eval") + pickle_text(PYTHON_CODE) + b"}\x86R"),
+        "builtins.eval",
+    ),
+    "open": (pickle_call(builtins.open, CANARY, "w"), "io.open"),
+    "pickle in pickle": (
+        pickle_entry(
+            pickle_function("pickle", "loads") + pickle_bytes(pickle_call(os.system, SHELL_COMMAND)) + b"\x85R"
+        ),
+        "pickle.loads",
+    ),
+    "getattr": (
+        pickle_entry(
+            pickle_function("builtins", "getattr") + pickle_function("os", "system") + pickle_text("x") + b"\x86R"
+        ),
+        "getattr",
+    ),
+    "a dotted name": (
+        pickle_entry(
+            pickle_text("numpy") + pickle_text("core.os.system") + b"\x93" + pickle_text(SHELL_COMMAND) + b"\x85R"
+        ),
+        "core.os.system",
+    ),
+    "NEWOBJ": (pickle_entry(pickle_function("numpy", "dtype") + b")\x81"), "operation NEWOBJ"),
+    "INST": (b"\x80\x02(" + pickle_text(SHELL_COMMAND) + b"ios\nsystem\n.", "operation INST"),
+    "a persistent id": (pickle_entry(b"Pwhatever\n"), "operation PERSID"),
     # A known name, abused.
-    "an array of a class of its own": (entry(array(kind=text("ndarray"))), "class of its own"),
-    "a call of ndarray": (entry(function("numpy", "ndarray") + b")R"), "call of numpy.ndarray"),
-    "a call of a text": (entry(text("os.system") + text(RUN) + b"\x85R"), "damaged .TypeError"),
-    "a state on a dict": (entry(b"}" + text("__class__") + b"b"), "a state for something that is not an array"),
+    "an array of a class of its own": (pickle_entry(pickle_array(kind=pickle_text("ndarray"))), "class of its own"),
+    "a call of ndarray": (pickle_entry(pickle_function("numpy", "ndarray") + b")R"), "call of numpy.ndarray"),
+    "a call of a text": (
+        pickle_entry(pickle_text("os.system") + pickle_text(SHELL_COMMAND) + b"\x85R"),
+        "damaged .TypeError",
+    ),
+    "a state on a dict": (
+        pickle_entry(b"}" + pickle_text("__class__") + b"b"),
+        "a state for something that is not an array",
+    ),
     "objects as elements": (
-        entry(array(dtype=function("numpy", "dtype") + text("O8") + b"\x89\x88\x87R" + dtype_state("|"))), "type 'O8'"),
-    "elements with fields": (entry(array(dtype=DTYPE_F4 + dtype_state(fields=b"N" + text("a") + b"}"))), "has parts"),
+        pickle_entry(
+            pickle_array(
+                dtype=pickle_function("numpy", "dtype") + pickle_text("O8") + b"\x89\x88\x87R" + pickle_dtype_state("|")
+            )
+        ),
+        "type 'O8'",
+    ),
+    "elements with fields": (
+        pickle_entry(pickle_array(dtype=DTYPE_F4 + pickle_dtype_state(fields=b"N" + pickle_text("a") + b"}"))),
+        "has parts",
+    ),
     "an encoding of its own": (
-        entry(function("_codecs", "encode") + text("aGk=") + text("base64") + b"\x86R"), "not latin1"),
+        pickle_entry(pickle_function("_codecs", "encode") + pickle_text("aGk=") + pickle_text("base64") + b"\x86R"),
+        "not latin1",
+    ),
     # Asking for too much.
-    "an array larger than its bytes": (entry(array(shape=b"\x8a\x05\0\0\0\0\x40\x85")), "takes 1099511627776 bytes"),
+    "an array larger than its bytes": (
+        pickle_entry(pickle_array(shape=b"\x8a\x05\0\0\0\0\x40\x85")),
+        "takes 1099511627776 bytes",
+    ),
     "a number of 2 GiB": (b"\x80\x04\x8b\xff\xff\xff\x7f.", "not enough data"),
-    "forty axes": (entry(array(shape=b"(" + b"K\x01" * 40 + b"t")), "shape is not"),
-    "bytes of 2^64": (b"\x80\x04}" + text("w") + b"\x8e" + b"\xff" * 8 + b"..", "bytes"),
-    "a memo of 4 billion": (entry(array() + b"r\xff\xff\xff\xff" + b"j\xfe\xff\xff\xff"), "Memo value not found"),
+    "forty axes": (pickle_entry(pickle_array(shape=b"(" + b"K\x01" * 40 + b"t")), "shape is not"),
+    "bytes of 2^64": (b"\x80\x04}" + pickle_text("w") + b"\x8e" + b"\xff" * 8 + b"..", "bytes"),
+    "a memo of 4 billion": (
+        pickle_entry(pickle_array() + b"r\xff\xff\xff\xff" + b"j\xfe\xff\xff\xff"),
+        "Memo value not found",
+    ),
     "texts encoded again and again": (
-        entry(text("x" * 1000) + b"q\0" + (function("_codecs", "encode") + b"h\0" + text("latin1") + b"\x86R") * 50),
-        "again and again"),
+        pickle_entry(
+            pickle_text("x" * 1000)
+            + b"q\0"
+            + (pickle_function("_codecs", "encode") + b"h\0" + pickle_text("latin1") + b"\x86R") * 50
+        ),
+        "again and again",
+    ),
     "pieces used twice": (
-        b"\x80\x02}(" + text("p") + array() + text("UnpackBigParamInfor@@") + b"}" + text("w") + b"}("
-        + text("OriginShape") + b"K\x04\x85" + text("slices") + b"](" + text("p") * 2 + b"eusu.", "pieces"),
-    **{f"a {where} that is a {what}": (entry(array(**{where: value})), reason)
-       for what, value in {"bomb": BOMB, "well": WELL}.items()
-       for where, reason in {"shape": "shape is not", "content": "not bytes", "kind": "class of its own"}.items()},
-    **{f"a type that is a {what}": (entry(function("numpy", "dtype") + value + b"\x89\x88\x87R"), "arrays of type a ")
-       for what, value in {"bomb": BOMB, "well": WELL}.items()},
-    "a text as a tuple": (entry(function("builtins", "tuple") + text("x" * 1000) + b"\x85R"), "not a tuple"),
-    "a name that clears the screen": (entry(b"N", name="\x1b[2J"), r"only '\\\\u001b\[2J'"),
+        b"\x80\x02}("
+        + pickle_text("p")
+        + pickle_array()
+        + pickle_text("UnpackBigParamInfor@@")
+        + b"}"
+        + pickle_text("w")
+        + b"}("
+        + pickle_text("OriginShape")
+        + b"K\x04\x85"
+        + pickle_text("slices")
+        + b"]("
+        + pickle_text("p") * 2
+        + b"eusu.",
+        "pieces",
+    ),
+    **{
+        f"a {where} that is a {what}": (pickle_entry(pickle_array(**{where: value})), reason)
+        for what, value in {"bomb": BOMB, "well": DEEP_LIST}.items()
+        for where, reason in {"shape": "shape is not", "content": "not bytes", "kind": "class of its own"}.items()
+    },
+    **{
+        f"a type that is a {what}": (
+            pickle_entry(pickle_function("numpy", "dtype") + value + b"\x89\x88\x87R"),
+            "arrays of type a ",
+        )
+        for what, value in {"bomb": BOMB, "well": DEEP_LIST}.items()
+    },
+    "a text as a tuple": (
+        pickle_entry(pickle_function("builtins", "tuple") + pickle_text("x" * 1000) + b"\x85R"),
+        "not a tuple",
+    ),
+    "a name that clears the screen": (pickle_entry(b"N", name="\x1b[2J"), r"only '\\\\u001b\[2J'"),
     "a thousand arrays over the same bytes": (
-        b"\x80\x04}(" + text("0") + array(raw(bytes(4000)), b"M\xe8\x03\x85") + b"q\0"
-        + b"".join(text(str(n)) + b"h\0" for n in range(1, 1000)) + b"u.", "share their content"),
+        b"\x80\x04}("
+        + pickle_text("0")
+        + pickle_array(pickle_bytes(bytes(4000)), b"M\xe8\x03\x85")
+        + b"q\0"
+        + b"".join(pickle_text(str(n)) + b"h\0" for n in range(1, 1000))
+        + b"u.",
+        "share their content",
+    ),
     "tuples as keys": (b"\x80\x04}" + b")" + b"\x85" * 5000 + b"Ns.", "keys are not strings"),
     # Malformed.
     "an array without content": (
-        entry(function("numpy.core.multiarray", "_reconstruct") + function("numpy", "ndarray") + b"K\0\x85"
-              + raw(b"b") + b"\x87R"), "has no content"),
+        pickle_entry(
+            pickle_function("numpy.core.multiarray", "_reconstruct")
+            + pickle_function("numpy", "ndarray")
+            + b"K\0\x85"
+            + pickle_bytes(b"b")
+            + b"\x87R"
+        ),
+        "has no content",
+    ),
     "arrays a level down": (pickle.dumps({"model": ARRAYS}, protocol=4), "no arrays at its top level, only 'model'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -137,7 +219,7 @@ for number in range(int(sys.argv[1])):
 def test_deep_nesting_and_cycles_do_no_harm(tmp_path):
     path = tmp_path / "w.pdparams"
     for nested in (b"]" * 200_000 + b"a" * 199_999, b")" + b"\x85" * 200_000, b"]q\x01h\x01a"):
-        path.write_bytes(b"\x80\x04}(" + text("w") + array() + text("nested") + nested + b"u.")
+        path.write_bytes(b"\x80\x04}(" + pickle_text("w") + pickle_array() + pickle_text("nested") + nested + b"u.")
         assert list(read_weights(path)) == ["w"]
 
 
@@ -168,10 +250,10 @@ def test_a_damaged_file_is_read_or_refused(tmp_path_factory, data):
 
 @pytest.mark.parametrize("content", [
     struct.pack("<Q", 2**63) + b'{"w": 1}',
-    safetensors({"a": tensor(0, 8, [2]), "b": tensor(4, 8)}),  # overlapping
-    safetensors({"a": tensor(0, 4)}),  # bytes that belong to none
-    safetensors({"a": tensor(0, 8, [2**62, 2**62])}),
-    safetensors(b'{"a":' + b"[" * 100_000),
+    make_safetensors({"a": describe_tensor(0, 8, [2]), "b": describe_tensor(4, 8)}),  # overlapping
+    make_safetensors({"a": describe_tensor(0, 4)}),  # bytes that belong to none
+    make_safetensors({"a": describe_tensor(0, 8, [2**62, 2**62])}),
+    make_safetensors(b'{"a":' + b"[" * 100_000),
 ])  # fmt: skip
 def test_a_hostile_safetensors_file_is_refused(tmp_path, content):
     path = tmp_path / "w.safetensors"
@@ -191,14 +273,22 @@ def with_pickle(content):
 
 
 TORCH = {
-    "a call": (lambda path: torch_archive(path, with_pickle(calls(os.system, RUN))), "system"),
-    "compressed": (lambda path: torch_archive(path, compression=zipfile.ZIP_DEFLATED), "compressed"),
-    "code": (lambda path: torch_archive(path, more={"model/code/__torch__.py": "x"}), "TorchScript"),
-    "no storage": (lambda path: torch_archive(path, lambda name, old: None if name == "data/3" else old), "data/3"),
-    "a short storage": (lambda path: torch_archive(path, lambda name, old: old[:-4] if name == "data/3" else old),
-                        "a storage of .* numbers"),
-    "an end that is lost": (lambda path: path.write_bytes(torch_archive(path).read_bytes()[:-100]), "missing|damaged"),
-}  # fmt: skip
+    "a call": (lambda path: write_torch_archive(path, with_pickle(pickle_call(os.system, SHELL_COMMAND))), "system"),
+    "compressed": (lambda path: write_torch_archive(path, compression=zipfile.ZIP_DEFLATED), "compressed"),
+    "code": (lambda path: write_torch_archive(path, more={"model/code/__torch__.py": "x"}), "TorchScript"),
+    "no storage": (
+        lambda path: write_torch_archive(path, lambda name, old: None if name == "data/3" else old),
+        "data/3",
+    ),
+    "a short storage": (
+        lambda path: write_torch_archive(path, lambda name, old: old[:-4] if name == "data/3" else old),
+        "a storage of .* numbers",
+    ),
+    "an end that is lost": (
+        lambda path: path.write_bytes(write_torch_archive(path).read_bytes()[:-100]),
+        "missing|damaged",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", TORCH)
@@ -223,14 +313,14 @@ def test_a_tensor_beyond_its_storage(tmp_path):
         positions.append(position)
         return content[:position] + b"K\xffK\xff\x86" + content[position + 5 :]
 
-    torch_archive(tmp_path / "w.pt", enlarge)
+    write_torch_archive(tmp_path / "w.pt", enlarge)
     with pytest.raises(WeightFileError, match="reaches beyond its storage"):
         read_weights(tmp_path / "w.pt")
     assert positions
 
 
 def test_a_table_of_files_that_would_fill_the_memory(tmp_path):
-    path = torch_archive(tmp_path / "w.pt")
+    path = write_torch_archive(tmp_path / "w.pt")
     content = bytearray(path.read_bytes())
     end = content.rindex(b"PK\x05\x06")
     content[end + 12 : end + 16] = struct.pack("<I", 1 << 31)

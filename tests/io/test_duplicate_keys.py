@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ernie_vil2.config import ConfigError, load_config, read_yaml
 from ernie_vil2.io.files import RepeatedKey, load_json, parse_json
-from tests.support.limits import examples
+from tests.support.limits import limit_examples
 from tests.support.paths import ROOT
 
 READERS = {"io/files.py": r"json\.loads?\(", "config/load.py": r"yaml\.\w*load\w*\(|yaml\.\w*Loader\("}
@@ -33,7 +33,7 @@ def test_nothing_else_reads_json_or_yaml(reader):
     assert callers == {reader}
 
 
-@examples(40)
+@limit_examples(40)
 @given(objects, values, st.data())
 def test_a_repeated_key_of_json_is_refused_at_any_depth(content, other, data):
     text = json.dumps(content)
@@ -47,7 +47,7 @@ def test_a_repeated_key_of_json_is_refused_at_any_depth(content, other, data):
             load_config(None, [f"Training={text}"])  # JSON is YAML
 
 
-@examples(40)
+@limit_examples(40)
 @given(objects, st.data())
 def test_a_repeated_key_of_yaml_names_both_lines(tmp_path_factory, content, data):
     path = tmp_path_factory.getbasetemp() / "twice.yaml"

@@ -10,7 +10,7 @@ import pytest
 from ernie_vil2.config import ConfigError
 from ernie_vil2.io.run_folder import find_run_folder, list_checkpoints, lock_run_folder, resolve_checkpoint
 from tests.support.processes import start_process
-from tests.support.published_files import write
+from tests.support.published_files import write_files
 
 IMPORT = "import os, pathlib, sys; from ernie_vil2.io.run_folder import lock_run_folder"
 
@@ -56,7 +56,7 @@ def test_without_locks_the_run_goes_on_with_a_warning(run, monkeypatch, capsys):
 
 @pytest.mark.parametrize("names", [["log.jsonl", "notes.txt"], ["checkpoints/step_keep/model"]])
 def test_a_folder_of_something_else_is_not_taken_over(run, names):
-    write(run, dict.fromkeys(names, "mine"))
+    write_files(run, dict.fromkeys(names, "mine"))
     before = sorted(run.rglob("*"))
     with pytest.raises(ConfigError, match=f"{run} is not a run .*{names[0].split('/')[0]}"), lock_run_folder(run):
         pass

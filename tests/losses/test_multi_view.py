@@ -13,7 +13,7 @@ from paddle.base import core
 
 from ernie_vil2.losses import DUPLICATES, PAIR_LOSSES, InfoNCE, MultiViewLoss, NoNegatives, check_negatives
 from ernie_vil2.losses.tiles import should_compute_untiled
-from tests.support.limits import examples
+from tests.support.limits import limit_examples
 
 WEIGHTS = {"image_image": 0.5, "text_text": 0.25, "image_text": 1.0, "text_image": 2.0}
 VIEWS = ["image_1", "image_2", "text_1", "text_2"]
@@ -203,7 +203,7 @@ def test_a_class_derived_from_it_counts_its_own_term_once(views, tile):
 KEYS = st.integers(0, 3) | st.integers(2**62, 2**62 + 1)
 
 
-@examples(60)
+@limit_examples(60)
 @given(st.lists(st.tuples(KEYS, KEYS), min_size=1, max_size=9))
 def test_a_batch_in_which_most_rows_lack_a_negative_is_refused(ids):
     ids = np.array(ids, np.int64)

@@ -7,9 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.losses import DUPLICATES, InfoNCE, SigmoidLoss
-from tests.support.limits import examples
-from tests.support.loss_reference import normalised, share_an_id, sigmoid_reference, weighted_gradients
-from tests.support.loss_reference import weighted_reference as info_nce_reference
+from tests.support.limits import limit_examples
+from tests.support.loss_reference import (
+    compute_sigmoid_loss,
+    compute_weighted_gradients,
+    draw_unit_rows,
+    find_shared_ids,
+)
+from tests.support.loss_reference import compute_weighted_info_nce as info_nce_reference
 
 WIDTHS = [1, 3, 5]
 BIAS = -2.0
@@ -46,7 +51,7 @@ def reference(kind, widths, rows, columns, scale, offset, same, duplicates, weig
         if kind == "info_nce":
             losses, *gradients = info_nce_reference(own, among, scale, offset, same, duplicates, weights)
         else:
-            losses, *gradients = sigmoid_reference(own, among, scale, BIAS, offset, same, duplicates, weights)
+            losses, *gradients = compute_sigmoid_loss(own, among, scale, BIAS, offset, same, duplicates, weights)
         sums.append([losses, back(gradients[0]), back_columns(gradients[1]), *gradients[2:]])
     return [sum(terms) for terms in zip(*sums, strict=True)]
 
@@ -58,7 +63,7 @@ def assert_close(values, references):
 
 
 @EVERY_KIND
-@examples(25)
+@limit_examples(25)
 @given(
     duplicates=st.sampled_from(DUPLICATES),
     count=st.integers(1, 12),
@@ -72,21 +77,21 @@ def test_rows_equal_the_reference(kind, widths, duplicates, count, before, after
     rng = np.random.default_rng(seed)
     total = before + count + after
     ids = rng.integers(0, 9, size=(total, 2))
-    rows, columns, weights = normalised(rng, count, 5), normalised(rng, total, 5), rng.normal(size=count)
+    rows, columns, weights = draw_unit_rows(rng, count, 5), draw_unit_rows(rng, total, 5), rng.normal(size=count)
     row_ids, column_ids = paddle.to_tensor(ids[before : before + count]), paddle.to_tensor(ids)
 
     def loss(rows, columns, scale, bias):
         scalars = {"logit_scale": scale, "logit_bias": bias}
         return [KINDS[kind](duplicates, tile, widths)(rows, columns, scalars, before, row_ids, column_ids)]
 
-    losses, gradients = weighted_gradients(loss, (rows, columns, scale, BIAS), [weights])
-    same = share_an_id(ids[before : before + count], ids)
+    losses, gradients = compute_weighted_gradients(loss, (rows, columns, scale, BIAS), [weights])
+    same = find_shared_ids(ids[before : before + count], ids)
     expected = reference(kind, widths, rows, columns, scale, before, same, duplicates, weights)
     assert_close([*losses, *gradients], expected)
 
 
 @EVERY_KIND
-@examples(20)
+@limit_examples(20)
 @given(
     duplicates=st.sampled_from(DUPLICATES),
     count=st.integers(1, 14),
@@ -97,14 +102,14 @@ def test_rows_equal_the_reference(kind, widths, duplicates, count, before, after
 def test_both_ways_equal_the_reference_of_each(kind, widths, duplicates, count, tile, scale, seed):
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, 9, size=(count, 2))
-    rows, columns, weights = normalised(rng, count, 5), normalised(rng, count, 5), rng.normal(size=(2, count))
+    rows, columns, weights = draw_unit_rows(rng, count, 5), draw_unit_rows(rng, count, 5), rng.normal(size=(2, count))
 
     def loss(rows, columns, scale, bias):
         scalars = {"logit_scale": scale, "logit_bias": bias}
         return KINDS[kind](duplicates, tile, widths).both_ways(rows, columns, scalars, paddle.to_tensor(ids))
 
-    losses, gradients = weighted_gradients(loss, (rows, columns, scale, BIAS), weights)
-    same = share_an_id(ids, ids)
+    losses, gradients = compute_weighted_gradients(loss, (rows, columns, scale, BIAS), weights)
+    same = find_shared_ids(ids, ids)
     there, *first = reference(kind, widths, rows, columns, scale, 0, same, duplicates, weights[0])
     back, *second = reference(kind, widths, columns, rows, scale, 0, same, duplicates, weights[1])
     scalars = [a + b for a, b in zip(first[2:], second[2:], strict=True)]
@@ -114,7 +119,7 @@ def test_both_ways_equal_the_reference_of_each(kind, widths, duplicates, count, 
 @pytest.mark.parametrize(("tile", "widths"), [(None, []), (4, []), (4, WIDTHS)])
 def test_half_precision_embeddings_are_scored_in_float32(tile, widths):
     rng = np.random.default_rng(2)
-    rows, columns = (paddle.to_tensor(normalised(rng, 6, 5)).astype("bfloat16") for _ in range(2))
+    rows, columns = (paddle.to_tensor(draw_unit_rows(rng, 6, 5)).astype("bfloat16") for _ in range(2))
     rows.stop_gradient = False
     with paddle.amp.auto_cast(enable=True, dtype="bfloat16"):
         losses = InfoNCE("ignored", tile, widths)(rows, columns, {"logit_scale": paddle.to_tensor(20.0)}, 0, None, None)

@@ -20,12 +20,12 @@ from ernie_vil2.losses import (
 )
 from tests.support.limits import PATIENCE
 from tests.support.loss_reference import (
-    normalised,
-    reference,
-    scale_gradient,
-    share_an_id,
-    sigmoid_reference,
-    weighted_gradients,
+    compute_info_nce,
+    compute_scale_gradient,
+    compute_sigmoid_loss,
+    compute_weighted_gradients,
+    draw_unit_rows,
+    find_shared_ids,
 )
 from tests.support.processes import run_process
 
@@ -45,21 +45,24 @@ def relative_error(found, expected):
 def test_float32_is_near_the_reference(kind, scale, tolerance, duplicates):
     rng = np.random.default_rng(1)
     ids = rng.integers(0, 80, size=(160, 2))
-    arrays = [np.asarray(array, "float32") for array in (normalised(rng, 90, 16), normalised(rng, 160, 16), scale, -10)]
+    arrays = [
+        np.asarray(array, "float32")
+        for array in (draw_unit_rows(rng, 90, 16), draw_unit_rows(rng, 160, 16), scale, -10)
+    ]
     row_ids, column_ids = paddle.to_tensor(ids[50:140]), paddle.to_tensor(ids)
 
     def loss(rows, columns, scale, bias):
         scalars = {"logit_scale": scale, "logit_bias": bias}
         return [PAIR_LOSSES.find(kind)(duplicates, 32)(rows, columns, scalars, 50, row_ids, column_ids)]
 
-    (losses,), found = weighted_gradients(loss, arrays, [np.ones(90)], "float32")
+    (losses,), found = compute_weighted_gradients(loss, arrays, [np.ones(90)], "float32")
     assert losses.dtype == np.float32
     exact = [array.astype("float64") for array in arrays]
-    same = share_an_id(ids[50:140], ids)
+    same = find_shared_ids(ids[50:140], ids)
     if kind == "info_nce":
-        expected = reference(*exact[:3], 50, same, duplicates)
+        expected = compute_info_nce(*exact[:3], 50, same, duplicates)
     else:
-        expected = sigmoid_reference(*exact, 50, same, duplicates, np.ones(90))
+        expected = compute_sigmoid_loss(*exact, 50, same, duplicates, np.ones(90))
     for ours, theirs in zip([losses, *found], expected, strict=True):
         assert relative_error(ours, theirs) < tolerance
 
@@ -85,7 +88,7 @@ def test_the_small_sigmoid_losses_of_far_negatives_are_kept(tile):
 def test_temperature_gradient_at_a_batch_of_4096(loss, scale, tolerance):
     """In float32 next to float64, for embeddings that training has begun to align."""
     rng = np.random.default_rng(3)
-    rows = normalised(rng, 4096, 64)
+    rows = draw_unit_rows(rng, 4096, 64)
     columns = rows + rng.normal(size=rows.shape) / 2
     columns /= np.linalg.norm(columns, axis=1, keepdims=True)
     rows, columns, scale = rows.astype("float32"), columns.astype("float32"), np.float32(scale)
@@ -93,21 +96,21 @@ def test_temperature_gradient_at_a_batch_of_4096(loss, scale, tolerance):
     scale_leaf = paddle.to_tensor(scale, stop_gradient=False)
     loss(*leaves, scale_leaf).sum().backward()
     exact = [array.astype("float64") for array in (rows, columns, scale)]
-    assert abs(float(scale_leaf.grad) / scale_gradient(*exact) - 1) < tolerance
+    assert abs(float(scale_leaf.grad) / compute_scale_gradient(*exact) - 1) < tolerance
 
 
 def test_a_sure_model_keeps_the_digits_of_its_small_losses():
     """Losses of 1e-6 and less: in float32 a softmax that contains the own column has lost them."""
     rng = np.random.default_rng(0)
-    rows = normalised(rng, 512, 64)
+    rows = draw_unit_rows(rng, 512, 64)
     columns = rows + rng.normal(size=rows.shape) / 8
     columns /= np.linalg.norm(columns, axis=1, keepdims=True)
     rows, columns, scale = rows.astype("float32"), columns.astype("float32"), np.float32(100)
-    losses, found = weighted_gradients(
+    losses, found = compute_weighted_gradients(
         lambda *leaves: [tiled_info_nce(*leaves, tile=200)], (rows, columns, scale), [np.ones(512)], "float32"
     )
     exact = [array.astype("float64") for array in (rows, columns, scale)]
-    expected, *expected_gradients = reference(*exact, 0, np.eye(512, dtype=bool), "ignored")
+    expected, *expected_gradients = compute_info_nce(*exact, 0, np.eye(512, dtype=bool), "ignored")
     assert 0 < expected.mean() < 1e-5
     assert relative_error(losses[0], expected) < 1e-5
     for ours, theirs in zip(found, expected_gradients, strict=True):
@@ -121,12 +124,12 @@ def test_rows_whose_largest_logits_lie_far_apart(scale):
     leaves = np.stack([np.cos(angles), np.sin(angles)], axis=2).astype("float32")
     others = np.where(np.eye(7, dtype=bool), -1, leaves[0] @ leaves[1].T)  # cosines
     assert all(others.max(axis=axis).min() < -0.9 and others.max() > 0.99 for axis in (0, 1))
-    losses, found = weighted_gradients(
+    losses, found = compute_weighted_gradients(
         lambda *tensors: tiled_info_nce_both_ways(*tensors, tile=3), (*leaves, scale), np.ones([2, 7]), "float32"
     )
     exact, none = [array.astype("float64") for array in leaves], np.eye(7, dtype=bool)
-    there, of_rows, of_columns, of_scale = reference(*exact, scale, 0, none, "ignored")
-    back, *more = reference(*exact[::-1], scale, 0, none, "ignored")
+    there, of_rows, of_columns, of_scale = compute_info_nce(*exact, scale, 0, none, "ignored")
+    back, *more = compute_info_nce(*exact[::-1], scale, 0, none, "ignored")
     expected = [there, back, of_rows + more[1], of_columns + more[0], of_scale + more[2]]
     for ours, theirs in zip([*losses, *found], expected, strict=True):
         assert relative_error(ours, theirs) < 1e-7 * scale  # logits are known to 6e-8 of the scale
@@ -135,11 +138,11 @@ def test_rows_whose_largest_logits_lie_far_apart(scale):
 def test_what_needs_no_gradient_gets_none():
     """A frozen tower and a fixed temperature; the other side's gradient is there all the same."""
     rng = np.random.default_rng(4)
-    frozen, columns = (paddle.to_tensor(normalised(rng, 5, 3)) for _ in range(2))
+    frozen, columns = (paddle.to_tensor(draw_unit_rows(rng, 5, 3)) for _ in range(2))
     columns.stop_gradient = False
     scale = paddle.to_tensor(2.0, dtype="float64")
     tiled_info_nce(frozen, columns, scale, tile=2).sum().backward()
-    expected = reference(frozen.numpy(), columns.numpy(), 2.0, 0, np.eye(5, dtype=bool), "ignored")[2]
+    expected = compute_info_nce(frozen.numpy(), columns.numpy(), 2.0, 0, np.eye(5, dtype=bool), "ignored")[2]
     np.testing.assert_allclose(columns.grad.numpy(), expected, atol=1e-12)
     assert frozen.grad is None and scale.grad is None
 
@@ -168,7 +171,7 @@ def test_memory_of_several_widths_stays_that_of_the_widest():
 def test_a_hopeless_row_costs_all_it_costs(loss):
     """Own column opposite, the other one equal, scale 100: logits (-100, 100), hence a loss of 200."""
     arrays = [[1.0]], [[-1.0], [1.0]], 100
-    losses, gradients = weighted_gradients(lambda *leaves: [loss(*leaves)], arrays, [np.ones(1)], "float32")
+    losses, gradients = compute_weighted_gradients(lambda *leaves: [loss(*leaves)], arrays, [np.ones(1)], "float32")
     assert losses[0].tolist() == [200] and gradients[2] == 2
 
 

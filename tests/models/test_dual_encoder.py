@@ -6,15 +6,15 @@ import pytest
 
 from ernie_vil2.config import ModelConfig
 from ernie_vil2.models import build_dual_encoder, has_weight_decay
-from tests.support.towers import image_tower, text_tower
+from tests.support.towers import make_image_config, make_text_config
 
 
 def build(width=24, embed_dim=None, text="ernie", dropout=0.1):
     paddle.seed(0)
     return build_dual_encoder(
         ModelConfig(
-            image=image_tower(name="ViT", image_size=12, patch_size=4, width=width, depth=2, heads=2),
-            text=text_tower(name=text, width=24, depth=2, heads=2, max_positions=8, dropout=dropout),
+            image=make_image_config(name="ViT", image_size=12, patch_size=4, width=width, depth=2, heads=2),
+            text=make_text_config(name=text, width=24, depth=2, heads=2, max_positions=8, dropout=dropout),
             embed_dim=embed_dim,
         ),
         vocab_size=11,

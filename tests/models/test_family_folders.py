@@ -12,9 +12,9 @@ from ernie_vil2.data.tokenizer_files import open_tokenizer
 from ernie_vil2.models.weights.files import read_weights, set_weights
 from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.models.weights.torch_files import write_torch
-from tests.support.other_families import OWN, change_arrays, copy_folder
+from tests.support.other_families import FAMILY_FIXTURES, change_arrays, copy_folder
 
-CLIP, BIN = OWN / "hf_clip", OWN / "hf_chinese_clip_bin"
+CLIP, BIN = FAMILY_FIXTURES / "hf_clip", FAMILY_FIXTURES / "hf_chinese_clip_bin"
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_numbers_that_are_not_finite(folder):
 
 
 def test_a_checkpoint_of_openclips_training_next_to_its_settings(tmp_path):
-    folder = OWN / "openclip_siglip_timm"
+    folder = FAMILY_FIXTURES / "openclip_siglip_timm"
     arrays = {name: np.array(array) for name, array in read_weights(folder / "open_clip_model.safetensors").items()}
     write_torch(tmp_path / "epoch_3.pt", arrays, is_checkpoint=True)
     with pytest.raises(ValueError, match="open_clip_config.json"):

@@ -10,7 +10,7 @@ import ernie_vil2
 from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.towers.base import ImageVariant
 from tests.support.other_families import FOLDERS, copy_folder
-from tests.support.towers import image_tower, text_tower
+from tests.support.towers import make_image_config, make_text_config
 
 TEXTS = ["a red disc and a green square and a blue disc, again and again and again", "红色的圆和绿色的方块" * 3]
 
@@ -52,9 +52,9 @@ def test_a_setting_that_cannot_be_followed_is_named(name, file, section, key, va
     ("section", "key", "value"),
     [
         (ImageVariant, "epsilon", 1.1e-3),  # Paddle takes up to 1e-3
-        (text_tower, "epsilon", 1.1e-3),
-        (image_tower, "mean", [0.5, 0.5, 124.0]),
-        (image_tower, "std", [0.2, 0.2, 57.0]),
+        (make_text_config, "epsilon", 1.1e-3),
+        (make_image_config, "mean", [0.5, 0.5, 124.0]),
+        (make_image_config, "std", [0.2, 0.2, 57.0]),
     ],
 )
 def test_a_configuration_refuses_numbers_out_of_range(section, key, value):

@@ -7,16 +7,16 @@ import pytest
 from ernie_vil2.models.weights import format as module
 from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.format import FORMATS, ModelFiles, NoWeights, read_model, recognise_model, write_model
-from tests.support.other_families import OWN
+from tests.support.other_families import FAMILY_FIXTURES
 from tests.support.paths import FIXTURES
 
 RELEASED = FIXTURES / "released"
 FOLDERS = {
     "official": RELEASED / "official_tiny",
     "paddlenlp": RELEASED / "paddlenlp_tiny",
-    "clip": OWN / "hf_clip",
-    "cn_clip": OWN / "cn_clip_pt",
-    "siglip": OWN / "hf_siglip",
+    "clip": FAMILY_FIXTURES / "hf_clip",
+    "cn_clip": FAMILY_FIXTURES / "cn_clip_pt",
+    "siglip": FAMILY_FIXTURES / "hf_siglip",
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 import ernie_vil2
 from ernie_vil2.towers.base import ImageVariant
 from tests.support.other_families import FOLDERS, copy_folder
-from tests.support.towers import image_tower
+from tests.support.towers import make_image_config
 
 SIDE, LARGER = 32, 35  # both have 4 x 4 patches of 8 pixels
 SQUARE_FOLDERS = ["cn_clip_pt", "hf_chinese_clip_bin", "hf_clip", "hf_siglip", "openclip_siglip_timm"]
@@ -54,7 +54,7 @@ def test_a_tower_of_ones_own_may_have_any_size(patches):
         sizes["name"] = "paddleclas:ViT"
     else:
         sizes["variant"] = ImageVariant(patches=patches, class_token=False, pooling="mean")
-    tower, whole = (image_tower(image_size=side, **sizes).build().eval() for side in (LARGER, SIDE))
+    tower, whole = (make_image_config(image_size=side, **sizes).build().eval() for side in (LARGER, SIDE))
     whole.set_state_dict(tower.state_dict())
     images = paddle.rand([1, 3, LARGER, LARGER])
     np.testing.assert_allclose(tower(images).numpy(), whole(images[:, :, :SIDE, :SIDE]).numpy(), atol=1e-6)
@@ -64,7 +64,7 @@ def test_a_resnet_takes_the_sizes_that_its_authors_code_takes():
     sizes = {"name": "ModifiedResNet", "layers": [1, 1, 1, 1], "width": 4, "heads": 4, "projection": 8}
     for side in (95, 31):
         with pytest.raises(ValueError, match=rf"image_size \({side}\)"):
-            image_tower(image_size=side, **sizes).build()
-    tower = image_tower(image_size=70, **sizes).build().eval()
+            make_image_config(image_size=side, **sizes).build()
+    tower = make_image_config(image_size=70, **sizes).build().eval()
     assert tower.attnpool.pos_embed.shape[1] == 1 + 4
     assert tower(paddle.rand([2, 3, 70, 70])).shape == [2, 8]

@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from tests.support import tower_formulas as formulas
-from tests.support.towers import encode, image_tower
+from tests.support.towers import encode, make_image_config
 
 SMALL_VIT = {"name": "ViT", "image_size": 12, "patch_size": 4, "width": 24, "depth": 2, "heads": 3}
 
@@ -15,7 +15,7 @@ SMALL_VIT = {"name": "ViT", "image_size": 12, "patch_size": 4, "width": 24, "dep
 def build(name="ViT", **fields):
     paddle.seed(0)
     fields = {**SMALL_VIT, **fields} if name == "ViT" else {"image_size": 64, "name": name, **fields}
-    return image_tower(**fields).build()
+    return make_image_config(**fields).build()
 
 
 def randomise(tower, rng):
@@ -46,7 +46,7 @@ def test_vits_equal_the_formula(name):
     randomise(tower, rng)
     images = rng.normal(size=(3, 3, 12, 12)).astype("float32")
     settings = {key: options[key] for key in ("epsilon", "activation") if key in options}
-    expected = formulas.vit(tower.state_dict(), images, patch=4, heads=3, **settings)
+    expected = formulas.compute_vit_features(tower.state_dict(), images, patch=4, heads=3, **settings)
     assert tower.width == expected.shape[1]
     np.testing.assert_allclose(encode(tower, images), expected, atol=1e-5)
     features = tower(paddle.to_tensor(images))
@@ -95,7 +95,7 @@ def test_clips_resnet_equals_the_formula(training):
     images = rng.normal(size=(3, 3, 64, 64))
     tower.train() if training else tower.eval()
     features = tower(paddle.to_tensor(images))
-    expected = formulas.clip_resnet(weights, images, heads=2, of_the_batch=training)
+    expected = formulas.compute_clip_resnet_features(weights, images, heads=2, of_the_batch=training)
     assert tower.width == expected.shape[1] == 10
     np.testing.assert_allclose(features.numpy(), expected, atol=1e-10)
     (features * paddle.randn(features.shape, "float64")).sum().backward()

@@ -9,8 +9,8 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.format import StoredModel, write_model
 from ernie_vil2.models.weights.initial import load_initial_weights
-from tests.support.towers import arrays_of, encode, image_tower, randomize, text_tower
-from tests.support.trainings import tiny_run
+from tests.support.towers import copy_arrays, encode, make_image_config, make_text_config, randomize
+from tests.support.trainings import list_tiny_overrides
 
 transformers = pytest.importorskip("paddlenlp.transformers", reason="PaddleNLP is not installed")
 
@@ -29,7 +29,7 @@ def vocabulary(tmp_path):
 
 def source_folder(path, model, tokens=TOKENS):
     path.mkdir()
-    write_weights(path / "model_state.pdparams", arrays_of(model))
+    write_weights(path / "model_state.pdparams", copy_arrays(model))
     (path / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
     return str(path)
 
@@ -40,13 +40,13 @@ def ernie(rows=9, model=transformers.ErnieModel, **settings):
 
 def text(vocabulary, weights=None, name="ernie", **fields):
     sizes = {"width": 24, "depth": 2, "heads": 2, "max_positions": 8, **fields}
-    return text_tower(name=name, vocabulary=vocabulary, weights=weights and str(weights), **sizes)
+    return make_text_config(name=name, vocabulary=vocabulary, weights=weights and str(weights), **sizes)
 
 
 def image(weights=None, size=12, name="ViT", **fields):
     if name == "ViT":
         fields = {"patch_size": 4, "width": 24, "depth": 1, "heads": 2, **fields}
-    return image_tower(name=name, image_size=size, weights=weights and str(weights), **fields)
+    return make_image_config(name=name, image_size=size, weights=weights and str(weights), **fields)
 
 
 def build(vocabulary, image_config=None, text_config=None, **fields):
@@ -71,7 +71,7 @@ def test_an_ernie_gives_its_own_features(tmp_path, vocabulary, types, prefix):
     """Token type 0 and task type 0 are part of what ERNIE computes and must not be lost; epsilon is PaddleNLP's."""
     source = ernie(**types)
     folder = source_folder(tmp_path / "ernie", source)
-    arrays = {prefix + name: array for name, array in arrays_of(source).items()}
+    arrays = {prefix + name: array for name, array in copy_arrays(source).items()}
     write_weights(tmp_path / "ernie/model_state.pdparams", {**arrays, "cls.predictions.bias": np.zeros(3, "float32")})
     config, model = build(vocabulary, text_config=text(vocabulary, folder, epsilon=1e-12))
     (report,) = load_initial_weights(model, config)
@@ -98,12 +98,12 @@ def test_words_are_matched_by_token(tmp_path, vocabulary):
     source = ernie(rows=12, type_vocab_size=0)
     folder = source_folder(tmp_path / "ernie", source, tokens)
     config, model = build(vocabulary, text_config=text(vocabulary, folder, epsilon=1e-12))
-    before = arrays_of(model)["text.network.embeddings.word_embeddings.weight"]
+    before = copy_arrays(model)["text.network.embeddings.word_embeddings.weight"]
     (report,) = load_initial_weights(model, config)
     sentence = ["[CLS]", "一", "四", "二", "[SEP]"]
     expected = features(source, [[tokens.index(token) for token in sentence]])
     np.testing.assert_allclose(encode(model.text, [[TOKENS.index(t) for t in sentence]]), expected, atol=1e-5)
-    after = arrays_of(model)["text.network.embeddings.word_embeddings.weight"]
+    after = copy_arrays(model)["text.network.embeddings.word_embeddings.weight"]
     np.testing.assert_array_equal(after[TOKENS.index("三")], before[TOKENS.index("三")])
     assert "word embeddings: 8 of 9 tokens found in the source's vocabulary" in report.notes
 
@@ -127,7 +127,7 @@ def test_weights_of_a_paddleclas_network(tmp_path, vocabulary):
 
     paddle.seed(5)
     source = PPLCNet_x0_25(class_num=10)
-    write_weights(tmp_path / "w.pdparams", arrays_of(source))
+    write_weights(tmp_path / "w.pdparams", copy_arrays(source))
     config, model = build(vocabulary, image(tmp_path / "w.pdparams", 32, "PPLCNet_x0_25"))
     (report,) = load_initial_weights(model, config)
     assert report.missing == () and report.unexpected == ("network.fc.weight", "network.fc.bias")
@@ -185,7 +185,7 @@ def bicubic(old, new):
 
 @pytest.mark.parametrize("side", [5, 2])
 def test_position_embeddings_go_to_another_image_size(tmp_path, vocabulary, side):
-    arrays = arrays_of(randomize(image().build()))
+    arrays = copy_arrays(randomize(image().build()))
     write_weights(tmp_path / "w.safetensors", arrays)
     config, model = build(vocabulary, image(tmp_path / "w.safetensors", size=4 * side))
     (report,) = load_initial_weights(model, config)
@@ -201,19 +201,19 @@ def test_position_embeddings_go_to_another_image_size(tmp_path, vocabulary, side
 def test_an_ernie_vil2_starts_the_whole_model_or_one_tower(tmp_path, vocabulary, layout):
     config, source = build(vocabulary)
     randomize(source)
-    stored = StoredModel("ernie_vil2", arrays_of(source), Config(Model=config, Data={"max_length": 8}), TOKENS)
+    stored = StoredModel("ernie_vil2", copy_arrays(source), Config(Model=config, Data={"max_length": 8}), TOKENS)
     write_model(stored, tmp_path / "model", layout)
     weights = str(tmp_path / "model")
-    expected = arrays_of(source)
+    expected = copy_arrays(source)
 
     config, model = build(vocabulary, weights=weights)
     (report,) = load_initial_weights(model, config)
     assert report.missing == report.unexpected == ()
-    assert all(np.array_equal(array, expected[name]) for name, array in arrays_of(model).items())
+    assert all(np.array_equal(array, expected[name]) for name, array in copy_arrays(model).items())
 
     config, model = build(vocabulary, image(weights), text(vocabulary, weights))
     assert len(load_initial_weights(model, config)) == 2
-    towers = {name: array for name, array in arrays_of(model).items() if name != "log_logit_scale"}
+    towers = {name: array for name, array in copy_arrays(model).items() if name != "log_logit_scale"}
     assert all(np.array_equal(array, expected[name]) for name, array in towers.items())
 
 
@@ -222,10 +222,10 @@ def test_a_training_starts_from_them_once(tmp_path, shapes, capfd):
     from ernie_vil2.training.trainer import Trainer
 
     weights = tmp_path / "w.pdparams"
-    overrides = [*tiny_run(shapes, tmp_path / "run"), "Training.steps=1", f"Model.image.weights={weights}"]
+    overrides = [*list_tiny_overrides(shapes, tmp_path / "run"), "Training.steps=1", f"Model.image.weights={weights}"]
     config = load_config(None, overrides)
     source = randomize(config.Model.image.build())
-    write_weights(weights, arrays_of(source))
+    write_weights(weights, copy_arrays(source))
     trainer = Trainer(config)
     assert "initial weights\n  Model.image.weights: " in capfd.readouterr().out
     np.testing.assert_array_equal(trainer.model.image.pos_embed.numpy(), source.pos_embed.numpy())

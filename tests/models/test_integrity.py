@@ -15,7 +15,7 @@ from ernie_vil2 import load_model
 from ernie_vil2.cli import run
 from ernie_vil2.io.files import read_integrity, write_integrity
 from ernie_vil2.models.weights.integrity import IntegrityError, MissingGoldenError, check_golden
-from tests.support.other_families import OWN
+from tests.support.other_families import FAMILY_FIXTURES
 
 SOURCE = Path(__file__).parents[1] / "fixtures" / "released" / "official_tiny" / "model.pdparams"
 
@@ -143,7 +143,7 @@ def test_damaged_golden_inputs_are_one_error(folder, damage):
 
 
 def test_another_format_has_golden_embeddings_of_its_own(tmp_path, capsys):
-    for source, layout in ((SOURCE, "paddlenlp"), (OWN / "cn_clip_pt", "hf")):
+    for source, layout in ((SOURCE, "paddlenlp"), (FAMILY_FIXTURES / "cn_clip_pt", "hf")):
         folder = tmp_path / layout
         assert run("convert", [str(source), str(folder), "--to", layout]) == 0
         assert "note: " in capsys.readouterr().out
@@ -159,7 +159,7 @@ def test_another_format_has_golden_embeddings_of_its_own(tmp_path, capsys):
 
 def test_what_people_read_may_be_edited(tmp_path):
     source = tmp_path / "source"
-    shutil.copytree(OWN / "hf_clip", source)
+    shutil.copytree(FAMILY_FIXTURES / "hf_clip", source)
     for name in ("README.md", "LICENSE", "modeling.py"):
         (source / name).write_text("before")
     assert run("convert", [str(source), str(tmp_path / "back")]) == 0
@@ -171,4 +171,4 @@ def test_what_people_read_may_be_edited(tmp_path):
 
 def test_another_dialect_is_not_verified_in_silence():
     with pytest.raises(ValueError, match="dialect"):
-        load_model(OWN / "hf_clip", dialect={"tokenizer": "open_clip"}, verify=True)
+        load_model(FAMILY_FIXTURES / "hf_clip", dialect={"tokenizer": "open_clip"}, verify=True)

@@ -16,7 +16,7 @@ from ernie_vil2.models.weights.format import find_weights, read_model, write_mod
 from ernie_vil2.models.weights.initial import _read_like, load_initial_weights, resolve_model_like
 from ernie_vil2.training.trainer import Trainer
 from tests.support.commands import succeed
-from tests.support.other_families import FOLDERS, expected, text_difference
+from tests.support.other_families import FOLDERS, measure_text_difference, read_expected
 
 RELEASED = Path(__file__).parents[1] / "fixtures" / "released"
 OFFICIAL, PADDLENLP = RELEASED / "official_tiny", RELEASED / "paddlenlp_tiny"
@@ -77,8 +77,8 @@ def test_fgclip_2_reads_texts_in_the_chosen_way(way, tmp_path):
     model = build_dual_encoder(read.Model, stored.vocab_size, bias=0.0)
     load_initial_weights(model, read.Model)
     model.eval()
-    assert text_difference(model, "fgclip2", f"/{way}") < 5e-6
-    assert read.Data.max_length == expected("fgclip2")[f"input_ids{'/long' if way == 'long' else ''}"].shape[1]
+    assert measure_text_difference(model, "fgclip2", f"/{way}") < 5e-6
+    assert read.Data.max_length == read_expected("fgclip2")[f"input_ids{'/long' if way == 'long' else ''}"].shape[1]
 
     arrays = {name: value.numpy() + np.float32(0.25) for name, value in model.state_dict().items()}
     write_model(replace(stored, arrays=arrays, config=read, family=None), tmp_path / "run", "ernie_vil2")

@@ -17,8 +17,8 @@ from ernie_vil2.models.weights.write_back import find_layout
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
 from tests.support.commands import succeed
-from tests.support.other_families import FOLDERS, check_with_authors, expected
-from tests.support.trainings import begin_with, built_task, crash_after, like_folder, weights
+from tests.support.other_families import FOLDERS, check_with_authors, read_expected
+from tests.support.trainings import begin_with, build_seeded_task, crash_after, read_last_weights, resolve_like_folder
 
 POSITIONS = "text.network.embeddings.position_embeddings.weight"
 
@@ -55,8 +55,8 @@ def test_other_lengths_lie_on_the_same_lines(rows, longer):
 
 def stretched(name, length, *changes):
     """A folder's model with the positions that a training with texts of so many tokens would begin with."""
-    config = like_folder(name, f"Data.max_length={length}", "Loss.weights.text_text=0", *changes)
-    model = built_task(config).model.eval()
+    config = resolve_like_folder(name, f"Data.max_length={length}", "Loss.weights.text_text=0", *changes)
+    model = build_seeded_task(config).model.eval()
     arrays = {key: value.numpy() for key, value in model.state_dict().items()}
     return replace(read_model(FOLDERS[name]), arrays=arrays, config=config), model
 
@@ -86,16 +86,16 @@ def test_every_layout_takes_longer_positions_and_gives_them_back(name, tmp_path)
         np.testing.assert_array_equal(found.arrays[key], array, err_msg=key)
     if name == "fgclip2":  # whose class is remote code
         return
-    arrays = {key: value for key, value in expected(name).items() if key.startswith(("pixel", "spatial"))}
+    arrays = {key: value for key, value in read_expected(name).items() if key.startswith(("pixel", "spatial"))}
     texts = [" ".join(["a red disc 红色的圆"] * count) for count in (1, 20, 80)]
     ids = model.build_tokenizer(longer)(texts)
     padding = model.config.Model.text.variant.padding
     assert (ids[2, :-1] != padding).all()  # the end token is padding as well in SigLIP
     with paddle.no_grad():
         arrays["text_embeddings"] = built.encode_text(paddle.to_tensor(ids)).numpy()
-    if "attention_mask" in expected(name):
+    if "attention_mask" in read_expected(name):
         arrays["attention_mask"] = (ids != padding).astype("int64")
-    arrays |= {"input_ids": ids, "image_embeddings": expected(name)["image_embeddings"]}
+    arrays |= {"input_ids": ids, "image_embeddings": read_expected(name)["image_embeddings"]}
     (tmp_path / "fixture").mkdir()
     np.savez(tmp_path / "fixture/expected.npz", **arrays)
     shutil.copy(FOLDERS[name] / "expected.json", tmp_path / "fixture")
@@ -139,12 +139,12 @@ def test_a_stretched_run_resumes_and_is_a_model_like_others(overrides, tmp_path,
     crash_after(Trainer(config("Training.checkpoint_every=5")), 5)
     second = Trainer(config("Training.checkpoint_every=5"), resume=True)
     assert second.step == 5 and second.fit()
-    for key, value in weights(whole).items():
-        assert np.array_equal(value, weights(second)[key]), key
+    for key, value in read_last_weights(whole).items():
+        assert np.array_equal(value, read_last_weights(second)[key]), key
     run = list_checkpoints(whole.run)[-1]
     saved = read_model(run).config
     assert (saved.Model.text.max_positions, saved.Data.max_length) == (100, 100)
-    assert len(weights(whole)[POSITIONS]) == 100
+    assert len(read_last_weights(whole)[POSITIONS]) == 100
     succeed("convert", whole.run, tmp_path / "back")
     long = ["a red disc 红色的圆 " * 30]
     one, other = (ernie_vil2.load_model(each, max_length=100) for each in (run, tmp_path / "back"))

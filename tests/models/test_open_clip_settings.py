@@ -11,9 +11,16 @@ from ernie_vil2.models.weights.families.family import Folder
 from ernie_vil2.models.weights.families.open_clip import OPEN_CLIP, TIMM_VITS
 from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.models.weights.settings import Settings
-from tests.support.other_families import OWN, built, change_arrays, copy_folder, image_difference, text_difference
+from tests.support.other_families import (
+    FAMILY_FIXTURES,
+    build_for_evaluation,
+    change_arrays,
+    copy_folder,
+    measure_image_difference,
+    measure_text_difference,
+)
 
-TIMM = OWN / "openclip_siglip_timm"
+TIMM = FAMILY_FIXTURES / "openclip_siglip_timm"
 PEERS = Path(__file__).parents[1] / "fixtures" / "open_clip"
 TIMM_FACTS = json.loads((PEERS / "timm_siglip.json").read_text())
 FILE = "open_clip_config.json"
@@ -63,7 +70,9 @@ def test_a_trunk_that_timm_does_not_know_is_refused(name, width):
 
 
 def test_quick_gelu_of_a_trunk_changes_texts_as_in_openclip(tmp_path):
-    model = built(stored := read_model(copy_folder(TIMM, tmp_path / "m", FILE, "model_cfg", quick_gelu=True)))
+    model = build_for_evaluation(
+        stored := read_model(copy_folder(TIMM, tmp_path / "m", FILE, "model_cfg", quick_gelu=True))
+    )
     assert stored.config.Model.image.variant.activation == "gelu"
     with np.load(TIMM / "expected.npz") as given, np.load(PEERS / "quick_gelu.npz") as expected:
         texts = model.encode_text(paddle.to_tensor(given["input_ids"])).numpy()
@@ -89,6 +98,6 @@ def test_a_bias_of_the_projection_without_a_custom_text_tower(tmp_path):
         lambda arrays: {name.removeprefix("text."): array for name, array in arrays.items()},
         "open_clip_model.safetensors",
     )
-    model = built(read_model(folder))
-    assert text_difference(model, TIMM.name) < 5e-6
-    assert image_difference(model, TIMM.name, 8) < 5e-6
+    model = build_for_evaluation(read_model(folder))
+    assert measure_text_difference(model, TIMM.name) < 5e-6
+    assert measure_image_difference(model, TIMM.name, 8) < 5e-6

@@ -15,8 +15,17 @@ from ernie_vil2 import load_model
 from ernie_vil2.data.preprocessing import Geometry, fit_patches, normalize_images
 from ernie_vil2.models.weights.families.family import with_preprocessing
 from ernie_vil2.models.weights.settings import Settings
-from tests.support.other_families import FOLDERS, NAMES, built, expected, images, inputs, stored, text_difference
-from tests.support.towers import image_tower
+from tests.support.other_families import (
+    FOLDERS,
+    NAMES,
+    build_for_evaluation,
+    list_inputs,
+    make_image_batches,
+    measure_text_difference,
+    read_expected,
+    read_family,
+)
+from tests.support.towers import make_image_config
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +44,8 @@ def model():
 @pytest.mark.parametrize("name", sorted(FOLDERS))
 def test_pixels_and_embeddings_are_the_authors(model, name):
     """Pixels are those of the authors' processor, embeddings those of files and strings."""
-    preprocessing, arrays = model(name).preprocessing, expected(name)
-    files, texts = inputs(name)
+    preprocessing, arrays = model(name).preprocessing, read_expected(name)
+    files, texts = list_inputs(name)
     rows = arrays["pixel_values_rows"] if "pixel_values_rows" in arrays else range(len(files))
     for row, theirs in zip(rows, arrays["pixel_values"], strict=True):
         pixels = preprocessing(files[row].read_bytes(), "image").astype(np.float64) / 255
@@ -74,8 +83,8 @@ def test_other_ways_of_images_are_as_far_as_the_authors(model, name, way, change
     if "kind" not in changes:
         changes = {"geometry": preprocessing.geometry._replace(**changes)}
     other = replace(preprocessing, **changes)
-    pixels = [other(path.read_bytes(), "image") for path in inputs(name)[0]]
-    differences = np.abs(model(name).encode_pixels(pixels) - expected(name)["image_embeddings"]).max(axis=1)
+    pixels = [other(path.read_bytes(), "image") for path in list_inputs(name)[0]]
+    differences = np.abs(model(name).encode_pixels(pixels) - read_expected(name)["image_embeddings"]).max(axis=1)
     distance = json.loads((FOLDERS[name] / "expected.json").read_text())["controls"][f"image: {way}"]
     difference = differences[3] if "row 3" in way else differences.max()
     assert difference == pytest.approx(distance, rel=0.02)
@@ -92,7 +101,7 @@ def test_a_dialect_of_tokenizer_and_crop_is_chosen_by_name(capfd):
 def prepared(tmp_path, kind="clip", name="preprocessor_config.json", **settings):
     content = {"image_processor": settings} if name == "processor_config.json" else settings
     (tmp_path / name).write_text(json.dumps(content))
-    image = image_tower(name="ViT", image_size=32, patch_size=8, width=8, depth=1, heads=1, mean=[0.5] * 3)
+    image = make_image_config(name="ViT", image_size=32, patch_size=8, width=8, depth=1, heads=1, mean=[0.5] * 3)
     return with_preprocessing(image, kind, tmp_path, Settings(tmp_path, {}))
 
 
@@ -150,16 +159,18 @@ CLOSE = 5e-6
 @pytest.mark.parametrize("name", [name for name in NAMES if "fgclip2" in name])
 @pytest.mark.parametrize("way", ["box", "long"])
 def test_other_ways_of_reading_a_text(name, way):
-    assert text_difference(built(stored(name, {"text": way})), name, f"/{way}") < CLOSE
+    assert measure_text_difference(build_for_evaluation(read_family(name, {"text": way})), name, f"/{way}") < CLOSE
     model = load_model(FOLDERS[name], dialect={"text": way})
-    np.testing.assert_allclose(model.encode_texts(inputs(name)[1]), expected(name)[f"text_embeddings/{way}"], atol=1e-5)
+    np.testing.assert_allclose(
+        model.encode_texts(list_inputs(name)[1]), read_expected(name)[f"text_embeddings/{way}"], atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "naflex" in name])
 def test_padded_patches_are_seen_where_nothing_masks_them(name):
     """Images of several shapes in one batch, as the authors compute them; here each shape is a batch of its own."""
-    found, arrays = stored(name), expected(name)
-    model = built(found)
+    found, arrays = read_family(name), read_expected(name)
+    model = build_for_evaluation(found)
     tower, masks = model.image, arrays["pixel_attention_mask"]
     positions = []
     for (rows, columns), mask in zip(arrays["spatial_shapes"], masks, strict=True):
@@ -178,15 +189,16 @@ def test_padded_patches_are_seen_where_nothing_masks_them(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_are_the_authors(name):
     """Of (CE(L) + CE(L.T)) / 2 with L = scale * image @ text[:6].T, by the authors' names."""
-    found = stored(name)
-    model, arrays = built(found), expected(name)
+    found = read_family(name)
+    model, arrays = build_for_evaluation(found), read_expected(name)
     if "pixel_values_rows" in arrays:  # of one image
         encoder = load_model(FOLDERS[name])
-        pixels = [paddle.to_tensor(encoder.preprocess(file)[None]) for file in inputs(name)[0]]
+        pixels = [paddle.to_tensor(encoder.preprocess(file)[None]) for file in list_inputs(name)[0]]
         batches = [normalize_images(image, [0.5] * 3, [0.5] * 3) for image in pixels]
     else:
         batches = [
-            paddle.to_tensor(batch) for batch, _ in images(name, found.config.Model.image.sizes.get("patch_size"))
+            paddle.to_tensor(batch)
+            for batch, _ in make_image_batches(name, found.config.Model.image.sizes.get("patch_size"))
         ]
     embeddings = paddle.concat([model.encode_image(batch) for batch in batches])
     texts = model.encode_text(paddle.to_tensor(arrays["input_ids"][:6]))

@@ -14,9 +14,9 @@ from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.format import FORMATS, StoredModel, read_model, write_model
 from ernie_vil2.models.weights.formats.official import from_ours, infer_architecture, to_ours
 from ernie_vil2.towers.transformer import ENCODER_SIZES, VIT_SIZES
-from tests.support.encoding_model import unit
-from tests.support.other_families import built, copy_folder
-from tests.support.towers import arrays_of, assert_same_bits, image_tower, randomize, text_tower
+from tests.support.encoding_model import normalise_rows
+from tests.support.other_families import build_for_evaluation, copy_folder
+from tests.support.towers import assert_same_bits, copy_arrays, make_image_config, make_text_config, randomize
 
 transformers = pytest.importorskip("paddlenlp.transformers", reason="PaddleNLP is not installed")
 
@@ -27,8 +27,8 @@ SIZES = {"hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 96}
 
 def own_model(image_width=24, text="ernie", image=None):
     config = ModelConfig(
-        image=image or image_tower(name="ViT", image_size=12, patch_size=4, width=image_width, depth=2, heads=3),
-        text=text_tower(name=text, width=24, depth=2, heads=2, max_positions=8, dropout=0.3),
+        image=image or make_image_config(name="ViT", image_size=12, patch_size=4, width=image_width, depth=2, heads=3),
+        text=make_text_config(name=text, width=24, depth=2, heads=2, max_positions=8, dropout=0.3),
     )
     return config, randomize(build_dual_encoder(config, ROWS))
 
@@ -36,7 +36,7 @@ def own_model(image_width=24, text="ernie", image=None):
 def stored_model(**changes):
     """A small model of ours as it is stored, and its configuration."""
     config, model = own_model(**changes)
-    return config, StoredModel("ernie_vil2", arrays_of(model), Config(Model=config, Data={"max_length": 8}), TOKENS)
+    return config, StoredModel("ernie_vil2", copy_arrays(model), Config(Model=config, Data={"max_length": 8}), TOKENS)
 
 
 @pytest.fixture
@@ -65,8 +65,8 @@ def test_pixels_that_paddlenlp_does_not_use_are_not_used(paddlenlp, tmp_path):
     images = paddle.to_tensor(np.random.default_rng(1).normal(size=(3, 3, 14, 14)).astype("float32"))
     stored = read_model(folder)
     assert stored.config.Model.image.image_size == 14
-    expected = unit(theirs.get_image_features(images).numpy())
-    np.testing.assert_allclose(built(stored).encode_image(images).numpy(), expected, atol=1e-5)
+    expected = normalise_rows(theirs.get_image_features(images).numpy())
+    np.testing.assert_allclose(build_for_evaluation(stored).encode_image(images).numpy(), expected, atol=1e-5)
     write_model(stored, tmp_path / "back", "paddlenlp")
     assert read_model(tmp_path / "back").config.Model.image.image_size == 14
 
@@ -82,12 +82,12 @@ def test_embeddings_and_logits_are_paddlenlps(paddlenlp, tmp_path):
     theirs, folder = paddlenlp
     stored = read_model(folder)
     assert stored.layout == "paddlenlp" and stored.tokens == TOKENS and stored.vocab_size == ROWS
-    ours = built(stored)
+    ours = build_for_evaluation(stored)
     images, ids = inputs()
     expected = theirs(input_ids=ids, pixel_values=images)
     image, text = ours.encode_image(images).numpy(), ours.encode_text(ids).numpy()
-    np.testing.assert_allclose(image, unit(theirs.get_image_features(images).numpy()), atol=1e-5)
-    np.testing.assert_allclose(text, unit(theirs.get_text_features(ids).numpy()), atol=1e-5)
+    np.testing.assert_allclose(image, normalise_rows(theirs.get_image_features(images).numpy()), atol=1e-5)
+    np.testing.assert_allclose(text, normalise_rows(theirs.get_text_features(ids).numpy()), atol=1e-5)
     np.testing.assert_allclose(float(ours.logit_scale) * image @ text.T, expected.logits_per_image.numpy(), atol=1e-3)
 
     write_model(stored, tmp_path / "own", "ernie_vil2")
@@ -105,7 +105,7 @@ def test_paddlenlps_processor_reads_what_is_written(tmp_path):
     mean = [0.1, 0.2, 0.3]
     config = config.model_copy(update={"image": config.image.model_copy(update={"mean": mean})})
     whole = Config(Model=config, Data={"max_length": 7})
-    write_model(StoredModel("ernie_vil2", arrays_of(model), whole, TOKENS), tmp_path / "p", "paddlenlp")
+    write_model(StoredModel("ernie_vil2", copy_arrays(model), whole, TOKENS), tmp_path / "p", "paddlenlp")
     processor = ErnieViLProcessor.from_pretrained(str(tmp_path / "p"))
     assert processor.tokenizer("一四 x")["input_ids"] == [1, 5, 8, 4, 2]
     assert processor.image_processor.image_mean == mean
@@ -136,15 +136,15 @@ def test_a_round_trip_is_bit_exact(tmp_path, layout):
     [
         ({"image_width": 12}, "image_projection.weight"),
         ({"text": "bert"}, "token_type_embeddings"),
-        ({"image": image_tower(name="PPLCNet_x0_25", image_size=32)}, "image.network"),
+        ({"image": make_image_config(name="PPLCNet_x0_25", image_size=32)}, "image.network"),
     ],
 )
 def test_a_model_that_a_release_cannot_hold_is_an_error(model, culprit, tmp_path):
-    arrays = arrays_of(own_model(**model)[1])
+    arrays = copy_arrays(own_model(**model)[1])
     for layout in ("official", "paddlenlp"):
         with pytest.raises(ValueError, match=f"{layout} .*{culprit}"):
             from_ours(arrays, layout)
-    mean = Config(Model=ModelConfig(text=text_tower(pooling="mean")))
+    mean = Config(Model=ModelConfig(text=make_text_config(pooling="mean")))
     with pytest.raises(ValueError, match="pools texts"):
         write_model(StoredModel("ernie_vil2", {}, mean, ["[PAD]"]), tmp_path / "new", "official")
     assert not (tmp_path / "new").exists()
@@ -160,7 +160,7 @@ def test_a_model_that_a_release_cannot_hold_is_an_error(model, culprit, tmp_path
     ],
 )
 def test_shapes_that_no_such_model_has(name, array, culprit):
-    official = from_ours(arrays_of(own_model()[1]), "official")
+    official = from_ours(copy_arrays(own_model()[1]), "official")
     official[name] = array
     arrays = to_ours({name: array for name, array in official.items() if array is not None}, "official")
     with pytest.raises(ValueError, match=culprit):
@@ -252,9 +252,9 @@ def test_sizes_that_a_name_is_for_are_written(tmp_path, monkeypatch, layout):
     """A run of ViT-B/16 and ernie-base became a folder of a model of no width."""
     monkeypatch.setitem(ENCODER_SIZES, "base", {"width": 24, "depth": 1, "heads": 2})
     monkeypatch.setitem(VIT_SIZES, "ViT-B/16", {"patch_size": 4, "width": 24, "depth": 1, "heads": 3})
-    config = ModelConfig(image=image_tower(image_size=12), text=text_tower(max_positions=8))
+    config = ModelConfig(image=make_image_config(image_size=12), text=make_text_config(max_positions=8))
     model = randomize(build_dual_encoder(config, ROWS))
-    stored = StoredModel("ernie_vil2", arrays_of(model), Config(Model=config, Data={"max_length": 8}), TOKENS)
+    stored = StoredModel("ernie_vil2", copy_arrays(model), Config(Model=config, Data={"max_length": 8}), TOKENS)
     write_model(stored, tmp_path / "there", layout)
     found = read_model(tmp_path / "there").config.Model
     assert (found.image.width, found.image.heads, found.text.width, found.text.heads) == (24, 3, 24, 2)
@@ -293,7 +293,9 @@ def test_what_a_format_fixes_is_reported():
     model, _ = own_model()
     model = model.model_copy(update={"image": model.image.model_copy(update={"mean": [0.5, 0.5, 0.5]})})
     own = Config(Model=model, Data={"max_length": 7})
-    release = ModelConfig(image=image_tower(preprocessing="official"), text=text_tower(tokenizer="official"))
+    release = ModelConfig(
+        image=make_image_config(preprocessing="official"), text=make_text_config(tokenizer="official")
+    )
     for config, layout, settings in (
         (own, "official", ["images", "transparency", "48 tokens", "mean", "width / 64"]),
         (own, "paddlenlp", ["epsilon 1e-12", "images", "transparency", "splits texts", "7 tokens"]),

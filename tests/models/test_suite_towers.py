@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from ernie_vil2.tasks.dropout import CounterBasedDropout
-from tests.support.towers import image_tower, text_tower
+from tests.support.towers import make_image_config, make_text_config
 
 pytest.importorskip("paddleclas", reason="PaddleClas is not installed")
 pytest.importorskip("paddlenlp", reason="PaddleNLP is not installed")
@@ -31,7 +31,7 @@ IDS = np.array([[1, 7, 5, 9, 2], [1, 4, 2, 0, 0], [1, 2, 0, 0, 0]])
 def build(name="ViT", **fields):
     paddle.seed(0)
     fields = {**SMALL_VIT, **fields} if name == "ViT" else {"image_size": 64, **fields}
-    return image_tower(**fields, name=name if ":" in name else f"paddleclas:{name}").build()
+    return make_image_config(**fields, name=name if ":" in name else f"paddleclas:{name}").build()
 
 
 def both(name):
@@ -41,9 +41,9 @@ def both(name):
         fields = {**TWICE[name], "name": prefix + family}
         paddle.seed(3)
         if "image_size" in fields:
-            towers.append(image_tower(**fields).build())
+            towers.append(make_image_config(**fields).build())
         else:
-            towers.append(text_tower(**fields).build(vocab_size=11))
+            towers.append(make_text_config(**fields).build(vocab_size=11))
         drawn.append(paddle.rand([4]).numpy())
     size = TWICE[name].get("image_size")
     return towers, paddle.randn([3, 3, size, size]) if size else paddle.to_tensor(IDS), drawn

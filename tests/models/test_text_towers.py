@@ -6,7 +6,7 @@ import pytest
 from paddle.nn import functional as F
 
 from tests.support import tower_formulas as formulas
-from tests.support.towers import encode, text_tower
+from tests.support.towers import encode, make_text_config
 
 IDS = np.array([[1, 7, 5, 9, 2], [1, 4, 2, 0, 0], [1, 2, 0, 0, 0]])
 
@@ -14,7 +14,7 @@ IDS = np.array([[1, 7, 5, 9, 2], [1, 4, 2, 0, 0], [1, 2, 0, 0, 0]])
 def build(name="ernie", **fields):
     paddle.seed(0)
     fields = {"width": 24, "depth": 2, "heads": 3, "max_positions": 8, **fields} if "-" not in name else fields
-    return text_tower(name=name, **fields).build(vocab_size=11)
+    return make_text_config(name=name, **fields).build(vocab_size=11)
 
 
 def transformer(pooling, epsilon=1e-5, dropout=0.0, **variant):
@@ -43,7 +43,7 @@ def mean(its, states, row):
 def test_equals_the_formula(name, epsilon, pooling):
     tower = build(name, pooling=pooling)
     randomise(tower, np.random.default_rng(0))
-    expected = formulas.text(tower.state_dict(), IDS, 3, epsilon, pooler if pooling == "cls" else mean)
+    expected = formulas.compute_text_features(tower.state_dict(), IDS, 3, epsilon, pooler if pooling == "cls" else mean)
     np.testing.assert_allclose(encode(tower, IDS), expected, atol=1e-5)
     padded = np.concatenate([IDS, np.zeros((3, 3), IDS.dtype)], axis=1)
     np.testing.assert_allclose(encode(tower, padded), expected, atol=1e-5)
@@ -74,7 +74,7 @@ def test_texts_of_other_families_equal_the_formula(name):
     randomise(tower, np.random.default_rng(0))
     ids = IDS if options.get("padding") is None else np.array([[0, 7, 5, 9, 2], [0, 4, 2, 1, 1], [0, 2, 1, 1, 1]])
     given = {key: options[key] for key in ("activation", "mask", "padding", "first_position") if key in options}
-    expected = formulas.text(tower.state_dict(), ids, 3, options.get("epsilon", 1e-5), pooled, **given)
+    expected = formulas.compute_text_features(tower.state_dict(), ids, 3, options.get("epsilon", 1e-5), pooled, **given)
     assert tower.width == expected.shape[1]
     np.testing.assert_allclose(encode(tower, ids), expected, atol=1e-5)
     features = tower(paddle.to_tensor(ids))

@@ -23,7 +23,7 @@ from ernie_vil2.models.weights.files import (
     write_weights,
 )
 from tests.support.towers import assert_same_bits
-from tests.support.weight_files import safetensors, tensor
+from tests.support.weight_files import describe_tensor, make_safetensors
 
 EXAMPLES = settings(max_examples=30)
 ARRAYS = {
@@ -132,14 +132,18 @@ def test_another_kind_of_file_is_named(tmp_path, content, reason):
 def test_a_type_of_number_that_numpy_has_not_is_named(tmp_path, kind, count):
     """Whether ml_dtypes, which has some of them, is installed or not; the array that has it is named as well."""
     path = tmp_path / "w.safetensors"
-    path.write_bytes(safetensors({"a": tensor(0, 4), "b": tensor(4, 12, [count], kind)}, bytes(12)))
+    path.write_bytes(
+        make_safetensors({"a": describe_tensor(0, 4), "b": describe_tensor(4, 12, [count], kind)}, bytes(12))
+    )
     with pytest.raises(WeightFileError, match=f"w.safetensors: b is {kind}"):
         read_weights(path)
 
 
 def test_bfloat16_becomes_float32_exactly(tmp_path):
     path = tmp_path / "w.safetensors"
-    path.write_bytes(safetensors({"a": tensor(0, 8, [2, 2], "BF16")}, bytes.fromhex("803f 00c0 0000 4940")))
+    path.write_bytes(
+        make_safetensors({"a": describe_tensor(0, 8, [2, 2], "BF16")}, bytes.fromhex("803f 00c0 0000 4940"))
+    )
     (values,) = read_weights(path).values()
     assert values.dtype == np.float32 and values.tolist() == [[1.0, -2.0], [0.0, 3.140625]]
 

@@ -24,10 +24,17 @@ from ernie_vil2.models.weights.format import WORD_EMBEDDING, find_weights, read_
 from ernie_vil2.models.weights.torch_files import BFLOAT16
 from ernie_vil2.models.weights.write_back import find_layout, find_origin
 from tests.support.commands import call, succeed
-from tests.support.other_families import CARRIED_FIRST, FOLDERS, OWN, built, check_with_authors, expected
+from tests.support.other_families import (
+    FAMILY_FIXTURES,
+    FOLDERS,
+    NAMES_WITH_MARKS,
+    build_for_evaluation,
+    check_with_authors,
+    read_expected,
+)
 from tests.support.towers import assert_same_bits
 
-RECORDED = json.loads((OWN / "handed_back.json").read_text())
+RECORDED = json.loads((FAMILY_FIXTURES / "handed_back.json").read_text())
 
 
 TEXTS = 6
@@ -70,7 +77,7 @@ def test_an_untouched_model_comes_back_bit_equal(name, tmp_path):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", CARRIED_FIRST)
+@pytest.mark.parametrize("name", NAMES_WITH_MARKS)
 def test_a_trimmed_model_goes_back_with_its_tokenizer(name, tmp_path):
     """The files of the authors' tokenizer give the ids of the rows that are left."""
     texts = json.loads((FOLDERS[name] / "inputs" / "texts.json").read_text("utf-8"))[:TEXTS]
@@ -212,12 +219,12 @@ def test_lora_is_kept_in_the_layout_of_peft(name, tmp_path):
         weight = before[f"{layer}.weight"] + 3.0 * b @ a
         np.testing.assert_allclose(after[f"{layer}.weight"], weight, atol=1e-5, err_msg=layer)
 
-    model, arrays = built(read_model(run)), dict(expected(name))
+    model, arrays = build_for_evaluation(read_model(run)), dict(read_expected(name))
     with paddle.no_grad():
         arrays["image_embeddings"] = model.encode_image(paddle.to_tensor(arrays["pixel_values"])).numpy()
         arrays["text_embeddings"] = model.encode_text(paddle.to_tensor(arrays["input_ids"])).numpy()
     for key in ("image_embeddings", "text_embeddings"):
-        assert np.abs(arrays[key] - expected(name)[key]).max() > 0.01
+        assert np.abs(arrays[key] - read_expected(name)[key]).max() > 0.01
     (tmp_path / "fixture").mkdir()
     np.savez(tmp_path / "fixture" / "expected.npz", **arrays)
     shutil.copy(FOLDERS[name] / "expected.json", tmp_path / "fixture")

@@ -24,8 +24,8 @@ from ernie_vil2.pages import (
     render,
 )
 from ernie_vil2.pages.charts import MAX_POINTS
-from tests.support.html_pages import Page, lines_of
-from tests.support.limits import examples
+from tests.support.html_pages import Page, read_chart_lines
+from tests.support.limits import limit_examples
 
 PIXELS = np.zeros((4, 4, 3), np.uint8)
 IMAGES = {kind: cv2.imencode(f".{kind}", PIXELS)[1].tobytes() for kind in ("png", "jpeg")}
@@ -144,14 +144,14 @@ def test_unknown_tokens_of_any_tokenizer_and_view_are_marked():
 
 
 def test_loss_lines_keep_order_and_their_factors_are_distances():
-    lines = lines_of(run_page([training(10), training(20)]), "Loss of each view pair")
+    lines = read_chart_lines(run_page([training(10), training(20)]), "Loss of each view pair")
     heights = [line[-1][1] for line in lines]  # of the losses 2, 1, 4, 3; y points down
     assert sorted(range(4), key=lambda i: heights[i]) == [2, 3, 0, 1]
     assert heights[1] - heights[0] == pytest.approx(heights[0] - heights[2], abs=0.11)
     assert heights[0] - heights[3] == pytest.approx((heights[1] - heights[0]) * math.log2(1.5), abs=0.11)
 
 
-@examples(20)
+@limit_examples(20)
 @given(low=st.floats(1e-4, 1e3), factor=st.floats(1, 1e4))
 def test_logarithmic_ticks_enclose_the_data(low, factor):
     chart = chart_of([(1, low), (2, low * factor)])
@@ -161,7 +161,7 @@ def test_logarithmic_ticks_enclose_the_data(low, factor):
     assert chart.y_ticks[0][0] == chart.bottom
 
 
-@examples(30)
+@limit_examples(30)
 @given(steps=st.integers(1, 10**6), points=st.integers(1, 400))
 def test_the_last_tick_is_the_last_step(steps, points):
     numbers = np.unique(np.linspace(1, steps, points).astype(int)).tolist()
@@ -185,7 +185,7 @@ def test_what_has_no_logarithm_or_is_not_finite_leaves_a_gap():
 def test_a_long_log_is_averaged_and_says_so():
     wave = [training(step, image_image=2.0 + (-1) ** step) for step in range(1, 4 * MAX_POINTS + 1)]
     html = run_page(wave)
-    line = lines_of(html, "Loss of each view pair")[0]
+    line = read_chart_lines(html, "Loss of each view pair")[0]
     assert len(line) == MAX_POINTS
     assert len({y for _, y in line}) == 1  # 1, 3, 1, 3 averages to 2 everywhere
     assert "mean of 4 log records" in html
@@ -203,8 +203,8 @@ def test_recall_shows_cutoffs_directions_and_languages():
         names = zh["progress_metrics"] + en["progress_metrics"]
         records.append(zh | {"progress_metrics": names, "metrics": zh["metrics"] | en["metrics"]})
     html = run_page([*records, evaluation(20, "fr", "another")])
-    assert [len(line) for line in lines_of(html, "Retrieval over time")] == [2] * 8
-    assert len(lines_of(html, "Another over time")) == 4
+    assert [len(line) for line in read_chart_lines(html, "Retrieval over time")] == [2] * 8
+    assert len(read_chart_lines(html, "Another over time")) == 4
     for language in ("zh", "en"):
         for way in ("image → text", "text → image"):
             assert f"{language} {way} R@1 <b>30</b>" in html
@@ -218,10 +218,10 @@ def test_numbers_of_any_name_are_drawn():
     ]
     steps = [{"kind": "train", "step": step, "loss": 1.0, "train_accuracy": 30.0} for step in (1, 2)]
     html = run_page([*steps, *scores, evaluation(3, "", "snli_ve", metrics={"accuracy": 61.0}, progress_metrics=None)])
-    assert [len(line) for line in lines_of(html, "Snli ve over time")] == [3, 2, 2]
+    assert [len(line) for line in read_chart_lines(html, "Snli ve over time")] == [3, 2, 2]
     for label in ("accuracy <b>61</b>", "accuracy entailment <b>70</b>", "accuracy contradiction <b>50</b>"):
         assert label in html
-    assert len(lines_of(html, "Loss")) == len(lines_of(html, "Train accuracy")) == 1
+    assert len(read_chart_lines(html, "Loss")) == len(read_chart_lines(html, "Train accuracy")) == 1
     title = make_comparison_charts({"one": scores, "two": [*steps, evaluation(1, "zh")]})[1].title
     assert title == "Accuracy and mean recall over time"
 

@@ -8,8 +8,8 @@ test of its own page; or it is named in `NOT_RUN` with a reason. The Chinese pag
 import pytest
 
 import ernie_vil2
-from tests.support.page_commands import PAGES, SERVERS, parts, run_command, serve
-from tests.support.stand_ins import LAYOUTS, checkout
+from tests.support.page_commands import PAGES, SERVERS, run_command, serve, split_page
+from tests.support.stand_ins import LAYOUTS, make_checkout
 
 NOT_RUN = {
     **dict.fromkeys(["make test", "make test-gpu", "python -m pytest"], "these tests, some of which need GPUs"),
@@ -67,17 +67,17 @@ def to_run(page):
     """Return the commands and the Python of a page that no other test runs."""
     if page in OTHER_TESTS:
         return []
-    return [(kind, text) for kind, text in parts(PAGES[page]) if kind in ("shell", "python") and not reason(text)]
+    return [(kind, text) for kind, text in split_page(PAGES[page]) if kind in ("shell", "python") and not reason(text)]
 
 
 def run_page(page, folder, monkeypatch):
     """Run a page from its first block to its last, in a checkout with small data."""
-    checkout(folder)
+    make_checkout(folder)
     monkeypatch.chdir(folder)
     for lay_out in LAYOUTS.get(page, ()):
         lay_out(folder)
     names, printed, run = {"ernie_vil2": ernie_vil2}, "", to_run(page)
-    for kind, text in parts(PAGES[page]):
+    for kind, text in split_page(PAGES[page]):
         if (kind, text) not in run:
             if text.startswith(PRINTED.get(page, "\0")):
                 assert all(line in printed for line in text.splitlines()), printed
@@ -101,6 +101,6 @@ def test_a_page_does_what_it_says(page, tmp_path, monkeypatch):
 
 
 def test_what_is_not_run_is_still_on_a_page():
-    shown = [text for page in PAGES.values() for kind, text in parts(page) if kind in ("shell", "python")]
+    shown = [text for page in PAGES.values() for kind, text in split_page(page) if kind in ("shell", "python")]
     assert [words for words in NOT_RUN if not any(words in text for text in shown)] == []
     assert len(shown) > 150

@@ -13,11 +13,11 @@ import ernie_vil2
 from ernie_vil2.apps.search import open_index
 from ernie_vil2.apps.search.add_items import add_images, list_images, optimize_collection
 from ernie_vil2.apps.search.service import build_app
-from tests.support.checkpoints import untrained_checkpoint
+from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.paths import ROOT
-from tests.support.published_folders import SMALL, TOKENS, own
-from tests.support.sockets import Running
-from tests.support.stand_ins import short_pretraining
+from tests.support.published_folders import ROWS_BY_SPLIT, TOKENS, write_tables
+from tests.support.sockets import RunningServer
+from tests.support.stand_ins import shorten_pretraining
 
 NOTEBOOK = ROOT / "docs" / "notebooks" / "quickstart.ipynb"
 
@@ -26,8 +26,8 @@ NOTEBOOK = ROOT / "docs" / "notebooks" / "quickstart.ipynb"
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "configs", "configs")
-    untrained_checkpoint(tmp_path / "MODEL", TOKENS)
-    own(tmp_path / "my-images")
+    write_untrained_checkpoint(tmp_path / "MODEL", TOKENS)
+    write_tables(tmp_path / "my-images")
     return tmp_path
 
 
@@ -63,7 +63,7 @@ def test_models_are_compared(folder, run):
 
 
 def test_a_model_is_fine_tuned_on_products(folder, run):
-    images = [row[1] for rows in SMALL.values() for row in rows]
+    images = [row[1] for rows in ROWS_BY_SPLIT.values() for row in rows]
     lines = ["image,title"]
     for number in range(40):
         (folder / f"{number}.png").write_bytes(images[number % len(images)])
@@ -75,7 +75,7 @@ def test_a_model_is_fine_tuned_on_products(folder, run):
 
 
 def test_pairs_become_shards_and_a_run(folder, run):
-    short_pretraining(folder)
+    shorten_pretraining(folder)
     sources = ["my-images/train.csv", "--val", "my-images/val.jsonl"]
     assert "ernie-vil2 train -c" in run("pretrain_shards.py", *sources, "--output", "runs/mine")
     assert (folder / "runs/mine-shards/index.json").is_file()
@@ -88,7 +88,7 @@ def test_a_server_is_asked(folder, run, shapes):
         add_images(index, list_images([str(shapes["val"])]))
         optimize_collection(index, "images", None, 0.98, lambda line: None)
     image = next((folder / "my-images").glob("*.png"))
-    with open_index(folder / "index", model) as index, Running(build_app(index)) as running:
+    with open_index(folder / "index", model) as index, RunningServer(build_app(index)) as running:
         address = "http://{}:{}".format(*running.address)
         printed = run("search_client.py", "red disc", "--image", image, "--address", address, "--count", 3)
     assert [line.startswith("  ") for line in printed.splitlines()] == [False, True, True, True] * 2

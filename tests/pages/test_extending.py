@@ -23,20 +23,20 @@ from ernie_vil2.models.weights.format import FORMATS, read_model, write_model
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from tests.support import page_commands
-from tests.support.checkpoints import TOWERS
+from tests.support.checkpoints import SMALLEST_MODEL
 from tests.support.commands import call
-from tests.support.html_pages import lines_of
-from tests.support.other_families import OWN, copy_folder
+from tests.support.html_pages import read_chart_lines
+from tests.support.other_families import FAMILY_FIXTURES, copy_folder
 from tests.support.paths import FIXTURES, ROOT
 from tests.support.processes import run_process
-from tests.support.ranks import forked_ranks, train
-from tests.support.shapes import png
+from tests.support.ranks import run_ranks, train
+from tests.support.shapes import encode_png
 from tests.support.towers import assert_same_bits
-from tests.support.trainings import logged_losses
+from tests.support.trainings import read_logged_losses
 
-SMALL = [*TOWERS, "Data.workers=0", "Views.languages={en: 1.0}", "Schedule.warmup_steps=1", "Training.steps=2",
+SMALL = [*SMALLEST_MODEL, "Data.workers=0", "Views.languages={en: 1.0}", "Schedule.warmup_steps=1", "Training.steps=2",
          "Training.global_batch=8"]  # fmt: skip
-BLOCKS = [text for language, text in page_commands.blocks(ROOT / "docs" / "extending.md") if language == "python"]
+BLOCKS = [text for language, text in page_commands.list_blocks(ROOT / "docs" / "extending.md") if language == "python"]
 FIXTURE = FIXTURES / "shapes"
 
 
@@ -93,7 +93,7 @@ def test_the_published_layout(parts, tmp_path):
     (tmp_path / "birds_test.json").write_text(json.dumps([*rows, {"file": "../4.png", "captions": ["outside"]}]))
     (tmp_path / "photos").mkdir()
     for row in rows:
-        (tmp_path / "photos" / row["file"]).write_bytes(png(np.zeros([8, 8, 3], np.uint8)))
+        (tmp_path / "photos" / row["file"]).write_bytes(encode_png(np.zeros([8, 8, 3], np.uint8)))
     benchmark = open_benchmark(tmp_path)
     assert benchmark.name == "birds-test" and benchmark.entry_report.counts.total() == 1
     assert [image.id for image in benchmark.images] == ["0.png", "1.png", "2.png"]
@@ -121,7 +121,7 @@ def test_the_scorer_in_training(parts, trainer, shapes, capsys):
     best = 1 + margins[1:].index(max(margins[1:]))
     assert run.best == {"step": best, "metric": "margin", "value": margins[best]}
     page = (run.run / "curves.html").read_text(encoding="utf-8")
-    assert [len(line) for line in lines_of(page, "Margin over time")] == [3, 3]
+    assert [len(line) for line in read_chart_lines(page, "Margin over time")] == [3, 3]
     assert f"margin {margins[2]:.4g}" in capsys.readouterr().out
 
 
@@ -152,7 +152,7 @@ def test_a_loss_and_a_dataset_from_the_command_line_alone(parts, tmp_path):
     settings = [*SMALL, f"Data.train=[{tmp_path / 'train.colours'}]", "Training.log_every=1",
                 "Loss.kind=squared_distance", "Loss.options={factor: 2}"]  # fmt: skip
     Trainer(load_config(None, [*settings, f"Training.output={tmp_path / 'name'}"])).fit()
-    by_path, by_name = logged_losses(tmp_path / "path"), logged_losses(tmp_path / "name")
+    by_path, by_name = read_logged_losses(tmp_path / "path"), read_logged_losses(tmp_path / "name")
     assert len(by_path) == len(by_name) == 2 and by_path[0] == pytest.approx(by_name[0] / 2, rel=1e-5)
 
 
@@ -179,7 +179,7 @@ def test_a_loss_trains_on_two_ranks_as_on_one(shapes, tmp_path, monkeypatch, mic
     settings = [*SMALL, f"Data.train=[{shapes['train']}]", "Loss.kind=parts_of_ranks:RowsAlone", "Training.steps=3",
                 "Loss.weights={image_image: 0, text_text: 0, text_image: 0}", "Optimizer.learning_rate=1e-3",
                 f"Training.micro_batch={micro_batch}", "Training.device=cpu"]  # fmt: skip
-    forked_ranks(train_with, folder, [*settings, f"Training.output={tmp_path / 'ranks'}"])
+    run_ranks(train_with, folder, [*settings, f"Training.output={tmp_path / 'ranks'}"])
     monkeypatch.syspath_prepend(folder)
     train([*settings, f"Training.output={tmp_path / 'alone'}"])
     of_one, of_ranks = (read_model(tmp_path / name).arrays for name in ("alone", "ranks"))
@@ -238,11 +238,13 @@ def test_an_index_type_by_its_import_path(parts, shapes, tmp_path, monkeypatch):
 
 
 def test_a_family_by_its_model_type(parts, tmp_path):
-    folder = copy_folder(OWN / "hf_chinese_clip_bin", tmp_path / "wrapped", "config.json", model_type="wrapped_clip")
+    folder = copy_folder(
+        FAMILY_FIXTURES / "hf_chinese_clip_bin", tmp_path / "wrapped", "config.json", model_type="wrapped_clip"
+    )
     arrays = read_weights(folder / "pytorch_model.bin")
     write_torch_weights(folder / "pytorch_model.bin", {f"wrapped.{name}": array for name, array in arrays.items()})
     model = read_model(folder)
     assert model.layout == "Wrapped CLIP"
-    assert_same_bits(model.arrays, read_model(OWN / "hf_chinese_clip_bin").arrays)
+    assert_same_bits(model.arrays, read_model(FAMILY_FIXTURES / "hf_chinese_clip_bin").arrays)
     write_model(model, tmp_path / "back", "hf", origin=folder)
     assert_same_bits(read_weights(tmp_path / "back" / "pytorch_model.bin"), read_weights(folder / "pytorch_model.bin"))

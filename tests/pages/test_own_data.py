@@ -20,10 +20,10 @@ from ernie_vil2.evaluation.intervals import Interval
 from ernie_vil2.evaluation.protocol import evaluate, find_protocol
 from ernie_vil2.training import rate_search
 from tests.support.commands import call
-from tests.support.page_commands import PAGES, SERVERS, parts, run_command, serve
-from tests.support.stand_ins import checkout, shorten
+from tests.support.page_commands import PAGES, SERVERS, run_command, serve, split_page
+from tests.support.stand_ins import make_checkout, shorten
 
-COMMANDS = [text for kind, text in parts(PAGES["own_data.md"]) if kind == "shell"]
+COMMANDS = [text for kind, text in split_page(PAGES["own_data.md"]) if kind == "shell"]
 TRAIN = next(command for command in COMMANDS if "train.py" in command and "--dry-run" not in command)
 SMALLER = {"demo_data/shop.py": " --articles 30"}
 """Options that make a command short."""
@@ -34,7 +34,7 @@ REPORT = ("report", "--run", "runs/own", "--output")
 def walked(tmp_path_factory):
     """The folder in which all commands have been run, and what they printed; the server answers with its page."""
     folder, printed = tmp_path_factory.mktemp("own_data"), {}
-    checkout(folder)
+    make_checkout(folder)
     shorten(folder / "configs" / "finetune" / "own.yaml", Training={"epochs": 1, "output": "runs/own",
             "global_batch": 16, "checkpoint_every": 100}, Evaluation={"every": 2, "at_start": True})  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:

@@ -12,7 +12,7 @@ from ernie_vil2.config import load_config
 from ernie_vil2.data.tokenizer_files import DIALECTS
 from ernie_vil2.evaluation.protocol import PROTOCOLS
 from ernie_vil2.evaluation.published import read_published
-from tests.support.page_commands import PAGES, TOOLS, parts
+from tests.support.page_commands import PAGES, TOOLS, split_page
 from tests.support.paths import ROOT
 from tests.support.processes import run_process
 
@@ -28,7 +28,7 @@ def name_of(page):
 
 def commands_of(page):
     """Yield name and arguments of each `python tools/NAME.py ...` of a page."""
-    for kind, text in parts(PAGES[page]):
+    for kind, text in split_page(PAGES[page]):
         if kind != "shell":
             continue
         for line in re.split(r" && | \| |; |\n", text.replace("\\\n", " ")):

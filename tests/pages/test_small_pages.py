@@ -8,28 +8,28 @@ import numpy as np
 import pytest
 
 import ernie_vil2
-from tests.support.checkpoints import untrained_checkpoint
+from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.commands import succeed
 from tests.support.other_families import FOLDERS
-from tests.support.page_commands import page_commands
+from tests.support.page_commands import list_commands
 from tests.support.paths import ROOT
-from tests.support.published_files import write
+from tests.support.published_files import write_files
 from tests.support.published_folders import TOKENS
-from tests.support.shapes import COLOURS, SHAPES, SPECIAL_TOKENS, draw, png
+from tests.support.shapes import COLOURS, SHAPES, SPECIAL_TOKENS, draw, encode_png
 
 
 def lay_out_classes(folder, shapes):
     """Lay out what the commands of classification.md name."""
-    untrained_checkpoint(folder / "runs" / "emoji", [*SPECIAL_TOKENS, "a", *SHAPES])
+    write_untrained_checkpoint(folder / "runs" / "emoji", [*SPECIAL_TOKENS, "a", *SHAPES])
     (folder / "demo_data").mkdir()
     for split, source in (("train", "train"), ("val", "val"), ("test", "val")):
         shutil.copy(shapes[source], folder / "demo_data" / f"emoji-{split}.tar")
     shutil.copy(ROOT / "demo_data" / "vocabulary.txt", folder / "demo_data")
     for label, shape in enumerate(SHAPES):
         for copy, (rgb, _) in enumerate([*COLOURS.values(), COLOURS["red"]]):
-            drawing = png(draw(rgb, shape, np.random.default_rng([label, copy])))
+            drawing = encode_png(draw(rgb, shape, np.random.default_rng([label, copy])))
             names = (f"cifar-10/test/{label}/{copy}.png", f"cifar-10/train/{label}/{copy}.png", f"{shape}.png")
-            write(folder, dict.fromkeys(names, drawing))
+            write_files(folder, dict.fromkeys(names, drawing))
     texts = {
         "kinds.txt": [f"{shape}\ta {shape}" for shape in SHAPES],
         "cifar-10/label_cn.txt": SHAPES.values(),
@@ -38,7 +38,7 @@ def lay_out_classes(folder, shapes):
         "zh.txt": [f"{shape}\t{name}" for shape, name in SHAPES.items()],
         "en.txt": sorted(SHAPES),
     }
-    write(folder, {name: "".join(f"{line}\n" for line in lines) for name, lines in texts.items()})
+    write_files(folder, {name: "".join(f"{line}\n" for line in lines) for name, lines in texts.items()})
 
 
 def test_every_command_of_classification_runs(tmp_path, shapes, monkeypatch):
@@ -46,7 +46,7 @@ def test_every_command_of_classification_runs(tmp_path, shapes, monkeypatch):
     monkeypatch.chdir(tmp_path)
     short = ["Model.image.weights=null", "Data.workers=0", "Schedule.warmup_steps=1", "Training.steps=2",
              "Evaluation.every=2", "Training.output=new"]  # fmt: skip
-    for _, tool, *arguments in page_commands("classification.md"):
+    for _, tool, *arguments in list_commands("classification.md"):
         if tool == "tools/train.py":
             succeed(Path(tool).stem, *arguments, *(word for setting in short for word in ("-o", setting)))
             assert "zh/acc1" in Path("new/log.jsonl").read_text()
@@ -66,7 +66,7 @@ def languages(tmp_path_factory):
     """The folder in which the commands of new_language.md have been run: Chinese for tiny CLIP and SigLIP."""
     folder = tmp_path_factory.mktemp("new_language")
     for name in ("MODEL", "ERNIE"):
-        untrained_checkpoint(folder / name, TOKENS)
+        write_untrained_checkpoint(folder / name, TOKENS)
     for name, fixture in (("clip-vit-base-patch16", "hf_clip"), ("siglip-base-patch16-224", "hf_siglip")):
         shutil.copytree(FOLDERS[fixture], folder / name)
     shutil.copytree(FOLDERS["hf_clip"] / "inputs", folder / "photos", ignore=shutil.ignore_patterns("*.json"))
@@ -74,7 +74,7 @@ def languages(tmp_path_factory):
         csv.writer(file).writerows([("caption_en", "caption_zh"), *24 * list(WORDS.items())])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for _, tool, *arguments in page_commands("new_language.md", until="## What was measured"):
+        for _, tool, *arguments in list_commands("new_language.md", until="## What was measured"):
             if BASE in arguments:
                 arguments[arguments.index(BASE)] = SMALL[0]
                 arguments += [word for setting in SMALL[1:] for word in ("-o", setting)]

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.support.page_commands import PAGES, blocks, environment
+from tests.support.page_commands import PAGES, list_blocks, make_environment
 from tests.support.paths import ROOT
 from tests.support.processes import run_process
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 def bash_of(page):
-    return "\n".join(text for language, text in blocks(PAGES[page]) if language == "bash")
+    return "\n".join(text for language, text in list_blocks(PAGES[page]) if language == "bash")
 
 
 def walk(folder, commands):
@@ -22,7 +22,7 @@ def walk(folder, commands):
         (folder / name).symlink_to(ROOT / name)
     walked = run_process(
         ["bash", "-euxo", "pipefail", "-c", commands],
-        cwd=folder, env=environment(), capture_output=True, text=True, timeout=1800,
+        cwd=folder, env=make_environment(), capture_output=True, text=True, timeout=1800,
     )  # fmt: skip
     print(walked.stdout, walked.stderr)  # shown where the test fails
     assert walked.returncode == 0
@@ -31,7 +31,7 @@ def walk(folder, commands):
 
 def test_the_killed_run_ends_where_the_uninterrupted_one_ends(tmp_path):
     walked = walk(tmp_path, bash_of("walkthrough.md"))
-    for language, output in blocks(PAGES["walkthrough.md"]):
+    for language, output in list_blocks(PAGES["walkthrough.md"]):
         assert language or output in walked.stdout, "the page shows another output"
     assert "Killed" in walked.stderr
     losses = (tmp_path / "runs" / "walk" / "run.losses").read_text().splitlines()

@@ -17,7 +17,7 @@ from ernie_vil2.parallel.collectives import (
 )
 from ernie_vil2.parallel.ranks import join_ranks
 from ernie_vil2.training.update import BatchGate, StopSignals
-from tests.support.ranks import forked_ranks
+from tests.support.ranks import run_ranks
 
 
 def among(monkeypatch, *others):
@@ -122,7 +122,7 @@ def main(folder):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    forked_ranks(main, folder, ranks=3)
+    run_ranks(main, folder, ranks=3)
     tried = sorted(path.name for path in folder.glob("tried_*"))
     return [json.loads((folder / f"{rank}.json").read_text()) | {"tried": tried} for rank in range(3)]
 

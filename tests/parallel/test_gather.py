@@ -8,7 +8,7 @@ from benchmarks.traffic import counted_traffic
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.parallel import gather, gather_ids, gather_rows, gather_views
 from ernie_vil2.parallel.ranks import join_ranks
-from tests.support.ranks import forked_ranks
+from tests.support.ranks import run_ranks
 
 VIEWS = ["image_1", "image_2", "text_1", "text_2"]
 WEIGHTS = {"image_image": 0.5, "text_text": 0.25, "image_text": 1.0, "text_image": 2.0}
@@ -82,7 +82,7 @@ def ranks(batch, tmp_path_factory):
     """What each of two processes found, by run: in tiles "float32" and "float64", and "plain"."""
     folder = tmp_path_factory.mktemp("gather")
     np.savez(folder / "batch.npz", **batch)
-    forked_ranks(main, folder)
+    run_ranks(main, folder)
     return [np.load(folder / f"rank_{rank}.npz") for rank in range(2)]
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.support import gradient_worker as worker
-from tests.support.gradient_worker import CASES, WRONG, Case
-from tests.support.ranks import forked_ranks
+from tests.support.gradient_worker import CASES, WRONG_CONVENTIONS, Case
+from tests.support.ranks import run_ranks
 
 TOLERANCE = {"float32": 1e-6, "float64": 1e-10}
 RIGHT = [name for name, case in CASES.items() if case.convention == "right"]
@@ -20,7 +20,7 @@ ZERO = "k_proj.bias"
 
 @cache
 def one_process(pairs, duplicates, dtype):
-    return worker.gradients(Case(pairs, duplicates, dtype))
+    return worker.compute_gradients(Case(pairs, duplicates, dtype))
 
 
 def errors(found, truth):
@@ -51,7 +51,7 @@ def check(found, name):
 
 def run(folder, ranks, cases):
     """Each rank's gradients by case and parameter."""
-    forked_ranks(worker.main, folder, cases, ranks=ranks)
+    run_ranks(worker.main, folder, cases, ranks=ranks)
     found = []
     for rank in range(ranks):
         by_case = {case: {} for case in cases}
@@ -78,7 +78,7 @@ def test_more_ranks_find_the_gradients_of_one(tmp_path, ranks):
     found = run(tmp_path, ranks, list(CASES))
     for name in RIGHT:
         check(found, name)
-    for name in WRONG:
+    for name in WRONG_CONVENTIONS:
         with pytest.raises(AssertionError, match=name):
             check(found, name)
 

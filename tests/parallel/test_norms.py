@@ -10,7 +10,7 @@ from paddle import nn
 from ernie_vil2.parallel import average_statistics
 from ernie_vil2.parallel.norms import find_batch_norms, find_frozen_norms, preserve_statistics, synchronise_norms
 from ernie_vil2.parallel.ranks import join_ranks
-from tests.support.ranks import forked_ranks
+from tests.support.ranks import run_ranks
 
 # A momentum that float32 holds exactly: Paddle's kernel takes it as one, even for float64.
 NORMS = {
@@ -70,7 +70,7 @@ def main(folder):
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("norms")
-    forked_ranks(main, folder)
+    run_ranks(main, folder)
     return [np.load(folder / f"{rank}.npz") for rank in range(2)]
 
 

@@ -23,7 +23,7 @@ from ernie_vil2.planning.plan import (
 )
 from ernie_vil2.planning.towers import Towers
 from ernie_vil2.training.trainer import Trainer
-from tests.support.ranks import forked_ranks
+from tests.support.ranks import run_ranks
 from tests.support.trainings import REPVGG
 
 SMALL = [
@@ -232,7 +232,7 @@ def count_traffic(folder, settings):
 ], ids=["norms", "two pairs"])  # fmt: skip
 def test_bytes_and_calls_are_those_of_a_step(overrides, tmp_path, changes):
     settings = [*overrides, *changes, "Training.steps=3", "Training.device=cpu"]
-    forked_ranks(count_traffic, tmp_path, settings)
+    run_ranks(count_traffic, tmp_path, settings)
 
     config = load_config(None, settings)
     planned = defaultdict(lambda: {"calls": 0, "payload": 0, "sent": 0.0})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.support.shapes import TOKENS
 
-TOWERS = [
+SMALLEST_MODEL = [
     "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 1}",
     "Model.text={name: ernie, width: 32, depth: 1, heads: 1, max_positions: 16}",
     "Data.max_length=16",
@@ -17,15 +17,15 @@ TOWERS = [
 """Settings of the smallest model."""
 
 
-def untrained_checkpoint(folder, tokens=TOKENS, task="multi_view"):
+def write_untrained_checkpoint(folder, tokens=TOKENS, task="multi_view"):
     """An untrained model of ViT 32/16 and ERNIE, one block each, with these tokens, as a checkpoint in `folder`."""
     shutil.copytree(_untrained(tuple(tokens), task), folder, dirs_exist_ok=True)
     return folder
 
 
-def checkpoint_with_widths(folder):
+def write_checkpoint_with_widths(folder):
     """The same checkpoint, as if trained with Loss.widths of 8, 16 and 32."""
-    config = untrained_checkpoint(folder) / "config.yaml"
+    config = write_untrained_checkpoint(folder) / "config.yaml"
     text = config.read_text()
     assert "  widths: []\n" in text
     config.write_text(text.replace("  widths: []\n", "  widths: [8, 16, 32]\n"))
@@ -44,7 +44,7 @@ def _untrained(tokens, task):
     folder = Path(tempfile.mkdtemp(prefix="untrained-"))
     atexit.register(shutil.rmtree, folder)
     (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
-    settings = [*TOWERS, f"Training.task={task}"]
+    settings = [*SMALLEST_MODEL, f"Training.task={task}"]
     paddle.seed(0)
     made = build_task(load_config(None, [*settings, f"Model.text.vocabulary={json.dumps(str(folder / 'vocab.txt'))}"]))
     made.build(initialize=False)

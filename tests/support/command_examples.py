@@ -13,11 +13,11 @@ import pytest
 
 from ernie_vil2 import cli as commands
 from experiments.ablation import command as study
-from tests.support.checkpoints import untrained_checkpoint
-from tests.support.entailment_data import entailment_folder
-from tests.support.published_files import json_lines, write
-from tests.support.rectangles import export
-from tests.support.shapes import COLOURS, SHAPES, draw, png, write_tsv
+from tests.support.checkpoints import write_untrained_checkpoint
+from tests.support.entailment_data import write_entailment_folder
+from tests.support.published_files import json_lines, write_files
+from tests.support.rectangles import export_detector
+from tests.support.shapes import COLOURS, SHAPES, draw, encode_png, write_tsv
 
 CONFIG = """
 Model:
@@ -102,10 +102,10 @@ EXAMPLES = {
 def inputs(tmp_path_factory, shapes):
     """The folder that `IN` means."""
     folder = tmp_path_factory.mktemp("inputs")
-    disc, bar = ([png(draw(COLOURS["red"][0], shape, np.random.default_rng(copy))) for copy in range(5)]
+    disc, bar = ([encode_png(draw(COLOURS["red"][0], shape, np.random.default_rng(copy))) for copy in range(5)]
                  for shape in ("disc", "bar"))  # fmt: skip
     tags = [{"id": f"{colour}-{shape}-2-0", "tags": [colour]} for colour, shape in product(COLOURS, SHAPES)]
-    write(folder, {
+    write_files(folder, {
         "val.tar": shapes["val"].read_bytes(),
         "tiny.yaml": CONFIG.replace("IN", str(folder)),
         "study.yaml": STUDY.replace("IN", str(folder)),
@@ -125,32 +125,32 @@ def inputs(tmp_path_factory, shapes):
         **{f"classes/train/disc/{copy}.png": image for copy, image in enumerate(disc)},
         **{f"classes/train/bar/{copy}.png": image for copy, image in enumerate(bar)},
     })  # fmt: skip
-    export(folder / "detector")
-    untrained_checkpoint(folder / "model")
-    untrained_checkpoint(folder / "classifier", task="entailment")
-    entailment_folder(folder / "snli-ve")
+    export_detector(folder / "detector")
+    write_untrained_checkpoint(folder / "model")
+    write_untrained_checkpoint(folder / "classifier", task="entailment")
+    write_entailment_folder(folder / "snli-ve")
     (folder / "run" / "checkpoints").mkdir()
     (folder / "run" / "checkpoints" / "step_00000001").symlink_to(folder / "model")
     write_tsv(folder / "rows.tsv", [(f"a {colour} disc", colour, disc[0]) for colour in COLOURS])
     for layout, name, data in (("numpy", "embeddings", "val.tar"), ("official", "official", "rows.tsv")):
         changes = {"--data": f"IN/{data}", "--format": layout, "--output": f"IN/{name}"}
-        assert run("embed", changes, folder, folder / "out") == 0
-    assert run("search build", {"--index": "IN/index"}, folder, folder / "out") == 0
-    assert run("study", {}, folder, folder / "out") == 0
+        assert run_example("embed", changes, folder, folder / "out") == 0
+    assert run_example("search build", {"--index": "IN/index"}, folder, folder / "out") == 0
+    assert run_example("study", {}, folder, folder / "out") == 0
     shutil.copy(folder / "out" / "study" / "results.json", folder)
     return folder
 
 
-RESUMABLE = re.compile(
+RESUMABLE_FILES = re.compile(
     r"/run.lock$|/index/|/shards/.prepare/|/\.curate/|/\d+.tar$|tags.jsonl.partial$|/(?:embeddings|cache)/[0-9a-f]{32}/\w+-[0-9a-f]{32}.safetensors$"
 )
 """Files that a command which has failed leaves, to go on from them."""
 
 
 @cache
-def options(example: str) -> dict[str, argparse.Action]:
+def list_options(example: str) -> dict[str, argparse.Action]:
     """Return the arguments with a value, of the command or subcommand of an example, and their actions."""
-    parser = commands.make_parser(command_of(example))
+    parser = commands.make_parser(resolve_command(example))
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             parser = action.choices[EXAMPLES[example][action.dest]]
@@ -161,13 +161,13 @@ def options(example: str) -> dict[str, argparse.Action]:
     }
 
 
-def command_of(example: str) -> str | ModuleType:
+def resolve_command(example: str) -> str | ModuleType:
     """Return what `commands.run` takes for an example."""
     name = example.split()[0]
     return study if name == "study" else name
 
 
-def run(example: str, changes: dict[str, str | list[str] | None], inputs: Path, out: Path) -> int:
+def run_example(example: str, changes: dict[str, str | list[str] | None], inputs: Path, out: Path) -> int:
     """Run an example with other values of some arguments (None: without a value), and return its exit code."""
     positional, options = [], []
     for argument, value in (EXAMPLES[example] | changes).items():
@@ -177,11 +177,11 @@ def run(example: str, changes: dict[str, str | list[str] | None], inputs: Path, 
         else:
             positional += values
     given = [text.replace("IN", str(inputs)).replace("OUT", str(out)) for text in positional + options]
-    return commands.run(command_of(example), given)
+    return commands.run(resolve_command(example), given)
 
 
 @pytest.fixture
 def command(inputs, tmp_path, monkeypatch):
     """`command(example, {argument: value})`: `run` within a folder of this test, which `OUT` means."""
     monkeypatch.chdir(tmp_path)
-    return lambda example, changes, out=tmp_path: run(example, changes, inputs, out)
+    return lambda example, changes, out=tmp_path: run_example(example, changes, inputs, out)

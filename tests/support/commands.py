@@ -29,7 +29,7 @@ def succeed(command, *arguments):
 
 
 @contextmanager
-def small_disk(folder, size):
+def mount_small_disk(folder, size):
     """A file system of its own, made at a folder; skips the test where that is not allowed."""
     folder.mkdir()
     mounted = run_process(

@@ -13,13 +13,13 @@ from ernie_vil2.data.readers import open_sources
 from tests.support import shapes
 
 
-def smooth_image(seed, size=64):
+def make_distinct_image(seed, size=64):
     """A smooth image that nothing else resembles, `[size, size, 3]` uint8."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def write_tar(path, rows, others=None):
+def write_pair_shard(path, rows, others=None):
     """A shard of rows (image file, caption or captions by language), with other fields of each."""
     members = []
     for number, (image, caption) in enumerate(rows):

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from ernie_vil2.evaluation.scorers import cxc
-from tests.support.shapes import draw, png
+from tests.support.shapes import draw, encode_png
 
-IMAGES, TEXTS_EACH = 30, 5
+IMAGES, TEXTS_PER_IMAGE = 30, 5
 
 
-def image_id(number):
+def make_image_id(number):
     return f"COCO_val2014_{number:012d}.jpg"
 
 
-def caption_id(number):
+def make_caption_id(number):
     return f"COCO_val2014:sentid:{number}"
 
 
-def rating(rng):
+def draw_rating(rng):
     """Quarters, so that many ratings are exactly the least that counts."""
     return round(4 * rng.uniform(0, 5)) / 4
 
@@ -32,15 +32,15 @@ def rated_folder(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     tables = {"sits": [], "sts": [], "sis": []}
     for image in range(IMAGES):
-        for caption in range(image * TEXTS_EACH, (image + 1) * TEXTS_EACH):
-            tables["sits"].append((caption_id(caption), image_id(image), 2.0 if image == 2 else 4.5))
+        for caption in range(image * TEXTS_PER_IMAGE, (image + 1) * TEXTS_PER_IMAGE):
+            tables["sits"].append((make_caption_id(caption), make_image_id(image), 2.0 if image == 2 else 4.5))
     for _ in range(120):
-        caption, image = rng.integers(5, IMAGES * TEXTS_EACH), rng.integers(3, IMAGES)
-        tables["sits"].append((caption_id(caption), image_id(image), rating(rng)))
-        a, b = rng.choice(IMAGES * TEXTS_EACH, 2, replace=False)
-        tables["sts"].append((caption_id(a), caption_id(b), rating(rng)))
+        caption, image = rng.integers(5, IMAGES * TEXTS_PER_IMAGE), rng.integers(3, IMAGES)
+        tables["sits"].append((make_caption_id(caption), make_image_id(image), draw_rating(rng)))
+        a, b = rng.choice(IMAGES * TEXTS_PER_IMAGE, 2, replace=False)
+        tables["sts"].append((make_caption_id(a), make_caption_id(b), draw_rating(rng)))
         a, b = rng.choice(IMAGES, 2, replace=False)
-        tables["sis"].append((image_id(a), image_id(b), rating(rng)))
+        tables["sis"].append((make_image_id(a), make_image_id(b), draw_rating(rng)))
     for kind, rows in tables.items():
         monkeypatch.setitem(cxc.NUM_RATINGS, (kind, "test"), len(rows))
         with (tmp_path / f"{kind}_test.csv").open("w", newline="") as file:
@@ -55,18 +55,20 @@ def write_images(folder, split="test"):
     rng, rows = np.random.default_rng(0), []
     (folder / "val2014").mkdir()
     for image in range(IMAGES):
-        (folder / "val2014" / image_id(image)).write_bytes(png(draw((200, 30, 30), "disc", rng)))
+        (folder / "val2014" / make_image_id(image)).write_bytes(encode_png(draw((200, 30, 30), "disc", rng)))
         sentences = [{"raw": f"a {number}", "sentid": image * 5 + number, "imgid": image} for number in range(5)]
-        rows.append({"filename": image_id(image), "filepath": "val2014", "split": split, "imgid": image,
+        rows.append({"filename": make_image_id(image), "filepath": "val2014", "split": split, "imgid": image,
                      "sentences": sentences})  # fmt: skip
     (folder / "dataset_coco.json").write_text(json.dumps({"images": rows}))
 
 
-def ratings_file(tmp_path, rows, ending="", scores=None):
+def write_ratings(tmp_path, rows, ending="", scores=None):
     """Ratings of captions that are as many as NUM_RATINGS says, unless `rows` differ."""
     path = tmp_path / f"sts_test.csv{ending}"
     scores = scores or [f"{number % 6}" for number in range(rows)]
     text = "caption1,caption2,agg_score,sampling_method\n"
-    text += "".join(f"{caption_id(n)},{caption_id(n + 1)},{score},c2c_isim\n" for n, score in enumerate(scores))
+    text += "".join(
+        f"{make_caption_id(n)},{make_caption_id(n + 1)},{score},c2c_isim\n" for n, score in enumerate(scores)
+    )
     (gzip.open if ending else open)(path, "wt").write(text)
     return path

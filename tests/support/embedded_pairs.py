@@ -9,7 +9,7 @@ from ernie_vil2.evaluation.encoded import EncodedBenchmark
 PAIRS = [[0, 0], [1, 2], [1, 1], [0, 2]]
 
 
-def encoded(images=None, texts=None, pairs=PAIRS):
+def make_encoded_benchmark(images=None, texts=None, pairs=PAIRS):
     """Two images and three texts; ids as data sets have them: a number, and names."""
     images = np.array([[0.6, 0.8], [1.0, 0.0]], np.float32) if images is None else images
     texts = np.array([[0.0, 1.0], [-0.6, 0.8], [0.1, 9.9e-5]], np.float32) if texts is None else texts
@@ -27,7 +27,7 @@ def encoded(images=None, texts=None, pairs=PAIRS):
     )
 
 
-def normalised_pairs(images, texts, pairs, names=None, tags=None):
+def make_normalised_benchmark(images, texts, pairs, names=None, tags=None):
     """Return embeddings `[N, D]` of images and texts, normalised, as a benchmark; `names` are the texts."""
     images, texts = (np.asarray(side, np.float32) for side in (images, texts))
     images, texts = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (images, texts))
@@ -39,7 +39,7 @@ def normalised_pairs(images, texts, pairs, names=None, tags=None):
     return EncodedBenchmark(benchmark, images, texts, BadSampleReport())
 
 
-def noisy_pairs(images=30, per_image=2, noise=1.0, seed=0, width=8):
+def make_noisy_benchmark(images=30, per_image=2, noise=1.0, seed=0, width=8):
     """Return embeddings of images, and of texts that are near them by so much noise; the images never differ."""
     own = np.random.default_rng(99).normal(size=[images, width])
     owner = np.repeat(np.arange(images), per_image)

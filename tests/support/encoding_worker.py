@@ -4,13 +4,15 @@ import numpy as np
 
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.parallel.ranks import join_ranks
-from tests.support.encoding_model import StandIn, benchmark, noise_image
+from tests.support.encoding_model import ProjectionEncoder, make_benchmark, make_noise_image
 
 CASES = {
     # Chunks of 2 over three ranks: images 2 2 2 1, texts 2 2 1; image 6, alone in its chunk, is broken.
-    "uneven": benchmark({**{str(n): noise_image(n) for n in range(6)}, "6": b"broken"}, ["a", "b", "c", "b", "d", "e"]),
+    "uneven": make_benchmark(
+        {**{str(n): make_noise_image(n) for n in range(6)}, "6": b"broken"}, ["a", "b", "c", "b", "d", "e"]
+    ),
     # The third rank has nothing to do.
-    "few": benchmark({"0": noise_image(0)}, ["a"]),
+    "few": make_benchmark({"0": make_noise_image(0)}, ["a"]),
 }
 
 
@@ -19,7 +21,7 @@ def main(folder):
     found = {}
     for case, rows in CASES.items():
         for run in ("first", "second"):
-            model, ticks = StandIn(), []
+            model, ticks = ProjectionEncoder(), []
             encoded = encode_benchmark(
                 model, rows, folder / "cache", ticks.append, chunk_rows=2, rank=rank, ranks=ranks
             )

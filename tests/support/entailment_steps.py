@@ -3,24 +3,24 @@
 import numpy as np
 import paddle
 
-from tests.support.steps import ROWS, VIT, setting
-from tests.support.trainings import built_task
+from tests.support.steps import ROWS, VIT, make_config
+from tests.support.trainings import build_seeded_task
 
 CASES = [(task, head) for task in ("entailment", "nlvr2") for head in ("concatenation", "interaction")]
 TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
 
 
-def step_of(task, head, *changes):
+def make_step(task, head, *changes):
     """Return the task and the step of a new model, as the trainer prepares them for one process."""
-    config = setting(VIT, f"Training.task={task}", f"Head.kind={head}", "Head.dropout=0.3",
+    config = make_config(VIT, f"Training.task={task}", f"Head.kind={head}", "Head.dropout=0.3",
                      "Model.text.vocabulary=demo_data/vocabulary.txt", *changes)  # fmt: skip
-    built = built_task(config, initialize=False)
+    built = build_seeded_task(config, initialize=False)
     built.model.train()
     built.prepare(None, None)
     return built, built._step
 
 
-def batch(task, dtype="float32", rows=range(ROWS)):
+def make_batch(task, dtype="float32", rows=range(ROWS)):
     """Return views, labels and positions of some rows of the global batch."""
     rng, rows = np.random.default_rng(0), np.array(rows)
     names = ("image_1", "image_2")[: {"entailment": 1, "nlvr2": 2}[task]]

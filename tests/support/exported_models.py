@@ -11,11 +11,11 @@ from ernie_vil2.encoder import ErnieViL2, PaddleBackend
 from ernie_vil2.export import export
 from ernie_vil2.losses import get_initial_bias
 from ernie_vil2.models import build_dual_encoder
-from tests.support.shapes import COLOURS, SHAPES, TOKENS, draw, png
+from tests.support.shapes import COLOURS, SHAPES, TOKENS, draw, encode_png
 
-TEXT = "Model.text={name: %s, width: 32, depth: 2, heads: 2, max_positions: 16, pooling: %s}"
+TEXT_TOWER = "Model.text={name: %s, width: 32, depth: 2, heads: 2, max_positions: 16, pooling: %s}"
 TEXTS = [f"a {colour} {shape}{' a' * more}" for more, (colour, shape) in enumerate(zip(COLOURS, SHAPES, strict=True))]
-IMAGES = [png(draw(rgb, shape, np.random.default_rng(0), size)) for (rgb, _), shape, size in
+IMAGES = [encode_png(draw(rgb, shape, np.random.default_rng(0), size)) for (rgb, _), shape, size in
           zip(COLOURS.values(), SHAPES, (32, 40, 55, 90), strict=True)]  # fmt: skip
 GRAPHS = {
     "onnx": {"image.onnx", "text.onnx"},
@@ -23,7 +23,7 @@ GRAPHS = {
 }
 
 
-def untrained(*overrides):
+def make_untrained_encoder(*overrides):
     """A model of our own towers, untrained."""
     config = load_config(None, ["Data.max_length=16", *overrides])
     paddle.seed(0)
@@ -36,8 +36,10 @@ def untrained(*overrides):
 
 @pytest.fixture(scope="session")
 def model():
-    return untrained("Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 2}",
-                     TEXT % ("ernie", "cls"))  # fmt: skip
+    return make_untrained_encoder(
+        "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 1, heads: 2}",
+        TEXT_TOWER % ("ernie", "cls"),
+    )
 
 
 @pytest.fixture(scope="session")

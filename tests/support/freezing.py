@@ -12,8 +12,8 @@ from ernie_vil2.config import load_config
 from ernie_vil2.models.dual_encoder import find_layer_groups
 from ernie_vil2.parallel.norms import find_batch_norms, get_running_statistics, prepare_norms
 from tests.support import entailment_steps, steps
-from tests.support.steps import OWN, ROWS, compute, default_dtype, errors
-from tests.support.trainings import built_task
+from tests.support.steps import RANK_ROWS, ROWS, compute_step, measure_errors, use_default_dtype
+from tests.support.trainings import build_seeded_task
 
 IMAGES = {
     "ViT": "{name: ViT, image_size: 32, patch_size: 16, width: 16, depth: 2, heads: 2, drop_path: 0.3}",
@@ -26,7 +26,7 @@ TOWERS = tuple(zip(IMAGES, TEXTS, strict=True))
 SIZES = "width: 16, depth: 2, heads: 2, max_positions: 8, dropout: 0.2, attention_dropout: 0.2"
 STEPS = {"direct": (), "recomputed": ("Training.recompute=true",), "cached": ("Training.micro_batch=4",),
          "cached, recomputed": ("Training.recompute=true", "Training.micro_batch=4")}  # fmt: skip
-JOINED = tuple(row for own in OWN for row in own.tolist())
+ROWS_OF_ALL_RANKS = tuple(row for own in RANK_ROWS for row in own.tolist())
 """The rows of all ranks."""
 
 
@@ -55,33 +55,33 @@ class Case:
         ])  # fmt: skip
 
 
-def built(case):
+def build_case(case):
     """Return the task of a case with its model."""
-    return built_task(case.config, initialize=False)
+    return build_seeded_task(case.config, initialize=False)
 
 
 @cache
-def groups(image, text):
+def list_layer_groups(image, text):
     """The names of the layer groups that hold parameters, by tower."""
-    towers = find_layer_groups(built(Case(image, text)).model)
+    towers = find_layer_groups(build_case(Case(image, text)).model)
     return {tower: [name for name, frozen in found.items() if frozen] for tower, found in towers.items()}
 
 
-def alone_and_in_prefixes(image, text):
+def list_frozen_groups(image, text):
     """Yield every group by itself, and with all groups of its tower before it."""
-    for names in groups(image, text).values():
+    for names in list_layer_groups(image, text).values():
         yield from ((name,) for name in names)
         yield from (tuple(names[:end]) for end in range(2, len(names) + 1))
 
 
-def gradients(case, thawed=False, rows=JOINED):
+def compute_gradients(case, thawed=False, rows=ROWS_OF_ALL_RANKS):
     """Return the losses of a step and the gradients of its parameters, and the names of those that are frozen.
 
     `thawed`: what is frozen has a gradient all the same, and all else is as it is. That running statistics follow the
     rows where a weight of their norm is trained, and stay where none is, is checked on the way.
     """
-    with default_dtype("float64"):
-        task, ranks = built(case), dist.get_world_size()
+    with use_default_dtype("float64"):
+        task, ranks = build_case(case), dist.get_world_size()
         norms = find_batch_norms(task.model)
         for norm in norms.values():
             norm.to(dtype="float64")  # the older ones begin in float32
@@ -95,33 +95,33 @@ def gradients(case, thawed=False, rows=JOINED):
         task.prepare(parallel, None)
         before = {name: norm._mean.numpy() for name, norm in norms.items()}
         if case.task == "multi_view":
-            views = steps.batch("float64", rows)
+            views = steps.make_batch("float64", rows)
         else:
-            views = entailment_steps.batch(case.task, "float64", rows)
-        found = compute(task._step, views)
+            views = entailment_steps.make_batch(case.task, "float64", rows)
+        found = compute_step(task._step, views)
         for name, norm in norms.items():
             stays = np.array_equal(norm._mean.numpy(), before[name])
             assert stays == ({f"{name}.weight", f"{name}.bias"} <= frozen.keys()), (case, name)
         return found, set(frozen)
 
 
-thawed = cache(partial(gradients, thawed=True))
+compute_unfrozen_gradients = cache(partial(compute_gradients, thawed=True))
 
 
-def check(case, losses, found, frozen):
+def check_case(case, losses, found, frozen):
     """Compare losses and gradients of a case with those of the same model where all parameters have one."""
-    (all_losses, every), _ = thawed(case)
+    (all_losses, every), _ = compute_unfrozen_gradients(case)
     assert not found.keys() & frozen
     trained = {name: value for name, value in every.items() if name not in frozen}
-    assert max(errors((losses, found), (all_losses, trained))) < 1e-9, case
+    assert max(measure_errors((losses, found), (all_losses, trained))) < 1e-9, case
 
 
-def of_ranks():
+def list_rank_cases():
     """Return cases for several ranks, on which batch norms of a micro batch are others than those of one process."""
     cases = [
         Case(image, text, frozen, step, lora=lora)
         for image, text in TOWERS
-        for frozen in alone_and_in_prefixes(image, text)
+        for frozen in list_frozen_groups(image, text)
         for step in STEPS
         for lora in (False, True)
         if image == "ViT" or "cached" not in step
@@ -129,11 +129,11 @@ def of_ranks():
     return cases[:: len(cases) // 8]
 
 
-def found_by_rank(cases, rank):
+def compute_rank_arrays(cases, rank):
     """Return what a rank computes, as arrays by name."""
     arrays = {}
     for number, case in enumerate(cases):
-        (losses, found), _ = gradients(case, rows=OWN[rank])
+        (losses, found), _ = compute_gradients(case, rows=RANK_ROWS[rank])
         arrays |= {f"frozen/{number}/losses/{name}": value for name, value in losses.items()}
         arrays |= {f"frozen/{number}/gradients/{name}": value for name, value in found.items()}
     return arrays
@@ -143,9 +143,9 @@ def check_ranks(ranks, cases):
     """Compare what two ranks have computed with one process."""
     for number, case in enumerate(cases):
         prefix = f"frozen/{number}"
-        (losses, _), frozen = thawed(case)
+        (losses, _), frozen = compute_unfrozen_gradients(case)
         losses = {name: sum(float(rank[f"{prefix}/losses/{name}"]) for rank in ranks) for name in losses}
         for rank in ranks:
             start = f"{prefix}/gradients/"
             found = {name.removeprefix(start): rank[name] for name in rank if name.startswith(start)}
-            check(case, losses, found, frozen)
+            check_case(case, losses, found, frozen)

@@ -48,17 +48,17 @@ CASES = {
     **{pair: Case(pairs=(pair,)) for pair in PAIRS},
     **{f"{pair} float32": Case(pairs=(pair,), dtype="float32") for pair in PAIRS},
 }
-WRONG = (
+WRONG_CONVENTIONS = (
     "all against all, own slice",
     "that times N",
     "average, all against all",
     "no gradient through columns",
     "own slice",
 )
-CASES |= {convention: Case(convention=convention) for convention in WRONG}
+CASES |= {convention: Case(convention=convention) for convention in WRONG_CONVENTIONS}
 
 
-def batch(dtype):
+def make_batch(dtype):
     rng = np.random.default_rng(0)
     views = {name: rng.normal(size=[ROWS, 3, 16, 16]).astype(dtype) for name in ("image_1", "image_2")}
     text = rng.integers(1, WORDS, size=[ROWS, 8])
@@ -67,7 +67,7 @@ def batch(dtype):
     return views | {"text_1": text, "text_2": text}, rng.integers(0, 8, size=[ROWS, 2])
 
 
-class Wrong(DirectStep):
+class WrongStep(DirectStep):
     """Conventions of public code that give other gradients; docs/ranks.md says how far off each is."""
 
     def __init__(self, *arguments, convention):
@@ -103,7 +103,7 @@ class WrongGather(paddle.autograd.PyLayer):
         return gradient.split(ctx.counts)[dist.get_rank()]
 
 
-def gradients(case: Case) -> dict[str, np.ndarray]:
+def compute_gradients(case: Case) -> dict[str, np.ndarray]:
     """Every parameter's gradient on this rank, by name; a parameter that the loss does not need has none."""
     config = load_config(None, OVERRIDES)
     paddle.seed(1 + dist.get_rank())  # data parallel gives all ranks the weights of the first
@@ -113,12 +113,12 @@ def gradients(case: Case) -> dict[str, np.ndarray]:
     if case.convention == "right":
         step = DirectStep(model, loss, config, parallel)
     else:
-        step = Wrong(model, loss, config, parallel, convention=case.convention)
+        step = WrongStep(model, loss, config, parallel, convention=case.convention)
     (parallel or model).train()
 
     rank, bounds = dist.get_rank(), BOUNDS[dist.get_world_size()]
     own = slice(bounds[rank], bounds[rank + 1])
-    views, ids = batch(case.dtype)
+    views, ids = make_batch(case.dtype)
     views = {name: paddle.to_tensor(views[name][own]) for name in loss.views}
 
     right = gather._GatherRows
@@ -135,5 +135,5 @@ def gradients(case: Case) -> dict[str, np.ndarray]:
 def main(folder, cases):
     """One of the ranks."""
     rank, _ = join_ranks()
-    found = {f"{case}/{name}": value for case in cases for name, value in gradients(CASES[case]).items()}
+    found = {f"{case}/{name}": value for case in cases for name, value in compute_gradients(CASES[case]).items()}
     np.savez(folder / f"rank_{rank}.npz", **found)

@@ -35,7 +35,7 @@ class Page(HTMLParser):
         return [a for a in found if all(a.get(key.rstrip("_")) == value for key, value in wanted.items())]
 
 
-def lines_of(html, chart):
+def read_chart_lines(html, chart):
     """The points of every line of one chart, in the chart's own units."""
     svg = re.search(rf'<svg[^>]*aria-label="{chart}".*?</svg>', html, re.DOTALL).group()
     paths = re.findall(r'<path class="line[^"]*" d="([^"]*)"', svg)

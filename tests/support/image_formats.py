@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 
-def smooth_image(height=48, width=64, channels=3):
+def make_smooth_image(height=48, width=64, channels=3):
     """Return smooth colours, no two corners alike, `[height, width, channels]` uint8 RGB."""
     coarse = np.random.default_rng(0).integers(0, 256, [3, 4, channels], dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, channels)
 
 
-def encoded(image, kind="PNG", **options):
+def encode_image(image, kind="PNG", **options):
     """Return a Pillow image, or pixels, as a file's bytes."""
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     file = io.BytesIO()
@@ -22,19 +22,19 @@ def encoded(image, kind="PNG", **options):
     return file.getvalue()
 
 
-COLOUR, TRANSPARENT = Image.fromarray(smooth_image(48, 64)), Image.fromarray(smooth_image(48, 64, 4))
-WIDE = Image.fromarray(smooth_image(48, 64)[..., 0].astype(np.uint16) * 257)
+COLOUR, TRANSPARENT = Image.fromarray(make_smooth_image(48, 64)), Image.fromarray(make_smooth_image(48, 64, 4))
+WIDE = Image.fromarray(make_smooth_image(48, 64)[..., 0].astype(np.uint16) * 257)
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 FILES = {
-    **{kind: encoded(COLOUR, kind) for kind in FORMATS},
-    **{f"{kind}, grey": encoded(COLOUR.convert("L"), kind) for kind in FORMATS},
-    **{f"{kind}, transparent": encoded(TRANSPARENT, kind) for kind in FORMATS if kind not in ("JPEG", "PPM")},
-    **{f"{kind}, 16 bits": encoded(WIDE, kind) for kind in ("JPEG2000", "PNG", "PPM", "TIFF")},
-    **{f"{kind}, CMYK": encoded(COLOUR.convert("CMYK"), kind) for kind in ("JPEG", "TIFF")},
-    "JPEG, progressive": encoded(COLOUR, "JPEG", progressive=True),
-    "TIFF, JPEG within": encoded(COLOUR, "TIFF", compression="jpeg"),
-    "TIFF, LZW": encoded(COLOUR, "TIFF", compression="tiff_lzw"),
-    "WEBP, lossless": encoded(COLOUR, "WEBP", lossless=True),
+    **{kind: encode_image(COLOUR, kind) for kind in FORMATS},
+    **{f"{kind}, grey": encode_image(COLOUR.convert("L"), kind) for kind in FORMATS},
+    **{f"{kind}, transparent": encode_image(TRANSPARENT, kind) for kind in FORMATS if kind not in ("JPEG", "PPM")},
+    **{f"{kind}, 16 bits": encode_image(WIDE, kind) for kind in ("JPEG2000", "PNG", "PPM", "TIFF")},
+    **{f"{kind}, CMYK": encode_image(COLOUR.convert("CMYK"), kind) for kind in ("JPEG", "TIFF")},
+    "JPEG, progressive": encode_image(COLOUR, "JPEG", progressive=True),
+    "TIFF, JPEG within": encode_image(COLOUR, "TIFF", compression="jpeg"),
+    "TIFF, LZW": encode_image(COLOUR, "TIFF", compression="tiff_lzw"),
+    "WEBP, lossless": encode_image(COLOUR, "WEBP", lossless=True),
 }
 
 

@@ -8,7 +8,7 @@ PATIENCE = 600
 """Seconds that a test waits for what another process does: ten times what a busy machine needs."""
 
 
-def until(condition):
+def wait_until(condition):
     """Wait for a condition to become true."""
     start = time.monotonic()
     while not condition():
@@ -16,7 +16,7 @@ def until(condition):
         time.sleep(0.01)
 
 
-def examples(count):
+def limit_examples(count):
     """Settings of a test of so many examples, and of at most those of the profile "fast" with --fast."""
     fast = settings.get_profile("fast").max_examples
     return settings(max_examples=min(count, fast) if settings.default.max_examples == fast else count)

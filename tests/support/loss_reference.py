@@ -4,25 +4,25 @@ import numpy as np
 import paddle
 
 
-def reference(rows, columns, scale, offset, same, duplicates):
+def compute_info_nce(rows, columns, scale, offset, same, duplicates):
     """Loss of every row and the gradients of their sum with respect to rows, columns and scale.
 
     With p the softmax over the columns that count and t uniform over the positives, the loss of a row is
     log(sum exp(s)) - t.s, so its gradient with respect to the logits s is p - t.
     """
-    return weighted_reference(rows, columns, scale, offset, same, duplicates, np.ones(len(rows)))
+    return compute_weighted_info_nce(rows, columns, scale, offset, same, duplicates, np.ones(len(rows)))
 
 
-def scale_gradient(rows, columns, scale, block=256):
+def compute_scale_gradient(rows, columns, scale, block=256):
     """The last of `reference` for distinct samples, a block of rows at a time: the logits of all need not fit."""
     own = np.eye(len(columns), dtype=bool)
     return sum(
-        reference(rows[first : first + block], columns, scale, first, own[first : first + block], "ignored")[-1]
+        compute_info_nce(rows[first : first + block], columns, scale, first, own[first : first + block], "ignored")[-1]
         for first in range(0, len(rows), block)
     )
 
 
-def weighted_reference(rows, columns, scale, offset, same, duplicates, weights):
+def compute_weighted_info_nce(rows, columns, scale, offset, same, duplicates, weights):
     """`reference` for the sum of the losses times the weights `[B]` instead of the sum."""
     cosines = rows @ columns.T
     own = np.eye(len(columns), dtype=bool)[offset : offset + len(rows)]
@@ -45,7 +45,7 @@ def weighted_reference(rows, columns, scale, offset, same, duplicates, weights):
     return losses, scale * grad_logits @ columns, scale * grad_logits.T @ rows, (grad_logits * cosines).sum()
 
 
-def sigmoid_reference(rows, columns, scale, bias, offset, same, duplicates, weights):
+def compute_sigmoid_loss(rows, columns, scale, bias, offset, same, duplicates, weights):
     """SigLIP's loss of every row, and the gradients of their sum times the weights in rows, columns, scale and bias.
 
     With z = 1 for a positive and -1 for a negative, an entry costs -log sigmoid(z * (scale * cosine + bias)).
@@ -67,17 +67,17 @@ def sigmoid_reference(rows, columns, scale, bias, offset, same, duplicates, weig
     )
 
 
-def normalised(rng, count, width):
+def draw_unit_rows(rng, count, width):
     rows = rng.normal(size=(count, width))
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def share_an_id(row_ids, column_ids):
+def find_shared_ids(row_ids, column_ids):
     """Which rows and columns have an id of either kind in common, `[B, N]`."""
     return (row_ids[:, None] == column_ids[None]).any(axis=-1)
 
 
-def weighted_gradients(loss, arrays, weights, dtype="float64"):
+def compute_weighted_gradients(loss, arrays, weights, dtype="float64"):
     """The losses each way that `loss` gives for the arrays, and the gradients of their sum times the weights."""
     leaves = [paddle.to_tensor(np.asarray(array, dtype), stop_gradient=False) for array in arrays]
     ways = loss(*leaves)

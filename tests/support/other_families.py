@@ -24,19 +24,25 @@ PEERS = Path(__file__).parent / "peers.py"
 PEERS_PYTHON = os.environ.get("ERNIE_VIL2_PEERS") or (
     sys.executable if importlib.util.find_spec("transformers") else None
 )
-OWN = Path(__file__).parents[1] / "fixtures" / "others"
-MORE = Path(os.environ.get("ERNIE_VIL2_FIXTURES", "none"), "others")
+FAMILY_FIXTURES = Path(__file__).parents[1] / "fixtures" / "others"
+EXTRA_FIXTURES = Path(os.environ.get("ERNIE_VIL2_FIXTURES", "none"), "others")
 
 
-def _folders():
-    found = {path.name: path for root in (MORE, OWN) if root.is_dir() for path in sorted(root.iterdir())}
+def find_folders():
+    found = {
+        path.name: path
+        for root in (EXTRA_FIXTURES, FAMILY_FIXTURES)
+        if root.is_dir()
+        for path in sorted(root.iterdir())
+    }
     return {name: path for name, path in sorted(found.items()) if (path / "expected.npz").is_file()}
 
 
-FOLDERS = _folders()
+FOLDERS = find_folders()
 NAMES = list(FOLDERS)
-CARRIED_FIRST = [
-    pytest.param(name, marks=() if path.parent == OWN else pytest.mark.slow) for name, path in FOLDERS.items()
+NAMES_WITH_MARKS = [
+    pytest.param(name, marks=() if path.parent == FAMILY_FIXTURES else pytest.mark.slow)
+    for name, path in FOLDERS.items()
 ]
 """Names for tests of which six folders show most: those that the repository does not carry are slow."""
 
@@ -77,25 +83,25 @@ def change_arrays(folder, change, file="model.safetensors"):
 
 
 @cache
-def expected(name):
+def read_expected(name):
     with np.load(FOLDERS[name] / "expected.npz") as arrays:
         return dict(arrays)
 
 
-def built(stored):
+def build_for_evaluation(stored):
     """Return the model in evaluation."""
     model, _ = stored.build()
     model.eval()
     return model
 
 
-def stored(name, dialect=None):
+def read_family(name, dialect=None):
     return read_model(FOLDERS[name], dialect=dialect)
 
 
-def images(name, patch_size):
+def make_image_batches(name, patch_size):
     """The stored pixels as batches of images of one shape `[B, 3, H, W]`, with the rows that each is."""
-    arrays = expected(name)
+    arrays = read_expected(name)
     pixels = arrays["pixel_values"]
     if pixels.ndim == 4:
         return [(pixels, np.arange(len(pixels)))]
@@ -107,26 +113,26 @@ def images(name, patch_size):
     return batches
 
 
-def image_difference(model, name, patch_size):
+def measure_image_difference(model, name, patch_size):
     """The largest difference to the authors' image embeddings."""
     worst = 0.0
     with paddle.no_grad():
-        for batch, rows in images(name, patch_size):
+        for batch, rows in make_image_batches(name, patch_size):
             found = model.encode_image(paddle.to_tensor(batch)).numpy()
-            worst = max(worst, np.abs(found - expected(name)["image_embeddings"][rows]).max())
+            worst = max(worst, np.abs(found - read_expected(name)["image_embeddings"][rows]).max())
     return worst
 
 
-def inputs(name):
+def list_inputs(name):
     """The files of the images, in the order of the embeddings, and the texts."""
     folder = FOLDERS[name] / "inputs"
     files = sorted(path for path in folder.iterdir() if path.suffix != ".json")
     return files, json.loads((folder / "texts.json").read_text(encoding="utf-8"))
 
 
-def text_difference(model, name, way=""):
+def measure_text_difference(model, name, way=""):
     """Likewise of texts, from the stored ids."""
-    arrays = expected(name)
+    arrays = read_expected(name)
     with paddle.no_grad():
         found = model.encode_text(paddle.to_tensor(arrays.get(f"input_ids{way}", arrays["input_ids"]))).numpy()
     return np.abs(found - arrays[f"text_embeddings{way}"]).max()

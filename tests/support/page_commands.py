@@ -28,14 +28,14 @@ SERVERS = ("make search", "python tools/search.py serve")
 ADDRESS = "http://127.0.0.1:8000"
 
 
-def blocks(page):
+def list_blocks(page):
     """Return (language, text) of each block of a page."""
     return re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
 
 
-def parts(page):
+def split_page(page):
     """Yield ("shell", command), ("python", code), ("yaml", text) and ("", output or tree of files), in order."""
-    for language, text in blocks(page):
+    for language, text in list_blocks(page):
         if re.match(r"\$ ", text):
             prompted = "\n".join(line.removeprefix("$ ") for line in re.findall(PROMPT, text, re.M))
             yield from (("shell", command) for command in shell_commands(prompted))
@@ -61,14 +61,14 @@ def shell_commands(text):
     return commands
 
 
-def page_commands(page, until=None):
+def list_commands(page, until=None):
     """Return the words of each command of the blocks of bash of a page, or of its part before a heading."""
     text = PAGES[page].read_text(encoding="utf-8").partition(until or "\0")[0]
     lines = "".join(re.findall(r"^```bash\n(.*?)^```$", text, re.M | re.S)).replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True) for line in lines]
 
 
-def environment():
+def make_environment():
     """Return the environment of a shell in which `python` is this one, and finds the package and its tests."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
@@ -85,7 +85,7 @@ def run_command(command):
         tool, *arguments = shlex.split(line, comments=True)[1:]
         result = call(TOOLS[Path(tool).name], *arguments)
         return result.returncode, result.stdout + result.stderr
-    done = run_process(["bash", "-uo", "pipefail", "-c", command], env=environment(), timeout=1800,
+    done = run_process(["bash", "-uo", "pipefail", "-c", command], env=make_environment(), timeout=1800,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
     return done.returncode, done.stdout
 
@@ -95,7 +95,7 @@ def serve(command):
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", 8000)) == 0:
             pytest.skip("port 8000 is in use here")
-    server = start_process(["bash", "-c", f"exec {command}"], env=environment(), start_new_session=True)
+    server = start_process(["bash", "-c", f"exec {command}"], env=make_environment(), start_new_session=True)
     try:
         for _ in range(1200):
             assert server.poll() is None, f"{command} has ended by itself"

@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ernie_vil2.data.samples import BadSample
-from tests.support.shapes import png, write_tar
+from tests.support.shapes import encode_png, write_tar
 
 
-def image(number):
+def make_image(number):
     """Return an encoded image, another one for every number."""
-    return png(np.full([8, 8, 3], number, np.uint8))
+    return encode_png(np.full([8, 8, 3], number, np.uint8))
 
 
-def write(folder, files):
+def write_files(folder, files):
     """Write files by their path below a folder: bytes, text, or what JSON is made of."""
     for name, content in files.items():
         path = folder / name
@@ -34,7 +34,7 @@ def json_lines(*rows):
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def pairs(benchmark):
+def list_pairs(benchmark):
     """Return the pairs of a benchmark as ids."""
     return [(benchmark.images[i].id, benchmark.texts[t].id) for i, t in benchmark.pairs.tolist()]
 
@@ -50,7 +50,7 @@ def read_all(source):
     return samples
 
 
-def problems(benchmark):
+def list_problems(benchmark):
     """Return the names of what could not be used, by reason."""
     return {reason: entry["names"] for reason, entry in benchmark.entry_report.as_dict()["reasons"].items()}
 
@@ -70,10 +70,10 @@ COCO_CN_FILES = {
     ),
     f"{COCO_CN}/imageid.human-written-tags.txt": f"{CN_TEST_2} 猫 狗\n",
     f"{COCO_CN}/imageid.manually-translated-caption.txt": f"{CN_TEST_2}#0\t不读\n",
-    f"val2014/{CN_TEST_2}.jpg": image(1),
-    f"train2014/{CN_TEST_1}.jpg": image(2),
-    f"val2014/{CN_VAL}.jpg": image(3),
-    f"train2014/{CN_TRAIN}.jpg": image(4),
+    f"val2014/{CN_TEST_2}.jpg": make_image(1),
+    f"train2014/{CN_TEST_1}.jpg": make_image(2),
+    f"val2014/{CN_VAL}.jpg": make_image(3),
+    f"train2014/{CN_TRAIN}.jpg": make_image(4),
 }
 
 
@@ -83,44 +83,44 @@ AIC_ICC = "ai_challenger_caption_validation_20170910"
 AIC_ICC_ANNOTATIONS = f"{AIC_ICC}/caption_validation_annotations_20170910.json"
 
 
-def aic_icc_row(name, *captions):
+def make_aic_icc_row(name, *captions):
     return {"url": f"http://img/{name}", "image_id": name, "caption": list(captions)}
 
 
 AIC_ICC_FILES = {
-    AIC_ICC_ANNOTATIONS: [aic_icc_row("b.jpg", *"一二三四五"), aic_icc_row("a.jpg", *"六七八九十")],
-    f"{AIC_ICC}/caption_validation_images_20170910/a.jpg": image(1),
-    f"{AIC_ICC}/caption_validation_images_20170910/b.jpg": image(2),
-    "ai_challenger_caption_train_20170902/caption_train_annotations_20170902.json": [aic_icc_row("c.jpg", "天")],
-    "ai_challenger_caption_train_20170902/caption_train_images_20170902/c.jpg": image(3),
+    AIC_ICC_ANNOTATIONS: [make_aic_icc_row("b.jpg", *"一二三四五"), make_aic_icc_row("a.jpg", *"六七八九十")],
+    f"{AIC_ICC}/caption_validation_images_20170910/a.jpg": make_image(1),
+    f"{AIC_ICC}/caption_validation_images_20170910/b.jpg": make_image(2),
+    "ai_challenger_caption_train_20170902/caption_train_annotations_20170902.json": [make_aic_icc_row("c.jpg", "天")],
+    "ai_challenger_caption_train_20170902/caption_train_images_20170902/c.jpg": make_image(3),
 }
 
 
 # Karpathy's splits of MSCOCO and Flickr30K
 
 
-def karpathy_row(imgid, split, filename, sentids, **fields):
+def make_karpathy_row(imgid, split, filename, sentids, **fields):
     sentences = [{"raw": f"Sentence {n}.", "tokens": ["sentence"], "sentid": n, "imgid": imgid} for n in sentids]
     return {"filename": filename, "split": split, "imgid": imgid, "sentids": sentids, "sentences": sentences, **fields}
 
 
-def karpathy_coco_row(imgid, split, filepath, sentids):
-    return karpathy_row(imgid, split, f"COCO_{filepath}_{imgid:012}.jpg", sentids, filepath=filepath, cocoid=imgid)
+def make_karpathy_coco_row(imgid, split, filepath, sentids):
+    return make_karpathy_row(imgid, split, f"COCO_{filepath}_{imgid:012}.jpg", sentids, filepath=filepath, cocoid=imgid)
 
 
 MSCOCO = [
-    karpathy_coco_row(0, "test", "val2014", [5, 3, 4, 9, 8, 7]),
-    karpathy_coco_row(1, "restval", "val2014", [10]),
-    karpathy_coco_row(2, "train", "train2014", [11]),
-    karpathy_coco_row(3, "test", "val2014", [12]),
-    karpathy_coco_row(4, "val", "val2014", [13]),
+    make_karpathy_coco_row(0, "test", "val2014", [5, 3, 4, 9, 8, 7]),
+    make_karpathy_coco_row(1, "restval", "val2014", [10]),
+    make_karpathy_coco_row(2, "train", "train2014", [11]),
+    make_karpathy_coco_row(3, "test", "val2014", [12]),
+    make_karpathy_coco_row(4, "val", "val2014", [13]),
 ]
 MSCOCO_FILES = {
     "dataset_coco.json": {"images": MSCOCO, "dataset": "coco"},
-    **{f"{row['filepath']}/{row['filename']}": image(row["imgid"]) for row in MSCOCO},
+    **{f"{row['filepath']}/{row['filename']}": make_image(row["imgid"]) for row in MSCOCO},
 }
 FLICKR30K = {
-    "images": [karpathy_row(0, "train", "1.jpg", [0]), karpathy_row(1, "test", "2.jpg", [1, 2])],
+    "images": [make_karpathy_row(0, "train", "1.jpg", [0]), make_karpathy_row(1, "test", "2.jpg", [1, 2])],
     "dataset": "flickr30k",
 }
 
@@ -128,7 +128,7 @@ FLICKR30K = {
 # COCO's own files of captions
 
 
-def coco_captions(images, texts):
+def make_coco_captions(images, texts):
     """Return COCO's file of images as (id, file name) and texts as (id, image id, caption)."""
     return {
         "info": {},
@@ -139,15 +139,17 @@ def coco_captions(images, texts):
 
 
 COCO_CAPTIONS_FILES = {
-    "annotations/captions_train2014.json": coco_captions(
+    "annotations/captions_train2014.json": make_coco_captions(
         [(9, "COCO_train2014_000000000009.jpg"), (7, "COCO_train2014_000000000007.jpg")],
         [(48, 9, "A cat."), (49, 9, "Two cats."), (50, 7, "A dog.")],
     ),
-    "annotations/captions_val2014.json": coco_captions([(42, "COCO_val2014_000000000042.jpg")], [(1, 42, "A bird. ")]),
+    "annotations/captions_val2014.json": make_coco_captions(
+        [(42, "COCO_val2014_000000000042.jpg")], [(1, 42, "A bird. ")]
+    ),
     "annotations/instances_val2014.json": {},
-    "train2014/COCO_train2014_000000000009.jpg": image(9),
-    "train2014/COCO_train2014_000000000007.jpg": image(7),
-    "val2014/COCO_val2014_000000000042.jpg": image(42),
+    "train2014/COCO_train2014_000000000009.jpg": make_image(9),
+    "train2014/COCO_train2014_000000000007.jpg": make_image(7),
+    "val2014/COCO_val2014_000000000042.jpg": make_image(42),
 }
 
 
@@ -161,33 +163,33 @@ FLICKR30K_CN_FILES = {
     ),
     f"{FLICKR_CN_TRAIN}/ImageSets/{FLICKR_CN_TRAIN}.txt": "36979\n",
     f"{FLICKR_CN_TRAIN}/TextData/seg.{FLICKR_CN_TRAIN}.caption.txt": "36979#zhb#0 两个 年轻人\n",
-    "flickr30k-images/1007129816.jpg": image(1),
-    "flickr30k-images/1009434119.jpg": image(2),
-    "flickr30k-images/36979.jpg": image(3),
+    "flickr30k-images/1007129816.jpg": make_image(1),
+    "flickr30k-images/1009434119.jpg": make_image(2),
+    "flickr30k-images/36979.jpg": make_image(3),
 }
 
 
 # Chinese-CLIP's files and LMDB
 
 
-def clip_images(*rows, encode=base64.b64encode):
+def format_clip_images(*rows, encode=base64.b64encode):
     """Return Chinese-CLIP's file of images as (id, bytes)."""
     return "".join(f"{name}\t{encode(content).decode()}\n" for name, content in rows)
 
 
-def clip_text(text_id, words, *image_ids):
+def make_clip_text(text_id, words, *image_ids):
     return {"text_id": text_id, "text": words, "image_ids": list(image_ids)}
 
 
 CLIP_FILES = {
-    "train_imgs.tsv": clip_images((5, image(5)), (6, image(6))),
-    "train_texts.jsonl": json_lines(clip_text(1, "猫", 5, 6), clip_text(2, "狗", 6)),
-    "valid_imgs.tsv": clip_images((1076345, image(1)), (517602, image(2)), (9, image(3))),
+    "train_imgs.tsv": format_clip_images((5, make_image(5)), (6, make_image(6))),
+    "train_texts.jsonl": json_lines(make_clip_text(1, "猫", 5, 6), make_clip_text(2, "狗", 6)),
+    "valid_imgs.tsv": format_clip_images((1076345, make_image(1)), (517602, make_image(2)), (9, make_image(3))),
     "valid_texts.jsonl": json_lines(
-        clip_text(8428, "托特包", 1076345, 517602), clip_text(7, "帽子 ", 1076345), clip_text(6, "靴子")
+        make_clip_text(8428, "托特包", 1076345, 517602), make_clip_text(7, "帽子 ", 1076345), make_clip_text(6, "靴子")
     ),
-    "test_imgs.tsv": clip_images((11, image(4))),
-    "test_texts.jsonl": json_lines(clip_text(12, "裙子")),
+    "test_imgs.tsv": format_clip_images((11, make_image(4))),
+    "test_texts.jsonl": json_lines(make_clip_text(12, "裙子")),
 }
 CLIP_IMAGES = {"7": b"\xfb\xff seven", "8": b"eight", "9": b"nine"}
 CLIP_TEXTS = [("1", "猫", ["7", "8"]), ("2", "狗", ["9"]), ("3", "猫", ["9"])]
@@ -198,10 +200,10 @@ def write_clip_files(folder, split="train", images=CLIP_IMAGES, texts=CLIP_TEXTS
     """Write Chinese-CLIP's files of images by id and texts as (id, text, image ids); return the file of images."""
     rows = [dict(zip(keys, text, strict=True)) for text in texts]
     files = {
-        f"{split}_imgs.tsv": clip_images(*images.items(), encode=base64.urlsafe_b64encode),
+        f"{split}_imgs.tsv": format_clip_images(*images.items(), encode=base64.urlsafe_b64encode),
         f"{split}_{suffix}.jsonl": json_lines(*rows),
     }
-    return write(folder, files) / f"{split}_imgs.tsv"
+    return write_files(folder, files) / f"{split}_imgs.tsv"
 
 
 def write_lmdb(folder, pairs, images=CLIP_IMAGES):
@@ -218,7 +220,7 @@ def write_lmdb(folder, pairs, images=CLIP_IMAGES):
     return folder
 
 
-def pickled(texts):
+def pickle_pairs(texts):
     """Return the pickled pairs of texts as (id, text, image ids)."""
     return [pickle.dumps((image_id, text_id, text)) for text_id, text, ids in texts for image_id in ids]
 
@@ -226,7 +228,7 @@ def pickled(texts):
 # img2dataset
 
 
-def img2dataset(folder, output_format, shards=2, rows=2):
+def write_img2dataset(folder, output_format, shards=2, rows=2):
     """Write the files of img2dataset 1.x: samples by key, and for each shard a .parquet and a _stats.json."""
     folder.mkdir()
     for shard in range(shards):
@@ -246,7 +248,7 @@ def img2dataset(folder, output_format, shards=2, rows=2):
         if output_format == "webdataset":
             write_tar(folder / f"{name}.tar", members)
         elif output_format == "files":
-            write(folder / name, dict(members))
+            write_files(folder / name, dict(members))
         else:
             images = [content for member, content in members if member.endswith(".jpg")]
             metadata = [{**fields, "jpg": image} for fields, image in zip(metadata, images, strict=True)]
@@ -267,7 +269,7 @@ TRAIN_SPLITS = {
         ],
     ),
     "flickr30k": (
-        {"dataset_flickr30k.json": FLICKR30K, "flickr30k-images/1.jpg": image(1)},
+        {"dataset_flickr30k.json": FLICKR30K, "flickr30k-images/1.jpg": make_image(1)},
         [("1.jpg", "Sentence 0.", 1)],
     ),
     "flickr30k-cn": (FLICKR30K_CN_FILES, [("36979", "两个年轻人", 3)]),

@@ -14,14 +14,14 @@ from ernie_vil2.device.runtime import usable_cores
 from tests.support.limits import PATIENCE
 
 
-def server():
+def make_fork_context():
     """Where such processes come from."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.support.kill_worker"])
     return context
 
 
-def forked_ranks(target, *arguments, ranks=2):
+def run_ranks(target, *arguments, ranks=2):
     """Calls a function of a module, which joins the ranks, on each of several; what one raises is an error here."""
     sys.audit("os.fork")  # which --fast looks for; the server is started by another way
     threads = str(max(1, usable_cores() // ranks))
@@ -29,7 +29,9 @@ def forked_ranks(target, *arguments, ranks=2):
         processes = []
         for rank, environment in enumerate(rank_environments(ranks)):
             environment |= {"MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
-            process = server().Process(target=_rank, args=(environment, f"{folder}/{rank}", target, arguments))
+            process = make_fork_context().Process(
+                target=_rank, args=(environment, f"{folder}/{rank}", target, arguments)
+            )
             process.start()
             processes.append(process)
         deadline = time.monotonic() + PATIENCE

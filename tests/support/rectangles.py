@@ -57,7 +57,7 @@ class RectangleDetector(paddle.nn.Layer):
         return paddle.gather(rows, there), seen[:, 0] + seen[:, 1] + seen[:, 2], paddle.gather(colours, there)
 
 
-def export(folder, steps=STEPS, name="model"):
+def export_detector(folder, steps=STEPS, name="model"):
     """Writes the detector to a folder, which is made."""
     folder.mkdir(exist_ok=True)
     net = RectangleDetector()
@@ -75,7 +75,7 @@ def export(folder, steps=STEPS, name="model"):
     return folder
 
 
-def rectangles_image(height, width, rectangles, background=255):
+def draw_rectangles(height, width, rectangles, background=255):
     """`[height, width, 3]` uint8 RGB with rectangles (colour, left, top, right, bottom)."""
     image = np.full([height, width, 3], background, np.uint8)
     for colour, left, top, right, bottom in rectangles:
@@ -84,4 +84,4 @@ def rectangles_image(height, width, rectangles, background=255):
 
 
 if __name__ == "__main__":
-    export(Path(sys.argv[1]), name=sys.argv[2])
+    export_detector(Path(sys.argv[1]), name=sys.argv[2])

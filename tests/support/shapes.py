@@ -36,7 +36,7 @@ def draw(colour, shape, rng, size=32):
     return image
 
 
-def png(image):
+def encode_png(image):
     return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
@@ -67,7 +67,7 @@ def write_tsv(path, rows):
     return path
 
 
-def shape_members(copies, seed):
+def draw_shape_members(copies, seed):
     rng = np.random.default_rng(seed)
     for copy in range(copies):
         for colour, (rgb, colour_zh) in COLOURS.items():
@@ -81,5 +81,5 @@ def shape_members(copies, seed):
                     "tags_en": [colour, shape],
                     "tags_zh": [colour_zh, shape_zh],
                 }
-                yield f"{name}.png", png(draw(rgb, shape, rng))
+                yield f"{name}.png", encode_png(draw(rgb, shape, rng))
                 yield f"{name}.json", json.dumps(fields, ensure_ascii=False).encode()

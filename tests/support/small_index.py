@@ -11,16 +11,16 @@ from ernie_vil2.apps.search.add_items import add_images, add_texts, list_images
 from ernie_vil2.apps.search.index import VERSION, Index
 from ernie_vil2.apps.search.store import open_store
 from tests.support.limits import PATIENCE
-from tests.support.shapes import SPECIAL_TOKENS, draw, png
+from tests.support.shapes import SPECIAL_TOKENS, draw, encode_png
 
 TOKENS = [*SPECIAL_TOKENS, "a", "red", "green", "blue", "yellow", "disc", "square", "bar",
           "cross", "红", "色", "的", "圆"]  # fmt: skip
 TEXTS = ["red disc", "green square"]
-IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
+IMAGE = encode_png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 WIDTH = 16
 
 
-def unit(rng, count, width=WIDTH):
+def draw_unit_rows(rng, count, width=WIDTH):
     """Rows of unit length."""
     rows = rng.normal(size=(count, width))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
@@ -79,12 +79,12 @@ class NumberEncoder:
 
     def encode_pixels(self, pixels):
         self.encoded += len(pixels)
-        return np.stack([number_vector(int(image[0, 0, 0])) for image in pixels])
+        return np.stack([make_number_vector(int(image[0, 0, 0])) for image in pixels])
 
 
-def number_vector(number):
+def make_number_vector(number):
     """Return the embedding of a number."""
-    return unit(np.random.default_rng(number), 1)[0]
+    return draw_unit_rows(np.random.default_rng(number), 1)[0]
 
 
 @contextmanager
@@ -100,10 +100,10 @@ def open_number_index(folder, kind="index"):
         yield index
 
 
-def all_items(index):
+def list_items(index):
     """Return all images of an index, by id."""
     collection = index.collection("images")
     if not len(collection):
         return {}
-    (hits,) = collection.search(number_vector(0)[None], len(collection))
+    (hits,) = collection.search(make_number_vector(0)[None], len(collection))
     return {hit.id: collection.get(hit.id) for hit in hits}

@@ -54,7 +54,7 @@ def small_run(tmp_path):
     return SmallRun(tmp_path / "run")
 
 
-def cut_off(path):
+def truncate_file(path):
     os.truncate(path, path.stat().st_size - 1)
 
 
@@ -64,5 +64,5 @@ def flip_bit(path):
     path.write_bytes(content)
 
 
-def remove(path):
+def remove_file(path):
     path.unlink()

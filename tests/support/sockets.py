@@ -13,12 +13,12 @@ from pathlib import Path
 from subprocess import STDOUT, TimeoutExpired
 
 from ernie_vil2.apps.search import server
-from tests.support.limits import PATIENCE, until
+from tests.support.limits import PATIENCE, wait_until
 from tests.support.paths import ROOT
 from tests.support.processes import start_process
 
 
-class Running:
+class RunningServer:
     """A server in a thread; `tracebacks` is what it logged with one."""
 
     def __init__(self, app, host="127.0.0.1", trusted_proxies=()):
@@ -34,7 +34,7 @@ class Running:
         for name in ("uvicorn.error", "asyncio"):
             logging.getLogger(name).addHandler(self._handler)
         self._thread.start()
-        until(lambda: self.server.started)
+        wait_until(lambda: self.server.started)
         return self
 
     def __exit__(self, *_):
@@ -53,7 +53,7 @@ class Running:
     def ask(self, content):
         """All that comes back for what is sent, until the server closes the connection."""
         with self.connect(content) as client:
-            return received(client)
+            return receive_all(client)
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def serve_command(folder, checkpoint, log, *options):
     with log.open("wb") as file:
         process = start_process([*command, *options], cwd=ROOT, env=environment, stdout=file, stderr=STDOUT)
     try:
-        until(lambda: process.poll() is not None or "Ctrl-C ends it" in log.read_text())
+        wait_until(lambda: process.poll() is not None or "Ctrl-C ends it" in log.read_text())
         assert process.poll() is None, log.read_text()
         yield process, int(re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text())[1])
     finally:
@@ -75,7 +75,7 @@ def serve_command(folder, checkpoint, log, *options):
         process.wait()
 
 
-def received(client):
+def receive_all(client):
     """All that comes over a connection until it is closed."""
     parts = []
     try:
@@ -86,7 +86,7 @@ def received(client):
     return b"".join(parts)
 
 
-def answered(client):
+def read_answer(client):
     """Reads an answer of which the connection stays open; `answer` is its end."""
     content = b""
     while not content.endswith(b"answer"):
@@ -94,7 +94,7 @@ def answered(client):
         assert content
 
 
-def request(method="GET", path="/health", content=b"", length=None, close=True, host="127.0.0.1"):
+def make_request(method="GET", path="/health", content=b"", length=None, close=True, host="127.0.0.1"):
     """The bytes of a request; `length` is what it says of its content."""
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}"]
     if content or length is not None:
@@ -104,20 +104,20 @@ def request(method="GET", path="/health", content=b"", length=None, close=True, 
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 
-def reset(client):
+def reset_connection(client):
     """Closes a connection as a client does that dies: at once, with what it has not read."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
 
 
-def resident(process="self"):
+def measure_memory(process="self"):
     """MiB of memory that a process has."""
     with Path(f"/proc/{process}/status").open() as file:
         return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmRSS"))
 
 
 @contextmanager
-def without_garbage_collection():
+def disable_garbage_collection():
     """What only the garbage collector would find stays: it may come late, or not at all."""
     gc.collect()
     gc.disable()

@@ -12,20 +12,20 @@ from ernie_vil2 import cli as commands
 from ernie_vil2.models.weights.format import read_model, write_model
 from tests.support import entailment_data
 from tests.support import published_folders as published
-from tests.support.checkpoints import untrained_checkpoint
+from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.paths import FIXTURES, ROOT
-from tests.support.published_files import pickled, write, write_lmdb
-from tests.support.published_folders import SMALL, TOKENS
-from tests.support.shapes import shape_members, write_tar, write_tsv
+from tests.support.published_files import pickle_pairs, write_files, write_lmdb
+from tests.support.published_folders import ROWS_BY_SPLIT, TOKENS
+from tests.support.shapes import draw_shape_members, write_tar, write_tsv
 
 
-def checkout(folder):
+def make_checkout(folder):
     """Link the repository's folders, and make configurations of its own and MODEL, which is untrained."""
     for name in ("benchmarks", "demo_data", "docs", "ernie_vil2", "tests", "tools", "Makefile", "pyproject.toml",
                  "requirements.txt", "setup.py"):  # fmt: skip
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "configs", folder / "configs")
-    untrained_checkpoint(folder / "MODEL", TOKENS)
+    write_untrained_checkpoint(folder / "MODEL", TOKENS)
 
 
 def shorten(path, **settings):
@@ -40,66 +40,66 @@ def shorten(path, **settings):
 
 
 def training_sets(folder):
-    published.coco_cn(folder / "coco-cn")
-    published.muge(folder / "MUGE")
-    published.own(folder / "my-images")
-    published.karpathy(folder / "flickr30k", "flickr30k", "flickr30k-images")
-    published.karpathy(folder / "mscoco", "coco", "")
+    published.write_coco_cn(folder / "coco-cn")
+    published.write_muge(folder / "MUGE")
+    published.write_tables(folder / "my-images")
+    published.write_karpathy(folder / "flickr30k", "flickr30k", "flickr30k-images")
+    published.write_karpathy(folder / "mscoco", "coco", "")
 
 
 def benchmarks(folder):
     """Lay out what docs/benchmarks.md shows, and the same below data/."""
     training_sets(folder)
-    published.flickr30k_cn(folder / "flickr30k-cn")
-    published.muge(folder / "Flickr30k-CN")
-    published.aic_icc(folder)
+    published.write_flickr30k_cn(folder / "flickr30k-cn")
+    published.write_muge(folder / "Flickr30k-CN")
+    published.write_aic_icc(folder)
     for kind in ("imgs.tsv", "texts.jsonl"):
         content = (folder / "MUGE" / f"valid_{kind}").read_text(encoding="utf-8")
         queries = content
         for ours, theirs in (("text_id", "query_id"), ('"text"', '"query_text"'), ("image_ids", "item_ids")):
             queries = queries.replace(ours, theirs)
-        write(folder, {
+        write_files(folder, {
             f"Flickr30k-CN/test_{kind}": content,
             f"MUGE/test_{kind}": re.sub(r'"image_ids": \[\d+\]', '"image_ids": []', content),
             f"Multimodal_Retrieval/MR_valid_{kind.replace('texts', 'queries')}": queries,
         })  # fmt: skip
-    rows = SMALL["test"]
+    rows = ROWS_BY_SPLIT["test"]
     annotations = [{"id": n, "image_id": n, "caption": row[3][0]} for n, row in enumerate(rows)]
     images = [{"id": n, "file_name": f"{n:012}.jpg"} for n in range(len(rows))]
-    write(folder / "mscoco", {"annotations/captions_val2017.json": {"images": images, "annotations": annotations}}
+    write_files(folder / "mscoco", {"annotations/captions_val2017.json": {"images": images, "annotations": annotations}}
           | {f"val2017/{n:012}.jpg": row[1] for n, row in enumerate(rows)})  # fmt: skip
     write_tsv(folder / "pairs.tsv", [(row[2][0], str(n), row[1]) for n, row in enumerate(rows)])
     for name in ("shards", "wds_flickr30k/test", "data"):
         (folder / name).mkdir(parents=True)
-    write_tar(folder / "shards" / "test-00.tar", shape_members(1, seed=3))
+    write_tar(folder / "shards" / "test-00.tar", draw_shape_members(1, seed=3))
     lines = [(f"{n}.{end}", content) for n, row in enumerate(rows)
              for end, content in (("png", row[1]), ("txt", "\n".join(row[3]).encode()))]  # fmt: skip
     write_tar(folder / "wds_flickr30k" / "test" / "0.tar", lines)
     (folder / "data" / "coco-cn").symlink_to(folder / "coco-cn")
-    published.caption_lists(folder)
-    published.sugar_crepe(folder)
+    published.write_caption_lists(folder)
+    published.write_sugar_crepe(folder)
 
 
 def finetuning(folder):
     """Lay out every set and model that docs/finetuning.md trains on, and make its small student tiny."""
     training_sets(folder)
-    published.flickr30k_cn(folder / "Flickr30k-CN")
-    published.aic_icc(folder / "aic-icc")
+    published.write_flickr30k_cn(folder / "Flickr30k-CN")
+    published.write_aic_icc(folder / "aic-icc")
     (folder / "texts.csv").write_text("caption_en,caption_zh\n" + "a cat,一只猫\na dog,一只狗\n" * 8, encoding="utf-8")
     shutil.copytree(FIXTURES / "others" / "hf_chinese_clip_bin", folder / "chinese-clip-vit-base-patch16")
     shutil.copytree(FIXTURES / "others" / "hf_siglip2_naflex", folder / "siglip2-base-patch16-256")
-    write_tar(folder / "other.tar", shape_members(1, seed=9))
+    write_tar(folder / "other.tar", draw_shape_members(1, seed=9))
     sizes = {"Model": {"embed_dim": 32}, "Model.image": {"image_size": 32, "depth": 1}, "Model.text": {"depth": 1}}
     shorten(folder / "configs/finetune/small_student.yaml", Training={"epochs": 2}, **sizes)
 
 
 def ratings(folder):
-    published.karpathy(folder / "mscoco", "coco", "")
+    published.write_karpathy(folder / "mscoco", "coco", "")
     for split in ("val", "test"):
-        published.cxc(folder / "mscoco", split)
+        published.write_cxc(folder / "mscoco", split)
 
 
-def short_pretraining(folder):
+def shorten_pretraining(folder):
     """Give the configuration of the paper's Chinese model towers, batch and schedule of a moment."""
     model = yaml.safe_load((folder / "MODEL" / "config.yaml").read_text(encoding="utf-8"))["Model"]
     towers = {"image": model["image"], "text": model["text"]}
@@ -109,17 +109,17 @@ def short_pretraining(folder):
 
 def sources(folder):
     """Lay out what docs/data.md trains on and prepares: a hundred shards, a table and Chinese-CLIP's files."""
-    short_pretraining(folder)
+    shorten_pretraining(folder)
     (folder / "data").mkdir()
     for shard in range(100):
-        members = list(shape_members(1, seed=shard))[:4]
+        members = list(draw_shape_members(1, seed=shard))[:4]
         write_tar(folder / "data" / f"{shard:05}.tar", members)
-    published.own(folder / "data" / "train")
-    published.muge(folder / "muge")
+    published.write_tables(folder / "data" / "train")
+    published.write_muge(folder / "muge")
     lmdb = folder / "muge" / "lmdb" / "train"
     lmdb.mkdir(parents=True)
-    rows = SMALL["train"]
-    write_lmdb(lmdb, pickled([(row[0], row[2][0], [row[0]]) for row in rows]), {row[0]: row[1] for row in rows})
+    rows = ROWS_BY_SPLIT["train"]
+    write_lmdb(lmdb, pickle_pairs([(row[0], row[2][0], [row[0]]) for row in rows]), {row[0]: row[1] for row in rows})
 
 
 def release(folder):
@@ -165,22 +165,22 @@ def copy_run(*names):
 
 
 def own_shards(folder):
-    short_pretraining(folder)
+    shorten_pretraining(folder)
     (folder / "my").mkdir()
     for name, seed in (("train-0", 1), ("train-1", 2), ("val", 3), ("test", 4)):
-        write_tar(folder / "my" / f"{name}.tar", shape_members(1, seed=seed))
+        write_tar(folder / "my" / f"{name}.tar", draw_shape_members(1, seed=seed))
 
 
 def search(folder):
     for name, split in (("my-images", "train"), ("more-images", "val")):
-        write(folder / name, {f"{row[0]}.png": row[1] for row in SMALL[split]})
+        write_files(folder / name, {f"{row[0]}.png": row[1] for row in ROWS_BY_SPLIT[split]})
     for position in (folder, folder / "my-images"):
-        (position / "cat.jpg").write_bytes(SMALL["test"][0][1])
+        (position / "cat.jpg").write_bytes(ROWS_BY_SPLIT["test"][0][1])
     (folder / "queries.txt").write_text("a red apple\n红苹果\n", encoding="utf-8")
 
 
 def export(folder):
-    (folder / "apple.jpg").write_bytes(SMALL["test"][0][1])
+    (folder / "apple.jpg").write_bytes(ROWS_BY_SPLIT["test"][0][1])
 
 
 def tags(folder):
@@ -188,9 +188,9 @@ def tags(folder):
 
 
 def entailment(folder):
-    untrained_checkpoint(folder / "runs" / "english", entailment_data.TOKENS)
-    entailment_data.entailment_folder(folder / "data" / "snli-ve")
-    entailment_data.nlvr2_folder(folder / "data" / "nlvr2")
+    write_untrained_checkpoint(folder / "runs" / "english", entailment_data.TOKENS)
+    entailment_data.write_entailment_folder(folder / "data" / "snli-ve")
+    entailment_data.write_nlvr2_folder(folder / "data" / "nlvr2")
     for name in ("entailment", "nlvr2"):
         shorten(folder / f"configs/entailment/demo_{name}.yaml", Schedule={"warmup_steps": 1}, Evaluation={"every": 4},
                 Training={"steps": 4, "checkpoint_every": 4})  # fmt: skip

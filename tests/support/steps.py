@@ -11,7 +11,7 @@ from ernie_vil2.models import build_dual_encoder
 
 TOLERANCES = [("float32", 1e-6), ("float64", 1e-10)]
 ROWS = 10
-OWN = (np.array([0, 1, 2, 4]), np.arange(5, ROWS))
+RANK_ROWS = (np.array([0, 1, 2, 4]), np.arange(5, ROWS))
 """Rows of two ranks; the first has lost one to a bad sample."""
 VIT = "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 2, heads: 2, drop_path: 0.4}"
 SIGMOID = ["Loss.kind=sigmoid", "Loss.bias=-2", "Loss.tile=3"]
@@ -19,7 +19,7 @@ WIDTHS = ["Loss.widths=[4, 16, 32]", "Loss.tile=3"]
 
 
 @contextmanager
-def default_dtype(dtype):
+def use_default_dtype(dtype):
     before = paddle.get_default_dtype()
     paddle.set_default_dtype(dtype)
     try:
@@ -28,7 +28,7 @@ def default_dtype(dtype):
         paddle.set_default_dtype(before)
 
 
-def setting(*changes):
+def make_config(*changes):
     """Return a configuration of a step of two small towers with dropout."""
     text = "{name: ernie, width: 32, depth: 2, heads: 2, max_positions: 8, dropout: 0.3, attention_dropout: 0.3}"
     return load_config(
@@ -38,7 +38,7 @@ def setting(*changes):
     )  # fmt: skip
 
 
-def settings_of(run):
+def list_loss_settings(run):
     """Return the settings of the loss that the name of a run on two ranks ends with."""
     if run.endswith("Sigmoid"):
         return SIGMOID
@@ -47,14 +47,14 @@ def settings_of(run):
     return []
 
 
-def model_and_loss(config):
+def build_model_and_loss(config):
     paddle.seed(0)
     model = build_dual_encoder(config.Model, 50, config.Loss.temperature, get_initial_bias(config.Loss))
     model.train()
     return model, build_loss(config.Loss)
 
 
-def batch(dtype="float32", rows=range(ROWS)):
+def make_batch(dtype="float32", rows=range(ROWS)):
     """Return views, ids and positions of some rows of the global batch."""
     rng = np.random.default_rng(0)
     rows = np.array(rows)
@@ -66,18 +66,18 @@ def batch(dtype="float32", rows=range(ROWS)):
     return views, rng.integers(0, 8, size=[ROWS, 2])[rows], rows
 
 
-def compute(step, rows, number=3):
+def compute_step(step, rows, number=3):
     """Return the losses of a step, and the gradients of the parameters, which are cleared."""
     total, pairs = step.forward(*rows, number)
     step.backward()
-    return as_numbers(total, pairs), taken_gradients(step.model)
+    return to_numbers(total, pairs), take_gradients(step.model)
 
 
-def as_numbers(total, pairs):
+def to_numbers(total, pairs):
     return {"total": float(total), **{pair: float(loss) for pair, loss in pairs.items()}}
 
 
-def taken_gradients(model):
+def take_gradients(model):
     """Return the gradients of the parameters by name, in float64, and clear them."""
     gradients = {}
     for name, parameter in model.named_parameters():
@@ -87,7 +87,7 @@ def taken_gradients(model):
     return gradients
 
 
-def errors(found, expected):
+def measure_errors(found, expected):
     """Return the largest relative error of the losses, and of a parameter's gradient by its norm."""
     assert found[1].keys() == expected[1].keys() and found[0].keys() == expected[0].keys()
     losses = max(abs(found[0][name] / value - 1) for name, value in expected[0].items())
@@ -100,5 +100,5 @@ def errors(found, expected):
     return losses, max(differences)
 
 
-def keys_on_device(dropout, step, views, positions):
+def make_keys_on_device(dropout, step, views, positions):
     return {view: paddle.to_tensor(keys) for view, keys in dropout.make_keys(step, views, positions).items()}

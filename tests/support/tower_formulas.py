@@ -56,7 +56,7 @@ class Formulas:
         return self.norm(x + self.mlp(x, f"{block}.linear1", f"{block}.linear2"), f"{block}.norm2")
 
 
-def vit(weights, images, patch, heads, epsilon=1e-6, activation="quick_gelu"):
+def compute_vit_features(weights, images, patch, heads, epsilon=1e-6, activation="quick_gelu"):
     """Dosovitskiy et al. 2021, equations 1 to 4, with CLIP's LayerNorm before the blocks, or SigLIP's pooling; what it
     has follows from the names of the weights."""
     its = Formulas(weights, epsilon, activation)
@@ -88,7 +88,9 @@ def vit(weights, images, patch, heads, epsilon=1e-6, activation="quick_gelu"):
     return np.stack(features)
 
 
-def text(weights, ids, heads, epsilon, pooled, activation="gelu", mask="padding", padding=0, first_position=0):
+def compute_text_features(
+    weights, ids, heads, epsilon, pooled, activation="gelu", mask="padding", padding=0, first_position=0
+):
     """A transformer over texts; `pooled` makes features of the states of a text and its ids.
 
     With mask "padding" a text is cut where its padding begins.
@@ -112,7 +114,7 @@ def text(weights, ids, heads, epsilon, pooled, activation="gelu", mask="padding"
     return np.stack(features)
 
 
-def clip_resnet(weights, images, heads, of_the_batch=False, epsilon=1e-5):
+def compute_clip_resnet_features(weights, images, heads, of_the_batch=False, epsilon=1e-5):
     """Radford et al. 2021, section 2.4: bottlenecks (He et al. 2016) whose sides averages halve, and a mean that
     attends to all cells; norms by running statistics, or by those of the batch."""
     its = Formulas(weights, epsilon, "gelu")

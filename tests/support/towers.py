@@ -12,17 +12,17 @@ CNN = {"name": "RepVGG", "image_size": 32, "width": 8, "depth": 1}
 TEXT = {"name": "ernie", "width": 64, "depth": 2, "heads": 2, "max_positions": 24}
 
 
-def image_tower(**fields):
+def make_image_config(**fields):
     """The configuration of the kind of tower that `name` means, by default ViT-B/16."""
     return ImageTowerConfig.read(fields)
 
 
-def text_tower(**fields):
+def make_text_config(**fields):
     """Likewise, by default ernie-base."""
     return TextTowerConfig.read(fields)
 
 
-def arrays_of(model):
+def copy_arrays(model):
     return {name: value.numpy() for name, value in model.state_dict().items()}
 
 

@@ -29,7 +29,7 @@ REPVGG = "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"
 VOCABULARY = ROOT / "demo_data" / "vocabulary.txt"
 
 
-def tiny_run(shapes, folder):
+def list_tiny_overrides(shapes, folder):
     """Return overrides of a run of seconds: ViT 32/8 and ERNIE, width 64, one block each, without dropout."""
     return [
         "Model.image={name: ViT, image_size: 32, patch_size: 8, width: 64, depth: 1, heads: 2}",
@@ -62,12 +62,12 @@ def begin_with(overrides, name, *changes):
     return [*model, *remaining, *changes]
 
 
-def like_folder(name, *changes):
+def resolve_like_folder(name, *changes):
     """Return the resolved configuration of a training that starts from the folder of another family's model."""
     return resolve_model_like(load_config(None, ["Model.like=weights", f"Model.weights={FOLDERS[name]}", *changes]))
 
 
-def built_task(config, initialize=True):
+def build_seeded_task(config, initialize=True):
     """Return the task of a configuration with its model, the same one each time."""
     paddle.seed(0)
     task = build_task(config)
@@ -82,24 +82,24 @@ def fit(config, **options):
     return trainer
 
 
-def train_records(folder):
+def read_train_records(folder):
     return [record for record in read_log(folder / "log.jsonl") if record["kind"] == "train"]
 
 
-def evaluation_records(folder):
+def read_evaluation_records(folder):
     return [record for record in read_log(folder / "log.jsonl") if record["kind"] == "evaluation"]
 
 
-def logged_losses(folder):
-    return [record["loss"] for record in train_records(folder)]
+def read_logged_losses(folder):
+    return [record["loss"] for record in read_train_records(folder)]
 
 
-def losses(trainer):
+def read_losses(trainer):
     """Return the loss and those of the view pairs of each step, exactly as they were logged."""
-    return [[record["loss"], *(record.get(pair) for pair in PAIRS)] for record in train_records(trainer.run)]
+    return [[record["loss"], *(record.get(pair) for pair in PAIRS)] for record in read_train_records(trainer.run)]
 
 
-def weights(trainer):
+def read_last_weights(trainer):
     """Return the arrays of a run's last checkpoint."""
     return load_file(list_checkpoints(trainer.run)[-1] / "model.safetensors")
 
@@ -110,7 +110,7 @@ def assert_same_arrays(actual, expected):
         np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
-def before_steps(trainer, action):
+def call_before_steps(trainer, action):
     """Call a function with the batch of each step before that is computed."""
     original = trainer._train_step
 
@@ -128,7 +128,7 @@ def crash_after(trainer, steps):
         if trainer.step == steps:
             raise KeyboardInterrupt
 
-    before_steps(trainer, crash)
+    call_before_steps(trainer, crash)
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()
 
@@ -152,12 +152,12 @@ def check_resume(make_config, folder):
     paddle.seed(999)  # the state of the process must not matter
     resumed = Trainer(make_config(*settings, f"Training.output={interrupted}"), resume=True)
     assert resumed.step == 3 and resumed.fit() and resumed.step == 4
-    assert losses(resumed) == losses(whole)
-    assert_same_arrays(weights(resumed), weights(whole))
+    assert read_losses(resumed) == read_losses(whole)
+    assert_same_arrays(read_last_weights(resumed), read_last_weights(whole))
     return whole
 
 
-def start(*arguments, launch=None, **options):
+def start_tool(*arguments, launch=None, **options):
     """Start a tool from the repository's root.
 
     Args:
@@ -173,9 +173,9 @@ def start(*arguments, launch=None, **options):
     )
 
 
-def run(*arguments, launch=None, timeout=PATIENCE):
+def run_tool(*arguments, launch=None, timeout=PATIENCE):
     """Run a tool to its end; the result has `returncode`, `stdout` and `stderr`."""
-    with start(*arguments, launch=launch) as process:
+    with start_tool(*arguments, launch=launch) as process:
         try:
             output, error = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -184,11 +184,11 @@ def run(*arguments, launch=None, timeout=PATIENCE):
     return subprocess.CompletedProcess(process.args, process.returncode, output, error)
 
 
-def as_arguments(overrides):
+def to_arguments(overrides):
     return [argument for override in overrides for argument in ("-o", override)]
 
 
-def rank_process(launcher, rank):
+def find_rank_process(launcher, rank):
     """Return the id of a rank's process by its launcher's, once it is there."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:

@@ -12,10 +12,10 @@ from ernie_vil2.data.samples import BadSample, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.training.trainer import Trainer
 from ernie_vil2.training.update import MAX_SKIPPED_BATCHES, BatchGate, StopSignals
-from tests.support.shapes import draw, png, write_tsv
-from tests.support.trainings import before_steps, fit, train_records
+from tests.support.shapes import draw, encode_png, write_tsv
+from tests.support.trainings import call_before_steps, fit, read_train_records
 
-IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
+IMAGE = encode_png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 GOOD = [(f"text {number}", f"good {number}", IMAGE) for number in range(48)]
 ONE_EPOCH = ("Views.languages={en: 1.0}", "Data.text_id=null", "Data.val=[]", "Data.max_bad_share=0.5")
 
@@ -66,7 +66,7 @@ def test_batches_without_samples_are_skipped(config, lost_shard):
     assert trainer.step == 6 and trainer.position >= 9 * 16
     report = json.loads((trainer.run / "bad_samples.json").read_text())
     assert report["num_read"] == trainer.position and set(report["reasons"]) == {"empty caption"}
-    assert [record["step"] for record in train_records(trainer.run)] == [1, 2, 3, 4, 5, 6]
+    assert [record["step"] for record in read_train_records(trainer.run)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_batch_of_fewer_samples_than_micro_batches_is_skipped(config, tmp_path):
@@ -74,7 +74,7 @@ def test_batch_of_fewer_samples_than_micro_batches_is_skipped(config, tmp_path):
     trainer = Trainer(config(*ONE_EPOCH, f"Data.train=[{write_tsv(tmp_path / 'a.tsv', rows)}]",
                              "Training.micro_batch=2", "Training.steps=3"))  # fmt: skip
     counts = []
-    before_steps(trainer, lambda batch: counts.append(len(batch["names"])))
+    call_before_steps(trainer, lambda batch: counts.append(len(batch["names"])))
     assert trainer.fit() and min(counts) >= 8 and trainer.position > 3 * 16
 
 

@@ -24,10 +24,10 @@ from ernie_vil2.training.checkpoint import (
 )
 from tests.support.small_run import (
     SmallRun,
-    cut_off,
     flip_bit,
-    remove,
+    remove_file,
     small_run,  # noqa: F401  -- a fixture
+    truncate_file,
 )
 
 
@@ -63,9 +63,9 @@ def test_state_of_another_version_is_refused(run):
 
 @pytest.mark.parametrize(("name", "damage", "reason"), [
     ("model.safetensors", flip_bit, "SHA-256"),
-    ("optimizer.safetensors", cut_off, "bytes instead of"),
-    ("vocab.txt", remove, "is missing"),
-    ("integrity.json", cut_off, "cannot be read"),
+    ("optimizer.safetensors", truncate_file, "bytes instead of"),
+    ("vocab.txt", remove_file, "is missing"),
+    ("integrity.json", truncate_file, "cannot be read"),
 ])  # fmt: skip
 def test_damage_is_reported_and_the_one_before_used(run, capsys, name, damage, reason):
     whole, newest = run.save(1), run.save(2)
@@ -80,7 +80,7 @@ def test_damage_is_reported_and_the_one_before_used(run, capsys, name, damage, r
 
 def test_without_a_whole_checkpoint_all_stay(run):
     for step, name in ((1, "state.json"), (2, "vocab.txt")):
-        remove(run.save(step) / name)
+        remove_file(run.save(step) / name)
     with pytest.raises(DamagedCheckpoint, match="step_00000002: vocab.txt .*step_00000001: state"):
         recover_checkpoint(run.folder)
     assert run.names() == ["step_00000001", "step_00000002"]

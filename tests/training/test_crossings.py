@@ -8,7 +8,7 @@ import pytest
 from benchmarks.crossings import crossings_of_steps
 from ernie_vil2.config import load_config
 from ernie_vil2.training.trainer import Trainer
-from tests.support.ranks import forked_ranks
+from tests.support.ranks import run_ranks
 from tests.support.trainings import REPVGG
 
 MOST = 6
@@ -49,6 +49,6 @@ def count_crossings(folder, settings):
     "changes", [[DROP_PATH], [EFFICIENTNET, "Training.micro_batch=4"]], ids=["ViT", "EfficientNet"]
 )
 def test_a_step_of_two_ranks_crosses_few_times(overrides, tmp_path, changes):
-    forked_ranks(count_crossings, tmp_path, [*overrides, *SETTINGS, *changes, "Training.device=cpu"])
+    run_ranks(count_crossings, tmp_path, [*overrides, *SETTINGS, *changes, "Training.device=cpu"])
     for rank in range(2):
         assert_few([Counter(step) for step in json.loads((tmp_path / f"{rank}.json").read_text())])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.support.trainings import as_arguments, logged_losses, run
+from tests.support.trainings import read_logged_losses, run_tool, to_arguments
 
 pytestmark = pytest.mark.slow
 DEMO = ["-c", "configs/demo/emoji.yaml", "-o", "Training.global_batch=512", "-o", "Training.sync_norms=true",
@@ -20,9 +20,9 @@ DEMO = ["-c", "configs/demo/emoji.yaml", "-o", "Training.global_batch=512", "-o"
 def test_two_ranks_have_the_losses_of_one_process(tmp_path, script, changes, tolerance):
     losses = []
     for name, options in (("one", {}), ("two", {"launch": ["--nproc_per_node", "2", "--log_dir", tmp_path]})):
-        settings = as_arguments([*changes, f"Training.output={tmp_path / name}"])
-        trained = run(script, *DEMO, *settings, timeout=3000, **options)
+        settings = to_arguments([*changes, f"Training.output={tmp_path / name}"])
+        trained = run_tool(script, *DEMO, *settings, timeout=3000, **options)
         assert trained.returncode == 0, trained.stdout + trained.stderr
-        losses.append(logged_losses(tmp_path / name))
+        losses.append(read_logged_losses(tmp_path / name))
     assert len(set(losses[0])) == len(losses[0]) >= 20
     np.testing.assert_allclose(losses[1], losses[0], rtol=tolerance)

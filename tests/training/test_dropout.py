@@ -12,8 +12,8 @@ from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
 from ernie_vil2.tasks.multi_view import check_text_pair
-from tests.support.limits import examples
-from tests.support.steps import keys_on_device
+from tests.support.limits import limit_examples
+from tests.support.steps import make_keys_on_device
 
 MASK = 2**64 - 1
 
@@ -28,7 +28,7 @@ class Towers(nn.Layer):
 
 def drawing(dropout, step, views, positions):
     """Draws for these views and rows within the block."""
-    return dropout.use_keys(keys_on_device(dropout, step, views, positions))
+    return dropout.use_keys(make_keys_on_device(dropout, step, views, positions))
 
 
 def masks(texts, step=0, views=("text_1",), positions=None, p=0.5, layers=1, seed=0):
@@ -73,7 +73,7 @@ def test_masks_are_those_worked_out_by_hand():
         assert found[draw, row, i, j] == pytest.approx(1 / 0.7 if uniform >= 0.3 else 0), (draw, row, i, j)
 
 
-@examples(10)
+@limit_examples(10)
 @given(
     order=st.permutations(range(8)), cuts=st.sets(st.integers(1, 7)), lengths=st.lists(st.integers(4, 9), min_size=8)
 )

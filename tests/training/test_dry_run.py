@@ -15,16 +15,16 @@ from ernie_vil2.data.tokenizer import PAD_ID, WordPieceTokenizer
 from ernie_vil2.tasks.multi_view import MultiViewRows
 from ernie_vil2.training.dry_run import MAX_PREVIEWS, dry_run, preview_source
 from ernie_vil2.training.optimizer import compute_learning_rate
-from tests.support.entailment_data import entailment_folder, nlvr2_folder
-from tests.support.html_pages import Page, lines_of
-from tests.support.shapes import draw, png, write_tsv
-from tests.support.trainings import fit, losses
+from tests.support.entailment_data import write_entailment_folder, write_nlvr2_folder
+from tests.support.html_pages import Page, read_chart_lines
+from tests.support.shapes import draw, encode_png, write_tsv
+from tests.support.trainings import fit, read_losses
 
 
 @pytest.fixture
 def mixture(config, shapes, tmp_path):
     """The tiny run with a second source, of which half cannot be used."""
-    image = png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
+    image = encode_png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
     rows = [("a <b>disc</b>", str(number), image if number % 2 else b"\xff\xd8") for number in range(16)]
     discs = write_tsv(tmp_path / "discs.tsv", rows)
     sources = f"[{{data: [{shapes['train']}], weight: 1}}, {{data: [{discs}], weight: 1, text_id: null}}]"
@@ -41,7 +41,7 @@ def test_the_page_shows_the_views_the_plan_and_the_schedule(mixture):
     assert len(page.all("img")) == (16 + 8) * 2  # of the sources, of the second one half the samples; views
 
     assert load_config(found.folder / "config.yaml") == mixture
-    (line,) = lines_of(html, "Learning rate")
+    (line,) = read_chart_lines(html, "Learning rate")
     heights = np.array([y for _, y in line])
     rates = np.array([compute_learning_rate(step, mixture) for step in range(mixture.Training.steps)])
     assert len(line) == 8 and np.corrcoef(heights, rates)[0, 1] < -0.9999  # y points down
@@ -65,7 +65,7 @@ def test_a_run_is_the_same_with_a_dry_run_before_and_after(config, tmp_path):
     settings = config("Training.steps=1")
     dry_run(settings)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["dry_run"]
-    assert losses(fit(settings)) == losses(plain)
+    assert read_losses(fit(settings)) == read_losses(plain)
 
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file() and "dry_run" not in path.parts]
     before = [path.read_bytes() for path in files]
@@ -90,7 +90,7 @@ def test_the_plan_is_for_the_device_at_hand(config, monkeypatch, name, plan):
 @pytest.mark.parametrize("task", ["entailment", "nlvr2"])
 def test_another_task_shows_what_its_rows_hold(config, tmp_path, task):
     """By its own rows: of one image or two, with statement and label."""
-    folder = {"entailment": entailment_folder, "nlvr2": nlvr2_folder}[task](tmp_path)
+    folder = {"entailment": write_entailment_folder, "nlvr2": write_nlvr2_folder}[task](tmp_path)
     found = dry_run(config(f"Training.task={task}", f"Data.train=[{folder}]", f"Data.val=[{folder}]"))
     html = (found.folder / "dry_run.html").read_text(encoding="utf-8")
     page, text = Page(html), " ".join(Page(html).text)
@@ -105,7 +105,7 @@ VIEWS = ("image_1", "image_2", "text_1", "text_2")
 @pytest.fixture
 def settings(shapes, tmp_path):
     """Three quarters coloured shapes with tags, a quarter a TSV of which every third image is broken."""
-    image = png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
+    image = encode_png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
     rows = [(f"a disc {number}", str(number), b"\xff\xd8" if number % 3 == 0 else image) for number in range(30)]
     write_tsv(tmp_path / "discs.tsv", rows)
     sources = (

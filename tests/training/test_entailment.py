@@ -12,13 +12,20 @@ import ernie_vil2
 from ernie_vil2.data.samples import TooManyBadSamples
 from ernie_vil2.parallel.ranks import join_ranks
 from ernie_vil2.training.trainer import Trainer
-from tests.support.entailment_data import TOKENS, entailment_folder, nlvr2_folder
-from tests.support.entailment_steps import CASES, TOLERANCES, batch, step_of
-from tests.support.ranks import forked_ranks
-from tests.support.steps import OWN, ROWS, compute, default_dtype, errors
-from tests.support.trainings import REPVGG, check_resume, evaluation_records, fit, train_records, weights
+from tests.support.entailment_data import TOKENS, write_entailment_folder, write_nlvr2_folder
+from tests.support.entailment_steps import CASES, TOLERANCES, make_batch, make_step
+from tests.support.ranks import run_ranks
+from tests.support.steps import RANK_ROWS, ROWS, compute_step, measure_errors, use_default_dtype
+from tests.support.trainings import (
+    REPVGG,
+    check_resume,
+    fit,
+    read_evaluation_records,
+    read_last_weights,
+    read_train_records,
+)
 
-FOLDERS = {"entailment": entailment_folder, "nlvr2": nlvr2_folder}
+FOLDERS = {"entailment": write_entailment_folder, "nlvr2": write_nlvr2_folder}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +42,7 @@ def statements(config, folders):
 
 
 def curve(trainer):
-    return [[record["loss"], record["accuracy"]] for record in train_records(trainer.run)]
+    return [[record["loss"], record["accuracy"]] for record in read_train_records(trainer.run)]
 
 
 @pytest.mark.parametrize(("task", "head", "seed"), [
@@ -63,7 +70,7 @@ def test_labels_are_learned(statements, tmp_path, task, head, seed):
 def test_resume_is_bit_equal(statements, tmp_path, task, head):
     changes = [f"Head.kind={head}", "Model.text.dropout=0.1"]
     whole = check_resume(lambda *more: statements(task, *changes, *more), tmp_path)
-    assert "accuracy" in train_records(whole.run)[0]
+    assert "accuracy" in read_train_records(whole.run)[0]
 
 
 @pytest.mark.parametrize("task", FOLDERS)
@@ -82,7 +89,7 @@ def test_models_begin_a_task_and_what_comes_of_it_encodes(statements, config, tm
     trainer = Trainer(statements(task, f"Model.weights={pretrained.run}", "Tuning.freeze=['image.*', 'text.*']",
                                  "Training.steps=2"))  # fmt: skip
     before = {name: value.numpy().copy() for name, value in trainer.model.named_parameters()}
-    assert np.array_equal(before["image.norm.weight"], weights(pretrained)["image.norm.weight"])
+    assert np.array_equal(before["image.norm.weight"], read_last_weights(pretrained)["image.norm.weight"])
     assert trainer.fit()
     after = dict(trainer.model.named_parameters())
     changed = {name for name, value in before.items() if not np.array_equal(after[name].numpy(), value)}
@@ -90,9 +97,11 @@ def test_models_begin_a_task_and_what_comes_of_it_encodes(statements, config, tm
 
     ernie_vil2.load_model(trainer.run, verify=True)
     again = Trainer(statements(task, f"Model.weights={trainer.run}", f"Training.output={tmp_path / 'again'}"))
-    assert np.array_equal(again.model.head.classifier[0].weight.numpy(), weights(trainer)["head.classifier.0.weight"])
+    assert np.array_equal(
+        again.model.head.classifier[0].weight.numpy(), read_last_weights(trainer)["head.classifier.0.weight"]
+    )
     retrieval = Trainer(config(f"Model.weights={trainer.run}", f"Training.output={tmp_path / 'retrieval'}"))
-    assert np.array_equal(retrieval.model.image.norm.weight.numpy(), weights(trainer)["image.norm.weight"])
+    assert np.array_equal(retrieval.model.image.norm.weight.numpy(), read_last_weights(trainer)["image.norm.weight"])
 
 
 def test_data_of_another_task_are_bad_samples(statements, config, folders, shapes):
@@ -107,7 +116,7 @@ def test_data_of_another_task_are_bad_samples(statements, config, folders, shape
 def test_best_checkpoint_is_that_of_the_best_accuracy(statements, folders, task):
     settings = [f"Data.val=[{folders[task]}]", "Evaluation.every=2", "Optimizer.learning_rate=0.01", "Training.steps=6"]
     trainer = fit(statements(task, *settings))
-    records = evaluation_records(trainer.run)
+    records = read_evaluation_records(trainer.run)
     accuracies = {record["step"]: record["metrics"]["accuracy"] for record in records}
     best = max((value, -step) for step, value in accuracies.items() if step)
     assert trainer.best == {"step": -best[1], "metric": "accuracy", "value": best[0]}
@@ -120,23 +129,26 @@ def test_best_checkpoint_is_that_of_the_best_accuracy(statements, folders, task)
 @pytest.mark.parametrize("micro_batch", [3, *(pytest.param(rows, marks=pytest.mark.slow) for rows in (1, 10))])
 @pytest.mark.parametrize(("task", "head"), CASES)
 def test_cached_gradients_are_those_of_the_direct_step(task, head, micro_batch):
-    with default_dtype("float64"):
-        _, direct = step_of(task, head)
-        _, cached = step_of(task, head, f"Training.micro_batch={micro_batch}")
-        expected, found = compute(direct, batch(task, "float64")), compute(cached, batch(task, "float64"))
+    with use_default_dtype("float64"):
+        _, direct = make_step(task, head)
+        _, cached = make_step(task, head, f"Training.micro_batch={micro_batch}")
+        expected, found = (
+            compute_step(direct, make_batch(task, "float64")),
+            compute_step(cached, make_batch(task, "float64")),
+        )
     assert expected[1].keys() >= {"head.classifier.0.weight", "image.norm.weight"}
     assert "log_logit_scale" not in expected[1]
-    assert max(errors(found, expected)) < 1e-10
+    assert max(measure_errors(found, expected)) < 1e-10
 
 
 @pytest.mark.parametrize("factor", [1, 1e4])
 def test_the_loss_is_the_mean_cross_entropy(factor):
     """It is not cut off, as Paddle's cross_entropy does at 64 on CPU."""
-    with default_dtype("float64"):
-        made, step = step_of("entailment", "concatenation", "Head.dropout=0", "Model.text.dropout=0",
+    with use_default_dtype("float64"):
+        made, step = make_step("entailment", "concatenation", "Head.dropout=0", "Model.text.dropout=0",
                              "Model.text.attention_dropout=0", "Model.image.drop_path=0")  # fmt: skip
         made.model.head.classifier[-1].weight.set_value(made.model.head.classifier[-1].weight * factor)
-        views, labels, rows = batch("entailment", "float64")
+        views, labels, rows = make_batch("entailment", "float64")
         total, shares = step.forward(views, labels, rows, 0)
         logits = made.model(views)[0]["logits"].numpy()
     exponents = logits - logits[np.arange(ROWS), labels[:, 0]][:, None]
@@ -149,10 +161,10 @@ def steps_of_rank(folder):
     rank, _ = join_ranks()
     found = {}
     for dtype, (task, head), micro_batch in product(TOLERANCES, CASES, ("null", "2")):
-        with default_dtype(dtype):
-            made, _ = step_of(task, head, f"Training.micro_batch={micro_batch}")
+        with use_default_dtype(dtype):
+            made, _ = make_step(task, head, f"Training.micro_batch={micro_batch}")
             made.prepare(fleet.distributed_model(made.model), None)
-            losses, gradients = compute(made._step, batch(task, dtype, OWN[rank]))
+            losses, gradients = compute_step(made._step, make_batch(task, dtype, RANK_ROWS[rank]))
         case = f"{dtype}/{task}/{head}/{micro_batch}"
         found |= {f"{case}/losses/{name}": value for name, value in losses.items()}
         found |= {f"{case}/gradients/{name}": value for name, value in gradients.items()}
@@ -162,17 +174,17 @@ def steps_of_rank(folder):
 @pytest.mark.slow
 def test_two_ranks_of_unequal_rows_have_the_same_gradients(tmp_path):
     """The average over the ranks, which data parallel takes, of all rows that could be used."""
-    forked_ranks(steps_of_rank, tmp_path)
+    run_ranks(steps_of_rank, tmp_path)
     ranks = [dict(np.load(tmp_path / f"{rank}.npz")) for rank in range(2)]
     for dtype, (task, head), micro_batch in product(TOLERANCES, CASES, ("null", "2")):
-        with default_dtype(dtype):
-            _, step = step_of(task, head)
-            expected = compute(step, batch(task, dtype, np.concatenate(OWN)))
+        with use_default_dtype(dtype):
+            _, step = make_step(task, head)
+            expected = compute_step(step, make_batch(task, dtype, np.concatenate(RANK_ROWS)))
         case = f"{dtype}/{task}/{head}/{micro_batch}"
         losses = {name: sum(float(rank[f"{case}/losses/{name}"]) for rank in ranks) for name in expected[0]}
         for rank in ranks:
             gradients = {name: rank[f"{case}/gradients/{name}"] for name in expected[1]}
-            assert max(errors((losses, gradients), expected)) < TOLERANCES[dtype], case
+            assert max(measure_errors((losses, gradients), expected)) < TOLERANCES[dtype], case
 
 
 @pytest.mark.parametrize("head", ["concatenation", "interaction"])
@@ -186,10 +198,10 @@ def test_head_computes_in_float32_whatever_the_towers_do(monkeypatch, head):
         yield
         asked.pop()
 
-    made, step = step_of("nlvr2", head, "Training.precision=bfloat16")
+    made, step = make_step("nlvr2", head, "Training.precision=bfloat16")
     seen = {}
     made.model.head.classifier[0].register_forward_pre_hook(lambda *_: seen.update(head=asked[-1]))
     made.model.image.blocks[0].register_forward_pre_hook(lambda *_: seen.update(image=asked[-1]))
     monkeypatch.setattr(paddle.amp, "auto_cast", recorded)
-    step.forward(*batch("nlvr2"), 0)
+    step.forward(*make_batch("nlvr2"), 0)
     assert seen == {"image": "bfloat16", "head": "float32"}

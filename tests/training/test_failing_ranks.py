@@ -17,7 +17,7 @@ from ernie_vil2.io.run_folder import lock_run_folder
 from tests.support import failing_rank
 from tests.support.limits import PATIENCE
 from tests.support.paths import ROOT
-from tests.support.trainings import as_arguments, rank_process, start, train_records, wait_for_steps
+from tests.support.trainings import find_rank_process, read_train_records, start_tool, to_arguments, wait_for_steps
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for the ranks in /proc")
 
@@ -33,10 +33,10 @@ def run_two(monkeypatch, fault, overrides):
     pytest.param(signal.SIGSTOP, "rank 1 has given no sign of life", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_a_rank_that_is_killed_or_hangs_ends_the_other(overrides, tmp_path, number, reason):
-    arguments = as_arguments([*overrides, "Training.steps=100000"])
-    with start("tools/train.py", "--processes", 2, *arguments) as process:
+    arguments = to_arguments([*overrides, "Training.steps=100000"])
+    with start_tool("tools/train.py", "--processes", 2, *arguments) as process:
         wait_for_steps(process, tmp_path / "run", 2)
-        os.kill(rank_process(process.pid, 1), number)
+        os.kill(find_rank_process(process.pid, 1), number)
         error = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode and reason in error
     if number == signal.SIGKILL:
@@ -47,9 +47,9 @@ def test_a_rank_that_is_killed_or_hangs_ends_the_other(overrides, tmp_path, numb
 @pytest.mark.parametrize("victim", ["rank 1", "launcher"])
 def test_ranks_end_under_paddles_launcher(overrides, tmp_path, victim):
     launch = ["--nproc_per_node", "2", "--log_dir", tmp_path / "log"]
-    with start("tools/train.py", *as_arguments([*overrides, "Training.steps=100000"]), launch=launch) as process:
+    with start_tool("tools/train.py", *to_arguments([*overrides, "Training.steps=100000"]), launch=launch) as process:
         wait_for_steps(process, tmp_path / "run", 2)
-        ranks = [rank_process(process.pid, rank) for rank in range(2)]
+        ranks = [find_rank_process(process.pid, rank) for rank in range(2)]
         os.kill(ranks[1] if victim == "rank 1" else process.pid, signal.SIGKILL)
         deadline = time.monotonic() + PATIENCE
         while any(Path(f"/proc/{rank}").exists() for rank in ranks):
@@ -86,7 +86,7 @@ def test_what_one_rank_has_not_finite_is_left_out_or_stops_both(
     assert run_two(monkeypatch, fault, settings) == 0
     printed = capfd.readouterr()
     assert all(f"rank {rank} finished: True" in printed.out for rank in range(2))
-    norms = [record["gradient_norm"] for record in train_records(output)]
+    norms = [record["gradient_norm"] for record in read_train_records(output)]
     assert [step for step, norm in enumerate(norms) if norm is None] == ([1] if fault == "nan" else [1, 4])
     assert {path.name for path in output.glob("nonfinite_*/*")} == {"batch_rank0.json", "batch_rank1.json"}
 
@@ -119,7 +119,7 @@ def test_ranks_that_were_started_with_other_values_say_which(overrides, tmp_path
     tool = f"{other}; import runpy; runpy.run_path('tools/train.py', run_name='__main__')"
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(ROOT)
-    assert run_ranks([sys.executable, "-c", tool, *as_arguments(overrides)], 2) == 2
+    assert run_ranks([sys.executable, "-c", tool, *to_arguments(overrides)], 2) == 2
     line = "; Optimizer.beta1: rank 1 has 0.5; rank 0 has 0.9\n"
     assert capfd.readouterr().err.count(line) >= 2  # each rank reported it
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.lock"]

@@ -9,17 +9,17 @@ from tests.support.freezing import (
     STEPS,
     TOWERS,
     Case,
-    alone_and_in_prefixes,
-    check,
-    gradients,
-    groups,
+    check_case,
+    compute_gradients,
+    list_frozen_groups,
+    list_layer_groups,
 )
-from tests.support.limits import examples
+from tests.support.limits import limit_examples
 
 
 def check_alone(case):
-    (losses, found), frozen = gradients(case)
-    check(case, losses, found, frozen)
+    (losses, found), frozen = compute_gradients(case)
+    check_case(case, losses, found, frozen)
 
 
 @pytest.mark.parametrize(("towers", "step", "lora"), [
@@ -28,20 +28,20 @@ def check_alone(case):
     for towers in TOWERS for step in STEPS for lora in (False, True)
 ])  # fmt: skip
 def test_every_group_can_be_frozen_alone_and_with_all_before(towers, step, lora):
-    for frozen in alone_and_in_prefixes(*towers):
+    for frozen in list_frozen_groups(*towers):
         check_alone(Case(*towers, frozen, step, lora=lora))
 
 
 @st.composite
 def cases(draw):
     image, text = draw(st.sampled_from(TOWERS))
-    names = [name for tower in groups(image, text).values() for name in tower]
+    names = [name for tower in list_layer_groups(image, text).values() for name in tower]
     frozen = draw(st.lists(st.sampled_from(names), min_size=1, unique=True).map(tuple))
     task = draw(st.sampled_from(["multi_view", "entailment", "nlvr2"]))
     return Case(image, text, frozen, draw(st.sampled_from(list(STEPS))), task, draw(st.booleans()))
 
 
-@examples(4)
+@limit_examples(4)
 @given(cases())
 def test_any_groups_can_be_frozen_with_any_step_and_head(case):
     try:

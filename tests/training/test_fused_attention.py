@@ -9,12 +9,12 @@ from ernie_vil2.tasks.task import prepare_attention
 from tests.support.steps import (
     TOLERANCES,
     VIT,
-    batch,
-    compute,
-    default_dtype,
-    errors,
-    model_and_loss,
-    setting,
+    build_model_and_loss,
+    compute_step,
+    make_batch,
+    make_config,
+    measure_errors,
+    use_default_dtype,
 )
 from tests.support.trainings import REPVGG
 
@@ -42,18 +42,18 @@ def calls(monkeypatch):
 ])  # fmt: skip
 def test_losses_and_gradients_are_those_of_the_layers_own(calls, dtype, tolerance, dropout, changes, rates):
     """Dropout and drop path are on, and some texts padded; Paddle's plain formula draws what the layers draw."""
-    with default_dtype(dtype):
-        config = setting(VIT, *changes)
+    with use_default_dtype(dtype):
+        config = make_config(VIT, *changes)
         found = []
         for choice in ("off", "on"):
-            model, loss = model_and_loss(config)
+            model, loss = build_model_and_loss(config)
             prepare_attention(model, chosen(choice, dropout))
-            found.append(compute(DirectStep(model, loss, config), batch(dtype)))
+            found.append(compute_step(DirectStep(model, loss, config), make_batch(dtype)))
             assert sorted(calls) == (rates if choice == "on" else [])
-    assert max(errors(found[1], found[0])) < tolerance
+    assert max(measure_errors(found[1], found[0])) < tolerance
     if dropout == "native":
         model.eval()
-        model.encode_text(batch()[0]["text_1"])
+        model.encode_text(make_batch()[0]["text_1"])
         assert calls[4:] == [0.0, 0.0]
 
 
@@ -62,7 +62,7 @@ def chosen(setting, dropout="counter"):
 
 
 def test_auto_follows_the_device(monkeypatch):
-    model, _ = model_and_loss(setting(VIT))
+    model, _ = build_model_and_loss(make_config(VIT))
 
     def fused():
         return [block.attn.fused for block in model.image.blocks]
@@ -74,7 +74,7 @@ def test_auto_follows_the_device(monkeypatch):
     prepare_attention(model, chosen("auto"))
     assert fused() == [True, True]
     # Towers of other kinds are left alone, or refused.
-    model, _ = model_and_loss(setting(REPVGG))
+    model, _ = build_model_and_loss(make_config(REPVGG))
     assert prepare_attention(model, chosen("auto")) == []
     assert "text tower" in prepare_attention(model, chosen("auto", "native"))[1]
     with pytest.raises(ConfigError, match="ViT"):

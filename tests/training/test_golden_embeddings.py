@@ -10,7 +10,7 @@ from ernie_vil2.cli import run as call
 from ernie_vil2.models.weights.integrity import IntegrityError, MissingGoldenError, check_golden
 from ernie_vil2.training import trainer as module
 from ernie_vil2.training.checkpoint import list_checkpoints
-from tests.support.trainings import REPVGG, fit, losses
+from tests.support.trainings import REPVGG, fit, read_losses
 
 SETTINGS = ["Training.steps=4", "Training.checkpoint_every=3", "Training.keep_checkpoints=9"]
 RUNS = {
@@ -48,7 +48,7 @@ def test_golden_embeddings_are_of_their_checkpoint(config, tmp_path, monkeypatch
 
     monkeypatch.setattr(module.Trainer, "_compute_golden", lambda trainer: None)
     without = fit(config(*changes, f"Training.output={tmp_path / 'without'}"))
-    assert losses(without) == losses(with_them)
+    assert read_losses(without) == read_losses(with_them)
     for folder in list_checkpoints(without.run):
         assert card(folder)["golden"] is None
         for file in ("model.safetensors", "optimizer.safetensors"):

@@ -10,16 +10,16 @@ import pytest
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.io.run_folder import list_checkpoints
 from tests.support.commands import call
-from tests.support.ranks import forked_ranks, train
-from tests.support.shapes import shape_members, write_tar
-from tests.support.trainings import as_arguments, logged_losses
+from tests.support.ranks import run_ranks, train
+from tests.support.shapes import draw_shape_members, write_tar
+from tests.support.trainings import read_logged_losses, to_arguments
 
 
 @pytest.fixture
 def grouped(overrides, tmp_path):
     """Eight shards of 16 samples, two for each of four groups: six steps come to all, the loader reads no further."""
     for number in range(8):
-        write_tar(tmp_path / f"{number}.tar", shape_members(1, seed=number))
+        write_tar(tmp_path / f"{number}.tar", draw_shape_members(1, seed=number))
     return [*overrides, f"Data.train=['{tmp_path}/*.tar']", "Data.val=[]", "Data.groups=4", "Data.workers=1",
             "Data.shuffle_buffer=64", "Training.steps=6", "Training.checkpoint_every=3"]  # fmt: skip
 
@@ -43,16 +43,16 @@ def list_shards(path, settings):
 def test_two_ranks_open_their_own_shards_and_train_as_one(grouped, tmp_path):
     for ranks in (1, 2):
         output = [f"Training.output={tmp_path / f'ranks{ranks}'}", "Training.device=cpu"]
-        forked_ranks(list_shards, tmp_path / f"opened{ranks}", [*grouped, *output], ranks=ranks)
+        run_ranks(list_shards, tmp_path / f"opened{ranks}", [*grouped, *output], ranks=ranks)
     read = {tuple(line.split()) for line in (tmp_path / "opened2").read_text().splitlines()}
     shares = [{shard for rank, shard in read if rank == number} for number in "01"]
     assert [len(share) for share in shares] == [4, 4] and not shares[0] & shares[1]
-    one, two = logged_losses(tmp_path / "ranks1"), logged_losses(tmp_path / "ranks2")
+    one, two = read_logged_losses(tmp_path / "ranks1"), read_logged_losses(tmp_path / "ranks2")
     assert len(one) == 6 and np.allclose(one, two, rtol=1e-4), (one, two)
 
     # Killed after the third step, the run of two ranks goes on with one on the same batches.
     folder = tmp_path / "ranks2"
     shutil.rmtree(list_checkpoints(folder)[-1])
-    rest = call("train", *as_arguments([*grouped, f"Training.output={folder}"]), "--resume")
+    rest = call("train", *to_arguments([*grouped, f"Training.output={folder}"]), "--resume")
     assert rest.returncode == 0 and "all 96 samples" in rest.stdout, rest.stdout + rest.stderr
-    assert len(logged_losses(folder)) == 6 and np.allclose(two, logged_losses(folder), rtol=1e-4)
+    assert len(read_logged_losses(folder)) == 6 and np.allclose(two, read_logged_losses(folder), rtol=1e-4)

@@ -13,8 +13,8 @@ from ernie_vil2.device.extras import MissingPackage
 from ernie_vil2.towers import base
 from ernie_vil2.towers.layers import suite
 from ernie_vil2.training.trainer import Trainer
-from tests.support.towers import image_tower
-from tests.support.trainings import crash_after, fit, logged_losses
+from tests.support.towers import make_image_config
+from tests.support.trainings import crash_after, fit, read_logged_losses
 
 SUITE = "Model.implementation=suite"
 NATIVE = "Model.implementation=native"
@@ -43,7 +43,7 @@ def without_suite(monkeypatch):
 def test_run_goes_on_with_the_towers_that_it_began_with(config, tmp_path):
     """Bit by bit, whatever the configuration names; on others only where it says so, equal to rounding."""
     settings = ["Training.checkpoint_every=2", "Training.steps=4"]
-    whole = logged_losses(fit(config(SUITE, *settings, f"Training.output={tmp_path / 'whole'}")).run)
+    whole = read_logged_losses(fit(config(SUITE, *settings, f"Training.output={tmp_path / 'whole'}")).run)
     begun = Trainer(config(SUITE, *settings))
     crash_after(begun, 2)
     assert names(begun.run) == ("paddleclas:ViT", "paddlenlp:ernie")
@@ -51,7 +51,7 @@ def test_run_goes_on_with_the_towers_that_it_began_with(config, tmp_path):
     for change in ("Training.log_every=1", NATIVE):
         run = shutil.copytree(begun.run, tmp_path / change.replace("=", "-"), symlinks=True)
         fit(config(change, *settings, f"Training.output={run}"), resume=True)
-        resumed[change] = logged_losses(run)
+        resumed[change] = read_logged_losses(run)
         expected = ("ViT", "ernie") if change == NATIVE else ("paddleclas:ViT", "paddlenlp:ernie")
         assert names(run / "checkpoints" / "step_00000004") == expected
     assert resumed["Training.log_every=1"] == whole
@@ -80,4 +80,4 @@ def test_new_run_without_the_suite_is_one_of_native_towers(config, without_suite
     trainer = fit(config(SUITE, "Training.steps=1"))
     assert names(trainer.run) == ("ViT", "ernie")
     with pytest.raises(MissingPackage, match="EfficientNetB5 needs paddleclas"):
-        image_tower(name="paddleclas:EfficientNetB5").build()
+        make_image_config(name="paddleclas:EfficientNetB5").build()

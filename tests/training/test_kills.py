@@ -15,8 +15,8 @@ from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.run_log import read_log
 from tests.support.kill_worker import train
 from tests.support.limits import PATIENCE
-from tests.support.ranks import server
-from tests.support.trainings import as_arguments, rank_process, run, start
+from tests.support.ranks import make_fork_context
+from tests.support.trainings import find_rank_process, run_tool, start_tool, to_arguments
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 TIMES = {"seconds", "samples_per_second", "loader_wait", "cpu_seconds"}
@@ -61,7 +61,7 @@ def wait_until(condition):
 def test_a_killed_run_ends_where_the_whole_one_ends(overrides, tmp_path):
     settings = ["Training.steps=20", "Training.checkpoint_every=3", "Evaluation.every=10", "Data.workers=1",
                 "Model.text.dropout=0.1"]  # fmt: skip
-    context = server()
+    context = make_fork_context()
 
     def starts(killed_in=None, output="run", pause=0.0):
         # The whole run as well: threads that an earlier test has set in this process would sum in another order.
@@ -105,7 +105,7 @@ def test_twenty_kills_of_two_ranks_change_nothing(overrides, tmp_path):
                 "Data.workers=1", "Model.text.dropout=0.1"]  # fmt: skip
     command = "tools/train.py", "--processes", 2, "--resume"
     whole, folder = tmp_path / "whole", tmp_path / "run"
-    done = run(*command, *as_arguments([*settings, f"Training.output={whole}"]), timeout=PATIENCE)
+    done = run_tool(*command, *to_arguments([*settings, f"Training.output={whole}"]), timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     expected = records(whole)
 
@@ -113,8 +113,8 @@ def test_twenty_kills_of_two_ranks_change_nothing(overrides, tmp_path):
         moment, victim = rng.choice(("starting", "training", "training", "saving")), rng.choice((None, 0, 1))
         before = check_part(folder, expected) if folder.exists() else 0
         target = before + rng.randint(1, (300 - before) // (21 - kill))
-        with start(*command, *as_arguments(settings)) as process:
-            ranks = [rank_process(process.pid, rank) for rank in range(2)]
+        with start_tool(*command, *to_arguments(settings)) as process:
+            ranks = [find_rank_process(process.pid, rank) for rank in range(2)]
             if moment == "starting":
                 time.sleep(rng.uniform(0, 8))
             else:
@@ -130,6 +130,6 @@ def test_twenty_kills_of_two_ranks_change_nothing(overrides, tmp_path):
         at = check_part(folder, expected) if folder.exists() else 0
         print(f"kill {kill + 1}: rank {victim}, {moment}, begun after step {before}, logged up to {at}")
 
-    done = run(*command, *as_arguments(settings), timeout=PATIENCE)
+    done = run_tool(*command, *to_arguments(settings), timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     check_end(folder, whole)

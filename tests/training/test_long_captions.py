@@ -10,7 +10,7 @@ import pytest
 
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.data.loader import load_batches
-from tests.support.trainings import built_task, check_resume
+from tests.support.trainings import build_seeded_task, check_resume
 
 LONG = ["Views.long_caption=long", "Views.tag_probability=0.3"]
 SUFFIX = {"zh": "，在白色的背景上", "en": ", on white"}
@@ -38,7 +38,7 @@ def long_config(overrides, long_shapes):
 
 
 def batch_of(settings):
-    task = built_task(load_config(None, settings))
+    task = build_seeded_task(load_config(None, settings))
     return task, next(load_batches(task.open_rows(), task.config))
 
 

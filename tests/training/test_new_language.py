@@ -10,9 +10,9 @@ import ernie_vil2
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.trainer import Trainer
-from tests.support.ranks import forked_ranks, train
+from tests.support.ranks import run_ranks, train
 from tests.support.shapes import COLOURS, SHAPES
-from tests.support.trainings import REPVGG, check_resume, crash_after, fit, tiny_run, train_records
+from tests.support.trainings import REPVGG, check_resume, crash_after, fit, list_tiny_overrides, read_train_records
 
 PAIRS = [
     (f"a {colour} {shape}", f"{colour_zh}的{shape_zh}")
@@ -35,7 +35,7 @@ def texts(tmp_path_factory):
 def teacher(shapes, tmp_path_factory):
     """The folder of a model of images and English names."""
     folder = tmp_path_factory.mktemp("teacher") / "model"
-    return trained([*tiny_run(shapes, folder), *TEACHER]).run
+    return trained([*list_tiny_overrides(shapes, folder), *TEACHER]).run
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_loss_is_that_of_the_embeddings(settings, tmp_path, weight):
                                "Schedule.warmup_steps=0", "Loss.duplicates=masked"))  # fmt: skip
     teacher = ernie_vil2.load_model(tmp_path / "model")
     english, chinese = (teacher.encode_texts(list(side)).astype(np.float64) for side in zip(*PAIRS, strict=True))
-    (record,) = train_records(trainer.run)
+    (record,) = read_train_records(trainer.run)
     distance = ((chinese - english) ** 2).sum(axis=1).mean()
     assert record["distance"] == pytest.approx(distance, rel=1e-5)
     logits = teacher.logit_scale * chinese @ english.T
@@ -100,7 +100,7 @@ def test_a_dry_run_times_a_step_with_the_teacher(settings):
 def test_resume_is_bit_equal(settings, tmp_path):
     changes = ["Tuning.ema=0.9", "Training.micro_batch=4", "Loss.weights.text_text=1", "Model.text.dropout=0.2"]
     whole = check_resume(lambda *more: load_config(None, settings(*changes, *more)), tmp_path)
-    assert "distance" in train_records(whole.run)[0]
+    assert "distance" in read_train_records(whole.run)[0]
 
 
 @pytest.mark.parametrize("weight", [pytest.param(0, marks=pytest.mark.slow), 1])
@@ -108,8 +108,8 @@ def test_micro_batches_and_ranks_train_what_one_process_does(settings, tmp_path,
     changes = [f"Loss.weights.text_text={weight}", "Model.text.dropout=0.2", "Training.steps=2"]
     trained(settings(*changes, f"Training.output={tmp_path / 'alone'}"))
     trained(settings(*changes, "Training.micro_batch=4", f"Training.output={tmp_path / 'cut'}"))
-    forked_ranks(train, settings(*changes, "Training.device=cpu"))
-    for record, *others in zip(*(train_records(tmp_path / name) for name in ("alone", "cut", "run")), strict=True):
+    run_ranks(train, settings(*changes, "Training.device=cpu"))
+    for record, *others in zip(*(read_train_records(tmp_path / name) for name in ("alone", "cut", "run")), strict=True):
         for other in others:
             for name in ("loss", "distance", "gradient_norm"):
                 assert other[name] == pytest.approx(record[name], rel=1e-4), (record["step"], name)

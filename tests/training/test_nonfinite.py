@@ -18,12 +18,12 @@ from ernie_vil2.training.update import MAX_NONFINITE_STEPS, NotFinite
 from tests.support.trainings import (
     REPVGG,
     assert_same_arrays,
-    before_steps,
+    call_before_steps,
     crash_after,
     fit,
-    losses,
-    train_records,
-    weights,
+    read_last_weights,
+    read_losses,
+    read_train_records,
 )
 
 VALUES = {"gradient": math.nan, "infinite gradient": math.inf, "loss": math.nan}
@@ -55,7 +55,7 @@ def spoilt(trainer, what, steps):
 
 
 def norms(trainer):
-    return [record["gradient_norm"] for record in train_records(trainer.run)]
+    return [record["gradient_norm"] for record in read_train_records(trainer.run)]
 
 
 def state(trainer):
@@ -89,7 +89,7 @@ def test_evidence_of_a_stop_holds_the_last_good_weights(config, what, image, mic
                 f"Training.log_every={log_every}"]  # fmt: skip
     trainer = spoilt(Trainer(config(*settings)), what, {4})
     states, names = [], []
-    before_steps(trainer, lambda batch: (states.append(state(trainer)), names.append(batch["names"])))
+    call_before_steps(trainer, lambda batch: (states.append(state(trainer)), names.append(batch["names"])))
     culprit = "loss of step 5 .*rank 0" if what == "loss" else "gradient of step 5 .*text"
     with pytest.raises(NotFinite, match=culprit):
         trainer.fit()
@@ -137,13 +137,13 @@ def test_step_left_out_changes_nothing_and_is_counted(config, tmp_path, capsys, 
     settings = [*image, "Training.nonfinite=skip", "Training.max_skipped_share=0.5", "Training.steps=5"]
     trainer = spoilt(Trainer(config(*settings)), what, {1, 3})
     states = []
-    before_steps(trainer, lambda batch: states.append(whole_state(trainer)))
+    call_before_steps(trainer, lambda batch: states.append(whole_state(trainer)))
     assert trainer.fit() and trainer.step == 5 and trainer.nonfinite_steps.num_skipped == 2
     states.append(whole_state(trainer))
     for number, (before, after) in enumerate(pairwise(states)):
         is_same = all(np.array_equal(before.get(name), value) for name, value in after.items())
         assert is_same == (number in (1, 3)), number
-    records = train_records(trainer.run)
+    records = read_train_records(trainer.run)
     assert [record["skipped_steps"] for record in records] == [0, 1, 1, 2, 2]
     spoilt_name = "loss" if what == "loss" else "gradient_norm"
     assert [record["step"] for record in records if record[spoilt_name] is None] == [2, 4]
@@ -157,8 +157,8 @@ def test_step_left_out_changes_nothing_and_is_counted(config, tmp_path, capsys, 
     crash_after(spoilt(Trainer(interrupted), what, {1, 3}), 3)
     again = spoilt(Trainer(interrupted, resume=True), what, {1, 3})
     assert again.nonfinite_steps.num_skipped == 1 and again.fit()
-    assert losses(again) == losses(trainer) and again.nonfinite_steps.num_skipped == 2
-    assert_same_arrays(weights(again), weights(trainer))
+    assert read_losses(again) == read_losses(trainer) and again.nonfinite_steps.num_skipped == 2
+    assert_same_arrays(read_last_weights(again), read_last_weights(trainer))
 
 
 @pytest.mark.parametrize(("share", "good", "last"), [
@@ -173,7 +173,7 @@ def test_too_many_steps_left_out_end_a_run_in_its_course(config, monkeypatch, sh
     with pytest.raises(NotFinite, match=f"step {last} is"):
         trainer.fit()
     assert (trainer.run / f"nonfinite_step_{last:08d}" / "model.safetensors").exists()
-    assert all(np.isfinite(value).all() for value in weights(trainer).values())
+    assert all(np.isfinite(value).all() for value in read_last_weights(trainer).values())
 
 
 def test_too_many_steps_left_out_end_a_finished_run_in_an_error(config):
@@ -197,7 +197,7 @@ def test_weights_that_are_not_finite_are_not_saved(config):
         if trainer.step == 3:
             positions[-1, -1] = math.nan
 
-    before_steps(trainer, spoil)
+    call_before_steps(trainer, spoil)
     with pytest.raises(NotFinite, match=r"weights after step 4 .*\(text.*position"):
         trainer.fit()
     [checkpoint] = list_checkpoints(trainer.run)

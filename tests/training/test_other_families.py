@@ -14,11 +14,11 @@ from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.tasks.contrastive_step import build_step
 from ernie_vil2.training.checkpoint import list_checkpoints
 from tests.support.commands import succeed
-from tests.support.other_families import FOLDERS, expected
-from tests.support.steps import taken_gradients
-from tests.support.trainings import begin_with, built_task, check_resume, fit, like_folder
+from tests.support.other_families import FOLDERS, read_expected
+from tests.support.steps import take_gradients
+from tests.support.trainings import begin_with, build_seeded_task, check_resume, fit, resolve_like_folder
 
-SQUARE = [name for name in FOLDERS if expected(name)["pixel_values"].ndim == 4]
+SQUARE = [name for name in FOLDERS if read_expected(name)["pixel_values"].ndim == 4]
 CACHED = ["hf_chinese_clip", "cn_clip_rn50"]
 DIRECT = [*CACHED, "hf_altclip", "hf_clip", "openclip_flat", "hf_siglip", "openclip_siglip_timm"]
 """A family for each kind of towers, which is not left to the slow tests."""
@@ -28,10 +28,10 @@ PAIRS = "Loss.weights={image_image: 0, text_text: 0, image_text: 0.5, text_image
 
 @pytest.mark.parametrize("name", EVERY)
 def test_towers_tokenizer_length_and_loss_are_the_folders(name):
-    config, source = like_folder(name, "Loss.weights.text_text=0"), read_model(FOLDERS[name])
+    config, source = resolve_like_folder(name, "Loss.weights.text_text=0"), read_model(FOLDERS[name])
     assert config.Loss.kind == ("sigmoid" if "logit_bias" in source.arrays else "info_nce")
     assert config.Data.max_length == source.config.Data.max_length
-    task = built_task(config)
+    task = build_seeded_task(config)
     texts = ["a red disc", "红色的圆", ""]
     np.testing.assert_array_equal(task.tokenizer(texts), source.build_tokenizer(source.config.Data.max_length)(texts))
     state = task.model.state_dict()
@@ -43,12 +43,12 @@ def test_towers_tokenizer_length_and_loss_are_the_folders(name):
 @pytest.mark.parametrize(("name", "kind", "bound"), [("hf_siglip", "info_nce", 1000), ("hf_clip", "sigmoid", 100)])
 def test_loss_may_be_another_than_the_folders(name, kind, bound):
     """The scale of a sigmoid loss is not cut at CLIP's bound of 100: SigLIP's authors set none."""
-    config = like_folder(name, f"Loss.kind={kind}", "Loss.weights.text_text=0", "Loss.bias=-3")
-    model = built_task(config).model
+    config = resolve_like_folder(name, f"Loss.kind={kind}", "Loss.weights.text_text=0", "Loss.bias=-3")
+    model = build_seeded_task(config).model
     assert (model.logit_bias is None) == (kind == "info_nce")
     assert model.logit_bias is None or model.logit_bias.item() == -3
-    assert like_folder(name).Loss.max_logit_scale == bound
-    assert like_folder(name, "Loss.max_logit_scale=50").Loss.max_logit_scale == 50
+    assert resolve_like_folder(name).Loss.max_logit_scale == bound
+    assert resolve_like_folder(name, "Loss.max_logit_scale=50").Loss.max_logit_scale == 50
 
 
 @pytest.mark.parametrize(("name", "micro_batch"), [
@@ -58,9 +58,15 @@ def test_loss_may_be_another_than_the_folders(name, kind, bound):
 ])  # fmt: skip
 def test_gradients_of_the_trainers_step_are_the_authors(name, micro_batch):
     """(CE(L) + CE(L.T)) / 2 without bias, in evaluation, is equation 2 with half a weight each way."""
-    config = like_folder(name, PAIRS, "Loss.kind=info_nce", "Loss.duplicates=ignored", "Training.global_batch=6",
-                     f"Training.micro_batch={micro_batch}")  # fmt: skip
-    task, arrays = built_task(config), expected(name)
+    config = resolve_like_folder(
+        name,
+        PAIRS,
+        "Loss.kind=info_nce",
+        "Loss.duplicates=ignored",
+        "Training.global_batch=6",
+        f"Training.micro_batch={micro_batch}",
+    )
+    task, arrays = build_seeded_task(config), read_expected(name)
     task.model.eval()
     step = build_step(task.model, build_loss(config.Loss), config)
     views = {"image_1": paddle.to_tensor(arrays["pixel_values"]), "text_1": paddle.to_tensor(arrays["input_ids"][:6])}
@@ -70,7 +76,7 @@ def test_gradients_of_the_trainers_step_are_the_authors(name, micro_batch):
     found = read_model(FOLDERS[name])
     ours = {key: np.zeros(value.shape, "float32") for key, value in task.model.state_dict().items()}
     ours |= {"logit_bias": np.zeros(1, "float32")} if "logit_bias" in found.arrays else {}
-    ours |= taken_gradients(task.model)
+    ours |= take_gradients(task.model)
     family = found.family
     theirs = family.format.make_name_table(found.config.Model, family.dialect, family.array_names).to_theirs(ours)
     names = [key for key in arrays if key.startswith("grad/")]

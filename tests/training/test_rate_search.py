@@ -10,14 +10,14 @@ from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.models.weights.initial import choose_recipe, resolve_model_like
 from ernie_vil2.training import rate_search
 from ernie_vil2.training.rate_search import Trial
-from tests.support.checkpoints import untrained_checkpoint
+from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.published_folders import TOKENS
 
 LADDER = [2e-5, 5e-5, 1e-4, 2e-4, 4e-4, 1e-3]
 
 
 def test_rate_and_batch_follow_the_size_of_the_model_unless_set(tmp_path):
-    settings = [f"Model.weights={untrained_checkpoint(tmp_path / 'MODEL', TOKENS)}", "Data.train=[x]"]
+    settings = [f"Model.weights={write_untrained_checkpoint(tmp_path / 'MODEL', TOKENS)}", "Data.train=[x]"]
     small = resolve_model_like(load_config("configs/finetune/own.yaml", settings))
     assert (small.Tuning.initial_share, small.Tuning.freeze_norms) == (0.3, False)
     assert (small.Optimizer.learning_rate, small.Training.global_batch, small.Training.micro_batch) == (2e-3, 64, None)

@@ -16,8 +16,8 @@ from ernie_vil2.planning.towers import Towers
 from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.optimizer import check_sharding
 from ernie_vil2.training.trainer import Trainer
-from tests.support.ranks import forked_ranks
-from tests.support.trainings import REPVGG, fit, train_records
+from tests.support.ranks import run_ranks
+from tests.support.trainings import REPVGG, fit, read_train_records
 
 # A large epsilon: Adam divides by the size of a gradient, and with none it would make rounding of zero a step.
 SMOOTH = ["Optimizer.epsilon=1e-3", "Optimizer.weight_decay=0.1", "Training.checkpoint_every=2",
@@ -35,7 +35,7 @@ def rank_of_a_run(folder, overrides):
 def sharded(folder, overrides, ranks=2):
     """Train on several ranks; return the elements of the moments that each of them holds, by Paddle's names."""
     settings = [*overrides, "Training.sharding=stage1", f"Training.output={folder / 'run'}", "Training.device=cpu"]
-    forked_ranks(rank_of_a_run, folder, settings, ranks=ranks)
+    run_ranks(rank_of_a_run, folder, settings, ranks=ranks)
     return [json.loads((folder / f"rank_{rank}.json").read_text()) for rank in range(ranks)]
 
 
@@ -60,7 +60,7 @@ def test_two_ranks_share_the_state_and_train_and_save_as_one(overrides, tmp_path
     whole = alone(overrides, tmp_path / "alone")
     states = sharded(tmp_path, overrides)
     assert_alike(tmp_path / "run", tmp_path / "alone")
-    norms, expected = ([record["gradient_norm"] for record in train_records(tmp_path / name)]
+    norms, expected = ([record["gradient_norm"] for record in read_train_records(tmp_path / name)]
                        for name in ("run", "alone"))  # fmt: skip
     assert norms == pytest.approx(expected, rel=1e-4)
     load_model(tmp_path / "run", verify=True)

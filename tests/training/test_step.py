@@ -12,24 +12,24 @@ from ernie_vil2.parallel.norms import find_batch_norms, synchronise_norms
 from ernie_vil2.parallel.ranks import join_ranks
 from ernie_vil2.planning.towers import operations
 from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep, build_step
-from tests.support.freezing import check_ranks, found_by_rank, of_ranks
-from tests.support.ranks import forked_ranks
+from tests.support.freezing import check_ranks, compute_rank_arrays, list_rank_cases
+from tests.support.ranks import run_ranks
 from tests.support.steps import (
-    OWN,
+    RANK_ROWS,
     SIGMOID,
     TOLERANCES,
     VIT,
     WIDTHS,
-    as_numbers,
-    batch,
-    compute,
-    default_dtype,
-    errors,
-    keys_on_device,
-    model_and_loss,
-    setting,
-    settings_of,
-    taken_gradients,
+    build_model_and_loss,
+    compute_step,
+    list_loss_settings,
+    make_batch,
+    make_config,
+    make_keys_on_device,
+    measure_errors,
+    take_gradients,
+    to_numbers,
+    use_default_dtype,
 )
 from tests.support.trainings import REPVGG
 
@@ -38,39 +38,39 @@ from tests.support.trainings import REPVGG
 @pytest.mark.parametrize("micro_batch", [3, *(pytest.param(rows, marks=pytest.mark.slow) for rows in (1, 5, 10, 64))])
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
 def test_cached_gradients_are_those_of_the_direct_step(dtype, tolerance, micro_batch, settings):
-    with default_dtype(dtype):
-        config = setting(VIT, f"Training.micro_batch={micro_batch}", *settings)
-        model, loss = model_and_loss(config)
-        direct, cached = build_step(model, loss, setting(VIT, *settings)), build_step(model, loss, config)
+    with use_default_dtype(dtype):
+        config = make_config(VIT, f"Training.micro_batch={micro_batch}", *settings)
+        model, loss = build_model_and_loss(config)
+        direct, cached = build_step(model, loss, make_config(VIT, *settings)), build_step(model, loss, config)
         assert (type(direct), type(cached)) == (DirectStep, CachedStep)
-        expected = compute(direct, batch(dtype))
+        expected = compute_step(direct, make_batch(dtype))
         assert "log_logit_scale" in expected[1] and ("logit_bias" in expected[1]) == ("logit_bias" in model.scalars)
-        found = compute(cached, batch(dtype))
-    assert max(errors(found, expected)) < tolerance
+        found = compute_step(cached, make_batch(dtype))
+    assert max(measure_errors(found, expected)) < tolerance
 
 
 def test_batch_norms_see_micro_batches_and_count_each_once():
     """Against the same definition with the graph of all micro batches kept."""
-    with default_dtype("float64"):
-        config = setting(REPVGG, "Training.micro_batch=4")
-        model, loss = model_and_loss(config)
+    with use_default_dtype("float64"):
+        config = make_config(REPVGG, "Training.micro_batch=4")
+        model, loss = build_model_and_loss(config)
         norms = find_batch_norms(model).values()
         initial = [norm._mean.clone() for norm in norms]
-        views, ids, positions = batch("float64")
+        views, ids, positions = make_batch("float64")
         step = CachedStep(model, loss, config)
         parts = []
         for rows in (slice(0, 3), slice(3, 6), slice(6, 10)):
-            with step.dropout.use_keys(keys_on_device(step.dropout, 3, views, positions[rows])):
+            with step.dropout.use_keys(make_keys_on_device(step.dropout, 3, views, positions[rows])):
                 parts.append(model({name: view[rows] for name, view in views.items()})[0])
         statistics = [norm._mean.numpy() for norm in norms]
         joined = {name: paddle.concat([part[name] for part in parts]) for name in views}
         total, pairs = loss(joined, joined, model.scalars, *[paddle.to_tensor(ids)] * 2)
         total.backward()
-        expected = as_numbers(total, pairs), taken_gradients(model)
+        expected = to_numbers(total, pairs), take_gradients(model)
         for norm, mean in zip(norms, initial, strict=True):
             norm._mean.set_value(mean)
-        found = compute(step, (views, ids, positions))
-    assert len(norms) > 5 and max(errors(found, expected)) < 1e-10
+        found = compute_step(step, (views, ids, positions))
+    assert len(norms) > 5 and max(measure_errors(found, expected)) < 1e-10
     for norm, mean in zip(norms, statistics, strict=True):
         np.testing.assert_allclose(norm._mean.numpy(), mean, rtol=1e-10)
 
@@ -79,22 +79,22 @@ def test_batch_norms_see_micro_batches_and_count_each_once():
 @pytest.mark.parametrize("image", [VIT, REPVGG], ids=["ViT", "RepVGG"])
 def test_recomputed_blocks_change_nothing(image, micro_batch):
     """With dropout, drop path, and batch norms, whose running statistics count a batch once."""
-    with default_dtype("float64"):
+    with use_default_dtype("float64"):
         found = []
         for recompute in ("false", "true"):
-            config = setting(image, f"Training.micro_batch={micro_batch}", f"Training.recompute={recompute}")
-            model, loss = model_and_loss(config)
+            config = make_config(image, f"Training.micro_batch={micro_batch}", f"Training.recompute={recompute}")
+            model, loss = build_model_and_loss(config)
             step = build_step(model, loss, config)
             runs = []
             inner = next(part for part in model.text.blocks[-1].sublayers() if isinstance(part, nn.Linear))
             inner.register_forward_post_hook(lambda *_, runs=runs: runs.append(1))
-            result = compute(step, batch("float64"))
+            result = compute_step(step, make_batch("float64"))
             found.append(
                 (result, {name: norm._mean.numpy() for name, norm in find_batch_norms(model).items()}, len(runs))
             )
     (plain, statistics, runs), (recomputed, statistics_again, more_runs) = found
     assert more_runs == runs + (1 if micro_batch == "null" else 4)
-    assert max(errors(recomputed, plain)) < 1e-10
+    assert max(measure_errors(recomputed, plain)) < 1e-10
     for name, mean in statistics.items():
         np.testing.assert_allclose(statistics_again[name], mean, rtol=1e-10, err_msg=name)
 
@@ -105,9 +105,9 @@ def test_towers_multiply_in_the_precision_of_the_run(kind, view, shape, dtype):
     """As a graph, which mixed precision changes on any device; to run it so takes a GPU."""
     found = {}
     for precision in ("float32", "bfloat16"):
-        config = setting(VIT.replace("0.4", "0.0"), "Model.text.dropout=0.0", "Model.text.attention_dropout=0.0",
+        config = make_config(VIT.replace("0.4", "0.0"), "Model.text.dropout=0.0", "Model.text.attention_dropout=0.0",
                          f"Training.precision={precision}", f"Training.micro_batch={kind}")  # fmt: skip
-        model, loss = model_and_loss(config)
+        model, loss = build_model_and_loss(config)
         step = build_step(model, loss, config)
 
         def encode(batch, step=step, model=model):
@@ -124,9 +124,9 @@ def test_towers_multiply_in_the_precision_of_the_run(kind, view, shape, dtype):
 
 
 def test_a_rank_with_too_few_rows_is_reported():
-    config = setting(VIT, "Training.micro_batch=3")
+    config = make_config(VIT, "Training.micro_batch=3")
     with pytest.raises(ValueError, match="3 rows .* 4 micro batches"):
-        CachedStep(*model_and_loss(config), config).forward(*batch(rows=range(3)), 0)
+        CachedStep(*build_model_and_loss(config), config).forward(*make_batch(rows=range(3)), 0)
 
 
 RUNS = {"DirectStep": (VIT, DirectStep), "CachedStep": (VIT, CachedStep), "SyncedNorms": (REPVGG, DirectStep),
@@ -138,22 +138,22 @@ def main(folder):
     rank, _ = join_ranks()
     found = {}
     for dtype, (run, (image, kind)) in product(("float32", "float64"), RUNS.items()):
-        with default_dtype(dtype):
-            config = setting(image, "Training.micro_batch=2", *settings_of(run))
-            model, loss = model_and_loss(config)
+        with use_default_dtype(dtype):
+            config = make_config(image, "Training.micro_batch=2", *list_loss_settings(run))
+            model, loss = build_model_and_loss(config)
             assert synchronise_norms(model) == []
             step = kind(model, loss, config, fleet.distributed_model(model))
-            losses, gradients = compute(step, batch(dtype, OWN[rank]))
+            losses, gradients = compute_step(step, make_batch(dtype, RANK_ROWS[rank]))
         found |= {f"{dtype}/{run}/losses/{name}": value for name, value in losses.items()}
         found |= {f"{dtype}/{run}/gradients/{name}": value for name, value in gradients.items()}
-    found |= found_by_rank(of_ranks(), rank)
+    found |= compute_rank_arrays(list_rank_cases(), rank)
     np.savez(f"{folder}/{rank}.npz", **found)
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    forked_ranks(main, folder)
+    run_ranks(main, folder)
     return [np.load(folder / f"{rank}.npz") for rank in range(2)]
 
 
@@ -165,17 +165,17 @@ def test_two_ranks_with_uneven_rows_are_as_one(ranks, kind, dtype, tolerance):
         tolerance = 4e-6  # one process in float32 is 3.5e-6 from float64 here: batch norms magnify rounding
     if kind.endswith("Widths") and dtype == "float32":
         tolerance = 2e-6  # likewise 2.3e-6: prefixes are normalised again
-    with default_dtype(dtype):
-        config = setting(RUNS[kind][0], *settings_of(kind))
-        model, loss = model_and_loss(config)
-        rows = np.concatenate(OWN)
-        expected = compute(DirectStep(model, loss, config), batch(dtype, rows))
+    with use_default_dtype(dtype):
+        config = make_config(RUNS[kind][0], *list_loss_settings(kind))
+        model, loss = build_model_and_loss(config)
+        rows = np.concatenate(RANK_ROWS)
+        expected = compute_step(DirectStep(model, loss, config), make_batch(dtype, rows))
     run = f"{dtype}/{kind}"
     losses = {name: sum(float(rank[f"{run}/losses/{name}"]) for rank in ranks) for name in expected[0]}
     for rank in ranks:
         gradients = {name: rank[f"{run}/gradients/{name}"] for name in expected[1]}
-        assert max(errors((losses, gradients), expected)) < tolerance
+        assert max(measure_errors((losses, gradients), expected)) < tolerance
 
 
 def test_two_ranks_of_which_parts_are_frozen_are_as_one(ranks):
-    check_ranks([dict(rank) for rank in ranks], of_ranks())
+    check_ranks([dict(rank) for rank in ranks], list_rank_cases())

@@ -16,7 +16,14 @@ from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
 from ernie_vil2.training.update import StopSignals
 from tests.support.limits import PATIENCE
-from tests.support.trainings import as_arguments, evaluation_records, fit, rank_process, start, wait_for_steps
+from tests.support.trainings import (
+    find_rank_process,
+    fit,
+    read_evaluation_records,
+    start_tool,
+    to_arguments,
+    wait_for_steps,
+)
 
 in_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks for the ranks in /proc")
 
@@ -39,7 +46,7 @@ def check_saved(folder):
 def stopped(process, folder, number, rank=None):
     """Send a signal after some steps, to the process or one of its ranks; return output and errors."""
     wait_for_steps(process, folder, 3)
-    os.kill(process.pid if rank is None else rank_process(process.pid, rank), number)
+    os.kill(process.pid if rank is None else find_rank_process(process.pid, rank), number)
     return process.communicate(timeout=PATIENCE)
 
 
@@ -49,8 +56,8 @@ def stopped(process, folder, number, rank=None):
     pytest.param(signal.SIGHUP, 75, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_a_signal_saves_and_has_its_exit_code(overrides, tmp_path, number, code):
-    arguments = as_arguments([*overrides, "Training.steps=100000", "Data.workers=1"])
-    with start("tools/train.py", *arguments) as process:
+    arguments = to_arguments([*overrides, "Training.steps=100000", "Data.workers=1"])
+    with start_tool("tools/train.py", *arguments) as process:
         output, error = stopped(process, tmp_path / "run", number)
     assert process.returncode == code and "--resume" in output, error
     check_saved(tmp_path / "run")
@@ -61,12 +68,12 @@ def test_a_signal_saves_and_has_its_exit_code(overrides, tmp_path, number, code)
 @pytest.mark.parametrize("launcher", ["--processes", "Paddle's"])
 @pytest.mark.parametrize("rank", [None, 0, 1])
 def test_all_ranks_stop_whoever_of_them_is_signalled(overrides, tmp_path, launcher, rank):
-    arguments, options = as_arguments([*overrides, "Training.steps=100000"]), {}
+    arguments, options = to_arguments([*overrides, "Training.steps=100000"]), {}
     if launcher == "--processes":
         arguments += ["--processes", 2]
     else:
         options["launch"] = ["--nproc_per_node", "2", "--log_dir", tmp_path / "log"]
-    with start("tools/train.py", *arguments, **options) as process:
+    with start_tool("tools/train.py", *arguments, **options) as process:
         output, error = stopped(process, tmp_path / "run", signal.SIGTERM, rank)
     if options:
         assert process.returncode == (75 if rank is not None else signal.SIGTERM), output + error
@@ -84,7 +91,7 @@ def test_a_second_ctrl_c_ends_a_run_that_hangs(overrides, tmp_path, processes):
     launcher = (
         "import sys; from ernie_vil2.device import launch; sys.exit(launch.run_ranks(sys.argv[2:], int(sys.argv[1])))"
     )
-    with start("-c", launcher, processes, sys.executable, *worker) as process:
+    with start_tool("-c", launcher, processes, sys.executable, *worker) as process:
         wait_for_steps(process, tmp_path / "run", 2)
         for _ in range(60):
             process.send_signal(signal.SIGINT)
@@ -153,7 +160,7 @@ def test_stopped_run_is_evaluated_when_it_goes_on(config, tmp_path):
         assert list_checkpoints(stopped.run)[-1].name == f"step_{step + 1:08d}"
     last = Trainer(config(*settings), resume=True)
     assert last.fit() and last.best == whole.best
-    evaluations = [[(record["step"], record["metrics"]) for record in evaluation_records(trainer.run)]
+    evaluations = [[(record["step"], record["metrics"]) for record in read_evaluation_records(trainer.run)]
                    for trainer in (whole, last)]  # fmt: skip
     assert len(evaluations[0]) == 3 and evaluations[0] == evaluations[1]
     assert (last.run / "checkpoints" / "best").resolve().name == f"step_{whole.best['step']:08d}"

@@ -11,8 +11,8 @@ from ernie_vil2.config import ConfigError
 from ernie_vil2.data.readers import open_benchmarks
 from ernie_vil2.tasks.multi_view import Teacher
 from ernie_vil2.training.trainer import Trainer
-from tests.support.ranks import forked_ranks, train
-from tests.support.trainings import fit, train_records
+from tests.support.ranks import run_ranks, train
+from tests.support.trainings import fit, read_train_records
 
 PLAIN = ["Views.languages={en: 1.0}", "Views.tag_probability=0", "Loss.weights={image_image: 0, text_text: 0}"]
 
@@ -39,7 +39,7 @@ def folder(shapes, tmp_path_factory):
 def test_student_comes_nearer_to_its_teacher(config, folder, capsys):
     settings = [*PLAIN, "Training.steps=12", "Training.micro_batch=6"]
     taught = fit(config(*settings, f"Tuning.teacher={{embeddings: {folder}, weight: 2, logit_scale: 5}}"))
-    first, *_, last = train_records(taught.run)
+    first, *_, last = read_train_records(taught.run)
     assert last["teacher"] < first["teacher"]
     weighted = first["image_text"] + first["text_image"] + 2 * first["teacher"]
     assert first["loss"] == pytest.approx(weighted, rel=1e-5)
@@ -51,7 +51,7 @@ def test_embeddings_as_wide_as_the_teachers_are_drawn_to_them(config, folder):
     with pytest.raises(ConfigError, match="Model.embed_dim=6"):
         Trainer(config(*PLAIN, taught))
     trainer = fit(config(*PLAIN, "Training.steps=20", "Model.embed_dim=6", taught))
-    first, *_, last = train_records(trainer.run)
+    first, *_, last = read_train_records(trainer.run)
     assert last["teacher_distance"] < 0.8 * first["teacher_distance"]
     weighted = first["image_text"] + first["text_image"] + first["teacher"] + 3 * first["teacher_distance"]
     assert first["loss"] == pytest.approx(weighted, rel=1e-5)
@@ -61,8 +61,8 @@ def test_embeddings_as_wide_as_the_teachers_are_drawn_to_them(config, folder):
 def test_two_ranks_are_taught_what_one_process_is(config, overrides, folder, tmp_path):
     changes = [*PLAIN, "Model.embed_dim=6", f"Tuning.teacher={{embeddings: {folder}, logit_scale: 5, distance: 2}}"]
     fit(config(*changes, f"Training.output={tmp_path / 'alone'}"))
-    forked_ranks(train, [*overrides, *changes, "Training.device=cpu"])
-    one, two = (train_records(tmp_path / name) for name in ("alone", "run"))
+    run_ranks(train, [*overrides, *changes, "Training.device=cpu"])
+    one, two = (read_train_records(tmp_path / name) for name in ("alone", "run"))
     for before, after in zip(one, two, strict=True):
         for name in ("loss", "teacher", "teacher_distance", "image_text", "text_image", "gradient_norm"):
             assert after[name] == pytest.approx(before[name], rel=1e-4), (before["step"], name)

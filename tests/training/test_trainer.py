@@ -23,16 +23,16 @@ from ernie_vil2.training.trainer import Trainer
 from tests.support.commands import succeed
 from tests.support.trainings import (
     REPVGG,
-    as_arguments,
     assert_same_arrays,
     crash_after,
-    evaluation_records,
     fit,
-    losses,
-    run,
-    tiny_run,
-    train_records,
-    weights,
+    list_tiny_overrides,
+    read_evaluation_records,
+    read_last_weights,
+    read_losses,
+    read_train_records,
+    run_tool,
+    to_arguments,
 )
 
 
@@ -42,7 +42,7 @@ def test_steps_do_not_depend_on_when_the_host_waits(config, tmp_path):
     for change in ("Training.log_every=100", "Training.log_every=1", "Training.nonfinite=skip"):
         output = f"Training.output={tmp_path / str(len(results))}"
         trainer = fit(config(REPVGG, "Tuning.ema=0.9", change, "Training.steps=3", output))
-        results.append(weights(trainer))
+        results.append(read_last_weights(trainer))
     assert_same_arrays(results[1], results[0])
     assert_same_arrays(results[2], results[0])
 
@@ -54,8 +54,8 @@ RESUMED = ["Model.text.dropout=0.1", "Training.steps=6", "Training.checkpoint_ev
 def crashed(shapes, tmp_path_factory):
     """A whole run of six steps, and the folder of one that crashed in the sixth."""
     folder = tmp_path_factory.mktemp("crashed")
-    whole = fit(load_config(None, [*tiny_run(shapes, folder / "whole"), *RESUMED]))
-    crash_after(Trainer(load_config(None, [*tiny_run(shapes, folder / "run"), *RESUMED])), 5)
+    whole = fit(load_config(None, [*list_tiny_overrides(shapes, folder / "whole"), *RESUMED]))
+    crash_after(Trainer(load_config(None, [*list_tiny_overrides(shapes, folder / "run"), *RESUMED])), 5)
     return whole, folder / "run"
 
 
@@ -72,15 +72,15 @@ def test_resume_after_crash_is_bit_equal(config, crashed, shapes, tmp_path, chan
 
     resumed = Trainer(config(*settings), resume=True)
     assert resumed.step == (2 if change == "damage" else 4) and resumed.fit()
-    assert losses(resumed) == losses(whole)
-    assert_same_arrays(weights(resumed), weights(whole))
+    assert read_losses(resumed) == read_losses(whole)
+    assert_same_arrays(read_last_weights(resumed), read_last_weights(whole))
     check_checkpoint(newest)
     assert ("optimizer.safetensors" in capsys.readouterr().err) == (change == "damage")
 
 
 def test_temperature_learns_and_stays_in_its_bounds(config):
     trainer = fit(config("Loss.max_logit_scale=14.5", "Optimizer.learning_rate=0.1", "Training.steps=4"))
-    scales = [record["logit_scale"] for record in train_records(trainer.run)]
+    scales = [record["logit_scale"] for record in read_train_records(trainer.run)]
     assert max(scales) <= 14.5 * (1 + 1e-6) and len(set(scales)) > 1
 
 
@@ -102,7 +102,7 @@ def test_images_of_one_name_are_negatives_those_of_one_text_not(config, tmp_path
                 "Loss.duplicates=masked", "Training.steps=1"]  # fmt: skip
     rows = [image | {"caption_en": f"text {number}"} for number, image in enumerate(images)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
-    assert min(losses(fit(config(*settings)))[0][3:]) > 1
+    assert min(read_losses(fit(config(*settings)))[0][3:]) > 1
 
     rows = [image | {"caption_en": "the same text"} for image in images]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
@@ -134,22 +134,22 @@ def test_finished_run_is_extended_past_its_warm_up(config, tmp_path):
         with pytest.raises(ConfigError, match=f"other values of {key};"):
             Trainer(config(*settings, "Training.steps=8", change), resume=True, can_extend=True)
     copy = shutil.copytree(first.run, tmp_path / "copy")
-    begun = losses(first)
+    begun = read_losses(first)
 
     extended = Trainer(long, resume=True, can_extend=True)
     assert extended.step == 4 and extended.fit() and extended.step == 8
-    rates = [record["learning_rate"] for record in train_records(extended.run)]
+    rates = [record["learning_rate"] for record in read_train_records(extended.run)]
     fitted = resolve_steps(short, 128)
     assert rates == [compute_learning_rate(step, fitted if step < 4 else long) for step in range(8)]
     assert rates[4:6] == pytest.approx([1e-3 * 5 / 6, 1e-3])
-    assert losses(extended)[:4] == begun
+    assert read_losses(extended)[:4] == begun
 
     # It may be interrupted again, and is a run of eight steps then.
     long = config(*settings, "Training.steps=8", f"Training.output={copy}")
     crash_after(Trainer(long, resume=True, can_extend=True), 7)
     again = Trainer(long, resume=True)
-    assert again.step == 6 and again.fit() and losses(again) == losses(extended)
-    assert_same_arrays(weights(again), weights(extended))
+    assert again.step == 6 and again.fit() and read_losses(again) == read_losses(extended)
+    assert_same_arrays(read_last_weights(again), read_last_weights(extended))
 
 
 @pytest.mark.parametrize(("changes", "factor"), [([], 1), (["Tuning.base_batch=256"], 4)])
@@ -193,7 +193,7 @@ def test_one_adam_step_and_clipping_by_hand():
 def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shapes, tmp_path):
     """16 concepts, unseen drawings: chance is 6 % R@1."""
     changes = ["Training.steps=80", "Training.global_batch=32", "Evaluation.every=40", "Training.log_every=10"]
-    printed = succeed("train", *as_arguments([*overrides, *changes]))
+    printed = succeed("train", *to_arguments([*overrides, *changes]))
     assert "all 2,560 samples read could be used" in printed
     folder = tmp_path / "run"
     switches = json.loads((folder / "environment.json").read_text())["runtime"]
@@ -208,7 +208,7 @@ def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shap
         model = rows[f"  model, {language}"]
         assert model["images"] == model["texts"] == 16
         assert min(model["image_to_text"]["R@1"], model["text_to_image"]["R@1"]) > 50, record["table"]
-        last = evaluation_records(folder)[-1]
+        last = read_evaluation_records(folder)[-1]
         during = {f"R@{k}": last["metrics"][f"{language}/image_to_text/R@{k}"] for k in (1, 5, 10)}
         assert last["step"] == 80 and during == {name: model["image_to_text"][name] for name in during}
 
@@ -230,10 +230,10 @@ def test_two_processes_train_as_one(overrides, tmp_path, launch):
     settings = [*overrides, *dropout, "Training.steps=4", "Training.device=cpu"]
     fit(load_config(None, [*settings, f"Training.output={tmp_path / 'one'}"]))
     if launch:
-        two = run("tools/train.py", *as_arguments(settings), launch=[*launch, tmp_path / "log"])
+        two = run_tool("tools/train.py", *to_arguments(settings), launch=[*launch, tmp_path / "log"])
     else:
-        two = run("tools/train.py", *as_arguments(settings), "--processes", 2)
+        two = run_tool("tools/train.py", *to_arguments(settings), "--processes", 2)
     assert two.returncode == 0 and "all 64 samples read could be used" in two.stdout, two.stdout + two.stderr
     for name in ("loss", "gradient_norm"):
-        one, other = ([record[name] for record in train_records(tmp_path / folder)] for folder in ("one", "run"))
+        one, other = ([record[name] for record in read_train_records(tmp_path / folder)] for folder in ("one", "run"))
         assert len(one) == 4 and np.allclose(one, other, rtol=1e-4), (one, other)

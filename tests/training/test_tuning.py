@@ -13,8 +13,8 @@ from ernie_vil2.models.weights.format import read_model, write_model
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.optimizer import resolve_steps
 from ernie_vil2.training.trainer import Trainer
-from tests.support.ranks import forked_ranks, train
-from tests.support.trainings import REPVGG, check_resume, evaluation_records, fit, weights
+from tests.support.ranks import run_ranks, train
+from tests.support.trainings import REPVGG, check_resume, fit, read_evaluation_records, read_last_weights
 
 TUNINGS = {
     "mixed": ["Tuning.initial_share=0.3", "Tuning.ema=0.9"],
@@ -32,7 +32,7 @@ def test_resume_is_bit_equal_and_what_is_frozen_stays(config, tmp_path, name):
     whole = check_resume(lambda *changes: config(*tuning, *changes), tmp_path)
     before = Trainer(config(*tuning)).model.state_dict()
     trained = {name for group in whole.task.parameter_groups() for name in group.names}
-    for name, value in weights(whole).items():
+    for name, value in read_last_weights(whole).items():
         norm, _, statistic = name.rpartition(".")
         learns = name in trained
         if statistic in ("_mean", "_variance"):
@@ -64,7 +64,7 @@ def test_two_ranks_train_what_one_process_does(config, overrides, tmp_path):
     changes = ["Tuning={lora: {rank: 4, layers: [image.blocks.*]}, layer_decay: 0.7, image_rate: 2.0, ema: 0.9, "
                "freeze: [text.*]}", "Evaluation.every=4", "Training.micro_batch=3", "Training.steps=4"]  # fmt: skip
     fit(config(*changes, f"Training.output={tmp_path / 'alone'}"))
-    forked_ranks(train, [*overrides, *changes, "Training.device=cpu"])
+    run_ranks(train, [*overrides, *changes, "Training.device=cpu"])
     folders = [list_checkpoints(tmp_path / name)[-1] for name in ("alone", "run")]
     for file in ("model.safetensors", "optimizer.safetensors"):
         one, two = (load_file(folder / file) for folder in folders)
@@ -95,7 +95,7 @@ def test_average_is_that_of_numpy(config, ema, share):
     trainer.average.update = watched
     assert trainer.fit()
     assert steps == list(range(1, trainer.step + 1))  # the decay of the first step is 2 / 11
-    saved, raw = weights(trainer), load_file(list_checkpoints(trainer.run)[-1] / "optimizer.safetensors")
+    saved, raw = read_last_weights(trainer), load_file(list_checkpoints(trainer.run)[-1] / "optimizer.safetensors")
     for name, value in now().items():
         mixed = share * initial[name] + (1 - share) * expected[name]
         np.testing.assert_allclose(saved[name], mixed, rtol=1e-5, atol=1e-6, err_msg=name)
@@ -112,8 +112,8 @@ def test_average_is_scored_and_training_goes_on_without_it(config, tmp_path):
         assert np.array_equal(one.numpy(), other.numpy())
     loaded = ernie_vil2.load_model(averaged.run).backend.model
     scored = averaged.evaluations.evaluators["retrieval"](loaded).values
-    assert evaluation_records(averaged.run)[-1]["metrics"] == pytest.approx(scored)
-    assert any((weights(averaged)[name] != value).any() for name, value in weights(plain).items())
+    assert read_evaluation_records(averaged.run)[-1]["metrics"] == pytest.approx(scored)
+    assert any((read_last_weights(averaged)[name] != value).any() for name, value in read_last_weights(plain).items())
 
 
 def test_share_of_the_initial_weights_mixes_two_lora_models(config, tmp_path):
@@ -123,7 +123,7 @@ def test_share_of_the_initial_weights_mixes_two_lora_models(config, tmp_path):
     initial = merge_lora({name: value.numpy() for name, value in plain.model.state_dict().items()})
     mixed = fit(config(*settings, "Tuning.initial_share=0.3"))
     assert plain.fit()
-    learned, actual = merge_lora(weights(plain)), merge_lora(weights(mixed))
+    learned, actual = merge_lora(read_last_weights(plain)), merge_lora(read_last_weights(mixed))
     for name, value in initial.items():
         np.testing.assert_allclose(actual[name], 0.3 * value + 0.7 * learned[name], atol=1e-6, err_msg=name)
 

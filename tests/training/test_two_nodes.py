@@ -22,7 +22,7 @@ from ernie_vil2.io.run_folder import list_checkpoints
 from tests.support.limits import PATIENCE
 from tests.support.paths import ROOT
 from tests.support.processes import run_process, start_process
-from tests.support.trainings import as_arguments, logged_losses, rank_process, run, wait_for_steps
+from tests.support.trainings import find_rank_process, read_logged_losses, run_tool, to_arguments, wait_for_steps
 
 NETWORK = "10.203.77"
 
@@ -75,23 +75,23 @@ def node(machine, folder, arguments, directory=ROOT):
 @pytest.mark.slow
 def test_killed_machine_is_replaced_and_the_run_ends_the_same(machines, overrides, tmp_path):
     changes = ["Training.steps=40", "Training.checkpoint_every=2", "Data.groups=2", "Optimizer.learning_rate=1e-4"]
-    whole = run("tools/train.py", *as_arguments([*overrides, *changes, f"Training.output={tmp_path / 'whole'}"]))
+    whole = run_tool("tools/train.py", *to_arguments([*overrides, *changes, f"Training.output={tmp_path / 'whole'}"]))
     assert whole.returncode == 0, whole.stderr
-    arguments = ["tools/train.py", *as_arguments([*overrides, *changes]), "--resume"]
+    arguments = ["tools/train.py", *to_arguments([*overrides, *changes]), "--resume"]
     first, second = (node(machine, tmp_path, arguments) for machine in machines[:2])
     wait_for_steps(first, tmp_path / "run", 10)
-    for process in (rank_process(second.pid, 1), second.pid):  # all of the machine, its launcher and its rank
+    for process in (find_rank_process(second.pid, 1), second.pid):  # all of the machine, its launcher and its rank
         os.kill(process, signal.SIGKILL)
     output = first.communicate(timeout=PATIENCE)[0]
     # Whichever notices first: a collective whose peer is gone, or rank 0, who hears nothing more of it.
     assert (first.returncode, "rank 1 has died, or did not answer" in output) == (2, True) or (
         first.returncode, "rank 1 has given no sign of life" in output) == (1, True), output  # fmt: skip
     second.communicate()
-    assert 2 <= len(logged_losses(tmp_path / "run")) < 40
+    assert 2 <= len(read_logged_losses(tmp_path / "run")) < 40
     first, second = (node(machine, tmp_path, arguments) for machine in (machines[0], machines[2]))
     outputs = [process.communicate(timeout=PATIENCE)[0] for process in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], outputs
-    assert np.allclose(logged_losses(tmp_path / "run"), logged_losses(tmp_path / "whole"), rtol=1e-3)
+    assert np.allclose(read_logged_losses(tmp_path / "run"), read_logged_losses(tmp_path / "whole"), rtol=1e-3)
 
 
 @pytest.mark.slow
@@ -103,7 +103,7 @@ def test_an_unshared_run_folder_has_to_be_copied_before_a_resume(machines, overr
 
     def both(steps, *options):
         changes = [*overrides, "Training.output=run", "Data.groups=2", f"Training.steps={steps}"]
-        arguments = ["tools/train.py", *as_arguments(changes), *options]
+        arguments = ["tools/train.py", *to_arguments(changes), *options]
         nodes = [node(home.name, home / "log", arguments, home) for home in homes]
         outputs = [process.communicate(timeout=PATIENCE)[0] for process in nodes]
         return [process.returncode for process in nodes], outputs[0]
@@ -115,7 +115,7 @@ def test_an_unshared_run_folder_has_to_be_copied_before_a_resume(machines, overr
     shutil.rmtree(homes[1] / "run", ignore_errors=True)
     shutil.copytree(homes[0] / "run", homes[1] / "run")
     codes, output = both(8, "--resume", "--extend")
-    assert codes == [0, 0] and len(logged_losses(homes[0] / "run")) == 8, output
+    assert codes == [0, 0] and len(read_logged_losses(homes[0] / "run")) == 8, output
 
 
 def variables(operator, number):
@@ -140,7 +140,7 @@ def test_workers_of_kubernetes_find_each_other(operator, machines, overrides, tm
     spec = yaml.safe_load((ROOT / "docs" / "launch" / f"{operator}.yaml").read_text())["spec"]
     worker = spec["paddleReplicaSpecs"]["Worker"] if operator == "kubeflow" else spec["worker"]
     (container,) = worker["template"]["spec"]["containers"]
-    command, changes = [*container["command"], *container["args"]], as_arguments(overrides)
+    command, changes = [*container["command"], *container["args"]], to_arguments(overrides)
     if operator == "kubeflow":
         command += changes
     else:  # a line for a shell
@@ -154,4 +154,4 @@ def test_workers_of_kubernetes_find_each_other(operator, machines, overrides, tm
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     (checkpoint,) = list_checkpoints(tmp_path / "run")
     assert json.loads((checkpoint / "state.json").read_text())["ranks"] == 2
-    assert len(logged_losses(tmp_path / "run")) == 8
+    assert len(read_logged_losses(tmp_path / "run")) == 8

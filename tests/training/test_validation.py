@@ -13,7 +13,7 @@ from ernie_vil2.training import scoring
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.trainer import Trainer
 from tests.support.cxc_ratings import rated_folder, write_images  # noqa: F401  -- a fixture
-from tests.support.trainings import crash_after, evaluation_records, fit
+from tests.support.trainings import crash_after, fit, read_evaluation_records
 
 ONE_OF_A_KIND = ("muge-val", "cxc-correlation")
 """Of the protocols: one direction, and ratings without a best."""
@@ -38,13 +38,16 @@ def test_run_is_evaluated_by_every_protocol_and_resumes(config, folder, monkeypa
     trainer = Trainer(settings, resume=True)
     assert trainer.step == trainer.evaluations.evaluated_step == 1
     assert trainer.fit() and not trainer.best_effort.failures
-    assert [record["step"] for record in evaluation_records(trainer.run)] == [1, 2]
-    names = {name for record in evaluation_records(trainer.run) for name in record["metrics"]}
+    assert [record["step"] for record in read_evaluation_records(trainer.run)] == [1, 2]
+    names = {name for record in read_evaluation_records(trainer.run) for name in record["metrics"]}
     scored = {way for way in DIRECTION_NAMES if any(f"/{way}/" in name for name in names)}
     assert scored == set(scoring.directions)
     assert (trainer.best is None) == (not scored)
     # R@1 and R@10 of each language and direction, and the mean recall.
-    assert not scored or len(evaluation_records(trainer.run)[0]["progress_metrics"]) == 2 * languages * len(scored) + 1
+    assert (
+        not scored
+        or len(read_evaluation_records(trainer.run)[0]["progress_metrics"]) == 2 * languages * len(scored) + 1
+    )
 
 
 def test_missing_validation_data_end_a_run_before_its_first_step(config, shapes, tmp_path, capsys):
@@ -60,7 +63,7 @@ def test_missing_validation_data_end_a_run_before_its_first_step(config, shapes,
     assert resumed.step == 1 and resumed.fit() and resumed.step == 3
     assert resumed.best_effort.failures == {"validation data": 1}
     assert "warning: validation data: " in capsys.readouterr().err
-    assert [record["step"] for record in evaluation_records(resumed.run)] == [1] and resumed.best["step"] == 1
+    assert [record["step"] for record in read_evaluation_records(resumed.run)] == [1] and resumed.best["step"] == 1
 
 
 @pytest.mark.parametrize("part", [
@@ -82,7 +85,7 @@ def test_best_effort_that_fails_ends_no_run(config, monkeypatch, capsys, part):
     again = Trainer(settings, resume=True)
     assert again.fit() and not again.best_effort.failures
     assert again.evaluations.evaluated_step == 4  # what had failed is made up for
-    assert "mean_recall" in evaluation_records(again.run)[-1]["metrics"]
+    assert "mean_recall" in read_evaluation_records(again.run)[-1]["metrics"]
 
 
 def test_due_checkpoint_is_written_before_the_evaluation(config, monkeypatch):
@@ -99,7 +102,7 @@ def test_due_checkpoint_is_written_before_the_evaluation(config, monkeypatch):
             first.fit()
     second = Trainer(settings, resume=True)
     assert second.step == 2 and second.fit()
-    assert [record["step"] for record in evaluation_records(second.run)] == [2, 4]
+    assert [record["step"] for record in read_evaluation_records(second.run)] == [2, 4]
 
 
 @pytest.fixture
@@ -113,7 +116,7 @@ def classes(shapes, tmp_path):
 
 
 def zero_shot_records(trainer):
-    return [record for record in evaluation_records(trainer.run) if record["evaluator"] == "zero_shot"]
+    return [record for record in read_evaluation_records(trainer.run) if record["evaluator"] == "zero_shot"]
 
 
 def test_classes_are_watched_next_to_retrieval_or_alone(config, classes, tmp_path):
@@ -177,7 +180,7 @@ def test_both_ends_are_scored_by_one_protocol_and_reported(tested, capsys):
     assert protocols == {"pairs"} and after["model"].endswith(f"step_{trainer.best['step']:08d}")
     assert "before, zh: image to text R@1 " in capsys.readouterr().out
     # What is scored before is what step 0 of the curve is, as val and test are the same data here.
-    curve = evaluation_records(trainer.run)
+    curve = read_evaluation_records(trainer.run)
     assert curve[0]["step"] == 0 and curve[-1]["step"] == 20
     for metrics in (record["metrics"] for record in curve):
         assert metrics["mean_recall"] == pytest.approx((metrics["zh/mR"] + metrics["en/mR"]) / 2)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ernie_vil2.apps.curation.steps.balance import Words, _threshold
-from tests.support.crawled_pairs import smooth_image, write_tar
-from tests.support.image_formats import encoded
+from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
+from tests.support.image_formats import encode_image
 
 CAPTIONS = [*["a cat"] * 8, *["two cats and a dog"] * 2, "a dog on a mat", "a zebra", "a category of dogmas",
             "白色的猫", "猫和狗"]  # fmt: skip
@@ -13,10 +13,10 @@ CAPTIONS = [*["a cat"] * 8, *["two cats and a dog"] * 2, "a dog on a mat", "a ze
 
 @pytest.fixture
 def pairs(tmp_path):
-    rows = [(encoded(smooth_image(number, 16)), caption) for number, caption in enumerate(CAPTIONS)]
+    rows = [(encode_image(make_distinct_image(number, 16)), caption) for number, caption in enumerate(CAPTIONS)]
     (tmp_path / "en.txt").write_text("Cat\ndog\nmat\nice cream\n")
     (tmp_path / "zh.txt").write_text("猫\t100\n狗\n", encoding="utf-8")
-    return write_tar(tmp_path / "crawl.tar", rows)
+    return write_pair_shard(tmp_path / "crawl.tar", rows)
 
 
 def test_weights_are_those_of_the_rule(tmp_path, pairs, curated):
@@ -33,8 +33,8 @@ def test_weights_are_those_of_the_rule(tmp_path, pairs, curated):
 
 
 def test_a_draw_is_made_once_with_its_seed(tmp_path, curated):
-    rows = [(encoded(smooth_image(number % 40, 16)), f"cat number {number}") for number in range(400)]
-    path = write_tar(tmp_path / "many.tar", rows)
+    rows = [(encode_image(make_distinct_image(number % 40, 16)), f"cat number {number}") for number in range(400)]
+    path = write_pair_shard(tmp_path / "many.tar", rows)
     (tmp_path / "en.txt").write_text("cat\n")
     text = f"balance: {{words: {{en: {tmp_path}/en.txt}}, most: {{en: 100}}, by: draw, seed: 1}}"
     first, again = curated([path], text, "first"), curated([path], text, "again")

@@ -10,8 +10,8 @@ from PIL import Image
 from ernie_vil2.apps.curation.likeness import EVEN, likeness, thumbnails_of, trimmed, vectors, windows
 from ernie_vil2.apps.curation.steps.near_texts import sketch
 from ernie_vil2.apps.curation.thumbnails import neighbours
-from tests.support.crawled_pairs import smooth_image, write_tar
-from tests.support.image_formats import encoded
+from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
+from tests.support.image_formats import encode_image
 
 SIZE = 128
 CAPTION = "a picture of something, number"
@@ -21,18 +21,18 @@ RULES = "near_duplicates: {likeness: 0.93}"
 def altered(pixels, kind):
     image = Image.fromarray(pixels)
     if kind == "resized":
-        return encoded(np.asarray(image.resize((96, 96), Image.Resampling.BICUBIC)))
+        return encode_image(np.asarray(image.resize((96, 96), Image.Resampling.BICUBIC)))
     if kind == "recompressed":
-        return encoded(pixels, "JPEG", quality=30)
+        return encode_image(pixels, "JPEG", quality=30)
     if kind == "bordered":
         framed = Image.new("RGB", (SIZE + 16, SIZE + 16), (250, 240, 20))
         framed.paste(image, (8, 8))
-        return encoded(np.asarray(framed))
+        return encode_image(np.asarray(framed))
     if kind == "cropped":
-        return encoded(pixels[6:-6, 3:-9])
+        return encode_image(pixels[6:-6, 3:-9])
     if kind == "grey":
-        return encoded(np.asarray(image.convert("L").convert("RGB")))
-    return encoded(pixels[:, ::-1])
+        return encode_image(np.asarray(image.convert("L").convert("RGB")))
+    return encode_image(pixels[:, ::-1])
 
 
 KINDS = ("resized", "recompressed", "bordered", "cropped", "grey", "mirrored")
@@ -41,12 +41,12 @@ KINDS = ("resized", "recompressed", "bordered", "cropped", "grey", "mirrored")
 @pytest.fixture
 def crawl(tmp_path):
     """Twelve images, and behind them an altered copy of each, two of each kind."""
-    originals = [smooth_image(number, SIZE) for number in range(12)]
-    rows = [(encoded(pixels), f"{CAPTION} {number}") for number, pixels in enumerate(originals)]
+    originals = [make_distinct_image(number, SIZE) for number in range(12)]
+    rows = [(encode_image(pixels), f"{CAPTION} {number}") for number, pixels in enumerate(originals)]
     rows += [
         (altered(pixels, KINDS[number % 6]), f"{CAPTION} {number} again") for number, pixels in enumerate(originals)
     ]
-    return write_tar(tmp_path / "crawl.tar", rows)
+    return write_pair_shard(tmp_path / "crawl.tar", rows)
 
 
 def test_altered_copies_go_the_largest_stays_and_is_named(crawl, curated):
@@ -65,11 +65,11 @@ def test_mirrored_images_stay_where_captions_name_a_side(tmp_path, curated):
                 "教堂照片", "向左箭头", "一个箭头", "leftover cake on a table", "a bright cake", "the left bank",
                 "the left bank"]  # fmt: skip
     images = [
-        encoded(side)
+        encode_image(side)
         for number in range(6)
-        for side in (smooth_image(number, SIZE), smooth_image(number, SIZE)[:, ::-1])
+        for side in (make_distinct_image(number, SIZE), make_distinct_image(number, SIZE)[:, ::-1])
     ]
-    path = write_tar(tmp_path / "crawl.tar", list(zip(images, captions, strict=True)))
+    path = write_pair_shard(tmp_path / "crawl.tar", list(zip(images, captions, strict=True)))
     rows = curated([path], RULES).values()
     assert [row["nearest"] for row in rows if not row["kept"]] == [4, 8, 10]
 
@@ -77,9 +77,11 @@ def test_mirrored_images_stay_where_captions_name_a_side(tmp_path, curated):
 @pytest.mark.thorough
 def test_a_chain_of_small_differences_is_cut(tmp_path, curated):
     """Each is like the next, the first is not like the last: what goes is like something that stays."""
-    first, last = smooth_image(1, SIZE).astype(float), smooth_image(2, SIZE).astype(float)
-    steps = [encoded((first * (1 - share) + last * share).astype(np.uint8)) for share in np.linspace(0, 1, 41)]
-    path = write_tar(tmp_path / "chain.tar", [(image, f"{CAPTION} {number}") for number, image in enumerate(steps)])
+    first, last = make_distinct_image(1, SIZE).astype(float), make_distinct_image(2, SIZE).astype(float)
+    steps = [encode_image((first * (1 - share) + last * share).astype(np.uint8)) for share in np.linspace(0, 1, 41)]
+    path = write_pair_shard(
+        tmp_path / "chain.tar", [(image, f"{CAPTION} {number}") for number, image in enumerate(steps)]
+    )
     rows = list(curated([path], "near_duplicates: {likeness: 0.9, crops: false, mirrored: false}").values())
     kept = {row["sample"] for row in rows if row["kept"]}
     assert 2 <= len(kept) < 41
@@ -88,15 +90,17 @@ def test_a_chain_of_small_differences_is_cut(tmp_path, curated):
 
 
 def test_altered_images_of_a_benchmark_are_found(tmp_path, crawl, curated):
-    hidden = [smooth_image(number, SIZE) for number in (0, 1, 30)]
-    test = write_tar(tmp_path / "test.tar", [(encoded(pixels), f"scored {row}") for row, pixels in enumerate(hidden)])
+    hidden = [make_distinct_image(number, SIZE) for number in (0, 1, 30)]
+    test = write_pair_shard(
+        tmp_path / "test.tar", [(encode_image(pixels), f"scored {row}") for row, pixels in enumerate(hidden)]
+    )
     rows = list(curated([crawl], f"leaks: {{benchmarks: [{test}], likeness: 0.93}}").values())
     leaks = {row["sample"]: row["reason"] for row in rows if not row["kept"]}
     assert leaks == dict.fromkeys((0, 12, 1, 13), "image of a benchmark")
 
 
 def test_thumbnails_that_were_cut_are_made_again(tmp_path, crawl, curated):
-    test = write_tar(tmp_path / "test.tar", [(encoded(smooth_image(30, SIZE)), "scored")])
+    test = write_pair_shard(tmp_path / "test.tar", [(encode_image(make_distinct_image(30, SIZE)), "scored")])
     text = f"leaks: {{benchmarks: [{test}], likeness: 0.93}}"
     expected = curated([crawl], text)
     [cache] = (tmp_path / "curated" / ".curate").glob("benchmark-*.npz")
@@ -113,9 +117,12 @@ def test_captions_of_a_benchmark_are_reported_or_removed(tmp_path, curated):
                 "brown dog runs through the shallow water of a river, a stick in its mouth",
                 "a brown dog sleeps by the river", "two children build a castle of sand", "a brown dog"]  # fmt: skip
     pairs = [{"en": caption, "zh": f"第{number}张图片"} for number, caption in enumerate(captions)]
-    crawl = write_tar(tmp_path / "crawl.tar", [(encoded(smooth_image(n)), pair) for n, pair in enumerate(pairs)])
-    test = write_tar(
-        tmp_path / "test.tar", [(encoded(smooth_image(77)), known), (encoded(smooth_image(78)), "a brown dog")]
+    crawl = write_pair_shard(
+        tmp_path / "crawl.tar", [(encode_image(make_distinct_image(n)), pair) for n, pair in enumerate(pairs)]
+    )
+    test = write_pair_shard(
+        tmp_path / "test.tar",
+        [(encode_image(make_distinct_image(77)), known), (encode_image(make_distinct_image(78)), "a brown dog")],
     )
     reported = curated([crawl], f"leaks: {{benchmarks: [{test}]}}", "reported")
     assert all(row["kept"] for row in reported.values())
@@ -144,7 +151,7 @@ def last_thumbnails(originals):
 
 def test_crops_of_a_tenth_are_found_and_stretched_ones_are_not():
     rng = np.random.default_rng(0)
-    originals = [smooth_image(number, 200) for number in range(40)]
+    originals = [make_distinct_image(number, 200) for number in range(40)]
     corners = rng.integers(0, 21, (40, 2))
     crops = [pixels[top : top + 180, left : left + 180] for pixels, (top, left) in zip(originals, corners, strict=True)]
     (first, shapes), (second, others) = last_thumbnails(originals), last_thumbnails(crops)
@@ -199,7 +206,7 @@ def test_borders_are_those_of_a_plain_loop():
 
     rng = np.random.default_rng(0)
     for number in range(30):
-        inner = smooth_image(number, 60)[..., 0]
+        inner = make_distinct_image(number, 60)[..., 0]
         top, bottom, left, right = rng.integers(0, 20, 4).tolist()
         framed = np.full((60 + top + bottom, 60 + left + right), rng.integers(0, 256), np.uint8)
         framed[top : top + 60, left : left + 60] = inner
@@ -246,9 +253,9 @@ def test_of_captions_of_one_template_only_the_best_stay(tmp_path, curated):
     captions = [f"buy the new wallpaper of mountains in high resolution, no. {number}" for number in range(6)]
     captions += ["a white cat on a sofa", "a black dog in the snow", "ok", "ok"]
     sizes = [40, 64, 48, 96, 56, 50, 40, 40, 40, 40]
-    rows = [(encoded(smooth_image(number, size)), caption)
+    rows = [(encode_image(make_distinct_image(number, size)), caption)
             for number, (size, caption) in enumerate(zip(sizes, captions, strict=True))]  # fmt: skip
-    path = write_tar(tmp_path / "crawl.tar", rows)
+    path = write_pair_shard(tmp_path / "crawl.tar", rows)
     found = curated([path], "near_texts: {most: 2, likeness: 0.7}\nimage_rules: {short_side: 8}").values()
     assert {row["sample"] for row in found if not row["kept"]} == {0, 2, 4, 5}
     assert {(row["reason"], row["nearest"]) for row in found if not row["kept"]} == {("near-duplicate caption", 3)}
@@ -269,7 +276,7 @@ def test_sketches_agree_in_the_share_of_pieces_in_common():
 
 def test_copies_of_pairs_differ_by_their_captions_alone(tmp_path, curated):
     """Without another step that measures captions."""
-    pixels = encoded(smooth_image(1))
-    path = write_tar(tmp_path / "a.tar", [(pixels, "a cat"), (pixels, "a dog"), (pixels, "A cat!")])
+    pixels = encode_image(make_distinct_image(1))
+    path = write_pair_shard(tmp_path / "a.tar", [(pixels, "a cat"), (pixels, "a dog"), (pixels, "A cat!")])
     rows = curated([path], "exact_duplicates: {of: pair}").values()
     assert [row["reason"] for row in rows] == [None, None, "copy of a pair"]

@@ -3,22 +3,28 @@
 import re
 
 from ernie_vil2.apps.curation import page
-from tests.support.crawled_pairs import smooth_image, write_tar
-from tests.support.image_formats import encoded
+from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
+from tests.support.image_formats import encode_image
 
 HOSTILE = '<script>alert("x")</script> a picture & <img src=x onerror=alert(1)>'
 
 
 def test_the_page_shows_what_went_and_captions_are_only_text(tmp_path, curated):
-    rows = [(encoded(smooth_image(number, 96)), f"a picture of something, number {number}") for number in range(8)]
-    rows += [
-        (encoded(smooth_image(number, 64)), f"a picture of something, number {number} again") for number in range(3)
+    rows = [
+        (encode_image(make_distinct_image(number, 96)), f"a picture of something, number {number}")
+        for number in range(8)
     ]
-    rows += [(encoded(smooth_image(50)), HOSTILE), (b"broken", "<b>broken</b>")]
-    test = write_tar(tmp_path / "test.tar", [(encoded(smooth_image(7, 96)), "a scored photograph, whatever it shows")])
+    rows += [
+        (encode_image(make_distinct_image(number, 64)), f"a picture of something, number {number} again")
+        for number in range(3)
+    ]
+    rows += [(encode_image(make_distinct_image(50)), HOSTILE), (b"broken", "<b>broken</b>")]
+    test = write_pair_shard(
+        tmp_path / "test.tar", [(encode_image(make_distinct_image(7, 96)), "a scored photograph, whatever it shows")]
+    )
     (tmp_path / "en.txt").write_text("picture\nnumber\n")
     curated(
-        [write_tar(tmp_path / "crawl.tar", rows)],
+        [write_pair_shard(tmp_path / "crawl.tar", rows)],
         f"text_rules: {{}}\nimage_rules: {{short_side: 32}}\nleaks: {{benchmarks: [{test}], likeness: 0.9}}\n"
         f"near_duplicates: {{likeness: 0.9}}\nbalance: {{words: {{en: {tmp_path}/en.txt}}, most: {{en: 2}}}}",
     )

@@ -8,8 +8,8 @@ from ernie_vil2.apps.curation.languages import language_of
 from ernie_vil2.apps.curation.steps.text_rules import fault_of
 from ernie_vil2.io.terminal import ConfigError
 from ernie_vil2.section import Section
-from tests.support.crawled_pairs import smooth_image, write_tar
-from tests.support.image_formats import encoded
+from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
+from tests.support.image_formats import encode_image
 from tests.support.paths import ROOT
 
 CAPTIONS = {
@@ -52,21 +52,21 @@ def test_languages(language, text):
 def test_every_pair_has_its_reason(tmp_path, curated):
     flat = np.full((64, 64, 3), 200, np.uint8)
     rows = [
-        (encoded(smooth_image(0)), "a red shoe on the table"),
-        (encoded(smooth_image(1)), "IMG_0001.JPG"),
-        (encoded(smooth_image(2)), "eine rote Katze auf dem Sofa"),
-        (encoded(smooth_image(3)), "ab"),
-        (encoded(smooth_image(4)[:20]), "a very wide photograph"),
-        (encoded(smooth_image(5)[:8, :8]), "a very small photograph"),
-        (encoded(flat), "a picture of nothing"),
+        (encode_image(make_distinct_image(0)), "a red shoe on the table"),
+        (encode_image(make_distinct_image(1)), "IMG_0001.JPG"),
+        (encode_image(make_distinct_image(2)), "eine rote Katze auf dem Sofa"),
+        (encode_image(make_distinct_image(3)), "ab"),
+        (encode_image(make_distinct_image(4)[:20]), "a very wide photograph"),
+        (encode_image(make_distinct_image(5)[:8, :8]), "a very small photograph"),
+        (encode_image(flat), "a picture of nothing"),
         (b"\x89PNG\r\n\x1a\n broken", "a picture that is broken"),
-        (encoded(smooth_image(0)), "a red shoe on the table, seen from above"),
-        (encoded(smooth_image(6)), "win a prize, everybody"),
-        (encoded(smooth_image(7)), "Win a prize - everybody!"),
-        (encoded(smooth_image(8)), "一只白色的猫坐在沙发上"),
+        (encode_image(make_distinct_image(0)), "a red shoe on the table, seen from above"),
+        (encode_image(make_distinct_image(6)), "win a prize, everybody"),
+        (encode_image(make_distinct_image(7)), "Win a prize - everybody!"),
+        (encode_image(make_distinct_image(8)), "一只白色的猫坐在沙发上"),
     ]
     table = curated(
-        [write_tar(tmp_path / "crawl.tar", rows)],
+        [write_pair_shard(tmp_path / "crawl.tar", rows)],
         "text_rules: {images_of_a_caption: 1}\nimage_rules: {short_side: 32, aspect: 3}\nexact_duplicates: {}",
     )
     found = {key[-2:]: (row["step"], row["reason"]) for key, row in table.items()}
@@ -106,9 +106,9 @@ class EvenSides(Step):
 
 
 def test_a_step_of_ones_own_is_named_by_its_import_path(tmp_path, curated):
-    rows = [(encoded(smooth_image(size, size)), "a picture of something") for size in (64, 65)]
+    rows = [(encode_image(make_distinct_image(size, size)), "a picture of something") for size in (64, 65)]
     text = "text_rules: {}\ntests.apps.curation.test_rules:EvenSides: {reason: one side isn't even}"
-    table = list(curated([write_tar(tmp_path / "crawl.tar", rows)], text).values())
+    table = list(curated([write_pair_shard(tmp_path / "crawl.tar", rows)], text).values())
     assert [(row["step"], row["reason"], row["odd"]) for row in table] == [
         (None, None, False), ("even_sides", "one side isn't even", True),
     ]  # fmt: skip

@@ -16,8 +16,8 @@ from ernie_vil2.apps.curation.measures import measure_shard
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.device.extras import MissingPackage, installed
 from ernie_vil2.io import locks
-from tests.support.crawled_pairs import smooth_image, table_digests, write_tar
-from tests.support.image_formats import encoded
+from tests.support.crawled_pairs import make_distinct_image, table_digests, write_pair_shard
+from tests.support.image_formats import encode_image
 from tests.support.limits import PATIENCE
 from tests.support.processes import run_process, start_process
 
@@ -25,7 +25,9 @@ RULES = "text_rules: {}\nimage_rules: {short_side: 32}\nexact_duplicates: {}\nne
 
 
 def shard(path, numbers):
-    return write_tar(path, [(encoded(smooth_image(number)), f"a picture of {number} things") for number in numbers])
+    return write_pair_shard(
+        path, [(encode_image(make_distinct_image(number)), f"a picture of {number} things") for number in numbers]
+    )
 
 
 @pytest.fixture

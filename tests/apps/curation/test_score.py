@@ -5,9 +5,9 @@ import pytest
 from pyarrow import parquet
 
 from ernie_vil2.apps.curation.mismatches import Embedded, Peers, calibrated, wrong_share
-from tests.support.checkpoints import untrained_checkpoint
-from tests.support.crawled_pairs import smooth_image, write_tar
-from tests.support.image_formats import encoded
+from tests.support.checkpoints import write_untrained_checkpoint
+from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
+from tests.support.image_formats import encode_image
 from tests.support.shapes import TOKENS
 
 
@@ -118,21 +118,24 @@ def test_one_pair_alone_has_a_score():
 @pytest.fixture
 def pairs(tmp_path):
     words = [f"{colour} {shape}" for colour in ("red", "green", "blue", "yellow") for shape in ("disc", "bar", "cross")]
-    rows = [(encoded(smooth_image(number)), {"en": f"a {word}", "zh": "红色圆"}) for number, word in enumerate(words)]
-    rows += [(encoded(smooth_image(20)), "IMG_0001.JPG"), (b"broken", "a red cross")]
-    return write_tar(tmp_path / "crawl.tar", rows)
+    rows = [
+        (encode_image(make_distinct_image(number)), {"en": f"a {word}", "zh": "红色圆"})
+        for number, word in enumerate(words)
+    ]
+    rows += [(encode_image(make_distinct_image(20)), "IMG_0001.JPG"), (b"broken", "a red cross")]
+    return write_pair_shard(tmp_path / "crawl.tar", rows)
 
 
 def test_scores_are_cosines_and_the_best_share_stays(tmp_path, pairs, curated):
     from ernie_vil2 import load_model
 
-    model = untrained_checkpoint(tmp_path / "model")
+    model = write_untrained_checkpoint(tmp_path / "model")
     text = f"text_rules: {{han: 1, words: 1}}\nscore: {{model: {model}, by: quantile, keep: 0.25, device: cpu}}"
     rows = list(curated([pairs], text).values())
     assert [row["score"] is None for row in rows] == [False] * 12 + [True] * 2
     assert [row["reason"] for row in rows[12:]] == ["file name", "broken image"]
     loaded = load_model(model, device="cpu")
-    images = loaded.encode_images([encoded(smooth_image(number)) for number in range(12)])
+    images = loaded.encode_images([encode_image(make_distinct_image(number)) for number in range(12)])
     english = loaded.encode_texts([f"a {colour} {shape}" for colour in ("red", "green", "blue", "yellow")
                                    for shape in ("disc", "bar", "cross")])  # fmt: skip
     assert [row["cosine_en"] for row in rows[:12]] == pytest.approx((images * english).sum(axis=1), abs=1e-3)
@@ -146,8 +149,8 @@ def test_scores_are_cosines_and_the_best_share_stays(tmp_path, pairs, curated):
 @pytest.mark.thorough
 def test_of_several_models_each_scores_its_own_fold(tmp_path, pairs, curated):
     models = [
-        untrained_checkpoint(tmp_path / "first"),
-        untrained_checkpoint(tmp_path / "second", tokens=[*TOKENS[:5], *reversed(TOKENS[5:])]),
+        write_untrained_checkpoint(tmp_path / "first"),
+        write_untrained_checkpoint(tmp_path / "second", tokens=[*TOKENS[:5], *reversed(TOKENS[5:])]),
     ]
     single = [curated([pairs], f"score: {{model: {model}, by: quantile, keep: 0.5, device: cpu}}", f"of {number}")
               for number, model in enumerate(models)]  # fmt: skip
@@ -164,11 +167,16 @@ def test_of_several_models_each_scores_its_own_fold(tmp_path, pairs, curated):
 def test_tags_count_as_training_has_them(tmp_path, curated):
     from ernie_vil2 import load_model
 
-    model = untrained_checkpoint(tmp_path / "model")
+    model = write_untrained_checkpoint(tmp_path / "model")
     tags = [["red", "disc"], ["green", "bar"], [], ["blue", "cross"]]
-    path = write_tar(tmp_path / "tagged.tar", [
-        (encoded(smooth_image(number)), {"en": f"a red disc {number}", "zh": "红色圆"}) for number in range(4)
-    ], [{"tags_en": own, "tags_zh": ["红"] * bool(own)} for own in tags])  # fmt: skip
+    path = write_pair_shard(
+        tmp_path / "tagged.tar",
+        [
+            (encode_image(make_distinct_image(number)), {"en": f"a red disc {number}", "zh": "红色圆"})
+            for number in range(4)
+        ],
+        [{"tags_en": own, "tags_zh": ["红"] * bool(own)} for own in tags],
+    )
     score = f"score: {{model: {model}, by: quantile, keep: 1.0, device: cpu, tags: %s, neighbours: %s}}"
     without, with_tags = (
         [row["score"] for row in curated([path], score % values).values()] for values in (("false", 0), ("true", 0))
@@ -192,9 +200,9 @@ def test_a_step_without_its_model_says_so(pairs, curated):
 
 @pytest.mark.thorough
 def test_embeddings_can_have_a_word_in_near_duplicates(tmp_path, curated):
-    model = untrained_checkpoint(tmp_path / "model")
-    rows = [(encoded(smooth_image(1, size)), f"a red disc {size}") for size in (64, 80)]
-    path = write_tar(tmp_path / "two.tar", rows)
+    model = write_untrained_checkpoint(tmp_path / "model")
+    rows = [(encode_image(make_distinct_image(1, size)), f"a red disc {size}") for size in (64, 80)]
+    path = write_pair_shard(tmp_path / "two.tar", rows)
     score = f"score: {{model: {model}, by: quantile, keep: 1.0, device: cpu}}\n"
     for least, kept in ((0.5, 1), (1.0, 2)):
         found = curated([path], score + f"near_duplicates: {{likeness: 0.9, embedding: {least}}}", f"at {least}")

@@ -4,13 +4,13 @@ import pytest
 
 from ernie_vil2 import load_model
 from ernie_vil2.apps.search import open_index
-from tests.support.checkpoints import untrained_checkpoint
+from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.small_index import TEXTS, TOKENS, fill_index
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    return untrained_checkpoint(tmp_path_factory.mktemp("checkpoint"), TOKENS)
+    return write_untrained_checkpoint(tmp_path_factory.mktemp("checkpoint"), TOKENS)
 
 
 @pytest.fixture(scope="session")

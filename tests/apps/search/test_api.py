@@ -13,7 +13,7 @@ from ernie_vil2.apps.search.service import build_app
 from ernie_vil2.io import locks
 from tests.support.paths import ROOT
 from tests.support.small_index import IMAGE
-from tests.support.sockets import Running
+from tests.support.sockets import RunningServer
 
 IN_BASE64 = base64.b64encode(IMAGE).decode()
 DATA_URL = f"data:image/png;base64,{IN_BASE64}"
@@ -152,7 +152,7 @@ def test_the_client_of_the_page(writable, tmp_path, model):
     names = {}
     exec(code, names)  # noqa: S102  -- code of our own pages
     (tmp_path / "image.png").write_bytes(IMAGE)
-    with Running(build_app(index, writable=True)) as running:
+    with RunningServer(build_app(index, writable=True)) as running:
         client = names["Search"](f"http://127.0.0.1:{running.address[1]}", "token")
         first, second = client.texts("red", "红色", count=3)
         assert len(first) == len(second) == 3

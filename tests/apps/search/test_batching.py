@@ -14,11 +14,11 @@ from ernie_vil2.apps.search.batching import Batcher, Options, Overloaded
 from ernie_vil2.apps.search.collection import Item
 from ernie_vil2.apps.search.metrics import Metrics
 from ernie_vil2.export import export
-from tests.support.shapes import draw, png
+from tests.support.shapes import draw, encode_png
 from tests.support.small_index import TEXTS, BlockedEncoder, fill_index
 
 QUERIES = ["a", "red disc", "红色的圆", "a blue bar " * 9, "green", "", "a red square of a yellow cross"]
-IMAGES = [png(draw((200, 30 * n, 30), "disc", np.random.default_rng(n))) for n in range(3)]
+IMAGES = [encode_png(draw((200, 30 * n, 30), "disc", np.random.default_rng(n))) for n in range(3)]
 
 
 @pytest.fixture(scope="module")

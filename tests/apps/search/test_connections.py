@@ -9,7 +9,8 @@ import pytest
 
 from ernie_vil2.apps.search import connections, server
 from ernie_vil2.apps.search.connections import Connections, client_group
-from tests.support.sockets import Running, answered, received, request, until
+from tests.support.limits import wait_until
+from tests.support.sockets import RunningServer, make_request, read_answer, receive_all
 
 LARGE = 64 * 2**20
 
@@ -27,25 +28,25 @@ async def app(scope, receive, send):
 
 @pytest.fixture
 def running():
-    with Running(app) as running:
+    with RunningServer(app) as running:
         yield running
     assert not running.tracebacks
 
 
 @pytest.mark.parametrize("sent", [b"", b"G", b"GET /health HTTP/1.1\r\nHost: a\r\nX", b"POST / HTTP/1.1\r\n"])
 def test_half_a_request_is_closed(running, monkeypatch, sent):
-    with running.connect(request(close=False)) as client:
-        answered(client)
+    with running.connect(make_request(close=False)) as client:
+        read_answer(client)
         monkeypatch.setattr(server, "HEADER_SECONDS", 0.3)
         client.sendall(sent or b"P")
-        assert received(client) == b""
+        assert receive_all(client) == b""
     assert running.ask(sent) == b""  # of a connection that has had no answer before
-    until(lambda: not running.server.server_state.connections)
+    wait_until(lambda: not running.server.server_state.connections)
 
 
 @pytest.mark.parametrize(
     "begin",
-    [b"GET /health HTTP/1.1\r\n", request(length=10**9, close=False)],
+    [b"GET /health HTTP/1.1\r\n", make_request(length=10**9, close=False)],
     ids=["headers", "what comes after the answer"],
 )
 def test_bytes_that_trickle_in_do_not_keep_a_connection_open(running, monkeypatch, begin):
@@ -54,24 +55,24 @@ def test_bytes_that_trickle_in_do_not_keep_a_connection_open(running, monkeypatc
         for _ in range(1000):
             client.sendall(b"a")
             time.sleep(0.03)
-    until(lambda: not running.server.server_state.connections)
+    wait_until(lambda: not running.server.server_state.connections)
 
 
 def test_a_request_that_is_being_answered_has_time(running, monkeypatch):
     monkeypatch.setattr(server, "HEADER_SECONDS", 1)
-    with running.connect(request("POST", "/body", length=2)) as client:
+    with running.connect(make_request("POST", "/body", length=2)) as client:
         for _ in range(2):
             time.sleep(0.7)
             client.sendall(b"a")
-        assert received(client).endswith(b"answer")
+        assert receive_all(client).endswith(b"answer")
 
 
 def test_an_answer_that_nobody_reads_is_given_up(running, monkeypatch):
     monkeypatch.setattr(server, "READ_SECONDS", 0.3)
-    with running.connect(request(path="/large")) as client:
-        until(lambda: running.server.server_state.connections)
-        until(lambda: not running.server.server_state.connections)
-        assert len(received(client)) < LARGE
+    with running.connect(make_request(path="/large")) as client:
+        wait_until(lambda: running.server.server_state.connections)
+        wait_until(lambda: not running.server.server_state.connections)
+        assert len(receive_all(client)) < LARGE
 
 
 def is_open(client):
@@ -90,12 +91,12 @@ def test_new_connection_closes_the_oldest_that_waits(running, monkeypatch, state
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 3)
     clients = []
     for number in range(3):
-        clients.append(running.connect(request(close=False) if state == "idle" else b"GET /"))
+        clients.append(running.connect(make_request(close=False) if state == "idle" else b"GET /"))
         if state == "idle":
-            answered(clients[-1])
-        until(lambda number=number: len(running.server.server_state.connections) == number + 1)
-    assert running.ask(request()).endswith(b"answer")
-    until(lambda: not is_open(clients[0]))
+            read_answer(clients[-1])
+        wait_until(lambda number=number: len(running.server.server_state.connections) == number + 1)
+    assert running.ask(make_request()).endswith(b"answer")
+    wait_until(lambda: not is_open(clients[0]))
     assert [is_open(client) for client in clients] == [False, True, True]
     for client in clients:
         client.close()
@@ -104,29 +105,29 @@ def test_new_connection_closes_the_oldest_that_waits(running, monkeypatch, state
 def test_only_health_is_answered_beside_busy_connections(running, monkeypatch):
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 2)
     monkeypatch.setattr(connections, "NUM_RESERVED", 1)
-    uploads = [running.connect(request("POST", "/body", b"a", length=2)) for _ in range(2)]
-    until(lambda: len(running.server.server_state.tasks) == 2)
+    uploads = [running.connect(make_request("POST", "/body", b"a", length=2)) for _ in range(2)]
+    wait_until(lambda: len(running.server.server_state.tasks) == 2)
     for path in ("/healthz", "/readyz"):
-        assert running.ask(request(path=path)).endswith(b"answer")
-    refused = running.ask(request(path="/health"))
+        assert running.ask(make_request(path=path)).endswith(b"answer")
+    refused = running.ask(make_request(path="/health"))
     assert refused.startswith(b"HTTP/1.1 503") and b"retry-after: 5" in refused
-    until(lambda: len(running.server.server_state.connections) == 2)
+    wait_until(lambda: len(running.server.server_state.connections) == 2)
     for client in uploads:
         client.sendall(b"a")
-        assert received(client).endswith(b"answer")
+        assert receive_all(client).endswith(b"answer")
         client.close()
-    assert running.ask(request()).endswith(b"answer")
+    assert running.ask(make_request()).endswith(b"answer")
 
 
 @pytest.mark.parametrize(("trusted", "num_closed"), [("192.0.2.0/24", 3), ("127.0.0.0/8", 0)])
 def test_half_open_connections_of_an_address_are_few(monkeypatch, trusted, num_closed):
     monkeypatch.setattr(connections, "MAX_HALF_OPEN", 2)
     monkeypatch.setattr(server, "GRACE_SECONDS", 0)
-    with Running(app, trusted_proxies=[ip_network(trusted)]) as running, ExitStack() as stack:
+    with RunningServer(app, trusted_proxies=[ip_network(trusted)]) as running, ExitStack() as stack:
         clients = [stack.enter_context(running.connect(b"GET / HTTP/1.1\r\n")) for _ in range(5)]
-        until(lambda: sum(map(is_open, clients)) == 5 - num_closed)
+        wait_until(lambda: sum(map(is_open, clients)) == 5 - num_closed)
         monkeypatch.setattr(server, "GRACE_SECONDS", 60)  # for the request that follows
-        assert running.ask(request()).endswith(b"answer")  # later than all that was due
+        assert running.ask(make_request()).endswith(b"answer")  # later than all that was due
         assert list(map(is_open, clients)) == [False] * num_closed + [True] * (5 - num_closed)
 
 
@@ -168,34 +169,34 @@ def test_client_is_an_address_or_a_network_of_ipv6():
 
 @pytest.mark.parametrize(
     "sent",
-    [b"GET /he", request("POST", "/body", b"abc", length=1000), request(path="/large")],
+    [b"GET /he", make_request("POST", "/body", b"abc", length=1000), make_request(path="/large")],
     ids=["half a request", "an upload", "an answer that is not read"],
 )
 def test_the_server_ends_whatever_a_client_is_doing(monkeypatch, sent):
     monkeypatch.setattr(server, "DRAIN_SECONDS", 0.5)
-    with Running(app) as running:
+    with RunningServer(app) as running:
         client = running.connect(sent)
-        until(lambda: running.server.server_state.connections)
+        wait_until(lambda: running.server.server_state.connections)
     assert not running.tracebacks
     client.close()
 
 
 def test_what_is_under_way_is_answered_before_the_end():
-    with Running(app) as running:
-        client = running.connect(request("POST", "/body", b"a", length=2))
-        until(lambda: running.server.server_state.tasks)
+    with RunningServer(app) as running:
+        client = running.connect(make_request("POST", "/body", b"a", length=2))
+        wait_until(lambda: running.server.server_state.tasks)
         running.server.should_exit = True
-        until(lambda: not running.server.servers[0].is_serving())
+        wait_until(lambda: not running.server.servers[0].is_serving())
         client.sendall(b"a")
-        assert received(client).endswith(b"answer")
+        assert receive_all(client).endswith(b"answer")
 
 
 def test_what_is_not_http_is_refused_in_one_line(running):
     assert running.ask(b"\x16\x03\x01\x00\xa5\r\n\r\n").startswith(b"HTTP/1.1 400")
     with running.connect(b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n") as client:
-        answered(client)
+        read_answer(client)
         client.sendall(b"no chunk\r\n")
-        assert received(client) == b""
+        assert receive_all(client) == b""
 
 
 def test_ipv6():
@@ -203,8 +204,8 @@ def test_ipv6():
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         pytest.skip("this machine has no IPv6")
-    with Running(app, "::1") as running:
-        assert running.ask(request(host="[::1]")).endswith(b"answer")
+    with RunningServer(app, "::1") as running:
+        assert running.ask(make_request(host="[::1]")).endswith(b"answer")
     assert (
         server.format_authority("::1", 80) == "[::1]:80" and server.format_authority("localhost", 80) == "localhost:80"
     )
@@ -222,8 +223,8 @@ def test_an_address_that_cannot_be_had_is_named():
 
 
 def test_headers_and_content_do_not_wait_for_each_other(running):
-    with running.connect(request(close=False)) as client:
-        answered(client)
+    with running.connect(make_request(close=False)) as client:
+        read_answer(client)
         (accepted,) = running.server.server_state.connections
         connected = accepted.transport.get_extra_info("socket")
         assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

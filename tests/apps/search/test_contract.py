@@ -8,7 +8,7 @@ import pytest
 
 from ernie_vil2.apps.search.collection import Item
 from ernie_vil2.apps.search.local_collection import LocalCollection
-from tests.support.small_index import WIDTH, unit
+from tests.support.small_index import WIDTH, draw_unit_rows
 
 ROWS = 2000
 # gRPC's threads, which milvus-lite starts, abort processes that later tests fork: a run of its own, with -m slow.
@@ -94,7 +94,7 @@ def rng():
 
 @pytest.fixture(scope="module")
 def rows():
-    return unit(np.random.default_rng(1), ROWS)
+    return draw_unit_rows(np.random.default_rng(1), ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def built(index_type, rows, tmp_path_factory):
     collection = storage.open(writable=True)
     for start in range(0, ROWS, 1000):
         collection.add(items(range(start, start + 1000)), rows[start : start + 1000])
-    storage.build(collection, unit(np.random.default_rng(2), 200))
+    storage.build(collection, draw_unit_rows(np.random.default_rng(2), 200))
     storage.close()
     return storage.folder
 
@@ -116,7 +116,7 @@ def full(built, storage):
 
 
 def test_the_closest_are_found_in_their_order(full, rows, rng):
-    queries = unit(rng, 40)
+    queries = draw_unit_rows(rng, 40)
     hits = full.search(queries, 10)
     assert recall(hits, best(rows, queries, 10)) > 0.9
     for line, query in zip(hits, queries, strict=True):
@@ -151,7 +151,7 @@ PRICED, YEARS = NUMBERS % 5 != 0, NUMBERS % 90 + 2010
      ({"name": {">": 0}}, NUMBERS < 0)],
 ], ids=["values", "bounds"])  # fmt: skip
 def test_filters_leave_only_what_they_admit(full, rows, rng, cases):
-    queries = unit(rng, 10)
+    queries = draw_unit_rows(rng, 10)
     for where, allowed in cases:
         hits = full.search(queries, 10, where)
         count = min(10, int(allowed.sum()))
@@ -161,7 +161,7 @@ def test_filters_leave_only_what_they_admit(full, rows, rng, cases):
 
 
 def test_items_change_without_building_again(full, rows, rng):
-    new, replaced = unit(rng, 2)
+    new, replaced = draw_unit_rows(rng, 2)
     full.add([Item("new", b"n", {"caption_en": "new"})], new[None])
     full.add([Item("5", b"other", {"caption_en": "another five"})], replaced[None])
     assert full.remove(["6", "7", "not there"]) == 2
@@ -175,7 +175,7 @@ def test_items_change_without_building_again(full, rows, rng):
 
 
 def test_what_was_committed_is_there_when_it_is_opened_again(storage, full, rows, rng):
-    queries = unit(rng, 5)
+    queries = draw_unit_rows(rng, 5)
     expected = found(full.search(queries, 10))
     storage.close()
     again = storage.open()
@@ -192,7 +192,7 @@ def test_embeddings_that_cannot_be_indexed_are_refused(storage, rng):
                               (np.full([1, WIDTH], 0.5), "unit length")):  # fmt: skip
         with pytest.raises(ValueError, match=fault):
             collection.add(items([1]), embeddings)
-    assert len(collection) == 0 and found(collection.search(unit(rng, 2), 5)) == [[], []]
+    assert len(collection) == 0 and found(collection.search(draw_unit_rows(rng, 2), 5)) == [[], []]
 
 
 def test_fields_worth_filtering_by(full):
@@ -217,7 +217,7 @@ def test_items_are_found_by_the_name_that_their_ids_begin_with(storage, rng):
     collection = storage.open(writable=True)
     assert collection.find_by_name({"a"}) == {"a": []} and collection.field_names() == []
     ids = ["a", "a (1)", "a (2)", "a(", "a )", "ab", "a%", "a% (1)", 'q"\\的', 'q"\\的 (1)', "a_ (1)"]
-    collection.add([Item(one, one.encode(), {"n": one}) for one in ids], unit(rng, len(ids)))
+    collection.add([Item(one, one.encode(), {"n": one}) for one in ids], draw_unit_rows(rng, len(ids)))
     found = collection.find_by_name({"a", "a%", 'q"\\的', "nobody", *map(str, range(250))})
     assert {name: [item.id for item in of] for name, of in found.items() if of} == {
         "a": ["a", "a (1)", "a (2)"], "a%": ["a%", "a% (1)"], 'q"\\的': ['q"\\的', 'q"\\的 (1)']

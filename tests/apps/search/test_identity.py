@@ -18,9 +18,9 @@ from ernie_vil2 import cli as commands
 from ernie_vil2.apps.search import add_items, open_index
 from ernie_vil2.apps.search.add_items import FillResult, add_images, list_images
 from ernie_vil2.apps.search.locations import Originals, parse_locations
-from tests.support.limits import examples
-from tests.support.shapes import png, write_tar
-from tests.support.small_index import all_items, number_vector, open_number_index
+from tests.support.limits import limit_examples
+from tests.support.shapes import encode_png, write_tar
+from tests.support.small_index import list_items, make_number_vector, open_number_index
 
 KINDS = ("index", pytest.param("index.db", marks=pytest.mark.slow))
 NAMES = ("same.png", "same.png", "other.png")
@@ -73,7 +73,7 @@ STEPS = st.lists(st.tuples(st.none() | CHANGE, FILL, st.none() | st.integers(0, 
 def test_any_order_of_changes_is_what_a_dictionary_says(kind, monkeypatch):
     monkeypatch.setattr(add_items, "CHUNK_SIZE", 2)
 
-    @examples(15)
+    @limit_examples(15)
     @given(st.fixed_dictionaries(dict.fromkeys(SOURCES, ROWS)), STEPS)
     def holds(sources, steps):
         with TemporaryDirectory() as position, open_number_index(Path(position), kind) as index:
@@ -110,7 +110,7 @@ def check(folder, index, sources, steps):
                 positions[tuple(image)].add(path)
             positions = defaultdict(set, {image: paths for image, paths in positions.items() if paths})
             new = positions.keys() - ids.keys()
-        found = all_items(index)
+        found = list_items(index)
         by_image = {(parse_locations(item)[0].name, item.digest): one for one, item in found.items()}
         assert by_image.keys() == {(name, digest(number)) for name, number in positions}
         assert len(found) == len(positions) == len(index.collection("images"))
@@ -123,7 +123,7 @@ def check(folder, index, sources, steps):
             item = found[one]
             assert {position.path for position in parse_locations(item)} == positions[name, number]
             assert one.startswith(name) and np.allclose(
-                index.collection("images").get_embedding(one), number_vector(number), atol=1e-3
+                index.collection("images").get_embedding(one), make_number_vector(number), atol=1e-3
             )
             content = originals.read(item)
             assert content in (None, str(number).encode())
@@ -146,12 +146,12 @@ def test_equal_names_in_two_sources_are_two_items(tmp_path):
     first, second = (write(tmp_path, f"folder{n}", [("same.png", n), ("own.png", 7)]) for n in (1, 2))
     with open_number_index(tmp_path) as index:
         assert counts(add(index, [first, second])) == (3, 0, 0, 1)  # own.png is the same in both
-        ids = {item_id: item.digest for item_id, item in all_items(index).items()}
+        ids = {item_id: item.digest for item_id, item in list_items(index).items()}
         assert counts(add(index, [second, first])) == (0, 0, 0, 4)
     (tmp_path / "apart").mkdir()
     with open_number_index(tmp_path / "apart") as index:
         assert [counts(add(index, [source])) for source in (first, second)] == [(2, 0, 0, 0), (1, 0, 0, 1)]
-        assert {item_id: item.digest for item_id, item in all_items(index).items()} == ids
+        assert {item_id: item.digest for item_id, item in list_items(index).items()} == ids
 
 
 def test_a_name_that_looks_like_an_id_of_another_is_its_own(tmp_path):
@@ -165,7 +165,7 @@ def test_a_name_that_looks_like_an_id_of_another_is_its_own(tmp_path):
                 add(index, [source])
             for source in order:
                 assert counts(add(index, [source])) == (0, 0, 0, 1)
-            assert len(all_items(index)) == 3
+            assert len(list_items(index)) == 3
 
 
 def test_titles_and_prices_are_taken_over_without_encoding(tmp_path):
@@ -179,17 +179,17 @@ def test_titles_and_prices_are_taken_over_without_encoding(tmp_path):
 
     with open_number_index(tmp_path) as index:
         add(index, [folder])
-        assert all_items(index)["a.png"].fields == {"file": "a.png"}
+        assert list_items(index)["a.png"].fields == {"file": "a.png"}
         tabled(("a.png", "red", 3, "00123"), ("b.png", "blue", 4, ""))
         filled = add(index, [folder])
         assert counts(filled) == (0, 0, 2, 0) and "2 refreshed" in str(filled)
-        assert all_items(index)["a.png"].fields == {"caption": "red", "price": 3, "sku": "00123"}
+        assert list_items(index)["a.png"].fields == {"caption": "red", "price": 3, "sku": "00123"}
         tabled(("a.png", "red", 3, "00123"), ("b.png", "blue", 5, "00124"))
         assert counts(add(index, [str(table)])) == (0, 0, 1, 1)
-        assert all_items(index)["b.png"].fields == {"caption": "blue", "price": 5, "sku": "00124"}
+        assert list_items(index)["b.png"].fields == {"caption": "blue", "price": 5, "sku": "00124"}
         table.unlink()
         assert counts(add(index, [folder])) == (0, 0, 0, 2)  # which knows no more than the files
-        assert all_items(index)["b.png"].fields["price"] == 5
+        assert list_items(index)["b.png"].fields["price"] == 5
         assert index.model.encoded == 2
 
 
@@ -198,7 +198,7 @@ FILE_NAMES = (
 )
 
 
-@examples(20)
+@limit_examples(20)
 @given(st.lists(FILE_NAMES.filter(lambda name: name[:1] != b"."), min_size=1, max_size=4, unique=True))
 def test_files_of_any_name_are_indexed_and_served(names):
     with TemporaryDirectory() as position:
@@ -209,7 +209,7 @@ def test_files_of_any_name_are_indexed_and_served(names):
         with open_number_index(Path(position)) as index:
             assert counts(add(index, [str(folder)])) == (len(names), 0, 0, 0)
             assert counts(add(index, [str(folder)])) == (0, 0, 0, len(names))
-            found = all_items(index)
+            found = list_items(index)
             assert sorted(Originals([position]).read(item) for item in found.values()) == sorted(
                 str(number).encode() for number in range(len(names))
             )
@@ -224,7 +224,7 @@ def test_names_are_readable_whatever_their_encoding(tmp_path, name, shown):
     Path(folder, os.fsdecode(name)).write_bytes(b"1")
     with open_number_index(tmp_path) as index:
         add(index, [str(folder)])
-        assert set(all_items(index)) == {shown} and Originals([tmp_path]).read(all_items(index)[shown]) == b"1"
+        assert set(list_items(index)) == {shown} and Originals([tmp_path]).read(list_items(index)[shown]) == b"1"
 
 
 def test_an_index_in_a_folder_of_any_name(tmp_path, monkeypatch, checkpoint, model, capsys):
@@ -235,7 +235,7 @@ def test_an_index_in_a_folder_of_any_name(tmp_path, monkeypatch, checkpoint, mod
     monkeypatch.setattr("ernie_vil2.apps.search.index.load_model", lambda source, **_: model)
     image = home / "\udcff" / "\udcb9\udcfb.png"
     image.parent.mkdir()
-    image.write_bytes(png(np.zeros([32, 32, 3], np.uint8)))
+    image.write_bytes(encode_png(np.zeros([32, 32, 3], np.uint8)))
     arguments = ["--index", "index", "--checkpoint", str(checkpoint), "--data", "\udcff"]
     for expected in ("1 added, 0 unchanged", "0 added, 1 unchanged"):
         assert commands.run("search", ["build", *arguments]) == 0

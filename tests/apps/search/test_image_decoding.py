@@ -18,7 +18,7 @@ from ernie_vil2.data.decoding import plan_decoding
 from ernie_vil2.data.preprocessing import Geometry, Preprocessing
 from ernie_vil2.data.samples import BadSample
 from tests.support import image_formats
-from tests.support.image_formats import smooth_image
+from tests.support.image_formats import make_smooth_image
 from tests.support.limits import PATIENCE
 from tests.support.paths import ROOT
 from tests.support.processes import run_process
@@ -28,7 +28,7 @@ KINDS = ("ernie_vil2", "official", "paddlenlp", "transformers", "open_clip", "na
 
 def encoded(width, height, kind="JPEG", mode="RGB", **options):
     """A file of a smooth image."""
-    return image_formats.encoded(Image.fromarray(smooth_image(height, width)).convert(mode), kind, **options)
+    return image_formats.encode_image(Image.fromarray(make_smooth_image(height, width)).convert(mode), kind, **options)
 
 
 def preprocessing(kind="ernie_vil2", size=32, geometry=None):

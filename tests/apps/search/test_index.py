@@ -15,7 +15,7 @@ from ernie_vil2.apps.search import BusyIndex, DamagedIndex, add_items, open_inde
 from ernie_vil2.apps.search.add_items import add_images, add_texts, list_images, optimize_collection
 from ernie_vil2.apps.search.store import FolderStore
 from tests.support.commands import call
-from tests.support.shapes import draw, png
+from tests.support.shapes import draw, encode_png
 from tests.support.small_index import IMAGE, interrupt_call
 
 WORDS = ["red disc", "green square", "blue bar", "yellow cross", "红色的圆", "", "red disc"]
@@ -73,7 +73,7 @@ def test_answers_are_those_of_a_product(folder, model, shapes):
 def test_bad_images_are_counted_and_the_rest_is_indexed(tmp_path, model):
     rng = np.random.default_rng(0)
     bomb = b"\x89PNG\r\n\x1a\n" + bytes.fromhex("0000000d49484452000100000001000008020000")
-    wide = png(rng.integers(0, 255, (100, 400, 3), np.uint8))
+    wide = encode_png(rng.integers(0, 255, (100, 400, 3), np.uint8))
     for name, content in {
         "a.png": IMAGE, "b.jpg": b"<html>not found</html>", "c.png": bomb, "sub/d.png": wide, "notes.txt": b"no image",
         ".hidden/e.png": IMAGE,
@@ -95,7 +95,7 @@ def test_bad_images_are_counted_and_the_rest_is_indexed(tmp_path, model):
         assert index.collection("images").get("a.png").thumbnail == IMAGE
         thumbnail = index.collection("images").get("sub/d.png").thumbnail
         assert thumbnail.startswith(b"RIFF") and Image.open(io.BytesIO(thumbnail)).size == (160, 40)
-        (tmp_path / "photos" / "a.png").write_bytes(png(draw((30, 200, 30), "cross", rng)))
+        (tmp_path / "photos" / "a.png").write_bytes(encode_png(draw((30, 200, 30), "cross", rng)))
         again = add_images(index, list_images([str(tmp_path / "photos")]))
         assert (again.num_added, again.num_unchanged) == (1, 1)
         assert len(index.collection("images")) == 2
@@ -241,7 +241,7 @@ def test_a_wrong_argument_is_one_line(folder, search, monkeypatch, arguments, cu
 
 def test_filters_of_the_command_line_match_texts_and_numbers(tmp_path, checkpoint, search):
     for number, name in enumerate("ab"):
-        (tmp_path / f"{name}.png").write_bytes(png(draw((200, 30, 30), "disc", np.random.default_rng(number))))
+        (tmp_path / f"{name}.png").write_bytes(encode_png(draw((200, 30, 30), "disc", np.random.default_rng(number))))
     (tmp_path / "table.csv").write_text("image,caption,price,sku,size\na.png,red,3,00123,3.50\nb.png,blue,4,00124,4\n")
     index = ["--index", tmp_path / "index"]
     assert search("build", *index, "--checkpoint", checkpoint, "--data", tmp_path / "table.csv").returncode == 0

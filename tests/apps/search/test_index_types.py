@@ -21,8 +21,8 @@ from ernie_vil2.apps.search.index_types import (
 from ernie_vil2.apps.search.local_collection import LocalCollection, _ItemCache, find_candidates
 from ernie_vil2.apps.search.milvus import MilvusCollection
 from ernie_vil2.registry import UnknownName
-from tests.support.limits import examples
-from tests.support.small_index import unit
+from tests.support.limits import limit_examples
+from tests.support.small_index import draw_unit_rows
 
 
 def in_few_directions(rng, count, width=64, few=6, off=None):
@@ -32,12 +32,12 @@ def in_few_directions(rng, count, width=64, few=6, off=None):
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-@examples(40)
+@limit_examples(40)
 @given(st.integers(1, 60), st.integers(1, 24), st.integers(1, 80), st.integers(0, 2**32 - 1), st.booleans(),
        st.integers(1, 3))  # fmt: skip
 def test_an_exact_search_is_the_product(count, width, wanted, seed, filtered, threads):
     rng = np.random.default_rng(seed)
-    rows, queries = unit(rng, count, width).astype(np.float16), unit(rng, 3, width)
+    rows, queries = draw_unit_rows(rng, count, width).astype(np.float16), draw_unit_rows(rng, 3, width)
     allowed = rng.random(count) < 0.5 if filtered else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ernie_vil2.apps.search.index_types.ROWS_PER_THREAD", 1)
@@ -70,9 +70,9 @@ def test_an_exact_search_reads_the_rows_where_they_lie(tmp_path):
 
 def test_an_index_type_that_was_cut_off_is_named(tmp_path):
     rng = np.random.default_rng(0)
-    rows = unit(rng, 500).astype(np.float16)
+    rows = draw_unit_rows(rng, 500).astype(np.float16)
     for _ in range(2):
-        build_index_type("ivf", rows, lambda: unit(rng, 30), 0.9, tmp_path, lambda line: None)
+        build_index_type("ivf", rows, lambda: draw_unit_rows(rng, 30), 0.9, tmp_path, lambda line: None)
     (file,) = tmp_path.glob("*.faiss")  # of the first nothing is left
     assert open_index_type(rows, tmp_path).name == "ivf"
     content = file.read_bytes()
@@ -87,7 +87,7 @@ def test_an_index_type_that_was_cut_off_is_named(tmp_path):
 @pytest.mark.parametrize(("limit", "expected"), [(40, "exact"), (39, "ivf")])
 def test_rows_up_to_the_limit_are_searched_exactly(tmp_path, monkeypatch, limit, expected):
     monkeypatch.setattr("ernie_vil2.apps.search.local_collection.EXACT_UP_TO", limit)
-    rows = unit(np.random.default_rng(0), 40, 8)
+    rows = draw_unit_rows(np.random.default_rng(0), 40, 8)
     collection = LocalCollection(tmp_path, 8, writable=True)
     collection.add([Item(str(number), b"", {}) for number in range(40)], rows)
     collection.build_index_type(None, lambda: rows, 0.9, lambda line: None)
@@ -113,7 +113,7 @@ def test_recall_is_reached_on_queries_unlike_the_rows(tmp_path, recall):
 
 def test_a_recall_that_is_not_reached_is_a_warning(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
-    rows, queries = unit(rng, 2000, 16).astype(np.float16), unit(rng, 300, 16)
+    rows, queries = draw_unit_rows(rng, 2000, 16).astype(np.float16), draw_unit_rows(rng, 300, 16)
     for probe_choices, warned in (((1,), True), ((1, 2000), False)):
         monkeypatch.setattr("ernie_vil2.apps.search.ivf.Ivf.probe_choices", probe_choices)
         lines = []
@@ -135,7 +135,7 @@ OPERATIONS = st.lists(
 )
 
 
-@examples(25)
+@limit_examples(25)
 @given(OPERATIONS, st.integers(0, 2**32 - 1))
 def test_any_changes_leave_what_a_dictionary_holds(operations, seed):
     rng = np.random.default_rng(seed)
@@ -145,7 +145,7 @@ def test_any_changes_leave_what_a_dictionary_holds(operations, seed):
         collection = LocalCollection(folder, 8, writable=True)
         for operation, value in operations:
             if operation == "add":
-                vectors = unit(rng, len(value), 8)
+                vectors = draw_unit_rows(rng, len(value), 8)
                 collection.add([Item(str(one), b"", {"odd": one % 2 == 1}) for one in value], vectors)
                 expected |= {str(one): vector for one, vector in zip(value, vectors, strict=True)}
             elif operation == "remove":
@@ -154,12 +154,12 @@ def test_any_changes_leave_what_a_dictionary_holds(operations, seed):
                 )
                 expected = {key: vector for key, vector in expected.items() if key not in map(str, value)}
             elif operation == "build" and expected:
-                queries = unit(rng, 30, 8)
+                queries = draw_unit_rows(rng, 30, 8)
                 collection.build_index_type(value, lambda queries=queries: queries, 0.95, lambda line: None)
             elif operation == "open":
                 collection.close()
                 collection = LocalCollection(folder, 8, writable=True)
-        (query,) = unit(rng, 1, 8)
+        (query,) = draw_unit_rows(rng, 1, 8)
         for where, keys in (({}, list(expected)), ({"odd": True}, [key for key in expected if int(key) % 2])):
             (hits,) = collection.search(query[None], 100, where)
             assert {hit.id for hit in hits} == set(keys)

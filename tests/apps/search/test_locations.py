@@ -17,8 +17,8 @@ from ernie_vil2.apps.search.server import Settings, serve
 from ernie_vil2.apps.search.service import build_app
 from ernie_vil2.data.readers.locations import pipes_allowed
 from tests.support import published_folders
-from tests.support.shapes import draw, png, write_tar, write_tsv
-from tests.support.small_index import all_items, open_number_index
+from tests.support.shapes import draw, encode_png, write_tar, write_tsv
+from tests.support.small_index import list_items, open_number_index
 
 SECRET = b"a secret that the index's author knows as well"
 
@@ -108,8 +108,8 @@ def tsv(folder):
     write_tsv(folder / "a.tsv", [("a caption", f"{n}", content) for n, content in enumerate(CONTENTS)])
 
 
-CONTENTS = [png(draw((200, 30, 30), "disc", np.random.default_rng(seed))) for seed in range(2)]
-LAYOUTS = (tsv, published_folders.coco_cn, published_folders.muge)
+CONTENTS = [encode_png(draw((200, 30, 30), "disc", np.random.default_rng(seed))) for seed in range(2)]
+LAYOUTS = (tsv, published_folders.write_coco_cn, published_folders.write_muge)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -127,7 +127,7 @@ def test_originals_of_every_layout_are_found_elsewhere(tmp_path, monkeypatch, la
         add_images(index, list_images(["data"]))
         shutil.copytree(tmp_path / "home", tmp_path / "away")
         shutil.rmtree(home)
-        found = all_items(index)
+        found = list_items(index)
         originals = Originals([tmp_path / "away"])
         assert {one: originals.read(item) for one, item in found.items()} == {one.name: one.content for one in read}
         assert all(Originals([tmp_path / "home"]).read(item) is None for item in found.values())
@@ -140,7 +140,7 @@ def built(tmp_path_factory, model):
     (home / "photos").mkdir()
     noise = np.random.default_rng(0).integers(0, 255, (100, 400, 3), np.uint8)
     for n in range(2):
-        (home / "photos" / f"{n}.png").write_bytes(png(noise + np.uint8(n)))
+        (home / "photos" / f"{n}.png").write_bytes(encode_png(noise + np.uint8(n)))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         with open_index("index", model, writable=True) as index:

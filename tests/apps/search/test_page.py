@@ -12,8 +12,8 @@ from ernie_vil2.apps.search.collection import Item
 from ernie_vil2.apps.search.service import build_app
 from ernie_vil2.io.calibration import Calibration, Threshold
 from tests.support.browser import CHROMIUM, Browser
-from tests.support.small_index import IMAGE, fill_index, unit
-from tests.support.sockets import Running
+from tests.support.small_index import IMAGE, draw_unit_rows, fill_index
+from tests.support.sockets import RunningServer
 
 HOSTILE = "<img src=x onerror=\"document.title='run'\">"
 FIELDS = {"caption_en": HOSTILE, "price": 3.5, "shop": "https://example.com/a?b=1", "trap": "javascript:alert(1)"}
@@ -30,13 +30,13 @@ def address(tmp_path_factory, model, shapes):
     with open_index(folder, model, writable=True) as index:
         index.collection("images").add([Item("hostile", b"", FIELDS, (), IMAGE)], model.encode_texts(["blue bar"]))
         more = [Item(f"more {number}", b"", {"caption_en": f"more {number}"}, (), IMAGE) for number in range(120)]
-        index.collection("images").add(more, unit(np.random.default_rng(0), 120, model.embed_dim))
+        index.collection("images").add(more, draw_unit_rows(np.random.default_rng(0), 120, model.embed_dim))
         optimize_collection(index, "images", None, 0.98, lambda line: None)
     with open_index(folder, model) as index:
         thresholds = {"image_to_text": Threshold(-1.0, 9.0, 9.0, 9.0), "text_to_image": Threshold(0.25, 9.0, 9.0, 9.0)}
         index.model = type("Calibrated", (), {"__getattr__": lambda _, name: getattr(model, name)})()
         index.model.calibration = Calibration("", "", 10.0, thresholds)
-        with Running(build_app(index, card_fields=["price"])) as running:
+        with RunningServer(build_app(index, card_fields=["price"])) as running:
             yield f"http://127.0.0.1:{running.address[1]}/"
 
 

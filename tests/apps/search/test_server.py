@@ -18,10 +18,10 @@ from ernie_vil2.apps.search.metrics import Metrics
 from ernie_vil2.apps.search.middleware import LOOPBACK_HOSTS, Access, read_token
 from ernie_vil2.apps.search.server import MAX_PAUSE_SECONDS, Supervisor
 from ernie_vil2.apps.search.service import build_app
-from tests.support.limits import PATIENCE
+from tests.support.limits import PATIENCE, wait_until
 from tests.support.processes import run_process
 from tests.support.small_index import BlockedEncoder
-from tests.support.sockets import Running, request, reset, resident, serve_command, until
+from tests.support.sockets import RunningServer, make_request, measure_memory, reset_connection, serve_command
 
 TOKEN = "0123456789abcdef"  # noqa: S105  -- of a server of the test
 
@@ -108,22 +108,22 @@ def test_counts_of_all_processes_are_added_up(index):
 def test_a_client_that_goes_away_frees_its_slot(index, monkeypatch):
     blocked = BlockedEncoder(index, monkeypatch)
     batcher = Batcher(index, max_queue=2, cache_size=0)
-    with Running(build_app(index, batcher=batcher)) as running:
-        clients = [running.connect(request(path=f"/api/v1/search?q={word}")) for word in ("red", "green")]
+    with RunningServer(build_app(index, batcher=batcher)) as running:
+        clients = [running.connect(make_request(path=f"/api/v1/search?q={word}")) for word in ("red", "green")]
         blocked.begun.acquire()
-        until(lambda: batcher.num_waiting == 2)
-        refused = running.ask(request(path="/api/v1/search?q=blue"))
+        wait_until(lambda: batcher.num_waiting == 2)
+        refused = running.ask(make_request(path="/api/v1/search?q=blue"))
         assert b" 503 " in refused and b"retry-after: 1" in refused.lower()
-        assert b" 200 " in running.ask(request(path="/health"))
-        reset(clients.pop())
-        until(lambda: batcher.num_waiting == 1)
-        clients.append(running.connect(request(path="/api/v1/search?q=blue")))
-        until(lambda: batcher.num_waiting == 2)
+        assert b" 200 " in running.ask(make_request(path="/health"))
+        reset_connection(clients.pop())
+        wait_until(lambda: batcher.num_waiting == 1)
+        clients.append(running.connect(make_request(path="/api/v1/search?q=blue")))
+        wait_until(lambda: batcher.num_waiting == 2)
         blocked.go.set()
         for connection in clients:
             assert b" 200 " in connection.recv(1000)
             connection.close()
-        until(lambda: batcher.num_waiting == 0)
+        wait_until(lambda: batcher.num_waiting == 0)
     assert not running.tracebacks
 
 
@@ -204,22 +204,22 @@ def test_server_ends_if_no_worker_was_ever_ready(capsys):
 def test_workers_are_started_again_and_end_with_0(shapes_index, checkpoint, tmp_path):
     log = tmp_path / "log"
     with serve_command(shapes_index, checkpoint, log, "--workers", "2", "--access-log") as (process, port):
-        until(lambda: len(re.findall("resident_bytes{", get(port, "/metrics"))) == 2)
+        wait_until(lambda: len(re.findall("resident_bytes{", get(port, "/metrics"))) == 2)
         for number in range(40):  # each over a connection of its own, which goes to either
             assert len(json.loads(get(port, f"/api/v1/search?q=red+{number}"))["hits"]) == 16
         assert 'ernie_vil2_requests_total{path="/api/v1/search",status="200"} 40' in get(port, "/metrics")
         killed = set()
         for count in (1, 2):  # the second, which has just been started, while it loads
-            until(lambda: len(children(process.pid) - killed) == 2)
+            wait_until(lambda: len(children(process.pid) - killed) == 2)
             killed.add(max(children(process.pid) - killed))
             os.kill(max(killed), signal.SIGKILL)
-            until(lambda count=count: log.read_text().count("is started again") == count)
+            wait_until(lambda count=count: log.read_text().count("is started again") == count)
         with (
             socket.create_connection(("127.0.0.1", port), PATIENCE) as slow,
             socket.create_connection(("127.0.0.1", port), PATIENCE) as uploading,
         ):
             slow.sendall(b"GET /health HT")
-            uploading.sendall(request("POST", "/api/v1/search/image", b"a", length=2))
+            uploading.sendall(make_request("POST", "/api/v1/search/image", b"a", length=2))
             time.sleep(0.5)
             process.send_signal(signal.SIGTERM)
             time.sleep(0.5)
@@ -231,17 +231,17 @@ def test_workers_are_started_again_and_end_with_0(shapes_index, checkpoint, tmp_
 
 @pytest.mark.slow
 def test_memory_is_flat_over_100_000_requests(index):
-    with Running(build_app(index, batcher=Batcher(index, cache_size=batching.CACHE_SIZE))) as running:
+    with RunningServer(build_app(index, batcher=Batcher(index, cache_size=batching.CACHE_SIZE))) as running:
 
         def ask(first, last):
             with running.connect() as connection:
                 for number in range(first, last):
-                    connection.sendall(request(path=f"/api/v1/search?q=red+{number}&count=5", close=False))
+                    connection.sendall(make_request(path=f"/api/v1/search?q=red+{number}&count=5", close=False))
                     content = b""
                     while not content.endswith(b"}"):
                         content += connection.recv(65536)
 
         ask(0, 10_000)  # the caches are full
-        before = resident()
+        before = measure_memory()
         ask(10_000, 110_000)
-        assert resident() - before < 20
+        assert measure_memory() - before < 20

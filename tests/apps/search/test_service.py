@@ -13,7 +13,7 @@ from ernie_vil2.apps.search import open_index
 from ernie_vil2.apps.search.add_items import optimize_collection
 from ernie_vil2.apps.search.collection import Item
 from ernie_vil2.apps.search.service import build_app
-from tests.support.checkpoints import untrained_checkpoint
+from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.image_formats import FILES, forbid_opencv
 from tests.support.shapes import SHAPES
 from tests.support.small_index import IMAGE, TOKENS, fill_index
@@ -126,7 +126,7 @@ def test_a_bad_index_beneath_the_server_is_not_the_clients_fault(tmp_path, model
     with open_index(folder, model) as reader:
         client = TestClient(build_app(reader), raise_server_exceptions=False)
         shutil.rmtree(folder)
-        fill_index(folder, load_model(untrained_checkpoint(tmp_path, [*TOKENS, "猫"])), shapes["val"])
+        fill_index(folder, load_model(write_untrained_checkpoint(tmp_path, [*TOKENS, "猫"])), shapes["val"])
         for path, params in (("/api/v1/search", {"q": "red"}), ("/health", {}), ("/thumbnail", {"id": "x"})):
             response = client.get(path, params=params)
             assert response.status_code == 503 and str(tmp_path) not in response.text

@@ -18,12 +18,12 @@ from ernie_vil2.apps.search.checking import check_index
 from ernie_vil2.apps.search.collection import Item
 from ernie_vil2.apps.search.store import FolderStore
 from tests.support.commands import call
-from tests.support.shapes import draw, png
-from tests.support.small_index import interrupt_call, unit
+from tests.support.shapes import draw, encode_png
+from tests.support.small_index import draw_unit_rows, interrupt_call
 
 
 def image(number):
-    return png(draw((20 * number % 256, 50, 200), "disc", np.random.default_rng(number)))
+    return encode_png(draw((20 * number % 256, 50, 200), "disc", np.random.default_rng(number)))
 
 
 @pytest.fixture
@@ -89,7 +89,9 @@ def test_items_of_elsewhere_and_without_a_source_stay(index, folder, tmp_path, m
     (other / "other.png").write_bytes(image(30))
     (other / "same.png").write_bytes(image(1))
     add_images(index, list_images([str(other)]))
-    index.collection("images").add([Item("by the API", b"", {})], unit(np.random.default_rng(0), 1, model.embed_dim))
+    index.collection("images").add(
+        [Item("by the API", b"", {})], draw_unit_rows(np.random.default_rng(0), 1, model.embed_dim)
+    )
     (folder / "1.png").unlink()
     (folder / "2.png").unlink()
     assert sync_images(index, [str(folder)]).num_removed == 2
@@ -155,7 +157,7 @@ def numbered_items(numbers):
 
 @pytest.mark.thorough
 def test_rows_that_are_gone_or_not_covered_are_built_again(tmp_path, model):
-    rows, lines, path = unit(np.random.default_rng(0), 1000, model.embed_dim), [], tmp_path / "index"
+    rows, lines, path = draw_unit_rows(np.random.default_rng(0), 1000, model.embed_dim), [], tmp_path / "index"
 
     def rebuild():
         return rebuild_if_needed(index, "images", 0.1, lines.append)
@@ -195,7 +197,7 @@ def test_rows_that_are_gone_or_not_covered_are_built_again(tmp_path, model):
 
 
 def test_compacting_that_is_killed_leaves_what_was_there(tmp_path, model, monkeypatch):
-    rows = unit(np.random.default_rng(0), 100, model.embed_dim)
+    rows = draw_unit_rows(np.random.default_rng(0), 100, model.embed_dim)
     with open_index(tmp_path / "index", model, writable=True) as index:
         images = index.collection("images")
         images.add(numbered_items(range(100)), rows)

@@ -11,26 +11,26 @@ from hypothesis import strategies as st
 from ernie_vil2.apps.search import middleware, open_index
 from ernie_vil2.apps.search.service import build_app
 from ernie_vil2.data.samples import BadSample
+from tests.support.limits import wait_until
 from tests.support.small_index import IMAGE
 from tests.support.sockets import (
-    Running,
-    received,
-    request,
-    reset,
-    resident,
-    until,
-    without_garbage_collection,
+    RunningServer,
+    disable_garbage_collection,
+    make_request,
+    measure_memory,
+    receive_all,
+    reset_connection,
 )
 
 MIB = 2**20
 SEARCH = "/api/v1/search/image"
-POST = request("POST", SEARCH, IMAGE)
+POST = make_request("POST", SEARCH, IMAGE)
 PATHS = (SEARCH, "/api/v1/tags")
 
 
 @pytest.fixture(scope="module")
 def running(shapes_index, model):
-    with open_index(shapes_index, model) as index, Running(build_app(index)) as running:
+    with open_index(shapes_index, model) as index, RunningServer(build_app(index)) as running:
         yield running
         assert not running.tracebacks
 
@@ -73,34 +73,34 @@ def test_a_client_that_goes_away_leaves_nothing_behind(running, sent):
             client.sendall(content)
     for client, (_, end) in zip(clients, sent, strict=True):
         if end == "reset":
-            reset(client)
+            reset_connection(client)
         elif end == "half":
             with suppress(OSError):
                 client.shutdown(socket.SHUT_WR)
         elif end == "read":
             client.settimeout(0.01)
             with suppress(TimeoutError):
-                received(client)
+                receive_all(client)
         client.close()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(middleware, "MAX_UPLOADS", 1)
         patch.setattr(middleware, "MAX_PENDING_BYTES", len(IMAGE))
-        until(lambda: is_free(running))
-    until(lambda: not running.server.server_state.connections and not running.server.server_state.tasks)
+        wait_until(lambda: is_free(running))
+    wait_until(lambda: not running.server.server_state.connections and not running.server.server_state.tasks)
     assert not running.tracebacks
 
 
 @pytest.mark.thorough
 def test_the_memory_of_aborted_uploads_is_given_back(running):
-    content = request("POST", SEARCH, bytes(19 * MIB), length=20 * MIB)
+    content = make_request("POST", SEARCH, bytes(19 * MIB), length=20 * MIB)
     assert is_free(running)
-    with without_garbage_collection():
-        before = resident()
+    with disable_garbage_collection():
+        before = measure_memory()
         for _ in range(16):
             running.connect(content).close()
-        until(lambda: not running.server.server_state.connections and not running.server.server_state.tasks)
+        wait_until(lambda: not running.server.server_state.connections and not running.server.server_state.tasks)
         assert is_free(running)
-        assert resident() - before < 8 * 19
+        assert measure_memory() - before < 8 * 19
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -108,37 +108,37 @@ def test_an_error_keeps_no_image(running, path):
     def count_errors():
         return sum(isinstance(value, BadSample) for value in gc.get_objects())
 
-    with without_garbage_collection():
+    with disable_garbage_collection():
         before = count_errors()
         for content in (b"<svg/>", IMAGE[:60], b"GIF89a" + bytes(100)):
-            assert status(running.ask(request("POST", path, content))) == 422
+            assert status(running.ask(make_request("POST", path, content))) == 422
         # A thread may be about to let go.
-        until(lambda: not running.server.server_state.tasks and count_errors() == before)
+        wait_until(lambda: not running.server.server_state.tasks and count_errors() == before)
 
 
 def test_one_upload_too_many_is_sent_away(running, monkeypatch):
     monkeypatch.setattr(middleware, "MAX_UPLOADS", 2)
-    slow = [running.connect(request("POST", path, b"a", length=100)) for path in PATHS]
-    until(lambda: len(running.server.server_state.tasks) == 2)
+    slow = [running.connect(make_request("POST", path, b"a", length=100)) for path in PATHS]
+    wait_until(lambda: len(running.server.server_state.tasks) == 2)
     for path in PATHS:
-        answer = running.ask(request("POST", path, IMAGE))
+        answer = running.ask(make_request("POST", path, IMAGE))
         assert status(answer) == 503 and b"retry-after: 5" in answer.lower()
     slow.pop().close()
-    until(lambda: is_free(running))
+    wait_until(lambda: is_free(running))
     slow.pop().close()
 
 
 def test_the_bytes_of_all_uploads_are_bounded(running, monkeypatch):
     monkeypatch.setattr(middleware, "MAX_PENDING_BYTES", len(IMAGE) + 100)
-    with running.connect(request("POST", SEARCH, bytes(101), length=200)):
-        until(lambda: status(running.ask(POST)) == 503)
-    until(lambda: is_free(running))
+    with running.connect(make_request("POST", SEARCH, bytes(101), length=200)):
+        wait_until(lambda: status(running.ask(POST)) == 503)
+    wait_until(lambda: is_free(running))
 
 
 def test_an_upload_has_its_time(running, monkeypatch):
     monkeypatch.setattr(middleware, "MAX_UPLOAD_SECONDS", 0.3)
-    with running.connect(request("POST", SEARCH, b"a", length=100, close=False)) as client:
-        assert status(received(client)) == 408  # to the end: the connection is closed
+    with running.connect(make_request("POST", SEARCH, b"a", length=100, close=False)) as client:
+        assert status(receive_all(client)) == 408  # to the end: the connection is closed
 
 
 CHUNK = b"1000\r\n" + bytes(4096) + b"\r\n"
@@ -147,7 +147,7 @@ CHUNK = b"1000\r\n" + bytes(4096) + b"\r\n"
 @pytest.mark.parametrize(
     "sent",
     [
-        request("POST", SEARCH, length=4097),
+        make_request("POST", SEARCH, length=4097),
         f"POST {SEARCH} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + 2 * CHUNK,
     ],
     ids=["declared", "chunked"],
@@ -162,4 +162,4 @@ def test_an_upload_too_large_is_refused_before_it_is_read(running, monkeypatch, 
 def test_the_largest_upload_there_may_be_is_read(running, monkeypatch):
     monkeypatch.setattr(middleware, "MAX_UPLOAD_BYTES", len(IMAGE))
     assert is_free(running)
-    assert status(running.ask(request("POST", SEARCH, IMAGE + b"a"))) == 413
+    assert status(running.ask(make_request("POST", SEARCH, IMAGE + b"a"))) == 413

@@ -8,7 +8,7 @@ import ernie_vil2
 from ernie_vil2.apps.search import open_index
 from ernie_vil2.apps.search.add_items import add_images, list_images, optimize_collection
 from ernie_vil2.apps.search.service import build_app
-from tests.support.checkpoints import checkpoint_with_widths, untrained_checkpoint
+from tests.support.checkpoints import write_checkpoint_with_widths, write_untrained_checkpoint
 from tests.support.shapes import COLOURS, SHAPES, TOKENS
 
 TEXTS = [f"a {colour} {shape}" for colour, shape in zip(COLOURS, SHAPES, strict=True)]
@@ -16,7 +16,7 @@ TEXTS = [f"a {colour} {shape}" for colour, shape in zip(COLOURS, SHAPES, strict=
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    return checkpoint_with_widths(tmp_path_factory.mktemp("widths"))
+    return write_checkpoint_with_widths(tmp_path_factory.mktemp("widths"))
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def model(checkpoint):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The same weights, and no widths."""
-    return ernie_vil2.load_model(untrained_checkpoint(tmp_path_factory.mktemp("whole"), TOKENS))
+    return ernie_vil2.load_model(write_untrained_checkpoint(tmp_path_factory.mktemp("whole"), TOKENS))
 
 
 @pytest.fixture(scope="module")

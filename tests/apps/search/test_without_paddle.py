@@ -14,7 +14,7 @@ from ernie_vil2.export import export
 from tests.support.limits import PATIENCE
 from tests.support.paths import ROOT
 from tests.support.processes import run_process
-from tests.support.shapes import draw, png
+from tests.support.shapes import draw, encode_png
 from tests.support.small_index import TEXTS
 
 COMMANDS = """
@@ -53,7 +53,7 @@ def exported(tmp_path_factory, checkpoint):
 def test_commands_and_server_answer(exported, tmp_path):
     (tmp_path / "photos").mkdir()
     for number, colour in enumerate([(200, 30, 30), (30, 200, 30), (30, 30, 200)]):
-        content = png(draw(colour, "disc", np.random.default_rng(number)))
+        content = encode_png(draw(colour, "disc", np.random.default_rng(number)))
         (tmp_path / "photos" / f"{number}.png").write_bytes(content)
     with open_index(tmp_path / "index", str(exported), writable=True) as index:
         add_images(index, list_images([str(tmp_path / "photos")]))

@@ -16,8 +16,8 @@ from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.tags import TagsFile
 from tests.support.paths import ROOT
 from tests.support.processes import run_process
-from tests.support.rectangles import SIZE, STEPS, export, rectangles_image
-from tests.support.shapes import png, write_tsv
+from tests.support.rectangles import SIZE, STEPS, draw_rectangles, export_detector
+from tests.support.shapes import encode_png, write_tsv
 
 PHOTOGRAPHS = Path(sklearn.__file__).parent / "datasets" / "images"
 RED, BLUE = ("red", 10, 20, 60, 35), ("blue", 70, 5, 80, 45)
@@ -26,7 +26,7 @@ NORMALISED = STEPS[1:]
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    folder = export(tmp_path_factory.mktemp("detector"))
+    folder = export_detector(tmp_path_factory.mktemp("detector"))
     for name, text in (("classes_zh", "横条 方块"), ("colours_en", "red green blue"), ("colours_zh", "红色 绿色 蓝色")):
         (folder / f"{name}.txt").write_text(text.replace(" ", "\n"), encoding="utf-8")
     return folder
@@ -35,9 +35,9 @@ def exported(tmp_path_factory):
 def test_boxes_are_where_the_rectangles_are(exported):
     detector = Detector(exported, "cpu", attributes=3)
     given = [
-        rectangles_image(50, 100, [RED, BLUE]),
-        rectangles_image(50, 100, []),
-        rectangles_image(90, 40, [("green", 0, 30, 40, 90)]),
+        draw_rectangles(50, 100, [RED, BLUE]),
+        draw_rectangles(50, 100, []),
+        draw_rectangles(90, 40, [("green", 0, 30, 40, 90)]),
     ]
     two, none, one = detector([detector.preprocess(image, "x") for image in given])
     pixel = np.array([100 / SIZE, 50 / SIZE] * 2)
@@ -53,8 +53,8 @@ def test_an_integer_scale_gives_the_very_boxes(tmp_path):
     """Twice as large, padded to 128 x 224; another image in the batch has another size."""
     steps = [{"type": "Resize", "target_size": [100, 200], "keep_ratio": True, "interp": 0}, *NORMALISED,
              {"type": "PadStride", "stride": 32}]  # fmt: skip
-    detector = Detector(export(tmp_path, steps), "cpu")
-    given = [detector.preprocess(rectangles_image(*size, [RED]), "x") for size in ((50, 100), (50, 70), (50, 100))]
+    detector = Detector(export_detector(tmp_path, steps), "cpu")
+    given = [detector.preprocess(draw_rectangles(*size, [RED]), "x") for size in ((50, 100), (50, 70), (50, 100))]
     assert given[0].image.shape == (3, 128, 224) and given[0].im_shape.tolist() == [100, 200]
     for found in detector(given):
         np.testing.assert_array_equal(found.boxes, [RED[1:]])
@@ -134,13 +134,13 @@ def data(tmp_path):
     flower = decode_image(photograph, "flower")
     flower[300:420, 100:500] = (0, 255, 0)
     rows = [
-        ("two", "two", png(rectangles_image(50, 100, [RED, BLUE]))),
-        ("none", "none", png(rectangles_image(50, 100, []))),
+        ("two", "two", encode_png(draw_rectangles(50, 100, [RED, BLUE]))),
+        ("none", "none", encode_png(draw_rectangles(50, 100, []))),
         ("broken", "broken", b"GIF89a"),
-        ("two again", "two", png(rectangles_image(50, 100, [RED, BLUE]))),
-        ("faint", "faint", png(rectangles_image(50, 100, [((150, 10, 0), 10, 20, 60, 35)]))),
+        ("two again", "two", encode_png(draw_rectangles(50, 100, [RED, BLUE]))),
+        ("faint", "faint", encode_png(draw_rectangles(50, 100, [((150, 10, 0), 10, 20, 60, 35)]))),
         ("flower", "flower", photograph),
-        ("bar", "flower with a bar", png(flower)),
+        ("bar", "flower with a bar", encode_png(flower)),
     ]
     return write_tsv(tmp_path / "a.tsv", rows)
 
@@ -179,6 +179,6 @@ def test_a_program_of_paddle_2_finds_the_same(exported, tmp_path):
     assert done.returncode == 0, done.stderr
     old, new = Detector(tmp_path, "cpu", 3), Detector(exported, "cpu", 3)
     assert old.files[0].name == "inference.pdmodel" and new.files[0].name == "model.json"
-    image = rectangles_image(50, 100, [RED, BLUE])
+    image = draw_rectangles(50, 100, [RED, BLUE])
     for one, other in zip(old([old.preprocess(image, "x")])[0], new([new.preprocess(image, "x")])[0], strict=True):
         np.testing.assert_array_equal(one, other)

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from ernie_vil2.apps.tagging.sources import clean, clean_list
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.tags import TagsFile
-from tests.support.limits import examples
-from tests.support.shapes import shape_members, write_tar
+from tests.support.limits import limit_examples
+from tests.support.shapes import draw_shape_members, write_tar
 
 
 @pytest.fixture
 def shard(tmp_path):
     """16 images named like red-disc-1-0, whose field `id` is red-disc."""
-    return write_tar(tmp_path / "shapes.tar", shape_members(1, seed=1))
+    return write_tar(tmp_path / "shapes.tar", draw_shape_members(1, seed=1))
 
 
 def write_rows(path, rows):
@@ -80,7 +80,7 @@ def test_a_file_without_tags_is_an_error(run_tool, shard, tmp_path, capsys, name
     assert name in capsys.readouterr().err
 
 
-@examples(50)
+@limit_examples(50)
 @given(st.lists(st.text(max_size=5), max_size=6))
 def test_cleaning_twice_changes_nothing_more(tags):
     once = clean_list(tags)

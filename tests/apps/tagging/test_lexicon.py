@@ -11,8 +11,8 @@ import ernie_vil2
 from ernie_vil2.apps.tagging.sources import LexiconTagger
 from ernie_vil2.data.samples import Sample
 from ernie_vil2.data.tags import TagsFile
-from tests.support.checkpoints import untrained_checkpoint
-from tests.support.shapes import COLOURS, SPECIAL_TOKENS, draw, png, write_tsv
+from tests.support.checkpoints import write_untrained_checkpoint
+from tests.support.shapes import COLOURS, SPECIAL_TOKENS, draw, encode_png, write_tsv
 
 PHOTOGRAPHS = Path(sklearn.__file__).parent / "datasets" / "images"
 WORDS = ["red", "green", "blue", "yellow", "disc", "square", "bar", "cross"]
@@ -72,13 +72,13 @@ def test_what_cannot_be_searched_is_an_error(words, templates, top, error):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    return untrained_checkpoint(tmp_path_factory.mktemp("checkpoint"), TOKENS)
+    return write_untrained_checkpoint(tmp_path_factory.mktemp("checkpoint"), TOKENS)
 
 
 def test_drawings_and_photographs_against_numpy(run_tool, checkpoint, tmp_path, capsys):
     rng = np.random.default_rng(0)
-    images = {f"{colour} disc": png(draw(rgb, "disc", rng)) for colour, (rgb, _) in COLOURS.items()}
-    images |= {f"{colour} bar": png(draw(rgb, "bar", rng)) for colour, (rgb, _) in COLOURS.items()}
+    images = {f"{colour} disc": encode_png(draw(rgb, "disc", rng)) for colour, (rgb, _) in COLOURS.items()}
+    images |= {f"{colour} bar": encode_png(draw(rgb, "bar", rng)) for colour, (rgb, _) in COLOURS.items()}
     images |= {name: (PHOTOGRAPHS / f"{name}.jpg").read_bytes() for name in ("china", "flower")}
     rows = [(name, name, image) for name, image in images.items()]
     data = write_tsv(tmp_path / "a.tsv", [*rows, ("broken", "broken", b"GIF89a"), rows[0]])

@@ -25,7 +25,7 @@ from ernie_vil2.io.locks import OtherJob
 from tests.support.commands import call
 from tests.support.processes import start_process
 from tests.support.published_files import read_all
-from tests.support.shapes import draw, png, write_tar, write_tsv
+from tests.support.shapes import draw, encode_png, write_tar, write_tsv
 
 ROOT = Path(__file__).parents[3]
 
@@ -37,8 +37,8 @@ def image(number, size=32):
 @pytest.fixture
 def rows(tmp_path):
     """25 rows of a TSV, some of them bad, some twice."""
-    rows = [(f"text {number}", f"id{number % 20}", png(image(number % 20))) for number in range(25)]
-    rows[3] = ("", "id3", png(image(3)))
+    rows = [(f"text {number}", f"id{number % 20}", encode_png(image(number % 20))) for number in range(25)]
+    rows[3] = ("", "id3", encode_png(image(3)))
     rows[7] = ("text 7", "id7", b"no image")
     rows[11] = rows[2]
     rows[24] = rows[2]
@@ -92,9 +92,14 @@ def test_an_image_is_made_smaller_never_larger(tmp_path):
     background = np.array((0, 200, 40))
     pixels = cv2.GaussianBlur(image(1, 60), (0, 0), 2)[:, :40]
     empty = np.zeros((60, 40, 4), np.uint8)
-    small, clear = png(image(1, 20)), cv2.imencode(".webp", empty[:20, :20])[1].tobytes()
-    images = [("png", png(pixels)), ("png", small), ("png", cv2.imencode(".png", empty)[1].tobytes()), ("webp", clear),
-              ("tiff", cv2.imencode(".tiff", empty)[1].tobytes())]  # fmt: skip
+    small, clear = encode_png(image(1, 20)), cv2.imencode(".webp", empty[:20, :20])[1].tobytes()
+    images = [
+        ("png", encode_png(pixels)),
+        ("png", small),
+        ("png", cv2.imencode(".png", empty)[1].tobytes()),
+        ("webp", clear),
+        ("tiff", cv2.imencode(".tiff", empty)[1].tobytes()),
+    ]
     members = [(f"{number}.{suffix}", content) for number, (suffix, content) in enumerate(images)]
     members += [(f"{number}.txt", b"x") for number in range(5)]
     source = open_sources([str(write_tar(tmp_path / "a.tar", members))])
@@ -113,7 +118,7 @@ def test_an_image_is_made_smaller_never_larger(tmp_path):
 
 def test_fields_captions_and_tags_stay_and_tags_are_joined(tmp_path):
     fields = {"caption_zh": "猫", "caption_en": " ", "tags_en": ["old"], "tags_zh": ["旧"], "id": "c7", "url": "u"}
-    members = [("d/1.png", png(image(1))), ("d/1.json", json.dumps(fields).encode())]
+    members = [("d/1.png", encode_png(image(1))), ("d/1.json", json.dumps(fields).encode())]
     source = open_sources([str(write_tar(tmp_path / "a.tar", members))])
     (tmp_path / "tags.jsonl").write_text('{"id": "c7", "tags_en": ["cat"]}\n{"id": "d/1", "tags_en": ["other"]}\n')
     for key, expected in (("id", ("cat",)), (None, ("other",))):
@@ -126,7 +131,7 @@ def test_fields_captions_and_tags_stay_and_tags_are_joined(tmp_path):
 
 
 def test_only_equal_image_and_caption_are_duplicates(tmp_path):
-    first, second = png(image(1)), png(image(2))
+    first, second = encode_png(image(1)), encode_png(image(2))
     path = write_tsv(tmp_path / "a.tsv", [("x", "1", first), ("y", "2", first), ("x", "3", second), ("x", "4", first)])
     prepare(open_sources([str(path)]), tmp_path / "out", Settings(drop_duplicates=True))
     assert [sample.image_name for sample in read_all(open_sources([str(tmp_path / "out")]))] == ["1", "2", "3"]
@@ -137,7 +142,7 @@ def test_check_counts_shared_names_and_captions_of_lines(tmp_path):
     for shard, numbers in (("a", [1, 2, 3, 5]), ("b", [4, 2]), ("c", [1, 2, 3, 6])):
         members = []
         for key, number in enumerate(numbers):
-            members += [(f"{key}.png", png(image(number))), (f"{key}.txt", f"{number}\n\n{shard}".encode())]
+            members += [(f"{key}.png", encode_png(image(number))), (f"{key}.txt", f"{number}\n\n{shard}".encode())]
         write_tar(tmp_path / f"{shard}.tar", members)
     found = check(open_sources([str(tmp_path / "*.tar")]), Settings(samples_per_shard=2), processes=2)
     assert found.shared_names == (2, ["0", "3"]) and found.bad_samples.remarks == {SEVERAL_LINES: 10}
@@ -183,7 +188,9 @@ class Edited:
     def prepared(self, output, fails_at=None, **options):
         """Return the files that a run leaves; it fails at a row, if one is given."""
         rows = zip(self.texts["caption"], self.images, strict=True)
-        write_tsv(self.folder / "a.tsv", [(text, f"id{row}", png(image(n))) for row, (text, n) in enumerate(rows)])
+        write_tsv(
+            self.folder / "a.tsv", [(text, f"id{row}", encode_png(image(n))) for row, (text, n) in enumerate(rows)]
+        )
         lines = [f"id{row}\t{tag}\n" for row, tag in enumerate(self.texts["tags"])]
         (self.folder / "tags.tsv").write_text("id\ttags\n" + "".join(lines))
         source = FailingSources(open_sources([str(self.folder / "a.tsv")]).shards)
@@ -229,7 +236,7 @@ def test_a_folder_of_something_else_is_left_alone(rows, tmp_path):
 
 
 def test_bad_samples_fail_a_check_and_a_run_without_others(tmp_path):
-    path = write_tsv(tmp_path / "a.tsv", [("x", "1", png(image(1))), ("y", "2", b"no image")])
+    path = write_tsv(tmp_path / "a.tsv", [("x", "1", encode_png(image(1))), ("y", "2", b"no image")])
     checked = call("prepare", path, "--check")
     assert checked.returncode == 1 and "broken image: 1 (2)" in checked.stdout and checked.stderr == ""
     write_tsv(path, [("y", "2", b"no image")])
@@ -240,7 +247,7 @@ def test_bad_samples_fail_a_check_and_a_run_without_others(tmp_path):
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
     gc.collect()  # a file that another test has left open would be a remark
-    large = png(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8))
+    large = encode_png(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8))
     members = [(f"{n}.{kind}", content) for n in range(60) for kind, content in (("png", large), ("txt", b"x"))]
     options = [write_tar(tmp_path / "a.tar", members), "--short-side", 128, "--samples-per-shard", 4, "--output"]
     assert call("prepare", *options, tmp_path / "whole").returncode == 0

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.samples import is_blank
 from ernie_vil2.data.tags import TagsFile, join_tags
-from tests.support.limits import examples
+from tests.support.limits import limit_examples
 
 text = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="|\t"), min_size=1)
 tag_lists = st.lists(text.filter(lambda tag: not is_blank(tag)), max_size=3)
 
 
-@examples(30)
+@limit_examples(30)
 @given(
     st.dictionaries(text, st.tuples(tag_lists, tag_lists), min_size=1, max_size=8), st.sampled_from(["jsonl", "tsv"])
 )

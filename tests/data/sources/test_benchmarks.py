@@ -3,7 +3,7 @@ import json
 import pytest
 
 from ernie_vil2.data.readers import LAYOUTS, open_benchmark, open_benchmarks
-from tests.support.published_files import image, json_lines, pairs, problems, write
+from tests.support.published_files import json_lines, list_pairs, list_problems, make_image, write_files
 from tests.support.shapes import write_tar, write_tsv
 
 
@@ -12,13 +12,13 @@ def test_different_images_of_one_name_are_kept_and_reported(tmp_path):
     shards = {"a": [(1, "cat"), (2, "dog"), (2, "a dog")], "b": [(1, "a cat"), (3, "bird"), (2, "the dog")]}
     for name, rows in shards.items():
         members = [(f"{key}.{end}", content) for key, (number, words) in enumerate(rows)
-                   for end, content in (("png", image(number)), ("txt", words.encode()))]  # fmt: skip
+                   for end, content in (("png", make_image(number)), ("txt", words.encode()))]  # fmt: skip
         write_tar(tmp_path / f"{name}.tar", members)
     benchmark = open_benchmark(tmp_path)
     other = f"1 ({tmp_path}/b.tar, 2)"
-    assert pairs(benchmark) == [("0", "cat"), ("1", "dog"), ("2", "a dog"), ("0", "a cat"), (other, "bird"),
+    assert list_pairs(benchmark) == [("0", "cat"), ("1", "dog"), ("2", "a dog"), ("0", "a cat"), (other, "bird"),
                                 ("2", "the dog")]  # fmt: skip
-    assert [one.read() for one in benchmark.images] == [image(1), image(2), image(2), image(3)]
+    assert [one.read() for one in benchmark.images] == [make_image(1), make_image(2), make_image(2), make_image(3)]
     assert not benchmark.entry_report.counts and "name of an earlier, different image: 1 (1)" in str(
         benchmark.entry_report
     )
@@ -27,7 +27,7 @@ def test_different_images_of_one_name_are_kept_and_reported(tmp_path):
 def bilingual(tmp_path):
     rows = [{"caption_zh": "猫", "caption_en": "a cat"}, {"caption_zh": "猫", "caption_en": "cat"}, {"caption": "x"}]
     members = [(f"{n}.{end}", content) for n, row in enumerate(rows)
-               for end, content in (("png", image(n)), ("json", json.dumps(row).encode()))]  # fmt: skip
+               for end, content in (("png", make_image(n)), ("json", json.dumps(row).encode()))]  # fmt: skip
     return write_tar(tmp_path / "a.tar", members)
 
 
@@ -60,7 +60,7 @@ def test_lines_of_a_caption_are_texts_where_it_is_asked_for(tmp_path, suffix):
     members = []
     for number, caption in enumerate(captions):
         content = json.dumps({"caption": caption, "text_id": number}) if suffix == "json" else caption
-        members += [(f"{number}.png", image(number)), (f"{number}.{suffix}", content.encode())]
+        members += [(f"{number}.png", make_image(number)), (f"{number}.{suffix}", content.encode())]
     path = write_tar(tmp_path / "a.tar", members)
     whole = open_benchmark(path)
     assert [text.text for text in whole.texts] == [captions[0].strip(), "a dog"] and "several lines" in str(
@@ -70,7 +70,7 @@ def test_lines_of_a_caption_are_texts_where_it_is_asked_for(tmp_path, suffix):
     assert [text.id for text in lines.texts] == LINES[suffix] and "several lines" not in str(lines.entry_report)
 
 
-IMAGES = {"images/a.png": image(1), "images/sub/b.png": image(2)}
+IMAGES = {"images/a.png": make_image(1), "images/sub/b.png": make_image(2)}
 
 
 def test_bad_rows_of_a_table_are_named(tmp_path):
@@ -85,8 +85,8 @@ def test_bad_rows_of_a_table_are_named(tmp_path):
         {"image": "\ud800", "text": "cat"},
         {"image": "a.png", "text": "cat", "text_id": []},
     ).replace("\ud800", "\\ud800")
-    benchmark = open_benchmark(write(tmp_path, IMAGES | {"test.jsonl": table}))
-    assert problems(benchmark) == {
+    benchmark = open_benchmark(write_files(tmp_path, IMAGES | {"test.jsonl": table}))
+    assert list_problems(benchmark) == {
         "text id with different content": ["1"],
         "empty caption": ["3"],
         "no caption": ["test.jsonl:5"],
@@ -95,23 +95,23 @@ def test_bad_rows_of_a_table_are_named(tmp_path):
         "not Unicode text": ["\\ud800"],
     }
     # Of a row that cannot be used nothing stays, neither its image nor its text.
-    assert pairs(benchmark) == [("1", "1"), (f"1 ({tmp_path}/test.jsonl, 2)", "2")]
+    assert list_pairs(benchmark) == [("1", "1"), (f"1 ({tmp_path}/test.jsonl, 2)", "2")]
     assert len(benchmark.images) == len(benchmark.texts) == 2
 
 
 def test_a_table_is_chosen_by_its_name(tmp_path):
     table = "image,text\na.png,cat\n"
-    write(tmp_path, IMAGES | {"one.csv": table, "two.csv": table, "notes.csv": "a,b\n1,2\n"})
+    write_files(tmp_path, IMAGES | {"one.csv": table, "two.csv": table, "notes.csv": "a,b\n1,2\n"})
     with pytest.raises(ValueError, match=r"\(one, two\)"):
         open_benchmark(tmp_path)
     assert open_benchmark(tmp_path, split="two").files == (tmp_path / "two.csv",)
     assert open_benchmark(tmp_path / "one.csv").files == (tmp_path / "one.csv",)
-    write(tmp_path, {"val.csv": table})
+    write_files(tmp_path, {"val.csv": table})
     assert open_benchmark(tmp_path).files == (tmp_path / "val.csv",)
 
 
 def test_an_unknown_folder_is_reported_with_known_layouts(tmp_path):
-    write(tmp_path, {"notes.txt": "", "photos/1.jpg": image(1)})
+    write_files(tmp_path, {"notes.txt": "", "photos/1.jpg": make_image(1)})
     recognised = [layout.name for layout in LAYOUTS.load_all() if layout.is_detectable]
     with pytest.raises(ValueError, match=f"notes.txt, photos; .*{', '.join(recognised)}"):
         open_benchmark(tmp_path)
@@ -129,7 +129,7 @@ def test_an_unknown_folder_is_reported_with_known_layouts(tmp_path):
     ],
 )
 def test_what_the_files_have_not_is_named(tmp_path, name, options, culprit):
-    write_tsv(tmp_path / "a.tsv", [("a", "1", image(1))])
+    write_tsv(tmp_path / "a.tsv", [("a", "1", make_image(1))])
     (tmp_path / "x.zip").touch()
     with pytest.raises((ValueError, FileNotFoundError), match=culprit):
         open_benchmark(tmp_path / name, **options)
@@ -137,12 +137,16 @@ def test_what_the_files_have_not_is_named(tmp_path, name, options, culprit):
 
 def test_a_data_set_that_is_there_twice_is_not_guessed(tmp_path):
     rows = '{"images": []}'
-    write(tmp_path, {"a/dataset_coco.json": rows, "b/dataset_coco.json": rows})
+    write_files(tmp_path, {"a/dataset_coco.json": rows, "b/dataset_coco.json": rows})
     with pytest.raises(ValueError, match="dataset_coco.json"):
         open_benchmark(tmp_path)
 
 
 def test_a_table_next_to_a_benchmark_does_not_disturb_it(tmp_path):
     images = [{"filename": "1.jpg", "split": "test", "imgid": 0, "sentences": [{"raw": "cat", "sentid": 0}]}]
-    files = {"dataset_flickr30k.json": {"images": images}, "results.csv": "image,text\n1.jpg,cat\n", "1.jpg": image(1)}
-    assert open_benchmark(write(tmp_path, files)).name == "flickr30k-test"
+    files = {
+        "dataset_flickr30k.json": {"images": images},
+        "results.csv": "image,text\n1.jpg,cat\n",
+        "1.jpg": make_image(1),
+    }
+    assert open_benchmark(write_files(tmp_path, files)).name == "flickr30k-test"

@@ -5,7 +5,7 @@ import pytest
 
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.chinese_clip import ChineseClipLmdb, ChineseClipSource
-from tests.support.published_files import CLIP_IMAGES, CLIP_TEXTS, pickled, read_all, write_clip_files, write_lmdb
+from tests.support.published_files import CLIP_IMAGES, CLIP_TEXTS, pickle_pairs, read_all, write_clip_files, write_lmdb
 
 PAIRS = [("7", "猫"), ("8", "猫"), ("9", "狗"), ("9", "猫")]
 
@@ -14,7 +14,7 @@ PAIRS = [("7", "猫"), ("8", "猫"), ("9", "狗"), ("9", "猫")]
 def source(request, tmp_path):
     if request.param == "lmdb":
         (tmp_path / "lmdb" / "train").mkdir(parents=True)
-        write_lmdb(tmp_path / "lmdb" / "train", pickled(CLIP_TEXTS))
+        write_lmdb(tmp_path / "lmdb" / "train", pickle_pairs(CLIP_TEXTS))
         return open_sources([str(tmp_path / "lmdb")])
     muge = {"keys": ("query_id", "query_text", "item_ids"), "suffix": "queries", "split": "MR_train"}
     write_clip_files(tmp_path / "data", **(muge if request.param == "muge" else {}))
@@ -58,7 +58,7 @@ def test_nothing_in_an_lmdb_runs(tmp_path):
 
 
 def test_an_open_lmdb_is_read_after_a_fork_or_pickling(tmp_path):
-    source = ChineseClipLmdb(write_lmdb(tmp_path, pickled(CLIP_TEXTS)))
+    source = ChineseClipLmdb(write_lmdb(tmp_path, pickle_pairs(CLIP_TEXTS)))
     assert source[1].image == pickle.loads(pickle.dumps(source))[1].image == b"eight"  # noqa: S301  -- its own pickle
     other = ChineseClipLmdb(tmp_path)
     source.release()

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ernie_vil2.data.readers.labelled import assign_class_names, open_labelled, read_list
-from tests.support.published_files import write
-from tests.support.shapes import COLOURS, draw, png
+from tests.support.published_files import write_files
+from tests.support.shapes import COLOURS, draw, encode_png
 
-IMAGES = {name: png(draw(rgb, "disc", np.random.default_rng(0))) for name, (rgb, _) in COLOURS.items()}
+IMAGES = {name: encode_png(draw(rgb, "disc", np.random.default_rng(0))) for name, (rgb, _) in COLOURS.items()}
 
 
 def folders(root, **classes):
@@ -138,7 +138,7 @@ def test_names_in_two_languages(tmp_path):
     ],
 )
 def test_names_are_read_from_what_others_have(tmp_path, name, content, location, expected):
-    write(tmp_path, {name: content})
+    write_files(tmp_path, {name: content})
     assert read_list(str(tmp_path / location)) == expected
 
 
@@ -152,7 +152,7 @@ def test_names_are_read_from_what_others_have(tmp_path, name, content, location,
     ],
 )
 def test_what_names_nothing_is_explained(tmp_path, name, content, location, error):
-    path = write(tmp_path, {name: content}) / name
+    path = write_files(tmp_path, {name: content}) / name
     with pytest.raises(ValueError, match=f"{path}.*{error}"):
         read_list(str(tmp_path / location))
 

@@ -10,7 +10,7 @@ from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.readers.source import EXCERPT_BYTES, MAX_OPEN_SHARDS, ShardedSource, fingerprint
 from ernie_vil2.data.readers.webdataset import FilesSource
 from ernie_vil2.io import terminal
-from tests.support.published_files import image, img2dataset, read_all, write
+from tests.support.published_files import make_image, read_all, write_files, write_img2dataset
 from tests.support.shapes import write_tar, write_tsv
 
 
@@ -43,7 +43,7 @@ def test_threads_that_read_at_once_get_their_own_rows(tmp_path):
     for number in range(6):
         members = []
         for row in range(8):
-            members += [(f"{number}-{row}.png", image(1)), (f"{number}-{row}.txt", b"red")]
+            members += [(f"{number}-{row}.png", make_image(1)), (f"{number}-{row}.txt", b"red")]
         write_tar(tmp_path / f"{number}.tar", members)
     source = open_sources([str(tmp_path / "*.tar")])
     source.max_open_shards = 2
@@ -56,12 +56,12 @@ def test_threads_that_read_at_once_get_their_own_rows(tmp_path):
 @pytest.fixture
 def prepared(tmp_path):
     """Two shards of four samples as `tools/prepare.py` leaves them."""
-    path = write_tsv(tmp_path / "a.tsv", [(f"text {number}", str(number), image(1)) for number in range(8)])
+    path = write_tsv(tmp_path / "a.tsv", [(f"text {number}", str(number), make_image(1)) for number in range(8)])
     prepare(open_sources([str(path)]), tmp_path / "prepared", Settings(samples_per_shard=4))
     return tmp_path / "prepared"
 
 
-OTHER = [("1.png", image(1)), ("1.txt", b"x" * 99_999)]
+OTHER = [("1.png", make_image(1)), ("1.txt", b"x" * 99_999)]
 
 
 @pytest.mark.parametrize(
@@ -85,13 +85,13 @@ def test_prepared_shards_are_scanned_where_their_index_is_wrong(prepared, monkey
 def test_an_index_that_took_long_is_kept_until_the_file_changes(tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("ernie_vil2.data.readers.source.MIN_CACHED_SECONDS", -1)
-    path = write_tar(tmp_path / "a.tar", [("1.png", image(1)), ("1.txt", b"x")])
+    path = write_tar(tmp_path / "a.tar", [("1.png", make_image(1)), ("1.txt", b"x")])
     first = TarSource(path)
     with monkeypatch.context() as patch:
         patch.setattr(TarSource, "_scan", lambda self: pytest.fail("scanned again"))
         again = TarSource(path)
     assert len(again) == 1 and again[0] == first[0]
-    write_tar(path, [("1.png", image(1)), ("1.txt", b"x"), ("2.png", image(1)), ("2.txt", b"y")])
+    write_tar(path, [("1.png", make_image(1)), ("1.txt", b"x"), ("2.png", make_image(1)), ("2.txt", b"y")])
     assert len(TarSource(path)) == 2
     for stored in (tmp_path / "cache" / "indexes").iterdir():
         stored.write_bytes(stored.read_bytes()[:-1])
@@ -100,7 +100,7 @@ def test_an_index_that_took_long_is_kept_until_the_file_changes(tmp_path, monkey
 
 @pytest.mark.parametrize("output_format", ["webdataset", "files", "parquet"])
 def test_what_img2dataset_writes_is_read_and_scored(tmp_path, output_format):
-    folder = str(img2dataset(tmp_path / "out", output_format))
+    folder = str(write_img2dataset(tmp_path / "out", output_format))
     keys = ["000000000", "000000001", "000010000", "000010001"]
     expected = [(key, f"caption {key}", f"image {key}".encode()) for key in keys]
     source, benchmark = open_sources([folder]), open_benchmark(folder)
@@ -114,7 +114,7 @@ def test_what_img2dataset_writes_is_read_and_scored(tmp_path, output_format):
 
 
 def test_files_of_a_sample_that_are_missing_are_reported(tmp_path):
-    source = FilesSource(write(tmp_path, {"1.jpg": b"", "2.txt": "x", "3.jpg": b"", "3.txt": "x"}))
+    source = FilesSource(write_files(tmp_path, {"1.jpg": b"", "2.txt": "x", "3.jpg": b"", "3.txt": "x"}))
     *problems, whole = read_all(source)
     assert problems == ["1: no caption", "2: no image member"] and whole.caption("") == "x"
     (tmp_path / "3.jpg").unlink()
@@ -130,10 +130,10 @@ def test_a_folder_is_its_shards(tmp_path):
 
 def test_what_is_not_a_source_is_reported_with_what_is(tmp_path):
     with pytest.raises(ValueError, match="{split}_imgs.tsv"):
-        open_sources([str(write(tmp_path, {"x_texts.jsonl": "{}\n"}) / "x_texts.jsonl")])
+        open_sources([str(write_files(tmp_path, {"x_texts.jsonl": "{}\n"}) / "x_texts.jsonl")])
     with pytest.raises(ValueError, match="address"):
         open_sources(["memory://a.csv"])
-    write(tmp_path / "two", {"a.jsonl": '{"image": "x", "text": "y"}\n', "b.csv": "image,text\nx,y\n"})
+    write_files(tmp_path / "two", {"a.jsonl": '{"image": "x", "text": "y"}\n', "b.csv": "image,text\nx,y\n"})
     with pytest.raises(ValueError, match="a split of a, b"):
         open_sources([str(tmp_path / "two")])
 
@@ -143,9 +143,11 @@ def test_what_is_not_a_source_is_reported_with_what_is(tmp_path):
 def data(tmp_path):
     terminal.print_once.cache_clear()  # notes are printed once in a process, and the tests share one
     row = {"image": "0.png", "caption": "a cat", "id": "7"}
-    write(tmp_path, {"0.png": image(1), "pairs.csv": "image,caption,id\n0.png,a cat,7\n", "pairs.jsonl": row})
-    write_tar(tmp_path / "a.tar", [("0.png", image(1)), ("0.json", b'{"caption": "a cat", "id": "7"}')])
-    write_tsv(tmp_path / "rows.tsv", [("a cat", "7", image(1))])
+    write_files(
+        tmp_path, {"0.png": make_image(1), "pairs.csv": "image,caption,id\n0.png,a cat,7\n", "pairs.jsonl": row}
+    )
+    write_tar(tmp_path / "a.tar", [("0.png", make_image(1)), ("0.json", b'{"caption": "a cat", "id": "7"}')])
+    write_tsv(tmp_path / "rows.tsv", [("a cat", "7", make_image(1))])
     return tmp_path
 
 

@@ -14,7 +14,7 @@ from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.data.readers.columns import rename_columns
 from ernie_vil2.data.readers.spreadsheets import XlsxTable
 from ernie_vil2.data.readers.tables import TableSource
-from tests.support.published_files import image, read_all
+from tests.support.published_files import make_image, read_all
 
 ROWS = [("a.png", "一只猫，坐着", "00123", 3.5), ("b.png", "红色; 的“车”", "00124", 4)]
 HEADER = ("图片", "标题", "货号", "价格")
@@ -29,13 +29,13 @@ def text_of(rows, delimiter=","):
 @pytest.fixture
 def shop(tmp_path):
     for number, name in enumerate(("a.png", "b.png")):
-        (tmp_path / name).write_bytes(image(number))
+        (tmp_path / name).write_bytes(make_image(number))
     return tmp_path
 
 
 def check(source):
     assert [source[row].caption("zh") for row in range(2)] == ["一只猫，坐着", "红色; 的“车”"]
-    assert [source[row].image for row in range(2)] == [image(0), image(1)]
+    assert [source[row].image for row in range(2)] == [make_image(0), make_image(1)]
     assert [source[row].fields["货号"] for row in range(2)] == ["00123", "00124"]
     assert [source[row].fields["价格"] for row in range(2)] == [3.5, 4]
 
@@ -184,9 +184,9 @@ def test_missing_images_are_found_in_named_folders(shop, table):
 
 def test_backslashes_and_blanks_around_a_file_are_understood(shop):
     (shop / "images").mkdir()
-    (shop / "images" / "c.png").write_bytes(image(3))
+    (shop / "images" / "c.png").write_bytes(make_image(3))
     (shop / "train.csv").write_text("image,text\nimages\\c.png,x\n a.png ,y\n..\\..\\a.png,z\n", encoding="utf-8")
     first, second, problem = read_all(open_sources([str(shop / "train.csv")]))
-    assert (first.image_name, first.image) == ("images/c.png", image(3))
-    assert (second.image_name, second.image) == (" a.png ", image(0))
+    assert (first.image_name, first.image) == ("images/c.png", make_image(3))
+    assert (second.image_name, second.image) == (" a.png ", make_image(0))
     assert "image outside its folder" in problem

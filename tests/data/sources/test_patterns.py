@@ -3,7 +3,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ernie_vil2.data.readers.locations import expand_braces, find_locations
-from tests.support.limits import examples
+from tests.support.limits import limit_examples
 from tests.support.processes import run_process
 
 number = st.integers(-3, 12).flatmap(lambda n: st.sampled_from([str(n), f"{n:04d}"]))
@@ -19,7 +19,7 @@ pieces = st.recursive(
 patterns = st.lists(pieces | st.sampled_from([",", "{}", "{a}", "{a..c}"]), max_size=3).map("".join)
 
 
-@examples(25)
+@limit_examples(25)
 @given(patterns)
 @example("{{0..2},{a,b}{1..3}}{}")
 def test_braces_are_expanded_as_bash_does(pattern):

@@ -7,10 +7,10 @@ import pytest
 from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
-from tests.support.published_files import image, pickled, read_all, write, write_clip_files, write_lmdb
+from tests.support.published_files import make_image, pickle_pairs, read_all, write_clip_files, write_files, write_lmdb
 from tests.support.shapes import write_tar, write_tsv
 
-ROWS = [("1", "一只猫", image(1)), ("2", "两只狗", image(2)), ("1", "猫", image(1))]
+ROWS = [("1", "一只猫", make_image(1)), ("2", "两只狗", make_image(2)), ("1", "猫", make_image(1))]
 
 
 def tar(folder):
@@ -34,14 +34,14 @@ def chinese_clip(folder):
 def chinese_clip_lmdb(folder):
     (folder / "lmdb" / "valid").mkdir(parents=True)
     texts = [(str(n), text, [name]) for n, (name, text, _) in enumerate(ROWS)]
-    write_lmdb(folder / "lmdb" / "valid", pickled(texts), {name: image for name, _, image in ROWS})
+    write_lmdb(folder / "lmdb" / "valid", pickle_pairs(texts), {name: image for name, _, image in ROWS})
     return folder / "lmdb"
 
 
 def csv(folder):
     lines = "".join(f"{name}.png,{text},{name}\n" for name, text, _ in ROWS)
     files = {f"images/{name}.png": image for name, _, image in ROWS}
-    return write(folder / "table", {"val.csv": f"image,caption_zh,image_id\n{lines}", **files})
+    return write_files(folder / "table", {"val.csv": f"image,caption_zh,image_id\n{lines}", **files})
 
 
 def parquet(folder):

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from ernie_vil2.data.readers import TarSource, TsvSource
 from ernie_vil2.data.samples import BadSample
-from tests.support.limits import examples
+from tests.support.limits import limit_examples
 from tests.support.published_files import read_all
-from tests.support.shapes import draw, png, write_tar
+from tests.support.shapes import draw, encode_png, write_tar
 
-IMAGE = png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
+IMAGE = encode_png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 
 
 def tar(tmp_path, *members):
@@ -82,7 +82,7 @@ blanks = st.text(" \t", max_size=3)
 columns = st.lists(st.sampled_from(["", " ", "7", "猫 坐", "AAAA", "x y"]), max_size=3).map("\t".join)
 
 
-@examples(60)
+@limit_examples(60)
 @given(st.sampled_from(["a", "猫 坐", " b"]), columns, st.binary(min_size=1, max_size=9), blanks)
 def test_tsv_rows_are_read_as_the_official_reader_reads_them(tmp_path_factory, text, between, image, behind):
     """`line.strip().split("\t")`, of which the first column is the text and the last one the image."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.spreadsheets import CsvTable
 from ernie_vil2.data.readers.tables import TableSource
-from tests.support.limits import examples
+from tests.support.limits import limit_examples
 from tests.support.published_files import read_all
 
 ROWS = [
@@ -69,7 +69,7 @@ value = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\
 table = st.lists(st.tuples(value, value), min_size=1, max_size=5)
 
 
-@examples(60)
+@limit_examples(60)
 @given(table, st.sampled_from(["\n", "\r\n"]), st.booleans())
 def test_whatever_csv_writes_is_read_again(tmp_path_factory, rows, end, mark):
     text = io.StringIO()
@@ -87,7 +87,7 @@ TEXTS = st.sampled_from(
 )
 
 
-@examples(50)
+@limit_examples(50)
 @given(st.lists(NUMBERS, min_size=1, max_size=5), st.lists(TEXTS, max_size=1))
 def test_a_csv_column_is_of_numbers_if_all_print_back_the_same(tmp_path_factory, numbers, texts):
     path, values = tmp_path_factory.mktemp("csv") / "a.csv", numbers + texts

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import Reason, Sample
-from tests.support.image_formats import encoded, smooth_image
+from tests.support.image_formats import encode_image, make_smooth_image
 from tests.support.shapes import write_tar
 
 CAPTION = "a red disc"
@@ -88,7 +88,7 @@ def without_privileges():
         os.seteuid(0)
 
 
-GOOD = encoded(smooth_image())
+GOOD = encode_image(make_smooth_image())
 
 
 def shard(*samples):

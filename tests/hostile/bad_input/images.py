@@ -11,11 +11,12 @@ from PIL import Image
 
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import MAX_BYTES, Reason
-from tests.hostile.bad_input.case import CAPTION, GOOD, Case, as_json, encoded, shard, smooth_image
+from tests.hostile.bad_input.case import CAPTION, GOOD, Case, as_json, shard
+from tests.support.image_formats import encode_image, make_smooth_image
 
-PIXELS = smooth_image()
+PIXELS = make_smooth_image()
 COLOUR = Image.fromarray(PIXELS)
-JPEG = encoded(COLOUR, "JPEG", quality=95, subsampling=0)
+JPEG = encode_image(COLOUR, "JPEG", quality=95, subsampling=0)
 TURNED = Image.Exif()
 TURNED[0x0112] = 6  # the orientation: stored a quarter turn to the left
 
@@ -38,12 +39,12 @@ def skipped(input, data, reason, suffix="jpg"):
 
 
 def with_exif(content):
-    return encoded(COLOUR, "JPEG", quality=95, subsampling=0, exif=content)
+    return encode_image(COLOUR, "JPEG", quality=95, subsampling=0, exif=content)
 
 
 def animated(kind, **options):
     first, *rest = (Image.new("RGB", (64, 48), colour) for colour in ("red", "lime", "blue"))
-    return encoded(first, kind, save_all=True, append_images=rest, **options)
+    return encode_image(first, kind, save_all=True, append_images=rest, **options)
 
 
 def chunk(name, content):
@@ -94,8 +95,12 @@ CYAN = Image.new("CMYK", (64, 48), (255, 0, 0, 0))
 CASES = [
     skipped("JPEG, cut off", JPEG[: len(JPEG) // 2], Reason.TRUNCATED_IMAGE),
     skipped("JPEG with a damaged header", damaged(JPEG, 2, 200), Reason.BROKEN_IMAGE),
-    Case("JPEG with damaged pixels", shard((damaged(JPEG, len(JPEG) // 2, 3), CAPTION)), used=1,
-         note="as the decoder makes them out"),
+    Case(
+        "JPEG with damaged pixels",
+        shard((damaged(JPEG, len(JPEG) // 2, 3), CAPTION)),
+        used=1,
+        note="as the decoder makes them out",
+    ),
     used("JPEG with other bytes behind its end", JPEG + HTML, decode_image(JPEG, "")),
     skipped("PNG, cut off", GOOD[: len(GOOD) // 2], Reason.BROKEN_IMAGE, "png"),
     used("PNG with a wrong checksum", damaged(GOOD, len(GOOD) - 16, 4), suffix="png"),
@@ -107,26 +112,40 @@ CASES = [
     skipped("JPEG that claims 65,000 x 65,000 pixels", jpeg_that_asks_for(65_000, 65_000), Reason.TOO_MANY_PIXELS),
     Case("image file of more than 256 MiB", in_folder, skipped={Reason.TOO_LARGE: 1}),
     used("PNG saved as .jpg", GOOD, note="the content says what it is"),
-    used("CMYK JPEG", encoded(CYAN, "JPEG"), np.broadcast_to((0, 255, 255), (48, 64, 3)), 8, "converted to RGB"),
-    used("grey PNG of 16 bits", encoded(SIXTEEN), np.repeat((SIXTEEN >> 8)[..., None], 3, 2), 0, "the upper 8 bits"),
+    used("CMYK JPEG", encode_image(CYAN, "JPEG"), np.broadcast_to((0, 255, 255), (48, 64, 3)), 8, "converted to RGB"),
+    used(
+        "grey PNG of 16 bits", encode_image(SIXTEEN), np.repeat((SIXTEEN >> 8)[..., None], 3, 2), 0, "the upper 8 bits"
+    ),
     skipped("JPEG 2000 of 16 bits a colour", JPEG_2000_OF_16_BITS, Reason.WIDE_JPEG_2000),
-    skipped("TIFF of 32-bit floats", encoded(SIXTEEN.astype(np.float32), "TIFF"), Reason.WIDE_PIXELS, "tif"),
-    used("black and white PNG", encoded(COLOUR.convert("1")), np.asarray(COLOUR.convert("1").convert("RGB"))),
-    used("PNG with transparency", encoded(CUT_OUT), ON_WHITE, 1, "on Model.image.background", "png"),
+    skipped("TIFF of 32-bit floats", encode_image(SIXTEEN.astype(np.float32), "TIFF"), Reason.WIDE_PIXELS, "tif"),
+    used("black and white PNG", encode_image(COLOUR.convert("1")), np.asarray(COLOUR.convert("1").convert("RGB"))),
+    used("PNG with transparency", encode_image(CUT_OUT), ON_WHITE, 1, "on Model.image.background", "png"),
     used("animated GIF", animated("GIF"), np.broadcast_to((255, 0, 0), (48, 64, 3)), 4, "the first image", "gif"),
-    used("image that EXIF turns", encoded(np.rot90(PIXELS).copy(), exif=TURNED), note="turned upright", suffix="png"),
-    used("EXIF orientation 9", with_exif(b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x09\0\0\0\0\0\0"),
-         decode_image(JPEG, ""), note="as it is stored"),
+    used(
+        "image that EXIF turns", encode_image(np.rot90(PIXELS).copy(), exif=TURNED), note="turned upright", suffix="png"
+    ),
+    used(
+        "EXIF orientation 9",
+        with_exif(b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x09\0\0\0\0\0\0"),
+        decode_image(JPEG, ""),
+        note="as it is stored",
+    ),
     replace(
-        used("malformed EXIF", with_exif(b"Exif\0\0II*\0\xff\xff\xff\xff"), decode_image(JPEG, ""),
-             note="as it is stored"),
+        used(
+            "malformed EXIF",
+            with_exif(b"Exif\0\0II*\0\xff\xff\xff\xff"),
+            decode_image(JPEG, ""),
+            note="as it is stored",
+        ),
         remark="Corrupt EXIF data.  Expecting to read n bytes but only got n.",
     ),
     replace(
-        used("damaged colour profile", encoded(COLOUR, icc_profile=b"no profile"), note="profiles are not applied"),
+        used(
+            "damaged colour profile", encode_image(COLOUR, icc_profile=b"no profile"), note="profiles are not applied"
+        ),
         remark="damaged colour profile",
     ),
-    used("image of 1 x 1 pixel", encoded(np.full([1, 1, 3], 7, np.uint8)), np.full([1, 1, 3], 7, np.uint8)),
-    used("image of 30,000 x 160 pixels", encoded(smooth_image(160, 30_000)), smooth_image(160, 30_000)),
-    skipped("image of 30,000 x 20 pixels", encoded(smooth_image(20, 30_000)), Reason.TOO_NARROW),
-]  # fmt: skip
+    used("image of 1 x 1 pixel", encode_image(np.full([1, 1, 3], 7, np.uint8)), np.full([1, 1, 3], 7, np.uint8)),
+    used("image of 30,000 x 160 pixels", encode_image(make_smooth_image(160, 30_000)), make_smooth_image(160, 30_000)),
+    skipped("image of 30,000 x 20 pixels", encode_image(make_smooth_image(20, 30_000)), Reason.TOO_NARROW),
+]

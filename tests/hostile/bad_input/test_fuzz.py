@@ -22,15 +22,16 @@ from ernie_vil2.data.readers.opening import open_shard, recognise
 from ernie_vil2.data.samples import BadSample, is_blank
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.data.tokenizer import WordPieceTokenizer
-from tests.hostile.bad_input.case import CAPTION, as_json, bounded_time, encoded, member, smooth_image
+from tests.hostile.bad_input.case import CAPTION, as_json, bounded_time, member
 from tests.hostile.bad_input.images import JPEG, animated
 from tests.hostile.bad_input.shards import of_type, with_size
+from tests.support.image_formats import encode_image, make_smooth_image
 
 # Pillow warns about what it finds.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.thorough]
 SECONDS = 60  # for one input
 VIEWS = load_config(None, ["Views.languages={en: 1.0}"]).Views
-SMALL = encoded(smooth_image(4, 6))
+SMALL = encode_image(make_smooth_image(4, 6))
 IN_BASE64 = base64.b64encode(SMALL).decode()
 SHARD = (member("0.png", SMALL) + member("0.txt", CAPTION.encode())) * 2 + bytes(1024)
 
@@ -174,12 +175,12 @@ def test_json_of_any_types(examples, tmp_path, tokenizer):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
 def test_damaged_images(kind, examples):
-    small = smooth_image(16, 24)
-    wholes = [encoded(small, kind)]
+    small = make_smooth_image(16, 24)
+    wholes = [encode_image(small, kind)]
     if kind in ("GIF", "WEBP", "PNG"):
         wholes.append(animated(kind))
     if kind == "JPEG":
-        wholes += [JPEG, encoded(small, kind, progressive=True)]
+        wholes += [JPEG, encode_image(small, kind, progressive=True)]
 
     def read(content):
         with bounded_time(SECONDS):

@@ -24,16 +24,16 @@ from tests.support.published_files import (
     FLICKR30K_CN_FILES,
     FLICKR_CN_TRAIN,
     MSCOCO_FILES,
-    aic_icc_row,
-    clip_images,
-    clip_text,
-    coco_captions,
-    image,
+    format_clip_images,
     json_lines,
-    karpathy_row,
-    pairs,
-    problems,
-    write,
+    list_pairs,
+    list_problems,
+    make_aic_icc_row,
+    make_clip_text,
+    make_coco_captions,
+    make_image,
+    make_karpathy_row,
+    write_files,
 )
 
 COCO_1, COCO_2 = "COCO_val2014_000000000000.jpg", "COCO_val2014_000000000003.jpg"
@@ -70,12 +70,12 @@ BENCHMARKS = {
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_pairs_are_those_of_the_files_in_their_order(tmp_path, name):
     files, locations, expected, texts, numbers = BENCHMARKS[name]
-    write(tmp_path / "MUGE" if name == "MUGE-valid" else tmp_path, files)
+    write_files(tmp_path / "MUGE" if name == "MUGE-valid" else tmp_path, files)
     for location in locations:
         benchmark = open_benchmark(tmp_path / location)
-        assert benchmark.name == name and pairs(benchmark) == expected
+        assert benchmark.name == name and list_pairs(benchmark) == expected
         assert [text.text for text in benchmark.texts] == texts
-        assert [one.read() for one in benchmark.images] == [image(number) for number in numbers]
+        assert [one.read() for one in benchmark.images] == [make_image(number) for number in numbers]
         assert benchmark.entry_report.counts.total() == 0
 
 
@@ -88,25 +88,25 @@ def test_pairs_are_those_of_the_files_in_their_order(tmp_path, name):
     ],
 )
 def test_other_splits_are_opened_by_name(tmp_path, files, split, images):
-    assert [one.id for one in open_benchmark(write(tmp_path, files), split=split).images] == images
+    assert [one.id for one in open_benchmark(write_files(tmp_path, files), split=split).images] == images
 
 
 @pytest.mark.parametrize("in_folders", [True, False])
 def test_images_lie_in_a_folder_of_their_own(tmp_path, in_folders, monkeypatch):
     for name, data in COCO_CN_FILES.items():
         if name.endswith(".txt"):
-            write(tmp_path / "notes", {name: data})
+            write_files(tmp_path / "notes", {name: data})
         else:
-            write(tmp_path / "photos", {name if in_folders else name.split("/")[1]: data})
+            write_files(tmp_path / "photos", {name if in_folders else name.split("/")[1]: data})
     benchmark = open_benchmark(tmp_path / "notes", images=tmp_path / "photos")
-    assert [one.read() for one in benchmark.images] == [image(2), image(1)]
+    assert [one.read() for one in benchmark.images] == [make_image(2), make_image(1)]
     monkeypatch.chdir(tmp_path / "notes" / COCO_CN)
     assert len(open_benchmark("coco-cn_test.txt", images="../../photos").texts) == 3
 
 
 def test_a_space_may_part_id_and_sentence(tmp_path):
     captions = {COCO_CN_CAPTIONS: f"\ufeff{CN_TEST_2}#0 一只猫\r\n{CN_TEST_1}#zhm#0 狗\r\n"}
-    benchmark = open_benchmark(write(tmp_path, COCO_CN_FILES | captions))
+    benchmark = open_benchmark(write_files(tmp_path, COCO_CN_FILES | captions))
     assert [path.name for path in benchmark.files] == ["coco-cn_test.txt", CN_CAPTIONS]  # by which a change is noticed
     texts = [(text.id, text.text) for text in benchmark.texts]
     assert texts == [(f"{CN_TEST_2}#0", "一只猫"), (f"{CN_TEST_1}#zhm#0", "狗")]
@@ -114,24 +114,26 @@ def test_a_space_may_part_id_and_sentence(tmp_path):
 
 @pytest.mark.parametrize("folder", ["flickr30k_images", "flickr30k_images/flickr30k_images", "images"])
 def test_flickr30k_by_any_of_its_image_folders(tmp_path, folder):
-    benchmark = open_benchmark(write(tmp_path, {"dataset_flickr30k.json": FLICKR30K, f"{folder}/2.jpg": image(2)}))
-    assert pairs(benchmark) == [("2.jpg", "1"), ("2.jpg", "2")] and benchmark.images[0].read() == image(2)
+    benchmark = open_benchmark(
+        write_files(tmp_path, {"dataset_flickr30k.json": FLICKR30K, f"{folder}/2.jpg": make_image(2)})
+    )
+    assert list_pairs(benchmark) == [("2.jpg", "1"), ("2.jpg", "2")] and benchmark.images[0].read() == make_image(2)
 
 
 def test_captions_of_two_years_are_distinguished(tmp_path):
-    later = {"annotations/captions_val2017.json": coco_captions([(3, "000000000003.jpg")], [(2, 3, "A boat.")])}
-    write(tmp_path, COCO_CAPTIONS_FILES | later | {"val2017/000000000003.jpg": image(3)})
+    later = {"annotations/captions_val2017.json": make_coco_captions([(3, "000000000003.jpg")], [(2, 3, "A boat.")])}
+    write_files(tmp_path, COCO_CAPTIONS_FILES | later | {"val2017/000000000003.jpg": make_image(3)})
     with pytest.raises(ValueError, match="several splits val"):
         open_benchmark(tmp_path)
-    assert pairs(open_benchmark(tmp_path, split="val2017")) == [("3", "2")]
+    assert list_pairs(open_benchmark(tmp_path, split="val2017")) == [("3", "2")]
 
 
 def test_data_sets_in_one_folder_are_told_apart(tmp_path):
-    flickr = {"karpathy/dataset_flickr30k.json": FLICKR30K, "flickr30k-images/2.jpg": image(2)}
-    write(tmp_path, COCO_CAPTIONS_FILES | MSCOCO_FILES)
+    flickr = {"karpathy/dataset_flickr30k.json": FLICKR30K, "flickr30k-images/2.jpg": make_image(2)}
+    write_files(tmp_path, COCO_CAPTIONS_FILES | MSCOCO_FILES)
     assert open_benchmark(tmp_path).name == "mscoco-test"  # Karpathy's split goes before the captions of COCO
     assert open_benchmark(tmp_path, layout="coco-captions", split="val").name == "coco-captions-val2014"
-    write(tmp_path, flickr | FLICKR30K_CN_FILES)
+    write_files(tmp_path, flickr | FLICKR30K_CN_FILES)
     with pytest.raises(ValueError, match=r"\(flickr30k, mscoco, flickr30k-cn\)"):
         open_benchmark(tmp_path)
     for position, options, name in (
@@ -148,7 +150,7 @@ def test_only_the_part_of_speech_is_taken_away():
 
 
 def test_test_comes_before_validation_where_it_has_answers(tmp_path):
-    write(tmp_path, CLIP_FILES | {"test_texts.jsonl": json_lines(clip_text(12, "裙子", 11))})
+    write_files(tmp_path, CLIP_FILES | {"test_texts.jsonl": json_lines(make_clip_text(12, "裙子", 11))})
     assert open_benchmark(tmp_path).name.endswith("-test")
     assert open_benchmark(tmp_path, split="val").name.endswith("-valid")
 
@@ -158,95 +160,140 @@ CN_CAPTIONS = COCO_CN_CAPTIONS.rpartition("/")[2]
 # Files with bad rows, the reasons and names of these, and the pairs that are left.
 BAD_ROWS = {
     "coco-cn": (
-        COCO_CN_FILES | {
+        COCO_CN_FILES
+        | {
             f"{COCO_CN}/coco-cn_test.txt": f"{CN_TEST_2}\n{CN_TEST_1}\n{CN_TEST_2}\n../../etc/passwd\n",
             COCO_CN_CAPTIONS: f"{CN_TEST_2}#0\t猫\n{CN_TEST_2}#0\t猫\n{CN_TEST_1}#0\t\n"
-            "no mark\nCOCO_val2014_9#0\t鸟\n".encode() + b"\xff#0\tx\n",
+            "no mark\nCOCO_val2014_9#0\t鸟\n".encode()
+            + b"\xff#0\tx\n",
         },
         {
-            "repeated image id": [CN_TEST_2], "image outside its folder": ["../../etc/passwd.jpg"],
-            "repeated text id": [f"{CN_TEST_2}#0"], "empty text": [f"{CN_TEST_1}#0"],
-            "malformed row": [f"{CN_CAPTIONS}:4"], "unmatched image id": ["COCO_val2014_9#0"],
+            "repeated image id": [CN_TEST_2],
+            "image outside its folder": ["../../etc/passwd.jpg"],
+            "repeated text id": [f"{CN_TEST_2}#0"],
+            "empty text": [f"{CN_TEST_1}#0"],
+            "malformed row": [f"{CN_CAPTIONS}:4"],
+            "unmatched image id": ["COCO_val2014_9#0"],
             "not UTF-8": [f"{CN_CAPTIONS}:6"],
         },
         [(CN_TEST_2, f"{CN_TEST_2}#0")],
     ),
     "aic-icc": (
-        AIC_ICC_FILES | {
-            AIC_ICC_ANNOTATIONS: [aic_icc_row("b.jpg", "一", " "), aic_icc_row("../a.jpg", "一"),
-                                  {"image_id": "a.jpg", "caption": "一"}, aic_icc_row("a.jpg", 1), 7],
+        AIC_ICC_FILES
+        | {
+            AIC_ICC_ANNOTATIONS: [
+                make_aic_icc_row("b.jpg", "一", " "),
+                make_aic_icc_row("../a.jpg", "一"),
+                {"image_id": "a.jpg", "caption": "一"},
+                make_aic_icc_row("a.jpg", 1),
+                7,
+            ],
         },
         {
-            "empty text": ["b.jpg#1"], "image outside its folder": ["../a.jpg"],
+            "empty text": ["b.jpg#1"],
+            "image outside its folder": ["../a.jpg"],
             "malformed row": [f"{AIC_ICC_ANNOTATIONS.rpartition('/')[2]}, entry {number}" for number in (2, 3, 4)],
         },
         [("b.jpg", "b.jpg#0")],
     ),
     "flickr30k": (
         {
-            "dataset_flickr30k.json": {"images": [
-                karpathy_row(1, "test", "2.jpg", [1, 2]), karpathy_row(1, "test", "2.jpg", [3]),
-                {"split": "test", "filename": "f.jpg", "imgid": 5, "sentences": SENTENCES},
-                {"split": "test", "filename": "a/../../b.jpg", "sentences": []}, {"split": "test", "sentences": []},
-                karpathy_row(6, "test", "g.jpg", [30]) | {"imgid": 5}, None,
-            ]},
-            "flickr30k-images/2.jpg": image(2),
+            "dataset_flickr30k.json": {
+                "images": [
+                    make_karpathy_row(1, "test", "2.jpg", [1, 2]),
+                    make_karpathy_row(1, "test", "2.jpg", [3]),
+                    {"split": "test", "filename": "f.jpg", "imgid": 5, "sentences": SENTENCES},
+                    {"split": "test", "filename": "a/../../b.jpg", "sentences": []},
+                    {"split": "test", "sentences": []},
+                    make_karpathy_row(6, "test", "g.jpg", [30]) | {"imgid": 5},
+                    None,
+                ]
+            },
+            "flickr30k-images/2.jpg": make_image(2),
         },
         {
-            "repeated image id": ["2.jpg"], "empty text": ["20"], "text id with different content": ["1"],
-            "repeated text id": ["1"], "image outside its folder": ["a/../../b.jpg"],
+            "repeated image id": ["2.jpg"],
+            "empty text": ["20"],
+            "text id with different content": ["1"],
+            "repeated text id": ["1"],
+            "image outside its folder": ["a/../../b.jpg"],
             "malformed row": ["f.jpg, sentence 3", *(f"dataset_flickr30k.json, image {number}" for number in (4, 6))],
             "unmatched image id": ["g.jpg, sentence 0"],
         },
         [("2.jpg", "1"), ("2.jpg", "2")],
     ),
     "coco-captions": (
-        COCO_CAPTIONS_FILES | {
-            "annotations/captions_val2014.json": coco_captions(
-                [(1, "COCO_val2014_000000000042.jpg"), (1, "COCO_val2014_000000000042.jpg"), (2, "../x.jpg"),
-                 (None, "y.jpg")],
+        COCO_CAPTIONS_FILES
+        | {
+            "annotations/captions_val2014.json": make_coco_captions(
+                [
+                    (1, "COCO_val2014_000000000042.jpg"),
+                    (1, "COCO_val2014_000000000042.jpg"),
+                    (2, "../x.jpg"),
+                    (None, "y.jpg"),
+                ],
                 [(1, 1, "cat"), (1, 1, "cat"), (2, 1, " "), (3, 7, "dog"), (4, 1, None)],
             ),
         },
         {
-            "repeated image id": ["1"], "image outside its folder": ["../x.jpg"],
+            "repeated image id": ["1"],
+            "image outside its folder": ["../x.jpg"],
             "malformed row": ["captions_val2014.json, image 3", "captions_val2014.json, annotation 4"],
-            "repeated text id": ["1"], "empty text": ["2"],
+            "repeated text id": ["1"],
+            "empty text": ["2"],
             "unmatched image id": ["captions_val2014.json, annotation 3, 7"],
         },
         [("1", "1")],
     ),
     "chinese-clip": (
         {
-            "test_imgs.tsv": clip_images((1, image(1)), (2, image(2)), (1, image(1)), (2, image(3))) + "no tab\n",
+            "test_imgs.tsv": format_clip_images(
+                (1, make_image(1)), (2, make_image(2)), (1, make_image(1)), (2, make_image(3))
+            )
+            + "no tab\n",
             "test_texts.jsonl": json_lines(
-                clip_text(10, "一", 1, 99), clip_text(10, "一", 1), clip_text(10, "三", 1), clip_text(12, " ", 1),
-                {"text_id": 13, "text": "四", "image_ids": 1}, {"text": "四", "image_ids": [1]}, clip_text(14, 5, 1),
-                clip_text(15, "四", [1]), [1],
-            ) + "{\n",
+                make_clip_text(10, "一", 1, 99),
+                make_clip_text(10, "一", 1),
+                make_clip_text(10, "三", 1),
+                make_clip_text(12, " ", 1),
+                {"text_id": 13, "text": "四", "image_ids": 1},
+                {"text": "四", "image_ids": [1]},
+                make_clip_text(14, 5, 1),
+                make_clip_text(15, "四", [1]),
+                [1],
+            )
+            + "{\n",
         },
         {
-            "repeated image id": ["test_imgs.tsv:3, 1"], "image id with different content": ["test_imgs.tsv:4, 2"],
+            "repeated image id": ["test_imgs.tsv:3, 1"],
+            "image id with different content": ["test_imgs.tsv:4, 2"],
             "malformed row": ["test_imgs.tsv:5", *(f"test_texts.jsonl:{number}" for number in (5, 6, 7, 8))],
-            "unmatched image id": ["test_texts.jsonl:1, 99"], "repeated text id": ["10"],
-            "text id with different content": ["10"], "empty text": ["12"],
+            "unmatched image id": ["test_texts.jsonl:1, 99"],
+            "repeated text id": ["10"],
+            "text id with different content": ["10"],
+            "empty text": ["12"],
             "malformed JSON": ["test_texts.jsonl:9", "test_texts.jsonl:10"],
         },
         [("1", "10")],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("layout", BAD_ROWS)
 def test_bad_rows_are_skipped_and_named(tmp_path, layout):
     files, reasons, expected = BAD_ROWS[layout]
-    benchmark = open_benchmark(write(tmp_path, files), layout=layout, split="val" if "captions" in layout else None)
-    assert problems(benchmark) == reasons and pairs(benchmark) == expected
+    benchmark = open_benchmark(
+        write_files(tmp_path, files), layout=layout, split="val" if "captions" in layout else None
+    )
+    assert list_problems(benchmark) == reasons and list_pairs(benchmark) == expected
 
 
 def test_bad_columns_of_an_image_are_noticed_when_it_is_read(tmp_path):
-    files = {"test_imgs.tsv": f"1\t{'A' * 400}\tAAAA\n2\t!!!!\n", "test_texts.jsonl": json_lines(clip_text(1, "一", 1))}
-    images = open_benchmark(write(tmp_path, files)).images
+    files = {
+        "test_imgs.tsv": f"1\t{'A' * 400}\tAAAA\n2\t!!!!\n",
+        "test_texts.jsonl": json_lines(make_clip_text(1, "一", 1)),
+    }
+    images = open_benchmark(write_files(tmp_path, files)).images
     for picture, reason in zip(images, ("test_imgs.tsv:1: malformed row", "test_imgs.tsv:2: malformed"), strict=True):
         with pytest.raises(BadSample, match=reason):
             picture.read()
@@ -264,45 +311,49 @@ def test_bad_columns_of_an_image_are_noticed_when_it_is_read(tmp_path):
 )
 def test_files_without_what_belongs_to_them_are_named(tmp_path, layout, files, culprit):
     with pytest.raises((ValueError, FileNotFoundError), match=culprit):
-        open_benchmark(write(tmp_path, files), layout=layout)
+        open_benchmark(write_files(tmp_path, files), layout=layout)
 
 
 def test_flickr30k_cna_is_lines_of_numbered_captions(tmp_path):
     lines = "1007129816#0\t警车停在路边\n1007129816#1\t一辆 警车\n36979#0\t两个人\nnone\n36979#0\t别的\n"
-    images = {"flickr30k/images/1007129816.jpg": image(1), "flickr30k/images/36979.jpg": image(2)}
+    images = {"flickr30k/images/1007129816.jpg": make_image(1), "flickr30k/images/36979.jpg": make_image(2)}
     texts = {f"{split}/flickr30k_cna_{split}.txt": lines for split in ("test", "train")}
-    cna = open_benchmark(write(tmp_path, images | texts))
+    cna = open_benchmark(write_files(tmp_path, images | texts))
     assert cna.name == "flickr30k-cna-test"
-    assert pairs(cna) == [("1007129816", "1007129816#0"), ("1007129816", "1007129816#1"), ("36979", "36979#0")]
-    assert cna.texts[1].text == "一辆 警车" and cna.images[1].read() == image(2)
-    assert len(problems(cna)) == 2
+    assert list_pairs(cna) == [("1007129816", "1007129816#0"), ("1007129816", "1007129816#1"), ("36979", "36979#0")]
+    assert cna.texts[1].text == "一辆 警车" and cna.images[1].read() == make_image(2)
+    assert len(list_problems(cna)) == 2
     assert open_benchmark(tmp_path, split="train").name == "flickr30k-cna-train"
     # The release of Zero calls its test file otherwise.
-    other = write(tmp_path / "zero", {"flickr30k_cn_test.txt": "1#0\t人\n", "flickr30k-images/1.jpg": image(1)})
+    other = write_files(
+        tmp_path / "zero", {"flickr30k_cn_test.txt": "1#0\t人\n", "flickr30k-images/1.jpg": make_image(1)}
+    )
     assert open_benchmark(other).name == "flickr30k-cna-test"
 
 
 def test_translated_captions_of_coco_cn_are_known_by_their_mark(tmp_path):
     name, other = "COCO_train2014_000000503310", "COCO_val2014_000000000042"
     lines = "".join(f"{name}#zhm#{n} 机舱内有座椅{n}。\n" for n in (3, 0, 1)) + f"{other}#zhm#3 鞋\n"
-    images = {f"train2014/{name}.jpg": image(1), f"val2014/{other}.jpg": image(2)}
-    translated = open_benchmark(write(tmp_path, {"pair.txt": lines} | images))
+    images = {f"train2014/{name}.jpg": make_image(1), f"val2014/{other}.jpg": make_image(2)}
+    translated = open_benchmark(write_files(tmp_path, {"pair.txt": lines} | images))
     assert [text.id for text in translated.texts][:2] == [f"{name}#zhm#3", f"{name}#zhm#0"]  # in the order of the file
     assert translated.texts[0].text == "机舱内有座椅3。" and len(translated.images) == 2
     with pytest.raises(ValueError, match="no known layout"):
-        recognise(LocalFile(write(tmp_path / "other", {"pair.txt": "a b\n"})), DataSpec([]))
+        recognise(LocalFile(write_files(tmp_path / "other", {"pair.txt": "a b\n"})), DataSpec([]))
 
 
 def test_long_captions_are_lines_of_path_and_caption(tmp_path):
     lines = "images/a.jpg\t很长的描述。\n/data/them/b.jpg\t很长的描述。\n../c.jpg\t外面\nno tab\nimages/d.jpg\t\n"
-    folder = write(tmp_path, {"image_caption_trans.txt": lines, "images/a.jpg": image(1), "images/b.jpg": image(2)})
+    folder = write_files(
+        tmp_path, {"image_caption_trans.txt": lines, "images/a.jpg": make_image(1), "images/b.jpg": make_image(2)}
+    )
     found = open_benchmark(folder)
     assert [one.id for one in found.images] == ["images/a.jpg", "/data/them/b.jpg"]
-    assert found.images[1].read() == image(2)
+    assert found.images[1].read() == make_image(2)
     assert len(found.texts) == 2 and len(found.pairs) == 2  # equal captions are two texts
     assert sum(entry["count"] for entry in found.entry_report.as_dict()["reasons"].values()) == 3
-    write(tmp_path / "lit", {"image_caption_long_cn.txt": "x.jpg\t长\n", "x.jpg": image(3)})
-    assert open_benchmark(tmp_path / "lit").images[0].read() == image(3)
+    write_files(tmp_path / "lit", {"image_caption_long_cn.txt": "x.jpg\t长\n", "x.jpg": make_image(3)})
+    assert open_benchmark(tmp_path / "lit").images[0].read() == make_image(3)
 
 
 def test_xm3600_is_a_benchmark_in_every_language(tmp_path):
@@ -312,14 +363,14 @@ def test_xm3600_is_a_benchmark_in_every_language(tmp_path):
         {"image/key": "0b", "image/locale": "en", "zh": {"caption": ["红苹果"]},
          "en": {"caption": ["a pear", "green pear", "pear"], "caption/tokenized": ["a pear"]}},
     ]  # fmt: skip
-    images = {"images/0a.jpg": image(1), "images/0b.jpg": image(2)}
-    write(tmp_path, {"captions.jsonl": json_lines(*rows)} | images)
+    images = {"images/0a.jpg": make_image(1), "images/0b.jpg": make_image(2)}
+    write_files(tmp_path, {"captions.jsonl": json_lines(*rows)} | images)
     by_language = open_benchmarks(tmp_path, layout="xm3600")
     assert set(by_language) == {"zh", "en"}
-    assert pairs(by_language["en"]) == [("0a", "0a#0"), ("0b", "0b#0"), ("0b", "0b#1"), ("0b", "0b#2")]
+    assert list_pairs(by_language["en"]) == [("0a", "0a#0"), ("0b", "0b#0"), ("0b", "0b#1"), ("0b", "0b#2")]
     chinese = by_language["zh"]
-    assert pairs(chinese) == [("0a", "0a#0"), ("0a", "0a#1"), ("0b", "0b#0")]  # equal captions are two texts
-    assert chinese.images[0].fields["locale"] == "zh" and chinese.images[1].read() == image(2)
+    assert list_pairs(chinese) == [("0a", "0a#0"), ("0a", "0a#1"), ("0b", "0b#0")]  # equal captions are two texts
+    assert chinese.images[0].fields["locale"] == "zh" and chinese.images[1].read() == make_image(2)
     assert set(open_benchmarks(tmp_path, languages=["zh"])) == {"zh"}
     with pytest.raises(ValueError, match="no caption in fr"):
         open_benchmarks(tmp_path, languages=["fr"])

@@ -14,9 +14,9 @@ from tests.support.published_files import (
     COCO_CN_FILES,
     FLICKR30K,
     TRAIN_SPLITS,
-    image,
+    make_image,
     read_all,
-    write,
+    write_files,
 )
 from tests.support.shapes import write_tar
 
@@ -34,9 +34,9 @@ def read(source):
 @pytest.mark.parametrize("layout", TRAIN_SPLITS)
 def test_the_train_split_is_many_to_many(tmp_path, layout):
     files, rows = TRAIN_SPLITS[layout]
-    write(tmp_path, files)
+    write_files(tmp_path, files)
     source = open_sources([str(tmp_path)])
-    assert read(source) == [(name, text, image(number)) for name, text, number in rows]
+    assert read(source) == [(name, text, make_image(number)) for name, text, number in rows]
     stream = SampleStream(load_config(None, [f"Data.train=['{tmp_path}']", "Views.languages={zh: 1.0}"]))
     names = [stream[position][1].image_name for position in range(len(rows))]
     assert sorted(names) == sorted(name for name, _, _ in rows)
@@ -44,7 +44,7 @@ def test_the_train_split_is_many_to_many(tmp_path, layout):
 
 def test_configuration_names_split_and_folder_of_images(tmp_path):
     for name, content in COCO_CN_FILES.items():
-        write(tmp_path / ("photos" if name.endswith(".jpg") else "notes"), {name: content})
+        write_files(tmp_path / ("photos" if name.endswith(".jpg") else "notes"), {name: content})
     entry = f"{{data: ['{tmp_path}/notes'], split: test, images: '{tmp_path}/photos'}}"
     stream = SampleStream(load_config(None, [f"Data.train=[{entry}]", "Views.languages={zh: 1.0}"]))
     samples = [stream[position][1] for position in range(3)]
@@ -54,7 +54,7 @@ def test_configuration_names_split_and_folder_of_images(tmp_path):
 
 
 def test_validation_takes_its_own_split_if_there_is_one(tmp_path):
-    write(tmp_path, COCO_CN_FILES)
+    write_files(tmp_path, COCO_CN_FILES)
     position = str(tmp_path)
     for changes, images in (
         ([f"Data.val=['{position}']"], [CN_VAL]),
@@ -68,7 +68,7 @@ def test_validation_takes_its_own_split_if_there_is_one(tmp_path):
 
 
 def test_validation_is_in_languages_of_run_and_captions(tmp_path, shapes):
-    write(tmp_path, COCO_CN_FILES)
+    write_files(tmp_path, COCO_CN_FILES)
     both = "Views.languages={zh: 1.0, en: 1.0}"
     for val, languages, expected in (
         (tmp_path, both, ["zh, en"]),  # a published benchmark names no language: scored once
@@ -80,7 +80,7 @@ def test_validation_is_in_languages_of_run_and_captions(tmp_path, shapes):
 
 
 def test_lines_are_captions_in_validation_where_it_is_said(tmp_path):
-    path = write_tar(tmp_path / "a.tar", [("0.png", image(1)), ("0.txt", b"one\ntwo")])
+    path = write_tar(tmp_path / "a.tar", [("0.png", make_image(1)), ("0.txt", b"one\ntwo")])
     for changes, texts in (([], 1), (["Views.caption_lines=true"], 2)):
         assert len(validation_sets(load_config(None, [f"Data.val=['{path}']", *changes]))["zh"].texts) == texts
     own = f"Data.val=[{{data: ['{path}'], caption_lines: true}}]"
@@ -88,10 +88,10 @@ def test_lines_are_captions_in_validation_where_it_is_said(tmp_path):
 
 
 def test_shards_next_to_a_benchmark_are_not_guessed(tmp_path):
-    write(tmp_path, COCO_CN_FILES | {"00000.tar": b""})
+    write_files(tmp_path, COCO_CN_FILES | {"00000.tar": b""})
     with pytest.raises(ValueError, match=r"\(coco-cn, tar\)"):
         open_sources([str(tmp_path)])
     # Archives of the images next to the annotations themselves are skipped.
-    files = {"dataset_flickr30k.json": FLICKR30K, "flickr30k-images/2.jpg": image(1)}
-    write(tmp_path / "flickr", files | {"flickr30k-images.tar": b""})
+    files = {"dataset_flickr30k.json": FLICKR30K, "flickr30k-images/2.jpg": make_image(1)}
+    write_files(tmp_path / "flickr", files | {"flickr30k-images.tar": b""})
     assert open_benchmark(tmp_path / "flickr").name == "flickr30k-test"
