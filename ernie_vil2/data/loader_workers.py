@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.device.launch import STOPPED, end_with_parent
+from ernie_vil2.device.launch import STOP_EXIT_CODES, end_with_parent
 from ernie_vil2.io.terminal import RunError
 
 Arrays = dict[str, np.ndarray]
@@ -164,7 +164,7 @@ class _Worker:
             end_with_parent(parent_pid, signal.SIGKILL)
             gc.freeze()  # the child must not collect its parent's garbage, which includes Paddle's tensors
             # The parent decides how a run ends; a signal to the whole group must not end its workers before.
-            for number in STOPPED:
+            for number in STOP_EXIT_CODES:
                 signal.signal(number, signal.SIG_IGN)
             # If the parent's ends stayed open here, the death of the parent would close no pipe.
             for worker in (*workers, self):

@@ -86,7 +86,7 @@ def ignore_ccache_hint() -> None:
     warnings.filterwarnings("ignore", message="No ccache found")
 
 
-def surely_cpu(device: str | None) -> bool:
+def is_surely_cpu(device: str | None) -> bool:
     """Whether a device, named as for `set_device`, is the CPU, as far as is known without importing Paddle."""
     if device in (None, "auto"):
         return not any(importlib.metadata.distributions(name="paddlepaddle-gpu"))

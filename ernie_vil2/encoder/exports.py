@@ -115,7 +115,7 @@ def open_export(folder: Path, device: str | None, backend: str) -> tuple[Exporte
     about = read_export(folder)
     if backend not in ("auto", "fastest", about["backend"]):
         raise BadExport(f"{folder} is an export for {about['backend']}, not for {backend}")
-    if about["backend"] == "onnx" and runtime.surely_cpu(device):
+    if about["backend"] == "onnx" and runtime.is_surely_cpu(device):
         device = "cpu"
     else:
         device = runtime.set_device(device, "this export")

@@ -28,7 +28,7 @@ from paddle.base import core
 from paddle.distributed import fleet
 from paddle.distributed.fleet.utils.log_util import set_log_level
 
-from ernie_vil2.device.launch import LOOPBACK, STORE, end_with_parent, launched_rank
+from ernie_vil2.device.launch import LOOPBACK, STORE_VARIABLE, end_with_parent, launched_rank
 from ernie_vil2.io.terminal import LostRank
 
 # A rank is lost when it misses 5 heartbeats, one every 4 seconds: 20 seconds, so that its number is known before gloo
@@ -100,7 +100,7 @@ def _open_store_on_loopback(port: int) -> core.TCPStore:
     with block_signals():
         store = core.TCPStore(LOOPBACK, temporary_port, True, 1)
         # `run_ranks` has opened the socket already, so that no other process can take the port.
-        inherited = os.environ.pop(STORE, None)
+        inherited = os.environ.pop(STORE_VARIABLE, None)
         if inherited:
             server = socket.socket(fileno=int(inherited))
         else:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ernie_vil2.config import Config
 from ernie_vil2.data.loader import Batch
 from ernie_vil2.data.samples import TooManyBadSamples
-from ernie_vil2.device.launch import STOPPED, SecondCtrlC, heard, leave_closed_terminal
+from ernie_vil2.device.launch import STOP_EXIT_CODES, CtrlCDetector, find_stop_signals, leave_closed_terminal
 from ernie_vil2.device.transfers import fetched
 from ernie_vil2.io.files import save_arrays, write_json
 from ernie_vil2.io.run_folder import MODEL
@@ -40,7 +40,7 @@ MAX_SKIPPED_BATCHES = 100
 
 
 class StopSignals:
-    """Context in which the signals of `STOPPED` are requests to stop: noted by one rank, obeyed by all at once.
+    """Context in which the signals of `STOP_EXIT_CODES` are requests to stop: noted by one rank, obeyed by all at once.
 
     If one rank alone obeyed a request, the others would wait for it. Each rank therefore adds `count_requests` to what
     the ranks sum on their hosts before every step (`BatchGate`), and passes the sums to `decide`. A second Ctrl-C ends
@@ -53,10 +53,10 @@ class StopSignals:
     def __init__(self) -> None:
         self.stop_signal: signal.Signals | None = None
         self._received: set[int] = set()
-        self._second_ctrl_c = SecondCtrlC()
+        self._ctrl_c_detector = CtrlCDetector()
 
     def __enter__(self) -> Self:
-        self._previous_handlers = {number: signal.signal(number, self._handle) for number in heard()}
+        self._previous_handlers = {number: signal.signal(number, self._handle) for number in find_stop_signals()}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,8 +64,8 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _: object) -> None:
-        if self._second_ctrl_c.is_this(number):
-            os._exit(STOPPED[signal.SIGINT])
+        if self._ctrl_c_detector.detect_second(number):
+            os._exit(STOP_EXIT_CODES[signal.SIGINT])
         self._received.add(number)
         if number == signal.SIGHUP:
             leave_closed_terminal()
@@ -73,15 +73,15 @@ class StopSignals:
     @property
     def exit_code(self) -> int:
         """Exit code of a process whose run a signal has ended; 0 if none has."""
-        return STOPPED[self.stop_signal] if self.stop_signal else 0
+        return STOP_EXIT_CODES[self.stop_signal] if self.stop_signal else 0
 
     def count_requests(self) -> list[int]:
         """Return 1 for each signal that this rank has received, 0 for the others."""
-        return [int(number in self._received) for number in STOPPED]
+        return [int(number in self._received) for number in STOP_EXIT_CODES]
 
     def decide(self, num_requests: Sequence[int]) -> None:
         """Set `stop_signal` by the sums of all ranks' `count_requests`."""
-        for number, num_ranks in zip(STOPPED, num_requests, strict=True):
+        for number, num_ranks in zip(STOP_EXIT_CODES, num_requests, strict=True):
             if num_ranks:
                 self.stop_signal = number
                 return

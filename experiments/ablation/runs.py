@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_vil2.config import Config
-from ernie_vil2.device.launch import STOPPED, end_with_parent, heard
+from ernie_vil2.device.launch import STOP_EXIT_CODES, end_with_parent, find_stop_signals
 from ernie_vil2.io.files import load_json, write_json
 from ernie_vil2.io.run_folder import RESULTS, STATE, checkpoint_step, list_checkpoints
 from experiments.ablation.definition import VERSION, Measured, Run, Study
@@ -100,7 +100,7 @@ def make_all(study: Study, command: Sequence[str], processes: int) -> dict[str, 
         for process in going:
             process.send_signal(number)
 
-    previous = {number: signal.signal(number, forward) for number in heard()}
+    previous = {number: signal.signal(number, forward) for number in find_stop_signals()}
     try:
         while (waiting and not stopped) or going:
             while waiting and len(going) < processes and not stopped:
@@ -119,7 +119,7 @@ def make_all(study: Study, command: Sequence[str], processes: int) -> dict[str, 
     if stopped:
         name = signal.Signals(stopped[0])
         print(f"stopped by {name.name}; the same command continues", file=sys.stderr)
-        sys.exit(STOPPED[name])
+        sys.exit(STOP_EXIT_CODES[name])
     return codes
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_vil2.device.launch import APART, SecondCtrlC
+from ernie_vil2.device.launch import CTRL_C_INTERVAL, CtrlCDetector
 from ernie_vil2.training.checkpoint import check_checkpoint, list_checkpoints
 from ernie_vil2.training.run_log import read_log
 from ernie_vil2.training.trainer import Trainer
@@ -96,7 +96,7 @@ def test_a_second_ctrl_c_ends_a_run_that_hangs(overrides, tmp_path, processes):
         for _ in range(60):
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(1.2 * APART)
+                process.wait(1.2 * CTRL_C_INTERVAL)
                 break
         error = process.communicate()[1]
     assert process.returncode == 130, error
@@ -117,12 +117,12 @@ def test_what_nohup_lets_be_ignored_stays_ignored():
 def test_copies_of_one_ctrl_c_are_not_a_second_one(monkeypatch):
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    second = SecondCtrlC()
-    assert not second.is_this(signal.SIGTERM) and not second.is_this(signal.SIGINT)
+    detector = CtrlCDetector()
+    assert not detector.detect_second(signal.SIGTERM) and not detector.detect_second(signal.SIGINT)
     now = 100.9
-    assert not second.is_this(signal.SIGINT)
+    assert not detector.detect_second(signal.SIGINT)
     now = 101.1
-    assert not second.is_this(signal.SIGTERM) and second.is_this(signal.SIGINT)
+    assert not detector.detect_second(signal.SIGTERM) and detector.detect_second(signal.SIGINT)
 
 
 def signalled_in(trainer, owner, method, step):

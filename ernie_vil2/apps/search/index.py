@@ -411,7 +411,7 @@ def _load_model(
     """
     if not Path(source, EXPORT_INFO).is_file():
         # An ONNX export with the same fingerprint computes the same embeddings, and Paddle need not be imported.
-        if fingerprint and precision == "float32" and runtime.surely_cpu(device):
+        if fingerprint and precision == "float32" and runtime.is_surely_cpu(device):
             export = find_export(Path(source), fingerprint, backends=["onnx"])
             if export:
                 return export, source
